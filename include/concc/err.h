@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_ERR_H
+#define CONCC_ERR_H
+
+/*
+ * One vocabulary of errors for every layer: a fallible function returns 0 (or
+ * a count) or a negative code, -errno or one of enum concc_err.  Functions
+ * whose failure a person will read also fill a `struct errmsg` with the file,
+ * host or value concerned and what to do about it.
+ */
+#include <stdbool.h>
+
+enum concc_err {
+	/* Below -4095, where the kernel's errno range ends. */
+	CONCC_E_PROTO = -5001,	  /* the peer broke the protocol */
+	CONCC_E_VERSION = -5002,  /* the peer speaks another version */
+	CONCC_E_TOOBIG = -5003,	  /* over a named maximum */
+	CONCC_E_CONF = -5004,	  /* configuration is wrong; errmsg says where */
+	CONCC_E_UNSAFE = -5005,	  /* a path is not ours: symlink, owner, type or mode */
+	CONCC_E_CLOSED = -5006,	  /* the peer closed the connection */
+	CONCC_E_TIMEOUT = -5007,  /* a deadline passed */
+	CONCC_E_AUTH = -5008,	  /* host key or user authentication failed */
+	CONCC_E_CONFLICT = -5009, /* a target changed while the job ran */
+	CONCC_E_STALE = -5010,	  /* the version asked for exists no more */
+	CONCC_E_UNAVAIL = -5011,  /* what is needed is not there (worker, server, feature) */
+};
+
+/* A static string for any code above or any -errno; never NULL. */
+const char *err_text(int err);
+
+/* One line for a person, without a newline; empty when nothing failed. */
+struct errmsg {
+	char text[512];
+};
+
+/* Sets the message (truncates silently) and returns err, for `return errmsg_set(...)`.
+ * msg may be NULL. */
+int errmsg_set(struct errmsg *msg, int err, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+#endif

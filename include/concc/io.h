@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_IO_H
+#define CONCC_IO_H
+
+/*
+ * File descriptors, paths and clocks: the small things every folder needs.
+ * An fd is >= 0 or -1, and is CLOEXEC from birth.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct buf;
+struct errmsg;
+
+/* Loop over EINTR and short counts.  read_full returns the bytes read, less than n only at EOF. */
+ssize_t read_full(int fd, void *p, size_t n);
+int write_full(int fd, const void *p, size_t n); /* 0 or -errno */
+/* The whole file, at most max bytes (CONCC_E_TOOBIG beyond); appends to b. */
+int read_file_at(int dirfd, const char *path, size_t max, struct buf *b);
+int fd_set_nonblock(int fd, bool on);
+int fd_set_cloexec(int fd, bool on);
+/*
+ * For daemons: 0, 1 and 2 become /dev/null, everything from 3 up is closed but
+ * keep[] (sorted by no order).  ninja waits until its pipe has no writer, so a
+ * background process must not inherit one.
+ */
+void fd_detach_all(const int *keep, size_t n_keep);
+
+uint64_t now_ms(void); /* CLOCK_MONOTONIC */
+uint64_t now_us(void);
+
+/* "a" + "b" with one slash between; a copy on the heap. */
+char *path_join(const char *a, const char *b);
+/* Absolute and lexically clean: no "." or "..", no double or trailing slash.  base is absolute. */
+char *path_clean(const char *base, const char *path);
+/* True for path == dir and everything beneath it; both clean. */
+bool path_is_below(const char *path, const char *dir);
+/* What follows "dir/" in path, "" for dir itself; NULL when path is not below dir.  Borrowed. */
+const char *path_below(const char *path, const char *dir);
+const char *path_base(const char *path); /* after the last slash; borrowed */
+/* mkdir -p with mode for what is missing. */
+int path_mkdirs(const char *path, mode_t mode);
+/* ~ and ~/x through $HOME or the passwd entry; others unchanged.  A copy on the heap. */
+char *path_expand_home(const char *path);
+
+/*
+ * The runtime directory, $CONCC_RUNTIME_DIR or /tmp/concc-<uid>: made 0700 when
+ * missing, refused with CONCC_E_UNSAFE when it is a symlink, no directory, of
+ * another owner or open to others.  ret_fd may be NULL.
+ */
+int runtime_dir_open(char **ret_path, int *ret_fd, struct errmsg *msg);
+/* $CONCC_CACHE_DIR, $XDG_CACHE_HOME/concc or ~/.cache/concc; made when missing. */
+int cache_dir(char **ret_path, struct errmsg *msg);
+
+#endif

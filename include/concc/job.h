@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_JOB_H
+#define CONCC_JOB_H
+
+/*
+ * What a command is: whether it should run remotely, what environment travels
+ * with it, how it is written down as a script.  Pure logic over argv, cwd and
+ * environment; touches no file but through the callbacks given.  Libc only:
+ * the wrapper links it.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+
+struct buf;
+
+struct policy_input {
+	char *const *argv; /* argv[0] is the compiler as it was called */
+	const char *cwd;   /* absolute */
+	char *const *env;
+	bool any_command;  /* concc-dispatch: only the rules that hold for any command */
+};
+
+struct policy_verdict {
+	bool local;
+	const char *rule; /* static, one of policy_rules[]; "remote" when it runs remotely */
+	char why[256];	  /* the argument or variable that decided it; may be empty */
+};
+
+struct policy_rule {
+	const char *name;
+	const char *text; /* one line: what it covers and why it stays local */
+};
+
+/* The rules in the order they are tried: for CONCC_EXPLAIN, concc-cc(1) and tests. */
+extern const struct policy_rule policy_rules[];
+extern const size_t policy_n_rules;
+
+void policy_decide(const struct policy_input *in, struct policy_verdict *ret);
+
+/* True when the command reads its standard input: an argument "-" or /dev/stdin or the like. */
+bool job_reads_stdin(char *const *argv);
+
+/*
+ * The workspace of a directory, by $CONCC_WORKSPACE (a colon-separated list:
+ * the first that holds cwd) or the nearest parent with .git or .hg.  exists is
+ * called with absolute paths.  NULL when there is none.
+ */
+char *job_workspace(const char *cwd, char *const *env, bool (*exists)(const char *path));
+
+/* What of an environment travels: NULL-terminated, owned, sorted by name so that equal
+ * environments encode equally.  Job-server descriptors leave MAKEFLAGS and CARGO_MAKEFLAGS. */
+char **job_env_filter(char *const *env);
+
+/*
+ * The absolute path that execvp(3) would run, skipping files for which skip()
+ * is true (concc's own wrappers reached through a masquerade directory).
+ * Relative results are made absolute with cwd.  NULL and errno when none.
+ */
+char *job_resolve(const char *argv0, const char *path_var, const char *cwd,
+		  bool (*skip)(const char *path, void *data), void *data);
+
+/* A POSIX shell script that repeats the job: umask, cwd, filtered environment, argv. */
+void job_script(struct buf *out, char *const *argv, const char *exe, const char *cwd,
+		char *const *env, unsigned umask);
+
+#endif

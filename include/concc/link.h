@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_LINK_H
+#define CONCC_LINK_H
+
+/*
+ * Moves messages over a byte stream, in order, without giving them meaning.
+ *
+ * A stream is a non-blocking duplex of bytes: a pair of fds, or an SSH channel.
+ * A link cuts messages into frames (<= 64 KB), compresses payloads over ~1 KB
+ * when that helps, joins frames back into messages, and keeps two queues out:
+ * PRIO messages (jobs, listings, updates) overtake BULK ones (contents), but
+ * never each other.  Memory is bounded: bulk producers are asked for more only
+ * when little is queued, through the drained callback.
+ *
+ * One thread, the loop's, owns a link.  No call blocks.  Callbacks come from
+ * the loop and from nowhere else, so link_send() never calls back; they may
+ * call link_close() but not link_free() (defer that).
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "concc/buf.h"
+#include "concc/err.h"
+
+struct loop;
+struct link;
+struct stream;
+
+/* ---- streams ---- */
+
+/*
+ * What a transport implements (src/link/stream_*.c).  read and write return
+ * bytes > 0, 0 at end of stream (read), -EAGAIN, or another negative code.
+ * After -EAGAIN from write the same bytes are offered again, first.
+ */
+struct stream_ops {
+	ssize_t (*read)(struct stream *s, void *p, size_t n);
+	ssize_t (*write)(struct stream *s, const void *p, size_t n);
+	/* The fds to wait on now, and for what (enum loop_events); either may be -1. */
+	void (*want)(struct stream *s, bool write_pending, int fds[2], uint32_t events[2]);
+	void (*free)(struct stream *s); /* closes, and ends what was started; does not wait */
+};
+
+struct stream {
+	const struct stream_ops *ops;
+};
+
+void stream_free(struct stream *s); /* NULL is fine */
+
+/* Takes both fds (which may be equal) and makes them non-blocking. */
+struct stream *stream_from_fds(int read_fd, int write_fd);
+
+enum ssh_mode { SSH_AUTO, SSH_LIBSSH2, SSH_OPENSSH };
+
+struct transport_config {
+	const char *name;     /* of the worker, for messages */
+	const char *address;  /* "ssh://[user@]host[:port]", "local:", or NULL with command */
+	const char *command;  /* a shell command whose stdin and stdout reach a worker, or NULL */
+	enum ssh_mode ssh;
+	const char *worker_program; /* what to run there; NULL: "concc-worker" */
+	const char *ssh_program;    /* NULL: "ssh" in PATH */
+	uint32_t timeout_ms;  /* for the whole connection */
+};
+
+struct connecting;
+
+/*
+ * Called once, in the loop: with a stream (the callee's now) or with err < 0
+ * and a message that names the host and what to do.  how, when connected, says
+ * what carries the bytes and why ("libssh2", "openssh: ProxyJump is set",
+ * "command", "local").  Borrowed for the call.
+ */
+typedef void (*connected_fn)(void *data, struct stream *s, int err, const char *msg, const char *how);
+
+/*
+ * Starts to connect and returns at once; the name look-up, the handshake and
+ * the authentication run in a thread of their own, which is gone when fn is
+ * called.  No password is ever asked for, no unknown host key accepted.
+ */
+struct connecting *transport_connect(struct loop *l, const struct transport_config *c,
+				     connected_fn fn, void *data);
+/* Gives up; fn will not be called.  Not after fn was called. */
+void transport_cancel(struct connecting *c);
+
+/* ---- links ---- */
+
+enum link_prio { LINK_PRIO, LINK_BULK };
+
+struct link_ops {
+	/* One whole message; payload is borrowed for the call.  A negative return closes the link
+	 * with that error. */
+	int (*message)(void *data, uint8_t type, struct blob payload);
+	/* Once, when the peer is gone, broke the protocol, or fell silent.  err is a negative code;
+	 * text names what happened.  Not called after link_close(). */
+	void (*closed)(void *data, int err, const char *text);
+	/* Little bulk is queued: the owner may send more now.  May be NULL. */
+	void (*drained)(void *data);
+};
+
+struct link_config {
+	bool expect_magic;    /* skip noise until PROTO_MAGIC (a client's end) */
+	bool send_magic;      /* write PROTO_MAGIC first (a worker's end) */
+	bool compress;
+	uint32_t ping_ms;     /* send a PING after this long without receiving; 0: never */
+	uint32_t dead_ms;     /* closed with CONCC_E_TIMEOUT after this long without receiving; 0: never */
+};
+
+struct link_counts {
+	uint64_t msgs_in, msgs_out;
+	uint64_t bytes_in, bytes_out;	  /* on the stream, headers included */
+	uint64_t raw_in, raw_out;	  /* payload before compression */
+	uint64_t msgs_by_type_in[256], msgs_by_type_out[256];
+	uint64_t turns;	/* times we sent after having received: an upper bound of round trips */
+};
+
+/* Takes the stream.  PING and PONG are answered inside and never reach the owner. */
+struct link *link_new(struct loop *l, struct stream *s, const struct link_config *c,
+		      const struct link_ops *ops, void *data);
+/* Queues a message; copies payload.  After the link closed it does nothing. */
+void link_send(struct link *k, uint8_t type, enum link_prio prio, const void *payload, size_t n);
+void link_send_buf(struct link *k, uint8_t type, enum link_prio prio, const struct buf *b);
+/* Stops taking input (and so the peer's output) until resumed. */
+void link_pause_reading(struct link *k, bool pause);
+size_t link_queued(const struct link *k); /* bytes not yet written */
+size_t link_queued_bulk(const struct link *k);
+#define LINK_BULK_LOW (256 * 1024) /* drained() is called below this */
+/* Largest message of a type that will be joined; default PROTO_MSG_MAX, DIR has PROTO_DIR_MAX. */
+const struct link_counts *link_counts(const struct link *k);
+/* Sends what is queued as far as it goes without blocking, then closes. */
+void link_close(struct link *k);
+void link_free(struct link *k); /* NULL is fine */
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_LOOP_H
+#define CONCC_LOOP_H
+
+/*
+ * An epoll loop: fds, timers, signals, children and deferred calls.  One
+ * thread owns a loop and everything registered with it; other threads reach it
+ * only through an eventfd of their own.  A source removed while events are
+ * being dispatched is parked and freed after the round, so callbacks may remove
+ * any source, their own included.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct loop;
+struct loop_source;
+
+enum loop_events {
+	LOOP_READ = 1 << 0,
+	LOOP_WRITE = 1 << 1,
+	LOOP_HANGUP = 1 << 2, /* reported always: EPOLLHUP or EPOLLERR */
+};
+
+typedef void (*loop_fd_fn)(void *data, uint32_t events);
+typedef void (*loop_fn)(void *data);
+typedef void (*loop_signal_fn)(void *data, int signo);
+/* status as from waitpid(2); the child has been reaped. */
+typedef void (*loop_child_fn)(void *data, pid_t pid, int status);
+
+int loop_new(struct loop **ret);
+void loop_free(struct loop *l); /* removes what is left */
+
+/* The fd stays the caller's and must outlive the source. */
+struct loop_source *loop_add_fd(struct loop *l, int fd, uint32_t events, loop_fd_fn fn, void *data);
+void loop_set_events(struct loop_source *s, uint32_t events);
+/* Fires once, delay_ms from now; arm again with loop_timer_set (0 disarms). */
+struct loop_source *loop_add_timer(struct loop *l, uint64_t delay_ms, loop_fn fn, void *data);
+void loop_timer_set(struct loop_source *s, uint64_t delay_ms);
+/* Blocks the signal for the process and delivers it in the loop. */
+struct loop_source *loop_add_signal(struct loop *l, int signo, loop_signal_fn fn, void *data);
+/* Watches by pidfd, reaps, calls once, then removes itself. */
+struct loop_source *loop_add_child(struct loop *l, pid_t pid, loop_child_fn fn, void *data);
+/* Called once before the loop sleeps next, after the events at hand; then removes itself. */
+struct loop_source *loop_defer(struct loop *l, loop_fn fn, void *data);
+void loop_remove(struct loop_source *s); /* NULL is fine */
+
+int loop_run(struct loop *l); /* until loop_quit(); 0 or -errno */
+void loop_quit(struct loop *l);
+
+#endif

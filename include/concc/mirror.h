@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_MIRROR_H
+#define CONCC_MIRROR_H
+
+/*
+ * The worker's read-only view of the trees one client serves: a FUSE file
+ * system whose root is the client's "/", with nothing but served trees in it.
+ *
+ * Nodes are immutable and versioned: (path, version) never changes attributes
+ * or bytes, so the kernel may cache all of it without end.  A change on the
+ * client makes a new node, and only the entry that leads to it is invalidated.
+ * Complete directory listings answer every look-up, negative ones too; what is
+ * unknown is asked for once through the callbacks and the FUSE request waits,
+ * without a thread, for the answer.
+ *
+ * Threads: the owner's (all mirror_* calls and all callbacks), FUSE readers
+ * that answer from memory and the store, and one notifier that is the only one
+ * to invalidate kernel caches (from the others that deadlocks: measured).
+ * One mutex guards the tree.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "concc/err.h"
+#include "concc/proto.h"
+
+struct mirror;
+struct store;
+
+struct mirror_ops {
+	/* Send LIST for this path; mirror_dir() with the same path answers. */
+	void (*want_dir)(void *data, const char *path);
+	/* Send FETCH; mirror_content() with the same fetch_id answers. */
+	void (*want_file)(void *data, const struct msg_fetch *f);
+	/* A read could not be answered (the version is gone, or an error): which path. */
+	void (*read_failed)(void *data, const char *path, int err);
+};
+
+struct mirror_config {
+	const char *mountpoint; /* an existing directory, in the calling thread's mount namespace */
+	uid_t uid;		/* what every node shows as owner: ids of the client's user, as seen */
+	gid_t gid;		/* in the user namespace of the caller */
+	struct store *store;	/* borrowed */
+	unsigned n_threads;	/* FUSE readers; 0: two */
+};
+
+/*
+ * Opens /dev/fuse, mounts (needs CAP_SYS_ADMIN in the caller's user namespace)
+ * and starts the threads.  msg says what refused it and the remedy.
+ */
+int mirror_start(const struct mirror_config *c, const struct mirror_ops *ops, void *data,
+		 struct mirror **ret, struct errmsg *msg);
+/* Aborts the connection (every waiting request gets an error), joins the threads, unmounts. */
+void mirror_stop(struct mirror *m);
+
+/* Readable when the owner must call mirror_dispatch(), which calls the callbacks. */
+int mirror_event_fd(const struct mirror *m);
+void mirror_dispatch(struct mirror *m);
+
+/* A tree the client serves: its ancestors become visible as plain directories.  Idempotent. */
+int mirror_serve(struct mirror *m, const char *path);
+
+/* Messages of the client.  Each returns CONCC_E_PROTO when it makes no sense. */
+int mirror_dir(struct mirror *m, const struct msg_dir *d);
+int mirror_update(struct mirror *m, const struct msg_update *u);
+int mirror_dir_stale(struct mirror *m, uint32_t dir_id);
+int mirror_content(struct mirror *m, const struct msg_content *c);
+
+/*
+ * The barrier: a job may start when mirror_flushed(m, mirror_seq(m) at its
+ * arrival).  The event fd tells when that may have become true.
+ */
+uint64_t mirror_seq(const struct mirror *m);
+bool mirror_flushed(const struct mirror *m, uint64_t seq);
+
+/*
+ * What the mirror knows of a path without asking the client: 0 and the entry,
+ * -ENOENT (certain), or -EAGAIN (not known).  Symlinks are not followed.
+ */
+int mirror_peek(struct mirror *m, const char *path, struct entry_attr *ret);
+/* Sets what was learnt of a version's bytes, so that later reads come from the store. */
+void mirror_learn(struct mirror *m, const char *path, uint64_t version, const struct digest *d);
+
+#define MIRROR_OPCODES 64
+struct mirror_counts {
+	uint64_t by_opcode[MIRROR_OPCODES]; /* FUSE requests received, by FUSE opcode number */
+	uint64_t total;
+	uint64_t notifications;
+	uint64_t lists, fetches; /* asked of the client */
+};
+void mirror_counts(const struct mirror *m, struct mirror_counts *ret);
+
+#endif

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_POOL_H
+#define CONCC_POOL_H
+
+/*
+ * The slots of all workers, shared by every process of one user through files
+ * in the runtime directory: `pool` (a table, mapped shared) and `slots/<name>`
+ * (one file per member, one byte per slot).  Libc only.
+ *
+ * The truth is a kernel lock: a slot is held as long as an open file
+ * description holds the write lock (fcntl F_OFD_SETLK) on its byte, so whatever
+ * ends the holder frees the slot.  The table only says where to look: names,
+ * number of slots, up or down, speed, and a hint per slot whether it is taken.
+ * A wrong hint costs a failed try, never a wrong answer.
+ *
+ * When nothing is free, acquirers queue on one lock (`turn`), which the kernel
+ * grants in order of arrival; the one at the head waits for an inotify event of
+ * a slot file being closed.  Nobody polls.
+ *
+ * Everything read from the table is bounded before use: it is this user's own
+ * file, but a damaged one must not crash a compiler call.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "concc/err.h"
+
+#define POOL_MEMBERS_MAX 256  /* workers */
+#define POOL_SLOTS_MAX	 1024 /* of one member */
+#define POOL_NAME_MAX	 63
+#define POOL_LOCAL	 "local" /* the member that stands for this machine itself */
+
+struct pool;
+
+/* An acquired slot; held until pool_release(), exec without it, or the end of the process. */
+struct pool_slot {
+	int fd; /* CLOEXEC; -1 when none is held */
+	uint32_t member;
+	uint32_t index;
+	char name[POOL_NAME_MAX + 1];
+};
+
+/* dir is the runtime directory (see runtime_dir_open()); borrowed for the call. */
+int pool_open(const char *dir, struct pool **ret, struct errmsg *msg);
+void pool_close(struct pool *p); /* slots stay held */
+
+struct pool_request {
+	const char *cwd;	/* jobs of one directory prefer the member that had the last one; or NULL */
+	const char *only;	/* this member and no other, or NULL */
+	const char *avoid;	/* not this member unless it is the only one; or NULL */
+	bool try;		/* -EAGAIN instead of waiting */
+	bool local_ok;		/* the member POOL_LOCAL may be chosen (its regular slots) */
+};
+
+/*
+ * Takes a slot of the member with the most free capacity, weighted by speed.
+ * Waits in order of arrival when all are taken.  CONCC_E_UNAVAIL: no member is
+ * up (or the one asked for is not).  -EINTR: a signal handler ran while waiting.
+ */
+int pool_acquire(struct pool *p, const struct pool_request *q, struct pool_slot *ret);
+void pool_release(struct pool *p, struct pool_slot *s); /* fine when none is held */
+
+/* ---- for the project server and concc-worker-pool ---- */
+
+enum pool_state { POOL_UP = 0, POOL_DOWN = 1 };
+
+struct pool_member {
+	char name[POOL_NAME_MAX + 1];
+	uint32_t slots;	   /* how many may be held at once */
+	uint32_t state;	   /* enum pool_state; nothing is handed out of a member that is down */
+	uint32_t speed;	   /* relative, 1000 is average */
+	uint32_t taken;	   /* by the hints */
+	uint64_t acquired; /* in all */
+};
+
+/*
+ * Adds the member or changes it.  Fewer slots than are held: those end first.
+ * A waiter is woken when capacity grows or a member comes up.
+ */
+int pool_set(struct pool *p, const char *name, uint32_t slots, enum pool_state state,
+	     uint32_t speed, struct errmsg *msg);
+int pool_remove(struct pool *p, const char *name); /* -ENOENT */
+int pool_reset(struct pool *p);			   /* forgets all members; held slots stay held by their locks */
+/* Fills at most max; returns how many there are.  verify asks the locks instead of the hints. */
+int pool_list(struct pool *p, struct pool_member *ret, size_t max, bool verify);
+uint32_t pool_waiters(struct pool *p); /* at the moment */
+uint32_t pool_total(struct pool *p);   /* slots of all members that are up, POOL_LOCAL's included */
+
+#endif

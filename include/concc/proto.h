@@ -1,0 +1,432 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_PROTO_H
+#define CONCC_PROTO_H
+
+/*
+ * The messages between client and worker (a link) and between wrapper and
+ * project server (the unix socket), as PROTOCOL.md numbers them.  Pure: encodes
+ * to and decodes from memory; no fd, no clock, no log.  Every decoder takes
+ * hostile bytes.  Decoded strings and blobs marked "borrowed" point into the
+ * payload; what a msg_x_release() exists for is owned by the struct.
+ *
+ * A frame is: u32 payload length | u8 type | u8 flags | u16 zero.  A message
+ * larger than PROTO_FRAME_MAX is cut into frames with PROTO_F_MORE on all but
+ * the last; frames of one such message are contiguous among those of its type.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "concc/buf.h"
+#include "concc/digest.h"
+
+#define PROTO_VERSION	 1
+#define PROTO_MAGIC	 "\nCONCC-LINK/1\n" /* 14 bytes; the worker's first output, after any noise */
+#define PROTO_MAGIC_LEN	 14
+#define PROTO_NOISE_MAX	 (64 * 1024) /* what a login shell may print before the magic */
+#define PROTO_HEADER_LEN 8
+#define PROTO_FRAME_MAX	 (64 * 1024)	     /* payload of one frame: bounds how long a job waits */
+#define PROTO_MSG_MAX	 (8 * 1024 * 1024)   /* whole message on a link: ARG_MAX is 2 MB, with room */
+#define PROTO_DIR_MAX	 (256 * 1024 * 1024) /* a DIR message: a million names */
+#define PROTO_PATH_MAX	 4096
+#define PROTO_NAME_MAX	 255
+#define PROTO_TEXT_MAX	 4096
+#define PROTO_ARGS_MAX	 (4 * 1024 * 1024) /* bytes of argv or of environment: over the kernel's */
+
+enum proto_flags {
+	PROTO_F_MORE = 1 << 0, /* the message goes on in the next frame of this type */
+	PROTO_F_LZ4 = 1 << 1,  /* payload is u32 raw length and an LZ4 block; raw <= PROTO_FRAME_MAX */
+};
+
+enum msg_type {
+	/* both directions of a link */
+	MSG_HELLO = 1,
+	MSG_BYE = 2,
+	MSG_PING = 3,
+	MSG_PONG = 4,
+
+	/* client -> worker */
+	MSG_ENV = 10,
+	MSG_EXE = 11,
+	MSG_JOB = 12,
+	MSG_JOB_INPUT = 13,
+	MSG_JOB_CREDIT = 14,
+	MSG_JOB_KILL = 15,
+	MSG_DIR = 20,
+	MSG_UPDATE = 21,
+	MSG_DIR_STALE = 22,
+	MSG_CONTENT = 23,
+
+	/* worker -> client */
+	MSG_LIST = 30,
+	MSG_FETCH = 31,
+	MSG_JOB_OUTPUT = 41,
+	MSG_JOB_FILE = 42,
+	MSG_JOB_DATA = 43,
+	MSG_JOB_COMMIT = 44,
+	MSG_JOB_EXIT = 45,
+	MSG_INPUT_CREDIT = 46,
+
+	/* wrapper -> project server */
+	MSG_RUN = 50,
+	MSG_RUN_INPUT = 52,
+	MSG_CTL = 60,
+
+	/* project server -> wrapper */
+	MSG_RUN_OUTPUT = 51,
+	MSG_RUN_INPUT_CREDIT = 53,
+	MSG_RUN_EXIT = 54,
+	MSG_RUN_FAIL = 55,
+	MSG_CTL_REPLY = 61,
+};
+
+const char *msg_name(uint8_t type); /* for logs and counters; "?" when unknown */
+
+struct proto_header {
+	uint32_t len;
+	uint8_t type;
+	uint8_t flags;
+};
+
+void proto_put_header(uint8_t out[PROTO_HEADER_LEN], uint8_t type, uint8_t flags, uint32_t len);
+/* CONCC_E_PROTO when the length is over PROTO_FRAME_MAX or reserved bits are set. */
+int proto_get_header(const uint8_t in[PROTO_HEADER_LEN], struct proto_header *ret);
+
+/* ---- link set-up ---- */
+
+/* The first five fields keep their place and meaning in every version. */
+struct msg_hello {
+	uint32_t version;
+	char *program; /* "concc 0.1.0" */
+	char *host;
+	char *arch;    /* uname -m */
+	uint32_t flags; /* none yet */
+	/* client only; a worker sends zeros */
+	uint32_t uid, gid;
+	/* worker only; a client sends zeros */
+	uint32_t cpus;
+	char *cpu_model;
+};
+
+void msg_hello_encode(struct buf *b, const struct msg_hello *m);
+int msg_hello_decode(struct blob payload, struct msg_hello *ret);
+void msg_hello_release(struct msg_hello *m);
+
+/* BYE: why the sender closes; text is for a person. */
+void msg_bye_encode(struct buf *b, const char *text);
+int msg_bye_decode(struct blob payload, char **ret_text);
+
+/* PING and PONG carry the same u64 token back. */
+void msg_u64_encode(struct buf *b, uint64_t v);
+int msg_u64_decode(struct blob payload, uint64_t *ret);
+
+/* ---- metadata: what a directory holds ---- */
+
+enum entry_type {
+	ENTRY_ABSENT = 0,
+	ENTRY_FILE = 1,
+	ENTRY_DIR = 2,
+	ENTRY_SYMLINK = 3,
+	ENTRY_FIFO = 4,
+	ENTRY_SOCKET = 5,
+	ENTRY_CHAR = 6,
+	ENTRY_BLOCK = 7,
+};
+
+/*
+ * What a name stands for, in one version.  A change of the name's file (inode,
+ * size, times, mode) makes a new version; nothing about an (entry, version)
+ * pair ever changes, except that its digest may become known.
+ */
+struct entry_attr {
+	uint8_t type; /* enum entry_type */
+	bool has_digest;
+	uint16_t mode; /* permission bits, 07777 */
+	uint32_t nlink;
+	uint64_t ino;  /* unique within all that one client serves; equal for hard links */
+	uint64_t size; /* bytes */
+	int64_t mtime_s, ctime_s;
+	uint32_t mtime_ns, ctime_ns;
+	uint64_t version; /* of the client's counter; grows with every change; never 0 */
+	struct digest digest;
+};
+
+struct dir_entry {
+	struct blob name; /* borrowed; 1..255 bytes, no '/' or NUL, not "." or ".." */
+	struct entry_attr attr;
+	struct blob target; /* borrowed; symlinks only */
+};
+
+/* Appends one entry, as DIR and UPDATE hold them. */
+void dir_entry_encode(struct buf *b, const char *name, size_t name_len, const struct entry_attr *a,
+		      const char *target);
+void dir_entry_decode(struct rd *r, struct dir_entry *ret); /* sets r->bad */
+
+enum dir_state {
+	DIR_LISTED = 0,	 /* the entries are all there are */
+	DIR_MISSING = 1, /* nothing there, or no directory */
+	DIR_DENIED = 2,	 /* the client may not read it, or does not serve it */
+};
+
+/*
+ * DIR: the complete listing of one directory, in answer to LIST or ahead of
+ * need.  dir_id (never 0) names the directory in later messages, until the
+ * entry that leads to it changes; a path listed anew gets a new dir_id.
+ */
+struct msg_dir {
+	uint32_t dir_id;
+	uint8_t state;	/* enum dir_state; no attr and no entries unless DIR_LISTED */
+	char *path;	/* absolute, clean; owned */
+	struct entry_attr attr; /* of the directory itself */
+	uint32_t n;	/* entries to follow */
+	struct rd entries; /* borrowed: call dir_entry_decode() n times */
+};
+
+/* The caller appends n entries with dir_entry_encode() after this. */
+void msg_dir_encode(struct buf *b, uint32_t dir_id, uint8_t state, const char *path,
+		    const struct entry_attr *attr, uint32_t n);
+int msg_dir_decode(struct blob payload, struct msg_dir *ret); /* checks every entry */
+void msg_dir_release(struct msg_dir *m);
+
+/*
+ * UPDATE: changes in one listed directory: its own new attributes, and names
+ * with what they stand for now (ENTRY_ABSENT: gone).
+ */
+struct msg_update {
+	uint32_t dir_id;
+	struct entry_attr attr;
+	uint32_t n;
+	struct rd entries;
+};
+
+void msg_update_encode(struct buf *b, uint32_t dir_id, const struct entry_attr *attr, uint32_t n);
+int msg_update_decode(struct blob payload, struct msg_update *ret);
+
+/* DIR_STALE: the listing is no longer kept right; ask again before using it. */
+void msg_u32_encode(struct buf *b, uint32_t v);
+int msg_u32_decode(struct blob payload, uint32_t *ret);
+
+/* LIST: ask for the directory at this path. */
+void msg_list_encode(struct buf *b, const char *path);
+int msg_list_decode(struct blob payload, char **ret_path);
+
+/* ---- contents ---- */
+
+struct msg_fetch {
+	uint32_t fetch_id; /* the worker's, not in use for another fetch */
+	uint32_t dir_id;
+	uint64_t version;
+	char *name; /* owned */
+};
+
+void msg_fetch_encode(struct buf *b, const struct msg_fetch *m);
+int msg_fetch_decode(struct blob payload, struct msg_fetch *ret);
+void msg_fetch_release(struct msg_fetch *m);
+
+enum content_state {
+	CONTENT_DATA = 0, /* bytes at offset; in order, without gaps */
+	CONTENT_END = 1,  /* all was sent; digest is over the whole */
+	CONTENT_GONE = 2, /* that version is no more (an UPDATE says so too) */
+	CONTENT_ERROR = 3,
+};
+
+struct msg_content {
+	uint32_t fetch_id;
+	uint8_t state;
+	uint64_t offset;
+	uint32_t error; /* positive errno with CONTENT_ERROR */
+	struct digest digest;
+	struct blob data; /* borrowed */
+};
+
+void msg_content_encode(struct buf *b, const struct msg_content *m);
+int msg_content_decode(struct blob payload, struct msg_content *ret);
+
+/* ---- jobs ---- */
+
+/* ENV: an environment, sent once per link and named by id in jobs. */
+struct msg_env {
+	uint32_t env_id;
+	char **env; /* "NAME=value", owned */
+};
+
+void msg_env_encode(struct buf *b, uint32_t env_id, char *const *env);
+int msg_env_decode(struct blob payload, struct msg_env *ret);
+void msg_env_release(struct msg_env *m);
+
+/*
+ * EXE: the program that jobs name by exe_id, where it is on the client, and the
+ * files that make up its identity (itself, cc1, ...) with their digests: with
+ * root = worker the worker's own files must be the same.
+ */
+struct exe_file {
+	char *path;
+	struct digest digest;
+};
+
+struct msg_exe {
+	uint32_t exe_id;
+	char *path; /* what to execve(2) */
+	uint32_t n_files;
+	struct exe_file *files; /* owned */
+};
+
+#define PROTO_EXE_FILES_MAX 64
+void msg_exe_encode(struct buf *b, const struct msg_exe *m);
+int msg_exe_decode(struct blob payload, struct msg_exe *ret);
+void msg_exe_release(struct msg_exe *m);
+
+enum job_flags {
+	JOB_F_STDIN = 1 << 0,  /* JOB_INPUT will come; otherwise stdin is /dev/null */
+	JOB_F_MERGED = 1 << 1, /* stdout and stderr are one file for the caller: one stream, exact order */
+	JOB_F_TTY_OUT = 1 << 2, /* the caller's stdout is a terminal */
+	JOB_F_TTY_ERR = 1 << 3,
+};
+
+struct msg_job {
+	uint32_t job_id; /* the client's, not in use for another job */
+	uint32_t env_id;
+	uint32_t exe_id;
+	uint32_t flags; /* enum job_flags */
+	uint32_t umask;
+	uint16_t rows, cols; /* of the terminal, 0 when there is none */
+	char *cwd;	     /* absolute, clean, below a workspace */
+	char **workspaces;   /* absolute, clean, none below another; owned */
+	char **argv;	     /* owned, at least one */
+};
+
+#define PROTO_WORKSPACES_MAX 64
+void msg_job_encode(struct buf *b, const struct msg_job *m);
+int msg_job_decode(struct blob payload, struct msg_job *ret);
+void msg_job_release(struct msg_job *m);
+
+/* JOB_INPUT, JOB_DATA and RUN_INPUT (id 0): bytes for one job; none means end of file (INPUT). */
+void msg_bytes_encode(struct buf *b, uint32_t id, const void *p, size_t n);
+int msg_bytes_decode(struct blob payload, uint32_t *ret_id, struct blob *ret);
+
+/* JOB_OUTPUT and RUN_OUTPUT (id 0): stream is 1 or 2. */
+void msg_output_encode(struct buf *b, uint32_t id, uint8_t stream, const void *p, size_t n);
+int msg_output_decode(struct blob payload, uint32_t *ret_id, uint8_t *ret_stream, struct blob *ret);
+
+/* JOB_CREDIT, INPUT_CREDIT, RUN_INPUT_CREDIT (bytes that may follow), JOB_KILL (signal number). */
+void msg_pair_encode(struct buf *b, uint32_t id, uint32_t value);
+int msg_pair_decode(struct blob payload, uint32_t *ret_id, uint32_t *ret_value);
+
+#define PROTO_OUTPUT_WINDOW (256 * 1024) /* output of one job on its way at first, before credit */
+#define PROTO_INPUT_WINDOW  (256 * 1024)
+
+enum effect_kind {
+	EFFECT_FILE = 1,    /* a regular file; JOB_DATA with size bytes follows */
+	EFFECT_SYMLINK = 2, /* target */
+	EFFECT_DIR = 3,	    /* make the directory, or set its mode */
+	EFFECT_REMOVE = 4,  /* the name, and all beneath it when a directory */
+	EFFECT_META = 5,    /* same bytes as before: set mode; with EFFECT_F_TOUCHED the time too */
+	EFFECT_LINK = 6,    /* a hard link to target, a path relative to the workspace sent before */
+};
+
+enum effect_flags {
+	EFFECT_F_MTIME = 1 << 0,   /* the job set this time itself: keep it.  Otherwise: now */
+	EFFECT_F_TOUCHED = 1 << 1, /* META: the modification time changed */
+	EFFECT_F_OPAQUE = 1 << 2,  /* DIR: replaces what was there, with all beneath it */
+	EFFECT_F_FIFO = 1 << 3,	   /* FILE of size 0: make a fifo */
+};
+
+/* JOB_FILE: one thing the job did to a workspace, in the order it must be repeated. */
+struct msg_file {
+	uint32_t job_id;
+	uint8_t kind; /* enum effect_kind */
+	uint8_t flags;
+	uint16_t mode;
+	uint32_t workspace; /* index into the job's */
+	uint64_t size;
+	int64_t mtime_s;
+	uint32_t mtime_ns;
+	struct digest digest; /* FILE: of the bytes that follow */
+	char *path;	      /* relative, clean, never empty for FILE; owned */
+	char *target;	      /* SYMLINK, LINK; owned, "" otherwise */
+};
+
+void msg_file_encode(struct buf *b, const struct msg_file *m);
+int msg_file_decode(struct blob payload, struct msg_file *ret); /* refuses "..", absolute, empty parts */
+void msg_file_release(struct msg_file *m);
+
+enum exit_how {
+	EXIT_CODE = 0,	  /* code is the exit status */
+	EXIT_SIGNAL = 1,  /* code is the signal */
+	EXIT_REFUSED = 2, /* never started: code is enum refusal, text says more */
+	EXIT_FAILED = 3,  /* ours: started or not, its result can't be used; text says why */
+};
+
+enum refusal {
+	REFUSED_TOOLCHAIN = 1, /* the program or one of its files differs or is missing here */
+	REFUSED_CWD = 2,
+	REFUSED_SANDBOX = 3,
+};
+
+/* JOB_EXIT: the last message of a job; commits what JOB_FILEs came since the last JOB_COMMIT
+ * when how is EXIT_CODE or EXIT_SIGNAL, drops them otherwise. */
+struct msg_exit {
+	uint32_t job_id;
+	uint8_t how;
+	uint32_t code;
+	char *text; /* owned */
+	uint64_t utime_us, stime_us, wall_us;
+	uint64_t maxrss_kb;
+	char **outside; /* owned: paths the job wrote outside every workspace (at most 8) */
+	char **missing; /* owned: absolute paths its arguments name that the worker can't see (8) */
+};
+
+void msg_exit_encode(struct buf *b, const struct msg_exit *m);
+int msg_exit_decode(struct blob payload, struct msg_exit *ret);
+void msg_exit_release(struct msg_exit *m);
+
+/* ---- wrapper and project server ---- */
+
+struct msg_run {
+	uint32_t version; /* PROTO_VERSION */
+	uint32_t flags;	  /* enum job_flags */
+	uint32_t umask;
+	uint16_t rows, cols;
+	uint32_t attempt; /* 0 for the first */
+	uint64_t skip[2]; /* bytes of stdout and stderr an earlier attempt has shown already */
+	char *worker;	  /* the pool member whose slot the wrapper holds */
+	char *run_id;	  /* of `concc run`, "" otherwise */
+	char *exe;	  /* absolute path that argv[0] resolves to on the client */
+	char *cwd;
+	char *workspace;  /* where the wrapper thinks the cwd's workspace is; "" to let the server say */
+	char **argv;
+	char **env;
+};
+
+void msg_run_encode(struct buf *b, const struct msg_run *m);
+int msg_run_decode(struct blob payload, struct msg_run *ret);
+void msg_run_release(struct msg_run *m);
+
+enum run_fail {
+	RUN_FAIL_LOCAL = 1, /* run it here */
+	RUN_FAIL_RETRY = 2, /* this worker can't: try another, then here */
+};
+
+struct msg_run_fail {
+	uint8_t what;
+	bool quiet;	  /* a policy rule and no failure: nothing to say */
+	char *rule;	  /* short name, for the counters */
+	char *text;	  /* one line for a person */
+	uint64_t shown[2]; /* bytes of stdout and stderr relayed by now, all attempts */
+};
+
+void msg_run_fail_encode(struct buf *b, const struct msg_run_fail *m);
+int msg_run_fail_decode(struct blob payload, struct msg_run_fail *ret);
+void msg_run_fail_release(struct msg_run_fail *m);
+
+/* RUN_EXIT: how (EXIT_CODE or EXIT_SIGNAL) and code. */
+void msg_run_exit_encode(struct buf *b, uint8_t how, uint32_t code);
+int msg_run_exit_decode(struct blob payload, uint8_t *ret_how, uint32_t *ret_code);
+
+/* CTL: words of a command; CTL_REPLY: exit status and text to print. */
+void msg_ctl_encode(struct buf *b, char *const *words);
+int msg_ctl_decode(struct blob payload, char ***ret_words);
+void msg_ctl_reply_encode(struct buf *b, uint32_t status, const char *text);
+int msg_ctl_reply_decode(struct blob payload, uint32_t *ret_status, char **ret_text);
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_STORE_H
+#define CONCC_STORE_H
+
+/*
+ * A worker's contents by SHA-256, as files <dir>/ab/cdef...: written beside and
+ * renamed, so a name always holds whole, right bytes, and any number of agents
+ * of one user share the folder without a lock.  Bounded: the least recently
+ * used go first.  Losing any object, or the folder, costs a transfer and
+ * nothing else: every open may fail with -ENOENT and the caller fetches anew.
+ * Thread safe.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "concc/digest.h"
+#include "concc/err.h"
+
+struct store;
+struct store_writer;
+
+int store_open(const char *dir, uint64_t max_bytes, struct store **ret, struct errmsg *msg);
+void store_close(struct store *s);
+
+bool store_has(struct store *s, const struct digest *d);
+/* A read-only fd, or -errno.  Marks the object as used. */
+int store_get(struct store *s, const struct digest *d);
+
+/* A new object, written from its first byte on, with hashing as it goes. */
+int store_begin(struct store *s, struct store_writer **ret);
+int store_write(struct store_writer *w, const void *p, size_t n);
+/* An fd to what has been written so far, for reading; borrowed from the writer. */
+int store_writer_fd(const struct store_writer *w);
+/* Puts the object in place and frees w.  ret_digest: of what was written.  When expect is given
+ * and differs, nothing is kept and the result is CONCC_E_PROTO.  ret_fd, when given, gets a
+ * read-only fd to the bytes (valid also when putting them in place failed and an error returns). */
+int store_commit(struct store_writer *w, const struct digest *expect, struct digest *ret_digest,
+		 int *ret_fd);
+void store_abort(struct store_writer *w); /* NULL is fine */
+/* Copies an open regular file in, when its digest is not there yet. */
+int store_add_fd(struct store *s, int fd, const struct digest *d);
+/* Brings the size under the bound; one process at a time, others return at once. */
+int store_trim(struct store *s);
+
+#endif

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_STR_H
+#define CONCC_STR_H
+
+/*
+ * Memory for sizes we choose ourselves (abort when there is none), strings,
+ * and NULL-terminated string vectors.  Sizes from outside are checked against
+ * a maximum before they come here.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+
+void *xmalloc(size_t n);
+void *xcalloc(size_t n, size_t size);
+void *xrealloc(void *p, size_t n);
+char *xstrdup(const char *s);
+char *xstrndup(const char *s, size_t n);
+void *xmemdup(const void *p, size_t n);
+char *xasprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+#define streq(a, b) (strcmp((a), (b)) == 0)
+bool str_starts(const char *s, const char *prefix);
+bool str_ends(const char *s, const char *suffix);
+
+/* Decimal digits only, no sign or space, at most max; false leaves *ret alone. */
+bool str_to_u64(const char *s, unsigned long long max, unsigned long long *ret);
+
+/* s with bytes outside printable ASCII as \xNN, at most max bytes shown: for text a peer sent. */
+char *str_escape(const void *s, size_t n, size_t max);
+
+/* NULL-terminated vectors; strv_free(NULL) is fine. */
+void strv_free(char **v);
+size_t strv_len(char *const *v);
+char **strv_copy(char *const *v);
+void strv_push(char ***v, char *s); /* takes s */
+static inline void cleanup_strv(char ***v)
+{
+	strv_free(*v);
+}
+#define _cleanup_strv_ __attribute__((cleanup(cleanup_strv)))
+
+/* The candidate nearest to word by edit distance, or NULL when none is near enough to suggest. */
+const char *str_nearest(const char *word, const char *const *candidates, size_t n);
+
+#endif

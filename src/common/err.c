@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "concc/err.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *err_text(int err)
+{
+	const char *s;
+
+	switch (err) {
+	case 0:
+		return "success";
+	case CONCC_E_PROTO:
+		return "the peer broke the protocol";
+	case CONCC_E_VERSION:
+		return "the peer speaks another version";
+	case CONCC_E_TOOBIG:
+		return "too large";
+	case CONCC_E_CONF:
+		return "the configuration is wrong";
+	case CONCC_E_UNSAFE:
+		return "not safe to use: wrong owner, type or mode";
+	case CONCC_E_CLOSED:
+		return "the connection was closed";
+	case CONCC_E_TIMEOUT:
+		return "timed out";
+	case CONCC_E_AUTH:
+		return "authentication failed";
+	case CONCC_E_CONFLICT:
+		return "changed while the job ran";
+	case CONCC_E_STALE:
+		return "that version is gone";
+	case CONCC_E_UNAVAIL:
+		return "not available";
+	}
+	/* Unlike strerror(), static and safe in threads (glibc >= 2.32). */
+	s = strerrordesc_np(err < 0 ? -err : err);
+	return s ? s : "unknown error";
+}
+
+int errmsg_set(struct errmsg *msg, int err, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!msg)
+		return err;
+	va_start(ap, fmt);
+	(void)vsnprintf(msg->text, sizeof(msg->text), fmt, ap); /* cut when too long */
+	va_end(ap);
+	return err;
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "concc/io.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "concc/buf.h"
+#include "concc/cleanup.h"
+#include "concc/err.h"
+#include "concc/str.h"
+
+ssize_t read_full(int fd, void *p, size_t n)
+{
+	size_t got = 0;
+
+	while (got < n) {
+		ssize_t k = read(fd, (char *)p + got, n - got);
+
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0)
+			return -errno;
+		if (k == 0)
+			break;
+		got += (size_t)k;
+	}
+	return (ssize_t)got;
+}
+
+int write_full(int fd, const void *p, size_t n)
+{
+	while (n) {
+		ssize_t k = write(fd, p, n);
+
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0)
+			return -errno;
+		p = (const char *)p + k;
+		n -= (size_t)k;
+	}
+	return 0;
+}
+
+int read_file_at(int dirfd, const char *path, size_t max, struct buf *b)
+{
+	_cleanup_close_ int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC);
+	size_t start = b->len;
+
+	if (fd < 0)
+		return -errno;
+	for (;;) {
+		ssize_t k = read_full(fd, buf_grow(b, 4096), 4096);
+
+		b->len -= k < 0 ? 4096 : 4096 - (size_t)k;
+		if (k < 0)
+			return (int)k;
+		if (b->len - start > max)
+			return CONCC_E_TOOBIG;
+		if (k < 4096)
+			return 0;
+	}
+}
+
+int fd_set_nonblock(int fd, bool on)
+{
+	int fl = fcntl(fd, F_GETFL);
+
+	if (fl < 0 || fcntl(fd, F_SETFL, on ? fl | O_NONBLOCK : fl & ~O_NONBLOCK) < 0)
+		return -errno;
+	return 0;
+}
+
+int fd_set_cloexec(int fd, bool on)
+{
+	return fcntl(fd, F_SETFD, on ? FD_CLOEXEC : 0) < 0 ? -errno : 0;
+}
+
+static bool in_list(int fd, const int *keep, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (keep[i] == fd)
+			return true;
+	}
+	return false;
+}
+
+void fd_detach_all(const int *keep, size_t n_keep)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int max = 2;
+
+	for (int fd = 0; fd <= 2; fd++) {
+		if (!in_list(fd, keep, n_keep) && null >= 0)
+			(void)dup2(null, fd); /* can only fail for a bad fd */
+	}
+	if (null > 2)
+		close(null);
+	for (size_t i = 0; i < n_keep; i++) {
+		if (keep[i] > max)
+			max = keep[i];
+	}
+	for (int fd = 3; fd <= max; fd++) {
+		if (!in_list(fd, keep, n_keep))
+			(void)close(fd); /* most are not open */
+	}
+	(void)close_range((unsigned)max + 1, ~0U, 0); /* what can't be closed was not open */
+}
+
+uint64_t now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+uint64_t now_ms(void)
+{
+	return now_us() / 1000;
+}

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/err.h"
+#include "concc/io.h"
+#include "concc/str.h"
+
+char *path_join(const char *a, const char *b)
+{
+	size_t n = strlen(a);
+
+	while (n > 0 && a[n - 1] == '/')
+		n--;
+	while (*b == '/')
+		b++;
+	return xasprintf("%.*s/%s", (int)n, a, b);
+}
+
+char *path_clean(const char *base, const char *path)
+{
+	_cleanup_free_ char *joined = *path == '/' ? xstrdup(path) : path_join(base, path);
+	char *out = xmalloc(strlen(joined) + 2), *o = out, *save = NULL;
+
+	*o = '\0';
+	for (char *part = strtok_r(joined, "/", &save); part; part = strtok_r(NULL, "/", &save)) {
+		if (streq(part, "."))
+			continue;
+		if (streq(part, "..")) {
+			while (o > out && *--o != '/')
+				;
+			*o = '\0';
+			continue;
+		}
+		*o++ = '/';
+		o = stpcpy(o, part);
+	}
+	if (o == out)
+		strcpy(out, "/");
+	return out;
+}
+
+const char *path_below(const char *path, const char *dir)
+{
+	size_t n = strlen(dir);
+
+	if (n == 1 && *dir == '/')
+		return path + 1;
+	if (strncmp(path, dir, n) != 0)
+		return NULL;
+	if (path[n] == '\0')
+		return path + n;
+	return path[n] == '/' ? path + n + 1 : NULL;
+}
+
+bool path_is_below(const char *path, const char *dir)
+{
+	return path_below(path, dir) != NULL;
+}
+
+const char *path_base(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+int path_mkdirs(const char *path, mode_t mode)
+{
+	_cleanup_free_ char *copy = xstrdup(path);
+
+	for (char *p = copy + 1; *p; p++) {
+		if (*p != '/')
+			continue;
+		*p = '\0';
+		if (mkdir(copy, mode) < 0 && errno != EEXIST && errno != EROFS && errno != EACCES)
+			return -errno;
+		*p = '/';
+	}
+	if (mkdir(copy, mode) < 0 && errno != EEXIST)
+		return -errno;
+	return 0;
+}
+
+static char *home_dir(void)
+{
+	const char *home = getenv("HOME");
+	struct passwd *pw;
+
+	if (home && *home == '/')
+		return xstrdup(home);
+	pw = getpwuid(getuid());
+	return xstrdup(pw && pw->pw_dir && *pw->pw_dir == '/' ? pw->pw_dir : "/");
+}
+
+char *path_expand_home(const char *path)
+{
+	_cleanup_free_ char *home = NULL;
+
+	if (*path != '~' || (path[1] != '\0' && path[1] != '/'))
+		return xstrdup(path);
+	home = home_dir();
+	return path[1] ? path_join(home, path + 2) : xstrdup(home);
+}
+
+static int check_private_dir(int fd, const char *path, struct errmsg *msg)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return errmsg_set(msg, -errno, "%s: %s", path, err_text(-errno));
+	if (st.st_uid != geteuid())
+		return errmsg_set(msg, CONCC_E_UNSAFE,
+				  "%s belongs to uid %u, not to you (uid %u): somebody else made it; "
+				  "remove it or set CONCC_RUNTIME_DIR to a directory of yours",
+				  path, st.st_uid, geteuid());
+	if (st.st_mode & 077)
+		return errmsg_set(msg, CONCC_E_UNSAFE,
+				  "%s is open to other users (mode %04o): run `chmod 700 %s`", path,
+				  st.st_mode & 07777, path);
+	return 0;
+}
+
+int runtime_dir_open(char **ret_path, int *ret_fd, struct errmsg *msg)
+{
+	const char *set = getenv("CONCC_RUNTIME_DIR");
+	_cleanup_free_ char *path = set && *set ? path_clean("/", set) :
+						  xasprintf("/tmp/concc-%u", geteuid());
+	_cleanup_close_ int fd = -1;
+	int r;
+
+	if (mkdir(path, 0700) < 0 && errno != EEXIST)
+		return errmsg_set(msg, -errno, "can't make %s: %s", path, err_text(-errno));
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 && (errno == ENOTDIR || errno == ELOOP))
+		return errmsg_set(msg, CONCC_E_UNSAFE,
+				  "%s is a symbolic link or no directory: somebody else made it; remove "
+				  "it or set CONCC_RUNTIME_DIR to a directory of yours",
+				  path);
+	if (fd < 0)
+		return errmsg_set(msg, -errno, "can't open %s: %s", path, err_text(-errno));
+	r = check_private_dir(fd, path, msg);
+	if (r < 0)
+		return r;
+	if (ret_fd)
+		*ret_fd = steal_fd(&fd);
+	*ret_path = steal_ptr(&path);
+	return 0;
+}
+
+int cache_dir(char **ret_path, struct errmsg *msg)
+{
+	const char *set = getenv("CONCC_CACHE_DIR"), *xdg = getenv("XDG_CACHE_HOME");
+	_cleanup_free_ char *path = NULL;
+	int r;
+
+	if (set && *set == '/')
+		path = xstrdup(set);
+	else if (xdg && *xdg == '/')
+		path = path_join(xdg, "concc");
+	else
+		path = path_expand_home("~/.cache/concc");
+	r = path_mkdirs(path, 0700);
+	if (r < 0)
+		return errmsg_set(msg, r, "can't make the cache directory %s: %s (set CONCC_CACHE_DIR?)",
+				  path, err_text(r));
+	*ret_path = steal_ptr(&path);
+	return 0;
+}

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_PROJECT_TREE_H
+#define CONCC_PROJECT_TREE_H
+
+/*
+ * What the client has told its workers about its files, kept right by inotify.
+ *
+ * A directory is watched first and read after, so no change falls between.
+ * Every listing handed out is remembered as a snapshot, with the peers (links)
+ * that were told.  tree_drain() reads all queued events, compares what they
+ * name with the snapshots, and hands every difference to those peers.  The
+ * kernel queues an event before the modifying system call returns
+ * (fs/notify), so after a drain that found nothing the snapshots are the truth
+ * for everything that happened before it was called: the whole coherence
+ * argument.  Events are hints: each leads to an lstat.
+ *
+ * Where inotify can't see (watch limit, network file systems, files with more
+ * than one link, a queue overflow) the snapshots concerned are compared with
+ * the disk at every drain instead.
+ *
+ * Requests name paths that a worker chose: every path is resolved beneath a
+ * served root, symlinks not followed (openat2).  One thread.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "concc/err.h"
+#include "concc/proto.h"
+
+struct tree;
+struct hash_cache;
+
+#define TREE_PEERS_MAX 256
+
+struct tree_ops {
+	/* Send this to the peer: MSG_DIR, MSG_UPDATE or MSG_DIR_STALE.  b is borrowed. */
+	void (*send)(void *data, unsigned peer, uint8_t type, const struct buf *b);
+};
+
+/* cache may be NULL (digests are then known only after tree_learn()); borrowed. */
+int tree_new(const struct tree_ops *ops, void *data, struct hash_cache *cache, struct tree **ret,
+	     struct errmsg *msg);
+void tree_free(struct tree *t);
+
+/* Serves path (absolute, clean, a directory) to workers.  Idempotent.  Fails when it can't be opened. */
+int tree_serve(struct tree *t, const char *path, bool writable, struct errmsg *msg);
+/* The served root that holds path, or NULL; borrowed until that root goes. */
+const char *tree_root_of(const struct tree *t, const char *path, bool *ret_writable);
+
+/* The fd becomes readable with events; draining at each job start is what counts, not this. */
+int tree_event_fd(const struct tree *t);
+/* Everything that happened before this call is queued to the peers when it returns. */
+int tree_drain(struct tree *t);
+
+/* A peer asks for a listing: sends MSG_DIR.  A wrong or unserved path is answered DIR_DENIED. */
+void tree_list(struct tree *t, unsigned peer, const char *path);
+/* A peer is gone: forget what it was told. */
+void tree_peer_reset(struct tree *t, unsigned peer);
+
+/*
+ * Opens the bytes of (dir_id, name) for reading when the version is still
+ * current, checked before and after opening.  CONCC_E_STALE otherwise, with the
+ * change already queued to the peers.
+ */
+int tree_open_file(struct tree *t, uint32_t dir_id, const char *name, uint64_t version, int *ret_fd,
+		   struct entry_attr *ret);
+/* After reading it whole: 0 when still that version and nothing was torn, else CONCC_E_STALE. */
+int tree_check_file(struct tree *t, uint32_t dir_id, const char *name, uint64_t version, int fd);
+/* The digest of that version's bytes: remembered in the cache, and in later listings. */
+void tree_learn(struct tree *t, uint32_t dir_id, const char *name, uint64_t version,
+		const struct digest *d);
+
+/* The version counter now: a job dispatched at this point has seen everything up to it. */
+uint64_t tree_version(const struct tree *t);
+
+/* ---- home-coming: src/project/commit.c ---- */
+
+struct commit;
+
+/*
+ * Collects one job's effects and puts them in place.  started is
+ * tree_version() at dispatch: a target whose version is later, by another hand
+ * than this commit, is a conflict.  workspaces as in the job; borrowed while it lives.
+ */
+struct commit *commit_new(struct tree *t, char *const *workspaces, uint64_t started, mode_t umask);
+/* One JOB_FILE; bytes follow with commit_data().  Errors are remembered; nothing is in place yet. */
+int commit_file(struct commit *c, const struct msg_file *f);
+int commit_data(struct commit *c, const void *p, size_t n);
+/*
+ * Drains, checks every target for conflicts, then moves all into place in
+ * order, tells the peers the new entries (with digests, so that the one that
+ * made them need not fetch), and starts anew.  On failure nothing of this batch
+ * is in place unless msg says so, and msg names the file and what happened.
+ */
+int commit_apply(struct commit *c, unsigned peer, struct errmsg *msg);
+/* What the commits of this job did in all. */
+struct commit_totals {
+	uint64_t files, bytes;
+};
+void commit_totals(const struct commit *c, struct commit_totals *ret);
+void commit_free(struct commit *c); /* drops what was not applied: temporary files are removed */
+
+/* ---- digests across sessions: src/project/hash_cache.c ---- */
+
+/* On disk by (dev, ino, size, mtime, ctime); a damaged or foreign file is ignored with a warning. */
+int hash_cache_open(const char *path, struct hash_cache **ret);
+struct stat;
+bool hash_cache_get(struct hash_cache *h, const struct stat *st, struct digest *ret);
+void hash_cache_put(struct hash_cache *h, const struct stat *st, const struct digest *d);
+/* Writes what is new; bounded in size.  Called when idle and at the end. */
+int hash_cache_save(struct hash_cache *h);
+void hash_cache_free(struct hash_cache *h);
+
+#endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_WORKER_HOME_H
+#define CONCC_WORKER_HOME_H
+
+/*
+ * Home-coming: reads an overlay's upper directory and says what the job did,
+ * as the JOB_FILEs that repeat it on the client.  What has the same bytes as
+ * below is not sent, copied-up directories with nothing new are not mentioned,
+ * whiteouts become removals, opaque directories replace, hard links stay links.
+ *
+ * A home is scanned several times during a job: each scan reports only what is
+ * new or changed since the last.  Early scans (before output is relayed) take
+ * only files that no process has open for writing, told by F_SETLEASE.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "concc/proto.h"
+
+struct home;
+struct mirror;
+
+struct home_config {
+	struct mirror *mirror;	  /* to compare with what was below; NULL: everything is new */
+	const char *workspace;	  /* absolute path of the overlay's mount point */
+	uint32_t index;		  /* its index in the job */
+	int upper_fd;		  /* taken */
+	struct timespec started;  /* CLOCK_REALTIME before the job ran: earlier mtimes were set by it */
+};
+
+struct home *home_new(const struct home_config *c);
+void home_free(struct home *h);
+
+/* One effect, with an open fd (borrowed for the call) to the bytes for EFFECT_FILE. */
+typedef int (*home_effect_fn)(void *data, const struct msg_file *f, int fd);
+
+/*
+ * Calls fn for each new effect in an order in which they can be repeated:
+ * removals, directories before what is in them, links after their targets.
+ * early: complete files only, and the directories they need.  Stops at a
+ * negative return of fn.
+ */
+int home_scan(struct home *h, bool early, home_effect_fn fn, void *data);
+
+#endif

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_WORKER_SANDBOX_H
+#define CONCC_WORKER_SANDBOX_H
+
+/*
+ * The namespaces of one agent and of its jobs.
+ *
+ * sandbox_enter() moves the calling, still single-threaded process into a user
+ * namespace (in which its own uid shows as the client's), and a mount, IPC and
+ * UTS namespace of its own.  There the mirror is mounted, out of any job's sight.
+ *
+ * The launcher is one forked, single-threaded process, pid 1 of a pid
+ * namespace in a private root: the worker's own system read-only, private
+ * /tmp, /dev of a few nodes, its own /proc, no network.  It starts the jobs, so
+ * no thread that serves FUSE ever waits for an exec.  When it ends, for
+ * whatever reason, the kernel ends every process of every job with it; it ends
+ * when the agent does.
+ *
+ * A job runs under a small init (pid 1 of a nested pid namespace) in a mount
+ * namespace with a fresh tmpfs: one overlay per workspace above the mirror, a
+ * private /tmp.  When the main process of a job ends, all it left is killed.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+
+#include "concc/err.h"
+#include "concc/loop.h"
+
+struct sandbox_config {
+	uid_t uid; /* of the client's user: what jobs see as their own */
+	gid_t gid;
+	const char *host; /* the host name that jobs see */
+};
+
+struct sandbox_paths {
+	char mirror[64]; /* where to mount the mirror, in the agent's namespace */
+};
+
+/* msg tells the exact remedy where the kernel or distribution refuses. */
+int sandbox_enter(const struct sandbox_config *c, struct sandbox_paths *ret, struct errmsg *msg);
+
+struct launcher;
+struct running;
+
+/* What the job did and what is left for the agent to collect. */
+struct job_end {
+	bool started; /* false: err and text say why, nothing ran */
+	int err;
+	char text[256];
+	int wait_status; /* as from waitpid(2) */
+	struct rusage rusage; /* of the main process and all its descendants that were waited for */
+	uint64_t wall_us;
+};
+
+struct launcher_ops {
+	/* The mounts are made and the command is about to run; upper[i] is a directory fd of the
+	 * upper layer of workspace i, tmp of the private /tmp: the callee's now. */
+	void (*prepared)(void *data, uint32_t job_id, int *upper_fds, size_t n, int tmp_fd);
+	/* All processes of the job are gone. */
+	void (*ended)(void *data, uint32_t job_id, const struct job_end *end);
+	/* The launcher died: no job can run any more. */
+	void (*lost)(void *data, int wait_status);
+};
+
+/* Forks the launcher and waits until its root is built.  mirror is where the mirror is mounted. */
+int launcher_start(struct loop *l, const struct sandbox_config *c, const char *mirror,
+		   const struct launcher_ops *ops, void *data, struct launcher **ret,
+		   struct errmsg *msg);
+
+struct launch {
+	uint32_t job_id;
+	const char *exe;
+	char *const *argv;
+	char *const *env;
+	const char *cwd;
+	char *const *workspaces;
+	mode_t umask;
+	int stdin_fd, stdout_fd, stderr_fd; /* borrowed: duplicated by sending */
+};
+
+int launcher_run(struct launcher *l, const struct launch *j);
+/* signo to the job's processes; SIGKILL ends its init, and with it everything of the job. */
+void launcher_kill(struct launcher *l, uint32_t job_id, int signo);
+void launcher_stop(struct launcher *l); /* kills what runs; NULL is fine */
+
+#endif
