@@ -125,7 +125,7 @@ void buf_set_u32(struct buf *b, size_t at, uint32_t v)
 
 void rd_init(struct rd *r, const void *p, size_t n)
 {
-	*r = (struct rd){ .p = p, .left = n };
+	*r = (struct rd){.p = p, .left = n};
 }
 
 const uint8_t *rd_bytes(struct rd *r, size_t n)
@@ -187,14 +187,14 @@ struct blob rd_blob(struct rd *r, size_t max)
 
 	if (n > max)
 		r->bad = true;
-	return (struct blob){ .p = rd_bytes(r, n), .n = r->bad ? 0 : n };
+	return (struct blob){.p = rd_bytes(r, n), .n = r->bad ? 0 : n};
 }
 
 struct blob rd_rest(struct rd *r)
 {
 	size_t n = r->left;
 
-	return (struct blob){ .p = rd_bytes(r, n), .n = r->bad ? 0 : n };
+	return (struct blob){.p = rd_bytes(r, n), .n = r->bad ? 0 : n};
 }
 
 char *rd_strdup(struct rd *r, size_t max)

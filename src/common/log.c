@@ -13,7 +13,7 @@ static enum log_level log_level = LOG_LEVEL_WARN;
 static int log_fd = 2;
 static int log_timestamps;
 
-static const char *const level_names[] = { "err", "warn", "info", "debug" };
+static const char *const level_names[] = {"err", "warn", "info", "debug"};
 
 void log_init(const char *name, enum log_level default_level)
 {

@@ -86,8 +86,8 @@ static void rehash(struct map *m)
 	m->used = m->n;
 	for (size_t i = 0; i < old.cap; i++) {
 		if (is_live(&old.slots[i]))
-			*find(m, old.slots[i].hash, old.slots[i].key, old.slots[i].len) =
-				old.slots[i];
+			*find(m, old.slots[i].hash, old.slots[i].key,
+			      old.slots[i].len) = old.slots[i];
 	}
 	free(old.slots);
 }
@@ -131,9 +131,7 @@ void *map_put(struct map *m, const void *key, size_t len, void *value)
 	if (!s->key)
 		m->used++;
 	m->n++;
-	*s = (struct map_slot){
-		.hash = hash, .key = xstrndup(key, len), .len = len, .value = value
-	};
+	*s = (struct map_slot){.hash = hash, .key = xstrndup(key, len), .len = len, .value = value};
 	return NULL;
 }
 

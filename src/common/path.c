@@ -116,10 +116,11 @@ static int check_private_dir(int fd, const char *path, struct errmsg *msg)
 	if (fstat(fd, &st) < 0)
 		return errmsg_set(msg, -errno, "%s: %s", path, err_text(-errno));
 	if (st.st_uid != geteuid())
-		return errmsg_set(msg, CONCC_E_UNSAFE,
-				  "%s belongs to uid %u, not to you (uid %u): somebody else made it; "
-				  "remove it or set CONCC_RUNTIME_DIR to a directory of yours",
-				  path, st.st_uid, geteuid());
+		return errmsg_set(
+			msg, CONCC_E_UNSAFE,
+			"%s belongs to uid %u, not to you (uid %u): somebody else made it; "
+			"remove it or set CONCC_RUNTIME_DIR to a directory of yours",
+			path, st.st_uid, geteuid());
 	if (st.st_mode & 077)
 		return errmsg_set(msg, CONCC_E_UNSAFE,
 				  "%s is open to other users (mode %04o): run `chmod 700 %s`", path,
@@ -130,8 +131,8 @@ static int check_private_dir(int fd, const char *path, struct errmsg *msg)
 int runtime_dir_open(char **ret_path, int *ret_fd, struct errmsg *msg)
 {
 	const char *set = getenv("CONCC_RUNTIME_DIR");
-	_cleanup_free_ char *path = set && *set ? path_clean("/", set) :
-						  xasprintf("/tmp/concc-%u", geteuid());
+	_cleanup_free_ char *path = set && *set ? path_clean("/", set)
+						: xasprintf("/tmp/concc-%u", geteuid());
 	_cleanup_close_ int fd = -1;
 	int r;
 
@@ -139,10 +140,11 @@ int runtime_dir_open(char **ret_path, int *ret_fd, struct errmsg *msg)
 		return errmsg_set(msg, -errno, "can't make %s: %s", path, err_text(-errno));
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 && (errno == ENOTDIR || errno == ELOOP))
-		return errmsg_set(msg, CONCC_E_UNSAFE,
-				  "%s is a symbolic link or no directory: somebody else made it; remove "
-				  "it or set CONCC_RUNTIME_DIR to a directory of yours",
-				  path);
+		return errmsg_set(
+			msg, CONCC_E_UNSAFE,
+			"%s is a symbolic link or no directory: somebody else made it; remove "
+			"it or set CONCC_RUNTIME_DIR to a directory of yours",
+			path);
 	if (fd < 0)
 		return errmsg_set(msg, -errno, "can't open %s: %s", path, err_text(-errno));
 	r = check_private_dir(fd, path, msg);
@@ -168,7 +170,8 @@ int cache_dir(char **ret_path, struct errmsg *msg)
 		path = path_expand_home("~/.cache/concc");
 	r = path_mkdirs(path, 0700);
 	if (r < 0)
-		return errmsg_set(msg, r, "can't make the cache directory %s: %s (set CONCC_CACHE_DIR?)",
+		return errmsg_set(msg, r,
+				  "can't make the cache directory %s: %s (set CONCC_CACHE_DIR?)",
 				  path, err_text(r));
 	*ret_path = steal_ptr(&path);
 	return 0;

@@ -108,7 +108,7 @@ static struct loop_source *source_new(struct loop *l, enum source_kind kind, int
 /* Registration fails only for a bad fd, no memory or the user's watch limit: nothing works then. */
 static void watch(struct loop_source *s, uint32_t events)
 {
-	struct epoll_event ev = { .events = to_epoll(events), .data.ptr = s };
+	struct epoll_event ev = {.events = to_epoll(events), .data.ptr = s};
 
 	if (epoll_ctl(s->loop->epoll_fd, EPOLL_CTL_ADD, s->fd, &ev) < 0)
 		abort();
@@ -125,7 +125,7 @@ struct loop_source *loop_add_fd(struct loop *l, int fd, uint32_t events, loop_fd
 
 void loop_set_events(struct loop_source *s, uint32_t events)
 {
-	struct epoll_event ev = { .events = to_epoll(events), .data.ptr = s };
+	struct epoll_event ev = {.events = to_epoll(events), .data.ptr = s};
 
 	if (epoll_ctl(s->loop->epoll_fd, EPOLL_CTL_MOD, s->fd, &ev) < 0)
 		abort();
@@ -148,8 +148,8 @@ struct loop_source *loop_add_timer(struct loop *l, uint64_t delay_ms, loop_fn fn
 void loop_timer_set(struct loop_source *s, uint64_t delay_ms)
 {
 	struct itimerspec its = {
-		.it_value = { .tv_sec = (time_t)(delay_ms / 1000),
-			      .tv_nsec = (long)(delay_ms % 1000) * 1000000 },
+		.it_value = {.tv_sec = (time_t)(delay_ms / 1000),
+			     .tv_nsec = (long)(delay_ms % 1000) * 1000000},
 	};
 
 	if (timerfd_settime(s->fd, 0, &its, NULL) < 0)

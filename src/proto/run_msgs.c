@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/* What the wrapper and the project server say to each other. */
+#include "concc/proto.h"
+
+#include <stdlib.h>
+
+#include "concc/err.h"
+#include "concc/str.h"
+#include "wire.h"
+
+#define STRINGS_MAX 1000000
+
+void msg_run_encode(struct buf *b, const struct msg_run *m)
+{
+	buf_put_u32(b, m->version);
+	buf_put_u32(b, m->flags);
+	buf_put_u32(b, m->umask);
+	buf_put_u16(b, m->rows);
+	buf_put_u16(b, m->cols);
+	buf_put_u32(b, m->attempt);
+	buf_put_u64(b, m->skip[0]);
+	buf_put_u64(b, m->skip[1]);
+	buf_put_str(b, m->worker);
+	buf_put_str(b, m->run_id);
+	buf_put_str(b, m->exe);
+	buf_put_str(b, m->cwd);
+	buf_put_str(b, m->workspace);
+	put_strv(b, m->argv);
+	put_strv(b, m->env);
+}
+
+int msg_run_decode(struct blob payload, struct msg_run *ret)
+{
+	struct msg_run m = {0};
+	struct rd r;
+
+	rd_init(&r, payload.p, payload.n);
+	m.version = rd_u32(&r);
+	if (!r.bad && m.version != PROTO_VERSION)
+		return CONCC_E_VERSION;
+	m.flags = rd_u32(&r);
+	m.umask = rd_u32(&r);
+	m.rows = rd_u16(&r);
+	m.cols = rd_u16(&r);
+	m.attempt = rd_u32(&r);
+	m.skip[0] = rd_u64(&r);
+	m.skip[1] = rd_u64(&r);
+	m.worker = rd_strdup(&r, 256);
+	m.run_id = rd_strdup(&r, 256);
+	m.exe = rd_abs_path(&r);
+	m.cwd = rd_abs_path(&r);
+	m.workspace = rd_strdup(&r, PROTO_PATH_MAX);
+	m.argv = rd_strv(&r, STRINGS_MAX);
+	m.env = rd_strv(&r, STRINGS_MAX);
+	if (m.umask > 0777 || (m.argv && !m.argv[0]))
+		r.bad = true;
+	if (rd_done(&r) < 0) {
+		msg_run_release(&m);
+		return CONCC_E_PROTO;
+	}
+	*ret = m;
+	return 0;
+}
+
+void msg_run_release(struct msg_run *m)
+{
+	free(m->worker);
+	free(m->run_id);
+	free(m->exe);
+	free(m->cwd);
+	free(m->workspace);
+	strv_free(m->argv);
+	strv_free(m->env);
+	*m = (struct msg_run){0};
+}
+
+void msg_run_fail_encode(struct buf *b, const struct msg_run_fail *m)
+{
+	buf_put_u8(b, m->what);
+	buf_put_u8(b, m->quiet);
+	buf_put_str(b, m->rule);
+	buf_put_str(b, m->text);
+	buf_put_u64(b, m->shown[0]);
+	buf_put_u64(b, m->shown[1]);
+}
+
+int msg_run_fail_decode(struct blob payload, struct msg_run_fail *ret)
+{
+	struct msg_run_fail m = {0};
+	struct rd r;
+
+	rd_init(&r, payload.p, payload.n);
+	m.what = rd_u8(&r);
+	m.quiet = rd_u8(&r);
+	m.rule = rd_strdup(&r, 64);
+	m.text = rd_strdup(&r, PROTO_TEXT_MAX);
+	m.shown[0] = rd_u64(&r);
+	m.shown[1] = rd_u64(&r);
+	if (m.what != RUN_FAIL_LOCAL && m.what != RUN_FAIL_RETRY)
+		r.bad = true;
+	if (rd_done(&r) < 0) {
+		msg_run_fail_release(&m);
+		return CONCC_E_PROTO;
+	}
+	*ret = m;
+	return 0;
+}
+
+void msg_run_fail_release(struct msg_run_fail *m)
+{
+	free(m->rule);
+	free(m->text);
+	*m = (struct msg_run_fail){0};
+}
+
+void msg_run_exit_encode(struct buf *b, uint8_t how, uint32_t code)
+{
+	buf_put_u8(b, how);
+	buf_put_u32(b, code);
+}
+
+int msg_run_exit_decode(struct blob payload, uint8_t *ret_how, uint32_t *ret_code)
+{
+	struct rd r;
+	uint32_t code;
+	uint8_t how;
+
+	rd_init(&r, payload.p, payload.n);
+	how = rd_u8(&r);
+	code = rd_u32(&r);
+	if (rd_done(&r) < 0 ||
+	    !((how == EXIT_CODE && code <= 255) || (how == EXIT_SIGNAL && code >= 1 && code <= 64)))
+		return CONCC_E_PROTO;
+	*ret_how = how;
+	*ret_code = code;
+	return 0;
+}
+
+void msg_ctl_encode(struct buf *b, char *const *words)
+{
+	put_strv(b, words);
+}
+
+int msg_ctl_decode(struct blob payload, char ***ret_words)
+{
+	struct rd r;
+	char **words;
+
+	rd_init(&r, payload.p, payload.n);
+	words = rd_strv(&r, 64);
+	if (rd_done(&r) < 0 || !words[0]) {
+		strv_free(words);
+		return CONCC_E_PROTO;
+	}
+	*ret_words = words;
+	return 0;
+}
+
+void msg_ctl_reply_encode(struct buf *b, uint32_t status, const char *text)
+{
+	buf_put_u32(b, status);
+	buf_put_str(b, text);
+}
+
+int msg_ctl_reply_decode(struct blob payload, uint32_t *ret_status, char **ret_text)
+{
+	uint32_t status;
+	struct rd r;
+	char *text;
+
+	rd_init(&r, payload.p, payload.n);
+	status = rd_u32(&r);
+	text = rd_strdup(&r, PROTO_MSG_MAX);
+	if (rd_done(&r) < 0) {
+		free(text);
+		return CONCC_E_PROTO;
+	}
+	*ret_status = status;
+	*ret_text = text;
+	return 0;
+}

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/* Messages about what the client's directories and files hold. */
+#include "concc/proto.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "concc/err.h"
+#include "concc/str.h"
+#include "wire.h"
+
+#define ATTR_HAS_DIGEST 0x80
+
+/* name length, one byte of name, an absent attr */
+#define ENTRY_MIN (4 + 1 + 1 + 8)
+
+static void put_attr(struct buf *b, const struct entry_attr *a)
+{
+	buf_put_u8(b, a->type | (a->has_digest ? ATTR_HAS_DIGEST : 0));
+	buf_put_u64(b, a->version);
+	if (a->type == ENTRY_ABSENT)
+		return;
+	buf_put_u16(b, a->mode);
+	buf_put_u32(b, a->nlink);
+	buf_put_u64(b, a->ino);
+	buf_put_u64(b, a->size);
+	buf_put_u64(b, (uint64_t)a->mtime_s);
+	buf_put_u32(b, a->mtime_ns);
+	buf_put_u64(b, (uint64_t)a->ctime_s);
+	buf_put_u32(b, a->ctime_ns);
+	if (a->has_digest)
+		buf_append(b, a->digest.b, DIGEST_SIZE);
+}
+
+static void rd_attr(struct rd *r, struct entry_attr *a)
+{
+	uint8_t type = rd_u8(r);
+	const uint8_t *d;
+
+	*a = (struct entry_attr){.type = type & 0x7f, .has_digest = type & ATTR_HAS_DIGEST};
+	a->version = rd_u64(r);
+	if (a->type > ENTRY_BLOCK || (a->has_digest && a->type != ENTRY_FILE))
+		r->bad = true;
+	if (a->type == ENTRY_ABSENT)
+		return;
+	a->mode = rd_u16(r);
+	a->nlink = rd_u32(r);
+	a->ino = rd_u64(r);
+	a->size = rd_u64(r);
+	a->mtime_s = (int64_t)rd_u64(r);
+	a->mtime_ns = rd_u32(r);
+	a->ctime_s = (int64_t)rd_u64(r);
+	a->ctime_ns = rd_u32(r);
+	if (a->mode > 07777 || a->size > INT64_MAX || a->mtime_ns >= 1000000000 ||
+	    a->ctime_ns >= 1000000000)
+		r->bad = true;
+	if (!a->has_digest)
+		return;
+	d = rd_bytes(r, DIGEST_SIZE);
+	if (d)
+		memcpy(a->digest.b, d, DIGEST_SIZE);
+}
+
+void dir_entry_encode(struct buf *b, const char *name, size_t name_len, const struct entry_attr *a,
+		      const char *target)
+{
+	buf_put_blob(b, name, name_len);
+	put_attr(b, a);
+	if (a->type == ENTRY_SYMLINK)
+		buf_put_str(b, target);
+}
+
+static bool name_is_valid(struct blob n)
+{
+	if (n.n == 0 || n.n > PROTO_NAME_MAX || memchr(n.p, '/', n.n) || memchr(n.p, '\0', n.n))
+		return false;
+	return !(n.p[0] == '.' && (n.n == 1 || (n.n == 2 && n.p[1] == '.')));
+}
+
+void dir_entry_decode(struct rd *r, struct dir_entry *ret)
+{
+	*ret = (struct dir_entry){.name = rd_blob(r, PROTO_NAME_MAX)};
+	rd_attr(r, &ret->attr);
+	if (ret->attr.type == ENTRY_SYMLINK) {
+		ret->target = rd_blob(r, PROTO_PATH_MAX);
+		if (!ret->target.n || (!r->bad && memchr(ret->target.p, '\0', ret->target.n)))
+			r->bad = true;
+	}
+	if (!r->bad && !name_is_valid(ret->name))
+		r->bad = true;
+}
+
+/* Walks the entries once, so that whoever reads them later needs no checks. */
+static void check_entries(struct rd r, uint32_t n, struct rd *outer)
+{
+	struct dir_entry e;
+
+	for (uint32_t i = 0; i < n && !r.bad; i++)
+		dir_entry_decode(&r, &e);
+	if (rd_done(&r) < 0)
+		outer->bad = true;
+	outer->left = 0;
+}
+
+void msg_dir_encode(struct buf *b, uint32_t dir_id, uint8_t state, const char *path,
+		    const struct entry_attr *attr, uint32_t n)
+{
+	buf_put_u32(b, dir_id);
+	buf_put_u8(b, state);
+	buf_put_str(b, path);
+	if (state != DIR_LISTED)
+		return;
+	put_attr(b, attr);
+	buf_put_u32(b, n);
+}
+
+int msg_dir_decode(struct blob payload, struct msg_dir *ret)
+{
+	struct msg_dir m = {0};
+	struct rd r;
+	int err;
+
+	rd_init(&r, payload.p, payload.n);
+	m.dir_id = rd_u32(&r);
+	m.state = rd_u8(&r);
+	m.path = rd_abs_path(&r);
+	if (m.state > DIR_DENIED || (m.state == DIR_LISTED && !m.dir_id))
+		r.bad = true;
+	if (m.state == DIR_LISTED) {
+		rd_attr(&r, &m.attr);
+		if (m.attr.type != ENTRY_DIR)
+			r.bad = true;
+		m.n = rd_count(&r, ENTRY_MIN);
+		m.entries = r;
+		check_entries(r, m.n, &r);
+	}
+	err = rd_done(&r);
+	if (err < 0) {
+		msg_dir_release(&m);
+		return err;
+	}
+	*ret = m;
+	return 0;
+}
+
+void msg_dir_release(struct msg_dir *m)
+{
+	free(m->path);
+	m->path = NULL;
+}
+
+void msg_update_encode(struct buf *b, uint32_t dir_id, const struct entry_attr *attr, uint32_t n)
+{
+	buf_put_u32(b, dir_id);
+	put_attr(b, attr);
+	buf_put_u32(b, n);
+}
+
+int msg_update_decode(struct blob payload, struct msg_update *ret)
+{
+	struct msg_update m = {0};
+	struct rd r;
+	int err;
+
+	rd_init(&r, payload.p, payload.n);
+	m.dir_id = rd_u32(&r);
+	rd_attr(&r, &m.attr);
+	if (!m.dir_id || m.attr.type != ENTRY_DIR)
+		r.bad = true;
+	m.n = rd_count(&r, ENTRY_MIN);
+	m.entries = r;
+	check_entries(r, m.n, &r);
+	err = rd_done(&r);
+	if (err == 0)
+		*ret = m;
+	return err;
+}
+
+void msg_list_encode(struct buf *b, const char *path)
+{
+	buf_put_str(b, path);
+}
+
+int msg_list_decode(struct blob payload, char **ret_path)
+{
+	struct rd r;
+	char *path;
+
+	rd_init(&r, payload.p, payload.n);
+	path = rd_abs_path(&r);
+	if (rd_done(&r) < 0) {
+		free(path);
+		return CONCC_E_PROTO;
+	}
+	*ret_path = path;
+	return 0;
+}
+
+void msg_fetch_encode(struct buf *b, const struct msg_fetch *m)
+{
+	buf_put_u32(b, m->fetch_id);
+	buf_put_u32(b, m->dir_id);
+	buf_put_u64(b, m->version);
+	buf_put_str(b, m->name);
+}
+
+int msg_fetch_decode(struct blob payload, struct msg_fetch *ret)
+{
+	struct msg_fetch m = {0};
+	struct blob name;
+	struct rd r;
+	int err;
+
+	rd_init(&r, payload.p, payload.n);
+	m.fetch_id = rd_u32(&r);
+	m.dir_id = rd_u32(&r);
+	m.version = rd_u64(&r);
+	name = rd_blob(&r, PROTO_NAME_MAX);
+	err = rd_done(&r);
+	if (err < 0)
+		return err;
+	if (!name_is_valid(name))
+		return CONCC_E_PROTO;
+	m.name = xstrndup((const char *)name.p, name.n);
+	*ret = m;
+	return 0;
+}
+
+void msg_fetch_release(struct msg_fetch *m)
+{
+	free(m->name);
+	m->name = NULL;
+}
+
+void msg_content_encode(struct buf *b, const struct msg_content *m)
+{
+	buf_put_u32(b, m->fetch_id);
+	buf_put_u8(b, m->state);
+	switch (m->state) {
+	case CONTENT_DATA:
+		buf_put_u64(b, m->offset);
+		buf_append(b, m->data.p, m->data.n);
+		break;
+	case CONTENT_END:
+		buf_append(b, m->digest.b, DIGEST_SIZE);
+		break;
+	case CONTENT_ERROR:
+		buf_put_u32(b, m->error);
+		break;
+	}
+}
+
+int msg_content_decode(struct blob payload, struct msg_content *ret)
+{
+	struct msg_content m = {0};
+	const uint8_t *d;
+	struct rd r;
+	int err;
+
+	rd_init(&r, payload.p, payload.n);
+	m.fetch_id = rd_u32(&r);
+	m.state = rd_u8(&r);
+	switch (m.state) {
+	case CONTENT_DATA:
+		m.offset = rd_u64(&r);
+		m.data = rd_rest(&r);
+		break;
+	case CONTENT_END:
+		d = rd_bytes(&r, DIGEST_SIZE);
+		if (d)
+			memcpy(m.digest.b, d, DIGEST_SIZE);
+		break;
+	case CONTENT_GONE:
+		break;
+	case CONTENT_ERROR:
+		m.error = rd_u32(&r);
+		if (m.error == 0 || m.error > 4095)
+			r.bad = true;
+		break;
+	default:
+		r.bad = true;
+	}
+	err = rd_done(&r);
+	if (err == 0)
+		*ret = m;
+	return err;
+}

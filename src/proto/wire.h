@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_PROTO_WIRE_H
+#define CONCC_PROTO_WIRE_H
+
+/* Pieces that several messages share: string vectors, checked paths. */
+#include <stdint.h>
+
+#include "concc/buf.h"
+
+/* At most PROTO_ARGS_MAX bytes in all. */
+void put_strv(struct buf *b, char *const *v);
+/* Never NULL unless r->bad; owned.  max_n bounds the number of strings. */
+char **rd_strv(struct rd *r, uint32_t max_n);
+/* Absolute and lexically clean ("/a/b", no "." or ".." parts), else bad. */
+char *rd_abs_path(struct rd *r);
+/* Relative and clean, without ".." anywhere; may be empty when allowed. */
+char *rd_rel_path(struct rd *r, int may_be_empty);
+
+#endif
