@@ -156,10 +156,7 @@ void strv_push(char ***v, char *s)
 {
 	size_t n = strv_len(*v);
 
-	/* Grows by doubling without a stored capacity: full exactly when n + 1 is a power of two.
-	 */
-	if (!*v || ((n + 1) & n) == 0)
-		*v = xrealloc(*v, (n + 1) * 2 * sizeof(**v));
+	*v = xrealloc(*v, (n + 2) * sizeof(**v));
 	(*v)[n] = s;
 	(*v)[n + 1] = NULL;
 }
