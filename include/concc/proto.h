@@ -44,6 +44,7 @@ enum msg_type {
 	MSG_BYE = 2,
 	MSG_PING = 3,
 	MSG_PONG = 4,
+	MSG_READY = 5, /* worker -> client, once: jobs can come.  Empty */
 
 	/* client -> worker */
 	MSG_ENV = 10,
@@ -66,6 +67,7 @@ enum msg_type {
 	MSG_JOB_COMMIT = 44,
 	MSG_JOB_EXIT = 45,
 	MSG_INPUT_CREDIT = 46,
+	MSG_JOB_MISSING = 47,
 
 	/* wrapper -> project server */
 	MSG_RUN = 50,
@@ -373,12 +375,19 @@ struct msg_exit {
 	uint64_t utime_us, stime_us, wall_us;
 	uint64_t maxrss_kb;
 	char **outside; /* owned: paths the job wrote outside every workspace (at most 8) */
-	char **missing; /* owned: absolute paths its arguments name that the worker can't see (8) */
 };
 
 void msg_exit_encode(struct buf *b, const struct msg_exit *m);
 int msg_exit_decode(struct blob payload, struct msg_exit *ret);
 void msg_exit_release(struct msg_exit *m);
+
+/*
+ * JOB_MISSING: before a job starts, absolute paths its arguments name that the
+ * worker does not have (at most 8).  When the client has one of them, a failure
+ * of the job is ours: it holds the output back until the exit decides.
+ */
+void msg_missing_encode(struct buf *b, uint32_t job_id, char *const *paths);
+int msg_missing_decode(struct blob payload, uint32_t *ret_id, char ***ret_paths);
 
 /* ---- wrapper and project server ---- */
 

@@ -399,7 +399,6 @@ void msg_exit_encode(struct buf *b, const struct msg_exit *m)
 	buf_put_u64(b, m->wall_us);
 	buf_put_u64(b, m->maxrss_kb);
 	put_strv(b, m->outside);
-	put_strv(b, m->missing);
 }
 
 int msg_exit_decode(struct blob payload, struct msg_exit *ret)
@@ -417,7 +416,6 @@ int msg_exit_decode(struct blob payload, struct msg_exit *ret)
 	m.wall_us = rd_u64(&r);
 	m.maxrss_kb = rd_u64(&r);
 	m.outside = rd_strv(&r, 8);
-	m.missing = rd_strv(&r, 8);
 	if (m.how > EXIT_FAILED || (m.how == EXIT_CODE && m.code > 255) ||
 	    (m.how == EXIT_SIGNAL && (m.code < 1 || m.code > 64)))
 		r.bad = true;
@@ -433,6 +431,29 @@ void msg_exit_release(struct msg_exit *m)
 {
 	free(m->text);
 	strv_free(m->outside);
-	strv_free(m->missing);
 	*m = (struct msg_exit){0};
+}
+
+void msg_missing_encode(struct buf *b, uint32_t job_id, char *const *paths)
+{
+	buf_put_u32(b, job_id);
+	put_strv(b, paths);
+}
+
+int msg_missing_decode(struct blob payload, uint32_t *ret_id, char ***ret_paths)
+{
+	struct rd r;
+	char **paths;
+	uint32_t id;
+
+	rd_init(&r, payload.p, payload.n);
+	id = rd_u32(&r);
+	paths = rd_strv(&r, 8);
+	if (rd_done(&r) < 0) {
+		strv_free(paths);
+		return CONCC_E_PROTO;
+	}
+	*ret_id = id;
+	*ret_paths = paths;
+	return 0;
 }
