@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "line.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+/*
+ * Bytes far behind the file's end; locks need no data beneath them.  One region
+ * a line, its lower half for LINE, its upper for HEAD.
+ */
+#define TICKETS	    (1ULL << 40)
+#define REGION	    (TICKETS * 2)
+#define TICKET_MASK (TICKETS - 1)
+
+static off_t line_base(uint32_t line)
+{
+	return (off_t)((line + 1) * REGION);
+}
+
+static off_t head_base(uint32_t line)
+{
+	return line_base(line) + (off_t)TICKETS;
+}
+
+bool line_has_waiters(const struct pool *p, uint32_t line)
+{
+	return byte_locked_in(p->fd, head_base(line), (off_t)TICKETS) >= 0;
+}
+
+static uint32_t count_locked(int fd, off_t from, off_t end)
+{
+	uint32_t n = 0;
+	off_t at;
+
+	while (from < end && (at = byte_locked_in(fd, from, end - from)) >= 0) {
+		n += 1 + count_locked(fd, from, at);
+		from = at + 1;
+	}
+	return n;
+}
+
+uint32_t line_count_waiters(const struct pool *p)
+{
+	uint32_t n = 0;
+
+	for (uint32_t line = 0; line < LINE_COUNT; line++)
+		if (__atomic_load_n(&p->table->lines[line].tail, __ATOMIC_RELAXED))
+			n += count_locked(p->fd, head_base(line), head_base(line) + (off_t)TICKETS);
+	return n;
+}
+
+static void advance_tail(uint64_t *tail, uint64_t to)
+{
+	uint64_t seen = __atomic_load_n(tail, __ATOMIC_RELAXED);
+
+	while (seen < to && !__atomic_compare_exchange_n(tail, &seen, to, false, __ATOMIC_ACQ_REL,
+							 __ATOMIC_RELAXED))
+		;
+}
+
+/*
+ * A ticket is one's own from the moment its HEAD byte is locked; the counter only
+ * says where to try.  Who read it long ago gets a place further ahead, which is
+ * the place it came for; at worst a line has two heads for a while.
+ */
+int ticket_take(struct pool *p, uint32_t line, struct ticket *ret)
+{
+	uint64_t *tail = &p->table->lines[line].tail;
+	uint64_t t = __atomic_load_n(tail, __ATOMIC_ACQUIRE) & TICKET_MASK;
+	int rc;
+
+	while ((rc = byte_trylock(p->fd, head_base(line) + (off_t)t)) == -EAGAIN)
+		t = (t + 1) & TICKET_MASK;
+	if (rc < 0)
+		return rc;
+	*ret = (struct ticket){.line = line, .number = t};
+	advance_tail(tail, t + 1);
+	rc = byte_trylock(p->fd, line_base(line) + (off_t)t);
+	if (rc < 0 && rc != -EAGAIN)
+		ticket_drop(p, ret);
+	return rc == -EAGAIN ? 0 : rc;
+}
+
+/*
+ * The highest locked byte below `at`, or -1.  Nearly always the next one; after
+ * deaths in the line the search widens by doubling.
+ */
+static off_t predecessor(int fd, off_t base, off_t at)
+{
+	off_t found = -1, next;
+	off_t from = at;
+
+	for (off_t width = 1; found < 0 && from > base; width *= 2) {
+		from = at - base > width ? at - width : base;
+		found = byte_locked_in(fd, from, at - from);
+	}
+	if (found < 0)
+		return -1;
+	while (found + 1 < at && (next = byte_locked_in(fd, found + 1, at - found - 1)) >= 0)
+		found = next;
+	return found;
+}
+
+static int wait_turn(struct pool *p, off_t base, const struct ticket *t)
+{
+	off_t at = base + (off_t)t->number, before;
+
+	while ((before = predecessor(p->fd, base, at)) >= 0) {
+		int rc = byte_lock_wait(p->fd, before, F_RDLCK);
+
+		if (rc < 0)
+			return rc;
+		byte_unlock(p->fd, before);
+	}
+	return 0;
+}
+
+int ticket_wait_second(struct pool *p, const struct ticket *t)
+{
+	return wait_turn(p, line_base(t->line), t);
+}
+
+int ticket_wait_head(struct pool *p, const struct ticket *t)
+{
+	return wait_turn(p, head_base(t->line), t);
+}
+
+void ticket_is_head(struct pool *p, const struct ticket *t)
+{
+	byte_unlock(p->fd, line_base(t->line) + (off_t)t->number);
+}
+
+void ticket_drop(struct pool *p, const struct ticket *t)
+{
+	byte_unlock(p->fd, line_base(t->line) + (off_t)t->number);
+	byte_unlock(p->fd, head_base(t->line) + (off_t)t->number);
+}

@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "concc/pool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/str.h"
+#include "line.h"
+#include "slot.h"
+#include "table.h"
+#include "watch.h"
+
+/* ---- opening ---- */
+
+static int open_own_dir(int at_fd, const char *path, const char *shown, int *ret,
+			struct errmsg *msg)
+{
+	_cleanup_close_ int fd = openat(at_fd, path,
+					O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 && errno != ELOOP && errno != ENOTDIR)
+		return errmsg_set(msg, -errno, "opening %s: %s", shown, strerror(errno));
+	if (fd < 0 || fstat(fd, &st) < 0 || st.st_uid != geteuid() || (st.st_mode & 022))
+		return errmsg_set(msg, CONCC_E_UNSAFE,
+				  "%s is not a directory that only we can write to; remove it",
+				  shown);
+	*ret = steal_fd(&fd);
+	return 0;
+}
+
+static int open_slots_dir(int dir_fd, const char *dir, int *ret, struct errmsg *msg)
+{
+	_cleanup_free_ char *shown = xasprintf("%s/slots", dir);
+
+	if (mkdirat(dir_fd, "slots", 0700) < 0 && errno != EEXIST)
+		return errmsg_set(msg, -errno, "making %s: %s", shown, strerror(errno));
+	return open_own_dir(dir_fd, "slots", shown, ret, msg);
+}
+
+int pool_open(const char *dir, struct pool **ret, struct errmsg *msg)
+{
+	_cleanup_close_ int dir_fd = -1;
+	_cleanup_close_ int slots_fd = -1;
+	struct table *table;
+	struct pool *p;
+	int fd, rc;
+
+	rc = open_own_dir(AT_FDCWD, dir, dir, &dir_fd, msg);
+	if (rc < 0)
+		return rc;
+	rc = open_slots_dir(dir_fd, dir, &slots_fd, msg);
+	if (rc < 0)
+		return rc;
+	rc = table_open(dir_fd, dir, &fd, &table, msg);
+	if (rc < 0)
+		return rc;
+	p = xmalloc(sizeof(*p));
+	*p = (struct pool){.fd = fd, .slots_fd = steal_fd(&slots_fd), .table = table};
+	*ret = p;
+	return 0;
+}
+
+void pool_close(struct pool *p)
+{
+	if (!p)
+		return;
+	table_close(p->fd, p->table);
+	(void)close(p->slots_fd);
+	free(p);
+}
+
+/* ---- choosing a member, by the hints ---- */
+
+static bool is_eligible(const struct member_view *v, const struct pool_request *q)
+{
+	if (v->state != MEMBER_UP || v->slots == 0)
+		return false;
+	if (q->only)
+		return streq(v->name, q->only);
+	return q->local_ok || !streq(v->name, POOL_LOCAL);
+}
+
+static uint64_t free_capacity(const struct member_view *v)
+{
+	return v->taken < v->slots ? (uint64_t)(v->slots - v->taken) * v->speed : 0;
+}
+
+static uint64_t hash_path(const char *s)
+{
+	uint64_t h = 0xcbf29ce484222325ULL; /* FNV-1a */
+
+	for (; *s; s++)
+		h = (h ^ (unsigned char)*s) * 0x100000001b3ULL;
+	return h;
+}
+
+static uint64_t *affinity_of(struct pool *p, uint64_t hash)
+{
+	return &p->table->affinity[hash % AFFINITY_SLOTS];
+}
+
+/* The member that had the last job of this directory, or -1. */
+static int affinity_get(struct pool *p, const char *cwd)
+{
+	uint64_t hash, entry;
+
+	if (!cwd)
+		return -1;
+	hash = hash_path(cwd);
+	entry = __atomic_load_n(affinity_of(p, hash), __ATOMIC_RELAXED);
+	return entry >> 32 == hash >> 32 ? (int)(entry & 0xffff) - 1 : -1;
+}
+
+static void affinity_set(struct pool *p, const char *cwd, uint32_t member)
+{
+	uint64_t hash, entry, *at;
+
+	if (!cwd)
+		return;
+	hash = hash_path(cwd);
+	entry = (hash >> 32 << 32) | (member + 1);
+	at = affinity_of(p, hash);
+	/* Most often it is there already, and a load keeps the cache line shared. */
+	if (__atomic_load_n(at, __ATOMIC_RELAXED) != entry)
+		__atomic_store_n(at, entry, __ATOMIC_RELAXED);
+}
+
+struct candidate {
+	int index; /* -1: none */
+	uint64_t capacity;
+	struct member_view view;
+};
+
+static void consider(struct candidate *best, uint32_t index, const struct member_view *v,
+		     uint64_t capacity)
+{
+	if (best->index < 0 || capacity > best->capacity)
+		*best = (struct candidate){(int)index, capacity, *v};
+}
+
+/*
+ * The eligible member with most free capacity; -EAGAIN when all are taken,
+ * CONCC_E_UNAVAIL when there is none.  The directory's last member wins while it
+ * still has half the capacity of the best: then warmth costs nothing.
+ */
+static int choose(struct pool *p, const struct pool_request *q, struct candidate *ret)
+{
+	struct candidate best = {.index = -1}, avoided = {.index = -1}, warm = {.index = -1};
+	int affine = affinity_get(p, q->cwd);
+	struct member_view v;
+
+	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++) {
+		if (!member_view(p->table, i, &v) || !is_eligible(&v, q))
+			continue;
+		if (q->avoid && streq(v.name, q->avoid)) {
+			consider(&avoided, i, &v, free_capacity(&v));
+			continue;
+		}
+		consider(&best, i, &v, free_capacity(&v));
+		if ((int)i == affine)
+			consider(&warm, i, &v, free_capacity(&v));
+	}
+	if (best.index < 0)
+		best = avoided;
+	if (best.index < 0)
+		return CONCC_E_UNAVAIL;
+	if (best.capacity == 0)
+		return -EAGAIN;
+	*ret = warm.index >= 0 && warm.capacity * 2 >= best.capacity ? warm : best;
+	return 0;
+}
+
+/* ---- taking a slot ---- */
+
+static int hand_over(struct pool *p, const struct pool_request *q, const struct candidate *c,
+		     uint32_t index, int fd, struct pool_slot *ret)
+{
+	struct table_member *m = &p->table->members[c->index];
+
+	*ret = (struct pool_slot){.fd = fd, .member = (uint32_t)c->index, .index = index};
+	memcpy(ret->name, c->view.name, sizeof(ret->name));
+	/* Down or removed since it was chosen: whoever did that must not see a slot go after it. */
+	if (__atomic_load_n(&m->state, __ATOMIC_ACQUIRE) != MEMBER_UP ||
+	    __atomic_load_n(&m->gen, __ATOMIC_ACQUIRE) != c->view.gen) {
+		pool_release(p, ret);
+		return -EAGAIN;
+	}
+	__atomic_fetch_add(&m->acquired, 1, __ATOMIC_RELAXED);
+	affinity_set(p, q->cwd, (uint32_t)c->index);
+	return 0;
+}
+
+static int take_of(struct pool *p, const struct pool_request *q, const struct candidate *c,
+		   struct pool_slot *ret)
+{
+	uint32_t member = (uint32_t)c->index;
+	int index = hint_first_clear(p->table, member, c->view.slots);
+	int fd, rc;
+
+	if (index < 0 || !hint_set(p->table, member, (uint32_t)index))
+		return -EAGAIN; /* somebody was quicker */
+	rc = slot_lock(p->slots_fd, c->view.name, (uint32_t)index, &fd);
+	if (rc == 0)
+		return hand_over(p, q, c, (uint32_t)index, fd, ret);
+	/* Held though the hint said free: now the hint is right. */
+	if (rc != -EAGAIN)
+		hint_clear(p->table, member, (uint32_t)index);
+	return rc;
+}
+
+/* Every failed try has set a hint or met another process that got a slot. */
+#define TRIES_MAX (2 * POOL_MEMBERS_MAX * POOL_SLOTS_MAX)
+
+static int take_any(struct pool *p, const struct pool_request *q, struct pool_slot *ret)
+{
+	struct candidate c;
+	int rc = 0;
+
+	for (int i = 0; i < TRIES_MAX; i++) {
+		rc = choose(p, q, &c);
+		if (rc < 0)
+			return rc;
+		rc = take_of(p, q, &c, ret);
+		if (rc != -EAGAIN)
+			return rc;
+	}
+	return rc;
+}
+
+void pool_release(struct pool *p, struct pool_slot *s)
+{
+	if (s->fd < 0)
+		return;
+	/*
+	 * First the lock, then the hint, then the close that wakes the head: at each
+	 * step, who believes what it sees is right.
+	 */
+	byte_unlock(s->fd, 0);
+	if (s->member < POOL_MEMBERS_MAX && s->index < POOL_SLOTS_MAX)
+		hint_clear(p->table, s->member, s->index);
+	(void)close(s->fd);
+	s->fd = -1;
+}
+
+/* ---- waiting ---- */
+
+static int verify(struct pool *p, const struct pool_request *q, struct watch *w)
+{
+	struct member_view v;
+	int repaired = 0;
+
+	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++) {
+		int rc = 0;
+
+		if (member_view(p->table, i, &v) && is_eligible(&v, q) && v.taken)
+			rc = watch_verify_member(p, i, w);
+		if (rc < 0)
+			return rc;
+		repaired += rc;
+	}
+	return repaired;
+}
+
+/*
+ * Without an inotify instance: waits for one certain slot.  Others may free
+ * sooner, but all end some day, and nobody polls.
+ */
+static int take_one(struct pool *p, const struct pool_request *q, struct pool_slot *ret)
+{
+	struct candidate c = {.index = -1};
+	struct member_view v;
+	uint32_t index;
+	int fd, rc;
+
+	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++)
+		if (member_view(p->table, i, &v) && is_eligible(&v, q))
+			consider(&c, i, &v, (uint64_t)v.slots * v.speed);
+	if (c.index < 0)
+		return CONCC_E_UNAVAIL;
+	index = (uint32_t)getpid() % c.view.slots;
+	rc = slot_lock_wait(p->slots_fd, c.view.name, index, &fd);
+	if (rc < 0)
+		return rc;
+	(void)hint_set(p->table, (uint32_t)c.index, index);
+	return hand_over(p, q, &c, index, fd, ret);
+}
+
+/* For the head of a line.  *verified: the hints are known to be right, but for events to come. */
+static int take_as_head(struct pool *p, const struct pool_request *q, struct watch *w,
+			bool *verified, struct pool_slot *ret)
+{
+	for (;;) {
+		bool recheck = false;
+		int rc = take_any(p, q, ret);
+
+		if (rc == -EAGAIN && !watch_is_open(w))
+			rc = take_one(p, q, ret);
+		if (rc != -EAGAIN)
+			return rc;
+		if (!watch_is_open(w))
+			continue;
+		if (!*verified) {
+			rc = verify(p, q, w);
+			*verified = rc >= 0;
+		} else {
+			rc = watch_wait(w, p, &recheck);
+			*verified = !recheck;
+		}
+		if (rc < 0)
+			return rc;
+	}
+}
+
+/*
+ * The second watches since before the head looked at its events for the last
+ * time, so between the two nothing was missed, and the second need not ask all
+ * the locks again.  A head that is killed vouches for nothing.
+ */
+static void vouch(struct pool *p, const struct ticket *t, struct watch *w)
+{
+	struct table_line *line = &p->table->lines[t->line];
+	uint64_t second = __atomic_load_n(&line->watching, __ATOMIC_ACQUIRE);
+
+	if (watch_is_open(w) && watch_drain(w, p))
+		__atomic_store_n(&line->vouched, second, __ATOMIC_RELEASE);
+}
+
+static int wait_in_line(struct pool *p, const struct pool_request *q, const struct ticket *t,
+			struct watch *w, struct pool_slot *ret)
+{
+	struct table_line *line = &p->table->lines[t->line];
+	uint64_t me = t->number + 1; /* 0 is nobody */
+	bool verified;
+	int rc;
+
+	rc = ticket_wait_second(p, t);
+	if (rc < 0)
+		return rc;
+	/* Having none is handled as head. */
+	if (watch_open(w, p) == 0)
+		__atomic_store_n(&line->watching, me, __ATOMIC_RELEASE);
+	rc = ticket_wait_head(p, t);
+	if (rc < 0)
+		return rc;
+	ticket_is_head(p, t);
+	verified = watch_is_open(w) && __atomic_load_n(&line->vouched, __ATOMIC_ACQUIRE) == me;
+	rc = take_as_head(p, q, w, &verified, ret);
+	if (rc == 0 && verified)
+		vouch(p, t, w);
+	return rc;
+}
+
+static int line_of(struct pool *p, const struct pool_request *q)
+{
+	if (q->only) {
+		int member = member_find(p->table, q->only);
+
+		return member < 0 ? CONCC_E_UNAVAIL : LINE_MEMBER + member;
+	}
+	if (q->avoid)
+		return q->local_ok ? LINE_ANY_AVOID : LINE_REMOTE_AVOID;
+	return q->local_ok ? LINE_ANY : LINE_REMOTE;
+}
+
+static int join_line(struct pool *p, const struct pool_request *q, uint32_t line,
+		     struct pool_slot *ret)
+{
+	struct watch w = {0};
+	struct ticket t;
+	int rc;
+
+	rc = ticket_take(p, line, &t);
+	if (rc < 0)
+		return rc;
+	rc = wait_in_line(p, q, &t, &w, ret);
+	ticket_drop(p, &t);
+	watch_close(&w);
+	return rc;
+}
+
+static int try_acquire(struct pool *p, const struct pool_request *q, struct pool_slot *ret)
+{
+	int rc = take_any(p, q, ret);
+
+	if (rc != -EAGAIN)
+		return rc;
+	rc = verify(p, q, NULL);
+	if (rc <= 0)
+		return rc < 0 ? rc : -EAGAIN;
+	return take_any(p, q, ret);
+}
+
+int pool_acquire(struct pool *p, const struct pool_request *q, struct pool_slot *ret)
+{
+	struct candidate c;
+	int line, rc;
+
+	ret->fd = -1;
+	line = line_of(p, q);
+	if (line < 0)
+		return line;
+	if (line_has_waiters(p, (uint32_t)line)) {
+		rc = choose(p, q, &c);
+		if (rc == CONCC_E_UNAVAIL)
+			return rc;
+		return q->try ? -EAGAIN : join_line(p, q, (uint32_t)line, ret);
+	}
+	if (q->try)
+		return try_acquire(p, q, ret);
+	rc = take_any(p, q, ret);
+	return rc == -EAGAIN ? join_line(p, q, (uint32_t)line, ret) : rc;
+}

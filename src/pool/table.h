@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_POOL_TABLE_H
+#define CONCC_POOL_TABLE_H
+
+/*
+ * The shared table of the pool: its layout, how it is opened and checked, and
+ * the byte locks on its file.  Private to src/pool.
+ *
+ * Several processes change the table at once, and any of them can be killed
+ * between two stores, so each word is read and written atomically and bounded
+ * when read, and nothing depends on two words agreeing.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "concc/pool.h"
+
+/*
+ * Requests queue in lines: those that can use the same slots share one.  With a
+ * single line, one that waits for a certain member would hold up all others.
+ */
+enum {
+	LINE_ANY,	/* every member will do */
+	LINE_REMOTE,	/* all but POOL_LOCAL */
+	LINE_ANY_AVOID, /* the same, with a member to avoid */
+	LINE_REMOTE_AVOID,
+	LINE_MEMBER, /* + index: that member only */
+	LINE_COUNT = LINE_MEMBER + POOL_MEMBERS_MAX,
+};
+
+struct table_line {
+	uint64_t tail;	   /* the next ticket, about; see ticket_take() */
+	uint64_t watching; /* ticket of the second, once it watches */
+	uint64_t vouched;  /* ticket of the successor that can trust the hints */
+};
+
+enum { MEMBER_NONE = 0, MEMBER_UP = 1, MEMBER_DOWN = 2 };
+
+#define TAKEN_WORDS (POOL_SLOTS_MAX / 64)
+
+struct table_member {
+	uint32_t gen; /* changes whenever the record becomes free; name is constant within one */
+	uint32_t state;
+	uint32_t slots;
+	uint32_t speed;
+	uint64_t acquired;
+	char name[POOL_NAME_MAX + 1];
+	uint64_t taken[TAKEN_WORDS]; /* hints: bit i set, slot i is probably held */
+	uint8_t spare[40];
+};
+
+#define AFFINITY_SLOTS 1024 /* directories in use at once; a collision forgets the older */
+
+struct table {
+	char magic[8];
+	uint32_t version;
+	uint32_t size;
+	struct table_line lines[LINE_COUNT];
+	struct table_member members[POOL_MEMBERS_MAX];
+	uint64_t affinity[AFFINITY_SLOTS]; /* hash of the directory << 32 | member + 1 */
+};
+
+struct pool {
+	int fd;	      /* the table's file; carries this process's place in a line */
+	int slots_fd; /* the directory of the slot files */
+	struct table *table;
+};
+
+/* A consistent copy of what a record says, bounded. */
+struct member_view {
+	char name[POOL_NAME_MAX + 1];
+	uint32_t gen;
+	uint32_t state;
+	uint32_t slots;
+	uint32_t speed;
+	uint32_t taken; /* how many hints are set */
+};
+
+int table_open(int dir_fd, const char *dir, int *ret_fd, struct table **ret, struct errmsg *msg);
+void table_close(int fd, struct table *t);
+
+/* False when the record is free, damaged or just being changed. */
+bool member_view(const struct table *t, uint32_t index, struct member_view *ret);
+int member_find(const struct table *t, const char *name); /* index or -ENOENT */
+bool member_name_valid(const char *name);
+
+bool hint_is_set(const struct table *t, uint32_t member, uint32_t slot);
+bool hint_set(struct table *t, uint32_t member, uint32_t slot); /* false: it was set already */
+void hint_clear(struct table *t, uint32_t member, uint32_t slot);
+int hint_first_clear(const struct table *t, uint32_t member, uint32_t slots); /* or -1 */
+
+/* ---- byte locks, owned by the open file description ---- */
+
+int byte_trylock(int fd, off_t at);		/* 0, -EAGAIN or another -errno */
+int byte_lock_wait(int fd, off_t at, int type); /* F_RDLCK or F_WRLCK; -EINTR after a signal */
+void byte_unlock(int fd, off_t at);
+/* Where somebody else holds a write lock in [from, from + len), or -1.  Not in order. */
+off_t byte_locked_in(int fd, off_t from, off_t len);
+
+#define TABLE_LOCK_AT ((off_t)0) /* byte of the table's file; held while members change */
+
+#endif

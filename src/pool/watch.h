@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_POOL_WATCH_H
+#define CONCC_POOL_WATCH_H
+
+/*
+ * How the head of a line learns that a slot became free: one inotify watch on
+ * the directory of the slot files reports every close of one, by pool_release()
+ * or by death; and every change of the members, by a close of `bell`.
+ *
+ * inotify instances are few (128 a user), so only the head and the second of a
+ * line have one.
+ */
+#include "table.h"
+
+#define BELL_NAME "bell"
+
+struct pollfd;
+
+struct watch {
+	struct pollfd *fds; /* [0] is inotify; the others are slots being closed, see slot.h */
+	uint64_t *slots;    /* which slot fds[i] is: member << 32 | index */
+	size_t n;
+	size_t cap;
+};
+
+int watch_open(struct watch *w, const struct pool *p); /* -errno when the user has no more */
+bool watch_is_open(const struct watch *w);
+void watch_close(struct watch *w); /* fine when not open, or zero */
+
+/*
+ * Asks the locks of all slots whose hint says taken and clears the hints of
+ * those that are free: their holders were killed.  With a watch, remembers those
+ * that are just being closed.  Returns how many were repaired, or an error.
+ */
+int watch_verify_member(struct pool *p, uint32_t member, struct watch *w);
+
+/*
+ * Waits until something happened, and repairs the hints of holders that died.
+ * Sets *recheck when all must be verified again: members changed, or events were lost.
+ */
+int watch_wait(struct watch *w, struct pool *p, bool *recheck);
+/* The same for what has happened already; false when the hints can't be vouched for. */
+bool watch_drain(struct watch *w, struct pool *p);
+
+#endif
