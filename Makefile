@@ -51,14 +51,20 @@ INIH_CFLAGS := $(call pc-cflags,inih)
 INIH_LIBS := $(call pc-libs,inih)
 LZ4_CFLAGS := $(call pc-cflags,liblz4)
 LZ4_LIBS := $(call pc-libs,liblz4)
+JANSSON_CFLAGS := $(call pc-cflags,jansson)
+JANSSON_LIBS := $(call pc-libs,jansson)
 CRYPTO_CFLAGS := $(call pc-cflags,libcrypto)
 CRYPTO_LIBS := $(call pc-libs,libcrypto)
+
+# Test helpers, one C file each.
+TEST_HELPERS = $(patsubst test/lib/%.c,$(B)/test/lib/%,$(wildcard test/lib/*.c))
 
 # One archive per folder.  A library's flags reach the one folder that uses its header.
 FOLDERS = common loop conf proto job pool link digest project mirror worker wrapper
 $(B)/src/mirror/%.o: EXTRA_CFLAGS = $(FUSE_CFLAGS)
 $(B)/src/link/%.o: EXTRA_CFLAGS = $(SSH_CFLAGS) $(LZ4_CFLAGS)
 $(B)/src/conf/%.o: EXTRA_CFLAGS = $(INIH_CFLAGS)
+$(B)/src/project/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS)
 $(B)/src/digest/%.o: EXTRA_CFLAGS = $(CRYPTO_CFLAGS)
 
 PROGRAMS = concc-cc concc-dispatch concc-scriptify concc-worker-pool concc-project concc-worker concc
@@ -72,9 +78,9 @@ LIBS_concc-worker-pool = $(call libs,pool common)
 LIBS_concc-project = $(call libs,project link loop conf job pool proto digest common)
 LIBS_concc-worker = $(call libs,worker mirror link loop job pool proto digest common)
 LIBS_concc = $(call libs,wrapper conf job pool proto common)
-SYS_concc-project = $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
+SYS_concc-project = $(JANSSON_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
 SYS_concc-worker = $(FUSE_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
-SYS_concc = $(INIH_LIBS)
+SYS_concc = $(JANSSON_LIBS) $(INIH_LIBS)
 
 all: $(PROGRAMS:%=$(B)/bin/%) $(B)/bin/masquerade
 
@@ -113,7 +119,7 @@ $(B)/test/unit/%.o: EXTRA_CFLAGS = $(call pc-cflags,criterion) -Isrc
 $(B)/test/unit/%: $(B)/test/unit/%.o $(UNIT_LIBS)
 	$(say) LINK $@
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< -Wl,--start-group $(UNIT_LIBS) -Wl,--end-group \
-		$(CRITERION_LIBS) $(FUSE_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
+		$(CRITERION_LIBS) $(FUSE_LIBS) $(JANSSON_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
 
 check-unit: $(UNIT_TESTS)
 	$(Q)test/run-unit $(UNIT_TESTS)

@@ -4,8 +4,8 @@
 
 /*
  * ~/.concc.ini (or $CONCC_CONFIG) with the environment's overrides, checked.
- * concc.ini(5) describes the keys.  Without a file: two `local:` workers that
- * share this machine's cores.
+ * concc.ini(5) describes the keys.  Without any worker configured: two `local:`
+ * workers that share this machine's cores.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -35,7 +35,9 @@ struct conf {
 	uint32_t connect_timeout_s;
 	uint64_t store_max_bytes;
 	size_t n_workers;
-	struct conf_worker *workers;
+	struct conf_worker *workers; /* those in use, never none */
+	size_t n_known;
+	struct conf_worker *known; /* all [worker] sections: a worker list may name them */
 };
 
 /*
@@ -43,7 +45,10 @@ struct conf {
  * CONCC_E_CONF with "file:line: what; did you mean ...?" in msg.
  */
 int conf_load(const char *path, struct conf **ret, struct errmsg *msg);
-/* A worker list as CONCC_WORKERS and `concc run -w` take it: replaces the workers. */
+/*
+ * A worker list as CONCC_WORKERS and `concc run -w` take it: replaces the
+ * workers, or fails with CONCC_E_CONF and leaves them alone.
+ */
 int conf_set_workers(struct conf *c, const char *list, struct errmsg *msg);
 void conf_free(struct conf *c);
 

@@ -18,6 +18,8 @@ struct policy_input {
 	const char *cwd;   /* absolute */
 	char *const *env;
 	bool any_command;  /* concc-dispatch: only the rules that hold for any command */
+	/* What of /tmp and the like a worker sees.  NULL: unknown, cwd's own place tells. */
+	const char *workspace;
 };
 
 struct policy_verdict {
@@ -37,29 +39,45 @@ extern const size_t policy_n_rules;
 
 void policy_decide(const struct policy_input *in, struct policy_verdict *ret);
 
-/* True when the command reads its standard input: an argument "-" or /dev/stdin or the like. */
+/*
+ * True when the command reads its standard input: an operand "-" or /dev/stdin
+ * or the like, or an assembler or preprocessor without an operand.
+ */
 bool job_reads_stdin(char *const *argv);
 
 /*
  * The workspace of a directory, by $CONCC_WORKSPACE (a colon-separated list:
- * the first that holds cwd) or the nearest parent with .git or .hg.  exists is
- * called with absolute paths.  NULL when there is none.
+ * the first that holds cwd) or else the repository it is in: the nearest parent
+ * with .git or .hg; that of the outer repository for a submodule.  Never the
+ * home directory unless listed.  exists is called with absolute paths.  NULL
+ * when there is none.
  */
 char *job_workspace(const char *cwd, char *const *env, bool (*exists)(const char *path));
 
-/* What of an environment travels: NULL-terminated, owned, sorted by name so that equal
- * environments encode equally.  Job-server descriptors leave MAKEFLAGS and CARGO_MAKEFLAGS. */
+/*
+ * What of an environment travels: NULL-terminated, owned, sorted by name so
+ * that equal environments encode equally, each name once.  Job-server
+ * descriptors leave MAKEFLAGS and CARGO_MAKEFLAGS.
+ */
 char **job_env_filter(char *const *env);
 
 /*
  * The absolute path that execvp(3) would run, skipping files for which skip()
- * is true (concc's own wrappers reached through a masquerade directory).
- * Relative results are made absolute with cwd.  NULL and errno when none.
+ * is true (concc's own wrappers reached through a masquerade directory; one
+ * given by its path is looked up in PATH by its name instead).  Relative
+ * results are made absolute with cwd.  skip may be NULL.  NULL and errno when
+ * there is none.
  */
 char *job_resolve(const char *argv0, const char *path_var, const char *cwd,
 		  bool (*skip)(const char *path, void *data), void *data);
 
-/* A POSIX shell script that repeats the job: umask, cwd, filtered environment, argv. */
+/*
+ * Appends a POSIX shell script that repeats the job: umask, cwd, filtered
+ * environment, argv, byte for byte.  exe is the file to run; NULL: what
+ * argv[0] names.  POSIX can't give a program a name other than the one it is
+ * run by; where exe and argv[0] differ so, the script uses env(1)'s --argv0 or
+ * perl where it runs, and without either says that the name is another.
+ */
 void job_script(struct buf *out, char *const *argv, const char *exe, const char *cwd,
 		char *const *env, unsigned umask);
 

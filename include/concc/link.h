@@ -38,13 +38,21 @@ struct stream;
 struct stream_ops {
 	ssize_t (*read)(struct stream *s, void *p, size_t n);
 	ssize_t (*write)(struct stream *s, const void *p, size_t n);
-	/* The fds to wait on now, and for what (enum loop_events); either may be -1. */
-	void (*want)(struct stream *s, bool write_pending, int fds[2], uint32_t events[2]);
+	/* The fds to wait on now, and for what (enum loop_events); either may be -1, both are not
+	 * the same.  reading: input is welcome; blocked: the last write said -EAGAIN. */
+	void (*want)(struct stream *s, bool reading, bool blocked, int fds[2], uint32_t events[2]);
+	/* How the far end ended and what it said last ("exit status 127: sh: ... not found"),
+	 * escaped;
+	 * "" when nothing is known.  Borrowed until the next call on the stream.  May be NULL. */
+	const char *(*explain)(struct stream *s);
 	void (*free)(struct stream *s); /* closes, and ends what was started; does not wait */
 };
 
 struct stream {
 	const struct stream_ops *ops;
+	/* One engine behind both directions, which may hold bytes that no fd shows: read until
+	 * -EAGAIN, and any event can unblock a write. */
+	bool engine;
 };
 
 void stream_free(struct stream *s); /* NULL is fine */
@@ -55,13 +63,13 @@ struct stream *stream_from_fds(int read_fd, int write_fd);
 enum ssh_mode { SSH_AUTO, SSH_LIBSSH2, SSH_OPENSSH };
 
 struct transport_config {
-	const char *name;     /* of the worker, for messages */
-	const char *address;  /* "ssh://[user@]host[:port]", "local:", or NULL with command */
-	const char *command;  /* a shell command whose stdin and stdout reach a worker, or NULL */
+	const char *name;    /* of the worker, for messages */
+	const char *address; /* "ssh://[user@]host[:port]", "local:", or NULL with command */
+	const char *command; /* a shell command whose stdin and stdout reach a worker, or NULL */
 	enum ssh_mode ssh;
 	const char *worker_program; /* what to run there; NULL: "concc-worker" */
 	const char *ssh_program;    /* NULL: "ssh" in PATH */
-	uint32_t timeout_ms;  /* for the whole connection */
+	uint32_t timeout_ms;	    /* for the whole connection */
 };
 
 struct connecting;
@@ -72,12 +80,18 @@ struct connecting;
  * what carries the bytes and why ("libssh2", "openssh: ProxyJump is set",
  * "command", "local").  Borrowed for the call.
  */
-typedef void (*connected_fn)(void *data, struct stream *s, int err, const char *msg, const char *how);
+typedef void (*connected_fn)(void *data, struct stream *s, int err, const char *msg,
+			     const char *how);
 
 /*
  * Starts to connect and returns at once; the name look-up, the handshake and
- * the authentication run in a thread of their own, which is gone when fn is
- * called.  No password is ever asked for, no unknown host key accepted.
+ * the authentication run in a thread of their own, which touches nothing of the
+ * caller's.  No password is ever asked for, no unknown host key accepted.
+ *
+ * A stream to a command, an OpenSSH client or a local worker is there as soon as
+ * the process is; why it could not reach a worker is told by the link's closed().
+ * The loop must outlive the stream, and run until the process has ended for it
+ * to be reaped.
  */
 struct connecting *transport_connect(struct loop *l, const struct transport_config *c,
 				     connected_fn fn, void *data);
@@ -95,38 +109,49 @@ struct link_ops {
 	/* Once, when the peer is gone, broke the protocol, or fell silent.  err is a negative code;
 	 * text names what happened.  Not called after link_close(). */
 	void (*closed)(void *data, int err, const char *text);
-	/* Little bulk is queued: the owner may send more now.  May be NULL. */
+	/* Some bulk was written and less than LINK_BULK_LOW is left: the owner may send more now.
+	 * May be NULL. */
 	void (*drained)(void *data);
 };
 
 struct link_config {
-	bool expect_magic;    /* skip noise until PROTO_MAGIC (a client's end) */
-	bool send_magic;      /* write PROTO_MAGIC first (a worker's end) */
+	bool expect_magic; /* skip noise until PROTO_MAGIC (a client's end) */
+	bool send_magic;   /* write PROTO_MAGIC first (a worker's end) */
 	bool compress;
-	uint32_t ping_ms;     /* send a PING after this long without receiving; 0: never */
-	uint32_t dead_ms;     /* closed with CONCC_E_TIMEOUT after this long without receiving; 0: never */
+	uint32_t ping_ms; /* send a PING after this long without receiving; 0: never */
+	uint32_t dead_ms; /* closed with CONCC_E_TIMEOUT after this long without receiving; 0: never
+			   */
 };
 
 struct link_counts {
 	uint64_t msgs_in, msgs_out;
-	uint64_t bytes_in, bytes_out;	  /* on the stream, headers included */
-	uint64_t raw_in, raw_out;	  /* payload before compression */
+	uint64_t bytes_in, bytes_out; /* on the stream, headers included */
+	uint64_t raw_in, raw_out;     /* payload before compression */
 	uint64_t msgs_by_type_in[256], msgs_by_type_out[256];
-	uint64_t turns;	/* times we sent after having received: an upper bound of round trips */
+	/* Times we sent after having received: an upper bound of round trips.  PING and PONG,
+	 * which carry nothing of the owner's, do not count. */
+	uint64_t turns;
 };
 
 /* Takes the stream.  PING and PONG are answered inside and never reach the owner. */
 struct link *link_new(struct loop *l, struct stream *s, const struct link_config *c,
 		      const struct link_ops *ops, void *data);
-/* Queues a message; copies payload.  After the link closed it does nothing. */
+/*
+ * Queues a message; copies payload.  After the link closed it does nothing.  What
+ * one round of the loop sends leaves together at its end.  n is at most
+ * PROTO_MSG_MAX (PROTO_DIR_MAX for MSG_DIR): our own encoders keep to that.
+ */
 void link_send(struct link *k, uint8_t type, enum link_prio prio, const void *payload, size_t n);
 void link_send_buf(struct link *k, uint8_t type, enum link_prio prio, const struct buf *b);
-/* Stops taking input (and so the peer's output) until resumed. */
+/* Stops taking input (and so the peer's output) until resumed; no message is delivered and silence
+ * is not held against the peer meanwhile. */
 void link_pause_reading(struct link *k, bool pause);
 size_t link_queued(const struct link *k); /* bytes not yet written */
 size_t link_queued_bulk(const struct link *k);
 #define LINK_BULK_LOW (256 * 1024) /* drained() is called below this */
-/* Largest message of a type that will be joined; default PROTO_MSG_MAX, DIR has PROTO_DIR_MAX. */
+/* A peer that makes us queue more than this takes nothing of what it asks for: the link closes with
+ * CONCC_E_TOOBIG.  Room for one DIR message of the largest size, and as much again. */
+#define LINK_QUEUE_MAX (2u * 256 * 1024 * 1024)
 const struct link_counts *link_counts(const struct link *k);
 /* Sends what is queued as far as it goes without blocking, then closes. */
 void link_close(struct link *k);

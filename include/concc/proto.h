@@ -68,6 +68,7 @@ enum msg_type {
 	MSG_JOB_EXIT = 45,
 	MSG_INPUT_CREDIT = 46,
 	MSG_JOB_MISSING = 47,
+	MSG_MIRROR_COUNTS = 48,
 
 	/* wrapper -> project server */
 	MSG_RUN = 50,
@@ -388,6 +389,17 @@ void msg_exit_release(struct msg_exit *m);
  */
 void msg_missing_encode(struct buf *b, uint32_t job_id, char *const *paths);
 int msg_missing_decode(struct blob payload, uint32_t *ret_id, char ***ret_paths);
+
+/* MIRROR_COUNTS: FUSE requests the worker's kernel has sent so far, by FUSE opcode; told after a
+ * job when they have grown, so that a cold cache can be seen from the client. */
+#define PROTO_FUSE_OPS 64
+struct msg_mirror_counts {
+	uint64_t total;
+	uint64_t by_opcode[PROTO_FUSE_OPS];
+};
+
+void msg_mirror_counts_encode(struct buf *b, const struct msg_mirror_counts *m);
+int msg_mirror_counts_decode(struct blob payload, struct msg_mirror_counts *ret);
 
 /* ---- wrapper and project server ---- */
 

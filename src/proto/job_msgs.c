@@ -457,3 +457,34 @@ int msg_missing_decode(struct blob payload, uint32_t *ret_id, char ***ret_paths)
 	*ret_paths = paths;
 	return 0;
 }
+
+void msg_mirror_counts_encode(struct buf *b, const struct msg_mirror_counts *m)
+{
+	buf_put_u64(b, m->total);
+	for (uint8_t i = 0; i < PROTO_FUSE_OPS; i++) {
+		if (m->by_opcode[i]) {
+			buf_put_u8(b, i);
+			buf_put_u64(b, m->by_opcode[i]);
+		}
+	}
+}
+
+int msg_mirror_counts_decode(struct blob payload, struct msg_mirror_counts *ret)
+{
+	struct msg_mirror_counts m = {0};
+	struct rd r;
+
+	rd_init(&r, payload.p, payload.n);
+	m.total = rd_u64(&r);
+	while (r.left && !r.bad) {
+		uint8_t op = rd_u8(&r);
+
+		if (op >= PROTO_FUSE_OPS)
+			return CONCC_E_PROTO;
+		m.by_opcode[op] = rd_u64(&r);
+	}
+	if (rd_done(&r) < 0)
+		return CONCC_E_PROTO;
+	*ret = m;
+	return 0;
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_WRAPPER_H
+#define CONCC_WRAPPER_H
+
+/*
+ * The client's side of one command: decide, take a slot, hand the job to the
+ * project server, relay, and whatever fails: run the command here.  Libc only;
+ * blocking calls, one thread: a process per compiler call.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "concc/buf.h"
+#include "concc/err.h"
+
+/* Exit codes of our own; what the command returns passes through unchanged. */
+enum wrapper_exit {
+	WRAPPER_EXIT_USAGE = 100,
+	WRAPPER_EXIT_FAILED = 101, /* the command could not even be run here */
+	WRAPPER_EXIT_SERVER = 102, /* `concc`: the project server can't be reached or started */
+};
+
+struct wrapper_options {
+	bool any_command;  /* concc-dispatch: no compiler policy, stdin always streamed */
+	char *const *argv; /* the command, at least one word */
+};
+
+/* Runs the command somewhere.  Returns the status to exit with; may exec or die by the command's
+ * signal instead. */
+int wrapper_run(const struct wrapper_options *o);
+
+/* ---- messages over a blocking socket ---- */
+
+struct conn {
+	int fd;
+	struct buf in;
+};
+
+void conn_release(struct conn *c);
+int conn_send(struct conn *c, uint8_t type, const struct buf *b);
+/* One whole message; out is overwritten.  CONCC_E_CLOSED at the end of the stream.  Blocks. */
+int conn_recv(struct conn *c, uint8_t *ret_type, struct buf *out);
+/* True when a whole frame is buffered already, so that poll(2) must not be asked. */
+bool conn_has_frame(const struct conn *c);
+
+/* ---- the project server ---- */
+
+/* True when one is ready for this runtime directory. */
+bool server_is_ready(int dir_fd);
+/* Starts it unless it is ready; waits for the one who is starting it.  msg says what it said. */
+int server_ensure(const char *dir, int dir_fd, struct errmsg *msg);
+int server_connect(const char *dir, struct conn *ret);
+/* The path of another program of ours: beside this one, else the bare name for PATH. */
+char *program_path(const char *name);
+
+/* ---- tallies: where jobs ran and why, shared by processes through one mapped file ---- */
+
+#define TALLY_NAME_MAX 47
+#define TALLY_ENTRIES  128
+
+struct tally_entry {
+	char name[TALLY_NAME_MAX + 1];
+	uint64_t n;
+};
+
+/* Adds to `name` in the file, which is made when missing.  Failures are ignored: it only counts. */
+void tally_add(const char *path, const char *name, uint64_t n);
+/* Reads at most max entries; 0 when there is no file. */
+size_t tally_read(const char *path, struct tally_entry *ret, size_t max);
+/* True at most once per period for a name, over all processes. */
+bool tally_may_say(const char *path, const char *name, uint64_t period_s);
+
+#endif

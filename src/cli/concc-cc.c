@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include <stdio.h>
+#include <string.h>
+
+#include "concc/io.h"
+#include "concc/str.h"
+#include "concc/wrapper.h"
+
+static const char usage[] =
+	"usage: concc-cc COMPILER [ARG...]\n"
+	"Runs a compiler call on a worker, or here when that is better or nothing else works.\n"
+	"\n"
+	"  CC=\"concc-cc gcc\" make -j64\n"
+	"  RUSTC_WRAPPER=concc-cc cargo build\n"
+	"  cmake -DCMAKE_CXX_COMPILER_LAUNCHER=concc-cc ...\n"
+	"\n"
+	"Through a symlink named gcc, cc, clang, ... it stands for the compiler of that name\n"
+	"further down in PATH.  CONCC_EXPLAIN=1 tells where each call ran and why;\n"
+	"CONCC_DISABLE=1 runs all of them here.  See concc-cc(1).\n";
+
+int main(int argc, char **argv)
+{
+	struct wrapper_options o = {.argv = argv + 1};
+
+	/* Through a symlink named like a compiler, the name is the command. */
+	if (argc > 0 && !streq(path_base(argv[0]), "concc-cc")) {
+		argv[0] = (char *)path_base(argv[0]);
+		o.argv = argv;
+		return wrapper_run(&o);
+	}
+	if (argc < 2) {
+		fputs(usage, stderr);
+		return WRAPPER_EXIT_USAGE;
+	}
+	if (streq(argv[1], "--help") || streq(argv[1], "-h")) {
+		fputs(usage, stdout);
+		return 0;
+	}
+	if (streq(argv[1], "--version")) {
+		puts("concc-cc " CONCC_VERSION);
+		return 0;
+	}
+	if (argv[1][0] == '-') {
+		fprintf(stderr,
+			"concc-cc: unknown option %s; options of the compiler come after its name\n%s",
+			argv[1], usage);
+		return WRAPPER_EXIT_USAGE;
+	}
+	return wrapper_run(&o);
+}

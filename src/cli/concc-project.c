@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/conf.h"
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/project.h"
+#include "concc/str.h"
+
+static const char usage[] =
+	"usage: concc-project [--daemon] [--ready-fd=N] [--workers=LIST] [--config=FILE]\n"
+	"Serves this user's files to the workers and runs their jobs.  The first concc-cc\n"
+	"starts it, and it leaves when idle: see concc-project(8).\n"
+	"\n"
+	"  --daemon        log to project.log in the runtime directory instead of stderr\n"
+	"  --ready-fd=N    write \"ready\" or \"error: ...\" to this descriptor\n"
+	"  --workers=LIST  instead of the configuration's workers\n"
+	"  --config=FILE   instead of $CONCC_CONFIG or ~/.concc.ini\n";
+
+/* A daemon's log is of this session only: it is for finding out what happened just now. */
+static void log_to_file(void)
+{
+	_cleanup_free_ char *dir = NULL;
+	_cleanup_close_ int dir_fd = -1;
+	int fd;
+
+	if (runtime_dir_open(&dir, &dir_fd, NULL) < 0)
+		return;
+	fd = openat(dir_fd, "project.log",
+		    O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		log_set_fd(fd); /* for the rest of this process's life */
+	log_set_timestamps(1);
+}
+
+static int fail(int ready_fd, const char *text)
+{
+	log_err("%s", text);
+	if (ready_fd >= 0)
+		dprintf(ready_fd, "error: %s\n", text);
+	return EXIT_FAILURE;
+}
+
+struct options {
+	bool daemon;
+	int ready_fd;
+	const char *workers, *config;
+};
+
+/* -1 to go on, else the status to exit with. */
+static int parse(int argc, char **argv, struct options *o)
+{
+	static const struct option longs[] = {
+		{"daemon", no_argument, NULL, 'd'},
+		{"ready-fd", required_argument, NULL, 'r'},
+		{"workers", required_argument, NULL, 'w'},
+		{"config", required_argument, NULL, 'c'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{0},
+	};
+	unsigned long long n;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+		switch (c) {
+		case 'd':
+			o->daemon = true;
+			break;
+		case 'r':
+			if (!str_to_u64(optarg, 1 << 20, &n)) {
+				fprintf(stderr, "concc-project: --ready-fd takes a number\n");
+				return 100;
+			}
+			o->ready_fd = (int)n;
+			break;
+		case 'w':
+			o->workers = optarg;
+			break;
+		case 'c':
+			o->config = optarg;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return 0;
+		case 'V':
+			puts("concc-project " CONCC_VERSION);
+			return 0;
+		default:
+			fputs(usage, stderr);
+			return 100;
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "concc-project: unexpected argument %s\n%s", argv[optind], usage);
+		return 100;
+	}
+	return -1;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = {.ready_fd = -1};
+	struct errmsg msg = {0};
+	struct conf *conf;
+	int r;
+
+	r = parse(argc, argv, &o);
+	if (r >= 0)
+		return r;
+	log_init("concc-project", LOG_LEVEL_INFO);
+	if (o.daemon)
+		log_to_file();
+	if (o.ready_fd >= 0)
+		(void)fd_set_cloexec(o.ready_fd,
+				     true); /* workers' transports must not keep it open */
+	r = conf_load(o.config, &conf, &msg);
+	if (r < 0)
+		return fail(o.ready_fd, msg.text);
+	if (o.workers)
+		r = conf_set_workers(conf, o.workers, &msg);
+	if (r >= 0)
+		r = project_run(conf, o.ready_fd, &msg);
+	conf_free(conf);
+	return r < 0 ? fail(o.ready_fd, msg.text) : EXIT_SUCCESS;
+}

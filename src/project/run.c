@@ -1,0 +1,709 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "server.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/err.h"
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/str.h"
+
+/* Errors are short: a job that prints more than this while we hold its output runs at home. */
+#define HELD_MAX (8 * 1024 * 1024)
+
+struct run {
+	struct client *client; /* NULL when the wrapper has gone */
+	struct peer *peer;
+	struct commit *commit;
+	uint32_t job_id;
+	uint32_t exe_id;
+	char *cwd;
+	char *command; /* for status: the first words */
+	char **workspaces;
+	uint64_t started_ms;
+	uint64_t skip[2];      /* still to be dropped: an earlier attempt has shown them */
+	uint64_t shown[2];     /* relayed in all attempts */
+	uint32_t uncredited;   /* received from the worker, not yet asked for more */
+	uint32_t input_credit; /* the worker takes this much more */
+	bool holding;	       /* an argument names what only we have: output waits for the exit */
+	struct buf held;       /* RUN_OUTPUT payloads with a u32 length each */
+	char *missing;	       /* the path that makes us hold */
+	char *failure; /* why its effects can't be used, or NULL; then the job is being killed */
+	const char *failure_rule;
+};
+
+static void run_free(struct run *r)
+{
+	if (!r)
+		return;
+	map_del_u64(&r->peer->jobs, r->job_id);
+	if (r->client)
+		r->client->run = NULL;
+	r->peer->server->n_running--;
+	server_busy(r->peer->server);
+	commit_free(r->commit);
+	buf_release(&r->held);
+	strv_free(r->workspaces);
+	free(r->cwd);
+	free(r->command);
+	free(r->missing);
+	free(r->failure);
+	free(r);
+}
+
+static void send_fail(struct client *c, enum run_fail what, bool quiet, const char *rule,
+		      const char *text, const uint64_t shown[2])
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct msg_run_fail m = {
+		.what = (uint8_t)what,
+		.quiet = quiet,
+		.rule = (char *)rule,
+		.text = (char *)text,
+		.shown = {shown[0], shown[1]},
+	};
+
+	server_count_reason(c->server, rule);
+	if (what == RUN_FAIL_RETRY)
+		c->server->n_retried++;
+	else
+		c->server->n_local++;
+	msg_run_fail_encode(&b, &m);
+	link_send_buf(c->link, MSG_RUN_FAIL, LINK_BULK, &b);
+}
+
+/* Ends the run by sending its wrapper elsewhere. */
+static void run_fail(struct run *r, enum run_fail what, const char *rule, const char *text)
+{
+	r->peer->n_failed++;
+	if (r->client)
+		send_fail(r->client, what, false, rule, text, r->shown);
+	run_free(r);
+}
+
+/* The job is of no use any more: it is killed, and runs at home when its end is known. */
+static void give_up(struct run *r, const char *rule, const char *text)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	r->failure = xstrdup(text);
+	r->failure_rule = rule;
+	commit_free(steal_ptr(&r->commit));
+	msg_pair_encode(&b, r->job_id, SIGKILL);
+	link_send_buf(r->peer->link, MSG_JOB_KILL, LINK_PRIO, &b);
+}
+
+/* ---- starting ---- */
+
+/* Directories that every system has of its own: a path beneath them may well be on the worker. */
+static bool is_system_path(const char *path)
+{
+	static const char *const dirs[] = {"/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin",
+					   "/etc", "/opt", "/dev",   "/proc",  "/nix", "/gnu"};
+
+	for (size_t i = 0; i < sizeof(dirs) / sizeof(*dirs); i++) {
+		if (path_is_below(path, dirs[i]))
+			return true;
+	}
+	return false;
+}
+
+/* The absolute path in an argument such as "-I/x", "--sysroot=/x", "@/x" or "/x"; NULL without. */
+static const char *path_in_arg(const char *arg)
+{
+	const char *p = strchr(arg, '/');
+
+	if (!p || p == arg)
+		return p;
+	if (p[-1] == '=' || p[-1] == '@' || p[-1] == ',')
+		return p;
+	/* -I/x, -L/x, -isystem/x: letters only before the slash, so "-Idir/x" is not one. */
+	if (arg[0] == '-' && p - arg == 2)
+		return p;
+	return NULL;
+}
+
+/* A file of this machine that the command names and no worker sees; NULL when there is none. */
+static char *unserved_arg(struct server *s, char *const *argv)
+{
+	for (char *const *a = argv + 1; *a; a++) {
+		const char *p = path_in_arg(*a);
+		_cleanup_free_ char *clean = NULL;
+		struct stat st;
+
+		if (!p)
+			continue;
+		clean = path_clean("/", p);
+		if (is_system_path(clean) || tree_root_of(s->tree, clean, NULL))
+			continue;
+		if (lstat(clean, &st) == 0)
+			return steal_ptr(&clean);
+	}
+	return NULL;
+}
+
+static bool is_served_by_conf(const struct server *s, const char *path)
+{
+	for (char **w = s->conf->workspaces; w && *w; w++) {
+		if (path_is_below(path, *w))
+			return true;
+	}
+	return false;
+}
+
+/* A directory that would serve far more than a project: never taken as a workspace by itself. */
+static bool is_too_wide(const char *path)
+{
+	_cleanup_free_ char *home = path_expand_home("~");
+
+	return path_is_below(home, path) || streq(path, "/tmp") || streq(path, "/var/tmp") ||
+	       is_system_path(path);
+}
+
+/* The workspaces of a job: the configured ones, or its own.  NULL and a reason when none holds it.
+ */
+static char **find_workspaces(struct server *s, const struct msg_run *m, struct errmsg *msg)
+{
+	_cleanup_strv_ char **found = xcalloc(1, sizeof(*found));
+	_cleanup_free_ char *own = NULL;
+
+	if (s->conf->workspaces && *s->conf->workspaces) {
+		if (!is_served_by_conf(s, m->cwd)) {
+			errmsg_set(msg, 0, "%s is in no workspace of the configuration", m->cwd);
+			return NULL;
+		}
+		for (char **w = s->conf->workspaces; *w; w++) {
+			if (tree_serve(s->tree, *w, true, msg) < 0)
+				return NULL;
+			strv_push(&found, xstrdup(*w));
+		}
+		return steal_ptr(&found);
+	}
+	own = path_clean("/", *m->workspace ? m->workspace : m->cwd);
+	if (!path_is_below(m->cwd, own) || is_too_wide(own)) {
+		errmsg_set(msg, 0, "%s is in no project; set `workspace` in ~/.concc.ini", m->cwd);
+		return NULL;
+	}
+	if (tree_serve(s->tree, own, true, msg) < 0)
+		return NULL;
+	strv_push(&found, steal_ptr(&own));
+	return steal_ptr(&found);
+}
+
+static uint32_t send_env(struct peer *p, char *const *env)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	uintptr_t id;
+
+	msg_env_encode(&b, 0, env);
+	id = (uintptr_t)map_get(&p->envs, b.data + 4, b.len - 4);
+	if (id)
+		return (uint32_t)id;
+	id = ++p->next_env_id;
+	map_put(&p->envs, b.data + 4, b.len - 4, (void *)id);
+	buf_set_u32(&b, 0, (uint32_t)id);
+	link_send_buf(p->link, MSG_ENV, LINK_PRIO, &b);
+	return (uint32_t)id;
+}
+
+static void send_exe(struct peer *p, struct exe *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (map_put_u64(&p->exes_sent, e->msg.exe_id, e))
+		return;
+	msg_exe_encode(&b, &e->msg);
+	link_send_buf(p->link, MSG_EXE, LINK_PRIO, &b);
+}
+
+static char *first_words(char *const *argv)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	for (; *argv && b.len < 200; argv++)
+		buf_putf(&b, "%s%s", b.len ? " " : "", *argv);
+	return str_escape(b.data, b.len, 160);
+}
+
+static struct run *run_new(struct client *c, struct peer *p, const struct msg_run *m,
+			   const struct exe *e, char **workspaces)
+{
+	struct server *s = c->server;
+	struct run *r = xcalloc(1, sizeof(*r));
+
+	r->client = c;
+	r->peer = p;
+	do
+		r->job_id = ++s->next_job_id;
+	while (map_get_u64(&p->jobs, r->job_id));
+	r->exe_id = e->msg.exe_id;
+	r->cwd = xstrdup(m->cwd);
+	r->command = first_words(m->argv);
+	r->workspaces = workspaces;
+	r->started_ms = now_ms();
+	for (int i = 0; i < 2; i++)
+		r->skip[i] = r->shown[i] = m->skip[i];
+	r->input_credit = PROTO_INPUT_WINDOW;
+	r->commit = commit_new(s->tree, workspaces, tree_version(s->tree), (mode_t)m->umask);
+	map_put_u64(&p->jobs, r->job_id, r);
+	p->n_jobs++;
+	s->n_jobs++;
+	s->n_running++;
+	server_busy(s);
+	c->run = r;
+	return r;
+}
+
+static void send_job(struct run *r, const struct msg_run *m, struct exe *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct msg_job j = {
+		.job_id = r->job_id,
+		.env_id = send_env(r->peer, m->env),
+		.exe_id = e->msg.exe_id,
+		.flags = m->flags,
+		.umask = m->umask,
+		.rows = m->rows,
+		.cols = m->cols,
+		.cwd = m->cwd,
+		.workspaces = r->workspaces,
+		.argv = m->argv,
+	};
+
+	send_exe(r->peer, e);
+	msg_job_encode(&b, &j);
+	link_send_buf(r->peer->link, MSG_JOB, LINK_PRIO, &b);
+}
+
+/* Tells the wrapper to go elsewhere before anything started. */
+static void refuse(struct client *c, const struct msg_run *m, enum run_fail what, bool quiet,
+		   const char *rule, const char *text)
+{
+	send_fail(c, what, quiet, rule, text, m->skip);
+}
+
+static int start(struct client *c, struct msg_run *m)
+{
+	struct server *s = c->server;
+	struct peer *p = server_peer(s, m->worker);
+	_cleanup_strv_ char **workspaces = NULL;
+	_cleanup_free_ char *unserved = NULL;
+	struct errmsg msg = {0};
+	const char *refused;
+	struct exe *e;
+	int r;
+
+	if (!p || p->state != PEER_UP) {
+		_cleanup_free_ char *text = xasprintf("worker %s is not there: %s", m->worker,
+						      p ? p->error : "not configured");
+
+		refuse(c, m, RUN_FAIL_RETRY, true, "worker-down", text);
+		return 0;
+	}
+	workspaces = find_workspaces(s, m, &msg);
+	if (!workspaces) {
+		refuse(c, m, RUN_FAIL_LOCAL, true, "outside", msg.text);
+		return 0;
+	}
+	unserved = unserved_arg(s, m->argv);
+	if (unserved) {
+		_cleanup_free_ char *text = xasprintf(
+			"%s is outside every workspace, so workers can't see it; list its tree as a "
+			"`workspace` in ~/.concc.ini to compile this remotely",
+			unserved);
+
+		refuse(c, m, RUN_FAIL_LOCAL, true, "unserved", text);
+		return 0;
+	}
+	r = exe_get(s, m->exe, tree_root_of(s->tree, m->exe, NULL) != NULL, &e, &msg);
+	if (r < 0) {
+		refuse(c, m, RUN_FAIL_LOCAL, true, "command", msg.text);
+		return 0;
+	}
+	refused = map_get_u64(&p->exes_refused, e->msg.exe_id);
+	if (refused) {
+		refuse(c, m, RUN_FAIL_RETRY, true, "toolchain", refused);
+		return 0;
+	}
+	/* From here on in this order: what changed, then the job.  That is the coherence rule. */
+	r = tree_drain(s->tree);
+	if (r < 0) {
+		refuse(c, m, RUN_FAIL_LOCAL, false, "watch", err_text(r));
+		return 0;
+	}
+	send_job(run_new(c, p, m, e, steal_ptr(&workspaces)), m, e);
+	return 0;
+}
+
+int run_start(struct client *c, struct msg_run *m)
+{
+	int r;
+
+	if (c->run) {
+		msg_run_release(m);
+		return CONCC_E_PROTO;
+	}
+	r = start(c, m);
+	msg_run_release(m);
+	return r;
+}
+
+/* ---- input ---- */
+
+int run_input(struct run *r, struct blob payload)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct blob bytes;
+	uint32_t id;
+	int err;
+
+	err = msg_bytes_decode(payload, &id, &bytes);
+	if (err < 0)
+		return err;
+	if (bytes.n > r->input_credit)
+		return CONCC_E_PROTO;
+	r->input_credit -= (uint32_t)bytes.n;
+	msg_bytes_encode(&b, r->job_id, bytes.p, bytes.n);
+	link_send_buf(r->peer->link, MSG_JOB_INPUT, LINK_PRIO, &b);
+	return 0;
+}
+
+static int on_input_credit(struct run *r, uint32_t n)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (n > PROTO_INPUT_WINDOW || r->input_credit + n > PROTO_INPUT_WINDOW)
+		return CONCC_E_PROTO;
+	r->input_credit += n;
+	if (!r->client)
+		return 0;
+	msg_pair_encode(&b, 0, n);
+	link_send_buf(r->client->link, MSG_RUN_INPUT_CREDIT, LINK_PRIO, &b);
+	return 0;
+}
+
+/* ---- output ---- */
+
+static void give_credit(struct run *r)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (!r->uncredited)
+		return;
+	/* A build that is paused in a pager must not fill our memory. */
+	if (r->client && link_queued_bulk(r->client->link) >= LINK_BULK_LOW)
+		return;
+	msg_pair_encode(&b, r->job_id, r->uncredited);
+	link_send_buf(r->peer->link, MSG_JOB_CREDIT, LINK_PRIO, &b);
+	r->uncredited = 0;
+}
+
+void run_client_drained(struct run *r)
+{
+	give_credit(r);
+}
+
+static void show(struct run *r, uint8_t stream, struct blob bytes)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	uint64_t *skip = &r->skip[stream - 1];
+	size_t cut = *skip < bytes.n ? (size_t)*skip : bytes.n;
+
+	*skip -= cut;
+	bytes.p += cut;
+	bytes.n -= cut;
+	if (!bytes.n || !r->client)
+		return;
+	r->shown[stream - 1] += bytes.n;
+	msg_output_encode(&b, 0, stream, bytes.p, bytes.n);
+	link_send_buf(r->client->link, MSG_RUN_OUTPUT, LINK_BULK, &b);
+}
+
+static void hold(struct run *r, uint8_t stream, struct blob bytes)
+{
+	buf_put_u8(&r->held, stream);
+	buf_put_blob(&r->held, bytes.p, bytes.n);
+}
+
+static void show_held(struct run *r)
+{
+	struct rd rd;
+
+	rd_init(&rd, r->held.data, r->held.len);
+	while (rd.left) {
+		uint8_t stream = rd_u8(&rd);
+
+		show(r, stream, rd_blob(&rd, UINT32_MAX));
+	}
+	buf_reset(&r->held);
+}
+
+static int on_output(struct run *r, uint8_t stream, struct blob bytes)
+{
+	if (r->failure)
+		return 0;
+	/* More than the window was never allowed. */
+	if (bytes.n > PROTO_OUTPUT_WINDOW || r->uncredited + bytes.n > PROTO_OUTPUT_WINDOW)
+		return CONCC_E_PROTO;
+	r->uncredited += (uint32_t)bytes.n;
+	if (!r->holding)
+		show(r, stream, bytes);
+	else if (r->held.len + bytes.n <= HELD_MAX)
+		hold(r, stream, bytes);
+	else
+		give_up(r, "missing", "it prints much, and may be missing a file on the worker");
+	give_credit(r);
+	return 0;
+}
+
+static int on_missing(struct run *r, char *const *paths)
+{
+	for (; *paths; paths++) {
+		struct stat st;
+
+		if (**paths != '/' || lstat(*paths, &st) < 0)
+			continue;
+		r->holding = true;
+		if (!r->missing)
+			r->missing = xstrdup(*paths);
+	}
+	return 0;
+}
+
+/* ---- what comes home ---- */
+
+static const char *rule_of(int err)
+{
+	switch (err) {
+	case CONCC_E_CONFLICT:
+		return "conflict";
+	case -ENOSPC:
+	case -EDQUOT:
+		return "disk-full";
+	}
+	return "write-back";
+}
+
+static void apply(struct run *r)
+{
+	struct errmsg msg = {0};
+	int err;
+
+	err = commit_apply(r->commit, r->peer->index, &msg);
+	if (err < 0)
+		give_up(r, rule_of(err), msg.text);
+}
+
+static int on_file(struct run *r, struct blob payload)
+{
+	struct msg_file f;
+	int err;
+
+	err = msg_file_decode(payload, &f);
+	if (err < 0)
+		return err;
+	if (f.workspace >= strv_len(r->workspaces))
+		err = CONCC_E_PROTO;
+	else if (r->commit)
+		(void)commit_file(r->commit, &f); /* remembered, and told by commit_apply() */
+	msg_file_release(&f);
+	return err;
+}
+
+/* The worker's own failure or refusal: the job can run elsewhere. */
+static void on_ours(struct run *r, const struct msg_exit *m)
+{
+	bool refused = m->how == EXIT_REFUSED;
+	const char *rule = !refused			  ? "worker-failed"
+			   : m->code == REFUSED_TOOLCHAIN ? "toolchain"
+							  : "refused";
+	_cleanup_free_ char *text = str_escape(m->text, strlen(m->text), 1000);
+	_cleanup_free_ char *line = xasprintf("worker %s %s: %s", r->peer->conf->name,
+					      refused ? "refused the job" : "failed", text);
+
+	if (refused && m->code == REFUSED_TOOLCHAIN)
+		free(map_put_u64(&r->peer->exes_refused, r->exe_id, xstrdup(line)));
+	run_fail(r, RUN_FAIL_RETRY, rule, line);
+}
+
+static void on_done(struct run *r, const struct msg_exit *m)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (m->outside[0]) {
+		_cleanup_free_ char *path = str_escape(m->outside[0], strlen(m->outside[0]), 200);
+		_cleanup_free_ char *text = xasprintf("it wrote %s, outside every workspace", path);
+
+		run_fail(r, RUN_FAIL_LOCAL, "outside-write", text);
+		return;
+	}
+	if (r->holding && !(m->how == EXIT_CODE && m->code == 0)) {
+		_cleanup_free_ char *text = xasprintf(
+			"%s is not on worker %s; serve its tree as a `workspace` in ~/.concc.ini",
+			r->missing, r->peer->conf->name);
+
+		run_fail(r, RUN_FAIL_LOCAL, "missing", text);
+		return;
+	}
+	apply(r);
+	if (r->failure) {
+		run_fail(r, RUN_FAIL_LOCAL, r->failure_rule, r->failure);
+		return;
+	}
+	show_held(r);
+	msg_run_exit_encode(&b, m->how, m->code);
+	if (r->client)
+		link_send_buf(r->client->link, MSG_RUN_EXIT, LINK_BULK, &b);
+	run_free(r);
+}
+
+static int on_exit_msg(struct peer *p, struct run *r, const struct msg_exit *m)
+{
+	p->cpu_us += m->utime_us + m->stime_us;
+	p->failures = 0; /* it works */
+	if (!r->client)
+		run_free(r);
+	else if (r->failure)
+		run_fail(r, RUN_FAIL_LOCAL, r->failure_rule, r->failure);
+	else if (m->how == EXIT_FAILED || m->how == EXIT_REFUSED)
+		on_ours(r, m);
+	else
+		on_done(r, m);
+	return 0;
+}
+
+static int message_exit(struct peer *p, struct blob payload)
+{
+	struct msg_exit m;
+	struct run *r;
+	int err;
+
+	err = msg_exit_decode(payload, &m);
+	if (err < 0)
+		return err;
+	r = map_get_u64(&p->jobs, m.job_id);
+	if (r)
+		err = on_exit_msg(p, r, &m);
+	msg_exit_release(&m);
+	return err;
+}
+
+static int message_output(struct peer *p, struct blob payload)
+{
+	struct blob bytes;
+	uint8_t stream;
+	struct run *r;
+	uint32_t id;
+	int err;
+
+	err = msg_output_decode(payload, &id, &stream, &bytes);
+	if (err < 0)
+		return err;
+	r = map_get_u64(&p->jobs, id);
+	return r ? on_output(r, stream, bytes) : 0;
+}
+
+static int message_data(struct peer *p, struct blob payload)
+{
+	struct blob bytes;
+	struct run *r;
+	uint32_t id;
+	int err;
+
+	err = msg_bytes_decode(payload, &id, &bytes);
+	if (err < 0)
+		return err;
+	r = map_get_u64(&p->jobs, id);
+	if (r && r->commit)
+		(void)commit_data(r->commit, bytes.p, bytes.n); /* remembered there */
+	return 0;
+}
+
+static int message_missing(struct peer *p, struct blob payload)
+{
+	_cleanup_strv_ char **paths = NULL;
+	struct run *r;
+	uint32_t id;
+	int err;
+
+	err = msg_missing_decode(payload, &id, &paths);
+	if (err < 0)
+		return err;
+	r = map_get_u64(&p->jobs, id);
+	return r ? on_missing(r, paths) : 0;
+}
+
+int run_message(struct peer *p, uint8_t type, struct blob payload)
+{
+	uint32_t id, value = 0;
+	struct run *r;
+	struct rd rd;
+	int err;
+
+	switch (type) {
+	case MSG_JOB_OUTPUT:
+		return message_output(p, payload);
+	case MSG_JOB_DATA:
+		return message_data(p, payload);
+	case MSG_JOB_EXIT:
+		return message_exit(p, payload);
+	case MSG_JOB_MISSING:
+		return message_missing(p, payload);
+	}
+	/* The rest start with the job's id. */
+	rd_init(&rd, payload.p, payload.n);
+	id = rd_u32(&rd);
+	if (rd.bad)
+		return CONCC_E_PROTO;
+	r = map_get_u64(&p->jobs, id);
+	if (!r)
+		return 0;
+	switch (type) {
+	case MSG_JOB_FILE:
+		return on_file(r, payload);
+	case MSG_JOB_COMMIT:
+		err = msg_u32_decode(payload, &id);
+		if (err == 0 && r->commit)
+			apply(r);
+		return err;
+	case MSG_INPUT_CREDIT:
+		err = msg_pair_decode(payload, &id, &value);
+		return err < 0 ? err : on_input_credit(r, value);
+	}
+	return CONCC_E_PROTO;
+}
+
+/* ---- the other ends go away ---- */
+
+void run_client_gone(struct run *r)
+{
+	r->client->run = NULL;
+	r->client = NULL;
+	if (!r->failure)
+		give_up(r, "cancelled", "its wrapper is gone");
+}
+
+void run_peer_gone(struct peer *p, const char *why)
+{
+	_cleanup_free_ char *text = xasprintf("worker %s was lost: %s", p->conf->name, why);
+	struct run *r;
+	size_t it = 0;
+
+	while ((r = map_next(&p->jobs, &it, NULL)))
+		run_fail(r, RUN_FAIL_RETRY, "worker-lost", text);
+}
+
+void run_describe(const struct run *r, struct run_info *ret)
+{
+	*ret = (struct run_info){
+		.worker = r->peer->conf->name,
+		.command = r->command,
+		.seconds = (now_ms() - r->started_ms) / 1000,
+	};
+}

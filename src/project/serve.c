@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "server.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/err.h"
+#include "concc/log.h"
+#include "concc/str.h"
+
+/* Room for the message's own fields below the frame's bound. */
+#define CHUNK (PROTO_FRAME_MAX - 64)
+/* A worker has one open request per file it waits for; far more is a broken or hostile one. */
+#define FETCHES_MAX 16384
+
+struct fetch {
+	struct list of_peer;
+	struct peer *peer;
+	struct msg_fetch msg;
+	int fd;
+	uint64_t offset;
+	struct digest_ctx *digest;
+};
+
+static void fetch_free(struct fetch *f)
+{
+	list_remove(&f->of_peer);
+	f->peer->n_fetches--;
+	if (f->fd >= 0)
+		close(f->fd);
+	digest_free(f->digest);
+	msg_fetch_release(&f->msg);
+	free(f);
+}
+
+static void answer(struct peer *p, const struct msg_content *m)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	msg_content_encode(&b, m);
+	link_send_buf(p->link, MSG_CONTENT, LINK_BULK, &b);
+}
+
+static void fail(struct peer *p, struct fetch *f, int err)
+{
+	struct msg_content m = {.fetch_id = f->msg.fetch_id, .state = CONTENT_GONE};
+
+	if (err != CONCC_E_STALE) {
+		m.state = CONTENT_ERROR;
+		m.error = err < 0 && err > -4096 ? (uint32_t)-err : EIO;
+	}
+	answer(p, &m);
+	fetch_free(f);
+}
+
+static void finish(struct peer *p, struct fetch *f)
+{
+	struct tree *t = p->server->tree;
+	struct msg_content m = {.fetch_id = f->msg.fetch_id, .state = CONTENT_END};
+	int r;
+
+	/* The bytes may have been changed under our reading: only now is it known that not. */
+	r = tree_check_file(t, f->msg.dir_id, f->msg.name, f->msg.version, f->fd);
+	if (r < 0) {
+		fail(p, f, r);
+		return;
+	}
+	digest_final(f->digest, &m.digest);
+	tree_learn(t, f->msg.dir_id, f->msg.name, f->msg.version, &m.digest);
+	answer(p, &m);
+	p->fetched_files++;
+	p->fetched_bytes += f->offset;
+	fetch_free(f);
+}
+
+/* One chunk of one file; a file that has more goes to the end of the queue. */
+static void serve_chunk(struct peer *p, struct fetch *f)
+{
+	static uint8_t chunk[CHUNK];
+	ssize_t n;
+	int r;
+
+	if (f->fd < 0) {
+		struct entry_attr attr;
+
+		r = tree_open_file(p->server->tree, f->msg.dir_id, f->msg.name, f->msg.version,
+				   &f->fd, &attr);
+		if (r < 0) {
+			fail(p, f, r);
+			return;
+		}
+	}
+	n = pread(f->fd, chunk, sizeof(chunk), (off_t)f->offset);
+	if (n < 0) {
+		fail(p, f, -errno);
+		return;
+	}
+	if (n > 0) {
+		struct msg_content m = {
+			.fetch_id = f->msg.fetch_id,
+			.state = CONTENT_DATA,
+			.offset = f->offset,
+			.data = {chunk, (size_t)n},
+		};
+
+		digest_update(f->digest, chunk, (size_t)n);
+		answer(p, &m);
+		f->offset += (uint64_t)n;
+	}
+	if ((size_t)n < sizeof(chunk)) {
+		finish(p, f);
+		return;
+	}
+	list_remove(&f->of_peer);
+	list_append(&p->fetches, &f->of_peer);
+}
+
+void serve_more(struct peer *p)
+{
+	while (p->link && !list_empty(&p->fetches) && link_queued_bulk(p->link) < LINK_BULK_LOW)
+		serve_chunk(p, list_first(&p->fetches, struct fetch, of_peer));
+}
+
+int serve_fetch(struct peer *p, struct blob payload)
+{
+	struct fetch *f;
+	int r;
+
+	if (p->n_fetches >= FETCHES_MAX)
+		return CONCC_E_TOOBIG;
+	f = xcalloc(1, sizeof(*f));
+	f->fd = -1;
+	f->peer = p;
+	p->n_fetches++;
+	list_init(&f->of_peer);
+	r = msg_fetch_decode(payload, &f->msg);
+	if (r < 0) {
+		fetch_free(f);
+		return r;
+	}
+	f->digest = digest_new();
+	list_append(&p->fetches, &f->of_peer);
+	serve_more(p);
+	return 0;
+}
+
+void serve_drop(struct peer *p)
+{
+	while (!list_empty(&p->fetches))
+		fetch_free(list_first(&p->fetches, struct fetch, of_peer));
+}

@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "concc/project.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/err.h"
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/str.h"
+#include "server.h"
+
+/* Digests learnt are written at most this often; losing them costs a transfer. */
+#define SAVE_MS (60 * 1000)
+
+/* ---- life ---- */
+
+static void idle(void *data)
+{
+	struct server *s = data;
+
+	if (s->n_running)
+		return;
+	log_info("nothing to do for %u s: leaving", s->conf->idle_timeout_s);
+	server_stop(s);
+}
+
+void server_busy(struct server *s)
+{
+	if (s->idle_timer)
+		loop_timer_set(s->idle_timer, (uint64_t)s->conf->idle_timeout_s * 1000);
+}
+
+void server_stop(struct server *s)
+{
+	s->stopping = true;
+	loop_quit(s->loop);
+}
+
+void server_count_reason(struct server *s, const char *rule)
+{
+	uint64_t *n = map_get_str(&s->reasons, rule);
+
+	if (!n) {
+		n = xcalloc(1, sizeof(*n));
+		map_put_str(&s->reasons, rule, n);
+	}
+	++*n;
+}
+
+bool server_settled(const struct server *s)
+{
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		const struct peer *p = s->peers[i];
+
+		if (p->state != PEER_UP && !(p->state == PEER_DOWN && p->failures))
+			return false;
+	}
+	return true;
+}
+
+static bool any_up(const struct server *s)
+{
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		if (s->peers[i]->state == PEER_UP)
+			return true;
+	}
+	return false;
+}
+
+/* The lock on byte 1 is what wrappers look at; the line is for who started us. */
+static void say_ready(struct server *s)
+{
+	struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 1, .l_len = 1};
+
+	if (fcntl(s->lock_fd, F_OFD_SETLK, &fl) < 0)
+		log_err("can't lock project.lock: %s", err_text(-errno));
+	if (s->ready_fd >= 0) {
+		(void)write_full(s->ready_fd, "ready\n", 6); /* it may have gone */
+		close(s->ready_fd);
+		s->ready_fd = -1;
+	}
+}
+
+void server_ready_check(struct server *s)
+{
+	if (s->stopping)
+		return;
+	/* One worker is enough to begin; with none, only after all have been tried. */
+	if (s->ready_fd >= 0 && (any_up(s) || server_settled(s)))
+		say_ready(s);
+	if (!server_settled(s))
+		return;
+	list_for_each_safe (e, &s->clients)
+		client_settled(container_of(e, struct client, of_server));
+}
+
+/* ---- set-up ---- */
+
+static int take_instance_lock(struct server *s, struct errmsg *msg)
+{
+	struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
+
+	s->lock_fd = openat(s->dir_fd, "project.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+			    0600);
+	if (s->lock_fd < 0)
+		return errmsg_set(msg, -errno, "can't open %s/project.lock: %s", s->dir,
+				  err_text(-errno));
+	if (fcntl(s->lock_fd, F_OFD_SETLK, &fl) < 0)
+		return errmsg_set(msg, -EEXIST, "a project server runs already for %s", s->dir);
+	return 0;
+}
+
+static void on_connection(void *data, uint32_t events)
+{
+	struct server *s = data;
+	int fd;
+
+	while ((fd = accept4(s->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0)
+		client_accept(s, fd);
+}
+
+static int listen_unix(struct server *s, struct errmsg *msg)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	_cleanup_free_ char *path = path_join(s->dir, "project.sock");
+
+	if (strlen(path) >= sizeof(sa.sun_path))
+		return errmsg_set(msg, -ENAMETOOLONG,
+				  "%s is too long for a socket's name; set CONCC_RUNTIME_DIR to a "
+				  "shorter directory",
+				  path);
+	strcpy(sa.sun_path, path);
+	/* We hold the instance lock, so what is there was left by a server that died. */
+	(void)unlink(path);
+	s->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (s->listen_fd < 0 || bind(s->listen_fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 ||
+	    listen(s->listen_fd, 4096) < 0)
+		return errmsg_set(msg, -errno, "can't listen at %s: %s", path, err_text(-errno));
+	s->listen_source = loop_add_fd(s->loop, s->listen_fd, LOOP_READ, on_connection, s);
+	return 0;
+}
+
+static void tree_send(void *data, unsigned peer, uint8_t type, const struct buf *b)
+{
+	struct server *s = data;
+
+	if (peer < s->n_peers && s->peers[peer]->link)
+		link_send_buf(s->peers[peer]->link, type, LINK_PRIO, b);
+}
+
+/* Between jobs too, so that the kernel's queue does not overflow during an edit spree. */
+static void on_tree_event(void *data, uint32_t events)
+{
+	struct server *s = data;
+	int r;
+
+	r = tree_drain(s->tree);
+	if (r < 0)
+		log_err("can't read file system events: %s", err_text(r));
+}
+
+static int open_hashes(struct server *s, struct errmsg *msg)
+{
+	_cleanup_free_ char *dir = NULL, *path = NULL;
+	int r;
+
+	r = cache_dir(&dir, msg);
+	if (r < 0)
+		return r;
+	path = path_join(dir, "digests");
+	r = hash_cache_open(path, &s->hashes);
+	return r < 0 ? errmsg_set(msg, r, "can't use %s: %s", path, err_text(r)) : 0;
+}
+
+static int set_up_tree(struct server *s, struct errmsg *msg)
+{
+	static const struct tree_ops ops = {.send = tree_send};
+	int r;
+
+	r = open_hashes(s, msg);
+	if (r < 0)
+		return r;
+	r = tree_new(&ops, s, s->hashes, &s->tree, msg);
+	if (r < 0)
+		return r;
+	s->tree_source = loop_add_fd(s->loop, tree_event_fd(s->tree), LOOP_READ, on_tree_event, s);
+	for (char **w = s->conf->workspaces; w && *w; w++) {
+		r = tree_serve(s->tree, *w, true, msg);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int set_up_pool(struct server *s, struct errmsg *msg)
+{
+	int r;
+
+	r = pool_open(s->dir, &s->pool, msg);
+	if (r < 0)
+		return r;
+	r = pool_reset(s->pool);
+	if (r < 0)
+		return errmsg_set(msg, r, "can't reset the pool in %s: %s", s->dir, err_text(r));
+	if (s->conf->local_slots)
+		r = pool_set(s->pool, POOL_LOCAL, s->conf->local_slots, POOL_UP, 1000, msg);
+	return r;
+}
+
+static void set_up_peers(struct server *s)
+{
+	s->n_peers = (unsigned)s->conf->n_workers;
+	s->peers = xcalloc(s->n_peers + 1, sizeof(*s->peers));
+	for (unsigned i = 0; i < s->n_peers; i++)
+		s->peers[i] = peer_new(s, i, &s->conf->workers[i]);
+	for (unsigned i = 0; i < s->n_peers; i++)
+		peer_start(s->peers[i]);
+}
+
+static void on_save(void *data)
+{
+	struct server *s = data;
+
+	(void)hash_cache_save(s->hashes); /* next time */
+	loop_timer_set(s->save_timer, SAVE_MS);
+}
+
+static void on_signal(void *data, int signo)
+{
+	log_info("stopped by signal %d", signo);
+	server_stop(data);
+}
+
+/* One fd per wrapper: make -j2000 must work. */
+static void raise_fd_limit(void)
+{
+	struct rlimit rl;
+
+	if (getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur < rl.rlim_max) {
+		rl.rlim_cur = rl.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &rl); /* the old limit does for most */
+	}
+}
+
+static int set_up(struct server *s, struct errmsg *msg)
+{
+	int r;
+
+	r = runtime_dir_open(&s->dir, &s->dir_fd, msg);
+	if (r < 0)
+		return r;
+	r = take_instance_lock(s, msg);
+	if (r < 0)
+		return r;
+	if (s->conf->n_workers > TREE_PEERS_MAX)
+		return errmsg_set(msg, CONCC_E_TOOBIG,
+				  "%zu workers are configured; at most %d work", s->conf->n_workers,
+				  TREE_PEERS_MAX);
+	raise_fd_limit();
+	r = loop_new(&s->loop);
+	if (r < 0)
+		return errmsg_set(msg, r, "can't make an event loop: %s", err_text(r));
+	loop_add_signal(s->loop, SIGTERM, on_signal, s);
+	loop_add_signal(s->loop, SIGINT, on_signal, s);
+	r = set_up_tree(s, msg);
+	if (r < 0)
+		return r;
+	r = set_up_pool(s, msg);
+	if (r < 0)
+		return r;
+	r = listen_unix(s, msg);
+	if (r < 0)
+		return r;
+	if (s->conf->idle_timeout_s) {
+		s->idle_timer = loop_add_timer(s->loop, 0, idle, s);
+		server_busy(s);
+	}
+	s->save_timer = loop_add_timer(s->loop, SAVE_MS, on_save, s);
+	set_up_peers(s);
+	server_ready_check(s);
+	return 0;
+}
+
+static void free_exes(struct server *s)
+{
+	struct exe *e;
+	size_t it = 0;
+
+	while ((e = map_next(&s->exes, &it, NULL)))
+		exe_free(e);
+	map_release(&s->exes);
+}
+
+static void free_reasons(struct server *s)
+{
+	size_t it = 0;
+	void *n;
+
+	while ((n = map_next(&s->reasons, &it, NULL)))
+		free(n);
+	map_release(&s->reasons);
+}
+
+static void tear_down(struct server *s)
+{
+	s->stopping = true;
+	if (s->listen_fd >= 0) {
+		_cleanup_free_ char *path = path_join(s->dir, "project.sock");
+
+		/* First, so that whoever comes now starts another server or runs at home. */
+		(void)unlink(path);
+		close(s->listen_fd);
+	}
+	for (unsigned i = 0; i < s->n_peers; i++)
+		peer_free(s->peers[i]);
+	while (!list_empty(&s->clients))
+		client_free(list_first(&s->clients, struct client, of_server));
+	if (s->pool)
+		(void)pool_remove(s->pool, POOL_LOCAL); /* need not be there */
+	pool_close(s->pool);
+	tree_free(s->tree);
+	if (s->hashes)
+		(void)hash_cache_save(s->hashes); /* costs a transfer, no more */
+	hash_cache_free(s->hashes);
+	free_exes(s);
+	free_reasons(s);
+	loop_free(s->loop);
+	free(s->peers);
+	free(s->dir);
+	if (s->dir_fd >= 0)
+		close(s->dir_fd);
+	if (s->lock_fd >= 0)
+		close(s->lock_fd);
+}
+
+int project_run(struct conf *conf, int ready_fd, struct errmsg *msg)
+{
+	struct server s = {
+		.conf = conf,
+		.dir_fd = -1,
+		.lock_fd = -1,
+		.listen_fd = -1,
+		.ready_fd = ready_fd,
+		.started_ms = now_ms(),
+	};
+	int r;
+
+	list_init(&s.clients);
+	r = set_up(&s, msg);
+	if (r == 0) {
+		r = loop_run(s.loop);
+		if (r < 0)
+			errmsg_set(msg, r, "the event loop failed: %s", err_text(r));
+	}
+	tear_down(&s);
+	return r;
+}

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "server.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "concc/io.h"
+#include "concc/str.h"
+
+static const char *state_word(const struct peer *p)
+{
+	switch (p->state) {
+	case PEER_CONNECTING:
+		return "connecting";
+	case PEER_GREETING:
+		return "starting";
+	case PEER_UP:
+		return "up";
+	case PEER_DOWN:
+		return "down";
+	}
+	return "?";
+}
+
+static uint64_t own_cpu_us(void)
+{
+	struct rusage u;
+
+	if (getrusage(RUSAGE_SELF, &u) < 0)
+		return 0;
+	return (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
+	       (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
+static void put_size(struct buf *out, uint64_t n)
+{
+	if (n < 10 * 1024)
+		buf_putf(out, "%llu B", (unsigned long long)n);
+	else if (n < 10 * 1024 * 1024)
+		buf_putf(out, "%llu KB", (unsigned long long)n / 1024);
+	else
+		buf_putf(out, "%llu MB", (unsigned long long)n / (1024 * 1024));
+}
+
+static void peer_text(const struct peer *p, struct buf *out)
+{
+	struct link_counts k;
+
+	peer_counts(p, &k);
+	buf_putf(out, "%-16s %-10s %3zu/%-4u %8llu jobs  ", p->conf->name, state_word(p), p->jobs.n,
+		 p->slots, (unsigned long long)p->n_jobs);
+	put_size(out, k.bytes_out);
+	buf_putf(out, " out, ");
+	put_size(out, k.bytes_in);
+	buf_putf(out, " in");
+	if (p->state == PEER_UP)
+		buf_putf(out, "  (%s, %s)", p->hello.host, p->how);
+	buf_putf(out, "\n");
+	if (p->state == PEER_DOWN && *p->error) {
+		uint64_t now = now_ms();
+
+		buf_putf(out, "  %s\n  next try in %llu s\n", p->error,
+			 (unsigned long long)(p->retry_at_ms > now
+						      ? (p->retry_at_ms - now + 999) / 1000
+						      : 0));
+	}
+}
+
+static void runs_text(const struct server *s, struct buf *out)
+{
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		struct run *r;
+		size_t it = 0;
+
+		while ((r = map_next(&s->peers[i]->jobs, &it, NULL))) {
+			struct run_info info;
+
+			run_describe(r, &info);
+			buf_putf(out, "  running on %s for %llu s: %s\n", info.worker,
+				 (unsigned long long)info.seconds, info.command);
+		}
+	}
+}
+
+void status_text(struct server *s, struct buf *out)
+{
+	uint32_t waiting = pool_waiters(s->pool);
+	const char *rule;
+	uint64_t *n;
+	size_t it = 0;
+
+	buf_putf(out, "%-16s %-10s %-8s\n", "worker", "state", "running");
+	for (unsigned i = 0; i < s->n_peers; i++)
+		peer_text(s->peers[i], out);
+	buf_putf(out,
+		 "%llu jobs, %u running, %u waiting for a slot, up %llu s, %llu ms of CPU here\n",
+		 (unsigned long long)s->n_jobs, s->n_running, waiting,
+		 (unsigned long long)(now_ms() - s->started_ms) / 1000,
+		 (unsigned long long)own_cpu_us() / 1000);
+	runs_text(s, out);
+	if (s->reasons.n)
+		buf_putf(out, "sent back to run elsewhere:\n");
+	while ((n = map_next(&s->reasons, &it, &rule)))
+		buf_putf(out, "  %-16s %llu\n", rule, (unsigned long long)*n);
+}
+
+static json_t *counters(const uint64_t *values, unsigned n, const char *(*name)(uint8_t))
+{
+	json_t *o = json_object();
+
+	for (unsigned i = 0; i < n; i++) {
+		char number[8];
+
+		if (!values[i])
+			continue;
+		snprintf(number, sizeof(number), "%u", i);
+		json_object_set_new(o, name ? name((uint8_t)i) : number,
+				    json_integer((json_int_t)values[i]));
+	}
+	return o;
+}
+
+static void set_int(json_t *o, const char *key, uint64_t v)
+{
+	json_object_set_new(o, key, json_integer((json_int_t)v));
+}
+
+static json_t *peer_json(const struct peer *p)
+{
+	json_t *o = json_pack("{ss ss ss ss}", "name", p->conf->name, "state", state_word(p), "how",
+			      p->how, "error", p->error);
+	struct link_counts k;
+
+	peer_counts(p, &k);
+	set_int(o, "slots", p->slots);
+	set_int(o, "running", p->jobs.n);
+	set_int(o, "jobs", p->n_jobs);
+	set_int(o, "failed", p->n_failed);
+	set_int(o, "cpu_us", p->cpu_us);
+	set_int(o, "bytes_out", k.bytes_out);
+	set_int(o, "bytes_in", k.bytes_in);
+	set_int(o, "turns", k.turns);
+	set_int(o, "lists", p->lists);
+	set_int(o, "fetched_files", p->fetched_files);
+	set_int(o, "fetched_bytes", p->fetched_bytes);
+	set_int(o, "fuse_messages", p->fuse.total);
+	json_object_set_new(o, "fuse", counters(p->fuse.by_opcode, PROTO_FUSE_OPS, NULL));
+	json_object_set_new(o, "messages_out", counters(k.msgs_by_type_out, 256, msg_name));
+	json_object_set_new(o, "messages_in", counters(k.msgs_by_type_in, 256, msg_name));
+	return o;
+}
+
+static json_t *reasons_json(const struct server *s)
+{
+	json_t *o = json_object();
+	const char *rule;
+	uint64_t *n;
+	size_t it = 0;
+
+	while ((n = map_next(&s->reasons, &it, &rule)))
+		set_int(o, rule, *n);
+	return o;
+}
+
+static json_t *runs_json(const struct server *s)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		struct run *r;
+		size_t it = 0;
+
+		while ((r = map_next(&s->peers[i]->jobs, &it, NULL))) {
+			struct run_info info;
+
+			run_describe(r, &info);
+			json_array_append_new(list, json_pack("{ss ss sI}", "worker", info.worker,
+							      "command", info.command, "seconds",
+							      (json_int_t)info.seconds));
+		}
+	}
+	return list;
+}
+
+void status_json(struct server *s, struct buf *out)
+{
+	json_t *workers = json_array(), *o;
+	char *text;
+
+	for (unsigned i = 0; i < s->n_peers; i++)
+		json_array_append_new(workers, peer_json(s->peers[i]));
+	o = json_pack("{ss si so so so}", "version", CONCC_VERSION, "pid", (int)getpid(), "workers",
+		      workers, "runs", runs_json(s), "reasons", reasons_json(s));
+	set_int(o, "jobs", s->n_jobs);
+	set_int(o, "running", s->n_running);
+	set_int(o, "waiting", pool_waiters(s->pool));
+	set_int(o, "cpu_us", own_cpu_us());
+	set_int(o, "retried", s->n_retried);
+	set_int(o, "local", s->n_local);
+	text = json_dumps(o, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+	buf_putf(out, "%s\n", text ? text : "{}");
+	free(text);
+	json_decref(o);
+}

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/* Finding and starting the project server. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/str.h"
+#include "concc/wrapper.h"
+
+/* The server says "ready" or why not; it bounds its own waits (connect, greet) well below this. */
+#define START_TIMEOUT_MS 90000
+
+char *program_path(const char *name)
+{
+	char self[4096];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	char *path;
+
+	if (n > 0) {
+		self[n] = '\0';
+		*strrchr(self, '/') = '\0';
+		path = path_join(self, name);
+		if (access(path, X_OK) == 0)
+			return path;
+		free(path);
+	}
+	return xstrdup(name);
+}
+
+bool server_is_ready(int dir_fd)
+{
+	struct flock fl = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 1, .l_len = 1};
+	_cleanup_close_ int fd = openat(dir_fd, "project.lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+
+	/* The server holds byte 1 from when it is ready to when it ends, however it ends. */
+	return fd >= 0 && fcntl(fd, F_OFD_GETLK, &fl) == 0 && fl.l_type != F_UNLCK;
+}
+
+/* The child: a session of its own, none of our descriptors but the pipe that tells readiness. */
+static void exec_server(const char *program, int ready_fd)
+{
+	char arg[32];
+	sigset_t none;
+
+	(void)setsid();
+	fd_detach_all(&ready_fd, 1);
+	(void)fcntl(ready_fd, F_SETFD, 0);
+	sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	(void)!chdir("/"); /* so that it keeps no file system busy */
+	(void)snprintf(arg, sizeof(arg), "--ready-fd=%d", ready_fd);
+	execlp(program, "concc-project", "--daemon", arg, (char *)NULL);
+	(void)!write(ready_fd, "error: it can't be executed\n", 28);
+	_exit(127);
+}
+
+/* The first line the server writes, without the newline; empty when it ended without one. */
+static void read_line(int fd, char *line, size_t size)
+{
+	uint64_t end = now_ms() + START_TIMEOUT_MS;
+	size_t n = 0;
+
+	while (n + 1 < size) {
+		struct pollfd p = {.fd = fd, .events = POLLIN};
+		uint64_t now = now_ms();
+		ssize_t k;
+
+		if (now >= end || poll(&p, 1, (int)(end - now)) == 0) {
+			n = (size_t)snprintf(line, size, "error: it did not become ready");
+			break;
+		}
+		k = read(fd, line + n, 1);
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k <= 0 || line[n] == '\n')
+			break;
+		n++;
+	}
+	line[n] = '\0';
+}
+
+static int start(struct errmsg *msg)
+{
+	_cleanup_free_ char *program = program_path("concc-project");
+	_cleanup_close_ int ready = -1;
+	char line[512];
+	int fds[2];
+	pid_t pid;
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return errmsg_set(msg, -errno, "can't make a pipe: %s", err_text(-errno));
+	ready = fds[0];
+	pid = fork();
+	if (pid < 0) {
+		int err = -errno;
+
+		close(fds[1]);
+		return errmsg_set(msg, err, "can't fork: %s", err_text(err));
+	}
+	if (pid == 0) {
+		/* Twice, so that init inherits the server and no zombie stays with a shell's child.
+		 */
+		if (fork() == 0)
+			exec_server(program, fds[1]);
+		_exit(0);
+	}
+	close(fds[1]);
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	read_line(ready, line, sizeof(line));
+	if (streq(line, "ready"))
+		return 0;
+	return errmsg_set(msg, CONCC_E_UNAVAIL, "%s",
+			  str_starts(line, "error: ") ? line + 7
+						      : "the project server ended at once");
+}
+
+int server_ensure(const char *dir, int dir_fd, struct errmsg *msg)
+{
+	_cleanup_close_ int lock = -1;
+
+	if (server_is_ready(dir_fd))
+		return 0;
+	lock = openat(dir_fd, "start.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (lock < 0)
+		return errmsg_set(msg, -errno, "can't open %s/start.lock: %s", dir,
+				  err_text(-errno));
+	/* Whoever comes while another starts it waits here, not by the clock. */
+	while (flock(lock, LOCK_EX) < 0) {
+		if (errno != EINTR)
+			return errmsg_set(msg, -errno, "can't lock %s/start.lock: %s", dir,
+					  err_text(-errno));
+	}
+	if (server_is_ready(dir_fd))
+		return 0;
+	return start(msg);
+}
+
+int server_connect(const char *dir, struct conn *ret)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	if ((size_t)snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/project.sock", dir) >=
+	    sizeof(sa.sun_path))
+		return -ENAMETOOLONG;
+	do
+		r = connect(fd, (struct sockaddr *)&sa, sizeof(sa));
+	while (r < 0 && errno == EINTR);
+	if (r < 0)
+		return -errno;
+	*ret = (struct conn){.fd = steal_fd(&fd)};
+	return 0;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_WRAPPER_HERE_H
+#define CONCC_WRAPPER_HERE_H
+
+/* Running the command on this machine. */
+#include <stdint.h>
+
+struct pool;
+struct pool_slot;
+
+struct here {
+	const char *exe; /* NULL: could not be resolved; execvp says why */
+	char *const *argv;
+	uint64_t skip[2]; /* bytes of stdout and stderr that were shown already */
+	int stdin_fd;	  /* what the command must read instead of 0, or -1 */
+};
+
+/* Becomes the command; returns only when that fails, with the exit status a shell would give. */
+int here_exec(const struct here *h);
+/* The same, with nothing shown twice: runs it as a child when output must be skipped. */
+int here_run(const struct here *h);
+/*
+ * Waits until fewer commands run here as fall-backs than there are cores: a lost
+ * farm must not start 200 compilers on a laptop.  The slot stays held across exec.
+ * Goes on without one when the pool can't be used.
+ */
+void here_take_slot(const char *runtime_dir);
+/* Keeps a slot's lock across exec, for jobs that are ours to run. */
+void here_keep_slot(struct pool_slot *s);
+/* Ends this process as the command ended: status, or the same signal. */
+int here_die_by(int signo);
+
+#endif

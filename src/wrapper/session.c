@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "session.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/err.h"
+#include "concc/io.h"
+#include "concc/wrapper.h"
+
+struct session {
+	struct conn conn;
+	struct input *in;
+	uint64_t sent;	 /* of the input, to this job */
+	uint32_t credit; /* bytes of input the server takes now */
+	bool eof_sent;
+	uint64_t *shown;
+};
+
+/* ---- input ---- */
+
+static int spool(struct input *in, const void *p, size_t n)
+{
+	if (in->spool_fd < 0) {
+		in->spool_fd = memfd_create("concc-stdin", MFD_CLOEXEC);
+		if (in->spool_fd < 0)
+			return -errno;
+	}
+	in->spooled += n;
+	return write_full(in->spool_fd, p, n);
+}
+
+int input_replay_fd(struct input *in)
+{
+	char chunk[16 * 1024];
+
+	while (!in->eof) {
+		ssize_t n = read(0, chunk, sizeof(chunk));
+		int r;
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		r = spool(in, chunk, (size_t)n);
+		if (r < 0)
+			return r;
+	}
+	in->eof = true;
+	if (lseek(in->spool_fd, 0, SEEK_SET) < 0)
+		return -errno;
+	return in->spool_fd;
+}
+
+static int send_input(struct session *s, const void *p, size_t n)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	msg_bytes_encode(&b, 0, p, n);
+	s->sent += n;
+	s->credit -= (uint32_t)n;
+	s->eof_sent = n == 0;
+	return conn_send(&s->conn, MSG_RUN_INPUT, &b);
+}
+
+/* The next bytes: those an earlier attempt has read, then what comes from stdin. */
+static int pump_input(struct session *s)
+{
+	char chunk[16 * 1024];
+	size_t max = s->credit < sizeof(chunk) ? s->credit : sizeof(chunk);
+	ssize_t n;
+	int r;
+
+	if (s->sent < s->in->spooled) {
+		n = pread(s->in->spool_fd, chunk, max, (off_t)s->sent);
+		return n <= 0 ? -EIO : send_input(s, chunk, (size_t)n);
+	}
+	if (s->in->eof)
+		return send_input(s, NULL, 0);
+	n = read(0, chunk, max);
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return 0;
+	if (n <= 0) {
+		s->in->eof = true;
+		return send_input(s, NULL, 0);
+	}
+	r = spool(s->in, chunk, (size_t)n);
+	return r < 0 ? r : send_input(s, chunk, (size_t)n);
+}
+
+static bool input_is_due(const struct session *s)
+{
+	return s->in->wanted && !s->eof_sent && s->credit > 0;
+}
+
+/* ---- messages ---- */
+
+static int on_output(struct session *s, struct blob payload)
+{
+	struct blob bytes;
+	uint8_t stream;
+	uint32_t id;
+	int r;
+
+	r = msg_output_decode(payload, &id, &stream, &bytes);
+	if (r < 0)
+		return r;
+	s->shown[stream - 1] += bytes.n;
+	/* A reader that went away is the command's own affair: locally it would get SIGPIPE too. */
+	(void)write_full(stream, bytes.p, bytes.n);
+	return 0;
+}
+
+/* 1 when the job ended, 0 to go on. */
+static int on_message(struct session *s, uint8_t type, struct blob payload, struct session_end *ret)
+{
+	uint32_t id, n;
+	int r;
+
+	switch (type) {
+	case MSG_RUN_OUTPUT:
+		return on_output(s, payload);
+	case MSG_RUN_INPUT_CREDIT:
+		r = msg_pair_decode(payload, &id, &n);
+		if (r == 0)
+			s->credit += n;
+		return r;
+	case MSG_RUN_EXIT:
+		r = msg_run_exit_decode(payload, &ret->how, &ret->code);
+		return r < 0 ? r : 1;
+	case MSG_RUN_FAIL:
+		r = msg_run_fail_decode(payload, &ret->fail);
+		ret->failed = r == 0;
+		return r < 0 ? r : 1;
+	}
+	return CONCC_E_PROTO;
+}
+
+/* Waits for a message, or for input when that is due.  True when there is a message. */
+static int wait_message(struct session *s)
+{
+	struct pollfd p[2] = {
+		{.fd = s->conn.fd, .events = POLLIN},
+		{.fd = s->sent < s->in->spooled || s->in->eof ? -1 : 0, .events = POLLIN},
+	};
+
+	while (input_is_due(s) && !conn_has_frame(&s->conn)) {
+		bool ready = p[1].fd < 0;
+		int r;
+
+		if (poll(p, 2, ready ? 0 : -1) < 0 && errno != EINTR)
+			return -errno;
+		if (p[0].revents)
+			break;
+		if (!ready && !p[1].revents)
+			continue;
+		r = pump_input(s);
+		if (r < 0)
+			return r;
+		p[1].fd = s->sent < s->in->spooled || s->in->eof ? -1 : 0;
+	}
+	return 0;
+}
+
+static int relay(struct session *s, struct session_end *ret)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	int r = 0;
+
+	while (r == 0) {
+		uint8_t type;
+
+		r = wait_message(s);
+		if (r == 0)
+			r = conn_recv(&s->conn, &type, &b);
+		if (r == 0)
+			r = on_message(s, type, (struct blob){b.data, b.len}, ret);
+	}
+	return r < 0 ? r : 0;
+}
+
+int session_run(const char *dir, const struct buf *run, struct input *in, uint64_t shown[2],
+		struct session_end *ret)
+{
+	struct session s = {.in = in, .credit = PROTO_INPUT_WINDOW, .shown = shown};
+	int r;
+
+	r = server_connect(dir, &s.conn);
+	if (r < 0)
+		return r;
+	r = conn_send(&s.conn, MSG_RUN, run);
+	if (r == 0)
+		r = relay(&s, ret);
+	conn_release(&s.conn);
+	return r;
+}

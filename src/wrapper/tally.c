@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "concc/wrapper.h"
+
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/str.h"
+
+#define TALLY_MAGIC 0x31796c6c74636e63u /* "cnctlly1" */
+
+/* A name is written once, under the file's lock, before `used` tells that it is there. */
+struct slot {
+	atomic_uint used;
+	char name[TALLY_NAME_MAX + 1];
+	atomic_ullong n;
+};
+
+struct table {
+	atomic_ullong magic;
+	struct slot slots[TALLY_ENTRIES];
+};
+
+static struct table *map_table(const char *path, int flags, int *ret_fd)
+{
+	_cleanup_close_ int fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW, 0600);
+	struct table *t;
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid())
+		return NULL;
+	if (st.st_size < (off_t)sizeof(*t) && (!(flags & O_CREAT) || ftruncate(fd, sizeof(*t)) < 0))
+		return NULL;
+	t = mmap(NULL, sizeof(*t), flags & O_CREAT ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED,
+		 fd, 0);
+	if (t == MAP_FAILED)
+		return NULL;
+	if (flags & O_CREAT)
+		atomic_store(&t->magic, TALLY_MAGIC);
+	*ret_fd = steal_fd(&fd);
+	return t;
+}
+
+static struct slot *find_slot(struct table *t, const char *name)
+{
+	for (int i = 0; i < TALLY_ENTRIES; i++) {
+		struct slot *s = &t->slots[i];
+
+		if (!atomic_load(&s->used))
+			return NULL;
+		if (strncmp(s->name, name, TALLY_NAME_MAX) == 0)
+			return s;
+	}
+	return NULL;
+}
+
+static struct slot *claim_slot(struct table *t, int fd, const char *name)
+{
+	struct slot *s;
+
+	if (flock(fd, LOCK_EX) < 0)
+		return NULL;
+	s = find_slot(t, name);
+	for (int i = 0; !s && i < TALLY_ENTRIES; i++) {
+		if (atomic_load(&t->slots[i].used))
+			continue;
+		s = &t->slots[i];
+		(void)snprintf(s->name, sizeof(s->name), "%s", name);
+		atomic_store(&s->used, 1);
+	}
+	(void)flock(fd, LOCK_UN); /* closing does it too */
+	return s;
+}
+
+static struct slot *open_slot(const char *path, const char *name, struct table **ret)
+{
+	_cleanup_close_ int fd = -1;
+	struct table *t = map_table(path, O_RDWR | O_CREAT, &fd);
+	struct slot *s;
+
+	if (!t)
+		return NULL;
+	s = find_slot(t, name);
+	if (!s)
+		s = claim_slot(t, fd, name);
+	if (!s) {
+		munmap(t, sizeof(*t));
+		return NULL;
+	}
+	*ret = t;
+	return s;
+}
+
+void tally_add(const char *path, const char *name, uint64_t n)
+{
+	struct table *t;
+	struct slot *s = open_slot(path, name, &t);
+
+	if (!s)
+		return;
+	atomic_fetch_add(&s->n, n);
+	munmap(t, sizeof(*t));
+}
+
+bool tally_may_say(const char *path, const char *name, uint64_t period_s)
+{
+	unsigned long long last, now;
+	struct timespec ts;
+	struct table *t;
+	struct slot *s = open_slot(path, name, &t);
+	bool may;
+
+	if (!s)
+		return true;
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+	/* Never 0, which means not yet said. */
+	now = (unsigned long long)ts.tv_sec + 1;
+	last = atomic_load(&s->n);
+	may = (last == 0 || now < last || now - last >= period_s) &&
+	      atomic_compare_exchange_strong(&s->n, &last, now);
+	munmap(t, sizeof(*t));
+	return may;
+}
+
+size_t tally_read(const char *path, struct tally_entry *ret, size_t max)
+{
+	_cleanup_close_ int fd = -1;
+	struct table *t = map_table(path, O_RDONLY, &fd);
+	size_t n = 0;
+
+	if (!t)
+		return 0;
+	for (int i = 0; i < TALLY_ENTRIES && n < max; i++) {
+		struct slot *s = &t->slots[i];
+
+		if (atomic_load(&t->magic) != TALLY_MAGIC || !atomic_load(&s->used))
+			break;
+		memcpy(ret[n].name, s->name, sizeof(ret[n].name));
+		ret[n].name[TALLY_NAME_MAX] = '\0';
+		ret[n++].n = atomic_load(&s->n);
+	}
+	munmap(t, sizeof(*t));
+	return n;
+}

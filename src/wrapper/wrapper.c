@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "concc/wrapper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/job.h"
+#include "concc/pool.h"
+#include "concc/proto.h"
+#include "concc/str.h"
+#include "here.h"
+#include "session.h"
+
+extern char **environ;
+
+/* Remote tries of one command before it runs here: the first, and one for each bad surprise. */
+#define ATTEMPTS_MAX 3
+/* How often one kind of trouble is told when every job of a build has it. */
+#define SAY_PERIOD_S 30
+
+struct wrapper {
+	const struct wrapper_options *o;
+	char *cwd;
+	char *exe; /* NULL when PATH has none */
+	char *dir; /* runtime directory; NULL when there is none we may use */
+	int dir_fd;
+	char *tally;
+	bool explain;
+	struct input input;
+	uint64_t shown[2];
+	char *avoid; /* the worker that failed last */
+};
+
+static void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static void say(const char *fmt, ...)
+{
+	char line[1024];
+	va_list ap;
+	int n;
+
+	n = snprintf(line, sizeof(line), "concc: ");
+	va_start(ap, fmt);
+	n += vsnprintf(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);
+	va_end(ap);
+	if ((size_t)n > sizeof(line) - 2)
+		n = sizeof(line) - 2;
+	line[n++] = '\n';
+	(void)!write(2, line, (size_t)n); /* one write, so that lines of many jobs don't mix */
+}
+
+static bool env_is_set(const char *name)
+{
+	const char *v = getenv(name);
+
+	return v && *v && !streq(v, "0");
+}
+
+/* Counts for `concc status`, and for the build that `concc run` watches. */
+static void count(const struct wrapper *w, const char *kind, const char *name)
+{
+	_cleanup_free_ char *key = xasprintf("%s:%s", kind, name);
+	const char *run = getenv("CONCC_RUN_TALLY");
+
+	if (w->tally)
+		tally_add(w->tally, key, 1);
+	if (run && *run)
+		tally_add(run, key, 1);
+}
+
+/* ---- what to run ---- */
+
+/* Our own programs reached through PATH, as symlinks named like compilers. */
+static bool is_ours(const char *path, void *data)
+{
+	char real[PATH_MAX];
+	const char *base;
+
+	if (!realpath(path, real))
+		return false;
+	base = path_base(real);
+	return streq(base, "concc-cc") || streq(base, "concc-dispatch");
+}
+
+/*
+ * True when $PWD names the cwd through a symlink.  Compilers write it into debug
+ * information, and a worker that does not have the symlink would write another path.
+ */
+static bool cwd_is_symlinked(const char *cwd)
+{
+	const char *pwd = getenv("PWD");
+	struct stat a, b;
+
+	return pwd && *pwd == '/' && !streq(pwd, cwd) && stat(pwd, &a) == 0 && stat(".", &b) == 0 &&
+	       a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* ---- here ---- */
+
+static int run_here(struct wrapper *w, bool gated)
+{
+	struct here h = {
+		.exe = w->exe,
+		.argv = w->o->argv,
+		.skip = {w->shown[0], w->shown[1]},
+		.stdin_fd = -1,
+	};
+
+	if (w->input.spooled) {
+		h.stdin_fd = input_replay_fd(&w->input);
+		if (h.stdin_fd < 0) {
+			say("can't run %s again: its input can't be kept: %s", w->o->argv[0],
+			    err_text(h.stdin_fd));
+			return WRAPPER_EXIT_FAILED;
+		}
+	}
+	if (gated && w->dir)
+		here_take_slot(w->dir);
+	return here_run(&h);
+}
+
+/* A rule of the policy says so: at once, without a word. */
+static int local(struct wrapper *w, const char *rule, const char *why)
+{
+	if (w->explain)
+		say("local: %s%s%s%s", rule, *why ? " (" : "", why, *why ? ")" : "");
+	count(w, "local", rule);
+	return run_here(w, false);
+}
+
+/* Something of ours failed: the build goes on, and one line says why it is slower. */
+static int fall_back(struct wrapper *w, const char *rule, const char *text)
+{
+	_cleanup_free_ char *key = xasprintf("said:%s", rule);
+
+	if (w->explain)
+		say("local: %s (%s)", rule, text);
+	else if (!w->tally || tally_may_say(w->tally, key, SAY_PERIOD_S))
+		say("%s; running it here", text);
+	count(w, "fallback", rule);
+	return run_here(w, true);
+}
+
+/* ---- remote ---- */
+
+static bool same_file(int a, int b)
+{
+	struct stat sa, sb;
+
+	return fstat(a, &sa) == 0 && fstat(b, &sb) == 0 && sa.st_dev == sb.st_dev &&
+	       sa.st_ino == sb.st_ino;
+}
+
+static bool is_null_device(int fd)
+{
+	struct stat a, b;
+
+	return fstat(fd, &a) == 0 && stat("/dev/null", &b) == 0 && S_ISCHR(a.st_mode) &&
+	       a.st_rdev == b.st_rdev;
+}
+
+/* A terminal is never read ahead, and what is never read need not travel. */
+static bool wants_stdin(const struct wrapper *w)
+{
+	struct stat st;
+
+	if (fstat(0, &st) < 0 || isatty(0) || is_null_device(0))
+		return false;
+	return w->o->any_command || job_reads_stdin(w->o->argv);
+}
+
+static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
+{
+	uint32_t flags = 0;
+
+	if (wants_stdin(w))
+		flags |= JOB_F_STDIN;
+	if (same_file(1, 2))
+		flags |= JOB_F_MERGED;
+	if (isatty(1))
+		flags |= JOB_F_TTY_OUT;
+	if (isatty(2))
+		flags |= JOB_F_TTY_ERR;
+	if (flags & (JOB_F_TTY_OUT | JOB_F_TTY_ERR))
+		(void)ioctl(flags & JOB_F_TTY_ERR ? 2 : 1, TIOCGWINSZ, ws); /* stays zero then */
+	return flags;
+}
+
+static void encode_run(struct wrapper *w, const char *worker, uint32_t attempt, struct buf *b)
+{
+	_cleanup_strv_ char **env = job_env_filter(environ);
+	_cleanup_free_ char *workspace = job_workspace(w->cwd, environ, NULL);
+	struct winsize ws = {0};
+	mode_t mask = umask(0);
+	struct msg_run m = {
+		.version = PROTO_VERSION,
+		.flags = job_flags(w, &ws),
+		.umask = mask,
+		.rows = ws.ws_row,
+		.cols = ws.ws_col,
+		.attempt = attempt,
+		.skip = {w->shown[0], w->shown[1]},
+		.worker = (char *)worker,
+		.run_id = (char *)"",
+		.exe = w->exe,
+		.cwd = w->cwd,
+		.workspace = workspace ? workspace : (char *)"",
+		.argv = (char **)w->o->argv,
+		.env = env,
+	};
+
+	(void)umask(mask);
+	w->input.wanted = m.flags & JOB_F_STDIN;
+	msg_run_encode(b, &m);
+}
+
+enum step { STEP_DONE, STEP_AGAIN, STEP_HERE };
+
+/* What the server said about a job that did not end: another worker, or here. */
+static enum step on_fail(struct wrapper *w, const char *worker, const struct msg_run_fail *f,
+			 int *ret_status)
+{
+	w->shown[0] = f->shown[0];
+	w->shown[1] = f->shown[1];
+	if (f->what == RUN_FAIL_RETRY) {
+		if (w->explain || !f->quiet)
+			say("%s; trying another worker", f->text);
+		count(w, "retry", f->rule);
+		free(w->avoid);
+		w->avoid = xstrdup(worker);
+		return STEP_AGAIN;
+	}
+	*ret_status = f->quiet ? local(w, f->rule, f->text) : fall_back(w, f->rule, f->text);
+	return STEP_DONE;
+}
+
+static enum step attempt(struct wrapper *w, const char *worker, uint32_t n, int *ret_status)
+{
+	_cleanup_buf_ struct buf run = BUF_INIT;
+	struct session_end end = {0};
+	enum step step;
+	int r;
+
+	encode_run(w, worker, n, &run);
+	r = session_run(w->dir, &run, &w->input, w->shown, &end);
+	if (r < 0) {
+		/* The server died; what it had relayed by then is counted in shown. */
+		return STEP_AGAIN;
+	}
+	if (end.failed) {
+		step = on_fail(w, worker, &end.fail, ret_status);
+		msg_run_fail_release(&end.fail);
+		return step;
+	}
+	if (w->explain)
+		say("remote on %s", worker);
+	count(w, "remote", worker);
+	*ret_status = end.how == EXIT_SIGNAL ? here_die_by((int)end.code) : (int)end.code;
+	return STEP_DONE;
+}
+
+static int acquire(struct wrapper *w, struct pool *p, struct pool_slot *slot)
+{
+	struct pool_request q = {.cwd = w->cwd, .avoid = w->avoid, .local_ok = true};
+	int r;
+
+	do
+		r = pool_acquire(p, &q, slot);
+	while (r == -EINTR);
+	return r;
+}
+
+static int remote(struct wrapper *w)
+{
+	struct errmsg msg = {0};
+	struct pool_slot slot = {.fd = -1};
+	struct pool *pool = NULL;
+	int status = 0, r;
+
+	for (uint32_t n = 0; n < ATTEMPTS_MAX; n++) {
+		enum step step;
+
+		r = server_ensure(w->dir, w->dir_fd, &msg);
+		if (r < 0)
+			return fall_back(w, "no-server", msg.text);
+		if (!pool)
+			r = pool_open(w->dir, &pool, &msg);
+		if (r < 0)
+			return fall_back(w, "no-pool", msg.text);
+		r = acquire(w, pool, &slot);
+		if (r < 0)
+			return fall_back(w, "no-worker",
+					 "no worker can be reached (`concc status` says why)");
+		if (streq(slot.name, POOL_LOCAL)) {
+			here_keep_slot(&slot);
+			return local(w, "local-slot", "");
+		}
+		if (w->avoid && streq(slot.name, w->avoid))
+			n = ATTEMPTS_MAX; /* the only one: once more at most */
+		step = attempt(w, slot.name, n, &status);
+		pool_release(pool, &slot);
+		if (step == STEP_DONE)
+			return status;
+	}
+	return fall_back(w, "gave-up", "no worker could do this job");
+}
+
+static void prepare(struct wrapper *w)
+{
+	struct errmsg msg = {0};
+
+	w->explain = env_is_set("CONCC_EXPLAIN");
+	w->cwd = getcwd(NULL, 0);
+	w->exe = w->cwd ? job_resolve(w->o->argv[0], getenv("PATH"), w->cwd, is_ours, NULL) : NULL;
+	if (runtime_dir_open(&w->dir, &w->dir_fd, &msg) < 0)
+		say("%s", msg.text);
+	else
+		w->tally = path_join(w->dir, "tally");
+}
+
+int wrapper_run(const struct wrapper_options *o)
+{
+	struct wrapper w = {.o = o, .dir_fd = -1, .input = INPUT_INIT};
+	struct policy_verdict v;
+	struct policy_input in = {.argv = o->argv, .env = environ, .any_command = o->any_command};
+
+	prepare(&w);
+	in.cwd = w.cwd ? w.cwd : "/";
+	policy_decide(&in, &v);
+	if (v.local)
+		return local(&w, v.rule, v.why);
+	if (!w.exe || !w.cwd)
+		return local(&w, "command", "it is not in PATH");
+	if (cwd_is_symlinked(w.cwd))
+		return local(&w, "symlinked-cwd", getenv("PWD"));
+	if (!w.dir)
+		return fall_back(&w, "no-runtime-dir", "the runtime directory can't be used");
+	return remote(&w);
+}
