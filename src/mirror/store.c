@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "concc/store.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/map.h"
+#include "concc/str.h"
+
+/*
+ * Nothing is synced to disk: that would cost milliseconds for each of the
+ * thousands of objects of a cold start.  So a power cut may leave a name with
+ * torn bytes, and a name alone proves nothing about what an earlier session
+ * wrote.  Therefore each object is hashed when it is opened for the first time
+ * in this process (0.7 ms per MB, once); what this process wrote itself it has
+ * hashed already.  The same set says whose time stamp was renewed.
+ */
+
+/* Digests remembered as checked: about 25 MB at the most; then it starts anew. */
+#define SEEN_MAX (256 * 1024)
+/* Trimming goes below the bound by a tenth, so that not each new object trims again. */
+#define TRIM_TO(max) ((max) / 10 * 9)
+/* A temporary file this old belongs to no living writer. */
+#define TMP_AGE_S (24 * 3600)
+#define COPY_SIZE (256 * 1024)
+
+struct store {
+	char *dir;
+	uint64_t max_bytes;
+	pthread_mutex_t lock;
+	struct map seen; /* digest -> the store itself; under lock */
+};
+
+struct store_writer {
+	struct store *store;
+	int fd;
+	char *tmp; /* path of the temporary file */
+	struct digest_ctx *ctx;
+	int err; /* the first failure; the bytes are not whole any more */
+};
+
+static char *object_path(const struct store *s, const struct digest *d)
+{
+	char hex[DIGEST_HEX];
+
+	digest_hex(d, hex);
+	return xasprintf("%s/%.2s/%s", s->dir, hex, hex + 2);
+}
+
+static bool seen_has(struct store *s, const struct digest *d)
+{
+	bool has;
+
+	pthread_mutex_lock(&s->lock);
+	has = map_get(&s->seen, d->b, DIGEST_SIZE) != NULL;
+	pthread_mutex_unlock(&s->lock);
+	return has;
+}
+
+static void seen_add(struct store *s, const struct digest *d)
+{
+	pthread_mutex_lock(&s->lock);
+	if (s->seen.n >= SEEN_MAX)
+		map_release(&s->seen);
+	(void)map_put(&s->seen, d->b, DIGEST_SIZE, s);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* Makes the parent folder of path, which someone may have deleted at any time. */
+static int make_parent(const char *path)
+{
+	_cleanup_free_ char *dir = xstrndup(path, (size_t)(path_base(path) - path - 1));
+
+	return path_mkdirs(dir, 0700);
+}
+
+int store_open(const char *dir, uint64_t max_bytes, struct store **ret, struct errmsg *msg)
+{
+	_cleanup_free_ char *tmp = path_join(dir, "tmp");
+	struct store *s;
+	int err;
+
+	err = path_mkdirs(tmp, 0700);
+	if (err < 0)
+		return errmsg_set(msg, err,
+				  "can't make the store's folder %s: %s; name another with "
+				  "CONCC_CACHE_DIR",
+				  tmp, err_text(err));
+	if (access(tmp, W_OK | X_OK) < 0)
+		return errmsg_set(msg, -errno,
+				  "can't write to the store's folder %s: %s; change its owner, or "
+				  "name another with CONCC_CACHE_DIR",
+				  tmp, strerror(errno));
+	s = xcalloc(1, sizeof(*s));
+	s->dir = xstrdup(dir);
+	s->max_bytes = max_bytes;
+	pthread_mutex_init(&s->lock, NULL);
+	*ret = s;
+	return 0;
+}
+
+void store_close(struct store *s)
+{
+	if (!s)
+		return;
+	map_release(&s->seen);
+	pthread_mutex_destroy(&s->lock);
+	free(s->dir);
+	free(s);
+}
+
+bool store_has(struct store *s, const struct digest *d)
+{
+	_cleanup_free_ char *path = object_path(s, d);
+
+	return access(path, R_OK) == 0;
+}
+
+/* First use in this process: are these the bytes that the name promises?  Drops them if not. */
+static int check_object(struct store *s, const char *path, int fd, const struct digest *d)
+{
+	struct digest found;
+	int err;
+
+	err = digest_of_fd(fd, &found, NULL);
+	if (err < 0)
+		return err;
+	if (!digest_eq(&found, d)) {
+		log_warn("%s has not the bytes its name promises (cut short by a crash?): removed",
+			 path);
+		(void)unlink(path); /* gone already is as good */
+		return -ENOENT;
+	}
+	(void)futimens(fd, NULL); /* only the order of trimming depends on it */
+	seen_add(s, d);
+	return 0;
+}
+
+int store_get(struct store *s, const struct digest *d)
+{
+	_cleanup_free_ char *path = object_path(s, d);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	int err;
+
+	if (fd < 0)
+		return -errno;
+	if (!seen_has(s, d)) {
+		err = check_object(s, path, fd, d);
+		if (err < 0)
+			return err;
+	}
+	return steal_fd(&fd);
+}
+
+/* Random names: agents in different pid namespaces may share the folder. */
+static int open_tmp(struct store *s, char **ret_path)
+{
+	_cleanup_free_ char *path = xasprintf("%s/tmp/XXXXXX", s->dir);
+	int fd;
+
+	fd = mkostemp(path, O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT) {
+		int err = make_parent(path);
+
+		if (err < 0)
+			return err;
+		strcpy(path + strlen(path) - 6, "XXXXXX");
+		fd = mkostemp(path, O_CLOEXEC);
+	}
+	if (fd < 0)
+		return -errno;
+	*ret_path = steal_ptr(&path);
+	return fd;
+}
+
+int store_begin(struct store *s, struct store_writer **ret)
+{
+	struct store_writer *w;
+	char *tmp = NULL;
+	int fd;
+
+	fd = open_tmp(s, &tmp);
+	if (fd < 0)
+		return fd;
+	w = xcalloc(1, sizeof(*w));
+	w->store = s;
+	w->fd = fd;
+	w->tmp = tmp;
+	w->ctx = digest_new();
+	*ret = w;
+	return 0;
+}
+
+int store_write(struct store_writer *w, const void *p, size_t n)
+{
+	if (w->err == 0)
+		w->err = write_full(w->fd, p, n);
+	if (w->err == 0)
+		digest_update(w->ctx, p, n);
+	return w->err;
+}
+
+int store_writer_fd(const struct store_writer *w)
+{
+	return w->fd;
+}
+
+static void writer_free(struct store_writer *w)
+{
+	if (w->tmp)
+		(void)unlink(w->tmp); /* the folder may be gone */
+	if (w->fd >= 0)
+		(void)close(w->fd);
+	digest_free(w->ctx);
+	free(w->tmp);
+	free(w);
+}
+
+void store_abort(struct store_writer *w)
+{
+	if (w)
+		writer_free(w);
+}
+
+static int put_in_place(struct store_writer *w, const struct digest *d)
+{
+	_cleanup_free_ char *path = object_path(w->store, d);
+	int err;
+
+	/* A name that is there already has the same bytes or torn ones: replacing is right. */
+	if (rename(w->tmp, path) < 0) {
+		if (errno != ENOENT)
+			return -errno;
+		err = make_parent(path);
+		if (err < 0)
+			return err;
+		if (rename(w->tmp, path) < 0)
+			return -errno;
+	}
+	free(steal_ptr(&w->tmp));
+	seen_add(w->store, d);
+	return 0;
+}
+
+int store_commit(struct store_writer *w, const struct digest *expect, struct digest *ret_digest,
+		 int *ret_fd)
+{
+	_cleanup_close_ int fd = -1;
+	struct digest d;
+	int err = w->err;
+
+	if (err == 0) {
+		digest_final(w->ctx, &d);
+		if (expect && !digest_eq(expect, &d))
+			err = CONCC_E_PROTO;
+	}
+	if (err < 0) {
+		writer_free(w);
+		return err;
+	}
+	if (ret_fd)
+		fd = fcntl(w->fd, F_DUPFD_CLOEXEC, 3);
+	if (fchmod(w->fd, 0400) < 0)
+		err = -errno;
+	if (err == 0)
+		err = put_in_place(w, &d);
+	writer_free(w);
+	if (ret_digest)
+		*ret_digest = d;
+	if (ret_fd)
+		*ret_fd = steal_fd(&fd);
+	return err;
+}
+
+int store_add_fd(struct store *s, int fd, const struct digest *d)
+{
+	_cleanup_free_ uint8_t *buf = NULL;
+	struct store_writer *w;
+	off_t at = 0;
+	int err;
+
+	if (store_has(s, d))
+		return 0;
+	err = store_begin(s, &w);
+	if (err < 0)
+		return err;
+	buf = xmalloc(COPY_SIZE);
+	for (;;) {
+		ssize_t n = pread(fd, buf, COPY_SIZE, at);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			err = -errno;
+		if (n > 0)
+			err = store_write(w, buf, (size_t)n);
+		if (n <= 0 || err < 0)
+			break;
+		at += n;
+	}
+	if (err < 0) {
+		store_abort(w);
+		return err;
+	}
+	return store_commit(w, d, NULL, NULL);
+}
+
+/* ---- trimming ---- */
+
+struct object {
+	struct timespec used;
+	uint64_t size;
+	char *path;
+};
+
+struct objects {
+	struct object *v;
+	size_t n, cap;
+	uint64_t total;
+};
+
+static void objects_release(struct objects *o)
+{
+	for (size_t i = 0; i < o->n; i++)
+		free(o->v[i].path);
+	free(o->v);
+}
+
+static int by_use(const void *pa, const void *pb)
+{
+	const struct timespec *a = &((const struct object *)pa)->used;
+	const struct timespec *b = &((const struct object *)pb)->used;
+
+	if (a->tv_sec != b->tv_sec)
+		return a->tv_sec < b->tv_sec ? -1 : 1;
+	return (a->tv_nsec > b->tv_nsec) - (a->tv_nsec < b->tv_nsec);
+}
+
+static void collect(const char *dir, struct objects *o)
+{
+	DIR *d = opendir(dir);
+	struct dirent *e;
+
+	if (!d)
+		return; /* deleted meanwhile: nothing to count */
+	while ((e = readdir(d))) {
+		struct stat st;
+
+		if (fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+		    !S_ISREG(st.st_mode))
+			continue;
+		if (o->n == o->cap) {
+			o->cap = o->cap ? 2 * o->cap : 256;
+			o->v = xrealloc(o->v, o->cap * sizeof(*o->v));
+		}
+		/* What it takes on disk: thousands of small objects count for their blocks. */
+		o->v[o->n++] = (struct object){.used = st.st_mtim,
+					       .size = (uint64_t)st.st_blocks * 512,
+					       .path = path_join(dir, e->d_name)};
+		o->total += (uint64_t)st.st_blocks * 512;
+	}
+	(void)closedir(d);
+}
+
+static void collect_all(const struct store *s, struct objects *o)
+{
+	for (unsigned i = 0; i < 256; i++) {
+		_cleanup_free_ char *dir = xasprintf("%s/%02x", s->dir, i);
+
+		collect(dir, o);
+	}
+}
+
+static void remove_old_tmp(const struct store *s)
+{
+	_cleanup_free_ char *dir = path_join(s->dir, "tmp");
+	struct objects o = {0};
+
+	collect(dir, &o);
+	for (size_t i = 0; i < o.n; i++)
+		if (o.v[i].used.tv_sec + TMP_AGE_S < time(NULL))
+			(void)unlink(o.v[i].path); /* another process may have been first */
+	objects_release(&o);
+}
+
+static void trim_locked(const struct store *s)
+{
+	struct objects o = {0};
+
+	remove_old_tmp(s);
+	collect_all(s, &o);
+	if (o.total > s->max_bytes) {
+		qsort(o.v, o.n, sizeof(*o.v), by_use);
+		for (size_t i = 0; i < o.n && o.total > TRIM_TO(s->max_bytes); i++)
+			if (unlink(o.v[i].path) == 0 || errno == ENOENT)
+				o.total -= o.v[i].size;
+	}
+	objects_release(&o);
+}
+
+int store_trim(struct store *s)
+{
+	_cleanup_free_ char *path = path_join(s->dir, ".trim");
+	_cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno; /* no folder: nothing to trim */
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return errno == EWOULDBLOCK ? 0 : -errno;
+	trim_locked(s);
+	return 0;
+}
