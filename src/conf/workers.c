@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "workers.h"
+
+#include <ctype.h>
+#include <sched.h>
+#include <string.h>
+
+#include "concc/cleanup.h"
+#include "concc/conf.h"
+#include "concc/pool.h"
+#include "concc/str.h"
+
+#include "value.h"
+
+#define WORKERS_MAX (POOL_MEMBERS_MAX - 1) /* one member is this machine itself */
+#define SEPARATORS  ", \t\r\n"
+
+void worker_release(struct conf_worker *w)
+{
+	free(w->name);
+	free(w->address);
+	free(w->command);
+	free(w->worker_program);
+	memset(w, 0, sizeof(*w));
+}
+
+void workers_free(struct conf_worker *w, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		worker_release(&w[i]);
+	free(w);
+}
+
+static char *copy_or_null(const char *s)
+{
+	return s ? xstrdup(s) : NULL;
+}
+
+void worker_copy(const struct conf_worker *from, struct conf_worker *ret)
+{
+	*ret = *from;
+	ret->name = copy_or_null(from->name);
+	ret->address = copy_or_null(from->address);
+	ret->command = copy_or_null(from->command);
+	ret->worker_program = copy_or_null(from->worker_program);
+}
+
+struct conf_worker *workers_add(struct conf_worker **w, size_t *n)
+{
+	struct conf_worker *last;
+
+	*w = xrealloc(*w, (*n + 1) * sizeof(**w));
+	last = &(*w)[(*n)++];
+	memset(last, 0, sizeof(*last));
+	return last;
+}
+
+struct conf_worker *workers_find(struct conf_worker *w, size_t n, const char *name)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (streq(w[i].name, name))
+			return &w[i];
+	}
+	return NULL;
+}
+
+static uint32_t count_cores(void)
+{
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set) == 0)
+		return (uint32_t)CPU_COUNT(&set);
+	/* More cores than a cpu_set_t holds; a worker counts them itself. */
+	return CPU_SETSIZE;
+}
+
+/* Workers on this machine without a number of slots share its cores. */
+static void share_cores(struct conf_worker *w, size_t n)
+{
+	uint32_t n_local = 0;
+	uint32_t share;
+
+	for (size_t i = 0; i < n; i++)
+		n_local += w[i].address && streq(w[i].address, "local:") && !w[i].slots;
+	if (n_local < 2)
+		return; /* alone it has all of them, which is what 0 means */
+	share = count_cores() / n_local;
+	for (size_t i = 0; i < n; i++) {
+		if (w[i].address && streq(w[i].address, "local:") && !w[i].slots)
+			w[i].slots = share ? share : 1;
+	}
+}
+
+/* The host of an ssh:// address as a worker's name: other characters become '-'. */
+static char *name_from_address(const char *address)
+{
+	const char *at = strrchr(address, '@');
+	const char *host = at ? at + 1 : address + strlen("ssh://");
+	bool bracket = *host == '[';
+	size_t n = strcspn(host, bracket ? "]" : ":") - bracket;
+	char *name;
+
+	host += bracket;
+	/* A host called "local" or one that begins oddly would be refused as a name. */
+	if (!isalnum((unsigned char)*host) ||
+	    (n == strlen(POOL_LOCAL) && !strncmp(host, POOL_LOCAL, n)))
+		name = xasprintf("host-%.*s", (int)(n > 40 ? 40 : n), host);
+	else
+		name = xstrndup(host, n > 48 ? 48 : n);
+	for (char *p = name; *p; p++) {
+		if (!isalnum((unsigned char)*p) && !strchr("._-", *p))
+			*p = '-';
+	}
+	return name;
+}
+
+/* base, or base with the first number that makes it unlike every other name. */
+static char *unique_name(const struct conf *c, struct conf_worker *w, size_t n, const char *base,
+			 const char *joint, unsigned first)
+{
+	char *name = first ? xasprintf("%s%s%u", base, joint, first) : xstrdup(base);
+
+	for (unsigned i = first ? first + 1 : 2;
+	     workers_find(w, n, name) || workers_find(c->known, c->n_known, name); i++) {
+		free(name);
+		name = xasprintf("%s%s%u", base, joint, i);
+	}
+	return name;
+}
+
+/* Cuts "/SLOTS" off an item. */
+static int cut_slots(char *item, uint32_t *ret, struct errmsg *why)
+{
+	char *from = str_starts(item, "ssh://") ? item + strlen("ssh://") : item;
+	char *slash = strchr(from, '/');
+
+	*ret = 0;
+	if (!slash || strstr(from, "://"))
+		return 0;
+	*slash = '\0';
+	return value_number(slash + 1, 1, POOL_SLOTS_MAX, ret, why);
+}
+
+/* A worker that has no section: local: or a host. */
+static int fill_address(const struct conf *c, struct conf_worker *w, size_t n, const char *item,
+			struct conf_worker *ret, struct errmsg *why)
+{
+	_cleanup_free_ char *address = NULL;
+	_cleanup_free_ char *base = NULL;
+	int r;
+
+	if (str_starts(item, "local") && (!item[5] || item[5] == ':'))
+		address = xstrdup(item);
+	else if (strstr(item, "://"))
+		address = xstrdup(item);
+	else
+		address = xasprintf("ssh://%s", item);
+	r = value_address(address, why);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < n; i++) {
+		if (!streq(address, "local:") && w[i].address && streq(w[i].address, address))
+			return errmsg_set(why, CONCC_E_CONF, "'%s' is listed twice", item);
+	}
+	if (streq(address, "local:")) {
+		ret->name = unique_name(c, w, n, "local", "", 1);
+	} else {
+		base = name_from_address(address);
+		ret->name = unique_name(c, w, n, base, "-", 0);
+	}
+	ret->address = steal_ptr(&address);
+	return 0;
+}
+
+/* w[0..n) are the items before this one; ret is filled even on failure, for worker_release(). */
+static int fill_item(const struct conf *c, struct conf_worker *w, size_t n, char *item,
+		     struct conf_worker *ret, struct errmsg *why)
+{
+	const struct conf_worker *known;
+	uint32_t slots;
+	int r = cut_slots(item, &slots, why);
+
+	if (r < 0)
+		return r;
+	known = workers_find(c->known, c->n_known, item);
+	if (known) {
+		if (workers_find(w, n, item))
+			return errmsg_set(why, CONCC_E_CONF, "'%s' is listed twice", item);
+		worker_copy(known, ret);
+	} else {
+		r = fill_address(c, w, n, item, ret, why);
+	}
+	if (slots)
+		ret->slots = slots;
+	return r;
+}
+
+int workers_from_list(struct conf *c, const char *list, struct errmsg *why)
+{
+	struct conf_worker *w = NULL;
+	size_t n = 0;
+	int r = 0;
+
+	while (r == 0 && *(list += strspn(list, SEPARATORS))) {
+		_cleanup_free_ char *item = xstrndup(list, strcspn(list, SEPARATORS));
+		struct conf_worker *last = workers_add(&w, &n);
+
+		list += strlen(item);
+		if (n > WORKERS_MAX)
+			r = errmsg_set(why, CONCC_E_CONF, "more than %d workers", WORKERS_MAX);
+		else
+			r = fill_item(c, w, n - 1, item, last, why);
+	}
+	if (r == 0 && n == 0)
+		r = errmsg_set(why, CONCC_E_CONF, "the list names no worker");
+	if (r < 0) {
+		workers_free(w, n);
+		return r;
+	}
+	share_cores(w, n);
+	workers_free(c->workers, c->n_workers);
+	c->workers = w;
+	c->n_workers = n;
+	return 0;
+}
