@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_JOB_COMMAND_H
+#define CONCC_JOB_COMMAND_H
+
+/*
+ * What is known about command lines: which program a name stands for, and
+ * which options of C-family drivers take the next argument.  Only as much as
+ * choosing local or remote needs: a command is never rewritten, so an option
+ * unknown here costs speed at worst.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+
+enum tool {
+	TOOL_OTHER,
+	TOOL_C,	   /* gcc, clang, gfortran, nvcc, ... and their cross and versioned names */
+	TOOL_CPP,  /* cpp: preprocesses, reads stdin without an operand */
+	TOOL_AS,   /* as: assembles, reads stdin without an operand */
+	TOOL_LINK, /* ld, lld, mold, ar, ...: reads what is here already */
+	TOOL_RUST, /* rustc, clippy-driver, rustdoc */
+	TOOL_GO,   /* a tool of the go tool chain, as go build -toolexec calls it */
+	TOOL_ZIG,
+};
+
+/* Of a program's name or path. */
+enum tool tool_of_name(const char *argv0);
+
+/*
+ * Of a command.  Programs that only run another one (ccache, env, nice, ...)
+ * are looked through; *ret_first is the index of the first argument that is
+ * the tool's own.
+ */
+enum tool tool_of_command(char *const *argv, size_t *ret_first);
+
+/* True when a C-family driver's option takes the next argument ("-o", "-MF"). */
+bool c_option_takes_next(const char *arg);
+
+/* True for a file name that a C-family driver compiles (.c, .cc, .f90, .s, .h, ...). */
+bool c_is_source(const char *path);
+
+/* True for names of the process's own standard input: "-", "/dev/stdin", "/dev/fd/0", ... */
+bool is_stdin_name(const char *arg);
+
+/* The value of a variable, borrowed; NULL when it isn't set. */
+const char *env_get(char *const *env, const char *name);
+
+#endif

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "concc/job.h"
+
+#include <string.h>
+
+#include "concc/buf.h"
+#include "concc/cleanup.h"
+#include "concc/str.h"
+
+#include "preload.h"
+
+/*
+ * What a job does not get.  Everything else travels, for a compiler may read
+ * any variable (SOURCE_DATE_EPOCH, CPATH, LANG, env!() in Rust); a name that
+ * ends in '*' is a prefix.
+ *
+ * LD_LIBRARY_PATH stays in: cargo sets it for the crates a rustc loads, and
+ * compilers outside the system's directories need it.  LD_PRELOAD: preload.h.
+ */
+static const char *const dropped[] = {
+	/* the client's login, desktop and terminal */
+	"SSH_*",
+	"DBUS_*",
+	"SUDO_*",
+	"GPG_AGENT_INFO",
+	"GPG_TTY",
+	"GNOME_KEYRING*",
+	"GNOME_DESKTOP_SESSION_ID",
+	"GNOME_TERMINAL_*",
+	"KRB5CCNAME",
+	"DISPLAY",
+	"WAYLAND_DISPLAY",
+	"WAYLAND_SOCKET",
+	"XAUTHORITY",
+	"XDG_RUNTIME_DIR",
+	"XDG_SESSION_*",
+	"XDG_SEAT*",
+	"XDG_VTNR",
+	"XDG_CURRENT_DESKTOP",
+	"DESKTOP_SESSION",
+	"DESKTOP_STARTUP_ID",
+	"SESSION_MANAGER",
+	"TMUX",
+	"TMUX_*",
+	"STY",
+	"WINDOWID",
+	"TERM_SESSION_ID",
+	"TERM_PROGRAM*",
+	"VTE_VERSION",
+	"KITTY_*",
+	"ITERM_*",
+	"WEZTERM_*",
+	"ALACRITTY_*",
+	"KONSOLE_*",
+	"LS_COLORS",
+	"LESSOPEN",
+	"LESSCLOSE",
+	"MAIL",
+	/* the client's service manager: sockets and descriptors that a job hasn't got */
+	"INVOCATION_ID",
+	"JOURNAL_STREAM",
+	"NOTIFY_SOCKET",
+	"LISTEN_FDS",
+	"LISTEN_FDNAMES",
+	"LISTEN_PID",
+	"MANAGERPID",
+	"SYSTEMD_EXEC_PID",
+	"WATCHDOG_PID",
+	"WATCHDOG_USEC",
+	/* descriptors and terminals of fakeroot, bear and make */
+	"FAKEROOTKEY",
+	"FAKED_MODE",
+	"INTERCEPT_*",
+	"MAKE_TERMOUT",
+	"MAKE_TERMERR",
+	/* a job has a /tmp of its own, and a directory named here need not exist there */
+	"TMPDIR",
+	"TMP",
+	"TEMP",
+	/* the shell's own; PWD stays, since it ends up in DW_AT_comp_dir */
+	"_",
+	"OLDPWD",
+	"SHLVL",
+	"BASH_FUNC_*",
+	/* ours */
+	"CONCC_*",
+};
+
+static bool is_dropped(const char *name, size_t len)
+{
+	for (size_t i = 0; i < sizeof(dropped) / sizeof(dropped[0]); i++) {
+		size_t n = strlen(dropped[i]);
+
+		if (dropped[i][n - 1] == '*') {
+			if (len >= n - 1 && memcmp(name, dropped[i], n - 1) == 0)
+				return true;
+		} else if (len == n && memcmp(name, dropped[i], n) == 0) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* ---- make's variables ---- */
+
+static bool is_jobserver_word(const char *w, size_t n)
+{
+	static const char *const prefixes[] = {
+		"--jobserver-auth=", "--jobserver-fds=", "--jobserver-style="};
+
+	for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++) {
+		if (n >= strlen(prefixes[i]) && memcmp(w, prefixes[i], strlen(prefixes[i])) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* -j, -jN, --jobs, --jobs=N */
+static bool is_jobs_word(const char *w, size_t n)
+{
+	if (n >= 2 && memcmp(w, "-j", 2) == 0)
+		return strspn(w + 2, "0123456789") >= n - 2;
+	return n >= 6 && memcmp(w, "--jobs", 6) == 0 && (n == 6 || w[6] == '=');
+}
+
+/* Where the options end: at " -- ", behind which variables are written with escaped blanks. */
+static const char *end_of_options(const char *flags)
+{
+	const char *end = strstr(flags, " -- ");
+
+	if (str_starts(flags, "-- "))
+		return flags;
+	return end ? end : flags + strlen(flags);
+}
+
+static bool has_jobserver(const char *flags, const char *end)
+{
+	for (const char *w = flags; w < end; w += strcspn(w, " ")) {
+		w += strspn(w, " ");
+		if (w < end && is_jobserver_word(w, strcspn(w, " ")))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A job can't take tokens from the client's job server: its pipe or fifo is
+ * not there.  -jN beside it is make's note about that server; alone it was
+ * asked for by a person and stays.
+ */
+static char *without_jobserver(const char *flags)
+{
+	_cleanup_buf_ struct buf out = BUF_INIT;
+	const char *end = end_of_options(flags);
+
+	if (!has_jobserver(flags, end))
+		return xstrdup(flags);
+	for (const char *w = flags; w < end;) {
+		size_t blanks = strspn(w, " ");
+		size_t n;
+
+		if (w + blanks >= end) {
+			buf_append(&out, w, (size_t)(end - w));
+			break;
+		}
+		n = strcspn(w + blanks, " ");
+		if (!is_jobserver_word(w + blanks, n) && !is_jobs_word(w + blanks, n))
+			buf_append(&out, w, blanks + n);
+		w += blanks + n;
+	}
+	buf_append(&out, end, strlen(end));
+	return xstrdup(buf_cstr(&out));
+}
+
+/* ---- the filter ---- */
+
+/* What of one entry travels; NULL: nothing. */
+static char *filter_entry(const char *entry)
+{
+	static const char *const make_vars[] = {"MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS",
+						"GNUMAKEFLAGS"};
+	const char *eq = strchr(entry, '=');
+	size_t len = eq ? (size_t)(eq - entry) : 0;
+
+	if (len == 0 || is_dropped(entry, len))
+		return NULL;
+	for (size_t i = 0; i < sizeof(make_vars) / sizeof(make_vars[0]); i++) {
+		if (len == strlen(make_vars[i]) && memcmp(entry, make_vars[i], len) == 0) {
+			_cleanup_free_ char *rest = without_jobserver(eq + 1);
+
+			return xasprintf("%s=%s", make_vars[i], rest);
+		}
+	}
+	if (str_starts(entry, "LD_PRELOAD=")) {
+		_cleanup_free_ char *rest = preload_rest(eq + 1);
+
+		return rest ? xasprintf("LD_PRELOAD=%s", rest) : NULL;
+	}
+	return xstrdup(entry);
+}
+
+struct entry {
+	char *text;
+	size_t name_len;
+	size_t index; /* of two with one name the first counts, as for getenv(3) */
+	bool again;   /* such a second one */
+};
+
+static int compare_names(const struct entry *a, const struct entry *b)
+{
+	size_t n = a->name_len < b->name_len ? a->name_len : b->name_len;
+	int r = memcmp(a->text, b->text, n);
+
+	if (r != 0)
+		return r;
+	return a->name_len < b->name_len ? -1 : a->name_len > b->name_len;
+}
+
+static int compare_entries(const void *pa, const void *pb)
+{
+	const struct entry *a = pa;
+	const struct entry *b = pb;
+	int r = compare_names(a, b);
+
+	if (r != 0)
+		return r;
+	return a->index < b->index ? -1 : a->index > b->index;
+}
+
+char **job_env_filter(char *const *env)
+{
+	size_t max = strv_len(env);
+	_cleanup_free_ struct entry *entries = xcalloc(max + 1, sizeof(*entries));
+	char **ret = xcalloc(max + 1, sizeof(*ret));
+	size_t n = 0, n_ret = 0;
+
+	for (size_t i = 0; i < max; i++) {
+		char *text = filter_entry(env[i]);
+
+		if (text)
+			entries[n++] = (struct entry){text, strcspn(text, "="), i, false};
+	}
+	qsort(entries, n, sizeof(*entries), compare_entries);
+	for (size_t i = 0; i < n; i++) {
+		entries[i].again = i > 0 && compare_names(&entries[i - 1], &entries[i]) == 0;
+		if (!entries[i].again)
+			ret[n_ret++] = entries[i].text;
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (entries[i].again)
+			free(entries[i].text);
+	}
+	return ret;
+}

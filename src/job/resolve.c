@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "concc/job.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/str.h"
+
+#define DEFAULT_PATH "/bin:/usr/bin" /* of glibc's execvp(3) */
+
+/* 0, or -errno as exec would give. */
+static int check_executable(const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EACCES;
+	return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) < 0 ? -errno : 0;
+}
+
+/* Not path_clean(): "x/../gcc" is another file where x is a symlink. */
+static char *make_absolute(const char *path, const char *cwd)
+{
+	while (str_starts(path, "./"))
+		path += 2 + strspn(path + 2, "/");
+	return path[0] == '/' ? xstrdup(path) : path_join(cwd, path);
+}
+
+/* The first directory of path_var that has name; *err keeps why it can't be run. */
+static char *search(const char *name, const char *path_var, const char *cwd,
+		    bool (*skip)(const char *path, void *data), void *data, int *err)
+{
+	for (const char *p = path_var;; p++) {
+		size_t n = strcspn(p, ":");
+		_cleanup_free_ char *dir = n ? xstrndup(p, n) : xstrdup("."); /* empty: the cwd */
+		_cleanup_free_ char *file = path_join(dir, name);
+		_cleanup_free_ char *full = make_absolute(file, cwd);
+		int r = check_executable(full);
+
+		if (r == 0 && !(skip && skip(full, data)))
+			return steal_ptr(&full);
+		if (r == -EACCES)
+			*err = EACCES;
+		p += n;
+		if (!*p)
+			return NULL;
+	}
+}
+
+char *job_resolve(const char *argv0, const char *path_var, const char *cwd,
+		  bool (*skip)(const char *path, void *data), void *data)
+{
+	_cleanup_free_ char *full = NULL;
+	int err = ENOENT;
+	char *found;
+	int r;
+
+	if (strchr(argv0, '/')) {
+		full = make_absolute(argv0, cwd);
+		r = check_executable(full);
+		if (r < 0) {
+			errno = -r;
+			return NULL;
+		}
+		if (!skip || !skip(full, data))
+			return steal_ptr(&full);
+		/* One of ours by its path, as CMake writes down what it found: the next in PATH. */
+		argv0 = path_base(argv0);
+	}
+	found = *argv0 ? search(argv0, path_var ? path_var : DEFAULT_PATH, cwd, skip, data, &err)
+		       : NULL;
+	if (!found)
+		errno = err;
+	return found;
+}

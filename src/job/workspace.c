@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "concc/job.h"
+
+#include <string.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/str.h"
+
+#include "command.h"
+
+/* An entry of CONCC_WORKSPACE as a clean path; NULL when it isn't absolute. */
+static char *entry_path(const char *entry, size_t n, const char *home)
+{
+	_cleanup_free_ char *given = xstrndup(entry, n);
+	_cleanup_free_ char *full = NULL;
+
+	if (given[0] == '~' && (given[1] == '/' || !given[1]) && home && home[0] == '/')
+		full = path_join(home, given + (given[1] ? 2 : 1));
+	else
+		full = xstrdup(given);
+	return full[0] == '/' ? path_clean("/", full) : NULL;
+}
+
+/* The first entry of a colon-separated list that holds cwd. */
+static char *find_listed(const char *list, const char *cwd, const char *home)
+{
+	while (*(list += strspn(list, ":"))) {
+		size_t n = strcspn(list, ":");
+		_cleanup_free_ char *dir = entry_path(list, n, home);
+
+		if (dir && !streq(dir, "/") && path_is_below(cwd, dir))
+			return steal_ptr(&dir);
+		list += n;
+	}
+	return NULL;
+}
+
+static bool has(const char *dir, const char *name, bool (*exists)(const char *path))
+{
+	_cleanup_free_ char *path = path_join(dir, name);
+
+	return exists(path);
+}
+
+/*
+ * The nearest parent under version control.  In a submodule or a work tree
+ * .git is a file; then the build may well have begun further up, so the
+ * repository around it is taken when there is one.  Never the home directory
+ * or what holds it, even when its dot files are in git: serving it would show
+ * ~/.ssh to the workers.
+ */
+static char *find_top_level(const char *cwd, const char *home, bool (*exists)(const char *path))
+{
+	_cleanup_free_ char *dir = path_clean("/", cwd);
+	_cleanup_free_ char *inner = NULL;
+
+	while (!streq(dir, "/") && !(home && path_is_below(home, dir))) {
+		char *slash;
+
+		if (has(dir, ".hg", exists) || has(dir, ".git/HEAD", exists))
+			return steal_ptr(&dir);
+		if (!inner && has(dir, ".git", exists))
+			inner = xstrdup(dir);
+		slash = strrchr(dir, '/');
+		slash[slash == dir ? 1 : 0] = '\0';
+	}
+	return steal_ptr(&inner);
+}
+
+char *job_workspace(const char *cwd, char *const *env, bool (*exists)(const char *path))
+{
+	const char *list = env_get(env, "CONCC_WORKSPACE");
+	const char *home_var = env_get(env, "HOME");
+	_cleanup_free_ char *home = home_var && home_var[0] == '/' ? path_clean("/", home_var)
+								   : NULL;
+
+	if (home && streq(home, "/")) {
+		free(home);
+		home = NULL;
+	}
+	if (list && *list)
+		return find_listed(list, cwd, home);
+	return find_top_level(cwd, home, exists);
+}

@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "concc/job.h"
+#include "concc/str.h"
+
+#define CWD "/home/u/proj/build"
+#define TOP "/home/u/proj"
+
+static const char *const no_env[] = {NULL};
+
+/* Splits at blanks; no test needs quoting. */
+static char **words(const char *line)
+{
+	char **argv = NULL;
+
+	while (*(line += strspn(line, " "))) {
+		size_t n = strcspn(line, " ");
+
+		strv_push(&argv, xstrndup(line, n));
+		line += n;
+	}
+	return argv;
+}
+
+static struct policy_verdict decide(const char *line, const char *cwd, const char *workspace,
+				    const char *const *env)
+{
+	_cleanup_strv_ char **argv = words(line);
+	struct policy_input in = {
+		.argv = argv, .cwd = cwd, .env = (char *const *)env, .workspace = workspace};
+	struct policy_verdict v;
+
+	policy_decide(&in, &v);
+	return v;
+}
+
+static const struct {
+	const char *rule;
+	const char *line;
+} table[] = {
+	/* compilations travel, by whatever name the compiler goes */
+	{"remote", "gcc -c a.c -o a.o"},
+	{"remote", "cc -O2 -Wall -MD -MF .deps/a.d -MT a.o -c -o a.o ../a.c"},
+	{"remote", "x86_64-linux-gnu-gcc-12 -c a.c"},
+	{"remote", "/usr/bin/clang++-14 -std=c++20 -c a.cc"},
+	{"remote", "g++ a.cc b.cc -o prog"},
+	{"remote", "g++ a.cc b.o -lz -o prog"},
+	{"remote", "gcc -x c - -c -o a.o"},
+	{"remote", "gcc -E a.c"},
+	{"remote", "gcc -E -P -x c -"},
+	{"remote", "gcc -v -c a.c"},
+	{"remote", "gcc -M a.c"},
+	{"remote", "gcc -S a.c -o -"},
+	{"remote", "gcc -fsyntax-only a.c"},
+	{"remote", "gcc -c crt.S"},
+	{"remote", "gcc -x c++-header all.h -o all.h.gch"},
+	{"remote", "gcc all.h"},
+	{"remote", "gcc -c @args.rsp"},
+	{"remote", "gcc @args.rsp"},
+	{"remote", "gcc -o prog @args.rsp"},
+	{"remote", "gcc -c -g -gsplit-dwarf -save-temps a.c"},
+	{"remote", "gcc -c -x c generated.txt"},
+	{"remote", "gcc -xc++ generated.txt -o prog"},
+	{"remote", "gcc -c a.c -o --version"},
+	{"remote", "gcc -include config.h -c a.c"},
+	{"remote", "clang -cc1 -emit-obj a.c"},
+	{"remote", "clang --precompile -x c++-module m.cppm -o m.pcm"},
+	{"remote", "gfortran -c -J mods a.f90"},
+	{"remote", "nvcc -c -arch=sm_80 k.cu -o k.o"},
+	{"remote", "nvcc -dc k.cu"},
+	{"remote", "as -o a.o a.s"},
+	{"remote", "ccache gcc -c a.c"},
+	{"remote", "rustc --crate-name x --edition=2021 src/lib.rs --emit=dep-info,metadata,link "
+		   "-C opt-level=3 --out-dir /home/u/proj/target/debug/deps"},
+	{"remote", "rustc --crate-type staticlib --print native-static-libs x.rs"},
+	{"remote", "rustc --crate-type staticlib --print=native-static-libs x.rs"},
+	{"remote", "clippy-driver /usr/bin/rustc --crate-name x src/lib.rs"},
+	{"remote", "/usr/lib/go/pkg/tool/linux_amd64/compile -o $WORK/b001/_pkg_.a -p x x.go"},
+	{"remote", "protoc --cpp_out=gen a.proto"},
+	{"remote", "python3 gen.py"},
+	{"remote", "zig cc -target x86_64-linux-gnu -c a.c"},
+
+	/* query */
+	{"query", "gcc --version"},
+	{"query", "cc -dumpmachine"},
+	{"query", "clang-14 -dumpversion"},
+	{"query", "gcc -v"},
+	{"query", "gcc -m32 -v"},
+	{"query", "clang -### -c a.c"},
+	{"query", "gcc -print-prog-name=ld"},
+	{"query", "gcc -m32 --print-multiarch"},
+	{"query", "gcc --help=warnings"},
+	{"query", "gcc --target-help"},
+	{"query", "gcc -dM -E -x c -"},
+	{"query", "g++ -E -v -x c++ -"},
+	{"query", "as --version"},
+	{"query", "ccache gcc --version"},
+	{"query", "rustc -vV"},
+	{"query", "rustc --version"},
+	{"query", "rustc - --crate-name ___ --print=file-names --crate-type bin"},
+	{"query", "rustc --print cfg"},
+	{"query", "/x/clippy-driver /usr/bin/rustc -vV"},
+	{"query", "/usr/lib/go/pkg/tool/linux_amd64/compile -V=full"},
+	{"query", "some-tool --version"},
+	{"query", "zig version"},
+	{"remote", "some-tool --version x"},
+	{"remote", "gcc -Xlinker --version -c a.c"},
+
+	/* probe */
+	{"probe", "gcc -c -g -O2 conftest.c"},
+	{"probe", "gcc -o conftest -g conftest.c -lm"},
+	{"probe", "g++ -c conftest.cpp"},
+	{"probe", "gcc -o CMakeFiles/cmTC_01234.dir/t.c.o -c /usr/share/cmake/t.c"},
+	{"probe", "gcc -c " CWD "/CMakeFiles/CMakeScratch/TryCompile-x/src.c"},
+	{"probe", "gcc " CWD "/meson-private/tmpx/testfile.c -o x.obj -c"},
+	{"probe", "gcc -Werror -c -x c /dev/null -o .tmp_12/tmp"},
+	{"probe", "gcc -Wa,--x -c -x assembler-with-cpp -o .tmp_4711/tmp -"},
+	{"probe", "gcc -c -x c -o /dev/null -"},
+	{"probe", "gcc -S -x c /dev/null -o -"},
+	{"probe", "rustc --crate-name ___ --crate-type lib x.rs"},
+	{"probe", "rustc --crate-name autocfg_1_0 --crate-type=lib --emit=llvm-ir -"},
+	{"probe", "rustc --crate-type=lib --emit=metadata --out-dir o build/probe.rs"},
+	{"remote", "gcc -c myconftest.c"},
+	{"remote", "gcc -c .tmp_main.c"},
+	{"remote", "gcc -c -DX=conftest.c a.c"},
+	{"remote", "gcc -include big.h -x c -c /dev/null -o x.o"},
+	{"remote", "gcc -c CMakeFiles/prog.dir/gen.c"},
+
+	/* tmp-output */
+	{"tmp-output", "gcc -c a.c -o /tmp/a.o"},
+	{"tmp-output", "gcc -c /tmp/cgo-gcc-input-1.c"},
+	{"tmp-output", "gcc -c a.c -o/tmp/a.o"},
+	{"tmp-output", "gcc -c a.c -o ../../../../tmp/a.o"},
+	{"tmp-output", "gcc -c a.c -o //tmp/./a.o"},
+	{"tmp-output", "gcc -I/tmp/inc -c a.c"},
+	{"tmp-output", "gcc -I /tmp/inc -c a.c"},
+	{"tmp-output", "gcc -isystem /var/tmp/inc -c a.c"},
+	{"tmp-output", "gcc --sysroot=/dev/shm/root -c a.c"},
+	{"tmp-output", "gcc -MD -MF /run/user/1/a.d -c a.c"},
+	{"tmp-output", "gcc -c @/tmp/args"},
+	{"tmp-output", "gcc -c /proc/self/fd/12 -x c"},
+	{"tmp-output", "gcc -x c -c /dev/fd/63"},
+	{"tmp-output", "gcc -fplugin=/tmp/p.so -c a.c"},
+	{"tmp-output", "gcc -Wp,-MD,/tmp/a.d -c a.c"},
+	{"tmp-output", "rustc x.rs --extern a=/tmp/liba.rlib"},
+	{"tmp-output", "rustc x.rs -L dependency=/tmp/deps"},
+	{"tmp-output", "protoc --cpp_out=/tmp/gen a.proto"},
+	{"remote", "gcc -c a.c -o /dev/null"},
+	{"remote", "gcc -c -x c /dev/stdin -o a.o"},
+	{"remote", "gcc -c -x c /proc/self/fd/0 -o a.o"},
+	{"remote", "gcc -E a.c -o /dev/fd/1"},
+	{"remote", "gcc -c /tmpfoo/a.c"},
+	{"remote", "gcc -DP=/tmp/x -D Q=/tmp/y -c a.c"},
+	{"remote", "gcc -MT /tmp/x -MD -c a.c"},
+	{"remote", "gcc -ffile-prefix-map=/tmp/x=/src -c a.c"},
+	{"remote", "gcc -Iinclude/sys -Isrc/run -Ilib/tmp/x -c a.c"},
+	{"remote", "gcc -c " TOP "/tmp/a.c"},
+	{"remote", "gcc -c ../tmp/a.c"},
+
+	/* native */
+	{"native", "gcc -O2 -march=native -c a.c"},
+	{"native", "gcc -mtune=native -c a.c"},
+	{"native", "clang -mcpu=native+crypto -c a.c"},
+	{"native", "clang -Xclang -target-cpu -Xclang native -c a.c"},
+	{"native", "clang -cc1 -target-cpu native a.c"},
+	{"native", "nvcc -arch=native -c k.cu"},
+	{"native", "nvcc -arch native -c k.cu"},
+	{"native", "nvcc -Xcompiler=-O2,-march=native -c k.cu"},
+	{"native", "nvcc -Xcompiler -march=native -c k.cu"},
+	{"native", "icx -xHost -c a.c"},
+	{"native", "rustc -C target-cpu=native x.rs"},
+	{"native", "rustc -Ctarget-cpu=native x.rs"},
+	{"native", "rustc --codegen=target-cpu=native x.rs"},
+	{"native", "rustc --codegen target-cpu=native x.rs"},
+	{"native", "ldc2 -mcpu=native -c a.d"},
+	{"native", "zig cc -c a.c"},
+	{"remote", "gcc -march=x86-64-v3 -c native.c"},
+	{"remote", "gcc -DFLAGS=-march=native -c a.c"},
+	{"remote", "gcc -march=nativex -c a.c"},
+	{"remote", "rustc -C target-feature=+avx2 native"},
+
+	/* incremental */
+	{"incremental", "rustc x.rs -C incremental=/home/u/proj/target/inc"},
+	{"incremental", "rustc x.rs -Cincremental=inc"},
+	{"incremental", "rustc x.rs --codegen=incremental=inc"},
+	{"incremental", "rustc x.rs --codegen incremental=inc"},
+	{"remote", "rustc x.rs --cfg incremental=1"},
+
+	/* link */
+	{"link", "gcc a.o b.o -o prog"},
+	{"link", "gcc -MMD -MP -O2 a.o b.o -lm -o prog"},
+	{"link", "g++ -shared -Wl,-soname,libx.so.1 -o libx.so.1.0 a.o"},
+	{"link", "cc -o prog a.o libx.a /usr/lib/libz.so.1"},
+	{"link", "cc -o prog main.o @objects.rsp"},
+	{"link", "cc -shared -o libx.so @objects.rsp"},
+	{"link", "gcc -r -o all.o a.o b.o"},
+	{"link", "gcc -flto=auto a.o -o prog"},
+	{"link", "gcc -x c -x none a.o -o prog"},
+	{"link", "gcc -MF a.c a.o -o prog"},
+	{"link", "ld -r -o all.o a.o b.o"},
+	{"link", "aarch64-linux-gnu-ld.bfd a.o"},
+	{"link", "ld.lld-14 a.o"},
+	{"link", "mold a.o"},
+	{"link", "/usr/lib/gcc/x86_64-linux-gnu/12/collect2 a.o"},
+	{"link", "gcc-ar rcs libx.a a.o"},
+	{"link", "/usr/lib/go/pkg/tool/linux_amd64/link -o prog x.a"},
+	{"remote", "gcc -c a.o"},
+};
+
+Test(policy, table)
+{
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		struct policy_verdict v = decide(table[i].line, CWD, TOP, no_env);
+
+		cr_expect_str_eq(v.rule, table[i].rule, "%s: %s (%s), not %s", table[i].line,
+				 v.rule, v.why, table[i].rule);
+		cr_expect_eq(v.local, !streq(v.rule, "remote"));
+	}
+}
+
+/* Each rule that can say local is in the table once at least, and each has its text. */
+Test(policy, every_rule_is_described)
+{
+	for (size_t i = 0; i < policy_n_rules; i++) {
+		size_t n = strlen(policy_rules[i].text);
+
+		cr_expect(n > 20 && policy_rules[i].text[n - 1] == '.', "%s", policy_rules[i].name);
+		for (size_t k = 0; k < i; k++)
+			cr_expect_str_neq(policy_rules[i].name, policy_rules[k].name);
+	}
+}
+
+static const char *rule_with(const char *line, const char *entry)
+{
+	const char *env[] = {"PATH=/usr/bin", entry, NULL};
+
+	return decide(line, CWD, TOP, env).rule;
+}
+
+Test(policy, environment)
+{
+	cr_expect_str_eq(rule_with("gcc -c a.c", "CONCC_DISABLE=1"), "disabled");
+	cr_expect_str_eq(rule_with("gcc -c a.c", "CONCC_DISABLE=0"), "remote");
+	cr_expect_str_eq(rule_with("gcc -c a.c", "CONCC_DISABLE="), "remote");
+	cr_expect_str_eq(rule_with("gcc -c a.c", "CONCC_WORKER=build1"), "on-worker");
+	cr_expect_str_eq(rule_with("gcc a.o", "CONCC_REMOTE_LINK=1"), "remote");
+	cr_expect_str_eq(rule_with("gcc a.o", "CONCC_REMOTE_LINK=0"), "link");
+	cr_expect_str_eq(rule_with("ld a.o", "CONCC_REMOTE_LINK=1"), "remote");
+	cr_expect_str_eq(rule_with("gcc -c a.c -o /scratch/x/a.o", "TMPDIR=/scratch/x"),
+			 "tmp-output");
+	cr_expect_str_eq(rule_with("gcc -c a.c -o /scratch/x/a.o", "TMPDIR=/scratch/xy"), "remote");
+	cr_expect_str_eq(rule_with("gcc -c a.c -o a.o", "TMPDIR=/"), "remote");
+	cr_expect_str_eq(rule_with("gcc -c " TOP "/t/a.c", "TMPDIR=" TOP "/t"), "remote");
+	cr_expect_str_eq(rule_with("nvcc -c k.cu", "NVCC_APPEND_FLAGS=-arch=native"), "native");
+	cr_expect_str_eq(rule_with("gcc -c a.c", "LD_PRELOAD=/usr/lib/faketime/libfaketime.so.1"),
+			 "preload");
+	cr_expect_str_eq(rule_with("gcc -c a.c", "LD_PRELOAD=libfakeroot-sysv.so:libeatmydata.so"),
+			 "remote");
+}
+
+Test(policy, build_script_of_cargo)
+{
+	const char *env[] = {"NUM_JOBS=8", "OUT_DIR=" TOP "/target/build/x/out", NULL};
+
+	cr_expect_str_eq(
+		decide("rustc --out-dir " TOP "/target/build/x/out t.rs", CWD, TOP, env).rule,
+		"probe");
+	/* a cargo started by a build script compiles real crates */
+	cr_expect_str_eq(
+		decide("rustc --out-dir " TOP "/target/wbuild/deps t.rs", CWD, TOP, env).rule,
+		"remote");
+	cr_expect_str_eq(
+		decide("rustc --out-dir " TOP "/target/build/x/out t.rs", CWD, TOP, env + 1).rule,
+		"remote");
+}
+
+Test(policy, cwd_of_a_probe)
+{
+	cr_expect_str_eq(decide("cc -c t.c", CWD "/CMakeFiles/CMakeTmp", TOP, no_env).rule,
+			 "probe");
+	cr_expect_str_eq(decide("cc t.c", CWD "/CMakeFiles/3.25.1/CompilerIdC", TOP, no_env).rule,
+			 "probe");
+	cr_expect_str_eq(decide("cc t.c -o t.exe", CWD "/meson-private", TOP, no_env).rule,
+			 "probe");
+}
+
+Test(policy, workspace_beneath_tmp)
+{
+	cr_expect_str_eq(decide("cc -c /tmp/w/a.c", "/tmp/w/b", "/tmp/w", no_env).rule, "remote");
+	cr_expect_str_eq(decide("cc -c a.c -o ../a.o", "/tmp/w/b", "/tmp/w", no_env).rule,
+			 "remote");
+	cr_expect_str_eq(decide("cc -c /tmp/v/a.c", "/tmp/w/b", "/tmp/w", no_env).rule,
+			 "tmp-output");
+	cr_expect_str_eq(decide("cc -c ../../v/a.c", "/tmp/w/b", "/tmp/w", no_env).rule,
+			 "tmp-output");
+	/* workspace unknown: where cwd is, the rest of that directory is taken to be */
+	cr_expect_str_eq(decide("cc -c /tmp/v/a.c", "/tmp/w/b", NULL, no_env).rule, "remote");
+	cr_expect_str_eq(decide("cc -c /tmp/v/a.c", CWD, NULL, no_env).rule, "tmp-output");
+}
+
+Test(policy, dispatch_obeys_general_rules_only)
+{
+	_cleanup_strv_ char **argv = words("gcc --version");
+	const char *worker[] = {"CONCC_WORKER=x", NULL};
+	struct policy_input in = {.argv = argv,
+				  .cwd = CWD,
+				  .env = (char *const *)no_env,
+				  .any_command = true,
+				  .workspace = TOP};
+	struct policy_verdict v;
+
+	policy_decide(&in, &v);
+	cr_expect_str_eq(v.rule, "remote");
+	cr_expect_not(v.local);
+	in.env = (char *const *)worker;
+	policy_decide(&in, &v);
+	cr_expect_str_eq(v.rule, "on-worker");
+}
+
+Test(policy, why_names_the_argument)
+{
+	char longest[600];
+	struct policy_verdict v = decide("gcc -O2 -march=native -c a.c", CWD, TOP, no_env);
+
+	cr_expect_str_eq(v.why, "-march=native");
+	cr_expect_str_eq(decide("cc -c a.c -o /tmp/a.o", CWD, TOP, no_env).why, "/tmp/a.o");
+	snprintf(longest, sizeof(longest), "cc -c /tmp/%0500d.c", 0);
+	v = decide(longest, CWD, TOP, no_env);
+	cr_expect_eq(strlen(v.why), sizeof(v.why) - 1);
+}
+
+static bool reads(const char *line)
+{
+	_cleanup_strv_ char **argv = words(line);
+
+	return job_reads_stdin(argv);
+}
+
+Test(policy, reads_stdin)
+{
+	cr_expect(reads("gcc -x c -c -"));
+	cr_expect(reads("gcc -x c -c - -o -"));
+	cr_expect(reads("gcc -x c -c /dev/stdin"));
+	cr_expect(reads("gcc -x c -c /dev/fd/0"));
+	cr_expect(reads("gcc -x c -c /proc/self/fd/0"));
+	cr_expect(reads("rustc -"));
+	cr_expect(reads("as -o a.o"));
+	cr_expect(reads("x86_64-linux-gnu-as --64 -o a.o"));
+	cr_expect(reads("cpp -P"));
+	cr_expect(reads("cat -n -"));
+	cr_expect(reads("ccache gcc -E -"));
+	cr_expect_not(reads("gcc -c a.c -o -"));
+	cr_expect_not(reads("gcc -c a.c -MF -"));
+	cr_expect_not(reads("gcc -c a.c"));
+	cr_expect_not(reads("as -o a.o a.s"));
+	cr_expect_not(reads("cpp a.c"));
+	cr_expect_not(reads("gcc -c a.c -I-"));
+	cr_expect_not(reads("cat a"));
+}
