@@ -106,6 +106,7 @@ struct msg_hello {
 	uint32_t flags; /* none yet */
 	/* client only; a worker sends zeros */
 	uint32_t uid, gid;
+	uint64_t store_max; /* bytes the worker's store may grow to */
 	/* worker only; a client sends zeros */
 	uint32_t cpus;
 	char *cpu_model;

@@ -263,6 +263,7 @@ static void say_hello(struct peer *p)
 		.arch = u.machine,
 		.uid = getuid(),
 		.gid = getgid(),
+		.store_max = p->server->conf->store_max_bytes,
 		.cpu_model = (char *)"",
 	};
 

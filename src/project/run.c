@@ -11,6 +11,7 @@
 #include "concc/cleanup.h"
 #include "concc/err.h"
 #include "concc/io.h"
+#include "concc/job.h"
 #include "concc/log.h"
 #include "concc/str.h"
 
@@ -114,26 +115,11 @@ static bool is_system_path(const char *path)
 	return false;
 }
 
-/* The absolute path in an argument such as "-I/x", "--sysroot=/x", "@/x" or "/x"; NULL without. */
-static const char *path_in_arg(const char *arg)
-{
-	const char *p = strchr(arg, '/');
-
-	if (!p || p == arg)
-		return p;
-	if (p[-1] == '=' || p[-1] == '@' || p[-1] == ',')
-		return p;
-	/* -I/x, -L/x, -isystem/x: letters only before the slash, so "-Idir/x" is not one. */
-	if (arg[0] == '-' && p - arg == 2)
-		return p;
-	return NULL;
-}
-
 /* A file of this machine that the command names and no worker sees; NULL when there is none. */
 static char *unserved_arg(struct server *s, char *const *argv)
 {
 	for (char *const *a = argv + 1; *a; a++) {
-		const char *p = path_in_arg(*a);
+		const char *p = job_arg_path(*a);
 		_cleanup_free_ char *clean = NULL;
 		struct stat st;
 

@@ -22,6 +22,7 @@ void msg_hello_encode(struct buf *b, const struct msg_hello *m)
 	buf_put_u32(b, m->flags);
 	buf_put_u32(b, m->uid);
 	buf_put_u32(b, m->gid);
+	buf_put_u64(b, m->store_max);
 	buf_put_u32(b, m->cpus);
 	buf_put_str(b, m->cpu_model);
 }
@@ -39,6 +40,7 @@ int msg_hello_decode(struct blob payload, struct msg_hello *ret)
 	m.flags = rd_u32(&r);
 	m.uid = rd_u32(&r);
 	m.gid = rd_u32(&r);
+	m.store_max = rd_u64(&r);
 	m.cpus = rd_u32(&r);
 	m.cpu_model = rd_strdup(&r, 256);
 	/* What a later version adds is its own business: the version decides. */

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "concc/log.h"
+#include "concc/str.h"
+#include "concc/worker.h"
+
+static const char usage[] =
+	"usage: concc-worker --stdio\n"
+	"The worker's end of a link: speaks to one client over its standard input and output,\n"
+	"and runs the client's jobs in a sandbox.  It is started by a client, over ssh or by\n"
+	"the command of its [worker] section: see concc.ini(5) and concc-worker(8).\n";
+
+/* The link takes stdin and stdout; what anything prints by mistake must not get into it. */
+static int serve(void)
+{
+	struct errmsg msg = {0};
+	int in = fcntl(0, F_DUPFD_CLOEXEC, 3), out = fcntl(1, F_DUPFD_CLOEXEC, 3);
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int r;
+
+	if (in < 0 || out < 0 || null < 0) {
+		fprintf(stderr, "concc-worker: its standard input and output must be open\n");
+		return EXIT_FAILURE;
+	}
+	(void)dup2(null, 0);
+	(void)dup2(2, 1);
+	close(null);
+	(void)signal(SIGPIPE, SIG_IGN);
+	r = agent_run(in, out, &msg);
+	if (r < 0)
+		log_err("%s", *msg.text ? msg.text : err_text(r));
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+	log_init("concc-worker", LOG_LEVEL_WARN);
+	if (argc == 2 && streq(argv[1], "--stdio")) {
+		if (isatty(0)) {
+			fprintf(stderr,
+				"concc-worker: --stdio speaks to a client, not to a terminal\n");
+			return 100;
+		}
+		return serve();
+	}
+	if (argc == 2 && (streq(argv[1], "--help") || streq(argv[1], "-h"))) {
+		fputs(usage, stdout);
+		return 0;
+	}
+	if (argc == 2 && streq(argv[1], "--version")) {
+		puts("concc-worker " CONCC_VERSION);
+		return 0;
+	}
+	fputs(usage, stderr);
+	return 100;
+}

@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "agent.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/str.h"
+#include "concc/worker.h"
+
+#define PING_MS	      2000
+#define DEAD_MS	      6000
+#define STORE_DEFAULT (20ull << 30)
+#define IDS_MAX	      100000 /* environments or programs of one client */
+
+void agent_fail(struct agent *a, int err, const char *fmt, ...)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	char text[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(text, sizeof(text), fmt, ap); /* cut when too long */
+	va_end(ap);
+	errmsg_set(a->msg, err, "%s", text);
+	a->result = err;
+	msg_bye_encode(&b, text);
+	link_send_buf(a->link, MSG_BYE, LINK_PRIO, &b);
+	link_close(a->link);
+	loop_quit(a->loop);
+}
+
+static uint64_t read_oom_kills(void)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	const char *line;
+
+	if (read_file_at(-1, "/proc/vmstat", 1 << 20, &b) < 0)
+		return 0;
+	line = strstr(buf_cstr(&b), "\noom_kill ");
+	return line ? strtoull(line + 10, NULL, 10) : 0;
+}
+
+bool agent_saw_oom(struct agent *a)
+{
+	uint64_t now = read_oom_kills();
+	bool grew = now > a->oom_kills;
+
+	a->oom_kills = now;
+	return grew;
+}
+
+void agent_tell_counts(struct agent *a)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct msg_mirror_counts m = {0};
+	struct mirror_counts c;
+
+	_Static_assert(MIRROR_OPCODES == PROTO_FUSE_OPS, "one table");
+	mirror_counts(a->mirror, &c);
+	if (c.total == a->counts_told)
+		return;
+	a->counts_told = m.total = c.total;
+	memcpy(m.by_opcode, c.by_opcode, sizeof(m.by_opcode));
+	msg_mirror_counts_encode(&b, &m);
+	link_send_buf(a->link, MSG_MIRROR_COUNTS, LINK_BULK, &b);
+}
+
+/* ---- from the mirror and the launcher ---- */
+
+static void want_dir(void *data, const char *path)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct agent *a = data;
+
+	msg_list_encode(&b, path);
+	link_send_buf(a->link, MSG_LIST, LINK_PRIO, &b);
+}
+
+static void want_file(void *data, const struct msg_fetch *f)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct agent *a = data;
+
+	msg_fetch_encode(&b, f);
+	link_send_buf(a->link, MSG_FETCH, LINK_PRIO, &b);
+}
+
+static void read_failed(void *data, const char *path, int err)
+{
+	_cleanup_free_ char *text = xasprintf("%s could not be read by the job: %s", path,
+					      err_text(err));
+
+	log_warn("%s", text);
+	task_taint_all(data, text);
+}
+
+static const struct mirror_ops mirror_callbacks = {
+	.want_dir = want_dir,
+	.want_file = want_file,
+	.read_failed = read_failed,
+};
+
+static void on_mirror(void *data, uint32_t events)
+{
+	struct agent *a = data;
+
+	mirror_dispatch(a->mirror);
+	task_start_waiting(a);
+}
+
+static void on_prepared(void *data, uint32_t job_id, int *upper_fds, size_t n, int tmp_fd)
+{
+	task_prepared(data, job_id, upper_fds, n, tmp_fd);
+}
+
+static void on_ended(void *data, uint32_t job_id, const struct job_end *end)
+{
+	task_ended(data, job_id, end);
+}
+
+static void on_launcher_lost(void *data, int wait_status)
+{
+	agent_fail(data, CONCC_E_UNAVAIL, "its launcher ended (wait status %d)", wait_status);
+}
+
+static const struct launcher_ops launcher_callbacks = {
+	.prepared = on_prepared,
+	.ended = on_ended,
+	.lost = on_launcher_lost,
+};
+
+/* ---- set-up ---- */
+
+static int open_store(struct agent *a, struct errmsg *msg)
+{
+	_cleanup_free_ char *cache = NULL, *dir = NULL;
+	uint64_t max = a->client.store_max ? a->client.store_max : STORE_DEFAULT;
+	int r;
+
+	r = cache_dir(&cache, msg);
+	if (r < 0)
+		return r;
+	dir = path_join(cache, "store");
+	return store_open(dir, max, &a->store, msg);
+}
+
+static int bring_up(struct agent *a, struct errmsg *msg)
+{
+	struct sandbox_config sc = {
+		.uid = a->client.uid,
+		.gid = a->client.gid,
+		.host = a->client.host,
+	};
+	struct mirror_config mc = {.uid = sc.uid, .gid = sc.gid};
+	struct sandbox_paths paths;
+	int r;
+
+	r = open_store(a, msg);
+	if (r < 0)
+		return r;
+	r = sandbox_enter(&sc, &paths, msg);
+	if (r < 0)
+		return r;
+	mc.mountpoint = paths.mirror;
+	mc.store = a->store;
+	r = mirror_start(&mc, &mirror_callbacks, a, &a->mirror, msg);
+	if (r < 0)
+		return r;
+	a->mirror_source = loop_add_fd(a->loop, mirror_event_fd(a->mirror), LOOP_READ, on_mirror,
+				       a);
+	return launcher_start(a->loop, &sc, paths.mirror, &launcher_callbacks, a, &a->launcher,
+			      msg);
+}
+
+static int on_hello(struct agent *a, struct blob payload)
+{
+	struct errmsg msg = {0};
+	int r;
+
+	if (a->client.program)
+		return CONCC_E_PROTO;
+	r = msg_hello_decode(payload, &a->client);
+	if (r < 0)
+		return r;
+	if (a->client.version != PROTO_VERSION) {
+		agent_fail(
+			a, CONCC_E_VERSION,
+			"it runs concc %s (protocol %u), the client %s (protocol %u): install the "
+			"same concc on both",
+			CONCC_VERSION, PROTO_VERSION, a->client.program, a->client.version);
+		return 0;
+	}
+	r = bring_up(a, &msg);
+	if (r < 0) {
+		agent_fail(a, r, "%s", *msg.text ? msg.text : err_text(r));
+		return 0;
+	}
+	a->up = true;
+	link_send(a->link, MSG_READY, LINK_PRIO, NULL, 0);
+	(void)store_trim(a->store); /* between sessions is the time for it */
+	return 0;
+}
+
+/* ---- messages ---- */
+
+static int on_env(struct agent *a, struct blob payload)
+{
+	struct msg_env *m = xcalloc(1, sizeof(*m));
+	int r;
+
+	r = msg_env_decode(payload, m);
+	if (r == 0 && (map_get_u64(&a->envs, m->env_id) || a->envs.n >= IDS_MAX))
+		r = CONCC_E_PROTO;
+	if (r < 0) {
+		msg_env_release(m);
+		free(m);
+		return r;
+	}
+	map_put_u64(&a->envs, m->env_id, m);
+	return 0;
+}
+
+static int on_exe(struct agent *a, struct blob payload)
+{
+	struct toolchain *t = toolchain_new(payload);
+
+	if (!t || map_get_u64(&a->exes, toolchain_id(t)) || a->exes.n >= IDS_MAX) {
+		toolchain_free(t);
+		return CONCC_E_PROTO;
+	}
+	map_put_u64(&a->exes, toolchain_id(t), t);
+	return 0;
+}
+
+static int on_dir(struct agent *a, struct blob payload)
+{
+	struct msg_dir m;
+	int r;
+
+	r = msg_dir_decode(payload, &m);
+	if (r < 0)
+		return r;
+	r = mirror_dir(a->mirror, &m);
+	msg_dir_release(&m);
+	return r;
+}
+
+static int on_update(struct agent *a, struct blob payload)
+{
+	struct msg_update m;
+	int r;
+
+	r = msg_update_decode(payload, &m);
+	return r < 0 ? r : mirror_update(a->mirror, &m);
+}
+
+static int on_content(struct agent *a, struct blob payload)
+{
+	struct msg_content m;
+	int r;
+
+	r = msg_content_decode(payload, &m);
+	return r < 0 ? r : mirror_content(a->mirror, &m);
+}
+
+static int on_dir_stale(struct agent *a, struct blob payload)
+{
+	uint32_t id;
+	int r;
+
+	r = msg_u32_decode(payload, &id);
+	return r < 0 ? r : mirror_dir_stale(a->mirror, id);
+}
+
+static int on_bye(struct agent *a)
+{
+	a->result = 0;
+	link_close(a->link);
+	loop_quit(a->loop);
+	return 0;
+}
+
+static int on_message(void *data, uint8_t type, struct blob payload)
+{
+	struct agent *a = data;
+
+	if (type == MSG_HELLO)
+		return on_hello(a, payload);
+	if (type == MSG_BYE)
+		return on_bye(a);
+	if (!a->up)
+		return CONCC_E_PROTO;
+	switch (type) {
+	case MSG_ENV:
+		return on_env(a, payload);
+	case MSG_EXE:
+		return on_exe(a, payload);
+	case MSG_JOB:
+		return task_start(a, payload);
+	case MSG_JOB_INPUT:
+		return task_input(a, payload);
+	case MSG_JOB_CREDIT:
+		return task_credit(a, payload);
+	case MSG_JOB_KILL:
+		return task_kill(a, payload);
+	case MSG_DIR:
+		return on_dir(a, payload);
+	case MSG_UPDATE:
+		return on_update(a, payload);
+	case MSG_DIR_STALE:
+		return on_dir_stale(a, payload);
+	case MSG_CONTENT:
+		return on_content(a, payload);
+	}
+	return CONCC_E_PROTO;
+}
+
+static void on_closed(void *data, int err, const char *text)
+{
+	struct agent *a = data;
+
+	/* The client went away: the usual end. */
+	a->result = err == CONCC_E_CLOSED ? 0 : err;
+	if (a->result < 0)
+		errmsg_set(a->msg, err, "the link failed: %s",
+			   text && *text ? text : err_text(err));
+	loop_quit(a->loop);
+}
+
+static void on_drained(void *data)
+{
+	outbox_pump(data);
+}
+
+static const struct link_ops agent_link_ops = {
+	.message = on_message,
+	.closed = on_closed,
+	.drained = on_drained,
+};
+
+static void read_cpu_model(char *out, size_t size)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	const char *p;
+
+	out[0] = '\0';
+	if (read_file_at(-1, "/proc/cpuinfo", 16 << 20, &b) < 0)
+		return;
+	p = strstr(buf_cstr(&b), "model name");
+	p = p ? strchr(p, ':') : NULL;
+	if (p)
+		(void)snprintf(out, size, "%.*s", (int)strcspn(p + 2, "\n"), p + 2);
+}
+
+static void say_hello(struct agent *a)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	char model[128], host[256] = "worker";
+	struct utsname u = {0};
+	struct msg_hello m = {
+		.version = PROTO_VERSION,
+		.program = (char *)"concc " CONCC_VERSION,
+		.host = host,
+		.arch = u.machine,
+		.cpus = cpus > 0 ? (uint32_t)cpus : 1,
+		.cpu_model = model,
+	};
+
+	(void)uname(&u);
+	(void)gethostname(host, sizeof(host) - 1);
+	read_cpu_model(model, sizeof(model));
+	msg_hello_encode(&b, &m);
+	link_send_buf(a->link, MSG_HELLO, LINK_PRIO, &b);
+}
+
+static void free_tables(struct agent *a)
+{
+	struct msg_env *e;
+	struct toolchain *t;
+	struct task *k;
+	size_t it = 0;
+
+	while ((k = map_next(&a->tasks, &it, NULL)))
+		task_free(k);
+	map_release(&a->tasks);
+	it = 0;
+	while ((e = map_next(&a->envs, &it, NULL))) {
+		msg_env_release(e);
+		free(e);
+	}
+	map_release(&a->envs);
+	it = 0;
+	while ((t = map_next(&a->exes, &it, NULL)))
+		toolchain_free(t);
+	map_release(&a->exes);
+}
+
+static void raise_fd_limit(void)
+{
+	struct rlimit rl;
+
+	if (getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur < rl.rlim_max) {
+		rl.rlim_cur = rl.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &rl);
+	}
+}
+
+int agent_run(int read_fd, int write_fd, struct errmsg *msg)
+{
+	struct link_config c = {
+		.send_magic = true,
+		.compress = true,
+		.ping_ms = PING_MS,
+		.dead_ms = DEAD_MS,
+	};
+	struct agent a = {.msg = msg};
+	int r;
+
+	list_init(&a.waiting);
+	list_init(&a.sending);
+	raise_fd_limit();
+	a.oom_kills = read_oom_kills();
+	r = loop_new(&a.loop);
+	if (r < 0)
+		return errmsg_set(msg, r, "can't make an event loop: %s", err_text(r));
+	a.link = link_new(a.loop, stream_from_fds(read_fd, write_fd), &c, &agent_link_ops, &a);
+	say_hello(&a);
+	r = loop_run(a.loop);
+	if (r < 0)
+		a.result = errmsg_set(msg, r, "the event loop failed: %s", err_text(r));
+	/* Jobs first, then what they read from. */
+	launcher_stop(a.launcher);
+	free_tables(&a);
+	loop_remove(a.mirror_source);
+	mirror_stop(a.mirror);
+	store_close(a.store);
+	link_free(a.link);
+	msg_hello_release(&a.client);
+	loop_free(a.loop);
+	return a.result;
+}

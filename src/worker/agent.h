@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_WORKER_AGENT_H
+#define CONCC_WORKER_AGENT_H
+
+/*
+ * The agent: one loop thread that joins the link, the mirror and the launcher.
+ *
+ *   agent.c    life cycle, the client's messages
+ *   task.c     one job: pipes, start when the mirror is flushed, end
+ *   outbox.c   what a job sends, in its one right order
+ *   toolchain.c  is the client's compiler the same as ours?
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "concc/link.h"
+#include "concc/loop.h"
+#include "concc/map.h"
+#include "concc/mirror.h"
+#include "concc/proto.h"
+#include "concc/store.h"
+#include "sandbox.h"
+
+#define TASKS_MAX 4096 /* jobs of one client at once: each has fds and processes */
+
+struct agent {
+	struct loop *loop;
+	struct link *link;
+	struct store *store;
+	struct mirror *mirror;
+	struct launcher *launcher;
+	struct loop_source *mirror_source;
+	struct msg_hello client;
+	struct map envs;      /* id -> struct msg_env */
+	struct map exes;      /* id -> struct toolchain */
+	struct map tasks;     /* job id -> struct task */
+	struct list waiting;  /* struct task.of_waiting: for the mirror to be flushed */
+	struct list sending;  /* struct task.of_sending: with something in the outbox, by turns */
+	uint64_t counts_told; /* FUSE requests, in the last MIRROR_COUNTS */
+	uint64_t oom_kills;   /* of this machine, as last seen */
+	bool up;
+	int result;
+	struct errmsg *msg;
+};
+
+/* Ends the agent; text goes to the client when the link still stands. */
+void agent_fail(struct agent *a, int err, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+/* True when the kernel has killed a process for lack of memory since the last call. */
+bool agent_saw_oom(struct agent *a);
+void agent_tell_counts(struct agent *a);
+
+/* ---- task.c ---- */
+
+struct task;
+
+int task_start(struct agent *a, struct blob payload);
+int task_input(struct agent *a, struct blob payload);
+int task_credit(struct agent *a, struct blob payload);
+int task_kill(struct agent *a, struct blob payload);
+/* The mirror may have been flushed: start what waits for that. */
+void task_start_waiting(struct agent *a);
+void task_prepared(struct agent *a, uint32_t job_id, int *upper_fds, size_t n, int tmp_fd);
+void task_ended(struct agent *a, uint32_t job_id, const struct job_end *end);
+/* A file of the mirror could not be read: no result of a job that runs now can be trusted. */
+void task_taint_all(struct agent *a, const char *text);
+void task_free(struct task *t);
+
+/* ---- outbox.c ---- */
+
+struct home;
+
+struct outbox {
+	struct list items;
+	struct list of_sending; /* in agent.sending while there are items */
+	uint32_t job_id;
+};
+
+void outbox_init(struct outbox *o, uint32_t job_id);
+void outbox_release(struct outbox *o);
+/* A file: its bytes are read when its turn comes, from dir_fd (borrowed until sent) and f->path. */
+void outbox_file(struct agent *a, struct outbox *o, const struct msg_file *f, int dir_fd);
+void outbox_message(struct agent *a, struct outbox *o, uint8_t type, const struct buf *b);
+/* After all that was put in before has been sent. */
+void outbox_then(struct agent *a, struct outbox *o, void (*fn)(void *data), void *data);
+/* Little is queued in the link: send more, one frame of each job by turns. */
+void outbox_pump(struct agent *a);
+
+/* ---- toolchain.c ---- */
+
+struct toolchain;
+
+/* NULL when the payload is wrong. */
+struct toolchain *toolchain_new(struct blob payload);
+void toolchain_free(struct toolchain *t);
+const char *toolchain_exe(const struct toolchain *t);
+uint32_t toolchain_id(const struct toolchain *t);
+/* 0 when all its files are the same here; else CONCC_E_UNAVAIL and what differs.  Asks once. */
+int toolchain_check(struct toolchain *t, struct errmsg *msg);
+
+#endif

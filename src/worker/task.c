@@ -1,0 +1,688 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "agent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/job.h"
+#include "concc/log.h"
+#include "concc/str.h"
+#include "home.h"
+
+#define MISSING_MAX 8
+#define READ_CHUNK  (32 * 1024)
+
+struct output {
+	struct task *task;
+	uint8_t stream; /* 1 or 2 */
+	int fd;		/* our end; -1 at its end */
+	struct loop_source *source;
+};
+
+struct task {
+	struct agent *agent;
+	struct msg_job job;
+	struct toolchain *tools;
+	char **env;
+	struct list of_waiting;
+	uint64_t wait_seq; /* the mirror must be flushed up to here */
+	struct timespec started;
+	struct output out[2]; /* [1] is not used when the two are merged */
+	int stdin_fd;	      /* our end, -1 when closed */
+	struct loop_source *stdin_source;
+	struct buf input; /* not yet taken by the job */
+	bool input_ends;
+	uint32_t credit; /* output the client takes now */
+	struct home **homes;
+	int *upper_fds; /* borrowed by the outbox; n_homes of them */
+	size_t n_homes;
+	int tmp_fd;
+	bool ended;
+	struct job_end end;
+	char *taint; /* why its result can't be used, or NULL */
+	struct outbox outbox;
+	struct list
+		keep; /* struct kept: files to put in the store when the client has its answer */
+};
+
+struct kept {
+	struct list link;
+	int dir_fd; /* borrowed from upper_fds */
+	char *path;
+	struct digest digest;
+};
+
+void task_free(struct task *t)
+{
+	if (!t)
+		return;
+	map_del_u64(&t->agent->tasks, t->job.job_id);
+	list_remove(&t->of_waiting);
+	outbox_release(&t->outbox);
+	while (!list_empty(&t->keep)) {
+		struct kept *k = list_first(&t->keep, struct kept, link);
+
+		list_remove(&k->link);
+		free(k->path);
+		free(k);
+	}
+	for (int i = 0; i < 2; i++) {
+		loop_remove(t->out[i].source);
+		if (t->out[i].fd >= 0)
+			close(t->out[i].fd);
+	}
+	loop_remove(t->stdin_source);
+	if (t->stdin_fd >= 0)
+		close(t->stdin_fd);
+	for (size_t i = 0; i < t->n_homes; i++) {
+		home_free(t->homes[i]);
+		close(t->upper_fds[i]);
+	}
+	if (t->tmp_fd >= 0)
+		close(t->tmp_fd);
+	free(t->homes);
+	free(t->upper_fds);
+	buf_release(&t->input);
+	strv_free(t->env);
+	msg_job_release(&t->job);
+	free(t->taint);
+	free(t);
+}
+
+static void taint(struct task *t, const char *text)
+{
+	if (!t->taint)
+		t->taint = xstrdup(text);
+}
+
+void task_taint_all(struct agent *a, const char *text)
+{
+	struct task *t;
+	size_t it = 0;
+
+	while ((t = map_next(&a->tasks, &it, NULL)))
+		taint(t, text);
+}
+
+/* ---- the end ---- */
+
+static void keep_in_store(void *data)
+{
+	struct task *t = data;
+	struct agent *a = t->agent;
+
+	list_for_each (e, &t->keep) {
+		struct kept *k = container_of(e, struct kept, link);
+		_cleanup_close_ int fd = openat(k->dir_fd, k->path,
+						O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+		/* What can't be kept is fetched when somebody needs it. */
+		if (fd >= 0 && store_add_fd(a->store, fd, &k->digest) < 0)
+			log_debug("can't keep %s in the store", k->path);
+	}
+	task_free(t);
+}
+
+static void free_task(void *data)
+{
+	task_free(data);
+}
+
+static void send_exit(struct task *t, struct msg_exit *m)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	m->job_id = t->job.job_id;
+	msg_exit_encode(&b, m);
+	outbox_message(t->agent, &t->outbox, MSG_JOB_EXIT, &b);
+	/* The client has its answer first; then there is time to copy. */
+	outbox_then(t->agent, &t->outbox, list_empty(&t->keep) ? free_task : keep_in_store, t);
+	outbox_pump(t->agent);
+}
+
+static void refuse(struct task *t, enum refusal why, const char *text)
+{
+	struct msg_exit m = {.how = EXIT_REFUSED, .code = why, .text = (char *)text};
+
+	send_exit(t, &m);
+}
+
+static int on_effect(void *data, const struct msg_file *f, int fd)
+{
+	struct task *t = data;
+	struct msg_file m = *f;
+	struct kept *k;
+
+	m.job_id = t->job.job_id;
+	outbox_file(t->agent, &t->outbox, &m, t->upper_fds[f->workspace]);
+	if (f->kind != EFFECT_FILE || f->size == 0)
+		return 0;
+	k = xcalloc(1, sizeof(*k));
+	k->dir_fd = t->upper_fds[f->workspace];
+	k->path = xstrdup(f->path);
+	k->digest = f->digest;
+	list_append(&t->keep, &k->link);
+	return 0;
+}
+
+/* Puts what is new in the uppers into the outbox; true when there was anything. */
+static bool scan(struct task *t, bool early)
+{
+	struct list *before = t->outbox.items.prev;
+
+	for (size_t i = 0; i < t->n_homes; i++) {
+		int r = home_scan(t->homes[i], early, on_effect, t);
+
+		if (r < 0 && !early) {
+			_cleanup_free_ char *text = xasprintf("its results can't be read: %s",
+							      err_text(r));
+
+			taint(t, text);
+		}
+	}
+	return t->outbox.items.prev != before;
+}
+
+static void fill_usage(const struct task *t, struct msg_exit *m)
+{
+	const struct rusage *u = &t->end.rusage;
+
+	m->utime_us = (uint64_t)u->ru_utime.tv_sec * 1000000 + (uint64_t)u->ru_utime.tv_usec;
+	m->stime_us = (uint64_t)u->ru_stime.tv_sec * 1000000 + (uint64_t)u->ru_stime.tv_usec;
+	m->maxrss_kb = (uint64_t)u->ru_maxrss;
+	m->wall_us = t->end.wall_us;
+}
+
+static void check_leftovers(struct task *t, struct msg_exit *m)
+{
+	char name[PROTO_NAME_MAX + 1];
+
+	if (t->tmp_fd < 0 || home_tmp_leftover(t->tmp_fd, name, sizeof(name)) != 1)
+		return;
+	strv_push(&m->outside, path_join("/tmp", name));
+}
+
+/* All processes are gone and all output is read: say what came of it. */
+static void finish(struct task *t)
+{
+	struct msg_exit m = {0};
+	int status = t->end.wait_status;
+	bool failed = status != 0;
+
+	fill_usage(t, &m);
+	if (!t->end.started) {
+		m.how = t->end.err == -ENOENT || t->end.err == -EACCES ? EXIT_REFUSED : EXIT_FAILED;
+		m.code = m.how == EXIT_REFUSED ? REFUSED_SANDBOX : 0;
+		m.text = t->end.text;
+		send_exit(t, &m);
+		return;
+	}
+	if (!t->taint && failed && agent_saw_oom(t->agent))
+		taint(t, "the worker ran out of memory");
+	if (!t->taint)
+		(void)scan(t, false); /* taints when it fails */
+	check_leftovers(t, &m);
+	if (t->taint) {
+		m.how = EXIT_FAILED;
+		m.text = t->taint;
+	} else if (WIFSIGNALED(status)) {
+		m.how = EXIT_SIGNAL;
+		m.code = (uint32_t)WTERMSIG(status);
+	} else {
+		m.how = EXIT_CODE;
+		m.code = (uint32_t)WEXITSTATUS(status);
+	}
+	send_exit(t, &m);
+	strv_free(m.outside);
+	agent_tell_counts(t->agent);
+}
+
+static void maybe_finish(struct task *t)
+{
+	if (t->ended && t->out[0].fd < 0 && t->out[1].fd < 0)
+		finish(t);
+}
+
+void task_ended(struct agent *a, uint32_t job_id, const struct job_end *end)
+{
+	struct task *t = map_get_u64(&a->tasks, job_id);
+
+	if (!t || t->ended)
+		return;
+	t->ended = true;
+	t->end = *end;
+	maybe_finish(t);
+}
+
+/* ---- output ---- */
+
+static void close_output(struct output *o)
+{
+	loop_remove(o->source);
+	o->source = NULL;
+	close(o->fd);
+	o->fd = -1;
+	maybe_finish(o->task);
+}
+
+static void want_output(struct task *t)
+{
+	for (int i = 0; i < 2; i++) {
+		if (t->out[i].source)
+			loop_set_events(t->out[i].source, t->credit ? LOOP_READ : 0);
+	}
+}
+
+/* Files first: cargo starts the next crate when rustc prints that the metadata is there. */
+static void send_output(struct task *t, uint8_t stream, const void *p, size_t n)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (scan(t, true)) {
+		_cleanup_buf_ struct buf commit = BUF_INIT;
+
+		msg_u32_encode(&commit, t->job.job_id);
+		outbox_message(t->agent, &t->outbox, MSG_JOB_COMMIT, &commit);
+	}
+	msg_output_encode(&b, t->job.job_id, stream, p, n);
+	outbox_message(t->agent, &t->outbox, MSG_JOB_OUTPUT, &b);
+	outbox_pump(t->agent);
+}
+
+static void on_output(void *data, uint32_t events)
+{
+	struct output *o = data;
+	struct task *t = o->task;
+	static char chunk[READ_CHUNK];
+	size_t max = t->credit < sizeof(chunk) ? t->credit : sizeof(chunk);
+	ssize_t n;
+
+	if (!max)
+		return; /* a hang-up without credit: what is left in the pipe waits */
+	n = read(o->fd, chunk, max);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) { /* a pty says EIO when its last user is gone */
+		close_output(o);
+		return;
+	}
+	t->credit -= (uint32_t)n;
+	send_output(t, o->stream, chunk, (size_t)n);
+	if (!t->credit)
+		want_output(t);
+}
+
+int task_credit(struct agent *a, struct blob payload)
+{
+	uint32_t id, n;
+	struct task *t;
+	int r;
+
+	r = msg_pair_decode(payload, &id, &n);
+	if (r < 0)
+		return r;
+	t = map_get_u64(&a->tasks, id);
+	if (!t)
+		return 0;
+	if (n > PROTO_OUTPUT_WINDOW || t->credit + n > PROTO_OUTPUT_WINDOW)
+		return CONCC_E_PROTO;
+	t->credit += n;
+	want_output(t);
+	return 0;
+}
+
+/* ---- input ---- */
+
+static void give_input_credit(struct task *t, size_t n)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (!n)
+		return;
+	msg_pair_encode(&b, t->job.job_id, (uint32_t)n);
+	link_send_buf(t->agent->link, MSG_INPUT_CREDIT, LINK_PRIO, &b);
+}
+
+static void close_input(struct task *t)
+{
+	loop_remove(t->stdin_source);
+	t->stdin_source = NULL;
+	if (t->stdin_fd >= 0)
+		close(t->stdin_fd);
+	t->stdin_fd = -1;
+	buf_reset(&t->input);
+}
+
+static void pump_input(void *data, uint32_t events)
+{
+	struct task *t = data;
+	size_t given = 0;
+	ssize_t n = 0;
+
+	while (t->input.len) {
+		n = write(t->stdin_fd, t->input.data, t->input.len);
+		if (n <= 0)
+			break;
+		buf_consume(&t->input, (size_t)n);
+		given += (size_t)n;
+	}
+	if (n < 0 && errno != EAGAIN && errno != EINTR) {
+		/* The job reads no more; let the rest come and go. */
+		given += t->input.len;
+		close_input(t);
+	}
+	give_input_credit(t, given);
+	if (t->stdin_fd < 0)
+		return;
+	if (!t->input.len && t->input_ends)
+		close_input(t);
+	else
+		loop_set_events(t->stdin_source, t->input.len ? LOOP_WRITE : 0);
+}
+
+int task_input(struct agent *a, struct blob payload)
+{
+	struct blob bytes;
+	struct task *t;
+	uint32_t id;
+	int r;
+
+	r = msg_bytes_decode(payload, &id, &bytes);
+	if (r < 0)
+		return r;
+	t = map_get_u64(&a->tasks, id);
+	if (!t)
+		return 0;
+	if (t->input.len + bytes.n > PROTO_INPUT_WINDOW)
+		return CONCC_E_PROTO;
+	if (t->stdin_fd < 0) {
+		give_input_credit(t, bytes.n);
+		return 0;
+	}
+	buf_append(&t->input, bytes.p, bytes.n);
+	if (!bytes.n)
+		t->input_ends = true;
+	pump_input(t, 0);
+	return 0;
+}
+
+/* ---- the start ---- */
+
+static void set_close(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+/* A terminal for a job whose caller has one: compilers colour their messages only then. */
+static int open_pty(const struct msg_job *j, int *ret_ours, int *ret_job)
+{
+	struct winsize ws = {.ws_row = j->rows, .ws_col = j->cols};
+	_cleanup_close_ int m = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+	struct termios tio;
+	int s;
+
+	if (m < 0 || unlockpt(m) < 0)
+		return -errno;
+	s = ioctl(m, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (s < 0)
+		return -errno;
+	/* Bytes as they are: the caller's own terminal makes CR LF of LF. */
+	if (tcgetattr(s, &tio) == 0) {
+		cfmakeraw(&tio);
+		(void)tcsetattr(s, TCSANOW, &tio);
+	}
+	(void)ioctl(m, TIOCSWINSZ, &ws); /* width is a nicety */
+	*ret_ours = steal_fd(&m);
+	*ret_job = s;
+	return 0;
+}
+
+static int open_output(struct task *t, int i, bool tty, int *ret_job)
+{
+	struct output *o = &t->out[i];
+	int fds[2];
+
+	o->task = t;
+	o->stream = (uint8_t)(i + 1);
+	if (!tty || open_pty(&t->job, &o->fd, ret_job) < 0) {
+		if (pipe2(fds, O_CLOEXEC) < 0)
+			return -errno;
+		o->fd = fds[0];
+		*ret_job = fds[1];
+	}
+	(void)fd_set_nonblock(o->fd, true); /* then a spurious wake-up would block: it has none */
+	o->source = loop_add_fd(t->agent->loop, o->fd, LOOP_READ, on_output, o);
+	return 0;
+}
+
+static int open_input(struct task *t, int *ret_job)
+{
+	int fds[2];
+
+	if (!(t->job.flags & JOB_F_STDIN)) {
+		*ret_job = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		return *ret_job < 0 ? -errno : 0;
+	}
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return -errno;
+	*ret_job = fds[0];
+	t->stdin_fd = fds[1];
+	(void)fd_set_nonblock(t->stdin_fd, true);
+	t->stdin_source = loop_add_fd(t->agent->loop, t->stdin_fd, 0, pump_input, t);
+	return 0;
+}
+
+static int launch(struct task *t)
+{
+	uint32_t flags = t->job.flags;
+	_cleanup_close_ int in = -1, out = -1, err = -1;
+	struct launch l = {
+		.job_id = t->job.job_id,
+		.exe = toolchain_exe(t->tools),
+		.argv = t->job.argv,
+		.env = t->env,
+		.cwd = t->job.cwd,
+		.workspaces = t->job.workspaces,
+		.umask = (mode_t)t->job.umask,
+	};
+	int r;
+
+	r = open_input(t, &in);
+	if (r == 0)
+		r = open_output(t, 0, flags & JOB_F_TTY_OUT, &out);
+	if (r == 0 && !(flags & JOB_F_MERGED))
+		r = open_output(t, 1, flags & JOB_F_TTY_ERR, &err);
+	if (r < 0)
+		return r;
+	l.stdin_fd = in;
+	l.stdout_fd = out;
+	l.stderr_fd = err >= 0 ? err : out;
+	clock_gettime(CLOCK_REALTIME, &t->started);
+	return launcher_run(t->agent->launcher, &l);
+}
+
+static void start_now(struct task *t)
+{
+	int r;
+
+	list_remove(&t->of_waiting);
+	r = launch(t);
+	if (r < 0) {
+		struct msg_exit m = {.how = EXIT_FAILED};
+		_cleanup_free_ char *text = xasprintf("can't start a job: %s", err_text(r));
+
+		m.text = text;
+		for (int i = 0; i < 2; i++) {
+			loop_remove(t->out[i].source);
+			t->out[i].source = NULL;
+			set_close(&t->out[i].fd);
+		}
+		send_exit(t, &m);
+	}
+}
+
+void task_start_waiting(struct agent *a)
+{
+	list_for_each_safe (e, &a->waiting) {
+		struct task *t = container_of(e, struct task, of_waiting);
+
+		if (mirror_flushed(a->mirror, t->wait_seq))
+			start_now(t);
+	}
+}
+
+void task_prepared(struct agent *a, uint32_t job_id, int *upper_fds, size_t n, int tmp_fd)
+{
+	struct task *t = map_get_u64(&a->tasks, job_id);
+
+	if (!t || t->n_homes || n != strv_len(t->job.workspaces)) {
+		for (size_t i = 0; i < n; i++)
+			close(upper_fds[i]);
+		close(tmp_fd);
+		return;
+	}
+	t->tmp_fd = tmp_fd;
+	t->homes = xcalloc(n, sizeof(*t->homes));
+	t->upper_fds = xcalloc(n, sizeof(*t->upper_fds));
+	for (size_t i = 0; i < n; i++) {
+		struct home_config c = {
+			.mirror = a->mirror,
+			.workspace = t->job.workspaces[i],
+			.index = (uint32_t)i,
+			.upper_fd = upper_fds[i],
+			.started = t->started,
+		};
+
+		t->upper_fds[i] = fcntl(upper_fds[i], F_DUPFD_CLOEXEC, 3);
+		t->homes[i] = home_new(&c);
+		t->n_homes++;
+	}
+}
+
+/* Absolute paths of the command that are not here; the client knows whether it has them. */
+static void tell_missing(struct task *t)
+{
+	_cleanup_strv_ char **missing = xcalloc(1, sizeof(*missing));
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	for (char **a = t->job.argv + 1; *a && strv_len(missing) < MISSING_MAX; a++) {
+		const char *p = job_arg_path(*a);
+		_cleanup_free_ char *clean = p ? path_clean("/", p) : NULL;
+		bool served = false;
+		struct stat st;
+
+		if (!clean || strlen(clean) >= PROTO_PATH_MAX)
+			continue;
+		for (char **w = t->job.workspaces; *w; w++)
+			served |= path_is_below(clean, *w);
+		if (!served && lstat(clean, &st) < 0)
+			strv_push(&missing, steal_ptr(&clean));
+	}
+	if (!missing[0])
+		return;
+	msg_missing_encode(&b, t->job.job_id, missing);
+	outbox_message(t->agent, &t->outbox, MSG_JOB_MISSING, &b);
+	outbox_pump(t->agent);
+}
+
+static struct task *task_new(struct agent *a, struct msg_job *job)
+{
+	struct task *t = xcalloc(1, sizeof(*t));
+	struct msg_env *env = map_get_u64(&a->envs, job->env_id);
+
+	t->agent = a;
+	t->job = *job;
+	t->tools = map_get_u64(&a->exes, job->exe_id);
+	t->env = strv_copy(env->env);
+	strv_push(&t->env, xstrdup("CONCC_WORKER=1"));
+	t->out[0].fd = t->out[1].fd = -1;
+	t->stdin_fd = -1;
+	t->tmp_fd = -1;
+	t->credit = PROTO_OUTPUT_WINDOW;
+	list_init(&t->of_waiting);
+	list_init(&t->keep);
+	outbox_init(&t->outbox, job->job_id);
+	map_put_u64(&a->tasks, job->job_id, t);
+	return t;
+}
+
+int task_start(struct agent *a, struct blob payload)
+{
+	struct errmsg msg = {0};
+	struct msg_job job;
+	struct task *t;
+	int r;
+
+	r = msg_job_decode(payload, &job);
+	if (r < 0)
+		return r;
+	if (map_get_u64(&a->tasks, job.job_id) || !map_get_u64(&a->envs, job.env_id) ||
+	    !map_get_u64(&a->exes, job.exe_id) || a->tasks.n >= TASKS_MAX) {
+		msg_job_release(&job);
+		return CONCC_E_PROTO;
+	}
+	t = task_new(a, &job);
+	r = toolchain_check(t->tools, &msg);
+	if (r < 0) {
+		refuse(t, REFUSED_TOOLCHAIN, msg.text);
+		return 0;
+	}
+	for (char **w = t->job.workspaces; *w; w++) {
+		r = mirror_serve(a->mirror, *w);
+		if (r < 0) {
+			refuse(t, REFUSED_CWD, err_text(r));
+			return 0;
+		}
+	}
+	tell_missing(t);
+	t->wait_seq = mirror_seq(a->mirror);
+	list_append(&a->waiting, &t->of_waiting);
+	if (mirror_flushed(a->mirror, t->wait_seq))
+		start_now(t);
+	return 0;
+}
+
+int task_kill(struct agent *a, struct blob payload)
+{
+	uint32_t id, signo;
+	struct task *t;
+	int r;
+
+	r = msg_pair_decode(payload, &id, &signo);
+	if (r < 0 || signo < 1 || signo > 64)
+		return r < 0 ? r : CONCC_E_PROTO;
+	t = map_get_u64(&a->tasks, id);
+	if (!t)
+		return 0;
+	/* What it still says and does is of no use: nobody would give credit for it. */
+	taint(t, "it was killed");
+	if (!list_empty(&t->of_waiting)) {
+		struct msg_exit m = {.how = EXIT_FAILED, .text = t->taint};
+
+		list_remove(&t->of_waiting);
+		send_exit(t, &m);
+		return 0;
+	}
+	if (t->ended)
+		return 0;
+	for (int i = 0; i < 2; i++) {
+		loop_remove(t->out[i].source);
+		t->out[i].source = NULL;
+		set_close(&t->out[i].fd);
+	}
+	launcher_kill(a->launcher, id, (int)signo);
+	return 0;
+}

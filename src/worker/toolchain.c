@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "agent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/str.h"
+
+struct toolchain {
+	struct msg_exe exe;
+	bool checked;
+	int result;
+	struct errmsg msg;
+};
+
+struct toolchain *toolchain_new(struct blob payload)
+{
+	struct toolchain *t = xcalloc(1, sizeof(*t));
+
+	if (msg_exe_decode(payload, &t->exe) < 0) {
+		free(t);
+		return NULL;
+	}
+	return t;
+}
+
+void toolchain_free(struct toolchain *t)
+{
+	if (!t)
+		return;
+	msg_exe_release(&t->exe);
+	free(t);
+}
+
+const char *toolchain_exe(const struct toolchain *t)
+{
+	return t->exe.path;
+}
+
+uint32_t toolchain_id(const struct toolchain *t)
+{
+	return t->exe.exe_id;
+}
+
+static int check_file(const struct exe_file *f, struct errmsg *msg)
+{
+	_cleanup_close_ int fd = open(f->path, O_RDONLY | O_CLOEXEC);
+	struct digest d;
+	int r;
+
+	if (fd < 0)
+		return errmsg_set(msg, CONCC_E_UNAVAIL,
+				  "it can't open %s: %s; install the same compiler there", f->path,
+				  err_text(-errno));
+	r = digest_of_fd(fd, &d, NULL);
+	if (r < 0)
+		return errmsg_set(msg, CONCC_E_UNAVAIL, "it can't read %s: %s", f->path,
+				  err_text(r));
+	if (!digest_eq(&d, &f->digest))
+		return errmsg_set(
+			msg, CONCC_E_UNAVAIL,
+			"its %s is another version than yours; install the same compiler there",
+			f->path);
+	return 0;
+}
+
+int toolchain_check(struct toolchain *t, struct errmsg *msg)
+{
+	for (uint32_t i = 0; !t->checked && i < t->exe.n_files && t->result == 0; i++)
+		t->result = check_file(&t->exe.files[i], &t->msg);
+	t->checked = true;
+	*msg = t->msg;
+	return t->result;
+}
