@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "assemble.h"
+
+#include <errno.h>
+#include <lz4.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "concc/err.h"
+#include "concc/proto.h"
+#include "concc/str.h"
+
+/* Two whole frames: a read can always take one more frame behind an incomplete one.  The noise
+ * before the magic is kept here too. */
+#define IN_CAP (2 * (PROTO_HEADER_LEN + PROTO_FRAME_MAX))
+_Static_assert(IN_CAP > PROTO_NOISE_MAX + 2 * PROTO_MAGIC_LEN, "noise must fit");
+
+/* A joined message's memory above this is given back once it was delivered. */
+#define PART_KEEP (1024 * 1024)
+
+#define MAGIC_PREFIX	 "\nCONCC-LINK/"
+#define MAGIC_PREFIX_LEN (sizeof(MAGIC_PREFIX) - 1)
+
+void assembler_init(struct assembler *a, bool expect_magic)
+{
+	*a = (struct assembler){.in_frames = !expect_magic};
+	a->in = xmalloc(IN_CAP);
+}
+
+void assembler_release(struct assembler *a)
+{
+	free(a->in);
+	free(a->raw);
+	buf_release(&a->parts[0].data);
+	buf_release(&a->parts[1].data);
+	*a = (struct assembler){.err = CONCC_E_CLOSED};
+}
+
+uint8_t *assembler_space(struct assembler *a, size_t *ret_n)
+{
+	if (a->start == a->end) {
+		a->start = a->end = 0;
+	} else if (a->start > 0 && IN_CAP - a->end < PROTO_FRAME_MAX) {
+		memmove(a->in, a->in + a->start, a->end - a->start);
+		a->end -= a->start;
+		a->start = 0;
+	}
+	*ret_n = IN_CAP - a->end;
+	return a->in + a->end;
+}
+
+void assembler_filled(struct assembler *a, size_t n)
+{
+	a->end += n;
+}
+
+/* A greeting of another link version is worth a clear word; its digits may be still on their way.
+ */
+static bool other_version(const uint8_t *p, size_t n)
+{
+	const uint8_t *end = p + n;
+	const uint8_t *at = memmem(p, n, MAGIC_PREFIX, MAGIC_PREFIX_LEN);
+	const uint8_t *digit;
+
+	if (!at)
+		return false;
+	for (digit = at + MAGIC_PREFIX_LEN; digit < end && *digit >= '0' && *digit <= '9'; digit++)
+		;
+	return digit < end && digit > at + MAGIC_PREFIX_LEN && *digit == '\n';
+}
+
+/* 1 when the magic was found and consumed. */
+static int skip_noise(struct assembler *a)
+{
+	size_t n = a->end - a->start;
+	const uint8_t *p = a->in + a->start;
+	const uint8_t *at = memmem(p, n, PROTO_MAGIC, PROTO_MAGIC_LEN);
+
+	if (at && at - p <= PROTO_NOISE_MAX) {
+		a->start += (size_t)(at - p) + PROTO_MAGIC_LEN;
+		a->in_frames = true;
+		return 1;
+	}
+	if (!at && other_version(p, n))
+		return CONCC_E_VERSION;
+	if (at || n >= PROTO_NOISE_MAX + PROTO_MAGIC_LEN)
+		return CONCC_E_PROTO;
+	return 0;
+}
+
+static size_t message_max(uint8_t type)
+{
+	return type == MSG_DIR ? PROTO_DIR_MAX : PROTO_MSG_MAX;
+}
+
+/* The frame's payload as it was before compression. */
+static int unpack(struct assembler *a, const struct proto_header *h, const uint8_t *p,
+		  struct blob *ret)
+{
+	struct rd r;
+	uint32_t raw_len;
+
+	if (!(h->flags & PROTO_F_LZ4)) {
+		*ret = (struct blob){.p = p, .n = h->len};
+		return 0;
+	}
+	rd_init(&r, p, h->len);
+	raw_len = rd_u32(&r);
+	if (r.bad || raw_len == 0 || raw_len > PROTO_FRAME_MAX)
+		return CONCC_E_PROTO;
+	if (!a->raw)
+		a->raw = xmalloc(PROTO_FRAME_MAX);
+	if (LZ4_decompress_safe((const char *)r.p, (char *)a->raw, (int)r.left, (int)raw_len) !=
+	    (int)raw_len)
+		return CONCC_E_PROTO;
+	*ret = (struct blob){.p = a->raw, .n = raw_len};
+	return 0;
+}
+
+static struct partial *find_part(struct assembler *a, uint8_t type)
+{
+	for (size_t i = 0; i < 2; i++)
+		if (a->parts[i].active && a->parts[i].type == type)
+			return &a->parts[i];
+	return NULL;
+}
+
+static struct partial *open_part(struct assembler *a, uint8_t type)
+{
+	for (size_t i = 0; i < 2; i++) {
+		if (a->parts[i].active)
+			continue;
+		a->parts[i].active = true;
+		a->parts[i].type = type;
+		return &a->parts[i];
+	}
+	return NULL;
+}
+
+/* Gives back what the last call lent out. */
+static void end_delivery(struct assembler *a)
+{
+	struct partial *p = a->delivered;
+
+	if (!p)
+		return;
+	a->delivered = NULL;
+	p->active = false;
+	if (p->data.cap > PART_KEEP)
+		buf_release(&p->data);
+	else
+		buf_reset(&p->data);
+}
+
+/* 1 when the frame completes a message. */
+static int join(struct assembler *a, const struct proto_header *h, struct blob raw,
+		struct assembled *ret)
+{
+	bool more = h->flags & PROTO_F_MORE;
+	struct partial *part = find_part(a, h->type);
+
+	ret->type = h->type;
+	if (!part && !more) {
+		ret->payload = raw;
+		return 1;
+	}
+	/* An empty part would let a peer keep us busy with nothing. */
+	if (raw.n == 0)
+		return CONCC_E_PROTO;
+	if (!part)
+		part = open_part(a, h->type);
+	if (!part)
+		return CONCC_E_PROTO;
+	if (raw.n > message_max(h->type) - part->data.len)
+		return CONCC_E_TOOBIG;
+	buf_append(&part->data, raw.p, raw.n);
+	if (more)
+		return 0;
+	a->delivered = part;
+	ret->payload = (struct blob){.p = part->data.data, .n = part->data.len};
+	return 1;
+}
+
+/* 1 with a message, 0 when the frame was consumed, -EAGAIN when it is not all there. */
+static int next_frame(struct assembler *a, struct assembled *ret)
+{
+	const uint8_t *p = a->in + a->start;
+	struct proto_header h;
+	struct blob raw;
+	int err;
+
+	if (a->end - a->start < PROTO_HEADER_LEN)
+		return -EAGAIN;
+	err = proto_get_header(p, &h);
+	if (err < 0)
+		return err;
+	if (a->end - a->start - PROTO_HEADER_LEN < h.len)
+		return -EAGAIN;
+	err = unpack(a, &h, p + PROTO_HEADER_LEN, &raw);
+	if (err < 0)
+		return err;
+	a->start += PROTO_HEADER_LEN + h.len;
+	a->raw_bytes += raw.n;
+	return join(a, &h, raw, ret);
+}
+
+int assembler_next(struct assembler *a, struct assembled *ret)
+{
+	int r = a->err;
+
+	end_delivery(a);
+	if (r == 0 && !a->in_frames) {
+		r = skip_noise(a);
+		if (r == 0)
+			return 0;
+		if (r > 0)
+			r = 0;
+	}
+	while (r == 0)
+		r = next_frame(a, ret);
+	if (r == -EAGAIN)
+		return 0;
+	if (r < 0)
+		a->err = r;
+	return r;
+}
+
+struct blob assembler_noise(const struct assembler *a)
+{
+	if (a->in_frames)
+		return (struct blob){0};
+	return (struct blob){.p = a->in + a->start, .n = a->end - a->start};
+}
+
+bool assembler_idle(const struct assembler *a)
+{
+	return a->in_frames && a->start == a->end && !a->parts[0].active && !a->parts[1].active;
+}

@@ -1,0 +1,757 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * A link's queues, its heartbeat and its life.  Messages are cut into frames
+ * when they are queued, straight into chunks: runs of whole frames of one class
+ * that go out in one write(2).  A chunk is at most a frame of the largest size,
+ * so that is how long a PRIO message waits for a BULK one.
+ */
+#include "concc/link.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <lz4.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "assemble.h"
+#include "concc/io.h"
+#include "concc/loop.h"
+#include "concc/map.h"
+#include "concc/proto.h"
+#include "concc/str.h"
+#include "said.h"
+
+#define COMPRESS_MIN 1024	 /* below this a frame fits a packet or two anyway */
+#define CHUNK_MIN    (16 * 1024) /* so that the small messages of a round share one write */
+#define ROUND_BUDGET                                                                               \
+	(1024 * 1024)	/* bytes moved one way before others in the loop get their turn */
+#define LINGER_MS  2000 /* for a peer that reads no more: time to say why */
+#define STOPPED_MS 1000 /* a timer this late means that we were stopped, not the peer */
+#define TOKEN_LEN  8	/* of PING and PONG */
+#define SAID_MAX   200	/* of a peer's last line, in messages */
+
+struct chunk {
+	struct list node;
+	uint32_t types[8]; /* set of the types inside */
+	bool sealed;	   /* takes no more frames */
+	bool open;	   /* ends with a frame that has PROTO_F_MORE, of open_type */
+	uint8_t open_type;
+	size_t len, off, cap;
+	uint8_t data[];
+};
+
+struct watch {
+	struct link *link;
+	struct loop_source *source;
+	int fd;
+	uint32_t events;
+};
+
+struct link {
+	struct loop *loop;
+	struct stream *stream; /* NULL once closed */
+	struct link_config conf;
+	const struct link_ops *ops;
+	void *data;
+	struct link_counts counts;
+
+	struct assembler in;
+	bool paused;
+	bool received; /* a message of the owner's since it last sent one */
+
+	struct list queue[2];  /* of chunks, by enum link_prio */
+	size_t queued[2];      /* bytes, the current chunk's rest included */
+	struct chunk *current; /* partly written: nothing may go before its rest */
+	enum link_prio current_prio;
+	bool open[2]; /* the last chunk written ended inside a message, of open_type */
+	uint8_t open_type[2];
+	bool blocked;	 /* the last write said -EAGAIN */
+	int write_error; /* the peer reads no more; what it still says is worth hearing */
+	bool overflow;
+	bool pong_due;
+	uint8_t pong_token[TOKEN_LEN];
+	char *scratch; /* one compressed frame; NULL without compression */
+
+	uint64_t last_rx_ms, beat_due_ms;
+	bool pinged; /* since the last byte received */
+	uint64_t ping_token;
+
+	struct watch watches[2];
+	struct loop_source *beat, *flush_later, *read_later, *linger;
+};
+
+static void flush_deferred(void *data);
+static void read_deferred(void *data);
+static void on_event(void *data, uint32_t events);
+
+/* ---- the queues ---- */
+
+static struct chunk *chunk_new(struct link *k, enum link_prio prio, size_t cap)
+{
+	struct chunk *c = xcalloc(1, sizeof(*c) + cap);
+
+	c->cap = cap;
+	list_append(&k->queue[prio], &c->node);
+	return c;
+}
+
+static struct chunk *last_chunk(struct link *k, enum link_prio prio)
+{
+	if (list_empty(&k->queue[prio]))
+		return NULL;
+	return container_of(k->queue[prio].prev, struct chunk, node);
+}
+
+static void put_frame(struct link *k, enum link_prio prio, uint8_t type, uint8_t flags,
+		      const void *p, size_t n)
+{
+	struct chunk *c = last_chunk(k, prio);
+	size_t need = PROTO_HEADER_LEN + n;
+
+	if (!c || c->sealed || c->cap - c->len < need)
+		c = chunk_new(k, prio, need > CHUNK_MIN ? need : CHUNK_MIN);
+	proto_put_header(c->data + c->len, type, flags, (uint32_t)n);
+	if (n)
+		memcpy(c->data + c->len + PROTO_HEADER_LEN, p, n);
+	c->len += need;
+	c->types[type / 32] |= 1u << (type % 32);
+	c->open = flags & PROTO_F_MORE;
+	c->open_type = type;
+	k->queued[prio] += need;
+}
+
+/* The length of the compressed frame in k->scratch, or 0 when that doesn't help. */
+static size_t compress_frame(struct link *k, const void *p, size_t n)
+{
+	/* A sixteenth saved at least: less is not worth the other side's time. */
+	int max = (int)(n - n / 16);
+	int got;
+
+	if (!k->scratch || n < COMPRESS_MIN)
+		return 0;
+	got = LZ4_compress_default(p, k->scratch + 4, (int)n, max - 4);
+	if (got <= 0)
+		return 0;
+	for (int i = 0; i < 4; i++)
+		k->scratch[i] = (char)(n >> (8 * i));
+	return (size_t)got + 4;
+}
+
+static void put_slice(struct link *k, enum link_prio prio, uint8_t type, uint8_t flags,
+		      const void *p, size_t n)
+{
+	size_t packed = compress_frame(k, p, n);
+
+	if (packed)
+		put_frame(k, prio, type, flags | PROTO_F_LZ4, k->scratch, packed);
+	else
+		put_frame(k, prio, type, flags, p, n);
+}
+
+static void seal(struct link *k, enum link_prio prio)
+{
+	struct chunk *c = last_chunk(k, prio);
+
+	if (c)
+		c->sealed = true;
+}
+
+static void put_message(struct link *k, enum link_prio prio, uint8_t type, const uint8_t *p,
+			size_t n)
+{
+	bool cut = n > PROTO_FRAME_MAX;
+
+	/* A message of several frames has its chunks for itself, so that pick() can tell by a
+	 * chunk's types whether it may go between the frames of another. */
+	if (cut)
+		seal(k, prio);
+	while (n > PROTO_FRAME_MAX) {
+		put_slice(k, prio, type, PROTO_F_MORE, p, PROTO_FRAME_MAX);
+		p += PROTO_FRAME_MAX;
+		n -= PROTO_FRAME_MAX;
+	}
+	put_slice(k, prio, type, 0, p, n);
+	if (cut)
+		seal(k, prio);
+}
+
+static bool chunk_has(const struct chunk *c, uint8_t type)
+{
+	return c->types[type / 32] & (1u << (type % 32));
+}
+
+/*
+ * PRIO before BULK, but for a PRIO message of the type of a half-sent BULK one:
+ * the receiver joins by type.
+ */
+static void pick(struct link *k)
+{
+	enum link_prio prio = LINK_PRIO;
+	struct chunk *c;
+
+	if (list_empty(&k->queue[LINK_PRIO])) {
+		prio = LINK_BULK;
+	} else if (k->open[LINK_BULK] && !k->open[LINK_PRIO]) {
+		c = list_first(&k->queue[LINK_PRIO], struct chunk, node);
+		if (chunk_has(c, k->open_type[LINK_BULK]))
+			prio = LINK_BULK;
+	}
+	if (list_empty(&k->queue[prio]))
+		return;
+	c = list_first(&k->queue[prio], struct chunk, node);
+	list_remove(&c->node);
+	k->current = c;
+	k->current_prio = prio;
+}
+
+static void drop_queues(struct link *k)
+{
+	free(k->current);
+	k->current = NULL;
+	for (int i = 0; i < 2; i++) {
+		list_for_each_safe (pos, &k->queue[i]) {
+			list_remove(pos);
+			free(container_of(pos, struct chunk, node));
+		}
+		k->queued[i] = 0;
+	}
+	k->pong_due = false;
+}
+
+static bool anything_queued(const struct link *k)
+{
+	return k->current || k->pong_due || k->queued[LINK_PRIO] || k->queued[LINK_BULK];
+}
+
+static void flush_soon(struct link *k)
+{
+	if (k->stream && !k->flush_later && !k->blocked)
+		k->flush_later = loop_defer(k->loop, flush_deferred, k);
+}
+
+/* ---- the end ---- */
+
+static void remove_source(struct loop_source **s)
+{
+	loop_remove(*s);
+	*s = NULL;
+}
+
+static void tear_down(struct link *k)
+{
+	remove_source(&k->watches[0].source);
+	remove_source(&k->watches[1].source);
+	remove_source(&k->beat);
+	remove_source(&k->flush_later);
+	remove_source(&k->read_later);
+	remove_source(&k->linger);
+	stream_free(k->stream);
+	k->stream = NULL;
+	drop_queues(k);
+}
+
+/* What the far end printed instead of a greeting, and how it ended. */
+static void put_said(struct link *k, struct buf *text)
+{
+	struct blob line = said_last_line(assembler_noise(&k->in));
+	const char *why = k->stream->ops->explain ? k->stream->ops->explain(k->stream) : "";
+	bool missing;
+
+	if (line.n) {
+		char *shown = str_escape(line.p, line.n, SAID_MAX);
+
+		buf_putf(text, ": it printed \"%s\"", shown);
+		free(shown);
+	}
+	if (*why)
+		buf_putf(text, "%s %s", line.n ? "," : ":", why);
+	if (k->in.in_frames)
+		return;
+	missing = strstr(buf_cstr(text), "not found") || strstr(buf_cstr(text), "No such file");
+	if (missing || strstr(buf_cstr(text), "status 127"))
+		buf_putf(text, "; install concc-worker there, where a non-interactive shell's "
+			       "PATH finds it");
+}
+
+static void put_what(struct link *k, struct buf *text, int err)
+{
+	bool greeted = k->in.in_frames;
+
+	if (err == CONCC_E_VERSION)
+		buf_putf(text, "the worker speaks another version of the link; install the same "
+			       "concc on both sides");
+	else if (err == CONCC_E_PROTO && !greeted)
+		buf_putf(text, "no concc-worker greeted within %d KB of output",
+			 PROTO_NOISE_MAX / 1024);
+	else if (err == CONCC_E_PROTO)
+		buf_putf(text, "the peer sent a malformed frame");
+	else if (err == CONCC_E_TOOBIG && k->overflow)
+		buf_putf(text, "the peer does not take what it asked for");
+	else if (err == CONCC_E_TOOBIG)
+		buf_putf(text, "the peer sent a message over its type's maximum size");
+	else if (err != CONCC_E_CLOSED)
+		buf_putf(text, "%s: %s", greeted ? "connection lost" : "no concc-worker answered",
+			 err_text(err));
+	else if (!greeted)
+		buf_putf(text, "no concc-worker answered");
+	else if (!assembler_idle(&k->in))
+		buf_putf(text, "the connection ended in the middle of a message");
+	else
+		buf_putf(text, "the peer closed the connection");
+}
+
+/* Calls the owner back, who may call anything but link_free(). */
+static void fail_text(struct link *k, int err, const char *text)
+{
+	tear_down(k);
+	k->ops->closed(k->data, err, text);
+}
+
+static void fail(struct link *k, int err)
+{
+	_cleanup_buf_ struct buf text = BUF_INIT;
+
+	put_what(k, &text, err);
+	put_said(k, &text);
+	fail_text(k, err, buf_cstr(&text));
+}
+
+static void linger_over(void *data)
+{
+	struct link *k = data;
+
+	fail(k, k->write_error);
+}
+
+/*
+ * The peer reads no more.  It often said why just before (an exit status, "not
+ * found", a BYE), so what is on its way is read until its end, for a while.
+ */
+static void write_failed(struct link *k, int err)
+{
+	k->write_error = err;
+	drop_queues(k);
+	k->linger = loop_add_timer(k->loop, LINGER_MS, linger_over, k);
+}
+
+/* ---- waiting ---- */
+
+static void set_watch(struct link *k, struct watch *w, int fd, uint32_t events)
+{
+	if (w->source && w->fd == fd) {
+		if (w->events != events)
+			loop_set_events(w->source, events);
+	} else {
+		remove_source(&w->source);
+		if (fd >= 0)
+			w->source = loop_add_fd(k->loop, fd, events, on_event, w);
+	}
+	w->fd = fd;
+	w->events = events;
+}
+
+static void update_watches(struct link *k)
+{
+	int fds[2];
+	uint32_t events[2];
+
+	if (!k->stream)
+		return;
+	k->stream->ops->want(k->stream, !k->paused, k->blocked, fds, events);
+	/* An fd may be in an epoll set once only: what moves away goes first. */
+	for (int i = 0; i < 2; i++)
+		if (k->watches[i].fd != fds[i])
+			remove_source(&k->watches[i].source);
+	for (int i = 0; i < 2; i++)
+		set_watch(k, &k->watches[i], fds[i], events[i]);
+}
+
+/* ---- sending ---- */
+
+static void chunk_done(struct link *k)
+{
+	struct chunk *c = k->current;
+
+	k->open[k->current_prio] = c->open;
+	k->open_type[k->current_prio] = c->open_type;
+	k->current = NULL;
+	free(c);
+}
+
+/* Bytes written, or a negative code. */
+static ssize_t write_some(struct link *k)
+{
+	struct chunk *c = k->current;
+	ssize_t r = k->stream->ops->write(k->stream, c->data + c->off, c->len - c->off);
+
+	if (r <= 0)
+		return r;
+	c->off += (size_t)r;
+	k->queued[k->current_prio] -= (size_t)r;
+	k->counts.bytes_out += (uint64_t)r;
+	if (c->off == c->len)
+		chunk_done(k);
+	return r;
+}
+
+/* Writes as far as it goes.  True when BULK bytes left.  Calls nobody back. */
+static bool flush(struct link *k)
+{
+	size_t wrote = 0;
+	bool bulk = false;
+
+	if (k->pong_due) {
+		/* One at most is owed, however many PINGs came: a peer can't make us hoard. */
+		k->pong_due = false;
+		put_message(k, LINK_PRIO, MSG_PONG, k->pong_token, TOKEN_LEN);
+	}
+	k->blocked = false;
+	while (wrote < ROUND_BUDGET) {
+		enum link_prio prio;
+		ssize_t r;
+
+		if (!k->current)
+			pick(k);
+		if (!k->current)
+			break;
+		prio = k->current_prio;
+		r = write_some(k);
+		if (r == -EAGAIN) {
+			k->blocked = true;
+			break;
+		}
+		if (r < 0) {
+			write_failed(k, (int)r);
+			break;
+		}
+		wrote += (size_t)r;
+		bulk |= prio == LINK_BULK;
+	}
+	if (anything_queued(k))
+		flush_soon(k);
+	return bulk;
+}
+
+/* For the loop: flushes, and asks for more bulk. */
+static void flush_and_refill(struct link *k)
+{
+	bool bulk = flush(k);
+
+	update_watches(k);
+	if (bulk && k->ops->drained && k->queued[LINK_BULK] < LINK_BULK_LOW)
+		k->ops->drained(k->data);
+}
+
+static void flush_deferred(void *data)
+{
+	struct link *k = data;
+
+	k->flush_later = NULL;
+	if (k->overflow)
+		fail(k, CONCC_E_TOOBIG);
+	else if (!k->write_error && !k->blocked)
+		flush_and_refill(k);
+}
+
+static void send_message(struct link *k, uint8_t type, enum link_prio prio, const void *p, size_t n)
+{
+	if (!k->stream || k->write_error || k->overflow)
+		return;
+	if (k->queued[0] + k->queued[1] + n > LINK_QUEUE_MAX) {
+		k->overflow = true;
+		k->blocked = false; /* the deferred call ends the link */
+		drop_queues(k);
+		flush_soon(k);
+		return;
+	}
+	k->counts.msgs_out++;
+	k->counts.msgs_by_type_out[type]++;
+	k->counts.raw_out += n;
+	put_message(k, prio, type, p, n);
+	flush_soon(k);
+}
+
+void link_send(struct link *k, uint8_t type, enum link_prio prio, const void *payload, size_t n)
+{
+	assert(n <= (type == MSG_DIR ? PROTO_DIR_MAX : PROTO_MSG_MAX));
+	if (k->stream && k->received) {
+		k->received = false;
+		k->counts.turns++;
+	}
+	send_message(k, type, prio, payload, n);
+}
+
+void link_send_buf(struct link *k, uint8_t type, enum link_prio prio, const struct buf *b)
+{
+	link_send(k, type, prio, b->data, b->len);
+}
+
+/* ---- receiving ---- */
+
+static void bad_message(struct link *k, uint8_t type, int err)
+{
+	_cleanup_buf_ struct buf text = BUF_INIT;
+
+	buf_putf(&text, "message %s (%u) from the peer: %s", msg_name(type), type, err_text(err));
+	fail_text(k, err, buf_cstr(&text));
+}
+
+/* PING and PONG end here. */
+static int on_own_message(struct link *k, const struct assembled *m)
+{
+	if (m->payload.n != TOKEN_LEN)
+		return CONCC_E_PROTO;
+	if (m->type == MSG_PING) {
+		memcpy(k->pong_token, m->payload.p, TOKEN_LEN);
+		k->pong_due = true;
+		flush_soon(k);
+	}
+	return 0;
+}
+
+static void on_message(struct link *k, const struct assembled *m)
+{
+	int err;
+
+	k->counts.msgs_in++;
+	k->counts.msgs_by_type_in[m->type]++;
+	k->counts.raw_in = k->in.raw_bytes;
+	if (m->type == MSG_PING || m->type == MSG_PONG) {
+		err = on_own_message(k, m);
+	} else {
+		k->received = true;
+		err = k->ops->message(k->data, m->type, m->payload);
+	}
+	if (err < 0 && k->stream)
+		bad_message(k, m->type, err);
+}
+
+/* Hands on what is complete, until the owner wants no more. */
+static void deliver(struct link *k)
+{
+	struct assembled m;
+	int r;
+
+	while (k->stream && !k->paused) {
+		r = assembler_next(&k->in, &m);
+		if (r < 0)
+			fail(k, r);
+		if (r <= 0)
+			return;
+		on_message(k, &m);
+	}
+}
+
+/* Reads until nothing is there, the budget is spent or the owner has enough. */
+static void read_input(struct link *k)
+{
+	size_t got = 0, space;
+
+	deliver(k);
+	while (k->stream && !k->paused) {
+		uint8_t *p = assembler_space(&k->in, &space);
+		ssize_t r;
+
+		if (got >= ROUND_BUDGET) {
+			if (!k->read_later)
+				k->read_later = loop_defer(k->loop, read_deferred, k);
+			return;
+		}
+		r = k->stream->ops->read(k->stream, p, space);
+		if (r == -EAGAIN)
+			return;
+		if (r <= 0) {
+			fail(k, r == 0 ? CONCC_E_CLOSED : (int)r);
+			return;
+		}
+		k->last_rx_ms = now_ms();
+		k->pinged = false;
+		k->counts.bytes_in += (uint64_t)r;
+		got += (size_t)r;
+		assembler_filled(&k->in, (size_t)r);
+		deliver(k);
+		/* A short read emptied the socket; asking it again would cost a call for nothing.
+		 */
+		if (k->stream && !k->stream->engine && (size_t)r < space)
+			return;
+	}
+}
+
+/* Reading can move an engine that could not write: a window opened, a packet went out. */
+static void after_input(struct link *k, bool writable)
+{
+	if (!k->stream)
+		return;
+	if (k->blocked && (writable || k->stream->engine))
+		flush_and_refill(k);
+	else
+		update_watches(k);
+}
+
+static void read_deferred(void *data)
+{
+	struct link *k = data;
+
+	k->read_later = NULL;
+	read_input(k);
+	after_input(k, false);
+}
+
+static void on_event(void *data, uint32_t events)
+{
+	struct watch *w = data;
+	struct link *k = w->link;
+	bool other_way = w == &k->watches[1];
+
+	if (!other_way || k->stream->engine)
+		read_input(k);
+	after_input(k, events & (LOOP_WRITE | LOOP_HANGUP));
+}
+
+void link_pause_reading(struct link *k, bool pause)
+{
+	if (!k->stream || k->paused == pause)
+		return;
+	k->paused = pause;
+	if (!pause) {
+		k->last_rx_ms = now_ms();
+		k->pinged = false;
+		/* What was received before the pause waits in the assembler; no fd tells. */
+		if (!k->read_later)
+			k->read_later = loop_defer(k->loop, read_deferred, k);
+	}
+	update_watches(k);
+}
+
+/* ---- heartbeat ---- */
+
+static void send_ping(struct link *k)
+{
+	uint8_t token[TOKEN_LEN];
+
+	k->ping_token++;
+	for (int i = 0; i < TOKEN_LEN; i++)
+		token[i] = (uint8_t)(k->ping_token >> (8 * i));
+	k->pinged = true;
+	send_message(k, MSG_PING, LINK_PRIO, token, TOKEN_LEN);
+}
+
+static void arm_beat(struct link *k, uint64_t now)
+{
+	uint64_t idle = now - k->last_rx_ms, ping = k->conf.ping_ms, dead = k->conf.dead_ms;
+	uint64_t at = dead ? dead : idle + ping;
+	uint64_t delay;
+
+	if (ping && !k->pinged && ping < at)
+		at = ping;
+	delay = at > idle ? at - idle : 1;
+	k->beat_due_ms = now + delay;
+	loop_timer_set(k->beat, delay);
+}
+
+static void on_beat(void *data)
+{
+	struct link *k = data;
+	uint64_t idle, now = now_ms();
+
+	/* A laptop that slept, or a SIGSTOP: the silence was ours, and it is asked first. */
+	if (k->paused || now > k->beat_due_ms + STOPPED_MS) {
+		k->last_rx_ms = now;
+		k->pinged = false;
+	}
+	read_input(k); /* an answer may wait behind this very timer */
+	if (!k->stream)
+		return;
+	now = now_ms();
+	idle = now - k->last_rx_ms;
+	if (k->conf.dead_ms && idle >= k->conf.dead_ms) {
+		_cleanup_buf_ struct buf text = BUF_INIT;
+
+		buf_putf(&text, "nothing received for %.1f s: the peer or the network is dead",
+			 (double)idle / 1000);
+		put_said(k, &text);
+		fail_text(k, CONCC_E_TIMEOUT, buf_cstr(&text));
+		return;
+	}
+	if (k->conf.ping_ms && !k->pinged && idle >= k->conf.ping_ms && !k->paused)
+		send_ping(k);
+	arm_beat(k, now);
+	after_input(k, false);
+}
+
+/* ---- life ---- */
+
+static void put_magic(struct link *k)
+{
+	struct chunk *c = chunk_new(k, LINK_PRIO, CHUNK_MIN);
+
+	memcpy(c->data, PROTO_MAGIC, PROTO_MAGIC_LEN);
+	c->len = PROTO_MAGIC_LEN;
+	k->queued[LINK_PRIO] += c->len;
+	flush_soon(k);
+}
+
+struct link *link_new(struct loop *l, struct stream *s, const struct link_config *c,
+		      const struct link_ops *ops, void *data)
+{
+	struct link *k = xcalloc(1, sizeof(*k));
+
+	k->loop = l;
+	k->stream = s;
+	k->conf = *c;
+	k->ops = ops;
+	k->data = data;
+	list_init(&k->queue[LINK_PRIO]);
+	list_init(&k->queue[LINK_BULK]);
+	for (int i = 0; i < 2; i++)
+		k->watches[i] = (struct watch){.link = k, .fd = -1};
+	assembler_init(&k->in, c->expect_magic);
+	if (c->compress)
+		k->scratch = xmalloc(PROTO_FRAME_MAX);
+	if (c->send_magic)
+		put_magic(k);
+	k->last_rx_ms = now_ms();
+	if (c->ping_ms || c->dead_ms) {
+		k->beat = loop_add_timer(l, 0, on_beat, k);
+		arm_beat(k, k->last_rx_ms);
+	}
+	/* The stream may hold bytes already, or be unfit to be waited for. */
+	k->read_later = loop_defer(l, read_deferred, k);
+	update_watches(k);
+	return k;
+}
+
+size_t link_queued(const struct link *k)
+{
+	return k->queued[LINK_PRIO] + k->queued[LINK_BULK];
+}
+
+size_t link_queued_bulk(const struct link *k)
+{
+	return k->queued[LINK_BULK];
+}
+
+const struct link_counts *link_counts(const struct link *k)
+{
+	return &k->counts;
+}
+
+void link_close(struct link *k)
+{
+	if (!k->stream)
+		return;
+	k->blocked = false;
+	while (anything_queued(k) && !k->blocked)
+		(void)flush(k); /* what a call leaves over was its budget's end, or it is blocked */
+	tear_down(k);
+}
+
+void link_free(struct link *k)
+{
+	if (!k)
+		return;
+	link_close(k);
+	assembler_release(&k->in);
+	free(k->scratch);
+	free(k);
+}

@@ -1,0 +1,521 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * From a worker's address to a stream.  For ssh:// a thread asks `ssh -G` what
+ * the user's configuration says, and tries libssh2 where that can do it all;
+ * otherwise, or where the negotiation shows that it can't, the loop's thread
+ * spawns OpenSSH's client for the same address.
+ */
+#include "concc/link.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/loop.h"
+#include "concc/str.h"
+#include "said.h"
+#include "spawn.h"
+#include "ssh_config.h"
+#include "stream_ssh2.h"
+
+#define WORKER_PROGRAM	   "concc-worker"
+#define DEFAULT_TIMEOUT_MS 30000
+#define BACKSTOP_MS	   500		/* the thread sees its deadline first, and knows more */
+#define CONFIG_MAX	   (256 * 1024) /* what `ssh -G` may print */
+
+/* What loop and thread share; whoever lets go last frees it. */
+struct ssh_task {
+	atomic_int refs;
+	atomic_int stage;	/* enum ssh2_stage */
+	int done_fd, cancel_fd; /* eventfds: thread to loop, and loop to thread */
+	/* read-only while the thread runs */
+	char *worker, *address, *command, *ssh;
+	struct ssh_address target;
+	uint64_t deadline_ms;
+	/* the thread's, then the loop's once done_fd was written */
+	struct stream *stream;
+	int err;
+	struct errmsg msg;
+};
+
+struct connecting {
+	struct loop *loop;
+	connected_fn fn;
+	void *data;
+	char *name, *address, *command, *program, *ssh;
+	enum ssh_mode mode;
+	uint32_t timeout_ms;
+	struct ssh_address target;
+	struct ssh_task *task; /* NULL without a thread */
+	struct loop_source *start, *done, *timer;
+};
+
+static const char *const stage_names[] = {
+	[STAGE_CONFIG] = "asking ssh for its configuration",
+	[STAGE_LOOKUP] = "looking up the host",
+	[STAGE_CONNECT] = "connecting",
+	[STAGE_HANDSHAKE] = "in the SSH handshake",
+	[STAGE_LOGIN] = "logging in",
+	[STAGE_EXEC] = "starting the worker",
+};
+
+/* ---- commands ---- */
+
+static char *shell_quote(const char *s)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				    "0123456789_-./+:@%,";
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (*s && strspn(s, plain) == strlen(s))
+		return xstrdup(s);
+	buf_putf(&b, "'");
+	for (; *s; s++) {
+		if (*s == '\'')
+			buf_putf(&b, "'\\''");
+		else
+			buf_append(&b, s, 1);
+	}
+	buf_putf(&b, "'");
+	return xstrdup(buf_cstr(&b));
+}
+
+/* For the remote shell; ~/ is its home, so it stays outside the quotes. */
+static char *remote_command(const char *program)
+{
+	bool home = program && str_starts(program, "~/");
+	char *quoted = shell_quote(!program ? WORKER_PROGRAM : home ? program + 2 : program);
+	char *all = xasprintf("exec %s%s --stdio", home ? "~/" : "", quoted);
+
+	free(quoted);
+	return all;
+}
+
+/* concc-worker of the folder this program is in, so that a build tree works in place. */
+static char *local_program(const char *configured)
+{
+	char self[4096];
+	ssize_t n;
+	char *slash, *path;
+
+	if (configured)
+		return xstrdup(configured);
+	n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	if (n > 0) {
+		self[n] = '\0';
+		slash = strrchr(self, '/');
+		if (slash) {
+			*slash = '\0';
+			path = path_join(self, WORKER_PROGRAM);
+			if (access(path, X_OK) == 0)
+				return path;
+			free(path);
+		}
+	}
+	return xstrdup(WORKER_PROGRAM);
+}
+
+static const char *ssh_program(const struct connecting *c)
+{
+	return c->ssh ? c->ssh : "ssh";
+}
+
+static void push(char ***argv, const char *word)
+{
+	strv_push(argv, xstrdup(word));
+}
+
+static void push_target(char ***argv, const struct ssh_address *a)
+{
+	if (a->port) {
+		push(argv, "-p");
+		strv_push(argv, xasprintf("%u", a->port));
+	}
+	if (a->user) {
+		push(argv, "-l");
+		push(argv, a->user);
+	}
+	push(argv, "--");
+	push(argv, a->host);
+}
+
+/*
+ * Nothing of the user's configuration may ask, forward or share: there is no
+ * terminal, no credential goes to a worker, and the stream is ours alone.
+ */
+static char **openssh_argv(const struct connecting *c)
+{
+	static const char *const options[] = {
+		"-T",
+		"-a",
+		"-x",
+		"-o",
+		"BatchMode=yes",
+		"-o",
+		"ControlMaster=no",
+		"-o",
+		"ControlPath=none",
+		"-o",
+		"Compression=no",
+		"-o",
+		"ServerAliveInterval=15",
+		"-o",
+		"StrictHostKeyChecking=yes",
+		"-o",
+		"ClearAllForwardings=yes",
+		"-o",
+		"RemoteCommand=none",
+		"-o",
+		"PermitLocalCommand=no",
+		"-o",
+		"EscapeChar=none",
+		"-o",
+		"LogLevel=ERROR",
+	};
+	char **argv = NULL;
+
+	push(&argv, ssh_program(c));
+	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+		push(&argv, options[i]);
+	push(&argv, "-o");
+	strv_push(&argv, xasprintf("ConnectTimeout=%u", (c->timeout_ms + 999) / 1000));
+	push_target(&argv, &c->target);
+	strv_push(&argv, remote_command(c->program));
+	return argv;
+}
+
+/* ---- the end of an attempt ---- */
+
+static void task_unref(struct ssh_task *t)
+{
+	if (atomic_fetch_sub(&t->refs, 1) != 1)
+		return;
+	stream_free(t->stream);
+	close(t->done_fd);
+	close(t->cancel_fd);
+	free(t->worker);
+	free(t->address);
+	free(t->command);
+	free(t->ssh);
+	ssh_address_release(&t->target);
+	free(t);
+}
+
+static void let_task_go(struct connecting *c)
+{
+	uint64_t one = 1;
+
+	if (!c->task)
+		return;
+	loop_remove(c->done);
+	c->done = NULL;
+	(void)!write(c->task->cancel_fd, &one, sizeof(one)); /* an eventfd takes one more */
+	task_unref(c->task);
+	c->task = NULL;
+}
+
+static void connecting_free(struct connecting *c)
+{
+	let_task_go(c);
+	loop_remove(c->start);
+	loop_remove(c->timer);
+	ssh_address_release(&c->target);
+	free(c->name);
+	free(c->address);
+	free(c->command);
+	free(c->program);
+	free(c->ssh);
+	free(c);
+}
+
+static void succeed(struct connecting *c, struct stream *s, const char *how)
+{
+	connected_fn fn = c->fn;
+	void *data = c->data;
+
+	log_debug("worker=%s connected by %s", c->name, how);
+	connecting_free(c);
+	fn(data, s, 0, "", how);
+}
+
+static void give_up(struct connecting *c, int err, const char *text)
+{
+	connected_fn fn = c->fn;
+	void *data = c->data;
+	struct errmsg msg;
+
+	(void)errmsg_set(&msg, err, "%s", text); /* text may be the task's */
+	connecting_free(c);
+	fn(data, NULL, err, msg.text, "");
+}
+
+static void finish_spawned(struct connecting *c, char **argv, bool sockets, const char *how)
+{
+	struct stream *s;
+	struct errmsg msg;
+	int err = spawn_stream(c->loop, argv, sockets, c->name, &s, &msg);
+
+	strv_free(argv);
+	if (err < 0)
+		give_up(c, err, msg.text);
+	else
+		succeed(c, s, how);
+}
+
+/* ---- ssh ---- */
+
+static void by_openssh(struct connecting *c, const char *reason)
+{
+	char *how = xasprintf("openssh: %s", reason);
+
+	finish_spawned(c, openssh_argv(c), false, how);
+	free(how);
+}
+
+static void set_stage(void *data, enum ssh2_stage stage)
+{
+	struct ssh_task *t = data;
+
+	atomic_store(&t->stage, (int)stage);
+}
+
+/* What `ssh -G` says for the address. */
+static int ask_ssh(struct ssh_task *t, struct ssh_config *ret)
+{
+	_cleanup_buf_ struct buf out = BUF_INIT;
+	char **argv = NULL;
+	int err, status;
+
+	push(&argv, t->ssh);
+	push(&argv, "-G");
+	push(&argv, "-T");
+	push_target(&argv, &t->target);
+	err = spawn_capture(argv, CONFIG_MAX, t->deadline_ms, t->cancel_fd, &out, &status);
+	strv_free(argv);
+	if (err < 0)
+		return errmsg_set(&t->msg, err,
+				  "%s: running `%s -G %s`: %s; is OpenSSH's client "
+				  "installed?",
+				  t->address, t->ssh, t->target.host, err_text(err));
+	if (status != 0) {
+		struct blob line = said_last_line((struct blob){out.data, out.len});
+		char *shown = str_escape(line.p, line.n, 200);
+
+		err = errmsg_set(&t->msg, CONCC_E_CONF, "%s: `%s -G %s` failed: \"%s\"", t->address,
+				 t->ssh, t->target.host, shown);
+		free(shown);
+		return err;
+	}
+	ssh_config_parse(buf_cstr(&out), out.len, ret);
+	if (ret->hostname && ret->user)
+		return 0;
+	ssh_config_release(ret);
+	return errmsg_set(&t->msg, CONCC_E_CONF, "%s: `%s -G %s` names no host and user",
+			  t->address, t->ssh, t->target.host);
+}
+
+static int run_task(struct ssh_task *t)
+{
+	struct ssh_config config;
+	struct ssh2_request req = {
+		.worker = t->worker,
+		.address = t->address,
+		.host = t->target.host,
+		.config = &config,
+		.command = t->command,
+		.deadline_ms = t->deadline_ms,
+		.cancel_fd = t->cancel_fd,
+		.stage = set_stage,
+		.data = t,
+	};
+	int err;
+
+	err = ask_ssh(t, &config);
+	if (err < 0)
+		return err;
+	if (config.unfit)
+		err = errmsg_set(&t->msg, CONCC_E_UNAVAIL, "%s", config.unfit);
+	else
+		err = ssh2_connect(&req, &t->stream, &t->msg);
+	ssh_config_release(&config);
+	return err;
+}
+
+static void *task_thread(void *arg)
+{
+	struct ssh_task *t = arg;
+	uint64_t one = 1;
+
+	t->err = run_task(t);
+	(void)!write(t->done_fd, &one, sizeof(one)); /* an eventfd takes one more */
+	task_unref(t);
+	return NULL;
+}
+
+static void on_task_done(void *data, uint32_t events)
+{
+	struct connecting *c = data;
+	struct ssh_task *t = c->task;
+	struct errmsg msg = t->msg;
+	struct stream *s = steal_ptr(&t->stream);
+
+	if (t->err == 0) {
+		succeed(c, s, "libssh2");
+		return;
+	}
+	if (t->err != CONCC_E_UNAVAIL) {
+		give_up(c, t->err, msg.text);
+		return;
+	}
+	if (c->mode == SSH_LIBSSH2) {
+		char *text = xasprintf("%s: %s, and the configuration asks for libssh2; set "
+				       "`ssh = auto` to use OpenSSH's client here",
+				       c->address, msg.text);
+
+		give_up(c, CONCC_E_UNAVAIL, text);
+		free(text);
+		return;
+	}
+	by_openssh(c, msg.text);
+}
+
+static void on_timeout(void *data)
+{
+	struct connecting *c = data;
+	char *text = xasprintf("%s: no connection after %.1f s (%s)", c->address,
+			       (double)c->timeout_ms / 1000,
+			       stage_names[atomic_load(&c->task->stage)]);
+
+	give_up(c, CONCC_E_TIMEOUT, text);
+	free(text);
+}
+
+/* A thread that takes no signals: those are the loop's. */
+static int start_thread(struct ssh_task *t)
+{
+	pthread_attr_t attr;
+	sigset_t all, before;
+	pthread_t thread;
+	int err;
+
+	err = pthread_attr_init(&attr);
+	if (err)
+		return -err;
+	sigfillset(&all);
+	(void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED); /* valid by constant */
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	err = pthread_create(&thread, &attr, task_thread, t);
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attr);
+	return -err;
+}
+
+static struct ssh_task *task_new(const struct connecting *c)
+{
+	struct ssh_task *t = xcalloc(1, sizeof(*t));
+
+	atomic_init(&t->refs, 2);
+	atomic_init(&t->stage, STAGE_CONFIG);
+	t->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	t->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	t->worker = xstrdup(c->name);
+	t->address = xstrdup(c->address);
+	t->command = remote_command(c->program);
+	t->ssh = xstrdup(ssh_program(c));
+	t->target.host = xstrdup(c->target.host);
+	t->target.user = c->target.user ? xstrdup(c->target.user) : NULL;
+	t->target.port = c->target.port;
+	t->deadline_ms = now_ms() + c->timeout_ms;
+	return t;
+}
+
+static void by_thread(struct connecting *c)
+{
+	struct ssh_task *t = task_new(c);
+	int err = t->done_fd < 0 || t->cancel_fd < 0 ? -EMFILE : start_thread(t);
+
+	if (err < 0) {
+		atomic_store(&t->refs, 1);
+		task_unref(t);
+		give_up(c, err, "starting a thread to connect: no resources");
+		return;
+	}
+	c->task = t;
+	c->done = loop_add_fd(c->loop, t->done_fd, LOOP_READ, on_task_done, c);
+	c->timer = loop_add_timer(c->loop, (uint64_t)c->timeout_ms + BACKSTOP_MS, on_timeout, c);
+}
+
+static void start_ssh(struct connecting *c)
+{
+	struct errmsg msg;
+	int err = ssh_address_parse(c->address, &c->target, &msg);
+
+	if (err < 0)
+		give_up(c, err, msg.text);
+	else if (c->mode == SSH_OPENSSH)
+		by_openssh(c, "the configuration asks for it");
+	else
+		by_thread(c);
+}
+
+/* ---- all kinds ---- */
+
+static void start(void *data)
+{
+	struct connecting *c = data;
+	char **argv = NULL;
+
+	c->start = NULL;
+	if (c->command) {
+		push(&argv, "/bin/sh");
+		push(&argv, "-c");
+		push(&argv, c->command);
+		finish_spawned(c, argv, false, "command");
+	} else if (c->address && streq(c->address, "local:")) {
+		strv_push(&argv, local_program(c->program));
+		push(&argv, "--stdio");
+		finish_spawned(c, argv, true, "local");
+	} else if (c->address) {
+		start_ssh(c);
+	} else {
+		give_up(c, CONCC_E_CONF, "a worker needs an address or a command");
+	}
+}
+
+static char *copy(const char *s)
+{
+	return s ? xstrdup(s) : NULL;
+}
+
+struct connecting *transport_connect(struct loop *l, const struct transport_config *conf,
+				     connected_fn fn, void *data)
+{
+	struct connecting *c = xcalloc(1, sizeof(*c));
+
+	c->loop = l;
+	c->fn = fn;
+	c->data = data;
+	c->name = xstrdup(conf->name ? conf->name : "?");
+	c->address = copy(conf->address);
+	c->command = copy(conf->command);
+	c->program = copy(conf->worker_program);
+	c->ssh = copy(conf->ssh_program);
+	c->mode = conf->ssh;
+	c->timeout_ms = conf->timeout_ms ? conf->timeout_ms : DEFAULT_TIMEOUT_MS;
+	c->start = loop_defer(l, start, c);
+	return c;
+}
+
+void transport_cancel(struct connecting *c)
+{
+	if (c)
+		connecting_free(c);
+}

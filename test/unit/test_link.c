@@ -1,0 +1,971 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/* Links over real sockets: order, priority, bounds, hostile peers, dead peers. */
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <lz4.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/link.h"
+#include "concc/loop.h"
+#include "concc/proto.h"
+#include "concc/str.h"
+#include "link/assemble.h"
+
+#define WAIT_MS 60000 /* only ever reached by a failing test */
+
+static int count_fds(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	int n = 0;
+
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+/* ---- one end of a link, with a record of what came ---- */
+
+struct end {
+	struct loop *loop;
+	struct link *link;
+	int n, closed, err;
+	int stop_at; /* quit the loop at this many messages */
+	uint8_t last_type;
+	struct buf last;
+	char text[1024];
+	int refuse; /* what message() returns */
+};
+
+static void check_stop(struct end *e)
+{
+	if (e->n == e->stop_at)
+		loop_quit(e->loop);
+}
+
+static int on_message(void *data, uint8_t type, struct blob p)
+{
+	struct end *e = data;
+
+	e->n++;
+	e->last_type = type;
+	buf_reset(&e->last);
+	buf_append(&e->last, p.p, p.n);
+	check_stop(e);
+	return e->refuse;
+}
+
+static void on_closed(void *data, int err, const char *text)
+{
+	struct end *e = data;
+
+	e->closed++;
+	e->err = err;
+	snprintf(e->text, sizeof(e->text), "%s", text);
+	loop_quit(e->loop);
+}
+
+static const struct link_ops end_ops = {.message = on_message, .closed = on_closed};
+
+static void end_open(struct end *e, struct loop *l, int fd, const struct link_config *conf)
+{
+	e->loop = l;
+	e->link = link_new(l, stream_from_fds(fd, fd), conf, &end_ops, e);
+}
+
+static void end_close(struct end *e)
+{
+	link_free(e->link);
+	buf_release(&e->last);
+}
+
+static void too_late(void *data)
+{
+	fprintf(stderr, "the loop did not end in time\n");
+	abort();
+}
+
+static void run(struct loop *l)
+{
+	struct loop_source *t = loop_add_timer(l, WAIT_MS, too_late, NULL);
+
+	cr_assert_eq(loop_run(l), 0);
+	loop_remove(t);
+}
+
+static void make_pair(int sv[2])
+{
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+}
+
+/* ---- plain traffic ---- */
+
+Test(link, carries_messages_of_all_sizes)
+{
+	static const size_t sizes[] = {0,     1,      1023,   1024,    65535,  65536,
+				       65537, 131072, 131073, 1000000, 8388608};
+	static const struct link_config conf = {.compress = true};
+	int fds = count_fds();
+
+	for (int random = 0; random < 2; random++) {
+		struct end a = {.stop_at = -1}, b = {0};
+		struct loop *l;
+		int sv[2];
+
+		make_pair(sv);
+		cr_assert_eq(loop_new(&l), 0);
+		end_open(&a, l, sv[0], &conf);
+		end_open(&b, l, sv[1], &conf);
+		for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+			uint8_t *p = xmalloc(sizes[i] + 1);
+
+			for (size_t j = 0; j < sizes[i]; j++)
+				p[j] = random ? (uint8_t)rand() : (uint8_t)(j / 100);
+			b.stop_at = (int)i + 1;
+			link_send(a.link, MSG_JOB, LINK_PRIO, p, sizes[i]);
+			run(l);
+			cr_assert_eq(b.last.len, sizes[i]);
+			cr_assert(sizes[i] == 0 || memcmp(b.last.data, p, sizes[i]) == 0);
+			free(p);
+		}
+		cr_assert_eq(link_counts(a.link)->raw_out, link_counts(b.link)->raw_in);
+		cr_assert_eq(link_counts(a.link)->bytes_out, link_counts(b.link)->bytes_in);
+		if (random)
+			cr_assert_gt(link_counts(a.link)->bytes_out, link_counts(a.link)->raw_out);
+		else
+			cr_assert_lt(link_counts(a.link)->bytes_out,
+				     link_counts(a.link)->raw_out / 20);
+		end_close(&a);
+		end_close(&b);
+		loop_free(l);
+	}
+	cr_assert_eq(count_fds(), fds);
+}
+
+/* Counts the writes that reach the socket. */
+struct counting {
+	struct stream stream;
+	struct stream *io;
+	int writes, reads;
+};
+
+static ssize_t counting_read(struct stream *s, void *p, size_t n)
+{
+	struct counting *c = (struct counting *)s;
+
+	c->reads++;
+	return c->io->ops->read(c->io, p, n);
+}
+
+static ssize_t counting_write(struct stream *s, const void *p, size_t n)
+{
+	struct counting *c = (struct counting *)s;
+
+	c->writes++;
+	return c->io->ops->write(c->io, p, n);
+}
+
+static void counting_want(struct stream *s, bool reading, bool blocked, int fds[2], uint32_t ev[2])
+{
+	struct counting *c = (struct counting *)s;
+
+	c->io->ops->want(c->io, reading, blocked, fds, ev);
+}
+
+static void counting_free(struct stream *s)
+{
+	stream_free(((struct counting *)s)->io);
+}
+
+static const struct stream_ops counting_ops = {
+	.read = counting_read,
+	.write = counting_write,
+	.want = counting_want,
+	.free = counting_free,
+};
+
+Test(link, one_round_is_one_write_and_one_turn)
+{
+	static const struct link_config conf = {.compress = true};
+	struct counting c = {.stream.ops = &counting_ops};
+	struct end a = {.stop_at = -1}, b = {.stop_at = 20};
+	struct loop *l;
+	int sv[2];
+
+	make_pair(sv);
+	cr_assert_eq(loop_new(&l), 0);
+	c.io = stream_from_fds(sv[0], sv[0]);
+	a.loop = l;
+	a.link = link_new(l, &c.stream, &conf, &end_ops, &a);
+	end_open(&b, l, sv[1], &conf);
+	for (int i = 0; i < 20; i++)
+		link_send(a.link, MSG_JOB, LINK_PRIO, "a job of some bytes", 19);
+	run(l);
+	cr_assert_eq(b.n, 20);
+	cr_assert_eq(c.writes, 1, "%d writes", c.writes);
+	cr_assert_eq(link_counts(a.link)->turns, 0);
+
+	/* An answer, and the next job: one turn, one more read of the answer, one more write. */
+	c.reads = 0;
+	a.stop_at = 1;
+	link_send(b.link, MSG_JOB_EXIT, LINK_PRIO, "x", 1);
+	run(l);
+	cr_assert_eq(c.reads, 1, "%d reads", c.reads);
+	b.stop_at = 22;
+	link_send(a.link, MSG_JOB, LINK_PRIO, "1", 1);
+	link_send(a.link, MSG_JOB, LINK_PRIO, "2", 1);
+	run(l);
+	cr_assert_eq(c.writes, 2);
+	cr_assert_eq(link_counts(a.link)->turns, 1);
+	end_close(&a);
+	end_close(&b);
+	loop_free(l);
+}
+
+/* ---- priority under load ---- */
+
+#define BULK_TOTAL (100u * 1000 * 1000)
+#define BULK_SIZE  100000u /* two frames */
+#define N_BULK	   (BULK_TOTAL / BULK_SIZE)
+#define PRIO_EVERY 10
+
+struct flow {
+	struct loop *loop;
+	struct link *link;
+	struct flow *other;
+	uint8_t *payload;
+	uint32_t bulk_sent, bulk_got, prio_sent, prio_got, overtook;
+	size_t queue_max;
+	bool random;
+};
+
+static void flow_send(struct flow *f)
+{
+	while (f->bulk_sent < N_BULK && link_queued_bulk(f->link) < LINK_BULK_LOW) {
+		f->bulk_sent++;
+		memcpy(f->payload, &f->bulk_sent, 4);
+		link_send(f->link, MSG_JOB_DATA, LINK_BULK, f->payload, BULK_SIZE);
+		if (f->bulk_sent % PRIO_EVERY == 0) {
+			uint32_t m[2] = {++f->prio_sent, f->bulk_sent};
+
+			link_send(f->link, MSG_JOB, LINK_PRIO, m, sizeof(m));
+		}
+		if (link_queued(f->link) > f->queue_max)
+			f->queue_max = link_queued(f->link);
+	}
+}
+
+static int flow_message(void *data, uint8_t type, struct blob p)
+{
+	struct flow *f = data;
+	uint32_t m[2];
+
+	if (type == MSG_JOB_DATA) {
+		memcpy(m, p.p, 4);
+		cr_assert_eq(p.n, BULK_SIZE);
+		cr_assert_eq(m[0], ++f->bulk_got);
+		cr_assert_eq(memcmp(p.p + 4, f->payload + 4, BULK_SIZE - 4), 0);
+	} else {
+		memcpy(m, p.p, sizeof(m));
+		cr_assert_eq(m[0], ++f->prio_got);
+		f->overtook += f->bulk_got < m[1];
+	}
+	if (f->bulk_got == N_BULK && f->other->bulk_got == N_BULK &&
+	    f->prio_got == N_BULK / PRIO_EVERY && f->other->prio_got == N_BULK / PRIO_EVERY)
+		loop_quit(f->loop);
+	return 0;
+}
+
+static void flow_drained(void *data)
+{
+	flow_send(data);
+}
+
+static void flow_closed(void *data, int err, const char *text)
+{
+	cr_assert_fail("closed: %s", text);
+}
+
+static const struct link_ops flow_ops = {
+	.message = flow_message,
+	.closed = flow_closed,
+	.drained = flow_drained,
+};
+
+static void flow_open(struct flow *f, struct loop *l, int fd, bool random)
+{
+	static const struct link_config conf = {.compress = true};
+
+	f->loop = l;
+	f->payload = xmalloc(BULK_SIZE);
+	srand(7);
+	for (size_t i = 0; i < BULK_SIZE; i++)
+		f->payload[i] = random ? (uint8_t)rand() : (uint8_t)(i / 64);
+	f->link = link_new(l, stream_from_fds(fd, fd), &conf, &flow_ops, f);
+}
+
+static void check_flow(struct flow *f)
+{
+	cr_assert_eq(f->prio_got, N_BULK / PRIO_EVERY);
+	/* The one bulk message queued just before each of them was not yet sent. */
+	cr_assert_eq(f->overtook, f->prio_got, "%u of %u overtook", f->overtook, f->prio_got);
+	cr_assert_lt(f->queue_max, LINK_BULK_LOW + 2 * BULK_SIZE);
+	cr_assert_eq(link_queued(f->link), 0);
+}
+
+static void both_ways(bool random)
+{
+	struct flow a = {0}, b = {0};
+	struct loop *l;
+	int sv[2];
+
+	make_pair(sv);
+	cr_assert_eq(loop_new(&l), 0);
+	flow_open(&a, l, sv[0], random);
+	flow_open(&b, l, sv[1], random);
+	a.other = &b;
+	b.other = &a;
+	flow_send(&a);
+	flow_send(&b);
+	run(l);
+	check_flow(&a);
+	check_flow(&b);
+	link_free(a.link);
+	link_free(b.link);
+	free(a.payload);
+	free(b.payload);
+	loop_free(l);
+}
+
+Test(link, jobs_overtake_bulk_both_ways)
+{
+	both_ways(true);
+}
+
+Test(link, jobs_overtake_compressed_bulk_both_ways)
+{
+	both_ways(false);
+}
+
+/* A PRIO message of the type of a half-sent BULK one must not land inside it. */
+Test(link, classes_of_one_type_do_not_mix)
+{
+	static const struct link_config conf = {0};
+	struct end a = {.stop_at = -1}, b = {.stop_at = 3};
+	uint8_t *p = xmalloc(4000000);
+	struct loop *l;
+	int sv[2];
+
+	memset(p, 'b', 4000000);
+	make_pair(sv);
+	cr_assert_eq(loop_new(&l), 0);
+	end_open(&a, l, sv[0], &conf);
+	link_send(a.link, MSG_DIR, LINK_BULK, p, 4000000);
+	/* One round of a's writes, into a socket that nobody reads: the message is half sent. */
+	loop_defer(l, (loop_fn)loop_quit, l);
+	run(l);
+	cr_assert_gt(link_queued_bulk(a.link), 1000000);
+	cr_assert_lt(link_queued_bulk(a.link), 4000000);
+	link_send(a.link, MSG_JOB, LINK_PRIO, "j", 1);
+	memset(p, 'p', 200000);
+	link_send(a.link, MSG_DIR, LINK_PRIO, p, 200000);
+	end_open(&b, l, sv[1], &conf);
+	run(l);
+	cr_assert_eq(b.last_type, MSG_DIR);
+	cr_assert_eq(b.last.len, 200000);
+	for (size_t i = 0; i < b.last.len; i++)
+		cr_assert_eq(b.last.data[i], 'p');
+	free(p);
+	end_close(&a);
+	end_close(&b);
+	loop_free(l);
+}
+
+/* ---- hostile peers ---- */
+
+static void put_frame(struct buf *b, uint8_t type, uint8_t flags, const void *p, size_t n)
+{
+	uint8_t *h = buf_grow(b, PROTO_HEADER_LEN);
+
+	proto_put_header(h, type, flags, (uint32_t)n);
+	buf_append(b, p, n);
+}
+
+/* Writes all of it to a link and returns what the link closed with. */
+static int feed(struct end *e, const struct buf *b, bool expect_magic, bool then_close)
+{
+	struct link_config conf = {.expect_magic = expect_magic};
+	struct loop *l;
+	pid_t pid;
+	int sv[2], status;
+
+	make_pair(sv);
+	cr_assert_eq(loop_new(&l), 0);
+	pid = fork();
+	if (pid == 0) {
+		char c;
+
+		close(sv[0]);
+		signal(SIGPIPE, SIG_IGN);
+		(void)!write_full(sv[1], b->data, b->len);
+		if (!then_close)
+			(void)!read(sv[1], &c, 1); /* until the link closes */
+		_exit(0);
+	}
+	close(sv[1]);
+	e->stop_at = -1;
+	end_open(e, l, sv[0], &conf);
+	run(l);
+	end_close(e);
+	e->last = BUF_INIT;
+	loop_free(l);
+	waitpid(pid, &status, 0);
+	cr_assert_eq(e->closed, 1);
+	return e->err;
+}
+
+static void put_lz4(struct buf *b, uint32_t raw_len, const void *p, size_t n)
+{
+	struct buf payload = BUF_INIT;
+
+	buf_put_u32(&payload, raw_len);
+	buf_append(&payload, p, n);
+	put_frame(b, MSG_JOB, PROTO_F_LZ4, payload.data, payload.len);
+	buf_release(&payload);
+}
+
+static int feed_frames(void (*make)(struct buf *b))
+{
+	struct end e = {0};
+	struct buf b = BUF_INIT;
+	int err;
+
+	make(&b);
+	err = feed(&e, &b, false, false);
+	buf_release(&b);
+	return err;
+}
+
+static void make_long(struct buf *b)
+{
+	put_frame(b, MSG_JOB, 0, "x", 1);
+	buf_set_u32(b, 0, PROTO_FRAME_MAX + 1);
+}
+
+static void make_reserved_flag(struct buf *b)
+{
+	put_frame(b, MSG_JOB, 0x40, "x", 1);
+}
+
+static void make_reserved_bytes(struct buf *b)
+{
+	put_frame(b, MSG_JOB, 0, "x", 1);
+	b->data[7] = 1;
+}
+
+static void make_short_lz4(struct buf *b)
+{
+	put_frame(b, MSG_JOB, PROTO_F_LZ4, "abc", 3);
+}
+
+static void make_empty_lz4(struct buf *b)
+{
+	put_lz4(b, 0, "", 1);
+}
+
+static void make_bomb(struct buf *b)
+{
+	put_lz4(b, PROTO_FRAME_MAX + 1, "\0", 1);
+}
+
+static void make_garbage_lz4(struct buf *b)
+{
+	put_lz4(b, 1000, "\xff\xff\xff\xff\xff\xff\xff", 7);
+}
+
+/* A right block that says less, or more, than it holds. */
+static void make_lying_lz4(struct buf *b)
+{
+	char raw[2000] = {0}, packed[2000];
+	int n = LZ4_compress_default(raw, packed, sizeof(raw), sizeof(packed));
+
+	put_lz4(b, 2001, packed, (size_t)n);
+}
+
+static void make_lying_lz4_less(struct buf *b)
+{
+	char raw[2000] = {0}, packed[2000];
+	int n = LZ4_compress_default(raw, packed, sizeof(raw), sizeof(packed));
+
+	put_lz4(b, 1999, packed, (size_t)n);
+}
+
+static void make_empty_part(struct buf *b)
+{
+	put_frame(b, MSG_JOB, PROTO_F_MORE, "", 0);
+}
+
+static void make_three_open(struct buf *b)
+{
+	put_frame(b, MSG_JOB, PROTO_F_MORE, "x", 1);
+	put_frame(b, MSG_ENV, PROTO_F_MORE, "x", 1);
+	put_frame(b, MSG_DIR, PROTO_F_MORE, "x", 1);
+}
+
+static void make_odd_ping(struct buf *b)
+{
+	put_frame(b, MSG_PING, 0, "abc", 3);
+}
+
+static void make_too_big(struct buf *b)
+{
+	static uint8_t full[PROTO_FRAME_MAX];
+
+	for (int i = 0; i <= PROTO_MSG_MAX / PROTO_FRAME_MAX; i++)
+		put_frame(b, MSG_JOB, PROTO_F_MORE, full, sizeof(full));
+}
+
+Test(link, hostile_frames_are_refused)
+{
+	int fds = count_fds();
+
+	cr_assert_eq(feed_frames(make_long), CONCC_E_PROTO);
+	cr_assert_eq(feed_frames(make_reserved_flag), CONCC_E_PROTO);
+	cr_assert_eq(feed_frames(make_reserved_bytes), CONCC_E_PROTO);
+	cr_assert_eq(feed_frames(make_short_lz4), CONCC_E_PROTO);
+	cr_assert_eq(feed_frames(make_empty_lz4), CONCC_E_PROTO);
+	cr_assert_eq(feed_frames(make_bomb), CONCC_E_PROTO);
+	cr_assert_eq(feed_frames(make_garbage_lz4), CONCC_E_PROTO);
+	cr_assert_eq(feed_frames(make_lying_lz4), CONCC_E_PROTO);
+	cr_assert_eq(feed_frames(make_lying_lz4_less), CONCC_E_PROTO);
+	cr_assert_eq(feed_frames(make_empty_part), CONCC_E_PROTO);
+	cr_assert_eq(feed_frames(make_three_open), CONCC_E_PROTO);
+	cr_assert_eq(feed_frames(make_odd_ping), CONCC_E_PROTO);
+	cr_assert_eq(feed_frames(make_too_big), CONCC_E_TOOBIG);
+	cr_assert_eq(count_fds(), fds);
+}
+
+Test(link, parts_of_two_types_interleave)
+{
+	struct assembler a;
+	struct assembled m;
+	struct buf b = BUF_INIT;
+	size_t space;
+
+	put_frame(&b, MSG_CONTENT, PROTO_F_MORE, "bulk-", 5);
+	put_frame(&b, MSG_JOB, PROTO_F_MORE, "prio-", 5);
+	put_frame(&b, MSG_ENV, 0, "whole", 5);
+	put_frame(&b, MSG_JOB, 0, "done", 4);
+	put_frame(&b, MSG_CONTENT, 0, "done", 4);
+	assembler_init(&a, false);
+	memcpy(assembler_space(&a, &space), b.data, b.len);
+	assembler_filled(&a, b.len);
+	cr_assert_eq(assembler_next(&a, &m), 1);
+	cr_assert(m.type == MSG_ENV && m.payload.n == 5);
+	cr_assert_eq(assembler_next(&a, &m), 1);
+	cr_assert(m.type == MSG_JOB && memcmp(m.payload.p, "prio-done", 9) == 0);
+	cr_assert_eq(assembler_next(&a, &m), 1);
+	cr_assert(m.type == MSG_CONTENT && memcmp(m.payload.p, "bulk-done", 9) == 0);
+	cr_assert_eq(assembler_next(&a, &m), 0);
+	cr_assert(assembler_idle(&a));
+	assembler_release(&a);
+	buf_release(&b);
+}
+
+Test(link, memory_grows_with_what_came)
+{
+	struct assembler a;
+	struct assembled m;
+	size_t space, got = 0;
+
+	assembler_init(&a, false);
+	for (int i = 0; i < 100000; i++) {
+		uint8_t *p = assembler_space(&a, &space);
+
+		proto_put_header(p, MSG_DIR, PROTO_F_MORE, 1);
+		p[PROTO_HEADER_LEN] = 'x';
+		assembler_filled(&a, PROTO_HEADER_LEN + 1);
+		got++;
+		cr_assert_eq(assembler_next(&a, &m), 0);
+		cr_assert_lt(a.parts[0].data.cap, 2 * got + 512);
+	}
+	assembler_release(&a);
+}
+
+/* A peer that pings without reading makes us owe one answer, not thousands. */
+Test(link, pings_without_reading_do_not_pile_up)
+{
+	static const struct link_config conf = {0};
+	struct end a = {.stop_at = 1};
+	struct buf b = BUF_INIT;
+	struct loop *l;
+	pid_t pid;
+	int sv[2], status;
+
+	for (int i = 0; i < 200000; i++)
+		put_frame(&b, MSG_PING, 0, "12345678", 8);
+	put_frame(&b, MSG_JOB, 0, "end", 3);
+	make_pair(sv);
+	pid = fork();
+	if (pid == 0) {
+		close(sv[0]);
+		_exit(write_full(sv[1], b.data, b.len) < 0);
+	}
+	cr_assert_eq(loop_new(&l), 0);
+	end_open(&a, l, sv[0], &conf);
+	run(l);
+	cr_assert_eq(link_counts(a.link)->msgs_by_type_in[MSG_PING], 200000);
+	cr_assert_lt(link_queued(a.link), 2 * (PROTO_HEADER_LEN + 8));
+	cr_assert_eq(link_counts(a.link)->turns, 0);
+	waitpid(pid, &status, 0);
+	cr_assert_eq(status, 0);
+	close(sv[1]);
+	end_close(&a);
+	buf_release(&b);
+	loop_free(l);
+}
+
+Test(link, an_owner_can_refuse_a_message)
+{
+	struct end e = {.refuse = CONCC_E_PROTO};
+	struct buf b = BUF_INIT;
+
+	put_frame(&b, MSG_JOB, 0, "x", 1);
+	cr_assert_eq(feed(&e, &b, false, false), CONCC_E_PROTO);
+	cr_assert(strstr(e.text, "JOB"), "%s", e.text);
+	cr_assert_eq(e.n, 1);
+	buf_release(&b);
+}
+
+/* ---- greeting and noise ---- */
+
+Test(link, noise_before_the_greeting_is_skipped)
+{
+	struct assembler a;
+	struct assembled m;
+	struct buf b = BUF_INIT;
+	size_t space;
+	int n = 0;
+
+	for (int i = 0; i < 600; i++)
+		buf_putf(&b, "\nWelcome to Debian! \nCONCC-LIN \n\nCONCC-LINK/ no\t%d", i);
+	buf_append(&b, PROTO_MAGIC, PROTO_MAGIC_LEN);
+	put_frame(&b, MSG_HELLO, 0, "hi", 2);
+	/* Byte by byte, so that the magic is cut at every place. */
+	assembler_init(&a, true);
+	for (size_t i = 0; i < b.len; i++) {
+		*assembler_space(&a, &space) = b.data[i];
+		cr_assert_gt(space, 0);
+		assembler_filled(&a, 1);
+		n += assembler_next(&a, &m);
+		cr_assert_geq(n, 0);
+	}
+	cr_assert_eq(n, 1);
+	cr_assert_eq(m.type, MSG_HELLO);
+	assembler_release(&a);
+	buf_release(&b);
+}
+
+Test(link, noise_is_bounded_and_quoted)
+{
+	struct end e = {0};
+	struct buf b = BUF_INIT;
+
+	while (b.len < 2 * PROTO_NOISE_MAX)
+		buf_putf(&b, "all work and no\x1b[31m play\n");
+	cr_assert_eq(feed(&e, &b, true, false), CONCC_E_PROTO);
+	cr_assert(strstr(e.text, "64 KB"), "%s", e.text);
+	cr_assert_not(strchr(e.text, '\x1b'));
+	buf_release(&b);
+}
+
+Test(link, what_was_printed_instead_is_quoted)
+{
+	struct end e = {0};
+	struct buf b = BUF_INIT;
+
+	buf_putf(&b, "motd\nsh: 1: exec: concc-worker: not found\r\n");
+	cr_assert_eq(feed(&e, &b, true, true), CONCC_E_CLOSED);
+	cr_assert(strstr(e.text, "\"sh: 1: exec: concc-worker: not found\""), "%s", e.text);
+	cr_assert(strstr(e.text, "install concc-worker"), "%s", e.text);
+	buf_release(&b);
+}
+
+Test(link, another_link_version_is_told)
+{
+	struct end e = {0};
+	struct buf b = BUF_INIT;
+
+	buf_putf(&b, "hello\nCONCC-LINK/23\n");
+	cr_assert_eq(feed(&e, &b, true, false), CONCC_E_VERSION);
+	cr_assert(strstr(e.text, "version"), "%s", e.text);
+	buf_release(&b);
+}
+
+/* ---- ends ---- */
+
+Test(link, an_end_inside_a_message_is_told)
+{
+	struct end e = {0};
+	struct buf b = BUF_INIT;
+
+	put_frame(&b, MSG_JOB, PROTO_F_MORE, "x", 1);
+	cr_assert_eq(feed(&e, &b, false, true), CONCC_E_CLOSED);
+	cr_assert(strstr(e.text, "middle"), "%s", e.text);
+	buf_release(&b);
+}
+
+Test(link, a_half_closed_peer_is_heard_out)
+{
+	static const struct link_config conf = {0};
+	struct end a = {.stop_at = -1};
+	struct buf b = BUF_INIT;
+	struct loop *l;
+	int sv[2];
+
+	make_pair(sv);
+	cr_assert_eq(loop_new(&l), 0);
+	put_frame(&b, MSG_BYE, 0, "reason", 6);
+	cr_assert_eq(shutdown(sv[1], SHUT_RD), 0);
+	end_open(&a, l, sv[0], &conf);
+	/* Our write fails first; the reason comes after, and then the end. */
+	link_send(a.link, MSG_JOB, LINK_PRIO, "x", 1);
+	loop_defer(l, (loop_fn)loop_quit, l);
+	run(l);
+	cr_assert_eq(a.closed, 0);
+	cr_assert_eq(link_queued(a.link), 0);
+	cr_assert_eq(write_full(sv[1], b.data, b.len), 0);
+	close(sv[1]);
+	run(l);
+	cr_assert_eq(a.closed, 1);
+	cr_assert_eq(a.err, CONCC_E_CLOSED);
+	cr_assert_eq(a.last_type, MSG_BYE);
+	link_send(a.link, MSG_JOB, LINK_PRIO, "x", 1); /* does nothing now */
+	cr_assert_eq(link_queued(a.link), 0);
+	buf_release(&b);
+	end_close(&a);
+	loop_free(l);
+}
+
+Test(link, a_broken_pipe_does_not_kill)
+{
+	static const struct link_config conf = {0};
+	struct end a = {.stop_at = -1};
+	struct loop *l;
+	int in[2], out[2];
+
+	signal(SIGPIPE, SIG_DFL);
+	cr_assert_eq(pipe2(in, O_CLOEXEC), 0);
+	cr_assert_eq(pipe2(out, O_CLOEXEC), 0);
+	cr_assert_eq(loop_new(&l), 0);
+	a.loop = l;
+	a.link = link_new(l, stream_from_fds(in[0], out[1]), &conf, &end_ops, &a);
+	close(out[0]);
+	link_send(a.link, MSG_JOB, LINK_PRIO, "x", 1);
+	loop_defer(l, (loop_fn)loop_quit, l);
+	run(l);
+	close(in[1]);
+	run(l);
+	cr_assert_eq(a.closed, 1);
+	end_close(&a);
+	loop_free(l);
+}
+
+Test(link, an_fd_that_cannot_be_polled_closes_the_link)
+{
+	static const struct link_config conf = {0};
+	struct end a = {.stop_at = -1};
+	struct loop *l;
+	int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	cr_assert_eq(loop_new(&l), 0);
+	end_open(&a, l, fd, &conf);
+	run(l);
+	cr_assert_eq(a.closed, 1);
+	cr_assert_eq(a.err, -EPERM);
+	end_close(&a);
+	loop_free(l);
+}
+
+static int close_on_message(void *data, uint8_t type, struct blob p)
+{
+	struct end *e = data;
+
+	e->n++;
+	link_close(e->link);
+	loop_quit(e->loop);
+	return 0;
+}
+
+Test(link, closing_sends_what_is_queued_and_calls_nobody)
+{
+	static const struct link_ops ops = {.message = close_on_message, .closed = on_closed};
+	static const struct link_config conf = {0};
+	struct end a = {.stop_at = -1}, b = {.stop_at = -1};
+	struct loop *l;
+	int sv[2];
+
+	make_pair(sv);
+	cr_assert_eq(loop_new(&l), 0);
+	a.loop = l;
+	a.link = link_new(l, stream_from_fds(sv[0], sv[0]), &conf, &ops, &a);
+	end_open(&b, l, sv[1], &conf);
+	link_send(b.link, MSG_JOB, LINK_PRIO, "1", 1);
+	link_send(b.link, MSG_JOB, LINK_PRIO, "2", 1);
+	link_send(a.link, MSG_BYE, LINK_PRIO, "bye", 3);
+	link_close(b.link);
+	run(l);
+	cr_assert_eq(a.n, 1); /* the second was not delivered after link_close() */
+	cr_assert_eq(a.closed + b.closed, 0);
+	end_close(&a);
+	end_close(&b);
+	loop_free(l);
+}
+
+/* ---- pausing ---- */
+
+Test(link, a_paused_link_delivers_nothing_and_does_not_die)
+{
+	static const struct link_config conf = {0};
+	static const struct link_config mortal = {.ping_ms = 5, .dead_ms = 10};
+	struct end a = {.stop_at = -1}, b = {.stop_at = -1}, clock = {.stop_at = -1};
+	int sv[2], other[2];
+	struct loop *l;
+
+	make_pair(sv);
+	make_pair(other);
+	cr_assert_eq(loop_new(&l), 0);
+	end_open(&a, l, sv[0], &mortal);
+	end_open(&b, l, sv[1], &conf);
+	link_pause_reading(a.link, true);
+	for (int i = 0; i < 10; i++)
+		link_send(b.link, MSG_JOB, LINK_PRIO, "x", 1);
+	/* A link with a longer patience dies meanwhile; the paused one does not. */
+	end_open(&clock, l, other[0], &(struct link_config){.dead_ms = 100});
+	run(l);
+	cr_assert_eq(clock.closed, 1);
+	cr_assert_eq(a.n, 0);
+	cr_assert_eq(a.closed, 0);
+	a.stop_at = 10;
+	link_pause_reading(a.link, false);
+	run(l);
+	cr_assert_eq(a.n, 10);
+	end_close(&a);
+	end_close(&b);
+	end_close(&clock);
+	close(other[1]);
+	loop_free(l);
+}
+
+/* ---- heartbeat ---- */
+
+/* A peer of its own process that answers pings. */
+static pid_t fork_peer(int ours, int theirs)
+{
+	static const struct link_config conf = {0};
+	struct end e = {.stop_at = -1};
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	close(ours);
+	if (loop_new(&e.loop) < 0)
+		_exit(1);
+	end_open(&e, e.loop, theirs, &conf);
+	(void)loop_run(e.loop);
+	_exit(0);
+}
+
+static void check_pongs(void *data)
+{
+	struct end *e = data;
+
+	if (link_counts(e->link)->msgs_by_type_in[MSG_PONG] >= 5)
+		loop_quit(e->loop);
+	else
+		loop_add_timer(e->loop, 5, check_pongs, e);
+}
+
+Test(link, a_silent_peer_is_asked_and_a_stopped_one_is_dead)
+{
+	static const struct link_config conf = {.ping_ms = 20, .dead_ms = 1000};
+	struct end a = {.stop_at = -1};
+	uint64_t turns;
+	struct loop *l;
+	pid_t pid;
+	int sv[2], status;
+
+	make_pair(sv);
+	pid = fork_peer(sv[0], sv[1]);
+	close(sv[1]);
+	cr_assert_eq(loop_new(&l), 0);
+	end_open(&a, l, sv[0], &conf);
+	loop_add_timer(l, 5, check_pongs, &a);
+	run(l);
+	cr_assert_eq(a.closed, 0);
+	cr_assert_eq(a.n, 0); /* pings and pongs are nobody's business */
+	turns = link_counts(a.link)->turns;
+	cr_assert_eq(turns, 0);
+
+	kill(pid, SIGSTOP);
+	run(l);
+	cr_assert_eq(a.closed, 1);
+	cr_assert_eq(a.err, CONCC_E_TIMEOUT);
+	cr_assert(strstr(a.text, "nothing received"), "%s", a.text);
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	end_close(&a);
+	loop_free(l);
+}
+
+static void stop_loop(void *data)
+{
+	loop_quit(data);
+}
+
+struct talker {
+	struct loop *loop;
+	struct end *end;
+	int left;
+};
+
+static void talk(void *data)
+{
+	struct talker *t = data;
+
+	link_send(t->end->link, MSG_JOB, LINK_PRIO, "x", 1);
+	if (--t->left == 0)
+		stop_loop(t->loop);
+	else
+		loop_add_timer(t->loop, 1, talk, t);
+}
+
+Test(link, nothing_is_asked_while_traffic_flows)
+{
+	static const struct link_config quiet = {0}, conf = {.ping_ms = 2000, .dead_ms = 60000};
+	struct end a = {.stop_at = -1}, b = {.stop_at = -1};
+	struct talker t = {.end = &b, .left = 100};
+	struct loop *l;
+	int sv[2];
+
+	make_pair(sv);
+	cr_assert_eq(loop_new(&l), 0);
+	t.loop = l;
+	end_open(&a, l, sv[0], &conf);
+	end_open(&b, l, sv[1], &quiet);
+	loop_add_timer(l, 1, talk, &t);
+	run(l);
+	cr_assert_eq(link_counts(a.link)->msgs_out, 0);
+	cr_assert_eq(link_counts(a.link)->bytes_out, 0);
+	end_close(&a);
+	end_close(&b);
+	loop_free(l);
+}
