@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "concc/buf.h"
+#include "concc/job.h"
+#include "concc/str.h"
+
+/* The filtered entries, one a line. */
+static char *filter(const char *const *env)
+{
+	_cleanup_buf_ struct buf all = BUF_INIT;
+	_cleanup_strv_ char **kept = job_env_filter((char *const *)env);
+
+	for (char **p = kept; *p; p++)
+		buf_putf(&all, "%s%s", p > kept ? "\n" : "", *p);
+	return xstrdup(buf_cstr(&all));
+}
+
+static void expect_one(const char *entry, const char *expected)
+{
+	const char *env[] = {entry, NULL};
+	char *got = filter(env);
+
+	cr_expect_str_eq(got, expected, "'%s' gave '%s', not '%s'", entry, got, expected);
+	free(got);
+}
+
+Test(env, session_stays)
+{
+	static const char *const entries[] = {
+		"SSH_AUTH_SOCK=/x",
+		"SSH_CONNECTION=1",
+		"DBUS_SESSION_BUS_ADDRESS=x",
+		"DISPLAY=:0",
+		"WAYLAND_DISPLAY=w",
+		"XAUTHORITY=/x",
+		"XDG_RUNTIME_DIR=/run/user/1",
+		"XDG_SESSION_ID=3",
+		"GPG_AGENT_INFO=x",
+		"GNOME_KEYRING_CONTROL=x",
+		"SUDO_USER=u",
+		"SUDO_COMMAND=x",
+		"TMUX=/x",
+		"TMUX_PANE=%1",
+		"STY=1",
+		"WINDOWID=7",
+		"TERM_SESSION_ID=1",
+		"LS_COLORS=x",
+		"OLDPWD=/x",
+		"_=/usr/bin/env",
+		"SHLVL=2",
+		"CONCC_DISABLE=1",
+		"CONCC_WORKERS=x",
+		"TMPDIR=/t",
+		"TMP=/t",
+		"TEMP=/t",
+		"BASH_FUNC_x%%=() { :; }",
+		"KRB5CCNAME=/x",
+		"JOURNAL_STREAM=1:2",
+		"LISTEN_FDS=1",
+		"MAKE_TERMOUT=/dev/pts/1",
+		"FAKEROOTKEY=1",
+		"noequals",
+		"=x",
+		"",
+	};
+
+	for (size_t i = 0; i < sizeof(entries) / sizeof(entries[0]); i++)
+		expect_one(entries[i], "");
+}
+
+Test(env, the_rest_travels)
+{
+	static const char *const entries[] = {
+		"PATH=/usr/bin",
+		"PWD=/x",
+		"HOME=/home/u",
+		"USER=u",
+		"LANG=C.UTF-8",
+		"LC_ALL=C",
+		"SOURCE_DATE_EPOCH=1",
+		"CPATH=/i",
+		"LD_LIBRARY_PATH=/l",
+		"TERM=xterm",
+		"COLORTERM=1",
+		"CARGO_PKG_NAME=x",
+		"OUT_DIR=/o",
+		"TMPDIRS=x",
+		"DISPLAYS=x",
+		"XDG_CONFIG_HOME=/c",
+		"__=x",
+		"WAYLAND_SCANNER=/usr/bin/wayland-scanner",
+		"EMPTY=",
+		"A=b=c",
+		"N=a\nb\nc=d",
+		"CONCCX=1",
+		"MAKELEVEL=1",
+		"SSH=/usr/bin/ssh",
+		"-x=1",
+	};
+
+	for (size_t i = 0; i < sizeof(entries) / sizeof(entries[0]); i++)
+		expect_one(entries[i], entries[i]);
+}
+
+Test(env, sorted_by_name_and_each_once)
+{
+	const char *env[] = {"B=1", "AB=2", "A=3", "B=4", "A_=5", "B=6", "A0=7", NULL};
+	char *got = filter(env);
+
+	/* "A" before "A0", though '=' sorts after '0' */
+	cr_expect_str_eq(got, "A=3\nA0=7\nAB=2\nA_=5\nB=1");
+	free(got);
+}
+
+Test(env, empty)
+{
+	const char *env[] = {NULL};
+	char *got = filter(env);
+
+	cr_expect_str_eq(got, "");
+	free(got);
+}
+
+Test(env, job_server_leaves_make_flags)
+{
+	static const char *const t[][2] = {
+		{"MAKEFLAGS= -j8 --jobserver-auth=3,4", "MAKEFLAGS="},
+		{"MAKEFLAGS=ks -j8 --jobserver-auth=3,4 -- A=b", "MAKEFLAGS=ks -- A=b"},
+		{"MAKEFLAGS= --jobserver-fds=3,4 -j -- CC=concc-cc\\ gcc",
+		 "MAKEFLAGS= -- CC=concc-cc\\ gcc"},
+		{"MAKEFLAGS=w -j --jobserver-auth=fifo:/tmp/GMfifo1 --jobserver-style=fifo -l4",
+		 "MAKEFLAGS=w -l4"},
+		{"MAKEFLAGS=w --jobs=8 --jobserver-auth=3,4 -I/inc", "MAKEFLAGS=w -I/inc"},
+		/* asked for by a person */
+		{"MAKEFLAGS=-j8", "MAKEFLAGS=-j8"},
+		{"MAKEFLAGS=rR --no-print-directory", "MAKEFLAGS=rR --no-print-directory"},
+		/* no option behind " -- " */
+		{"MAKEFLAGS=-j2 -- X=--jobserver-auth=3,4",
+		 "MAKEFLAGS=-j2 -- X=--jobserver-auth=3,4"},
+		{"MAKEFLAGS=-- X=--jobserver-auth=3,4 -j",
+		 "MAKEFLAGS=-- X=--jobserver-auth=3,4 -j"},
+		{"MAKEFLAGS=--jobserver-auth=3,4 -- X=1 -j2", "MAKEFLAGS= -- X=1 -j2"},
+		{"MAKEFLAGS=", "MAKEFLAGS="},
+		{"MFLAGS=-w -j4 --jobserver-auth=3,4", "MFLAGS=-w"},
+		{"CARGO_MAKEFLAGS=-j --jobserver-fds=8,9 --jobserver-auth=8,9", "CARGO_MAKEFLAGS="},
+		{"MAKEFLAGSX=-j --jobserver-auth=8,9", "MAKEFLAGSX=-j --jobserver-auth=8,9"},
+		{"MAKEFLAGS=w -jx --jobserver-auth=8,9  ", "MAKEFLAGS=w -jx  "},
+	};
+
+	for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++)
+		expect_one(t[i][0], t[i][1]);
+}
+
+Test(env, harmless_preloads_stay)
+{
+	expect_one("LD_PRELOAD=libfakeroot-sysv.so", "");
+	expect_one("LD_PRELOAD=/usr/lib/libfakeroot/libfakeroot-sysv.so:/x/libfaketime.so.1",
+		   "LD_PRELOAD=/x/libfaketime.so.1");
+	expect_one("LD_PRELOAD=a.so libeatmydata.so b.so", "LD_PRELOAD=a.so:b.so");
+	expect_one("LD_PRELOAD=", "");
+}

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "concc/io.h"
+#include "concc/job.h"
+#include "concc/str.h"
+
+/* ---- job_workspace ---- */
+
+static const char *const *there;
+
+static bool is_there(const char *path)
+{
+	cr_assert_eq(path[0], '/', "%s", path);
+	for (const char *const *p = there; *p; p++) {
+		if (streq(*p, path))
+			return true;
+	}
+	return false;
+}
+
+static void expect_workspace(const char *cwd, const char *const *env, const char *expected)
+{
+	char *got = job_workspace(cwd, (char *const *)env, is_there);
+
+	cr_expect_str_eq(got ? got : "none", expected, "%s: %s", cwd, got ? got : "none");
+	free(got);
+}
+
+static const char *const env[] = {"HOME=/home/u", NULL};
+
+Test(workspace, of_a_repository)
+{
+	static const char *const files[] = {"/home/u/p/.git", "/home/u/p/.git/HEAD", "/src/h/.hg",
+					    NULL};
+
+	there = files;
+	expect_workspace("/home/u/p", env, "/home/u/p");
+	expect_workspace("/home/u/p/a/b", env, "/home/u/p");
+	expect_workspace("/src/h/x", env, "/src/h");
+	expect_workspace("/home/u/q", env, "none");
+	expect_workspace("/src", env, "none");
+	expect_workspace("/", env, "none");
+}
+
+Test(workspace, of_a_submodule_is_the_outer_repository)
+{
+	static const char *const files[] = {"/s/.git", "/s/.git/HEAD", "/s/sub/.git",
+					    "/w/tree/.git", NULL};
+
+	there = files;
+	expect_workspace("/s/sub/x", env, "/s");
+	/* a work tree on its own */
+	expect_workspace("/w/tree/x", env, "/w/tree");
+}
+
+Test(workspace, never_home_by_itself)
+{
+	static const char *const files[] = {"/home/u/.git/HEAD", "/home/.git/HEAD", "/.git/HEAD",
+					    "/home/v/.git/HEAD", NULL};
+	static const char *const listed[] = {"HOME=/home/u/", "CONCC_WORKSPACE=~", NULL};
+	static const char *const no_home[] = {"HOME=/", NULL};
+
+	there = files;
+	expect_workspace("/home/u/p", env, "none");
+	expect_workspace("/home/u", env, "none");
+	expect_workspace("/home/v/x", env, "/home/v");
+	expect_workspace("/srv", env, "none");
+	expect_workspace("/home/u/p", listed, "/home/u");
+	expect_workspace("/home/u/p", no_home, "/home/u");
+}
+
+Test(workspace, listed)
+{
+	static const char *const files[] = {"/a/p/.git/HEAD", NULL};
+	static const char *const list[] = {"HOME=/home/u",
+					   "CONCC_WORKSPACE=:/b:/a//x/../p/:rel:/:~/s", NULL};
+	static const char *const empty[] = {"CONCC_WORKSPACE=", NULL};
+
+	there = files;
+	expect_workspace("/a/p/q", list, "/a/p");
+	expect_workspace("/home/u/s", list, "/home/u/s");
+	expect_workspace("/bb", list, "none");
+	expect_workspace("/rel", list, "none");
+	expect_workspace("/a/p/q", empty, "/a/p");
+}
+
+/* ---- job_resolve ---- */
+
+static char dir[] = "/tmp/test-resolve-XXXXXX";
+
+static void touch(const char *name, mode_t mode)
+{
+	int fd = open(name, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(fchmod(fd, mode), 0);
+	close(fd);
+}
+
+static void setup(void)
+{
+	cr_assert(mkdtemp(dir));
+	cr_assert_eq(chdir(dir), 0);
+	cr_assert_eq(mkdir("masq", 0755), 0);
+	cr_assert_eq(mkdir("bin", 0755), 0);
+	cr_assert_eq(mkdir("bin2", 0755), 0);
+	cr_assert_eq(mkdir("bin/tool", 0755), 0);
+	touch("masq/cc", 0755);
+	touch("bin/cc", 0755);
+	touch("bin/plain", 0644);
+	touch("bin2/cc", 0755);
+	touch("bin2/tool", 0755);
+	touch("bin2/plain", 0755);
+	touch("here", 0755);
+}
+
+static void teardown(void)
+{
+	static const char *const names[] = {"masq/cc",	 "bin/cc",     "bin/plain", "bin2/cc",
+					    "bin2/tool", "bin2/plain", "here",	    "bin/tool",
+					    "masq",	 "bin",	       "bin2"};
+
+	cr_assert_eq(chdir(dir), 0);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		cr_expect_eq(remove(names[i]), 0, "%s", names[i]);
+	cr_expect_eq(rmdir(dir), 0);
+}
+
+static bool in_masq(const char *path, void *data)
+{
+	++*(int *)data;
+	return strstr(path, "/masq/") != NULL;
+}
+
+/* path_var and expected are relative to dir. */
+static void expect_exe(const char *argv0, const char *path_var, const char *expected)
+{
+	char *full = path_join(dir, expected);
+	int calls = 0;
+	char *got = job_resolve(argv0, path_var, dir, in_masq, &calls);
+
+	cr_expect_str_eq(got ? got : strerror(errno), full, "%s in %s: %s", argv0, path_var,
+			 got ? got : strerror(errno));
+	free(got);
+	free(full);
+}
+
+static void expect_none(const char *argv0, const char *path_var, int err)
+{
+	int calls = 0;
+	char *got = job_resolve(argv0, path_var, dir, in_masq, &calls);
+	int e = errno;
+
+	cr_expect_null(got, "%s: %s", argv0, got);
+	cr_expect_eq(e, err, "%s: %s", argv0, strerror(e));
+	free(got);
+}
+
+Test(resolve, all, .init = setup, .fini = teardown)
+{
+	char *absolute = xasprintf("%s/masq:%s/bin:%s/bin2", dir, dir, dir);
+	char *masq_cc = xasprintf("%s/masq/cc", dir);
+	char *got;
+
+	expect_exe("cc", absolute, "bin/cc");
+	expect_exe("cc", "nowhere:bin2:bin", "bin2/cc");
+	/* a directory or a file without x is passed over */
+	expect_exe("tool", absolute, "bin2/tool");
+	expect_exe("plain", absolute, "bin2/plain");
+	/* an empty entry is the cwd */
+	expect_exe("here", ":bin", "here");
+	expect_exe("here", "bin:", "here");
+	expect_exe("here", "bin::bin2", "here");
+	expect_exe("./here", "bin", "here");
+	expect_exe(".//here", "bin", "here");
+	expect_exe("bin2/cc", "bin", "bin2/cc");
+	/* a wrapper given by its path: the next of that name */
+	expect_exe("masq/cc", absolute, "bin/cc");
+	expect_exe(masq_cc, "masq:bin2", "bin2/cc");
+	expect_none("cc", "masq", ENOENT);
+	expect_none("nothing", absolute, ENOENT);
+	expect_none("", absolute, ENOENT);
+	expect_none("plain", "bin", EACCES);
+	expect_none("bin/plain", "bin2", EACCES);
+	expect_none("bin/tool", "bin2", EACCES);
+	expect_none("./nothing", "bin2", ENOENT);
+
+	/* without skip, and without PATH */
+	got = job_resolve("cc", absolute, dir, NULL, NULL);
+	cr_expect_str_eq(got, masq_cc);
+	free(got);
+	got = job_resolve("sh", NULL, dir, NULL, NULL);
+	cr_expect_str_eq(got, "/bin/sh");
+	free(got);
+	free(absolute);
+	free(masq_cc);
+}
