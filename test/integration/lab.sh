@@ -1,0 +1,61 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# The lab itself: what the other tests rely on.  Two hosts that reach each other by ssh and share
+# nothing, and a look for leftovers that finds some.
+. "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+lab_enter "$@"
+lab_start builder root
+
+ssh_says() { # HOST WANTED CMD
+	expect_eq "$3 on $1" "$(ssh -o BatchMode=yes "$1" "$3" 2>&1 | tail -n 1)" "$2"
+}
+
+users() {
+	ssh_says w1 builder 'id -un'
+	ssh_says w2 root 'id -un'
+	ssh_says w1 w1 hostname
+}
+
+apart() {
+	echo secret >"$WS/file"
+	ssh_says w1 no "cat $WS/file >/dev/null 2>&1 || echo no"
+	ssh_says w2 no "test -e $LAB_REPO/Makefile || echo no"
+	ssh_says w2 no "cat /proc/[0-9]*/cmdline | tr '\\\\0' '\\\\n' | grep -q -- '^--repor[t]' || echo no"
+}
+
+fuse_for_anyone() {
+	ssh_says w1 yes 'exec 3<>/dev/fuse && echo yes'
+}
+
+# A process of a connection is found, told apart from the host's own, and seen to end.
+finds_leftovers() {
+	local out pid left
+	mkfifo "$LAB/out"
+	cp "$LAB_TOOLS/hold" "$LAB/w1/bin/"
+	ssh w1 /mnt/bin/hold >"$LAB/out" </dev/null 2>&1 &
+	exec 3<"$LAB/out"
+	while read -r -t "$LAB_LIMIT" out <&3 && [ "$out" != held ]; do :; done
+	pid=$(lab_worker_pids 1 hold)
+	expect_ne "the process on the worker" "$pid" ''
+	left=" $(lab_leftovers) "
+	[[ ${left//$'\n'/ } == *" $pid "* ]] || fail "the process is not found"
+	lab_hang_up 1
+	wait
+	kill -KILL $(lab_worker_pids 1 hold)
+	expect_gone "a killed process" "$pid"
+}
+
+cable() {
+	lab_cut 1
+	expect_status 255 ssh -o ConnectTimeout=1 w1 true
+	lab_mend 1
+	ssh_says w1 builder 'id -un'
+}
+
+check "accounts and names" users
+check "nothing shared" apart
+check "the unprivileged user may open /dev/fuse" fuse_for_anyone
+check "leftovers are found" finds_leftovers
+check "the cable can be cut and mended" cable
+lab_stop

@@ -1,0 +1,577 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+# shellcheck shell=bash disable=SC2046,SC2086
+#
+# The lab: a client and workers as hosts of their own, on one machine.  A test sources this file,
+#
+#	lab_enter "$@"		runs itself again inside the client's namespaces (skips when it can't)
+#	lab_start builder root	two workers w1, w2: sshd, reached as that user (a number: so many)
+#	lab_config		the ~/.concc.ini that names them
+#	...			the test: it runs ON the client; programs by name, expect_*, check
+#	lab_stop		at the end: everything must go, and nothing may be left
+#
+# The client: /srv/ws (workspace), /srv/home, /srv/run (runtime directory), /srv/cache.  Workers see
+# the same system below /usr and /etc, and nothing of /srv, /tmp, /home, /root or the repository.
+# Hosts are mount, network, pid, UTS and IPC namespaces, joined by veth: w1 is 10.77.1.2.
+#
+# Whatever ends the test, the kernel ends every process and mount of the lab with it (the client is
+# a pid namespace, the workers are nested in it).  Nothing here waits for a fixed time.
+
+set -eu
+shopt -s nullglob
+
+LAB_REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+LAB_BUILD=${CONCC_BUILD:-$LAB_REPO/build}
+LAB_BIN=${CONCC_BIN:-$LAB_BUILD/bin}	# the programs under test
+LAB_TOOLS=$LAB_BUILD/test/lib		# test/lib/*.c, built
+LAB_LIMIT=20				# seconds: the failing end of each wait
+LAB_USER=builder			# the unprivileged user of the workers
+LAB_SLOTS=${LAB_SLOTS:-4}		# of each worker
+LAB_N=0					# workers started
+LAB_CHECKS_FAILED=0
+WS=/srv/ws
+
+export LAB_TOOLS WS
+
+# ---- results ----
+
+# A line for the runner: ok, not-ok or skip, and for whom.
+lab_result() { # KIND NAME [WHY]
+	printf '%-6s %s%s\n' "$1" "$2" "${3:+: $3}"
+	if [ -n "${CONCC_TEST_RESULTS-}" ]; then
+		printf '%s\t%s\t%s\n' "$1" "$2" "${3-}" >>"$CONCC_TEST_RESULTS"
+	fi
+}
+
+skip() { # REASON
+	echo "skip: $*" >&2
+	[ -z "${CONCC_TEST_RESULTS-}" ] || printf 'skip-reason\t%s\n' "$*" >>"$CONCC_TEST_RESULTS"
+	exit 77
+}
+
+fail() { # TEXT
+	echo "FAIL: $*" >&2
+	exit 1
+}
+
+# One sub-result: runs the command (often a function) by itself; its failure does not end the test.
+check() { # NAME CMD...
+	local name=$1 rc=0
+	shift
+	set +e
+	(
+		set -e
+		"$@"
+	) >"$LAB/check.log" 2>&1
+	rc=$?
+	set -e
+	case $rc in
+	0) lab_result ok "$name" ;;
+	77) lab_result skip "$name" "$(sed -n 's/^skip: //p' "$LAB/check.log" | tail -n 1)" ;;
+	*)
+		lab_result not-ok "$name" "$(grep -h '^FAIL: ' "$LAB/check.log" | tail -n 1 || true)"
+		sed 's/^/    | /' "$LAB/check.log" | tail -n 40
+		LAB_CHECKS_FAILED=$((LAB_CHECKS_FAILED + 1))
+		;;
+	esac
+}
+
+# ---- what is expected ----
+
+expect_eq() { # WHAT GOT WANTED
+	[ "$2" = "$3" ] || fail "$1: got '$2', wanted '$3'"
+}
+
+expect_ne() { # WHAT GOT UNWANTED
+	[ "$2" != "$3" ] || fail "$1: is '$2'"
+}
+
+expect_le() { # WHAT GOT MAX
+	[ "$2" -le "$3" ] || fail "$1: is $2, at most $3 wanted"
+}
+
+expect_ge() { # WHAT GOT MIN
+	[ "$2" -ge "$3" ] || fail "$1: is $2, at least $3 wanted"
+}
+
+expect_same_file() { # A B
+	cmp -- "$1" "$2" || fail "$1 and $2 differ"
+}
+
+expect_file() {
+	[ -e "$1" ] || fail "$1 is missing"
+}
+
+expect_no_file() {
+	if [ -e "$1" ] || [ -L "$1" ]; then
+		fail "$1 is there"
+	fi
+}
+
+expect_grep() { # PATTERN FILE
+	grep -Eq -- "$1" "$2" || {
+		sed 's/^/    | /' "$2" | tail -n 20
+		fail "no line matches '$1' in $2"
+	}
+}
+
+expect_no_grep() { # PATTERN FILE
+	if grep -E -- "$1" "$2"; then
+		fail "a line matches '$1' in $2"
+	fi
+}
+
+# Runs the command; its exit status must be this.
+expect_status() { # STATUS CMD...
+	local want=$1 rc=0
+	shift
+	"$@" || rc=$?
+	[ "$rc" -eq "$want" ] || fail "exit status $rc, wanted $want: $*"
+}
+
+# CONCC_EXPLAIN=1 makes each wrapper say on stderr where it runs its job.
+explained_remote() { # FILE: how many ran remotely
+	grep -c '^concc: remote on ' "$1" || true
+}
+
+explained_local() {
+	grep -c '^concc: local: ' "$1" || true
+}
+
+# The share of the jobs that ran remotely, of those whose place the policy left open: what
+# is local by a rule that is named here (link, probe...) is not counted.
+expect_remote_share() { # PERCENT FILE [EXEMPT-RULES-REGEX]
+	local remote local_jobs share
+	remote=$(explained_remote "$2")
+	local_jobs=$(grep '^concc: local: ' "$2" | grep -Evc "^concc: local: (${3:-none}) " || true)
+	share=$((remote + local_jobs == 0 ? 0 : 100 * remote / (remote + local_jobs)))
+	echo "note: jobs: $remote remote, $local_jobs local: $share % remote"
+	grep -h '^concc: local: ' "$2" | sed 's/ *(.*//' | sort | uniq -c || true
+	expect_ge "remote share in percent" "$share" "$1"
+}
+
+# The objects below a directory, put aside and compared later.
+save_objects() { # DIR TO
+	mkdir -p "$2"
+	(cd "$1" && find . -name '*.o' -print0 | tar -c --null -T - -f -) | tar -x -C "$2" -f -
+}
+
+expect_same_objects() { # SAVED DIR: prints how many
+	local f n=0
+	while IFS= read -r -d '' f; do
+		expect_same_file "$1/$f" "$2/$f"
+		n=$((n + 1))
+	done < <(cd "$1" && find . -name '*.o' -print0)
+	expect_ge "number of objects" "$n" 1
+	expect_eq "number of objects" "$(find "$2" -name '*.o' | wc -l)" "$n"
+	echo "note: $n objects, byte for byte the local ones"
+}
+
+# ---- outside ----
+
+# Builds test/lib/*.c where that has not been done by make.
+lab_build_tools() {
+	local src bin
+	mkdir -p "$LAB_TOOLS"
+	for src in "$LAB_REPO"/test/lib/*.c; do
+		bin=$LAB_TOOLS/$(basename "$src" .c)
+		[ "$bin" -nt "$src" ] && continue
+		"${CC:-cc}" -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -o "$bin.$$" "$src"
+		mv "$bin.$$" "$bin"
+	done
+}
+
+lab_need() { # PROGRAM...
+	local p
+	for p in "$@"; do
+		command -v "$p" >/dev/null || skip "$p is not installed"
+	done
+}
+
+lab_probe() {
+	[ "$(id -u)" -eq 0 ] || skip "needs root (namespaces with a network, device nodes)"
+	PATH=$PATH:/usr/sbin:/sbin
+	lab_need ip nsenter sshd ssh ssh-keygen gcc
+	[ -e /dev/fuse ] || skip "/dev/fuse is missing (modprobe fuse)"
+	lab_build_tools
+	"$LAB_TOOLS/nsinit" true || skip "the kernel refuses new namespaces here"
+}
+
+# The Rust toolchain's own directory, "" when there is none; without rustup's proxies.
+lab_rust_sysroot() {
+	rustc --print sysroot 2>/dev/null || true
+}
+
+# Fetches a Debian source package once, with an apt configuration of its own (nothing of the
+# system's is changed), and says where its tree is.  Before lab_enter: the lab has no network.
+lab_source() { # PACKAGE: sets LAB_SOURCE
+	local cache
+	[ -z "${LAB_INSIDE-}" ] || return 0
+	cache=${XDG_CACHE_HOME:-$HOME/.cache}/concc-test/sources
+	mkdir -p "$cache"
+	LAB_SOURCE=$cache/$1
+	export LAB_SOURCE
+	[ -d "$LAB_SOURCE" ] && return 0
+	"$LAB_REPO/test/lib/fetch-source" "$1" "$cache" >"$cache/$1.log" 2>&1 ||
+		skip "no source of $1 to be had ($(grep -v '^$' "$cache/$1.log" | tail -n 1))"
+}
+
+# Starts the test anew in the client's namespaces, with a clean environment.
+lab_enter() {
+	if [ -n "${LAB_INSIDE-}" ]; then
+		lab_client_setup
+		return
+	fi
+	lab_probe
+	[ -x "$LAB_BIN/concc-cc" ] || fail "$LAB_BIN/concc-cc is missing: run make first"
+	LAB=${CONCC_TEST_DIR:-$(mktemp -d "${TMPDIR:-/tmp}/concc-test.XXXXXX")}
+	local rust path=$LAB_BIN
+	rust=$(lab_rust_sysroot)
+	case $rust in '' | /usr) ;; *) path=$path:$rust/bin ;; esac
+	exec env -i PATH="$path:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
+		HOME="$HOME" LANG=C.UTF-8 TERM=dumb LAB="$LAB" LAB_INSIDE=1 LAB_RUST="$rust" \
+		LAB_KEEP="${CONCC_TEST_DIR-}" LAB_HOST_HOME="$HOME" LAB_SOURCE="${LAB_SOURCE-}" \
+		LAB_PWD="$PWD" SEED="${SEED-}" LAB_VERBOSE="${LAB_VERBOSE-}" LAB_SLOTS="$LAB_SLOTS" \
+		CONCC_BUILD="$LAB_BUILD" CONCC_BIN="$LAB_BIN" \
+		CONCC_TEST_RESULTS="${CONCC_TEST_RESULTS-}" \
+		"$LAB_TOOLS/nsinit" --report bash "$(realpath "$0")" "$@"
+}
+
+# ---- the client ----
+
+lab_client_setup() {
+	trap lab_exit EXIT
+	ulimit -c unlimited 2>/dev/null || true
+	touch "$LAB/started"
+	mkdir -p "$LAB/srv/ws" "$LAB/srv/home" "$LAB/etc"
+	mount --bind "$LAB/srv" /srv
+	# ssh takes the home from the password file, so that has to name the same one.
+	awk -F: -v OFS=: '$3 == 0 { $6 = "/srv/home" } 1' /etc/passwd >"$LAB/etc/passwd"
+	mount --bind "$LAB/etc/passwd" /etc/passwd
+	hostname labclient
+	export HOME=/srv/home
+	export CONCC_CONFIG=/srv/concc.ini CONCC_RUNTIME_DIR=/srv/run CONCC_CACHE_DIR=/srv/cache
+	export CONCC_LOG=${CONCC_LOG:-info} CONCC_LAB=$LAB
+	cd "$WS"
+}
+
+# Prints the processes of the lab that no one is to find at its end: all of the pid namespace but
+# the test itself and what holds the workers together.
+lab_leftovers() {
+	local pid keep=' ' i
+	for ((pid = BASHPID; pid > 0; pid = $(lab_parent "$pid"))); do
+		keep="$keep$pid "
+	done
+	for ((i = 1; i <= LAB_N; i++)); do
+		keep="$keep$(lab_worker_keep "$i") "
+	done
+	for pid in /proc/[0-9]*; do
+		pid=${pid#/proc/}
+		[[ $keep == *" $pid "* ]] && continue
+		# What runs for this very function, and what has ended meanwhile, is none.
+		[ "$(lab_parent "$pid")" = "$BASHPID" ] && continue
+		[ -n "$(tr -d '\0' <"/proc/$pid/cmdline")" ] && echo "$pid"
+	done 2>/dev/null || true
+}
+
+lab_parent() { # PID
+	local stat
+	read -r stat <"/proc/$1/stat" || return 0
+	stat=${stat##*) }
+	stat=${stat#* }
+	echo "${stat%% *}"
+}
+
+lab_children() { # PID
+	cat "/proc/$1/task/$1/children" 2>/dev/null || true
+}
+
+lab_descendants() { # PID
+	local c
+	for c in $(lab_children "$1"); do
+		echo "$c"
+		lab_descendants "$c"
+	done
+}
+
+lab_mounts() { # like the kernel tells them, without the ids that change
+	awk '{ print $5, $(NF - 2), $(NF - 1) }' "/proc/${1:-self}/mountinfo"
+}
+
+# ---- workers ----
+
+lab_start() { # USER... or how many: unprivileged and root in turn
+	local users=("$@") i
+	if [[ ${1-1} =~ ^[0-9]+$ ]]; then
+		users=()
+		for ((i = 1; i <= ${1-1}; i++)); do
+			users+=("$([ $((i % 2)) -eq 1 ] && echo "$LAB_USER" || echo root)")
+		done
+	fi
+	lab_keys
+	for i in "${!users[@]}"; do
+		lab_worker_start $((i + 1)) "${users[$i]}"
+	done
+	lab_mounts >"$LAB/mounts"
+}
+
+lab_keys() {
+	mkdir -p "$LAB/keys" /srv/home/.ssh
+	chmod 700 /srv/home/.ssh
+	[ -f /srv/home/.ssh/id_ed25519 ] && return
+	ssh-keygen -q -t ed25519 -N '' -C client -f /srv/home/.ssh/id_ed25519
+	ssh-keygen -q -t ed25519 -N '' -C host -f "$LAB/keys/host"
+}
+
+lab_worker_start() { # N USER
+	local n=$1 user=$2 stage=$LAB/w$1 outer line
+	LAB_USERS[n]=$user
+	mkdir -p "$stage"/{bin,etc,log,dev}
+	chmod 777 "$stage/log"
+	cp "$LAB_BIN/concc-worker" "$LAB_TOOLS/listen-exec" "$stage/bin/"
+	cp "$LAB/keys/host" "$stage/etc/host_key"
+	cp /srv/home/.ssh/id_ed25519.pub "$stage/etc/authorized_keys"
+	lab_worker_files "$stage/etc" "w$n"
+	mkfifo "$stage/ready"
+	# shellcheck disable=SC2094 # the FIFO is read further down
+	"$LAB_TOOLS/nsinit" bash "$LAB_REPO/test/lib/worker-host" "$n" "$stage" \
+		"$LAB_REPO" "$LAB" "$LAB_HOST_HOME" "${LAB_RUST-}" \
+		>"$stage/ready" 2>"$stage/log/host.log" </dev/null &
+	outer=$!
+	LAB_OUTER[n]=$outer
+	read -r -t "$LAB_LIMIT" line <"$stage/ready" || true
+	[ "${line-}" = ready ] || fail "worker $n did not start: $(cat "$stage/log/host.log")"
+	LAB_INIT[n]=$(lab_children "$outer" | tr -d ' ')
+	LAB_LISTEN[n]=$(lab_children "${LAB_INIT[n]}" | tr -d ' ')
+	LAB_N=$n
+	lab_worker_wire "$n"
+	lab_mounts "${LAB_INIT[n]}" >"$stage/mounts"
+	lab_worker_temp "$n" >"$stage/temp"
+	! lab_worker "$n" test -e "$WS" || fail "worker $n sees the client's workspace"
+	! lab_worker "$n" test -e "$LAB_REPO/Makefile" || fail "worker $n sees the repository"
+}
+
+# What is the worker's own: accounts and the sshd's configuration.
+lab_worker_files() { # DIR NAME
+	local show=''
+	case ${LAB_RUST-} in '' | /usr) ;; *) show=" CONCC_WORKER_SHOW=$LAB_RUST" ;; esac
+	{
+		awk -F: -v OFS=: '$3 == 0 { $6 = "/root"; $7 = "/bin/bash" } 1' /etc/passwd
+		echo "$LAB_USER:x:1717:1717::/home/$LAB_USER:/bin/bash"
+	} >"$1/passwd"
+	{
+		cat /etc/group
+		echo "$LAB_USER:x:1717:"
+	} >"$1/group"
+	(
+		umask 077
+		sed 's/^root:[^:]*:/root:*:/' /etc/shadow
+		echo "$LAB_USER:*:19000:0:99999:7:::"
+	) >"$1/shadow"
+	cat >"$1/sshd_config" <<-EOF
+		HostKey /mnt/etc/host_key
+		AuthorizedKeysFile /mnt/etc/authorized_keys
+		StrictModes no
+		UsePAM no
+		PasswordAuthentication no
+		KbdInteractiveAuthentication no
+		PermitRootLogin yes
+		PrintMotd no
+		PidFile none
+		LogLevel VERBOSE
+		SetEnv CONCC_LAB_WORKER=$2$show
+	EOF
+}
+
+# A cable between the client (10.77.N.1) and the worker (10.77.N.2), and its name for ssh.
+lab_worker_wire() { # N
+	local n=$1
+	ip link add "w$n" type veth peer name eth0 netns "${LAB_INIT[n]}"
+	lab_worker "$n" ip addr add "10.77.$n.2/24" dev eth0
+	lab_worker "$n" ip link set eth0 up
+	ip addr add "10.77.$n.1/24" dev "w$n"
+	ip link set "w$n" up
+	cat >>/srv/home/.ssh/config <<-EOF
+		Host w$n
+			HostName 10.77.$n.2
+			User ${LAB_USERS[n]}
+	EOF
+	echo "10.77.$n.2 $(cut -d' ' -f1,2 "$LAB/keys/host.pub")" >>/srv/home/.ssh/known_hosts
+}
+
+lab_worker() { # N CMD...: as root on the worker
+	local n=$1
+	shift
+	nsenter -t "${LAB_INIT[n]}" -m -n -p -u -i -- "$@"
+}
+
+# Where nothing may stay when the last connection has ended.
+lab_worker_temp() { # N
+	lab_worker "$1" find /tmp /var/tmp /run /dev/shm -mindepth 1
+}
+
+lab_worker_home() { # N
+	[ "${LAB_USERS[$1]}" = root ] && echo /root || echo "/home/${LAB_USERS[$1]}"
+}
+
+lab_worker_keep() { # N: what belongs to the host itself
+	echo "${LAB_OUTER[$1]} ${LAB_INIT[$1]} ${LAB_LISTEN[$1]}"
+}
+
+# The processes on the worker with this name, as the client's pid namespace numbers them.
+lab_worker_pids() { # N NAME
+	local pid
+	for pid in $(lab_descendants "${LAB_INIT[$1]}"); do
+		[ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "${2:0:15}" ] && echo "$pid"
+	done
+	return 0
+}
+
+# Everything on the worker that came with a connection.
+lab_worker_jobs() { # N
+	local pid keep
+	keep=" $(lab_worker_keep "$1") "
+	for pid in $(lab_descendants "${LAB_INIT[$1]}"); do
+		[[ $keep == *" $pid "* ]] || echo "$pid"
+	done
+}
+
+# Pulls the cable: from now on packets vanish.
+lab_cut() { # N
+	ip link set "w$1" down
+}
+
+lab_mend() { # N
+	ip link set "w$1" up
+}
+
+# Ends the connections as a dying sshd does.
+lab_hang_up() { # N
+	kill -KILL $(lab_worker_pids "$1" sshd)
+}
+
+# What the kernel tells of processes that are to go away; they have LAB_LIMIT seconds.
+expect_gone() { # WHAT PID...
+	local what=$1 left
+	shift
+	left=$("$LAB_TOOLS/wait-gone" "$LAB_LIMIT" "$@") || {
+		lab_describe $left
+		fail "$what: still running after $LAB_LIMIT s: ${left//$'\n'/ }"
+	}
+}
+
+lab_describe() { # PID...
+	local pid
+	for pid in "$@"; do
+		echo "    | $pid $(lab_parent "$pid") $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null)"
+	done
+}
+
+# ---- configuration ----
+
+# Writes the configuration: the lines given belong to [concc].  Reads it anew: the server is stopped.
+lab_config() { # [LINE...]
+	local n
+	{
+		echo '[concc]'
+		echo "workspace = $WS"
+		[ $# -eq 0 ] || printf '%s\n' "$@"
+		for ((n = 1; n <= LAB_N; n++)); do
+			printf '\n[worker w%s]\naddress = ssh://w%s\n' "$n" "$n"
+			printf 'program = /mnt/bin/concc-worker\nslots = %s\n' "$LAB_SLOTS"
+		done
+	} >/srv/concc.ini
+}
+
+# A value of `concc status --json`: a jq filter, e.g. '.workers[0].jobs'.
+lab_status() { # FILTER
+	lab_need jq
+	concc status --json >"$LAB/status.json" || fail "concc status --json failed"
+	jq -er "$1" "$LAB/status.json" || {
+		cat "$LAB/status.json"
+		fail "concc status --json has no $1"
+	}
+}
+
+lab_server_pid() {
+	local pid
+	for pid in /proc/[0-9]*; do
+		[ "$(cat "$pid/comm" 2>/dev/null)" = concc-project ] && echo "${pid#/proc/}"
+	done
+	return 0
+}
+
+# ---- the end ----
+
+lab_stop_server() {
+	[ -n "$(lab_server_pid)" ] || return 0
+	concc stop || fail "concc stop failed"
+}
+
+# Stops all and looks for what may be left.  Fails the test when something is.
+lab_stop() {
+	local n left
+	lab_stop_server
+	left=$(lab_leftovers)
+	[ -z "$left" ] || expect_gone "left after concc stop" $left
+	lab_mounts | diff "$LAB/mounts" - || fail "mounts left on the client"
+	for ((n = 1; n <= LAB_N; n++)); do
+		lab_mounts "${LAB_INIT[n]}" | diff "$LAB/w$n/mounts" - || fail "mounts left on w$n"
+		lab_worker_temp "$n" | diff "$LAB/w$n/temp" - || fail "files left on w$n"
+	done
+	left=$(find /srv -name '.concc-tmp-*' -o -path '/srv/run/*' -type s)
+	[ -z "$left" ] || fail "files left on the client: $left"
+	left=$(lab_cores)
+	[ -z "$left" ] || fail "core dumps: $left"
+	lab_workers_end
+	[ "$LAB_CHECKS_FAILED" -eq 0 ] || fail "$LAB_CHECKS_FAILED checks failed"
+	LAB_DONE=1
+}
+
+lab_cores() {
+	find /srv "$LAB"/w* / -maxdepth 4 -xdev \( -name core -o -name 'core.[0-9]*' \) -type f \
+		-newer "$LAB/started" 2>/dev/null | grep -v '^/proc' || true
+}
+
+lab_workers_end() {
+	local n
+	for ((n = 1; n <= LAB_N; n++)); do
+		kill -TERM "${LAB_OUTER[n]}" 2>/dev/null || true
+		wait "${LAB_OUTER[n]}" 2>/dev/null || true
+	done
+	LAB_N=0
+}
+
+# Logs that tell why, when the test did not reach its end.
+lab_logs() {
+	local f
+	for f in /srv/run/*.log /srv/cache/*.log "$LAB"/w*/log/*; do
+		[ -s "$f" ] || continue
+		echo "--- the end of $f"
+		tail -n 40 "$f"
+	done
+}
+
+lab_exit() {
+	local rc=$?
+	trap - EXIT
+	trap '' PIPE
+	if [ $rc -eq 0 ] && [ -z "${LAB_DONE-}" ]; then
+		echo "FAIL: the test ended without lab_stop" >&2
+		rc=1
+	fi
+	if [ $rc -ne 0 ] && [ $rc -ne 77 ]; then
+		lab_describe $(lab_leftovers)
+		lab_logs
+	fi >&2
+	# A failed test ends by force: nsinit would only repeat what is known.
+	if [ $rc -ne 0 ]; then
+		kill -KILL $(lab_leftovers) 2>/dev/null || true
+	fi
+	lab_workers_end
+	cd /
+	if [ -z "$LAB_KEEP" ]; then
+		umount -l /etc/passwd /srv 2>/dev/null || true
+		rm -rf --one-file-system "$LAB"
+	fi
+	exit $rc
+}
