@@ -60,11 +60,11 @@ CRYPTO_LIBS := $(call pc-libs,libcrypto)
 TEST_HELPERS = $(patsubst test/lib/%.c,$(B)/test/lib/%,$(wildcard test/lib/*.c))
 
 # One archive per folder.  A library's flags reach the one folder that uses its header.
-FOLDERS = common loop conf proto job pool link digest project mirror worker wrapper
+FOLDERS = common loop conf proto job pool link digest project mirror worker wrapper front
 $(B)/src/mirror/%.o: EXTRA_CFLAGS = $(FUSE_CFLAGS)
 $(B)/src/link/%.o: EXTRA_CFLAGS = $(SSH_CFLAGS) $(LZ4_CFLAGS)
 $(B)/src/conf/%.o: EXTRA_CFLAGS = $(INIH_CFLAGS)
-$(B)/src/project/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS)
+$(B)/src/project/%.o $(B)/src/front/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS)
 $(B)/src/digest/%.o: EXTRA_CFLAGS = $(CRYPTO_CFLAGS)
 
 PROGRAMS = concc-cc concc-dispatch concc-scriptify concc-worker-pool concc-project concc-worker concc
@@ -77,10 +77,10 @@ LIBS_concc-scriptify = $(LIBS_concc-cc)
 LIBS_concc-worker-pool = $(call libs,pool common)
 LIBS_concc-project = $(call libs,project link loop conf job pool proto digest common)
 LIBS_concc-worker = $(call libs,worker mirror link loop job pool proto digest common)
-LIBS_concc = $(call libs,wrapper conf job pool proto common)
+LIBS_concc = $(call libs,front wrapper job pool proto common)
 SYS_concc-project = $(JANSSON_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
 SYS_concc-worker = $(FUSE_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
-SYS_concc = $(JANSSON_LIBS) $(INIH_LIBS)
+SYS_concc = $(JANSSON_LIBS)
 
 all: $(PROGRAMS:%=$(B)/bin/%) $(B)/bin/masquerade
 

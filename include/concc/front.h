@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_FRONT_H
+#define CONCC_FRONT_H
+
+/* What `concc` does for a person: whole builds, and questions to the project server. */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "concc/err.h"
+
+struct front_run {
+	const char *dir;     /* run there, or NULL */
+	const char *workers; /* instead of the configured ones, or NULL */
+	uint32_t jobs;	     /* for the build tool, through its environment; 0: not set */
+	bool local;	     /* no workers: everything here */
+	char *const *argv;
+};
+
+/* Brings workers up, runs the build, prints one summary line on stderr, takes down what it brought
+ * up.  The build's exit status, or one of enum wrapper_exit. */
+int front_run(const struct front_run *o);
+
+int front_status(bool json);
+int front_stop(void);
+int front_slots(void); /* prints how many jobs can run at once */
+
+/* Asks the project server of this runtime directory; ret_text (may be NULL) is owned by the caller.
+ * CONCC_E_CLOSED: it ended meanwhile, which is the answer to "stop". */
+int front_ask(const char *dir, const char *word, const char *arg, char **ret_text);
+
+#endif

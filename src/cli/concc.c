@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "concc/front.h"
+#include "concc/str.h"
+#include "concc/wrapper.h"
+
+static const char usage[] =
+	"usage: concc run [-C DIR] [-w WORKERS] [-j N] [--local] [--] COMMAND [ARG...]\n"
+	"       concc status [--json]\n"
+	"       concc stop\n"
+	"       concc -j\n"
+	"\n"
+	"  run     runs a build with its compilers on workers, then says where its jobs ran\n"
+	"  status  shows the workers and what runs on them\n"
+	"  stop    stops the project server; the next concc-cc starts it again\n"
+	"  -j      prints how many jobs can run at once: make -j$(concc -j)\n"
+	"\n"
+	"Workers are listed in ~/.concc.ini; without it, two on this machine are used.\n"
+	"See concc(1) and concc.ini(5).\n";
+
+static int wrong(const char *what, const char *arg)
+{
+	fprintf(stderr, "concc: %s%s%s\n%s", what, *arg ? " " : "", arg, usage);
+	return WRAPPER_EXIT_USAGE;
+}
+
+static int cmd_run(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{"directory", required_argument, NULL, 'C'},
+		{"workers", required_argument, NULL, 'w'},
+		{"jobs", required_argument, NULL, 'j'},
+		{"local", no_argument, NULL, 'l'},
+		{"help", no_argument, NULL, 'h'},
+		{0},
+	};
+	struct front_run o = {0};
+	unsigned long long n;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "+C:w:j:h", longs, NULL)) != -1) {
+		switch (c) {
+		case 'C':
+			o.dir = optarg;
+			break;
+		case 'w':
+			o.workers = optarg;
+			break;
+		case 'j':
+			if (!str_to_u64(optarg, 1000000, &n) || !n)
+				return wrong("-j takes a number of jobs, not", optarg);
+			o.jobs = (uint32_t)n;
+			break;
+		case 'l':
+			o.local = true;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return 0;
+		default:
+			fputs(usage, stderr);
+			return WRAPPER_EXIT_USAGE;
+		}
+	}
+	if (optind >= argc)
+		return wrong("run what?  A command is missing", "");
+	o.argv = argv + optind;
+	return front_run(&o);
+}
+
+static int cmd_status(int argc, char **argv)
+{
+	if (argc == 1)
+		return front_status(false);
+	if (argc == 2 && streq(argv[1], "--json"))
+		return front_status(true);
+	return wrong("status does not know", argv[1]);
+}
+
+static int cmd_stop(int argc, char **argv)
+{
+	return argc == 1 ? front_stop() : wrong("stop takes no argument:", argv[1]);
+}
+
+static int cmd_slots(int argc, char **argv)
+{
+	return argc == 1 ? front_slots() : wrong("-j takes no argument here:", argv[1]);
+}
+
+static int cmd_help(int argc, char **argv)
+{
+	(void)argc;
+	(void)argv;
+	fputs(usage, stdout);
+	return 0;
+}
+
+static int cmd_version(int argc, char **argv)
+{
+	(void)argc;
+	(void)argv;
+	puts("concc " CONCC_VERSION);
+	return 0;
+}
+
+static const struct command {
+	const char *name;
+	int (*fn)(int argc, char **argv);
+} commands[] = {
+	{"run", cmd_run},  {"status", cmd_status},   {"stop", cmd_stop},
+	{"-j", cmd_slots}, {"help", cmd_help},	     {"--help", cmd_help},
+	{"-h", cmd_help},  {"version", cmd_version}, {"--version", cmd_version},
+};
+
+int main(int argc, char **argv)
+{
+	const char *names[sizeof(commands) / sizeof(*commands)];
+	const char *near;
+
+	if (argc < 2)
+		return wrong("what should it do?", "");
+	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
+		names[i] = commands[i].name;
+		if (streq(argv[1], commands[i].name))
+			return commands[i].fn(argc - 1, argv + 1);
+	}
+	near = str_nearest(argv[1], names, sizeof(names) / sizeof(*names));
+	fprintf(stderr, "concc: there is no command %s%s%s%s\n%s", argv[1],
+		near ? "; did you mean " : "", near ? near : "", near ? "?" : "", usage);
+	return WRAPPER_EXIT_USAGE;
+}

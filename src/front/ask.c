@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "concc/front.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/pool.h"
+#include "concc/proto.h"
+#include "concc/str.h"
+#include "concc/wrapper.h"
+
+int front_ask(const char *dir, const char *word, const char *arg, char **ret_text)
+{
+	char *words[] = {(char *)word, (char *)arg, NULL};
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct conn c = {.fd = -1};
+	char *text = NULL;
+	uint32_t status;
+	uint8_t type;
+	int r;
+
+	r = server_connect(dir, &c);
+	if (r < 0)
+		return r;
+	msg_ctl_encode(&b, words);
+	r = conn_send(&c, MSG_CTL, &b);
+	if (r == 0)
+		r = conn_recv(&c, &type, &b);
+	if (r == 0)
+		r = type == MSG_CTL_REPLY
+			    ? msg_ctl_reply_decode((struct blob){b.data, b.len}, &status, &text)
+			    : CONCC_E_PROTO;
+	conn_release(&c);
+	if (r < 0)
+		return r;
+	if (ret_text)
+		*ret_text = text;
+	else
+		free(text);
+	return 0;
+}
+
+static int fail(const char *text)
+{
+	fprintf(stderr, "concc: %s\n", text);
+	return WRAPPER_EXIT_SERVER;
+}
+
+static bool has_prefix(const struct tally_entry *e, const char *prefix)
+{
+	return str_starts(e->name, prefix) && e->n;
+}
+
+/* Which rules kept jobs here, since the runtime directory was made. */
+static void print_tally(const char *dir)
+{
+	static const struct {
+		const char *prefix, *title;
+	} kinds[] = {
+		{"local:", "ran here, by rule"},
+		{"fallback:", "ran here after a failure"},
+		{"retry:", "tried again"},
+	};
+	_cleanup_free_ char *path = path_join(dir, "tally");
+	struct tally_entry e[TALLY_ENTRIES];
+	size_t n = tally_read(path, e, TALLY_ENTRIES);
+
+	for (size_t k = 0; k < sizeof(kinds) / sizeof(*kinds); k++) {
+		bool titled = false;
+
+		for (size_t i = 0; i < n; i++) {
+			if (!has_prefix(&e[i], kinds[k].prefix))
+				continue;
+			if (!titled)
+				printf("%s:\n", kinds[k].title);
+			titled = true;
+			printf("  %-16s %llu\n", e[i].name + strlen(kinds[k].prefix),
+			       (unsigned long long)e[i].n);
+		}
+	}
+}
+
+int front_status(bool json)
+{
+	_cleanup_free_ char *dir = NULL, *text = NULL;
+	_cleanup_close_ int dir_fd = -1;
+	struct errmsg msg = {0};
+
+	if (runtime_dir_open(&dir, &dir_fd, &msg) < 0)
+		return fail(msg.text);
+	if (!server_is_ready(dir_fd)) {
+		puts(json ? "{\"workers\": [], \"running\": 0}"
+			  : "No project server is running; the first concc-cc starts it.");
+	} else {
+		int r = front_ask(dir, "status", json ? "json" : NULL, &text);
+
+		if (r < 0)
+			return fail("the project server does not answer");
+		fputs(text, stdout);
+	}
+	if (!json)
+		print_tally(dir);
+	return 0;
+}
+
+int front_stop(void)
+{
+	_cleanup_free_ char *dir = NULL;
+	_cleanup_close_ int dir_fd = -1;
+	struct errmsg msg = {0};
+	int r;
+
+	if (runtime_dir_open(&dir, &dir_fd, &msg) < 0)
+		return fail(msg.text);
+	if (!server_is_ready(dir_fd)) {
+		fprintf(stderr, "concc: no project server is running\n");
+		return 0;
+	}
+	r = front_ask(dir, "stop", NULL, NULL);
+	return r == CONCC_E_CLOSED || r == 0 ? 0 : fail(err_text(r));
+}
+
+int front_slots(void)
+{
+	_cleanup_free_ char *dir = NULL;
+	_cleanup_close_ int dir_fd = -1;
+	struct errmsg msg = {0};
+	struct pool *pool;
+	uint32_t n;
+	int r;
+
+	r = runtime_dir_open(&dir, &dir_fd, &msg);
+	if (r == 0)
+		r = server_ensure(dir, dir_fd, &msg);
+	if (r < 0)
+		return fail(msg.text);
+	r = front_ask(dir, "settled", NULL, NULL);
+	if (r == 0)
+		r = pool_open(dir, &pool, &msg);
+	if (r < 0)
+		return fail(*msg.text ? msg.text : err_text(r));
+	n = pool_total(pool);
+	pool_close(pool);
+	if (!n)
+		return fail("no worker can be reached; `concc status` says why");
+	printf("%u\n", n);
+	return 0;
+}

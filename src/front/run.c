@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "concc/front.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/job.h"
+#include "concc/pool.h"
+#include "concc/str.h"
+#include "concc/wrapper.h"
+
+extern char **environ;
+
+struct build {
+	const struct front_run *o;
+	char *dir; /* runtime directory */
+	int dir_fd;
+	bool own_dir;	 /* made for this run, removed after it */
+	bool own_server; /* started for this run, stopped after it */
+	char *tally;
+	uint64_t server_cpu_us, worker_cpu_us; /* before the build; then what it took */
+};
+
+static int complain(const char *text)
+{
+	fprintf(stderr, "concc: %s\n", text);
+	return WRAPPER_EXIT_SERVER;
+}
+
+/* ---- before ---- */
+
+/* Another set of workers than the configured ones has a server, and so a directory, of its own. */
+static int open_dir(struct build *b, struct errmsg *msg)
+{
+	char path[] = "/tmp/concc-run-XXXXXX";
+
+	if (b->o->workers) {
+		if (!mkdtemp(path))
+			return errmsg_set(msg, -errno, "can't make a directory in /tmp: %s",
+					  err_text(-errno));
+		b->own_dir = true;
+		setenv("CONCC_RUNTIME_DIR", path, 1);
+		setenv("CONCC_WORKERS", b->o->workers, 1);
+	}
+	return runtime_dir_open(&b->dir, &b->dir_fd, msg);
+}
+
+static void read_cpu(const struct build *b, uint64_t *ret_server, uint64_t *ret_workers)
+{
+	_cleanup_free_ char *text = NULL;
+	json_t *o, *worker;
+	size_t i;
+
+	*ret_server = *ret_workers = 0;
+	if (b->o->local || front_ask(b->dir, "status", "json", &text) < 0)
+		return;
+	o = json_loads(text, 0, NULL);
+	*ret_server = (uint64_t)json_integer_value(json_object_get(o, "cpu_us"));
+	json_array_foreach(json_object_get(o, "workers"), i, worker) *ret_workers += (uint64_t)
+		json_integer_value(json_object_get(worker, "cpu_us"));
+	json_decref(o);
+}
+
+static int bring_up(struct build *b, struct errmsg *msg)
+{
+	int r;
+
+	if (b->o->local)
+		return 0;
+	b->own_server = !server_is_ready(b->dir_fd);
+	r = server_ensure(b->dir, b->dir_fd, msg);
+	if (r < 0)
+		return r;
+	/* So that the first jobs are spread over all of them. */
+	r = front_ask(b->dir, "settled", NULL, NULL);
+	if (r < 0)
+		return errmsg_set(msg, r, "the project server does not answer: %s", err_text(r));
+	read_cpu(b, &b->server_cpu_us, &b->worker_cpu_us);
+	return 0;
+}
+
+static bool exists(const char *path)
+{
+	return access(path, F_OK) == 0;
+}
+
+static void prepend_path(const char *dir)
+{
+	const char *path = getenv("PATH");
+	_cleanup_free_ char *joined = xasprintf("%s%s%s", dir, path ? ":" : "", path ? path : "");
+
+	setenv("PATH", joined, 1);
+}
+
+/* Compilers by name go through us, and so does rustc; what the user set already stays. */
+static void set_environment(const struct build *b)
+{
+	_cleanup_free_ char *cc = program_path("concc-cc");
+	_cleanup_free_ char *masquerade = program_path("masquerade");
+	_cleanup_free_ char *cwd = getcwd(NULL, 0);
+	_cleanup_free_ char *workspace = cwd ? job_workspace(cwd, environ, exists) : NULL;
+	char n[32];
+
+	if (!exists(masquerade)) {
+		free(masquerade);
+		masquerade = xstrdup(CONCC_LIBEXECDIR "/masquerade");
+	}
+	if (exists(masquerade))
+		prepend_path(masquerade);
+	setenv("RUSTC_WRAPPER", cc, 0);
+	/* Without .git nobody could tell that a sub-directory belongs to this build. */
+	if (workspace || cwd)
+		setenv("CONCC_WORKSPACE", workspace ? workspace : cwd, 0);
+	setenv("CONCC_RUN_TALLY", b->tally, 1);
+	if (b->o->local)
+		setenv("CONCC_DISABLE", "1", 1);
+	if (!b->o->jobs)
+		return;
+	(void)snprintf(n, sizeof(n), "-j%u", b->o->jobs);
+	setenv("MAKEFLAGS", n, 1);
+	setenv("CARGO_BUILD_JOBS", n + 2, 1);
+	setenv("CMAKE_BUILD_PARALLEL_LEVEL", n + 2, 1);
+}
+
+/* ---- the build ---- */
+
+static int run_child(const struct build *b)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return -1;
+	if (pid == 0) {
+		set_environment(b);
+		execvp(b->o->argv[0], b->o->argv);
+		fprintf(stderr, "concc: can't run %s: %s\n", b->o->argv[0], err_text(-errno));
+		_exit(errno == ENOENT ? 127 : 126);
+	}
+	/* A terminal's Ctrl-C reaches the build itself; we stay to clean up. */
+	(void)signal(SIGINT, SIG_IGN);
+	(void)signal(SIGQUIT, SIG_IGN);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return status;
+}
+
+/* ---- after ---- */
+
+static uint64_t sum(const struct tally_entry *e, size_t n, const char *prefix)
+{
+	uint64_t total = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		if (str_starts(e[i].name, prefix))
+			total += e[i].n;
+	}
+	return total;
+}
+
+/* " (name 12, other 3)", nothing when there is none. */
+static void list_names(struct buf *out, const struct tally_entry *e, size_t n, const char *prefix)
+{
+	bool first = true;
+
+	for (size_t i = 0; i < n; i++) {
+		if (!str_starts(e[i].name, prefix) || !e[i].n)
+			continue;
+		buf_putf(out, "%s%s %llu", first ? " (" : ", ", e[i].name + strlen(prefix),
+			 (unsigned long long)e[i].n);
+		first = false;
+	}
+	if (!first)
+		buf_putf(out, ")");
+}
+
+static double seconds(uint64_t us)
+{
+	return (double)us / 1e6;
+}
+
+static void summarise(struct build *b, uint64_t wall_us)
+{
+	struct tally_entry e[TALLY_ENTRIES];
+	size_t n = tally_read(b->tally, e, TALLY_ENTRIES);
+	uint64_t remote = sum(e, n, "remote:"), here = sum(e, n, "local:");
+	uint64_t fell_back = sum(e, n, "fallback:"), retried = sum(e, n, "retry:");
+	uint64_t server_us, worker_us;
+	_cleanup_buf_ struct buf out = BUF_INIT;
+	struct rusage u;
+
+	read_cpu(b, &server_us, &worker_us);
+	(void)getrusage(RUSAGE_CHILDREN, &u);
+	server_us = server_us > b->server_cpu_us ? server_us - b->server_cpu_us : 0;
+	worker_us = worker_us > b->worker_cpu_us ? worker_us - b->worker_cpu_us : 0;
+	server_us += (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
+		     (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+	buf_putf(&out, "concc: %llu jobs in %.1f s: %llu remote",
+		 (unsigned long long)(remote + here + fell_back), seconds(wall_us),
+		 (unsigned long long)remote);
+	list_names(&out, e, n, "remote:");
+	buf_putf(&out, ", %llu here", (unsigned long long)(here + fell_back));
+	list_names(&out, e, n, "local:");
+	if (fell_back) {
+		buf_putf(&out, "; %llu of them because something failed",
+			 (unsigned long long)fell_back);
+		list_names(&out, e, n, "fallback:");
+	}
+	if (retried) {
+		buf_putf(&out, "; %llu tried again", (unsigned long long)retried);
+		list_names(&out, e, n, "retry:");
+	}
+	buf_putf(&out, "; CPU: %.1f s here, %.1f s on workers\n", seconds(server_us),
+		 seconds(worker_us));
+	(void)write_full(2, out.data, out.len); /* a closed stderr wants no summary */
+}
+
+static void remove_dir(const char *path)
+{
+	_cleanup_free_ char *slots = path_join(path, "slots");
+	const char *const dirs[] = {slots, path};
+
+	for (int i = 0; i < 2; i++) {
+		DIR *d = opendir(dirs[i]);
+		struct dirent *e;
+
+		while (d && (e = readdir(d)))
+			(void)unlinkat(dirfd(d), e->d_name, 0); /* directories stay for later */
+		if (d)
+			closedir(d);
+		(void)rmdir(dirs[i]); /* "here" may keep it */
+	}
+}
+
+static void take_down(struct build *b)
+{
+	if (b->own_server && b->dir)
+		(void)front_ask(b->dir, "stop", NULL, NULL); /* closed: it has stopped */
+	if (b->tally)
+		(void)unlink(b->tally);
+	if (b->own_dir && b->dir) {
+		_cleanup_free_ char *here = path_join(b->dir, "here");
+
+		remove_dir(here);
+		remove_dir(b->dir);
+	}
+	free(b->tally);
+	free(b->dir);
+	if (b->dir_fd >= 0)
+		close(b->dir_fd);
+}
+
+static int build(struct build *b)
+{
+	struct errmsg msg = {0};
+	uint64_t start = now_us();
+	int r, status;
+
+	r = open_dir(b, &msg);
+	if (r == 0)
+		r = bring_up(b, &msg);
+	if (r < 0)
+		return complain(msg.text);
+	b->tally = xasprintf("%s/run-%d", b->dir, (int)getpid());
+	(void)unlink(b->tally); /* of a former process with this pid */
+	status = run_child(b);
+	if (status == -1)
+		return complain("can't fork");
+	summarise(b, now_us() - start);
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+int front_run(const struct front_run *o)
+{
+	struct build b = {.o = o, .dir_fd = -1};
+	int status;
+
+	if (o->dir && chdir(o->dir) < 0) {
+		fprintf(stderr, "concc: can't go to %s: %s\n", o->dir, err_text(-errno));
+		return WRAPPER_EXIT_USAGE;
+	}
+	if (o->dir)
+		unsetenv("PWD"); /* it named the former one */
+	status = build(&b);
+	take_down(&b);
+	return status;
+}
