@@ -81,7 +81,7 @@ void outbox_release(struct outbox *o);
 /* A file: its bytes are read when its turn comes, from dir_fd (borrowed until sent) and f->path. */
 void outbox_file(struct agent *a, struct outbox *o, const struct msg_file *f, int dir_fd);
 void outbox_message(struct agent *a, struct outbox *o, uint8_t type, const struct buf *b);
-/* After all that was put in before has been sent. */
+/* Called from the loop after all that was put in before has been sent. */
 void outbox_then(struct agent *a, struct outbox *o, void (*fn)(void *data), void *data);
 /* Little is queued in the link: send more, one frame of each job by turns. */
 void outbox_pump(struct agent *a);

@@ -143,7 +143,8 @@ void outbox_pump(struct agent *a)
 			item_free(i);
 		if (!list_empty(&o->items))
 			list_append(&a->sending, &o->of_sending);
+		/* Deferred, so that what was queued before is on its way first. */
 		if (fn)
-			fn(data); /* may free the outbox */
+			loop_defer(a->loop, fn, data);
 	}
 }

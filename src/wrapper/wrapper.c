@@ -92,6 +92,32 @@ static bool is_ours(const char *path, void *data)
 }
 
 /*
+ * Takes the directories out of PATH in which the command would be us again.
+ * gcc looks itself up in PATH to find its own parts, and must not find our symlink.
+ */
+static void leave_masquerade(const char *command)
+{
+	const char *path = getenv("PATH");
+	_cleanup_buf_ struct buf kept = BUF_INIT;
+	bool changed = false;
+
+	if (!path || strchr(command, '/'))
+		return;
+	for (const char *p = path; *p; p += strspn(p, ":")) {
+		size_t n = strcspn(p, ":");
+		_cleanup_free_ char *there = xasprintf("%.*s/%s", (int)n, p, command);
+
+		if (is_ours(there, NULL))
+			changed = true;
+		else
+			buf_putf(&kept, "%s%.*s", kept.len ? ":" : "", (int)n, p);
+		p += n;
+	}
+	if (changed)
+		setenv("PATH", buf_cstr(&kept), 1);
+}
+
+/*
  * True when $PWD names the cwd through a symlink.  Compilers write it into debug
  * information, and a worker that does not have the symlink would write another path.
  */
@@ -178,6 +204,11 @@ static bool wants_stdin(const struct wrapper *w)
 	return w->o->any_command || job_reads_stdin(w->o->argv);
 }
 
+static bool exists(const char *path)
+{
+	return access(path, F_OK) == 0;
+}
+
 static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 {
 	uint32_t flags = 0;
@@ -198,7 +229,7 @@ static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 static void encode_run(struct wrapper *w, const char *worker, uint32_t attempt, struct buf *b)
 {
 	_cleanup_strv_ char **env = job_env_filter(environ);
-	_cleanup_free_ char *workspace = job_workspace(w->cwd, environ, NULL);
+	_cleanup_free_ char *workspace = job_workspace(w->cwd, environ, exists);
 	struct winsize ws = {0};
 	mode_t mask = umask(0);
 	struct msg_run m = {
@@ -321,6 +352,7 @@ static void prepare(struct wrapper *w)
 	w->explain = env_is_set("CONCC_EXPLAIN");
 	w->cwd = getcwd(NULL, 0);
 	w->exe = w->cwd ? job_resolve(w->o->argv[0], getenv("PATH"), w->cwd, is_ours, NULL) : NULL;
+	leave_masquerade(w->o->argv[0]);
 	if (runtime_dir_open(&w->dir, &w->dir_fd, &msg) < 0)
 		say("%s", msg.text);
 	else
