@@ -466,6 +466,87 @@ lab_describe() { # PID...
 	done
 }
 
+# ---- jobs at chosen places, and jobs that last ----
+
+# Runs the command while the slots of all other workers are taken (with LAB_SLOTS=1).
+at_worker() { # N CMD...
+	local n=$1 m tokens='' token rc=0
+	shift
+	for ((m = 1; m <= LAB_N; m++)); do
+		[ "$m" -ne "$n" ] || continue
+		token=$(concc-worker-pool allocate --only "w$m" --owner "$$") || fail "w$m has no slot"
+		tokens="$tokens ${token##* }"
+	done
+	"$@" || rc=$?
+	for token in $tokens; do
+		concc-worker-pool release "$token" || fail "can't release $token"
+	done
+	return $rc
+}
+
+# A script that is in the middle of its work for as long as the file $WS/hold exists at its start,
+# and that then compiles $WS/a.c.  Output is the same both ways, so that a second try continues it.
+lab_slow_job() {
+	cp "$LAB_TOOLS/hold" "$WS/holdbin"
+	cat >"$WS/slow" <<-'EOF'
+		#!/bin/sh
+		if [ -e hold ]; then
+			exec 3>half
+			echo "not whole" >&3
+			exec ./holdbin 4
+		fi
+		echo held
+		gcc -g -c a.c -o a.o && echo done
+	EOF
+	chmod +x "$WS/slow"
+	printf '#include <stdio.h>\nint f(void) { return puts("x"); }\n' >"$WS/a.c"
+	(cd "$WS" && gcc -g -c a.c -o "$LAB/a.o")
+}
+
+# Starts the slow job and returns when it is in the middle; sets SLOW_PID and SLOW_PIDS (what runs
+# of it on workers).  Its output goes to $LAB/slow.out and $LAB/slow.err.
+lab_slow_start() { # [WRAPPER...]
+	local line='' fifo=$LAB/slow.fifo n
+	rm -f "$fifo" "$WS/a.o" "$WS/half"
+	mkfifo "$fifo"
+	touch "$WS/hold"
+	cd "$WS"
+	CONCC_EXPLAIN=1 "${@:-env}" concc-dispatch ./slow </dev/null \
+		> >(tee "$LAB/slow.out" >"$fifo") 2>"$LAB/slow.err" &
+	SLOW_PID=$!
+	exec 8<"$fifo"
+	read -r -t "$LAB_LIMIT" line <&8 || true
+	[ "$line" = held ] || fail "the job did not start: $(cat "$LAB/slow.err")"
+	SLOW_PIDS=''
+	for ((n = 1; n <= LAB_N; n++)); do
+		SLOW_PIDS="$SLOW_PIDS $(lab_worker_pids "$n" holdbin)"
+	done
+	[ -n "${SLOW_PIDS// /}" ] || fail "the job runs on no worker"
+	# From now on a new try goes through.
+	rm "$WS/hold"
+}
+
+# Waits for its end (bounded by the kernel's word on each process); prints its exit status.
+lab_slow_wait() {
+	local rc=0
+	expect_gone "the wrapper" "$SLOW_PID"
+	wait "$SLOW_PID" || rc=$?
+	cat <&8 >/dev/null
+	exec 8<&-
+	SLOW_STATUS=$rc
+}
+
+# The job was lost and done again: the right result, said once, nothing half-written or running.
+lab_slow_recovered() {
+	lab_slow_wait
+	cat "$LAB/slow.err"
+	expect_eq "exit status" "$SLOW_STATUS" 0
+	expect_eq "output" "$(tr '\n' ' ' <"$LAB/slow.out")" "held done "
+	expect_same_file "$LAB/a.o" "$WS/a.o"
+	expect_no_file "$WS/half"
+	expect_gone "the first try" $SLOW_PIDS
+}
+
 # ---- configuration ----
 
 # Writes the configuration: the lines given belong to [concc].  Reads it anew: the server is stopped.

@@ -214,7 +214,9 @@ static inline int sim_send_dir(struct sim *s, uint32_t dir_id, uint8_t state, co
 
 	msg_dir_encode(&b, dir_id, state, path, attr, n);
 	buf_append(&b, entries->data, entries->len);
-	cr_assert_eq(msg_dir_decode((struct blob){b.data, b.len}, &d), 0);
+	rc = msg_dir_decode((struct blob){b.data, b.len}, &d);
+	if (rc < 0)
+		return rc;
 	rc = mirror_dir(s->m, &d);
 	msg_dir_release(&d);
 	return rc;
@@ -225,10 +227,13 @@ static inline int sim_send_update(struct sim *s, uint32_t dir_id, const struct e
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	struct msg_update u;
+	int rc;
 
 	msg_update_encode(&b, dir_id, attr, n);
 	buf_append(&b, entries->data, entries->len);
-	cr_assert_eq(msg_update_decode((struct blob){b.data, b.len}, &u), 0);
+	rc = msg_update_decode((struct blob){b.data, b.len}, &u);
+	if (rc < 0)
+		return rc;
 	return mirror_update(s->m, &u);
 }
 
@@ -627,6 +632,15 @@ static inline bool sim_task_done(const struct sim_task *t)
 	struct pollfd p = {.fd = t->done_fd, .events = POLLIN};
 
 	return poll(&p, 1, 0) == 1;
+}
+
+/* Answers what the mirror asks until fd is readable. */
+static inline void sim_wait_fd(struct sim *s, int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	while (poll(&p, 1, 0) == 0)
+		sim_wait_event(s, fd);
 }
 
 /* Answers what the mirror asks until the task ends; returns its result. */

@@ -1,0 +1,91 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# What a warm job costs, in counts: messages to the FUSE file system, turns of the link, bytes.
+# limit: 120
+. "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+lab_need jq
+lab_enter "$@"
+lab_start builder
+lab_config
+mkdir -p "$WS/include/deep"
+cd "$WS"
+for i in $(seq 200); do
+	echo "#define H$i $i" >"include/deep/h$i.h"
+	echo "#include <deep/h$i.h>"
+done >all.h
+printf '#include <stdio.h>\n#include "all.h"\nint f(void) { return H200; }\n' >a.c
+
+compile() {
+	CONCC_EXPLAIN=1 concc-cc gcc -Imissing -Iinclude -MD -MF a.d -c a.c -o a.o 2>"$LAB/explain"
+	expect_eq "remote jobs" "$(explained_remote "$LAB/explain")" 1
+}
+
+count() { # NAME
+	lab_status "[.workers[].$1] | add"
+}
+
+edit() {
+	echo "int edited = $1;" >>a.c
+}
+
+# Runs a job between two readings and leaves the differences in C_NAME.
+measure() {
+	local name before=() i=0 names=(jobs fuse_messages turns bytes_out bytes_in lists fetched_files)
+	for name in "${names[@]}"; do
+		before[i++]=$(count "$name")
+	done
+	lab_status '.workers[0].fuse' >"$LAB/fuse.before"
+	"$@"
+	i=0
+	for name in "${names[@]}"; do
+		declare -g "C_$name=$(($(count "$name") - before[i++]))"
+	done
+	lab_status '.workers[0].fuse' >"$LAB/fuse.after"
+	echo "note: $C_jobs job: $C_fuse_messages FUSE messages, $C_turns turns, $C_bytes_out bytes out," \
+		"$C_bytes_in bytes in, $C_lists lists, $C_fetched_files files fetched"
+	echo "FUSE messages by opcode before and after:"
+	diff "$LAB/fuse.before" "$LAB/fuse.after" || true
+}
+
+warm() {
+	compile
+	compile
+	compile
+	measure compile
+	expect_eq "jobs" "$C_jobs" 1
+	expect_le "FUSE messages of a warm job" "$C_fuse_messages" 10
+	expect_eq "turns of a warm job" "$C_turns" 1
+	expect_le "bytes to the worker of a warm job" "$C_bytes_out" 4095
+	expect_eq "directories asked for" "$C_lists" 0
+	expect_eq "files fetched" "$C_fetched_files" 0
+}
+
+# One changed source: its bytes, and nothing else, travel.
+edited() {
+	edit 1
+	compile
+	edit 2
+	measure compile
+	expect_eq "files fetched after an edit" "$C_fetched_files" 1
+	expect_eq "directories asked for" "$C_lists" 0
+	expect_le "turns" "$C_turns" 2
+	expect_le "bytes to the worker" "$C_bytes_out" 8191
+}
+
+# What a job made is there for the next one already.
+own_output() {
+	compile
+	concc-dispatch sh -c 'cat a.o a.d >/dev/null'
+	compile
+	measure concc-dispatch sh -c 'cat a.o a.d >/dev/null'
+	expect_eq "files fetched that a job made" "$C_fetched_files" 0
+	expect_eq "turns" "$C_turns" 1
+}
+
+check "a warm job" warm
+sed -n '/^note/p' "$LAB/check.log"
+check "a job after an edit" edited
+sed -n '/^note/p' "$LAB/check.log"
+check "outputs of jobs as inputs" own_output
+lab_stop

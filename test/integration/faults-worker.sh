@@ -1,0 +1,223 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# What goes wrong with workers: each time the right result, one line that says what happened, no
+# hang, nothing half-written, nothing left running.
+# limit: 240
+. "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+lab_enter "$@"
+lab_start builder root
+lab_config
+lab_slow_job
+cd "$WS"
+
+# The worker that the slow job runs on.
+slow_worker() {
+	local n
+	for ((n = 1; n <= LAB_N; n++)); do
+		[ -z "$(lab_worker_pids $n holdbin)" ] || echo $n
+	done
+}
+
+# The agent itself: the first of its name below the connection.
+agent_pid() { # N
+	local pid
+	for pid in $(lab_worker_pids "$1" concc-worker); do
+		[ "$(cat "/proc/$(lab_parent "$pid")/comm")" = concc-worker ] || echo "$pid"
+	done
+}
+
+one_line_said() {
+	expect_eq "lines that say so" "$(grep -c '^concc: ' "$LAB/slow.err")" "$((1 + $(explained_remote "$LAB/slow.err") + $(explained_local "$LAB/slow.err")))"
+}
+
+nothing_runs_of_it() { # N
+	local pids
+	pids=$(lab_worker_jobs "$1")
+	[ -z "$pids" ] || expect_gone "left on w$1" $pids
+}
+
+agent_killed() {
+	local n
+	lab_slow_start
+	n=$(slow_worker)
+	kill -KILL $(agent_pid "$n")
+	lab_slow_recovered
+	one_line_said
+	nothing_runs_of_it "$n"
+}
+
+connection_killed() {
+	local n
+	lab_stop_server
+	lab_slow_start
+	n=$(slow_worker)
+	lab_hang_up "$n"
+	lab_slow_recovered
+	one_line_said
+	nothing_runs_of_it "$n"
+}
+
+cable_cut() {
+	local n
+	lab_stop_server
+	lab_slow_start
+	n=$(slow_worker)
+	lab_cut "$n"
+	lab_slow_recovered
+	one_line_said
+	nothing_runs_of_it "$n"
+	lab_mend "$n"
+}
+
+# All workers lost: home is the last resort.
+both_cut() {
+	lab_stop_server
+	lab_slow_start
+	lab_cut 1
+	lab_cut 2
+	lab_slow_recovered
+	expect_grep 'local' "$LAB/slow.err"
+	expect_status 0 concc-dispatch true
+	lab_mend 1
+	lab_mend 2
+	lab_stop_server
+	nothing_runs_of_it 1
+	nothing_runs_of_it 2
+}
+
+store_deleted() {
+	local n
+	echo 'int first;' >first.c
+	for n in 1 2; do
+		LAB_SLOTS=1 concc-cc gcc -c first.c -o first.o
+		lab_worker $n rm -rf "$(lab_worker_home $n)/.cache"
+	done
+	echo '#include <errno.h>
+int second;' >second.c
+	CONCC_EXPLAIN=1 concc-cc gcc -c first.c -o again.o 2>"$LAB/explain"
+	CONCC_EXPLAIN=1 concc-cc gcc -c second.c -o second.o 2>>"$LAB/explain"
+	expect_same_file first.o again.o
+	cat "$LAB/explain"
+	expect_eq "remote jobs" "$(explained_remote "$LAB/explain")" 2
+	gcc -c second.c -o local.o
+	expect_same_file second.o local.o
+}
+
+compiles() { # WANTED-REMOTE
+	rm -f a.o
+	CONCC_EXPLAIN=1 timeout "$LAB_LIMIT" concc-cc gcc -g -c a.c -o a.o 2>"$LAB/explain" ||
+		fail "no result: $(cat "$LAB/explain")"
+	cat "$LAB/explain"
+	expect_same_file a.o "$LAB/a.o"
+	expect_eq "remote jobs" "$(explained_remote "$LAB/explain")" "$1"
+}
+
+one_absent() {
+	lab_stop_server
+	lab_config 'connect-timeout = 3'
+	lab_cut 2
+	compiles 1
+	lab_mend 2
+}
+
+all_absent() {
+	lab_stop_server
+	lab_config 'connect-timeout = 3'
+	lab_cut 1
+	lab_cut 2
+	compiles 0
+	concc status >"$LAB/status" || true
+	expect_grep 'w1' "$LAB/status"
+	lab_mend 1
+	lab_mend 2
+}
+
+not_installed() {
+	lab_stop_server
+	lab_config
+	sed -i 's#^program.*#program = /mnt/bin/not-there#' "$CONCC_CONFIG"
+	compiles 0
+	concc status >"$LAB/status" || true
+	expect_grep 'not-there' "$LAB/status"
+}
+
+wrong_host_key() {
+	lab_stop_server
+	lab_config
+	cp /srv/home/.ssh/known_hosts "$LAB/known_hosts"
+	ssh-keygen -q -t ed25519 -N '' -f "$LAB/other" <<<y
+	for n in 1 2; do
+		echo "10.77.$n.2 $(cut -d' ' -f1,2 "$LAB/other.pub")"
+	done >/srv/home/.ssh/known_hosts
+	compiles 0
+	concc status >"$LAB/status" || true
+	cat "$LAB/status"
+	cp "$LAB/known_hosts" /srv/home/.ssh/known_hosts
+	expect_grep '[Hh]ost key' "$LAB/status"
+	nothing_runs_of_it 1
+}
+
+unknown_host_key() {
+	lab_stop_server
+	cp /srv/home/.ssh/known_hosts "$LAB/known_hosts"
+	: >/srv/home/.ssh/known_hosts
+	compiles 0
+	concc status >"$LAB/status" || true
+	cat "$LAB/status"
+	expect_eq "known_hosts after it" "$(cat /srv/home/.ssh/known_hosts)" ''
+	cp "$LAB/known_hosts" /srv/home/.ssh/known_hosts
+	expect_grep '[Hh]ost key|known_hosts' "$LAB/status"
+}
+
+no_permission() {
+	lab_stop_server
+	mv "$LAB/w1/etc/authorized_keys" "$LAB/w1/etc/away"
+	mv "$LAB/w2/etc/authorized_keys" "$LAB/w2/etc/away"
+	compiles 0
+	concc status >"$LAB/status" || true
+	cat "$LAB/status"
+	mv "$LAB/w1/etc/away" "$LAB/w1/etc/authorized_keys"
+	mv "$LAB/w2/etc/away" "$LAB/w2/etc/authorized_keys"
+	expect_grep '[Aa]uthenticat|[Pp]ermission denied|refuse' "$LAB/status"
+}
+
+# A worker of another version says so in its first line, whatever else it is.
+wrong_version() {
+	lab_stop_server
+	{
+		printf '[concc]\nworkspace = %s\n[worker old]\nslots = 2\n' "$WS"
+		printf 'command = %s\n' "$LAB/old-worker"
+	} >"$CONCC_CONFIG"
+	printf '#!/bin/sh\nprintf "\\nCONCC-LINK/99\\n"\ncat >/dev/null\n' >"$LAB/old-worker"
+	chmod +x "$LAB/old-worker"
+	compiles 0
+	concc status >"$LAB/status" || true
+	cat "$LAB/status"
+	expect_grep '[Vv]ersion' "$LAB/status"
+}
+
+# Not even a worker: noise without end.
+noise() {
+	lab_stop_server
+	sed -i 's#^command.*#command = yes#' "$CONCC_CONFIG"
+	compiles 0
+	lab_stop_server
+	lab_config
+	compiles 1
+}
+
+check "agent killed mid-job" agent_killed
+check "connection killed mid-job" connection_killed
+check "cable cut mid-job" cable_cut
+check "all cables cut mid-job" both_cut
+check "store deleted" store_deleted
+check "one worker absent at start" one_absent
+check "all workers absent at start" all_absent
+check "worker program missing" not_installed
+check "wrong host key" wrong_host_key
+check "unknown host key" unknown_host_key
+check "key refused" no_permission
+check "wrong version" wrong_version
+check "noise instead of a worker" noise
+lab_stop
