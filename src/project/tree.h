@@ -18,6 +18,10 @@
  * than one link, a queue overflow) the snapshots concerned are compared with
  * the disk at every drain instead.
  *
+ * What stays unseen: stores through a mapping that stays open (seen when it is
+ * closed), writes through a hard link made after the listing in a directory that
+ * no worker has asked for, and a file system mounted over a served directory.
+ *
  * Requests name paths that a worker chose: every path is resolved beneath a
  * served root, symlinks not followed (openat2).  One thread.
  */
@@ -35,16 +39,27 @@ struct hash_cache;
 #define TREE_PEERS_MAX 256
 
 struct tree_ops {
-	/* Send this to the peer: MSG_DIR, MSG_UPDATE or MSG_DIR_STALE.  b is borrowed. */
+	/* Send this to the peer: MSG_DIR, MSG_UPDATE or MSG_DIR_STALE.  b is borrowed; the tree
+	 * must not be called from here. */
 	void (*send)(void *data, unsigned peer, uint8_t type, const struct buf *b);
 };
 
 /* cache may be NULL (digests are then known only after tree_learn()); borrowed. */
 int tree_new(const struct tree_ops *ops, void *data, struct hash_cache *cache, struct tree **ret,
 	     struct errmsg *msg);
+/* For tests and odd kernels: makes the rare ways common.  All zero: as tree_new(). */
+struct tree_limits {
+	unsigned
+		max_watches; /* of directories, before a watch counts as refused; 0: the kernel's */
+	bool no_openat2;     /* resolve step by step, as before Linux 5.6 */
+	bool network;	     /* take every file system for one that others may change */
+};
+int tree_new_limited(const struct tree_ops *ops, void *data, struct hash_cache *cache,
+		     const struct tree_limits *limits, struct tree **ret, struct errmsg *msg);
 void tree_free(struct tree *t);
 
-/* Serves path (absolute, clean, a directory) to workers.  Idempotent.  Fails when it can't be opened. */
+/* Serves path (absolute, clean, a directory) to workers.  Idempotent.  Fails when it can't be
+ * opened. */
 int tree_serve(struct tree *t, const char *path, bool writable, struct errmsg *msg);
 /* The served root that holds path, or NULL; borrowed until that root goes. */
 const char *tree_root_of(const struct tree *t, const char *path, bool *ret_writable);
@@ -54,7 +69,8 @@ int tree_event_fd(const struct tree *t);
 /* Everything that happened before this call is queued to the peers when it returns. */
 int tree_drain(struct tree *t);
 
-/* A peer asks for a listing: sends MSG_DIR.  A wrong or unserved path is answered DIR_DENIED. */
+/* A peer asks for a listing of path, clean as msg_list_decode() sees to: sends MSG_DIR.  One that is
+ * not served is answered DIR_DENIED. */
 void tree_list(struct tree *t, unsigned peer, const char *path);
 /* A peer is gone: forget what it was told. */
 void tree_peer_reset(struct tree *t, unsigned peer);
@@ -74,6 +90,22 @@ void tree_learn(struct tree *t, uint32_t dir_id, const char *name, uint64_t vers
 
 /* The version counter now: a job dispatched at this point has seen everything up to it. */
 uint64_t tree_version(const struct tree *t);
+/*
+ * No running job was started before v (UINT64_MAX: none runs): what is kept of
+ * removed names for the conflict checks of older jobs may go.  Without this call
+ * it is bounded, and jobs that are older than the bound end in a conflict.
+ */
+void tree_set_horizon(struct tree *t, uint64_t v);
+
+/* What it costs, for status and tests. */
+struct tree_counts {
+	uint64_t dirs, entries, watches;
+	uint64_t swept;	 /* directories compared with the disk at every drain */
+	uint64_t linked; /* files with several links, looked at at every drain */
+	/* since tree_new() */
+	uint64_t drains, reads, events, stats, scans, overflows, updates;
+};
+void tree_counts(const struct tree *t, struct tree_counts *ret);
 
 /* ---- home-coming: src/project/commit.c ---- */
 
@@ -85,7 +117,11 @@ struct commit;
  * than this commit, is a conflict.  workspaces as in the job; borrowed while it lives.
  */
 struct commit *commit_new(struct tree *t, char *const *workspaces, uint64_t started, mode_t umask);
-/* One JOB_FILE; bytes follow with commit_data().  Errors are remembered; nothing is in place yet. */
+/*
+ * One JOB_FILE; bytes follow with commit_data().  Nothing is in place yet.  What
+ * goes wrong on this machine is remembered for commit_apply() and the result is
+ * 0; CONCC_E_PROTO is for a peer that breaks the protocol.
+ */
 int commit_file(struct commit *c, const struct msg_file *f);
 int commit_data(struct commit *c, const void *p, size_t n);
 /*
@@ -104,11 +140,15 @@ void commit_free(struct commit *c); /* drops what was not applied: temporary fil
 
 /* ---- digests across sessions: src/project/hash_cache.c ---- */
 
-/* On disk by (dev, ino, size, mtime, ctime); a damaged or foreign file is ignored with a warning. */
+/* On disk by (dev, ino, size, mtime, ctime); a damaged or foreign file is ignored with a warning.
+ */
 int hash_cache_open(const char *path, struct hash_cache **ret);
 struct stat;
 bool hash_cache_get(struct hash_cache *h, const struct stat *st, struct digest *ret);
 void hash_cache_put(struct hash_cache *h, const struct stat *st, const struct digest *d);
+/* The bytes changed although the stat did not: what is known of it is wrong. */
+void hash_cache_drop(struct hash_cache *h, const struct stat *st);
+size_t hash_cache_count(const struct hash_cache *h);
 /* Writes what is new; bounded in size.  Called when idle and at the end. */
 int hash_cache_save(struct hash_cache *h);
 void hash_cache_free(struct hash_cache *h);

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "snapshot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/str.h"
+
+bool path_is_clean(const char *path)
+{
+	if (path[0] != '/' || strlen(path) >= PROTO_PATH_MAX)
+		return false;
+	if (!path[1])
+		return true;
+	for (const char *p = path; *p;) {
+		const char *part = p + 1;
+		size_t n = strcspn(part, "/");
+
+		if (n == 0 || n > PROTO_NAME_MAX)
+			return false;
+		if (part[0] == '.' && (n == 1 || (n == 2 && part[1] == '.')))
+			return false;
+		p = part + n;
+	}
+	return true;
+}
+
+struct root *root_find(const struct tree *t, const char *path)
+{
+	struct root *best = NULL;
+
+	list_for_each (l, &t->roots) {
+		struct root *r = container_of(l, struct root, in_tree);
+
+		if (path_is_below(path, r->path) && (!best || strlen(r->path) > strlen(best->path)))
+			best = r;
+	}
+	return best;
+}
+
+struct root *root_outermost(const struct tree *t, const char *path)
+{
+	struct root *best = NULL;
+
+	list_for_each (l, &t->roots) {
+		struct root *r = container_of(l, struct root, in_tree);
+
+		if (path_is_below(path, r->path) && (!best || strlen(r->path) < strlen(best->path)))
+			best = r;
+	}
+	return best;
+}
+
+/* Before Linux 5.6: one step at a time, each refusing a symlink. */
+static int walk_open(int root_fd, const char *rel, int flags)
+{
+	_cleanup_close_ int at = -1;
+	char part[PROTO_NAME_MAX + 1];
+	size_t n;
+	int fd;
+
+	for (; n = strcspn(rel, "/"), rel[n]; rel += n + 1) {
+		int next;
+
+		if (n > PROTO_NAME_MAX)
+			return -ENAMETOOLONG;
+		memcpy(part, rel, n);
+		part[n] = '\0';
+		next = openat(at >= 0 ? at : root_fd, part,
+			      O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (next < 0)
+			return -errno;
+		if (at >= 0)
+			(void)close(at);
+		at = next;
+	}
+	fd = openat(at >= 0 ? at : root_fd, rel, flags | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int open_beneath(struct tree *t, int root_fd, const char *rel, int flags)
+{
+	struct open_how how = {
+		.flags = (uint64_t)(flags | O_NOFOLLOW | O_CLOEXEC),
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+	};
+	int fd;
+
+	if (!t->openat2_missing) {
+		fd = (int)syscall(SYS_openat2, root_fd, rel, &how, sizeof(how));
+		if (fd >= 0)
+			return fd;
+		/* EPERM: what container engines of that time answer for an unknown call. */
+		if (errno != ENOSYS && errno != EPERM)
+			return -errno;
+		if (errno == ENOSYS)
+			t->openat2_missing = true;
+	}
+	return walk_open(root_fd, rel, flags);
+}
+
+int resolve_open(struct tree *t, const char *path, int flags)
+{
+	const struct root *r = root_find(t, path);
+	const char *rel;
+
+	if (!r)
+		return -EACCES;
+	if (r->fd < 0)
+		return -ENOENT;
+	rel = path_below(path, r->path);
+	return open_beneath(t, r->fd, *rel ? rel : ".", flags);
+}
+
+int resolve_parent(struct tree *t, const char *path, const char **ret_name)
+{
+	char dir[PROTO_PATH_MAX];
+	const char *slash = strrchr(path, '/');
+	size_t n = slash > path ? (size_t)(slash - path) : 1;
+
+	if (!slash || !slash[1] || n >= sizeof(dir))
+		return -EINVAL;
+	memcpy(dir, path, n);
+	dir[n] = '\0';
+	*ret_name = slash + 1;
+	return resolve_open(t, dir, O_PATH | O_DIRECTORY);
+}
+
+static void root_release_anchors(struct tree *t, struct root *r)
+{
+	list_for_each_safe (l, &r->anchors)
+		watch_release_anchor(t, container_of(l, struct anchor, in_root));
+}
+
+/*
+ * Watches each directory on the way for what happens to the next part.  Only
+ * the loss of a part is watched for: an O_PATH fd keeps a removed directory's
+ * inode, so the root itself would not tell of its removal.
+ */
+static int root_set_anchors(struct tree *t, struct root *r)
+{
+	char prefix[PROTO_PATH_MAX] = "/";
+	const char *p = r->path + 1;
+
+	root_release_anchors(t, r);
+	while (*p) {
+		size_t n = strcspn(p, "/");
+		_cleanup_free_ char *name = xstrndup(p, n);
+		_cleanup_close_ int fd = open(prefix, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		int err;
+
+		if (fd < 0)
+			return -errno;
+		err = watch_anchor(t, r, fd, name);
+		if (err)
+			return err;
+		memcpy(prefix, r->path, (size_t)(p - r->path) + n);
+		prefix[(p - r->path) + n] = '\0';
+		p += n + (p[n] == '/');
+	}
+	return 0;
+}
+
+int root_open(struct tree *t, struct root *r)
+{
+	struct stat st;
+	bool anchored = root_set_anchors(t, r) == 0; /* watched first, opened after */
+	int fd = open(r->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		int err = -errno;
+
+		if (fd >= 0)
+			(void)close(fd);
+		r->loose = true;
+		return err;
+	}
+	r->loose = !anchored;
+	if (r->fd >= 0 && st.st_dev == r->dev && st.st_ino == r->ino) {
+		(void)close(fd);
+		return 0;
+	}
+	if (r->fd >= 0)
+		(void)close(r->fd);
+	r->fd = fd;
+	r->dev = st.st_dev;
+	r->ino = st.st_ino;
+	return 1;
+}
+
+/* The directory that was served is not at its path any more: all told about it is void. */
+static void root_forget(struct tree *t, struct root *r)
+{
+	struct dir *d = dir_find(t, r->path);
+
+	if (d && d->parent)
+		dir_mark_dead(t, d);
+	else if (d)
+		dir_drop(t, d, NULL);
+}
+
+static void root_check(struct tree *t, struct root *r)
+{
+	bool was_missing = r->fd < 0;
+	int changed = root_open(t, r);
+
+	if (changed < 0 && !was_missing) {
+		(void)close(r->fd);
+		r->fd = -1;
+	}
+	if (changed && !was_missing)
+		root_forget(t, r);
+	if (changed > 0 && was_missing) {
+		snap_send_stale(t, &r->absent_told, r->absent_id);
+		memset(&r->absent_told, 0, sizeof(r->absent_told));
+	}
+}
+
+void roots_check(struct tree *t)
+{
+	struct stat st;
+
+	list_for_each (l, &t->roots) {
+		struct root *r = container_of(l, struct root, in_tree);
+
+		if (!t->roots_suspect && !r->loose)
+			continue;
+		/* A loose root that is still missing costs this one call. */
+		if (!t->roots_suspect && r->fd < 0 && stat(r->path, &st) < 0)
+			continue;
+		if (!t->roots_suspect && r->fd >= 0 && stat(r->path, &st) == 0 &&
+		    st.st_dev == r->dev && st.st_ino == r->ino)
+			continue;
+		root_check(t, r);
+	}
+	t->roots_suspect = false;
+}
+
+void root_free(struct tree *t, struct root *r)
+{
+	root_release_anchors(t, r);
+	list_remove(&r->in_tree);
+	if (r->fd >= 0)
+		(void)close(r->fd);
+	free(r->path);
+	free(r);
+}

@@ -1,0 +1,1091 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "snapshot.h"
+
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/str.h"
+
+/*
+ * A file changed twice within one tick of the clock that stamps it may show the
+ * same times for both.  Kernels tick every 1 to 10 ms; other machines' clocks
+ * are off by more.
+ */
+#define RACY_NS		(20 * 1000 * 1000LL)
+#define RACY_NETWORK_NS (2 * 1000 * 1000 * 1000LL)
+
+bool peer_set_empty(const struct peer_set *s)
+{
+	for (size_t i = 0; i < TREE_PEERS_MAX / 64; i++) {
+		if (s->w[i])
+			return false;
+	}
+	return true;
+}
+
+/* ---- names ---- */
+
+/* FNV-1a with a seed per process and a final mix: names come from outside. */
+static uint32_t name_hash(const struct tree *t, const char *name, size_t len)
+{
+	uint32_t h = 2166136261u ^ t->name_seed;
+
+	for (size_t i = 0; i < len; i++)
+		h = (h ^ (uint8_t)name[i]) * 16777619u;
+	h = (h ^ (h >> 16)) * 0x85ebca6bu;
+	return h ^ (h >> 13);
+}
+
+static uint32_t names_slot(const struct names *s, uint32_t hash, const char *name, size_t len)
+{
+	uint32_t i = hash & (s->cap - 1);
+
+	for (; s->slots[i]; i = (i + 1) & (s->cap - 1)) {
+		const struct ent *e = s->slots[i];
+
+		if (e->hash == hash && e->name_len == len && memcmp(e->name, name, len) == 0)
+			break;
+	}
+	return i;
+}
+
+struct ent *names_find(const struct tree *t, const struct dir *d, const char *name, size_t len)
+{
+	if (!d->names.cap || len > PROTO_NAME_MAX)
+		return NULL;
+	return d->names.slots[names_slot(&d->names, name_hash(t, name, len), name, len)];
+}
+
+struct ent *names_next(const struct dir *d, uint32_t *it)
+{
+	while (*it < d->names.cap) {
+		struct ent *e = d->names.slots[(*it)++];
+
+		if (e)
+			return e;
+	}
+	return NULL;
+}
+
+static void names_grow(struct names *s)
+{
+	uint32_t old_cap = s->cap;
+	struct ent **old = s->slots;
+
+	s->cap = old_cap ? old_cap * 2 : 8;
+	s->slots = xcalloc(s->cap, sizeof(struct ent *));
+	for (uint32_t i = 0; i < old_cap; i++) {
+		if (old[i])
+			s->slots[names_slot(s, old[i]->hash, old[i]->name, old[i]->name_len)] =
+				old[i];
+	}
+	free(old);
+}
+
+/* The name's entry, ENTRY_ABSENT when it is new. */
+static struct ent *names_add(struct tree *t, struct dir *d, const char *name, size_t len)
+{
+	struct ent *e = names_find(t, d, name, len);
+
+	if (e)
+		return e;
+	if (d->names.n >= d->names.cap / 4 * 3)
+		names_grow(&d->names);
+	e = xcalloc(1, sizeof(*e) + len + 1);
+	memcpy(e->name, name, len);
+	e->name_len = (uint8_t)len;
+	e->hash = name_hash(t, name, len);
+	d->names.slots[names_slot(&d->names, e->hash, name, len)] = e;
+	d->names.n++;
+	t->counts.entries++;
+	return e;
+}
+
+static void ent_release(struct ent *e)
+{
+	if (e->type == ENTRY_FILE)
+		free(e->known);
+	else if (e->type == ENTRY_SYMLINK)
+		free(e->target);
+	e->known = NULL;
+}
+
+static void names_del(struct tree *t, struct dir *d, struct ent *e)
+{
+	struct names *s = &d->names;
+	uint32_t mask = s->cap - 1;
+	uint32_t hole = names_slot(s, e->hash, e->name, e->name_len);
+
+	/* What follows moves up when its place is at or before the hole. */
+	for (uint32_t i = (hole + 1) & mask; s->slots[i]; i = (i + 1) & mask) {
+		uint32_t home = s->slots[i]->hash & mask;
+
+		if (((i - home) & mask) >= ((i - hole) & mask)) {
+			s->slots[hole] = s->slots[i];
+			hole = i;
+		}
+	}
+	s->slots[hole] = NULL;
+	s->n--;
+	t->counts.entries--;
+	ent_release(e);
+	free(e);
+}
+
+static void vec_push(struct ent_vec *v, struct ent *e)
+{
+	if (v->n == v->cap) {
+		v->cap = v->cap ? v->cap * 2 : 8;
+		v->v = xrealloc(v->v, v->cap * sizeof(struct ent *));
+	}
+	v->v[v->n++] = e;
+}
+
+static void vec_release(struct ent_vec *v)
+{
+	free(v->v);
+	*v = (struct ent_vec){0};
+}
+
+static void dir_vec_push(struct dir_vec *v, struct dir *d)
+{
+	if (v->n == v->cap) {
+		v->cap = v->cap ? v->cap * 2 : 16;
+		v->v = xrealloc(v->v, v->cap * sizeof(struct dir *));
+	}
+	v->v[v->n++] = d;
+}
+
+/* ---- tombs ---- */
+
+static void tomb_free(struct tree *t, struct tomb *tomb)
+{
+	map_del_str(&t->tombs, tomb->path);
+	list_remove(&tomb->order);
+	free(tomb);
+}
+
+void tomb_put(struct tree *t, const char *dir, const char *name, uint64_t version)
+{
+	size_t dir_len = dir[1] ? strlen(dir) : 0;
+	size_t len = dir_len + 1 + strlen(name);
+	struct tomb *tomb;
+	struct tomb *old;
+
+	if (t->horizon >= version)
+		return;
+	tomb = xmalloc(sizeof(*tomb) + len + 1);
+	memcpy(tomb->path, dir, dir_len);
+	tomb->path[dir_len] = '/';
+	strcpy(tomb->path + dir_len + 1, name);
+	tomb->version = version;
+	list_append(&t->tomb_order, &tomb->order);
+	old = map_put_str(&t->tombs, tomb->path, tomb);
+	if (old) {
+		list_remove(&old->order);
+		free(old);
+	}
+	tombs_trim(t);
+}
+
+uint64_t tomb_version(const struct tree *t, const char *path)
+{
+	const struct tomb *tomb = map_get_str(&t->tombs, path);
+
+	return tomb ? tomb->version : 0;
+}
+
+void tombs_trim(struct tree *t)
+{
+	while (!list_empty(&t->tomb_order)) {
+		struct tomb *first = list_first(&t->tomb_order, struct tomb, order);
+
+		if (first->version > t->horizon && t->tombs.n <= TOMBS_MAX)
+			return;
+		if (first->version > t->horizon)
+			t->tomb_floor = first->version;
+		tomb_free(t, first);
+	}
+}
+
+/* ---- messages ---- */
+
+void ent_to_attr(const struct ent *e, unsigned peer, struct entry_attr *ret)
+{
+	*ret = (struct entry_attr){
+		.type = e->type,
+		.mode = e->mode,
+		.nlink = e->nlink,
+		.ino = e->ino,
+		.size = e->size,
+		.mtime_s = e->mtime_s,
+		.mtime_ns = e->mtime_ns,
+		.ctime_s = e->ctime_s,
+		.ctime_ns = e->ctime_ns,
+		.version = e->version,
+	};
+	if (e->type != ENTRY_FILE || !e->known)
+		return;
+	if (e->known->claimed_by != CLAIM_NONE && e->known->claimed_by != peer)
+		return;
+	ret->has_digest = true;
+	ret->digest = e->known->digest;
+}
+
+static void put_ent(struct buf *b, const struct ent *e, unsigned peer)
+{
+	struct entry_attr a;
+
+	ent_to_attr(e, peer, &a);
+	dir_entry_encode(b, e->name, e->name_len, &a, e->type == ENTRY_SYMLINK ? e->target : "");
+}
+
+void snap_send_dir(struct tree *t, struct dir *d, unsigned peer)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	const struct ent *e;
+	uint32_t n = 0;
+
+	for (uint32_t it = 0; (e = names_next(d, &it));)
+		n += e->type != ENTRY_ABSENT;
+	msg_dir_encode(&b, d->id, DIR_LISTED, d->path, &d->attr, n);
+	for (uint32_t it = 0; (e = names_next(d, &it));) {
+		if (e->type != ENTRY_ABSENT)
+			put_ent(&b, e, peer);
+	}
+	peer_set_add(&d->told, peer);
+	t->ops.send(t->data, peer, MSG_DIR, &b);
+}
+
+void snap_send_absent(struct tree *t, unsigned peer, uint32_t id, uint8_t state, const char *path)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct entry_attr none = {0};
+
+	msg_dir_encode(&b, id, state, path, &none, 0);
+	t->ops.send(t->data, peer, MSG_DIR, &b);
+}
+
+void snap_send_stale(struct tree *t, const struct peer_set *to, uint32_t id)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (peer_set_empty(to))
+		return;
+	msg_u32_encode(&b, id);
+	for (unsigned p = 0; p < TREE_PEERS_MAX; p++) {
+		if (peer_set_has(to, p))
+			t->ops.send(t->data, p, MSG_DIR_STALE, &b);
+	}
+}
+
+static void put_update(struct buf *b, const struct dir *d, unsigned peer)
+{
+	buf_reset(b);
+	msg_update_encode(b, d->id, &d->attr, d->pending.n);
+	for (uint32_t i = 0; i < d->pending.n; i++)
+		put_ent(b, d->pending.v[i], peer);
+}
+
+/* A worker's own claims make its message differ from the others'. */
+static bool has_claim(const struct dir *d, unsigned peer)
+{
+	for (uint32_t i = 0; i < d->pending.n; i++) {
+		const struct ent *e = d->pending.v[i];
+
+		if (e->type == ENTRY_FILE && e->known && e->known->claimed_by == peer)
+			return true;
+	}
+	return false;
+}
+
+static void dir_flush(struct tree *t, struct dir *d)
+{
+	_cleanup_buf_ struct buf common = BUF_INIT;
+	_cleanup_buf_ struct buf own = BUF_INIT;
+
+	bool news = d->pending.n || d->attr_changed;
+
+	for (unsigned p = 0; news && p < TREE_PEERS_MAX; p++) {
+		struct buf *b;
+
+		if (!peer_set_has(&d->told, p))
+			continue;
+		b = has_claim(d, p) ? &own : &common;
+		if (b == &own || !b->len)
+			put_update(b, d, b == &own ? p : TREE_PEERS_MAX);
+		t->counts.updates++;
+		t->ops.send(t->data, p, MSG_UPDATE, b);
+	}
+	for (uint32_t i = 0; i < d->pending.n; i++) {
+		struct ent *e = d->pending.v[i];
+
+		e->flags &= (uint16_t)~ENT_PENDING;
+		/* One that an event has named again is needed by that list. */
+		if (e->type == ENTRY_ABSENT && !(e->flags & ENT_DIRTY))
+			names_del(t, d, e);
+	}
+	vec_release(&d->pending);
+	d->attr_changed = false;
+}
+
+static void dir_free(struct dir *d)
+{
+	struct ent *e;
+
+	for (uint32_t it = 0; (e = names_next(d, &it));) {
+		ent_release(e);
+		free(e);
+	}
+	free(d->names.slots);
+	vec_release(&d->dirty);
+	vec_release(&d->pending);
+	vec_release(&d->linked);
+	free(d->path);
+	free(d);
+}
+
+void snap_flush(struct tree *t)
+{
+	for (size_t i = 0; i < t->flush.n; i++) {
+		struct dir *d = t->flush.v[i];
+
+		d->flush_queued = false;
+		if (!d->dropped)
+			dir_flush(t, d);
+	}
+	t->flush.n = 0;
+	if (t->queue.n)
+		return; /* it may name what is on the grave list */
+	list_for_each_safe (l, &t->grave)
+		dir_free(container_of(l, struct dir, in_grave));
+	list_init(&t->grave);
+}
+
+static void flush_later(struct tree *t, struct dir *d)
+{
+	if (d->flush_queued)
+		return;
+	d->flush_queued = true;
+	dir_vec_push(&t->flush, d);
+}
+
+/* ---- directories ---- */
+
+struct dir *dir_find(const struct tree *t, const char *path)
+{
+	return map_get_str(&t->by_path, path);
+}
+
+void dir_queue(struct tree *t, struct dir *d)
+{
+	if (d->queued || d->dropped)
+		return;
+	d->queued = true;
+	dir_vec_push(&t->queue, d);
+}
+
+void dir_mark_name(struct tree *t, struct dir *d, const char *name, size_t len, unsigned flags)
+{
+	struct ent *e;
+
+	if (!len || len > PROTO_NAME_MAX)
+		return;
+	e = names_add(t, d, name, len);
+	e->flags |= (uint16_t)flags;
+	if (!(e->flags & ENT_DIRTY)) {
+		e->flags |= ENT_DIRTY;
+		vec_push(&d->dirty, e);
+	}
+	dir_queue(t, d);
+}
+
+static void mark_ent(struct tree *t, struct dir *d, struct ent *e)
+{
+	dir_mark_name(t, d, e->name, e->name_len, 0);
+}
+
+/* The entry that leads to d, NULL for roots and orphans. */
+static struct ent *dir_entry(const struct tree *t, const struct dir *d)
+{
+	const char *base = path_base(d->path);
+	struct ent *e;
+
+	if (!d->parent)
+		return NULL;
+	e = names_find(t, d->parent, base, strlen(base));
+	return e && e->type == ENTRY_DIR && e->child == d ? e : NULL;
+}
+
+void dir_mark_dead(struct tree *t, struct dir *d)
+{
+	struct ent *e = dir_entry(t, d);
+
+	d->dead = true;
+	if (e)
+		mark_ent(t, d->parent, e);
+	else
+		dir_queue(t, d);
+	/* The root itself may have been replaced. */
+	if (!d->parent)
+		t->roots_suspect = true;
+}
+
+void dir_drop(struct tree *t, struct dir *d, const struct peer_set *covered)
+{
+	struct peer_set stale = d->told;
+	struct peer_set below = {0};
+	struct ent *e = dir_entry(t, d);
+
+	for (size_t i = 0; covered && i < TREE_PEERS_MAX / 64; i++) {
+		stale.w[i] &= ~covered->w[i];
+		below.w[i] = d->told.w[i] & covered->w[i];
+	}
+	snap_send_stale(t, &stale, d->id);
+	list_for_each_safe (l, &d->children)
+		dir_drop(t, container_of(l, struct dir, siblings), &below);
+	if (e)
+		e->child = NULL;
+	list_remove(&d->siblings);
+	list_remove(&d->in_sweep);
+	list_remove(&d->in_linked);
+	t->counts.linked -= d->linked.n;
+	t->counts.entries -= d->names.n;
+	t->counts.dirs--;
+	watch_release_dir(t, d);
+	map_del_str(&t->by_path, d->path);
+	map_del_u64(&t->by_id, d->id);
+	d->dropped = true;
+	list_append(&t->grave, &d->in_grave);
+}
+
+/* ---- looking ---- */
+
+uint64_t fold_ino(struct tree *t, dev_t dev, ino_t ino)
+{
+	size_t i = 0;
+
+	while (i < t->n_devs && t->devs[i] != dev)
+		i++;
+	if (i == t->n_devs) {
+		t->devs = xrealloc(t->devs, (t->n_devs + 1) * sizeof(dev_t));
+		t->devs[t->n_devs++] = dev;
+	}
+	/* Inode numbers of real file systems leave the top 16 bits alone. */
+	return (uint64_t)ino ^ (uint64_t)i << 48;
+}
+
+static uint8_t mode_type(mode_t mode)
+{
+	switch (mode & S_IFMT) {
+	case S_IFREG:
+		return ENTRY_FILE;
+	case S_IFDIR:
+		return ENTRY_DIR;
+	case S_IFLNK:
+		return ENTRY_SYMLINK;
+	case S_IFIFO:
+		return ENTRY_FIFO;
+	case S_IFSOCK:
+		return ENTRY_SOCKET;
+	case S_IFCHR:
+		return ENTRY_CHAR;
+	default:
+		return ENTRY_BLOCK;
+	}
+}
+
+bool ent_is_racy(const struct dir *d, const struct stat *st)
+{
+	long long window = d->network ? RACY_NETWORK_NS : RACY_NS;
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	return (now.tv_sec - st->st_ctim.tv_sec) * 1000000000LL +
+		       (now.tv_nsec - st->st_ctim.tv_nsec) <
+	       window;
+}
+
+bool ent_matches(struct tree *t, const struct ent *e, const struct stat *st)
+{
+	if (e->type != mode_type(st->st_mode) || e->mode != (st->st_mode & 07777) ||
+	    e->ino != fold_ino(t, st->st_dev, st->st_ino))
+		return false;
+	/* The rest of a directory's attributes comes from its own listing. */
+	if (e->type == ENTRY_DIR)
+		return true;
+	return e->size == (uint64_t)st->st_size && e->nlink == st->st_nlink &&
+	       e->mtime_s == st->st_mtim.tv_sec && e->mtime_ns == st->st_mtim.tv_nsec &&
+	       e->ctime_s == st->st_ctim.tv_sec && e->ctime_ns == st->st_ctim.tv_nsec;
+}
+
+static void ent_set_stat(struct tree *t, struct ent *e, const struct stat *st)
+{
+	e->type = mode_type(st->st_mode);
+	e->mode = st->st_mode & 07777;
+	e->ino = fold_ino(t, st->st_dev, st->st_ino);
+	e->nlink = (uint32_t)st->st_nlink;
+	e->size = (uint64_t)st->st_size;
+	e->mtime_s = st->st_mtim.tv_sec;
+	e->mtime_ns = (uint32_t)st->st_mtim.tv_nsec;
+	e->ctime_s = st->st_ctim.tv_sec;
+	e->ctime_ns = (uint32_t)st->st_ctim.tv_nsec;
+}
+
+void ent_set_known(struct ent *e, const struct digest *d, uint16_t claimed_by)
+{
+	assert(e->type == ENTRY_FILE);
+	if (!e->known)
+		e->known = xmalloc(sizeof(*e->known));
+	e->known->digest = *d;
+	e->known->claimed_by = claimed_by;
+}
+
+static void new_link(struct tree *t, uint64_t ino)
+{
+	if (t->n_new_links == t->cap_new_links) {
+		t->cap_new_links = t->cap_new_links ? t->cap_new_links * 2 : 64;
+		t->new_links = xrealloc(t->new_links, t->cap_new_links * sizeof(uint64_t));
+	}
+	t->new_links[t->n_new_links++] = ino;
+}
+
+/* A file with several links changes through names that we don't watch. */
+static void ent_track_links(struct tree *t, struct dir *d, struct ent *e)
+{
+	bool linked = e->type == ENTRY_FILE && e->nlink > 1;
+
+	if (linked == !!(e->flags & ENT_LINKED))
+		return;
+	e->flags ^= ENT_LINKED;
+	if (linked) {
+		vec_push(&d->linked, e);
+		t->counts.linked++;
+		if (list_empty(&d->in_linked))
+			list_append(&t->linked, &d->in_linked);
+		new_link(t, e->ino);
+		return;
+	}
+	for (uint32_t i = 0; i < d->linked.n; i++) {
+		if (d->linked.v[i] == e) {
+			d->linked.v[i] = d->linked.v[--d->linked.n];
+			t->counts.linked--;
+			break;
+		}
+	}
+	if (!d->linked.n)
+		list_remove(&d->in_linked);
+}
+
+static void set_absent(struct tree *t, struct ent *e)
+{
+	ent_release(e);
+	e->type = ENTRY_ABSENT;
+	e->flags &= (uint16_t) ~(ENT_INITIAL | ENT_RACY);
+	e->version = ++t->version;
+}
+
+static void set_present(struct tree *t, struct dir *d, struct ent *e, const struct stat *st,
+			const char *target)
+{
+	struct digest digest;
+
+	ent_release(e);
+	ent_set_stat(t, e, st);
+	e->version = ++t->version;
+	e->flags &= (uint16_t) ~(ENT_INITIAL | ENT_RACY);
+	if (ent_is_racy(d, st))
+		e->flags |= ENT_RACY;
+	if (e->type == ENTRY_SYMLINK)
+		e->target = xstrdup(target);
+	else if (e->type == ENTRY_FILE && t->cache && hash_cache_get(t->cache, st, &digest))
+		ent_set_known(e, &digest, CLAIM_NONE);
+}
+
+static void pend(struct tree *t, struct dir *d, struct ent *e)
+{
+	flush_later(t, d);
+	if (e->flags & ENT_PENDING)
+		return;
+	e->flags |= ENT_PENDING;
+	vec_push(&d->pending, e);
+}
+
+/* True when what e stands for now is another version than the one we know. */
+static bool ent_changed(struct tree *t, const struct dir *d, const struct ent *e,
+			const struct stat *st)
+{
+	if (!st)
+		return e->type != ENTRY_ABSENT;
+	if (!ent_matches(t, e, st))
+		return true;
+	if (e->type == ENTRY_DIR)
+		return e->child && e->child->dead;
+	if (e->flags & (ENT_WRITTEN | ENT_GONE))
+		return true;
+	/* No event told whether it was written since; the times can't. */
+	return d->scan_now && e->flags & ENT_RACY;
+}
+
+/* What was under this name is lost.  Whatever changed of a directory's entry, what was told about all
+ * beneath it is void by the protocol. */
+static void ent_lose(struct tree *t, struct dir *d, struct ent *e, const struct stat *st)
+{
+	bool is_dir = e->type == ENTRY_DIR;
+	bool same_dir = is_dir && st && S_ISDIR(st->st_mode) &&
+			e->ino == fold_ino(t, st->st_dev, st->st_ino) &&
+			!(e->child && e->child->dead);
+
+	if (is_dir && e->child)
+		dir_drop(t, e->child, &d->told);
+	if (e->type != ENTRY_ABSENT && !same_dir && (is_dir || !st))
+		tomb_put(t, d->path, e->name, t->version + 1);
+}
+
+/* 1 and the stat (with a symlink's target), 0 when nothing is there, or -errno. */
+static int look_at(int fd, const char *name, struct stat *st, char target[PROTO_PATH_MAX])
+{
+	/* A symlink may be replaced between the two calls; who does that for ever is not served. */
+	for (int tries = 0; tries < 100; tries++) {
+		ssize_t n;
+
+		if (fstatat(fd, name, st, AT_SYMLINK_NOFOLLOW) < 0)
+			return errno == ENOENT ? 0 : -errno;
+		if (!S_ISLNK(st->st_mode))
+			return 1;
+		n = readlinkat(fd, name, target, PROTO_PATH_MAX - 1);
+		if (n >= 0) {
+			target[n] = '\0';
+			return 1;
+		}
+		if (errno != ENOENT && errno != EINVAL)
+			return -errno;
+	}
+	return -EAGAIN;
+}
+
+int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e)
+{
+	char target[PROTO_PATH_MAX];
+	struct stat buf;
+	int there = look_at(fd, e->name, &buf, target);
+	const struct stat *st = there > 0 ? &buf : NULL;
+
+	t->counts.stats++;
+	if (there < 0)
+		return there;
+	if (!ent_changed(t, d, e, st)) {
+		if (st && e->flags & ENT_RACY && !ent_is_racy(d, st))
+			e->flags &= (uint16_t)~ENT_RACY;
+		e->flags &= (uint16_t) ~(ENT_WRITTEN | ENT_GONE);
+		return 0;
+	}
+	if (st && t->cache && e->type == ENTRY_FILE && ent_matches(t, e, st))
+		hash_cache_drop(t->cache, st);
+	ent_lose(t, d, e, st);
+	if (st)
+		set_present(t, d, e, st, target);
+	else
+		set_absent(t, e);
+	e->flags &= (uint16_t) ~(ENT_WRITTEN | ENT_GONE);
+	ent_track_links(t, d, e);
+	pend(t, d, e);
+	return 0;
+}
+
+static void stat_to_attr(struct tree *t, const struct stat *st, struct entry_attr *ret)
+{
+	struct ent e = {0};
+
+	ent_set_stat(t, &e, st);
+	ent_to_attr(&e, 0, ret);
+}
+
+/* The directory's own attributes, from its open fd. */
+static void dir_set_attr(struct tree *t, struct dir *d, const struct stat *st)
+{
+	struct entry_attr now;
+
+	_Static_assert(sizeof(now) == 56 + DIGEST_SIZE, "compared as memory: no padding");
+	stat_to_attr(t, st, &now);
+	now.version = d->attr.version;
+	if (memcmp(&now, &d->attr, sizeof(now)) == 0)
+		return;
+	now.version = ++t->version;
+	d->attr = now;
+	d->attr_changed = true;
+	flush_later(t, d);
+}
+
+static int scan_names(struct tree *t, struct dir *d, int fd)
+{
+	bool writable = false;
+	ssize_t n;
+
+	(void)tree_root_of(t, d->path, &writable);
+	if (lseek(fd, 0, SEEK_SET) < 0)
+		return -errno;
+	while ((n = getdents64(fd, t->scan_buf, sizeof(t->scan_buf))) > 0) {
+		for (char *p = t->scan_buf; p < t->scan_buf + n;) {
+			struct dirent64 *de = (struct dirent64 *)p;
+			struct ent *e;
+			int err;
+
+			p += de->d_reclen;
+			if (streq(de->d_name, ".") || streq(de->d_name, ".."))
+				continue;
+			if (str_starts(de->d_name, TEMP_PREFIX)) {
+				if (writable)
+					temp_clean(t, fd, de->d_name);
+				continue;
+			}
+			if (strlen(de->d_name) > PROTO_NAME_MAX)
+				continue;
+			e = names_add(t, d, de->d_name, strlen(de->d_name));
+			e->flags |= ENT_SEEN;
+			err = snap_check(t, d, fd, e);
+			if (err)
+				return err;
+		}
+	}
+	return n < 0 ? -errno : 0;
+}
+
+/* Compares all names with the disk. */
+static int scan(struct tree *t, struct dir *d, int fd)
+{
+	struct ent *e;
+	int err;
+
+	t->counts.scans++;
+	err = scan_names(t, d, fd);
+	for (uint32_t it = 0; !err && (e = names_next(d, &it));) {
+		if (!(e->flags & ENT_SEEN))
+			err = snap_check(t, d, fd, e);
+		e->flags &= (uint16_t)~ENT_SEEN;
+	}
+	return err;
+}
+
+/* Events named them, but nothing is or was there. */
+static void drop_placeholders(struct tree *t, struct dir *d)
+{
+	for (uint32_t i = 0; i < d->dirty.n; i++) {
+		struct ent *e = d->dirty.v[i];
+
+		e->flags &= (uint16_t)~ENT_DIRTY;
+		if (e->type == ENTRY_ABSENT && !(e->flags & ENT_PENDING))
+			names_del(t, d, e);
+	}
+	vec_release(&d->dirty);
+}
+
+static void sweep_later(struct tree *t, struct dir *d, bool on)
+{
+	if (!on)
+		list_remove(&d->in_sweep);
+	else if (list_empty(&d->in_sweep))
+		list_append(&t->sweep, &d->in_sweep);
+}
+
+/* Watched at last, or again: after an overflow the loss of a watch may have been missed. */
+static void rewatch(struct tree *t, struct dir *d, int fd)
+{
+	int err = watch_dir(t, d, fd);
+
+	sweep_later(t, d, err || d->network || d->orphan);
+}
+
+static int dir_look_fd(struct tree *t, struct dir *d, int fd)
+{
+	struct stat st;
+	int err = 0;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (fold_ino(t, st.st_dev, st.st_ino) != d->attr.ino)
+		return -ESTALE;
+	if (d->scan_now) {
+		rewatch(t, d, fd);
+		err = scan(t, d, fd);
+		d->scan_now = false;
+	}
+	for (uint32_t i = 0; !err && i < d->dirty.n; i++)
+		err = snap_check(t, d, fd, d->dirty.v[i]);
+	drop_placeholders(t, d);
+	if (!err && fstat(fd, &st) == 0)
+		dir_set_attr(t, d, &st);
+	return err;
+}
+
+static void dir_look(struct tree *t, struct dir *d)
+{
+	_cleanup_close_ int fd = -1;
+
+	d->queued = false;
+	if (d->dropped)
+		return;
+	if (d->dead) {
+		/* With a parent, that one's look has dropped it or will; without, it's ours. */
+		if (!dir_entry(t, d))
+			dir_drop(t, d, NULL);
+		return;
+	}
+	fd = resolve_open(t, d->path, O_RDONLY | O_DIRECTORY);
+	if (fd < 0 || dir_look_fd(t, d, fd) < 0)
+		dir_mark_dead(t, d);
+}
+
+static int ino_cmp(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a;
+	uint64_t y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/*
+ * A name with several links came up: names listed before, when the file had
+ * one, are now written through the new one without an event of theirs.
+ */
+static void find_linked(struct tree *t)
+{
+	struct dir *d;
+	struct ent *e;
+	size_t n = t->n_new_links;
+
+	t->n_new_links = 0;
+	if (!n)
+		return;
+	qsort(t->new_links, n, sizeof(uint64_t), ino_cmp);
+	for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));) {
+		for (uint32_t i = 0; (e = names_next(d, &i));) {
+			if (e->type == ENTRY_FILE && e->nlink == 1 &&
+			    bsearch(&e->ino, t->new_links, n, sizeof(uint64_t), ino_cmp))
+				mark_ent(t, d, e);
+		}
+	}
+}
+
+static void queue_unwatched(struct tree *t)
+{
+	struct dir *d;
+
+	if (t->overflow) {
+		t->overflow = false;
+		t->counts.overflows++;
+		t->roots_suspect = true;
+		log_info("too many file events at once: comparing %zu directories with the disk",
+			 t->by_path.n);
+		for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));) {
+			d->scan_now = true;
+			dir_queue(t, d);
+		}
+	}
+	list_for_each (l, &t->sweep) {
+		d = container_of(l, struct dir, in_sweep);
+		d->scan_now = true;
+		dir_queue(t, d);
+	}
+	list_for_each (l, &t->linked) {
+		d = container_of(l, struct dir, in_linked);
+		for (uint32_t i = 0; i < d->linked.n; i++)
+			mark_ent(t, d, d->linked.v[i]);
+	}
+}
+
+static bool roots_loose(const struct tree *t)
+{
+	list_for_each (l, &t->roots) {
+		if (container_of(l, struct root, in_tree)->loose)
+			return true;
+	}
+	return false;
+}
+
+void snap_settle(struct tree *t)
+{
+	if (roots_loose(t))
+		roots_check(t);
+	queue_unwatched(t);
+	do {
+		if (t->roots_suspect)
+			roots_check(t);
+		for (size_t i = 0; i < t->queue.n; i++)
+			dir_look(t, t->queue.v[i]);
+		t->queue.n = 0;
+		find_linked(t);
+	} while (t->queue.n || t->roots_suspect);
+	snap_flush(t);
+}
+
+uint64_t snap_note(struct tree *t, int dir_fd, const char *path, const struct digest *claim,
+		   unsigned peer, bool written)
+{
+	_cleanup_free_ char *parent = xstrndup(path, (size_t)(path_base(path) - path));
+	const char *base = path_base(path);
+	struct dir *d;
+	struct stat st;
+	struct ent *e;
+
+	if (str_ends(parent, "/") && parent[1])
+		parent[strlen(parent) - 1] = '\0';
+	d = dir_find(t, parent);
+	if (!d)
+		return ++t->version;
+	e = names_add(t, d, base, strlen(base));
+	if (written)
+		e->flags |= ENT_WRITTEN;
+	if (snap_check(t, d, dir_fd, e) < 0)
+		dir_mark_dead(t, d);
+	else if (fstat(dir_fd, &st) == 0)
+		dir_set_attr(t, d, &st);
+	if (claim && e->type == ENTRY_FILE && !e->known)
+		ent_set_known(e, claim, (uint16_t)peer);
+	/* A name that was not there and is not: looked at, to be dropped, at the end. */
+	if (e->type == ENTRY_ABSENT && !(e->flags & ENT_PENDING))
+		mark_ent(t, d, e);
+	return e->type == ENTRY_ABSENT && !e->version ? ++t->version : e->version;
+}
+
+/* ---- new snapshots ---- */
+
+/* Makes the parent's entry lead to d; looks at it again when it does not fit. */
+static int link_parent(struct tree *t, struct dir *d, struct dir *parent)
+{
+	_cleanup_close_ int fd = -1;
+	const char *base = path_base(d->path);
+	struct ent *e = names_find(t, parent, base, strlen(base));
+
+	if (!e || e->type != ENTRY_DIR || e->ino != d->attr.ino) {
+		fd = resolve_open(t, parent->path, O_PATH | O_DIRECTORY);
+		if (fd < 0)
+			return fd;
+		e = names_add(t, parent, base, strlen(base));
+		if (snap_check(t, parent, fd, e) < 0 || e->type != ENTRY_DIR ||
+		    e->ino != d->attr.ino) {
+			mark_ent(t, parent, e);
+			return -ENOENT;
+		}
+	}
+	e->child = d;
+	d->parent = parent;
+	list_append(&parent->children, &d->siblings);
+	return 0;
+}
+
+static struct dir *dir_alloc(struct tree *t, const char *path)
+{
+	struct dir *d = xcalloc(1, sizeof(*d));
+
+	d->id = ++t->next_id;
+	d->path = xstrdup(path);
+	list_init(&d->siblings);
+	list_init(&d->children);
+	list_init(&d->in_watch);
+	list_init(&d->in_sweep);
+	list_init(&d->in_linked);
+	list_init(&d->in_grave);
+	map_put_str(&t->by_path, d->path, d);
+	map_put_u64(&t->by_id, d->id, d);
+	t->counts.dirs++;
+	return d;
+}
+
+/* Watched first, read after: what falls between has an event. */
+static int dir_read(struct tree *t, struct dir *d, int fd, bool orphan)
+{
+	struct stat st;
+	struct ent *e;
+	int err = watch_dir(t, d, fd);
+
+	if (err == -ENOSPC)
+		log_debug("no watch for %s: compared with the disk at each job", d->path);
+	d->network = t->limits.network || fs_is_network(fd);
+	d->orphan = orphan;
+	sweep_later(t, d, err || d->network || orphan);
+	err = scan(t, d, fd);
+	if (err)
+		return err;
+	for (uint32_t it = 0; (e = names_next(d, &it));) {
+		e->flags = (uint16_t)((e->flags & ~ENT_PENDING) | ENT_INITIAL);
+		/* Seen by readdir, gone before its lstat. */
+		if (e->type == ENTRY_ABSENT)
+			mark_ent(t, d, e);
+	}
+	vec_release(&d->pending);
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	dir_set_attr(t, d, &st);
+	d->attr_changed = false;
+	return 0;
+}
+
+static int dir_make(struct tree *t, const char *path, struct dir *parent, bool orphan,
+		    struct dir **ret)
+{
+	_cleanup_close_ int fd = resolve_open(t, path, O_RDONLY | O_DIRECTORY);
+	struct stat st;
+	struct dir *d;
+	int err;
+
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	d = dir_alloc(t, path);
+	stat_to_attr(t, &st, &d->attr);
+	err = parent ? link_parent(t, d, parent) : 0;
+	if (!err)
+		err = dir_read(t, d, fd, orphan);
+	if (err)
+		dir_drop(t, d, NULL);
+	else
+		*ret = d;
+	return err;
+}
+
+int dir_ensure(struct tree *t, const char *path, struct dir **ret)
+{
+	const struct root *top = root_outermost(t, path);
+	_cleanup_free_ char *prefix = NULL;
+	struct dir *d = dir_find(t, path);
+	bool orphan = false;
+	size_t len;
+
+	*ret = d;
+	if (d)
+		return 0;
+	if (!top)
+		return -EACCES;
+	prefix = xstrdup(path);
+	for (len = strlen(top->path);; len += 1 + strcspn(path + len + 1, "/")) {
+		struct dir *parent = d;
+		int err = 0;
+
+		if (len == 1)
+			len = 0; /* served "/" : the next part starts at its slash */
+		memcpy(prefix, path, len ? len : 1);
+		prefix[len ? len : 1] = '\0';
+		d = dir_find(t, prefix);
+		if (!d)
+			err = dir_make(t, prefix, parent, orphan, &d);
+		if (!path[len] || (len == 0 && !path[1])) {
+			*ret = d;
+			return err;
+		}
+		if (err && err != -EACCES)
+			return err;
+		orphan = !d;
+	}
+}

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_PROJECT_SNAPSHOT_H
+#define CONCC_PROJECT_SNAPSHOT_H
+
+/*
+ * The inside of struct tree, shared by tree.c (the interface), snapshot.c
+ * (directories and names as last seen on the disk), watch.c (inotify),
+ * resolve.c (paths beneath served roots) and commit.c.
+ *
+ * A `struct dir` is one listed directory, a `struct ent` one name in it.  Every
+ * dir's parent is a dir too, up to the served root, so that the loss of any
+ * ancestor is seen in its parent's watch; a dir whose parent can't be read is
+ * compared with the disk at every drain instead.
+ *
+ * Looking at the disk never sends: changes are put on the dir's pending list
+ * and snap_flush() sends one UPDATE per directory.  Dropped dirs live until
+ * snap_flush(), since queues may still name them.
+ */
+#include <sys/stat.h>
+
+#include "concc/map.h"
+#include "tree.h"
+
+/* Our own temporaries, beside their targets: never listed, never looked at. */
+#define TEMP_PREFIX ".concc-tmp-"
+
+struct peer_set {
+	uint64_t w[TREE_PEERS_MAX / 64];
+};
+
+enum ent_flags {
+	ENT_INITIAL = 1 << 0, /* unchanged since the directory was first read */
+	ENT_RACY =
+		1 << 1, /* changed so shortly before the look that the next change may not show */
+	ENT_DIRTY = 1 << 2,   /* on dir->dirty */
+	ENT_WRITTEN = 1 << 3, /* bytes may have changed though the stat is the same */
+	ENT_GONE = 1 << 4,    /* was removed meanwhile: what is there now is another file */
+	ENT_PENDING = 1 << 5, /* on dir->pending */
+	ENT_LINKED = 1 << 6,  /* on dir->linked */
+	ENT_SEEN = 1 << 7,    /* met in the scan that is running */
+};
+
+#define CLAIM_NONE UINT16_MAX
+
+/* A digest of a version's bytes, and who says so: a worker's word counts for that worker only. */
+struct known {
+	struct digest digest;
+	uint16_t claimed_by; /* peer, or CLAIM_NONE when we hashed it */
+};
+
+/* About 100 bytes with its name: a hundred thousand of them are served at times. */
+struct ent {
+	uint64_t ino; /* with the device folded in */
+	uint64_t size;
+	uint64_t version;
+	int64_t mtime_s, ctime_s;
+	uint32_t mtime_ns, ctime_ns;
+	uint32_t nlink;
+	uint32_t hash;
+	uint16_t mode;
+	uint16_t flags; /* enum ent_flags */
+	uint8_t type;	/* enum entry_type */
+	uint8_t name_len;
+	union {
+		struct known *known; /* ENTRY_FILE: NULL when not known; owned */
+		char *target;	     /* ENTRY_SYMLINK; owned */
+		struct dir *child;   /* ENTRY_DIR: its snapshot, NULL when there is none */
+	};
+	char name[];
+};
+
+struct ent_vec {
+	struct ent **v;
+	uint32_t n, cap;
+};
+
+/* Names of one directory: open addressing, linear probing. */
+struct names {
+	struct ent **slots;
+	uint32_t cap, n;
+};
+
+struct watch {
+	int wd;
+	struct list
+		dirs; /* struct dir.in_watch: several when bind mounts show one directory twice */
+	struct list anchors; /* struct anchor.in_watch */
+};
+
+struct dir {
+	uint32_t id;
+	char *path;
+	struct dir *parent;
+	struct list siblings, children;
+	struct watch *watch;
+	struct list in_watch;
+	struct list in_sweep, in_linked; /* empty when not on t->sweep, t->linked */
+	struct list in_grave;
+	struct entry_attr attr;
+	struct names names;
+	struct ent_vec dirty, pending, linked;
+	struct peer_set told;
+	bool network;	   /* others may change it */
+	bool orphan;	   /* its parent can't be read, so nobody watches what becomes of it */
+	bool dead;	   /* the path leads elsewhere by now, or nowhere */
+	bool dropped;	   /* on t->grave */
+	bool queued;	   /* on t->queue */
+	bool scan_now;	   /* compare all names at the next look */
+	bool flush_queued; /* on t->flush */
+	bool attr_changed;
+};
+
+struct dir_vec {
+	struct dir **v;
+	size_t n, cap;
+};
+
+/* A directory on the way to a served root: an event there on `name` may replace the root. */
+struct anchor {
+	struct list in_watch, in_root;
+	struct root *root;
+	struct watch *watch;
+	char *name;
+};
+
+struct root {
+	struct list in_tree;
+	char *path;
+	bool writable;
+	int fd; /* O_PATH, -1 while it is missing */
+	dev_t dev;
+	ino_t ino;
+	struct list anchors;
+	bool loose; /* missing, or not all anchors could be set: looked at at every drain */
+	/* What peers were told while it was missing, to be taken back when it comes. */
+	uint32_t absent_id;
+	struct peer_set absent_told;
+};
+
+/* A name that was lost (removed, or a directory replaced) at a version. */
+struct tomb {
+	struct list order; /* by version */
+	uint64_t version;
+	char path[];
+};
+
+#define TOMBS_MAX (256 * 1024) /* about 40 MB with long paths */
+
+struct tree {
+	struct tree_ops ops;
+	void *data;
+	struct hash_cache *cache;
+	struct tree_limits limits;
+	int inotify_fd;
+	uint64_t version;
+	uint32_t next_id;
+	uint32_t name_seed;
+	struct list roots;
+	struct map by_path; /* struct dir */
+	struct map by_id;
+	struct map watches; /* by wd */
+	struct list sweep, linked, grave;
+	struct dir_vec queue; /* to be looked at */
+	struct dir_vec flush; /* with something to send */
+	bool overflow;
+	bool roots_suspect;
+	bool openat2_missing;
+	/* Inodes seen with a further link since the last look. */
+	uint64_t *new_links;
+	size_t n_new_links, cap_new_links;
+	dev_t *devs; /* index = device number within this tree */
+	size_t n_devs;
+	struct map tombs;
+	struct list tomb_order;
+	uint64_t horizon;
+	uint64_t tomb_floor; /* tombs up to here may be missing */
+	/* Who our temporaries belong to: see temp.c. */
+	uint32_t temp_where, temp_pid, temp_count;
+	uint64_t temp_started;
+	struct tree_counts counts;
+	char event_buf[64 * 1024] __attribute__((aligned(8)));
+	char scan_buf[64 * 1024] __attribute__((aligned(8)));
+};
+
+static inline void peer_set_add(struct peer_set *s, unsigned p)
+{
+	s->w[p / 64] |= UINT64_C(1) << (p % 64);
+}
+
+static inline void peer_set_del(struct peer_set *s, unsigned p)
+{
+	s->w[p / 64] &= ~(UINT64_C(1) << (p % 64));
+}
+
+static inline bool peer_set_has(const struct peer_set *s, unsigned p)
+{
+	return s->w[p / 64] >> (p % 64) & 1;
+}
+
+bool peer_set_empty(const struct peer_set *s);
+
+/* ---- resolve.c ---- */
+
+/* Absolute, clean, within PROTO_PATH_MAX: what a peer may name. */
+bool path_is_clean(const char *path);
+/* The innermost served root that holds path, or NULL. */
+struct root *root_find(const struct tree *t, const char *path);
+/* The outermost one. */
+struct root *root_outermost(const struct tree *t, const char *path);
+/* Opens path beneath its root, no symlink anywhere followed.  An fd or -errno. */
+int resolve_open(struct tree *t, const char *path, int flags);
+/* The directory that holds path (O_PATH), and path's last part; both as for resolve_open(). */
+int resolve_parent(struct tree *t, const char *path, const char **ret_name);
+int root_open(struct tree *t, struct root *r);
+/* After an event on the way to a root, or for loose roots: what do the paths lead to now? */
+void roots_check(struct tree *t);
+void root_free(struct tree *t, struct root *r);
+
+/* ---- snapshot.c ---- */
+
+struct ent *names_find(const struct tree *t, const struct dir *d, const char *name, size_t len);
+struct ent *names_next(const struct dir *d, uint32_t *it);
+
+struct dir *dir_find(const struct tree *t, const char *path);
+/* The snapshot of path, made now (with those of its ancestors) when there is none; or -errno. */
+int dir_ensure(struct tree *t, const char *path, struct dir **ret);
+/* Forgets d and all beneath it.  Peers outside `covered` (may be NULL), who learn of it by no
+ * UPDATE of a parent, get DIR_STALE. */
+void dir_drop(struct tree *t, struct dir *d, const struct peer_set *covered);
+/* d is not what its path leads to any more: the next look at its parent drops it. */
+void dir_mark_dead(struct tree *t, struct dir *d);
+void dir_queue(struct tree *t, struct dir *d);
+/* An event named this: look at it.  flags: ENT_WRITTEN, ENT_GONE. */
+void dir_mark_name(struct tree *t, struct dir *d, const char *name, size_t len, unsigned flags);
+
+uint64_t fold_ino(struct tree *t, dev_t dev, ino_t ino);
+void ent_to_attr(const struct ent *e, unsigned peer, struct entry_attr *ret);
+bool ent_matches(struct tree *t, const struct ent *e, const struct stat *st);
+bool ent_is_racy(const struct dir *d, const struct stat *st);
+void ent_set_known(struct ent *e, const struct digest *d, uint16_t claimed_by);
+/* Looks at one name.  0, or -errno when the directory itself is unusable. */
+int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e);
+/* The commit just changed path's name: takes it over at once; its version now. */
+uint64_t snap_note(struct tree *t, int dir_fd, const char *path, const struct digest *claim,
+		   unsigned peer, bool written);
+/* Looks at all that is queued, until nothing is left; then sends. */
+void snap_settle(struct tree *t);
+void snap_flush(struct tree *t);
+void snap_send_dir(struct tree *t, struct dir *d, unsigned peer);
+void snap_send_absent(struct tree *t, unsigned peer, uint32_t id, uint8_t state, const char *path);
+void snap_send_stale(struct tree *t, const struct peer_set *to, uint32_t id);
+
+void tomb_put(struct tree *t, const char *dir, const char *name, uint64_t version);
+uint64_t tomb_version(const struct tree *t, const char *path); /* 0 when there is none */
+void tombs_trim(struct tree *t);
+
+/* ---- temp.c ---- */
+
+#define TEMP_NAME_SIZE 96
+/* A new name for a temporary of this process. */
+void temp_name(struct tree *t, char buf[TEMP_NAME_SIZE]);
+/* Removes a temporary whose server is dead; the name has TEMP_PREFIX. */
+void temp_clean(struct tree *t, int dir_fd, const char *name);
+void temp_init(struct tree *t);
+
+/* ---- watch.c ---- */
+
+/* Watches d through fd.  0, or -errno: d is then compared with the disk at every drain. */
+int watch_dir(struct tree *t, struct dir *d, int fd);
+void watch_release_dir(struct tree *t, struct dir *d);
+/* Watches fd, an ancestor of root, for what happens to `name`. */
+int watch_anchor(struct tree *t, struct root *r, int fd, const char *name);
+void watch_release_anchor(struct tree *t, struct anchor *a);
+/* Reads all queued events and marks what they name; looks at nothing. */
+void watch_collect(struct tree *t);
+bool fs_is_network(int fd);
+
+#endif

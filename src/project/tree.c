@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "tree.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/str.h"
+#include "snapshot.h"
+
+int tree_new(const struct tree_ops *ops, void *data, struct hash_cache *cache, struct tree **ret,
+	     struct errmsg *msg)
+{
+	return tree_new_limited(ops, data, cache, NULL, ret, msg);
+}
+
+int tree_new_limited(const struct tree_ops *ops, void *data, struct hash_cache *cache,
+		     const struct tree_limits *limits, struct tree **ret, struct errmsg *msg)
+{
+	int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	struct tree *t;
+
+	if (fd < 0)
+		return errmsg_set(
+			msg, -errno,
+			"can't watch files: inotify: %s (see fs.inotify.max_user_instances "
+			"in sysctl)",
+			err_text(-errno));
+	t = xcalloc(1, sizeof(*t));
+	t->ops = *ops;
+	t->data = data;
+	t->cache = cache;
+	if (limits)
+		t->limits = *limits;
+	t->openat2_missing = t->limits.no_openat2;
+	t->inotify_fd = fd;
+	list_init(&t->roots);
+	list_init(&t->sweep);
+	list_init(&t->linked);
+	list_init(&t->grave);
+	list_init(&t->tomb_order);
+	temp_init(t);
+	/* A guessable seed costs speed only. */
+	(void)getrandom(&t->name_seed, sizeof(t->name_seed), 0);
+	*ret = t;
+	return 0;
+}
+
+static void drop_all(struct tree *t)
+{
+	struct dir *d;
+
+	for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL)); it = 0) {
+		while (d->parent)
+			d = d->parent;
+		dir_drop(t, d, NULL);
+	}
+}
+
+void tree_free(struct tree *t)
+{
+	struct dir *d;
+
+	if (!t)
+		return;
+	/* Nobody is told that it ends. */
+	for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));)
+		d->told = (struct peer_set){0};
+	drop_all(t);
+	t->queue.n = 0;
+	snap_flush(t);
+	list_for_each_safe (l, &t->roots)
+		root_free(t, container_of(l, struct root, in_tree));
+	t->horizon = UINT64_MAX;
+	tombs_trim(t);
+	(void)close(t->inotify_fd);
+	map_release(&t->by_path);
+	map_release(&t->by_id);
+	map_release(&t->watches);
+	map_release(&t->tombs);
+	free(t->queue.v);
+	free(t->flush.v);
+	free(t->new_links);
+	free(t->devs);
+	free(t);
+}
+
+int tree_serve(struct tree *t, const char *path, bool writable, struct errmsg *msg)
+{
+	struct root *r;
+	int err;
+
+	if (!path_is_clean(path))
+		return errmsg_set(msg, -EINVAL, "can't serve %s: not an absolute, clean path",
+				  path);
+	r = root_find(t, path);
+	if (r && streq(r->path, path)) {
+		r->writable |= writable;
+		return 0;
+	}
+	r = xcalloc(1, sizeof(*r));
+	r->path = xstrdup(path);
+	r->writable = writable;
+	r->fd = -1;
+	list_init(&r->anchors);
+	list_append(&t->roots, &r->in_tree);
+	err = root_open(t, r);
+	if (err >= 0)
+		return 0;
+	root_free(t, r);
+	return errmsg_set(msg, err, "can't serve %s: %s", path, err_text(err));
+}
+
+const char *tree_root_of(const struct tree *t, const char *path, bool *ret_writable)
+{
+	const struct root *r = root_find(t, path);
+
+	if (!r)
+		return NULL;
+	if (ret_writable)
+		*ret_writable = r->writable;
+	return r->path;
+}
+
+int tree_event_fd(const struct tree *t)
+{
+	return t->inotify_fd;
+}
+
+static bool nothing_to_do(const struct tree *t)
+{
+	if (t->queue.n || t->flush.n || t->overflow || t->roots_suspect || t->n_new_links)
+		return false;
+	if (!list_empty(&t->sweep) || !list_empty(&t->linked) || !list_empty(&t->grave))
+		return false;
+	list_for_each (l, &t->roots) {
+		if (container_of(l, struct root, in_tree)->loose)
+			return false;
+	}
+	return true;
+}
+
+int tree_drain(struct tree *t)
+{
+	t->counts.drains++;
+	watch_collect(t);
+	if (!nothing_to_do(t))
+		snap_settle(t);
+	return 0;
+}
+
+/* What was told of a root that is missing is taken back when it comes: no parent's UPDATE would. */
+static void list_absent(struct tree *t, unsigned peer, const char *path, int err)
+{
+	struct root *top = root_outermost(t, path);
+	uint32_t id = ++t->next_id;
+
+	if (top && top->fd < 0 && streq(top->path, path)) {
+		if (!top->absent_id)
+			top->absent_id = id;
+		id = top->absent_id;
+		peer_set_add(&top->absent_told, peer);
+	}
+	if (err == -ENOENT || err == -ENOTDIR || err == -ELOOP) {
+		snap_send_absent(t, peer, id, DIR_MISSING, path);
+		return;
+	}
+	if (err != -EACCES)
+		log_warn("can't list %s: %s", path, err_text(err));
+	snap_send_absent(t, peer, id, DIR_DENIED, path);
+}
+
+void tree_list(struct tree *t, unsigned peer, const char *path)
+{
+	struct dir *d = NULL;
+	int err;
+
+	if (peer >= TREE_PEERS_MAX)
+		return;
+	(void)tree_drain(t);
+	if (!path_is_clean(path)) {
+		log_debug("a worker asked for a path that is not clean"); /* decoders refuse it */
+		return;
+	}
+	err = dir_ensure(t, path, &d);
+	/* Reading may have found news about what is known already. */
+	if (!nothing_to_do(t)) {
+		snap_settle(t);
+		d = dir_find(t, path);
+	}
+	if (d)
+		snap_send_dir(t, d, peer);
+	else
+		list_absent(t, peer, path, err ? err : -ENOENT);
+}
+
+static void forget_peer(struct tree *t, struct dir *d, unsigned peer)
+{
+	struct ent *e;
+
+	peer_set_del(&d->told, peer);
+	for (uint32_t it = 0; (e = names_next(d, &it));) {
+		if (e->type == ENTRY_FILE && e->known && e->known->claimed_by == peer) {
+			free(e->known);
+			e->known = NULL;
+		}
+	}
+}
+
+void tree_peer_reset(struct tree *t, unsigned peer)
+{
+	bool anyone = false;
+	struct dir *d;
+
+	if (peer >= TREE_PEERS_MAX)
+		return;
+	for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));) {
+		forget_peer(t, d, peer);
+		anyone |= !peer_set_empty(&d->told);
+	}
+	list_for_each (l, &t->roots)
+		peer_set_del(&container_of(l, struct root, in_tree)->absent_told, peer);
+	if (!anyone)
+		drop_all(t); /* watches and memory are kept for those who use them */
+}
+
+static struct ent *find_version(struct tree *t, uint32_t dir_id, const char *name, uint64_t version)
+{
+	struct dir *d = map_get_u64(&t->by_id, dir_id);
+	struct ent *e = d ? names_find(t, d, name, strlen(name)) : NULL;
+
+	return e && e->type == ENTRY_FILE && e->version == version ? e : NULL;
+}
+
+/* The version that name has, when fd is it. */
+static int check_fd(struct tree *t, uint32_t dir_id, const char *name, uint64_t version, int fd,
+		    struct ent **ret)
+{
+	struct stat st;
+	struct ent *e;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	(void)tree_drain(t);
+	e = find_version(t, dir_id, name, version);
+	if (!e)
+		return CONCC_E_STALE;
+	if (!ent_matches(t, e, &st)) {
+		/* No event for it yet, or none at all: look, and tell the peers. */
+		dir_mark_name(t, map_get_u64(&t->by_id, dir_id), name, strlen(name), 0);
+		snap_settle(t);
+		return CONCC_E_STALE;
+	}
+	*ret = e;
+	return 0;
+}
+
+int tree_open_file(struct tree *t, uint32_t dir_id, const char *name, uint64_t version, int *ret_fd,
+		   struct entry_attr *ret)
+{
+	_cleanup_close_ int fd = -1;
+	_cleanup_free_ char *path = NULL;
+	struct dir *d;
+	struct stat st;
+	struct ent *e;
+	int err;
+
+	(void)tree_drain(t);
+	if (!find_version(t, dir_id, name, version))
+		return CONCC_E_STALE;
+	d = map_get_u64(&t->by_id, dir_id);
+	path = path_join(d->path, name);
+	/* Not a file any more by now?  Then opening must neither wait nor act. */
+	fd = resolve_open(t, path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+	if (fd == -ENOENT || fd == -ELOOP || fd == -ENOTDIR || fd == -ENXIO)
+		return CONCC_E_STALE;
+	if (fd < 0)
+		return fd;
+	err = check_fd(t, dir_id, name, version, fd, &e);
+	if (err)
+		return err;
+	if (e->flags & ENT_RACY && fstat(fd, &st) == 0 &&
+	    !ent_is_racy(map_get_u64(&t->by_id, dir_id), &st))
+		e->flags &= (uint16_t)~ENT_RACY;
+	ent_to_attr(e, TREE_PEERS_MAX, ret);
+	*ret_fd = steal_fd(&fd);
+	return 0;
+}
+
+int tree_check_file(struct tree *t, uint32_t dir_id, const char *name, uint64_t version, int fd)
+{
+	struct ent *e;
+
+	return check_fd(t, dir_id, name, version, fd, &e);
+}
+
+void tree_learn(struct tree *t, uint32_t dir_id, const char *name, uint64_t version,
+		const struct digest *d)
+{
+	struct ent *e = find_version(t, dir_id, name, version);
+	_cleanup_free_ char *path = NULL;
+	_cleanup_close_ int fd = -1;
+	struct stat st;
+	struct dir *dir;
+
+	if (!e)
+		return;
+	ent_set_known(e, d, CLAIM_NONE);
+	/* On disk only what was old enough when it was opened: a later change must show. */
+	if (!t->cache || e->flags & ENT_RACY)
+		return;
+	dir = map_get_u64(&t->by_id, dir_id);
+	path = path_join(dir->path, name);
+	fd = resolve_open(t, path, O_PATH);
+	if (fd >= 0 && fstat(fd, &st) == 0 && ent_matches(t, e, &st))
+		hash_cache_put(t->cache, &st, d);
+}
+
+uint64_t tree_version(const struct tree *t)
+{
+	return t->version;
+}
+
+void tree_set_horizon(struct tree *t, uint64_t v)
+{
+	/* All up to here that runs has seen; UINT64_MAX must not outlive the next job's start. */
+	t->horizon = v < t->version ? v : t->version;
+	tombs_trim(t);
+}
+
+void tree_counts(const struct tree *t, struct tree_counts *ret)
+{
+	*ret = t->counts;
+	list_for_each (l, &t->sweep)
+		ret->swept++;
+}

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "snapshot.h"
+
+#include <errno.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/str.h"
+
+#define DIR_MASK                                                                                   \
+	(IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB | IN_CREATE | IN_DELETE | IN_MOVED_FROM |          \
+	 IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR | IN_EXCL_UNLINK)
+#define ANCHOR_MASK                                                                                \
+	(IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
+
+#ifndef CIFS_SUPER_MAGIC
+#define CIFS_SUPER_MAGIC 0xFF534D42
+#endif
+#ifndef SMB2_SUPER_MAGIC
+#define SMB2_SUPER_MAGIC 0xFE534D42
+#endif
+#ifndef CEPH_SUPER_MAGIC
+#define CEPH_SUPER_MAGIC 0x00C36400
+#endif
+#define LUSTRE_SUPER_MAGIC 0x0BD00BD0
+#define GPFS_SUPER_MAGIC   0x47504653
+#define OCFS2_SUPER_MAGIC_ 0x7461636f
+#define GFS2_SUPER_MAGIC   0x01161970
+#define VBOXSF_MAGIC	   0x786f4256
+
+bool fs_is_network(int fd)
+{
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs) < 0)
+		return true; /* rather slow than stale */
+	switch ((uint32_t)fs.f_type) {
+	case NFS_SUPER_MAGIC:
+	case SMB_SUPER_MAGIC:
+	case CIFS_SUPER_MAGIC:
+	case SMB2_SUPER_MAGIC:
+	case FUSE_SUPER_MAGIC:
+	case V9FS_MAGIC:
+	case CEPH_SUPER_MAGIC:
+	case AFS_SUPER_MAGIC:
+	case AFS_FS_MAGIC:
+	case CODA_SUPER_MAGIC:
+	case NCP_SUPER_MAGIC:
+	case LUSTRE_SUPER_MAGIC:
+	case GPFS_SUPER_MAGIC:
+	case OCFS2_SUPER_MAGIC_:
+	case GFS2_SUPER_MAGIC:
+	case VBOXSF_MAGIC:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Through /proc, so that the directory watched is the one that was opened, whatever its path. */
+static int watch_fd(struct tree *t, int fd, uint32_t mask, struct watch **ret)
+{
+	char proc[32];
+	struct watch *w;
+	int wd;
+
+	(void)snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
+	/* One inode has one watch, whose purposes add up. */
+	wd = inotify_add_watch(t->inotify_fd, proc, mask | IN_MASK_ADD);
+	if (wd < 0)
+		return -errno;
+	w = map_get_u64(&t->watches, (uint64_t)wd);
+	if (!w) {
+		w = xcalloc(1, sizeof(*w));
+		w->wd = wd;
+		list_init(&w->dirs);
+		list_init(&w->anchors);
+		map_put_u64(&t->watches, (uint64_t)wd, w);
+		t->counts.watches++;
+	}
+	*ret = w;
+	return 0;
+}
+
+static void watch_forget(struct tree *t, struct watch *w)
+{
+	map_del_u64(&t->watches, (uint64_t)w->wd);
+	t->counts.watches--;
+	free(w);
+}
+
+static void watch_release(struct tree *t, struct watch *w)
+{
+	if (!list_empty(&w->dirs) || !list_empty(&w->anchors))
+		return;
+	/* EINVAL when the kernel dropped it already and IN_IGNORED is on its way. */
+	(void)inotify_rm_watch(t->inotify_fd, w->wd);
+	watch_forget(t, w);
+}
+
+int watch_dir(struct tree *t, struct dir *d, int fd)
+{
+	struct watch *w;
+	int err;
+
+	if (!d->watch && t->limits.max_watches && t->counts.watches >= t->limits.max_watches)
+		return -ENOSPC;
+	err = watch_fd(t, fd, DIR_MASK, &w);
+	if (err || w == d->watch)
+		return err;
+	watch_release_dir(t, d);
+	d->watch = w;
+	list_append(&w->dirs, &d->in_watch);
+	return 0;
+}
+
+void watch_release_dir(struct tree *t, struct dir *d)
+{
+	struct watch *w = d->watch;
+
+	if (!w)
+		return;
+	d->watch = NULL;
+	list_remove(&d->in_watch);
+	watch_release(t, w);
+}
+
+int watch_anchor(struct tree *t, struct root *r, int fd, const char *name)
+{
+	struct watch *w;
+	struct anchor *a;
+	int err = watch_fd(t, fd, ANCHOR_MASK, &w);
+
+	if (err)
+		return err;
+	a = xcalloc(1, sizeof(*a));
+	a->root = r;
+	a->watch = w;
+	a->name = xstrdup(name);
+	list_append(&w->anchors, &a->in_watch);
+	list_append(&r->anchors, &a->in_root);
+	return 0;
+}
+
+static void anchor_free(struct anchor *a)
+{
+	list_remove(&a->in_watch);
+	list_remove(&a->in_root);
+	free(a->name);
+	free(a);
+}
+
+void watch_release_anchor(struct tree *t, struct anchor *a)
+{
+	struct watch *w = a->watch;
+
+	anchor_free(a);
+	watch_release(t, w);
+}
+
+/* The kernel removed the watch: the directory is gone, or its file system. */
+static void on_ignored(struct tree *t, struct watch *w)
+{
+	list_for_each_safe (l, &w->dirs) {
+		struct dir *d = container_of(l, struct dir, in_watch);
+
+		list_remove(&d->in_watch);
+		d->watch = NULL;
+		dir_mark_dead(t, d);
+	}
+	if (!list_empty(&w->anchors))
+		t->roots_suspect = true;
+	list_for_each_safe (l, &w->anchors)
+		anchor_free(container_of(l, struct anchor, in_watch));
+	watch_forget(t, w);
+}
+
+static void on_self(struct tree *t, struct dir *d, uint32_t mask)
+{
+	if (!(mask & (IN_MOVE_SELF | IN_DELETE_SELF | IN_UNMOUNT))) {
+		dir_queue(t, d); /* its attributes */
+		return;
+	}
+	/* The watch follows the inode, so nothing is lost when the path still leads to it. */
+	if (d->parent)
+		dir_mark_name(t, d->parent, path_base(d->path), strlen(path_base(d->path)), 0);
+	else
+		t->roots_suspect = true;
+	dir_queue(t, d);
+}
+
+static void on_name(struct tree *t, struct dir *d, const struct inotify_event *ev)
+{
+	unsigned flags = 0;
+
+	if (str_starts(ev->name, TEMP_PREFIX))
+		return;
+	if (ev->mask & (IN_MODIFY | IN_CLOSE_WRITE))
+		flags |= ENT_WRITTEN;
+	if (ev->mask & (IN_DELETE | IN_MOVED_FROM))
+		flags |= ENT_GONE;
+	dir_mark_name(t, d, ev->name, strlen(ev->name), flags);
+}
+
+static void on_anchor(struct tree *t, const struct anchor *a, const struct inotify_event *ev)
+{
+	if (ev->mask & (IN_MOVE_SELF | IN_DELETE_SELF | IN_UNMOUNT))
+		t->roots_suspect = true;
+	else if (ev->len && ev->mask & (IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE) &&
+		 streq(ev->name, a->name))
+		t->roots_suspect = true;
+}
+
+static void on_event(struct tree *t, const struct inotify_event *ev)
+{
+	struct watch *w;
+
+	t->counts.events++;
+	if (ev->mask & IN_Q_OVERFLOW) {
+		t->overflow = true;
+		return;
+	}
+	w = map_get_u64(&t->watches, (uint64_t)ev->wd);
+	if (!w)
+		return; /* of a watch we gave up */
+	if (ev->mask & IN_IGNORED) {
+		on_ignored(t, w);
+		return;
+	}
+	list_for_each (l, &w->anchors)
+		on_anchor(t, container_of(l, struct anchor, in_watch), ev);
+	list_for_each (l, &w->dirs) {
+		struct dir *d = container_of(l, struct dir, in_watch);
+
+		if (ev->len)
+			on_name(t, d, ev);
+		else
+			on_self(t, d, ev->mask);
+	}
+}
+
+void watch_collect(struct tree *t)
+{
+	for (;;) {
+		ssize_t n = read(t->inotify_fd, t->event_buf, sizeof(t->event_buf));
+
+		t->counts.reads++;
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno != EAGAIN) {
+			log_warn("can't read file events (%s): comparing all with the disk",
+				 err_text(-errno));
+			t->overflow = true;
+		}
+		if (n <= 0)
+			return;
+		for (char *p = t->event_buf; p < t->event_buf + n;) {
+			const struct inotify_event *ev = (const struct inotify_event *)p;
+
+			on_event(t, ev);
+			p += sizeof(*ev) + ev->len;
+		}
+	}
+}

@@ -1,0 +1,1243 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * The client's snapshots against real directories that a child process changes:
+ * after each change one tree_drain() must have told a model worker everything.
+ */
+#include <criterion/criterion.h>
+#include <criterion/parameterized.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/map.h"
+#include "concc/str.h"
+#include "project/tree.h"
+
+/* ---- a model worker: keeps what it is told, and nothing else ---- */
+
+struct name {
+	struct entry_attr attr;
+	char *target;
+};
+
+struct listing {
+	uint32_t id;
+	uint8_t state;
+	char *path;
+	struct entry_attr attr;
+	struct map names;
+};
+
+struct worker {
+	struct map by_path, by_id;
+	unsigned dirs, updates, stales;
+};
+
+struct bed {
+	struct tree *tree;
+	struct hash_cache *cache;
+	struct worker workers[4];
+	struct map contents; /* "path version" -> struct digest: bytes of a version never change */
+	char root[64];
+	/* the child that changes files */
+	pid_t child;
+	int to_child, from_child;
+};
+
+static void name_free(struct name *n)
+{
+	if (n)
+		free(n->target);
+	free(n);
+}
+
+static void forget(struct worker *w, struct listing *l)
+{
+	struct name *n;
+
+	map_del_str(&w->by_path, l->path);
+	map_del_u64(&w->by_id, l->id);
+	for (size_t it = 0; (n = map_next(&l->names, &it, NULL));)
+		name_free(n);
+	map_release(&l->names);
+	free(l->path);
+	free(l);
+}
+
+static void forget_below(struct worker *w, const char *path)
+{
+	struct listing *l;
+
+	for (size_t it = 0; (l = map_next(&w->by_path, &it, NULL));) {
+		if (path_is_below(l->path, path))
+			forget(w, l);
+	}
+}
+
+static void put_entry(struct worker *w, struct listing *l, const struct dir_entry *d)
+{
+	char *name = xstrndup((const char *)d->name.p, d->name.n);
+	struct name *old = map_get_str(&l->names, name);
+	char *path = path_join(l->path, name);
+	struct name *n;
+
+	if (old)
+		cr_assert_gt(d->attr.version, old->attr.version, "%s: version did not grow", path);
+	/* dir_ids hold until the entry that leads to the directory changes. */
+	if (old && old->attr.type == ENTRY_DIR)
+		forget_below(w, path);
+	if (d->attr.type == ENTRY_ABSENT) {
+		name_free(map_del_str(&l->names, name));
+	} else {
+		n = xcalloc(1, sizeof(*n));
+		n->attr = d->attr;
+		n->target = xstrndup((const char *)d->target.p, d->target.n);
+		name_free(map_put_str(&l->names, name, n));
+	}
+	free(path);
+	free(name);
+}
+
+static void on_dir(struct worker *w, const struct buf *b)
+{
+	struct msg_dir m;
+	struct listing *l;
+
+	w->dirs++;
+	cr_assert_eq(msg_dir_decode((struct blob){b->data, b->len}, &m), 0);
+	cr_assert_neq(m.dir_id, 0);
+	l = map_get_str(&w->by_path, m.path);
+	if (l)
+		forget(w, l);
+	l = xcalloc(1, sizeof(*l));
+	l->id = m.dir_id;
+	l->state = m.state;
+	l->path = xstrdup(m.path);
+	l->attr = m.attr;
+	map_put_str(&w->by_path, l->path, l);
+	map_put_u64(&w->by_id, l->id, l);
+	for (uint32_t i = 0; i < m.n; i++) {
+		struct dir_entry d;
+
+		dir_entry_decode(&m.entries, &d);
+		put_entry(w, l, &d);
+	}
+	msg_dir_release(&m);
+}
+
+static void on_update(struct worker *w, const struct buf *b)
+{
+	struct msg_update m;
+	struct listing *l;
+
+	w->updates++;
+	cr_assert_eq(msg_update_decode((struct blob){b->data, b->len}, &m), 0);
+	l = map_get_u64(&w->by_id, m.dir_id);
+	cr_assert(l, "UPDATE for a directory that was never listed or is void");
+	l->attr = m.attr;
+	for (uint32_t i = 0; i < m.n; i++) {
+		struct dir_entry d;
+
+		dir_entry_decode(&m.entries, &d);
+		put_entry(w, l, &d);
+	}
+}
+
+static void on_send(void *data, unsigned peer, uint8_t type, const struct buf *b)
+{
+	struct worker *w = &((struct bed *)data)->workers[peer];
+	uint32_t id;
+
+	if (type == MSG_DIR) {
+		on_dir(w, b);
+	} else if (type == MSG_UPDATE) {
+		on_update(w, b);
+	} else {
+		cr_assert_eq(type, MSG_DIR_STALE);
+		cr_assert_eq(msg_u32_decode((struct blob){b->data, b->len}, &id), 0);
+		cr_assert(map_get_u64(&w->by_id, id), "DIR_STALE for an unknown directory");
+		forget(w, map_get_u64(&w->by_id, id));
+		w->stales++;
+	}
+}
+
+static void worker_reset(struct worker *w)
+{
+	struct listing *l;
+
+	for (size_t it = 0; (l = map_next(&w->by_path, &it, NULL));)
+		forget(w, l);
+	map_release(&w->by_path);
+	map_release(&w->by_id);
+	*w = (struct worker){0};
+}
+
+static struct listing *listing(struct bed *b, unsigned peer, const char *path)
+{
+	struct listing *l = map_get_str(&b->workers[peer].by_path, path);
+
+	if (l)
+		return l;
+	tree_list(b->tree, peer, path);
+	l = map_get_str(&b->workers[peer].by_path, path);
+	cr_assert(l, "LIST %s was not answered", path);
+	return l;
+}
+
+static struct name *entry_of(struct bed *b, unsigned peer, const char *dir, const char *name)
+{
+	return map_get_str(&listing(b, peer, dir)->names, name);
+}
+
+/* ---- the truth ---- */
+
+static uint8_t type_of(mode_t m)
+{
+	return S_ISREG(m)    ? ENTRY_FILE
+	       : S_ISDIR(m)  ? ENTRY_DIR
+	       : S_ISLNK(m)  ? ENTRY_SYMLINK
+	       : S_ISFIFO(m) ? ENTRY_FIFO
+	       : S_ISSOCK(m) ? ENTRY_SOCKET
+	       : S_ISCHR(m)  ? ENTRY_CHAR
+			     : ENTRY_BLOCK;
+}
+
+static void check_bytes(struct bed *b, const char *path, uint64_t version)
+{
+	char *key = xasprintf("%s %llu", path, (unsigned long long)version);
+	struct digest *d = xcalloc(1, sizeof(*d));
+	struct digest *old = map_get_str(&b->contents, key);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(digest_of_fd(fd, d, NULL), 0);
+	close(fd);
+	if (old)
+		cr_assert(digest_eq(old, d), "%s: other bytes in the same version", path);
+	else
+		map_put_str(&b->contents, key, steal_ptr(&d));
+	free(d);
+	free(key);
+}
+
+static void check_name(struct bed *b, const char *path, const struct name *n, const struct stat *st)
+{
+	char target[4096];
+	ssize_t len;
+
+	cr_assert(n, "%s: there, but the worker was not told", path);
+	cr_assert_eq(n->attr.type, type_of(st->st_mode), "%s: type", path);
+	cr_assert_eq(n->attr.mode, st->st_mode & 07777, "%s: mode", path);
+	if (S_ISDIR(st->st_mode))
+		return;
+	cr_assert_eq(n->attr.size, (uint64_t)st->st_size, "%s: size", path);
+	cr_assert_eq(n->attr.nlink, st->st_nlink, "%s: nlink", path);
+	cr_assert(n->attr.mtime_s == st->st_mtim.tv_sec && n->attr.mtime_ns == st->st_mtim.tv_nsec,
+		  "%s: mtime", path);
+	cr_assert(n->attr.ctime_s == st->st_ctim.tv_sec && n->attr.ctime_ns == st->st_ctim.tv_nsec,
+		  "%s: ctime", path);
+	if (S_ISREG(st->st_mode))
+		check_bytes(b, path, n->attr.version);
+	if (S_ISLNK(st->st_mode)) {
+		len = readlink(path, target, sizeof(target) - 1);
+		target[len < 0 ? 0 : len] = '\0';
+		cr_assert_str_eq(n->target, target, "%s: target", path);
+	}
+}
+
+/* What the worker knows of path is the truth; asks for what it doesn't know when `list`. */
+static void check_dir(struct bed *b, unsigned peer, const char *path, bool list)
+{
+	struct listing *l = map_get_str(&b->workers[peer].by_path, path);
+	unsigned n = 0;
+	struct dirent *de;
+	struct stat st;
+	DIR *dir;
+
+	if (!l && !list)
+		return;
+	if (!l)
+		l = listing(b, peer, path);
+	dir = opendir(path);
+	if (!dir) {
+		cr_assert_neq(l->state, DIR_LISTED, "%s: gone, but the worker has it listed", path);
+		return;
+	}
+	cr_assert_eq(l->state, DIR_LISTED, "%s: there, but not listed", path);
+	cr_assert_eq(fstat(dirfd(dir), &st), 0);
+	cr_assert(l->attr.mode == (st.st_mode & 07777) && l->attr.mtime_s == st.st_mtim.tv_sec &&
+			  l->attr.mtime_ns == st.st_mtim.tv_nsec,
+		  "%s: the directory's own attributes", path);
+	while ((de = readdir(dir))) {
+		char *child;
+		struct name *e;
+
+		if (streq(de->d_name, ".") || streq(de->d_name, "..") ||
+		    str_starts(de->d_name, ".concc-tmp-"))
+			continue;
+		child = path_join(path, de->d_name);
+		e = map_get_str(&l->names, de->d_name);
+		n++;
+		cr_assert_eq(lstat(child, &st), 0);
+		check_name(b, child, e, &st);
+		if (S_ISDIR(st.st_mode))
+			check_dir(b, peer, child, list);
+		free(child);
+	}
+	closedir(dir);
+	cr_assert_eq(l->names.n, n, "%s: the worker knows %zu names, there are %u", path,
+		     l->names.n, n);
+}
+
+/* ---- the bed ---- */
+
+static int open_fds(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	int n = 0;
+
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+static void bed_init(struct bed *b, const struct tree_limits *limits)
+{
+	static const struct tree_ops ops = {.send = on_send};
+	struct errmsg msg = {0};
+
+	*b = (struct bed){0};
+	strcpy(b->root, "/tmp/concc-test-tree.XXXXXX");
+	cr_assert(mkdtemp(b->root));
+	cr_assert_eq(tree_new_limited(&ops, b, NULL, limits, &b->tree, &msg), 0, "%s", msg.text);
+	cr_assert_eq(tree_serve(b->tree, b->root, true, &msg), 0, "%s", msg.text);
+}
+
+static int rm_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st;
+	(void)type;
+	(void)ftw;
+	return remove(path);
+}
+
+static void rm_rf(const char *path)
+{
+	(void)nftw(path, rm_one, 32, FTW_DEPTH | FTW_PHYS);
+}
+
+static void bed_release(struct bed *b)
+{
+	struct digest *d;
+
+	tree_free(b->tree);
+	hash_cache_free(b->cache);
+	for (int i = 0; i < 4; i++)
+		worker_reset(&b->workers[i]);
+	for (size_t it = 0; (d = map_next(&b->contents, &it, NULL));)
+		free(d);
+	map_release(&b->contents);
+	rm_rf(b->root);
+}
+
+static char *at(const struct bed *b, const char *rel)
+{
+	static char bufs[8][512];
+	static unsigned i;
+	char *p = bufs[i++ % 8];
+
+	snprintf(p, 512, "%s/%s", b->root, rel);
+	return p;
+}
+
+static void write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+
+	cr_assert_geq(fd, 0, "%s: %s", path, strerror(errno));
+	cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+	close(fd);
+}
+
+/* Runs in a process of its own, as editors and compilers do. */
+#define IN_CHILD(code)                                                                             \
+	do {                                                                                       \
+		pid_t pid_ = fork();                                                               \
+		int status_;                                                                       \
+		if (pid_ == 0) {                                                                   \
+			code;                                                                      \
+			_exit(0);                                                                  \
+		}                                                                                  \
+		cr_assert_eq(waitpid(pid_, &status_, 0), pid_);                                    \
+		cr_assert_eq(status_, 0);                                                          \
+	} while (0)
+
+/* ---- random changes ---- */
+
+struct rng {
+	uint64_t s;
+};
+
+static unsigned rnd(struct rng *r, unsigned n)
+{
+	r->s ^= r->s << 13;
+	r->s ^= r->s >> 7;
+	r->s ^= r->s << 17;
+	return (unsigned)((r->s >> 11) % n);
+}
+
+static const char *const dirs[] = {"", "a", "b", "a/c", "a/c/d", "b/e"};
+static const char *const names[] = {"f1", "f2", "f3", "f4", "f5", "s1", "c", "d", "e", "a", "b"};
+
+static void random_path(struct rng *r, const char *root, char *buf)
+{
+	snprintf(buf, 512, "%s/%s/%s", root, dirs[rnd(r, 6)], names[rnd(r, 11)]);
+}
+
+static void put_bytes(struct rng *r, const char *path, int flags)
+{
+	char bytes[64];
+	int fd = open(path, flags | O_NOFOLLOW, 0644);
+
+	if (fd < 0)
+		return;
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (char)('a' + rnd(r, 26));
+	if (write(fd, bytes, sizeof(bytes)) < 0)
+		_exit(9);
+	close(fd);
+}
+
+static void mmap_bytes(struct rng *r, const char *path)
+{
+	int fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK);
+	struct stat st;
+	char *p;
+
+	if (fd < 0)
+		return;
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size) {
+		p = mmap(NULL, 1, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		p[0] = (char)('A' + rnd(r, 26));
+		close(fd);
+		munmap(p, 1);
+		return;
+	}
+	close(fd);
+}
+
+/* Same size and the old time: what make would not notice. */
+static void edit_keep_time(struct rng *r, const char *path)
+{
+	struct stat st;
+	struct timespec t[2];
+
+	if (lstat(path, &st) < 0 || !S_ISREG(st.st_mode))
+		return;
+	put_bytes(r, path, O_WRONLY);
+	t[0] = st.st_atim;
+	t[1] = st.st_mtim;
+	(void)utimensat(AT_FDCWD, path, t, 0);
+}
+
+static void random_change(struct rng *r, const char *root, bool alone)
+{
+	char p[512];
+	char q[512];
+	char tmp[520];
+
+	random_path(r, root, p);
+	random_path(r, root, q);
+	snprintf(tmp, sizeof(tmp), "%s.x", q);
+	switch (rnd(r, 18)) {
+	case 0:
+	case 1:
+		put_bytes(r, p, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK);
+		break;
+	case 2:
+		put_bytes(r, p, O_WRONLY | O_NONBLOCK); /* same size, perhaps the same tick */
+		put_bytes(r, p, O_WRONLY | O_NONBLOCK);
+		break;
+	case 3:
+		edit_keep_time(r, p);
+		break;
+	case 4:
+		mmap_bytes(r, p);
+		break;
+	case 5:
+		(void)unlink(p);
+		break;
+	case 6:
+		(void)unlink(p);
+		put_bytes(r, p, O_WRONLY | O_CREAT | O_EXCL);
+		break;
+	case 7:
+		(void)rename(p, q); /* files, and directories with all in them */
+		break;
+	case 8:
+		put_bytes(r, tmp, O_WRONLY | O_CREAT | O_TRUNC);
+		(void)rename(tmp, q);
+		break;
+	case 9:
+		(void)symlink(rnd(r, 2) ? "f1" : "../a", p);
+		break;
+	case 10: /* a symlink swapped in one step */
+		(void)symlink(rnd(r, 2) ? "f2" : "../b", tmp);
+		if (rename(tmp, q) < 0)
+			(void)unlink(tmp);
+		break;
+	case 11:
+		(void)fchmodat(AT_FDCWD, p, 0600 | rnd(r, 0100), 0);
+		break;
+	case 12:
+		/* Alone, and where a worker has listed: other new links are a stated blind spot. */
+		snprintf(q, sizeof(q), "%s/%s", root, names[rnd(r, 6)]);
+		if (alone && link(p, q) == 0)
+			put_bytes(r, q, O_WRONLY);
+		break;
+	case 13:
+		(void)mkdir(p, 0755);
+		break;
+	case 14:
+		(void)rmdir(p);
+		(void)mkdir(p, 0755);
+		break;
+	case 15:
+		rm_rf(p);
+		break;
+	case 16: /* away and back, with a change meanwhile */
+		if (rename(p, tmp) == 0) {
+			char f[600];
+
+			snprintf(f, sizeof(f), "%s/f1", tmp);
+			put_bytes(r, f, O_WRONLY | O_CREAT);
+			(void)rename(tmp, p);
+		}
+		break;
+	default:
+		(void)renameat2(AT_FDCWD, p, AT_FDCWD, q, RENAME_EXCHANGE);
+		break;
+	}
+}
+
+static void child_loop(int in, int out, const char *root, uint64_t seed)
+{
+	struct rng r = {seed};
+	char n;
+
+	while (read(in, &n, 1) == 1) {
+		for (int i = 0; i < n; i++)
+			random_change(&r, root, n == 1);
+		if (write(out, "", 1) != 1)
+			_exit(8);
+	}
+	_exit(0);
+}
+
+static void child_start(struct bed *b, uint64_t seed)
+{
+	int down[2];
+	int up[2];
+
+	cr_assert_eq(pipe2(down, O_CLOEXEC), 0);
+	cr_assert_eq(pipe2(up, O_CLOEXEC), 0);
+	b->child = fork();
+	if (b->child == 0) {
+		close(down[1]);
+		close(up[0]);
+		child_loop(down[0], up[1], b->root, seed);
+	}
+	close(down[0]);
+	close(up[1]);
+	b->to_child = down[1];
+	b->from_child = up[0];
+}
+
+static void child_change(struct bed *b, char n)
+{
+	cr_assert_eq(write(b->to_child, &n, 1), 1);
+	cr_assert_eq(read(b->from_child, &n, 1), 1, "the changing process died");
+}
+
+static void child_stop(struct bed *b)
+{
+	int status;
+
+	close(b->to_child);
+	close(b->from_child);
+	cr_assert_eq(waitpid(b->child, &status, 0), b->child);
+	cr_assert_eq(status, 0);
+}
+
+static uint64_t new_seed(void)
+{
+	const char *s = getenv("CONCC_TEST_SEED");
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return s ? strtoull(s, NULL, 0) : (uint64_t)t.tv_nsec << 20 ^ (uint64_t)t.tv_sec ^ 1;
+}
+
+static void random_rounds(const struct tree_limits *limits, unsigned rounds)
+{
+	uint64_t seed = new_seed();
+	struct rng r = {seed ^ 0x5555};
+	struct bed b;
+
+	cr_log_info("seed: CONCC_TEST_SEED=%llu", (unsigned long long)seed);
+	fprintf(stderr, "CONCC_TEST_SEED=%llu\n", (unsigned long long)seed);
+	bed_init(&b, limits);
+	for (size_t i = 1; i < 6; i++)
+		cr_assert_eq(mkdir(at(&b, dirs[i]), 0755), 0);
+	child_start(&b, seed);
+	for (unsigned i = 0; i < rounds; i++) {
+		child_change(&b, (char)(1 + rnd(&r, 3)));
+		cr_assert_eq(tree_drain(b.tree), 0);
+		check_dir(&b, 0, b.root, false);
+		check_dir(&b, 1, b.root, false);
+		/* Now and then something is not asked for, so that partial views occur. */
+		if (rnd(&r, 4))
+			check_dir(&b, 0, b.root, true);
+		if (!rnd(&r, 8))
+			check_dir(&b, 1, b.root, true);
+		if (!rnd(&r, 50)) {
+			tree_peer_reset(b.tree, 1);
+			worker_reset(&b.workers[1]);
+		}
+		if (!rnd(&r, 200)) {
+			tree_peer_reset(b.tree, 0);
+			worker_reset(&b.workers[0]);
+		}
+	}
+	child_stop(&b);
+	bed_release(&b);
+}
+
+Test(tree, random_changes_watched, .timeout = 120)
+{
+	int before = open_fds();
+
+	random_rounds(NULL, 4000);
+	cr_assert_eq(open_fds(), before, "leaked descriptors");
+}
+
+Test(tree, random_changes_without_openat2, .timeout = 120)
+{
+	random_rounds(&(struct tree_limits){.no_openat2 = true}, 500);
+}
+
+Test(tree, random_changes_few_watches, .timeout = 120)
+{
+	random_rounds(&(struct tree_limits){.max_watches = 4}, 1500);
+}
+
+Test(tree, random_changes_network, .timeout = 120)
+{
+	random_rounds(&(struct tree_limits){.network = true}, 1000);
+}
+
+/* ---- one thing at a time ---- */
+
+Test(tree, empty_drain_is_one_read)
+{
+	struct tree_counts before;
+	struct tree_counts after;
+	struct bed b;
+
+	bed_init(&b, NULL);
+	write_file(at(&b, "f"), "x");
+	check_dir(&b, 0, b.root, true);
+	tree_drain(b.tree);
+	tree_counts(b.tree, &before);
+	for (int i = 0; i < 100; i++)
+		tree_drain(b.tree);
+	tree_counts(b.tree, &after);
+	cr_assert_eq(after.reads - before.reads, 100);
+	cr_assert_eq(after.stats, before.stats);
+	cr_assert_eq(after.scans, before.scans);
+	cr_assert_eq(b.workers[0].updates, 0);
+	bed_release(&b);
+}
+
+Test(tree, second_peer_is_answered_from_the_snapshot)
+{
+	struct tree_counts before;
+	struct tree_counts after;
+	struct bed b;
+
+	bed_init(&b, NULL);
+	write_file(at(&b, "f"), "x");
+	check_dir(&b, 0, b.root, true);
+	tree_counts(b.tree, &before);
+	check_dir(&b, 1, b.root, true);
+	tree_counts(b.tree, &after);
+	cr_assert_eq(after.stats, before.stats);
+	cr_assert_eq(listing(&b, 0, b.root)->id, listing(&b, 1, b.root)->id);
+	bed_release(&b);
+}
+
+Test(tree, one_update_for_all_changes_of_a_directory)
+{
+	struct bed b;
+
+	bed_init(&b, NULL);
+	check_dir(&b, 0, b.root, true);
+	IN_CHILD({
+		for (int i = 0; i < 100; i++) {
+			char name[32];
+
+			snprintf(name, sizeof(name), "f%d", i);
+			write_file(at(&b, name), "x");
+		}
+	});
+	tree_drain(b.tree);
+	cr_assert_eq(b.workers[0].updates, 1);
+	check_dir(&b, 0, b.root, false);
+	bed_release(&b);
+}
+
+Test(tree, own_temporaries_are_unseen_and_stale_ones_removed)
+{
+	struct stat st;
+	struct tree_counts before;
+	struct tree_counts after;
+	struct bed b;
+	char boot[64] = "";
+
+	(void)boot;
+	bed_init(&b, NULL);
+	check_dir(&b, 0, b.root, true);
+	tree_counts(b.tree, &before);
+	write_file(at(&b, ".concc-tmp-00000000-1-1-1"), "x"); /* elsewhere's: kept for a day */
+	tree_drain(b.tree);
+	tree_counts(b.tree, &after);
+	cr_assert_eq(after.stats, before.stats);
+	cr_assert_eq(b.workers[0].updates, 0);
+	mkdir(at(&b, "d"), 0755);
+	write_file(at(&b, "d/.concc-tmp-00000000-1-1-1"), "x");
+	cr_assert_eq(listing(&b, 0, at(&b, "d"))->names.n, 0);
+	cr_assert_eq(lstat(at(&b, "d/.concc-tmp-00000000-1-1-1"), &st), 0);
+	bed_release(&b);
+}
+
+Test(tree, hostile_paths_are_denied)
+{
+	static const char *const bad[] = {
+		"/",
+		"/etc",
+		"/tmp",
+		"/proc/self/cwd",
+	};
+	struct bed b;
+	char *p;
+
+	bed_init(&b, NULL);
+	mkdir(at(&b, "d"), 0755);
+	cr_assert_eq(symlink("/etc", at(&b, "link")), 0);
+	cr_assert_eq(symlink("d", at(&b, "inside")), 0);
+	cr_assert_eq(symlink("..", at(&b, "d/up")), 0);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		tree_list(b.tree, 0, bad[i]);
+		cr_assert_eq(listing(&b, 0, bad[i])->state, DIR_DENIED, "%s", bad[i]);
+	}
+	static const char *const denied[] = {"../etc", "d/../..", "./d", "d//", "d/", "d/./x"};
+	for (size_t i = 0; i < sizeof(denied) / sizeof(*denied); i++)
+		tree_list(b.tree, 0, at(&b, denied[i]));
+	tree_list(b.tree, 0, "");
+	tree_list(b.tree, 0, "relative");
+	cr_assert_eq(b.workers[0].by_path.n, 4, "an unclean path was answered");
+	static const char *const missing[] = {"link",	  "inside",   "d/up",
+					      "link/ssh", "inside/x", "nothing"};
+	for (size_t i = 0; i < sizeof(missing) / sizeof(*missing); i++)
+		cr_assert_eq(listing(&b, 0, at(&b, missing[i]))->state, DIR_MISSING, "%s",
+			     missing[i]);
+	/* A sibling whose name begins like the root's. */
+	p = xasprintf("%sx", b.root);
+	cr_assert_eq(listing(&b, 0, p)->state, DIR_DENIED);
+	free(p);
+	bed_release(&b);
+}
+
+static int open_version(struct bed *b, const char *dir, const char *name, uint64_t version)
+{
+	struct entry_attr a;
+	int fd = -1;
+	int err = tree_open_file(b->tree, listing(b, 0, dir)->id, name, version, &fd, &a);
+
+	return err ? err : fd;
+}
+
+Test(tree, files_open_in_their_version_only)
+{
+	struct bed b;
+	struct name *n;
+	uint64_t old;
+	uint32_t id;
+	int fd;
+
+	bed_init(&b, NULL);
+	write_file(at(&b, "f"), "one");
+	cr_assert_eq(symlink("/etc/passwd", at(&b, "s")), 0);
+	cr_assert_eq(mkfifo(at(&b, "fifo"), 0600), 0);
+	n = entry_of(&b, 0, b.root, "f");
+	old = n->attr.version;
+	id = listing(&b, 0, b.root)->id;
+	fd = open_version(&b, b.root, "f", old);
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(tree_check_file(b.tree, id, "f", old, fd), 0);
+	cr_assert_eq(open_version(&b, b.root, "f", old + 1), CONCC_E_STALE);
+	cr_assert_eq(open_version(&b, b.root, "s", entry_of(&b, 0, b.root, "s")->attr.version),
+		     CONCC_E_STALE);
+	cr_assert_eq(
+		open_version(&b, b.root, "fifo", entry_of(&b, 0, b.root, "fifo")->attr.version),
+		CONCC_E_STALE);
+	cr_assert_eq(open_version(&b, b.root, "../x", 1), CONCC_E_STALE);
+	/* Changed while it was being read: known at the end, and told. */
+	IN_CHILD(write_file(at(&b, "f"), "two"));
+	cr_assert_eq(tree_check_file(b.tree, id, "f", old, fd), CONCC_E_STALE);
+	close(fd);
+	cr_assert_gt(entry_of(&b, 0, b.root, "f")->attr.version, old);
+	cr_assert_eq(open_version(&b, b.root, "f", old), CONCC_E_STALE);
+	/* Replaced by a symlink between the listing and the opening. */
+	old = entry_of(&b, 0, b.root, "f")->attr.version;
+	IN_CHILD({
+		unlink(at(&b, "f"));
+		if (symlink("/etc/passwd", at(&b, "f")) < 0)
+			_exit(1);
+	});
+	cr_assert_eq(open_version(&b, b.root, "f", old), CONCC_E_STALE);
+	bed_release(&b);
+}
+
+Test(tree, a_served_root_is_replaced)
+{
+	struct bed b;
+	char moved[80];
+
+	bed_init(&b, NULL);
+	mkdir(at(&b, "d"), 0755);
+	write_file(at(&b, "d/f"), "old");
+	check_dir(&b, 0, b.root, true);
+	snprintf(moved, sizeof(moved), "%s.moved", b.root);
+	IN_CHILD({
+		if (rename(b.root, moved) < 0 || mkdir(b.root, 0755) < 0)
+			_exit(1);
+	});
+	tree_drain(b.tree);
+	cr_assert(!map_get_str(&b.workers[0].by_path, b.root), "the old root is still believed");
+	cr_assert(!map_get_str(&b.workers[0].by_path, at(&b, "d")));
+	check_dir(&b, 0, b.root, true);
+	/* Gone, asked for, and back. */
+	IN_CHILD(rm_rf(b.root));
+	tree_drain(b.tree);
+	cr_assert_eq(listing(&b, 0, b.root)->state, DIR_MISSING);
+	IN_CHILD({
+		if (rename(moved, b.root) < 0)
+			_exit(1);
+	});
+	tree_drain(b.tree);
+	check_dir(&b, 0, b.root, false);
+	check_dir(&b, 0, b.root, true);
+	cr_assert_eq(listing(&b, 0, at(&b, "d"))->state, DIR_LISTED);
+	bed_release(&b);
+}
+
+Test(tree, an_ancestor_of_a_root_is_replaced)
+{
+	struct bed b;
+	struct errmsg msg;
+	char *root;
+	char *mid;
+	char *away;
+
+	bed_init(&b, NULL);
+	mid = xstrdup(at(&b, "m"));
+	away = xstrdup(at(&b, "away"));
+	tree_free(b.tree);
+	static const struct tree_ops ops = {.send = on_send};
+	cr_assert_eq(tree_new(&ops, &b, NULL, &b.tree, &msg), 0);
+	cr_assert_eq(path_mkdirs(at(&b, "m/n/root"), 0755), 0);
+	root = xstrdup(at(&b, "m/n/root"));
+	write_file(at(&b, "m/n/root/f"), "one");
+	cr_assert_eq(tree_serve(b.tree, root, true, &msg), 0);
+	check_dir(&b, 0, root, true);
+	IN_CHILD({
+		if (rename(mid, away) < 0 || path_mkdirs(root, 0755) < 0)
+			_exit(1);
+		write_file(at(&b, "m/n/root/f"), "two");
+	});
+	tree_drain(b.tree);
+	check_dir(&b, 0, root, false);
+	check_dir(&b, 0, root, true);
+	free(root);
+	free(mid);
+	free(away);
+	bed_release(&b);
+}
+
+Test(tree, many_files_change_at_once, .timeout = 120)
+{
+	struct tree_counts c;
+	struct bed b;
+	char name[64];
+
+	bed_init(&b, NULL);
+	mkdir(at(&b, "big"), 0755);
+	mkdir(at(&b, "other"), 0755);
+	for (int i = 0; i < 20000; i++) {
+		snprintf(name, sizeof(name), "big/file%d", i);
+		write_file(at(&b, name), "1");
+		snprintf(name, sizeof(name), "other/file%d", i + 10000);
+		write_file(at(&b, name), "2");
+	}
+	check_dir(&b, 0, b.root, true);
+	/* A branch switch by renames ... */
+	IN_CHILD({
+		if (renameat2(AT_FDCWD, at(&b, "big"), AT_FDCWD, at(&b, "other"), RENAME_EXCHANGE))
+			_exit(1);
+	});
+	tree_drain(b.tree);
+	check_dir(&b, 0, b.root, false);
+	check_dir(&b, 0, b.root, true);
+	tree_counts(b.tree, &c);
+	cr_assert_eq(c.overflows, 0);
+	/* ... and one file by file: more events than the queue holds. */
+	IN_CHILD({
+		char n[64];
+
+		for (int i = 0; i < 20000; i++) {
+			snprintf(n, sizeof(n), "big/file%d", i + 10000);
+			if (i % 2)
+				unlink(at(&b, n));
+			else
+				write_file(at(&b, n), "3");
+			snprintf(n, sizeof(n), "big/new%d", i);
+			write_file(at(&b, n), "4");
+		}
+		/* A directory of the same name, and with luck of the same inode number. */
+		mkdir(at(&b, "d"), 0755);
+		write_file(at(&b, "d/f"), "new");
+	});
+	tree_drain(b.tree);
+	tree_counts(b.tree, &c);
+	cr_assert_eq(c.overflows, 1, "no overflow: the test is too small");
+	check_dir(&b, 0, b.root, false);
+	check_dir(&b, 0, b.root, true);
+	/* Watches work on after it. */
+	IN_CHILD(write_file(at(&b, "d/f"), "NEW"));
+	tree_drain(b.tree);
+	check_dir(&b, 0, b.root, false);
+	bed_release(&b);
+}
+
+Test(tree, a_watch_lost_in_an_overflow_is_set_again, .timeout = 60)
+{
+	struct tree_counts c;
+	struct bed b;
+
+	bed_init(&b, NULL);
+	mkdir(at(&b, "noise"), 0755);
+	mkdir(at(&b, "d"), 0755);
+	check_dir(&b, 0, b.root, true);
+	IN_CHILD({
+		for (int i = 0; i < 9000; i++) {
+			write_file(at(&b, "noise/f"), "1");
+			unlink(at(&b, "noise/f"));
+		}
+		/* Their events are lost. */
+		rmdir(at(&b, "d"));
+		mkdir(at(&b, "d"), 0755);
+	});
+	tree_drain(b.tree);
+	tree_counts(b.tree, &c);
+	cr_assert_eq(c.overflows, 1);
+	check_dir(&b, 0, b.root, true);
+	IN_CHILD(write_file(at(&b, "d/f"), "1"));
+	tree_drain(b.tree);
+	check_dir(&b, 0, b.root, false);
+	cr_assert(entry_of(&b, 0, at(&b, "d"), "f"));
+	bed_release(&b);
+}
+
+Test(tree, hard_links_written_elsewhere)
+{
+	struct tree_counts c;
+	struct bed b;
+	char outside[] = "/tmp/concc-test-link.XXXXXX";
+	uint64_t v;
+
+	bed_init(&b, NULL);
+	cr_assert(mkdtemp(outside));
+	char *other = path_join(outside, "other");
+	write_file(at(&b, "f"), "1");
+	write_file(at(&b, "g"), "1");
+	cr_assert_eq(link(at(&b, "f"), other), 0);
+	check_dir(&b, 0, b.root, true);
+	tree_counts(b.tree, &c);
+	cr_assert_eq(c.linked, 1);
+	v = entry_of(&b, 0, b.root, "f")->attr.version;
+	IN_CHILD(write_file(other, "22"));
+	tree_drain(b.tree);
+	cr_assert_gt(entry_of(&b, 0, b.root, "f")->attr.version, v);
+	check_dir(&b, 0, b.root, false);
+	/* A second name that comes up in a listed directory: the first is looked at from then on.
+	 */
+	mkdir(at(&b, "d"), 0755);
+	tree_drain(b.tree);
+	check_dir(&b, 0, b.root, true);
+	IN_CHILD({
+		if (link(at(&b, "g"), at(&b, "d/g2")) < 0)
+			_exit(1);
+	});
+	tree_drain(b.tree);
+	check_dir(&b, 0, b.root, false);
+	IN_CHILD(write_file(at(&b, "d/g2"), "333"));
+	tree_drain(b.tree);
+	check_dir(&b, 0, b.root, false);
+	cr_assert_eq(entry_of(&b, 0, b.root, "g")->attr.ino,
+		     entry_of(&b, 0, at(&b, "d"), "g2")->attr.ino);
+	unlink(other);
+	IN_CHILD(unlink(at(&b, "d/g2")));
+	tree_drain(b.tree);
+	tree_drain(b.tree);
+	tree_counts(b.tree, &c);
+	cr_assert_eq(c.linked, 0);
+	check_dir(&b, 0, b.root, false);
+	free(other);
+	rm_rf(outside);
+	bed_release(&b);
+}
+
+/* The kernel itself refuses, in a user namespace with a small limit of its own. */
+Test(tree, the_kernel_refuses_watches, .timeout = 60)
+{
+	IN_CHILD({
+		struct tree_counts c;
+		struct bed b;
+		int fd;
+
+		if (unshare(CLONE_NEWUSER) < 0)
+			_exit(77);
+		fd = open("/proc/self/uid_map", O_WRONLY);
+		if (fd < 0 || write(fd, "0 0 1", 5) != 5)
+			_exit(78);
+		close(fd);
+		fd = open("/proc/sys/user/max_inotify_watches", O_WRONLY);
+		if (fd < 0 || write(fd, "5", 1) != 1)
+			_exit(79);
+		close(fd);
+		bed_init(&b, NULL);
+		for (int i = 0; i < 8; i++) {
+			char d[16];
+
+			snprintf(d, sizeof(d), "d%d", i);
+			mkdir(at(&b, d), 0755);
+		}
+		check_dir(&b, 0, b.root, true);
+		tree_counts(b.tree, &c);
+		cr_assert_gt(c.swept, 3);
+		cr_assert_gt(c.watches, 1);
+		for (int i = 0; i < 8; i++) {
+			char f[16];
+
+			snprintf(f, sizeof(f), "d%d/f", i);
+			write_file(at(&b, f), "1");
+			tree_drain(b.tree);
+			check_dir(&b, 0, b.root, false);
+			write_file(at(&b, f), "2");
+			tree_drain(b.tree);
+			check_dir(&b, 0, b.root, false);
+		}
+		bed_release(&b);
+	});
+}
+
+Test(tree, unreadable_directories, .timeout = 60)
+{
+	IN_CHILD({
+		struct bed b;
+
+		cr_assert_eq(setgid(65534), 0);
+		cr_assert_eq(setuid(65534), 0);
+		bed_init(&b, NULL);
+		cr_assert_eq(path_mkdirs(at(&b, "closed/in"), 0755), 0);
+		cr_assert_eq(path_mkdirs(at(&b, "xonly/in"), 0755), 0);
+		write_file(at(&b, "xonly/in/f"), "1");
+		chmod(at(&b, "closed"), 0);
+		chmod(at(&b, "xonly"), 0311);
+		cr_assert_eq(listing(&b, 0, b.root)->state, DIR_LISTED);
+		cr_assert_eq(listing(&b, 0, at(&b, "closed"))->state, DIR_DENIED);
+		cr_assert_eq(listing(&b, 0, at(&b, "xonly"))->state, DIR_DENIED);
+		/* Reachable through a parent that can't be read: compared at each drain. */
+		cr_assert_eq(listing(&b, 0, at(&b, "xonly/in"))->names.n, 1);
+		chmod(at(&b, "xonly/in"), 0700);
+		write_file(at(&b, "xonly/in/g"), "1");
+		tree_drain(b.tree);
+		check_dir(&b, 0, at(&b, "xonly/in"), false);
+		/* Opened up: the entry's new mode tells the worker to ask again. */
+		chmod(at(&b, "closed"), 0755);
+		tree_drain(b.tree);
+		cr_assert_eq(entry_of(&b, 0, b.root, "closed")->attr.mode, 0755);
+		tree_list(b.tree, 0, at(&b, "closed"));
+		cr_assert_eq(listing(&b, 0, at(&b, "closed"))->state, DIR_LISTED);
+		/* Lost again, with what is beneath. */
+		check_dir(&b, 0, at(&b, "closed"), true);
+		chmod(at(&b, "closed"), 0);
+		tree_drain(b.tree);
+		tree_drain(b.tree);
+		cr_assert_eq(entry_of(&b, 0, b.root, "closed")->attr.mode, 0);
+		/* The parent moves away: nobody has a watch that tells. */
+		cr_assert_eq(rename(at(&b, "xonly"), at(&b, "moved")), 0);
+		tree_drain(b.tree);
+		cr_assert_not(map_get_str(&b.workers[0].by_path, at(&b, "xonly/in")));
+		chmod(at(&b, "moved"), 0755);
+		chmod(at(&b, "closed"), 0755);
+		bed_release(&b);
+	});
+}
+
+Test(tree, digests_are_learnt_and_forgotten)
+{
+	struct bed b;
+	struct digest d;
+	struct digest other;
+	struct name *n;
+	char path[80];
+	struct errmsg msg;
+	struct timespec t[2] = {{.tv_sec = 1000000000}, {.tv_sec = 1000000000}};
+	static const struct tree_ops ops = {.send = on_send};
+
+	bed_init(&b, NULL);
+	snprintf(path, sizeof(path), "%s.hashes", b.root);
+	tree_free(b.tree);
+	cr_assert_eq(hash_cache_open(path, &b.cache), 0);
+	cr_assert_eq(tree_new(&ops, &b, b.cache, &b.tree, &msg), 0);
+	cr_assert_eq(tree_serve(b.tree, b.root, true, &msg), 0);
+	write_file(at(&b, "f"), "one");
+	cr_assert_eq(utimensat(AT_FDCWD, at(&b, "f"), t, 0), 0);
+	n = entry_of(&b, 0, b.root, "f");
+	digest_of("one", 3, &d);
+	tree_learn(b.tree, listing(&b, 0, b.root)->id, "f", n->attr.version, &d);
+	/* Written a moment ago: the next write may show the same times, so not on disk. */
+	cr_assert_eq(hash_cache_count(b.cache), 0);
+	n = entry_of(&b, 1, b.root, "f");
+	cr_assert(n->attr.has_digest && digest_eq(&n->attr.digest, &d));
+	/* A wrong version is nobody's. */
+	digest_of("two", 3, &other);
+	tree_learn(b.tree, listing(&b, 0, b.root)->id, "f", n->attr.version + 7, &other);
+	n = entry_of(&b, 2, b.root, "f");
+	cr_assert(digest_eq(&n->attr.digest, &d));
+	IN_CHILD(write_file(at(&b, "f"), "two"));
+	tree_drain(b.tree);
+	cr_assert_not(entry_of(&b, 2, b.root, "f")->attr.has_digest);
+	/* A claim about the past of a file that is old: /proc/version-like, our own program. */
+	bed_release(&b);
+}
+
+Test(tree, an_old_file_is_remembered_across_sessions)
+{
+	struct bed b;
+	struct digest d;
+	struct name *n;
+	char path[80];
+	struct errmsg msg;
+	struct stat st;
+	static const struct tree_ops ops = {.send = on_send};
+
+	/* Some directory of the system with files of days ago. */
+	cr_assert_eq(stat("/etc/hostname", &st) & stat("/etc/passwd", &st), 0);
+	bed_init(&b, NULL);
+	snprintf(path, sizeof(path), "%s.hashes", b.root);
+	for (int session = 0; session < 2; session++) {
+		tree_free(b.tree);
+		worker_reset(&b.workers[0]);
+		cr_assert_eq(hash_cache_open(path, &b.cache), 0);
+		cr_assert_eq(tree_new(&ops, &b, b.cache, &b.tree, &msg), 0);
+		cr_assert_eq(tree_serve(b.tree, "/etc", false, &msg), 0);
+		n = entry_of(&b, 0, "/etc", "passwd");
+		if (session) {
+			cr_assert(n->attr.has_digest && digest_eq(&n->attr.digest, &d));
+		} else {
+			cr_assert_not(n->attr.has_digest);
+			digest_of("x", 1, &d);
+			tree_learn(b.tree, listing(&b, 0, "/etc")->id, "passwd", n->attr.version,
+				   &d);
+		}
+		cr_assert_eq(hash_cache_save(b.cache), 0);
+		if (!session)
+			hash_cache_free(b.cache);
+	}
+	unlink(path);
+	bed_release(&b);
+}
+
+static long rss_kb(void)
+{
+	char line[256];
+	long kb = 0;
+	FILE *f = fopen("/proc/self/status", "re");
+
+	while (fgets(line, sizeof(line), f))
+		(void)sscanf(line, "VmRSS: %ld", &kb);
+	fclose(f);
+	return kb;
+}
+
+static void drop_message(void *data, unsigned peer, uint8_t type, const struct buf *b)
+{
+	(void)data;
+	(void)peer;
+	(void)type;
+	(void)b;
+}
+
+Test(tree, memory_of_many_files, .timeout = 120)
+{
+	static const struct tree_ops ops = {.send = drop_message};
+	struct tree_counts c;
+	struct bed b;
+	struct errmsg msg;
+	char name[64];
+	long before;
+	long after;
+
+	bed_init(&b, NULL);
+	tree_free(b.tree);
+	cr_assert_eq(tree_new(&ops, &b, NULL, &b.tree, &msg), 0);
+	cr_assert_eq(tree_serve(b.tree, b.root, true, &msg), 0);
+	for (int i = 0; i < 40; i++) {
+		snprintf(name, sizeof(name), "d%d", i);
+		mkdir(at(&b, name), 0755);
+		for (int j = 0; j < 500; j++) {
+			snprintf(name, sizeof(name), "d%d/some_header_%d.h", i, j);
+			int fd = open(at(&b, name), O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+			close(fd);
+		}
+	}
+	before = rss_kb();
+	for (int i = 0; i < 40; i++) {
+		snprintf(name, sizeof(name), "d%d", i);
+		tree_list(b.tree, 0, at(&b, name));
+	}
+	after = rss_kb();
+	tree_counts(b.tree, &c);
+	cr_assert_eq(c.entries, 20040);
+	cr_assert_lt((after - before) * 1024 / 20000, 180, "%ld bytes per file",
+		     (after - before) * 1024 / 20000);
+	bed_release(&b);
+}
