@@ -81,4 +81,10 @@ char *job_resolve(const char *argv0, const char *path_var, const char *cwd,
 void job_script(struct buf *out, char *const *argv, const char *exe, const char *cwd,
 		char *const *env, unsigned umask);
 
+/*
+ * Where an absolute path starts in an argument such as "/x", "-I/x", "@/x" or
+ * "--sysroot=/x"; NULL when there is none.  Borrowed from arg.
+ */
+const char *job_arg_path(const char *arg);
+
 #endif
