@@ -8,6 +8,11 @@
  * below is not sent, copied-up directories with nothing new are not mentioned,
  * whiteouts become removals, opaque directories replace, hard links stay links.
  *
+ * Effects of one scan come in the order in which the files were last written,
+ * so that times given on arrival keep that order.  Overlay's own marks beyond
+ * whiteouts and opaque directories (redirects, metacopies) don't occur: the
+ * overlays are mounted without (see overlay.c).
+ *
  * A home is scanned several times during a job: each scan reports only what is
  * new or changed since the last.  Early scans (before output is relayed) take
  * only files that no process has open for writing, told by F_SETLEASE.
@@ -23,14 +28,15 @@ struct home;
 struct mirror;
 
 struct home_config {
-	struct mirror *mirror;	  /* to compare with what was below; NULL: everything is new */
-	const char *workspace;	  /* absolute path of the overlay's mount point */
-	uint32_t index;		  /* its index in the job */
-	int upper_fd;		  /* taken */
-	struct timespec started;  /* CLOCK_REALTIME before the job ran: earlier mtimes were set by it */
+	struct mirror *mirror; /* to compare with what was below; NULL: everything is new */
+	const char *workspace; /* absolute path of the overlay's mount point */
+	uint32_t index;	       /* its index in the job */
+	int upper_fd;	       /* taken */
+	struct timespec started; /* CLOCK_REALTIME before the job ran: the job set earlier times */
 };
 
 struct home *home_new(const struct home_config *c);
+/* Also empties an upper on disk, where nothing else frees its space (see scratch.h). */
 void home_free(struct home *h);
 
 /* One effect, with an open fd (borrowed for the call) to the bytes for EFFECT_FILE. */
@@ -43,5 +49,14 @@ typedef int (*home_effect_fn)(void *data, const struct msg_file *f, int fd);
  * negative return of fn.
  */
 int home_scan(struct home *h, bool early, home_effect_fn fn, void *data);
+
+/*
+ * 1 when the job left anything in its private /tmp, and the path of one such
+ * thing in name; 0 when not; or -errno.  All other writes end up in an upper or
+ * fail with EROFS, so this and the uppers are all that a job can have done.
+ */
+int home_tmp_leftover(int tmp_fd, char *name, size_t n);
+/* Marks a directory we made in a private /tmp: the above ignores it, though not its contents. */
+void home_mark_mountpoint(const char *path);
 
 #endif

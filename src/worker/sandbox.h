@@ -19,6 +19,9 @@
  * A job runs under a small init (pid 1 of a nested pid namespace) in a mount
  * namespace with a fresh tmpfs: one overlay per workspace above the mirror, a
  * private /tmp.  When the main process of a job ends, all it left is killed.
+ *
+ * Read from the agent's environment: CONCC_WORKER_SHOW (root.h),
+ * CONCC_WORKER_UPPER and CONCC_WORKER_TMPFS_SIZE (overlay.h).
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -84,6 +87,7 @@ struct launch {
 int launcher_run(struct launcher *l, const struct launch *j);
 /* signo to the job's processes; SIGKILL ends its init, and with it everything of the job. */
 void launcher_kill(struct launcher *l, uint32_t job_id, int signo);
-void launcher_stop(struct launcher *l); /* kills what runs; NULL is fine */
+/* Kills what runs; NULL is fine.  Stop the mirror first: a process that waits for it can't die. */
+void launcher_stop(struct launcher *l);
 
 #endif

@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * The init of one job: a fork of the launcher, pid 1 of its own pid namespace.
+ * It makes the job's mounts, starts the command, passes signals on, reaps, and
+ * reports.  When it ends, the kernel kills all that the command left behind.
+ *
+ * Order of the mounts: the launcher's root has the mirror on /tmp (and the
+ * scratch directory on /var/tmp).  The job's tmpfs covers the mirror once that
+ * is open; overlays are mounted from there; at last the job's private /tmp
+ * covers the tmpfs.  So a job reaches neither, and nothing is unmounted, which
+ * would wait for a grace period of the kernel each time.
+ */
+#include "launchmsg.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/proto.h"
+#include "concc/str.h"
+#include "home.h"
+#include "mnt.h"
+
+#define TMP "/tmp/t" /* the private /tmp, before it covers /tmp */
+
+struct job {
+	int sock;
+	uint32_t id;
+	const struct launcher_setup *setup;
+	const struct lm_request *req;
+	const int *stdio;
+	int fds[PROTO_WORKSPACES_MAX + 1];     /* to send: uppers, then /tmp */
+	int overlay_fds[PROTO_WORKSPACES_MAX]; /* of overlays to be moved into /tmp; else -1 */
+	size_t n;			       /* workspaces */
+};
+
+_Noreturn static void refuse(const struct job *j, int err, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static void refuse(const struct job *j, int err, const char *fmt, ...)
+{
+	struct lm_packet p = {.kind = LM_REFUSED, .job_id = j->id, .value = err};
+	va_list ap;
+	size_t len;
+
+	va_start(ap, fmt);
+	vsnprintf(p.text, sizeof(p.text), fmt, ap);
+	va_end(ap);
+	len = strlen(p.text);
+	snprintf(p.text + len, sizeof(p.text) - len, ": %s", err_text(err));
+	(void)lm_send(j->sock, &p, NULL, 0, 0); /* the agent is gone: so are we, soon */
+	_exit(1);
+}
+
+/* ---- mounts ---- */
+
+static bool below_tmp(const char *path)
+{
+	return path_is_below(path, "/tmp") || path_is_below(path, "/var/tmp");
+}
+
+/* mkdir -p for a mount point in the private /tmp, marked as none of the job's doing. */
+static int make_tmp_mountpoint(const char *path)
+{
+	const char *rest = path_below(path, path_is_below(path, "/tmp") ? "/tmp" : "/var/tmp");
+	_cleanup_free_ char *full = path_join(TMP, rest);
+	char *p = full + strlen(TMP) + 1;
+
+	while (*rest && *p) {
+		char *slash = strchrnul(p, '/'), was = *slash;
+
+		*slash = '\0';
+		if (mkdir(full, 0755) == 0)
+			home_mark_mountpoint(full);
+		else if (errno != EEXIST)
+			return -errno;
+		*slash = was;
+		p = slash + (was == '/');
+	}
+	return 0;
+}
+
+/* The merged root takes its attributes from the upper's: make them the lower's. */
+static int like_lower(int lower, const char *upper)
+{
+	struct stat st;
+	struct timespec times[2];
+
+	if (fstat(lower, &st) < 0 || chmod(upper, st.st_mode & 07777) < 0)
+		return -errno;
+	/* Ids that don't exist here can't be given to it; ours are right already. */
+	(void)chown(upper, st.st_uid, st.st_gid);
+	times[0] = st.st_atim;
+	times[1] = st.st_mtim;
+	return utimensat(AT_FDCWD, upper, times, 0) < 0 ? -errno : 0;
+}
+
+static int open_dir(const char *path)
+{
+	return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* Overlay over the directory `lower`, at path or, for a path in /tmp, at a place of its own. */
+static int mount_workspace(struct job *j, size_t i, int lower, const char *path)
+{
+	bool on_disk = j->setup->upper == UPPER_DISK_USER;
+	char upper[64], work[64], stage[64];
+	int r;
+
+	if (on_disk) {
+		snprintf(upper, sizeof(upper), ROOT_SCRATCH "/%u/u%zu", j->id, i);
+		snprintf(work, sizeof(work), ROOT_SCRATCH "/%u/w%zu", j->id, i);
+	} else {
+		snprintf(upper, sizeof(upper), "/tmp/u%zu", i);
+		snprintf(work, sizeof(work), "/tmp/w%zu", i);
+	}
+	snprintf(stage, sizeof(stage), "/tmp/m%zu", i);
+	if (mkdir(upper, 0700) < 0 || mkdir(work, 0700) < 0)
+		return -errno;
+	r = like_lower(lower, upper);
+	if (r < 0)
+		return r;
+	j->fds[i] = open_dir(upper);
+	if (j->fds[i] < 0)
+		return -errno;
+	if (below_tmp(path) && mkdir(stage, 0700) < 0)
+		return -errno;
+	/* "." needs no quoting, whatever the workspace's name. */
+	if (fchdir(lower) < 0)
+		return -errno;
+	r = overlay_mount(j->setup->upper, ".", upper, work, below_tmp(path) ? stage : path);
+	if (r < 0 || !below_tmp(path))
+		return r;
+	j->overlay_fds[i] = open(stage, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (j->overlay_fds[i] < 0)
+		return -errno;
+	return make_tmp_mountpoint(path);
+}
+
+static void mount_workspaces(struct job *j, int mirror)
+{
+	for (size_t i = 0; i < j->n; i++) {
+		const char *path = j->req->workspaces[i];
+		_cleanup_close_ int lower = openat(mirror, path + 1,
+						   O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		int r;
+
+		if (lower < 0)
+			refuse(j, -errno, "workspace %s is not in the mirror", path);
+		r = mount_workspace(j, i, lower, path);
+		if (r < 0)
+			refuse(j, r, "can't mount an overlay at %s", path);
+	}
+}
+
+static void cover_tmp(struct job *j)
+{
+	j->fds[j->n] = open_dir(TMP);
+	if (j->fds[j->n] < 0)
+		refuse(j, -errno, "can't open " TMP);
+	if (mount(TMP, "/tmp", NULL, MS_BIND, NULL) < 0 ||
+	    mount("/tmp", "/var/tmp", NULL, MS_BIND, NULL) < 0)
+		refuse(j, -errno, "can't mount a private /tmp");
+	for (size_t i = 0; i < j->n; i++) {
+		if (j->overlay_fds[i] < 0)
+			continue;
+		if (move_mount(j->overlay_fds[i], "", AT_FDCWD, j->req->workspaces[i],
+			       MOVE_MOUNT_F_EMPTY_PATH) < 0)
+			refuse(j, -errno, "can't mount an overlay at %s", j->req->workspaces[i]);
+		(void)close(j->overlay_fds[i]);
+	}
+}
+
+static void make_mounts(struct job *j)
+{
+	_cleanup_close_ int mirror = -1;
+	char dir[64];
+	int r;
+
+	/* The launcher does not wait for this: here, many jobs can do it at once. */
+	if (unshare(CLONE_NEWNS) < 0)
+		refuse(j, -errno, "can't make a mount namespace");
+	/* Opened in the new namespace: overlay takes no layer of another. */
+	mirror = open(ROOT_MIRROR, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (mirror < 0)
+		refuse(j, -errno, "can't open the mirror");
+	r = overlay_tmpfs_mount("/tmp");
+	if (r < 0)
+		refuse(j, r, "can't mount a tmpfs");
+	snprintf(dir, sizeof(dir), ROOT_SCRATCH "/%u", j->id);
+	if (j->setup->upper == UPPER_DISK_USER && mkdir(dir, 0700) < 0)
+		refuse(j, -errno, "can't make a scratch directory");
+	if (mkdir(TMP, 0700) < 0 || chmod(TMP, 01777) < 0)
+		refuse(j, -errno, "can't make a private /tmp");
+	mount_workspaces(j, mirror);
+	cover_tmp(j);
+	/* Refused in containers that hide parts of /proc: then the launcher's stays visible. */
+	(void)mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+}
+
+/* ---- the command ---- */
+
+struct child {
+	const struct job *j;
+	sigset_t none;
+	volatile int err;
+	const char *volatile what; /* failed, on which object */
+	const char *volatile object;
+};
+
+/*
+ * Runs in the memory of its parent, which sleeps until the exec: system calls
+ * only.  Signals are blocked and at their defaults since the launcher began;
+ * capabilities end with the exec, by no_new_privs and the bounding set.
+ */
+__attribute__((noinline)) static void exec_command(struct child *c)
+{
+	const struct job *j = c->j;
+	const struct sandbox_config *ids = &j->setup->ids;
+
+	c->what = "can't set up the process for";
+	c->object = j->req->exe;
+	if (setsid() < 0)
+		goto fail;
+	for (int i = 0; i < 3; i++)
+		if (dup2(j->stdio[i], i) < 0)
+			goto fail;
+	(void)umask(j->req->umask);
+	/* Only without a user namespace, where the ids differ.  Raw calls: glibc's want all
+	 * threads, of which it knows the launcher's former ones. */
+	if (geteuid() != ids->uid || getegid() != ids->gid) {
+		c->what = "can't become the client's user for";
+		if (syscall(SYS_setgroups, 0, NULL) < 0 ||
+		    syscall(SYS_setresgid, ids->gid, ids->gid, ids->gid) < 0 ||
+		    syscall(SYS_setresuid, ids->uid, ids->uid, ids->uid) < 0)
+			goto fail;
+	}
+	c->what = "can't change to the directory";
+	c->object = j->req->cwd;
+	if (chdir(j->req->cwd) < 0)
+		goto fail;
+	c->what = "can't run";
+	c->object = j->req->exe;
+	(void)syscall(SYS_close_range, 3U, ~0U, 0U);
+	if (syscall(SYS_rt_sigprocmask, SIG_SETMASK, &c->none, NULL, 8) < 0)
+		goto fail;
+	execve(j->req->exe, j->req->argv, j->req->env);
+fail:
+	c->err = errno ? errno : EIO;
+}
+
+static pid_t start_command(struct job *j)
+{
+	struct child c = {.j = j};
+	pid_t pid;
+
+	sigemptyset(&c.none);
+	pid = vfork();
+	if (pid == 0) {
+		exec_command(&c);
+		_exit(127);
+	}
+	if (pid < 0)
+		refuse(j, -errno, "can't fork");
+	if (c.err) {
+		(void)waitpid(pid, NULL, 0);
+		refuse(j, -c.err, "%s %s", c.what, c.object);
+	}
+	return pid;
+}
+
+static void pass_signal(const siginfo_t *si, pid_t pid)
+{
+	/* 0: sent from outside of our pid namespace, so by the launcher. */
+	if (si->si_code == SI_QUEUE && si->si_pid == 0)
+		(void)kill(-pid, si->si_value.sival_int);
+}
+
+/* Reaps until the command itself has ended. */
+static int wait_for(pid_t pid)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	for (;;) {
+		siginfo_t si;
+		int status;
+		pid_t p;
+
+		while ((p = waitpid(-1, &status, WNOHANG)) > 0)
+			if (p == pid)
+				return status;
+		if (sigwaitinfo(&all, &si) == JOB_SIGNAL)
+			pass_signal(&si, pid);
+	}
+}
+
+void job_init(int sock, uint32_t job_id, const struct launcher_setup *setup,
+	      const struct lm_request *req, const int stdio[3])
+{
+	struct job j = {.sock = sock, .id = job_id, .setup = setup, .req = req, .stdio = stdio};
+	struct lm_packet p = {.kind = LM_PREPARED, .job_id = job_id};
+	uint64_t began;
+	pid_t pid;
+	int r;
+
+	j.n = strv_len(req->workspaces);
+	if (j.n > PROTO_WORKSPACES_MAX)
+		refuse(&j, CONCC_E_TOOBIG, "%zu workspaces", j.n);
+	for (size_t i = 0; i < j.n; i++)
+		j.overlay_fds[i] = -1;
+	make_mounts(&j);
+	r = lm_send(sock, &p, j.fds, j.n + 1, 0);
+	if (r < 0)
+		refuse(&j, r, "can't hand over the upper layers");
+	/* The agent sees a file as complete only when no writer is left: keep none alive. */
+	for (size_t i = 0; i <= j.n; i++)
+		(void)close(j.fds[i]);
+	began = now_us();
+	pid = start_command(&j);
+	/* So that the readers of the command's output see its end. */
+	for (int i = 0; i < 3; i++)
+		(void)close(stdio[i]);
+	p.kind = LM_DONE;
+	p.value = wait_for(pid);
+	p.wall_us = now_us() - began;
+	(void)getrusage(RUSAGE_CHILDREN, &p.rusage);
+	(void)lm_send(sock, &p, NULL, 0, 0);
+	_exit(0);
+}

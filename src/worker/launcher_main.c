@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * The launcher process: pid 1 of the agent's pid namespace, single-threaded.
+ * It waits for the agent's packets and for its children, the jobs' inits, and
+ * never for anything else.  A send to the agent may block, which is harmless:
+ * the agent never blocks on us.
+ */
+#include "launchmsg.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/log.h"
+#include "concc/io.h"
+#include "concc/str.h"
+
+struct running_job {
+	pid_t pid;
+	uint32_t id;
+};
+
+struct state {
+	int sock;
+	const struct launcher_setup *setup;
+	struct root root;
+	struct running_job *jobs; /* in no order */
+	size_t n, cap;
+};
+
+/* ---- setting up ---- */
+
+/* What was the agent's must not live on in here: its link, the FUSE device, its handlers. */
+static int drop_inheritance(int sock)
+{
+	sigset_t all;
+	int null;
+
+	sigfillset(&all);
+	(void)sigprocmask(SIG_SETMASK, &all, NULL);
+	for (int signo = 1; signo < NSIG; signo++)
+		(void)signal(signo, SIG_DFL); /* refused for KILL, STOP and libc's own */
+	(void)setsid();
+	if (sock != 3 && dup3(sock, 3, O_CLOEXEC) < 0)
+		return -errno;
+	(void)syscall(SYS_close_range, 4U, ~0U, 0U);
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0)
+		return -errno;
+	(void)close(null);
+	return 3;
+}
+
+static void loopback_up(void)
+{
+	_cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq ifr = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+
+	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &ifr) < 0)
+		log_warn("jobs get no loopback interface: %s", err_text(-errno));
+}
+
+/* What the root of a client may keep: acting on its own files and processes. */
+static bool is_kept(int cap)
+{
+	return cap == CAP_CHOWN || cap == CAP_DAC_OVERRIDE || cap == CAP_DAC_READ_SEARCH ||
+	       cap == CAP_FOWNER || cap == CAP_FSETID || cap == CAP_KILL || cap == CAP_SETGID ||
+	       cap == CAP_SETUID;
+}
+
+/*
+ * The bounding set limits what any exec in here gives; we, who never exec, keep
+ * what we need for mounts.  Other users than root lose all at an exec anyway.
+ */
+static int limit_privileges(void)
+{
+	for (int cap = 0; prctl(PR_CAPBSET_READ, cap) >= 0; cap++)
+		if (!is_kept(cap) && prctl(PR_CAPBSET_DROP, cap) < 0)
+			return -errno;
+	(void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0;
+}
+
+static int set_up(struct state *s, struct errmsg *msg)
+{
+	int r = root_build(&s->root, s->setup->mirror, s->setup->scratch, msg);
+
+	if (r < 0)
+		return r;
+	loopback_up();
+	r = limit_privileges();
+	if (r < 0)
+		return errmsg_set(msg, r, "can't limit the jobs' privileges: %s", err_text(r));
+	return 0;
+}
+
+/* ---- jobs ---- */
+
+static void send_text(struct state *s, uint32_t kind, uint32_t job_id, int value, const char *text)
+{
+	struct lm_packet p = {.kind = kind, .job_id = job_id, .value = value};
+
+	(void)strncpy(p.text, text, sizeof(p.text) - 1);
+	if (lm_send(s->sock, &p, NULL, 0, 0) < 0)
+		_exit(1); /* no agent, no launcher */
+}
+
+static void add_job(struct state *s, pid_t pid, uint32_t id)
+{
+	if (s->n == s->cap) {
+		s->cap = s->cap ? 2 * s->cap : 64;
+		s->jobs = xrealloc(s->jobs, s->cap * sizeof(s->jobs[0]));
+	}
+	s->jobs[s->n++] = (struct running_job){.pid = pid, .id = id};
+}
+
+/* /proc and /dev are every job's own. */
+static bool is_reserved(const char *path)
+{
+	return path[0] != '/' || streq(path, "/") || path_is_below(path, "/proc") ||
+	       path_is_below(path, "/dev") || path_is_below(path, "/sys");
+}
+
+static int prepare_mountpoints(struct state *s, const struct lm_request *req, struct errmsg *msg)
+{
+	for (size_t i = 0; req->workspaces[i]; i++) {
+		const char *path = req->workspaces[i];
+		int r = 0;
+
+		if (is_reserved(path))
+			return errmsg_set(msg, -EINVAL, "%s can't be a workspace", path);
+		/* Those in /tmp get theirs in the job's private one. */
+		if (!path_is_below(path, "/tmp") && !path_is_below(path, "/var/tmp"))
+			r = root_mountpoint(&s->root, path, msg);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static void run_job(struct state *s, uint32_t id, const int fds[4])
+{
+	struct lm_request req = {0};
+	struct errmsg msg = {""};
+	long pid;
+	int r;
+
+	r = lm_request_unpack(fds[0], &req);
+	if (r == 0)
+		r = prepare_mountpoints(s, &req, &msg);
+	if (r == 0) {
+		/* Not fork(2) of glibc, which has no flags; we are single-threaded, so all is well.
+		 */
+		pid = syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, NULL, NULL, NULL, NULL);
+		if (pid == 0)
+			job_init(s->sock, id, s->setup, &req, fds + 1);
+		r = pid < 0 ? -errno : 0;
+		if (r == 0)
+			add_job(s, (pid_t)pid, id);
+	}
+	lm_request_release(&req);
+	if (r < 0) {
+		send_text(s, LM_REFUSED, id, r, msg.text[0] ? msg.text : err_text(r));
+		send_text(s, LM_GONE, id, 0, "");
+	}
+}
+
+static void kill_job(struct state *s, uint32_t id, int signo)
+{
+	union sigval v = {.sival_int = signo};
+
+	for (size_t i = 0; i < s->n; i++) {
+		if (s->jobs[i].id != id)
+			continue;
+		if (signo == SIGKILL)
+			(void)kill(s->jobs[i].pid, SIGKILL);
+		else
+			(void)sigqueue(s->jobs[i].pid, JOB_SIGNAL, v);
+	}
+}
+
+static void reap(struct state *s)
+{
+	struct lm_packet p = {.kind = LM_GONE};
+	int status;
+	pid_t pid;
+
+	while ((pid = wait4(-1, &status, WNOHANG, &p.rusage)) > 0) {
+		for (size_t i = 0; i < s->n; i++) {
+			if (s->jobs[i].pid != pid)
+				continue;
+			p.job_id = s->jobs[i].id;
+			p.value = status;
+			s->jobs[i] = s->jobs[--s->n];
+			if (lm_send(s->sock, &p, NULL, 0, 0) < 0)
+				_exit(1);
+			break;
+		}
+	}
+}
+
+static void receive(struct state *s)
+{
+	struct lm_packet p;
+	int fds[LM_FDS_MAX];
+	size_t n;
+	int r = lm_recv(s->sock, &p, fds, &n, MSG_DONTWAIT);
+
+	if (r == -EAGAIN)
+		return;
+	if (r < 0)
+		_exit(r == CONCC_E_CLOSED ? 0 : 1);
+	send_text(s, LM_ACK, 0, 0, "");
+	if (p.kind == LM_RUN && n == 4)
+		run_job(s, p.job_id, fds);
+	else if (p.kind == LM_KILL)
+		kill_job(s, p.job_id, p.value);
+	for (size_t i = 0; i < n; i++)
+		(void)close(fds[i]);
+}
+
+static _Noreturn void serve(struct state *s)
+{
+	sigset_t chld;
+	struct pollfd pfd[2];
+
+	sigemptyset(&chld);
+	sigaddset(&chld, SIGCHLD);
+	pfd[0] = (struct pollfd){.fd = s->sock, .events = POLLIN};
+	pfd[1] = (struct pollfd){.fd = signalfd(-1, &chld, SFD_CLOEXEC | SFD_NONBLOCK),
+				 .events = POLLIN};
+	if (pfd[1].fd < 0)
+		_exit(1);
+	for (;;) {
+		struct signalfd_siginfo si;
+
+		if (poll(pfd, 2, -1) < 0 && errno != EINTR)
+			_exit(1);
+		if (pfd[1].revents) {
+			(void)!read(pfd[1].fd, &si, sizeof(si)); /* one stands for all */
+			reap(s);
+		}
+		if (pfd[0].revents)
+			receive(s);
+	}
+}
+
+void launcher_main(int sock, const struct launcher_setup *setup)
+{
+	struct state s = {.setup = setup};
+	struct errmsg msg = {""};
+	int r;
+
+	/* If the agent died before this, the socket's end tells. */
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	s.sock = drop_inheritance(sock);
+	if (s.sock < 0)
+		_exit(1);
+	r = set_up(&s, &msg);
+	send_text(&s, LM_READY, 0, r, msg.text);
+	if (r < 0)
+		_exit(1);
+	serve(&s);
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_WORKER_LAUNCHMSG_H
+#define CONCC_WORKER_LAUNCHMSG_H
+
+/*
+ * What the agent, its launcher and the jobs' inits tell each other, over one
+ * SEQPACKET socket pair: agent at one end, launcher and inits at the other.
+ * All three are forks of one program, so packets are plain structs.
+ *
+ * The agent may have LM_WINDOW packets on their way; the launcher acknowledges
+ * each.  So the agent's sends never block and the number of descriptors in
+ * flight stays far below RLIMIT_NOFILE, which bounds them for a user.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+
+#include "concc/err.h"
+#include "overlay.h"
+#include "root.h"
+#include "sandbox.h"
+
+#define LM_WINDOW  32
+#define LM_FDS_MAX 72 /* workspaces (PROTO_WORKSPACES_MAX) and a few */
+
+enum lm_kind {
+	/* agent -> launcher */
+	LM_RUN = 1,  /* fds: request, stdin, stdout, stderr */
+	LM_KILL = 2, /* value: signal */
+	/* launcher -> agent */
+	LM_READY = 10, /* value: 0 or an error with text */
+	LM_ACK = 11,
+	LM_GONE = 12, /* the init was reaped; value: its wait status */
+	/* init -> agent */
+	LM_PREPARED = 20, /* fds: uppers, then /tmp */
+	LM_REFUSED = 21,  /* value: error; text: why nothing ran */
+	LM_DONE = 22,	  /* value: the command's wait status */
+};
+
+struct lm_packet {
+	uint32_t kind;
+	uint32_t job_id;
+	int32_t value;
+	uint64_t wall_us;
+	struct rusage rusage;
+	char text[256];
+};
+
+/* Blocks unless MSG_DONTWAIT is in flags; 0 or -errno. */
+int lm_send(int sock, const struct lm_packet *p, const int *fds, size_t n_fds, int flags);
+/* Fills fds[LM_FDS_MAX] (close-on-exec, the caller's now).  CONCC_E_CLOSED at the end. */
+int lm_recv(int sock, struct lm_packet *p, int *fds, size_t *ret_n_fds, int flags);
+
+/* The request travels as a memfd: argv and environment may be megabytes. */
+struct lm_request {
+	const char *exe, *cwd;
+	char **workspaces, **argv, **env;
+	mode_t umask;
+	void *memory; /* holds the strings */
+	size_t size;
+};
+
+int lm_request_pack(const struct launch *j); /* a memfd, or -errno */
+int lm_request_unpack(int memfd, struct lm_request *ret);
+void lm_request_release(struct lm_request *r);
+
+struct launcher_setup {
+	struct sandbox_config ids;
+	const char *mirror;  /* path in the agent's view */
+	const char *scratch; /* the same; NULL unless uppers go to disk */
+	enum upper_kind upper;
+};
+
+/* The launcher process; sock is its end. */
+_Noreturn void launcher_main(int sock, const struct launcher_setup *setup);
+
+/* One job, in a new pid namespace: prepares, runs, reports, and ends with all that is left. */
+_Noreturn void job_init(int sock, uint32_t job_id, const struct launcher_setup *setup,
+			const struct lm_request *req, const int stdio[3]);
+
+/* What init gets from the launcher to pass a signal (si_value) on to the command. */
+#define JOB_SIGNAL (SIGRTMIN + 3)
+
+#endif

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_WORKER_MNT_H
+#define CONCC_WORKER_MNT_H
+
+/*
+ * Mounts, as the private root and the jobs need them.  Each function returns 0
+ * or -errno.  Nothing here is for more than the caller's own mount namespace.
+ */
+#include <stdbool.h>
+
+/* A bind of the file or directory that dirfd and name lead to (name "": dirfd itself), with what
+ * is mounted beneath it when recursive, onto target.  A last symlink is not followed. */
+int mnt_bind_at(int dirfd, const char *name, bool recursive, int target_dirfd, const char *target);
+int mnt_bind(const char *source, const char *target);
+
+/* An fd to a detached, non-recursive clone of the mount at fd: writable after the mount itself is
+ * made read-only, and seen by nobody else.  -errno on failure. */
+int mnt_clone(int fd);
+
+/* path and all that is mounted beneath it: read-only, nosuid, out of propagation. */
+int mnt_seal(const char *path);
+/* The same for kernels before 5.12, one mount after the other; needs /proc. */
+int mnt_seal_each(const char *path);
+
+/* The one mount at fd. */
+int mnt_set_readonly(int fd, bool on);
+
+#endif

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "overlay.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/*
+ * redirect_dir, index and metacopy are off, with userxattr they must be: so a
+ * renamed lower directory is copied by who renames it (EXDEV), a file is copied
+ * up whole, and a plain new directory is not marked opaque.
+ */
+static const char *const options[] = {
+	[UPPER_TMPFS_USER] = "userxattr,index=off",
+	[UPPER_TMPFS_TRUSTED] = "redirect_dir=off,metacopy=off,index=off",
+	/* Nobody needs the upper after a crash: no fsync reaches the disk. */
+	[UPPER_DISK_USER] = "userxattr,index=off,volatile",
+};
+
+int overlay_mount(enum upper_kind kind, const char *lower, const char *upper, const char *work,
+		  const char *target)
+{
+	char opts[512];
+	int n = snprintf(opts, sizeof(opts), "lowerdir=%s,upperdir=%s,workdir=%s,%s", lower, upper,
+			 work, options[kind]);
+
+	if (n >= (int)sizeof(opts))
+		return -ENAMETOOLONG;
+	return mount("overlay", target, "overlay", MS_NOSUID | MS_NODEV, opts) < 0 ? -errno : 0;
+}
+
+int overlay_tmpfs_mount(const char *target)
+{
+	const char *size = getenv(OVERLAY_SIZE_ENV);
+	char opts[128];
+
+	snprintf(opts, sizeof(opts), "mode=0755%s%.64s", size && *size ? ",size=" : "",
+		 size ? size : "");
+	/* noatime: home_tmp_leftover() knows mount points by their access time. */
+	if (mount("concc-job", target, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOATIME, opts) < 0)
+		return -errno;
+	return 0;
+}
+
+static int probe(enum upper_kind kind, const char *dir, const char *disk)
+{
+	char upper[64] = "u", work[64] = "w";
+	int disk_fd, r;
+
+	if (unshare(CLONE_NEWNS) < 0)
+		return -errno;
+	/* In the new namespace, else it can't be bound; before dir may cover it. */
+	disk_fd = disk ? open(disk, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+	r = overlay_tmpfs_mount(dir);
+	if (r < 0)
+		return r;
+	if (chdir(dir) < 0 || mkdir("m", 0755) < 0 || mkdir("l", 0755) < 0 ||
+	    mkdir("l/d", 0755) < 0 || mkdir("d", 0755) < 0)
+		return -errno;
+	if (kind == UPPER_DISK_USER) {
+		char fd_path[64];
+
+		snprintf(fd_path, sizeof(fd_path), "/proc/self/fd/%d", disk_fd);
+		if (mount(fd_path, "d", NULL, MS_BIND, NULL) < 0)
+			return -errno;
+		strcpy(upper, "d/u");
+		strcpy(work, "d/w");
+	}
+	if (mkdir(upper, 0755) < 0 || mkdir(work, 0755) < 0)
+		return -errno;
+	r = overlay_mount(kind, "l", upper, work, "m");
+	if (r < 0)
+		return r;
+	return rmdir("m/d") < 0 || mkdir("m/d", 0755) < 0 ? -errno : 0;
+}
+
+int overlay_probe(enum upper_kind kind, const char *dir, const char *disk)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		int r = probe(kind, dir, disk);
+
+		_exit(r < 0 && r >= -255 ? -r : r < 0 ? EIO : 0);
+	}
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
+}

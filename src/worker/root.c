@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "root.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/str.h"
+#include "mnt.h"
+
+/*
+ * Each child of a replaced directory becomes a mount, and every job's namespace
+ * copies every mount (about a microsecond each): more than this is refused.
+ */
+#define SPOT_CHILDREN_MAX 1024
+
+struct root_spot {
+	char *path; /* where its tmpfs is mounted, without symlinks; owned */
+	dev_t dev;
+	int fd; /* a writable clone of that mount, which itself is read-only; owned */
+};
+
+/* Hold other people's things, or are made anew: jobs find these empty. */
+static const char *const hidden[] = {"boot", "dev", "home", "lost+found", "media", "mnt", "proc",
+				     "root", "run", "srv",  "sys",	  "tmp",   "var"};
+
+static bool is_hidden(const char *name)
+{
+	for (size_t i = 0; i < sizeof(hidden) / sizeof(hidden[0]); i++)
+		if (streq(name, hidden[i]))
+			return true;
+	return false;
+}
+
+static int copy_symlink(int from_fd, const char *name, int to_fd)
+{
+	char target[PATH_MAX];
+	ssize_t n = readlinkat(from_fd, name, target, sizeof(target) - 1);
+
+	if (n < 0)
+		return -errno;
+	target[n] = '\0';
+	return symlinkat(target, to_fd, name) < 0 ? -errno : 0;
+}
+
+static int make_file(int dirfd, const char *name)
+{
+	_cleanup_close_ int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
+
+	return fd < 0 ? -errno : 0;
+}
+
+/* Shows one name of the directory from_fd in the tmpfs to_fd: a symlink as itself, others bound. */
+static int show_child(int from_fd, const char *name, int to_fd)
+{
+	struct stat st;
+	int r;
+
+	if (fstatat(from_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (S_ISLNK(st.st_mode))
+		return copy_symlink(from_fd, name, to_fd);
+	if (S_ISDIR(st.st_mode))
+		r = mkdirat(to_fd, name, 0755) < 0 ? -errno : 0;
+	else
+		r = make_file(to_fd, name);
+	return r < 0 ? r : mnt_bind_at(from_fd, name, true, to_fd, name);
+}
+
+/* ---- building ---- */
+
+static int show_top(int base, struct errmsg *msg)
+{
+	DIR *dir = opendir("/");
+	struct dirent *e;
+	int r = dir ? 0 : -errno;
+
+	while (dir && r == 0 && (e = readdir(dir))) {
+		const char *name = e->d_name;
+
+		if (streq(name, ".") || streq(name, "..") || is_hidden(name))
+			continue;
+		if (e->d_type != DT_DIR && e->d_type != DT_LNK)
+			continue;
+		r = show_child(dirfd(dir), name, base);
+		if (r < 0)
+			errmsg_set(msg, r, "can't show /%s to jobs: %s", name, err_text(r));
+	}
+	if (dir)
+		(void)closedir(dir);
+	return r;
+}
+
+static int make_hidden(int base, struct errmsg *msg)
+{
+	for (size_t i = 0; i < sizeof(hidden) / sizeof(hidden[0]); i++)
+		if (mkdirat(base, hidden[i], 0755) < 0)
+			return errmsg_set(msg, -errno, "can't make /%s of the jobs' root: %s",
+					  hidden[i], err_text(-errno));
+	return 0;
+}
+
+/* Of /var only /var/lib, where packages keep what compilers may need. */
+static int make_var(int base, struct errmsg *msg)
+{
+	_cleanup_close_ int from = open("/var", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_close_ int var = openat(base, "var", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int r = 0;
+
+	if (var < 0 || mkdirat(var, "tmp", 0755) < 0)
+		return errmsg_set(msg, -errno, "can't make /var/tmp of the jobs' root: %s",
+				  err_text(-errno));
+	(void)symlinkat("/run", var, "run");	   /* conveniences: */
+	(void)symlinkat("/run/lock", var, "lock"); /* jobs hardly use them */
+	if (from >= 0)
+		r = show_child(from, "lib", var);
+	if (r < 0 && r != -ENOENT)
+		return errmsg_set(msg, r, "can't show /var/lib to jobs: %s", err_text(r));
+	return 0;
+}
+
+static int make_dev(int base, struct errmsg *msg)
+{
+	static const char *const nodes[] = {"null", "zero", "full", "random", "urandom", "tty"};
+	static const char *const links[][2] = {
+		{"/proc/self/fd", "fd"},
+		{"/proc/self/fd/0", "stdin"},
+		{"/proc/self/fd/1", "stdout"},
+		{"/proc/self/fd/2", "stderr"},
+		{"/tmp", "shm"}, /* each job's own, and looked at when it ends */
+	};
+	_cleanup_close_ int from = open("/dev", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_close_ int dev = openat(base, "dev", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (from < 0 || dev < 0)
+		return errmsg_set(msg, -errno, "can't open /dev: %s", err_text(-errno));
+	for (size_t i = 0; i < sizeof(nodes) / sizeof(nodes[0]); i++) {
+		int r = show_child(from, nodes[i], dev);
+
+		if (r < 0 && i == 0)
+			return errmsg_set(msg, r, "can't show /dev/null to jobs: %s", err_text(r));
+		if (r < 0)
+			log_warn("jobs get no /dev/%s: %s", nodes[i], err_text(r));
+	}
+	for (size_t i = 0; i < sizeof(links) / sizeof(links[0]); i++)
+		if (symlinkat(links[i][0], dev, links[i][1]) < 0)
+			return errmsg_set(msg, -errno, "can't make /dev/%s: %s", links[i][1],
+					  err_text(-errno));
+	return 0;
+}
+
+static int make_proc(int base, struct errmsg *msg)
+{
+	char path[64];
+	int r;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d/proc", base);
+	if (mount("proc", path, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) == 0)
+		return 0;
+	/* Refused in containers that hide parts of their /proc: theirs will do. */
+	log_info("no /proc of our own (%s): jobs see this container's", err_text(-errno));
+	r = mnt_bind_at(AT_FDCWD, "/proc", true, base, "proc");
+	if (r < 0)
+		return errmsg_set(msg, r, "can't mount /proc for jobs: %s", err_text(r));
+	return 0;
+}
+
+/* mkdir -p beneath base; path is relative. */
+static int make_dirs(int base, const char *path)
+{
+	_cleanup_free_ char *copy = xstrdup(path);
+
+	for (char *p = copy; *p; p++) {
+		if (*p != '/')
+			continue;
+		*p = '\0';
+		if (mkdirat(base, copy, 0755) < 0 && errno != EEXIST)
+			return -errno;
+		*p = '/';
+	}
+	return mkdirat(base, copy, 0755) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+static void show_extra(int base)
+{
+	const char *list = getenv(ROOT_SHOW_ENV);
+	_cleanup_free_ char *copy = xstrdup(list ? list : "");
+	char *save = NULL;
+
+	for (char *word = strtok_r(copy, ":", &save); word; word = strtok_r(NULL, ":", &save)) {
+		_cleanup_free_ char *path = path_clean("/", word);
+		int r;
+
+		r = *word == '/' && path[1] ? make_dirs(base, path + 1) : -EINVAL;
+		/* Seen already when a top-level directory that holds it is. */
+		if (r == 0 || r == -EROFS)
+			r = mnt_bind_at(AT_FDCWD, path, true, base, path + 1);
+		if (r < 0)
+			log_warn("ignoring %s of " ROOT_SHOW_ENV ": %s", path, err_text(r));
+	}
+}
+
+static int add_spot(struct root *r, char *path, int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	r->spots = xrealloc(r->spots, (r->n + 1) * sizeof(r->spots[0]));
+	r->spots[r->n++] = (struct root_spot){.path = path, .dev = st.st_dev, .fd = fd};
+	return 0;
+}
+
+/* From here on / is the new root, read-only but for the clone kept in the first spot. */
+static int change_root(struct root *r, int base, struct errmsg *msg)
+{
+	int fd, err;
+
+	/* With "." for both, the old root ends up on top of the new one, ready to be detached. */
+	if (fchdir(base) < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
+		return errmsg_set(msg, -errno, "can't enter the jobs' root: %s", err_text(-errno));
+	if (umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+		return errmsg_set(msg, -errno, "can't leave the worker's root: %s",
+				  err_text(-errno));
+	fd = mnt_clone(base);
+	if (fd < 0)
+		return errmsg_set(msg, fd, "can't clone the jobs' root: %s", err_text(fd));
+	err = add_spot(r, xstrdup("/"), fd);
+	if (err == 0)
+		err = mnt_seal("/");
+	if (err < 0)
+		return errmsg_set(msg, err, "can't make the jobs' root read-only: %s",
+				  err_text(err));
+	return 0;
+}
+
+static int mount_base(const char *mirror, int *ret_base, struct errmsg *msg)
+{
+	_cleanup_free_ char *parent = xstrdup(mirror);
+	char *slash = strrchr(parent, '/');
+	int fd;
+
+	if (!slash || slash == parent)
+		return errmsg_set(msg, -EINVAL, "%s must not be in the root directory", mirror);
+	*slash = '\0';
+	if (mount("concc-root", parent, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") < 0)
+		return errmsg_set(msg, -errno, "can't mount a tmpfs on %s: %s", parent,
+				  err_text(-errno));
+	fd = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return errmsg_set(msg, -errno, "can't open %s: %s", parent, err_text(-errno));
+	*ret_base = fd;
+	return 0;
+}
+
+static int bind_for_jobs(int from, int base, const char *place, struct errmsg *msg)
+{
+	int r = from < 0 ? 0 : mnt_bind_at(from, "", false, base, place + 1);
+
+	if (r < 0)
+		return errmsg_set(msg, r, "can't bind %s of the jobs' root: %s", place,
+				  err_text(r));
+	return 0;
+}
+
+/* The one thing that jobs' inits write to, before they hide it. */
+static int open_scratch(struct errmsg *msg)
+{
+	_cleanup_close_ int fd = open(ROOT_SCRATCH, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int r = fd < 0 ? -errno : mnt_set_readonly(fd, false);
+
+	if (r < 0)
+		return errmsg_set(msg, r, "can't make the scratch directory writable: %s",
+				  err_text(r));
+	return 0;
+}
+
+int root_build(struct root *r, const char *mirror, const char *scratch, struct errmsg *msg)
+{
+	/* Opened before the base covers them. */
+	_cleanup_close_ int mirror_fd = open(mirror, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_close_ int scratch_fd = scratch ? open(scratch, O_PATH | O_DIRECTORY | O_CLOEXEC)
+						 : -1;
+	_cleanup_close_ int base = -1;
+	int err;
+
+	if (mirror_fd < 0)
+		return errmsg_set(msg, -errno, "can't open %s: %s", mirror, err_text(-errno));
+	if (scratch && scratch_fd < 0)
+		return errmsg_set(msg, -errno, "can't open %s: %s", scratch, err_text(-errno));
+	err = mount_base(mirror, &base, msg);
+	if (err < 0)
+		return err;
+	if ((err = make_hidden(base, msg)) < 0 || (err = show_top(base, msg)) < 0 ||
+	    (err = make_var(base, msg)) < 0 || (err = make_dev(base, msg)) < 0 ||
+	    (err = bind_for_jobs(mirror_fd, base, ROOT_MIRROR, msg)) < 0 ||
+	    (err = bind_for_jobs(scratch_fd, base, ROOT_SCRATCH, msg)) < 0)
+		return err;
+	show_extra(base);
+	/* Last, since the binds above still go through the worker's /proc. */
+	err = make_proc(base, msg);
+	if (err == 0)
+		err = change_root(r, base, msg);
+	if (err == 0 && scratch)
+		err = open_scratch(msg);
+	return err;
+}
+
+/* ---- mount points ---- */
+
+static int real_path(int fd, char path[PATH_MAX])
+{
+	char link[64];
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, PATH_MAX - 1);
+	if (n < 0)
+		return -errno;
+	path[n] = '\0';
+	return 0;
+}
+
+static const struct root_spot *find_spot(const struct root *r, int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return NULL;
+	for (size_t i = 0; i < r->n; i++)
+		if (r->spots[i].dev == st.st_dev)
+			return &r->spots[i];
+	return NULL;
+}
+
+static int show_children(int from_fd, int to_fd)
+{
+	int copy = openat(from_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+	struct dirent *e;
+	unsigned n = 0;
+	int r = dir ? 0 : -errno;
+
+	if (!dir && copy >= 0)
+		(void)close(copy);
+	while (dir && r == 0 && (e = readdir(dir))) {
+		if (streq(e->d_name, ".") || streq(e->d_name, ".."))
+			continue;
+		r = ++n > SPOT_CHILDREN_MAX ? CONCC_E_TOOBIG
+					    : show_child(from_fd, e->d_name, to_fd);
+	}
+	if (dir)
+		(void)closedir(dir);
+	return r;
+}
+
+/* Covers the directory `from` at path with a tmpfs that holds its children. */
+static int cover(struct root *r, int from, const char *path, const struct root_spot **ret)
+{
+	_cleanup_close_ int top = -1, clone = -1;
+	struct stat st;
+	char opts[32];
+	int err;
+
+	if (fstat(from, &st) < 0)
+		return -errno;
+	snprintf(opts, sizeof(opts), "mode=%04o", (unsigned)(st.st_mode & 0777));
+	if (mount("concc-root", path, "tmpfs", MS_NOSUID | MS_NODEV, opts) < 0)
+		return -errno;
+	top = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	clone = top < 0 ? -errno : mnt_clone(top);
+	err = clone < 0 ? clone : show_children(from, top);
+	if (err == 0)
+		err = mnt_set_readonly(top, true);
+	if (err == 0)
+		err = add_spot(r, xstrdup(path), clone);
+	if (err < 0) {
+		(void)umount2(path, MNT_DETACH); /* back to what it was */
+		return err;
+	}
+	(void)steal_fd(&clone);
+	*ret = &r->spots[r->n - 1];
+	return 0;
+}
+
+/* Where path stops to exist: the length of its longest part that is there. */
+static size_t existing_part(const char *path)
+{
+	_cleanup_free_ char *copy = xstrdup(path);
+	struct stat st;
+	size_t len = strlen(copy);
+
+	while (len > 1 && stat(copy, &st) < 0) {
+		while (len > 1 && copy[len - 1] != '/')
+			len--;
+		if (len > 1)
+			len--;
+		copy[len] = '\0';
+	}
+	return len;
+}
+
+int root_mountpoint(struct root *r, const char *path, struct errmsg *msg)
+{
+	_cleanup_close_ int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	const struct root_spot *spot;
+	char real[PATH_MAX], *rel;
+	_cleanup_free_ char *part = NULL, *full = NULL;
+	size_t len;
+	int err;
+
+	if (fd >= 0)
+		return 0;
+	len = existing_part(path);
+	part = xstrndup(path, len);
+	fd = open(part, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return errmsg_set(msg, -errno, "%s: %s is in the way on the worker: %s", path, part,
+				  err_text(-errno));
+	err = real_path(fd, real);
+	spot = find_spot(r, fd);
+	if (err == 0 && !spot)
+		err = cover(r, fd, real, &spot);
+	if (err < 0)
+		return errmsg_set(msg, err, "can't make room for %s in %s on the worker: %s", path,
+				  real, err_text(err));
+	full = path_join(real, path + len + (path[len] == '/'));
+	rel = full + strlen(spot->path) + (spot->path[1] != '\0');
+	err = make_dirs(spot->fd, rel);
+	if (err < 0)
+		return errmsg_set(msg, err, "can't make the mount point %s on the worker: %s", path,
+				  err_text(err));
+	return 0;
+}

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "upper.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/err.h"
+#include "concc/log.h"
+#include "concc/proto.h"
+#include "concc/str.h"
+
+int upper_open(int fd, const char *path, int flags)
+{
+	struct open_how how = {
+		.flags = (unsigned)(flags | O_NOFOLLOW | O_CLOEXEC),
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+	};
+	int r = (int)syscall(SYS_openat2, fd, *path ? path : ".", &how, sizeof(how));
+
+	return r < 0 ? -errno : r;
+}
+
+static bool is_opaque(int fd)
+{
+	char v;
+
+	/* The second only exists for an agent with the real CAP_SYS_ADMIN. */
+	return (fgetxattr(fd, "user.overlay.opaque", &v, 1) == 1 && v == 'y') ||
+	       (fgetxattr(fd, "trusted.overlay.opaque", &v, 1) == 1 && v == 'y');
+}
+
+static bool kind_of(const struct stat *st, enum upper_kind_of *ret)
+{
+	switch (st->st_mode & S_IFMT) {
+	case S_IFCHR:
+		*ret = UPPER_WHITEOUT;
+		return st->st_rdev == makedev(0, 0);
+	case S_IFDIR:
+		*ret = UPPER_DIR;
+		return true;
+	case S_IFREG:
+		*ret = UPPER_FILE;
+		return true;
+	case S_IFLNK:
+		*ret = UPPER_SYMLINK;
+		return true;
+	case S_IFIFO:
+		*ret = UPPER_FIFO;
+		return true;
+	default:
+		return false;
+	}
+}
+
+static struct upper_entry *add(struct upper *u)
+{
+	if (u->n == u->cap) {
+		u->cap = u->cap ? 2 * u->cap : 64;
+		u->entries = xrealloc(u->entries, u->cap * sizeof(u->entries[0]));
+	}
+	return memset(&u->entries[u->n++], 0, sizeof(u->entries[0]));
+}
+
+static int add_child(struct upper *u, size_t parent, int dir_fd, const char *name)
+{
+	const struct upper_entry *p = &u->entries[parent];
+	size_t dir_len = strlen(p->path);
+	struct upper_entry *e;
+	enum upper_kind_of kind;
+	struct stat st;
+	char *path;
+
+	if (dir_len + strlen(name) + 2 > PROTO_PATH_MAX)
+		return -ENAMETOOLONG; /* no message can carry it */
+	if (u->n >= UPPER_ENTRIES_MAX)
+		return CONCC_E_TOOBIG;
+	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	path = dir_len ? xasprintf("%s/%s", p->path, name) : xstrdup(name);
+	if (!kind_of(&st, &kind)) {
+		_cleanup_free_ char *shown = str_escape(path, strlen(path), 200);
+
+		if (!S_ISSOCK(st.st_mode))
+			log_warn("ignoring %s: devices are not sent home", shown);
+		free(path);
+		return 0;
+	}
+	e = add(u);
+	e->kind = kind;
+	e->path = path;
+	e->parent = parent;
+	e->st = st;
+	e->hidden = u->entries[parent].hidden || u->entries[parent].opaque;
+	return 0;
+}
+
+static int read_dir(struct upper *u, size_t i, bool running)
+{
+	int fd = upper_open(u->fd, u->entries[i].path, O_RDONLY | O_DIRECTORY);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	int r = 0;
+
+	if (!dir) {
+		r = fd < 0 ? fd : -errno;
+		if (fd >= 0)
+			(void)close(fd);
+		return running && (r == -ENOENT || r == -ENOTDIR || r == -ELOOP) ? 0 : r;
+	}
+	u->entries[i].opaque = is_opaque(dirfd(dir));
+	while (r == 0 && (e = readdir(dir))) {
+		if (streq(e->d_name, ".") || streq(e->d_name, ".."))
+			continue;
+		r = add_child(u, i, dirfd(dir), e->d_name);
+		if (r == -ENOENT && running)
+			r = 0;
+	}
+	(void)closedir(dir);
+	return r;
+}
+
+int upper_read(struct upper *u, int fd, bool running)
+{
+	struct upper_entry *top;
+	int r = 0;
+
+	upper_release(u);
+	u->fd = fd;
+	top = add(u);
+	top->kind = UPPER_DIR;
+	top->path = xstrdup("");
+	if (fstat(fd, &top->st) < 0)
+		return -errno;
+	for (size_t i = 0; i < u->n && r == 0; i++)
+		if (u->entries[i].kind == UPPER_DIR)
+			r = read_dir(u, i, running);
+	return r;
+}
+
+void upper_release(struct upper *u)
+{
+	for (size_t i = 0; i < u->n; i++)
+		free(u->entries[i].path);
+	free(u->entries);
+	*u = (struct upper){.fd = -1};
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_WORKER_UPPER_H
+#define CONCC_WORKER_UPPER_H
+
+/*
+ * Reads an overlay's upper directory into a flat list, parents before what is
+ * in them.  Knows how overlayfs writes things down, and nothing of what they
+ * mean for a client.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/stat.h>
+
+enum upper_kind_of {
+	UPPER_WHITEOUT, /* a name of the lower layer that is gone */
+	UPPER_DIR,
+	UPPER_FILE,
+	UPPER_SYMLINK,
+	UPPER_FIFO,
+};
+
+struct upper_entry {
+	enum upper_kind_of kind;
+	char *path;    /* relative to the upper, "" for itself; owned */
+	size_t parent; /* index of its directory; itself for the first */
+	struct stat st;
+	bool opaque; /* a directory that hides the lower one of its name */
+	bool hidden; /* nothing of the lower layer is visible at this path */
+};
+
+struct upper {
+	int fd; /* borrowed */
+	struct upper_entry *entries;
+	size_t n, cap;
+};
+
+/* The most names one job may leave in one workspace: bounds the agent's memory. */
+#define UPPER_ENTRIES_MAX (1 << 20)
+
+/* Lists fd anew.  running: the job still changes things, so names may vanish.  0 or negative. */
+int upper_read(struct upper *u, int fd, bool running);
+void upper_release(struct upper *u);
+
+/* Opens path beneath the upper without following any symlink; -errno on failure. */
+int upper_open(int fd, const char *path, int flags);
+
+#endif

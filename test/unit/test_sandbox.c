@@ -1,0 +1,1049 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * The sandbox and the launcher, with real namespaces, mounts and processes.
+ * Each test body runs in a forked child, which is an agent: single-threaded,
+ * as root or as an unprivileged user.  A plain directory stands in for the
+ * mirror's mount.
+ */
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "concc/buf.h"
+#include "concc/io.h"
+#include "concc/loop.h"
+#include "concc/str.h"
+#include "worker/home.h"
+#include "worker/mnt.h"
+#include "worker/refusal.h"
+#include "worker/sandbox.h"
+
+#define USER	    1001 /* the unprivileged worker user */
+#define CLIENT	    4242 /* the client's, with another id */
+#define DEADLINE_MS 60000
+
+/* In the agent: says what failed and ends it; the test looks at its status. */
+#define CHECK(cond, ...)                                                                           \
+	do {                                                                                       \
+		if (!(cond)) {                                                                     \
+			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond);                 \
+			fprintf(stderr, " " __VA_ARGS__);                                          \
+			fprintf(stderr, "\n");                                                     \
+			exit(1);                                                                   \
+		}                                                                                  \
+	} while (0)
+
+struct agent;
+
+struct result {
+	struct agent *agent;
+	uint32_t id;
+	struct buf out, err;
+	int out_fd, err_fd; /* read ends, -1 at EOF */
+	struct loop_source *out_source, *err_source;
+	int uppers[8], tmp_fd;
+	size_t n_uppers;
+	bool ended;
+	struct job_end end;
+};
+
+struct agent {
+	uid_t uid;
+	char dir[64], mirror[80];
+	struct loop *loop;
+	struct launcher *launcher;
+	struct result *jobs[512];
+	size_t n_running;
+	bool lost;
+	int lost_status;
+	const char *umask_text;
+};
+
+static void on_prepared(void *data, uint32_t id, int *fds, size_t n, int tmp_fd)
+{
+	struct agent *a = data;
+	struct result *r = a->jobs[id];
+
+	memcpy(r->uppers, fds, n * sizeof(*fds));
+	r->n_uppers = n;
+	r->tmp_fd = tmp_fd;
+}
+
+static void check_done(struct result *r)
+{
+	if (r->ended && r->out_fd < 0 && r->err_fd < 0 && --r->agent->n_running == 0)
+		loop_quit(r->agent->loop);
+}
+
+static void on_ended(void *data, uint32_t id, const struct job_end *end)
+{
+	struct agent *a = data;
+
+	CHECK(!a->jobs[id]->ended);
+	a->jobs[id]->ended = true;
+	a->jobs[id]->end = *end;
+	check_done(a->jobs[id]);
+}
+
+static void on_lost(void *data, int wait_status)
+{
+	struct agent *a = data;
+
+	a->lost = true;
+	a->lost_status = wait_status;
+	loop_quit(a->loop);
+}
+
+static const struct launcher_ops ops = {on_prepared, on_ended, on_lost};
+
+static void drain(struct result *r, struct buf *b, int *fd, struct loop_source **source)
+{
+	ssize_t n = read(*fd, buf_grow(b, 65536), 65536);
+
+	b->len -= 65536 - (size_t)(n < 0 ? 0 : n);
+	if (n > 0)
+		return;
+	loop_remove(*source);
+	close(*fd);
+	*fd = -1;
+	check_done(r);
+}
+
+static void on_out(void *data, uint32_t events)
+{
+	struct result *r = data;
+
+	drain(r, &r->out, &r->out_fd, &r->out_source);
+}
+
+static void on_err(void *data, uint32_t events)
+{
+	struct result *r = data;
+
+	drain(r, &r->err, &r->err_fd, &r->err_source);
+}
+
+static void on_deadline(void *data)
+{
+	fprintf(stderr, "no end of it after %d ms\n", DEADLINE_MS);
+	exit(3);
+}
+
+static void loop_until_quit(struct agent *a)
+{
+	struct loop_source *t = loop_add_timer(a->loop, DEADLINE_MS, on_deadline, NULL);
+
+	CHECK(loop_run(a->loop) == 0);
+	loop_remove(t);
+}
+
+static char *default_env[] = {(char *)"PATH=/usr/bin:/bin", NULL};
+
+/* Starts a job; stdin_fd -1: /dev/null. */
+static struct result *start_job(struct agent *a, uint32_t id, char *const *workspaces,
+				const char *cwd, char *const *argv, char *const *env, int stdin_fd)
+{
+	struct result *r = xcalloc(1, sizeof(*r));
+	int out[2], err[2], null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	struct launch j = {.job_id = id,
+			   .exe = argv[0],
+			   .argv = argv,
+			   .env = env ? env : default_env,
+			   .cwd = cwd,
+			   .workspaces = workspaces,
+			   .umask = 027,
+			   .stdin_fd = stdin_fd < 0 ? null : stdin_fd};
+
+	CHECK(null >= 0 && pipe2(out, O_CLOEXEC) == 0 && pipe2(err, O_CLOEXEC) == 0);
+	j.stdout_fd = out[1];
+	j.stderr_fd = err[1];
+	*r = (struct result){
+		.agent = a, .id = id, .out_fd = out[0], .err_fd = err[0], .tmp_fd = -1};
+	a->jobs[id] = r;
+	a->n_running++;
+	r->out_source = loop_add_fd(a->loop, out[0], LOOP_READ, on_out, r);
+	r->err_source = loop_add_fd(a->loop, err[0], LOOP_READ, on_err, r);
+	CHECK(launcher_run(a->launcher, &j) == 0);
+	close(out[1]);
+	close(err[1]);
+	close(null);
+	return r;
+}
+
+static struct result *run_in(struct agent *a, const char *workspace, const char *script)
+{
+	static uint32_t id;
+	char *workspaces[] = {(char *)workspace, NULL};
+	char *argv[] = {(char *)"/bin/sh", (char *)"-c", (char *)script, NULL};
+	struct result *r = start_job(a, ++id, workspaces, workspace, argv, NULL, -1);
+
+	loop_until_quit(a);
+	return r;
+}
+
+#define WS "/home/client/proj"
+
+static struct result *run(struct agent *a, const char *script)
+{
+	return run_in(a, WS, script);
+}
+
+static const char *out_of(struct result *r)
+{
+	return buf_cstr(&r->out);
+}
+
+static void check_exit(struct result *r, int code)
+{
+	CHECK(r->end.started, "%s", r->end.text);
+	CHECK(WIFEXITED(r->end.wait_status) && WEXITSTATUS(r->end.wait_status) == code,
+	      "status %x: %s%s", r->end.wait_status, out_of(r), buf_cstr(&r->err));
+}
+
+static void check_out(struct result *r, const char *want)
+{
+	check_exit(r, 0);
+	CHECK(streq(out_of(r), want), "got \"%s\"%s", out_of(r), buf_cstr(&r->err));
+}
+
+/* ---- an agent ---- */
+
+static void write_file(const char *path, const char *text)
+{
+	FILE *f = fopen(path, "w");
+
+	CHECK(f && fputs(text, f) >= 0 && fclose(f) == 0, "%s", path);
+}
+
+static void add_workspace(struct agent *a, const char *path)
+{
+	char full[PATH_MAX];
+
+	snprintf(full, sizeof(full), "%s%s", a->mirror, path);
+	CHECK(path_mkdirs(full, 0755) == 0, "%s", full);
+	CHECK(chown(full, a->uid, a->uid) == 0);
+}
+
+static void make_mirror(struct agent *a)
+{
+	char path[256];
+
+	add_workspace(a, WS);
+	snprintf(path, sizeof(path), "%s" WS, a->mirror);
+	CHECK(chdir(path) == 0);
+	write_file("a.c", "int a;\n");
+	write_file("b.c", "int b;\n");
+	CHECK(mkdir("dir", 0755) == 0);
+	write_file("dir/x", "x\n");
+	snprintf(path, sizeof(path), "chown -R %u:%u .", (unsigned)a->uid, (unsigned)a->uid);
+	CHECK(system(path) == 0);
+	CHECK(chdir("/") == 0);
+}
+
+/* On a machine without udev /dev/fuse is root's only: the user gets a node of its own. */
+static void become_user(struct agent *a)
+{
+	char node[80];
+
+	if (a->uid == 0)
+		return;
+	CHECK(unshare(CLONE_NEWNS) == 0);
+	CHECK(mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) == 0);
+	snprintf(node, sizeof(node), "%s/fuse", a->dir);
+	CHECK(mknod(node, S_IFCHR | 0600, makedev(10, 229)) == 0 && chmod(node, 0666) == 0);
+	CHECK(mount(node, "/dev/fuse", NULL, MS_BIND, NULL) == 0, "no /dev/fuse");
+	CHECK(setresgid(a->uid, a->uid, a->uid) == 0 && setresuid(a->uid, a->uid, a->uid) == 0);
+	/* An exec would do this; without one, /proc/self stays root's. */
+	CHECK(prctl(PR_SET_DUMPABLE, 1) == 0);
+}
+
+static struct sandbox_config config = {.uid = CLIENT, .gid = CLIENT + 1, .host = "client-host"};
+
+static void start_launcher(struct agent *a)
+{
+	struct errmsg msg = {""};
+
+	CHECK(loop_new(&a->loop) == 0);
+	CHECK(launcher_start(a->loop, &config, a->mirror, &ops, a, &a->launcher, &msg) == 0, "%s",
+	      msg.text);
+}
+
+static void start_agent(struct agent *a)
+{
+	struct sandbox_paths paths;
+	struct errmsg msg = {""};
+
+	make_mirror(a);
+	become_user(a);
+	CHECK(sandbox_enter(&config, &paths, &msg) == 0, "%s", msg.text);
+	CHECK(access(paths.mirror, X_OK) == 0, "%s", paths.mirror);
+	start_launcher(a);
+}
+
+/* Runs body in a child and checks that it, and with it all it started, ended well. */
+static void with_agent(uid_t uid, void (*body)(struct agent *a))
+{
+	struct agent a = {.uid = uid, .dir = "/tmp/concc-sandbox-XXXXXX"};
+	char cmd[128];
+	int status;
+	pid_t pid;
+
+	cr_assert(mkdtemp(a.dir));
+	cr_assert(chmod(a.dir, 0755) == 0 && chown(a.dir, uid, uid) == 0);
+	snprintf(a.mirror, sizeof(a.mirror), "%s/mirror", a.dir);
+	setenv("CONCC_CACHE_DIR", a.dir, 1);
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0) {
+		body(&a);
+		launcher_stop(a.launcher);
+		exit(0);
+	}
+	cr_assert(pid > 0 && waitpid(pid, &status, 0) == pid);
+	snprintf(cmd, sizeof(cmd), "rm -rf %s", a.dir);
+	cr_assert(system(cmd) == 0);
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "agent ended with %x", status);
+}
+
+/* Defines the test twice: for a worker that is root, and for one that is an ordinary user. */
+#define TEST_BOTH(name)                                                                            \
+	static void name(struct agent *a);                                                         \
+	Test(sandbox, name##_root)                                                                 \
+	{                                                                                          \
+		with_agent(0, name);                                                               \
+	}                                                                                          \
+	Test(sandbox, name##_user)                                                                 \
+	{                                                                                          \
+		with_agent(USER, name);                                                            \
+	}                                                                                          \
+	static void name(struct agent *a)
+
+/* How many processes have the marker in their environment, as seen from this pid namespace. */
+static int count_marked(const char *marker)
+{
+	DIR *d = opendir("/proc");
+	struct dirent *e;
+	int n = 0;
+
+	while ((e = readdir(d))) {
+		struct buf b = BUF_INIT;
+		char path[300];
+
+		snprintf(path, sizeof(path), "/proc/%s/environ", e->d_name);
+		if (e->d_name[0] >= '0' && e->d_name[0] <= '9' &&
+		    read_file_at(AT_FDCWD, path, 1 << 20, &b) == 0 &&
+		    memmem(b.data, b.len, marker, strlen(marker)))
+			n++;
+		buf_release(&b);
+	}
+	closedir(d);
+	return n;
+}
+
+/* ---- what a job is ---- */
+
+TEST_BOTH(exit_status)
+{
+	struct result *r;
+
+	start_agent(a);
+	check_exit(run(a, "exit 0"), 0);
+	check_exit(run(a, "exit 42"), 42);
+	check_exit(run(a, "exec no-such-command"), 127);
+	r = run(a, "kill -SEGV $$");
+	CHECK(r->end.started && WIFSIGNALED(r->end.wait_status) &&
+	      WTERMSIG(r->end.wait_status) == SIGSEGV);
+	r = run(a, "kill -KILL $$");
+	CHECK(WIFSIGNALED(r->end.wait_status) && WTERMSIG(r->end.wait_status) == SIGKILL);
+	r = run(a, "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done");
+	check_exit(r, 0);
+	CHECK(r->end.rusage.ru_utime.tv_sec * 1000000 + r->end.rusage.ru_utime.tv_usec > 0);
+	CHECK(r->end.wall_us > 0);
+}
+
+TEST_BOTH(not_started)
+{
+	char *ws[] = {(char *)WS, NULL};
+	char *missing[] = {(char *)"/no/such/compiler", NULL};
+	char *plain[] = {(char *)WS "/a.c", NULL};
+	char *sh[] = {(char *)"/bin/sh", NULL};
+	char *bad_ws[] = {(char *)"/home/client/none", NULL};
+	char *proc_ws[] = {(char *)"/proc/self", NULL};
+	struct result *r;
+
+	start_agent(a);
+	r = start_job(a, 1, ws, WS, missing, NULL, -1);
+	loop_until_quit(a);
+	CHECK(!r->end.started && r->end.err == -ENOENT);
+	CHECK(strstr(r->end.text, "/no/such/compiler"), "%s", r->end.text);
+	r = start_job(a, 2, ws, WS, plain, NULL, -1);
+	loop_until_quit(a);
+	CHECK(!r->end.started && r->end.err == -EACCES, "%d", r->end.err);
+	r = start_job(a, 3, ws, WS "/none", sh, NULL, -1);
+	loop_until_quit(a);
+	CHECK(!r->end.started && r->end.err == -ENOENT && strstr(r->end.text, WS "/none"));
+	r = start_job(a, 4, bad_ws, "/", sh, NULL, -1);
+	loop_until_quit(a);
+	CHECK(!r->end.started && r->end.err == -ENOENT && strstr(r->end.text, "mirror"));
+	r = start_job(a, 5, proc_ws, "/", sh, NULL, -1);
+	loop_until_quit(a);
+	CHECK(!r->end.started && r->end.err == -EINVAL);
+	check_exit(run(a, "exit 0"), 0);
+}
+
+TEST_BOTH(what_it_sees)
+{
+	char *argv[] = {(char *)"/bin/cat", NULL};
+	char *ws[] = {(char *)WS, NULL};
+	struct result *r;
+	int in[2];
+
+	start_agent(a);
+	check_out(run(a, "umask; pwd; id -u; id -g; uname -n; echo $0 $PATH"),
+		  "0027\n" WS "\n4242\n4243\nclient-host\n/bin/sh /usr/bin:/bin\n");
+	check_out(run(a, "stat -c '%u %g %a' . a.c"), "4242 4243 755\n4242 4243 644\n");
+	r = run(a, "echo out; echo err >&2; echo out");
+	check_out(r, "out\nout\n");
+	CHECK(streq(buf_cstr(&r->err), "err\n"));
+	check_out(run(a, "cd /proc/self/fd && ls"), "0\n1\n2\n");
+	check_out(run(a, "grep -E '^(SigBlk|SigIgn)' /proc/self/status | tr -d '[:space:]0'"),
+		  "SigBlk:SigIgn:");
+	check_out(run(a, "ps -o pid=,comm= -e 2>/dev/null | wc -l; ls -d /proc/[0-9]* | wc -l"),
+		  "4\n4\n"); /* init, sh, ps and wc; then ls and wc */
+	CHECK(pipe2(in, O_CLOEXEC) == 0 && write_full(in[1], "from stdin", 10) == 0);
+	close(in[1]);
+	r = start_job(a, 400, ws, WS, argv, NULL, in[0]);
+	loop_until_quit(a);
+	check_out(r, "from stdin");
+}
+
+TEST_BOTH(what_it_does_not_see)
+{
+	struct result *r;
+
+	start_agent(a);
+	check_out(
+		run(a, "ls -A /tmp /var/tmp /root /run /sys /mnt | grep -v :; ls -A /home /home/*"),
+		"\n\n\n\n\n/home:\nclient\n\n/home/client:\nproj\n");
+	check_out(run(a, "cut -d: -f1 -s /proc/net/dev | tr -d ' '"), "lo\n");
+	check_out(
+		run(a, "grep -c 127.0.0.1 /proc/net/fib_trie | grep -v '^0' >/dev/null && echo up"),
+		"up\n");
+	check_out(run(a, "ls /dev | tr '\\n' ' '; echo x >/dev/null; head -c 3 /dev/zero | wc -c"),
+		  "fd full null random shm stderr stdin stdout tty urandom zero 3\n");
+	r = run(a, "for d in / /usr /etc /dev /home /home/client /opt /run; do "
+		   "touch $d/x 2>&1 | grep -c 'Read-only'; done | sort | uniq -c | tr -d ' '");
+	check_out(r, "81\n");
+	check_exit(run(a, "mount -t tmpfs x /opt 2>/dev/null || umount /tmp 2>/dev/null || exit 9"),
+		   9);
+	/* Not even with the rights of a user namespace of its own: those mounts are locked. */
+	check_exit(run(a, "unshare -Urm umount /tmp 2>/dev/null || exit 9"), 9);
+	check_exit(run(a, "kill -KILL 1; kill -TERM 1; sleep 0; exit 5"), 5);
+	check_exit(run(a, "cat /proc/1/environ >/dev/null 2>&1 || exit 9"), 9);
+}
+
+TEST_BOTH(privileges)
+{
+	start_agent(a);
+	check_out(run(a, "grep -E '^(Cap(Prm|Eff|Amb)|NoNew)' /proc/self/status"),
+		  "CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n"
+		  "CapAmb:\t0000000000000000\nNoNewPrivs:\t1\n");
+}
+
+TEST_BOTH(privileges_of_a_client_root)
+{
+	config.uid = config.gid = 0;
+	start_agent(a);
+	/* CHOWN 0, DAC_OVERRIDE 1, DAC_READ_SEARCH 2, FOWNER 3, FSETID 4, KILL 5, SETGID 6, SETUID
+	 * 7 */
+	check_out(run(a, "id -u; grep -E '^Cap(Eff|Bnd)' /proc/self/status; "
+			 "umask 0777; echo x >m; cat m"),
+		  "0\nCapEff:\t00000000000000ff\nCapBnd:\t00000000000000ff\nx\n");
+}
+
+TEST_BOTH(many_arguments)
+{
+	char *ws[] = {(char *)WS, NULL};
+	size_t n = 20000;
+	char **argv = xcalloc(n + 4, sizeof(*argv));
+	struct result *r;
+
+	argv[0] = (char *)"/bin/sh";
+	argv[1] = (char *)"-c";
+	argv[2] = (char *)"echo $#; shift 19999; echo \"$1\"";
+	for (size_t i = 0; i <= n - 1; i++)
+		argv[3 + i] = xasprintf("argument number %zu, \n of some length", i);
+	start_agent(a);
+	r = start_job(a, 1, ws, WS, argv, NULL, -1);
+	loop_until_quit(a);
+	check_exit(r, 0);
+	CHECK(str_starts(out_of(r), "19999\n"), "%.40s", out_of(r));
+}
+
+/* ---- files ---- */
+
+static bool is_whiteout(int fd, const char *name)
+{
+	struct stat st;
+
+	return fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISCHR(st.st_mode) &&
+	       st.st_rdev == 0;
+}
+
+static void check_captured(struct agent *a)
+{
+	struct result *r = run(a, "rm a.c && rm -r dir && mkdir dir && echo new >dir/y && "
+				  "echo t >tmp && mv tmp b.c && ln b.c hard && ln -s b.c soft && "
+				  "echo x >x && chmod 755 x && umask");
+	struct stat st, st2;
+	char path[256], v;
+	int fd, u;
+
+	check_exit(r, 0);
+	CHECK(r->n_uppers == 1);
+	u = r->uppers[0];
+	CHECK(is_whiteout(u, "a.c"));
+	CHECK(fstatat(u, "dir/y", &st, 0) == 0 && S_ISREG(st.st_mode));
+	fd = openat(u, "dir", O_RDONLY);
+	CHECK(fgetxattr(fd, "user.overlay.opaque", &v, 1) == 1 && v == 'y');
+	CHECK(fstatat(u, "b.c", &st, 0) == 0 && fstatat(u, "hard", &st2, 0) == 0);
+	CHECK(st.st_ino == st2.st_ino && st.st_nlink == 2 && st.st_size == 2);
+	CHECK((st.st_mode & 07777) == 0640);
+	CHECK(fstatat(u, "soft", &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode));
+	CHECK(fstatat(u, "x", &st, 0) == 0 && (st.st_mode & 07777) == 0755);
+	/* What is below is as it was, and the next job sees it so. */
+	snprintf(path, sizeof(path), "%s" WS "/a.c", a->mirror);
+	CHECK(access(path, R_OK) == 0);
+	check_out(run(a, "cat a.c b.c dir/x; ls"), "int a;\nint b;\nx\na.c\nb.c\ndir\n");
+}
+
+TEST_BOTH(writes_are_captured)
+{
+	start_agent(a);
+	check_captured(a);
+}
+
+static int count_names(const char *path)
+{
+	DIR *d = opendir(path);
+	struct dirent *e;
+	int n = 0;
+
+	while (d && (e = readdir(d)))
+		n += e->d_name[0] != '.';
+	if (d)
+		closedir(d);
+	return d ? n : -1;
+}
+
+/* As on kernels whose tmpfs can't hold uppers. */
+TEST_BOTH(writes_are_captured_on_disk)
+{
+	char path[128];
+	struct result *r;
+
+	setenv("CONCC_WORKER_UPPER", "disk", 1);
+	start_agent(a);
+	check_captured(a);
+	snprintf(path, sizeof(path), "%s/scratch", a->dir);
+	CHECK(count_names(path) == 1);
+	r = run(a, "mkdir -p d/e && head -c 100000 /dev/zero >d/e/f && chmod 0 d");
+	check_exit(r, 0);
+	for (uint32_t id = 1; id < 512; id++) {
+		struct home_config c = {.workspace = WS};
+
+		if (!a->jobs[id] || a->jobs[id]->n_uppers == 0)
+			continue;
+		c.upper_fd = a->jobs[id]->uppers[0];
+		home_free(home_new(&c));
+	}
+	/* Each end removes those before it that nobody reads any more. */
+	check_exit(run(a, "ls -A /var/tmp | grep . && exit 1; exit 0"), 0);
+	{
+		DIR *d = opendir(path);
+		struct dirent *e;
+		char *sub = NULL;
+
+		while ((e = readdir(d)))
+			if (e->d_name[0] != '.')
+				sub = path_join(path, e->d_name);
+		closedir(d);
+		/* Of the last job, unread, and perhaps not even that. */
+		CHECK(sub && count_names(sub) <= 1, "%d in %s", count_names(sub), sub);
+	}
+	launcher_stop(a->launcher);
+	a->launcher = NULL;
+	CHECK(count_names(path) == 0);
+}
+
+TEST_BOTH(crashed_scratch_is_swept)
+{
+	char path[128];
+
+	setenv("CONCC_WORKER_UPPER", "disk", 1);
+	start_agent(a);
+	check_exit(run(a, "mkdir -p d/e && chmod 0 d"), 0);
+	snprintf(path, sizeof(path), "%s/scratch/stale", a->dir);
+	CHECK(path_mkdirs(path, 0700) == 0 && chdir(path) == 0);
+	/* Deeper than any path may be long. */
+	for (int i = 0; i < 3000; i++)
+		CHECK(mkdir("deep", 0700) == 0 && chdir("deep") == 0);
+	write_file("file", "x");
+	CHECK(chdir("/") == 0);
+	snprintf(path, sizeof(path), "%s/scratch", a->dir);
+	CHECK(count_names(path) == 2);
+	/* A second launcher sweeps the stale one, and leaves alone what the first uses. */
+	start_launcher(a);
+	CHECK(count_names(path) == 2);
+	snprintf(path, sizeof(path), "%s/scratch/stale", a->dir);
+	CHECK(access(path, F_OK) < 0 && errno == ENOENT);
+}
+
+TEST_BOTH(any_name_of_a_workspace)
+{
+	static const char *const names[] = {
+		"/home/client/with space", "/home/client/with,comma",
+		"/home/client/with:colon", "/home/client/back\\slash",
+		"/home/client/new\nline",  "/home/client/gr\xc3\xbc\xc3\x9f",
+		"/home/client/'quote\"s$", "/home/client/\xff\xfe",
+		"/tmp/in/tmp,:\\",	   "/var/tmp/there",
+		"/usr/src/concc-test/p",   "/srv/x/y",
+		"/var/lib/concc-test/p",   "/concc-test-top/level/proj",
+		"/opt/concc-test/p",	   "/tmp",
+		"/usr/src/concc-test/q",
+	};
+	size_t n = sizeof(names) / sizeof(names[0]);
+
+	for (size_t i = 0; i < n; i++)
+		add_workspace(a, names[i]);
+	start_agent(a);
+	for (size_t i = 0; i < n; i++) {
+		struct result *r = run_in(a, names[i], "echo hello >made && cat made && pwd");
+		char *want = xasprintf("hello\n%s\n", names[i]);
+		struct stat st;
+		char left[256];
+
+		check_out(r, want);
+		CHECK(fstatat(r->uppers[0], "made", &st, 0) == 0 && st.st_size == 6);
+		CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 0, "%s", left);
+		free(want);
+	}
+	/* The directories that were covered still show all they have, read-only. */
+	check_out(
+		run(a, "ls /usr/src | grep -c concc-test; touch /usr/src/x 2>/dev/null || echo ro"),
+		"1\nro\n");
+	check_out(run(a, "ls /usr/lib | wc -l | grep -vx 0 >/dev/null && echo some"), "some\n");
+	CHECK(access("/usr/src/concc-test", F_OK) < 0 && access("/concc-test-top", F_OK) < 0);
+}
+
+TEST_BOTH(several_workspaces)
+{
+	char *ws[] = {(char *)WS, (char *)"/opt/concc-second", (char *)"/tmp/third", NULL};
+	char *argv[] = {
+		(char *)"/bin/sh", (char *)"-c",
+		(char *)"echo 1 >one; echo 2 >/opt/concc-second/two; echo 3 >/tmp/third/three",
+		NULL};
+	static const char *const made[] = {"one", "two", "three"};
+	struct result *r;
+
+	add_workspace(a, ws[1]);
+	add_workspace(a, ws[2]);
+	start_agent(a);
+	r = start_job(a, 1, ws, WS, argv, NULL, -1);
+	loop_until_quit(a);
+	check_exit(r, 0);
+	CHECK(r->n_uppers == 3);
+	for (int i = 0; i < 3; i++)
+		CHECK(faccessat(r->uppers[i], made[i], R_OK, 0) == 0, "%s", made[i]);
+}
+
+TEST_BOTH(leftovers_in_tmp)
+{
+	char left[256] = "";
+	struct result *r;
+
+	add_workspace(a, "/tmp/w/proj");
+	start_agent(a);
+	r = run(a, "echo x >/tmp/y; rm /tmp/y; echo $(ls /tmp)");
+	check_exit(r, 0);
+	CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 0, "%s", left);
+	r = run(a, "mkdir /tmp/d && echo x >/tmp/d/f");
+	CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "d"), "%s",
+	      left);
+	r = run(a, "echo x >/dev/shm/s");
+	CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "s"), "%s",
+	      left);
+	r = run(a, "echo x >/var/tmp/v");
+	CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "v"), "%s",
+	      left);
+	r = run_in(a, "/tmp/w/proj", "echo x >here");
+	CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 0, "%s", left);
+	r = run_in(a, "/tmp/w/proj", "echo x >../beside");
+	CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "w/beside"),
+	      "%s", left);
+	check_out(run(a, "ls -A /tmp"), "");
+}
+
+TEST_BOTH(big_and_many)
+{
+	struct result *r;
+	struct stat st;
+
+	start_agent(a);
+	r = run(a, "head -c 50000000 /dev/zero >big; i=0; "
+		   "while [ $i -lt 3000 ]; do : >f$i; i=$((i+1)); done");
+	check_exit(r, 0);
+	CHECK(fstatat(r->uppers[0], "big", &st, 0) == 0 && st.st_size == 50000000);
+	CHECK(faccessat(r->uppers[0], "f2999", F_OK, 0) == 0);
+}
+
+TEST_BOTH(shows_more_of_the_worker)
+{
+	char shown[128], *list;
+
+	snprintf(shown, sizeof(shown), "%s/tools/bin", a->dir);
+	CHECK(path_mkdirs(shown, 0755) == 0);
+	list = xasprintf("%s:/no/such/dir:relative", shown);
+	setenv("CONCC_WORKER_SHOW", list, 1);
+	snprintf(shown, sizeof(shown), "%s/tools/bin/tool", a->dir);
+	write_file(shown, "a tool\n");
+	/* In a job /tmp is private, so the list's place must be elsewhere: bind it there. */
+	CHECK(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) == 0);
+	snprintf(shown, sizeof(shown), "%s/tools", a->dir);
+	CHECK(mount(shown, "/srv", NULL, MS_BIND, NULL) == 0);
+	setenv("CONCC_WORKER_SHOW", "/srv/bin:/no/such/dir:relative", 1);
+	start_agent(a);
+	check_out(run(a, "cat /srv/bin/tool; touch /srv/bin/x 2>/dev/null || echo ro"),
+		  "a tool\nro\n");
+}
+
+/* ---- ends ---- */
+
+TEST_BOTH(all_it_left_is_killed)
+{
+	char *marker = xasprintf("CONCC_TEST_MARK=%d-%d", (int)getpid(), (int)a->uid);
+	char *env[] = {(char *)"PATH=/usr/bin:/bin", marker, NULL};
+	char *ws[] = {(char *)WS, NULL};
+	char *argv[] = {(char *)"/bin/sh", (char *)"-c",
+			(char *)"for i in 1 2 3; do (setsid sh -c 'trap \"\" TERM HUP; "
+				"echo up >&2; exec sleep 1000' </dev/null >/dev/null &) ; done; "
+				"sleep 1000 & echo main",
+			NULL};
+	struct result *r;
+
+	start_agent(a);
+	r = start_job(a, 1, ws, WS, argv, env, -1);
+	loop_until_quit(a); /* needs EOF of both pipes, which the daemons hold */
+	check_out(r, "main\n");
+	CHECK(count_marked(marker) == 0);
+}
+
+struct waiting {
+	struct result *r;
+	struct loop_source *source;
+	int signo;
+};
+
+/* The first output says that the job is where it should be killed. */
+static void on_up(void *data, uint32_t events)
+{
+	struct waiting *w = data;
+	char c[64];
+
+	if (read(w->r->out_fd, c, sizeof(c)) > 0)
+		launcher_kill(w->r->agent->launcher, w->r->id, w->signo);
+	loop_remove(w->source);
+	w->r->out_source = loop_add_fd(w->r->agent->loop, w->r->out_fd, LOOP_READ, on_out, w->r);
+}
+
+static struct result *kill_with(struct agent *a, uint32_t id, const char *script, int signo)
+{
+	char *ws[] = {(char *)WS, NULL};
+	char *argv[] = {(char *)"/bin/sh", (char *)"-c", (char *)script, NULL};
+	struct waiting w = {.signo = signo};
+
+	w.r = start_job(a, id, ws, WS, argv, NULL, -1);
+	loop_remove(w.r->out_source);
+	w.source = loop_add_fd(a->loop, w.r->out_fd, LOOP_READ, on_up, &w);
+	loop_until_quit(a);
+	return w.r;
+}
+
+TEST_BOTH(kill_reaches_the_group)
+{
+	const char *sleeper = "sleep 1000 & echo up; wait";
+	struct result *r;
+
+	start_agent(a);
+	check_exit(kill_with(a, 1, "trap 'exit 7' INT; sleep 1000 & echo up; wait", SIGINT), 7);
+	r = kill_with(a, 2, sleeper, SIGTERM);
+	CHECK(WIFSIGNALED(r->end.wait_status) && WTERMSIG(r->end.wait_status) == SIGTERM);
+	r = kill_with(a, 3, "trap '' TERM INT; sleep 1000 & echo up; wait", SIGKILL);
+	CHECK(r->end.started && WIFSIGNALED(r->end.wait_status) &&
+	      WTERMSIG(r->end.wait_status) == SIGKILL);
+	/* One that is not there is no error. */
+	launcher_kill(a->launcher, 77, SIGTERM);
+	check_exit(run(a, "exit 0"), 0);
+}
+
+TEST_BOTH(two_hundred_at_once)
+{
+	enum { N = 200 };
+	char *ws[] = {(char *)WS, NULL};
+	struct result *r[N];
+	int in[2];
+	char *argv[] = {(char *)"/bin/sh", (char *)"-c",
+			(char *)"echo $0 >mine; read x; cat mine; exit $(($0 % 100))", NULL, NULL};
+
+	start_agent(a);
+	CHECK(pipe2(in, O_CLOEXEC) == 0);
+	for (int i = 0; i < N; i++) {
+		argv[3] = xasprintf("%d", i);
+		r[i] = start_job(a, (uint32_t)i + 1, ws, WS, argv, NULL, in[0]);
+	}
+	/* None can end before this, so all have to be there at once. */
+	close(in[0]);
+	close(in[1]);
+	loop_until_quit(a);
+	for (int i = 0; i < N; i++) {
+		char want[16];
+
+		check_exit(r[i], i % 100);
+		snprintf(want, sizeof(want), "%d\n", i);
+		CHECK(streq(out_of(r[i]), want));
+		CHECK(faccessat(r[i]->uppers[0], "mine", F_OK, 0) == 0);
+	}
+}
+
+static void run_until_killed(struct agent *a, int report_fd, const char *marker)
+{
+	char *ws[] = {(char *)WS, NULL};
+	char *env[] = {(char *)"PATH=/usr/bin:/bin", (char *)marker, NULL};
+	char *argv[] = {(char *)"/bin/sh", (char *)"-c",
+			(char *)"(setsid sleep 1000 &); echo up; sleep 1000", NULL};
+	struct launch j = {.job_id = 1,
+			   .exe = argv[0],
+			   .argv = argv,
+			   .env = env,
+			   .cwd = WS,
+			   .workspaces = ws,
+			   .stdin_fd = open("/dev/null", O_RDONLY),
+			   .stdout_fd = report_fd,
+			   .stderr_fd = report_fd};
+
+	start_agent(a);
+	a->jobs[1] = xcalloc(1, sizeof(struct result));
+	CHECK(launcher_run(a->launcher, &j) == 0);
+	loop_until_quit(a);
+}
+
+static void agent_dies(uid_t uid)
+{
+	struct agent a = {.uid = uid, .dir = "/tmp/concc-sandbox-XXXXXX"};
+	char *marker = xasprintf("CONCC_TEST_MARK=%d-%d", (int)getpid(), (int)uid), buf[8];
+	struct pollfd pfd;
+	char cmd[128];
+	pid_t pid;
+	int fds[2];
+
+	cr_assert(mkdtemp(a.dir) && chmod(a.dir, 0755) == 0 && chown(a.dir, uid, uid) == 0);
+	snprintf(a.mirror, sizeof(a.mirror), "%s/mirror", a.dir);
+	cr_assert(pipe2(fds, O_CLOEXEC) == 0);
+	pid = fork();
+	if (pid == 0) {
+		close(fds[0]);
+		run_until_killed(&a, fds[1], marker);
+		exit(0);
+	}
+	close(fds[1]);
+	pfd = (struct pollfd){.fd = fds[0], .events = POLLIN};
+	cr_assert(poll(&pfd, 1, DEADLINE_MS) == 1 && read(fds[0], buf, sizeof(buf)) == 3);
+	cr_assert(count_marked(marker) == 3, "%d", count_marked(marker));
+	cr_assert(kill(pid, SIGKILL) == 0 && waitpid(pid, NULL, 0) == pid);
+	/* Launcher, init and job all hold the pipe: its end is theirs. */
+	cr_assert(poll(&pfd, 1, DEADLINE_MS) == 1 && read(fds[0], buf, sizeof(buf)) == 0);
+	cr_assert(count_marked(marker) == 0);
+	snprintf(cmd, sizeof(cmd), "rm -rf %s", a.dir);
+	cr_assert(system(cmd) == 0);
+}
+
+Test(sandbox, agent_dies_root)
+{
+	agent_dies(0);
+}
+
+Test(sandbox, agent_dies_user)
+{
+	agent_dies(USER);
+}
+
+static pid_t child_of(pid_t parent)
+{
+	struct buf b = BUF_INIT;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)parent, (int)parent);
+	CHECK(read_file_at(AT_FDCWD, path, 4096, &b) == 0, "%s", path);
+	return (pid_t)atoi(buf_cstr(&b));
+}
+
+TEST_BOTH(launcher_dies)
+{
+	struct launch j = {.job_id = 9,
+			   .exe = "/bin/true",
+			   .argv = default_env,
+			   .env = default_env,
+			   .cwd = WS,
+			   .workspaces = default_env};
+	pid_t pid;
+
+	start_agent(a);
+	check_exit(run(a, "exit 0"), 0);
+	pid = child_of(getpid());
+	CHECK(pid > 0 && kill(pid, SIGKILL) == 0);
+	loop_until_quit(a);
+	CHECK(a->lost && WIFSIGNALED(a->lost_status) && WTERMSIG(a->lost_status) == SIGKILL);
+	CHECK(launcher_run(a->launcher, &j) == CONCC_E_UNAVAIL);
+}
+
+/* ---- refusals ---- */
+
+static void write_proc(pid_t pid, const char *name, const char *text)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	CHECK(fd >= 0 && write_full(fd, text, strlen(text)) == 0, "%s", path);
+	close(fd);
+}
+
+/* A user namespace with all ids, root's rights, and a limit of no more namespaces inside. */
+static void limit_namespaces(void)
+{
+	pid_t parent = getpid(), pid;
+	int fds[2], status;
+	char c;
+
+	CHECK(pipe2(fds, O_CLOEXEC) == 0);
+	pid = fork();
+	if (pid == 0) {
+		close(fds[1]);
+		CHECK(read(fds[0], &c, 1) == 1);
+		write_proc(parent, "uid_map", "0 0 65536");
+		write_proc(parent, "gid_map", "0 0 65536");
+		_exit(0);
+	}
+	CHECK(unshare(CLONE_NEWUSER) == 0);
+	CHECK(write_full(fds[1], "x", 1) == 0);
+	CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+	close(fds[0]);
+	close(fds[1]);
+	write_proc(parent, "../sys/user/max_user_namespaces", "0");
+}
+
+/* As in a container that gives CAP_SYS_ADMIN but refuses user namespaces. */
+static void without_userns(struct agent *a)
+{
+	a->uid = CLIENT; /* who owns the mirror's files */
+	make_mirror(a);
+	limit_namespaces();
+	{
+		struct sandbox_paths paths;
+		struct errmsg msg = {""};
+
+		CHECK(sandbox_enter(&config, &paths, &msg) == 0, "%s", msg.text);
+	}
+	start_launcher(a);
+	check_out(run(a, "id -u; id -g; grep CapEff /proc/self/status; touch new; "
+			 "stat -c '%u %a' new; rm -r dir; mkdir dir; ls -A dir"),
+		  "4242\n4243\nCapEff:\t0000000000000000\n4242 640\n");
+}
+
+Test(sandbox, without_userns)
+{
+	with_agent(0, without_userns);
+}
+
+static void refused_userns(struct agent *a)
+{
+	struct sandbox_paths paths;
+	struct errmsg msg = {""};
+	int fd;
+
+	limit_namespaces();
+	CHECK(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) == 0);
+	CHECK(setresuid(USER, USER, USER) == 0);
+	fd = sandbox_enter(&config, &paths, &msg);
+	if (strstr(msg.text, "/dev/fuse")) {
+		CHECK(fd == -EACCES && strstr(msg.text, "chmod 0666 /dev/fuse"), "%s", msg.text);
+		return;
+	}
+	CHECK(fd == -ENOSPC && strstr(msg.text, "user.max_user_namespaces=15000"), "%s", msg.text);
+}
+
+Test(sandbox, refused_userns)
+{
+	with_agent(0, refused_userns);
+}
+
+Test(sandbox, remedies)
+{
+	const struct userns_knobs none = {-1, -1, -1}, limited = {0, -1, -1}, debian = {100, 0, -1},
+				  ubuntu = {100, -1, 1};
+
+	cr_assert(strstr(userns_remedy(-ENOSPC, &none), "max_user_namespaces"));
+	cr_assert(strstr(userns_remedy(-EPERM, &limited), "max_user_namespaces"));
+	cr_assert(strstr(userns_remedy(-EPERM, &debian), "unprivileged_userns_clone=1"));
+	cr_assert(
+		strstr(userns_remedy(-EACCES, &ubuntu), "apparmor_restrict_unprivileged_userns=0"));
+	cr_assert(strstr(userns_remedy(-EPERM, &none), "--cap-add SYS_ADMIN"));
+	cr_assert(strstr(userns_remedy(-EINVAL, &none), "5.11"));
+}
+
+/* ---- the way of kernels before 5.12 ---- */
+
+static void seals_each(struct agent *a)
+{
+	char path[128], deep[160];
+
+	CHECK(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) == 0);
+	snprintf(path, sizeof(path), "%s/a b\\c", a->dir);
+	CHECK(mkdir(path, 0755) == 0);
+	CHECK(mount("t", path, "tmpfs", MS_NODEV | MS_NOEXEC, NULL) == 0);
+	snprintf(deep, sizeof(deep), "%s/below", path);
+	CHECK(mkdir(deep, 0755) == 0 && mount("t", deep, "tmpfs", 0, NULL) == 0);
+	CHECK(mnt_seal_each(path) == 0);
+	CHECK(mkdir(deep, 0755) < 0);
+	snprintf(deep, sizeof(deep), "%s/below/x", path);
+	CHECK(mkdir(deep, 0755) < 0 && errno == EROFS);
+	snprintf(deep, sizeof(deep), "%s/x", path);
+	CHECK(mkdir(deep, 0755) < 0 && errno == EROFS);
+	snprintf(deep, sizeof(deep), "%s/beside", a->dir);
+	CHECK(mkdir(deep, 0755) == 0);
+	snprintf(deep, sizeof(deep),
+		 "grep -F 'a\\040b\\134c' /proc/self/mountinfo | "
+		 "grep -c 'ro,nosuid,nodev,noexec'");
+	CHECK(system(deep) == 0);
+}
+
+Test(sandbox, seals_each)
+{
+	with_agent(0, seals_each);
+}
