@@ -56,9 +56,6 @@ JANSSON_LIBS := $(call pc-libs,jansson)
 CRYPTO_CFLAGS := $(call pc-cflags,libcrypto)
 CRYPTO_LIBS := $(call pc-libs,libcrypto)
 
-# Test helpers, one C file each.
-TEST_HELPERS = $(patsubst test/lib/%.c,$(B)/test/lib/%,$(wildcard test/lib/*.c))
-
 # One archive per folder.  A library's flags reach the one folder that uses its header.
 FOLDERS = common loop conf proto job pool link digest project mirror worker wrapper front
 $(B)/src/mirror/%.o: EXTRA_CFLAGS = $(FUSE_CFLAGS)
@@ -110,23 +107,162 @@ MASQUERADE = cc c++ gcc g++ clang clang++
 $(B)/bin/masquerade: Makefile | $(B)/bin/concc-cc
 	$(Q)mkdir -p $@ && for n in $(MASQUERADE); do ln -sfn ../concc-cc $@/$$n; done && touch $@
 
+# ---- what must be there first ----
+
+DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev libssl-dev \
+	libjansson-dev
+TEST_DEPS = $(DEPS) libcriterion-dev openssh-server openssh-client mandoc iproute2 util-linux procps \
+	strace python3 ninja-build cmake clang dpkg-dev git
+# Only where the machine has no Rust of its own.
+ifeq ($(shell command -v cargo 2>/dev/null),)
+TEST_DEPS += cargo rustc
+endif
+
+# Asks for nothing, and touches nothing when all is there.
+define install-missing
+@missing=$$(dpkg-query -W -f '$${db:Status-Abbrev} $${Package}\n' $(1) 2>/dev/null | \
+	awk '$$1 ~ /^.i/ { print $$NF }' | sort -u > $(B)/.installed; \
+	printf '%s\n' $(1) | sort -u | comm -23 - $(B)/.installed | tr '\n' ' '); \
+if [ -n "$$missing" ]; then \
+	echo "Installing from Debian's packages: $$missing"; \
+	if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; \
+	log=$(B)/apt.log; \
+	if ! { $$sudo apt-get update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y \
+		--no-install-recommends $$missing; } > $$log 2>&1; then \
+		tail -n 20 $$log; echo "concc: these packages could not be installed; see $$log"; exit 1; \
+	fi; \
+fi
+endef
+
+deps:
+	@mkdir -p $(B)
+	$(call install-missing,$(DEPS))
+
+test-deps:
+	@mkdir -p $(B)
+	$(call install-missing,$(TEST_DEPS))
+
+# The second make reads what pkg-config says now that the packages are there.
+demo: deps
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)test/demo $(B)
+
 # ---- tests ----
 
 UNIT_TESTS = $(patsubst test/unit/%.c,$(B)/test/unit/%,$(wildcard test/unit/test_*.c))
-UNIT_LIBS = $(call libs,worker project wrapper mirror link loop conf job pool proto digest common)
-CRITERION_LIBS = $(call pc-libs,criterion)
+UNIT_LIBS = $(call libs,front worker project wrapper mirror link loop conf job pool proto digest common)
+ALL_LIBS = $(FUSE_LIBS) $(JANSSON_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
+$(B)/test/%.o: EXTRA_CFLAGS = -Isrc
 $(B)/test/unit/%.o: EXTRA_CFLAGS = $(call pc-cflags,criterion) -Isrc
 $(B)/test/unit/%: $(B)/test/unit/%.o $(UNIT_LIBS)
 	$(say) LINK $@
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< -Wl,--start-group $(UNIT_LIBS) -Wl,--end-group \
-		$(CRITERION_LIBS) $(FUSE_LIBS) $(JANSSON_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
+		$(call pc-libs,criterion) $(ALL_LIBS)
 
-check-unit: $(UNIT_TESTS)
+# Small programs that the tests run: one C file each.
+TEST_HELPERS = $(patsubst %.c,$(B)/%,$(wildcard test/lib/*.c))
+$(B)/test/lib/%: $(B)/test/lib/%.o $(UNIT_LIBS)
+	$(say) LINK $@
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< -Wl,--start-group $(UNIT_LIBS) -Wl,--end-group $(ALL_LIBS)
+
+# Fuzz targets, built as programs that replay files; `make fuzz` builds them with libFuzzer.
+FUZZ = $(patsubst test/fuzz/fuzz_%.c,%,$(wildcard test/fuzz/fuzz_*.c))
+FUZZ_SECONDS ?= 60
+$(B)/test/fuzz/fuzz_%: $(B)/test/fuzz/fuzz_%.o $(B)/test/fuzz/replay.o $(UNIT_LIBS)
+	$(say) LINK $@
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< $(B)/test/fuzz/replay.o -Wl,--start-group $(UNIT_LIBS) \
+		-Wl,--end-group $(ALL_LIBS)
+
+fuzz:
+	$(Q)$(MAKE) --no-print-directory B=$(B)/fuzz CC=clang \
+		SANITIZE=address,undefined,fuzzer-no-link fuzz-run
+
+fuzz-run: $(UNIT_LIBS) $(FUZZ:%=$(B)/test/fuzz/fuzz_%.o)
+	$(Q)for t in $(FUZZ); do \
+		$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $(B)/test/fuzz/fuzz_$$t $(B)/test/fuzz/fuzz_$$t.o \
+			-Wl,--start-group $(UNIT_LIBS) -Wl,--end-group $(ALL_LIBS) || exit 1; \
+		mkdir -p $(B)/corpus/$$t; \
+		$(B)/test/fuzz/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -timeout=10 $(B)/corpus/$$t \
+			test/fuzz/corpus/$$t || exit 1; \
+	done
+
+test-programs: all $(UNIT_TESTS) $(TEST_HELPERS) $(FUZZ:%=$(B)/test/fuzz/fuzz_%)
+
+# Everything, and one line at the end: N passed, N failed, N skipped.
+check: test-deps
+	$(Q)$(MAKE) --no-print-directory -j$$(nproc) test-programs
+	$(Q)CONCC_BUILD=$(abspath $(B)) test/run-all
+
+check-unit: test-deps
+	$(Q)$(MAKE) --no-print-directory test-programs
 	$(Q)test/run-unit $(UNIT_TESTS)
+
+check-integration: test-deps
+	$(Q)$(MAKE) --no-print-directory test-programs
+	$(Q)CONCC_BUILD=$(abspath $(B)) test/run-integration
+
+# ---- code quality ----
+
+C_FILES = $(wildcard src/*/*.[ch] include/concc/*.h test/*/*.[ch] bench/*.[ch])
+
+format:
+	clang-format -i $(C_FILES)
+
+format-check:
+	clang-format --dry-run -Werror $(C_FILES)
+
+lint: man-lint
+	$(Q)CC="$(CC)" CFLAGS="$(C_STD) $(FUSE_CFLAGS) $(JANSSON_CFLAGS)" test/lint
+
+man-lint:
+	$(Q)mandoc -T lint -W warning $(wildcard man/*.[1-8])
+
+coverage:
+	$(Q)$(MAKE) --no-print-directory B=$(B)/coverage COVERAGE=1 CFLAGS='-O0 -g' check-unit
+	$(Q)cd $(B)/coverage && find . -name '*.gcda' -path '*/src/*' -exec gcov -n {} + | \
+		awk '/^File .src/ { f = $$2 } /^Lines/ && f { print $$2, f; f = "" }'
+
+# ---- installing ----
+
+MAN_PAGES = $(wildcard man/*.[1-8])
+
+install: all
+	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBEXECDIR)/concc/masquerade
+	$(INSTALL) -m 755 $(PROGRAMS:%=$(B)/bin/%) $(DESTDIR)$(BINDIR)
+	for n in $(MASQUERADE); do \
+		ln -sfn $(BINDIR)/concc-cc $(DESTDIR)$(LIBEXECDIR)/concc/masquerade/$$n; done
+	for m in $(MAN_PAGES); do d=$(DESTDIR)$(MANDIR)/man$${m##*.}; \
+		$(INSTALL) -d $$d && $(INSTALL) -m 644 $$m $$d || exit 1; done
+
+uninstall:
+	rm -f $(PROGRAMS:%=$(DESTDIR)$(BINDIR)/%)
+	rm -rf $(DESTDIR)$(LIBEXECDIR)/concc
+	for m in $(MAN_PAGES); do \
+		rm -f $(DESTDIR)$(MANDIR)/man$${m##*.}/$${m##*/}; done
+
+dist:
+	git archive --prefix=concc-$(VERSION)/ -o concc-$(VERSION).tar.gz HEAD
+
+# The archive builds, and what it builds installs.
+distcheck: dist
+	$(Q)d=$$(mktemp -d) && trap 'rm -rf "$$d"' EXIT && tar -xzf concc-$(VERSION).tar.gz -C $$d && \
+		$(MAKE) -C $$d/concc-$(VERSION) all && \
+		$(MAKE) -C $$d/concc-$(VERSION) install DESTDIR=$$d/root && \
+		$$d/root$(BINDIR)/concc --version
 
 clean:
 	rm -rf $(B)
 
-.PHONY: all check-unit clean
+help:
+	@echo 'make                build into $(B)/bin'
+	@echo 'make demo           install what is missing, build, and watch concc build itself on workers'
+	@echo 'make check          install what the tests need and run them all'
+	@echo 'make check-unit, check-integration, fuzz, lint, man-lint, format, format-check, coverage'
+	@echo 'make install, uninstall, dist, distcheck, clean'
+	@echo 'V=1 shows commands; DEVELOPER=1 makes warnings errors; SANITIZE=address,undefined'
+	@echo 'PREFIX=$(PREFIX) DESTDIR= B=$(B)'
+
+.PHONY: all deps test-deps demo test-programs check check-unit check-integration fuzz fuzz-run \
+	format format-check lint man-lint coverage install uninstall dist distcheck clean help
 .SECONDARY:
 -include $(shell [ -d $(B) ] && find $(B) -name '*.d')
