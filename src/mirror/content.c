@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "content.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/store.h"
+#include "concc/str.h"
+#include "fuse.h"
+#include "inode.h"
+
+/* Bytes of one inode on the local disk. */
+struct content {
+	unsigned refs; /* the inode's, and those of reads under way */
+	int fd;
+	uint64_t have; /* valid bytes, from the start */
+	struct inode *inode;
+	struct list lru; /* in mirror.contents while it is the inode's */
+};
+
+struct fetch {
+	uint32_t id;
+	struct inode *inode; /* a reference */
+	/* Under mirror.lock: */
+	struct list waiting; /* requests for bytes not there yet */
+	bool failed;	     /* reads get an error; the rest of the stream is let pass */
+	/* The owner's thread only: */
+	struct store_writer *writer; /* from the first bytes on */
+	uint64_t have;
+};
+
+/* ---- contents; under mirror.lock ---- */
+
+static void content_unref(struct content *c)
+{
+	if (--c->refs > 0)
+		return;
+	(void)close(c->fd);
+	free(c);
+}
+
+void content_drop(struct mirror *m, struct inode *i)
+{
+	struct content *c = i->content;
+
+	if (!c)
+		return;
+	i->content = NULL;
+	list_remove(&c->lru);
+	m->n_contents--;
+	content_unref(c);
+}
+
+static void drop_oldest(struct mirror *m)
+{
+	list_for_each_safe (p, &m->contents) {
+		struct content *c = container_of(p, struct content, lru);
+
+		if (m->n_contents < CONTENTS_MAX)
+			return;
+		if (!c->inode->fetch)
+			content_drop(m, c->inode);
+	}
+}
+
+/* Takes fd. */
+static void content_set(struct mirror *m, struct inode *i, int fd, uint64_t have)
+{
+	struct content *c = xcalloc(1, sizeof(*c));
+
+	content_drop(m, i);
+	drop_oldest(m);
+	c->refs = 1;
+	c->fd = fd;
+	c->have = have;
+	c->inode = i;
+	i->content = c;
+	list_append(&m->contents, &c->lru);
+	m->n_contents++;
+}
+
+/* ---- reads ---- */
+
+static uint64_t read_end(const struct request *r)
+{
+	uint64_t size = r->inode->attr.size;
+
+	return r->size < size - r->offset ? r->offset + r->size : size;
+}
+
+/* What a read needs is on the local disk: takes r. */
+static void read_now(struct mirror *m, struct request *r, struct content *c)
+{
+	size_t n = (size_t)(read_end(r) - r->offset);
+	_cleanup_free_ char *buf = xmalloc(n); /* bounded by TRANSFER_MAX */
+	ssize_t got;
+
+	do
+		got = pread(c->fd, buf, n, (off_t)r->offset);
+	while (got < 0 && errno == EINTR);
+	pthread_mutex_lock(&m->lock);
+	content_unref(c);
+	if (got != (ssize_t)n) {
+		_cleanup_free_ char *path = inode_path(m, r->inode);
+
+		want_failed(m, path, got < 0 ? -errno : -EIO);
+	}
+	pthread_mutex_unlock(&m->lock);
+	if (got == (ssize_t)n)
+		request_data(m, r, buf, n);
+	else
+		request_fail(m, r, -EIO);
+}
+
+/* Opens the object of a known digest, without the lock: it may have to be hashed. */
+static void look_in_store(struct mirror *m, struct request *r)
+{
+	struct inode *i = r->inode;
+	struct digest d = i->attr.digest;
+	struct stat st;
+	int fd;
+
+	pthread_mutex_unlock(&m->lock);
+	fd = store_get(m->store, &d);
+	if (fd >= 0 && (fstat(fd, &st) < 0 || (uint64_t)st.st_size != i->attr.size)) {
+		(void)close(fd);
+		fd = -1;
+	}
+	pthread_mutex_lock(&m->lock);
+	if (fd < 0)
+		r->not_in_store = true;
+	else if (i->content || i->fetch)
+		(void)close(fd); /* another was faster */
+	else
+		content_set(m, i, fd, i->attr.size);
+}
+
+static struct fetch *fetch_new(struct mirror *m, struct inode *i)
+{
+	struct fetch *f = xcalloc(1, sizeof(*f));
+
+	do
+		f->id = ++m->next_fetch_id;
+	while (f->id == 0 || map_get_u64(&m->fetches, f->id));
+	f->inode = inode_ref(i);
+	list_init(&f->waiting);
+	i->fetch = f;
+	(void)map_put_u64(&m->fetches, f->id, f);
+	want_file(m, f->id, i);
+	return f;
+}
+
+/* Nothing at hand: 1 when the request waits, or -errno. */
+static int ask_client(struct mirror *m, struct request *r)
+{
+	struct inode *i = r->inode;
+
+	if (!i->parent) {
+		_cleanup_free_ char *path = inode_path(m, i);
+
+		/* The client has another version by now. */
+		want_failed(m, path, CONCC_E_STALE);
+		return -EIO;
+	}
+	if (!i->parent->dir->dir_id) {
+		/* A fetch names the directory by an id: it must be listed anew. */
+		want_dir(m, i->parent);
+		list_append(&i->parent->dir->waiting, &r->link);
+		return 1;
+	}
+	if (!i->fetch)
+		(void)fetch_new(m, i);
+	if (i->fetch->failed)
+		return -EIO;
+	list_append(&i->fetch->waiting, &r->link);
+	return 1;
+}
+
+/* 0: *ret has the bytes, with a reference; 1: it waits; or -errno. */
+static int try_read(struct mirror *m, struct request *r, struct content **ret)
+{
+	struct inode *i = r->inode;
+
+	for (;;) {
+		if (m->stopping)
+			return -EIO;
+		if (i->content && i->content->have >= read_end(r)) {
+			*ret = i->content;
+			(*ret)->refs++;
+			list_remove(&(*ret)->lru);
+			list_append(&m->contents, &(*ret)->lru);
+			return 0;
+		}
+		if (i->fetch || !i->attr.has_digest || r->not_in_store)
+			return ask_client(m, r);
+		look_in_store(m, r);
+	}
+}
+
+void content_read(struct mirror *m, struct request *r)
+{
+	struct content *c = NULL;
+	int rc;
+
+	if (r->inode->attr.type != ENTRY_FILE) {
+		request_fail(m, r, r->inode->dir ? -EISDIR : -EINVAL);
+		return;
+	}
+	if (r->offset >= r->inode->attr.size) {
+		request_data(m, r, NULL, 0);
+		return;
+	}
+	pthread_mutex_lock(&m->lock);
+	rc = try_read(m, r, &c);
+	pthread_mutex_unlock(&m->lock);
+	if (rc == 0)
+		read_now(m, r, c);
+	else if (rc < 0)
+		request_fail(m, r, rc);
+}
+
+/* ---- fetches; the owner's thread ---- */
+
+static void fetch_free(struct mirror *m, struct fetch *f)
+{
+	(void)map_del_u64(&m->fetches, f->id);
+	f->inode->fetch = NULL;
+	inode_unref(m, f->inode);
+	store_abort(f->writer);
+	free(f);
+}
+
+/* The bytes will not come: gives the reads their error, once, and says so to the owner. */
+static void fetch_fail(struct mirror *m, struct fetch *f, int err)
+{
+	struct list failed;
+
+	list_init(&failed);
+	pthread_mutex_lock(&m->lock);
+	if (!f->failed) {
+		_cleanup_free_ char *path = inode_path(m, f->inode);
+
+		want_failed(m, path, err);
+	}
+	f->failed = true;
+	content_drop(m, f->inode);
+	list_take_all(&failed, &f->waiting);
+	pthread_mutex_unlock(&m->lock);
+	store_abort(f->writer);
+	f->writer = NULL;
+	requests_fail(m, &failed, -EIO);
+}
+
+static void fetch_end(struct mirror *m, struct fetch *f)
+{
+	struct list ready;
+
+	list_init(&ready);
+	pthread_mutex_lock(&m->lock);
+	list_take_all(&ready, &f->waiting);
+	fetch_free(m, f);
+	pthread_mutex_unlock(&m->lock);
+	requests_run(m, &ready);
+}
+
+/* The temporary file, and a second fd to it for the reads, which outlives the writer. */
+static int open_writer(struct mirror *m, struct fetch *f)
+{
+	_cleanup_close_ int fd = -1;
+	int err;
+
+	err = store_begin(m->store, &f->writer);
+	if (err < 0)
+		return err;
+	fd = fcntl(store_writer_fd(f->writer), F_DUPFD_CLOEXEC, 3);
+	if (fd < 0)
+		return -errno;
+	pthread_mutex_lock(&m->lock);
+	content_set(m, f->inode, steal_fd(&fd), 0);
+	pthread_mutex_unlock(&m->lock);
+	return 0;
+}
+
+static int write_bytes(struct mirror *m, struct fetch *f, const struct blob *data)
+{
+	int err = 0;
+
+	if (!f->writer)
+		err = open_writer(m, f);
+	if (err == 0)
+		err = store_write(f->writer, data->p, data->n);
+	return err;
+}
+
+static void wake_reads(struct mirror *m, struct fetch *f)
+{
+	struct list ready;
+
+	list_init(&ready);
+	pthread_mutex_lock(&m->lock);
+	f->inode->content->have = f->have;
+	list_for_each_safe (p, &f->waiting) {
+		struct request *r = container_of(p, struct request, link);
+
+		if (read_end(r) <= f->have) {
+			list_remove(&r->link);
+			list_append(&ready, &r->link);
+		}
+	}
+	pthread_mutex_unlock(&m->lock);
+	requests_run(m, &ready);
+}
+
+static int on_data(struct mirror *m, struct fetch *f, const struct msg_content *c)
+{
+	int err;
+
+	if (c->offset != f->have || c->data.n > f->inode->attr.size - f->have) {
+		fetch_fail(m, f, CONCC_E_PROTO);
+		return CONCC_E_PROTO;
+	}
+	f->have += c->data.n;
+	if (f->failed)
+		return 0;
+	err = write_bytes(m, f, &c->data);
+	if (err < 0)
+		fetch_fail(m, f, err);
+	else
+		wake_reads(m, f);
+	return 0;
+}
+
+/* A version has one digest: one that was told before must be this. */
+static bool digest_agrees(struct mirror *m, const struct fetch *f, const struct digest *d)
+{
+	bool agrees;
+
+	pthread_mutex_lock(&m->lock);
+	agrees = !f->inode->attr.has_digest || digest_eq(&f->inode->attr.digest, d);
+	pthread_mutex_unlock(&m->lock);
+	return agrees;
+}
+
+static int on_end(struct mirror *m, struct fetch *f, const struct msg_content *c)
+{
+	int err = 0;
+
+	if (f->failed) {
+		fetch_end(m, f);
+		return 0;
+	}
+	if (!f->writer || f->have != f->inode->attr.size || !digest_agrees(m, f, &c->digest))
+		err = CONCC_E_PROTO;
+	if (err == 0)
+		err = store_commit(steal_ptr(&f->writer), &c->digest, NULL, NULL);
+	if (err == CONCC_E_PROTO) {
+		fetch_fail(m, f, err);
+		fetch_end(m, f);
+		return err;
+	}
+	/* Not put in place (disk full, folder gone): the reads' fd still has the bytes, so go on.
+	 */
+	pthread_mutex_lock(&m->lock);
+	f->inode->attr.digest = c->digest;
+	f->inode->attr.has_digest = true;
+	pthread_mutex_unlock(&m->lock);
+	fetch_end(m, f);
+	return 0;
+}
+
+static int on_error(struct mirror *m, struct fetch *f, int err)
+{
+	fetch_fail(m, f, err);
+	fetch_end(m, f);
+	return 0;
+}
+
+int content_message(struct mirror *m, const struct msg_content *c)
+{
+	struct fetch *f;
+
+	pthread_mutex_lock(&m->lock);
+	f = map_get_u64(&m->fetches, c->fetch_id);
+	pthread_mutex_unlock(&m->lock);
+	if (!f)
+		return CONCC_E_PROTO;
+	switch (c->state) {
+	case CONTENT_DATA:
+		return on_data(m, f, c);
+	case CONTENT_END:
+		return on_end(m, f, c);
+	case CONTENT_GONE:
+		return on_error(m, f, CONCC_E_STALE);
+	case CONTENT_ERROR:
+		return on_error(m, f, c->error > 0 && c->error < 4096 ? -(int)c->error : -EIO);
+	default:
+		return CONCC_E_PROTO;
+	}
+}
+
+void content_cancel_all(struct mirror *m, struct list *ready)
+{
+	struct fetch *f;
+	size_t it = 0;
+
+	while ((f = map_next(&m->fetches, &it, NULL))) {
+		list_take_all(ready, &f->waiting);
+		fetch_free(m, f);
+	}
+	map_release(&m->fetches);
+}

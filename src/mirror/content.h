@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_MIRROR_CONTENT_H
+#define CONCC_MIRROR_CONTENT_H
+
+/*
+ * The bytes of files: from the store, or fetched from the client into it.
+ * Reads of what has arrived are answered while the rest still streams.
+ */
+#include "concc/proto.h"
+
+struct content;
+struct inode;
+struct list;
+struct mirror;
+struct request;
+
+/*
+ * Open fds kept.  RLIMIT_NOFILE is 1024 where nobody raised it, and jobs' pipes
+ * and upper layers need some; losing one costs an open(2).
+ */
+#define CONTENTS_MAX 256
+
+/* A READ; takes r.  Not under mirror.lock. */
+void content_read(struct mirror *m, struct request *r);
+/* Drops the inode's bytes; under mirror.lock. */
+void content_drop(struct mirror *m, struct inode *i);
+/* Owner's thread: one CONTENT message. */
+int content_message(struct mirror *m, const struct msg_content *c);
+/* At the end: drops every fetch, moving what waits to ready.  Under mirror.lock. */
+void content_cancel_all(struct mirror *m, struct list *ready);
+
+#endif
