@@ -563,7 +563,7 @@ static void new_link(struct tree *t, uint64_t ino)
 /* A file with several links changes through names that we don't watch. */
 static void ent_track_links(struct tree *t, struct dir *d, struct ent *e)
 {
-	bool linked = e->type == ENTRY_FILE && e->nlink > 1;
+	bool linked = e->type != ENTRY_ABSENT && e->type != ENTRY_DIR && e->nlink > 1;
 
 	if (linked == !!(e->flags & ENT_LINKED))
 		return;
@@ -870,7 +870,7 @@ static void find_linked(struct tree *t)
 	qsort(t->new_links, n, sizeof(uint64_t), ino_cmp);
 	for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));) {
 		for (uint32_t i = 0; (e = names_next(d, &i));) {
-			if (e->type == ENTRY_FILE && e->nlink == 1 &&
+			if (e->type != ENTRY_ABSENT && e->type != ENTRY_DIR && e->nlink == 1 &&
 			    bsearch(&e->ino, t->new_links, n, sizeof(uint64_t), ino_cmp))
 				mark_ent(t, d, e);
 		}
