@@ -8,9 +8,32 @@
 #include "concc/job.h"
 #include "concc/str.h"
 
+#define OPTION_MAX   24 /* the length of the longest that takes the next argument */
 #define NAME_MAX_LEN 64 /* a longer program name is no compiler of ours */
 
-#define N_OF(a) (sizeof(a) / sizeof((a)[0]))
+/* Neither may be empty. */
+static inline bool begin_alike(const char *a, const char *b)
+{
+	return a[0] == b[0] && a[1] == b[1];
+}
+
+bool is_one_of(const char *s, const char *const *names, size_t n)
+{
+	for (size_t i = 0; *s && i < n; i++) {
+		if (begin_alike(s, names[i]) && streq(s, names[i]))
+			return true;
+	}
+	return false;
+}
+
+const char *find_prefix(const char *s, const char *const *prefixes, size_t n)
+{
+	for (size_t i = 0; *s && i < n; i++) {
+		if (begin_alike(s, prefixes[i]) && str_starts(s, prefixes[i]))
+			return prefixes[i];
+	}
+	return NULL;
+}
 
 static const struct {
 	const char *name;
@@ -107,12 +130,10 @@ enum tool tool_of_command(char *const *argv, size_t *ret_first)
 	static const char *const launchers[] = {"ccache", "sccache", "distcc", "icecc", "env",
 						"nice",	  "ionice",  "time",   "chrt"};
 	const char *base = path_base(argv[0]);
-	bool launcher = false;
+	bool launcher = ONE_OF(base, launchers);
 	enum tool tool;
 
 	*ret_first = 1;
-	for (size_t i = 0; i < N_OF(launchers); i++)
-		launcher = launcher || streq(base, launchers[i]);
 	for (size_t i = 1; launcher && argv[i]; i++) {
 		tool = argv[i][0] == '-' ? TOOL_OTHER : tool_of_name(argv[i]);
 		if (tool != TOOL_OTHER) {
@@ -214,11 +235,8 @@ bool c_option_takes_next(const char *arg)
 		"--MD",
 	};
 
-	for (size_t i = 0; i < N_OF(options); i++) {
-		if (streq(arg, options[i]))
-			return true;
-	}
-	return false;
+	/* Most arguments that get here are a joined -I or -D, longer than any of these. */
+	return arg[0] == '-' && strnlen(arg, OPTION_MAX + 1) <= OPTION_MAX && ONE_OF(arg, options);
 }
 
 bool c_is_source(const char *path)
@@ -234,11 +252,7 @@ bool c_is_source(const char *path)
 	};
 	const char *dot = strrchr(path_base(path), '.');
 
-	for (size_t i = 0; dot && i < N_OF(suffixes); i++) {
-		if (streq(dot + 1, suffixes[i]))
-			return true;
-	}
-	return false;
+	return dot && ONE_OF(dot + 1, suffixes);
 }
 
 bool is_stdin_name(const char *arg)

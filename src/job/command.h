@@ -41,6 +41,17 @@ bool c_is_source(const char *path);
 /* True for names of the process's own standard input: "-", "/dev/stdin", "/dev/fd/0", ... */
 bool is_stdin_name(const char *arg);
 
+/*
+ * Whether s is one of names, or begins with one of prefixes (returns that one).  Called with tables
+ * for each argument of each call of a compiler, so most names are ruled out by two characters.
+ */
+bool is_one_of(const char *s, const char *const *names, size_t n);
+const char *find_prefix(const char *s, const char *const *prefixes, size_t n);
+
+#define N_OF(a)		    (sizeof(a) / sizeof((a)[0]))
+#define ONE_OF(s, names)    is_one_of((s), (names), N_OF(names))
+#define PREFIX_OF(s, names) find_prefix((s), (names), N_OF(names))
+
 /* The value of a variable, borrowed; NULL when it isn't set. */
 const char *env_get(char *const *env, const char *name);
 

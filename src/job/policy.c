@@ -22,8 +22,6 @@
  * and a command is never sent in any other form than it came.
  */
 
-#define N_OF(a) (sizeof(a) / sizeof((a)[0]))
-
 const struct policy_rule policy_rules[] = {
 	{"disabled", "CONCC_DISABLE=1 is set: everything runs here."},
 	{"on-worker", "The command is part of a job already; a job starts no jobs."},
@@ -45,6 +43,7 @@ struct ctx {
 	struct policy_verdict *ret;
 	enum tool tool;
 	char *const *args; /* those of the tool itself */
+	char *tmpdir;	   /* $TMPDIR, clean; NULL when it can't matter */
 };
 
 static bool because(struct ctx *c, const char *what)
@@ -52,17 +51,6 @@ static bool because(struct ctx *c, const char *what)
 	snprintf(c->ret->why, sizeof(c->ret->why), "%s", what);
 	return true;
 }
-
-static bool one_of(const char *s, const char *const *names, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		if (streq(s, names[i]))
-			return true;
-	}
-	return false;
-}
-
-#define ONE_OF(s, names) one_of((s), (names), N_OF(names))
 
 static bool is_set(const char *value)
 {
@@ -188,11 +176,7 @@ static bool is_text(const char *arg)
 		"-Wl,-rpath",
 	};
 
-	for (size_t i = 0; i < N_OF(prefixes); i++) {
-		if (str_starts(arg, prefixes[i]))
-			return true;
-	}
-	return false;
+	return arg[0] == '-' && PREFIX_OF(arg, prefixes);
 }
 
 /* True for an argument that follows one like "-D" or "-MT". */
@@ -337,24 +321,29 @@ static bool is_hidden_in(const struct policy_input *in, const char *path, const 
 	return !path_is_below(in->cwd, dir);
 }
 
-static bool is_hidden(const struct policy_input *in, const char *given)
+/* path is absolute and clean but for a slash at its end. */
+static bool is_hidden_clean(const struct ctx *c, const char *path)
 {
 	static const char *const dirs[] = {"/tmp", "/var/tmp", "/dev/shm", "/dev/fd",
 					   "/run", "/var/run", "/proc",	   "/sys"};
-	_cleanup_free_ char *path = path_clean(in->cwd, given);
-	_cleanup_free_ char *tmp = NULL;
-	const char *tmpdir = env_get(in->env, "TMPDIR");
 
 	if (is_stdio(path))
 		return false;
 	for (size_t i = 0; i < N_OF(dirs); i++) {
-		if (is_hidden_in(in, path, dirs[i]))
+		if (is_hidden_in(c->in, path, dirs[i]))
 			return true;
 	}
-	if (!tmpdir || tmpdir[0] != '/')
-		return false;
-	tmp = path_clean("/", tmpdir);
-	return !streq(tmp, "/") && is_hidden_in(in, path, tmp);
+	return c->tmpdir && is_hidden_in(c->in, path, c->tmpdir);
+}
+
+static bool is_hidden(const struct ctx *c, const char *path)
+{
+	_cleanup_free_ char *clean = NULL;
+
+	if (path[0] == '/' && !strstr(path, "//") && !strstr(path, "/."))
+		return is_hidden_clean(c, path);
+	clean = path_clean(c->in->cwd, path);
+	return is_hidden_clean(c, clean);
 }
 
 /* What follows an option that a path may be joined to (-I/tmp/x), or NULL. */
@@ -365,18 +354,18 @@ static const char *joined_path(const char *arg)
 		"-MJ",	     "-isystem", "-iquote", "-idirafter", "-include", "-imacros",
 		"-isysroot", "-T",	 "-J",	    "-iprefix",
 	};
-	const char *rest = NULL;
-
+	/* No two of them fit one path: what is joined begins with '/' or "..". */
 	for (size_t i = 0; i < N_OF(options); i++) {
-		if (str_starts(arg, options[i]) &&
-		    (arg[strlen(options[i])] == '/' || str_starts(arg + strlen(options[i]), "..")))
-			rest = arg + strlen(options[i]);
+		const char *rest = arg + strlen(options[i]);
+
+		if (find_prefix(arg, &options[i], 1) && (rest[0] == '/' || str_starts(rest, "..")))
+			return rest;
 	}
-	return rest;
+	return NULL;
 }
 
 /* A path inside a longer argument: after '=', ',' or ':' (--sysroot=/tmp/x, foo=/tmp/x.rlib). */
-static bool names_hidden_inside(const struct policy_input *in, const char *arg)
+static bool names_hidden_inside(const struct ctx *c, const char *arg)
 {
 	for (const char *p = strpbrk(arg, "=,:"); p; p = strpbrk(p + 1, "=,:")) {
 		_cleanup_free_ char *path = NULL;
@@ -384,13 +373,13 @@ static bool names_hidden_inside(const struct policy_input *in, const char *arg)
 		if (p[1] != '/')
 			continue;
 		path = xstrndup(p + 1, strcspn(p + 1, ",:"));
-		if (is_hidden(in, path))
+		if (is_hidden(c, path))
 			return true;
 	}
 	return false;
 }
 
-static bool names_hidden(const struct policy_input *in, const char *arg)
+static bool names_hidden(const struct ctx *c, const char *arg)
 {
 	const char *path = NULL;
 
@@ -401,9 +390,9 @@ static bool names_hidden(const struct policy_input *in, const char *arg)
 	else
 		path = arg;
 	/* What is relative and goes down from cwd is where cwd is. */
-	if (path && (path[0] == '/' || strstr(path, "..")) && is_hidden(in, path))
+	if (path && (path[0] == '/' || strstr(path, "..")) && is_hidden(c, path))
 		return true;
-	return names_hidden_inside(in, arg);
+	return names_hidden_inside(c, arg);
 }
 
 static bool rule_tmp_output(struct ctx *c)
@@ -411,7 +400,7 @@ static bool rule_tmp_output(struct ctx *c)
 	for (char *const *a = c->args; *a; a++) {
 		if (is_text(*a) || (a > c->args && is_text_value(a[-1])))
 			continue;
-		if (names_hidden(c->in, *a))
+		if (names_hidden(c, *a))
 			return because(c, *a);
 	}
 	return false;
@@ -426,6 +415,8 @@ static bool has_native(const char *s)
 					    "target-cpu=native",  "tune-cpu=native", "-arch=native",
 					    "architecture=native"};
 
+	if (!strstr(s, "=native"))
+		return false;
 	for (size_t i = 0; i < N_OF(words); i++) {
 		const char *at = strstr(s, words[i]);
 
@@ -644,9 +635,19 @@ static const struct {
 };
 _Static_assert(N_OF(checks) == N_OF(policy_rules), "each rule has its check");
 
+/* $TMPDIR as a clean path; NULL unless it is absolute, and more than "/". */
+static char *clean_tmpdir(const struct policy_input *in)
+{
+	const char *given = env_get(in->env, "TMPDIR");
+	_cleanup_free_ char *clean = given && given[0] == '/' ? path_clean("/", given) : NULL;
+
+	return clean && !streq(clean, "/") ? steal_ptr(&clean) : NULL;
+}
+
 void policy_decide(const struct policy_input *in, struct policy_verdict *ret)
 {
-	struct ctx c = {.in = in, .ret = ret};
+	_cleanup_free_ char *tmpdir = clean_tmpdir(in);
+	struct ctx c = {.in = in, .ret = ret, .tmpdir = tmpdir};
 	size_t first;
 
 	*ret = (struct policy_verdict){.local = false, .rule = "remote"};
