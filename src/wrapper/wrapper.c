@@ -32,6 +32,7 @@ struct wrapper {
 	const struct wrapper_options *o;
 	char *cwd;
 	char *exe; /* NULL when PATH has none */
+	char *workspace; /* NULL: the server may know one */
 	char *dir; /* runtime directory; NULL when there is none we may use */
 	int dir_fd;
 	char *tally;
@@ -204,11 +205,6 @@ static bool wants_stdin(const struct wrapper *w)
 	return w->o->any_command || job_reads_stdin(w->o->argv);
 }
 
-static bool exists(const char *path)
-{
-	return access(path, F_OK) == 0;
-}
-
 static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 {
 	uint32_t flags = 0;
@@ -229,7 +225,6 @@ static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 static void encode_run(struct wrapper *w, const char *worker, uint32_t attempt, struct buf *b)
 {
 	_cleanup_strv_ char **env = job_env_filter(environ);
-	_cleanup_free_ char *workspace = job_workspace(w->cwd, environ, exists);
 	struct winsize ws = {0};
 	mode_t mask = umask(0);
 	struct msg_run m = {
@@ -244,7 +239,7 @@ static void encode_run(struct wrapper *w, const char *worker, uint32_t attempt, 
 		.run_id = (char *)"",
 		.exe = w->exe,
 		.cwd = w->cwd,
-		.workspace = workspace ? workspace : (char *)"",
+		.workspace = w->workspace ? w->workspace : (char *)"",
 		.argv = (char **)w->o->argv,
 		.env = env,
 	};
@@ -345,6 +340,11 @@ static int remote(struct wrapper *w)
 	return fall_back(w, "gave-up", "no worker could do this job");
 }
 
+static bool exists(const char *path)
+{
+	return access(path, F_OK) == 0;
+}
+
 static void prepare(struct wrapper *w)
 {
 	struct errmsg msg = {0};
@@ -352,6 +352,7 @@ static void prepare(struct wrapper *w)
 	w->explain = env_is_set("CONCC_EXPLAIN");
 	w->cwd = getcwd(NULL, 0);
 	w->exe = w->cwd ? job_resolve(w->o->argv[0], getenv("PATH"), w->cwd, is_ours, NULL) : NULL;
+	w->workspace = w->cwd ? job_workspace(w->cwd, environ, exists) : NULL;
 	leave_masquerade(w->o->argv[0]);
 	if (runtime_dir_open(&w->dir, &w->dir_fd, &msg) < 0)
 		say("%s", msg.text);
@@ -367,6 +368,7 @@ int wrapper_run(const struct wrapper_options *o)
 
 	prepare(&w);
 	in.cwd = w.cwd ? w.cwd : "/";
+	in.workspace = w.workspace;
 	policy_decide(&in, &v);
 	if (v.local)
 		return local(&w, v.rule, v.why);
