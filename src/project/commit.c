@@ -31,7 +31,16 @@ struct effect {
 	char *path;	       /* absolute */
 	char *target;	       /* SYMLINK: its text; LINK: absolute path; else NULL */
 	char *temp;    /* FILE: absolute path of the bytes, NULL when there is none (any more) */
+	int temp_fd;   /* its directory, borrowed from temp_dirs; -1: find it by its path */
 	bool in_place; /* was written over what was there */
+};
+
+/* Directories with temporaries stay open, so that these are found when a directory is moved. */
+#define TEMP_DIRS_MAX 32
+struct temp_dir {
+	int fd;
+	dev_t dev;
+	ino_t ino;
 };
 
 /* What this job left under a path. */
@@ -60,6 +69,8 @@ struct commit {
 	/* The parent of the target before: most targets share it. */
 	int dir_fd;
 	char *dir_path;
+	struct temp_dir temp_dirs[TEMP_DIRS_MAX];
+	size_t n_temp_dirs;
 	struct commit_totals totals;
 };
 
@@ -87,15 +98,41 @@ static void forget_dir(struct commit *c)
 
 static void remove_temp(struct commit *c, struct effect *e)
 {
-	_cleanup_close_ int fd = -1;
+	_cleanup_close_ int found = -1;
+	int fd = e->temp_fd;
 	const char *name;
 
 	if (!e->temp)
 		return;
-	fd = resolve_parent(c->tree, e->temp, &name);
+	name = path_base(e->temp);
+	if (fd < 0)
+		fd = found = resolve_parent(c->tree, e->temp, &name);
 	if (fd >= 0)
 		(void)unlinkat(fd, name, 0); /* what stays is removed when its server is dead */
 	free(steal_ptr(&e->temp));
+}
+
+/* Keeps the directory open for the batch; takes fd.  -1 when there are too many. */
+static int keep_temp_dir(struct commit *c, int fd)
+{
+	struct stat st;
+	struct temp_dir *d;
+
+	if (fstat(fd, &st) == 0) {
+		for (d = c->temp_dirs; d < c->temp_dirs + c->n_temp_dirs; d++) {
+			if (d->dev == st.st_dev && d->ino == st.st_ino) {
+				(void)close(fd);
+				return d->fd;
+			}
+		}
+		if (c->n_temp_dirs < TEMP_DIRS_MAX) {
+			d = &c->temp_dirs[c->n_temp_dirs++];
+			*d = (struct temp_dir){fd, st.st_dev, st.st_ino};
+			return fd;
+		}
+	}
+	(void)close(fd);
+	return -1;
 }
 
 static void reset_batch(struct commit *c)
@@ -108,6 +145,8 @@ static void reset_batch(struct commit *c)
 		free(c->effects[i].path);
 		free(c->effects[i].target);
 	}
+	while (c->n_temp_dirs)
+		(void)close(c->temp_dirs[--c->n_temp_dirs].fd);
 	c->n = 0;
 	c->n_applied = 0;
 	c->receiving = false;
@@ -209,6 +248,7 @@ static int open_temp(struct commit *c, struct effect *e)
 	if (fd < 0)
 		return -errno;
 	e->temp = path_join(dir, name);
+	e->temp_fd = keep_temp_dir(c, steal_fd(&dir_fd));
 	return fd;
 }
 
@@ -257,6 +297,7 @@ static struct effect *new_effect(struct commit *c, const struct msg_file *f)
 		.size = f->size,
 		.digest = f->digest,
 		.workspace = c->workspaces[f->workspace],
+		.temp_fd = -1,
 	};
 	e->path = f->path[0] ? path_join(e->workspace, f->path) : xstrdup(e->workspace);
 	if (f->kind == EFFECT_SYMLINK)
@@ -653,19 +694,6 @@ static int write_over(struct effect *e, int temp_dir_fd, const char *temp, int f
 	return err;
 }
 
-/* Where the bytes wait, as an open directory: the target's own, or the nearest that existed. */
-static int temp_parent(struct commit *c, const struct effect *e, int fd, const char **ret_name,
-		       int *ret_owned)
-{
-	size_t len = (size_t)(path_base(e->temp) - e->temp);
-
-	*ret_name = path_base(e->temp);
-	if (len == (size_t)(path_base(e->path) - e->path) && memcmp(e->temp, e->path, len) == 0)
-		return fd;
-	*ret_owned = resolve_parent(c->tree, e->temp, ret_name);
-	return *ret_owned;
-}
-
 static int apply_file(struct commit *c, struct effect *e, int fd, const char *name, unsigned peer)
 {
 	struct known known = {.digest = e->digest, .claimed_by = (uint16_t)peer};
@@ -677,7 +705,10 @@ static int apply_file(struct commit *c, struct effect *e, int fd, const char *na
 
 	if (err)
 		return err;
-	temp_fd = temp_parent(c, e, fd, &temp, &owned);
+	temp = path_base(e->temp);
+	temp_fd = e->temp_fd;
+	if (temp_fd < 0)
+		temp_fd = owned = resolve_parent(c->tree, e->temp, &temp);
 	if (temp_fd < 0)
 		return temp_fd;
 	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)

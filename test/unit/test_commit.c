@@ -1,0 +1,828 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/* What jobs did, put in place on real directories, beside users who change the same files. */
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/str.h"
+#include "project/tree.h"
+
+struct seen {
+	unsigned updates;
+	char name[256]; /* of the last entry in an UPDATE */
+	struct entry_attr attr;
+};
+
+struct bed {
+	struct tree *tree;
+	struct commit *job;
+	char root[64];
+	char *workspaces[2];
+	struct seen seen[3];
+	struct errmsg msg;
+};
+
+static void on_send(void *data, unsigned peer, uint8_t type, const struct buf *b)
+{
+	struct seen *s = &((struct bed *)data)->seen[peer];
+	struct msg_update m;
+
+	if (type != MSG_UPDATE)
+		return;
+	s->updates++;
+	cr_assert_eq(msg_update_decode((struct blob){b->data, b->len}, &m), 0);
+	for (uint32_t i = 0; i < m.n; i++) {
+		struct dir_entry d;
+
+		dir_entry_decode(&m.entries, &d);
+		snprintf(s->name, sizeof(s->name), "%.*s", (int)d.name.n, (const char *)d.name.p);
+		s->attr = d.attr;
+	}
+}
+
+static char *at(const struct bed *b, const char *rel)
+{
+	static char bufs[8][512];
+	static unsigned i;
+	char *p = bufs[i++ % 8];
+
+	snprintf(p, 512, "%s%s%s", b->root, *rel ? "/" : "", rel);
+	return p;
+}
+
+static void write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+
+	cr_assert_geq(fd, 0, "%s: %s", path, strerror(errno));
+	cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+	close(fd);
+}
+
+/* The user at work, in another process. */
+#define IN_CHILD(code)                                                                             \
+	do {                                                                                       \
+		pid_t pid_ = fork();                                                               \
+		int status_;                                                                       \
+		if (pid_ == 0) {                                                                   \
+			code;                                                                      \
+			_exit(0);                                                                  \
+		}                                                                                  \
+		cr_assert_eq(waitpid(pid_, &status_, 0), pid_);                                    \
+		cr_assert_eq(status_, 0);                                                          \
+	} while (0)
+
+#define cr_file(b, rel, text)                                                                      \
+	do {                                                                                       \
+		struct buf got_ = BUF_INIT;                                                        \
+		cr_assert_eq(read_file_at(AT_FDCWD, at(b, rel), 1 << 20, &got_), 0, "%s", rel);    \
+		cr_assert_str_eq(buf_cstr(&got_), text, "%s", rel);                                \
+		buf_release(&got_);                                                                \
+	} while (0)
+
+static bool exists(const struct bed *b, const char *rel)
+{
+	struct stat st;
+
+	return lstat(at(b, rel), &st) == 0;
+}
+
+static mode_t mode_of(const struct bed *b, const char *rel)
+{
+	struct stat st;
+
+	cr_assert_eq(lstat(at(b, rel), &st), 0, "%s", rel);
+	return st.st_mode;
+}
+
+static int rm_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st;
+	(void)type;
+	(void)ftw;
+	return remove(path);
+}
+
+static void rm_rf(const char *path)
+{
+	(void)nftw(path, rm_one, 32, FTW_DEPTH | FTW_PHYS);
+}
+
+static unsigned n_temps;
+static int count_temp(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st;
+	(void)type;
+	n_temps += str_starts(path + ftw->base, ".concc-tmp-");
+	return 0;
+}
+
+static unsigned temps(const struct bed *b)
+{
+	n_temps = 0;
+	(void)nftw(b->root, count_temp, 32, FTW_PHYS);
+	return n_temps;
+}
+
+static void bed_serve(struct bed *b, bool writable)
+{
+	static const struct tree_ops ops = {.send = on_send};
+
+	cr_assert_eq(tree_new(&ops, b, NULL, &b->tree, &b->msg), 0);
+	cr_assert_eq(tree_serve(b->tree, b->root, writable, &b->msg), 0);
+	b->workspaces[0] = b->root;
+}
+
+static void bed_init(struct bed *b)
+{
+	*b = (struct bed){0};
+	strcpy(b->root, "/tmp/concc-test-commit.XXXXXX");
+	cr_assert(mkdtemp(b->root));
+	bed_serve(b, true);
+}
+
+static void bed_release(struct bed *b)
+{
+	commit_free(b->job);
+	cr_assert_eq(temps(b), 0, "temporaries left behind");
+	tree_free(b->tree);
+	rm_rf(b->root);
+}
+
+/* A job is dispatched: as the server does, after a drain. */
+static void start(struct bed *b)
+{
+	commit_free(b->job);
+	tree_drain(b->tree);
+	b->job = commit_new(b->tree, b->workspaces, tree_version(b->tree), 022);
+}
+
+static int effect(struct bed *b, struct msg_file f)
+{
+	if (!f.target)
+		f.target = (char *)"";
+	return commit_file(b->job, &f);
+}
+
+static int put(struct bed *b, const char *path, const char *text, unsigned mode)
+{
+	struct msg_file f = {
+		.kind = EFFECT_FILE,
+		.path = (char *)path,
+		.size = strlen(text),
+		.mode = (uint16_t)mode,
+	};
+	int err;
+
+	digest_of(text, strlen(text), &f.digest);
+	err = effect(b, f);
+	/* In two pieces, as frames cut it. */
+	if (!err && *text)
+		err = commit_data(b->job, text, 1);
+	if (!err && strlen(text) > 1)
+		err = commit_data(b->job, text + 1, strlen(text) - 1);
+	return err;
+}
+
+static int simple(struct bed *b, enum effect_kind kind, const char *path, unsigned mode,
+		  unsigned flags)
+{
+	return effect(b, (struct msg_file){.kind = (uint8_t)kind,
+					   .path = (char *)path,
+					   .mode = (uint16_t)mode,
+					   .flags = (uint8_t)flags});
+}
+
+static int apply(struct bed *b)
+{
+	b->msg = (struct errmsg){0};
+	return commit_apply(b->job, 0, &b->msg);
+}
+
+static void applies(struct bed *b)
+{
+	int err = apply(b);
+
+	cr_assert_eq(err, 0, "%d %s", err, b->msg.text);
+}
+
+static void conflicts(struct bed *b, const char *path)
+{
+	int err = apply(b);
+
+	cr_assert_eq(err, CONCC_E_CONFLICT, "%s: %d %s", path, err, b->msg.text);
+	cr_assert(strstr(b->msg.text, path), "%s is not named: %s", path, b->msg.text);
+	cr_assert_eq(temps(b), 0);
+}
+
+Test(commit, a_new_file_is_whole_and_told)
+{
+	struct commit_totals t;
+	struct digest d;
+	struct bed b;
+
+	bed_init(&b);
+	tree_list(b.tree, 0, b.root);
+	tree_list(b.tree, 1, b.root);
+	start(&b);
+	umask(077); /* the server's own must not count */
+	cr_assert_eq(put(&b, "out.o", "object", 0664), 0);
+	cr_assert_not(exists(&b, "out.o"), "in place before the commit");
+	applies(&b);
+	cr_file(&b, "out.o", "object");
+	cr_assert_eq(mode_of(&b, "out.o"), S_IFREG | 0664);
+	digest_of("object", 6, &d);
+	cr_assert_str_eq(b.seen[0].name, "out.o");
+	cr_assert(b.seen[0].attr.has_digest && digest_eq(&b.seen[0].attr.digest, &d));
+	/* A worker's word counts for that worker only. */
+	cr_assert_str_eq(b.seen[1].name, "out.o");
+	cr_assert_not(b.seen[1].attr.has_digest);
+	cr_assert_eq(b.seen[0].attr.version, b.seen[1].attr.version);
+	cr_assert_eq(b.seen[0].updates, 1);
+	/* Our own events make no further version. */
+	tree_drain(b.tree);
+	tree_drain(b.tree);
+	cr_assert_eq(b.seen[0].updates, 1);
+	commit_totals(b.job, &t);
+	cr_assert(t.files == 1 && t.bytes == 6);
+	/* Nor does a peer that takes the number over inherit the claim. */
+	tree_peer_reset(b.tree, 0);
+	tree_list(b.tree, 0, b.root);
+	b.seen[1].updates = 0;
+	IN_CHILD(write_file(at(&b, "out.o"), "edited"));
+	tree_drain(b.tree);
+	cr_assert_eq(b.seen[1].updates, 1);
+	cr_assert_not(b.seen[0].attr.has_digest);
+	bed_release(&b);
+}
+
+Test(commit, batches_of_one_job)
+{
+	struct bed b;
+
+	bed_init(&b);
+	tree_list(b.tree, 0, b.root);
+	start(&b);
+	for (int i = 0; i < 5; i++) {
+		/* New directory first, its files before it exists; then all again over it. */
+		cr_assert_eq(simple(&b, EFFECT_DIR, "d", 0750, 0), 0);
+		cr_assert_eq(simple(&b, EFFECT_DIR, "d/e", 0755, 0), 0);
+		cr_assert_eq(put(&b, "d/e/lib.rmeta", i % 2 ? "meta1" : "meta0", 0644), 0);
+		cr_assert_eq(put(&b, "top", i % 2 ? "top1" : "top0", 0644), 0);
+		applies(&b);
+		cr_file(&b, "d/e/lib.rmeta", i % 2 ? "meta1" : "meta0");
+		if (i == 2) /* another worker looks at it meanwhile */
+			tree_list(b.tree, 1, at(&b, "d/e"));
+		if (i == 3) {
+			cr_assert_eq(simple(&b, EFFECT_REMOVE, "d", 0, 0), 0);
+			applies(&b);
+			cr_assert_not(exists(&b, "d"));
+		}
+	}
+	cr_assert_eq(mode_of(&b, "d"), S_IFDIR | 0750);
+	cr_assert_eq(temps(&b), 0);
+	bed_release(&b);
+}
+
+Test(commit, what_others_changed_meanwhile_is_a_conflict)
+{
+	struct bed b;
+
+	bed_init(&b);
+	mkdir(at(&b, "d"), 0755);
+	mkdir(at(&b, "d/sub"), 0755);
+	write_file(at(&b, "f"), "user");
+	write_file(at(&b, "d/g"), "user");
+	tree_list(b.tree, 0, b.root);
+	tree_list(b.tree, 0, at(&b, "d"));
+	tree_list(b.tree, 0, at(&b, "d/sub"));
+	/* Edited. */
+	start(&b);
+	cr_assert_eq(put(&b, "other", "job", 0644), 0);
+	cr_assert_eq(put(&b, "f", "job", 0644), 0);
+	IN_CHILD(write_file(at(&b, "f"), "USER"));
+	conflicts(&b, "/f");
+	cr_file(&b, "f", "USER");
+	cr_assert_not(exists(&b, "other"), "part of a failed batch is in place");
+	/* Seen by the next job: no conflict. */
+	start(&b);
+	cr_assert_eq(put(&b, "f", "job", 0644), 0);
+	applies(&b);
+	cr_file(&b, "f", "job");
+	/* Removed. */
+	start(&b);
+	cr_assert_eq(put(&b, "f", "job", 0644), 0);
+	IN_CHILD(unlink(at(&b, "f")));
+	conflicts(&b, "/f");
+	/* Made where the job saw nothing. */
+	start(&b);
+	cr_assert_eq(put(&b, "f", "job", 0644), 0);
+	IN_CHILD(write_file(at(&b, "f"), "user"));
+	conflicts(&b, "/f");
+	/* Replaced by a symlink. */
+	start(&b);
+	cr_assert_eq(put(&b, "f", "job", 0644), 0);
+	IN_CHILD({
+		unlink(at(&b, "f"));
+		if (symlink("d/g", at(&b, "f")))
+			_exit(1);
+	});
+	conflicts(&b, "/f");
+	cr_file(&b, "d/g", "user");
+	/* A changed mode, a removal, a link's source. */
+	start(&b);
+	cr_assert_eq(simple(&b, EFFECT_META, "d/g", 0600, 0), 0);
+	IN_CHILD(write_file(at(&b, "d/g"), "USER"));
+	conflicts(&b, "/d/g");
+	start(&b);
+	cr_assert_eq(simple(&b, EFFECT_REMOVE, "d", 0, 0), 0);
+	IN_CHILD(write_file(at(&b, "d/sub/new"), "user"));
+	conflicts(&b, "/d/sub/new");
+	start(&b);
+	cr_assert_eq(effect(&b, (struct msg_file){.kind = EFFECT_LINK,
+						  .path = (char *)"h",
+						  .target = (char *)"d/g"}),
+		     0);
+	IN_CHILD(write_file(at(&b, "d/g"), "User"));
+	conflicts(&b, "/d/g");
+	/* The whole directory swapped under it. */
+	start(&b);
+	cr_assert_eq(put(&b, "d/sub/x", "job", 0644), 0);
+	IN_CHILD({
+		if (rename(at(&b, "d"), at(&b, "old")) || mkdir(at(&b, "d"), 0755) ||
+		    mkdir(at(&b, "d/sub"), 0755))
+			_exit(1);
+	});
+	conflicts(&b, "/d");
+	cr_assert_not(exists(&b, "d/sub/x"));
+	bed_release(&b);
+}
+
+Test(commit, a_directory_the_job_never_saw)
+{
+	struct bed b;
+
+	bed_init(&b);
+	mkdir(at(&b, "d"), 0755);
+	write_file(at(&b, "d/f"), "user");
+	start(&b);
+	cr_assert_eq(put(&b, "d/f", "job", 0644), 0);
+	conflicts(&b, "/d/f");
+	cr_file(&b, "d/f", "user");
+	start(&b);
+	cr_assert_eq(put(&b, "d/new", "job", 0644), 0);
+	applies(&b);
+	cr_assert_eq(put(&b, "d/new", "again", 0644), 0);
+	applies(&b);
+	cr_file(&b, "d/new", "again");
+	/* Its own file, but not any more. */
+	cr_assert_eq(put(&b, "d/new", "third", 0644), 0);
+	IN_CHILD(write_file(at(&b, "d/new"), "user"));
+	conflicts(&b, "/d/new");
+	bed_release(&b);
+}
+
+Test(commit, directories_made_by_two_jobs)
+{
+	struct bed b;
+
+	bed_init(&b);
+	tree_list(b.tree, 0, b.root);
+	start(&b);
+	cr_assert_eq(simple(&b, EFFECT_DIR, "out", 0700, 0), 0);
+	cr_assert_eq(put(&b, "out/a", "job", 0644), 0);
+	IN_CHILD({
+		mkdir(at(&b, "out"), 0755);
+		write_file(at(&b, "out/b"), "other");
+	});
+	applies(&b);
+	cr_file(&b, "out/a", "job");
+	cr_file(&b, "out/b", "other");
+	cr_assert_eq(mode_of(&b, "out"), S_IFDIR | 0755, "the other's mode is kept");
+	/* Known when the job started: then the mode is what the job made it. */
+	start(&b);
+	cr_assert_eq(simple(&b, EFFECT_DIR, "out", 0700, 0), 0);
+	applies(&b);
+	cr_assert_eq(mode_of(&b, "out"), S_IFDIR | 0700);
+	/* The workspace itself. */
+	start(&b);
+	cr_assert_eq(simple(&b, EFFECT_DIR, "", 0711, 0), 0);
+	applies(&b);
+	cr_assert_eq(mode_of(&b, ""), S_IFDIR | 0711);
+	bed_release(&b);
+}
+
+Test(commit, symlinks_and_other_names)
+{
+	struct stat before;
+	struct stat after;
+	struct bed b;
+
+	bed_init(&b);
+	write_file(at(&b, "real"), "user");
+	cr_assert_eq(symlink("real", at(&b, "link")), 0);
+	write_file(at(&b, "one"), "shared bytes");
+	cr_assert_eq(link(at(&b, "one"), at(&b, "two")), 0);
+	tree_list(b.tree, 0, b.root);
+	start(&b);
+	/* The job replaced the symlink by a file (through it, it would have changed `real`). */
+	cr_assert_eq(put(&b, "link", "job", 0644), 0);
+	/* Of a file with other names the bytes change, for all of them. */
+	cr_assert_eq(stat(at(&b, "two"), &before), 0);
+	cr_assert_eq(put(&b, "one", "new", 0600), 0);
+	applies(&b);
+	cr_assert_eq(mode_of(&b, "link"), S_IFREG | 0644);
+	cr_file(&b, "link", "job");
+	cr_file(&b, "real", "user");
+	cr_file(&b, "two", "new");
+	cr_assert_eq(stat(at(&b, "two"), &after), 0);
+	cr_assert(after.st_ino == before.st_ino && after.st_nlink == 2);
+	cr_assert_eq(after.st_mode & 07777, 0600);
+	/* Again, by the same job: what it wrote over is its own. */
+	cr_assert_eq(put(&b, "one", "longer than it was before", 0600), 0);
+	applies(&b);
+	cr_file(&b, "two", "longer than it was before");
+	/* Directory and file change places. */
+	cr_assert_eq(simple(&b, EFFECT_DIR, "real", 0755, 0), 0);
+	cr_assert_eq(put(&b, "real/in", "job", 0644), 0);
+	applies(&b);
+	cr_file(&b, "real/in", "job");
+	cr_assert_eq(put(&b, "real", "file again", 0644), 0);
+	applies(&b);
+	cr_file(&b, "real", "file again");
+	bed_release(&b);
+}
+
+Test(commit, every_kind)
+{
+	struct timespec now;
+	struct stat st;
+	struct stat st2;
+	struct bed b;
+	char target[64] = "";
+
+	bed_init(&b);
+	mkdir(at(&b, "d"), 0755);
+	write_file(at(&b, "d/old"), "user");
+	write_file(at(&b, "meta"), "user");
+	tree_list(b.tree, 0, b.root);
+	tree_list(b.tree, 0, at(&b, "d"));
+	start(&b);
+	cr_assert_eq(effect(&b, (struct msg_file){.kind = EFFECT_SYMLINK,
+						  .path = (char *)"s",
+						  .target = (char *)"/anything at all"}),
+		     0);
+	cr_assert_eq(simple(&b, EFFECT_DIR, "d", 0711, EFFECT_F_OPAQUE), 0);
+	cr_assert_eq(put(&b, "d/new", "job", 0644), 0);
+	cr_assert_eq(effect(&b, (struct msg_file){.kind = EFFECT_LINK,
+						  .path = (char *)"d/hard",
+						  .target = (char *)"d/new"}),
+		     0);
+	cr_assert_eq(simple(&b, EFFECT_FILE, "fifo", 0620, EFFECT_F_FIFO), 0);
+	cr_assert_eq(put(&b, "empty", "", 0444), 0);
+	cr_assert_eq(effect(&b, (struct msg_file){.kind = EFFECT_META,
+						  .path = (char *)"meta",
+						  .mode = 0755,
+						  .flags = EFFECT_F_TOUCHED | EFFECT_F_MTIME,
+						  .mtime_s = 1000000000,
+						  .mtime_ns = 123456789}),
+		     0);
+	cr_assert_eq(effect(&b, (struct msg_file){.kind = EFFECT_DIR,
+						  .path = (char *)"dated",
+						  .mode = 0755,
+						  .flags = EFFECT_F_MTIME,
+						  .mtime_s = 1000000001}),
+		     0);
+	cr_assert_eq(put(&b, "dated/f", "x", 0644), 0);
+	cr_assert_eq(simple(&b, EFFECT_REMOVE, "was never there", 0, 0), 0);
+	cr_assert_eq(simple(&b, EFFECT_REMOVE, "nor/this", 0, 0), 0);
+	applies(&b);
+	cr_assert_eq(readlink(at(&b, "s"), target, sizeof(target)), 16);
+	cr_assert_str_eq(target, "/anything at all");
+	cr_assert_not(exists(&b, "d/old"));
+	cr_assert_eq(mode_of(&b, "d"), S_IFDIR | 0711);
+	cr_assert_eq(stat(at(&b, "d/new"), &st), 0);
+	cr_assert_eq(stat(at(&b, "d/hard"), &st2), 0);
+	cr_assert_eq(st.st_ino, st2.st_ino);
+	cr_assert_eq(mode_of(&b, "fifo"), S_IFIFO | 0620);
+	cr_assert_eq(mode_of(&b, "empty"), S_IFREG | 0444);
+	cr_assert_eq(mode_of(&b, "meta"), S_IFREG | 0755);
+	cr_assert_eq(stat(at(&b, "meta"), &st), 0);
+	cr_assert(st.st_mtim.tv_sec == 1000000000 && st.st_mtim.tv_nsec == 123456789);
+	cr_assert_eq(stat(at(&b, "dated"), &st), 0);
+	cr_assert_eq(st.st_mtim.tv_sec, 1000000001);
+	/* Without a time of its own: this machine's clock. */
+	cr_assert_eq(stat(at(&b, "empty"), &st), 0);
+	clock_gettime(CLOCK_REALTIME, &now);
+	cr_assert_leq(st.st_mtim.tv_sec, now.tv_sec);
+	/* The same link once more: rename(2) does nothing then, and must leave nothing. */
+	cr_assert_eq(effect(&b, (struct msg_file){.kind = EFFECT_LINK,
+						  .path = (char *)"d/hard",
+						  .target = (char *)"d/new"}),
+		     0);
+	applies(&b);
+	cr_assert_eq(temps(&b), 0);
+	bed_release(&b);
+}
+
+Test(commit, removal_stays_inside)
+{
+	char outside[] = "/tmp/concc-test-outside.XXXXXX";
+	struct bed b;
+	char *file;
+
+	bed_init(&b);
+	cr_assert(mkdtemp(outside));
+	file = path_join(outside, "precious");
+	write_file(file, "x");
+	cr_assert_eq(path_mkdirs(at(&b, "d/e/f"), 0755), 0);
+	cr_assert_eq(symlink(outside, at(&b, "d/e/link")), 0);
+	for (const char *const *p = (const char *const[]){"", "d", "d/e", "d/e/f", NULL}; *p; p++)
+		tree_list(b.tree, 0, at(&b, *p));
+	start(&b);
+	cr_assert_eq(simple(&b, EFFECT_REMOVE, "d", 0, 0), 0);
+	applies(&b);
+	cr_assert_not(exists(&b, "d"));
+	cr_assert_eq(access(file, F_OK), 0, "removed through a symlink");
+	/* A parent that is a symlink is no parent, wherever it leads. */
+	mkdir(at(&b, "in"), 0755);
+	cr_assert_eq(symlink("in", at(&b, "to-in")), 0);
+	cr_assert_eq(symlink(outside, at(&b, "to-out")), 0);
+	start(&b);
+	cr_assert_eq(put(&b, "to-in/f", "job", 0644), 0);
+	cr_assert_lt(apply(&b), 0);
+	cr_assert_not(exists(&b, "in/f"));
+	cr_assert_eq(put(&b, "to-out/f", "job", 0644), 0);
+	cr_assert_lt(apply(&b), 0);
+	cr_assert_eq(simple(&b, EFFECT_REMOVE, "to-out/precious", 0, 0), 0);
+	cr_assert_lt(apply(&b), 0);
+	cr_assert_eq(access(file, F_OK), 0);
+	cr_assert_eq(simple(&b, EFFECT_META, "to-out/precious", 0777, 0), 0);
+	cr_assert_lt(apply(&b), 0);
+	free(file);
+	rm_rf(outside);
+	bed_release(&b);
+}
+
+Test(commit, hostile_messages)
+{
+	static const char *const bad[] = {
+		"..", "../x",	      "a/../../x",	     "/etc/x", "a//b", "a/", "./a", "a/.",
+		"",   ".concc-tmp-x", "d/.concc-tmp-1-2-3-4"};
+	struct bed b;
+
+	bed_init(&b);
+	start(&b);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		cr_assert_eq(simple(&b, EFFECT_FILE, bad[i], 0644, 0), CONCC_E_PROTO, "%s", bad[i]);
+		cr_assert_eq(apply(&b), CONCC_E_PROTO);
+		cr_assert_eq(simple(&b, EFFECT_REMOVE, bad[i], 0, 0), CONCC_E_PROTO, "%s", bad[i]);
+		cr_assert_eq(apply(&b), CONCC_E_PROTO);
+		cr_assert_eq(effect(&b, (struct msg_file){.kind = EFFECT_LINK,
+							  .path = (char *)"l",
+							  .target = (char *)bad[i]}),
+			     CONCC_E_PROTO, "%s", bad[i]);
+		cr_assert_eq(apply(&b), CONCC_E_PROTO);
+	}
+	cr_assert_eq(
+		effect(&b,
+		       (struct msg_file){.kind = EFFECT_DIR, .path = (char *)"x", .workspace = 1}),
+		CONCC_E_PROTO);
+	cr_assert_eq(apply(&b), CONCC_E_PROTO);
+	cr_assert_eq(simple(&b, (enum effect_kind)9, "x", 0, 0), CONCC_E_PROTO);
+	cr_assert_eq(apply(&b), CONCC_E_PROTO);
+	cr_assert_eq(simple(&b, EFFECT_DIR, "", 0755, EFFECT_F_OPAQUE), CONCC_E_PROTO);
+	cr_assert_eq(apply(&b), CONCC_E_PROTO);
+	/* Bytes out of turn, too many, too few. */
+	cr_assert_eq(commit_data(b.job, "x", 1), CONCC_E_PROTO);
+	cr_assert_eq(apply(&b), CONCC_E_PROTO);
+	cr_assert_eq(
+		effect(&b, (struct msg_file){.kind = EFFECT_FILE, .path = (char *)"f", .size = 3}),
+		0);
+	cr_assert_eq(commit_data(b.job, "four", 4), CONCC_E_PROTO);
+	cr_assert_eq(apply(&b), CONCC_E_PROTO);
+	cr_assert_eq(
+		effect(&b, (struct msg_file){.kind = EFFECT_FILE, .path = (char *)"f", .size = 3}),
+		0);
+	cr_assert_eq(simple(&b, EFFECT_DIR, "d", 0755, 0), CONCC_E_PROTO);
+	cr_assert_eq(apply(&b), CONCC_E_PROTO);
+	/* Bytes that a worker chose, with the user's rights for everyone. */
+	cr_assert_eq(put(&b, "suid", "x", 04755), 0);
+	cr_assert_eq(apply(&b), CONCC_E_UNSAFE);
+	cr_assert_not(exists(&b, "suid"));
+	cr_assert_not(exists(&b, "f"));
+	/* And after all that the job can go on. */
+	cr_assert_eq(put(&b, "f", "fine", 0644), 0);
+	applies(&b);
+	bed_release(&b);
+}
+
+Test(commit, errors_name_the_file)
+{
+	char long_name[300];
+	struct bed b;
+
+	bed_init(&b);
+	write_file(at(&b, "file"), "user");
+	tree_list(b.tree, 0, b.root);
+	start(&b);
+	memset(long_name, 'n', 255);
+	strcpy(long_name + 255, "");
+	cr_assert_eq(put(&b, "file/below", "x", 0644), 0);
+	cr_assert_eq(apply(&b), -ENOTDIR, "%s", b.msg.text);
+	cr_assert(strstr(b.msg.text, "file/below"), "%s", b.msg.text);
+	cr_assert_eq(put(&b, "no/such/dir", "x", 0644), 0);
+	cr_assert_eq(apply(&b), -ENOENT);
+	cr_assert_eq(put(&b, long_name, "x", 0644), 0);
+	applies(&b);
+	if (geteuid() == 0 && mknod(at(&b, "null"), S_IFCHR | 0666, makedev(1, 3)) == 0) {
+		start(&b);
+		tree_list(b.tree, 0, b.root);
+		cr_assert_eq(put(&b, "null", "x", 0644), 0);
+		cr_assert_eq(apply(&b), CONCC_E_UNSAFE);
+		cr_assert(S_ISCHR(mode_of(&b, "null")));
+	}
+	/* Served for reading only. */
+	commit_free(steal_ptr(&b.job));
+	tree_free(b.tree);
+	bed_serve(&b, false);
+	start(&b);
+	cr_assert_eq(put(&b, "new", "x", 0644), 0);
+	cr_assert_eq(apply(&b), -EROFS);
+	bed_release(&b);
+}
+
+Test(commit, a_full_disk)
+{
+	IN_CHILD({
+		struct bed b;
+		char *big = xmalloc(1 << 20);
+		int err = 0;
+
+		if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL))
+			_exit(77);
+		bed_init(&b);
+		tree_free(b.tree);
+		if (mount("tmpfs", b.root, "tmpfs", 0, "size=256k"))
+			_exit(78);
+		bed_serve(&b, true);
+		write_file(at(&b, "one"), "user");
+		cr_assert_eq(link(at(&b, "one"), at(&b, "two")), 0);
+		tree_list(b.tree, 0, b.root);
+		start(&b);
+		memset(big, 'x', 1 << 20);
+		cr_assert_eq(put(&b, "small", "x", 0644), 0);
+		cr_assert_eq(effect(&b, (struct msg_file){.kind = EFFECT_FILE,
+							  .path = (char *)"big",
+							  .size = 1 << 20,
+							  .mode = 0644}),
+			     0);
+		for (int i = 0; i < 16 && !err; i++)
+			err = commit_data(b.job, big, 64 * 1024);
+		cr_assert_eq(err, 0);
+		/* More of the same job still comes, and is dropped. */
+		cr_assert_eq(put(&b, "late", "x", 0644), 0);
+		cr_assert_eq(apply(&b), -ENOSPC, "%s", b.msg.text);
+		cr_assert(strstr(b.msg.text, "/big"), "%s", b.msg.text);
+		cr_assert_not(exists(&b, "small") || exists(&b, "big") || exists(&b, "late"));
+		cr_assert_eq(temps(&b), 0);
+		/* Over a file with two names: no room for both copies, and nothing is harmed. */
+		cr_assert_eq(effect(&b, (struct msg_file){.kind = EFFECT_FILE,
+							  .path = (char *)"one",
+							  .size = 160 * 1024,
+							  .mode = 0644}),
+			     0);
+		cr_assert_eq(commit_data(b.job, big, 160 * 1024), 0);
+		cr_assert_eq(apply(&b), -ENOSPC, "%s", b.msg.text);
+		cr_file(&b, "one", "user");
+		cr_assert_eq(put(&b, "small", "x", 0644), 0);
+		applies(&b);
+		commit_free(steal_ptr(&b.job));
+		tree_free(b.tree);
+		cr_assert_eq(umount(b.root), 0);
+		rmdir(b.root);
+		free(big);
+	});
+}
+
+Test(commit, without_the_right_to_write)
+{
+	IN_CHILD({
+		struct bed b;
+
+		if (geteuid() == 0 && (setgid(65534) || setuid(65534)))
+			_exit(77);
+		bed_init(&b);
+		mkdir(at(&b, "d"), 0755);
+		write_file(at(&b, "d/f"), "user");
+		tree_list(b.tree, 0, b.root);
+		tree_list(b.tree, 0, at(&b, "d"));
+		chmod(at(&b, "d"), 0555);
+		start(&b);
+		cr_assert_eq(put(&b, "d/f", "job", 0644), 0);
+		cr_assert_eq(apply(&b), -EACCES, "%s", b.msg.text);
+		cr_assert(strstr(b.msg.text, "/d/f"));
+		tree_list(b.tree, 0, at(&b, "d"));
+		cr_assert_eq(simple(&b, EFFECT_REMOVE, "d/f", 0, 0), 0);
+		cr_assert_eq(apply(&b), -EACCES, "%s", b.msg.text);
+		cr_file(&b, "d/f", "user");
+		/* Unreadable for its owner, and with two names: written over all the same. */
+		write_file(at(&b, "one"), "user");
+		cr_assert_eq(link(at(&b, "one"), at(&b, "two")), 0);
+		start(&b);
+		cr_assert_eq(put(&b, "one", "job", 0200), 0);
+		applies(&b);
+		chmod(at(&b, "one"), 0600);
+		cr_file(&b, "two", "job");
+		chmod(at(&b, "d"), 0755);
+		bed_release(&b);
+	});
+}
+
+Test(commit, temporaries_of_the_dead_are_removed)
+{
+	struct bed b;
+
+	bed_init(&b);
+	mkdir(at(&b, "d"), 0755);
+	/* A server that dies in the middle of a file. */
+	IN_CHILD({
+		struct bed mine = {0};
+
+		strcpy(mine.root, b.root);
+		bed_serve(&mine, true);
+		start(&mine);
+		if (effect(&mine, (struct msg_file){.kind = EFFECT_FILE,
+						    .path = (char *)"d/f",
+						    .size = 10,
+						    .mode = 0644}))
+			_exit(1);
+		if (commit_data(mine.job, "half", 4))
+			_exit(2);
+	});
+	cr_assert_eq(temps(&b), 1);
+	/* One of this process is alive. */
+	start(&b);
+	cr_assert_eq(effect(&b, (struct msg_file){.kind = EFFECT_FILE,
+						  .path = (char *)"d/g",
+						  .size = 10,
+						  .mode = 0644}),
+		     0);
+	cr_assert_eq(temps(&b), 2);
+	tree_list(b.tree, 0, at(&b, "d"));
+	cr_assert_eq(temps(&b), 1);
+	cr_assert_not(exists(&b, "d/f"));
+	bed_release(&b);
+}
+
+Test(commit, many_jobs_beside_a_user, .timeout = 60)
+{
+	struct bed b;
+	unsigned done = 0;
+	unsigned refused = 0;
+	uint64_t seed = (uint64_t)time(NULL) * 2654435761u | 1;
+
+	fprintf(stderr, "seed %llu\n", (unsigned long long)seed);
+	srand((unsigned)seed);
+	bed_init(&b);
+	tree_list(b.tree, 0, b.root);
+	tree_list(b.tree, 1, b.root);
+	for (int i = 0; i < 400; i++) {
+		char name[16];
+		char text[32];
+		bool touched = rand() % 4 == 0;
+
+		snprintf(name, sizeof(name), "f%d", rand() % 5);
+		snprintf(text, sizeof(text), "job %d", i);
+		start(&b);
+		cr_assert_eq(put(&b, name, text, 0644), 0);
+		if (touched)
+			IN_CHILD(write_file(at(&b, name), "user"));
+		if (apply(&b) == 0) {
+			cr_assert_not(touched, "the user's edit was overwritten");
+			cr_file(&b, name, text);
+			done++;
+		} else {
+			cr_assert(touched, "refused for nothing: %s", b.msg.text);
+			cr_file(&b, name, "user");
+			refused++;
+		}
+	}
+	cr_assert_gt(done, 0);
+	cr_assert_gt(refused, 0);
+	bed_release(&b);
+}
