@@ -1,0 +1,733 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * Reading an upper directory: real overlays, whose effects are both compared
+ * with what is expected and repeated on a copy of the lower tree, which must
+ * then be like the merged one.  Bodies run in a forked child with a mount
+ * namespace of its own, as root and as an unprivileged user.
+ */
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "concc/buf.h"
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/mirror.h"
+#include "concc/store.h"
+#include "concc/str.h"
+#include "worker/home.h"
+#include "worker/overlay.h"
+
+#define USER 1001
+#define WS   "/w" /* the workspace, for the mirror; its overlay is elsewhere here */
+
+#define CHECK(cond, ...)                                                                           \
+	do {                                                                                       \
+		if (!(cond)) {                                                                     \
+			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond);                 \
+			fprintf(stderr, " " __VA_ARGS__);                                          \
+			fprintf(stderr, "\n");                                                     \
+			exit(1);                                                                   \
+		}                                                                                  \
+	} while (0)
+
+struct fixture {
+	enum upper_kind kind;
+	struct home *home;
+	struct mirror *mirror;
+	struct store *store;
+	char **lines;
+	bool replay;
+	bool keep_order;
+};
+
+static void sh(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+static void sh(const char *fmt, ...)
+{
+	char *cmd;
+	va_list ap;
+
+	va_start(ap, fmt);
+	CHECK(vasprintf(&cmd, fmt, ap) > 0);
+	va_end(ap);
+	CHECK(system(cmd) == 0, "%s", cmd);
+	free(cmd);
+}
+
+/* ---- repeating effects, as a client does ---- */
+
+static int open_parent(const char *path, const char **ret_name)
+{
+	_cleanup_free_ char *dir = xasprintf("client/%s", path);
+	char *slash = strrchr(dir, '/');
+	int fd;
+
+	*ret_name = path_base(path);
+	*slash = '\0';
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	CHECK(fd >= 0, "%s comes before its directory", path);
+	return fd;
+}
+
+static void copy_file(const struct msg_file *f, int fd, int dir)
+{
+	_cleanup_close_ int to = openat(dir, ".new", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	char buf[65536];
+	ssize_t n;
+	off_t at = 0;
+
+	CHECK(to >= 0);
+	while ((n = pread(fd, buf, sizeof(buf), at)) > 0) {
+		CHECK(write_full(to, buf, (size_t)n) == 0);
+		at += n;
+	}
+	CHECK((uint64_t)at == f->size && fchmod(to, f->mode) == 0);
+}
+
+static void remove_tree(const char *path)
+{
+	sh("find 'client/%s' -type d ! -perm -700 -exec chmod u+rwx {} \\; 2>/dev/null; "
+	   "rm -rf 'client/%s'",
+	   path, path);
+}
+
+static void replay(const struct msg_file *f, int fd)
+{
+	const char *name;
+	int dir;
+
+	if (!*f->path) {
+		CHECK(f->kind == EFFECT_DIR && chmod("client", f->mode) == 0);
+		return;
+	}
+	dir = open_parent(f->path, &name);
+	switch (f->kind) {
+	case EFFECT_REMOVE:
+		remove_tree(f->path);
+		break;
+	case EFFECT_DIR:
+		if (f->flags & EFFECT_F_OPAQUE)
+			remove_tree(f->path);
+		CHECK(mkdirat(dir, name, 0700) == 0 || errno == EEXIST, "%s", f->path);
+		CHECK(fchmodat(dir, name, f->mode, 0) == 0);
+		break;
+	case EFFECT_SYMLINK:
+		CHECK(symlinkat(f->target, dir, ".new") == 0);
+		CHECK(renameat(dir, ".new", dir, name) == 0, "symlink %s", f->path);
+		break;
+	case EFFECT_META:
+		CHECK(fchmodat(dir, name, f->mode, 0) == 0, "meta %s", f->path);
+		break;
+	case EFFECT_LINK: {
+		_cleanup_free_ char *target = xasprintf("client/%s", f->target);
+
+		CHECK(linkat(AT_FDCWD, target, dir, ".new", 0) == 0, "%s -> %s", f->path,
+		      f->target);
+		CHECK(renameat(dir, ".new", dir, name) == 0 && (unlinkat(dir, ".new", 0) || 1));
+		break;
+	}
+	case EFFECT_FILE:
+		if (f->flags & EFFECT_F_FIFO)
+			CHECK(mkfifoat(dir, ".new", f->mode) == 0 &&
+			      fchmodat(dir, ".new", f->mode, 0) == 0);
+		else
+			copy_file(f, fd, dir);
+		CHECK(renameat(dir, ".new", dir, name) == 0, "file %s", f->path);
+		break;
+	default:
+		CHECK(false, "kind %d", f->kind);
+	}
+	close(dir);
+}
+
+/* ---- effects as text ---- */
+
+static char *describe(const struct msg_file *f)
+{
+	static const char *const kinds[] = {"?",      "file", "symlink", "dir",
+					    "remove", "meta", "link"};
+	const char *opaque = f->flags & EFFECT_F_OPAQUE ? " opaque" : "";
+	const char *mtime = f->flags & EFFECT_F_MTIME ? " mtime" : "";
+	const char *touched = f->flags & EFFECT_F_TOUCHED ? " touched" : "";
+	const char *fifo = f->flags & EFFECT_F_FIFO ? " fifo" : "";
+	char size[32] = "", mode[16] = "";
+
+	if (f->kind == EFFECT_FILE)
+		snprintf(size, sizeof(size), " %llu", (unsigned long long)f->size);
+	if (f->kind == EFFECT_FILE || f->kind == EFFECT_DIR || f->kind == EFFECT_META)
+		snprintf(mode, sizeof(mode), " %03o", f->mode);
+	return xasprintf("%s %s%s%s%s%s%s%s%s%s\n", kinds[f->kind], f->path,
+			 *f->target ? " -> " : "", f->target, mode, size, opaque, mtime, touched,
+			 fifo);
+}
+
+static int on_effect(void *data, const struct msg_file *f, int fd)
+{
+	struct fixture *t = data;
+	struct digest d;
+	uint64_t size;
+
+	CHECK(f->workspace == 3);
+	if (f->kind == EFFECT_FILE && !(f->flags & EFFECT_F_FIFO)) {
+		CHECK(digest_of_fd(fd, &d, &size) == 0 && digest_eq(&d, &f->digest));
+		CHECK(size == f->size);
+	} else {
+		CHECK(fd == -1);
+	}
+	strv_push(&t->lines, describe(f));
+	if (t->replay)
+		replay(f, fd);
+	return 0;
+}
+
+static int compare_lines(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Scans and compares, by default in any order: replay() looks after that. */
+static void expect_scan(struct fixture *t, bool early, const char *want)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	strv_free(t->lines);
+	t->lines = xcalloc(1, sizeof(*t->lines));
+	CHECK(home_scan(t->home, early, on_effect, t) == 0);
+	if (!t->keep_order)
+		qsort(t->lines, strv_len(t->lines), sizeof(*t->lines), compare_lines);
+	for (size_t i = 0; t->lines[i]; i++)
+		buf_append(&b, t->lines[i], strlen(t->lines[i]));
+	CHECK(!want || streq(buf_cstr(&b), want), "got:\n%swanted:\n%s", buf_cstr(&b), want);
+}
+
+static void expect(struct fixture *t, const char *want)
+{
+	expect_scan(t, false, want);
+}
+
+static void expect_early(struct fixture *t, const char *want)
+{
+	expect_scan(t, true, want);
+}
+
+/* The client's tree is like what the job saw in the end. */
+static void expect_same_trees(void)
+{
+#define LIST                                                                                       \
+	"find . \\( -type f -printf '%%P f %%m %%n %%s\n' \\) -o -printf '%%P %%y %%m %%l\n' | sort"
+	sh("cd merged && " LIST " >../want; cd ../client && " LIST " >../got; cd .. && "
+	   "diff want got >&2");
+	sh("cd merged && find . -type f -print0 | sort -z | xargs -0r md5sum >../want; cd ../client && "
+	   "find . -type f -print0 | sort -z | xargs -0r md5sum >../got; cd .. && diff want got >&2");
+}
+
+/* ---- fixture ---- */
+
+static void write_id(const char *path, const char *fmt, unsigned id)
+{
+	char text[64];
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	snprintf(text, sizeof(text), fmt, id);
+	CHECK(fd >= 0 && write_full(fd, text, strlen(text)) == 0, "%s", path);
+	close(fd);
+}
+
+static void enter_namespace(uid_t uid)
+{
+	if (uid != 0) {
+		CHECK(setresgid(uid, uid, uid) == 0 && setresuid(uid, uid, uid) == 0);
+		CHECK(prctl(PR_SET_DUMPABLE, 1) == 0);
+		CHECK(unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0);
+		write_id("/proc/self/setgroups", "deny", 0);
+		write_id("/proc/self/uid_map", "4242 %u 1", uid);
+		write_id("/proc/self/gid_map", "4242 %u 1", uid);
+	} else {
+		CHECK(unshare(CLONE_NEWNS) == 0);
+	}
+	CHECK(mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) == 0);
+}
+
+/* The work directory is a tmpfs with lower, upper, work, merged and client. */
+static void set_up(struct fixture *t, const char *lower_script)
+{
+	CHECK(mount("t", "/mnt", "tmpfs", 0, NULL) == 0 && chdir("/mnt") == 0);
+	umask(022);
+	sh("mkdir lower upper work merged mount && cd lower && { %s; }", lower_script);
+	sh("cp -a lower client");
+	CHECK(overlay_mount(t->kind, "lower", "upper", "work", "merged") == 0);
+}
+
+static void new_home(struct fixture *t)
+{
+	struct home_config c = {.mirror = t->mirror, .workspace = WS, .index = 3};
+
+	c.upper_fd = open("upper", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	(void)clock_gettime(CLOCK_REALTIME, &c.started);
+	t->home = home_new(&c);
+}
+
+static void job(const char *script)
+{
+	sh("cd merged && { %s; }", script);
+}
+
+static void with_fixture(uid_t uid, enum upper_kind kind, void (*body)(struct fixture *t))
+{
+	struct fixture t = {.kind = kind, .replay = true};
+	int status;
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0) {
+		enter_namespace(uid);
+		body(&t);
+		home_free(t.home);
+		mirror_stop(t.mirror);
+		store_close(t.store);
+		exit(0);
+	}
+	cr_assert(pid > 0 && waitpid(pid, &status, 0) == pid);
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "body ended with %x", status);
+}
+
+/* With both kinds of extended attributes, and without any privilege. */
+#define TEST_ALL(name)                                                                             \
+	static void name(struct fixture *t);                                                       \
+	Test(home, name##_root)                                                                    \
+	{                                                                                          \
+		with_fixture(0, UPPER_TMPFS_TRUSTED, name);                                        \
+	}                                                                                          \
+	Test(home, name##_root_userxattr)                                                          \
+	{                                                                                          \
+		with_fixture(0, UPPER_TMPFS_USER, name);                                           \
+	}                                                                                          \
+	Test(home, name##_user)                                                                    \
+	{                                                                                          \
+		with_fixture(USER, UPPER_TMPFS_USER, name);                                        \
+	}                                                                                          \
+	static void name(struct fixture *t)
+
+/* ---- without a mirror: everything is new ---- */
+
+TEST_ALL(nothing)
+{
+	set_up(t, "echo 1 >a; mkdir d; echo 2 >d/b");
+	new_home(t);
+	job("cat a d/b >/dev/null; ls -R >/dev/null; test -e none || true");
+	expect(t, "");
+}
+
+TEST_ALL(files_and_kinds)
+{
+	set_up(t, "echo 1 >a; echo 2 >b; mkdir d e; echo 3 >d/c; echo 4 >e/f");
+	new_home(t);
+	job("echo hello >new; chmod 755 new; ln -s some/where soft; mkfifo -m 622 pipe; rm a; "
+	    "rm -r d; rm -r e; mkdir e; echo x >e/g; mkdir -p n/o; : >n/o/empty; echo t >t; mv t b");
+	expect(t, "dir e 755 opaque\n"
+		  "dir n 755\n"
+		  "dir n/o 755\n"
+		  "file b 644 2\n"
+		  "file e/g 644 2\n"
+		  "file n/o/empty 644 0\n"
+		  "file new 755 6\n"
+		  "file pipe 622 0 fifo\n"
+		  "remove a\n"
+		  "remove d\n"
+		  "symlink soft -> some/where\n");
+	expect_same_trees();
+	expect(t, "");
+}
+
+TEST_ALL(hard_links)
+{
+	set_up(t, "echo 1 >a; mkdir d");
+	new_home(t);
+	job("echo x >one; ln one two; ln one d/three; ln a b");
+	expect(t, NULL);
+	CHECK(strv_len(t->lines) == 6, "%zu", strv_len(t->lines)); /* d, two files, three links */
+	expect_same_trees();
+	expect(t, "");
+	/* The name the others were links to goes, or all get other bytes. */
+	job("rm one; echo yy >>a");
+	expect(t, NULL);
+	expect_same_trees();
+}
+
+TEST_ALL(odd_names)
+{
+	set_up(t, "true");
+	new_home(t);
+	t->replay = false;
+	job("echo x >'sp ace'; echo x >\"$(printf 'new\\nline')\"; echo x >\"$(printf '\\377\\376')\"; "
+	    "echo x >'back\\slash,:'; mkdir -- -d; echo x >./-d/...");
+	expect(t, "dir -d 755\nfile -d/... 644 2\nfile back\\slash,: 644 2\nfile new\nline 644 2\n"
+		  "file sp ace 644 2\nfile \xff\xfe 644 2\n");
+}
+
+TEST_ALL(modes_that_lock_out)
+{
+	set_up(t, "true");
+	new_home(t);
+	t->keep_order = true;
+	job("mkdir d; echo x >d/f; chmod 000 d/f; chmod 555 d");
+	expect(t, "dir d 755\nfile d/f 000 2\ndir d 555\n");
+	expect(t, "");
+	job("chmod 500 d");
+	expect(t, "dir d 700\ndir d 500\n");
+	expect(t, "");
+}
+
+TEST_ALL(order_of_writing)
+{
+	set_up(t, "true");
+	new_home(t);
+	t->keep_order = true;
+	job("mkdir z; : >a; : >m; : >z/b; touch -d '2001-01-03' a; touch -d '2001-01-01' m; "
+	    "touch -d '2001-01-02' z/b");
+	expect(t, "dir z 755\nfile m 644 0 mtime\nfile z/b 644 0 mtime\nfile a 644 0 mtime\n");
+	job("touch -d '2099-01-01' n; echo now >o");
+	expect(t, "file o 644 4\nfile n 644 0 mtime\n");
+}
+
+TEST_ALL(deep_and_many)
+{
+	char path[256] = "";
+
+	set_up(t, "true");
+	new_home(t);
+	t->replay = false;
+	job("i=0; while [ $i -lt 2000 ]; do : >f$i; i=$((i+1)); done; "
+	    "p=; i=0; while [ $i -lt 1500 ]; do p=${p}d/; i=$((i+1)); done; mkdir -p $p; : >${p}end");
+	expect(t, NULL);
+	CHECK(strv_len(t->lines) == 2000 + 1500 + 1);
+	/* One that no message can name is an error, and neither a crash nor silence. */
+	snprintf(path, sizeof(path), "merged");
+	CHECK(chdir("merged") == 0);
+	for (int i = 0; i < 2500; i++)
+		CHECK((mkdir("d", 0755) == 0 || errno == EEXIST) && chdir("d") == 0);
+	CHECK(chdir("/mnt") == 0);
+	CHECK(home_scan(t->home, false, on_effect, t) == -ENAMETOOLONG);
+}
+
+TEST_ALL(sparse_and_big)
+{
+	set_up(t, "true");
+	new_home(t);
+	t->replay = false;
+	job("truncate -s 300M big; printf x | dd of=big bs=1 seek=200000000 conv=notrunc 2>/dev/null");
+	expect(t, "file big 644 314572800\n");
+}
+
+/* ---- early scans ---- */
+
+TEST_ALL(early_waits_for_writers)
+{
+	int fd, rd;
+	void *p;
+
+	set_up(t, "mkdir d; echo old >d/below");
+	new_home(t);
+	/* Through the overlay, while home looks at the upper. */
+	fd = open("merged/d/out", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	CHECK(fd >= 0 && write_full(fd, "half", 4) == 0);
+	expect_early(t, "");
+	CHECK(write_full(fd, "done", 4) == 0);
+	close(fd);
+	rd = open("merged/d/out", O_RDONLY | O_CLOEXEC); /* readers don't matter */
+	expect_early(t, "dir d 755\nfile d/out 644 8\n");
+	close(rd);
+	expect_early(t, "");
+	/* Opened for append through the overlay, also one copied up. */
+	fd = open("merged/d/below", O_WRONLY | O_APPEND | O_CLOEXEC);
+	CHECK(fd >= 0 && write_full(fd, "more", 4) == 0);
+	expect_early(t, "");
+	close(fd);
+	expect_early(t, "file d/below 644 8\n");
+	/* A mapping that can still write counts, with its descriptor closed. */
+	fd = open("merged/map", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	CHECK(fd >= 0 && ftruncate(fd, 4096) == 0);
+	p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	expect_early(t, "");
+	memset(p, 1, 4096);
+	CHECK(munmap(p, 4096) == 0);
+	expect_early(t, "file map 644 4096\n");
+	/* No lease stays behind to hold up or signal a writer. */
+	fd = open("merged/map", O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+	CHECK(fd >= 0);
+	close(fd);
+	expect(t, "");
+	expect_same_trees();
+}
+
+TEST_ALL(early_and_then_changed)
+{
+	set_up(t, "mkdir d; echo 1 >d/one");
+	new_home(t);
+	job("echo a >lib.rmeta; mkdir -p n/m; echo b >n/m/x; mkdir only");
+	expect_early(t, "dir n 755\ndir n/m 755\nfile lib.rmeta 644 2\nfile n/m/x 644 2\n");
+	job("echo more >>lib.rmeta; mv n/m/x n/y; rmdir n/m; rm d/one; chmod 600 n/y");
+	expect_early(t, "file lib.rmeta 644 7\nfile n/y 600 2\n");
+	job("chmod 755 lib.rmeta");
+	expect(t, "dir d 755\ndir only 755\nmeta lib.rmeta 755\nremove d/one\nremove n/m\n");
+	expect(t, "");
+	expect_same_trees();
+}
+
+TEST_ALL(early_and_then_another_kind)
+{
+	set_up(t, "true");
+	new_home(t);
+	job("echo a >x; mkdir y; echo b >y/f; ln -s 1 l");
+	expect_early(t, "dir y 755\nfile x 644 2\nfile y/f 644 2\nsymlink l -> 1\n");
+	job("rm x; mkdir x; echo c >x/g; rm -r y; echo d >y; rm l; ln -s 2 l");
+	expect(t, NULL);
+	expect_same_trees();
+	job("rm -r x y l");
+	expect(t, "remove l\nremove x\nremove y\n");
+	expect_same_trees();
+}
+
+/* ---- with a mirror: only what differs ---- */
+
+static void on_want_dir(void *data, const char *path)
+{
+}
+
+static void on_want_file(void *data, const struct msg_fetch *f)
+{
+}
+
+static void on_read_failed(void *data, const char *path, int err)
+{
+}
+
+static void attr_of(const char *path, struct entry_attr *ret)
+{
+	static uint64_t version;
+	struct stat st;
+
+	CHECK(lstat(path, &st) == 0, "%s", path);
+	*ret = (struct entry_attr){
+		.type = S_ISDIR(st.st_mode)   ? ENTRY_DIR
+			: S_ISLNK(st.st_mode) ? ENTRY_SYMLINK
+					      : ENTRY_FILE,
+		.mode = st.st_mode & 07777,
+		.nlink = (uint32_t)st.st_nlink,
+		.ino = st.st_ino,
+		.size = (uint64_t)st.st_size,
+		.mtime_s = st.st_mtim.tv_sec,
+		.mtime_ns = (uint32_t)st.st_mtim.tv_nsec,
+		.version = ++version,
+	};
+	/* A name that says so stands for a file whose digest nobody knows. */
+	if (ret->type == ENTRY_FILE && !strstr(path, "nodigest")) {
+		_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+		ret->has_digest = true;
+		CHECK(digest_of_fd(fd, &ret->digest, NULL) == 0);
+	}
+}
+
+/* Tells the mirror what is in lower/rel, and beneath. */
+static void list_dir(struct mirror *m, const char *rel)
+{
+	static uint32_t dir_id;
+	_cleanup_free_ char *real = xasprintf("lower%s", rel), *path = xasprintf(WS "%s", rel);
+	_cleanup_buf_ struct buf entries = BUF_INIT, b = BUF_INIT;
+	struct entry_attr attr;
+	struct dirent **names;
+	struct msg_dir d;
+	int n = scandir(real, &names, NULL, alphasort);
+	uint32_t count = 0;
+
+	CHECK(n >= 2);
+	for (int i = 0; i < n; i++) {
+		_cleanup_free_ char *full = path_join(real, names[i]->d_name);
+		char target[PATH_MAX] = "";
+
+		if (streq(names[i]->d_name, ".") || streq(names[i]->d_name, ".."))
+			continue;
+		attr_of(full, &attr);
+		if (attr.type == ENTRY_SYMLINK)
+			CHECK(readlink(full, target, sizeof(target) - 1) > 0);
+		dir_entry_encode(&entries, names[i]->d_name, strlen(names[i]->d_name), &attr,
+				 attr.type == ENTRY_SYMLINK ? target : NULL);
+		count++;
+	}
+	attr_of(real, &attr);
+	msg_dir_encode(&b, ++dir_id, DIR_LISTED, path, &attr, count);
+	buf_append(&b, entries.data, entries.len);
+	CHECK(msg_dir_decode((struct blob){b.data, b.len}, &d) == 0);
+	CHECK(mirror_dir(m, &d) == 0, "%s", path);
+	msg_dir_release(&d);
+	for (int i = 0; i < n; i++) {
+		_cleanup_free_ char *below = xasprintf("%s/%s", rel, names[i]->d_name);
+
+		if (names[i]->d_type == DT_DIR && names[i]->d_name[0] != '.')
+			list_dir(m, below);
+		free(names[i]);
+	}
+	free(names);
+}
+
+static void add_mirror(struct fixture *t)
+{
+	static const struct mirror_ops ops = {on_want_dir, on_want_file, on_read_failed};
+	struct mirror_config c = {.mountpoint = "/mnt/mount"};
+	struct errmsg msg = {""};
+
+	CHECK(store_open("/mnt/store", 1 << 20, &t->store, &msg) == 0, "%s", msg.text);
+	c.store = t->store;
+	CHECK(mirror_start(&c, &ops, t, &t->mirror, &msg) == 0, "%s", msg.text);
+	CHECK(mirror_serve(t->mirror, WS) == 0);
+	list_dir(t->mirror, "");
+}
+
+#define TEST_MIRROR(name)                                                                          \
+	static void name(struct fixture *t);                                                       \
+	Test(home, name)                                                                           \
+	{                                                                                          \
+		with_fixture(0, UPPER_TMPFS_USER, name);                                           \
+	}                                                                                          \
+	static void name(struct fixture *t)
+
+TEST_MIRROR(silent_when_nothing_changed)
+{
+	set_up(t, "echo 1 >a; echo 1 >b; mkdir d; echo 2 >d/c; : >nodigest-empty; "
+		  "echo 3 >nodigest; echo 4 >same; touch -d 2001-01-01 a b d/c nodigest*");
+	add_mirror(t);
+	new_home(t);
+	/* Opened for writing only: copied up with all its directories. */
+	job("for f in a d/c nodigest nodigest-empty; do : >>$f; done; echo x >d/t; rm d/t");
+	expect(t, "file nodigest 644 2 mtime\n");
+	/* The same bytes written again are no new ones. */
+	job("echo 4 >same; chmod 755 a; touch d/c; touch -d 2002-01-01 b");
+	expect(t, "meta a 755 mtime\nmeta b 644 mtime touched\nmeta d/c 644 touched\n"
+		  "meta same 644 touched\n");
+	expect(t, "");
+	job("chmod 700 d; chmod 750 .");
+	expect(t, "dir  750\ndir d 700\n");
+	expect(t, "");
+	job("echo 5 >same");
+	expect(t, "file same 644 2\n");
+	expect_same_trees();
+}
+
+TEST_MIRROR(replaces_other_kinds)
+{
+	set_up(t,
+	       "echo 1 >file; mkdir dir; echo 2 >dir/x; ln -s x soft; mkdir keep; echo 3 >keep/y");
+	add_mirror(t);
+	new_home(t);
+	t->keep_order = true;
+	job("rm -r dir file soft; echo a >dir; mkdir file; echo b >file/z; mkdir soft");
+	expect(t, NULL);
+	expect_same_trees();
+	job("rm -r dir file soft; mkdir dir; echo c >file; ln -s y soft; rm -r keep; mkdir keep");
+	expect(t, NULL);
+	expect_same_trees();
+	expect(t, "");
+}
+
+/* Where nothing was below, a new directory must not wipe out what another job puts there. */
+TEST_MIRROR(new_directories_replace_nothing)
+{
+	set_up(t, "mkdir d");
+	add_mirror(t);
+	new_home(t);
+	job("mkdir new; mkdir t; echo 1 >t/f; mv t d/moved");
+	expect(t, "dir d/moved 755\ndir new 755\nfile d/moved/f 644 2\n");
+	expect_same_trees();
+}
+
+static const char *random_name(void)
+{
+	static const char *const names[] = {"a",     "b",     "c", "d",	  "d/a", "d/b",	 "d/e",
+					    "d/e/a", "d/e/b", "f", "f/a", "f/g", "f/g/a"};
+
+	return names[(size_t)rand() % (sizeof(names) / sizeof(names[0]))];
+}
+
+static void random_step(struct buf *script)
+{
+	static const char *const steps[] = {
+		"echo %2$d >%1$s",
+		"echo %2$d >>%1$s",
+		"rm -rf %1$s",
+		"mkdir -p %1$s",
+		"mkdir %1$s",
+		"mv -T %1$s %3$s",
+		"ln -T %1$s %3$s",
+		"ln -sfT %2$d %1$s",
+		"mkfifo %1$s",
+		"chmod %4$o %1$s",
+		"cp -aT %1$s %3$s",
+		"touch -c -d 2001-01-01 %1$s",
+		"rmdir %1$s",
+		"rm -f %1$s; echo %2$d >%1$s",
+		"rm -rf %1$s; mkdir %1$s",
+		"cp -a %1$s t; mv -T t %3$s",
+	};
+	size_t i = (size_t)rand() % (sizeof(steps) / sizeof(steps[0]));
+	static const int modes[] = {0755, 0700, 0644, 0777, 0500};
+	char step[256], *line = step;
+
+/* Each step uses what it needs of four arguments, by position. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+#pragma GCC diagnostic ignored "-Wformat-security"
+	snprintf(step, sizeof(step), steps[i], random_name(), rand() % 3, random_name(),
+		 modes[(size_t)rand() % 5]);
+#pragma GCC diagnostic pop
+	buf_putf(script, "%s; ", line);
+}
+
+/* Any sequence of changes with scans in between ends with equal trees. */
+TEST_MIRROR(random_changes)
+{
+	set_up(t, "echo 1 >a; echo 2 >b; mkdir -p d/e f; echo 3 >d/a; echo 4 >d/e/a; echo 5 >f/a; "
+		  "ln -s 7 f/g");
+	add_mirror(t);
+	for (unsigned round = 0; round < 150; round++) {
+		_cleanup_buf_ struct buf all = BUF_INIT;
+
+		srand(round);
+		new_home(t);
+		for (int part = 0; part < 3; part++) {
+			_cleanup_buf_ struct buf script = BUF_INIT;
+
+			for (int i = rand() % 6; i >= 0; i--)
+				random_step(&script);
+			buf_putf(&all, "%s\n", buf_cstr(&script));
+			sh("cd merged && { %s } 2>/dev/null; true", buf_cstr(&script));
+			if (part < 2 && rand() % 2)
+				expect_early(t, NULL);
+		}
+		setenv("ROUND", buf_cstr(&all), 1); /* for who debugs a failure */
+		expect(t, NULL);
+		expect_same_trees();
+		expect(t, "");
+		home_free(t->home);
+		t->home = NULL;
+		sh("umount merged && chmod -R u+rwx upper work client && "
+		   "rm -rf upper work client && mkdir upper work && cp -a lower client");
+		CHECK(overlay_mount(t->kind, "lower", "upper", "work", "merged") == 0);
+	}
+}
