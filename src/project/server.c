@@ -218,8 +218,30 @@ static int set_up_pool(struct server *s, struct errmsg *msg)
 	return r;
 }
 
+/*
+ * Workers on this machine hide homes from jobs like any other, but a toolchain
+ * in one's own home is what a build here uses: rustup's, or what the
+ * configuration lists.
+ */
+static void show_toolchains(const struct server *s)
+{
+	static const char *const usual[] = { "~/.rustup", "~/.cargo/bin" };
+	_cleanup_buf_ struct buf list = BUF_INIT;
+
+	for (char **t = s->conf->toolchains; t && *t; t++)
+		buf_putf(&list, "%s%s", list.len ? ":" : "", *t);
+	for (size_t i = 0; i < sizeof(usual) / sizeof(*usual); i++) {
+		_cleanup_free_ char *dir = path_expand_home(usual[i]);
+
+		if (access(dir, F_OK) == 0)
+			buf_putf(&list, "%s%s", list.len ? ":" : "", dir);
+	}
+	setenv("CONCC_WORKER_SHOW", buf_cstr(&list), 0);
+}
+
 static void set_up_peers(struct server *s)
 {
+	show_toolchains(s);
 	s->n_peers = (unsigned)s->conf->n_workers;
 	s->peers = xcalloc(s->n_peers + 1, sizeof(*s->peers));
 	for (unsigned i = 0; i < s->n_peers; i++)
