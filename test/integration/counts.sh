@@ -10,6 +10,7 @@ lab_start builder
 lab_config
 mkdir -p "$WS/include/deep"
 cd "$WS"
+C_jobs=0 C_fuse_messages=0 C_turns=0 C_bytes_out=0 C_bytes_in=0 C_lists=0 C_fetched_files=0
 for i in $(seq 200); do
 	echo "#define H$i $i" >"include/deep/h$i.h"
 	echo "#include <deep/h$i.h>"
@@ -26,7 +27,7 @@ count() { # NAME
 }
 
 edit() {
-	echo "int edited = $1;" >>a.c
+	echo "int edited$1;" >>a.c
 }
 
 # Runs a job between two readings and leaves the differences in C_NAME.
@@ -35,17 +36,17 @@ measure() {
 	for name in "${names[@]}"; do
 		before[i++]=$(count "$name")
 	done
-	lab_status '.workers[0].fuse' >"$LAB/fuse.before"
+	lab_status '.workers[0] | .fuse, .messages_out, .messages_in' >"$LAB/before"
 	"$@"
 	i=0
 	for name in "${names[@]}"; do
 		declare -g "C_$name=$(($(count "$name") - before[i++]))"
 	done
-	lab_status '.workers[0].fuse' >"$LAB/fuse.after"
+	lab_status '.workers[0] | .fuse, .messages_out, .messages_in' >"$LAB/after"
 	echo "note: $C_jobs job: $C_fuse_messages FUSE messages, $C_turns turns, $C_bytes_out bytes out," \
 		"$C_bytes_in bytes in, $C_lists lists, $C_fetched_files files fetched"
-	echo "FUSE messages by opcode before and after:"
-	diff "$LAB/fuse.before" "$LAB/fuse.after" || true
+	echo "FUSE messages by opcode, messages of the link by type, before and after:"
+	diff "$LAB/before" "$LAB/after" || true
 }
 
 warm() {

@@ -13,6 +13,7 @@ cd "$WS"
 
 nothing_on_workers() {
 	local n pids
+	lab_stop_server
 	for ((n = 1; n <= LAB_N; n++)); do
 		pids=$(lab_worker_jobs "$n")
 		[ -z "$pids" ] || expect_gone "left on w$n" $pids
@@ -27,6 +28,17 @@ server_killed() {
 	# The next call starts another.
 	CONCC_EXPLAIN=1 concc-dispatch true 2>"$LAB/explain"
 	expect_eq "remote jobs of a new server" "$(explained_remote "$LAB/explain")" 1
+}
+
+# A stopped server is no server: whoever comes next starts another, and runs remotely.
+right_after_stop() {
+	local i
+	for i in $(seq 10); do
+		concc stop || fail "concc stop failed"
+		CONCC_EXPLAIN=1 concc-dispatch true 2>"$LAB/explain"
+		expect_eq "remote jobs right after stop number $i ($(cat "$LAB/explain"))" \
+			"$(explained_remote "$LAB/explain")" 1
+	done
 }
 
 # A hundred wrappers at once find no server: one is started, all are served.
@@ -48,10 +60,11 @@ server_started_once() {
 disk_full() {
 	mkdir -p small
 	mount -t tmpfs -o size=1m lab-small small
+	local rc=0
 	lab_stop_server
-	rc=0
 	CONCC_EXPLAIN=1 concc-dispatch sh -c 'head -c 600000 /dev/zero >small/one && head -c 300000 /dev/zero >small/two' \
 		2>"$LAB/err" || rc=$?
+	cat "$LAB/err"
 	expect_eq "status of what fits" $rc 0
 	expect_eq "remote jobs" "$(explained_remote "$LAB/err")" 1
 	rm small/two
@@ -65,7 +78,6 @@ disk_full() {
 	CONCC_EXPLAIN=1 concc-dispatch sh -c 'echo fits >small/big' 2>"$LAB/err"
 	expect_eq "with room again" "$(cat small/big)" fits
 	lab_stop_server
-	umount small
 }
 
 # Whatever stands where the runtime directory should be: said, and compiled here.
@@ -126,8 +138,11 @@ wrong_config() {
 }
 
 check "project server killed mid-job" server_killed
+check "a job right after concc stop" right_after_stop
 check "100 wrappers start one server" server_started_once
 check "disk full at write-back" disk_full
+lab_stop_server
+umount "$WS/small"
 check "read-only target" immutable_target
 check "wrong configuration" wrong_config
 check "runtime directory is a symlink" hostile_runtime_dir a_symlink

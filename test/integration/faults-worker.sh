@@ -89,8 +89,9 @@ both_cut() {
 store_deleted() {
 	local n
 	echo 'int first;' >first.c
+	concc-cc gcc -c first.c -o first.o
 	for n in 1 2; do
-		LAB_SLOTS=1 concc-cc gcc -c first.c -o first.o
+		expect_status 0 lab_worker $n test -d "$(lab_worker_home $n)/.cache/concc"
 		lab_worker $n rm -rf "$(lab_worker_home $n)/.cache"
 	done
 	echo '#include <errno.h>
@@ -154,7 +155,7 @@ wrong_host_key() {
 	concc status >"$LAB/status" || true
 	cat "$LAB/status"
 	cp "$LAB/known_hosts" /srv/home/.ssh/known_hosts
-	expect_grep '[Hh]ost key' "$LAB/status"
+	expect_grep 'key of host .* has CHANGED' "$LAB/status"
 	nothing_runs_of_it 1
 }
 
@@ -167,7 +168,7 @@ unknown_host_key() {
 	cat "$LAB/status"
 	expect_eq "known_hosts after it" "$(cat /srv/home/.ssh/known_hosts)" ''
 	cp "$LAB/known_hosts" /srv/home/.ssh/known_hosts
-	expect_grep '[Hh]ost key|known_hosts' "$LAB/status"
+	expect_grep 'known_hosts' "$LAB/status"
 }
 
 no_permission() {
@@ -179,7 +180,7 @@ no_permission() {
 	cat "$LAB/status"
 	mv "$LAB/w1/etc/away" "$LAB/w1/etc/authorized_keys"
 	mv "$LAB/w2/etc/away" "$LAB/w2/etc/authorized_keys"
-	expect_grep '[Aa]uthenticat|[Pp]ermission denied|refuse' "$LAB/status"
+	expect_grep 'not let in with a key' "$LAB/status"
 }
 
 # A worker of another version says so in its first line, whatever else it is.

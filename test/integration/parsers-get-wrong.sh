@@ -12,7 +12,8 @@ CASE=$WS/case
 
 # What is in the case's directory, but for times.
 listing() {
-	(cd "$CASE" && find . -printf '%p %y %m %l\0' | sort -z | tr '\0' '\n')
+	(cd "$CASE" && find . \( -type d -printf '%p dir %m\0' -o -printf '%p %y %m links=%n %l\0' \) |
+		sort -z | tr '\0' '\n')
 }
 
 run_case() { # NAME "" or concc-cc
@@ -183,6 +184,8 @@ prepare_modules() {
 	printf 'export module more;\nexport import shapes;\nexport int four() { return area(2); }\n' >more.cpp
 }
 build_modules() {
+	# Otherwise a module notes the time of day.
+	export SOURCE_DATE_EPOCH=1700000000
 	$RUN g++ -std=c++20 -fmodules-ts -c shapes.cpp -o shapes.o
 	$RUN g++ -std=c++20 -fmodules-ts -c user.cpp -o user.o
 	$RUN g++ -std=c++20 -fmodules-ts -c more.cpp -o more.o
@@ -241,7 +244,7 @@ build_outputs() {
 	done
 	$RUN gcc -c a.c -o /dev/null
 	$RUN gcc -fdump-tree-optimized -dumpdir dumps/ -fstack-usage -c a.c -o dumped.o
-	[ -c /dev/null ] && [ "$(stat -c %h one.i two.i one.o)" = "$(printf '2\n2\n1')" ]
+	[ -c /dev/null ]
 }
 
 prepare_clang() { source_c a.c; }

@@ -55,7 +55,7 @@ fail() { # TEXT
 
 # One sub-result: runs the command (often a function) by itself; its failure does not end the test.
 check() { # NAME CMD...
-	local name=$1 rc=0
+	local name=$1 rc=0 start=$SECONDS
 	shift
 	set +e
 	(
@@ -65,7 +65,7 @@ check() { # NAME CMD...
 	rc=$?
 	set -e
 	case $rc in
-	0) lab_result ok "$name" ;;
+	0) lab_result ok "$name ($((SECONDS - start)) s)" ;;
 	77) lab_result skip "$name" "$(sed -n 's/^skip: //p' "$LAB/check.log" | tail -n 1)" ;;
 	*)
 		lab_result not-ok "$name" "$(grep -h '^FAIL: ' "$LAB/check.log" | tail -n 1 || true)"
@@ -230,7 +230,7 @@ lab_enter() {
 	exec env -i PATH="$path:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
 		HOME="$HOME" LANG=C.UTF-8 TERM=dumb LAB="$LAB" LAB_INSIDE=1 LAB_RUST="$rust" \
 		LAB_KEEP="${CONCC_TEST_DIR-}" LAB_HOST_HOME="$HOME" LAB_SOURCE="${LAB_SOURCE-}" \
-		LAB_PWD="$PWD" SEED="${SEED-}" LAB_VERBOSE="${LAB_VERBOSE-}" LAB_SLOTS="$LAB_SLOTS" \
+		SEED="${SEED-}" ROUNDS="${ROUNDS-}" LAB_SLOTS="$LAB_SLOTS" \
 		CONCC_BUILD="$LAB_BUILD" CONCC_BIN="$LAB_BIN" \
 		CONCC_TEST_RESULTS="${CONCC_TEST_RESULTS-}" \
 		"$LAB_TOOLS/nsinit" --report bash "$(realpath "$0")" "$@"
@@ -378,6 +378,8 @@ lab_worker_files() { # DIR NAME
 		PrintMotd no
 		PidFile none
 		LogLevel VERBOSE
+		ClientAliveInterval 2
+		ClientAliveCountMax 3
 		SetEnv CONCC_LAB_WORKER=$2$show
 	EOF
 }
@@ -521,9 +523,22 @@ lab_slow_start() { # [WRAPPER...]
 	for ((n = 1; n <= LAB_N; n++)); do
 		SLOW_PIDS="$SLOW_PIDS $(lab_worker_pids "$n" holdbin)"
 	done
-	[ -n "${SLOW_PIDS// /}" ] || fail "the job runs on no worker"
+	if [ -z "${SLOW_PIDS// /}" ]; then
+		cat "$LAB/slow.err"
+		lab_slow_end
+		fail "the job runs on no worker"
+	fi
 	# From now on a new try goes through.
 	rm "$WS/hold"
+}
+
+# After a failure: the job's processes that run here.
+lab_slow_end() {
+	local pid
+	for pid in $(lab_leftovers); do
+		[ "$(cat "/proc/$pid/comm" 2>/dev/null)" != holdbin ] || kill -KILL "$pid"
+	done
+	exec 8<&-
 }
 
 # Waits for its end (bounded by the kernel's word on each process); prints its exit status.
@@ -584,8 +599,11 @@ lab_server_pid() {
 # ---- the end ----
 
 lab_stop_server() {
-	[ -n "$(lab_server_pid)" ] || return 0
+	local pid
+	pid=$(lab_server_pid)
+	[ -n "$pid" ] || return 0
 	concc stop || fail "concc stop failed"
+	expect_gone "the project server after concc stop" $pid
 }
 
 # Stops all and looks for what may be left.  Fails the test when something is.
@@ -628,7 +646,7 @@ lab_logs() {
 	for f in /srv/run/*.log /srv/cache/*.log "$LAB"/w*/log/*; do
 		[ -s "$f" ] || continue
 		echo "--- the end of $f"
-		tail -n 40 "$f"
+		tail -n "$([[ $f == */sshd.log ]] && echo 8 || echo 40)" "$f"
 	done
 }
 
