@@ -637,8 +637,10 @@ static bool ent_changed(struct tree *t, const struct dir *d, const struct ent *e
 	return d->scan_now && e->flags & ENT_RACY;
 }
 
-/* What was under this name is lost.  Whatever changed of a directory's entry, what was told about all
- * beneath it is void by the protocol. */
+/*
+ * What was under this name is lost.  Whatever changed of a directory's entry,
+ * what was told about all beneath it is void by the protocol.
+ */
 static void ent_lose(struct tree *t, struct dir *d, struct ent *e, const struct stat *st)
 {
 	bool is_dir = e->type == ENTRY_DIR;

@@ -69,8 +69,10 @@ int tree_event_fd(const struct tree *t);
 /* Everything that happened before this call is queued to the peers when it returns. */
 int tree_drain(struct tree *t);
 
-/* A peer asks for a listing of path, clean as msg_list_decode() sees to: sends MSG_DIR.  One that is
- * not served is answered DIR_DENIED. */
+/*
+ * A peer asks for a listing: sends MSG_DIR.  A path that is not served is answered
+ * DIR_DENIED, one that is not clean (msg_list_decode() refuses those) not at all.
+ */
 void tree_list(struct tree *t, unsigned peer, const char *path);
 /* A peer is gone: forget what it was told. */
 void tree_peer_reset(struct tree *t, unsigned peer);

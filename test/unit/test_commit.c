@@ -789,7 +789,7 @@ Test(commit, temporaries_of_the_dead_are_removed)
 	bed_release(&b);
 }
 
-Test(commit, many_jobs_beside_a_user, .timeout = 60)
+Test(commit, many_jobs_beside_a_user, .timeout = 200)
 {
 	struct bed b;
 	unsigned done = 0;

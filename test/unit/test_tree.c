@@ -628,7 +628,7 @@ static void random_rounds(const struct tree_limits *limits, unsigned rounds)
 	bed_release(&b);
 }
 
-Test(tree, random_changes_watched, .timeout = 120)
+Test(tree, random_changes_watched, .timeout = 400)
 {
 	int before = open_fds();
 
@@ -636,17 +636,17 @@ Test(tree, random_changes_watched, .timeout = 120)
 	cr_assert_eq(open_fds(), before, "leaked descriptors");
 }
 
-Test(tree, random_changes_without_openat2, .timeout = 120)
+Test(tree, random_changes_without_openat2, .timeout = 400)
 {
 	random_rounds(&(struct tree_limits){.no_openat2 = true}, 500);
 }
 
-Test(tree, random_changes_few_watches, .timeout = 120)
+Test(tree, random_changes_few_watches, .timeout = 400)
 {
 	random_rounds(&(struct tree_limits){.max_watches = 4}, 1500);
 }
 
-Test(tree, random_changes_network, .timeout = 120)
+Test(tree, random_changes_network, .timeout = 400)
 {
 	random_rounds(&(struct tree_limits){.network = true}, 1000);
 }
@@ -717,9 +717,6 @@ Test(tree, own_temporaries_are_unseen_and_stale_ones_removed)
 	struct tree_counts before;
 	struct tree_counts after;
 	struct bed b;
-	char boot[64] = "";
-
-	(void)boot;
 	bed_init(&b, NULL);
 	check_dir(&b, 0, b.root, true);
 	tree_counts(b.tree, &before);
@@ -890,7 +887,7 @@ Test(tree, an_ancestor_of_a_root_is_replaced)
 	bed_release(&b);
 }
 
-Test(tree, many_files_change_at_once, .timeout = 120)
+Test(tree, many_files_change_at_once, .timeout = 400)
 {
 	struct tree_counts c;
 	struct bed b;
@@ -945,7 +942,7 @@ Test(tree, many_files_change_at_once, .timeout = 120)
 	bed_release(&b);
 }
 
-Test(tree, a_watch_lost_in_an_overflow_is_set_again, .timeout = 60)
+Test(tree, a_watch_lost_in_an_overflow_is_set_again, .timeout = 200)
 {
 	struct tree_counts c;
 	struct bed b;
@@ -1024,7 +1021,7 @@ Test(tree, hard_links_written_elsewhere)
 }
 
 /* The kernel itself refuses, in a user namespace with a small limit of its own. */
-Test(tree, the_kernel_refuses_watches, .timeout = 60)
+Test(tree, the_kernel_refuses_watches, .timeout = 200)
 {
 	IN_CHILD({
 		struct tree_counts c;
@@ -1067,7 +1064,7 @@ Test(tree, the_kernel_refuses_watches, .timeout = 60)
 	});
 }
 
-Test(tree, unreadable_directories, .timeout = 60)
+Test(tree, unreadable_directories, .timeout = 200)
 {
 	IN_CHILD({
 		struct bed b;
@@ -1145,7 +1142,6 @@ Test(tree, digests_are_learnt_and_forgotten)
 	IN_CHILD(write_file(at(&b, "f"), "two"));
 	tree_drain(b.tree);
 	cr_assert_not(entry_of(&b, 2, b.root, "f")->attr.has_digest);
-	/* A claim about the past of a file that is old: /proc/version-like, our own program. */
 	bed_release(&b);
 }
 
@@ -1206,7 +1202,7 @@ static void drop_message(void *data, unsigned peer, uint8_t type, const struct b
 	(void)b;
 }
 
-Test(tree, memory_of_many_files, .timeout = 120)
+Test(tree, memory_of_many_files, .timeout = 400)
 {
 	static const struct tree_ops ops = {.send = drop_message};
 	struct tree_counts c;
@@ -1237,7 +1233,9 @@ Test(tree, memory_of_many_files, .timeout = 120)
 	after = rss_kb();
 	tree_counts(b.tree, &c);
 	cr_assert_eq(c.entries, 20040);
+#ifndef __SANITIZE_ADDRESS__
 	cr_assert_lt((after - before) * 1024 / 20000, 180, "%ld bytes per file",
 		     (after - before) * 1024 / 20000);
+#endif
 	bed_release(&b);
 }
