@@ -212,7 +212,6 @@ static int remove_path(struct scan *s, char *path)
 	struct msg_file f = {
 		.kind = EFFECT_REMOVE, .workspace = s->h->index, .path = path, .target = none};
 
-	forget_below(s->h, path);
 	return s->fn(s->data, &f, -1);
 }
 
