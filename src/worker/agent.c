@@ -154,6 +154,27 @@ static int open_store(struct agent *a, struct errmsg *msg)
 	return store_open(dir, max, &a->store, msg);
 }
 
+/* Many jobs at once need many pipes; the jobs themselves get the limit that was there before. */
+static void set_fd_limit(struct agent *a, bool raise)
+{
+	struct rlimit rl = a->fd_limit;
+
+	if (raise)
+		rl.rlim_cur = rl.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &rl); /* the old one does for most */
+}
+
+static int start_launcher(struct agent *a, const struct sandbox_config *sc, const char *mirror,
+			  struct errmsg *msg)
+{
+	int r;
+
+	set_fd_limit(a, false);
+	r = launcher_start(a->loop, sc, mirror, &launcher_callbacks, a, &a->launcher, msg);
+	set_fd_limit(a, true);
+	return r;
+}
+
 static int bring_up(struct agent *a, struct errmsg *msg)
 {
 	struct sandbox_config sc = {
@@ -178,8 +199,7 @@ static int bring_up(struct agent *a, struct errmsg *msg)
 		return r;
 	a->mirror_source = loop_add_fd(a->loop, mirror_event_fd(a->mirror), LOOP_READ, on_mirror,
 				       a);
-	return launcher_start(a->loop, &sc, paths.mirror, &launcher_callbacks, a, &a->launcher,
-			      msg);
+	return start_launcher(a, &sc, paths.mirror, msg);
 }
 
 static int on_hello(struct agent *a, struct blob payload)
@@ -406,16 +426,6 @@ static void free_tables(struct agent *a)
 	map_release(&a->exes);
 }
 
-static void raise_fd_limit(void)
-{
-	struct rlimit rl;
-
-	if (getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur < rl.rlim_max) {
-		rl.rlim_cur = rl.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &rl);
-	}
-}
-
 int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 {
 	struct link_config c = {
@@ -429,7 +439,8 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 
 	list_init(&a.waiting);
 	list_init(&a.sending);
-	raise_fd_limit();
+	(void)getrlimit(RLIMIT_NOFILE, &a.fd_limit); /* can't fail */
+	set_fd_limit(&a, true);
 	a.oom_kills = read_oom_kills();
 	r = loop_new(&a.loop);
 	if (r < 0)
@@ -439,11 +450,11 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 	r = loop_run(a.loop);
 	if (r < 0)
 		a.result = errmsg_set(msg, r, "the event loop failed: %s", err_text(r));
-	/* Jobs first, then what they read from. */
+	/* The mirror first: a job that waits for one of its files can't even be killed. */
+	loop_remove(a.mirror_source);
+	mirror_stop(steal_ptr(&a.mirror));
 	launcher_stop(a.launcher);
 	free_tables(&a);
-	loop_remove(a.mirror_source);
-	mirror_stop(a.mirror);
 	store_close(a.store);
 	link_free(a.link);
 	msg_hello_release(&a.client);

@@ -12,6 +12,7 @@
  */
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/resource.h>
 
 #include "concc/link.h"
 #include "concc/loop.h"
@@ -31,13 +32,14 @@ struct agent {
 	struct launcher *launcher;
 	struct loop_source *mirror_source;
 	struct msg_hello client;
-	struct map envs;      /* id -> struct msg_env */
-	struct map exes;      /* id -> struct toolchain */
-	struct map tasks;     /* job id -> struct task */
-	struct list waiting;  /* struct task.of_waiting: for the mirror to be flushed */
-	struct list sending;  /* struct task.of_sending: with something in the outbox, by turns */
-	uint64_t counts_told; /* FUSE requests, in the last MIRROR_COUNTS */
-	uint64_t oom_kills;   /* of this machine, as last seen */
+	struct map envs;	/* id -> struct msg_env */
+	struct map exes;	/* id -> struct toolchain */
+	struct map tasks;	/* job id -> struct task */
+	struct list waiting;	/* struct task.of_waiting: for the mirror to be flushed */
+	struct list sending;	/* struct task.of_sending: with something in the outbox, by turns */
+	uint64_t counts_told;	/* FUSE requests, in the last MIRROR_COUNTS */
+	struct rlimit fd_limit; /* as we were started */
+	uint64_t oom_kills;	/* of this machine, as last seen */
 	bool up;
 	int result;
 	struct errmsg *msg;

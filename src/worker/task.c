@@ -22,6 +22,8 @@
 
 #define MISSING_MAX 8
 #define READ_CHUNK  (32 * 1024)
+/* Said by a job whose scratch space here is full: our fault, and no news for the user. */
+static const char no_space[] = "No space left on device";
 
 struct output {
 	struct task *task;
@@ -50,7 +52,9 @@ struct task {
 	int tmp_fd;
 	bool ended;
 	struct job_end end;
-	char *taint; /* why its result can't be used, or NULL */
+	char *taint;	 /* why its result can't be used, or NULL */
+	bool holding;	 /* it said no_space: what it says is shown when it succeeds after all */
+	struct buf held; /* a u8 stream and a blob for each chunk */
 	struct outbox outbox;
 	struct list
 		keep; /* struct kept: files to put in the store when the client has its answer */
@@ -94,6 +98,7 @@ void task_free(struct task *t)
 	free(t->homes);
 	free(t->upper_fds);
 	buf_release(&t->input);
+	buf_release(&t->held);
 	strv_free(t->env);
 	msg_job_release(&t->job);
 	free(t->taint);
@@ -213,6 +218,21 @@ static void check_leftovers(struct task *t, struct msg_exit *m)
 	strv_push(&m->outside, path_join("/tmp", name));
 }
 
+static void send_held(struct task *t)
+{
+	struct rd rd;
+
+	rd_init(&rd, t->held.data, t->held.len);
+	while (rd.left) {
+		_cleanup_buf_ struct buf b = BUF_INIT;
+		uint8_t stream = rd_u8(&rd);
+		struct blob bytes = rd_blob(&rd, UINT32_MAX);
+
+		msg_output_encode(&b, t->job.job_id, stream, bytes.p, bytes.n);
+		outbox_message(t->agent, &t->outbox, MSG_JOB_OUTPUT, &b);
+	}
+}
+
 /* All processes are gone and all output is read: say what came of it. */
 static void finish(struct task *t)
 {
@@ -230,8 +250,12 @@ static void finish(struct task *t)
 	}
 	if (!t->taint && failed && agent_saw_oom(t->agent))
 		taint(t, "the worker ran out of memory");
+	if (!t->taint && failed && t->holding)
+		taint(t, "it ran out of scratch space on the worker");
 	if (!t->taint)
 		(void)scan(t, false); /* taints when it fails */
+	if (!t->taint)
+		send_held(t);
 	check_leftovers(t, &m);
 	if (t->taint) {
 		m.how = EXIT_FAILED;
@@ -300,6 +324,24 @@ static void send_output(struct task *t, uint8_t stream, const void *p, size_t n)
 	outbox_pump(t->agent);
 }
 
+/* Holds back from the first chunk that speaks of a full disk, at most one window. */
+static void take_output(struct task *t, uint8_t stream, const char *p, size_t n)
+{
+	if (!t->holding && !memmem(p, n, no_space, sizeof(no_space) - 1)) {
+		send_output(t, stream, p, n);
+		return;
+	}
+	t->holding = true;
+	buf_put_u8(&t->held, stream);
+	buf_put_blob(&t->held, p, n);
+	/* Nobody gives credit for what is not sent: it would wait for ever. */
+	if (!t->credit) {
+		taint(t, "it ran out of scratch space on the worker");
+		launcher_kill(t->agent->launcher, t->job.job_id, SIGKILL);
+		buf_reset(&t->held);
+	}
+}
+
 static void on_output(void *data, uint32_t events)
 {
 	struct output *o = data;
@@ -318,7 +360,7 @@ static void on_output(void *data, uint32_t events)
 		return;
 	}
 	t->credit -= (uint32_t)n;
-	send_output(t, o->stream, chunk, (size_t)n);
+	take_output(t, o->stream, chunk, (size_t)n);
 	if (!t->credit)
 		want_output(t);
 }
