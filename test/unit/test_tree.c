@@ -25,6 +25,7 @@
 #include "concc/io.h"
 #include "concc/map.h"
 #include "concc/str.h"
+#include "project/snapshot.h"
 #include "project/tree.h"
 
 /* ---- a model worker: keeps what it is told, and nothing else ---- */
@@ -593,7 +594,24 @@ static uint64_t new_seed(void)
 	return s ? strtoull(s, NULL, 0) : (uint64_t)t.tv_nsec << 20 ^ (uint64_t)t.tv_sec ^ 1;
 }
 
-static void random_rounds(const struct tree_limits *limits, unsigned rounds)
+/*
+ * ramfs stamps files with the clock's ticks only, as all file systems did before
+ * Linux 6.13: changes within one tick show the same times.
+ */
+static void use_ramfs(struct bed *b)
+{
+	struct errmsg msg;
+	static const struct tree_ops ops = {.send = on_send};
+
+	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		cr_skip_test("no right to mount");
+	tree_free(b->tree);
+	cr_assert_eq(mount("ramfs", b->root, "ramfs", 0, NULL), 0);
+	cr_assert_eq(tree_new(&ops, b, NULL, &b->tree, &msg), 0);
+	cr_assert_eq(tree_serve(b->tree, b->root, true, &msg), 0);
+}
+
+static void random_rounds(const struct tree_limits *limits, unsigned rounds, bool coarse)
 {
 	uint64_t seed = new_seed();
 	struct rng r = {seed ^ 0x5555};
@@ -602,6 +620,10 @@ static void random_rounds(const struct tree_limits *limits, unsigned rounds)
 	cr_log_info("seed: CONCC_TEST_SEED=%llu", (unsigned long long)seed);
 	fprintf(stderr, "CONCC_TEST_SEED=%llu\n", (unsigned long long)seed);
 	bed_init(&b, limits);
+	if (coarse) {
+		use_ramfs(&b);
+		b.tree->limits = *limits;
+	}
 	for (size_t i = 1; i < 6; i++)
 		cr_assert_eq(mkdir(at(&b, dirs[i]), 0755), 0);
 	child_start(&b, seed);
@@ -625,6 +647,8 @@ static void random_rounds(const struct tree_limits *limits, unsigned rounds)
 		}
 	}
 	child_stop(&b);
+	if (coarse)
+		umount2(b.root, MNT_DETACH);
 	bed_release(&b);
 }
 
@@ -632,26 +656,116 @@ Test(tree, random_changes_watched, .timeout = 400)
 {
 	int before = open_fds();
 
-	random_rounds(NULL, 4000);
+	random_rounds(NULL, 4000, false);
 	cr_assert_eq(open_fds(), before, "leaked descriptors");
 }
 
 Test(tree, random_changes_without_openat2, .timeout = 400)
 {
-	random_rounds(&(struct tree_limits){.no_openat2 = true}, 500);
+	random_rounds(&(struct tree_limits){.no_openat2 = true}, 500, false);
 }
 
 Test(tree, random_changes_few_watches, .timeout = 400)
 {
-	random_rounds(&(struct tree_limits){.max_watches = 4}, 1500);
+	random_rounds(&(struct tree_limits){.max_watches = 4}, 1500, false);
 }
 
 Test(tree, random_changes_network, .timeout = 400)
 {
-	random_rounds(&(struct tree_limits){.network = true}, 1000);
+	random_rounds(&(struct tree_limits){.network = true}, 1000, false);
+}
+
+Test(tree, random_changes_coarse_clock, .timeout = 400)
+{
+	random_rounds(&(struct tree_limits){0}, 1500, true);
+}
+
+Test(tree, random_changes_coarse_clock_unwatched, .timeout = 400)
+{
+	random_rounds(&(struct tree_limits){.max_watches = 1}, 1000, true);
 }
 
 /* ---- one thing at a time ---- */
+
+Test(tree, a_mapping_is_written_long_after_its_times)
+{
+	struct bed b;
+	uint64_t v;
+	char *p;
+	int fd;
+
+	bed_init(&b, NULL);
+	write_file(at(&b, "f"), "one");
+	fd = open(at(&b, "f"), O_RDWR | O_CLOEXEC);
+	p = mmap(NULL, 3, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	cr_assert_neq(p, MAP_FAILED);
+	close(fd);
+	p[0] = 'x'; /* the first store sets the times */
+	check_dir(&b, 0, b.root, true);
+	v = entry_of(&b, 0, b.root, "f")->attr.version;
+	p[0] = 'y'; /* the page is dirty already: no trace */
+	munmap(p, 3);
+	tree_drain(b.tree);
+	cr_assert_gt(entry_of(&b, 0, b.root, "f")->attr.version, v);
+	check_dir(&b, 0, b.root, false);
+	bed_release(&b);
+}
+
+Test(tree, a_directory_made_again_with_the_same_inode)
+{
+	unsigned same = 0;
+	struct stat st;
+	struct bed b;
+	ino_t ino;
+
+	bed_init(&b, NULL);
+	mkdir(at(&b, "d"), 0755);
+	for (int i = 0; i < 50; i++) {
+		check_dir(&b, 0, b.root, true);
+		cr_assert_eq(stat(at(&b, "d"), &st), 0);
+		ino = st.st_ino;
+		IN_CHILD({
+			rm_rf(at(&b, "d"));
+			mkdir(at(&b, "d"), 0755);
+		});
+		cr_assert_eq(stat(at(&b, "d"), &st), 0);
+		same += st.st_ino == ino;
+		tree_drain(b.tree);
+		check_dir(&b, 0, b.root, true);
+		IN_CHILD(write_file(at(&b, "d/f"), "1"));
+		tree_drain(b.tree);
+		check_dir(&b, 0, b.root, false);
+	}
+	cr_log_info("the inode number came back %u times of 50", same);
+	bed_release(&b);
+}
+
+Test(tree, symlinks_are_followed_nowhere)
+{
+	for (int old = 0; old < 2; old++) {
+		struct bed b;
+		int fd;
+
+		bed_init(&b, &(struct tree_limits){.no_openat2 = old});
+		cr_assert_eq(path_mkdirs(at(&b, "d/sub"), 0755), 0);
+		write_file(at(&b, "d/f"), "x");
+		cr_assert_eq(symlink("d", at(&b, "in")), 0);
+		cr_assert_eq(symlink("/etc", at(&b, "out")), 0);
+		cr_assert_eq(symlink("f", at(&b, "d/last")), 0);
+		fd = resolve_open(b.tree, at(&b, "d/sub"), O_PATH | O_DIRECTORY);
+		cr_assert_geq(fd, 0);
+		close(fd);
+		fd = resolve_open(b.tree, at(&b, "d/f"), O_RDONLY);
+		cr_assert_geq(fd, 0);
+		close(fd);
+		for (const char *const *p =
+			     (const char *const[]){"in", "in/sub", "in/f", "out", "out/passwd",
+						   "out/ssh", "d/last", NULL};
+		     *p; p++)
+			cr_assert_lt(resolve_open(b.tree, at(&b, *p), O_RDONLY), 0, "%s", *p);
+		bed_release(&b);
+	}
+}
 
 Test(tree, empty_drain_is_one_read)
 {
