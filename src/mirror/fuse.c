@@ -41,7 +41,7 @@ struct fuse {
 	atomic_bool ended;
 	atomic_bool init_patched;
 	atomic_uint_fast64_t init_unique;
-	bool can_expire;
+	atomic_bool can_expire; /* told by INIT */
 	unsigned n_readers;
 	pthread_t readers[READERS_MAX];
 };
@@ -321,7 +321,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->max_readahead = TRANSFER_MAX;
 	conn->max_write = TRANSFER_MAX; /* libfuse takes the pages of a read from this, too */
 	conn->time_gran = 1;
-	m->fuse->can_expire = conn->capable & FUSE_CAP_EXPIRE_ONLY;
+	atomic_store(&m->fuse->can_expire, conn->capable & FUSE_CAP_EXPIRE_ONLY);
 }
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -685,7 +685,7 @@ void fuse_inval_entry(struct mirror *m, uint64_t dir, const char *name, bool exp
 	 * A kernel before 6.2 knows no expiry: right answers are worth more there than the working
 	 * directories of processes inside.
 	 */
-	if (expire && m->fuse->can_expire)
+	if (expire && atomic_load(&m->fuse->can_expire))
 		(void)fuse_lowlevel_notify_expire_entry(m->fuse->session, dir, name, strlen(name),
 							FUSE_LL_EXPIRE_ONLY);
 	else

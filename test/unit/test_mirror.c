@@ -181,6 +181,23 @@ static void random_change(unsigned *seed)
 	(void)!system(cmd); /* some can't succeed */
 }
 
+/* A directory of which only the name was asked: what happens in it changes its times. */
+Test(mirror, shows_times_of_unlisted_directories)
+{
+	struct sim *s = sim_new_served();
+
+	sim_change("mkdir -p dir/sub; touch -d @1000 dir");
+	sim_expect(s, "stat -c %Y $M/dir", "1000\n");
+	sim_change("echo x >dir/x; touch -d @2000 dir/sub dir");
+	sim_sync(s);
+	sim_expect(s, "stat -c %Y $M/dir", "2000\n");
+	sim_expect(s, "stat -c %Y $M/dir/sub", "2000\n");
+	sim_change("echo x >dir/sub/x; touch -d @3000 dir/sub");
+	sim_sync(s);
+	sim_expect(s, "stat -c %Y $M/dir/sub", "3000\n");
+	sim_free(s);
+}
+
 /* Some changes between two looks, by chance. */
 Test(mirror, follows_random_changes)
 {
@@ -202,9 +219,8 @@ Test(mirror, follows_random_changes)
 struct cwd_task {
 	const char *dir;
 	int go_fd;
-	char before[4096], after[4096];
-	struct sim *s;
 	int ready_fd;
+	char before[4096], after[4096];
 };
 
 static void *stay_inside(void *arg)
@@ -233,6 +249,7 @@ Test(mirror, keeps_working_directories)
 	struct sim *s = sim_new_served();
 	struct cwd_task t = {.go_fd = eventfd(0, 0), .ready_fd = eventfd(0, 0)};
 	_cleanup_free_ char *dir = xasprintf("%s%s/a/b", s->mnt, s->src);
+	_cleanup_free_ char *a = xasprintf("%s/a", s->src);
 	struct sim_task *task;
 	const char *result;
 	uint64_t n = 1;
@@ -249,6 +266,10 @@ Test(mirror, keeps_working_directories)
 	}
 	sim_change("echo y >a/b/made.h; rm a/b/x; chmod 711 a/b; chmod 750 a; echo z >a/z");
 	sim_sync(s);
+	sim_check_same(s);
+	/* Not looked at before the end: a look-up would revive it. */
+	cr_assert_eq(mirror_dir_stale(s->m, sim_told_by_path(s, a)->dir_id), 0);
+	sim_flush(s);
 	(void)!write(t.go_fd, &n, sizeof(n));
 	result = sim_finish(s, task);
 	cr_assert_null(result, "%s", result);
@@ -386,6 +407,20 @@ Test(mirror, stop_ends_every_wait)
 	sim_free(s);
 }
 
+static void *look_after_the_end(void *arg)
+{
+	struct cwd_task *t = arg;
+	uint64_t n = 1;
+
+	if (unshare(CLONE_FS) < 0 || chdir(t->dir) < 0)
+		return (void *)"can't enter";
+	(void)!write(t->ready_fd, &n, sizeof(n));
+	(void)!read(t->go_fd, &n, sizeof(n));
+	if (access("file", F_OK) == 0)
+		return (void *)"file is seen";
+	return errno == ENOENT ? (void *)"file is said to be absent" : NULL;
+}
+
 /* A process that keeps the file system busy, even one that inherited the device, hinders nothing.
  */
 Test(mirror, stop_needs_no_idle_mount)
@@ -395,18 +430,14 @@ Test(mirror, stop_needs_no_idle_mount)
 	struct cwd_task t = {.go_fd = eventfd(0, 0), .ready_fd = eventfd(0, 0)};
 	_cleanup_free_ char *dir = xasprintf("%s%s", s->mnt, s->src);
 	struct sim_task *task;
+	const char *result;
 	uint64_t n = 1;
 	pid_t pid;
 
+	sim_change("echo x >file");
 	t.dir = dir;
-	task = sim_begin(stay_inside, &t);
-	for (;;) {
-		struct pollfd p = {.fd = t.ready_fd, .events = POLLIN};
-
-		if (poll(&p, 1, 0) == 1)
-			break;
-		sim_wait_event(s, t.ready_fd);
-	}
+	task = sim_begin(look_after_the_end, &t);
+	sim_wait_fd(s, t.ready_fd);
 	cr_assert_eq(pipe(pipes), 0);
 	pid = fork();
 	if (pid == 0) {
@@ -418,7 +449,8 @@ Test(mirror, stop_needs_no_idle_mount)
 	close(pipes[0]);
 	sim_stop(s);
 	(void)!write(t.go_fd, &n, sizeof(n));
-	cr_assert_not_null(sim_finish(s, task));
+	result = sim_finish(s, task);
+	cr_assert_null(result, "%s", result);
 	close(pipes[1]);
 	cr_assert_eq(waitpid(pid, NULL, 0), pid);
 	sim_free(s);
@@ -625,7 +657,7 @@ static void *scan_slowly(void *arg)
 
 	while ((n = syscall(SYS_getdents64, fd, buf, sizeof(buf))) > 0) {
 		count_names(sc, buf, n);
-		if (!told) {
+		if (!told && sc->n > 1300) {
 			told = true;
 			(void)!write(sc->half_fd, &one, sizeof(one));
 			(void)!read(sc->go_fd, &one, sizeof(one));
@@ -634,7 +666,7 @@ static void *scan_slowly(void *arg)
 	return n < 0 ? (void *)"getdents failed" : NULL;
 }
 
-/* A listing under way shows once what stays, whatever comes, goes or is replaced meanwhile. */
+/* A listing half read shows once what stays, whatever comes, goes or is replaced meanwhile. */
 Test(mirror, directory_changes_while_it_is_read)
 {
 	struct sim *s = sim_new_served();
@@ -674,6 +706,7 @@ Test(mirror, stale_directories_are_asked_anew)
 {
 	struct sim *s = sim_new_served();
 	_cleanup_free_ char *dir = xasprintf("%s/dir", s->src);
+	struct mirror_counts before;
 
 	sim_change(
 		"mkdir -p dir/sub; echo old >dir/file; echo same >dir/same; touch -d @1 dir/gone");
@@ -685,7 +718,12 @@ Test(mirror, stale_directories_are_asked_anew)
 		   "echo x >dir/sub");
 	cr_assert_eq(mirror_dir_stale(s->m, sim_told_by_path(s, dir)->dir_id), 0);
 	sim_flush(s);
+	sim_expect(s, "cat $M/dir/new", "new\n");
 	sim_check_same(s);
+	/* What is still absent is asked for again, too. */
+	before = sim_counts(s);
+	sim_expect(s, "test -e $M/dir/never", "status 1\n");
+	cr_assert_eq(sim_counts(s).by_opcode[FUSE_LOOKUP], before.by_opcode[FUSE_LOOKUP] + 1);
 	sim_expect(s, "cat $M/dir/file $M/dir/new $M/dir/sub; ls $M/dir/never 2>/dev/null",
 		   "newer\nnew\nx\nstatus 2\n");
 	/* What did not change was not fetched again. */
@@ -760,6 +798,51 @@ Test(mirror, serves_more_at_any_time)
 	cr_assert_eq(mirror_serve(s->m, "relative"), CONCC_E_PROTO);
 	cr_assert_eq(mirror_serve(s->m, "/a/../b"), CONCC_E_PROTO);
 	cr_assert_eq(mirror_serve(s->m, "/a//b"), CONCC_E_PROTO);
+	sim_free(s);
+}
+
+struct absent {
+	const char *dir;
+	unsigned from, to;
+};
+
+static void *look_for_absent(void *arg)
+{
+	const struct absent *a = arg;
+	char path[256];
+
+	for (unsigned k = a->from; k < a->to; k++) {
+		snprintf(path, sizeof(path), "%s/absent%u", a->dir, k);
+		if (access(path, F_OK) == 0 || errno != ENOENT)
+			return (void *)"it is there";
+	}
+	return NULL;
+}
+
+/* More names known to be absent than are kept on record: the oldest are asked for again. */
+Test(mirror, absent_names_are_bounded)
+{
+	struct sim *s = sim_new_served();
+	_cleanup_free_ char *dir = xasprintf("%s%s", s->mnt, s->src);
+	struct absent all = {dir, 0, 256 * 1024 + 100};
+	struct absent young = {dir, 200, 300};
+	struct absent old = {dir, 2, 52};
+	struct mirror_counts before, after;
+
+	cr_assert_null(sim_finish(s, sim_begin(look_for_absent, &all)));
+	sim_flush(s);
+	before = sim_counts(s);
+	cr_assert_eq(before.notifications, 101, "100 names and the first listing's attributes");
+	cr_assert_null(sim_finish(s, sim_begin(look_for_absent, &young)));
+	after = sim_counts(s);
+	cr_assert_eq(after.by_opcode[FUSE_LOOKUP], before.by_opcode[FUSE_LOOKUP]);
+	cr_assert_null(sim_finish(s, sim_begin(look_for_absent, &old)));
+	after = sim_counts(s);
+	cr_assert_eq(after.by_opcode[FUSE_LOOKUP] - before.by_opcode[FUSE_LOOKUP], 50);
+	sim_change(": >absent0; : >absent3; : >absent200; : >absent262243");
+	sim_sync(s);
+	sim_expect(s, "cd $M && ls absent0 absent3 absent200 absent262243",
+		   "absent0\nabsent200\nabsent262243\nabsent3\n");
 	sim_free(s);
 }
 
