@@ -237,13 +237,13 @@ void pool_release(struct pool *p, struct pool_slot *s)
 	if (s->fd < 0)
 		return;
 	/*
-	 * First the lock, then the hint, then the close that wakes the head: at each
-	 * step, who believes what it sees is right.
+	 * First the lock, then the hint, then what wakes the head: at each step, who
+	 * believes what it sees is right.
 	 */
-	byte_unlock(s->fd, 0);
+	slot_unlock(s->fd);
 	if (s->member < POOL_MEMBERS_MAX && s->index < POOL_SLOTS_MAX)
 		hint_clear(p->table, s->member, s->index);
-	(void)close(s->fd);
+	slot_close(s->fd, p->slots_fd, s->name, s->index);
 	s->fd = -1;
 }
 

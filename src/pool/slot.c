@@ -96,6 +96,23 @@ int slot_lock_wait(int slots_fd, const char *member, uint32_t index, int *ret_fd
 	return 0;
 }
 
+void slot_unlock(int fd)
+{
+	byte_unlock(fd, LOCK_AT);
+}
+
+void slot_close(int fd, int slots_fd, const char *member, uint32_t index)
+{
+	char file[SLOT_FILE_MAX];
+
+	(void)close(fd);
+	slot_file(file, member, index);
+	/* Fails with ENXIO when nobody has it open, which is nearly always. */
+	fd = openat(slots_fd, file, O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY);
+	if (fd >= 0)
+		(void)close(fd);
+}
+
 int slot_probe(int slots_fd, const char *member, uint32_t index, int *ret_fd)
 {
 	char file[SLOT_FILE_MAX];

@@ -29,6 +29,13 @@ enum slot_probe { SLOT_FREE, SLOT_HELD, SLOT_CLOSING };
 int slot_lock(int slots_fd, const char *member, uint32_t index, int *ret_fd);
 /* The same, but waits for the lock; -EINTR after a signal. */
 int slot_lock_wait(int slots_fd, const char *member, uint32_t index, int *ret_fd);
+void slot_unlock(int fd);
+/*
+ * Closes, which tells the heads of the lines.  The event of a close comes with
+ * the last copy of a descriptor only, and a child that was just forked may have
+ * one; so when the FIFO is still open somewhere, it is opened and closed once more.
+ */
+void slot_close(int fd, int slots_fd, const char *member, uint32_t index);
 /* An enum slot_probe or an error; for SLOT_CLOSING *ret_fd is open and will hang up, else -1. */
 int slot_probe(int slots_fd, const char *member, uint32_t index, int *ret_fd);
 /* "member.index" into its parts; false for any other file name. */

@@ -1,0 +1,979 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * The pool with real processes.  A test knows that a process waits in line
+ * because it traces it up to the system call in which it will block; so nothing
+ * here sleeps, and the only clock is the one that ends a test that hangs.
+ */
+#include <criterion/criterion.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/pool.h"
+#include "concc/str.h"
+#include "pool/table.h"
+
+static char dir[64];
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	return remove(path);
+}
+
+static void setup(void)
+{
+	(void)strcpy(dir, "/tmp/concc-test-pool-XXXXXX");
+	cr_assert(mkdtemp(dir));
+}
+
+static void teardown(void)
+{
+	(void)nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+TestSuite(pool, .init = setup, .fini = teardown, .timeout = 60);
+
+static struct pool *open_pool(void)
+{
+	struct errmsg msg = {""};
+	struct pool *p = NULL;
+
+	cr_assert_eq(pool_open(dir, &p, &msg), 0, "%s", msg.text);
+	return p;
+}
+
+static void set(struct pool *p, const char *name, uint32_t slots, enum pool_state state,
+		uint32_t speed)
+{
+	struct errmsg msg = {""};
+
+	cr_assert_eq(pool_set(p, name, slots, state, speed, &msg), 0, "%s", msg.text);
+}
+
+static const struct pool_request any = {.local_ok = true};
+static const struct pool_request try_any = {.local_ok = true, .try = true};
+
+static struct pool_slot take(struct pool *p, const struct pool_request *q)
+{
+	struct pool_slot s;
+	int rc = pool_acquire(p, q, &s);
+
+	cr_assert_eq(rc, 0, "%s", err_text(rc));
+	return s;
+}
+
+static void expect(struct pool *p, const struct pool_request *q, int code)
+{
+	struct pool_slot s;
+	int rc = pool_acquire(p, q, &s);
+
+	cr_assert_eq(rc, code, "%s, not %s", err_text(rc), err_text(code));
+	cr_assert_eq(s.fd, -1);
+}
+
+static struct pool_member find(struct pool *p, const char *name, bool verify)
+{
+	static struct pool_member m[POOL_MEMBERS_MAX];
+	int n = pool_list(p, m, POOL_MEMBERS_MAX, verify);
+
+	for (int i = 0; i < n; i++)
+		if (streq(m[i].name, name))
+			return m[i];
+	cr_assert_fail("no member %s", name);
+	return m[0];
+}
+
+/* ---- processes ---- */
+
+static void reap(pid_t pid, int status)
+{
+	int st = 0;
+
+	cr_assert_eq(waitpid(pid, &st, 0), pid);
+	cr_assert_eq(st, status, "process %d ended with %#x, not %#x", (int)pid, st, status);
+}
+
+/* A fork that doesn't outlive the test, however that ends. */
+static pid_t fork_child(void)
+{
+	pid_t parent = getpid(), pid = fork();
+
+	cr_assert_geq(pid, 0);
+	if (pid == 0 && (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent))
+		_exit(3);
+	return pid;
+}
+
+/* Ends the process with 0 when the acquire gives `code`; writes its number to out_fd first. */
+static void waiter_body(struct pool_request q, int code, int out_fd, unsigned char number)
+{
+	struct pool *p = open_pool();
+	struct pool_slot s;
+	int rc = pool_acquire(p, &q, &s);
+
+	if (out_fd >= 0 && write(out_fd, &number, 1) != 1)
+		_exit(2);
+	_exit(rc == code ? 0 : 1);
+}
+
+static bool will_block(const struct __ptrace_syscall_info *info)
+{
+	if (info->op != PTRACE_SYSCALL_INFO_ENTRY)
+		return false;
+	if (info->entry.nr == SYS_fcntl)
+		return info->entry.args[1] == F_OFD_SETLKW;
+#ifdef SYS_poll
+	if (info->entry.nr == SYS_poll)
+		return true;
+#endif
+	return info->entry.nr == SYS_ppoll;
+}
+
+/* Returns when the traced child is about to wait; from then on it runs freely. */
+static void run_until_waiting(pid_t pid)
+{
+	struct __ptrace_syscall_info info = {0};
+	int st;
+
+	cr_assert_eq(waitpid(pid, &st, 0), pid);
+	cr_assert(WIFSTOPPED(st));
+	cr_assert_eq(ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACESYSGOOD), 0);
+	do {
+		cr_assert_eq(ptrace(PTRACE_SYSCALL, pid, 0, 0), 0);
+		cr_assert_eq(waitpid(pid, &st, 0), pid);
+		cr_assert(WIFSTOPPED(st), "it ended (%#x) instead of waiting", st);
+		cr_assert_gt(ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof(info), &info), 0);
+	} while (!will_block(&info));
+	cr_assert_eq(ptrace(PTRACE_DETACH, pid, 0, 0), 0);
+}
+
+static pid_t start_waiter(struct pool_request q, int code, int out_fd, unsigned char number)
+{
+	pid_t pid = fork_child();
+
+	if (pid == 0) {
+		if (ptrace(PTRACE_TRACEME, 0, 0, 0) < 0)
+			_exit(77);
+		(void)raise(SIGSTOP);
+		waiter_body(q, code, out_fd, number);
+	}
+	run_until_waiting(pid);
+	return pid;
+}
+
+/* A process that holds a slot until it is killed. */
+static pid_t start_holder(struct pool_request q)
+{
+	int fds[2];
+	char c;
+	pid_t pid;
+
+	cr_assert_eq(pipe(fds), 0);
+	pid = fork_child();
+	if (pid == 0) {
+		struct pool *p = open_pool();
+		struct pool_slot s;
+
+		if (pool_acquire(p, &q, &s) < 0 || write(fds[1], "x", 1) != 1)
+			_exit(1);
+		for (;;)
+			(void)pause();
+	}
+	(void)close(fds[1]);
+	cr_assert_eq(read(fds[0], &c, 1), 1, "the holder got no slot");
+	(void)close(fds[0]);
+	return pid;
+}
+
+static void kill_and_reap(pid_t pid)
+{
+	cr_assert_eq(kill(pid, SIGKILL), 0);
+	reap(pid, SIGKILL);
+}
+
+/* ---- one process ---- */
+
+Test(pool, takes_every_slot_once)
+{
+	struct pool *p = open_pool();
+	struct pool_slot s[5];
+
+	set(p, "a", 2, POOL_UP, 1000);
+	set(p, "b", 3, POOL_UP, 1000);
+	cr_assert_eq(pool_total(p), 5);
+	for (int i = 0; i < 5; i++) {
+		s[i] = take(p, &try_any);
+		for (int j = 0; j < i; j++)
+			cr_assert(s[j].member != s[i].member || s[j].index != s[i].index);
+	}
+	expect(p, &try_any, -EAGAIN);
+	cr_assert_eq(find(p, "a", true).taken, 2);
+	cr_assert_eq(find(p, "b", true).taken, 3);
+	for (int i = 0; i < 5; i++)
+		pool_release(p, &s[i]);
+	pool_release(p, &s[0]); /* holds none any more */
+	cr_assert_eq(find(p, "a", false).taken, 0);
+	cr_assert_eq(find(p, "b", false).acquired, 3);
+	pool_close(p);
+}
+
+Test(pool, leaks_no_descriptor)
+{
+	int before = dup(0), after;
+
+	(void)close(before);
+	for (int i = 0; i < 3; i++) {
+		struct pool *p = open_pool();
+		struct pool_slot s;
+
+		set(p, "a", 1, POOL_UP, 1000);
+		s = take(p, &any);
+		expect(p, &try_any, -EAGAIN);
+		(void)find(p, "a", true);
+		pool_release(p, &s);
+		pool_close(p);
+	}
+	after = dup(0);
+	(void)close(after);
+	cr_assert_eq(before, after);
+}
+
+Test(pool, unavailable_without_member_that_is_up)
+{
+	struct pool *p = open_pool();
+	struct pool_request only = {.only = "b", .local_ok = true};
+
+	expect(p, &any, CONCC_E_UNAVAIL);
+	set(p, "a", 1, POOL_DOWN, 1000);
+	expect(p, &any, CONCC_E_UNAVAIL);
+	set(p, "a", 1, POOL_UP, 1000);
+	expect(p, &only, CONCC_E_UNAVAIL);
+	(void)take(p, &any);
+	cr_assert_eq(pool_remove(p, "a"), 0);
+	cr_assert_eq(pool_remove(p, "a"), -ENOENT);
+	expect(p, &any, CONCC_E_UNAVAIL);
+}
+
+Test(pool, local_only_when_it_may_be)
+{
+	struct pool *p = open_pool();
+	struct pool_request remote = {.try = true};
+	struct pool_request local = {.only = POOL_LOCAL, .local_ok = true};
+
+	set(p, POOL_LOCAL, 4, POOL_UP, 1000);
+	expect(p, &remote, CONCC_E_UNAVAIL);
+	set(p, "a", 1, POOL_UP, 1000);
+	cr_assert_str_eq(take(p, &remote).name, "a");
+	expect(p, &remote, -EAGAIN);
+	local.local_ok = false;
+	cr_assert_str_eq(take(p, &local).name, POOL_LOCAL);
+}
+
+Test(pool, prefers_free_capacity_times_speed)
+{
+	struct pool *p = open_pool();
+	int fast = 0;
+
+	set(p, "slow", 8, POOL_UP, 500);
+	set(p, "fast", 8, POOL_UP, 1500);
+	for (int i = 0; i < 8; i++)
+		fast += streq(take(p, &try_any).name, "fast");
+	cr_assert_eq(fast, 6); /* then 2 * 1500 free there is less than 8 * 500 here */
+}
+
+Test(pool, directory_stays_with_its_member_while_that_is_free)
+{
+	struct pool *p = open_pool();
+	struct pool_request q = {.cwd = "/src/x", .local_ok = true, .try = true};
+	struct pool_slot first;
+
+	set(p, "a", 8, POOL_UP, 1000);
+	set(p, "b", 8, POOL_UP, 1000);
+	first = take(p, &q);
+	for (int i = 0; i < 4; i++)
+		cr_assert_str_eq(take(p, &q).name, first.name);
+	cr_assert_str_neq(take(p, &q).name, first.name); /* 3 free there, 8 here */
+	q.cwd = "/src/y";
+	cr_assert_str_neq(take(p, &q).name, first.name);
+}
+
+Test(pool, avoids_unless_there_is_no_other)
+{
+	struct pool *p = open_pool();
+	struct pool_request q = {.avoid = "big", .local_ok = true, .try = true};
+
+	set(p, "big", 100, POOL_UP, 1000);
+	cr_assert_str_eq(take(p, &q).name, "big");
+	set(p, "small", 1, POOL_UP, 1000);
+	cr_assert_str_eq(take(p, &q).name, "small");
+	expect(p, &q, -EAGAIN);
+	set(p, "small", 1, POOL_DOWN, 1000);
+	cr_assert_str_eq(take(p, &q).name, "big");
+}
+
+Test(pool, names_and_sizes_are_checked)
+{
+	struct pool *p = open_pool();
+	struct errmsg msg;
+	char name[80];
+
+	cr_assert_eq(pool_set(p, "a/b", 1, POOL_UP, 1, &msg), -EINVAL);
+	cr_assert_eq(pool_set(p, "..", 1, POOL_UP, 1, &msg), -EINVAL);
+	cr_assert_eq(pool_set(p, "", 1, POOL_UP, 1, &msg), -EINVAL);
+	cr_assert_eq(pool_set(p, "a b", 1, POOL_UP, 1, &msg), -EINVAL);
+	cr_assert_eq(pool_set(p, "a", POOL_SLOTS_MAX + 1, POOL_UP, 1, &msg), -EINVAL);
+	memset(name, 'n', sizeof(name));
+	name[64] = '\0';
+	cr_assert_eq(pool_set(p, name, 1, POOL_UP, 1, &msg), -EINVAL);
+	name[63] = '\0';
+	set(p, name, POOL_SLOTS_MAX, POOL_UP, 1000);
+	cr_assert_str_eq(take(p, &any).name, name);
+	for (int i = 1; i < POOL_MEMBERS_MAX; i++) {
+		(void)snprintf(name, sizeof(name), "w.%d", i);
+		set(p, name, 1, POOL_UP, 1000);
+	}
+	cr_assert_eq(pool_set(p, "more", 1, POOL_UP, 1, &msg), -ENOSPC);
+	cr_assert_eq(pool_list(p, NULL, 0, false), POOL_MEMBERS_MAX);
+}
+
+Test(pool, held_slots_outlive_remove_and_reset)
+{
+	struct pool *p = open_pool();
+	struct pool_slot s;
+
+	set(p, "a", 1, POOL_UP, 1000);
+	s = take(p, &any);
+	cr_assert_eq(pool_reset(p), 0);
+	cr_assert_eq(pool_list(p, NULL, 0, false), 0);
+	set(p, "other", 1, POOL_DOWN, 1000); /* takes over the record */
+	set(p, "a", 1, POOL_UP, 1000);
+	expect(p, &try_any, -EAGAIN);
+	cr_assert_eq(find(p, "a", true).taken, 1);
+	pool_release(p, &s);
+	s = take(p, &try_any);
+	cr_assert_str_eq(s.name, "a");
+	set(p, "a", 0, POOL_UP, 1000);
+	pool_release(p, &s);
+	expect(p, &try_any, CONCC_E_UNAVAIL);
+}
+
+/* ---- death ---- */
+
+Test(pool, killed_holder_frees_its_slot)
+{
+	struct pool *p = open_pool();
+	struct pool_slot s;
+
+	set(p, "a", 1, POOL_UP, 1000);
+	for (int i = 0; i < 3; i++) {
+		pid_t pid = start_holder(any);
+
+		expect(p, &try_any, -EAGAIN);
+		kill_and_reap(pid);
+		cr_assert_eq(find(p, "a", false).taken, 1, "the hint went by itself");
+		s = take(p, &try_any);
+		pool_release(p, &s);
+	}
+}
+
+Test(pool, waiter_gets_slot_of_killed_holder)
+{
+	struct pool *p = open_pool();
+
+	set(p, "a", 3, POOL_UP, 1000);
+	set(p, "b", 3, POOL_UP, 1000);
+	for (int round = 0; round < 30; round++) {
+		pid_t holders[6], waiter;
+
+		for (int i = 0; i < 6; i++)
+			holders[i] = start_holder(any);
+		waiter = start_waiter(any, 0, -1, 0);
+		kill_and_reap(holders[round % 6]);
+		reap(waiter, 0);
+		for (int i = 0; i < 6; i++)
+			if (i != round % 6)
+				kill_and_reap(holders[i]);
+	}
+}
+
+/* Its open file lives on in the child, which is only seen by the pipe's hang-up. */
+Test(pool, slot_is_held_until_last_copy_is_closed)
+{
+	struct pool *p = open_pool();
+	int fds[2], go[2];
+	pid_t holder, waiter;
+	char c;
+
+	set(p, "a", 1, POOL_UP, 1000);
+	cr_assert_eq(pipe(fds), 0);
+	cr_assert_eq(pipe(go), 0);
+	holder = fork_child();
+	if (holder == 0) {
+		struct pool *own = open_pool();
+		struct pool_slot s = take(own, &any);
+
+		if (fork() == 0) { /* outlives its parent, not the pipe */
+			(void)close(go[1]);
+			_exit(read(go[0], &c, 1) != 1 || s.fd < 0);
+		}
+		_exit(write(fds[1], "x", 1) != 1);
+	}
+	cr_assert_eq(read(fds[0], &c, 1), 1);
+	reap(holder, 0);
+	expect(p, &try_any, -EAGAIN);
+	waiter = start_waiter(any, 0, -1, 0);
+	cr_assert_eq(write(go[1], "x", 1), 1);
+	reap(waiter, 0);
+}
+
+Test(pool, exec_gives_the_slot_back)
+{
+	struct pool *p = open_pool();
+	struct pool_slot s;
+	int fds[2];
+	pid_t pid;
+	char c;
+
+	set(p, "a", 1, POOL_UP, 1000);
+	cr_assert_eq(pipe(fds), 0);
+	pid = fork_child();
+	if (pid == 0) {
+		s = take(open_pool(), &any);
+		(void)dup2(fds[1], 1);
+		(void)execlp("sh", "sh", "-c", "echo x; exec sleep 1000", NULL);
+		_exit(1);
+	}
+	cr_assert_eq(read(fds[0], &c, 1), 1); /* by now it is another program */
+	s = take(p, &try_any);
+	pool_release(p, &s);
+	kill_and_reap(pid);
+}
+
+/* ---- the line ---- */
+
+Test(pool, waiters_are_served_in_order_of_arrival)
+{
+	enum { N = 20 };
+	struct pool *p = open_pool();
+	unsigned char order[N];
+	struct pool_slot s;
+	pid_t pids[N];
+	int fds[2];
+
+	set(p, "a", 1, POOL_UP, 1000);
+	s = take(p, &any);
+	cr_assert_eq(pipe(fds), 0);
+	for (int i = 0; i < N; i++) {
+		pids[i] = start_waiter(any, 0, fds[1], (unsigned char)i);
+		cr_assert_eq(pool_waiters(p), i + 1);
+	}
+	expect(p, &try_any, -EAGAIN);
+	/* Some leave the line: neither a gap nor the end of the second may disturb the rest. */
+	kill_and_reap(pids[1]);
+	kill_and_reap(pids[7]);
+	kill_and_reap(pids[8]);
+	kill_and_reap(pids[N - 1]);
+	cr_assert_eq(pool_waiters(p), N - 4);
+	pool_release(p, &s);
+	cr_assert_eq(read_full(fds[0], order, N - 4), N - 4);
+	for (int i = 0, at = 0; i < N; i++) {
+		if (i == 1 || i == 7 || i == 8 || i == N - 1)
+			continue;
+		cr_assert_eq(order[at], i, "place %d went to %d, not to %d", at, order[at], i);
+		at++;
+		reap(pids[i], 0);
+	}
+	cr_assert_eq(pool_waiters(p), 0);
+}
+
+Test(pool, killed_head_passes_on)
+{
+	struct pool *p = open_pool();
+	struct pool_slot s;
+	pid_t head, second;
+
+	set(p, "a", 1, POOL_UP, 1000);
+	s = take(p, &any);
+	head = start_waiter(any, 0, -1, 0);
+	second = start_waiter(any, 0, -1, 0);
+	kill_and_reap(head);
+	pool_release(p, &s);
+	reap(second, 0);
+}
+
+Test(pool, newcomer_does_not_overtake)
+{
+	struct pool *p = open_pool();
+	struct pool_slot s;
+	pid_t waiter;
+
+	set(p, "a", 1, POOL_UP, 1000);
+	s = take(p, &any);
+	waiter = start_waiter(any, 0, -1, 0);
+	/* Stopped, so that it can't take what is free: nobody else may either. */
+	cr_assert_eq(kill(waiter, SIGSTOP), 0);
+	cr_assert_eq(waitpid(waiter, NULL, WUNTRACED), waiter);
+	pool_release(p, &s);
+	expect(p, &try_any, -EAGAIN);
+	cr_assert_eq(kill(waiter, SIGCONT), 0);
+	reap(waiter, 0);
+	s = take(p, &try_any);
+}
+
+Test(pool, who_waits_for_one_member_does_not_hold_up_others)
+{
+	struct pool *p = open_pool();
+	struct pool_request only = {.only = "a", .local_ok = true};
+	struct pool_slot s;
+	pid_t waiter;
+
+	set(p, "a", 1, POOL_UP, 1000);
+	s = take(p, &any);
+	set(p, "b", 1, POOL_UP, 1000);
+	waiter = start_waiter(only, 0, -1, 0);
+	cr_assert_str_eq(take(p, &try_any).name, "b");
+	pool_release(p, &s);
+	reap(waiter, 0);
+}
+
+Test(pool, waiters_learn_of_new_capacity)
+{
+	struct pool *p = open_pool();
+	pid_t waiter;
+
+	set(p, "a", 1, POOL_UP, 1000);
+	set(p, "b", 1, POOL_DOWN, 1000);
+	(void)take(p, &any);
+	waiter = start_waiter(any, 0, -1, 0);
+	set(p, "a", 2, POOL_UP, 1000);
+	reap(waiter, 0);
+	(void)take(p, &try_any);
+	waiter = start_waiter(any, 0, -1, 0);
+	set(p, "b", 1, POOL_UP, 1000);
+	reap(waiter, 0);
+	(void)take(p, &try_any);
+	waiter = start_waiter(any, 0, -1, 0);
+	set(p, "c", 1, POOL_UP, 1000);
+	reap(waiter, 0);
+}
+
+/* Holders that died while their member was down: nobody saw it. */
+Test(pool, member_that_comes_up_again_is_verified)
+{
+	struct pool *p = open_pool();
+	pid_t holder, waiter;
+
+	set(p, "a", 1, POOL_UP, 1000);
+	holder = start_holder(any);
+	set(p, "b", 1, POOL_UP, 1000);
+	(void)take(p, &any);
+	set(p, "a", 1, POOL_DOWN, 1000);
+	kill_and_reap(holder);
+	waiter = start_waiter(any, 0, -1, 0);
+	set(p, "a", 1, POOL_UP, 1000);
+	reap(waiter, 0);
+}
+
+Test(pool, all_waiters_leave_when_all_members_are_down)
+{
+	struct pool *p = open_pool();
+	pid_t pids[10];
+
+	set(p, "a", 1, POOL_UP, 1000);
+	set(p, "b", 1, POOL_UP, 1000);
+	(void)take(p, &any);
+	(void)take(p, &any);
+	for (int i = 0; i < 10; i++)
+		pids[i] = start_waiter(any, CONCC_E_UNAVAIL, -1, 0);
+	set(p, "a", 1, POOL_DOWN, 1000);
+	cr_assert_eq(pool_remove(p, "b"), 0);
+	for (int i = 0; i < 10; i++)
+		reap(pids[i], 0);
+}
+
+static void on_signal(int sig)
+{
+}
+
+Test(pool, signal_ends_the_wait)
+{
+	struct sigaction sa = {.sa_handler = on_signal};
+	struct pool *p = open_pool();
+	pid_t head, second;
+
+	set(p, "a", 1, POOL_UP, 1000);
+	(void)take(p, &any);
+	cr_assert_eq(sigaction(SIGUSR1, &sa, NULL), 0); /* inherited by the waiters */
+	head = start_waiter(any, -EINTR, -1, 0);
+	second = start_waiter(any, -EINTR, -1, 0);
+	/* Both are past the last instruction before their system call: it ends with EINTR. */
+	cr_assert_eq(kill(second, SIGUSR1), 0);
+	reap(second, 0);
+	cr_assert_eq(kill(head, SIGUSR1), 0);
+	reap(head, 0);
+	cr_assert_eq(pool_waiters(p), 0);
+}
+
+/* ---- many ---- */
+
+struct counters {
+	int inside, most, served;
+};
+
+static void enter_and_leave(struct counters *c, bool die)
+{
+	struct pool *p = open_pool();
+	struct pool_slot s;
+	int now, most;
+
+	if (pool_acquire(p, &any, &s) < 0)
+		_exit(1);
+	now = __atomic_add_fetch(&c->inside, 1, __ATOMIC_SEQ_CST);
+	most = __atomic_load_n(&c->most, __ATOMIC_SEQ_CST);
+	while (now > most && !__atomic_compare_exchange_n(&c->most, &most, now, false,
+							  __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		;
+	(void)sched_yield(); /* gives the others a chance to be wrong */
+	__atomic_add_fetch(&c->served, 1, __ATOMIC_SEQ_CST);
+	__atomic_sub_fetch(&c->inside, 1, __ATOMIC_SEQ_CST);
+	if (die)
+		(void)raise(SIGKILL);
+	pool_release(p, &s);
+	_exit(0);
+}
+
+static struct counters *crowd(int n, int die_of_8)
+{
+	struct counters *c = mmap(NULL, sizeof(*c), PROT_READ | PROT_WRITE,
+				  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pid_t *pids = xcalloc((size_t)n, sizeof(*pids));
+
+	cr_assert_neq(c, MAP_FAILED);
+	for (int i = 0; i < n; i++) {
+		bool die = i % 8 < die_of_8;
+
+		pids[i] = fork_child();
+		if (pids[i] == 0)
+			enter_and_leave(c, die);
+	}
+	for (int i = 0; i < n; i++)
+		reap(pids[i], i % 8 < die_of_8 ? SIGKILL : 0);
+	free(pids);
+	return c;
+}
+
+Test(pool, five_hundred_over_four_slots)
+{
+	struct pool *p = open_pool();
+	struct counters *c;
+
+	set(p, "a", 2, POOL_UP, 1000);
+	set(p, "b", 2, POOL_UP, 1000);
+	c = crowd(500, 0);
+	cr_assert_eq(c->served, 500);
+	cr_assert_leq(c->most, 4);
+	cr_assert_eq(find(p, "a", false).taken + find(p, "b", false).taken, 0);
+}
+
+Test(pool, five_hundred_that_are_all_killed)
+{
+	struct pool *p = open_pool();
+	struct counters *c;
+
+	set(p, "a", 2, POOL_UP, 1000);
+	set(p, "b", 2, POOL_UP, 1000);
+	c = crowd(500, 8);
+	cr_assert_eq(c->served, 500);
+	cr_assert_leq(c->most, 4);
+	c = crowd(500, 3);
+	cr_assert_eq(c->served, 500);
+	cr_assert_leq(c->most, 4);
+}
+
+struct usage {
+	unsigned long long switches, ticks;
+};
+
+static struct usage usage_of(pid_t pid)
+{
+	struct usage u = {0, 0};
+	unsigned long long utime = 0, stime = 0, n;
+	char path[64], line[512];
+	const char *at;
+	FILE *f;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	f = fopen(path, "re");
+	cr_assert(f);
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "voluntary_ctxt_switches: %llu", &n) == 1)
+			u.switches = n;
+	(void)fclose(f);
+	(void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	f = fopen(path, "re");
+	cr_assert(f && fgets(line, sizeof(line), f));
+	(void)fclose(f);
+	at = strrchr(line, ')');
+	cr_assert(at && sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu",
+			       &utime, &stime) == 2);
+	u.ticks = utime + stime;
+	return u;
+}
+
+/*
+ * While 100 of 2000 are served, one after the other, those behind must not even
+ * wake up: each may be seen going to sleep, once, and its clock stands still.
+ */
+Test(pool, two_thousand_waiters_use_no_cpu, .timeout = 120)
+{
+	enum { N = 2000, SERVED = 100, NEAR = SERVED + 10 };
+	struct pool *p = open_pool();
+	static pid_t pids[N];
+	static struct usage before[N];
+	unsigned long long ticks = 0;
+	struct pool_slot s;
+	char served[SERVED];
+	int fds[2], hold[2];
+
+	set(p, "a", 1, POOL_UP, 1000);
+	s = take(p, &any);
+	cr_assert_eq(pipe(fds), 0);
+	cr_assert_eq(pipe(hold), 0);
+	for (int i = 0; i < N; i++) {
+		/* The one after the last to be served keeps the slot. */
+		pids[i] = start_waiter(any, 0, fds[1], 0);
+		before[i] = usage_of(pids[i]);
+	}
+	cr_assert_eq(pool_waiters(p), N);
+	for (int i = NEAR; i < N; i++)
+		before[i] = usage_of(pids[i]);
+	/* Stopped just behind, so that it ends there. */
+	cr_assert_eq(kill(pids[SERVED], SIGSTOP), 0);
+	cr_assert_eq(waitpid(pids[SERVED], NULL, WUNTRACED), pids[SERVED]);
+	pool_release(p, &s);
+	cr_assert_eq(read_full(fds[0], served, SERVED), SERVED);
+	for (int i = 0; i < SERVED; i++)
+		reap(pids[i], 0);
+	for (int i = NEAR; i < N; i++) {
+		struct usage now = usage_of(pids[i]);
+
+		cr_assert_leq(now.switches, before[i].switches + 1, "waiter %d woke up", i);
+		ticks += now.ticks - before[i].ticks;
+	}
+	cr_assert_eq(ticks, 0);
+	for (int i = SERVED; i < N; i++)
+		cr_assert_eq(kill(pids[i], SIGKILL), 0);
+	for (int i = SERVED; i < N; i++)
+		reap(pids[i], SIGKILL);
+	cr_assert_eq(pool_waiters(p), 0);
+	s = take(p, &try_any);
+}
+
+/* ---- a directory that is not as it should be ---- */
+
+static void expect_refused(int code)
+{
+	struct errmsg msg = {""};
+	struct pool *p;
+
+	cr_assert_eq(pool_open(dir, &p, &msg), code, "%s", msg.text);
+	cr_assert(strstr(msg.text, dir), "no path in: %s", msg.text);
+}
+
+static void in_dir(char *ret, const char *name)
+{
+	(void)snprintf(ret, 128, "%s/%s", dir, name);
+}
+
+Test(pool, refuses_what_is_not_its_own)
+{
+	char pool[128], slots[128], other[128];
+	int fd;
+
+	in_dir(pool, "pool");
+	in_dir(slots, "slots");
+	in_dir(other, "other");
+	cr_assert_eq(mkdir(other, 0700), 0);
+	cr_assert_eq(symlink(other, slots), 0);
+	expect_refused(CONCC_E_UNSAFE);
+	cr_assert_eq(unlink(slots), 0);
+	fd = creat(slots, 0600);
+	expect_refused(CONCC_E_UNSAFE);
+	(void)close(fd);
+	cr_assert_eq(unlink(slots), 0);
+	cr_assert_eq(mkdir(slots, 0700), 0);
+	cr_assert_eq(chmod(slots, 0777), 0);
+	expect_refused(CONCC_E_UNSAFE);
+	cr_assert_eq(chmod(slots, 0700), 0);
+
+	cr_assert_eq(symlink("other/file", pool), 0);
+	expect_refused(CONCC_E_UNSAFE);
+	in_dir(other, "other/file");
+	cr_assert_eq(access(other, F_OK), -1, "the link was followed");
+	cr_assert_eq(unlink(pool), 0);
+	cr_assert_eq(mkfifo(pool, 0600), 0);
+	expect_refused(CONCC_E_UNSAFE);
+	cr_assert_eq(unlink(pool), 0);
+	cr_assert_eq(mkdir(pool, 0700), 0);
+	expect_refused(CONCC_E_UNSAFE);
+	cr_assert_eq(rmdir(pool), 0);
+	pool_close(open_pool());
+	in_dir(other, "link");
+	cr_assert_eq(link(pool, other), 0);
+	expect_refused(CONCC_E_UNSAFE);
+	cr_assert_eq(unlink(other), 0);
+	if (geteuid() == 0) {
+		cr_assert_eq(chown(pool, 12345, 12345), 0);
+		expect_refused(CONCC_E_UNSAFE);
+	}
+}
+
+Test(pool, refuses_slot_files_that_are_not_its_own)
+{
+	struct pool *p = open_pool();
+	char path[128];
+	int fd;
+
+	set(p, "a", 1, POOL_UP, 1000);
+	in_dir(path, "slots/a.0");
+	cr_assert_eq(symlink("/dev/null", path), 0);
+	expect(p, &any, CONCC_E_UNSAFE);
+	cr_assert_eq(unlink(path), 0);
+	fd = creat(path, 0600);
+	cr_assert_geq(fd, 0);
+	(void)close(fd);
+	expect(p, &any, CONCC_E_UNSAFE);
+	cr_assert_eq(unlink(path), 0);
+	(void)take(p, &any);
+}
+
+static void overwrite(off_t at, const void *bytes, size_t n)
+{
+	char path[128];
+	int fd;
+
+	in_dir(path, "pool");
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(pwrite(fd, bytes, n, at), (ssize_t)n);
+	(void)close(fd);
+}
+
+Test(pool, rebuilds_a_damaged_table_that_nobody_uses)
+{
+	struct pool *p = open_pool();
+	char path[128];
+
+	set(p, "a", 1, POOL_UP, 1000);
+	pool_close(p);
+	log_init("test_pool", LOG_LEVEL_ERR); /* no warnings */
+	overwrite(0, "damaged!", 8);
+	p = open_pool();
+	cr_assert_eq(pool_list(p, NULL, 0, false), 0);
+	set(p, "a", 1, POOL_UP, 1000);
+	pool_close(p);
+	in_dir(path, "pool");
+	cr_assert_eq(truncate(path, 100), 0);
+	p = open_pool();
+	set(p, "a", 1, POOL_UP, 1000);
+	(void)take(p, &any);
+}
+
+Test(pool, leaves_another_version_in_use_alone)
+{
+	struct pool *p = open_pool(), *second;
+	uint32_t version = 99;
+	struct errmsg msg = {""};
+
+	overwrite(8, &version, sizeof(version));
+	cr_assert_eq(pool_open(dir, &second, &msg), CONCC_E_VERSION);
+	cr_assert(strstr(msg.text, dir));
+	pool_close(p);
+	log_init("test_pool", LOG_LEVEL_ERR); /* no warning */
+	second = open_pool();
+	cr_assert_eq(pool_list(second, NULL, 0, false), 0);
+}
+
+Test(pool, opened_first_by_many_at_once)
+{
+	pid_t pids[32];
+
+	for (int i = 0; i < 32; i++) {
+		pids[i] = fork_child();
+		if (pids[i] == 0) {
+			struct errmsg msg;
+			struct pool *p;
+
+			_exit(pool_open(dir, &p, &msg) == 0 ? 0 : 1);
+		}
+	}
+	for (int i = 0; i < 32; i++)
+		reap(pids[i], 0);
+}
+
+/* Garbage behind a good header: any answer will do, but for a crash or a hang. */
+Test(pool, survives_garbage_in_the_table)
+{
+	struct pool *p = open_pool();
+	unsigned char *bytes = (unsigned char *)p->table;
+	unsigned int seed = 1;
+
+	for (int round = 0; round < 50; round++) {
+		struct pool_slot s;
+		struct errmsg msg;
+
+		for (size_t i = 16; i < sizeof(*p->table); i++) {
+			seed = seed * 1103515245 + 12345;
+			/* Some rounds with likely states, so that records count as members. */
+			bytes[i] = round % 2 ? (unsigned char)(seed >> 16) : seed >> 16 & 1;
+		}
+		if (pool_acquire(p, &try_any, &s) == 0)
+			pool_release(p, &s);
+		(void)pool_total(p);
+		(void)pool_waiters(p);
+		(void)pool_list(p, NULL, 0, false);
+		cr_assert_eq(pool_reset(p), 0);
+		cr_assert_eq(pool_set(p, "a", 1, POOL_UP, 1000, &msg), 0);
+		s = take(p, &any);
+		pool_release(p, &s);
+	}
+}
+
+/* Without inotify a waiter is slower, not wrong. */
+Test(pool, waits_without_inotify)
+{
+	struct pool *p = open_pool();
+	struct pool_slot s;
+	pid_t waiter;
+	int fds[300], n = 0;
+
+	set(p, "a", 1, POOL_UP, 1000);
+	s = take(p, &any);
+	while (n < 300 && (fds[n] = inotify_init1(IN_CLOEXEC)) >= 0)
+		n++;
+	if (n == 300)
+		cr_skip_test("this user may have any number of inotify instances");
+	waiter = start_waiter(any, 0, -1, 0);
+	pool_release(p, &s);
+	reap(waiter, 0);
+	while (n > 0)
+		(void)close(fds[--n]);
+}
