@@ -22,6 +22,8 @@
 
 /* Digests learnt are written at most this often; losing them costs a transfer. */
 #define SAVE_MS (60 * 1000)
+/* How long a server may take to end: its workers' connections are closed, not waited for. */
+#define TAKE_OVER_S 30
 
 /* ---- life ---- */
 
@@ -78,18 +80,26 @@ static bool any_up(const struct server *s)
 	return false;
 }
 
+static int lock_byte(int fd, int cmd, short type, off_t at)
+{
+	struct flock fl = {.l_type = type, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
+
+	return fcntl(fd, cmd, &fl) < 0 ? -errno : 0;
+}
+
 /* The lock on byte 1 is what wrappers look at; the line is for who started us. */
 static void say_ready(struct server *s)
 {
-	struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 1, .l_len = 1};
+	int r = lock_byte(s->lock_fd, F_OFD_SETLK, F_WRLCK, 1);
 
-	if (fcntl(s->lock_fd, F_OFD_SETLK, &fl) < 0)
-		log_err("can't lock project.lock: %s", err_text(-errno));
+	if (r < 0)
+		log_err("can't lock project.lock: %s", err_text(r));
 	if (s->ready_fd >= 0) {
 		(void)write_full(s->ready_fd, "ready\n", 6); /* it may have gone */
 		close(s->ready_fd);
 		s->ready_fd = -1;
 	}
+	s->ready = true;
 }
 
 void server_ready_check(struct server *s)
@@ -97,7 +107,7 @@ void server_ready_check(struct server *s)
 	if (s->stopping)
 		return;
 	/* One worker is enough to begin; with none, only after all have been tried. */
-	if (s->ready_fd >= 0 && (any_up(s) || server_settled(s)))
+	if (!s->ready && (any_up(s) || server_settled(s)))
 		say_ready(s);
 	if (!server_settled(s))
 		return;
@@ -107,16 +117,38 @@ void server_ready_check(struct server *s)
 
 /* ---- set-up ---- */
 
+static void on_alarm(int signo)
+{
+	(void)signo;
+}
+
+/* A server that is about to end still holds the lock for a moment: worth waiting for. */
+static int wait_instance_lock(int fd)
+{
+	struct sigaction sa = {.sa_handler = on_alarm}; /* without SA_RESTART: ends the wait */
+	int r;
+
+	(void)sigaction(SIGALRM, &sa, NULL);
+	(void)alarm(TAKE_OVER_S);
+	r = lock_byte(fd, F_OFD_SETLKW, F_WRLCK, 0);
+	(void)alarm(0);
+	return r;
+}
+
 static int take_instance_lock(struct server *s, struct errmsg *msg)
 {
-	struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
+	struct flock ready = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 1, .l_len = 1};
+	int r;
 
 	s->lock_fd = openat(s->dir_fd, "project.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
 			    0600);
 	if (s->lock_fd < 0)
 		return errmsg_set(msg, -errno, "can't open %s/project.lock: %s", s->dir,
 				  err_text(-errno));
-	if (fcntl(s->lock_fd, F_OFD_SETLK, &fl) < 0)
+	r = lock_byte(s->lock_fd, F_OFD_SETLK, F_WRLCK, 0);
+	if (r < 0 && fcntl(s->lock_fd, F_OFD_GETLK, &ready) == 0 && ready.l_type == F_UNLCK)
+		r = wait_instance_lock(s->lock_fd);
+	if (r < 0)
 		return errmsg_set(msg, -EEXIST, "a project server runs already for %s", s->dir);
 	return 0;
 }
@@ -225,7 +257,7 @@ static int set_up_pool(struct server *s, struct errmsg *msg)
  */
 static void show_toolchains(const struct server *s)
 {
-	static const char *const usual[] = { "~/.rustup", "~/.cargo/bin" };
+	static const char *const usual[] = {"~/.rustup", "~/.cargo/bin"};
 	_cleanup_buf_ struct buf list = BUF_INIT;
 
 	for (char **t = s->conf->toolchains; t && *t; t++)
@@ -337,17 +369,17 @@ static void free_reasons(struct server *s)
 static void tear_down(struct server *s)
 {
 	s->stopping = true;
+	/* First, so that whoever comes now starts another server, which waits for us to end. */
+	if (s->ready)
+		(void)lock_byte(s->lock_fd, F_OFD_SETLK, F_UNLCK, 1); /* goes with the fd, too */
 	if (s->listen_fd >= 0) {
 		_cleanup_free_ char *path = path_join(s->dir, "project.sock");
 
-		/* First, so that whoever comes now starts another server or runs at home. */
 		(void)unlink(path);
 		close(s->listen_fd);
 	}
 	for (unsigned i = 0; i < s->n_peers; i++)
 		peer_free(s->peers[i]);
-	while (!list_empty(&s->clients))
-		client_free(list_first(&s->clients, struct client, of_server));
 	if (s->pool)
 		(void)pool_remove(s->pool, POOL_LOCAL); /* need not be there */
 	pool_close(s->pool);
@@ -357,13 +389,16 @@ static void tear_down(struct server *s)
 	hash_cache_free(s->hashes);
 	free_exes(s);
 	free_reasons(s);
+	if (s->lock_fd >= 0)
+		close(s->lock_fd);
+	/* Last: `concc stop` takes the end of its connection as the sign that all is down. */
+	while (!list_empty(&s->clients))
+		client_free(list_first(&s->clients, struct client, of_server));
 	loop_free(s->loop);
 	free(s->peers);
 	free(s->dir);
 	if (s->dir_fd >= 0)
 		close(s->dir_fd);
-	if (s->lock_fd >= 0)
-		close(s->lock_fd);
 }
 
 int project_run(struct conf *conf, int ready_fd, struct errmsg *msg)

@@ -51,7 +51,7 @@ struct server {
 	uint32_t next_exe_id;
 	uint32_t next_job_id;
 	unsigned n_running;
-	bool stopping;
+	bool ready, stopping;
 	uint64_t started_ms;
 	uint64_t n_jobs, n_local, n_retried; /* of all jobs that came here */
 	struct map reasons; /* rule -> uint64_t *, why jobs went back */
