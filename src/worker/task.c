@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -324,10 +325,17 @@ static void send_output(struct task *t, uint8_t stream, const void *p, size_t n)
 	outbox_pump(t->agent);
 }
 
+static bool scratch_is_full(const struct task *t)
+{
+	struct statvfs v;
+
+	return t->n_homes && fstatvfs(t->upper_fds[0], &v) == 0 && v.f_bavail == 0;
+}
+
 /* Holds back from the first chunk that speaks of a full disk, at most one window. */
 static void take_output(struct task *t, uint8_t stream, const char *p, size_t n)
 {
-	if (!t->holding && !memmem(p, n, no_space, sizeof(no_space) - 1)) {
+	if (!t->holding && !memmem(p, n, no_space, sizeof(no_space) - 1) && !scratch_is_full(t)) {
 		send_output(t, stream, p, n);
 		return;
 	}
