@@ -17,6 +17,8 @@
 
 /* Errors are short: a job that prints more than this while we hold its output runs at home. */
 #define HELD_MAX (8 * 1024 * 1024)
+/* Looking at all running jobs costs more than keeping the marks of some removals. */
+#define HORIZON_EVERY 64
 
 struct run {
 	struct client *client; /* NULL when the wrapper has gone */
@@ -28,6 +30,7 @@ struct run {
 	char *command; /* for status: the first words */
 	char **workspaces;
 	uint64_t started_ms;
+	uint64_t saw; /* the tree's version at dispatch */
 	uint64_t skip[2];      /* still to be dropped: an earlier attempt has shown them */
 	uint64_t shown[2];     /* relayed in all attempts */
 	uint32_t uncredited;   /* received from the worker, not yet asked for more */
@@ -39,15 +42,33 @@ struct run {
 	const char *failure_rule;
 };
 
+/* What was removed before the oldest job began matters to nobody: the tree may forget it. */
+static void set_horizon(struct server *s)
+{
+	uint64_t oldest = UINT64_MAX;
+
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		struct run *r;
+		size_t it = 0;
+
+		while ((r = map_next(&s->peers[i]->jobs, &it, NULL)))
+			oldest = r->saw < oldest ? r->saw : oldest;
+	}
+	tree_set_horizon(s->tree, oldest);
+}
+
 static void run_free(struct run *r)
 {
+	struct server *s;
+
 	if (!r)
 		return;
+	s = r->peer->server;
 	map_del_u64(&r->peer->jobs, r->job_id);
 	if (r->client)
 		r->client->run = NULL;
-	r->peer->server->n_running--;
-	server_busy(r->peer->server);
+	s->n_running--;
+	server_busy(s);
 	commit_free(r->commit);
 	buf_release(&r->held);
 	strv_free(r->workspaces);
@@ -56,6 +77,8 @@ static void run_free(struct run *r)
 	free(r->missing);
 	free(r->failure);
 	free(r);
+	if (!s->n_running || ++s->n_ended % HORIZON_EVERY == 0)
+		set_horizon(s);
 }
 
 static void send_fail(struct client *c, enum run_fail what, bool quiet, const char *rule,
@@ -236,7 +259,8 @@ static struct run *run_new(struct client *c, struct peer *p, const struct msg_ru
 	for (int i = 0; i < 2; i++)
 		r->skip[i] = r->shown[i] = m->skip[i];
 	r->input_credit = PROTO_INPUT_WINDOW;
-	r->commit = commit_new(s->tree, workspaces, tree_version(s->tree), (mode_t)m->umask);
+	r->saw = tree_version(s->tree);
+	r->commit = commit_new(s->tree, workspaces, r->saw, (mode_t)m->umask);
 	map_put_u64(&p->jobs, r->job_id, r);
 	p->n_jobs++;
 	s->n_jobs++;

@@ -53,6 +53,7 @@ struct server {
 	unsigned n_running;
 	bool ready, stopping;
 	uint64_t started_ms;
+	uint64_t n_ended; /* jobs, in whatever way */
 	uint64_t n_jobs, n_local, n_retried; /* of all jobs that came here */
 	struct map reasons; /* rule -> uint64_t *, why jobs went back */
 };
