@@ -5,6 +5,7 @@
 # makes it longer.
 # limit: 400
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+LAB_MEMORY=1 # tens of thousands of files come and go
 LAB_SLOTS=1 # two jobs at once are on two workers
 ROUNDS=${ROUNDS:-2000}
 lab_need git

@@ -132,6 +132,14 @@ interrupted() { # SIGNAL NUMBER TARGET-PREFIX
 	expect_eq "a job after it" "$(concc-dispatch echo fine)" fine
 }
 
+# The limit on core files is the caller's, as if the job ran here.
+no_cores() {
+	local left
+	left=$(lab_cores)
+	rm -f "$WS"/core*
+	expect_eq "core files of jobs under ulimit -c 0" "$left" ''
+}
+
 slots_free_again() {
 	expect_eq "slots taken" "$(concc-worker-pool status --json | grep -Eo '"taken": *[1-9]' | wc -l)" 0
 }
@@ -139,6 +147,7 @@ slots_free_again() {
 check "exit statuses" statuses
 check "death by signal" signals
 check "a compiler that crashes" compiler_dies
+check "no core files" no_cores
 check "10 MB on stdout and on stderr" output
 check "output nobody reads" closed_output
 check "no inherited descriptors" descriptors

@@ -26,6 +26,7 @@ LAB_TOOLS=$LAB_BUILD/test/lib		# test/lib/*.c, built
 LAB_LIMIT=20				# seconds: the failing end of each wait
 LAB_USER=builder			# the unprivileged user of the workers
 LAB_SLOTS=${LAB_SLOTS:-4}		# of each worker
+LAB_MEMORY=${LAB_MEMORY-}		# /srv in memory (tmpfs) instead of on the disk
 LAB_N=0					# workers started
 LAB_CHECKS_FAILED=0
 WS=/srv/ws
@@ -231,6 +232,7 @@ lab_enter() {
 		HOME="$HOME" LANG=C.UTF-8 TERM=dumb LAB="$LAB" LAB_INSIDE=1 LAB_RUST="$rust" \
 		LAB_KEEP="${CONCC_TEST_DIR-}" LAB_HOST_HOME="$HOME" LAB_SOURCE="${LAB_SOURCE-}" \
 		SEED="${SEED-}" ROUNDS="${ROUNDS-}" LAB_SLOTS="$LAB_SLOTS" \
+		LAB_MEMORY="$LAB_MEMORY" \
 		CONCC_BUILD="$LAB_BUILD" CONCC_BIN="$LAB_BIN" \
 		CONCC_TEST_RESULTS="${CONCC_TEST_RESULTS-}" \
 		"$LAB_TOOLS/nsinit" --report bash "$(realpath "$0")" "$@"
@@ -242,7 +244,9 @@ lab_client_setup() {
 	trap lab_exit EXIT
 	ulimit -c unlimited 2>/dev/null || true
 	touch "$LAB/started"
-	mkdir -p "$LAB/srv/ws" "$LAB/srv/home" "$LAB/etc"
+	mkdir -p "$LAB/srv" "$LAB/etc"
+	[ -z "$LAB_MEMORY" ] || mount -t tmpfs -o mode=755 lab-srv "$LAB/srv"
+	mkdir -p "$LAB/srv/ws" "$LAB/srv/home"
 	mount --bind "$LAB/srv" /srv
 	# ssh takes the home from the password file, so that has to name the same one.
 	awk -F: -v OFS=: '$3 == 0 { $6 = "/srv/home" } 1' /etc/passwd >"$LAB/etc/passwd"
@@ -668,8 +672,8 @@ lab_exit() {
 	fi
 	lab_workers_end
 	cd /
+	umount -l /etc/passwd /srv "$LAB/srv" 2>/dev/null || true
 	if [ -z "$LAB_KEEP" ]; then
-		umount -l /etc/passwd /srv 2>/dev/null || true
 		rm -rf --one-file-system "$LAB"
 	fi
 	exit $rc
