@@ -538,7 +538,7 @@ static inline void sim_diff_name(struct sim *s, struct sim_told *t, const char *
 static inline void sim_sync_dir(struct sim *s, struct sim_told *t)
 {
 	_cleanup_buf_ struct buf entries = BUF_INIT;
-	_cleanup_strv_ char **names = NULL;
+	_cleanup_buf_ struct buf names = BUF_INIT; /* each with its NUL */
 	struct entry_attr self;
 	char target[4096];
 	const char *name;
@@ -550,16 +550,16 @@ static inline void sim_sync_dir(struct sim *s, struct sim_told *t)
 	if (!sim_attr(s, t->path, &self, target) || self.type != ENTRY_DIR || self.ino != t->ino)
 		return; /* its parent's update says so */
 	while (map_next(&t->names, &it, &name))
-		strv_push(&names, xstrdup(name));
+		buf_append(&names, name, strlen(name) + 1);
 	d = opendir(t->path);
 	cr_assert(d);
 	while ((e = readdir(d)))
 		if (!streq(e->d_name, ".") && !streq(e->d_name, "..") &&
 		    !map_get_str(&t->names, e->d_name))
-			strv_push(&names, xstrdup(e->d_name));
+			buf_append(&names, e->d_name, strlen(e->d_name) + 1);
 	closedir(d);
-	for (size_t k = 0; names && names[k]; k++)
-		sim_diff_name(s, t, names[k], &entries, &n);
+	for (size_t at = 0; at < names.len; at += strlen((char *)names.data + at) + 1)
+		sim_diff_name(s, t, (char *)names.data + at, &entries, &n);
 	cr_assert_eq(sim_send_update(s, t->dir_id, &self, n, &entries), 0);
 }
 
