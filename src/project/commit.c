@@ -254,7 +254,9 @@ static int open_temp(struct commit *c, struct effect *e)
 
 static void effect_times(const struct effect *e, struct timespec ret[2])
 {
-	ret[0] = (struct timespec){.tv_nsec = UTIME_OMIT};
+	/* Both times: setting one alone is reported as MODIFY (fsnotify_change in
+	 * include/linux/fsnotify.h), after which the bytes would count as new. */
+	ret[0] = (struct timespec){.tv_nsec = UTIME_NOW};
 	ret[1] = e->flags & EFFECT_F_MTIME
 			 ? (struct timespec){.tv_sec = e->mtime_s, .tv_nsec = e->mtime_ns}
 			 : (struct timespec){.tv_nsec = UTIME_NOW};
