@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "concc/cleanup.h"
 #include "concc/str.h"
 #include "spawn.h"
 #include "ssh_config.h"
@@ -82,11 +83,11 @@ static int search_file(struct known_hosts *k, const char *name, const char *file
 	return 0;
 }
 
-static int search_files(struct known_hosts *k, const struct ssh_config *c, uint64_t deadline_ms,
-			int cancel_fd, struct errmsg *msg)
+static int search_files(struct known_hosts *k, const char *name, char *const *files,
+			uint64_t deadline_ms, int cancel_fd, struct errmsg *msg)
 {
-	for (char **f = c->known_hosts_files; f && *f; f++) {
-		int err = search_file(k, k->name, *f, deadline_ms, cancel_fd, msg);
+	for (; files && *files; files++) {
+		int err = search_file(k, name, *files, deadline_ms, cancel_fd, msg);
 
 		if (err < 0)
 			return err;
@@ -94,32 +95,37 @@ static int search_files(struct known_hosts *k, const struct ssh_config *c, uint6
 	return 0;
 }
 
-static void to_lower(char *s)
+static char *lower(const char *s)
 {
-	for (; *s; s++)
-		*s = (char)tolower((unsigned char)*s);
+	char *copy = xstrdup(s);
+
+	for (char *p = copy; *p; p++)
+		*p = (char)tolower((unsigned char)*p);
+	return copy;
 }
 
 int known_hosts_find(const struct ssh_config *c, uint64_t deadline_ms, int cancel_fd,
 		     struct known_hosts *ret, struct errmsg *msg)
 {
+	_cleanup_free_ char *host = lower(c->host_key_alias ? c->host_key_alias : c->hostname);
 	bool with_port = !c->host_key_alias && c->port != SSH_PORT;
-	const char *host = c->host_key_alias ? c->host_key_alias : c->hostname;
+	struct known_hosts k = {0};
 	int err;
 
-	*ret = (struct known_hosts){.name = with_port ? xasprintf("[%s]:%u", host, c->port)
-						      : xstrdup(host)};
-	to_lower(ret->name);
-	err = search_files(ret, c, deadline_ms, cancel_fd, msg);
-	if (err == 0 && ret->n == 0 && with_port) {
+	k.name = with_port ? xasprintf("[%s]:%u", host, c->port) : xstrdup(host);
+	err = search_files(&k, k.name, c->known_hosts_files, deadline_ms, cancel_fd, msg);
+	if (err == 0 && k.n == 0 && with_port) {
 		/* As ssh does: a key known for the host counts on every port of it. */
-		free(ret->name);
-		ret->name = xstrdup(host);
-		to_lower(ret->name);
-		err = search_files(ret, c, deadline_ms, cancel_fd, msg);
+		err = search_files(&k, host, c->known_hosts_files, deadline_ms, cancel_fd, msg);
+		if (err == 0 && k.n > 0) {
+			free(k.name);
+			k.name = steal_ptr(&host);
+		}
 	}
 	if (err < 0)
-		known_hosts_release(ret);
+		known_hosts_release(&k);
+	else
+		*ret = k;
 	return err;
 }
 

@@ -599,11 +599,9 @@ static void read_deferred(void *data)
 
 static void on_event(void *data, uint32_t events)
 {
-	struct watch *w = data;
-	struct link *k = w->link;
-	bool other_way = w == &k->watches[1];
+	struct link *k = ((struct watch *)data)->link;
 
-	if (!other_way || k->stream->engine)
+	if (events & (LOOP_READ | LOOP_HANGUP) || k->stream->engine)
 		read_input(k);
 	after_input(k, events & (LOOP_WRITE | LOOP_HANGUP));
 }
@@ -636,13 +634,15 @@ static void send_ping(struct link *k)
 	send_message(k, MSG_PING, LINK_PRIO, token, TOKEN_LEN);
 }
 
+/* The next time that matters; an answer moves it on when it comes, not before. */
 static void arm_beat(struct link *k, uint64_t now)
 {
-	uint64_t idle = now - k->last_rx_ms, ping = k->conf.ping_ms, dead = k->conf.dead_ms;
-	uint64_t at = dead ? dead : idle + ping;
+	uint64_t idle = now - k->last_rx_ms, at = k->conf.dead_ms, ping = k->conf.ping_ms;
 	uint64_t delay;
 
-	if (ping && !k->pinged && ping < at)
+	if (ping && k->pinged)
+		ping += idle;
+	if (ping && (!at || ping < at))
 		at = ping;
 	delay = at > idle ? at - idle : 1;
 	k->beat_due_ms = now + delay;

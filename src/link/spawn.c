@@ -211,8 +211,12 @@ static void on_exit_status(void *data, pid_t pid, int status)
 	c->exit_source = NULL;
 	c->exited = true;
 	c->status = status;
-	if (c->orphan)
-		child_free(c);
+	if (!c->orphan)
+		return;
+	/* What it left behind in its group has lost its purpose.  The number can't have been given
+	 * away yet: it was free for an instant only. */
+	(void)kill(-c->pid, SIGKILL);
+	child_free(c);
 }
 
 static void kill_group(void *data)

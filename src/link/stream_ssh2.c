@@ -489,7 +489,8 @@ static int set_preferences(const struct attempt *a)
 	_cleanup_buf_ struct buf host = BUF_INIT;
 
 	known_hosts_algorithms(&a->known, &host);
-	if (!prefer(a, LIBSSH2_METHOD_HOSTKEY, host.len ? buf_cstr(&host) : NULL,
+	/* Of an unknown host, the key that ssh would show a person too. */
+	if (!prefer(a, LIBSSH2_METHOD_HOSTKEY, host.len ? buf_cstr(&host) : c->host_key_algorithms,
 		    c->host_key_algorithms))
 		return beyond_libssh2(a, "libssh2 has no algorithm for the known host key");
 	if (!prefer(a, LIBSSH2_METHOD_KEX, NULL, c->kex_algorithms))

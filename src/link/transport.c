@@ -55,6 +55,7 @@ struct connecting {
 	uint32_t timeout_ms;
 	struct ssh_address target;
 	struct ssh_task *task; /* NULL without a thread */
+	pthread_t thread;      /* to be joined or detached while there is a task */
 	struct loop_source *start, *done, *timer;
 };
 
@@ -209,7 +210,7 @@ static void task_unref(struct ssh_task *t)
 	free(t);
 }
 
-static void let_task_go(struct connecting *c)
+static void let_task_go(struct connecting *c, bool done)
 {
 	uint64_t one = 1;
 
@@ -217,14 +218,21 @@ static void let_task_go(struct connecting *c)
 		return;
 	loop_remove(c->done);
 	c->done = NULL;
-	(void)!write(c->task->cancel_fd, &one, sizeof(one)); /* an eventfd takes one more */
+	if (done) {
+		/* It wrote done_fd with its last breath. */
+		(void)pthread_join(c->thread, NULL);
+	} else {
+		/* A name look-up can't be interrupted: the thread ends when it can. */
+		(void)pthread_detach(c->thread);
+		(void)!write(c->task->cancel_fd, &one, sizeof(one)); /* an eventfd takes one more */
+	}
 	task_unref(c->task);
 	c->task = NULL;
 }
 
 static void connecting_free(struct connecting *c)
 {
-	let_task_go(c);
+	let_task_go(c, false);
 	loop_remove(c->start);
 	loop_remove(c->timer);
 	ssh_address_release(&c->target);
@@ -366,13 +374,15 @@ static void on_task_done(void *data, uint32_t events)
 	struct ssh_task *t = c->task;
 	struct errmsg msg = t->msg;
 	struct stream *s = steal_ptr(&t->stream);
+	int err = t->err;
 
-	if (t->err == 0) {
+	let_task_go(c, true);
+	if (err == 0) {
 		succeed(c, s, "libssh2");
 		return;
 	}
-	if (t->err != CONCC_E_UNAVAIL) {
-		give_up(c, t->err, msg.text);
+	if (err != CONCC_E_UNAVAIL) {
+		give_up(c, err, msg.text);
 		return;
 	}
 	if (c->mode == SSH_LIBSSH2) {
@@ -399,22 +409,15 @@ static void on_timeout(void *data)
 }
 
 /* A thread that takes no signals: those are the loop's. */
-static int start_thread(struct ssh_task *t)
+static int start_thread(struct ssh_task *t, pthread_t *ret)
 {
-	pthread_attr_t attr;
 	sigset_t all, before;
-	pthread_t thread;
 	int err;
 
-	err = pthread_attr_init(&attr);
-	if (err)
-		return -err;
 	sigfillset(&all);
-	(void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED); /* valid by constant */
-	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
-	err = pthread_create(&thread, &attr, task_thread, t);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before); /* fails for a bad `how` only */
+	err = pthread_create(ret, NULL, task_thread, t);
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attr);
 	return -err;
 }
 
@@ -440,7 +443,7 @@ static struct ssh_task *task_new(const struct connecting *c)
 static void by_thread(struct connecting *c)
 {
 	struct ssh_task *t = task_new(c);
-	int err = t->done_fd < 0 || t->cancel_fd < 0 ? -EMFILE : start_thread(t);
+	int err = t->done_fd < 0 || t->cancel_fd < 0 ? -EMFILE : start_thread(t, &c->thread);
 
 	if (err < 0) {
 		atomic_store(&t->refs, 1);

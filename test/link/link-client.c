@@ -17,6 +17,7 @@
 #include "concc/loop.h"
 #include "concc/proto.h"
 #include "concc/str.h"
+#include "reap.h"
 
 #define BULK_SIZE  100000u
 #define PRIO_EVERY 10
@@ -182,6 +183,7 @@ int main(int argc, char **argv)
 	(void)transport_connect(c.loop, &conf, on_connected, &c);
 	(void)loop_run(c.loop);
 	link_free(c.link);
+	reap_children(c.loop);
 	free(c.payload);
 	loop_free(c.loop);
 	return c.status;
