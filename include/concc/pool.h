@@ -4,18 +4,24 @@
 
 /*
  * The slots of all workers, shared by every process of one user through files
- * in the runtime directory: `pool` (a table, mapped shared) and `slots/<name>`
- * (one file per member, one byte per slot).  Libc only.
+ * in the runtime directory: `pool` (a table, mapped shared) and `slots/` (a FIFO
+ * for each slot, `<name>.<index>`, that carries its lock).  Libc only.
  *
  * The truth is a kernel lock: a slot is held as long as an open file
- * description holds the write lock (fcntl F_OFD_SETLK) on its byte, so whatever
- * ends the holder frees the slot.  The table only says where to look: names,
- * number of slots, up or down, speed, and a hint per slot whether it is taken.
- * A wrong hint costs a failed try, never a wrong answer.
+ * description holds the write lock (fcntl F_OFD_SETLK) on its FIFO, so whatever
+ * ends the holder frees the slot.  A forked child has a copy of the descriptor:
+ * the slot of a parent that dies is free when the copies are closed too (exec
+ * closes them).  The table only says where to look: names, number of slots, up
+ * or down, speed, and a hint per slot whether it is taken.  A wrong hint costs a
+ * failed try, never a wrong answer.
  *
- * When nothing is free, acquirers queue on one lock (`turn`), which the kernel
- * grants in order of arrival; the one at the head waits for an inotify event of
- * a slot file being closed.  Nobody polls.
+ * When nothing is free, acquirers queue in order of arrival, each on the lock of
+ * its predecessor; the one at the head waits for an inotify event of a slot
+ * being closed.  Nobody polls.  Those that ask for the same (`only`, `local_ok`,
+ * `avoid` or not) share a line; lines don't hold up each other.
+ *
+ * A struct pool is used by one thread at a time, and its descriptor carries the
+ * place in the line: processes and threads that wait at once open their own.
  *
  * Everything read from the table is bounded before use: it is this user's own
  * file, but a damaged one must not crash a compiler call.
@@ -56,7 +62,8 @@ struct pool_request {
 /*
  * Takes a slot of the member with the most free capacity, weighted by speed.
  * Waits in order of arrival when all are taken.  CONCC_E_UNAVAIL: no member is
- * up (or the one asked for is not).  -EINTR: a signal handler ran while waiting.
+ * up (or the one asked for is not).  -EINTR: a signal handler that was
+ * installed without SA_RESTART ran while waiting.
  */
 int pool_acquire(struct pool *p, const struct pool_request *q, struct pool_slot *ret);
 void pool_release(struct pool *p, struct pool_slot *s); /* fine when none is held */

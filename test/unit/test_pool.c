@@ -30,6 +30,7 @@
 #include "concc/pool.h"
 #include "concc/str.h"
 #include "pool/table.h"
+#include "pool/watch.h"
 
 static char dir[64];
 
@@ -442,6 +443,45 @@ Test(pool, slot_is_held_until_last_copy_is_closed)
 	waiter = start_waiter(any, 0, -1, 0);
 	cr_assert_eq(write(go[1], "x", 1), 1);
 	reap(waiter, 0);
+}
+
+/*
+ * A holder that is just being closed may have given its event already while its
+ * lock is still there.  The kernel can't be stopped at that point, so the watch is
+ * made deaf to events: what is left is the hang-up.
+ */
+Test(pool, slot_being_closed_is_followed_to_its_end)
+{
+	struct pool *p = open_pool();
+	struct watch w = {0};
+	bool recheck = false;
+	int go[2];
+	pid_t holder, copy;
+	char c;
+
+	set(p, "a", 2, POOL_UP, 1000);
+	(void)start_holder(any); /* keeps its beacon: nothing to follow */
+	cr_assert_eq(pipe(go), 0);
+	holder = fork_child();
+	if (holder == 0) {
+		(void)take(open_pool(), &any);
+		copy = fork();
+		if (copy == 0)
+			_exit(read(go[0], &c, 1) != 1);
+		_exit(0); /* and with it the lock that belongs to the process */
+	}
+	reap(holder, 0);
+	cr_assert_eq(watch_open(&w, p), 0);
+	cr_assert_eq(watch_verify_member(p, 0, &w), 0);
+	cr_assert_eq(w.n, 2, "one slot to follow, not %zu", w.n - 1);
+	cr_assert_eq(poll(&w.fds[1], 1, 0), 0);
+	cr_assert_geq(dup3(inotify_init1(IN_NONBLOCK), w.fds[0].fd, O_CLOEXEC), 0);
+	cr_assert_eq(write(go[1], "x", 1), 1);
+	cr_assert_eq(watch_wait(&w, p, &recheck), 0);
+	cr_assert_eq(w.n, 1);
+	cr_assert_not(recheck);
+	watch_close(&w);
+	cr_assert_eq(find(p, "a", false).taken, 1);
 }
 
 Test(pool, exec_gives_the_slot_back)
