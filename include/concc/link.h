@@ -142,6 +142,11 @@ struct link *link_new(struct loop *l, struct stream *s, const struct link_config
  * PROTO_MSG_MAX (PROTO_DIR_MAX for MSG_DIR): our own encoders keep to that.
  */
 void link_send(struct link *k, uint8_t type, enum link_prio prio, const void *payload, size_t n);
+/*
+ * For news that matters to the next message only: a PRIO message that leaves with whatever is sent
+ * next, or when some has gathered.
+ */
+void link_send_later(struct link *k, uint8_t type, const struct buf *b);
 void link_send_buf(struct link *k, uint8_t type, enum link_prio prio, const struct buf *b);
 /* Stops taking input (and so the peer's output) until resumed; no message is delivered and silence
  * is not held against the peer meanwhile. */

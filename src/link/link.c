@@ -47,6 +47,9 @@ struct watch {
 	uint32_t events;
 };
 
+/* What may wait for company: little enough to be taken in at once with the next job. */
+#define LATER_MAX (16 * 1024)
+
 struct link {
 	struct loop *loop;
 	struct stream *stream; /* NULL once closed */
@@ -453,22 +456,24 @@ static void flush_deferred(void *data)
 		flush_and_refill(k);
 }
 
-static void send_message(struct link *k, uint8_t type, enum link_prio prio, const void *p, size_t n)
+/* Puts a message into its queue; true when it is there. */
+static bool queue_message(struct link *k, uint8_t type, enum link_prio prio, const void *p,
+			  size_t n)
 {
 	if (!k->stream || k->write_error || k->overflow)
-		return;
+		return false;
 	if (k->queued[0] + k->queued[1] + n > LINK_QUEUE_MAX) {
 		k->overflow = true;
 		k->blocked = false; /* the deferred call ends the link */
 		drop_queues(k);
 		flush_soon(k);
-		return;
+		return false;
 	}
 	k->counts.msgs_out++;
 	k->counts.msgs_by_type_out[type]++;
 	k->counts.raw_out += n;
 	put_message(k, prio, type, p, n);
-	flush_soon(k);
+	return true;
 }
 
 void link_send(struct link *k, uint8_t type, enum link_prio prio, const void *payload, size_t n)
@@ -478,7 +483,15 @@ void link_send(struct link *k, uint8_t type, enum link_prio prio, const void *pa
 		k->received = false;
 		k->counts.turns++;
 	}
-	send_message(k, type, prio, payload, n);
+	if (queue_message(k, type, prio, payload, n))
+		flush_soon(k);
+}
+
+void link_send_later(struct link *k, uint8_t type, const struct buf *b)
+{
+	assert(b->len <= PROTO_MSG_MAX);
+	if (queue_message(k, type, LINK_PRIO, b->data, b->len) && k->queued[LINK_PRIO] > LATER_MAX)
+		flush_soon(k);
 }
 
 void link_send_buf(struct link *k, uint8_t type, enum link_prio prio, const struct buf *b)
@@ -631,7 +644,8 @@ static void send_ping(struct link *k)
 	for (int i = 0; i < TOKEN_LEN; i++)
 		token[i] = (uint8_t)(k->ping_token >> (8 * i));
 	k->pinged = true;
-	send_message(k, MSG_PING, LINK_PRIO, token, TOKEN_LEN);
+	if (queue_message(k, MSG_PING, LINK_PRIO, token, TOKEN_LEN))
+		flush_soon(k);
 }
 
 /* The next time that matters; an answer moves it on when it comes, not before. */

@@ -186,9 +186,15 @@ static int listen_unix(struct server *s, struct errmsg *msg)
 static void tree_send(void *data, unsigned peer, uint8_t type, const struct buf *b)
 {
 	struct server *s = data;
+	struct link *k = peer < s->n_peers ? s->peers[peer]->link : NULL;
 
-	if (peer < s->n_peers && s->peers[peer]->link)
-		link_send_buf(s->peers[peer]->link, type, LINK_PRIO, b);
+	if (!k)
+		return;
+	/* A listing is waited for; a change must only be there before the next job. */
+	if (type == MSG_DIR)
+		link_send_buf(k, type, LINK_PRIO, b);
+	else
+		link_send_later(k, type, b);
 }
 
 /* Between jobs too, so that the kernel's queue does not overflow during an edit spree. */
