@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/* What asks the user database: apart, so that programs without it can be linked statically. */
+#include <pwd.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/err.h"
+#include "concc/io.h"
+#include "concc/str.h"
+
+static char *home_dir(void)
+{
+	const char *home = getenv("HOME");
+	struct passwd *pw;
+
+	if (home && *home == '/')
+		return xstrdup(home);
+	pw = getpwuid(getuid());
+	return xstrdup(pw && pw->pw_dir && *pw->pw_dir == '/' ? pw->pw_dir : "/");
+}
+
+char *path_expand_home(const char *path)
+{
+	_cleanup_free_ char *home = NULL;
+
+	if (*path != '~' || (path[1] != '\0' && path[1] != '/'))
+		return xstrdup(path);
+	home = home_dir();
+	return path[1] ? path_join(home, path + 2) : xstrdup(home);
+}
+
+int cache_dir(char **ret_path, struct errmsg *msg)
+{
+	const char *set = getenv("CONCC_CACHE_DIR"), *xdg = getenv("XDG_CACHE_HOME");
+	_cleanup_free_ char *path = NULL;
+	int r;
+
+	if (set && *set == '/')
+		path = xstrdup(set);
+	else if (xdg && *xdg == '/')
+		path = path_join(xdg, "concc");
+	else
+		path = path_expand_home("~/.cache/concc");
+	r = path_mkdirs(path, 0700);
+	if (r < 0)
+		return errmsg_set(msg, r,
+				  "can't make the cache directory %s: %s (set CONCC_CACHE_DIR?)",
+				  path, err_text(r));
+	*ret_path = steal_ptr(&path);
+	return 0;
+}
