@@ -68,6 +68,10 @@ int mirror_update(struct mirror *m, const struct msg_update *u);
 int mirror_dir_stale(struct mirror *m, uint32_t dir_id);
 int mirror_content(struct mirror *m, const struct msg_content *c);
 
+/* The client expects these to be read soon: asks for the contents that are not here.  What it says
+ * of names that are not known, or no files, is ignored. */
+void mirror_prefetch(struct mirror *m, const struct msg_prefetch *p);
+
 /*
  * The barrier: a job may start when mirror_flushed(m, mirror_seq(m) at its
  * arrival).  The event fd tells when that may have become true.

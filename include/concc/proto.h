@@ -57,6 +57,8 @@ enum msg_type {
 	MSG_UPDATE = 21,
 	MSG_DIR_STALE = 22,
 	MSG_CONTENT = 23,
+	MSG_SERVE = 24,
+	MSG_PREFETCH = 25,
 
 	/* worker -> client */
 	MSG_LIST = 30,
@@ -210,11 +212,26 @@ int msg_update_decode(struct blob payload, struct msg_update *ret);
 void msg_u32_encode(struct buf *b, uint32_t v);
 int msg_u32_decode(struct blob payload, uint32_t *ret);
 
-/* LIST: ask for the directory at this path. */
+/* LIST: ask for the directory at this path.  SERVE: a tree that is served, told before the first job
+ * that uses it, since its listings may come ahead of need. */
 void msg_list_encode(struct buf *b, const char *path);
 int msg_list_decode(struct blob payload, char **ret_path);
 
 /* ---- contents ---- */
+
+/*
+ * PREFETCH: names in a listed directory whose contents will be wanted soon: those the worker
+ * does not have it may FETCH now, all at once, instead of one round trip for each later.
+ */
+struct msg_prefetch {
+	uint32_t dir_id;
+	char **names; /* owned */
+};
+
+#define PROTO_PREFETCH_MAX 4096 /* names in one message */
+void msg_prefetch_encode(struct buf *b, uint32_t dir_id, char *const *names);
+int msg_prefetch_decode(struct blob payload, struct msg_prefetch *ret);
+void msg_prefetch_release(struct msg_prefetch *m);
 
 struct msg_fetch {
 	uint32_t fetch_id; /* the worker's, not in use for another fetch */

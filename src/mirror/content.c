@@ -175,8 +175,12 @@ static int ask_client(struct mirror *m, struct request *r)
 	}
 	if (!i->fetch)
 		(void)fetch_new(m, i);
-	if (i->fetch->failed)
+	if (i->fetch->failed) {
+		_cleanup_free_ char *path = inode_path(m, i);
+
+		want_failed(m, path, -EIO);
 		return -EIO;
+	}
 	list_append(&i->fetch->waiting, &r->link);
 	return 1;
 }
@@ -224,6 +228,15 @@ void content_read(struct mirror *m, struct request *r)
 		request_fail(m, r, rc);
 }
 
+void content_prefetch(struct mirror *m, struct inode *i)
+{
+	if (i->attr.type != ENTRY_FILE || !i->attr.size || i->content || i->fetch || !i->parent ||
+	    !i->parent->dir->dir_id)
+		return;
+	if (!i->attr.has_digest || !store_has(m->store, &i->attr.digest))
+		(void)fetch_new(m, i);
+}
+
 /* ---- fetches; the owner's thread ---- */
 
 static void fetch_free(struct mirror *m, struct fetch *f)
@@ -242,7 +255,8 @@ static void fetch_fail(struct mirror *m, struct fetch *f, int err)
 
 	list_init(&failed);
 	pthread_mutex_lock(&m->lock);
-	if (!f->failed) {
+	/* What nobody has asked for yet is no loss. */
+	if (!f->failed && !list_empty(&f->waiting)) {
 		_cleanup_free_ char *path = inode_path(m, f->inode);
 
 		want_failed(m, path, err);

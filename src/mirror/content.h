@@ -24,6 +24,8 @@ struct request;
 void content_read(struct mirror *m, struct request *r);
 /* Drops the inode's bytes; under mirror.lock. */
 void content_drop(struct mirror *m, struct inode *i);
+/* Asks for the bytes of a file unless they are here or on their way.  Under mirror.lock. */
+void content_prefetch(struct mirror *m, struct inode *i);
 /* Owner's thread: one CONTENT message. */
 int content_message(struct mirror *m, const struct msg_content *c);
 /* At the end: drops every fetch, moving what waits to ready.  Under mirror.lock. */

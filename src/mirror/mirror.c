@@ -315,6 +315,21 @@ int mirror_dir(struct mirror *m, const struct msg_dir *msg)
 	return err;
 }
 
+void mirror_prefetch(struct mirror *m, const struct msg_prefetch *p)
+{
+	struct inode *d;
+
+	pthread_mutex_lock(&m->lock);
+	d = map_get_u64(&m->dir_ids, p->dir_id);
+	for (char **n = p->names; d && d->dir->listed && *n; n++) {
+		struct inode *i = dir_child(d, *n, strlen(*n));
+
+		if (i)
+			content_prefetch(m, i);
+	}
+	pthread_mutex_unlock(&m->lock);
+}
+
 int mirror_update(struct mirror *m, const struct msg_update *u)
 {
 	struct list ready;

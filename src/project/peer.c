@@ -43,6 +43,7 @@ static void forget_link(struct peer *p)
 	tree_peer_reset(p->server->tree, p->index);
 	map_release(&p->envs);
 	map_release(&p->exes_sent);
+	map_release(&p->pushed);
 	while ((text = map_next(&p->exes_refused, &it, NULL)))
 		free(text);
 	map_release(&p->exes_refused);
@@ -186,6 +187,8 @@ static int on_list(struct peer *p, struct blob payload)
 		return r;
 	p->lists++;
 	tree_list(p->server->tree, p->index, path);
+	if (tree_told_id(p->server->tree, p->index, path))
+		working_set_note_dir(p, path);
 	return 0;
 }
 

@@ -12,8 +12,9 @@
 
 /* Room for the message's own fields below the frame's bound. */
 #define CHUNK (PROTO_FRAME_MAX - 64)
-/* A worker has one open request per file it waits for; far more is a broken or hostile one. */
-#define FETCHES_MAX 16384
+/* A worker has one open request per file it waits for or was told of; far more is a broken or
+ * hostile one. */
+#define FETCHES_MAX 65536
 
 struct fetch {
 	struct list of_peer;
@@ -70,6 +71,7 @@ static void finish(struct peer *p, struct fetch *f)
 	digest_final(f->digest, &m.digest);
 	tree_learn(t, f->msg.dir_id, f->msg.name, f->msg.version, &m.digest);
 	answer(p, &m);
+	working_set_note_file(p, f->msg.dir_id, f->msg.name);
 	p->fetched_files++;
 	p->fetched_bytes += f->offset;
 	fetch_free(f);
@@ -91,6 +93,7 @@ static void serve_chunk(struct peer *p, struct fetch *f)
 			fail(p, f, r);
 			return;
 		}
+		f->digest = digest_new();
 	}
 	n = pread(f->fd, chunk, sizeof(chunk), (off_t)f->offset);
 	if (n < 0) {
@@ -140,7 +143,6 @@ int serve_fetch(struct peer *p, struct blob payload)
 		fetch_free(f);
 		return r;
 	}
-	f->digest = digest_new();
 	list_append(&p->fetches, &f->of_peer);
 	serve_more(p);
 	return 0;

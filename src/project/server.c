@@ -293,6 +293,7 @@ static void on_save(void *data)
 	struct server *s = data;
 
 	(void)hash_cache_save(s->hashes); /* next time */
+	working_sets_save(s);
 	loop_timer_set(s->save_timer, SAVE_MS);
 }
 
@@ -384,8 +385,10 @@ static void tear_down(struct server *s)
 		(void)unlink(path);
 		close(s->listen_fd);
 	}
+	working_sets_save(s);
 	for (unsigned i = 0; i < s->n_peers; i++)
 		peer_free(s->peers[i]);
+	working_sets_free(s);
 	if (s->pool)
 		(void)pool_remove(s->pool, POOL_LOCAL); /* need not be there */
 	pool_close(s->pool);

@@ -10,6 +10,7 @@
  *   server.c   life cycle: socket, workers of the configuration, idle time-out
  *   peer.c     one worker: connects, says hello, comes and goes
  *   serve.c    file contents on their way to a worker
+ *   working_set.c  what workers will want, told ahead of need
  *   run.c      one job: from RUN to RUN_EXIT
  *   exe.c      what a compiler is made of, so that a different one is noticed
  *   status.c   what `concc status` shows
@@ -48,6 +49,7 @@ struct server {
 	struct list clients; /* struct client.of_server */
 	unsigned n_clients;
 	struct map exes; /* path -> struct exe */
+	struct map working_sets; /* root -> struct working_set */
 	uint32_t next_exe_id;
 	uint32_t next_job_id;
 	unsigned n_running;
@@ -81,6 +83,7 @@ struct peer {
 	struct map exes_sent;	 /* exe id -> itself */
 	struct map exes_refused; /* exe id -> char *, the worker's words */
 	struct map jobs;	 /* job id -> struct run */
+	struct map pushed;	 /* roots whose working set was told, on this link */
 	struct list fetches;	 /* struct fetch.of_peer, in the order of their turns */
 	unsigned n_fetches;
 	uint64_t n_jobs, n_failed, fetched_bytes, fetched_files, lists;
@@ -101,6 +104,18 @@ void peer_counts(const struct peer *p, struct link_counts *ret);
 int serve_fetch(struct peer *p, struct blob payload);
 void serve_more(struct peer *p); /* little is queued: send more contents */
 void serve_drop(struct peer *p); /* the link is gone */
+
+/* ---- working_set.c ---- */
+
+/* Before the peer's first job in this served root: tells what others wanted there, if not yet. */
+void working_set_push(struct peer *p, const char *root);
+/* Before a job: its own sources, that nobody else will want. */
+void working_set_sources(struct peer *p, const char *cwd, char *const *argv);
+/* The peer has asked for it: remembered, and offered to the others. */
+void working_set_note_dir(struct peer *p, const char *path);
+void working_set_note_file(struct peer *p, uint32_t dir_id, const char *name);
+void working_sets_save(struct server *s);
+void working_sets_free(struct server *s);
 
 /* ---- run.c ---- */
 

@@ -201,6 +201,30 @@ void tree_list(struct tree *t, unsigned peer, const char *path)
 		list_absent(t, peer, path, err ? err : -ENOENT);
 }
 
+const char *tree_dir_path(const struct tree *t, uint32_t dir_id)
+{
+	const struct dir *d = map_get_u64(&t->by_id, dir_id);
+
+	return d && !d->dropped ? d->path : NULL;
+}
+
+uint32_t tree_told_id(const struct tree *t, unsigned peer, const char *path)
+{
+	const struct dir *d = dir_find(t, path);
+
+	return d && peer_set_has(&d->told, peer) ? d->id : 0;
+}
+
+void tree_entry(const struct tree *t, uint32_t dir_id, const char *name, struct entry_attr *ret)
+{
+	const struct dir *d = map_get_u64(&t->by_id, dir_id);
+	const struct ent *e = d ? names_find(t, d, name, strlen(name)) : NULL;
+
+	*ret = (struct entry_attr){ 0 };
+	if (e && e->type != ENTRY_ABSENT)
+		ent_to_attr(e, TREE_PEERS_MAX, ret);
+}
+
 static void forget_peer(struct tree *t, struct dir *d, unsigned peer)
 {
 	struct ent *e;

@@ -74,6 +74,12 @@ int tree_drain(struct tree *t);
  * DIR_DENIED, one that is not clean (msg_list_decode() refuses those) not at all.
  */
 void tree_list(struct tree *t, unsigned peer, const char *path);
+/* The path of a listed directory, borrowed until the next call that looks at the disk; or NULL. */
+const char *tree_dir_path(const struct tree *t, uint32_t dir_id);
+/* The id under which the peer knows the directory at path; 0 when it was not told of it. */
+uint32_t tree_told_id(const struct tree *t, unsigned peer, const char *path);
+/* What a name in a listed directory stands for; ENTRY_ABSENT also when it is not known. */
+void tree_entry(const struct tree *t, uint32_t dir_id, const char *name, struct entry_attr *ret);
 /* A peer is gone: forget what it was told. */
 void tree_peer_reset(struct tree *t, unsigned peer);
 

@@ -24,6 +24,8 @@ const char *msg_name(uint8_t type)
 		[MSG_UPDATE] = "UPDATE",
 		[MSG_DIR_STALE] = "DIR_STALE",
 		[MSG_CONTENT] = "CONTENT",
+		[MSG_SERVE] = "SERVE",
+		[MSG_PREFETCH] = "PREFETCH",
 		[MSG_LIST] = "LIST",
 		[MSG_FETCH] = "FETCH",
 		[MSG_JOB_OUTPUT] = "JOB_OUTPUT",

@@ -196,6 +196,38 @@ int msg_list_decode(struct blob payload, char **ret_path)
 	return 0;
 }
 
+void msg_prefetch_encode(struct buf *b, uint32_t dir_id, char *const *names)
+{
+	buf_put_u32(b, dir_id);
+	put_strv(b, names);
+}
+
+int msg_prefetch_decode(struct blob payload, struct msg_prefetch *ret)
+{
+	struct msg_prefetch m = { 0 };
+	struct rd r;
+
+	rd_init(&r, payload.p, payload.n);
+	m.dir_id = rd_u32(&r);
+	m.names = rd_strv(&r, PROTO_PREFETCH_MAX);
+	for (char **n = m.names; n && *n; n++) {
+		if (!name_is_valid((struct blob){ (const uint8_t *)*n, strlen(*n) }))
+			r.bad = true;
+	}
+	if (rd_done(&r) < 0) {
+		msg_prefetch_release(&m);
+		return CONCC_E_PROTO;
+	}
+	*ret = m;
+	return 0;
+}
+
+void msg_prefetch_release(struct msg_prefetch *m)
+{
+	strv_free(m->names);
+	m->names = NULL;
+}
+
 void msg_fetch_encode(struct buf *b, const struct msg_fetch *m)
 {
 	buf_put_u32(b, m->fetch_id);

@@ -293,6 +293,28 @@ static int on_content(struct agent *a, struct blob payload)
 	return r < 0 ? r : mirror_content(a->mirror, &m);
 }
 
+static int on_serve(struct agent *a, struct blob payload)
+{
+	_cleanup_free_ char *path = NULL;
+	int r;
+
+	r = msg_list_decode(payload, &path);
+	return r < 0 ? r : mirror_serve(a->mirror, path);
+}
+
+static int on_prefetch(struct agent *a, struct blob payload)
+{
+	struct msg_prefetch m;
+	int r;
+
+	r = msg_prefetch_decode(payload, &m);
+	if (r < 0)
+		return r;
+	mirror_prefetch(a->mirror, &m);
+	msg_prefetch_release(&m);
+	return 0;
+}
+
 static int on_dir_stale(struct agent *a, struct blob payload)
 {
 	uint32_t id;
@@ -341,6 +363,10 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 		return on_dir_stale(a, payload);
 	case MSG_CONTENT:
 		return on_content(a, payload);
+	case MSG_SERVE:
+		return on_serve(a, payload);
+	case MSG_PREFETCH:
+		return on_prefetch(a, payload);
 	}
 	return CONCC_E_PROTO;
 }

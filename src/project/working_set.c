@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * What workers have asked for in a workspace, remembered across sessions: told
+ * to a new worker ahead of its first job, so that a cold start costs one round
+ * trip and not one per directory and header.
+ *
+ * A job's own sources are left out: each is compiled on one worker, so telling
+ * all of them would only cost bytes.  They go ahead of their job instead.
+ */
+#include "server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/err.h"
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/str.h"
+
+/* More than a large project's headers; a workspace beyond is served on demand for the rest. */
+#define ENTRIES_MAX 50000
+#define FILE_MAX    (16 * 1024 * 1024)
+/* Larger ones are waited for when they are read: they would delay all the others. */
+#define PREFETCH_BYTES_MAX (4 * 1024 * 1024)
+
+static const char magic[] = "concc working set 1";
+
+struct working_set {
+	char *root;
+	char *file;	/* where it is kept */
+	char **entries; /* "Dpath" and "Fpath", relative to root, in the order they were wanted */
+	size_t n, cap;
+	struct map known; /* the entries, and "Mpath": a job's source, wanted by nobody else */
+	bool changed;
+};
+
+static bool add(struct working_set *w, char kind, const char *rel)
+{
+	_cleanup_free_ char *entry = xasprintf("%c%s", kind, rel);
+
+	if (w->n >= ENTRIES_MAX || w->known.n >= 4 * ENTRIES_MAX || map_get_str(&w->known, entry))
+		return false;
+	map_put_str(&w->known, entry, w);
+	if (kind == 'M')
+		return true;
+	if (w->n == w->cap) {
+		w->cap = w->cap ? w->cap * 2 : 64;
+		w->entries = xrealloc(w->entries, w->cap * sizeof(*w->entries));
+	}
+	w->entries[w->n++] = steal_ptr(&entry);
+	w->changed = true;
+	return true;
+}
+
+/* ---- on disk: the magic, then each entry with its NUL ---- */
+
+static void load(struct working_set *w)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	const char *p, *end;
+
+	if (read_file_at(AT_FDCWD, w->file, FILE_MAX, &b) < 0 || b.len < sizeof(magic) ||
+	    memcmp(b.data, magic, sizeof(magic)) != 0 || b.data[b.len - 1] != '\0')
+		return; /* none yet, or not ours: it will be written anew */
+	end = (const char *)b.data + b.len;
+	for (p = (const char *)b.data + sizeof(magic); p < end; p += strlen(p) + 1) {
+		if (*p == 'D' || *p == 'F')
+			(void)add(w, *p, p + 1);
+	}
+	w->changed = false;
+}
+
+static void save(struct working_set *w)
+{
+	_cleanup_free_ char *temp = xasprintf("%s.%d", w->file, (int)getpid());
+	_cleanup_close_ int fd = -1;
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (!w->changed)
+		return;
+	buf_append(&b, magic, sizeof(magic));
+	for (size_t i = 0; i < w->n; i++)
+		buf_append(&b, w->entries[i], strlen(w->entries[i]) + 1);
+	fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0 || write_full(fd, b.data, b.len) < 0 || rename(temp, w->file) < 0)
+		log_warn("can't keep the working set in %s: %s; ignoring", w->file,
+			 err_text(-errno));
+	w->changed = false;
+}
+
+static struct working_set *set_of(struct server *s, const char *root)
+{
+	_cleanup_free_ char *cache = NULL, *dir = NULL;
+	struct working_set *w = map_get_str(&s->working_sets, root);
+	char hex[DIGEST_HEX];
+	struct digest d;
+
+	if (w)
+		return w;
+	w = xcalloc(1, sizeof(*w));
+	w->root = xstrdup(root);
+	map_put_str(&s->working_sets, root, w);
+	if (cache_dir(&cache, NULL) < 0)
+		return w;
+	dir = path_join(cache, "working-sets");
+	(void)mkdir(dir, 0700); /* then nothing is kept, and save() says so */
+	digest_of(root, strlen(root), &d);
+	digest_hex(&d, hex);
+	w->file = path_join(dir, hex);
+	load(w);
+	return w;
+}
+
+void working_sets_save(struct server *s)
+{
+	struct working_set *w;
+	size_t it = 0;
+
+	while ((w = map_next(&s->working_sets, &it, NULL))) {
+		if (w->file)
+			save(w);
+	}
+}
+
+void working_sets_free(struct server *s)
+{
+	struct working_set *w;
+	size_t it = 0;
+
+	while ((w = map_next(&s->working_sets, &it, NULL))) {
+		for (size_t i = 0; i < w->n; i++)
+			free(w->entries[i]);
+		free(w->entries);
+		map_release(&w->known);
+		free(w->root);
+		free(w->file);
+		free(w);
+	}
+	map_release(&s->working_sets);
+}
+
+/* ---- telling ---- */
+
+static void send_prefetch(struct peer *p, uint32_t dir_id, char ***names)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (*names) {
+		msg_prefetch_encode(&b, dir_id, *names);
+		link_send_buf(p->link, MSG_PREFETCH, LINK_PRIO, &b);
+	}
+	strv_free(steal_ptr(names));
+}
+
+/* The directory's id for this peer and the name in it, when there is such a file now. */
+static uint32_t locate(struct peer *p, const char *path, const char **ret_name)
+{
+	const char *base = path_base(path);
+	_cleanup_free_ char *dir = xstrndup(path, (size_t)(base - path - (base - path > 1)));
+	uint32_t id = tree_told_id(p->server->tree, p->index, dir);
+	struct entry_attr a;
+
+	if (!id)
+		return 0;
+	tree_entry(p->server->tree, id, base, &a);
+	*ret_name = base;
+	return a.type == ENTRY_FILE && a.size <= PREFETCH_BYTES_MAX ? id : 0;
+}
+
+static void push_files(struct peer *p, const struct working_set *w)
+{
+	char **names = NULL;
+	uint32_t dir_id = 0;
+	size_t n = 0;
+
+	for (size_t i = 0; i < w->n; i++) {
+		_cleanup_free_ char *path = path_join(w->root, w->entries[i] + 1);
+		const char *name;
+		uint32_t id = *w->entries[i] == 'F' ? locate(p, path, &name) : 0;
+
+		if (!id)
+			continue;
+		if (id != dir_id || n == PROTO_PREFETCH_MAX) {
+			send_prefetch(p, dir_id, &names);
+			n = 0;
+		}
+		dir_id = id;
+		strv_push(&names, xstrdup(name));
+		n++;
+	}
+	send_prefetch(p, dir_id, &names);
+}
+
+static void push_dirs(struct peer *p, const struct working_set *w)
+{
+	for (size_t i = 0; i < w->n; i++) {
+		const char *rel = w->entries[i] + 1;
+		_cleanup_free_ char *path = *rel ? path_join(w->root, rel) : xstrdup(w->root);
+
+		/* What has gone since is not told: a look-up of it is answered by its parent. */
+		if (*w->entries[i] == 'D' && access(path, F_OK) == 0)
+			tree_list(p->server->tree, p->index, path);
+	}
+}
+
+void working_set_push(struct peer *p, const char *root)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct working_set *w;
+
+	if (map_put_str(&p->pushed, root, p))
+		return;
+	w = set_of(p->server, root);
+	if (!w->n)
+		return;
+	msg_list_encode(&b, root);
+	link_send_buf(p->link, MSG_SERVE, LINK_PRIO, &b);
+	push_dirs(p, w);
+	push_files(p, w);
+}
+
+/* Others that work in this tree will want it, too. */
+static void offer(struct peer *from, const char *root, char kind, const char *path)
+{
+	struct server *s = from->server;
+
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		struct peer *p = s->peers[i];
+		char **names = NULL;
+		const char *name;
+		uint32_t id;
+
+		if (p == from || p->state != PEER_UP || !map_get_str(&p->pushed, root))
+			continue;
+		if (kind == 'D') {
+			if (!tree_told_id(s->tree, p->index, path))
+				tree_list(s->tree, p->index, path);
+			continue;
+		}
+		id = locate(p, path, &name);
+		if (!id)
+			continue;
+		strv_push(&names, xstrdup(name));
+		send_prefetch(p, id, &names);
+	}
+}
+
+static void note(struct peer *p, char kind, const char *path)
+{
+	const char *root = tree_root_of(p->server->tree, path, NULL);
+	_cleanup_free_ char *source = NULL;
+	struct working_set *w;
+	const char *rel;
+
+	if (!root || !map_get_str(&p->pushed, root))
+		return;
+	w = set_of(p->server, root);
+	rel = path_below(path, root);
+	source = xasprintf("M%s", rel);
+	if (!map_get_str(&w->known, source) && add(w, kind, rel))
+		offer(p, root, kind, path);
+}
+
+void working_set_note_dir(struct peer *p, const char *path)
+{
+	note(p, 'D', path);
+}
+
+void working_set_note_file(struct peer *p, uint32_t dir_id, const char *name)
+{
+	const char *dir = tree_dir_path(p->server->tree, dir_id);
+	_cleanup_free_ char *path = dir ? path_join(dir, name) : NULL;
+
+	if (path)
+		note(p, 'F', path);
+}
+
+void working_set_sources(struct peer *p, const char *cwd, char *const *argv)
+{
+	struct tree *t = p->server->tree;
+
+	for (char *const *a = argv + 1; *a; a++) {
+		_cleanup_free_ char *path = **a == '-' ? NULL : path_clean(cwd, *a);
+		const char *root = path ? tree_root_of(t, path, NULL) : NULL;
+		char **names = NULL;
+		const char *name;
+		uint32_t id;
+
+		if (!root)
+			continue;
+		/* Its first compile: the worker would ask for it a moment later. */
+		if (!add(set_of(p->server, root), 'M', path_below(path, root)))
+			continue;
+		id = locate(p, path, &name);
+		if (!id)
+			continue;
+		strv_push(&names, xstrdup(name));
+		send_prefetch(p, id, &names);
+	}
+}
