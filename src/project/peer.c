@@ -44,6 +44,7 @@ static void forget_link(struct peer *p)
 	map_release(&p->envs);
 	map_release(&p->exes_sent);
 	map_release(&p->pushed);
+	map_release(&p->sources);
 	while ((text = map_next(&p->exes_refused, &it, NULL)))
 		free(text);
 	map_release(&p->exes_refused);

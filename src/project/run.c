@@ -341,14 +341,14 @@ static int start(struct client *c, struct msg_run *m)
 		refuse(c, m, RUN_FAIL_RETRY, true, "toolchain", refused);
 		return 0;
 	}
+	for (char **w = workspaces; *w; w++)
+		working_set_push(p, *w);
 	/* From here on in this order: what changed, then the job.  That is the coherence rule. */
 	r = tree_drain(s->tree);
 	if (r < 0) {
 		refuse(c, m, RUN_FAIL_LOCAL, false, "watch", err_text(r));
 		return 0;
 	}
-	for (char **w = workspaces; *w; w++)
-		working_set_push(p, *w);
 	working_set_sources(p, m->cwd, m->argv);
 	send_job(run_new(c, p, m, e, steal_ptr(&workspaces)), m, e);
 	return 0;

@@ -83,6 +83,7 @@ struct peer {
 	struct map exes_sent;	 /* exe id -> itself */
 	struct map exes_refused; /* exe id -> char *, the worker's words */
 	struct map jobs;	 /* job id -> struct run */
+	struct map sources;	 /* path -> version of a job's source that was told ahead */
 	struct map pushed;	 /* roots whose working set was told, on this link */
 	struct list fetches;	 /* struct fetch.of_peer, in the order of their turns */
 	unsigned n_fetches;

@@ -281,26 +281,37 @@ void working_set_note_file(struct peer *p, uint32_t dir_id, const char *name)
 		note(p, 'F', path);
 }
 
+/* Tells of one source unless the peer was told of this version of it. */
+static void push_source(struct peer *p, const char *path)
+{
+	const char *root = tree_root_of(p->server->tree, path, NULL), *name;
+	char **names = NULL;
+	struct entry_attr a;
+	uint32_t id;
+
+	if (!root)
+		return;
+	(void)add(set_of(p->server, root), 'M', path_below(path, root)); /* once is enough */
+	id = locate(p, path, &name);
+	if (!id)
+		return;
+	tree_entry(p->server->tree, id, name, &a);
+	if (map_put_str(&p->sources, path, (void *)(uintptr_t)a.version) ==
+	    (void *)(uintptr_t)a.version)
+		return;
+	strv_push(&names, xstrdup(name));
+	send_prefetch(p, id, &names);
+}
+
 void working_set_sources(struct peer *p, const char *cwd, char *const *argv)
 {
-	struct tree *t = p->server->tree;
-
 	for (char *const *a = argv + 1; *a; a++) {
-		_cleanup_free_ char *path = **a == '-' ? NULL : path_clean(cwd, *a);
-		const char *root = path ? tree_root_of(t, path, NULL) : NULL;
-		char **names = NULL;
-		const char *name;
-		uint32_t id;
+		_cleanup_free_ char *path = NULL;
 
-		if (!root)
+		/* Options, and what is written rather than read. */
+		if (**a == '-' || streq(a[-1], "-o"))
 			continue;
-		/* Its first compile: the worker would ask for it a moment later. */
-		if (!add(set_of(p->server, root), 'M', path_below(path, root)))
-			continue;
-		id = locate(p, path, &name);
-		if (!id)
-			continue;
-		strv_push(&names, xstrdup(name));
-		send_prefetch(p, id, &names);
+		path = path_clean(cwd, *a);
+		push_source(p, path);
 	}
 }
