@@ -429,6 +429,7 @@ struct job {
 	pid_t pid;
 	int fd;
 	size_t n;
+	int status; /* as the shell's $? */
 	char out[OUTPUT_MAX];
 };
 
@@ -500,7 +501,8 @@ static int finish(struct job *j)
 	close(j->fd);
 	if (waitpid(j->pid, &st, 0) < 0)
 		fail("waitpid");
-	return WIFEXITED(st) ? WEXITSTATUS(st) : 128 + WTERMSIG(st);
+	j->status = WIFEXITED(st) ? WEXITSTATUS(st) : 128 + WTERMSIG(st);
+	return j->status;
 }
 
 /* A change that a job makes; what it is to leave is checked on the client's disk. */
@@ -575,7 +577,8 @@ static void differ(const char *script, const struct job *j)
 {
 	FILE *f;
 
-	printf("FAIL: round %u: a job sees something else\n--- the last changes\n", round_no);
+	printf("FAIL: round %u: a job (status %d) sees something else\n--- the last changes\n",
+	       round_no, j->status);
 	for (unsigned i = n_history > HISTORY ? n_history - HISTORY : 0; i < n_history; i++)
 		printf("%s\n", history[i % HISTORY]);
 	printf("--- looked with\n%s\n", script);
@@ -610,9 +613,9 @@ static void look(void)
 
 		finish(&jobs[i]);
 		rest = strchr(jobs[i].out, '\n');
-		if (strncmp(jobs[i].out, "away\n", 5) != 0)
+		if (strncmp(jobs[i].out, "at home\n", 8) == 0)
 			local_jobs++;
-		if (!rest)
+		if (!rest || jobs[i].status != 0)
 			differ(script, &jobs[i]);
 		memmove(jobs[i].out, rest + 1, strlen(rest + 1) + 1);
 		if (strcmp(jobs[i].out, truth.out) != 0)

@@ -70,7 +70,7 @@ check() { # NAME CMD...
 	77) lab_result skip "$name" "$(sed -n 's/^skip: //p' "$LAB/check.log" | tail -n 1)" ;;
 	*)
 		lab_result not-ok "$name" "$(grep -h '^FAIL: ' "$LAB/check.log" | tail -n 1 || true)"
-		sed 's/^/    | /' "$LAB/check.log" | tail -n 40
+		sed 's/^/    | /' "$LAB/check.log" | tail -n 60
 		LAB_CHECKS_FAILED=$((LAB_CHECKS_FAILED + 1))
 		;;
 	esac
