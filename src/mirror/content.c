@@ -28,7 +28,7 @@ struct fetch {
 	struct inode *inode; /* a reference */
 	/* Under mirror.lock: */
 	struct list waiting; /* requests for bytes not there yet */
-	bool failed;	     /* reads get an error; the rest of the stream is let pass */
+	int err; /* reads get an error; the rest of the stream is let pass */
 	/* The owner's thread only: */
 	struct store_writer *writer; /* from the first bytes on */
 	uint64_t have;
@@ -175,10 +175,10 @@ static int ask_client(struct mirror *m, struct request *r)
 	}
 	if (!i->fetch)
 		(void)fetch_new(m, i);
-	if (i->fetch->failed) {
+	if (i->fetch->err) {
 		_cleanup_free_ char *path = inode_path(m, i);
 
-		want_failed(m, path, -EIO);
+		want_failed(m, path, i->fetch->err);
 		return -EIO;
 	}
 	list_append(&i->fetch->waiting, &r->link);
@@ -256,12 +256,12 @@ static void fetch_fail(struct mirror *m, struct fetch *f, int err)
 	list_init(&failed);
 	pthread_mutex_lock(&m->lock);
 	/* What nobody has asked for yet is no loss. */
-	if (!f->failed && !list_empty(&f->waiting)) {
+	if (!f->err && !list_empty(&f->waiting)) {
 		_cleanup_free_ char *path = inode_path(m, f->inode);
 
 		want_failed(m, path, err);
 	}
-	f->failed = true;
+	f->err = err;
 	content_drop(m, f->inode);
 	list_take_all(&failed, &f->waiting);
 	pthread_mutex_unlock(&m->lock);
@@ -339,7 +339,7 @@ static int on_data(struct mirror *m, struct fetch *f, const struct msg_content *
 		return CONCC_E_PROTO;
 	}
 	f->have += c->data.n;
-	if (f->failed)
+	if (f->err)
 		return 0;
 	err = write_bytes(m, f, &c->data);
 	if (err < 0)
@@ -364,7 +364,7 @@ static int on_end(struct mirror *m, struct fetch *f, const struct msg_content *c
 {
 	int err = 0;
 
-	if (f->failed) {
+	if (f->err) {
 		fetch_end(m, f);
 		return 0;
 	}

@@ -80,8 +80,14 @@ struct outbox {
 
 void outbox_init(struct outbox *o, uint32_t job_id);
 void outbox_release(struct outbox *o);
-/* A file: its bytes are read when its turn comes, from dir_fd (borrowed until sent) and f->path. */
-void outbox_file(struct agent *a, struct outbox *o, const struct msg_file *f, int dir_fd);
+/*
+ * A file: its bytes are read when its turn comes, from fd (duplicated; while the
+ * job may still rename or remove it) or, when fd is -1, from f->path in dir_fd (borrowed until
+ * sent).  When they can't be read to the announced size, outbox_failed() is called.
+ */
+void outbox_file(struct agent *a, struct outbox *o, const struct msg_file *f, int dir_fd, int fd);
+/* In task.c: the outbox is of no use any more. */
+void outbox_failed(struct outbox *o, const char *path);
 void outbox_message(struct agent *a, struct outbox *o, uint8_t type, const struct buf *b);
 /* Called from the loop after all that was put in before has been sent. */
 void outbox_then(struct agent *a, struct outbox *o, void (*fn)(void *data), void *data);

@@ -52,8 +52,10 @@ static int drop_inheritance(int sock)
 
 	sigfillset(&all);
 	(void)sigprocmask(SIG_SETMASK, &all, NULL);
+	/* Not through glibc, whose posix_spawn(3) leaves its own signals ignored in what it
+	 * starts, and which then refuses to change that.  Refused for KILL and STOP. */
 	for (int signo = 1; signo < NSIG; signo++)
-		(void)signal(signo, SIG_DFL); /* refused for KILL, STOP and libc's own */
+		(void)syscall(SYS_rt_sigaction, signo, &(struct { long w[4]; }){0}, NULL, 8);
 	(void)setsid();
 	if (sock != 3 && dup3(sock, 3, O_CLOEXEC) < 0)
 		return -errno;

@@ -71,7 +71,7 @@ void outbox_message(struct agent *a, struct outbox *o, uint8_t type, const struc
 	buf_append(&i->payload, b->data, b->len);
 }
 
-void outbox_file(struct agent *a, struct outbox *o, const struct msg_file *f, int dir_fd)
+void outbox_file(struct agent *a, struct outbox *o, const struct msg_file *f, int dir_fd, int fd)
 {
 	struct item *i = add(a, o, MSG_JOB_FILE);
 
@@ -80,6 +80,8 @@ void outbox_file(struct agent *a, struct outbox *o, const struct msg_file *f, in
 		return;
 	i->path = xstrdup(f->path);
 	i->dir_fd = dir_fd;
+	if (fd >= 0)
+		i->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	i->size = f->size;
 }
 
@@ -113,21 +115,19 @@ static bool send_chunk(struct agent *a, struct outbox *o, struct item *i)
 	return true;
 }
 
-/* One step of the first item; true when the item is done. */
-static bool step(struct agent *a, struct outbox *o, struct item *i)
+enum step { STEP_MORE, STEP_DONE, STEP_FAILED };
+
+/* One frame of an item. */
+static enum step step(struct agent *a, struct outbox *o, struct item *i)
 {
 	if (!i->announced) {
 		link_send_buf(a->link, i->type, LINK_BULK, &i->payload);
 		i->announced = true;
-		return !i->path;
+		return i->path ? STEP_MORE : STEP_DONE;
 	}
-	if (!send_chunk(a, o, i)) {
-		/* The client gets fewer bytes than were announced, and refuses the file. */
-		log_warn("job=%u can't read its output %s: %s", o->job_id, i->path,
-			 err_text(-errno));
-		return true;
-	}
-	return i->sent == i->size;
+	if (!send_chunk(a, o, i))
+		return STEP_FAILED;
+	return i->sent == i->size ? STEP_DONE : STEP_MORE;
 }
 
 void outbox_pump(struct agent *a)
@@ -138,8 +138,14 @@ void outbox_pump(struct agent *a)
 		void (*fn)(void *data) = i->fn;
 		void *data = i->data;
 
+		enum step s = fn ? STEP_DONE : step(a, o, i);
+
 		list_remove(&o->of_sending);
-		if (fn || step(a, o, i))
+		if (s == STEP_FAILED) {
+			outbox_failed(o, i->path);
+			continue;
+		}
+		if (s == STEP_DONE)
 			item_free(i);
 		if (!list_empty(&o->items))
 			list_append(&a->sending, &o->of_sending);

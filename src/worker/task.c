@@ -52,6 +52,9 @@ struct task {
 	size_t n_homes;
 	int tmp_fd;
 	bool ended;
+	bool launched;
+	bool told;    /* its JOB_EXIT is in the outbox, or was sent */
+	bool leaving; /* to be freed when the outbox is empty */
 	struct job_end end;
 	char *taint;	 /* why its result can't be used, or NULL */
 	bool holding;	 /* it said no_space: what it says is shown when it succeeds after all */
@@ -145,16 +148,46 @@ static void free_task(void *data)
 	task_free(data);
 }
 
+/* Once, when all of its processes are gone: after what is in the outbox has been sent. */
+static void leave(struct task *t)
+{
+	if (t->leaving)
+		return;
+	t->leaving = true;
+	/* The client has its answer first; then there is time to copy. */
+	outbox_then(t->agent, &t->outbox,
+		    t->taint || list_empty(&t->keep) ? free_task : keep_in_store, t);
+}
+
 static void send_exit(struct task *t, struct msg_exit *m)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
 	m->job_id = t->job.job_id;
+	t->told = true;
 	msg_exit_encode(&b, m);
 	outbox_message(t->agent, &t->outbox, MSG_JOB_EXIT, &b);
-	/* The client has its answer first; then there is time to copy. */
-	outbox_then(t->agent, &t->outbox, list_empty(&t->keep) ? free_task : keep_in_store, t);
+	if (t->ended || !t->launched)
+		leave(t);
 	outbox_pump(t->agent);
+}
+
+/* A file of its results changed under us: what was announced can't be sent, so nothing counts. */
+void outbox_failed(struct outbox *o, const char *path)
+{
+	struct task *t = container_of(o, struct task, outbox);
+	_cleanup_free_ char *text = xasprintf("its result %s changed while it was read", path);
+	struct msg_exit m = {.how = EXIT_FAILED, .text = text};
+
+	outbox_release(o);
+	taint(t, text);
+	if (t->launched && !t->ended)
+		launcher_kill(t->agent->launcher, t->job.job_id, SIGKILL);
+	t->leaving = false; /* what was to do so went with the outbox */
+	if (!t->told)
+		send_exit(t, &m);
+	else if (t->ended)
+		leave(t);
 }
 
 static void refuse(struct task *t, enum refusal why, const char *text)
@@ -171,7 +204,9 @@ static int on_effect(void *data, const struct msg_file *f, int fd)
 	struct kept *k;
 
 	m.job_id = t->job.job_id;
-	outbox_file(t->agent, &t->outbox, &m, t->upper_fds[f->workspace]);
+	/* Nothing can move it when all processes are gone; then it is opened in its turn, so that
+	 * a job with many files needs few descriptors. */
+	outbox_file(t->agent, &t->outbox, &m, t->upper_fds[f->workspace], t->ended ? -1 : fd);
 	if (f->kind != EFFECT_FILE || f->size == 0)
 		return 0;
 	k = xcalloc(1, sizeof(*k));
@@ -275,8 +310,14 @@ static void finish(struct task *t)
 
 static void maybe_finish(struct task *t)
 {
-	if (t->ended && t->out[0].fd < 0 && t->out[1].fd < 0)
+	if (!t->ended)
+		return;
+	if (t->told) {
+		leave(t);
+		outbox_pump(t->agent);
+	} else if (t->out[0].fd < 0 && t->out[1].fd < 0) {
 		finish(t);
+	}
 }
 
 void task_ended(struct agent *a, uint32_t job_id, const struct job_end *end)
@@ -456,14 +497,16 @@ int task_input(struct agent *a, struct blob payload)
 		return 0;
 	if (t->input.len + bytes.n > PROTO_INPUT_WINDOW)
 		return CONCC_E_PROTO;
-	if (t->stdin_fd < 0) {
+	if (t->stdin_fd < 0 && list_empty(&t->of_waiting)) {
 		give_input_credit(t, bytes.n);
 		return 0;
 	}
 	buf_append(&t->input, bytes.p, bytes.n);
 	if (!bytes.n)
 		t->input_ends = true;
-	pump_input(t, 0);
+	/* Before it has started there is nobody to take it. */
+	if (t->stdin_fd >= 0)
+		pump_input(t, 0);
 	return 0;
 }
 
@@ -531,7 +574,9 @@ static int open_input(struct task *t, int *ret_job)
 	*ret_job = fds[0];
 	t->stdin_fd = fds[1];
 	(void)fd_set_nonblock(t->stdin_fd, true);
-	t->stdin_source = loop_add_fd(t->agent->loop, t->stdin_fd, 0, pump_input, t);
+	t->stdin_source = loop_add_fd(t->agent->loop, t->stdin_fd,
+				      t->input.len || t->input_ends ? LOOP_WRITE : 0, pump_input,
+				      t);
 	return 0;
 }
 
@@ -561,7 +606,9 @@ static int launch(struct task *t)
 	l.stdout_fd = out;
 	l.stderr_fd = err >= 0 ? err : out;
 	clock_gettime(CLOCK_REALTIME, &t->started);
-	return launcher_run(t->agent->launcher, &l);
+	r = launcher_run(t->agent->launcher, &l);
+	t->launched = r == 0;
+	return r;
 }
 
 static void start_now(struct task *t)
