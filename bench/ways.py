@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+"""The ways to compile that are compared.  Each can start from nothing at a given RTT (start), begin
+a second session with what the worker still has (restart), and leave nothing behind (stop)."""
+
+import json
+import os
+import select
+import shutil
+import socket
+import subprocess
+import time
+
+from hosts import LIMIT, end, wait_for_line, write_file
+
+WORKER_HOME = "/home/builder"
+
+
+class Way:
+    rust = True
+    remote = True
+    title = ""
+
+    def __init__(self, hosts, jobs):
+        self.hosts = hosts
+        self.jobs = jobs
+        self.scratch = f"{hosts.scratch}/{self.name}"
+        os.makedirs(self.scratch, exist_ok=True)
+
+    def launcher(self):
+        return []
+
+    def env(self):
+        return {}
+
+    def local_env(self):
+        """With it the launcher runs everything here: for configuring."""
+        return {}
+
+    def start(self, rtt):
+        pass
+
+    def restart(self):
+        """A new session; False when there is no such thing."""
+        return False
+
+    def stop(self):
+        pass
+
+    def counters(self):
+        return {}
+
+    def clean(self, paths):
+        for path in paths:
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+            elif os.path.exists(path):
+                os.unlink(path)
+
+
+class Local(Way):
+    name, title, remote = "local", "local", False
+
+
+class Null(Way):
+    """Puts outputs back that were made before: what is left is the build tool itself."""
+
+    name, title, remote = "null", "null launcher", False
+
+    def launcher(self):
+        return [self.hosts.tools + "/null-launcher"]
+
+    def env(self):
+        return {"NULL_STORE": self.scratch}
+
+    def record_env(self):
+        return {"NULL_STORE": self.scratch, "NULL_RECORD": "1"}
+
+    def local_env(self):
+        return {"NULL_STORE": self.scratch + "/none"}
+
+
+class Distcc(Way):
+    name, title, rust = "distcc", "distcc", False
+    hosts_suffix = ",lzo"
+
+    def launcher(self):
+        return ["distcc"]
+
+    def env(self):
+        return {"DISTCC_DIR": self.scratch, "DISTCC_FALLBACK": "0", "DISTCC_SKIP_LOCAL_RETRY": "1",
+                "DISTCC_HOSTS": f"{self.hosts.address(self.rtt, 2)}/{self.jobs}{self.hosts_suffix}"}
+
+    def local_env(self):
+        return {"DISTCC_DIR": self.scratch, "DISTCC_HOSTS": "localhost"}
+
+    def start(self, rtt):
+        self.rtt = rtt
+        self.daemon = self.hosts.worker(
+            ["distccd", "--no-detach", "--daemon", "--allow-private", "--user", "builder",
+             "--jobs", str(self.jobs), "--log-stderr", "--log-level", "error"],
+            stdout=subprocess.DEVNULL, stderr=open(self.scratch + "/distccd.log", "w"))
+        wait_for_port(self.hosts.address(rtt, 2), 3632)
+
+    def stop(self):
+        end(self.daemon)
+
+
+class Pump(Distcc):
+    """distcc with the include server on: the build runs under `pump`."""
+
+    name, title = "pump", "distcc pump"
+    hosts_suffix = ",cpp,lzo"
+
+    def build_prefix(self):
+        return ["pump"]
+
+
+class Icecream(Way):
+    name, title, rust = "icecream", "icecream", False
+
+    def launcher(self):
+        return ["icecc"]
+
+    def env(self):
+        return {"ICECC_PREFERRED_HOST": "w1"}
+
+    def local_env(self):
+        return {"ICECC": "no"}
+
+    def _daemon(self, start, name, address, slots, *more):
+        p = start(["iceccd", "-n", "bench", "-s", self.hosts.address(self.rtt, 1), "-N", name,
+                   "-m", str(slots), "-u", "icecc", "-b", address, "-vv"] + list(more),
+                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        wait_for_line(p, "Connected to scheduler")
+        return drained(p, self.scratch + f"/iceccd-{name}.log")
+
+    def start(self, rtt):
+        self.rtt = rtt
+        self._new_environments()
+        self.scheduler = self.hosts.client(
+            ["icecc-scheduler", "-n", "bench", "-l", self.scratch + "/scheduler.log", "-v"],
+            self.name, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for_port("127.0.0.1", 8765)
+        self.far = self._daemon(self.hosts.worker, "w1", "/run/icecc-bench", self.jobs)
+        self.near = self._daemon(lambda argv, **kw: self.hosts.client(argv, self.name, **kw),
+                                 "client", self.scratch + "/envs", 1, "--no-remote")
+
+    def _new_environments(self):
+        shutil.rmtree(self.scratch + "/envs", ignore_errors=True)
+        os.makedirs(self.scratch + "/envs")
+        shutil.chown(self.scratch + "/envs", "icecc")
+        self.hosts.on_worker("sh", "-c", "rm -rf /run/icecc-bench && "
+                             "install -d -o icecc /run/icecc-bench")
+
+    def stop(self):
+        for p in (self.near, self.far, self.scheduler):
+            end(p)
+        self.hosts.on_worker("rm", "-rf", "/run/icecc-bench")
+
+
+class Sshfs(Way):
+    """OpenSSH's shared connection runs the commands; the worker mounts the client's files by sshfs,
+    whose SFTP server runs on the client and reaches it over ssh."""
+
+    name, title = "sshfs", "ssh + sshfs"
+    options = "passive,dir_cache=yes,kernel_cache,idmap=none"
+    mount = "/srv/ws"
+
+    def launcher(self):
+        return [self.hosts.tools + "/ssh-launcher"]
+
+    def env(self):
+        return {"BENCH_SSH_HOST": self.hosts.host(self.rtt), "BENCH_SSH_SOCKET": self.socket}
+
+    def local_env(self):
+        return {}
+
+    def start(self, rtt):
+        self.rtt = rtt
+        self.socket = self.scratch + "/socket"
+        self.hosts.on_worker("install", "-d", "-o", "builder", self.mount)
+        self._connect()
+
+    def _connect(self):
+        host = self.hosts.host(self.rtt)
+        # Returns when the connection is there; the master stays in the background.
+        master = self.hosts.client(["ssh", "-f", "-N", "-M", "-S", self.socket, host], self.name,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if master.wait(LIMIT) != 0:
+            raise RuntimeError("no ssh connection to " + host)
+        here, there = socket.socketpair()
+        self.sftp = self.hosts.client(["/usr/lib/openssh/sftp-server"], self.name,
+                                      stdin=here, stdout=here)
+        self.sshfs = self.hosts.client(
+            ["ssh", "-S", self.socket, host, "--", "sshfs", "-f", "-o", self.options,
+             ":" + self.mount, self.mount], self.name, stdin=there, stdout=there,
+            stderr=open(self.scratch + "/sshfs.log", "w"))
+        here.close()
+        there.close()
+        self.hosts.wait_for_mount(self.mount)
+
+    def _disconnect(self):
+        end(self.sshfs)
+        end(self.sftp)
+        subprocess.run(["ssh", "-S", self.socket, "-O", "exit", "x"], stdin=subprocess.DEVNULL,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.hosts.on_worker("sh", "-c", f"! mountpoint -q {self.mount} || umount -l {self.mount}")
+
+    def restart(self):
+        self._disconnect()
+        self._connect()
+        return True
+
+    def stop(self):
+        self._disconnect()
+        self.hosts.on_worker("rmdir", self.mount)
+
+    def clean(self, paths):
+        """Through the mount: sshfs would not learn of removals on the client for 20 s."""
+        text = "\0".join(paths).encode()
+        subprocess.run(["ssh", "-S", self.socket, self.hosts.host(self.rtt), "--", "xargs", "-0",
+                        "rm", "-rf", "--"], input=text, check=True, stdout=subprocess.DEVNULL)
+
+
+class Concc(Way):
+    name, title = "concc", "**concc**"
+
+    def launcher(self):
+        return ["concc-cc"]
+
+    def env(self):
+        return {"CONCC_CONFIG": self.scratch + "/concc.ini", "CONCC_LOG": "warn"}
+
+    def local_env(self):
+        return dict(self.env(), CONCC_DISABLE="1")
+
+    def start(self, rtt, workspace="/srv/ws"):
+        write_file(self.scratch + "/concc.ini", f"""[concc]
+workspace = {workspace}
+
+[worker w1]
+address = ssh://{self.hosts.host(rtt)}
+program = /mnt/bin/concc-worker
+slots = {self.jobs}
+""")
+        shutil.rmtree("/srv/cache", ignore_errors=True)
+        self.hosts.on_worker("rm", "-rf", WORKER_HOME + "/.cache")
+
+    def _concc(self, *args):
+        return subprocess.run(["concc"] + list(args), env=dict(os.environ, **self.env()),
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+    def restart(self):
+        self.stop()
+        return True
+
+    def stop(self):
+        state = self.status()
+        self._concc("stop")
+        if "pid" in state:
+            wait_until_gone(state["pid"])
+
+    def status(self):
+        p = self._concc("status", "--json")
+        try:
+            return json.loads(p.stdout)
+        except ValueError:
+            return {}
+
+    def counters(self):
+        names = ("jobs", "failed", "fuse_messages", "turns", "bytes_out", "bytes_in", "lists",
+                 "fetched_files", "fetched_bytes")
+        state = self.status()
+        workers = state.get("workers", [])
+        sums = {n: sum(w.get(n, 0) for w in workers) for n in names}
+        return dict(sums, local=state.get("local", 0), retried=state.get("retried", 0),
+                    server_cpu_us=state.get("cpu_us", 0))
+
+
+def wait_until_gone(pid):
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    with os.fdopen(fd) as f:
+        if not select.select([f], [], [], LIMIT)[0]:
+            raise RuntimeError(f"process {pid} is still there after {LIMIT} s")
+
+
+def wait_for_port(address, port):
+    """No event tells that a foreign daemon listens; what it takes is not measured."""
+    deadline = time.monotonic() + LIMIT
+    while True:
+        try:
+            socket.create_connection((address, port), LIMIT).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def drained(process, log):
+    """The rest of the output goes to a file, read by a process that ends with it."""
+    subprocess.Popen(["cat"], stdin=process.stdout, stdout=open(log, "wb"))
+    return process
+
+
+ALL = {w.name: w for w in (Local, Null, Distcc, Pump, Icecream, Sshfs, Concc)}
