@@ -103,6 +103,19 @@ descriptors() {
 	expect_file n3.o
 }
 
+# Input may arrive, and end, before the worker has started the job.
+early_input() {
+	local i wrong=0
+	for i in {1..60}; do
+		[ "$(echo "input $i" | timeout 20 concc-dispatch cat)" = "input $i" ] || wrong=$((wrong + 1))
+	done
+	expect_eq "jobs without their input" "$wrong" 0
+	head -c 3000000 /dev/urandom >in
+	concc-dispatch cat <in >out
+	expect_same_file in out
+	expect_eq "input of a job that reads none" "$(yes | head -n 500000 | concc-dispatch echo done)" "done"
+}
+
 many_wrappers() {
 	local i n=500 bad=0 pids=()
 	mkdir -p "$LAB/many"
@@ -150,6 +163,7 @@ check "a compiler that crashes" compiler_dies
 check "no core files" no_cores
 check "10 MB on stdout and on stderr" output
 check "output nobody reads" closed_output
+check "input that comes early, is long, or is not read" early_input
 check "no inherited descriptors" descriptors
 check "500 wrappers over 4 slots" many_wrappers
 check "Ctrl-C" interrupted INT 2 -
