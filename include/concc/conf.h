@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #include "concc/err.h"
-#include "concc/link.h"
+#include "concc/worker_spec.h"
 
 enum conf_root { ROOT_WORKER, ROOT_CLIENT };
 

@@ -23,6 +23,7 @@
 
 #include "concc/buf.h"
 #include "concc/err.h"
+#include "concc/worker_spec.h"
 
 struct loop;
 struct link;
@@ -50,17 +51,17 @@ struct stream_ops {
 
 struct stream {
 	const struct stream_ops *ops;
-	/* One engine behind both directions, which may hold bytes that no fd shows: read until
-	 * -EAGAIN, and any event can unblock a write. */
+	/* One engine behind both directions: read until -EAGAIN, and any event can unblock a
+	 * write. */
 	bool engine;
+	/* Set by write: the engine holds something for read() that no fd will show. */
+	bool inside;
 };
 
 void stream_free(struct stream *s); /* NULL is fine */
 
 /* Takes both fds (which may be equal) and makes them non-blocking. */
 struct stream *stream_from_fds(int read_fd, int write_fd);
-
-enum ssh_mode { SSH_AUTO, SSH_LIBSSH2, SSH_OPENSSH };
 
 struct transport_config {
 	const char *name;    /* of the worker, for messages */

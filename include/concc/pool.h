@@ -31,11 +31,8 @@
 #include <stdint.h>
 
 #include "concc/err.h"
+#include "concc/worker_spec.h"
 
-#define POOL_MEMBERS_MAX 256  /* workers */
-#define POOL_SLOTS_MAX	 1024 /* of one member */
-#define POOL_NAME_MAX	 63
-#define POOL_LOCAL	 "local" /* the member that stands for this machine itself */
 
 struct pool;
 

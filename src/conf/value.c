@@ -9,7 +9,7 @@
 #include "concc/cleanup.h"
 #include "concc/err.h"
 #include "concc/io.h"
-#include "concc/pool.h"
+#include "concc/worker_spec.h"
 #include "concc/str.h"
 
 #define LIST_MAX 256 /* paths in one list: more is a mistake, and each costs watches */

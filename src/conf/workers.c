@@ -7,7 +7,7 @@
 
 #include "concc/cleanup.h"
 #include "concc/conf.h"
-#include "concc/pool.h"
+#include "concc/worker_spec.h"
 #include "concc/str.h"
 
 #include "value.h"

@@ -73,6 +73,26 @@ static void read_cpu(const struct build *b, uint64_t *ret_server, uint64_t *ret_
 	json_decref(o);
 }
 
+/* Before the build, not after hours of it at home. */
+static void tell_down(const struct build *b)
+{
+	_cleanup_free_ char *text = NULL;
+	json_t *o, *w;
+	size_t i;
+
+	if (front_ask(b->dir, "status", "json", &text) < 0)
+		return;
+	o = json_loads(text, 0, NULL);
+	json_array_foreach(json_object_get(o, "workers"), i, w)
+	{
+		if (!streq(json_string_value(json_object_get(w, "state")) ?: "", "up"))
+			fprintf(stderr, "concc: worker %s can't be used now: %s\n",
+				json_string_value(json_object_get(w, "name")) ?: "?",
+				json_string_value(json_object_get(w, "error")) ?: "?");
+	}
+	json_decref(o);
+}
+
 static int bring_up(struct build *b, struct errmsg *msg)
 {
 	int r;
@@ -88,6 +108,7 @@ static int bring_up(struct build *b, struct errmsg *msg)
 	if (r < 0)
 		return errmsg_set(msg, r, "the project server does not answer: %s", err_text(r));
 	read_cpu(b, &b->server_cpu_us, &b->worker_cpu_us);
+	tell_down(b);
 	return 0;
 }
 

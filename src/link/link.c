@@ -232,6 +232,12 @@ static void flush_soon(struct link *k)
 		k->flush_later = loop_defer(k->loop, flush_deferred, k);
 }
 
+static void read_soon(struct link *k)
+{
+	if (!k->read_later)
+		k->read_later = loop_defer(k->loop, read_deferred, k);
+}
+
 /* ---- the end ---- */
 
 static void remove_source(struct loop_source **s)
@@ -440,6 +446,8 @@ static void flush_and_refill(struct link *k)
 {
 	bool bulk = flush(k);
 
+	if (k->stream->inside)
+		read_soon(k);
 	update_watches(k);
 	if (bulk && k->ops->drained && k->queued[LINK_BULK] < LINK_BULK_LOW)
 		k->ops->drained(k->data);
@@ -566,8 +574,7 @@ static void read_input(struct link *k)
 		ssize_t r;
 
 		if (got >= ROUND_BUDGET) {
-			if (!k->read_later)
-				k->read_later = loop_defer(k->loop, read_deferred, k);
+			read_soon(k);
 			return;
 		}
 		r = k->stream->ops->read(k->stream, p, space);
@@ -628,8 +635,7 @@ void link_pause_reading(struct link *k, bool pause)
 		k->last_rx_ms = now_ms();
 		k->pinged = false;
 		/* What was received before the pause waits in the assembler; no fd tells. */
-		if (!k->read_later)
-			k->read_later = loop_defer(k->loop, read_deferred, k);
+		read_soon(k);
 	}
 	update_watches(k);
 }
@@ -730,7 +736,7 @@ struct link *link_new(struct loop *l, struct stream *s, const struct link_config
 		arm_beat(k, k->last_rx_ms);
 	}
 	/* The stream may hold bytes already, or be unfit to be waited for. */
-	k->read_later = loop_defer(l, read_deferred, k);
+	read_soon(k);
 	update_watches(k);
 	return k;
 }

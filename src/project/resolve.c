@@ -123,9 +123,12 @@ int resolve_parent(struct tree *t, const char *path, const char **ret_name)
 {
 	char dir[PROTO_PATH_MAX];
 	const char *slash = strrchr(path, '/');
-	size_t n = slash > path ? (size_t)(slash - path) : 1;
+	size_t n;
 
-	if (!slash || !slash[1] || n >= sizeof(dir))
+	if (!slash || !slash[1])
+		return -EINVAL;
+	n = slash > path ? (size_t)(slash - path) : 1;
+	if (n >= sizeof(dir))
 		return -EINVAL;
 	memcpy(dir, path, n);
 	dir[n] = '\0';
