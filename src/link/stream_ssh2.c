@@ -30,7 +30,7 @@
 #define WINDOW	      (2 * 1024 * 1024) /* bytes under way to us: 100 MB/s at 20 ms */
 #define PACKET	      32768
 #define NOTSENT_LOWAT (128 * 1024) /* what waits in the kernel can't be overtaken any more */
-#define AHEAD	      (16 * 1024)  /* read to finish a packet while a write waits */
+#define READ_UNIT     (64 * 1024)  /* of every read; a link always has room for it */
 #define GRACE_MS      2000	   /* for the exit status to follow the end of the output */
 #define SEEN_MAX      64	   /* keys offered to one host */
 
@@ -54,6 +54,7 @@ struct stream_ssh2 {
 	enum owner owner;
 	size_t offered;	  /* bytes of the write that said EAGAIN: they are offered again */
 	struct buf ahead; /* read while a write had to wait for OWNER_READ */
+	bool put_off;	  /* a read waits for the end of a half sent write */
 	bool at_end;	  /* the remote process's output ended */
 	int grace_fd;
 	struct said said;
@@ -74,13 +75,6 @@ static void note_owner(struct stream_ssh2 *s, enum owner who, ssize_t r)
 	s->owner = r == LIBSSH2_ERROR_EAGAIN && sends_blocked(s) ? who : OWNER_NONE;
 }
 
-static bool socket_is_dead(const struct stream_ssh2 *s)
-{
-	struct pollfd p = {.fd = s->sock};
-
-	return poll(&p, 1, 0) > 0 && p.revents & (POLLERR | POLLHUP | POLLNVAL);
-}
-
 static int session_error(struct stream_ssh2 *s, ssize_t r)
 {
 	char *text = NULL;
@@ -90,38 +84,48 @@ static int session_error(struct stream_ssh2 *s, ssize_t r)
 	return -ECONNRESET;
 }
 
-/* -EAGAIN or the end of the session, from a libssh2 code < 0. */
-static int map_error(struct stream_ssh2 *s, ssize_t r)
+/*
+ * Every read goes through here, with READ_UNIT for its size: what a read adds to
+ * the window depends on the size asked for, and one that is repeated to finish
+ * its half sent window adjustment must add what the first one announced.
+ * Otherwise libssh2 1.10 counts less than the remote was given, and silently
+ * drops what the remote sends beyond that.
+ */
+static ssize_t channel_read(struct stream_ssh2 *s, int stream_id, void *p)
 {
-	if (r == LIBSSH2_ERROR_EAGAIN)
-		return -EAGAIN;
-	/* A read could not send its window adjustment behind a half sent packet, and put it off. */
-	if (r == LIBSSH2_ERROR_SOCKET_SEND && !socket_is_dead(s))
-		return -EAGAIN;
-	return session_error(s, r);
+	ssize_t r = libssh2_channel_read_ex(s->channel, stream_id, p, READ_UNIT);
+
+	note_owner(s, OWNER_READ, r);
+	return r;
+}
+
+/*
+ * Behind a half sent write no window adjustment can go out: the read fails with
+ * SOCKET_SEND, and libssh2's count of the window is wrong from then on.  So
+ * there is no read that would want to send one.
+ */
+static bool may_read(struct stream_ssh2 *s)
+{
+	unsigned long initial = 0, window;
+
+	if (s->owner != OWNER_WRITE)
+		return true;
+	window = libssh2_channel_window_read_ex(s->channel, NULL, &initial);
+	return window >= initial / 4 * 3 + READ_UNIT;
 }
 
 /* Undrained, the remote's stderr would eat up the window of its stdout. */
 static void drain_stderr(struct stream_ssh2 *s)
 {
-	char part[1024];
+	uint8_t part[READ_UNIT];
 	ssize_t r;
 
-	while (s->owner != OWNER_READ && libssh2_poll_channel_read(s->channel, 1)) {
-		r = libssh2_channel_read_stderr(s->channel, part, sizeof(part));
-		note_owner(s, OWNER_READ, r);
+	while (s->owner == OWNER_NONE && libssh2_poll_channel_read(s->channel, 1)) {
+		r = channel_read(s, SSH_EXTENDED_DATA_STDERR, part);
 		if (r <= 0)
 			return;
 		said_add(&s->said, s->worker, part, (size_t)r);
 	}
-}
-
-static ssize_t channel_read(struct stream_ssh2 *s, void *p, size_t n)
-{
-	ssize_t r = libssh2_channel_read(s->channel, p, n);
-
-	note_owner(s, OWNER_READ, r);
-	return r;
 }
 
 static void start_grace(struct stream_ssh2 *s)
@@ -152,27 +156,42 @@ static ssize_t read_end(struct stream_ssh2 *s)
 	return r == LIBSSH2_ERROR_EAGAIN && !grace_is_over(s) ? -EAGAIN : 0;
 }
 
+static ssize_t take_ahead(struct stream_ssh2 *s, void *p, size_t n)
+{
+	n = n < s->ahead.len ? n : s->ahead.len;
+	memcpy(p, s->ahead.data, n);
+	buf_consume(&s->ahead, n);
+	return (ssize_t)n;
+}
+
+/* Reads into s->ahead. */
+static ssize_t read_ahead(struct stream_ssh2 *s)
+{
+	size_t before = s->ahead.len;
+	ssize_t r = channel_read(s, 0, buf_grow(&s->ahead, READ_UNIT));
+
+	s->ahead.len = before + (r > 0 ? (size_t)r : 0);
+	return r;
+}
+
 static ssize_t ssh2_read(struct stream *stream, void *p, size_t n)
 {
 	struct stream_ssh2 *s = (struct stream_ssh2 *)stream;
 	ssize_t r;
 
-	if (s->ahead.len) {
-		n = n < s->ahead.len ? n : s->ahead.len;
-		memcpy(p, s->ahead.data, n);
-		buf_consume(&s->ahead, n);
-		return (ssize_t)n;
-	}
+	s->stream.inside = false;
+	if (s->ahead.len)
+		return take_ahead(s, p, n);
 	if (s->at_end)
 		return read_end(s);
-	r = channel_read(s, p, n);
+	s->put_off = !may_read(s);
+	if (s->put_off)
+		return -EAGAIN;
+	r = n >= READ_UNIT ? channel_read(s, 0, p) : read_ahead(s);
 	if (r > 0)
-		return r;
-	if (r < 0) {
-		r = map_error(s, r);
-		if (r != -EAGAIN)
-			return r;
-	}
+		return n >= READ_UNIT ? r : take_ahead(s, p, n);
+	if (r < 0 && r != LIBSSH2_ERROR_EAGAIN)
+		return session_error(s, r);
 	drain_stderr(s);
 	if (!libssh2_channel_eof(s->channel))
 		return -EAGAIN;
@@ -183,17 +202,12 @@ static ssize_t ssh2_read(struct stream *stream, void *p, size_t n)
 /* Finishes what a read left half sent, without losing what the read brings.  True when done. */
 static bool finish_read(struct stream_ssh2 *s)
 {
-	uint8_t part[AHEAD];
-	ssize_t r = channel_read(s, part, sizeof(part));
-
-	if (r > 0)
-		buf_append(&s->ahead, part, (size_t)r);
+	(void)read_ahead(s); /* an error comes again, to the next read or write */
 	return s->owner != OWNER_READ;
 }
 
-static ssize_t ssh2_write(struct stream *stream, const void *p, size_t n)
+static ssize_t write_channel(struct stream_ssh2 *s, const void *p, size_t n)
 {
-	struct stream_ssh2 *s = (struct stream_ssh2 *)stream;
 	ssize_t r;
 
 	if (s->owner == OWNER_READ && !finish_read(s))
@@ -213,6 +227,30 @@ static ssize_t ssh2_write(struct stream *stream, const void *p, size_t n)
 	return session_error(s, r);
 }
 
+/*
+ * A write takes in all that has come before it sends, so that the socket goes
+ * quiet while libssh2 holds data, or the end of it.  And a read that had to
+ * wait for this write may open the window now; the remote may wait for that.
+ */
+static bool holds_input(struct stream_ssh2 *s)
+{
+	if (s->put_off && s->owner == OWNER_NONE) {
+		s->put_off = false;
+		return true;
+	}
+	return s->ahead.len || libssh2_poll_channel_read(s->channel, 1) ||
+	       (!s->at_end && libssh2_channel_eof(s->channel));
+}
+
+static ssize_t ssh2_write(struct stream *stream, const void *p, size_t n)
+{
+	struct stream_ssh2 *s = (struct stream_ssh2 *)stream;
+	ssize_t r = write_channel(s, p, n);
+
+	s->stream.inside = holds_input(s);
+	return r;
+}
+
 static void ssh2_want(struct stream *stream, bool reading, bool blocked, int fds[2],
 		      uint32_t events[2])
 {
@@ -224,7 +262,7 @@ static void ssh2_want(struct stream *stream, bool reading, bool blocked, int fds
 		return;
 	/* A write may wait for the remote's window, so for input. */
 	fds[0] = s->sock;
-	events[0] = LOOP_READ | (sends_blocked(s) ? LOOP_WRITE : 0u);
+	events[0] = (s->put_off ? 0u : LOOP_READ) | (sends_blocked(s) ? LOOP_WRITE : 0u);
 	if (s->at_end) {
 		fds[1] = s->grace_fd;
 		events[1] = LOOP_READ;

@@ -201,13 +201,14 @@ by_agent() {
 	kill "$AGENT"
 }
 
-# Both ways at once over one channel, with a socket so small that packets are half sent all the time.
+# Both ways at once over one channel, with sockets so small that packets are half sent all the time.
 full_duplex() {
+	local size
 	setup id_ed25519
-	connect -a ssh://box -b 50 -n 16384
-	said '^connected libssh2$' '^echoed 500 bulk, 50 prio' '^overtook 50$'
-	connect -a ssh://box -b 50
-	said '^connected libssh2$' '^echoed 500 bulk, 50 prio' '^overtook 50$'
+	for size in 32768 32768 65536 65536 262144 0; do
+		connect -a ssh://box -b 50 -n $size
+		said '^connected libssh2$' '^echoed 500 bulk, 50 prio' '^overtook 50$'
+	done
 }
 
 openssh_duplex() {

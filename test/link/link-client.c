@@ -115,8 +115,8 @@ static void on_connected(void *data, struct stream *s, int err, const char *msg,
 		.closed = on_closed,
 		.drained = on_drained,
 	};
-	static const struct link_config conf = {
-		.expect_magic = true, .ping_ms = 5000, .dead_ms = 20000};
+	/* No PING: it would set going again what got stuck. */
+	static const struct link_config conf = {.expect_magic = true, .dead_ms = 20000};
 	struct client *c = data;
 
 	if (err < 0) {
