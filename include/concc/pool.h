@@ -33,7 +33,6 @@
 #include "concc/err.h"
 #include "concc/worker_spec.h"
 
-
 struct pool;
 
 /* An acquired slot; held until pool_release(), exec without it, or the end of the process. */

@@ -350,6 +350,7 @@ enum effect_flags {
 	EFFECT_F_TOUCHED = 1 << 1, /* META: the modification time changed */
 	EFFECT_F_OPAQUE = 1 << 2,  /* DIR: replaces what was there, with all beneath it */
 	EFFECT_F_FIFO = 1 << 3,	   /* FILE of size 0: make a fifo */
+	EFFECT_F_REPLACED = 1 << 4, /* FILE over one with more names: those are to keep the old bytes */
 };
 
 /* JOB_FILE: one thing the job did to a workspace, in the order it must be repeated. */

@@ -717,7 +717,7 @@ static int apply_file(struct commit *c, struct effect *e, int fd, const char *na
 		st = (struct stat){0};
 	if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
 		return CONCC_E_UNSAFE;
-	if (S_ISREG(st.st_mode) && st.st_nlink > 1) {
+	if (S_ISREG(st.st_mode) && st.st_nlink > 1 && !(e->flags & EFFECT_F_REPLACED)) {
 		err = write_over(e, temp_fd, temp, fd, name);
 		if (e->in_place)
 			note(c, fd, e->path, err ? NULL : &known, true);

@@ -392,6 +392,7 @@ struct former {
 	bool same_bytes;
 	uint16_t mode;
 	struct timespec mtime;
+	bool linked; /* the file below has more names */
 };
 
 static void find_former(const struct scan *s, const struct upper_entry *e, const struct digest *d,
@@ -408,6 +409,7 @@ static void find_former(const struct scan *s, const struct upper_entry *e, const
 		ret->mtime = k->st.st_mtim;
 	} else if (below(s, e, &a) == 0 && a.type == ENTRY_FILE) {
 		ret->exists = true;
+		ret->linked = a.nlink > 1;
 		/* Copying up read all of it, so its digest is known, or else it is sent. */
 		ret->same_bytes = a.size == (uint64_t)e->st.st_size &&
 				  (a.size == 0 || (a.has_digest && digest_eq(&a.digest, d)));
@@ -424,7 +426,7 @@ static int report_file(struct scan *s, struct upper_entry *e)
 	struct former was;
 	struct digest d;
 	struct msg_file f;
-	bool touched;
+	bool touched, replaced;
 	int r;
 
 	if (k && k->kind == UPPER_FILE && !k->link && same_stat(&k->st, &e->st)) {
@@ -448,11 +450,15 @@ static int report_file(struct scan *s, struct upper_entry *e)
 		learn(s, e, k && k->reported)->digest = d;
 		return 0;
 	}
+	replaced = was.linked && !upper_is_copied_up(fd);
+	was.same_bytes &= !replaced;
 	if (!was.same_bytes)
 		r = make_room(s, e);
 	if (r < 0)
 		return r;
 	fill(s, e, was.same_bytes ? EFFECT_META : EFFECT_FILE, &f);
+	if (replaced)
+		f.flags |= EFFECT_F_REPLACED;
 	if (was.same_bytes && touched)
 		f.flags |= EFFECT_F_TOUCHED;
 	if (!was.same_bytes)

@@ -38,6 +38,13 @@ static bool is_opaque(int fd)
 	       (fgetxattr(fd, "trusted.overlay.opaque", &v, 1) == 1 && v == 'y');
 }
 
+bool upper_is_copied_up(int fd)
+{
+	/* ovl_set_origin() in fs/overlayfs/copy_up.c marks each copy, if only with nothing. */
+	return fgetxattr(fd, "user.overlay.origin", NULL, 0) >= 0 ||
+	       fgetxattr(fd, "trusted.overlay.origin", NULL, 0) >= 0;
+}
+
 static bool kind_of(const struct stat *st, enum upper_kind_of *ret)
 {
 	switch (st->st_mode & S_IFMT) {

@@ -41,6 +41,8 @@ struct upper {
 int upper_read(struct upper *u, int fd, bool running);
 void upper_release(struct upper *u);
 
+/* True when the file was below and is written to; false when the job made it anew. */
+bool upper_is_copied_up(int fd);
 /* Opens path beneath the upper without following any symlink; -errno on failure. */
 int upper_open(int fd, const char *path, int flags);
 
