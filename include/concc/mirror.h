@@ -5,6 +5,9 @@
 /*
  * The worker's read-only view of the trees one client serves: a FUSE file
  * system whose root is the client's "/", with nothing but served trees in it.
+ * Beside it, in the directory MIRROR_OUTSIDE that no listing shows, is the rest
+ * of the client's "/" as far as it was named: empty directories, in which each
+ * look-up is answered "absent", reported, and asked again the next time.
  *
  * Nodes are immutable and versioned: (path, version) never changes attributes
  * or bytes, so the kernel may cache all of it without end.  A change on the
@@ -36,14 +39,23 @@ struct mirror_ops {
 	void (*want_file)(void *data, const struct msg_fetch *f);
 	/* A read could not be answered (the version is gone, or an error): which path. */
 	void (*read_failed)(void *data, const char *path, int err);
+	/*
+	 * The two for MIRROR_OUTSIDE; both or none.  Which job does the process belong to?  The
+	 * only callback that is made in a FUSE thread: while the process waits for the answer,
+	 * since afterwards it may be gone.  Must not look into the mirror.
+	 */
+	int64_t (*job_of)(void *data, pid_t pid);
+	/* A name there that is not, or a directory that was to be listed, as the client calls
+	 * it.  Called after job_of(), with its result, and before mirror_dispatch() returns. */
+	void (*outside)(void *data, int64_t job, const char *path);
 };
 
 struct mirror_config {
 	const char *mountpoint; /* an existing directory, in the calling thread's mount namespace */
-	uid_t uid;		/* what every node shows as owner: ids of the client's user, as seen */
-	gid_t gid;		/* in the user namespace of the caller */
-	struct store *store;	/* borrowed */
-	unsigned n_threads;	/* FUSE readers; 0: two */
+	uid_t uid;	     /* what every node shows as owner: ids of the client's user, as seen */
+	gid_t gid;	     /* in the user namespace of the caller */
+	struct store *store; /* borrowed */
+	unsigned n_threads;  /* FUSE readers; 0: two */
 };
 
 /*
@@ -61,6 +73,11 @@ void mirror_dispatch(struct mirror *m);
 
 /* A tree the client serves: its ancestors become visible as plain directories.  Idempotent. */
 int mirror_serve(struct mirror *m, const char *path);
+
+#define MIRROR_OUTSIDE ".concc-outside"
+/* Makes path a directory in MIRROR_OUTSIDE, with its parents.  Served trees have theirs from
+ * mirror_serve().  Idempotent. */
+int mirror_outside(struct mirror *m, const char *path);
 
 /* Messages of the client.  Each returns CONCC_E_PROTO when it makes no sense. */
 int mirror_dir(struct mirror *m, const struct msg_dir *d);

@@ -99,6 +99,7 @@ int proto_get_header(const uint8_t in[PROTO_HEADER_LEN], struct proto_header *re
 
 /* ---- link set-up ---- */
 
+#define PROTO_TOP_MAX 256 /* names in HELLO: each is a mount of every job */
 /* The first five fields keep their place and meaning in every version. */
 struct msg_hello {
 	uint32_t version;
@@ -109,6 +110,7 @@ struct msg_hello {
 	/* client only; a worker sends zeros */
 	uint32_t uid, gid;
 	uint64_t store_max; /* bytes the worker's store may grow to */
+	char **top;	    /* names of the directories in its root directory; NULL: none; owned */
 	/* worker only; a client sends zeros */
 	uint32_t cpus;
 	char *cpu_model;
@@ -402,12 +404,22 @@ int msg_exit_decode(struct blob payload, struct msg_exit *ret);
 void msg_exit_release(struct msg_exit *m);
 
 /*
- * JOB_MISSING: before a job starts, absolute paths its arguments name that the
- * worker does not have (at most 8).  When the client has one of them, a failure
- * of the job is ours: it holds the output back until the exit decides.
+ * JOB_MISSING: absolute paths that the worker does not have (at most 8): named
+ * in the job's arguments, told before it starts; or looked up by the job outside
+ * every workspace, told before any output that came after.  When the client has
+ * what was looked up, the job saw something else than it would at home; else,
+ * its failure may come of it: the output is held back until the exit decides.
  */
-void msg_missing_encode(struct buf *b, uint32_t job_id, char *const *paths);
-int msg_missing_decode(struct blob payload, uint32_t *ret_id, char ***ret_paths);
+enum missing_how { MISSING_NAMED = 0, MISSING_LOOKED_UP = 1 };
+struct msg_missing {
+	uint32_t job_id;
+	uint8_t how;  /* enum missing_how */
+	char **paths; /* owned */
+};
+
+void msg_missing_encode(struct buf *b, uint32_t job_id, enum missing_how how, char *const *paths);
+int msg_missing_decode(struct blob payload, struct msg_missing *ret);
+void msg_missing_release(struct msg_missing *m);
 
 /* MIRROR_COUNTS: FUSE requests the worker's kernel has sent so far, by FUSE opcode; told after a
  * job when they have grown, so that a cold cache can be seen from the client. */

@@ -151,7 +151,12 @@ static int try_lookup(struct mirror *m, struct request *r, struct fuse_entry_par
 	if (rc != 0)
 		return rc;
 	*e = (struct fuse_entry_param){.entry_timeout = FOR_EVER};
-	child = dir_child(r->inode, r->name, strlen(r->name));
+	if (r->inode == m->root && streq(r->name, MIRROR_OUTSIDE))
+		child = m->outside;
+	else
+		child = dir_child(r->inode, r->name, strlen(r->name));
+	if (!child && r->inode->dir->outside)
+		return -ENOENT;
 	if (!child) {
 		negative_add(m, r->inode, r->name);
 		return 0;
@@ -168,6 +173,25 @@ static int try_lookup(struct mirror *m, struct request *r, struct fuse_entry_par
 	return 0;
 }
 
+/* Before the answer: the owner knows of it before it can hear of anything the asker does next. */
+static void report_outside(struct mirror *m, const struct request *r)
+{
+	int64_t job;
+
+	if (!m->ops.outside)
+		return;
+	job = m->ops.job_of(m->data, fuse_req_ctx(r->req)->pid);
+	pthread_mutex_lock(&m->lock);
+	want_outside(m, r->inode, r->name, job);
+	pthread_mutex_unlock(&m->lock);
+}
+
+/* What is outside stays so: no lock needed. */
+static bool is_outside(const struct inode *i)
+{
+	return i->dir && i->dir->outside;
+}
+
 static void run_lookup(struct mirror *m, struct request *r)
 {
 	struct fuse_entry_param e;
@@ -179,7 +203,9 @@ static void run_lookup(struct mirror *m, struct request *r)
 	if (rc > 0)
 		return;
 	if (rc < 0) {
-		request_fail(m, r, rc);
+		if (is_outside(r->inode) && rc == -ENOENT)
+			report_outside(m, r);
+		request_fail(m, r, rc); /* which the kernel does not remember */
 		return;
 	}
 	rc = fuse_reply_entry(r->req, &e);
@@ -251,10 +277,17 @@ static size_t fill_dirents(struct request *r, char *buf)
 
 static void run_readdir(struct mirror *m, struct request *r)
 {
-	_cleanup_free_ char *buf = xmalloc(r->size);
+	_cleanup_free_ char *buf = NULL;
 	size_t len = 0;
 	int rc;
 
+	if (is_outside(r->inode)) {
+		report_outside(m, r);
+		/* The kernel would keep any listing, and not ask for the next job. */
+		request_fail(m, r, -EACCES);
+		return;
+	}
+	buf = xmalloc(r->size);
 	pthread_mutex_lock(&m->lock);
 	rc = r->inode->dir ? need_listing(m, r->inode, r) : -ENOTDIR;
 	if (rc == 0)

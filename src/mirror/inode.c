@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "concc/cleanup.h"
+#include "concc/io.h"
 #include "concc/str.h"
 #include "content.h"
 #include "notify.h"
@@ -458,12 +460,39 @@ int tree_serve(struct mirror *m, const char *path)
 	return 0;
 }
 
+/* Nothing has to be withdrawn: that a name is absent is never remembered here. */
+void tree_outside(struct mirror *m, const char *path)
+{
+	struct inode *at = m->outside;
+
+	for (;;) {
+		struct inode *child;
+		size_t len;
+
+		path += strspn(path, "/");
+		len = strcspn(path, "/");
+		if (len == 0)
+			break;
+		child = dir_child(at, path, len);
+		if (!child) {
+			child = new_synthetic(m, path, len);
+			child->dir->outside = true;
+			dir_add(at, child);
+		}
+		at = child;
+		path += len;
+	}
+}
+
 void tree_init(struct mirror *m)
 {
 	list_init(&m->inodes);
 	list_init(&m->negatives);
 	m->root = new_synthetic(m, "", 0);
 	m->root->nlookup = 1; /* the kernel's for ever */
+	m->outside = new_synthetic(m, MIRROR_OUTSIDE, strlen(MIRROR_OUTSIDE));
+	m->outside->dir->outside = true;
+	m->outside->parent = m->root;
 }
 
 void tree_waiting(struct mirror *m, struct list *ret)
@@ -522,6 +551,16 @@ void want_file(struct mirror *m, uint32_t fetch_id, const struct inode *i)
 							   .dir_id = i->parent->dir->dir_id,
 							   .version = i->attr.version,
 							   .name = xstrdup(i->name)};
+}
+
+void want_outside(struct mirror *m, const struct inode *d, const char *name, int64_t job)
+{
+	_cleanup_free_ char *dir = inode_path(m, d);
+	const char *there = dir + 1 + strlen(MIRROR_OUTSIDE);
+	struct want *w = want_new(m, WANT_OUTSIDE);
+
+	w->path = *name ? path_join(*there ? there : "/", name) : xstrdup(*there ? there : "/");
+	w->job = job;
 }
 
 void want_failed(struct mirror *m, const char *path, int err)

@@ -36,6 +36,7 @@ struct dir {
 	bool listed;	 /* names are all there are, and kept right by UPDATEs */
 	bool asked;	 /* a LIST is on its way */
 	bool synthetic;	 /* a parent of served trees: made by us, always complete */
+	bool outside;	 /* synthetic, in MIRROR_OUTSIDE: holds mount points, reports look-ups */
 	bool served;	 /* a served tree's root: its attributes come with its own listing */
 	uint32_t dir_id; /* 0 when the client sends no UPDATEs for it */
 	uint32_t mark;	 /* of the last DIR applied: names without it are gone */
@@ -84,15 +85,16 @@ struct negative {
 /* Inode numbers of what only we know: far from any the client counts up to. */
 #define SYNTHETIC_INO (1ULL << 62)
 
-enum want_kind { WANT_DIR, WANT_FILE, WANT_FAILED };
+enum want_kind { WANT_DIR, WANT_FILE, WANT_FAILED, WANT_OUTSIDE };
 
 /* One callback to be made by mirror_dispatch(). */
 struct want {
 	struct list link;
 	enum want_kind kind;
-	char *path;		/* DIR, FAILED */
+	char *path;		/* DIR, FAILED, OUTSIDE */
 	struct msg_fetch fetch; /* FILE */
 	int err;		/* FAILED */
+	int64_t job;		/* OUTSIDE */
 };
 
 enum notice_kind { NOTICE_DROP, NOTICE_EXPIRE, NOTICE_INODE };
@@ -121,6 +123,7 @@ struct mirror {
 	pthread_mutex_t lock;
 	bool stopping;
 	struct inode *root;
+	struct inode *outside; /* MIRROR_OUTSIDE: in the root, though not among its names */
 	struct list inodes;    /* all there are, in the tree or not */
 	struct map dir_ids;    /* dir_id -> inode */
 	struct list negatives; /* struct negative, oldest first */
@@ -211,12 +214,15 @@ void tree_set_dir_attr(struct mirror *m, struct inode *d, const struct entry_att
  * deep: the same for every directory beneath. */
 void tree_forget(struct mirror *m, struct inode *d, bool deep);
 int tree_serve(struct mirror *m, const char *path);
+void tree_outside(struct mirror *m, const char *path);
 void tree_bind_id(struct mirror *m, struct inode *d, uint32_t dir_id);
 
 /* ---- for the owner's thread ---- */
 
 void want_dir(struct mirror *m, struct inode *d);
 void want_file(struct mirror *m, uint32_t fetch_id, const struct inode *i);
+/* name "": the directory itself. */
+void want_outside(struct mirror *m, const struct inode *d, const char *name, int64_t job);
 void want_failed(struct mirror *m, const char *path, int err);
 void want_free(struct want *w);
 /* Makes the event fd readable. */

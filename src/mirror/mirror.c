@@ -132,6 +132,9 @@ static void call_owner(struct mirror *m, const struct want *w)
 		if (m->ops.read_failed)
 			m->ops.read_failed(m->data, w->path, w->err);
 		break;
+	case WANT_OUTSIDE:
+		m->ops.outside(m->data, w->job, w->path);
+		break;
 	}
 }
 
@@ -198,8 +201,19 @@ int mirror_serve(struct mirror *m, const char *path)
 		return CONCC_E_PROTO;
 	pthread_mutex_lock(&m->lock);
 	err = tree_serve(m, path);
+	tree_outside(m, path); /* where a job's own view of it is mounted */
 	pthread_mutex_unlock(&m->lock);
 	return err;
+}
+
+int mirror_outside(struct mirror *m, const char *path)
+{
+	if (!path_ok(path))
+		return CONCC_E_PROTO;
+	pthread_mutex_lock(&m->lock);
+	tree_outside(m, path);
+	pthread_mutex_unlock(&m->lock);
+	return 0;
 }
 
 static void remove_unmarked(struct mirror *m, struct inode *d, struct list *ready)

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "server.h"
 
+#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -255,8 +257,32 @@ static const struct link_ops peer_link_ops = {
 	.drained = on_drained,
 };
 
+/*
+ * What a job looks up in these the mirror sees.  A link to a directory counts as
+ * one, since what leads through it does not lead into a served tree.
+ */
+static char **top_names(void)
+{
+	char **names = xcalloc(1, sizeof(*names));
+	DIR *dir = opendir("/");
+	struct dirent *e;
+
+	while (dir && strv_len(names) < PROTO_TOP_MAX && (e = readdir(dir))) {
+		struct stat st;
+
+		if (streq(e->d_name, ".") || streq(e->d_name, ".."))
+			continue;
+		if (fstatat(dirfd(dir), e->d_name, &st, 0) == 0 && S_ISDIR(st.st_mode))
+			strv_push(&names, xstrdup(e->d_name));
+	}
+	if (dir)
+		(void)closedir(dir);
+	return names;
+}
+
 static void say_hello(struct peer *p)
 {
+	_cleanup_strv_ char **top = top_names();
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	char host[256] = "client";
 	struct utsname u = {0};
@@ -269,6 +295,7 @@ static void say_hello(struct peer *p)
 		.gid = getgid(),
 		.store_max = p->server->conf->store_max_bytes,
 		.cpu_model = (char *)"",
+		.top = top,
 	};
 
 	(void)uname(&u);

@@ -28,16 +28,18 @@ struct run {
 	uint32_t exe_id;
 	char *cwd;
 	char *command; /* for status: the first words */
+	char *name;    /* of the program, as it was called, without a directory */
+	char *exe;     /* where it is */
+	char **search; /* PATH */
 	char **workspaces;
 	uint64_t started_ms;
-	uint64_t saw; /* the tree's version at dispatch */
+	uint64_t saw;	       /* the tree's version at dispatch */
 	uint64_t skip[2];      /* still to be dropped: an earlier attempt has shown them */
 	uint64_t shown[2];     /* relayed in all attempts */
 	uint32_t uncredited;   /* received from the worker, not yet asked for more */
 	uint32_t input_credit; /* the worker takes this much more */
-	bool holding;	       /* an argument names what only we have: output waits for the exit */
 	struct buf held;       /* RUN_OUTPUT payloads with a u32 length each */
-	char *missing;	       /* the path that makes us hold */
+	char *missing; /* why its failure would be ours, or NULL: output waits for the exit */
 	char *failure; /* why its effects can't be used, or NULL; then the job is being killed */
 	const char *failure_rule;
 };
@@ -74,6 +76,9 @@ static void run_free(struct run *r)
 	strv_free(r->workspaces);
 	free(r->cwd);
 	free(r->command);
+	free(r->name);
+	free(r->exe);
+	strv_free(r->search);
 	free(r->missing);
 	free(r->failure);
 	free(r);
@@ -240,6 +245,21 @@ static char *first_words(char *const *argv)
 	return str_escape(b.data, b.len, 160);
 }
 
+static char **search_path(char *const *env)
+{
+	char **dirs = xcalloc(1, sizeof(*dirs)), *save = NULL;
+	_cleanup_free_ char *copy = NULL;
+
+	while (*env && !str_starts(*env, "PATH="))
+		env++;
+	copy = xstrdup(*env ? *env + strlen("PATH=") : "");
+	for (char *dir = strtok_r(copy, ":", &save); dir; dir = strtok_r(NULL, ":", &save)) {
+		if (*dir == '/')
+			strv_push(&dirs, path_clean("/", dir));
+	}
+	return dirs;
+}
+
 static struct run *run_new(struct client *c, struct peer *p, const struct msg_run *m,
 			   const struct exe *e, char **workspaces)
 {
@@ -254,6 +274,9 @@ static struct run *run_new(struct client *c, struct peer *p, const struct msg_ru
 	r->exe_id = e->msg.exe_id;
 	r->cwd = xstrdup(m->cwd);
 	r->command = first_words(m->argv);
+	r->name = xstrdup(path_base(m->argv[0]));
+	r->exe = xstrdup(m->exe);
+	r->search = search_path(m->env);
 	r->workspaces = workspaces;
 	r->started_ms = now_ms();
 	for (int i = 0; i < 2; i++)
@@ -465,28 +488,89 @@ static int on_output(struct run *r, uint8_t stream, struct blob bytes)
 	if (bytes.n > PROTO_OUTPUT_WINDOW || r->uncredited + bytes.n > PROTO_OUTPUT_WINDOW)
 		return CONCC_E_PROTO;
 	r->uncredited += (uint32_t)bytes.n;
-	if (!r->holding)
+	if (!r->missing)
 		show(r, stream, bytes);
 	else if (r->held.len + bytes.n <= HELD_MAX)
 		hold(r, stream, bytes);
 	else
-		give_up(r, "missing", "it prints much, and may be missing a file on the worker");
+		give_up(r, "missing", r->missing);
 	give_credit(r);
 	return 0;
 }
 
-static int on_missing(struct run *r, char *const *paths)
+static bool exists(const char *path)
 {
-	for (; *paths; paths++) {
-		struct stat st;
+	struct stat st;
 
-		if (**paths != '/' || lstat(*paths, &st) < 0)
-			continue;
-		r->holding = true;
-		if (!r->missing)
-			r->missing = xstrdup(*paths);
+	return lstat(path, &st) == 0;
+}
+
+/* Could the command have made it here? */
+static bool parent_exists(const char *path)
+{
+	_cleanup_free_ char *parent = path_clean(path, "..");
+
+	return exists(parent);
+}
+
+/*
+ * The search for a command in PATH that goes on after this directory; and that of
+ * a compiler for itself, whose answer the dispatch has given.
+ */
+static bool is_search(const struct run *r, const char *path, bool here)
+{
+	_cleanup_free_ char *parent = path_clean(path, "..");
+	const char *name = path_base(path);
+	bool in_search = false, elsewhere = false;
+
+	for (char **d = r->search; *d; d++) {
+		_cleanup_free_ char *other = path_join(*d, name);
+
+		in_search |= streq(*d, parent);
+		elsewhere |= exists(other);
 	}
-	return 0;
+	if (!in_search || streq(path, r->exe))
+		return false;
+	return streq(name, r->name) || (!here && elsewhere);
+}
+
+/* In a system directory the worker has its own things: serving the client's is no remedy. */
+static char *missing_text(const struct run *r, const char *path)
+{
+	_cleanup_free_ char *shown = str_escape(path, strlen(path), 200);
+
+	if (is_system_path(path))
+		return xasprintf("%s is not on worker %s; install it there, or set CONCC_DISABLE=1 "
+				 "for such commands",
+				 shown, r->peer->conf->name);
+	return xasprintf(
+		"%s is outside every workspace, so worker %s can't see it; list its tree as "
+		"a `workspace` in ~/.concc.ini to run this remotely",
+		shown, r->peer->conf->name);
+}
+
+/*
+ * What the job looked up in vain and is here makes all it does another thing,
+ * be it a success.  What is neither here (but it may have wanted to make it)
+ * and what its arguments merely name matter only when it fails.
+ */
+static void on_missing(struct run *r, const struct msg_missing *m)
+{
+	for (char **p = m->paths; *p && !r->failure; p++) {
+		bool here = exists(*p);
+
+		if (**p != '/' || (!here && (m->how != MISSING_LOOKED_UP || !parent_exists(*p))))
+			continue;
+		if (m->how == MISSING_LOOKED_UP && is_search(r, *p, here))
+			continue;
+		if (here && m->how == MISSING_LOOKED_UP) {
+			_cleanup_free_ char *text = missing_text(r, *p);
+
+			give_up(r, "missing", text);
+		} else if (!r->missing) {
+			r->missing = missing_text(r, *p);
+		}
+	}
 }
 
 /* ---- what comes home ---- */
@@ -556,12 +640,8 @@ static void on_done(struct run *r, const struct msg_exit *m)
 		run_fail(r, RUN_FAIL_LOCAL, "outside-write", text);
 		return;
 	}
-	if (r->holding && !(m->how == EXIT_CODE && m->code == 0)) {
-		_cleanup_free_ char *text = xasprintf(
-			"%s is not on worker %s; serve its tree as a `workspace` in ~/.concc.ini",
-			r->missing, r->peer->conf->name);
-
-		run_fail(r, RUN_FAIL_LOCAL, "missing", text);
+	if (r->missing && !(m->how == EXIT_CODE && m->code == 0)) {
+		run_fail(r, RUN_FAIL_LOCAL, "missing", r->missing);
 		return;
 	}
 	apply(r);
@@ -640,16 +720,18 @@ static int message_data(struct peer *p, struct blob payload)
 
 static int message_missing(struct peer *p, struct blob payload)
 {
-	_cleanup_strv_ char **paths = NULL;
+	struct msg_missing m;
 	struct run *r;
-	uint32_t id;
 	int err;
 
-	err = msg_missing_decode(payload, &id, &paths);
+	err = msg_missing_decode(payload, &m);
 	if (err < 0)
 		return err;
-	r = map_get_u64(&p->jobs, id);
-	return r ? on_missing(r, paths) : 0;
+	r = map_get_u64(&p->jobs, m.job_id);
+	if (r)
+		on_missing(r, &m);
+	msg_missing_release(&m);
+	return 0;
 }
 
 int run_message(struct peer *p, uint8_t type, struct blob payload)

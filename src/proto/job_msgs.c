@@ -15,6 +15,8 @@
 
 void msg_hello_encode(struct buf *b, const struct msg_hello *m)
 {
+	char *const none[] = {NULL};
+
 	buf_put_u32(b, m->version);
 	buf_put_str(b, m->program);
 	buf_put_str(b, m->host);
@@ -25,6 +27,19 @@ void msg_hello_encode(struct buf *b, const struct msg_hello *m)
 	buf_put_u64(b, m->store_max);
 	buf_put_u32(b, m->cpus);
 	buf_put_str(b, m->cpu_model);
+	put_strv(b, m->top ? m->top : none);
+}
+
+static bool top_names_ok(char *const *names)
+{
+	for (; *names; names++) {
+		size_t n = strlen(*names);
+
+		if (n == 0 || n > PROTO_NAME_MAX || strchr(*names, '/') || streq(*names, ".") ||
+		    streq(*names, ".."))
+			return false;
+	}
+	return true;
 }
 
 int msg_hello_decode(struct blob payload, struct msg_hello *ret)
@@ -43,7 +58,12 @@ int msg_hello_decode(struct blob payload, struct msg_hello *ret)
 	m.store_max = rd_u64(&r);
 	m.cpus = rd_u32(&r);
 	m.cpu_model = rd_strdup(&r, 256);
-	/* What a later version adds is its own business: the version decides. */
+	/* What another version has here is its own business. */
+	if (m.version == PROTO_VERSION) {
+		m.top = rd_strv(&r, PROTO_TOP_MAX);
+		if (!r.bad && !top_names_ok(m.top))
+			r.bad = true;
+	}
 	if (r.bad) {
 		msg_hello_release(&m);
 		return CONCC_E_PROTO;
@@ -58,6 +78,7 @@ void msg_hello_release(struct msg_hello *m)
 	free(m->host);
 	free(m->arch);
 	free(m->cpu_model);
+	strv_free(m->top);
 	*m = (struct msg_hello){0};
 }
 
@@ -436,28 +457,33 @@ void msg_exit_release(struct msg_exit *m)
 	*m = (struct msg_exit){0};
 }
 
-void msg_missing_encode(struct buf *b, uint32_t job_id, char *const *paths)
+void msg_missing_encode(struct buf *b, uint32_t job_id, enum missing_how how, char *const *paths)
 {
 	buf_put_u32(b, job_id);
+	buf_put_u8(b, how);
 	put_strv(b, paths);
 }
 
-int msg_missing_decode(struct blob payload, uint32_t *ret_id, char ***ret_paths)
+int msg_missing_decode(struct blob payload, struct msg_missing *ret)
 {
+	struct msg_missing m;
 	struct rd r;
-	char **paths;
-	uint32_t id;
 
 	rd_init(&r, payload.p, payload.n);
-	id = rd_u32(&r);
-	paths = rd_strv(&r, 8);
-	if (rd_done(&r) < 0) {
-		strv_free(paths);
+	m.job_id = rd_u32(&r);
+	m.how = rd_u8(&r);
+	m.paths = rd_strv(&r, 8);
+	if (rd_done(&r) < 0 || m.how > MISSING_LOOKED_UP) {
+		strv_free(m.paths);
 		return CONCC_E_PROTO;
 	}
-	*ret_id = id;
-	*ret_paths = paths;
+	*ret = m;
 	return 0;
+}
+
+void msg_missing_release(struct msg_missing *m)
+{
+	strv_free(m->paths);
 }
 
 void msg_mirror_counts_encode(struct buf *b, const struct msg_mirror_counts *m)

@@ -16,11 +16,13 @@
 #include "concc/log.h"
 #include "concc/str.h"
 #include "concc/worker.h"
+#include "root.h"
 
 #define PING_MS	      2000
 #define DEAD_MS	      6000
 #define STORE_DEFAULT (20ull << 30)
 #define IDS_MAX	      100000 /* environments or programs of one client */
+#define SEARCH_MAX    256    /* directories in PATH that count */
 
 void agent_fail(struct agent *a, int err, const char *fmt, ...)
 {
@@ -104,10 +106,22 @@ static void read_failed(void *data, const char *path, int err)
 	task_taint_all(data, text);
 }
 
+static int64_t job_of(void *data, pid_t pid)
+{
+	return launcher_job_of(pid);
+}
+
+static void outside(void *data, int64_t job, const char *path)
+{
+	task_outside(data, job, path);
+}
+
 static const struct mirror_ops mirror_callbacks = {
 	.want_dir = want_dir,
 	.want_file = want_file,
 	.read_failed = read_failed,
+	.job_of = job_of,
+	.outside = outside,
 };
 
 static void on_mirror(void *data, uint32_t events)
@@ -175,12 +189,29 @@ static int start_launcher(struct agent *a, const struct sandbox_config *sc, cons
 	return r;
 }
 
+/* Places for what the root of jobs mounts there. */
+static int name_outside(struct agent *a)
+{
+	_cleanup_strv_ char **mirrored = root_mirrored(a->client.top), **shown = root_shown();
+	int r = 0;
+
+	for (char **m = mirrored; *m && r == 0; m++) {
+		_cleanup_free_ char *path = path_join("/", *m);
+
+		r = mirror_outside(a->mirror, path);
+	}
+	for (char **s = shown; *s && r == 0; s++)
+		r = mirror_outside(a->mirror, *s);
+	return r;
+}
+
 static int bring_up(struct agent *a, struct errmsg *msg)
 {
 	struct sandbox_config sc = {
 		.uid = a->client.uid,
 		.gid = a->client.gid,
 		.host = a->client.host,
+		.top = a->client.top,
 	};
 	struct mirror_config mc = {.uid = sc.uid, .gid = sc.gid};
 	struct sandbox_paths paths;
@@ -199,6 +230,9 @@ static int bring_up(struct agent *a, struct errmsg *msg)
 		return r;
 	a->mirror_source = loop_add_fd(a->loop, mirror_event_fd(a->mirror), LOOP_READ, on_mirror,
 				       a);
+	r = name_outside(a);
+	if (r < 0)
+		return errmsg_set(msg, r, "can't name the client's directories: %s", err_text(r));
 	return start_launcher(a, &sc, paths.mirror, msg);
 }
 
@@ -233,6 +267,28 @@ static int on_hello(struct agent *a, struct blob payload)
 
 /* ---- messages ---- */
 
+/*
+ * Compilers look for themselves in all of PATH, which often has directories of a
+ * home: those are there, so that what is looked up is told as it is.
+ */
+static void name_search_path(struct agent *a, char *const *env)
+{
+	_cleanup_free_ char *copy = NULL;
+	char *save = NULL;
+	unsigned n = 0;
+
+	while (*env && !str_starts(*env, "PATH="))
+		env++;
+	copy = xstrdup(*env ? *env + strlen("PATH=") : "");
+	for (char *dir = strtok_r(copy, ":", &save); dir && n++ < SEARCH_MAX;
+	     dir = strtok_r(NULL, ":", &save)) {
+		_cleanup_free_ char *path = path_clean("/", dir);
+
+		if (*dir == '/')
+			(void)mirror_outside(a->mirror, path); /* not when it can't be a path */
+	}
+}
+
 static int on_env(struct agent *a, struct blob payload)
 {
 	struct msg_env *m = xcalloc(1, sizeof(*m));
@@ -247,6 +303,7 @@ static int on_env(struct agent *a, struct blob payload)
 		return r;
 	}
 	map_put_u64(&a->envs, m->env_id, m);
+	name_search_path(a, m->env);
 	return 0;
 }
 

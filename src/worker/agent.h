@@ -66,6 +66,8 @@ void task_prepared(struct agent *a, uint32_t job_id, int *upper_fds, size_t n, i
 void task_ended(struct agent *a, uint32_t job_id, const struct job_end *end);
 /* A file of the mirror could not be read: no result of a job that runs now can be trusted. */
 void task_taint_all(struct agent *a, const char *text);
+/* A job looked up what is outside every workspace; JOB_UNKNOWN: it may be any. */
+void task_outside(struct agent *a, int64_t job, const char *path);
 void task_free(struct task *t);
 
 /* ---- outbox.c ---- */

@@ -320,6 +320,7 @@ void job_init(int sock, uint32_t job_id, const struct launcher_setup *setup,
 	pid_t pid;
 	int r;
 
+	job_init_name(job_id);
 	j.n = strv_len(req->workspaces);
 	if (j.n > PROTO_WORKSPACES_MAX)
 		refuse(&j, CONCC_E_TOOBIG, "%zu workspaces", j.n);

@@ -99,7 +99,8 @@ static int limit_privileges(void)
 
 static int set_up(struct state *s, struct errmsg *msg)
 {
-	int r = root_build(&s->root, s->setup->mirror, s->setup->scratch, msg);
+	_cleanup_strv_ char **mirrored = root_mirrored(s->setup->ids.top);
+	int r = root_build(&s->root, s->setup->mirror, s->setup->scratch, mirrored, msg);
 
 	if (r < 0)
 		return r;

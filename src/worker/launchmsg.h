@@ -79,6 +79,9 @@ _Noreturn void launcher_main(int sock, const struct launcher_setup *setup);
 _Noreturn void job_init(int sock, uint32_t job_id, const struct launcher_setup *setup,
 			const struct lm_request *req, const int stdio[3]);
 
+/* By which launcher_job_of() knows the calling process for the init of this job. */
+void job_init_name(uint32_t job_id);
+
 /* What init gets from the launcher to pass a signal (si_value) on to the command. */
 #define JOB_SIGNAL (SIGRTMIN + 3)
 

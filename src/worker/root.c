@@ -16,6 +16,7 @@
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/log.h"
+#include "concc/mirror.h"
 #include "concc/str.h"
 #include "mnt.h"
 
@@ -35,12 +36,58 @@ struct root_spot {
 static const char *const hidden[] = {"boot", "dev", "home", "lost+found", "media", "mnt", "proc",
 				     "root", "run", "srv",  "sys",	  "tmp",   "var"};
 
-static bool is_hidden(const char *name)
+/*
+ * Never the client's: the worker's system, and what every job has of its own.
+ * What is missing there must be the worker's to install.
+ */
+static const char *const own[] = {"bin",   "dev",    "etc", "gnu", "lib",  "lib32",
+				  "lib64", "libx32", "nix", "opt", "proc", "run",
+				  "sbin",  "sys",    "tmp", "usr", "var"};
+
+static bool is_one_of(const char *name, const char *const *names, size_t n)
 {
-	for (size_t i = 0; i < sizeof(hidden) / sizeof(hidden[0]); i++)
-		if (streq(name, hidden[i]))
+	for (size_t i = 0; i < n; i++)
+		if (streq(name, names[i]))
 			return true;
 	return false;
+}
+
+static bool is_hidden(const char *name)
+{
+	return is_one_of(name, hidden, sizeof(hidden) / sizeof(hidden[0]));
+}
+
+char **root_shown(void)
+{
+	const char *list = getenv(ROOT_SHOW_ENV);
+	_cleanup_free_ char *copy = xstrdup(list ? list : "");
+	char **paths = xcalloc(1, sizeof(*paths));
+	char *save = NULL;
+
+	for (char *word = strtok_r(copy, ":", &save); word; word = strtok_r(NULL, ":", &save)) {
+		if (*word == '/')
+			strv_push(&paths, path_clean("/", word));
+		else
+			log_warn("ignoring %s of " ROOT_SHOW_ENV ": not an absolute path", word);
+	}
+	return paths;
+}
+
+char **root_mirrored(char *const *top)
+{
+	_cleanup_strv_ char **shown = root_shown();
+	char **names = xcalloc(1, sizeof(*names));
+
+	for (; top && *top; top++) {
+		bool ours = is_one_of(*top, own, sizeof(own) / sizeof(own[0]));
+
+		/* A whole directory that is shown is like one of the system. */
+		for (char **s = shown; *s; s++)
+			ours |= streq(*s + 1, *top);
+		if (!ours)
+			strv_push(&names, xstrdup(*top));
+	}
+	return names;
 }
 
 static int copy_symlink(int from_fd, const char *name, int to_fd)
@@ -80,8 +127,9 @@ static int show_child(int from_fd, const char *name, int to_fd)
 
 /* ---- building ---- */
 
-static int show_top(int base, struct errmsg *msg)
+static int show_top(int base, char *const *mirrored, struct errmsg *msg)
 {
+	size_t n_mirrored = strv_len(mirrored);
 	DIR *dir = opendir("/");
 	struct dirent *e;
 	int r = dir ? 0 : -errno;
@@ -89,7 +137,8 @@ static int show_top(int base, struct errmsg *msg)
 	while (dir && r == 0 && (e = readdir(dir))) {
 		const char *name = e->d_name;
 
-		if (streq(name, ".") || streq(name, "..") || is_hidden(name))
+		if (streq(name, ".") || streq(name, "..") || is_hidden(name) ||
+		    is_one_of(name, (const char *const *)mirrored, n_mirrored))
 			continue;
 		if (e->d_type != DT_DIR && e->d_type != DT_LNK)
 			continue;
@@ -194,21 +243,41 @@ static int make_dirs(int base, const char *path)
 
 static void show_extra(int base)
 {
-	const char *list = getenv(ROOT_SHOW_ENV);
-	_cleanup_free_ char *copy = xstrdup(list ? list : "");
-	char *save = NULL;
+	_cleanup_strv_ char **shown = root_shown();
 
-	for (char *word = strtok_r(copy, ":", &save); word; word = strtok_r(NULL, ":", &save)) {
-		_cleanup_free_ char *path = path_clean("/", word);
-		int r;
+	for (char **s = shown; *s; s++) {
+		int r = (*s)[1] ? make_dirs(base, *s + 1) : -EINVAL;
 
-		r = *word == '/' && path[1] ? make_dirs(base, path + 1) : -EINVAL;
-		/* Seen already when a top-level directory that holds it is. */
+		/* Seen already when a top-level directory that holds it is, or there is a place
+		 * for it in the mirror. */
 		if (r == 0 || r == -EROFS)
-			r = mnt_bind_at(AT_FDCWD, path, true, base, path + 1);
+			r = mnt_bind_at(AT_FDCWD, *s, true, base, *s + 1);
 		if (r < 0)
-			log_warn("ignoring %s of " ROOT_SHOW_ENV ": %s", path, err_text(r));
+			log_warn("ignoring %s of " ROOT_SHOW_ENV ": %s", *s, err_text(r));
 	}
+}
+
+/* What the client has besides a system; the worker's own of that name stays out of sight. */
+static int show_mirrored(int mirror, int base, char *const *names, struct errmsg *msg)
+{
+	_cleanup_close_ int from = -1;
+
+	if (!*names)
+		return 0;
+	from = openat(mirror, MIRROR_OUTSIDE, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (from < 0)
+		return errmsg_set(msg, -errno, "can't open the mirror's " MIRROR_OUTSIDE ": %s",
+				  err_text(-errno));
+	for (; *names; names++) {
+		int r = mkdirat(base, *names, 0755) < 0 && errno != EEXIST ? -errno : 0;
+
+		if (r == 0)
+			r = mnt_bind_at(from, *names, false, base, *names);
+		if (r < 0)
+			return errmsg_set(msg, r, "can't show the client's /%s to jobs: %s", *names,
+					  err_text(r));
+	}
+	return 0;
 }
 
 static int add_spot(struct root *r, char *path, int fd)
@@ -286,7 +355,8 @@ static int open_scratch(struct errmsg *msg)
 	return 0;
 }
 
-int root_build(struct root *r, const char *mirror, const char *scratch, struct errmsg *msg)
+int root_build(struct root *r, const char *mirror, const char *scratch, char *const *mirrored,
+	       struct errmsg *msg)
 {
 	/* Opened before the base covers them. */
 	_cleanup_close_ int mirror_fd = open(mirror, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -302,7 +372,8 @@ int root_build(struct root *r, const char *mirror, const char *scratch, struct e
 	err = mount_base(mirror, &base, msg);
 	if (err < 0)
 		return err;
-	if ((err = make_hidden(base, msg)) < 0 || (err = show_top(base, msg)) < 0 ||
+	if ((err = make_hidden(base, msg)) < 0 || (err = show_top(base, mirrored, msg)) < 0 ||
+	    (err = show_mirrored(mirror_fd, base, mirrored, msg)) < 0 ||
 	    (err = make_var(base, msg)) < 0 || (err = make_dev(base, msg)) < 0 ||
 	    (err = bind_for_jobs(mirror_fd, base, ROOT_MIRROR, msg)) < 0 ||
 	    (err = bind_for_jobs(scratch_fd, base, ROOT_SCRATCH, msg)) < 0)

@@ -36,6 +36,10 @@ struct sandbox_config {
 	uid_t uid; /* of the client's user: what jobs see as their own */
 	gid_t gid;
 	const char *host; /* the host name that jobs see */
+	/* Names of the client's root directory, NULL: none; kept as long as the launcher.  Those
+	 * that the root of jobs has of its own are not taken (root.h); of the others jobs see
+	 * what the mirror has in MIRROR_OUTSIDE. */
+	char *const *top;
 };
 
 struct sandbox_paths {
@@ -53,7 +57,7 @@ struct job_end {
 	bool started; /* false: err and text say why, nothing ran */
 	int err;
 	char text[256];
-	int wait_status; /* as from waitpid(2) */
+	int wait_status;      /* as from waitpid(2) */
 	struct rusage rusage; /* of the main process and all its descendants that were waited for */
 	uint64_t wall_us;
 };
@@ -89,5 +93,13 @@ int launcher_run(struct launcher *l, const struct launch *j);
 void launcher_kill(struct launcher *l, uint32_t job_id, int signo);
 /* Kills what runs; NULL is fine.  Stop the mirror first: a process that waits for it can't die. */
 void launcher_stop(struct launcher *l);
+
+#define JOB_NONE    -1 /* of this process or of strangers */
+#define JOB_UNKNOWN -2
+/*
+ * The id of the job that a process below the caller's launcher belongs to, or one
+ * of the above.  From any thread; the process must be alive.
+ */
+int64_t launcher_job_of(pid_t pid);
 
 #endif

@@ -22,6 +22,7 @@
 #include "home.h"
 
 #define MISSING_MAX 8
+#define OUTSIDE_MAX 4096 /* paths remembered of a job */
 #define READ_CHUNK  (32 * 1024)
 /* Said by a job whose scratch space here is full: our fault, and no news for the user. */
 static const char no_space[] = "No space left on device";
@@ -56,9 +57,10 @@ struct task {
 	bool told;    /* its JOB_EXIT is in the outbox, or was sent */
 	bool leaving; /* to be freed when the outbox is empty */
 	struct job_end end;
-	char *taint;	 /* why its result can't be used, or NULL */
-	bool holding;	 /* it said no_space: what it says is shown when it succeeds after all */
-	struct buf held; /* a u8 stream and a blob for each chunk */
+	char *taint;	    /* why its result can't be used, or NULL */
+	bool holding;	    /* it said no_space: what it says is shown when it succeeds after all */
+	struct buf held;    /* a u8 stream and a blob for each chunk */
+	struct map outside; /* path -> t: looked up by the job, and told */
 	struct outbox outbox;
 	struct list
 		keep; /* struct kept: files to put in the store when the client has its answer */
@@ -103,6 +105,7 @@ void task_free(struct task *t)
 	free(t->upper_fds);
 	buf_release(&t->input);
 	buf_release(&t->held);
+	map_release(&t->outside);
 	strv_free(t->env);
 	msg_job_release(&t->job);
 	free(t->taint);
@@ -122,6 +125,46 @@ void task_taint_all(struct agent *a, const char *text)
 
 	while ((t = map_next(&a->tasks, &it, NULL)))
 		taint(t, text);
+}
+
+/* ---- what is outside ---- */
+
+static void send_missing(struct task *t, enum missing_how how, char *const *paths)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	msg_missing_encode(&b, t->job.job_id, how, paths);
+	outbox_message(t->agent, &t->outbox, MSG_JOB_MISSING, &b);
+	outbox_pump(t->agent);
+}
+
+static void tell_outside(struct task *t, const char *path)
+{
+	char *const paths[] = {(char *)path, NULL};
+
+	if (t->told || !t->launched || map_get_str(&t->outside, path))
+		return;
+	/* Beyond, a path may be told again: right, and only slow. */
+	if (t->outside.n < OUTSIDE_MAX)
+		(void)map_put_str(&t->outside, path, t);
+	send_missing(t, MISSING_LOOKED_UP, paths);
+}
+
+void task_outside(struct agent *a, int64_t job, const char *path)
+{
+	struct task *t;
+	size_t it = 0;
+
+	if (strlen(path) >= PROTO_PATH_MAX)
+		return; /* no system call takes it on the client either */
+	if (job >= 0) {
+		t = map_get_u64(&a->tasks, (uint32_t)job);
+		if (t)
+			tell_outside(t, path);
+		return;
+	}
+	while (job == JOB_UNKNOWN && (t = map_next(&a->tasks, &it, NULL)))
+		tell_outside(t, path);
 }
 
 /* ---- the end ---- */
@@ -276,6 +319,8 @@ static void finish(struct task *t)
 	int status = t->end.wait_status;
 	bool failed = status != 0;
 
+	/* What it looked up must be told before its end. */
+	mirror_dispatch(t->agent->mirror);
 	fill_usage(t, &m);
 	if (!t->end.started) {
 		m.how = t->end.err == -ENOENT || t->end.err == -EACCES ? EXIT_REFUSED : EXIT_FAILED;
@@ -409,6 +454,8 @@ static void on_output(void *data, uint32_t events)
 		return;
 	}
 	t->credit -= (uint32_t)n;
+	/* What it looked up before it said this must be told before. */
+	mirror_dispatch(t->agent->mirror);
 	take_output(t, o->stream, chunk, (size_t)n);
 	if (!t->credit)
 		want_output(t);
@@ -673,7 +720,6 @@ void task_prepared(struct agent *a, uint32_t job_id, int *upper_fds, size_t n, i
 static void tell_missing(struct task *t)
 {
 	_cleanup_strv_ char **missing = xcalloc(1, sizeof(*missing));
-	_cleanup_buf_ struct buf b = BUF_INIT;
 
 	for (char **a = t->job.argv + 1; *a && strv_len(missing) < MISSING_MAX; a++) {
 		const char *p = job_arg_path(*a);
@@ -688,11 +734,8 @@ static void tell_missing(struct task *t)
 		if (!served && lstat(clean, &st) < 0)
 			strv_push(&missing, steal_ptr(&clean));
 	}
-	if (!missing[0])
-		return;
-	msg_missing_encode(&b, t->job.job_id, missing);
-	outbox_message(t->agent, &t->outbox, MSG_JOB_MISSING, &b);
-	outbox_pump(t->agent);
+	if (missing[0])
+		send_missing(t, MISSING_NAMED, missing);
 }
 
 static struct task *task_new(struct agent *a, struct msg_job *job)

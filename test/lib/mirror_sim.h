@@ -18,6 +18,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -80,6 +81,7 @@ struct sim {
 	unsigned n_failed;
 	int last_failed;
 	char *last_failed_path;
+	struct buf outside; /* what was looked up there: a line each, with the job */
 };
 
 static inline uint64_t sim_version(struct sim *s, const char *path, const struct stat *st)
@@ -393,6 +395,19 @@ static inline void sim_read_failed(void *data, const char *path, int err)
 	s->last_failed_path = xstrdup(path);
 }
 
+/* In a FUSE thread: the asker must be there, waiting. */
+static inline int64_t sim_job_of(void *data, pid_t pid)
+{
+	return pid > 0 && kill(pid, 0) == 0 ? 7 : -1;
+}
+
+static inline void sim_outside(void *data, int64_t job, const char *path)
+{
+	struct sim *s = data;
+
+	buf_putf(&s->outside, "%lld %s\n", (long long)job, path);
+}
+
 static inline void sim_want_free(struct sim *s, struct sim_want *w)
 {
 	list_remove(&w->link);
@@ -426,6 +441,8 @@ static const struct mirror_ops sim_ops = {
 	.want_dir = sim_want_dir,
 	.want_file = sim_want_file,
 	.read_failed = sim_read_failed,
+	.job_of = sim_job_of,
+	.outside = sim_outside,
 };
 
 static inline void sim_mount(struct sim *s)
@@ -498,6 +515,7 @@ static inline void sim_free(struct sim *s)
 	cr_assert_eq(umount2(s->tmp, MNT_DETACH), 0);
 	cr_assert_eq(rmdir(s->tmp), 0);
 	free(s->last_failed_path);
+	buf_release(&s->outside);
 	free(s);
 }
 

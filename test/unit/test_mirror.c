@@ -801,6 +801,44 @@ Test(mirror, serves_more_at_any_time)
 	sim_free(s);
 }
 
+/* The rest of the client's root: mount points, and a report of all else that is looked for. */
+Test(mirror, sees_what_is_looked_up_outside)
+{
+	struct sim *s = sim_new_served();
+	_cleanup_free_ char *place = xasprintf("%s/" MIRROR_OUTSIDE, s->mnt);
+	_cleanup_free_ char *reports = xasprintf("7 /home/x\n7 /home/x\n7 /home/me\n7 /new\n"
+						 "7 %s/f\n",
+						 s->src);
+	struct mirror_counts before, after;
+
+	setenv("O", place, 1);
+	sim_change("echo 1 >f");
+	cr_assert_eq(mirror_outside(s->m, "/home/me/tools"), 0);
+	cr_assert_eq(mirror_outside(s->m, "/home/me"), 0);
+	cr_assert_eq(mirror_outside(s->m, "/home/../x"), CONCC_E_PROTO);
+	/* No listing of the root has it. */
+	sim_expect(s, "ls -A $T/mnt; cat $M/f", "tmp\n1\n");
+	sim_expect(s, "cd $O/home/me/tools && test -d .. && test -d $O$S && pwd -P | grep -c tools",
+		   "1\n");
+	cr_assert_eq(s->outside.len, 0, "%s", buf_cstr(&s->outside));
+	/* Asked anew each time, though nothing has changed. */
+	sim_expect(s, "test -e $O/home/x", "status 1\n");
+	sim_expect(s, "test -e $O/home/x", "status 1\n");
+	sim_expect(s, "ls $O/home/me 2>/dev/null", "status 2\n");
+	sim_expect(s, "echo x 2>/dev/null >$O/new", "status 2\n");
+	/* Of what is served it has the place only. */
+	sim_expect(s, "test -e $O$S/f", "status 1\n");
+	cr_assert_str_eq(buf_cstr(&s->outside), reports, "%s", buf_cstr(&s->outside));
+	cr_assert_eq(mirror_outside(s->m, "/home/x"), 0);
+	before = sim_counts(s);
+	sim_expect(s, "test -d $O/home/x", "");
+	sim_expect(s, "test -d $O/home/x/../me/tools", "");
+	after = sim_counts(s);
+	cr_assert_leq(asked(&before, &after), 2); /* the new name, and its attributes at most */
+	cr_assert_str_eq(buf_cstr(&s->outside), reports, "%s", buf_cstr(&s->outside));
+	sim_free(s);
+}
+
 struct absent {
 	const char *dir;
 	unsigned from, to;

@@ -27,6 +27,7 @@
 #include "concc/buf.h"
 #include "concc/io.h"
 #include "concc/loop.h"
+#include "concc/mirror.h"
 #include "concc/str.h"
 #include "worker/home.h"
 #include "worker/mnt.h"
@@ -446,8 +447,9 @@ TEST_BOTH(what_it_does_not_see)
 		"up\n");
 	check_out(run(a, "ls /dev | tr '\\n' ' '; echo x >/dev/null; head -c 3 /dev/zero | wc -c"),
 		  "fd full null random shm stderr stdin stdout tty urandom zero 3\n");
-	r = run(a, "for d in / /usr /etc /dev /home /home/client /opt /run; do "
-		   "touch $d/.concc-test 2>&1 | grep -c 'Read-only'; done | sort | uniq -c | tr -d ' '");
+	r = run(a,
+		"for d in / /usr /etc /dev /home /home/client /opt /run; do "
+		"touch $d/.concc-test 2>&1 | grep -c 'Read-only'; done | sort | uniq -c | tr -d ' '");
 	check_out(r, "81\n");
 	check_exit(run(a, "mount -t tmpfs x /opt 2>/dev/null || umount /tmp 2>/dev/null || exit 9"),
 		   9);
@@ -730,6 +732,119 @@ TEST_BOTH(shows_more_of_the_worker)
 	start_agent(a);
 	check_out(run(a, "cat /srv/bin/tool; touch /srv/bin/x 2>/dev/null || echo ro"),
 		  "a tool\nro\n");
+}
+
+/* What of the client's root is no system leads into the mirror, with what is shown in it. */
+TEST_BOTH(shows_the_root_of_the_client)
+{
+	static char *const top[] = {(char *)"home", (char *)"usr", (char *)"tmp", (char *)"srv",
+				    NULL};
+	char path[128];
+
+	add_workspace(a, "/" MIRROR_OUTSIDE WS);
+	add_workspace(a, "/" MIRROR_OUTSIDE "/srv/bin");
+	add_workspace(a, "/" MIRROR_OUTSIDE "/srv/from-mirror");
+	add_workspace(a, "/" MIRROR_OUTSIDE "/usr/from-mirror");
+	/* One that nobody has named there. */
+	add_workspace(a, "/srv/other/ws");
+	snprintf(path, sizeof(path), "%s/tools/bin", a->dir);
+	CHECK(path_mkdirs(path, 0755) == 0);
+	snprintf(path, sizeof(path), "%s/tools/bin/tool", a->dir);
+	write_file(path, "a tool\n");
+	snprintf(path, sizeof(path), "%s/tools/hidden", a->dir);
+	write_file(path, "the worker's\n");
+	CHECK(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) == 0);
+	snprintf(path, sizeof(path), "%s/tools", a->dir);
+	CHECK(mount(path, "/srv", NULL, MS_BIND, NULL) == 0);
+	setenv("CONCC_WORKER_SHOW", "/srv/bin", 1);
+	config.top = top;
+	start_agent(a);
+	check_out(run(a, "ls a.c; ls /srv; cat /srv/bin/tool; ls -d /usr/bin; ls /usr | grep from;"
+			 "touch /srv/x 2>/dev/null || echo ro; ls -A /tmp"),
+		  "a.c\nbin\nfrom-mirror\na tool\n/usr/bin\nro\n");
+	check_out(run_in(a, "/srv/other/ws", "pwd; ls /srv"),
+		  "/srv/other/ws\nbin\nfrom-mirror\nother\n");
+}
+
+/* The same with a directory for which the worker has a name of its own, all of it. */
+TEST_BOTH(shows_a_whole_directory_of_the_worker)
+{
+	static char *const top[] = {(char *)"srv", NULL};
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/tools", a->dir);
+	CHECK(path_mkdirs(path, 0755) == 0);
+	snprintf(path, sizeof(path), "%s/tools/tool", a->dir);
+	write_file(path, "a tool\n");
+	CHECK(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) == 0);
+	snprintf(path, sizeof(path), "%s/tools", a->dir);
+	CHECK(mount(path, "/srv", NULL, MS_BIND, NULL) == 0);
+	setenv("CONCC_WORKER_SHOW", "/srv", 1);
+	config.top = top;
+	start_agent(a);
+	check_out(run(a, "cat /srv/tool"), "a tool\n");
+}
+
+/* ---- which job ---- */
+
+/* How many processes say that they are of this job. */
+static int count_of_job(int64_t job)
+{
+	DIR *d = opendir("/proc");
+	struct dirent *e;
+	int n = 0;
+
+	while ((e = readdir(d)))
+		n += e->d_name[0] >= '0' && e->d_name[0] <= '9' &&
+		     launcher_job_of((pid_t)atoi(e->d_name)) == job;
+	closedir(d);
+	return n;
+}
+
+struct counting {
+	struct result *r;
+	struct loop_source *source;
+	int go_fd, count[2];
+};
+
+static void on_up_count(void *data, uint32_t events)
+{
+	struct counting *c = data;
+	char text[64];
+
+	CHECK(read(c->r->out_fd, text, sizeof(text)) > 0);
+	c->count[0] = count_of_job(c->r->id);
+	c->count[1] = count_of_job(c->r->id + 1);
+	close(c->go_fd);
+	loop_remove(c->source);
+	c->r->out_source = loop_add_fd(c->r->agent->loop, c->r->out_fd, LOOP_READ, on_out, c->r);
+}
+
+TEST_BOTH(job_of_a_process)
+{
+	char *ws[] = {(char *)WS, NULL};
+	/* A child, and one whose parent has ended. */
+	char *argv[] = {(char *)"/bin/sh", (char *)"-c",
+			(char *)"exec 3<&0; (setsid sh -c 'read x; true' <&3 &); "
+				"(read x; true) <&3 & echo up; wait",
+			NULL};
+	struct counting c = {0};
+	int in[2];
+
+	start_agent(a);
+	CHECK(launcher_job_of(getpid()) == JOB_NONE);
+	CHECK(launcher_job_of(getppid()) == JOB_NONE);
+	CHECK(launcher_job_of(0) == JOB_UNKNOWN);
+	CHECK(pipe2(in, O_CLOEXEC) == 0);
+	c.go_fd = in[1];
+	c.r = start_job(a, 0xfedcba98 % 500, ws, WS, argv, NULL, in[0]);
+	close(in[0]);
+	loop_remove(c.r->out_source);
+	c.source = loop_add_fd(a->loop, c.r->out_fd, LOOP_READ, on_up_count, &c);
+	loop_until_quit(a);
+	check_exit(c.r, 0);
+	/* With its init and the shell. */
+	CHECK(c.count[0] == 4 && c.count[1] == 0, "%d, %d", c.count[0], c.count[1]);
 }
 
 /* ---- ends ---- */

@@ -1,0 +1,164 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# What a job reaches outside every workspace, in ways that nobody sees before it starts.  Each way
+# gives what it gives locally, on a worker that is an ordinary user and on one that is root; it is
+# said once why; and what is not there on the client either costs nothing.
+# limit: 180
+. "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+lab_enter "$@"
+lab_start builder root
+OUT=/srv/outside
+CASE=$WS/case
+
+# One worker with two slots.
+only_worker() { # N
+	lab_stop_server
+	{
+		printf '[concc]\nworkspace = %s\n\n[worker w%s]\naddress = ssh://w%s\n' "$WS" "$1" "$1"
+		printf 'program = /mnt/bin/concc-worker\nslots = 2\n'
+	} >/srv/concc.ini
+}
+
+prepare() {
+	rm -rf "$OUT" "$CASE" /srv/new.o
+	mkdir -p "$OUT/sub" "$CASE"
+	echo '#define OUTSIDE 7' >"$OUT/out.h"
+	printf '#include <stdio.h>\n#include <out.h>\nint f(void) { return OUTSIDE; }\n' >"$CASE/a.c"
+	echo 'int plain(int x) { return 2 * x; }' >"$CASE/plain.c"
+	cd "$CASE"
+}
+
+# What a way leaves, everywhere.
+result() { # TO
+	rm -rf "$1"
+	mkdir "$1"
+	cp -a "$CASE" "$1/case"
+	cp -a "$OUT" "$1/out"
+	[ ! -e /srv/new.o ] || cp /srv/new.o "$1/"
+}
+
+# Runs WAY locally and by a wrapper; all that it leaves and says is the same.
+same_here() { # WAY
+	local rc=0 want=0
+	prepare
+	RUN='' DISPATCH='' "way_$1" >"$LAB/want.out" 2>"$LAB/want.err" || want=$?
+	result "$LAB/want"
+	prepare
+	CONCC_EXPLAIN=1 RUN=concc-cc DISPATCH=concc-dispatch "way_$1" \
+		>"$LAB/got.out" 2>"$LAB/got.err" || rc=$?
+	cat "$LAB/got.err"
+	result "$LAB/got"
+	expect_eq "exit status" "$rc" "$want"
+	expect_eq "remote" "$(explained_remote "$LAB/got.err")" 0
+	expect_eq "local" "$(explained_local "$LAB/got.err")" 1
+	expect_grep "^concc: local: missing .*/srv.* is outside every workspace" "$LAB/got.err"
+	sed -i '/^concc: /d' "$LAB/got.err"
+	expect_same_file "$LAB/want.out" "$LAB/got.out"
+	expect_same_file "$LAB/want.err" "$LAB/got.err"
+	diff -r "$LAB/want" "$LAB/got" || fail "files differ"
+}
+
+way_symlink() {
+	ln -s "$OUT" link
+	echo '#include "link/out.h"' >b.c
+	echo 'int f(void) { return OUTSIDE; }' >>b.c
+	$RUN gcc -c b.c -o b.o
+}
+way_cpath() { CPATH=$OUT $RUN gcc -c a.c -o a.o; }
+way_args_file() {
+	echo "-I $OUT -DX=1" >args
+	$RUN gcc @args -c a.c -o a.o
+}
+way_dotdot() { $RUN gcc -I../../outside -c a.c -o a.o; }
+way_isystem() { $RUN gcc "-isystem$OUT" -c a.c -o a.o; }
+way_output() { $RUN gcc -c plain.c -o "$OUT/sub/new.o"; }
+way_output_at_top() { $RUN gcc -c plain.c -o ../../new.o; }
+# No failure: another success.
+way_has_include() {
+	printf '#if __has_include("../../outside/out.h")\nint there;\n#else\nint absent;\n#endif\n' >c.c
+	$RUN gcc -Wall -c c.c -o c.o
+}
+# The worker has a directory of that name itself, with other things in it.
+way_name_on_worker() { CPATH=/srv/wrong:$OUT $RUN gcc -c a.c -o a.o; }
+way_script_reads() { $DISPATCH sh -c 'echo first; cat ../../outside/out.h; echo last'; }
+way_script_writes() { $DISPATCH sh -c 'echo first; echo new >../../outside/made && echo made'; }
+way_script_lists() { $DISPATCH sh -c 'ls /srv/outside; ls ..'; }
+way_script_asks() { $DISPATCH sh -c 'if test -d /srv/outside; then echo yes; else echo no; fi'; }
+way_top_level() { $DISPATCH sh -c 'ls /srv | grep -c outside'; }
+
+# The compiler's own failure is an answer: said once, nothing runs here.
+own_failure() {
+	prepare
+	echo 'int f(void) { return missing; }' >bad.c
+	CONCC_EXPLAIN=1 expect_status 1 concc-cc gcc -c bad.c -o bad.o 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_eq "remote" "$(explained_remote "$LAB/err")" 1
+	expect_eq "said" "$(grep -c 'missing.*undeclared' "$LAB/err")" 1
+}
+
+absent_here_too() {
+	prepare
+	CONCC_EXPLAIN=1 concc-cc gcc -I/nonexistent/dir -I/srv/nonexistent -I../../nothing -Wall \
+		-c plain.c -o plain.o 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_eq "remote" "$(explained_remote "$LAB/err")" 1
+	gcc -c plain.c -o "$LAB/plain.o"
+	expect_same_file "$LAB/plain.o" plain.o
+}
+
+# PATH often has directories of the home, where compilers look for themselves.
+search_path() {
+	prepare
+	mkdir -p /srv/home/bin /srv/home/none
+	printf '#!/bin/sh\nexec /usr/bin/gcc "$@"\n' >/srv/home/bin/gcc
+	chmod 755 /srv/home/bin/gcc
+	export PATH=$PATH:/srv/home/bin:/srv/home/none:/srv/home/absent
+	CONCC_EXPLAIN=1 concc-cc gcc -c plain.c -o plain.o 2>"$LAB/err"
+	CONCC_EXPLAIN=1 expect_status 1 concc-cc gcc -c nothing.c -o plain.o 2>>"$LAB/err"
+	cat "$LAB/err"
+	expect_eq "remote" "$(explained_remote "$LAB/err")" 2
+}
+
+# Another job of the same worker is none the worse for it.
+two_at_once() {
+	local line='' pid
+	prepare
+	mkfifo "$LAB/in" "$LAB/said"
+	CONCC_EXPLAIN=1 concc-dispatch sh -c 'echo begun; read -r x; gcc -c plain.c && echo "$x"' \
+		<"$LAB/in" >"$LAB/said" 2>"$LAB/a.err" &
+	pid=$!
+	exec 7>"$LAB/in" 8<"$LAB/said"
+	read -r -t "$LAB_LIMIT" line <&8
+	expect_eq "the first" "$line" begun
+	CPATH=$OUT CONCC_EXPLAIN=1 concc-cc gcc -c a.c -o a.o 2>"$LAB/b.err"
+	cat "$LAB/b.err"
+	expect_eq "the other, here" "$(explained_local "$LAB/b.err")" 1
+	echo go >&7
+	exec 7>&-
+	expect_gone "the first" "$pid"
+	wait "$pid"
+	cat "$LAB/a.err"
+	expect_eq "the first ends with" "$(cat <&8)" go
+	expect_eq "the first, remote" "$(explained_remote "$LAB/a.err")" 1
+	expect_file plain.o
+	exec 8<&-
+	rm "$LAB/in" "$LAB/said"
+}
+
+for n in 1 2; do
+	who=${LAB_USERS[n]}
+	lab_worker "$n" mkdir -p /srv/wrong
+	lab_worker "$n" sh -c "echo '#define OUTSIDE 8' >/srv/wrong/out.h"
+	only_worker "$n"
+	for way in symlink cpath args_file dotdot isystem output output_at_top has_include \
+		name_on_worker script_reads script_writes script_lists script_asks top_level; do
+		check "$way ($who)" same_here "$way"
+	done
+	check "the compiler's own failure ($who)" own_failure
+	check "not there here either ($who)" absent_here_too
+	check "PATH ($who)" search_path
+	check "two at once ($who)" two_at_once
+	lab_worker "$n" rm -r /srv/wrong
+done
+lab_stop
