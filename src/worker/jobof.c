@@ -63,8 +63,10 @@ int64_t launcher_job_of(pid_t pid)
 	pid_t self = getpid();
 
 	for (unsigned depth = 0; depth < DEPTH_MAX; depth++) {
-		if (pid == self || (depth && pid <= 0))
+		if (pid == self)
 			return JOB_NONE;
+		/* A stranger, or a /proc that numbers processes in another way than the kernel
+		 * does for us: no job is the one that can be left out. */
 		if (pid <= 0)
 			return JOB_UNKNOWN;
 		if (read_process(pid, &p) < 0)

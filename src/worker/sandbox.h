@@ -94,8 +94,8 @@ void launcher_kill(struct launcher *l, uint32_t job_id, int signo);
 /* Kills what runs; NULL is fine.  Stop the mirror first: a process that waits for it can't die. */
 void launcher_stop(struct launcher *l);
 
-#define JOB_NONE    -1 /* of this process or of strangers */
-#define JOB_UNKNOWN -2
+#define JOB_NONE    -1 /* this process or its launcher */
+#define JOB_UNKNOWN -2 /* it may be any */
 /*
  * The id of the job that a process below the caller's launcher belongs to, or one
  * of the above.  From any thread; the process must be alive.

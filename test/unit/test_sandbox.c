@@ -833,7 +833,7 @@ TEST_BOTH(job_of_a_process)
 
 	start_agent(a);
 	CHECK(launcher_job_of(getpid()) == JOB_NONE);
-	CHECK(launcher_job_of(getppid()) == JOB_NONE);
+	CHECK(launcher_job_of(getppid()) == JOB_UNKNOWN);
 	CHECK(launcher_job_of(0) == JOB_UNKNOWN);
 	CHECK(pipe2(in, O_CLOEXEC) == 0);
 	c.go_fd = in[1];
