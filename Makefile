@@ -118,7 +118,7 @@ $(B)/bin/masquerade: Makefile | $(B)/bin/concc-cc
 DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev libssl-dev \
 	libjansson-dev
 TEST_DEPS = $(DEPS) libcriterion-dev openssh-server openssh-client mandoc iproute2 util-linux procps \
-	strace python3 ninja-build cmake clang dpkg-dev git
+	strace python3 perl jq ninja-build cmake clang dpkg-dev git
 # Only where the machine has no Rust of its own.
 ifeq ($(shell command -v cargo 2>/dev/null),)
 TEST_DEPS += cargo rustc
