@@ -24,14 +24,16 @@ def run(bench):
     out["wrapper"] = wrapper(bench, concc, 300 if quick else 1000)
     out["pool"] = pool(bench)
     out["handover"] = [tool(bench, "handover", str(n)) for n in (100, WAITERS)]
-    out["noop"] = []
-    for rtt in [r for r in bench.plan["rtt"] if r <= 1]:
+    out["noop"], out["ssh"] = [], []
+    for rtt in (0, 1):
         bench.hosts.connect(rtt)
         concc.start(rtt)
         out["noop"].append(dict(noop(bench, concc, rtt, 300 if quick else 1000), rtt=rtt))
-        if rtt == bench.plan["rtt"][0]:
+        if rtt == 0:
             out["waiters"] = waiters(bench, concc)
         concc.stop()
+        if "sshfs" in bench.plan["ways"]:
+            out["ssh"].append(dict(ssh_noop(bench, rtt, 100), rtt=rtt))
     bench.save()
     out["files"] = files(bench, concc, 200 if quick else 1000)
     bench.save()
@@ -43,10 +45,10 @@ def tool(bench, *argv):
     return json.loads(text)
 
 
-def latency(bench, rtt, env, n, *job, parallel=1):
-    """Runs a command n times in concc's group: the times, and the client's CPU for each."""
+def latency(bench, rtt, env, n, *job, parallel=1, way="concc"):
+    """Runs a command n times in a way's group: the times, and the client's CPU for each."""
     command = [bench.hosts.tools + "/latency", "-j", str(parallel), "-w", "5", str(n)]
-    m = bench.hosts.measure("concc", rtt, command + list(job), cwd=DIR, stdout=-1, text=True,
+    m = bench.hosts.measure(way, rtt, command + list(job), cwd=DIR, stdout=-1, text=True,
                             env=dict(os.environ, **env))
     times = json.loads(m["output"])
     runs = n + 5
@@ -86,6 +88,17 @@ def noop(bench, concc, rtt, n):
     parallel = latency(bench, rtt, env, n, *job, parallel=16)
     return {"serial": serial, "parallel": parallel, "spawn": local, "per_job": per_job,
             "jobs": after["jobs"] - before["jobs"], "n": n}
+
+
+def ssh_noop(bench, rtt, n):
+    """The same by OpenSSH's shared connection, for comparison."""
+    say(f"micro: no-op jobs by ssh at RTT {rtt} ms")
+    ssh = all_ways.Sshfs(bench.hosts, bench.plan["jobs"])
+    ssh.start(rtt)
+    try:
+        return latency(bench, rtt, {}, n, *ssh.job("true"), way="sshfs")
+    finally:
+        ssh.stop()
 
 
 # ---- many that wait ----
@@ -164,7 +177,7 @@ def files(bench, concc, n_dirs):
         for f in range(FILES_EACH):
             with open(f"{DIR}/files/{d}/file{f}.h", "w") as out:
                 out.write(f"#define FILE_{d}_{f} {d * FILES_EACH + f}\n")
-    rtt = bench.plan["rtt"][0]
+    rtt = 0
     concc.start(rtt)
     try:
         listed = one_job(bench, concc, rtt, "find files -type f -size +9")

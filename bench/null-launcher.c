@@ -6,7 +6,8 @@
  *
  * NULL_STORE names the directory of what is remembered.  With NULL_RECORD set
  * the command runs and its outputs and messages are remembered; without it they
- * are put back.  What is no compile is executed, like an unknown command.
+ * are put back.  What is no compile is executed, and without NULL_STORE everything
+ * is; a compile that is not remembered is an error, since it would not be the floor.
  *
  * An entry is one file: records of "KIND MODE SIZE NAME\n" and SIZE bytes.
  */
@@ -39,15 +40,14 @@ static uint64_t hash(uint64_t h, const char *s)
 static void entry_path(char *const *cmd, char *ret, size_t size)
 {
 	uint64_t h = 0xcbf29ce484222325ULL;
-	const char *store = getenv("NULL_STORE");
 	char cwd[PATH_MAX];
 
-	if (!store || !getcwd(cwd, sizeof(cwd)))
-		fail("NULL_STORE or the directory");
+	if (!getcwd(cwd, sizeof(cwd)))
+		fail("the directory");
 	h = hash(h, cwd);
 	for (; *cmd; cmd++)
 		h = hash(h, *cmd);
-	(void)snprintf(ret, size, "%s/%016llx", store, (unsigned long long)h);
+	(void)snprintf(ret, size, "%s/%016llx", getenv("NULL_STORE"), (unsigned long long)h);
 }
 
 /* ---- putting back ---- */
@@ -252,13 +252,14 @@ int main(int argc, char **argv)
 		(void)fprintf(stderr, "usage: null-launcher CMD...\n");
 		return 125;
 	}
-	if (is_compile(argv + 1)) {
+	if (getenv("NULL_STORE") && is_compile(argv + 1)) {
 		entry_path(argv + 1, path, sizeof(path));
 		if (getenv("NULL_RECORD"))
 			return run_and_record(path, argv + 1);
 		fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (fd >= 0 && fstat(fd, &st) == 0)
-			return put_back(fd, (size_t)st.st_size);
+		if (fd < 0 || fstat(fd, &st) < 0)
+			fail("a compile that is not in NULL_STORE");
+		return put_back(fd, (size_t)st.st_size);
 	}
 	execvp(argv[1], argv + 1);
 	fail(argv[1]);

@@ -96,6 +96,8 @@ class Builds:
         wall, local = self.single(way, "wall_s", rtt), self.single("local", "wall_s", rtt)
         if wall is None or local is None:
             return NONE
+        if way == "null":
+            return NONE
         if way == "local":
             return f"1 ({local * 1000:.0f} ms)"
         return f"{wall / local:.2f} ({(wall - local) * 1000:+.0f} ms)"
@@ -108,6 +110,21 @@ class Builds:
         again, cold = (self.get(way, "bytes_out", kind=k) for k in ("second", "cold"))
         share = ratio(again, cold)
         return NONE if share is None else f"{share * 100:.1f} % ({again / 1000:.0f} KB)"
+
+    def content_resent(self, way):
+        """Contents of files alone, of which concc keeps count."""
+        again, cold = (median(b["counters"]["fetched_bytes"] for b in self.builds
+                              if b["way"] == way and b["rtt"] == main_rtt(self.plan)
+                              and b["kind"] == k and "fetched_bytes" in b["counters"])
+                       for k in ("second", "cold"))
+        share = ratio(again, cold)
+        return NONE if share is None else f"{share * 100:.1f} % ({again / 1000:.0f} KB)"
+
+    def single_worker_cpu(self, way, rtt):
+        cpu, local = self.single(way, "worker_cpu_s", rtt), self.single("local", "client_cpu_s", rtt)
+        if way in ("local", "null") or cpu is None:
+            return NONE
+        return both(ratio(cpu, local), cpu * 1000, "{:.0f} ms")
 
     def per_job(self, way, names):
         """concc's own counters, of the last warm build."""
@@ -145,9 +162,12 @@ def workload_rows(result, name):
                      lambda w, r=rtt: b.single_wall(w, r), f"<= 1.03 + {rtt} ms"))
     rows += [
         ("one warm job, client CPU above the floor", lambda w: b.single_cpu(w, main), "<= 2 ms"),
+        ("one warm job, worker CPU, of local's", lambda w: b.single_worker_cpu(w, main),
+         "<= 1.03"),
         ("cold build, of warm", lambda w: b.cold(w, main), "<= 1.1"),
         ("first build of a second session, of warm", lambda w: b.cold(w, main, "second"), ""),
-        ("bytes to the worker in a second session, of cold", b.resent, "< 1 %"),
+        ("contents sent again in a second session, of cold", b.content_resent, "< 1 %"),
+        ("all bytes to the worker in a second session, of cold", b.resent, ""),
         ("outputs identical to local's, worst build", b.identical, "all"),
     ]
     return [(f"{name}: {title}", cell, goal) for title, cell, goal in rows]
@@ -155,44 +175,57 @@ def workload_rows(result, name):
 
 # ---- micro ----
 
-def micro_rows(m):
-    if not m:
-        return []
+def noop_rows(m):
+    ssh = {s["rtt"]: s for s in m.get("ssh", [])}
+    for n in m.get("noop", []):
+        s, p, spawn = n["serial"], n["parallel"], n["spawn"]
+        c, rtt, peer = n["per_job"], n["rtt"], ssh.get(n["rtt"])
+        yield (f"no-op job at {rtt} ms: p50 / p99", p50_p99(s), "p50 <= 3 ms" if rtt == 0 else "",
+               {"local": p50_p99(spawn), "sshfs": p50_p99(peer) if peer else NONE})
+        yield (f"no-op jobs per second of client CPU at {rtt} ms: one by one / 16 at once",
+               f"{1000 / s['client_cpu_ms']:.0f} / {1000 / p['client_cpu_ms']:.0f}", ">= 500",
+               {"sshfs": f"{1000 / peer['client_cpu_ms']:.0f}" if peer else NONE})
+        yield (f"no-op job at {rtt} ms: client / worker CPU",
+               f"{s['client_cpu_ms']:.2f} / {s['worker_cpu_ms']:.2f} ms", "",
+               {"local": f"{spawn['client_cpu_ms']:.2f} ms", "sshfs":
+                f"{peer['client_cpu_ms']:.2f} / {peer['worker_cpu_ms']:.2f} ms" if peer else NONE})
+        yield (f"no-op job at {rtt} ms: round trips, FUSE messages, bytes to / from the worker",
+               f"{c['turns']:.2f}, {c['fuse_messages']:.2f}, {s['bytes_out']:.0f} / "
+               f"{s['bytes_in']:.0f}", "1, 0, <= 2 KB",
+               {"sshfs": f"{peer['bytes_out']:.0f} / {peer['bytes_in']:.0f}" if peer else NONE})
+
+
+def p50_p99(times):
+    return f"{times['p50_us'] / 1000:.2f} / {times['p99_us'] / 1000:.2f} ms"
+
+
+def pool_rows(m):
     w = m["wrapper"]
     start = w["wrapped"]["p50_us"] - w["plain"]["p50_us"]
     cpu = w["wrapped"]["client_cpu_ms"] - w["plain"]["client_cpu_ms"]
-    rows = [("wrapper before a local command: wall p50, CPU", f"{start / 1000:.2f} ms, {cpu:.2f} ms",
-             "< 1 ms")]
-    for n in m.get("noop", []):
-        s, p = n["serial"], n["parallel"]
-        c, rtt = n["per_job"], n["rtt"]
-        rows += [
-            (f"no-op job at {rtt} ms: p50 / p99", f"{s['p50_us'] / 1000:.2f} / "
-             f"{s['p99_us'] / 1000:.2f} ms (a local spawn: {n['spawn']['p50_us'] / 1000:.2f} / "
-             f"{n['spawn']['p99_us'] / 1000:.2f})", "p50 <= 3 ms at 0" if rtt == 0 else ""),
-            (f"no-op jobs per second of client CPU at {rtt} ms: one by one / 16 at once",
-             f"{1000 / s['client_cpu_ms']:.0f} / {1000 / p['client_cpu_ms']:.0f} "
-             f"({s['client_cpu_ms']:.2f} / {p['client_cpu_ms']:.2f} ms)", ">= 500"),
-            (f"no-op job at {rtt} ms: worker CPU", f"{s['worker_cpu_ms']:.2f} ms", ""),
-            (f"no-op job at {rtt} ms: round trips, FUSE messages, bytes to / from the worker",
-             f"{c['turns']:.2f}, {c['fuse_messages']:.2f}, {c['bytes_out']:.0f} / "
-             f"{c['bytes_in']:.0f}", "1, 0, <= 2 KB"),
-        ]
-    rows += [("pool, 64 x 64: acquire + release, alone / with open and close",
-              f"{m['pool']['open_us']:.0f} / {m['pool']['whole_us']:.0f} us", "<= 100 us")]
+    yield ("wrapper before a local command: wall p50, CPU", f"{start / 1000:.2f} ms, {cpu:.2f} ms",
+           "< 1 ms")
+    yield ("pool, 64 x 64: acquire + release, alone / with open and close",
+           f"{m['pool']['open_us']:.0f} / {m['pool']['whole_us']:.0f} us", "<= 100 us")
     for h in m["handover"]:
-        rows.append((f"pool: hand-over of a slot, {h['waiters']} waiting: p50 / p99",
-                     f"{h['p50_us'] / 1000:.2f} / {h['p99_us'] / 1000:.2f} ms", "< 1 ms"))
+        yield (f"pool: hand-over of a slot, {h['waiters']} waiting: p50 / p99", p50_p99(h),
+               "< 1 ms")
     if "waiters" in m:
         x = m["waiters"]
-        rows += [(f"{x['waiting']} waiting wrappers: client CPU", f"{x['cpu_ms_per_s']:.2f} ms/s",
-                  "0"),
-                 ("a waiting wrapper: peak resident / proportional size",
-                  f"{x['rss_kb'] / 1000:.1f} / {x['pss_kb'] / 1000:.1f} MB", "<= 2 MB"),
-                 ("all of them then run a no-op job", f"{x['drain_s']:.1f} s, {x['failed']} failed",
-                  "0 failed")]
-    rows += files_rows(m.get("files"))
-    return [("micro: " + title, cell, goal) for title, cell, goal in rows]
+        yield f"{x['waiting']} waiting wrappers: client CPU", f"{x['cpu_ms_per_s']:.2f} ms/s", "0"
+        yield ("a waiting wrapper: peak resident / proportional size",
+               f"{x['rss_kb'] / 1000:.1f} / {x['pss_kb'] / 1000:.1f} MB", "<= 2 MB")
+        yield ("all of them then run a no-op job", f"{x['drain_s']:.1f} s, {x['failed']} failed",
+               "0 failed")
+
+
+def micro_rows(m):
+    """Title, concc's cell, goal, and the cells of other ways."""
+    if not m:
+        return []
+    rows = list(noop_rows(m)) + [r + ({},) for r in pool_rows(m)]
+    rows += [r + ({},) for r in files_rows(m.get("files"))]
+    return [("micro: " + r[0],) + r[1:] for r in rows]
 
 
 def files_rows(f):
@@ -208,21 +241,29 @@ def files_rows(f):
 
 # ---- memory ----
 
-def memory_cell(result, way):
+# The worker's programs have one control group; whose they are their names tell.
+WORKER_PROGRAMS = {"distcc": ["distccd"], "pump": ["distccd"], "icecream": ["iceccd"],
+                   "sshfs": ["sshd", "sshfs"], "concc": ["sshd", "concc-worker"]}
+
+
+def peaks(result, way, field):
     peak = {}
     for m in result["memory"]:
-        for program, kb in m.get("client_kb", {}).items() if m["way"] == way else []:
+        for program, kb in m.get(field, {}).items() if m["way"] == way else []:
             peak[program] = max(kb, peak.get(program, 0))
+    return peak
+
+
+def memory_cell(peak):
     return ", ".join(f"{p} {kb / 1000:.1f}" for p, kb in sorted(peak.items())) or NONE
 
 
-def worker_memory(result):
-    peak = {}
-    for m in result["memory"]:
-        for program, kb in m.get("worker_kb", {}).items():
-            peak[program] = max(kb, peak.get(program, 0))
-    peak.pop("listen-exec", None)
-    return ", ".join(f"{p} {kb / 1000:.1f}" for p, kb in sorted(peak.items()))
+def memory_rows(result):
+    far = peaks(result, "worker", "worker_kb")
+    yield "client: peak resident size of what stays, MB", lambda w: memory_cell(
+        peaks(result, w, "client_kb"))
+    yield "worker: peak resident size of what stays, MB", lambda w: memory_cell(
+        {p: far[p] for p in WORKER_PROGRAMS.get(w, []) if p in far})
 
 
 # ---- the table ----
@@ -232,7 +273,7 @@ def heading(result):
     v = plan["versions"]
     peers = ", ".join(f"{p} {v[p]}" for p in ("distcc", "icecc", "sshfs", "openssh-server") if p in v)
     lines = [f"**{v['concc']}**, commit {v['commit']}, {v['date']} UTC, "
-             f"in {result.get('seconds', 0) // 60} min",
+             f"in {result.get('seconds', 0) // 60} min, load {v['load']} when it began",
              "", f"{v['cpu']}, shared by client and worker; Linux {v['kernel']}; {v['gcc']}; "
              f"{v['rustc']}; {peers}.",
              f"-j{plan['jobs']}, {plan['jobs']} slots, medians of {plan['runs']} runs; figures that "
@@ -256,13 +297,11 @@ def markdown(result):
     for name in result["workloads"]:
         for title, cell, goal in workload_rows(result, name):
             lines.append(line([title] + [cell(w) for w in ways] + [goal]))
-    if result["memory"]:
-        lines.append(line(["client: peak resident size of what stays, MB"]
-                          + [memory_cell(result, w) for w in ways] + [""]))
-        lines.append(line(["worker: peak resident size, MB: " + worker_memory(result)]
-                          + [""] * (len(ways) + 1)))
-    for title, cell, goal in micro_rows(result["micro"]):
-        lines.append(line([title] + [cell if w == "concc" else NONE for w in ways] + [goal]))
+    for title, cell in memory_rows(result) if result["memory"] else []:
+        lines.append(line([title] + [cell(w) for w in ways] + [""]))
+    for title, cell, goal, others in micro_rows(result["micro"]):
+        cells = dict(others, concc=cell)
+        lines.append(line([title] + [cells.get(w, NONE) for w in ways] + [goal]))
     return "\n".join(lines) + "\n"
 
 

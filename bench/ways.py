@@ -8,6 +8,7 @@ import select
 import shutil
 import socket
 import subprocess
+import threading
 import time
 
 from hosts import LIMIT, end, wait_for_line, write_file
@@ -24,6 +25,7 @@ class Way:
         self.hosts = hosts
         self.jobs = jobs
         self.scratch = f"{hosts.scratch}/{self.name}"
+        self.processes = []  # what start() started; stop() ends the last one first
         os.makedirs(self.scratch, exist_ok=True)
 
     def launcher(self):
@@ -44,7 +46,13 @@ class Way:
         return False
 
     def stop(self):
-        pass
+        """Also after half a start."""
+        while self.processes:
+            end(self.processes.pop())
+
+    def started(self, process):
+        self.processes.append(process)
+        return process
 
     def counters(self):
         return {}
@@ -75,9 +83,6 @@ class Null(Way):
     def record_env(self):
         return {"NULL_STORE": self.scratch, "NULL_RECORD": "1"}
 
-    def local_env(self):
-        return {"NULL_STORE": self.scratch + "/none"}
-
 
 class Distcc(Way):
     name, title, rust = "distcc", "distcc", False
@@ -95,14 +100,12 @@ class Distcc(Way):
 
     def start(self, rtt):
         self.rtt = rtt
-        self.daemon = self.hosts.worker(
-            ["distccd", "--no-detach", "--daemon", "--allow-private", "--user", "builder",
-             "--jobs", str(self.jobs), "--log-stderr", "--log-level", "error"],
-            stdout=subprocess.DEVNULL, stderr=open(self.scratch + "/distccd.log", "w"))
+        with open(self.scratch + "/distccd.log", "w") as log:
+            self.started(self.hosts.worker(
+                ["distccd", "--no-detach", "--daemon", "--allow-private", "--user", "builder",
+                 "--jobs", str(self.jobs), "--log-stderr", "--log-level", "error"],
+                stdout=subprocess.DEVNULL, stderr=log))
         wait_for_port(self.hosts.address(rtt, 2), 3632)
-
-    def stop(self):
-        end(self.daemon)
 
 
 class Pump(Distcc):
@@ -117,6 +120,7 @@ class Pump(Distcc):
 
 class Icecream(Way):
     name, title, rust = "icecream", "icecream", False
+    near_envs, far_envs = "/srv/icecream", "/run/icecream"  # where its own user gets to
 
     def launcher(self):
         return ["icecc"]
@@ -127,35 +131,34 @@ class Icecream(Way):
     def local_env(self):
         return {"ICECC": "no"}
 
-    def _daemon(self, start, name, address, slots, *more):
-        p = start(["iceccd", "-n", "bench", "-s", self.hosts.address(self.rtt, 1), "-N", name,
-                   "-m", str(slots), "-u", "icecc", "-b", address, "-vv"] + list(more),
-                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        wait_for_line(p, "Connected to scheduler")
-        return drained(p, self.scratch + f"/iceccd-{name}.log")
-
     def start(self, rtt):
         self.rtt = rtt
         self._new_environments()
-        self.scheduler = self.hosts.client(
+        self.started(self.hosts.client(
             ["icecc-scheduler", "-n", "bench", "-l", self.scratch + "/scheduler.log", "-v"],
-            self.name, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.name, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
         wait_for_port("127.0.0.1", 8765)
-        self.far = self._daemon(self.hosts.worker, "w1", "/run/icecc-bench", self.jobs)
-        self.near = self._daemon(lambda argv, **kw: self.hosts.client(argv, self.name, **kw),
-                                 "client", self.scratch + "/envs", 1, "--no-remote")
+        self._daemon(self.hosts.worker, "w1", self.far_envs, self.jobs)
+        self._daemon(lambda argv, **kw: self.hosts.client(argv, self.name, **kw), "client",
+                     self.near_envs, 1, "--no-remote")
+
+    def _daemon(self, start, name, envs, slots, *more):
+        p = self.started(start(
+            ["iceccd", "-n", "bench", "-s", self.hosts.address(self.rtt, 1), "-N", name,
+             "-m", str(slots), "-u", "icecc", "-b", envs, "-vv"] + list(more),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        wait_for_line(p, "Connected to scheduler")
+        drain(p.stdout, f"{self.scratch}/iceccd-{name}.log")
 
     def _new_environments(self):
-        shutil.rmtree(self.scratch + "/envs", ignore_errors=True)
-        os.makedirs(self.scratch + "/envs")
-        shutil.chown(self.scratch + "/envs", "icecc")
-        self.hosts.on_worker("sh", "-c", "rm -rf /run/icecc-bench && "
-                             "install -d -o icecc /run/icecc-bench")
+        make = "rm -rf {0} && install -d -o icecc {0}"
+        self.hosts.on_worker("sh", "-c", make.format(self.far_envs))
+        subprocess.run(["sh", "-c", make.format(self.near_envs)], check=True)
 
     def stop(self):
-        for p in (self.near, self.far, self.scheduler):
-            end(p)
-        self.hosts.on_worker("rm", "-rf", "/run/icecc-bench")
+        super().stop()
+        self.hosts.on_worker("rm", "-rf", self.far_envs, "/run/icecc")
+        shutil.rmtree(self.near_envs, ignore_errors=True)
 
 
 class Sshfs(Way):
@@ -168,6 +171,10 @@ class Sshfs(Way):
 
     def launcher(self):
         return [self.hosts.tools + "/ssh-launcher"]
+
+    def job(self, *command):
+        """Any command on the worker."""
+        return ["ssh", "-S", self.socket, self.hosts.host(self.rtt), "--"] + list(command)
 
     def env(self):
         return {"BENCH_SSH_HOST": self.hosts.host(self.rtt), "BENCH_SSH_SOCKET": self.socket}
@@ -189,19 +196,16 @@ class Sshfs(Way):
         if master.wait(LIMIT) != 0:
             raise RuntimeError("no ssh connection to " + host)
         here, there = socket.socketpair()
-        self.sftp = self.hosts.client(["/usr/lib/openssh/sftp-server"], self.name,
-                                      stdin=here, stdout=here)
-        self.sshfs = self.hosts.client(
-            ["ssh", "-S", self.socket, host, "--", "sshfs", "-f", "-o", self.options,
-             ":" + self.mount, self.mount], self.name, stdin=there, stdout=there,
-            stderr=open(self.scratch + "/sshfs.log", "w"))
-        here.close()
-        there.close()
+        with here, there, open(self.scratch + "/sshfs.log", "w") as log:
+            self.started(self.hosts.client(["/usr/lib/openssh/sftp-server"], self.name,
+                                           stdin=here, stdout=here))
+            self.started(self.hosts.client(
+                self.job("sshfs", "-f", "-o", self.options, ":" + self.mount, self.mount),
+                self.name, stdin=there, stdout=there, stderr=log))
         self.hosts.wait_for_mount(self.mount)
 
     def _disconnect(self):
-        end(self.sshfs)
-        end(self.sftp)
+        super().stop()
         subprocess.run(["ssh", "-S", self.socket, "-O", "exit", "x"], stdin=subprocess.DEVNULL,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.hosts.on_worker("sh", "-c", f"! mountpoint -q {self.mount} || umount -l {self.mount}")
@@ -218,8 +222,8 @@ class Sshfs(Way):
     def clean(self, paths):
         """Through the mount: sshfs would not learn of removals on the client for 20 s."""
         text = "\0".join(paths).encode()
-        subprocess.run(["ssh", "-S", self.socket, self.hosts.host(self.rtt), "--", "xargs", "-0",
-                        "rm", "-rf", "--"], input=text, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(self.job("xargs", "-0", "rm", "-rf", "--"), input=text, check=True,
+                       stdout=subprocess.DEVNULL)
 
 
 class Concc(Way):
@@ -300,10 +304,12 @@ def wait_for_port(address, port):
             time.sleep(0.05)
 
 
-def drained(process, log):
-    """The rest of the output goes to a file, read by a process that ends with it."""
-    subprocess.Popen(["cat"], stdin=process.stdout, stdout=open(log, "wb"))
-    return process
+def drain(stream, log):
+    """Reads the rest of a daemon's output, so that it never waits for us."""
+    def copy():
+        with stream, open(log, "wb") as f:
+            shutil.copyfileobj(stream, f)
+    threading.Thread(target=copy, daemon=True).start()
 
 
 ALL = {w.name: w for w in (Local, Null, Distcc, Pump, Icecream, Sshfs, Concc)}
