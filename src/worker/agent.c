@@ -22,7 +22,7 @@
 #define DEAD_MS	      6000
 #define STORE_DEFAULT (20ull << 30)
 #define IDS_MAX	      100000 /* environments or programs of one client */
-#define SEARCH_MAX    256    /* directories in PATH that count */
+#define SEARCH_MAX    256    /* directories in a variable that count */
 
 void agent_fail(struct agent *a, int err, const char *fmt, ...)
 {
@@ -267,25 +267,34 @@ static int on_hello(struct agent *a, struct blob payload)
 
 /* ---- messages ---- */
 
-/*
- * Compilers look for themselves in all of PATH, which often has directories of a
- * home: those are there, so that what is looked up is told as it is.
- */
-static void name_search_path(struct agent *a, char *const *env)
+static void name_directories(struct agent *a, const char *list)
 {
-	_cleanup_free_ char *copy = NULL;
+	_cleanup_free_ char *copy = xstrdup(list);
 	char *save = NULL;
 	unsigned n = 0;
 
-	while (*env && !str_starts(*env, "PATH="))
-		env++;
-	copy = xstrdup(*env ? *env + strlen("PATH=") : "");
 	for (char *dir = strtok_r(copy, ":", &save); dir && n++ < SEARCH_MAX;
 	     dir = strtok_r(NULL, ":", &save)) {
 		_cleanup_free_ char *path = path_clean("/", dir);
 
 		if (*dir == '/')
 			(void)mirror_outside(a->mirror, path); /* not when it can't be a path */
+	}
+}
+
+/*
+ * Shells look whether they are in HOME, compilers for themselves in all of PATH:
+ * these directories are there, so that it is no news, and that what is looked up
+ * in them is told as it is.
+ */
+static void name_environment(struct agent *a, char *const *env)
+{
+	static const char *const names[] = {"HOME=", "PATH=", "LD_LIBRARY_PATH="};
+
+	for (; *env; env++) {
+		for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+			if (str_starts(*env, names[i]))
+				name_directories(a, *env + strlen(names[i]));
 	}
 }
 
@@ -303,7 +312,7 @@ static int on_env(struct agent *a, struct blob payload)
 		return r;
 	}
 	map_put_u64(&a->envs, m->env_id, m);
-	name_search_path(a, m->env);
+	name_environment(a, m->env);
 	return 0;
 }
 

@@ -14,9 +14,8 @@
 #include "concc/io.h"
 #include "concc/str.h"
 
-#define NAME_PREFIX "concc-" /* and the id: 16 bytes with the NUL, which is the kernel's maximum   \
-			      */
-#define DEPTH_MAX 4096	     /* generations; a chain that changes under us could have no end */
+#define NAME_PREFIX "concc-" /* and the id: 15 bytes with the NUL, of the kernel's 16 */
+#define DEPTH_MAX   4096     /* generations; a chain that changes under us could have no end */
 
 struct process {
 	pid_t parent;

@@ -120,6 +120,15 @@ search_path() {
 	expect_eq "remote" "$(explained_remote "$LAB/err")" 2
 }
 
+# A shell that is not told where it is looks whether that is the home.
+home_is_there() {
+	prepare
+	CONCC_EXPLAIN=1 concc-dispatch env -u PWD bash -c 'pwd; cd; pwd' >"$LAB/out" 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_eq "output" "$(cat "$LAB/out")" "$CASE"$'\n'/srv/home
+	expect_eq "remote" "$(explained_remote "$LAB/err")" 1
+}
+
 # Another job of the same worker is none the worse for it.
 two_at_once() {
 	local line='' pid
@@ -158,6 +167,7 @@ for n in 1 2; do
 	check "the compiler's own failure ($who)" own_failure
 	check "not there here either ($who)" absent_here_too
 	check "PATH ($who)" search_path
+	check "HOME ($who)" home_is_there
 	check "two at once ($who)" two_at_once
 	lab_worker "$n" rm -r /srv/wrong
 done

@@ -601,9 +601,9 @@ static void look(void)
 	static char script[8192], marked[8300];
 
 	look_script(script, sizeof(script));
-	/* Where it ran: the client's home is no part of what a worker sees. */
-	snprintf(marked, sizeof(marked), "[ -e /srv/home ] && echo at home || echo away\n%s",
-		 script);
+	/* Where it ran: a worker says so in the environment. */
+	snprintf(marked, sizeof(marked),
+		 "[ -z \"$CONCC_WORKER\" ] && echo at home || echo away\n%s", script);
 	for (unsigned i = 0; i < JOBS; i++)
 		start_job(&jobs[i], marked);
 	start_here(&truth, script);
