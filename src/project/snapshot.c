@@ -561,9 +561,15 @@ static void new_link(struct tree *t, uint64_t ino)
 }
 
 /* A file with several links changes through names that we don't watch. */
-static void ent_track_links(struct tree *t, struct dir *d, struct ent *e)
+/*
+ * same: it is still the file it was.  One that had more names stays tracked with
+ * its last: what is written through a descriptor that was opened by a name that
+ * has gone is reported for that name, so not at all.
+ */
+static void ent_track_links(struct tree *t, struct dir *d, struct ent *e, bool same)
 {
-	bool linked = e->type != ENTRY_ABSENT && e->type != ENTRY_DIR && e->nlink > 1;
+	bool linked = e->type != ENTRY_ABSENT && e->type != ENTRY_DIR &&
+		      (e->nlink > 1 || (same && e->flags & ENT_LINKED));
 
 	if (linked == !!(e->flags & ENT_LINKED))
 		return;
@@ -682,6 +688,7 @@ int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e)
 	struct stat buf;
 	int there = look_at(fd, e->name, &buf, target);
 	const struct stat *st = there > 0 ? &buf : NULL;
+	bool same = st && e->ino == fold_ino(t, st->st_dev, st->st_ino);
 
 	t->counts.stats++;
 	if (there < 0)
@@ -700,7 +707,7 @@ int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e)
 	else
 		set_absent(t, e);
 	e->flags &= (uint16_t) ~(ENT_WRITTEN | ENT_GONE);
-	ent_track_links(t, d, e);
+	ent_track_links(t, d, e, same);
 	pend(t, d, e);
 	return 0;
 }

@@ -1126,11 +1126,41 @@ Test(tree, hard_links_written_elsewhere)
 	IN_CHILD(unlink(at(&b, "d/g2")));
 	tree_drain(b.tree);
 	tree_drain(b.tree);
+	check_dir(&b, 0, b.root, false);
+	/* Whoever opened it by a name that is gone may still write. */
+	tree_counts(b.tree, &c);
+	cr_assert_eq(c.linked, 2);
+	unlink(at(&b, "f"));
+	unlink(at(&b, "g"));
+	IN_CHILD(write_file(at(&b, "g"), "new"));
+	tree_drain(b.tree);
 	tree_counts(b.tree, &c);
 	cr_assert_eq(c.linked, 0);
 	check_dir(&b, 0, b.root, false);
 	free(other);
 	rm_rf(outside);
+	bed_release(&b);
+}
+
+/* The kernel reports a write by the name that was opened, and not at all once that is gone. */
+Test(tree, written_through_a_name_that_is_gone)
+{
+	struct bed b;
+	int fd;
+
+	bed_init(&b, NULL);
+	write_file(at(&b, "old"), "1");
+	cr_assert_eq(link(at(&b, "old"), at(&b, "kept")), 0);
+	check_dir(&b, 0, b.root, true);
+	fd = open(at(&b, "old"), O_WRONLY | O_APPEND);
+	cr_assert_geq(fd, 0);
+	unlink(at(&b, "old"));
+	tree_drain(b.tree);
+	check_dir(&b, 0, b.root, false);
+	cr_assert_eq(write(fd, "more", 4), 4);
+	tree_drain(b.tree);
+	check_dir(&b, 0, b.root, false);
+	close(fd);
 	bed_release(&b);
 }
 
