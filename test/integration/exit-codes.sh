@@ -113,7 +113,7 @@ early_input() {
 	head -c 3000000 /dev/urandom >in
 	concc-dispatch cat <in >out
 	expect_same_file in out
-	expect_eq "input of a job that reads none" "$(yes | head -n 500000 | concc-dispatch echo done)" "done"
+	expect_eq "input of a job that reads none" "$(yes | head -n 500000 | concc-dispatch echo ended)" "ended"
 }
 
 many_wrappers() {

@@ -201,8 +201,8 @@ prepare_include_paths() {
 	printf '#include "alias/x.h"\nint x = FROM_ENV;\n' >>a.c
 }
 build_include_paths() {
-	CPATH=env $RUN gcc -c a.c -o a.o
-	(umask 077 && CPATH=env $RUN gcc -MMD -c a.c -o private.o)
+	CPATH='env' $RUN gcc -c a.c -o a.o
+	(umask 077 && CPATH='env' $RUN gcc -MMD -c a.c -o private.o)
 }
 
 prepare_assembler() {
