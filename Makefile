@@ -207,6 +207,10 @@ check-integration: test-deps
 	$(Q)$(MAKE) --no-print-directory test-programs
 	$(Q)CONCC_BUILD=$(abspath $(B)) test/run-integration
 
+# Against the other ways to compile elsewhere; see bench/README.md.  Needs root, and most of an hour.
+bench: all
+	$(Q)bench/run
+
 # ---- code quality ----
 
 C_FILES = $(wildcard src/*/*.[ch] include/concc/*.h test/*/*.[ch] bench/*.[ch])
@@ -263,12 +267,13 @@ help:
 	@echo 'make                build into $(B)/bin'
 	@echo 'make demo           install what is missing, build, and watch concc build itself on workers'
 	@echo 'make check          install what the tests need and run them all'
+	@echo 'make bench          measure against distcc, icecream and sshfs (bench/README.md)'
 	@echo 'make check-unit, check-integration, fuzz, lint, man-lint, format, format-check, coverage'
 	@echo 'make install, uninstall, dist, distcheck, clean'
 	@echo 'V=1 shows commands; DEVELOPER=1 makes warnings errors; SANITIZE=address,undefined'
 	@echo 'PREFIX=$(PREFIX) DESTDIR= B=$(B)'
 
-.PHONY: all deps test-deps demo test-programs check check-unit check-integration fuzz fuzz-run \
+.PHONY: all deps test-deps demo test-programs check check-unit check-integration fuzz fuzz-run bench \
 	format format-check lint man-lint coverage install uninstall dist distcheck clean help
 .SECONDARY:
 -include $(shell [ -d $(B) ] && find $(B) -name '*.d')
