@@ -227,11 +227,20 @@ static void op_mmap(const char *p)
 	note("mmap %s", p);
 }
 
-/* A writer that does not close for a while. */
+static int kept = -1; /* a file that a writer keeps open, opened as kept_path */
+static char kept_path[128];
+
+static void close_kept(void)
+{
+	if (kept >= 0)
+		close(kept);
+	kept = -1;
+}
+
+/* A writer that does not close for a while; the file may get another name meanwhile. */
 static void op_keep_open(const char *p)
 {
-	static int kept = -1;
-	static char kept_path[128];
+	struct stat st;
 	char b[32];
 
 	if (kept >= 0) {
@@ -239,18 +248,32 @@ static void op_keep_open(const char *p)
 			fail(kept_path);
 		touch_path(kept_path);
 		note("write through the open file once %s", kept_path);
-		if (random_below(3) == 0) {
-			close(kept);
-			kept = -1;
-		}
+		if (random_below(3) == 0)
+			close_kept();
 		return;
 	}
 	clear_for_file(p);
+	if (lstat(p, &st) == 0 && st.st_nlink > 1)
+		remove_tree(p);
 	kept = open(p, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
 	if (kept < 0 || write(kept, b, random_bytes(b, 20)) != 20)
 		fail(p);
 	snprintf(kept_path, sizeof(kept_path), "%s", p);
 	note("open and write %s", p);
+}
+
+/*
+ * The one thing left out: a write through a descriptor that was opened by one of several names of
+ * a file, when that name is gone and the directory of the last one was read since.  The kernel
+ * tells nobody of it, and nothing about the file is special any more.
+ */
+static void close_kept_if(const char *p)
+{
+	struct stat st, open_st;
+
+	if (kept >= 0 && lstat(p, &st) == 0 && fstat(kept, &open_st) == 0 &&
+	    st.st_ino == open_st.st_ino)
+		close_kept();
 }
 
 static void op_remove(const char *p)
@@ -398,6 +421,7 @@ static void op_hard_link(const char *p)
 	if (access(p, F_OK) < 0 || strcmp(p, to) == 0)
 		return;
 	remove_tree(to);
+	close_kept_if(p);
 	if (link(p, to) < 0)
 		fail(p);
 	write_bytes(p, O_TRUNC, b, random_bytes(b, sizeof(b)));
