@@ -20,7 +20,9 @@
  *
  * What stays unseen: stores through a mapping that stays open (seen when it is
  * closed), writes through a hard link made after the listing in a directory that
- * no worker has asked for, and a file system mounted over a served directory.
+ * no worker has asked for, those through a descriptor opened by a name that had
+ * gone before the last name was read, and a file system mounted over a served
+ * directory.
  *
  * Requests name paths that a worker chose: every path is resolved beneath a
  * served root, symlinks not followed (openat2).  One thread.
