@@ -7,6 +7,7 @@ Each has a control group of its own on the client; while one builds the others a
 
 import json
 import os
+import subprocess
 import sys
 import time
 import traceback
@@ -27,12 +28,17 @@ class Bench:
         self.hosts = hosts
         self.plan = plan
         self.result = {"plan": plan, "workloads": {}, "builds": [], "singles": [], "memory": [],
-                       "micro": {}, "notes": []}
+                       "micro": {}, "rtt_ms": {}, "notes": []}
         self.ways = [all_ways.ALL[n](hosts, plan["jobs"]) for n in plan["ways"]]
 
     def note(self, text):
         say(text)
         self.result["notes"].append(text)
+
+    def connect(self, rtt):
+        self.hosts.connect(rtt)
+        if str(rtt) not in self.result["rtt_ms"]:
+            self.result["rtt_ms"][str(rtt)] = round(self.hosts.rtt_ms(rtt), 2)
 
     # ---- one build ----
 
@@ -53,7 +59,7 @@ class Bench:
         self.result["builds"].append(m)
         say(f"{workload.name} rtt {rtt} {kind} {way.name}: {m['wall_s']:.2f} s, client "
             f"{m['client_cpu_s']:.2f} s, worker {m['worker_cpu_s']:.2f} s CPU, "
-            f"{m['identical']}/{workload.n_objects()} identical")
+            f"{m['identical']}/{len(workload.reference)} identical")
         if m["status"] != 0:
             self.note(f"{workload.name} with {way.name} at RTT {rtt} ms ({kind}) failed with "
                       f"{m['status']}; see {os.path.relpath(log, self.out)}")
@@ -67,8 +73,10 @@ class Bench:
             if workload.rust and not way.rust:
                 continue
             workload.configure(way.name, way.launcher(), way.local_env())
-        all_workloads.run(workload.build("null", null.launcher()), workload.dir, null.record_env())
-        workload.learn("null")
+        null.forget()
+        log = all_workloads.run(workload.build("null", null.launcher()), workload.dir,
+                                null.record_env())
+        workload.learn("null", null.remembered(), log)
 
     def start_ways(self, workload, rtt):
         started = []
@@ -91,32 +99,35 @@ class Bench:
             return False
 
     def cold_builds(self, workload, active, rtt):
-        """From nothing, and in a second session with what the worker still has."""
-        times = self.plan["runs"] if rtt == report.main_rtt(self.plan) else 1
-        for number in range(times):
+        """From nothing; at one RTT several times, and again with what the worker still has."""
+        is_main = rtt == report.main_rtt(self.plan)
+        for number in range(self.plan["runs"] if is_main else 1):
             for way in [w for w in active if w.remote]:
                 if number > 0:
                     way.stop()
                     way.start(rtt)
                 self.build(workload, way, rtt, "cold", number)
-                if way.restart():
+                if is_main and way.restart():
                     self.build(workload, way, rtt, "second", number)
 
     def singles(self, workload, active, rtt):
-        if not workload.sample:
-            return
         times = SINGLES_QUICK if self.plan["quick"] else SINGLES
         for number in range(-1, times):  # the first one warms up
             for way in active:
-                command = workload.single(way.name, way.launcher())
-                m = self.hosts.measure(way.name, rtt, [self.hosts.tools + "/latency", "1"] + command,
-                                       cwd=workload.single_dir(way.name), text=True,
-                                       env=dict(os.environ, **way.env()), stdout=-1)
-                if number < 0:
-                    continue
-                m["wall_s"] = json.loads(m.pop("output"))["wall_us"] / 1e6
-                m.update(workload=workload.name, way=way.name, rtt=rtt, round=number)
-                self.result["singles"].append(m)
+                self.single(workload, way, rtt, number)
+
+    def single(self, workload, way, rtt, number):
+        command = workload.single(way.name, way.launcher())
+        way.clean(workload.single_outputs(way.name))
+        m = self.hosts.measure(way.name, rtt, [self.hosts.tools + "/latency", "1"] + command,
+                               cwd=workload.single_dir(way.name), text=True,
+                               env=dict(os.environ, **way.env()), stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL)
+        if number < 0:
+            return
+        m["wall_s"] = json.loads(m.pop("output"))["wall_us"] / 1e6
+        m.update(workload=workload.name, way=way.name, rtt=rtt, round=number)
+        self.result["singles"].append(m)
 
     def memory(self, workload, active, rtt):
         for way in active:
@@ -127,7 +138,7 @@ class Bench:
                                       "worker_kb": self.hosts.memory_kb("worker")})
 
     def at_rtt(self, workload, rtt):
-        self.hosts.connect(rtt)
+        self.connect(rtt)
         active = self.start_ways(workload, rtt)
         try:
             self.cold_builds(workload, active, rtt)
@@ -150,8 +161,9 @@ class Bench:
             workload.prepare()
             self.make_reference(workload)
             self.result["workloads"][name] = {
-                "objects": workload.n_objects(), "language": workload.language,
-                "about": workload.about()}
+                "jobs": workload.n_jobs, "outputs": len(workload.reference),
+                "language": workload.language, "about": workload.about(),
+                "sample": workload.sample}
             for rtt in self.plan["rtt"]:
                 self.at_rtt(workload, rtt)
         finally:

@@ -26,7 +26,7 @@ def run(bench):
     out["handover"] = [tool(bench, "handover", str(n)) for n in (100, WAITERS)]
     out["noop"], out["ssh"] = [], []
     for rtt in (0, 1):
-        bench.hosts.connect(rtt)
+        bench.connect(rtt)
         concc.start(rtt)
         out["noop"].append(dict(noop(bench, concc, rtt, 300 if quick else 1000), rtt=rtt))
         if rtt == 0:
@@ -48,8 +48,8 @@ def tool(bench, *argv):
 def latency(bench, rtt, env, n, *job, parallel=1, way="concc"):
     """Runs a command n times in a way's group: the times, and the client's CPU for each."""
     command = [bench.hosts.tools + "/latency", "-j", str(parallel), "-w", "5", str(n)]
-    m = bench.hosts.measure(way, rtt, command + list(job), cwd=DIR, stdout=-1, text=True,
-                            env=dict(os.environ, **env))
+    m = bench.hosts.measure(way, rtt, command + list(job), cwd=DIR, env=dict(os.environ, **env),
+                            stdout=subprocess.PIPE, text=True)
     times = json.loads(m["output"])
     runs = n + 5
     times.update(client_cpu_ms=m["client_cpu_s"] * 1000 / runs,
@@ -190,7 +190,8 @@ def files(bench, concc, n_dirs):
 
 def one_job(bench, concc, rtt, script):
     m = bench.hosts.measure("concc", rtt, ["concc-dispatch", "sh", "-c", script], cwd=DIR,
-                            env=dict(os.environ, **concc.env()), stdout=-1, stderr=-2, text=True)
+                            env=dict(os.environ, **concc.env()), stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True)
     if m["status"] != 0:
         bench.note(f"micro: '{script}' failed: {m['output'][-300:]}")
     pid = concc.status().get("pid")

@@ -52,12 +52,12 @@ static void add_quoted(const char *s)
 	add_text("'");
 }
 
-/* cargo tells a crate about itself by the environment, which ssh does not carry. */
+/* cargo tells a crate about itself by the environment, of which ssh carries nothing. */
 static void add_environment(void)
 {
 	extern char **environ;
 	static const char *const names[] = {"CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_",
-					    "OUT_DIR="};
+					    "OUT_DIR=", "PATH="};
 
 	add_text("&& exec env");
 	for (char **e = environ; *e; e++) {

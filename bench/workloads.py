@@ -38,6 +38,7 @@ class Workload:
         self.quick = quick  # fewer objects
         self.dir = f"{WS}/{self.name}"
         self.reference = {}  # path of an output below the tree: digest of the local compile
+        self.n_jobs = 0  # compiles of one build
 
     def tree(self, way):
         return f"{self.dir}/{way}"
@@ -52,17 +53,15 @@ class Workload:
         return sorted(os.path.relpath(p, tree) for p in
                       glob.glob(tree + "/**/*.o", recursive=True))
 
-    def learn(self, way):
-        """Takes the way's outputs for the right ones."""
+    def learn(self, way, n_jobs, log):
+        """Takes the way's outputs for the right ones; log is what its build printed."""
         self.reference = {p: digest(f"{self.tree(way)}/{p}") for p in self.outputs(way)}
+        self.n_jobs = n_jobs
 
     def identical(self, way):
         tree = self.tree(way)
         return sum(os.path.exists(f"{tree}/{p}") and digest(f"{tree}/{p}") == d
                    for p, d in self.reference.items())
-
-    def n_objects(self):
-        return len(self.reference)
 
     def clean_list(self, way):
         """What is removed before a build: paths below WS."""
@@ -70,6 +69,10 @@ class Workload:
 
     def single_dir(self, way):
         return self.tree(way)
+
+    def single_outputs(self, way):
+        """Removed before each: what is there already with the same bytes need not travel."""
+        return [f"{self.tree(way)}/{self.sample}"]
 
     def remove(self):
         shutil.rmtree(self.dir, ignore_errors=True)
@@ -118,17 +121,19 @@ class Linux(Workload):
 
     def prepare(self):
         self.copy_source()
+        os.makedirs(self.tree("made"))
+        for target in ("tinyconfig", "prepare"):
+            run(self.make_command("made", [], [target]), self.dir)
+
+    def configure(self, way, launcher, env):
+        shutil.copytree(self.tree("made"), self.tree(way), symlinks=True)
+        # Kbuild compares commands, and CC is part of them: some is made again.
+        run(self.make_command(way, launcher, ["prepare"]), self.dir, env)
 
     def make_command(self, way, launcher, targets):
         cc = " ".join(launcher + ["gcc"])
         return ["make", "-C", self.dir + "/source", "O=" + self.tree(way), f"-j{self.jobs}",
                 "CC=" + cc, "HOSTCC=gcc"] + targets
-
-    def configure(self, way, launcher, env):
-        # With the launcher: CC is part of the commands that Kbuild compares.
-        os.makedirs(self.tree(way))
-        for target in ("tinyconfig", "prepare"):
-            run(self.make_command(way, launcher, [target]), self.dir, env)
 
     def outputs(self, way):
         return [t for t in self.targets() if os.path.exists(f"{self.tree(way)}/{t}")]
@@ -194,6 +199,7 @@ class Rust(Workload):
     name, language, rust = "rust", "Rust", True
     crates = ("regex regex-syntax memchr serde serde_derive syn quote proc-macro2 unicode-ident "
               "serde_json itoa ryu toml indexmap hashbrown autocfg")
+    crate = sample = "regex_syntax"
     manifest = """[package]
 name = "bench"
 version = "0.1.0"
@@ -224,11 +230,25 @@ directory = "vendor"
     def configure(self, way, launcher, env):
         os.makedirs(self.tree(way), exist_ok=True)
 
+    def learn(self, way, n_jobs, log):
+        super().learn(way, n_jobs, log)
+        line = re.search(r"`\S+ (rustc --crate-name " + self.crate + r" .*)`", log).group(1)
+        self.single_command = [a.replace(self.tree(way), "@TREE@") for a in shlex.split(line)]
+
+    def single(self, way, launcher):
+        return launcher + [a.replace("@TREE@", self.tree(way)) for a in self.single_command]
+
+    def single_outputs(self, way):
+        return glob.glob(f"{self.tree(way)}/debug/deps/*{self.crate}-*")
+
+    def single_dir(self, way):
+        return glob.glob(f"{self.dir}/vendor/{self.crate.replace('_', '-')}-[0-9]*")[0]
+
     def build(self, way, launcher):
         return ["env", "CARGO_TARGET_DIR=" + self.tree(way),
                 "RUSTC_WRAPPER=" + (launcher[0] if launcher else ""),
                 "CARGO_INCREMENTAL=0",
-                "cargo", "build", "--offline", f"-j{self.jobs}",
+                "cargo", "build", "--offline", "-v", f"-j{self.jobs}",
                 "--manifest-path", self.dir + "/Cargo.toml"]
 
     def outputs(self, way):
