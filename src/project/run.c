@@ -19,6 +19,8 @@
 #define HELD_MAX (8 * 1024 * 1024)
 /* Looking at all running jobs costs more than keeping the marks of some removals. */
 #define HORIZON_EVERY 64
+/* What shells exit with when they can't find a command. */
+#define NOT_FOUND 127
 
 struct run {
 	struct client *client; /* NULL when the wrapper has gone */
@@ -40,6 +42,7 @@ struct run {
 	uint32_t input_credit; /* the worker takes this much more */
 	struct buf held;       /* RUN_OUTPUT payloads with a u32 length each */
 	char *missing; /* why its failure would be ours, or NULL: output waits for the exit */
+	char *sought;  /* the same, but not of "command not found": a name looked up in PATH */
 	char *failure; /* why its effects can't be used, or NULL; then the job is being killed */
 	const char *failure_rule;
 };
@@ -80,6 +83,7 @@ static void run_free(struct run *r)
 	free(r->exe);
 	strv_free(r->search);
 	free(r->missing);
+	free(r->sought);
 	free(r->failure);
 	free(r);
 	if (!s->n_running || ++s->n_ended % HORIZON_EVERY == 0)
@@ -488,12 +492,12 @@ static int on_output(struct run *r, uint8_t stream, struct blob bytes)
 	if (bytes.n > PROTO_OUTPUT_WINDOW || r->uncredited + bytes.n > PROTO_OUTPUT_WINDOW)
 		return CONCC_E_PROTO;
 	r->uncredited += (uint32_t)bytes.n;
-	if (!r->missing)
+	if (!r->missing && !r->sought)
 		show(r, stream, bytes);
 	else if (r->held.len + bytes.n <= HELD_MAX)
 		hold(r, stream, bytes);
 	else
-		give_up(r, "missing", r->missing);
+		give_up(r, "missing", r->missing ? r->missing : r->sought);
 	give_credit(r);
 	return 0;
 }
@@ -513,24 +517,33 @@ static bool parent_exists(const char *path)
 	return exists(parent);
 }
 
+static bool is_in_search(const struct run *r, const char *path)
+{
+	_cleanup_free_ char *parent = path_clean(path, "..");
+
+	for (char **d = r->search; *d; d++) {
+		if (streq(*d, parent))
+			return true;
+	}
+	return false;
+}
+
 /*
  * The search for a command in PATH that goes on after this directory; and that of
  * a compiler for itself, whose answer the dispatch has given.
  */
 static bool is_search(const struct run *r, const char *path, bool here)
 {
-	_cleanup_free_ char *parent = path_clean(path, "..");
 	const char *name = path_base(path);
-	bool in_search = false, elsewhere = false;
+	bool elsewhere = false;
 
-	for (char **d = r->search; *d; d++) {
+	if (!is_in_search(r, path) || streq(path, r->exe))
+		return false;
+	for (char **d = r->search; *d && !elsewhere; d++) {
 		_cleanup_free_ char *other = path_join(*d, name);
 
-		in_search |= streq(*d, parent);
-		elsewhere |= exists(other);
+		elsewhere = exists(other);
 	}
-	if (!in_search || streq(path, r->exe))
-		return false;
 	return streq(name, r->name) || (!here && elsewhere);
 }
 
@@ -567,8 +580,11 @@ static void on_missing(struct run *r, const struct msg_missing *m)
 			_cleanup_free_ char *text = missing_text(r, *p);
 
 			give_up(r, "missing", text);
-		} else if (!r->missing) {
-			r->missing = missing_text(r, *p);
+		} else {
+			char **why = !here && is_in_search(r, *p) ? &r->sought : &r->missing;
+
+			if (!*why)
+				*why = missing_text(r, *p);
 		}
 	}
 }
@@ -629,8 +645,20 @@ static void on_ours(struct run *r, const struct msg_exit *m)
 	run_fail(r, RUN_FAIL_RETRY, rule, line);
 }
 
+/* Why its failure may be ours, or NULL.  A command that is not found here either is no such thing.
+ */
+static const char *failed_for(const struct run *r, const struct msg_exit *m)
+{
+	if (m->how == EXIT_CODE && m->code == 0)
+		return NULL;
+	if (r->missing)
+		return r->missing;
+	return m->how == EXIT_CODE && m->code == NOT_FOUND ? NULL : r->sought;
+}
+
 static void on_done(struct run *r, const struct msg_exit *m)
 {
+	const char *why;
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
 	if (m->outside[0]) {
@@ -640,8 +668,9 @@ static void on_done(struct run *r, const struct msg_exit *m)
 		run_fail(r, RUN_FAIL_LOCAL, "outside-write", text);
 		return;
 	}
-	if (r->missing && !(m->how == EXIT_CODE && m->code == 0)) {
-		run_fail(r, RUN_FAIL_LOCAL, "missing", r->missing);
+	why = failed_for(r, m);
+	if (why) {
+		run_fail(r, RUN_FAIL_LOCAL, "missing", why);
 		return;
 	}
 	apply(r);

@@ -280,7 +280,10 @@ static enum step attempt(struct wrapper *w, const char *worker, uint32_t n, int 
 	encode_run(w, worker, n, &run);
 	r = session_run(w->dir, &run, &w->input, w->shown, &end);
 	if (r < 0) {
-		/* The server died; what it had relayed by then is counted in shown. */
+		/* What it had relayed by then is counted in shown. */
+		if (!w->tally || tally_may_say(w->tally, "said:server-lost", SAY_PERIOD_S))
+			say("the project server was lost (%s); starting another", err_text(r));
+		count(w, "retry", "server-lost");
 		return STEP_AGAIN;
 	}
 	if (end.failed) {
