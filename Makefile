@@ -6,18 +6,20 @@ VERSION = 0.1.0
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 LIBEXECDIR ?= $(PREFIX)/libexec
+DATADIR ?= $(PREFIX)/share
 MANDIR ?= $(PREFIX)/share/man
 SYSCONFDIR ?= $(PREFIX)/etc
 DESTDIR ?=
 INSTALL ?= install
 PKG_CONFIG ?= pkg-config
 AR ?= ar
+OBJCOPY ?= objcopy
 B ?= build
 
 # CFLAGS and LDFLAGS are the user's; ours stand beside them.
 CFLAGS ?= -O2 -g
 C_STD = -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Iinclude -DCONCC_VERSION='"$(VERSION)"' \
-	-DCONCC_LIBEXECDIR='"$(LIBEXECDIR)/concc"' -pthread
+	-DCONCC_LIBEXECDIR='"$(LIBEXECDIR)/concc"' -DCONCC_DATADIR='"$(DATADIR)/concc"' -pthread
 C_WARN = -Wall -Wextra -Wno-unused-parameter -Wstrict-prototypes -Wmissing-prototypes \
 	-Wpointer-arith -Wvla -Wwrite-strings -Wno-missing-field-initializers
 ifeq ($(DEVELOPER),1)
@@ -28,6 +30,12 @@ C_SAN = -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
 endif
 ifneq ($(COVERAGE),)
 C_SAN += --coverage
+endif
+# How the sanitizers behave in our programs, which a build starts with an environment of its own.
+ifneq ($(SANITIZE),)
+SAN_OBJ = $(B)/test/sanitize/options.o
+SAN_UNIT_OBJ = $(B)/test/sanitize/unit.o
+$(SAN_OBJ) $(SAN_UNIT_OBJ): C_SAN =
 endif
 ALL_CFLAGS = $(C_STD) $(C_WARN) $(C_SAN) $(CFLAGS)
 ALL_LDFLAGS = -pthread -Wl,--as-needed $(C_SAN) $(LDFLAGS)
@@ -42,6 +50,7 @@ endif
 
 pc-cflags = $(shell $(PKG_CONFIG) --cflags $(1) 2>/dev/null)
 pc-libs = $(shell $(PKG_CONFIG) --libs $(1) 2>/dev/null)
+pc-static-libs = $(shell $(PKG_CONFIG) --static --libs $(1) 2>/dev/null)
 
 FUSE_CFLAGS := $(call pc-cflags,fuse3)
 FUSE_LIBS := $(call pc-libs,fuse3)
@@ -57,14 +66,14 @@ CRYPTO_CFLAGS := $(call pc-cflags,libcrypto)
 CRYPTO_LIBS := $(call pc-libs,libcrypto)
 
 # One archive per folder.  A library's flags reach the one folder that uses its header.
-FOLDERS = common loop conf proto job pool link digest project mirror worker wrapper front
+FOLDERS = common loop conf proto job pool link digest project mirror worker plain wrapper front
 $(B)/src/mirror/%.o: EXTRA_CFLAGS = $(FUSE_CFLAGS)
 $(B)/src/link/%.o: EXTRA_CFLAGS = $(SSH_CFLAGS) $(LZ4_CFLAGS)
 $(B)/src/conf/%.o: EXTRA_CFLAGS = $(INIH_CFLAGS)
 $(B)/src/project/%.o $(B)/src/front/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS)
 $(B)/src/digest/%.o: EXTRA_CFLAGS = $(CRYPTO_CFLAGS)
 
-PROGRAMS = concc-cc concc-dispatch concc-scriptify concc-worker-pool concc-project concc-worker concc
+PROGRAMS = concc-cc concc-dispatch concc-scriptify concc-worker-pool concc-project concc-worker concc-plain concc
 
 # Archives in link order: whoever needs comes before what it needs.
 libs = $(foreach f,$(1),$(B)/lib$(f).a)
@@ -74,6 +83,7 @@ LIBS_concc-scriptify = $(LIBS_concc-cc)
 LIBS_concc-worker-pool = $(call libs,pool common)
 LIBS_concc-project = $(call libs,project link loop conf job pool proto digest common)
 LIBS_concc-worker = $(call libs,worker mirror link loop job pool proto digest common)
+LIBS_concc-plain = $(call libs,plain link loop job proto digest common)
 LIBS_concc = $(call libs,front wrapper job pool proto common)
 # Started thousands of times: without a dynamic loader they cost a fifth less.  STATIC= turns it off.
 ifeq ($(SANITIZE)$(COVERAGE),)
@@ -82,7 +92,17 @@ endif
 SYS_concc-cc = $(STATIC)
 SYS_concc-dispatch = $(STATIC)
 SYS_concc-project = $(JANSSON_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
+# One file to copy: it runs on any distribution of the architecture, with whatever C library.  What the
+# linker warns of are look-ups by name that the worker never makes (a home directory without HOME).
+ifneq ($(STATIC),)
+SYS_concc-worker = $(STATIC) -Wl,--no-warnings $(call pc-static-libs,fuse3 liblz4 libcrypto)
+# A quarter of it is for debuggers only, and not for the wire: that goes where gdb looks for it, bin/.debug.
+# There is no other copy with symbols, since by its hash a host is known to have it already.
+DEBUG_concc-worker = $(B)/bin/.debug/concc-worker.debug
+else
 SYS_concc-worker = $(FUSE_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
+endif
+SYS_concc-plain = $(SSH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
 SYS_concc = $(JANSSON_LIBS)
 
 all: $(PROGRAMS:%=$(B)/bin/%) $(B)/bin/masquerade
@@ -95,12 +115,17 @@ $(B)/lib$(1).a: $(call folder-objs,$(1))
 endef
 $(foreach f,$(FOLDERS),$(eval $(call archive-rule,$(f))))
 
+# Beside it and renamed: a build may be using the one that is replaced, and a shell that is told to run
+# a file which the linker has only begun takes it for an empty script.
 define program-rule
-$(B)/bin/$(1): $(B)/src/cli/$(1).o $$(LIBS_$(1))
+$(B)/bin/$(1): $(B)/src/cli/$(1).o $$(SAN_OBJ) $$(LIBS_$(1))
 	$$(say) LINK $$@
 	@mkdir -p $$(@D)
-	$$(Q)$$(CC) $$(ALL_LDFLAGS) -o $$@ $$^ $$(SYS_$(1))
+	$$(Q)$$(CC) $$(ALL_LDFLAGS) -o $$@.new $$^ $$(SYS_$(1)) $$(call split-debug,$$(DEBUG_$(1)),$$@.new) && \
+		mv $$@.new $$@
 endef
+split-debug = $(if $(1),&& mkdir -p $(dir $(1)) && $(OBJCOPY) --only-keep-debug $(2) $(1) && chmod 644 $(1) && \
+	$(OBJCOPY) --strip-all --add-gnu-debuglink=$(1) $(2))
 $(foreach p,$(PROGRAMS),$(eval $(call program-rule,$(p))))
 
 $(B)/%.o: %.c Makefile
@@ -118,7 +143,8 @@ $(B)/bin/masquerade: Makefile | $(B)/bin/concc-cc
 DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev libssl-dev \
 	libjansson-dev
 TEST_DEPS = $(DEPS) libcriterion-dev openssh-server openssh-client mandoc iproute2 util-linux procps \
-	strace python3 perl jq ninja-build cmake clang dpkg-dev git
+	strace python3 perl jq ninja-build cmake clang dpkg-dev git slurmctld slurmd slurm-client munge \
+	sshfs podman runc netavark binutils lld patch clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
 # Only where the machine has no Rust of its own.
 ifeq ($(shell command -v cargo 2>/dev/null),)
 TEST_DEPS += cargo rustc
@@ -156,20 +182,20 @@ demo: deps
 # ---- tests ----
 
 UNIT_TESTS = $(patsubst test/unit/%.c,$(B)/test/unit/%,$(wildcard test/unit/test_*.c))
-UNIT_LIBS = $(call libs,front worker project wrapper mirror link loop conf job pool proto digest common)
+UNIT_LIBS = $(call libs,front plain worker project wrapper mirror link loop conf job pool proto digest common)
 ALL_LIBS = $(FUSE_LIBS) $(JANSSON_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
 $(B)/test/%.o: EXTRA_CFLAGS = -Isrc
 $(B)/test/unit/%.o: EXTRA_CFLAGS = $(call pc-cflags,criterion) -Isrc
-$(B)/test/unit/%: $(B)/test/unit/%.o $(UNIT_LIBS)
+$(B)/test/unit/%: $(B)/test/unit/%.o $(SAN_UNIT_OBJ) $(UNIT_LIBS)
 	$(say) LINK $@
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< -Wl,--start-group $(UNIT_LIBS) -Wl,--end-group \
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< $(SAN_UNIT_OBJ) -Wl,--start-group $(UNIT_LIBS) -Wl,--end-group \
 		$(call pc-libs,criterion) $(ALL_LIBS)
 
 # Small programs that the tests run: one C file each.
-TEST_HELPERS = $(patsubst %.c,$(B)/%,$(wildcard test/lib/*.c))
-$(B)/test/lib/%: $(B)/test/lib/%.o $(UNIT_LIBS)
+TEST_HELPERS = $(patsubst %.c,$(B)/%,$(wildcard test/lib/*.c test/hostile/*.c))
+$(TEST_HELPERS): $(B)/test/%: $(B)/test/%.o $(SAN_OBJ) $(UNIT_LIBS)
 	$(say) LINK $@
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< -Wl,--start-group $(UNIT_LIBS) -Wl,--end-group $(ALL_LIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< $(SAN_OBJ) -Wl,--start-group $(UNIT_LIBS) -Wl,--end-group $(ALL_LIBS)
 
 # Fuzz targets, built as programs that replay files; `make fuzz` builds them with libFuzzer.
 FUZZ = $(patsubst test/fuzz/fuzz_%.c,%,$(wildcard test/fuzz/fuzz_*.c))
@@ -197,19 +223,69 @@ test-programs: all $(UNIT_TESTS) $(TEST_HELPERS) $(FUZZ:%=$(B)/test/fuzz/fuzz_%)
 # Everything, and one line at the end: N passed, N failed, N skipped.
 check: test-deps
 	$(Q)$(MAKE) --no-print-directory -j$$(nproc) test-programs
-	$(Q)CONCC_BUILD=$(abspath $(B)) test/run-all
+	$(Q)$(MAKE) --no-print-directory -j$$(nproc) B=$(B)/asan $(ASAN_FLAGS) sanitized-programs
+	$(Q)$(MAKE) --no-print-directory -j$$(nproc) B=$(B)/tsan $(TSAN_FLAGS) all
+	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_SANITIZED='$(SANITIZED)' CONCC_RACES='build-lua fd-leak' \
+		test/run-all
+
+# What `make check` runs with ASan and UBSan too, besides the fuzzers' inputs: decoders, and what
+# decides by them.  The others take longer: check-sanitize-unit has them all.
+SANITIZED ?= commit conf env hash_cache home host_slots link plain policy push script shown store workspace
+ASAN_FLAGS = SANITIZE=address,undefined CFLAGS='-O1 -g'
+sanitized-programs: $(SANITIZED:%=$(B)/test/unit/test_%) $(FUZZ:%=$(B)/test/fuzz/fuzz_%)
 
 check-unit: test-deps
 	$(Q)$(MAKE) --no-print-directory test-programs
 	$(Q)test/run-unit $(UNIT_TESTS)
 
+# Tests once more, with what only a sanitizer sees: unit tests, the fuzzers' inputs, and those of the
+# integration tests that SANITIZE_TESTS names.
+SANITIZE_TESTS ?= lab build-lua root-client hostile-worker hostile-client faults-worker
+check-sanitize: check-sanitize-unit
+	$(Q)CONCC_BUILD=$(abspath $(B))/asan test/run-integration \
+		$(SANITIZE_TESTS:%=test/integration/%.sh)
+
+check-sanitize-unit: test-deps
+	$(Q)$(MAKE) --no-print-directory -j$$(nproc) B=$(B)/asan $(ASAN_FLAGS) sanitize-run
+
+sanitize-run: test-programs
+	$(Q)LIMIT=300 test/run-unit $(UNIT_TESTS)
+	$(Q)for t in $(FUZZ); do \
+		ASAN_OPTIONS=abort_on_error=1 $(B)/test/fuzz/fuzz_$$t test/fuzz/corpus/$$t || exit 1; done
+
+# Threads have races of their own.  Criterion dies under TSan, so it is the programs themselves that
+# run with it: `make check` has two of these tests.
+RACES_TESTS ?= build-lua cargo coherence exit-codes fd-leak
+check-races: test-deps
+	$(Q)$(MAKE) --no-print-directory -j$$(nproc) B=$(B)/tsan $(TSAN_FLAGS) all
+	$(Q)CONCC_BUILD=$(abspath $(B))/tsan test/run-integration $(RACES_TESTS:%=test/integration/%.sh)
+
+TSAN_FLAGS = SANITIZE=thread CFLAGS='-O1 -g'
+
+.PHONY: sanitized-programs check-sanitize check-sanitize-unit sanitize-run check-races
+
 check-integration: test-deps
 	$(Q)$(MAKE) --no-print-directory test-programs
 	$(Q)CONCC_BUILD=$(abspath $(B)) test/run-integration
 
+# The tests that take an hour or more, longer than in `make check`.
+SOAK_BUILDS ?= 50
+SOAK_STEPS ?= 100000
+soak: test-deps
+	$(Q)$(MAKE) --no-print-directory test-programs
+	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_TEST_SOAK=1 CONCC_CHAOS_BUILDS=$(SOAK_BUILDS) \
+		test/run-integration test/integration/chaos.sh
+	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_TEST_SOAK=1 STEPS=$(SOAK_STEPS) CONCC_TEST_ONLY=random \
+		test/run-integration test/integration/coherence.sh
+
+# The images of docker/: needs podman, mmdebstrap, a network, and minutes.
+check-images: all
+	$(Q)test/images
+
 # Against the other ways to compile elsewhere; see bench/README.md.  Needs root, and most of an hour.
-bench: all
-	$(Q)bench/run
+# BENCH: options of bench/run.
+bench: all $(TEST_HELPERS)
+	$(Q)bench/run $(BENCH)
 
 # ---- code quality ----
 
@@ -241,12 +317,14 @@ install: all
 	$(INSTALL) -m 755 $(PROGRAMS:%=$(B)/bin/%) $(DESTDIR)$(BINDIR)
 	for n in $(MASQUERADE); do \
 		ln -sfn $(BINDIR)/concc-cc $(DESTDIR)$(LIBEXECDIR)/concc/masquerade/$$n; done
+	$(INSTALL) -d $(DESTDIR)$(DATADIR)/concc/apparmor
+	sed 's|@BINDIR@|$(BINDIR)|' dist/apparmor/concc-worker >$(DESTDIR)$(DATADIR)/concc/apparmor/concc-worker
 	for m in $(MAN_PAGES); do d=$(DESTDIR)$(MANDIR)/man$${m##*.}; \
 		$(INSTALL) -d $$d && $(INSTALL) -m 644 $$m $$d || exit 1; done
 
 uninstall:
 	rm -f $(PROGRAMS:%=$(DESTDIR)$(BINDIR)/%)
-	rm -rf $(DESTDIR)$(LIBEXECDIR)/concc
+	rm -rf $(DESTDIR)$(LIBEXECDIR)/concc $(DESTDIR)$(DATADIR)/concc/apparmor
 	for m in $(MAN_PAGES); do \
 		rm -f $(DESTDIR)$(MANDIR)/man$${m##*.}/$${m##*/}; done
 
@@ -267,13 +345,14 @@ help:
 	@echo 'make                build into $(B)/bin'
 	@echo 'make demo           install what is missing, build, and watch concc build itself on workers'
 	@echo 'make check          install what the tests need and run them all'
+	@echo 'make soak           the chaos build, $(SOAK_BUILDS) times; CONCC_CHAOS_SEED= replays'
 	@echo 'make bench          measure against distcc, icecream and sshfs (bench/README.md)'
-	@echo 'make check-unit, check-integration, fuzz, lint, man-lint, format, format-check, coverage'
+	@echo 'make check-unit, check-integration, check-images, check-sanitize, check-races, fuzz, lint, man-lint, format, format-check, coverage'
 	@echo 'make install, uninstall, dist, distcheck, clean'
 	@echo 'V=1 shows commands; DEVELOPER=1 makes warnings errors; SANITIZE=address,undefined'
 	@echo 'PREFIX=$(PREFIX) DESTDIR= B=$(B)'
 
-.PHONY: all deps test-deps demo test-programs check check-unit check-integration fuzz fuzz-run bench \
+.PHONY: check-images all deps test-deps demo test-programs check check-unit check-integration soak fuzz fuzz-run bench \
 	format format-check lint man-lint coverage install uninstall dist distcheck clean help
 .SECONDARY:
--include $(shell [ -d $(B) ] && find $(B) -name '*.d')
+-include $(shell [ -d $(B) ] && find $(B) -path $(B)/examples -prune -o -name '*.d' -print)

@@ -21,13 +21,13 @@ struct buf {
 	size_t cap;
 };
 
-#define BUF_INIT ((struct buf){ 0 })
+#define BUF_INIT ((struct buf){0})
 
-void buf_release(struct buf *b);   /* frees; the buffer is empty and usable again */
-void buf_reset(struct buf *b);	   /* empties, keeps the memory */
+void buf_release(struct buf *b);	    /* frees; the buffer is empty and usable again */
+void buf_reset(struct buf *b);		    /* empties, keeps the memory */
 uint8_t *buf_grow(struct buf *b, size_t n); /* n more bytes at the end, uninitialised */
 void buf_append(struct buf *b, const void *p, size_t n);
-void buf_consume(struct buf *b, size_t n);  /* drops n bytes from the front */
+void buf_consume(struct buf *b, size_t n); /* drops n bytes from the front */
 void buf_putf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* The bytes as a C string, owned by b until its next change. */
 const char *buf_cstr(struct buf *b);

@@ -14,25 +14,42 @@
 #include "concc/err.h"
 #include "concc/worker_spec.h"
 
-enum conf_root { ROOT_WORKER, ROOT_CLIENT };
+/* Whose system jobs see.  By default the client's over ssh://, the worker's otherwise. */
+enum conf_root { ROOT_DEFAULT, ROOT_WORKER, ROOT_CLIENT };
+
+/* How a worker sees the workspaces: by our own mirror, which needs concc there, or without. */
+enum conf_mirror { MIRROR_CONCC, MIRROR_SSHFS, MIRROR_NONE };
 
 struct conf_worker {
-	char *name;    /* [A-Za-z0-9._-], at most POOL_NAME_MAX, not "local" */
-	char *address; /* "ssh://..." or "local:", NULL when command is given */
+	char *name;	/* [A-Za-z0-9._-], at most POOL_NAME_MAX, not "local" */
+	char *group;	/* name of the section that `count` made many workers of, or NULL */
+	uint32_t index; /* which of them, from 1; 0 without `count` */
+	char *address;	/* "ssh://..." or "local:", NULL when command is given */
 	char *command;
-	char *worker_program; /* NULL: concc-worker of the same folder (local:) or PATH (elsewhere) */
-	uint32_t slots; /* 0: as many as the worker has cores */
+	char *worker_program; /* NULL: concc-worker of the same folder (local:) or PATH (elsewhere)
+			       */
+	uint32_t slots;	      /* 0: as many as the worker has cores */
+	uint32_t count;	      /* as the section says; 0: one */
+	uint32_t idle_timeout_s;    /* its link is closed after this long without a job; 0: never */
+	uint32_t connect_timeout_s; /* 0: that of all */
+	uint64_t job_memory;	    /* bytes of data a process of a job may have; 0: as it likes */
+	uint32_t job_processes;	    /* of all jobs together; 0: the worker's default */
+	uint32_t job_time_s;	    /* that a job may take; 0: as it likes */
+	bool install;		    /* concc-worker is put there when it is missing */
 	enum ssh_mode ssh;
-	enum conf_root root;
+	enum conf_root root; /* never ROOT_DEFAULT once the configuration is read */
+	enum conf_mirror mirror;
 };
 
 struct conf {
-	char *path;	      /* of the file read, NULL when there was none */
-	char **workspaces;    /* absolute, clean; empty: found from the cwd */
-	char **toolchains;
-	uint32_t local_slots; /* regular members of the pool on this machine */
-	uint32_t idle_timeout_s; /* the project server leaves after this long without a job; 0: never */
+	char *path;		 /* of the file read, NULL when there was none */
+	char **workspaces;	 /* absolute, clean; empty: found from the cwd */
+	char **toolchains;	 /* absolute, clean; none holds or is in ~/.ssh */
+	uint32_t local_slots;	 /* regular members of the pool on this machine */
+	uint32_t idle_timeout_s; /* the project server leaves after this long without a job; 0:
+				    never */
 	uint32_t connect_timeout_s;
+	uint32_t straggler_after_s; /* a job that runs longer may be started twice; 0: none is */
 	uint64_t store_max_bytes;
 	size_t n_workers;
 	struct conf_worker *workers; /* those in use, never none */

@@ -22,6 +22,8 @@ int front_run(const struct front_run *o);
 
 int front_status(bool json);
 int front_stop(void);
+/* Puts concc-worker on these workers or hosts, and says what it did; NULL ends the names. */
+int front_push(char *const *names);
 int front_slots(void); /* prints how many jobs can run at once */
 
 /* Asks the project server of this runtime directory; ret_text (may be NULL) is owned by the caller.

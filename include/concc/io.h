@@ -53,5 +53,10 @@ char *path_expand_home(const char *path);
 int runtime_dir_open(char **ret_path, int *ret_fd, struct errmsg *msg);
 /* $CONCC_CACHE_DIR, $XDG_CACHE_HOME/concc or ~/.cache/concc; made when missing. */
 int cache_dir(char **ret_path, struct errmsg *msg);
+/*
+ * The directory of the user's secrets that whoever sees the tree `path` would see as well, or that
+ * it lies in, symlinks or not: ~/.ssh or ~/.gnupg.  On the heap; NULL: none.
+ */
+char *path_secret(const char *path);
 
 #endif

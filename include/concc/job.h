@@ -17,7 +17,7 @@ struct policy_input {
 	char *const *argv; /* argv[0] is the compiler as it was called */
 	const char *cwd;   /* absolute */
 	char *const *env;
-	bool any_command;  /* concc-dispatch: only the rules that hold for any command */
+	bool any_command; /* concc-dispatch: only the rules that hold for any command */
 	/* What of /tmp and the like a worker sees.  NULL: unknown, cwd's own place tells. */
 	const char *workspace;
 };
@@ -80,6 +80,9 @@ char *job_resolve(const char *argv0, const char *path_var, const char *cwd,
  */
 void job_script(struct buf *out, char *const *argv, const char *exe, const char *cwd,
 		char *const *env, unsigned umask);
+
+/* Appends s as one word for a POSIX shell, whatever bytes it has. */
+void job_put_quoted(struct buf *out, const char *s);
 
 /*
  * Where an absolute path starts in an argument such as "/x", "-I/x", "@/x" or

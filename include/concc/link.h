@@ -64,13 +64,19 @@ void stream_free(struct stream *s); /* NULL is fine */
 struct stream *stream_from_fds(int read_fd, int write_fd);
 
 struct transport_config {
-	const char *name;    /* of the worker, for messages */
+	const char *name;    /* of the worker, for messages and its command's CONCC_WORKER_NAME */
+	uint32_t index;	     /* of several alike, for CONCC_WORKER_INDEX */
 	const char *address; /* "ssh://[user@]host[:port]", "local:", or NULL with command */
 	const char *command; /* a shell command whose stdin and stdout reach a worker, or NULL */
 	enum ssh_mode ssh;
-	const char *worker_program; /* what to run there; NULL: "concc-worker" */
-	const char *ssh_program;    /* NULL: "ssh" in PATH */
-	uint32_t timeout_ms;	    /* for the whole connection */
+	/* What to run there.  NULL: the pushed one if it is ours, else the "concc-worker" in PATH.
+	 */
+	const char *worker_program;
+	enum install install;	 /* for ssh:// without worker_program */
+	const char *ssh_program; /* NULL: "ssh" in PATH */
+	const char *plain;	 /* "sshfs" or "none": no concc there; concc-plain stands for it */
+	uint32_t slots;		 /* for that: jobs at once; 0: as many as it has cores */
+	uint32_t timeout_ms;	 /* for the whole connection */
 };
 
 struct connecting;
@@ -79,7 +85,8 @@ struct connecting;
  * Called once, in the loop: with a stream (the callee's now) or with err < 0
  * and a message that names the host and what to do.  how, when connected, says
  * what carries the bytes and why ("libssh2", "openssh: ProxyJump is set",
- * "command", "local").  Borrowed for the call.
+ * "command", "local"), and what install did.  Borrowed for the call.  After
+ * INSTALL_ONLY the stream is at its end.
  */
 typedef void (*connected_fn)(void *data, struct stream *s, int err, const char *msg,
 			     const char *how);
@@ -119,9 +126,17 @@ struct link_config {
 	bool expect_magic; /* skip noise until PROTO_MAGIC (a client's end) */
 	bool send_magic;   /* write PROTO_MAGIC first (a worker's end) */
 	bool compress;
-	uint32_t ping_ms; /* send a PING after this long without receiving; 0: never */
-	uint32_t dead_ms; /* closed with CONCC_E_TIMEOUT after this long without receiving; 0: never
-			   */
+	bool by_command; /* the user's own command leads there: it is the first thing to look at */
+	/* What to do when no concc-worker, or another version's, is there; NULL: it is to be
+	 * installed.  Borrowed for the link's life. */
+	const char *remedy;
+	/* A sign of life is any frame, or 1 KB of one, but PING and LOAD, which don't say that the
+	 * peer hears us, and that it takes what had to wait. */
+	uint32_t ping_ms; /* send a PING after this long without one; 0: never */
+	uint32_t dead_ms; /* closed with CONCC_E_TIMEOUT after this long without one; 0: never */
+	/* With expect_magic, instead of dead_ms until the peer greets: how long it may take to
+	 * start.  0: dead_ms. */
+	uint32_t greet_ms;
 };
 
 struct link_counts {
@@ -149,6 +164,12 @@ void link_send(struct link *k, uint8_t type, enum link_prio prio, const void *pa
  */
 void link_send_later(struct link *k, uint8_t type, const struct buf *b);
 void link_send_buf(struct link *k, uint8_t type, enum link_prio prio, const struct buf *b);
+/*
+ * For an owner that is busy for long in one turn of the loop, with the peer's PINGs unread: a word
+ * that we live, once in each second of that turn; to be called more often.  Calls nobody back, and
+ * does not block.
+ */
+void link_pulse(struct link *k);
 /* Stops taking input (and so the peer's output) until resumed; no message is delivered and silence
  * is not held against the peer meanwhile. */
 void link_pause_reading(struct link *k, bool pause);

@@ -46,6 +46,10 @@ struct loop_source *loop_defer(struct loop *l, loop_fn fn, void *data);
 void loop_remove(struct loop_source *s); /* NULL is fine */
 
 int loop_run(struct loop *l); /* until loop_quit(); 0 or -errno */
+/* Until no child is watched, but at most this long.  -ETIMEDOUT: some still are. */
+int loop_run_children(struct loop *l, uint64_t limit_ms);
 void loop_quit(struct loop *l);
+/* CLOCK_MONOTONIC when it last woke: since then its owner is busy with what it woke for. */
+uint64_t loop_woke_ms(const struct loop *l);
 
 #endif

@@ -21,7 +21,7 @@ struct map {
 	size_t used; /* live and deleted entries */
 };
 
-#define MAP_INIT ((struct map){ 0 })
+#define MAP_INIT ((struct map){0})
 
 void map_release(struct map *m); /* frees keys and table, not the values */
 void *map_get(const struct map *m, const void *key, size_t len);
@@ -73,9 +73,10 @@ static inline void list_remove(struct list *e)
 	list_init(e);
 }
 
-#define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 #define list_first(head, type, member)	container_of((head)->next, type, member)
-#define list_for_each(pos, head)	for (struct list *pos = (head)->next; pos != (head); pos = pos->next)
+#define list_for_each(pos, head)                                                                   \
+	for (struct list *pos = (head)->next; pos != (head); pos = pos->next)
 /* The body may remove pos. */
 #define list_for_each_safe(pos, head)                                                              \
 	for (struct list *pos = (head)->next, *pos##_next = pos->next; pos != (head);              \

@@ -7,7 +7,8 @@
  * system whose root is the client's "/", with nothing but served trees in it.
  * Beside it, in the directory MIRROR_OUTSIDE that no listing shows, is the rest
  * of the client's "/" as far as it was named: empty directories, in which each
- * look-up is answered "absent", reported, and asked again the next time.
+ * look-up is answered "absent", reported, and asked again the next time, unless
+ * the client has said that it is absent there too and of no interest.
  *
  * Nodes are immutable and versioned: (path, version) never changes attributes
  * or bytes, so the kernel may cache all of it without end.  A change on the
@@ -55,7 +56,8 @@ struct mirror_config {
 	uid_t uid;	     /* what every node shows as owner: ids of the client's user, as seen */
 	gid_t gid;	     /* in the user namespace of the caller */
 	struct store *store; /* borrowed */
-	unsigned n_threads;  /* FUSE readers; 0: two */
+	int fuse_fd; /* /dev/fuse, opened non-blocking: the mirror's then; 0: opens it itself */
+	unsigned n_threads; /* FUSE readers; 0: two */
 };
 
 /*
@@ -78,6 +80,9 @@ int mirror_serve(struct mirror *m, const char *path);
 /* Makes path a directory in MIRROR_OUTSIDE, with its parents.  Served trees have theirs from
  * mirror_serve().  Idempotent. */
 int mirror_outside(struct mirror *m, const char *path);
+/* Names in such a directory whose absence need not be told again; without names, all of them are
+ * news again.  What is said of a directory that is not there is ignored. */
+void mirror_outside_absent(struct mirror *m, const struct msg_outside *o);
 
 /* Messages of the client.  Each returns CONCC_E_PROTO when it makes no sense. */
 int mirror_dir(struct mirror *m, const struct msg_dir *d);
@@ -95,6 +100,15 @@ void mirror_prefetch(struct mirror *m, const struct msg_prefetch *p);
  */
 uint64_t mirror_seq(const struct mirror *m);
 bool mirror_flushed(const struct mirror *m, uint64_t seq);
+
+/*
+ * A job that starts with what was flushed up to seq.  Until its end, a name that
+ * is replaced or goes leads its processes to what they may have looked up
+ * before, as long as the kernel has it: an overlay that once saw a name answers
+ * ESTALE for ever when the name below leads elsewhere.  Needs ops.job_of.
+ */
+void mirror_job_started(struct mirror *m, uint32_t job_id, uint64_t seq);
+void mirror_job_ended(struct mirror *m, uint32_t job_id);
 
 /*
  * What the mirror knows of a path without asking the client: 0 and the entry,

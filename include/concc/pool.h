@@ -46,32 +46,48 @@ struct pool_slot {
 /* dir is the runtime directory (see runtime_dir_open()); borrowed for the call. */
 int pool_open(const char *dir, struct pool **ret, struct errmsg *msg);
 void pool_close(struct pool *p); /* slots stay held */
+/* Is it what pool_open() would open there now?  Cleaners of /tmp may have removed its files. */
+bool pool_is_in_place(const struct pool *p, const char *dir);
 
 struct pool_request {
-	const char *cwd;	/* jobs of one directory prefer the member that had the last one; or NULL */
-	const char *only;	/* this member and no other, or NULL */
-	const char *avoid;	/* not this member unless it is the only one; or NULL */
-	bool try;		/* -EAGAIN instead of waiting */
-	bool local_ok;		/* the member POOL_LOCAL may be chosen (its regular slots) */
+	const char
+		*cwd; /* jobs of one directory prefer the member that had the last one; or NULL */
+	const char *only;  /* this member and no other, or NULL */
+	const char *avoid; /* not this member unless it is the only one; or NULL */
+	bool try;	   /* -EAGAIN instead of waiting */
+	bool local_ok;	   /* the member POOL_LOCAL may be chosen (its regular slots) */
 };
 
 /*
  * Takes a slot of the member with the most free capacity, weighted by speed.
- * Waits in order of arrival when all are taken.  CONCC_E_UNAVAIL: no member is
- * up (or the one asked for is not).  -EINTR: a signal handler that was
- * installed without SA_RESTART ran while waiting.
+ * Waits in order of arrival when all are taken, and then calls for the members
+ * that are asleep.  CONCC_E_UNAVAIL: no member is up or asleep (or the one asked
+ * for is neither).  CONCC_E_CLOSED: all were asleep, and who could wake them is gone.  -EINTR: a
+ * signal handler that was installed without SA_RESTART ran while waiting.
  */
 int pool_acquire(struct pool *p, const struct pool_request *q, struct pool_slot *ret);
 void pool_release(struct pool *p, struct pool_slot *s); /* fine when none is held */
 
 /* ---- for the project server and concc-worker-pool ---- */
 
-enum pool_state { POOL_UP = 0, POOL_DOWN = 1 };
+/*
+ * A new descriptor, the caller's, that is readable when a slot may have become
+ * free: for one who wants a slot only when nobody else does, so not a place in
+ * the line.  What is read from it is of no interest.  -errno.
+ */
+int pool_watch_releases(const struct pool *p);
+
+enum pool_state {
+	POOL_UP = 0,
+	POOL_DOWN = 1, /* nothing is handed out of it, and nobody waits for it */
+	POOL_ASLEEP =
+		2, /* nothing is handed out of it, but who finds all others taken calls for it */
+};
 
 struct pool_member {
 	char name[POOL_NAME_MAX + 1];
 	uint32_t slots;	   /* how many may be held at once */
-	uint32_t state;	   /* enum pool_state; nothing is handed out of a member that is down */
+	uint32_t state;	   /* enum pool_state */
 	uint32_t speed;	   /* relative, 1000 is average */
 	uint32_t taken;	   /* by the hints */
 	uint64_t acquired; /* in all */
@@ -84,10 +100,22 @@ struct pool_member {
 int pool_set(struct pool *p, const char *name, uint32_t slots, enum pool_state state,
 	     uint32_t speed, struct errmsg *msg);
 int pool_remove(struct pool *p, const char *name); /* -ENOENT */
-int pool_reset(struct pool *p);			   /* forgets all members; held slots stay held by their locks */
+int pool_reset(struct pool *p); /* forgets all members; held slots stay held by their locks */
 /* Fills at most max; returns how many there are.  verify asks the locks instead of the hints. */
 int pool_list(struct pool *p, struct pool_member *ret, size_t max, bool verify);
 uint32_t pool_waiters(struct pool *p); /* at the moment */
-uint32_t pool_total(struct pool *p);   /* slots of all members that are up, POOL_LOCAL's included */
+uint32_t pool_total(
+	struct pool *p); /* slots of all members but those down, POOL_LOCAL's included */
+uint32_t pool_held(struct pool *p, const char *name); /* slots of it, as the locks say */
+
+/*
+ * Hears the calls for members that are asleep: the descriptor becomes readable
+ * when a waiter wants one.  It stays the pool's.  As long as it is open, waiters
+ * with nothing else to hope for go on waiting; when it is closed, or its process
+ * has died, they get CONCC_E_CLOSED.
+ */
+int pool_listen(struct pool *p, int *ret_fd, struct errmsg *msg);
+/* One call, or -EAGAIN when there are no more.  name: of the member wanted, "" when any will do. */
+int pool_next_call(struct pool *p, char ret_name[POOL_NAME_MAX + 1]);
 
 #endif

@@ -18,4 +18,11 @@ struct conf;
  */
 int project_run(struct conf *conf, int ready_fd, struct errmsg *msg);
 
+/*
+ * Puts this machine's concc-worker on each of the configuration's workers, all
+ * at once, and prints a line for each.  Needs no server.  Returns how many
+ * could not be served, or a negative code.  Blocks.
+ */
+int project_push(const struct conf *conf);
+
 #endif

@@ -20,13 +20,13 @@
 #include "concc/buf.h"
 #include "concc/digest.h"
 
-#define PROTO_VERSION	 1
+#define PROTO_VERSION	 5
 #define PROTO_MAGIC	 "\nCONCC-LINK/1\n" /* 14 bytes; the worker's first output, after any noise */
 #define PROTO_MAGIC_LEN	 14
 #define PROTO_NOISE_MAX	 (64 * 1024) /* what a login shell may print before the magic */
 #define PROTO_HEADER_LEN 8
-#define PROTO_FRAME_MAX	 (64 * 1024)	     /* payload of one frame: bounds how long a job waits */
-#define PROTO_MSG_MAX	 (8 * 1024 * 1024)   /* whole message on a link: ARG_MAX is 2 MB, with room */
+#define PROTO_FRAME_MAX	 (64 * 1024)	   /* payload of one frame: bounds how long a job waits */
+#define PROTO_MSG_MAX	 (8 * 1024 * 1024) /* whole message on a link: ARG_MAX is 2 MB, with room */
 #define PROTO_DIR_MAX	 (256 * 1024 * 1024) /* a DIR message: a million names */
 #define PROTO_PATH_MAX	 4096
 #define PROTO_NAME_MAX	 255
@@ -35,7 +35,8 @@
 
 enum proto_flags {
 	PROTO_F_MORE = 1 << 0, /* the message goes on in the next frame of this type */
-	PROTO_F_LZ4 = 1 << 1,  /* payload is u32 raw length and an LZ4 block; raw <= PROTO_FRAME_MAX */
+	PROTO_F_LZ4 =
+		1 << 1, /* payload is u32 raw length and an LZ4 block; raw <= PROTO_FRAME_MAX */
 };
 
 enum msg_type {
@@ -59,6 +60,8 @@ enum msg_type {
 	MSG_CONTENT = 23,
 	MSG_SERVE = 24,
 	MSG_PREFETCH = 25,
+	MSG_OUTSIDE = 26,
+	MSG_LIMITS = 27,
 
 	/* worker -> client */
 	MSG_LIST = 30,
@@ -71,6 +74,7 @@ enum msg_type {
 	MSG_INPUT_CREDIT = 46,
 	MSG_JOB_MISSING = 47,
 	MSG_MIRROR_COUNTS = 48,
+	MSG_LOAD = 49,
 
 	/* wrapper -> project server */
 	MSG_RUN = 50,
@@ -99,18 +103,26 @@ int proto_get_header(const uint8_t in[PROTO_HEADER_LEN], struct proto_header *re
 
 /* ---- link set-up ---- */
 
-#define PROTO_TOP_MAX 256 /* names in HELLO: each is a mount of every job */
+#define PROTO_TOP_MAX	256 /* names in HELLO: each is a mount of every job */
+#define PROTO_LINKS_MAX 64  /* strings in HELLO: two for each link */
+#define PROTO_TREES_MAX 256 /* trees of a link: each is a mount of every job */
+
+enum hello_flags {
+	HELLO_F_CLIENT_ROOT = 1 << 0, /* from a client: jobs see its system, and nothing else */
+};
+
 /* The first five fields keep their place and meaning in every version. */
 struct msg_hello {
 	uint32_t version;
 	char *program; /* "concc 0.1.0" */
 	char *host;
-	char *arch;    /* uname -m */
-	uint32_t flags; /* none yet */
+	char *arch;	/* uname -m */
+	uint32_t flags; /* enum hello_flags */
 	/* client only; a worker sends zeros */
 	uint32_t uid, gid;
 	uint64_t store_max; /* bytes the worker's store may grow to */
 	char **top;	    /* names of the directories in its root directory; NULL: none; owned */
+	char **links; /* links there, that lead into its trees: name, target, name...; the same */
 	/* worker only; a client sends zeros */
 	uint32_t cpus;
 	char *cpu_model;
@@ -174,6 +186,9 @@ enum dir_state {
 	DIR_LISTED = 0,	 /* the entries are all there are */
 	DIR_MISSING = 1, /* nothing there, or no directory */
 	DIR_DENIED = 2,	 /* the client may not read it, or does not serve it */
+	/* As DIR_LISTED, but there may be more, which is not served: who looks for that is to be
+	 * reported like a look-up outside every tree. */
+	DIR_PARTIAL = 3,
 };
 
 /*
@@ -183,11 +198,11 @@ enum dir_state {
  */
 struct msg_dir {
 	uint32_t dir_id;
-	uint8_t state;	/* enum dir_state; no attr and no entries unless DIR_LISTED */
-	char *path;	/* absolute, clean; owned */
+	uint8_t state; /* enum dir_state; no attr and no entries unless listed, in part or whole */
+	char *path;    /* absolute, clean; owned */
 	struct entry_attr attr; /* of the directory itself */
-	uint32_t n;	/* entries to follow */
-	struct rd entries; /* borrowed: call dir_entry_decode() n times */
+	uint32_t n;		/* entries to follow */
+	struct rd entries;	/* borrowed: call dir_entry_decode() n times */
 };
 
 /* The caller appends n entries with dir_entry_encode() after this. */
@@ -214,10 +229,35 @@ int msg_update_decode(struct blob payload, struct msg_update *ret);
 void msg_u32_encode(struct buf *b, uint32_t v);
 int msg_u32_decode(struct blob payload, uint32_t *ret);
 
-/* LIST: ask for the directory at this path.  SERVE: a tree that is served, told before the first job
- * that uses it, since its listings may come ahead of need. */
+/* LIST: ask for the directory at this path. */
 void msg_list_encode(struct buf *b, const char *path);
 int msg_list_decode(struct blob payload, char **ret_path);
+
+enum serve_kind {
+	SERVE_WORKSPACE = 0, /* of jobs to come, which will name it */
+	SERVE_TREE = 1,	     /* with HELLO_F_CLIENT_ROOT: all jobs from now on see it, read-only */
+};
+
+/* SERVE: a tree that is served, told before the first job that uses it, since its listings may come
+ * ahead of need. */
+void msg_serve_encode(struct buf *b, const char *path, enum serve_kind kind);
+int msg_serve_decode(struct blob payload, char **ret_path, uint8_t *ret_kind);
+
+/* ---- outside every served tree ---- */
+
+/*
+ * OUTSIDE: names that jobs seek in a directory in vain, so that it is no news: they need not be
+ * told as JOB_MISSING any more.  No names: all that was said of the directory is taken back.
+ */
+struct msg_outside {
+	char *dir;    /* absolute, clean; owned */
+	char **names; /* owned */
+};
+
+#define PROTO_OUTSIDE_MAX 4096 /* names in one message, and those a worker remembers */
+void msg_outside_encode(struct buf *b, const char *dir, char *const *names);
+int msg_outside_decode(struct blob payload, struct msg_outside *ret);
+void msg_outside_release(struct msg_outside *m);
 
 /* ---- contents ---- */
 
@@ -300,8 +340,9 @@ int msg_exe_decode(struct blob payload, struct msg_exe *ret);
 void msg_exe_release(struct msg_exe *m);
 
 enum job_flags {
-	JOB_F_STDIN = 1 << 0,  /* JOB_INPUT will come; otherwise stdin is /dev/null */
-	JOB_F_MERGED = 1 << 1, /* stdout and stderr are one file for the caller: one stream, exact order */
+	JOB_F_STDIN = 1 << 0, /* JOB_INPUT will come; otherwise stdin is /dev/null */
+	JOB_F_MERGED =
+		1 << 1, /* stdout and stderr are one file for the caller: one stream, exact order */
 	JOB_F_TTY_OUT = 1 << 2, /* the caller's stdout is a terminal */
 	JOB_F_TTY_ERR = 1 << 3,
 };
@@ -335,8 +376,10 @@ int msg_output_decode(struct blob payload, uint32_t *ret_id, uint8_t *ret_stream
 void msg_pair_encode(struct buf *b, uint32_t id, uint32_t value);
 int msg_pair_decode(struct blob payload, uint32_t *ret_id, uint32_t *ret_value);
 
-#define PROTO_OUTPUT_WINDOW (256 * 1024) /* output of one job on its way at first, before credit */
-#define PROTO_INPUT_WINDOW  (256 * 1024)
+#define PROTO_OUTPUT_WINDOW                                                                        \
+	(256 * 1024) /* output of one job on its way at first, before credit                       \
+		      */
+#define PROTO_INPUT_WINDOW (256 * 1024)
 
 enum effect_kind {
 	EFFECT_FILE = 1,    /* a regular file; JOB_DATA with size bytes follows */
@@ -344,15 +387,19 @@ enum effect_kind {
 	EFFECT_DIR = 3,	    /* make the directory, or set its mode */
 	EFFECT_REMOVE = 4,  /* the name, and all beneath it when a directory */
 	EFFECT_META = 5,    /* same bytes as before: set mode; with EFFECT_F_TOUCHED the time too */
-	EFFECT_LINK = 6,    /* a hard link to target, a path relative to the workspace sent before */
+	EFFECT_LINK = 6, /* a hard link to target, a path relative to the workspace sent before */
 };
 
 enum effect_flags {
-	EFFECT_F_MTIME = 1 << 0,   /* the job set this time itself: keep it.  Otherwise: now */
+	EFFECT_F_MTIME = 1 << 0,   /* the job set this time itself: keep it.  Else: now, in order */
 	EFFECT_F_TOUCHED = 1 << 1, /* META: the modification time changed */
 	EFFECT_F_OPAQUE = 1 << 2,  /* DIR: replaces what was there, with all beneath it */
 	EFFECT_F_FIFO = 1 << 3,	   /* FILE of size 0: make a fifo */
-	EFFECT_F_REPLACED = 1 << 4, /* FILE over one with more names: those are to keep the old bytes */
+	/* FILE in the place of another: whose other names keep their bytes; and owner and
+	 * attributes go with it */
+	EFFECT_F_REPLACED = 1 << 4,
+	EFFECT_F_SOCKET = 1 << 5, /* FILE of size 0: make a socket, as one whose owner has ended */
+	EFFECT_F_NO_DIGEST = 1 << 6, /* FILE: too large to be hashed in passing; digest is zeros */
 };
 
 /* JOB_FILE: one thing the job did to a workspace, in the order it must be repeated. */
@@ -371,20 +418,29 @@ struct msg_file {
 };
 
 void msg_file_encode(struct buf *b, const struct msg_file *m);
-int msg_file_decode(struct blob payload, struct msg_file *ret); /* refuses "..", absolute, empty parts */
+int msg_file_decode(struct blob payload,
+		    struct msg_file *ret); /* refuses "..", absolute, empty parts */
 void msg_file_release(struct msg_file *m);
 
 enum exit_how {
 	EXIT_CODE = 0,	  /* code is the exit status */
 	EXIT_SIGNAL = 1,  /* code is the signal */
 	EXIT_REFUSED = 2, /* never started: code is enum refusal, text says more */
-	EXIT_FAILED = 3,  /* ours: started or not, its result can't be used; text says why */
+	EXIT_FAILED = 3,  /* ours: started or not, its result can't be used; text says why, code is
+			   * enum failure */
+};
+
+enum failure {
+	FAILED_HERE = 0,	/* may be tried elsewhere */
+	FAILED_LIMIT = 1,	/* it has reached one of its limits */
+	FAILED_NO_WAY_HOME = 2, /* it did what can't be repeated on the client as it is */
 };
 
 enum refusal {
 	REFUSED_TOOLCHAIN = 1, /* the program or one of its files differs or is missing here */
 	REFUSED_CWD = 2,
 	REFUSED_SANDBOX = 3,
+	REFUSED_BUSY = 4, /* others have had all slots of its host for too long */
 };
 
 /* JOB_EXIT: the last message of a job; commits what JOB_FILEs came since the last JOB_COMMIT
@@ -432,6 +488,29 @@ struct msg_mirror_counts {
 void msg_mirror_counts_encode(struct buf *b, const struct msg_mirror_counts *m);
 int msg_mirror_counts_decode(struct blob payload, struct msg_mirror_counts *ret);
 
+/* LIMITS: of each job; told after READY, before the first job, when there are any.  0: none. */
+struct msg_limits {
+	uint64_t memory;    /* bytes of data of one process */
+	uint32_t processes; /* and threads, of all jobs together */
+	uint32_t time_s;
+};
+
+void msg_limits_encode(struct buf *b, const struct msg_limits *m);
+int msg_limits_decode(struct blob payload, struct msg_limits *ret);
+
+/*
+ * LOAD: what runs on the worker's host, of all clients; told with the period of the
+ * heartbeat when it has changed, never for a job.
+ */
+struct msg_load {
+	uint32_t running, waiting; /* jobs */
+	uint32_t slots;		   /* how many run at once there */
+	uint32_t loadavg;	   /* of the last minute, in hundredths */
+};
+
+void msg_load_encode(struct buf *b, const struct msg_load *m);
+int msg_load_decode(struct blob payload, struct msg_load *ret);
+
 /* ---- wrapper and project server ---- */
 
 struct msg_run {
@@ -440,12 +519,12 @@ struct msg_run {
 	uint32_t umask;
 	uint16_t rows, cols;
 	uint32_t attempt; /* 0 for the first */
-	uint64_t skip[2]; /* bytes of stdout and stderr an earlier attempt has shown already */
 	char *worker;	  /* the pool member whose slot the wrapper holds */
 	char *run_id;	  /* of `concc run`, "" otherwise */
 	char *exe;	  /* absolute path that argv[0] resolves to on the client */
 	char *cwd;
-	char *workspace;  /* where the wrapper thinks the cwd's workspace is; "" to let the server say */
+	char *workspace; /* where the wrapper thinks the cwd's workspace is; "" to let the server
+			    say */
 	char **argv;
 	char **env;
 };
@@ -461,19 +540,20 @@ enum run_fail {
 
 struct msg_run_fail {
 	uint8_t what;
-	bool quiet;	  /* a policy rule and no failure: nothing to say */
-	char *rule;	  /* short name, for the counters */
-	char *text;	  /* one line for a person */
-	uint64_t shown[2]; /* bytes of stdout and stderr relayed by now, all attempts */
+	bool quiet; /* a policy rule and no failure: nothing to say */
+	char *rule; /* short name, for the counters */
+	char *text; /* one line for a person */
 };
 
 void msg_run_fail_encode(struct buf *b, const struct msg_run_fail *m);
 int msg_run_fail_decode(struct blob payload, struct msg_run_fail *ret);
 void msg_run_fail_release(struct msg_run_fail *m);
 
-/* RUN_EXIT: how (EXIT_CODE or EXIT_SIGNAL) and code. */
-void msg_run_exit_encode(struct buf *b, uint8_t how, uint32_t code);
-int msg_run_exit_decode(struct blob payload, uint8_t *ret_how, uint32_t *ret_code);
+/* RUN_EXIT: how (EXIT_CODE or EXIT_SIGNAL) and code; which worker did it (a second one may have).
+ */
+void msg_run_exit_encode(struct buf *b, uint8_t how, uint32_t code, const char *worker);
+int msg_run_exit_decode(struct blob payload, uint8_t *ret_how, uint32_t *ret_code,
+			char **ret_worker);
 
 /* CTL: words of a command; CTL_REPLY: exit status and text to print. */
 void msg_ctl_encode(struct buf *b, char *const *words);

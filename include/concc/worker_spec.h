@@ -12,4 +12,8 @@
 /* What carries an ssh:// address: the library, the program, or whichever can. */
 enum ssh_mode { SSH_AUTO, SSH_LIBSSH2, SSH_OPENSSH };
 
+/* Whether this machine's concc-worker is put on a host that has not the same one: never, before
+ * the link begins, or without beginning one. */
+enum install { INSTALL_NO, INSTALL_YES, INSTALL_ONLY };
+
 #endif

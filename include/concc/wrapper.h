@@ -52,6 +52,12 @@ bool server_is_ready(int dir_fd);
 /* Starts it unless it is ready; waits for the one who is starting it.  msg says what it said. */
 int server_ensure(const char *dir, int dir_fd, struct errmsg *msg);
 int server_connect(const char *dir, struct conn *ret);
+/*
+ * When nobody listens any more, and yet one seems ready: a process that is killed closes its files
+ * one after the other.  Returns when it has ended, after a few seconds, or at once when it can't be
+ * told.
+ */
+void server_wait_end(int dir_fd);
 /* The path of another program of ours: beside this one, else the bare name for PATH. */
 char *program_path(const char *name);
 

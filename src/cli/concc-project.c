@@ -15,13 +15,15 @@
 
 static const char usage[] =
 	"usage: concc-project [--daemon] [--ready-fd=N] [--workers=LIST] [--config=FILE]\n"
+	"       concc-project --push [--workers=LIST] [--config=FILE]\n"
 	"Serves this user's files to the workers and runs their jobs.  The first concc-cc\n"
 	"starts it, and it leaves when idle: see concc-project(8).\n"
 	"\n"
 	"  --daemon        log to project.log in the runtime directory instead of stderr\n"
 	"  --ready-fd=N    write \"ready\" or \"error: ...\" to this descriptor\n"
 	"  --workers=LIST  instead of the configuration's workers\n"
-	"  --config=FILE   instead of $CONCC_CONFIG or ~/.concc.ini\n";
+	"  --config=FILE   instead of $CONCC_CONFIG or ~/.concc.ini\n"
+	"  --push          only put concc-worker on the workers, as `concc push` does\n";
 
 /* A daemon's log is of this session only: it is for finding out what happened just now. */
 static void log_to_file(void)
@@ -48,7 +50,7 @@ static int fail(int ready_fd, const char *text)
 }
 
 struct options {
-	bool daemon;
+	bool daemon, push;
 	int ready_fd;
 	const char *workers, *config;
 };
@@ -61,6 +63,7 @@ static int parse(int argc, char **argv, struct options *o)
 		{"ready-fd", required_argument, NULL, 'r'},
 		{"workers", required_argument, NULL, 'w'},
 		{"config", required_argument, NULL, 'c'},
+		{"push", no_argument, NULL, 'p'},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},
 		{0},
@@ -86,6 +89,9 @@ static int parse(int argc, char **argv, struct options *o)
 		case 'c':
 			o->config = optarg;
 			break;
+		case 'p':
+			o->push = true;
+			break;
 		case 'h':
 			fputs(usage, stdout);
 			return 0;
@@ -104,12 +110,22 @@ static int parse(int argc, char **argv, struct options *o)
 	return -1;
 }
 
+/* The exit status of --push. */
+static int push(const struct conf *conf)
+{
+	int r = project_push(conf);
+
+	if (r < 0)
+		log_err("%s", err_text(r));
+	return r ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 int main(int argc, char **argv)
 {
 	struct options o = {.ready_fd = -1};
 	struct errmsg msg = {0};
 	struct conf *conf;
-	int r;
+	int r, status = EXIT_SUCCESS;
 
 	r = parse(argc, argv, &o);
 	if (r >= 0)
@@ -125,8 +141,10 @@ int main(int argc, char **argv)
 		return fail(o.ready_fd, msg.text);
 	if (o.workers)
 		r = conf_set_workers(conf, o.workers, &msg);
-	if (r >= 0)
+	if (r >= 0 && o.push)
+		status = push(conf);
+	else if (r >= 0)
 		r = project_run(conf, o.ready_fd, &msg);
 	conf_free(conf);
-	return r < 0 ? fail(o.ready_fd, msg.text) : EXIT_SUCCESS;
+	return r < 0 ? fail(o.ready_fd, msg.text) : status;
 }

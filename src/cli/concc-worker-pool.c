@@ -100,6 +100,11 @@ static void put_json_string(const char *s)
 	(void)putchar('"');
 }
 
+static const char *state_word(const struct pool_member *m)
+{
+	return m->state == POOL_UP ? "up" : m->state == POOL_ASLEEP ? "asleep" : "down";
+}
+
 static void print_json(struct pool *p, const struct pool_member *m, int n)
 {
 	(void)printf("{\"slots\": %u, \"waiting\": %u, \"workers\": [", pool_total(p),
@@ -109,8 +114,8 @@ static void print_json(struct pool *p, const struct pool_member *m, int n)
 		put_json_string(m[i].name);
 		(void)printf(", \"state\": \"%s\", \"slots\": %u, \"taken\": %u, \"speed\": %u, "
 			     "\"acquired\": %llu}",
-			     m[i].state == POOL_UP ? "up" : "down", m[i].slots, m[i].taken,
-			     m[i].speed, (unsigned long long)m[i].acquired);
+			     state_word(&m[i]), m[i].slots, m[i].taken, m[i].speed,
+			     (unsigned long long)m[i].acquired);
 	}
 	(void)puts("]}");
 }
@@ -122,12 +127,11 @@ static void print_table(struct pool *p, const struct pool_member *m, int n)
 			"no workers; `concc run` brings them up, `concc-worker-pool add` adds one");
 		return;
 	}
-	(void)printf("%-24s %-5s %6s %6s %6s %10s\n", "WORKER", "STATE", "SLOTS", "TAKEN", "SPEED",
+	(void)printf("%-24s %-6s %6s %6s %6s %10s\n", "WORKER", "STATE", "SLOTS", "TAKEN", "SPEED",
 		     "JOBS");
 	for (int i = 0; i < n; i++)
-		(void)printf("%-24s %-5s %6u %6u %6u %10llu\n", m[i].name,
-			     m[i].state == POOL_UP ? "up" : "down", m[i].slots, m[i].taken,
-			     m[i].speed, (unsigned long long)m[i].acquired);
+		(void)printf("%-24s %-6s %6u %6u %6u %10llu\n", m[i].name, state_word(&m[i]),
+			     m[i].slots, m[i].taken, m[i].speed, (unsigned long long)m[i].acquired);
 	(void)printf("%u slots up, %u waiting\n", pool_total(p), pool_waiters(p));
 }
 

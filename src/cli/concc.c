@@ -12,11 +12,13 @@ static const char usage[] =
 	"usage: concc run [-C DIR] [-w WORKERS] [-j N] [--local] [--] COMMAND [ARG...]\n"
 	"       concc status [--json]\n"
 	"       concc stop\n"
+	"       concc push WORKER|HOST...\n"
 	"       concc -j\n"
 	"\n"
 	"  run     runs a build with its compilers on workers, then says where its jobs ran\n"
 	"  status  shows the workers and what runs on them\n"
 	"  stop    stops the project server; the next concc-cc starts it again\n"
+	"  push    puts concc-worker on machines that you can ssh to\n"
 	"  -j      prints how many jobs can run at once: make -j$(concc -j)\n"
 	"\n"
 	"Workers are listed in ~/.concc.ini; without it, two on this machine are used.\n"
@@ -86,6 +88,16 @@ static int cmd_stop(int argc, char **argv)
 	return argc == 1 ? front_stop() : wrong("stop takes no argument:", argv[1]);
 }
 
+static int cmd_push(int argc, char **argv)
+{
+	if (argc < 2)
+		return wrong("push to whom?  Name workers, or hosts that you can ssh to", "");
+	for (int i = 1; i < argc; i++)
+		if (*argv[i] == '-')
+			return wrong("push takes names of workers and hosts, not", argv[i]);
+	return front_push(argv + 1);
+}
+
 static int cmd_slots(int argc, char **argv)
 {
 	return argc == 1 ? front_slots() : wrong("-j takes no argument here:", argv[1]);
@@ -111,9 +123,10 @@ static const struct command {
 	const char *name;
 	int (*fn)(int argc, char **argv);
 } commands[] = {
-	{"run", cmd_run},  {"status", cmd_status},   {"stop", cmd_stop},
-	{"-j", cmd_slots}, {"help", cmd_help},	     {"--help", cmd_help},
-	{"-h", cmd_help},  {"version", cmd_version}, {"--version", cmd_version},
+	{"push", cmd_push},	    {"run", cmd_run},  {"status", cmd_status},
+	{"stop", cmd_stop},	    {"-j", cmd_slots}, {"help", cmd_help},
+	{"--help", cmd_help},	    {"-h", cmd_help},  {"version", cmd_version},
+	{"--version", cmd_version},
 };
 
 int main(int argc, char **argv)

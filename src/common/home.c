@@ -30,6 +30,31 @@ char *path_expand_home(const char *path)
 	return path[1] ? path_join(home, path + 2) : xstrdup(home);
 }
 
+static bool overlap(const char *a, const char *b)
+{
+	return path_is_below(a, b) || path_is_below(b, a);
+}
+
+char *path_secret(const char *path)
+{
+	static const char *const secrets[] = {".ssh", ".gnupg"};
+	_cleanup_free_ char *real = realpath(path, NULL), *home = home_dir();
+	const struct passwd *pw = getpwuid(getuid());
+	/* ssh takes the second, whatever HOME says. */
+	const char *const homes[] = {home,
+				     pw && pw->pw_dir && *pw->pw_dir == '/' ? pw->pw_dir : home};
+
+	for (size_t i = 0; i < 4; i++) {
+		_cleanup_free_ char *secret = path_join(homes[i / 2], secrets[i % 2]);
+		_cleanup_free_ char *clean = path_clean("/", secret);
+		_cleanup_free_ char *real_secret = realpath(secret, NULL);
+
+		if (overlap(path, clean) || (real && real_secret && overlap(real, real_secret)))
+			return steal_ptr(&clean);
+	}
+	return NULL;
+}
+
 int cache_dir(char **ret_path, struct errmsg *msg)
 {
 	const char *set = getenv("CONCC_CACHE_DIR"), *xdg = getenv("XDG_CACHE_HOME");

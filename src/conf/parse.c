@@ -38,14 +38,35 @@ static int set_workspaces_env(void *obj, const char *v, struct errmsg *why)
 	return value_paths_colon(v, &((struct conf *)obj)->workspaces, why);
 }
 
+static int check_toolchains(char *const *paths, struct errmsg *why)
+{
+	for (; *paths; paths++) {
+		_cleanup_free_ char *secret = path_secret(*paths);
+
+		if (secret)
+			return errmsg_set(
+				why, CONCC_E_CONF,
+				"'%s' would show workers your keys in %s; list the "
+				"directories of the toolchains themselves, like ~/opt/gcc",
+				*paths, secret);
+	}
+	return 0;
+}
+
 static int set_toolchains(void *obj, const char *v, struct errmsg *why)
 {
-	return value_paths(v, &((struct conf *)obj)->toolchains, why);
+	struct conf *c = obj;
+	int r = value_paths(v, &c->toolchains, why);
+
+	return r < 0 ? r : check_toolchains(c->toolchains, why);
 }
 
 static int set_toolchains_env(void *obj, const char *v, struct errmsg *why)
 {
-	return value_paths_colon(v, &((struct conf *)obj)->toolchains, why);
+	struct conf *c = obj;
+	int r = value_paths_colon(v, &c->toolchains, why);
+
+	return r < 0 ? r : check_toolchains(c->toolchains, why);
 }
 
 static int set_local_slots(void *obj, const char *v, struct errmsg *why)
@@ -61,6 +82,11 @@ static int set_idle_timeout(void *obj, const char *v, struct errmsg *why)
 static int set_connect_timeout(void *obj, const char *v, struct errmsg *why)
 {
 	return value_duration(v, 1, HOUR_S, &((struct conf *)obj)->connect_timeout_s, why);
+}
+
+static int set_straggler_after(void *obj, const char *v, struct errmsg *why)
+{
+	return value_duration(v, 0, 24 * HOUR_S, &((struct conf *)obj)->straggler_after_s, why);
 }
 
 /* The least is there to catch "20" where 20G was meant. */
@@ -96,6 +122,22 @@ static int set_slots(void *obj, const char *v, struct errmsg *why)
 	return value_number(v, 1, POOL_SLOTS_MAX, &((struct conf_worker *)obj)->slots, why);
 }
 
+static int set_count(void *obj, const char *v, struct errmsg *why)
+{
+	return value_number(v, 1, POOL_MEMBERS_MAX - 1, &((struct conf_worker *)obj)->count, why);
+}
+
+static int set_worker_idle(void *obj, const char *v, struct errmsg *why)
+{
+	return value_duration(v, 0, 30 * 24 * HOUR_S, &((struct conf_worker *)obj)->idle_timeout_s,
+			      why);
+}
+
+static int set_worker_connect(void *obj, const char *v, struct errmsg *why)
+{
+	return value_duration(v, 1, HOUR_S, &((struct conf_worker *)obj)->connect_timeout_s, why);
+}
+
 static int set_ssh(void *obj, const char *v, struct errmsg *why)
 {
 	static const char *const names[] = {"auto", "libssh2", "openssh"};
@@ -115,14 +157,49 @@ static int set_root(void *obj, const char *v, struct errmsg *why)
 	size_t i;
 	int r = value_choice(v, names, 2, &i, why);
 
-	if (r < 0)
-		return r;
-	if (roots[i] == ROOT_CLIENT)
-		return errmsg_set(
-			why, CONCC_E_CONF,
-			"root = client is not available in this version; remove the line or say root = worker");
-	((struct conf_worker *)obj)->root = roots[i];
-	return 0;
+	if (r == 0)
+		((struct conf_worker *)obj)->root = roots[i];
+	return r;
+}
+
+/* The least are what no compiler gets by with: to catch a missing unit. */
+static int set_job_memory(void *obj, const char *v, struct errmsg *why)
+{
+	return value_size(v, 1ULL << 20, 1ULL << 50, &((struct conf_worker *)obj)->job_memory, why);
+}
+
+static int set_job_processes(void *obj, const char *v, struct errmsg *why)
+{
+	return value_number(v, 16, 4000000, &((struct conf_worker *)obj)->job_processes, why);
+}
+
+static int set_job_time(void *obj, const char *v, struct errmsg *why)
+{
+	return value_duration(v, 1, 30 * 24 * HOUR_S, &((struct conf_worker *)obj)->job_time_s,
+			      why);
+}
+
+static int set_mirror(void *obj, const char *v, struct errmsg *why)
+{
+	static const char *const names[] = {"concc", "sshfs", "none"};
+	static const enum conf_mirror mirrors[] = {MIRROR_CONCC, MIRROR_SSHFS, MIRROR_NONE};
+	size_t i;
+	int r = value_choice(v, names, 3, &i, why);
+
+	if (r == 0)
+		((struct conf_worker *)obj)->mirror = mirrors[i];
+	return r;
+}
+
+static int set_install(void *obj, const char *v, struct errmsg *why)
+{
+	static const char *const names[] = {"no", "yes"};
+	size_t i;
+	int r = value_choice(v, names, 2, &i, why);
+
+	if (r == 0)
+		((struct conf_worker *)obj)->install = i == 1;
+	return r;
 }
 
 static const struct key concc_keys[] = {
@@ -131,12 +208,25 @@ static const struct key concc_keys[] = {
 	{"local-slots", set_local_slots, "CONCC_LOCAL_SLOTS", NULL},
 	{"idle-timeout", set_idle_timeout, "CONCC_IDLE_TIMEOUT", NULL},
 	{"connect-timeout", set_connect_timeout, "CONCC_CONNECT_TIMEOUT", NULL},
+	{"straggler-after", set_straggler_after, "CONCC_STRAGGLER_AFTER", NULL},
 	{"store-size", set_store_size, "CONCC_STORE_SIZE", NULL},
 };
 
 static const struct key worker_keys[] = {
-	{"address", set_address}, {"command", set_command}, {"program", set_program},
-	{"slots", set_slots},	  {"ssh", set_ssh},	    {"root", set_root},
+	{"address", set_address},
+	{"command", set_command},
+	{"program", set_program},
+	{"slots", set_slots},
+	{"ssh", set_ssh},
+	{"root", set_root},
+	{"count", set_count},
+	{"idle-timeout", set_worker_idle},
+	{"connect-timeout", set_worker_connect},
+	{"job-memory", set_job_memory},
+	{"job-processes", set_job_processes},
+	{"job-time", set_job_time},
+	{"mirror", set_mirror},
+	{"install", set_install},
 };
 
 #define N_CONCC_KEYS  (sizeof(concc_keys) / sizeof(concc_keys[0]))
@@ -225,11 +315,32 @@ static void end_section(struct parser *p)
 			errmsg_set(&text, 0,
 				   "worker %s has both address and command; remove one of them",
 				   w->name);
+		else if (w->mirror != MIRROR_CONCC &&
+			 (!w->address || !str_starts(w->address, "ssh://")))
+			errmsg_set(
+				&text, 0,
+				"worker %s: mirror = sshfs and mirror = none need an address like "
+				"ssh://%s, since their jobs are run by ssh",
+				w->name, w->name);
+		else if (w->install && (!w->address || !str_starts(w->address, "ssh://") ||
+					w->mirror != MIRROR_CONCC || w->worker_program))
+			errmsg_set(
+				&text, 0,
+				"worker %s: install = yes puts concc's own concc-worker on a host at an "
+				"ssh:// address; remove it, or %s",
+				w->name,
+				w->worker_program	    ? "program"
+				: w->mirror != MIRROR_CONCC ? "mirror"
+				: w->command		    ? "command"
+							    : "give it such an address");
 		if (text.text[0])
 			fail(p, p->section_line, text.text);
 		/* Elsewhere '~' is the worker's to expand. */
 		else if (w->worker_program && w->address && streq(w->address, "local:"))
 			expand_home(&w->worker_program);
+		worker_set_defaults(w);
+		if (p->err == 0 && w->count && workers_multiply(p->conf, &text) < 0)
+			fail(p, p->section_line, text.text);
 	}
 	p->section = SECTION_NONE;
 }
@@ -241,7 +352,7 @@ static void begin_worker(struct parser *p, const char *name)
 
 	if (!*name)
 		errmsg_set(&why, 0, "a worker needs a name: [worker NAME]");
-	else if (value_worker_name(name, &why) == 0 && workers_find(c->known, c->n_known, name))
+	else if (value_worker_name(name, &why) == 0 && workers_has(c->known, c->n_known, name))
 		errmsg_set(&why, 0, "worker %s has a section already; join them or rename one",
 			   name);
 	else if (!why.text[0] && c->n_known >= POOL_MEMBERS_MAX - 1)
@@ -299,7 +410,9 @@ static void section_line(struct parser *p, const char *line, size_t n)
 		fail(p, p->line, "text after the section's ']'; put it on the next line");
 		return;
 	}
-	line += 1 + strspn(line + 1, " \t");
+	line++;
+	while (line < close && (*line == ' ' || *line == '\t'))
+		line++;
 	len = (size_t)(close - line);
 	while (len > 0 && (line[len - 1] == ' ' || line[len - 1] == '\t'))
 		len--;
@@ -361,7 +474,7 @@ static char *read_line(char *out, int size, void *stream)
 		return NULL;
 	n = cut_comment(line, n);
 	p->is_rest = p->continues;
-	p->continues = n > 1 && line[n - 1] == '\\';
+	p->continues = n > (p->is_rest ? 0 : 1) && line[n - 1] == '\\';
 	if (p->continues)
 		n--;
 	/* Now it is known that the value before ended, and its mistake comes before this line's. */

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <string.h>
 
+#include "concc/buf.h"
 #include "concc/cleanup.h"
 #include "concc/conf.h"
 #include "concc/worker_spec.h"
@@ -18,6 +19,7 @@
 void worker_release(struct conf_worker *w)
 {
 	free(w->name);
+	free(w->group);
 	free(w->address);
 	free(w->command);
 	free(w->worker_program);
@@ -40,9 +42,20 @@ void worker_copy(const struct conf_worker *from, struct conf_worker *ret)
 {
 	*ret = *from;
 	ret->name = copy_or_null(from->name);
+	ret->group = copy_or_null(from->group);
 	ret->address = copy_or_null(from->address);
 	ret->command = copy_or_null(from->command);
 	ret->worker_program = copy_or_null(from->worker_program);
+}
+
+void worker_set_defaults(struct conf_worker *w)
+{
+	/* Without our mirror only the worker's own system can be shown. */
+	if (w->mirror != MIRROR_CONCC)
+		w->root = ROOT_WORKER;
+	else if (w->root == ROOT_DEFAULT)
+		w->root = w->address && str_starts(w->address, "ssh://") ? ROOT_CLIENT
+									 : ROOT_WORKER;
 }
 
 struct conf_worker *workers_add(struct conf_worker **w, size_t *n)
@@ -62,6 +75,77 @@ struct conf_worker *workers_find(struct conf_worker *w, size_t n, const char *na
 			return &w[i];
 	}
 	return NULL;
+}
+
+bool workers_has(struct conf_worker *w, size_t n, const char *name)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (streq(w[i].name, name) || (w[i].group && streq(w[i].group, name)))
+			return true;
+	}
+	return false;
+}
+
+/* text with each %n replaced by the number; takes text, which may be NULL. */
+static char *put_index(char *text, uint32_t index)
+{
+	_cleanup_free_ char *from = text;
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	const char *at;
+
+	if (!text)
+		return NULL;
+	for (const char *s = text; *s; s = at + 2) {
+		at = strstr(s, "%n");
+		if (!at) {
+			buf_putf(&b, "%s", s);
+			break;
+		}
+		buf_putf(&b, "%.*s%u", (int)(at - s), s, index);
+	}
+	return xstrdup(buf_cstr(&b));
+}
+
+static int check_copies(const struct conf *c, const struct conf_worker *w, struct errmsg *why)
+{
+	if (c->n_known - 1 + w->count > WORKERS_MAX)
+		return errmsg_set(why, CONCC_E_CONF, "more than %d workers", WORKERS_MAX);
+	for (uint32_t i = 1; i <= w->count; i++) {
+		_cleanup_free_ char *name = xasprintf("%s-%u", w->name, i);
+
+		if (value_worker_name(name, why) < 0)
+			return CONCC_E_CONF;
+		if (workers_has(c->known, c->n_known - 1, name))
+			return errmsg_set(why, CONCC_E_CONF,
+					  "count = %u makes a worker %s, and there is one already",
+					  w->count, name);
+	}
+	return 0;
+}
+
+int workers_multiply(struct conf *c, struct errmsg *why)
+{
+	struct conf_worker model = c->known[c->n_known - 1];
+	int r = check_copies(c, &model, why);
+
+	if (r < 0)
+		return r;
+	c->n_known--;
+	for (uint32_t i = 1; i <= model.count; i++) {
+		struct conf_worker *w = workers_add(&c->known, &c->n_known);
+
+		worker_copy(&model, w);
+		free(w->name);
+		w->name = xasprintf("%s-%u", model.name, i);
+		free(w->group);
+		w->group = xstrdup(model.name);
+		w->index = i;
+		w->address = put_index(w->address, i);
+		w->command = put_index(w->command, i);
+		w->worker_program = put_index(w->worker_program, i);
+	}
+	worker_release(&model);
+	return 0;
 }
 
 static uint32_t count_cores(void)
@@ -169,6 +253,7 @@ static int fill_address(const struct conf *c, struct conf_worker *w, size_t n, c
 		ret->name = unique_name(c, w, n, base, "-", 0);
 	}
 	ret->address = steal_ptr(&address);
+	worker_set_defaults(ret);
 	return 0;
 }
 
@@ -195,6 +280,37 @@ static int fill_item(const struct conf *c, struct conf_worker *w, size_t n, char
 	return r;
 }
 
+static int add_item(const struct conf *c, struct conf_worker **w, size_t *n, char *item,
+		    struct errmsg *why)
+{
+	struct conf_worker *last = workers_add(w, n);
+
+	if (*n > WORKERS_MAX)
+		return errmsg_set(why, CONCC_E_CONF, "more than %d workers", WORKERS_MAX);
+	return fill_item(c, *w, *n - 1, item, last, why);
+}
+
+/* A section with `count`: all that it stands for.  False when item names none. */
+static bool add_group(const struct conf *c, struct conf_worker **w, size_t *n, const char *item,
+		      int *ret, struct errmsg *why)
+{
+	size_t len = strcspn(item, "/");
+	bool found = false;
+
+	*ret = 0;
+	for (size_t i = 0; i < c->n_known && *ret == 0; i++) {
+		const struct conf_worker *k = &c->known[i];
+		_cleanup_free_ char *one = NULL;
+
+		if (!k->group || strlen(k->group) != len || strncmp(k->group, item, len) != 0)
+			continue;
+		found = true;
+		one = xasprintf("%s%s", k->name, item + len);
+		*ret = add_item(c, w, n, one, why);
+	}
+	return found;
+}
+
 int workers_from_list(struct conf *c, const char *list, struct errmsg *why)
 {
 	struct conf_worker *w = NULL;
@@ -203,13 +319,10 @@ int workers_from_list(struct conf *c, const char *list, struct errmsg *why)
 
 	while (r == 0 && *(list += strspn(list, SEPARATORS))) {
 		_cleanup_free_ char *item = xstrndup(list, strcspn(list, SEPARATORS));
-		struct conf_worker *last = workers_add(&w, &n);
 
 		list += strlen(item);
-		if (n > WORKERS_MAX)
-			r = errmsg_set(why, CONCC_E_CONF, "more than %d workers", WORKERS_MAX);
-		else
-			r = fill_item(c, w, n - 1, item, last, why);
+		if (!add_group(c, &w, &n, item, &r, why))
+			r = add_item(c, &w, &n, item, why);
 	}
 	if (r == 0 && n == 0)
 		r = errmsg_set(why, CONCC_E_CONF, "the list names no worker");

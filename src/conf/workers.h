@@ -3,6 +3,7 @@
 #define CONCC_CONF_WORKERS_H
 
 /* Growing lists of workers, and worker lists as written in one line. */
+#include <stdbool.h>
 #include <stddef.h>
 
 struct conf;
@@ -11,10 +12,16 @@ struct errmsg;
 
 void worker_release(struct conf_worker *w);
 void workers_free(struct conf_worker *w, size_t n);
+/* What depends on the address, where nothing was said. */
+void worker_set_defaults(struct conf_worker *w);
 void worker_copy(const struct conf_worker *from, struct conf_worker *ret);
 /* A new worker at the end, all zero; valid until the next one is added. */
 struct conf_worker *workers_add(struct conf_worker **w, size_t *n);
 struct conf_worker *workers_find(struct conf_worker *w, size_t n, const char *name);
+/* One of this name, or of a section of this name. */
+bool workers_has(struct conf_worker *w, size_t n, const char *name);
+/* The last known worker becomes as many as its `count`: NAME-1, NAME-2 ... */
+int workers_multiply(struct conf *c, struct errmsg *why);
 
 /* Replaces the workers of c by those of list; why does not say where the list came from. */
 int workers_from_list(struct conf *c, const char *list, struct errmsg *why);

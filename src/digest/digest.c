@@ -2,6 +2,7 @@
 #include "concc/digest.h"
 
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,13 @@ static void must(int ok)
 		abort();
 }
 
+/* Without the machine's openssl.cnf: it may name modules that a static program can't load. */
+static const EVP_MD *sha256(void)
+{
+	must(OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL)); /* the first call counts */
+	return EVP_sha256();
+}
+
 struct digest_ctx *digest_new(void)
 {
 	struct digest_ctx *c = xcalloc(1, sizeof(*c));
@@ -30,7 +38,7 @@ struct digest_ctx *digest_new(void)
 	c->md = EVP_MD_CTX_new();
 	if (!c->md)
 		abort();
-	must(EVP_DigestInit_ex(c->md, EVP_sha256(), NULL));
+	must(EVP_DigestInit_ex(c->md, sha256(), NULL));
 	return c;
 }
 
@@ -42,7 +50,7 @@ void digest_update(struct digest_ctx *c, const void *p, size_t n)
 void digest_final(struct digest_ctx *c, struct digest *ret)
 {
 	must(EVP_DigestFinal_ex(c->md, ret->b, NULL));
-	must(EVP_DigestInit_ex(c->md, EVP_sha256(), NULL));
+	must(EVP_DigestInit_ex(c->md, sha256(), NULL));
 }
 
 void digest_free(struct digest_ctx *c)
@@ -55,7 +63,7 @@ void digest_free(struct digest_ctx *c)
 
 void digest_of(const void *p, size_t n, struct digest *ret)
 {
-	must(EVP_Digest(p, n, ret->b, NULL, EVP_sha256(), NULL));
+	must(EVP_Digest(p, n, ret->b, NULL, sha256(), NULL));
 }
 
 int digest_of_fd(int fd, struct digest *ret, uint64_t *ret_size)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "concc/front.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,6 +123,20 @@ int front_stop(void)
 	}
 	r = front_ask(dir, "stop", NULL, NULL);
 	return r == CONCC_E_CLOSED || r == 0 ? 0 : fail(err_text(r));
+}
+
+int front_push(char *const *names)
+{
+	_cleanup_free_ char *program = program_path("concc-project");
+	_cleanup_buf_ struct buf list = BUF_INIT;
+
+	buf_putf(&list, "--workers=");
+	for (; *names; names++)
+		buf_putf(&list, "%s%s", *names, names[1] ? "," : "");
+	/* The transports are the server's, and so is what the configuration says of a worker. */
+	execlp(program, "concc", "--push", buf_cstr(&list), (char *)NULL);
+	fprintf(stderr, "concc: %s can't be executed: %s\n", program, err_text(-errno));
+	return WRAPPER_EXIT_SERVER;
 }
 
 int front_slots(void)

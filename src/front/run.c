@@ -85,7 +85,7 @@ static void tell_down(const struct build *b)
 	o = json_loads(text, 0, NULL);
 	json_array_foreach(json_object_get(o, "workers"), i, w)
 	{
-		if (!streq(json_string_value(json_object_get(w, "state")) ?: "", "up"))
+		if (streq(json_string_value(json_object_get(w, "state")) ?: "", "down"))
 			fprintf(stderr, "concc: worker %s can't be used now: %s\n",
 				json_string_value(json_object_get(w, "name")) ?: "?",
 				json_string_value(json_object_get(w, "error")) ?: "?");

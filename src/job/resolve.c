@@ -2,6 +2,8 @@
 #include "concc/job.h"
 
 #include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -29,6 +31,24 @@ static char *make_absolute(const char *path, const char *cwd)
 	while (str_starts(path, "./"))
 		path += 2 + strspn(path + 2, "/");
 	return path[0] == '/' ? xstrdup(path) : path_join(cwd, path);
+}
+
+/*
+ * The same file by a path as messages carry them: without "..", what is a symlink on
+ * the way there being resolved.  The last name stays: programs look at how they are called.
+ */
+static char *make_clean(char *path)
+{
+	_cleanup_free_ char *full = path;
+	_cleanup_free_ char *clean = path_clean("/", full);
+	const char *base = path_base(full);
+	_cleanup_free_ char *dir = NULL;
+	char real[PATH_MAX];
+
+	if (!clean || streq(clean, full))
+		return steal_ptr(&full);
+	dir = xstrndup(full, (size_t)(base - full));
+	return realpath(dir, real) ? path_join(real, base) : steal_ptr(&full);
 }
 
 /* The first directory of path_var that has name; *err keeps why it can't be run. */
@@ -68,7 +88,7 @@ char *job_resolve(const char *argv0, const char *path_var, const char *cwd,
 			return NULL;
 		}
 		if (!skip || !skip(full, data))
-			return steal_ptr(&full);
+			return make_clean(steal_ptr(&full));
 		/* One of ours by its path, as CMake writes down what it found: the next in PATH. */
 		argv0 = path_base(argv0);
 	}
@@ -76,5 +96,5 @@ char *job_resolve(const char *argv0, const char *path_var, const char *cwd,
 		       : NULL;
 	if (!found)
 		errno = err;
-	return found;
+	return found ? make_clean(found) : NULL;
 }

@@ -11,7 +11,7 @@
 #include "command.h"
 
 /* A word for the shell: in single quotes every byte but the quote stands for itself. */
-static void put_quoted(struct buf *out, const char *s)
+void job_put_quoted(struct buf *out, const char *s)
 {
 	buf_append(out, "'", 1);
 	for (; *s; s++) {
@@ -27,14 +27,14 @@ static void put_words(struct buf *out, char *const *words)
 {
 	for (; *words; words++) {
 		buf_putf(out, " \\\n\t");
-		put_quoted(out, *words);
+		job_put_quoted(out, *words);
 	}
 }
 
 static void put_word(struct buf *out, const char *before, const char *word, const char *after)
 {
 	buf_putf(out, "%s", before);
-	put_quoted(out, word);
+	job_put_quoted(out, word);
 	buf_putf(out, "%s", after);
 }
 

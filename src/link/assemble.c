@@ -200,6 +200,7 @@ static int next_frame(struct assembler *a, struct assembled *ret)
 	if (err < 0)
 		return err;
 	a->start += PROTO_HEADER_LEN + h.len;
+	a->frames++;
 	a->raw_bytes += raw.n;
 	return join(a, &h, raw, ret);
 }

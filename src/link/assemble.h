@@ -34,6 +34,7 @@ struct assembler {
 	struct partial parts[2];
 	struct partial *delivered; /* lent out by the last assembler_next() */
 	uint64_t raw_bytes;	   /* payload after decompression */
+	uint64_t frames;	   /* whole ones so far */
 };
 
 struct assembled {

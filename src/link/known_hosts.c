@@ -19,8 +19,6 @@
 
 static void add_key(struct known_hosts *k, const struct known_key *key)
 {
-	if (k->n == KEYS_MAX)
-		return;
 	k->keys = xrealloc(k->keys, (k->n + 1) * sizeof(*k->keys));
 	k->keys[k->n++] = *key;
 }
@@ -40,7 +38,7 @@ static void take_key_line(struct known_hosts *k, const char *file, unsigned line
 	}
 	key.type = strtok_r(NULL, " \t", &save);
 	key.key = strtok_r(NULL, " \t", &save);
-	if (!word || !key.type || !key.key)
+	if (!word || !key.type || !key.key || k->n == KEYS_MAX)
 		return;
 	key.type = xstrdup(key.type);
 	key.key = xstrdup(key.key);

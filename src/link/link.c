@@ -24,11 +24,15 @@
 #define COMPRESS_MIN 1024	 /* below this a frame fits a packet or two anyway */
 #define CHUNK_MIN    (16 * 1024) /* so that the small messages of a round share one write */
 #define ROUND_BUDGET                                                                               \
-	(1024 * 1024)	/* bytes moved one way before others in the loop get their turn */
-#define LINGER_MS  2000 /* for a peer that reads no more: time to say why */
-#define STOPPED_MS 1000 /* a timer this late means that we were stopped, not the peer */
-#define TOKEN_LEN  8	/* of PING and PONG */
-#define SAID_MAX   200	/* of a peer's last line, in messages */
+	(1024 * 1024)  /* bytes moved one way before others in the loop get their turn */
+#define LINGER_MS 2000 /* for a peer that reads no more: time to say why */
+#define TICKS	  16   /* in the time after which a peer is dead */
+#define TOKEN_LEN 8    /* of PING and PONG */
+#define PULSE_MS  1000 /* a few within the time after which a busy peer is dead */
+/* Of a frame that is not whole yet, this much is a sign of life; a slow line brings it in seconds.
+ */
+#define ALIVE_BYTES 1024
+#define SAID_MAX    200 /* of a peer's last line, in messages */
 
 struct chunk {
 	struct list node;
@@ -75,8 +79,15 @@ struct link {
 	uint8_t pong_token[TOKEN_LEN];
 	char *scratch; /* one compressed frame; NULL without compression */
 
-	uint64_t last_rx_ms, beat_due_ms;
-	bool pinged; /* since the last byte received */
+	uint64_t last_rx_ms;
+	uint64_t pulse_ms; /* of the last link_pulse() that said something */
+	/* Of silence, but for the time in which we did not run ourselves. */
+	uint64_t silence_ms;
+	uint64_t armed_ms; /* what the timer was set to */
+	/* Of what comes unasked: it does not say that the peer hears us. */
+	uint64_t unasked_bytes, unasked_frames;
+	uint64_t heard, frames_heard; /* at the last sign of life, but for those */
+	bool pinged;		      /* since the last sign of life */
 	uint64_t ping_token;
 
 	struct watch watches[2];
@@ -277,9 +288,13 @@ static void put_said(struct link *k, struct buf *text)
 	if (k->in.in_frames)
 		return;
 	missing = strstr(buf_cstr(text), "not found") || strstr(buf_cstr(text), "No such file");
-	if (missing || strstr(buf_cstr(text), "status 127"))
-		buf_putf(text, "; install concc-worker there, where a non-interactive shell's "
-			       "PATH finds it");
+	if (k->conf.by_command || !(missing || strstr(buf_cstr(text), "status 127")))
+		return;
+	buf_putf(text, "; %s",
+		 k->conf.remedy
+			 ? k->conf.remedy
+			 : "install concc-worker there, where a non-interactive shell's PATH "
+			   "finds it");
 }
 
 static void put_what(struct link *k, struct buf *text, int err)
@@ -287,8 +302,8 @@ static void put_what(struct link *k, struct buf *text, int err)
 	bool greeted = k->in.in_frames;
 
 	if (err == CONCC_E_VERSION)
-		buf_putf(text, "the worker speaks another version of the link; install the same "
-			       "concc on both sides");
+		buf_putf(text, "the worker speaks another version of the link; %s",
+			 k->conf.remedy ? k->conf.remedy : "install the same concc on both sides");
 	else if (err == CONCC_E_PROTO && !greeted)
 		buf_putf(text, "no concc-worker greeted within %d KB of output",
 			 PROTO_NOISE_MAX / 1024);
@@ -387,6 +402,13 @@ static void chunk_done(struct link *k)
 	free(c);
 }
 
+static void sign_of_life(struct link *k)
+{
+	k->last_rx_ms = now_ms();
+	k->silence_ms = 0;
+	k->pinged = false;
+}
+
 /* Bytes written, or a negative code. */
 static ssize_t write_some(struct link *k)
 {
@@ -403,11 +425,15 @@ static ssize_t write_some(struct link *k)
 	return r;
 }
 
-/* Writes as far as it goes.  True when BULK bytes left.  Calls nobody back. */
+/*
+ * Writes as far as it goes.  True when BULK bytes left.  Calls nobody back.
+ * Room where there was none means that the far end takes what we send, be it
+ * slowly: the answer to a PING behind all of it may be late.
+ */
 static bool flush(struct link *k)
 {
+	bool bulk = false, was_blocked = k->blocked;
 	size_t wrote = 0;
-	bool bulk = false;
 
 	if (k->pong_due) {
 		/* One at most is owed, however many PINGs came: a peer can't make us hoard. */
@@ -436,6 +462,8 @@ static bool flush(struct link *k)
 		wrote += (size_t)r;
 		bulk |= prio == LINK_BULK;
 	}
+	if (was_blocked && wrote)
+		sign_of_life(k);
 	if (anything_queued(k))
 		flush_soon(k);
 	return bulk;
@@ -537,6 +565,11 @@ static void on_message(struct link *k, const struct assembled *m)
 	k->counts.msgs_in++;
 	k->counts.msgs_by_type_in[m->type]++;
 	k->counts.raw_in = k->in.raw_bytes;
+	/* Small, so neither cut nor compressed. */
+	if (m->type == MSG_PING || m->type == MSG_LOAD) {
+		k->unasked_bytes += PROTO_HEADER_LEN + m->payload.n;
+		k->unasked_frames++;
+	}
 	if (m->type == MSG_PING || m->type == MSG_PONG) {
 		err = on_own_message(k, m);
 	} else {
@@ -563,6 +596,25 @@ static void deliver(struct link *k)
 	}
 }
 
+/*
+ * Anything but what it says unasked, again and again: PING and LOAD.  When the way
+ * to the peer is cut and the one back is not, those still come; only an answer to
+ * our own PING says that it hears us.  Nor is a
+ * byte now and then one: a peer that is stuck inside a frame could go on for ever.
+ */
+static void note_life(struct link *k)
+{
+	uint64_t heard = k->counts.bytes_in - k->unasked_bytes;
+	uint64_t frames = k->in.frames - k->unasked_frames;
+
+	/* Signed: of a PING that is half here, the rest is still to be taken off. */
+	if (frames == k->frames_heard && (int64_t)(heard - k->heard) < ALIVE_BYTES)
+		return;
+	k->heard = heard;
+	k->frames_heard = frames;
+	sign_of_life(k);
+}
+
 /* Reads until nothing is there, the budget is spent or the owner has enough. */
 static void read_input(struct link *k)
 {
@@ -584,12 +636,11 @@ static void read_input(struct link *k)
 			fail(k, r == 0 ? CONCC_E_CLOSED : (int)r);
 			return;
 		}
-		k->last_rx_ms = now_ms();
-		k->pinged = false;
 		k->counts.bytes_in += (uint64_t)r;
 		got += (size_t)r;
 		assembler_filled(&k->in, (size_t)r);
 		deliver(k);
+		note_life(k);
 		/* A short read emptied the socket; asking it again would cost a call for nothing.
 		 */
 		if (k->stream && !k->stream->engine && (size_t)r < space)
@@ -632,8 +683,7 @@ void link_pause_reading(struct link *k, bool pause)
 		return;
 	k->paused = pause;
 	if (!pause) {
-		k->last_rx_ms = now_ms();
-		k->pinged = false;
+		sign_of_life(k);
 		/* What was received before the pause waits in the assembler; no fd tells. */
 		read_soon(k);
 	}
@@ -641,6 +691,16 @@ void link_pause_reading(struct link *k, bool pause)
 }
 
 /* ---- heartbeat ---- */
+
+static bool is_greeting(const struct link *k)
+{
+	return k->conf.expect_magic && !k->in.in_frames && k->conf.greet_ms;
+}
+
+static uint32_t dead_after(const struct link *k)
+{
+	return is_greeting(k) ? k->conf.greet_ms : k->conf.dead_ms;
+}
 
 static void send_ping(struct link *k)
 {
@@ -654,48 +714,86 @@ static void send_ping(struct link *k)
 		flush_soon(k);
 }
 
-/* The next time that matters; an answer moves it on when it comes, not before. */
-static void arm_beat(struct link *k, uint64_t now)
+/*
+ * The next time that matters; an answer moves it on when it comes, not before.
+ * While one is awaited there are ticks: see count_silence().
+ */
+static void arm_beat(struct link *k)
 {
-	uint64_t idle = now - k->last_rx_ms, at = k->conf.dead_ms, ping = k->conf.ping_ms;
-	uint64_t delay;
+	uint64_t dead = dead_after(k), ping = k->conf.ping_ms, at = ping;
+	uint64_t tick = dead / TICKS + 1;
 
-	if (ping && k->pinged)
-		ping += idle;
-	if (ping && (!at || ping < at))
-		at = ping;
-	delay = at > idle ? at - idle : 1;
-	k->beat_due_ms = now + delay;
-	loop_timer_set(k->beat, delay);
+	if (ping && (!dead || tick > ping))
+		tick = ping;
+	if (!ping || k->pinged)
+		at = k->silence_ms + tick;
+	if (dead && at > dead)
+		at = dead;
+	k->armed_ms = at > k->silence_ms ? at - k->silence_ms : 1;
+	loop_timer_set(k->beat, k->armed_ms);
+}
+
+/*
+ * However late a tick is, it counts for no more than it was to last.  When this
+ * machine is too busy to run us, or was suspended, or we were stopped, then the
+ * silence was ours: the peer gets the same number of ticks.
+ */
+static void count_silence(struct link *k, uint64_t now)
+{
+	uint64_t idle = now - k->last_rx_ms;
+
+	k->silence_ms += k->armed_ms;
+	if (k->silence_ms > idle)
+		k->silence_ms = idle;
+}
+
+void link_pulse(struct link *k)
+{
+	uint64_t now = now_ms(), since = loop_woke_ms(k->loop);
+
+	if (since < k->pulse_ms)
+		since = k->pulse_ms;
+	if (!k->stream || k->write_error || k->overflow || now - since < PULSE_MS)
+		return;
+	k->pulse_ms = now;
+	k->pong_due = true;
+	(void)flush(k);
+	update_watches(k);
+}
+
+static void peer_is_dead(struct link *k, uint64_t now)
+{
+	_cleanup_buf_ struct buf text = BUF_INIT;
+
+	if (is_greeting(k))
+		buf_putf(&text, "no concc-worker answered within %.1f s",
+			 (double)(now - k->last_rx_ms) / 1000);
+	else
+		buf_putf(&text, "no answer for %.1f s: the peer or the network is dead",
+			 (double)(now - k->last_rx_ms) / 1000);
+	put_said(k, &text);
+	fail_text(k, CONCC_E_TIMEOUT, buf_cstr(&text));
 }
 
 static void on_beat(void *data)
 {
 	struct link *k = data;
-	uint64_t idle, now = now_ms();
+	uint64_t now;
 
-	/* A laptop that slept, or a SIGSTOP: the silence was ours, and it is asked first. */
-	if (k->paused || now > k->beat_due_ms + STOPPED_MS) {
-		k->last_rx_ms = now;
-		k->pinged = false;
-	}
+	if (k->paused)
+		sign_of_life(k);
 	read_input(k); /* an answer may wait behind this very timer */
 	if (!k->stream)
 		return;
 	now = now_ms();
-	idle = now - k->last_rx_ms;
-	if (k->conf.dead_ms && idle >= k->conf.dead_ms) {
-		_cleanup_buf_ struct buf text = BUF_INIT;
-
-		buf_putf(&text, "nothing received for %.1f s: the peer or the network is dead",
-			 (double)idle / 1000);
-		put_said(k, &text);
-		fail_text(k, CONCC_E_TIMEOUT, buf_cstr(&text));
+	count_silence(k, now);
+	if (dead_after(k) && k->silence_ms >= dead_after(k)) {
+		peer_is_dead(k, now);
 		return;
 	}
-	if (k->conf.ping_ms && !k->pinged && idle >= k->conf.ping_ms && !k->paused)
+	if (k->conf.ping_ms && !k->pinged && k->silence_ms >= k->conf.ping_ms && !k->paused)
 		send_ping(k);
-	arm_beat(k, now);
+	arm_beat(k);
 	after_input(k, false);
 }
 
@@ -733,7 +831,7 @@ struct link *link_new(struct loop *l, struct stream *s, const struct link_config
 	k->last_rx_ms = now_ms();
 	if (c->ping_ms || c->dead_ms) {
 		k->beat = loop_add_timer(l, 0, on_beat, k);
-		arm_beat(k, k->last_rx_ms);
+		arm_beat(k);
 	}
 	/* The stream may hold bytes already, or be unfit to be waited for. */
 	read_soon(k);

@@ -52,6 +52,8 @@ static struct blob last_lines(struct blob text, int lines)
 {
 	size_t end = text.n, start;
 
+	if (!end)
+		return (struct blob){0};
 	while (end > 0 && ends_line(text.p[end - 1]))
 		end--;
 	for (start = end; start > 0; start--)

@@ -22,6 +22,7 @@
 #include "said.h"
 
 #define GRACE_MS      2000	   /* for a child that closed its output to end and be explained */
+#define PATIENCE_MS   3000	   /* for a container or batch job to end when its input does */
 #define KILL_MS	      5000	   /* for a child that was told to end */
 #define SOCKET_SNDBUF (128 * 1024) /* small: what is in the kernel can't be overtaken any more */
 
@@ -153,7 +154,7 @@ struct child {
 	int stderr_fd; /* -1 at its end */
 	struct loop_source *stderr_source, *exit_source, *kill_timer;
 	struct said said;
-	bool exited, orphan;
+	bool exited, orphan, patient;
 	int status;
 };
 
@@ -226,6 +227,15 @@ static void kill_group(void *data)
 	(void)kill(-c->pid, SIGKILL); /* not reaped yet, so the group is ours */
 }
 
+static void end_group(void *data)
+{
+	struct child *c = data;
+
+	(void)kill(-c->pid, SIGTERM);
+	loop_remove(c->kill_timer);
+	c->kill_timer = loop_add_timer(c->loop, KILL_MS, kill_group, c);
+}
+
 /* The stream is gone; the loop reaps what it leaves. */
 static void child_end(struct child *c)
 {
@@ -234,8 +244,10 @@ static void child_end(struct child *c)
 		return;
 	}
 	c->orphan = true;
-	(void)kill(-c->pid, SIGTERM);
-	c->kill_timer = loop_add_timer(c->loop, KILL_MS, kill_group, c);
+	if (c->patient)
+		c->kill_timer = loop_add_timer(c->loop, PATIENCE_MS, end_group, c);
+	else
+		end_group(c);
 }
 
 static struct child *child_new(struct loop *l, pid_t pid, int pid_fd, int stderr_fd,
@@ -387,7 +399,7 @@ static int make_ends(bool sockets, struct ends *e)
 	return err;
 }
 
-int spawn_stream(struct loop *l, char *const *argv, bool sockets, const char *name,
+int spawn_stream(struct loop *l, char *const *argv, bool sockets, bool patient, const char *name,
 		 struct stream **ret, struct errmsg *msg)
 {
 	struct stream_child *s;
@@ -416,6 +428,7 @@ int spawn_stream(struct loop *l, char *const *argv, bool sockets, const char *na
 	s->stream.ops = &child_ops;
 	s->io = stream_from_fds(e.read_fd, e.write_fd);
 	s->child = child_new(l, pid, pid_fd, e.stderr_ours, name);
+	s->child->patient = patient;
 	s->grace_fd = -1;
 	*ret = &s->stream;
 	return 0;

@@ -22,9 +22,10 @@ struct stream;
  * stream.  sockets: its stdin and stdout are one socket, for programs of ours;
  * otherwise two pipes.  Its stderr is read by the loop, kept for explain() and
  * logged at debug with name.  Freeing the stream closes its stdin and ends its
- * group; the loop reaps it.
+ * group: at once, or patient after some seconds in which the end of its input may
+ * do that.  The loop reaps it.
  */
-int spawn_stream(struct loop *l, char *const *argv, bool sockets, const char *name,
+int spawn_stream(struct loop *l, char *const *argv, bool sockets, bool patient, const char *name,
 		 struct stream **ret, struct errmsg *msg);
 
 /*

@@ -127,9 +127,13 @@ static bool list_has(const char *list, const char *word)
 {
 	size_t n = strlen(word);
 
-	for (const char *at = list; at && *at; at = strchr(at, ','), at += at ? 1 : 0)
+	for (const char *at = list; at && *at;) {
 		if (strncmp(at, word, n) == 0 && (at[n] == ',' || at[n] == '\0'))
 			return true;
+		at = strchr(at, ',');
+		if (at)
+			at++;
+	}
 	return false;
 }
 

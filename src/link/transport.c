@@ -21,12 +21,14 @@
 #include "concc/log.h"
 #include "concc/loop.h"
 #include "concc/str.h"
+#include "push.h"
 #include "said.h"
 #include "spawn.h"
 #include "ssh_config.h"
 #include "stream_ssh2.h"
 
 #define WORKER_PROGRAM	   "concc-worker"
+#define PLAIN_PROGRAM	   "concc-plain"
 #define DEFAULT_TIMEOUT_MS 30000
 #define BACKSTOP_MS	   500		/* the thread sees its deadline first, and knows more */
 #define CONFIG_MAX	   (256 * 1024) /* what `ssh -G` may print */
@@ -37,11 +39,14 @@ struct ssh_task {
 	atomic_int stage;	/* enum ssh2_stage */
 	int done_fd, cancel_fd; /* eventfds: thread to loop, and loop to thread */
 	/* read-only while the thread runs */
-	char *worker, *address, *command, *ssh;
+	char *worker, *address, *program, *ssh;
 	struct ssh_address target;
 	uint64_t deadline_ms;
+	enum ssh_mode mode;
+	enum install install;
 	/* the thread's, then the loop's once done_fd was written */
 	struct stream *stream;
+	struct worker_file *file; /* NULL with a program given, or when there is none here */
 	int err;
 	struct errmsg msg;
 };
@@ -50,13 +55,19 @@ struct connecting {
 	struct loop *loop;
 	connected_fn fn;
 	void *data;
-	char *name, *address, *command, *program, *ssh;
+	char *name, *address, *command, *program, *ssh, *plain;
+	uint32_t slots;
 	enum ssh_mode mode;
+	enum install install;
+	uint32_t index;
 	uint32_t timeout_ms;
 	struct ssh_address target;
 	struct ssh_task *task; /* NULL without a thread */
 	pthread_t thread;      /* to be joined or detached while there is a task */
 	struct loop_source *start, *done, *timer;
+	struct worker_file *file; /* what may be put there; the task's until it is done */
+	struct push *push;	  /* under way */
+	char *how;		  /* for it: what carries the bytes */
 };
 
 static const char *const stage_names[] = {
@@ -90,38 +101,40 @@ static char *shell_quote(const char *s)
 }
 
 /* For the remote shell; ~/ is its home, so it stays outside the quotes. */
-static char *remote_command(const char *program)
+static char *remote_command(const char *program, enum install install,
+			    const struct worker_file *file)
 {
 	bool home = program && str_starts(program, "~/");
-	char *quoted = shell_quote(!program ? WORKER_PROGRAM : home ? program + 2 : program);
-	char *all = xasprintf("exec %s%s --stdio", home ? "~/" : "", quoted);
+	char *quoted, *all;
 
+	if (!program)
+		return push_command(install, file);
+	quoted = shell_quote(home ? program + 2 : program);
+	all = xasprintf("exec %s%s --stdio", home ? "~/" : "", quoted);
 	free(quoted);
 	return all;
 }
 
-/* concc-worker of the folder this program is in, so that a build tree works in place. */
-static char *local_program(const char *configured)
+/* name in the folder this program is in, so that a build tree works in place. */
+static char *local_program(const char *name)
 {
 	char self[4096];
 	ssize_t n;
 	char *slash, *path;
 
-	if (configured)
-		return xstrdup(configured);
 	n = readlink("/proc/self/exe", self, sizeof(self) - 1);
 	if (n > 0) {
 		self[n] = '\0';
 		slash = strrchr(self, '/');
 		if (slash) {
 			*slash = '\0';
-			path = path_join(self, WORKER_PROGRAM);
+			path = path_join(self, name);
 			if (access(path, X_OK) == 0)
 				return path;
 			free(path);
 		}
 	}
-	return xstrdup(WORKER_PROGRAM);
+	return xstrdup(name);
 }
 
 static const char *ssh_program(const struct connecting *c)
@@ -189,7 +202,7 @@ static char **openssh_argv(const struct connecting *c)
 	push(&argv, "-o");
 	strv_push(&argv, xasprintf("ConnectTimeout=%u", (c->timeout_ms + 999) / 1000));
 	push_target(&argv, &c->target);
-	strv_push(&argv, remote_command(c->program));
+	strv_push(&argv, remote_command(c->program, c->install, c->file));
 	return argv;
 }
 
@@ -204,8 +217,9 @@ static void task_unref(struct ssh_task *t)
 	close(t->cancel_fd);
 	free(t->worker);
 	free(t->address);
-	free(t->command);
+	free(t->program);
 	free(t->ssh);
+	worker_file_free(t->file);
 	ssh_address_release(&t->target);
 	free(t);
 }
@@ -233,6 +247,9 @@ static void let_task_go(struct connecting *c, bool done)
 static void connecting_free(struct connecting *c)
 {
 	let_task_go(c, false);
+	push_free(c->push);
+	worker_file_free(c->file);
+	free(c->how);
 	loop_remove(c->start);
 	loop_remove(c->timer);
 	ssh_address_release(&c->target);
@@ -241,10 +258,11 @@ static void connecting_free(struct connecting *c)
 	free(c->command);
 	free(c->program);
 	free(c->ssh);
+	free(c->plain);
 	free(c);
 }
 
-static void succeed(struct connecting *c, struct stream *s, const char *how)
+static void hand_over(struct connecting *c, struct stream *s, const char *how)
 {
 	connected_fn fn = c->fn;
 	void *data = c->data;
@@ -265,11 +283,39 @@ static void give_up(struct connecting *c, int err, const char *text)
 	fn(data, NULL, err, msg.text, "");
 }
 
-static void finish_spawned(struct connecting *c, char **argv, bool sockets, const char *how)
+static void on_pushed(void *data, struct stream *s, int err, const char *text, const char *did)
+{
+	struct connecting *c = data;
+	_cleanup_free_ char *all = NULL;
+
+	c->push = NULL; /* it frees itself */
+	all = err < 0			   ? xasprintf("%s: %s", c->address, text)
+	      : c->install == INSTALL_ONLY ? xstrdup(did)
+					   : xasprintf("%s, concc-worker %s", c->how, did);
+	if (err < 0)
+		give_up(c, err, all);
+	else
+		hand_over(c, s, all);
+}
+
+static void succeed(struct connecting *c, struct stream *s, const char *how)
+{
+	if (c->install == INSTALL_NO) {
+		hand_over(c, s, how);
+		return;
+	}
+	loop_remove(c->timer); /* a push takes as long as it moves */
+	c->timer = NULL;
+	c->how = xstrdup(how);
+	c->push = push_new(c->loop, s, c->file, c->timeout_ms, on_pushed, c);
+}
+
+static void finish_spawned(struct connecting *c, char **argv, bool sockets, bool patient,
+			   const char *how)
 {
 	struct stream *s;
 	struct errmsg msg;
-	int err = spawn_stream(c->loop, argv, sockets, c->name, &s, &msg);
+	int err = spawn_stream(c->loop, argv, sockets, patient, c->name, &s, &msg);
 
 	strv_free(argv);
 	if (err < 0)
@@ -284,7 +330,7 @@ static void by_openssh(struct connecting *c, const char *reason)
 {
 	char *how = xasprintf("openssh: %s", reason);
 
-	finish_spawned(c, openssh_argv(c), false, how);
+	finish_spawned(c, openssh_argv(c), false, false, how);
 	free(how);
 }
 
@@ -330,15 +376,30 @@ static int ask_ssh(struct ssh_task *t, struct ssh_config *ret)
 			  t->address, t->ssh, t->target.host);
 }
 
-static int run_task(struct ssh_task *t)
+/* Our own concc-worker: what the host starts if it has it, or is to have. */
+static int find_file(struct ssh_task *t)
 {
+	_cleanup_free_ char *path = local_program(WORKER_PROGRAM);
+	int err;
+
+	if (t->program)
+		return 0;
+	err = worker_file_open(path, &t->file, &t->msg);
+	if (t->install == INSTALL_NO)
+		return 0;
+	return err < 0 ? err : worker_file_check(t->file, path, &t->msg);
+}
+
+static int by_libssh2(struct ssh_task *t)
+{
+	_cleanup_free_ char *command = remote_command(t->program, t->install, t->file);
 	struct ssh_config config;
 	struct ssh2_request req = {
 		.worker = t->worker,
 		.address = t->address,
 		.host = t->target.host,
 		.config = &config,
-		.command = t->command,
+		.command = command,
 		.deadline_ms = t->deadline_ms,
 		.cancel_fd = t->cancel_fd,
 		.stage = set_stage,
@@ -357,6 +418,17 @@ static int run_task(struct ssh_task *t)
 	return err;
 }
 
+static int run_task(struct ssh_task *t)
+{
+	int err = find_file(t);
+
+	if (err < 0)
+		return err;
+	if (t->mode == SSH_OPENSSH)
+		return errmsg_set(&t->msg, CONCC_E_UNAVAIL, "the configuration asks for it");
+	return by_libssh2(t);
+}
+
 static void *task_thread(void *arg)
 {
 	struct ssh_task *t = arg;
@@ -372,10 +444,17 @@ static void on_task_done(void *data, uint32_t events)
 {
 	struct connecting *c = data;
 	struct ssh_task *t = c->task;
-	struct errmsg msg = t->msg;
-	struct stream *s = steal_ptr(&t->stream);
-	int err = t->err;
+	struct errmsg msg;
+	struct stream *s;
+	uint64_t n;
+	int err;
 
+	/* Read, so that all that the thread did is before what follows. */
+	(void)!read(t->done_fd, &n, sizeof(n));
+	msg = t->msg;
+	s = steal_ptr(&t->stream);
+	err = t->err;
+	c->file = steal_ptr(&t->file);
 	let_task_go(c, true);
 	if (err == 0) {
 		succeed(c, s, "libssh2");
@@ -431,7 +510,9 @@ static struct ssh_task *task_new(const struct connecting *c)
 	t->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	t->worker = xstrdup(c->name);
 	t->address = xstrdup(c->address);
-	t->command = remote_command(c->program);
+	t->program = c->program ? xstrdup(c->program) : NULL;
+	t->mode = c->mode;
+	t->install = c->install;
 	t->ssh = xstrdup(ssh_program(c));
 	t->target.host = xstrdup(c->target.host);
 	t->target.user = c->target.user ? xstrdup(c->target.user) : NULL;
@@ -463,10 +544,38 @@ static void start_ssh(struct connecting *c)
 
 	if (err < 0)
 		give_up(c, err, msg.text);
-	else if (c->mode == SSH_OPENSSH)
-		by_openssh(c, "the configuration asks for it");
 	else
 		by_thread(c);
+}
+
+/* ---- a worker without concc ---- */
+
+static void by_plain(struct connecting *c)
+{
+	struct errmsg msg;
+	char **argv = NULL, *how;
+	int err = ssh_address_parse(c->address, &c->target, &msg);
+
+	if (err < 0) {
+		give_up(c, err, msg.text);
+		return;
+	}
+	strv_push(&argv, local_program(PLAIN_PROGRAM));
+	push(&argv, "--mirror");
+	push(&argv, c->plain);
+	push(&argv, "--slots");
+	strv_push(&argv, xasprintf("%u", c->slots));
+	if (c->target.user) {
+		push(&argv, "--user");
+		push(&argv, c->target.user);
+	}
+	push(&argv, "--port");
+	strv_push(&argv, xasprintf("%u", c->target.port));
+	push(&argv, "--");
+	push(&argv, c->target.host);
+	how = xasprintf("plain ssh, mirror = %s", c->plain);
+	finish_spawned(c, argv, true, true, how);
+	free(how);
 }
 
 /* ---- all kinds ---- */
@@ -477,15 +586,20 @@ static void start(void *data)
 	char **argv = NULL;
 
 	c->start = NULL;
-	if (c->command) {
+	if (c->plain) {
+		by_plain(c);
+	} else if (c->command) {
+		push(&argv, "env");
+		strv_push(&argv, xasprintf("CONCC_WORKER_NAME=%s", c->name));
+		strv_push(&argv, xasprintf("CONCC_WORKER_INDEX=%u", c->index));
 		push(&argv, "/bin/sh");
 		push(&argv, "-c");
 		push(&argv, c->command);
-		finish_spawned(c, argv, false, "command");
+		finish_spawned(c, argv, false, true, "command");
 	} else if (c->address && streq(c->address, "local:")) {
-		strv_push(&argv, local_program(c->program));
+		strv_push(&argv, c->program ? xstrdup(c->program) : local_program(WORKER_PROGRAM));
 		push(&argv, "--stdio");
-		finish_spawned(c, argv, true, "local");
+		finish_spawned(c, argv, true, true, "local");
 	} else if (c->address) {
 		start_ssh(c);
 	} else {
@@ -511,7 +625,12 @@ struct connecting *transport_connect(struct loop *l, const struct transport_conf
 	c->command = copy(conf->command);
 	c->program = copy(conf->worker_program);
 	c->ssh = copy(conf->ssh_program);
+	c->plain = copy(conf->plain);
+	c->slots = conf->slots;
 	c->mode = conf->ssh;
+	if (!c->program && !c->plain && c->address && str_starts(c->address, "ssh://"))
+		c->install = conf->install;
+	c->index = conf->index;
 	c->timeout_ms = conf->timeout_ms ? conf->timeout_ms : DEFAULT_TIMEOUT_MS;
 	c->start = loop_defer(l, start, c);
 	return c;

@@ -36,9 +36,10 @@ struct loop_source {
 
 struct loop {
 	int epoll_fd;
-	bool quit;
+	bool quit, while_children;
 	struct list sources;
 	struct list deferred;
+	uint64_t woke_ms;
 	struct list dead; /* removed while dispatching */
 };
 
@@ -283,10 +284,19 @@ static void run_deferred(struct loop *l)
 	list_remove(&now);
 }
 
+static bool has_children(const struct loop *l)
+{
+	list_for_each (e, &l->sources) {
+		if (container_of(e, struct loop_source, link)->kind == SRC_CHILD)
+			return true;
+	}
+	return false;
+}
+
 int loop_run(struct loop *l)
 {
 	l->quit = false;
-	while (!l->quit) {
+	while (!l->quit && !(l->while_children && !has_children(l))) {
 		struct epoll_event ev[64];
 		int n;
 
@@ -295,6 +305,7 @@ int loop_run(struct loop *l)
 		if (l->quit)
 			break;
 		n = epoll_wait(l->epoll_fd, ev, 64, list_empty(&l->deferred) ? -1 : 0);
+		l->woke_ms = now_ms();
 		if (n < 0 && errno != EINTR)
 			return -errno;
 		for (int i = 0; i < n; i++) {
@@ -306,6 +317,28 @@ int loop_run(struct loop *l)
 	}
 	free_dead(l);
 	return 0;
+}
+
+uint64_t loop_woke_ms(const struct loop *l)
+{
+	return l->woke_ms;
+}
+
+static void limit_over(void *data)
+{
+	loop_quit(data);
+}
+
+int loop_run_children(struct loop *l, uint64_t limit_ms)
+{
+	struct loop_source *limit = loop_add_timer(l, limit_ms, limit_over, l);
+	int r;
+
+	l->while_children = true;
+	r = loop_run(l);
+	l->while_children = false;
+	loop_remove(limit);
+	return r == 0 && has_children(l) ? -ETIMEDOUT : r;
 }
 
 void loop_quit(struct loop *l)

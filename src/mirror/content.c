@@ -28,7 +28,7 @@ struct fetch {
 	struct inode *inode; /* a reference */
 	/* Under mirror.lock: */
 	struct list waiting; /* requests for bytes not there yet */
-	int err; /* reads get an error; the rest of the stream is let pass */
+	int err;	     /* reads get an error; the rest of the stream is let pass */
 	/* The owner's thread only: */
 	struct store_writer *writer; /* from the first bytes on */
 	uint64_t have;

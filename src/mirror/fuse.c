@@ -131,13 +131,50 @@ static int need_listing(struct mirror *m, struct inode *d, struct request *r)
 {
 	if (m->stopping)
 		return -EIO;
-	if (!inode_attached(m, d))
+	if (!inode_attached(m, d)) {
+		/* Nobody knows any more what was in it: a job must not take that for "nothing". */
+		if (m->jobs.n)
+			want_failed(m, d->lost_path ? d->lost_path : d->name, CONCC_E_STALE);
 		return -ENOENT;
+	}
 	if (dir_complete(d))
 		return 0;
 	want_dir(m, d);
 	list_append(&d->dir->waiting, &r->link);
 	return 1;
+}
+
+/* What is absent there is not remembered, but told. */
+static bool tells_lookups(const struct inode *d)
+{
+	return d->dir && (d->dir->outside || d->dir->partial);
+}
+
+static void give_entry(struct mirror *m, struct inode *child, struct fuse_entry_param *e)
+{
+	child->nlookup++;
+	e->ino = (fuse_ino_t)(uintptr_t)child;
+	e->attr_timeout = attr_timeout(m, child);
+	fill_stat(m, child, &e->attr);
+}
+
+/*
+ * What the asker's job has seen under this name, when that is another version by
+ * now.  Its overlay compares what it has with the answer.  The lock is given up
+ * meanwhile.
+ */
+static struct inode *seen_before(struct mirror *m, const struct request *r)
+{
+	const struct job_seq *j;
+	int64_t job;
+
+	if (!dir_has_former(r->inode, r->name) || !m->ops.job_of)
+		return NULL;
+	pthread_mutex_unlock(&m->lock);
+	job = m->ops.job_of(m->data, fuse_req_ctx(r->req)->pid);
+	pthread_mutex_lock(&m->lock);
+	j = job >= 0 ? map_get_u64(&m->jobs, (uint64_t)job) : NULL;
+	return j ? dir_former(r->inode, r->name, j->seq) : NULL;
 }
 
 static int try_lookup(struct mirror *m, struct request *r, struct fuse_entry_param *e)
@@ -147,6 +184,13 @@ static int try_lookup(struct mirror *m, struct request *r, struct fuse_entry_par
 
 	if (!r->inode->dir)
 		return -ENOTDIR;
+	child = seen_before(m, r);
+	if (child) {
+		/* For this once: others must ask again. */
+		*e = (struct fuse_entry_param){.entry_timeout = 0};
+		give_entry(m, child, e);
+		return 0;
+	}
 	rc = need_listing(m, r->inode, r);
 	if (rc != 0)
 		return rc;
@@ -155,7 +199,7 @@ static int try_lookup(struct mirror *m, struct request *r, struct fuse_entry_par
 		child = m->outside;
 	else
 		child = dir_child(r->inode, r->name, strlen(r->name));
-	if (!child && r->inode->dir->outside)
+	if (!child && tells_lookups(r->inode) && !map_get_str(&r->inode->dir->absent, r->name))
 		return -ENOENT;
 	if (!child) {
 		negative_add(m, r->inode, r->name);
@@ -166,10 +210,7 @@ static int try_lookup(struct mirror *m, struct request *r, struct fuse_entry_par
 		if (rc != 0)
 			return rc;
 	}
-	child->nlookup++;
-	e->ino = (fuse_ino_t)(uintptr_t)child;
-	e->attr_timeout = attr_timeout(m, child);
-	fill_stat(m, child, &e->attr);
+	give_entry(m, child, e);
 	return 0;
 }
 
@@ -186,24 +227,20 @@ static void report_outside(struct mirror *m, const struct request *r)
 	pthread_mutex_unlock(&m->lock);
 }
 
-/* What is outside stays so: no lock needed. */
-static bool is_outside(const struct inode *i)
-{
-	return i->dir && i->dir->outside;
-}
-
 static void run_lookup(struct mirror *m, struct request *r)
 {
 	struct fuse_entry_param e;
+	bool tell;
 	int rc;
 
 	pthread_mutex_lock(&m->lock);
 	rc = try_lookup(m, r, &e);
+	tell = rc == -ENOENT && tells_lookups(r->inode);
 	pthread_mutex_unlock(&m->lock);
 	if (rc > 0)
 		return;
 	if (rc < 0) {
-		if (is_outside(r->inode) && rc == -ENOENT)
+		if (tell)
 			report_outside(m, r);
 		request_fail(m, r, rc); /* which the kernel does not remember */
 		return;
@@ -277,26 +314,27 @@ static size_t fill_dirents(struct request *r, char *buf)
 
 static void run_readdir(struct mirror *m, struct request *r)
 {
-	_cleanup_free_ char *buf = NULL;
+	_cleanup_free_ char *buf = xmalloc(r->size);
+	bool tell = false;
 	size_t len = 0;
 	int rc;
 
-	if (is_outside(r->inode)) {
-		report_outside(m, r);
-		/* The kernel would keep any listing, and not ask for the next job. */
-		request_fail(m, r, -EACCES);
-		return;
-	}
-	buf = xmalloc(r->size);
 	pthread_mutex_lock(&m->lock);
 	rc = r->inode->dir ? need_listing(m, r->inode, r) : -ENOTDIR;
 	if (rc == 0)
+		tell = tells_lookups(r->inode);
+	if (rc == 0 && !tell)
 		len = fill_dirents(r, buf);
 	pthread_mutex_unlock(&m->lock);
-	if (rc < 0)
+	if (tell) {
+		report_outside(m, r);
+		/* The kernel would keep any listing, and not ask for the next job. */
+		request_fail(m, r, -EACCES);
+	} else if (rc < 0) {
 		request_fail(m, r, rc);
-	else if (rc == 0)
+	} else if (rc == 0) {
 		request_data(m, r, buf, len);
+	}
 }
 
 void request_run(struct mirror *m, struct request *r)
@@ -611,7 +649,7 @@ static int mount_device(const struct mirror *m, int fd, struct errmsg *msg)
 			  m->mountpoint, strerror(errno));
 }
 
-static int open_session(struct mirror *m, struct errmsg *msg)
+static int open_session(struct mirror *m, const struct mirror_config *c, struct errmsg *msg)
 {
 	struct fuse *f = m->fuse;
 	char name[] = "concc";
@@ -620,7 +658,7 @@ static int open_session(struct mirror *m, struct errmsg *msg)
 	_cleanup_close_ int fd = -1;
 	int err;
 
-	fd = open_device(msg);
+	fd = c->fuse_fd ? c->fuse_fd : open_device(msg);
 	if (fd < 0)
 		return fd;
 	fuse_set_log_func(log_fuse);
@@ -651,7 +689,7 @@ static int start_readers(struct mirror *m, unsigned n)
 	return 0;
 }
 
-int fuse_start(struct mirror *m, unsigned n_threads, struct errmsg *msg)
+int fuse_start(struct mirror *m, const struct mirror_config *c, struct errmsg *msg)
 {
 	struct fuse *f = xcalloc(1, sizeof(*f));
 	int err;
@@ -661,10 +699,10 @@ int fuse_start(struct mirror *m, unsigned n_threads, struct errmsg *msg)
 	f->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (f->stop_fd < 0)
 		return errmsg_set(msg, -errno, "can't make an eventfd: %s", strerror(errno));
-	err = open_session(m, msg);
+	err = open_session(m, c, msg);
 	if (err < 0)
 		return err;
-	err = start_readers(m, n_threads);
+	err = start_readers(m, c->n_threads);
 	if (err < 0)
 		return errmsg_set(msg, err,
 				  "can't start a thread: %s; is the limit of processes "

@@ -14,6 +14,7 @@
 
 #include "concc/err.h"
 #include "concc/map.h"
+#include "concc/mirror.h"
 
 struct inode;
 struct mirror;
@@ -40,7 +41,7 @@ void request_data(struct mirror *m, struct request *r, const void *p, size_t n);
 void requests_run(struct mirror *m, struct list *l);
 void requests_fail(struct mirror *m, struct list *l, int err);
 
-int fuse_start(struct mirror *m, unsigned n_threads, struct errmsg *msg);
+int fuse_start(struct mirror *m, const struct mirror_config *c, struct errmsg *msg);
 /* Ends the connection for the kernel: every request gets an error, now and from now on. */
 void fuse_abort(struct mirror *m);
 /* Joins the readers and releases all.  After fuse_abort() and notify_stop(). */

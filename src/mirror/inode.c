@@ -33,12 +33,77 @@ struct inode *inode_new(struct mirror *m, const char *name, size_t len, const st
 	return i;
 }
 
+/* ---- what names led to before ---- */
+
+/* Until when were jobs started that may have seen what leaves d now? */
+static uint64_t lost_seq(const struct inode *d, uint64_t now)
+{
+	return dir_complete(d) || d->dir->void_seq > now ? now : d->dir->void_seq;
+}
+
+/* i leaves its directory: jobs that run may still have it in their overlays. */
+static void former_add(struct mirror *m, struct inode *i, uint64_t seq)
+{
+	struct map *former = &i->parent->dir->former;
+
+	if (!m->jobs.n || !i->nlookup)
+		return;
+	i->lost_seq = seq;
+	i->former_in = i->parent;
+	/* The key is the newest one's name. */
+	i->older = map_get_str(former, i->name);
+	if (i->older)
+		(void)map_del_str(former, i->name);
+	(void)map_put_str(former, i->name, i);
+}
+
+static void former_remove(struct inode *i)
+{
+	struct map *former;
+	struct inode *at;
+
+	if (!i->former_in)
+		return;
+	former = &i->former_in->dir->former;
+	at = map_get_str(former, i->name);
+	if (at == i) {
+		(void)map_del_str(former, i->name);
+		if (i->older)
+			(void)map_put_str(former, i->older->name, i->older);
+	} else {
+		while (at && at->older != i)
+			at = at->older;
+		if (at)
+			at->older = i->older;
+	}
+	i->former_in = NULL;
+	i->older = NULL;
+}
+
+struct inode *dir_former(const struct inode *d, const char *name, uint64_t seq)
+{
+	struct inode *found = NULL;
+
+	for (struct inode *i = map_get_str(&d->dir->former, name); i; i = i->older)
+		if (i->lost_seq > seq)
+			found = i; /* the oldest is what the job has seen */
+	return found;
+}
+
 static void dir_free(struct dir *d)
 {
+	struct inode *i;
+	size_t it = 0;
+
 	if (!d)
 		return;
+	while ((i = map_next(&d->former, &it, NULL)))
+		for (; i; i = i->older)
+			i->former_in = NULL;
+	map_release(&d->former);
 	map_release(&d->names);
 	map_release(&d->negatives);
+	map_release(&d->absent);
 	free(d->slots);
 	free(d);
 }
@@ -46,6 +111,7 @@ static void dir_free(struct dir *d)
 static void inode_free(struct mirror *m, struct inode *i)
 {
 	list_remove(&i->link);
+	former_remove(i);
 	content_drop(m, i);
 	dir_free(i->dir);
 	free(i->target);
@@ -223,8 +289,11 @@ void tree_bind_id(struct mirror *m, struct inode *d, uint32_t dir_id)
 
 struct inode *tree_find(const struct mirror *m, const char *path)
 {
-	struct inode *at = m->root;
+	return tree_find_below(m->root, path);
+}
 
+struct inode *tree_find_below(struct inode *at, const char *path)
+{
 	while (at && *path) {
 		size_t len;
 
@@ -240,9 +309,10 @@ struct inode *tree_find(const struct mirror *m, const char *path)
 
 /*
  * Takes an inode out of the tree, with all beneath it.  Children first, while
- * paths can still be told.  As deep as a path: 2048 levels at the most.
+ * paths can still be told.  As deep as a path: 2048 levels at the most.  seq: jobs
+ * that started before may have seen it.
  */
-static void detach(struct mirror *m, struct inode *i, struct list *ready)
+static void detach(struct mirror *m, struct inode *i, uint64_t seq, struct list *ready)
 {
 	struct dir *dir = i->dir;
 
@@ -252,7 +322,7 @@ static void detach(struct mirror *m, struct inode *i, struct list *ready)
 
 		for (size_t k = 0; k < dir->n_slots; k++)
 			if (dir->slots[k].inode)
-				detach(m, dir->slots[k].inode, ready);
+				detach(m, dir->slots[k].inode, lost_seq(i, seq), ready);
 		while ((n = map_next(&dir->negatives, &it, NULL)))
 			negative_free(m, n);
 		map_release(&dir->names);
@@ -260,9 +330,10 @@ static void detach(struct mirror *m, struct inode *i, struct list *ready)
 		dir->listed = dir->asked = dir->synthetic = dir->served = false;
 		tree_bind_id(m, i, 0);
 		list_take_all(ready, &dir->waiting);
-	} else if (i->nlookup > 0) {
-		i->lost_path = inode_path(m, i);
 	}
+	if (i->nlookup > 0)
+		i->lost_path = inode_path(m, i);
+	former_add(m, i, seq);
 	i->parent = NULL;
 	inode_unref(m, i);
 }
@@ -286,7 +357,7 @@ void tree_remove(struct mirror *m, struct inode *d, struct inode *child, struct 
 {
 	notify_replaced(m, d, child);
 	dir_remove(d, child);
-	detach(m, child, ready);
+	detach(m, child, lost_seq(d, m->notices_queued), ready);
 }
 
 void tree_set_dir_attr(struct mirror *m, struct inode *d, const struct entry_attr *a)
@@ -312,7 +383,9 @@ static void forget_names(struct mirror *m, struct inode *d, bool deep)
 
 void tree_forget(struct mirror *m, struct inode *d, bool deep)
 {
-	if (d->dir->listed || deep) {
+	bool was_listed = d->dir->listed;
+
+	if (was_listed || deep) {
 		forget_names(m, d, deep);
 		negatives_withdraw(m, d);
 	}
@@ -323,6 +396,9 @@ void tree_forget(struct mirror *m, struct inode *d, bool deep)
 	notify_inode(m, d);
 	if (d->dir->served && d->parent)
 		notify_expire(m, d->parent, d->name);
+	/* A second time tells nothing of when the names went that the first made void. */
+	if (was_listed)
+		d->dir->void_seq = m->notices_queued;
 }
 
 /* A directory stays a directory: the same one by its inode, or one that only we knew of so far. */
@@ -400,7 +476,7 @@ int tree_apply(struct mirror *m, struct inode *d, const struct dir_entry *e, str
 	child->mark = d->dir->mark;
 	notify_replaced(m, d, old);
 	dir_replace(d, old, child);
-	detach(m, old, ready);
+	detach(m, old, lost_seq(d, m->notices_queued), ready);
 	return 0;
 }
 
@@ -421,6 +497,7 @@ static struct inode *new_synthetic(struct mirror *m, const char *name, size_t le
 	struct inode *i = inode_new(m, name, len, &a, NULL);
 
 	i->dir->synthetic = true;
+	m->n_synthetic++; /* they stay as long as the mirror */
 	return i;
 }
 
@@ -447,6 +524,8 @@ int tree_serve(struct mirror *m, const char *path)
 		if (len == 0)
 			break;
 		child = dir_child(at, path, len);
+		if (!child && m->n_synthetic >= SYNTHETIC_MAX)
+			return CONCC_E_TOOBIG;
 		if (!child) {
 			child = new_synthetic(m, path, len);
 			add_name(m, at, child);
@@ -460,7 +539,20 @@ int tree_serve(struct mirror *m, const char *path)
 	return 0;
 }
 
-/* Nothing has to be withdrawn: that a name is absent is never remembered here. */
+void tree_absent_add(struct mirror *m, struct inode *d, const char *name)
+{
+	if (m->n_absent >= PROTO_OUTSIDE_MAX || dir_child(d, name, strlen(name)))
+		return; /* they are told, as before */
+	m->n_absent += !map_put_str(&d->dir->absent, name, d);
+}
+
+void tree_absent_forget(struct mirror *m, struct inode *d)
+{
+	m->n_absent -= d->dir->absent.n;
+	map_release(&d->dir->absent);
+	negatives_withdraw(m, d);
+}
+
 void tree_outside(struct mirror *m, const char *path)
 {
 	struct inode *at = m->outside;
@@ -474,10 +566,14 @@ void tree_outside(struct mirror *m, const char *path)
 		if (len == 0)
 			break;
 		child = dir_child(at, path, len);
+		if (!child && m->n_synthetic >= SYNTHETIC_MAX)
+			return;
 		if (!child) {
 			child = new_synthetic(m, path, len);
 			child->dir->outside = true;
-			dir_add(at, child);
+			if (map_del_str(&at->dir->absent, child->name))
+				m->n_absent--;
+			add_name(m, at, child);
 		}
 		at = child;
 		path += len;
@@ -507,6 +603,9 @@ void tree_waiting(struct mirror *m, struct list *ret)
 
 void tree_release(struct mirror *m)
 {
+	struct job_seq *j;
+	size_t it = 0;
+
 	list_for_each_safe (p, &m->negatives) {
 		list_remove(p);
 		free(container_of(p, struct negative, link));
@@ -515,6 +614,9 @@ void tree_release(struct mirror *m)
 	list_for_each_safe (p, &m->inodes)
 		inode_free(m, container_of(p, struct inode, link));
 	map_release(&m->dir_ids);
+	while ((j = map_next(&m->jobs, &it, NULL)))
+		free(j);
+	map_release(&m->jobs);
 }
 
 /* ---- for the owner's thread ---- */
@@ -556,7 +658,7 @@ void want_file(struct mirror *m, uint32_t fetch_id, const struct inode *i)
 void want_outside(struct mirror *m, const struct inode *d, const char *name, int64_t job)
 {
 	_cleanup_free_ char *dir = inode_path(m, d);
-	const char *there = dir + 1 + strlen(MIRROR_OUTSIDE);
+	const char *there = d->dir->outside ? dir + 1 + strlen(MIRROR_OUTSIDE) : dir;
 	struct want *w = want_new(m, WANT_OUTSIDE);
 
 	w->path = *name ? path_join(*there ? there : "/", name) : xstrdup(*there ? there : "/");

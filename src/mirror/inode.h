@@ -37,6 +37,7 @@ struct dir {
 	bool asked;	 /* a LIST is on its way */
 	bool synthetic;	 /* a parent of served trees: made by us, always complete */
 	bool outside;	 /* synthetic, in MIRROR_OUTSIDE: holds mount points, reports look-ups */
+	bool partial;	 /* listed, but the client has more there: reports look-ups too */
 	bool served;	 /* a served tree's root: its attributes come with its own listing */
 	uint32_t dir_id; /* 0 when the client sends no UPDATEs for it */
 	uint32_t mark;	 /* of the last DIR applied: names without it are gone */
@@ -47,7 +48,12 @@ struct dir {
 	size_t n_slots, cap_slots, n_live;
 	uint64_t next_cookie;
 	struct map negatives; /* name -> struct negative: what the kernel believes to be absent */
-	struct list waiting;  /* requests, for the listing */
+	struct map absent;    /* outside: names that are no news */
+	/* name -> inode, the last of those (by ->older) that left this directory while jobs ran
+	 * and that the kernel still knows */
+	struct map former;
+	uint64_t void_seq;   /* not listed since: what a new listing changes went before this */
+	struct list waiting; /* requests, for the listing */
 };
 
 struct inode {
@@ -62,7 +68,10 @@ struct inode {
 	struct dir *dir;	 /* directories */
 	struct content *content; /* files: bytes at hand, or NULL */
 	struct fetch *fetch;	 /* files: on their way, or NULL */
-	char *lost_path;	 /* where a file was that has left the tree, for messages */
+	char *lost_path;	 /* where it was when it left the tree, for messages */
+	struct inode *former_in; /* the directory that it left, when it is among its former */
+	struct inode *older;	 /* what had its name there before */
+	uint64_t lost_seq;	 /* jobs that started before this may know it */
 	char name[];
 };
 
@@ -72,6 +81,10 @@ struct negative {
 	struct inode *dir;
 	char name[];
 };
+
+/* Directories that lead to served trees or are told to be outside: a workspace takes a few, a PATH
+ * some dozens.  Far more is a client that wants our memory. */
+#define SYNTHETIC_MAX 65536
 
 /*
  * Negative answers on record, in all directories: what must be withdrawn when
@@ -108,6 +121,10 @@ struct notice {
 	char name[];
 };
 
+struct job_seq {
+	uint64_t seq; /* of mirror_job_started() */
+};
+
 struct fuse;
 
 struct mirror {
@@ -125,14 +142,17 @@ struct mirror {
 	struct inode *root;
 	struct inode *outside; /* MIRROR_OUTSIDE: in the root, though not among its names */
 	struct list inodes;    /* all there are, in the tree or not */
+	struct map jobs;       /* job_id -> struct job_seq */
 	struct map dir_ids;    /* dir_id -> inode */
 	struct list negatives; /* struct negative, oldest first */
 	size_t n_negatives;
+	size_t n_absent;    /* names in all of the directories outside */
 	struct list wants;  /* struct want */
 	struct map fetches; /* fetch_id -> struct fetch */
 	uint32_t next_fetch_id;
 	struct list contents; /* struct content of inodes, least recently used first */
 	size_t n_contents;
+	size_t n_synthetic;
 	uint32_t mark;
 	uint64_t next_ino;
 	struct timespec started;
@@ -199,6 +219,15 @@ struct inode *dir_child(const struct inode *d, const char *name, size_t len);
 size_t dir_slot_after(const struct dir *d, uint64_t cookie);
 /* The inode at a path as far as the tree is known, complete or not; NULL. */
 struct inode *tree_find(const struct mirror *m, const char *path);
+/* The same of a path that begins at this directory. */
+struct inode *tree_find_below(struct inode *at, const char *path);
+
+/* What name was in d at seq, when it is something else by now and the kernel still knows it. */
+struct inode *dir_former(const struct inode *d, const char *name, uint64_t seq);
+static inline bool dir_has_former(const struct inode *d, const char *name)
+{
+	return d->dir && d->dir->former.n && map_get_str(&d->dir->former, name);
+}
 
 /* Remembers that the kernel was told so. */
 void negative_add(struct mirror *m, struct inode *d, const char *name);
@@ -215,6 +244,9 @@ void tree_set_dir_attr(struct mirror *m, struct inode *d, const struct entry_att
 void tree_forget(struct mirror *m, struct inode *d, bool deep);
 int tree_serve(struct mirror *m, const char *path);
 void tree_outside(struct mirror *m, const char *path);
+/* In a directory outside: names of which no look-up is told any more, and all of them again. */
+void tree_absent_add(struct mirror *m, struct inode *d, const char *name);
+void tree_absent_forget(struct mirror *m, struct inode *d);
 void tree_bind_id(struct mirror *m, struct inode *d, uint32_t dir_id);
 
 /* ---- for the owner's thread ---- */

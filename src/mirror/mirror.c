@@ -56,14 +56,14 @@ static void mirror_free(struct mirror *m)
 }
 
 /* The threads take no signals: those are the owner's loop's. */
-static int start_threads(struct mirror *m, unsigned n, struct errmsg *msg)
+static int start_threads(struct mirror *m, const struct mirror_config *c, struct errmsg *msg)
 {
 	sigset_t all, old;
 	int err;
 
 	sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
-	err = fuse_start(m, n, msg);
+	err = fuse_start(m, c, msg);
 	if (err == 0) {
 		err = notify_start(m);
 		if (err < 0)
@@ -82,7 +82,7 @@ int mirror_start(const struct mirror_config *c, const struct mirror_ops *ops, vo
 	if (m->event_fd < 0)
 		err = errmsg_set(msg, -errno, "can't make an eventfd: %s", strerror(errno));
 	if (err == 0)
-		err = start_threads(m, c->n_threads, msg);
+		err = start_threads(m, c, msg);
 	if (err < 0) {
 		mirror_stop(m);
 		return err;
@@ -173,6 +173,23 @@ bool mirror_flushed(const struct mirror *m, uint64_t seq)
 	return atomic_load(&m->notices_done) >= seq;
 }
 
+void mirror_job_started(struct mirror *m, uint32_t job_id, uint64_t seq)
+{
+	struct job_seq *j = xmalloc(sizeof(*j));
+
+	j->seq = seq;
+	pthread_mutex_lock(&m->lock);
+	free(map_put_u64(&m->jobs, job_id, j));
+	pthread_mutex_unlock(&m->lock);
+}
+
+void mirror_job_ended(struct mirror *m, uint32_t job_id)
+{
+	pthread_mutex_lock(&m->lock);
+	free(map_del_u64(&m->jobs, job_id));
+	pthread_mutex_unlock(&m->lock);
+}
+
 /* ---- messages of the client ---- */
 
 /* Absolute, and each part a name. */
@@ -214,6 +231,21 @@ int mirror_outside(struct mirror *m, const char *path)
 	tree_outside(m, path);
 	pthread_mutex_unlock(&m->lock);
 	return 0;
+}
+
+void mirror_outside_absent(struct mirror *m, const struct msg_outside *o)
+{
+	struct inode *d;
+
+	pthread_mutex_lock(&m->lock);
+	d = tree_find(m, o->dir);
+	if (!d || !d->dir || !d->dir->partial)
+		d = tree_find_below(m->outside, o->dir);
+	if (d && !*o->names)
+		tree_absent_forget(m, d);
+	for (char **n = o->names; d && *n; n++)
+		tree_absent_add(m, d, *n);
+	pthread_mutex_unlock(&m->lock);
 }
 
 static void remove_unmarked(struct mirror *m, struct inode *d, struct list *ready)
@@ -265,6 +297,7 @@ static int apply_listing(struct mirror *m, struct inode *d, const struct msg_dir
 		return err;
 	remove_unmarked(m, d, ready);
 	d->dir->listed = true;
+	d->dir->partial = msg->state == DIR_PARTIAL;
 	tree_set_dir_attr(m, d, &msg->attr);
 	list_take_all(ready, &d->dir->waiting);
 	return 0;
@@ -313,7 +346,7 @@ int mirror_dir(struct mirror *m, const struct msg_dir *msg)
 		err = CONCC_E_PROTO; /* nobody serves that */
 	} else if (d && d->dir) {
 		d->dir->asked = false;
-		if (msg->state == DIR_LISTED) {
+		if (msg->state == DIR_LISTED || msg->state == DIR_PARTIAL) {
 			err = apply_listing(m, d, msg, &ready);
 		} else if (msg->state == DIR_DENIED) {
 			fail_with = -EACCES;

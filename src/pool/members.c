@@ -13,6 +13,19 @@
 #define store(p, v)	__atomic_store_n((p), (v), __ATOMIC_RELAXED)
 #define store_rel(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 
+static const uint32_t member_states[] = {
+	[POOL_UP] = MEMBER_UP,
+	[POOL_DOWN] = MEMBER_DOWN,
+	[POOL_ASLEEP] = MEMBER_ASLEEP,
+};
+
+static uint32_t pool_state_of(uint32_t member_state)
+{
+	return member_state == MEMBER_UP       ? POOL_UP
+	       : member_state == MEMBER_ASLEEP ? POOL_ASLEEP
+					       : POOL_DOWN;
+}
+
 static int members_lock(struct pool *p)
 {
 	int rc;
@@ -99,7 +112,7 @@ int pool_set(struct pool *p, const char *name, uint32_t slots, enum pool_state s
 	rc = members_lock(p);
 	if (rc < 0)
 		return errmsg_set(msg, rc, "locking the pool's table: %s", err_text(rc));
-	rc = set_locked(p, name, slots, state == POOL_UP ? MEMBER_UP : MEMBER_DOWN, speed, msg);
+	rc = set_locked(p, name, slots, member_states[state], speed, msg);
 	members_unlock(p);
 	ring_bell(p);
 	return rc;
@@ -171,7 +184,7 @@ int pool_list(struct pool *p, struct pool_member *ret, size_t max, bool verify)
 		if (n < max) {
 			ret[n] = (struct pool_member){
 				.slots = v.slots,
-				.state = v.state == MEMBER_UP ? POOL_UP : POOL_DOWN,
+				.state = pool_state_of(v.state),
 				.speed = v.speed,
 				.taken = v.taken,
 				.acquired = __atomic_load_n(&p->table->members[i].acquired,
@@ -195,7 +208,18 @@ uint32_t pool_total(struct pool *p)
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++)
-		if (member_view(p->table, i, &v) && v.state == MEMBER_UP)
+		if (member_view(p->table, i, &v) && v.state != MEMBER_DOWN)
 			n += v.slots;
 	return n;
+}
+
+uint32_t pool_held(struct pool *p, const char *name)
+{
+	int index = member_find(p->table, name);
+	struct member_view v;
+
+	if (index < 0)
+		return 0;
+	verify_all(p, (uint32_t)index);
+	return member_view(p->table, (uint32_t)index, &v) ? v.taken : 0;
 }

@@ -8,11 +8,15 @@
 #include <unistd.h>
 
 #include "concc/cleanup.h"
+#include "concc/io.h"
 #include "concc/str.h"
+#include "call.h"
 #include "line.h"
 #include "slot.h"
 #include "table.h"
 #include "watch.h"
+
+#define SLOTS_NAME "slots"
 
 /* ---- opening ---- */
 
@@ -35,11 +39,11 @@ static int open_own_dir(int at_fd, const char *path, const char *shown, int *ret
 
 static int open_slots_dir(int dir_fd, const char *dir, int *ret, struct errmsg *msg)
 {
-	_cleanup_free_ char *shown = xasprintf("%s/slots", dir);
+	_cleanup_free_ char *shown = path_join(dir, SLOTS_NAME);
 
-	if (mkdirat(dir_fd, "slots", 0700) < 0 && errno != EEXIST)
+	if (mkdirat(dir_fd, SLOTS_NAME, 0700) < 0 && errno != EEXIST)
 		return errmsg_set(msg, -errno, "making %s: %s", shown, strerror(errno));
-	return open_own_dir(dir_fd, "slots", shown, ret, msg);
+	return open_own_dir(dir_fd, SLOTS_NAME, shown, ret, msg);
 }
 
 int pool_open(const char *dir, struct pool **ret, struct errmsg *msg)
@@ -60,7 +64,11 @@ int pool_open(const char *dir, struct pool **ret, struct errmsg *msg)
 	if (rc < 0)
 		return rc;
 	p = xmalloc(sizeof(*p));
-	*p = (struct pool){.fd = fd, .slots_fd = steal_fd(&slots_fd), .table = table};
+	*p = (struct pool){.fd = fd,
+			   .slots_fd = steal_fd(&slots_fd),
+			   .dir_fd = steal_fd(&dir_fd),
+			   .calls_fd = -1,
+			   .table = table};
 	*ret = p;
 	return 0;
 }
@@ -71,18 +79,51 @@ void pool_close(struct pool *p)
 		return;
 	table_close(p->fd, p->table);
 	(void)close(p->slots_fd);
+	(void)close(p->dir_fd);
+	if (p->calls_fd >= 0)
+		(void)close(p->calls_fd);
 	free(p);
+}
+
+static bool is_file(int fd, const char *dir, const char *name)
+{
+	_cleanup_free_ char *path = path_join(dir, name);
+	struct stat ours, there;
+
+	return fstat(fd, &ours) == 0 && lstat(path, &there) == 0 && ours.st_dev == there.st_dev &&
+	       ours.st_ino == there.st_ino;
+}
+
+bool pool_is_in_place(const struct pool *p, const char *dir)
+{
+	return is_file(p->fd, dir, TABLE_NAME) && is_file(p->slots_fd, dir, SLOTS_NAME);
 }
 
 /* ---- choosing a member, by the hints ---- */
 
-static bool is_eligible(const struct member_view *v, const struct pool_request *q)
+static bool is_asked_for(const struct member_view *v, const struct pool_request *q)
 {
-	if (v->state != MEMBER_UP || v->slots == 0)
-		return false;
 	if (q->only)
 		return streq(v->name, q->only);
 	return q->local_ok || !streq(v->name, POOL_LOCAL);
+}
+
+static bool is_eligible(const struct member_view *v, const struct pool_request *q)
+{
+	return v->state == MEMBER_UP && v->slots > 0 && is_asked_for(v, q);
+}
+
+/* One that can be called for; the one to avoid only when it is the last hope. */
+static bool can_call(const struct pool *p, const struct pool_request *q, bool avoided)
+{
+	struct member_view v;
+
+	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++) {
+		if (member_view(p->table, i, &v) && v.state == MEMBER_ASLEEP &&
+		    is_asked_for(&v, q) && (avoided || !q->avoid || !streq(v.name, q->avoid)))
+			return true;
+	}
+	return false;
 }
 
 static uint64_t free_capacity(const struct member_view *v)
@@ -144,8 +185,8 @@ static void consider(struct candidate *best, uint32_t index, const struct member
 }
 
 /*
- * The eligible member with most free capacity; -EAGAIN when all are taken,
- * CONCC_E_UNAVAIL when there is none.  The directory's last member wins while it
+ * The eligible member with most free capacity; -EAGAIN when all are taken or
+ * asleep, CONCC_E_UNAVAIL when there is none.  The directory's last member wins while it
  * still has half the capacity of the best: then warmth costs nothing.
  */
 static int choose(struct pool *p, const struct pool_request *q, struct candidate *ret)
@@ -165,10 +206,12 @@ static int choose(struct pool *p, const struct pool_request *q, struct candidate
 		if ((int)i == affine)
 			consider(&warm, i, &v, free_capacity(&v));
 	}
+	if (best.index < 0 && can_call(p, q, false))
+		return -EAGAIN;
 	if (best.index < 0)
 		best = avoided;
 	if (best.index < 0)
-		return CONCC_E_UNAVAIL;
+		return can_call(p, q, true) ? -EAGAIN : CONCC_E_UNAVAIL;
 	if (best.capacity == 0)
 		return -EAGAIN;
 	*ret = warm.index >= 0 && warm.capacity * 2 >= best.capacity ? warm : best;
@@ -290,6 +333,39 @@ static int take_one(struct pool *p, const struct pool_request *q, struct pool_sl
 	return hand_over(p, q, &c, index, fd, ret);
 }
 
+static bool any_up(const struct pool *p, const struct pool_request *q)
+{
+	struct member_view v;
+
+	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++)
+		if (member_view(p->table, i, &v) && is_eligible(&v, q))
+			return true;
+	return false;
+}
+
+static int call_for(const struct pool *p, const struct pool_request *q, int *ret_fd)
+{
+	int member = q->only ? member_find(p->table, q->only) : -1;
+
+	return call_out(p, member < 0 ? CALL_ANY : (uint16_t)member, ret_fd);
+}
+
+/*
+ * Who waits for nothing but members that are asleep must learn when nobody is
+ * left to wake them: no slot will ever be closed then.
+ */
+static int watch_calls(struct pool *p, const struct pool_request *q, struct watch *w)
+{
+	int fd, rc;
+
+	if (watch_has_calls(w) || !can_call(p, q, true))
+		return 0;
+	rc = call_for(p, q, &fd);
+	if (rc == 0)
+		watch_add_calls(w, fd);
+	return any_up(p, q) ? 0 : rc;
+}
+
 /* For the head of a line.  *verified: the hints are known to be right, but for events to come. */
 static int take_as_head(struct pool *p, const struct pool_request *q, struct watch *w,
 			bool *verified, struct pool_slot *ret)
@@ -304,6 +380,9 @@ static int take_as_head(struct pool *p, const struct pool_request *q, struct wat
 			return rc;
 		if (!watch_is_open(w))
 			continue;
+		rc = watch_calls(p, q, w);
+		if (rc < 0)
+			return rc;
 		if (!*verified) {
 			rc = verify(p, q, w);
 			*verified = rc >= 0;
@@ -372,11 +451,14 @@ static int join_line(struct pool *p, const struct pool_request *q, uint32_t line
 {
 	struct watch w = {0};
 	struct ticket t;
-	int rc;
+	int fd, rc;
 
 	rc = ticket_take(p, line, &t);
 	if (rc < 0)
 		return rc;
+	/* Behind the ticket, since who hears it counts those. */
+	if (can_call(p, q, true) && call_for(p, q, &fd) == 0)
+		(void)close(fd);
 	rc = wait_in_line(p, q, &t, &w, ret);
 	ticket_drop(p, &t);
 	watch_close(&w);

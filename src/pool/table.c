@@ -13,8 +13,7 @@
 #include "concc/log.h"
 #include "concc/str.h"
 
-#define TABLE_NAME    "pool"
-#define TABLE_VERSION 1
+#define TABLE_VERSION 2
 static const char table_magic[8] = {'c', 'o', 'n', 'c', 'p', 'o', 'o', 'l'};
 
 _Static_assert(sizeof(struct table_member) == 256, "the layout is shared between versions");
@@ -55,7 +54,7 @@ bool member_view(const struct table *t, uint32_t index, struct member_view *ret)
 
 	ret->gen = load_acq(&m->gen);
 	ret->state = load_acq(&m->state);
-	if (ret->state != MEMBER_UP && ret->state != MEMBER_DOWN)
+	if (ret->state == MEMBER_NONE || ret->state > MEMBER_ASLEEP)
 		return false;
 	ret->slots = load(&m->slots);
 	if (ret->slots > POOL_SLOTS_MAX)

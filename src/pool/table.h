@@ -36,7 +36,7 @@ struct table_line {
 	uint64_t vouched;  /* ticket of the successor that can trust the hints */
 };
 
-enum { MEMBER_NONE = 0, MEMBER_UP = 1, MEMBER_DOWN = 2 };
+enum { MEMBER_NONE = 0, MEMBER_UP = 1, MEMBER_DOWN = 2, MEMBER_ASLEEP = 3 };
 
 #define TAKEN_WORDS (POOL_SLOTS_MAX / 64)
 
@@ -65,6 +65,8 @@ struct table {
 struct pool {
 	int fd;	      /* the table's file; carries this process's place in a line */
 	int slots_fd; /* the directory of the slot files */
+	int dir_fd;   /* the runtime directory */
+	int calls_fd; /* see call.h; -1 in who does not hear calls */
 	struct table *table;
 };
 
@@ -77,6 +79,8 @@ struct member_view {
 	uint32_t speed;
 	uint32_t taken; /* how many hints are set */
 };
+
+#define TABLE_NAME "pool" /* in the runtime directory */
 
 int table_open(int dir_fd, const char *dir, int *ret_fd, struct table **ret, struct errmsg *msg);
 void table_close(int fd, struct table *t);

@@ -25,7 +25,7 @@ static void watch_add_fd(struct watch *w, int fd, short events, uint64_t slot)
 	w->slots[w->n++] = slot;
 }
 
-int watch_open(struct watch *w, const struct pool *p)
+int pool_watch_releases(const struct pool *p)
 {
 	_cleanup_close_ int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	char path[32];
@@ -36,7 +36,16 @@ int watch_open(struct watch *w, const struct pool *p)
 	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", p->slots_fd);
 	if (inotify_add_watch(fd, path, IN_CLOSE_WRITE) < 0)
 		return -errno;
-	watch_add_fd(w, steal_fd(&fd), POLLIN, UINT64_MAX);
+	return steal_fd(&fd);
+}
+
+int watch_open(struct watch *w, const struct pool *p)
+{
+	int fd = pool_watch_releases(p);
+
+	if (fd < 0)
+		return fd;
+	watch_add_fd(w, fd, POLLIN, UINT64_MAX);
 	return 0;
 }
 
@@ -60,6 +69,18 @@ static bool watch_has(const struct watch *w, uint64_t slot)
 		if (w->slots[i] == slot)
 			return true;
 	return false;
+}
+
+#define WATCH_CALLS (UINT64_MAX - 1)
+
+void watch_add_calls(struct watch *w, int fd)
+{
+	watch_add_fd(w, fd, 0, WATCH_CALLS); /* an error is told without asking */
+}
+
+bool watch_has_calls(const struct watch *w)
+{
+	return watch_has(w, WATCH_CALLS);
 }
 
 /* 1 when a killed holder's hint was cleared, else 0 or an error. */
@@ -162,7 +183,7 @@ static int check_hangups(struct watch *w, struct pool *p)
 		w->n--;
 		w->fds[i] = w->fds[w->n];
 		w->slots[i] = w->slots[w->n];
-		if (!member_view(p->table, (uint32_t)(slot >> 32), &v))
+		if (slot == WATCH_CALLS || !member_view(p->table, (uint32_t)(slot >> 32), &v))
 			continue;
 		memcpy(name, v.name, sizeof(name));
 		rc = verify_slot(p, name, (uint32_t)(slot >> 32), (uint32_t)slot, w);

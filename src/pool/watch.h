@@ -18,7 +18,7 @@ struct pollfd;
 
 struct watch {
 	struct pollfd *fds; /* [0] is inotify; the others are slots being closed, see slot.h */
-	uint64_t *slots;    /* which slot fds[i] is: member << 32 | index */
+	uint64_t *slots;    /* which slot fds[i] is: member << 32 | index; or WATCH_CALLS */
 	size_t n;
 	size_t cap;
 };
@@ -26,6 +26,11 @@ struct watch {
 int watch_open(struct watch *w, const struct pool *p); /* -errno when the user has no more */
 bool watch_is_open(const struct watch *w);
 void watch_close(struct watch *w); /* fine when not open, or zero */
+
+/* The write end of the calls (call.h), taken: watch_wait() returns, without it, when nobody hears.
+ */
+void watch_add_calls(struct watch *w, int fd);
+bool watch_has_calls(const struct watch *w);
 
 /*
  * Asks the locks of all slots whose hint says taken and clears the hints of

@@ -9,6 +9,7 @@
 
 #include "concc/cleanup.h"
 #include "concc/err.h"
+#include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
 
@@ -48,10 +49,18 @@ static int on_ctl(struct client *c, struct blob payload)
 		else
 			status_text(c->server, &out);
 		reply(c, 0, buf_cstr(&out));
+	} else if (streq(words[0], "why")) {
+		status_why(c->server, &out);
+		reply(c, 0, buf_cstr(&out));
 	} else if (streq(words[0], "settled")) {
 		c->waiting_up = true;
 		if (server_settled(c->server))
 			client_settled(c);
+	} else if (streq(words[0], "waiting") && words[1]) {
+		/* No reply: until it brings its job, or goes. */
+		free(c->waiting);
+		c->waiting = str_escape(words[1], strlen(words[1]), 160);
+		c->waiting_since_ms = now_ms();
 	} else if (streq(words[0], "stop")) {
 		/* No reply: that the connection ends is the sign that everything is down. */
 		server_stop(c->server);
@@ -66,6 +75,7 @@ static int on_run(struct client *c, struct blob payload)
 	struct msg_run m;
 	int r;
 
+	free(steal_ptr(&c->waiting));
 	r = msg_run_decode(payload, &m);
 	return r < 0 ? r : run_start(c, &m);
 }
@@ -148,5 +158,6 @@ void client_free(struct client *c)
 		run_client_gone(c->run);
 	link_close(c->link);
 	link_free(c->link);
+	free(c->waiting);
 	free(c);
 }

@@ -7,7 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/limits.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
@@ -16,8 +19,12 @@
 #include "concc/str.h"
 #include "snapshot.h"
 
+#define EFFECT_F_SPECIAL (EFFECT_F_FIFO | EFFECT_F_SOCKET)
+
 /* One batch: an unpacked kernel tree and more, at about 250 bytes each. */
 #define EFFECTS_MAX (256 * 1024)
+/* Of all paths of one job: that same tree has 10 MB of them. */
+#define NAMES_MAX (128u * 1024 * 1024)
 
 struct effect {
 	uint8_t kind;  /* enum effect_kind */
@@ -33,6 +40,7 @@ struct effect {
 	char *temp;    /* FILE: absolute path of the bytes, NULL when there is none (any more) */
 	int temp_fd;   /* its directory, borrowed from temp_dirs; -1: find it by its path */
 	bool in_place; /* was written over what was there */
+	bool stamped;  /* has its time from stamp_batch(): its temporary has not */
 };
 
 /* Directories with temporaries stay open, so that these are found when a directory is moved. */
@@ -50,6 +58,13 @@ struct own {
 	struct stat st;
 };
 
+/* A file time of the job: by the worker's clock, and what it became here, in ns. */
+struct stamp {
+	int64_t there, here;
+};
+/* One for each batch.  Beyond, the oldest is forgotten: times from before may fall together. */
+#define STAMPS_MAX 32
+
 struct commit {
 	struct tree *tree;
 	char *const *workspaces;
@@ -57,10 +72,13 @@ struct commit {
 	struct effect *effects;
 	size_t n, cap;
 	size_t n_applied;
+	size_t name_bytes; /* of the whole job */
+	bool full;	   /* more than is taken: what comes is dropped */
 	/* The EFFECT_FILE whose bytes are coming: the last effect. */
 	bool receiving;
 	uint64_t received;
-	int fd; /* its temporary, -1 after an error */
+	bool holes; /* some of it was not written, being zeros */
+	int fd;	    /* its temporary, -1 after an error */
 	int err;
 	struct errmsg msg;
 	struct map own; /* struct own by path */
@@ -72,7 +90,27 @@ struct commit {
 	struct temp_dir temp_dirs[TEMP_DIRS_MAX];
 	size_t n_temp_dirs;
 	struct commit_totals totals;
+	int64_t dispatched; /* ns; no file of the job is older */
+	struct stamp stamps[STAMPS_MAX];
+	size_t n_stamps;
 };
+
+static int64_t ns_of(int64_t s, uint32_t ns)
+{
+	const int64_t max = INT64_MAX / 1000000000 - 1;
+
+	/* Of a worker's clock that is far out, nothing can be kept. */
+	return (s > max ? max : s < -max ? -max : s) * 1000000000 + ns;
+}
+
+/* As file systems tell the time, which a precise clock would be ahead of. */
+static int64_t coarse_now(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_REALTIME_COARSE, &t);
+	return ns_of(t.tv_sec, (uint32_t)t.tv_nsec);
+}
 
 struct commit *commit_new(struct tree *t, char *const *workspaces, uint64_t started, mode_t umask)
 {
@@ -85,6 +123,7 @@ struct commit *commit_new(struct tree *t, char *const *workspaces, uint64_t star
 	c->started = started;
 	c->fd = -1;
 	c->dir_fd = -1;
+	c->dispatched = coarse_now();
 	return c;
 }
 
@@ -150,6 +189,7 @@ static void reset_batch(struct commit *c)
 	c->n = 0;
 	c->n_applied = 0;
 	c->receiving = false;
+	c->full = false;
 	c->err = 0;
 	map_release(&c->removed);
 	c->removed = MAP_INIT;
@@ -273,6 +313,9 @@ static void finish_temp(struct commit *c)
 	if (c->fd < 0)
 		return;
 	effect_times(e, times);
+	/* A hole at the end is still missing. */
+	if (c->holes && ftruncate(c->fd, (off_t)e->size) < 0)
+		err = -errno;
 	if (fchmod(c->fd, e->mode) < 0 || (e->flags & EFFECT_F_MTIME && futimens(c->fd, times) < 0))
 		err = -errno;
 	if (close(steal_fd(&c->fd)) < 0 && !err)
@@ -314,7 +357,13 @@ static bool is_safe_relative(const char *path)
 {
 	_cleanup_free_ char *abs = xasprintf("/%s", path);
 
-	return path[0] && path[0] != '/' && path_is_clean(abs) && !strstr(abs, "/" TEMP_PREFIX);
+	return path[0] && path[0] != '/' && path_is_clean(abs);
+}
+
+/* A job may make such a name; here it would be taken for one of our temporaries. */
+static bool is_temp_name(const char *abs)
+{
+	return strstr(abs, "/" TEMP_PREFIX);
 }
 
 static const char *check_message(const struct commit *c, const struct msg_file *f)
@@ -334,8 +383,8 @@ static const char *check_message(const struct commit *c, const struct msg_file *
 		return "a symlink without a usable target";
 	if (f->kind != EFFECT_FILE && f->size)
 		return "bytes for something that is no file";
-	if (f->kind == EFFECT_FILE && f->flags & EFFECT_F_FIFO && f->size)
-		return "bytes for a fifo";
+	if (f->kind == EFFECT_FILE && f->flags & EFFECT_F_SPECIAL && f->size)
+		return "bytes for a fifo or socket";
 	if (f->mtime_ns >= 1000000000)
 		return "an impossible time";
 	return NULL;
@@ -347,6 +396,8 @@ static void check_place(struct commit *c, const struct effect *e)
 
 	if (!tree_root_of(c->tree, e->path, &writable) || !writable || streq(e->workspace, "/"))
 		remember(c, -EROFS, "write", e->path);
+	if (is_temp_name(e->path) || (e->kind == EFFECT_LINK && is_temp_name(e->target)))
+		remember(c, CONCC_E_UNSAFE, "use the name of", e->path);
 	/* The user's own rights would be for whoever runs it, with bytes that a worker chose. */
 	if (e->kind != EFFECT_DIR && e->mode & (S_ISUID | S_ISGID))
 		remember(c, CONCC_E_UNSAFE, "set user or group id on", e->path);
@@ -362,7 +413,9 @@ int commit_file(struct commit *c, const struct msg_file *f)
 		wrong = "a file before the bytes of the last";
 	if (wrong)
 		return protocol(c, wrong);
-	if (c->n >= EFFECTS_MAX) {
+	c->name_bytes += strlen(f->path) + strlen(f->target);
+	if (c->n >= EFFECTS_MAX || c->name_bytes > NAMES_MAX) {
+		c->full = true;
 		remember(c, CONCC_E_TOOBIG, "take in as many files as", f->path);
 		return CONCC_E_TOOBIG;
 	}
@@ -370,10 +423,11 @@ int commit_file(struct commit *c, const struct msg_file *f)
 	check_place(c, e);
 	if (e->kind == EFFECT_REMOVE || e->flags & EFFECT_F_OPAQUE)
 		map_put_str(&c->removed, e->path, e->path);
-	if (e->kind != EFFECT_FILE || e->flags & EFFECT_F_FIFO)
+	if (e->kind != EFFECT_FILE || e->flags & EFFECT_F_SPECIAL)
 		return 0;
 	c->receiving = true;
 	c->received = 0;
+	c->holes = false;
 	if (!c->err) {
 		fd = open_temp(c, e);
 		if (fd < 0)
@@ -386,16 +440,64 @@ int commit_file(struct commit *c, const struct msg_file *f)
 	return 0;
 }
 
+/* The block of most file systems: a smaller hole saves none. */
+#define BLOCK 4096
+
+static bool is_zero(const uint8_t *p, size_t n)
+{
+	return !p[0] && memcmp(p, p + 1, n - 1) == 0;
+}
+
+/* How many of n bytes for offset at are alike, block by block: zeros, or to be written. */
+static size_t run_of(const uint8_t *p, size_t n, uint64_t at, bool *ret_hole)
+{
+	size_t len = 0;
+
+	while (len < n) {
+		size_t block = BLOCK - (at + len) % BLOCK;
+		bool hole = is_zero(p + len, block < n - len ? block : n - len);
+
+		if (len && hole != *ret_hole)
+			return len;
+		*ret_hole = hole;
+		len += block;
+	}
+	return n;
+}
+
+/* Holes of sparse files stay holes: they come as zeros. */
+static int write_sparse(struct commit *c, const uint8_t *p, size_t n, uint64_t at)
+{
+	int err = 0;
+
+	while (n && !err) {
+		bool hole = false;
+		size_t len = run_of(p, n, at, &hole);
+
+		if (!hole)
+			err = write_full(c->fd, p, len);
+		else if (lseek(c->fd, (off_t)len, SEEK_CUR) < 0)
+			err = -errno;
+		c->holes |= hole;
+		p += len;
+		n -= len;
+		at += len;
+	}
+	return err;
+}
+
 int commit_data(struct commit *c, const void *p, size_t n)
 {
 	struct effect *e = c->n ? &c->effects[c->n - 1] : NULL;
 	int err;
 
+	if (c->full)
+		return CONCC_E_TOOBIG;
 	if (!c->receiving || n > e->size - c->received)
 		return protocol(c, "more bytes than it announced");
 	c->received += n;
 	if (c->fd >= 0) {
-		err = write_full(c->fd, p, n);
+		err = write_sparse(c, p, n, c->received - n);
 		if (err) {
 			remember(c, err, "write", e->path);
 			(void)close(steal_fd(&c->fd));
@@ -658,7 +760,8 @@ static int copy_bytes(int from, int to)
 }
 
 /*
- * Over the bytes of a file with other names, which are to see it.  Room is made
+ * Over the bytes of a file with other names, which are to see it, or that is
+ * someone else's.  Room is made
  * first, so that a full disk shows before anything is overwritten.
  */
 static int write_over(struct effect *e, int temp_dir_fd, const char *temp, int fd, const char *name)
@@ -696,9 +799,68 @@ static int write_over(struct effect *e, int temp_dir_fd, const char *temp, int f
 	return err;
 }
 
+/* Those that a write leaves alone; the kernel takes capabilities away, labels are the policy's. */
+static bool is_kept_attribute(const char *name)
+{
+	return str_starts(name, "user.") || streq(name, "system.posix_acl_access");
+}
+
+static int copy_attribute(const char *from, const char *to, const char *name)
+{
+	_cleanup_free_ void *value = NULL;
+	ssize_t n = lgetxattr(from, name, NULL, 0);
+
+	if (n < 0)
+		return errno == ENODATA ? 0 : -errno;
+	value = xmalloc((size_t)n + 1);
+	n = lgetxattr(from, name, value, (size_t)n);
+	if (n < 0)
+		return -errno;
+	return lsetxattr(to, name, value, (size_t)n, 0) < 0 ? -errno : 0;
+}
+
+/*
+ * The job wrote into the file that is there, so whose it is and what is attached
+ * to it stays.  0 when the temporary is like it, or a negative code: then the
+ * file itself has to be written.
+ */
+static int keep_identity(const struct effect *e, const struct stat *was, int fd, const char *name,
+			 int temp_fd, const char *temp)
+{
+	char from[PROTO_NAME_MAX + 40], to[PROTO_NAME_MAX + 40], names[XATTR_LIST_MAX];
+	bool mode_lost = false;
+	struct stat st;
+	ssize_t n;
+	int err = 0;
+
+	if (fstatat(temp_fd, temp, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (st.st_uid != was->st_uid || st.st_gid != was->st_gid) {
+		if (fchownat(temp_fd, temp, was->st_uid, was->st_gid, AT_SYMLINK_NOFOLLOW) < 0)
+			return -errno;
+		mode_lost = true;
+	}
+	(void)snprintf(from, sizeof(from), "/proc/self/fd/%d/%s", fd, name);
+	(void)snprintf(to, sizeof(to), "/proc/self/fd/%d/%s", temp_fd, temp);
+	n = llistxattr(from, names, sizeof(names));
+	if (n < 0)
+		return errno == EOPNOTSUPP ? 0 : -errno;
+	for (ssize_t i = 0; !err && i < n; i += (ssize_t)strlen(names + i) + 1) {
+		if (!is_kept_attribute(names + i))
+			continue;
+		err = copy_attribute(from, to, names + i);
+		mode_lost = true; /* to an access list */
+	}
+	if (!err && mode_lost)
+		err = chmod_at(temp_fd, temp, e->mode);
+	return err;
+}
+
 static int apply_file(struct commit *c, struct effect *e, int fd, const char *name, unsigned peer)
 {
 	struct known known = {.digest = e->digest, .claimed_by = (uint16_t)peer};
+	bool hashed = !(e->flags & EFFECT_F_NO_DIGEST);
+	struct timespec times[2];
 	_cleanup_close_ int owned = -1;
 	const char *temp;
 	struct stat st;
@@ -717,16 +879,20 @@ static int apply_file(struct commit *c, struct effect *e, int fd, const char *na
 		st = (struct stat){0};
 	if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
 		return CONCC_E_UNSAFE;
-	if (S_ISREG(st.st_mode) && st.st_nlink > 1 && !(e->flags & EFFECT_F_REPLACED)) {
+	if (S_ISREG(st.st_mode) && !(e->flags & EFFECT_F_REPLACED) &&
+	    (st.st_nlink > 1 || keep_identity(e, &st, fd, name, temp_fd, temp) < 0)) {
 		err = write_over(e, temp_fd, temp, fd, name);
 		if (e->in_place)
-			note(c, fd, e->path, err ? NULL : &known, true);
+			note(c, fd, e->path, err || !hashed ? NULL : &known, true);
 		return err; /* the temporary goes with the batch */
 	}
+	effect_times(e, times);
+	if (e->stamped && utimensat(temp_fd, temp, times, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
 	if (renameat(temp_fd, temp, fd, name) < 0)
 		return -errno;
 	free(steal_ptr(&e->temp));
-	note(c, fd, e->path, &known, false);
+	note(c, fd, e->path, hashed ? &known : NULL, false);
 	return 0;
 }
 
@@ -752,7 +918,7 @@ static int apply_made(struct commit *c, struct effect *e, int fd, const char *na
 	else if (e->kind == EFFECT_LINK)
 		r = linkat(from, from_name, fd, temp, 0);
 	else
-		r = mkfifoat(fd, temp, 0600);
+		r = mknodat(fd, temp, 0600 | (e->flags & EFFECT_F_FIFO ? S_IFIFO : S_IFSOCK), 0);
 	if (r < 0)
 		return -errno;
 	effect_times(e, times);
@@ -786,6 +952,7 @@ static bool was_known(struct commit *c, const char *path)
 
 static int apply_dir(struct commit *c, struct effect *e, int fd, const char *name)
 {
+	struct timespec times[2];
 	struct stat st;
 	bool set_mode = true;
 	int err = 0;
@@ -803,6 +970,11 @@ static int apply_dir(struct commit *c, struct effect *e, int fd, const char *nam
 		return -errno;
 	if (set_mode)
 		err = chmod_at(fd, name, e->mode);
+	/* Again in apply_dir_times(), if what is around it lets us in then. */
+	effect_times(e, times);
+	if (!err && e->flags & EFFECT_F_MTIME &&
+	    utimensat(fd, name, times, AT_SYMLINK_NOFOLLOW) < 0)
+		err = -errno;
 	note(c, fd, e->path, NULL, false);
 	return err;
 }
@@ -928,13 +1100,96 @@ static void absorb_events(struct commit *c)
 	}
 }
 
+/* ---- times ---- */
+
+/* Written by the job, with no time of its own choice: its order among the others counts. */
+static bool has_order(const struct effect *e)
+{
+	return !(e->flags & EFFECT_F_MTIME) &&
+	       (e->kind == EFFECT_FILE || e->kind == EFFECT_SYMLINK ||
+		(e->kind == EFFECT_META && e->flags & EFFECT_F_TOUCHED));
+}
+
+/*
+ * What a time there is here: as long before the last of its batch as it was, not before the
+ * dispatch, and after all that was earlier.  Equal times stay equal, in all of the job.
+ */
+static int64_t time_here(const struct commit *c, int64_t there)
+{
+	int64_t from, at;
+	size_t i = 0;
+
+	while (i + 1 < c->n_stamps && c->stamps[i].there < there)
+		i++;
+	from = i ? c->stamps[i - 1].here + 1 : c->dispatched;
+	if (__builtin_sub_overflow(c->stamps[i].there, there, &at) ||
+	    __builtin_sub_overflow(c->stamps[i].here, at, &at) || at < from)
+		at = from;
+	return at < c->stamps[i].here ? at : c->stamps[i].here;
+}
+
+static void push_stamp(struct commit *c, int64_t there, int64_t here)
+{
+	const struct stamp *last = c->n_stamps ? &c->stamps[c->n_stamps - 1] : NULL;
+
+	if (last && there <= last->there)
+		return;
+	if (last && here < last->here)
+		here = last->here;
+	if (c->n_stamps == STAMPS_MAX)
+		memmove(c->stamps, c->stamps + 1, --c->n_stamps * sizeof(c->stamps[0]));
+	c->stamps[c->n_stamps++] = (struct stamp){there, here};
+}
+
+/* When the bytes came, by the clock of the file system that they are on. */
+static int64_t arrival_of(const struct effect *e)
+{
+	struct stat st;
+
+	if (!e->temp || e->temp_fd < 0 ||
+	    fstatat(e->temp_fd, path_base(e->temp), &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return coarse_now();
+	return ns_of(st.st_mtim.tv_sec, (uint32_t)st.st_mtim.tv_nsec);
+}
+
+/* make and ninja compare the times of a job's outputs: their order and equality come home. */
+static void stamp_batch(struct commit *c)
+{
+	struct effect *last = NULL;
+	int64_t now;
+
+	for (struct effect *e = c->effects; e < c->effects + c->n; e++)
+		if (has_order(e) && (!last || ns_of(last->mtime_s, last->mtime_ns) <=
+						      ns_of(e->mtime_s, e->mtime_ns)))
+			last = e;
+	if (!last)
+		return;
+	now = arrival_of(last);
+	push_stamp(c, ns_of(last->mtime_s, last->mtime_ns), now);
+	for (struct effect *e = c->effects; e < c->effects + c->n; e++) {
+		int64_t here;
+
+		if (!has_order(e))
+			continue;
+		here = time_here(c, ns_of(e->mtime_s, e->mtime_ns));
+		if (e == last && e->temp && here == now)
+			continue;
+		e->mtime_s = here / 1000000000;
+		e->mtime_ns = (uint32_t)(here % 1000000000);
+		e->flags |= EFFECT_F_MTIME;
+		e->stamped = true;
+	}
+}
+
 static int apply_all(struct commit *c, unsigned peer, struct errmsg *msg)
 {
 	int err = 0;
 
+	stamp_batch(c);
 	for (size_t i = 0; i < c->n && !err; i++) {
 		struct effect *e = &c->effects[i];
 
+		tree_busy(c->tree);
 		err = apply_effect(c, e, peer);
 		if (err) {
 			errmsg_set(msg, err, "can't write %s: %s%s", e->path, err_text(err),

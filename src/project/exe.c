@@ -190,7 +190,8 @@ static int exe_new(struct server *s, const char *path, const struct stat *st, bo
 
 int exe_get(struct server *s, const char *path, bool served, struct exe **ret, struct errmsg *msg)
 {
-	struct exe *e = map_get_str(&s->exes, path);
+	struct map *known = served ? &s->exes_served : &s->exes;
+	struct exe *e = map_get_str(known, path);
 	struct stat st;
 	int r;
 
@@ -204,12 +205,12 @@ int exe_get(struct server *s, const char *path, bool served, struct exe **ret, s
 	if (r < 0)
 		return r;
 	/* The former one stays: jobs and links may still name it.  A compiler changes rarely. */
-	struct exe *old = map_put_str(&s->exes, path, e);
+	struct exe *old = map_put_str(known, path, e);
 
 	if (old) {
 		_cleanup_free_ char *key = xasprintf("%s#%u", path, old->msg.exe_id);
 
-		map_put_str(&s->exes, key, old);
+		map_put_str(known, key, old);
 	}
 	*ret = e;
 	return 0;

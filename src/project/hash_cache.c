@@ -142,6 +142,16 @@ static bool record_decode(struct rd *rd, uint32_t session, struct record *ret)
 	return rd_u32(rd) == check_sum(start, RECORD - 4) && ret->used && ret->used <= session;
 }
 
+/* The counter of sessions is about to wrap: what there is counts as of the first. */
+static void renumber(struct hash_cache *h)
+{
+	h->session = 1;
+	for (size_t i = 0; i < h->cap; i++) {
+		if (h->slots[i].used)
+			h->slots[i].used = 1;
+	}
+}
+
 static void load(struct hash_cache *h, const struct buf *b)
 {
 	struct rd rd;
@@ -158,8 +168,6 @@ static void load(struct hash_cache *h, const struct buf *b)
 	}
 	h->session = rd_u32(&rd);
 	n = rd_u32(&rd);
-	if (h->session >= UINT32_MAX - 1)
-		h->session = 0; /* every record is then of a session that is to come: dropped */
 	for (uint32_t i = 0; i < n && rd.left >= RECORD; i++) {
 		if (record_decode(&rd, h->session, &r) && h->n < RECORDS_MAX)
 			put_record(h, &r);
@@ -168,6 +176,8 @@ static void load(struct hash_cache *h, const struct buf *b)
 	}
 	if (bad || rd.bad || h->n + bad != n)
 		log_warn("%s is damaged: %zu of %u digests are used", h->path, h->n, n);
+	if (h->session >= UINT32_MAX - 1)
+		renumber(h);
 }
 
 /* Another user's file, or one others may write, could make us claim wrong bytes. */

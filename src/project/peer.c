@@ -13,10 +13,12 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
+#include "push.h"
 
 #define RETRY_MAX_S 60
-#define PING_MS	    2000
-#define DEAD_MS	    6000
+/* A lost job is to run again in less than 5 s; 3 s for an answer is many retransmissions. */
+#define PING_MS 1000
+#define DEAD_MS 4000
 /* From the first byte to READY: name spaces, mounts and the store's folder. */
 #define GREET_MS 15000
 
@@ -45,6 +47,8 @@ static void forget_link(struct peer *p)
 	tree_peer_reset(p->server->tree, p->index);
 	map_release(&p->envs);
 	map_release(&p->exes_sent);
+	outside_forget(p);
+	p->n_trees = 0;
 	map_release(&p->pushed);
 	map_release(&p->sources);
 	while ((text = map_next(&p->exes_refused, &it, NULL)))
@@ -52,6 +56,7 @@ static void forget_link(struct peer *p)
 	map_release(&p->exes_refused);
 	msg_hello_release(&p->hello);
 	p->fuse = (struct msg_mirror_counts){0};
+	p->load = (struct msg_load){0};
 	loop_remove(steal_ptr(&p->greet_timer));
 }
 
@@ -82,36 +87,167 @@ static void free_link(void *data)
 	link_free(data);
 }
 
+/* What is started for waiters only is not tried again for nobody. */
+static bool may_sleep(const struct peer *p)
+{
+	return p->conf->idle_timeout_s > 0;
+}
+
+static void fall_asleep(struct peer *p)
+{
+	p->state = PEER_ASLEEP;
+	tell_pool(p, POOL_ASLEEP);
+	server_ready_check(p->server);
+	server_wake(p->server);
+}
+
+/* The next worker of the same section after *at, which begins at 0. */
+static struct peer *next_sibling(const struct peer *p, unsigned *at)
+{
+	const struct server *s = p->server;
+
+	while (p->conf->group && *at < s->n_peers) {
+		struct peer *o = s->peers[(*at)++];
+
+		if (o && o != p && o->conf->group && streq(o->conf->group, p->conf->group))
+			return o;
+	}
+	return NULL;
+}
+
+static bool sibling_starts(const struct peer *p)
+{
+	const struct peer *o;
+	unsigned at = 0;
+
+	while ((o = next_sibling(p, &at))) {
+		if (o->state == PEER_CONNECTING || o->state == PEER_GREETING)
+			return true;
+	}
+	return false;
+}
+
+static void retry_after(struct peer *p, uint64_t delay_s)
+{
+	p->retry_at_ms = now_ms() + delay_s * 1000;
+	if (!p->server->stopping)
+		loop_timer_set(p->retry_timer, delay_s * 1000);
+}
+
+/*
+ * What kept one of a section's workers from starting (no engine, a quota) keeps
+ * the others, too: a job must not wait for each of them in turn.
+ */
+static void siblings_down(const struct peer *p, uint64_t delay_s)
+{
+	struct peer *o;
+	unsigned at = 0;
+
+	while ((o = next_sibling(p, &at))) {
+		if (o->state != PEER_ASLEEP && !(o->state == PEER_DOWN && o->start_failed))
+			continue;
+		o->state = PEER_DOWN;
+		o->start_failed = true;
+		o->failures = p->failures;
+		set_text(&o->error, p->error);
+		tell_pool(o, POOL_DOWN);
+		retry_after(o, delay_s);
+	}
+}
+
+static void siblings_may_start(const struct peer *p)
+{
+	struct peer *o;
+	unsigned at = 0;
+
+	while ((o = next_sibling(p, &at))) {
+		if (o->state != PEER_DOWN || !o->start_failed)
+			continue;
+		o->start_failed = false;
+		o->failures = 0;
+		loop_timer_set(o->retry_timer, 0);
+		fall_asleep(o);
+	}
+}
+
 static void retry(void *data)
 {
-	peer_start(data);
+	struct peer *p = data;
+	struct server *s = p->server;
+
+	if (may_sleep(p) && !(p->start_failed && (s->n_running || pool_waiters(s->pool))))
+		fall_asleep(p);
+	else if (!p->start_failed || !sibling_starts(p)) /* or how that goes will tell */
+		peer_start(p); /* which the pool hears of when it is up, so that no job waits */
+}
+
+static void drop_link(struct peer *p)
+{
+	struct link *k = steal_ptr(&p->link);
+
+	forget_link(p);
+	if (!k)
+		return;
+	add_counts(&p->past, link_counts(k));
+	link_close(k);
+	/* We may be inside one of its callbacks. */
+	loop_defer(p->server->loop, free_link, k);
+}
+
+/* Nothing to do for long.  Who has just taken a slot is about to bring a job. */
+static void idle_over(void *data)
+{
+	struct peer *p = data;
+
+	if (p->state != PEER_UP || p->jobs.n)
+		return;
+	tell_pool(p, POOL_ASLEEP); /* from here on no slot is handed out */
+	if (pool_held(p->server->pool, p->conf->name)) {
+		tell_pool(p, POOL_UP);
+		peer_busy(p);
+		return;
+	}
+	log_info("worker=%s asleep: nothing to do for %u s", p->conf->name,
+		 p->conf->idle_timeout_s);
+	drop_link(p);
+	p->failures = 0;
+	fall_asleep(p);
+}
+
+void peer_busy(struct peer *p)
+{
+	if (p->sleep_timer)
+		loop_timer_set(p->sleep_timer, p->state == PEER_UP && !p->jobs.n
+						       ? (uint64_t)p->conf->idle_timeout_s * 1000
+						       : 0);
 }
 
 /* The worker can't be used now, for this reason; tried again after 1, 2, 4 ... 60 s. */
 static void peer_down(struct peer *p, const char *why)
 {
-	struct link *k = steal_ptr(&p->link);
 	uint64_t delay_s = p->failures > 6 ? RETRY_MAX_S : 1ull << p->failures;
 
+	p->start_failed = may_sleep(p) && p->state != PEER_UP;
 	log_warn("worker=%s down: %s", p->conf->name, why);
 	if (delay_s > RETRY_MAX_S)
 		delay_s = RETRY_MAX_S;
 	p->failures++;
 	p->state = PEER_DOWN;
 	set_text(&p->error, why);
-	p->retry_at_ms = now_ms() + delay_s * 1000;
 	tell_pool(p, POOL_DOWN);
 	run_peer_gone(p, why);
-	forget_link(p);
-	if (k) {
-		add_counts(&p->past, link_counts(k));
-		link_close(k);
-		/* We may be inside one of its callbacks. */
-		loop_defer(p->server->loop, free_link, k);
-	}
-	if (!p->server->stopping)
-		loop_timer_set(p->retry_timer, delay_s * 1000);
+	drop_link(p);
+	peer_busy(p);
+	retry_after(p, delay_s);
+	if (p->start_failed)
+		siblings_down(p, delay_s);
 	server_ready_check(p->server);
+	server_wake(p->server); /* another one instead */
+}
+
+void peer_fail(struct peer *p, const char *why)
+{
+	peer_down(p, why);
 }
 
 static void greet_timeout(void *data)
@@ -125,9 +261,9 @@ static int check_hello(struct peer *p)
 
 	if (p->hello.version != PROTO_VERSION) {
 		_cleanup_free_ char *why = xasprintf(
-			"it runs %s, which speaks protocol %u, and this is protocol %u: install the same "
-			"concc on both",
-			p->hello.program, p->hello.version, PROTO_VERSION);
+			"it runs %s, which speaks protocol %u, and this is protocol %u: %s",
+			p->hello.program, p->hello.version, PROTO_VERSION,
+			p->remedy ? p->remedy : "install the same concc on both");
 
 		peer_down(p, why);
 		return -1;
@@ -163,19 +299,40 @@ static int on_hello(struct peer *p, struct blob payload)
 	return 0;
 }
 
-static int on_ready(struct peer *p)
+static void tell_limits(struct peer *p)
 {
-	if (p->state != PEER_GREETING || !p->hello.program)
+	struct msg_limits m = {
+		.memory = p->conf->job_memory,
+		.processes = p->conf->job_processes,
+		.time_s = p->conf->job_time_s,
+	};
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (!m.memory && !m.processes && !m.time_s)
+		return;
+	msg_limits_encode(&b, &m);
+	link_send_buf(p->link, MSG_LIMITS, LINK_PRIO, &b);
+}
+
+static int on_ready(struct peer *p, struct blob payload)
+{
+	if (p->state != PEER_GREETING || !p->hello.program || payload.n)
 		return CONCC_E_PROTO;
 	loop_remove(steal_ptr(&p->greet_timer));
 	p->state = PEER_UP;
 	p->slots = p->conf->slots ? p->conf->slots : p->hello.cpus ? p->hello.cpus : 1;
 	if (p->slots > POOL_SLOTS_MAX)
 		p->slots = POOL_SLOTS_MAX;
+	tell_limits(p);
 	set_text(&p->error, "");
 	log_info("worker=%s up: %s, %u slots, %s, %s", p->conf->name, p->hello.host, p->slots,
 		 p->hello.program, p->how);
 	tell_pool(p, POOL_UP);
+	peer_busy(p);
+	p->start_failed = false;
+	siblings_may_start(p);
+	if (p->conf->root == ROOT_CLIENT)
+		system_push(p);
 	server_ready_check(p->server);
 	return 0;
 }
@@ -193,6 +350,16 @@ static int on_list(struct peer *p, struct blob payload)
 	if (tree_told_id(p->server->tree, p->index, path))
 		working_set_note_dir(p, path);
 	return 0;
+}
+
+static int on_load(struct peer *p, struct blob payload)
+{
+	int r = msg_load_decode(payload, &p->load);
+
+	if (r == 0)
+		log_debug("worker=%s load: %u running, %u waiting, %u slots", p->conf->name,
+			  p->load.running, p->load.waiting, p->load.slots);
+	return r;
 }
 
 static int on_bye(struct peer *p, struct blob payload)
@@ -222,13 +389,15 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 		return CONCC_E_PROTO;
 	switch (type) {
 	case MSG_READY:
-		return on_ready(p);
+		return on_ready(p, payload);
 	case MSG_LIST:
 		return on_list(p, payload);
 	case MSG_FETCH:
 		return serve_fetch(p, payload);
 	case MSG_MIRROR_COUNTS:
 		return msg_mirror_counts_decode(payload, &p->fuse);
+	case MSG_LOAD:
+		return on_load(p, payload);
 	case MSG_JOB_OUTPUT:
 	case MSG_JOB_FILE:
 	case MSG_JOB_DATA:
@@ -297,11 +466,25 @@ static void say_hello(struct peer *p)
 		.cpu_model = (char *)"",
 		.top = top,
 	};
+	bool ours = p->conf->root == ROOT_CLIENT;
 
 	(void)uname(&u);
 	(void)gethostname(host, sizeof(host) - 1);
+	if (ours) {
+		m.flags = HELLO_F_CLIENT_ROOT;
+		m.links = (char **)system_links(p->server);
+	}
 	msg_hello_encode(&b, &m);
 	link_send_buf(p->link, MSG_HELLO, LINK_PRIO, &b);
+	if (ours)
+		system_greet(p);
+}
+
+static uint32_t connect_ms(const struct peer *p)
+{
+	uint32_t s = p->conf->connect_timeout_s;
+
+	return (s ? s : p->server->conf->connect_timeout_s) * 1000;
 }
 
 static void on_connected(void *data, struct stream *s, int err, const char *msg, const char *how)
@@ -310,9 +493,14 @@ static void on_connected(void *data, struct stream *s, int err, const char *msg,
 	struct link_config c = {
 		.expect_magic = true,
 		/* A pipe to this same machine is faster than any compression. */
-		.compress = !p->conf->address || !str_starts(p->conf->address, "local:"),
+		.compress = p->conf->mirror == MIRROR_CONCC &&
+			    (!p->conf->address || !str_starts(p->conf->address, "local:")),
+		.by_command = p->conf->command,
+		.remedy = p->remedy,
 		.ping_ms = PING_MS,
 		.dead_ms = DEAD_MS,
+		/* A command may have to fetch an image first, or stand in a queue. */
+		.greet_ms = p->conf->command ? connect_ms(p) : 0,
 	};
 
 	p->connecting = NULL;
@@ -323,22 +511,29 @@ static void on_connected(void *data, struct stream *s, int err, const char *msg,
 	set_text(&p->how, how);
 	p->state = PEER_GREETING;
 	p->link = link_new(p->server->loop, s, &c, &peer_link_ops, p);
-	p->greet_timer = loop_add_timer(p->server->loop, GREET_MS, greet_timeout, p);
+	p->greet_timer = loop_add_timer(p->server->loop, GREET_MS + c.greet_ms, greet_timeout, p);
 	say_hello(p);
 }
 
 void peer_start(struct peer *p)
 {
+	static const char *const plain[] = {
+		[MIRROR_CONCC] = NULL, [MIRROR_SSHFS] = "sshfs", [MIRROR_NONE] = "none"};
 	struct transport_config c = {
 		.name = p->conf->name,
+		.index = p->conf->index,
+		.plain = plain[p->conf->mirror],
+		.slots = p->conf->slots,
 		.address = p->conf->address,
 		.command = p->conf->command,
 		.ssh = p->conf->ssh,
 		.worker_program = p->conf->worker_program,
-		.timeout_ms = p->server->conf->connect_timeout_s * 1000,
+		.install = p->conf->install ? INSTALL_YES : INSTALL_NO,
+		.timeout_ms = connect_ms(p),
 	};
 
 	p->state = PEER_CONNECTING;
+	p->n_starts++;
 	p->connecting = transport_connect(p->server->loop, &c, on_connected, p);
 }
 
@@ -352,10 +547,21 @@ struct peer *peer_new(struct server *s, unsigned index, const struct conf_worker
 	p->state = PEER_DOWN;
 	p->slots = conf->slots;
 	p->how = xstrdup("");
+	if (!push_refused(conf))
+		p->remedy = xasprintf(
+			"`concc push %s` puts this one there, as does `install = yes` "
+			"in its section",
+			conf->group ? conf->group : conf->name);
 	p->error = xstrdup("");
 	list_init(&p->fetches);
+	list_init(&p->serving);
 	p->retry_timer = loop_add_timer(s->loop, 0, retry, p);
-	tell_pool(p, POOL_DOWN);
+	if (may_sleep(p))
+		p->sleep_timer = loop_add_timer(s->loop, 0, idle_over, p);
+	/* Without a number of slots it has to be asked once how many it has. */
+	if (may_sleep(p) && p->slots)
+		p->state = PEER_ASLEEP;
+	tell_pool(p, p->state == PEER_ASLEEP ? POOL_ASLEEP : POOL_DOWN);
 	return p;
 }
 
@@ -373,8 +579,10 @@ void peer_free(struct peer *p)
 	}
 	(void)pool_remove(p->server->pool, p->conf->name); /* may be gone by hand */
 	loop_remove(p->retry_timer);
+	loop_remove(p->sleep_timer);
 	map_release(&p->jobs);
 	free(p->how);
+	free(p->remedy);
 	free(p->error);
 	free(p);
 }

@@ -136,6 +136,12 @@ int resolve_parent(struct tree *t, const char *path, const char **ret_name)
 	return resolve_open(t, dir, O_PATH | O_DIRECTORY);
 }
 
+/* Where it is on this machine. */
+static const char *root_place(const struct root *r)
+{
+	return r->source ? r->source : r->path;
+}
+
 static void root_release_anchors(struct tree *t, struct root *r)
 {
 	list_for_each_safe (l, &r->anchors)
@@ -150,7 +156,7 @@ static void root_release_anchors(struct tree *t, struct root *r)
 static int root_set_anchors(struct tree *t, struct root *r)
 {
 	char prefix[PROTO_PATH_MAX] = "/";
-	const char *p = r->path + 1;
+	const char *place = root_place(r), *p = place + 1;
 
 	root_release_anchors(t, r);
 	while (*p) {
@@ -164,8 +170,8 @@ static int root_set_anchors(struct tree *t, struct root *r)
 		err = watch_anchor(t, r, fd, name);
 		if (err)
 			return err;
-		memcpy(prefix, r->path, (size_t)(p - r->path) + n);
-		prefix[(p - r->path) + n] = '\0';
+		memcpy(prefix, place, (size_t)(p - place) + n);
+		prefix[(p - place) + n] = '\0';
 		p += n + (p[n] == '/');
 	}
 	return 0;
@@ -175,7 +181,7 @@ int root_open(struct tree *t, struct root *r)
 {
 	struct stat st;
 	bool anchored = root_set_anchors(t, r) == 0; /* watched first, opened after */
-	int fd = open(r->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int fd = open(root_place(r), O_PATH | O_DIRECTORY | O_CLOEXEC);
 
 	if (fd < 0 || fstat(fd, &st) < 0) {
 		int err = -errno;
@@ -236,9 +242,9 @@ void roots_check(struct tree *t)
 		if (!t->roots_suspect && !r->loose)
 			continue;
 		/* A loose root that is still missing costs this one call. */
-		if (!t->roots_suspect && r->fd < 0 && stat(r->path, &st) < 0)
+		if (!t->roots_suspect && r->fd < 0 && stat(root_place(r), &st) < 0)
 			continue;
-		if (!t->roots_suspect && r->fd >= 0 && stat(r->path, &st) == 0 &&
+		if (!t->roots_suspect && r->fd >= 0 && stat(root_place(r), &st) == 0 &&
 		    st.st_dev == r->dev && st.st_ino == r->ino)
 			continue;
 		root_check(t, r);
@@ -253,5 +259,6 @@ void root_free(struct tree *t, struct root *r)
 	if (r->fd >= 0)
 		(void)close(r->fd);
 	free(r->path);
+	free(r->source);
 	free(r);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#include "server.h"
+#include "run.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -19,33 +19,10 @@
 #define HELD_MAX (8 * 1024 * 1024)
 /* Looking at all running jobs costs more than keeping the marks of some removals. */
 #define HORIZON_EVERY 64
+/* A worker ends a killed job at once; this is for a slow line, and for one that reclaims memory. */
+#define KILL_MS 20000
 /* What shells exit with when they can't find a command. */
 #define NOT_FOUND 127
-
-struct run {
-	struct client *client; /* NULL when the wrapper has gone */
-	struct peer *peer;
-	struct commit *commit;
-	uint32_t job_id;
-	uint32_t exe_id;
-	char *cwd;
-	char *command; /* for status: the first words */
-	char *name;    /* of the program, as it was called, without a directory */
-	char *exe;     /* where it is */
-	char **search; /* PATH */
-	char **workspaces;
-	uint64_t started_ms;
-	uint64_t saw;	       /* the tree's version at dispatch */
-	uint64_t skip[2];      /* still to be dropped: an earlier attempt has shown them */
-	uint64_t shown[2];     /* relayed in all attempts */
-	uint32_t uncredited;   /* received from the worker, not yet asked for more */
-	uint32_t input_credit; /* the worker takes this much more */
-	struct buf held;       /* RUN_OUTPUT payloads with a u32 length each */
-	char *missing; /* why its failure would be ours, or NULL: output waits for the exit */
-	char *sought;  /* the same, but not of "command not found": a name looked up in PATH */
-	char *failure; /* why its effects can't be used, or NULL; then the job is being killed */
-	const char *failure_rule;
-};
 
 /* What was removed before the oldest job began matters to nobody: the tree may forget it. */
 static void set_horizon(struct server *s)
@@ -70,10 +47,13 @@ static void run_free(struct run *r)
 		return;
 	s = r->peer->server;
 	map_del_u64(&r->peer->jobs, r->job_id);
-	if (r->client)
+	if (r->client && r->client->run == r)
 		r->client->run = NULL;
+	straggler_ended(r);
 	s->n_running--;
 	server_busy(s);
+	peer_busy(r->peer);
+	loop_remove(r->kill_timer);
 	commit_free(r->commit);
 	buf_release(&r->held);
 	strv_free(r->workspaces);
@@ -91,7 +71,7 @@ static void run_free(struct run *r)
 }
 
 static void send_fail(struct client *c, enum run_fail what, bool quiet, const char *rule,
-		      const char *text, const uint64_t shown[2])
+		      const char *text)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	struct msg_run_fail m = {
@@ -99,7 +79,6 @@ static void send_fail(struct client *c, enum run_fail what, bool quiet, const ch
 		.quiet = quiet,
 		.rule = (char *)rule,
 		.text = (char *)text,
-		.shown = {shown[0], shown[1]},
 	};
 
 	server_count_reason(c->server, rule);
@@ -115,13 +94,20 @@ static void send_fail(struct client *c, enum run_fail what, bool quiet, const ch
 static void run_fail(struct run *r, enum run_fail what, const char *rule, const char *text)
 {
 	r->peer->n_failed++;
-	if (r->client)
-		send_fail(r->client, what, false, rule, text, r->shown);
+	if (r->client && !straggler_goes_on(r))
+		send_fail(r->client, what, false, rule, text);
 	run_free(r);
 }
 
-/* The job is of no use any more: it is killed, and runs at home when its end is known. */
-static void give_up(struct run *r, const char *rule, const char *text)
+static void kill_timeout(void *data)
+{
+	struct run *r = data;
+
+	r->kill_timer = NULL;
+	peer_fail(r->peer, "it does not end a job that was killed");
+}
+
+void run_give_up(struct run *r, const char *rule, const char *text)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
@@ -130,6 +116,7 @@ static void give_up(struct run *r, const char *rule, const char *text)
 	commit_free(steal_ptr(&r->commit));
 	msg_pair_encode(&b, r->job_id, SIGKILL);
 	link_send_buf(r->peer->link, MSG_JOB_KILL, LINK_PRIO, &b);
+	r->kill_timer = loop_add_timer(r->peer->server->loop, KILL_MS, kill_timeout, r);
 }
 
 /* ---- starting ---- */
@@ -147,8 +134,17 @@ static bool is_system_path(const char *path)
 	return false;
 }
 
-/* A file of this machine that the command names and no worker sees; NULL when there is none. */
-static char *unserved_arg(struct server *s, char *const *argv)
+/* May there be something at this path for the peer's jobs? */
+static bool may_see(const struct peer *p, const char *path)
+{
+	if (p->conf->root == ROOT_CLIENT)
+		return system_shows(p->server, path);
+	return is_system_path(path) || tree_root_of(p->server->tree, path, NULL);
+}
+
+/* A file of this machine that the command names and the worker can't see; NULL when there is none.
+ */
+static char *unserved_arg(const struct peer *peer, char *const *argv)
 {
 	for (char *const *a = argv + 1; *a; a++) {
 		const char *p = job_arg_path(*a);
@@ -158,12 +154,49 @@ static char *unserved_arg(struct server *s, char *const *argv)
 		if (!p)
 			continue;
 		clean = path_clean("/", p);
-		if (is_system_path(clean) || tree_root_of(s->tree, clean, NULL))
+		if (may_see(peer, clean))
 			continue;
 		if (lstat(clean, &st) == 0)
 			return steal_ptr(&clean);
 	}
 	return NULL;
+}
+
+/* The program, when it is this machine's that would run there: itself and what it is a link to must
+ * be seen.  NULL when they are. */
+static char *unserved_exe(const struct peer *p, const char *exe)
+{
+	_cleanup_free_ char *real = NULL, *clean = NULL;
+
+	if (p->conf->root != ROOT_CLIENT)
+		return NULL;
+	clean = path_clean("/", exe);
+	if (!system_shows(p->server, clean))
+		return steal_ptr(&clean);
+	real = realpath(exe, NULL);
+	return real && !system_shows(p->server, real) ? steal_ptr(&real) : NULL;
+}
+
+/* Workers see the very file, so that there is nothing to compare. */
+bool run_serves_exe(const struct peer *p, const char *exe)
+{
+	bool writable = false;
+
+	if (p->conf->root == ROOT_CLIENT)
+		return true;
+	return tree_root_of(p->server->tree, exe, &writable) && writable;
+}
+
+static const char *trees_word(const struct peer *p)
+{
+	return p->conf->root == ROOT_CLIENT ? "workspace and toolchain" : "workspace";
+}
+
+static const char *remedy(const struct peer *p)
+{
+	return p->conf->root == ROOT_CLIENT
+		       ? "list its tree as a `toolchain` (read-only) or `workspace` in ~/.concc.ini"
+		       : "list its tree as a `workspace` in ~/.concc.ini";
 }
 
 static bool is_served_by_conf(const struct server *s, const char *path)
@@ -276,6 +309,7 @@ static struct run *run_new(struct client *c, struct peer *p, const struct msg_ru
 		r->job_id = ++s->next_job_id;
 	while (map_get_u64(&p->jobs, r->job_id));
 	r->exe_id = e->msg.exe_id;
+	r->slot.fd = -1;
 	r->cwd = xstrdup(m->cwd);
 	r->command = first_words(m->argv);
 	r->name = xstrdup(path_base(m->argv[0]));
@@ -283,8 +317,6 @@ static struct run *run_new(struct client *c, struct peer *p, const struct msg_ru
 	r->search = search_path(m->env);
 	r->workspaces = workspaces;
 	r->started_ms = now_ms();
-	for (int i = 0; i < 2; i++)
-		r->skip[i] = r->shown[i] = m->skip[i];
 	r->input_credit = PROTO_INPUT_WINDOW;
 	r->saw = tree_version(s->tree);
 	r->commit = commit_new(s->tree, workspaces, r->saw, (mode_t)m->umask);
@@ -293,6 +325,7 @@ static struct run *run_new(struct client *c, struct peer *p, const struct msg_ru
 	s->n_jobs++;
 	s->n_running++;
 	server_busy(s);
+	peer_busy(p);
 	c->run = r;
 	return r;
 }
@@ -322,7 +355,26 @@ static void send_job(struct run *r, const struct msg_run *m, struct exe *e)
 static void refuse(struct client *c, const struct msg_run *m, enum run_fail what, bool quiet,
 		   const char *rule, const char *text)
 {
-	send_fail(c, what, quiet, rule, text, m->skip);
+	send_fail(c, what, quiet, rule, text);
+}
+
+int run_dispatch(struct client *c, struct peer *p, const struct msg_run *m, struct exe *e,
+		 char **workspaces, struct run **ret)
+{
+	struct server *s = p->server;
+	int r;
+
+	for (char **w = workspaces; *w; w++)
+		working_set_push(p, *w);
+	/* From here on in this order: what changed, then the job.  That is the coherence rule. */
+	r = tree_drain(s->tree);
+	if (r < 0)
+		return r;
+	outside_check(p);
+	working_set_sources(p, m->cwd, m->argv);
+	*ret = run_new(c, p, m, e, strv_copy(workspaces));
+	send_job(*ret, m, e);
+	return 0;
 }
 
 static int start(struct client *c, struct msg_run *m)
@@ -333,9 +385,12 @@ static int start(struct client *c, struct msg_run *m)
 	_cleanup_free_ char *unserved = NULL;
 	struct errmsg msg = {0};
 	const char *refused;
+	struct run *run;
 	struct exe *e;
 	int r;
 
+	if (s->stopping)
+		return CONCC_E_CLOSED; /* the wrapper starts another server */
 	if (!p || p->state != PEER_UP) {
 		_cleanup_free_ char *text = xasprintf("worker %s is not there: %s", m->worker,
 						      p ? p->error : "not configured");
@@ -348,17 +403,21 @@ static int start(struct client *c, struct msg_run *m)
 		refuse(c, m, RUN_FAIL_LOCAL, true, "outside", msg.text);
 		return 0;
 	}
-	unserved = unserved_arg(s, m->argv);
+	if (p->conf->root == ROOT_CLIENT)
+		system_refresh(p);
+	unserved = unserved_exe(p, m->exe);
+	if (!unserved)
+		unserved = unserved_arg(p, m->argv);
 	if (unserved) {
 		_cleanup_free_ char *text = xasprintf(
-			"%s is outside every workspace, so workers can't see it; list its tree as a "
-			"`workspace` in ~/.concc.ini to compile this remotely",
-			unserved);
+			"%s is outside every %s, so workers can't see "
+			"it; %s to compile this remotely",
+			unserved, trees_word(p), remedy(p));
 
 		refuse(c, m, RUN_FAIL_LOCAL, true, "unserved", text);
 		return 0;
 	}
-	r = exe_get(s, m->exe, tree_root_of(s->tree, m->exe, NULL) != NULL, &e, &msg);
+	r = exe_get(s, m->exe, run_serves_exe(p, m->exe), &e, &msg);
 	if (r < 0) {
 		refuse(c, m, RUN_FAIL_LOCAL, true, "command", msg.text);
 		return 0;
@@ -368,16 +427,11 @@ static int start(struct client *c, struct msg_run *m)
 		refuse(c, m, RUN_FAIL_RETRY, true, "toolchain", refused);
 		return 0;
 	}
-	for (char **w = workspaces; *w; w++)
-		working_set_push(p, *w);
-	/* From here on in this order: what changed, then the job.  That is the coherence rule. */
-	r = tree_drain(s->tree);
-	if (r < 0) {
+	r = run_dispatch(c, p, m, e, workspaces, &run);
+	if (r < 0)
 		refuse(c, m, RUN_FAIL_LOCAL, false, "watch", err_text(r));
-		return 0;
-	}
-	working_set_sources(p, m->cwd, m->argv);
-	send_job(run_new(c, p, m, e, steal_ptr(&workspaces)), m, e);
+	else
+		straggler_watch(run, m);
 	return 0;
 }
 
@@ -452,15 +506,11 @@ void run_client_drained(struct run *r)
 static void show(struct run *r, uint8_t stream, struct blob bytes)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
-	uint64_t *skip = &r->skip[stream - 1];
-	size_t cut = *skip < bytes.n ? (size_t)*skip : bytes.n;
 
-	*skip -= cut;
-	bytes.p += cut;
-	bytes.n -= cut;
 	if (!bytes.n || !r->client)
 		return;
-	r->shown[stream - 1] += bytes.n;
+	straggler_won(r);
+	r->shown = true;
 	msg_output_encode(&b, 0, stream, bytes.p, bytes.n);
 	link_send_buf(r->client->link, MSG_RUN_OUTPUT, LINK_BULK, &b);
 }
@@ -497,7 +547,7 @@ static int on_output(struct run *r, uint8_t stream, struct blob bytes)
 	else if (r->held.len + bytes.n <= HELD_MAX)
 		hold(r, stream, bytes);
 	else
-		give_up(r, "missing", r->missing ? r->missing : r->sought);
+		run_give_up(r, "missing", r->missing ? r->missing : r->sought);
 	give_credit(r);
 	return 0;
 }
@@ -539,12 +589,14 @@ static bool is_search(const struct run *r, const char *path, bool here)
 
 	if (!is_in_search(r, path) || streq(path, r->exe))
 		return false;
-	for (char **d = r->search; *d && !elsewhere; d++) {
+	if (streq(name, r->name))
+		return true;
+	for (char **d = r->search; !here && *d && !elsewhere; d++) {
 		_cleanup_free_ char *other = path_join(*d, name);
 
 		elsewhere = exists(other);
 	}
-	return streq(name, r->name) || (!here && elsewhere);
+	return elsewhere;
 }
 
 /* In a system directory the worker has its own things: serving the client's is no remedy. */
@@ -552,14 +604,13 @@ static char *missing_text(const struct run *r, const char *path)
 {
 	_cleanup_free_ char *shown = str_escape(path, strlen(path), 200);
 
-	if (is_system_path(path))
+	if (is_system_path(path) && r->peer->conf->root != ROOT_CLIENT)
 		return xasprintf("%s is not on worker %s; install it there, or set CONCC_DISABLE=1 "
 				 "for such commands",
 				 shown, r->peer->conf->name);
 	return xasprintf(
-		"%s is outside every workspace, so worker %s can't see it; list its tree as "
-		"a `workspace` in ~/.concc.ini to run this remotely",
-		shown, r->peer->conf->name);
+		"%s is outside every %s, so worker %s can't see it; %s to run this remotely", shown,
+		trees_word(r->peer), r->peer->conf->name, remedy(r->peer));
 }
 
 /*
@@ -570,16 +621,18 @@ static char *missing_text(const struct run *r, const char *path)
 static void on_missing(struct run *r, const struct msg_missing *m)
 {
 	for (char **p = m->paths; *p && !r->failure; p++) {
-		bool here = exists(*p);
+		bool here = exists(*p), sought = m->how == MISSING_LOOKED_UP;
 
-		if (**p != '/' || (!here && (m->how != MISSING_LOOKED_UP || !parent_exists(*p))))
+		if (**p != '/' || (!here && !sought))
 			continue;
-		if (m->how == MISSING_LOOKED_UP && is_search(r, *p, here))
+		if (sought && ((!here && !parent_exists(*p)) || is_search(r, *p, here))) {
+			outside_absent(r->peer, *p);
 			continue;
-		if (here && m->how == MISSING_LOOKED_UP) {
+		}
+		if (here && sought) {
 			_cleanup_free_ char *text = missing_text(r, *p);
 
-			give_up(r, "missing", text);
+			run_give_up(r, "missing", text);
 		} else {
 			char **why = !here && is_in_search(r, *p) ? &r->sought : &r->missing;
 
@@ -603,14 +656,25 @@ static const char *rule_of(int err)
 	return "write-back";
 }
 
-static void apply(struct run *r)
+/* Negative: not what a worker may send. */
+static int apply(struct run *r)
 {
 	struct errmsg msg = {0};
 	int err;
 
+	straggler_won(r);
 	err = commit_apply(r->commit, r->peer->index, &msg);
+	if (err == CONCC_E_PROTO)
+		return err;
 	if (err < 0)
-		give_up(r, rule_of(err), msg.text);
+		run_give_up(r, rule_of(err), msg.text);
+	return 0;
+}
+
+/* What can't be put in place is remembered, and told by commit_apply(); a lie ends the link. */
+static int unless_lie(int err)
+{
+	return err == CONCC_E_PROTO ? err : 0;
 }
 
 static int on_file(struct run *r, struct blob payload)
@@ -624,9 +688,27 @@ static int on_file(struct run *r, struct blob payload)
 	if (f.workspace >= strv_len(r->workspaces))
 		err = CONCC_E_PROTO;
 	else if (r->commit)
-		(void)commit_file(r->commit, &f); /* remembered, and told by commit_apply() */
+		err = unless_lie(commit_file(r->commit, &f));
 	msg_file_release(&f);
 	return err;
+}
+
+static void on_no_way_home(struct run *r, const struct msg_exit *m)
+{
+	_cleanup_free_ char *text = str_escape(m->text, strlen(m->text), 1000);
+	_cleanup_free_ char *line = xasprintf("on worker %s %s", r->peer->conf->name, text);
+
+	run_fail(r, RUN_FAIL_LOCAL, "no-way-home", line);
+}
+
+/* A limit that the user set for this worker: here there is none. */
+static void on_limit(struct run *r, const struct msg_exit *m)
+{
+	_cleanup_free_ char *text = str_escape(m->text, strlen(m->text), 1000);
+	_cleanup_free_ char *line = xasprintf("on worker %s %s: see concc.ini(5)",
+					      r->peer->conf->name, text);
+
+	run_fail(r, RUN_FAIL_LOCAL, "limit", line);
 }
 
 /* The worker's own failure or refusal: the job can run elsewhere. */
@@ -656,7 +738,7 @@ static const char *failed_for(const struct run *r, const struct msg_exit *m)
 	return m->how == EXIT_CODE && m->code == NOT_FOUND ? NULL : r->sought;
 }
 
-static void on_done(struct run *r, const struct msg_exit *m)
+static int on_done(struct run *r, const struct msg_exit *m)
 {
 	const char *why;
 	_cleanup_buf_ struct buf b = BUF_INIT;
@@ -666,23 +748,26 @@ static void on_done(struct run *r, const struct msg_exit *m)
 		_cleanup_free_ char *text = xasprintf("it wrote %s, outside every workspace", path);
 
 		run_fail(r, RUN_FAIL_LOCAL, "outside-write", text);
-		return;
+		return 0;
 	}
 	why = failed_for(r, m);
 	if (why) {
 		run_fail(r, RUN_FAIL_LOCAL, "missing", why);
-		return;
+		return 0;
 	}
-	apply(r);
+	if (apply(r) < 0)
+		return CONCC_E_PROTO;
 	if (r->failure) {
 		run_fail(r, RUN_FAIL_LOCAL, r->failure_rule, r->failure);
-		return;
+		return 0;
 	}
 	show_held(r);
-	msg_run_exit_encode(&b, m->how, m->code);
+	straggler_done(r);
+	msg_run_exit_encode(&b, m->how, m->code, r->peer->conf->name);
 	if (r->client)
 		link_send_buf(r->client->link, MSG_RUN_EXIT, LINK_BULK, &b);
 	run_free(r);
+	return 0;
 }
 
 static int on_exit_msg(struct peer *p, struct run *r, const struct msg_exit *m)
@@ -693,10 +778,14 @@ static int on_exit_msg(struct peer *p, struct run *r, const struct msg_exit *m)
 		run_free(r);
 	else if (r->failure)
 		run_fail(r, RUN_FAIL_LOCAL, r->failure_rule, r->failure);
+	else if (m->how == EXIT_FAILED && m->code == FAILED_LIMIT)
+		on_limit(r, m);
+	else if (m->how == EXIT_FAILED && m->code == FAILED_NO_WAY_HOME)
+		on_no_way_home(r, m);
 	else if (m->how == EXIT_FAILED || m->how == EXIT_REFUSED)
 		on_ours(r, m);
 	else
-		on_done(r, m);
+		return on_done(r, m);
 	return 0;
 }
 
@@ -743,7 +832,7 @@ static int message_data(struct peer *p, struct blob payload)
 		return err;
 	r = map_get_u64(&p->jobs, id);
 	if (r && r->commit)
-		(void)commit_data(r->commit, bytes.p, bytes.n); /* remembered there */
+		return unless_lie(commit_data(r->commit, bytes.p, bytes.n));
 	return 0;
 }
 
@@ -763,6 +852,12 @@ static int message_missing(struct peer *p, struct blob payload)
 	return 0;
 }
 
+/* Jobs end on the two sides at different times, but none was ever called that. */
+static bool is_job_id(const struct server *s, uint32_t id)
+{
+	return id && (id <= s->next_job_id || s->n_jobs > UINT32_MAX / 2);
+}
+
 int run_message(struct peer *p, uint8_t type, struct blob payload)
 {
 	uint32_t id, value = 0;
@@ -770,6 +865,10 @@ int run_message(struct peer *p, uint8_t type, struct blob payload)
 	struct rd rd;
 	int err;
 
+	rd_init(&rd, payload.p, payload.n);
+	id = rd_u32(&rd);
+	if (rd.bad || !is_job_id(p->server, id))
+		return CONCC_E_PROTO;
 	switch (type) {
 	case MSG_JOB_OUTPUT:
 		return message_output(p, payload);
@@ -780,11 +879,6 @@ int run_message(struct peer *p, uint8_t type, struct blob payload)
 	case MSG_JOB_MISSING:
 		return message_missing(p, payload);
 	}
-	/* The rest start with the job's id. */
-	rd_init(&rd, payload.p, payload.n);
-	id = rd_u32(&rd);
-	if (rd.bad)
-		return CONCC_E_PROTO;
 	r = map_get_u64(&p->jobs, id);
 	if (!r)
 		return 0;
@@ -793,9 +887,7 @@ int run_message(struct peer *p, uint8_t type, struct blob payload)
 		return on_file(r, payload);
 	case MSG_JOB_COMMIT:
 		err = msg_u32_decode(payload, &id);
-		if (err == 0 && r->commit)
-			apply(r);
-		return err;
+		return err == 0 && r->commit ? apply(r) : err;
 	case MSG_INPUT_CREDIT:
 		err = msg_pair_decode(payload, &id, &value);
 		return err < 0 ? err : on_input_credit(r, value);
@@ -807,10 +899,11 @@ int run_message(struct peer *p, uint8_t type, struct blob payload)
 
 void run_client_gone(struct run *r)
 {
+	straggler_won(r); /* neither is wanted: one is killed there, the other here */
 	r->client->run = NULL;
 	r->client = NULL;
 	if (!r->failure)
-		give_up(r, "cancelled", "its wrapper is gone");
+		run_give_up(r, "cancelled", "its wrapper is gone");
 }
 
 void run_peer_gone(struct peer *p, const char *why)

@@ -15,6 +15,8 @@
 /* A worker has one open request per file it waits for or was told of; far more is a broken or
  * hostile one. */
 #define FETCHES_MAX 65536
+/* Files read at once: each costs a descriptor, and by turns of a frame more would be no faster. */
+#define SERVING_MAX 32
 
 struct fetch {
 	struct list of_peer;
@@ -28,9 +30,13 @@ struct fetch {
 static void fetch_free(struct fetch *f)
 {
 	list_remove(&f->of_peer);
+	if (map_get_u64(&f->peer->fetch_ids, f->msg.fetch_id) == f)
+		(void)map_del_u64(&f->peer->fetch_ids, f->msg.fetch_id);
 	f->peer->n_fetches--;
-	if (f->fd >= 0)
+	if (f->fd >= 0) {
+		f->peer->n_serving--;
 		close(f->fd);
+	}
 	digest_free(f->digest);
 	msg_fetch_release(&f->msg);
 	free(f);
@@ -93,6 +99,7 @@ static void serve_chunk(struct peer *p, struct fetch *f)
 			fail(p, f, r);
 			return;
 		}
+		p->n_serving++;
 		f->digest = digest_new();
 	}
 	n = pread(f->fd, chunk, sizeof(chunk), (off_t)f->offset);
@@ -117,13 +124,28 @@ static void serve_chunk(struct peer *p, struct fetch *f)
 		return;
 	}
 	list_remove(&f->of_peer);
-	list_append(&p->fetches, &f->of_peer);
+	list_append(&p->serving, &f->of_peer);
+}
+
+/* A new one and one that was begun, in turn; NULL when there is none. */
+static struct fetch *next_turn(struct peer *p)
+{
+	bool can_begin = !list_empty(&p->fetches) && p->n_serving < SERVING_MAX;
+
+	if (can_begin && (p->begin_next || list_empty(&p->serving))) {
+		p->begin_next = false;
+		return list_first(&p->fetches, struct fetch, of_peer);
+	}
+	p->begin_next = true;
+	return list_empty(&p->serving) ? NULL : list_first(&p->serving, struct fetch, of_peer);
 }
 
 void serve_more(struct peer *p)
 {
-	while (p->link && !list_empty(&p->fetches) && link_queued_bulk(p->link) < LINK_BULK_LOW)
-		serve_chunk(p, list_first(&p->fetches, struct fetch, of_peer));
+	struct fetch *f;
+
+	while (p->link && link_queued_bulk(p->link) < LINK_BULK_LOW && (f = next_turn(p)))
+		serve_chunk(p, f);
 }
 
 int serve_fetch(struct peer *p, struct blob payload)
@@ -139,10 +161,13 @@ int serve_fetch(struct peer *p, struct blob payload)
 	p->n_fetches++;
 	list_init(&f->of_peer);
 	r = msg_fetch_decode(payload, &f->msg);
+	if (r == 0 && map_get_u64(&p->fetch_ids, f->msg.fetch_id))
+		r = CONCC_E_PROTO;
 	if (r < 0) {
 		fetch_free(f);
 		return r;
 	}
+	map_put_u64(&p->fetch_ids, f->msg.fetch_id, f);
 	list_append(&p->fetches, &f->of_peer);
 	serve_more(p);
 	return 0;
@@ -152,4 +177,7 @@ void serve_drop(struct peer *p)
 {
 	while (!list_empty(&p->fetches))
 		fetch_free(list_first(&p->fetches, struct fetch, of_peer));
+	while (!list_empty(&p->serving))
+		fetch_free(list_first(&p->serving, struct fetch, of_peer));
+	map_release(&p->fetch_ids);
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -24,6 +25,8 @@
 #define SAVE_MS (60 * 1000)
 /* How long a server may take to end: its workers' connections are closed, not waited for. */
 #define TAKE_OVER_S 30
+/* The longest that a command of a worker can take to end: see spawn.c, which kills it before. */
+#define CHILDREN_MS (10 * 1000)
 
 /* ---- life ---- */
 
@@ -31,14 +34,37 @@ static void idle(void *data)
 {
 	struct server *s = data;
 
-	if (s->n_running)
+	/* Who waits for a worker to start is something to do. */
+	if (s->n_running || pool_waiters(s->pool)) {
+		server_busy(s);
 		return;
+	}
 	log_info("nothing to do for %u s: leaving", s->conf->idle_timeout_s);
 	server_stop(s);
 }
 
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+void server_abandon(struct server *s)
+{
+	s->abandoned = true;
+	loop_remove(steal_ptr(&s->place_source));
+	loop_remove(steal_ptr(&s->listen_source));
+	close_fd(&s->listen_fd);
+	close_fd(&s->lock_fd); /* and with it what says that we are ready */
+	if (!s->n_running)
+		server_stop(s);
+}
+
 void server_busy(struct server *s)
 {
+	if (s->abandoned && !s->n_running)
+		server_stop(s);
 	if (s->idle_timer)
 		loop_timer_set(s->idle_timer, (uint64_t)s->conf->idle_timeout_s * 1000);
 }
@@ -65,7 +91,8 @@ bool server_settled(const struct server *s)
 	for (unsigned i = 0; i < s->n_peers; i++) {
 		const struct peer *p = s->peers[i];
 
-		if (p->state != PEER_UP && !(p->state == PEER_DOWN && p->failures))
+		if (p->state != PEER_UP && p->state != PEER_ASLEEP &&
+		    !(p->state == PEER_DOWN && p->failures))
 			return false;
 	}
 	return true;
@@ -104,7 +131,7 @@ static void say_ready(struct server *s)
 
 void server_ready_check(struct server *s)
 {
-	if (s->stopping)
+	if (s->stopping || s->abandoned)
 		return;
 	/* One worker is enough to begin; with none, only after all have been tried. */
 	if (!s->ready && (any_up(s) || server_settled(s)))
@@ -113,6 +140,53 @@ void server_ready_check(struct server *s)
 		return;
 	list_for_each_safe (e, &s->clients)
 		client_settled(container_of(e, struct client, of_server));
+}
+
+/* ---- workers that are asleep ---- */
+
+static uint32_t starting_slots(const struct server *s)
+{
+	uint32_t n = 0;
+
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		const struct peer *p = s->peers[i];
+
+		if (p->state == PEER_CONNECTING || p->state == PEER_GREETING)
+			n += p->slots ? p->slots : 1;
+	}
+	return n;
+}
+
+void server_wake(struct server *s)
+{
+	uint32_t wanted, coming;
+
+	if (s->stopping)
+		return;
+	wanted = pool_waiters(s->pool);
+	coming = starting_slots(s);
+	for (unsigned i = 0; i < s->n_peers && coming < wanted; i++) {
+		struct peer *p = s->peers[i];
+
+		if (p->state != PEER_ASLEEP)
+			continue;
+		coming += p->slots ? p->slots : 1;
+		peer_start(p);
+	}
+}
+
+static void on_call(void *data, uint32_t events)
+{
+	char name[POOL_NAME_MAX + 1];
+	struct server *s = data;
+
+	while (pool_next_call(s->pool, name) == 0) {
+		struct peer *p = *name ? server_peer(s, name) : NULL;
+
+		if (p && p->state == PEER_ASLEEP)
+			peer_start(p);
+	}
+	server_wake(s);
 }
 
 /* ---- set-up ---- */
@@ -138,6 +212,7 @@ static int wait_instance_lock(int fd)
 static int take_instance_lock(struct server *s, struct errmsg *msg)
 {
 	struct flock ready = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 1, .l_len = 1};
+	char pid[16];
 	int r;
 
 	s->lock_fd = openat(s->dir_fd, "project.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
@@ -150,6 +225,10 @@ static int take_instance_lock(struct server *s, struct errmsg *msg)
 		r = wait_instance_lock(s->lock_fd);
 	if (r < 0)
 		return errmsg_set(msg, -EEXIST, "a project server runs already for %s", s->dir);
+	/* For server_wait_end(), which does without on a full disk. */
+	if (ftruncate(s->lock_fd, 0) == 0)
+		(void)!write(s->lock_fd, pid,
+			     (size_t)snprintf(pid, sizeof(pid), "%d\n", (int)getpid()));
 	return 0;
 }
 
@@ -197,6 +276,15 @@ static void tree_send(void *data, unsigned peer, uint8_t type, const struct buf 
 		link_send_later(k, type, b);
 }
 
+static void tree_is_busy(void *data)
+{
+	struct server *s = data;
+
+	for (unsigned i = 0; i < s->n_peers; i++)
+		if (s->peers[i]->link)
+			link_pulse(s->peers[i]->link);
+}
+
 /* Between jobs too, so that the kernel's queue does not overflow during an edit spree. */
 static void on_tree_event(void *data, uint32_t events)
 {
@@ -223,7 +311,7 @@ static int open_hashes(struct server *s, struct errmsg *msg)
 
 static int set_up_tree(struct server *s, struct errmsg *msg)
 {
-	static const struct tree_ops ops = {.send = tree_send};
+	static const struct tree_ops ops = {.send = tree_send, .busy = tree_is_busy};
 	int r;
 
 	r = open_hashes(s, msg);
@@ -238,12 +326,12 @@ static int set_up_tree(struct server *s, struct errmsg *msg)
 		if (r < 0)
 			return r;
 	}
-	return 0;
+	return system_set_up(s, msg);
 }
 
 static int set_up_pool(struct server *s, struct errmsg *msg)
 {
-	int r;
+	int r, fd;
 
 	r = pool_open(s->dir, &s->pool, msg);
 	if (r < 0)
@@ -251,6 +339,10 @@ static int set_up_pool(struct server *s, struct errmsg *msg)
 	r = pool_reset(s->pool);
 	if (r < 0)
 		return errmsg_set(msg, r, "can't reset the pool in %s: %s", s->dir, err_text(r));
+	r = pool_listen(s->pool, &fd, msg);
+	if (r < 0)
+		return r;
+	s->calls_source = loop_add_fd(s->loop, fd, LOOP_READ, on_call, s);
 	if (s->conf->local_slots)
 		r = pool_set(s->pool, POOL_LOCAL, s->conf->local_slots, POOL_UP, 1000, msg);
 	return r;
@@ -284,8 +376,11 @@ static void set_up_peers(struct server *s)
 	s->peers = xcalloc(s->n_peers + 1, sizeof(*s->peers));
 	for (unsigned i = 0; i < s->n_peers; i++)
 		s->peers[i] = peer_new(s, i, &s->conf->workers[i]);
-	for (unsigned i = 0; i < s->n_peers; i++)
-		peer_start(s->peers[i]);
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		if (s->peers[i]->state != PEER_ASLEEP)
+			peer_start(s->peers[i]);
+	}
+	server_wake(s); /* of a server that died, calls may have been lost */
 }
 
 static void on_save(void *data)
@@ -341,6 +436,8 @@ static int set_up(struct server *s, struct errmsg *msg)
 	if (r < 0)
 		return r;
 	r = listen_unix(s, msg);
+	if (r == 0)
+		r = place_watch(s, msg);
 	if (r < 0)
 		return r;
 	if (s->conf->idle_timeout_s) {
@@ -353,14 +450,14 @@ static int set_up(struct server *s, struct errmsg *msg)
 	return 0;
 }
 
-static void free_exes(struct server *s)
+static void free_exes(struct map *exes)
 {
 	struct exe *e;
 	size_t it = 0;
 
-	while ((e = map_next(&s->exes, &it, NULL)))
+	while ((e = map_next(exes, &it, NULL)))
 		exe_free(e);
-	map_release(&s->exes);
+	map_release(exes);
 }
 
 static void free_reasons(struct server *s)
@@ -373,21 +470,36 @@ static void free_reasons(struct server *s)
 	map_release(&s->reasons);
 }
 
+/* Commands that lead to workers end when their input does; containers take a moment. */
+static void end_peers(struct server *s)
+{
+	for (unsigned i = 0; i < s->n_peers; i++)
+		peer_free(s->peers[i]);
+	s->n_peers = 0;
+	/* With nobody to hear their calls, wrappers start another server. */
+	loop_remove(steal_ptr(&s->calls_source));
+	loop_remove(steal_ptr(&s->tree_source));
+	loop_remove(steal_ptr(&s->save_timer));
+	loop_remove(steal_ptr(&s->idle_timer));
+	stragglers_free(s);
+	if (s->loop && loop_run_children(s->loop, CHILDREN_MS) == -ETIMEDOUT)
+		log_warn("a worker's command does not end");
+}
+
 static void tear_down(struct server *s)
 {
 	s->stopping = true;
 	/* First, so that whoever comes now starts another server, which waits for us to end. */
-	if (s->ready)
+	if (s->ready && s->lock_fd >= 0)
 		(void)lock_byte(s->lock_fd, F_OFD_SETLK, F_UNLCK, 1); /* goes with the fd, too */
-	if (s->listen_fd >= 0) {
-		_cleanup_free_ char *path = path_join(s->dir, "project.sock");
-
-		(void)unlink(path);
-		close(s->listen_fd);
-	}
+	if (s->listen_fd >= 0 && place_is_ours(s))
+		(void)unlinkat(s->dir_fd, "project.sock", 0);
+	loop_remove(steal_ptr(&s->listen_source));
+	close_fd(&s->listen_fd);
+	loop_remove(steal_ptr(&s->place_source));
+	close_fd(&s->place_fd);
 	working_sets_save(s);
-	for (unsigned i = 0; i < s->n_peers; i++)
-		peer_free(s->peers[i]);
+	end_peers(s);
 	working_sets_free(s);
 	if (s->pool)
 		(void)pool_remove(s->pool, POOL_LOCAL); /* need not be there */
@@ -396,18 +508,18 @@ static void tear_down(struct server *s)
 	if (s->hashes)
 		(void)hash_cache_save(s->hashes); /* costs a transfer, no more */
 	hash_cache_free(s->hashes);
-	free_exes(s);
+	system_free(s->system);
+	free_exes(&s->exes);
+	free_exes(&s->exes_served);
 	free_reasons(s);
-	if (s->lock_fd >= 0)
-		close(s->lock_fd);
+	close_fd(&s->lock_fd);
 	/* Last: `concc stop` takes the end of its connection as the sign that all is down. */
 	while (!list_empty(&s->clients))
 		client_free(list_first(&s->clients, struct client, of_server));
 	loop_free(s->loop);
 	free(s->peers);
 	free(s->dir);
-	if (s->dir_fd >= 0)
-		close(s->dir_fd);
+	close_fd(&s->dir_fd);
 }
 
 int project_run(struct conf *conf, int ready_fd, struct errmsg *msg)
@@ -417,7 +529,9 @@ int project_run(struct conf *conf, int ready_fd, struct errmsg *msg)
 		.dir_fd = -1,
 		.lock_fd = -1,
 		.listen_fd = -1,
+		.place_fd = -1,
 		.ready_fd = ready_fd,
+		.releases_fd = -1,
 		.started_ms = now_ms(),
 	};
 	int r;

@@ -12,13 +12,18 @@
  *   serve.c    file contents on their way to a worker
  *   working_set.c  what workers will want, told ahead of need
  *   run.c      one job: from RUN to RUN_EXIT
+ *   outside.c  what jobs seek in vain, told once
+ *   system.c   this machine's system, for workers with root = client
+ *   straggler.c  the few that run far too long, a second time
  *   exe.c      what a compiler is made of, so that a different one is noticed
  *   status.c   what `concc status` shows
+ *   place.c    its files in the runtime directory, and what if they go
  *
  * These share the structs below; nothing outside the folder sees them.
  */
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "concc/conf.h"
@@ -40,29 +45,46 @@ struct server {
 	struct hash_cache *hashes;
 	char *dir; /* runtime directory */
 	int dir_fd;
-	int lock_fd; /* "project.lock": byte 0 says a server exists, byte 1 that it is ready */
+	int lock_fd; /* "project.lock": byte 0 says a server exists, byte 1 that it is ready; in it
+			its pid */
 	int listen_fd;
-	int ready_fd; /* told once, then -1 */
-	struct loop_source *listen_source, *tree_source, *idle_timer, *save_timer;
+	int ready_fd;	       /* told once, then -1 */
+	int place_fd;	       /* inotify of the runtime directory, or -1 */
+	struct stat sock_stat; /* of project.sock */
+	struct loop_source *listen_source, *tree_source, *idle_timer, *save_timer, *late_timer,
+		*releases_source, *place_source, *calls_source;
 	struct peer **peers; /* n_peers, index = the tree's peer number */
 	unsigned n_peers;
 	struct list clients; /* struct client.of_server */
 	unsigned n_clients;
-	struct map exes; /* path -> struct exe */
+	struct system *system;	 /* NULL: no worker sees it */
+	struct map exes;	 /* path -> struct exe, with the files that make it up */
+	struct map exes_served;	 /* the same without: workers see the very file */
 	struct map working_sets; /* root -> struct working_set */
 	uint32_t next_exe_id;
 	uint32_t next_job_id;
 	unsigned n_running;
 	bool ready, stopping;
+	bool abandoned; /* nobody finds us any more: the running jobs are the last */
 	uint64_t started_ms;
-	uint64_t n_ended; /* jobs, in whatever way */
+	uint64_t n_ended;		     /* jobs, in whatever way */
 	uint64_t n_jobs, n_local, n_retried; /* of all jobs that came here */
-	struct map reasons; /* rule -> uint64_t *, why jobs went back */
+	uint64_t late_at_ms;		     /* when late_timer is set for, 0: it is not */
+	int releases_fd;	       /* of the pool, while a straggler lacks a slot; else -1 */
+	struct map paces;	       /* straggler.c: program -> struct pace */
+	uint64_t n_twice, n_twice_won; /* stragglers started a second time, and of use */
+	struct map reasons;	       /* rule -> uint64_t *, why jobs went back */
 };
 
 /* ---- peer.c ---- */
 
-enum peer_state { PEER_CONNECTING, PEER_GREETING, PEER_UP, PEER_DOWN };
+enum peer_state {
+	PEER_CONNECTING,
+	PEER_GREETING,
+	PEER_UP,
+	PEER_DOWN,   /* tried again by the clock, or by a call when it may sleep */
+	PEER_ASLEEP, /* had nothing to do: started when a wrapper calls for it */
+};
 
 struct peer {
 	struct server *server;
@@ -71,31 +93,44 @@ struct peer {
 	enum peer_state state;
 	struct connecting *connecting;
 	struct link *link;
-	char *how;   /* what carries the link, "" before */
-	char *error; /* why it is down, "" otherwise */
+	char *how;    /* what carries the link, "" before */
+	char *remedy; /* how its concc-worker gets there; NULL: as the user sees to it */
+	char *error;  /* why it is down, "" otherwise */
 	struct msg_hello hello;
-	struct loop_source *retry_timer, *greet_timer;
+	struct loop_source *retry_timer, *greet_timer, *sleep_timer;
+	unsigned n_starts; /* attempts to connect */
+	bool start_failed; /* it, or one of the same section, did not come up when last tried */
 	unsigned failures; /* in a row */
 	uint64_t retry_at_ms;
 	uint32_t slots;
 	struct map envs; /* encoded environment -> its id (as a pointer) */
 	uint32_t next_env_id;
+	size_t n_trees;		 /* of the system's, told */
 	struct map exes_sent;	 /* exe id -> itself */
 	struct map exes_refused; /* exe id -> char *, the worker's words */
 	struct map jobs;	 /* job id -> struct run */
 	struct map sources;	 /* path -> version of a job's source that was told ahead */
+	struct map spots;	 /* outside.c: directory -> struct spot */
 	struct map pushed;	 /* roots whose working set was told, on this link */
-	struct list fetches;	 /* struct fetch.of_peer, in the order of their turns */
-	unsigned n_fetches;
+	struct list fetches;	 /* struct fetch.of_peer, not begun, in the order they came */
+	struct list serving;	 /* the same, begun: with an open file, by turns */
+	struct map fetch_ids;	 /* id -> struct fetch */
+	unsigned n_fetches, n_serving;
+	bool begin_next; /* whose turn it is */
 	uint64_t n_jobs, n_failed, fetched_bytes, fetched_files, lists;
-	uint64_t cpu_us; /* of jobs, on the worker */
-	struct link_counts past; /* of links that ended */
+	uint64_t cpu_us;	       /* of jobs, on the worker */
+	struct link_counts past;       /* of links that ended */
 	struct msg_mirror_counts fuse; /* of the present link, as last told */
+	struct msg_load load;	       /* of its host, as told last; slots 0: not yet */
 };
 
 struct peer *peer_new(struct server *s, unsigned index, const struct conf_worker *conf);
 void peer_free(struct peer *p);
 void peer_start(struct peer *p);
+/* A job of it started or ended: the time to its sleep starts anew. */
+void peer_busy(struct peer *p);
+/* The worker does what no worker does: its link is closed, its jobs go elsewhere. */
+void peer_fail(struct peer *p, const char *why);
 struct peer *server_peer(struct server *s, const char *name);
 /* The totals over all links this peer had. */
 void peer_counts(const struct peer *p, struct link_counts *ret);
@@ -118,6 +153,14 @@ void working_set_note_file(struct peer *p, uint32_t dir_id, const char *name);
 void working_sets_save(struct server *s);
 void working_sets_free(struct server *s);
 
+/* ---- outside.c ---- */
+
+/* A job sought this in vain, and it is of no consequence that it did: others need not tell. */
+void outside_absent(struct peer *p, const char *path);
+/* Before a job: takes back what was said of directories that have changed since. */
+void outside_check(struct peer *p);
+void outside_forget(struct peer *p); /* the link is gone */
+
 /* ---- run.c ---- */
 
 /* One connection of a wrapper or of `concc`. */
@@ -127,6 +170,8 @@ struct client {
 	struct link *link;
 	struct run *run;
 	bool waiting_up; /* asked to be told when all workers are up or have failed */
+	char *waiting;	 /* for a slot, with this command; NULL: not */
+	uint64_t waiting_since_ms;
 };
 
 void client_accept(struct server *s, int fd);
@@ -151,6 +196,24 @@ struct run_info {
 
 void run_describe(const struct run *r, struct run_info *ret); /* borrowed from r */
 
+/* ---- system.c ---- */
+
+int system_set_up(struct server *s, struct errmsg *msg);
+void system_free(struct system *y);
+/* Links of the root directory that lead into trees: name, target, ...; NULL when there are none. */
+char *const *system_links(const struct server *s);
+/* These are for peers with root = client only.  After HELLO: which trees there are. */
+void system_greet(struct peer *p);
+/* When the peer is up: what others wanted of the trees. */
+void system_push(struct peer *p);
+/* Before the tree is drained for a job: what has changed in /etc, and which trees came. */
+void system_refresh(struct peer *p);
+/* Do jobs of such peers see what is at this path (absolute, clean), if anything is? */
+bool system_shows(const struct server *s, const char *path);
+/* ---- straggler.c ---- */
+
+void stragglers_free(struct server *s);
+
 /* ---- exe.c ---- */
 
 struct exe {
@@ -160,22 +223,33 @@ struct exe {
 	struct timespec mtime;
 };
 
-/* The program at path with the files that make up its identity; cached while it stays the same.
- * May take a moment the first time (hashes compilers). */
+/* The program at path with the files that make up its identity (served: none, the worker sees the
+ * very same ones); cached while it stays the same.  May take a moment the first time (hashes
+ * compilers). */
 int exe_get(struct server *s, const char *path, bool served, struct exe **ret, struct errmsg *msg);
 void exe_free(struct exe *e);
 
+/* ---- place.c ---- */
+
+int place_watch(struct server *s, struct errmsg *msg); /* when all of them are there */
+bool place_is_ours(const struct server *s);	       /* no other server can have begun here */
+
 /* ---- server.c ---- */
 
-void server_busy(struct server *s); /* a job started or ended: the idle time starts anew */
+void server_busy(struct server *s);	   /* a job started or ended: the idle time starts anew */
 void server_ready_check(struct server *s); /* a worker came up or failed */
 void server_stop(struct server *s);
+/* Lets another server begin, takes no more jobs, and stops when the running ones have ended. */
+void server_abandon(struct server *s);
+/* A wrapper called, or a worker came, went or fell asleep: wakes as many as have waiters. */
+void server_wake(struct server *s);
 void server_count_reason(struct server *s, const char *rule);
 bool server_settled(const struct server *s); /* every worker is up or has failed at least once */
 
 /* ---- status.c ---- */
 
 void status_text(struct server *s, struct buf *out);
+void status_why(struct server *s, struct buf *out);  /* one line: what keeps workers from working */
 void status_json(struct server *s, struct buf *out); /* for `concc status --json` */
 
 #endif

@@ -250,15 +250,23 @@ static void put_ent(struct buf *b, const struct ent *e, unsigned peer)
 	dir_entry_encode(b, e->name, e->name_len, &a, e->type == ENTRY_SYMLINK ? e->target : "");
 }
 
+static bool is_partial(const struct tree *t, const struct dir *d)
+{
+	const struct root *r = root_find(t, d->path);
+
+	return r && r->source && streq(r->path, d->path);
+}
+
 void snap_send_dir(struct tree *t, struct dir *d, unsigned peer)
 {
+	uint8_t state = is_partial(t, d) ? DIR_PARTIAL : DIR_LISTED;
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	const struct ent *e;
 	uint32_t n = 0;
 
 	for (uint32_t it = 0; (e = names_next(d, &it));)
 		n += e->type != ENTRY_ABSENT;
-	msg_dir_encode(&b, d->id, DIR_LISTED, d->path, &d->attr, n);
+	msg_dir_encode(&b, d->id, state, d->path, &d->attr, n);
 	for (uint32_t it = 0; (e = names_next(d, &it));) {
 		if (e->type != ENTRY_ABSENT)
 			put_ent(&b, e, peer);
@@ -350,7 +358,6 @@ static void dir_free(struct dir *d)
 	free(d->names.slots);
 	vec_release(&d->dirty);
 	vec_release(&d->pending);
-	vec_release(&d->linked);
 	free(d->path);
 	free(d);
 }
@@ -378,6 +385,87 @@ static void flush_later(struct tree *t, struct dir *d)
 		return;
 	d->flush_queued = true;
 	dir_vec_push(&t->flush, d);
+}
+
+/* ---- files with several names ---- */
+
+static void new_link(struct tree *t, uint64_t ino)
+{
+	if (t->n_new_links == t->cap_new_links) {
+		t->cap_new_links = t->cap_new_links ? t->cap_new_links * 2 : 64;
+		t->new_links = xrealloc(t->new_links, t->cap_new_links * sizeof(uint64_t));
+	}
+	t->new_links[t->n_new_links++] = ino;
+}
+
+static void linked_free(struct tree *t, struct linked *l)
+{
+	l->ent->flags &= (uint16_t)~ENT_LINKED;
+	watch_release_link(t, l);
+	list_remove(&l->in_unwatched);
+	list_remove(&l->in_dir);
+	t->counts.linked--;
+	free(l);
+}
+
+static void linked_end(struct tree *t, struct dir *d, const struct ent *e)
+{
+	list_for_each_safe (i, &d->linked) {
+		struct linked *l = container_of(i, struct linked, in_dir);
+
+		if (l->ent == e) {
+			linked_free(t, l);
+			return;
+		}
+	}
+}
+
+static void linked_watch(struct tree *t, struct linked *l, int fd, bool in_vain)
+{
+	_cleanup_close_ int file = openat(fd, l->ent->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+
+	if (in_vain || file < 0 || fstat(file, &st) < 0 ||
+	    fold_ino(t, st.st_dev, st.st_ino) != l->ent->ino || watch_link(t, l, file) < 0)
+		list_append(&t->linked, &l->in_unwatched);
+}
+
+static void linked_begin(struct tree *t, struct dir *d, int fd, struct ent *e, bool in_vain)
+{
+	struct linked *l = xcalloc(1, sizeof(*l));
+
+	e->flags |= ENT_LINKED;
+	l->dir = d;
+	l->ent = e;
+	list_init(&l->in_watch);
+	list_init(&l->in_unwatched);
+	list_append(&d->linked, &l->in_dir);
+	t->counts.linked++;
+	linked_watch(t, l, fd, in_vain);
+	new_link(t, e->ino);
+}
+
+/*
+ * same: it is still the file it was.  One that had more names stays tracked with
+ * its last: what is written through a descriptor that was opened by a name that
+ * has gone is reported for that name, so not at all.
+ *
+ * True when it is tracked from now on only, so that what was done to it since the
+ * look has no event.  in_vain: that was so again and again.
+ */
+static bool ent_track_links(struct tree *t, struct dir *d, int fd, struct ent *e, bool same,
+			    bool in_vain)
+{
+	bool was = e->flags & ENT_LINKED;
+	bool linked = e->type != ENTRY_ABSENT && e->type != ENTRY_DIR &&
+		      (e->nlink > 1 || (same && was));
+
+	if (was && !(linked && same))
+		linked_end(t, d, e);
+	if (!linked || (was && same))
+		return false;
+	linked_begin(t, d, fd, e, in_vain);
+	return true;
 }
 
 /* ---- directories ---- */
@@ -458,8 +546,8 @@ void dir_drop(struct tree *t, struct dir *d, const struct peer_set *covered)
 		e->child = NULL;
 	list_remove(&d->siblings);
 	list_remove(&d->in_sweep);
-	list_remove(&d->in_linked);
-	t->counts.linked -= d->linked.n;
+	list_for_each_safe (l, &d->linked)
+		linked_free(t, container_of(l, struct linked, in_dir));
 	t->counts.entries -= d->names.n;
 	t->counts.dirs--;
 	watch_release_dir(t, d);
@@ -505,15 +593,20 @@ static uint8_t mode_type(mode_t mode)
 	}
 }
 
-bool ent_is_racy(const struct dir *d, const struct stat *st)
+bool stat_is_racy(const struct stat *st, bool network)
 {
-	long long window = d->network ? RACY_NETWORK_NS : RACY_NS;
+	long long window = network ? RACY_NETWORK_NS : RACY_NS;
 	struct timespec now;
 
 	(void)clock_gettime(CLOCK_REALTIME, &now);
 	return (now.tv_sec - st->st_ctim.tv_sec) * 1000000000LL +
 		       (now.tv_nsec - st->st_ctim.tv_nsec) <
 	       window;
+}
+
+bool ent_is_racy(const struct dir *d, const struct stat *st)
+{
+	return stat_is_racy(st, d->network);
 }
 
 bool ent_matches(struct tree *t, const struct ent *e, const struct stat *st)
@@ -549,48 +642,6 @@ void ent_set_known(struct ent *e, const struct digest *d, uint16_t claimed_by)
 		e->known = xmalloc(sizeof(*e->known));
 	e->known->digest = *d;
 	e->known->claimed_by = claimed_by;
-}
-
-static void new_link(struct tree *t, uint64_t ino)
-{
-	if (t->n_new_links == t->cap_new_links) {
-		t->cap_new_links = t->cap_new_links ? t->cap_new_links * 2 : 64;
-		t->new_links = xrealloc(t->new_links, t->cap_new_links * sizeof(uint64_t));
-	}
-	t->new_links[t->n_new_links++] = ino;
-}
-
-/* A file with several links changes through names that we don't watch. */
-/*
- * same: it is still the file it was.  One that had more names stays tracked with
- * its last: what is written through a descriptor that was opened by a name that
- * has gone is reported for that name, so not at all.
- */
-static void ent_track_links(struct tree *t, struct dir *d, struct ent *e, bool same)
-{
-	bool linked = e->type != ENTRY_ABSENT && e->type != ENTRY_DIR &&
-		      (e->nlink > 1 || (same && e->flags & ENT_LINKED));
-
-	if (linked == !!(e->flags & ENT_LINKED))
-		return;
-	e->flags ^= ENT_LINKED;
-	if (linked) {
-		vec_push(&d->linked, e);
-		t->counts.linked++;
-		if (list_empty(&d->in_linked))
-			list_append(&t->linked, &d->in_linked);
-		new_link(t, e->ino);
-		return;
-	}
-	for (uint32_t i = 0; i < d->linked.n; i++) {
-		if (d->linked.v[i] == e) {
-			d->linked.v[i] = d->linked.v[--d->linked.n];
-			t->counts.linked--;
-			break;
-		}
-	}
-	if (!d->linked.n)
-		list_remove(&d->in_linked);
 }
 
 static void set_absent(struct tree *t, struct ent *e)
@@ -682,7 +733,14 @@ static int look_at(int fd, const char *name, struct stat *st, char target[PROTO_
 	return -EAGAIN;
 }
 
-int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e)
+void tree_busy(struct tree *t)
+{
+	if (t->ops.busy)
+		t->ops.busy(t->data);
+}
+
+/* 1 when it must be looked at again, 0, or a negative code. */
+static int look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool in_vain)
 {
 	char target[PROTO_PATH_MAX];
 	struct stat buf;
@@ -691,6 +749,7 @@ int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e)
 	bool same = st && e->ino == fold_ino(t, st->st_dev, st->st_ino);
 
 	t->counts.stats++;
+	tree_busy(t);
 	if (there < 0)
 		return there;
 	if (!ent_changed(t, d, e, st)) {
@@ -707,9 +766,18 @@ int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e)
 	else
 		set_absent(t, e);
 	e->flags &= (uint16_t) ~(ENT_WRITTEN | ENT_GONE);
-	ent_track_links(t, d, e, same);
 	pend(t, d, e);
-	return 0;
+	return ent_track_links(t, d, fd, e, same, in_vain) ? 1 : 0;
+}
+
+int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e)
+{
+	int r = 1;
+
+	/* Who puts one file of many links after the other there has it looked at at every drain. */
+	for (int tries = 0; r > 0 && tries < 10; tries++)
+		r = look_once(t, d, fd, e, tries == 9);
+	return r < 0 ? r : 0;
 }
 
 static void stat_to_attr(struct tree *t, const struct stat *st, struct entry_attr *ret)
@@ -906,10 +974,10 @@ static void queue_unwatched(struct tree *t)
 		d->scan_now = true;
 		dir_queue(t, d);
 	}
-	list_for_each (l, &t->linked) {
-		d = container_of(l, struct dir, in_linked);
-		for (uint32_t i = 0; i < d->linked.n; i++)
-			mark_ent(t, d, d->linked.v[i]);
+	list_for_each (i, &t->linked) {
+		struct linked *l = container_of(i, struct linked, in_unwatched);
+
+		mark_ent(t, l->dir, l->ent);
 	}
 }
 
@@ -1003,7 +1071,7 @@ static struct dir *dir_alloc(struct tree *t, const char *path)
 	list_init(&d->children);
 	list_init(&d->in_watch);
 	list_init(&d->in_sweep);
-	list_init(&d->in_linked);
+	list_init(&d->linked);
 	list_init(&d->in_grave);
 	map_put_str(&t->by_path, d->path, d);
 	map_put_u64(&t->by_id, d->id, d);

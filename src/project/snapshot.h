@@ -36,7 +36,7 @@ enum ent_flags {
 	ENT_WRITTEN = 1 << 3, /* bytes may have changed though the stat is the same */
 	ENT_GONE = 1 << 4,    /* was removed meanwhile: what is there now is another file */
 	ENT_PENDING = 1 << 5, /* on dir->pending */
-	ENT_LINKED = 1 << 6,  /* on dir->linked */
+	ENT_LINKED = 1 << 6,  /* one of dir->linked stands for it */
 	ENT_SEEN = 1 << 7,    /* met in the scan that is running */
 };
 
@@ -85,6 +85,21 @@ struct watch {
 	struct list
 		dirs; /* struct dir.in_watch: several when bind mounts show one directory twice */
 	struct list anchors; /* struct anchor.in_watch */
+	struct list links;   /* struct linked.in_watch */
+};
+
+/*
+ * A name of a file that has several.  What is done to the file by another name is
+ * no event of this name's directory, but it is one of the file: it is watched
+ * itself, or compared with the disk at every drain.
+ */
+struct linked {
+	struct list in_dir;
+	struct list in_unwatched; /* t->linked; empty when there is a watch */
+	struct list in_watch;
+	struct watch *watch;
+	struct dir *dir;
+	struct ent *ent;
 };
 
 struct dir {
@@ -94,11 +109,12 @@ struct dir {
 	struct list siblings, children;
 	struct watch *watch;
 	struct list in_watch;
-	struct list in_sweep, in_linked; /* empty when not on t->sweep, t->linked */
+	struct list in_sweep; /* empty when not on t->sweep */
+	struct list linked;   /* struct linked.in_dir */
 	struct list in_grave;
 	struct entry_attr attr;
 	struct names names;
-	struct ent_vec dirty, pending, linked;
+	struct ent_vec dirty, pending;
 	struct peer_set told;
 	bool network;	   /* others may change it */
 	bool orphan;	   /* its parent can't be read, so nobody watches what becomes of it */
@@ -126,6 +142,7 @@ struct anchor {
 struct root {
 	struct list in_tree;
 	char *path;
+	char *source; /* the directory that is shown there, when it is another one; else NULL */
 	bool writable;
 	int fd; /* O_PATH, -1 while it is missing */
 	dev_t dev;
@@ -159,9 +176,11 @@ struct tree {
 	struct map by_path; /* struct dir */
 	struct map by_id;
 	struct map watches; /* by wd */
-	struct list sweep, linked, grave;
+	struct list sweep, grave;
+	struct list linked;   /* struct linked.in_unwatched */
 	struct dir_vec queue; /* to be looked at */
 	struct dir_vec flush; /* with something to send */
+	uint64_t link_watches_max;
 	bool overflow;
 	bool roots_suspect;
 	bool openat2_missing;
@@ -245,6 +264,8 @@ uint64_t snap_note(struct tree *t, int dir_fd, const char *path, const struct di
 		   unsigned peer, bool written);
 /* Looks at all that is queued, until nothing is left; then sends. */
 void snap_settle(struct tree *t);
+/* This call takes long: see tree_ops. */
+void tree_busy(struct tree *t);
 void snap_flush(struct tree *t);
 void snap_send_dir(struct tree *t, struct dir *d, unsigned peer);
 void snap_send_absent(struct tree *t, unsigned peer, uint32_t id, uint8_t state, const char *path);
@@ -265,14 +286,18 @@ void temp_init(struct tree *t);
 
 /* ---- watch.c ---- */
 
+void watch_init(struct tree *t);
 /* Watches d through fd.  0, or -errno: d is then compared with the disk at every drain. */
 int watch_dir(struct tree *t, struct dir *d, int fd);
 void watch_release_dir(struct tree *t, struct dir *d);
+/* Watches a file itself, through fd.  0, or -errno: it is then compared with the disk at every
+ * drain. */
+int watch_link(struct tree *t, struct linked *l, int fd);
+void watch_release_link(struct tree *t, struct linked *l);
 /* Watches fd, an ancestor of root, for what happens to `name`. */
 int watch_anchor(struct tree *t, struct root *r, int fd, const char *name);
 void watch_release_anchor(struct tree *t, struct anchor *a);
 /* Reads all queued events and marks what they name; looks at nothing. */
 void watch_collect(struct tree *t);
-bool fs_is_network(int fd);
 
 #endif

@@ -11,6 +11,9 @@
 #include "concc/io.h"
 #include "concc/str.h"
 
+#define WAITING_SHOWN	   10
+#define WAITING_SHOWN_JSON 1000
+
 static const char *state_word(const struct peer *p)
 {
 	switch (p->state) {
@@ -22,6 +25,8 @@ static const char *state_word(const struct peer *p)
 		return "up";
 	case PEER_DOWN:
 		return "down";
+	case PEER_ASLEEP:
+		return "asleep";
 	}
 	return "?";
 }
@@ -60,6 +65,13 @@ static void peer_text(const struct peer *p, struct buf *out)
 	if (p->state == PEER_UP)
 		buf_putf(out, "  (%s, %s)", p->hello.host, p->how);
 	buf_putf(out, "\n");
+	if (p->state == PEER_UP && p->load.slots)
+		buf_putf(
+			out,
+			"  its host: %u jobs of all clients running, %u waiting, %u slots, %u cores, "
+			"load %u.%02u\n",
+			p->load.running, p->load.waiting, p->load.slots, p->hello.cpus,
+			p->load.loadavg / 100, p->load.loadavg % 100);
 	if (p->state == PEER_DOWN && *p->error) {
 		uint64_t now = now_ms();
 
@@ -86,6 +98,37 @@ static void runs_text(const struct server *s, struct buf *out)
 	}
 }
 
+/* In the order of their arrival, which is that of the line; fn gets 1 for the first. */
+static unsigned each_waiting(const struct server *s, unsigned max,
+			     void (*fn)(void *data, unsigned place, const struct client *c,
+					uint64_t seconds),
+			     void *data)
+{
+	unsigned n = 0;
+
+	list_for_each (l, &s->clients) {
+		const struct client *c = container_of(l, struct client, of_server);
+
+		if (c->waiting && ++n <= max)
+			fn(data, n, c, (now_ms() - c->waiting_since_ms) / 1000);
+	}
+	return n;
+}
+
+static void waiting_line(void *data, unsigned place, const struct client *c, uint64_t seconds)
+{
+	buf_putf(data, "  waiting for a slot, place %u, for %llu s: %s\n", place,
+		 (unsigned long long)seconds, c->waiting);
+}
+
+static void waiting_text(const struct server *s, struct buf *out)
+{
+	unsigned n = each_waiting(s, WAITING_SHOWN, waiting_line, out);
+
+	if (n > WAITING_SHOWN)
+		buf_putf(out, "  and %u more are waiting\n", n - WAITING_SHOWN);
+}
+
 void status_text(struct server *s, struct buf *out)
 {
 	uint32_t waiting = pool_waiters(s->pool);
@@ -101,11 +144,37 @@ void status_text(struct server *s, struct buf *out)
 		 (unsigned long long)s->n_jobs, s->n_running, waiting,
 		 (unsigned long long)(now_ms() - s->started_ms) / 1000,
 		 (unsigned long long)own_cpu_us() / 1000);
+	if (s->n_twice)
+		buf_putf(out, "%llu stragglers were started a second time, %llu of them in vain\n",
+			 (unsigned long long)s->n_twice,
+			 (unsigned long long)(s->n_twice - s->n_twice_won));
 	runs_text(s, out);
+	waiting_text(s, out);
 	if (s->reasons.n)
 		buf_putf(out, "sent back to run elsewhere:\n");
 	while ((n = map_next(&s->reasons, &it, &rule)))
 		buf_putf(out, "  %-16s %llu\n", rule, (unsigned long long)*n);
+}
+
+#define WHY_MAX 2 /* workers in one line of a build's output */
+
+void status_why(struct server *s, struct buf *out)
+{
+	const char *last = NULL;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		const struct peer *p = s->peers[i];
+
+		if (p->state != PEER_DOWN || !*p->error || (last && streq(last, p->error)))
+			continue;
+		last = p->error;
+		if (n++ >= WHY_MAX)
+			continue;
+		buf_putf(out, "%s%s: %s", out->len ? "; " : "", p->conf->name, p->error);
+	}
+	if (n > WHY_MAX)
+		buf_putf(out, "; and %u more", n - WHY_MAX);
 }
 
 static json_t *counters(const uint64_t *values, unsigned n, const char *(*name)(uint8_t))
@@ -113,7 +182,7 @@ static json_t *counters(const uint64_t *values, unsigned n, const char *(*name)(
 	json_t *o = json_object();
 
 	for (unsigned i = 0; i < n; i++) {
-		char number[8];
+		char number[16];
 
 		if (!values[i])
 			continue;
@@ -129,6 +198,19 @@ static void set_int(json_t *o, const char *key, uint64_t v)
 	json_object_set_new(o, key, json_integer((json_int_t)v));
 }
 
+/* Of all clients, as the worker told last. */
+static json_t *host_json(const struct peer *p)
+{
+	json_t *o = json_object();
+
+	set_int(o, "running", p->load.running);
+	set_int(o, "waiting", p->load.waiting);
+	set_int(o, "slots", p->load.slots);
+	set_int(o, "cores", p->hello.cpus);
+	json_object_set_new(o, "load", json_real(p->load.loadavg / 100.0));
+	return o;
+}
+
 static json_t *peer_json(const struct peer *p)
 {
 	json_t *o = json_pack("{ss ss ss ss}", "name", p->conf->name, "state", state_word(p), "how",
@@ -137,6 +219,7 @@ static json_t *peer_json(const struct peer *p)
 
 	peer_counts(p, &k);
 	set_int(o, "slots", p->slots);
+	set_int(o, "starts", p->n_starts);
 	set_int(o, "running", p->jobs.n);
 	set_int(o, "jobs", p->n_jobs);
 	set_int(o, "failed", p->n_failed);
@@ -148,6 +231,7 @@ static json_t *peer_json(const struct peer *p)
 	set_int(o, "fetched_files", p->fetched_files);
 	set_int(o, "fetched_bytes", p->fetched_bytes);
 	set_int(o, "fuse_messages", p->fuse.total);
+	json_object_set_new(o, "host", host_json(p));
 	json_object_set_new(o, "fuse", counters(p->fuse.by_opcode, PROTO_FUSE_OPS, NULL));
 	json_object_set_new(o, "messages_out", counters(k.msgs_by_type_out, 256, msg_name));
 	json_object_set_new(o, "messages_in", counters(k.msgs_by_type_in, 256, msg_name));
@@ -186,6 +270,20 @@ static json_t *runs_json(const struct server *s)
 	return list;
 }
 
+static void waiting_item(void *data, unsigned place, const struct client *c, uint64_t seconds)
+{
+	json_array_append_new(data, json_pack("{si ss sI}", "place", (int)place, "command",
+					      c->waiting, "seconds", (json_int_t)seconds));
+}
+
+static json_t *waiting_json(const struct server *s)
+{
+	json_t *list = json_array();
+
+	(void)each_waiting(s, WAITING_SHOWN_JSON, waiting_item, list);
+	return list;
+}
+
 void status_json(struct server *s, struct buf *out)
 {
 	json_t *workers = json_array(), *o;
@@ -195,10 +293,13 @@ void status_json(struct server *s, struct buf *out)
 		json_array_append_new(workers, peer_json(s->peers[i]));
 	o = json_pack("{ss si so so so}", "version", CONCC_VERSION, "pid", (int)getpid(), "workers",
 		      workers, "runs", runs_json(s), "reasons", reasons_json(s));
+	json_object_set_new(o, "waiters", waiting_json(s));
 	set_int(o, "jobs", s->n_jobs);
 	set_int(o, "running", s->n_running);
 	set_int(o, "waiting", pool_waiters(s->pool));
 	set_int(o, "cpu_us", own_cpu_us());
+	set_int(o, "twice", s->n_twice);
+	set_int(o, "twice_won", s->n_twice_won);
 	set_int(o, "retried", s->n_retried);
 	set_int(o, "local", s->n_local);
 	text = json_dumps(o, JSON_INDENT(2) | JSON_PRESERVE_ORDER);

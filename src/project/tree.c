@@ -47,6 +47,7 @@ int tree_new_limited(const struct tree_ops *ops, void *data, struct hash_cache *
 	list_init(&t->grave);
 	list_init(&t->tomb_order);
 	temp_init(t);
+	watch_init(t);
 	/* A guessable seed costs speed only. */
 	(void)getrandom(&t->name_seed, sizeof(t->name_seed), 0);
 	*ret = t;
@@ -92,7 +93,8 @@ void tree_free(struct tree *t)
 	free(t);
 }
 
-int tree_serve(struct tree *t, const char *path, bool writable, struct errmsg *msg)
+static int serve(struct tree *t, const char *path, const char *source, bool writable,
+		 struct errmsg *msg)
 {
 	struct root *r;
 	int err;
@@ -107,6 +109,7 @@ int tree_serve(struct tree *t, const char *path, bool writable, struct errmsg *m
 	}
 	r = xcalloc(1, sizeof(*r));
 	r->path = xstrdup(path);
+	r->source = source ? xstrdup(source) : NULL;
 	r->writable = writable;
 	r->fd = -1;
 	list_init(&r->anchors);
@@ -116,6 +119,16 @@ int tree_serve(struct tree *t, const char *path, bool writable, struct errmsg *m
 		return 0;
 	root_free(t, r);
 	return errmsg_set(msg, err, "can't serve %s: %s", path, err_text(err));
+}
+
+int tree_serve(struct tree *t, const char *path, bool writable, struct errmsg *msg)
+{
+	return serve(t, path, NULL, writable, msg);
+}
+
+int tree_serve_part(struct tree *t, const char *path, const char *source, struct errmsg *msg)
+{
+	return serve(t, path, source, false, msg);
 }
 
 const char *tree_root_of(const struct tree *t, const char *path, bool *ret_writable)
@@ -220,7 +233,7 @@ void tree_entry(const struct tree *t, uint32_t dir_id, const char *name, struct 
 	const struct dir *d = map_get_u64(&t->by_id, dir_id);
 	const struct ent *e = d ? names_find(t, d, name, strlen(name)) : NULL;
 
-	*ret = (struct entry_attr){ 0 };
+	*ret = (struct entry_attr){0};
 	if (e && e->type != ENTRY_ABSENT)
 		ent_to_attr(e, TREE_PEERS_MAX, ret);
 }

@@ -44,6 +44,9 @@ struct tree_ops {
 	/* Send this to the peer: MSG_DIR, MSG_UPDATE or MSG_DIR_STALE.  b is borrowed; the tree
 	 * must not be called from here. */
 	void (*send)(void *data, unsigned peer, uint8_t type, const struct buf *b);
+	/* Called again and again while a call takes long, as for the peers' heartbeat; the tree
+	 * must not be called from here.  May be NULL. */
+	void (*busy)(void *data);
 };
 
 /* cache may be NULL (digests are then known only after tree_learn()); borrowed. */
@@ -63,6 +66,11 @@ void tree_free(struct tree *t);
 /* Serves path (absolute, clean, a directory) to workers.  Idempotent.  Fails when it can't be
  * opened. */
 int tree_serve(struct tree *t, const char *path, bool writable, struct errmsg *msg);
+/*
+ * Shows at path, read-only, what the directory source holds.  Workers are told that there may be
+ * more at path, which they can't see (DIR_PARTIAL).
+ */
+int tree_serve_part(struct tree *t, const char *path, const char *source, struct errmsg *msg);
 /* The served root that holds path, or NULL; borrowed until that root goes. */
 const char *tree_root_of(const struct tree *t, const char *path, bool *ret_writable);
 
@@ -110,8 +118,9 @@ void tree_set_horizon(struct tree *t, uint64_t v);
 /* What it costs, for status and tests. */
 struct tree_counts {
 	uint64_t dirs, entries, watches;
-	uint64_t swept;	 /* directories compared with the disk at every drain */
-	uint64_t linked; /* files with several links, looked at at every drain */
+	uint64_t link_watches; /* of those: of single files */
+	uint64_t swept;	       /* directories compared with the disk at every drain */
+	uint64_t linked;       /* names of files that have several */
 	/* since tree_new() */
 	uint64_t drains, reads, events, stats, scans, overflows, updates;
 };
@@ -148,12 +157,19 @@ struct commit_totals {
 void commit_totals(const struct commit *c, struct commit_totals *ret);
 void commit_free(struct commit *c); /* drops what was not applied: temporary files are removed */
 
+/* ---- what the times of files tell ---- */
+
+struct stat;
+/* A change from now on may leave the same times: the file system's clock has not ticked since. */
+bool stat_is_racy(const struct stat *st, bool network);
+/* Other machines change it, unseen by inotify. */
+bool fs_is_network(int fd);
+
 /* ---- digests across sessions: src/project/hash_cache.c ---- */
 
 /* On disk by (dev, ino, size, mtime, ctime); a damaged or foreign file is ignored with a warning.
  */
 int hash_cache_open(const char *path, struct hash_cache **ret);
-struct stat;
 bool hash_cache_get(struct hash_cache *h, const struct stat *st, struct digest *ret);
 void hash_cache_put(struct hash_cache *h, const struct stat *st, const struct digest *d);
 /* The bytes changed although the stat did not: what is known of it is wrong. */

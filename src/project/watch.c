@@ -2,6 +2,7 @@
 #include "snapshot.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "concc/buf.h"
+#include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
@@ -17,6 +20,7 @@
 #define DIR_MASK                                                                                   \
 	(IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB | IN_CREATE | IN_DELETE | IN_MOVED_FROM |          \
 	 IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR | IN_EXCL_UNLINK)
+#define LINK_MASK (IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB | IN_MOVE_SELF | IN_DELETE_SELF)
 #define ANCHOR_MASK                                                                                \
 	(IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
 
@@ -82,6 +86,7 @@ static int watch_fd(struct tree *t, int fd, uint32_t mask, struct watch **ret)
 		w->wd = wd;
 		list_init(&w->dirs);
 		list_init(&w->anchors);
+		list_init(&w->links);
 		map_put_u64(&t->watches, (uint64_t)wd, w);
 		t->counts.watches++;
 	}
@@ -98,7 +103,7 @@ static void watch_forget(struct tree *t, struct watch *w)
 
 static void watch_release(struct tree *t, struct watch *w)
 {
-	if (!list_empty(&w->dirs) || !list_empty(&w->anchors))
+	if (!list_empty(&w->dirs) || !list_empty(&w->anchors) || !list_empty(&w->links))
 		return;
 	/* EINVAL when the kernel dropped it already and IN_IGNORED is on its way. */
 	(void)inotify_rm_watch(t->inotify_fd, w->wd);
@@ -129,6 +134,54 @@ void watch_release_dir(struct tree *t, struct dir *d)
 		return;
 	d->watch = NULL;
 	list_remove(&d->in_watch);
+	watch_release(t, w);
+}
+
+/* All watches there may be, but for a quarter, are the directories': without theirs all is
+ * compared. */
+void watch_init(struct tree *t)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	uint64_t max = 0;
+
+	if (read_file_at(AT_FDCWD, "/proc/sys/fs/inotify/max_user_watches", 64, &b) >= 0)
+		max = strtoull(buf_cstr(&b), NULL, 10);
+	t->link_watches_max = max / 4;
+}
+
+int watch_link(struct tree *t, struct linked *l, int fd)
+{
+	struct watch *w;
+	int err;
+
+	if (t->counts.link_watches >= t->link_watches_max ||
+	    (t->limits.max_watches && t->counts.watches >= t->limits.max_watches))
+		return -ENOSPC;
+	err = watch_fd(t, fd, LINK_MASK, &w);
+	if (err)
+		return err;
+	if (list_empty(&w->links))
+		t->counts.link_watches++;
+	l->watch = w;
+	list_append(&w->links, &l->in_watch);
+	return 0;
+}
+
+static void link_unwatched(struct tree *t, struct linked *l)
+{
+	list_remove(&l->in_watch);
+	if (list_empty(&l->watch->links))
+		t->counts.link_watches--;
+	l->watch = NULL;
+}
+
+void watch_release_link(struct tree *t, struct linked *l)
+{
+	struct watch *w = l->watch;
+
+	if (!w)
+		return;
+	link_unwatched(t, l);
 	watch_release(t, w);
 }
 
@@ -179,6 +232,12 @@ static void on_ignored(struct tree *t, struct watch *w)
 		t->roots_suspect = true;
 	list_for_each_safe (l, &w->anchors)
 		anchor_free(container_of(l, struct anchor, in_watch));
+	list_for_each_safe (i, &w->links) {
+		struct linked *l = container_of(i, struct linked, in_watch);
+
+		link_unwatched(t, l);
+		list_append(&t->linked, &l->in_unwatched);
+	}
 	watch_forget(t, w);
 }
 
@@ -207,6 +266,12 @@ static void on_name(struct tree *t, struct dir *d, const struct inotify_event *e
 	if (ev->mask & (IN_DELETE | IN_MOVED_FROM))
 		flags |= ENT_GONE;
 	dir_mark_name(t, d, ev->name, strlen(ev->name), flags);
+}
+
+static void on_link(struct tree *t, const struct linked *l, uint32_t mask)
+{
+	dir_mark_name(t, l->dir, l->ent->name, l->ent->name_len,
+		      mask & (IN_MODIFY | IN_CLOSE_WRITE) ? ENT_WRITTEN : 0);
 }
 
 static void on_anchor(struct tree *t, const struct anchor *a, const struct inotify_event *ev)
@@ -244,6 +309,8 @@ static void on_event(struct tree *t, const struct inotify_event *ev)
 		else
 			on_self(t, d, ev->mask);
 	}
+	list_for_each (l, &w->links)
+		on_link(t, container_of(l, struct linked, in_watch), ev->mask);
 }
 
 void watch_collect(struct tree *t)

@@ -22,12 +22,15 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
+#include "snapshot.h"
 
 /* More than a large project's headers; a workspace beyond is served on demand for the rest. */
 #define ENTRIES_MAX 50000
 #define FILE_MAX    (16 * 1024 * 1024)
 /* Larger ones are waited for when they are read: they would delay all the others. */
 #define PREFETCH_BYTES_MAX (4 * 1024 * 1024)
+/* Of a toolchain the largest file is what all jobs wait for: a compiler. */
+#define PREFETCH_TREE_BYTES_MAX (64 * 1024 * 1024)
 
 static const char magic[] = "concc working set 1";
 
@@ -60,6 +63,13 @@ static bool add(struct working_set *w, char kind, const char *rel)
 
 /* ---- on disk: the magic, then each entry with its NUL ---- */
 
+static bool is_beneath(const struct working_set *w, const char *rel)
+{
+	_cleanup_free_ char *path = *rel ? path_join(w->root, rel) : xstrdup(w->root);
+
+	return *rel != '/' && path_is_clean(path);
+}
+
 static void load(struct working_set *w)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
@@ -70,7 +80,7 @@ static void load(struct working_set *w)
 		return; /* none yet, or not ours: it will be written anew */
 	end = (const char *)b.data + b.len;
 	for (p = (const char *)b.data + sizeof(magic); p < end; p += strlen(p) + 1) {
-		if (*p == 'D' || *p == 'F')
+		if ((*p == 'D' || *p == 'F') && is_beneath(w, p + 1))
 			(void)add(w, *p, p + 1);
 	}
 	w->changed = false;
@@ -164,13 +174,17 @@ static uint32_t locate(struct peer *p, const char *path, const char **ret_name)
 	const char *base = path_base(path);
 	_cleanup_free_ char *dir = xstrndup(path, (size_t)(base - path - (base - path > 1)));
 	uint32_t id = tree_told_id(p->server->tree, p->index, dir);
+	uint64_t max = PREFETCH_BYTES_MAX;
 	struct entry_attr a;
+	bool writable;
 
 	if (!id)
 		return 0;
+	if (tree_root_of(p->server->tree, path, &writable) && !writable)
+		max = PREFETCH_TREE_BYTES_MAX;
 	tree_entry(p->server->tree, id, base, &a);
 	*ret_name = base;
-	return a.type == ENTRY_FILE && a.size <= PREFETCH_BYTES_MAX ? id : 0;
+	return a.type == ENTRY_FILE && a.size <= max ? id : 0;
 }
 
 static void push_files(struct peer *p, const struct working_set *w)
@@ -213,14 +227,19 @@ void working_set_push(struct peer *p, const char *root)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	struct working_set *w;
+	bool writable = false;
 
-	if (map_put_str(&p->pushed, root, p))
+	/* One that sees the tree by other means takes no listings. */
+	if (p->conf->mirror != MIRROR_CONCC || map_put_str(&p->pushed, root, p))
 		return;
 	w = set_of(p->server, root);
 	if (!w->n)
 		return;
-	msg_list_encode(&b, root);
-	link_send_buf(p->link, MSG_SERVE, LINK_PRIO, &b);
+	/* Others than workspaces were told before. */
+	if (tree_root_of(p->server->tree, root, &writable) && writable) {
+		msg_serve_encode(&b, root, SERVE_WORKSPACE);
+		link_send_buf(p->link, MSG_SERVE, LINK_PRIO, &b);
+	}
 	push_dirs(p, w);
 	push_files(p, w);
 }
@@ -305,7 +324,7 @@ static void push_source(struct peer *p, const char *path)
 
 void working_set_sources(struct peer *p, const char *cwd, char *const *argv)
 {
-	for (char *const *a = argv + 1; *a; a++) {
+	for (char *const *a = argv + 1; *a && p->conf->mirror == MIRROR_CONCC; a++) {
 		_cleanup_free_ char *path = NULL;
 
 		/* Options, and what is written rather than read. */

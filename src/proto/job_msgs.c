@@ -28,17 +28,31 @@ void msg_hello_encode(struct buf *b, const struct msg_hello *m)
 	buf_put_u32(b, m->cpus);
 	buf_put_str(b, m->cpu_model);
 	put_strv(b, m->top ? m->top : none);
+	put_strv(b, m->links ? m->links : none);
+}
+
+static bool name_ok(const char *name)
+{
+	size_t n = strlen(name);
+
+	return n > 0 && n <= PROTO_NAME_MAX && !strchr(name, '/') && !streq(name, ".") &&
+	       !streq(name, "..");
 }
 
 static bool top_names_ok(char *const *names)
 {
-	for (; *names; names++) {
-		size_t n = strlen(*names);
-
-		if (n == 0 || n > PROTO_NAME_MAX || strchr(*names, '/') || streq(*names, ".") ||
-		    streq(*names, ".."))
+	for (; *names; names++)
+		if (!name_ok(*names))
 			return false;
-	}
+	return true;
+}
+
+static bool links_ok(char *const *links)
+{
+	for (; *links; links += 2)
+		if (!name_ok(links[0]) || !links[1] || !*links[1] ||
+		    strlen(links[1]) >= PROTO_PATH_MAX)
+			return false;
 	return true;
 }
 
@@ -61,7 +75,8 @@ int msg_hello_decode(struct blob payload, struct msg_hello *ret)
 	/* What another version has here is its own business. */
 	if (m.version == PROTO_VERSION) {
 		m.top = rd_strv(&r, PROTO_TOP_MAX);
-		if (!r.bad && !top_names_ok(m.top))
+		m.links = rd_strv(&r, PROTO_LINKS_MAX);
+		if (!r.bad && (!top_names_ok(m.top) || !links_ok(m.links)))
 			r.bad = true;
 	}
 	if (r.bad) {
@@ -79,6 +94,7 @@ void msg_hello_release(struct msg_hello *m)
 	free(m->arch);
 	free(m->cpu_model);
 	strv_free(m->top);
+	strv_free(m->links);
 	*m = (struct msg_hello){0};
 }
 
@@ -394,7 +410,7 @@ int msg_file_decode(struct blob payload, struct msg_file *ret)
 	m.target = m.kind == EFFECT_LINK ? rd_rel_path(&r, 0) : rd_strdup(&r, PROTO_PATH_MAX);
 	if (m.kind < EFFECT_FILE || m.kind > EFFECT_LINK || m.mode > 07777 || m.size > INT64_MAX ||
 	    m.mtime_ns >= 1000000000 || (m.kind == EFFECT_SYMLINK && m.target && !*m.target) ||
-	    (m.flags & EFFECT_F_FIFO && m.size))
+	    (m.flags & (EFFECT_F_FIFO | EFFECT_F_SOCKET) && m.size))
 		r.bad = true;
 	if (rd_done(&r) < 0) {
 		msg_file_release(&m);
@@ -473,6 +489,10 @@ int msg_missing_decode(struct blob payload, struct msg_missing *ret)
 	m.job_id = rd_u32(&r);
 	m.how = rd_u8(&r);
 	m.paths = rd_strv(&r, 8);
+	for (char **p = m.paths; p && *p; p++) {
+		if (**p != '/' || strlen(*p) >= PROTO_PATH_MAX)
+			r.bad = true;
+	}
 	if (rd_done(&r) < 0 || m.how > MISSING_LOOKED_UP) {
 		strv_free(m.paths);
 		return CONCC_E_PROTO;
@@ -511,6 +531,52 @@ int msg_mirror_counts_decode(struct blob payload, struct msg_mirror_counts *ret)
 			return CONCC_E_PROTO;
 		m.by_opcode[op] = rd_u64(&r);
 	}
+	if (rd_done(&r) < 0)
+		return CONCC_E_PROTO;
+	*ret = m;
+	return 0;
+}
+
+void msg_load_encode(struct buf *b, const struct msg_load *m)
+{
+	buf_put_u32(b, m->running);
+	buf_put_u32(b, m->waiting);
+	buf_put_u32(b, m->slots);
+	buf_put_u32(b, m->loadavg);
+}
+
+int msg_load_decode(struct blob payload, struct msg_load *ret)
+{
+	struct msg_load m;
+	struct rd r;
+
+	rd_init(&r, payload.p, payload.n);
+	m.running = rd_u32(&r);
+	m.waiting = rd_u32(&r);
+	m.slots = rd_u32(&r);
+	m.loadavg = rd_u32(&r);
+	if (rd_done(&r) < 0)
+		return CONCC_E_PROTO;
+	*ret = m;
+	return 0;
+}
+
+void msg_limits_encode(struct buf *b, const struct msg_limits *m)
+{
+	buf_put_u64(b, m->memory);
+	buf_put_u32(b, m->processes);
+	buf_put_u32(b, m->time_s);
+}
+
+int msg_limits_decode(struct blob payload, struct msg_limits *ret)
+{
+	struct msg_limits m;
+	struct rd r;
+
+	rd_init(&r, payload.p, payload.n);
+	m.memory = rd_u64(&r);
+	m.processes = rd_u32(&r);
+	m.time_s = rd_u32(&r);
 	if (rd_done(&r) < 0)
 		return CONCC_E_PROTO;
 	*ret = m;

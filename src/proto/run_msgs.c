@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "concc/cleanup.h"
 #include "concc/err.h"
 #include "concc/str.h"
 #include "wire.h"
@@ -18,8 +19,6 @@ void msg_run_encode(struct buf *b, const struct msg_run *m)
 	buf_put_u16(b, m->rows);
 	buf_put_u16(b, m->cols);
 	buf_put_u32(b, m->attempt);
-	buf_put_u64(b, m->skip[0]);
-	buf_put_u64(b, m->skip[1]);
 	buf_put_str(b, m->worker);
 	buf_put_str(b, m->run_id);
 	buf_put_str(b, m->exe);
@@ -43,8 +42,6 @@ int msg_run_decode(struct blob payload, struct msg_run *ret)
 	m.rows = rd_u16(&r);
 	m.cols = rd_u16(&r);
 	m.attempt = rd_u32(&r);
-	m.skip[0] = rd_u64(&r);
-	m.skip[1] = rd_u64(&r);
 	m.worker = rd_strdup(&r, 256);
 	m.run_id = rd_strdup(&r, 256);
 	m.exe = rd_abs_path(&r);
@@ -80,8 +77,6 @@ void msg_run_fail_encode(struct buf *b, const struct msg_run_fail *m)
 	buf_put_u8(b, m->quiet);
 	buf_put_str(b, m->rule);
 	buf_put_str(b, m->text);
-	buf_put_u64(b, m->shown[0]);
-	buf_put_u64(b, m->shown[1]);
 }
 
 int msg_run_fail_decode(struct blob payload, struct msg_run_fail *ret)
@@ -94,8 +89,6 @@ int msg_run_fail_decode(struct blob payload, struct msg_run_fail *ret)
 	m.quiet = rd_u8(&r);
 	m.rule = rd_strdup(&r, 64);
 	m.text = rd_strdup(&r, PROTO_TEXT_MAX);
-	m.shown[0] = rd_u64(&r);
-	m.shown[1] = rd_u64(&r);
 	if (m.what != RUN_FAIL_LOCAL && m.what != RUN_FAIL_RETRY)
 		r.bad = true;
 	if (rd_done(&r) < 0) {
@@ -113,14 +106,17 @@ void msg_run_fail_release(struct msg_run_fail *m)
 	*m = (struct msg_run_fail){0};
 }
 
-void msg_run_exit_encode(struct buf *b, uint8_t how, uint32_t code)
+void msg_run_exit_encode(struct buf *b, uint8_t how, uint32_t code, const char *worker)
 {
 	buf_put_u8(b, how);
 	buf_put_u32(b, code);
+	buf_put_str(b, worker);
 }
 
-int msg_run_exit_decode(struct blob payload, uint8_t *ret_how, uint32_t *ret_code)
+int msg_run_exit_decode(struct blob payload, uint8_t *ret_how, uint32_t *ret_code,
+			char **ret_worker)
 {
+	_cleanup_free_ char *worker = NULL;
 	struct rd r;
 	uint32_t code;
 	uint8_t how;
@@ -128,11 +124,13 @@ int msg_run_exit_decode(struct blob payload, uint8_t *ret_how, uint32_t *ret_cod
 	rd_init(&r, payload.p, payload.n);
 	how = rd_u8(&r);
 	code = rd_u32(&r);
+	worker = rd_strdup(&r, 256);
 	if (rd_done(&r) < 0 ||
 	    !((how == EXIT_CODE && code <= 255) || (how == EXIT_SIGNAL && code >= 1 && code <= 64)))
 		return CONCC_E_PROTO;
 	*ret_how = how;
 	*ret_code = code;
+	*ret_worker = steal_ptr(&worker);
 	return 0;
 }
 

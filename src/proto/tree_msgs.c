@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "concc/cleanup.h"
 #include "concc/err.h"
 #include "concc/str.h"
 #include "wire.h"
@@ -102,13 +103,18 @@ static void check_entries(struct rd r, uint32_t n, struct rd *outer)
 	outer->left = 0;
 }
 
+static bool has_entries(uint8_t state)
+{
+	return state == DIR_LISTED || state == DIR_PARTIAL;
+}
+
 void msg_dir_encode(struct buf *b, uint32_t dir_id, uint8_t state, const char *path,
 		    const struct entry_attr *attr, uint32_t n)
 {
 	buf_put_u32(b, dir_id);
 	buf_put_u8(b, state);
 	buf_put_str(b, path);
-	if (state != DIR_LISTED)
+	if (!has_entries(state))
 		return;
 	put_attr(b, attr);
 	buf_put_u32(b, n);
@@ -124,9 +130,9 @@ int msg_dir_decode(struct blob payload, struct msg_dir *ret)
 	m.dir_id = rd_u32(&r);
 	m.state = rd_u8(&r);
 	m.path = rd_abs_path(&r);
-	if (m.state > DIR_DENIED || (m.state == DIR_LISTED && !m.dir_id))
+	if (m.state > DIR_PARTIAL || (has_entries(m.state) && !m.dir_id))
 		r.bad = true;
-	if (m.state == DIR_LISTED) {
+	if (has_entries(m.state)) {
 		rd_attr(&r, &m.attr);
 		if (m.attr.type != ENTRY_DIR)
 			r.bad = true;
@@ -196,24 +202,57 @@ int msg_list_decode(struct blob payload, char **ret_path)
 	return 0;
 }
 
+void msg_serve_encode(struct buf *b, const char *path, enum serve_kind kind)
+{
+	buf_put_str(b, path);
+	buf_put_u8(b, (uint8_t)kind);
+}
+
+int msg_serve_decode(struct blob payload, char **ret_path, uint8_t *ret_kind)
+{
+	_cleanup_free_ char *path = NULL;
+	uint8_t kind;
+	struct rd r;
+	int err;
+
+	rd_init(&r, payload.p, payload.n);
+	path = rd_abs_path(&r);
+	kind = rd_u8(&r);
+	if (kind > SERVE_TREE)
+		r.bad = true;
+	err = rd_done(&r);
+	if (err < 0)
+		return err;
+	*ret_path = steal_ptr(&path);
+	*ret_kind = kind;
+	return 0;
+}
+
 void msg_prefetch_encode(struct buf *b, uint32_t dir_id, char *const *names)
 {
 	buf_put_u32(b, dir_id);
 	put_strv(b, names);
 }
 
+static char **rd_names(struct rd *r, uint32_t max)
+{
+	char **names = rd_strv(r, max);
+
+	for (char **n = names; n && *n; n++) {
+		if (!name_is_valid((struct blob){(const uint8_t *)*n, strlen(*n)}))
+			r->bad = true;
+	}
+	return names;
+}
+
 int msg_prefetch_decode(struct blob payload, struct msg_prefetch *ret)
 {
-	struct msg_prefetch m = { 0 };
+	struct msg_prefetch m = {0};
 	struct rd r;
 
 	rd_init(&r, payload.p, payload.n);
 	m.dir_id = rd_u32(&r);
-	m.names = rd_strv(&r, PROTO_PREFETCH_MAX);
-	for (char **n = m.names; n && *n; n++) {
-		if (!name_is_valid((struct blob){ (const uint8_t *)*n, strlen(*n) }))
-			r.bad = true;
-	}
+	m.names = rd_names(&r, PROTO_PREFETCH_MAX);
 	if (rd_done(&r) < 0) {
 		msg_prefetch_release(&m);
 		return CONCC_E_PROTO;
@@ -226,6 +265,35 @@ void msg_prefetch_release(struct msg_prefetch *m)
 {
 	strv_free(m->names);
 	m->names = NULL;
+}
+
+void msg_outside_encode(struct buf *b, const char *dir, char *const *names)
+{
+	buf_put_str(b, dir);
+	put_strv(b, names);
+}
+
+int msg_outside_decode(struct blob payload, struct msg_outside *ret)
+{
+	struct msg_outside m = {0};
+	struct rd r;
+
+	rd_init(&r, payload.p, payload.n);
+	m.dir = rd_abs_path(&r);
+	m.names = rd_names(&r, PROTO_OUTSIDE_MAX);
+	if (rd_done(&r) < 0) {
+		msg_outside_release(&m);
+		return CONCC_E_PROTO;
+	}
+	*ret = m;
+	return 0;
+}
+
+void msg_outside_release(struct msg_outside *m)
+{
+	free(m->dir);
+	strv_free(m->names);
+	*m = (struct msg_outside){0};
 }
 
 void msg_fetch_encode(struct buf *b, const struct msg_fetch *m)

@@ -2,6 +2,7 @@
 #include "agent.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -18,11 +19,17 @@
 #include "concc/worker.h"
 #include "root.h"
 
-#define PING_MS	      2000
-#define DEAD_MS	      6000
-#define STORE_DEFAULT (20ull << 30)
-#define IDS_MAX	      100000 /* environments or programs of one client */
-#define SEARCH_MAX    256    /* directories in a variable that count */
+/* No build waits for us to notice, and a client that was suspended for a moment keeps its jobs. */
+#define PING_MS		  3000
+#define DEAD_MS		  10000
+#define STORE_DEFAULT	  (20ull << 30)
+#define IDS_MAX		  100000       /* environments or programs of one client */
+#define ENV_BYTES_MAX	  (256u << 20) /* of all environments of one client: 50000 usual ones */
+#define SEARCH_MAX	  256	       /* directories in a variable that count */
+#define LOAD_MS		  PING_MS      /* how old the host's load may be that the client knows */
+#define ROOT_CACHE	  "/var/cache/concc"
+#define ROOT_CACHE_PARENT "/var/cache"
+#define MORE_JOBS	  2 /* than cores: some wait for a file's bytes */
 
 void agent_fail(struct agent *a, int err, const char *fmt, ...)
 {
@@ -153,7 +160,130 @@ static const struct launcher_ops launcher_callbacks = {
 	.lost = on_launcher_lost,
 };
 
+/* ---- the host ---- */
+
+/* The cores we may use: a container or a batch job may have been given a few. */
+static uint32_t own_cpus(void)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set) == 0)
+		cpus = CPU_COUNT(&set);
+	return cpus > 0 ? (uint32_t)cpus : 1;
+}
+
+/* What the user set, or 0. */
+static uint32_t wished_jobs(void)
+{
+	const char *text = getenv(MAX_JOBS_ENV);
+	unsigned long long wish;
+
+	if (!text || !*text)
+		return 0;
+	if (str_to_u64(text, HOST_SLOTS_MAX, &wish) && wish > 0)
+		return (uint32_t)wish;
+	log_warn("ignoring " MAX_JOBS_ENV "=%s: not a number from 1 to %d", text, HOST_SLOTS_MAX);
+	return 0;
+}
+
+/* A fork bomb must end; the largest build must not.  Linkers have a thread for each core. */
+static uint32_t processes_default(void)
+{
+	return 1024 + 128 * own_cpus();
+}
+
+static uint32_t max_jobs(void)
+{
+	uint32_t wish = wished_jobs(), n = own_cpus() + MORE_JOBS;
+
+	if (wish)
+		return wish;
+	return n < HOST_SLOTS_MAX ? n : HOST_SLOTS_MAX;
+}
+
+static void on_slots(void *data, uint32_t events)
+{
+	struct agent *a = data;
+
+	host_slots_dispatch(a->slots);
+	task_start_queued(a);
+}
+
+static uint32_t read_loadavg(void)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	double load = 0;
+
+	if (read_file_at(-1, "/proc/loadavg", 4096, &b) == 0)
+		load = strtod(buf_cstr(&b), NULL);
+	return load > 0 && load < 1e6 ? (uint32_t)(load * 100) : 0;
+}
+
+/* A quarter of a process more or less is no news. */
+static bool is_news(const struct msg_load *now, const struct msg_load *told)
+{
+	uint32_t diff = now->loadavg > told->loadavg ? now->loadavg - told->loadavg
+						     : told->loadavg - now->loadavg;
+
+	return now->running != told->running || now->waiting != told->waiting ||
+	       now->slots != told->slots || diff >= 25;
+}
+
+/* The kernel has no event for this. */
+static void tell_load(void *data)
+{
+	struct agent *a = data;
+	struct msg_load m = {.slots = a->max_jobs, .loadavg = read_loadavg()};
+	struct host_load host;
+
+	host_slots_load(&host);
+	m.running = host.running;
+	m.waiting = host.waiting;
+	if (is_news(&m, &a->load)) {
+		_cleanup_buf_ struct buf b = BUF_INIT;
+
+		msg_load_encode(&b, &m);
+		link_send_buf(a->link, MSG_LOAD, LINK_BULK, &b);
+		a->load = m;
+	}
+	loop_timer_set(a->load_timer, LOAD_MS);
+}
+
+/* Without the guard jobs run all the same. */
+static void open_slots(struct agent *a)
+{
+	struct errmsg msg = {0};
+
+	a->max_jobs = max_jobs();
+	if (host_slots_new(a->max_jobs, &a->slots, &msg) < 0)
+		log_warn("%s", msg.text);
+	else
+		a->slots_source = loop_add_fd(a->loop, host_slots_event_fd(a->slots), LOOP_READ,
+					      on_slots, a);
+}
+
 /* ---- set-up ---- */
+
+/* Root's jobs are not root's: neither is what they need to keep, and where it can be reached. */
+static int give_cache(struct errmsg *msg)
+{
+	_cleanup_free_ char *cache = NULL;
+	int r;
+
+	if (sandbox_uid() == 0)
+		return 0;
+	if (!getenv("CONCC_CACHE_DIR")) {
+		(void)setenv("CONCC_CACHE_DIR", ROOT_CACHE, 1);
+		/* Small images lack it, and what cache_dir() makes is for its owner only. */
+		(void)path_mkdirs(ROOT_CACHE_PARENT, 0755); /* a failure shows below */
+	}
+	r = cache_dir(&cache, msg);
+	if (r == 0 && (r = sandbox_give(cache)) < 0)
+		errmsg_set(msg, r, "can't give %s to uid %u: %s", cache, (unsigned)sandbox_uid(),
+			   err_text(r));
+	return r;
+}
 
 static int open_store(struct agent *a, struct errmsg *msg)
 {
@@ -192,9 +322,13 @@ static int start_launcher(struct agent *a, const struct sandbox_config *sc, cons
 /* Places for what the root of jobs mounts there. */
 static int name_outside(struct agent *a)
 {
-	_cleanup_strv_ char **mirrored = root_mirrored(a->client.top), **shown = root_shown();
+	bool theirs = a->client.flags & HELLO_F_CLIENT_ROOT;
+	_cleanup_strv_ char **mirrored = root_mirrored(a->client.top, a->client.links, theirs);
+	_cleanup_strv_ char **shown = root_shown();
 	int r = 0;
 
+	if (theirs)
+		return root_name_places(a->mirror, mirrored);
 	for (char **m = mirrored; *m && r == 0; m++) {
 		_cleanup_free_ char *path = path_join("/", *m);
 
@@ -212,19 +346,29 @@ static int bring_up(struct agent *a, struct errmsg *msg)
 		.gid = a->client.gid,
 		.host = a->client.host,
 		.top = a->client.top,
+		.links = a->client.links,
+		.client_root = a->client.flags & HELLO_F_CLIENT_ROOT,
 	};
 	struct mirror_config mc = {.uid = sc.uid, .gid = sc.gid};
 	struct sandbox_paths paths;
 	int r;
 
-	r = open_store(a, msg);
+	r = give_cache(msg);
 	if (r < 0)
 		return r;
+	open_slots(a);
 	r = sandbox_enter(&sc, &paths, msg);
 	if (r < 0)
 		return r;
+	r = open_store(a, msg);
+	if (r < 0) {
+		if (paths.fuse_fd >= 0)
+			(void)close(paths.fuse_fd);
+		return r;
+	}
 	mc.mountpoint = paths.mirror;
 	mc.store = a->store;
+	mc.fuse_fd = paths.fuse_fd >= 0 ? paths.fuse_fd : 0;
 	r = mirror_start(&mc, &mirror_callbacks, a, &a->mirror, msg);
 	if (r < 0)
 		return r;
@@ -260,7 +404,10 @@ static int on_hello(struct agent *a, struct blob payload)
 		return 0;
 	}
 	a->up = true;
+	a->limits.processes = processes_default();
 	link_send(a->link, MSG_READY, LINK_PRIO, NULL, 0);
+	a->load_timer = loop_add_timer(a->loop, LOAD_MS, tell_load, a);
+	a->queue_timer = loop_add_timer(a->loop, 0, task_queue_timeout, a);
 	(void)store_trim(a->store); /* between sessions is the time for it */
 	return 0;
 }
@@ -304,13 +451,17 @@ static int on_env(struct agent *a, struct blob payload)
 	int r;
 
 	r = msg_env_decode(payload, m);
-	if (r == 0 && (map_get_u64(&a->envs, m->env_id) || a->envs.n >= IDS_MAX))
+	if (r == 0 && map_get_u64(&a->envs, m->env_id))
 		r = CONCC_E_PROTO;
+	/* The client connects anew, and begins with none. */
+	if (r == 0 && (a->envs.n >= IDS_MAX || payload.n > ENV_BYTES_MAX - a->env_bytes))
+		r = CONCC_E_TOOBIG;
 	if (r < 0) {
 		msg_env_release(m);
 		free(m);
 		return r;
 	}
+	a->env_bytes += payload.n;
 	map_put_u64(&a->envs, m->env_id, m);
 	name_environment(a, m->env);
 	return 0;
@@ -362,10 +513,19 @@ static int on_content(struct agent *a, struct blob payload)
 static int on_serve(struct agent *a, struct blob payload)
 {
 	_cleanup_free_ char *path = NULL;
+	uint8_t kind;
 	int r;
 
-	r = msg_list_decode(payload, &path);
-	return r < 0 ? r : mirror_serve(a->mirror, path);
+	r = msg_serve_decode(payload, &path, &kind);
+	if (r < 0)
+		return r;
+	r = mirror_serve(a->mirror, path);
+	if (r < 0 || kind != SERVE_TREE)
+		return r;
+	if (!(a->client.flags & HELLO_F_CLIENT_ROOT) || strv_len(a->trees) >= PROTO_TREES_MAX)
+		return CONCC_E_PROTO;
+	strv_push(&a->trees, steal_ptr(&path));
+	return 0;
 }
 
 static int on_prefetch(struct agent *a, struct blob payload)
@@ -379,6 +539,28 @@ static int on_prefetch(struct agent *a, struct blob payload)
 	mirror_prefetch(a->mirror, &m);
 	msg_prefetch_release(&m);
 	return 0;
+}
+
+static int on_outside(struct agent *a, struct blob payload)
+{
+	struct msg_outside m;
+	int r;
+
+	r = msg_outside_decode(payload, &m);
+	if (r < 0)
+		return r;
+	mirror_outside_absent(a->mirror, &m);
+	msg_outside_release(&m);
+	return 0;
+}
+
+static int on_limits(struct agent *a, struct blob payload)
+{
+	int r = msg_limits_decode(payload, &a->limits);
+
+	if (r == 0 && !a->limits.processes)
+		a->limits.processes = processes_default();
+	return r;
 }
 
 static int on_dir_stale(struct agent *a, struct blob payload)
@@ -433,6 +615,10 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 		return on_serve(a, payload);
 	case MSG_PREFETCH:
 		return on_prefetch(a, payload);
+	case MSG_OUTSIDE:
+		return on_outside(a, payload);
+	case MSG_LIMITS:
+		return on_limits(a, payload);
 	}
 	return CONCC_E_PROTO;
 }
@@ -477,7 +663,6 @@ static void read_cpu_model(char *out, size_t size)
 static void say_hello(struct agent *a)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	char model[128], host[256] = "worker";
 	struct utsname u = {0};
 	struct msg_hello m = {
@@ -485,7 +670,7 @@ static void say_hello(struct agent *a)
 		.program = (char *)"concc " CONCC_VERSION,
 		.host = host,
 		.arch = u.machine,
-		.cpus = cpus > 0 ? (uint32_t)cpus : 1,
+		.cpus = wished_jobs() ?: own_cpus(),
 		.cpu_model = model,
 	};
 
@@ -516,6 +701,7 @@ static void free_tables(struct agent *a)
 	while ((t = map_next(&a->exes, &it, NULL)))
 		toolchain_free(t);
 	map_release(&a->exes);
+	strv_free(a->trees);
 }
 
 int agent_run(int read_fd, int write_fd, struct errmsg *msg)
@@ -530,6 +716,7 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 	int r;
 
 	list_init(&a.waiting);
+	list_init(&a.queued);
 	list_init(&a.sending);
 	(void)getrlimit(RLIMIT_NOFILE, &a.fd_limit); /* can't fail */
 	set_fd_limit(&a, true);
@@ -547,6 +734,10 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 	mirror_stop(steal_ptr(&a.mirror));
 	launcher_stop(a.launcher);
 	free_tables(&a);
+	loop_remove(a.queue_timer);
+	loop_remove(a.load_timer);
+	loop_remove(a.slots_source);
+	host_slots_free(a.slots);
 	store_close(a.store);
 	link_free(a.link);
 	msg_hello_release(&a.client);

@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <sys/resource.h>
 
+#include "concc/host_slots.h"
 #include "concc/link.h"
 #include "concc/loop.h"
 #include "concc/map.h"
@@ -22,7 +23,9 @@
 #include "concc/store.h"
 #include "sandbox.h"
 
-#define TASKS_MAX 4096 /* jobs of one client at once: each has fds and processes */
+/* How many jobs run at once on the host, of all clients. */
+#define MAX_JOBS_ENV "CONCC_MAX_JOBS"
+#define TASKS_MAX    4096 /* jobs of one client at once: each has fds and processes */
 
 struct agent {
 	struct loop *loop;
@@ -32,14 +35,26 @@ struct agent {
 	struct launcher *launcher;
 	struct loop_source *mirror_source;
 	struct msg_hello client;
-	struct map envs;	/* id -> struct msg_env */
-	struct map exes;	/* id -> struct toolchain */
-	struct map tasks;	/* job id -> struct task */
-	struct list waiting;	/* struct task.of_waiting: for the mirror to be flushed */
-	struct list sending;	/* struct task.of_sending: with something in the outbox, by turns */
-	uint64_t counts_told;	/* FUSE requests, in the last MIRROR_COUNTS */
-	struct rlimit fd_limit; /* as we were started */
-	uint64_t oom_kills;	/* of this machine, as last seen */
+	struct map envs; /* id -> struct msg_env */
+	size_t env_bytes;
+	struct map exes;     /* id -> struct toolchain */
+	struct map tasks;    /* job id -> struct task */
+	char **trees;	     /* what of the client's all jobs see, as far as it was told */
+	struct list waiting; /* struct task.of_waiting: for the mirror to be flushed */
+	struct list queued;  /* struct task.of_waiting: for a slot of the host */
+	uint32_t n_queued;
+	struct loop_source *queue_timer;
+	struct host_slots *slots; /* of the host: shared with the agents of all clients there */
+	struct loop_source *slots_source;
+	uint32_t max_jobs; /* of the host */
+	struct loop_source *load_timer;
+	struct msg_load load;	  /* as told last */
+	struct msg_limits limits; /* of each job */
+	struct list sending; /* struct task.of_sending: with something in the outbox, by turns */
+	struct loop_source *pump_source; /* more of it in the next turn of the loop */
+	uint64_t counts_told;		 /* FUSE requests, in the last MIRROR_COUNTS */
+	struct rlimit fd_limit;		 /* as we were started */
+	uint64_t oom_kills;		 /* of this machine, as last seen */
 	bool up;
 	int result;
 	struct errmsg *msg;
@@ -62,6 +77,9 @@ int task_credit(struct agent *a, struct blob payload);
 int task_kill(struct agent *a, struct blob payload);
 /* The mirror may have been flushed: start what waits for that. */
 void task_start_waiting(struct agent *a);
+/* A slot of the host may be free. */
+void task_start_queued(struct agent *a);
+void task_queue_timeout(void *agent); /* of its queue_timer */
 void task_prepared(struct agent *a, uint32_t job_id, int *upper_fds, size_t n, int tmp_fd);
 void task_ended(struct agent *a, uint32_t job_id, const struct job_end *end);
 /* A file of the mirror could not be read: no result of a job that runs now can be trusted. */

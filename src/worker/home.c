@@ -26,6 +26,14 @@
 /* File times come from the kernel's coarse clock, which lags by up to a tick of it. */
 #define CLOCK_SLACK_NS 20000000
 
+/*
+ * Bytes hashed in one scan.  It keeps the agent's thread from its link, and after 4 s without
+ * an answer the client gives the worker up; slow and busy machines hash 150 MB in one.
+ */
+#define HASH_MAX (256LL << 20)
+/* A sparse file is sent with its holes.  Beyond, that takes longer than to run the job again. */
+#define SPARSE_MAX (16LL << 30)
+
 /* What a path was when it was last looked at, and so what the client has or will have there. */
 struct known {
 	char *path; /* owned */
@@ -33,10 +41,12 @@ struct known {
 	bool reported; /* an effect said so; otherwise it was as below */
 	bool link;     /* reported as a hard link to the primary of its inode */
 	bool opaque;
-	bool finished; /* directories: the mode is the right one, see finish_dirs() */
+	bool finished; /* directories: mode and time are the right ones, see finish_dirs() */
+	bool timed;    /* directories: st's time was reported */
 	unsigned scan; /* in which it was there last */
 	struct stat st;
-	struct digest digest; /* files */
+	bool hashed;
+	struct digest digest; /* files; when hashed */
 };
 
 struct home {
@@ -45,8 +55,12 @@ struct home {
 	uint32_t index;
 	int fd;
 	struct timespec started;
+	uint64_t started_ms;
+	void (*busy)(void *data);
+	void *data;
 	struct map known; /* path -> struct known */
 	unsigned n_scans;
+	char *refusal; /* see home_refusal() */
 };
 
 /* One scan: what is there and how far we are with it. */
@@ -59,6 +73,7 @@ struct scan {
 	bool *settled;	    /* by entry: reported in this scan, or known to need no report */
 	bool *sent;	    /* by entry: reported in this scan with its bytes */
 	struct map primary; /* inode -> struct upper_entry: which of several links is the file */
+	off_t hashed;	    /* bytes */
 };
 
 static void known_free(struct known *k)
@@ -77,6 +92,9 @@ struct home *home_new(const struct home_config *c)
 	h->index = c->index;
 	h->fd = c->upper_fd;
 	h->started = c->started;
+	h->started_ms = c->started_ms;
+	h->busy = c->busy;
+	h->data = c->data;
 	/* A lease that a writer breaks in the instant we hold it brings SIGIO, which would kill. */
 	if (sigaction(SIGIO, NULL, &sa) == 0 && sa.sa_handler == SIG_DFL)
 		(void)signal(SIGIO, SIG_IGN);
@@ -94,8 +112,10 @@ void home_free(struct home *h)
 	while ((k = map_next(&h->known, &it, NULL)))
 		known_free(k);
 	map_release(&h->known);
+	free(h->refusal);
+	/* What stays is removed with the launcher. */
 	if (fstatfs(h->fd, &fs) == 0 && fs.f_type != TMPFS_MAGIC)
-		(void)scratch_empty(h->fd); /* what stays is removed with the launcher */
+		(void)scratch_empty(h->fd, h->busy, h->data);
 	(void)close(h->fd);
 	free(h->workspace);
 	free(h);
@@ -167,25 +187,33 @@ static int below(const struct scan *s, const struct upper_entry *e, struct entry
 
 /* ---- effects ---- */
 
+/* More than 68 years are not told apart. */
 static int64_t ns_between(const struct timespec *a, const struct timespec *b)
 {
 	int64_t s = (int64_t)b->tv_sec - a->tv_sec;
 
 	if (s > INT32_MAX)
-		return INT64_MAX;
+		s = INT32_MAX;
 	if (s < -(int64_t)INT32_MAX)
-		return INT64_MIN;
+		s = -(int64_t)INT32_MAX;
 	return s * 1000000000 + (b->tv_nsec - a->tv_nsec);
 }
 
-/* Times before the job or after now don't come from writing: the job set them. */
+/*
+ * Times before the job or after now don't come from writing: the job set them.
+ * Unless the clock was set back meanwhile, by what the monotonic one tells.
+ */
 static bool time_was_set(const struct home *h, const struct timespec *mtime)
 {
+	int64_t ran = (int64_t)(now_ms() - h->started_ms) * 1000000, back;
 	struct timespec now;
 
 	(void)clock_gettime(CLOCK_REALTIME, &now);
-	return ns_between(mtime, &h->started) > CLOCK_SLACK_NS ||
-	       ns_between(&now, mtime) > CLOCK_SLACK_NS;
+	back = ran - ns_between(&h->started, &now);
+	if (back < 0)
+		back = 0;
+	return ns_between(mtime, &h->started) > CLOCK_SLACK_NS + back ||
+	       ns_between(&now, mtime) > CLOCK_SLACK_NS + back;
 }
 
 static void fill(const struct scan *s, const struct upper_entry *e, uint8_t kind,
@@ -226,6 +254,22 @@ static int make_room(struct scan *s, const struct upper_entry *e)
 	return below(s, e, &a) == 0 && a.type == ENTRY_DIR ? remove_path(s, e->path) : 0;
 }
 
+static int refuse(struct scan *s, const struct upper_entry *e, const char *what)
+{
+	_cleanup_free_ char *shown = str_escape(e->path, strlen(e->path), 200);
+
+	free(s->h->refusal);
+	s->h->refusal = xasprintf("%s/%s %s", s->h->workspace, shown, what);
+	return CONCC_E_UNSAFE;
+}
+
+const char *home_refusal(const struct home *h)
+{
+	return h->refusal;
+}
+
+static const char attributes[] = "has extended attributes, an ACL or capabilities of the job's";
+
 /* ---- directories ---- */
 
 /*
@@ -241,6 +285,25 @@ static bool dir_replaces(const struct scan *s, const struct upper_entry *e, int 
 	return e->opaque && !e->hidden && (below_err != -ENOENT || !s->h->mirror);
 }
 
+/*
+ * In the last scan, when nothing will change in it any more.  A copied-up directory has
+ * the time of the one below.  The workspace's own says when the overlay was made.
+ */
+static bool dir_time_was_set(const struct scan *s, const struct upper_entry *e)
+{
+	struct entry_attr a;
+	struct timespec t;
+	int r;
+
+	if (s->early || !*e->path || !s->h->mirror || !time_was_set(s->h, &e->st.st_mtim))
+		return false;
+	r = below(s, e, &a);
+	if (r < 0 || a.type != ENTRY_DIR)
+		return r != -EAGAIN;
+	t = (struct timespec){.tv_sec = (time_t)a.mtime_s, .tv_nsec = a.mtime_ns};
+	return !same_time(&t, &e->st.st_mtim);
+}
+
 /* Whether the directory must be reported, and with which flags. */
 static bool dir_is_news(const struct scan *s, const struct upper_entry *e, uint8_t *ret_flags)
 {
@@ -253,23 +316,29 @@ static bool dir_is_news(const struct scan *s, const struct upper_entry *e, uint8
 	if (k && k->kind == UPPER_DIR) {
 		if (replaces && e->opaque && (!k->opaque || k->st.st_ino != e->st.st_ino))
 			*ret_flags = EFFECT_F_OPAQUE;
-		return *ret_flags || k->st.st_mode != e->st.st_mode;
+		return *ret_flags || k->st.st_mode != e->st.st_mode ||
+		       (!(k->timed && same_time(&k->st.st_mtim, &e->st.st_mtim)) &&
+			dir_time_was_set(s, e));
 	}
 	if (replaces)
 		*ret_flags = EFFECT_F_OPAQUE;
 	if (r == 0 && !replaces)
-		return a.mode != (e->st.st_mode & 07777);
+		return a.mode != (e->st.st_mode & 07777) || dir_time_was_set(s, e);
 	return true;
 }
 
-/* First with a mode that lets its owner fill it; finish: then with its own. */
+/* First with a mode that lets its owner fill it; finish: then with its own, and its time. */
 static int report_dir(struct scan *s, const struct upper_entry *e, bool finish)
 {
 	const struct known *k = known_of(s->h, e);
 	struct msg_file f;
+	struct known *l;
 	uint8_t flags;
+	bool timed;
 	int r = 0;
 
+	if (e->attributes && !s->early)
+		return refuse(s, e, attributes);
 	if (s->settled[e - s->u.entries] && !finish)
 		return 0;
 	if (!*e->path) {
@@ -296,9 +365,14 @@ static int report_dir(struct scan *s, const struct upper_entry *e, bool finish)
 		forget_below(s->h, e->path);
 	fill(s, e, EFFECT_DIR, &f);
 	f.flags |= flags;
+	timed = dir_time_was_set(s, e);
+	if (finish && timed)
+		f.flags |= EFFECT_F_MTIME;
 	if (!finish && *e->path)
 		f.mode |= 0700;
-	learn(s, e, true)->finished = finish || f.mode == (e->st.st_mode & 07777);
+	l = learn(s, e, true);
+	l->finished = finish || (f.mode == (e->st.st_mode & 07777) && !timed);
+	l->timed = finish && timed;
 	return s->fn(s->data, &f, -1);
 }
 
@@ -357,12 +431,38 @@ static bool is_complete(int fd)
 	return true;
 }
 
+/* What has no way home as it is; in early scans it waits for the last one to say so. */
+static int check_file(struct scan *s, const struct upper_entry *e, int fd, const struct stat *st)
+{
+	if (upper_has_attributes(fd))
+		return s->early ? 1 : refuse(s, e, attributes);
+	if (st->st_size <= SPARSE_MAX || st->st_blocks * 512 >= st->st_size / 2)
+		return 0;
+	return s->early ? 1 : refuse(s, e, "is a sparse file of more than 16 GB");
+}
+
+/* All but the first bytes of a scan go without. */
+static int hash_file(struct scan *s, int fd, const struct stat *st, bool *ret_hashed,
+		     struct digest *ret)
+{
+	uint64_t size;
+	int r;
+
+	*ret = (struct digest){0};
+	*ret_hashed = st->st_size <= HASH_MAX - s->hashed;
+	if (!*ret_hashed)
+		return 0;
+	s->hashed += st->st_size;
+	r = digest_of_fd(fd, ret, &size);
+	return r < 0 ? r : s->early && size != (uint64_t)st->st_size;
+}
+
 /* Opens and hashes; 1 when it is not to be reported now. */
-static int read_file(struct scan *s, struct upper_entry *e, int *ret_fd, struct digest *ret)
+static int read_file(struct scan *s, struct upper_entry *e, int *ret_fd, bool *ret_hashed,
+		     struct digest *ret)
 {
 	_cleanup_close_ int fd = upper_open(s->u.fd, e->path, O_RDONLY | O_NONBLOCK);
 	struct stat before, after;
-	uint64_t size;
 	int r;
 
 	if (fd < 0)
@@ -373,13 +473,15 @@ static int read_file(struct scan *s, struct upper_entry *e, int *ret_fd, struct 
 		return -errno;
 	if (!S_ISREG(before.st_mode))
 		return 1;
-	r = digest_of_fd(fd, ret, &size);
-	if (r < 0)
+	r = check_file(s, e, fd, &before);
+	if (r == 0)
+		r = hash_file(s, fd, &before, ret_hashed, ret);
+	if (r != 0)
 		return r;
 	if (fstat(fd, &after) < 0)
 		return -errno;
 	/* Opened and changed again meanwhile: its time comes later. */
-	if (s->early && (!same_stat(&before, &after) || size != (uint64_t)after.st_size))
+	if (s->early && !same_stat(&before, &after))
 		return 1;
 	e->st = after;
 	*ret_fd = steal_fd(&fd);
@@ -396,7 +498,7 @@ struct former {
 };
 
 static void find_former(const struct scan *s, const struct upper_entry *e, const struct digest *d,
-			struct former *ret)
+			bool hashed, struct former *ret)
 {
 	const struct known *k = known_of(s->h, e);
 	struct entry_attr a;
@@ -404,7 +506,7 @@ static void find_former(const struct scan *s, const struct upper_entry *e, const
 	*ret = (struct former){0};
 	if (k && k->reported) {
 		ret->exists = k->kind == UPPER_FILE && !k->link;
-		ret->same_bytes = ret->exists && digest_eq(&k->digest, d);
+		ret->same_bytes = ret->exists && hashed && k->hashed && digest_eq(&k->digest, d);
 		ret->mode = k->st.st_mode & 07777;
 		ret->mtime = k->st.st_mtim;
 	} else if (below(s, e, &a) == 0 && a.type == ENTRY_FILE) {
@@ -412,11 +514,21 @@ static void find_former(const struct scan *s, const struct upper_entry *e, const
 		ret->linked = a.nlink > 1;
 		/* Copying up read all of it, so its digest is known, or else it is sent. */
 		ret->same_bytes = a.size == (uint64_t)e->st.st_size &&
-				  (a.size == 0 || (a.has_digest && digest_eq(&a.digest, d)));
+				  (a.size == 0 ||
+				   (hashed && a.has_digest && digest_eq(&a.digest, d)));
 		ret->mode = a.mode;
 		ret->mtime.tv_sec = (time_t)a.mtime_s;
 		ret->mtime.tv_nsec = a.mtime_ns;
 	}
+}
+
+static void learn_digest(struct scan *s, const struct upper_entry *e, bool reported, bool hashed,
+			 const struct digest *d)
+{
+	struct known *k = learn(s, e, reported);
+
+	k->hashed = hashed;
+	k->digest = *d;
 }
 
 static int report_file(struct scan *s, struct upper_entry *e)
@@ -426,7 +538,7 @@ static int report_file(struct scan *s, struct upper_entry *e)
 	struct former was;
 	struct digest d;
 	struct msg_file f;
-	bool touched, replaced;
+	bool hashed = false, touched, replaced;
 	int r;
 
 	if (k && k->kind == UPPER_FILE && !k->link && same_stat(&k->st, &e->st)) {
@@ -435,23 +547,23 @@ static int report_file(struct scan *s, struct upper_entry *e)
 		learn(s, e, reported);
 		return 0;
 	}
-	r = read_file(s, e, &fd, &d);
+	r = read_file(s, e, &fd, &hashed, &d);
 	if (r != 0)
 		return r < 0 ? r : 0;
 	r = report_parents(s, e);
 	if (r < 0)
 		return r;
-	find_former(s, e, &d, &was);
+	find_former(s, e, &d, hashed, &was);
 	touched = !same_time(&was.mtime, &e->st.st_mtim);
 	/* Other names will be links to this one, and links are to what was sent. */
 	if (e->st.st_nlink > 1 && !(k && k->reported))
 		was.same_bytes = false;
 	if (was.same_bytes && !touched && was.mode == (e->st.st_mode & 07777)) {
-		learn(s, e, k && k->reported)->digest = d;
+		learn_digest(s, e, k && k->reported, hashed, &d);
 		return 0;
 	}
-	replaced = was.linked && !upper_is_copied_up(fd);
-	was.same_bytes &= !replaced;
+	replaced = was.exists && !upper_is_copied_up(fd);
+	was.same_bytes &= !(replaced && was.linked);
 	if (!was.same_bytes)
 		r = make_room(s, e);
 	if (r < 0)
@@ -463,8 +575,10 @@ static int report_file(struct scan *s, struct upper_entry *e)
 		f.flags |= EFFECT_F_TOUCHED;
 	if (!was.same_bytes)
 		f.size = (uint64_t)e->st.st_size;
+	if (!was.same_bytes && !hashed)
+		f.flags |= EFFECT_F_NO_DIGEST;
 	f.digest = d;
-	learn(s, e, true)->digest = d;
+	learn_digest(s, e, true, hashed, &d);
 	s->sent[e - s->u.entries] = !was.same_bytes;
 	return s->fn(s->data, &f, was.same_bytes ? -1 : fd);
 }
@@ -498,13 +612,14 @@ static int report_symlink(struct scan *s, struct upper_entry *e)
 	return s->fn(s->data, &f, -1);
 }
 
-static int report_fifo(struct scan *s, struct upper_entry *e)
+/* A fifo, or the socket of a process that has ended or will. */
+static int report_special(struct scan *s, struct upper_entry *e)
 {
 	const struct known *k = known_of(s->h, e);
 	struct msg_file f;
 	int r;
 
-	if (k && k->kind == UPPER_FIFO && k->st.st_mode == e->st.st_mode) {
+	if (k && k->kind == e->kind && k->st.st_mode == e->st.st_mode) {
 		learn(s, e, true);
 		return 0;
 	}
@@ -514,7 +629,7 @@ static int report_fifo(struct scan *s, struct upper_entry *e)
 	if (r < 0)
 		return r;
 	fill(s, e, EFFECT_FILE, &f);
-	f.flags |= EFFECT_F_FIFO;
+	f.flags |= e->kind == UPPER_FIFO ? EFFECT_F_FIFO : EFFECT_F_SOCKET;
 	digest_of("", 0, &f.digest);
 	learn(s, e, true);
 	return s->fn(s->data, &f, -1);
@@ -645,13 +760,16 @@ static int compare_written(const void *a, const void *b, void *data)
 
 static int report_one(struct scan *s, struct upper_entry *e)
 {
+	if (s->h->busy)
+		s->h->busy(s->h->data);
 	switch (e->kind) {
 	case UPPER_FILE:
 		return report_file(s, e);
 	case UPPER_SYMLINK:
 		return report_symlink(s, e);
 	case UPPER_FIFO:
-		return report_fifo(s, e);
+	case UPPER_SOCKET:
+		return report_special(s, e);
 	default:
 		return 0;
 	}

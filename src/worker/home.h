@@ -28,11 +28,16 @@ struct home;
 struct mirror;
 
 struct home_config {
-	struct mirror *mirror; /* to compare with what was below; NULL: everything is new */
-	const char *workspace; /* absolute path of the overlay's mount point */
-	uint32_t index;	       /* its index in the job */
-	int upper_fd;	       /* taken */
+	struct mirror *mirror;	 /* to compare with what was below; NULL: everything is new */
+	const char *workspace;	 /* absolute path of the overlay's mount point */
+	uint32_t index;		 /* its index in the job */
+	int upper_fd;		 /* taken */
 	struct timespec started; /* CLOCK_REALTIME before the job ran: the job set earlier times */
+	uint64_t started_ms;	 /* CLOCK_MONOTONIC then */
+	/* Called for each file that is looked at, and removed at the end: there may be many.
+	 * May be NULL. */
+	void (*busy)(void *data);
+	void *data;
 };
 
 struct home *home_new(const struct home_config *c);
@@ -49,6 +54,11 @@ typedef int (*home_effect_fn)(void *data, const struct msg_file *f, int fd);
  * negative return of fn.
  */
 int home_scan(struct home *h, bool early, home_effect_fn fn, void *data);
+/*
+ * After a failed scan: what the job did that can't be repeated on the client as it is, for a
+ * person, or NULL when the failure is another.  Another worker would fare no better.
+ */
+const char *home_refusal(const struct home *h);
 
 /*
  * 1 when the job left anything in its private /tmp, and the path of one such

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
  * The init of one job: a fork of the launcher, pid 1 of its own pid namespace.
- * It makes the job's mounts, starts the command, passes signals on, reaps, and
- * reports.  When it ends, the kernel kills all that the command left behind.
+ * It makes the mounts that any job needs, waits for its job, makes that one's,
+ * starts the command, passes signals on, reaps, and reports.  What the command left behind it kills
+ * first: so its report lets the results be read, while the kernel takes its time over the
+ * namespaces.  If it dies before, the kernel kills what is left.
  *
  * Order of the mounts: the launcher's root has the mirror on /tmp (and the
  * scratch directory on /var/tmp).  The job's tmpfs covers the mirror once that
@@ -41,8 +43,11 @@ struct job {
 	int sock;
 	uint32_t id;
 	const struct launcher_setup *setup;
-	const struct lm_request *req;
-	const int *stdio;
+	struct lm_request req;
+	int stdio[3];
+	int mirror; /* its root */
+	int err;    /* of what was made before there was a job to refuse */
+	const char *failed;
 	int fds[PROTO_WORKSPACES_MAX + 1];     /* to send: uppers, then /tmp */
 	int overlay_fds[PROTO_WORKSPACES_MAX]; /* of overlays to be moved into /tmp; else -1 */
 	size_t n;			       /* workspaces */
@@ -151,11 +156,11 @@ static int mount_workspace(struct job *j, size_t i, int lower, const char *path)
 	return make_tmp_mountpoint(path);
 }
 
-static void mount_workspaces(struct job *j, int mirror)
+static void mount_workspaces(struct job *j)
 {
 	for (size_t i = 0; i < j->n; i++) {
-		const char *path = j->req->workspaces[i];
-		_cleanup_close_ int lower = openat(mirror, path + 1,
+		const char *path = j->req.workspaces[i];
+		_cleanup_close_ int lower = openat(j->mirror, path + 1,
 						   O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		int r;
 
@@ -178,38 +183,52 @@ static void cover_tmp(struct job *j)
 	for (size_t i = 0; i < j->n; i++) {
 		if (j->overlay_fds[i] < 0)
 			continue;
-		if (move_mount(j->overlay_fds[i], "", AT_FDCWD, j->req->workspaces[i],
+		if (move_mount(j->overlay_fds[i], "", AT_FDCWD, j->req.workspaces[i],
 			       MOVE_MOUNT_F_EMPTY_PATH) < 0)
-			refuse(j, -errno, "can't mount an overlay at %s", j->req->workspaces[i]);
+			refuse(j, -errno, "can't mount an overlay at %s", j->req.workspaces[i]);
 		(void)close(j->overlay_fds[i]);
 	}
 }
 
-static void make_mounts(struct job *j)
+/* What does not depend on the job, beforehand: it is most of what a short one takes. */
+static void make_common_mounts(struct job *j)
 {
-	_cleanup_close_ int mirror = -1;
-	char dir[64];
 	int r;
 
 	/* The launcher does not wait for this: here, many jobs can do it at once. */
+	j->failed = "can't make a mount namespace";
 	if (unshare(CLONE_NEWNS) < 0)
-		refuse(j, -errno, "can't make a mount namespace");
+		goto fail;
 	/* Opened in the new namespace: overlay takes no layer of another. */
-	mirror = open(ROOT_MIRROR, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (mirror < 0)
-		refuse(j, -errno, "can't open the mirror");
+	j->failed = "can't open the mirror";
+	j->mirror = open(ROOT_MIRROR, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (j->mirror < 0)
+		goto fail;
+	j->failed = "can't mount a tmpfs";
 	r = overlay_tmpfs_mount("/tmp");
+	errno = -r;
 	if (r < 0)
-		refuse(j, r, "can't mount a tmpfs");
+		goto fail;
+	j->failed = "can't make a private /tmp";
+	if (mkdir(TMP, 0700) < 0 || chmod(TMP, 01777) < 0)
+		goto fail;
+	/* Refused in containers that hide parts of /proc: then the launcher's stays visible. */
+	(void)mount("proc", "/proc", "proc", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	return;
+fail:
+	j->err = -errno;
+}
+
+static void make_mounts(struct job *j)
+{
+	char dir[64];
+
 	snprintf(dir, sizeof(dir), ROOT_SCRATCH "/%u", j->id);
 	if (j->setup->upper == UPPER_DISK_USER && mkdir(dir, 0700) < 0)
 		refuse(j, -errno, "can't make a scratch directory");
-	if (mkdir(TMP, 0700) < 0 || chmod(TMP, 01777) < 0)
-		refuse(j, -errno, "can't make a private /tmp");
-	mount_workspaces(j, mirror);
+	mount_workspaces(j);
+	(void)close(j->mirror);
 	cover_tmp(j);
-	/* Refused in containers that hide parts of /proc: then the launcher's stays visible. */
-	(void)mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 }
 
 /* ---- the command ---- */
@@ -222,6 +241,20 @@ struct child {
 	const char *volatile object;
 };
 
+static int set_limit(int what, uint64_t max)
+{
+	struct rlimit rl;
+
+	if (!max || getrlimit(what, &rl) < 0)
+		return 0;
+	/* Never above what the worker's own user has. */
+	if (rl.rlim_max == RLIM_INFINITY || rl.rlim_max > max)
+		rl.rlim_max = max;
+	if (rl.rlim_cur == RLIM_INFINITY || rl.rlim_cur > rl.rlim_max)
+		rl.rlim_cur = rl.rlim_max;
+	return setrlimit(what, &rl);
+}
+
 /*
  * Runs in the memory of its parent, which sleeps until the exec: system calls
  * only.  Signals are blocked and at their defaults since the launcher began;
@@ -233,15 +266,18 @@ __attribute__((noinline)) static void exec_command(struct child *c)
 	const struct sandbox_config *ids = &j->setup->ids;
 
 	c->what = "can't set up the process for";
-	c->object = j->req->exe;
+	c->object = j->req.exe;
 	if (setsid() < 0)
 		goto fail;
 	for (int i = 0; i < 3; i++)
 		if (dup2(j->stdio[i], i) < 0)
 			goto fail;
-	(void)umask(j->req->umask);
+	(void)umask(j->req.umask);
 	/* A core of this machine's kernel would come home as if the job had made it. */
 	(void)setrlimit(RLIMIT_CORE, &(struct rlimit){0});
+	if (set_limit(RLIMIT_DATA, j->req.max_memory) < 0 ||
+	    set_limit(RLIMIT_NPROC, j->req.max_processes) < 0)
+		goto fail;
 	/* Only without a user namespace, where the ids differ.  Raw calls: glibc's want all
 	 * threads, of which it knows the launcher's former ones. */
 	if (geteuid() != ids->uid || getegid() != ids->gid) {
@@ -252,15 +288,15 @@ __attribute__((noinline)) static void exec_command(struct child *c)
 			goto fail;
 	}
 	c->what = "can't change to the directory";
-	c->object = j->req->cwd;
-	if (chdir(j->req->cwd) < 0)
+	c->object = j->req.cwd;
+	if (chdir(j->req.cwd) < 0)
 		goto fail;
 	c->what = "can't run";
-	c->object = j->req->exe;
+	c->object = j->req.exe;
 	(void)syscall(SYS_close_range, 3U, ~0U, 0U);
 	if (syscall(SYS_rt_sigprocmask, SIG_SETMASK, &c->none, NULL, 8) < 0)
 		goto fail;
-	execve(j->req->exe, j->req->argv, j->req->env);
+	execve(j->req.exe, j->req.argv, j->req.env);
 fail:
 	c->err = errno ? errno : EIO;
 }
@@ -292,6 +328,21 @@ static void pass_signal(const siginfo_t *si, pid_t pid)
 		(void)kill(-pid, si->si_value.sival_int);
 }
 
+/*
+ * Kills what the command left behind and reaps it.  Whatever has lost its parent
+ * is ours, so without a child there is no process in this namespace but us; and
+ * nothing that a kill reaches can have forked meanwhile (copy_process() in
+ * kernel/fork.c looks for signals under the lock that kill(2) holds).
+ */
+static void end_all(void)
+{
+	if (waitpid(-1, NULL, WNOHANG) < 0)
+		return;
+	(void)kill(-1, SIGKILL);
+	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+		;
+}
+
 /* Reaps until the command itself has ended. */
 static int wait_for(pid_t pid)
 {
@@ -311,22 +362,45 @@ static int wait_for(pid_t pid)
 	}
 }
 
-void job_init(int sock, uint32_t job_id, const struct launcher_setup *setup,
-	      const struct lm_request *req, const int stdio[3])
+/* Ends the process when there is none to come. */
+static void take_job(struct job *j, int orders)
 {
-	struct job j = {.sock = sock, .id = job_id, .setup = setup, .req = req, .stdio = stdio};
-	struct lm_packet p = {.kind = LM_PREPARED, .job_id = job_id};
+	int fds[LM_FDS_MAX], r;
+	struct lm_packet p;
+	size_t n;
+
+	r = lm_recv(orders, &p, fds, &n, 0);
+	if (r < 0 || p.kind != LM_RUN || n != LM_RUN_FDS)
+		_exit(0);
+	(void)close(orders);
+	j->id = p.job_id;
+	job_init_name(j->id);
+	if (j->err < 0)
+		refuse(j, j->err, "%s", j->failed);
+	r = lm_request_unpack(fds[0], &j->req);
+	if (r < 0)
+		refuse(j, r, "can't read the job");
+	(void)close(fds[0]);
+	memcpy(j->stdio, fds + 1, sizeof(j->stdio));
+	j->n = strv_len(j->req.workspaces);
+	if (j->n > PROTO_WORKSPACES_MAX)
+		refuse(j, CONCC_E_TOOBIG, "%zu workspaces", j->n);
+	for (size_t i = 0; i < j->n; i++)
+		j->overlay_fds[i] = -1;
+}
+
+void job_init(int sock, int orders, const struct launcher_setup *setup)
+{
+	struct job j = {.sock = sock, .setup = setup, .mirror = -1};
+	struct lm_packet p = {.kind = LM_PREPARED};
 	uint64_t began;
 	pid_t pid;
 	int r;
 
-	job_init_name(job_id);
-	j.n = strv_len(req->workspaces);
-	if (j.n > PROTO_WORKSPACES_MAX)
-		refuse(&j, CONCC_E_TOOBIG, "%zu workspaces", j.n);
-	for (size_t i = 0; i < j.n; i++)
-		j.overlay_fds[i] = -1;
+	make_common_mounts(&j);
+	take_job(&j, orders);
 	make_mounts(&j);
+	p.job_id = j.id;
 	r = lm_send(sock, &p, j.fds, j.n + 1, 0);
 	if (r < 0)
 		refuse(&j, r, "can't hand over the upper layers");
@@ -337,10 +411,11 @@ void job_init(int sock, uint32_t job_id, const struct launcher_setup *setup,
 	pid = start_command(&j);
 	/* So that the readers of the command's output see its end. */
 	for (int i = 0; i < 3; i++)
-		(void)close(stdio[i]);
+		(void)close(j.stdio[i]);
 	p.kind = LM_DONE;
 	p.value = wait_for(pid);
 	p.wall_us = now_us() - began;
+	end_all();
 	(void)getrusage(RUSAGE_CHILDREN, &p.rusage);
 	(void)lm_send(sock, &p, NULL, 0, 0);
 	_exit(0);

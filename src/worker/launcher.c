@@ -38,7 +38,8 @@ struct queued {
 
 struct running {
 	unsigned n_workspaces;
-	bool reported;
+	bool reported; /* its init said how it went */
+	bool told;     /* to our owner */
 	struct job_end end;
 };
 
@@ -210,17 +211,25 @@ static void on_refused(struct running *run, const struct lm_packet *p)
 	run->end.text[sizeof(run->end.text) - 1] = '\0';
 }
 
-static void on_done(struct running *run, const struct lm_packet *p)
+/* Only its init is left of the job, about to end. */
+static void on_done(struct launcher *l, struct running *run, const struct lm_packet *p)
 {
-	run->reported = true;
+	struct job_end end;
+
+	if (run->reported)
+		return;
+	run->reported = run->told = true;
 	run->end.wait_status = p->value;
 	run->end.rusage = p->rusage;
 	run->end.wall_us = p->wall_us;
+	end = run->end;
+	l->ops->ended(l->data, p->job_id, &end);
 }
 
 /* The init is reaped, so the kernel has ended every process of the job. */
 static void on_gone(struct launcher *l, struct running *run, const struct lm_packet *p)
 {
+	bool told = run->told;
 	struct job_end end;
 
 	if (!run->reported && run->end.started) {
@@ -237,7 +246,8 @@ static void on_gone(struct launcher *l, struct running *run, const struct lm_pac
 		scratch_job_ended(l->scratch, p->job_id, run->n_workspaces);
 	(void)map_del_u64(&l->jobs, p->job_id);
 	free(run);
-	l->ops->ended(l->data, p->job_id, &end);
+	if (!told)
+		l->ops->ended(l->data, p->job_id, &end);
 }
 
 static void on_packet(struct launcher *l, const struct lm_packet *p, int *fds, size_t n)
@@ -252,7 +262,7 @@ static void on_packet(struct launcher *l, const struct lm_packet *p, int *fds, s
 	} else if (run && p->kind == LM_REFUSED) {
 		on_refused(run, p);
 	} else if (run && p->kind == LM_DONE) {
-		on_done(run, p);
+		on_done(l, run, p);
 	} else if (run && p->kind == LM_GONE) {
 		on_gone(l, run, p);
 	} else {

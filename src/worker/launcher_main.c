@@ -2,8 +2,9 @@
 /*
  * The launcher process: pid 1 of the agent's pid namespace, single-threaded.
  * It waits for the agent's packets and for its children, the jobs' inits, and
- * never for anything else.  A send to the agent may block, which is harmless:
- * the agent never blocks on us.
+ * never for anything else.  The init of the next job is there before the job is,
+ * so that a job waits for none of the mounts that it shares with all others.  A send to the agent
+ * may block, which is harmless: the agent never blocks on us.
  */
 #include "launchmsg.h"
 
@@ -34,12 +35,21 @@ struct running_job {
 	uint32_t id;
 };
 
+/* An init without a job; pid 0: none. */
+struct spare {
+	pid_t pid;
+	int orders;
+	size_t n_spots, n_trees; /* of the root it has seen: mounts made since then it lacks */
+};
+
 struct state {
 	int sock;
 	const struct launcher_setup *setup;
 	struct root root;
 	struct running_job *jobs; /* in no order */
 	size_t n, cap;
+	struct spare spare;
+	size_t n_trees; /* of the client's, shown so far */
 };
 
 /* ---- setting up ---- */
@@ -99,8 +109,16 @@ static int limit_privileges(void)
 
 static int set_up(struct state *s, struct errmsg *msg)
 {
-	_cleanup_strv_ char **mirrored = root_mirrored(s->setup->ids.top);
-	int r = root_build(&s->root, s->setup->mirror, s->setup->scratch, mirrored, msg);
+	const struct sandbox_config *ids = &s->setup->ids;
+	_cleanup_strv_ char **mirrored = root_mirrored(ids->top, ids->links, ids->client_root);
+	struct root_config c = {
+		.mirror = s->setup->mirror,
+		.scratch = s->setup->scratch,
+		.mirrored = mirrored,
+		.client = ids->client_root,
+		.links = ids->links,
+	};
+	int r = root_build(&s->root, &c, msg);
 
 	if (r < 0)
 		return r;
@@ -138,6 +156,19 @@ static bool is_reserved(const char *path)
 	       path_is_below(path, "/dev") || path_is_below(path, "/sys");
 }
 
+/* One that has gone meanwhile is left out: what a job looks up there is reported. */
+static void show_new_trees(struct state *s, const struct lm_request *req)
+{
+	size_t n = strv_len(req->trees);
+
+	for (; s->n_trees < n; s->n_trees++) {
+		struct errmsg msg = {""};
+
+		if (root_show_tree(&s->root, req->trees[s->n_trees], &msg) < 0)
+			log_warn("%s", msg.text);
+	}
+}
+
 static int prepare_mountpoints(struct state *s, const struct lm_request *req, struct errmsg *msg)
 {
 	for (size_t i = 0; req->workspaces[i]; i++) {
@@ -155,27 +186,70 @@ static int prepare_mountpoints(struct state *s, const struct lm_request *req, st
 	return 0;
 }
 
-static void run_job(struct state *s, uint32_t id, const int fds[4])
+/* It ends by itself when its orders do, or has ended. */
+static void spare_forget(struct spare *p)
+{
+	if (p->pid)
+		(void)close(p->orders);
+	p->pid = 0;
+}
+
+static int spare_start(struct state *s)
+{
+	int fds[2];
+	long pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
+		return -errno;
+	/* Not fork(2) of glibc, which has no flags; we are single-threaded, so all is well. */
+	pid = syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, NULL, NULL, NULL, NULL);
+	if (pid == 0) {
+		(void)close(fds[0]);
+		job_init(s->sock, fds[1], s->setup);
+	}
+	(void)close(fds[1]);
+	if (pid < 0) {
+		int err = -errno;
+
+		(void)close(fds[0]);
+		return err;
+	}
+	s->spare = (struct spare){(pid_t)pid, fds[0], s->root.n, s->n_trees};
+	return 0;
+}
+
+static int hand_over(struct state *s, uint32_t id, const int fds[LM_RUN_FDS])
+{
+	struct lm_packet p = {.kind = LM_RUN, .job_id = id};
+	int r = 0;
+
+	if (s->spare.n_spots != s->root.n || s->spare.n_trees != s->n_trees)
+		spare_forget(&s->spare);
+	if (!s->spare.pid)
+		r = spare_start(s);
+	if (r < 0)
+		return r;
+	r = lm_send(s->spare.orders, &p, fds, LM_RUN_FDS, 0);
+	if (r == 0)
+		add_job(s, s->spare.pid, id);
+	spare_forget(&s->spare);
+	return r;
+}
+
+static void run_job(struct state *s, uint32_t id, const int fds[LM_RUN_FDS])
 {
 	struct lm_request req = {0};
 	struct errmsg msg = {""};
-	long pid;
 	int r;
 
 	r = lm_request_unpack(fds[0], &req);
-	if (r == 0)
-		r = prepare_mountpoints(s, &req, &msg);
 	if (r == 0) {
-		/* Not fork(2) of glibc, which has no flags; we are single-threaded, so all is well.
-		 */
-		pid = syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, NULL, NULL, NULL, NULL);
-		if (pid == 0)
-			job_init(s->sock, id, s->setup, &req, fds + 1);
-		r = pid < 0 ? -errno : 0;
-		if (r == 0)
-			add_job(s, (pid_t)pid, id);
+		show_new_trees(s, &req);
+		r = prepare_mountpoints(s, &req, &msg);
 	}
 	lm_request_release(&req);
+	if (r == 0)
+		r = hand_over(s, id, fds);
 	if (r < 0) {
 		send_text(s, LM_REFUSED, id, r, msg.text[0] ? msg.text : err_text(r));
 		send_text(s, LM_GONE, id, 0, "");
@@ -203,6 +277,8 @@ static void reap(struct state *s)
 	pid_t pid;
 
 	while ((pid = wait4(-1, &status, WNOHANG, &p.rusage)) > 0) {
+		if (pid == s->spare.pid)
+			spare_forget(&s->spare);
 		for (size_t i = 0; i < s->n; i++) {
 			if (s->jobs[i].pid != pid)
 				continue;
@@ -228,12 +304,15 @@ static void receive(struct state *s)
 	if (r < 0)
 		_exit(r == CONCC_E_CLOSED ? 0 : 1);
 	send_text(s, LM_ACK, 0, 0, "");
-	if (p.kind == LM_RUN && n == 4)
+	if (p.kind == LM_RUN && n == LM_RUN_FDS)
 		run_job(s, p.job_id, fds);
 	else if (p.kind == LM_KILL)
 		kill_job(s, p.job_id, p.value);
 	for (size_t i = 0; i < n; i++)
 		(void)close(fds[i]);
+	/* Without it the next job makes one, or tells why not. */
+	if (!s->spare.pid)
+		(void)spare_start(s);
 }
 
 static _Noreturn void serve(struct state *s)
@@ -277,5 +356,6 @@ void launcher_main(int sock, const struct launcher_setup *setup)
 	send_text(&s, LM_READY, 0, r, msg.text);
 	if (r < 0)
 		_exit(1);
+	(void)spare_start(&s); /* or with the first job */
 	serve(&s);
 }

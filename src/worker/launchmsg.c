@@ -96,6 +96,7 @@ int lm_request_pack(const struct launch *j)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	_cleanup_close_ int fd = memfd_create("concc-job", MFD_CLOEXEC);
+	char *const none[] = {NULL};
 	int r;
 
 	if (fd < 0)
@@ -103,9 +104,12 @@ int lm_request_pack(const struct launch *j)
 	if (strv_len(j->workspaces) > PROTO_WORKSPACES_MAX)
 		return CONCC_E_TOOBIG;
 	buf_put_u32(&b, j->umask);
+	buf_put_u64(&b, j->memory);
+	buf_put_u32(&b, j->processes);
 	buf_append(&b, j->exe, strlen(j->exe) + 1);
 	buf_append(&b, j->cwd, strlen(j->cwd) + 1);
 	put_strv(&b, j->workspaces);
+	put_strv(&b, j->trees ? j->trees : none);
 	put_strv(&b, j->argv);
 	put_strv(&b, j->env);
 	r = write_full(fd, b.data, b.len);
@@ -147,9 +151,12 @@ int lm_request_unpack(int memfd, struct lm_request *ret)
 		return -errno;
 	rd_init(&rd, r.memory, (size_t)st.st_size);
 	r.umask = (mode_t)rd_u32(&rd);
+	r.max_memory = rd_u64(&rd);
+	r.max_processes = rd_u32(&rd);
 	r.exe = get_cstr(&rd);
 	r.cwd = get_cstr(&rd);
 	r.workspaces = get_strv(&rd);
+	r.trees = get_strv(&rd);
 	r.argv = get_strv(&rd);
 	r.env = get_strv(&rd);
 	err = rd_done(&rd);
@@ -163,6 +170,7 @@ int lm_request_unpack(int memfd, struct lm_request *ret)
 void lm_request_release(struct lm_request *r)
 {
 	free(r->workspaces);
+	free(r->trees);
 	free(r->argv);
 	free(r->env);
 	if (r->memory)

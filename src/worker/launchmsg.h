@@ -22,11 +22,12 @@
 #include "sandbox.h"
 
 #define LM_WINDOW  32
+#define LM_RUN_FDS 4
 #define LM_FDS_MAX 72 /* workspaces (PROTO_WORKSPACES_MAX) and a few */
 
 enum lm_kind {
 	/* agent -> launcher */
-	LM_RUN = 1,  /* fds: request, stdin, stdout, stderr */
+	LM_RUN = 1,  /* fds: request, stdin, stdout, stderr; passed on to an init */
 	LM_KILL = 2, /* value: signal */
 	/* launcher -> agent */
 	LM_READY = 10, /* value: 0 or an error with text */
@@ -35,7 +36,7 @@ enum lm_kind {
 	/* init -> agent */
 	LM_PREPARED = 20, /* fds: uppers, then /tmp */
 	LM_REFUSED = 21,  /* value: error; text: why nothing ran */
-	LM_DONE = 22,	  /* value: the command's wait status */
+	LM_DONE = 22,	  /* value: the command's wait status; no process is left but init */
 };
 
 struct lm_packet {
@@ -55,8 +56,10 @@ int lm_recv(int sock, struct lm_packet *p, int *fds, size_t *ret_n_fds, int flag
 /* The request travels as a memfd: argv and environment may be megabytes. */
 struct lm_request {
 	const char *exe, *cwd;
-	char **workspaces, **argv, **env;
+	char **workspaces, **trees, **argv, **env;
 	mode_t umask;
+	uint64_t max_memory;
+	uint32_t max_processes;
 	void *memory; /* holds the strings */
 	size_t size;
 };
@@ -75,9 +78,12 @@ struct launcher_setup {
 /* The launcher process; sock is its end. */
 _Noreturn void launcher_main(int sock, const struct launcher_setup *setup);
 
-/* One job, in a new pid namespace: prepares, runs, reports, and ends with all that is left. */
-_Noreturn void job_init(int sock, uint32_t job_id, const struct launcher_setup *setup,
-			const struct lm_request *req, const int stdio[3]);
+/*
+ * The init of one job, in a new pid namespace: makes what any job needs, takes
+ * the job from orders (an LM_RUN; ends without one), runs it, reports to sock, and
+ * ends with all that is left.
+ */
+_Noreturn void job_init(int sock, int orders, const struct launcher_setup *setup);
 
 /* By which launcher_job_of() knows the calling process for the init of this job. */
 void job_init_name(uint32_t job_id);

@@ -7,11 +7,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/str.h"
 
 int mnt_bind_at(int dirfd, const char *name, bool recursive, int target_dirfd, const char *target)
 {
@@ -151,4 +153,19 @@ int mnt_seal_each(const char *path)
 	if (f)
 		(void)fclose(f); /* read only: nothing to lose */
 	return r;
+}
+
+int mnt_make_dirs(int base, const char *path)
+{
+	_cleanup_free_ char *copy = xstrdup(path);
+
+	for (char *p = copy; *p; p++) {
+		if (*p != '/')
+			continue;
+		*p = '\0';
+		if (mkdirat(base, copy, 0755) < 0 && errno != EEXIST)
+			return -errno;
+		*p = '/';
+	}
+	return mkdirat(base, copy, 0755) < 0 && errno != EEXIST ? -errno : 0;
 }

@@ -25,4 +25,7 @@ int mnt_seal_each(const char *path);
 /* The one mount at fd. */
 int mnt_set_readonly(int fd, bool on);
 
+/* mkdir -p beneath base; path is relative.  0 or -errno. */
+int mnt_make_dirs(int base, const char *path);
+
 #endif

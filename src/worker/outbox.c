@@ -13,6 +13,8 @@
 
 /* Room for the job's id below the frame's bound. */
 #define CHUNK (PROTO_FRAME_MAX - 16)
+/* Each may be a file to open: after so many, the loop sees to what has come meanwhile. */
+#define PUMP_FRAMES 256
 
 struct item {
 	struct list link;
@@ -130,16 +132,30 @@ static enum step step(struct agent *a, struct outbox *o, struct item *i)
 	return i->sent == i->size ? STEP_DONE : STEP_MORE;
 }
 
+static void pump_again(void *data)
+{
+	struct agent *a = data;
+
+	a->pump_source = NULL;
+	outbox_pump(a);
+}
+
 void outbox_pump(struct agent *a)
 {
-	while (!list_empty(&a->sending) && link_queued_bulk(a->link) < LINK_BULK_LOW) {
+	for (int n = 0; !list_empty(&a->sending) && link_queued_bulk(a->link) < LINK_BULK_LOW;
+	     n++) {
 		struct outbox *o = list_first(&a->sending, struct outbox, of_sending);
 		struct item *i = list_first(&o->items, struct item, link);
 		void (*fn)(void *data) = i->fn;
 		void *data = i->data;
+		enum step s;
 
-		enum step s = fn ? STEP_DONE : step(a, o, i);
-
+		if (n == PUMP_FRAMES) {
+			if (!a->pump_source)
+				a->pump_source = loop_defer(a->loop, pump_again, a);
+			return;
+		}
+		s = fn ? STEP_DONE : step(a, o, i);
 		list_remove(&o->of_sending);
 		if (s == STEP_FAILED) {
 			outbox_failed(o, i->path);

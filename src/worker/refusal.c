@@ -36,9 +36,10 @@ const char *userns_remedy(int err, const struct userns_knobs *k)
 		return "as root, sysctl -w kernel.unprivileged_userns_clone=1, or run the worker as root";
 	/* Ubuntu lets unshare(2) succeed and then denies what the capabilities are for. */
 	if (k->apparmor_restrict_unprivileged_userns == 1)
-		return "AppArmor restricts user namespaces here: as root, give concc-worker a profile with "
-		       "`userns,` or sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or run the "
-		       "worker as root";
+		return "AppArmor restricts user namespaces here: as root, cp " CONCC_DATADIR
+		       "/apparmor/concc-worker /etc/apparmor.d/ && apparmor_parser -r "
+		       "/etc/apparmor.d/concc-worker (its path must be concc-worker's), or sysctl -w "
+		       "kernel.apparmor_restrict_unprivileged_userns=0, or run the worker as root";
 	return "in a container, start it with --cap-add SYS_ADMIN (and, where AppArmor is on, "
 	       "--security-opt apparmor=unconfined); in a chroot, start the worker outside of it";
 }

@@ -44,6 +44,9 @@ static const char *const own[] = {"bin",   "dev",    "etc", "gnu", "lib",  "lib3
 				  "lib64", "libx32", "nix", "opt", "proc", "run",
 				  "sbin",  "sys",    "tmp", "usr", "var"};
 
+/* With the client's system: what jobs have of their own nevertheless. */
+static const char *const always_own[] = {"dev", "proc", "run", "sys", "tmp"};
+
 static bool is_one_of(const char *name, const char *const *names, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
@@ -73,11 +76,36 @@ char **root_shown(void)
 	return paths;
 }
 
-char **root_mirrored(char *const *top)
+static bool is_link(const char *name, char *const *links)
 {
-	_cleanup_strv_ char **shown = root_shown();
+	for (; links && *links; links += 2)
+		if (streq(name, links[0]))
+			return true;
+	return false;
+}
+
+/* The client's system: all that it has, for what its trees don't cover. */
+static char **all_but_own(char *const *top, char *const *links)
+{
 	char **names = xcalloc(1, sizeof(*names));
 
+	strv_push(&names, xstrdup("var")); /* for /var/tmp, whether the client has one or not */
+	for (; top && *top; top++) {
+		if (!is_one_of(*top, always_own, sizeof(always_own) / sizeof(always_own[0])) &&
+		    !is_link(*top, links) && !streq(*top, "var"))
+			strv_push(&names, xstrdup(*top));
+	}
+	return names;
+}
+
+char **root_mirrored(char *const *top, char *const *links, bool client)
+{
+	_cleanup_strv_ char **shown = root_shown();
+	char **names;
+
+	if (client)
+		return all_but_own(top, links);
+	names = xcalloc(1, sizeof(*names));
 	for (; top && *top; top++) {
 		bool ours = is_one_of(*top, own, sizeof(own) / sizeof(own[0]));
 
@@ -88,6 +116,21 @@ char **root_mirrored(char *const *top)
 			strv_push(&names, xstrdup(*top));
 	}
 	return names;
+}
+
+int root_name_places(struct mirror *m, char *const *mirrored)
+{
+	static const char *const in_var[] = {"/var/tmp", "/var/run", "/var/lock"};
+	int r = 0;
+
+	for (; *mirrored && r == 0; mirrored++) {
+		_cleanup_free_ char *path = path_join("/", *mirrored);
+
+		r = mirror_outside(m, path);
+	}
+	for (size_t i = 0; i < sizeof(in_var) / sizeof(in_var[0]) && r == 0; i++)
+		r = mirror_outside(m, in_var[i]);
+	return r;
 }
 
 static int copy_symlink(int from_fd, const char *name, int to_fd)
@@ -225,28 +268,12 @@ static int make_proc(int base, struct errmsg *msg)
 	return 0;
 }
 
-/* mkdir -p beneath base; path is relative. */
-static int make_dirs(int base, const char *path)
-{
-	_cleanup_free_ char *copy = xstrdup(path);
-
-	for (char *p = copy; *p; p++) {
-		if (*p != '/')
-			continue;
-		*p = '\0';
-		if (mkdirat(base, copy, 0755) < 0 && errno != EEXIST)
-			return -errno;
-		*p = '/';
-	}
-	return mkdirat(base, copy, 0755) < 0 && errno != EEXIST ? -errno : 0;
-}
-
 static void show_extra(int base)
 {
 	_cleanup_strv_ char **shown = root_shown();
 
 	for (char **s = shown; *s; s++) {
-		int r = (*s)[1] ? make_dirs(base, *s + 1) : -EINVAL;
+		int r = (*s)[1] ? mnt_make_dirs(base, *s + 1) : -EINVAL;
 
 		/* Seen already when a top-level directory that holds it is, or there is a place
 		 * for it in the mirror. */
@@ -291,17 +318,35 @@ static int add_spot(struct root *r, char *path, int fd)
 	return 0;
 }
 
+/*
+ * Docker lets a container with CAP_SYS_ADMIN mount, but not call pivot_root(2) (its default seccomp
+ * profile).  This is what switch_root(8) does: the new root covers the old one as a whole, so that
+ * no path leads there, ".." neither (choose_mountpoint() in the kernel's fs/namei.c).
+ */
+static int move_over(void)
+{
+	return mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ? -errno : 0;
+}
+
+/* The new root is the working directory. */
+static int enter_root(void)
+{
+	/* With "." for both, the old root ends up on top of the new one, ready to be detached. */
+	if (syscall(SYS_pivot_root, ".", ".") == 0)
+		return umount2(".", MNT_DETACH) < 0 ? -errno : 0;
+	/* Only when nothing has happened yet: "." is the old root from then on. */
+	return errno == EPERM ? move_over() : -errno;
+}
+
 /* From here on / is the new root, read-only but for the clone kept in the first spot. */
 static int change_root(struct root *r, int base, struct errmsg *msg)
 {
-	int fd, err;
+	int fd, err = fchdir(base) < 0 ? -errno : enter_root();
 
-	/* With "." for both, the old root ends up on top of the new one, ready to be detached. */
-	if (fchdir(base) < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
-		return errmsg_set(msg, -errno, "can't enter the jobs' root: %s", err_text(-errno));
-	if (umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
-		return errmsg_set(msg, -errno, "can't leave the worker's root: %s",
-				  err_text(-errno));
+	if (err == 0 && chdir("/") < 0)
+		err = -errno;
+	if (err < 0)
+		return errmsg_set(msg, err, "can't enter the jobs' root: %s", err_text(err));
 	fd = mnt_clone(base);
 	if (fd < 0)
 		return errmsg_set(msg, fd, "can't clone the jobs' root: %s", err_text(fd));
@@ -355,37 +400,114 @@ static int open_scratch(struct errmsg *msg)
 	return 0;
 }
 
-int root_build(struct root *r, const char *mirror, const char *scratch, char *const *mirrored,
-	       struct errmsg *msg)
+/* The worker's own system. */
+static int show_worker(int base, int mirror, const struct root_config *c, struct errmsg *msg)
+{
+	int err = make_hidden(base, msg);
+
+	if (err == 0)
+		err = show_top(base, c->mirrored, msg);
+	if (err == 0)
+		err = show_mirrored(mirror, base, c->mirrored, msg);
+	if (err == 0)
+		err = make_var(base, msg);
+	return err;
+}
+
+static int make_links(int base, char *const *links, struct errmsg *msg)
+{
+	for (; links && *links; links += 2)
+		if (symlinkat(links[1], base, links[0]) < 0)
+			return errmsg_set(msg, -errno, "can't make the client's /%s: %s", links[0],
+					  err_text(-errno));
+	return 0;
+}
+
+/* What programs look for in /var/run is no news, as in /run itself. */
+static int show_run(int base, struct errmsg *msg)
+{
+	int err = mnt_bind_at(base, "run", false, base, "var/run");
+
+	if (err == 0)
+		err = mnt_bind_at(base, "run/lock", false, base, "var/lock");
+	if (err < 0)
+		errmsg_set(msg, err, "can't make /var/run of the jobs' root: %s", err_text(err));
+	return err;
+}
+
+/* Of the client's system all but its trees, which come with the first job. */
+static int show_client(int base, int mirror, const struct root_config *c, struct errmsg *msg)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < sizeof(always_own) / sizeof(always_own[0]); i++)
+		if (mkdirat(base, always_own[i], 0755) < 0)
+			err = -errno;
+	if (mkdirat(base, "run/lock", 0755) < 0)
+		err = -errno;
+	if (err < 0)
+		return errmsg_set(msg, err, "can't make the jobs' root: %s", err_text(err));
+	err = make_links(base, c->links, msg);
+	if (err == 0)
+		err = show_mirrored(mirror, base, c->mirrored, msg);
+	if (err == 0)
+		err = show_run(base, msg);
+	return err;
+}
+
+int root_build(struct root *r, const struct root_config *c, struct errmsg *msg)
 {
 	/* Opened before the base covers them. */
-	_cleanup_close_ int mirror_fd = open(mirror, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	_cleanup_close_ int scratch_fd = scratch ? open(scratch, O_PATH | O_DIRECTORY | O_CLOEXEC)
-						 : -1;
+	_cleanup_close_ int mirror_fd = open(c->mirror, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_close_ int scratch_fd = c->scratch ? open(c->scratch,
+							   O_PATH | O_DIRECTORY | O_CLOEXEC)
+						    : -1;
 	_cleanup_close_ int base = -1;
 	int err;
 
 	if (mirror_fd < 0)
-		return errmsg_set(msg, -errno, "can't open %s: %s", mirror, err_text(-errno));
-	if (scratch && scratch_fd < 0)
-		return errmsg_set(msg, -errno, "can't open %s: %s", scratch, err_text(-errno));
-	err = mount_base(mirror, &base, msg);
+		return errmsg_set(msg, -errno, "can't open %s: %s", c->mirror, err_text(-errno));
+	if (c->scratch && scratch_fd < 0)
+		return errmsg_set(msg, -errno, "can't open %s: %s", c->scratch, err_text(-errno));
+	err = mount_base(c->mirror, &base, msg);
 	if (err < 0)
 		return err;
-	if ((err = make_hidden(base, msg)) < 0 || (err = show_top(base, mirrored, msg)) < 0 ||
-	    (err = show_mirrored(mirror_fd, base, mirrored, msg)) < 0 ||
-	    (err = make_var(base, msg)) < 0 || (err = make_dev(base, msg)) < 0 ||
+	err = c->client ? show_client(base, mirror_fd, c, msg)
+			: show_worker(base, mirror_fd, c, msg);
+	if (err < 0 || (err = make_dev(base, msg)) < 0 ||
 	    (err = bind_for_jobs(mirror_fd, base, ROOT_MIRROR, msg)) < 0 ||
 	    (err = bind_for_jobs(scratch_fd, base, ROOT_SCRATCH, msg)) < 0)
 		return err;
-	show_extra(base);
+	if (!c->client)
+		show_extra(base);
 	/* Last, since the binds above still go through the worker's /proc. */
 	err = make_proc(base, msg);
 	if (err == 0)
 		err = change_root(r, base, msg);
-	if (err == 0 && scratch)
+	if (err == 0 && c->scratch)
 		err = open_scratch(msg);
 	return err;
+}
+
+int root_show_tree(struct root *r, const char *path, struct errmsg *msg)
+{
+	_cleanup_close_ int mirror = open(ROOT_MIRROR, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_close_ int tree = -1;
+	int err;
+
+	tree = openat(mirror, path + 1, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (mirror < 0 || tree < 0)
+		return errmsg_set(msg, -errno, "can't open the client's %s in the mirror: %s", path,
+				  err_text(-errno));
+	err = root_mountpoint(r, path, msg);
+	if (err < 0)
+		return err;
+	/* As read-only as the mirror's mount that it is a clone of. */
+	err = mnt_bind_at(tree, "", false, AT_FDCWD, path);
+	if (err < 0)
+		return errmsg_set(msg, err, "can't show the client's %s to jobs: %s", path,
+				  err_text(err));
+	return 0;
 }
 
 /* ---- mount points ---- */
@@ -508,7 +630,7 @@ int root_mountpoint(struct root *r, const char *path, struct errmsg *msg)
 				  real, err_text(err));
 	full = path_join(real, path + len + (path[len] == '/'));
 	rel = full + strlen(spot->path) + (spot->path[1] != '\0');
-	err = make_dirs(spot->fd, rel);
+	err = mnt_make_dirs(spot->fd, rel);
 	if (err < 0)
 		return errmsg_set(msg, err, "can't make the mount point %s on the worker: %s", path,
 				  err_text(err));

@@ -3,18 +3,22 @@
 #define CONCC_WORKER_ROOT_H
 
 /*
- * The root that jobs see: the worker's own system read-only, without what
- * belongs to other people (home, /tmp, /run, ...), a /dev of a few nodes, a
- * /proc of the launcher's pid namespace, and the mirrored workspaces' mount
- * points.  Built and owned by the launcher, in a mount namespace of its own.
+ * The root that jobs see, built and owned by the launcher in a mount namespace
+ * of its own.  It has a /dev of a few nodes, a /proc of the launcher's pid
+ * namespace, the mirrored workspaces' mount points, and read-only either
  *
- * The directories of the client's root that are nothing of a system (/home,
- * /srv, /data...) lead into the mirror, which sees what jobs look up there.
+ *  - the worker's own system, without what belongs to other people (home, /tmp,
+ *    /run, ...).  The directories of the client's root that are nothing of a
+ *    system (/home, /srv, /data...) lead into the mirror, which sees what jobs
+ *    look up there; or
+ *  - the client's trees as the mirror has them, and nothing of the worker's.  All
+ *    other directories of the client's root lead into that part of the mirror.
  *
  * Two mounts wait in the root for jobs, which cover them with their private
  * /tmp (so that nothing has to be unmounted per job, which is slow):
  * ROOT_MIRROR, and ROOT_SCRATCH when uppers are on disk.
  */
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -23,6 +27,7 @@
 #define ROOT_MIRROR  "/tmp"
 #define ROOT_SCRATCH "/var/tmp"
 
+struct mirror;
 struct root_spot;
 
 struct root {
@@ -36,16 +41,28 @@ struct root {
 
 /* Those paths, cleaned; on the heap. */
 char **root_shown(void);
-/* Of the names in the client's root, those that jobs see by the mirror; on the heap. */
-char **root_mirrored(char *const *top);
+/* Of the names in the client's root, those that jobs see by MIRROR_OUTSIDE; on the heap.  client:
+ * jobs see the client's system, with these links (name, target, ...; NULL: none). */
+char **root_mirrored(char *const *top, char *const *links, bool client);
+/* For a client's system: the places in MIRROR_OUTSIDE that root_build() mounts on. */
+int root_name_places(struct mirror *m, char *const *mirrored);
+
+struct root_config {
+	const char *mirror, *scratch; /* paths in the caller's view; scratch NULL: none */
+	char *const *mirrored;	      /* names for which to show what MIRROR_OUTSIDE has */
+	bool client;		      /* the client's system instead of the worker's */
+	char *const *links;	      /* of the client's root directory */
+};
+
+/* Moves the caller, pid 1 of its pid namespace, into a new root.  The mirror's parent gets
+ * covered. */
+int root_build(struct root *r, const struct root_config *c, struct errmsg *msg);
 
 /*
- * Moves the caller, pid 1 of its pid namespace, into a new root.  mirror and
- * scratch (NULL: none) are paths in the caller's view up to now; mirror's
- * parent gets covered.  mirrored: names for which to show what MIRROR_OUTSIDE has.
+ * Shows jobs a tree of the client's, which the mirror serves.  May wait for the
+ * link, so only while the agent's loop runs.
  */
-int root_build(struct root *r, const char *mirror, const char *scratch, char *const *mirrored,
-	       struct errmsg *msg);
+int root_show_tree(struct root *r, const char *path, struct errmsg *msg);
 
 /*
  * Makes path an existing directory for a workspace to be mounted on.  Where the

@@ -7,7 +7,8 @@
  *
  * sandbox_enter() moves the calling, still single-threaded process into a user
  * namespace (in which its own uid shows as the client's), and a mount, IPC and
- * UTS namespace of its own.  There the mirror is mounted, out of any job's sight.
+ * UTS namespace of its own.  Of root it makes an ordinary user first.  There the mirror is mounted,
+ * out of any job's sight.
  *
  * The launcher is one forked, single-threaded process, pid 1 of a pid
  * namespace in a private root: the worker's own system read-only, private
@@ -40,11 +41,30 @@ struct sandbox_config {
 	 * that the root of jobs has of its own are not taken (root.h); of the others jobs see
 	 * what the mirror has in MIRROR_OUTSIDE. */
 	char *const *top;
+	/* Jobs see nothing of the worker's own system: its top is `links` (name, target, ...; NULL:
+	 * none), launch.trees, and for all the rest of `top` what is in MIRROR_OUTSIDE. */
+	bool client_root;
+	char *const *links;
 };
 
 struct sandbox_paths {
 	char mirror[64]; /* where to mount the mirror, in the agent's namespace */
+	int fuse_fd;	 /* /dev/fuse, for who can't open it any more; -1: not needed */
 };
+
+/*
+ * As whom root's agent and jobs run: root's files are readable to root, and
+ * /proc/sys writable, in whatever namespace, by the number alone.  An id that no
+ * account has: of the range that systemd.io/UIDS-GIDS lists as unused.  Where it does
+ * not exist (rootless containers), nobody.
+ */
+#define SANDBOX_UID	2000000000
+#define SANDBOX_UID_ALT 65534
+/* That id; 0 for others than root, and where neither exists. */
+uid_t sandbox_uid(void);
+/* Gives the directory, and what root has put in it, to that id.  0 or -errno; nothing for others.
+ */
+int sandbox_give(const char *dir);
 
 /* msg tells the exact remedy where the kernel or distribution refuses. */
 int sandbox_enter(const struct sandbox_config *c, struct sandbox_paths *ret, struct errmsg *msg);
@@ -84,7 +104,10 @@ struct launch {
 	char *const *env;
 	const char *cwd;
 	char *const *workspaces;
+	char *const *trees; /* of client_root; NULL: none.  Those of former jobs come first */
 	mode_t umask;
+	uint64_t memory;    /* RLIMIT_DATA of each process; 0: none */
+	uint32_t processes; /* RLIMIT_NPROC, which counts all jobs of this agent; 0: none */
 	int stdin_fd, stdout_fd, stderr_fd; /* borrowed: duplicated by sending */
 };
 

@@ -33,7 +33,7 @@ struct scratch {
 /* ---- rm -rf ---- */
 
 /* Removes what can be in fd; the name of a directory that is not empty, or NULL. */
-static int remove_flat(int fd, char **ret_dir)
+static int remove_flat(int fd, void (*busy)(void *data), void *data, char **ret_dir)
 {
 	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = copy < 0 ? NULL : fdopendir(copy);
@@ -46,6 +46,8 @@ static int remove_flat(int fd, char **ret_dir)
 	while (dir && r == 0 && !*ret_dir && (e = readdir(dir))) {
 		if (streq(e->d_name, ".") || streq(e->d_name, ".."))
 			continue;
+		if (busy)
+			busy(data);
 		if (unlinkat(fd, e->d_name, 0) == 0 || unlinkat(fd, e->d_name, AT_REMOVEDIR) == 0)
 			continue;
 		if (errno == ENOTEMPTY || errno == EEXIST)
@@ -73,7 +75,7 @@ static int enter(int *fd, const char *name)
 }
 
 /* One fd however deep it goes: back up is "..", and nobody else is in there. */
-int scratch_empty(int dirfd)
+int scratch_empty(int dirfd, void (*busy)(void *data), void *data)
 {
 	_cleanup_close_ int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	_cleanup_strv_ char **names = NULL;
@@ -83,7 +85,7 @@ int scratch_empty(int dirfd)
 	while (r == 0) {
 		char *sub;
 
-		r = remove_flat(fd, &sub);
+		r = remove_flat(fd, busy, data, &sub);
 		if (r < 0)
 			break;
 		if (sub) {
@@ -115,7 +117,7 @@ int scratch_remove_tree(int dirfd, const char *name)
 	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	r = scratch_empty(fd);
+	r = scratch_empty(fd, NULL, NULL);
 	if (r < 0)
 		return r;
 	return unlinkat(dirfd, name, AT_REMOVEDIR) < 0 ? -errno : 0;
@@ -200,7 +202,7 @@ const char *scratch_path(const struct scratch *s)
 
 int scratch_clear(struct scratch *s)
 {
-	return scratch_empty(s->fd);
+	return scratch_empty(s->fd, NULL, NULL);
 }
 
 /* A job's directory is <id>/ with uppers u0, u1, ... and work directories w0, w1, ... */

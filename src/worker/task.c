@@ -24,6 +24,9 @@
 #define MISSING_MAX 8
 #define OUTSIDE_MAX 4096 /* paths remembered of a job */
 #define READ_CHUNK  (32 * 1024)
+#define KEEP_FILES  64 /* put into the store in one turn of the loop */
+/* For a slot of the host: longer than others' jobs should take, shorter than a user's patience. */
+#define QUEUE_MAX_S 600
 /* Said by a job whose scratch space here is full: our fault, and no news for the user. */
 static const char no_space[] = "No space left on device";
 
@@ -41,7 +44,11 @@ struct task {
 	char **env;
 	struct list of_waiting;
 	uint64_t wait_seq; /* the mirror must be flushed up to here */
+	uint64_t queued_ms;
+	bool queued; /* in agent.queued */
+	int slot;    /* of the host, -1: none */
 	struct timespec started;
+	uint64_t started_ms;
 	struct output out[2]; /* [1] is not used when the two are merged */
 	int stdin_fd;	      /* our end, -1 when closed */
 	struct loop_source *stdin_source;
@@ -57,7 +64,10 @@ struct task {
 	bool told;    /* its JOB_EXIT is in the outbox, or was sent */
 	bool leaving; /* to be freed when the outbox is empty */
 	struct job_end end;
-	char *taint;	    /* why its result can't be used, or NULL */
+	char *taint;	  /* why its result can't be used, or NULL */
+	uint32_t verdict; /* code of EXIT_FAILED: a limit of its own, or no way home */
+	const char *hint; /* of what it said when a limit was reached, or NULL: which */
+	struct loop_source *timer;
 	bool holding;	    /* it said no_space: what it says is shown when it succeeds after all */
 	struct buf held;    /* a u8 stream and a blob for each chunk */
 	struct map outside; /* path -> t: looked up by the job, and told */
@@ -73,20 +83,41 @@ struct kept {
 	struct digest digest;
 };
 
+static void unqueue(struct task *t)
+{
+	list_remove(&t->of_waiting);
+	if (t->queued)
+		t->agent->n_queued--;
+	t->queued = false;
+}
+
+static void give_slot_back(struct task *t)
+{
+	if (t->slot >= 0)
+		host_slots_give_back(t->agent->slots, t->slot);
+	t->slot = -1;
+}
+
+static void free_kept(struct kept *k)
+{
+	list_remove(&k->link);
+	free(k->path);
+	free(k);
+}
+
 void task_free(struct task *t)
 {
 	if (!t)
 		return;
 	map_del_u64(&t->agent->tasks, t->job.job_id);
-	list_remove(&t->of_waiting);
+	if (t->agent->mirror) /* at the end of all, it went before */
+		mirror_job_ended(t->agent->mirror, t->job.job_id);
+	unqueue(t);
+	give_slot_back(t);
+	loop_remove(t->timer);
 	outbox_release(&t->outbox);
-	while (!list_empty(&t->keep)) {
-		struct kept *k = list_first(&t->keep, struct kept, link);
-
-		list_remove(&k->link);
-		free(k->path);
-		free(k);
-	}
+	while (!list_empty(&t->keep))
+		free_kept(list_first(&t->keep, struct kept, link));
 	for (int i = 0; i < 2; i++) {
 		loop_remove(t->out[i].source);
 		if (t->out[i].fd >= 0)
@@ -118,13 +149,81 @@ static void taint(struct task *t, const char *text)
 		t->taint = xstrdup(text);
 }
 
-void task_taint_all(struct agent *a, const char *text)
-{
-	struct task *t;
-	size_t it = 0;
+static void stop_job(struct task *t, int signo);
 
-	while ((t = map_next(&a->tasks, &it, NULL)))
-		taint(t, text);
+/* ---- limits ---- */
+
+static void reached(struct task *t, const char *text)
+{
+	if (!t->taint)
+		t->verdict = FAILED_LIMIT;
+	taint(t, text);
+}
+
+static void time_is_up(void *data)
+{
+	struct task *t = data;
+	_cleanup_free_ char *text = xasprintf("it took longer than %u s, its `job-time`",
+					      t->agent->limits.time_s);
+
+	if (t->told || t->ended)
+		return;
+	reached(t, text);
+	stop_job(t, SIGKILL);
+}
+
+static void start_clock(struct task *t)
+{
+	if (t->agent->limits.time_s)
+		t->timer = loop_add_timer(t->agent->loop, t->agent->limits.time_s * 1000ull,
+					  time_is_up, t);
+}
+
+/*
+ * The kernel tells nobody that a process met one of its limits: what programs say
+ * then does, as a full disk is noticed, and how much memory was used.  Mistaken, a
+ * failed job runs once more at home, where it says the same.
+ */
+static const struct {
+	const char *said;
+	bool memory;
+} signs[] = {
+	{"Resource temporarily unavailable", false},
+	{"annot fork", false},
+	{"ailed to spawn", false},
+	{"ut of memory", true},
+	{"annot allocate memory", true},
+	{"emory exhausted", true},
+	{"emory allocation of", true},
+	{"bad_alloc", true},
+};
+
+static void look_for_signs(struct task *t, const char *p, size_t n)
+{
+	for (size_t i = 0; !t->hint && i < sizeof(signs) / sizeof(signs[0]); i++) {
+		if ((signs[i].memory && !t->agent->limits.memory) ||
+		    !memmem(p, n, signs[i].said, strlen(signs[i].said)))
+			continue;
+		t->hint = signs[i].memory ? "memory" : "processes";
+	}
+}
+
+/* It failed: for a limit? */
+static void blame_limit(struct task *t)
+{
+	const struct msg_limits *l = &t->agent->limits;
+	bool much = (uint64_t)t->end.rusage.ru_maxrss * 1024 >= l->memory / 2;
+	_cleanup_free_ char *text = NULL;
+
+	if (l->memory &&
+	    ((t->hint && streq(t->hint, "memory")) || much || WIFSIGNALED(t->end.wait_status)))
+		text = xasprintf("it needs more memory than %llu MB, its `job-memory`",
+				 (unsigned long long)(l->memory >> 20));
+	else if (t->hint && streq(t->hint, "processes"))
+		text = xasprintf("it needs more than %u processes, the `job-processes` of all jobs",
+				 l->processes);
+	if (text)
+		reached(t, text);
 }
 
 /* ---- what is outside ---- */
@@ -169,21 +268,26 @@ void task_outside(struct agent *a, int64_t job, const char *path)
 
 /* ---- the end ---- */
 
+/* A few files in each turn of the loop: others wait for it. */
 static void keep_in_store(void *data)
 {
 	struct task *t = data;
 	struct agent *a = t->agent;
 
-	list_for_each (e, &t->keep) {
-		struct kept *k = container_of(e, struct kept, link);
+	for (int n = 0; n < KEEP_FILES && !list_empty(&t->keep); n++) {
+		struct kept *k = list_first(&t->keep, struct kept, link);
 		_cleanup_close_ int fd = openat(k->dir_fd, k->path,
 						O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 
 		/* What can't be kept is fetched when somebody needs it. */
 		if (fd >= 0 && store_add_fd(a->store, fd, &k->digest) < 0)
 			log_debug("can't keep %s in the store", k->path);
+		free_kept(k);
 	}
-	task_free(t);
+	if (list_empty(&t->keep))
+		task_free(t);
+	else
+		loop_defer(a->loop, keep_in_store, t);
 }
 
 static void free_task(void *data)
@@ -240,6 +344,13 @@ static void refuse(struct task *t, enum refusal why, const char *text)
 	send_exit(t, &m);
 }
 
+static void has_pulse(void *data)
+{
+	struct agent *a = data;
+
+	link_pulse(a->link);
+}
+
 static int on_effect(void *data, const struct msg_file *f, int fd)
 {
 	struct task *t = data;
@@ -250,7 +361,7 @@ static int on_effect(void *data, const struct msg_file *f, int fd)
 	/* Nothing can move it when all processes are gone; then it is opened in its turn, so that
 	 * a job with many files needs few descriptors. */
 	outbox_file(t->agent, &t->outbox, &m, t->upper_fds[f->workspace], t->ended ? -1 : fd);
-	if (f->kind != EFFECT_FILE || f->size == 0)
+	if (f->kind != EFFECT_FILE || f->size == 0 || f->flags & EFFECT_F_NO_DIGEST)
 		return 0;
 	k = xcalloc(1, sizeof(*k));
 	k->dir_fd = t->upper_fds[f->workspace];
@@ -258,6 +369,17 @@ static int on_effect(void *data, const struct msg_file *f, int fd)
 	k->digest = f->digest;
 	list_append(&t->keep, &k->link);
 	return 0;
+}
+
+static void unreadable(struct task *t, const char *refusal, int err)
+{
+	_cleanup_free_ char *text = refusal ? xasprintf("it made what can't be sent: %s", refusal)
+					    : xasprintf("its results can't be read: %s",
+							err_text(err));
+
+	if (refusal && !t->taint)
+		t->verdict = FAILED_NO_WAY_HOME;
+	taint(t, text);
 }
 
 /* Puts what is new in the uppers into the outbox; true when there was anything. */
@@ -268,12 +390,8 @@ static bool scan(struct task *t, bool early)
 	for (size_t i = 0; i < t->n_homes; i++) {
 		int r = home_scan(t->homes[i], early, on_effect, t);
 
-		if (r < 0 && !early) {
-			_cleanup_free_ char *text = xasprintf("its results can't be read: %s",
-							      err_text(r));
-
-			taint(t, text);
-		}
+		if (r < 0 && !early)
+			unreadable(t, home_refusal(t->homes[i]), r);
 	}
 	return t->outbox.items.prev != before;
 }
@@ -312,6 +430,13 @@ static void send_held(struct task *t)
 	}
 }
 
+static bool scratch_is_full(const struct task *t)
+{
+	struct statvfs v;
+
+	return t->n_homes && fstatvfs(t->upper_fds[0], &v) == 0 && v.f_bavail == 0;
+}
+
 /* All processes are gone and all output is read: say what came of it. */
 static void finish(struct task *t)
 {
@@ -331,8 +456,11 @@ static void finish(struct task *t)
 	}
 	if (!t->taint && failed && agent_saw_oom(t->agent))
 		taint(t, "the worker ran out of memory");
-	if (!t->taint && failed && t->holding)
+	/* Be it that it did not look whether its writes failed. */
+	if (!t->taint && ((failed && t->holding) || scratch_is_full(t)))
 		taint(t, "it ran out of scratch space on the worker");
+	if (!t->taint && failed)
+		blame_limit(t);
 	if (!t->taint)
 		(void)scan(t, false); /* taints when it fails */
 	if (!t->taint)
@@ -340,6 +468,7 @@ static void finish(struct task *t)
 	check_leftovers(t, &m);
 	if (t->taint) {
 		m.how = EXIT_FAILED;
+		m.code = t->verdict;
 		m.text = t->taint;
 	} else if (WIFSIGNALED(status)) {
 		m.how = EXIT_SIGNAL;
@@ -373,6 +502,7 @@ void task_ended(struct agent *a, uint32_t job_id, const struct job_end *end)
 		return;
 	t->ended = true;
 	t->end = *end;
+	give_slot_back(t);
 	maybe_finish(t);
 }
 
@@ -385,6 +515,29 @@ static void close_output(struct output *o)
 	close(o->fd);
 	o->fd = -1;
 	maybe_finish(o->task);
+}
+
+static void set_close(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static void close_outputs(struct task *t)
+{
+	for (int i = 0; i < 2; i++) {
+		loop_remove(t->out[i].source);
+		t->out[i].source = NULL;
+		set_close(&t->out[i].fd);
+	}
+}
+
+/* From here on it is of no use: what it still says must not be shown, nor waited for. */
+static void stop_job(struct task *t, int signo)
+{
+	close_outputs(t);
+	launcher_kill(t->agent->launcher, t->job.job_id, signo);
 }
 
 static void want_output(struct task *t)
@@ -411,13 +564,6 @@ static void send_output(struct task *t, uint8_t stream, const void *p, size_t n)
 	outbox_pump(t->agent);
 }
 
-static bool scratch_is_full(const struct task *t)
-{
-	struct statvfs v;
-
-	return t->n_homes && fstatvfs(t->upper_fds[0], &v) == 0 && v.f_bavail == 0;
-}
-
 /* Holds back from the first chunk that speaks of a full disk, at most one window. */
 static void take_output(struct task *t, uint8_t stream, const char *p, size_t n)
 {
@@ -431,7 +577,7 @@ static void take_output(struct task *t, uint8_t stream, const char *p, size_t n)
 	/* Nobody gives credit for what is not sent: it would wait for ever. */
 	if (!t->credit) {
 		taint(t, "it ran out of scratch space on the worker");
-		launcher_kill(t->agent->launcher, t->job.job_id, SIGKILL);
+		stop_job(t, SIGKILL);
 		buf_reset(&t->held);
 	}
 }
@@ -454,8 +600,11 @@ static void on_output(void *data, uint32_t events)
 		return;
 	}
 	t->credit -= (uint32_t)n;
+	look_for_signs(t, chunk, (size_t)n);
 	/* What it looked up before it said this must be told before. */
 	mirror_dispatch(t->agent->mirror);
+	if (t->taint)
+		return; /* by a read that failed, before it said this */
 	take_output(t, o->stream, chunk, (size_t)n);
 	if (!t->credit)
 		want_output(t);
@@ -559,13 +708,6 @@ int task_input(struct agent *a, struct blob payload)
 
 /* ---- the start ---- */
 
-static void set_close(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
-}
-
 /* A terminal for a job whose caller has one: compilers colour their messages only then. */
 static int open_pty(const struct msg_job *j, int *ret_ours, int *ret_job)
 {
@@ -638,7 +780,10 @@ static int launch(struct task *t)
 		.env = t->env,
 		.cwd = t->job.cwd,
 		.workspaces = t->job.workspaces,
+		.trees = t->agent->trees,
 		.umask = (mode_t)t->job.umask,
+		.memory = t->agent->limits.memory,
+		.processes = t->agent->limits.processes,
 	};
 	int r;
 
@@ -653,8 +798,11 @@ static int launch(struct task *t)
 	l.stdout_fd = out;
 	l.stderr_fd = err >= 0 ? err : out;
 	clock_gettime(CLOCK_REALTIME, &t->started);
+	t->started_ms = now_ms();
 	r = launcher_run(t->agent->launcher, &l);
 	t->launched = r == 0;
+	if (r == 0)
+		start_clock(t);
 	return r;
 }
 
@@ -662,20 +810,86 @@ static void start_now(struct task *t)
 {
 	int r;
 
-	list_remove(&t->of_waiting);
+	unqueue(t);
 	r = launch(t);
 	if (r < 0) {
 		struct msg_exit m = {.how = EXIT_FAILED};
 		_cleanup_free_ char *text = xasprintf("can't start a job: %s", err_text(r));
 
 		m.text = text;
-		for (int i = 0; i < 2; i++) {
-			loop_remove(t->out[i].source);
-			t->out[i].source = NULL;
-			set_close(&t->out[i].fd);
-		}
+		give_slot_back(t);
+		close_outputs(t);
 		send_exit(t, &m);
 	}
+}
+
+/* ---- slots of the host ---- */
+
+static void arm_queue_timer(struct agent *a);
+
+/* Every wait has an end; at home it goes on. */
+void task_queue_timeout(void *data)
+{
+	struct agent *a = data;
+	uint64_t now = now_ms();
+
+	list_for_each_safe (e, &a->queued) {
+		struct task *t = container_of(e, struct task, of_waiting);
+		_cleanup_free_ char *text = NULL;
+
+		if (t->queued_ms + QUEUE_MAX_S * 1000 > now)
+			break; /* the others came later */
+		text = xasprintf(
+			"its host runs at most %u jobs at once and none has made room in %d s; "
+			"set " MAX_JOBS_ENV " there if it can run more",
+			a->max_jobs, QUEUE_MAX_S);
+		unqueue(t);
+		refuse(t, REFUSED_BUSY, text);
+	}
+	host_slots_waiting(a->slots, a->n_queued);
+	arm_queue_timer(a);
+}
+
+static void arm_queue_timer(struct agent *a)
+{
+	uint64_t now = now_ms(), at;
+
+	if (list_empty(&a->queued))
+		return;
+	at = list_first(&a->queued, struct task, of_waiting)->queued_ms + QUEUE_MAX_S * 1000;
+	loop_timer_set(a->queue_timer, at > now ? at - now : 1);
+}
+
+void task_start_queued(struct agent *a)
+{
+	bool waited = a->n_queued > 0;
+
+	while (!list_empty(&a->queued)) {
+		struct task *t = list_first(&a->queued, struct task, of_waiting);
+		int slot = a->slots ? host_slots_take(a->slots) : -1;
+
+		if (slot == -EAGAIN)
+			break;
+		t->slot = slot < 0 ? -1 : slot; /* no guard: none is better than no job */
+		start_now(t);
+	}
+	if (a->slots && (waited || a->n_queued))
+		host_slots_waiting(a->slots, a->n_queued);
+	if (a->n_queued)
+		arm_queue_timer(a);
+}
+
+/* The mirror is ready for it; its cores may not be. */
+static void queue(struct task *t)
+{
+	struct agent *a = t->agent;
+
+	list_remove(&t->of_waiting);
+	t->queued_ms = now_ms();
+	t->queued = true;
+	list_append(&a->queued, &t->of_waiting);
+	a->n_queued++;
+	task_start_queued(a);
 }
 
 void task_start_waiting(struct agent *a)
@@ -684,7 +898,7 @@ void task_start_waiting(struct agent *a)
 		struct task *t = container_of(e, struct task, of_waiting);
 
 		if (mirror_flushed(a->mirror, t->wait_seq))
-			start_now(t);
+			queue(t);
 	}
 }
 
@@ -708,6 +922,9 @@ void task_prepared(struct agent *a, uint32_t job_id, int *upper_fds, size_t n, i
 			.index = (uint32_t)i,
 			.upper_fd = upper_fds[i],
 			.started = t->started,
+			.started_ms = t->started_ms,
+			.busy = has_pulse,
+			.data = a,
 		};
 
 		t->upper_fds[i] = fcntl(upper_fds[i], F_DUPFD_CLOEXEC, 3);
@@ -751,6 +968,7 @@ static struct task *task_new(struct agent *a, struct msg_job *job)
 	t->out[0].fd = t->out[1].fd = -1;
 	t->stdin_fd = -1;
 	t->tmp_fd = -1;
+	t->slot = -1;
 	t->credit = PROTO_OUTPUT_WINDOW;
 	list_init(&t->of_waiting);
 	list_init(&t->keep);
@@ -787,12 +1005,51 @@ int task_start(struct agent *a, struct blob payload)
 			return 0;
 		}
 	}
-	tell_missing(t);
+	/* A client that shows its own system knows what of it jobs see. */
+	if (!(a->client.flags & HELLO_F_CLIENT_ROOT))
+		tell_missing(t);
 	t->wait_seq = mirror_seq(a->mirror);
+	mirror_job_started(a->mirror, job.job_id, t->wait_seq);
 	list_append(&a->waiting, &t->of_waiting);
 	if (mirror_flushed(a->mirror, t->wait_seq))
-		start_now(t);
+		queue(t);
 	return 0;
+}
+
+/* The client waits for the end, and on a slow line what is queued could take minutes. */
+static void drop_results(struct task *t)
+{
+	struct msg_exit m = {.how = EXIT_FAILED, .text = t->taint};
+
+	if (list_empty(&t->outbox.items))
+		return;
+	outbox_release(&t->outbox);
+	t->leaving = false; /* what was to do so went with the outbox */
+	if (t->told)
+		send_exit(t, &m);
+}
+
+/*
+ * A read that failed is some job's, nobody knows whose.  They end now: the next
+ * attempt leaves out as much output as was shown, so none may come of what one
+ * that saw the failure made of it.
+ */
+void task_taint_all(struct agent *a, const char *text)
+{
+	struct task *t;
+	size_t it = 0;
+
+	while ((t = map_next(&a->tasks, &it, NULL))) {
+		if (!t->launched || t->told)
+			continue;
+		taint(t, text);
+		if (!t->ended) {
+			stop_job(t, SIGKILL);
+		} else if (t->out[0].fd >= 0 || t->out[1].fd >= 0) {
+			close_outputs(t);
+			maybe_finish(t);
+		}
+	}
 }
 
 int task_kill(struct agent *a, struct blob payload)
@@ -812,17 +1069,20 @@ int task_kill(struct agent *a, struct blob payload)
 	if (!list_empty(&t->of_waiting)) {
 		struct msg_exit m = {.how = EXIT_FAILED, .text = t->taint};
 
-		list_remove(&t->of_waiting);
+		unqueue(t);
 		send_exit(t, &m);
+		if (a->slots)
+			host_slots_waiting(a->slots, a->n_queued);
 		return 0;
 	}
-	if (t->ended)
+	drop_results(t);
+	if (t->told)
 		return 0;
-	for (int i = 0; i < 2; i++) {
-		loop_remove(t->out[i].source);
-		t->out[i].source = NULL;
-		set_close(&t->out[i].fd);
+	if (!t->ended) {
+		stop_job(t, (int)signo);
+		return 0;
 	}
-	launcher_kill(a->launcher, id, (int)signo);
+	close_outputs(t); /* only its last words were missing, and nobody gives credit for them */
+	maybe_finish(t);
 	return 0;
 }

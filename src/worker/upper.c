@@ -45,6 +45,20 @@ bool upper_is_copied_up(int fd)
 	       fgetxattr(fd, "trusted.overlay.origin", NULL, 0) >= 0;
 }
 
+bool upper_has_attributes(int fd)
+{
+	char names[4096];
+	ssize_t n = flistxattr(fd, names, sizeof(names));
+
+	if (n < 0)
+		return errno == ERANGE;
+	for (const char *p = names; p < names + n; p += strlen(p) + 1)
+		if ((str_starts(p, "user.") && !str_starts(p, "user.overlay.")) ||
+		    str_starts(p, "system.posix_acl_") || streq(p, "security.capability"))
+			return true;
+	return false;
+}
+
 static bool kind_of(const struct stat *st, enum upper_kind_of *ret)
 {
 	switch (st->st_mode & S_IFMT) {
@@ -62,6 +76,9 @@ static bool kind_of(const struct stat *st, enum upper_kind_of *ret)
 		return true;
 	case S_IFIFO:
 		*ret = UPPER_FIFO;
+		return true;
+	case S_IFSOCK:
+		*ret = UPPER_SOCKET;
 		return true;
 	default:
 		return false;
@@ -96,10 +113,9 @@ static int add_child(struct upper *u, size_t parent, int dir_fd, const char *nam
 	if (!kind_of(&st, &kind)) {
 		_cleanup_free_ char *shown = str_escape(path, strlen(path), 200);
 
-		if (!S_ISSOCK(st.st_mode))
-			log_warn("ignoring %s: devices are not sent home", shown);
+		log_warn("%s is a device: those are not sent home", shown);
 		free(path);
-		return 0;
+		return CONCC_E_UNSAFE;
 	}
 	e = add(u);
 	e->kind = kind;
@@ -124,6 +140,7 @@ static int read_dir(struct upper *u, size_t i, bool running)
 		return running && (r == -ENOENT || r == -ENOTDIR || r == -ELOOP) ? 0 : r;
 	}
 	u->entries[i].opaque = is_opaque(dirfd(dir));
+	u->entries[i].attributes = upper_has_attributes(dirfd(dir));
 	while (r == 0 && (e = readdir(dir))) {
 		if (streq(e->d_name, ".") || streq(e->d_name, ".."))
 			continue;

@@ -17,6 +17,7 @@ enum upper_kind_of {
 	UPPER_FILE,
 	UPPER_SYMLINK,
 	UPPER_FIFO,
+	UPPER_SOCKET,
 };
 
 struct upper_entry {
@@ -24,8 +25,9 @@ struct upper_entry {
 	char *path;    /* relative to the upper, "" for itself; owned */
 	size_t parent; /* index of its directory; itself for the first */
 	struct stat st;
-	bool opaque; /* a directory that hides the lower one of its name */
-	bool hidden; /* nothing of the lower layer is visible at this path */
+	bool opaque;	 /* a directory that hides the lower one of its name */
+	bool attributes; /* a directory with such, see upper_has_attributes() */
+	bool hidden;	 /* nothing of the lower layer is visible at this path */
 };
 
 struct upper {
@@ -43,6 +45,8 @@ void upper_release(struct upper *u);
 
 /* True when the file was below and is written to; false when the job made it anew. */
 bool upper_is_copied_up(int fd);
+/* The job gave it attributes of user.*, an ACL or file capabilities. */
+bool upper_has_attributes(int fd);
 /* Opens path beneath the upper without following any symlink; -errno on failure. */
 int upper_open(int fd, const char *path, int flags);
 

@@ -5,9 +5,11 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,6 +21,7 @@
 
 /* The server says "ready" or why not; it bounds its own waits (connect, greet) well below this. */
 #define START_TIMEOUT_MS 90000
+#define END_TIMEOUT_MS	 5000 /* for the kernel to put away a process that was killed */
 
 char *program_path(const char *name)
 {
@@ -44,6 +47,28 @@ bool server_is_ready(int dir_fd)
 
 	/* The server holds byte 1 from when it is ready to when it ends, however it ends. */
 	return fd >= 0 && fcntl(fd, F_OFD_GETLK, &fl) == 0 && fl.l_type != F_UNLCK;
+}
+
+void server_wait_end(int dir_fd)
+{
+	_cleanup_close_ int fd = openat(dir_fd, "project.lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	char line[32];
+	ssize_t n = fd < 0 ? -1 : read(fd, line, sizeof(line) - 1);
+	struct pollfd p = {.fd = -1, .events = POLLIN};
+	long pid;
+
+	if (n <= 0)
+		return;
+	line[n] = '\0';
+	pid = strtol(line, NULL, 10);
+	if (pid > 0)
+		p.fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
+	if (p.fd < 0)
+		return;
+	/* Only now: while the lock is held, that number is the server's. */
+	if (server_is_ready(dir_fd))
+		(void)poll(&p, 1, END_TIMEOUT_MS);
+	(void)close(p.fd);
 }
 
 /* The child: a session of its own, none of our descriptors but the pipe that tells readiness. */

@@ -18,6 +18,7 @@
 #include "concc/pool.h"
 #include "concc/str.h"
 #include "concc/wrapper.h"
+#include "shown.h"
 
 int here_exec(const struct here *h)
 {
@@ -50,55 +51,67 @@ int here_die_by(int signo)
 	return 128 + signo; /* a signal that does not kill */
 }
 
-/* Copies what arrives to fd, but for the first *skip bytes.  False at the end. */
-static bool relay(int from, int to, uint64_t *skip)
+/* Copies what arrives to stream's fd, but for what was shown.  False at the end. */
+static bool relay(int from, unsigned stream, struct shown *shown)
 {
-	char chunk[16 * 1024];
+	uint8_t chunk[16 * 1024];
 	ssize_t n = read(from, chunk, sizeof(chunk));
-	size_t cut;
+	struct blob left;
 
 	if (n < 0 && errno == EINTR)
 		return true;
 	if (n <= 0)
 		return false;
-	cut = *skip < (uint64_t)n ? (size_t)*skip : (size_t)n;
-	*skip -= cut;
-	return write_full(to, chunk + cut, (size_t)n - cut) == 0;
+	left = shown_next(shown, stream, (struct blob){chunk, (size_t)n});
+	return write_full((int)stream + 1, left.p, left.n) == 0;
+}
+
+static void relay_all(const int fds[2], struct shown *shown)
+{
+	struct pollfd p[2] = {{.fd = fds[0], .events = POLLIN}, {.fd = fds[1], .events = POLLIN}};
+
+	while (p[0].fd >= 0 || p[1].fd >= 0) {
+		if (poll(p, 2, -1) < 0) {
+			if (errno == EINTR)
+				continue;
+			break;
+		}
+		for (unsigned i = 0; i < 2; i++) {
+			if (p[i].revents && !relay(p[i].fd, i, shown))
+				p[i].fd = -1;
+		}
+	}
 }
 
 static int run_child(const struct here *h)
 {
-	uint64_t skip[2] = {h->skip[0], h->skip[1]};
-	struct pollfd p[2];
+	_cleanup_close_ int out_from = -1, out_to = -1, err_from = -1, err_to = -1;
 	int out[2], err[2], status;
 	pid_t pid;
 
 	if (pipe2(out, O_CLOEXEC) < 0)
 		return WRAPPER_EXIT_FAILED;
+	out_from = out[0];
+	out_to = out[1];
 	if (pipe2(err, O_CLOEXEC) < 0)
 		return WRAPPER_EXIT_FAILED;
+	err_from = err[0];
+	err_to = err[1];
 	pid = fork();
 	if (pid < 0)
 		return WRAPPER_EXIT_FAILED;
 	if (pid == 0) {
-		(void)dup2(out[1], 1);
-		(void)dup2(err[1], 2);
+		(void)dup2(out_to, 1);
+		(void)dup2(h->merged ? out_to : err_to, 2);
 		_exit(here_exec(h));
 	}
-	close(out[1]);
-	close(err[1]);
-	p[0] = (struct pollfd){.fd = out[0], .events = POLLIN};
-	p[1] = (struct pollfd){.fd = err[0], .events = POLLIN};
-	while (p[0].fd >= 0 || p[1].fd >= 0) {
-		if (poll(p, 2, -1) < 0 && errno != EINTR)
-			break;
-		for (int i = 0; i < 2; i++) {
-			if (p[i].revents && !relay(p[i].fd, i + 1, &skip[i]))
-				p[i].fd = -1;
-		}
-	}
-	close(out[0]);
-	close(err[0]);
+	close(steal_fd(&out_to));
+	close(steal_fd(&err_to));
+	shown_restart(h->shown);
+	relay_all((const int[]){out_from, err_from}, h->shown);
+	/* Who writes on after our reader went away gets SIGPIPE. */
+	close(steal_fd(&out_from));
+	close(steal_fd(&err_from));
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	return WIFSIGNALED(status) ? here_die_by(WTERMSIG(status)) : WEXITSTATUS(status);
@@ -106,7 +119,7 @@ static int run_child(const struct here *h)
 
 int here_run(const struct here *h)
 {
-	return h->skip[0] || h->skip[1] ? run_child(h) : here_exec(h);
+	return shown_any(h->shown) ? run_child(h) : here_exec(h);
 }
 
 void here_keep_slot(struct pool_slot *s)

@@ -3,21 +3,23 @@
 #define CONCC_WRAPPER_HERE_H
 
 /* Running the command on this machine. */
-#include <stdint.h>
+#include <stdbool.h>
 
 struct pool;
 struct pool_slot;
+struct shown;
 
 struct here {
 	const char *exe; /* NULL: could not be resolved; execvp says why */
 	char *const *argv;
-	uint64_t skip[2]; /* bytes of stdout and stderr that were shown already */
-	int stdin_fd;	  /* what the command must read instead of 0, or -1 */
+	struct shown *shown; /* of an earlier attempt's output */
+	bool merged;	     /* stdout and stderr are one file: so is what was shown */
+	int stdin_fd;	     /* what the command must read instead of 0, or -1 */
 };
 
 /* Becomes the command; returns only when that fails, with the exit status a shell would give. */
 int here_exec(const struct here *h);
-/* The same, with nothing shown twice: runs it as a child when output must be skipped. */
+/* The same, with nothing shown twice: runs it as a child when something was shown. */
 int here_run(const struct here *h);
 /*
  * Waits until fewer commands run here as fall-backs than there are cores: a lost

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "session.h"
+#include "shown.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
@@ -17,7 +20,7 @@ struct session {
 	uint64_t sent;	 /* of the input, to this job */
 	uint32_t credit; /* bytes of input the server takes now */
 	bool eof_sent;
-	uint64_t *shown;
+	struct shown *shown;
 };
 
 /* ---- input ---- */
@@ -33,28 +36,67 @@ static int spool(struct input *in, const void *p, size_t n)
 	return write_full(in->spool_fd, p, n);
 }
 
+/* Ends with the input, or when nobody reads any more, which the pipe tells. */
+static void feed(const struct input *in, int to)
+{
+	struct pollfd p[2] = {{.fd = 0, .events = POLLIN}, {.fd = to}};
+	char chunk[16 * 1024];
+	uint64_t at = 0;
+	ssize_t n;
+
+	while (at < in->spooled) {
+		n = pread(in->spool_fd, chunk, sizeof(chunk), (off_t)at);
+		if (n <= 0 || write_full(to, chunk, (size_t)n) < 0)
+			return;
+		at += (uint64_t)n;
+	}
+	while (poll(p, 2, -1) >= 0 || errno == EINTR) {
+		if (p[1].revents)
+			return;
+		if (!p[0].revents)
+			continue;
+		n = read(0, chunk, sizeof(chunk));
+		if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
+			return;
+		if (n > 0 && write_full(to, chunk, (size_t)n) < 0)
+			return;
+	}
+}
+
+/* Twice forked: the command must not find a child that it did not start. */
+static int start_feeder(const struct input *in, const int pipe_fds[2])
+{
+	const int keep[] = {0, in->spool_fd, pipe_fds[1]};
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		if (fork() != 0)
+			_exit(0);
+		fd_detach_all(keep, sizeof(keep) / sizeof(keep[0]));
+		feed(in, pipe_fds[1]);
+		_exit(0);
+	}
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	return 0;
+}
+
 int input_replay_fd(struct input *in)
 {
-	char chunk[16 * 1024];
+	int fds[2], r;
 
-	while (!in->eof) {
-		ssize_t n = read(0, chunk, sizeof(chunk));
-		int r;
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			break;
-		r = spool(in, chunk, (size_t)n);
-		if (r < 0)
-			return r;
-	}
-	in->eof = true;
-	if (lseek(in->spool_fd, 0, SEEK_SET) < 0)
+	if (in->eof)
+		return lseek(in->spool_fd, 0, SEEK_SET) < 0 ? -errno : in->spool_fd;
+	if (pipe2(fds, O_CLOEXEC) < 0)
 		return -errno;
-	return in->spool_fd;
+	r = start_feeder(in, fds);
+	close(fds[1]);
+	if (r == 0)
+		return fds[0];
+	close(fds[0]);
+	return r;
 }
 
 static int send_input(struct session *s, const void *p, size_t n)
@@ -110,7 +152,7 @@ static int on_output(struct session *s, struct blob payload)
 	r = msg_output_decode(payload, &id, &stream, &bytes);
 	if (r < 0)
 		return r;
-	s->shown[stream - 1] += bytes.n;
+	bytes = shown_next(s->shown, stream - 1, bytes);
 	/* A reader that went away is the command's own affair: locally it would get SIGPIPE too. */
 	(void)write_full(stream, bytes.p, bytes.n);
 	return 0;
@@ -131,7 +173,7 @@ static int on_message(struct session *s, uint8_t type, struct blob payload, stru
 			s->credit += n;
 		return r;
 	case MSG_RUN_EXIT:
-		r = msg_run_exit_decode(payload, &ret->how, &ret->code);
+		r = msg_run_exit_decode(payload, &ret->how, &ret->code, &ret->worker);
 		return r < 0 ? r : 1;
 	case MSG_RUN_FAIL:
 		r = msg_run_fail_decode(payload, &ret->fail);
@@ -184,16 +226,44 @@ static int relay(struct session *s, struct session_end *ret)
 	return r < 0 ? r : 0;
 }
 
-int session_run(const char *dir, const struct buf *run, struct input *in, uint64_t shown[2],
-		struct session_end *ret)
+#define WAIT_WORDS_MAX 200 /* bytes of the command, for a person */
+
+void session_wait(const char *dir, struct conn *c, char *const *argv)
+{
+	_cleanup_buf_ struct buf words = BUF_INIT, b = BUF_INIT;
+	char *ctl[] = {(char *)"waiting", NULL, NULL};
+
+	if (c->fd >= 0 || server_connect(dir, c) < 0)
+		return;
+	for (; *argv && words.len < WAIT_WORDS_MAX; argv++)
+		buf_putf(&words, "%s%.*s", words.len ? " " : "", WAIT_WORDS_MAX, *argv);
+	ctl[1] = (char *)buf_cstr(&words);
+	msg_ctl_encode(&b, ctl);
+	if (conn_send(c, MSG_CTL, &b) < 0)
+		conn_release(c);
+}
+
+/* A server that went while we waited for a slot has a successor by now. */
+static int send_run(const char *dir, struct conn *c, const struct buf *run)
+{
+	int r;
+
+	if (c->fd >= 0 && conn_send(c, MSG_RUN, run) == 0)
+		return 0;
+	conn_release(c);
+	r = server_connect(dir, c);
+	return r < 0 ? r : conn_send(c, MSG_RUN, run);
+}
+
+int session_run(const char *dir, struct conn *c, const struct buf *run, struct input *in,
+		struct shown *shown, struct session_end *ret)
 {
 	struct session s = {.in = in, .credit = PROTO_INPUT_WINDOW, .shown = shown};
 	int r;
 
-	r = server_connect(dir, &s.conn);
-	if (r < 0)
-		return r;
-	r = conn_send(&s.conn, MSG_RUN, run);
+	r = send_run(dir, c, run);
+	s.conn = *c;
+	*c = (struct conn){.fd = -1};
 	if (r == 0)
 		r = relay(&s, ret);
 	conn_release(&s.conn);

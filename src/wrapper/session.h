@@ -22,21 +22,36 @@ struct input {
 
 #define INPUT_INIT ((struct input){.spool_fd = -1})
 
-/* Reads what is left, and returns an fd at the start of all of it; or -errno.  Blocks. */
+/*
+ * An fd at the start of all of it, or -errno.  What has not come yet is passed on by a process of
+ * its own, which ends with the input or with its reader: a command need not read to the end.
+ */
 int input_replay_fd(struct input *in);
 
 struct session_end {
 	bool failed;
 	struct msg_run_fail fail; /* when failed; the caller releases it */
-	uint8_t how;
+	uint8_t how;		  /* of RUN_EXIT, else */
 	uint32_t code;
+	char *worker; /* which did it; the caller's */
 };
 
+struct conn;
+struct shown;
+
 /*
- * Sends the RUN message, relays until the end.  shown counts the bytes of stdout
- * and stderr relayed, on any outcome.  A negative code when the server was lost.
+ * Tells the server that this command waits for a slot, so that `concc status` can
+ * say so until the connection ends or brings the job.  Nothing depends on it:
+ * when it fails, c is closed.
  */
-int session_run(const char *dir, const struct buf *run, struct input *in, uint64_t shown[2],
-		struct session_end *ret);
+void session_wait(const char *dir, struct conn *c, char *const *argv);
+
+/*
+ * Sends the RUN message, over c when that is open; relays until the end, and
+ * closes c.  shown: what is relayed, on any outcome.
+ * A negative code when the server was lost.
+ */
+int session_run(const char *dir, struct conn *c, const struct buf *run, struct input *in,
+		struct shown *shown, struct session_end *ret);
 
 #endif

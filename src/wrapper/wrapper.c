@@ -20,6 +20,7 @@
 #include "concc/str.h"
 #include "here.h"
 #include "session.h"
+#include "shown.h"
 
 extern char **environ;
 
@@ -31,15 +32,16 @@ extern char **environ;
 struct wrapper {
 	const struct wrapper_options *o;
 	char *cwd;
-	char *exe; /* NULL when PATH has none */
+	char *exe;	 /* NULL when PATH has none */
 	char *workspace; /* NULL: the server may know one */
-	char *dir; /* runtime directory; NULL when there is none we may use */
+	char *dir;	 /* runtime directory; NULL when there is none we may use */
 	int dir_fd;
 	char *tally;
 	bool explain;
 	struct input input;
-	uint64_t shown[2];
-	char *avoid; /* the worker that failed last */
+	struct shown shown;
+	char *avoid;	     /* the worker that failed last */
+	struct conn waiting; /* told the server that we wait for a slot; else closed */
 };
 
 static void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -92,24 +94,39 @@ static bool is_ours(const char *path, void *data)
 	return streq(base, "concc-cc") || streq(base, "concc-dispatch");
 }
 
+/* True for a directory of symlinks to us: what `concc run` puts in front of PATH. */
+static bool is_masquerade(const char *dir, size_t n)
+{
+	_cleanup_free_ char *cc = xasprintf("%.*s/cc", (int)n, dir);
+	char target[PATH_MAX];
+	ssize_t len = readlink(cc, target, sizeof(target) - 1);
+
+	if (len < 0)
+		return false;
+	target[len] = 0;
+	return streq(path_base(target), "concc-cc");
+}
+
 /*
- * Takes the directories out of PATH in which the command would be us again.
- * gcc looks itself up in PATH to find its own parts, and must not find our symlink.
+ * Takes the directories out of PATH in which the command, or what it starts in turn, would be us
+ * again.  gcc looks itself up in PATH to find its own parts, and rustc looks for cc to link with:
+ * they must not find our symlinks, which a worker does not have.
  */
 static void leave_masquerade(const char *command)
 {
 	const char *path = getenv("PATH");
 	_cleanup_buf_ struct buf kept = BUF_INIT;
-	bool changed = false;
+	bool changed = false, by_name = !strchr(command, '/');
 
-	if (!path || strchr(command, '/'))
+	if (!path)
 		return;
 	for (const char *p = path; *p; p += strspn(p, ":")) {
 		size_t n = strcspn(p, ":");
 		_cleanup_free_ char *there = xasprintf("%.*s/%s", (int)n, p, command);
 
 		/* Most are not there at all, which one call tells. */
-		if (access(there, X_OK) == 0 && is_ours(there, NULL))
+		if (is_masquerade(p, n) ||
+		    (by_name && access(there, X_OK) == 0 && is_ours(there, NULL)))
 			changed = true;
 		else
 			buf_putf(&kept, "%s%.*s", kept.len ? ":" : "", (int)n, p);
@@ -134,12 +151,21 @@ static bool cwd_is_symlinked(const char *cwd)
 
 /* ---- here ---- */
 
+static bool same_file(int a, int b)
+{
+	struct stat sa, sb;
+
+	return fstat(a, &sa) == 0 && fstat(b, &sb) == 0 && sa.st_dev == sb.st_dev &&
+	       sa.st_ino == sb.st_ino;
+}
+
 static int run_here(struct wrapper *w, bool gated)
 {
 	struct here h = {
 		.exe = w->exe,
 		.argv = w->o->argv,
-		.skip = {w->shown[0], w->shown[1]},
+		.shown = &w->shown,
+		.merged = same_file(1, 2),
 		.stdin_fd = -1,
 	};
 
@@ -179,14 +205,6 @@ static int fall_back(struct wrapper *w, const char *rule, const char *text)
 }
 
 /* ---- remote ---- */
-
-static bool same_file(int a, int b)
-{
-	struct stat sa, sb;
-
-	return fstat(a, &sa) == 0 && fstat(b, &sb) == 0 && sa.st_dev == sb.st_dev &&
-	       sa.st_ino == sb.st_ino;
-}
 
 static bool is_null_device(int fd)
 {
@@ -235,7 +253,6 @@ static void encode_run(struct wrapper *w, const char *worker, uint32_t attempt, 
 		.rows = ws.ws_row,
 		.cols = ws.ws_col,
 		.attempt = attempt,
-		.skip = {w->shown[0], w->shown[1]},
 		.worker = (char *)worker,
 		.run_id = (char *)"",
 		.exe = w->exe,
@@ -256,8 +273,6 @@ enum step { STEP_DONE, STEP_AGAIN, STEP_HERE };
 static enum step on_fail(struct wrapper *w, const char *worker, const struct msg_run_fail *f,
 			 int *ret_status)
 {
-	w->shown[0] = f->shown[0];
-	w->shown[1] = f->shown[1];
 	if (f->what == RUN_FAIL_RETRY) {
 		if (w->explain || !f->quiet)
 			say("%s; trying another worker", f->text);
@@ -278,12 +293,14 @@ static enum step attempt(struct wrapper *w, const char *worker, uint32_t n, int 
 	int r;
 
 	encode_run(w, worker, n, &run);
-	r = session_run(w->dir, &run, &w->input, w->shown, &end);
+	shown_restart(&w->shown);
+	r = session_run(w->dir, &w->waiting, &run, &w->input, &w->shown, &end);
 	if (r < 0) {
-		/* What it had relayed by then is counted in shown. */
 		if (!w->tally || tally_may_say(w->tally, "said:server-lost", SAY_PERIOD_S))
 			say("the project server was lost (%s); starting another", err_text(r));
 		count(w, "retry", "server-lost");
+		if (r == -ECONNREFUSED)
+			server_wait_end(w->dir_fd);
 		return STEP_AGAIN;
 	}
 	if (end.failed) {
@@ -292,21 +309,57 @@ static enum step attempt(struct wrapper *w, const char *worker, uint32_t n, int 
 		return step;
 	}
 	if (w->explain)
-		say("remote on %s", worker);
-	count(w, "remote", worker);
+		say("remote on %s", end.worker);
+	count(w, "remote", end.worker);
+	free(end.worker);
 	*ret_status = end.how == EXIT_SIGNAL ? here_die_by((int)end.code) : (int)end.code;
 	return STEP_DONE;
 }
 
 static int acquire(struct wrapper *w, struct pool *p, struct pool_slot *slot)
 {
-	struct pool_request q = {.cwd = w->cwd, .avoid = w->avoid, .local_ok = true};
+	struct pool_request q = {.cwd = w->cwd, .avoid = w->avoid, .local_ok = true, .try = true};
 	int r;
 
+	r = pool_acquire(p, &q, slot);
+	if (r != -EAGAIN)
+		return r;
+	session_wait(w->dir, &w->waiting, w->o->argv);
+	q.try = false;
 	do
 		r = pool_acquire(p, &q, slot);
 	while (r == -EINTR);
 	return r;
+}
+
+/* The server's words on workers that are down; NULL when it has none. */
+static char *ask_why(struct wrapper *w)
+{
+	char *words[] = {(char *)"why", NULL};
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct conn c = {.fd = -1};
+	char *text = NULL;
+	uint32_t status;
+	uint8_t type;
+
+	if (server_connect(w->dir, &c) < 0)
+		return NULL;
+	msg_ctl_encode(&b, words);
+	if (conn_send(&c, MSG_CTL, &b) == 0 && conn_recv(&c, &type, &b) == 0 &&
+	    type == MSG_CTL_REPLY)
+		(void)msg_ctl_reply_decode((struct blob){b.data, b.len}, &status, &text);
+	conn_release(&c);
+	return text;
+}
+
+static int no_worker(struct wrapper *w)
+{
+	/* The server answers at once, as it does to everything but jobs. */
+	_cleanup_free_ char *why = ask_why(w);
+	_cleanup_free_ char *text = xasprintf("no worker can be reached (%s)",
+					      why && *why ? why : "`concc status` says why");
+
+	return fall_back(w, "no-worker", text);
 }
 
 static int remote(struct wrapper *w)
@@ -327,10 +380,20 @@ static int remote(struct wrapper *w)
 		if (r < 0)
 			return fall_back(w, "no-pool", msg.text);
 		r = acquire(w, pool, &slot);
+		if (r < 0 && r != CONCC_E_UNAVAIL && !pool_is_in_place(pool, w->dir)) {
+			/* Its files were removed while we waited: there is a new one. */
+			pool_close(steal_ptr(&pool));
+			continue;
+		}
+		if (r == CONCC_E_CLOSED) {
+			/* The server went before it could wake a worker. */
+			server_wait_end(w->dir_fd);
+			continue;
+		}
 		if (r < 0)
-			return fall_back(w, "no-worker",
-					 "no worker can be reached (`concc status` says why)");
+			return no_worker(w);
 		if (streq(slot.name, POOL_LOCAL)) {
+			conn_release(&w->waiting);
 			here_keep_slot(&slot);
 			return local(w, "local-slot", "");
 		}
@@ -366,7 +429,7 @@ static void prepare(struct wrapper *w)
 
 int wrapper_run(const struct wrapper_options *o)
 {
-	struct wrapper w = {.o = o, .dir_fd = -1, .input = INPUT_INIT};
+	struct wrapper w = {.o = o, .dir_fd = -1, .input = INPUT_INIT, .waiting = {.fd = -1}};
 	struct policy_verdict v;
 	struct policy_input in = {.argv = o->argv, .env = environ, .any_command = o->any_command};
 

@@ -26,7 +26,7 @@ static void check_worker(const struct conf_worker *w)
 	/* never an option to ssh(1) */
 	CHECK(!w->address || !str_starts(w->address, "ssh://-"));
 	CHECK(w->slots <= POOL_SLOTS_MAX);
-	CHECK(w->root == ROOT_WORKER);
+	CHECK(w->root == ROOT_WORKER || (w->root == ROOT_CLIENT && w->mirror == MIRROR_CONCC));
 }
 
 static void check_conf(const struct conf *c)

@@ -18,6 +18,8 @@
 #define INPUT_MAX (64 * 1024 * 1024)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+	__attribute__((weak)); /* not every target has one */
 
 static size_t n_replayed;
 
@@ -67,6 +69,8 @@ int main(int argc, char **argv)
 {
 	struct stat st;
 
+	if (LLVMFuzzerInitialize)
+		(void)LLVMFuzzerInitialize(&argc, &argv);
 	for (int i = 1; i < argc; i++) {
 		int r;
 

@@ -26,12 +26,22 @@ LAB_TOOLS=$LAB_BUILD/test/lib		# test/lib/*.c, built
 LAB_LIMIT=20				# seconds: the failing end of each wait
 LAB_USER=builder			# the unprivileged user of the workers
 LAB_SLOTS=${LAB_SLOTS:-4}		# of each worker
+LAB_WORKER_ENV=${LAB_WORKER_ENV-}	# NAME=VALUE... in the environment of the workers
+LAB_ROOT=${LAB_ROOT:-worker}		# whose system jobs see: worker, client, or default
+LAB_OTHER=${LAB_OTHER-}			# workers of another Debian release, with nothing of ours or a compiler
 LAB_MEMORY=${LAB_MEMORY-}		# /srv in memory (tmpfs) instead of on the disk
+LAB_SANITIZED=				# what SANITIZE= was for the programs under test
 LAB_N=0					# workers started
 LAB_CHECKS_FAILED=0
 WS=/srv/ws
 
 export LAB_TOOLS WS
+
+case $(ldd "$LAB_BIN/concc-cc" 2>/dev/null || true) in
+*libasan*) LAB_SANITIZED=address,undefined ;;
+*libtsan*) LAB_SANITIZED=thread ;;
+esac
+[ -z "$LAB_SANITIZED" ] || LAB_LIMIT=$((LAB_LIMIT * 5))
 
 # ---- results ----
 
@@ -58,6 +68,7 @@ fail() { # TEXT
 check() { # NAME CMD...
 	local name=$1 rc=0 start=$SECONDS
 	shift
+	[[ $name =~ ${CONCC_TEST_ONLY-} ]] || return 0
 	set +e
 	(
 		set -e
@@ -202,6 +213,16 @@ lab_rust_sysroot() {
 	rustc --print sysroot 2>/dev/null || true
 }
 
+# Runs the command, which makes the directory, unless a test beside this one has done so.
+lab_once() { # DIRECTORY CMD...: what is said goes to DIRECTORY.log
+	local dir=$1
+	shift
+	(
+		flock 8
+		[ -d "$dir" ] || "$@" >"$dir.log" 2>&1 8>&-
+	) 8>"$dir.lock"
+}
+
 # Fetches a Debian source package once, with an apt configuration of its own (nothing of the
 # system's is changed), and says where its tree is.  Before lab_enter: the lab has no network.
 lab_source() { # PACKAGE: sets LAB_SOURCE
@@ -212,8 +233,23 @@ lab_source() { # PACKAGE: sets LAB_SOURCE
 	LAB_SOURCE=$cache/$1
 	export LAB_SOURCE
 	[ -d "$LAB_SOURCE" ] && return 0
-	"$LAB_REPO/test/lib/fetch-source" "$1" "$cache" >"$cache/$1.log" 2>&1 ||
+	lab_once "$LAB_SOURCE" "$LAB_REPO/test/lib/fetch-source" "$1" "$cache" ||
 		skip "no source of $1 to be had ($(grep -v '^$' "$cache/$1.log" | tail -n 1))"
+}
+
+# The root of such workers, made once: another release, an sshd, no compiler.
+lab_other_root() {
+	local cache release=trixie
+	[ "$(id -u)" -eq 0 ] || skip "needs root (namespaces with a network, device nodes)"
+	lab_need mmdebstrap
+	# shellcheck disable=SC1091
+	[ "$(. /etc/os-release && echo "${VERSION_CODENAME-}")" != trixie ] || release=bookworm
+	cache=${XDG_CACHE_HOME:-$HOME/.cache}/concc-test
+	mkdir -p "$cache"
+	LAB_OTHER=$cache/worker-$release
+	[ -d "$LAB_OTHER" ] && return 0
+	lab_once "$LAB_OTHER" "$LAB_REPO/test/lib/make-root" "$release" "$LAB_OTHER" ||
+		skip "no root of Debian $release to be had ($(grep -v '^$' "$LAB_OTHER.log" | tail -n 1))"
 }
 
 # Starts the test anew in the client's namespaces, with a clean environment.
@@ -223,6 +259,7 @@ lab_enter() {
 		return
 	fi
 	lab_probe
+	[ -z "$LAB_OTHER" ] || lab_other_root
 	[ -x "$LAB_BIN/concc-cc" ] || fail "$LAB_BIN/concc-cc is missing: run make first"
 	LAB=${CONCC_TEST_DIR:-$(mktemp -d "${TMPDIR:-/tmp}/concc-test.XXXXXX")}
 	local rust path=$LAB_BIN
@@ -231,10 +268,11 @@ lab_enter() {
 	exec env -i PATH="$path:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
 		HOME="$HOME" LANG=C.UTF-8 TERM=dumb LAB="$LAB" LAB_INSIDE=1 LAB_RUST="$rust" \
 		LAB_KEEP="${CONCC_TEST_DIR-}" LAB_HOST_HOME="$HOME" LAB_SOURCE="${LAB_SOURCE-}" \
-		SEED="${SEED-}" ROUNDS="${ROUNDS-}" LAB_SLOTS="$LAB_SLOTS" \
-		LAB_MEMORY="$LAB_MEMORY" \
+		SEED="${SEED-}" CONCC_TEST_LONG="${CONCC_TEST_LONG-}" ROUNDS="${ROUNDS-}" STEPS="${STEPS-}" LAB_SLOTS="$LAB_SLOTS" \
+		LAB_MEMORY="$LAB_MEMORY" LAB_WORKER_ENV="$LAB_WORKER_ENV" LAB_ROOT="$LAB_ROOT" \
+		LAB_OTHER="$LAB_OTHER" \
 		CONCC_BUILD="$LAB_BUILD" CONCC_BIN="$LAB_BIN" \
-		CONCC_TEST_RESULTS="${CONCC_TEST_RESULTS-}" \
+		CONCC_TEST_RESULTS="${CONCC_TEST_RESULTS-}" CONCC_TEST_ONLY="${CONCC_TEST_ONLY-}" \
 		"$LAB_TOOLS/nsinit" --report bash "$(realpath "$0")" "$@"
 }
 
@@ -255,6 +293,7 @@ lab_client_setup() {
 	export HOME=/srv/home
 	export CONCC_CONFIG=/srv/concc.ini CONCC_RUNTIME_DIR=/srv/run CONCC_CACHE_DIR=/srv/cache
 	export CONCC_LOG=${CONCC_LOG:-info} CONCC_LAB=$LAB
+	[ -z "$LAB_SANITIZED" ] || export CONCC_SANITIZE_LOG=$LAB/sanitizer
 	cd "$WS"
 }
 
@@ -286,12 +325,16 @@ lab_parent() { # PID
 }
 
 lab_children() { # PID
-	cat "/proc/$1/task/$1/children" 2>/dev/null || true
+	local line=''
+	{ read -r line <"/proc/$1/task/$1/children"; } 2>/dev/null || true
+	echo "$line"
 }
 
+# Without a process for each: tests ask often.
 lab_descendants() { # PID
-	local c
-	for c in $(lab_children "$1"); do
+	local c line=''
+	{ read -r line <"/proc/$1/task/$1/children"; } 2>/dev/null || true
+	for c in $line; do
 		echo "$c"
 		lab_descendants "$c"
 	done
@@ -331,14 +374,15 @@ lab_worker_start() { # N USER
 	LAB_USERS[n]=$user
 	mkdir -p "$stage"/{bin,etc,log,dev}
 	chmod 777 "$stage/log"
-	cp "$LAB_BIN/concc-worker" "$LAB_TOOLS/listen-exec" "$stage/bin/"
+	cp "$LAB_TOOLS/listen-exec" "$stage/bin/"
+	[ -n "$LAB_OTHER" ] || cp "$LAB_BIN/concc-worker" "$stage/bin/"
 	cp "$LAB/keys/host" "$stage/etc/host_key"
 	cp /srv/home/.ssh/id_ed25519.pub "$stage/etc/authorized_keys"
 	lab_worker_files "$stage/etc" "w$n"
 	mkfifo "$stage/ready"
 	# shellcheck disable=SC2094 # the FIFO is read further down
 	"$LAB_TOOLS/nsinit" bash "$LAB_REPO/test/lib/worker-host" "$n" "$stage" \
-		"$LAB_REPO" "$LAB" "$LAB_HOST_HOME" "${LAB_RUST-}" \
+		"$LAB_REPO" "$LAB" "$LAB_HOST_HOME" "${LAB_RUST-}" "$LAB_OTHER" \
 		>"$stage/ready" 2>"$stage/log/host.log" </dev/null &
 	outer=$!
 	LAB_OUTER[n]=$outer
@@ -358,6 +402,7 @@ lab_worker_start() { # N USER
 lab_worker_files() { # DIR NAME
 	local show=''
 	case ${LAB_RUST-} in '' | /usr) ;; *) show=" CONCC_WORKER_SHOW=$LAB_RUST" ;; esac
+	[ -z "$LAB_SANITIZED" ] || show="$show CONCC_SANITIZE_LOG=/mnt/log/sanitizer"
 	{
 		awk -F: -v OFS=: '$3 == 0 { $6 = "/root"; $7 = "/bin/bash" } 1' /etc/passwd
 		echo "$LAB_USER:x:1717:1717::/home/$LAB_USER:/bin/bash"
@@ -367,10 +412,10 @@ lab_worker_files() { # DIR NAME
 		echo "$LAB_USER:x:1717:"
 	} >"$1/group"
 	(
-		umask 077
 		sed 's/^root:[^:]*:/root:*:/' /etc/shadow
 		echo "$LAB_USER:*:19000:0:99999:7:::"
 	) >"$1/shadow"
+	chmod 600 "$1/shadow"
 	cat >"$1/sshd_config" <<-EOF
 		HostKey /mnt/etc/host_key
 		AuthorizedKeysFile /mnt/etc/authorized_keys
@@ -384,7 +429,7 @@ lab_worker_files() { # DIR NAME
 		LogLevel VERBOSE
 		ClientAliveInterval 2
 		ClientAliveCountMax 3
-		SetEnv CONCC_LAB_WORKER=$2$show
+		SetEnv CONCC_LAB_WORKER=$2$show${LAB_WORKER_ENV:+ $LAB_WORKER_ENV}
 	EOF
 }
 
@@ -392,8 +437,9 @@ lab_worker_files() { # DIR NAME
 lab_worker_wire() { # N
 	local n=$1
 	ip link add "w$n" type veth peer name eth0 netns "${LAB_INIT[n]}"
-	lab_worker "$n" ip addr add "10.77.$n.2/24" dev eth0
-	lab_worker "$n" ip link set eth0 up
+	# Its own system may have no such program.
+	nsenter -t "${LAB_INIT[n]}" -n -- ip addr add "10.77.$n.2/24" dev eth0
+	nsenter -t "${LAB_INIT[n]}" -n -- ip link set eth0 up
 	ip addr add "10.77.$n.1/24" dev "w$n"
 	ip link set "w$n" up
 	cat >>/srv/home/.ssh/config <<-EOF
@@ -419,15 +465,21 @@ lab_worker_home() { # N
 	[ "${LAB_USERS[$1]}" = root ] && echo /root || echo "/home/${LAB_USERS[$1]}"
 }
 
+# Where the worker keeps contents: root's agents are not root, and have no home.
+lab_worker_cache() { # N
+	[ "${LAB_USERS[$1]}" = root ] && echo /var/cache/concc || echo "$(lab_worker_home "$1")/.cache/concc"
+}
+
 lab_worker_keep() { # N: what belongs to the host itself
 	echo "${LAB_OUTER[$1]} ${LAB_INIT[$1]} ${LAB_LISTEN[$1]}"
 }
 
 # The processes on the worker with this name, as the client's pid namespace numbers them.
 lab_worker_pids() { # N NAME
-	local pid
+	local pid comm
 	for pid in $(lab_descendants "${LAB_INIT[$1]}"); do
-		[ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "${2:0:15}" ] && echo "$pid"
+		{ read -r comm <"/proc/$pid/comm"; } 2>/dev/null || continue
+		[ "$comm" = "${2:0:15}" ] && echo "$pid"
 	done
 	return 0
 }
@@ -470,6 +522,20 @@ lab_describe() { # PID...
 	for pid in "$@"; do
 		echo "    | $pid $(lab_parent "$pid") $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null)"
 	done
+}
+
+# A server is ready with its first worker: waits for the others, whose ups are in its log.
+lab_all_up() {
+	local line='' up=' ' n
+	concc-dispatch true || fail "no project server"
+	exec 9< <(exec tail -n +1 -f "$CONCC_RUNTIME_DIR/project.log")
+	n=$!
+	while [ "$(wc -w <<<"$up")" -lt "$LAB_N" ] && read -r -t "$LAB_LIMIT" line <&9; do
+		[[ $line =~ worker=([^ ]+)\ up && $up != *" ${BASH_REMATCH[1]} "* ]] && up="$up${BASH_REMATCH[1]} "
+	done
+	kill "$n"
+	exec 9<&-
+	[ "$(wc -w <<<"$up")" -eq "$LAB_N" ] || fail "only$up came up"
 }
 
 # ---- jobs at chosen places, and jobs that last ----
@@ -575,11 +641,24 @@ lab_config() { # [LINE...]
 		echo '[concc]'
 		echo "workspace = $WS"
 		[ $# -eq 0 ] || printf '%s\n' "$@"
+		lab_toolchain
 		for ((n = 1; n <= LAB_N; n++)); do
 			printf '\n[worker w%s]\naddress = ssh://w%s\n' "$n" "$n"
-			printf 'program = /mnt/bin/concc-worker\nslots = %s\n' "$LAB_SLOTS"
+			[ "$LAB_ROOT" = default ] || echo "root = $LAB_ROOT"
+			if [ -n "$LAB_OTHER" ]; then
+				echo 'install = yes'
+			else
+				echo 'program = /mnt/bin/concc-worker'
+			fi
+			echo "slots = $LAB_SLOTS"
 		done
 	} >/srv/concc.ini
+}
+
+# The Rust toolchain where it is not the lab's home that holds it.
+lab_toolchain() {
+	[ "$LAB_ROOT" != worker ] || return 0
+	case ${LAB_RUST-} in '' | /usr) ;; *) echo "toolchain = $LAB_RUST" ;; esac
 }
 
 # A value of `concc status --json`: a jq filter, e.g. '.workers[0].jobs'.
@@ -593,9 +672,15 @@ lab_status() { # FILTER
 }
 
 lab_server_pid() {
-	local pid
+	lab_client_pids concc-project
+}
+
+# Processes of the lab with this name.
+lab_client_pids() { # NAME
+	local pid comm
 	for pid in /proc/[0-9]*; do
-		[ "$(cat "$pid/comm" 2>/dev/null)" = concc-project ] && echo "${pid#/proc/}"
+		{ read -r comm <"$pid/comm"; } 2>/dev/null || continue
+		[ "$comm" = "${1:0:15}" ] && echo "${pid#/proc/}"
 	done
 	return 0
 }
@@ -616,10 +701,10 @@ lab_stop() {
 	lab_stop_server
 	left=$(lab_leftovers)
 	[ -z "$left" ] || expect_gone "left after concc stop" $left
-	lab_mounts | diff "$LAB/mounts" - || fail "mounts left on the client"
+	lab_mounts | lab_added "$LAB/mounts" || fail "mounts left on the client"
 	for ((n = 1; n <= LAB_N; n++)); do
-		lab_mounts "${LAB_INIT[n]}" | diff "$LAB/w$n/mounts" - || fail "mounts left on w$n"
-		lab_worker_temp "$n" | diff "$LAB/w$n/temp" - || fail "files left on w$n"
+		lab_mounts "${LAB_INIT[n]}" | lab_added "$LAB/w$n/mounts" || fail "mounts left on w$n"
+		lab_worker_temp "$n" | lab_added "$LAB/w$n/temp" || fail "files left on w$n"
 	done
 	left=$(find /srv -name '.concc-tmp-*' -o -path '/srv/run/*' -type s)
 	[ -z "$left" ] || fail "files left on the client: $left"
@@ -628,6 +713,12 @@ lab_stop() {
 	lab_workers_end
 	[ "$LAB_CHECKS_FAILED" -eq 0 ] || fail "$LAB_CHECKS_FAILED checks failed"
 	LAB_DONE=1
+}
+
+# Fails when there are lines that the file does not have.  What others on this machine take away
+# meanwhile (a container's mount) is nothing of ours.
+lab_added() { # FILE
+	! grep -Fxv -f "$1" -
 }
 
 lab_cores() {
@@ -647,7 +738,7 @@ lab_workers_end() {
 # Logs that tell why, when the test did not reach its end.
 lab_logs() {
 	local f
-	for f in /srv/run/*.log /srv/cache/*.log "$LAB"/w*/log/*; do
+	for f in /srv/run/*.log /srv/cache/*.log "$LAB"/w*/log/* "$LAB"/sanitizer.*; do
 		[ -s "$f" ] || continue
 		echo "--- the end of $f"
 		tail -n "$([[ $f == */sshd.log ]] && echo 8 || echo 40)" "$f"

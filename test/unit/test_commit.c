@@ -580,9 +580,9 @@ Test(commit, removal_stays_inside)
 
 Test(commit, hostile_messages)
 {
-	static const char *const bad[] = {
-		"..", "../x",	      "a/../../x",	     "/etc/x", "a//b", "a/", "./a", "a/.",
-		"",   ".concc-tmp-x", "d/.concc-tmp-1-2-3-4"};
+	static const char *const bad[] = {"..", "../x", "a/../../x", "/etc/x", "a//b",
+					  "a/", "./a",	"a/.",	     ""};
+	static const char *const ours[] = {".concc-tmp-x", "d/.concc-tmp-1-2-3-4"};
 	struct bed b;
 
 	bed_init(&b);
@@ -620,6 +620,18 @@ Test(commit, hostile_messages)
 		0);
 	cr_assert_eq(simple(&b, EFFECT_DIR, "d", 0755, 0), CONCC_E_PROTO);
 	cr_assert_eq(apply(&b), CONCC_E_PROTO);
+	/* A job may make such names in good faith: no lie of the worker's, and not here. */
+	for (size_t i = 0; i < sizeof(ours) / sizeof(*ours); i++) {
+		cr_assert_eq(simple(&b, EFFECT_FILE, ours[i], 0644, 0), 0, "%s", ours[i]);
+		cr_assert_eq(apply(&b), CONCC_E_UNSAFE);
+		cr_assert_eq(simple(&b, EFFECT_REMOVE, ours[i], 0, 0), 0, "%s", ours[i]);
+		cr_assert_eq(apply(&b), CONCC_E_UNSAFE);
+		cr_assert_eq(effect(&b, (struct msg_file){.kind = EFFECT_LINK,
+							  .path = (char *)"l",
+							  .target = (char *)ours[i]}),
+			     0);
+		cr_assert_eq(apply(&b), CONCC_E_UNSAFE);
+	}
 	/* Bytes that a worker chose, with the user's rights for everyone. */
 	cr_assert_eq(put(&b, "suid", "x", 04755), 0);
 	cr_assert_eq(apply(&b), CONCC_E_UNSAFE);
@@ -628,6 +640,31 @@ Test(commit, hostile_messages)
 	/* And after all that the job can go on. */
 	cr_assert_eq(put(&b, "f", "fine", 0644), 0);
 	applies(&b);
+	bed_release(&b);
+}
+
+/* The names of a batch are kept in memory: a worker can't fill it with them. */
+Test(commit, names_are_bounded)
+{
+	char *path = xmalloc(3901), *target = xmalloc(4001);
+	struct bed b;
+	int err = 0;
+
+	bed_init(&b);
+	start(&b);
+	for (int i = 0; i < 3900; i++)
+		path[i] = i % 2 ? '/' : 'a';
+	path[3899] = target[4000] = '\0';
+	memset(target, 't', 4000);
+	for (int i = 0; i < 100000 && !err; i++)
+		err = effect(&b, (struct msg_file){
+					 .kind = EFFECT_SYMLINK, .path = path, .target = target});
+	cr_assert_eq(err, CONCC_E_TOOBIG);
+	/* A worker that does not know goes on in good faith. */
+	cr_assert_eq(commit_data(b.job, "bytes", 5), CONCC_E_TOOBIG);
+	cr_assert_eq(apply(&b), CONCC_E_TOOBIG);
+	free(path);
+	free(target);
 	bed_release(&b);
 }
 

@@ -64,6 +64,7 @@ Test(conf, everything)
 				 "  toolchain = /usr /opt/../opt/gcc//\n"
 				 "  local-slots = 2\n"
 				 "idle-timeout=1h\n"
+				 "straggler-after = 20s\n"
 				 "connect-timeout : 5\n"
 				 "store-size = 300M\n"
 				 "\n"
@@ -73,9 +74,13 @@ Test(conf, everything)
 				 "ssh = openssh\n"
 				 "program = /opt/concc/bin/concc-worker\n"
 				 "root = worker\n"
+				 "job-processes = 500\n"
+				 "job-memory = 4G\n"
+				 "job-time = 10m\n"
 				 "[worker box.2]\n"
 				 "command = docker -H ssh://b run \\\n"
 				 "\t-i --rm img;x \\  ; more\n"
+				 "\t \\\n"
 				 "    concc-worker --stdio\n"
 				 "[ worker  here ]\n"
 				 "address = local:\n"
@@ -93,6 +98,7 @@ Test(conf, everything)
 	cr_expect_eq(c->local_slots, 2);
 	cr_expect_eq(c->idle_timeout_s, 3600);
 	cr_expect_eq(c->connect_timeout_s, 5);
+	cr_expect_eq(c->straggler_after_s, 20);
 	cr_expect_eq(c->store_max_bytes, 300u << 20);
 	cr_expect_str_eq(c->path, file);
 	cr_assert_eq(c->n_workers, 3);
@@ -102,6 +108,9 @@ Test(conf, everything)
 	cr_expect_eq(w[0].slots, 32);
 	cr_expect_eq(w[0].ssh, SSH_OPENSSH);
 	cr_expect_str_eq(w[0].worker_program, "/opt/concc/bin/concc-worker");
+	cr_expect_eq(w[0].job_processes, 500);
+	cr_expect_eq(w[0].job_memory, 4ull << 30);
+	cr_expect_eq(w[0].job_time_s, 600);
 	cr_expect_str_eq(w[1].name, "box.2");
 	cr_expect_null(w[1].address);
 	cr_expect_str_eq(w[1].command, "docker -H ssh://b run -i --rm img;x concc-worker --stdio");
@@ -207,10 +216,40 @@ static const struct {
 	 ":3: slots: '0' is not a number from 1 to 1024"},
 	{"[worker x]\naddress = local:\nssh = opensssh\n",
 	 ":3: ssh: 'opensssh' is none of auto, libssh2, openssh; did you mean 'openssh'?"},
+	{"[worker x]\naddress = ssh://x\nmirror = sshf\n",
+	 ":3: mirror: 'sshf' is none of concc, sshfs, none; did you mean 'sshfs'?"},
+	{"[worker x]\nmirror = sshfs\naddress = local:\n",
+	 ":1: worker x: mirror = sshfs and mirror = none need an address like ssh://x, since their jobs "
+	 "are run by ssh"},
+	{"[worker x]\ncommand = run\nmirror = none\n",
+	 ":1: worker x: mirror = sshfs and mirror = none need an address like ssh://x, since their jobs "
+	 "are run by ssh"},
+	{"[worker x]\naddress = ssh://x\ninstall = maybe\n",
+	 ":3: install: 'maybe' is none of no, yes"},
+	{"[worker x]\naddress = ssh://x\ninstall = yes\nprogram = y\n",
+	 ":1: worker x: install = yes puts concc's own concc-worker on a host at an ssh:// address; "
+	 "remove it, or program"},
+	{"[worker x]\ncommand = y\ninstall = yes\n",
+	 ":1: worker x: install = yes puts concc's own concc-worker on a host at an ssh:// address; "
+	 "remove it, or command"},
 	{"[worker x]\naddress = local:\nroot = clinet\n",
 	 ":3: root: 'clinet' is none of worker, client; did you mean 'client'?"},
-	{"[worker x]\naddress = local:\nroot = client\n",
-	 ":3: root: root = client is not available in this version; remove the line or say root = worker"},
+	{"[worker x]\naddress = local:\ncount = 0\n",
+	 ":3: count: '0' is not a number from 1 to 255"},
+	{"[worker x]\ncommand = y\ncount = 300\n",
+	 ":3: count: '300' is not a number from 1 to 255"},
+	{"[worker x]\ncommand = y\ncount = 200\n[worker z]\ncommand = y\ncount = 56\n",
+	 ":4: more than 255 workers"},
+	{"[worker x-2]\ncommand = y\n[worker x]\ncommand = y\ncount = 2\n",
+	 ":3: count = 2 makes a worker x-2, and there is one already"},
+	{"[worker x]\ncommand = y\ncount = 2\n[worker x-1]\ncommand = y\n",
+	 ":4: worker x-1 has a section already; join them or rename one"},
+	{"[worker x]\ncommand = y\ncount = 2\n[worker x]\ncommand = y\n",
+	 ":4: worker x has a section already; join them or rename one"},
+	{"[worker x]\ncommand = y\nidle-timeout = often\n",
+	 ":3: idle-timeout: 'often' is not a duration; write a number with s, m or h, like 15m"},
+	{"[worker x]\ncommand = y\nconnect-timeout = 0\n",
+	 ":3: connect-timeout: '0' is not between 1s and 3600s"},
 	/* the first of two mistakes */
 	{"[concc]\nidle-timeout = x\nnonsense\n",
 	 ":2: idle-timeout: 'x' is not a duration; write a number with s, m or h, like 15m"},
@@ -313,6 +352,67 @@ Test(conf, which_file)
 	cr_expect_eq(conf_load(dir, &c, &msg), CONCC_E_CONF);
 	snprintf(text, sizeof(text), "%s: is a directory, not a file", dir);
 	cr_expect_str_eq(msg.text, text);
+}
+
+/* Read-only or not: whoever sees the keys has them. */
+Test(conf, no_toolchain_shows_keys)
+{
+	static const char *const bad[] = {"~", "~/.ssh", "~/.ssh/bin", "~/link", "~/.gnupg"};
+	struct conf *c = NULL;
+	struct errmsg msg = {0};
+	char path[64], text[128];
+
+	snprintf(path, sizeof(path), "%s/.ssh", dir);
+	cr_assert_eq(mkdir(path, 0700), 0);
+	snprintf(path, sizeof(path), "%s/link", dir);
+	cr_assert_eq(symlink(dir, path), 0);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		snprintf(text, sizeof(text), "[concc]\ntoolchain = /usr %s\n", bad[i]);
+		write_text(file, text);
+		cr_expect_eq(conf_load(file, &c, &msg), CONCC_E_CONF, "%s", bad[i]);
+		cr_expect(strstr(msg.text, ":2: toolchain: '"), "%s", msg.text);
+		cr_expect(strstr(msg.text, " would show workers your keys in /"), "%s", msg.text);
+	}
+	setenv("CONCC_TOOLCHAIN", dir, 1);
+	write_text(file, "[concc]\n");
+	cr_expect_eq(conf_load(file, &c, &msg), CONCC_E_CONF);
+	cr_expect(str_starts(msg.text, "CONCC_TOOLCHAIN: '"), "%s", msg.text);
+	unsetenv("CONCC_TOOLCHAIN");
+	c = load_ok("[concc]\ntoolchain = ~/.sshx ~/opt/gcc\n");
+	cr_expect_eq(strv_len(c->toolchains), 2);
+	conf_free(c);
+}
+
+Test(conf, install)
+{
+	struct conf *c = load_ok("[worker a]\naddress = ssh://a\n"
+				 "[worker b]\naddress = ssh://b\ninstall = yes\n"
+				 "[worker c]\naddress = ssh://c\ninstall = no\nprogram = x\n");
+
+	cr_expect_not(c->workers[0].install);
+	cr_expect(c->workers[1].install);
+	cr_expect_not(c->workers[2].install);
+	conf_free(c);
+}
+
+Test(conf, whose_root)
+{
+	struct conf *c = load_ok("[worker a]\naddress = ssh://a\n"
+				 "[worker b]\nroot = worker\naddress = ssh://b\n"
+				 "[worker c]\ncommand = x\n"
+				 "[worker d]\nroot = client\ncommand = x\n"
+				 "[worker e]\naddress = local:\n");
+	static const enum conf_root want[] = {ROOT_CLIENT, ROOT_WORKER, ROOT_WORKER, ROOT_CLIENT,
+					      ROOT_WORKER};
+	struct errmsg msg = {0};
+
+	for (size_t i = 0; i < 5; i++)
+		cr_expect_eq(c->workers[i].root, want[i], "%s", c->workers[i].name);
+	cr_assert_eq(conf_set_workers(c, "local: b other", &msg), 0);
+	cr_expect_eq(c->workers[0].root, ROOT_WORKER);
+	cr_expect_eq(c->workers[1].root, ROOT_WORKER);
+	cr_expect_eq(c->workers[2].root, ROOT_CLIENT);
+	conf_free(c);
 }
 
 Test(conf, writable_by_everyone)
@@ -421,6 +521,38 @@ Test(conf, worker_lists)
 	expect_worker(&c->workers[0], "local1", "local:", 0);
 	cr_assert_eq(conf_set_workers(c, "somehost", &msg), 0);
 	expect_worker(&c->workers[0], "somehost", "ssh://somehost", 0);
+	conf_free(c);
+}
+
+Test(conf, many_of_one_section)
+{
+	struct errmsg msg = {0};
+	struct conf *c = load_ok("[worker box]\ncommand = run --name=%n-%n x%n%%\ncount = 3\n"
+				 "slots = 2\nidle-timeout = 5m\nconnect-timeout = 1m\n"
+				 "[worker node]\naddress = ssh://node%n\ncount = 2\n"
+				 "[worker one]\ncommand = date +%n\n");
+
+	cr_assert_eq(c->n_workers, 6);
+	cr_expect_str_eq(c->workers[0].name, "box-1");
+	cr_expect_str_eq(c->workers[2].name, "box-3");
+	cr_expect_str_eq(c->workers[2].command, "run --name=3-3 x3%%");
+	cr_expect_eq(c->workers[2].index, 3);
+	cr_expect_eq(c->workers[2].slots, 2);
+	cr_expect_eq(c->workers[2].idle_timeout_s, 300);
+	cr_expect_eq(c->workers[2].connect_timeout_s, 60);
+	expect_worker(&c->workers[4], "node-2", "ssh://node2", 0);
+	cr_expect_eq(c->workers[4].idle_timeout_s, 0);
+	cr_expect_str_eq(c->workers[5].command, "date +%n");
+	cr_expect_eq(c->workers[5].index, 0);
+
+	cr_assert_eq(conf_set_workers(c, "box/7 one node-1", &msg), 0, "%s", msg.text);
+	cr_assert_eq(c->n_workers, 5);
+	cr_expect_str_eq(c->workers[1].name, "box-2");
+	cr_expect_eq(c->workers[1].slots, 7);
+	cr_expect_str_eq(c->workers[3].name, "one");
+	cr_expect_str_eq(c->workers[4].name, "node-1");
+	cr_expect_eq(conf_set_workers(c, "box-2 box", &msg), CONCC_E_CONF);
+	cr_expect_str_eq(msg.text, "worker list: 'box-2' is listed twice");
 	conf_free(c);
 }
 

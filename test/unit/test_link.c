@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <lz4.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -916,11 +917,191 @@ Test(link, a_silent_peer_is_asked_and_a_stopped_one_is_dead)
 	run(l);
 	cr_assert_eq(a.closed, 1);
 	cr_assert_eq(a.err, CONCC_E_TIMEOUT);
-	cr_assert(strstr(a.text, "nothing received"), "%s", a.text);
+	cr_assert(strstr(a.text, "no answer"), "%s", a.text);
 	kill(pid, SIGKILL);
 	waitpid(pid, &status, 0);
 	end_close(&a);
 	loop_free(l);
+}
+
+/* Who is busy says so, once a second at the most, and nobody is dead for it. */
+Test(link, a_busy_end_has_a_pulse)
+{
+	struct end a = {.stop_at = -1}, b = {.stop_at = -1};
+	struct loop *l;
+	int sv[2];
+
+	make_pair(sv);
+	cr_assert_eq(loop_new(&l), 0);
+	end_open(&a, l, sv[0], &(struct link_config){0});
+	end_open(&b, l, sv[1], &(struct link_config){0});
+	link_pulse(a.link); /* the loop never woke: long ago */
+	link_pulse(a.link);
+	link_send(a.link, MSG_BYE, LINK_PRIO, NULL, 0);
+	b.stop_at = 1;
+	run(l);
+	cr_assert_eq(b.n, 1);
+	cr_assert_eq(link_counts(b.link)->msgs_by_type_in[MSG_PONG], 1);
+	cr_assert_eq(link_counts(b.link)->turns, 0);
+	end_close(&a);
+	end_close(&b);
+	loop_free(l);
+}
+
+/* Nothing of ours runs for longer than a peer may be silent, and neither does the peer. */
+static void stall(pid_t peer)
+{
+	kill(peer, SIGSTOP);
+	(void)poll(NULL, 0, 500);
+	kill(peer, SIGCONT);
+}
+
+Test(link, a_machine_that_is_too_busy_loses_no_peer)
+{
+	static const struct link_config conf = {.ping_ms = 20, .dead_ms = 300};
+	struct counting c = {.stream.ops = &counting_ops, .stop_at = 6};
+	struct end a = {.stop_at = -1};
+	struct loop *l;
+	pid_t pid;
+	int sv[2], status;
+
+	make_pair(sv);
+	pid = fork_peer(sv[0], sv[1]);
+	close(sv[1]);
+	cr_assert_eq(loop_new(&l), 0);
+	c.loop = a.loop = l;
+	c.io = stream_from_fds(sv[0], sv[0]);
+	a.link = link_new(l, &c.stream, &conf, &end_ops, &a);
+	for (int i = 0; i < 4; i++) {
+		uint64_t pongs = link_counts(a.link)->msgs_by_type_in[MSG_PONG];
+
+		stall(pid);
+		while (link_counts(a.link)->msgs_by_type_in[MSG_PONG] == pongs) {
+			c.stop_at = c.reads + 1;
+			run(l);
+			cr_assert_eq(a.closed, 0);
+		}
+	}
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	end_close(&a);
+	loop_free(l);
+}
+
+#define DEAF_PINGS_MAX 2000
+
+struct deaf {
+	struct loop *loop;
+	struct loop_source *timer;
+	int fd;
+	unsigned pings;
+};
+
+/* Asks and asks, and hears nothing. */
+static void ask_on(void *data)
+{
+	struct deaf *d = data;
+	struct buf b = BUF_INIT;
+
+	put_frame(&b, MSG_PING, 0, "12345678", 8);
+	(void)write_full(d->fd, b.data, b.len); /* fails when the link has ended */
+	buf_release(&b);
+	if (++d->pings == DEAF_PINGS_MAX)
+		loop_quit(d->loop);
+	loop_timer_set(d->timer, 10);
+}
+
+/* The peer does that again and again: dead all the same. */
+static void expect_dead(loop_fn again)
+{
+	static const struct link_config conf = {.ping_ms = 50, .dead_ms = 500};
+	struct end a = {.stop_at = -1};
+	struct deaf d = {0};
+	int sv[2];
+
+	signal(SIGPIPE, SIG_IGN); /* it may go on for a moment after the end */
+	make_pair(sv);
+	cr_assert_eq(loop_new(&d.loop), 0);
+	d.fd = sv[1];
+	d.timer = loop_add_timer(d.loop, 1, again, &d);
+	end_open(&a, d.loop, sv[0], &conf);
+	run(d.loop);
+	cr_assert_eq(a.closed, 1);
+	cr_assert_eq(a.err, CONCC_E_TIMEOUT);
+	cr_assert_lt(d.pings, DEAF_PINGS_MAX);
+	loop_remove(d.timer);
+	end_close(&a);
+	close(sv[1]);
+	loop_free(d.loop);
+}
+
+/* One way of the network is cut: what the peer asks comes, what it is told does not. */
+Test(link, a_peer_that_only_asks_does_not_hear_us)
+{
+	expect_dead(ask_on);
+}
+
+/* In the middle of a large frame, and never at its end. */
+static void trickle(void *data)
+{
+	struct deaf *d = data;
+	static const uint8_t header[PROTO_HEADER_LEN] = {0, 0xff, 0, 0, MSG_JOB};
+	size_t at = d->pings < sizeof(header) ? d->pings : sizeof(header) - 1;
+
+	(void)write_full(d->fd, header + at, 1);
+	if (++d->pings == DEAF_PINGS_MAX)
+		loop_quit(d->loop);
+	loop_timer_set(d->timer, 10);
+}
+
+Test(link, a_byte_now_and_then_is_no_sign_of_life)
+{
+	expect_dead(trickle);
+}
+
+#define SIPS_MAX 100 /* far longer than a peer may be silent */
+
+struct sipper {
+	struct loop *loop;
+	int fd;
+	unsigned sips;
+	struct loop_source *timer;
+};
+
+/* Reads on, says nothing, and at last reads no more. */
+static void sip(void *data)
+{
+	struct sipper *s = data;
+	static char buf[32 * 1024];
+
+	if (++s->sips > SIPS_MAX)
+		return;
+	cr_assert_gt(read(s->fd, buf, sizeof(buf)), 0);
+	loop_timer_set(s->timer, 10);
+}
+
+Test(link, a_peer_that_takes_what_waits_is_alive)
+{
+	static const struct link_config conf = {.ping_ms = 50, .dead_ms = 300};
+	static const char much[8 * 1024 * 1024];
+	struct end a = {.stop_at = -1};
+	struct sipper s = {0};
+	int sv[2];
+
+	make_pair(sv);
+	cr_assert_eq(loop_new(&s.loop), 0);
+	s.fd = sv[1];
+	s.timer = loop_add_timer(s.loop, 1, sip, &s);
+	end_open(&a, s.loop, sv[0], &conf);
+	link_send(a.link, MSG_CONTENT, LINK_BULK, much, sizeof(much) - 1);
+	run(s.loop);
+	cr_assert_eq(a.closed, 1);
+	cr_assert_eq(a.err, CONCC_E_TIMEOUT);
+	cr_assert_gt(s.sips, SIPS_MAX);
+	loop_remove(s.timer);
+	end_close(&a);
+	close(sv[1]);
+	loop_free(s.loop);
 }
 
 struct talker {

@@ -52,12 +52,16 @@ static void teardown(void)
 
 TestSuite(pool, .init = setup, .fini = teardown, .timeout = 60);
 
+/* Most tests keep their pools to the end of their process, as wrappers do. */
 static struct pool *open_pool(void)
 {
+	static struct pool *kept[256] __attribute__((unused)); /* for LeakSanitizer */
+	static size_t n_kept;
 	struct errmsg msg = {""};
 	struct pool *p = NULL;
 
 	cr_assert_eq(pool_open(dir, &p, &msg), 0, "%s", msg.text);
+	kept[n_kept++ % 256] = p;
 	return p;
 }
 
@@ -647,6 +651,104 @@ Test(pool, all_waiters_leave_when_all_members_are_down)
 	cr_assert_eq(pool_remove(p, "b"), 0);
 	for (int i = 0; i < 10; i++)
 		reap(pids[i], 0);
+}
+
+/* ---- members that are asleep ---- */
+
+static void expect_call(struct pool *p, int fd, const char *name)
+{
+	struct pollfd pfd = {.fd = fd, .events = POLLIN};
+	char got[POOL_NAME_MAX + 1];
+
+	cr_assert_eq(poll(&pfd, 1, 20000), 1, "nobody calls");
+	cr_assert_eq(pool_next_call(p, got), 0);
+	cr_assert_str_eq(got, name);
+}
+
+static void drain_calls(struct pool *p)
+{
+	char name[POOL_NAME_MAX + 1];
+
+	while (pool_next_call(p, name) == 0)
+		;
+}
+
+Test(pool, waiters_call_for_who_is_asleep)
+{
+	struct pool_request only = {.only = "b", .local_ok = true};
+	struct pool *p = open_pool();
+	struct errmsg msg = {""};
+	pid_t first, second;
+	int fd;
+
+	cr_assert_eq(pool_listen(p, &fd, &msg), 0, "%s", msg.text);
+	set(p, "a", 1, POOL_ASLEEP, 1000);
+	set(p, "b", 1, POOL_ASLEEP, 1000);
+	cr_expect_eq(pool_total(p), 2);
+	expect(p, &try_any, -EAGAIN);
+	first = start_waiter(any, 0, -1, 0);
+	expect_call(p, fd, "");
+	drain_calls(p);
+	second = start_waiter(only, 0, -1, 0);
+	expect_call(p, fd, "b");
+	cr_expect_eq(pool_waiters(p), 2);
+	set(p, "a", 1, POOL_UP, 1000);
+	reap(first, 0);
+	set(p, "b", 1, POOL_UP, 1000);
+	reap(second, 0);
+	/* While others have room, nobody is called. */
+	drain_calls(p);
+	set(p, "b", 1, POOL_ASLEEP, 1000);
+	cr_assert_str_eq(take(p, &any).name, "a");
+	cr_expect_eq(pool_next_call(p, msg.text), -EAGAIN);
+	cr_expect_eq(pool_held(p, "a"), 1);
+	cr_expect_eq(pool_held(p, "b"), 0);
+}
+
+/* A process that hears the calls until it is killed. */
+static pid_t start_listener(void)
+{
+	struct errmsg msg;
+	int fds[2], fd;
+	pid_t pid;
+	char c;
+
+	cr_assert_eq(pipe(fds), 0);
+	pid = fork_child();
+	if (pid == 0) {
+		if (pool_listen(open_pool(), &fd, &msg) < 0 || write(fds[1], "x", 1) != 1)
+			_exit(1);
+		for (;;)
+			(void)pause();
+	}
+	(void)close(fds[1]);
+	cr_assert_eq(read(fds[0], &c, 1), 1, "it can't listen");
+	(void)close(fds[0]);
+	return pid;
+}
+
+Test(pool, waiters_leave_when_who_is_asleep_can_not_come)
+{
+	struct pool *p = open_pool();
+	pid_t listener = start_listener(), waiter;
+
+	set(p, "a", 1, POOL_ASLEEP, 1000);
+	waiter = start_waiter(any, CONCC_E_UNAVAIL, -1, 0);
+	set(p, "a", 1, POOL_DOWN, 1000);
+	reap(waiter, 0);
+	/* Who would wake it dies: first while one waits, then before one comes. */
+	set(p, "a", 1, POOL_ASLEEP, 1000);
+	waiter = start_waiter(any, CONCC_E_CLOSED, -1, 0);
+	kill_and_reap(listener);
+	reap(waiter, 0);
+	expect(p, &any, CONCC_E_CLOSED);
+	/* Not so while slots are held: those will be free some day. */
+	set(p, "b", 1, POOL_UP, 1000);
+	(void)take(p, &any);
+	waiter = start_waiter(any, 0, -1, 0);
+	set(p, "b", 2, POOL_UP, 1000);
+	reap(waiter, 0);
+	pool_close(p);
 }
 
 static void on_signal(int sig)

@@ -170,13 +170,15 @@ Test(transport, what_libssh2_can_not_do)
 
 Test(transport, what_this_ssh_prints_by_default_is_fit)
 {
-	char *argv[] = {"ssh", "-G", "-F", "/dev/null", "--", "somehost", NULL};
+	static const char *const argv[] = {"ssh", "-G", "-F", "/dev/null", "--", "somehost", NULL};
 	int status, never[2];
 	struct ssh_config c;
 	struct buf out = BUF_INIT;
 
 	cr_assert_eq(pipe2(never, O_CLOEXEC), 0);
-	cr_assert_eq(spawn_capture(argv, 1 << 20, now_ms() + WAIT_MS, never[0], &out, &status), 0);
+	cr_assert_eq(spawn_capture((char *const *)argv, 1 << 20, now_ms() + WAIT_MS, never[0], &out,
+				   &status),
+		     0);
 	cr_assert_eq(status, 0);
 	ssh_config_parse(buf_cstr(&out), out.len, &c);
 	cr_assert_str_eq(c.hostname, "somehost");
@@ -219,13 +221,14 @@ Test(transport, base64_both_ways)
 
 static void make_key(const char *path, const char *type, const char *pass)
 {
-	char *argv[] = {"ssh-keygen", "-q", "-t",	  (char *)type, "-N",
-			(char *)pass, "-f", (char *)path, NULL};
+	const char *const argv[] = {"ssh-keygen", "-q", "-t", type, "-N", pass, "-f", path, NULL};
 	int status, never[2];
 	struct buf out = BUF_INIT;
 
 	cr_assert_eq(pipe2(never, O_CLOEXEC), 0);
-	cr_assert_eq(spawn_capture(argv, 1 << 20, now_ms() + WAIT_MS, never[0], &out, &status), 0);
+	cr_assert_eq(spawn_capture((char *const *)argv, 1 << 20, now_ms() + WAIT_MS, never[0], &out,
+				   &status),
+		     0);
 	cr_assert_eq(status, 0, "%s", buf_cstr(&out));
 	buf_release(&out);
 }

@@ -182,6 +182,15 @@ Test(resolve, all, .init = setup, .fini = teardown)
 	expect_exe("./here", "bin", "here");
 	expect_exe(".//here", "bin", "here");
 	expect_exe("bin2/cc", "bin", "bin2/cc");
+	/* no ".." and no "//", which no message carries; "link/.." is not "." */
+	expect_exe("bin/../bin2/cc", "bin", "bin2/cc");
+	expect_exe("bin//cc", "bin", "bin/cc");
+	expect_exe("cc", "bin/../bin2", "bin2/cc");
+	cr_assert_eq(symlink("/usr/bin", "link"), 0);
+	got = job_resolve("link/../bin/env", "bin", dir, NULL, NULL);
+	cr_expect_str_eq(got, "/usr/bin/env");
+	free(got);
+	cr_assert_eq(unlink("link"), 0);
 	/* a wrapper given by its path: the next of that name */
 	expect_exe("masq/cc", absolute, "bin/cc");
 	expect_exe(masq_cc, "masq:bin2", "bin2/cc");

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * OpenSSH's SFTP server gives its peer all that its user may read and write.
+ * The peer is a worker, which is to see one workspace and nothing of our
+ * homes and keys: so the server gets a root with that directory and, read-only,
+ * the system's libraries.
+ */
+#include "plain.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/str.h"
+
+static const char *const servers[] = {
+	"/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server",
+	"/usr/lib/ssh/sftp-server",	"/usr/libexec/sftp-server",
+	"/usr/lib/sftp-server",
+};
+
+/* What a program needs to run at all. */
+static const char *const system_dirs[] = {"/usr",    "/lib", "/lib32", "/lib64",
+					  "/libx32", "/nix", "/gnu"};
+static const char *const system_files[] = {"/etc/ld.so.cache", "/dev/null"};
+
+static const char *find_server(void)
+{
+	for (size_t i = 0; i < sizeof(servers) / sizeof(servers[0]); i++) {
+		if (access(servers[i], X_OK) == 0)
+			return servers[i];
+	}
+	return NULL;
+}
+
+static int write_file(const char *path, const char *text)
+{
+	_cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+
+	return fd < 0 ? -errno : write_full(fd, text, strlen(text));
+}
+
+/* As root a namespace of users would make other users' files nobody's. */
+static int new_namespaces(void)
+{
+	uid_t uid = geteuid();
+	gid_t gid = getegid();
+	char line[64];
+	int r;
+
+	if (uid == 0)
+		return unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC) < 0 ? -errno : 0;
+	if (unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC) < 0)
+		return -errno;
+	r = write_file("/proc/self/setgroups", "deny");
+	snprintf(line, sizeof(line), "%u %u 1", (unsigned)uid, (unsigned)uid);
+	r = r < 0 ? r : write_file("/proc/self/uid_map", line);
+	snprintf(line, sizeof(line), "%u %u 1", (unsigned)gid, (unsigned)gid);
+	return r < 0 ? r : write_file("/proc/self/gid_map", line);
+}
+
+/* The kernel keeps the flags of mounts that another namespace made. */
+static int make_read_only(const char *path)
+{
+	unsigned long flags = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID;
+	struct statvfs st;
+
+	if (statvfs(path, &st) < 0)
+		return -errno;
+	flags |= (st.f_flag & ST_NODEV ? MS_NODEV : 0) | (st.f_flag & ST_NOEXEC ? MS_NOEXEC : 0) |
+		 (st.f_flag & ST_NOATIME ? MS_NOATIME : 0) |
+		 (st.f_flag & ST_RELATIME ? MS_RELATIME : 0);
+	return mount(NULL, path, NULL, flags, NULL) < 0 ? -errno : 0;
+}
+
+/* path of ours, at the same place below the new root, which is the cwd. */
+static int bind(const char *path, bool is_dir, bool writable)
+{
+	const char *to = path + 1;
+	_cleanup_free_ char *parent = path_clean(path, "..");
+	int r = path_mkdirs(is_dir ? to : *(parent + 1) ? parent + 1 : ".", 0755);
+
+	if (r < 0)
+		return r;
+	if (!is_dir && (r = write_file(to, "")) < 0)
+		return r;
+	if (mount(path, to, NULL, MS_BIND | (writable ? MS_REC : 0), NULL) < 0)
+		return -errno;
+	return writable ? 0 : make_read_only(to);
+}
+
+/* Merged systems have links in their root. */
+static int bind_system_dir(const char *path)
+{
+	char target[256];
+	struct stat st;
+	ssize_t n;
+
+	if (lstat(path, &st) < 0)
+		return 0;
+	if (!S_ISLNK(st.st_mode))
+		return bind(path, true, false);
+	n = readlink(path, target, sizeof(target) - 1);
+	if (n < 0)
+		return -errno;
+	target[n] = '\0';
+	return symlink(target, path + 1) < 0 ? -errno : 0;
+}
+
+static int fill_root(const char *workspace, const char *passwd)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < sizeof(system_dirs) / sizeof(*system_dirs) && r == 0; i++)
+		r = bind_system_dir(system_dirs[i]);
+	for (size_t i = 0; i < sizeof(system_files) / sizeof(*system_files) && r == 0; i++) {
+		if (access(system_files[i], F_OK) == 0)
+			r = bind(system_files[i], false, streq(system_files[i], "/dev/null"));
+	}
+	r = r < 0 ? r : path_mkdirs("etc", 0755);
+	r = r < 0 ? r : write_file("etc/passwd", passwd);
+	r = r < 0 ? r : write_file("etc/nsswitch.conf", "passwd: files\ngroup: files\n");
+	/* Last: it may lie within one of those. */
+	return r < 0 ? r : bind(workspace, true, true);
+}
+
+static int enter_root(void)
+{
+	if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+		return -errno;
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0;
+}
+
+static int make_jail(const char *workspace, const char *root_dir, const char *passwd)
+{
+	int r = new_namespaces();
+
+	if (r < 0)
+		return r;
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("concc", root_dir, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=1m") < 0 ||
+	    chdir(root_dir) < 0)
+		return -errno;
+	r = fill_root(workspace, passwd);
+	return r < 0 ? r : enter_root();
+}
+
+/* The child.  Its error goes through the pipe; success closes it. */
+static void run_server(const char *server, const char *workspace, const char *root_dir,
+		       const char *passwd, int in, int out, int report, pid_t parent)
+{
+	char *const argv[] = {(char *)server, (char *)"-u",	 (char *)"0",
+			      (char *)"-d",   (char *)workspace, NULL};
+	char *const env[] = {NULL};
+	sigset_t none;
+	int r;
+
+	sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	(void)signal(SIGPIPE, SIG_DFL);
+	umask(0);
+	r = make_jail(workspace, root_dir, passwd);
+	/* Only now: a change of identity would clear it. */
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent && getppid() != 0)
+		_exit(1);
+	if (r == 0 && (dup2(in, 0) < 0 || dup2(out, 1) < 0))
+		r = -errno;
+	/* They were ours, and not to be waited for. */
+	if (r == 0)
+		r = fd_set_nonblock(0, false);
+	if (r == 0)
+		r = fd_set_nonblock(1, false);
+	if (r == 0) {
+		execve(server, argv, env);
+		r = -errno;
+	}
+	(void)write_full(report, &r, sizeof(r)); /* its reader waits */
+	_exit(1);
+}
+
+static char *passwd_line(void)
+{
+	struct passwd *pw = getpwuid(geteuid());
+
+	return xasprintf("%s:x:%u:%u::/:/bin/false\n", pw ? pw->pw_name : "client",
+			 (unsigned)geteuid(), (unsigned)getegid());
+}
+
+int jail_sftp(const char *workspace, const char *root_dir, int in, int out, pid_t *ret,
+	      struct errmsg *msg)
+{
+	const char *server = find_server();
+	_cleanup_free_ char *passwd = passwd_line();
+	int report[2], r = 0;
+	pid_t parent = getpid();
+
+	if (!server)
+		return errmsg_set(
+			msg, -ENOENT,
+			"this machine has no SFTP server; install openssh-sftp-server here");
+	if (pipe2(report, O_CLOEXEC) < 0)
+		return errmsg_set(msg, -errno, "can't make a pipe: %s", err_text(-errno));
+	*ret = fork();
+	if (*ret == 0)
+		run_server(server, workspace, root_dir, passwd, in, out, report[1], parent);
+	close(report[1]);
+	if (*ret < 0)
+		r = -errno;
+	else if (read_full(report[0], &r, sizeof(r)) <= 0)
+		r = 0;
+	close(report[0]);
+	if (r == 0)
+		return 0;
+	if (*ret > 0)
+		(void)waitpid(*ret, NULL, 0); /* it said why it ends */
+	*ret = 0;
+	return errmsg_set(
+		msg, r,
+		"can't confine the SFTP server to %s here: %s; are user namespaces allowed "
+		"(kernel.unprivileged_userns_clone, AppArmor)?",
+		workspace, err_text(r));
+}

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * A job that runs far longer than others of its program while slots are idle may
+ * be on a worker that thrashes or hangs in a way no heartbeat tells.  It is
+ * started a second time elsewhere, and whichever has something to show first wins:
+ * each writes to an upper layer of its own, so the other is killed and leaves no
+ * trace.  Only jobs without input, of which nothing has been shown yet.
+ */
+#include "run.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/str.h"
+
+/* Fewer than this many of a program's jobs say nothing of the next. */
+#define PEERS_MIN 8
+/* Times the longest of them. */
+#define FAR_BEYOND 3
+/* Of the last so many. */
+#define TIMES 32
+/* Looked at of one worker in one go; others have their turn when a job ends. */
+#define LATE_MAX 64
+
+/* How long the jobs of one program take. */
+struct pace {
+	uint64_t times_ms[TIMES];
+	unsigned n; /* in all */
+};
+
+static struct pace *pace_of(struct server *s, const char *exe)
+{
+	struct pace *p = map_get_str(&s->paces, exe);
+
+	if (!p) {
+		p = xcalloc(1, sizeof(*p));
+		map_put_str(&s->paces, exe, p);
+	}
+	return p;
+}
+
+static void stop_watching(struct server *s)
+{
+	loop_remove(steal_ptr(&s->releases_source));
+	if (s->releases_fd >= 0)
+		(void)close(s->releases_fd);
+	s->releases_fd = -1;
+}
+
+void stragglers_free(struct server *s)
+{
+	struct pace *p;
+	size_t it = 0;
+
+	while ((p = map_next(&s->paces, &it, NULL)))
+		free(p);
+	map_release(&s->paces);
+	loop_remove(steal_ptr(&s->late_timer));
+	stop_watching(s);
+}
+
+/* 0: nothing is known yet. */
+static uint64_t limit_ms(struct server *s, const char *exe)
+{
+	const struct pace *p = pace_of(s, exe);
+	uint64_t longest = 0, least = (uint64_t)s->conf->straggler_after_s * 1000;
+
+	if (p->n < PEERS_MIN)
+		return 0;
+	for (unsigned i = 0; i < TIMES && i < p->n; i++)
+		longest = p->times_ms[i] > longest ? p->times_ms[i] : longest;
+	return longest * FAR_BEYOND > least ? longest * FAR_BEYOND : least;
+}
+
+static bool is_candidate(const struct run *r)
+{
+	return r->again && r->late_ms && r->client && !r->twin && !r->failure && !r->shown;
+}
+
+static void forget(struct run *r)
+{
+	if (r->again)
+		msg_run_release(r->again);
+	free(steal_ptr(&r->again));
+}
+
+/* False when it can't be on that worker. */
+static bool start_twin(struct run *r, struct pool_slot *slot)
+{
+	struct server *s = r->peer->server;
+	struct peer *p = server_peer(s, slot->name);
+	struct run *twin;
+	struct exe *e;
+
+	if (!p || p == r->peer || p->state != PEER_UP || p->conf->root != r->peer->conf->root ||
+	    map_get_u64(&p->exes_refused, r->exe_id))
+		return false;
+	if (p->conf->root == ROOT_CLIENT)
+		system_refresh(p);
+	/* The compiler may be another one by now. */
+	if (exe_get(s, r->exe, run_serves_exe(p, r->exe), &e, NULL) < 0 ||
+	    e->msg.exe_id != r->exe_id)
+		return false;
+	if (run_dispatch(r->client, p, r->again, e, r->workspaces, &twin) < 0)
+		return false;
+	log_info("straggler: %s is started again on %s", r->command, p->conf->name);
+	r->client->run = r;
+	r->twin = twin;
+	twin->twin = r;
+	twin->slot = *slot;
+	s->n_twice++;
+	return true;
+}
+
+/* False when there is no slot for it. */
+static bool try_twin(struct run *r)
+{
+	struct server *s = r->peer->server;
+	struct pool_request q = {.cwd = r->cwd, .avoid = r->peer->conf->name, .try = true};
+	struct pool_slot slot = {.fd = -1};
+
+	/* Whoever waits for a slot comes first. */
+	if (pool_waiters(s->pool) > 0 || pool_acquire(s->pool, &q, &slot) < 0)
+		return false;
+	if (start_twin(r, &slot))
+		return true;
+	pool_release(s->pool, &slot);
+	return false;
+}
+
+static void on_late(void *data);
+
+static void on_release(void *data, uint32_t events)
+{
+	struct server *s = data;
+	char buf[4096];
+
+	while (read(s->releases_fd, buf, sizeof(buf)) > 0)
+		;
+	on_late(s);
+}
+
+/* Without it they have to wait until a job ends. */
+static void watch_releases(struct server *s)
+{
+	if (s->releases_fd >= 0)
+		return;
+	s->releases_fd = pool_watch_releases(s->pool);
+	if (s->releases_fd >= 0)
+		s->releases_source = loop_add_fd(s->loop, s->releases_fd, LOOP_READ, on_release, s);
+}
+
+static void set_timer(struct server *s, uint64_t at_ms)
+{
+	uint64_t now = now_ms();
+
+	if (s->late_at_ms && s->late_at_ms <= at_ms)
+		return;
+	if (!s->late_timer)
+		s->late_timer = loop_add_timer(s->loop, 0, on_late, s);
+	s->late_at_ms = at_ms;
+	loop_timer_set(s->late_timer, at_ms > now ? at_ms - now : 1);
+}
+
+/* All that are late by now.  The next one that will be has the timer, those without a slot wait for
+ * one to be released. */
+static void look(struct server *s)
+{
+	uint64_t now = now_ms(), next = UINT64_MAX;
+	bool lacking = false;
+
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		struct run *late[LATE_MAX], *r;
+		unsigned n = 0;
+		size_t it = 0;
+
+		while ((r = map_next(&s->peers[i]->jobs, &it, NULL))) {
+			if (!is_candidate(r))
+				continue;
+			if (r->late_ms > now)
+				next = r->late_ms < next ? r->late_ms : next;
+			else if (n < LATE_MAX)
+				late[n++] = r;
+		}
+		while (n > 0)
+			lacking |= !try_twin(late[--n]);
+	}
+	if (lacking)
+		watch_releases(s);
+	else
+		stop_watching(s);
+	s->late_at_ms = 0;
+	if (next != UINT64_MAX)
+		set_timer(s, next);
+}
+
+static void on_late(void *data)
+{
+	look(data);
+}
+
+void straggler_watch(struct run *r, struct msg_run *m)
+{
+	struct server *s = r->peer->server;
+	uint64_t limit;
+
+	if (!s->conf->straggler_after_s || m->flags & JOB_F_STDIN)
+		return;
+	r->again = xmemdup(m, sizeof(*m));
+	*m = (struct msg_run){0};
+	limit = limit_ms(s, r->exe);
+	if (!limit)
+		return;
+	r->late_ms = r->started_ms + limit;
+	set_timer(s, r->late_ms);
+}
+
+void straggler_won(struct run *r)
+{
+	struct run *loser = steal_ptr(&r->twin);
+
+	if (!loser)
+		return;
+	loser->twin = NULL;
+	loser->client = NULL;
+	r->client->run = r;
+	if (r->slot.fd >= 0)
+		r->peer->server->n_twice_won++;
+	if (!loser->failure)
+		run_give_up(loser, "straggler", "another worker was faster");
+}
+
+void straggler_done(struct run *r)
+{
+	struct server *s = r->peer->server;
+	struct pace *p;
+
+	straggler_won(r);
+	if (!s->conf->straggler_after_s)
+		return;
+	p = pace_of(s, r->exe);
+	p->times_ms[p->n++ % TIMES] = now_ms() - r->started_ms;
+}
+
+bool straggler_goes_on(struct run *r)
+{
+	struct run *twin = steal_ptr(&r->twin);
+
+	if (!twin)
+		return false;
+	twin->twin = NULL;
+	r->client->run = twin;
+	r->client = NULL;
+	return true;
+}
+
+void straggler_ended(struct run *r)
+{
+	struct server *s = r->peer->server;
+
+	forget(r);
+	pool_release(s->pool, &r->slot);
+	/* One that was late may have its slot now. */
+	if (s->conf->straggler_after_s && !s->stopping)
+		look(s);
+}

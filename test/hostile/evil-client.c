@@ -1,0 +1,727 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * A client that lies.  evil-client SCENARIO PROGRAM ARG... starts the worker,
+ * greets it as a client does, unless the scenario is about that, and sends what
+ * the scenario says; at last a message of no known type, so that a worker that
+ * rightly took all before it ends here.  Says on standard output what jobs came
+ * to and what the worker said; exit status 0 when it ended the link and itself
+ * in time.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/link.h"
+#include "concc/log.h"
+#include "concc/loop.h"
+#include "concc/proto.h"
+#include "concc/str.h"
+
+#define LIMIT_MS   40000
+#define WORKSPACE  "/srv/ws"
+#define UNKNOWN	   200
+#define TRICKLE_MS 200
+
+struct evil {
+	struct loop *loop;
+	struct link *link;
+	int fd; /* the link's */
+	const struct scenario *scenario;
+	struct loop_source *timer;
+	bool closed;
+};
+
+struct scenario {
+	const char *name;
+	void (*greet)(struct evil *e); /* instead of HELLO */
+	void (*lie)(struct evil *e);
+	bool has_job; /* the end comes after its JOB_EXIT, if that comes */
+};
+
+/* ---- pieces ---- */
+
+static void send_buf(struct evil *e, uint8_t type, const struct buf *b)
+{
+	link_send_buf(e->link, type, LINK_PRIO, b);
+}
+
+static void send_path(struct evil *e, uint8_t type, const char *path)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	msg_list_encode(&b, path);
+	send_buf(e, type, &b);
+}
+
+static void send_serve(struct evil *e, const char *path)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	msg_serve_encode(&b, path, SERVE_WORKSPACE);
+	send_buf(e, MSG_SERVE, &b);
+}
+
+static void send_pair(struct evil *e, uint8_t type, uint32_t id, uint32_t v)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	msg_pair_encode(&b, id, v);
+	send_buf(e, type, &b);
+}
+
+static struct entry_attr attr(uint8_t type)
+{
+	return (struct entry_attr){
+		.type = type,
+		.mode = type == ENTRY_DIR ? 0755 : 0644,
+		.nlink = 1,
+		.ino = 7,
+		.size = 5,
+		.version = 3,
+	};
+}
+
+static void put_entry(struct buf *b, const char *name, size_t n)
+{
+	struct entry_attr a = attr(ENTRY_FILE);
+
+	dir_entry_encode(b, name, n, &a, NULL);
+}
+
+/* The workspace's listing with the entries that put has appended. */
+static void begin_dir(struct buf *b, uint32_t id, const char *path, uint32_t n)
+{
+	struct entry_attr a = attr(ENTRY_DIR);
+
+	msg_dir_encode(b, id, DIR_LISTED, path, &a, n);
+}
+
+static void dir_with(struct evil *e, const char *name, size_t n)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	begin_dir(&b, 1, WORKSPACE, 1);
+	put_entry(&b, name, n);
+	send_serve(e, WORKSPACE);
+	send_buf(e, MSG_DIR, &b);
+}
+
+static void hello_with(struct evil *e, uint32_t version, char **top)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct utsname u = {0};
+	struct msg_hello m = {
+		.version = version,
+		.program = (char *)"evil",
+		.host = (char *)"evil",
+		.arch = u.machine,
+		.uid = 1000,
+		.gid = 1000,
+		.cpu_model = (char *)"",
+		.top = top,
+	};
+
+	(void)uname(&u);
+	msg_hello_encode(&b, &m);
+	send_buf(e, MSG_HELLO, &b);
+}
+
+static void env_and_exe(struct evil *e)
+{
+	_cleanup_buf_ struct buf env = BUF_INIT, exe = BUF_INIT;
+	char *vars[] = {(char *)"PATH=/usr/bin", NULL};
+	struct msg_exe m = {.exe_id = 1, .path = (char *)"/bin/true"};
+
+	msg_env_encode(&env, 1, vars);
+	send_buf(e, MSG_ENV, &env);
+	msg_exe_encode(&exe, &m);
+	send_buf(e, MSG_EXE, &exe);
+}
+
+static void job_with(struct evil *e, struct msg_job m, const char *cwd, const char *workspace,
+		     const char *second)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	char *workspaces[] = {(char *)workspace, (char *)second, NULL};
+	char *argv[] = {(char *)"true", NULL};
+
+	m.cwd = (char *)cwd;
+	m.workspaces = workspaces;
+	m.argv = argv;
+	msg_job_encode(&b, &m);
+	send_buf(e, MSG_JOB, &b);
+}
+
+static const struct msg_job plain = {.job_id = 1, .env_id = 1, .exe_id = 1};
+
+static void job_at(struct evil *e, const char *workspace)
+{
+	env_and_exe(e);
+	job_with(e, plain, workspace, workspace, NULL);
+}
+
+/* ---- greetings ---- */
+
+static void greet_well(struct evil *e)
+{
+	char *top[] = {(char *)"srv", NULL};
+
+	hello_with(e, PROTO_VERSION, top);
+}
+
+static void greet_not(struct evil *e)
+{
+	env_and_exe(e);
+}
+
+static void greet_twice(struct evil *e)
+{
+	greet_well(e);
+	greet_well(e);
+}
+
+static void greet_other_version(struct evil *e)
+{
+	hello_with(e, 77, NULL);
+}
+
+static void greet_top_dotdot(struct evil *e)
+{
+	char *top[] = {(char *)"..", NULL};
+
+	hello_with(e, PROTO_VERSION, top);
+}
+
+static void greet_top_slash(struct evil *e)
+{
+	char *top[] = {(char *)"srv/../etc", NULL};
+
+	hello_with(e, PROTO_VERSION, top);
+}
+
+static void greet_top_many(struct evil *e)
+{
+	_cleanup_strv_ char **top = xcalloc(1, sizeof(*top));
+
+	for (int i = 0; i < 300; i++)
+		strv_push(&top, xasprintf("d%d", i));
+	hello_with(e, PROTO_VERSION, top);
+}
+
+/* ---- listings ---- */
+
+static void name_dotdot(struct evil *e)
+{
+	dir_with(e, "..", 2);
+}
+
+static void name_slash(struct evil *e)
+{
+	dir_with(e, "../etc", 6);
+}
+
+static void name_nul(struct evil *e)
+{
+	dir_with(e, "a\0b", 3);
+}
+
+static void name_empty(struct evil *e)
+{
+	dir_with(e, "", 0);
+}
+
+static void name_long(struct evil *e)
+{
+	char name[300];
+
+	memset(name, 'n', sizeof(name));
+	dir_with(e, name, sizeof(name));
+}
+
+static void names_twice(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	begin_dir(&b, 1, WORKSPACE, 3);
+	for (int i = 0; i < 3; i++)
+		put_entry(&b, "same", 4);
+	send_serve(e, WORKSPACE);
+	send_buf(e, MSG_DIR, &b);
+}
+
+static void dir_count(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	begin_dir(&b, 1, WORKSPACE, UINT32_MAX);
+	put_entry(&b, "a", 1);
+	send_buf(e, MSG_DIR, &b);
+}
+
+static void dir_id_zero(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	begin_dir(&b, 0, WORKSPACE, 0);
+	send_buf(e, MSG_DIR, &b);
+}
+
+static void dir_unclean(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	begin_dir(&b, 1, WORKSPACE "/../x", 0);
+	send_buf(e, MSG_DIR, &b);
+}
+
+static void dir_id_twice(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	dir_with(e, "a", 1);
+	begin_dir(&b, 1, "/srv/other", 0);
+	send_serve(e, "/srv/other");
+	send_buf(e, MSG_DIR, &b);
+}
+
+static void update_unknown(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct entry_attr a = attr(ENTRY_DIR);
+
+	msg_update_encode(&b, 12345, &a, 1);
+	put_entry(&b, "a", 1);
+	send_buf(e, MSG_UPDATE, &b);
+}
+
+static void update_dotdot(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct entry_attr a = attr(ENTRY_DIR);
+
+	msg_update_encode(&b, 1, &a, 1);
+	put_entry(&b, "..", 2);
+	send_buf(e, MSG_UPDATE, &b);
+}
+
+static void serve_many(struct evil *e)
+{
+	char path[64];
+
+	for (int i = 0; i < 70000; i++) {
+		(void)snprintf(path, sizeof(path), "/srv/%d", i);
+		send_serve(e, path);
+	}
+}
+
+static void serve_relative(struct evil *e)
+{
+	send_serve(e, "srv");
+}
+
+static void prefetch_many(struct evil *e)
+{
+	_cleanup_strv_ char **names = xcalloc(1, sizeof(*names));
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	for (int i = 0; i < 4000; i++)
+		strv_push(&names, xasprintf("n%d", i));
+	msg_prefetch_encode(&b, 1, names);
+	for (int i = 0; i < 100; i++)
+		send_buf(e, MSG_PREFETCH, &b);
+}
+
+/* ---- contents ---- */
+
+static void content(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct msg_content m = {.fetch_id = 1, .data = {(const uint8_t *)"owned", 5}};
+
+	msg_content_encode(&b, &m);
+	send_buf(e, MSG_CONTENT, &b);
+}
+
+/* ---- jobs ---- */
+
+static void job_cwd_outside(struct evil *e)
+{
+	env_and_exe(e);
+	job_with(e, plain, "/etc", WORKSPACE, NULL);
+}
+
+static void job_nested(struct evil *e)
+{
+	env_and_exe(e);
+	job_with(e, plain, WORKSPACE, WORKSPACE, WORKSPACE "/a");
+}
+
+static void job_no_env(struct evil *e)
+{
+	struct msg_job m = plain;
+
+	m.env_id = 99;
+	env_and_exe(e);
+	job_with(e, m, WORKSPACE, WORKSPACE, NULL);
+}
+
+static void job_no_exe(struct evil *e)
+{
+	struct msg_job m = plain;
+
+	m.exe_id = 99;
+	env_and_exe(e);
+	job_with(e, m, WORKSPACE, WORKSPACE, NULL);
+}
+
+static void job_twice(struct evil *e)
+{
+	job_at(e, WORKSPACE);
+	job_with(e, plain, WORKSPACE, WORKSPACE, NULL);
+}
+
+static void env_twice(struct evil *e)
+{
+	env_and_exe(e);
+	env_and_exe(e);
+}
+
+static void env_count(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	buf_put_u32(&b, 1);
+	buf_put_u32(&b, UINT32_MAX);
+	send_buf(e, MSG_ENV, &b);
+}
+
+static void exe_relative(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct msg_exe m = {.exe_id = 1, .path = (char *)"../bin/sh"};
+
+	msg_exe_encode(&b, &m);
+	send_buf(e, MSG_EXE, &b);
+}
+
+/* The link's sender keeps to the maximum, so the frames are made here. */
+static void giant_message(struct evil *e)
+{
+	static char bytes[PROTO_MSG_MAX];
+
+	for (int i = 0; i < 2; i++)
+		link_send(e->link, MSG_JOB, LINK_PRIO, bytes, sizeof(bytes));
+}
+
+static void job_at_root(struct evil *e)
+{
+	job_at(e, "/");
+}
+
+static void job_at_proc(struct evil *e)
+{
+	job_at(e, "/proc");
+}
+
+static void job_at_dev(struct evil *e)
+{
+	job_at(e, "/dev/shm");
+}
+
+static void job_at_usr(struct evil *e)
+{
+	job_at(e, "/usr");
+}
+
+static void job_at_etc(struct evil *e)
+{
+	job_at(e, "/etc");
+}
+
+static void job_at_tmp(struct evil *e)
+{
+	job_at(e, "/tmp");
+}
+
+static void job_killed(struct evil *e)
+{
+	job_at(e, WORKSPACE);
+	send_pair(e, MSG_JOB_KILL, 1, SIGKILL);
+}
+
+static void kill_unknown(struct evil *e)
+{
+	send_pair(e, MSG_JOB_KILL, 4242, SIGKILL);
+}
+
+static void kill_odd(struct evil *e)
+{
+	send_pair(e, MSG_JOB_KILL, 1, 1000);
+}
+
+static void credit_over_window(struct evil *e)
+{
+	job_at(e, WORKSPACE);
+	send_pair(e, MSG_JOB_CREDIT, 1, UINT32_MAX);
+}
+
+static void input_over_window(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	_cleanup_free_ char *bytes = xcalloc(1, 2 * PROTO_INPUT_WINDOW);
+	struct msg_job m = plain;
+
+	m.flags = JOB_F_STDIN;
+	env_and_exe(e);
+	job_with(e, m, WORKSPACE, WORKSPACE, NULL);
+	msg_bytes_encode(&b, 1, bytes, 2 * PROTO_INPUT_WINDOW);
+	send_buf(e, MSG_JOB_INPUT, &b);
+}
+
+static void workers_words(struct evil *e)
+{
+	send_path(e, MSG_LIST, "/etc");
+}
+
+/* ---- no messages ---- */
+
+static void noise_frames(struct evil *e)
+{
+	uint8_t noise[4096];
+	uint32_t x = 1;
+
+	for (size_t i = 0; i < sizeof(noise); i++) {
+		x = x * 1664525 + 1013904223;
+		noise[i] = (uint8_t)(x >> 24);
+	}
+	(void)!write(e->fd, noise, sizeof(noise));
+}
+
+static void trickle(void *data)
+{
+	struct evil *e = data;
+
+	(void)!write(e->fd, "", 1);
+	loop_timer_set(e->timer, TRICKLE_MS);
+}
+
+/* A byte at a time is no sign of life. */
+static void half_frame(struct evil *e)
+{
+	static const uint8_t header[] = {0xff, 0xff, 0, 0, MSG_JOB, 0, 0, 0};
+
+	(void)!write(e->fd, header, sizeof(header));
+	e->timer = loop_add_timer(e->loop, TRICKLE_MS, trickle, e);
+}
+
+static void pings(struct evil *e)
+{
+	static const char token[8];
+
+	for (int i = 0; i < 100000; i++)
+		link_send(e->link, MSG_PING, LINK_PRIO, token, sizeof(token));
+}
+
+static const struct scenario scenarios[] = {
+	{"no-hello", greet_not, NULL, false},
+	{"hello-twice", greet_twice, NULL, false},
+	{"other-version", greet_other_version, NULL, false},
+	{"top-dotdot", greet_top_dotdot, NULL, false},
+	{"top-slash", greet_top_slash, NULL, false},
+	{"top-many", greet_top_many, NULL, false},
+	{"name-dotdot", NULL, name_dotdot, false},
+	{"name-slash", NULL, name_slash, false},
+	{"name-nul", NULL, name_nul, false},
+	{"name-empty", NULL, name_empty, false},
+	{"name-long", NULL, name_long, false},
+	{"names-twice", NULL, names_twice, false},
+	{"dir-count", NULL, dir_count, false},
+	{"dir-id-zero", NULL, dir_id_zero, false},
+	{"dir-unclean", NULL, dir_unclean, false},
+	{"dir-id-twice", NULL, dir_id_twice, false},
+	{"update-unknown", NULL, update_unknown, false},
+	{"update-dotdot", NULL, update_dotdot, false},
+	{"serve-many", NULL, serve_many, false},
+	{"serve-relative", NULL, serve_relative, false},
+	{"prefetch-many", NULL, prefetch_many, false},
+	{"content-never-asked", NULL, content, false},
+	{"job-cwd-outside", NULL, job_cwd_outside, false},
+	{"job-nested", NULL, job_nested, false},
+	{"job-no-env", NULL, job_no_env, false},
+	{"job-no-exe", NULL, job_no_exe, false},
+	{"job-twice", NULL, job_twice, false},
+	{"env-twice", NULL, env_twice, false},
+	{"env-count", NULL, env_count, false},
+	{"exe-relative", NULL, exe_relative, false},
+	{"giant-message", NULL, giant_message, false},
+	{"job-at-root", NULL, job_at_root, true},
+	{"job-at-proc", NULL, job_at_proc, true},
+	{"job-at-dev", NULL, job_at_dev, true},
+	{"job-at-usr", NULL, job_at_usr, true},
+	{"job-at-etc", NULL, job_at_etc, true},
+	{"job-at-tmp", NULL, job_at_tmp, true},
+	{"job-killed", NULL, job_killed, true},
+	{"kill-unknown", NULL, kill_unknown, false},
+	{"kill-odd", NULL, kill_odd, false},
+	{"credit-over-window", NULL, credit_over_window, false},
+	{"input-over-window", NULL, input_over_window, false},
+	{"workers-words", NULL, workers_words, false},
+	{"noise-frames", NULL, noise_frames, true},
+	{"half-frame", NULL, half_frame, true},
+	{"pings", NULL, pings, false},
+};
+
+/* ---- the client ---- */
+
+static void say_end(struct evil *e)
+{
+	link_send(e->link, UNKNOWN, LINK_PRIO, NULL, 0);
+}
+
+static void lie(struct evil *e)
+{
+	if (e->scenario->lie)
+		e->scenario->lie(e);
+	if (!e->scenario->has_job)
+		say_end(e);
+}
+
+/* Whatever is asked for is empty. */
+static int on_list(struct evil *e, struct blob payload)
+{
+	_cleanup_free_ char *path = NULL;
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	static uint32_t next_id = 100;
+
+	if (msg_list_decode(payload, &path) < 0)
+		return CONCC_E_PROTO;
+	begin_dir(&b, next_id++, path, 0);
+	send_buf(e, MSG_DIR, &b);
+	return 0;
+}
+
+static int on_exit_msg(struct evil *e, struct blob payload)
+{
+	struct msg_exit m;
+
+	if (msg_exit_decode(payload, &m) < 0)
+		return CONCC_E_PROTO;
+	printf("job %u ended: how %u code %u %s\n", m.job_id, m.how, m.code, m.text);
+	msg_exit_release(&m);
+	if (e->scenario->has_job)
+		say_end(e);
+	return 0;
+}
+
+static int on_bye(struct blob payload)
+{
+	_cleanup_free_ char *text = NULL;
+
+	if (msg_bye_decode(payload, &text) < 0)
+		return CONCC_E_PROTO;
+	printf("bye: %s\n", text);
+	return 0;
+}
+
+static int on_message(void *data, uint8_t type, struct blob payload)
+{
+	struct evil *e = data;
+
+	switch (type) {
+	case MSG_READY:
+		lie(e);
+		break;
+	case MSG_LIST:
+		return on_list(e, payload);
+	case MSG_JOB_EXIT:
+		return on_exit_msg(e, payload);
+	case MSG_BYE:
+		return on_bye(payload);
+	}
+	return 0;
+}
+
+static void on_closed(void *data, int err, const char *text)
+{
+	struct evil *e = data;
+
+	printf("closed: %s\n", err_text(err));
+	e->closed = true;
+	loop_quit(e->loop);
+}
+
+static void too_late(void *data)
+{
+	printf("the worker did not end the link\n");
+	loop_quit(((struct evil *)data)->loop);
+}
+
+static const struct scenario *find(const char *name)
+{
+	for (size_t i = 0; i < sizeof(scenarios) / sizeof(scenarios[0]); i++) {
+		if (streq(scenarios[i].name, name))
+			return &scenarios[i];
+	}
+	return NULL;
+}
+
+static pid_t start_worker(char **argv, int *ret_fd)
+{
+	pid_t pid;
+	int sv[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
+		exit(2);
+	pid = fork();
+	if (pid == 0) {
+		(void)dup2(sv[1], 0);
+		(void)dup2(sv[1], 1);
+		(void)execvp(argv[0], argv);
+		_exit(127);
+	}
+	(void)close(sv[1]);
+	*ret_fd = sv[0];
+	return pid;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct link_ops ops = {.message = on_message, .closed = on_closed};
+	static const struct link_config conf = {.expect_magic = true};
+	struct evil e = {.scenario = argc > 2 ? find(argv[1]) : NULL};
+	int fd, status;
+	pid_t pid;
+
+	if (argc == 2 && streq(argv[1], "list")) {
+		for (size_t i = 0; i < sizeof(scenarios) / sizeof(scenarios[0]); i++)
+			puts(scenarios[i].name);
+		return 0;
+	}
+	log_init("evil-client", LOG_LEVEL_ERR);
+	if (!e.scenario || loop_new(&e.loop) < 0)
+		return 2;
+	pid = start_worker(argv + 2, &fd);
+	e.fd = fd;
+	e.link = link_new(e.loop, stream_from_fds(fd, fd), &conf, &ops, &e);
+	(void)loop_add_timer(e.loop, LIMIT_MS, too_late, &e);
+	if (e.scenario->greet)
+		e.scenario->greet(&e);
+	else
+		greet_well(&e);
+	(void)loop_run(e.loop);
+	link_free(e.link);
+	loop_free(e.loop);
+	(void)fflush(stdout);
+	if (!e.closed)
+		return 1;
+	(void)waitpid(pid, &status, 0);
+	printf("worker ended: %d\n", WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status));
+	return WIFSIGNALED(status) ? 1 : 0;
+}
