@@ -1,24 +1,47 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 #
-# Whatever changes on the client, the next job sees exactly that.  SEED=n repeats a run, ROUNDS=n
-# makes it longer.
+# Whatever changes on the client, the next job sees exactly that.  SEED=n repeats a run, STEPS=n
+# makes it longer, LAB_MEMORY= has the files on the disk.
 # limit: 400
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
-LAB_MEMORY=1 # tens of thousands of files come and go
+LAB_MEMORY=${LAB_MEMORY-1} # tens of thousands of files come and go
 LAB_SLOTS=1 # two jobs at once are on two workers
-ROUNDS=${ROUNDS:-2000}
+STEPS=${STEPS:-2000}
 lab_need git
 lab_enter "$@"
 lab_start builder root
 lab_config
 SEED=${SEED:-$RANDOM$RANDOM}
 
-random_rounds() {
-	mkdir "$WS/random"
+# Random steps and looks; the words before the command go to env(1).
+random_steps() { # DIR STEPS [NAME=VALUE...]
+	local dir=$WS/$1 steps=$2
+	shift 2
+	mkdir "$dir"
 	echo "seed $SEED"
-	"$LAB_TOOLS/coherence" "$WS/random" "$ROUNDS" "$SEED" concc-dispatch ||
-		fail "$(grep '^FAIL' "$LAB/check.log" | tail -n 1) (repeat with SEED=$SEED)"
+	env "$@" "$LAB_TOOLS/coherence" "$dir" "$steps" "$SEED" concc-dispatch ||
+		fail "$(grep '^FAIL' "$LAB/check.log" | tail -n 1)"
+	rm -rf "$dir"*
+}
+
+# The server finds its queue overflowed, again and again.
+random_floods() {
+	random_steps floods $((STEPS / 8)) FLOOD=8
+}
+
+# A user namespace of its own has a limit of its own, which the server can't raise.  Two jobs look at
+# once, so with times alone to go by, a file that is read while the second is dispatched within the
+# same tick of the clock may be another version by then, and the look is made at home (status 2).
+random_unwatched() {
+	local rc=0
+	lab_stop_server
+	mkdir "$WS/unwatched"
+	unshare -Ur sh -c 'echo 6 >/proc/sys/user/max_inotify_watches && exec "$@"' - \
+		"$LAB_TOOLS/coherence" "$WS/unwatched" $((STEPS / 8)) "$SEED" concc-dispatch || rc=$?
+	[ $rc -eq 0 ] || [ $rc -eq 2 ] || fail "$(grep '^FAIL' "$LAB/check.log" | tail -n 1)"
+	lab_stop_server
+	rm -rf "$WS/unwatched"*
 }
 
 # What a header that is not there yet, or that hides another one, means to the compiler.
@@ -69,6 +92,70 @@ made_here_used_there() {
 		expect_no_file made.h
 		at_worker $from concc-dispatch test ! -e made.h || fail "w$from still sees made.h"
 	done
+}
+
+# Runs a script on a worker, which waits after its first line until the test has done what CMD says and
+# the workers know; prints all it said.
+halted() { # SCRIPT CMD...
+	local script=$1 line='' rc=0 out in
+	shift
+	rm -f "$LAB/to" "$LAB/from"
+	mkfifo "$LAB/to" "$LAB/from"
+	CONCC_EXPLAIN=1 concc-dispatch sh -c "$script" <"$LAB/to" >"$LAB/from" 2>"$LAB/err" &
+	exec {in}>"$LAB/to" {out}<"$LAB/from"
+	read -r -t "$LAB_LIMIT" line <&"$out" || fail "the job does not say that it waits"
+	"$@"
+	# Its changes are told to all workers, before what the job reads on its input.
+	concc-dispatch true
+	echo go >&"$in"
+	exec {in}>&-
+	echo "$line"
+	cat <&"$out"
+	exec {out}<&-
+	wait $! || rc=$?
+	cat "$LAB/err" >&2
+	[ $rc -eq 0 ] || fail "the job ended with status $rc"
+}
+
+# A job sees what it has seen once, whatever becomes of it on the client.
+seen_is_seen() {
+	mkdir -p "$WS/seen/d" && cd "$WS/seen"
+	echo old >a.h && echo old >b.h && echo old >d/c.h && echo old >e.h
+	change() {
+		echo new >a.h && echo new >b.new && mv b.new b.h
+		rm e.h && mv d d2 && mkdir d && echo new >d/c.h
+	}
+	expect_eq "what a job sees of files that change" \
+		"$(halted 'cat a.h b.h d/c.h e.h >/dev/null; echo seen; read -r go
+			cat a.h b.h d/c.h e.h; echo mine >>a.h.mine; cat a.h.mine' change | tr '\n' ' ')" \
+		"seen old old old old mine "
+	expect_eq "what the next one sees" "$(concc-dispatch cat a.h b.h d/c.h)" \
+		"$(printf 'new\nnew\nnew')"
+	expect_no_file e.h
+}
+
+# What it had seen is there no more when it looks for more: it runs again.
+seen_in_part() {
+	mkdir -p "$WS/part/d" && cd "$WS/part"
+	echo old >d/a.h && echo old >d/b.h
+	change() {
+		mv d d2 && mkdir d && echo new >d/a.h && echo new >d/b.h
+	}
+	expect_eq "what a job sees in a directory that is gone" \
+		"$(halted 'cat d/a.h >/dev/null; echo seen; read -r go; cat d/b.h' change | tr '\n' ' ')" \
+		"seen new "
+	expect_grep 'd could not be read by the job' "$LAB/err"
+}
+
+# What it said brought its files home, and the news of them back.
+own_files_are_own() {
+	mkdir -p "$WS/own" && cd "$WS/own"
+	echo one >f && echo one >g
+	expect_eq "what a job sees of its own" \
+		"$(halted 'echo two >>f; echo two >g.new; mv g.new g; echo out; read -r go
+			cat f g; echo three >>f; echo three >>g' true | tr '\n' ' ')" \
+		"out one two two "
+	expect_eq "what it left" "$(cat f g | tr '\n' ' ')" "one two three two three "
 }
 
 # Names, sizes and times of all files, and the bytes of some.
@@ -144,10 +231,17 @@ overflow() {
 	expect_eq "a change after the flood" "$(concc-dispatch cat f8)" after
 }
 
-check "$ROUNDS random rounds" random_rounds
+check "$STEPS random steps" random_steps random "$STEPS"
+grep -h '^note: ' "$LAB/check.log" || true
+check "random steps while the queue overflows" random_floods
+grep -h '^note: ' "$LAB/check.log" || true
+check "random steps with hardly a watch" random_unwatched
 grep -h '^note: ' "$LAB/check.log" || true
 check "headers that appear and hide" headers_that_appear
 check "made on one worker, used on the other" made_here_used_there
+check "a job goes on seeing what it saw" seen_is_seen
+check "a directory goes while a job is in it" seen_in_part
+check "a job's own files, come home already" own_files_are_own
 check "a switch of 20 000 files" big_switch
 check "more events than the queue takes" overflow
 lab_stop

@@ -5,7 +5,7 @@
 # limit: 180
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 LAB_SLOTS=2
-lab_need ninja
+lab_need ninja strace jq
 lab_enter "$@"
 lab_start builder root
 lab_config
@@ -153,6 +153,43 @@ no_cores() {
 	expect_eq "core files of jobs under ulimit -c 0" "$left" ''
 }
 
+# A wrapper under strace, up to its telling the server that it waits.
+start_waiting() { # NAME
+	local line=''
+	mkfifo "$LAB/$1.trace"
+	strace -o "$LAB/$1.trace" -s 99 -e trace=sendmsg concc-dispatch true "$1" 2>/dev/null &
+	exec {TRACE}<"$LAB/$1.trace"
+	while read -r -t "$LAB_LIMIT" line <&"$TRACE"; do
+		case $line in *waiting*) return ;; esac
+	done
+	fail "$1 does not wait"
+}
+
+waits_for_slot() {
+	local n slots first
+	slots=$(concc -j)
+	mkfifo "$LAB/held" "$LAB/go"
+	exec 6<>"$LAB/held" 7<>"$LAB/go"
+	for ((n = 0; n < slots; n++)); do
+		concc-worker-pool allocate -- sh -c 'echo held >&6; read -r line <&7' &
+	done
+	for ((n = 0; n < slots; n++)); do
+		read -r -t "$LAB_LIMIT" _ <&6 || fail "a slot is not free"
+	done
+	start_waiting one
+	first=$TRACE
+	start_waiting two
+	expect_eq "who waits" "$(lab_status '[.waiters[] | [.place, .command]]')" \
+		"$(jq -n '[[1, "true one"], [2, "true two"]]')"
+	expect_grep '^  waiting for a slot, place 2, for [0-9]+ s: true two$' <(concc status)
+	for ((n = 0; n < slots; n++)); do
+		echo go >&7
+	done
+	wait
+	exec {first}<&- {TRACE}<&- 6>&- 7>&-
+	expect_eq "who waits" "$(lab_status '.waiters')" '[]'
+}
+
 slots_free_again() {
 	expect_eq "slots taken" "$(concc-worker-pool status --json | grep -Eo '"taken": *[1-9]' | wc -l)" 0
 }
@@ -170,4 +207,5 @@ check "Ctrl-C" interrupted INT 2 -
 check "SIGTERM" interrupted TERM 15 ''
 check "SIGKILL of the wrapper" interrupted KILL 9 ''
 check "all slots are free again" slots_free_again
+check "status shows who waits for a slot" waits_for_slot
 lab_stop

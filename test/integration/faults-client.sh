@@ -1,10 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 #
-# What goes wrong on the client: the project server killed, a full disk, a damaged or hostile runtime
-# directory, a target that may not be written.
+# What goes wrong on the client: the project server killed, a full disk, a damaged, hostile or removed
+# runtime directory, a target that may not be written.
 # limit: 180
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+. "${BASH_SOURCE[0]%/*}/../lib/faults.sh"
+lab_need strace
 lab_enter "$@"
 lab_start builder root
 lab_config
@@ -31,6 +33,37 @@ server_killed() {
 }
 
 # A stopped server is no server: whoever comes next starts another, and runs remotely.
+# A process that is killed closes its files one after the other: this one holds the server's lock when
+# its socket is closed already, until a wrapper waits for its end.
+dying_server() {
+	local line='' pid
+	concc-dispatch true
+	pid=$(lab_server_pid)
+	kill -KILL $pid
+	expect_gone "the server" $pid
+	coproc DYING { exec python3 -c '
+import fcntl, os, struct, sys
+fd = os.open("/srv/run/project.lock", os.O_RDWR)
+os.truncate(fd, 0)
+os.write(fd, b"%d\n" % os.getpid())
+fcntl.fcntl(fd, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 1, 1, 0)) # F_OFD_SETLK
+print("held", flush=True)
+sys.stdin.read()'; }
+	pid=$DYING_PID
+	read -r -t "$LAB_LIMIT" line <&"${DYING[0]}"
+	expect_eq "the lock" "$line" held
+	mkfifo "$LAB/trace"
+	CONCC_EXPLAIN=1 strace -e trace=pidfd_open -o "$LAB/trace" concc-dispatch true 2>"$LAB/err" &
+	read -r -t "$LAB_LIMIT" line <"$LAB/trace" || true
+	kill -KILL "$pid"
+	wait $! || fail "the job failed: $(cat "$LAB/err")"
+	wait "$pid" || true
+	rm "$LAB/trace"
+	cat "$LAB/err"
+	expect_eq "remote jobs" "$(explained_remote "$LAB/err")" 1
+	expect_eq "what it waited for" "${line%,*}" "pidfd_open($pid"
+}
+
 right_after_stop() {
 	local i
 	for i in $(seq 10); do
@@ -68,7 +101,7 @@ disk_full() {
 	expect_eq "status of what fits" $rc 0
 	expect_eq "remote jobs" "$(explained_remote "$LAB/err")" 1
 	rm small/two
-	CONCC_EXPLAIN=1 concc-dispatch sh -c 'head -c 3000000 /dev/zero >small/big' 2>"$LAB/err" || rc=$?
+	CONCC_EXPLAIN=1 concc-dispatch sh -c 'yes | head -c 3000000 >small/big' 2>"$LAB/err" || rc=$?
 	cat "$LAB/err"
 	expect_ne "status of what does not fit" $rc 0
 	expect_grep 'No space left' "$LAB/err"
@@ -78,6 +111,24 @@ disk_full() {
 	CONCC_EXPLAIN=1 concc-dispatch sh -c 'echo fits >small/big' 2>"$LAB/err"
 	expect_eq "with room again" "$(cat small/big)" fits
 	lab_stop_server
+}
+
+# The client's file system has no more for the job's files, or does not let us: a quota, rights.
+refused_here() { # CALL:WHAT:WHEN
+	local i
+	rm -rf many
+	concc-dispatch true
+	fault_inject "$(lab_server_pid)" "$1"
+	CONCC_EXPLAIN=1 concc-dispatch sh -c 'mkdir -p many; for i in 1 2 3 4 5 6 7 8; do echo $i >many/$i; done' \
+		2>"$LAB/err" </dev/null
+	fault_inject_no_more
+	cat "$LAB/err"
+	expect_eq "local jobs" "$(explained_local "$LAB/err")" 1
+	expect_grep "$2" "$LAB/err"
+	for i in 1 2 3 4 5 6 7 8; do
+		expect_eq "many/$i" "$(cat many/$i)" $i
+	done
+	expect_eq "temporary files" "$(find many -name '.concc-tmp*')" ''
 }
 
 # Whatever stands where the runtime directory should be: said, and compiled here.
@@ -126,6 +177,49 @@ immutable_target() {
 	expect_grep 'Read-only' "$LAB/err"
 }
 
+# A cleaner of /tmp removes what is there: the job goes on, others find another server, and the one
+# that nobody finds leaves.
+tmp_cleaned() {
+	local old
+	lab_stop_server
+	lab_slow_start
+	old=$(lab_server_pid)
+	fault_tmp_cleaned
+	CONCC_EXPLAIN=1 concc-dispatch true 2>"$LAB/explain"
+	cat "$LAB/explain"
+	expect_eq "remote jobs of another server" "$(explained_remote "$LAB/explain")" 1
+	expect_ne "servers" "$(lab_server_pid | wc -l)" 1
+	kill -KILL $SLOW_PIDS # it is the last, and ends as a killed one does here
+	lab_slow_wait
+	expect_eq "exit status" "$SLOW_STATUS" 137
+	expect_gone "the server without files" "$old"
+	expect_eq "servers" "$(lab_server_pid | wc -l)" 1
+	expect_status 0 concc status
+	# With nothing to do it leaves at once.
+	old=$(lab_server_pid)
+	rm -rf /srv/run
+	expect_gone "an idle server without files" "$old"
+	nothing_on_workers
+}
+
+# Not even the files of ours fit: no crash, and the compiler's own result.
+full_runtime_dir() {
+	local rc=0
+	lab_stop_server
+	rm -rf /srv/run
+	mkdir -m 700 /srv/run
+	mount -t tmpfs -o size=4k,mode=700 lab-run /srv/run
+	head -c 4096 /dev/zero >/srv/run/fill
+	concc-cc gcc -g -c a.c -o a.o 2>"$LAB/err" || rc=$?
+	cat "$LAB/err"
+	lab_stop_server
+	umount /srv/run
+	rm -rf /srv/run
+	expect_eq "status" $rc 0
+	expect_same_file a.o "$LAB/a.o"
+	expect_grep 'disk full|No space' "$LAB/err"
+}
+
 wrong_config() {
 	local rc=0
 	lab_stop_server
@@ -138,13 +232,19 @@ wrong_config() {
 }
 
 check "project server killed mid-job" server_killed
+check "a project server that takes long to die" dying_server
 check "a job right after concc stop" right_after_stop
 check "100 wrappers start one server" server_started_once
 check "disk full at write-back" disk_full
 lab_stop_server
-umount "$WS/small"
+umount "$WS/small" 2>/dev/null || true
+check "quota reached while the bytes come" refused_here write:error=EDQUOT:when=1+ 'quota'
+check "quota reached by a name" refused_here renameat:error=EDQUOT:when=4 'quota'
+check "a name that may not be made" refused_here renameat:error=EACCES:when=1+ 'ermission denied'
 check "read-only target" immutable_target
 check "wrong configuration" wrong_config
+check "runtime directory cleaned" tmp_cleaned
+check "runtime directory on a full disk" full_runtime_dir
 check "runtime directory is a symlink" hostile_runtime_dir a_symlink
 check "runtime directory is a file" hostile_runtime_dir a_file
 check "runtime directory is another user's" hostile_runtime_dir anyones

@@ -5,6 +5,8 @@
 # hang, nothing half-written, nothing left running.
 # limit: 240
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+. "${BASH_SOURCE[0]%/*}/../lib/faults.sh"
+lab_need strace
 lab_enter "$@"
 lab_start builder root
 lab_config
@@ -45,6 +47,59 @@ agent_killed() {
 	lab_slow_recovered
 	one_line_said
 	nothing_runs_of_it "$n"
+}
+
+# What the second try says is not what was shown of the first: none of it is lost.
+other_words() {
+	local n
+	lab_stop_server
+	sed -i 's/^echo held$/echo another; echo held/' "$WS/slow"
+	lab_slow_start
+	n=$(slow_worker)
+	kill -KILL $(agent_pid "$n")
+	lab_slow_wait
+	expect_eq "exit status" "$SLOW_STATUS" 0
+	expect_eq "output" "$(tr '\n' ' ' <"$LAB/slow.out")" "held another held done "
+	lab_slow_job
+}
+
+# A job that makes so many files, while system calls are delayed.
+many_files() { # N
+	CONCC_EXPLAIN=1 concc-dispatch sh -c \
+		'i=0; while [ $i -lt "$1" ]; do echo $i >many/$i; i=$((i + 1)); done' - "$1" 2>"$LAB/explain"
+	fault_inject_no_more
+	cat "$LAB/explain"
+	expect_eq "remote jobs" "$(explained_remote "$LAB/explain")" 1
+	expect_eq "files" "$(find "$WS/many" -type f | wc -l)" "$1"
+}
+
+# So many files that its agent looks at them for longer than a worker may say nothing: each open of a
+# file takes it 3 ms here.
+busy_with_files() {
+	lab_stop_server
+	sed '/^\[worker w2\]/,$d' /srv/concc.ini >/srv/one.ini
+	export CONCC_CONFIG=/srv/one.ini
+	mkdir "$WS/many"
+	concc-dispatch true
+	fault_inject "$(agent_pid 1)" openat,openat2:delay_enter=3000:when=1+ -e status=none
+	many_files 1600
+	expect_no_grep 'was lost' "$LAB/explain"
+	rm -rf "$WS/many"
+	lab_stop_server
+}
+
+# The same of the project server, which puts them in place: the workers' other jobs go on.
+server_busy_with_files() {
+	local other
+	lab_slow_start
+	other=$(slow_worker)
+	mkdir "$WS/many"
+	fault_inject "$(lab_own_server)" renameat,renameat2:delay_enter=3000:when=1+ -e status=none
+	many_files 4000
+	expect_no_grep 'was lost' "$LAB/slow.err"
+	kill -KILL $(agent_pid "$other")
+	lab_slow_recovered
+	rm -rf "$WS/many"
 }
 
 connection_killed() {
@@ -91,8 +146,8 @@ store_deleted() {
 	echo 'int first;' >first.c
 	concc-cc gcc -c first.c -o first.o
 	for n in 1 2; do
-		expect_status 0 lab_worker $n test -d "$(lab_worker_home $n)/.cache/concc"
-		lab_worker $n rm -rf "$(lab_worker_home $n)/.cache"
+		expect_status 0 lab_worker $n test -d "$(lab_worker_cache $n)"
+		lab_worker $n rm -rf "$(lab_worker_cache $n)"
 	done
 	echo '#include <errno.h>
 int second;' >second.c
@@ -209,6 +264,9 @@ noise() {
 }
 
 check "agent killed mid-job" agent_killed
+check "a second try that says something else" other_words
+check "a worker busy with many files" busy_with_files
+check "a project server busy with many files" server_busy_with_files
 check "connection killed mid-job" connection_killed
 check "cable cut mid-job" cable_cut
 check "all cables cut mid-job" both_cut

@@ -16,7 +16,7 @@ only_worker() { # N
 	lab_stop_server
 	{
 		printf '[concc]\nworkspace = %s\n\n[worker w%s]\naddress = ssh://w%s\n' "$WS" "$1" "$1"
-		printf 'program = /mnt/bin/concc-worker\nslots = 2\n'
+		printf 'root = %s\nprogram = /mnt/bin/concc-worker\nslots = 2\n' "$LAB_ROOT"
 	} >/srv/concc.ini
 }
 
@@ -116,8 +116,12 @@ search_path() {
 	export PATH=$PATH:/srv/home/bin:/srv/home/none:/srv/home/absent
 	CONCC_EXPLAIN=1 concc-cc gcc -c plain.c -o plain.o 2>"$LAB/err"
 	CONCC_EXPLAIN=1 expect_status 1 concc-cc gcc -c nothing.c -o plain.o 2>>"$LAB/err"
+	# Nor does a job find us where it looks for a compiler, as rustc does to link.
+	PATH=$LAB_BIN/masquerade:$PATH CONCC_EXPLAIN=1 concc-dispatch sh -c 'command -v cc' \
+		>"$LAB/out" 2>>"$LAB/err"
 	cat "$LAB/err"
-	expect_eq "remote" "$(explained_remote "$LAB/err")" 2
+	expect_eq "remote" "$(explained_remote "$LAB/err")" 3
+	expect_eq "the compiler in a job's PATH" "$(cat "$LAB/out")" "$(command -v cc)"
 }
 
 # A shell that is not told where it is looks whether that is the home.

@@ -33,7 +33,7 @@ build() { # NAME LIBRARY...
 	"${CC:-cc}" -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Wno-unused-parameter -pthread \
 		${SANITIZE:+-fsanitize=$SANITIZE} \
 		-I"$LAB_REPO/include" -o "$T/$name.$$" "$src" \
-		"$LAB_BUILD"/lib{link,loop,proto,common}.a $(pkg-config --libs "$@")
+		"$LAB_BUILD"/lib{link,loop,proto,digest,common}.a $(pkg-config --libs "$@" libcrypto)
 	mv "$T/$name.$$" "$T/$name"
 }
 

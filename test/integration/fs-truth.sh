@@ -1,0 +1,187 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# The same operations on files, here and in a job: they return the same, and leave the same behind.
+# CONCC_TEST_LONG=1 has directories of 100 000 entries instead of 20 000.
+# limit: 300
+. "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+LAB_SLOTS=1
+lab_need git patch ld.bfd ld.gold ld.lld
+lab_enter "$@"
+lab_start builder
+lab_config
+ENTRIES=20000
+[ -z "${CONCC_TEST_LONG-}" ] || ENTRIES=100000
+HERE=/srv/lo # as long as the workspace's name: paths near PATH_MAX
+mkdir "$HERE"
+cp "$LAB_TOOLS/fstruth" "$WS/fstruth"
+cp "$LAB_TOOLS/fstruth" "$HERE/fstruth"
+
+# Runs on a worker, and nowhere else; its output stays in $LAB/remote.
+remote() { # CMD...
+	local rc=0
+	CONCC_EXPLAIN=1 concc-dispatch "$@" >"$LAB/remote" 2>"$LAB/remote.err" </dev/null || rc=$?
+	if [ $rc -ne 0 ]; then
+		cat "$LAB/remote" "$LAB/remote.err"
+		fail "exit status $rc of a job: $*"
+	fi
+	expect_grep '^concc: remote on ' "$LAB/remote.err"
+	expect_no_grep '^concc: local: ' "$LAB/remote.err"
+}
+
+# The README's limits: what an operation returns here, and in a job.
+differs_by_design() {
+	sed -e "/^both names are one file: /s/0/1/" \
+		-e "/^rename the client's directory: /s/EXDEV/0/" \
+		-e "/^copy_file_range of the client's: /s/EXDEV/19/" \
+		-e "/^opened before the first write: /s/the client's early/NEW client's early/" "$1"
+}
+
+operations() {
+	mkdir "$HERE/ops" "$WS/ops"
+	cd "$HERE/ops"
+	../fstruth prepare $ENTRIES
+	cd "$WS/ops"
+	../fstruth prepare $ENTRIES
+	(cd "$HERE/ops" && ../fstruth ops $ENTRIES) >"$LAB/returned"
+	remote ../fstruth ops $ENTRIES
+	differs_by_design "$LAB/remote" >"$LAB/returned.job"
+	diff -U0 "$LAB/returned" "$LAB/returned.job" || fail "operations return something else in a job"
+}
+
+left_behind() {
+	(cd "$HERE/ops" && ../fstruth tree) >"$LAB/left"
+	(cd "$WS/ops" && ../fstruth tree) >"$LAB/left.job"
+	diff -U0 "$LAB/left" "$LAB/left.job" || fail "a job leaves something else behind"
+	echo "note: $(wc -l <"$LAB/returned") results, $(wc -l <"$LAB/left") names the same"
+}
+
+# The next job sees what this machine has, but for the number of names and for holes.
+seen_by_the_next() {
+	cd "$WS/ops"
+	rm sparse # a gigabyte on its way out again shows nothing new
+	../fstruth tree | sed 's/ links [0-9]*//; s/ sparse$//' >"$LAB/left.want"
+	remote ../fstruth tree
+	sed 's/ links [0-9]*//; s/ sparse$//' "$LAB/remote" >"$LAB/left.seen"
+	diff -U0 "$LAB/left.want" "$LAB/left.seen" || fail "the next job sees something else"
+}
+
+# What has no way home is not lost: the job runs here, and says why.
+no_way_home() {
+	local kind
+	mkdir "$WS/attr"
+	cd "$WS/attr"
+	../fstruth prepare 1
+	for kind in user client acl dir; do
+		rm -rf attributed*
+		../fstruth attr $kind >/dev/null || continue # not on this file system
+		rm -rf attributed*
+		CONCC_EXPLAIN=1 concc-dispatch ../fstruth attr $kind >"$LAB/attr" 2>"$LAB/attr.err"
+		grep -q ': E' "$LAB/attr" && continue # not there, and the job was told
+		expect_grep 'no-way-home .*has extended attributes, an ACL or capabilities' "$LAB/attr.err"
+		case $kind in
+		user) "$LAB_TOOLS/fstruth" has attributed user.concc-test ;;
+		client) "$LAB_TOOLS/fstruth" has c/held user.concc-test ;;
+		acl) "$LAB_TOOLS/fstruth" has attributed system.posix_acl_access ;;
+		dir) "$LAB_TOOLS/fstruth" has attributed-dir system.posix_acl_default ;;
+		esac || fail "$kind was lost"
+		echo "note: $kind: $(head -n 1 "$LAB/attr.err")"
+	done
+}
+
+# Whose a file is and what is attached to it: kept by what writes into it, lost by what replaces it.
+identity() {
+	local was
+	mkdir -p "$WS/id"
+	cd "$WS/id"
+	for f in written replaced; do
+		echo old >$f
+		chown 1717:1718 $f
+		"$LAB_TOOLS/fstruth" give $f >/dev/null || skip "no attributes on this file system"
+	done
+	was=$(stat -c '%u:%g %a' written)
+	remote sh -c 'echo new >written; echo new >r; mv r replaced'
+	for f in written replaced; do
+		expect_eq "$f" "$(cat $f)" new
+	done
+	expect_eq "owner and mode of what is written" "$(stat -c '%u:%g %a' written)" "$was"
+	"$LAB_TOOLS/fstruth" has written user.concc-test || fail "the attribute was lost"
+	"$LAB_TOOLS/fstruth" has written system.posix_acl_access || fail "the ACL was lost"
+	expect_eq "owner of what is replaced" "$(stat -c '%u:%g' replaced)" 0:0
+	! "$LAB_TOOLS/fstruth" has replaced user.concc-test || fail "another file's attribute is there"
+}
+
+# Each command here and in a job, in copies of one small tree.
+TOOLS=(
+	'gcc -g -c a.c b.c'
+	'ld.bfd -r -o bfd.o a.o b.o'
+	'ld.gold -r -o gold.o a.o b.o'
+	'ld.lld -r -o lld.o a.o b.o'
+	'ld.bfd -shared -o bfd.so a.o b.o'
+	'ld.gold -shared -o gold.so a.o b.o'
+	'ld.lld -shared -o lld.so a.o b.o'
+	'ar rcD lib.a a.o b.o'
+	'ar rcD lib.a b.o'
+	'ranlib -D lib.a'
+	'objcopy --only-keep-debug bfd.so bfd.debug'
+	'strip -g bfd.so'
+	'objcopy --add-gnu-debuglink=bfd.debug bfd.so'
+	'strip -o stripped.o a.o'
+	'install -D -m 751 bfd.so inst/lib/bfd.so'
+	'install -d -m 2750 inst/etc'
+	'patch -p0 -i change.diff'
+	'sed -i s/two/three/ b.c'
+	'tar xf tree.tar'
+	'cp -a unpacked copied'
+	'mv copied moved'
+	'mv client moved-client'
+	'sh -c "rm -r moved/sub && cp -p a.o moved/sub"'
+	'git -c init.defaultBranch=m init -q repo'
+	'sh -c "cp a.c repo && git -C repo add a.c && git -C repo -c user.name=n -c user.email=e commit -qm c"'
+)
+
+tools_tree() { # DIR
+	mkdir -p "$1"/{client,make/unpacked/sub}
+	cd "$1"
+	echo 'int one(void) { return 1; }' >a.c
+	echo 'int two(void) { return 2; }' >b.c
+	echo x >client/x
+	printf -- '--- a.c\n+++ a.c\n@@ -1 +1 @@\n-int one(void) { return 1; }\n+int one(void) { return 11; }\n' >change.diff
+	echo y >make/unpacked/sub/y
+	ln -s sub/y make/unpacked/link
+	ln make/unpacked/sub/y make/unpacked/hard
+	chmod 750 make/unpacked
+	touch -d '2001-02-03 04:05:06.5' make/unpacked/sub/y make/unpacked/sub make/unpacked
+	[ -e "$LAB/tree.tar" ] || tar cf "$LAB/tree.tar" --format=posix -C make unpacked
+	cp "$LAB/tree.tar" .
+}
+
+tools() {
+	local cmd
+	# One after the other at the same path: debug information and messages name it.
+	export GIT_AUTHOR_DATE='2001-01-01T00:00:00Z' GIT_COMMITTER_DATE='2001-01-01T00:00:00Z'
+	tools_tree "$WS/tools"
+	for cmd in "${TOOLS[@]}"; do
+		eval "$cmd" || fail "here: $cmd"
+	done
+	rm -rf repo/.git/index # times and inodes
+	"$LAB_TOOLS/fstruth" tree >"$LAB/tools"
+	cd "$WS"
+	rm -rf "$WS/tools"
+	tools_tree "$WS/tools"
+	for cmd in "${TOOLS[@]}"; do
+		eval "remote $cmd"
+	done
+	rm -rf repo/.git/index
+	"$LAB_TOOLS/fstruth" tree >"$LAB/tools.job"
+	diff -U0 "$LAB/tools" "$LAB/tools.job" || fail "tools leave something else behind"
+	echo "note: ${#TOOLS[@]} commands, $(wc -l <"$LAB/tools") names the same"
+}
+
+check "operations return the same in a job" operations
+check "a job leaves the same behind" left_behind
+check "the next job sees the same" seen_by_the_next
+check "what has no way home is made here" no_way_home
+check "a file stays whose it is" identity
+check "linkers and other tools leave the same behind" tools
+lab_stop

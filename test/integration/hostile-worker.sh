@@ -1,0 +1,111 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# A worker that lies to the client, in every way that test/hostile/evil-worker knows: it is refused
+# and said once why, its link is closed (unless the lie is one of a job, which may be honest), the
+# job is done here and right, and nothing outside the workspace was touched.  Each scenario has a
+# client of its own, and all run at once.
+# limit: 180
+. "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+lab_enter "$@"
+EVIL=$LAB_BUILD/test/hostile/evil-worker
+OUT=/srv/outside
+mkdir "$OUT"
+echo precious >"$OUT/precious"
+chmod 640 "$OUT/precious"
+ls -ln --time-style=full-iso "$OUT" >"$LAB/outside"
+echo "right" >"$LAB/a.c"
+head -c 2M /dev/urandom >"$LAB/big" # more than is queued at once, and not compressible
+lab_mounts >"$LAB/mounts"
+
+# What the log says of the worker, and where the job ran.  Where a job may have done the same in
+# good faith (it made a symlink and a file behind it, a name of ours), the link stays.
+expected() { # SCENARIO: sets DOWN (what ends the link, or "") and HERE (the rule, or "")
+	DOWN='' HERE='no-worker|gave-up'
+	case $1 in
+	honest-but-wrong | list-outside | list-flood | pings) HERE='' ;;
+	noise-frames) DOWN='a malformed frame' ;;
+	noise-first) DOWN='no concc-worker greeted within 64 KB' ;;
+	other-version) DOWN='install the same concc on both' ;;
+	giant-hello) DOWN='message HELLO .* protocol' ;;
+	escapes) DOWN='.x1b.2J' ;;
+	hello-twice | ready-first | job-before-ready) DOWN='message [A-Z_]+ .* protocol' ;;
+	through-* | remove-through-* | chmod-through-* | link-through-* | our-temporary)
+		HERE='write-back|conflict' ;;
+	set-user-id) HERE=write-back ;;
+	over-symlink) HERE='' ;;
+	many-names) HERE=write-back ;;
+	half-frame) DOWN='no answer for' ;;
+	killed-job-goes-on) DOWN='does not end a job that was killed' HERE='missing|no-worker|gave-up' ;;
+	fetch-flood) DOWN='message FETCH .*' ;;
+	*) DOWN='message [A-Z_?]+ .*(protocol|malformed)' ;;
+	esac
+}
+
+start() { # SCENARIO
+	local dir=$LAB/s/$1
+	mkdir -p "$dir/run" "$dir/cache" "$WS/$1"
+	chmod 700 "$dir/run"
+	cp "$LAB/a.c" "$LAB/big" "$WS/$1"
+	cat >"$dir/ini" <<-END
+		[concc]
+		workspace = $WS/$1
+
+		[worker evil]
+		command = exec $EVIL $1
+		slots = 1
+	END
+	(
+		cd "$WS/$1"
+		export CONCC_CONFIG=$dir/ini CONCC_RUNTIME_DIR=$dir/run CONCC_CACHE_DIR=$dir/cache
+		rc=0
+		CONCC_EXPLAIN=1 concc-dispatch cp a.c a.o >"$dir/out" 2>"$dir/err" </dev/null || rc=$?
+		echo "$rc" >"$dir/rc"
+		concc status --json >"$dir/json"
+		concc stop
+	) &
+}
+
+downs() { # SCENARIO
+	grep -c 'worker=evil down' "$LAB/s/$1/run/project.log" || true
+}
+
+refused() { # SCENARIO
+	local dir=$LAB/s/$1 log=$LAB/s/$1/run/project.log
+	expected "$1"
+	cat "$dir/err" "$log"
+	expect_eq "exit status" "$(cat "$dir/rc")" 0
+	if [ -n "$HERE" ]; then
+		expect_same_file "$LAB/a.c" "$WS/$1/a.o"
+		expect_eq "runs here" "$(grep -Ec "^concc: local: ($HERE) " "$dir/err")" 1
+	fi
+	if [ -n "$DOWN" ]; then
+		expect_grep "worker=evil down: .*$DOWN" "$log"
+	else
+		expect_eq "times the link was closed" "$(downs "$1")" 0
+	fi
+	# Nothing of what it said reaches the terminal or the log as it is.
+	if LC_ALL=C grep -q '[^[:print:][:space:]]' "$log" "$dir/err" "$dir/json"; then
+		fail "its bytes are in the log"
+	fi
+	expect_eq "temporary files" "$(find "$WS/$1" -name '.concc-tmp-*')" ""
+}
+
+outside_untouched() {
+	ls -ln --time-style=full-iso "$OUT" | diff "$LAB/outside" - || fail "$OUT was changed"
+	expect_eq "what is in it" "$(cat "$OUT/precious")" precious
+	expect_eq "owned files outside" "$(find /srv -name 'owned*' -not -path "$WS/*")" ""
+}
+
+scenarios=$("$EVIL" list)
+# That one takes as long as a worker may take to end a job.
+[ -n "${ROUNDS-}" ] || scenarios=$(grep -v killed-job <<<"$scenarios")
+for s in $scenarios; do
+	start "$s"
+done
+wait
+for s in $scenarios; do
+	check "$s" refused "$s"
+done
+check "nothing outside the workspace was touched" outside_untouched
+lab_stop

@@ -1,0 +1,259 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# Workers that a command starts when jobs need them, and that go away: how many start, that they
+# sleep and wake, and that a build is right whatever becomes of them.
+# limit: 180
+. "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+lab_enter "$@"
+lab_start 0
+
+# Writes down who was started and as which process, before it becomes the worker.
+cat >"$LAB/worker" <<'EOS'
+#!/bin/sh
+echo "$CONCC_WORKER_NAME $CONCC_WORKER_INDEX $$ ${1-}" >>"$LAB/starts"
+exec concc-worker --stdio
+EOS
+chmod +x "$LAB/worker"
+export LAB
+
+config() { # SECTION-LINE...
+	lab_stop_server
+	: >"$LAB/starts"
+	lab_config
+	printf '[worker box]\n' >>"$CONCC_CONFIG"
+	printf '%s\n' "$@" >>"$CONCC_CONFIG"
+}
+
+starts() {
+	wc -l <"$LAB/starts"
+}
+
+state() { # INDEX-OF-WORKER
+	lab_status ".workers[$1].state"
+}
+
+# ./slow K is in the middle of its work while hold.K is there; then it compiles K.c.
+cp "$LAB_TOOLS/hold" "$WS/holdbin"
+cat >"$WS/slow" <<'EOS'
+#!/bin/sh
+if [ -e "hold.$1" ]; then
+	exec ./holdbin "$1"
+fi
+echo held
+gcc -g -c "$1.c" -o "$1.o"
+EOS
+chmod +x "$WS/slow"
+for k in 1 2 3 4; do
+	echo "int f$k(void) { return $k; }" >"$WS/$k.c"
+	(cd "$WS" && gcc -g -c $k.c -o "$LAB/$k.o")
+done
+
+slow_start() { # K: returns when it runs; sets SLOW[K]
+	local k=$1 line=''
+	rm -f "$LAB/fifo.$k" "$WS/$k.o"
+	mkfifo "$LAB/fifo.$k"
+	touch "$WS/hold.$k"
+	CONCC_EXPLAIN=1 concc-dispatch ./slow "$k" </dev/null >"$LAB/fifo.$k" 2>"$LAB/err.$k" &
+	SLOW[k]=$!
+	eval "exec $((10 + k))<\"$LAB/fifo.$k\""
+	read -r -t "$LAB_LIMIT" line <&$((10 + k)) || true
+	[ "$line" = held ] || fail "job $k did not start: $(cat "$LAB/err.$k")"
+	rm "$WS/hold.$k"
+}
+
+slow_end() { # K: it ran on a worker, and made what gcc makes here
+	local k=$1 rc=0
+	expect_gone "job $k" "${SLOW[k]}"
+	wait "${SLOW[k]}" || rc=$?
+	cat "$LAB/err.$k"
+	eval "exec $((10 + k))<&-"
+	expect_eq "exit status of $k" "$rc" 0
+	expect_eq "remote runs of $k" "$(explained_remote "$LAB/err.$k")" 1
+	expect_same_file "$LAB/$k.o" "$WS/$k.o"
+}
+
+# The job in its middle is ended from outside.
+slow_release() { # K
+	local k=$1
+	kill -KILL $(pgrep -f -x "./holdbin $k")
+	expect_gone "job $k" "${SLOW[k]}"
+	wait "${SLOW[k]}" || true
+	eval "exec $((10 + k))<&-"
+}
+
+worker_pid() { # NAME: of its last start
+	awk -v n="$1" '$1 == n { pid = $3 } END { print pid }' "$LAB/starts"
+}
+
+compile() { # K
+	rm -f "$WS/$1.o"
+	CONCC_EXPLAIN=1 concc-cc gcc -g -c "$1.c" -o "$1.o" 2>"$LAB/explain" || fail "$(cat "$LAB/explain")"
+	expect_same_file "$LAB/$1.o" "$WS/$1.o"
+	cat "$LAB/explain"
+}
+
+as_many_as_needed() {
+	local k
+	config 'count = 3' 'slots = 1' 'idle-timeout = 1h' "command = $LAB/worker number-%n"
+	expect_eq "concc -j" "$(concc -j)" 3
+	expect_eq "states" "$(lab_status '[.workers[].state] | join(" ")')" 'asleep asleep asleep'
+	expect_eq "names" "$(lab_status '[.workers[].name] | join(" ")')" 'box-1 box-2 box-3'
+	expect_eq "started for nobody" "$(starts)" 0
+	for k in 1 2 3; do
+		slow_start $k
+		expect_eq "started for $k jobs" "$(starts)" $k
+	done
+	# A fourth waits for a slot; nothing more can be started for it.
+	CONCC_EXPLAIN=1 concc-dispatch ./slow 4 </dev/null >/dev/null 2>"$LAB/err.4" &
+	SLOW[4]=$!
+	kill -KILL "$(worker_pid box-1)"
+	# Its job goes to another one when that is free; in its place it is started again for job 4.
+	expect_gone "job 4" "${SLOW[4]}"
+	expect_grep 'remote on box-1' "$LAB/err.4"
+	expect_same_file "$LAB/4.o" "$WS/4.o"
+	slow_release 2
+	slow_end 1
+	expect_grep 'worker box-1 was lost' "$LAB/err.1"
+	expect_grep 'remote on box-2' "$LAB/err.1"
+	slow_release 3
+	cat "$LAB/starts"
+	expect_eq "what each was told" \
+		"$(cut -d' ' -f1,2,4 "$LAB/starts" | sort -u | tr '\n' ,)" \
+		'box-1 1 number-1,box-2 2 number-2,box-3 3 number-3,'
+}
+
+sleeps_and_wakes() {
+	local pid i
+	config 'count = 2' 'slots = 2' 'idle-timeout = 1s' "command = $LAB/worker"
+	for i in 1 2 3; do
+		compile $i
+		expect_eq "remote" "$(explained_remote "$LAB/explain")" 1
+		expect_eq "started" "$(starts)" $i
+		pid=$(worker_pid box-1)
+		expect_gone "the idle worker" "$pid"
+		expect_eq "its state" "$(state 0)" asleep
+		expect_eq "its connections" "$(lab_status '.workers[0].starts')" $i
+	done
+	expect_eq "the other one's" "$(state 1)" asleep
+	expect_eq "jobs by hand find it" "$(concc-worker-pool allocate --only box-2 -- sh -c 'echo $CONCC_SLOT')" box-2
+	expect_eq "the other one's state" "$(state 1)" up
+}
+
+# Without `slots` it is asked once how many it has.
+learns_its_slots() {
+	config 'idle-timeout = 1s' "command = $LAB/worker"
+	expect_eq "slots" "$(concc -j)" "$(nproc)"
+	expect_gone "the idle worker" "$(worker_pid box)"
+	expect_eq "slots while asleep" "$(concc -j)" "$(nproc)"
+	expect_eq "started" "$(starts)" 1
+}
+
+fails_at_once() {
+	local n
+	config 'idle-timeout = 1h' 'slots = 4' 'count = 100' \
+		"command = echo x >>$LAB/starts; echo pulling >&2; echo quota exceeded >&2; exit 125"
+	compile 1
+	expect_eq "remote" "$(explained_remote "$LAB/explain")" 0
+	expect_grep 'no worker can be reached .*box-1: .*exit status 125.*pulling; quota exceeded' "$LAB/explain"
+	for n in 1 2 3 4; do
+		compile $n
+	done
+	expect_le "attempts" "$(starts)" 3
+	# Beside one that works it is not in the way.
+	printf '[worker good]\nslots = 1\ncommand = concc-worker --stdio\n' >>"$CONCC_CONFIG"
+	lab_stop_server
+	compile 1
+	expect_grep 'remote on good' "$LAB/explain"
+	slow_start 1
+	CONCC_EXPLAIN=1 concc-cc gcc -g -c 2.c -o 2.o 2>"$LAB/explain" &
+	n=$!
+	slow_release 1
+	expect_gone "the job that waited" $n
+	expect_same_file "$LAB/2.o" 2.o
+	expect_grep 'remote on good' "$LAB/explain"
+}
+
+# Slow to start is not dead; and what it says meanwhile is told when it never does.
+starts_late() {
+	config 'slots = 1' 'connect-timeout = 1s' 'idle-timeout = 1h' \
+		'command = echo waiting for a node >&2; exec cat >/dev/null'
+	compile 1
+	expect_grep 'no concc-worker answered within 1.* s: .*waiting for a node' "$LAB/explain"
+}
+
+# The server dies while a job waits for a worker to wake: another one wakes it.
+server_dies() {
+	local line='' job
+	rm -f "$LAB/hanging"
+	mkfifo "$LAB/hanging"
+	cat >"$LAB/first-hangs" <<-'EOS'
+		#!/bin/sh
+		if [ -e "$LAB/hung" ]; then exec concc-worker --stdio; fi
+		touch "$LAB/hung"
+		echo hangs >"$LAB/hanging"
+		exec cat >/dev/null
+	EOS
+	chmod +x "$LAB/first-hangs"
+	config 'slots = 1' 'connect-timeout = 1m' 'idle-timeout = 1h' "command = $LAB/first-hangs"
+	CONCC_EXPLAIN=1 concc-cc gcc -g -c 1.c -o 1.o 2>"$LAB/explain" &
+	job=$!
+	read -r -t "$LAB_LIMIT" line <"$LAB/hanging" || true
+	expect_eq "the command" "$line" hangs
+	kill -KILL "$(lab_server_pid)"
+	expect_gone "the job" $job
+	cat "$LAB/explain"
+	expect_eq "remote" "$(explained_remote "$LAB/explain")" 1
+	expect_same_file "$LAB/1.o" 1.o
+}
+
+# What an engine does after its container has ended is waited for.
+ends_in_order() {
+	config 'slots = 1' "command = concc-worker --stdio; echo removed >$LAB/removed"
+	rm -f "$LAB/removed"
+	compile 1
+	expect_eq "remote" "$(explained_remote "$LAB/explain")" 1
+	concc stop
+	expect_file "$LAB/removed"
+}
+
+# One that takes no notice of the end of its input is told, and then made to.
+ends_by_force() {
+	config 'slots = 1' "command = trap '' TERM; concc-worker --stdio; exec $WS/holdbin >/dev/null"
+	compile 1
+	concc stop
+	lab_leftovers >"$LAB/left"
+	expect_eq "left" "$(cat "$LAB/left")" ''
+}
+
+# The plumbing of examples/kubernetes, as far as it goes without a cluster.
+pods() {
+	lab_stop_server
+	cat >"$LAB/kubectl" <<-'EOS'
+		#!/bin/sh
+		for a; do
+			case $a in --overrides=*) echo "${a#*=}" | jq -er '.spec.containers[0].name' >>"$LAB/pods" || exit 1 ;; esac
+		done
+		exec concc-worker --stdio
+	EOS
+	chmod +x "$LAB/kubectl"
+	rm -f 1.o
+	KUBECTL=$LAB/kubectl IMAGE=registry/concc-worker CONCC_EXPLAIN=1 \
+		"$LAB_REPO/examples/kubernetes/build" concc-cc gcc -g -c 1.c -o 1.o 2>"$LAB/explain"
+	cat "$LAB/explain"
+	expect_grep 'remote on pod-1' "$LAB/explain"
+	expect_same_file "$LAB/1.o" 1.o
+	expect_grep '^concc-.*-1-[0-9]+$' "$LAB/pods"
+}
+
+cd "$WS"
+check "as many workers as jobs need" as_many_as_needed
+check "a worker sleeps and wakes" sleeps_and_wakes
+check "a worker tells its slots once" learns_its_slots
+check "a command that fails at once" fails_at_once
+check "a command that starts no worker" starts_late
+check "the server dies while a worker wakes" server_dies
+check "a command is left to end by itself" ends_in_order
+check "a command that does not end" ends_by_force
+check "examples/kubernetes" pods
+lab_stop

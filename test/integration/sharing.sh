@@ -1,0 +1,184 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# One worker host, used by two clients as two users: its two slots are never more than two jobs,
+# users take turns, and what is killed frees its slots.
+# limit: 120
+LAB_WORKER_ENV='CONCC_MAX_JOBS=2'
+. "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+lab_need jq
+lab_enter "$@"
+lab_start builder
+export CONCC_LOG=debug
+
+# Two clients, each with a project server of its own; both may have 16 jobs on the host.
+client() { # A|B CMD...
+	local who=$1
+	shift
+	env CONCC_CONFIG="/srv/$who.ini" CONCC_RUNTIME_DIR="/srv/run-$who" "$@"
+}
+
+for who in A:builder B:root; do
+	cat >"/srv/${who%:*}.ini" <<-END
+		[concc]
+		workspace = $WS
+		[worker w1]
+		address = ssh://${who#*:}@w1
+		root = worker
+		program = /mnt/bin/concc-worker
+		slots = 16
+	END
+done
+
+# A job tells on its output that it has begun, and ends when its standard input does: so the test
+# knows without a clock how many run, and holds them there.
+start() { # A|B N: a job; its lines go to the pipe
+	mkfifo "$LAB/in.$1.$2"
+	(
+		# A copy of another's input would keep it open.
+		for fd in ${INPUT[@]+"${INPUT[@]}"}; do
+			[ -z "$fd" ] || exec {fd}>&-
+		done
+		exec env CONCC_CONFIG="/srv/$1.ini" CONCC_RUNTIME_DIR="/srv/run-$1" \
+			concc-dispatch sh -c "echo $1 $2; cat; echo end $1 $2" \
+			<"$LAB/in.$1.$2" >&9 2>>"$LAB/$1.err"
+	) &
+	PIDS="$PIDS $!"
+	exec {FD}>"$LAB/in.$1.$2"
+	INPUT[$1$2]=$FD
+}
+
+next_line() {
+	read -r -t "$LAB_LIMIT" -u 9 LINE || fail "nothing more was said"
+}
+
+let_end() { # A|B N
+	local fd=${INPUT[$1$2]}
+	exec {fd}>&-
+	INPUT[$1$2]=
+}
+
+# The server's log says what it was told of the host's load.
+wait_load() { # A|B PATTERN
+	local line fd pid found=''
+	exec {fd}< <(exec tail -n +1 -F "/srv/run-$1/project.log" 2>/dev/null)
+	pid=$!
+	while [ -z "$found" ] && read -r -t "$LAB_LIMIT" -u "$fd" line; do
+		[[ $line != *"load: $2"* ]] || found=1
+	done
+	kill "$pid"
+	exec {fd}<&-
+	[ -n "$found" ] || fail "no load like '$2' was told: $(grep load: "/srv/run-$1/project.log" | tail -n 3)"
+}
+
+declare -A INPUT
+begin() {
+	PIDS=''
+	rm -f "$LAB"/in.* "$LAB/said"
+	mkfifo "$LAB/said"
+	exec 9<>"$LAB/said"
+}
+
+end_all() {
+	local pid
+	for pid in $PIDS; do
+		wait "$pid" || fail "a job failed: $(cat "$LAB"/[AB].err)"
+	done
+	exec 9<&-
+}
+
+# 12 jobs of A and then 3 of B: in the order of turns, never more than two.
+turns() {
+	local i running=0 order='' who n ended=0
+	begin
+	for i in 1 2; do
+		start A "$i"
+		next_line
+	done
+	running=2
+	for i in $(seq 3 12); do
+		start A "$i"
+	done
+	wait_load A '2 running, 10 waiting, 2 slots'
+	for i in 1 2 3; do
+		start B "$i"
+	done
+	wait_load B '2 running, 13 waiting, 2 slots'
+	client B concc status | tee "$LAB/status"
+	expect_grep '2 jobs of all clients running, 13 waiting, 2 slots' "$LAB/status"
+	expect_eq "in json" "$(client B concc status --json | jq -c '.workers[0].host | [.running, .waiting, .slots]')" '[2,13,2]'
+	let_end A 1
+	let_end A 2
+	while [ $ended -lt 15 ]; do
+		next_line
+		read -r who n _ <<<"$LINE"
+		if [ "$who" = end ]; then
+			ended=$((ended + 1))
+			running=$((running - 1))
+			continue
+		fi
+		running=$((running + 1))
+		order=$order$who
+		expect_le "jobs at once" $running 2
+		let_end "$who" "$n"
+	done
+	end_all
+	echo "note: order of starts: $order"
+	expect_eq "jobs of B among the first seven" "$(tr -d A <<<"${order:0:7}")" BBB
+}
+
+# What A held, B gets: the kernel frees it, whatever dies.
+killed() {
+	local pid
+	begin
+	for i in 1 2; do
+		start A "$i"
+		next_line
+	done
+	start B 1
+	wait_load B '2 running, 1 waiting, 2 slots'
+	for pid in $(lab_worker_pids 1 concc-worker); do
+		[ "$(stat -c %u "/proc/$pid")" != 1717 ] || kill -KILL "$pid" 2>/dev/null || true
+	done
+	# A's begin again, elsewhere (at home) or there.
+	while next_line && [ "$LINE" != "B 1" ]; do :; done
+	let_end B 1
+	let_end A 1
+	let_end A 2
+	end_all
+}
+
+# A job that waits for a slot and is not wanted any more.
+cancelled() {
+	begin
+	for i in 1 2; do
+		start A "$i"
+		next_line
+	done
+	start B 1
+	start B 2
+	wait_load B '2 running, 2 waiting, 2 slots'
+	# shellcheck disable=SC2086 # words
+	set -- $PIDS
+	kill -TERM "$3"
+	wait "$3" || true
+	let_end A 1
+	next_line
+	while [[ $LINE == end* ]]; do next_line; done
+	expect_eq "who is next" "$LINE" "B 2"
+	let_end A 2
+	let_end B 2
+	let_end B 1
+	PIDS="$1 $2 $4"
+	end_all
+}
+
+check "two users on one host take turns" turns
+sed -n '/^note/p' "$LAB/check.log"
+check "a job in line is cancelled" cancelled
+check "a killed agent frees its slots" killed
+for who in A B; do
+	expect_no_grep 'ERROR|assert' "/srv/run-$who/project.log"
+	client $who concc stop
+done
+lab_stop

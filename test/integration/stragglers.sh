@@ -1,0 +1,74 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# A job that hangs on one worker is started again on the other, which then counts alone.
+# limit: 120
+. "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+LAB_SLOTS=1
+lab_need jq strace
+lab_enter "$@"
+lab_start builder root
+lab_config 'straggler-after = 1s'
+lab_worker 1 sh -c 'mount -t tmpfs none /opt && touch /opt/hang'
+cd "$WS"
+
+# Hangs on the worker that has the file, after it has written half of its results.
+cat >job <<'EOS'
+#!/bin/sh
+echo "half of $1" >"out.$1"
+if [ -e /opt/hang ] && [ "$2" ]; then
+	exec ./hold >/dev/null
+fi
+echo "whole of $1" >"out.$1"
+echo "done $1"
+EOS
+chmod +x job
+cp "$LAB_TOOLS/hold" hold
+
+teach() {
+	local n
+	for n in 1 2 3 4 5 6 7 8; do
+		CONCC_EXPLAIN=1 concc-dispatch ./job "$n" >/dev/null 2>"$LAB/explain"
+		expect_eq "remote jobs" "$(explained_remote "$LAB/explain")" 1
+	done
+	expect_eq "stragglers" "$(lab_status .twice)" 0
+}
+
+# Puts a job on w1, by a wrapper under strace; w2 gets a free slot when the job was sent.
+started_at_w1() { # CMD...
+	local token line=''
+	token=$(concc-worker-pool allocate --only w2 --owner "$$") || fail "w2 has no slot"
+	rm -f "$LAB/trace"
+	mkfifo "$LAB/trace"
+	strace -o "$LAB/trace" -s 999 -e trace=sendmsg "$@" >"$LAB/out" 2>"$LAB/err" &
+	JOB=$!
+	exec 5<"$LAB/trace"
+	while read -r -t "$LAB_LIMIT" line <&5; do
+		case $line in *w1*) break ;; esac
+	done
+	case $line in *w1*) ;; *) fail "no job was sent: $(cat "$LAB/err")" ;; esac
+	concc-worker-pool release "${token##* }"
+}
+
+wins() {
+	CONCC_EXPLAIN=1 started_at_w1 concc-dispatch ./job won hang
+	wait "$JOB" || fail "exit status $?"
+	exec 5<&-
+	expect_eq "output" "$(cat "$LAB/out")" "done won"
+	expect_grep '^concc: remote on w2$' "$LAB/err"
+	expect_eq "result" "$(cat out.won)" "whole of won"
+	expect_eq "stragglers" "$(lab_status .twice)" 1
+	expect_eq "of use" "$(lab_status .twice_won)" 1
+}
+
+nothing_left() {
+	expect_eq "running" "$(lab_status .running)" 0
+	expect_eq "temporary files" "$(find "$WS" -name '.concc-*')" ""
+	expect_eq "the job that hung" "$(lab_worker_pids 1 hold)" ""
+}
+
+check "eight jobs of a program" teach
+check "the second one wins" wins
+check "nothing is left" nothing_left
+lab_worker 1 umount -l /opt
+lab_stop
