@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 """The two hosts of the lab, seen from the client: starting programs, and what they cost."""
 
+import contextlib
 import os
 import select
 import signal
@@ -111,6 +112,19 @@ class Hosts:
         if p.returncode != 0:
             raise RuntimeError(f"on the worker: {' '.join(argv)}: {out}")
         return out
+
+    @contextlib.contextmanager
+    def keep_busy(self, n, argv, cwd):
+        """Runs the command over and over, n at a time, at the worker's expense."""
+        loop = ["sh", "-c", 'while :; do "$@"; done', "sh"]
+        loops = [subprocess.Popen(self._in_group("worker", loop + argv), cwd=cwd,
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL) for _ in range(n)]
+        try:
+            yield
+        finally:
+            for process in loops:
+                end(process)
 
     def worker_mounts(self):
         """The worker's mounts; poll() tells when they change."""

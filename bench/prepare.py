@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-WAYS = ["local", "null", "distcc", "pump", "icecream", "sshfs", "concc"]
+WAYS = ["local", "null", "distcc", "pump", "icecream", "sshfs", "concc", "concc-system"]
 WORKLOADS = ["abseil", "linux", "redis", "rust"]
 HELP_STATUS = 64
 

@@ -9,7 +9,7 @@ import statistics
 import sys
 
 TITLES = {"local": "local", "null": "null launcher", "distcc": "distcc", "pump": "distcc pump",
-          "icecream": "icecream", "sshfs": "ssh + sshfs", "concc": "**concc**"}
+          "icecream": "icecream", "sshfs": "ssh + sshfs", "concc": "**concc**", "concc-system": "**concc**, root = client"}
 NONE = "-"
 
 
@@ -248,7 +248,8 @@ def files_rows(f):
 
 # The worker's programs have one control group; whose they are their names tell.
 WORKER_PROGRAMS = {"distcc": ["distccd"], "pump": ["distccd"], "icecream": ["iceccd"],
-                   "sshfs": ["sshd", "sshfs"], "concc": ["sshd", "concc-worker"]}
+                   "sshfs": ["sshd", "sshfs"], "concc": ["sshd", "concc-worker"],
+                   "concc-system": ["sshd", "concc-worker"]}
 
 
 def peaks(result, way, field):

@@ -234,27 +234,36 @@ class Sshfs(Way):
 
 
 class Concc(Way):
+    """Both hosts have the compilers, as the others need it."""
+
     name, title = "concc", "**concc**"
+    root = "worker"
 
     def launcher(self):
         return ["concc-cc"]
 
     def env(self):
-        return {"CONCC_CONFIG": self.scratch + "/concc.ini", "CONCC_LOG": "warn"}
+        """A project server of its own: its configuration counts when it starts, and one serves all who find it."""
+        return {"CONCC_CONFIG": self.scratch + "/concc.ini", "CONCC_LOG": "warn",
+                "CONCC_RUNTIME_DIR": "/srv/run-" + self.name, "CONCC_CACHE_DIR": "/srv/cache-" + self.name}
 
     def local_env(self):
         return dict(self.env(), CONCC_DISABLE="1")
 
     def start(self, rtt, workspace="/srv/ws"):
+        rust = os.environ.get("LAB_RUST", "")  # not in this host's ~/.rustup
+        toolchain = f"toolchain = {rust}" if rust not in ("", "/usr") else ""
         write_file(self.scratch + "/concc.ini", f"""[concc]
 workspace = {workspace}
+{toolchain}
 
 [worker w1]
 address = ssh://{self.hosts.host(rtt)}
 program = /mnt/bin/concc-worker
 slots = {self.jobs}
+root = {self.root}
 """)
-        shutil.rmtree("/srv/cache", ignore_errors=True)
+        shutil.rmtree(self.env()["CONCC_CACHE_DIR"], ignore_errors=True)
         self.hosts.on_worker("rm", "-rf", WORKER_HOME + "/.cache")
 
     def _concc(self, *args):
@@ -288,6 +297,13 @@ slots = {self.jobs}
                     server_cpu_us=state.get("cpu_us", 0))
 
 
+class ConccSystem(Concc):
+    """Jobs see the client's system: the worker needs no compiler.  A cold build fetches that, too."""
+
+    name, title = "concc-system", "**concc**, the client's system"
+    root = "client"
+
+
 def wait_until_gone(pid):
     try:
         fd = os.pidfd_open(pid)
@@ -319,4 +335,4 @@ def drain(stream, log):
     threading.Thread(target=copy, daemon=True).start()
 
 
-ALL = {w.name: w for w in (Local, Null, Distcc, Pump, Icecream, Sshfs, Concc)}
+ALL = {w.name: w for w in (Local, Null, Distcc, Pump, Icecream, Sshfs, Concc, ConccSystem)}
