@@ -249,7 +249,7 @@ check-sanitize-unit: test-deps
 	$(Q)$(MAKE) --no-print-directory -j$$(nproc) B=$(B)/asan $(ASAN_FLAGS) sanitize-run
 
 sanitize-run: test-programs
-	$(Q)LIMIT=300 test/run-unit $(UNIT_TESTS)
+	$(Q)test/run-unit $(UNIT_TESTS)
 	$(Q)for t in $(FUZZ); do \
 		ASAN_OPTIONS=abort_on_error=1 $(B)/test/fuzz/fuzz_$$t test/fuzz/corpus/$$t || exit 1; done
 
