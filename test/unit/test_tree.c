@@ -778,6 +778,7 @@ Test(tree, symlinks_are_followed_nowhere)
 Test(tree, empty_drain_is_one_read)
 {
 	struct tree_counts before;
+	struct tree_counts last;
 	struct tree_counts after;
 	struct bed b;
 
@@ -786,10 +787,17 @@ Test(tree, empty_drain_is_one_read)
 	check_dir(&b, 0, b.root, true);
 	tree_drain(b.tree);
 	tree_counts(b.tree, &before);
-	for (int i = 0; i < 100; i++)
+	last = before;
+	for (int empty = 0; empty < 100;) {
 		tree_drain(b.tree);
-	tree_counts(b.tree, &after);
-	cr_assert_eq(after.reads - before.reads, 100);
+		tree_counts(b.tree, &after);
+		/* Others remove and rename what is theirs in /tmp, which is watched too. */
+		if (after.events == last.events) {
+			cr_assert_eq(after.reads - last.reads, 1);
+			empty++;
+		}
+		last = after;
+	}
 	cr_assert_eq(after.stats, before.stats);
 	cr_assert_eq(after.scans, before.scans);
 	cr_assert_eq(b.workers[0].updates, 0);
