@@ -1006,7 +1006,8 @@ static void run_until_killed(struct agent *a, int report_fd, const char *marker)
 	char *ws[] = {(char *)WS, NULL};
 	char *env[] = {(char *)"PATH=/usr/bin:/bin", (char *)marker, NULL};
 	char *argv[] = {(char *)"/bin/sh", (char *)"-c",
-			(char *)"(setsid sleep 1000 &); echo up; sleep 1000", NULL};
+			/* Shells that exec nothing: while it does, a process has no environment. */
+			(char *)"(setsid sh -c 'echo up; sleep 1000; :' &); sleep 1000; :", NULL};
 	struct launch j = {.job_id = 1,
 			   .exe = argv[0],
 			   .argv = argv,
