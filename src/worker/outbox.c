@@ -10,6 +10,7 @@
 #include "concc/cleanup.h"
 #include "concc/log.h"
 #include "concc/str.h"
+#include "upper.h"
 
 /* Room for the job's id below the frame's bound. */
 #define CHUNK (PROTO_FRAME_MAX - 16)
@@ -105,7 +106,7 @@ static bool send_chunk(struct agent *a, struct outbox *o, struct item *i)
 	ssize_t n;
 
 	if (i->fd < 0)
-		i->fd = openat(i->dir_fd, i->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		i->fd = upper_open(i->dir_fd, i->path, O_RDONLY | O_NONBLOCK);
 	if (i->fd < 0)
 		return false;
 	n = pread(i->fd, chunk, want, (off_t)i->sent);

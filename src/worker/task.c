@@ -20,6 +20,7 @@
 #include "concc/log.h"
 #include "concc/str.h"
 #include "home.h"
+#include "upper.h"
 
 #define MISSING_MAX 8
 #define OUTSIDE_MAX 4096 /* paths remembered of a job */
@@ -276,11 +277,14 @@ static void keep_in_store(void *data)
 
 	for (int n = 0; n < KEEP_FILES && !list_empty(&t->keep); n++) {
 		struct kept *k = list_first(&t->keep, struct kept, link);
-		_cleanup_close_ int fd = openat(k->dir_fd, k->path,
-						O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		/* Of an early scan: by now there may be anything, a fifo or a way out by a symlink.
+		 */
+		_cleanup_close_ int fd = upper_open(k->dir_fd, k->path, O_RDONLY | O_NONBLOCK);
+		struct stat st;
 
 		/* What can't be kept is fetched when somebody needs it. */
-		if (fd >= 0 && store_add_fd(a->store, fd, &k->digest) < 0)
+		if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+		    store_add_fd(a->store, fd, &k->digest) < 0)
 			log_debug("can't keep %s in the store", k->path);
 		free_kept(k);
 	}
@@ -331,10 +335,8 @@ void outbox_failed(struct outbox *o, const char *path)
 	if (t->launched && !t->ended)
 		launcher_kill(t->agent->launcher, t->job.job_id, SIGKILL);
 	t->leaving = false; /* what was to do so went with the outbox */
-	if (!t->told)
-		send_exit(t, &m);
-	else if (t->ended)
-		leave(t);
+	/* Once more when it was told: that word was behind the file, and went with the outbox. */
+	send_exit(t, &m);
 }
 
 static void refuse(struct task *t, enum refusal why, const char *text)

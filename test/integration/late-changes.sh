@@ -1,0 +1,110 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# Files that change after somebody was told of them: results that were on their way when the job
+# wrote something else, and files that grow while a worker fetches them.
+# limit: 120
+. "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+. "${BASH_SOURCE[0]%/*}/../lib/faults.sh"
+lab_need jq strace
+lab_enter "$@"
+lab_start builder
+lab_config
+cd "$WS"
+
+# Says more than a pipe holds: when it goes on, its agent has looked at what it made before that.
+cat >said <<'EOS'
+head -c 200000 /dev/zero | tr '\0' x
+echo
+EOS
+
+run() { # SCRIPT
+	CONCC_EXPLAIN=1 timeout "$LAB_LIMIT" concc-dispatch sh -c "$1" </dev/null >"$LAB/out" 2>"$LAB/explain" ||
+		fail "exit status $?: $(cat "$LAB/explain")"
+	cat "$LAB/explain"
+}
+
+still_there() {
+	run 'echo still here'
+	expect_grep '^concc: remote on w1$' "$LAB/explain"
+	expect_no_grep 'was lost' "$LAB/explain"
+}
+
+# Its end is queued behind the bytes that are gone; nothing leaves before that, since sshd stands still.
+truncated() {
+	local line sshd pid status=0
+	cat >late <<-'EOS'
+		#!/bin/sh
+		[ -e again ] && echo short >result && exit
+		say() { head -c "$1" /dev/zero | tr '\0' x >&2; }
+		say 1 # from now on nothing has to be fetched
+		trap : USR1
+		sleep 1000 &
+		echo held
+		wait
+		kill $!
+		head -c 3000000 /dev/urandom >result
+		say 200000
+		echo short >result
+	EOS
+	chmod +x late
+	rm -f held && mkfifo held
+	CONCC_EXPLAIN=1 timeout "$LAB_LIMIT" concc-dispatch ./late </dev/null >held 2>"$LAB/explain" &
+	exec 7<held
+	read -r -t "$LAB_LIMIT" line <&7 || fail "the job did not start: $(cat "$LAB/explain")"
+	touch again
+	pid=$(lab_worker_pids 1 late)
+	sshd=$(lab_parent "$(lab_agent_pid 1)")
+	kill -STOP "$sshd"
+	kill -USR1 "$pid"
+	expect_gone "the job" "$pid"
+	kill -CONT "$sshd"
+	wait $! || status=$?
+	exec 7<&-
+	tail -c 1000 "$LAB/explain"
+	expect_eq "exit status" "$status" 0
+	expect_eq "the result" "$(cat result)" short
+	still_there
+}
+
+# What comes home is refused, and the job runs here; its agent must not wait for the fifo's writer.
+no_file_any_more() {
+	run 'echo first >result; . ./said; rm result; mkfifo result'
+	[ -p result ] || fail "no fifo: $(ls -l result)"
+	rm result
+	still_there
+}
+
+# Nor may it read what the name leads to now: on the worker, for ever.
+elsewhere() {
+	run 'mkdir d; echo first >d/zero; . ./said; rm -r d; ln -s /dev d'
+	expect_eq "the result" "$(readlink d)" /dev
+	rm d
+	still_there
+}
+
+# A log that something here writes to, while it is on its way to a job.
+growing() {
+	local pid status=0
+	head -c 20000000 /dev/urandom >log
+	still_there
+	fault_inject "$(lab_own_server)" pread64:delay_enter=20000:when=1+
+	CONCC_EXPLAIN=1 timeout "$LAB_LIMIT" concc-dispatch sh -c 'cat log | wc -c' \
+		</dev/null >"$LAB/out" 2>"$LAB/explain" &
+	pid=$!
+	fault_traced ' = 65472' # a part of it, no smaller file
+	echo more >>log
+	fault_inject_no_more
+	wait "$pid" || status=$?
+	cat "$LAB/explain"
+	expect_eq "exit status" "$status" 0
+	expect_eq "output" "$(cat "$LAB/out")" 20000005
+	still_there
+	expect_no_grep ' down: ' /srv/run/project.log
+}
+
+check "a result that is truncated on its way" truncated
+check "a result that became a fifo" no_file_any_more
+check "a result whose directory leads elsewhere" elsewhere
+check "a file that grows while it is fetched" growing
+lab_stop
