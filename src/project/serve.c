@@ -23,7 +23,8 @@ struct fetch {
 	struct peer *peer;
 	struct msg_fetch msg;
 	int fd;
-	uint64_t offset;
+	uint64_t offset,
+		size; /* of the version that was asked for: what was appended since is none of it */
 	struct digest_ctx *digest;
 };
 
@@ -87,6 +88,7 @@ static void finish(struct peer *p, struct fetch *f)
 static void serve_chunk(struct peer *p, struct fetch *f)
 {
 	static uint8_t chunk[CHUNK];
+	size_t want;
 	ssize_t n;
 	int r;
 
@@ -100,9 +102,11 @@ static void serve_chunk(struct peer *p, struct fetch *f)
 			return;
 		}
 		p->n_serving++;
+		f->size = attr.size;
 		f->digest = digest_new();
 	}
-	n = pread(f->fd, chunk, sizeof(chunk), (off_t)f->offset);
+	want = f->size - f->offset < sizeof(chunk) ? (size_t)(f->size - f->offset) : sizeof(chunk);
+	n = pread(f->fd, chunk, want, (off_t)f->offset);
 	if (n < 0) {
 		fail(p, f, -errno);
 		return;
@@ -119,7 +123,7 @@ static void serve_chunk(struct peer *p, struct fetch *f)
 		answer(p, &m);
 		f->offset += (uint64_t)n;
 	}
-	if ((size_t)n < sizeof(chunk)) {
+	if ((size_t)n < sizeof(chunk) || f->offset == f->size) {
 		finish(p, f);
 		return;
 	}
