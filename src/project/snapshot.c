@@ -297,18 +297,38 @@ void snap_send_stale(struct tree *t, const struct peer_set *to, uint32_t id)
 	}
 }
 
-static void put_update(struct buf *b, const struct dir *d, unsigned peer)
+/* Of one message, far below PROTO_MSG_MAX; with room for a last symlink. */
+#define UPDATE_BYTES (1024 * 1024)
+#define ENT_BYTES    128 /* of an entry without its name and target */
+
+/* Where the message that begins with entry i ends. */
+static uint32_t update_end(const struct dir *d, uint32_t i)
+{
+	size_t bytes = 0;
+
+	for (; i < d->pending.n && bytes < UPDATE_BYTES; i++) {
+		const struct ent *e = d->pending.v[i];
+
+		bytes += ENT_BYTES + e->name_len;
+		if (e->type == ENTRY_SYMLINK)
+			bytes += strlen(e->target);
+	}
+	return i;
+}
+
+static void put_update(struct buf *b, const struct dir *d, uint32_t from, uint32_t end,
+		       unsigned peer)
 {
 	buf_reset(b);
-	msg_update_encode(b, d->id, &d->attr, d->pending.n);
-	for (uint32_t i = 0; i < d->pending.n; i++)
+	msg_update_encode(b, d->id, &d->attr, end - from);
+	for (uint32_t i = from; i < end; i++)
 		put_ent(b, d->pending.v[i], peer);
 }
 
 /* A worker's own claims make its message differ from the others'. */
-static bool has_claim(const struct dir *d, unsigned peer)
+static bool has_claim(const struct dir *d, uint32_t from, uint32_t end, unsigned peer)
 {
-	for (uint32_t i = 0; i < d->pending.n; i++) {
+	for (uint32_t i = from; i < end; i++) {
 		const struct ent *e = d->pending.v[i];
 
 		if (e->type == ENTRY_FILE && e->known && e->known->claimed_by == peer)
@@ -317,23 +337,35 @@ static bool has_claim(const struct dir *d, unsigned peer)
 	return false;
 }
 
-static void dir_flush(struct tree *t, struct dir *d)
+static void send_update(struct tree *t, const struct dir *d, uint32_t from, uint32_t end)
 {
 	_cleanup_buf_ struct buf common = BUF_INIT;
 	_cleanup_buf_ struct buf own = BUF_INIT;
 
-	bool news = d->pending.n || d->attr_changed;
-
-	for (unsigned p = 0; news && p < TREE_PEERS_MAX; p++) {
+	for (unsigned p = 0; p < TREE_PEERS_MAX; p++) {
 		struct buf *b;
 
 		if (!peer_set_has(&d->told, p))
 			continue;
-		b = has_claim(d, p) ? &own : &common;
+		b = has_claim(d, from, end, p) ? &own : &common;
 		if (b == &own || !b->len)
-			put_update(b, d, b == &own ? p : TREE_PEERS_MAX);
+			put_update(b, d, from, end, b == &own ? p : TREE_PEERS_MAX);
 		t->counts.updates++;
 		t->ops.send(t->data, p, MSG_UPDATE, b);
+	}
+}
+
+static void dir_flush(struct tree *t, struct dir *d)
+{
+	uint32_t from = 0;
+
+	if (d->attr_changed && !d->pending.n)
+		send_update(t, d, 0, 0);
+	while (from < d->pending.n) {
+		uint32_t end = update_end(d, from);
+
+		send_update(t, d, from, end);
+		from = end;
 	}
 	for (uint32_t i = 0; i < d->pending.n; i++) {
 		struct ent *e = d->pending.v[i];

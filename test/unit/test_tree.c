@@ -168,6 +168,7 @@ static void on_update(struct worker *w, const struct buf *b)
 
 static void on_send(void *data, unsigned peer, uint8_t type, const struct buf *b)
 {
+	cr_assert_leq(b->len, type == MSG_DIR ? PROTO_DIR_MAX : PROTO_MSG_MAX, "%zu bytes", b->len);
 	struct worker *w = &((struct bed *)data)->workers[peer];
 	uint32_t id;
 
@@ -837,6 +838,27 @@ Test(tree, one_update_for_all_changes_of_a_directory)
 	});
 	tree_drain(b.tree);
 	cr_assert_eq(b.workers[0].updates, 1);
+	check_dir(&b, 0, b.root, false);
+	bed_release(&b);
+}
+
+/* A job that makes 50 000 files in a directory that workers know: all are told in one turn. */
+Test(tree, an_update_fits_in_a_message, .timeout = 100)
+{
+	struct bed b;
+
+	bed_init(&b, NULL);
+	check_dir(&b, 0, b.root, true);
+	IN_CHILD({
+		char name[160];
+
+		memset(name, 'x', sizeof(name));
+		for (int i = 0; i < 50000; i++) {
+			snprintf(name + 120, 40, "%d", i);
+			write_file(at(&b, name), "");
+		}
+	});
+	tree_drain(b.tree);
 	check_dir(&b, 0, b.root, false);
 	bed_release(&b);
 }
