@@ -542,11 +542,18 @@ static void stop_job(struct task *t, int signo)
 	launcher_kill(t->agent->launcher, t->job.job_id, signo);
 }
 
+static void on_output(void *data, uint32_t events);
+
 static void want_output(struct task *t)
 {
+	/* Not watched at all without: a hang-up would be told without end. */
 	for (int i = 0; i < 2; i++) {
-		if (t->out[i].source)
-			loop_set_events(t->out[i].source, t->credit ? LOOP_READ : 0);
+		struct output *o = &t->out[i];
+
+		if (!t->credit)
+			loop_remove(steal_ptr(&o->source));
+		else if (!o->source && o->fd >= 0)
+			o->source = loop_add_fd(t->agent->loop, o->fd, LOOP_READ, on_output, o);
 	}
 }
 
@@ -666,7 +673,8 @@ static void pump_input(void *data, uint32_t events)
 		buf_consume(&t->input, (size_t)n);
 		given += (size_t)n;
 	}
-	if (n < 0 && errno != EAGAIN && errno != EINTR) {
+	if ((n < 0 && errno != EAGAIN && errno != EINTR) ||
+	    (!t->input.len && events & LOOP_HANGUP)) {
 		/* The job reads no more; let the rest come and go. */
 		given += t->input.len;
 		close_input(t);

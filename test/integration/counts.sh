@@ -125,20 +125,6 @@ sought_and_found() {
 	compile
 }
 
-# System calls while a command runs, of the process with this number and its threads.
-syscalls_of() { # PID CMD...
-	local pid=$1 line
-	shift
-	coproc TRACER { exec strace -f -o "$LAB/strace" -p "$pid" 2>&1; }
-	local tracer=$TRACER_PID
-	read -r line <&"${TRACER[0]}"
-	case $line in *attached*) ;; *) fail "strace: $line" ;; esac
-	"$@"
-	kill -INT "$tracer"
-	wait "$tracer" || true
-	grep -c '(' "$LAB/strace"
-}
-
 # 104 to 111 and 70 to 81 when this was written; many depend on the length of PATH.
 syscalls() {
 	local server n
@@ -150,7 +136,7 @@ syscalls() {
 	echo "note: $n system calls of the wrapper"
 	expect_le "system calls of the wrapper" "$n" 160
 	server=$(lab_status .pid)
-	n=$(syscalls_of "$server" compile)
+	n=$(lab_syscalls "$server" compile)
 	echo "note: $n system calls of the project server"
 	expect_le "system calls of the project server" "$n" 130
 }

@@ -685,6 +685,20 @@ lab_client_pids() { # NAME
 	return 0
 }
 
+# How many system calls the process makes, with all it starts, while the command runs.
+lab_syscalls() { # PID CMD...
+	local pid=$1 line tracer
+	shift
+	coproc TRACER { exec strace -f -o "$LAB/strace" -p "$pid" 2>&1; }
+	tracer=$TRACER_PID
+	read -r -t "$LAB_LIMIT" line <&"${TRACER[0]}" || true
+	case $line in *attached*) ;; *) fail "strace: $line" ;; esac
+	"$@"
+	kill -INT "$tracer"
+	wait "$tracer" || true
+	grep -c '(' "$LAB/strace"
+}
+
 # ---- the end ----
 
 lab_stop_server() {
