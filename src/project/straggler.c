@@ -88,23 +88,27 @@ static void forget(struct run *r)
 	free(steal_ptr(&r->again));
 }
 
-/* False when it can't be on that worker. */
-static bool start_twin(struct run *r, struct pool_slot *slot)
+/* Could it be on that worker?  Asked before a slot is taken, since giving one back wakes us again.
+ */
+static bool can_twin(const struct run *r, struct peer *p, struct exe **ret)
 {
-	struct server *s = r->peer->server;
-	struct peer *p = server_peer(s, slot->name);
-	struct run *twin;
-	struct exe *e;
+	struct server *s = p->server;
 
-	if (!p || p == r->peer || p->state != PEER_UP || p->conf->root != r->peer->conf->root ||
+	if (p == r->peer || p->state != PEER_UP || p->conf->root != r->peer->conf->root ||
 	    map_get_u64(&p->exes_refused, r->exe_id))
 		return false;
+	/* The compiler may be another one by now. */
+	return exe_get(s, r->exe, run_serves_exe(p, r->exe), ret, NULL) == 0 &&
+	       (*ret)->msg.exe_id == r->exe_id;
+}
+
+static bool start_twin(struct run *r, struct peer *p, struct exe *e, struct pool_slot *slot)
+{
+	struct server *s = r->peer->server;
+	struct run *twin;
+
 	if (p->conf->root == ROOT_CLIENT)
 		system_refresh(p);
-	/* The compiler may be another one by now. */
-	if (exe_get(s, r->exe, run_serves_exe(p, r->exe), &e, NULL) < 0 ||
-	    e->msg.exe_id != r->exe_id)
-		return false;
 	if (run_dispatch(r->client, p, r->again, e, r->workspaces, &twin) < 0)
 		return false;
 	log_info("straggler: %s is started again on %s", r->command, p->conf->name);
@@ -120,15 +124,22 @@ static bool start_twin(struct run *r, struct pool_slot *slot)
 static bool try_twin(struct run *r)
 {
 	struct server *s = r->peer->server;
-	struct pool_request q = {.cwd = r->cwd, .avoid = r->peer->conf->name, .try = true};
-	struct pool_slot slot = {.fd = -1};
 
 	/* Whoever waits for a slot comes first. */
-	if (pool_waiters(s->pool) > 0 || pool_acquire(s->pool, &q, &slot) < 0)
+	if (pool_waiters(s->pool) > 0)
 		return false;
-	if (start_twin(r, &slot))
-		return true;
-	pool_release(s->pool, &slot);
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		struct peer *p = s->peers[i];
+		struct pool_request q = {.cwd = r->cwd, .only = p->conf->name, .try = true};
+		struct pool_slot slot = {.fd = -1};
+		struct exe *e;
+
+		if (!can_twin(r, p, &e) || pool_acquire(s->pool, &q, &slot) < 0)
+			continue;
+		if (start_twin(r, p, e, &slot))
+			return true;
+		pool_release(s->pool, &slot);
+	}
 	return false;
 }
 

@@ -67,8 +67,36 @@ nothing_left() {
 	expect_eq "the job that hung" "$(lab_worker_pids 1 hold)" ""
 }
 
+twenty_jobs() {
+	local n
+	concc-dispatch sleep 2 # by then the other is late
+	for ((n = 0; n < 20; n++)); do
+		concc-dispatch true
+	done
+}
+
+# The only worker can't be the other one as well: that is not tried each time a slot is given back.
+nowhere_else() {
+	local n pid
+	lab_stop_server
+	sed '/^\[worker w2\]/,$d; s/^slots *=.*/slots = 2/' /srv/concc.ini >/srv/one.ini
+	export CONCC_CONFIG=/srv/one.ini
+	teach
+	concc-dispatch ./job late hang >/dev/null &
+	pid=$!
+	n=$(lab_syscalls "$(lab_server_pid)" twenty_jobs)
+	expect_eq "the job that hangs" "$(lab_status .running)" 1
+	echo "note: $n system calls of the project server"
+	expect_le "system calls of the project server" "$n" 2500
+	kill -TERM "$pid"
+	expect_gone "the wrapper" "$pid"
+	lab_stop_server
+}
+
 check "eight jobs of a program" teach
 check "the second one wins" wins
 check "nothing is left" nothing_left
+check "no other worker" nowhere_else
+sed -n '/^note/p' "$LAB/check.log" 2>/dev/null || true
 lab_worker 1 umount -l /opt
 lab_stop
