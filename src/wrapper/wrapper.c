@@ -40,7 +40,9 @@ struct wrapper {
 	bool explain;
 	struct input input;
 	struct shown shown;
-	char *avoid;	     /* the worker that failed last */
+	char *avoid;	   /* the worker that failed last */
+	struct pool *pool; /* NULL until it is needed */
+	struct pool_slot slot;
 	struct conn waiting; /* told the server that we wait for a slot; else closed */
 };
 
@@ -281,6 +283,8 @@ static enum step on_fail(struct wrapper *w, const char *worker, const struct msg
 		w->avoid = xstrdup(worker);
 		return STEP_AGAIN;
 	}
+	/* Others can use it while we wait for a core here, and run. */
+	pool_release(w->pool, &w->slot);
 	*ret_status = f->quiet ? local(w, f->rule, f->text) : fall_back(w, f->rule, f->text);
 	return STEP_DONE;
 }
@@ -365,8 +369,6 @@ static int no_worker(struct wrapper *w)
 static int remote(struct wrapper *w)
 {
 	struct errmsg msg = {0};
-	struct pool_slot slot = {.fd = -1};
-	struct pool *pool = NULL;
 	int status = 0, r;
 
 	for (uint32_t n = 0; n < ATTEMPTS_MAX; n++) {
@@ -375,14 +377,14 @@ static int remote(struct wrapper *w)
 		r = server_ensure(w->dir, w->dir_fd, &msg);
 		if (r < 0)
 			return fall_back(w, "no-server", msg.text);
-		if (!pool)
-			r = pool_open(w->dir, &pool, &msg);
+		if (!w->pool)
+			r = pool_open(w->dir, &w->pool, &msg);
 		if (r < 0)
 			return fall_back(w, "no-pool", msg.text);
-		r = acquire(w, pool, &slot);
-		if (r < 0 && r != CONCC_E_UNAVAIL && !pool_is_in_place(pool, w->dir)) {
+		r = acquire(w, w->pool, &w->slot);
+		if (r < 0 && r != CONCC_E_UNAVAIL && !pool_is_in_place(w->pool, w->dir)) {
 			/* Its files were removed while we waited: there is a new one. */
-			pool_close(steal_ptr(&pool));
+			pool_close(steal_ptr(&w->pool));
 			continue;
 		}
 		if (r == CONCC_E_CLOSED) {
@@ -392,15 +394,15 @@ static int remote(struct wrapper *w)
 		}
 		if (r < 0)
 			return no_worker(w);
-		if (streq(slot.name, POOL_LOCAL)) {
+		if (streq(w->slot.name, POOL_LOCAL)) {
 			conn_release(&w->waiting);
-			here_keep_slot(&slot);
+			here_keep_slot(&w->slot);
 			return local(w, "local-slot", "");
 		}
-		if (w->avoid && streq(slot.name, w->avoid))
+		if (w->avoid && streq(w->slot.name, w->avoid))
 			n = ATTEMPTS_MAX; /* the only one: once more at most */
-		step = attempt(w, slot.name, n, &status);
-		pool_release(pool, &slot);
+		step = attempt(w, w->slot.name, n, &status);
+		pool_release(w->pool, &w->slot);
 		if (step == STEP_DONE)
 			return status;
 	}
@@ -429,7 +431,11 @@ static void prepare(struct wrapper *w)
 
 int wrapper_run(const struct wrapper_options *o)
 {
-	struct wrapper w = {.o = o, .dir_fd = -1, .input = INPUT_INIT, .waiting = {.fd = -1}};
+	struct wrapper w = {.o = o,
+			    .dir_fd = -1,
+			    .input = INPUT_INIT,
+			    .waiting = {.fd = -1},
+			    .slot = {.fd = -1}};
 	struct policy_verdict v;
 	struct policy_input in = {.argv = o->argv, .env = environ, .any_command = o->any_command};
 

@@ -194,6 +194,33 @@ slots_free_again() {
 	expect_eq "slots taken" "$(concc-worker-pool status --json | grep -Eo '"taken": *[1-9]' | wc -l)" 0
 }
 
+# More jobs than this machine has cores for had to come home: they wait without the workers' slots.
+slots_of_those_at_home() {
+	local cores n line pids=() local=0
+	cores=$(nproc)
+	printf '#!/bin/sh\necho x >/tmp/left-$1; [ -n "$CONCC_WORKER" ] || exec ./holdbin\n' >athome
+	chmod +x athome
+	mkfifo "$LAB/held" "$LAB/said"
+	exec 6<>"$LAB/held" 7<>"$LAB/said"
+	for ((n = 0; n < cores + 2 * LAB_N; n++)); do
+		CONCC_EXPLAIN=1 concc-dispatch ./athome $n </dev/null >&6 2>&7 6>&- 7>&- &
+		pids+=($!)
+	done
+	for ((n = 0; n < cores; n++)); do
+		read -r -t "$LAB_LIMIT" line <&6 || fail "a job does not run here"
+	done
+	while [ $local -lt $((cores + 2 * LAB_N)) ]; do
+		read -r -t "$LAB_LIMIT" line <&7 || fail "only $local jobs came home"
+		case $line in 'concc: local: '*) local=$((local + 1)) ;; esac
+	done
+	CONCC_EXPLAIN=1 timeout "$LAB_LIMIT" concc-dispatch true 2>"$LAB/explain" || true
+	kill -TERM "${pids[@]}"
+	expect_gone "the jobs" "${pids[@]}"
+	exec 6<&- 7<&-
+	rm -f /tmp/left-*
+	expect_eq "remote jobs" "$(explained_remote "$LAB/explain")" 1
+}
+
 check "exit statuses" statuses
 check "death by signal" signals
 check "a compiler that crashes" compiler_dies
@@ -208,4 +235,5 @@ check "SIGTERM" interrupted TERM 15 ''
 check "SIGKILL of the wrapper" interrupted KILL 9 ''
 check "all slots are free again" slots_free_again
 check "status shows who waits for a slot" waits_for_slot
+check "slots of those that came home" slots_of_those_at_home
 lab_stop
