@@ -225,7 +225,7 @@ check: test-deps
 	$(Q)$(MAKE) --no-print-directory -j$$(nproc) test-programs
 	$(Q)$(MAKE) --no-print-directory -j$$(nproc) B=$(B)/asan $(ASAN_FLAGS) sanitized-programs
 	$(Q)$(MAKE) --no-print-directory -j$$(nproc) B=$(B)/tsan $(TSAN_FLAGS) all
-	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_SANITIZED='$(SANITIZED)' CONCC_RACES='build-lua fd-leak' \
+	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_SANITIZED='$(SANITIZED)' CONCC_RACES='build-lua fd-leak stop' \
 		test/run-all
 
 # What `make check` runs with ASan and UBSan too, besides the fuzzers' inputs: decoders, and what
@@ -255,7 +255,7 @@ sanitize-run: test-programs
 
 # Threads have races of their own.  Criterion dies under TSan, so it is the programs themselves that
 # run with it: `make check` has two of these tests.
-RACES_TESTS ?= build-lua cargo coherence exit-codes fd-leak
+RACES_TESTS ?= build-lua cargo coherence exit-codes fd-leak stop
 check-races: test-deps
 	$(Q)$(MAKE) --no-print-directory -j$$(nproc) B=$(B)/tsan $(TSAN_FLAGS) all
 	$(Q)CONCC_BUILD=$(abspath $(B))/tsan test/run-integration $(RACES_TESTS:%=test/integration/%.sh)

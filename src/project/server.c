@@ -473,6 +473,9 @@ static void free_reasons(struct server *s)
 /* Commands that lead to workers end when their input does; containers take a moment. */
 static void end_peers(struct server *s)
 {
+	/* First all jobs, whose end looks at every peer. */
+	for (unsigned i = 0; i < s->n_peers; i++)
+		run_peer_gone(s->peers[i], "the project server ends");
 	for (unsigned i = 0; i < s->n_peers; i++)
 		peer_free(s->peers[i]);
 	s->n_peers = 0;

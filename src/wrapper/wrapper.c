@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -356,6 +357,17 @@ static char *ask_why(struct wrapper *w)
 	return text;
 }
 
+/*
+ * Was it only that the server which knew the workers ends?  It closes the connections
+ * of those who wait last of all, after another may have started.
+ */
+static bool server_ends(const struct wrapper *w)
+{
+	struct pollfd p = {.fd = w->waiting.fd, .events = POLLRDHUP};
+
+	return !server_is_ready(w->dir_fd) || poll(&p, 1, 0) > 0;
+}
+
 static int no_worker(struct wrapper *w)
 {
 	/* The server answers at once, as it does to everything but jobs. */
@@ -387,8 +399,10 @@ static int remote(struct wrapper *w)
 			pool_close(steal_ptr(&w->pool));
 			continue;
 		}
-		if (r == CONCC_E_CLOSED) {
-			/* The server went before it could wake a worker. */
+		if (r == CONCC_E_CLOSED || (r == CONCC_E_UNAVAIL && server_ends(w))) {
+			/* The server went before it could wake a worker, and took the others along.
+			 */
+			conn_release(&w->waiting);
 			server_wait_end(w->dir_fd);
 			continue;
 		}

@@ -153,18 +153,6 @@ no_cores() {
 	expect_eq "core files of jobs under ulimit -c 0" "$left" ''
 }
 
-# A wrapper under strace, up to its telling the server that it waits.
-start_waiting() { # NAME
-	local line=''
-	mkfifo "$LAB/$1.trace"
-	strace -o "$LAB/$1.trace" -s 99 -e trace=sendmsg concc-dispatch true "$1" 2>/dev/null &
-	exec {TRACE}<"$LAB/$1.trace"
-	while read -r -t "$LAB_LIMIT" line <&"$TRACE"; do
-		case $line in *waiting*) return ;; esac
-	done
-	fail "$1 does not wait"
-}
-
 waits_for_slot() {
 	local n slots first
 	slots=$(concc -j)
@@ -176,9 +164,9 @@ waits_for_slot() {
 	for ((n = 0; n < slots; n++)); do
 		read -r -t "$LAB_LIMIT" _ <&6 || fail "a slot is not free"
 	done
-	start_waiting one
+	lab_start_waiting one
 	first=$TRACE
-	start_waiting two
+	lab_start_waiting two
 	expect_eq "who waits" "$(lab_status '[.waiters[] | [.place, .command]]')" \
 		"$(jq -n '[[1, "true one"], [2, "true two"]]')"
 	expect_grep '^  waiting for a slot, place 2, for [0-9]+ s: true two$' <(concc status)

@@ -632,6 +632,20 @@ lab_slow_recovered() {
 	expect_gone "the first try" $SLOW_PIDS
 }
 
+# Starts a wrapper that waits for a slot, under strace, and returns when it has told the server so; sets
+# TRACE, a descriptor to be closed.  What it says goes to $LAB/NAME.err.
+lab_start_waiting() { # NAME
+	local line=''
+	mkfifo "$LAB/$1.trace"
+	CONCC_EXPLAIN=1 strace -o "$LAB/$1.trace" -s 99 -e trace=sendmsg concc-dispatch true "$1" \
+		</dev/null 2>"$LAB/$1.err" &
+	exec {TRACE}<"$LAB/$1.trace"
+	while read -r -t "$LAB_LIMIT" line <&"$TRACE"; do
+		case $line in *waiting*) return ;; esac
+	done
+	fail "$1 does not wait"
+}
+
 # ---- configuration ----
 
 # Writes the configuration: the lines given belong to [concc].  Reads it anew: the server is stopped.

@@ -1,0 +1,58 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# `concc stop` while jobs run on several workers and others wait for a slot: all of them are done by
+# the next server, on workers.
+# limit: 60
+. "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+lab_need jq strace
+LAB_SLOTS=1
+lab_enter "$@"
+lab_start builder root
+lab_config
+cp "$LAB_TOOLS/hold" "$WS/holdbin"
+cd "$WS"
+printf '#!/bin/sh\n[ -e again ] || exec ./holdbin\necho held; echo done\n' >job
+chmod +x job
+
+stopped() {
+	local n line name pids=() traces=()
+	lab_all_up
+	rm -f again
+	mkfifo "$LAB/held"
+	exec 6<>"$LAB/held"
+	for n in 1 2; do
+		CONCC_EXPLAIN=1 concc-dispatch ./job >&6 2>"$LAB/job$n.err" </dev/null 6>&- &
+		pids+=($!)
+	done
+	for n in 1 2; do
+		read -r -t "$LAB_LIMIT" line <&6 || fail "a job did not start: $(cat "$LAB"/job*.err)"
+		expect_eq "it says" "$line" held
+	done
+	touch again
+	for name in one two three four; do
+		lab_start_waiting $name 6>&-
+		pids+=($!)
+		traces+=("$TRACE")
+	done
+	concc stop
+	for n in "${traces[@]}"; do
+		cat <&"$n" >/dev/null
+		exec {n}<&-
+	done
+	for n in "${pids[@]}"; do
+		expect_gone "a wrapper" "$n"
+		wait "$n" || fail "exit status $?: $(cat "$LAB"/*.err)"
+	done
+	for n in 1 2; do
+		read -r -t "$LAB_LIMIT" line <&6
+		expect_eq "it says" "$line" 'done'
+	done
+	exec 6<&-
+	cat "$LAB"/*.err
+	expect_eq "remote jobs" "$(cat "$LAB"/*.err | grep -c '^concc: remote on w[12]$')" 6
+	expect_eq "jobs at home" "$(cat "$LAB"/*.err | grep -c '^concc: local')" 0
+}
+
+check "stopped in the middle of jobs" stopped
+lab_stop
