@@ -400,8 +400,7 @@ static int remote(struct wrapper *w)
 			continue;
 		}
 		if (r == CONCC_E_CLOSED || (r == CONCC_E_UNAVAIL && server_ends(w))) {
-			/* The server went before it could wake a worker, and took the others along.
-			 */
+			/* The server went, and the workers with it. */
 			conn_release(&w->waiting);
 			server_wait_end(w->dir_fd);
 			continue;
