@@ -18,8 +18,10 @@ struct policy_input {
 	const char *cwd;   /* absolute */
 	char *const *env;
 	bool any_command; /* concc-dispatch: only the rules that hold for any command */
-	/* What of /tmp and the like a worker sees.  NULL: unknown, cwd's own place tells. */
+	/* What of /tmp and the like a worker sees, beside all that $CONCC_WORKSPACE lists.  NULL:
+	 * unknown, cwd's own place tells. */
 	const char *workspace;
+	char *const *served; /* instead of both, once they are known; NULL: they are not */
 };
 
 struct policy_verdict {
@@ -38,6 +40,8 @@ extern const struct policy_rule policy_rules[];
 extern const size_t policy_n_rules;
 
 void policy_decide(const struct policy_input *in, struct policy_verdict *ret);
+/* The rule tmp-output alone, for who knows what is served. */
+bool policy_names_tmp(const struct policy_input *in, struct policy_verdict *ret);
 
 /*
  * True when the command reads its standard input: an operand "-" or /dev/stdin
@@ -53,6 +57,9 @@ bool job_reads_stdin(char *const *argv);
  * when there is none.
  */
 char *job_workspace(const char *cwd, char *const *env, bool (*exists)(const char *path));
+
+/* True when a directory that $CONCC_WORKSPACE lists holds this absolute, clean path. */
+bool job_is_listed(const char *path, char *const *env);
 
 /*
  * What of an environment travels: NULL-terminated, owned, sorted by name so

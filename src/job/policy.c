@@ -29,8 +29,8 @@ const struct policy_rule policy_rules[] = {
 		  "answered sooner than sent."},
 	{"probe", "A test of configure, CMake, Meson, Kbuild or a build script: tiny, and the "
 		  "build waits for each."},
-	{"tmp-output", "It names a file beneath /tmp, $TMPDIR, /run, /proc or the like, of which a "
-		       "worker has its own."},
+	{"tmp-output", "It, or a variable like CPATH, names a file beneath /tmp, $TMPDIR, /run, "
+		       "/proc or the like, of which a worker has its own."},
 	{"native", "-march=native and its kin mean this machine's processor."},
 	{"preload", "LD_PRELOAD names a library that may change what the compiler does."},
 	{"incremental", "rustc's incremental state is large, and is here."},
@@ -311,13 +311,24 @@ static bool is_stdio(const char *path)
 	return false;
 }
 
+static bool is_below_any(const char *path, char *const *dirs)
+{
+	for (; *dirs; dirs++) {
+		if (path_is_below(path, *dirs))
+			return true;
+	}
+	return false;
+}
+
 /* True when path lies in dir, of which a worker has another one. */
 static bool is_hidden_in(const struct policy_input *in, const char *path, const char *dir)
 {
 	if (!path_is_below(path, dir))
 		return false;
+	if (in->served)
+		return !is_below_any(path, in->served);
 	if (in->workspace)
-		return !path_is_below(path, in->workspace);
+		return !path_is_below(path, in->workspace) && !job_is_listed(path, in->env);
 	return !path_is_below(in->cwd, dir);
 }
 
@@ -395,6 +406,44 @@ static bool names_hidden(const struct ctx *c, const char *arg)
 	return names_hidden_inside(c, arg);
 }
 
+/* One entry of a list of paths; empty, it is the cwd. */
+static bool entry_is_hidden(const struct ctx *c, const char *entry)
+{
+	return (entry[0] == '/' || strstr(entry, "..")) && is_hidden(c, entry);
+}
+
+/* Variables that tell compilers where to look: as -I and -B do. */
+static bool env_names_hidden(struct ctx *c)
+{
+	static const char *const vars[] = {
+		"CPATH",
+		"C_INCLUDE_PATH",
+		"CPLUS_INCLUDE_PATH",
+		"OBJC_INCLUDE_PATH",
+		"OBJCPLUS_INCLUDE_PATH",
+		"LIBRARY_PATH",
+		"COMPILER_PATH",
+		"GCC_EXEC_PREFIX",
+	};
+
+	for (size_t i = 0; i < N_OF(vars); i++) {
+		const char *list = env_get(c->in->env, vars[i]);
+
+		while (list && *(list += strspn(list, ":"))) {
+			size_t n = strcspn(list, ":");
+			_cleanup_free_ char *entry = xstrndup(list, n);
+
+			if (entry_is_hidden(c, entry)) {
+				snprintf(c->ret->why, sizeof(c->ret->why), "%s: %s", vars[i],
+					 entry);
+				return true;
+			}
+			list += n;
+		}
+	}
+	return false;
+}
+
 static bool rule_tmp_output(struct ctx *c)
 {
 	for (char *const *a = c->args; *a; a++) {
@@ -403,7 +452,7 @@ static bool rule_tmp_output(struct ctx *c)
 		if (names_hidden(c, *a))
 			return because(c, *a);
 	}
-	return false;
+	return env_names_hidden(c);
 }
 
 /* ---- native ---- */
@@ -662,4 +711,17 @@ void policy_decide(const struct policy_input *in, struct policy_verdict *ret)
 		ret->rule = policy_rules[i].name;
 		return;
 	}
+}
+
+bool policy_names_tmp(const struct policy_input *in, struct policy_verdict *ret)
+{
+	_cleanup_free_ char *tmpdir = clean_tmpdir(in);
+	struct ctx c = {.in = in, .ret = ret, .tmpdir = tmpdir};
+	size_t first;
+
+	*ret = (struct policy_verdict){.rule = "tmp-output"};
+	c.tool = tool_of_command(in->argv, &first);
+	c.args = in->argv + first;
+	ret->local = rule_tmp_output(&c);
+	return ret->local;
 }

@@ -22,14 +22,14 @@ static char *entry_path(const char *entry, size_t n, const char *home)
 	return full[0] == '/' ? path_clean("/", full) : NULL;
 }
 
-/* The first entry of a colon-separated list that holds cwd. */
-static char *find_listed(const char *list, const char *cwd, const char *home)
+/* The first entry of a colon-separated list that holds path. */
+static char *find_listed(const char *list, const char *path, const char *home)
 {
 	while (*(list += strspn(list, ":"))) {
 		size_t n = strcspn(list, ":");
 		_cleanup_free_ char *dir = entry_path(list, n, home);
 
-		if (dir && !streq(dir, "/") && path_is_below(cwd, dir))
+		if (dir && !streq(dir, "/") && path_is_below(path, dir))
 			return steal_ptr(&dir);
 		list += n;
 	}
@@ -68,17 +68,29 @@ static char *find_top_level(const char *cwd, const char *home, bool (*exists)(co
 	return steal_ptr(&inner);
 }
 
+/* $HOME as a clean path; NULL unless it is absolute, and more than "/". */
+static char *clean_home(char *const *env)
+{
+	const char *given = env_get(env, "HOME");
+	_cleanup_free_ char *home = given && given[0] == '/' ? path_clean("/", given) : NULL;
+
+	return home && !streq(home, "/") ? steal_ptr(&home) : NULL;
+}
+
+bool job_is_listed(const char *path, char *const *env)
+{
+	const char *list = env_get(env, "CONCC_WORKSPACE");
+	_cleanup_free_ char *home = list && *list ? clean_home(env) : NULL;
+	_cleanup_free_ char *found = list ? find_listed(list, path, home) : NULL;
+
+	return found;
+}
+
 char *job_workspace(const char *cwd, char *const *env, bool (*exists)(const char *path))
 {
 	const char *list = env_get(env, "CONCC_WORKSPACE");
-	const char *home_var = env_get(env, "HOME");
-	_cleanup_free_ char *home = home_var && home_var[0] == '/' ? path_clean("/", home_var)
-								   : NULL;
+	_cleanup_free_ char *home = clean_home(env);
 
-	if (home && streq(home, "/")) {
-		free(home);
-		home = NULL;
-	}
 	if (list && *list)
 		return find_listed(list, cwd, home);
 	return find_top_level(cwd, home, exists);

@@ -187,6 +187,23 @@ bool run_serves_exe(const struct peer *p, const char *exe)
 	return tree_root_of(p->server->tree, exe, &writable) && writable;
 }
 
+/*
+ * Below /tmp a wrapper can't tell the workspaces by itself: it may list others than we serve, or
+ * none.  What is there and not served would be missing on the worker, and nothing notices that.
+ */
+static bool names_tmp(const struct msg_run *m, char *const *workspaces, struct policy_verdict *ret)
+{
+	static const char *const dirs[] = {"/tmp", "/var/tmp", "/dev/shm", "/run"};
+	struct policy_input in = {
+		.argv = m->argv, .cwd = m->cwd, .env = m->env, .served = workspaces};
+
+	for (size_t i = 0; i < sizeof(dirs) / sizeof(*dirs); i++) {
+		if (path_is_below(m->cwd, dirs[i]))
+			return policy_names_tmp(&in, ret);
+	}
+	return false;
+}
+
 static const char *trees_word(const struct peer *p)
 {
 	return p->conf->root == ROOT_CLIENT ? "workspace and toolchain" : "workspace";
@@ -384,6 +401,7 @@ static int start(struct client *c, struct msg_run *m)
 	_cleanup_strv_ char **workspaces = NULL;
 	_cleanup_free_ char *unserved = NULL;
 	struct errmsg msg = {0};
+	struct policy_verdict v;
 	const char *refused;
 	struct run *run;
 	struct exe *e;
@@ -401,6 +419,10 @@ static int start(struct client *c, struct msg_run *m)
 	workspaces = find_workspaces(s, m, &msg);
 	if (!workspaces) {
 		refuse(c, m, RUN_FAIL_LOCAL, true, "outside", msg.text);
+		return 0;
+	}
+	if (names_tmp(m, workspaces, &v)) {
+		refuse(c, m, RUN_FAIL_LOCAL, true, v.rule, v.why);
 		return 0;
 	}
 	if (p->conf->root == ROOT_CLIENT)

@@ -159,6 +159,49 @@ two_at_once() {
 	rm "$LAB/in" "$LAB/said"
 }
 
+explained() { # WHAT [VARIABLE=VALUE...] -- ARG...
+	local what=$1 vars=()
+	shift
+	while [ "$1" != -- ]; do
+		vars+=("$1")
+		shift
+	done
+	shift
+	CONCC_EXPLAIN=1 env "${vars[@]}" concc-cc gcc "$@" -c a.c -o a.o 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_grep "^concc: $what" "$LAB/err"
+}
+
+# Of /tmp a worker has its own, but for the workspaces, all of them.
+beneath_tmp() {
+	local t both
+	only_worker 1
+	prepare
+	t=$(mktemp -d) both=CONCC_WORKSPACE=$t/a:$t/b
+	mkdir "$t/a" "$t/b" "$t/c"
+	cp "$CASE/a.c" "$t/a"
+	cp "$OUT/out.h" "$t/b"
+	cp "$OUT/out.h" "$t/c"
+	cd "$t/a"
+	lab_stop_server
+	sed -i '/^workspace/d' /srv/concc.ini
+	explained 'remote on' "$both" -- "-I$t/b"
+	explained 'remote on' "$both" -- "-isystem$t/b"
+	explained 'remote on' "$both" "CPATH=$t/b" --
+	explained 'local: tmp-output' "$both" -- "-I$t/c"
+	explained 'local: tmp-output .*CPATH' "$both" "CPATH=$t/c" --
+	explained 'local: tmp-output .*C_INCLUDE_PATH' "$both" "C_INCLUDE_PATH=/usr/x:../c" --
+	# A server that serves less than the wrapper lists.
+	lab_stop_server
+	cp "$t/b/out.h" "$t/a"
+	explained 'remote on' "CONCC_WORKSPACE=$t/a" -- -I.
+	rm "$t/a/out.h"
+	explained 'local: tmp-output' "$both" -- "-isystem$t/b"
+	explained 'local: tmp-output' "$both" -- -I../b
+	cd "$WS"
+	rm -r "$t"
+}
+
 for n in 1 2; do
 	who=${LAB_USERS[n]}
 	lab_worker "$n" mkdir -p /srv/wrong
@@ -175,4 +218,5 @@ for n in 1 2; do
 	check "two at once ($who)" two_at_once
 	lab_worker "$n" rm -r /srv/wrong
 done
+check "workspaces below /tmp" beneath_tmp
 lab_stop

@@ -301,6 +301,49 @@ Test(policy, workspace_beneath_tmp)
 	cr_expect_str_eq(decide("cc -c /tmp/v/a.c", CWD, NULL, no_env).rule, "tmp-output");
 }
 
+Test(policy, all_listed_workspaces_beneath_tmp)
+{
+	const char *env[] = {"HOME=/tmp/h", "CONCC_WORKSPACE=/tmp/w:/tmp/v/:~/x", NULL};
+	const char *served[] = {"/tmp/w", NULL};
+	_cleanup_strv_ char **argv = words("cc -I/tmp/v/src -c a.c");
+	struct policy_input in = {.argv = argv,
+				  .cwd = "/tmp/w/b",
+				  .env = (char *const *)env,
+				  .served = (char *const *)served};
+	struct policy_verdict v;
+
+	cr_expect_str_eq(decide("cc -I/tmp/v/src -c a.c", "/tmp/w/b", "/tmp/w", env).rule,
+			 "remote");
+	cr_expect_str_eq(decide("cc -I../../v/src -c a.c", "/tmp/w/b", "/tmp/w", env).rule,
+			 "remote");
+	cr_expect_str_eq(decide("cc -c /tmp/h/x/a.c", "/tmp/w/b", "/tmp/w", env).rule, "remote");
+	cr_expect_str_eq(decide("cc -c /tmp/vv/a.c", "/tmp/w/b", "/tmp/w", env).rule, "tmp-output");
+	cr_expect_str_eq(decide("cc -c /tmp/h/a.c", "/tmp/w/b", "/tmp/w", env).rule, "tmp-output");
+	/* who knows what is served asks no list */
+	cr_expect(policy_names_tmp(&in, &v));
+	cr_expect_str_eq(v.rule, "tmp-output");
+	cr_expect_str_eq(v.why, "-I/tmp/v/src");
+	served[0] = "/tmp/v";
+	cr_expect_not(policy_names_tmp(&in, &v));
+}
+
+Test(policy, variables_that_name_tmp)
+{
+	static const char *const vars[] = {
+		"CPATH",	"C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH",
+		"LIBRARY_PATH", "COMPILER_PATH",  "GCC_EXEC_PREFIX"};
+	char var[80];
+
+	for (size_t i = 0; i < sizeof(vars) / sizeof(*vars); i++) {
+		snprintf(var, sizeof(var), "%s=/usr/x:/var/tmp/inc", vars[i]);
+		cr_expect_str_eq(rule_with("gcc -c a.c", var), "tmp-output", "%s", var);
+		snprintf(var, sizeof(var), "%s=:/usr/x:../inc:" TOP "/tmp:", vars[i]);
+		cr_expect_str_eq(rule_with("gcc -c a.c", var), "remote", "%s", var);
+	}
+	cr_expect_str_eq(rule_with("gcc -c a.c", "CPATH=../../../../tmp/inc"), "tmp-output");
+	cr_expect_str_eq(rule_with("gcc -c a.c", "LD_RUN_PATH=/tmp/x"), "remote");
+}
+
 Test(policy, dispatch_obeys_general_rules_only)
 {
 	_cleanup_strv_ char **argv = words("gcc --version");
