@@ -7,6 +7,7 @@
 
 #include "concc/buf.h"
 #include "concc/io.h"
+#include "concc/cleanup.h"
 #include "concc/str.h"
 
 #define SCHEME	     "ssh://"
@@ -88,6 +89,13 @@ void ssh_address_release(struct ssh_address *a)
 	free(a->user);
 	free(a->host);
 	*a = (struct ssh_address){0};
+}
+
+char *ssh_address_words(const struct ssh_address *a)
+{
+	_cleanup_free_ char *port = a->port ? xasprintf("-p %u ", a->port) : xstrdup("");
+
+	return xasprintf("%s%s%s%s", port, a->user ? a->user : "", a->user ? "@" : "", a->host);
 }
 
 /* ---- ssh -G ---- */

@@ -20,6 +20,8 @@ struct ssh_address {
 
 int ssh_address_parse(const char *address, struct ssh_address *ret, struct errmsg *msg);
 void ssh_address_release(struct ssh_address *a);
+/* The same as words that a person gives to ssh(1): "-p 2222 me@build1"; owned. */
+char *ssh_address_words(const struct ssh_address *a);
 
 /* Words are as ssh prints them: lower-case keywords, lists joined by commas. */
 struct ssh_config {

@@ -547,7 +547,7 @@ static int unknown_host(const struct attempt *a, const char *what, const char *v
 	return errmsg_set(a->msg, CONCC_E_AUTH,
 			  "%s: no key of host %s is known%s%s; run `ssh %s` once to check and "
 			  "accept it",
-			  address(a), a->known.name, what, value, a->req->host);
+			  address(a), a->known.name, what, value, a->req->words);
 }
 
 static int handshake(struct attempt *a)
@@ -617,7 +617,7 @@ static int check_host(const struct attempt *a)
 				  "the one in %s:%u; someone may be listening in. If the change "
 				  "is right: ssh-keygen -f %s -R '%s', then `ssh %s` once",
 				  address(a), a->known.name, buf_cstr(&shown), entry->file,
-				  entry->line, entry->file, a->known.name, a->req->host);
+				  entry->line, entry->file, a->known.name, a->req->words);
 	case KNOWN_UNKNOWN:
 		break;
 	}
@@ -798,7 +798,7 @@ static int not_let_in(const struct attempt *a, const char *methods)
 			  "does `ssh -o BatchMode=yes %s true` work?",
 			  address(a), a->req->config->user,
 			  tried->len ? buf_cstr(tried) : "none, there is no key", methods,
-			  a->req->host);
+			  a->req->words);
 }
 
 /* 0 with the list of methods (owned by the session), or NULL in it when none is needed. */

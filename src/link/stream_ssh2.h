@@ -23,7 +23,7 @@ enum ssh2_stage {
 struct ssh2_request {
 	const char *worker;  /* name, for logs */
 	const char *address; /* as it was configured, for messages */
-	const char *host;    /* what a person gives to ssh(1) */
+	const char *words;   /* what a person gives to ssh(1): "-p 2222 me@host" */
 	const struct ssh_config *config;
 	const char *command; /* for the remote shell */
 	uint64_t deadline_ms;

@@ -345,6 +345,7 @@ static void set_stage(void *data, enum ssh2_stage stage)
 static int ask_ssh(struct ssh_task *t, struct ssh_config *ret)
 {
 	_cleanup_buf_ struct buf out = BUF_INIT;
+	_cleanup_free_ char *words = ssh_address_words(&t->target);
 	char **argv = NULL;
 	int err, status;
 
@@ -358,13 +359,13 @@ static int ask_ssh(struct ssh_task *t, struct ssh_config *ret)
 		return errmsg_set(&t->msg, err,
 				  "%s: running `%s -G %s`: %s; is OpenSSH's client "
 				  "installed?",
-				  t->address, t->ssh, t->target.host, err_text(err));
+				  t->address, t->ssh, words, err_text(err));
 	if (status != 0) {
 		struct blob line = said_last_line((struct blob){out.data, out.len});
 		char *shown = str_escape(line.p, line.n, 200);
 
 		err = errmsg_set(&t->msg, CONCC_E_CONF, "%s: `%s -G %s` failed: \"%s\"", t->address,
-				 t->ssh, t->target.host, shown);
+				 t->ssh, words, shown);
 		free(shown);
 		return err;
 	}
@@ -373,7 +374,7 @@ static int ask_ssh(struct ssh_task *t, struct ssh_config *ret)
 		return 0;
 	ssh_config_release(ret);
 	return errmsg_set(&t->msg, CONCC_E_CONF, "%s: `%s -G %s` names no host and user",
-			  t->address, t->ssh, t->target.host);
+			  t->address, t->ssh, words);
 }
 
 /* Our own concc-worker: what the host starts if it has it, or is to have. */
@@ -393,11 +394,12 @@ static int find_file(struct ssh_task *t)
 static int by_libssh2(struct ssh_task *t)
 {
 	_cleanup_free_ char *command = remote_command(t->program, t->install, t->file);
+	_cleanup_free_ char *words = ssh_address_words(&t->target);
 	struct ssh_config config;
 	struct ssh2_request req = {
 		.worker = t->worker,
 		.address = t->address,
-		.host = t->target.host,
+		.words = words,
 		.config = &config,
 		.command = command,
 		.deadline_ms = t->deadline_ms,

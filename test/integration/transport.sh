@@ -270,6 +270,8 @@ unknown_host() {
 	refused_both_ways "no key of host .*127.0.0.1.* is known; it shows ssh-ed25519 SHA256:[A-Za-z0-9+/]{43}" \
 		'run .ssh box. once'
 	expect_eq "known_hosts" "$(cat "$LAB/known_hosts")" ''
+	expect_status 1 connect -a "ssh://$USER@box:$PORT"
+	said '^failed' "run .ssh -p $PORT $USER@box. once"
 	expect_status 1 connect -a ssh://box -m openssh
 	said '^closed .*Host key verification failed'
 	expect_eq "known_hosts" "$(cat "$LAB/known_hosts")" ''
@@ -285,6 +287,8 @@ changed_host() {
 	} >"$LAB/known_hosts"
 	refused_both_ways 'has CHANGED' "known_hosts:2" "ssh-keygen -f .* -R '\[127.0.0.1\]:$PORT'"
 	grep -qF -- "$print" "$LAB/out" || fail "no $print"
+	expect_status 1 connect -a "ssh://$USER@box:$PORT"
+	said '^failed' "then .ssh -p $PORT $USER@box. once"
 	expect_status 1 connect -a ssh://box -m openssh
 	said '^closed .*Host key verification failed'
 }
@@ -299,6 +303,8 @@ no_key() {
 	setup id_stranger
 	expect_status 1 connect -a ssh://box
 	said "^failed .*user $USER was not let in with a key \(tried: $LAB/id_stranger" 'ssh -o BatchMode=yes box true'
+	expect_status 1 connect -a "ssh://$USER@box:$PORT"
+	said '^failed' "ssh -o BatchMode=yes -p $PORT $USER@box true"
 }
 
 locked_key() {

@@ -109,6 +109,27 @@ Test(transport, addresses)
 		cr_assert_eq(parse(bad[i], NULL, "", 0), -1, "%s", bad[i]);
 }
 
+static void expect_words(const char *address, const char *expected)
+{
+	struct ssh_address a;
+	struct errmsg msg;
+	char *words;
+
+	cr_assert_eq(ssh_address_parse(address, &a, &msg), 0);
+	words = ssh_address_words(&a);
+	cr_expect_str_eq(words, expected);
+	free(words);
+	ssh_address_release(&a);
+}
+
+Test(transport, an_address_as_a_person_types_it)
+{
+	expect_words("ssh://build1", "build1");
+	expect_words("ssh://root@127.0.0.1:28222", "-p 28222 root@127.0.0.1");
+	expect_words("ssh://build1:22", "-p 22 build1");
+	expect_words("ssh://u@[::1]", "u@::1");
+}
+
 /* ---- ssh -G ---- */
 
 static const char plain_config[] = "host box\nuser me\nhostname 10.0.0.1\nport 2222\n"
