@@ -44,6 +44,7 @@ struct conf_worker {
 struct conf {
 	char *path;		 /* of the file read, NULL when there was none */
 	char **workspaces;	 /* absolute, clean; empty: found from the cwd */
+	char *workspaces_from;	 /* "file:line" or the variable, NULL: nobody lists any */
 	char **toolchains;	 /* absolute, clean; none holds or is in ~/.ssh */
 	uint32_t local_slots;	 /* regular members of the pool on this machine */
 	uint32_t idle_timeout_s; /* the project server leaves after this long without a job; 0:
@@ -67,6 +68,9 @@ int conf_load(const char *path, struct conf **ret, struct errmsg *msg);
  * workers, or fails with CONCC_E_CONF and leaves them alone.
  */
 int conf_set_workers(struct conf *c, const char *list, struct errmsg *msg);
+/* Whether each workspace is a directory that can be opened; else msg tells which is not, who lists
+ * it and what to do. */
+int conf_check_workspaces(const struct conf *c, struct errmsg *msg);
 void conf_free(struct conf *c);
 
 #endif

@@ -144,6 +144,8 @@ int main(int argc, char **argv)
 	if (r >= 0 && o.push)
 		status = push(conf);
 	else if (r >= 0)
+		r = conf_check_workspaces(conf, &msg);
+	if (r >= 0 && !o.push)
 		r = project_run(conf, o.ready_fd, &msg);
 	conf_free(conf);
 	return r < 0 ? fail(o.ready_fd, msg.text) : status;

@@ -31,6 +31,7 @@ void conf_free(struct conf *c)
 		return;
 	free(c->path);
 	strv_free(c->workspaces);
+	free(c->workspaces_from);
 	strv_free(c->toolchains);
 	workers_free(c->workers, c->n_workers);
 	workers_free(c->known, c->n_known);
@@ -121,5 +122,20 @@ int conf_set_workers(struct conf *c, const char *list, struct errmsg *msg)
 
 	if (r < 0)
 		return errmsg_set(msg, r, "worker list: %s", why.text);
+	return 0;
+}
+
+int conf_check_workspaces(const struct conf *c, struct errmsg *msg)
+{
+	for (char **w = c->workspaces; w && *w; w++) {
+		_cleanup_close_ int fd = open(*w, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+		if (fd < 0)
+			return errmsg_set(
+				msg, CONCC_E_CONF,
+				"%s: can't serve the workspace %s: %s; %scorrect the list",
+				c->workspaces_from, *w, strerror(errno),
+				errno == ENOENT ? "make it, or " : "");
+	}
 	return 0;
 }

@@ -33,9 +33,20 @@ static int set_workspaces(void *obj, const char *v, struct errmsg *why)
 	return value_paths(v, &((struct conf *)obj)->workspaces, why);
 }
 
+/* Takes where; for messages about directories that turn out to be none. */
+static void listed_by(struct conf *c, char *where)
+{
+	free(c->workspaces_from);
+	c->workspaces_from = where;
+}
+
 static int set_workspaces_env(void *obj, const char *v, struct errmsg *why)
 {
-	return value_paths_colon(v, &((struct conf *)obj)->workspaces, why);
+	int r = value_paths_colon(v, &((struct conf *)obj)->workspaces, why);
+
+	if (r == 0)
+		listed_by(obj, xstrdup("CONCC_WORKSPACE"));
+	return r;
 }
 
 static int check_toolchains(char *const *paths, struct errmsg *why)
@@ -283,8 +294,13 @@ static void end_key(struct parser *p)
 	struct errmsg text = {0};
 
 	p->key = NULL;
-	if (p->err < 0 || key->parse(obj, buf_cstr(&p->value), &why) == 0)
+	if (p->err < 0)
 		return;
+	if (key->parse(obj, buf_cstr(&p->value), &why) == 0) {
+		if (key->parse == set_workspaces)
+			listed_by(p->conf, xasprintf("%s:%u", p->file, p->key_line));
+		return;
+	}
 	errmsg_set(&text, 0, "%s: %s", key->name, why.text);
 	fail(p, p->key_line, text.text);
 }

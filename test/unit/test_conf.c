@@ -451,6 +451,41 @@ Test(conf, environment_overrides)
 	conf_free(c);
 }
 
+/* The message is all that whoever runs a build sees of the server that did not start. */
+Test(conf, a_workspace_that_is_none)
+{
+	struct errmsg msg = {0};
+	char text[256];
+	struct conf *c;
+
+	snprintf(text, sizeof(text), "[concc]\nlocal-slots = 1\nworkspace = %s %s/nope\n", dir,
+		 dir);
+	c = load_ok(text);
+	cr_expect_eq(conf_check_workspaces(c, &msg), CONCC_E_CONF);
+	snprintf(text, sizeof(text),
+		 "%s:3: can't serve the workspace %s/nope: No such file or directory; make it, or "
+		 "correct the list",
+		 file, dir);
+	cr_expect_str_eq(msg.text, text);
+	conf_free(c);
+	setenv("CONCC_WORKSPACE", file, 1);
+	c = load_ok("[concc]\nworkspace = /nope\n");
+	cr_expect_eq(conf_check_workspaces(c, &msg), CONCC_E_CONF);
+	snprintf(text, sizeof(text),
+		 "CONCC_WORKSPACE: can't serve the workspace %s: Not a directory; correct the list",
+		 file);
+	cr_expect_str_eq(msg.text, text);
+	conf_free(c);
+	setenv("CONCC_WORKSPACE", dir, 1);
+	c = load_ok("[concc]\n");
+	cr_expect_eq(conf_check_workspaces(c, &msg), 0);
+	conf_free(c);
+	unsetenv("CONCC_WORKSPACE");
+	c = load_ok("[concc]\n");
+	cr_expect_eq(conf_check_workspaces(c, &msg), 0);
+	conf_free(c);
+}
+
 Test(conf, environment_mistakes)
 {
 	static const struct {
