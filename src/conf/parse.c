@@ -285,6 +285,12 @@ static struct conf_worker *current_worker(struct parser *p)
 	return &p->conf->known[p->conf->n_known - 1];
 }
 
+/* What looks like a comment behind a value. */
+static bool has_hash(const char *value)
+{
+	return strstr(value, " #") || strstr(value, "\t#");
+}
+
 /* The value is whole: parses it. */
 static void end_key(struct parser *p)
 {
@@ -301,7 +307,10 @@ static void end_key(struct parser *p)
 			listed_by(p->conf, xasprintf("%s:%u", p->file, p->key_line));
 		return;
 	}
-	errmsg_set(&text, 0, "%s: %s", key->name, why.text);
+	errmsg_set(&text, 0, "%s: %s%s", key->name, why.text,
+		   has_hash(buf_cstr(&p->value))
+			   ? "; '#' begins a comment only at the start of a line, use ' ;'"
+			   : "");
 	fail(p, p->key_line, text.text);
 }
 
@@ -538,6 +547,13 @@ static int begin_key(struct parser *p, const char *name)
 		p->key_line = p->line;
 		buf_reset(&p->value);
 		return 0;
+	}
+	for (size_t i = 0; i < n; i++) {
+		/* "address ssh://x": a ':' separates too, so all before it looks like a key. */
+		if (!str_starts(name, names[i]) || !strchr(" \t", name[strlen(names[i])]))
+			continue;
+		errmsg_set(&text, 0, "there is no '=' after '%s'", names[i]);
+		return fail(p, p->line, text.text);
 	}
 	errmsg_set(&text, 0, "unknown key '%s'%s", name,
 		   did_you_mean(hint, sizeof(hint), name, names, n));

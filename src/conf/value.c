@@ -61,6 +61,14 @@ static uint64_t unit_factor(const char *unit, const char *units, const uint64_t 
 	return at ? factors[at - units] : 0;
 }
 
+/* In the largest unit that fits. */
+static char *duration_text(uint32_t s)
+{
+	if (s && s % 3600 == 0)
+		return xasprintf("%uh", s / 3600);
+	return s && s % 60 == 0 ? xasprintf("%um", s / 60) : xasprintf("%us", s);
+}
+
 int value_duration(const char *s, uint32_t min_s, uint32_t max_s, uint32_t *ret_s,
 		   struct errmsg *why)
 {
@@ -79,9 +87,11 @@ int value_duration(const char *s, uint32_t min_s, uint32_t max_s, uint32_t *ret_
 			why, CONCC_E_CONF,
 			"'%s' is not a unit of time; s, m and h are (seconds, minutes, hours)",
 			unit);
-	if (n > max_s / factor || n * factor < min_s)
-		return errmsg_set(why, CONCC_E_CONF, "'%s' is not between %us and %us", s, min_s,
-				  max_s);
+	if (n > max_s / factor || n * factor < min_s) {
+		_cleanup_free_ char *min = duration_text(min_s), *max = duration_text(max_s);
+
+		return errmsg_set(why, CONCC_E_CONF, "'%s' is not between %s and %s", s, min, max);
+	}
 	*ret_s = (uint32_t)(n * factor);
 	return 0;
 }
@@ -239,15 +249,25 @@ static int check_port(const char *s, const char *address, struct errmsg *why)
 
 	if (!*s)
 		return 0;
-	if (*s == '/')
+	if (*s == '/' && str_to_u64(s + 1, POOL_SLOTS_MAX, &port))
 		return errmsg_set(
 			why, CONCC_E_CONF,
 			"'%s' goes on after the host; the number of slots has a key of its own: slots = %s",
-			address, s[1] ? s + 1 : "N");
+			address, s + 1);
+	if (*s == '/')
+		return errmsg_set(why, CONCC_E_CONF, "'%s' goes on after the host; remove '%s'",
+				  address, s);
 	if (*s != ':' || !str_to_u64(s + 1, 65535, &port) || port == 0)
 		return errmsg_set(why, CONCC_E_CONF, "'%s': a port is a number from 1 to 65535",
 				  address);
 	return 0;
+}
+
+static bool is_bare_ipv6(const char *s)
+{
+	const char *colon = strchr(s, ':');
+
+	return colon && strchr(colon + 1, ':') && !s[strspn(s, "0123456789abcdefABCDEF:.")];
 }
 
 /* [user@]host[:port], the host in brackets when it is an IPv6 address. */
@@ -271,26 +291,29 @@ static int check_host(const char *s, const char *address, struct errmsg *why)
 			return errmsg_set(why, CONCC_E_CONF, "'%s': write [ADDRESS] for IPv6",
 					  address);
 		end++;
+	} else if (is_bare_ipv6(host)) {
+		return errmsg_set(why, CONCC_E_CONF,
+				  "'%s': an IPv6 address stands in brackets: ssh://%.*s[%s]",
+				  address, (int)(host - s), s, host);
 	} else {
 		end = host + strcspn(host, ":/[]");
 		if (end == host)
 			return errmsg_set(why, CONCC_E_CONF, "'%s' names no host", address);
-		if (*end == ':' && strchr(end + 1, ':'))
-			return errmsg_set(why, CONCC_E_CONF, "'%s': write [ADDRESS] for IPv6",
-					  address);
 	}
 	return check_port(end, address, why);
 }
 
 int value_address(const char *s, struct errmsg *why)
 {
+	const char *host;
+
 	if (streq(s, "local:"))
 		return 0;
 	for (const char *p = s; *p; p++) {
 		if (isspace((unsigned char)*p) || iscntrl((unsigned char)*p))
-			return errmsg_set(
-				why, CONCC_E_CONF,
-				"'%s' has blanks in it; a command goes to the key 'command'", s);
+			return errmsg_set(why, CONCC_E_CONF, "'%s' has blanks in it%s", s,
+					  strchr(s, '#') ? ""
+							 : "; a command goes to the key 'command'");
 	}
 	if (str_starts(s, "ssh://"))
 		return check_host(s + strlen("ssh://"), s, why);
@@ -300,5 +323,10 @@ int value_address(const char *s, struct errmsg *why)
 	if (strstr(s, "://"))
 		return errmsg_set(why, CONCC_E_CONF,
 				  "'%s' is no address; ssh://[user@]host[:port] and local: are", s);
-	return errmsg_set(why, CONCC_E_CONF, "'%s' is no address; did you mean 'ssh://%s'?", s, s);
+	host = str_starts(s, "ssh:") ? s + strlen("ssh:") : s;
+	host += strspn(host, "/");
+	if (!*host)
+		return errmsg_set(why, CONCC_E_CONF, "'%s' names no host", s);
+	return errmsg_set(why, CONCC_E_CONF, "'%s' is no address; did you mean 'ssh://%s'?", s,
+			  host);
 }
