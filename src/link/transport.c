@@ -313,13 +313,16 @@ static void succeed(struct connecting *c, struct stream *s, const char *how)
 static void finish_spawned(struct connecting *c, char **argv, bool sockets, bool patient,
 			   const char *how)
 {
+	_cleanup_free_ char *more = NULL;
 	struct stream *s;
 	struct errmsg msg;
 	int err = spawn_stream(c->loop, argv, sockets, patient, c->name, &s, &msg);
 
 	strv_free(argv);
+	if (err < 0 && c->program && !c->plain)
+		more = xasprintf("%s; correct `program` in its section, or remove it", msg.text);
 	if (err < 0)
-		give_up(c, err, msg.text);
+		give_up(c, err, more ? more : msg.text);
 	else
 		succeed(c, s, how);
 }

@@ -547,7 +547,9 @@ struct peer *peer_new(struct server *s, unsigned index, const struct conf_worker
 	p->state = PEER_DOWN;
 	p->slots = conf->slots;
 	p->how = xstrdup("");
-	if (!push_refused(conf))
+	if (conf->worker_program)
+		p->remedy = xstrdup("correct `program` in its section, or remove it");
+	else if (!push_refused(conf))
 		p->remedy = xasprintf(
 			"`concc push %s` puts this one there, as does `install = yes` "
 			"in its section",

@@ -73,7 +73,7 @@ remote() {
 	PROGRAM=/no/such/program expect_status 1 "$E/remote/run" w1 >"$LAB/out" 2>&1
 	cat "$LAB/out"
 	expect_grep 'none of these machines can be used' "$LAB/out"
-	expect_grep '/no/such/program' "$LAB/out"
+	expect_grep '/no/such/program.*; correct .program. in its section, or remove it' "$LAB/out"
 	expect_status 100 "$E/remote/run" 2>/dev/null
 }
 

@@ -454,6 +454,7 @@ Test(transport, what_does_not_start_fails)
 			    .name = "w", .address = "local:", .worker_program = "/nonexistent/w"});
 	cr_assert_eq(n.err, -ENOENT);
 	cr_assert(strstr(n.text, "/nonexistent/w"), "%s", n.text);
+	cr_assert(strstr(n.text, "; correct `program`"), "%s", n.text);
 	attempt(&n, &(struct transport_config){.name = "w", .address = "ftp://x"});
 	cr_assert_eq(n.err, CONCC_E_CONF);
 	attempt(&n, &(struct transport_config){.name = "w"});
