@@ -65,6 +65,7 @@ char *program_path(const char *name);
 
 #define TALLY_NAME_MAX 47
 #define TALLY_ENTRIES  128
+#define TALLY_REASONS  4 /* of one name: what has more is not read anyway, and each is an entry */
 
 struct tally_entry {
 	char name[TALLY_NAME_MAX + 1];
@@ -77,5 +78,10 @@ void tally_add(const char *path, const char *name, uint64_t n);
 size_t tally_read(const char *path, struct tally_entry *ret, size_t max);
 /* True at most once per period for a name, over all processes. */
 bool tally_may_say(const char *path, const char *name, uint64_t period_s);
+/*
+ * The same for a reason, any text, of that name: each once per period, and of all of them together
+ * TALLY_REASONS, since every job of a build may have one of its own.
+ */
+bool tally_may_say_why(const char *path, const char *name, const char *reason, uint64_t period_s);
 
 #endif

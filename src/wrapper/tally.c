@@ -111,22 +111,86 @@ void tally_add(const char *path, const char *name, uint64_t n)
 	munmap(t, sizeof(*t));
 }
 
+/* Never 0, which means not yet said. */
+static uint32_t now_s(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+	return (uint32_t)ts.tv_sec + 1;
+}
+
+static bool is_over(uint32_t last, uint32_t now, uint64_t period_s)
+{
+	return last == 0 || now < last || now - last >= period_s;
+}
+
 bool tally_may_say(const char *path, const char *name, uint64_t period_s)
 {
-	unsigned long long last, now;
-	struct timespec ts;
+	unsigned long long last;
+	uint32_t now = now_s();
 	struct table *t;
 	struct slot *s = open_slot(path, name, &t);
 	bool may;
 
 	if (!s)
 		return true;
-	clock_gettime(CLOCK_BOOTTIME, &ts);
-	/* Never 0, which means not yet said. */
-	now = (unsigned long long)ts.tv_sec + 1;
 	last = atomic_load(&s->n);
-	may = (last == 0 || now < last || now - last >= period_s) &&
+	may = is_over((uint32_t)last, now, period_s) &&
 	      atomic_compare_exchange_strong(&s->n, &last, now);
+	munmap(t, sizeof(*t));
+	return may;
+}
+
+/* FNV-1a. */
+static uint32_t hash_text(const char *text)
+{
+	uint32_t h = 2166136261u;
+
+	for (; *text; text++)
+		h = (h ^ (uint8_t)*text) * 16777619u;
+	return h;
+}
+
+/* A reason's place: its n is the hash, and when it was said. */
+static bool is_said(const struct slot *s, uint32_t hash, uint32_t now, uint64_t period_s)
+{
+	unsigned long long n = atomic_load(&s->n);
+
+	return (uint32_t)(n >> 32) == hash && !is_over((uint32_t)n, now, period_s);
+}
+
+/* True when the place was free; else it may have been taken for the same reason just now. */
+static bool take_place(struct slot *s, uint32_t hash, uint32_t now, uint64_t period_s)
+{
+	unsigned long long n = atomic_load(&s->n);
+
+	return is_over((uint32_t)n, now, period_s) &&
+	       atomic_compare_exchange_strong(&s->n, &n, (unsigned long long)hash << 32 | now);
+}
+
+bool tally_may_say_why(const char *path, const char *name, const char *reason, uint64_t period_s)
+{
+	uint32_t hash = hash_text(reason), now = now_s();
+	struct slot *s[TALLY_REASONS] = {0};
+	_cleanup_close_ int fd = -1;
+	struct table *t = map_table(path, O_RDWR | O_CREAT, &fd);
+	bool may = false, said = false;
+
+	if (!t)
+		return true;
+	for (unsigned i = 0; i < TALLY_REASONS; i++) {
+		_cleanup_free_ char *key = xasprintf("%s:%u", name, i);
+
+		s[i] = find_slot(t, key);
+		if (!s[i])
+			s[i] = claim_slot(t, fd, key);
+		said = said || (s[i] && is_said(s[i], hash, now, period_s));
+	}
+	for (unsigned i = 0; i < TALLY_REASONS && !may && !said; i++) {
+		may = !s[i] || take_place(s[i], hash, now, period_s);
+		said = !may && is_said(s[i], hash, now, period_s);
+	}
 	munmap(t, sizeof(*t));
 	return may;
 }

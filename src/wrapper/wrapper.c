@@ -201,7 +201,7 @@ static int fall_back(struct wrapper *w, const char *rule, const char *text)
 
 	if (w->explain)
 		say("local: %s (%s)", rule, text);
-	else if (!w->tally || tally_may_say(w->tally, key, SAY_PERIOD_S))
+	else if (!w->tally || tally_may_say_why(w->tally, key, text, SAY_PERIOD_S))
 		say("%s; running it here", text);
 	count(w, "fallback", rule);
 	return run_here(w, true);
