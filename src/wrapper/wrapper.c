@@ -34,6 +34,7 @@ struct wrapper {
 	const struct wrapper_options *o;
 	char *cwd;
 	char *exe;	 /* NULL when PATH has none */
+	int lacking;	 /* errno, where there is no cwd or exe */
 	char *workspace; /* NULL: the server may know one */
 	char *dir;	 /* runtime directory; NULL when there is none we may use */
 	int dir_fd;
@@ -434,12 +435,26 @@ static void prepare(struct wrapper *w)
 	w->explain = env_is_set("CONCC_EXPLAIN");
 	w->cwd = getcwd(NULL, 0);
 	w->exe = w->cwd ? job_resolve(w->o->argv[0], getenv("PATH"), w->cwd, is_ours, NULL) : NULL;
+	w->lacking = w->exe ? 0 : errno;
 	w->workspace = w->cwd ? job_workspace(w->cwd, environ, exists) : NULL;
 	leave_masquerade(w->o->argv[0]);
 	if (runtime_dir_open(&w->dir, &w->dir_fd, &msg) < 0)
 		say("%s", msg.text);
 	else
 		w->tally = path_join(w->dir, "tally");
+}
+
+/* Why there is no program to run elsewhere. */
+static const char *lacks(const struct wrapper *w)
+{
+	bool by_path = strchr(w->o->argv[0], '/');
+
+	if (!w->cwd)
+		return w->lacking == ENOENT ? "the current directory is gone"
+					    : "the current directory can't be told";
+	if (w->lacking == EACCES)
+		return by_path ? "it can't be executed" : "what PATH has can't be executed";
+	return by_path ? "it is not there" : "it is not in PATH";
 }
 
 int wrapper_run(const struct wrapper_options *o)
@@ -459,7 +474,7 @@ int wrapper_run(const struct wrapper_options *o)
 	if (v.local)
 		return local(&w, v.rule, v.why);
 	if (!w.exe || !w.cwd)
-		return local(&w, "command", "it is not in PATH");
+		return local(&w, "command", lacks(&w));
 	if (cwd_is_symlinked(w.cwd))
 		return local(&w, "symlinked-cwd", getenv("PWD"));
 	if (!w.dir)

@@ -36,6 +36,24 @@ statuses() {
 		"exit 127"
 }
 
+# What can't even start is told by its own reason.
+can_not_start() {
+	local what want
+	echo 'int x;' >not-executable.c
+	while IFS='|' read -r what want; do
+		CONCC_EXPLAIN=1 sh -c "$what" >"$LAB/out" 2>&1 || true
+		cat "$LAB/out"
+		expect_grep "^concc: local: command \($want\)" "$LAB/out"
+	done <<-'EOF'
+		concc-cc no-such-compiler -c a.c|it is not in PATH
+		concc-cc ./no-such-compiler -c a.c|it is not there
+		concc-cc ./not-executable.c -c a.c|it can't be executed
+		PATH=$PATH:$PWD concc-cc not-executable.c -c a.c|what PATH has can't be executed
+		mkdir gone && cd gone && rmdir ../gone && concc-cc gcc -c a.c|the current directory is gone
+	EOF
+	rm not-executable.c
+}
+
 signals() {
 	ends_as "signal 11" 'kill -SEGV $$'
 	ends_as "signal 9" 'kill -KILL $$'
@@ -210,6 +228,7 @@ slots_of_those_at_home() {
 }
 
 check "exit statuses" statuses
+check "what can not start" can_not_start
 check "death by signal" signals
 check "a compiler that crashes" compiler_dies
 check "no core files" no_cores
