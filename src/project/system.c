@@ -44,16 +44,16 @@ struct system {
 /* ---- /etc ---- */
 
 /*
- * What compilers and the C library read, and nothing that says who else uses
- * this machine.  ld.so.preload is looked up by every program: there is always
- * one, so that the answer is remembered.
+ * What compilers, the C library and ncurses read, and nothing that says who else
+ * uses this machine.  ld.so.preload is looked up by every program: there is
+ * always one, so that the answer is remembered.
  */
 static const char *const etc_files[] = {
 	"alternatives", "debian_version", "gai.conf",	"host.conf",	"hostname",
 	"hosts",	"ld.so.cache",	  "ld.so.conf", "ld.so.conf.d", "ld.so.preload",
 	"locale.alias", "locale.conf",	  "localtime",	"lsb-release",	"nsswitch.conf",
 	"os-release",	"protocols",	  "rpc",	"services",	"shells",
-	"selinux",	"system-release", "timezone",
+	"selinux",	"system-release", "terminfo",	"timezone",
 };
 /* Those of language runtimes begin like this. */
 static const char *const etc_prefixes[] = {"java", "perl", "python3"};

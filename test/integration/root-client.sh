@@ -74,6 +74,12 @@ user_database() {
 }
 
 # Changes there are seen by the next job.
+# ncurses looks there before it looks into /usr.
+terminals() {
+	[ -d /etc/terminfo ] || skip "there is no /etc/terminfo here"
+	same_there "tput" sh -c 'TERM=xterm tput cols; ls /etc/terminfo'
+}
+
 etc_changes() {
 	[ "$(readlink /etc/alternatives/concc-lab)" = "" ] || fail "it is there already"
 	ln -s /usr/bin/true "$LAB/alternatives/concc-lab"
@@ -116,6 +122,7 @@ read_only() {
 check "gcc -c" compiles
 check "nothing of the worker's system" nothing_of_the_worker
 check "a user database of the user" user_database
+check "/etc/terminfo" terminals
 check "/etc changes" etc_changes
 check "outside of all trees" outside
 check "the compiler's own failure" own_failure
