@@ -16,6 +16,10 @@ AR ?= ar
 OBJCOPY ?= objcopy
 B ?= build
 
+# Neither what installs nor what is compiled in could quote them everywhere.
+$(foreach d,B DESTDIR PREFIX BINDIR LIBEXECDIR DATADIR MANDIR,\
+	$(if $(filter-out 1,$(words x$($(d))x)),$(error $(d)="$($(d))" has a blank: choose a path without)))
+
 # CFLAGS and LDFLAGS are the user's; ours stand beside them.
 CFLAGS ?= -O2 -g
 C_STD = -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Iinclude -DCONCC_VERSION='"$(VERSION)"' \
@@ -324,16 +328,18 @@ install: all
 
 uninstall:
 	rm -f $(PROGRAMS:%=$(DESTDIR)$(BINDIR)/%)
-	rm -rf $(DESTDIR)$(LIBEXECDIR)/concc $(DESTDIR)$(DATADIR)/concc/apparmor
+	rm -rf $(DESTDIR)$(LIBEXECDIR)/concc $(DESTDIR)$(DATADIR)/concc
 	for m in $(MAN_PAGES); do \
 		rm -f $(DESTDIR)$(MANDIR)/man$${m##*.}/$${m##*/}; done
 
+DIST = $(B)/concc-$(VERSION).tar.gz
 dist:
-	git archive --prefix=concc-$(VERSION)/ -o concc-$(VERSION).tar.gz HEAD
+	@mkdir -p $(B)
+	git archive --prefix=concc-$(VERSION)/ -o $(DIST) HEAD
 
 # The archive builds, and what it builds installs.
 distcheck: dist
-	$(Q)d=$$(mktemp -d) && trap 'rm -rf "$$d"' EXIT && tar -xzf concc-$(VERSION).tar.gz -C $$d && \
+	$(Q)d=$$(mktemp -d) && trap 'rm -rf "$$d"' EXIT && tar -xzf $(DIST) -C $$d && \
 		$(MAKE) -C $$d/concc-$(VERSION) all && \
 		$(MAKE) -C $$d/concc-$(VERSION) install DESTDIR=$$d/root && \
 		$$d/root$(BINDIR)/concc --version
@@ -348,7 +354,7 @@ help:
 	@echo 'make soak           the chaos build, $(SOAK_BUILDS) times; CONCC_CHAOS_SEED= replays'
 	@echo 'make bench          measure against distcc, icecream and sshfs (bench/README.md)'
 	@echo 'make check-unit, check-integration, check-images, check-sanitize, check-races, fuzz, lint, man-lint, format, format-check, coverage'
-	@echo 'make install, uninstall, dist, distcheck, clean'
+	@echo 'make install, uninstall, dist (into $(B)), distcheck, clean'
 	@echo 'V=1 shows commands; DEVELOPER=1 makes warnings errors; SANITIZE=address,undefined'
 	@echo 'PREFIX=$(PREFIX) DESTDIR= B=$(B)'
 
