@@ -137,6 +137,13 @@ $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(EXTRA_CFLAGS) -MMD -MP -c -o $@ $<
 
+# Where it is to be installed is compiled into these, so another PREFIX makes them anew.
+$(B)/src/front/run.o $(B)/src/worker/refusal.o: $(B)/installed-paths
+$(B)/installed-paths: FORCE
+	@mkdir -p $(@D)
+	@echo '$(LIBEXECDIR) $(DATADIR)' | cmp -s - $@ || echo '$(LIBEXECDIR) $(DATADIR)' >$@
+FORCE:
+
 # Symlinks named like compilers, for PATH.
 MASQUERADE = cc c++ gcc g++ clang clang++
 $(B)/bin/masquerade: Makefile | $(B)/bin/concc-cc
@@ -337,12 +344,10 @@ dist:
 	@mkdir -p $(B)
 	git archive --prefix=concc-$(VERSION)/ -o $(DIST) HEAD
 
-# The archive builds, and what it builds installs.
+# The archive builds; what it builds installs, elsewhere than it was built for, works, and goes again.
 distcheck: dist
 	$(Q)d=$$(mktemp -d) && trap 'rm -rf "$$d"' EXIT && tar -xzf $(DIST) -C $$d && \
-		$(MAKE) -C $$d/concc-$(VERSION) all && \
-		$(MAKE) -C $$d/concc-$(VERSION) install DESTDIR=$$d/root && \
-		$$d/root$(BINDIR)/concc --version
+		$(MAKE) -C $$d/concc-$(VERSION) all && test/installed $$d/concc-$(VERSION)
 
 clean:
 	rm -rf $(B)
@@ -359,6 +364,6 @@ help:
 	@echo 'PREFIX=$(PREFIX) DESTDIR= B=$(B)'
 
 .PHONY: check-images all deps test-deps demo test-programs check check-unit check-integration soak fuzz fuzz-run bench \
-	format format-check lint man-lint coverage install uninstall dist distcheck clean help
+	format format-check lint man-lint coverage install uninstall dist distcheck clean help FORCE
 .SECONDARY:
 -include $(shell [ -d $(B) ] && find $(B) -path $(B)/examples -prune -o -name '*.d' -print)

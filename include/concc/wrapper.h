@@ -58,6 +58,8 @@ int server_connect(const char *dir, struct conn *ret);
  * told.
  */
 void server_wait_end(int dir_fd);
+/* The directory of this program, or NULL. */
+char *program_dir(void);
 /* The path of another program of ours: beside this one, else the bare name for PATH. */
 char *program_path(const char *name);
 

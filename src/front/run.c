@@ -27,8 +27,9 @@ struct build {
 	const struct front_run *o;
 	char *dir; /* runtime directory */
 	int dir_fd;
-	bool own_dir;	 /* made for this run, removed after it */
-	bool own_server; /* started for this run, stopped after it */
+	bool own_dir;	  /* made for this run, removed after it */
+	bool own_server;  /* started for this run, stopped after it */
+	char *masquerade; /* directory of symlinks to concc-cc, named like compilers */
 	char *tally;
 	uint64_t server_cpu_us, worker_cpu_us; /* before the build; then what it took */
 };
@@ -40,6 +41,34 @@ static int complain(const char *text)
 }
 
 /* ---- before ---- */
+
+/*
+ * In a build directory, where `make install` put it, also when all of that was moved or packed, and
+ * where this program was built for.  Without it a build would run here, all of it and silently.
+ */
+static int find_masquerade(struct build *b, struct errmsg *msg)
+{
+	static const char *const places[] = {"masquerade", "../libexec/concc/masquerade",
+					     CONCC_LIBEXECDIR "/masquerade"};
+	_cleanup_free_ char *own = program_dir();
+	_cleanup_buf_ struct buf looked = BUF_INIT;
+
+	for (size_t i = 0; i < sizeof(places) / sizeof(*places); i++) {
+		_cleanup_free_ char *dir = path_clean(own ? own : "/", places[i]);
+		_cleanup_free_ char *cc = path_join(dir, "cc");
+
+		if (access(cc, X_OK) == 0) {
+			b->masquerade = steal_ptr(&dir);
+			return 0;
+		}
+		buf_putf(&looked, "%s%s", i ? ", " : "", dir);
+	}
+	return errmsg_set(
+		msg, -ENOENT,
+		"no masquerade directory with a cc that leads to concc-cc (looked in %s); "
+		"`make install PREFIX=...` puts it where concc finds it",
+		buf_cstr(&looked));
+}
 
 /* Another set of workers than the configured ones has a server, and so a directory, of its own. */
 static int open_dir(struct build *b, struct errmsg *msg)
@@ -129,17 +158,11 @@ static void prepend_path(const char *dir)
 static void set_environment(const struct build *b)
 {
 	_cleanup_free_ char *cc = program_path("concc-cc");
-	_cleanup_free_ char *masquerade = program_path("masquerade");
 	_cleanup_free_ char *cwd = getcwd(NULL, 0);
 	_cleanup_free_ char *workspace = cwd ? job_workspace(cwd, environ, exists) : NULL;
 	char n[32];
 
-	if (!exists(masquerade)) {
-		free(masquerade);
-		masquerade = xstrdup(CONCC_LIBEXECDIR "/masquerade");
-	}
-	if (exists(masquerade))
-		prepend_path(masquerade);
+	prepend_path(b->masquerade);
 	setenv("RUSTC_WRAPPER", cc, 0);
 	/* Without .git nobody could tell that a sub-directory belongs to this build. */
 	if (workspace || cwd)
@@ -277,6 +300,7 @@ static void take_down(struct build *b)
 		remove_dir(here);
 		remove_dir(b->dir);
 	}
+	free(b->masquerade);
 	free(b->tally);
 	free(b->dir);
 	if (b->dir_fd >= 0)
@@ -289,7 +313,9 @@ static int build(struct build *b)
 	uint64_t start = now_us();
 	int r, status;
 
-	r = open_dir(b, &msg);
+	r = find_masquerade(b, &msg);
+	if (r == 0)
+		r = open_dir(b, &msg);
 	if (r == 0)
 		r = bring_up(b, &msg);
 	if (r < 0)

@@ -23,21 +23,23 @@
 #define START_TIMEOUT_MS 90000
 #define END_TIMEOUT_MS	 5000 /* for the kernel to put away a process that was killed */
 
-char *program_path(const char *name)
+char *program_dir(void)
 {
 	char self[4096];
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	char *path;
 
-	if (n > 0) {
-		self[n] = '\0';
-		*strrchr(self, '/') = '\0';
-		path = path_join(self, name);
-		if (access(path, X_OK) == 0)
-			return path;
-		free(path);
-	}
-	return xstrdup(name);
+	if (n <= 0)
+		return NULL;
+	self[n] = '\0';
+	return xstrndup(self, (size_t)(path_base(self) - self));
+}
+
+char *program_path(const char *name)
+{
+	_cleanup_free_ char *dir = program_dir();
+	_cleanup_free_ char *path = dir ? path_join(dir, name) : NULL;
+
+	return path && access(path, X_OK) == 0 ? steal_ptr(&path) : xstrdup(name);
 }
 
 bool server_is_ready(int dir_fd)
