@@ -42,6 +42,11 @@ const char *path_below(const char *path, const char *dir);
 const char *path_base(const char *path); /* after the last slash; borrowed */
 /* mkdir -p with mode for what is missing. */
 int path_mkdirs(const char *path, mode_t mode);
+/* rm -rf name in dirfd, whatever its modes, through no symlink and no mount; missing is fine.
+ * 0 or -errno. */
+int path_remove_tree(int dirfd, const char *name);
+/* The same for what is in dirfd, which itself stays.  busy, or NULL: called for each name. */
+int path_empty_dir(int dirfd, void (*busy)(void *data), void *data);
 /* ~ and ~/x through $HOME or the passwd entry; others unchanged.  A copy on the heap. */
 char *path_expand_home(const char *path);
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "concc/front.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -271,34 +270,19 @@ static void summarise(struct build *b, uint64_t wall_us)
 	(void)write_full(2, out.data, out.len); /* a closed stderr wants no summary */
 }
 
-static void remove_dir(const char *path)
-{
-	_cleanup_free_ char *slots = path_join(path, "slots");
-	const char *const dirs[] = {slots, path};
-
-	for (int i = 0; i < 2; i++) {
-		DIR *d = opendir(dirs[i]);
-		struct dirent *e;
-
-		while (d && (e = readdir(d)))
-			(void)unlinkat(dirfd(d), e->d_name, 0); /* directories stay for later */
-		if (d)
-			closedir(d);
-		(void)rmdir(dirs[i]); /* "here" may keep it */
-	}
-}
-
 static void take_down(struct build *b)
 {
-	if (b->own_server && b->dir)
+	if (b->own_server && b->dir) {
 		(void)front_ask(b->dir, "stop", NULL, NULL); /* closed: it has stopped */
+		server_wait_end(b->dir_fd);
+	}
 	if (b->tally)
 		(void)unlink(b->tally);
 	if (b->own_dir && b->dir) {
-		_cleanup_free_ char *here = path_join(b->dir, "here");
+		int r = path_remove_tree(AT_FDCWD, b->dir);
 
-		remove_dir(here);
-		remove_dir(b->dir);
+		if (r < 0)
+			fprintf(stderr, "concc: ignoring left-over %s: %s\n", b->dir, err_text(r));
 	}
 	free(b->masquerade);
 	free(b->tally);

@@ -20,7 +20,6 @@
 #include "concc/map.h"
 #include "concc/mirror.h"
 #include "concc/str.h"
-#include "scratch.h"
 #include "upper.h"
 
 /* File times come from the kernel's coarse clock, which lags by up to a tick of it. */
@@ -115,7 +114,7 @@ void home_free(struct home *h)
 	free(h->refusal);
 	/* What stays is removed with the launcher. */
 	if (fstatfs(h->fd, &fs) == 0 && fs.f_type != TMPFS_MAGIC)
-		(void)scratch_empty(h->fd, h->busy, h->data);
+		(void)path_empty_dir(h->fd, h->busy, h->data);
 	(void)close(h->fd);
 	free(h->workspace);
 	free(h);

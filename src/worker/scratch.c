@@ -30,99 +30,6 @@ struct scratch {
 	struct list ended; /* struct ended_job whose directories are still there */
 };
 
-/* ---- rm -rf ---- */
-
-/* Removes what can be in fd; the name of a directory that is not empty, or NULL. */
-static int remove_flat(int fd, void (*busy)(void *data), void *data, char **ret_dir)
-{
-	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = copy < 0 ? NULL : fdopendir(copy);
-	struct dirent *e;
-	int r = dir ? 0 : -errno;
-
-	*ret_dir = NULL;
-	if (!dir && copy >= 0)
-		(void)close(copy);
-	while (dir && r == 0 && !*ret_dir && (e = readdir(dir))) {
-		if (streq(e->d_name, ".") || streq(e->d_name, ".."))
-			continue;
-		if (busy)
-			busy(data);
-		if (unlinkat(fd, e->d_name, 0) == 0 || unlinkat(fd, e->d_name, AT_REMOVEDIR) == 0)
-			continue;
-		if (errno == ENOTEMPTY || errno == EEXIST)
-			*ret_dir = xstrdup(e->d_name);
-		else
-			r = -errno;
-	}
-	if (dir)
-		(void)closedir(dir);
-	return r;
-}
-
-static int enter(int *fd, const char *name)
-{
-	int next;
-
-	/* Overlay's work directory has mode 0, and a job may leave anything. */
-	(void)fchmodat(*fd, name, 0700, 0);
-	next = openat(*fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (next < 0)
-		return -errno;
-	(void)close(*fd);
-	*fd = next;
-	return 0;
-}
-
-/* One fd however deep it goes: back up is "..", and nobody else is in there. */
-int scratch_empty(int dirfd, void (*busy)(void *data), void *data)
-{
-	_cleanup_close_ int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	_cleanup_strv_ char **names = NULL;
-	size_t depth = 0;
-	int r = fd < 0 ? -errno : 0;
-
-	while (r == 0) {
-		char *sub;
-
-		r = remove_flat(fd, busy, data, &sub);
-		if (r < 0)
-			break;
-		if (sub) {
-			r = enter(&fd, sub);
-			strv_push(&names, sub);
-			depth++;
-		} else if (depth == 0) {
-			break;
-		} else {
-			r = enter(&fd, "..");
-			depth--;
-			if (r == 0 && unlinkat(fd, names[depth], AT_REMOVEDIR) < 0)
-				r = -errno;
-			free(names[depth]);
-			names[depth] = NULL;
-		}
-	}
-	return r;
-}
-
-int scratch_remove_tree(int dirfd, const char *name)
-{
-	_cleanup_close_ int fd = -1;
-	int r;
-
-	if (unlinkat(dirfd, name, 0) == 0 || errno == ENOENT)
-		return 0;
-	(void)fchmodat(dirfd, name, 0700, 0);
-	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	r = scratch_empty(fd, NULL, NULL);
-	if (r < 0)
-		return r;
-	return unlinkat(dirfd, name, AT_REMOVEDIR) < 0 ? -errno : 0;
-}
-
 /* ---- the directory of one launcher ---- */
 
 static void sweep(int parent)
@@ -140,7 +47,7 @@ static void sweep(int parent)
 			continue;
 		fd = openat(parent, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
-			(void)scratch_remove_tree(parent, e->d_name); /* the next agent tries too */
+			(void)path_remove_tree(parent, e->d_name); /* the next agent tries too */
 	}
 	if (dir)
 		(void)closedir(dir);
@@ -185,7 +92,7 @@ void scratch_free(struct scratch *s)
 
 	if (!s)
 		return;
-	r = scratch_remove_tree(AT_FDCWD, s->path);
+	r = path_remove_tree(AT_FDCWD, s->path);
 	if (r < 0)
 		log_warn("ignoring left-over %s: %s", s->path, err_text(r));
 	list_for_each_safe (pos, &s->ended)
@@ -202,7 +109,7 @@ const char *scratch_path(const struct scratch *s)
 
 int scratch_clear(struct scratch *s)
 {
-	return scratch_empty(s->fd, NULL, NULL);
+	return path_empty_dir(s->fd, NULL, NULL);
 }
 
 /* A job's directory is <id>/ with uppers u0, u1, ... and work directories w0, w1, ... */
@@ -218,7 +125,7 @@ static bool remove_job(int scratch_fd, const struct ended_job *j)
 		if (unlinkat(fd, upper, AT_REMOVEDIR) < 0 && errno != ENOENT)
 			return false; /* still to be read */
 	}
-	return scratch_remove_tree(scratch_fd, name) == 0;
+	return path_remove_tree(scratch_fd, name) == 0;
 }
 
 void scratch_job_ended(struct scratch *s, uint32_t job_id, unsigned n_uppers)

@@ -21,9 +21,4 @@ int scratch_clear(struct scratch *s); /* removes what is in it */
 /* The job is over: its uppers go once they are empty, which home_free() makes them. */
 void scratch_job_ended(struct scratch *s, uint32_t job_id, unsigned n_uppers);
 
-/* rm -rf name in dirfd, whatever its modes; missing is fine.  0 or -errno. */
-int scratch_remove_tree(int dirfd, const char *name);
-/* The same for what is in dirfd, which itself stays.  busy, or NULL: called for each name. */
-int scratch_empty(int dirfd, void (*busy)(void *data), void *data);
-
 #endif

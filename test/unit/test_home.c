@@ -31,7 +31,6 @@
 #include "concc/str.h"
 #include "worker/home.h"
 #include "worker/overlay.h"
-#include "worker/scratch.h"
 
 #define USER 1001
 #define WS   "/w" /* the workspace, for the mirror; its overlay is elsewhere here */
@@ -433,7 +432,7 @@ Test(home, emptying_says_that_it_is_busy)
 	sh("cd %s && mkdir -p a/b && i=0 && while [ $i -lt 20 ]; do : >a/b/$i; i=$((i+1)); done",
 	   dir);
 	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	cr_assert_eq(scratch_empty(fd, count_busy, &n), 0);
+	cr_assert_eq(path_empty_dir(fd, count_busy, &n), 0);
 	cr_expect_geq(n, 20 + 2);
 	cr_expect_eq(unlinkat(fd, "a", 0), -1);
 	cr_expect_eq(errno, ENOENT);
