@@ -25,6 +25,12 @@ bool str_ends(const char *s, const char *suffix);
 /* Decimal digits only, no sign or space, at most max; false leaves *ret alone. */
 bool str_to_u64(const char *s, unsigned long long max, unsigned long long *ret);
 
+/* "s", but not for 1. */
+static inline const char *str_plural(unsigned long long n)
+{
+	return n == 1 ? "" : "s";
+}
+
 /* s with bytes outside printable ASCII as \xNN, at most max bytes shown: for text a peer sent. */
 char *str_escape(const void *s, size_t n, size_t max);
 

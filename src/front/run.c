@@ -250,8 +250,9 @@ static void summarise(struct build *b, uint64_t wall_us)
 	worker_us = worker_us > b->worker_cpu_us ? worker_us - b->worker_cpu_us : 0;
 	server_us += (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
 		     (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
-	buf_putf(&out, "concc: %llu jobs in %.1f s: %llu remote",
-		 (unsigned long long)(remote + here + fell_back), seconds(wall_us),
+	buf_putf(&out, "concc: %llu job%s in %.1f s: %llu remote",
+		 (unsigned long long)(remote + here + fell_back),
+		 str_plural(remote + here + fell_back), seconds(wall_us),
 		 (unsigned long long)remote);
 	list_names(&out, e, n, "remote:");
 	buf_putf(&out, ", %llu here", (unsigned long long)(here + fell_back));

@@ -56,8 +56,8 @@ static void peer_text(const struct peer *p, struct buf *out)
 	struct link_counts k;
 
 	peer_counts(p, &k);
-	buf_putf(out, "%-16s %-10s %3zu/%-4u %8llu jobs  ", p->conf->name, state_word(p), p->jobs.n,
-		 p->slots, (unsigned long long)p->n_jobs);
+	buf_putf(out, "%-16s %-10s %3zu/%-4u %8llu job%-3s", p->conf->name, state_word(p),
+		 p->jobs.n, p->slots, (unsigned long long)p->n_jobs, str_plural(p->n_jobs));
 	put_size(out, k.bytes_out);
 	buf_putf(out, " out, ");
 	put_size(out, k.bytes_in);
@@ -66,12 +66,12 @@ static void peer_text(const struct peer *p, struct buf *out)
 		buf_putf(out, "  (%s, %s)", p->hello.host, p->how);
 	buf_putf(out, "\n");
 	if (p->state == PEER_UP && p->load.slots)
-		buf_putf(
-			out,
-			"  its host: %u jobs of all clients running, %u waiting, %u slots, %u cores, "
-			"load %u.%02u\n",
-			p->load.running, p->load.waiting, p->load.slots, p->hello.cpus,
-			p->load.loadavg / 100, p->load.loadavg % 100);
+		buf_putf(out,
+			 "  its host: %u job%s of all clients running, %u waiting, %u slot%s, "
+			 "%u core%s, load %u.%02u\n",
+			 p->load.running, str_plural(p->load.running), p->load.waiting,
+			 p->load.slots, str_plural(p->load.slots), p->hello.cpus,
+			 str_plural(p->hello.cpus), p->load.loadavg / 100, p->load.loadavg % 100);
 	if (p->state == PEER_DOWN && *p->error) {
 		uint64_t now = now_ms();
 
@@ -126,34 +126,29 @@ static void waiting_text(const struct server *s, struct buf *out)
 	unsigned n = each_waiting(s, WAITING_SHOWN, waiting_line, out);
 
 	if (n > WAITING_SHOWN)
-		buf_putf(out, "  and %u more are waiting\n", n - WAITING_SHOWN);
+		buf_putf(out, "  and %u more\n", n - WAITING_SHOWN);
 }
 
+/* Why jobs were sent back is not here: their wrappers count it, with what they made of it. */
 void status_text(struct server *s, struct buf *out)
 {
 	uint32_t waiting = pool_waiters(s->pool);
-	const char *rule;
-	uint64_t *n;
-	size_t it = 0;
 
 	buf_putf(out, "%-16s %-10s %-8s\n", "worker", "state", "running");
 	for (unsigned i = 0; i < s->n_peers; i++)
 		peer_text(s->peers[i], out);
 	buf_putf(out,
-		 "%llu jobs, %u running, %u waiting for a slot, up %llu s, %llu ms of CPU here\n",
-		 (unsigned long long)s->n_jobs, s->n_running, waiting,
+		 "%llu job%s, %u running, %u waiting for a slot, up %llu s, %llu ms of CPU here\n",
+		 (unsigned long long)s->n_jobs, str_plural(s->n_jobs), s->n_running, waiting,
 		 (unsigned long long)(now_ms() - s->started_ms) / 1000,
 		 (unsigned long long)own_cpu_us() / 1000);
 	if (s->n_twice)
-		buf_putf(out, "%llu stragglers were started a second time, %llu of them in vain\n",
-			 (unsigned long long)s->n_twice,
+		buf_putf(out, "%llu straggler%s %s started a second time, %llu of them in vain\n",
+			 (unsigned long long)s->n_twice, str_plural(s->n_twice),
+			 s->n_twice == 1 ? "was" : "were",
 			 (unsigned long long)(s->n_twice - s->n_twice_won));
 	runs_text(s, out);
 	waiting_text(s, out);
-	if (s->reasons.n)
-		buf_putf(out, "sent back to run elsewhere:\n");
-	while ((n = map_next(&s->reasons, &it, &rule)))
-		buf_putf(out, "  %-16s %llu\n", rule, (unsigned long long)*n);
 }
 
 #define WHY_MAX 2 /* workers in one line of a build's output */

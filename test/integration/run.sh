@@ -36,6 +36,32 @@ through_no_symlink() {
 	expect_file "$WS/kept/file"
 }
 
+# One of each, and "1 job".
+one_job() {
+	concc run -- gcc -c a.c 2>"$LAB/err" || fail "$(cat "$LAB/err")"
+	expect_grep '^concc: 1 job in ' "$LAB/err"
+	concc-dispatch true
+	concc status >"$LAB/status"
+	cat "$LAB/status"
+	expect_grep '^w1 .* 1 job   ' "$LAB/status"
+	expect_grep '^1 job, 0 running' "$LAB/status"
+	lab_stop_server
+}
+
+# A job that is sent back is told of once, with what became of it.
+sent_back_once() {
+	printf '#!/bin/sh\necho unlisted\n' >/srv/home/unlisted
+	chmod 755 /srv/home/unlisted
+	concc-dispatch /srv/home/unlisted
+	concc status >"$LAB/status"
+	cat "$LAB/status"
+	expect_eq "lines with its rule" "$(grep -c '^  unserved  *1$' "$LAB/status")" 1
+	expect_eq "of the server" "$(lab_status .reasons.unserved)" 1
+	lab_stop_server
+}
+
 check "concc run -w leaves nothing in /tmp" leaves_nothing
 check "concc run -w removes no more than that" through_no_symlink
+check "one job" one_job
+check "what was sent back is counted once" sent_back_once
 lab_stop
