@@ -85,5 +85,8 @@ bool tally_may_say(const char *path, const char *name, uint64_t period_s);
  * TALLY_REASONS, since every job of a build may have one of its own.
  */
 bool tally_may_say_why(const char *path, const char *name, const char *reason, uint64_t period_s);
+/* Remembers that the user of this tally was told text, and says whether; its hash, that is. */
+void tally_told(const char *path, const char *text);
+bool tally_was_told(const char *path, const char *text);
 
 #endif

@@ -104,7 +104,7 @@ static void read_cpu(const struct build *b, uint64_t *ret_server, uint64_t *ret_
 /* Before the build, not after hours of it at home. */
 static void tell_down(const struct build *b)
 {
-	_cleanup_free_ char *text = NULL;
+	_cleanup_free_ char *text = NULL, *why = NULL;
 	json_t *o, *w;
 	size_t i;
 
@@ -119,6 +119,10 @@ static void tell_down(const struct build *b)
 				json_string_value(json_object_get(w, "error")) ?: "?");
 	}
 	json_decref(o);
+	/* The same in the words of the jobs that then find no worker: they need not say it again.
+	 */
+	if (front_ask(b->dir, "why", NULL, &why) == 0 && *why)
+		tally_told(b->tally, why);
 }
 
 static int bring_up(struct build *b, struct errmsg *msg)
@@ -301,12 +305,13 @@ static int build(struct build *b)
 	r = find_masquerade(b, &msg);
 	if (r == 0)
 		r = open_dir(b, &msg);
-	if (r == 0)
-		r = bring_up(b, &msg);
 	if (r < 0)
 		return complain(msg.text);
 	b->tally = xasprintf("%s/run-%d", b->dir, (int)getpid());
 	(void)unlink(b->tally); /* of a former process with this pid */
+	r = bring_up(b, &msg);
+	if (r < 0)
+		return complain(msg.text);
 	status = run_child(b);
 	if (status == -1)
 		return complain("can't fork");

@@ -2,6 +2,7 @@
 #include "concc/wrapper.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -214,4 +215,36 @@ size_t tally_read(const char *path, struct tally_entry *ret, size_t max)
 	}
 	munmap(t, sizeof(*t));
 	return n;
+}
+
+/* FNV-1a: nobody gains by two texts of one hash. */
+static void told_name(const char *text, char name[static TALLY_NAME_MAX + 1])
+{
+	uint64_t h = 14695981039346656037u;
+
+	for (; *text; text++)
+		h = (h ^ (uint8_t)*text) * 1099511628211u;
+	(void)snprintf(name, TALLY_NAME_MAX + 1, "told:%016" PRIx64, h);
+}
+
+void tally_told(const char *path, const char *text)
+{
+	char name[TALLY_NAME_MAX + 1];
+
+	told_name(text, name);
+	tally_add(path, name, 1);
+}
+
+bool tally_was_told(const char *path, const char *text)
+{
+	struct tally_entry e[TALLY_ENTRIES];
+	size_t n = tally_read(path, e, TALLY_ENTRIES);
+	char name[TALLY_NAME_MAX + 1];
+
+	told_name(text, name);
+	for (size_t i = 0; i < n; i++) {
+		if (streq(e[i].name, name))
+			return true;
+	}
+	return false;
 }

@@ -373,9 +373,14 @@ static int no_worker(struct wrapper *w)
 {
 	/* The server answers at once, as it does to everything but jobs. */
 	_cleanup_free_ char *why = ask_why(w);
-	_cleanup_free_ char *text = xasprintf("no worker can be reached (%s)",
-					      why && *why ? why : "`concc status` says why");
+	_cleanup_free_ char *text = NULL;
+	const char *run = getenv("CONCC_RUN_TALLY");
 
+	if (why && *why && run && *run && !w->explain && tally_was_told(run, why))
+		text = xstrdup("no worker can be reached");
+	else
+		text = xasprintf("no worker can be reached (%s)",
+				 why && *why ? why : "`concc status` says why");
 	return fall_back(w, "no-worker", text);
 }
 

@@ -60,8 +60,20 @@ sent_back_once() {
 	lab_stop_server
 }
 
+# The same reason is not told twice, another one is; and CONCC_EXPLAIN leaves out nothing.
+reason_once() {
+	concc run -w ssh://127.0.0.1:1 -- sh -c 'gcc -c a.c && rm a.o' 2>"$LAB/err" || fail "$(cat "$LAB/err")"
+	cat "$LAB/err"
+	expect_eq "lines with the reason" "$(grep -c refused "$LAB/err")" 1
+	expect_grep "^concc: worker .* can't be used now: .*refused" "$LAB/err"
+	expect_grep '^concc: no worker can be reached; running it here$' "$LAB/err"
+	CONCC_EXPLAIN=1 concc run -w ssh://127.0.0.1:1 -- gcc -c a.c 2>"$LAB/err" || fail "$(cat "$LAB/err")"
+	expect_grep '^concc: local: no-worker .no worker can be reached .*refused' "$LAB/err"
+}
+
 check "concc run -w leaves nothing in /tmp" leaves_nothing
 check "concc run -w removes no more than that" through_no_symlink
 check "one job" one_job
+check "why no worker can be used is told once" reason_once
 check "what was sent back is counted once" sent_back_once
 lab_stop
