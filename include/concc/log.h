@@ -10,7 +10,12 @@
  */
 enum log_level { LOG_LEVEL_ERR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
-/* name must outlive the program.  The level comes from CONCC_LOG (err, warn, info, debug). */
+struct errmsg;
+
+/* CONCC_E_CONF when CONCC_LOG has another word than err, warn, info or debug. */
+int log_check(struct errmsg *msg);
+/* name must outlive the program.  The level comes from CONCC_LOG, which is ignored with a warning
+ * when it has another word. */
 void log_init(const char *name, enum log_level default_level);
 void log_set_fd(int fd); /* borrowed */
 void log_set_timestamps(int on);

@@ -130,6 +130,10 @@ int main(int argc, char **argv)
 	r = parse(argc, argv, &o);
 	if (r >= 0)
 		return r;
+	/* Like any other setting, and where it is seen: a daemon's warning would not be. */
+	r = log_check(&msg);
+	if (r < 0)
+		return fail(o.ready_fd, msg.text);
 	log_init("concc-project", LOG_LEVEL_INFO);
 	if (o.daemon)
 		log_to_file();

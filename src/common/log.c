@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "concc/err.h"
+
 static const char *log_name = "concc";
 static enum log_level log_level = LOG_LEVEL_WARN;
 static int log_fd = 2;
@@ -15,16 +17,41 @@ static int log_timestamps;
 
 static const char *const level_names[] = {"err", "warn", "info", "debug"};
 
+#define N_LEVELS (sizeof(level_names) / sizeof(*level_names))
+
+/* What CONCC_LOG says: a level, -1 when nothing, N_LEVELS when there is no such level. */
+static int wanted_level(const char **ret_word)
+{
+	const char *word = getenv("CONCC_LOG");
+	int i = 0;
+
+	*ret_word = word;
+	if (!word || !*word)
+		return -1;
+	while (i < (int)N_LEVELS && strcmp(word, level_names[i]) != 0)
+		i++;
+	return i;
+}
+
+int log_check(struct errmsg *msg)
+{
+	const char *word;
+
+	if (wanted_level(&word) < (int)N_LEVELS)
+		return 0;
+	return errmsg_set(msg, CONCC_E_CONF, "CONCC_LOG: %.32s is none of err, warn, info, debug",
+			  word);
+}
+
 void log_init(const char *name, enum log_level default_level)
 {
-	const char *wanted = getenv("CONCC_LOG");
+	const char *word;
+	int level = wanted_level(&word);
 
 	log_name = name;
-	log_level = default_level;
-	for (unsigned i = 0; wanted && i < sizeof(level_names) / sizeof(*level_names); i++) {
-		if (strcmp(wanted, level_names[i]) == 0)
-			log_level = (enum log_level)i;
-	}
+	log_level = level >= 0 && level < (int)N_LEVELS ? (enum log_level)level : default_level;
+	if (level == (int)N_LEVELS)
+		log_warn("ignoring CONCC_LOG=%.32s: none of err, warn, info, debug", word);
 }
 
 void log_set_fd(int fd)

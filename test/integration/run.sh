@@ -71,9 +71,20 @@ reason_once() {
 	expect_grep '^concc: local: no-worker .no worker can be reached .*refused' "$LAB/err"
 }
 
+# A level that does not exist: said, by all that log.
+log_level() {
+	CONCC_LOG=bogus expect_status 102 concc run -- true 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_grep '^concc: CONCC_LOG: bogus is none of err, warn, info, debug$' "$LAB/err"
+	CONCC_LOG=bogus concc-worker --version 2>"$LAB/err"
+	expect_grep '^concc-worker: ignoring CONCC_LOG=bogus: none of err, warn, info, debug$' "$LAB/err"
+	CONCC_LOG='' concc run -- true 2>"$LAB/err" || fail "$(cat "$LAB/err")"
+}
+
 check "concc run -w leaves nothing in /tmp" leaves_nothing
 check "concc run -w removes no more than that" through_no_symlink
 check "one job" one_job
 check "why no worker can be used is told once" reason_once
 check "what was sent back is counted once" sent_back_once
+check "a CONCC_LOG that does not exist" log_level
 lab_stop
