@@ -72,7 +72,9 @@ static void peer_text(const struct peer *p, struct buf *out)
 			 p->load.running, str_plural(p->load.running), p->load.waiting,
 			 p->load.slots, str_plural(p->load.slots), p->hello.cpus,
 			 str_plural(p->hello.cpus), p->load.loadavg / 100, p->load.loadavg % 100);
-	if (p->state == PEER_DOWN && *p->error) {
+	if (p->state == PEER_CONNECTING && *p->error) {
+		buf_putf(out, "  %s\n  being tried again\n", p->error);
+	} else if (p->state == PEER_DOWN && *p->error) {
 		uint64_t now = now_ms();
 
 		buf_putf(out, "  %s\n  next try in %llu s\n", p->error,
@@ -161,7 +163,9 @@ void status_why(struct server *s, struct buf *out)
 	for (unsigned i = 0; i < s->n_peers; i++) {
 		const struct peer *p = s->peers[i];
 
-		if (p->state != PEER_DOWN || !*p->error || (last && streq(last, p->error)))
+		/* One that is being tried again may well be as it was. */
+		if ((p->state != PEER_DOWN && p->state != PEER_CONNECTING) || !*p->error ||
+		    (last && streq(last, p->error)))
 			continue;
 		last = p->error;
 		if (n++ >= WHY_MAX)
