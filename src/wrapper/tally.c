@@ -143,7 +143,7 @@ bool tally_may_say(const char *path, const char *name, uint64_t period_s)
 	return may;
 }
 
-/* FNV-1a. */
+/* FNV-1a: nobody gains by two texts of one hash. */
 static uint32_t hash_text(const char *text)
 {
 	uint32_t h = 2166136261u;
@@ -217,14 +217,9 @@ size_t tally_read(const char *path, struct tally_entry *ret, size_t max)
 	return n;
 }
 
-/* FNV-1a: nobody gains by two texts of one hash. */
 static void told_name(const char *text, char name[static TALLY_NAME_MAX + 1])
 {
-	uint64_t h = 14695981039346656037u;
-
-	for (; *text; text++)
-		h = (h ^ (uint8_t)*text) * 1099511628211u;
-	(void)snprintf(name, TALLY_NAME_MAX + 1, "told:%016" PRIx64, h);
+	(void)snprintf(name, TALLY_NAME_MAX + 1, "told:%08" PRIx32, hash_text(text));
 }
 
 void tally_told(const char *path, const char *text)
