@@ -10,6 +10,7 @@ lab_need jq strace
 lab_enter "$@"
 lab_start builder
 lab_config
+cp "$LAB_TOOLS/hold" "$WS/holdbin"
 cd "$WS"
 
 # Says more than a pipe holds: when it goes on, its agent has looked at what it made before that.
@@ -39,7 +40,7 @@ truncated() {
 		say() { head -c "$1" /dev/zero | tr '\0' x >&2; }
 		say 1 # from now on nothing has to be fetched
 		trap : USR1
-		sleep 1000 &
+		./holdbin >/dev/null &
 		echo held
 		wait
 		kill $!
