@@ -206,8 +206,8 @@ slots_of_those_at_home() {
 	cores=$(nproc)
 	printf '#!/bin/sh\necho x >/tmp/left-$1; [ -n "$CONCC_WORKER" ] || exec ./holdbin\n' >athome
 	chmod +x athome
-	mkfifo "$LAB/held" "$LAB/said"
-	exec 6<>"$LAB/held" 7<>"$LAB/said"
+	mkfifo "$LAB/athome.out" "$LAB/athome.err"
+	exec 6<>"$LAB/athome.out" 7<>"$LAB/athome.err"
 	for ((n = 0; n < cores + 2 * LAB_N; n++)); do
 		CONCC_EXPLAIN=1 concc-dispatch ./athome $n </dev/null >&6 2>&7 6>&- 7>&- &
 		pids+=($!)

@@ -70,7 +70,7 @@ truncated() {
 
 # What comes home is refused, and the job runs here; its agent must not wait for the fifo's writer.
 no_file_any_more() {
-	run 'echo first >result; . ./said; rm result; mkfifo result'
+	run 'mkfifo other; echo first >result; . ./said; mv -f other result'
 	[ -p result ] || fail "no fifo: $(ls -l result)"
 	rm result
 	still_there
@@ -78,7 +78,12 @@ no_file_any_more() {
 
 # Nor may it read what the name leads to now: on the worker, for ever.
 elsewhere() {
-	run 'mkdir d; echo first >d/zero; . ./said; rm -r d; ln -s /dev d'
+	cat >exchange <<-'EOS'
+		# renameat2() with RENAME_EXCHANGE, so that d is there all the time.
+		my ($d, $other) = ("d", "other");
+		syscall(316, -100, $d, -100, $other, 2) == 0 or die "renameat2: $!";
+	EOS
+	run 'mkdir d; echo first >d/zero; ln -s /dev other; . ./said; perl exchange && rm -r other'
 	expect_eq "the result" "$(readlink d)" /dev
 	rm d
 	still_there
