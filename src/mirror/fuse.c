@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "concc/cleanup.h"
+#include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
 #include "content.h"
@@ -158,28 +159,66 @@ static void give_entry(struct mirror *m, struct inode *child, struct fuse_entry_
 	fill_stat(m, child, &e->attr);
 }
 
-/*
- * What the asker's job has seen under this name, when that is another version by
- * now.  Its overlay compares what it has with the answer.  The lock is given up
- * meanwhile.
- */
-static struct inode *seen_before(struct mirror *m, const struct request *r)
+/* The job that asks, NULL when it is none.  The lock is given up meanwhile. */
+static const struct job_seq *job_that_asks(struct mirror *m, const struct request *r)
 {
-	const struct job_seq *j;
 	int64_t job;
 
-	if (!dir_has_former(r->inode, r->name) || !m->ops.job_of)
+	if (!m->ops.job_of)
 		return NULL;
 	pthread_mutex_unlock(&m->lock);
 	job = m->ops.job_of(m->data, fuse_req_ctx(r->req)->pid);
 	pthread_mutex_lock(&m->lock);
-	j = job >= 0 ? map_get_u64(&m->jobs, (uint64_t)job) : NULL;
+	return job >= 0 ? map_get_u64(&m->jobs, (uint64_t)job) : NULL;
+}
+
+/* True when a job that runs made what has this name now; then whose it is matters. */
+static bool is_made(const struct mirror *m, const char *path)
+{
+	const struct job_seq *j;
+	size_t it = 0;
+
+	while ((j = map_next(&m->jobs, &it, NULL)))
+		if (map_get_str(&j->made, path))
+			return true;
+	return false;
+}
+
+enum maker { MADE_BEFORE, MADE_BY_OTHERS, MADE_BY_ASKER };
+
+static enum maker who_made(struct mirror *m, const struct request *r)
+{
+	_cleanup_free_ char *dir = NULL, *path = NULL;
+	const struct job_seq *j;
+
+	if (!m->n_made)
+		return MADE_BEFORE;
+	dir = inode_path(m, r->inode);
+	path = path_join(dir, r->name);
+	if (!is_made(m, path))
+		return MADE_BEFORE;
+	j = job_that_asks(m, r);
+	return j && map_get_str(&j->made, path) ? MADE_BY_ASKER : MADE_BY_OTHERS;
+}
+
+/*
+ * What the asker's job has seen under this name, when that is another version by
+ * now.  Its overlay compares what it has with the answer.
+ */
+static struct inode *seen_before(struct mirror *m, const struct request *r)
+{
+	const struct job_seq *j;
+
+	if (!dir_has_former(r->inode, r->name))
+		return NULL;
+	j = job_that_asks(m, r);
 	return j ? dir_former(r->inode, r->name, j->seq) : NULL;
 }
 
 static int try_lookup(struct mirror *m, struct request *r, struct fuse_entry_param *e)
 {
 	struct inode *child;
+	enum maker maker;
 	int rc;
 
 	if (!r->inode->dir)
@@ -191,10 +230,14 @@ static int try_lookup(struct mirror *m, struct request *r, struct fuse_entry_par
 		give_entry(m, child, e);
 		return 0;
 	}
+	maker = who_made(m, r);
 	rc = need_listing(m, r->inode, r);
 	if (rc != 0)
 		return rc;
-	*e = (struct fuse_entry_param){.entry_timeout = FOR_EVER};
+	if (maker == MADE_BY_ASKER)
+		return -ENOENT;
+	/* The kernel keeps one answer for all. */
+	*e = (struct fuse_entry_param){.entry_timeout = maker == MADE_BEFORE ? FOR_EVER : 0};
 	if (r->inode == m->root && streq(r->name, MIRROR_OUTSIDE))
 		child = m->outside;
 	else

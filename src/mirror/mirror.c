@@ -173,20 +173,43 @@ bool mirror_flushed(const struct mirror *m, uint64_t seq)
 	return atomic_load(&m->notices_done) >= seq;
 }
 
+static void job_free(struct mirror *m, struct job_seq *j)
+{
+	if (!j)
+		return;
+	m->n_made -= j->made.n;
+	map_release(&j->made);
+	free(j);
+}
+
 void mirror_job_started(struct mirror *m, uint32_t job_id, uint64_t seq)
 {
-	struct job_seq *j = xmalloc(sizeof(*j));
+	struct job_seq *j = xcalloc(1, sizeof(*j));
 
 	j->seq = seq;
 	pthread_mutex_lock(&m->lock);
-	free(map_put_u64(&m->jobs, job_id, j));
+	job_free(m, map_put_u64(&m->jobs, job_id, j));
+	pthread_mutex_unlock(&m->lock);
+}
+
+void mirror_job_made(struct mirror *m, uint32_t job_id, const char *path)
+{
+	struct job_seq *j;
+
+	pthread_mutex_lock(&m->lock);
+	j = map_get_u64(&m->jobs, job_id);
+	/* What was there before goes on as in mirror_job_started(). */
+	if (j && !tree_find(m, path) && !map_get_str(&j->made, path)) {
+		(void)map_put_str(&j->made, path, j);
+		m->n_made++;
+	}
 	pthread_mutex_unlock(&m->lock);
 }
 
 void mirror_job_ended(struct mirror *m, uint32_t job_id)
 {
 	pthread_mutex_lock(&m->lock);
-	free(map_del_u64(&m->jobs, job_id));
+	job_free(m, map_del_u64(&m->jobs, job_id));
 	pthread_mutex_unlock(&m->lock);
 }
 

@@ -242,6 +242,18 @@ static int remove_path(struct scan *s, char *path)
 	return s->fn(s->data, &f, -1);
 }
 
+/* What was reported in a directory goes with it. */
+static int remove_dir(struct scan *s, char *path)
+{
+	struct known *k;
+	size_t it = 0;
+
+	while ((k = map_next(&s->h->known, &it, NULL)))
+		if (path_is_below(k->path, path) && !streq(k->path, path))
+			k->reported = false;
+	return remove_path(s, path);
+}
+
 /* Something that no file can replace in place goes first: a directory. */
 static int make_room(struct scan *s, const struct upper_entry *e)
 {
@@ -249,8 +261,8 @@ static int make_room(struct scan *s, const struct upper_entry *e)
 	struct entry_attr a;
 
 	if (k && k->reported)
-		return k->kind == UPPER_DIR ? remove_path(s, e->path) : 0;
-	return below(s, e, &a) == 0 && a.type == ENTRY_DIR ? remove_path(s, e->path) : 0;
+		return k->kind == UPPER_DIR ? remove_dir(s, e->path) : 0;
+	return below(s, e, &a) == 0 && a.type == ENTRY_DIR ? remove_dir(s, e->path) : 0;
 }
 
 static int refuse(struct scan *s, const struct upper_entry *e, const char *what)

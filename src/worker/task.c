@@ -360,6 +360,11 @@ static int on_effect(void *data, const struct msg_file *f, int fd)
 	struct kept *k;
 
 	m.job_id = t->job.job_id;
+	if (!t->ended && f->kind != EFFECT_REMOVE && f->kind != EFFECT_META) {
+		_cleanup_free_ char *path = path_join(t->job.workspaces[f->workspace], f->path);
+
+		mirror_job_made(t->agent->mirror, t->job.job_id, path);
+	}
 	/* Nothing can move it when all processes are gone; then it is opened in its turn, so that
 	 * a job with many files needs few descriptors. */
 	outbox_file(t->agent, &t->outbox, &m, t->upper_fds[f->workspace], t->ended ? -1 : fd);

@@ -158,6 +158,56 @@ own_files_are_own() {
 	expect_eq "what it left" "$(cat f g | tr '\n' ' ')" "one two three two three "
 }
 
+# It removed what it had made, when that was on its way home but not yet back as news.
+own_files_go() {
+	local server child line='' in out
+	mkdir -p "$WS/gone" && cd "$WS/gone"
+	cp "$LAB_TOOLS/hold" holdbin
+	cat >job <<-'EOS'
+		#!/bin/sh
+		say() { head -c "$1" /dev/zero | tr '\0' x >&2; echo >&2; }
+		say 1 # from now on nothing has to be fetched
+		rm -f none
+		trap : USR1
+		./holdbin >/dev/null &
+		echo held
+		wait
+		mkdir d
+		echo one >d/f
+		echo two >g
+		say 200000 # more than a pipe holds: they were found before all of it was read
+		rm -r d g
+		kill $!
+		read -r go
+		[ -e g ] && echo "g is back"
+		ln -s target d
+		echo end
+	EOS
+	chmod +x job
+	rm -f "$LAB/to" "$LAB/from"
+	mkfifo "$LAB/to" "$LAB/from"
+	CONCC_EXPLAIN=1 concc-dispatch ./job <"$LAB/to" >"$LAB/from" 2>"$LAB/err" &
+	exec {in}>"$LAB/to" {out}<"$LAB/from"
+	read -r -t "$LAB_LIMIT" line <&"$out" || fail "the job does not start"
+	server=$(lab_server_pid)
+	child="$(lab_worker_pids 1 holdbin) $(lab_worker_pids 2 holdbin)"
+	kill -STOP "$server"
+	kill -USR1 $(lab_parent $child)
+	expect_gone "the job's child" $child
+	kill -CONT "$server"
+	concc-dispatch true
+	echo go >&"$in"
+	exec {in}>&-
+	expect_eq "it says" "$(cat <&"$out")" end
+	exec {out}<&-
+	wait $! || fail "exit status $?"
+	grep '^concc: ' "$LAB/err"
+	expect_eq "remote jobs" "$(explained_remote "$LAB/err")" 1
+	expect_eq "what it left" "$(find . -type l -printf '%p %l ') $(ls)" "./d target  d
+holdbin
+job"
+}
+
 # Names, sizes and times of all files, and the bytes of some.
 tell_all() {
 	echo 'find . -path ./.git -prune -o -type f -printf "%p %s %m %T@\n" | LC_ALL=C sort | sha256sum
@@ -242,6 +292,7 @@ check "made on one worker, used on the other" made_here_used_there
 check "a job goes on seeing what it saw" seen_is_seen
 check "a directory goes while a job is in it" seen_in_part
 check "a job's own files, come home already" own_files_are_own
+check "a job's own files that it removes" own_files_go
 check "a switch of 20 000 files" big_switch
 check "more events than the queue takes" overflow
 lab_stop
