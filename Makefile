@@ -70,7 +70,7 @@ CRYPTO_CFLAGS := $(call pc-cflags,libcrypto)
 CRYPTO_LIBS := $(call pc-libs,libcrypto)
 
 # One archive per folder.  A library's flags reach the one folder that uses its header.
-FOLDERS = common loop conf proto job pool link digest project mirror worker plain wrapper front
+FOLDERS = common loop conf proto job pool link digest tree project mirror sandbox worker plain wrapper front
 $(B)/src/mirror/%.o: EXTRA_CFLAGS = $(FUSE_CFLAGS)
 $(B)/src/link/%.o: EXTRA_CFLAGS = $(SSH_CFLAGS) $(LZ4_CFLAGS)
 $(B)/src/conf/%.o: EXTRA_CFLAGS = $(INIH_CFLAGS)
@@ -85,8 +85,8 @@ LIBS_concc-cc = $(call libs,wrapper job pool proto common)
 LIBS_concc-dispatch = $(LIBS_concc-cc)
 LIBS_concc-scriptify = $(LIBS_concc-cc)
 LIBS_concc-worker-pool = $(call libs,pool common)
-LIBS_concc-project = $(call libs,project link loop conf job pool proto digest common)
-LIBS_concc-worker = $(call libs,worker mirror link loop job pool proto digest common)
+LIBS_concc-project = $(call libs,project tree link loop conf job pool proto digest common)
+LIBS_concc-worker = $(call libs,worker sandbox mirror link loop job pool proto digest common)
 LIBS_concc-plain = $(call libs,plain link loop job proto digest common)
 LIBS_concc = $(call libs,front wrapper job pool proto common)
 # Started thousands of times: without a dynamic loader they cost a fifth less.  STATIC= turns it off.
@@ -138,7 +138,7 @@ $(B)/%.o: %.c Makefile
 	$(Q)$(CC) $(ALL_CFLAGS) $(EXTRA_CFLAGS) -MMD -MP -c -o $@ $<
 
 # Where it is to be installed is compiled into these, so another PREFIX makes them anew.
-$(B)/src/front/run.o $(B)/src/worker/refusal.o: $(B)/installed-paths
+$(B)/src/front/run.o $(B)/src/sandbox/refusal.o: $(B)/installed-paths
 $(B)/installed-paths: FORCE
 	@mkdir -p $(@D)
 	@echo '$(LIBEXECDIR) $(DATADIR)' | cmp -s - $@ || echo '$(LIBEXECDIR) $(DATADIR)' >$@
@@ -193,7 +193,7 @@ demo: deps
 # ---- tests ----
 
 UNIT_TESTS = $(patsubst test/unit/%.c,$(B)/test/unit/%,$(wildcard test/unit/test_*.c))
-UNIT_LIBS = $(call libs,front plain worker project wrapper mirror link loop conf job pool proto digest common)
+UNIT_LIBS = $(call libs,front plain worker sandbox project tree wrapper mirror link loop conf job pool proto digest common)
 ALL_LIBS = $(FUSE_LIBS) $(JANSSON_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
 $(B)/test/%.o: EXTRA_CFLAGS = -Isrc
 $(B)/test/unit/%.o: EXTRA_CFLAGS = $(call pc-cflags,criterion) -Isrc

@@ -35,6 +35,13 @@ uint64_t now_us(void);
 char *path_join(const char *a, const char *b);
 /* Absolute and lexically clean: no "." or "..", no double or trailing slash.  base is absolute. */
 char *path_clean(const char *base, const char *path);
+/*
+ * Is it absolute and clean already, each part at most NAME_MAX bytes, and short enough for a
+ * system call (PATH_MAX)?  What a peer may name.  The other: the same of one without a first
+ * slash, not empty.
+ */
+bool path_is_clean(const char *path);
+bool path_is_clean_relative(const char *path);
 /* True for path == dir and everything beneath it; both clean. */
 bool path_is_below(const char *path, const char *dir);
 /* What follows "dir/" in path, "" for dir itself; NULL when path is not below dir.  Borrowed. */

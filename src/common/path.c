@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -43,6 +44,30 @@ char *path_clean(const char *base, const char *path)
 	if (o == out)
 		strcpy(out, "/");
 	return out;
+}
+
+bool path_is_clean_relative(const char *path)
+{
+	const char *p = path;
+
+	if (strlen(path) >= PATH_MAX)
+		return false;
+	for (;;) {
+		size_t n = strcspn(p, "/");
+
+		if (n == 0 || n > NAME_MAX || (n == 1 && p[0] == '.') ||
+		    (n == 2 && p[0] == '.' && p[1] == '.'))
+			return false;
+		if (!p[n])
+			return true;
+		p += n + 1;
+	}
+}
+
+bool path_is_clean(const char *path)
+{
+	return path[0] == '/' && (!path[1] || path_is_clean_relative(path + 1)) &&
+	       strlen(path) < PATH_MAX;
 }
 
 const char *path_below(const char *path, const char *dir)

@@ -33,7 +33,7 @@
 #include "concc/map.h"
 #include "concc/pool.h"
 #include "concc/proto.h"
-#include "tree.h"
+#include "concc/tree.h"
 
 #define SERVER_CLIENTS_MAX 8192 /* wrappers connected at once: an fd each */
 

@@ -27,7 +27,6 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
-#include "snapshot.h"
 
 #define ETC_FILE_MAX  (4 * 1024 * 1024) /* ld.so.cache of a large system is a tenth of it */
 #define ETC_DEPTH_MAX 8			/* Java's has four levels */

@@ -22,7 +22,6 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
-#include "snapshot.h"
 
 /* More than a large project's headers; a workspace beyond is served on demand for the rest. */
 #define ENTRIES_MAX 50000
@@ -65,9 +64,9 @@ static bool add(struct working_set *w, char kind, const char *rel)
 
 static bool is_beneath(const struct working_set *w, const char *rel)
 {
-	_cleanup_free_ char *path = *rel ? path_join(w->root, rel) : xstrdup(w->root);
+	_cleanup_free_ char *path = path_join(w->root, rel);
 
-	return *rel != '/' && path_is_clean(path);
+	return !*rel || (path_is_clean_relative(rel) && path_is_clean(path));
 }
 
 static void load(struct working_set *w)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "concc/io.h"
 #include "concc/proto.h"
 #include "concc/str.h"
 
@@ -36,26 +37,11 @@ char **rd_strv(struct rd *r, uint32_t max_n)
 	return v;
 }
 
-/* Parts between slashes: none empty, "." or "..", none over the name limit. */
-static bool parts_are_clean(const char *p)
-{
-	for (;;) {
-		size_t n = strcspn(p, "/");
-
-		if (n == 0 || n > PROTO_NAME_MAX || (n == 1 && p[0] == '.') ||
-		    (n == 2 && p[0] == '.' && p[1] == '.'))
-			return false;
-		if (!p[n])
-			return true;
-		p += n + 1;
-	}
-}
-
 char *rd_abs_path(struct rd *r)
 {
 	char *s = rd_strdup(r, PROTO_PATH_MAX);
 
-	if (s && s[0] == '/' && (s[1] == '\0' || parts_are_clean(s + 1)))
+	if (s && path_is_clean(s))
 		return s;
 	free(s);
 	r->bad = true;
@@ -66,7 +52,7 @@ char *rd_rel_path(struct rd *r, int may_be_empty)
 {
 	char *s = rd_strdup(r, PROTO_PATH_MAX);
 
-	if (s && ((may_be_empty && !*s) || (*s != '/' && parts_are_clean(s))))
+	if (s && ((may_be_empty && !*s) || path_is_clean_relative(s)))
 		return s;
 	free(s);
 	r->bad = true;

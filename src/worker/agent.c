@@ -17,7 +17,7 @@
 #include "concc/log.h"
 #include "concc/str.h"
 #include "concc/worker.h"
-#include "root.h"
+#include "concc/sandbox.h"
 
 /* No build waits for us to notice, and a client that was suspended for a moment keeps its jobs. */
 #define PING_MS		  3000

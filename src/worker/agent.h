@@ -21,7 +21,7 @@
 #include "concc/mirror.h"
 #include "concc/proto.h"
 #include "concc/store.h"
-#include "sandbox.h"
+#include "concc/sandbox.h"
 
 /* How many jobs run at once on the host, of all clients. */
 #define MAX_JOBS_ENV "CONCC_MAX_JOBS"

@@ -19,6 +19,7 @@
 #include "concc/log.h"
 #include "concc/map.h"
 #include "concc/mirror.h"
+#include "concc/sandbox.h"
 #include "concc/str.h"
 #include "upper.h"
 
@@ -849,16 +850,6 @@ int home_scan(struct home *h, bool early, home_effect_fn fn, void *data)
 
 /* ---- the private /tmp ---- */
 
-/* The access time of a mount point of ours; with noatime, nothing else sets such a time. */
-#define MOUNTPOINT_ATIME 0x636f6e6363LL
-
-void home_mark_mountpoint(const char *path)
-{
-	struct timespec times[2] = {{.tv_sec = MOUNTPOINT_ATIME}, {.tv_nsec = UTIME_OMIT}};
-
-	(void)utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW);
-}
-
 int home_tmp_leftover(int tmp_fd, char *name, size_t n)
 {
 	struct upper u = {.fd = -1};
@@ -867,7 +858,7 @@ int home_tmp_leftover(int tmp_fd, char *name, size_t n)
 	for (size_t i = 1; i < u.n && r == 0 && !found; i++) {
 		const struct upper_entry *e = &u.entries[i];
 
-		if (e->kind == UPPER_DIR && e->st.st_atim.tv_sec == MOUNTPOINT_ATIME)
+		if (e->kind == UPPER_DIR && sandbox_is_mountpoint(&e->st))
 			continue;
 		snprintf(name, n, "%s", e->path);
 		found = 1;

@@ -66,7 +66,5 @@ const char *home_refusal(const struct home *h);
  * fail with EROFS, so this and the uppers are all that a job can have done.
  */
 int home_tmp_leftover(int tmp_fd, char *name, size_t n);
-/* Marks a directory we made in a private /tmp: the above ignores it, though not its contents. */
-void home_mark_mountpoint(const char *path);
 
 #endif

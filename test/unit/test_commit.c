@@ -19,7 +19,7 @@
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/str.h"
-#include "project/tree.h"
+#include "concc/tree.h"
 
 struct seen {
 	unsigned updates;

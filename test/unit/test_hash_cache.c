@@ -10,7 +10,7 @@
 #include "concc/digest.h"
 #include "concc/io.h"
 #include "concc/log.h"
-#include "project/tree.h"
+#include "concc/tree.h"
 
 static char path[64];
 

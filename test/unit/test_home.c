@@ -30,7 +30,7 @@
 #include "concc/store.h"
 #include "concc/str.h"
 #include "worker/home.h"
-#include "worker/overlay.h"
+#include "sandbox/overlay.h"
 
 #define USER 1001
 #define WS   "/w" /* the workspace, for the mirror; its overlay is elsewhere here */

@@ -33,9 +33,9 @@
 #include "concc/mirror.h"
 #include "concc/str.h"
 #include "worker/home.h"
-#include "worker/mnt.h"
-#include "worker/refusal.h"
-#include "worker/sandbox.h"
+#include "sandbox/mnt.h"
+#include "sandbox/refusal.h"
+#include "concc/sandbox.h"
 
 #define USER	    1001 /* the unprivileged worker user */
 #define CLIENT	    4242 /* the client's, with another id */

@@ -27,8 +27,8 @@
 #include "concc/io.h"
 #include "concc/map.h"
 #include "concc/str.h"
-#include "project/snapshot.h"
-#include "project/tree.h"
+#include "tree/snapshot.h"
+#include "concc/tree.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED true

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#ifndef CONCC_WORKER_REFUSAL_H
-#define CONCC_WORKER_REFUSAL_H
+#ifndef CONCC_SANDBOX_REFUSAL_H
+#define CONCC_SANDBOX_REFUSAL_H
 
 /*
  * Why a kernel or distribution refuses namespaces and mounts to an

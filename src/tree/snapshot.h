@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#ifndef CONCC_PROJECT_SNAPSHOT_H
-#define CONCC_PROJECT_SNAPSHOT_H
+#ifndef CONCC_TREE_SNAPSHOT_H
+#define CONCC_TREE_SNAPSHOT_H
 
 /*
  * The inside of struct tree, shared by tree.c (the interface), snapshot.c
@@ -19,10 +19,7 @@
 #include <sys/stat.h>
 
 #include "concc/map.h"
-#include "tree.h"
-
-/* Our own temporaries, beside their targets: never listed, never looked at. */
-#define TEMP_PREFIX ".concc-tmp-"
+#include "concc/tree.h"
 
 struct peer_set {
 	uint64_t w[TREE_PEERS_MAX / 64];
@@ -220,8 +217,6 @@ bool peer_set_empty(const struct peer_set *s);
 
 /* ---- resolve.c ---- */
 
-/* Absolute, clean, within PROTO_PATH_MAX: what a peer may name. */
-bool path_is_clean(const char *path);
 /* The innermost served root that holds path, or NULL. */
 struct root *root_find(const struct tree *t, const char *path);
 /* The outermost one. */

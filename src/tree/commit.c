@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#include "tree.h"
+#include "concc/tree.h"
 
 #include <errno.h>
 #include <dirent.h>
@@ -352,14 +352,6 @@ static struct effect *new_effect(struct commit *c, const struct msg_file *f)
 	return e;
 }
 
-/* Again what the decoder checked: this is where a wrong path would do harm. */
-static bool is_safe_relative(const char *path)
-{
-	_cleanup_free_ char *abs = xasprintf("/%s", path);
-
-	return path[0] && path[0] != '/' && path_is_clean(abs);
-}
-
 /* A job may make such a name; here it would be taken for one of our temporaries. */
 static bool is_temp_name(const char *abs)
 {
@@ -372,12 +364,13 @@ static const char *check_message(const struct commit *c, const struct msg_file *
 		return "a file for no workspace";
 	if (f->kind < EFFECT_FILE || f->kind > EFFECT_LINK)
 		return "an unknown kind of file";
-	if (f->path[0] ? !is_safe_relative(f->path)
+	/* Again what the decoder checked: this is where a wrong path would do harm. */
+	if (f->path[0] ? !path_is_clean_relative(f->path)
 		       : f->kind != EFFECT_DIR && f->kind != EFFECT_META)
 		return "an unsafe path";
 	if (!f->path[0] && f->flags & EFFECT_F_OPAQUE)
 		return "a workspace's removal";
-	if (f->kind == EFFECT_LINK && !is_safe_relative(f->target))
+	if (f->kind == EFFECT_LINK && !path_is_clean_relative(f->target))
 		return "an unsafe link";
 	if (f->kind == EFFECT_SYMLINK && (!f->target[0] || strlen(f->target) >= PROTO_PATH_MAX))
 		return "a symlink without a usable target";

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* The agent's end of the launcher: starts the process, queues requests to it, joins its reports. */
-#include "sandbox.h"
+#include "concc/sandbox.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -34,7 +34,6 @@
 #include "concc/io.h"
 #include "concc/proto.h"
 #include "concc/str.h"
-#include "home.h"
 #include "mnt.h"
 
 #define TMP "/tmp/t" /* the private /tmp, before it covers /tmp */
@@ -90,7 +89,7 @@ static int make_tmp_mountpoint(const char *path)
 
 		*slash = '\0';
 		if (mkdir(full, 0755) == 0)
-			home_mark_mountpoint(full);
+			mnt_mark(full);
 		else if (errno != EEXIST)
 			return -errno;
 		*slash = was;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#ifndef CONCC_WORKER_SCRATCH_H
-#define CONCC_WORKER_SCRATCH_H
+#ifndef CONCC_SANDBOX_SCRATCH_H
+#define CONCC_SANDBOX_SCRATCH_H
 
 /*
  * A directory on disk for the upper layers of one launcher's jobs, where tmpfs

@@ -13,25 +13,6 @@
 #include "concc/io.h"
 #include "concc/str.h"
 
-bool path_is_clean(const char *path)
-{
-	if (path[0] != '/' || strlen(path) >= PROTO_PATH_MAX)
-		return false;
-	if (!path[1])
-		return true;
-	for (const char *p = path; *p;) {
-		const char *part = p + 1;
-		size_t n = strcspn(part, "/");
-
-		if (n == 0 || n > PROTO_NAME_MAX)
-			return false;
-		if (part[0] == '.' && (n == 1 || (n == 2 && part[1] == '.')))
-			return false;
-		p = part + n;
-	}
-	return true;
-}
-
 struct root *root_find(const struct tree *t, const char *path)
 {
 	struct root *best = NULL;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#ifndef CONCC_WORKER_MNT_H
-#define CONCC_WORKER_MNT_H
+#ifndef CONCC_SANDBOX_MNT_H
+#define CONCC_SANDBOX_MNT_H
 
 /*
  * Mounts, as the private root and the jobs need them.  Each function returns 0
@@ -27,5 +27,8 @@ int mnt_set_readonly(int fd, bool on);
 
 /* mkdir -p beneath base; path is relative.  0 or -errno. */
 int mnt_make_dirs(int base, const char *path);
+
+/* Marks a directory that is there to be mounted on: see sandbox_is_mountpoint(). */
+void mnt_mark(const char *path);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#ifndef CONCC_WORKER_OVERLAY_H
-#define CONCC_WORKER_OVERLAY_H
+#ifndef CONCC_SANDBOX_OVERLAY_H
+#define CONCC_SANDBOX_OVERLAY_H
 
 /*
  * How this kernel lets us stack an overlay: which file system can hold uppers,

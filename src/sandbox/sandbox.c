@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#include "sandbox.h"
+#include "concc/sandbox.h"
 #include "mnt.h"
 #include "refusal.h"
 #include "root.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#include "tree.h"
+#include "concc/tree.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -17,6 +17,7 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/mirror.h"
+#include "concc/sandbox.h"
 #include "concc/str.h"
 #include "mnt.h"
 

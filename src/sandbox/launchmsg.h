@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#ifndef CONCC_WORKER_LAUNCHMSG_H
-#define CONCC_WORKER_LAUNCHMSG_H
+#ifndef CONCC_SANDBOX_LAUNCHMSG_H
+#define CONCC_SANDBOX_LAUNCHMSG_H
 
 /*
  * What the agent, its launcher and the jobs' inits tell each other, over one
@@ -19,7 +19,7 @@
 #include "concc/err.h"
 #include "overlay.h"
 #include "root.h"
-#include "sandbox.h"
+#include "concc/sandbox.h"
 
 #define LM_WINDOW  32
 #define LM_RUN_FDS 4

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#ifndef CONCC_PROJECT_TREE_H
-#define CONCC_PROJECT_TREE_H
+#ifndef CONCC_TREE_H
+#define CONCC_TREE_H
 
 /*
  * What the client has told its workers about its files, kept right by inotify.
@@ -39,6 +39,9 @@ struct tree;
 struct hash_cache;
 
 #define TREE_PEERS_MAX 256
+
+/* Our own temporaries, beside their targets: never listed, never looked at. */
+#define TEMP_PREFIX ".concc-tmp-"
 
 struct tree_ops {
 	/* Send this to the peer: MSG_DIR, MSG_UPDATE or MSG_DIR_STALE.  b is borrowed; the tree
@@ -126,7 +129,7 @@ struct tree_counts {
 };
 void tree_counts(const struct tree *t, struct tree_counts *ret);
 
-/* ---- home-coming: src/project/commit.c ---- */
+/* ---- home-coming: src/tree/commit.c ---- */
 
 struct commit;
 
@@ -165,7 +168,7 @@ bool stat_is_racy(const struct stat *st, bool network);
 /* Other machines change it, unseen by inotify. */
 bool fs_is_network(int fd);
 
-/* ---- digests across sessions: src/project/hash_cache.c ---- */
+/* ---- digests across sessions: src/tree/hash_cache.c ---- */
 
 /* On disk by (dev, ino, size, mtime, ctime); a damaged or foreign file is ignored with a warning.
  */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#ifndef CONCC_WORKER_ROOT_H
-#define CONCC_WORKER_ROOT_H
+#ifndef CONCC_SANDBOX_ROOT_H
+#define CONCC_SANDBOX_ROOT_H
 
 /*
  * The root that jobs see, built and owned by the launcher in a mount namespace
@@ -27,7 +27,6 @@
 #define ROOT_MIRROR  "/tmp"
 #define ROOT_SCRATCH "/var/tmp"
 
-struct mirror;
 struct root_spot;
 
 struct root {
@@ -38,14 +37,6 @@ struct root {
 /* What of a worker's directories jobs see beyond its system: a colon-separated list in the
  * agent's environment, read-only for jobs.  For toolchains kept in a home directory. */
 #define ROOT_SHOW_ENV "CONCC_WORKER_SHOW"
-
-/* Those paths, cleaned; on the heap. */
-char **root_shown(void);
-/* Of the names in the client's root, those that jobs see by MIRROR_OUTSIDE; on the heap.  client:
- * jobs see the client's system, with these links (name, target, ...; NULL: none). */
-char **root_mirrored(char *const *top, char *const *links, bool client);
-/* For a client's system: the places in MIRROR_OUTSIDE that root_build() mounts on. */
-int root_name_places(struct mirror *m, char *const *mirrored);
 
 struct root_config {
 	const char *mirror, *scratch; /* paths in the caller's view; scratch NULL: none */

@@ -13,6 +13,7 @@
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/sandbox.h"
 #include "concc/str.h"
 
 int mnt_bind_at(int dirfd, const char *name, bool recursive, int target_dirfd, const char *target)
@@ -168,4 +169,19 @@ int mnt_make_dirs(int base, const char *path)
 		*p = '/';
 	}
 	return mkdirat(base, copy, 0755) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+/* The access time of a mount point of ours; with noatime, nothing else sets such a time. */
+#define MARK_ATIME 0x636f6e6363LL
+
+void mnt_mark(const char *path)
+{
+	struct timespec times[2] = {{.tv_sec = MARK_ATIME}, {.tv_nsec = UTIME_OMIT}};
+
+	(void)utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW);
+}
+
+bool sandbox_is_mountpoint(const struct stat *st)
+{
+	return st->st_atim.tv_sec == MARK_ATIME;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#ifndef CONCC_WORKER_SANDBOX_H
-#define CONCC_WORKER_SANDBOX_H
+#ifndef CONCC_SANDBOX_H
+#define CONCC_SANDBOX_H
 
 /*
  * The namespaces of one agent and of its jobs.
@@ -116,6 +116,20 @@ int launcher_run(struct launcher *l, const struct launch *j);
 void launcher_kill(struct launcher *l, uint32_t job_id, int signo);
 /* Kills what runs; NULL is fine.  Stop the mirror first: a process that waits for it can't die. */
 void launcher_stop(struct launcher *l);
+
+struct stat;
+/* A directory in a job's private /tmp that the sandbox made, for something to be mounted on. */
+bool sandbox_is_mountpoint(const struct stat *st);
+
+/* What of the worker's own system jobs see beyond the usual, by CONCC_WORKER_SHOW: paths, cleaned;
+ * on the heap. */
+char **root_shown(void);
+/* Of the names in the client's root, those that jobs see by MIRROR_OUTSIDE; on the heap.  client:
+ * jobs see the client's system, with these links (name, target, ...; NULL: none). */
+char **root_mirrored(char *const *top, char *const *links, bool client);
+struct mirror;
+/* For a client's system: the places in MIRROR_OUTSIDE that the jobs' root mounts on. */
+int root_name_places(struct mirror *m, char *const *mirrored);
 
 #define JOB_NONE    -1 /* this process or its launcher */
 #define JOB_UNKNOWN -2 /* it may be any */
