@@ -50,6 +50,7 @@ struct ent {
 	uint64_t ino; /* with the device folded in */
 	uint64_t size;
 	uint64_t version;
+	uint64_t content_version; /* since then nothing has changed but its number of links */
 	int64_t mtime_s, ctime_s;
 	uint32_t mtime_ns, ctime_ns;
 	uint32_t nlink;

@@ -273,7 +273,10 @@ static struct ent *find_version(struct tree *t, uint32_t dir_id, const char *nam
 	struct dir *d = map_get_u64(&t->by_id, dir_id);
 	struct ent *e = d ? names_find(t, d, name, strlen(name)) : NULL;
 
-	return e && e->type == ENTRY_FILE && e->version == version ? e : NULL;
+	/* Links that came or went since change nothing of the bytes. */
+	return e && e->type == ENTRY_FILE && version >= e->content_version && version <= e->version
+		       ? e
+		       : NULL;
 }
 
 /* The version that name has, when fd is it. */

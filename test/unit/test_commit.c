@@ -372,6 +372,52 @@ Test(commit, what_others_changed_meanwhile_is_a_conflict)
 	bed_release(&b);
 }
 
+/* A further name, or one less, is no change of what the job saw: cargo links what was just made. */
+Test(commit, further_names_are_no_conflict)
+{
+	struct bed b;
+
+	bed_init(&b);
+	mkdir(at(&b, "deps"), 0755);
+	mkdir(at(&b, "incremental"), 0755);
+	write_file(at(&b, "deps/lib.rmeta"), "old");
+	cr_assert_eq(link(at(&b, "deps/lib.rmeta"), at(&b, "incremental/lib.rmeta")), 0);
+	write_file(at(&b, "f"), "user");
+	/* So it is watched itself; how young one may be that is not, the clock would have to tell. */
+	cr_assert_eq(link(at(&b, "f"), at(&b, "g")), 0);
+	tree_list(b.tree, 0, b.root);
+	tree_list(b.tree, 0, at(&b, "deps"));
+	tree_list(b.tree, 0, at(&b, "incremental"));
+	start(&b);
+	IN_CHILD({
+		if (link(at(&b, "f"), at(&b, "uplifted")))
+			_exit(1);
+	});
+	/* Announced, and so in place: by it the other name has lost a link. */
+	cr_assert_eq(effect(&b, (struct msg_file){.kind = EFFECT_FILE,
+						  .path = (char *)"deps/lib.rmeta",
+						  .flags = EFFECT_F_REPLACED,
+						  .mode = 0644}),
+		     0);
+	applies(&b);
+	cr_file(&b, "incremental/lib.rmeta", "old");
+	cr_assert_eq(put(&b, "f", "job", 0644), 0);
+	cr_assert_eq(simple(&b, EFFECT_REMOVE, "incremental", 0, 0), 0);
+	cr_assert_eq(simple(&b, EFFECT_DIR, "incremental", 0755, 0), 0);
+	cr_assert_eq(effect(&b, (struct msg_file){.kind = EFFECT_LINK,
+						  .path = (char *)"incremental/new.rmeta",
+						  .target = (char *)"deps/lib.rmeta"}),
+		     0);
+	applies(&b);
+	cr_file(&b, "uplifted", "job");
+	/* What is written by that other name is one. */
+	start(&b);
+	cr_assert_eq(put(&b, "f", "job2", 0644), 0);
+	IN_CHILD(write_file(at(&b, "uplifted"), "user"));
+	conflicts(&b, "/f");
+	bed_release(&b);
+}
+
 Test(commit, a_directory_the_job_never_saw)
 {
 	struct bed b;
