@@ -23,6 +23,7 @@ enum concc_err {
 	CONCC_E_CONFLICT = -5009, /* a target changed while the job ran */
 	CONCC_E_STALE = -5010,	  /* the version asked for exists no more */
 	CONCC_E_UNAVAIL = -5011,  /* what is needed is not there (worker, server, feature) */
+	CONCC_E_NO_WAY = -5012,	  /* what a job did can't be repeated on the client as it is */
 };
 
 /* A static string for any code above or any -errno; never NULL. */

@@ -34,6 +34,8 @@ const char *err_text(int err)
 		return "that version is gone";
 	case CONCC_E_UNAVAIL:
 		return "not available";
+	case CONCC_E_NO_WAY:
+		return "can't be repeated as it is";
 	}
 	/* Unlike strerror(), static and safe in threads (glibc >= 2.32). */
 	s = strerrordesc_np(err < 0 ? -err : err);

@@ -421,6 +421,15 @@ static int start(struct client *c, struct msg_run *m)
 		refuse(c, m, RUN_FAIL_LOCAL, true, "outside", msg.text);
 		return 0;
 	}
+	if (tree_has_default_acl(s->tree, m->cwd)) {
+		_cleanup_free_ char *text = xasprintf(
+			"%s has a default access list (setfacl -d), which jobs elsewhere "
+			"don't see",
+			m->cwd);
+
+		refuse(c, m, RUN_FAIL_LOCAL, true, "default-acl", text);
+		return 0;
+	}
 	if (names_tmp(m, workspaces, &v)) {
 		refuse(c, m, RUN_FAIL_LOCAL, true, v.rule, v.why);
 		return 0;
@@ -671,6 +680,8 @@ static const char *rule_of(int err)
 	switch (err) {
 	case CONCC_E_CONFLICT:
 		return "conflict";
+	case CONCC_E_NO_WAY:
+		return "no-way-home";
 	case -ENOSPC:
 	case -EDQUOT:
 		return "disk-full";

@@ -634,6 +634,28 @@ static int check_tree(struct commit *c, const char *path, struct errmsg *msg)
 	return err;
 }
 
+/* Its default access list decides the modes of what is made in there: a job knew nothing of it. */
+static bool parent_has_default_acl(struct commit *c, const char *path)
+{
+	_cleanup_free_ char *parent = parent_of(path);
+	const struct dir *d = dir_find(c->tree, parent);
+	_cleanup_close_ int fd = -1;
+
+	if (d)
+		return d->default_acl;
+	fd = resolve_open(c->tree, parent, O_RDONLY | O_DIRECTORY);
+	return fd >= 0 && fd_has_default_acl(fd);
+}
+
+/* Does it make a new file with a mode of its own?  st: what is there, mode 0: nothing. */
+static bool makes(const struct effect *e, const struct stat *st)
+{
+	if (e->kind == EFFECT_DIR)
+		return true;
+	return e->kind == EFFECT_FILE &&
+	       (!S_ISREG(st->st_mode) || e->flags & (EFFECT_F_REPLACED | EFFECT_F_SPECIAL));
+}
+
 static int check_effect(struct commit *c, const struct effect *e, struct errmsg *msg)
 {
 	struct stat st;
@@ -644,12 +666,20 @@ static int check_effect(struct commit *c, const struct effect *e, struct errmsg 
 		return err;
 	if (e->kind == EFFECT_LINK && changed_by_others(c, e->target))
 		return conflict(e->target, msg);
-	is_dir = look(c, e->path, &st) == 0 && S_ISDIR(st.st_mode);
+	if (look(c, e->path, &st) < 0)
+		st = (struct stat){0};
+	is_dir = S_ISDIR(st.st_mode);
 	/* Two jobs that make the same directory agree. */
 	if (e->kind == EFFECT_DIR && is_dir && !(e->flags & EFFECT_F_OPAQUE))
 		return 0;
 	if (e->kind == EFFECT_META)
 		return changed_by_others(c, e->path) ? conflict(e->path, msg) : 0;
+	if (makes(e, &st) && parent_has_default_acl(c, e->path))
+		return errmsg_set(
+			msg, CONCC_E_NO_WAY,
+			"the directory of %s has a default access list (setfacl -d), which "
+			"jobs elsewhere don't see",
+			e->path);
 	return check_tree(c, e->path, msg);
 }
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -952,6 +953,11 @@ static void rewatch(struct tree *t, struct dir *d, int fd)
 	sweep_later(t, d, err || d->network || d->orphan);
 }
 
+bool fd_has_default_acl(int fd)
+{
+	return fgetxattr(fd, "system.posix_acl_default", NULL, 0) > 0;
+}
+
 static int dir_look_fd(struct tree *t, struct dir *d, int fd)
 {
 	struct stat st;
@@ -961,6 +967,9 @@ static int dir_look_fd(struct tree *t, struct dir *d, int fd)
 		return -errno;
 	if (fold_ino(t, st.st_dev, st.st_ino) != d->attr.ino)
 		return -ESTALE;
+	if (d->scan_now || d->acl_suspect)
+		d->default_acl = fd_has_default_acl(fd);
+	d->acl_suspect = false;
 	if (d->scan_now) {
 		rewatch(t, d, fd);
 		err = scan(t, d, fd);
@@ -1172,6 +1181,7 @@ static int dir_read(struct tree *t, struct dir *d, int fd, bool orphan)
 	vec_release(&d->pending);
 	if (fstat(fd, &st) < 0)
 		return -errno;
+	d->default_acl = fd_has_default_acl(fd);
 	dir_set_attr(t, d, &st);
 	d->attr_changed = false;
 	return 0;

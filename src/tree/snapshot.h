@@ -122,6 +122,8 @@ struct dir {
 	bool scan_now;	   /* compare all names at the next look */
 	bool flush_queued; /* on t->flush */
 	bool attr_changed;
+	bool default_acl; /* decides the modes of what is made in it, instead of a umask */
+	bool acl_suspect; /* that may have changed */
 };
 
 struct dir_vec {
@@ -248,6 +250,7 @@ void dir_queue(struct tree *t, struct dir *d);
 /* An event named this: look at it.  flags: ENT_WRITTEN, ENT_GONE. */
 void dir_mark_name(struct tree *t, struct dir *d, const char *name, size_t len, unsigned flags);
 
+bool fd_has_default_acl(int fd); /* of a directory, opened for reading */
 uint64_t fold_ino(struct tree *t, dev_t dev, ino_t ino);
 void ent_to_attr(const struct ent *e, unsigned peer, struct entry_attr *ret);
 bool ent_matches(struct tree *t, const struct ent *e, const struct stat *st);

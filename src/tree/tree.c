@@ -238,6 +238,13 @@ void tree_entry(const struct tree *t, uint32_t dir_id, const char *name, struct 
 		ent_to_attr(e, TREE_PEERS_MAX, ret);
 }
 
+bool tree_has_default_acl(const struct tree *t, const char *path)
+{
+	const struct dir *d = dir_find(t, path);
+
+	return d && d->default_acl;
+}
+
 static void forget_peer(struct tree *t, struct dir *d, unsigned peer)
 {
 	struct ent *e;
