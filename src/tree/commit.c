@@ -396,6 +396,10 @@ static void check_place(struct commit *c, const struct effect *e)
 
 	if (!tree_root_of(c->tree, e->path, &writable) || !writable || streq(e->workspace, "/"))
 		remember(c, -EROFS, "write", e->path);
+	/* A tree in the tree would go, be it one to be read only, or become something else. */
+	if (!streq(e->path, e->workspace) && root_is_beneath(c->tree, e->path) &&
+	    (e->kind != EFFECT_DIR || e->flags & EFFECT_F_OPAQUE))
+		remember(c, CONCC_E_NO_WAY, "replace what holds another served tree,", e->path);
 	if (is_temp_name(e->path) || (e->kind == EFFECT_LINK && is_temp_name(e->target)))
 		remember(c, CONCC_E_UNSAFE, "use the name of", e->path);
 	/* The user's own rights would be for whoever runs it, with bytes that a worker chose. */

@@ -143,6 +143,7 @@ struct root {
 	struct list in_tree;
 	char *path;
 	char *source; /* the directory that is shown there, when it is another one; else NULL */
+	char *real;   /* its path without symlinks, as of when it was opened last; NULL: never */
 	bool writable;
 	int fd; /* O_PATH, -1 while it is missing */
 	dev_t dev;
@@ -224,10 +225,17 @@ bool peer_set_empty(const struct peer_set *s);
 struct root *root_find(const struct tree *t, const char *path);
 /* The outermost one. */
 struct root *root_outermost(const struct tree *t, const char *path);
+/* Is a served root at path or beneath it? */
+bool root_is_beneath(const struct tree *t, const char *path);
 /* Opens path beneath its root, no symlink anywhere followed.  An fd or -errno. */
 int resolve_open(struct tree *t, const char *path, int flags);
 /* The directory that holds path (O_PATH), and path's last part; both as for resolve_open(). */
 int resolve_parent(struct tree *t, const char *path, const char **ret_name);
+/*
+ * What its path leads to now: 1 when that is another directory than before, 0, or -errno.
+ * Symlinks are followed like anywhere, but none that is in a tree that workers write to: they would
+ * choose what is served.
+ */
 int root_open(struct tree *t, struct root *r);
 /* After an event on the way to a root, or for loose roots: what do the paths lead to now? */
 void roots_check(struct tree *t);
