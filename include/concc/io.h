@@ -22,6 +22,12 @@ int read_file_at(int dirfd, const char *path, size_t max, struct buf *b);
 int fd_set_nonblock(int fd, bool on);
 int fd_set_cloexec(int fd, bool on);
 /*
+ * pipe2(2) with both ends above 2: what its caller left closed of a program's standard ones stays
+ * closed, and no dup2(2) to one of them in a child overwrites what is needed later.  0 or -errno.
+ */
+int pipe_above_stdio(int ret[2]);
+void fd_close_from(unsigned lowest); /* this one and all above; system calls only */
+/*
  * For daemons: 0, 1 and 2 become /dev/null, everything from 3 up is closed but
  * keep[] (sorted by no order).  ninja waits until its pipe has no writer, so a
  * background process must not inherit one.

@@ -4,18 +4,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
-#include <poll.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
 #include "concc/err.h"
 #include "concc/io.h"
 #include "concc/log.h"
+#include "concc/process.h"
 #include "concc/str.h"
 
 /* A compiler asked for its parts answers in milliseconds; one that does not is not waited for. */
@@ -37,62 +35,28 @@ static bool same_file(const struct exe *e, const struct stat *st)
 	       e->mtime.tv_sec == st->st_mtim.tv_sec && e->mtime.tv_nsec == st->st_mtim.tv_nsec;
 }
 
-/* Reads what the child prints until EOF or the time is over. */
-static ssize_t read_answer(int fd, char *out, size_t size)
-{
-	uint64_t end = now_ms() + ASK_TIMEOUT_MS;
-	size_t n = 0;
-
-	while (n < size) {
-		struct pollfd p = {.fd = fd, .events = POLLIN};
-		uint64_t now = now_ms();
-		ssize_t k;
-
-		if (now >= end || poll(&p, 1, (int)(end - now)) <= 0)
-			return CONCC_E_TIMEOUT;
-		k = read(fd, out + n, size - n);
-		if (k < 0)
-			return -errno;
-		if (k == 0)
-			return (ssize_t)n;
-		n += (size_t)k;
-	}
-	return CONCC_E_TOOBIG;
-}
-
 /* What `exe -print-prog-name=part` prints, when that is an absolute path; NULL otherwise. */
 static char *ask_part(const char *exe, const char *part)
 {
 	_cleanup_free_ char *arg = xasprintf("-print-prog-name=%s", part);
+	_cleanup_buf_ struct buf answer = BUF_INIT;
 	char *argv[] = {(char *)exe, arg, NULL};
 	char *env[] = {(char *)"PATH=/usr/local/bin:/usr/bin:/bin", (char *)"LC_ALL=C", NULL};
-	_cleanup_close_ int out_r = -1;
-	posix_spawn_file_actions_t fa;
-	char answer[PROTO_PATH_MAX];
-	int out[2], r, status;
-	ssize_t n;
-	pid_t pid;
+	struct process p = {
+		.argv = argv,
+		.env = env,
+		.fds = {PROCESS_FD_NULL, PROCESS_FD_KEPT, PROCESS_FD_NULL},
+		.n_fds = 3,
+		.flags = PROCESS_SESSION,
+	};
+	size_t n;
 
-	if (pipe2(out, O_CLOEXEC) < 0)
+	if (process_capture(&p, PROTO_PATH_MAX, now_ms() + ASK_TIMEOUT_MS, -1, &answer, NULL) < 0)
 		return NULL;
-	out_r = out[0];
-	posix_spawn_file_actions_init(&fa);
-	posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
-	posix_spawn_file_actions_adddup2(&fa, out[1], 1);
-	posix_spawn_file_actions_addopen(&fa, 2, "/dev/null", O_WRONLY, 0);
-	r = posix_spawn(&pid, exe, &fa, NULL, argv, env);
-	posix_spawn_file_actions_destroy(&fa);
-	close(out[1]);
-	if (r != 0)
+	n = answer.len;
+	if (n <= 1 || answer.data[0] != '/')
 		return NULL;
-	n = read_answer(out_r, answer, sizeof(answer));
-	if (n < 0)
-		(void)kill(pid, SIGKILL);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	if (n <= 1 || answer[0] != '/')
-		return NULL;
-	return xstrndup(answer, (size_t)n - (answer[n - 1] == '\n'));
+	return xstrndup((char *)answer.data, n - (answer.data[n - 1] == '\n'));
 }
 
 /* Adds path, if it is a file, with its digest (from the cache when it is known). */
