@@ -13,6 +13,7 @@
 
 struct buf;
 struct errmsg;
+struct stat;
 
 /* Loop over EINTR and short counts.  read_full returns the bytes read, less than n only at EOF. */
 ssize_t read_full(int fd, void *p, size_t n);
@@ -62,6 +63,10 @@ int path_remove_tree(int dirfd, const char *name);
 int path_empty_dir(int dirfd, void (*busy)(void *data), void *data);
 /* ~ and ~/x through $HOME or the passwd entry; others unchanged.  A copy on the heap. */
 char *path_expand_home(const char *path);
+
+/* Is the same file or directory at path that was seen there as `was`, unchanged by all its times?
+ */
+bool file_is_unchanged(const char *path, const struct stat *was);
 
 /*
  * The runtime directory, $CONCC_RUNTIME_DIR or /tmp/concc-<uid>: made 0700 when

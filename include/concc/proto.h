@@ -20,7 +20,7 @@
 #include "concc/buf.h"
 #include "concc/digest.h"
 
-#define PROTO_VERSION	 5
+#define PROTO_VERSION	 6
 #define PROTO_MAGIC	 "\nCONCC-LINK/1\n" /* 14 bytes; the worker's first output, after any noise */
 #define PROTO_MAGIC_LEN	 14
 #define PROTO_NOISE_MAX	 (64 * 1024) /* what a login shell may print before the magic */
@@ -345,7 +345,10 @@ enum job_flags {
 		1 << 1, /* stdout and stderr are one file for the caller: one stream, exact order */
 	JOB_F_TTY_OUT = 1 << 2, /* the caller's stdout is a terminal */
 	JOB_F_TTY_ERR = 1 << 3,
+	/* In RUN only: it came through concc-cc, so it is a compiler or runs some. */
+	JOB_F_COMPILER = 1 << 4,
 };
+#define JOB_F_OF_JOB (JOB_F_STDIN | JOB_F_MERGED | JOB_F_TTY_OUT | JOB_F_TTY_ERR)
 
 struct msg_job {
 	uint32_t job_id; /* the client's, not in use for another job */

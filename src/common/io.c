@@ -152,6 +152,20 @@ void fd_detach_all(const int *keep, size_t n_keep)
 	fd_close_from((unsigned)max + 1);
 }
 
+static bool same_time(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+bool file_is_unchanged(const char *path, const struct stat *was)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && st.st_dev == was->st_dev && st.st_ino == was->st_ino &&
+	       st.st_size == was->st_size && same_time(&st.st_mtim, &was->st_mtim) &&
+	       same_time(&st.st_ctim, &was->st_ctim);
+}
+
 uint64_t now_us(void)
 {
 	struct timespec ts;

@@ -234,6 +234,8 @@ static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 
 	if (wants_stdin(w))
 		flags |= JOB_F_STDIN;
+	if (!w->o->any_command)
+		flags |= JOB_F_COMPILER;
 	if (same_file(1, 2))
 		flags |= JOB_F_MERGED;
 	if (isatty(1))
