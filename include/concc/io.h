@@ -13,6 +13,7 @@
 
 struct buf;
 struct errmsg;
+struct stat;
 
 /* Loop over EINTR and short counts.  read_full returns the bytes read, less than n only at EOF. */
 ssize_t read_full(int fd, void *p, size_t n);
@@ -21,6 +22,12 @@ int write_full(int fd, const void *p, size_t n); /* 0 or -errno */
 int read_file_at(int dirfd, const char *path, size_t max, struct buf *b);
 int fd_set_nonblock(int fd, bool on);
 int fd_set_cloexec(int fd, bool on);
+/*
+ * pipe2(2) with both ends above 2: what its caller left closed of a program's standard ones stays
+ * closed, and no dup2(2) to one of them in a child overwrites what is needed later.  0 or -errno.
+ */
+int pipe_above_stdio(int ret[2]);
+void fd_close_from(unsigned lowest); /* this one and all above; system calls only */
 /*
  * For daemons: 0, 1 and 2 become /dev/null, everything from 3 up is closed but
  * keep[] (sorted by no order).  ninja waits until its pipe has no writer, so a
@@ -56,6 +63,10 @@ int path_remove_tree(int dirfd, const char *name);
 int path_empty_dir(int dirfd, void (*busy)(void *data), void *data);
 /* ~ and ~/x through $HOME or the passwd entry; others unchanged.  A copy on the heap. */
 char *path_expand_home(const char *path);
+
+/* Is the same file or directory at path that was seen there as `was`, unchanged by all its times?
+ */
+bool file_is_unchanged(const char *path, const struct stat *was);
 
 /*
  * The runtime directory, $CONCC_RUNTIME_DIR or /tmp/concc-<uid>: made 0700 when

@@ -49,6 +49,22 @@ bool policy_names_tmp(const struct policy_input *in, struct policy_verdict *ret)
  */
 bool job_reads_stdin(char *const *argv);
 
+/* What a command is for who compares compilers on two machines. */
+enum job_family {
+	JOB_FAMILY_OTHER, /* who knows; a script may run compilers */
+	JOB_FAMILY_C, /* a driver of compilers, or what runs one: gcc, nvcc, mpicc, ccache gcc */
+	JOB_FAMILY_RUST,
+	JOB_FAMILY_ALONE, /* as, ld, a tool of Go, zig: all of it is in its own program */
+};
+
+enum job_family job_family(char *const *argv);
+
+/*
+ * True for names of GCC's and clang's drivers for C and C++: gcc, g++, cc, c++, clang, clang++,
+ * with a target before and a version after them.  Only the name: what has it may be anything.
+ */
+bool job_is_driver_name(const char *path);
+
 /*
  * The workspace of a directory, by $CONCC_WORKSPACE (a colon-separated list:
  * the first that holds cwd) or else the repository it is in: the nearest parent

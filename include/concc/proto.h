@@ -345,7 +345,9 @@ enum job_flags {
 		1 << 1, /* stdout and stderr are one file for the caller: one stream, exact order */
 	JOB_F_TTY_OUT = 1 << 2, /* the caller's stdout is a terminal */
 	JOB_F_TTY_ERR = 1 << 3,
-	JOB_F_ANY = 1 << 4, /* any command, rather than what was called as a compiler */
+	/* It came through concc-cc: a compiler, or it runs some.  Of others nobody knows what they
+	 * look at. */
+	JOB_F_COMPILER = 1 << 4,
 };
 
 struct msg_job {

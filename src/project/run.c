@@ -284,9 +284,9 @@ static void send_exe(struct peer *p, struct exe *e)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
-	if (map_put_u64(&p->exes_sent, e->msg.exe_id, e))
+	if (map_put_u64(&p->exes_sent, exe_msg(e)->exe_id, e))
 		return;
-	msg_exe_encode(&b, &e->msg);
+	msg_exe_encode(&b, exe_msg(e));
 	link_send_buf(p->link, MSG_EXE, LINK_PRIO, &b);
 }
 
@@ -325,7 +325,7 @@ static struct run *run_new(struct client *c, struct peer *p, const struct msg_ru
 	do
 		r->job_id = ++s->next_job_id;
 	while (map_get_u64(&p->jobs, r->job_id));
-	r->exe_id = e->msg.exe_id;
+	r->exe_id = exe_msg(e)->exe_id;
 	r->slot.fd = -1;
 	r->cwd = xstrdup(m->cwd);
 	r->command = first_words(m->argv);
@@ -353,7 +353,7 @@ static void send_job(struct run *r, const struct msg_run *m, struct exe *e)
 	struct msg_job j = {
 		.job_id = r->job_id,
 		.env_id = send_env(r->peer, m->env),
-		.exe_id = e->msg.exe_id,
+		.exe_id = exe_msg(e)->exe_id,
 		.flags = m->flags,
 		.umask = m->umask,
 		.rows = m->rows,
@@ -448,12 +448,12 @@ static int start(struct client *c, struct msg_run *m)
 		refuse(c, m, RUN_FAIL_LOCAL, true, "unserved", text);
 		return 0;
 	}
-	r = exe_get(s, m->exe, run_serves_exe(p, m->exe), &e, &msg);
+	r = exe_get(p, m, &e, &msg);
 	if (r < 0) {
 		refuse(c, m, RUN_FAIL_LOCAL, true, "command", msg.text);
 		return 0;
 	}
-	refused = map_get_u64(&p->exes_refused, e->msg.exe_id);
+	refused = map_get_u64(&p->exes_refused, exe_msg(e)->exe_id);
 	if (refused) {
 		refuse(c, m, RUN_FAIL_RETRY, true, "toolchain", refused);
 		return 0;

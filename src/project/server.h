@@ -58,8 +58,8 @@ struct server {
 	struct list clients; /* struct client.of_server */
 	unsigned n_clients;
 	struct system *system;	 /* NULL: no worker sees it */
-	struct map exes;	 /* path -> struct exe, with the files that make it up */
-	struct map exes_served;	 /* the same without: workers see the very file */
+	struct map exes;	 /* encoded EXE but for its id -> struct exe */
+	struct map exes_by_call; /* exe.c: what decides which it is -> one of those */
 	struct map working_sets; /* root -> struct working_set */
 	uint32_t next_exe_id;
 	uint32_t next_job_id;
@@ -216,18 +216,18 @@ void stragglers_free(struct server *s);
 
 /* ---- exe.c ---- */
 
-struct exe {
-	struct msg_exe msg;
-	dev_t dev;
-	ino_t ino;
-	struct timespec mtime;
-};
+struct exe;
 
-/* The program at path with the files that make up its identity (served: none, the worker sees the
- * very same ones); cached while it stays the same.  May take a moment the first time (hashes
- * compilers). */
-int exe_get(struct server *s, const char *path, bool served, struct exe **ret, struct errmsg *msg);
-void exe_free(struct exe *e);
+/*
+ * The program of a job with the files that make up its identity for this peer: those that it has
+ * of its own and does not get from here.  Of a compiler (through concc-cc) these are its parts,
+ * too, and of a script that is called like one, the compilers that it may run.  Kept while none of
+ * them changes.  May take a moment when one has: reads them, and asks a compiler for its parts.
+ * Nothing else is ever run here: not what is only called like one.
+ */
+int exe_get(struct peer *p, const struct msg_run *m, struct exe **ret, struct errmsg *msg);
+const struct msg_exe *exe_msg(const struct exe *e);
+void exes_free(struct server *s);
 
 /* ---- place.c ---- */
 

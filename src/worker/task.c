@@ -973,7 +973,7 @@ void task_prepared(struct agent *a, uint32_t job_id, int *upper_fds, size_t n, i
 		struct home_config c = {
 			.mirror = a->mirror,
 			.workspace = t->job.workspaces[i],
-			.any_command = t->job.flags & JOB_F_ANY,
+			.any_command = !(t->job.flags & JOB_F_COMPILER),
 			.index = (uint32_t)i,
 			.upper_fd = upper_fds[i],
 			.started = t->started,

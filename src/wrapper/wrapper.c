@@ -230,7 +230,7 @@ static bool wants_stdin(const struct wrapper *w)
 
 static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 {
-	uint32_t flags = w->o->any_command ? JOB_F_ANY : 0;
+	uint32_t flags = w->o->any_command ? 0 : JOB_F_COMPILER;
 
 	if (wants_stdin(w))
 		flags |= JOB_F_STDIN;
