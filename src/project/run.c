@@ -121,19 +121,6 @@ void run_give_up(struct run *r, const char *rule, const char *text)
 
 /* ---- starting ---- */
 
-/* Directories that every system has of its own: a path beneath them may well be on the worker. */
-static bool is_system_path(const char *path)
-{
-	static const char *const dirs[] = {"/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin",
-					   "/etc", "/opt", "/dev",   "/proc",  "/nix", "/gnu"};
-
-	for (size_t i = 0; i < sizeof(dirs) / sizeof(*dirs); i++) {
-		if (path_is_below(path, dirs[i]))
-			return true;
-	}
-	return false;
-}
-
 /* May there be something at this path for the peer's jobs? */
 static bool may_see(const struct peer *p, const char *path)
 {
@@ -193,15 +180,10 @@ bool run_serves_exe(const struct peer *p, const char *exe)
  */
 static bool names_tmp(const struct msg_run *m, char *const *workspaces, struct policy_verdict *ret)
 {
-	static const char *const dirs[] = {"/tmp", "/var/tmp", "/dev/shm", "/run"};
 	struct policy_input in = {
 		.argv = m->argv, .cwd = m->cwd, .env = m->env, .served = workspaces};
 
-	for (size_t i = 0; i < sizeof(dirs) / sizeof(*dirs); i++) {
-		if (path_is_below(m->cwd, dirs[i]))
-			return policy_names_tmp(&in, ret);
-	}
-	return false;
+	return policy_is_tmp(m->cwd) && policy_names_tmp(&in, ret);
 }
 
 static const char *trees_word(const struct peer *p)
@@ -214,54 +196,6 @@ static const char *remedy(const struct peer *p)
 	return p->conf->root == ROOT_CLIENT
 		       ? "list its tree as a `toolchain` (read-only) or `workspace` in ~/.concc.ini"
 		       : "list its tree as a `workspace` in ~/.concc.ini";
-}
-
-static bool is_served_by_conf(const struct server *s, const char *path)
-{
-	for (char **w = s->conf->workspaces; w && *w; w++) {
-		if (path_is_below(path, *w))
-			return true;
-	}
-	return false;
-}
-
-/* A directory that would serve far more than a project: never taken as a workspace by itself. */
-static bool is_too_wide(const char *path)
-{
-	_cleanup_free_ char *home = path_expand_home("~");
-
-	return path_is_below(home, path) || streq(path, "/tmp") || streq(path, "/var/tmp") ||
-	       is_system_path(path);
-}
-
-/* The workspaces of a job: the configured ones, or its own.  NULL and a reason when none holds it.
- */
-static char **find_workspaces(struct server *s, const struct msg_run *m, struct errmsg *msg)
-{
-	_cleanup_strv_ char **found = xcalloc(1, sizeof(*found));
-	_cleanup_free_ char *own = NULL;
-
-	if (s->conf->workspaces && *s->conf->workspaces) {
-		if (!is_served_by_conf(s, m->cwd)) {
-			errmsg_set(msg, 0, "%s is in no workspace of the configuration", m->cwd);
-			return NULL;
-		}
-		for (char **w = s->conf->workspaces; *w; w++) {
-			if (tree_serve(s->tree, *w, true, msg) < 0)
-				return NULL;
-			strv_push(&found, xstrdup(*w));
-		}
-		return steal_ptr(&found);
-	}
-	own = path_clean("/", *m->workspace ? m->workspace : m->cwd);
-	if (!path_is_below(m->cwd, own) || is_too_wide(own)) {
-		errmsg_set(msg, 0, "%s is in no project; set `workspace` in ~/.concc.ini", m->cwd);
-		return NULL;
-	}
-	if (tree_serve(s->tree, own, true, msg) < 0)
-		return NULL;
-	strv_push(&found, steal_ptr(&own));
-	return steal_ptr(&found);
 }
 
 static uint32_t send_env(struct peer *p, char *const *env)
@@ -416,7 +350,7 @@ static int start(struct client *c, struct msg_run *m)
 		refuse(c, m, RUN_FAIL_RETRY, true, "worker-down", text);
 		return 0;
 	}
-	workspaces = find_workspaces(s, m, &msg);
+	workspaces = workspaces_of(p, m, &msg);
 	if (!workspaces) {
 		refuse(c, m, RUN_FAIL_LOCAL, true, "outside", msg.text);
 		return 0;

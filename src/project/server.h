@@ -74,6 +74,7 @@ struct server {
 	struct map paces;	       /* straggler.c: program -> struct pace */
 	uint64_t n_twice, n_twice_won; /* stragglers started a second time, and of use */
 	struct map reasons;	       /* rule -> uint64_t *, why jobs went back */
+	unsigned n_found;	       /* trees that workspaces.c found by itself */
 };
 
 /* ---- peer.c ---- */
@@ -210,6 +211,17 @@ void system_push(struct peer *p);
 void system_refresh(struct peer *p);
 /* Do jobs of such peers see what is at this path (absolute, clean), if anything is? */
 bool system_shows(const struct server *s, const char *path);
+
+/* ---- workspaces.c ---- */
+
+/* Does every system have something of its own there? */
+bool is_system_path(const char *path);
+/*
+ * The trees that the job needs on that peer, on the heap, none beneath another, one of them with
+ * its cwd; all served by now.  NULL and why: the cwd is in none.
+ */
+char **workspaces_of(const struct peer *p, const struct msg_run *m, struct errmsg *msg);
+
 /* ---- straggler.c ---- */
 
 void stragglers_free(struct server *s);
