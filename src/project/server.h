@@ -209,6 +209,9 @@ void system_greet(struct peer *p);
 void system_push(struct peer *p);
 /* Before the tree is drained for a job: what has changed in /etc, and which trees came. */
 void system_refresh(struct peer *p);
+/* The toolchain tree that path is in, as they are listed, be it there or not; or NULL.  Of any
+ * peer. */
+const char *system_tree_of(const struct server *s, const char *path);
 /* Do jobs of such peers see what is at this path (absolute, clean), if anything is? */
 bool system_shows(const struct server *s, const char *path);
 

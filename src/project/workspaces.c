@@ -105,7 +105,7 @@ static void add(char ***list, const char *root)
 	strv_push(list, xstrdup(root));
 }
 
-static int serve(struct server *s, const char *dir, char ***list, struct errmsg *msg)
+static int serve(struct server *s, const char *dir, bool writable, char ***list, struct errmsg *msg)
 {
 	_cleanup_free_ char *secret = path_secret(dir);
 	int r;
@@ -119,7 +119,7 @@ static int serve(struct server *s, const char *dir, char ***list, struct errmsg 
 				  "%s is one tree too many: list one that holds several as "
 				  "`workspace` in ~/.concc.ini",
 				  dir);
-	r = tree_serve(s->tree, dir, is_ours(dir), msg);
+	r = tree_serve(s->tree, dir, writable, msg);
 	if (r < 0)
 		return r;
 	log_info("serving %s", dir);
@@ -135,12 +135,15 @@ static int serve(struct server *s, const char *dir, char ***list, struct errmsg 
 static int need(struct server *s, const char *path, bool is_cwd, char ***list, struct errmsg *msg)
 {
 	_cleanup_free_ char *home = NULL, *dir = NULL, *project = NULL;
-	const char *served = tree_root_of(s->tree, path, NULL);
+	const char *served = tree_root_of(s->tree, path, NULL), *toolchain;
 
 	if (served) {
 		add(list, served);
 		return 0;
 	}
+	toolchain = is_system_path(path) ? NULL : system_tree_of(s, path);
+	if (toolchain)
+		return serve(s, toolchain, false, list, msg);
 	dir = nearest_dir(path);
 	home = path_expand_home("~");
 	project = job_project(dir, home, exists);
@@ -154,7 +157,7 @@ static int need(struct server *s, const char *path, bool is_cwd, char ***list, s
 			"%s is in no project that can be told by itself; list its tree as "
 			"`workspace` in ~/.concc.ini",
 			path);
-	return serve(s, project, list, msg);
+	return serve(s, project, is_ours(project), list, msg);
 }
 
 /* What can't be served is missed by the jobs that need it, which say so. */

@@ -411,10 +411,12 @@ static void fill_usage(const struct task *t, struct msg_exit *m)
 static void check_leftovers(struct task *t, struct msg_exit *m)
 {
 	char name[PROTO_NAME_MAX + 1];
+	int r = t->tmp_fd < 0 ? 0 : home_tmp_leftover(t->tmp_fd, name, sizeof(name));
 
-	if (t->tmp_fd < 0 || home_tmp_leftover(t->tmp_fd, name, sizeof(name)) != 1)
-		return;
-	strv_push(&m->outside, path_join("/tmp", name));
+	if (r < 0)
+		unreadable(t, NULL, r);
+	else if (r == 1)
+		strv_push(&m->outside, path_join("/tmp", name));
 }
 
 static void send_held(struct task *t)
