@@ -34,7 +34,8 @@ struct errmsg {
 	char text[512];
 };
 
-/* Sets the message (truncates silently) and returns err, for `return errmsg_set(...)`.
+/* Sets the message (truncates silently; what could control a terminal becomes '?') and returns err,
+ * for `return errmsg_set(...)`.
  * msg may be NULL. */
 int errmsg_set(struct errmsg *msg, int err, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "concc/str.h"
+
 const char *err_text(int err)
 {
 	const char *s;
@@ -51,5 +53,6 @@ int errmsg_set(struct errmsg *msg, int err, const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vsnprintf(msg->text, sizeof(msg->text), fmt, ap); /* cut when too long */
 	va_end(ap);
+	str_defuse(msg->text);
 	return err;
 }

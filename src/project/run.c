@@ -74,12 +74,16 @@ static void send_fail(struct client *c, enum run_fail what, bool quiet, const ch
 		      const char *text)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
+	_cleanup_free_ char *shown = xstrdup(text);
 	struct msg_run_fail m = {
 		.what = (uint8_t)what,
 		.quiet = quiet,
 		.rule = (char *)rule,
-		.text = (char *)text,
+		.text = shown,
 	};
+
+	/* It may name a file that a worker chose the name of. */
+	str_defuse(shown);
 
 	server_count_reason(c->server, rule);
 	if (what == RUN_FAIL_RETRY)
