@@ -464,8 +464,8 @@ int msg_exit_decode(struct blob payload, struct msg_exit *ret)
 	m.wall_us = rd_u64(&r);
 	m.maxrss_kb = rd_u64(&r);
 	m.outside = rd_strv(&r, 8);
-	if (m.how > EXIT_FAILED || (m.how == EXIT_CODE && m.code > 255) ||
-	    (m.how == EXIT_SIGNAL && (m.code < 1 || m.code > 64)))
+	if (m.how > EXIT_FAILED ||
+	    (m.how != EXIT_REFUSED && m.how != EXIT_FAILED && !is_process_end(m.how, m.code)))
 		r.bad = true;
 	if (rd_done(&r) < 0) {
 		msg_exit_release(&m);
