@@ -74,7 +74,18 @@ bool file_is_unchanged(const char *path, const struct stat *was);
  * another owner or open to others.  ret_fd may be NULL.
  */
 int runtime_dir_open(char **ret_path, int *ret_fd, struct errmsg *msg);
-/* $CONCC_CACHE_DIR, $XDG_CACHE_HOME/concc or ~/.cache/concc; made when missing. */
+/*
+ * As whom root's agent and jobs run: root's files are readable to root, and
+ * /proc/sys writable, in whatever namespace, by the number alone.  An id that no
+ * account has: of the range that systemd.io/UIDS-GIDS lists as unused.  Where it does
+ * not exist (rootless containers), nobody.
+ */
+#define SANDBOX_UID	2000000000
+#define SANDBOX_UID_ALT 65534
+/*
+ * $CONCC_CACHE_DIR, $XDG_CACHE_HOME/concc or ~/.cache/concc; made when missing.  CONCC_E_UNSAFE
+ * when it is another user's or others may write to it: what is kept there is believed and run.
+ */
 int cache_dir(char **ret_path, struct errmsg *msg);
 /*
  * The directory of the user's secrets that whoever sees the tree `path` would see as well, or that
