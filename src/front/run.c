@@ -21,6 +21,7 @@
 #include "concc/process.h"
 #include "concc/str.h"
 #include "concc/wrapper.h"
+#include "hints.h"
 #include "masquerade.h"
 #include "tools.h"
 
@@ -297,6 +298,10 @@ static void summarise(struct build *b, uint64_t wall_us)
 	}
 	buf_putf(&out, "; CPU: %.1f s here, %.1f s on workers\n", seconds(server_us),
 		 seconds(worker_us));
+	if (remote + here + fell_back)
+		hint_kept_here(e, n, &out);
+	else
+		hint_no_calls(b->o->argv, &b->masquerade, &b->left, &out);
 	(void)write_full(2, out.data, out.len); /* a closed stderr wants no summary */
 }
 
