@@ -66,6 +66,13 @@ enum job_family job_family(char *const *argv);
  * with a target before and a version after them.  Only the name: what has it may be anything.
  */
 bool job_is_driver_name(const char *path);
+/*
+ * True for names of compilers that are called by their names, for one file or some: those, and
+ * gfortran, nvcc, mpicc, rustc ..., what a masquerade directory has.
+ */
+bool job_is_compiler_name(const char *path);
+/* True for ccache and what else stands in front of compilers by itself: sccache, distcc, icecc. */
+bool job_is_compiler_cache(const char *path);
 
 /*
  * The project that a directory belongs to: the repository it is in (.git, .hg, .jj, .svn; the

@@ -24,12 +24,35 @@ enum wrapper_exit {
 
 struct wrapper_options {
 	bool any_command;  /* concc-dispatch: no compiler policy, stdin always streamed */
+	bool alone;	   /* concc is gone: run it here, without a word */
 	char *const *argv; /* the command, at least one word */
 };
 
 /* Runs the command somewhere.  Returns the status to exit with; may exec or die by the command's
  * signal instead. */
 int wrapper_run(const struct wrapper_options *o);
+
+/* ---- masquerade directories ---- */
+
+/*
+ * Those that `concc run` puts in front of PATH have symlinks named like compilers to a copy of
+ * concc-cc, for build systems keep their paths: the copy is there when concc is no longer.
+ */
+#define MASQUERADE_MARK ".concc-cc" /* a symlink to it, in each of them */
+
+bool masquerade_is(const char *dir);
+/* The compiler's name instead of its path in such a directory; another path as it is.  Borrowed. */
+char *masquerade_name(char *path);
+
+enum copy_state {
+	COPY_NONE,  /* installed itself */
+	COPY_SAME,  /* a copy of what is installed */
+	COPY_STALE, /* of another version than what is installed now: ret_installed, the caller's */
+	COPY_ORPHAN, /* nothing is installed any more */
+};
+
+/* What this program is, of those. */
+enum copy_state wrapper_copy(char **ret_installed);
 
 /* ---- messages over a blocking socket ---- */
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "concc/io.h"
+#include "concc/process.h"
 #include "concc/str.h"
 #include "concc/wrapper.h"
 
@@ -18,9 +20,30 @@ static const char usage[] =
 	"further down in PATH.  CONCC_EXPLAIN=1 tells where each call ran and why;\n"
 	"CONCC_DISABLE=1 runs all of them here.  See concc-cc(1).\n";
 
+/* A copy in a masquerade directory is not the last word on anything. */
+static void give_way(struct wrapper_options *o, char **argv)
+{
+	char *installed = NULL;
+
+	switch (wrapper_copy(&installed)) {
+	case COPY_NONE:
+	case COPY_SAME:
+		return;
+	case COPY_STALE:
+		(void)process_exec(installed, argv); /* else this one does */
+		free(installed);
+		return;
+	case COPY_ORPHAN:
+		o->alone = true;
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct wrapper_options o = {.argv = argv + 1};
+
+	if (argc > 0)
+		give_way(&o, argv);
 
 	/* Through a symlink named like a compiler, the name is the command. */
 	if (argc > 0 && !streq(path_base(argv[0]), "concc-cc")) {
@@ -46,5 +69,6 @@ int main(int argc, char **argv)
 			argv[1], usage);
 		return WRAPPER_EXIT_USAGE;
 	}
+	argv[1] = masquerade_name(argv[1]); /* as CMake writes down what it found */
 	return wrapper_run(&o);
 }

@@ -98,19 +98,6 @@ static bool is_ours(const char *path, void *data)
 	return streq(base, "concc-cc") || streq(base, "concc-dispatch");
 }
 
-/* True for a directory of symlinks to us: what `concc run` puts in front of PATH. */
-static bool is_masquerade(const char *dir, size_t n)
-{
-	_cleanup_free_ char *cc = xasprintf("%.*s/cc", (int)n, dir);
-	char target[PATH_MAX];
-	ssize_t len = readlink(cc, target, sizeof(target) - 1);
-
-	if (len < 0)
-		return false;
-	target[len] = 0;
-	return streq(path_base(target), "concc-cc");
-}
-
 /*
  * Takes the directories out of PATH in which the command, or what it starts in turn, would be us
  * again.  gcc looks itself up in PATH to find its own parts, and rustc looks for cc to link with:
@@ -126,10 +113,11 @@ static void leave_masquerade(const char *command)
 		return;
 	for (const char *p = path; *p; p += strspn(p, ":")) {
 		size_t n = strcspn(p, ":");
-		_cleanup_free_ char *there = xasprintf("%.*s/%s", (int)n, p, command);
+		_cleanup_free_ char *dir = xstrndup(p, n);
+		_cleanup_free_ char *there = path_join(dir, command);
 
 		/* Most are not there at all, which one call tells. */
-		if (is_masquerade(p, n) ||
+		if (masquerade_is(dir) ||
 		    (by_name && access(there, X_OK) == 0 && is_ours(there, NULL)))
 			changed = true;
 		else
@@ -446,6 +434,8 @@ static void prepare(struct wrapper *w)
 	if (w->cwd && policy_is_tmp(w->cwd))
 		w->workspace = job_workspace(w->cwd, environ, exists);
 	leave_masquerade(w->o->argv[0]);
+	if (w->o->alone)
+		return;
 	if (runtime_dir_open(&w->dir, &w->dir_fd, &msg) < 0)
 		say("%s", msg.text);
 	else
@@ -476,6 +466,8 @@ int wrapper_run(const struct wrapper_options *o)
 	struct policy_input in = {.argv = o->argv, .env = environ, .any_command = o->any_command};
 
 	prepare(&w);
+	if (o->alone)
+		return run_here(&w, false);
 	in.cwd = w.cwd ? w.cwd : "/";
 	in.workspace = w.workspace;
 	policy_decide(&in, &v);

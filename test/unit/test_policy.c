@@ -430,6 +430,42 @@ Test(policy, names_of_drivers)
 		cr_assert_not(job_is_driver_name(are_not[i]), "%s", are_not[i]);
 }
 
+Test(policy, names_of_compilers)
+{
+	static const char *const are[] = {"gcc",
+					  "gcc-12",
+					  "x86_64-linux-gnu-g++-12",
+					  "clang++-19",
+					  "/usr/bin/gfortran",
+					  "c99",
+					  "f95",
+					  "gnatgcc",
+					  "nvcc",
+					  "x86_64-w64-mingw32-gcc-win32",
+					  "mpicc",
+					  "rustc",
+					  "arm-none-eabi-gcc-13.2"};
+	static const char *const are_not[] = {"gcc-ar",
+					      "gcc-ranlib-12",
+					      "clang-format",
+					      "clang-tidy-14",
+					      "clang-cpp-14",
+					      "cpp",
+					      "ld",
+					      "as",
+					      "cc1",
+					      "cc1plus",
+					      "sh",
+					      "rustdoc",
+					      "git-clang-format",
+					      ""};
+
+	for (size_t i = 0; i < sizeof(are) / sizeof(*are); i++)
+		cr_assert(job_is_compiler_name(are[i]), "%s", are[i]);
+	for (size_t i = 0; i < sizeof(are_not) / sizeof(*are_not); i++)
+		cr_assert_not(job_is_compiler_name(are_not[i]), "%s", are_not[i]);
+}
+
 Test(policy, families)
 {
 	static const struct {
