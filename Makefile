@@ -276,12 +276,15 @@ check-integration: test-deps
 # The tests that take an hour or more, longer than in `make check`.
 SOAK_BUILDS ?= 50
 SOAK_STEPS ?= 100000
+SOAK_PRINTS ?= 20000
 soak: test-deps
 	$(Q)$(MAKE) --no-print-directory test-programs
 	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_TEST_SOAK=1 CONCC_CHAOS_BUILDS=$(SOAK_BUILDS) \
 		test/run-integration test/integration/chaos.sh
 	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_TEST_SOAK=1 STEPS=$(SOAK_STEPS) CONCC_TEST_ONLY=random \
 		test/run-integration test/integration/coherence.sh
+	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_TEST_SOAK=1 STEPS=$(SOAK_PRINTS) \
+		test/run-integration test/integration/printing.sh
 
 # The images of docker/: needs podman, mmdebstrap, a network, and minutes.
 check-images: all
@@ -348,7 +351,7 @@ help:
 	@echo 'make                build into $(B)/bin'
 	@echo 'make demo           install what is missing, build, and watch concc build itself on workers'
 	@echo 'make check          install what the tests need and run them all'
-	@echo 'make soak           the chaos build, $(SOAK_BUILDS) times; CONCC_CHAOS_SEED= replays'
+	@echo 'make soak           what takes hours: SOAK_BUILDS=$(SOAK_BUILDS) SOAK_STEPS=$(SOAK_STEPS) SOAK_PRINTS=$(SOAK_PRINTS)'
 	@echo 'make bench          measure against distcc, icecream and sshfs (bench/README.md)'
 	@echo 'make check-unit, check-integration, check-images, check-sanitize, check-races, fuzz, lint, man-lint, format, format-check, coverage'
 	@echo 'make install, uninstall, dist (into $(B)), distcheck, clean'
