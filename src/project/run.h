@@ -24,7 +24,6 @@ struct run {
 	uint32_t input_credit; /* the worker takes this much more */
 	struct buf held;       /* RUN_OUTPUT payloads with a u32 length each */
 	char *missing; /* why its failure would be ours, or NULL: output waits for the exit */
-	char *sought;  /* the same, but not of "command not found": a name looked up in PATH */
 	char *failure; /* why its effects can't be used, or NULL; then the job is being killed */
 	const char *failure_rule;
 	struct loop_source *kill_timer; /* then it should have ended */
@@ -36,6 +35,8 @@ struct run {
 	struct pool_slot slot; /* a second one's own: the wrapper holds the first's */
 };
 
+/* In a directory that every system has of its own: it may well be on the worker. */
+bool run_is_system_path(const char *path);
 /* Do the peer's jobs see this very program, rather than one that must be the same? */
 bool run_serves_exe(const struct peer *p, const char *exe);
 /* What must be in this order before a job: what the peer does not know yet, then the job. */
