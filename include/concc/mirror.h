@@ -5,10 +5,11 @@
 /*
  * The worker's read-only view of the trees one client serves: a FUSE file
  * system whose root is the client's "/", with nothing but served trees in it.
- * Beside it, in the directory MIRROR_OUTSIDE that no listing shows, is the rest
+ * Beside it, on the directory MIRROR_OUTSIDE that no listing shows, is the rest
  * of the client's "/" as far as it was named: empty directories, in which each
  * look-up is answered "absent", reported, and asked again the next time, unless
- * the client has said that it is absent there too and of no interest.
+ * the client has said that it is absent there too; and each attempt to change
+ * something is refused, and reported as that.
  *
  * Nodes are immutable and versioned: (path, version) never changes attributes
  * or bytes, so the kernel may cache all of it without end.  A change on the
@@ -46,9 +47,10 @@ struct mirror_ops {
 	 * since afterwards it may be gone.  Must not look into the mirror.
 	 */
 	int64_t (*job_of)(void *data, pid_t pid);
-	/* A name there that is not, or a directory that was to be listed, as the client calls
-	 * it.  Called after job_of(), with its result, and before mirror_dispatch() returns. */
-	void (*outside)(void *data, int64_t job, const char *path);
+	/* A name there that is not, or a directory that was to be listed, or (MISSING_CHANGED)
+	 * what was to be made, removed or otherwise changed, as the client calls it.  Called
+	 * after job_of(), with its result, and before mirror_dispatch() returns. */
+	void (*outside)(void *data, int64_t job, enum missing_how how, const char *path);
 };
 
 struct mirror_config {
@@ -56,7 +58,8 @@ struct mirror_config {
 	uid_t uid;	     /* what every node shows as owner: ids of the client's user, as seen */
 	gid_t gid;	     /* in the user namespace of the caller */
 	struct store *store; /* borrowed */
-	int fuse_fd; /* /dev/fuse, opened non-blocking: the mirror's then; 0: opens it itself */
+	/* /dev/fuse, opened twice, non-blocking: the mirror's then; 0: opens it itself */
+	int fuse_fd, outside_fd;
 	unsigned n_threads; /* FUSE readers; 0: two */
 };
 

@@ -465,12 +465,14 @@ void msg_exit_release(struct msg_exit *m);
 
 /*
  * JOB_MISSING: absolute paths that the worker does not have (at most 8): named
- * in the job's arguments, told before it starts; or looked up by the job outside
- * every workspace, told before any output that came after.  When the client has
- * what was looked up, the job saw something else than it would at home; else,
- * its failure may come of it: the output is held back until the exit decides.
+ * in the job's arguments, told before it starts; or outside every workspace looked
+ * up by the job, or to be made, removed or otherwise changed, in vain, told before
+ * any output that came after.  When the client has what was looked up, or could
+ * have changed it, the job did something else than it would at home.  When it has
+ * what was named, its failure may come of it: the output is held back until the
+ * exit decides.
  */
-enum missing_how { MISSING_NAMED = 0, MISSING_LOOKED_UP = 1 };
+enum missing_how { MISSING_NAMED = 0, MISSING_LOOKED_UP = 1, MISSING_CHANGED = 2 };
 struct msg_missing {
 	uint32_t job_id;
 	uint8_t how;  /* enum missing_how */

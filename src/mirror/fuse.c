@@ -148,7 +148,7 @@ static int need_listing(struct mirror *m, struct inode *d, struct request *r)
 /* What is absent there is not remembered, but told. */
 static bool tells_lookups(const struct inode *d)
 {
-	return d->dir && (d->dir->outside || d->dir->partial);
+	return d->dir && d->dir->partial;
 }
 
 static void give_entry(struct mirror *m, struct inode *child, struct fuse_entry_param *e)
@@ -226,13 +226,16 @@ static int try_lookup(struct mirror *m, struct request *r, struct fuse_entry_par
 /* Before the answer: the owner knows of it before it can hear of anything the asker does next. */
 static void report_outside(struct mirror *m, const struct request *r)
 {
+	_cleanup_free_ char *dir = NULL, *path = NULL;
 	int64_t job;
 
 	if (!m->ops.outside)
 		return;
 	job = m->ops.job_of(m->data, fuse_req_ctx(r->req)->pid);
 	pthread_mutex_lock(&m->lock);
-	want_outside(m, r->inode, r->name, job);
+	dir = inode_path(m, r->inode);
+	path = *r->name ? path_join(dir, r->name) : xstrdup(dir);
+	want_outside(m, path, MISSING_LOOKED_UP, job);
 	pthread_mutex_unlock(&m->lock);
 }
 
@@ -622,7 +625,7 @@ static void *reader(void *arg)
 	return NULL;
 }
 
-static int open_device(struct errmsg *msg)
+int fuse_open_device(struct errmsg *msg)
 {
 	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
 
@@ -667,7 +670,7 @@ static int open_session(struct mirror *m, const struct mirror_config *c, struct 
 	_cleanup_close_ int fd = -1;
 	int err;
 
-	fd = c->fuse_fd ? c->fuse_fd : open_device(msg);
+	fd = c->fuse_fd ? c->fuse_fd : fuse_open_device(msg);
 	if (fd < 0)
 		return fd;
 	fuse_set_log_func(log_fuse);

@@ -41,6 +41,8 @@ void request_data(struct mirror *m, struct request *r, const void *p, size_t n);
 void requests_run(struct mirror *m, struct list *l);
 void requests_fail(struct mirror *m, struct list *l, int err);
 
+/* /dev/fuse, non-blocking; or a negative code and what to do. */
+int fuse_open_device(struct errmsg *msg);
 int fuse_start(struct mirror *m, const struct mirror_config *c, struct errmsg *msg);
 /* Ends the connection for the kernel: every request gets an error, now and from now on. */
 void fuse_abort(struct mirror *m);

@@ -15,6 +15,7 @@
 #include "fuse.h"
 #include "inode.h"
 #include "notify.h"
+#include "outside.h"
 
 /* ---- life ---- */
 
@@ -69,6 +70,10 @@ static int start_threads(struct mirror *m, const struct mirror_config *c, struct
 		if (err < 0)
 			errmsg_set(msg, err, "can't start a thread: %s", err_text(err));
 	}
+	if (err == 0)
+		err = outside_start(m, c->outside_fd, &m->places, msg);
+	else if (c->outside_fd)
+		(void)close(c->outside_fd);
 	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return err;
 }
@@ -97,6 +102,8 @@ void mirror_stop(struct mirror *m)
 
 	if (!m)
 		return;
+	/* First, since it is mounted on the other. */
+	outside_stop(m->places);
 	list_init(&waiting);
 	pthread_mutex_lock(&m->lock);
 	m->stopping = true; /* from now on nothing begins to wait */
@@ -133,7 +140,7 @@ static void call_owner(struct mirror *m, const struct want *w)
 			m->ops.read_failed(m->data, w->path, w->err);
 		break;
 	case WANT_OUTSIDE:
-		m->ops.outside(m->data, w->job, w->path);
+		m->ops.outside(m->data, w->job, w->how, w->path);
 		break;
 	}
 }
@@ -200,8 +207,8 @@ int mirror_serve(struct mirror *m, const char *path)
 		return CONCC_E_PROTO;
 	pthread_mutex_lock(&m->lock);
 	err = tree_serve(m, path);
-	tree_outside(m, path); /* where a job's own view of it is mounted */
 	pthread_mutex_unlock(&m->lock);
+	outside_add(m->places, path); /* where a job's own view of it is mounted */
 	return err;
 }
 
@@ -209,25 +216,27 @@ int mirror_outside(struct mirror *m, const char *path)
 {
 	if (!path_is_clean(path))
 		return CONCC_E_PROTO;
-	pthread_mutex_lock(&m->lock);
-	tree_outside(m, path);
-	pthread_mutex_unlock(&m->lock);
+	outside_add(m->places, path);
 	return 0;
 }
 
 void mirror_outside_absent(struct mirror *m, const struct msg_outside *o)
 {
 	struct inode *d;
+	bool partial;
 
 	pthread_mutex_lock(&m->lock);
 	d = tree_find(m, o->dir);
-	if (!d || !d->dir || !d->dir->partial)
-		d = tree_find_below(m->outside, o->dir);
-	if (d && !*o->names)
+	partial = d && d->dir && d->dir->partial;
+	if (partial && !*o->names)
 		tree_absent_forget(m, d);
-	for (char **n = o->names; d && *n; n++)
+	for (char **n = o->names; partial && *n; n++)
 		tree_absent_add(m, d, *n);
 	pthread_mutex_unlock(&m->lock);
+	if (!partial && !*o->names)
+		outside_absent(m->places, o->dir, "");
+	for (char **n = o->names; !partial && *n; n++)
+		outside_absent(m->places, o->dir, *n);
 }
 
 static void remove_unmarked(struct mirror *m, struct inode *d, struct list *ready)

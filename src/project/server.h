@@ -12,6 +12,7 @@
  *   serve.c    file contents on their way to a worker
  *   working_set.c  what workers will want, told ahead of need
  *   run.c      one job: from RUN to RUN_EXIT
+ *   missing.c  what jobs lacked on a worker, and what follows
  *   outside.c  what jobs seek in vain, told once
  *   system.c   this machine's system, for workers with root = client
  *   straggler.c  the few that run far too long, a second time

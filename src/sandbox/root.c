@@ -5,12 +5,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
@@ -401,6 +403,33 @@ static int open_scratch(struct errmsg *msg)
 	return 0;
 }
 
+/*
+ * Writable for the kernel only, so that it asks the mirror, which tells and refuses
+ * (mirror.h); nothing else would.
+ */
+static int open_place(const char *path)
+{
+	_cleanup_close_ int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct statfs fs;
+
+	if (fd < 0 || fstatfs(fd, &fs) < 0)
+		return -errno;
+	return fs.f_type == FUSE_SUPER_MAGIC ? mnt_set_readonly(fd, false) : 0;
+}
+
+static int open_places(char *const *mirrored, struct errmsg *msg)
+{
+	for (; *mirrored; mirrored++) {
+		_cleanup_free_ char *path = path_join("/", *mirrored);
+		int r = open_place(path);
+
+		if (r < 0)
+			return errmsg_set(msg, r, "can't open the client's %s for jobs: %s", path,
+					  err_text(r));
+	}
+	return 0;
+}
+
 /* The worker's own system. */
 static int show_worker(int base, int mirror, const struct root_config *c, struct errmsg *msg)
 {
@@ -485,6 +514,8 @@ int root_build(struct root *r, const struct root_config *c, struct errmsg *msg)
 	err = make_proc(base, msg);
 	if (err == 0)
 		err = change_root(r, base, msg);
+	if (err == 0)
+		err = open_places(c->mirrored, msg);
 	if (err == 0 && c->scratch)
 		err = open_scratch(msg);
 	return err;

@@ -118,9 +118,9 @@ static int64_t job_of(void *data, pid_t pid)
 	return launcher_job_of(pid);
 }
 
-static void outside(void *data, int64_t job, const char *path)
+static void outside(void *data, int64_t job, enum missing_how how, const char *path)
 {
-	task_outside(data, job, path);
+	task_outside(data, job, how, path);
 }
 
 static const struct mirror_ops mirror_callbacks = {
@@ -362,13 +362,15 @@ static int bring_up(struct agent *a, struct errmsg *msg)
 		return r;
 	r = open_store(a, msg);
 	if (r < 0) {
-		if (paths.fuse_fd >= 0)
-			(void)close(paths.fuse_fd);
+		for (int i = 0; i < 2; i++)
+			if (paths.fuse_fds[i] >= 0)
+				(void)close(paths.fuse_fds[i]);
 		return r;
 	}
 	mc.mountpoint = paths.mirror;
 	mc.store = a->store;
-	mc.fuse_fd = paths.fuse_fd >= 0 ? paths.fuse_fd : 0;
+	mc.fuse_fd = paths.fuse_fds[0] >= 0 ? paths.fuse_fds[0] : 0;
+	mc.outside_fd = paths.fuse_fds[1] >= 0 ? paths.fuse_fds[1] : 0;
 	r = mirror_start(&mc, &mirror_callbacks, a, &a->mirror, msg);
 	if (r < 0)
 		return r;

@@ -73,7 +73,7 @@ struct task {
 	struct loop_source *timer;
 	bool holding;	    /* it said no_space: what it says is shown when it succeeds after all */
 	struct buf held;    /* a u8 stream and a blob for each chunk */
-	struct map outside; /* path -> t: looked up by the job, and told */
+	struct map outside; /* enum missing_how as a digit, and a path -> t: told */
 	struct outbox outbox;
 	struct list
 		keep; /* struct kept: files to put in the store when the client has its answer */
@@ -241,19 +241,20 @@ static void send_missing(struct task *t, enum missing_how how, char *const *path
 	outbox_pump(t->agent);
 }
 
-static void tell_outside(struct task *t, const char *path)
+static void tell_outside(struct task *t, enum missing_how how, const char *path)
 {
+	_cleanup_free_ char *key = xasprintf("%u%s", (unsigned)how, path);
 	char *const paths[] = {(char *)path, NULL};
 
-	if (t->told || !t->launched || map_get_str(&t->outside, path))
+	if (t->told || !t->launched || map_get_str(&t->outside, key))
 		return;
 	/* Beyond, a path may be told again: right, and only slow. */
 	if (t->outside.n < OUTSIDE_MAX)
-		(void)map_put_str(&t->outside, path, t);
-	send_missing(t, MISSING_LOOKED_UP, paths);
+		(void)map_put_str(&t->outside, key, t);
+	send_missing(t, how, paths);
 }
 
-void task_outside(struct agent *a, int64_t job, const char *path)
+void task_outside(struct agent *a, int64_t job, enum missing_how how, const char *path)
 {
 	struct task *t;
 	size_t it = 0;
@@ -263,11 +264,11 @@ void task_outside(struct agent *a, int64_t job, const char *path)
 	if (job >= 0) {
 		t = map_get_u64(&a->tasks, (uint32_t)job);
 		if (t)
-			tell_outside(t, path);
+			tell_outside(t, how, path);
 		return;
 	}
 	while (job == JOB_UNKNOWN && (t = map_next(&a->tasks, &it, NULL)))
-		tell_outside(t, path);
+		tell_outside(t, how, path);
 }
 
 /* ---- the end ---- */

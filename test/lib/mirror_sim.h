@@ -401,11 +401,12 @@ static inline int64_t sim_job_of(void *data, pid_t pid)
 	return pid > 0 && kill(pid, 0) == 0 ? 7 : -1;
 }
 
-static inline void sim_outside(void *data, int64_t job, const char *path)
+static inline void sim_outside(void *data, int64_t job, enum missing_how how, const char *path)
 {
 	struct sim *s = data;
 
-	buf_putf(&s->outside, "%lld %s\n", (long long)job, path);
+	buf_putf(&s->outside, "%lld %s%s\n", (long long)job,
+		 how == MISSING_CHANGED ? "change " : "", path);
 }
 
 static inline void sim_want_free(struct sim *s, struct sim_want *w)

@@ -806,13 +806,19 @@ Test(mirror, serves_more_at_any_time)
 	sim_free(s);
 }
 
+static void expect_reports(struct sim *s, const char *want)
+{
+	sim_flush(s);
+	cr_assert_str_eq(buf_cstr(&s->outside), want, "%s", buf_cstr(&s->outside));
+	buf_reset(&s->outside);
+}
+
 /* The rest of the client's root: mount points, and a report of all else that is looked for. */
 Test(mirror, sees_what_is_looked_up_outside)
 {
 	struct sim *s = sim_new_served();
 	_cleanup_free_ char *place = xasprintf("%s/" MIRROR_OUTSIDE, s->mnt);
-	_cleanup_free_ char *reports = xasprintf("7 /home/x\n7 /home/x\n7 /home/me\n7 /new\n"
-						 "7 %s/f\n",
+	_cleanup_free_ char *reports = xasprintf("7 /home/x\n7 /home/x\n7 /home/me\n7 %s/f\n",
 						 s->src);
 	struct mirror_counts before, after;
 
@@ -825,22 +831,75 @@ Test(mirror, sees_what_is_looked_up_outside)
 	sim_expect(s, "ls -A $T/mnt; cat $M/f", "tmp\n1\n");
 	sim_expect(s, "cd $O/home/me/tools && test -d .. && test -d $O$S && pwd -P | grep -c tools",
 		   "1\n");
-	cr_assert_eq(s->outside.len, 0, "%s", buf_cstr(&s->outside));
+	expect_reports(s, "");
 	/* Asked anew each time, though nothing has changed. */
 	sim_expect(s, "test -e $O/home/x", "status 1\n");
 	sim_expect(s, "test -e $O/home/x", "status 1\n");
 	sim_expect(s, "ls $O/home/me 2>/dev/null", "status 2\n");
-	sim_expect(s, "echo x 2>/dev/null >$O/new", "status 2\n");
 	/* Of what is served it has the place only. */
 	sim_expect(s, "test -e $O$S/f", "status 1\n");
-	cr_assert_str_eq(buf_cstr(&s->outside), reports, "%s", buf_cstr(&s->outside));
+	expect_reports(s, reports);
 	cr_assert_eq(mirror_outside(s->m, "/home/x"), 0);
 	before = sim_counts(s);
 	sim_expect(s, "test -d $O/home/x", "");
 	sim_expect(s, "test -d $O/home/x/../me/tools", "");
 	after = sim_counts(s);
 	cr_assert_leq(asked(&before, &after), 2); /* the new name, and its attributes at most */
-	cr_assert_str_eq(buf_cstr(&s->outside), reports, "%s", buf_cstr(&s->outside));
+	expect_reports(s, "");
+	sim_free(s);
+}
+
+/* Told as such, however it is done, and whether or not its absence is news; and refused. */
+Test(mirror, sees_what_is_changed_outside)
+{
+	static const struct {
+		const char *command;
+		const char *reports;
+	} ways[] = {
+		{"echo x >$O/home/new", "7 change /home/new\n"},
+		{"echo x >>$O/home/new", "7 change /home/new\n"},
+		{"mkdir $O/home/new", "7 change /home/new\n"},
+		{"ln -s x $O/home/new", "7 change /home/new\n"},
+		{"mkfifo $O/home/new", "7 change /home/new\n"},
+		{"rmdir $O/home/me", "7 change /home/me\n"},
+		{"chmod 700 $O/home/me", "7 change /home/me\n"},
+		{"touch $O/home/me", "7 change /home/me\n"},
+		{"python3 -c 'import os; os.rename(\"'$O'/home/me\", \"'$O'/home/new\")'",
+		 "7 change /home/me\n7 change /home/new\n"},
+	};
+	struct sim *s = sim_new_served();
+	_cleanup_free_ char *place = xasprintf("%s/" MIRROR_OUTSIDE, s->mnt);
+	char *const names[] = {(char *)"new", NULL}, *const none[] = {NULL};
+	struct msg_outside absent = {.dir = (char *)"/home", .names = (char **)names};
+	struct mirror_counts before, after;
+
+	setenv("O", place, 1);
+	cr_assert_eq(mirror_outside(s->m, "/home/me"), 0);
+	mirror_outside_absent(s->m, &absent);
+	/* No news, and not asked for again. */
+	sim_expect(s, "test -e $O/home/new", "status 1\n");
+	before = sim_counts(s);
+	sim_expect(s, "test -e $O/home/new", "status 1\n");
+	after = sim_counts(s);
+	cr_assert_eq(after.by_opcode[FUSE_LOOKUP], before.by_opcode[FUSE_LOOKUP]);
+	expect_reports(s, "");
+	for (size_t i = 0; i < sizeof(ways) / sizeof(*ways); i++) {
+		setenv("WAY", ways[i].command, 1);
+		sim_expect(s, "sh -c \"$WAY\" 2>&1 | grep -c 'Permission denied'", "1\n");
+		expect_reports(s, ways[i].reports);
+	}
+	/* All is news again. */
+	absent.names = (char **)none;
+	mirror_outside_absent(s->m, &absent);
+	sim_expect(s, "test -e $O/home/new", "status 1\n");
+	expect_reports(s, "7 /home/new\n");
+	/* And what was absent becomes a directory. */
+	absent.names = (char **)names;
+	mirror_outside_absent(s->m, &absent);
+	sim_expect(s, "test -e $O/home/new", "status 1\n");
+	cr_assert_eq(mirror_outside(s->m, "/home/new/sub"), 0);
+	sim_expect(s, "test -d $O/home/new/sub", "");
+	expect_reports(s, "");
 	sim_free(s);
 }
 
