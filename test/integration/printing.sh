@@ -7,6 +7,7 @@
 # disk.
 # limit: 120
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+. "${BASH_SOURCE[0]%/*}/../lib/faults.sh"
 LAB_MEMORY=${LAB_MEMORY-1}
 STEPS=${STEPS:-600}
 LAB_SLOTS=1
@@ -31,6 +32,7 @@ rounds() { # MODE STEPS COMMAND...
 none_at_home() {
 	expect_eq "jobs sent back, by reason" "$(lab_status '.reasons | tojson')" '{}'
 	expect_eq "jobs tried again" "$(lab_status .retried)" 0
+	expect_eq "jobs" "$(lab_status .jobs)" "$(sed -n 's/^note: .* in \([0-9]*\) rounds.*/\1/p' "$LAB/check.log")"
 }
 
 # By a server that has counted nothing yet.
@@ -40,20 +42,15 @@ remote() { # MODE
 	none_at_home
 }
 
-# A script that waits until all workers are up, whose ups are in the log, and then has a job done by each:
-# else the next try to connect would come later and later.
+# A script that waits until all workers are up, and then has a job done by each: else the next try to
+# connect would come later and later.
 all_up_again() {
 	{
 		declare -p LAB_N LAB_LIMIT LAB
-		declare -f at_worker fail
+		declare -f at_worker fault_recovered fail
 		cat <<-'EOS'
 			concc-dispatch true
-			exec 9< <(exec tail -n 0 -f "$CONCC_RUNTIME_DIR/project.log")
-			tail=$!
-			while [ "$(concc status --json | jq '[.workers[] | select(.state == "up")] | length')" -lt "$LAB_N" ]; do
-				read -r -t "$LAB_LIMIT" line <&9 || fail "a worker does not come back"
-			done
-			kill "$tail"
+			fault_recovered
 			for ((n = 1; n <= LAB_N; n++)); do
 				at_worker $n concc-dispatch true
 			done

@@ -24,6 +24,7 @@
  *	plain	COMMAND runs it here; times too
  *
  * printing make SEED N FLAGS SCRIPT TIMES, printing run SCRIPT: one round.
+ * printing tree: all there is to know of the current directory, but for times.
  *
  * The same seed repeats all of it.  Stops at the first difference.
  */
@@ -970,6 +971,10 @@ int main(int argc, char **argv)
 {
 	if (argc == 3 && strcmp(argv[1], "run") == 0)
 		return repeat(argv[2]);
+	if (argc == 2 && strcmp(argv[1], "tree") == 0) {
+		fputs(tree_text(".", false), stdout);
+		return 0;
+	}
 	if (argc == 7 && strcmp(argv[1], "make") == 0)
 		return plan(strtoull(argv[2], NULL, 10), (unsigned)atoi(argv[3]),
 			    (unsigned)atoi(argv[4]), argv[5], argv[6]);
