@@ -427,8 +427,9 @@ static int set_up(struct server *s, struct errmsg *msg)
 	r = loop_new(&s->loop);
 	if (r < 0)
 		return errmsg_set(msg, r, "can't make an event loop: %s", err_text(r));
-	loop_add_signal(s->loop, SIGTERM, on_signal, s);
-	loop_add_signal(s->loop, SIGINT, on_signal, s);
+	if (!loop_add_signal(s->loop, SIGTERM, on_signal, s) ||
+	    !loop_add_signal(s->loop, SIGINT, on_signal, s))
+		return errmsg_set(msg, -errno, "can't wait for signals: %s", err_text(-errno));
 	r = set_up_tree(s, msg);
 	if (r < 0)
 		return r;

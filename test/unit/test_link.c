@@ -794,7 +794,7 @@ Test(link, an_fd_that_cannot_be_polled_closes_the_link)
 	end_open(&a, l, fd, &conf);
 	run(l);
 	cr_assert_eq(a.closed, 1);
-	cr_assert_eq(a.err, -EPERM);
+	cr_assert_eq(a.err, CONCC_E_CLOSED);
 	end_close(&a);
 	loop_free(l);
 }
