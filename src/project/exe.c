@@ -60,8 +60,11 @@ static ssize_t read_answer(int fd, char *out, size_t size)
 	return CONCC_E_TOOBIG;
 }
 
-/* What `exe -print-prog-name=part` prints, when that is an absolute path; NULL otherwise. */
-static char *ask_part(const char *exe, const char *part)
+/*
+ * What `exe -print-prog-name=part` prints, when that is an absolute path; NULL otherwise. Negative:
+ * it could not be asked.
+ */
+static int ask_part(const char *exe, const char *part, char **ret)
 {
 	_cleanup_free_ char *arg = xasprintf("-print-prog-name=%s", part);
 	char *argv[] = {(char *)exe, arg, NULL};
@@ -73,8 +76,9 @@ static char *ask_part(const char *exe, const char *part)
 	ssize_t n;
 	pid_t pid;
 
+	*ret = NULL;
 	if (pipe2(out, O_CLOEXEC) < 0)
-		return NULL;
+		return -errno;
 	out_r = out[0];
 	posix_spawn_file_actions_init(&fa);
 	posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
@@ -84,21 +88,24 @@ static char *ask_part(const char *exe, const char *part)
 	posix_spawn_file_actions_destroy(&fa);
 	close(out[1]);
 	if (r != 0)
-		return NULL;
+		return err_is_fact(-r) || r == ENOEXEC ? 0 : -r;
 	n = read_answer(out_r, answer, sizeof(answer));
 	if (n < 0)
 		(void)kill(pid, SIGKILL);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	if (n <= 1 || answer[0] != '/')
-		return NULL;
-	return xstrndup(answer, (size_t)n - (answer[n - 1] == '\n'));
+	if (n < 0 && n > -4096)
+		return (int)n;
+	if (n > 1 && answer[0] == '/')
+		*ret = xstrndup(answer, (size_t)n - (answer[n - 1] == '\n'));
+	return 0;
 }
 
 /* Adds path, if it is a file, with its digest (from the cache when it is known). */
 static int add_file(struct server *s, struct exe *e, const char *path)
 {
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	/* Not a file any more by now?  Then opening must not wait. */
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	struct digest d;
 	struct stat st;
 	int r;
@@ -120,6 +127,14 @@ static int add_file(struct server *s, struct exe *e, const char *path)
 	return 0;
 }
 
+/* One that is not there is left out on both sides; one that can't be read now is not. */
+static int add_part(struct server *s, struct exe *e, const char *path)
+{
+	int r = add_file(s, e, path);
+
+	return err_is_fact(r) || r == -EINVAL || r == CONCC_E_TOOBIG ? 0 : r;
+}
+
 static bool is_c_driver(const char *path)
 {
 	static const char *const words[] = {"gcc", "g++", "clang", "c++", "cc"};
@@ -136,31 +151,42 @@ static bool is_c_driver(const char *path)
  * The driver is not the compiler: cc1 and as make the object, and a distribution
  * may update them without it.  What is not found is left out on both sides.
  */
-static void add_c_parts(struct server *s, struct exe *e)
+static int add_c_parts(struct server *s, struct exe *e)
 {
 	static const char *const parts[] = {"cc1", "cc1plus", "as"};
+	int r = 0;
 
-	for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
-		_cleanup_free_ char *path = ask_part(e->msg.path, parts[i]);
-		_cleanup_free_ char *clean = path ? path_clean("/", path) : NULL;
+	for (size_t i = 0; r == 0 && i < sizeof(parts) / sizeof(*parts); i++) {
+		_cleanup_free_ char *path = NULL, *clean = NULL;
 
-		if (clean)
-			(void)add_file(s, e, clean);
+		r = ask_part(e->msg.path, parts[i], &path);
+		if (r == 0 && path) {
+			clean = path_clean("/", path);
+			r = add_part(s, e, clean);
+		}
 	}
+	return r;
+}
+
+/* For glob(3): the directories that can't be read for want of something end it. */
+static int is_no_fact(const char *path, int err)
+{
+	return !err_is_fact(-err);
 }
 
 /* rustc is a small program over a large library. */
-static void add_rust_parts(struct server *s, struct exe *e)
+static int add_rust_parts(struct server *s, struct exe *e)
 {
 	_cleanup_free_ char *pattern = xasprintf("%s/../../lib/librustc_driver-*.so", e->msg.path);
 	_cleanup_free_ char *clean = path_clean("/", pattern);
-	glob_t g;
+	glob_t g = {0};
+	int found = glob(clean, GLOB_NOSORT, is_no_fact, &g);
+	int r = found == 0 || found == GLOB_NOMATCH ? 0 : -EIO;
 
-	if (glob(clean, GLOB_NOSORT, NULL, &g) == 0) {
-		for (size_t i = 0; i < g.gl_pathc; i++)
-			(void)add_file(s, e, g.gl_pathv[i]);
-	}
+	for (size_t i = 0; r == 0 && i < g.gl_pathc; i++)
+		r = add_part(s, e, g.gl_pathv[i]);
 	globfree(&g);
+	return r;
 }
 
 static int exe_new(struct server *s, const char *path, const struct stat *st, bool served,
@@ -180,9 +206,12 @@ static int exe_new(struct server *s, const char *path, const struct stat *st, bo
 		if (r < 0)
 			return errmsg_set(msg, r, "can't read %s: %s", path, err_text(r));
 		if (is_c_driver(path))
-			add_c_parts(s, e);
+			r = add_c_parts(s, e);
 		else if (strstr(path_base(path), "rustc"))
-			add_rust_parts(s, e);
+			r = add_rust_parts(s, e);
+		if (r < 0)
+			return errmsg_set(msg, r, "can't tell what %s is made of: %s", path,
+					  err_text(r));
 	}
 	*ret = steal_ptr(&e);
 	return 0;

@@ -142,6 +142,19 @@ static bool may_see(const struct peer *p, const char *path)
 	return is_system_path(path) || tree_root_of(p->server->tree, path, NULL);
 }
 
+static bool exists(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0;
+}
+
+/* True also when it can't be told now: then no job is to go on as if it were not there. */
+static bool may_exist(const char *path)
+{
+	return exists(path) || !err_is_fact(-errno);
+}
+
 /* A file of this machine that the command names and the worker can't see; NULL when there is none.
  */
 static char *unserved_arg(const struct peer *peer, char *const *argv)
@@ -149,14 +162,11 @@ static char *unserved_arg(const struct peer *peer, char *const *argv)
 	for (char *const *a = argv + 1; *a; a++) {
 		const char *p = job_arg_path(*a);
 		_cleanup_free_ char *clean = NULL;
-		struct stat st;
 
 		if (!p)
 			continue;
 		clean = path_clean("/", p);
-		if (may_see(peer, clean))
-			continue;
-		if (lstat(clean, &st) == 0)
+		if (!may_see(peer, clean) && may_exist(clean))
 			return steal_ptr(&clean);
 	}
 	return NULL;
@@ -174,7 +184,9 @@ static char *unserved_exe(const struct peer *p, const char *exe)
 	if (!system_shows(p->server, clean))
 		return steal_ptr(&clean);
 	real = realpath(exe, NULL);
-	return real && !system_shows(p->server, real) ? steal_ptr(&real) : NULL;
+	if (!real)
+		return err_is_fact(-errno) ? NULL : steal_ptr(&clean);
+	return system_shows(p->server, real) ? NULL : steal_ptr(&real);
 }
 
 /* Workers see the very file, so that there is nothing to compare. */
@@ -425,8 +437,10 @@ static int start(struct client *c, struct msg_run *m)
 		refuse(c, m, RUN_FAIL_LOCAL, true, v.rule, v.why);
 		return 0;
 	}
-	if (p->conf->root == ROOT_CLIENT)
-		system_refresh(p);
+	if (p->conf->root == ROOT_CLIENT && system_refresh(p, &msg) < 0) {
+		refuse(c, m, RUN_FAIL_LOCAL, false, "watch", msg.text);
+		return 0;
+	}
 	unserved = unserved_exe(p, m->exe);
 	if (!unserved)
 		unserved = unserved_arg(p, m->argv);
@@ -574,19 +588,12 @@ static int on_output(struct run *r, uint8_t stream, struct blob bytes)
 	return 0;
 }
 
-static bool exists(const char *path)
-{
-	struct stat st;
-
-	return lstat(path, &st) == 0;
-}
-
 /* Could the command have made it here? */
-static bool parent_exists(const char *path)
+static bool parent_may_exist(const char *path)
 {
 	_cleanup_free_ char *parent = path_clean(path, "..");
 
-	return exists(parent);
+	return may_exist(parent);
 }
 
 static bool is_in_search(const struct run *r, const char *path)
@@ -643,11 +650,11 @@ static char *missing_text(const struct run *r, const char *path)
 static void on_missing(struct run *r, const struct msg_missing *m)
 {
 	for (char **p = m->paths; *p && !r->failure; p++) {
-		bool here = exists(*p), sought = m->how == MISSING_LOOKED_UP;
+		bool here = may_exist(*p), sought = m->how == MISSING_LOOKED_UP;
 
 		if (**p != '/' || (!here && !sought))
 			continue;
-		if (sought && ((!here && !parent_exists(*p)) || is_search(r, *p, here))) {
+		if (sought && ((!here && !parent_may_exist(*p)) || is_search(r, *p, here))) {
 			outside_absent(r->peer, *p);
 			continue;
 		}
@@ -721,6 +728,15 @@ static void on_no_way_home(struct run *r, const struct msg_exit *m)
 	_cleanup_free_ char *line = xasprintf("on worker %s %s", r->peer->conf->name, text);
 
 	run_fail(r, RUN_FAIL_LOCAL, "no-way-home", line);
+}
+
+/* What it sought works on this machine only. */
+static void on_special(struct run *r, const struct msg_exit *m)
+{
+	_cleanup_free_ char *text = str_escape(m->text, strlen(m->text), 1000);
+	_cleanup_free_ char *line = xasprintf("on worker %s %s", r->peer->conf->name, text);
+
+	run_fail(r, RUN_FAIL_LOCAL, "special-file", line);
 }
 
 /* A limit that the user set for this worker: here there is none. */
@@ -804,6 +820,8 @@ static int on_exit_msg(struct peer *p, struct run *r, const struct msg_exit *m)
 		on_limit(r, m);
 	else if (m->how == EXIT_FAILED && m->code == FAILED_NO_WAY_HOME)
 		on_no_way_home(r, m);
+	else if (m->how == EXIT_FAILED && m->code == FAILED_SPECIAL)
+		on_special(r, m);
 	else if (m->how == EXIT_FAILED || m->how == EXIT_REFUSED)
 		on_ours(r, m);
 	else

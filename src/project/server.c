@@ -289,11 +289,8 @@ static void tree_is_busy(void *data)
 static void on_tree_event(void *data, uint32_t events)
 {
 	struct server *s = data;
-	int r;
 
-	r = tree_drain(s->tree);
-	if (r < 0)
-		log_err("can't read file system events: %s", err_text(r));
+	tree_on_event(s->tree);
 }
 
 static int open_hashes(struct server *s, struct errmsg *msg)

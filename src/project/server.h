@@ -206,8 +206,9 @@ char *const *system_links(const struct server *s);
 void system_greet(struct peer *p);
 /* When the peer is up: what others wanted of the trees. */
 void system_push(struct peer *p);
-/* Before the tree is drained for a job: what has changed in /etc, and which trees came. */
-void system_refresh(struct peer *p);
+/* Before the tree is drained for a job: what has changed in /etc, and which trees came.  Negative:
+ * what jobs would see of /etc is not what it is. */
+int system_refresh(struct peer *p, struct errmsg *msg);
 /* Do jobs of such peers see what is at this path (absolute, clean), if anything is? */
 bool system_shows(const struct server *s, const char *path);
 /* ---- straggler.c ---- */

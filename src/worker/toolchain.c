@@ -47,18 +47,18 @@ uint32_t toolchain_id(const struct toolchain *t)
 
 static int check_file(const struct exe_file *f, struct errmsg *msg)
 {
-	_cleanup_close_ int fd = open(f->path, O_RDONLY | O_CLOEXEC);
+	_cleanup_close_ int fd = open(f->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	int r = fd < 0 ? -errno : 0;
 	struct digest d;
-	int r;
 
-	if (fd < 0)
+	if (err_is_fact(r))
 		return errmsg_set(msg, CONCC_E_UNAVAIL,
 				  "it can't open %s: %s; install the same compiler there", f->path,
-				  err_text(-errno));
-	r = digest_of_fd(fd, &d, NULL);
-	if (r < 0)
-		return errmsg_set(msg, CONCC_E_UNAVAIL, "it can't read %s: %s", f->path,
 				  err_text(r));
+	if (r == 0)
+		r = digest_of_fd(fd, &d, NULL);
+	if (r < 0)
+		return errmsg_set(msg, r, "it can't read %s: %s", f->path, err_text(r));
 	if (!digest_eq(&d, &f->digest))
 		return errmsg_set(
 			msg, CONCC_E_UNAVAIL,
@@ -69,9 +69,16 @@ static int check_file(const struct exe_file *f, struct errmsg *msg)
 
 int toolchain_check(struct toolchain *t, struct errmsg *msg)
 {
-	for (uint32_t i = 0; !t->checked && i < t->exe.n_files && t->result == 0; i++)
-		t->result = check_file(&t->exe.files[i], &t->msg);
-	t->checked = true;
+	int r = 0;
+
+	for (uint32_t i = 0; !t->checked && i < t->exe.n_files && r == 0; i++)
+		r = check_file(&t->exe.files[i], &t->msg);
 	*msg = t->msg;
+	/* What can't be read now, the next job may read. */
+	if (r < 0 && r != CONCC_E_UNAVAIL)
+		return r;
+	if (!t->checked)
+		t->result = r;
+	t->checked = true;
 	return t->result;
 }

@@ -29,13 +29,22 @@ int upper_open(int fd, const char *path, int flags)
 	return r < 0 ? -errno : r;
 }
 
-static bool is_opaque(int fd)
+/* 1, 0, or -errno: then it can't be told. */
+static int is_opaque(int fd)
 {
-	char v;
-
 	/* The second only exists for an agent with the real CAP_SYS_ADMIN. */
-	return (fgetxattr(fd, "user.overlay.opaque", &v, 1) == 1 && v == 'y') ||
-	       (fgetxattr(fd, "trusted.overlay.opaque", &v, 1) == 1 && v == 'y');
+	static const char *const names[] = {"user.overlay.opaque", "trusted.overlay.opaque"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		char v;
+		ssize_t n = fgetxattr(fd, names[i], &v, 1);
+
+		if (n == 1 && v == 'y')
+			return 1;
+		if (n < 0 && errno != ENODATA && errno != EOPNOTSUPP && errno != ERANGE)
+			return -errno;
+	}
+	return 0;
 }
 
 bool upper_is_copied_up(int fd)
@@ -50,8 +59,8 @@ bool upper_has_attributes(int fd)
 	char names[4096];
 	ssize_t n = flistxattr(fd, names, sizeof(names));
 
-	if (n < 0)
-		return errno == ERANGE;
+	if (n < 0) /* too many, or it can't be told: as if it had some */
+		return errno != EOPNOTSUPP;
 	for (const char *p = names; p < names + n; p += strlen(p) + 1)
 		if ((str_starts(p, "user.") && !str_starts(p, "user.overlay.")) ||
 		    str_starts(p, "system.posix_acl_") || streq(p, "security.capability"))
@@ -131,7 +140,7 @@ static int read_dir(struct upper *u, size_t i, bool running)
 	int fd = upper_open(u->fd, u->entries[i].path, O_RDONLY | O_DIRECTORY);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
-	int r = 0;
+	int r;
 
 	if (!dir) {
 		r = fd < 0 ? fd : -errno;
@@ -139,15 +148,18 @@ static int read_dir(struct upper *u, size_t i, bool running)
 			(void)close(fd);
 		return running && (r == -ENOENT || r == -ENOTDIR || r == -ELOOP) ? 0 : r;
 	}
-	u->entries[i].opaque = is_opaque(dirfd(dir));
+	r = is_opaque(dirfd(dir));
+	u->entries[i].opaque = r > 0;
 	u->entries[i].attributes = upper_has_attributes(dirfd(dir));
-	while (r == 0 && (e = readdir(dir))) {
+	for (r = r < 0 ? r : 0; r == 0 && (errno = 0, e = readdir(dir));) {
 		if (streq(e->d_name, ".") || streq(e->d_name, ".."))
 			continue;
 		r = add_child(u, i, dirfd(dir), e->d_name);
 		if (r == -ENOENT && running)
 			r = 0;
 	}
+	if (r == 0)
+		r = -errno; /* of readdir(3): half of it is not what the job did */
 	(void)closedir(dir);
 	return r;
 }

@@ -574,7 +574,7 @@ static void on_want_file(void *data, const struct msg_fetch *f)
 {
 }
 
-static void on_read_failed(void *data, const char *path, int err)
+static void on_failed(void *data, int64_t job, const char *path, int err)
 {
 }
 
@@ -649,7 +649,7 @@ static void list_dir(struct mirror *m, const char *rel)
 
 static void add_mirror(struct fixture *t)
 {
-	static const struct mirror_ops ops = {on_want_dir, on_want_file, on_read_failed};
+	static const struct mirror_ops ops = {on_want_dir, on_want_file, on_failed};
 	struct mirror_config c = {.mountpoint = "/mnt/mount"};
 	struct errmsg msg = {""};
 
