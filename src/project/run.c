@@ -387,6 +387,11 @@ static void refuse(struct client *c, const struct msg_run *m, enum run_fail what
 	send_fail(c, what, quiet, rule, text);
 }
 
+void run_refuse(struct client *c, const char *rule, const char *text)
+{
+	send_fail(c, RUN_FAIL_LOCAL, false, rule, text);
+}
+
 int run_dispatch(struct client *c, struct peer *p, const struct msg_run *m, struct exe *e,
 		 char **workspaces, struct run **ret)
 {
