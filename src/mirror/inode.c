@@ -22,6 +22,8 @@ struct inode *inode_new(struct mirror *m, const char *name, size_t len, const st
 	list_append(&m->inodes, &i->link);
 	memcpy(i->name, name, len);
 	i->attr = *a;
+	if (a->type == ENTRY_UNKNOWN)
+		i->attr.ino = SYNTHETIC_INO + m->next_ino++; /* readdir(3) skips what has none */
 	i->refs = 1;
 	if (target && a->type == ENTRY_SYMLINK)
 		i->target = xstrndup((const char *)target->p, target->n);
@@ -636,10 +638,11 @@ void want_outside(struct mirror *m, const char *path, enum missing_how how, int6
 	w->job = job;
 }
 
-void want_failed(struct mirror *m, const char *path, int err)
+void want_failed(struct mirror *m, int64_t job, const char *path, int err)
 {
 	struct want *w = want_new(m, WANT_FAILED);
 
+	w->job = job;
 	w->path = xstrdup(path);
 	w->err = err;
 }

@@ -107,7 +107,7 @@ struct want {
 	char *path;		/* DIR, FAILED, OUTSIDE */
 	struct msg_fetch fetch; /* FILE */
 	int err;		/* FAILED */
-	int64_t job;		/* OUTSIDE */
+	int64_t job;		/* FAILED, OUTSIDE */
 	enum missing_how how;	/* OUTSIDE */
 };
 
@@ -256,7 +256,7 @@ void want_dir(struct mirror *m, struct inode *d);
 void want_file(struct mirror *m, uint32_t fetch_id, const struct inode *i);
 /* path as the client calls it. */
 void want_outside(struct mirror *m, const char *path, enum missing_how how, int64_t job);
-void want_failed(struct mirror *m, const char *path, int err);
+void want_failed(struct mirror *m, int64_t job, const char *path, int err);
 void want_free(struct want *w);
 /* Makes the event fd readable. */
 void mirror_wake(struct mirror *m);

@@ -136,8 +136,8 @@ static void call_owner(struct mirror *m, const struct want *w)
 		m->ops.want_file(m->data, &w->fetch);
 		break;
 	case WANT_FAILED:
-		if (m->ops.read_failed)
-			m->ops.read_failed(m->data, w->path, w->err);
+		if (m->ops.failed)
+			m->ops.failed(m->data, w->job, w->path, w->err);
 		break;
 	case WANT_OUTSIDE:
 		m->ops.outside(m->data, w->job, w->how, w->path);
@@ -322,7 +322,7 @@ static void apply_missing(struct mirror *m, struct inode *d, struct list *failed
 
 int mirror_dir(struct mirror *m, const struct msg_dir *msg)
 {
-	struct list ready, failed;
+	struct list ready, failed, lost;
 	struct inode *d;
 	int fail_with = -ENOENT;
 	int err = 0;
@@ -331,6 +331,7 @@ int mirror_dir(struct mirror *m, const struct msg_dir *msg)
 		return CONCC_E_PROTO;
 	list_init(&ready);
 	list_init(&failed);
+	list_init(&lost);
 	pthread_mutex_lock(&m->lock);
 	d = tree_find(m, msg->path);
 	if (d && d->dir && d->dir->synthetic) {
@@ -342,6 +343,9 @@ int mirror_dir(struct mirror *m, const struct msg_dir *msg)
 		} else if (msg->state == DIR_DENIED) {
 			fail_with = -EACCES;
 			apply_denied(d, &ready, &failed);
+		} else if (msg->state == DIR_UNKNOWN) {
+			/* Whoever asks next asks anew. */
+			list_take_all(&lost, &d->dir->waiting);
 		} else {
 			apply_missing(m, d, &failed);
 		}
@@ -349,6 +353,7 @@ int mirror_dir(struct mirror *m, const struct msg_dir *msg)
 	/* Else it is gone from its parent's listing, or that was never asked for: of no use. */
 	pthread_mutex_unlock(&m->lock);
 	requests_fail(m, &failed, fail_with);
+	requests_lose(m, &lost, msg->path, -(int)msg->error);
 	requests_run(m, &ready);
 	return err;
 }

@@ -131,6 +131,19 @@ static bool may_see(const struct peer *p, const char *path)
 	return is_system_path(path) || tree_root_of(p->server->tree, path, NULL);
 }
 
+static bool exists(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0;
+}
+
+/* True also when it can't be told now: then no job is to go on as if it were not there. */
+static bool may_exist(const char *path)
+{
+	return exists(path) || !err_is_fact(-errno);
+}
+
 /* A file of this machine that the command names and the worker can't see; NULL when there is none.
  */
 static char *unserved_arg(const struct peer *peer, char *const *argv)
@@ -138,14 +151,11 @@ static char *unserved_arg(const struct peer *peer, char *const *argv)
 	for (char *const *a = argv + 1; *a; a++) {
 		const char *p = job_arg_path(*a);
 		_cleanup_free_ char *clean = NULL;
-		struct stat st;
 
 		if (!p)
 			continue;
 		clean = path_clean("/", p);
-		if (may_see(peer, clean))
-			continue;
-		if (lstat(clean, &st) == 0)
+		if (!may_see(peer, clean) && may_exist(clean))
 			return steal_ptr(&clean);
 	}
 	return NULL;
@@ -163,7 +173,9 @@ static char *unserved_exe(const struct peer *p, const char *exe)
 	if (!system_shows(p->server, clean))
 		return steal_ptr(&clean);
 	real = realpath(exe, NULL);
-	return real && !system_shows(p->server, real) ? steal_ptr(&real) : NULL;
+	if (!real)
+		return err_is_fact(-errno) ? NULL : steal_ptr(&clean);
+	return system_shows(p->server, real) ? NULL : steal_ptr(&real);
 }
 
 /* Workers see the very file, so that there is nothing to compare. */
@@ -299,6 +311,11 @@ static void refuse(struct client *c, const struct msg_run *m, enum run_fail what
 	send_fail(c, what, quiet, rule, text);
 }
 
+void run_refuse(struct client *c, const char *rule, const char *text)
+{
+	send_fail(c, RUN_FAIL_LOCAL, false, rule, text);
+}
+
 int run_dispatch(struct client *c, struct peer *p, const struct msg_run *m, struct exe *e,
 		 char **workspaces, struct run **ret)
 {
@@ -358,8 +375,10 @@ static int start(struct client *c, struct msg_run *m)
 		refuse(c, m, RUN_FAIL_LOCAL, true, v.rule, v.why);
 		return 0;
 	}
-	if (p->conf->root == ROOT_CLIENT)
-		system_refresh(p);
+	if (p->conf->root == ROOT_CLIENT && system_refresh(p, &msg) < 0) {
+		refuse(c, m, RUN_FAIL_LOCAL, false, "watch", msg.text);
+		return 0;
+	}
 	unserved = unserved_exe(p, m->exe);
 	if (!unserved)
 		unserved = unserved_arg(p, m->argv);
@@ -565,6 +584,15 @@ static void on_no_way_home(struct run *r, const struct msg_exit *m)
 	run_fail(r, RUN_FAIL_LOCAL, "no-way-home", line);
 }
 
+/* What it sought works on this machine only. */
+static void on_special(struct run *r, const struct msg_exit *m)
+{
+	_cleanup_free_ char *text = str_escape(m->text, strlen(m->text), 1000);
+	_cleanup_free_ char *line = xasprintf("on worker %s %s", r->peer->conf->name, text);
+
+	run_fail(r, RUN_FAIL_LOCAL, "special-file", line);
+}
+
 /* A limit that the user set for this worker: here there is none. */
 static void on_limit(struct run *r, const struct msg_exit *m)
 {
@@ -634,6 +662,8 @@ static int on_exit_msg(struct peer *p, struct run *r, const struct msg_exit *m)
 		on_limit(r, m);
 	else if (m->how == EXIT_FAILED && m->code == FAILED_NO_WAY_HOME)
 		on_no_way_home(r, m);
+	else if (m->how == EXIT_FAILED && m->code == FAILED_SPECIAL)
+		on_special(r, m);
 	else if (m->how == EXIT_FAILED || m->how == EXIT_REFUSED)
 		on_ours(r, m);
 	else

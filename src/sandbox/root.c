@@ -180,7 +180,7 @@ static int show_top(int base, char *const *mirrored, struct errmsg *msg)
 	struct dirent *e;
 	int r = dir ? 0 : -errno;
 
-	while (dir && r == 0 && (e = readdir(dir))) {
+	while (dir && r == 0 && (errno = 0, e = readdir(dir))) {
 		const char *name = e->d_name;
 
 		if (streq(name, ".") || streq(name, "..") || is_hidden(name) ||
@@ -192,6 +192,8 @@ static int show_top(int base, char *const *mirrored, struct errmsg *msg)
 		if (r < 0)
 			errmsg_set(msg, r, "can't show /%s to jobs: %s", name, err_text(r));
 	}
+	if (dir && r == 0 && errno)
+		r = errmsg_set(msg, -errno, "can't list /: %s", err_text(-errno));
 	if (dir)
 		(void)closedir(dir);
 	return r;
@@ -579,12 +581,14 @@ static int show_children(int from_fd, int to_fd)
 
 	if (!dir && copy >= 0)
 		(void)close(copy);
-	while (dir && r == 0 && (e = readdir(dir))) {
+	while (dir && r == 0 && (errno = 0, e = readdir(dir))) {
 		if (streq(e->d_name, ".") || streq(e->d_name, ".."))
 			continue;
 		r = ++n > SPOT_CHILDREN_MAX ? CONCC_E_TOOBIG
 					    : show_child(from_fd, e->d_name, to_fd);
 	}
+	if (r == 0)
+		r = -errno; /* of readdir(3) */
 	if (dir)
 		(void)closedir(dir);
 	return r;
@@ -647,6 +651,9 @@ int root_mountpoint(struct root *r, const char *path, struct errmsg *msg)
 
 	if (fd >= 0)
 		return 0;
+	if (!err_is_fact(-errno))
+		return errmsg_set(msg, -errno, "can't open %s on the worker: %s", path,
+				  err_text(-errno));
 	len = existing_part(path);
 	part = xstrndup(path, len);
 	fd = open(part, O_PATH | O_DIRECTORY | O_CLOEXEC);

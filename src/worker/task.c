@@ -1053,8 +1053,14 @@ int task_start(struct agent *a, struct blob payload)
 	}
 	t = task_new(a, &job);
 	r = toolchain_check(t->tools, &msg);
-	if (r < 0) {
+	if (r == CONCC_E_UNAVAIL) {
 		refuse(t, REFUSED_TOOLCHAIN, msg.text);
+		return 0;
+	}
+	if (r < 0) {
+		struct msg_exit m = {.how = EXIT_FAILED, .text = msg.text};
+
+		send_exit(t, &m);
 		return 0;
 	}
 	for (char **w = t->job.workspaces; *w; w++) {
@@ -1088,27 +1094,36 @@ static void drop_results(struct task *t)
 		send_exit(t, &m);
 }
 
-/*
- * A read that failed is some job's, nobody knows whose.  They end now: the next
- * attempt leaves out as much output as was shown, so none may come of what one
- * that saw the failure made of it.
- */
-void task_taint_all(struct agent *a, const char *text)
+/* It ends now: the next attempt leaves out as much output as was shown, so none may come of what it
+ * made of the failure. */
+static void fail(struct task *t, enum failure why, const char *text)
+{
+	if (!t->launched || t->told)
+		return;
+	if (!t->taint)
+		t->verdict = why;
+	taint(t, text);
+	if (!t->ended) {
+		stop_job(t, SIGKILL);
+	} else if (t->out[0].fd >= 0 || t->out[1].fd >= 0) {
+		close_outputs(t);
+		maybe_finish(t);
+	}
+}
+
+void task_failed(struct agent *a, int64_t job, enum failure why, const char *text)
 {
 	struct task *t;
 	size_t it = 0;
 
-	while ((t = map_next(&a->tasks, &it, NULL))) {
-		if (!t->launched || t->told)
-			continue;
-		taint(t, text);
-		if (!t->ended) {
-			stop_job(t, SIGKILL);
-		} else if (t->out[0].fd >= 0 || t->out[1].fd >= 0) {
-			close_outputs(t);
-			maybe_finish(t);
-		}
+	if (job >= 0) {
+		t = map_get_u64(&a->tasks, (uint32_t)job);
+		if (t)
+			fail(t, why, text);
+		return;
 	}
+	while (job == JOB_UNKNOWN && (t = map_next(&a->tasks, &it, NULL)))
+		fail(t, why, text);
 }
 
 int task_kill(struct agent *a, struct blob payload)

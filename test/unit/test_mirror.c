@@ -12,7 +12,7 @@ Test(mirror, shows_what_the_client_has)
 
 	sim_change("mkdir -p a/b/c empty; echo hello >a/hello; ln a/hello a/b/link; "
 		   "ln -s ../hello a/b/sym; head -c 3000000 /dev/urandom >big; chmod 4755 a/hello; "
-		   "mkfifo fifo; : >zero; mkdir -m 700 private; echo x >'a/sp ace'; "
+		   ": >zero; mkdir -m 700 private; echo x >'a/sp ace'; "
 		   "touch -d '2001-02-03 04:05:06.789' a/b/c");
 	sim_check_same(s);
 	/* One link always, so that overlayfs marks what it copies up; the same inode for both
@@ -133,7 +133,7 @@ Test(mirror, shows_every_kind_of_change)
 		"ln missing.h dir/hard",
 		"echo through >dir/hard",
 		"touch -d @2000 dir",
-		"mkfifo dir/fifo; rm missing.h",
+		"rm missing.h",
 	};
 	struct sim *s = sim_new_served();
 	struct mirror_counts before;
@@ -756,6 +756,96 @@ Test(mirror, directory_that_is_none_any_more)
 	sim_change("rm dir; mkdir dir; echo y >dir/x");
 	sim_sync(s);
 	sim_expect(s, "cat $M/dir/x", "y\n");
+	sim_free(s);
+}
+
+static void expect_failure(struct sim *s, unsigned n, const char *name, int err)
+{
+	_cleanup_free_ char *path = path_join(s->src, name);
+
+	mirror_dispatch(s->m);
+	cr_assert_eq(s->n_failed, n, "%u failures", s->n_failed);
+	cr_assert_str_eq(s->last_failed_path, path);
+	cr_assert_eq(s->last_failed, err);
+	cr_assert_eq(s->last_failed_job, 7);
+}
+
+/* Opened here they would lead elsewhere than on the client, a fifo to a wait without end. */
+Test(mirror, special_files_are_listed_and_never_found)
+{
+	struct sim *s = sim_new_served();
+
+	sim_change("echo x >file; echo x >later; mkfifo fifo; mknod null c 1 3; "
+		   "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"sock\")'");
+	sim_expect(s, "ls $M; cat $M/file $M/later", "fifo\nfile\nlater\nnull\nsock\nx\nx\n");
+	mirror_dispatch(s->m);
+	cr_assert_eq(s->n_failed, 0);
+	sim_expect(s, "cat $M/fifo 2>/dev/null", "status 1\n");
+	expect_failure(s, 1, "fifo", CONCC_E_SPECIAL);
+	sim_expect(s, "stat $M/sock 2>/dev/null", "status 1\n");
+	expect_failure(s, 2, "sock", CONCC_E_SPECIAL);
+	/* Remembered nowhere. */
+	sim_expect(s, "test -e $M/null", "status 1\n");
+	expect_failure(s, 3, "null", CONCC_E_SPECIAL);
+	sim_expect(s, "test -e $M/null", "status 1\n");
+	expect_failure(s, 4, "null", CONCC_E_SPECIAL);
+	/* A file becomes one, and one a file; a name that was not there, too. */
+	sim_expect(s, "test -e $M/new", "status 1\n");
+	sim_change("rm later fifo; mkfifo later new; echo was one >fifo");
+	sim_sync(s);
+	sim_expect(s, "cat $M/fifo", "was one\n");
+	cr_assert_eq(s->n_failed, 4);
+	sim_expect(s, "cat $M/later 2>/dev/null", "status 1\n");
+	expect_failure(s, 5, "later", CONCC_E_SPECIAL);
+	sim_expect(s, "cat $M/new 2>/dev/null", "status 1\n");
+	expect_failure(s, 6, "new", CONCC_E_SPECIAL);
+	sim_free(s);
+}
+
+/* A fifo of a job's own is in its upper layer, and works. */
+Test(mirror, special_files_that_a_job_makes_are_its_own)
+{
+	struct sim *s = sim_new_served();
+
+	sim_change("echo x >file");
+	sim_expect(s,
+		   OVERLAY "mkfifo mine; echo through >mine & cat mine; rm mine; mkfifo mine; ls'",
+		   "through\nfile\nmine\n");
+	cr_assert_eq(s->n_failed, 0);
+	sim_free(s);
+}
+
+/* No look-up is answered "absent" or "denied" for what the client can't tell. */
+Test(mirror, what_cannot_be_told_is_an_error_that_is_told)
+{
+	struct sim *s = sim_new_served();
+	_cleanup_free_ char *dir = xasprintf("%s/dir", s->src);
+	_cleanup_free_ char *file = xasprintf("%s/dir/file", s->src);
+
+	sim_change("mkdir dir; echo x >dir/file; echo y >dir/other");
+	s->unknown = dir;
+	sim_expect(s, "cat $M/dir/file 2>&1 | sed 's/.*: //'", "Input/output error\n");
+	expect_failure(s, 1, "dir", -ENFILE);
+	sim_expect(s, "ls $M/dir 2>&1 | sed 's/.*: //'", "Input/output error\n");
+	cr_assert_eq(s->last_failed_job, 7);
+	/* Told ahead of need, nobody waits for it. */
+	s->n_failed = 0;
+	sim_send_unknown(s, dir);
+	mirror_dispatch(s->m);
+	cr_assert_eq(s->n_failed, 0);
+	/* Asked anew. */
+	s->unknown = NULL;
+	sim_expect(s, "cat $M/dir/file", "x\n");
+	cr_assert_eq(s->n_failed, 0);
+	/* Of one name, and then told. */
+	s->unknown = file;
+	sim_sync(s);
+	sim_expect(s, "ls $M/dir; cat $M/dir/other", "file\nother\ny\n");
+	sim_expect(s, "cat $M/dir/file 2>&1 | sed 's/.*: //'", "Input/output error\n");
+	expect_failure(s, 1, "dir/file", CONCC_E_UNAVAIL);
+	s->unknown = NULL;
+	sim_sync(s);
+	sim_expect(s, "cat $M/dir/file", "x\n");
 	sim_free(s);
 }
 

@@ -363,6 +363,34 @@ Test(policy, dispatch_obeys_general_rules_only)
 	cr_expect_str_eq(v.rule, "on-worker");
 }
 
+static const char *dispatched(const char *line)
+{
+	_cleanup_strv_ char **argv = words(line);
+	struct policy_input in = {.argv = argv,
+				  .cwd = CWD,
+				  .env = (char *const *)no_env,
+				  .any_command = true,
+				  .workspace = TOP};
+	static struct policy_verdict v;
+
+	policy_decide(&in, &v);
+	return v.rule;
+}
+
+Test(policy, dispatch_keeps_what_names_a_descriptor)
+{
+	static const char *const kept[] = {"cat /dev/fd/63", "sort -T. --files0-from=/dev/fd/12",
+					   "gcc @/dev/fd/5", "tool -a,/proc/self/fd/3",
+					   "sh /dev/fd/63 x"};
+	static const char *const sent[] = {"cat /dev/fd/0", "tool -o /dev/fd/1", "tool /dev/fd/x",
+					   "tool x/dev/fd/63", "tool --out=/dev/stdout"};
+
+	for (size_t i = 0; i < sizeof(kept) / sizeof(*kept); i++)
+		cr_expect_str_eq(dispatched(kept[i]), "descriptor", "%s", kept[i]);
+	for (size_t i = 0; i < sizeof(sent) / sizeof(*sent); i++)
+		cr_expect_str_eq(dispatched(sent[i]), "remote", "%s", sent[i]);
+}
+
 Test(policy, why_names_the_argument)
 {
 	char longest[600];
