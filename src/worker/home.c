@@ -220,7 +220,7 @@ static bool atime_was_set(const struct scan *s, const struct upper_entry *e)
 	struct timespec t;
 	struct entry_attr a;
 
-	if (!time_was_set(s->h, &e->st.st_atim))
+	if (!time_was_set(s->h, &e->st.st_atim) || (e->kind == UPPER_DIR && !s->h->mirror))
 		return false;
 	if (below(s, e, &a) < 0)
 		return true;

@@ -291,6 +291,9 @@ static void set_up(struct fixture *t, const char *lower_script)
 	CHECK(mount("t", "/mnt", "tmpfs", MS_NOATIME, NULL) == 0 && chdir("/mnt") == 0);
 	umask(022);
 	sh("mkdir lower upper work merged mount && cd lower && { %s; }", lower_script);
+	/* As the mirror shows it. */
+	sh("find lower -depth -exec sh -c "
+	   "'for f; do touch -h -a -d \"$(stat -c %%y \"$f\")\" \"$f\"; done' sh {} +");
 	sh("cp -a lower client");
 	CHECK(overlay_mount(t->kind, "lower", "upper", "work", "merged") == 0);
 }
