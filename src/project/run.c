@@ -192,7 +192,12 @@ static bool names_tmp(const struct msg_run *m, char *const *workspaces, struct p
 {
 	static const char *const dirs[] = {"/tmp", "/var/tmp", "/dev/shm", "/run"};
 	struct policy_input in = {
-		.argv = m->argv, .cwd = m->cwd, .env = m->env, .served = workspaces};
+		.argv = m->argv,
+		.cwd = m->cwd,
+		.env = m->env,
+		.served = workspaces,
+		.read_file = read_regular_file,
+	};
 
 	for (size_t i = 0; i < sizeof(dirs) / sizeof(*dirs); i++) {
 		if (path_is_below(m->cwd, dirs[i]))
