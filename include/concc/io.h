@@ -20,6 +20,8 @@ ssize_t read_full(int fd, void *p, size_t n);
 int write_full(int fd, const void *p, size_t n); /* 0 or -errno */
 /* The whole file, at most max bytes (CONCC_E_TOOBIG beyond); appends to b. */
 int read_file_at(int dirfd, const char *path, size_t max, struct buf *b);
+/* The same of what is a regular file; -EINVAL for others, of which nothing is read. */
+int read_regular_file(const char *path, size_t max, struct buf *b);
 int fd_set_nonblock(int fd, bool on);
 int fd_set_cloexec(int fd, bool on);
 /*

@@ -22,6 +22,12 @@ struct policy_input {
 	 * $CONCC_WORKSPACE lists.  NULL: unknown, cwd's own place tells. */
 	const char *workspace;
 	char *const *served; /* instead of both, once they are known; NULL: they are not */
+	/*
+	 * Appends a regular file of at most max bytes.  -errno when it can't be opened, any other
+	 * negative code when there may be more in it than can be told.  Absolute path.  NULL:
+	 * @files are not looked into.
+	 */
+	int (*read_file)(const char *path, size_t max, struct buf *out);
 };
 
 struct policy_verdict {

@@ -54,6 +54,8 @@ struct mirror_ops {
 	 * afterwards it may be gone, and in any thread.  Must not look into the mirror.
 	 */
 	int64_t (*job_of)(void *data, pid_t pid);
+	/* The same: is it to make the name that it looks up?  NULL: that is not told apart. */
+	bool (*makes)(void *data, pid_t pid, const char *name);
 	/* A name there that is not, or a directory that was to be listed, or (MISSING_CHANGED)
 	 * what was to be made, removed or otherwise changed, as the client calls it.  Called
 	 * after job_of(), with its result, and before mirror_dispatch() returns. */

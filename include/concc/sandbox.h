@@ -132,5 +132,12 @@ int root_name_places(struct mirror *m, char *const *mirrored);
  * of the above.  From any thread; the process must be alive.
  */
 int64_t launcher_job_of(pid_t pid);
+/*
+ * Is the process, which waits for the look-up of this name, about to make it?  On a
+ * read-only mount, and where a link would lead to another, the kernel asks for no more than
+ * that.  False when nobody can tell: it is in a call of another architecture, or its
+ * memory is closed to us.  From any thread; the process must be alive.
+ */
+bool sandbox_makes(pid_t pid, const char *name);
 
 #endif

@@ -53,13 +53,10 @@ int write_full(int fd, const void *p, size_t n)
 	return 0;
 }
 
-int read_file_at(int dirfd, const char *path, size_t max, struct buf *b)
+static int read_fd(int fd, size_t max, struct buf *b)
 {
-	_cleanup_close_ int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC);
 	size_t start = b->len;
 
-	if (fd < 0)
-		return -errno;
 	for (;;) {
 		ssize_t k = read_full(fd, buf_grow(b, 4096), 4096);
 
@@ -71,6 +68,29 @@ int read_file_at(int dirfd, const char *path, size_t max, struct buf *b)
 		if (k < 4096)
 			return 0;
 	}
+}
+
+int read_file_at(int dirfd, const char *path, size_t max, struct buf *b)
+{
+	_cleanup_close_ int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : read_fd(fd, max, b);
+}
+
+int read_regular_file(const char *path, size_t max, struct buf *b)
+{
+	_cleanup_close_ int fd = -1;
+	struct stat st;
+
+	/* Before it is opened: who writes to a FIFO would take us for its reader. */
+	if (stat(path, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	return S_ISREG(st.st_mode) ? read_fd(fd, max, b) : -EINVAL;
 }
 
 int fd_set_nonblock(int fd, bool on)

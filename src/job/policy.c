@@ -9,6 +9,7 @@
 #include "concc/io.h"
 #include "concc/str.h"
 
+#include "argfile.h"
 #include "command.h"
 #include "preload.h"
 
@@ -16,9 +17,8 @@
  * Every rule errs to one side.  A job kept here for no good reason costs some
  * speed; a job sent away that can't be right there costs the build.  So a rule
  * may look at pieces of an argument and be wrong about what they mean, but the
- * rules about the machine (native, tmp-output) look at every argument.
- *
- * @files are not opened: what they hold works on a worker as it does here,
+ * rules about the machine (native, tmp-output) look at every argument, those in
+ * @files too.  For all others what these hold works on a worker as it does here;
  * and a command is never sent in any other form than it came.
  */
 
@@ -29,6 +29,8 @@ const struct policy_rule policy_rules[] = {
 		  "answered sooner than sent."},
 	{"probe", "A test of configure, CMake, Meson, Kbuild or a build script: tiny, and the "
 		  "build waits for each."},
+	{"args-file", "A file with arguments (@FILE) is too large, or no regular file, to look for "
+		      "the following in it."},
 	{"tmp-output", "It, or a variable like CPATH, names a file beneath /tmp, $TMPDIR, /run, "
 		       "/proc or the like, of which a worker has its own."},
 	{"descriptor", "It names one of this process's open files, as <(...) in a shell does: a "
@@ -44,8 +46,10 @@ struct ctx {
 	const struct policy_input *in;
 	struct policy_verdict *ret;
 	enum tool tool;
-	char *const *args; /* those of the tool itself */
-	char *tmpdir;	   /* $TMPDIR, clean; NULL when it can't matter */
+	char *const *args;   /* those of the tool itself */
+	char *const *all;    /* the same with what is in @files */
+	const char *unknown; /* an argument, when that can't be told; else NULL */
+	char *tmpdir;	     /* $TMPDIR, clean; NULL when it can't matter */
 };
 
 static bool because(struct ctx *c, const char *what)
@@ -266,6 +270,13 @@ static bool rule_probe(struct ctx *c)
 	return false;
 }
 
+/* ---- args-file ---- */
+
+static bool rule_args_file(struct ctx *c)
+{
+	return c->unknown && because(c, c->unknown);
+}
+
 /* ---- tmp-output ---- */
 
 /* True for our own 0, 1 and 2 by name, which a job has too. */
@@ -427,8 +438,8 @@ static bool env_names_hidden(struct ctx *c)
 
 static bool rule_tmp_output(struct ctx *c)
 {
-	for (char *const *a = c->args; *a; a++) {
-		if (job_arg_is_text(*a, a > c->args ? a[-1] : NULL))
+	for (char *const *a = c->all; *a; a++) {
+		if (job_arg_is_text(*a, a > c->all ? a[-1] : NULL))
 			continue;
 		if (names_hidden(c, *a))
 			return because(c, *a);
@@ -518,10 +529,10 @@ static bool rule_native(struct ctx *c)
 	static const char *const vars[] = {"CCC_OVERRIDE_OPTIONS", "NVCC_PREPEND_FLAGS",
 					   "NVCC_APPEND_FLAGS"};
 
-	for (char *const *a = c->args; *a; a++) {
+	for (char *const *a = c->all; *a; a++) {
 		if (str_starts(*a, "-D") || str_starts(*a, "-U"))
 			continue;
-		if (has_native(*a) || native_after(a, c->args))
+		if (has_native(*a) || native_after(a, c->all))
 			return because(c, *a);
 		/* Intel's compilers */
 		if (c->tool == TOOL_C && (streq(*a, "-xHost") || streq(*a, "-xhost")))
@@ -685,9 +696,16 @@ static const struct {
 	bool any_command;
 } checks[] = {
 	/* in the order of policy_rules[] */
-	{rule_disabled, true}, {rule_on_worker, true}, {rule_query},
-	{rule_probe},	       {rule_tmp_output},      {rule_descriptor, true},
-	{rule_native},	       {rule_preload},	       {rule_incremental},
+	{rule_disabled, true},
+	{rule_on_worker, true},
+	{rule_query},
+	{rule_probe},
+	{rule_args_file},
+	{rule_tmp_output},
+	{rule_descriptor, true},
+	{rule_native},
+	{rule_preload},
+	{rule_incremental},
 	{rule_link},
 };
 _Static_assert(N_OF(checks) == N_OF(policy_rules), "each rule has its check");
@@ -701,15 +719,41 @@ static char *clean_tmpdir(const struct policy_input *in)
 	return clean && !streq(clean, "/") ? steal_ptr(&clean) : NULL;
 }
 
+/* What is to be freed, or NULL. */
+static char **look_into_files(struct ctx *c)
+{
+	struct argfiles f = {
+		.cwd = c->in->cwd,
+		.style = c->tool == TOOL_RUST ? ARGFILE_LINES
+			 : c->tool == TOOL_C  ? ARGFILE_C
+					      : ARGFILE_GNU,
+		.read_file = c->in->read_file,
+	};
+	const char *unknown;
+	char **all;
+
+	c->all = c->args;
+	if (c->in->any_command || !c->in->read_file || !argfiles_any(f.style, c->args))
+		return NULL;
+	all = argfiles_expand(&f, c->args, &unknown);
+	if (all)
+		c->all = all;
+	else
+		c->unknown = unknown;
+	return all;
+}
+
 void policy_decide(const struct policy_input *in, struct policy_verdict *ret)
 {
 	_cleanup_free_ char *tmpdir = clean_tmpdir(in);
 	struct ctx c = {.in = in, .ret = ret, .tmpdir = tmpdir};
+	_cleanup_strv_ char **all = NULL;
 	size_t first;
 
 	*ret = (struct policy_verdict){.local = false, .rule = "remote"};
 	c.tool = tool_of_command(in->argv, &first);
 	c.args = in->argv + first;
+	all = look_into_files(&c);
 	for (size_t i = 0; i < N_OF(checks); i++) {
 		if (in->any_command && !checks[i].any_command)
 			continue;
@@ -725,11 +769,13 @@ bool policy_names_tmp(const struct policy_input *in, struct policy_verdict *ret)
 {
 	_cleanup_free_ char *tmpdir = clean_tmpdir(in);
 	struct ctx c = {.in = in, .ret = ret, .tmpdir = tmpdir};
+	_cleanup_strv_ char **all = NULL;
 	size_t first;
 
 	*ret = (struct policy_verdict){.rule = "tmp-output"};
 	c.tool = tool_of_command(in->argv, &first);
 	c.args = in->argv + first;
-	ret->local = rule_tmp_output(&c);
+	all = look_into_files(&c);
+	ret->local = rule_args_file(&c) || rule_tmp_output(&c);
 	return ret->local;
 }

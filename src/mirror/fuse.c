@@ -255,8 +255,8 @@ static int try_lookup(struct mirror *m, struct request *r, struct fuse_entry_par
 		child = m->outside;
 	else
 		child = dir_child(r->inode, r->name, strlen(r->name));
-	if (!child && tells_lookups(r->inode) && !map_get_str(&r->inode->dir->absent, r->name))
-		return -ENOENT;
+	if (!child && tells_lookups(r->inode))
+		return -ENOENT; /* not remembered: it may be made some time, and that is news */
 	if (!child) {
 		negative_add(m, r->inode, r->name);
 		return 0;
@@ -269,8 +269,14 @@ static int try_lookup(struct mirror *m, struct request *r, struct fuse_entry_par
 	return rc;
 }
 
+enum missing_how fuse_asks(const struct mirror *m, pid_t pid, const char *name)
+{
+	return m->ops.makes && m->ops.makes(m->data, pid, name) ? MISSING_CHANGED
+								: MISSING_LOOKED_UP;
+}
+
 /* Before the answer: the owner knows of it before it can hear of anything the asker does next. */
-static void report_outside(struct mirror *m, const struct request *r)
+static void report_outside(struct mirror *m, const struct request *r, enum missing_how how)
 {
 	_cleanup_free_ char *dir = NULL, *path = NULL;
 	int64_t job;
@@ -281,13 +287,26 @@ static void report_outside(struct mirror *m, const struct request *r)
 	pthread_mutex_lock(&m->lock);
 	dir = inode_path(m, r->inode);
 	path = *r->name ? path_join(dir, r->name) : xstrdup(dir);
-	want_outside(m, path, MISSING_LOOKED_UP, job);
+	want_outside(m, path, how, job);
 	pthread_mutex_unlock(&m->lock);
 }
 
 static bool is_loss(int rc)
 {
 	return rc == CONCC_E_SPECIAL || rc == CONCC_E_UNAVAIL;
+}
+
+/* Its absence is no news when the client has said so. */
+static void tell_absent(struct mirror *m, const struct request *r)
+{
+	enum missing_how how = fuse_asks(m, fuse_req_ctx(r->req)->pid, r->name);
+	bool known;
+
+	pthread_mutex_lock(&m->lock);
+	known = r->inode->dir && map_get_str(&r->inode->dir->absent, r->name);
+	pthread_mutex_unlock(&m->lock);
+	if (!known || how == MISSING_CHANGED)
+		report_outside(m, r, how);
 }
 
 static void run_lookup(struct mirror *m, struct request *r)
@@ -311,7 +330,7 @@ static void run_lookup(struct mirror *m, struct request *r)
 	}
 	if (rc < 0) {
 		if (tell)
-			report_outside(m, r);
+			tell_absent(m, r);
 		request_fail(m, r, rc); /* which the kernel does not remember */
 		return;
 	}
@@ -397,7 +416,7 @@ static void run_readdir(struct mirror *m, struct request *r)
 		len = fill_dirents(r, buf);
 	pthread_mutex_unlock(&m->lock);
 	if (tell) {
-		report_outside(m, r);
+		report_outside(m, r, MISSING_LOOKED_UP);
 		/* The kernel would keep any listing, and not ask for the next job. */
 		request_fail(m, r, -EACCES);
 	} else if (rc < 0) {

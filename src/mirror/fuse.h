@@ -44,6 +44,9 @@ void requests_fail(struct mirror *m, struct list *l, int err);
  */
 void requests_lose(struct mirror *m, struct list *l, const char *path, int err);
 
+/* Why the process looks a name up that is not there: as ops.makes tells.  Not under mirror.lock. */
+enum missing_how fuse_asks(const struct mirror *m, pid_t pid, const char *name);
+
 /* /dev/fuse, non-blocking; or a negative code and what to do. */
 int fuse_open_device(struct errmsg *msg);
 int fuse_start(struct mirror *m, const struct mirror_config *c, struct errmsg *msg);

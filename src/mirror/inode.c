@@ -552,7 +552,6 @@ void tree_absent_forget(struct mirror *m, struct inode *d)
 {
 	m->n_absent -= d->dir->absent.n;
 	map_release(&d->dir->absent);
-	negatives_withdraw(m, d);
 }
 
 void tree_init(struct mirror *m)

@@ -173,14 +173,18 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct outside *o = outside_of(req);
 	struct place *dir = place_of(req, parent), *child;
 	struct fuse_entry_param e = {.entry_timeout = FOR_EVER, .attr_timeout = FOR_EVER};
+	enum missing_how how = MISSING_LOOKED_UP;
 	bool known;
 
 	pthread_mutex_lock(&o->lock);
 	child = map_get_str(&dir->children, name);
 	known = child || map_get_str(&dir->absent, name);
 	pthread_mutex_unlock(&o->lock);
-	if (!known) {
-		report(req, dir, name, MISSING_LOOKED_UP);
+	/* A link to what is on another mount comes no further than this, remembered or not. */
+	if (!child)
+		how = fuse_asks(o->mirror, fuse_req_ctx(req)->pid, name);
+	if (!known || how == MISSING_CHANGED) {
+		report(req, dir, name, how);
 		(void)fuse_reply_err(req, ENOENT); /* which the kernel does not remember */
 		return;
 	}

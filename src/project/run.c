@@ -195,7 +195,12 @@ bool run_serves_exe(const struct peer *p, const char *exe)
 static bool names_tmp(const struct msg_run *m, char *const *workspaces, struct policy_verdict *ret)
 {
 	struct policy_input in = {
-		.argv = m->argv, .cwd = m->cwd, .env = m->env, .served = workspaces};
+		.argv = m->argv,
+		.cwd = m->cwd,
+		.env = m->env,
+		.served = workspaces,
+		.read_file = read_regular_file,
+	};
 
 	return policy_is_tmp(m->cwd) && policy_names_tmp(&in, ret);
 }

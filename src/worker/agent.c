@@ -125,6 +125,11 @@ static int64_t job_of(void *data, pid_t pid)
 	return launcher_job_of(pid);
 }
 
+static bool makes(void *data, pid_t pid, const char *name)
+{
+	return sandbox_makes(pid, name);
+}
+
 static void outside(void *data, int64_t job, enum missing_how how, const char *path)
 {
 	task_outside(data, job, how, path);
@@ -135,6 +140,7 @@ static const struct mirror_ops mirror_callbacks = {
 	.want_file = want_file,
 	.failed = failed,
 	.job_of = job_of,
+	.makes = makes,
 	.outside = outside,
 };
 

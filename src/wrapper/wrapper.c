@@ -463,7 +463,12 @@ int wrapper_run(const struct wrapper_options *o)
 			    .waiting = {.fd = -1},
 			    .slot = {.fd = -1}};
 	struct policy_verdict v;
-	struct policy_input in = {.argv = o->argv, .env = environ, .any_command = o->any_command};
+	struct policy_input in = {
+		.argv = o->argv,
+		.env = environ,
+		.any_command = o->any_command,
+		.read_file = read_regular_file,
+	};
 
 	prepare(&w);
 	if (o->alone)

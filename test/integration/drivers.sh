@@ -181,11 +181,43 @@ warm() {
 	expect_eq "looks at cc1" "$(grep -c "stat.*\"$CC1\"" "$LAB/strace")" 1
 }
 
+# This machine's processor, wherever it is said.
+native() {
+	mkdir -p sub tools
+	printf '#!/bin/sh\nexec cat "${1#@}"\n' >tools/cat-gcc
+	chmod +x tools/cat-gcc
+	echo '-O1 -march=native' >flags
+	echo '@flags -g' >nested
+	printf '# a comment\n-O1 \\\n  "-march=native"\n' >sub/x.cfg
+	echo "-O1 -DX='-march=native'" >harmless
+	mkfifo pipe
+	place "local: native" concc-cc gcc @flags -c a.c
+	place "local: native" concc-cc gcc @nested -c a.c
+	place "remote on w1" concc-cc gcc @harmless -c a.c
+	# Here it stays a name, which gcc says is no file.
+	CONCC_EXPLAIN=1 concc-cc gcc @nowhere -c a.c 2>"$LAB/explain" || true
+	cat "$LAB/explain"
+	expect_grep '^concc: remote on w1' "$LAB/explain"
+	# Nobody but the command opens that: all of it is still there.
+	(echo 'all of it' >pipe) &
+	CONCC_EXPLAIN=1 concc-cc tools/cat-gcc @pipe -c a.c >"$LAB/out" 2>"$LAB/explain"
+	cat "$LAB/explain"
+	expect_grep '^concc: local: args-file .@pipe' "$LAB/explain"
+	expect_eq "what is in the pipe" "$(cat "$LAB/out")" 'all of it'
+	wait
+	if command -v clang >/dev/null; then
+		place "local: native" concc-cc clang --config ./sub/x.cfg -c a.c
+		CCC_OVERRIDE_OPTIONS='# +-march=native' place "local: native" concc-cc clang -c a.c
+	fi
+	rm -r sub tools flags nested harmless pipe
+}
+
 check "what is not known to be a compiler is not asked" never_asked
 check "another cc1" other_cc1
 check "another as, meanwhile" new_as
 check "a compiler that was not there" new_cc1plus
 check "a warm job" warm
+check "this machine's processor" native
 lab_stop_server
 umount /usr/local/bin
 lab_mounts >"$LAB/mounts"

@@ -7,6 +7,10 @@
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 lab_need python3 clang perl jq
 lab_enter "$@"
+# An /etc that may be written to.
+cp -a /etc "$LAB/etc-of-client"
+mount --bind "$LAB/etc-of-client" /etc
+mount --bind "$LAB/etc/passwd" /etc/passwd
 lab_start builder root
 OUT=/srv/outside
 cd "$WS"
@@ -109,7 +113,7 @@ makes() { # DIRECTORY...
 			echo "$DIR/$NAME: $way"
 			cat "$LAB/err"
 			[ -e "$DIR/$NAME" ] || [ -L "$DIR/$NAME" ] || fail "nothing made: $way"
-			expect_grep "^concc: local: missing .(it writes to )?$DIR[, ]" "$LAB/err"
+			expect_grep "^concc: local: missing .(it writes to )?${DIR}[, ]" "$LAB/err"
 			expect_eq "how often it was run" "$(cat log)" run
 			rm -r "${DIR:?}/$NAME"
 		done <<-'EOF'
@@ -120,9 +124,9 @@ makes() { # DIRECTORY...
 			mkdir "$DIR/$NAME"
 			mkdir -p "$DIR/$NAME/a/b"
 			ln -s nowhere "$DIR/$NAME"
-			ln from "$DIR/$NAME" || cp from "$DIR/$NAME"
+			ln from "$DIR/$NAME" || [ "$DIR" != /etc ] || : >"$DIR/$NAME"
 			cp from "$DIR/$NAME"
-			mv from "$DIR/$NAME"
+			mv from "$DIR/$NAME" || [ "$DIR" != /etc ] || : >"$DIR/$NAME"
 			mkfifo "$DIR/$NAME"
 			install -D from "$DIR/$NAME/x"
 			perl -MSocket -e 'socket($s, AF_UNIX, SOCK_STREAM, 0); bind($s, pack_sockaddr_un("$ENV{DIR}/$ENV{NAME}"))'
@@ -224,13 +228,19 @@ for WORKER in 1 2; do
 	for ROOT in client worker; do
 		who="${LAB_USERS[WORKER]}, root = $ROOT"
 		only_worker "$WORKER" "$ROOT"
+		dirs=("$OUT" ~)
+		[ "$ROOT" = worker ] || dirs+=(/etc)
 		check "tools that fail ($who)" tools_fail
 		check "all ways to look ($who)" all_looks
-		check "all ways to make something ($who)" makes "$OUT" ~
+		check "all ways to make something ($who)" makes "${dirs[@]}"
 		check "all ways to change something ($who)" changes
 		check "looked for, and made later ($who)" later
 		check "asked once ($who)" asked_once
 		check "remedies ($who)" remedies
 	done
 done
+lab_stop_server
+umount /etc/passwd
+umount /etc
+lab_mounts >"$LAB/mounts"
 lab_stop

@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "concc/buf.h"
+#include "concc/cleanup.h"
+#include "concc/err.h"
+#include "concc/io.h"
 #include "concc/job.h"
 #include "concc/str.h"
+#include "job/argfile.h"
 
 #define CWD "/home/u/proj/build"
 #define TOP "/home/u/proj"
@@ -430,6 +437,150 @@ Test(policy, reads_stdin)
 	cr_expect_not(reads("cpp a.c"));
 	cr_expect_not(reads("gcc -c a.c -I-"));
 	cr_expect_not(reads("cat a"));
+}
+
+/* ---- arguments in files ---- */
+
+static const struct {
+	const char *path;
+	const char *text; /* NULL: no regular file */
+} files[] = {
+	{CWD "/plain", "-O2 -c a.c -o a.o\n"},
+	{CWD "/native", "-O2\n\t-march=native  -c"},
+	{CWD "/nested", "-O2 @native"},
+	{CWD "/nested-deep", "@sub/one"},
+	{CWD "/sub/one", "@nested"},
+	{CWD "/quoted", "'-march=native'"},
+	{CWD "/half-quoted", "-mar\"ch=na\"tive"},
+	{CWD "/escaped", "-m\\a\\rch=native"},
+	{CWD "/in-quotes", "'-march=nat\\ive'"},
+	{CWD "/text", "-DX='-march=native'"},
+	{CWD "/no-native", "-DX=\"a -march=native\" -I'dir @native'"},
+	{CWD "/last", "-c a.c -march"},
+	{CWD "/loop", "-c @loop"},
+	{CWD "/tmp", "-o /tmp/out.o"},
+	{CWD "/hidden", "@/tmp/args"},
+	{CWD "/missing", "@nowhere @/tmp/../nowhere"},
+	{CWD "/empty", ""},
+	{CWD "/backslash", "-O2 \\"},
+	{"/etc/args", "@more"},
+	{CWD "/more", "-mtune=native"},
+	{CWD "/fifo", NULL},
+	{CWD "/cfg/a.cfg", "# -march=native\n -O2 \\\n-march\\\n=native\n"},
+	{CWD "/cfg/b.cfg", "-O2\n@c.cfg\n"},
+	{CWD "/cfg/c.cfg", "-mcpu=native"},
+	{CWD "/cfg/d.cfg", "# -march=native\n  # --march=native \\\n -march=native\n-O2\n"},
+	{CWD "/c.cfg", "-O1"},
+	{CWD "/rust", "--crate-name\nx\n-C\ntarget-cpu=native\n"},
+	{CWD "/rust-plain", "--cfg\nfeature=\"a b\"\n@native\n"},
+	{CWD "/rust-tmp", "--out-dir\r\n/tmp/x\r\n"},
+	{CWD "/opts", "--gpu-architecture native"},
+};
+
+static int read_stub(const char *given, size_t max, struct buf *out)
+{
+	_cleanup_free_ char *path = path_clean("/", given);
+
+	for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) {
+		size_t n;
+
+		if (!streq(files[i].path, path))
+			continue;
+		if (!files[i].text)
+			return -EINVAL;
+		n = strlen(files[i].text);
+		if (n > max)
+			return CONCC_E_TOOBIG;
+		buf_append(out, files[i].text, n);
+		return 0;
+	}
+	if (streq(path, CWD "/huge") || streq(path, CWD "/half")) {
+		size_t n = streq(path, CWD "/huge") ? ARGFILES_BYTES_MAX + 1
+						    : ARGFILES_BYTES_MAX / 2 + 1;
+		char *text = xmalloc(n);
+
+		memset(text, ' ', n);
+		if (n <= max)
+			buf_append(out, text, n);
+		free(text);
+		return n <= max ? 0 : CONCC_E_TOOBIG;
+	}
+	if (streq(path, CWD "/utf16")) {
+		buf_append(out, "\xff\xfe-\0m\0", 6);
+		return 0;
+	}
+	return -ENOENT;
+}
+
+static const struct {
+	const char *rule;
+	const char *line;
+} file_table[] = {
+	{"remote", "gcc @plain"},
+	{"native", "gcc @native a.c"},
+	{"native", "gcc @nested -c a.c"},
+	{"native", "ccache gcc @nested-deep -c a.c"},
+	{"native", "clang @quoted -c a.c"},
+	{"native", "gcc @half-quoted -c a.c"},
+	{"native", "gcc @escaped -c a.c"},
+	{"native", "gcc @in-quotes -c a.c"},
+	{"native", "gcc @last native"},
+	{"native", "gcc -c a.c -march @native"},
+	{"remote", "gcc @text -c a.c"},
+	{"remote", "gcc @no-native -c a.c"},
+	{"remote", "gcc @missing -c a.c"},
+	{"remote", "gcc @empty -c a.c"},
+	{"remote", "gcc @backslash -c a.c"},
+	{"native", "gcc @/etc/args -c a.c"},
+	{"tmp-output", "gcc @tmp -c a.c"},
+	{"tmp-output", "gcc @hidden -c a.c"},
+	{"tmp-output", "gcc @/tmp/args -c a.c"},
+	/* what can't be told */
+	{"args-file", "gcc @loop -c a.c"},
+	{"args-file", "gcc @fifo -c a.c"},
+	{"args-file", "gcc @huge -c a.c"},
+	{"args-file", "gcc @half @half -c a.c"},
+	{"args-file", "gcc @utf16 -c a.c"},
+	/* clang's configuration, nvcc's options */
+	{"native", "clang --config cfg/a.cfg -c a.c"},
+	{"native", "clang --config=./cfg/b.cfg -c a.c"},
+	{"remote", "clang --config cfg/d.cfg -c a.c"},
+	{"remote", "clang --config ./c.cfg -c a.c"},
+	{"remote", "clang --config ./nowhere.cfg -c a.c"},
+	{"args-file", "clang --config some.cfg -c a.c"},
+	{"args-file", "clang -c a.c --config=some"},
+	{"native", "nvcc -optf opts -c a.cu"},
+	{"native", "nvcc --options-file=opts -c a.cu"},
+	{"args-file", "nvcc -optf opts,more -c a.cu"},
+	/* rustc: lines, and nothing in them but arguments */
+	{"native", "rustc @rust a.rs"},
+	{"remote", "rustc @rust-plain a.rs"},
+	{"tmp-output", "rustc @rust-tmp a.rs"},
+};
+
+Test(policy, arguments_in_files)
+{
+	for (size_t i = 0; i < sizeof(file_table) / sizeof(*file_table); i++) {
+		_cleanup_strv_ char **argv = words(file_table[i].line);
+		struct policy_input in = {.argv = argv,
+					  .cwd = CWD,
+					  .env = (char *const *)no_env,
+					  .read_file = read_stub};
+		struct policy_verdict v;
+
+		policy_decide(&in, &v);
+		cr_assert_str_eq(v.rule, file_table[i].rule, "%s: %s (%s)", file_table[i].line,
+				 v.rule, v.why);
+		/* Nor is one opened where nobody says how. */
+		in.read_file = NULL;
+		policy_decide(&in, &v);
+		cr_assert(!streq(v.rule, "native") && !streq(v.rule, "args-file"), "%s: %s",
+			  file_table[i].line, v.rule);
+		in.any_command = true;
+		in.read_file = read_stub;
+		policy_decide(&in, &v);
+		cr_assert_str_eq(v.rule, "remote", "%s", file_table[i].line);
+	}
 }
 
 /* ---- what is compared ---- */

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_SANDBOX_ASKER_H
+#define CONCC_SANDBOX_ASKER_H
+
+/* What a process that waits for a look-up is about: its system call tells (see sandbox_makes()). */
+#include <stdbool.h>
+
+/*
+ * Does a call that makes the last name of path make this name, when that is looked up?  Not
+ * when it is another on the way there, or one of the path of what is there already (source;
+ * NULL or "": none); but when it is none of them: a symlink led to it.
+ */
+bool path_makes(const char *path, const char *source, const char *name);
+
+#endif
