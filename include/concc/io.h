@@ -22,6 +22,12 @@ int read_file_at(int dirfd, const char *path, size_t max, struct buf *b);
 int fd_set_nonblock(int fd, bool on);
 int fd_set_cloexec(int fd, bool on);
 /*
+ * First in each main(): what the caller left closed of 0, 1 and 2 is held, so that nothing we open
+ * lands there.  As before, to read, write or poll it is an error (O_PATH), and it is closed in what
+ * we execute.
+ */
+void fd_hold_stdio(void);
+/*
  * For daemons: 0, 1 and 2 become /dev/null, everything from 3 up is closed but
  * keep[] (sorted by no order).  ninja waits until its pipe has no writer, so a
  * background process must not inherit one.

@@ -22,6 +22,7 @@ int main(int argc, char **argv)
 {
 	struct wrapper_options o = {.argv = argv + 1};
 
+	fd_hold_stdio();
 	/* Through a symlink named like a compiler, the name is the command. */
 	if (argc > 0 && !streq(path_base(argv[0]), "concc-cc")) {
 		argv[0] = (char *)path_base(argv[0]);
