@@ -74,7 +74,7 @@ FOLDERS = common loop conf proto job pool link digest tree project mirror sandbo
 $(B)/src/mirror/%.o: EXTRA_CFLAGS = $(FUSE_CFLAGS)
 $(B)/src/link/%.o: EXTRA_CFLAGS = $(SSH_CFLAGS) $(LZ4_CFLAGS)
 $(B)/src/conf/%.o: EXTRA_CFLAGS = $(INIH_CFLAGS)
-$(B)/src/project/%.o $(B)/src/front/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS)
+$(B)/src/project/%.o $(B)/src/worker/%.o $(B)/src/front/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS)
 $(B)/src/digest/%.o: EXTRA_CFLAGS = $(CRYPTO_CFLAGS)
 
 PROGRAMS = concc-cc concc-dispatch concc-scriptify concc-worker-pool concc-project concc-worker concc-plain concc
@@ -99,12 +99,12 @@ SYS_concc-project = $(JANSSON_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPT
 # One file to copy: it runs on any distribution of the architecture, with whatever C library.  What the
 # linker warns of are look-ups by name that the worker never makes (a home directory without HOME).
 ifneq ($(STATIC),)
-SYS_concc-worker = $(STATIC) -Wl,--no-warnings $(call pc-static-libs,fuse3 liblz4 libcrypto)
+SYS_concc-worker = $(STATIC) -Wl,--no-warnings $(call pc-static-libs,fuse3 liblz4 jansson libcrypto)
 # A quarter of it is for debuggers only, and not for the wire: that goes where gdb looks for it, bin/.debug.
 # There is no other copy with symbols, since by its hash a host is known to have it already.
 DEBUG_concc-worker = $(B)/bin/.debug/concc-worker.debug
 else
-SYS_concc-worker = $(FUSE_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
+SYS_concc-worker = $(FUSE_LIBS) $(LZ4_LIBS) $(JANSSON_LIBS) $(CRYPTO_LIBS)
 endif
 SYS_concc-plain = $(SSH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
 SYS_concc = $(JANSSON_LIBS)
@@ -155,7 +155,7 @@ DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev
 	libjansson-dev
 TEST_DEPS = $(DEPS) libcriterion-dev openssh-server openssh-client mandoc iproute2 util-linux procps \
 	strace python3 perl jq ninja-build cmake clang dpkg-dev git slurmctld slurmd slurm-client munge \
-	sshfs podman runc netavark binutils lld patch clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
+	sshfs podman runc netavark binutils lld patch acl clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
 # Only where the machine has no Rust of its own.
 ifeq ($(shell command -v cargo 2>/dev/null),)
 TEST_DEPS += cargo rustc
@@ -241,7 +241,7 @@ check: test-deps
 
 # What `make check` runs with ASan and UBSan too, besides the fuzzers' inputs: decoders, and what
 # decides by them.  The others take longer: check-sanitize-unit has them all.
-SANITIZED ?= commit conf env hash_cache home host_slots link plain policy push script shown store workspace
+SANITIZED ?= announce commit conf env hash_cache home host_slots link plain policy push script shown store str workspace
 ASAN_FLAGS = SANITIZE=address,undefined CFLAGS='-O1 -g'
 sanitized-programs: $(SANITIZED:%=$(B)/test/unit/test_%) $(FUZZ:%=$(B)/test/fuzz/fuzz_%)
 

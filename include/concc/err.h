@@ -23,6 +23,7 @@ enum concc_err {
 	CONCC_E_CONFLICT = -5009, /* a target changed while the job ran */
 	CONCC_E_STALE = -5010,	  /* the version asked for exists no more */
 	CONCC_E_UNAVAIL = -5011,  /* what is needed is not there (worker, server, feature) */
+	CONCC_E_NO_WAY = -5012,	  /* what a job did can't be repeated on the client as it is */
 };
 
 /* A static string for any code above or any -errno; never NULL. */
@@ -33,7 +34,8 @@ struct errmsg {
 	char text[512];
 };
 
-/* Sets the message (truncates silently) and returns err, for `return errmsg_set(...)`.
+/* Sets the message (truncates silently; what could control a terminal becomes '?') and returns err,
+ * for `return errmsg_set(...)`.
  * msg may be NULL. */
 int errmsg_set(struct errmsg *msg, int err, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));

@@ -13,6 +13,7 @@
 
 struct buf;
 struct errmsg;
+struct stat;
 
 /* Loop over EINTR and short counts.  read_full returns the bytes read, less than n only at EOF. */
 ssize_t read_full(int fd, void *p, size_t n);
@@ -27,6 +28,12 @@ int fd_set_cloexec(int fd, bool on);
  * we execute.
  */
 void fd_hold_stdio(void);
+/*
+ * pipe2(2) with both ends above 2: what its caller left closed of a program's standard ones stays
+ * closed, and no dup2(2) to one of them in a child overwrites what is needed later.  0 or -errno.
+ */
+int pipe_above_stdio(int ret[2]);
+void fd_close_from(unsigned lowest); /* this one and all above; system calls only */
 /*
  * For daemons: 0, 1 and 2 become /dev/null, everything from 3 up is closed but
  * keep[] (sorted by no order).  ninja waits until its pipe has no writer, so a
@@ -63,13 +70,28 @@ int path_empty_dir(int dirfd, void (*busy)(void *data), void *data);
 /* ~ and ~/x through $HOME or the passwd entry; others unchanged.  A copy on the heap. */
 char *path_expand_home(const char *path);
 
+/* Is the same file or directory at path that was seen there as `was`, unchanged by all its times?
+ */
+bool file_is_unchanged(const char *path, const struct stat *was);
+
 /*
  * The runtime directory, $CONCC_RUNTIME_DIR or /tmp/concc-<uid>: made 0700 when
  * missing, refused with CONCC_E_UNSAFE when it is a symlink, no directory, of
  * another owner or open to others.  ret_fd may be NULL.
  */
 int runtime_dir_open(char **ret_path, int *ret_fd, struct errmsg *msg);
-/* $CONCC_CACHE_DIR, $XDG_CACHE_HOME/concc or ~/.cache/concc; made when missing. */
+/*
+ * As whom root's agent and jobs run: root's files are readable to root, and
+ * /proc/sys writable, in whatever namespace, by the number alone.  An id that no
+ * account has: of the range that systemd.io/UIDS-GIDS lists as unused.  Where it does
+ * not exist (rootless containers), nobody.
+ */
+#define SANDBOX_UID	2000000000
+#define SANDBOX_UID_ALT 65534
+/*
+ * $CONCC_CACHE_DIR, $XDG_CACHE_HOME/concc or ~/.cache/concc; made when missing.  CONCC_E_UNSAFE
+ * when it is another user's or others may write to it: what is kept there is believed and run.
+ */
 int cache_dir(char **ret_path, struct errmsg *msg);
 /*
  * The directory of the user's secrets that whoever sees the tree `path` would see as well, or that

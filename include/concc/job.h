@@ -18,8 +18,8 @@ struct policy_input {
 	const char *cwd;   /* absolute */
 	char *const *env;
 	bool any_command; /* concc-dispatch: only the rules that hold for any command */
-	/* What of /tmp and the like a worker sees, beside all that $CONCC_WORKSPACE lists.  NULL:
-	 * unknown, cwd's own place tells. */
+	/* Of cwd, when that is in /tmp or the like: what of those a worker sees, beside all that
+	 * $CONCC_WORKSPACE lists.  NULL: unknown, cwd's own place tells. */
 	const char *workspace;
 	char *const *served; /* instead of both, once they are known; NULL: they are not */
 };
@@ -40,6 +40,8 @@ extern const struct policy_rule policy_rules[];
 extern const size_t policy_n_rules;
 
 void policy_decide(const struct policy_input *in, struct policy_verdict *ret);
+/* Is it in a directory like /tmp, of which a worker has its own? */
+bool policy_is_tmp(const char *path);
 /* The rule tmp-output alone, for who knows what is served. */
 bool policy_names_tmp(const struct policy_input *in, struct policy_verdict *ret);
 
@@ -49,12 +51,31 @@ bool policy_names_tmp(const struct policy_input *in, struct policy_verdict *ret)
  */
 bool job_reads_stdin(char *const *argv);
 
+/* What a command is for who compares compilers on two machines. */
+enum job_family {
+	JOB_FAMILY_OTHER, /* who knows; a script may run compilers */
+	JOB_FAMILY_C, /* a driver of compilers, or what runs one: gcc, nvcc, mpicc, ccache gcc */
+	JOB_FAMILY_RUST,
+	JOB_FAMILY_ALONE, /* as, ld, a tool of Go, zig: all of it is in its own program */
+};
+
+enum job_family job_family(char *const *argv);
+
 /*
- * The workspace of a directory, by $CONCC_WORKSPACE (a colon-separated list:
- * the first that holds cwd) or else the repository it is in: the nearest parent
- * with .git or .hg; that of the outer repository for a submodule.  Never the
- * home directory unless listed.  exists is called with absolute paths.  NULL
- * when there is none.
+ * True for names of GCC's and clang's drivers for C and C++: gcc, g++, cc, c++, clang, clang++,
+ * with a target before and a version after them.  Only the name: what has it may be anything.
+ */
+bool job_is_driver_name(const char *path);
+
+/*
+ * The project that a directory belongs to: the repository it is in (.git, .hg, .jj, .svn; the
+ * outer one for a submodule), or else the topmost parent with a mark of a build system.  Never
+ * home (clean, or NULL) or what holds it.  exists is called with absolute paths.  NULL: none.
+ */
+char *job_project(const char *path, const char *home, bool (*exists)(const char *path));
+/*
+ * The workspace of a directory, by $CONCC_WORKSPACE (a colon-separated list: the first
+ * that holds cwd) or else its project.  The home directory only when listed.  NULL: none.
  */
 char *job_workspace(const char *cwd, char *const *env, bool (*exists)(const char *path));
 
@@ -90,6 +111,15 @@ void job_script(struct buf *out, char *const *argv, const char *exe, const char 
 
 /* Appends s as one word for a POSIX shell, whatever bytes it has. */
 void job_put_quoted(struct buf *out, const char *s);
+
+/* Is it text and names no file, whatever it looks like, as "-DX=/y" is, or what follows "-MT"?
+ * before: the argument before it, or NULL. */
+bool job_arg_is_text(const char *arg, const char *before);
+/*
+ * The file that an argument may name outside of cwd, absolute or by "..": such as in "/x",
+ * "-I../x", "foo=/x".  Clean, on the heap; NULL: it names none, or one below cwd.
+ */
+char *job_arg_file(const char *arg, const char *cwd);
 
 /*
  * Where an absolute path starts in an argument such as "/x", "-I/x", "@/x" or

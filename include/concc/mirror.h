@@ -109,13 +109,6 @@ bool mirror_flushed(const struct mirror *m, uint64_t seq);
  */
 void mirror_job_started(struct mirror *m, uint32_t job_id, uint64_t seq);
 void mirror_job_ended(struct mirror *m, uint32_t job_id);
-/*
- * Its result at this path goes to the client while it runs, and comes back as a name of
- * the tree.  When there was none before, it stays absent to the job itself: of what it
- * made and removes, its overlay hides nothing that was not below by then.  That is for
- * look-ups: the kernel keeps one listing for all jobs.  Needs ops.job_of.
- */
-void mirror_job_made(struct mirror *m, uint32_t job_id, const char *path);
 
 /*
  * What the mirror knows of a path without asking the client: 0 and the entry,

@@ -20,7 +20,7 @@
 #include "concc/buf.h"
 #include "concc/digest.h"
 
-#define PROTO_VERSION	 5
+#define PROTO_VERSION	 6
 #define PROTO_MAGIC	 "\nCONCC-LINK/1\n" /* 14 bytes; the worker's first output, after any noise */
 #define PROTO_MAGIC_LEN	 14
 #define PROTO_NOISE_MAX	 (64 * 1024) /* what a login shell may print before the magic */
@@ -345,6 +345,9 @@ enum job_flags {
 		1 << 1, /* stdout and stderr are one file for the caller: one stream, exact order */
 	JOB_F_TTY_OUT = 1 << 2, /* the caller's stdout is a terminal */
 	JOB_F_TTY_ERR = 1 << 3,
+	/* It came through concc-cc: a compiler, or it runs some.  Of others nobody knows what they
+	 * look at. */
+	JOB_F_COMPILER = 1 << 4,
 };
 
 struct msg_job {
@@ -400,6 +403,7 @@ enum effect_flags {
 	EFFECT_F_REPLACED = 1 << 4,
 	EFFECT_F_SOCKET = 1 << 5, /* FILE of size 0: make a socket, as one whose owner has ended */
 	EFFECT_F_NO_DIGEST = 1 << 6, /* FILE: too large to be hashed in passing; digest is zeros */
+	EFFECT_F_ATIME = 1 << 7,     /* the job set the time of access itself: keep it */
 };
 
 /* JOB_FILE: one thing the job did to a workspace, in the order it must be repeated. */
@@ -410,8 +414,8 @@ struct msg_file {
 	uint16_t mode;
 	uint32_t workspace; /* index into the job's */
 	uint64_t size;
-	int64_t mtime_s;
-	uint32_t mtime_ns;
+	int64_t mtime_s, atime_s;
+	uint32_t mtime_ns, atime_ns;
 	struct digest digest; /* FILE: of the bytes that follow */
 	char *path;	      /* relative, clean, never empty for FILE; owned */
 	char *target;	      /* SYMLINK, LINK; owned, "" otherwise */

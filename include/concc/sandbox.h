@@ -31,6 +31,7 @@
 #include <sys/types.h>
 
 #include "concc/err.h"
+#include "concc/io.h"
 #include "concc/loop.h"
 
 struct sandbox_config {
@@ -52,15 +53,8 @@ struct sandbox_paths {
 	int fuse_fd;	 /* /dev/fuse, for who can't open it any more; -1: not needed */
 };
 
-/*
- * As whom root's agent and jobs run: root's files are readable to root, and
- * /proc/sys writable, in whatever namespace, by the number alone.  An id that no
- * account has: of the range that systemd.io/UIDS-GIDS lists as unused.  Where it does
- * not exist (rootless containers), nobody.
- */
-#define SANDBOX_UID	2000000000
-#define SANDBOX_UID_ALT 65534
-/* That id; 0 for others than root, and where neither exists. */
+/* As whom root's agent and jobs run, see concc/io.h; 0 for others than root, and where no such id
+ * exists. */
 uid_t sandbox_uid(void);
 /* Gives the directory, and what root has put in it, to that id.  0 or -errno; nothing for others.
  */

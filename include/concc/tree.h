@@ -93,6 +93,8 @@ const char *tree_dir_path(const struct tree *t, uint32_t dir_id);
 uint32_t tree_told_id(const struct tree *t, unsigned peer, const char *path);
 /* What a name in a listed directory stands for; ENTRY_ABSENT also when it is not known. */
 void tree_entry(const struct tree *t, uint32_t dir_id, const char *name, struct entry_attr *ret);
+/* Is this listed directory known for a default access list (acl(5)), which no worker sees? */
+bool tree_has_default_acl(const struct tree *t, const char *path);
 /* A peer is gone: forget what it was told. */
 void tree_peer_reset(struct tree *t, unsigned peer);
 

@@ -141,6 +141,8 @@ int main(int argc, char **argv)
 	if (o.ready_fd >= 0)
 		(void)fd_set_cloexec(o.ready_fd,
 				     true); /* workers' transports must not keep it open */
+	/* Of the call that started us: each tells its own. */
+	(void)unsetenv("CONCC_WORKSPACE");
 	r = conf_load(o.config, &conf, &msg);
 	if (r < 0)
 		return fail(o.ready_fd, msg.text);

@@ -22,6 +22,7 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/pool.h"
+#include "concc/process.h"
 #include "concc/str.h"
 
 enum {
@@ -317,7 +318,7 @@ static void exec_command(char **cmd, const struct pool_slot *s, const sigset_t *
 	if (getppid() != parent)
 		_exit(EXIT_NOT_RUN);
 	if (setenv("CONCC_SLOT", s->name, 1) == 0)
-		(void)execvp(cmd[0], cmd);
+		(void)process_exec(NULL, cmd);
 	(void)fprintf(stderr, "concc-worker-pool: can't run %s: %s\n", cmd[0], strerror(errno));
 	_exit(EXIT_NOT_RUN);
 }
@@ -342,13 +343,12 @@ static int run_with_slot(struct pool *p, const struct allocate_opts *o)
 	(void)sigaddset(&set, SIGQUIT);
 	(void)sigaddset(&set, SIGTERM);
 	(void)sigaddset(&set, SIGHUP);
-	(void)signal(SIGCHLD, SIG_DFL); /* ignored by the caller, no status would come */
 	(void)sigprocmask(SIG_BLOCK, &set, &old);
 	sig_fd = signalfd(-1, &set, SFD_CLOEXEC);
-	child = sig_fd < 0 ? -1 : fork();
+	child = sig_fd < 0 ? -errno : process_fork();
 	if (child == 0)
 		exec_command(o->cmd, &s, &old, self);
-	rc = child < 0 ? complain(EXIT_FAILED, strerror(errno)) : wait_command(child, sig_fd);
+	rc = child < 0 ? complain(EXIT_FAILED, err_text(child)) : wait_command(child, sig_fd);
 	pool_release(p, &s);
 	return rc;
 }
@@ -465,9 +465,9 @@ static int hold_in_background(const struct allocate_opts *o)
 
 	if (pipe2(fds, O_CLOEXEC) < 0)
 		return complain(EXIT_FAILED, strerror(errno));
-	child = fork();
+	child = process_fork();
 	if (child < 0)
-		return complain(EXIT_FAILED, strerror(errno));
+		return complain(EXIT_FAILED, err_text(child));
 	if (child == 0)
 		holder_main(o, fds[1], self);
 	(void)close(fds[1]);

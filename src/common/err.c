@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "concc/str.h"
+
 const char *err_text(int err)
 {
 	const char *s;
@@ -34,6 +36,8 @@ const char *err_text(int err)
 		return "that version is gone";
 	case CONCC_E_UNAVAIL:
 		return "not available";
+	case CONCC_E_NO_WAY:
+		return "can't be repeated as it is";
 	}
 	/* Unlike strerror(), static and safe in threads (glibc >= 2.32). */
 	s = strerrordesc_np(err < 0 ? -err : err);
@@ -49,5 +53,6 @@ int errmsg_set(struct errmsg *msg, int err, const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vsnprintf(msg->text, sizeof(msg->text), fmt, ap); /* cut when too long */
 	va_end(ap);
+	str_defuse(msg->text);
 	return err;
 }

@@ -2,6 +2,7 @@
 /* What asks the user database: apart, so that programs without it can be linked statically. */
 #include <pwd.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
@@ -55,6 +56,32 @@ char *path_secret(const char *path)
 	return NULL;
 }
 
+static bool is_own_id(uid_t uid)
+{
+	if (uid == geteuid())
+		return true;
+	return geteuid() == 0 && (uid == SANDBOX_UID || uid == SANDBOX_UID_ALT);
+}
+
+static int check_cache(const char *path, struct errmsg *msg)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return errmsg_set(msg, -errno, "can't use the cache directory %s: %s", path,
+				  err_text(-errno));
+	if (!S_ISDIR(st.st_mode) || !is_own_id(st.st_uid))
+		return errmsg_set(msg, CONCC_E_UNSAFE,
+				  "the cache directory %s is not ours: set CONCC_CACHE_DIR to one "
+				  "that is",
+				  path);
+	if (st.st_mode & (S_IWGRP | S_IWOTH))
+		return errmsg_set(msg, CONCC_E_UNSAFE,
+				  "others may write to the cache directory %s: chmod go-w %s", path,
+				  path);
+	return 0;
+}
+
 int cache_dir(char **ret_path, struct errmsg *msg)
 {
 	const char *set = getenv("CONCC_CACHE_DIR"), *xdg = getenv("XDG_CACHE_HOME");
@@ -72,6 +99,8 @@ int cache_dir(char **ret_path, struct errmsg *msg)
 		return errmsg_set(msg, r,
 				  "can't make the cache directory %s: %s (set CONCC_CACHE_DIR?)",
 				  path, err_text(r));
-	*ret_path = steal_ptr(&path);
-	return 0;
+	r = check_cache(path, msg);
+	if (r == 0)
+		*ret_path = steal_ptr(&path);
+	return r;
 }

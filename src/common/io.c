@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -100,6 +101,40 @@ void fd_hold_stdio(void)
 	}
 }
 
+int pipe_above_stdio(int ret[2])
+{
+	int fds[2];
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return -errno;
+	for (int i = 0; i < 2; i++) {
+		int moved = fds[i] > 2 ? fds[i] : fcntl(fds[i], F_DUPFD_CLOEXEC, 3);
+		int err = -errno;
+
+		if (moved != fds[i])
+			close(fds[i]);
+		if (moved < 0) {
+			close(fds[!i]);
+			return err;
+		}
+		fds[i] = moved;
+	}
+	ret[0] = fds[0];
+	ret[1] = fds[1];
+	return 0;
+}
+
+void fd_close_from(unsigned lowest)
+{
+	struct rlimit max;
+
+	/* Refused by a filter of system calls, or older than Linux 5.9: one by one. */
+	if (close_range(lowest, ~0U, 0) == 0 || getrlimit(RLIMIT_NOFILE, &max) < 0)
+		return;
+	for (unsigned fd = lowest; fd < max.rlim_cur && fd < 1U << 20; fd++)
+		(void)close((int)fd); /* most are not open */
+}
+
 static bool in_list(int fd, const int *keep, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
@@ -128,7 +163,21 @@ void fd_detach_all(const int *keep, size_t n_keep)
 		if (!in_list(fd, keep, n_keep))
 			(void)close(fd); /* most are not open */
 	}
-	(void)close_range((unsigned)max + 1, ~0U, 0); /* what can't be closed was not open */
+	fd_close_from((unsigned)max + 1);
+}
+
+static bool same_time(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+bool file_is_unchanged(const char *path, const struct stat *was)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && st.st_dev == was->st_dev && st.st_ino == was->st_ino &&
+	       st.st_size == was->st_size && same_time(&st.st_mtim, &was->st_mtim) &&
+	       same_time(&st.st_ctim, &was->st_ctim);
 }
 
 uint64_t now_us(void)

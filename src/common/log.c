@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "concc/err.h"
+#include "concc/str.h"
 
 static const char *log_name = "concc";
 static enum log_level log_level = LOG_LEVEL_WARN;
@@ -95,6 +96,8 @@ void log_write(enum log_level level, const char *fmt, ...)
 	n += k > 0 ? (size_t)k : 0;
 	if (n > sizeof(line) - 2)
 		n = sizeof(line) - 2;
+	line[n] = '\0';
+	str_defuse(line);
 	line[n++] = '\n';
 	(void)!write(log_fd, line, n); /* a log that can't be written is no reason to stop */
 }

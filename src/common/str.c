@@ -126,6 +126,33 @@ char *str_escape(const void *s, size_t n, size_t max)
 	return out;
 }
 
+/* The bytes of the UTF-8 character at p that a terminal only shows; 0: there is none. */
+static size_t harmless(const uint8_t *p)
+{
+	size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
+
+	if (n == 1)
+		return p[0] >= 0x20 && p[0] != 0x7f;
+	if (p[0] < 0xc2 || p[0] > 0xf4 || (p[0] == 0xc2 && p[1] < 0xa0))
+		return 0;
+	for (size_t i = 1; i < n; i++) {
+		if ((p[i] & 0xc0) != 0x80)
+			return 0; /* also at the end: before the next byte is looked at */
+	}
+	return n;
+}
+
+void str_defuse(char *s)
+{
+	for (uint8_t *p = (uint8_t *)s; *p;) {
+		size_t n = harmless(p);
+
+		if (!n)
+			*p = '?';
+		p += n ? n : 1;
+	}
+}
+
 void strv_free(char **v)
 {
 	for (char **p = v; p && *p; p++)

@@ -17,6 +17,7 @@
 #include "concc/io.h"
 #include "concc/job.h"
 #include "concc/pool.h"
+#include "concc/process.h"
 #include "concc/str.h"
 #include "concc/wrapper.h"
 
@@ -183,25 +184,27 @@ static void set_environment(const struct build *b)
 
 /* ---- the build ---- */
 
+/* Its exit status, or the one of a shell that can't run it. */
 static int run_child(const struct build *b)
 {
-	int status;
-	pid_t pid = fork();
+	struct process p = {
+		.argv = b->o->argv, .fds = {0, 1, 2}, .n_fds = 3, .flags = PROCESS_COMMAND};
+	int status, r;
+	pid_t pid;
 
-	if (pid < 0)
-		return -1;
-	if (pid == 0) {
-		set_environment(b);
-		execvp(b->o->argv[0], b->o->argv);
-		fprintf(stderr, "concc: can't run %s: %s\n", b->o->argv[0], err_text(-errno));
-		_exit(errno == ENOENT ? 127 : 126);
+	set_environment(b);
+	r = process_start(&p, &pid);
+	if (r < 0) {
+		fprintf(stderr, "concc: can't run %s: %s\n", b->o->argv[0], err_text(r));
+		return r == -ENOENT ? 127 : 126;
 	}
 	/* A terminal's Ctrl-C reaches the build itself; we stay to clean up. */
-	(void)signal(SIGINT, SIG_IGN);
-	(void)signal(SIGQUIT, SIG_IGN);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	return status;
+	process_signal(SIGINT, SIG_IGN);
+	process_signal(SIGQUIT, SIG_IGN);
+	r = process_wait(pid, &status);
+	if (r < 0)
+		return complain(err_text(r));
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 /* ---- after ---- */
@@ -313,10 +316,8 @@ static int build(struct build *b)
 	if (r < 0)
 		return complain(msg.text);
 	status = run_child(b);
-	if (status == -1)
-		return complain("can't fork");
 	summarise(b, now_us() - start);
-	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+	return status;
 }
 
 int front_run(const struct front_run *o)

@@ -125,6 +125,24 @@ enum tool tool_of_name(const char *argv0)
 	return find_tool(name);
 }
 
+bool job_is_driver_name(const char *path)
+{
+	static const char *const drivers[] = {"gcc", "g++", "cc", "c++", "clang", "clang++"};
+	const char *base = path_base(path);
+	char name[NAME_MAX_LEN];
+
+	/* cc1 is no version of cc, but what gcc runs. */
+	if (strlen(base) >= sizeof(name) || streq(base, "cc1"))
+		return false;
+	strcpy(name, base);
+	cut_suffixes(name);
+	for (size_t i = 0; i < N_OF(drivers); i++) {
+		if (name_is(name, drivers[i]))
+			return true;
+	}
+	return false;
+}
+
 enum tool tool_of_command(char *const *argv, size_t *ret_first)
 {
 	static const char *const launchers[] = {"ccache", "sccache", "distcc", "icecc", "env",
@@ -146,6 +164,19 @@ enum tool tool_of_command(char *const *argv, size_t *ret_first)
 	if (tool == TOOL_RUST && argv[1] && argv[1][0] != '-' && tool_of_name(argv[1]) == TOOL_RUST)
 		*ret_first = 2;
 	return tool;
+}
+
+enum job_family job_family(char *const *argv)
+{
+	static const enum job_family of[] = {
+		[TOOL_OTHER] = JOB_FAMILY_OTHER, [TOOL_C] = JOB_FAMILY_C,
+		[TOOL_CPP] = JOB_FAMILY_C,	 [TOOL_AS] = JOB_FAMILY_ALONE,
+		[TOOL_LINK] = JOB_FAMILY_ALONE,	 [TOOL_RUST] = JOB_FAMILY_RUST,
+		[TOOL_GO] = JOB_FAMILY_ALONE,	 [TOOL_ZIG] = JOB_FAMILY_ALONE,
+	};
+	size_t first;
+
+	return of[tool_of_command(argv, &first)];
 }
 
 bool c_option_takes_next(const char *arg)

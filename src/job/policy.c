@@ -156,37 +156,6 @@ static bool rule_query(struct ctx *c)
 
 /* ---- probe ---- */
 
-/* Arguments that are text and name no file, whatever they look like. */
-static bool is_text(const char *arg)
-{
-	static const char *const prefixes[] = {
-		"-D",
-		"-U",
-		"-MT",
-		"-MQ",
-		"-fdebug-prefix-map",
-		"-ffile-prefix-map",
-		"-fmacro-prefix-map",
-		"-fprofile-prefix-map",
-		"-fcoverage-prefix-map",
-		"-fdebug-compilation-dir",
-		"-fcoverage-compilation-dir",
-		"-frandom-seed",
-		"--remap-path-prefix",
-		"-Wl,-rpath",
-	};
-
-	return arg[0] == '-' && PREFIX_OF(arg, prefixes);
-}
-
-/* True for an argument that follows one like "-D" or "-MT". */
-static bool is_text_value(const char *before)
-{
-	static const char *const options[] = {"-D", "-U", "-MT", "-MQ", "--remap-path-prefix"};
-
-	return before && ONE_OF(before, options);
-}
-
 /* Kbuild's $(TMPOUT)/tmp: ".tmp_", a process id, "/tmp". */
 static bool is_kbuild_try(const char *path)
 {
@@ -287,7 +256,7 @@ static bool rule_probe(struct ctx *c)
 	if (c->tool == TOOL_RUST && rust_probe(c))
 		return true;
 	for (char *const *a = c->args; *a; a++) {
-		if (is_text(*a) || (a > c->args && is_text_value(a[-1])))
+		if (job_arg_is_text(*a, a > c->args ? a[-1] : NULL))
 			continue;
 		if (is_conftest(*a) || is_probe_path(*a))
 			return because(c, *a);
@@ -320,6 +289,19 @@ static bool is_below_any(const char *path, char *const *dirs)
 	return false;
 }
 
+/* Of these a worker has its own. */
+static const char *const own_dirs[] = {"/tmp", "/var/tmp", "/dev/shm", "/dev/fd",
+				       "/run", "/var/run", "/proc",    "/sys"};
+
+bool policy_is_tmp(const char *path)
+{
+	for (size_t i = 0; i < N_OF(own_dirs); i++) {
+		if (path_is_below(path, own_dirs[i]))
+			return true;
+	}
+	return false;
+}
+
 /* True when path lies in dir, of which a worker has another one. */
 static bool is_hidden_in(const struct policy_input *in, const char *path, const char *dir)
 {
@@ -327,21 +309,18 @@ static bool is_hidden_in(const struct policy_input *in, const char *path, const 
 		return false;
 	if (in->served)
 		return !is_below_any(path, in->served);
-	if (in->workspace)
-		return !path_is_below(path, in->workspace) && !job_is_listed(path, in->env);
-	return !path_is_below(in->cwd, dir);
+	if (in->workspace ? path_is_below(path, in->workspace) : path_is_below(in->cwd, dir))
+		return false;
+	return !job_is_listed(path, in->env);
 }
 
 /* path is absolute and clean but for a slash at its end. */
 static bool is_hidden_clean(const struct ctx *c, const char *path)
 {
-	static const char *const dirs[] = {"/tmp", "/var/tmp", "/dev/shm", "/dev/fd",
-					   "/run", "/var/run", "/proc",	   "/sys"};
-
 	if (is_stdio(path))
 		return false;
-	for (size_t i = 0; i < N_OF(dirs); i++) {
-		if (is_hidden_in(c->in, path, dirs[i]))
+	for (size_t i = 0; i < N_OF(own_dirs); i++) {
+		if (is_hidden_in(c->in, path, own_dirs[i]))
 			return true;
 	}
 	return c->tmpdir && is_hidden_in(c->in, path, c->tmpdir);
@@ -447,7 +426,7 @@ static bool env_names_hidden(struct ctx *c)
 static bool rule_tmp_output(struct ctx *c)
 {
 	for (char *const *a = c->args; *a; a++) {
-		if (is_text(*a) || (a > c->args && is_text_value(a[-1])))
+		if (job_arg_is_text(*a, a > c->args ? a[-1] : NULL))
 			continue;
 		if (names_hidden(c, *a))
 			return because(c, *a);

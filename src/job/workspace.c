@@ -43,29 +43,59 @@ static bool has(const char *dir, const char *name, bool (*exists)(const char *pa
 	return exists(path);
 }
 
+/* What a build system leaves or finds at the top of a project, or of a directory to build in. */
+static const char *const build_marks[] = {
+	"CMakeLists.txt", "CMakeCache.txt", "meson.build",	"configure",	"configure.ac",
+	"Makefile",	  "GNUmakefile",    "makefile",		"build.ninja",	"Cargo.toml",
+	"go.mod",	  "package.json",   "pyproject.toml",	"setup.py",	"pom.xml",
+	"build.gradle",	  "SConstruct",	    "build.gradle.kts", "MODULE.bazel", "WORKSPACE",
+	"CACHEDIR.TAG",
+};
+
+static bool has_any(const char *dir, const char *const *names, size_t n,
+		    bool (*exists)(const char *path))
+{
+	for (size_t i = 0; i < n; i++) {
+		if (has(dir, names[i], exists))
+			return true;
+	}
+	return false;
+}
+
 /*
  * The nearest parent under version control.  In a submodule or a work tree
  * .git is a file; then the build may well have begun further up, so the
- * repository around it is taken when there is one.  Never the home directory
- * or what holds it, even when its dot files are in git: serving it would show
- * ~/.ssh to the workers.
+ * repository around it is taken when there is one.  Without any, the topmost with
+ * a mark of a build system: who builds in a sub-directory needs what is above.
+ * Never the home directory or what holds it, even when its dot files are in git:
+ * serving it would show ~/.ssh to the workers.
  */
 static char *find_top_level(const char *cwd, const char *home, bool (*exists)(const char *path))
 {
+	static const char *const vcs_marks[] = {".git/HEAD", ".hg", ".jj", ".svn"};
 	_cleanup_free_ char *dir = path_clean("/", cwd);
-	_cleanup_free_ char *inner = NULL;
+	_cleanup_free_ char *inner = NULL, *built = NULL;
 
 	while (!streq(dir, "/") && !(home && path_is_below(home, dir))) {
 		char *slash;
 
-		if (has(dir, ".hg", exists) || has(dir, ".git/HEAD", exists))
+		if (has_any(dir, vcs_marks, N_OF(vcs_marks), exists))
 			return steal_ptr(&dir);
 		if (!inner && has(dir, ".git", exists))
 			inner = xstrdup(dir);
+		if (!inner && has_any(dir, build_marks, N_OF(build_marks), exists)) {
+			free(built);
+			built = xstrdup(dir);
+		}
 		slash = strrchr(dir, '/');
 		slash[slash == dir ? 1 : 0] = '\0';
 	}
-	return steal_ptr(&inner);
+	return inner ? steal_ptr(&inner) : steal_ptr(&built);
+}
+
+char *job_project(const char *path, const char *home, bool (*exists)(const char *path))
+{
+	return find_top_level(path, home && !streq(home, "/") ? home : NULL, exists);
 }
 
 /* $HOME as a clean path; NULL unless it is absolute, and more than "/". */

@@ -35,6 +35,9 @@
  * interrupts this, and whoever else does the same, leaves a whole file or none;
  * one that runs keeps its inode.  The last three stay, for clients that differ.
  */
+#define TEXT_OF(x) #x
+#define DIGITS(x)  TEXT_OF(x)
+#define ROOTS_OWN  "0." DIGITS(SANDBOX_UID) "|0." DIGITS(SANDBOX_UID_ALT)
 static const char script[] =
 	"m=$1 h=$2 n=$3 a=$4; "
 	"f=${CONCC_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/concc}; "
@@ -43,17 +46,25 @@ static const char script[] =
 	"die() { rm -f \"$t\"; set -f; say fail $*; exit 1; }; "
 	"same() { s=$(sha256sum <\"$1\") && [ \"${s%% *}\" = \"$h\" ]; } 2>/dev/null; "
 	"run() { [ $m = only ] && exit 0; touch -c \"$b\" 2>/dev/null; exec \"$1\" --stdio; }; "
+	"own() { [ -d \"$f\" ] && i=$(id -u) && set -- $(ls -ldn \"$f/.\") && "
+	"case $1 in d???"
+	"?-?"
+	"?-*) ;; *) return 1;; esac && " /* in pieces: no trigraphs */
+	"case $i.$3 in $i.$i|" ROOTS_OWN ") ;; *) return 1;; esac; }; "
 	"w=$(command -v concc-worker); "
 	"if [ $m = no ]; then "
-	"[ -x \"$b\" ] && same \"$b\" && run \"$b\"; "
+	"own && [ -x \"$b\" ] && same \"$b\" && run \"$b\"; "
 	"[ -n \"$w\" ] && exec \"$w\" --stdio; "
 	"echo concc-worker: not found >&2; exit 127; fi; "
 	"[ \"$(uname -m)\" = $a ] || die \"it is a $(uname -m) machine and this is $a\"; "
 	"command -v sha256sum >/dev/null || "
 	"die \"it has no sha256sum to check the file with; install coreutils there\"; "
+	"mine() { own || die \"$f is not yours alone, so others could replace what is run: "
+	"chmod go-w $f there, or set CONCC_CACHE_DIR\"; }; "
+	"[ -e \"$f\" ] && mine; "
 	"for x in \"$b\" \"$w\"; do "
 	"[ -x \"$x\" ] && same \"$x\" && { say have \"$x\"; run \"$x\"; }; done; "
-	"e=$( (umask 077; mkdir -p \"$f\") 2>&1) || die \"$e\"; "
+	"e=$( (umask 077; mkdir -p \"$f\") 2>&1) || die \"$e\"; mine; "
 	"find \"$f\" -maxdepth 1 -name \".concc-worker.*\" -mmin +60 -exec rm -f {} + 2>/dev/null; "
 	"e=$( (: >\"$t\") 2>&1) || die \"$e\"; "
 	"say need; "

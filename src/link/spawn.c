@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -18,6 +17,7 @@
 #include "concc/io.h"
 #include "concc/link.h"
 #include "concc/loop.h"
+#include "concc/process.h"
 #include "concc/str.h"
 #include "said.h"
 
@@ -28,86 +28,13 @@
 
 /* ---- starting ---- */
 
-/* Above 2, so that no dup2(2) in the child overwrites one that is needed later. */
-static int above_stdio(int *fd)
-{
-	int moved;
-
-	if (*fd > 2)
-		return 0;
-	moved = fcntl(*fd, F_DUPFD_CLOEXEC, 3);
-	if (moved < 0)
-		return -errno;
-	close(*fd);
-	*fd = moved;
-	return 0;
-}
-
-static int add_actions(posix_spawn_file_actions_t *fa, const int fds[3])
-{
-	int err = 0;
-
-	for (int i = 0; i < 3 && err == 0; i++)
-		err = posix_spawn_file_actions_adddup2(fa, fds[i], i);
-	/* A builder waits until nobody holds its pipes: nothing may leak into what lives on. */
-	if (err == 0)
-		err = posix_spawn_file_actions_addclosefrom_np(fa, 3);
-	return -err;
-}
-
-static int set_attributes(posix_spawnattr_t *attr)
-{
-	sigset_t none, all;
-	int err;
-
-	sigemptyset(&none);
-	sigfillset(&all);
-	err = posix_spawnattr_setflags(attr, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK |
-						     POSIX_SPAWN_SETSIGDEF);
-	if (err == 0)
-		err = posix_spawnattr_setsigmask(attr, &none);
-	if (err == 0)
-		err = posix_spawnattr_setsigdefault(attr, &all);
-	return -err;
-}
-
-/* fds become 0, 1 and 2 there. */
-static int spawn(char *const *argv, const int fds[3], pid_t *ret)
-{
-	posix_spawn_file_actions_t fa;
-	posix_spawnattr_t attr;
-	int err;
-
-	if (posix_spawn_file_actions_init(&fa) != 0)
-		return -ENOMEM;
-	if (posix_spawnattr_init(&attr) != 0) {
-		posix_spawn_file_actions_destroy(&fa);
-		return -ENOMEM;
-	}
-	err = add_actions(&fa, fds);
-	if (err == 0)
-		err = set_attributes(&attr);
-	if (err == 0)
-		err = -posix_spawnp(ret, argv[0], &fa, &attr, argv, environ);
-	posix_spawnattr_destroy(&attr);
-	posix_spawn_file_actions_destroy(&fa);
-	return err;
-}
-
 static int make_pipe(int *ret_read, int *ret_write)
 {
 	int fds[2], err;
 
-	if (pipe2(fds, O_CLOEXEC) < 0)
-		return -errno;
-	err = above_stdio(&fds[0]);
-	if (err == 0)
-		err = above_stdio(&fds[1]);
-	if (err < 0) {
-		close(fds[0]);
-		close(fds[1]);
+	err = pipe_above_stdio(fds);
+	if (err < 0)
 		return err;
-	}
 	*ret_read = fds[0];
 	*ret_write = fds[1];
 	return 0;
@@ -115,18 +42,10 @@ static int make_pipe(int *ret_read, int *ret_write)
 
 static int make_sockets(int *ret_ours, int *ret_theirs)
 {
-	int fds[2], size = SOCKET_SNDBUF, err;
+	int fds[2], size = SOCKET_SNDBUF;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
 		return -errno;
-	err = above_stdio(&fds[0]);
-	if (err == 0)
-		err = above_stdio(&fds[1]);
-	if (err < 0) {
-		close(fds[0]);
-		close(fds[1]);
-		return err;
-	}
 	for (int i = 0; i < 2; i++) /* a matter of latency only */
 		(void)setsockopt(fds[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	*ret_ours = fds[0];
@@ -410,7 +329,11 @@ int spawn_stream(struct loop *l, char *const *argv, bool sockets, bool patient, 
 	err = make_ends(sockets, &e);
 	if (err < 0)
 		return errmsg_set(msg, err, "starting %s: pipes: %s", argv[0], err_text(err));
-	err = spawn(argv, (int[]){e.child_in, e.child_out, e.stderr_theirs}, &pid);
+	err = process_start(&(struct process){.argv = argv,
+					      .fds = {e.child_in, e.child_out, e.stderr_theirs},
+					      .n_fds = 3,
+					      .flags = PROCESS_SESSION},
+			    &pid);
 	close_theirs(&e);
 	if (err < 0) {
 		close_ours(&e);
@@ -421,7 +344,7 @@ int spawn_stream(struct loop *l, char *const *argv, bool sockets, bool patient, 
 		err = -errno;
 		close_ours(&e);
 		(void)kill(-pid, SIGKILL);
-		(void)waitpid(pid, NULL, 0); /* was just killed */
+		(void)process_wait(pid, NULL); /* was just killed */
 		return errmsg_set(msg, err, "watching %s: %s", argv[0], err_text(err));
 	}
 	s = xcalloc(1, sizeof(*s));
@@ -434,81 +357,15 @@ int spawn_stream(struct loop *l, char *const *argv, bool sockets, bool patient, 
 	return 0;
 }
 
-/* ---- running to the end, in a thread ---- */
-
-/* 0 when fd is readable, or a negative code. */
-static int wait_readable(int fd, uint64_t deadline_ms, int cancel_fd)
-{
-	for (;;) {
-		struct pollfd p[2] = {{.fd = fd, .events = POLLIN},
-				      {.fd = cancel_fd, .events = POLLIN}};
-		uint64_t now = now_ms();
-		int r;
-
-		if (now >= deadline_ms)
-			return CONCC_E_TIMEOUT;
-		r = poll(p, 2, (int)(deadline_ms - now));
-		if (r < 0 && errno != EINTR)
-			return -errno;
-		if (r > 0 && p[1].revents)
-			return -ECANCELED;
-		if (r > 0 && p[0].revents)
-			return 0;
-	}
-}
-
-static int read_all(int fd, size_t max, uint64_t deadline_ms, int cancel_fd, struct buf *out)
-{
-	for (;;) {
-		uint8_t part[4096];
-		ssize_t n;
-		int err = wait_readable(fd, deadline_ms, cancel_fd);
-
-		if (err < 0)
-			return err;
-		n = read(fd, part, sizeof(part));
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			return 0;
-		if (out->len + (size_t)n > max)
-			return CONCC_E_TOOBIG;
-		buf_append(out, part, (size_t)n);
-	}
-}
-
-static int wait_exit(pid_t pid, uint64_t deadline_ms, int cancel_fd)
-{
-	_cleanup_close_ int pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
-
-	return pid_fd < 0 ? -errno : wait_readable(pid_fd, deadline_ms, cancel_fd);
-}
-
 int spawn_capture(char *const *argv, size_t max, uint64_t deadline_ms, int cancel_fd,
 		  struct buf *out, int *ret_status)
 {
-	_cleanup_close_ int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	_cleanup_close_ int read_fd = -1;
-	int write_fd = -1, err;
-	pid_t pid;
+	struct process p = {
+		.argv = argv,
+		.fds = {PROCESS_FD_NULL, PROCESS_FD_KEPT, PROCESS_FD_KEPT},
+		.n_fds = 3,
+		.flags = PROCESS_SESSION,
+	};
 
-	if (null < 0)
-		return -errno;
-	err = above_stdio(&null);
-	if (err == 0)
-		err = make_pipe(&read_fd, &write_fd);
-	if (err < 0)
-		return err;
-	err = spawn(argv, (int[]){null, write_fd, write_fd}, &pid);
-	close(write_fd);
-	if (err < 0)
-		return err;
-	err = read_all(read_fd, max, deadline_ms, cancel_fd, out);
-	if (err == 0)
-		err = wait_exit(pid, deadline_ms, cancel_fd);
-	if (err < 0)
-		(void)kill(-pid, SIGKILL);
-	while (waitpid(pid, ret_status, 0) < 0 && errno == EINTR)
-		;
-	return err;
+	return process_capture(&p, max, deadline_ms, cancel_fd, out, ret_status);
 }

@@ -237,9 +237,12 @@ static void dispatch_child(struct loop_source *s)
 	void *data = s->data;
 	pid_t pid = s->pid;
 	int status = 0;
+	pid_t r = waitpid(pid, &status, WNOHANG);
 
-	if (waitpid(pid, &status, WNOHANG) != pid)
+	if (r == 0)
 		return;
+	if (r < 0)
+		status = W_EXITCODE(0, SIGKILL); /* somebody else reaped it: the worst is assumed */
 	loop_remove(s);
 	fn(data, pid, status);
 }

@@ -172,35 +172,6 @@ static const struct job_seq *job_that_asks(struct mirror *m, const struct reques
 	return job >= 0 ? map_get_u64(&m->jobs, (uint64_t)job) : NULL;
 }
 
-/* True when a job that runs made what has this name now; then whose it is matters. */
-static bool is_made(const struct mirror *m, const char *path)
-{
-	const struct job_seq *j;
-	size_t it = 0;
-
-	while ((j = map_next(&m->jobs, &it, NULL)))
-		if (map_get_str(&j->made, path))
-			return true;
-	return false;
-}
-
-enum maker { MADE_BEFORE, MADE_BY_OTHERS, MADE_BY_ASKER };
-
-static enum maker who_made(struct mirror *m, const struct request *r)
-{
-	_cleanup_free_ char *dir = NULL, *path = NULL;
-	const struct job_seq *j;
-
-	if (!m->n_made)
-		return MADE_BEFORE;
-	dir = inode_path(m, r->inode);
-	path = path_join(dir, r->name);
-	if (!is_made(m, path))
-		return MADE_BEFORE;
-	j = job_that_asks(m, r);
-	return j && map_get_str(&j->made, path) ? MADE_BY_ASKER : MADE_BY_OTHERS;
-}
-
 /*
  * What the asker's job has seen under this name, when that is another version by
  * now.  Its overlay compares what it has with the answer.
@@ -218,7 +189,6 @@ static struct inode *seen_before(struct mirror *m, const struct request *r)
 static int try_lookup(struct mirror *m, struct request *r, struct fuse_entry_param *e)
 {
 	struct inode *child;
-	enum maker maker;
 	int rc;
 
 	if (!r->inode->dir)
@@ -230,14 +200,10 @@ static int try_lookup(struct mirror *m, struct request *r, struct fuse_entry_par
 		give_entry(m, child, e);
 		return 0;
 	}
-	maker = who_made(m, r);
 	rc = need_listing(m, r->inode, r);
 	if (rc != 0)
 		return rc;
-	if (maker == MADE_BY_ASKER)
-		return -ENOENT;
-	/* The kernel keeps one answer for all. */
-	*e = (struct fuse_entry_param){.entry_timeout = maker == MADE_BEFORE ? FOR_EVER : 0};
+	*e = (struct fuse_entry_param){.entry_timeout = FOR_EVER};
 	if (r->inode == m->root && streq(r->name, MIRROR_OUTSIDE))
 		child = m->outside;
 	else

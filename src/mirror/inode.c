@@ -614,10 +614,8 @@ void tree_release(struct mirror *m)
 	list_for_each_safe (p, &m->inodes)
 		inode_free(m, container_of(p, struct inode, link));
 	map_release(&m->dir_ids);
-	while ((j = map_next(&m->jobs, &it, NULL))) {
-		map_release(&j->made);
+	while ((j = map_next(&m->jobs, &it, NULL)))
 		free(j);
-	}
 	map_release(&m->jobs);
 }
 

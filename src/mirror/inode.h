@@ -122,8 +122,7 @@ struct notice {
 };
 
 struct job_seq {
-	uint64_t seq;	 /* of mirror_job_started() */
-	struct map made; /* paths of mirror_job_made(), to the job */
+	uint64_t seq; /* of mirror_job_started() */
 };
 
 struct fuse;
@@ -144,7 +143,6 @@ struct mirror {
 	struct inode *outside; /* MIRROR_OUTSIDE: in the root, though not among its names */
 	struct list inodes;    /* all there are, in the tree or not */
 	struct map jobs;       /* job_id -> struct job_seq */
-	size_t n_made;	       /* paths that all of them made */
 	struct map dir_ids;    /* dir_id -> inode */
 	struct list negatives; /* struct negative, oldest first */
 	size_t n_negatives;

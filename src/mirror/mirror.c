@@ -173,71 +173,30 @@ bool mirror_flushed(const struct mirror *m, uint64_t seq)
 	return atomic_load(&m->notices_done) >= seq;
 }
 
-static void job_free(struct mirror *m, struct job_seq *j)
-{
-	if (!j)
-		return;
-	m->n_made -= j->made.n;
-	map_release(&j->made);
-	free(j);
-}
-
 void mirror_job_started(struct mirror *m, uint32_t job_id, uint64_t seq)
 {
 	struct job_seq *j = xcalloc(1, sizeof(*j));
 
 	j->seq = seq;
 	pthread_mutex_lock(&m->lock);
-	job_free(m, map_put_u64(&m->jobs, job_id, j));
-	pthread_mutex_unlock(&m->lock);
-}
-
-void mirror_job_made(struct mirror *m, uint32_t job_id, const char *path)
-{
-	struct job_seq *j;
-
-	pthread_mutex_lock(&m->lock);
-	j = map_get_u64(&m->jobs, job_id);
-	/* What was there before goes on as in mirror_job_started(). */
-	if (j && !tree_find(m, path) && !map_get_str(&j->made, path)) {
-		(void)map_put_str(&j->made, path, j);
-		m->n_made++;
-	}
+	free(map_put_u64(&m->jobs, job_id, j));
 	pthread_mutex_unlock(&m->lock);
 }
 
 void mirror_job_ended(struct mirror *m, uint32_t job_id)
 {
 	pthread_mutex_lock(&m->lock);
-	job_free(m, map_del_u64(&m->jobs, job_id));
+	free(map_del_u64(&m->jobs, job_id));
 	pthread_mutex_unlock(&m->lock);
 }
 
 /* ---- messages of the client ---- */
 
-/* Absolute, and each part a name. */
-static bool path_ok(const char *path)
-{
-	if (*path != '/' || strlen(path) > PROTO_PATH_MAX)
-		return false;
-	if (streq(path, "/"))
-		return true;
-	for (const char *p = path; *p;) {
-		size_t n = strcspn(++p, "/");
-
-		if (n == 0 || n > PROTO_NAME_MAX || (n == 1 && p[0] == '.') ||
-		    (n == 2 && p[0] == '.' && p[1] == '.'))
-			return false;
-		p += n;
-	}
-	return true;
-}
-
 int mirror_serve(struct mirror *m, const char *path)
 {
 	int err;
 
-	if (!path_ok(path))
+	if (!path_is_clean(path))
 		return CONCC_E_PROTO;
 	pthread_mutex_lock(&m->lock);
 	err = tree_serve(m, path);
@@ -248,7 +207,7 @@ int mirror_serve(struct mirror *m, const char *path)
 
 int mirror_outside(struct mirror *m, const char *path)
 {
-	if (!path_ok(path))
+	if (!path_is_clean(path))
 		return CONCC_E_PROTO;
 	pthread_mutex_lock(&m->lock);
 	tree_outside(m, path);
@@ -359,7 +318,7 @@ int mirror_dir(struct mirror *m, const struct msg_dir *msg)
 	int fail_with = -ENOENT;
 	int err = 0;
 
-	if (!path_ok(msg->path))
+	if (!path_is_clean(msg->path))
 		return CONCC_E_PROTO;
 	list_init(&ready);
 	list_init(&failed);

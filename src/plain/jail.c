@@ -20,11 +20,11 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/process.h"
 #include "concc/str.h"
 
 static const char *const servers[] = {
@@ -145,6 +145,11 @@ static int enter_root(void)
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0;
 }
 
+struct jail {
+	const char *workspace, *root_dir, *passwd;
+	pid_t parent;
+};
+
 static int make_jail(const char *workspace, const char *root_dir, const char *passwd)
 {
 	int r = new_namespaces();
@@ -159,38 +164,19 @@ static int make_jail(const char *workspace, const char *root_dir, const char *pa
 	return r < 0 ? r : enter_root();
 }
 
-/* The child.  Its error goes through the pipe; success closes it. */
-static void run_server(const char *server, const char *workspace, const char *root_dir,
-		       const char *passwd, int in, int out, int report, pid_t parent)
+/* In the child. */
+static int enter_jail(void *data)
 {
-	char *const argv[] = {(char *)server, (char *)"-u",	 (char *)"0",
-			      (char *)"-d",   (char *)workspace, NULL};
-	char *const env[] = {NULL};
-	sigset_t none;
+	const struct jail *j = data;
 	int r;
 
-	sigemptyset(&none);
-	(void)sigprocmask(SIG_SETMASK, &none, NULL);
-	(void)signal(SIGPIPE, SIG_DFL);
 	umask(0);
-	r = make_jail(workspace, root_dir, passwd);
+	r = make_jail(j->workspace, j->root_dir, j->passwd);
 	/* Only now: a change of identity would clear it. */
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent && getppid() != 0)
-		_exit(1);
-	if (r == 0 && (dup2(in, 0) < 0 || dup2(out, 1) < 0))
-		r = -errno;
-	/* They were ours, and not to be waited for. */
-	if (r == 0)
-		r = fd_set_nonblock(0, false);
-	if (r == 0)
-		r = fd_set_nonblock(1, false);
-	if (r == 0) {
-		execve(server, argv, env);
-		r = -errno;
-	}
-	(void)write_full(report, &r, sizeof(r)); /* its reader waits */
-	_exit(1);
+	if (getppid() != j->parent && getppid() != 0)
+		return -ESRCH;
+	return r;
 }
 
 static char *passwd_line(void)
@@ -206,29 +192,33 @@ int jail_sftp(const char *workspace, const char *root_dir, int in, int out, pid_
 {
 	const char *server = find_server();
 	_cleanup_free_ char *passwd = passwd_line();
-	int report[2], r = 0;
-	pid_t parent = getpid();
+	char *const argv[] = {(char *)server, (char *)"-u",	 (char *)"0",
+			      (char *)"-d",   (char *)workspace, NULL};
+	char *const env[] = {NULL};
+	struct jail j = {workspace, root_dir, passwd, getpid()};
+	struct process p = {
+		.exe = server,
+		.argv = argv,
+		.env = env,
+		.fds = {in, out, 2},
+		.n_fds = 3,
+		.prepare = enter_jail,
+		.data = &j,
+	};
+	int r;
 
 	if (!server)
 		return errmsg_set(
 			msg, -ENOENT,
 			"this machine has no SFTP server; install openssh-sftp-server here");
-	if (pipe2(report, O_CLOEXEC) < 0)
-		return errmsg_set(msg, -errno, "can't make a pipe: %s", err_text(-errno));
-	*ret = fork();
-	if (*ret == 0)
-		run_server(server, workspace, root_dir, passwd, in, out, report[1], parent);
-	close(report[1]);
-	if (*ret < 0)
-		r = -errno;
-	else if (read_full(report[0], &r, sizeof(r)) <= 0)
-		r = 0;
-	close(report[0]);
+	/* They were ours, and not to be waited for. */
+	r = fd_set_nonblock(in, false);
+	if (r == 0)
+		r = fd_set_nonblock(out, false);
+	if (r == 0)
+		r = process_start(&p, ret);
 	if (r == 0)
 		return 0;
-	if (*ret > 0)
-		(void)waitpid(*ret, NULL, 0); /* it said why it ends */
-	*ret = 0;
 	return errmsg_set(
 		msg, r,
 		"can't confine the SFTP server to %s here: %s; are user namespaces allowed "

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,9 +13,8 @@
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/process.h"
 #include "concc/str.h"
-
-extern char **environ;
 
 #define CHUNK	  (32 * 1024)
 #define GO	  "go\n"
@@ -289,29 +287,6 @@ static int make_pipe(int *ret_ours, int *ret_theirs, bool we_write)
 	return fd_set_nonblock(*ret_ours, true);
 }
 
-static int spawn(char *const *argv, const int fds[3], pid_t *ret)
-{
-	posix_spawn_file_actions_t fa;
-	posix_spawnattr_t attr;
-	sigset_t none, all;
-	int err;
-
-	sigemptyset(&none);
-	sigfillset(&all);
-	posix_spawn_file_actions_init(&fa);
-	posix_spawnattr_init(&attr);
-	err = posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-	err = err ? err : posix_spawnattr_setsigmask(&attr, &none);
-	err = err ? err : posix_spawnattr_setsigdefault(&attr, &all);
-	for (int i = 0; i < 3 && !err; i++)
-		err = posix_spawn_file_actions_adddup2(&fa, fds[i], i);
-	err = err ? err : posix_spawn_file_actions_addclosefrom_np(&fa, 3);
-	err = err ? err : posix_spawnp(ret, argv[0], &fa, &attr, argv, environ);
-	posix_spawnattr_destroy(&attr);
-	posix_spawn_file_actions_destroy(&fa);
-	return -err;
-}
-
 static int spawn_ssh(struct session *s, char *const *argv, struct errmsg *msg)
 {
 	int theirs[3] = {-1, -1, -1}, r = 0;
@@ -319,7 +294,10 @@ static int spawn_ssh(struct session *s, char *const *argv, struct errmsg *msg)
 	for (int i = 0; i < 3 && r == 0; i++)
 		r = make_pipe(&s->fds[i], &theirs[i], i == 0);
 	if (r == 0)
-		r = spawn(argv, theirs, &s->pid);
+		r = process_start(&(struct process){.argv = argv,
+						    .fds = {theirs[0], theirs[1], theirs[2]},
+						    .n_fds = 3},
+				  &s->pid);
 	for (int i = 0; i < 3; i++) {
 		if (theirs[i] >= 0)
 			close(theirs[i]);
@@ -374,7 +352,6 @@ void session_free(struct session *s)
 	}
 	loop_remove(s->child);
 	(void)kill(s->pid, SIGKILL);
-	while (waitpid(s->pid, NULL, 0) < 0 && errno == EINTR)
-		;
+	(void)process_wait(s->pid, NULL);
 	session_delete(s);
 }

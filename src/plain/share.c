@@ -12,12 +12,12 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/log.h"
+#include "concc/process.h"
 #include "concc/str.h"
 
 #define RETRY_MS 30000 /* what was wrong there may have been put right */
@@ -74,8 +74,7 @@ static void stop_server(struct share *h)
 	if (!h->server)
 		return;
 	(void)kill(h->server, SIGKILL);
-	while (waitpid(h->server, NULL, 0) < 0 && errno == EINTR)
-		;
+	(void)process_wait(h->server, NULL);
 	h->server = 0;
 }
 

@@ -1,104 +1,143 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#include "server.h"
+#include "run.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
-#include <poll.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
 #include "concc/err.h"
 #include "concc/io.h"
-#include "concc/log.h"
+#include "concc/job.h"
+#include "concc/process.h"
 #include "concc/str.h"
 
-/* A compiler asked for its parts answers in milliseconds; one that does not is not waited for. */
+/* Compilers asked for their parts answer in milliseconds; one that does not is not waited for. */
 #define ASK_TIMEOUT_MS 2000
+/* Calls that are remembered, by program and PATH: beyond that all are looked at anew. */
+#define CALLS_MAX 4096
 
-void exe_free(struct exe *e)
+/* A file or directory as it was when the identity was made. */
+struct seen {
+	char *path;
+	struct stat st;
+};
+
+struct exe {
+	struct msg_exe msg;
+	struct seen *seen; /* while all of them are so, it is the identity */
+	size_t n_seen;
+};
+
+/* One job's program, looked at. */
+struct look {
+	struct peer *peer;
+	const struct msg_run *m;
+	const char *path; /* PATH of the job */
+	bool compiler;
+	uint64_t deadline_ms; /* for all that is asked */
+	struct exe *e;
+};
+
+static void forget_seen(struct exe *e)
+{
+	for (size_t i = 0; i < e->n_seen; i++)
+		free(e->seen[i].path);
+	free(steal_ptr(&e->seen));
+	e->n_seen = 0;
+}
+
+static void exe_free(struct exe *e)
 {
 	if (!e)
 		return;
 	msg_exe_release(&e->msg);
+	forget_seen(e);
 	free(e);
 }
 
 DEFINE_CLEANUP(struct exe, exe, exe_free);
 
-static bool same_file(const struct exe *e, const struct stat *st)
+void exes_free(struct server *s)
 {
-	return e->dev == st->st_dev && e->ino == st->st_ino &&
-	       e->mtime.tv_sec == st->st_mtim.tv_sec && e->mtime.tv_nsec == st->st_mtim.tv_nsec;
+	struct exe *e;
+	size_t it = 0;
+
+	while ((e = map_next(&s->exes, &it, NULL)))
+		exe_free(e);
+	map_release(&s->exes);
+	map_release(&s->exes_by_call);
 }
 
-/* Reads what the child prints until EOF or the time is over. */
-static ssize_t read_answer(int fd, char *out, size_t size)
+/* ---- what a file is ---- */
+
+static bool is_elf(const char *path)
 {
-	uint64_t end = now_ms() + ASK_TIMEOUT_MS;
-	size_t n = 0;
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char magic[4];
 
-	while (n < size) {
-		struct pollfd p = {.fd = fd, .events = POLLIN};
-		uint64_t now = now_ms();
-		ssize_t k;
+	return fd >= 0 && pread(fd, magic, sizeof(magic), 0) == sizeof(magic) &&
+	       memcmp(magic, "\177ELF", sizeof(magic)) == 0;
+}
 
-		if (now >= end || poll(&p, 1, (int)(end - now)) <= 0)
-			return CONCC_E_TIMEOUT;
-		k = read(fd, out + n, size - n);
-		if (k < 0)
-			return -errno;
-		if (k == 0)
-			return (ssize_t)n;
-		n += (size_t)k;
+static bool has_text(const char *path, const char *text)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	bool found;
+	void *p;
+
+	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size <= 0)
+		return false;
+	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (p == MAP_FAILED)
+		return false;
+	found = memmem(p, (size_t)st.st_size, text, strlen(text));
+	(void)munmap(p, (size_t)st.st_size);
+	return found;
+}
+
+/*
+ * A driver of GCC or clang, and not what is only called like one: a program that knows the
+ * option which it will be asked by (clang's options may be in its library), under such a name
+ * at the end of all links, too.  Scripts are none: whatever they do with their arguments.
+ */
+static bool is_driver(const char *path)
+{
+	_cleanup_free_ char *real = job_is_driver_name(path) ? realpath(path, NULL) : NULL;
+
+	return real && job_is_driver_name(real) && is_elf(real) &&
+	       (has_text(real, "print-prog-name") || has_text(real, "libclang-cpp.so"));
+}
+
+/* ---- the files of an identity ---- */
+
+static bool is_known(const struct exe *e, const char *path)
+{
+	for (uint32_t i = 0; i < e->msg.n_files; i++) {
+		if (streq(e->msg.files[i].path, path))
+			return true;
 	}
-	return CONCC_E_TOOBIG;
+	return false;
 }
 
-/* What `exe -print-prog-name=part` prints, when that is an absolute path; NULL otherwise. */
-static char *ask_part(const char *exe, const char *part)
+static void add_seen(struct exe *e, const char *path, const struct stat *st)
 {
-	_cleanup_free_ char *arg = xasprintf("-print-prog-name=%s", part);
-	char *argv[] = {(char *)exe, arg, NULL};
-	char *env[] = {(char *)"PATH=/usr/local/bin:/usr/bin:/bin", (char *)"LC_ALL=C", NULL};
-	_cleanup_close_ int out_r = -1;
-	posix_spawn_file_actions_t fa;
-	char answer[PROTO_PATH_MAX];
-	int out[2], r, status;
-	ssize_t n;
-	pid_t pid;
-
-	if (pipe2(out, O_CLOEXEC) < 0)
-		return NULL;
-	out_r = out[0];
-	posix_spawn_file_actions_init(&fa);
-	posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
-	posix_spawn_file_actions_adddup2(&fa, out[1], 1);
-	posix_spawn_file_actions_addopen(&fa, 2, "/dev/null", O_WRONLY, 0);
-	r = posix_spawn(&pid, exe, &fa, NULL, argv, env);
-	posix_spawn_file_actions_destroy(&fa);
-	close(out[1]);
-	if (r != 0)
-		return NULL;
-	n = read_answer(out_r, answer, sizeof(answer));
-	if (n < 0)
-		(void)kill(pid, SIGKILL);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	if (n <= 1 || answer[0] != '/')
-		return NULL;
-	return xstrndup(answer, (size_t)n - (answer[n - 1] == '\n'));
+	e->seen = xrealloc(e->seen, (e->n_seen + 1) * sizeof(*e->seen));
+	e->seen[e->n_seen++] = (struct seen){xstrdup(path), *st};
 }
 
 /* Adds path, if it is a file, with its digest (from the cache when it is known). */
-static int add_file(struct server *s, struct exe *e, const char *path)
+static int add_file(struct look *l, const char *path)
 {
+	struct hash_cache *hashes = l->peer->server->hashes;
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct msg_exe *m = &l->e->msg;
 	struct digest d;
 	struct stat st;
 	int r;
@@ -107,111 +146,259 @@ static int add_file(struct server *s, struct exe *e, const char *path)
 		return -errno;
 	if (!S_ISREG(st.st_mode))
 		return -EINVAL;
-	if (e->msg.n_files >= PROTO_EXE_FILES_MAX)
+	if (m->n_files >= PROTO_EXE_FILES_MAX)
 		return CONCC_E_TOOBIG;
-	if (!hash_cache_get(s->hashes, &st, &d)) {
+	if (!hash_cache_get(hashes, &st, &d)) {
 		r = digest_of_fd(fd, &d, NULL);
 		if (r < 0)
 			return r;
-		hash_cache_put(s->hashes, &st, &d);
+		hash_cache_put(hashes, &st, &d);
 	}
-	e->msg.files = xrealloc(e->msg.files, (e->msg.n_files + 1) * sizeof(*e->msg.files));
-	e->msg.files[e->msg.n_files++] = (struct exe_file){.path = xstrdup(path), .digest = d};
+	m->files = xrealloc(m->files, (m->n_files + 1) * sizeof(*m->files));
+	add_seen(l->e, path, &st);
+	m->files[m->n_files++] = (struct exe_file){.path = xstrdup(path), .digest = d};
 	return 0;
 }
 
-static bool is_c_driver(const char *path)
+/* The same for what need not be there, on neither side; what is served is the same on both. */
+static int add_part(struct look *l, const char *path)
 {
-	static const char *const words[] = {"gcc", "g++", "clang", "c++", "cc"};
-	const char *base = path_base(path);
+	_cleanup_free_ char *clean = path_clean("/", path);
 
-	for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++) {
-		if (strstr(base, words[i]))
-			return true;
-	}
-	return false;
+	if (is_known(l->e, clean) || run_serves_exe(l->peer, clean))
+		return 0;
+	return add_file(l, clean) == CONCC_E_TOOBIG ? CONCC_E_TOOBIG : 0;
+}
+
+/* Where a driver finds this part of it, or NULL. */
+static char *ask_part(const struct look *l, const char *driver, const char *part)
+{
+	_cleanup_free_ char *arg = xasprintf("-print-prog-name=%s", part);
+	_cleanup_buf_ struct buf answer = BUF_INIT;
+	char *argv[] = {(char *)driver, arg, NULL};
+	char *env[] = {(char *)"PATH=/usr/local/bin:/usr/bin:/bin", (char *)"LC_ALL=C", NULL};
+	struct process p = {
+		.argv = argv,
+		.env = env,
+		.fds = {PROCESS_FD_NULL, PROCESS_FD_KEPT, PROCESS_FD_NULL},
+		.n_fds = 3,
+		.flags = PROCESS_SESSION,
+	};
+	char *text;
+
+	if (process_capture(&p, PROTO_PATH_MAX, l->deadline_ms, -1, &answer, NULL) < 0)
+		return NULL;
+	text = (char *)buf_cstr(&answer);
+	text[strcspn(text, "\n")] = '\0';
+	if (*text == '/')
+		return xstrdup(text);
+	/* No place of its own for it: it takes what PATH has. */
+	return streq(text, part) ? job_resolve(part, l->path, l->m->cwd, NULL, NULL) : NULL;
 }
 
 /*
  * The driver is not the compiler: cc1 and as make the object, and a distribution
  * may update them without it.  What is not found is left out on both sides.
  */
-static void add_c_parts(struct server *s, struct exe *e)
+static int add_c_parts(struct look *l, const char *driver)
 {
 	static const char *const parts[] = {"cc1", "cc1plus", "as"};
+	int r = 0;
 
-	for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
-		_cleanup_free_ char *path = ask_part(e->msg.path, parts[i]);
-		_cleanup_free_ char *clean = path ? path_clean("/", path) : NULL;
+	for (size_t i = 0; i < sizeof(parts) / sizeof(*parts) && r == 0; i++) {
+		_cleanup_free_ char *path = ask_part(l, driver, parts[i]);
+		_cleanup_free_ char *dir = path ? path_clean(path, "..") : NULL;
+		struct stat st;
 
-		if (clean)
-			(void)add_file(s, e, clean);
+		if (!path)
+			continue;
+		r = add_part(l, path);
+		/* Where others appear when a package is installed: cc1plus beside cc1. */
+		if (i == 0 && stat(dir, &st) == 0)
+			add_seen(l->e, dir, &st);
 	}
+	return r;
 }
 
 /* rustc is a small program over a large library. */
-static void add_rust_parts(struct server *s, struct exe *e)
+static int add_rust_parts(struct look *l, const char *rustc)
 {
-	_cleanup_free_ char *pattern = xasprintf("%s/../../lib/librustc_driver-*.so", e->msg.path);
+	_cleanup_free_ char *pattern = xasprintf("%s/../../lib/librustc_driver-*.so", rustc);
 	_cleanup_free_ char *clean = path_clean("/", pattern);
+	int r = 0;
 	glob_t g;
 
 	if (glob(clean, GLOB_NOSORT, NULL, &g) == 0) {
-		for (size_t i = 0; i < g.gl_pathc; i++)
-			(void)add_file(s, e, g.gl_pathv[i]);
+		for (size_t i = 0; i < g.gl_pathc && r == 0; i++)
+			r = add_part(l, g.gl_pathv[i]);
 	}
 	globfree(&g);
+	return r;
 }
 
-static int exe_new(struct server *s, const char *path, const struct stat *st, bool served,
-		   struct exe **ret, struct errmsg *msg)
+/* ---- compilers that the program may run in turn ---- */
+
+static bool is_no_driver(const char *path, void *data)
 {
-	_cleanup_(cleanup_exe) struct exe *e = xcalloc(1, sizeof(*e));
+	return !is_driver(path);
+}
+
+static bool is_no_elf(const char *path, void *data)
+{
+	return !is_elf(path);
+}
+
+static int add_found(struct look *l, const char *name, const char *path_var)
+{
+	bool rust = streq(name, "rustc");
+	_cleanup_free_ char *found = job_resolve(name, path_var, l->m->cwd,
+						 rust ? is_no_elf : is_no_driver, NULL);
 	int r;
 
-	e->msg.exe_id = ++s->next_exe_id;
-	e->msg.path = xstrdup(path);
-	e->dev = st->st_dev;
-	e->ino = st->st_ino;
-	e->mtime = st->st_mtim;
-	/* What workers see through the mirror is the same file. */
-	if (!served) {
-		r = add_file(s, e, path);
-		if (r < 0)
-			return errmsg_set(msg, r, "can't read %s: %s", path, err_text(r));
-		if (is_c_driver(path))
-			add_c_parts(s, e);
-		else if (strstr(path_base(path), "rustc"))
-			add_rust_parts(s, e);
+	if (!found || is_known(l->e, found))
+		return 0;
+	r = add_part(l, found);
+	if (r == 0)
+		r = rust ? add_rust_parts(l, found) : add_c_parts(l, found);
+	return r;
+}
+
+/* Which it runs nobody knows: so each that it finds by a usual name, or by its own. */
+static int add_compilers(struct look *l, enum job_family family)
+{
+	static const char *const c[] = {"cc", "c++", "gcc", "g++", "clang", "clang++"};
+	static const char *const system_path = "/usr/bin:/bin";
+	int r = 0;
+
+	if (family == JOB_FAMILY_RUST)
+		return add_found(l, "rustc", l->path);
+	for (size_t i = 0; i < sizeof(c) / sizeof(*c) && r == 0; i++) {
+		r = add_found(l, c[i], l->path);
+		if (r == 0)
+			r = add_found(l, c[i], system_path);
 	}
-	*ret = steal_ptr(&e);
-	return 0;
+	return r < 0 ? r : add_found(l, path_base(l->m->argv[0]), l->path);
 }
 
-int exe_get(struct server *s, const char *path, bool served, struct exe **ret, struct errmsg *msg)
+static int add_parts(struct look *l)
 {
-	struct map *known = served ? &s->exes_served : &s->exes;
-	struct exe *e = map_get_str(known, path);
-	struct stat st;
+	enum job_family family = job_family(l->m->argv);
+	const char *path = l->m->exe;
+
+	if (is_driver(path))
+		return add_c_parts(l, path);
+	if (family == JOB_FAMILY_RUST && is_elf(path))
+		return add_rust_parts(l, path);
+	if (family == JOB_FAMILY_ALONE || (family == JOB_FAMILY_OTHER && is_elf(path)))
+		return 0;
+	return add_compilers(l, family);
+}
+
+static int look(struct look *l, struct errmsg *msg)
+{
+	const char *path = l->m->exe;
+	int r = 0;
+
+	l->e->msg.path = xstrdup(path);
+	if (l->peer->conf->root == ROOT_CLIENT)
+		return 0; /* there is nothing there that is not from here */
+	if (!run_serves_exe(l->peer, path))
+		r = add_file(l, path);
+	if (r == 0 && l->compiler)
+		r = add_parts(l);
+	return r < 0 ? errmsg_set(msg, r, "can't read %s: %s", path, err_text(r)) : 0;
+}
+
+/* ---- what is known already ---- */
+
+static bool is_current(const struct exe *e)
+{
+	for (size_t i = 0; i < e->n_seen; i++) {
+		if (!file_is_unchanged(e->seen[i].path, &e->seen[i].st))
+			return false;
+	}
+	return true;
+}
+
+/* What decides which files they are, but for the files themselves. */
+static void put_call(const struct look *l, struct buf *key)
+{
+	bool ours = l->peer->conf->root == ROOT_CLIENT || run_serves_exe(l->peer, l->m->exe);
+
+	buf_put_u8(key, ours);
+	buf_put_u8(key, (uint8_t)l->peer->conf->root);
+	buf_put_u8(key, l->compiler);
+	buf_put_str(key, l->m->exe);
+	if (!l->compiler || l->peer->conf->root == ROOT_CLIENT)
+		return;
+	buf_put_u8(key, (uint8_t)job_family(l->m->argv));
+	buf_put_str(key, path_base(l->m->argv[0]));
+	buf_put_str(key, l->path);
+}
+
+/* The one with the same files, which workers know already, or else e; takes e. */
+static struct exe *keep(struct server *s, struct exe *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct exe *known;
+
+	msg_exe_encode(&b, &e->msg);
+	known = map_get(&s->exes, b.data, b.len);
+	if (!known) {
+		map_put(&s->exes, b.data, b.len, e);
+		e->msg.exe_id = ++s->next_exe_id;
+		return e;
+	}
+	forget_seen(known);
+	known->n_seen = e->n_seen;
+	known->seen = steal_ptr(&e->seen);
+	e->n_seen = 0;
+	exe_free(e);
+	return known;
+}
+
+static const char *path_of(char *const *env)
+{
+	while (*env && !str_starts(*env, "PATH="))
+		env++;
+	return *env ? *env + strlen("PATH=") : "";
+}
+
+const struct msg_exe *exe_msg(const struct exe *e)
+{
+	return &e->msg;
+}
+
+int exe_get(struct peer *p, const struct msg_run *m, struct exe **ret, struct errmsg *msg)
+{
+	struct server *s = p->server;
+	_cleanup_(cleanup_exe) struct exe *e = NULL;
+	_cleanup_buf_ struct buf call = BUF_INIT;
+	struct look l = {
+		.peer = p,
+		.m = m,
+		.path = path_of(m->env),
+		.compiler = m->flags & JOB_F_COMPILER,
+		.deadline_ms = now_ms() + ASK_TIMEOUT_MS,
+	};
+	struct exe *known;
 	int r;
 
-	if (stat(path, &st) < 0)
-		return errmsg_set(msg, -errno, "can't find %s: %s", path, err_text(-errno));
-	if (e && same_file(e, &st)) {
-		*ret = e;
+	if (access(m->exe, F_OK) < 0)
+		return errmsg_set(msg, -errno, "can't find %s: %s", m->exe, err_text(-errno));
+	put_call(&l, &call);
+	known = map_get(&s->exes_by_call, call.data, call.len);
+	if (known && is_current(known)) {
+		*ret = known;
 		return 0;
 	}
-	r = exe_new(s, path, &st, served, &e, msg);
+	e = l.e = xcalloc(1, sizeof(*e));
+	r = look(&l, msg);
 	if (r < 0)
 		return r;
-	/* The former one stays: jobs and links may still name it.  A compiler changes rarely. */
-	struct exe *old = map_put_str(known, path, e);
-
-	if (old) {
-		_cleanup_free_ char *key = xasprintf("%s#%u", path, old->msg.exe_id);
-
-		map_put_str(known, key, old);
-	}
-	*ret = e;
+	*ret = keep(s, steal_ptr(&e));
+	if (s->exes_by_call.n >= CALLS_MAX)
+		map_release(&s->exes_by_call);
+	map_put(&s->exes_by_call, call.data, call.len, *ret);
 	return 0;
 }

@@ -289,12 +289,8 @@ static int on_hello(struct peer *p, struct blob payload)
 	if (r < 0)
 		return r;
 	p->hello = m;
-	for (char **s = (char *[]){m.program, m.host, m.arch, m.cpu_model, NULL}; *s; s++) {
-		for (char *c = *s; *c; c++) {
-			if (*c < 0x20 || *c > 0x7e)
-				*c = '?';
-		}
-	}
+	for (char **s = (char *[]){m.program, m.host, m.arch, m.cpu_model, NULL}; *s; s++)
+		str_defuse(*s);
 	(void)check_hello(p); /* has closed the link when it failed */
 	return 0;
 }

@@ -74,12 +74,16 @@ static void send_fail(struct client *c, enum run_fail what, bool quiet, const ch
 		      const char *text)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
+	_cleanup_free_ char *shown = xstrdup(text);
 	struct msg_run_fail m = {
 		.what = (uint8_t)what,
 		.quiet = quiet,
 		.rule = (char *)rule,
-		.text = (char *)text,
+		.text = shown,
 	};
+
+	/* It may name a file that a worker chose the name of. */
+	str_defuse(shown);
 
 	server_count_reason(c->server, rule);
 	if (what == RUN_FAIL_RETRY)
@@ -120,19 +124,6 @@ void run_give_up(struct run *r, const char *rule, const char *text)
 }
 
 /* ---- starting ---- */
-
-/* Directories that every system has of its own: a path beneath them may well be on the worker. */
-static bool is_system_path(const char *path)
-{
-	static const char *const dirs[] = {"/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin",
-					   "/etc", "/opt", "/dev",   "/proc",  "/nix", "/gnu"};
-
-	for (size_t i = 0; i < sizeof(dirs) / sizeof(*dirs); i++) {
-		if (path_is_below(path, dirs[i]))
-			return true;
-	}
-	return false;
-}
 
 /* May there be something at this path for the peer's jobs? */
 static bool may_see(const struct peer *p, const char *path)
@@ -193,15 +184,10 @@ bool run_serves_exe(const struct peer *p, const char *exe)
  */
 static bool names_tmp(const struct msg_run *m, char *const *workspaces, struct policy_verdict *ret)
 {
-	static const char *const dirs[] = {"/tmp", "/var/tmp", "/dev/shm", "/run"};
 	struct policy_input in = {
 		.argv = m->argv, .cwd = m->cwd, .env = m->env, .served = workspaces};
 
-	for (size_t i = 0; i < sizeof(dirs) / sizeof(*dirs); i++) {
-		if (path_is_below(m->cwd, dirs[i]))
-			return policy_names_tmp(&in, ret);
-	}
-	return false;
+	return policy_is_tmp(m->cwd) && policy_names_tmp(&in, ret);
 }
 
 static const char *trees_word(const struct peer *p)
@@ -214,54 +200,6 @@ static const char *remedy(const struct peer *p)
 	return p->conf->root == ROOT_CLIENT
 		       ? "list its tree as a `toolchain` (read-only) or `workspace` in ~/.concc.ini"
 		       : "list its tree as a `workspace` in ~/.concc.ini";
-}
-
-static bool is_served_by_conf(const struct server *s, const char *path)
-{
-	for (char **w = s->conf->workspaces; w && *w; w++) {
-		if (path_is_below(path, *w))
-			return true;
-	}
-	return false;
-}
-
-/* A directory that would serve far more than a project: never taken as a workspace by itself. */
-static bool is_too_wide(const char *path)
-{
-	_cleanup_free_ char *home = path_expand_home("~");
-
-	return path_is_below(home, path) || streq(path, "/tmp") || streq(path, "/var/tmp") ||
-	       is_system_path(path);
-}
-
-/* The workspaces of a job: the configured ones, or its own.  NULL and a reason when none holds it.
- */
-static char **find_workspaces(struct server *s, const struct msg_run *m, struct errmsg *msg)
-{
-	_cleanup_strv_ char **found = xcalloc(1, sizeof(*found));
-	_cleanup_free_ char *own = NULL;
-
-	if (s->conf->workspaces && *s->conf->workspaces) {
-		if (!is_served_by_conf(s, m->cwd)) {
-			errmsg_set(msg, 0, "%s is in no workspace of the configuration", m->cwd);
-			return NULL;
-		}
-		for (char **w = s->conf->workspaces; *w; w++) {
-			if (tree_serve(s->tree, *w, true, msg) < 0)
-				return NULL;
-			strv_push(&found, xstrdup(*w));
-		}
-		return steal_ptr(&found);
-	}
-	own = path_clean("/", *m->workspace ? m->workspace : m->cwd);
-	if (!path_is_below(m->cwd, own) || is_too_wide(own)) {
-		errmsg_set(msg, 0, "%s is in no project; set `workspace` in ~/.concc.ini", m->cwd);
-		return NULL;
-	}
-	if (tree_serve(s->tree, own, true, msg) < 0)
-		return NULL;
-	strv_push(&found, steal_ptr(&own));
-	return steal_ptr(&found);
 }
 
 static uint32_t send_env(struct peer *p, char *const *env)
@@ -284,9 +222,9 @@ static void send_exe(struct peer *p, struct exe *e)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
-	if (map_put_u64(&p->exes_sent, e->msg.exe_id, e))
+	if (map_put_u64(&p->exes_sent, exe_msg(e)->exe_id, e))
 		return;
-	msg_exe_encode(&b, &e->msg);
+	msg_exe_encode(&b, exe_msg(e));
 	link_send_buf(p->link, MSG_EXE, LINK_PRIO, &b);
 }
 
@@ -325,7 +263,7 @@ static struct run *run_new(struct client *c, struct peer *p, const struct msg_ru
 	do
 		r->job_id = ++s->next_job_id;
 	while (map_get_u64(&p->jobs, r->job_id));
-	r->exe_id = e->msg.exe_id;
+	r->exe_id = exe_msg(e)->exe_id;
 	r->slot.fd = -1;
 	r->cwd = xstrdup(m->cwd);
 	r->command = first_words(m->argv);
@@ -353,7 +291,7 @@ static void send_job(struct run *r, const struct msg_run *m, struct exe *e)
 	struct msg_job j = {
 		.job_id = r->job_id,
 		.env_id = send_env(r->peer, m->env),
-		.exe_id = e->msg.exe_id,
+		.exe_id = exe_msg(e)->exe_id,
 		.flags = m->flags,
 		.umask = m->umask,
 		.rows = m->rows,
@@ -416,9 +354,18 @@ static int start(struct client *c, struct msg_run *m)
 		refuse(c, m, RUN_FAIL_RETRY, true, "worker-down", text);
 		return 0;
 	}
-	workspaces = find_workspaces(s, m, &msg);
+	workspaces = workspaces_of(p, m, &msg);
 	if (!workspaces) {
 		refuse(c, m, RUN_FAIL_LOCAL, true, "outside", msg.text);
+		return 0;
+	}
+	if (tree_has_default_acl(s->tree, m->cwd)) {
+		_cleanup_free_ char *text = xasprintf(
+			"%s has a default access list (setfacl -d), which jobs elsewhere "
+			"don't see",
+			m->cwd);
+
+		refuse(c, m, RUN_FAIL_LOCAL, true, "default-acl", text);
 		return 0;
 	}
 	if (names_tmp(m, workspaces, &v)) {
@@ -439,12 +386,12 @@ static int start(struct client *c, struct msg_run *m)
 		refuse(c, m, RUN_FAIL_LOCAL, true, "unserved", text);
 		return 0;
 	}
-	r = exe_get(s, m->exe, run_serves_exe(p, m->exe), &e, &msg);
+	r = exe_get(p, m, &e, &msg);
 	if (r < 0) {
 		refuse(c, m, RUN_FAIL_LOCAL, true, "command", msg.text);
 		return 0;
 	}
-	refused = map_get_u64(&p->exes_refused, e->msg.exe_id);
+	refused = map_get_u64(&p->exes_refused, exe_msg(e)->exe_id);
 	if (refused) {
 		refuse(c, m, RUN_FAIL_RETRY, true, "toolchain", refused);
 		return 0;
@@ -671,6 +618,8 @@ static const char *rule_of(int err)
 	switch (err) {
 	case CONCC_E_CONFLICT:
 		return "conflict";
+	case CONCC_E_NO_WAY:
+		return "no-way-home";
 	case -ENOSPC:
 	case -EDQUOT:
 		return "disk-full";

@@ -450,16 +450,6 @@ static int set_up(struct server *s, struct errmsg *msg)
 	return 0;
 }
 
-static void free_exes(struct map *exes)
-{
-	struct exe *e;
-	size_t it = 0;
-
-	while ((e = map_next(exes, &it, NULL)))
-		exe_free(e);
-	map_release(exes);
-}
-
 static void free_reasons(struct server *s)
 {
 	size_t it = 0;
@@ -512,8 +502,7 @@ static void tear_down(struct server *s)
 		(void)hash_cache_save(s->hashes); /* costs a transfer, no more */
 	hash_cache_free(s->hashes);
 	system_free(s->system);
-	free_exes(&s->exes);
-	free_exes(&s->exes_served);
+	exes_free(s);
 	free_reasons(s);
 	close_fd(&s->lock_fd);
 	/* Last: `concc stop` takes the end of its connection as the sign that all is down. */

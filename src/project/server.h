@@ -58,8 +58,8 @@ struct server {
 	struct list clients; /* struct client.of_server */
 	unsigned n_clients;
 	struct system *system;	 /* NULL: no worker sees it */
-	struct map exes;	 /* path -> struct exe, with the files that make it up */
-	struct map exes_served;	 /* the same without: workers see the very file */
+	struct map exes;	 /* encoded EXE but for its id -> struct exe */
+	struct map exes_by_call; /* exe.c: what decides which it is -> one of those */
 	struct map working_sets; /* root -> struct working_set */
 	uint32_t next_exe_id;
 	uint32_t next_job_id;
@@ -74,6 +74,7 @@ struct server {
 	struct map paces;	       /* straggler.c: program -> struct pace */
 	uint64_t n_twice, n_twice_won; /* stragglers started a second time, and of use */
 	struct map reasons;	       /* rule -> uint64_t *, why jobs went back */
+	unsigned n_found;	       /* trees that workspaces.c found by itself */
 };
 
 /* ---- peer.c ---- */
@@ -208,26 +209,40 @@ void system_greet(struct peer *p);
 void system_push(struct peer *p);
 /* Before the tree is drained for a job: what has changed in /etc, and which trees came. */
 void system_refresh(struct peer *p);
+/* The toolchain tree that path is in, as they are listed, be it there or not; or NULL.  Of any
+ * peer. */
+const char *system_tree_of(const struct server *s, const char *path);
 /* Do jobs of such peers see what is at this path (absolute, clean), if anything is? */
 bool system_shows(const struct server *s, const char *path);
+
+/* ---- workspaces.c ---- */
+
+/* Does every system have something of its own there? */
+bool is_system_path(const char *path);
+/*
+ * The trees that the job needs on that peer, on the heap, none beneath another, one of them with
+ * its cwd; all served by now.  NULL and why: the cwd is in none.
+ */
+char **workspaces_of(const struct peer *p, const struct msg_run *m, struct errmsg *msg);
+
 /* ---- straggler.c ---- */
 
 void stragglers_free(struct server *s);
 
 /* ---- exe.c ---- */
 
-struct exe {
-	struct msg_exe msg;
-	dev_t dev;
-	ino_t ino;
-	struct timespec mtime;
-};
+struct exe;
 
-/* The program at path with the files that make up its identity (served: none, the worker sees the
- * very same ones); cached while it stays the same.  May take a moment the first time (hashes
- * compilers). */
-int exe_get(struct server *s, const char *path, bool served, struct exe **ret, struct errmsg *msg);
-void exe_free(struct exe *e);
+/*
+ * The program of a job with the files that make up its identity for this peer: those that it has
+ * of its own and does not get from here.  Of a compiler (through concc-cc) these are its parts,
+ * too, and of a script that is called like one, the compilers that it may run.  Kept while none of
+ * them changes.  May take a moment when one has: reads them, and asks a compiler for its parts.
+ * Nothing else is ever run here: not what is only called like one.
+ */
+int exe_get(struct peer *p, const struct msg_run *m, struct exe **ret, struct errmsg *msg);
+const struct msg_exe *exe_msg(const struct exe *e);
+void exes_free(struct server *s);
 
 /* ---- place.c ---- */
 

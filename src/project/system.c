@@ -341,9 +341,22 @@ static void want(struct system *y, const char *path)
 
 static void want_all(struct system *y, char *const *listed)
 {
-	static const char *const usual[] = {
-		"/usr",	  "/bin",    "/sbin",	  "/lib",	  "/lib32",
-		"/lib64", "/libx32", "~/.rustup", "~/.cargo/bin", "~/.cargo/registry"};
+	static const char *const usual[] = {"/usr",
+					    "/bin",
+					    "/sbin",
+					    "/lib",
+					    "/lib32",
+					    "/lib64",
+					    "/libx32",
+					    "/opt",
+					    "/nix/store",
+					    "/gnu/store",
+					    "~/.rustup",
+					    "~/.cargo/bin",
+					    "~/.cargo/registry",
+					    "~/.cargo/git",
+					    "~/go/pkg/mod",
+					    "~/.local/lib"};
 
 	for (size_t i = 0; i < sizeof(usual) / sizeof(*usual); i++) {
 		/* Of the root directory only what is no link: those are told as such. */
@@ -352,6 +365,15 @@ static void want_all(struct system *y, char *const *listed)
 	}
 	for (; listed && *listed; listed++)
 		want(y, *listed);
+}
+
+const char *system_tree_of(const struct server *s, const char *path)
+{
+	for (char **w = s->system->wanted; w && *w; w++) {
+		if (path_is_below(path, *w))
+			return *w;
+	}
+	return NULL;
 }
 
 /* Serves what is there by now: a first `cargo fetch` makes its registry in mid-session. */
@@ -411,11 +433,11 @@ static bool any_wants_it(const struct server *s)
 
 int system_set_up(struct server *s, struct errmsg *msg)
 {
-	if (!any_wants_it(s))
-		return 0;
 	s->system = xcalloc(1, sizeof(*s->system));
 	s->system->etc_watch = -1;
 	want_all(s->system, s->conf->toolchains);
+	if (!any_wants_it(s))
+		return 0;
 	serve_trees(s);
 	find_links(s->system);
 	return set_up_etc(s, msg);

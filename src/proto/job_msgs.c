@@ -382,6 +382,10 @@ void msg_file_encode(struct buf *b, const struct msg_file *m)
 	buf_put_u64(b, m->size);
 	buf_put_u64(b, (uint64_t)m->mtime_s);
 	buf_put_u32(b, m->mtime_ns);
+	if (m->flags & EFFECT_F_ATIME) {
+		buf_put_u64(b, (uint64_t)m->atime_s);
+		buf_put_u32(b, m->atime_ns);
+	}
 	buf_append(b, m->digest.b, DIGEST_SIZE);
 	buf_put_str(b, m->path);
 	buf_put_str(b, m->target ? m->target : "");
@@ -402,6 +406,10 @@ int msg_file_decode(struct blob payload, struct msg_file *ret)
 	m.size = rd_u64(&r);
 	m.mtime_s = (int64_t)rd_u64(&r);
 	m.mtime_ns = rd_u32(&r);
+	if (m.flags & EFFECT_F_ATIME) {
+		m.atime_s = (int64_t)rd_u64(&r);
+		m.atime_ns = rd_u32(&r);
+	}
 	d = rd_bytes(&r, DIGEST_SIZE);
 	if (d)
 		memcpy(m.digest.b, d, DIGEST_SIZE);
@@ -409,7 +417,8 @@ int msg_file_decode(struct blob payload, struct msg_file *ret)
 	m.path = rd_rel_path(&r, m.kind == EFFECT_DIR);
 	m.target = m.kind == EFFECT_LINK ? rd_rel_path(&r, 0) : rd_strdup(&r, PROTO_PATH_MAX);
 	if (m.kind < EFFECT_FILE || m.kind > EFFECT_LINK || m.mode > 07777 || m.size > INT64_MAX ||
-	    m.mtime_ns >= 1000000000 || (m.kind == EFFECT_SYMLINK && m.target && !*m.target) ||
+	    m.mtime_ns >= 1000000000 || m.atime_ns >= 1000000000 ||
+	    (m.kind == EFFECT_SYMLINK && m.target && !*m.target) ||
 	    (m.flags & (EFFECT_F_FIFO | EFFECT_F_SOCKET) && m.size))
 		r.bad = true;
 	if (rd_done(&r) < 0) {
@@ -455,8 +464,8 @@ int msg_exit_decode(struct blob payload, struct msg_exit *ret)
 	m.wall_us = rd_u64(&r);
 	m.maxrss_kb = rd_u64(&r);
 	m.outside = rd_strv(&r, 8);
-	if (m.how > EXIT_FAILED || (m.how == EXIT_CODE && m.code > 255) ||
-	    (m.how == EXIT_SIGNAL && (m.code < 1 || m.code > 64)))
+	if (m.how > EXIT_FAILED ||
+	    (m.how != EXIT_REFUSED && m.how != EXIT_FAILED && !is_process_end(m.how, m.code)))
 		r.bad = true;
 	if (rd_done(&r) < 0) {
 		msg_exit_release(&m);

@@ -125,8 +125,7 @@ int msg_run_exit_decode(struct blob payload, uint8_t *ret_how, uint32_t *ret_cod
 	how = rd_u8(&r);
 	code = rd_u32(&r);
 	worker = rd_strdup(&r, 256);
-	if (rd_done(&r) < 0 ||
-	    !((how == EXIT_CODE && code <= 255) || (how == EXIT_SIGNAL && code >= 1 && code <= 64)))
+	if (rd_done(&r) < 0 || !is_process_end(how, code))
 		return CONCC_E_PROTO;
 	*ret_how = how;
 	*ret_code = code;

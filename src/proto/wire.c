@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "wire.h"
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,4 +58,24 @@ char *rd_rel_path(struct rd *r, int may_be_empty)
 	free(s);
 	r->bad = true;
 	return NULL;
+}
+
+bool is_process_end(uint8_t how, uint32_t code)
+{
+	if (how == EXIT_CODE)
+		return code <= 255;
+	if (how != EXIT_SIGNAL || code < 1 || code > 64)
+		return false;
+	switch (code) { /* who gets these goes on, or stops: signal(7) */
+	case SIGCHLD:
+	case SIGCONT:
+	case SIGSTOP:
+	case SIGTSTP:
+	case SIGTTIN:
+	case SIGTTOU:
+	case SIGURG:
+	case SIGWINCH:
+		return false;
+	}
+	return true;
 }

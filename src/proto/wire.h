@@ -3,6 +3,7 @@
 #define CONCC_PROTO_WIRE_H
 
 /* Pieces that several messages share: string vectors, checked paths. */
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "concc/buf.h"
@@ -15,5 +16,8 @@ char **rd_strv(struct rd *r, uint32_t max_n);
 char *rd_abs_path(struct rd *r);
 /* Relative and clean, without ".." anywhere; may be empty when allowed. */
 char *rd_rel_path(struct rd *r, int may_be_empty);
+
+/* Can a process end so?  how and code as in JOB_EXIT; of others than an exit and a signal: no. */
+bool is_process_end(uint8_t how, uint32_t code);
 
 #endif

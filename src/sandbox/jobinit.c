@@ -300,6 +300,10 @@ fail:
 	c->err = errno ? errno : EIO;
 }
 
+/*
+ * Not by process_start(): limits and identities come before the exec, each failure has words of its
+ * own, and every job would pay for a pipe and for signals that the launcher has reset.
+ */
 static pid_t start_command(struct job *j)
 {
 	struct child c = {.j = j};

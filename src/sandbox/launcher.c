@@ -20,6 +20,7 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/map.h"
+#include "concc/process.h"
 #include "concc/str.h"
 #include "launchmsg.h"
 #include "overlay.h"
@@ -385,12 +386,12 @@ static int choose_upper(const char *mirror, enum upper_kind *ret, struct scratch
  */
 static pid_t fork_launcher(int sock, const struct launcher_setup *setup)
 {
-	int fds[2], status;
+	int fds[2];
 	pid_t step, pid = -1;
 
 	if (pipe2(fds, O_CLOEXEC) < 0)
 		return -errno;
-	step = fork();
+	step = process_fork();
 	if (step == 0) {
 		long r = syscall(SYS_clone,
 				 CLONE_PARENT | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | SIGCHLD,
@@ -403,14 +404,13 @@ static pid_t fork_launcher(int sock, const struct launcher_setup *setup)
 		_exit(0);
 	}
 	if (step < 0)
-		pid = -errno;
+		pid = step;
 	(void)close(fds[1]);
 	if (step > 0 && read_full(fds[0], &pid, sizeof(pid)) != sizeof(pid))
 		pid = -ECHILD;
 	(void)close(fds[0]);
 	if (step > 0)
-		while (waitpid(step, &status, 0) < 0 && errno == EINTR)
-			;
+		(void)process_wait(step, NULL);
 	return pid;
 }
 

@@ -201,7 +201,7 @@ static int spare_start(struct state *s)
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
 		return -errno;
-	/* Not fork(2) of glibc, which has no flags; we are single-threaded, so all is well. */
+	/* Not process_fork(), which has no flags; we are single-threaded, so all is well. */
 	pid = syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, NULL, NULL, NULL, NULL);
 	if (pid == 0) {
 		(void)close(fds[0]);

@@ -12,6 +12,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "concc/process.h"
+
 /*
  * redirect_dir, index and metacopy are off, with userxattr they must be: so a
  * renamed lower directory is copied by who renames it (EXDEV), a file is copied
@@ -83,18 +85,17 @@ static int probe(enum upper_kind kind, const char *dir, const char *disk)
 
 int overlay_probe(enum upper_kind kind, const char *dir, const char *disk)
 {
-	int status;
-	pid_t pid = fork();
+	int status, r;
+	pid_t pid = process_fork();
 
 	if (pid < 0)
-		return -errno;
+		return pid;
 	if (pid == 0) {
-		int r = probe(kind, dir, disk);
-
+		r = probe(kind, dir, disk);
 		_exit(r < 0 && r >= -255 ? -r : r < 0 ? EIO : 0);
 	}
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return -errno;
+	r = process_wait(pid, &status);
+	if (r < 0)
+		return r;
 	return WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
 }

@@ -21,6 +21,7 @@
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/log.h"
+#include "concc/process.h"
 #include "concc/str.h"
 
 #define NS_ALWAYS (CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS)
@@ -259,7 +260,7 @@ static int leave_root(const struct sandbox_config *c, uid_t id, struct sandbox_p
 
 	if (pipe2(fds, O_CLOEXEC) < 0)
 		return errmsg_set(msg, -errno, "can't make a pipe: %s", err_text(-errno));
-	helper = fork();
+	helper = process_fork();
 	if (helper == 0) {
 		(void)close(fds[1]);
 		map_parent(c, parent, id, fds[0]);
@@ -267,13 +268,13 @@ static int leave_root(const struct sandbox_config *c, uid_t id, struct sandbox_p
 	(void)close(fds[0]);
 	ready = fds[1];
 	if (helper < 0)
-		return errmsg_set(msg, -errno, "can't fork: %s", err_text(-errno));
+		return errmsg_set(msg, helper, "can't fork: %s", err_text(helper));
 	r = unshare(CLONE_NEWUSER) < 0 ? 0 : 1;
 	if (r == 1)
 		(void)write_full(ready, "x", 1);
 	(void)close(steal_fd(&ready));
-	while (waitpid(helper, &status, 0) < 0 && errno == EINTR)
-		;
+	if (process_wait(helper, &status) < 0)
+		status = -1;
 	if (r == 1 && status != 0)
 		r = errmsg_set(msg, -EPERM, "can't map uid %u: %s", (unsigned)id,
 			       err_text(-WEXITSTATUS(status)));

@@ -30,8 +30,8 @@ struct effect {
 	uint8_t kind;  /* enum effect_kind */
 	uint8_t flags; /* enum effect_flags */
 	uint16_t mode;
-	uint32_t mtime_ns;
-	int64_t mtime_s;
+	uint32_t mtime_ns, atime_ns;
+	int64_t mtime_s, atime_s;
 	uint64_t size;
 	struct digest digest;
 	const char *workspace; /* borrowed */
@@ -292,11 +292,16 @@ static int open_temp(struct commit *c, struct effect *e)
 	return fd;
 }
 
-static void effect_times(const struct effect *e, struct timespec ret[2])
+#define EFFECT_F_TIMES (EFFECT_F_MTIME | EFFECT_F_ATIME)
+
+/* was: of the file that it writes to, or NULL. */
+static void effect_times(const struct effect *e, const struct stat *was, struct timespec ret[2])
 {
 	/* Both times: setting one alone is reported as MODIFY (fsnotify_change in
 	 * include/linux/fsnotify.h), after which the bytes would count as new. */
-	ret[0] = (struct timespec){.tv_nsec = UTIME_NOW};
+	ret[0] = was ? was->st_atim : (struct timespec){.tv_nsec = UTIME_NOW};
+	if (e->flags & EFFECT_F_ATIME)
+		ret[0] = (struct timespec){.tv_sec = e->atime_s, .tv_nsec = e->atime_ns};
 	ret[1] = e->flags & EFFECT_F_MTIME
 			 ? (struct timespec){.tv_sec = e->mtime_s, .tv_nsec = e->mtime_ns}
 			 : (struct timespec){.tv_nsec = UTIME_NOW};
@@ -312,11 +317,11 @@ static void finish_temp(struct commit *c)
 	c->receiving = false;
 	if (c->fd < 0)
 		return;
-	effect_times(e, times);
+	effect_times(e, NULL, times);
 	/* A hole at the end is still missing. */
 	if (c->holes && ftruncate(c->fd, (off_t)e->size) < 0)
 		err = -errno;
-	if (fchmod(c->fd, e->mode) < 0 || (e->flags & EFFECT_F_MTIME && futimens(c->fd, times) < 0))
+	if (fchmod(c->fd, e->mode) < 0 || (e->flags & EFFECT_F_TIMES && futimens(c->fd, times) < 0))
 		err = -errno;
 	if (close(steal_fd(&c->fd)) < 0 && !err)
 		err = -errno; /* where network file systems tell of a full disk */
@@ -339,6 +344,8 @@ static struct effect *new_effect(struct commit *c, const struct msg_file *f)
 		.mode = f->mode & 07777,
 		.mtime_s = f->mtime_s,
 		.mtime_ns = f->mtime_ns,
+		.atime_s = f->atime_s,
+		.atime_ns = f->atime_ns,
 		.size = f->size,
 		.digest = f->digest,
 		.workspace = c->workspaces[f->workspace],
@@ -378,7 +385,7 @@ static const char *check_message(const struct commit *c, const struct msg_file *
 		return "bytes for something that is no file";
 	if (f->kind == EFFECT_FILE && f->flags & EFFECT_F_SPECIAL && f->size)
 		return "bytes for a fifo or socket";
-	if (f->mtime_ns >= 1000000000)
+	if (f->mtime_ns >= 1000000000 || f->atime_ns >= 1000000000)
 		return "an impossible time";
 	return NULL;
 }
@@ -389,6 +396,10 @@ static void check_place(struct commit *c, const struct effect *e)
 
 	if (!tree_root_of(c->tree, e->path, &writable) || !writable || streq(e->workspace, "/"))
 		remember(c, -EROFS, "write", e->path);
+	/* A tree in the tree would go, be it one to be read only, or become something else. */
+	if (!streq(e->path, e->workspace) && root_is_beneath(c->tree, e->path) &&
+	    (e->kind != EFFECT_DIR || e->flags & EFFECT_F_OPAQUE))
+		remember(c, CONCC_E_NO_WAY, "replace what holds another served tree,", e->path);
 	if (is_temp_name(e->path) || (e->kind == EFFECT_LINK && is_temp_name(e->target)))
 		remember(c, CONCC_E_UNSAFE, "use the name of", e->path);
 	/* The user's own rights would be for whoever runs it, with bytes that a worker chose. */
@@ -559,7 +570,7 @@ static bool changed_by_others(struct commit *c, const char *path)
 		return true;
 	if (listed)
 		return e && e->type != ENTRY_ABSENT && !(e->flags & ENT_INITIAL) &&
-		       e->version > seen_until(c, path);
+		       e->content_version > seen_until(c, path);
 	/* The job can't have seen a directory that was never listed: it must be its own. */
 	if (look(c, path, &st) < 0)
 		return false;
@@ -627,6 +638,28 @@ static int check_tree(struct commit *c, const char *path, struct errmsg *msg)
 	return err;
 }
 
+/* Its default access list decides the modes of what is made in there: a job knew nothing of it. */
+static bool parent_has_default_acl(struct commit *c, const char *path)
+{
+	_cleanup_free_ char *parent = parent_of(path);
+	const struct dir *d = dir_find(c->tree, parent);
+	_cleanup_close_ int fd = -1;
+
+	if (d)
+		return d->default_acl;
+	fd = resolve_open(c->tree, parent, O_RDONLY | O_DIRECTORY);
+	return fd >= 0 && fd_has_default_acl(fd);
+}
+
+/* Does it make a new file with a mode of its own?  st: what is there, mode 0: nothing. */
+static bool makes(const struct effect *e, const struct stat *st)
+{
+	if (e->kind == EFFECT_DIR)
+		return true;
+	return e->kind == EFFECT_FILE &&
+	       (!S_ISREG(st->st_mode) || e->flags & (EFFECT_F_REPLACED | EFFECT_F_SPECIAL));
+}
+
 static int check_effect(struct commit *c, const struct effect *e, struct errmsg *msg)
 {
 	struct stat st;
@@ -637,12 +670,20 @@ static int check_effect(struct commit *c, const struct effect *e, struct errmsg 
 		return err;
 	if (e->kind == EFFECT_LINK && changed_by_others(c, e->target))
 		return conflict(e->target, msg);
-	is_dir = look(c, e->path, &st) == 0 && S_ISDIR(st.st_mode);
+	if (look(c, e->path, &st) < 0)
+		st = (struct stat){0};
+	is_dir = S_ISDIR(st.st_mode);
 	/* Two jobs that make the same directory agree. */
 	if (e->kind == EFFECT_DIR && is_dir && !(e->flags & EFFECT_F_OPAQUE))
 		return 0;
 	if (e->kind == EFFECT_META)
 		return changed_by_others(c, e->path) ? conflict(e->path, msg) : 0;
+	if (makes(e, &st) && parent_has_default_acl(c, e->path))
+		return errmsg_set(
+			msg, CONCC_E_NO_WAY,
+			"the directory of %s has a default access list (setfacl -d), which "
+			"jobs elsewhere don't see",
+			e->path);
 	return check_tree(c, e->path, msg);
 }
 
@@ -784,7 +825,7 @@ static int write_over(struct effect *e, int temp_dir_fd, const char *temp, int f
 		err = -errno;
 	if (!err && e->mode != (st.st_mode & 07777) && fchmod(to, e->mode) < 0)
 		err = -errno;
-	effect_times(e, times);
+	effect_times(e, &st, times);
 	if (!err && futimens(to, times) < 0)
 		err = -errno;
 	if (!err && close(steal_fd(&to)) < 0)
@@ -856,6 +897,7 @@ static int apply_file(struct commit *c, struct effect *e, int fd, const char *na
 	struct timespec times[2];
 	_cleanup_close_ int owned = -1;
 	const char *temp;
+	bool written;
 	struct stat st;
 	int temp_fd;
 	int err = clear_place(c, fd, name, e->path, false);
@@ -872,14 +914,14 @@ static int apply_file(struct commit *c, struct effect *e, int fd, const char *na
 		st = (struct stat){0};
 	if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
 		return CONCC_E_UNSAFE;
-	if (S_ISREG(st.st_mode) && !(e->flags & EFFECT_F_REPLACED) &&
-	    (st.st_nlink > 1 || keep_identity(e, &st, fd, name, temp_fd, temp) < 0)) {
+	written = S_ISREG(st.st_mode) && !(e->flags & EFFECT_F_REPLACED);
+	if (written && (st.st_nlink > 1 || keep_identity(e, &st, fd, name, temp_fd, temp) < 0)) {
 		err = write_over(e, temp_fd, temp, fd, name);
 		if (e->in_place)
 			note(c, fd, e->path, err || !hashed ? NULL : &known, true);
 		return err; /* the temporary goes with the batch */
 	}
-	effect_times(e, times);
+	effect_times(e, written ? &st : NULL, times);
 	if (e->stamped && utimensat(temp_fd, temp, times, AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
 	if (renameat(temp_fd, temp, fd, name) < 0)
@@ -914,10 +956,10 @@ static int apply_made(struct commit *c, struct effect *e, int fd, const char *na
 		r = mknodat(fd, temp, 0600 | (e->flags & EFFECT_F_FIFO ? S_IFIFO : S_IFSOCK), 0);
 	if (r < 0)
 		return -errno;
-	effect_times(e, times);
+	effect_times(e, NULL, times);
 	if (e->kind == EFFECT_FILE)
 		err = chmod_at(fd, temp, e->mode);
-	if (!err && e->kind != EFFECT_LINK && e->flags & EFFECT_F_MTIME &&
+	if (!err && e->kind != EFFECT_LINK && e->flags & EFFECT_F_TIMES &&
 	    utimensat(fd, temp, times, AT_SYMLINK_NOFOLLOW) < 0)
 		err = -errno;
 	if (!err && renameat(fd, temp, fd, name) < 0)
@@ -943,6 +985,14 @@ static bool was_known(struct commit *c, const char *path)
 	return e && e->type == ENTRY_DIR && (e->flags & ENT_INITIAL || e->version <= c->started);
 }
 
+static void dir_times(const struct effect *e, struct timespec ret[2])
+{
+	effect_times(e, NULL, ret);
+	for (int i = 0; i < 2; i++)
+		if (ret[i].tv_nsec == UTIME_NOW)
+			ret[i].tv_nsec = UTIME_OMIT;
+}
+
 static int apply_dir(struct commit *c, struct effect *e, int fd, const char *name)
 {
 	struct timespec times[2];
@@ -964,8 +1014,8 @@ static int apply_dir(struct commit *c, struct effect *e, int fd, const char *nam
 	if (set_mode)
 		err = chmod_at(fd, name, e->mode);
 	/* Again in apply_dir_times(), if what is around it lets us in then. */
-	effect_times(e, times);
-	if (!err && e->flags & EFFECT_F_MTIME &&
+	dir_times(e, times);
+	if (!err && e->flags & EFFECT_F_TIMES &&
 	    utimensat(fd, name, times, AT_SYMLINK_NOFOLLOW) < 0)
 		err = -errno;
 	note(c, fd, e->path, NULL, false);
@@ -991,8 +1041,10 @@ static int apply_meta(struct commit *c, struct effect *e, int fd, const char *na
 		known = *ent->known;
 	if (!S_ISLNK(st.st_mode) && (st.st_mode & 07777) != e->mode)
 		err = chmod_fd(path_fd, e->mode);
-	effect_times(e, times);
-	if (!err && e->flags & (EFFECT_F_TOUCHED | EFFECT_F_MTIME) &&
+	effect_times(e, &st, times);
+	if (!(e->flags & (EFFECT_F_TOUCHED | EFFECT_F_MTIME)))
+		times[1] = st.st_mtim;
+	if (!err && e->flags & (EFFECT_F_TOUCHED | EFFECT_F_TIMES) &&
 	    utimensat(fd, name, times, AT_SYMLINK_NOFOLLOW) < 0)
 		err = -errno;
 	note(c, fd, e->path, keep ? &known : NULL, false);
@@ -1061,10 +1113,10 @@ static void apply_dir_times(struct commit *c)
 		struct dir *d = dir_find(c->tree, e->path);
 		int fd;
 
-		if (e->kind != EFFECT_DIR || !(e->flags & EFFECT_F_MTIME))
+		if (e->kind != EFFECT_DIR || !(e->flags & EFFECT_F_TIMES))
 			continue;
 		fd = parent_fd(c, e->path, &name);
-		effect_times(e, times);
+		dir_times(e, times);
 		if (fd < 0 || utimensat(fd, name, times, AT_SYMLINK_NOFOLLOW) < 0)
 			log_debug("can't set the time of %s", e->path);
 		if (d)

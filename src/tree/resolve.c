@@ -39,6 +39,15 @@ struct root *root_outermost(const struct tree *t, const char *path)
 	return best;
 }
 
+bool root_is_beneath(const struct tree *t, const char *path)
+{
+	list_for_each (l, &t->roots) {
+		if (path_is_below(container_of(l, struct root, in_tree)->path, path))
+			return true;
+	}
+	return false;
+}
+
 /* Before Linux 5.6: one step at a time, each refusing a symlink. */
 static int walk_open(int root_fd, const char *rel, int flags)
 {
@@ -129,6 +138,104 @@ static void root_release_anchors(struct tree *t, struct root *r)
 		watch_release_anchor(t, container_of(l, struct anchor, in_root));
 }
 
+/* ---- where a root is ---- */
+
+#define SYMLINKS_MAX 40 /* as the kernel has it: MAXSYMLINKS */
+
+/* A path that is being followed. */
+struct walk {
+	struct tree *t;
+	const struct root *root; /* that it is to lead to */
+	int fd;			 /* O_PATH, of at; owned */
+	char *at;		 /* where we are, without symlinks; owned */
+	char *rest;		 /* what is left of the path; owned */
+	unsigned n_symlinks;
+};
+
+/* May a worker have made what is in this directory?  path without symlinks. */
+static bool workers_write_to(const struct walk *w, const char *path)
+{
+	list_for_each (l, &w->t->roots) {
+		const struct root *r = container_of(l, struct root, in_tree);
+
+		if (r != w->root && r->writable && r->real && path_is_below(path, r->real))
+			return true;
+	}
+	return false;
+}
+
+static int walk_to(struct walk *w, int fd, char *at)
+{
+	if (w->fd >= 0)
+		(void)close(w->fd);
+	w->fd = fd;
+	free(w->at);
+	w->at = at;
+	return fd < 0 ? -errno : 0;
+}
+
+static int walk_symlink(struct walk *w, int link_fd)
+{
+	char target[PROTO_PATH_MAX];
+	ssize_t n = readlinkat(link_fd, "", target, sizeof(target) - 1);
+	char *rest;
+
+	if (n < 0)
+		return -errno;
+	target[n] = '\0';
+	if (workers_write_to(w, w->at) || ++w->n_symlinks > SYMLINKS_MAX)
+		return -ELOOP;
+	rest = xasprintf("%s/%s", target, w->rest);
+	free(w->rest);
+	w->rest = rest;
+	if (*target != '/')
+		return 0;
+	return walk_to(w, open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), xstrdup("/"));
+}
+
+static int walk_part(struct walk *w, const char *part)
+{
+	_cleanup_close_ int fd = -1;
+	struct stat st;
+	char *at;
+
+	fd = openat(w->fd, part, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (S_ISLNK(st.st_mode))
+		return walk_symlink(w, fd);
+	if (!S_ISDIR(st.st_mode))
+		return -ENOTDIR;
+	at = path_clean(w->at, part); /* also "..", of which w->at knows no symlink */
+	return walk_to(w, steal_fd(&fd), at);
+}
+
+/* An O_PATH fd of the directory, and its path without symlinks; or -errno. */
+static int walk_root(struct tree *t, const struct root *r, char **ret_real)
+{
+	struct walk w = {.t = t, .root = r, .fd = -1, .rest = xstrdup(root_place(r))};
+	int err = walk_to(&w, open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), xstrdup("/"));
+
+	while (!err) {
+		size_t slashes = strspn(w.rest, "/"), n = strcspn(w.rest + slashes, "/");
+		_cleanup_free_ char *part = xstrndup(w.rest + slashes, n);
+
+		if (!n)
+			break;
+		memmove(w.rest, w.rest + slashes + n, strlen(w.rest + slashes + n) + 1);
+		err = walk_part(&w, part);
+	}
+	free(w.rest);
+	if (err) {
+		free(w.at);
+		if (w.fd >= 0)
+			(void)close(w.fd);
+		return err;
+	}
+	*ret_real = w.at;
+	return w.fd;
+}
+
 /*
  * Watches each directory on the way for what happens to the next part.  Only
  * the loss of a part is watched for: an O_PATH fd keeps a removed directory's
@@ -162,16 +269,20 @@ int root_open(struct tree *t, struct root *r)
 {
 	struct stat st;
 	bool anchored = root_set_anchors(t, r) == 0; /* watched first, opened after */
-	int fd = open(root_place(r), O_PATH | O_DIRECTORY | O_CLOEXEC);
+	char *real = NULL;
+	int fd = walk_root(t, r, &real);
 
 	if (fd < 0 || fstat(fd, &st) < 0) {
-		int err = -errno;
+		int err = fd < 0 ? fd : -errno;
 
 		if (fd >= 0)
 			(void)close(fd);
+		free(real);
 		r->loose = true;
 		return err;
 	}
+	free(r->real);
+	r->real = real;
 	r->loose = !anchored;
 	if (r->fd >= 0 && st.st_dev == r->dev && st.st_ino == r->ino) {
 		(void)close(fd);
@@ -240,6 +351,7 @@ void root_free(struct tree *t, struct root *r)
 	if (r->fd >= 0)
 		(void)close(r->fd);
 	free(r->path);
+	free(r->real);
 	free(r->source);
 	free(r);
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -681,6 +682,41 @@ static void set_absent(struct tree *t, struct ent *e)
 	ent_release(e);
 	e->type = ENTRY_ABSENT;
 	e->flags &= (uint16_t) ~(ENT_INITIAL | ENT_RACY);
+	e->version = e->content_version = ++t->version;
+}
+
+/* Is the file itself watched, so that what is done to it by any name is an event? */
+static bool is_watched_itself(const struct dir *d, const struct ent *e)
+{
+	if (!(e->flags & ENT_LINKED))
+		return false;
+	list_for_each (i, &d->linked) {
+		const struct linked *l = container_of(i, struct linked, in_dir);
+
+		if (l->ent == e)
+			return l->watch;
+	}
+	return false;
+}
+
+/*
+ * It got or lost another name, and no more: its bytes and their digest are what they were.  Not
+ * where no event would tell of a write that the times don't show.
+ */
+static bool is_relinked(struct tree *t, const struct dir *d, const struct ent *e,
+			const struct stat *st)
+{
+	return e->type == ENTRY_FILE && S_ISREG(st->st_mode) &&
+	       e->ino == fold_ino(t, st->st_dev, st->st_ino) && e->nlink != st->st_nlink &&
+	       e->mode == (st->st_mode & 07777) && e->size == (uint64_t)st->st_size &&
+	       e->mtime_s == st->st_mtim.tv_sec && e->mtime_ns == st->st_mtim.tv_nsec &&
+	       !(e->flags & (ENT_WRITTEN | ENT_GONE)) && !d->scan_now &&
+	       (!(e->flags & ENT_RACY) || is_watched_itself(d, e));
+}
+
+static void set_relinked(struct tree *t, struct ent *e, const struct stat *st)
+{
+	ent_set_stat(t, e, st);
 	e->version = ++t->version;
 }
 
@@ -691,7 +727,7 @@ static void set_present(struct tree *t, struct dir *d, struct ent *e, const stru
 
 	ent_release(e);
 	ent_set_stat(t, e, st);
-	e->version = ++t->version;
+	e->version = e->content_version = ++t->version;
 	e->flags &= (uint16_t) ~(ENT_INITIAL | ENT_RACY);
 	if (ent_is_racy(d, st))
 		e->flags |= ENT_RACY;
@@ -793,7 +829,9 @@ static int look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool 
 	if (st && t->cache && e->type == ENTRY_FILE && ent_matches(t, e, st))
 		hash_cache_drop(t->cache, st);
 	ent_lose(t, d, e, st);
-	if (st)
+	if (st && is_relinked(t, d, e, st))
+		set_relinked(t, e, st);
+	else if (st)
 		set_present(t, d, e, st, target);
 	else
 		set_absent(t, e);
@@ -915,6 +953,11 @@ static void rewatch(struct tree *t, struct dir *d, int fd)
 	sweep_later(t, d, err || d->network || d->orphan);
 }
 
+bool fd_has_default_acl(int fd)
+{
+	return fgetxattr(fd, "system.posix_acl_default", NULL, 0) > 0;
+}
+
 static int dir_look_fd(struct tree *t, struct dir *d, int fd)
 {
 	struct stat st;
@@ -924,6 +967,9 @@ static int dir_look_fd(struct tree *t, struct dir *d, int fd)
 		return -errno;
 	if (fold_ino(t, st.st_dev, st.st_ino) != d->attr.ino)
 		return -ESTALE;
+	if (d->scan_now || d->acl_suspect)
+		d->default_acl = fd_has_default_acl(fd);
+	d->acl_suspect = false;
 	if (d->scan_now) {
 		rewatch(t, d, fd);
 		err = scan(t, d, fd);
@@ -1135,6 +1181,7 @@ static int dir_read(struct tree *t, struct dir *d, int fd, bool orphan)
 	vec_release(&d->pending);
 	if (fstat(fd, &st) < 0)
 		return -errno;
+	d->default_acl = fd_has_default_acl(fd);
 	dir_set_attr(t, d, &st);
 	d->attr_changed = false;
 	return 0;

@@ -50,6 +50,7 @@ struct ent {
 	uint64_t ino; /* with the device folded in */
 	uint64_t size;
 	uint64_t version;
+	uint64_t content_version; /* since then nothing has changed but its number of links */
 	int64_t mtime_s, ctime_s;
 	uint32_t mtime_ns, ctime_ns;
 	uint32_t nlink;
@@ -121,6 +122,8 @@ struct dir {
 	bool scan_now;	   /* compare all names at the next look */
 	bool flush_queued; /* on t->flush */
 	bool attr_changed;
+	bool default_acl; /* decides the modes of what is made in it, instead of a umask */
+	bool acl_suspect; /* that may have changed */
 };
 
 struct dir_vec {
@@ -140,6 +143,7 @@ struct root {
 	struct list in_tree;
 	char *path;
 	char *source; /* the directory that is shown there, when it is another one; else NULL */
+	char *real;   /* its path without symlinks, as of when it was opened last; NULL: never */
 	bool writable;
 	int fd; /* O_PATH, -1 while it is missing */
 	dev_t dev;
@@ -221,10 +225,17 @@ bool peer_set_empty(const struct peer_set *s);
 struct root *root_find(const struct tree *t, const char *path);
 /* The outermost one. */
 struct root *root_outermost(const struct tree *t, const char *path);
+/* Is a served root at path or beneath it? */
+bool root_is_beneath(const struct tree *t, const char *path);
 /* Opens path beneath its root, no symlink anywhere followed.  An fd or -errno. */
 int resolve_open(struct tree *t, const char *path, int flags);
 /* The directory that holds path (O_PATH), and path's last part; both as for resolve_open(). */
 int resolve_parent(struct tree *t, const char *path, const char **ret_name);
+/*
+ * What its path leads to now: 1 when that is another directory than before, 0, or -errno.
+ * Symlinks are followed like anywhere, but none that is in a tree that workers write to: they would
+ * choose what is served.
+ */
 int root_open(struct tree *t, struct root *r);
 /* After an event on the way to a root, or for loose roots: what do the paths lead to now? */
 void roots_check(struct tree *t);
@@ -247,6 +258,7 @@ void dir_queue(struct tree *t, struct dir *d);
 /* An event named this: look at it.  flags: ENT_WRITTEN, ENT_GONE. */
 void dir_mark_name(struct tree *t, struct dir *d, const char *name, size_t len, unsigned flags);
 
+bool fd_has_default_acl(int fd); /* of a directory, opened for reading */
 uint64_t fold_ino(struct tree *t, dev_t dev, ino_t ino);
 void ent_to_attr(const struct ent *e, unsigned peer, struct entry_attr *ret);
 bool ent_matches(struct tree *t, const struct ent *e, const struct stat *st);

@@ -238,6 +238,13 @@ void tree_entry(const struct tree *t, uint32_t dir_id, const char *name, struct 
 		ent_to_attr(e, TREE_PEERS_MAX, ret);
 }
 
+bool tree_has_default_acl(const struct tree *t, const char *path)
+{
+	const struct dir *d = dir_find(t, path);
+
+	return d && d->default_acl;
+}
+
 static void forget_peer(struct tree *t, struct dir *d, unsigned peer)
 {
 	struct ent *e;
@@ -273,7 +280,10 @@ static struct ent *find_version(struct tree *t, uint32_t dir_id, const char *nam
 	struct dir *d = map_get_u64(&t->by_id, dir_id);
 	struct ent *e = d ? names_find(t, d, name, strlen(name)) : NULL;
 
-	return e && e->type == ENTRY_FILE && e->version == version ? e : NULL;
+	/* Links that came or went since change nothing of the bytes. */
+	return e && e->type == ENTRY_FILE && version >= e->content_version && version <= e->version
+		       ? e
+		       : NULL;
 }
 
 /* The version that name has, when fd is it. */

@@ -244,6 +244,7 @@ static void on_ignored(struct tree *t, struct watch *w)
 static void on_self(struct tree *t, struct dir *d, uint32_t mask)
 {
 	if (!(mask & (IN_MOVE_SELF | IN_DELETE_SELF | IN_UNMOUNT))) {
+		d->acl_suspect |= !!(mask & IN_ATTRIB);
 		dir_queue(t, d); /* its attributes */
 		return;
 	}

@@ -123,7 +123,8 @@ struct toolchain *toolchain_new(struct blob payload);
 void toolchain_free(struct toolchain *t);
 const char *toolchain_exe(const struct toolchain *t);
 uint32_t toolchain_id(const struct toolchain *t);
-/* 0 when all its files are the same here; else CONCC_E_UNAVAIL and what differs.  Asks once. */
+/* 0 when all its files are the same here; else CONCC_E_UNAVAIL and what differs.  For each job: they
+ * are read again only when one looks changed. */
 int toolchain_check(struct toolchain *t, struct errmsg *msg);
 
 #endif

@@ -4,9 +4,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <limits.h>
 #include <linux/magic.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,84 +34,76 @@
 /* A sparse file is sent with its holes.  Beyond, that takes longer than to run the job again. */
 #define SPARSE_MAX (16LL << 30)
 
-/* What a path was when it was last looked at, and so what the client has or will have there. */
-struct known {
+/* What was said of a path before the job ended: what the client has there, if nobody changed it. */
+struct announced {
 	char *path; /* owned */
-	enum upper_kind_of kind;
-	bool reported; /* an effect said so; otherwise it was as below */
-	bool link;     /* reported as a hard link to the primary of its inode */
-	bool opaque;
-	bool finished; /* directories: mode and time are the right ones, see finish_dirs() */
-	bool timed;    /* directories: st's time was reported */
-	unsigned scan; /* in which it was there last */
 	struct stat st;
 	bool hashed;
-	struct digest digest; /* files; when hashed */
+	struct digest digest;
 };
 
 struct home {
 	struct mirror *mirror;
 	char *workspace;
+	bool any_command;
 	uint32_t index;
 	int fd;
 	struct timespec started;
 	uint64_t started_ms;
 	void (*busy)(void *data);
 	void *data;
-	struct map known; /* path -> struct known */
-	unsigned n_scans;
-	char *refusal; /* see home_refusal() */
+	struct map announced; /* path -> struct announced */
+	char *refusal;	      /* see home_refusal() */
+};
+
+/* How far a scan is with an entry. */
+struct progress {
+	bool settled;  /* reported, or known to need no report */
+	bool reported; /* an effect said so; otherwise it is as below */
+	bool finished; /* a directory's mode and time are the right ones, see finish_dirs() */
 };
 
 /* One scan: what is there and how far we are with it. */
 struct scan {
 	struct home *h;
-	bool early;
+	bool announcing; /* the job goes on, and this is not all of it */
 	home_effect_fn fn;
 	void *data;
 	struct upper u;
-	bool *settled;	    /* by entry: reported in this scan, or known to need no report */
-	bool *sent;	    /* by entry: reported in this scan with its bytes */
+	struct progress *progress; /* by entry */
 	struct map primary; /* inode -> struct upper_entry: which of several links is the file */
 	off_t hashed;	    /* bytes */
 };
 
-static void known_free(struct known *k)
-{
-	free(k->path);
-	free(k);
-}
-
 struct home *home_new(const struct home_config *c)
 {
 	struct home *h = xcalloc(1, sizeof(*h));
-	struct sigaction sa;
 
 	h->mirror = c->mirror;
 	h->workspace = xstrdup(c->workspace);
+	h->any_command = c->any_command;
 	h->index = c->index;
 	h->fd = c->upper_fd;
 	h->started = c->started;
 	h->started_ms = c->started_ms;
 	h->busy = c->busy;
 	h->data = c->data;
-	/* A lease that a writer breaks in the instant we hold it brings SIGIO, which would kill. */
-	if (sigaction(SIGIO, NULL, &sa) == 0 && sa.sa_handler == SIG_DFL)
-		(void)signal(SIGIO, SIG_IGN);
 	return h;
 }
 
 void home_free(struct home *h)
 {
+	struct announced *a;
 	struct statfs fs;
-	struct known *k;
 	size_t it = 0;
 
 	if (!h)
 		return;
-	while ((k = map_next(&h->known, &it, NULL)))
-		known_free(k);
-	map_release(&h->known);
+	while ((a = map_next(&h->announced, &it, NULL))) {
+		free(a->path);
+		free(a);
+	}
+	map_release(&h->announced);
 	free(h->refusal);
 	/* What stays is removed with the launcher. */
 	if (fstatfs(h->fd, &fs) == 0 && fs.f_type != TMPFS_MAGIC)
@@ -123,42 +115,46 @@ void home_free(struct home *h)
 
 /* ---- what is known ---- */
 
-static struct known *known_of(const struct home *h, const struct upper_entry *e)
+static struct progress *progress_of(const struct scan *s, const struct upper_entry *e)
 {
-	return map_get_str(&h->known, e->path);
+	return &s->progress[e - s->u.entries];
 }
 
-static struct known *learn(struct scan *s, const struct upper_entry *e, bool reported)
+/* As it is, nothing is to be said of it. */
+static int settle(const struct scan *s, const struct upper_entry *e)
 {
-	struct known *k = known_of(s->h, e);
-
-	if (!k) {
-		k = xcalloc(1, sizeof(*k));
-		k->path = xstrdup(e->path);
-		(void)map_put_str(&s->h->known, e->path, k);
-	}
-	k->kind = e->kind;
-	k->reported = reported;
-	k->link = false;
-	k->opaque = e->opaque;
-	k->scan = s->h->n_scans;
-	k->st = e->st;
-	s->settled[e - s->u.entries] = true;
-	return k;
+	progress_of(s, e)->settled = true;
+	return 0;
 }
 
-/* The client loses what it had below path, so all there must be reported anew. */
-static void forget_below(struct home *h, const char *path)
+static struct announced *announced_of(const struct home *h, const char *path)
 {
-	struct known *k;
-	size_t it = 0;
+	return h->announced.n ? map_get_str(&h->announced, path) : NULL;
+}
 
-	while ((k = map_next(&h->known, &it, NULL))) {
-		if (streq(k->path, path) || !path_is_below(k->path, path))
-			continue;
-		(void)map_del_str(&h->known, k->path);
-		known_free(k);
+static struct announced *announce(struct home *h, const struct upper_entry *e)
+{
+	struct announced *a = announced_of(h, e->path);
+
+	if (!a) {
+		a = xcalloc(1, sizeof(*a));
+		a->path = xstrdup(e->path);
+		(void)map_put_str(&h->announced, a->path, a);
 	}
+	a->st = e->st;
+	a->hashed = false;
+	return a;
+}
+
+/* Calls back with an effect on this entry. */
+static int report(struct scan *s, const struct upper_entry *e, const struct msg_file *f, int fd)
+{
+	struct progress *p = progress_of(s, e);
+
+	p->settled = p->reported = true;
+	if (s->announcing)
+		(void)announce(s->h, e);
+	return s->fn(s->data, f, fd);
 }
 
 static bool same_time(const struct timespec *a, const struct timespec *b)
@@ -166,10 +162,11 @@ static bool same_time(const struct timespec *a, const struct timespec *b)
 	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
 }
 
-static bool same_stat(const struct stat *a, const struct stat *b)
+/* But for its mode and number of links. */
+static bool same_file(const struct stat *a, const struct stat *b)
 {
-	return a->st_ino == b->st_ino && a->st_size == b->st_size && a->st_mode == b->st_mode &&
-	       same_time(&a->st_mtim, &b->st_mtim) && same_time(&a->st_ctim, &b->st_ctim);
+	return (a->st_mode & S_IFMT) == (b->st_mode & S_IFMT) && a->st_ino == b->st_ino &&
+	       a->st_size == b->st_size && same_time(&a->st_mtim, &b->st_mtim);
 }
 
 /* What the job saw at this path below its overlay: 0, -ENOENT (nothing) or -EAGAIN (not known). */
@@ -216,6 +213,21 @@ static bool time_was_set(const struct home *h, const struct timespec *mtime)
 	       ns_between(&now, mtime) > CLOCK_SLACK_NS + back;
 }
 
+/* Not what reading leaves: the job's own files have none of that (noatime), copies that of below.
+ */
+static bool atime_was_set(const struct scan *s, const struct upper_entry *e)
+{
+	struct timespec t;
+	struct entry_attr a;
+
+	if (!time_was_set(s->h, &e->st.st_atim))
+		return false;
+	if (below(s, e, &a) < 0)
+		return true;
+	t = (struct timespec){.tv_sec = (time_t)a.mtime_s, .tv_nsec = a.mtime_ns};
+	return !same_time(&t, &e->st.st_atim);
+}
+
 static void fill(const struct scan *s, const struct upper_entry *e, uint8_t kind,
 		 struct msg_file *f)
 {
@@ -227,11 +239,15 @@ static void fill(const struct scan *s, const struct upper_entry *e, uint8_t kind
 		.workspace = s->h->index,
 		.mtime_s = e->st.st_mtim.tv_sec,
 		.mtime_ns = (uint32_t)e->st.st_mtim.tv_nsec,
+		.atime_s = e->st.st_atim.tv_sec,
+		.atime_ns = (uint32_t)e->st.st_atim.tv_nsec,
 		.path = e->path,
 		.target = none,
 	};
 	if (e->kind != UPPER_DIR && time_was_set(s->h, &e->st.st_mtim))
 		f->flags |= EFFECT_F_MTIME;
+	if (e->kind != UPPER_DIR && atime_was_set(s, e))
+		f->flags |= EFFECT_F_ATIME;
 }
 
 static int remove_path(struct scan *s, char *path)
@@ -243,27 +259,15 @@ static int remove_path(struct scan *s, char *path)
 	return s->fn(s->data, &f, -1);
 }
 
-/* What was reported in a directory goes with it. */
-static int remove_dir(struct scan *s, char *path)
-{
-	struct known *k;
-	size_t it = 0;
-
-	while ((k = map_next(&s->h->known, &it, NULL)))
-		if (path_is_below(k->path, path) && !streq(k->path, path))
-			k->reported = false;
-	return remove_path(s, path);
-}
-
 /* Something that no file can replace in place goes first: a directory. */
 static int make_room(struct scan *s, const struct upper_entry *e)
 {
-	const struct known *k = known_of(s->h, e);
+	const struct announced *said = announced_of(s->h, e->path);
 	struct entry_attr a;
+	bool is_dir = said ? S_ISDIR(said->st.st_mode)
+			   : below(s, e, &a) == 0 && a.type == ENTRY_DIR;
 
-	if (k && k->reported)
-		return k->kind == UPPER_DIR ? remove_dir(s, e->path) : 0;
-	return below(s, e, &a) == 0 && a.type == ENTRY_DIR ? remove_dir(s, e->path) : 0;
+	return is_dir ? remove_path(s, e->path) : 0;
 }
 
 static int refuse(struct scan *s, const struct upper_entry *e, const char *what)
@@ -297,17 +301,15 @@ static bool dir_replaces(const struct scan *s, const struct upper_entry *e, int 
 	return e->opaque && !e->hidden && (below_err != -ENOENT || !s->h->mirror);
 }
 
-/*
- * In the last scan, when nothing will change in it any more.  A copied-up directory has
- * the time of the one below.  The workspace's own says when the overlay was made.
- */
+/* A copied-up directory has the time of the one below.  The workspace's own says when the overlay
+ * was made. */
 static bool dir_time_was_set(const struct scan *s, const struct upper_entry *e)
 {
 	struct entry_attr a;
 	struct timespec t;
 	int r;
 
-	if (s->early || !*e->path || !s->h->mirror || !time_was_set(s->h, &e->st.st_mtim))
+	if (s->announcing || !*e->path || !s->h->mirror || !time_was_set(s->h, &e->st.st_mtim))
 		return false;
 	r = below(s, e, &a);
 	if (r < 0 || a.type != ENTRY_DIR)
@@ -319,73 +321,64 @@ static bool dir_time_was_set(const struct scan *s, const struct upper_entry *e)
 /* Whether the directory must be reported, and with which flags. */
 static bool dir_is_news(const struct scan *s, const struct upper_entry *e, uint8_t *ret_flags)
 {
-	const struct known *k = known_of(s->h, e);
+	const struct announced *said = announced_of(s->h, e->path);
 	struct entry_attr a;
 	int r = below(s, e, &a);
 	bool replaces = dir_replaces(s, e, r, &a);
 
 	*ret_flags = 0;
-	if (k && k->kind == UPPER_DIR) {
-		if (replaces && e->opaque && (!k->opaque || k->st.st_ino != e->st.st_ino))
-			*ret_flags = EFFECT_F_OPAQUE;
-		return *ret_flags || k->st.st_mode != e->st.st_mode ||
-		       (!(k->timed && same_time(&k->st.st_mtim, &e->st.st_mtim)) &&
-			dir_time_was_set(s, e));
-	}
+	/* The workspace itself: only its mode can change. */
+	if (!*e->path)
+		return r == 0 && a.mode != (e->st.st_mode & 07777);
+	/* What it replaced went when it was announced, and what it holds is in place. */
+	if (said && S_ISDIR(said->st.st_mode) && said->st.st_ino == e->st.st_ino)
+		return true;
 	if (replaces)
 		*ret_flags = EFFECT_F_OPAQUE;
 	if (r == 0 && !replaces)
-		return a.mode != (e->st.st_mode & 07777) || dir_time_was_set(s, e);
+		return a.mode != (e->st.st_mode & 07777) || dir_time_was_set(s, e) ||
+		       atime_was_set(s, e);
 	return true;
 }
 
-/* First with a mode that lets its owner fill it; finish: then with its own, and its time. */
-static int report_dir(struct scan *s, const struct upper_entry *e, bool finish)
+/* With a mode that lets its owner fill it: its own, and its times, come with finish_dir(). */
+static int report_dir(struct scan *s, const struct upper_entry *e)
 {
-	const struct known *k = known_of(s->h, e);
+	const struct announced *said = announced_of(s->h, e->path);
 	struct msg_file f;
-	struct known *l;
 	uint8_t flags;
-	bool timed;
-	int r = 0;
+	int r;
 
-	if (e->attributes && !s->early)
+	if (e->attributes && !s->announcing)
 		return refuse(s, e, attributes);
-	if (s->settled[e - s->u.entries] && !finish)
+	if (progress_of(s, e)->settled)
 		return 0;
-	if (!*e->path) {
-		/* The workspace itself: only its mode can change. */
-		struct entry_attr a;
-
-		if (k ? k->st.st_mode == e->st.st_mode
-		      : below(s, e, &a) < 0 || a.mode == (e->st.st_mode & 07777)) {
-			learn(s, e, false);
-			return 0;
-		}
-		flags = 0;
-	} else if (finish) {
-		flags = 0;
-	} else if (!dir_is_news(s, e, &flags)) {
-		learn(s, e, k && k->reported);
-		return 0;
-	}
-	if (k && k->reported && k->kind != UPPER_DIR)
+	if (!dir_is_news(s, e, &flags))
+		return settle(s, e);
+	if (said && !S_ISDIR(said->st.st_mode)) {
 		r = remove_path(s, e->path);
-	if (r < 0)
-		return r;
-	if (flags & EFFECT_F_OPAQUE)
-		forget_below(s->h, e->path);
+		if (r < 0)
+			return r;
+	}
 	fill(s, e, EFFECT_DIR, &f);
 	f.flags |= flags;
-	timed = dir_time_was_set(s, e);
-	if (finish && timed)
-		f.flags |= EFFECT_F_MTIME;
-	if (!finish && *e->path)
+	if (*e->path)
 		f.mode |= 0700;
-	l = learn(s, e, true);
-	l->finished = finish || (f.mode == (e->st.st_mode & 07777) && !timed);
-	l->timed = finish && timed;
-	return s->fn(s->data, &f, -1);
+	progress_of(s, e)->finished = f.mode == (e->st.st_mode & 07777) &&
+				      !dir_time_was_set(s, e) && !atime_was_set(s, e);
+	return report(s, e, &f, -1);
+}
+
+static int finish_dir(struct scan *s, const struct upper_entry *e)
+{
+	struct msg_file f;
+
+	fill(s, e, EFFECT_DIR, &f);
+	if (dir_time_was_set(s, e))
+		f.flags |= EFFECT_F_MTIME;
+	if (atime_was_set(s, e))
+		f.flags |= EFFECT_F_ATIME;
+	return report(s, e, &f, -1);
 }
 
 static int report_parents(struct scan *s, const struct upper_entry *e)
@@ -394,12 +387,12 @@ static int report_parents(struct scan *s, const struct upper_entry *e)
 	int r = 0;
 
 	/* Deep trees: the topmost that is not settled first, without recursion. */
-	while (r == 0 && !s->settled[p - s->u.entries]) {
+	while (r == 0 && !progress_of(s, p)->settled) {
 		const struct upper_entry *top = p;
 
-		while (*top->path && !s->settled[top->parent])
+		while (*top->path && !progress_of(s, &s->u.entries[top->parent])->settled)
 			top = &s->u.entries[top->parent];
-		r = report_dir(s, top, false);
+		r = report_dir(s, top);
 	}
 	return r;
 }
@@ -410,7 +403,7 @@ static int report_dirs(struct scan *s)
 
 	for (size_t i = 0; i < s->u.n && r == 0; i++)
 		if (s->u.entries[i].kind == UPPER_DIR)
-			r = report_dir(s, &s->u.entries[i], false);
+			r = report_dir(s, &s->u.entries[i]);
 	return r;
 }
 
@@ -421,83 +414,55 @@ static int finish_dirs(struct scan *s)
 
 	for (size_t i = s->u.n; i-- > 1 && r == 0;) {
 		const struct upper_entry *e = &s->u.entries[i];
-		const struct known *k = known_of(s->h, e);
 
-		if (e->kind == UPPER_DIR && k && k->reported && !k->finished)
-			r = report_dir(s, e, true);
+		if (e->kind == UPPER_DIR && s->progress[i].reported && !s->progress[i].finished)
+			r = finish_dir(s, e);
 	}
 	return r;
 }
 
 /* ---- files ---- */
 
-/* No process can write to it any more: none has it open for that, nor mapped. */
-static bool is_complete(int fd)
-{
-	if (fcntl(fd, F_SETLEASE, F_RDLCK) < 0) {
-		if (errno != EAGAIN)
-			log_debug("home: no lease: %s", err_text(-errno));
-		return false;
-	}
-	(void)fcntl(fd, F_SETLEASE, F_UNLCK);
-	return true;
-}
-
-/* What has no way home as it is; in early scans it waits for the last one to say so. */
+/* What has no way home as it is. */
 static int check_file(struct scan *s, const struct upper_entry *e, int fd, const struct stat *st)
 {
 	if (upper_has_attributes(fd))
-		return s->early ? 1 : refuse(s, e, attributes);
+		return refuse(s, e, attributes);
 	if (st->st_size <= SPARSE_MAX || st->st_blocks * 512 >= st->st_size / 2)
 		return 0;
-	return s->early ? 1 : refuse(s, e, "is a sparse file of more than 16 GB");
+	return refuse(s, e, "is a sparse file of more than 16 GB");
 }
 
 /* All but the first bytes of a scan go without. */
 static int hash_file(struct scan *s, int fd, const struct stat *st, bool *ret_hashed,
 		     struct digest *ret)
 {
-	uint64_t size;
-	int r;
-
 	*ret = (struct digest){0};
 	*ret_hashed = st->st_size <= HASH_MAX - s->hashed;
 	if (!*ret_hashed)
 		return 0;
 	s->hashed += st->st_size;
-	r = digest_of_fd(fd, ret, &size);
-	return r < 0 ? r : s->early && size != (uint64_t)st->st_size;
+	return digest_of_fd(fd, ret, NULL);
 }
 
-/* Opens and hashes; 1 when it is not to be reported now. */
 static int read_file(struct scan *s, struct upper_entry *e, int *ret_fd, bool *ret_hashed,
 		     struct digest *ret)
 {
 	_cleanup_close_ int fd = upper_open(s->u.fd, e->path, O_RDONLY | O_NONBLOCK);
-	struct stat before, after;
 	int r;
 
 	if (fd < 0)
-		return s->early && (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP) ? 1 : fd;
-	if (s->early && !is_complete(fd))
-		return 1;
-	if (fstat(fd, &before) < 0)
+		return fd;
+	if (fstat(fd, &e->st) < 0)
 		return -errno;
-	if (!S_ISREG(before.st_mode))
-		return 1;
-	r = check_file(s, e, fd, &before);
+	if (!S_ISREG(e->st.st_mode))
+		return CONCC_E_STALE;
+	r = check_file(s, e, fd, &e->st);
 	if (r == 0)
-		r = hash_file(s, fd, &before, ret_hashed, ret);
-	if (r != 0)
-		return r;
-	if (fstat(fd, &after) < 0)
-		return -errno;
-	/* Opened and changed again meanwhile: its time comes later. */
-	if (s->early && !same_stat(&before, &after))
-		return 1;
-	e->st = after;
-	*ret_fd = steal_fd(&fd);
-	return 0;
+		r = hash_file(s, fd, &e->st, ret_hashed, ret);
+	if (r == 0)
+		*ret_fd = steal_fd(&fd);
+	return r;
 }
 
 /* What the client has at this path, as far as we know. */
@@ -509,72 +474,77 @@ struct former {
 	bool linked; /* the file below has more names */
 };
 
+static bool has_bytes(const struct entry_attr *a, const struct upper_entry *e, bool hashed,
+		      const struct digest *d)
+{
+	/* Copying up read all of it, so its digest is known, or else it is sent. */
+	return a->size == (uint64_t)e->st.st_size &&
+	       (a->size == 0 || (hashed && a->has_digest && digest_eq(&a->digest, d)));
+}
+
 static void find_former(const struct scan *s, const struct upper_entry *e, const struct digest *d,
 			bool hashed, struct former *ret)
 {
-	const struct known *k = known_of(s->h, e);
+	const struct announced *said = announced_of(s->h, e->path);
 	struct entry_attr a;
 
 	*ret = (struct former){0};
-	if (k && k->reported) {
-		ret->exists = k->kind == UPPER_FILE && !k->link;
-		ret->same_bytes = ret->exists && hashed && k->hashed && digest_eq(&k->digest, d);
-		ret->mode = k->st.st_mode & 07777;
-		ret->mtime = k->st.st_mtim;
+	if (said) {
+		ret->exists = S_ISREG(said->st.st_mode);
+		ret->same_bytes = ret->exists && hashed && said->hashed &&
+				  digest_eq(&said->digest, d);
+		ret->mode = said->st.st_mode & 07777;
+		ret->mtime = said->st.st_mtim;
 	} else if (below(s, e, &a) == 0 && a.type == ENTRY_FILE) {
 		ret->exists = true;
 		ret->linked = a.nlink > 1;
-		/* Copying up read all of it, so its digest is known, or else it is sent. */
-		ret->same_bytes = a.size == (uint64_t)e->st.st_size &&
-				  (a.size == 0 ||
-				   (hashed && a.has_digest && digest_eq(&a.digest, d)));
+		ret->same_bytes = has_bytes(&a, e, hashed, d);
 		ret->mode = a.mode;
 		ret->mtime.tv_sec = (time_t)a.mtime_s;
 		ret->mtime.tv_nsec = a.mtime_ns;
 	}
 }
 
-static void learn_digest(struct scan *s, const struct upper_entry *e, bool reported, bool hashed,
-			 const struct digest *d)
+/*
+ * overlayfs shows the names of one file as what they are only when all of them were made in the
+ * job.  Who writes to a file that was there, by one of its names, does not see that by the others;
+ * and a new link to such a file has another inode number (with index=off, and no right to decode
+ * file handles: ovl_check_origin() in fs/overlayfs/namei.c).  Compilers don't look.
+ */
+static bool saw_links_wrongly(const struct scan *s, const struct upper_entry *e,
+			      const struct former *was, bool copied_up, bool same)
 {
-	struct known *k = learn(s, e, reported);
-
-	k->hashed = hashed;
-	k->digest = *d;
+	return s->h->any_command && copied_up && (e->st.st_nlink > 1 || (was->linked && !same));
 }
 
 static int report_file(struct scan *s, struct upper_entry *e)
 {
-	const struct known *k = known_of(s->h, e);
+	const struct announced *said = announced_of(s->h, e->path);
 	_cleanup_close_ int fd = -1;
+	bool hashed = false, touched, set, copied_up, replaced, same;
 	struct former was;
 	struct digest d;
 	struct msg_file f;
-	bool hashed = false, touched, replaced;
 	int r;
 
-	if (k && k->kind == UPPER_FILE && !k->link && same_stat(&k->st, &e->st)) {
-		bool reported = k->reported;
-
-		learn(s, e, reported);
-		return 0;
-	}
+	if (said && same_file(&said->st, &e->st) && said->st.st_mode == e->st.st_mode)
+		return settle(s, e);
 	r = read_file(s, e, &fd, &hashed, &d);
-	if (r != 0)
-		return r < 0 ? r : 0;
-	r = report_parents(s, e);
+	if (r == 0)
+		r = report_parents(s, e);
 	if (r < 0)
 		return r;
 	find_former(s, e, &d, hashed, &was);
 	touched = !same_time(&was.mtime, &e->st.st_mtim);
-	/* Other names will be links to this one, and links are to what was sent. */
-	if (e->st.st_nlink > 1 && !(k && k->reported))
-		was.same_bytes = false;
-	if (was.same_bytes && !touched && was.mode == (e->st.st_mode & 07777)) {
-		learn_digest(s, e, k && k->reported, hashed, &d);
-		return 0;
-	}
-	replaced = was.exists && !upper_is_copied_up(fd);
+	set = atime_was_set(s, e);
+	copied_up = upper_is_copied_up(fd);
+	replaced = was.exists && !copied_up;
+	same = was.same_bytes && !touched && !set && was.mode == (e->st.st_mode & 07777);
+	if (saw_links_wrongly(s, e, &was, copied_up, same))
+		return refuse(s, e,
+			      "is a file with several names, which jobs see as several files");
+	if (same)
+		return settle(s, e);
 	was.same_bytes &= !(replaced && was.linked);
 	if (!was.same_bytes)
 		r = make_room(s, e);
@@ -590,28 +560,28 @@ static int report_file(struct scan *s, struct upper_entry *e)
 	if (!was.same_bytes && !hashed)
 		f.flags |= EFFECT_F_NO_DIGEST;
 	f.digest = d;
-	learn_digest(s, e, true, hashed, &d);
-	s->sent[e - s->u.entries] = !was.same_bytes;
-	return s->fn(s->data, &f, was.same_bytes ? -1 : fd);
+	r = report(s, e, &f, was.same_bytes ? -1 : fd);
+	if (s->announcing) {
+		struct announced *a = announced_of(s->h, e->path);
+
+		a->hashed = hashed;
+		a->digest = d;
+	}
+	return r;
 }
 
 static int report_symlink(struct scan *s, struct upper_entry *e)
 {
-	const struct known *k = known_of(s->h, e);
 	char target[PATH_MAX];
 	_cleanup_close_ int fd = -1;
 	struct msg_file f;
 	ssize_t n;
 	int r;
 
-	if (k && k->kind == UPPER_SYMLINK && same_stat(&k->st, &e->st)) {
-		learn(s, e, true);
-		return 0;
-	}
 	fd = upper_open(s->u.fd, e->path, O_PATH);
 	n = fd < 0 ? fd : readlinkat(fd, "", target, sizeof(target) - 1);
 	if (n < 0)
-		return s->early ? 0 : fd < 0 ? fd : -errno;
+		return fd < 0 ? fd : -errno;
 	target[n] = '\0';
 	r = report_parents(s, e);
 	if (r == 0)
@@ -620,21 +590,15 @@ static int report_symlink(struct scan *s, struct upper_entry *e)
 		return r;
 	fill(s, e, EFFECT_SYMLINK, &f);
 	f.target = target;
-	learn(s, e, true);
-	return s->fn(s->data, &f, -1);
+	return report(s, e, &f, -1);
 }
 
-/* A fifo, or the socket of a process that has ended or will. */
+/* A fifo, or the socket of a process that has ended. */
 static int report_special(struct scan *s, struct upper_entry *e)
 {
-	const struct known *k = known_of(s->h, e);
 	struct msg_file f;
 	int r;
 
-	if (k && k->kind == e->kind && k->st.st_mode == e->st.st_mode) {
-		learn(s, e, true);
-		return 0;
-	}
 	r = report_parents(s, e);
 	if (r == 0)
 		r = make_room(s, e);
@@ -643,8 +607,7 @@ static int report_special(struct scan *s, struct upper_entry *e)
 	fill(s, e, EFFECT_FILE, &f);
 	f.flags |= e->kind == UPPER_FIFO ? EFFECT_F_FIFO : EFFECT_F_SOCKET;
 	digest_of("", 0, &f.digest);
-	learn(s, e, true);
-	return s->fn(s->data, &f, -1);
+	return report(s, e, &f, -1);
 }
 
 /* ---- hard links ---- */
@@ -663,44 +626,69 @@ static bool is_link(const struct scan *s, const struct upper_entry *e)
 	return p && p != e;
 }
 
-/* Of several names of one file, the one whose bytes the client has; else the first. */
-static void choose_primaries(struct scan *s)
+/* How sure it is that the client has this very file by this name. */
+enum likeness { LIKE_NOTHING, LIKE_A_FILE, LIKE_ITS_BYTES, LIKE_ANNOUNCED };
+
+static int likeness_of(struct scan *s, struct upper_entry *e, enum likeness *ret)
 {
-	for (size_t i = 0; i < s->u.n; i++) {
-		struct upper_entry *e = &s->u.entries[i];
-		const struct known *k;
+	const struct announced *said = announced_of(s->h, e->path);
+	_cleanup_close_ int fd = -1;
+	struct entry_attr a;
+	struct digest d;
+	bool hashed;
+	int r;
+
+	*ret = LIKE_NOTHING;
+	if (said && same_file(&said->st, &e->st))
+		*ret = LIKE_ANNOUNCED;
+	if (said || below(s, e, &a) < 0 || a.type != ENTRY_FILE)
+		return 0;
+	r = read_file(s, e, &fd, &hashed, &d);
+	if (r < 0 || !upper_is_copied_up(fd))
+		return r;
+	*ret = has_bytes(&a, e, hashed, &d) ? LIKE_ITS_BYTES : LIKE_A_FILE;
+	return 0;
+}
+
+/*
+ * Of several names of one file, the one by which the client has it; else the first.  When a name
+ * was linked over another one, and then written to, nothing tells which of them it was.
+ */
+static int choose_primaries(struct scan *s)
+{
+	_cleanup_free_ enum likeness *known = xcalloc(s->u.n, sizeof(*known));
+	int r = 0;
+
+	for (size_t i = 0; i < s->u.n && r == 0; i++) {
+		struct upper_entry *e = &s->u.entries[i], *p;
 
 		if (e->kind != UPPER_FILE || e->st.st_nlink < 2)
 			continue;
-		k = known_of(s->h, e);
-		if (!map_get_u64(&s->primary, e->st.st_ino) ||
-		    (k && k->reported && !k->link && k->st.st_ino == e->st.st_ino))
+		r = likeness_of(s, e, &known[i]);
+		p = primary_of(s, e);
+		if (r == 0 && p && known[i] == LIKE_A_FILE && known[p - s->u.entries] == known[i])
+			r = refuse(s, e, "was linked and written to");
+		if (!p || known[i] > known[p - s->u.entries])
 			(void)map_put_u64(&s->primary, e->st.st_ino, e);
 	}
+	return r;
 }
 
 static int report_link(struct scan *s, struct upper_entry *e)
 {
-	const struct known *k = known_of(s->h, e);
 	struct upper_entry *p = primary_of(s, e);
 	struct msg_file f;
 	int r;
 
-	if (!s->settled[p - s->u.entries])
-		return 0; /* not complete yet */
-	if (k && k->link && k->st.st_ino == e->st.st_ino && !s->sent[p - s->u.entries]) {
-		learn(s, e, true)->link = true;
-		return 0;
-	}
 	r = report_parents(s, e);
 	if (r == 0)
 		r = make_room(s, e);
 	if (r < 0)
 		return r;
 	fill(s, e, EFFECT_LINK, &f);
+	f.flags = 0; /* modes and times are the file's */
 	f.target = p->path;
-	learn(s, e, true)->link = true;
-	return s->fn(s->data, &f, -1);
+	return report(s, e, &f, -1);
 }
 
 /* ---- removals ---- */
@@ -710,26 +698,24 @@ static int compare_paths(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Paths reported before that are no more: the client has them, from an earlier scan. */
+/* What was announced and is no more: the client has it. */
 static int report_vanished(struct scan *s)
 {
-	_cleanup_strv_ char **gone = NULL;
+	_cleanup_free_ char **gone = xcalloc(s->h->announced.n + 1, sizeof(*gone));
+	struct map there = MAP_INIT;
 	const char *last = NULL;
-	struct known *k;
+	struct announced *a;
 	size_t it = 0, n = 0;
 	int r = 0;
 
-	while ((k = map_next(&s->h->known, &it, NULL))) {
-		if (k->scan == s->h->n_scans)
-			continue;
-		if (k->reported && k->kind != UPPER_WHITEOUT) {
-			gone = xrealloc(gone, (n + 2) * sizeof(*gone));
-			gone[n++] = xstrdup(k->path);
-			gone[n] = NULL;
-		}
-		(void)map_del_str(&s->h->known, k->path);
-		known_free(k);
-	}
+	if (!s->h->announced.n)
+		return 0;
+	for (size_t i = 0; i < s->u.n; i++)
+		(void)map_put_str(&there, s->u.entries[i].path, s);
+	while ((a = map_next(&s->h->announced, &it, NULL)))
+		if (!map_get_str(&there, a->path))
+			gone[n++] = a->path;
+	map_release(&there);
 	if (n > 1)
 		qsort(gone, n, sizeof(*gone), compare_paths);
 	for (size_t i = 0; i < n && r == 0; i++) {
@@ -747,13 +733,9 @@ static int report_whiteouts(struct scan *s)
 
 	for (size_t i = 0; i < s->u.n && r == 0; i++) {
 		const struct upper_entry *e = &s->u.entries[i];
-		const struct known *k = known_of(s->h, e);
 
-		if (e->kind != UPPER_WHITEOUT || e->hidden)
-			continue;
-		if (!k || k->kind != UPPER_WHITEOUT)
+		if (e->kind == UPPER_WHITEOUT && !e->hidden)
 			r = remove_path(s, e->path);
-		learn(s, e, true);
 	}
 	return r;
 }
@@ -807,58 +789,80 @@ static int report_others(struct scan *s)
 	return r;
 }
 
-static void mark_seen(struct scan *s)
-{
-	for (size_t i = 0; i < s->u.n; i++) {
-		struct known *k = known_of(s->h, &s->u.entries[i]);
-
-		if (k)
-			k->scan = s->h->n_scans;
-	}
-}
-
 static int scan_all(struct scan *s)
 {
 	int r;
 
-	if ((r = report_vanished(s)) < 0 || (r = report_whiteouts(s)) < 0 ||
-	    (r = report_dirs(s)) < 0 || (r = report_others(s)) < 0)
+	if ((r = choose_primaries(s)) < 0 || (r = report_vanished(s)) < 0 ||
+	    (r = report_whiteouts(s)) < 0 || (r = report_dirs(s)) < 0 || (r = report_others(s)) < 0)
 		return r;
 	return finish_dirs(s);
 }
 
-int home_scan(struct home *h, bool early, home_effect_fn fn, void *data)
+/* path NULL: all of it. */
+static int scan(struct home *h, const char *path, home_effect_fn fn, void *data)
 {
-	struct scan s = {.h = h, .early = early, .fn = fn, .data = data, .u.fd = -1};
+	struct scan s = {.h = h, .announcing = path, .fn = fn, .data = data, .u.fd = -1};
 	int r;
 
-	h->n_scans++;
-	r = upper_read(&s.u, h->fd, early);
+	r = path ? upper_read_path(&s.u, h->fd, path) : upper_read(&s.u, h->fd);
 	if (r == 0) {
-		s.settled = xcalloc(s.u.n, sizeof(*s.settled));
-		s.sent = xcalloc(s.u.n, sizeof(*s.sent));
-		mark_seen(&s);
-		choose_primaries(&s);
-		r = early ? report_others(&s) : scan_all(&s);
-		free(s.settled);
-		free(s.sent);
+		s.progress = xcalloc(s.u.n, sizeof(*s.progress));
+		r = path ? report_one(&s, &s.u.entries[s.u.n - 1]) : scan_all(&s);
+		free(s.progress);
 		map_release(&s.primary);
 	}
 	upper_release(&s.u);
 	return r;
 }
 
+int home_scan(struct home *h, home_effect_fn fn, void *data)
+{
+	return scan(h, NULL, fn, data);
+}
+
+int home_announce(struct home *h, const char *path, home_effect_fn fn, void *data)
+{
+	return scan(h, path, fn, data);
+}
+
 /* ---- the private /tmp ---- */
+
+/*
+ * What programs leave in /tmp that no later program needs: counters and sockets of their own
+ * processes, and caches of what can be made again.  Each would make all jobs of its program run
+ * twice.
+ */
+static const char *const may_stay[] = {
+	"hsperfdata_*",	       /* JVM: counters for jps and jstat, a directory for each user */
+	".java_pid*",	       /* JVM: a socket for who attaches */
+	"clr-debug-pipe-*",    /* .NET: fifos for debuggers */
+	"dotnet-diagnostic-*", /* .NET: sockets */
+	".dotnet",	       /* .NET: locks of its processes */
+	"v8-compile-cache*",   /* node: compiled scripts */
+	"node-compile-cache",  /* the same, of node itself */
+};
+
+static bool stays(const char *path)
+{
+	_cleanup_free_ char *top = xstrndup(path, strcspn(path, "/"));
+
+	for (size_t i = 0; i < sizeof(may_stay) / sizeof(may_stay[0]); i++) {
+		if (fnmatch(may_stay[i], top, 0) == 0)
+			return true;
+	}
+	return false;
+}
 
 int home_tmp_leftover(int tmp_fd, char *name, size_t n)
 {
 	struct upper u = {.fd = -1};
-	int r = upper_read(&u, tmp_fd, false), found = 0;
+	int r = upper_read(&u, tmp_fd), found = 0;
 
 	for (size_t i = 1; i < u.n && r == 0 && !found; i++) {
 		const struct upper_entry *e = &u.entries[i];
 
-		if (e->kind == UPPER_DIR && sandbox_is_mountpoint(&e->st))
+		if ((e->kind == UPPER_DIR && sandbox_is_mountpoint(&e->st)) || stays(e->path))
 			continue;
 		snprintf(name, n, "%s", e->path);
 		found = 1;

@@ -8,14 +8,13 @@
  * below is not sent, copied-up directories with nothing new are not mentioned,
  * whiteouts become removals, opaque directories replace, hard links stay links.
  *
- * Effects of one scan come in the order in which the files were last written,
- * so that times given on arrival keep that order.  Overlay's own marks beyond
- * whiteouts and opaque directories (redirects, metacopies) don't occur: the
- * overlays are mounted without (see overlay.c).
+ * Once, when all of the job's processes are gone.  Before, single files can be
+ * announced: that scan leaves them out.
  *
- * A home is scanned several times during a job: each scan reports only what is
- * new or changed since the last.  Early scans (before output is relayed) take
- * only files that no process has open for writing, told by F_SETLEASE.
+ * Effects come in the order in which the files were last written, so that times
+ * given on arrival keep that order.  Overlay's own marks beyond whiteouts and opaque
+ * directories (redirects, metacopies) don't occur: the overlays are mounted
+ * without (see overlay.c).
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -28,10 +27,11 @@ struct home;
 struct mirror;
 
 struct home_config {
-	struct mirror *mirror;	 /* to compare with what was below; NULL: everything is new */
-	const char *workspace;	 /* absolute path of the overlay's mount point */
-	uint32_t index;		 /* its index in the job */
-	int upper_fd;		 /* taken */
+	struct mirror *mirror; /* to compare with what was below; NULL: everything is new */
+	const char *workspace; /* absolute path of the overlay's mount point */
+	bool any_command; /* nobody knows what it looks at: what it may have seen wrongly counts */
+	uint32_t index;	  /* its index in the job */
+	int upper_fd;	  /* taken */
 	struct timespec started; /* CLOCK_REALTIME before the job ran: the job set earlier times */
 	uint64_t started_ms;	 /* CLOCK_MONOTONIC then */
 	/* Called for each file that is looked at, and removed at the end: there may be many.
@@ -48,12 +48,17 @@ void home_free(struct home *h);
 typedef int (*home_effect_fn)(void *data, const struct msg_file *f, int fd);
 
 /*
- * Calls fn for each new effect in an order in which they can be repeated:
- * removals, directories before what is in them, links after their targets.
- * early: complete files only, and the directories they need.  Stops at a
+ * Calls fn for each effect in an order in which they can be repeated: removals,
+ * directories before what is in them, links after their targets.  Stops at a
  * negative return of fn.
  */
-int home_scan(struct home *h, bool early, home_effect_fn fn, void *data);
+int home_scan(struct home *h, home_effect_fn fn, void *data);
+/*
+ * The same for one file (path as in effects) which the job says is whole while it goes on, and for
+ * the directories that it needs.  -ENOENT, -ENOTDIR or -ELOOP when the job has made none by that
+ * path.
+ */
+int home_announce(struct home *h, const char *path, home_effect_fn fn, void *data);
 /*
  * After a failed scan: what the job did that can't be repeated on the client as it is, for a
  * person, or NULL when the failure is another.  Another worker would fare no better.
@@ -61,7 +66,7 @@ int home_scan(struct home *h, bool early, home_effect_fn fn, void *data);
 const char *home_refusal(const struct home *h);
 
 /*
- * 1 when the job left anything in its private /tmp, and the path of one such
+ * 1 when the job left anything of consequence in its private /tmp, and the path of one such
  * thing in name; 0 when not; or -errno.  All other writes end up in an upper or
  * fail with EROFS, so this and the uppers are all that a job can have done.
  */

@@ -19,6 +19,7 @@
 #include "concc/job.h"
 #include "concc/log.h"
 #include "concc/str.h"
+#include "announce.h"
 #include "home.h"
 #include "upper.h"
 
@@ -50,8 +51,9 @@ struct task {
 	int slot;    /* of the host, -1: none */
 	struct timespec started;
 	uint64_t started_ms;
-	struct output out[2]; /* [1] is not used when the two are merged */
-	int stdin_fd;	      /* our end, -1 when closed */
+	struct output out[2];		     /* [1] is not used when the two are merged */
+	struct announcements *announcements; /* of what it prints, or NULL */
+	int stdin_fd;			     /* our end, -1 when closed */
 	struct loop_source *stdin_source;
 	struct buf input; /* not yet taken by the job */
 	bool input_ends;
@@ -135,6 +137,7 @@ void task_free(struct task *t)
 		close(t->tmp_fd);
 	free(t->homes);
 	free(t->upper_fds);
+	announcements_free(t->announcements);
 	buf_release(&t->input);
 	buf_release(&t->held);
 	map_release(&t->outside);
@@ -277,8 +280,8 @@ static void keep_in_store(void *data)
 
 	for (int n = 0; n < KEEP_FILES && !list_empty(&t->keep); n++) {
 		struct kept *k = list_first(&t->keep, struct kept, link);
-		/* Of an early scan: by now there may be anything, a fifo or a way out by a symlink.
-		 */
+		/* Announced while it ran: by now there may be anything, a fifo or a way out by a
+		 * symlink. */
 		_cleanup_close_ int fd = upper_open(k->dir_fd, k->path, O_RDONLY | O_NONBLOCK);
 		struct stat st;
 
@@ -360,11 +363,6 @@ static int on_effect(void *data, const struct msg_file *f, int fd)
 	struct kept *k;
 
 	m.job_id = t->job.job_id;
-	if (!t->ended && f->kind != EFFECT_REMOVE && f->kind != EFFECT_META) {
-		_cleanup_free_ char *path = path_join(t->job.workspaces[f->workspace], f->path);
-
-		mirror_job_made(t->agent->mirror, t->job.job_id, path);
-	}
 	/* Nothing can move it when all processes are gone; then it is opened in its turn, so that
 	 * a job with many files needs few descriptors. */
 	outbox_file(t->agent, &t->outbox, &m, t->upper_fds[f->workspace], t->ended ? -1 : fd);
@@ -389,18 +387,15 @@ static void unreadable(struct task *t, const char *refusal, int err)
 	taint(t, text);
 }
 
-/* Puts what is new in the uppers into the outbox; true when there was anything. */
-static bool scan(struct task *t, bool early)
+/* Puts what it did into the outbox; taints when that can't be told. */
+static void scan(struct task *t)
 {
-	struct list *before = t->outbox.items.prev;
-
 	for (size_t i = 0; i < t->n_homes; i++) {
-		int r = home_scan(t->homes[i], early, on_effect, t);
+		int r = home_scan(t->homes[i], on_effect, t);
 
-		if (r < 0 && !early)
+		if (r < 0)
 			unreadable(t, home_refusal(t->homes[i]), r);
 	}
-	return t->outbox.items.prev != before;
 }
 
 static void fill_usage(const struct task *t, struct msg_exit *m)
@@ -416,10 +411,12 @@ static void fill_usage(const struct task *t, struct msg_exit *m)
 static void check_leftovers(struct task *t, struct msg_exit *m)
 {
 	char name[PROTO_NAME_MAX + 1];
+	int r = t->tmp_fd < 0 ? 0 : home_tmp_leftover(t->tmp_fd, name, sizeof(name));
 
-	if (t->tmp_fd < 0 || home_tmp_leftover(t->tmp_fd, name, sizeof(name)) != 1)
-		return;
-	strv_push(&m->outside, path_join("/tmp", name));
+	if (r < 0)
+		unreadable(t, NULL, r);
+	else if (r == 1)
+		strv_push(&m->outside, path_join("/tmp", name));
 }
 
 static void send_held(struct task *t)
@@ -469,7 +466,7 @@ static void finish(struct task *t)
 	if (!t->taint && failed)
 		blame_limit(t);
 	if (!t->taint)
-		(void)scan(t, false); /* taints when it fails */
+		scan(t);
 	if (!t->taint)
 		send_held(t);
 	check_leftovers(t, &m);
@@ -562,16 +559,60 @@ static void want_output(struct task *t)
 	}
 }
 
-/* Files first: cargo starts the next crate when rustc prints that the metadata is there. */
+static int send_announced(struct task *t, size_t i, const char *rel)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct list *before = t->outbox.items.prev;
+	int r = home_announce(t->homes[i], rel, on_effect, t);
+
+	if (r < 0 || t->outbox.items.prev == before)
+		return r;
+	msg_u32_encode(&b, t->job.job_id);
+	outbox_message(t->agent, &t->outbox, MSG_JOB_COMMIT, &b);
+	return 0;
+}
+
+/* The path of workspace i that a symlink leads elsewhere, as it seems; or there is no such file. */
+static int send_announced_by_name(struct task *t, size_t i, const char *rel)
+{
+	_cleanup_free_ char *found = upper_find(t->upper_fds[i], path_base(rel));
+
+	return found ? send_announced(t, i, found) : -ENOENT;
+}
+
+/* Who reads the line may use the file at once: without it, the line must not be relayed. */
+static void on_announced(void *data, const char *path)
+{
+	struct task *t = data;
+	_cleanup_free_ char *clean = path_clean(t->job.cwd, path);
+
+	for (size_t i = 0; i < t->n_homes && !t->taint; i++) {
+		const char *rel = path_below(clean, t->job.workspaces[i]);
+		struct entry_attr a;
+		int r;
+
+		if (!rel || !*rel)
+			continue;
+		r = send_announced(t, i, rel);
+		if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP)
+			r = send_announced_by_name(t, i, rel);
+		/* It need not be new. */
+		if (r == -ENOENT && mirror_peek(t->agent->mirror, clean, &a) == 0)
+			r = 0;
+		if (r < 0)
+			unreadable(t, home_refusal(t->homes[i]), r);
+	}
+}
+
 static void send_output(struct task *t, uint8_t stream, const void *p, size_t n)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
-	if (scan(t, true)) {
-		_cleanup_buf_ struct buf commit = BUF_INIT;
-
-		msg_u32_encode(&commit, t->job.job_id);
-		outbox_message(t->agent, &t->outbox, MSG_JOB_COMMIT, &commit);
+	if (t->announcements)
+		announcements_read(t->announcements, stream, p, n, on_announced, t);
+	if (t->taint) {
+		stop_job(t, SIGKILL);
+		return;
 	}
 	msg_output_encode(&b, t->job.job_id, stream, p, n);
 	outbox_message(t->agent, &t->outbox, MSG_JOB_OUTPUT, &b);
@@ -934,6 +975,7 @@ void task_prepared(struct agent *a, uint32_t job_id, int *upper_fds, size_t n, i
 		struct home_config c = {
 			.mirror = a->mirror,
 			.workspace = t->job.workspaces[i],
+			.any_command = !(t->job.flags & JOB_F_COMPILER),
 			.index = (uint32_t)i,
 			.upper_fd = upper_fds[i],
 			.started = t->started,
@@ -978,6 +1020,7 @@ static struct task *task_new(struct agent *a, struct msg_job *job)
 	t->agent = a;
 	t->job = *job;
 	t->tools = map_get_u64(&a->exes, job->exe_id);
+	t->announcements = announcements_new(job->argv);
 	t->env = strv_copy(env->env);
 	strv_push(&t->env, xstrdup("CONCC_WORKER=1"));
 	t->out[0].fd = t->out[1].fd = -1;

@@ -4,16 +4,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
+#include "concc/io.h"
 #include "concc/str.h"
 
 struct toolchain {
 	struct msg_exe exe;
-	bool checked;
-	int result;
-	struct errmsg msg;
+	struct stat *seen; /* of its files, when they were right; else NULL */
 };
 
 struct toolchain *toolchain_new(struct blob payload)
@@ -32,6 +32,7 @@ void toolchain_free(struct toolchain *t)
 	if (!t)
 		return;
 	msg_exe_release(&t->exe);
+	free(t->seen);
 	free(t);
 }
 
@@ -45,13 +46,14 @@ uint32_t toolchain_id(const struct toolchain *t)
 	return t->exe.exe_id;
 }
 
-static int check_file(const struct exe_file *f, struct errmsg *msg)
+static int check_file(const struct exe_file *f, struct stat *ret, struct errmsg *msg)
 {
 	_cleanup_close_ int fd = open(f->path, O_RDONLY | O_CLOEXEC);
 	struct digest d;
 	int r;
 
-	if (fd < 0)
+	/* Before it is read: what changes meanwhile is another one next time. */
+	if (fd < 0 || fstat(fd, ret) < 0)
 		return errmsg_set(msg, CONCC_E_UNAVAIL,
 				  "it can't open %s: %s; install the same compiler there", f->path,
 				  err_text(-errno));
@@ -67,11 +69,28 @@ static int check_file(const struct exe_file *f, struct errmsg *msg)
 	return 0;
 }
 
+/* They were right once, and a package that is installed meanwhile replaces them. */
+static bool is_current(const struct toolchain *t)
+{
+	for (uint32_t i = 0; i < t->exe.n_files; i++) {
+		if (!file_is_unchanged(t->exe.files[i].path, &t->seen[i]))
+			return false;
+	}
+	return true;
+}
+
 int toolchain_check(struct toolchain *t, struct errmsg *msg)
 {
-	for (uint32_t i = 0; !t->checked && i < t->exe.n_files && t->result == 0; i++)
-		t->result = check_file(&t->exe.files[i], &t->msg);
-	t->checked = true;
-	*msg = t->msg;
-	return t->result;
+	_cleanup_free_ struct stat *seen = NULL;
+	int r = 0;
+
+	if (t->seen && is_current(t))
+		return 0;
+	free(steal_ptr(&t->seen));
+	seen = xcalloc(t->exe.n_files + 1, sizeof(*seen));
+	for (uint32_t i = 0; i < t->exe.n_files && r == 0; i++)
+		r = check_file(&t->exe.files[i], &seen[i], msg);
+	if (r == 0)
+		t->seen = steal_ptr(&seen);
+	return r;
 }

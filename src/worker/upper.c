@@ -14,6 +14,7 @@
 
 #include "concc/cleanup.h"
 #include "concc/err.h"
+#include "concc/io.h"
 #include "concc/log.h"
 #include "concc/proto.h"
 #include "concc/str.h"
@@ -126,7 +127,13 @@ static int add_child(struct upper *u, size_t parent, int dir_fd, const char *nam
 	return 0;
 }
 
-static int read_dir(struct upper *u, size_t i, bool running)
+static void look_at_dir(struct upper_entry *e, int fd)
+{
+	e->opaque = is_opaque(fd);
+	e->attributes = upper_has_attributes(fd);
+}
+
+static int read_dir(struct upper *u, size_t i)
 {
 	int fd = upper_open(u->fd, u->entries[i].path, O_RDONLY | O_DIRECTORY);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -137,37 +144,90 @@ static int read_dir(struct upper *u, size_t i, bool running)
 		r = fd < 0 ? fd : -errno;
 		if (fd >= 0)
 			(void)close(fd);
-		return running && (r == -ENOENT || r == -ENOTDIR || r == -ELOOP) ? 0 : r;
+		return r;
 	}
-	u->entries[i].opaque = is_opaque(dirfd(dir));
-	u->entries[i].attributes = upper_has_attributes(dirfd(dir));
-	while (r == 0 && (e = readdir(dir))) {
-		if (streq(e->d_name, ".") || streq(e->d_name, ".."))
-			continue;
-		r = add_child(u, i, dirfd(dir), e->d_name);
-		if (r == -ENOENT && running)
-			r = 0;
-	}
+	look_at_dir(&u->entries[i], dirfd(dir));
+	for (errno = 0; r == 0 && (e = readdir(dir)); errno = 0)
+		if (!streq(e->d_name, ".") && !streq(e->d_name, ".."))
+			r = add_child(u, i, dirfd(dir), e->d_name);
+	if (r == 0)
+		r = -errno;
 	(void)closedir(dir);
 	return r;
 }
 
-int upper_read(struct upper *u, int fd, bool running)
+static int begin(struct upper *u, int fd)
 {
 	struct upper_entry *top;
-	int r = 0;
 
 	upper_release(u);
 	u->fd = fd;
 	top = add(u);
 	top->kind = UPPER_DIR;
 	top->path = xstrdup("");
-	if (fstat(fd, &top->st) < 0)
-		return -errno;
+	return fstat(fd, &top->st) < 0 ? -errno : 0;
+}
+
+int upper_read(struct upper *u, int fd)
+{
+	int r = begin(u, fd);
+
 	for (size_t i = 0; i < u->n && r == 0; i++)
 		if (u->entries[i].kind == UPPER_DIR)
-			r = read_dir(u, i, running);
+			r = read_dir(u, i);
 	return r;
+}
+
+int upper_read_path(struct upper *u, int fd, const char *path)
+{
+	int r = begin(u, fd);
+
+	for (size_t i = 0; *path && r == 0; i++) {
+		_cleanup_close_ int dir = upper_open(fd, u->entries[i].path,
+						     O_RDONLY | O_DIRECTORY);
+		_cleanup_free_ char *name = xstrndup(path, strcspn(path, "/"));
+
+		if (dir < 0)
+			return dir;
+		look_at_dir(&u->entries[i], dir);
+		r = add_child(u, i, dir, name);
+		path += strlen(name);
+		path += *path == '/';
+	}
+	return r;
+}
+
+static char *find_in(int fd, const char *path, const char *name)
+{
+	int dir_fd = upper_open(fd, path, O_RDONLY | O_DIRECTORY);
+	DIR *dir = dir_fd < 0 ? NULL : fdopendir(dir_fd);
+	char *found = NULL;
+	struct dirent *e;
+
+	if (!dir && dir_fd >= 0)
+		(void)close(dir_fd);
+	while (dir && !found && (e = readdir(dir))) {
+		_cleanup_free_ char *child = NULL;
+
+		if (streq(e->d_name, ".") || streq(e->d_name, "..") ||
+		    (e->d_type != DT_DIR && e->d_type != DT_REG))
+			continue;
+		child = *path ? path_join(path, e->d_name) : xstrdup(e->d_name);
+		if (strlen(child) >= PROTO_PATH_MAX)
+			continue; /* also the end of all depth */
+		if (e->d_type == DT_DIR)
+			found = find_in(fd, child, name);
+		else if (streq(e->d_name, name))
+			found = steal_ptr(&child);
+	}
+	if (dir)
+		(void)closedir(dir);
+	return found;
+}
+
+char *upper_find(int fd, const char *name)
+{
+	return find_in(fd, "", name);
 }
 
 void upper_release(struct upper *u)

@@ -39,9 +39,14 @@ struct upper {
 /* The most names one job may leave in one workspace: bounds the agent's memory. */
 #define UPPER_ENTRIES_MAX (1 << 20)
 
-/* Lists fd anew.  running: the job still changes things, so names may vanish.  0 or negative. */
-int upper_read(struct upper *u, int fd, bool running);
+/* Lists fd anew, which nobody changes any more.  0 or negative. */
+int upper_read(struct upper *u, int fd);
+/* The same for path, clean and relative, and the directories that lead to it alone; any time.
+ * -ENOENT, -ENOTDIR or -ELOOP when it is not in there. */
+int upper_read_path(struct upper *u, int fd, const char *path);
 void upper_release(struct upper *u);
+/* Where in there a regular file of this name is, on the heap; NULL: nowhere.  Any time. */
+char *upper_find(int fd, const char *name);
 
 /* True when the file was below and is written to; false when the job made it anew. */
 bool upper_is_copied_up(int fd);

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,11 +10,11 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/process.h"
 #include "concc/str.h"
 #include "concc/wrapper.h"
 
@@ -73,22 +72,22 @@ void server_wait_end(int dir_fd)
 	(void)close(p.fd);
 }
 
-/* The child: a session of its own, none of our descriptors but the pipe that tells readiness. */
-static void exec_server(const char *program, int ready_fd)
+/* Nobody's child, so that no zombie stays with a shell's child; ready_fd tells readiness. */
+static int start_server(int ready_fd)
 {
-	char arg[32];
-	sigset_t none;
+	_cleanup_free_ char *program = program_path("concc-project");
+	char *argv[] = {(char *)"concc-project", (char *)"--daemon", (char *)"--ready-fd=3", NULL};
 
-	(void)setsid();
-	fd_detach_all(&ready_fd, 1);
-	(void)fcntl(ready_fd, F_SETFD, 0);
-	sigemptyset(&none);
-	(void)sigprocmask(SIG_SETMASK, &none, NULL);
-	(void)!chdir("/"); /* so that it keeps no file system busy */
-	(void)snprintf(arg, sizeof(arg), "--ready-fd=%d", ready_fd);
-	execlp(program, "concc-project", "--daemon", arg, (char *)NULL);
-	(void)!write(ready_fd, "error: it can't be executed\n", 28);
-	_exit(127);
+	return process_start(
+		&(struct process){
+			.exe = program,
+			.argv = argv,
+			.dir = "/", /* so that it keeps no file system busy */
+			.fds = {PROCESS_FD_NULL, PROCESS_FD_NULL, PROCESS_FD_NULL, ready_fd},
+			.n_fds = 4,
+			.flags = PROCESS_SESSION | PROCESS_DETACHED,
+		},
+		NULL);
 }
 
 /* The first line the server writes, without the newline; empty when it ended without one. */
@@ -118,32 +117,18 @@ static void read_line(int fd, char *line, size_t size)
 
 static int start(struct errmsg *msg)
 {
-	_cleanup_free_ char *program = program_path("concc-project");
 	_cleanup_close_ int ready = -1;
 	char line[512];
-	int fds[2];
-	pid_t pid;
+	int fds[2], r;
 
-	if (pipe2(fds, O_CLOEXEC) < 0)
-		return errmsg_set(msg, -errno, "can't make a pipe: %s", err_text(-errno));
+	r = pipe_above_stdio(fds);
+	if (r < 0)
+		return errmsg_set(msg, r, "can't make a pipe: %s", err_text(r));
 	ready = fds[0];
-	pid = fork();
-	if (pid < 0) {
-		int err = -errno;
-
-		close(fds[1]);
-		return errmsg_set(msg, err, "can't fork: %s", err_text(err));
-	}
-	if (pid == 0) {
-		/* Twice, so that init inherits the server and no zombie stays with a shell's child.
-		 */
-		if (fork() == 0)
-			exec_server(program, fds[1]);
-		_exit(0);
-	}
+	r = start_server(fds[1]);
 	close(fds[1]);
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-		;
+	if (r < 0)
+		return errmsg_set(msg, r, "can't start the project server: %s", err_text(r));
 	read_line(ready, line, sizeof(line));
 	if (streq(line, "ready"))
 		return 0;

@@ -16,24 +16,23 @@
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/pool.h"
+#include "concc/process.h"
 #include "concc/str.h"
 #include "concc/wrapper.h"
 #include "shown.h"
+
+/* Says why, and returns the exit status of a shell. */
+static int not_run(const struct here *h, int err)
+{
+	fprintf(stderr, "concc: can't run %s: %s\n", h->argv[0], err_text(err));
+	return err == -ENOENT ? 127 : 126;
+}
 
 int here_exec(const struct here *h)
 {
 	if (h->stdin_fd >= 0)
 		(void)dup2(h->stdin_fd, 0); /* both are valid */
-	if (h->exe)
-		execv(h->exe, h->argv);
-	else
-		execvp(h->argv[0], h->argv);
-	if (errno == ENOEXEC) {
-		/* A script without "#!": execvp(3) and shells give it to sh. */
-		execvp(h->argv[0], h->argv);
-	}
-	fprintf(stderr, "concc: can't run %s: %s\n", h->argv[0], err_text(-errno));
-	return errno == ENOENT ? 127 : 126;
+	return not_run(h, process_exec(h->exe, h->argv));
 }
 
 int here_die_by(int signo)
@@ -86,25 +85,26 @@ static void relay_all(const int fds[2], struct shown *shown)
 static int run_child(const struct here *h)
 {
 	_cleanup_close_ int out_from = -1, out_to = -1, err_from = -1, err_to = -1;
-	int out[2], err[2], status;
+	int out[2], err[2], status, r;
 	pid_t pid;
 
-	if (pipe2(out, O_CLOEXEC) < 0)
+	if (pipe_above_stdio(out) < 0)
 		return WRAPPER_EXIT_FAILED;
 	out_from = out[0];
 	out_to = out[1];
-	if (pipe2(err, O_CLOEXEC) < 0)
+	if (pipe_above_stdio(err) < 0)
 		return WRAPPER_EXIT_FAILED;
 	err_from = err[0];
 	err_to = err[1];
-	pid = fork();
-	if (pid < 0)
-		return WRAPPER_EXIT_FAILED;
-	if (pid == 0) {
-		(void)dup2(out_to, 1);
-		(void)dup2(h->merged ? out_to : err_to, 2);
-		_exit(here_exec(h));
-	}
+	r = process_start(&(struct process){.exe = h->exe,
+					    .argv = h->argv,
+					    .fds = {h->stdin_fd >= 0 ? h->stdin_fd : 0, out_to,
+						    h->merged ? out_to : err_to},
+					    .n_fds = 3,
+					    .flags = PROCESS_COMMAND},
+			  &pid);
+	if (r < 0)
+		return not_run(h, r);
 	close(steal_fd(&out_to));
 	close(steal_fd(&err_to));
 	shown_restart(h->shown);
@@ -112,8 +112,8 @@ static int run_child(const struct here *h)
 	/* Who writes on after our reader went away gets SIGPIPE. */
 	close(steal_fd(&out_from));
 	close(steal_fd(&err_from));
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
+	if (process_wait(pid, &status) < 0)
+		return WRAPPER_EXIT_FAILED;
 	return WIFSIGNALED(status) ? here_die_by(WTERMSIG(status)) : WEXITSTATUS(status);
 }
 

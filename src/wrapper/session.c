@@ -6,12 +6,12 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
 #include "concc/err.h"
 #include "concc/io.h"
+#include "concc/process.h"
 #include "concc/wrapper.h"
 
 struct session {
@@ -63,24 +63,17 @@ static void feed(const struct input *in, int to)
 	}
 }
 
-/* Twice forked: the command must not find a child that it did not start. */
+/* Detached: the command must not find a child that it did not start. */
 static int start_feeder(const struct input *in, const int pipe_fds[2])
 {
 	const int keep[] = {0, in->spool_fd, pipe_fds[1]};
-	pid_t pid = fork();
+	int r = process_fork_detached();
 
-	if (pid < 0)
-		return -errno;
-	if (pid == 0) {
-		if (fork() != 0)
-			_exit(0);
-		fd_detach_all(keep, sizeof(keep) / sizeof(keep[0]));
-		feed(in, pipe_fds[1]);
-		_exit(0);
-	}
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-		;
-	return 0;
+	if (r != 0)
+		return r < 0 ? r : 0;
+	fd_detach_all(keep, sizeof(keep) / sizeof(keep[0]));
+	feed(in, pipe_fds[1]);
+	_exit(0);
 }
 
 int input_replay_fd(struct input *in)

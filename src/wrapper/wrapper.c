@@ -35,7 +35,7 @@ struct wrapper {
 	char *cwd;
 	char *exe;	 /* NULL when PATH has none */
 	int lacking;	 /* errno, where there is no cwd or exe */
-	char *workspace; /* NULL: the server may know one */
+	char *workspace; /* of a cwd in /tmp or the like; else NULL */
 	char *dir;	 /* runtime directory; NULL when there is none we may use */
 	int dir_fd;
 	char *tally;
@@ -230,7 +230,7 @@ static bool wants_stdin(const struct wrapper *w)
 
 static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 {
-	uint32_t flags = 0;
+	uint32_t flags = w->o->any_command ? 0 : JOB_F_COMPILER;
 
 	if (wants_stdin(w))
 		flags |= JOB_F_STDIN;
@@ -248,6 +248,7 @@ static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 static void encode_run(struct wrapper *w, const char *worker, uint32_t attempt, struct buf *b)
 {
 	_cleanup_strv_ char **env = job_env_filter(environ);
+	char *listed = getenv("CONCC_WORKSPACE");
 	struct winsize ws = {0};
 	mode_t mask = umask(0);
 	struct msg_run m = {
@@ -261,7 +262,7 @@ static void encode_run(struct wrapper *w, const char *worker, uint32_t attempt, 
 		.run_id = (char *)"",
 		.exe = w->exe,
 		.cwd = w->cwd,
-		.workspace = w->workspace ? w->workspace : (char *)"",
+		.workspace = listed ? listed : (char *)"",
 		.argv = (char **)w->o->argv,
 		.env = env,
 	};
@@ -441,7 +442,9 @@ static void prepare(struct wrapper *w)
 	w->cwd = getcwd(NULL, 0);
 	w->exe = w->cwd ? job_resolve(w->o->argv[0], getenv("PATH"), w->cwd, is_ours, NULL) : NULL;
 	w->lacking = w->exe ? 0 : errno;
-	w->workspace = w->cwd ? job_workspace(w->cwd, environ, exists) : NULL;
+	/* All else is the project server's to find. */
+	if (w->cwd && policy_is_tmp(w->cwd))
+		w->workspace = job_workspace(w->cwd, environ, exists);
 	leave_masquerade(w->o->argv[0]);
 	if (runtime_dir_open(&w->dir, &w->dir_fd, &msg) < 0)
 		say("%s", msg.text);

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -434,6 +435,18 @@ static void job_zero(struct evil *e)
 	send_exit(e, 0);
 }
 
+/* A wrapper that raised it would stand still, with its build. */
+static void exit_stopped(struct evil *e)
+{
+	static char *none[] = {NULL};
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct msg_exit m = {
+		.job_id = e->job, .how = EXIT_SIGNAL, .code = SIGSTOP, .outside = none};
+
+	msg_exit_encode(&b, &m);
+	send_buf(e, MSG_JOB_EXIT, &b);
+}
+
 static void exit_odd(struct evil *e)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
@@ -693,6 +706,7 @@ static const struct scenario scenarios[] = {
 	{.name = "exit-unknown-job", .job = exit_unknown_job},
 	{.name = "job-zero", .job = job_zero},
 	{.name = "exit-odd", .job = exit_odd},
+	{.name = "exit-stopped", .job = exit_stopped},
 	{.name = "unknown-message", .job = unknown_message},
 	{.name = "many-names", .job = many_names, .more = many_names, .no_exit = true},
 	{.name = "output-over-window", .job = output_over_window},

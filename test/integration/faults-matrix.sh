@@ -21,7 +21,7 @@ SUSPENDED=5	# seconds: more than a client waits for a worker that says nothing
 # when  fault  what its wrapper says
 #
 # before   the server is connected, the job is about to come
-# running  in its middle; one of its files is at home already
+# running  in its middle; it has made a file, and said so
 # home     while a large file of it comes home, slowly
 # commit   its files are being put in place
 ROWS='
@@ -121,10 +121,20 @@ row_env() { # ID WORKER
 }
 
 row_dispatch() {
-	mkfifo in
+	mkfifo in said
 	exec 5<>in
-	CONCC_EXPLAIN=1 concc-dispatch ./job <in >out 2>err &
+	CONCC_EXPLAIN=1 concc-dispatch ./job <in >said 2>err &
 	ROW_PID=$!
+	exec 7<said
+}
+
+# What it has made by then is nowhere here.
+row_until_held() {
+	local line=''
+	read -r -t $LAB_LIMIT line <&7 || fail "it says nothing: $(cat err)"
+	echo "$line" >out
+	expect_eq "its first line" "$line" held
+	expect_eq "files at home before the job's end" "$(ls -A)" "$(printf 'err\nin\njob\nmore\nnoise\nout\nsaid')"
 }
 
 # Waits for a line of the job's own, or for a file.
@@ -192,10 +202,11 @@ row() { # WHEN FAULT SAID WORKER
 		began=$EPOCHREALTIME
 		row_dispatch
 		echo "done" >&5
+		: >out
 		;;
 	running)
 		row_dispatch
-		row_until . early
+		row_until_held
 		"fault_$2" "$4" 0
 		began=$EPOCHREALTIME
 		echo "done" >&5
@@ -206,19 +217,21 @@ row() { # WHEN FAULT SAID WORKER
 		echo "$more" >./more
 		lab_worker "$4" tc qdisc add dev eth0 root tbf rate "${rate}mbit" burst 16k latency 50ms
 		row_dispatch
+		row_until_held
 		echo "done" >&5
-		row_until . early
 		row_until . .concc-tmp
 		"fault_$2" "$4" 0
 		began=$EPOCHREALTIME
 		;;
 	commit)
 		row_dispatch
-		row_until . early
+		row_until_held
 		row_at_commit "fault_$2" "$4" 0
 		began=$EPOCHREALTIME
 		;;
 	esac
+	cat <&7 >>out
+	exec 7<&-
 	expect_gone "the wrapper" $ROW_PID
 	wait $ROW_PID || rc=$?
 	echo "time: $1 $2 $(((${EPOCHREALTIME/./} - ${began/./}) / 1000)) ms: $(grep -v remote err | tail -n 2 | tr '\n' ';')"

@@ -191,13 +191,14 @@ beneath_tmp() {
 	explained 'local: tmp-output' "$both" -- "-I$t/c"
 	explained 'local: tmp-output .*CPATH' "$both" "CPATH=$t/c" --
 	explained 'local: tmp-output .*C_INCLUDE_PATH' "$both" "C_INCLUDE_PATH=/usr/x:../c" --
-	# A server that serves less than the wrapper lists.
+	# What one call lists does not bind the server that it starts.
 	lab_stop_server
 	cp "$t/b/out.h" "$t/a"
 	explained 'remote on' "CONCC_WORKSPACE=$t/a" -- -I.
 	rm "$t/a/out.h"
-	explained 'local: tmp-output' "$both" -- "-isystem$t/b"
-	explained 'local: tmp-output' "$both" -- -I../b
+	explained 'remote on' "$both" -- "-isystem$t/b"
+	explained 'remote on' "$both" -- -I../b
+	explained 'local: tmp-output' "CONCC_WORKSPACE=$t/a" -- "-isystem$t/b"
 	cd "$WS"
 	rm -r "$t"
 }

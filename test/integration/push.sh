@@ -26,6 +26,28 @@ config() { # [LINE...]: of w1, alone
 	} >/srv/concc.ini
 }
 
+# What is put there could be replaced before it is run, and so could what is there.
+others_write() {
+	config 'install = yes'
+	forget
+	push 0 'w1'
+	lab_worker 1 chmod 0777 "$THERE"
+	push 1 'not yours alone.*chmod go-w'
+	lab_worker 1 rm -f "$FILE"
+	push 1 'not yours alone.*chmod go-w'
+	lab_worker 1 test ! -e "$FILE" || fail "it was put there all the same"
+	lab_worker 1 chmod go-w "$THERE"
+	push 0 'w1'
+}
+
+another_users() {
+	forget
+	lab_worker 1 chown 1718 "$THERE"
+	push 1 'not yours alone|ermission denied'
+	lab_worker 1 chown 1717 "$THERE"
+	push 0 'w1'
+}
+
 # The store stays, or each check would fetch the compiler anew.
 forget() {
 	concc stop 2>/dev/null || true
@@ -249,6 +271,8 @@ check "install = yes from nothing, by openssh" installed openssh
 check "a damaged file is not run but replaced" damaged
 check "what was pushed goes before the one in PATH" before_path
 lab_worker 1 rm -f /usr/local/bin/concc-worker
+check "a directory that others may write to" others_write
+check "a directory of another user" another_users
 check "full disk" full_disk
 check "read-only home" read_only
 check "home without execution" no_exec

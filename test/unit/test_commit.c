@@ -372,6 +372,53 @@ Test(commit, what_others_changed_meanwhile_is_a_conflict)
 	bed_release(&b);
 }
 
+/* A further name, or one less, is no change of what the job saw: cargo links what was just made. */
+Test(commit, further_names_are_no_conflict)
+{
+	struct bed b;
+
+	bed_init(&b);
+	mkdir(at(&b, "deps"), 0755);
+	mkdir(at(&b, "incremental"), 0755);
+	write_file(at(&b, "deps/lib.rmeta"), "old");
+	cr_assert_eq(link(at(&b, "deps/lib.rmeta"), at(&b, "incremental/lib.rmeta")), 0);
+	write_file(at(&b, "f"), "user");
+	/* So it is watched itself; how young one may be that is not, the clock would have to tell.
+	 */
+	cr_assert_eq(link(at(&b, "f"), at(&b, "g")), 0);
+	tree_list(b.tree, 0, b.root);
+	tree_list(b.tree, 0, at(&b, "deps"));
+	tree_list(b.tree, 0, at(&b, "incremental"));
+	start(&b);
+	IN_CHILD({
+		if (link(at(&b, "f"), at(&b, "uplifted")))
+			_exit(1);
+	});
+	/* Announced, and so in place: by it the other name has lost a link. */
+	cr_assert_eq(effect(&b, (struct msg_file){.kind = EFFECT_FILE,
+						  .path = (char *)"deps/lib.rmeta",
+						  .flags = EFFECT_F_REPLACED,
+						  .mode = 0644}),
+		     0);
+	applies(&b);
+	cr_file(&b, "incremental/lib.rmeta", "old");
+	cr_assert_eq(put(&b, "f", "job", 0644), 0);
+	cr_assert_eq(simple(&b, EFFECT_REMOVE, "incremental", 0, 0), 0);
+	cr_assert_eq(simple(&b, EFFECT_DIR, "incremental", 0755, 0), 0);
+	cr_assert_eq(effect(&b, (struct msg_file){.kind = EFFECT_LINK,
+						  .path = (char *)"incremental/new.rmeta",
+						  .target = (char *)"deps/lib.rmeta"}),
+		     0);
+	applies(&b);
+	cr_file(&b, "uplifted", "job");
+	/* What is written by that other name is one. */
+	start(&b);
+	cr_assert_eq(put(&b, "f", "job2", 0644), 0);
+	IN_CHILD(write_file(at(&b, "uplifted"), "user"));
+	conflicts(&b, "/f");
+	bed_release(&b);
+}
+
 Test(commit, a_directory_the_job_never_saw)
 {
 	struct bed b;
@@ -575,6 +622,120 @@ Test(commit, removal_stays_inside)
 	cr_assert_lt(apply(&b), 0);
 	free(file);
 	rm_rf(outside);
+	bed_release(&b);
+}
+
+/* Somebody else's files, and a way in: what a worker would like to have served. */
+static void lay_trap(struct bed *b, char victim[64])
+{
+	strcpy(victim, "/tmp/concc-test-victim.XXXXXX");
+	cr_assert(mkdtemp(victim));
+	cr_assert_eq(path_mkdirs(at(b, "sub/in"), 0755), 0);
+	cr_assert_eq(tree_serve(b->tree, at(b, "sub/in"), true, &b->msg), 0);
+	tree_list(b->tree, 0, b->root);
+	tree_list(b->tree, 0, at(b, "sub"));
+	tree_list(b->tree, 0, at(b, "sub/in"));
+}
+
+static void expect_not_served(struct bed *b, const char *victim)
+{
+	_cleanup_free_ char *secret = path_join(victim, "in");
+
+	tree_drain(b->tree);
+	start(b);
+	(void)put(b, "sub/in/key", "worker", 0644);
+	(void)put(b, "sub/in/in/key", "worker", 0644);
+	(void)apply(b);
+	cr_assert_eq(access(secret, F_OK), -1, "%s was made", secret);
+	(void)rmdir(victim);
+	cr_assert_eq(access(victim, F_OK), -1, "something was written to %s", victim);
+}
+
+/* A root in a root is not what a symlink makes of its path, whoever has made that. */
+Test(commit, a_nested_root_is_not_led_elsewhere)
+{
+	struct bed b;
+	char victim[64];
+	struct msg_file f = {.kind = EFFECT_SYMLINK, .path = (char *)"sub", .target = victim};
+
+	bed_init(&b);
+	lay_trap(&b, victim);
+	/* By the job itself: what holds another tree is not replaced. */
+	start(&b);
+	cr_assert_eq(simple(&b, EFFECT_REMOVE, "sub", 0, 0), 0);
+	cr_assert_eq(effect(&b, f), 0);
+	cr_assert_eq(apply(&b), CONCC_E_NO_WAY);
+	start(&b);
+	cr_assert_eq(simple(&b, EFFECT_REMOVE, "sub/in", 0, 0), 0);
+	cr_assert_eq(apply(&b), CONCC_E_NO_WAY);
+	start(&b);
+	cr_assert_eq(simple(&b, EFFECT_DIR, "sub", 0755, EFFECT_F_OPAQUE), 0);
+	cr_assert_eq(apply(&b), CONCC_E_NO_WAY);
+	start(&b);
+	cr_assert_eq(simple(&b, EFFECT_DIR, "sub", 0700, 0), 0);
+	applies(&b);
+	/* By the user, in the middle of which a symlink of the worker's is there. */
+	IN_CHILD({
+		if (rename(at(&b, "sub"), at(&b, "old")) || symlink(victim, at(&b, "sub")))
+			_exit(1);
+	});
+	expect_not_served(&b, victim);
+	bed_release(&b);
+}
+
+Test(commit, a_nested_root_that_is_a_symlink)
+{
+	struct bed b;
+	char victim[64];
+
+	bed_init(&b);
+	lay_trap(&b, victim);
+	IN_CHILD({
+		if (rename(at(&b, "sub/in"), at(&b, "old")) || symlink(victim, at(&b, "sub/in")))
+			_exit(1);
+	});
+	expect_not_served(&b, victim);
+	/* Nor is one served in the first place. */
+	strcpy(victim, "/tmp/concc-test-victim.XXXXXX");
+	cr_assert(mkdtemp(victim));
+	cr_assert_eq(symlink(victim, at(&b, "new")), 0);
+	cr_assert_eq(tree_serve(b.tree, at(&b, "new"), true, &b.msg), -ELOOP);
+	cr_assert_eq(rmdir(victim), 0);
+	bed_release(&b);
+}
+
+/* Symlinks of the user's own, where no worker writes, lead where they lead. */
+Test(commit, a_root_by_a_symlink_of_the_user)
+{
+	char dir[64] = "/tmp/concc-test-link.XXXXXX", *link, *real, *real2;
+	struct bed b;
+
+	bed_init(&b);
+	cr_assert(mkdtemp(dir));
+	link = xasprintf("%s/current", dir);
+	real = xasprintf("%s/v1", dir);
+	real2 = xasprintf("%s/v2", dir);
+	cr_assert(mkdir(real, 0755) == 0 && mkdir(real2, 0755) == 0 && symlink("v1", link) == 0);
+	cr_assert_eq(tree_serve(b.tree, link, true, &b.msg), 0, "%s", b.msg.text);
+	b.workspaces[0] = link;
+	start(&b);
+	cr_assert_eq(put(&b, "f", "one", 0644), 0);
+	applies(&b);
+	IN_CHILD({
+		if (unlink(link) || symlink("v2", link))
+			_exit(1);
+	});
+	start(&b);
+	cr_assert_eq(put(&b, "f", "two", 0644), 0);
+	applies(&b);
+	free(real);
+	real = xasprintf("%s/f", real2);
+	cr_assert_eq(access(real, F_OK), 0);
+	rm_rf(dir);
+	free(link);
+	free(real);
+	free(real2);
+	b.workspaces[0] = b.root;
 	bed_release(&b);
 }
 

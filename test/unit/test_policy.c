@@ -403,3 +403,54 @@ Test(policy, reads_stdin)
 	cr_expect_not(reads("gcc -c a.c -I-"));
 	cr_expect_not(reads("cat a"));
 }
+
+/* ---- what is compared ---- */
+
+Test(policy, names_of_drivers)
+{
+	static const char *const are[] = {
+		"gcc",
+		"/usr/bin/cc",
+		"g++-12",
+		"x86_64-linux-gnu-gcc-12",
+		"arm-none-eabi-c++",
+		"clang-14",
+		"clang++",
+		"x86_64-w64-mingw32-g++-12-posix",
+	};
+	static const char *const are_not[] = {
+		"",	   "account-sync", "gccgo",   "gcc-ar-12", "my_gcc",   "gcc.sh",
+		"clangd",  "clang-format", "ccache",  "tcc",	   "c++filt",  "access",
+		"gcc-12-", "concc-cc-x",   "success", "rustc",	   "gfortran", "cc1",
+	};
+
+	for (size_t i = 0; i < sizeof(are) / sizeof(*are); i++)
+		cr_assert(job_is_driver_name(are[i]), "%s", are[i]);
+	for (size_t i = 0; i < sizeof(are_not) / sizeof(*are_not); i++)
+		cr_assert_not(job_is_driver_name(are_not[i]), "%s", are_not[i]);
+}
+
+Test(policy, families)
+{
+	static const struct {
+		enum job_family family;
+		const char *line;
+	} cases[] = {
+		{JOB_FAMILY_C, "gcc -c a.c"},
+		{JOB_FAMILY_C, "ccache g++ -c a.cc"},
+		{JOB_FAMILY_C, "nvcc -c a.cu"},
+		{JOB_FAMILY_C, "cpp a.c"},
+		{JOB_FAMILY_RUST, "rustc a.rs"},
+		{JOB_FAMILY_RUST, "clippy-driver rustc a.rs"},
+		{JOB_FAMILY_ALONE, "as a.s -o a.o"},
+		{JOB_FAMILY_ALONE, "ld a.o"},
+		{JOB_FAMILY_OTHER, "libtool gcc a.c"},
+		{JOB_FAMILY_OTHER, "sh -c gcc"},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		_cleanup_strv_ char **argv = words(cases[i].line);
+
+		cr_assert_eq(job_family(argv), cases[i].family, "%s", cases[i].line);
+	}
+}

@@ -738,6 +738,11 @@ TEST_BOTH(leftovers_in_tmp)
 	r = run(a, "echo x >/var/tmp/v");
 	CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "v"), "%s",
 	      left);
+	/* What nobody needs that comes after. */
+	r = run(a, "mkdir /tmp/hsperfdata_u && echo x >/tmp/hsperfdata_u/17; : >/tmp/.java_pid17");
+	CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 0, "%s", left);
+	r = run(a, "mkdir /tmp/my-hsperfdata_u");
+	CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 1, "%s", left);
 	r = run_in(a, "/tmp/w/proj", "echo x >here");
 	CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 0, "%s", left);
 	r = run_in(a, "/tmp/w/proj", "echo x >../beside");

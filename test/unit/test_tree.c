@@ -1422,6 +1422,51 @@ Test(tree, digests_are_learnt_and_forgotten)
 	bed_release(&b);
 }
 
+/* cargo links what was just made: nobody has to fetch it again for that. */
+Test(tree, a_further_name_leaves_the_bytes_what_they_are)
+{
+	struct bed b;
+	struct digest d;
+	struct name *n;
+	struct timespec t[2] = {{.tv_sec = 1000000000}, {.tv_sec = 1000000000}};
+	uint64_t old;
+	int fd;
+
+	bed_init(&b, NULL);
+	mkdir(at(&b, "d"), 0755);
+	write_file(at(&b, "d/f"), "one");
+	cr_assert_eq(link(at(&b, "d/f"), at(&b, "second")), 0);
+	cr_assert_eq(utimensat(AT_FDCWD, at(&b, "d/f"), t, 0), 0);
+	n = entry_of(&b, 0, at(&b, "d"), "f");
+	old = n->attr.version;
+	digest_of("one", 3, &d);
+	tree_learn(b.tree, listing(&b, 0, at(&b, "d"))->id, "f", old, &d);
+	IN_CHILD({
+		if (link(at(&b, "d/f"), at(&b, "third")))
+			_exit(1);
+	});
+	tree_drain(b.tree);
+	n = entry_of(&b, 0, at(&b, "d"), "f");
+	cr_assert_eq(n->attr.nlink, 3);
+	cr_assert_gt(n->attr.version, old);
+	cr_assert(n->attr.has_digest && digest_eq(&n->attr.digest, &d));
+	fd = open_version(&b, at(&b, "d"), "f", old);
+	cr_assert_geq(fd, 0, "who was told of it before can still have it");
+	close(fd);
+	/* By whatever name. */
+	IN_CHILD({
+		write_file(at(&b, "third"), "two");
+		if (utimensat(AT_FDCWD, at(&b, "third"), t, 0) || unlink(at(&b, "second")))
+			_exit(1);
+	});
+	tree_drain(b.tree);
+	n = entry_of(&b, 0, at(&b, "d"), "f");
+	cr_assert_eq(n->attr.nlink, 2);
+	cr_assert_not(n->attr.has_digest);
+	cr_assert_eq(open_version(&b, at(&b, "d"), "f", old), CONCC_E_STALE);
+	bed_release(&b);
+}
+
 Test(tree, an_old_file_is_remembered_across_sessions)
 {
 	struct bed b;

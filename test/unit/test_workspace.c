@@ -50,6 +50,37 @@ Test(workspace, of_a_repository)
 	expect_workspace("/", env, "none");
 }
 
+Test(workspace, of_other_version_control)
+{
+	static const char *const files[] = {"/s/j/.jj", "/s/v/.svn", "/s/v/sub/.svn", NULL};
+
+	there = files;
+	expect_workspace("/s/j/a", env, "/s/j");
+	expect_workspace("/s/v/x", env, "/s/v");
+}
+
+Test(workspace, without_version_control)
+{
+	static const char *const files[] = {"/home/u/t/CMakeLists.txt",
+					    "/home/u/t/src/CMakeLists.txt",
+					    "/home/u/t/build/CMakeCache.txt",
+					    "/home/u/out/CMakeCache.txt",
+					    "/home/u/r/.git",
+					    "/home/u/r/.git/HEAD",
+					    "/home/u/r/x/Makefile",
+					    "/home/u/Makefile",
+					    "/home/u/target/CACHEDIR.TAG",
+					    NULL};
+
+	there = files;
+	expect_workspace("/home/u/t/build/src", env, "/home/u/t");
+	expect_workspace("/home/u/t/src/deep/er", env, "/home/u/t");
+	expect_workspace("/home/u/out", env, "/home/u/out");
+	expect_workspace("/home/u/r/x", env, "/home/u/r");
+	expect_workspace("/home/u/target/debug/deps", env, "/home/u/target");
+	expect_workspace("/home/u/q", env, "none");
+}
+
 Test(workspace, of_a_submodule_is_the_outer_repository)
 {
 	static const char *const files[] = {"/s/.git", "/s/.git/HEAD", "/s/sub/.git",
@@ -211,4 +242,44 @@ Test(resolve, all, .init = setup, .fini = teardown)
 	free(got);
 	free(absolute);
 	free(masq_cc);
+}
+
+/* ---- what arguments name ---- */
+
+Test(workspace, files_that_arguments_name)
+{
+	static const struct {
+		const char *arg, *file;
+	} cases[] = {
+		{"/x/y.c", "/x/y.c"},
+		{"-I/x", "/x"},
+		{"../a.c", "/w/a.c"},
+		{"-I../inc", "/w/inc"},
+		{"-I..", "/w"},
+		{"..", "/w"},
+		{"--sysroot=/s", "/s"},
+		{"--out-dir=../o", "/w/o"},
+		{"foo=/l/f.rlib", "/l/f.rlib"},
+		{"@../args", "/w/args"},
+		{"../../x", "/x"},
+		{"/x/../y", "/y"},
+		{"a.c", NULL},
+		{"dir/a.c", NULL},
+		{"-Idir/sub", NULL},
+		{"-c", NULL},
+		{"a..b", NULL},
+		{"-DX=1", NULL},
+		{"...", NULL},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char *got = job_arg_file(cases[i].arg, "/w/b");
+
+		cr_expect(got && cases[i].file ? streq(got, cases[i].file) : !got && !cases[i].file,
+			  "%s: %s", cases[i].arg, got ? got : "none");
+		free(got);
+	}
+	cr_expect(job_arg_is_text("-DDATA=/srv/x", NULL));
+	cr_expect(job_arg_is_text("/srv/x", "-D"));
+	cr_expect_not(job_arg_is_text("/srv/x", "-I"));
 }

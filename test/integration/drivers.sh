@@ -1,0 +1,192 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# What compilers are asked for their parts, and what is never run but as it was told to; and jobs that
+# see the worker's own system: compilers there that differ, whoever calls them and whenever that begins.
+# limit: 180
+. "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+lab_need gcc perl
+lab_enter "$@"
+# /usr/local/bin, of each machine its own.
+mkdir -p "$LAB/bin" "$LAB/w1/local"
+mount --bind "$LAB/bin" /usr/local/bin
+PATH=/usr/local/bin:$PATH
+lab_start builder
+lab_worker 1 mount --bind /mnt/local /usr/local/bin
+lab_mounts "${LAB_INIT[1]}" >"$LAB/w1/mounts"
+lab_config
+cd "$WS"
+CC1=$(gcc -print-prog-name=cc1)
+echo 'int f(int x) { return 2 * x; }' >a.c
+
+# A program of that name on both machines.
+install_program() { # FILE NAME
+	cp "$1" "$LAB/bin/$2"
+	cp "$1" "$LAB/w1/local/$2"
+}
+
+# It says what it was told, each time that it is run, where everybody sees it.
+cat >"$LAB/told" <<EOF
+#!/bin/sh
+echo "\$*" >>$WS/log
+EOF
+chmod +x "$LAB/told"
+cat >"$LAB/told.c" <<EOF
+#include <stdio.h>
+int main(int argc, char **argv)
+{
+	FILE *f = fopen("$WS/log", "a");
+	while (*++argv)
+		fprintf(f, "%s%s", *argv, argv[1] ? " " : "");
+	fprintf(f, "\n");
+	return fclose(f);
+}
+EOF
+gcc -o "$LAB/told-elf" "$LAB/told.c"
+
+told_once() { # WRAPPER PROGRAM
+	rm -f log
+	CONCC_EXPLAIN=1 "$1" "$2" -c a.c 2>"$LAB/explain"
+	cat "$LAB/explain"
+	expect_eq "what $2 was told by $1" "$(cat log)" "-c a.c"
+	expect_eq "remote jobs" "$(explained_remote "$LAB/explain")" 1
+}
+
+never_asked() {
+	local wrapper name what
+	for what in told told-elf; do
+		for name in account-sync-cc gcc cc clang++ arm-none-eabi-gcc rustc my-rustc-cc clang-99; do
+			install_program "$LAB/$what" "$name"
+			hash -r
+			for wrapper in concc-cc concc-dispatch; do
+				told_once "$wrapper" "$name"
+				told_once "$wrapper" "/usr/local/bin/$name"
+			done
+			rm "$LAB/bin/$name" "$LAB/w1/local/$name"
+		done
+	done
+	# By a link, and in the workspace.
+	for what in told told-elf; do
+		install_program "$LAB/$what" account-sync
+		for name in "$LAB/bin/gcc" "$LAB/w1/local/gcc"; do
+			ln -s account-sync "$name"
+		done
+		told_once concc-cc /usr/local/bin/gcc
+		told_once concc-dispatch /usr/local/bin/gcc
+		rm "$LAB"/{bin,w1/local}/{gcc,account-sync}
+		mkdir tools
+		cp "$LAB/$what" tools/gcc
+		told_once concc-cc tools/gcc
+		told_once concc-dispatch tools/gcc
+		rm -r tools
+	done
+	rm log
+}
+
+place() { # WANTED CMD...
+	local want=$1
+	shift
+	rm -f a.o
+	CONCC_EXPLAIN=1 "$@" 2>"$LAB/explain"
+	cat "$LAB/explain"
+	expect_grep "^concc: $want" "$LAB/explain"
+	expect_file a.o
+}
+
+scripts() {
+	mkdir -p tools
+	printf '#!/bin/sh\nexec gcc "$@"\n' >tools/cc
+	printf '#!/bin/sh\nexec /usr/bin/gcc "$@"\n' >tools/my-compile
+	chmod +x tools/*
+	install_program tools/my-compile scripted-gcc
+}
+
+CALLS=(gcc tools/cc ./tools/my-compile scripted-gcc)
+
+# Whoever calls it: a compiler there that is another one makes another object.
+differs() { # WHAT-DIFFERS
+	local call
+	for call in "${CALLS[@]}"; do
+		place "local: .*(gave-up|toolchain)" concc-cc "$call" -c a.c
+		expect_grep "its $1 is another version" "$LAB/explain"
+	done
+}
+
+same() {
+	local call
+	for call in "${CALLS[@]}"; do
+		place "remote on w1" concc-cc "$call" -c a.c
+	done
+}
+
+other_cc1() {
+	scripts
+	same
+	cp "$CC1" "$LAB/w1/cc1"
+	echo >>"$LAB/w1/cc1"
+	lab_stop_server
+	lab_worker 1 mount --bind /mnt/cc1 "$CC1"
+	differs "$CC1"
+	lab_stop_server
+	lab_worker 1 umount "$CC1"
+	same
+}
+
+# The assembler is what PATH has.  It is replaced while all runs, first here, then there.
+new_as() {
+	local as=/usr/local/bin/as
+	scripts
+	lab_stop_server
+	install_program /usr/bin/as as
+	same
+	echo >>"$LAB/bin/as"
+	differs "$as"
+	cp "$LAB/bin/as" "$LAB/w1/local/as.new"
+	mv "$LAB/w1/local/as.new" "$LAB/w1/local/as"
+	lab_stop_server
+	same
+	echo >>"$LAB/w1/local/as"
+	differs "$as"
+	rm "$LAB/bin/as" "$LAB/w1/local/as"
+}
+
+# One that was not there before, beside what was.
+new_cc1plus() {
+	local dir
+	dir=$(dirname "$CC1")
+	mkdir -p "$LAB/parts" "$LAB/w1/parts"
+	cp -a "$dir/." "$LAB/parts"
+	cp -a "$dir/." "$LAB/w1/parts"
+	rm "$LAB/parts/cc1plus"
+	echo >>"$LAB/w1/parts/cc1plus"
+	lab_stop_server
+	mount --bind "$LAB/parts" "$dir"
+	lab_worker 1 mount --bind /mnt/parts "$dir"
+	place "remote on w1" concc-cc gcc -c a.c
+	cp "$LAB/w1/parts/cc1plus" "$LAB/parts/new"
+	echo >>"$LAB/parts/new"
+	mv "$LAB/parts/new" "$LAB/parts/cc1plus"
+	place "local: .*(gave-up|toolchain)" concc-cc gcc -c a.c
+	expect_grep "its $dir/cc1plus is another version" "$LAB/explain"
+	lab_stop_server
+	umount "$dir"
+	lab_worker 1 umount "$dir"
+}
+
+# As many looks as there are files: nothing is asked or read again.
+warm() {
+	concc-cc gcc -c a.c
+	lab_syscalls "$(lab_server_pid)" concc-cc gcc -c a.c >/dev/null
+	expect_no_grep 'fork\(|clone|execve|open.*/cc1"' "$LAB/strace"
+	expect_eq "looks at cc1" "$(grep -c "stat.*\"$CC1\"" "$LAB/strace")" 1
+}
+
+check "what is not known to be a compiler is not asked" never_asked
+check "another cc1" other_cc1
+check "another as, meanwhile" new_as
+check "a compiler that was not there" new_cc1plus
+check "a warm job" warm
+lab_stop_server
+umount /usr/local/bin
+lab_mounts >"$LAB/mounts"
+lab_stop
