@@ -183,6 +183,7 @@ struct run; /* a job on its way */
 
 int run_start(struct client *c, struct msg_run *m); /* takes what m holds */
 int run_input(struct run *r, struct blob payload);
+int run_output_credit(struct run *r, struct blob payload);
 void run_client_gone(struct run *r);
 void run_client_drained(struct run *r);
 /* Messages of the worker about jobs; a wrong id is ignored (the job was given up). */

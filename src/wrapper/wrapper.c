@@ -20,8 +20,9 @@
 #include "concc/proto.h"
 #include "concc/str.h"
 #include "here.h"
+#include "input.h"
+#include "output.h"
 #include "session.h"
-#include "shown.h"
 
 extern char **environ;
 
@@ -29,6 +30,12 @@ extern char **environ;
 #define ATTEMPTS_MAX 3
 /* How often one kind of trouble is told when every job of a build has it. */
 #define SAY_PERIOD_S 30
+
+/*
+ * Bytes of arguments and environment together that exec takes of a process with the usual stack of
+ * 8 MB, a quarter of it, less what a job has beside them.
+ */
+#define ARGS_MAX (2 * 1024 * 1024 - 64 * 1024)
 
 struct wrapper {
 	const struct wrapper_options *o;
@@ -41,7 +48,7 @@ struct wrapper {
 	char *tally;
 	bool explain;
 	struct input input;
-	struct shown shown;
+	struct output output;
 	char *avoid;	   /* the worker that failed last */
 	struct pool *pool; /* NULL until it is needed */
 	struct pool_slot slot;
@@ -153,46 +160,62 @@ static bool cwd_is_symlinked(const char *cwd)
 	       a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-/* ---- here ---- */
-
-static bool same_file(int a, int b)
+/* What can't be said to a server and its workers, or NULL. */
+static const char *too_long(const struct wrapper *w)
 {
-	struct stat sa, sb;
+	const char *listed = getenv("CONCC_WORKSPACE");
+	size_t n = 0;
 
-	return fstat(a, &sa) == 0 && fstat(b, &sb) == 0 && sa.st_dev == sb.st_dev &&
-	       sa.st_ino == sb.st_ino;
+	if (strlen(w->cwd) >= PROTO_PATH_MAX)
+		return "the path of the current directory";
+	if (listed && strlen(listed) > PROTO_PATH_MAX)
+		return "CONCC_WORKSPACE";
+	for (char *const *a = w->o->argv; *a; a++)
+		n += strlen(*a) + 1 + sizeof(*a);
+	for (char *const *e = environ; *e; e++)
+		n += strlen(*e) + 1 + sizeof(*e);
+	return n > ARGS_MAX ? "the arguments with the environment" : NULL;
 }
+
+/* ---- here ---- */
 
 static int run_here(struct wrapper *w, bool gated)
 {
-	struct here h = {
-		.exe = w->exe,
-		.argv = w->o->argv,
-		.shown = &w->shown,
-		.merged = same_file(1, 2),
-		.stdin_fd = -1,
-	};
+	struct here h = {.exe = w->exe, .argv = w->o->argv, .out = &w->output};
+	int r = input_replay(&w->input, &h.stdin_fd);
 
-	if (w->input.spooled) {
-		h.stdin_fd = input_replay_fd(&w->input);
-		if (h.stdin_fd < 0) {
-			say("can't run %s again: its input can't be kept: %s", w->o->argv[0],
-			    err_text(h.stdin_fd));
-			return WRAPPER_EXIT_FAILED;
-		}
+	if (r < 0) {
+		say("can't run %s again: its input can't be given to it: %s", w->o->argv[0],
+		    err_text(r));
+		return WRAPPER_EXIT_FAILED;
 	}
 	if (gated && w->dir)
 		here_take_slot(w->dir);
 	return here_run(&h);
 }
 
-/* A rule of the policy says so: at once, without a word. */
-static int local(struct wrapper *w, const char *rule, const char *why)
+static void explain_local(const struct wrapper *w, const char *rule, const char *why)
 {
 	if (w->explain)
 		say("local: %s%s%s%s", rule, *why ? " (" : "", why, *why ? ")" : "");
 	count(w, "local", rule);
+}
+
+/* A rule of the policy says so: at once, without a word. */
+static int local(struct wrapper *w, const char *rule, const char *why)
+{
+	explain_local(w, rule, why);
 	return run_here(w, false);
+}
+
+/* A job was ended for what it can't be told of: where the command runs, it meets that itself. */
+static int come_home(struct wrapper *w, const char *rule, const char *what, int err)
+{
+	_cleanup_free_ char *why = xasprintf("%s: %s", what, err_text(err));
+
+	pool_release(w->pool, &w->slot);
+	explain_local(w, rule, why);
+	return run_here(w, true);
 }
 
 /* Something of ours failed: the build goes on, and one line says why it is slower. */
@@ -232,9 +255,9 @@ static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 {
 	uint32_t flags = w->o->any_command ? 0 : JOB_F_COMPILER;
 
-	if (wants_stdin(w))
+	if (w->input.wanted)
 		flags |= JOB_F_STDIN;
-	if (same_file(1, 2))
+	if (w->output.merged)
 		flags |= JOB_F_MERGED;
 	if (isatty(1))
 		flags |= JOB_F_TTY_OUT;
@@ -268,7 +291,6 @@ static void encode_run(struct wrapper *w, const char *worker, uint32_t attempt, 
 	};
 
 	(void)umask(mask);
-	w->input.wanted = m.flags & JOB_F_STDIN;
 	msg_run_encode(b, &m);
 }
 
@@ -292,35 +314,70 @@ static enum step on_fail(struct wrapper *w, const char *worker, const struct msg
 	return STEP_DONE;
 }
 
+static void on_lost(struct wrapper *w, int err)
+{
+	if (!w->tally || tally_may_say(w->tally, "said:server-lost", SAY_PERIOD_S))
+		say("the project server was lost (%s); starting another", err_text(err));
+	count(w, "retry", "server-lost");
+	if (err == -ECONNREFUSED)
+		server_wait_end(w->dir_fd);
+}
+
+static int on_exit_of(struct wrapper *w, struct session_end *end)
+{
+	input_done(&w->input);
+	if (w->explain)
+		say("remote on %s", end->worker);
+	count(w, "remote", end->worker);
+	free(end->worker);
+	return end->how == EXIT_SIGNAL ? here_die_by((int)end->code) : (int)end->code;
+}
+
+/* The stream that takes no more. */
+static int on_output_error(struct wrapper *w)
+{
+	unsigned stream = w->output.outlets[0].err ? 0 : 1;
+
+	return come_home(w, "output", output_name(stream), w->output.outlets[stream].err);
+}
+
+static int on_input_error(struct wrapper *w)
+{
+	const char *what = w->input.lost ? "it can't be kept for another try" : "standard input";
+
+	return come_home(w, "input", what, w->input.err);
+}
+
 static enum step attempt(struct wrapper *w, const char *worker, uint32_t n, int *ret_status)
 {
 	_cleanup_buf_ struct buf run = BUF_INIT;
 	struct session_end end = {0};
-	enum step step;
+	enum step step = STEP_DONE;
 	int r;
 
 	encode_run(w, worker, n, &run);
-	shown_restart(&w->shown);
-	r = session_run(w->dir, &w->waiting, &run, &w->input, &w->shown, &end);
+	shown_restart(&w->output.shown);
+	r = session_run(w->dir, &w->waiting, &run, &w->input, &w->output, &end);
 	if (r < 0) {
-		if (!w->tally || tally_may_say(w->tally, "said:server-lost", SAY_PERIOD_S))
-			say("the project server was lost (%s); starting another", err_text(r));
-		count(w, "retry", "server-lost");
-		if (r == -ECONNREFUSED)
-			server_wait_end(w->dir_fd);
+		on_lost(w, r);
 		return STEP_AGAIN;
 	}
-	if (end.failed) {
+	switch (end.what) {
+	case SESSION_FAIL:
 		step = on_fail(w, worker, &end.fail, ret_status);
 		msg_run_fail_release(&end.fail);
-		return step;
+		break;
+	case SESSION_INPUT:
+		*ret_status = on_input_error(w);
+		break;
+	case SESSION_OUTPUT:
+		*ret_status = on_output_error(w);
+		break;
+	case SESSION_EXIT:
+		*ret_status = on_exit_of(w, &end);
+		break;
 	}
-	if (w->explain)
-		say("remote on %s", end.worker);
-	count(w, "remote", end.worker);
-	free(end.worker);
-	*ret_status = end.how == EXIT_SIGNAL ? here_die_by((int)end.code) : (int)end.code;
-	return STEP_DONE;
+	return step;
 }
 
 static int acquire(struct wrapper *w, struct pool *p, struct pool_slot *slot)
@@ -462,7 +519,31 @@ static const char *lacks(const struct wrapper *w)
 					    : "the current directory can't be told";
 	if (w->lacking == EACCES)
 		return by_path ? "it can't be executed" : "what PATH has can't be executed";
+	if (w->lacking == ENAMETOOLONG)
+		return "its path is too long";
 	return by_path ? "it is not there" : "it is not in PATH";
+}
+
+/* What keeps it here, beside the policy, that is known without a server; else remote. */
+static int decide(struct wrapper *w)
+{
+	const char *what = w->cwd ? too_long(w) : NULL;
+	int err;
+
+	if (what)
+		return local(w, "too-long", what);
+	if (!w->exe || !w->cwd)
+		return local(w, "command", lacks(w));
+	if (cwd_is_symlinked(w->cwd))
+		return local(w, "symlinked-cwd", getenv("PWD"));
+	output_init(&w->output);
+	w->input.wanted = wants_stdin(w);
+	err = w->input.wanted ? input_open(&w->input) : 0;
+	if (err < 0)
+		return local(w, "input", err_text(err));
+	if (!w->dir)
+		return fall_back(w, "no-runtime-dir", "the runtime directory can't be used");
+	return remote(w);
 }
 
 int wrapper_run(const struct wrapper_options *o)
@@ -481,11 +562,5 @@ int wrapper_run(const struct wrapper_options *o)
 	policy_decide(&in, &v);
 	if (v.local)
 		return local(&w, v.rule, v.why);
-	if (!w.exe || !w.cwd)
-		return local(&w, "command", lacks(&w));
-	if (cwd_is_symlinked(w.cwd))
-		return local(&w, "symlinked-cwd", getenv("PWD"));
-	if (!w.dir)
-		return fall_back(&w, "no-runtime-dir", "the runtime directory can't be used");
-	return remote(&w);
+	return decide(&w);
 }
