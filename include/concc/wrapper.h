@@ -23,9 +23,12 @@ enum wrapper_exit {
 };
 
 struct wrapper_options {
-	bool any_command;  /* concc-dispatch: no compiler policy, stdin always streamed */
-	char *const *argv; /* the command, at least one word */
+	bool any_command; /* concc-dispatch: no compiler policy, stdin always streamed */
+	char **argv;	  /* the command, at least one word; its first may be changed */
 };
+
+/* Called by a name of ours, rather than by that of a compiler, which is then meant? */
+bool wrapper_is_own_name(const char *argv0);
 
 /* Runs the command somewhere.  Returns the status to exit with; may exec or die by the command's
  * signal instead. */

@@ -23,8 +23,8 @@ int main(int argc, char **argv)
 	struct wrapper_options o = {.argv = argv + 1};
 
 	fd_hold_stdio();
-	/* Through a symlink named like a compiler, the name is the command. */
-	if (argc > 0 && !streq(path_base(argv[0]), "concc-cc")) {
+	/* Named like a compiler, as by a symlink, the name is the command. */
+	if (argc > 0 && !wrapper_is_own_name(argv[0])) {
 		argv[0] = (char *)path_base(argv[0]);
 		o.argv = argv;
 		return wrapper_run(&o);

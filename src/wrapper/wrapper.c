@@ -2,8 +2,6 @@
 #include "concc/wrapper.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -22,6 +20,7 @@
 #include "here.h"
 #include "input.h"
 #include "output.h"
+#include "self.h"
 #include "session.h"
 
 extern char **environ;
@@ -39,8 +38,12 @@ extern char **environ;
 
 struct wrapper {
 	const struct wrapper_options *o;
+	char **argv; /* the command */
 	char *cwd;
 	char *exe;	 /* NULL when PATH has none */
+	bool is_script;	 /* exe is one */
+	bool ourselves;	 /* there is nothing else of that name */
+	bool marked;	 /* as started by us, in the environment */
 	int lacking;	 /* errno, where there is no cwd or exe */
 	char *workspace; /* of a cwd in /tmp or the like; else NULL */
 	char *dir;	 /* runtime directory; NULL when there is none we may use */
@@ -93,29 +96,67 @@ static void count(const struct wrapper *w, const char *kind, const char *name)
 
 /* ---- what to run ---- */
 
-/* Our own programs reached through PATH, as symlinks named like compilers. */
-static bool is_ours(const char *path, void *data)
-{
-	char real[PATH_MAX];
-	const char *base;
+struct candidate {
+	bool by_name; /* then those scripts are not meant that we have started above us */
+	bool script_passed, us_passed;
+	enum self_kind kind;
+};
 
-	if (!realpath(path, real))
+static bool is_no_command(const char *path, void *data)
+{
+	struct candidate *c = data;
+
+	c->kind = self_look(path);
+	if (c->kind == SELF_OURS) {
+		c->us_passed = c->by_name = true; /* by the path of one, it is by that one's name */
+		return true;
+	}
+	if (c->kind != SELF_SCRIPT || !c->by_name || !self_started(path))
 		return false;
-	base = path_base(real);
-	return streq(base, "concc-cc") || streq(base, "concc-dispatch");
+	c->script_passed = true;
+	return true;
 }
 
-/* True for a directory of symlinks to us: what `concc run` puts in front of PATH. */
-static bool is_masquerade(const char *dir, size_t n)
+static void find_command(struct wrapper *w)
 {
-	_cleanup_free_ char *cc = xasprintf("%.*s/cc", (int)n, dir);
-	char target[PATH_MAX];
-	ssize_t len = readlink(cc, target, sizeof(target) - 1);
+	bool by_path = strchr(w->argv[0], '/'), own = wrapper_is_own_name(w->argv[0]);
+	struct candidate c = {.by_name = !by_path};
+	const char *path = getenv("PATH");
 
-	if (len < 0)
-		return false;
-	target[len] = 0;
-	return streq(path_base(target), "concc-cc");
+	w->exe = job_resolve(w->argv[0], path, w->cwd, is_no_command, &c);
+	w->lacking = w->exe ? 0 : errno;
+	w->is_script = w->exe && c.kind == SELF_SCRIPT;
+	w->ourselves = !w->exe && c.us_passed;
+	if (by_path && c.us_passed && !own)
+		w->argv[0] = (char *)path_base(w->argv[0]);
+	/* gcc finds its parts from where PATH has a gcc, and that is the script. */
+	if (w->exe && c.script_passed)
+		w->argv[0] = w->exe;
+	if (w->exe || !(own || c.script_passed))
+		return;
+	/* We are asked for our version, say; or it calls itself, as scripts may. */
+	w->exe = job_resolve(w->argv[0], path, w->cwd, NULL, NULL);
+	w->is_script = w->exe && c.script_passed;
+}
+
+/* `concc-cc concc-cc gcc` is `concc-cc gcc`. */
+static char **without_ourselves(char **argv, const char *cwd)
+{
+	for (; wrapper_is_own_name(argv[0]) && argv[1] && argv[1][0] != '-'; argv++) {
+		_cleanup_free_ char *path = job_resolve(argv[0], getenv("PATH"), cwd, NULL, NULL);
+
+		if (!path || self_look(path) != SELF_OURS)
+			break;
+	}
+	return argv;
+}
+
+static bool is_ours_in(const char *dir, size_t n, const char *name)
+{
+	/* An empty one is the current directory. */
+	_cleanup_free_ char *path = xasprintf("%.*s/%s", n ? (int)n : 1, n ? dir : ".", name);
+
+	return self_look(path) == SELF_OURS;
 }
 
 /*
@@ -127,20 +168,19 @@ static void leave_masquerade(const char *command)
 {
 	const char *path = getenv("PATH");
 	_cleanup_buf_ struct buf kept = BUF_INIT;
-	bool changed = false, by_name = !strchr(command, '/');
+	bool by_name = !strchr(command, '/') && !streq(command, "cc");
+	bool changed = false, first = true;
 
-	if (!path)
-		return;
-	for (const char *p = path; *p; p += strspn(p, ":")) {
+	for (const char *p = path; p; p = *p ? p + 1 : NULL) {
 		size_t n = strcspn(p, ":");
-		_cleanup_free_ char *there = xasprintf("%.*s/%s", (int)n, p, command);
 
 		/* Most are not there at all, which one call tells. */
-		if (is_masquerade(p, n) ||
-		    (by_name && access(there, X_OK) == 0 && is_ours(there, NULL)))
+		if (is_ours_in(p, n, "cc") || (by_name && is_ours_in(p, n, command))) {
 			changed = true;
-		else
-			buf_putf(&kept, "%s%.*s", kept.len ? ":" : "", (int)n, p);
+		} else {
+			buf_putf(&kept, "%s%.*s", first ? "" : ":", (int)n, p);
+			first = false;
+		}
 		p += n;
 	}
 	if (changed)
@@ -170,7 +210,7 @@ static const char *too_long(const struct wrapper *w)
 		return "the path of the current directory";
 	if (listed && strlen(listed) > PROTO_PATH_MAX)
 		return "CONCC_WORKSPACE";
-	for (char *const *a = w->o->argv; *a; a++)
+	for (char *const *a = w->argv; *a; a++)
 		n += strlen(*a) + 1 + sizeof(*a);
 	for (char *const *e = environ; *e; e++)
 		n += strlen(*e) + 1 + sizeof(*e);
@@ -179,13 +219,33 @@ static const char *too_long(const struct wrapper *w)
 
 /* ---- here ---- */
 
+/* False when it would start us, and we it, for ever. */
+static bool mark_started(struct wrapper *w)
+{
+	w->marked = w->marked || self_start(w->exe);
+	return w->marked;
+}
+
+static int not_found(const struct wrapper *w)
+{
+	say("can't run %s: %s", w->argv[0], err_text(-ENOENT));
+	return 127; /* of a shell */
+}
+
 static int run_here(struct wrapper *w, bool gated)
 {
-	struct here h = {.exe = w->exe, .argv = w->o->argv, .out = &w->output};
-	int r = input_replay(&w->input, &h.stdin_fd);
+	struct here h = {.exe = w->exe, .argv = w->argv, .out = &w->output};
+	int r;
 
+	if (w->ourselves && !w->exe)
+		return not_found(w); /* execvp(3) would find us */
+	if (w->exe && !mark_started(w)) {
+		say("%s starts itself without end", w->exe);
+		return WRAPPER_EXIT_FAILED;
+	}
+	r = input_replay(&w->input, &h.stdin_fd);
 	if (r < 0) {
-		say("can't run %s again: its input can't be given to it: %s", w->o->argv[0],
+		say("can't run %s again: its input can't be given to it: %s", w->argv[0],
 		    err_text(r));
 		return WRAPPER_EXIT_FAILED;
 	}
@@ -248,7 +308,7 @@ static bool wants_stdin(const struct wrapper *w)
 
 	if (fstat(0, &st) < 0 || isatty(0) || is_null_device(0))
 		return false;
-	return w->o->any_command || job_reads_stdin(w->o->argv);
+	return w->o->any_command || job_reads_stdin(w->argv);
 }
 
 static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
@@ -286,7 +346,7 @@ static void encode_run(struct wrapper *w, const char *worker, uint32_t attempt, 
 		.exe = w->exe,
 		.cwd = w->cwd,
 		.workspace = listed ? listed : (char *)"",
-		.argv = (char **)w->o->argv,
+		.argv = w->argv,
 		.env = env,
 	};
 
@@ -388,7 +448,7 @@ static int acquire(struct wrapper *w, struct pool *p, struct pool_slot *slot)
 	r = pool_acquire(p, &q, slot);
 	if (r != -EAGAIN)
 		return r;
-	session_wait(w->dir, &w->waiting, w->o->argv);
+	session_wait(w->dir, &w->waiting, w->argv);
 	q.try = false;
 	do
 		r = pool_acquire(p, &q, slot);
@@ -493,30 +553,39 @@ static bool exists(const char *path)
 
 static void prepare(struct wrapper *w)
 {
-	struct errmsg msg = {0};
-
-	w->explain = env_is_set("CONCC_EXPLAIN");
 	w->cwd = getcwd(NULL, 0);
-	w->exe = w->cwd ? job_resolve(w->o->argv[0], getenv("PATH"), w->cwd, is_ours, NULL) : NULL;
-	w->lacking = w->exe ? 0 : errno;
+	w->lacking = w->cwd ? 0 : errno;
+	w->argv = without_ourselves(w->o->argv, w->cwd ? w->cwd : "/");
+	w->explain = env_is_set("CONCC_EXPLAIN");
+	if (w->cwd)
+		find_command(w);
 	/* All else is the project server's to find. */
 	if (w->cwd && policy_is_tmp(w->cwd))
 		w->workspace = job_workspace(w->cwd, environ, exists);
-	leave_masquerade(w->o->argv[0]);
-	if (runtime_dir_open(&w->dir, &w->dir_fd, &msg) < 0)
+	leave_masquerade(w->argv[0]);
+}
+
+static void open_dir(struct wrapper *w)
+{
+	struct errmsg msg = {0};
+
+	if (runtime_dir_open(&w->dir, &w->dir_fd, &msg) < 0) {
 		say("%s", msg.text);
-	else
-		w->tally = path_join(w->dir, "tally");
+		return;
+	}
+	w->tally = path_join(w->dir, "tally");
 }
 
 /* Why there is no program to run elsewhere. */
 static const char *lacks(const struct wrapper *w)
 {
-	bool by_path = strchr(w->o->argv[0], '/');
+	bool by_path = strchr(w->argv[0], '/');
 
 	if (!w->cwd)
 		return w->lacking == ENOENT ? "the current directory is gone"
 					    : "the current directory can't be told";
+	if (w->ourselves)
+		return "it is concc itself";
 	if (w->lacking == EACCES)
 		return by_path ? "it can't be executed" : "what PATH has can't be executed";
 	if (w->lacking == ENAMETOOLONG)
@@ -532,7 +601,7 @@ static int decide(struct wrapper *w)
 
 	if (what)
 		return local(w, "too-long", what);
-	if (!w->exe || !w->cwd)
+	if (!w->exe || !w->cwd || w->ourselves)
 		return local(w, "command", lacks(w));
 	if (cwd_is_symlinked(w->cwd))
 		return local(w, "symlinked-cwd", getenv("PWD"));
@@ -541,6 +610,8 @@ static int decide(struct wrapper *w)
 	err = w->input.wanted ? input_open(&w->input) : 0;
 	if (err < 0)
 		return local(w, "input", err_text(err));
+	if (w->is_script)
+		(void)mark_started(w); /* told where it runs */
 	if (!w->dir)
 		return fall_back(w, "no-runtime-dir", "the runtime directory can't be used");
 	return remote(w);
@@ -553,14 +624,16 @@ int wrapper_run(const struct wrapper_options *o)
 			    .input = INPUT_INIT,
 			    .waiting = {.fd = -1},
 			    .slot = {.fd = -1}};
+	struct policy_input in = {.env = environ, .any_command = o->any_command};
 	struct policy_verdict v;
-	struct policy_input in = {.argv = o->argv, .env = environ, .any_command = o->any_command};
 
 	prepare(&w);
+	in.argv = w.argv;
 	in.cwd = w.cwd ? w.cwd : "/";
 	in.workspace = w.workspace;
 	policy_decide(&in, &v);
-	if (v.local)
-		return local(&w, v.rule, v.why);
-	return decide(&w);
+	/* In a job, what we touch would be its doing. */
+	if (!v.local || !streq(v.rule, "on-worker"))
+		open_dir(&w);
+	return v.local ? local(&w, v.rule, v.why) : decide(&w);
 }
