@@ -66,6 +66,13 @@ char *program_dir(void);
 /* The path of another program of ours: beside this one, else the bare name for PATH. */
 char *program_path(const char *name);
 
+/* ---- lines for a person that must not be on stderr (wrapper/words.h) ---- */
+
+/* FILE.said, or DIRECTORY/said; on the heap. */
+char *wrapper_said_path(const char *path);
+/* What tells one open file from another, as text on the heap; NULL when fd is closed. */
+char *wrapper_file_id(int fd);
+
 /* ---- tallies: where jobs ran and why, shared by processes through one mapped file ---- */
 
 #define TALLY_NAME_MAX 47

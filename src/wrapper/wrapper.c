@@ -3,8 +3,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -22,6 +20,7 @@
 #include "output.h"
 #include "self.h"
 #include "session.h"
+#include "words.h"
 
 extern char **environ;
 
@@ -49,7 +48,7 @@ struct wrapper {
 	char *dir;	 /* runtime directory; NULL when there is none we may use */
 	int dir_fd;
 	char *tally;
-	bool explain;
+	struct words words;
 	struct input input;
 	struct output output;
 	char *avoid;	   /* the worker that failed last */
@@ -57,30 +56,6 @@ struct wrapper {
 	struct pool_slot slot;
 	struct conn waiting; /* told the server that we wait for a slot; else closed */
 };
-
-static void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static void say(const char *fmt, ...)
-{
-	char line[1024];
-	va_list ap;
-	int n;
-
-	n = snprintf(line, sizeof(line), "concc: ");
-	va_start(ap, fmt);
-	n += vsnprintf(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);
-	va_end(ap);
-	if ((size_t)n > sizeof(line) - 2)
-		n = sizeof(line) - 2;
-	line[n++] = '\n';
-	(void)!write(2, line, (size_t)n); /* one write, so that lines of many jobs don't mix */
-}
-
-static bool env_is_set(const char *name)
-{
-	const char *v = getenv(name);
-
-	return v && *v && !streq(v, "0");
-}
 
 /* Counts for `concc status`, and for the build that `concc run` watches. */
 static void count(const struct wrapper *w, const char *kind, const char *name)
@@ -228,7 +203,7 @@ static bool mark_started(struct wrapper *w)
 
 static int not_found(const struct wrapper *w)
 {
-	say("can't run %s: %s", w->argv[0], err_text(-ENOENT));
+	words_say(&w->words, WORDS_ERROR, "can't run %s: %s", w->argv[0], err_text(-ENOENT));
 	return 127; /* of a shell */
 }
 
@@ -240,13 +215,14 @@ static int run_here(struct wrapper *w, bool gated)
 	if (w->ourselves && !w->exe)
 		return not_found(w); /* execvp(3) would find us */
 	if (w->exe && !mark_started(w)) {
-		say("%s starts itself without end", w->exe);
+		words_say(&w->words, WORDS_ERROR, "%s starts itself without end", w->exe);
 		return WRAPPER_EXIT_FAILED;
 	}
 	r = input_replay(&w->input, &h.stdin_fd);
 	if (r < 0) {
-		say("can't run %s again: its input can't be given to it: %s", w->argv[0],
-		    err_text(r));
+		words_say(&w->words, WORDS_ERROR,
+			  "can't run %s again: its input can't be given to it: %s", w->argv[0],
+			  err_text(r));
 		return WRAPPER_EXIT_FAILED;
 	}
 	if (gated && w->dir)
@@ -256,8 +232,10 @@ static int run_here(struct wrapper *w, bool gated)
 
 static void explain_local(const struct wrapper *w, const char *rule, const char *why)
 {
-	if (w->explain)
-		say("local: %s%s%s%s", rule, *why ? " (" : "", why, *why ? ")" : "");
+	bool is_try = streq(rule, "probe") || streq(rule, "query");
+
+	words_say(&w->words, is_try ? WORDS_OF_TRY : WORDS_ASKED, "local: %s%s%s%s", rule,
+		  *why ? " (" : "", why, *why ? ")" : "");
 	count(w, "local", rule);
 }
 
@@ -278,15 +256,19 @@ static int come_home(struct wrapper *w, const char *rule, const char *what, int 
 	return run_here(w, true);
 }
 
-/* Something of ours failed: the build goes on, and one line says why it is slower. */
-static int fall_back(struct wrapper *w, const char *rule, const char *text)
+static bool may_say(const struct wrapper *w, const char *rule, const char *text)
 {
 	_cleanup_free_ char *key = xasprintf("said:%s", rule);
 
-	if (w->explain)
-		say("local: %s (%s)", rule, text);
-	else if (!w->tally || tally_may_say_why(w->tally, key, text, SAY_PERIOD_S))
-		say("%s; running it here", text);
+	return !w->tally || tally_may_say_why(w->tally, key, text, SAY_PERIOD_S);
+}
+
+/* Something of ours failed: the build goes on, and one line says why it is slower. */
+static int fall_back(struct wrapper *w, const char *rule, const char *text)
+{
+	if (!words_say(&w->words, WORDS_ASKED, "local: %s (%s)", rule, text) &&
+	    may_say(w, rule, text))
+		words_say(&w->words, WORDS_TROUBLE, "%s; running it here", text);
 	count(w, "fallback", rule);
 	return run_here(w, true);
 }
@@ -361,8 +343,9 @@ static enum step on_fail(struct wrapper *w, const char *worker, const struct msg
 			 int *ret_status)
 {
 	if (f->what == RUN_FAIL_RETRY) {
-		if (w->explain || !f->quiet)
-			say("%s; trying another worker", f->text);
+		if (!words_say(&w->words, WORDS_ASKED, "%s; trying another worker", f->text) &&
+		    !f->quiet)
+			words_say(&w->words, WORDS_TROUBLE, "%s; trying another worker", f->text);
 		count(w, "retry", f->rule);
 		free(w->avoid);
 		w->avoid = xstrdup(worker);
@@ -377,7 +360,8 @@ static enum step on_fail(struct wrapper *w, const char *worker, const struct msg
 static void on_lost(struct wrapper *w, int err)
 {
 	if (!w->tally || tally_may_say(w->tally, "said:server-lost", SAY_PERIOD_S))
-		say("the project server was lost (%s); starting another", err_text(err));
+		words_say(&w->words, WORDS_TROUBLE,
+			  "the project server was lost (%s); starting another", err_text(err));
 	count(w, "retry", "server-lost");
 	if (err == -ECONNREFUSED)
 		server_wait_end(w->dir_fd);
@@ -386,8 +370,7 @@ static void on_lost(struct wrapper *w, int err)
 static int on_exit_of(struct wrapper *w, struct session_end *end)
 {
 	input_done(&w->input);
-	if (w->explain)
-		say("remote on %s", end->worker);
+	words_say(&w->words, WORDS_ASKED, "remote on %s", end->worker);
 	count(w, "remote", end->worker);
 	free(end->worker);
 	return end->how == EXIT_SIGNAL ? here_die_by((int)end->code) : (int)end->code;
@@ -494,7 +477,7 @@ static int no_worker(struct wrapper *w)
 	_cleanup_free_ char *text = NULL;
 	const char *run = getenv("CONCC_RUN_TALLY");
 
-	if (why && *why && run && *run && !w->explain && tally_was_told(run, why))
+	if (why && *why && run && *run && !w->words.explain && tally_was_told(run, why))
 		text = xstrdup("no worker can be reached");
 	else
 		text = xasprintf("no worker can be reached (%s)",
@@ -556,7 +539,7 @@ static void prepare(struct wrapper *w)
 	w->cwd = getcwd(NULL, 0);
 	w->lacking = w->cwd ? 0 : errno;
 	w->argv = without_ourselves(w->o->argv, w->cwd ? w->cwd : "/");
-	w->explain = env_is_set("CONCC_EXPLAIN");
+	words_init(&w->words, w->argv);
 	if (w->cwd)
 		find_command(w);
 	/* All else is the project server's to find. */
@@ -570,9 +553,10 @@ static void open_dir(struct wrapper *w)
 	struct errmsg msg = {0};
 
 	if (runtime_dir_open(&w->dir, &w->dir_fd, &msg) < 0) {
-		say("%s", msg.text);
+		words_say(&w->words, WORDS_TROUBLE, "%s", msg.text);
 		return;
 	}
+	w->words.dir = w->dir;
 	w->tally = path_join(w->dir, "tally");
 }
 
