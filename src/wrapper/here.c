@@ -57,14 +57,19 @@ struct relay {
 	int untold;  /* -errno when output was lost, and nobody is left who could be told so */
 };
 
-/* What the command is told of is a pipe, whatever the matter is. */
+static bool is_reader_gone(int err)
+{
+	return err == -EPIPE || err == -ECONNRESET;
+}
+
+/* What the command is told of is a pipe without a reader, whatever the matter is. */
 static void say_why(const struct output *out, unsigned stream)
 {
 	_cleanup_buf_ struct buf line = BUF_INIT;
 	int err = out->outlets[stream].err;
 	size_t n;
 
-	if (!err || err == -EPIPE)
+	if (!err || is_reader_gone(err))
 		return;
 	buf_putf(&line, "concc: %s: %s\n", output_name(stream), err_text(err));
 	(void)output_write(2, line.data, line.len, &n); /* it may be the one */
@@ -124,7 +129,7 @@ static void relay_all(struct relay *r)
 /* As it would have ended had it been told. */
 static int end_untold(int err)
 {
-	if (err == -EPIPE && !process_caller_ignores(SIGPIPE))
+	if (is_reader_gone(err) && !process_caller_ignores(SIGPIPE))
 		return here_die_by(SIGPIPE);
 	return WRAPPER_EXIT_FAILED;
 }

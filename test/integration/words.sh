@@ -51,6 +51,24 @@ uncached() {
 	END
 }
 
+# The real one: what was said is not said again by a later build.
+ccache_forgets() {
+	command -v ccache >/dev/null || skip "ccache is not installed"
+	nobody
+	export CCACHE_DIR=$LAB/ccache CCACHE_PREFIX=concc-cc
+	echo 'int f(void) { int unused; return 1; }' >w.c
+	ccache gcc -Wall -c w.c -o w.o 2>"$LAB/first"
+	cat "$LAB/first"
+	expect_grep "$said" "$LAB/first"
+	rm w.o
+	ccache gcc -Wall -c w.c -o w.o 2>"$LAB/second"
+	cat "$LAB/second"
+	expect_file w.o
+	expect_grep 'unused variable' "$LAB/second"
+	expect_no_grep concc "$LAB/second"
+	concc stop
+}
+
 # Neither the variable nor the descriptor goes on to a job, nor to what is started for it.
 uncached_stays() {
 	lab_stop_server
@@ -62,7 +80,7 @@ uncached_stays() {
 }
 
 # cargo keeps what a compiler says for all later builds.
-cargo() {
+under_cargo() {
 	nobody
 	CARGO=/bin/cargo CARGO_PKG_NAME=x compile 2>"$LAB/err"
 	expect_eq "standard error" "$(cat "$LAB/err")" ''
@@ -72,6 +90,23 @@ cargo() {
 	expect_grep '^  no-worker  *1$' "$LAB/status"
 	CARGO=/bin/cargo CARGO_PKG_NAME=x CONCC_EXPLAIN=1 compile 2>"$LAB/err"
 	expect_grep '^concc: local: no-worker ' "$LAB/err"
+	concc stop
+}
+
+cargo_forgets() {
+	command -v cargo >/dev/null || skip "cargo is not installed"
+	nobody
+	mkdir -p crate/src
+	printf '[package]\nname = "x"\nversion = "0.1.0"\n' >crate/Cargo.toml
+	echo 'fn unused() {}' >crate/src/lib.rs
+	cd crate
+	for n in first second; do
+		RUSTC_WRAPPER=concc-cc CARGO_INCREMENTAL=0 cargo build --offline 2>"$LAB/$n"
+		cat "$LAB/$n"
+		expect_grep 'never used' "$LAB/$n"
+		expect_no_grep concc "$LAB/$n"
+	done
+	expect_grep 'concc: no worker can be reached' <(concc status)
 	concc stop
 }
 
@@ -137,8 +172,8 @@ configure_script() {
 	lab_here
 	# By itself it must know a test by its name.
 	CC="concc-cc gcc" CONCC_EXPLAIN=1 ./configure >"$LAB/got" 2>"$LAB/err"
-	grep -E 'conftest|CMake|meson|version|null' "$LAB/want" >"$LAB/want.tests"
-	grep -E 'conftest|CMake|meson|version|null' "$LAB/got" >"$LAB/got.tests"
+	grep -E 'conftest|ztest|CMake|meson|version|null' "$LAB/want" >"$LAB/want.tests"
+	grep -E 'conftest|ztest|CMake|meson|version|null' "$LAB/got" >"$LAB/got.tests"
 	diff "$LAB/want.tests" "$LAB/got.tests" || fail "it finds something else without concc run"
 }
 
@@ -174,8 +209,10 @@ to_file() {
 }
 
 check "ccache's descriptor" uncached
+check "ccache itself" ccache_forgets
 check "it stays here" uncached_stays
-check "what cargo starts" cargo
+check "what cargo starts" under_cargo
+check "cargo itself" cargo_forgets
 check "standard error that the build reads" captured
 check "a configure script" configure_script
 check "explanations in a file" to_file
