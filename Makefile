@@ -5,7 +5,6 @@ VERSION = 0.1.0
 
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
-LIBEXECDIR ?= $(PREFIX)/libexec
 DATADIR ?= $(PREFIX)/share
 MANDIR ?= $(PREFIX)/share/man
 SYSCONFDIR ?= $(PREFIX)/etc
@@ -17,13 +16,13 @@ OBJCOPY ?= objcopy
 B ?= build
 
 # Neither what installs nor what is compiled in could quote them everywhere.
-$(foreach d,B DESTDIR PREFIX BINDIR LIBEXECDIR DATADIR MANDIR,\
+$(foreach d,B DESTDIR PREFIX BINDIR DATADIR MANDIR,\
 	$(if $(filter-out 1,$(words x$($(d))x)),$(error $(d)="$($(d))" has a blank: choose a path without)))
 
 # CFLAGS and LDFLAGS are the user's; ours stand beside them.
 CFLAGS ?= -O2 -g
 C_STD = -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Iinclude -DCONCC_VERSION='"$(VERSION)"' \
-	-DCONCC_LIBEXECDIR='"$(LIBEXECDIR)/concc"' -DCONCC_DATADIR='"$(DATADIR)/concc"' -pthread
+	-DCONCC_DATADIR='"$(DATADIR)/concc"' -pthread
 C_WARN = -Wall -Wextra -Wno-unused-parameter -Wstrict-prototypes -Wmissing-prototypes \
 	-Wpointer-arith -Wvla -Wwrite-strings -Wno-missing-field-initializers
 ifeq ($(DEVELOPER),1)
@@ -109,7 +108,7 @@ endif
 SYS_concc-plain = $(SSH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
 SYS_concc = $(JANSSON_LIBS)
 
-all: $(PROGRAMS:%=$(B)/bin/%) $(B)/bin/masquerade
+all: $(PROGRAMS:%=$(B)/bin/%)
 
 folder-objs = $(patsubst %.c,$(B)/%.o,$(wildcard src/$(1)/*.c))
 define archive-rule
@@ -137,17 +136,12 @@ $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(EXTRA_CFLAGS) -MMD -MP -c -o $@ $<
 
-# Where it is to be installed is compiled into these, so another PREFIX makes them anew.
-$(B)/src/front/run.o $(B)/src/sandbox/refusal.o: $(B)/installed-paths
+# Where it is to be installed is compiled in here, so another PREFIX makes it anew.
+$(B)/src/sandbox/refusal.o: $(B)/installed-paths
 $(B)/installed-paths: FORCE
 	@mkdir -p $(@D)
-	@echo '$(LIBEXECDIR) $(DATADIR)' | cmp -s - $@ || echo '$(LIBEXECDIR) $(DATADIR)' >$@
+	@echo '$(DATADIR)' | cmp -s - $@ || echo '$(DATADIR)' >$@
 FORCE:
-
-# Symlinks named like compilers, for PATH.
-MASQUERADE = cc c++ gcc g++ clang clang++
-$(B)/bin/masquerade: Makefile | $(B)/bin/concc-cc
-	$(Q)mkdir -p $@ && for n in $(MASQUERADE); do ln -sfn ../concc-cc $@/$$n; done && touch $@
 
 # ---- what must be there first ----
 
@@ -155,7 +149,7 @@ DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev
 	libjansson-dev
 TEST_DEPS = $(DEPS) libcriterion-dev openssh-server openssh-client mandoc iproute2 util-linux procps \
 	strace python3 perl jq ninja-build cmake clang dpkg-dev git slurmctld slurmd slurm-client munge \
-	sshfs podman runc netavark binutils lld patch acl clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
+	sshfs podman runc netavark ccache binutils lld patch acl clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
 # Only where the machine has no Rust of its own.
 ifeq ($(shell command -v cargo 2>/dev/null),)
 TEST_DEPS += cargo rustc
@@ -203,7 +197,7 @@ $(B)/test/unit/%: $(B)/test/unit/%.o $(SAN_UNIT_OBJ) $(UNIT_LIBS)
 		$(call pc-libs,criterion) $(ALL_LIBS)
 
 # Small programs that the tests run: one C file each.
-TEST_HELPERS = $(patsubst %.c,$(B)/%,$(wildcard test/lib/*.c test/hostile/*.c))
+TEST_HELPERS = $(patsubst %.c,$(B)/%,$(wildcard test/lib/*.c test/hostile/*.c test/first-try/*.c))
 $(TEST_HELPERS): $(B)/test/%: $(B)/test/%.o $(SAN_OBJ) $(UNIT_LIBS)
 	$(say) LINK $@
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< $(SAN_OBJ) -Wl,--start-group $(UNIT_LIBS) -Wl,--end-group $(ALL_LIBS)
@@ -241,7 +235,7 @@ check: test-deps
 
 # What `make check` runs with ASan and UBSan too, besides the fuzzers' inputs: decoders, and what
 # decides by them.  The others take longer: check-sanitize-unit has them all.
-SANITIZED ?= announce commit conf env hash_cache home host_slots input link output plain policy push script shown store str workspace
+SANITIZED ?= announce commit conf env hash_cache home host_slots input link loop output plain policy push script shown store str workspace
 ASAN_FLAGS = SANITIZE=address,undefined CFLAGS='-O1 -g'
 sanitized-programs: $(SANITIZED:%=$(B)/test/unit/test_%) $(FUZZ:%=$(B)/test/fuzz/fuzz_%)
 
@@ -282,12 +276,15 @@ check-integration: test-deps
 # The tests that take an hour or more, longer than in `make check`.
 SOAK_BUILDS ?= 50
 SOAK_STEPS ?= 100000
+SOAK_PRINTS ?= 20000
 soak: test-deps
 	$(Q)$(MAKE) --no-print-directory test-programs
 	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_TEST_SOAK=1 CONCC_CHAOS_BUILDS=$(SOAK_BUILDS) \
 		test/run-integration test/integration/chaos.sh
 	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_TEST_SOAK=1 STEPS=$(SOAK_STEPS) CONCC_TEST_ONLY=random \
 		test/run-integration test/integration/coherence.sh
+	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_TEST_SOAK=1 STEPS=$(SOAK_PRINTS) \
+		test/run-integration test/integration/printing.sh
 
 # The images of docker/: needs podman, mmdebstrap, a network, and minutes.
 check-images: all
@@ -324,10 +321,8 @@ coverage:
 MAN_PAGES = $(wildcard man/*.[1-8])
 
 install: all
-	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBEXECDIR)/concc/masquerade
+	$(INSTALL) -d $(DESTDIR)$(BINDIR)
 	$(INSTALL) -m 755 $(PROGRAMS:%=$(B)/bin/%) $(DESTDIR)$(BINDIR)
-	for n in $(MASQUERADE); do \
-		ln -sfn $(BINDIR)/concc-cc $(DESTDIR)$(LIBEXECDIR)/concc/masquerade/$$n; done
 	$(INSTALL) -d $(DESTDIR)$(DATADIR)/concc/apparmor
 	sed 's|@BINDIR@|$(BINDIR)|' dist/apparmor/concc-worker >$(DESTDIR)$(DATADIR)/concc/apparmor/concc-worker
 	for m in $(MAN_PAGES); do d=$(DESTDIR)$(MANDIR)/man$${m##*.}; \
@@ -335,7 +330,7 @@ install: all
 
 uninstall:
 	rm -f $(PROGRAMS:%=$(DESTDIR)$(BINDIR)/%)
-	rm -rf $(DESTDIR)$(LIBEXECDIR)/concc $(DESTDIR)$(DATADIR)/concc
+	rm -rf $(DESTDIR)$(DATADIR)/concc
 	for m in $(MAN_PAGES); do \
 		rm -f $(DESTDIR)$(MANDIR)/man$${m##*.}/$${m##*/}; done
 
@@ -356,7 +351,7 @@ help:
 	@echo 'make                build into $(B)/bin'
 	@echo 'make demo           install what is missing, build, and watch concc build itself on workers'
 	@echo 'make check          install what the tests need and run them all'
-	@echo 'make soak           the chaos build, $(SOAK_BUILDS) times; CONCC_CHAOS_SEED= replays'
+	@echo 'make soak           what takes hours: SOAK_BUILDS=$(SOAK_BUILDS) SOAK_STEPS=$(SOAK_STEPS) SOAK_PRINTS=$(SOAK_PRINTS)'
 	@echo 'make bench          measure against distcc, icecream and sshfs (bench/README.md)'
 	@echo 'make check-unit, check-integration, check-images, check-sanitize, check-races, fuzz, lint, man-lint, format, format-check, coverage'
 	@echo 'make install, uninstall, dist (into $(B)), distcheck, clean'

@@ -24,7 +24,15 @@ enum concc_err {
 	CONCC_E_STALE = -5010,	  /* the version asked for exists no more */
 	CONCC_E_UNAVAIL = -5011,  /* what is needed is not there (worker, server, feature) */
 	CONCC_E_NO_WAY = -5012,	  /* what a job did can't be repeated on the client as it is */
+	CONCC_E_SPECIAL = -5013,  /* a fifo, socket or device: it leads elsewhere on each machine */
 };
+
+/*
+ * What is told of a file by a system call that failed on it?  True when that is so for
+ * whoever asks, a compiler included: it is not there, or this user may not.  Anything
+ * else is a shortage of ours, or a disk or server that fails, and no fact about the file.
+ */
+bool err_is_fact(int err);
 
 /* A static string for any code above or any -errno; never NULL. */
 const char *err_text(int err);

@@ -24,7 +24,10 @@ int front_status(bool json);
 int front_stop(void);
 /* Puts concc-worker on these workers or hosts, and says what it did; NULL ends the names. */
 int front_push(char *const *names);
-int front_slots(void); /* prints how many jobs can run at once */
+int front_slots(void); /* prints how many jobs can run at once, this machine's cores at least */
+/* Prints the directory for the front of PATH, and makes it when needed. */
+int front_masquerade(void);
+uint32_t front_cores(void); /* that this process may use */
 
 /* Asks the project server of this runtime directory; ret_text (may be NULL) is owned by the caller.
  * CONCC_E_CLOSED: it ended meanwhile, which is the answer to "stop". */

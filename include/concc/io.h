@@ -60,6 +60,7 @@ bool path_is_below(const char *path, const char *dir);
 /* What follows "dir/" in path, "" for dir itself; NULL when path is not below dir.  Borrowed. */
 const char *path_below(const char *path, const char *dir);
 const char *path_base(const char *path); /* after the last slash; borrowed */
+char *path_parent(const char *path);	 /* of a clean one, "/" of "/"; on the heap */
 /* mkdir -p with mode for what is missing. */
 int path_mkdirs(const char *path, mode_t mode);
 /* rm -rf name in dirfd, whatever its modes, through no symlink and no mount; missing is fine.

@@ -66,13 +66,22 @@ enum job_family job_family(char *const *argv);
  * with a target before and a version after them.  Only the name: what has it may be anything.
  */
 bool job_is_driver_name(const char *path);
+/*
+ * True for names of compilers that are called by their names, for one file or some: those, and
+ * gfortran, nvcc, mpicc, rustc ..., what a masquerade directory has.
+ */
+bool job_is_compiler_name(const char *path);
+/* True for ccache and what else stands in front of compilers by itself: sccache, distcc, icecc. */
+bool job_is_compiler_cache(const char *path);
 
 /*
  * The project that a directory belongs to: the repository it is in (.git, .hg, .jj, .svn; the
  * outer one for a submodule), or else the topmost parent with a mark of a build system.  Never
  * home (clean, or NULL) or what holds it.  exists is called with absolute paths.  NULL: none.
+ * ret_repository: is it one?
  */
-char *job_project(const char *path, const char *home, bool (*exists)(const char *path));
+char *job_project(const char *path, const char *home, bool (*exists)(const char *path),
+		  bool *ret_repository);
 /*
  * The workspace of a directory, by $CONCC_WORKSPACE (a colon-separated list: the first
  * that holds cwd) or else its project.  The home directory only when listed.  NULL: none.

@@ -154,8 +154,9 @@ struct link *link_new(struct loop *l, struct stream *s, const struct link_config
 		      const struct link_ops *ops, void *data);
 /*
  * Queues a message; copies payload.  After the link closed it does nothing.  What
- * one round of the loop sends leaves together at its end.  n is at most
- * PROTO_MSG_MAX (PROTO_DIR_MAX for MSG_DIR): our own encoders keep to that.
+ * one round of the loop sends leaves together at its end.  A message of more than
+ * PROTO_MSG_MAX (PROTO_DIR_MAX for MSG_DIR) would be refused there: it ends the link with
+ * CONCC_E_TOOBIG.
  */
 void link_send(struct link *k, uint8_t type, enum link_prio prio, const void *payload, size_t n);
 /*

@@ -8,6 +8,11 @@
  * only through an eventfd of their own.  A source removed while events are
  * being dispatched is parked and freed after the round, so callbacks may remove
  * any source, their own included.
+ *
+ * Shortages: fds, timers and deferred calls can always be added.  A timer takes
+ * no descriptor, and no system call when it is set.  An fd that epoll has no room
+ * for (its memory, /proc/sys/fs/epoll/max_user_watches) is given to poll(2) until
+ * it has.  What needs a descriptor of its own says so.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -25,7 +30,7 @@ enum loop_events {
 typedef void (*loop_fd_fn)(void *data, uint32_t events);
 typedef void (*loop_fn)(void *data);
 typedef void (*loop_signal_fn)(void *data, int signo);
-/* status as from waitpid(2); the child has been reaped. */
+/* status as from waitpid(2), -1 when somebody else has reaped it; it has ended. */
 typedef void (*loop_child_fn)(void *data, pid_t pid, int status);
 
 int loop_new(struct loop **ret);
@@ -34,12 +39,17 @@ void loop_free(struct loop *l); /* removes what is left */
 /* The fd stays the caller's and must outlive the source. */
 struct loop_source *loop_add_fd(struct loop *l, int fd, uint32_t events, loop_fd_fn fn, void *data);
 void loop_set_events(struct loop_source *s, uint32_t events);
-/* Fires once, delay_ms from now; arm again with loop_timer_set (0 disarms). */
+/*
+ * Fires once, delay_ms from now and never before, after the fds of its round; arm
+ * again with loop_timer_set (0 disarms).
+ */
 struct loop_source *loop_add_timer(struct loop *l, uint64_t delay_ms, loop_fn fn, void *data);
 void loop_timer_set(struct loop_source *s, uint64_t delay_ms);
-/* Blocks the signal for the process and delivers it in the loop. */
+/* Blocks the signal for the process and delivers it in the loop.  NULL and errno without a
+ * descriptor for it. */
 struct loop_source *loop_add_signal(struct loop *l, int signo, loop_signal_fn fn, void *data);
-/* Watches by pidfd, reaps, calls once, then removes itself. */
+/* Watches by pidfd, reaps, calls once, then removes itself.  NULL and errno without a descriptor
+ * for it: the child is the caller's to end. */
 struct loop_source *loop_add_child(struct loop *l, pid_t pid, loop_child_fn fn, void *data);
 /* Called once before the loop sleeps next, after the events at hand; then removes itself. */
 struct loop_source *loop_defer(struct loop *l, loop_fn fn, void *data);

@@ -5,10 +5,11 @@
 /*
  * The worker's read-only view of the trees one client serves: a FUSE file
  * system whose root is the client's "/", with nothing but served trees in it.
- * Beside it, in the directory MIRROR_OUTSIDE that no listing shows, is the rest
+ * Beside it, on the directory MIRROR_OUTSIDE that no listing shows, is the rest
  * of the client's "/" as far as it was named: empty directories, in which each
  * look-up is answered "absent", reported, and asked again the next time, unless
- * the client has said that it is absent there too and of no interest.
+ * the client has said that it is absent there too; and each attempt to change
+ * something is refused, and reported as that.
  *
  * Nodes are immutable and versioned: (path, version) never changes attributes
  * or bytes, so the kernel may cache all of it without end.  A change on the
@@ -17,7 +18,10 @@
  * unknown is asked for once through the callbacks and the FUSE request waits,
  * without a thread, for the answer.
  *
- * Threads: the owner's (all mirror_* calls and all callbacks), FUSE readers
+ * A fifo, socket or device is listed, but no look-up finds it: opened here it would be
+ * another one than the client's.
+ *
+ * Threads: the owner's (all mirror_* calls and all callbacks but job_of), FUSE readers
  * that answer from memory and the store, and one notifier that is the only one
  * to invalidate kernel caches (from the others that deadlocks: measured).
  * One mutex guards the tree.
@@ -38,25 +42,33 @@ struct mirror_ops {
 	void (*want_dir)(void *data, const char *path);
 	/* Send FETCH; mirror_content() with the same fetch_id answers. */
 	void (*want_file)(void *data, const struct msg_fetch *f);
-	/* A read could not be answered (the version is gone, or an error): which path. */
-	void (*read_failed)(void *data, const char *path, int err);
 	/*
-	 * The two for MIRROR_OUTSIDE; both or none.  Which job does the process belong to?  The
-	 * only callback that is made in a FUSE thread: while the process waits for the answer,
-	 * since afterwards it may be gone.  Must not look into the mirror.
+	 * Something could not be answered as it is on the client: the version is gone, it can't be
+	 * told now, or (CONCC_E_SPECIAL) it is nothing that can be shown here.  Whoever asked sees
+	 * an error that is ours.  job: what job_of() said of it, MIRROR_SOME_JOB: nobody knows
+	 * whose it was.  Called before mirror_dispatch() returns.
+	 */
+	void (*failed)(void *data, int64_t job, const char *path, int err);
+	/*
+	 * Which job does the process belong to?  Called while it waits for its answer, since
+	 * afterwards it may be gone, and in any thread.  Must not look into the mirror.
 	 */
 	int64_t (*job_of)(void *data, pid_t pid);
-	/* A name there that is not, or a directory that was to be listed, as the client calls
-	 * it.  Called after job_of(), with its result, and before mirror_dispatch() returns. */
-	void (*outside)(void *data, int64_t job, const char *path);
+	/* A name there that is not, or a directory that was to be listed, or (MISSING_CHANGED)
+	 * what was to be made, removed or otherwise changed, as the client calls it.  Called
+	 * after job_of(), with its result, and before mirror_dispatch() returns. */
+	void (*outside)(void *data, int64_t job, enum missing_how how, const char *path);
 };
+
+#define MIRROR_SOME_JOB INT64_MIN
 
 struct mirror_config {
 	const char *mountpoint; /* an existing directory, in the calling thread's mount namespace */
 	uid_t uid;	     /* what every node shows as owner: ids of the client's user, as seen */
 	gid_t gid;	     /* in the user namespace of the caller */
 	struct store *store; /* borrowed */
-	int fuse_fd; /* /dev/fuse, opened non-blocking: the mirror's then; 0: opens it itself */
+	/* /dev/fuse, opened twice, non-blocking: the mirror's then; 0: opens it itself */
+	int fuse_fd, outside_fd;
 	unsigned n_threads; /* FUSE readers; 0: two */
 };
 

@@ -152,6 +152,9 @@ enum entry_type {
 	ENTRY_SOCKET = 5,
 	ENTRY_CHAR = 6,
 	ENTRY_BLOCK = 7,
+	/* There is a name, but what it stands for can't be told now (the disk fails, memory is
+	 * short): nothing follows of it.  All else of its attr but the version is 0. */
+	ENTRY_UNKNOWN = 8,
 };
 
 /*
@@ -190,6 +193,9 @@ enum dir_state {
 	/* As DIR_LISTED, but there may be more, which is not served: who looks for that is to be
 	 * reported like a look-up outside every tree. */
 	DIR_PARTIAL = 3,
+	/* It can't be told now: the client is short of something, or its disk fails.  No fact about
+	 * the directory, and forgotten when the waiting have their answer. */
+	DIR_UNKNOWN = 4,
 };
 
 /*
@@ -204,11 +210,13 @@ struct msg_dir {
 	struct entry_attr attr; /* of the directory itself */
 	uint32_t n;		/* entries to follow */
 	struct rd entries;	/* borrowed: call dir_entry_decode() n times */
+	uint32_t error;		/* of DIR_UNKNOWN: why, a positive errno */
 };
 
 /* The caller appends n entries with dir_entry_encode() after this. */
 void msg_dir_encode(struct buf *b, uint32_t dir_id, uint8_t state, const char *path,
 		    const struct entry_attr *attr, uint32_t n);
+void msg_dir_unknown_encode(struct buf *b, uint32_t dir_id, const char *path, uint32_t error);
 int msg_dir_decode(struct blob payload, struct msg_dir *ret); /* checks every entry */
 void msg_dir_release(struct msg_dir *m);
 
@@ -440,6 +448,7 @@ enum failure {
 	FAILED_HERE = 0,	/* may be tried elsewhere */
 	FAILED_LIMIT = 1,	/* it has reached one of its limits */
 	FAILED_NO_WAY_HOME = 2, /* it did what can't be repeated on the client as it is */
+	FAILED_SPECIAL = 3,	/* it looked up a fifo, socket or device of the client's */
 };
 
 enum refusal {
@@ -467,12 +476,14 @@ void msg_exit_release(struct msg_exit *m);
 
 /*
  * JOB_MISSING: absolute paths that the worker does not have (at most 8): named
- * in the job's arguments, told before it starts; or looked up by the job outside
- * every workspace, told before any output that came after.  When the client has
- * what was looked up, the job saw something else than it would at home; else,
- * its failure may come of it: the output is held back until the exit decides.
+ * in the job's arguments, told before it starts; or outside every workspace looked
+ * up by the job, or to be made, removed or otherwise changed, in vain, told before
+ * any output that came after.  When the client has what was looked up, or could
+ * have changed it, the job did something else than it would at home.  When it has
+ * what was named, its failure may come of it: the output is held back until the
+ * exit decides.
  */
-enum missing_how { MISSING_NAMED = 0, MISSING_LOOKED_UP = 1 };
+enum missing_how { MISSING_NAMED = 0, MISSING_LOOKED_UP = 1, MISSING_CHANGED = 2 };
 struct msg_missing {
 	uint32_t job_id;
 	uint8_t how;  /* enum missing_how */

@@ -50,7 +50,7 @@ struct sandbox_config {
 
 struct sandbox_paths {
 	char mirror[64]; /* where to mount the mirror, in the agent's namespace */
-	int fuse_fd;	 /* /dev/fuse, for who can't open it any more; -1: not needed */
+	int fuse_fds[2]; /* /dev/fuse, for who can't open it any more; -1: not needed */
 };
 
 /* As whom root's agent and jobs run, see concc/io.h; 0 for others than root, and where no such id

@@ -18,6 +18,10 @@
  * than one link, a queue overflow) the snapshots concerned are compared with
  * the disk at every drain instead.
  *
+ * What can't be told, for want of descriptors or memory or because the disk fails,
+ * is never told as absent or denied: a worker hears DIR_UNKNOWN, or ENTRY_UNKNOWN of
+ * a name, and the jobs that asked are of no use.
+ *
  * What stays unseen: stores through a mapping that stays open (seen when it is
  * closed), writes through a hard link made after the listing in a directory that
  * no worker has asked for, those through a descriptor opened by a name that had
@@ -61,6 +65,7 @@ struct tree_limits {
 		max_watches; /* of directories, before a watch counts as refused; 0: the kernel's */
 	bool no_openat2;     /* resolve step by step, as before Linux 5.6 */
 	bool network;	     /* take every file system for one that others may change */
+	size_t dir_bytes;    /* of a listing that can be told; 0: PROTO_DIR_MAX */
 };
 int tree_new_limited(const struct tree_ops *ops, void *data, struct hash_cache *cache,
 		     const struct tree_limits *limits, struct tree **ret, struct errmsg *msg);
@@ -79,12 +84,15 @@ const char *tree_root_of(const struct tree *t, const char *path, bool *ret_writa
 
 /* The fd becomes readable with events; draining at each job start is what counts, not this. */
 int tree_event_fd(const struct tree *t);
+/* Then: keeps the kernel's queue short. */
+void tree_on_event(struct tree *t);
 /* Everything that happened before this call is queued to the peers when it returns. */
 int tree_drain(struct tree *t);
 
 /*
  * A peer asks for a listing: sends MSG_DIR.  A path that is not served is answered
- * DIR_DENIED, one that is not clean (msg_list_decode() refuses those) not at all.
+ * DIR_DENIED, one that can't be looked at now, or has too many names for a message,
+ * DIR_UNKNOWN, one that is not clean (msg_list_decode() refuses those) not at all.
  */
 void tree_list(struct tree *t, unsigned peer, const char *path);
 /* The path of a listed directory, borrowed until the next call that looks at the disk; or NULL. */

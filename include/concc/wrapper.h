@@ -24,6 +24,7 @@ enum wrapper_exit {
 
 struct wrapper_options {
 	bool any_command; /* concc-dispatch: no compiler policy, stdin always streamed */
+	bool alone;	  /* concc is gone: run it here, without a word */
 	char **argv;	  /* the command, at least one word; its first may be changed */
 };
 
@@ -33,6 +34,26 @@ bool wrapper_is_own_name(const char *argv0);
 /* Runs the command somewhere.  Returns the status to exit with; may exec or die by the command's
  * signal instead. */
 int wrapper_run(const struct wrapper_options *o);
+
+/* ---- masquerade directories ---- */
+
+/*
+ * Those that `concc run` puts in front of PATH have symlinks named like compilers to a copy of
+ * concc-cc, for build systems keep their paths: the copy is there when concc is no longer.
+ */
+#define MASQUERADE_MARK ".concc-cc" /* a symlink to it, in each of them */
+
+bool masquerade_is(const char *dir);
+
+enum copy_state {
+	COPY_NONE,  /* installed itself */
+	COPY_SAME,  /* a copy of what is installed */
+	COPY_STALE, /* of another version than what is installed now: ret_installed, the caller's */
+	COPY_ORPHAN, /* nothing is installed any more */
+};
+
+/* What this program is, of those. */
+enum copy_state wrapper_copy(char **ret_installed);
 
 /* ---- messages over a blocking socket ---- */
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "concc/io.h"
+#include "concc/process.h"
 #include "concc/str.h"
 #include "concc/wrapper.h"
 
@@ -18,11 +20,32 @@ static const char usage[] =
 	"further down in PATH.  CONCC_EXPLAIN=1 tells where each call ran and why;\n"
 	"CONCC_DISABLE=1 runs all of them here.  See concc-cc(1).\n";
 
+/* A copy in a masquerade directory is not the last word on anything. */
+static void give_way(struct wrapper_options *o, char **argv)
+{
+	char *installed = NULL;
+
+	switch (wrapper_copy(&installed)) {
+	case COPY_NONE:
+	case COPY_SAME:
+		return;
+	case COPY_STALE:
+		(void)process_exec(installed, argv); /* else this one does */
+		free(installed);
+		return;
+	case COPY_ORPHAN:
+		o->alone = true;
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct wrapper_options o = {.argv = argv + 1};
 
 	fd_hold_stdio();
+	if (argc > 0)
+		give_way(&o, argv);
+
 	/* Named like a compiler, as by a symlink, the name is the command. */
 	if (argc > 0 && !wrapper_is_own_name(argv[0])) {
 		argv[0] = (char *)path_base(argv[0]);

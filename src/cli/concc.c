@@ -14,12 +14,14 @@ static const char usage[] =
 	"       concc status [--json]\n"
 	"       concc stop\n"
 	"       concc push WORKER|HOST...\n"
+	"       concc masquerade\n"
 	"       concc -j\n"
 	"\n"
 	"  run     runs a build with its compilers on workers, then says where its jobs ran\n"
 	"  status  shows the workers and what runs on them\n"
 	"  stop    stops the project server; the next concc-cc starts it again\n"
 	"  push    puts concc-worker on machines that you can ssh to\n"
+	"  masquerade  prints a directory of this machine's compilers for the front of PATH\n"
 	"  -j      prints how many jobs can run at once: make -j$(concc -j)\n"
 	"\n"
 	"Workers are listed in ~/.concc.ini; without it, two on this machine are used.\n"
@@ -75,6 +77,15 @@ static int cmd_run(int argc, char **argv)
 	return front_run(&o);
 }
 
+static bool wants_help(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		if (streq(argv[i], "--help") || streq(argv[i], "-h"))
+			return true;
+	}
+	return false;
+}
+
 static int cmd_status(int argc, char **argv)
 {
 	if (argc == 1)
@@ -97,6 +108,11 @@ static int cmd_push(int argc, char **argv)
 		if (*argv[i] == '-')
 			return wrong("push takes names of workers and hosts, not", argv[i]);
 	return front_push(argv + 1);
+}
+
+static int cmd_masquerade(int argc, char **argv)
+{
+	return argc == 1 ? front_masquerade() : wrong("masquerade takes no argument:", argv[1]);
 }
 
 static int cmd_slots(int argc, char **argv)
@@ -124,9 +140,16 @@ static const struct command {
 	const char *name;
 	int (*fn)(int argc, char **argv);
 } commands[] = {
-	{"push", cmd_push},	    {"run", cmd_run},  {"status", cmd_status},
-	{"stop", cmd_stop},	    {"-j", cmd_slots}, {"help", cmd_help},
-	{"--help", cmd_help},	    {"-h", cmd_help},  {"version", cmd_version},
+	{"push", cmd_push},
+	{"run", cmd_run},
+	{"status", cmd_status},
+	{"stop", cmd_stop},
+	{"-j", cmd_slots},
+	{"help", cmd_help},
+	{"masquerade", cmd_masquerade},
+	{"--help", cmd_help},
+	{"-h", cmd_help},
+	{"version", cmd_version},
 	{"--version", cmd_version},
 };
 
@@ -140,8 +163,12 @@ int main(int argc, char **argv)
 		return wrong("what should it do?", "");
 	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
 		names[i] = commands[i].name;
-		if (streq(argv[1], commands[i].name))
-			return commands[i].fn(argc - 1, argv + 1);
+		if (!streq(argv[1], commands[i].name))
+			continue;
+		/* What follows the command of `run` is its own. */
+		if (commands[i].fn != cmd_run && wants_help(argc - 1, argv + 1))
+			return cmd_help(argc, argv);
+		return commands[i].fn(argc - 1, argv + 1);
 	}
 	near = str_nearest(argv[1], names, sizeof(names) / sizeof(*names));
 	fprintf(stderr, "concc: there is no command %s%s%s%s\n%s", argv[1],

@@ -1,11 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "concc/err.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "concc/str.h"
+bool err_is_fact(int err)
+{
+	static const int facts[] = {-ENOENT, -ENOTDIR, -ELOOP, -ENAMETOOLONG, -EACCES};
+
+	for (size_t i = 0; i < sizeof(facts) / sizeof(*facts); i++) {
+		if (err == facts[i])
+			return true;
+	}
+	return false;
+}
 
 const char *err_text(int err)
 {
@@ -38,6 +49,8 @@ const char *err_text(int err)
 		return "not available";
 	case CONCC_E_NO_WAY:
 		return "can't be repeated as it is";
+	case CONCC_E_SPECIAL:
+		return "a fifo, socket or device";
 	}
 	/* Unlike strerror(), static and safe in threads (glibc >= 2.32). */
 	s = strerrordesc_np(err < 0 ? -err : err);

@@ -95,6 +95,13 @@ const char *path_base(const char *path)
 	return slash ? slash + 1 : path;
 }
 
+char *path_parent(const char *path)
+{
+	size_t n = (size_t)(path_base(path) - path);
+
+	return n > 1 ? xstrndup(path, n - 1) : xstrdup("/");
+}
+
 int path_mkdirs(const char *path, mode_t mode)
 {
 	_cleanup_free_ char *copy = xstrdup(path);

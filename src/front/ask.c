@@ -164,29 +164,45 @@ int front_push(char *const *names)
 	return WRAPPER_EXIT_SERVER;
 }
 
-int front_slots(void)
+/* Slots of workers and here; 0: none can be had, and msg says why. */
+static uint32_t ask_slots(struct errmsg *msg)
 {
-	_cleanup_free_ char *dir = NULL;
+	_cleanup_free_ char *dir = NULL, *why = NULL;
 	_cleanup_close_ int dir_fd = -1;
-	struct errmsg msg = {0};
 	struct pool *pool;
 	uint32_t n;
 	int r;
 
-	r = runtime_dir_open(&dir, &dir_fd, &msg);
+	r = runtime_dir_open(&dir, &dir_fd, msg);
 	if (r == 0)
-		r = server_ensure(dir, dir_fd, &msg);
+		r = server_ensure(dir, dir_fd, msg);
 	if (r < 0)
-		return fail(msg.text);
+		return 0;
 	r = front_ask(dir, "settled", NULL, NULL);
 	if (r == 0)
-		r = pool_open(dir, &pool, &msg);
-	if (r < 0)
-		return fail(*msg.text ? msg.text : err_text(r));
+		r = pool_open(dir, &pool, msg);
+	if (r < 0) {
+		if (!*msg->text)
+			errmsg_set(msg, r, "%s", err_text(r));
+		return 0;
+	}
 	n = pool_total(pool);
 	pool_close(pool);
-	if (!n)
-		return fail("no worker can be reached; `concc status` says why");
+	if (!n && front_ask(dir, "why", NULL, &why) == 0)
+		errmsg_set(msg, 0, "no worker can be reached%s%s", *why ? ": " : "", why);
+	return n;
+}
+
+int front_slots(void)
+{
+	struct errmsg msg = {0};
+	uint32_t n = ask_slots(&msg);
+
+	/* Never nothing: `make -j` has no limit at all. */
+	if (!n) {
+		n = front_cores();
+		fprintf(stderr, "concc: %s; %u core%s here\n", msg.text, n, str_plural(n));
+	}
 	printf("%u\n", n);
 	return 0;
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,9 @@
 #include "concc/process.h"
 #include "concc/str.h"
 #include "concc/wrapper.h"
+#include "hints.h"
+#include "masquerade.h"
+#include "tools.h"
 
 extern char **environ;
 
@@ -27,9 +31,10 @@ struct build {
 	const struct front_run *o;
 	char *dir; /* runtime directory */
 	int dir_fd;
-	bool own_dir;	  /* made for this run, removed after it */
-	bool own_server;  /* started for this run, stopped after it */
-	char *masquerade; /* directory of symlinks to concc-cc, named like compilers */
+	bool own_dir;	 /* made for this run, removed after it */
+	bool own_server; /* started for this run, stopped after it */
+	struct masquerade masquerade;
+	struct left_alone left;
 	char *tally;
 	uint64_t server_cpu_us, worker_cpu_us; /* before the build; then what it took */
 };
@@ -40,35 +45,19 @@ static int complain(const char *text)
 	return WRAPPER_EXIT_SERVER;
 }
 
-/* ---- before ---- */
-
-/*
- * In a build directory, where `make install` put it, also when all of that was moved or packed, and
- * where this program was built for.  Without it a build would run here, all of it and silently.
- */
-static int find_masquerade(struct build *b, struct errmsg *msg)
+static const char *path_variable(void)
 {
-	static const char *const places[] = {"masquerade", "../libexec/concc/masquerade",
-					     CONCC_LIBEXECDIR "/masquerade"};
-	_cleanup_free_ char *own = program_dir();
-	_cleanup_buf_ struct buf looked = BUF_INIT;
-
-	for (size_t i = 0; i < sizeof(places) / sizeof(*places); i++) {
-		_cleanup_free_ char *dir = path_clean(own ? own : "/", places[i]);
-		_cleanup_free_ char *cc = path_join(dir, "cc");
-
-		if (access(cc, X_OK) == 0) {
-			b->masquerade = steal_ptr(&dir);
-			return 0;
-		}
-		buf_putf(&looked, "%s%s", i ? ", " : "", dir);
-	}
-	return errmsg_set(
-		msg, -ENOENT,
-		"no masquerade directory with a cc that leads to concc-cc (looked in %s); "
-		"`make install PREFIX=...` puts it where concc finds it",
-		buf_cstr(&looked));
+	return getenv("PATH") ?: "/usr/local/bin:/usr/bin:/bin";
 }
+
+uint32_t front_cores(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (uint32_t)CPU_COUNT(&set) : 1;
+}
+
+/* ---- before ---- */
 
 /* Another set of workers than the configured ones has a server, and so a directory, of its own. */
 static int open_dir(struct build *b, struct errmsg *msg)
@@ -150,14 +139,6 @@ static bool exists(const char *path)
 	return access(path, F_OK) == 0;
 }
 
-static void prepend_path(const char *dir)
-{
-	const char *path = getenv("PATH");
-	_cleanup_free_ char *joined = xasprintf("%s%s%s", dir, path ? ":" : "", path ? path : "");
-
-	setenv("PATH", joined, 1);
-}
-
 /* So that a wrapper can tell our standard error from one that a part of the build reads itself; and
  * that a file for explanations is one, wherever in the build they are. */
 static void set_words(const char *cwd)
@@ -172,16 +153,14 @@ static void set_words(const char *cwd)
 	setenv("CONCC_EXPLAIN", path, 1);
 }
 
-/* Compilers by name go through us, and so does rustc; what the user set already stays. */
-static void set_environment(const struct build *b)
+/* Compilers by name go through us, and what else calls them; what the user set already stays. */
+static void set_environment(struct build *b)
 {
 	_cleanup_free_ char *cc = program_path("concc-cc");
 	_cleanup_free_ char *cwd = getcwd(NULL, 0);
 	_cleanup_free_ char *workspace = cwd ? job_workspace(cwd, environ, exists) : NULL;
-	char n[32];
 
-	prepend_path(b->masquerade);
-	setenv("RUSTC_WRAPPER", cc, 0);
+	tools_set_environment(path_variable(), &b->masquerade, cc, &b->left);
 	/* Without .git nobody could tell that a sub-directory belongs to this build. */
 	if (workspace || cwd)
 		setenv("CONCC_WORKSPACE", workspace ? workspace : cwd, 0);
@@ -189,25 +168,69 @@ static void set_environment(const struct build *b)
 	set_words(cwd);
 	if (b->o->local)
 		setenv("CONCC_DISABLE", "1", 1);
-	if (!b->o->jobs)
-		return;
-	(void)snprintf(n, sizeof(n), "-j%u", b->o->jobs);
-	setenv("MAKEFLAGS", n, 1);
-	setenv("CARGO_BUILD_JOBS", n + 2, 1);
-	setenv("CMAKE_BUILD_PARALLEL_LEVEL", n + 2, 1);
+}
+
+/* Before the build, for those that matter to this command; at its end the others may. */
+static void tell_left_alone(const struct build *b)
+{
+	const char *tool = tools_name(b->o->argv) ?: "";
+	const struct left_alone *l = &b->left;
+	const char *what = streq(tool, "cargo")	  ? l->rust
+			   : streq(tool, "cmake") ? l->cmake
+			   : streq(tool, "go")	  ? l->go
+						  : NULL;
+
+	if (l->path)
+		fprintf(stderr,
+			"concc: %s stands first in PATH and stays: its compilers don't go "
+			"through concc\n",
+			l->path);
+	if (what)
+		fprintf(stderr, "concc: %s stays: these calls don't go through concc\n", what);
+}
+
+/* ---- how many at once ---- */
+
+/* All slots, and never fewer than a build without us would use. */
+static uint32_t count_slots(const struct build *b)
+{
+	uint32_t cores = front_cores(), n = 0;
+	struct pool *pool;
+
+	if (!b->o->local && pool_open(b->dir, &pool, NULL) == 0) {
+		n = pool_total(pool);
+		pool_close(pool);
+	}
+	return n > cores ? n : cores;
+}
+
+/* The command as it is run: with a number of jobs, where the user chose none. */
+static char **choose_jobs(const struct build *b)
+{
+	uint32_t n = b->o->jobs ? b->o->jobs : count_slots(b);
+	_cleanup_free_ char *how = NULL;
+	char **argv = tools_with_jobs(b->o->argv, n, b->o->jobs > 0, &how);
+
+	if (how && !b->o->jobs)
+		fprintf(stderr,
+			"concc: %s, as many jobs as there are slots and cores for; "
+			"`concc run -j N` chooses\n",
+			how);
+	return argv ? argv : strv_copy(b->o->argv);
 }
 
 /* ---- the build ---- */
 
 /* Its exit status, or the one of a shell that can't run it. */
-static int run_child(const struct build *b)
+static int run_child(struct build *b)
 {
-	struct process p = {
-		.argv = b->o->argv, .fds = {0, 1, 2}, .n_fds = 3, .flags = PROCESS_COMMAND};
+	_cleanup_strv_ char **argv = choose_jobs(b);
+	struct process p = {.argv = argv, .fds = {0, 1, 2}, .n_fds = 3, .flags = PROCESS_COMMAND};
 	int status, r;
 	pid_t pid;
 
 	set_environment(b);
+	tell_left_alone(b);
 	r = process_start(&p, &pid);
 	if (r < 0) {
 		fprintf(stderr, "concc: can't run %s: %s\n", b->o->argv[0], err_text(r));
@@ -305,6 +328,10 @@ static void summarise(struct build *b, uint64_t wall_us)
 	}
 	buf_putf(&out, "; CPU: %.1f s here, %.1f s on workers\n", seconds(server_us),
 		 seconds(worker_us));
+	if (remote + here + fell_back)
+		hint_kept_here(e, n, &out);
+	else
+		hint_no_calls(b->o->argv, &b->masquerade, &b->left, &out);
 	(void)write_full(2, out.data, out.len); /* a closed stderr wants no summary */
 }
 
@@ -330,7 +357,8 @@ static void take_down(struct build *b)
 		if (r < 0)
 			fprintf(stderr, "concc: ignoring left-over %s: %s\n", b->dir, err_text(r));
 	}
-	free(b->masquerade);
+	masquerade_release(&b->masquerade);
+	left_alone_release(&b->left);
 	free(b->tally);
 	free(b->dir);
 	if (b->dir_fd >= 0)
@@ -343,9 +371,9 @@ static int build(struct build *b)
 	uint64_t start = now_us();
 	int r, status;
 
-	r = find_masquerade(b, &msg);
+	r = open_dir(b, &msg);
 	if (r == 0)
-		r = open_dir(b, &msg);
+		r = masquerade_make(path_variable(), !tools_rust_wrapper(), &b->masquerade, &msg);
 	if (r < 0)
 		return complain(msg.text);
 	b->tally = xasprintf("%s/run-%d", b->dir, (int)getpid());
@@ -357,6 +385,19 @@ static int build(struct build *b)
 	pass_on_words(b);
 	summarise(b, now_us() - start);
 	return status;
+}
+
+int front_masquerade(void)
+{
+	struct masquerade m = {0};
+	struct errmsg msg = {0};
+	_cleanup_free_ char *rust = tools_rust_wrapper();
+
+	if (masquerade_make(path_variable(), !rust, &m, &msg) < 0)
+		return complain(msg.text);
+	puts(m.dir);
+	masquerade_release(&m);
+	return 0;
 }
 
 int front_run(const struct front_run *o)

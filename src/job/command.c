@@ -35,27 +35,74 @@ const char *find_prefix(const char *s, const char *const *prefixes, size_t n)
 	return NULL;
 }
 
-static const struct {
+/*
+ * All that is known of programs' names: what one is, and whether a call of it by its name is
+ * caught (BY_NAME).  DRIVER: of GCC or clang, for C and C++, and caught as well.
+ */
+enum { OTHERWISE, BY_NAME, DRIVER };
+
+static const struct program {
 	const char *name;
 	enum tool tool;
-} tools[] = {
-	{"gcc", TOOL_C},	 {"cc", TOOL_C},	 {"g++", TOOL_C},
-	{"c++", TOOL_C},	 {"clang", TOOL_C},	 {"clang++", TOOL_C},
-	{"c89", TOOL_C},	 {"c99", TOOL_C},	 {"tcc", TOOL_C},
-	{"gfortran", TOOL_C},	 {"flang", TOOL_C},	 {"flang-new", TOOL_C},
-	{"f77", TOOL_C},	 {"f95", TOOL_C},	 {"gdc", TOOL_C},
-	{"icx", TOOL_C},	 {"icpx", TOOL_C},	 {"icc", TOOL_C},
-	{"icpc", TOOL_C},	 {"ifx", TOOL_C},	 {"ifort", TOOL_C},
-	{"nvcc", TOOL_C},	 {"hipcc", TOOL_C},	 {"nvc", TOOL_C},
-	{"nvc++", TOOL_C},	 {"emcc", TOOL_C},	 {"em++", TOOL_C},
-	{"mpicc", TOOL_C},	 {"mpicxx", TOOL_C},	 {"mpic++", TOOL_C},
-	{"mpifort", TOOL_C},	 {"armclang", TOOL_C},	 {"cpp", TOOL_CPP},
-	{"clang-cpp", TOOL_CPP}, {"as", TOOL_AS},	 {"ld", TOOL_LINK},
-	{"ld.bfd", TOOL_LINK},	 {"ld.gold", TOOL_LINK}, {"gold", TOOL_LINK},
-	{"ld.lld", TOOL_LINK},	 {"lld", TOOL_LINK},	 {"ld64.lld", TOOL_LINK},
-	{"wasm-ld", TOOL_LINK},	 {"ld.mold", TOOL_LINK}, {"mold", TOOL_LINK},
-	{"collect2", TOOL_LINK}, {"ar", TOOL_LINK},	 {"ranlib", TOOL_LINK},
-	{"rustc", TOOL_RUST},	 {"rustdoc", TOOL_RUST}, {"clippy-driver", TOOL_RUST},
+	int called;
+} programs[] = {
+	{"gcc", TOOL_C, DRIVER},
+	{"cc", TOOL_C, DRIVER},
+	{"g++", TOOL_C, DRIVER},
+	{"c++", TOOL_C, DRIVER},
+	{"clang", TOOL_C, DRIVER},
+	{"clang++", TOOL_C, DRIVER},
+	{"c89", TOOL_C, BY_NAME},
+	{"c99", TOOL_C, BY_NAME},
+	{"tcc", TOOL_C, BY_NAME},
+	{"gfortran", TOOL_C, BY_NAME},
+	{"flang", TOOL_C, BY_NAME},
+	{"flang-new", TOOL_C, BY_NAME},
+	{"f77", TOOL_C, BY_NAME},
+	{"f95", TOOL_C, BY_NAME},
+	{"gdc", TOOL_C, BY_NAME},
+	{"gnatgcc", TOOL_C, BY_NAME},
+	{"gccgo", TOOL_C, BY_NAME},
+	{"icx", TOOL_C, BY_NAME},
+	{"icpx", TOOL_C, BY_NAME},
+	{"icc", TOOL_C, BY_NAME},
+	{"icpc", TOOL_C, BY_NAME},
+	{"ifx", TOOL_C, BY_NAME},
+	{"ifort", TOOL_C, BY_NAME},
+	{"nvcc", TOOL_C, BY_NAME},
+	{"hipcc", TOOL_C, BY_NAME},
+	{"nvc", TOOL_C, BY_NAME},
+	{"nvc++", TOOL_C, BY_NAME},
+	{"nvfortran", TOOL_C, BY_NAME},
+	{"emcc", TOOL_C, BY_NAME},
+	{"em++", TOOL_C, BY_NAME},
+	{"mpicc", TOOL_C, BY_NAME},
+	{"mpicxx", TOOL_C, BY_NAME},
+	{"mpic++", TOOL_C, BY_NAME},
+	{"mpiCC", TOOL_C, BY_NAME},
+	{"mpif77", TOOL_C, BY_NAME},
+	{"mpif90", TOOL_C, BY_NAME},
+	{"mpifort", TOOL_C, BY_NAME},
+	{"armclang", TOOL_C, BY_NAME},
+	{"cpp", TOOL_CPP},
+	{"clang-cpp", TOOL_CPP},
+	{"as", TOOL_AS},
+	{"ld", TOOL_LINK},
+	{"ld.bfd", TOOL_LINK},
+	{"ld.gold", TOOL_LINK},
+	{"gold", TOOL_LINK},
+	{"ld.lld", TOOL_LINK},
+	{"lld", TOOL_LINK},
+	{"ld64.lld", TOOL_LINK},
+	{"wasm-ld", TOOL_LINK},
+	{"ld.mold", TOOL_LINK},
+	{"mold", TOOL_LINK},
+	{"collect2", TOOL_LINK},
+	{"ar", TOOL_LINK},
+	{"ranlib", TOOL_LINK},
+	{"rustc", TOOL_RUST, BY_NAME},
+	{"rustdoc", TOOL_RUST},
+	{"clippy-driver", TOOL_RUST},
 	{"zig", TOOL_ZIG},
 };
 
@@ -91,64 +138,80 @@ static bool name_is(const char *name, const char *word)
 	return n == w || name[n - w - 1] == '-';
 }
 
-static enum tool find_tool(const char *name)
+static const struct program *find_as_is(const char *name)
 {
 	/* The longest name wins: "clang-cpp" also ends in "-cpp". */
-	enum tool best = TOOL_OTHER;
+	const struct program *best = NULL;
 	size_t best_len = 0;
 
-	for (size_t i = 0; i < N_OF(tools); i++) {
-		if (strlen(tools[i].name) > best_len && name_is(name, tools[i].name)) {
-			best = tools[i].tool;
-			best_len = strlen(tools[i].name);
+	for (size_t i = 0; i < N_OF(programs); i++) {
+		if (strlen(programs[i].name) > best_len && name_is(name, programs[i].name)) {
+			best = &programs[i];
+			best_len = strlen(programs[i].name);
 		}
 	}
 	return best;
 }
 
+/* Of a name without directories; NULL: no program that is known. */
+static const struct program *find_program(const char *base)
+{
+	const struct program *p;
+	char name[NAME_MAX_LEN];
+
+	if (strlen(base) >= sizeof(name))
+		return NULL;
+	strcpy(name, base);
+	p = find_as_is(name); /* c89 and f77 end in digits of their own */
+	if (p)
+		return p;
+	cut_suffixes(name);
+	return find_as_is(name);
+}
+
 enum tool tool_of_name(const char *argv0)
 {
-	const char *base = path_base(argv0);
-	char name[NAME_MAX_LEN];
-	enum tool tool;
+	const struct program *p;
 
 	/* $GOROOT/pkg/tool/linux_amd64/compile */
 	if (strstr(argv0, "/pkg/tool/"))
 		return TOOL_GO;
-	if (strlen(base) >= sizeof(name))
-		return TOOL_OTHER;
-	strcpy(name, base);
-	tool = find_tool(name); /* c89 and f77 end in digits of their own */
-	if (tool != TOOL_OTHER)
-		return tool;
-	cut_suffixes(name);
-	return find_tool(name);
+	p = find_program(path_base(argv0));
+	return p ? p->tool : TOOL_OTHER;
+}
+
+/* cc1 is no version of cc, but what gcc runs. */
+static int called(const char *path)
+{
+	const char *base = path_base(path);
+	const struct program *p = streq(base, "cc1") ? NULL : find_program(base);
+
+	return p ? p->called : OTHERWISE;
 }
 
 bool job_is_driver_name(const char *path)
 {
-	static const char *const drivers[] = {"gcc", "g++", "cc", "c++", "clang", "clang++"};
-	const char *base = path_base(path);
-	char name[NAME_MAX_LEN];
+	return called(path) == DRIVER;
+}
 
-	/* cc1 is no version of cc, but what gcc runs. */
-	if (strlen(base) >= sizeof(name) || streq(base, "cc1"))
-		return false;
-	strcpy(name, base);
-	cut_suffixes(name);
-	for (size_t i = 0; i < N_OF(drivers); i++) {
-		if (name_is(name, drivers[i]))
-			return true;
-	}
-	return false;
+bool job_is_compiler_name(const char *path)
+{
+	return called(path) != OTHERWISE;
+}
+
+/* Of these, who caches or distributes calls itself comes in directories of symlinks, too. */
+static const char *const caches[] = {"ccache", "sccache", "distcc", "icecc"};
+static const char *const starters[] = {"env", "nice", "ionice", "time", "chrt"};
+
+bool job_is_compiler_cache(const char *path)
+{
+	return ONE_OF(path_base(path), caches);
 }
 
 enum tool tool_of_command(char *const *argv, size_t *ret_first)
 {
-	static const char *const launchers[] = {"ccache", "sccache", "distcc", "icecc", "env",
-						"nice",	  "ionice",  "time",   "chrt"};
 	const char *base = path_base(argv[0]);
-	bool launcher = ONE_OF(base, launchers);
+	bool launcher = ONE_OF(base, caches) || ONE_OF(base, starters);
 	enum tool tool;
 
 	*ret_first = 1;

@@ -31,6 +31,8 @@ const struct policy_rule policy_rules[] = {
 		  "build waits for each."},
 	{"tmp-output", "It, or a variable like CPATH, names a file beneath /tmp, $TMPDIR, /run, "
 		       "/proc or the like, of which a worker has its own."},
+	{"descriptor", "It names one of this process's open files, as <(...) in a shell does: a "
+		       "job has none of them."},
 	{"native", "-march=native and its kin mean this machine's processor."},
 	{"preload", "LD_PRELOAD names a library that may change what the compiler does."},
 	{"incremental", "rustc's incremental state is large, and is here."},
@@ -441,6 +443,32 @@ static bool rule_tmp_output(struct ctx *c)
 	return env_names_hidden(c);
 }
 
+/* ---- descriptor ---- */
+
+/* What a path begins with may stand behind an option, or be read from (@). */
+static bool is_descriptor(const char *path)
+{
+	static const char *const dirs[] = {"/dev/fd/", "/proc/self/fd/"};
+
+	for (size_t i = 0; i < N_OF(dirs); i++) {
+		if (str_starts(path, dirs[i]) && isdigit((unsigned char)path[strlen(dirs[i])]))
+			return !is_stdio(path);
+	}
+	return false;
+}
+
+static bool rule_descriptor(struct ctx *c)
+{
+	for (char *const *a = c->args; *a; a++) {
+		for (const char *p = *a; p; p = strpbrk(p, "@=,:")) {
+			p += strspn(p, "@=,:");
+			if (is_descriptor(p))
+				return because(c, *a);
+		}
+	}
+	return false;
+}
+
 /* ---- native ---- */
 
 /* Finds "march=native" and the like anywhere, so that -Xcompiler and quoted lists count too. */
@@ -665,8 +693,9 @@ static const struct {
 } checks[] = {
 	/* in the order of policy_rules[] */
 	{rule_disabled, true}, {rule_on_worker, true}, {rule_query},
-	{rule_probe},	       {rule_tmp_output},      {rule_native},
-	{rule_preload},	       {rule_incremental},     {rule_link},
+	{rule_probe},	       {rule_tmp_output},      {rule_descriptor, true},
+	{rule_native},	       {rule_preload},	       {rule_incremental},
+	{rule_link},
 };
 _Static_assert(N_OF(checks) == N_OF(policy_rules), "each rule has its check");
 

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "concc/cleanup.h"
+#include "concc/err.h"
 #include "concc/io.h"
 #include "concc/str.h"
 
@@ -66,6 +67,11 @@ static char *search(const char *name, const char *path_var, const char *cwd,
 			return steal_ptr(&full);
 		if (r == -EACCES)
 			*err = EACCES;
+		/* One that can't be looked at now may be the one. */
+		if (r < 0 && !err_is_fact(r)) {
+			*err = -r;
+			return NULL;
+		}
 		p += n;
 		if (!*p)
 			return NULL;

@@ -70,12 +70,14 @@ static bool has_any(const char *dir, const char *const *names, size_t n,
  * Never the home directory or what holds it, even when its dot files are in git:
  * serving it would show ~/.ssh to the workers.
  */
-static char *find_top_level(const char *cwd, const char *home, bool (*exists)(const char *path))
+static char *find_top_level(const char *cwd, const char *home, bool (*exists)(const char *path),
+			    bool *ret_repository)
 {
 	static const char *const vcs_marks[] = {".git/HEAD", ".hg", ".jj", ".svn"};
 	_cleanup_free_ char *dir = path_clean("/", cwd);
 	_cleanup_free_ char *inner = NULL, *built = NULL;
 
+	*ret_repository = true;
 	while (!streq(dir, "/") && !(home && path_is_below(home, dir))) {
 		char *slash;
 
@@ -90,12 +92,15 @@ static char *find_top_level(const char *cwd, const char *home, bool (*exists)(co
 		slash = strrchr(dir, '/');
 		slash[slash == dir ? 1 : 0] = '\0';
 	}
+	*ret_repository = inner;
 	return inner ? steal_ptr(&inner) : steal_ptr(&built);
 }
 
-char *job_project(const char *path, const char *home, bool (*exists)(const char *path))
+char *job_project(const char *path, const char *home, bool (*exists)(const char *path),
+		  bool *ret_repository)
 {
-	return find_top_level(path, home && !streq(home, "/") ? home : NULL, exists);
+	return find_top_level(path, home && !streq(home, "/") ? home : NULL, exists,
+			      ret_repository);
 }
 
 /* $HOME as a clean path; NULL unless it is absolute, and more than "/". */
@@ -120,8 +125,9 @@ char *job_workspace(const char *cwd, char *const *env, bool (*exists)(const char
 {
 	const char *list = env_get(env, "CONCC_WORKSPACE");
 	_cleanup_free_ char *home = clean_home(env);
+	bool repository;
 
 	if (list && *list)
 		return find_listed(list, cwd, home);
-	return find_top_level(cwd, home, exists);
+	return find_top_level(cwd, home, exists, &repository);
 }

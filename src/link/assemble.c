@@ -88,11 +88,6 @@ static int skip_noise(struct assembler *a)
 	return 0;
 }
 
-static size_t message_max(uint8_t type)
-{
-	return type == MSG_DIR ? PROTO_DIR_MAX : PROTO_MSG_MAX;
-}
-
 /* The frame's payload as it was before compression. */
 static int unpack(struct assembler *a, const struct proto_header *h, const uint8_t *p,
 		  struct blob *ret)

@@ -18,6 +18,13 @@
 #include <stdint.h>
 
 #include "concc/buf.h"
+#include "concc/proto.h"
+
+/* Of one message: what we send, the peer must take, and nothing above. */
+static inline size_t message_max(uint8_t type)
+{
+	return type == MSG_DIR ? PROTO_DIR_MAX : PROTO_MSG_MAX;
+}
 
 struct partial {
 	bool active;

@@ -7,7 +7,6 @@
  */
 #include "concc/link.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <lz4.h>
 #include <stdlib.h>
@@ -310,7 +309,7 @@ static void put_what(struct link *k, struct buf *text, int err)
 	else if (err == CONCC_E_PROTO)
 		buf_putf(text, "the peer sent a malformed frame");
 	else if (err == CONCC_E_TOOBIG && k->overflow)
-		buf_putf(text, "the peer does not take what it asked for");
+		buf_putf(text, "there is more for the peer than it takes or a message holds");
 	else if (err == CONCC_E_TOOBIG)
 		buf_putf(text, "the peer sent a message over its type's maximum size");
 	else if (err != CONCC_E_CLOSED)
@@ -498,7 +497,7 @@ static bool queue_message(struct link *k, uint8_t type, enum link_prio prio, con
 {
 	if (!k->stream || k->write_error || k->overflow)
 		return false;
-	if (k->queued[0] + k->queued[1] + n > LINK_QUEUE_MAX) {
+	if (n > message_max(type) || k->queued[0] + k->queued[1] + n > LINK_QUEUE_MAX) {
 		k->overflow = true;
 		k->blocked = false; /* the deferred call ends the link */
 		drop_queues(k);
@@ -514,7 +513,6 @@ static bool queue_message(struct link *k, uint8_t type, enum link_prio prio, con
 
 void link_send(struct link *k, uint8_t type, enum link_prio prio, const void *payload, size_t n)
 {
-	assert(n <= (type == MSG_DIR ? PROTO_DIR_MAX : PROTO_MSG_MAX));
 	if (k->stream && k->received) {
 		k->received = false;
 		k->counts.turns++;
@@ -525,7 +523,6 @@ void link_send(struct link *k, uint8_t type, enum link_prio prio, const void *pa
 
 void link_send_later(struct link *k, uint8_t type, const struct buf *b)
 {
-	assert(b->len <= PROTO_MSG_MAX);
 	if (queue_message(k, type, LINK_PRIO, b->data, b->len) && k->queued[LINK_PRIO] > LATER_MAX)
 		flush_soon(k);
 }

@@ -169,18 +169,23 @@ static void child_end(struct child *c)
 		end_group(c);
 }
 
+/* NULL and errno when its end can't be waited for; then the descriptors are still the caller's. */
 static struct child *child_new(struct loop *l, pid_t pid, int pid_fd, int stderr_fd,
 			       const char *name)
 {
 	struct child *c = xcalloc(1, sizeof(*c));
 
+	c->exit_source = loop_add_child(l, pid, on_exit_status, c);
+	if (!c->exit_source) {
+		free(c);
+		return NULL;
+	}
 	c->loop = l;
 	c->name = xstrdup(name);
 	c->pid = pid;
 	c->pid_fd = pid_fd;
 	c->stderr_fd = stderr_fd;
 	c->stderr_source = loop_add_fd(l, stderr_fd, LOOP_READ, on_stderr, c);
-	c->exit_source = loop_add_child(l, pid, on_exit_status, c);
 	return c;
 }
 
@@ -322,6 +327,7 @@ int spawn_stream(struct loop *l, char *const *argv, bool sockets, bool patient, 
 		 struct stream **ret, struct errmsg *msg)
 {
 	struct stream_child *s;
+	struct child *c = NULL;
 	struct ends e;
 	int err, pid_fd;
 	pid_t pid;
@@ -340,8 +346,11 @@ int spawn_stream(struct loop *l, char *const *argv, bool sockets, bool patient, 
 		return errmsg_set(msg, err, "starting %s: %s", argv[0], err_text(err));
 	}
 	pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
-	if (pid_fd < 0) {
+	if (pid_fd >= 0)
+		c = child_new(l, pid, pid_fd, e.stderr_ours, name);
+	if (!c) {
 		err = -errno;
+		close_pair(pid_fd, -1);
 		close_ours(&e);
 		(void)kill(-pid, SIGKILL);
 		(void)process_wait(pid, NULL); /* was just killed */
@@ -350,7 +359,7 @@ int spawn_stream(struct loop *l, char *const *argv, bool sockets, bool patient, 
 	s = xcalloc(1, sizeof(*s));
 	s->stream.ops = &child_ops;
 	s->io = stream_from_fds(e.read_fd, e.write_fd);
-	s->child = child_new(l, pid, pid_fd, e.stderr_ours, name);
+	s->child = c;
 	s->child->patient = patient;
 	s->grace_fd = -1;
 	*ret = &s->stream;

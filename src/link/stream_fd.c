@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -25,7 +24,6 @@ struct stream_fd {
 	struct stream stream;
 	int read_fd, write_fd;
 	enum write_how how;
-	int unfit; /* -errno when one of the fds can't be waited for */
 };
 
 static ssize_t fd_read(struct stream *s, void *p, size_t n)
@@ -33,8 +31,6 @@ static ssize_t fd_read(struct stream *s, void *p, size_t n)
 	struct stream_fd *f = (struct stream_fd *)s;
 	ssize_t r;
 
-	if (f->unfit)
-		return f->unfit;
 	do
 		r = read(f->read_fd, p, n);
 	while (r < 0 && errno == EINTR);
@@ -67,8 +63,6 @@ static ssize_t fd_write(struct stream *s, const void *p, size_t n)
 	struct stream_fd *f = (struct stream_fd *)s;
 	ssize_t r;
 
-	if (f->unfit)
-		return f->unfit;
 	do {
 		if (f->how == WRITE_MASKED)
 			r = write_masked(f->write_fd, p, n);
@@ -89,8 +83,6 @@ static void fd_want(struct stream *s, bool reading, bool blocked, int fds[2], ui
 
 	fds[0] = fds[1] = -1;
 	events[0] = events[1] = 0;
-	if (f->unfit)
-		return;
 	if (reading || (same && blocked)) {
 		fds[0] = f->read_fd;
 		events[0] = (reading ? LOOP_READ : 0u) | (same && blocked ? LOOP_WRITE : 0u);
@@ -119,21 +111,6 @@ static const struct stream_ops fd_ops = {
 	.free = fd_free,
 };
 
-/* Regular files and /dev/null can't be polled; told apart here, since the loop takes it for
- * granted. */
-static int check_pollable(int fd)
-{
-	struct epoll_event ev = {.events = 0};
-	int ep = epoll_create1(EPOLL_CLOEXEC), err = 0;
-
-	if (ep < 0)
-		return -errno;
-	if (epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev) < 0)
-		err = -errno;
-	close(ep);
-	return err;
-}
-
 static enum write_how how_to_write(int fd)
 {
 	struct sigaction sa;
@@ -154,13 +131,8 @@ struct stream *stream_from_fds(int read_fd, int write_fd)
 	f->read_fd = read_fd;
 	f->write_fd = write_fd;
 	f->how = how_to_write(write_fd);
-	f->unfit = check_pollable(read_fd);
-	if (f->unfit == 0)
-		f->unfit = check_pollable(write_fd);
-	if (f->unfit == 0)
-		f->unfit = fd_set_nonblock(read_fd, true);
-	if (f->unfit == 0)
-		f->unfit = fd_set_nonblock(write_fd, true);
+	(void)fd_set_nonblock(read_fd, true); /* fails for bad fds only, as each read will */
+	(void)fd_set_nonblock(write_fd, true);
 	return &f->stream;
 }
 

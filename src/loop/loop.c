@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "concc/loop.h"
 
+#include <assert.h>
 #include <errno.h>
+#include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
-#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,12 +19,18 @@
 
 enum source_kind { SRC_FD, SRC_TIMER, SRC_SIGNAL, SRC_CHILD, SRC_DEFER };
 
+#define EVENTS_MAX 64 /* of one round */
+
 struct loop_source {
-	struct list link; /* of loop.sources, loop.deferred or loop.dead */
+	struct list link;      /* of loop.sources, loop.deferred or loop.dead */
+	struct list in_polled; /* of loop.polled; empty when epoll has it */
 	struct loop *loop;
 	enum source_kind kind;
-	int fd; /* ours for all but SRC_FD; -1 for SRC_DEFER */
+	int fd;		 /* ours for all but SRC_FD; -1 for SRC_TIMER and SRC_DEFER */
+	uint32_t events; /* as for epoll_ctl(2) */
 	bool dead;
+	uint64_t due_us; /* SRC_TIMER: CLOCK_MONOTONIC */
+	size_t at;	 /* SRC_TIMER: its place in loop.timers, NOT_ARMED: none */
 	void *data;
 	int signo;
 	pid_t pid;
@@ -34,6 +42,8 @@ struct loop_source {
 	} fn;
 };
 
+#define NOT_ARMED SIZE_MAX
+
 struct loop {
 	int epoll_fd;
 	bool quit, while_children;
@@ -41,6 +51,13 @@ struct loop {
 	struct list deferred;
 	uint64_t woke_ms;
 	struct list dead; /* removed while dispatching */
+	/* A heap of those that are armed, the next to be due first.  The wait's own limit is all
+	 * that the kernel hears of them. */
+	struct loop_source **timers;
+	size_t n_timers, cap_timers;
+	/* What epoll refuses, for want of memory or of the user's share of watches. */
+	struct list polled;
+	size_t n_polled;
 };
 
 int loop_new(struct loop **ret)
@@ -55,6 +72,7 @@ int loop_new(struct loop **ret)
 	list_init(&l->sources);
 	list_init(&l->deferred);
 	list_init(&l->dead);
+	list_init(&l->polled);
 	*ret = l;
 	return 0;
 }
@@ -79,6 +97,7 @@ void loop_free(struct loop *l)
 		loop_remove(list_first(&l->deferred, struct loop_source, link));
 	free_dead(l);
 	close(l->epoll_fd);
+	free(l->timers);
 	free(l);
 }
 
@@ -102,17 +121,40 @@ static struct loop_source *source_new(struct loop *l, enum source_kind kind, int
 	s->kind = kind;
 	s->fd = fd;
 	s->data = data;
+	s->at = NOT_ARMED;
+	list_init(&s->in_polled);
 	list_append(&l->sources, &s->link);
 	return s;
 }
 
-/* Registration fails only for a bad fd, no memory or the user's watch limit: nothing works then. */
+/* ---- fds ---- */
+
+static int to_epoll_set(struct loop_source *s)
+{
+	struct epoll_event ev = {.events = s->events, .data.ptr = s};
+
+	return epoll_ctl(s->loop->epoll_fd, EPOLL_CTL_ADD, s->fd, &ev) < 0 ? -errno : 0;
+}
+
+static void polled_remove(struct loop_source *s)
+{
+	if (list_empty(&s->in_polled))
+		return;
+	list_remove(&s->in_polled);
+	s->loop->n_polled--;
+}
+
 static void watch(struct loop_source *s, uint32_t events)
 {
-	struct epoll_event ev = {.events = to_epoll(events), .data.ptr = s};
+	int err;
 
-	if (epoll_ctl(s->loop->epoll_fd, EPOLL_CTL_ADD, s->fd, &ev) < 0)
-		abort();
+	s->events = to_epoll(events);
+	err = to_epoll_set(s);
+	assert(err != -EBADF && err != -EEXIST); /* a caller's mistake */
+	if (err == 0)
+		return;
+	list_append(&s->loop->polled, &s->in_polled);
+	s->loop->n_polled++;
 }
 
 struct loop_source *loop_add_fd(struct loop *l, int fd, uint32_t events, loop_fd_fn fn, void *data)
@@ -127,67 +169,142 @@ struct loop_source *loop_add_fd(struct loop *l, int fd, uint32_t events, loop_fd
 void loop_set_events(struct loop_source *s, uint32_t events)
 {
 	struct epoll_event ev = {.events = to_epoll(events), .data.ptr = s};
+	int r = 0;
 
-	if (epoll_ctl(s->loop->epoll_fd, EPOLL_CTL_MOD, s->fd, &ev) < 0)
-		abort();
+	s->events = ev.events;
+	if (list_empty(&s->in_polled))
+		r = epoll_ctl(s->loop->epoll_fd, EPOLL_CTL_MOD, s->fd, &ev);
+	assert(r == 0); /* changes what is there: needs no memory (ep_modify() in fs/eventpoll.c) */
+	(void)r;
+}
+
+/* ---- timers ---- */
+
+static void timer_put(struct loop *l, size_t at, struct loop_source *s)
+{
+	l->timers[at] = s;
+	s->at = at;
+}
+
+static void timer_up(struct loop *l, struct loop_source *s)
+{
+	size_t at = s->at;
+
+	for (; at > 0 && l->timers[(at - 1) / 2]->due_us > s->due_us; at = (at - 1) / 2)
+		timer_put(l, at, l->timers[(at - 1) / 2]);
+	timer_put(l, at, s);
+}
+
+static void timer_down(struct loop *l, struct loop_source *s)
+{
+	size_t at = s->at;
+
+	for (size_t child; (child = 2 * at + 1) < l->n_timers; at = child) {
+		if (child + 1 < l->n_timers &&
+		    l->timers[child + 1]->due_us < l->timers[child]->due_us)
+			child++;
+		if (l->timers[child]->due_us >= s->due_us)
+			break;
+		timer_put(l, at, l->timers[child]);
+	}
+	timer_put(l, at, s);
+}
+
+static void timer_disarm(struct loop_source *s)
+{
+	struct loop *l = s->loop;
+	struct loop_source *last;
+
+	if (s->at == NOT_ARMED)
+		return;
+	last = l->timers[--l->n_timers];
+	if (last != s) {
+		timer_put(l, s->at, last);
+		timer_up(l, last);
+		timer_down(l, last);
+	}
+	s->at = NOT_ARMED;
 }
 
 struct loop_source *loop_add_timer(struct loop *l, uint64_t delay_ms, loop_fn fn, void *data)
 {
-	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-	struct loop_source *s;
+	struct loop_source *s = source_new(l, SRC_TIMER, -1, data);
 
-	if (fd < 0)
-		abort();
-	s = source_new(l, SRC_TIMER, fd, data);
 	s->fn.plain = fn;
-	watch(s, LOOP_READ);
 	loop_timer_set(s, delay_ms);
 	return s;
 }
 
 void loop_timer_set(struct loop_source *s, uint64_t delay_ms)
 {
-	struct itimerspec its = {
-		.it_value = {.tv_sec = (time_t)(delay_ms / 1000),
-			     .tv_nsec = (long)(delay_ms % 1000) * 1000000},
-	};
+	struct loop *l = s->loop;
 
-	if (timerfd_settime(s->fd, 0, &its, NULL) < 0)
-		abort();
+	assert(s->kind == SRC_TIMER && !s->dead);
+	timer_disarm(s);
+	if (!delay_ms)
+		return;
+	if (l->n_timers == l->cap_timers) {
+		l->cap_timers = l->cap_timers ? 2 * l->cap_timers : 16;
+		l->timers = xrealloc(l->timers, l->cap_timers * sizeof(struct loop_source *));
+	}
+	s->due_us = now_us() + delay_ms * 1000;
+	timer_put(l, l->n_timers++, s);
+	timer_up(l, s);
+}
+
+/* Those that are due now; what they arm waits for the next round, since no delay is none. */
+static void run_timers(struct loop *l)
+{
+	uint64_t now = l->n_timers ? now_us() : 0;
+
+	while (l->n_timers && l->timers[0]->due_us <= now) {
+		struct loop_source *s = l->timers[0];
+
+		timer_disarm(s);
+		s->fn.plain(s->data);
+	}
+}
+
+/* ---- signals and children ---- */
+
+/* Takes fd, which may be -1 with errno set: then NULL. */
+static struct loop_source *add_own_fd(struct loop *l, enum source_kind kind, int fd, void *data)
+{
+	struct loop_source *s;
+
+	if (fd < 0)
+		return NULL;
+	s = source_new(l, kind, fd, data);
+	watch(s, LOOP_READ);
+	return s;
 }
 
 struct loop_source *loop_add_signal(struct loop *l, int signo, loop_signal_fn fn, void *data)
 {
 	struct loop_source *s;
 	sigset_t set;
-	int fd;
 
 	sigemptyset(&set);
 	sigaddset(&set, signo);
-	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
-		abort();
-	fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-	if (fd < 0)
-		abort();
-	s = source_new(l, SRC_SIGNAL, fd, data);
+	(void)sigprocmask(SIG_BLOCK, &set, NULL); /* fails for a bad `how` only */
+	s = add_own_fd(l, SRC_SIGNAL, signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC), data);
+	if (!s)
+		return NULL;
 	s->fn.signal = fn;
 	s->signo = signo;
-	watch(s, LOOP_READ);
 	return s;
 }
 
 struct loop_source *loop_add_child(struct loop *l, pid_t pid, loop_child_fn fn, void *data)
 {
-	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-	struct loop_source *s;
+	/* Close-on-exec from birth: pidfd_open(2). */
+	struct loop_source *s = add_own_fd(l, SRC_CHILD, (int)syscall(SYS_pidfd_open, pid, 0),
+					   data);
 
-	if (fd < 0 || fd_set_cloexec(fd, true) < 0)
-		abort();
-	s = source_new(l, SRC_CHILD, fd, data);
+	if (!s)
+		return NULL;
 	s->fn.child = fn;
 	s->pid = pid;
-	watch(s, LOOP_READ);
 	return s;
 }
 
@@ -206,21 +323,15 @@ void loop_remove(struct loop_source *s)
 	if (!s || s->dead)
 		return;
 	s->dead = true;
-	if (s->kind == SRC_FD)
+	timer_disarm(s);
+	if (s->kind == SRC_FD && list_empty(&s->in_polled))
 		(void)epoll_ctl(s->loop->epoll_fd, EPOLL_CTL_DEL, s->fd, NULL); /* may be closed */
-	else if (s->fd >= 0)
+	else if (s->kind != SRC_FD && s->fd >= 0)
 		close(s->fd);
+	polled_remove(s);
 	s->fd = -1;
 	list_remove(&s->link);
 	list_append(&s->loop->dead, &s->link);
-}
-
-static void dispatch_timer(struct loop_source *s)
-{
-	uint64_t n;
-
-	if (read(s->fd, &n, sizeof(n)) == sizeof(n))
-		s->fn.plain(s->data);
 }
 
 static void dispatch_signal(struct loop_source *s)
@@ -235,14 +346,15 @@ static void dispatch_child(struct loop_source *s)
 {
 	loop_child_fn fn = s->fn.child;
 	void *data = s->data;
-	pid_t pid = s->pid;
+	pid_t pid = s->pid, r;
 	int status = 0;
-	pid_t r = waitpid(pid, &status, WNOHANG);
 
-	if (r == 0)
+	r = waitpid(pid, &status, WNOHANG);
+	if (r == 0 || (r < 0 && errno == EINTR))
 		return;
+	/* It has ended, as the pidfd said, but somebody else reaped it: the worst is assumed. */
 	if (r < 0)
-		status = W_EXITCODE(0, SIGKILL); /* somebody else reaped it: the worst is assumed */
+		status = W_EXITCODE(0, SIGKILL);
 	loop_remove(s);
 	fn(data, pid, status);
 }
@@ -253,15 +365,13 @@ static void dispatch(struct loop_source *s, uint32_t events)
 	case SRC_FD:
 		s->fn.fd(s->data, from_epoll(events));
 		break;
-	case SRC_TIMER:
-		dispatch_timer(s);
-		break;
 	case SRC_SIGNAL:
 		dispatch_signal(s);
 		break;
 	case SRC_CHILD:
 		dispatch_child(s);
 		break;
+	case SRC_TIMER:
 	case SRC_DEFER:
 		break;
 	}
@@ -296,18 +406,84 @@ static bool has_children(const struct loop *l)
 	return false;
 }
 
+/* ---- waiting ---- */
+
+/* -1: for ever.  Rounded up, so that nothing is early and no round is for nothing. */
+static int wait_ms(const struct loop *l)
+{
+	uint64_t now, left;
+
+	if (!list_empty(&l->deferred))
+		return 0;
+	if (!l->n_timers)
+		return -1;
+	now = now_us();
+	if (l->timers[0]->due_us <= now)
+		return 0;
+	left = (l->timers[0]->due_us - now + 999) / 1000;
+	return left < INT_MAX ? (int)left : INT_MAX;
+}
+
+/* There may be room for it by now. */
+static void offer_polled(struct loop *l)
+{
+	list_for_each_safe (p, &l->polled) {
+		struct loop_source *s = container_of(p, struct loop_source, in_polled);
+
+		if (to_epoll_set(s) == 0)
+			polled_remove(s);
+	}
+}
+
+/* Waits for what epoll has and for what it has not.  The events of both are the same bits. */
+static int wait_with_polled(struct loop *l, struct epoll_event *ev, int timeout_ms)
+{
+	struct pollfd *fds = xcalloc(l->n_polled + 1, sizeof(*fds));
+	size_t i = 0;
+	int n = 0, r;
+
+	fds[i++] = (struct pollfd){.fd = l->epoll_fd, .events = POLLIN};
+	list_for_each (p, &l->polled) {
+		const struct loop_source *s = container_of(p, struct loop_source, in_polled);
+
+		fds[i++] = (struct pollfd){.fd = s->fd, .events = (short)s->events};
+	}
+	r = poll(fds, i, timeout_ms);
+	i = 1;
+	list_for_each (p, &l->polled) {
+		if (r > 0 && fds[i].revents && n < EVENTS_MAX)
+			ev[n++] = (struct epoll_event){
+				.events = (uint32_t)fds[i].revents,
+				.data.ptr = container_of(p, struct loop_source, in_polled)};
+		i++;
+	}
+	free(fds);
+	if (r < 0 || n == EVENTS_MAX)
+		return r < 0 ? r : n;
+	r = epoll_wait(l->epoll_fd, ev + n, EVENTS_MAX - n, 0);
+	return n + (r > 0 ? r : 0);
+}
+
+static int wait_for_events(struct loop *l, struct epoll_event *ev)
+{
+	offer_polled(l);
+	if (!list_empty(&l->polled))
+		return wait_with_polled(l, ev, wait_ms(l));
+	return epoll_wait(l->epoll_fd, ev, EVENTS_MAX, wait_ms(l));
+}
+
 int loop_run(struct loop *l)
 {
 	l->quit = false;
 	while (!l->quit && !(l->while_children && !has_children(l))) {
-		struct epoll_event ev[64];
+		struct epoll_event ev[EVENTS_MAX];
 		int n;
 
 		run_deferred(l);
 		free_dead(l);
 		if (l->quit)
 			break;
-		n = epoll_wait(l->epoll_fd, ev, 64, list_empty(&l->deferred) ? -1 : 0);
+		n = wait_for_events(l, ev);
 		l->woke_ms = now_ms();
 		if (n < 0 && errno != EINTR)
 			return -errno;
@@ -317,6 +493,7 @@ int loop_run(struct loop *l)
 			if (!s->dead)
 				dispatch(s, ev[i].events);
 		}
+		run_timers(l);
 	}
 	free_dead(l);
 	return 0;

@@ -108,7 +108,7 @@ static void read_now(struct mirror *m, struct request *r, struct content *c)
 	if (got != (ssize_t)n) {
 		_cleanup_free_ char *path = inode_path(m, r->inode);
 
-		want_failed(m, path, got < 0 ? -errno : -EIO);
+		want_failed(m, MIRROR_SOME_JOB, path, got < 0 ? -errno : -EIO);
 	}
 	pthread_mutex_unlock(&m->lock);
 	if (got == (ssize_t)n)
@@ -164,7 +164,7 @@ static int ask_client(struct mirror *m, struct request *r)
 		_cleanup_free_ char *path = inode_path(m, i);
 
 		/* The client has another version by now. */
-		want_failed(m, path, CONCC_E_STALE);
+		want_failed(m, MIRROR_SOME_JOB, path, CONCC_E_STALE);
 		return -EIO;
 	}
 	if (!i->parent->dir->dir_id) {
@@ -178,7 +178,7 @@ static int ask_client(struct mirror *m, struct request *r)
 	if (i->fetch->err) {
 		_cleanup_free_ char *path = inode_path(m, i);
 
-		want_failed(m, path, i->fetch->err);
+		want_failed(m, MIRROR_SOME_JOB, path, i->fetch->err);
 		return -EIO;
 	}
 	list_append(&i->fetch->waiting, &r->link);
@@ -259,7 +259,7 @@ static void fetch_fail(struct mirror *m, struct fetch *f, int err)
 	if (!f->err && !list_empty(&f->waiting)) {
 		_cleanup_free_ char *path = inode_path(m, f->inode);
 
-		want_failed(m, path, err);
+		want_failed(m, MIRROR_SOME_JOB, path, err);
 	}
 	f->err = err;
 	content_drop(m, f->inode);

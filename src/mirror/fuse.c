@@ -85,12 +85,37 @@ void requests_fail(struct mirror *m, struct list *l, int err)
 	}
 }
 
+static int64_t asker(const struct mirror *m, const struct request *r)
+{
+	return m->ops.job_of ? m->ops.job_of(m->data, fuse_req_ctx(r->req)->pid) : MIRROR_SOME_JOB;
+}
+
+/* Takes r.  The owner hears of it before the asker does, whose answer the kernel does not remember.
+ */
+static void request_lose(struct mirror *m, struct request *r, const char *path, int err)
+{
+	int64_t job = asker(m, r);
+
+	pthread_mutex_lock(&m->lock);
+	want_failed(m, job, path, err);
+	pthread_mutex_unlock(&m->lock);
+	request_fail(m, r, -EIO);
+}
+
+void requests_lose(struct mirror *m, struct list *l, const char *path, int err)
+{
+	list_for_each_safe (p, l) {
+		list_remove(p);
+		request_lose(m, container_of(p, struct request, link), path, err);
+	}
+}
+
 static mode_t type_bits(uint8_t type)
 {
 	static const mode_t bits[] = {
 		[ENTRY_FILE] = S_IFREG,	 [ENTRY_DIR] = S_IFDIR,	    [ENTRY_SYMLINK] = S_IFLNK,
 		[ENTRY_FIFO] = S_IFIFO,	 [ENTRY_SOCKET] = S_IFSOCK, [ENTRY_CHAR] = S_IFCHR,
-		[ENTRY_BLOCK] = S_IFBLK,
+		[ENTRY_BLOCK] = S_IFBLK, [ENTRY_UNKNOWN] = 0,
 	};
 
 	return bits[type];
@@ -135,7 +160,8 @@ static int need_listing(struct mirror *m, struct inode *d, struct request *r)
 	if (!inode_attached(m, d)) {
 		/* Nobody knows any more what was in it: a job must not take that for "nothing". */
 		if (m->jobs.n)
-			want_failed(m, d->lost_path ? d->lost_path : d->name, CONCC_E_STALE);
+			want_failed(m, MIRROR_SOME_JOB, d->lost_path ? d->lost_path : d->name,
+				    CONCC_E_STALE);
 		return -ENOENT;
 	}
 	if (dir_complete(d))
@@ -148,7 +174,7 @@ static int need_listing(struct mirror *m, struct inode *d, struct request *r)
 /* What is absent there is not remembered, but told. */
 static bool tells_lookups(const struct inode *d)
 {
-	return d->dir && (d->dir->outside || d->dir->partial);
+	return d->dir && d->dir->partial;
 }
 
 static void give_entry(struct mirror *m, struct inode *child, struct fuse_entry_param *e)
@@ -164,12 +190,17 @@ static const struct job_seq *job_that_asks(struct mirror *m, const struct reques
 {
 	int64_t job;
 
-	if (!m->ops.job_of)
-		return NULL;
 	pthread_mutex_unlock(&m->lock);
-	job = m->ops.job_of(m->data, fuse_req_ctx(r->req)->pid);
+	job = asker(m, r);
 	pthread_mutex_lock(&m->lock);
 	return job >= 0 ? map_get_u64(&m->jobs, (uint64_t)job) : NULL;
+}
+
+static char *path_of_name(const struct mirror *m, const struct request *r)
+{
+	_cleanup_free_ char *dir = inode_path(m, r->inode);
+
+	return path_join(dir, r->name);
 }
 
 /*
@@ -184,6 +215,22 @@ static struct inode *seen_before(struct mirror *m, const struct request *r)
 		return NULL;
 	j = job_that_asks(m, r);
 	return j ? dir_former(r->inode, r->name, j->seq) : NULL;
+}
+
+/* 0, or why what is there can't be shown: concc codes, which no other failure here is. */
+static int can_show(const struct inode *i)
+{
+	switch (i->attr.type) {
+	case ENTRY_FIFO:
+	case ENTRY_SOCKET:
+	case ENTRY_CHAR:
+	case ENTRY_BLOCK:
+		return CONCC_E_SPECIAL;
+	case ENTRY_UNKNOWN:
+		return CONCC_E_UNAVAIL;
+	default:
+		return 0;
+	}
 }
 
 static int try_lookup(struct mirror *m, struct request *r, struct fuse_entry_param *e)
@@ -214,30 +261,38 @@ static int try_lookup(struct mirror *m, struct request *r, struct fuse_entry_par
 		negative_add(m, r->inode, r->name);
 		return 0;
 	}
-	if (child->dir && child->dir->served) {
+	rc = can_show(child);
+	if (rc == 0 && child->dir && child->dir->served)
 		rc = need_listing(m, child, r);
-		if (rc != 0)
-			return rc;
-	}
-	give_entry(m, child, e);
-	return 0;
+	if (rc == 0)
+		give_entry(m, child, e);
+	return rc;
 }
 
 /* Before the answer: the owner knows of it before it can hear of anything the asker does next. */
 static void report_outside(struct mirror *m, const struct request *r)
 {
+	_cleanup_free_ char *dir = NULL, *path = NULL;
 	int64_t job;
 
 	if (!m->ops.outside)
 		return;
-	job = m->ops.job_of(m->data, fuse_req_ctx(r->req)->pid);
+	job = asker(m, r);
 	pthread_mutex_lock(&m->lock);
-	want_outside(m, r->inode, r->name, job);
+	dir = inode_path(m, r->inode);
+	path = *r->name ? path_join(dir, r->name) : xstrdup(dir);
+	want_outside(m, path, MISSING_LOOKED_UP, job);
 	pthread_mutex_unlock(&m->lock);
+}
+
+static bool is_loss(int rc)
+{
+	return rc == CONCC_E_SPECIAL || rc == CONCC_E_UNAVAIL;
 }
 
 static void run_lookup(struct mirror *m, struct request *r)
 {
+	_cleanup_free_ char *lost = NULL;
 	struct fuse_entry_param e;
 	bool tell;
 	int rc;
@@ -245,9 +300,15 @@ static void run_lookup(struct mirror *m, struct request *r)
 	pthread_mutex_lock(&m->lock);
 	rc = try_lookup(m, r, &e);
 	tell = rc == -ENOENT && tells_lookups(r->inode);
+	if (is_loss(rc))
+		lost = path_of_name(m, r);
 	pthread_mutex_unlock(&m->lock);
 	if (rc > 0)
 		return;
+	if (lost) {
+		request_lose(m, r, lost, rc);
+		return;
+	}
 	if (rc < 0) {
 		if (tell)
 			report_outside(m, r);
@@ -622,7 +683,7 @@ static void *reader(void *arg)
 	return NULL;
 }
 
-static int open_device(struct errmsg *msg)
+int fuse_open_device(struct errmsg *msg)
 {
 	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
 
@@ -667,7 +728,7 @@ static int open_session(struct mirror *m, const struct mirror_config *c, struct 
 	_cleanup_close_ int fd = -1;
 	int err;
 
-	fd = c->fuse_fd ? c->fuse_fd : open_device(msg);
+	fd = c->fuse_fd ? c->fuse_fd : fuse_open_device(msg);
 	if (fd < 0)
 		return fd;
 	fuse_set_log_func(log_fuse);

@@ -40,7 +40,12 @@ void request_data(struct mirror *m, struct request *r, const void *p, size_t n);
 /* Takes all in the list. */
 void requests_run(struct mirror *m, struct list *l);
 void requests_fail(struct mirror *m, struct list *l, int err);
+/* These can't be answered as it is on the client: the owner is told of each whose it is, and why.
+ */
+void requests_lose(struct mirror *m, struct list *l, const char *path, int err);
 
+/* /dev/fuse, non-blocking; or a negative code and what to do. */
+int fuse_open_device(struct errmsg *msg);
 int fuse_start(struct mirror *m, const struct mirror_config *c, struct errmsg *msg);
 /* Ends the connection for the kernel: every request gets an error, now and from now on. */
 void fuse_abort(struct mirror *m);

@@ -22,6 +22,8 @@ struct inode *inode_new(struct mirror *m, const char *name, size_t len, const st
 	list_append(&m->inodes, &i->link);
 	memcpy(i->name, name, len);
 	i->attr = *a;
+	if (a->type == ENTRY_UNKNOWN)
+		i->attr.ino = SYNTHETIC_INO + m->next_ino++; /* readdir(3) skips what has none */
 	i->refs = 1;
 	if (target && a->type == ENTRY_SYMLINK)
 		i->target = xstrndup((const char *)target->p, target->n);
@@ -553,33 +555,6 @@ void tree_absent_forget(struct mirror *m, struct inode *d)
 	negatives_withdraw(m, d);
 }
 
-void tree_outside(struct mirror *m, const char *path)
-{
-	struct inode *at = m->outside;
-
-	for (;;) {
-		struct inode *child;
-		size_t len;
-
-		path += strspn(path, "/");
-		len = strcspn(path, "/");
-		if (len == 0)
-			break;
-		child = dir_child(at, path, len);
-		if (!child && m->n_synthetic >= SYNTHETIC_MAX)
-			return;
-		if (!child) {
-			child = new_synthetic(m, path, len);
-			child->dir->outside = true;
-			if (map_del_str(&at->dir->absent, child->name))
-				m->n_absent--;
-			add_name(m, at, child);
-		}
-		at = child;
-		path += len;
-	}
-}
-
 void tree_init(struct mirror *m)
 {
 	list_init(&m->inodes);
@@ -587,7 +562,6 @@ void tree_init(struct mirror *m)
 	m->root = new_synthetic(m, "", 0);
 	m->root->nlookup = 1; /* the kernel's for ever */
 	m->outside = new_synthetic(m, MIRROR_OUTSIDE, strlen(MIRROR_OUTSIDE));
-	m->outside->dir->outside = true;
 	m->outside->parent = m->root;
 }
 
@@ -655,20 +629,20 @@ void want_file(struct mirror *m, uint32_t fetch_id, const struct inode *i)
 							   .name = xstrdup(i->name)};
 }
 
-void want_outside(struct mirror *m, const struct inode *d, const char *name, int64_t job)
+void want_outside(struct mirror *m, const char *path, enum missing_how how, int64_t job)
 {
-	_cleanup_free_ char *dir = inode_path(m, d);
-	const char *there = d->dir->outside ? dir + 1 + strlen(MIRROR_OUTSIDE) : dir;
 	struct want *w = want_new(m, WANT_OUTSIDE);
 
-	w->path = *name ? path_join(*there ? there : "/", name) : xstrdup(*there ? there : "/");
+	w->path = xstrdup(path);
+	w->how = how;
 	w->job = job;
 }
 
-void want_failed(struct mirror *m, const char *path, int err)
+void want_failed(struct mirror *m, int64_t job, const char *path, int err)
 {
 	struct want *w = want_new(m, WANT_FAILED);
 
+	w->job = job;
 	w->path = xstrdup(path);
 	w->err = err;
 }

@@ -26,6 +26,7 @@
 struct content;
 struct fetch;
 struct inode;
+struct outside;
 
 struct slot {
 	uint64_t cookie;
@@ -36,8 +37,7 @@ struct dir {
 	bool listed;	 /* names are all there are, and kept right by UPDATEs */
 	bool asked;	 /* a LIST is on its way */
 	bool synthetic;	 /* a parent of served trees: made by us, always complete */
-	bool outside;	 /* synthetic, in MIRROR_OUTSIDE: holds mount points, reports look-ups */
-	bool partial;	 /* listed, but the client has more there: reports look-ups too */
+	bool partial;	 /* listed, but the client has more there: reports look-ups */
 	bool served;	 /* a served tree's root: its attributes come with its own listing */
 	uint32_t dir_id; /* 0 when the client sends no UPDATEs for it */
 	uint32_t mark;	 /* of the last DIR applied: names without it are gone */
@@ -48,7 +48,7 @@ struct dir {
 	size_t n_slots, cap_slots, n_live;
 	uint64_t next_cookie;
 	struct map negatives; /* name -> struct negative: what the kernel believes to be absent */
-	struct map absent;    /* outside: names that are no news */
+	struct map absent;    /* partial: names that are no news */
 	/* name -> inode, the last of those (by ->older) that left this directory while jobs ran
 	 * and that the kernel still knows */
 	struct map former;
@@ -107,7 +107,8 @@ struct want {
 	char *path;		/* DIR, FAILED, OUTSIDE */
 	struct msg_fetch fetch; /* FILE */
 	int err;		/* FAILED */
-	int64_t job;		/* OUTSIDE */
+	int64_t job;		/* FAILED, OUTSIDE */
+	enum missing_how how;	/* OUTSIDE */
 };
 
 enum notice_kind { NOTICE_DROP, NOTICE_EXPIRE, NOTICE_INODE };
@@ -140,13 +141,14 @@ struct mirror {
 	pthread_mutex_t lock;
 	bool stopping;
 	struct inode *root;
-	struct inode *outside; /* MIRROR_OUTSIDE: in the root, though not among its names */
-	struct list inodes;    /* all there are, in the tree or not */
-	struct map jobs;       /* job_id -> struct job_seq */
-	struct map dir_ids;    /* dir_id -> inode */
-	struct list negatives; /* struct negative, oldest first */
+	struct inode *outside;	/* MIRROR_OUTSIDE: in the root, though not among its names */
+	struct outside *places; /* what is mounted there; the owner's */
+	struct list inodes;	/* all there are, in the tree or not */
+	struct map jobs;	/* job_id -> struct job_seq */
+	struct map dir_ids;	/* dir_id -> inode */
+	struct list negatives;	/* struct negative, oldest first */
 	size_t n_negatives;
-	size_t n_absent;    /* names in all of the directories outside */
+	size_t n_absent;    /* names in all of the partial directories */
 	struct list wants;  /* struct want */
 	struct map fetches; /* fetch_id -> struct fetch */
 	uint32_t next_fetch_id;
@@ -243,8 +245,7 @@ void tree_set_dir_attr(struct mirror *m, struct inode *d, const struct entry_att
  * deep: the same for every directory beneath. */
 void tree_forget(struct mirror *m, struct inode *d, bool deep);
 int tree_serve(struct mirror *m, const char *path);
-void tree_outside(struct mirror *m, const char *path);
-/* In a directory outside: names of which no look-up is told any more, and all of them again. */
+/* In a partial directory: names of which no look-up is told any more, and all of them again. */
 void tree_absent_add(struct mirror *m, struct inode *d, const char *name);
 void tree_absent_forget(struct mirror *m, struct inode *d);
 void tree_bind_id(struct mirror *m, struct inode *d, uint32_t dir_id);
@@ -253,9 +254,9 @@ void tree_bind_id(struct mirror *m, struct inode *d, uint32_t dir_id);
 
 void want_dir(struct mirror *m, struct inode *d);
 void want_file(struct mirror *m, uint32_t fetch_id, const struct inode *i);
-/* name "": the directory itself. */
-void want_outside(struct mirror *m, const struct inode *d, const char *name, int64_t job);
-void want_failed(struct mirror *m, const char *path, int err);
+/* path as the client calls it. */
+void want_outside(struct mirror *m, const char *path, enum missing_how how, int64_t job);
+void want_failed(struct mirror *m, int64_t job, const char *path, int err);
 void want_free(struct want *w);
 /* Makes the event fd readable. */
 void mirror_wake(struct mirror *m);

@@ -15,6 +15,7 @@
 #include "fuse.h"
 #include "inode.h"
 #include "notify.h"
+#include "outside.h"
 
 /* ---- life ---- */
 
@@ -69,6 +70,10 @@ static int start_threads(struct mirror *m, const struct mirror_config *c, struct
 		if (err < 0)
 			errmsg_set(msg, err, "can't start a thread: %s", err_text(err));
 	}
+	if (err == 0)
+		err = outside_start(m, c->outside_fd, &m->places, msg);
+	else if (c->outside_fd)
+		(void)close(c->outside_fd);
 	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return err;
 }
@@ -97,6 +102,8 @@ void mirror_stop(struct mirror *m)
 
 	if (!m)
 		return;
+	/* First, since it is mounted on the other. */
+	outside_stop(m->places);
 	list_init(&waiting);
 	pthread_mutex_lock(&m->lock);
 	m->stopping = true; /* from now on nothing begins to wait */
@@ -129,11 +136,11 @@ static void call_owner(struct mirror *m, const struct want *w)
 		m->ops.want_file(m->data, &w->fetch);
 		break;
 	case WANT_FAILED:
-		if (m->ops.read_failed)
-			m->ops.read_failed(m->data, w->path, w->err);
+		if (m->ops.failed)
+			m->ops.failed(m->data, w->job, w->path, w->err);
 		break;
 	case WANT_OUTSIDE:
-		m->ops.outside(m->data, w->job, w->path);
+		m->ops.outside(m->data, w->job, w->how, w->path);
 		break;
 	}
 }
@@ -200,8 +207,8 @@ int mirror_serve(struct mirror *m, const char *path)
 		return CONCC_E_PROTO;
 	pthread_mutex_lock(&m->lock);
 	err = tree_serve(m, path);
-	tree_outside(m, path); /* where a job's own view of it is mounted */
 	pthread_mutex_unlock(&m->lock);
+	outside_add(m->places, path); /* where a job's own view of it is mounted */
 	return err;
 }
 
@@ -209,25 +216,27 @@ int mirror_outside(struct mirror *m, const char *path)
 {
 	if (!path_is_clean(path))
 		return CONCC_E_PROTO;
-	pthread_mutex_lock(&m->lock);
-	tree_outside(m, path);
-	pthread_mutex_unlock(&m->lock);
+	outside_add(m->places, path);
 	return 0;
 }
 
 void mirror_outside_absent(struct mirror *m, const struct msg_outside *o)
 {
 	struct inode *d;
+	bool partial;
 
 	pthread_mutex_lock(&m->lock);
 	d = tree_find(m, o->dir);
-	if (!d || !d->dir || !d->dir->partial)
-		d = tree_find_below(m->outside, o->dir);
-	if (d && !*o->names)
+	partial = d && d->dir && d->dir->partial;
+	if (partial && !*o->names)
 		tree_absent_forget(m, d);
-	for (char **n = o->names; d && *n; n++)
+	for (char **n = o->names; partial && *n; n++)
 		tree_absent_add(m, d, *n);
 	pthread_mutex_unlock(&m->lock);
+	if (!partial && !*o->names)
+		outside_absent(m->places, o->dir, "");
+	for (char **n = o->names; !partial && *n; n++)
+		outside_absent(m->places, o->dir, *n);
 }
 
 static void remove_unmarked(struct mirror *m, struct inode *d, struct list *ready)
@@ -313,7 +322,7 @@ static void apply_missing(struct mirror *m, struct inode *d, struct list *failed
 
 int mirror_dir(struct mirror *m, const struct msg_dir *msg)
 {
-	struct list ready, failed;
+	struct list ready, failed, lost;
 	struct inode *d;
 	int fail_with = -ENOENT;
 	int err = 0;
@@ -322,6 +331,7 @@ int mirror_dir(struct mirror *m, const struct msg_dir *msg)
 		return CONCC_E_PROTO;
 	list_init(&ready);
 	list_init(&failed);
+	list_init(&lost);
 	pthread_mutex_lock(&m->lock);
 	d = tree_find(m, msg->path);
 	if (d && d->dir && d->dir->synthetic) {
@@ -333,6 +343,9 @@ int mirror_dir(struct mirror *m, const struct msg_dir *msg)
 		} else if (msg->state == DIR_DENIED) {
 			fail_with = -EACCES;
 			apply_denied(d, &ready, &failed);
+		} else if (msg->state == DIR_UNKNOWN) {
+			/* Whoever asks next asks anew. */
+			list_take_all(&lost, &d->dir->waiting);
 		} else {
 			apply_missing(m, d, &failed);
 		}
@@ -340,6 +353,7 @@ int mirror_dir(struct mirror *m, const struct msg_dir *msg)
 	/* Else it is gone from its parent's listing, or that was never asked for: of no use. */
 	pthread_mutex_unlock(&m->lock);
 	requests_fail(m, &failed, fail_with);
+	requests_lose(m, &lost, msg->path, -(int)msg->error);
 	requests_run(m, &ready);
 	return err;
 }

@@ -273,8 +273,12 @@ int plain_run(const struct plain_config *conf, int read_fd, int write_fd, struct
 	r = loop_new(&p.loop);
 	if (r < 0)
 		return errmsg_set(msg, r, "can't make an event loop: %s", err_text(r));
-	loop_add_signal(p.loop, SIGTERM, on_signal, &p);
-	loop_add_signal(p.loop, SIGINT, on_signal, &p);
+	if (!loop_add_signal(p.loop, SIGTERM, on_signal, &p) ||
+	    !loop_add_signal(p.loop, SIGINT, on_signal, &p)) {
+		r = errmsg_set(msg, -errno, "can't wait for signals: %s", err_text(-errno));
+		loop_free(p.loop);
+		return r;
+	}
 	p.link = link_new(p.loop, stream_from_fds(read_fd, write_fd), &c, &link_ops, &p);
 	p.conns = xcalloc(CONNS_MAX, sizeof(struct conn *));
 	p.conns[0] = conn_new(&p, 0);

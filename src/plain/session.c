@@ -305,6 +305,13 @@ static int spawn_ssh(struct session *s, char *const *argv, struct errmsg *msg)
 	return r < 0 ? errmsg_set(msg, r, "can't start %s: %s", argv[0], err_text(r)) : 0;
 }
 
+static void end_child(const struct session *s)
+{
+	(void)kill(s->pid, SIGKILL);
+	while (waitpid(s->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+}
+
 int session_start(struct plain *p, char *const *argv, const struct buf *script, const char *token,
 		  const struct session_ops *ops, void *data, struct session **ret,
 		  struct errmsg *msg)
@@ -323,10 +330,16 @@ int session_start(struct plain *p, char *const *argv, const struct buf *script, 
 		session_delete(s);
 		return r;
 	}
+	s->child = loop_add_child(p->loop, s->pid, on_child, s);
+	if (!s->child) {
+		r = errmsg_set(msg, -errno, "can't watch %s: %s", argv[0], err_text(-errno));
+		end_child(s);
+		session_delete(s);
+		return r;
+	}
 	s->sources[0] = loop_add_fd(p->loop, s->fds[0], 0, on_stdin, s);
 	s->sources[1] = loop_add_fd(p->loop, s->fds[1], LOOP_READ, on_stdout, s);
 	s->sources[2] = loop_add_fd(p->loop, s->fds[2], LOOP_READ, on_stderr, s);
-	s->child = loop_add_child(p->loop, s->pid, on_child, s);
 	s->script_left = script->len;
 	session_write(s, script->data, script->len);
 	*ret = s;
@@ -351,7 +364,6 @@ void session_free(struct session *s)
 		return;
 	}
 	loop_remove(s->child);
-	(void)kill(s->pid, SIGKILL);
-	(void)process_wait(s->pid, NULL);
+	end_child(s);
 	session_delete(s);
 }

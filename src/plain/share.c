@@ -102,13 +102,19 @@ static void on_begin(void *data, const char *text)
 	r = jail_sftp(h->workspace, h->plain->dir, out, in, &h->server, &msg);
 	close(in);
 	close(out);
+	if (r == 0) {
+		h->server_source = loop_add_child(h->plain->loop, h->server, on_server, h);
+		if (!h->server_source) {
+			r = errmsg_set(&msg, -errno, "can't watch the SFTP server here: %s",
+				       err_text(-errno));
+			stop_server(h);
+		}
+	}
 	if (r < 0) {
 		session_free(steal_ptr(&h->session));
 		failed(h, msg.text);
 		plain_go_on(h->plain);
-		return;
 	}
-	h->server_source = loop_add_child(h->plain->loop, h->server, on_server, h);
 }
 
 /* The mount's session goes on after its word; a probe's has ended. */

@@ -13,6 +13,8 @@
 #include "concc/log.h"
 #include "concc/str.h"
 
+static const char too_many[] = "the project server can't open more files (see ulimit -n)";
+
 static void free_later(void *data)
 {
 	client_free(data);
@@ -77,7 +79,13 @@ static int on_run(struct client *c, struct blob payload)
 
 	free(steal_ptr(&c->waiting));
 	r = msg_run_decode(payload, &m);
-	return r < 0 ? r : run_start(c, &m);
+	if (r < 0)
+		return r;
+	if (!c->too_many)
+		return run_start(c, &m);
+	msg_run_release(&m);
+	run_refuse(c, "shortage", too_many);
+	return 0;
 }
 
 static int on_message(void *data, uint8_t type, struct blob payload)
@@ -134,19 +142,55 @@ static bool is_ours(int fd)
 	       (cred.uid == geteuid() || cred.uid == 0);
 }
 
+void client_refuse(int fd)
+{
+	uint8_t header[PROTO_HEADER_LEN] = {0};
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct msg_run_fail m = {
+		.what = RUN_FAIL_LOCAL, .rule = (char *)"shortage", .text = (char *)too_many};
+
+	buf_append(&b, header, sizeof(header));
+	msg_run_fail_encode(&b, &m);
+	proto_put_header(b.data, MSG_RUN_FAIL, 0, (uint32_t)(b.len - sizeof(header)));
+	/* A new socket has room for it. */
+	(void)send(fd, b.data, b.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	close(fd);
+}
+
+/* The lowest free number is what accept(2) gives, so all below it are in use. */
+static bool leaves_too_few(const struct server *s, int fd)
+{
+	int kept = s->fd_limit / 4 < SERVER_FDS_KEPT ? s->fd_limit / 4 : SERVER_FDS_KEPT;
+
+	return fd >= s->fd_limit - kept;
+}
+
+static bool is_one_too_many(struct server *s, int fd)
+{
+	if (!leaves_too_few(s, fd))
+		return false;
+	server_learn_fd_limit(s);
+	return leaves_too_few(s, fd);
+}
+
 void client_accept(struct server *s, int fd)
 {
 	static const struct link_config config = {0};
 	struct stream *stream;
 	struct client *c;
 
-	if (s->n_clients >= SERVER_CLIENTS_MAX || !is_ours(fd)) {
-		close(fd); /* the wrapper runs its command itself */
+	if (!is_ours(fd)) {
+		close(fd);
+		return;
+	}
+	if (s->n_clients >= SERVER_CLIENTS_MAX) {
+		client_refuse(fd);
 		return;
 	}
 	stream = stream_from_fds(fd, fd);
 	c = xcalloc(1, sizeof(*c));
 	c->server = s;
+	c->too_many = is_one_too_many(s, fd);
 	list_append(&s->clients, &c->of_server);
 	s->n_clients++;
 	c->link = link_new(s->loop, stream, &config, &client_link_ops, c);

@@ -136,7 +136,8 @@ static void add_seen(struct exe *e, const char *path, const struct stat *st)
 static int add_file(struct look *l, const char *path)
 {
 	struct hash_cache *hashes = l->peer->server->hashes;
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	/* Not a file any more by now?  Then opening must not wait. */
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	struct msg_exe *m = &l->e->msg;
 	struct digest d;
 	struct stat st;
@@ -164,14 +165,17 @@ static int add_file(struct look *l, const char *path)
 static int add_part(struct look *l, const char *path)
 {
 	_cleanup_free_ char *clean = path_clean("/", path);
+	int r;
 
 	if (is_known(l->e, clean) || run_serves_exe(l->peer, clean))
 		return 0;
-	return add_file(l, clean) == CONCC_E_TOOBIG ? CONCC_E_TOOBIG : 0;
+	/* One that is not there is left out on both sides; one that can't be read now is not. */
+	r = add_file(l, clean);
+	return err_is_fact(r) || r == -EINVAL ? 0 : r;
 }
 
-/* Where a driver finds this part of it, or NULL. */
-static char *ask_part(const struct look *l, const char *driver, const char *part)
+/* Where a driver finds this part of it, or NULL; negative when it can't be asked now. */
+static int ask_part(const struct look *l, const char *driver, const char *part, char **ret)
 {
 	_cleanup_free_ char *arg = xasprintf("-print-prog-name=%s", part);
 	_cleanup_buf_ struct buf answer = BUF_INIT;
@@ -185,15 +189,20 @@ static char *ask_part(const struct look *l, const char *driver, const char *part
 		.flags = PROCESS_SESSION,
 	};
 	char *text;
+	int r = process_capture(&p, PROTO_PATH_MAX, l->deadline_ms, -1, &answer, NULL);
 
-	if (process_capture(&p, PROTO_PATH_MAX, l->deadline_ms, -1, &answer, NULL) < 0)
-		return NULL;
+	*ret = NULL;
+	/* One that can't be executed, or says too much or too late, is none to be asked. */
+	if (r < 0)
+		return r > -4096 && !err_is_fact(r) && r != -ENOEXEC ? r : 0;
 	text = (char *)buf_cstr(&answer);
 	text[strcspn(text, "\n")] = '\0';
-	if (*text == '/')
-		return xstrdup(text);
 	/* No place of its own for it: it takes what PATH has. */
-	return streq(text, part) ? job_resolve(part, l->path, l->m->cwd, NULL, NULL) : NULL;
+	if (*text == '/')
+		*ret = xstrdup(text);
+	else if (streq(text, part))
+		*ret = job_resolve(part, l->path, l->m->cwd, NULL, NULL);
+	return 0;
 }
 
 /*
@@ -206,12 +215,13 @@ static int add_c_parts(struct look *l, const char *driver)
 	int r = 0;
 
 	for (size_t i = 0; i < sizeof(parts) / sizeof(*parts) && r == 0; i++) {
-		_cleanup_free_ char *path = ask_part(l, driver, parts[i]);
-		_cleanup_free_ char *dir = path ? path_clean(path, "..") : NULL;
+		_cleanup_free_ char *path = NULL, *dir = NULL;
 		struct stat st;
 
+		r = ask_part(l, driver, parts[i], &path);
 		if (!path)
 			continue;
+		dir = path_clean(path, "..");
 		r = add_part(l, path);
 		/* Where others appear when a package is installed: cc1plus beside cc1. */
 		if (i == 0 && stat(dir, &st) == 0)
@@ -220,18 +230,23 @@ static int add_c_parts(struct look *l, const char *driver)
 	return r;
 }
 
+/* For glob(3): the directories that can't be read for want of something end it. */
+static int is_no_fact(const char *path, int err)
+{
+	return !err_is_fact(-err);
+}
+
 /* rustc is a small program over a large library. */
 static int add_rust_parts(struct look *l, const char *rustc)
 {
 	_cleanup_free_ char *pattern = xasprintf("%s/../../lib/librustc_driver-*.so", rustc);
 	_cleanup_free_ char *clean = path_clean("/", pattern);
-	int r = 0;
-	glob_t g;
+	glob_t g = {0};
+	int found = glob(clean, GLOB_NOSORT, is_no_fact, &g);
+	int r = found == 0 || found == GLOB_NOMATCH ? 0 : -EIO;
 
-	if (glob(clean, GLOB_NOSORT, NULL, &g) == 0) {
-		for (size_t i = 0; i < g.gl_pathc && r == 0; i++)
-			r = add_part(l, g.gl_pathv[i]);
-	}
+	for (size_t i = 0; i < g.gl_pathc && r == 0; i++)
+		r = add_part(l, g.gl_pathv[i]);
 	globfree(&g);
 	return r;
 }

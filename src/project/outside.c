@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "concc/cleanup.h"
+#include "concc/err.h"
 #include "concc/io.h"
 #include "concc/str.h"
 
@@ -81,7 +82,7 @@ void outside_absent(struct peer *p, const char *path)
 	/* One that changed meanwhile has its turn when the next job begins. */
 	if (!s && (p->spots.n >= SPOTS_MAX || !look(dir, &now)))
 		return;
-	if (lstat(path, &st) == 0 || (s && !is_unchanged(s)))
+	if (lstat(path, &st) == 0 || !err_is_fact(-errno) || (s && !is_unchanged(s)))
 		return;
 	if (!s) {
 		s = xcalloc(1, sizeof(*s));

@@ -2,6 +2,7 @@
 #include "server.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -426,31 +427,39 @@ static const struct link_ops peer_link_ops = {
  * What a job looks up in these the mirror sees.  A link to a directory counts as
  * one, since what leads through it does not lead into a served tree.
  */
-static char **top_names(void)
+static int top_names(char ***ret)
 {
-	char **names = xcalloc(1, sizeof(*names));
+	_cleanup_strv_ char **names = xcalloc(1, sizeof(*names));
 	DIR *dir = opendir("/");
-	struct dirent *e;
+	struct dirent *e = NULL;
+	int err;
 
-	while (dir && strv_len(names) < PROTO_TOP_MAX && (e = readdir(dir))) {
+	if (!dir)
+		return -errno;
+	while (strv_len(names) < PROTO_TOP_MAX && (errno = 0, e = readdir(dir))) {
 		struct stat st;
 
 		if (streq(e->d_name, ".") || streq(e->d_name, ".."))
 			continue;
-		if (fstatat(dirfd(dir), e->d_name, &st, 0) == 0 && S_ISDIR(st.st_mode))
+		/* What can't be told is named, so that whoever looks there is noticed. */
+		if (fstatat(dirfd(dir), e->d_name, &st, 0) == 0 ? S_ISDIR(st.st_mode)
+								: !err_is_fact(-errno))
 			strv_push(&names, xstrdup(e->d_name));
 	}
-	if (dir)
-		(void)closedir(dir);
-	return names;
+	err = e ? 0 : -errno;
+	(void)closedir(dir);
+	if (!err)
+		*ret = steal_ptr(&names);
+	return err;
 }
 
 static void say_hello(struct peer *p)
 {
-	_cleanup_strv_ char **top = top_names();
+	_cleanup_strv_ char **top = NULL;
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	char host[256] = "client";
 	struct utsname u = {0};
+	int r = top_names(&top);
 	struct msg_hello m = {
 		.version = PROTO_VERSION,
 		.program = (char *)"concc " CONCC_VERSION,
@@ -464,6 +473,12 @@ static void say_hello(struct peer *p)
 	};
 	bool ours = p->conf->root == ROOT_CLIENT;
 
+	if (r < 0) {
+		_cleanup_free_ char *why = xasprintf("can't list / here: %s", err_text(r));
+
+		peer_down(p, why);
+		return;
+	}
 	(void)uname(&u);
 	(void)gethostname(host, sizeof(host) - 1);
 	if (ours) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "run.h"
+#include "missing.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -21,8 +22,6 @@
 #define HORIZON_EVERY 64
 /* A worker ends a killed job at once; this is for a slow line, and for one that reclaims memory. */
 #define KILL_MS 20000
-/* What shells exit with when they can't find a command. */
-#define NOT_FOUND 127
 
 /* What was removed before the oldest job began matters to nobody: the tree may forget it. */
 static void set_horizon(struct server *s)
@@ -63,7 +62,6 @@ static void run_free(struct run *r)
 	free(r->exe);
 	strv_free(r->search);
 	free(r->missing);
-	free(r->sought);
 	free(r->failure);
 	free(r);
 	if (!s->n_running || ++s->n_ended % HORIZON_EVERY == 0)
@@ -133,6 +131,19 @@ static bool may_see(const struct peer *p, const char *path)
 	return is_system_path(path) || tree_root_of(p->server->tree, path, NULL);
 }
 
+static bool exists(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0;
+}
+
+/* True also when it can't be told now: then no job is to go on as if it were not there. */
+static bool may_exist(const char *path)
+{
+	return exists(path) || !err_is_fact(-errno);
+}
+
 /* A file of this machine that the command names and the worker can't see; NULL when there is none.
  */
 static char *unserved_arg(const struct peer *peer, char *const *argv)
@@ -140,14 +151,11 @@ static char *unserved_arg(const struct peer *peer, char *const *argv)
 	for (char *const *a = argv + 1; *a; a++) {
 		const char *p = job_arg_path(*a);
 		_cleanup_free_ char *clean = NULL;
-		struct stat st;
 
 		if (!p)
 			continue;
 		clean = path_clean("/", p);
-		if (may_see(peer, clean))
-			continue;
-		if (lstat(clean, &st) == 0)
+		if (!may_see(peer, clean) && may_exist(clean))
 			return steal_ptr(&clean);
 	}
 	return NULL;
@@ -165,7 +173,9 @@ static char *unserved_exe(const struct peer *p, const char *exe)
 	if (!system_shows(p->server, clean))
 		return steal_ptr(&clean);
 	real = realpath(exe, NULL);
-	return real && !system_shows(p->server, real) ? steal_ptr(&real) : NULL;
+	if (!real)
+		return err_is_fact(-errno) ? NULL : steal_ptr(&clean);
+	return system_shows(p->server, real) ? NULL : steal_ptr(&real);
 }
 
 /* Workers see the very file, so that there is nothing to compare. */
@@ -188,18 +198,6 @@ static bool names_tmp(const struct msg_run *m, char *const *workspaces, struct p
 		.argv = m->argv, .cwd = m->cwd, .env = m->env, .served = workspaces};
 
 	return policy_is_tmp(m->cwd) && policy_names_tmp(&in, ret);
-}
-
-static const char *trees_word(const struct peer *p)
-{
-	return p->conf->root == ROOT_CLIENT ? "workspace and toolchain" : "workspace";
-}
-
-static const char *remedy(const struct peer *p)
-{
-	return p->conf->root == ROOT_CLIENT
-		       ? "list its tree as a `toolchain` (read-only) or `workspace` in ~/.concc.ini"
-		       : "list its tree as a `workspace` in ~/.concc.ini";
 }
 
 static uint32_t send_env(struct peer *p, char *const *env)
@@ -313,6 +311,11 @@ static void refuse(struct client *c, const struct msg_run *m, enum run_fail what
 	send_fail(c, what, quiet, rule, text);
 }
 
+void run_refuse(struct client *c, const char *rule, const char *text)
+{
+	send_fail(c, RUN_FAIL_LOCAL, false, rule, text);
+}
+
 int run_dispatch(struct client *c, struct peer *p, const struct msg_run *m, struct exe *e,
 		 char **workspaces, struct run **ret)
 {
@@ -372,16 +375,15 @@ static int start(struct client *c, struct msg_run *m)
 		refuse(c, m, RUN_FAIL_LOCAL, true, v.rule, v.why);
 		return 0;
 	}
-	if (p->conf->root == ROOT_CLIENT)
-		system_refresh(p);
+	if (p->conf->root == ROOT_CLIENT && system_refresh(p, &msg) < 0) {
+		refuse(c, m, RUN_FAIL_LOCAL, false, "watch", msg.text);
+		return 0;
+	}
 	unserved = unserved_exe(p, m->exe);
 	if (!unserved)
 		unserved = unserved_arg(p, m->argv);
 	if (unserved) {
-		_cleanup_free_ char *text = xasprintf(
-			"%s is outside every %s, so workers can't see "
-			"it; %s to compile this remotely",
-			unserved, trees_word(p), remedy(p));
+		_cleanup_free_ char *text = missing_text(p, workspaces, unserved, false);
 
 		refuse(c, m, RUN_FAIL_LOCAL, true, "unserved", text);
 		return 0;
@@ -512,104 +514,14 @@ static int on_output(struct run *r, uint8_t stream, struct blob bytes)
 	if (bytes.n > PROTO_OUTPUT_WINDOW || r->uncredited + bytes.n > PROTO_OUTPUT_WINDOW)
 		return CONCC_E_PROTO;
 	r->uncredited += (uint32_t)bytes.n;
-	if (!r->missing && !r->sought)
+	if (!r->missing)
 		show(r, stream, bytes);
 	else if (r->held.len + bytes.n <= HELD_MAX)
 		hold(r, stream, bytes);
 	else
-		run_give_up(r, "missing", r->missing ? r->missing : r->sought);
+		run_give_up(r, "missing", r->missing);
 	give_credit(r);
 	return 0;
-}
-
-static bool exists(const char *path)
-{
-	struct stat st;
-
-	return lstat(path, &st) == 0;
-}
-
-/* Could the command have made it here? */
-static bool parent_exists(const char *path)
-{
-	_cleanup_free_ char *parent = path_clean(path, "..");
-
-	return exists(parent);
-}
-
-static bool is_in_search(const struct run *r, const char *path)
-{
-	_cleanup_free_ char *parent = path_clean(path, "..");
-
-	for (char **d = r->search; *d; d++) {
-		if (streq(*d, parent))
-			return true;
-	}
-	return false;
-}
-
-/*
- * The search for a command in PATH that goes on after this directory; and that of
- * a compiler for itself, whose answer the dispatch has given.
- */
-static bool is_search(const struct run *r, const char *path, bool here)
-{
-	const char *name = path_base(path);
-	bool elsewhere = false;
-
-	if (!is_in_search(r, path) || streq(path, r->exe))
-		return false;
-	if (streq(name, r->name))
-		return true;
-	for (char **d = r->search; !here && *d && !elsewhere; d++) {
-		_cleanup_free_ char *other = path_join(*d, name);
-
-		elsewhere = exists(other);
-	}
-	return elsewhere;
-}
-
-/* In a system directory the worker has its own things: serving the client's is no remedy. */
-static char *missing_text(const struct run *r, const char *path)
-{
-	_cleanup_free_ char *shown = str_escape(path, strlen(path), 200);
-
-	if (is_system_path(path) && r->peer->conf->root != ROOT_CLIENT)
-		return xasprintf("%s is not on worker %s; install it there, or set CONCC_DISABLE=1 "
-				 "for such commands",
-				 shown, r->peer->conf->name);
-	return xasprintf(
-		"%s is outside every %s, so worker %s can't see it; %s to run this remotely", shown,
-		trees_word(r->peer), r->peer->conf->name, remedy(r->peer));
-}
-
-/*
- * What the job looked up in vain and is here makes all it does another thing,
- * be it a success.  What is neither here (but it may have wanted to make it)
- * and what its arguments merely name matter only when it fails.
- */
-static void on_missing(struct run *r, const struct msg_missing *m)
-{
-	for (char **p = m->paths; *p && !r->failure; p++) {
-		bool here = exists(*p), sought = m->how == MISSING_LOOKED_UP;
-
-		if (**p != '/' || (!here && !sought))
-			continue;
-		if (sought && ((!here && !parent_exists(*p)) || is_search(r, *p, here))) {
-			outside_absent(r->peer, *p);
-			continue;
-		}
-		if (here && sought) {
-			_cleanup_free_ char *text = missing_text(r, *p);
-
-			run_give_up(r, "missing", text);
-		} else {
-			char **why = !here && is_in_search(r, *p) ? &r->sought : &r->missing;
-
-			if (!*why)
-				*why = missing_text(r, *p);
-		}
-	}
 }
 
 /* ---- what comes home ---- */
@@ -673,6 +585,15 @@ static void on_no_way_home(struct run *r, const struct msg_exit *m)
 	run_fail(r, RUN_FAIL_LOCAL, "no-way-home", line);
 }
 
+/* What it sought works on this machine only. */
+static void on_special(struct run *r, const struct msg_exit *m)
+{
+	_cleanup_free_ char *text = str_escape(m->text, strlen(m->text), 1000);
+	_cleanup_free_ char *line = xasprintf("on worker %s %s", r->peer->conf->name, text);
+
+	run_fail(r, RUN_FAIL_LOCAL, "special-file", line);
+}
+
 /* A limit that the user set for this worker: here there is none. */
 static void on_limit(struct run *r, const struct msg_exit *m)
 {
@@ -697,17 +618,6 @@ static void on_ours(struct run *r, const struct msg_exit *m)
 	if (refused && m->code == REFUSED_TOOLCHAIN)
 		free(map_put_u64(&r->peer->exes_refused, r->exe_id, xstrdup(line)));
 	run_fail(r, RUN_FAIL_RETRY, rule, line);
-}
-
-/* Why its failure may be ours, or NULL.  A command that is not found here either is no such thing.
- */
-static const char *failed_for(const struct run *r, const struct msg_exit *m)
-{
-	if (m->how == EXIT_CODE && m->code == 0)
-		return NULL;
-	if (r->missing)
-		return r->missing;
-	return m->how == EXIT_CODE && m->code == NOT_FOUND ? NULL : r->sought;
 }
 
 /*
@@ -751,7 +661,7 @@ int run_output_credit(struct run *r, struct blob payload)
 
 static int on_done(struct run *r, const struct msg_exit *m)
 {
-	const char *why;
+	bool good = m->how == EXIT_CODE && m->code == 0;
 
 	if (m->outside[0]) {
 		_cleanup_free_ char *path = str_escape(m->outside[0], strlen(m->outside[0]), 200);
@@ -760,9 +670,8 @@ static int on_done(struct run *r, const struct msg_exit *m)
 		run_fail(r, RUN_FAIL_LOCAL, "outside-write", text);
 		return 0;
 	}
-	why = failed_for(r, m);
-	if (why) {
-		run_fail(r, RUN_FAIL_LOCAL, "missing", why);
+	if (r->missing && !good) {
+		run_fail(r, RUN_FAIL_LOCAL, "missing", r->missing);
 		return 0;
 	}
 	show_held(r);
@@ -784,6 +693,8 @@ static int on_exit_msg(struct peer *p, struct run *r, const struct msg_exit *m)
 		on_limit(r, m);
 	else if (m->how == EXIT_FAILED && m->code == FAILED_NO_WAY_HOME)
 		on_no_way_home(r, m);
+	else if (m->how == EXIT_FAILED && m->code == FAILED_SPECIAL)
+		on_special(r, m);
 	else if (m->how == EXIT_FAILED || m->how == EXIT_REFUSED)
 		on_ours(r, m);
 	else
@@ -857,7 +768,7 @@ static int message_missing(struct peer *p, struct blob payload)
 		return err;
 	r = job_of(p, m.job_id);
 	if (r)
-		on_missing(r, &m);
+		missing_on(r, &m);
 	msg_missing_release(&m);
 	return 0;
 }

@@ -28,7 +28,6 @@ struct run {
 	uint32_t input_credit; /* the worker takes this much more */
 	struct buf held;       /* RUN_OUTPUT payloads with a u32 length each */
 	char *missing; /* why its failure would be ours, or NULL: output waits for the exit */
-	char *sought;  /* the same, but not of "command not found": a name looked up in PATH */
 	char *failure; /* why its effects can't be used, or NULL; then the job is being killed */
 	const char *failure_rule;
 	struct loop_source *kill_timer; /* then it should have ended */

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,10 @@
 
 /* Digests learnt are written at most this often; losing them costs a transfer. */
 #define SAVE_MS (60 * 1000)
+/* Connections that can't be taken, for want of memory of the kernel's, say, are tried again then;
+ * so often in vain, and another server has to try. */
+#define LISTEN_PAUSE_MS 1000
+#define LISTEN_TRIES	3
 /* How long a server may take to end: its workers' connections are closed, not waited for. */
 #define TAKE_OVER_S 30
 /* The longest that a command of a worker can take to end: see spawn.c, which kills it before. */
@@ -50,12 +55,18 @@ static void close_fd(int *fd)
 	*fd = -1;
 }
 
+static void stop_listening(struct server *s)
+{
+	loop_remove(steal_ptr(&s->listen_source));
+	loop_remove(steal_ptr(&s->listen_timer));
+	close_fd(&s->listen_fd);
+}
+
 void server_abandon(struct server *s)
 {
 	s->abandoned = true;
 	loop_remove(steal_ptr(&s->place_source));
-	loop_remove(steal_ptr(&s->listen_source));
-	close_fd(&s->listen_fd);
+	stop_listening(s);
 	close_fd(&s->lock_fd); /* and with it what says that we are ready */
 	if (!s->n_running)
 		server_stop(s);
@@ -232,13 +243,79 @@ static int take_instance_lock(struct server *s, struct errmsg *msg)
 	return 0;
 }
 
+void server_learn_fd_limit(struct server *s)
+{
+	struct rlimit rl;
+
+	if (getrlimit(RLIMIT_NOFILE, &rl) == 0)
+		s->fd_limit = rl.rlim_cur < INT_MAX ? (int)rl.rlim_cur : INT_MAX;
+	if (s->spare_fd < 0)
+		s->spare_fd = open("/", O_PATH | O_CLOEXEC);
+}
+
+static int accept_one(const struct server *s)
+{
+	int fd = accept4(s->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* With the descriptor that is kept for it.  0, or why there is none: -EAGAIN when nobody waits,
+ * which accept(2) does not look at before. */
+static int refuse_one(struct server *s)
+{
+	int fd;
+
+	close_fd(&s->spare_fd);
+	fd = accept_one(s);
+	if (fd >= 0)
+		client_refuse(fd);
+	server_learn_fd_limit(s);
+	return fd < 0 ? fd : 0;
+}
+
+static void listen_again(void *data)
+{
+	struct server *s = data;
+
+	server_learn_fd_limit(s);
+	loop_set_events(s->listen_source, LOOP_READ);
+}
+
+/* Who has connected and is not heard would keep the loop awake.  They wait a moment. */
+static void listen_later(struct server *s, int err)
+{
+	log_warn("can't take connections now: %s", err_text(err));
+	if (++s->n_listen_failed >= LISTEN_TRIES) {
+		server_abandon(s);
+		return;
+	}
+	loop_set_events(s->listen_source, 0);
+	loop_timer_set(s->listen_timer, LISTEN_PAUSE_MS);
+}
+
 static void on_connection(void *data, uint32_t events)
 {
 	struct server *s = data;
-	int fd;
 
-	while ((fd = accept4(s->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0)
-		client_accept(s, fd);
+	while (s->listen_fd >= 0) {
+		int fd = accept_one(s);
+
+		if (fd >= 0) {
+			client_accept(s, fd);
+			continue;
+		}
+		if (fd != -EAGAIN && fd != -EINTR && fd != -ECONNABORTED)
+			fd = refuse_one(s);
+		if (fd == 0 || fd == -EAGAIN)
+			s->n_listen_failed = 0;
+		if (fd == -EAGAIN)
+			return;
+		if (fd < 0 && fd != -EINTR && fd != -ECONNABORTED) {
+			listen_later(s, fd);
+			return;
+		}
+	}
 }
 
 static int listen_unix(struct server *s, struct errmsg *msg)
@@ -259,6 +336,7 @@ static int listen_unix(struct server *s, struct errmsg *msg)
 	    listen(s->listen_fd, 4096) < 0)
 		return errmsg_set(msg, -errno, "can't listen at %s: %s", path, err_text(-errno));
 	s->listen_source = loop_add_fd(s->loop, s->listen_fd, LOOP_READ, on_connection, s);
+	s->listen_timer = loop_add_timer(s->loop, 0, listen_again, s);
 	return 0;
 }
 
@@ -289,11 +367,8 @@ static void tree_is_busy(void *data)
 static void on_tree_event(void *data, uint32_t events)
 {
 	struct server *s = data;
-	int r;
 
-	r = tree_drain(s->tree);
-	if (r < 0)
-		log_err("can't read file system events: %s", err_text(r));
+	tree_on_event(s->tree);
 }
 
 static int open_hashes(struct server *s, struct errmsg *msg)
@@ -413,6 +488,8 @@ static int set_up(struct server *s, struct errmsg *msg)
 {
 	int r;
 
+	raise_fd_limit();
+	server_learn_fd_limit(s); /* first, for a number that is below any limit set later */
 	r = runtime_dir_open(&s->dir, &s->dir_fd, msg);
 	if (r < 0)
 		return r;
@@ -423,12 +500,12 @@ static int set_up(struct server *s, struct errmsg *msg)
 		return errmsg_set(msg, CONCC_E_TOOBIG,
 				  "%zu workers are configured; at most %d work", s->conf->n_workers,
 				  TREE_PEERS_MAX);
-	raise_fd_limit();
 	r = loop_new(&s->loop);
 	if (r < 0)
 		return errmsg_set(msg, r, "can't make an event loop: %s", err_text(r));
-	loop_add_signal(s->loop, SIGTERM, on_signal, s);
-	loop_add_signal(s->loop, SIGINT, on_signal, s);
+	if (!loop_add_signal(s->loop, SIGTERM, on_signal, s) ||
+	    !loop_add_signal(s->loop, SIGINT, on_signal, s))
+		return errmsg_set(msg, -errno, "can't wait for signals: %s", err_text(-errno));
 	r = set_up_tree(s, msg);
 	if (r < 0)
 		return r;
@@ -487,8 +564,8 @@ static void tear_down(struct server *s)
 		(void)lock_byte(s->lock_fd, F_OFD_SETLK, F_UNLCK, 1); /* goes with the fd, too */
 	if (s->listen_fd >= 0 && place_is_ours(s))
 		(void)unlinkat(s->dir_fd, "project.sock", 0);
-	loop_remove(steal_ptr(&s->listen_source));
-	close_fd(&s->listen_fd);
+	stop_listening(s);
+	close_fd(&s->spare_fd);
 	loop_remove(steal_ptr(&s->place_source));
 	close_fd(&s->place_fd);
 	working_sets_save(s);
@@ -521,6 +598,7 @@ int project_run(struct conf *conf, int ready_fd, struct errmsg *msg)
 		.dir_fd = -1,
 		.lock_fd = -1,
 		.listen_fd = -1,
+		.spare_fd = -1,
 		.place_fd = -1,
 		.ready_fd = ready_fd,
 		.releases_fd = -1,

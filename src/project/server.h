@@ -12,6 +12,7 @@
  *   serve.c    file contents on their way to a worker
  *   working_set.c  what workers will want, told ahead of need
  *   run.c      one job: from RUN to RUN_EXIT
+ *   missing.c  what jobs lacked on a worker, and what follows
  *   outside.c  what jobs seek in vain, told once
  *   system.c   this machine's system, for workers with root = client
  *   straggler.c  the few that run far too long, a second time
@@ -36,6 +37,9 @@
 #include "concc/tree.h"
 
 #define SERVER_CLIENTS_MAX 8192 /* wrappers connected at once: an fd each */
+/* Descriptors that new jobs leave alone, or a quarter of all: those that run need some for their
+ * listings, contents and results. */
+#define SERVER_FDS_KEPT 128
 
 struct server {
 	struct loop *loop;
@@ -48,11 +52,14 @@ struct server {
 	int lock_fd; /* "project.lock": byte 0 says a server exists, byte 1 that it is ready; in it
 			its pid */
 	int listen_fd;
-	int ready_fd;	       /* told once, then -1 */
-	int place_fd;	       /* inotify of the runtime directory, or -1 */
-	struct stat sock_stat; /* of project.sock */
-	struct loop_source *listen_source, *tree_source, *idle_timer, *save_timer, *late_timer,
-		*releases_source, *place_source, *calls_source;
+	int spare_fd;		  /* to be closed when there is no other for accept(2) */
+	int fd_limit;		  /* as last read: whoever may can lower it */
+	unsigned n_listen_failed; /* in a row */
+	int ready_fd;		  /* told once, then -1 */
+	int place_fd;		  /* inotify of the runtime directory, or -1 */
+	struct stat sock_stat;	  /* of project.sock */
+	struct loop_source *listen_source, *listen_timer, *tree_source, *idle_timer, *save_timer,
+		*late_timer, *releases_source, *place_source, *calls_source;
 	struct peer **peers; /* n_peers, index = the tree's peer number */
 	unsigned n_peers;
 	struct list clients; /* struct client.of_server */
@@ -170,18 +177,23 @@ struct client {
 	struct server *server;
 	struct link *link;
 	struct run *run;
+	bool too_many;	 /* for the descriptors we may have: a job of it runs without us */
 	bool waiting_up; /* asked to be told when all workers are up or have failed */
 	char *waiting;	 /* for a slot, with this command; NULL: not */
 	uint64_t waiting_since_ms;
 };
 
-void client_accept(struct server *s, int fd);
+void client_accept(struct server *s, int fd); /* takes fd */
+/* Tells the wrapper at the other end to do without us.  Takes fd. */
+void client_refuse(int fd);
 void client_free(struct client *c);
 void client_settled(struct client *c); /* every worker is up or has failed */
 
 struct run; /* a job on its way */
 
 int run_start(struct client *c, struct msg_run *m); /* takes what m holds */
+/* Sends a job home that was not started. */
+void run_refuse(struct client *c, const char *rule, const char *text);
 int run_input(struct run *r, struct blob payload);
 int run_output_credit(struct run *r, struct blob payload);
 void run_client_gone(struct run *r);
@@ -208,8 +220,9 @@ char *const *system_links(const struct server *s);
 void system_greet(struct peer *p);
 /* When the peer is up: what others wanted of the trees. */
 void system_push(struct peer *p);
-/* Before the tree is drained for a job: what has changed in /etc, and which trees came. */
-void system_refresh(struct peer *p);
+/* Before the tree is drained for a job: what has changed in /etc, and which trees came.  Negative:
+ * what jobs would see of /etc is not what it is. */
+int system_refresh(struct peer *p, struct errmsg *msg);
 /* The toolchain tree that path is in, as they are listed, be it there or not; or NULL.  Of any
  * peer. */
 const char *system_tree_of(const struct server *s, const char *path);
@@ -260,7 +273,8 @@ void server_abandon(struct server *s);
 /* A wrapper called, or a worker came, went or fell asleep: wakes as many as have waiters. */
 void server_wake(struct server *s);
 void server_count_reason(struct server *s, const char *rule);
-bool server_settled(const struct server *s); /* every worker is up or has failed at least once */
+void server_learn_fd_limit(struct server *s); /* it may have been changed */
+bool server_settled(const struct server *s);  /* every worker is up or has failed at least once */
 
 /* ---- status.c ---- */
 

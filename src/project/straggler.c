@@ -104,8 +104,8 @@ static bool start_twin(struct run *r, struct peer *p, struct exe *e, struct pool
 	struct server *s = r->peer->server;
 	struct run *twin;
 
-	if (p->conf->root == ROOT_CLIENT)
-		system_refresh(p);
+	if (p->conf->root == ROOT_CLIENT && system_refresh(p, NULL) < 0)
+		return false;
 	if (run_dispatch(r->client, p, r->again, e, r->workspaces, &twin) < 0)
 		return false;
 	log_info("straggler: %s is started again on %s", r->command, p->conf->name);

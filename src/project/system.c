@@ -37,7 +37,8 @@ struct system {
 	char **links;  /* of the root directory: name, target, name... */
 	char *etc;     /* the copy */
 	int etc_watch; /* inotify, or -1: then all is compared before each job */
-	bool etc_bad;  /* said so already */
+	bool etc_loose; /* not all of it is watched: the same */
+	bool etc_old;	/* the copy is not what /etc is: no job may see it */
 };
 
 /* ---- /etc ---- */
@@ -103,33 +104,6 @@ static int put_copy(int dir, const char *name, const struct buf *b, const struct
 	return same_bytes(dir, name, b) ? 0 : write_copy(dir, name, b, mtime);
 }
 
-static int copy_file(int from, int to, const char *name, const struct stat *st)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	int r = read_file_at(from, name, ETC_FILE_MAX, &b);
-
-	/* What the user can't read, no job of the user's can. */
-	if (r == -EACCES || r == -ENOENT)
-		return 0;
-	return r < 0 ? r : put_copy(to, name, &b, &st->st_mtim);
-}
-
-static int copy_link(int from, int to, const char *name)
-{
-	char target[PROTO_PATH_MAX], old[PROTO_PATH_MAX];
-	ssize_t n = readlinkat(from, name, target, sizeof(target) - 1);
-	ssize_t n_old = readlinkat(to, name, old, sizeof(old) - 1);
-
-	if (n < 0)
-		return 0; /* it went away: its event comes */
-	target[n] = '\0';
-	if (n == n_old && memcmp(target, old, (size_t)n) == 0)
-		return 0;
-	if (unlinkat(to, name, 0) < 0 && errno != ENOENT)
-		return -errno;
-	return symlinkat(target, to, name) < 0 ? -errno : 0;
-}
-
 static DIR *open_listing(int fd)
 {
 	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -160,18 +134,50 @@ static void remove_copy(int to, const char *name)
 	(void)unlinkat(to, name, AT_REMOVEDIR); /* tried again at the next change */
 }
 
+static int copy_file(int from, int to, const char *name, const struct stat *st)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	int r = read_file_at(from, name, ETC_FILE_MAX, &b);
+
+	/* What the user can't read, no job of the user's can. */
+	if (r == -EACCES || r == -ENOENT) {
+		remove_copy(to, name);
+		return 0;
+	}
+	return r < 0 ? r : put_copy(to, name, &b, &st->st_mtim);
+}
+
+static int copy_link(int from, int to, const char *name)
+{
+	char target[PROTO_PATH_MAX], old[PROTO_PATH_MAX];
+	ssize_t n = readlinkat(from, name, target, sizeof(target) - 1);
+	ssize_t n_old = readlinkat(to, name, old, sizeof(old) - 1);
+
+	if (n < 0) /* it went away: its event comes */
+		return errno == ENOENT || errno == EINVAL ? 0 : -errno;
+	target[n] = '\0';
+	if (n == n_old && memcmp(target, old, (size_t)n) == 0)
+		return 0;
+	if (unlinkat(to, name, 0) < 0 && errno != ENOENT)
+		return -errno;
+	return symlinkat(target, to, name) < 0 ? -errno : 0;
+}
+
 static bool is_made(const char *name)
 {
 	return streq(name, "passwd") || streq(name, "group") || streq(name, "ld.so.preload");
 }
 
 /* Removes from the copy what stands in the way of another type, and what has gone. */
-static void drop_stale(int from, int to, bool top)
+static int drop_stale(int from, int to, bool top)
 {
 	DIR *dir = open_listing(to);
 	struct dirent *e;
+	int r;
 
-	while (dir && (e = readdir(dir))) {
+	if (!dir)
+		return -errno;
+	while ((errno = 0, e = readdir(dir))) {
 		struct stat was, is = {0};
 		const char *name = e->d_name;
 
@@ -183,11 +189,12 @@ static void drop_stale(int from, int to, bool top)
 		if ((was.st_mode & S_IFMT) != (is.st_mode & S_IFMT))
 			remove_copy(to, name);
 	}
-	if (dir)
-		(void)closedir(dir);
+	r = -errno;
+	(void)closedir(dir);
+	return r;
 }
 
-static void watch_etc(const struct system *y, int fd)
+static void watch_etc(struct system *y, int fd)
 {
 	char path[64];
 
@@ -195,22 +202,28 @@ static void watch_etc(const struct system *y, int fd)
 	if (y->etc_watch >= 0 &&
 	    inotify_add_watch(y->etc_watch, path,
 			      IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_CREATE | IN_DELETE |
-				      IN_ATTRIB | IN_ONLYDIR) < 0)
-		log_warn("can't watch a directory of /etc: %s; ignoring its changes",
-			 err_text(-errno));
+				      IN_ATTRIB | IN_ONLYDIR) < 0) {
+		log_debug("can't watch a directory of /etc: %s: compared before each job",
+			  err_text(-errno));
+		y->etc_loose = true;
+	}
 }
 
 /* The directory `from` as the directory `to`; of /etc itself (depth 0) what is shown. */
-static int copy_dir(const struct system *y, int from, int to, unsigned depth)
+static int copy_dir(struct system *y, int from, int to, unsigned depth)
 {
 	struct dirent *e;
 	DIR *dir;
-	int r = 0;
+	int r;
 
 	watch_etc(y, from); /* first, so that no change falls between */
-	drop_stale(from, to, depth == 0);
+	r = drop_stale(from, to, depth == 0);
+	if (r < 0)
+		return r;
 	dir = open_listing(from);
-	while (dir && r == 0 && (e = readdir(dir))) {
+	if (!dir)
+		return -errno;
+	while (r == 0 && (errno = 0, e = readdir(dir))) {
 		_cleanup_close_ int from_sub = -1, to_sub = -1;
 		const char *name = e->d_name;
 		struct stat st;
@@ -224,16 +237,20 @@ static int copy_dir(const struct system *y, int from, int to, unsigned depth)
 			r = copy_file(from, to, name, &st);
 		if (!S_ISDIR(st.st_mode) || depth >= ETC_DEPTH_MAX)
 			continue;
-		/* What the user may not read, no job of the user's can. */
 		from_sub = openat(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (from_sub < 0 && !err_is_fact(-errno))
+			r = -errno;
+		else if (from_sub < 0) /* what the user may not read, no job of the user's can */
+			remove_copy(to, name);
 		if (from_sub < 0)
 			continue;
 		(void)mkdirat(to, name, 0755); /* is there, or the next line fails */
 		to_sub = openat(to, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		r = to_sub < 0 ? -errno : copy_dir(y, from_sub, to_sub, depth + 1);
 	}
-	if (dir)
-		(void)closedir(dir);
+	if (r == 0)
+		r = -errno; /* of readdir(3) */
+	(void)closedir(dir);
 	return r;
 }
 
@@ -263,7 +280,7 @@ static int write_users(int to)
 	return r < 0 ? r : put_copy(to, "group", &groups, NULL);
 }
 
-static int copy_etc(const struct system *y)
+static int copy_etc(struct system *y)
 {
 	_cleanup_close_ int from = open("/etc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	_cleanup_close_ int to = open(y->etc, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -277,14 +294,14 @@ static int copy_etc(const struct system *y)
 		r = write_users(to);
 	/* The client's may be empty or gone. */
 	if (r == 0 && faccessat(from, "ld.so.preload", R_OK, 0) < 0)
-		r = put_copy(to, "ld.so.preload", &none, NULL);
+		r = err_is_fact(-errno) ? put_copy(to, "ld.so.preload", &none, NULL) : -errno;
 	return r;
 }
 
 static bool etc_changed(const struct system *y)
 {
 	char events[4096];
-	bool changed = y->etc_watch < 0;
+	bool changed = y->etc_watch < 0 || y->etc_loose || y->etc_old;
 
 	while (y->etc_watch >= 0 && read(y->etc_watch, events, sizeof(events)) > 0)
 		changed = true;
@@ -471,7 +488,7 @@ static void tell_trees(struct peer *p)
 	}
 }
 
-void system_refresh(struct peer *p)
+int system_refresh(struct peer *p, struct errmsg *msg)
 {
 	struct system *y = p->server->system;
 	int r;
@@ -479,12 +496,12 @@ void system_refresh(struct peer *p)
 	serve_trees(p->server);
 	tell_trees(p);
 	if (!etc_changed(y))
-		return;
+		return 0;
+	y->etc_loose = false;
 	r = copy_etc(y);
-	if (r < 0 && !y->etc_bad)
-		log_warn("can't copy files of /etc to %s: %s; jobs see older ones", y->etc,
-			 err_text(r));
-	y->etc_bad = r < 0;
+	y->etc_old = r < 0;
+	return r < 0 ? errmsg_set(msg, r, "can't copy files of /etc to %s: %s", y->etc, err_text(r))
+		     : 0;
 }
 
 void system_greet(struct peer *p)

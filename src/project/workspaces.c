@@ -86,15 +86,22 @@ static bool is_ours(const char *dir)
 	       access(dir, W_OK) == 0;
 }
 
+static bool holds(char *const *list, const char *path)
+{
+	for (; *list; list++) {
+		if (path_is_below(path, *list))
+			return true;
+	}
+	return false;
+}
+
 /* The trees of one job, none beneath another. */
 static void add(char ***list, const char *root)
 {
 	size_t n = 0;
 
-	for (char **l = *list; *l; l++) {
-		if (path_is_below(root, *l))
-			return;
-	}
+	if (holds(*list, root))
+		return;
 	for (char **l = *list; *l; l++) {
 		if (path_is_below(*l, root))
 			free(*l);
@@ -130,10 +137,13 @@ static int serve(struct server *s, const char *dir, bool writable, char ***list,
 
 /*
  * The tree that holds path, found when none is served yet.  A directory that is no project by any
- * mark is served when a job runs in it, but not because one names it: it may hold anything.
+ * mark is served when it is related: a job runs in it, say.  Not because one names it: it may hold
+ * anything.
  */
-static int need(struct server *s, const char *path, bool is_cwd, char ***list, struct errmsg *msg)
+static int need(struct server *s, const char *path, bool is_related, char ***list,
+		struct errmsg *msg)
 {
+	bool repository;
 	_cleanup_free_ char *home = NULL, *dir = NULL, *project = NULL;
 	const char *served = tree_root_of(s->tree, path, NULL), *toolchain;
 
@@ -146,10 +156,10 @@ static int need(struct server *s, const char *path, bool is_cwd, char ***list, s
 		return serve(s, toolchain, false, list, msg);
 	dir = nearest_dir(path);
 	home = path_expand_home("~");
-	project = job_project(dir, home, exists);
+	project = job_project(dir, home, exists, &repository);
 	if (!project || is_too_wide(project))
 		free(steal_ptr(&project));
-	if (!project && is_cwd)
+	if (!project && is_related)
 		project = steal_ptr(&dir);
 	if (!project || is_private(project) || is_too_wide(project))
 		return errmsg_set(
@@ -190,6 +200,18 @@ static int add_called(struct server *s, const char *words, char ***list, struct 
 	return 0;
 }
 
+/* What is built in a directory of its own, and no repository, has its sources where ".." leads. */
+static bool is_related(const struct msg_run *m, const char *arg)
+{
+	_cleanup_free_ char *home = path_expand_home("~"), *project = NULL;
+	bool repository = false;
+
+	if (job_arg_path(arg))
+		return false;
+	project = job_project(m->cwd, home, exists, &repository);
+	return !repository;
+}
+
 /* Is it there for the peer's jobs anyway? */
 static bool is_seen(const struct peer *p, const char *path)
 {
@@ -200,19 +222,29 @@ char **workspaces_of(const struct peer *p, const struct msg_run *m, struct errms
 {
 	_cleanup_strv_ char **list = xcalloc(1, sizeof(*list));
 	struct server *s = p->server;
+	bool is_listed;
 
 	for (char **w = s->conf->workspaces; w && *w; w++)
 		add_listed(s, *w, &list);
-	if (add_called(s, m->workspace, &list, msg) < 0 || need(s, m->cwd, true, &list, msg) < 0)
+	if (add_called(s, m->workspace, &list, msg) < 0)
+		return NULL;
+	is_listed = holds(list, m->cwd);
+	if (need(s, m->cwd, true, &list, msg) < 0)
 		return NULL;
 	for (char **a = m->argv + 1; *a; a++) {
 		_cleanup_free_ char *path = job_arg_is_text(*a, a[-1]) ? NULL
 								       : job_arg_file(*a, m->cwd);
+		bool writable = false;
+		const char *served = path ? tree_root_of(s->tree, path, &writable) : NULL;
 		struct errmsg why = {0};
 
-		/* Where it is in no tree, it may be no file at all. */
-		if (path && !is_seen(p, path) && need(s, path, false, &list, &why) < 0)
-			log_debug("%s", why.text);
+		/* A toolchain tree is in sight, or to be read by this job, which costs a mount. */
+		if (!path || (!writable && is_seen(p, path)))
+			continue;
+		if (served)
+			add(&list, served);
+		else if (need(s, path, !is_listed && is_related(m, *a), &list, &why) < 0)
+			log_debug("%s", why.text); /* it may be no file at all */
 	}
 	if (strv_len(list) > PROTO_WORKSPACES_MAX) {
 		errmsg_set(msg, CONCC_E_TOOBIG, "it needs more than %d trees",

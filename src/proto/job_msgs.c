@@ -100,7 +100,7 @@ void msg_hello_release(struct msg_hello *m)
 
 void msg_bye_encode(struct buf *b, const char *text)
 {
-	buf_put_str(b, text);
+	put_text(b, text);
 }
 
 int msg_bye_decode(struct blob payload, char **ret_text)
@@ -441,7 +441,7 @@ void msg_exit_encode(struct buf *b, const struct msg_exit *m)
 	buf_put_u32(b, m->job_id);
 	buf_put_u8(b, m->how);
 	buf_put_u32(b, m->code);
-	buf_put_str(b, m->text ? m->text : "");
+	put_text(b, m->text);
 	buf_put_u64(b, m->utime_us);
 	buf_put_u64(b, m->stime_us);
 	buf_put_u64(b, m->wall_us);
@@ -502,7 +502,7 @@ int msg_missing_decode(struct blob payload, struct msg_missing *ret)
 		if (**p != '/' || strlen(*p) >= PROTO_PATH_MAX)
 			r.bad = true;
 	}
-	if (rd_done(&r) < 0 || m.how > MISSING_LOOKED_UP) {
+	if (rd_done(&r) < 0 || m.how > MISSING_CHANGED) {
 		strv_free(m.paths);
 		return CONCC_E_PROTO;
 	}

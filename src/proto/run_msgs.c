@@ -76,7 +76,7 @@ void msg_run_fail_encode(struct buf *b, const struct msg_run_fail *m)
 	buf_put_u8(b, m->what);
 	buf_put_u8(b, m->quiet);
 	buf_put_str(b, m->rule);
-	buf_put_str(b, m->text);
+	put_text(b, m->text);
 }
 
 int msg_run_fail_decode(struct blob payload, struct msg_run_fail *ret)

@@ -11,6 +11,7 @@
 #include "wire.h"
 
 #define ATTR_HAS_DIGEST 0x80
+#define ERRNO_MAX	4095 /* the kernel's range */
 
 /* name length, one byte of name, an absent attr */
 #define ENTRY_MIN (4 + 1 + 1 + 8)
@@ -40,7 +41,7 @@ static void rd_attr(struct rd *r, struct entry_attr *a)
 
 	*a = (struct entry_attr){.type = type & 0x7f, .has_digest = type & ATTR_HAS_DIGEST};
 	a->version = rd_u64(r);
-	if (a->type > ENTRY_BLOCK || (a->has_digest && a->type != ENTRY_FILE))
+	if (a->type > ENTRY_UNKNOWN || (a->has_digest && a->type != ENTRY_FILE))
 		r->bad = true;
 	if (a->type == ENTRY_ABSENT)
 		return;
@@ -120,6 +121,12 @@ void msg_dir_encode(struct buf *b, uint32_t dir_id, uint8_t state, const char *p
 	buf_put_u32(b, n);
 }
 
+void msg_dir_unknown_encode(struct buf *b, uint32_t dir_id, const char *path, uint32_t error)
+{
+	msg_dir_encode(b, dir_id, DIR_UNKNOWN, path, NULL, 0);
+	buf_put_u32(b, error);
+}
+
 int msg_dir_decode(struct blob payload, struct msg_dir *ret)
 {
 	struct msg_dir m = {0};
@@ -130,7 +137,7 @@ int msg_dir_decode(struct blob payload, struct msg_dir *ret)
 	m.dir_id = rd_u32(&r);
 	m.state = rd_u8(&r);
 	m.path = rd_abs_path(&r);
-	if (m.state > DIR_PARTIAL || (has_entries(m.state) && !m.dir_id))
+	if (m.state > DIR_UNKNOWN || (has_entries(m.state) && !m.dir_id))
 		r.bad = true;
 	if (has_entries(m.state)) {
 		rd_attr(&r, &m.attr);
@@ -139,6 +146,11 @@ int msg_dir_decode(struct blob payload, struct msg_dir *ret)
 		m.n = rd_count(&r, ENTRY_MIN);
 		m.entries = r;
 		check_entries(r, m.n, &r);
+	}
+	if (m.state == DIR_UNKNOWN) {
+		m.error = rd_u32(&r);
+		if (m.error == 0 || m.error > ERRNO_MAX)
+			r.bad = true;
 	}
 	err = rd_done(&r);
 	if (err < 0) {
@@ -374,7 +386,7 @@ int msg_content_decode(struct blob payload, struct msg_content *ret)
 		break;
 	case CONTENT_ERROR:
 		m.error = rd_u32(&r);
-		if (m.error == 0 || m.error > 4095)
+		if (m.error == 0 || m.error > ERRNO_MAX)
 			r.bad = true;
 		break;
 	default:

@@ -10,6 +10,11 @@
 #include "concc/proto.h"
 #include "concc/str.h"
 
+void put_text(struct buf *b, const char *text)
+{
+	buf_put_blob(b, text ? text : "", text ? strnlen(text, PROTO_TEXT_MAX) : 0);
+}
+
 void put_strv(struct buf *b, char *const *v)
 {
 	size_t n = strv_len(v);

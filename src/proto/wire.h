@@ -8,6 +8,8 @@
 
 #include "concc/buf.h"
 
+/* Words for a person, NULL for none: cut at PROTO_TEXT_MAX, since they name paths of any length. */
+void put_text(struct buf *b, const char *text);
 /* At most PROTO_ARGS_MAX bytes in all. */
 void put_strv(struct buf *b, char *const *v);
 /* Never NULL unless r->bad; owned.  max_n bounds the number of strings. */

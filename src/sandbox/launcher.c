@@ -493,8 +493,14 @@ int launcher_start(struct loop *l, const struct sandbox_config *c, const char *m
 	la->scratch = scratch;
 	list_init(&la->queue);
 	list_init(&la->unsent);
-	la->sock_source = loop_add_fd(l, la->sock, LOOP_READ, on_readable, la);
 	la->child_source = loop_add_child(l, pid, on_child, la);
+	if (!la->child_source) {
+		r = errmsg_set(msg, -errno, "can't watch the launcher of jobs: %s",
+			       err_text(-errno));
+		launcher_stop(la);
+		return r;
+	}
+	la->sock_source = loop_add_fd(l, la->sock, LOOP_READ, on_readable, la);
 	log_debug("launcher: pid %d, uppers %s", (int)pid,
 		  setup.upper == UPPER_DISK_USER ? scratch_path(scratch) : "on tmpfs");
 	*ret = la;

@@ -5,12 +5,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
@@ -178,7 +180,7 @@ static int show_top(int base, char *const *mirrored, struct errmsg *msg)
 	struct dirent *e;
 	int r = dir ? 0 : -errno;
 
-	while (dir && r == 0 && (e = readdir(dir))) {
+	while (dir && r == 0 && (errno = 0, e = readdir(dir))) {
 		const char *name = e->d_name;
 
 		if (streq(name, ".") || streq(name, "..") || is_hidden(name) ||
@@ -190,6 +192,8 @@ static int show_top(int base, char *const *mirrored, struct errmsg *msg)
 		if (r < 0)
 			errmsg_set(msg, r, "can't show /%s to jobs: %s", name, err_text(r));
 	}
+	if (dir && r == 0 && errno)
+		r = errmsg_set(msg, -errno, "can't list /: %s", err_text(-errno));
 	if (dir)
 		(void)closedir(dir);
 	return r;
@@ -401,6 +405,33 @@ static int open_scratch(struct errmsg *msg)
 	return 0;
 }
 
+/*
+ * Writable for the kernel only, so that it asks the mirror, which tells and refuses
+ * (mirror.h); nothing else would.
+ */
+static int open_place(const char *path)
+{
+	_cleanup_close_ int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct statfs fs;
+
+	if (fd < 0 || fstatfs(fd, &fs) < 0)
+		return -errno;
+	return fs.f_type == FUSE_SUPER_MAGIC ? mnt_set_readonly(fd, false) : 0;
+}
+
+static int open_places(char *const *mirrored, struct errmsg *msg)
+{
+	for (; *mirrored; mirrored++) {
+		_cleanup_free_ char *path = path_join("/", *mirrored);
+		int r = open_place(path);
+
+		if (r < 0)
+			return errmsg_set(msg, r, "can't open the client's %s for jobs: %s", path,
+					  err_text(r));
+	}
+	return 0;
+}
+
 /* The worker's own system. */
 static int show_worker(int base, int mirror, const struct root_config *c, struct errmsg *msg)
 {
@@ -485,6 +516,8 @@ int root_build(struct root *r, const struct root_config *c, struct errmsg *msg)
 	err = make_proc(base, msg);
 	if (err == 0)
 		err = change_root(r, base, msg);
+	if (err == 0)
+		err = open_places(c->mirrored, msg);
 	if (err == 0 && c->scratch)
 		err = open_scratch(msg);
 	return err;
@@ -548,12 +581,14 @@ static int show_children(int from_fd, int to_fd)
 
 	if (!dir && copy >= 0)
 		(void)close(copy);
-	while (dir && r == 0 && (e = readdir(dir))) {
+	while (dir && r == 0 && (errno = 0, e = readdir(dir))) {
 		if (streq(e->d_name, ".") || streq(e->d_name, ".."))
 			continue;
 		r = ++n > SPOT_CHILDREN_MAX ? CONCC_E_TOOBIG
 					    : show_child(from_fd, e->d_name, to_fd);
 	}
+	if (r == 0)
+		r = -errno; /* of readdir(3) */
 	if (dir)
 		(void)closedir(dir);
 	return r;
@@ -616,6 +651,9 @@ int root_mountpoint(struct root *r, const char *path, struct errmsg *msg)
 
 	if (fd >= 0)
 		return 0;
+	if (!err_is_fact(-errno))
+		return errmsg_set(msg, -errno, "can't open %s on the worker: %s", path,
+				  err_text(-errno));
 	len = existing_part(path);
 	part = xstrndup(path, len);
 	fd = open(part, O_PATH | O_DIRECTORY | O_CLOEXEC);

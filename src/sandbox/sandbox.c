@@ -242,8 +242,12 @@ static _Noreturn void map_parent(const struct sandbox_config *c, pid_t parent, u
 static int become(const struct sandbox_config *c, struct sandbox_paths *ret)
 {
 	/* Of the namespace that mounts it, as the kernel wants it; and root's alone, maybe. */
-	ret->fuse_fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
-	if (ret->fuse_fd < 0 || setgroups(0, NULL) < 0 || setresgid(c->gid, c->gid, c->gid) < 0 ||
+	for (int i = 0; i < 2; i++) {
+		ret->fuse_fds[i] = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+		if (ret->fuse_fds[i] < 0)
+			return -errno;
+	}
+	if (setgroups(0, NULL) < 0 || setresgid(c->gid, c->gid, c->gid) < 0 ||
 	    setresuid(c->uid, c->uid, c->uid) < 0)
 		return -errno;
 	/* An exec would do this; without one, /proc/self stays root's. */
@@ -331,7 +335,7 @@ int sandbox_enter(const struct sandbox_config *c, struct sandbox_paths *ret, str
 
 	if (r < 0)
 		return r;
-	ret->fuse_fd = -1;
+	ret->fuse_fds[0] = ret->fuse_fds[1] = -1;
 	r = enter_namespaces(c, ret, msg);
 	if (r < 0)
 		return r;

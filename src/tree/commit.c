@@ -565,6 +565,7 @@ static bool changed_by_others(struct commit *c, const char *path)
 	const struct ent *e = find_ent(c, path, &listed);
 	const struct own *o;
 	struct stat st;
+	int err;
 
 	if (was_lost(c, path))
 		return true;
@@ -572,10 +573,22 @@ static bool changed_by_others(struct commit *c, const char *path)
 		return e && e->type != ENTRY_ABSENT && !(e->flags & ENT_INITIAL) &&
 		       e->content_version > seen_until(c, path);
 	/* The job can't have seen a directory that was never listed: it must be its own. */
-	if (look(c, path, &st) < 0)
-		return false;
+	err = look(c, path, &st);
+	if (err < 0)
+		return !err_is_fact(err); /* what can't be looked at may have changed */
 	o = map_get_str(&c->own, path);
 	return !o || !o->there || !same_stat(&o->st, &st);
+}
+
+/* 1 and what is at path, 0 when nothing is, or a negative code and the message: nobody knows. */
+static int look_or_say(struct commit *c, const char *path, struct stat *ret, struct errmsg *msg)
+{
+	int err = look(c, path, ret);
+
+	if (err == 0)
+		return 1;
+	return err_is_fact(err) ? 0
+				: errmsg_set(msg, err, "can't look at %s: %s", path, err_text(err));
 }
 
 static int conflict(const char *path, struct errmsg *msg)
@@ -592,6 +605,8 @@ static int check_ancestors(struct commit *c, const struct effect *e, struct errm
 
 	if (!c->tree->tombs.n && !c->tree->tomb_floor)
 		return 0;
+	if (was_lost(c, e->workspace))
+		return conflict(e->workspace, msg);
 	while (path[len]) {
 		char kept;
 
@@ -612,12 +627,13 @@ static int check_tree(struct commit *c, const char *path, struct errmsg *msg)
 	struct dirent *de;
 	struct stat st;
 	DIR *dir;
-	int err = 0;
+	int err;
 
 	if (changed_by_others(c, path))
 		return conflict(path, msg);
-	if (look(c, path, &st) < 0 || !S_ISDIR(st.st_mode))
-		return 0;
+	err = look_or_say(c, path, &st, msg);
+	if (err <= 0 || !S_ISDIR(st.st_mode))
+		return err < 0 ? err : 0;
 	fd = resolve_open(c->tree, path, O_RDONLY | O_DIRECTORY);
 	if (fd < 0)
 		return errmsg_set(msg, fd, "can't remove %s: %s", path, err_text(fd));
@@ -625,7 +641,7 @@ static int check_tree(struct commit *c, const char *path, struct errmsg *msg)
 	if (!dir)
 		return errmsg_set(msg, -errno, "can't remove %s: %s", path, err_text(-errno));
 	(void)steal_fd(&fd); /* dir's now */
-	while (!err && (de = readdir(dir))) {
+	for (err = 0; !err && (errno = 0, de = readdir(dir));) {
 		_cleanup_free_ char *child = NULL;
 
 		if (streq(de->d_name, ".") || streq(de->d_name, "..") ||
@@ -634,6 +650,9 @@ static int check_tree(struct commit *c, const char *path, struct errmsg *msg)
 		child = path_join(path, de->d_name);
 		err = check_tree(c, child, msg);
 	}
+	/* Half of it is not all of it. */
+	if (!err && errno)
+		err = errmsg_set(msg, -errno, "can't remove %s: %s", path, err_text(-errno));
 	(void)closedir(dir);
 	return err;
 }
@@ -670,9 +689,10 @@ static int check_effect(struct commit *c, const struct effect *e, struct errmsg 
 		return err;
 	if (e->kind == EFFECT_LINK && changed_by_others(c, e->target))
 		return conflict(e->target, msg);
-	if (look(c, e->path, &st) < 0)
-		st = (struct stat){0};
-	is_dir = S_ISDIR(st.st_mode);
+	err = look_or_say(c, e->path, &st, msg);
+	if (err < 0)
+		return err;
+	is_dir = err > 0 && S_ISDIR(st.st_mode);
 	/* Two jobs that make the same directory agree. */
 	if (e->kind == EFFECT_DIR && is_dir && !(e->flags & EFFECT_F_OPAQUE))
 		return 0;
@@ -910,8 +930,11 @@ static int apply_file(struct commit *c, struct effect *e, int fd, const char *na
 		temp_fd = owned = resolve_parent(c->tree, e->temp, &temp);
 	if (temp_fd < 0)
 		return temp_fd;
-	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+		if (errno != ENOENT)
+			return -errno;
 		st = (struct stat){0};
+	}
 	if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
 		return CONCC_E_UNSAFE;
 	written = S_ISREG(st.st_mode) && !(e->flags & EFFECT_F_REPLACED);

@@ -104,7 +104,7 @@ int resolve_open(struct tree *t, const char *path, int flags)
 	if (!r)
 		return -EACCES;
 	if (r->fd < 0)
-		return -ENOENT;
+		return r->err;
 	rel = path_below(path, r->path);
 	return open_beneath(t, r->fd, *rel ? rel : ".", flags);
 }
@@ -268,7 +268,7 @@ static int root_set_anchors(struct tree *t, struct root *r)
 int root_open(struct tree *t, struct root *r)
 {
 	struct stat st;
-	bool anchored = root_set_anchors(t, r) == 0; /* watched first, opened after */
+	bool same, anchored = root_set_anchors(t, r) == 0; /* watched first, opened after */
 	char *real = NULL;
 	int fd = walk_root(t, r, &real);
 
@@ -284,16 +284,25 @@ int root_open(struct tree *t, struct root *r)
 	free(r->real);
 	r->real = real;
 	r->loose = !anchored;
-	if (r->fd >= 0 && st.st_dev == r->dev && st.st_ino == r->ino) {
-		(void)close(fd);
-		return 0;
-	}
+	r->remounted = false;
+	same = r->fd >= 0 && st.st_dev == r->dev && st.st_ino == r->ino;
+	/* Also of the same directory: what is mounted beneath may be seen through this one only. */
 	if (r->fd >= 0)
 		(void)close(r->fd);
 	r->fd = fd;
 	r->dev = st.st_dev;
 	r->ino = st.st_ino;
-	return 1;
+	return !same;
+}
+
+/* Is what was opened still what the path leads to?  Needs no descriptor.  0 or -errno when not. */
+static int root_look(const struct root *r)
+{
+	struct stat st;
+
+	if (stat(root_place(r), &st) < 0)
+		return -errno;
+	return st.st_dev == r->dev && st.st_ino == r->ino ? 0 : -ENOENT;
 }
 
 /* The directory that was served is not at its path any more: all told about it is void. */
@@ -301,10 +310,10 @@ static void root_forget(struct tree *t, struct root *r)
 {
 	struct dir *d = dir_find(t, r->path);
 
-	if (d && d->parent)
+	if (d && d->parent && err_is_fact(r->err))
 		dir_mark_dead(t, d);
 	else if (d)
-		dir_drop(t, d, NULL);
+		dir_forget(t, d);
 }
 
 static void root_check(struct tree *t, struct root *r)
@@ -312,6 +321,11 @@ static void root_check(struct tree *t, struct root *r)
 	bool was_missing = r->fd < 0;
 	int changed = root_open(t, r);
 
+	/* We could not open it again, and need not. */
+	if (changed < 0 && !err_is_fact(changed) && !was_missing && !r->remounted &&
+	    root_look(r) == 0)
+		return;
+	r->err = changed < 0 ? changed : -ENOENT;
 	if (changed < 0 && !was_missing) {
 		(void)close(r->fd);
 		r->fd = -1;
@@ -324,22 +338,23 @@ static void root_check(struct tree *t, struct root *r)
 	}
 }
 
-void roots_check(struct tree *t)
+/* What one call tells of a root that is looked at at every drain: as it was? */
+static bool root_is_as_it_was(const struct root *r)
 {
 	struct stat st;
 
+	if (r->fd >= 0)
+		return !r->remounted && root_look(r) == 0;
+	return stat(root_place(r), &st) < 0 && -errno == r->err;
+}
+
+void roots_check(struct tree *t)
+{
 	list_for_each (l, &t->roots) {
 		struct root *r = container_of(l, struct root, in_tree);
 
-		if (!t->roots_suspect && !r->loose)
-			continue;
-		/* A loose root that is still missing costs this one call. */
-		if (!t->roots_suspect && r->fd < 0 && stat(root_place(r), &st) < 0)
-			continue;
-		if (!t->roots_suspect && r->fd >= 0 && stat(root_place(r), &st) == 0 &&
-		    st.st_dev == r->dev && st.st_ino == r->ino)
-			continue;
-		root_check(t, r);
+		if (t->roots_suspect || (r->loose && !root_is_as_it_was(r)))
+			root_check(t, r);
 	}
 	t->roots_suspect = false;
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "snapshot.h"
 
-#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -258,6 +257,11 @@ static bool is_partial(const struct tree *t, const struct dir *d)
 	return r && r->source && streq(r->path, d->path);
 }
 
+static size_t dir_bytes_max(const struct tree *t)
+{
+	return t->limits.dir_bytes ? t->limits.dir_bytes : PROTO_DIR_MAX;
+}
+
 void snap_send_dir(struct tree *t, struct dir *d, unsigned peer)
 {
 	uint8_t state = is_partial(t, d) ? DIR_PARTIAL : DIR_LISTED;
@@ -272,7 +276,19 @@ void snap_send_dir(struct tree *t, struct dir *d, unsigned peer)
 		if (e->type != ENTRY_ABSENT)
 			put_ent(&b, e, peer);
 	}
+	if (b.len > dir_bytes_max(t)) {
+		snap_send_unknown(t, peer, d->id, d->path, -E2BIG);
+		return;
+	}
 	peer_set_add(&d->told, peer);
+	t->ops.send(t->data, peer, MSG_DIR, &b);
+}
+
+void snap_send_unknown(struct tree *t, unsigned peer, uint32_t id, const char *path, int err)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	msg_dir_unknown_encode(&b, id, path, err < 0 && err > -4096 ? (uint32_t)-err : EIO);
 	t->ops.send(t->data, peer, MSG_DIR, &b);
 }
 
@@ -562,6 +578,16 @@ void dir_mark_dead(struct tree *t, struct dir *d)
 		t->roots_suspect = true;
 }
 
+void dir_forget(struct tree *t, struct dir *d)
+{
+	_cleanup_free_ char *parent = path_parent(d->path);
+
+	/* What was there when a job began, and what is now, is not known: for it, that is a change.
+	 */
+	tomb_put(t, parent, path_base(d->path), ++t->version);
+	dir_drop(t, d, NULL);
+}
+
 void dir_drop(struct tree *t, struct dir *d, const struct peer_set *covered)
 {
 	struct peer_set stale = d->told;
@@ -670,17 +696,23 @@ static void ent_set_stat(struct tree *t, struct ent *e, const struct stat *st)
 
 void ent_set_known(struct ent *e, const struct digest *d, uint16_t claimed_by)
 {
-	assert(e->type == ENTRY_FILE);
+	if (e->type != ENTRY_FILE)
+		return;
 	if (!e->known)
 		e->known = xmalloc(sizeof(*e->known));
 	e->known->digest = *d;
 	e->known->claimed_by = claimed_by;
 }
 
-static void set_absent(struct tree *t, struct ent *e)
+/* ENTRY_ABSENT or ENTRY_UNKNOWN. */
+static void set_nothing(struct tree *t, struct ent *e, uint8_t type)
 {
+	static const struct stat none;
+
 	ent_release(e);
-	e->type = ENTRY_ABSENT;
+	ent_set_stat(t, e, &none);
+	e->type = type;
+	e->ino = 0;
 	e->flags &= (uint16_t) ~(ENT_INITIAL | ENT_RACY);
 	e->version = e->content_version = ++t->version;
 }
@@ -746,12 +778,13 @@ static void pend(struct tree *t, struct dir *d, struct ent *e)
 	vec_push(&d->pending, e);
 }
 
-/* True when what e stands for now is another version than the one we know. */
+/* True when what e stands for now (nothing: of type `nothing`) is another version than the one we
+ * know. */
 static bool ent_changed(struct tree *t, const struct dir *d, const struct ent *e,
-			const struct stat *st)
+			const struct stat *st, uint8_t nothing)
 {
 	if (!st)
-		return e->type != ENTRY_ABSENT;
+		return e->type != nothing;
 	if (!ent_matches(t, e, st))
 		return true;
 	if (e->type == ENTRY_DIR)
@@ -779,10 +812,10 @@ static void ent_lose(struct tree *t, struct dir *d, struct ent *e, const struct 
 		tomb_put(t, d->path, e->name, t->version + 1);
 }
 
-/* 1 and the stat (with a symlink's target), 0 when nothing is there, or -errno. */
+/* 1 and the stat (with a symlink's target), 0 when nothing is there, or -errno: can't be told. */
 static int look_at(int fd, const char *name, struct stat *st, char target[PROTO_PATH_MAX])
 {
-	/* A symlink may be replaced between the two calls; who does that for ever is not served. */
+	/* A symlink may be replaced between the two calls, again and again. */
 	for (int tries = 0; tries < 100; tries++) {
 		ssize_t n;
 
@@ -807,24 +840,44 @@ void tree_busy(struct tree *t)
 		t->ops.busy(t->data);
 }
 
-/* 1 when it must be looked at again, 0, or a negative code. */
-static int look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool in_vain)
+static void sweep_later(struct tree *t, struct dir *d, bool on)
+{
+	if (!on)
+		list_remove(&d->in_sweep);
+	else if (list_empty(&d->in_sweep))
+		list_append(&t->sweep, &d->in_sweep);
+}
+
+/* What the disk would not say now, it may say at the next drain; no event will tell when. */
+static void note_unknown(struct tree *t, struct dir *d, const struct ent *e, int err)
+{
+	/* Of many in one directory, one line.  What this user may not see is nobody's failure. */
+	if (e->type != ENTRY_UNKNOWN && !d->unknown && err != -EACCES)
+		log_warn("can't tell what %s/%s is: %s; jobs that need it run here", d->path,
+			 e->name, err_text(err));
+	d->unknown = true;
+	sweep_later(t, d, true);
+}
+
+/* True when it must be looked at again. */
+static bool look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool in_vain)
 {
 	char target[PROTO_PATH_MAX];
 	struct stat buf;
 	int there = look_at(fd, e->name, &buf, target);
 	const struct stat *st = there > 0 ? &buf : NULL;
+	uint8_t nothing = there < 0 ? ENTRY_UNKNOWN : ENTRY_ABSENT;
 	bool same = st && e->ino == fold_ino(t, st->st_dev, st->st_ino);
 
 	t->counts.stats++;
 	tree_busy(t);
 	if (there < 0)
-		return there;
-	if (!ent_changed(t, d, e, st)) {
+		note_unknown(t, d, e, there);
+	if (!ent_changed(t, d, e, st, nothing)) {
 		if (st && e->flags & ENT_RACY && !ent_is_racy(d, st))
 			e->flags &= (uint16_t)~ENT_RACY;
 		e->flags &= (uint16_t) ~(ENT_WRITTEN | ENT_GONE);
-		return 0;
+		return false;
 	}
 	if (st && t->cache && e->type == ENTRY_FILE && ent_matches(t, e, st))
 		hash_cache_drop(t->cache, st);
@@ -834,20 +887,19 @@ static int look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool 
 	else if (st)
 		set_present(t, d, e, st, target);
 	else
-		set_absent(t, e);
+		set_nothing(t, e, nothing);
 	e->flags &= (uint16_t) ~(ENT_WRITTEN | ENT_GONE);
 	pend(t, d, e);
-	return ent_track_links(t, d, fd, e, same, in_vain) ? 1 : 0;
+	return ent_track_links(t, d, fd, e, same, in_vain);
 }
 
-int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e)
+void snap_check(struct tree *t, struct dir *d, int fd, struct ent *e)
 {
-	int r = 1;
+	bool more = true;
 
 	/* Who puts one file of many links after the other there has it looked at at every drain. */
-	for (int tries = 0; r > 0 && tries < 10; tries++)
-		r = look_once(t, d, fd, e, tries == 9);
-	return r < 0 ? r : 0;
+	for (int tries = 0; more && tries < 10; tries++)
+		more = look_once(t, d, fd, e, tries == 9);
 }
 
 static void stat_to_attr(struct tree *t, const struct stat *st, struct entry_attr *ret)
@@ -886,7 +938,6 @@ static int scan_names(struct tree *t, struct dir *d, int fd)
 		for (char *p = t->scan_buf; p < t->scan_buf + n;) {
 			struct dirent64 *de = (struct dirent64 *)p;
 			struct ent *e;
-			int err;
 
 			p += de->d_reclen;
 			if (streq(de->d_name, ".") || streq(de->d_name, ".."))
@@ -900,9 +951,7 @@ static int scan_names(struct tree *t, struct dir *d, int fd)
 				continue;
 			e = names_add(t, d, de->d_name, strlen(de->d_name));
 			e->flags |= ENT_SEEN;
-			err = snap_check(t, d, fd, e);
-			if (err)
-				return err;
+			snap_check(t, d, fd, e);
 		}
 	}
 	return n < 0 ? -errno : 0;
@@ -915,10 +964,11 @@ static int scan(struct tree *t, struct dir *d, int fd)
 	int err;
 
 	t->counts.scans++;
+	d->unknown = false;
 	err = scan_names(t, d, fd);
-	for (uint32_t it = 0; !err && (e = names_next(d, &it));) {
-		if (!(e->flags & ENT_SEEN))
-			err = snap_check(t, d, fd, e);
+	for (uint32_t it = 0; (e = names_next(d, &it));) {
+		if (!err && !(e->flags & ENT_SEEN))
+			snap_check(t, d, fd, e);
 		e->flags &= (uint16_t)~ENT_SEEN;
 	}
 	return err;
@@ -935,14 +985,6 @@ static void drop_placeholders(struct tree *t, struct dir *d)
 			names_del(t, d, e);
 	}
 	vec_release(&d->dirty);
-}
-
-static void sweep_later(struct tree *t, struct dir *d, bool on)
-{
-	if (!on)
-		list_remove(&d->in_sweep);
-	else if (list_empty(&d->in_sweep))
-		list_append(&t->sweep, &d->in_sweep);
 }
 
 /* Watched at last, or again: after an overflow the loss of a watch may have been missed. */
@@ -966,7 +1008,7 @@ static int dir_look_fd(struct tree *t, struct dir *d, int fd)
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	if (fold_ino(t, st.st_dev, st.st_ino) != d->attr.ino)
-		return -ESTALE;
+		return CONCC_E_STALE;
 	if (d->scan_now || d->acl_suspect)
 		d->default_acl = fd_has_default_acl(fd);
 	d->acl_suspect = false;
@@ -976,9 +1018,11 @@ static int dir_look_fd(struct tree *t, struct dir *d, int fd)
 		d->scan_now = false;
 	}
 	for (uint32_t i = 0; !err && i < d->dirty.n; i++)
-		err = snap_check(t, d, fd, d->dirty.v[i]);
+		snap_check(t, d, fd, d->dirty.v[i]);
 	drop_placeholders(t, d);
-	if (!err && fstat(fd, &st) == 0)
+	if (!err && fstat(fd, &st) < 0)
+		err = -errno;
+	if (!err)
 		dir_set_attr(t, d, &st);
 	return err;
 }
@@ -986,6 +1030,7 @@ static int dir_look_fd(struct tree *t, struct dir *d, int fd)
 static void dir_look(struct tree *t, struct dir *d)
 {
 	_cleanup_close_ int fd = -1;
+	int err;
 
 	d->queued = false;
 	if (d->dropped)
@@ -997,8 +1042,13 @@ static void dir_look(struct tree *t, struct dir *d)
 		return;
 	}
 	fd = resolve_open(t, d->path, O_RDONLY | O_DIRECTORY);
-	if (fd < 0 || dir_look_fd(t, d, fd) < 0)
+	err = fd < 0 ? fd : dir_look_fd(t, d, fd);
+	if (err == CONCC_E_STALE || err_is_fact(err)) {
 		dir_mark_dead(t, d);
+	} else if (err) {
+		log_warn("can't look at %s: %s", d->path, err_text(err));
+		dir_forget(t, d);
+	}
 }
 
 static int ino_cmp(const void *a, const void *b)
@@ -1087,23 +1137,20 @@ void snap_settle(struct tree *t)
 uint64_t snap_note(struct tree *t, int dir_fd, const char *path, const struct digest *claim,
 		   unsigned peer, bool written)
 {
-	_cleanup_free_ char *parent = xstrndup(path, (size_t)(path_base(path) - path));
+	_cleanup_free_ char *parent = path_parent(path);
 	const char *base = path_base(path);
 	struct dir *d;
 	struct stat st;
 	struct ent *e;
 
-	if (str_ends(parent, "/") && parent[1])
-		parent[strlen(parent) - 1] = '\0';
 	d = dir_find(t, parent);
 	if (!d)
 		return ++t->version;
 	e = names_add(t, d, base, strlen(base));
 	if (written)
 		e->flags |= ENT_WRITTEN;
-	if (snap_check(t, d, dir_fd, e) < 0)
-		dir_mark_dead(t, d);
-	else if (fstat(dir_fd, &st) == 0)
+	snap_check(t, d, dir_fd, e);
+	if (fstat(dir_fd, &st) == 0)
 		dir_set_attr(t, d, &st);
 	if (claim && e->type == ENTRY_FILE && !e->known)
 		ent_set_known(e, claim, (uint16_t)peer);
@@ -1115,7 +1162,7 @@ uint64_t snap_note(struct tree *t, int dir_fd, const char *path, const struct di
 
 /* ---- new snapshots ---- */
 
-/* Makes the parent's entry lead to d; looks at it again when it does not fit. */
+/* Makes the parent's entry lead to d; looks at it again when it does not fit: CONCC_E_STALE. */
 static int link_parent(struct tree *t, struct dir *d, struct dir *parent)
 {
 	_cleanup_close_ int fd = -1;
@@ -1127,10 +1174,10 @@ static int link_parent(struct tree *t, struct dir *d, struct dir *parent)
 		if (fd < 0)
 			return fd;
 		e = names_add(t, parent, base, strlen(base));
-		if (snap_check(t, parent, fd, e) < 0 || e->type != ENTRY_DIR ||
-		    e->ino != d->attr.ino) {
+		snap_check(t, parent, fd, e);
+		if (e->type != ENTRY_DIR || e->ino != d->attr.ino) {
 			mark_ent(t, parent, e);
-			return -ENOENT;
+			return CONCC_E_STALE;
 		}
 	}
 	e->child = d;
@@ -1157,6 +1204,13 @@ static struct dir *dir_alloc(struct tree *t, const char *path)
 	return d;
 }
 
+/* Of reading a directory that was opened: what it would not tell is no fact about it, but that it
+ * went meanwhile. */
+static int read_error(int err)
+{
+	return err == -ENOENT || !err_is_fact(err) ? err : -EIO;
+}
+
 /* Watched first, read after: what falls between has an event. */
 static int dir_read(struct tree *t, struct dir *d, int fd, bool orphan)
 {
@@ -1171,7 +1225,7 @@ static int dir_read(struct tree *t, struct dir *d, int fd, bool orphan)
 	sweep_later(t, d, err || d->network || orphan);
 	err = scan(t, d, fd);
 	if (err)
-		return err;
+		return read_error(err);
 	for (uint32_t it = 0; (e = names_next(d, &it));) {
 		e->flags = (uint16_t)((e->flags & ~ENT_PENDING) | ENT_INITIAL);
 		/* Seen by readdir, gone before its lstat. */

@@ -15,6 +15,12 @@
  * Looking at the disk never sends: changes are put on the dir's pending list
  * and snap_flush() sends one UPDATE per directory.  Dropped dirs live until
  * snap_flush(), since queues may still name them.
+ *
+ * A look has three answers: it is so (err_is_fact() says which failures are facts,
+ * too), it changed, or it can't be told now.  Of the last nothing is concluded: a
+ * name becomes ENTRY_UNKNOWN and is looked at again at every drain, a directory is
+ * forgotten, so that who needs it asks again, and jobs that run can't put anything
+ * in place there (dir_forget()).
  */
 #include <sys/stat.h>
 
@@ -120,6 +126,7 @@ struct dir {
 	bool dropped;	   /* on t->grave */
 	bool queued;	   /* on t->queue */
 	bool scan_now;	   /* compare all names at the next look */
+	bool unknown;	   /* the last scan met a name of which it could not be told what it is */
 	bool flush_queued; /* on t->flush */
 	bool attr_changed;
 	bool default_acl; /* decides the modes of what is made in it, instead of a umask */
@@ -145,11 +152,13 @@ struct root {
 	char *source; /* the directory that is shown there, when it is another one; else NULL */
 	char *real;   /* its path without symlinks, as of when it was opened last; NULL: never */
 	bool writable;
-	int fd; /* O_PATH, -1 while it is missing */
+	int fd;	 /* O_PATH, -1 while it can't be opened */
+	int err; /* then why: -errno, which need not be a fact */
 	dev_t dev;
 	ino_t ino;
 	struct list anchors;
-	bool loose; /* missing, or not all anchors could be set: looked at at every drain */
+	bool loose;	/* missing, or not all anchors could be set: looked at at every drain */
+	bool remounted; /* the same directory may be seen through another mount by now */
 	/* What peers were told while it was missing, to be taken back when it comes. */
 	uint32_t absent_id;
 	struct peer_set absent_told;
@@ -254,6 +263,8 @@ int dir_ensure(struct tree *t, const char *path, struct dir **ret);
 void dir_drop(struct tree *t, struct dir *d, const struct peer_set *covered);
 /* d is not what its path leads to any more: the next look at its parent drops it. */
 void dir_mark_dead(struct tree *t, struct dir *d);
+/* What was told of d may be so or not: drops it, and all who were told must ask again. */
+void dir_forget(struct tree *t, struct dir *d);
 void dir_queue(struct tree *t, struct dir *d);
 /* An event named this: look at it.  flags: ENT_WRITTEN, ENT_GONE. */
 void dir_mark_name(struct tree *t, struct dir *d, const char *name, size_t len, unsigned flags);
@@ -264,8 +275,8 @@ void ent_to_attr(const struct ent *e, unsigned peer, struct entry_attr *ret);
 bool ent_matches(struct tree *t, const struct ent *e, const struct stat *st);
 bool ent_is_racy(const struct dir *d, const struct stat *st);
 void ent_set_known(struct ent *e, const struct digest *d, uint16_t claimed_by);
-/* Looks at one name.  0, or -errno when the directory itself is unusable. */
-int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e);
+/* Looks at one name. */
+void snap_check(struct tree *t, struct dir *d, int fd, struct ent *e);
 /* The commit just changed path's name: takes it over at once; its version now. */
 uint64_t snap_note(struct tree *t, int dir_fd, const char *path, const struct digest *claim,
 		   unsigned peer, bool written);
@@ -276,6 +287,7 @@ void tree_busy(struct tree *t);
 void snap_flush(struct tree *t);
 void snap_send_dir(struct tree *t, struct dir *d, unsigned peer);
 void snap_send_absent(struct tree *t, unsigned peer, uint32_t id, uint8_t state, const char *path);
+void snap_send_unknown(struct tree *t, unsigned peer, uint32_t id, const char *path, int err);
 void snap_send_stale(struct tree *t, const struct peer_set *to, uint32_t id);
 
 void tomb_put(struct tree *t, const char *dir, const char *name, uint64_t version);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "snapshot.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "concc/buf.h"
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
@@ -21,25 +23,23 @@
  */
 #define FOREIGN_MAX_S (24 * 3600)
 
-/* Field 22 of /proc/PID/stat, 0 when there is no such process. */
-static uint64_t start_time(uint32_t pid)
+/* Field 22 of /proc/PID/stat, 0 when there is no such process, or -errno. */
+static int64_t start_time(uint32_t pid)
 {
+	_cleanup_buf_ struct buf b = BUF_INIT;
 	char path[64];
-	struct buf b = BUF_INIT;
 	const char *p;
-	uint64_t ticks = 0;
+	int err;
 
 	(void)snprintf(path, sizeof(path), "/proc/%" PRIu32 "/stat", pid);
-	if (read_file_at(AT_FDCWD, path, 4096, &b) == 0) {
-		/* After the last ')': the program's name may hold anything. */
-		p = strrchr(buf_cstr(&b), ')');
-		for (int field = 2; p && field < 22; field++)
-			p = strchr(p + 1, ' ');
-		if (p)
-			ticks = strtoull(p + 1, NULL, 10);
-	}
-	buf_release(&b);
-	return ticks;
+	err = read_file_at(AT_FDCWD, path, 4096, &b);
+	if (err < 0)
+		return err == -ENOENT || err == -ESRCH ? 0 : err;
+	/* After the last ')': the program's name may hold anything. */
+	p = strrchr(buf_cstr(&b), ')');
+	for (int field = 2; p && field < 22; field++)
+		p = strchr(p + 1, ' ');
+	return p ? strtoll(p + 1, NULL, 10) : 0;
 }
 
 void temp_init(struct tree *t)
@@ -57,7 +57,7 @@ void temp_init(struct tree *t)
 	buf_release(&b);
 	t->temp_where = h;
 	t->temp_pid = (uint32_t)getpid();
-	t->temp_started = start_time(t->temp_pid);
+	t->temp_started = (uint64_t)start_time(t->temp_pid);
 }
 
 void temp_name(struct tree *t, char buf[TEMP_NAME_SIZE])
@@ -75,11 +75,14 @@ void temp_clean(struct tree *t, int dir_fd, const char *name)
 	uint32_t count;
 	char end;
 	struct stat st;
+	int64_t now;
 
 	if (sscanf(name + strlen(TEMP_PREFIX), "%8" SCNx32 "-%" SCNu32 "-%" SCNu64 "-%" SCNu32 "%c",
 		   &where, &pid, &started, &count, &end) != 4)
 		return;
-	if (where == t->temp_where && start_time(pid) == started)
+	now = where == t->temp_where ? start_time(pid) : 0;
+	/* One of which it can't be told whether it lives may live. */
+	if (now < 0 || (now > 0 && (uint64_t)now == started))
 		return;
 	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_uid != geteuid() ||
 	    S_ISDIR(st.st_mode))

@@ -112,6 +112,7 @@ static int serve(struct tree *t, const char *path, const char *source, bool writ
 	r->source = source ? xstrdup(source) : NULL;
 	r->writable = writable;
 	r->fd = -1;
+	r->err = -ENOENT;
 	list_init(&r->anchors);
 	list_append(&t->roots, &r->in_tree);
 	err = root_open(t, r);
@@ -160,13 +161,23 @@ static bool nothing_to_do(const struct tree *t)
 	return true;
 }
 
-int tree_drain(struct tree *t)
+static void drain_events(struct tree *t)
 {
 	t->counts.drains++;
 	watch_collect(t);
 	if (!nothing_to_do(t))
 		snap_settle(t);
+}
+
+int tree_drain(struct tree *t)
+{
+	drain_events(t);
 	return 0;
+}
+
+void tree_on_event(struct tree *t)
+{
+	drain_events(t);
 }
 
 /* What was told of a root that is missing is taken back when it comes: no parent's UPDATE would. */
@@ -181,37 +192,44 @@ static void list_absent(struct tree *t, unsigned peer, const char *path, int err
 		id = top->absent_id;
 		peer_set_add(&top->absent_told, peer);
 	}
-	if (err == -ENOENT || err == -ENOTDIR || err == -ELOOP) {
-		snap_send_absent(t, peer, id, DIR_MISSING, path);
+	if (err_is_fact(err)) {
+		snap_send_absent(t, peer, id, err == -EACCES ? DIR_DENIED : DIR_MISSING, path);
 		return;
 	}
-	if (err != -EACCES)
-		log_warn("can't list %s: %s", path, err_text(err));
-	snap_send_absent(t, peer, id, DIR_DENIED, path);
+	log_warn("can't list %s: %s", path, err_text(err));
+	snap_send_unknown(t, peer, id, path, err);
 }
+
+/* Its directory was replaced while we read it, so many times: who does that for ever is not served.
+ */
+#define LIST_TRIES 10
 
 void tree_list(struct tree *t, unsigned peer, const char *path)
 {
 	struct dir *d = NULL;
-	int err;
+	int err = CONCC_E_STALE;
 
 	if (peer >= TREE_PEERS_MAX)
 		return;
-	(void)tree_drain(t);
+	drain_events(t);
 	if (!path_is_clean(path)) {
 		log_debug("a worker asked for a path that is not clean"); /* decoders refuse it */
 		return;
 	}
-	err = dir_ensure(t, path, &d);
-	/* Reading may have found news about what is known already. */
-	if (!nothing_to_do(t)) {
-		snap_settle(t);
-		d = dir_find(t, path);
+	for (int tries = 0; err == CONCC_E_STALE && tries < LIST_TRIES; tries++) {
+		err = dir_ensure(t, path, &d);
+		/* Reading may have found news about what is known already. */
+		if (!nothing_to_do(t)) {
+			snap_settle(t);
+			d = dir_find(t, path);
+		}
+		if (!err && !d)
+			err = CONCC_E_STALE;
 	}
-	if (d)
+	if (!err)
 		snap_send_dir(t, d, peer);
 	else
-		list_absent(t, peer, path, err ? err : -ENOENT);
+		list_absent(t, peer, path, err);
 }
 
 const char *tree_dir_path(const struct tree *t, uint32_t dir_id)
@@ -295,7 +313,7 @@ static int check_fd(struct tree *t, uint32_t dir_id, const char *name, uint64_t 
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	(void)tree_drain(t);
+	drain_events(t);
 	e = find_version(t, dir_id, name, version);
 	if (!e)
 		return CONCC_E_STALE;
@@ -319,7 +337,7 @@ int tree_open_file(struct tree *t, uint32_t dir_id, const char *name, uint64_t v
 	struct ent *e;
 	int err;
 
-	(void)tree_drain(t);
+	drain_events(t);
 	if (!find_version(t, dir_id, name, version))
 		return CONCC_E_STALE;
 	d = map_get_u64(&t->by_id, dir_id);

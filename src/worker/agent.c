@@ -48,24 +48,27 @@ void agent_fail(struct agent *a, int err, const char *fmt, ...)
 	loop_quit(a->loop);
 }
 
-static uint64_t read_oom_kills(void)
+/* 0, or -errno: then the counter is as it was. */
+static int read_oom_kills(uint64_t *ret)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
+	int r = read_file_at(-1, "/proc/vmstat", 1 << 20, &b);
 	const char *line;
 
-	if (read_file_at(-1, "/proc/vmstat", 1 << 20, &b) < 0)
-		return 0;
+	if (r < 0)
+		return r;
 	line = strstr(buf_cstr(&b), "\noom_kill ");
-	return line ? strtoull(line + 10, NULL, 10) : 0;
+	*ret = line ? strtoull(line + 10, NULL, 10) : 0;
+	return 0;
 }
 
 bool agent_saw_oom(struct agent *a)
 {
-	uint64_t now = read_oom_kills();
-	bool grew = now > a->oom_kills;
+	uint64_t before = a->oom_kills;
+	int r = read_oom_kills(&a->oom_kills);
 
-	a->oom_kills = now;
-	return grew;
+	/* A worker that can't even read this is short of something in any case. */
+	return a->oom_kills > before || (r < 0 && !err_is_fact(r));
 }
 
 void agent_tell_counts(struct agent *a)
@@ -104,13 +107,17 @@ static void want_file(void *data, const struct msg_fetch *f)
 	link_send_buf(a->link, MSG_FETCH, LINK_PRIO, &b);
 }
 
-static void read_failed(void *data, const char *path, int err)
+static void failed(void *data, int64_t job, const char *path, int err)
 {
-	_cleanup_free_ char *text = xasprintf("%s could not be read by the job: %s", path,
-					      err_text(err));
+	_cleanup_free_ char *text =
+		err == CONCC_E_SPECIAL
+			? xasprintf("the job looked for %s, which is %s of the client's", path,
+				    err_text(err))
+			: xasprintf("%s could not be read by the job: %s", path, err_text(err));
 
-	log_warn("%s", text);
-	task_taint_all(data, text);
+	log_info("%s", text);
+	task_failed(data, job == MIRROR_SOME_JOB ? JOB_UNKNOWN : job,
+		    err == CONCC_E_SPECIAL ? FAILED_SPECIAL : FAILED_HERE, text);
 }
 
 static int64_t job_of(void *data, pid_t pid)
@@ -118,15 +125,15 @@ static int64_t job_of(void *data, pid_t pid)
 	return launcher_job_of(pid);
 }
 
-static void outside(void *data, int64_t job, const char *path)
+static void outside(void *data, int64_t job, enum missing_how how, const char *path)
 {
-	task_outside(data, job, path);
+	task_outside(data, job, how, path);
 }
 
 static const struct mirror_ops mirror_callbacks = {
 	.want_dir = want_dir,
 	.want_file = want_file,
-	.read_failed = read_failed,
+	.failed = failed,
 	.job_of = job_of,
 	.outside = outside,
 };
@@ -362,13 +369,15 @@ static int bring_up(struct agent *a, struct errmsg *msg)
 		return r;
 	r = open_store(a, msg);
 	if (r < 0) {
-		if (paths.fuse_fd >= 0)
-			(void)close(paths.fuse_fd);
+		for (int i = 0; i < 2; i++)
+			if (paths.fuse_fds[i] >= 0)
+				(void)close(paths.fuse_fds[i]);
 		return r;
 	}
 	mc.mountpoint = paths.mirror;
 	mc.store = a->store;
-	mc.fuse_fd = paths.fuse_fd >= 0 ? paths.fuse_fd : 0;
+	mc.fuse_fd = paths.fuse_fds[0] >= 0 ? paths.fuse_fds[0] : 0;
+	mc.outside_fd = paths.fuse_fds[1] >= 0 ? paths.fuse_fds[1] : 0;
 	r = mirror_start(&mc, &mirror_callbacks, a, &a->mirror, msg);
 	if (r < 0)
 		return r;
@@ -720,7 +729,7 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 	list_init(&a.sending);
 	(void)getrlimit(RLIMIT_NOFILE, &a.fd_limit); /* can't fail */
 	set_fd_limit(&a, true);
-	a.oom_kills = read_oom_kills();
+	(void)read_oom_kills(&a.oom_kills); /* without /proc it stays 0 */
 	r = loop_new(&a.loop);
 	if (r < 0)
 		return errmsg_set(msg, r, "can't make an event loop: %s", err_text(r));

@@ -82,10 +82,11 @@ void task_start_queued(struct agent *a);
 void task_queue_timeout(void *agent); /* of its queue_timer */
 void task_prepared(struct agent *a, uint32_t job_id, int *upper_fds, size_t n, int tmp_fd);
 void task_ended(struct agent *a, uint32_t job_id, const struct job_end *end);
-/* A file of the mirror could not be read: no result of a job that runs now can be trusted. */
-void task_taint_all(struct agent *a, const char *text);
-/* A job looked up what is outside every workspace; JOB_UNKNOWN: it may be any. */
-void task_outside(struct agent *a, int64_t job, const char *path);
+/* A job got an error from the mirror that it would not have got on the client: its result can't be
+ * used.  JOB_UNKNOWN: it may be any. */
+void task_failed(struct agent *a, int64_t job, enum failure why, const char *text);
+/* What a job did outside every workspace; JOB_UNKNOWN: it may be any. */
+void task_outside(struct agent *a, int64_t job, enum missing_how how, const char *path);
 void task_free(struct task *t);
 
 /* ---- outbox.c ---- */
@@ -123,8 +124,8 @@ struct toolchain *toolchain_new(struct blob payload);
 void toolchain_free(struct toolchain *t);
 const char *toolchain_exe(const struct toolchain *t);
 uint32_t toolchain_id(const struct toolchain *t);
-/* 0 when all its files are the same here; else CONCC_E_UNAVAIL and what differs.  For each job: they
- * are read again only when one looks changed. */
+/* 0 when all its files are the same here; CONCC_E_UNAVAIL and what differs; or another code: it
+ * can't be told now.  For each job: they are read again only when one looks changed. */
 int toolchain_check(struct toolchain *t, struct errmsg *msg);
 
 #endif

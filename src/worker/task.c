@@ -73,7 +73,7 @@ struct task {
 	struct loop_source *timer;
 	bool holding;	    /* it said no_space: what it says is shown when it succeeds after all */
 	struct buf held;    /* a u8 stream and a blob for each chunk */
-	struct map outside; /* path -> t: looked up by the job, and told */
+	struct map outside; /* enum missing_how as a digit, and a path -> t: told */
 	struct outbox outbox;
 	struct list
 		keep; /* struct kept: files to put in the store when the client has its answer */
@@ -241,19 +241,20 @@ static void send_missing(struct task *t, enum missing_how how, char *const *path
 	outbox_pump(t->agent);
 }
 
-static void tell_outside(struct task *t, const char *path)
+static void tell_outside(struct task *t, enum missing_how how, const char *path)
 {
+	_cleanup_free_ char *key = xasprintf("%u%s", (unsigned)how, path);
 	char *const paths[] = {(char *)path, NULL};
 
-	if (t->told || !t->launched || map_get_str(&t->outside, path))
+	if (t->told || !t->launched || map_get_str(&t->outside, key))
 		return;
 	/* Beyond, a path may be told again: right, and only slow. */
 	if (t->outside.n < OUTSIDE_MAX)
-		(void)map_put_str(&t->outside, path, t);
-	send_missing(t, MISSING_LOOKED_UP, paths);
+		(void)map_put_str(&t->outside, key, t);
+	send_missing(t, how, paths);
 }
 
-void task_outside(struct agent *a, int64_t job, const char *path)
+void task_outside(struct agent *a, int64_t job, enum missing_how how, const char *path)
 {
 	struct task *t;
 	size_t it = 0;
@@ -263,11 +264,11 @@ void task_outside(struct agent *a, int64_t job, const char *path)
 	if (job >= 0) {
 		t = map_get_u64(&a->tasks, (uint32_t)job);
 		if (t)
-			tell_outside(t, path);
+			tell_outside(t, how, path);
 		return;
 	}
 	while (job == JOB_UNKNOWN && (t = map_next(&a->tasks, &it, NULL)))
-		tell_outside(t, path);
+		tell_outside(t, how, path);
 }
 
 /* ---- the end ---- */
@@ -1052,8 +1053,14 @@ int task_start(struct agent *a, struct blob payload)
 	}
 	t = task_new(a, &job);
 	r = toolchain_check(t->tools, &msg);
-	if (r < 0) {
+	if (r == CONCC_E_UNAVAIL) {
 		refuse(t, REFUSED_TOOLCHAIN, msg.text);
+		return 0;
+	}
+	if (r < 0) {
+		struct msg_exit m = {.how = EXIT_FAILED, .text = msg.text};
+
+		send_exit(t, &m);
 		return 0;
 	}
 	for (char **w = t->job.workspaces; *w; w++) {
@@ -1087,27 +1094,36 @@ static void drop_results(struct task *t)
 		send_exit(t, &m);
 }
 
-/*
- * A read that failed is some job's, nobody knows whose.  They end now: the next
- * attempt leaves out as much output as was shown, so none may come of what one
- * that saw the failure made of it.
- */
-void task_taint_all(struct agent *a, const char *text)
+/* It ends now: the next attempt leaves out as much output as was shown, so none may come of what it
+ * made of the failure. */
+static void fail(struct task *t, enum failure why, const char *text)
+{
+	if (!t->launched || t->told)
+		return;
+	if (!t->taint)
+		t->verdict = why;
+	taint(t, text);
+	if (!t->ended) {
+		stop_job(t, SIGKILL);
+	} else if (t->out[0].fd >= 0 || t->out[1].fd >= 0) {
+		close_outputs(t);
+		maybe_finish(t);
+	}
+}
+
+void task_failed(struct agent *a, int64_t job, enum failure why, const char *text)
 {
 	struct task *t;
 	size_t it = 0;
 
-	while ((t = map_next(&a->tasks, &it, NULL))) {
-		if (!t->launched || t->told)
-			continue;
-		taint(t, text);
-		if (!t->ended) {
-			stop_job(t, SIGKILL);
-		} else if (t->out[0].fd >= 0 || t->out[1].fd >= 0) {
-			close_outputs(t);
-			maybe_finish(t);
-		}
+	if (job >= 0) {
+		t = map_get_u64(&a->tasks, (uint32_t)job);
+		if (t)
+			fail(t, why, text);
+		return;
 	}
+	while (job == JOB_UNKNOWN && (t = map_next(&a->tasks, &it, NULL)))
+		fail(t, why, text);
 }
 
 int task_kill(struct agent *a, struct blob payload)

@@ -48,19 +48,21 @@ uint32_t toolchain_id(const struct toolchain *t)
 
 static int check_file(const struct exe_file *f, struct stat *ret, struct errmsg *msg)
 {
-	_cleanup_close_ int fd = open(f->path, O_RDONLY | O_CLOEXEC);
+	_cleanup_close_ int fd = open(f->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	int r = fd < 0 ? -errno : 0;
 	struct digest d;
-	int r;
 
 	/* Before it is read: what changes meanwhile is another one next time. */
-	if (fd < 0 || fstat(fd, ret) < 0)
+	if (r == 0 && fstat(fd, ret) < 0)
+		r = -errno;
+	if (err_is_fact(r))
 		return errmsg_set(msg, CONCC_E_UNAVAIL,
 				  "it can't open %s: %s; install the same compiler there", f->path,
-				  err_text(-errno));
-	r = digest_of_fd(fd, &d, NULL);
-	if (r < 0)
-		return errmsg_set(msg, CONCC_E_UNAVAIL, "it can't read %s: %s", f->path,
 				  err_text(r));
+	if (r == 0)
+		r = digest_of_fd(fd, &d, NULL);
+	if (r < 0)
+		return errmsg_set(msg, r, "it can't read %s: %s", f->path, err_text(r));
 	if (!digest_eq(&d, &f->digest))
 		return errmsg_set(
 			msg, CONCC_E_UNAVAIL,

@@ -30,13 +30,22 @@ int upper_open(int fd, const char *path, int flags)
 	return r < 0 ? -errno : r;
 }
 
-static bool is_opaque(int fd)
+/* 1, 0, or -errno: then it can't be told. */
+static int is_opaque(int fd)
 {
-	char v;
-
 	/* The second only exists for an agent with the real CAP_SYS_ADMIN. */
-	return (fgetxattr(fd, "user.overlay.opaque", &v, 1) == 1 && v == 'y') ||
-	       (fgetxattr(fd, "trusted.overlay.opaque", &v, 1) == 1 && v == 'y');
+	static const char *const names[] = {"user.overlay.opaque", "trusted.overlay.opaque"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		char v;
+		ssize_t n = fgetxattr(fd, names[i], &v, 1);
+
+		if (n == 1 && v == 'y')
+			return 1;
+		if (n < 0 && errno != ENODATA && errno != EOPNOTSUPP && errno != ERANGE)
+			return -errno;
+	}
+	return 0;
 }
 
 bool upper_is_copied_up(int fd)
@@ -51,8 +60,8 @@ bool upper_has_attributes(int fd)
 	char names[4096];
 	ssize_t n = flistxattr(fd, names, sizeof(names));
 
-	if (n < 0)
-		return errno == ERANGE;
+	if (n < 0) /* too many, or it can't be told: as if it had some */
+		return errno != EOPNOTSUPP;
 	for (const char *p = names; p < names + n; p += strlen(p) + 1)
 		if ((str_starts(p, "user.") && !str_starts(p, "user.overlay.")) ||
 		    str_starts(p, "system.posix_acl_") || streq(p, "security.capability"))
@@ -127,10 +136,13 @@ static int add_child(struct upper *u, size_t parent, int dir_fd, const char *nam
 	return 0;
 }
 
-static void look_at_dir(struct upper_entry *e, int fd)
+static int look_at_dir(struct upper_entry *e, int fd)
 {
-	e->opaque = is_opaque(fd);
+	int r = is_opaque(fd);
+
+	e->opaque = r > 0;
 	e->attributes = upper_has_attributes(fd);
+	return r < 0 ? r : 0;
 }
 
 static int read_dir(struct upper *u, size_t i)
@@ -138,7 +150,7 @@ static int read_dir(struct upper *u, size_t i)
 	int fd = upper_open(u->fd, u->entries[i].path, O_RDONLY | O_DIRECTORY);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
-	int r = 0;
+	int r;
 
 	if (!dir) {
 		r = fd < 0 ? fd : -errno;
@@ -146,12 +158,12 @@ static int read_dir(struct upper *u, size_t i)
 			(void)close(fd);
 		return r;
 	}
-	look_at_dir(&u->entries[i], dirfd(dir));
-	for (errno = 0; r == 0 && (e = readdir(dir)); errno = 0)
+	r = look_at_dir(&u->entries[i], dirfd(dir));
+	while (r == 0 && (errno = 0, e = readdir(dir)))
 		if (!streq(e->d_name, ".") && !streq(e->d_name, ".."))
 			r = add_child(u, i, dirfd(dir), e->d_name);
 	if (r == 0)
-		r = -errno;
+		r = -errno; /* of readdir(3): half of it is not what the job did */
 	(void)closedir(dir);
 	return r;
 }
@@ -189,8 +201,9 @@ int upper_read_path(struct upper *u, int fd, const char *path)
 
 		if (dir < 0)
 			return dir;
-		look_at_dir(&u->entries[i], dir);
-		r = add_child(u, i, dir, name);
+		r = look_at_dir(&u->entries[i], dir);
+		if (r == 0)
+			r = add_child(u, i, dir, name);
 		path += strlen(name);
 		path += *path == '/';
 	}

@@ -181,7 +181,8 @@ int session_run(const char *dir, struct conn *c, const struct buf *run, struct i
 	r = send_run(dir, c, run);
 	s.conn = *c;
 	*c = (struct conn){.fd = -1};
-	if (r == 0)
+	/* A server that has no room for us has said so, and not heard us out. */
+	if (r == 0 || r == CONCC_E_CLOSED)
 		r = relay(&s, ret);
 	conn_release(&s.conn);
 	return r;

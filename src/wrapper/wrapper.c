@@ -126,6 +126,13 @@ static char **without_ourselves(char **argv, const char *cwd)
 	return argv;
 }
 
+static bool is_masquerade(const char *dir, size_t n)
+{
+	_cleanup_free_ char *path = xstrndup(dir, n);
+
+	return n && masquerade_is(path);
+}
+
 static bool is_ours_in(const char *dir, size_t n, const char *name)
 {
 	/* An empty one is the current directory. */
@@ -150,7 +157,8 @@ static void leave_masquerade(const char *command)
 		size_t n = strcspn(p, ":");
 
 		/* Most are not there at all, which one call tells. */
-		if (is_ours_in(p, n, "cc") || (by_name && is_ours_in(p, n, command))) {
+		if (is_masquerade(p, n) || is_ours_in(p, n, "cc") ||
+		    (by_name && is_ours_in(p, n, command))) {
 			changed = true;
 		} else {
 			buf_putf(&kept, "%s%.*s", first ? "" : ":", (int)n, p);
@@ -612,6 +620,8 @@ int wrapper_run(const struct wrapper_options *o)
 	struct policy_verdict v;
 
 	prepare(&w);
+	if (o->alone)
+		return run_here(&w, false);
 	in.argv = w.argv;
 	in.cwd = w.cwd ? w.cwd : "/";
 	in.workspace = w.workspace;

@@ -142,6 +142,12 @@ static bool dir(struct blob in, struct buf *out)
 	if (msg_dir_decode(in, &m) < 0)
 		return false;
 	check_clean(m.path);
+	if (m.state == DIR_UNKNOWN) {
+		CHECK(m.error > 0 && m.error < 4096);
+		msg_dir_unknown_encode(out, m.dir_id, m.path, m.error);
+		msg_dir_release(&m);
+		return true;
+	}
 	msg_dir_encode(out, m.dir_id, m.state, m.path, &m.attr, m.n);
 	if (m.state == DIR_LISTED || m.state == DIR_PARTIAL)
 		put_entries(out, m.entries, m.n);

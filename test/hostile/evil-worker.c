@@ -616,6 +616,25 @@ static void missing_huge(struct evil *e)
 	send_missing(e, path, 8);
 }
 
+/* As if the job had been about to write there, which makes it run at home and nothing else. */
+static void missing_changed(struct evil *e)
+{
+	char *const paths[] = {(char *)"/srv/outside/precious", (char *)"/srv/outside/owned", NULL};
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	msg_missing_encode(&b, e->job, MISSING_CHANGED, paths);
+	send_buf(e, MSG_JOB_MISSING, &b);
+}
+
+static void missing_how(struct evil *e)
+{
+	char *const paths[] = {(char *)"/srv/x", NULL};
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	msg_missing_encode(&b, e->job, MISSING_CHANGED + 1, paths);
+	send_buf(e, MSG_JOB_MISSING, &b);
+}
+
 static void missing_many(struct evil *e)
 {
 	send_missing(e, "/srv/x", 9);
@@ -723,6 +742,8 @@ static const struct scenario scenarios[] = {
 	{.name = "fetch-flood", .job = fetch_flood, .list_first = true},
 	{.name = "missing-huge", .job = missing_huge},
 	{.name = "missing-many", .job = missing_many},
+	{.name = "missing-changed", .job = missing_changed},
+	{.name = "missing-how", .job = missing_how},
 	{.name = "missing-relative", .job = missing_relative},
 	{.name = "noise-frames", .job = noise_frames},
 	{.name = "pings", .job = pings, .more = pings},

@@ -35,6 +35,7 @@ expected() { # SCENARIO: sets DOWN (what ends the link, or "") and HERE (the rul
 	set-user-id) HERE=write-back ;;
 	over-symlink) HERE='' ;;
 	many-names) HERE=write-back ;;
+	missing-changed) HERE=missing ;;
 	half-frame) DOWN='no answer for' ;;
 	killed-job-goes-on) DOWN='does not end a job that was killed' HERE='missing|no-worker|gave-up' ;;
 	fetch-flood) DOWN='message FETCH .*' ;;

@@ -117,7 +117,7 @@ search_path() {
 	CONCC_EXPLAIN=1 concc-cc gcc -c plain.c -o plain.o 2>"$LAB/err"
 	CONCC_EXPLAIN=1 expect_status 1 concc-cc gcc -c nothing.c -o plain.o 2>>"$LAB/err"
 	# Nor does a job find us where it looks for a compiler, as rustc does to link.
-	PATH=$LAB_BIN/masquerade:$PATH CONCC_EXPLAIN=1 concc-dispatch sh -c 'command -v cc' \
+	PATH=$(concc masquerade):$PATH CONCC_EXPLAIN=1 concc-dispatch sh -c 'command -v cc' \
 		>"$LAB/out" 2>>"$LAB/err"
 	cat "$LAB/err"
 	expect_eq "remote" "$(explained_remote "$LAB/err")" 3

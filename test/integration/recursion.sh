@@ -32,7 +32,10 @@ twice() {
 	compiles remote concc-cc concc-cc gcc -c a.c
 	compiles remote concc-cc concc-cc concc-cc gcc -c a.c
 	compiles remote concc-cc "$LAB_BIN/concc-cc" gcc -c a.c
-	compiles remote concc-cc "$LAB_BIN/masquerade/gcc" -c a.c
+	mkdir links
+	ln -s "$LAB_BIN/concc-cc" links/gcc
+	compiles remote concc-cc "$PWD/links/gcc" -c a.c
+	compiles remote concc-cc links/gcc -c a.c
 	compiles remote concc-dispatch concc-cc gcc -c a.c
 	compiles remote concc-cc concc-dispatch gcc -c a.c
 	expect_eq "its version" "$(concc-cc concc-cc --version 2>/dev/null)" "$(concc-cc --version)"

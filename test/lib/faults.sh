@@ -90,6 +90,18 @@ fault_cache_worker() { # N
 	lab_worker "$1" sh -c 'rm -rf "$1"/.cache/concc/*' sh "$(lab_worker_home "$1")"
 }
 
+# Waits until all workers of this environment's server are up, whose ups are in its log.
+fault_recovered() {
+	local line='' tail
+	exec 9< <(exec tail -n 0 -f "$CONCC_RUNTIME_DIR/project.log")
+	tail=$!
+	while [ "$(concc status --json | jq '[.workers[] | select(.state != "up")] | length')" -gt 0 ]; do
+		read -r -t $LAB_LIMIT line <&9 || fail "a worker does not come back: $(concc status)"
+	done
+	kill $tail
+	exec 9<&-
+}
+
 # ---- until healed ----
 
 fault_cut() { lab_cut "$1"; }

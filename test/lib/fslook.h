@@ -28,6 +28,8 @@ enum look_flags {
 	LOOK_DIR_TIME = 1 << 2, /* directories' too */
 	LOOK_EXEC = 1 << 3,	/* scripts are run */
 	LOOK_SFTP = 1 << 4,	/* what SFTP can tell: whole seconds, and not who may */
+	LOOK_MINE = 1 << 5,	/* in no listing: names that begin with "x" */
+	LOOK_TYPES = 1 << 6,	/* of look_names(): NAME/TYPE */
 };
 #define LOOK_OLD 1700000000
 
@@ -96,7 +98,7 @@ static inline int look_compare(const void *a, const void *b)
 }
 
 /* Sorted names, NULL-ended; NULL when p can't be read. */
-static inline char **look_names(const char *p, bool types)
+static inline char **look_names(const char *p, unsigned flags)
 {
 	DIR *d = opendir(p);
 	struct dirent *e;
@@ -107,10 +109,11 @@ static inline char **look_names(const char *p, bool types)
 		return NULL;
 	v = calloc(1, sizeof(*v));
 	while ((e = readdir(d))) {
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+		    (flags & LOOK_MINE && e->d_name[0] == 'x'))
 			continue;
 		v = realloc(v, (n + 2) * sizeof(*v));
-		if (asprintf(&v[n], types ? "%s/%d" : "%s", e->d_name, e->d_type) < 0)
+		if (asprintf(&v[n], flags & LOOK_TYPES ? "%s/%d" : "%s", e->d_name, e->d_type) < 0)
 			abort();
 		v[++n] = NULL;
 	}
@@ -126,9 +129,9 @@ static inline void look_free(char **v)
 	free(v);
 }
 
-static inline void look_list(FILE *f, const char *p)
+static inline void look_list(FILE *f, const char *p, unsigned flags)
 {
-	char **v = look_names(p, true);
+	char **v = look_names(p, flags | LOOK_TYPES);
 
 	if (!v) {
 		fprintf(f, " list=%d", errno);
@@ -170,7 +173,7 @@ static inline void look_at_path(FILE *f, const char *p, unsigned flags)
 		if (S_ISREG(st.st_mode))
 			look_read(f, p, flags);
 		else if (S_ISDIR(st.st_mode))
-			look_list(f, p);
+			look_list(f, p, flags);
 	}
 	fputc('\n', f);
 }
@@ -184,7 +187,7 @@ static inline void look_walk(FILE *f, const char *p, unsigned flags)
 	look_at_path(f, p, flags);
 	if (lstat(p, &st) < 0 || !S_ISDIR(st.st_mode))
 		return;
-	v = look_names(p, false);
+	v = look_names(p, flags & LOOK_MINE);
 	for (char **n = v; v && *n; n++) {
 		char *child;
 

@@ -75,11 +75,13 @@ struct sim {
 	bool with_digests;
 	bool gone;
 	int fetch_error;
-	const char *denied; /* this path can't be read by the client */
-	struct list held;   /* struct sim_want */
+	const char *denied;  /* this path can't be read by the client */
+	const char *unknown; /* of this, directory or name, it can't tell anything, for ENFILE */
+	struct list held;    /* struct sim_want */
 	unsigned n_held;
 	unsigned n_failed;
 	int last_failed;
+	int64_t last_failed_job;
 	char *last_failed_path;
 	struct buf outside; /* what was looked up there: a line each, with the job */
 };
@@ -132,6 +134,11 @@ static inline bool sim_attr(struct sim *s, const char *path, struct entry_attr *
 	target[0] = '\0';
 	if (lstat(path, &st) < 0)
 		return false;
+	if (s->unknown && streq(s->unknown, path) && !S_ISDIR(st.st_mode)) {
+		a->type = ENTRY_UNKNOWN;
+		a->version = ++s->version;
+		return true;
+	}
 	a->type = sim_type(st.st_mode);
 	a->mode = st.st_mode & 07777;
 	a->nlink = (uint32_t)st.st_nlink;
@@ -239,6 +246,17 @@ static inline int sim_send_update(struct sim *s, uint32_t dir_id, const struct e
 	return mirror_update(s->m, &u);
 }
 
+static inline void sim_send_unknown(struct sim *s, const char *path)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct msg_dir d;
+
+	msg_dir_unknown_encode(&b, 0, path, ENFILE);
+	cr_assert_eq(msg_dir_decode((struct blob){b.data, b.len}, &d), 0);
+	cr_assert_eq(mirror_dir(s->m, &d), 0);
+	msg_dir_release(&d);
+}
+
 static inline void sim_list(struct sim *s, const char *path)
 {
 	_cleanup_buf_ struct buf entries = BUF_INIT;
@@ -254,6 +272,10 @@ static inline void sim_list(struct sim *s, const char *path)
 		sim_told_free(old);
 	if (s->denied && streq(s->denied, path)) {
 		cr_assert_eq(sim_send_dir(s, 0, DIR_DENIED, path, &self, 0, &entries), 0);
+		return;
+	}
+	if (s->unknown && streq(s->unknown, path)) {
+		sim_send_unknown(s, path);
 		return;
 	}
 	if (!sim_attr(s, path, &self, target) || self.type != ENTRY_DIR) {
@@ -385,12 +407,13 @@ static inline void sim_want_file(void *data, const struct msg_fetch *f)
 	}
 }
 
-static inline void sim_read_failed(void *data, const char *path, int err)
+static inline void sim_failed(void *data, int64_t job, const char *path, int err)
 {
 	struct sim *s = data;
 
 	s->n_failed++;
 	s->last_failed = err;
+	s->last_failed_job = job;
 	free(s->last_failed_path);
 	s->last_failed_path = xstrdup(path);
 }
@@ -401,11 +424,12 @@ static inline int64_t sim_job_of(void *data, pid_t pid)
 	return pid > 0 && kill(pid, 0) == 0 ? 7 : -1;
 }
 
-static inline void sim_outside(void *data, int64_t job, const char *path)
+static inline void sim_outside(void *data, int64_t job, enum missing_how how, const char *path)
 {
 	struct sim *s = data;
 
-	buf_putf(&s->outside, "%lld %s\n", (long long)job, path);
+	buf_putf(&s->outside, "%lld %s%s\n", (long long)job,
+		 how == MISSING_CHANGED ? "change " : "", path);
 }
 
 static inline void sim_want_free(struct sim *s, struct sim_want *w)
@@ -440,7 +464,7 @@ static inline void sim_answer(struct sim *s, const char *what)
 static const struct mirror_ops sim_ops = {
 	.want_dir = sim_want_dir,
 	.want_file = sim_want_file,
-	.read_failed = sim_read_failed,
+	.failed = sim_failed,
 	.job_of = sim_job_of,
 	.outside = sim_outside,
 };

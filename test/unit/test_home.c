@@ -288,7 +288,7 @@ static void enter_namespace(uid_t uid)
 /* The work directory is a tmpfs with lower, upper, work, merged and client. */
 static void set_up(struct fixture *t, const char *lower_script)
 {
-	CHECK(mount("t", "/mnt", "tmpfs", 0, NULL) == 0 && chdir("/mnt") == 0);
+	CHECK(mount("t", "/mnt", "tmpfs", MS_NOATIME, NULL) == 0 && chdir("/mnt") == 0);
 	umask(022);
 	sh("mkdir lower upper work merged mount && cd lower && { %s; }", lower_script);
 	sh("cp -a lower client");
@@ -583,7 +583,7 @@ static void on_want_file(void *data, const struct msg_fetch *f)
 {
 }
 
-static void on_read_failed(void *data, const char *path, int err)
+static void on_failed(void *data, int64_t job, const char *path, int err)
 {
 }
 
@@ -661,7 +661,7 @@ static void list_dir(struct mirror *m, const char *rel)
 
 static void add_mirror(struct fixture *t)
 {
-	static const struct mirror_ops ops = {on_want_dir, on_want_file, on_read_failed};
+	static const struct mirror_ops ops = {on_want_dir, on_want_file, on_failed};
 	struct mirror_config c = {.mountpoint = "/mnt/mount"};
 	struct errmsg msg = {""};
 

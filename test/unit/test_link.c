@@ -783,6 +783,39 @@ Test(link, a_broken_pipe_does_not_kill)
 	loop_free(l);
 }
 
+/* What the other side would refuse is not sent, and nobody aborts: names and texts come from
+ * outside. */
+Test(link, a_message_over_its_maximum_ends_the_link)
+{
+	static const struct link_config conf = {0};
+	_cleanup_buf_ struct buf big = BUF_INIT;
+
+	(void)buf_grow(&big, PROTO_MSG_MAX + 1);
+	for (int later = 0; later < 2; later++) {
+		struct end a = {.stop_at = -1}, b = {.stop_at = -1};
+		struct loop *l;
+		int sv[2];
+
+		make_pair(sv);
+		cr_assert_eq(loop_new(&l), 0);
+		end_open(&a, l, sv[0], &conf);
+		end_open(&b, l, sv[1], &conf);
+		if (later)
+			link_send_later(a.link, MSG_UPDATE, &big);
+		else
+			link_send_buf(a.link, MSG_UPDATE, LINK_PRIO, &big);
+		run(l);
+		cr_assert_eq(a.closed, 1);
+		cr_assert_eq(a.err, CONCC_E_TOOBIG);
+		run(l);
+		cr_assert_eq(b.err, CONCC_E_CLOSED);
+		cr_assert_eq(b.n, 0);
+		end_close(&a);
+		end_close(&b);
+		loop_free(l);
+	}
+}
+
 Test(link, an_fd_that_cannot_be_polled_closes_the_link)
 {
 	static const struct link_config conf = {0};
@@ -794,7 +827,7 @@ Test(link, an_fd_that_cannot_be_polled_closes_the_link)
 	end_open(&a, l, fd, &conf);
 	run(l);
 	cr_assert_eq(a.closed, 1);
-	cr_assert_eq(a.err, -EPERM);
+	cr_assert_eq(a.err, CONCC_E_CLOSED);
 	end_close(&a);
 	loop_free(l);
 }

@@ -12,7 +12,7 @@ Test(mirror, shows_what_the_client_has)
 
 	sim_change("mkdir -p a/b/c empty; echo hello >a/hello; ln a/hello a/b/link; "
 		   "ln -s ../hello a/b/sym; head -c 3000000 /dev/urandom >big; chmod 4755 a/hello; "
-		   "mkfifo fifo; : >zero; mkdir -m 700 private; echo x >'a/sp ace'; "
+		   ": >zero; mkdir -m 700 private; echo x >'a/sp ace'; "
 		   "touch -d '2001-02-03 04:05:06.789' a/b/c");
 	sim_check_same(s);
 	/* One link always, so that overlayfs marks what it copies up; the same inode for both
@@ -133,7 +133,7 @@ Test(mirror, shows_every_kind_of_change)
 		"ln missing.h dir/hard",
 		"echo through >dir/hard",
 		"touch -d @2000 dir",
-		"mkfifo dir/fifo; rm missing.h",
+		"rm missing.h",
 	};
 	struct sim *s = sim_new_served();
 	struct mirror_counts before;
@@ -759,6 +759,96 @@ Test(mirror, directory_that_is_none_any_more)
 	sim_free(s);
 }
 
+static void expect_failure(struct sim *s, unsigned n, const char *name, int err)
+{
+	_cleanup_free_ char *path = path_join(s->src, name);
+
+	mirror_dispatch(s->m);
+	cr_assert_eq(s->n_failed, n, "%u failures", s->n_failed);
+	cr_assert_str_eq(s->last_failed_path, path);
+	cr_assert_eq(s->last_failed, err);
+	cr_assert_eq(s->last_failed_job, 7);
+}
+
+/* Opened here they would lead elsewhere than on the client, a fifo to a wait without end. */
+Test(mirror, special_files_are_listed_and_never_found)
+{
+	struct sim *s = sim_new_served();
+
+	sim_change("echo x >file; echo x >later; mkfifo fifo; mknod null c 1 3; "
+		   "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"sock\")'");
+	sim_expect(s, "ls $M; cat $M/file $M/later", "fifo\nfile\nlater\nnull\nsock\nx\nx\n");
+	mirror_dispatch(s->m);
+	cr_assert_eq(s->n_failed, 0);
+	sim_expect(s, "cat $M/fifo 2>/dev/null", "status 1\n");
+	expect_failure(s, 1, "fifo", CONCC_E_SPECIAL);
+	sim_expect(s, "stat $M/sock 2>/dev/null", "status 1\n");
+	expect_failure(s, 2, "sock", CONCC_E_SPECIAL);
+	/* Remembered nowhere. */
+	sim_expect(s, "test -e $M/null", "status 1\n");
+	expect_failure(s, 3, "null", CONCC_E_SPECIAL);
+	sim_expect(s, "test -e $M/null", "status 1\n");
+	expect_failure(s, 4, "null", CONCC_E_SPECIAL);
+	/* A file becomes one, and one a file; a name that was not there, too. */
+	sim_expect(s, "test -e $M/new", "status 1\n");
+	sim_change("rm later fifo; mkfifo later new; echo was one >fifo");
+	sim_sync(s);
+	sim_expect(s, "cat $M/fifo", "was one\n");
+	cr_assert_eq(s->n_failed, 4);
+	sim_expect(s, "cat $M/later 2>/dev/null", "status 1\n");
+	expect_failure(s, 5, "later", CONCC_E_SPECIAL);
+	sim_expect(s, "cat $M/new 2>/dev/null", "status 1\n");
+	expect_failure(s, 6, "new", CONCC_E_SPECIAL);
+	sim_free(s);
+}
+
+/* A fifo of a job's own is in its upper layer, and works. */
+Test(mirror, special_files_that_a_job_makes_are_its_own)
+{
+	struct sim *s = sim_new_served();
+
+	sim_change("echo x >file");
+	sim_expect(s,
+		   OVERLAY "mkfifo mine; echo through >mine & cat mine; rm mine; mkfifo mine; ls'",
+		   "through\nfile\nmine\n");
+	cr_assert_eq(s->n_failed, 0);
+	sim_free(s);
+}
+
+/* No look-up is answered "absent" or "denied" for what the client can't tell. */
+Test(mirror, what_cannot_be_told_is_an_error_that_is_told)
+{
+	struct sim *s = sim_new_served();
+	_cleanup_free_ char *dir = xasprintf("%s/dir", s->src);
+	_cleanup_free_ char *file = xasprintf("%s/dir/file", s->src);
+
+	sim_change("mkdir dir; echo x >dir/file; echo y >dir/other");
+	s->unknown = dir;
+	sim_expect(s, "cat $M/dir/file 2>&1 | sed 's/.*: //'", "Input/output error\n");
+	expect_failure(s, 1, "dir", -ENFILE);
+	sim_expect(s, "ls $M/dir 2>&1 | sed 's/.*: //'", "Input/output error\n");
+	cr_assert_eq(s->last_failed_job, 7);
+	/* Told ahead of need, nobody waits for it. */
+	s->n_failed = 0;
+	sim_send_unknown(s, dir);
+	mirror_dispatch(s->m);
+	cr_assert_eq(s->n_failed, 0);
+	/* Asked anew. */
+	s->unknown = NULL;
+	sim_expect(s, "cat $M/dir/file", "x\n");
+	cr_assert_eq(s->n_failed, 0);
+	/* Of one name, and then told. */
+	s->unknown = file;
+	sim_sync(s);
+	sim_expect(s, "ls $M/dir; cat $M/dir/other", "file\nother\ny\n");
+	sim_expect(s, "cat $M/dir/file 2>&1 | sed 's/.*: //'", "Input/output error\n");
+	expect_failure(s, 1, "dir/file", CONCC_E_UNAVAIL);
+	s->unknown = NULL;
+	sim_sync(s);
+	sim_expect(s, "cat $M/dir/file", "x\n");
+	sim_free(s);
+}
+
 Test(mirror, denied_directory_is_asked_each_time)
 {
 	struct sim *s = sim_new_served();
@@ -806,13 +896,19 @@ Test(mirror, serves_more_at_any_time)
 	sim_free(s);
 }
 
+static void expect_reports(struct sim *s, const char *want)
+{
+	sim_flush(s);
+	cr_assert_str_eq(buf_cstr(&s->outside), want, "%s", buf_cstr(&s->outside));
+	buf_reset(&s->outside);
+}
+
 /* The rest of the client's root: mount points, and a report of all else that is looked for. */
 Test(mirror, sees_what_is_looked_up_outside)
 {
 	struct sim *s = sim_new_served();
 	_cleanup_free_ char *place = xasprintf("%s/" MIRROR_OUTSIDE, s->mnt);
-	_cleanup_free_ char *reports = xasprintf("7 /home/x\n7 /home/x\n7 /home/me\n7 /new\n"
-						 "7 %s/f\n",
+	_cleanup_free_ char *reports = xasprintf("7 /home/x\n7 /home/x\n7 /home/me\n7 %s/f\n",
 						 s->src);
 	struct mirror_counts before, after;
 
@@ -825,22 +921,75 @@ Test(mirror, sees_what_is_looked_up_outside)
 	sim_expect(s, "ls -A $T/mnt; cat $M/f", "tmp\n1\n");
 	sim_expect(s, "cd $O/home/me/tools && test -d .. && test -d $O$S && pwd -P | grep -c tools",
 		   "1\n");
-	cr_assert_eq(s->outside.len, 0, "%s", buf_cstr(&s->outside));
+	expect_reports(s, "");
 	/* Asked anew each time, though nothing has changed. */
 	sim_expect(s, "test -e $O/home/x", "status 1\n");
 	sim_expect(s, "test -e $O/home/x", "status 1\n");
 	sim_expect(s, "ls $O/home/me 2>/dev/null", "status 2\n");
-	sim_expect(s, "echo x 2>/dev/null >$O/new", "status 2\n");
 	/* Of what is served it has the place only. */
 	sim_expect(s, "test -e $O$S/f", "status 1\n");
-	cr_assert_str_eq(buf_cstr(&s->outside), reports, "%s", buf_cstr(&s->outside));
+	expect_reports(s, reports);
 	cr_assert_eq(mirror_outside(s->m, "/home/x"), 0);
 	before = sim_counts(s);
 	sim_expect(s, "test -d $O/home/x", "");
 	sim_expect(s, "test -d $O/home/x/../me/tools", "");
 	after = sim_counts(s);
 	cr_assert_leq(asked(&before, &after), 2); /* the new name, and its attributes at most */
-	cr_assert_str_eq(buf_cstr(&s->outside), reports, "%s", buf_cstr(&s->outside));
+	expect_reports(s, "");
+	sim_free(s);
+}
+
+/* Told as such, however it is done, and whether or not its absence is news; and refused. */
+Test(mirror, sees_what_is_changed_outside)
+{
+	static const struct {
+		const char *command;
+		const char *reports;
+	} ways[] = {
+		{"echo x >$O/home/new", "7 change /home/new\n"},
+		{"echo x >>$O/home/new", "7 change /home/new\n"},
+		{"mkdir $O/home/new", "7 change /home/new\n"},
+		{"ln -s x $O/home/new", "7 change /home/new\n"},
+		{"mkfifo $O/home/new", "7 change /home/new\n"},
+		{"rmdir $O/home/me", "7 change /home/me\n"},
+		{"chmod 700 $O/home/me", "7 change /home/me\n"},
+		{"touch $O/home/me", "7 change /home/me\n"},
+		{"python3 -c 'import os; os.rename(\"'$O'/home/me\", \"'$O'/home/new\")'",
+		 "7 change /home/me\n7 change /home/new\n"},
+	};
+	struct sim *s = sim_new_served();
+	_cleanup_free_ char *place = xasprintf("%s/" MIRROR_OUTSIDE, s->mnt);
+	char *const names[] = {(char *)"new", NULL}, *const none[] = {NULL};
+	struct msg_outside absent = {.dir = (char *)"/home", .names = (char **)names};
+	struct mirror_counts before, after;
+
+	setenv("O", place, 1);
+	cr_assert_eq(mirror_outside(s->m, "/home/me"), 0);
+	mirror_outside_absent(s->m, &absent);
+	/* No news, and not asked for again. */
+	sim_expect(s, "test -e $O/home/new", "status 1\n");
+	before = sim_counts(s);
+	sim_expect(s, "test -e $O/home/new", "status 1\n");
+	after = sim_counts(s);
+	cr_assert_eq(after.by_opcode[FUSE_LOOKUP], before.by_opcode[FUSE_LOOKUP]);
+	expect_reports(s, "");
+	for (size_t i = 0; i < sizeof(ways) / sizeof(*ways); i++) {
+		setenv("WAY", ways[i].command, 1);
+		sim_expect(s, "sh -c \"$WAY\" 2>&1 | grep -c 'Permission denied'", "1\n");
+		expect_reports(s, ways[i].reports);
+	}
+	/* All is news again. */
+	absent.names = (char **)none;
+	mirror_outside_absent(s->m, &absent);
+	sim_expect(s, "test -e $O/home/new", "status 1\n");
+	expect_reports(s, "7 /home/new\n");
+	/* And what was absent becomes a directory. */
+	absent.names = (char **)names;
+	mirror_outside_absent(s->m, &absent);
+	sim_expect(s, "test -e $O/home/new", "status 1\n");
+	cr_assert_eq(mirror_outside(s->m, "/home/new/sub"), 0);
+	sim_expect(s, "test -d $O/home/new/sub", "");
+	expect_reports(s, "");
 	sim_free(s);
 }
 

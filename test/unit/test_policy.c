@@ -367,6 +367,34 @@ Test(policy, dispatch_obeys_general_rules_only)
 	cr_expect_str_eq(v.rule, "on-worker");
 }
 
+static const char *dispatched(const char *line)
+{
+	_cleanup_strv_ char **argv = words(line);
+	struct policy_input in = {.argv = argv,
+				  .cwd = CWD,
+				  .env = (char *const *)no_env,
+				  .any_command = true,
+				  .workspace = TOP};
+	static struct policy_verdict v;
+
+	policy_decide(&in, &v);
+	return v.rule;
+}
+
+Test(policy, dispatch_keeps_what_names_a_descriptor)
+{
+	static const char *const kept[] = {"cat /dev/fd/63", "sort -T. --files0-from=/dev/fd/12",
+					   "gcc @/dev/fd/5", "tool -a,/proc/self/fd/3",
+					   "sh /dev/fd/63 x"};
+	static const char *const sent[] = {"cat /dev/fd/0", "tool -o /dev/fd/1", "tool /dev/fd/x",
+					   "tool x/dev/fd/63", "tool --out=/dev/stdout"};
+
+	for (size_t i = 0; i < sizeof(kept) / sizeof(*kept); i++)
+		cr_expect_str_eq(dispatched(kept[i]), "descriptor", "%s", kept[i]);
+	for (size_t i = 0; i < sizeof(sent) / sizeof(*sent); i++)
+		cr_expect_str_eq(dispatched(sent[i]), "remote", "%s", sent[i]);
+}
+
 Test(policy, why_names_the_argument)
 {
 	char longest[600];
@@ -432,6 +460,42 @@ Test(policy, names_of_drivers)
 		cr_assert(job_is_driver_name(are[i]), "%s", are[i]);
 	for (size_t i = 0; i < sizeof(are_not) / sizeof(*are_not); i++)
 		cr_assert_not(job_is_driver_name(are_not[i]), "%s", are_not[i]);
+}
+
+Test(policy, names_of_compilers)
+{
+	static const char *const are[] = {"gcc",
+					  "gcc-12",
+					  "x86_64-linux-gnu-g++-12",
+					  "clang++-19",
+					  "/usr/bin/gfortran",
+					  "c99",
+					  "f95",
+					  "gnatgcc",
+					  "nvcc",
+					  "x86_64-w64-mingw32-gcc-win32",
+					  "mpicc",
+					  "rustc",
+					  "arm-none-eabi-gcc-13.2"};
+	static const char *const are_not[] = {"gcc-ar",
+					      "gcc-ranlib-12",
+					      "clang-format",
+					      "clang-tidy-14",
+					      "clang-cpp-14",
+					      "cpp",
+					      "ld",
+					      "as",
+					      "cc1",
+					      "cc1plus",
+					      "sh",
+					      "rustdoc",
+					      "git-clang-format",
+					      ""};
+
+	for (size_t i = 0; i < sizeof(are) / sizeof(*are); i++)
+		cr_assert(job_is_compiler_name(are[i]), "%s", are[i]);
+	for (size_t i = 0; i < sizeof(are_not) / sizeof(*are_not); i++)
+		cr_assert_not(job_is_compiler_name(are_not[i]), "%s", are_not[i]);
 }
 
 Test(policy, families)

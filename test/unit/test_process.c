@@ -136,7 +136,8 @@ Test(process, exec_that_fails_is_told_and_leaves_nothing)
 Test(process, directory_that_is_not_there)
 {
 	char *argv[] = {(char *)"true", NULL};
-	struct process p = {.argv = argv, .dir = "/nonexistent", .fds = {0, 1, 2}, .n_fds = 3};
+	struct process p = {
+		.argv = argv, .dir = "/nonexistent/concc-test", .fds = {0, 1, 2}, .n_fds = 3};
 	pid_t pid;
 
 	cr_assert_eq(process_start(&p, &pid), -ENOENT);

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "missing.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/str.h"
+#include "run.h"
+
+/* ---- what follows ---- */
+
+enum missing_verdict missing_decide(const struct missing_facts *f)
+{
+	switch (f->how) {
+	case MISSING_NAMED:
+		return f->here ? MISSING_HOLD : MISSING_NOTHING;
+	case MISSING_LOOKED_UP:
+		if (!f->here)
+			return MISSING_ABSENT;
+		/* The search goes on after it: the dispatch has found the command elsewhere. */
+		return f->own_name ? MISSING_NOTHING : MISSING_RUN_HERE;
+	case MISSING_CHANGED:
+		/* Where the user can't write, the worker's refusal is the answer here too. */
+		return f->here || f->writable ? MISSING_RUN_HERE : MISSING_NOTHING;
+	}
+	return MISSING_NOTHING;
+}
+
+/* ---- words ---- */
+
+/* As the configuration takes it; false when it can't. */
+static bool put_path(struct buf *b, const char *path)
+{
+	const char *quote = !strpbrk(path, " \t'\"") ? "" : !strchr(path, '"') ? "\"" : "'";
+
+	if (*quote == '\'' && strchr(path, '\''))
+		return false;
+	buf_putf(b, " %s%s%s", quote, path, quote);
+	return true;
+}
+
+static bool put_line(struct buf *b, const char *key, char *const *listed, const char *tree)
+{
+	buf_putf(b, ": %s =", key);
+	for (; listed && *listed; listed++) {
+		if (!put_path(b, *listed))
+			return false;
+	}
+	return put_path(b, tree);
+}
+
+char *missing_remedy(const struct missing_remedy *m)
+{
+	bool toolchain = m->client_root && !m->writes;
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	buf_putf(&b, "list its tree as a `%s` in ~/.concc.ini to run this remotely",
+		 toolchain ? "toolchain` (read-only) or `workspace" : "workspace");
+	if (m->tree && put_line(&b, toolchain ? "toolchain" : "workspace",
+				toolchain ? m->toolchains : m->workspaces, m->tree))
+		return xstrdup(buf_cstr(&b));
+	return xstrdup("set CONCC_DISABLE=1 for such commands");
+}
+
+/* Links lead elsewhere: what they are in is what can be shown. */
+static bool is_dir(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+char *missing_tree(const char *path, bool client_root)
+{
+	/* Jobs have their own, or it is shown as it is. */
+	static const char *const never[] = {"/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp"};
+	_cleanup_free_ char *dir = path_clean(path, is_dir(path) ? "." : "..");
+	_cleanup_free_ char *home = path_expand_home("~");
+	_cleanup_free_ char *secret = NULL;
+
+	for (size_t i = 0; i < sizeof(never) / sizeof(*never); i++) {
+		if (path_is_below(dir, never[i]))
+			return NULL;
+	}
+	if (streq(dir, "/") || path_is_below(home, dir) || !is_dir(dir))
+		return NULL;
+	/* Of /etc it is a list of names that jobs see. */
+	if (client_root ? path_is_below(dir, "/etc") : is_system_path(dir))
+		return NULL;
+	secret = path_secret(dir);
+	return secret ? NULL : steal_ptr(&dir);
+}
+
+char *missing_text(const struct peer *p, char *const *workspaces, const char *path, bool writes)
+{
+	bool client_root = p->conf->root == ROOT_CLIENT;
+	_cleanup_free_ char *shown = str_escape(path, strlen(path), 200);
+	_cleanup_free_ char *tree = missing_tree(path, client_root);
+	struct missing_remedy m = {
+		.client_root = client_root,
+		.writes = writes,
+		.tree = tree,
+		.toolchains = p->server->conf->toolchains,
+		.workspaces = workspaces,
+	};
+	_cleanup_free_ char *remedy = missing_remedy(&m);
+
+	/* There the worker has its own things: serving ours is no remedy. */
+	if (!client_root && is_system_path(path))
+		return xasprintf("%s is not on worker %s; install it there, or set CONCC_DISABLE=1 "
+				 "for such commands",
+				 shown, p->conf->name);
+	if (writes)
+		return xasprintf("it writes to %s, which is outside every workspace; %s", shown,
+				 remedy);
+	return xasprintf("%s is outside every %s, so worker %s can't see it; %s", shown,
+			 client_root ? "workspace and toolchain" : "workspace", p->conf->name,
+			 remedy);
+}
+
+/* ---- looking ---- */
+
+static bool is_own_name(const struct run *r, const char *path)
+{
+	_cleanup_free_ char *parent = path_clean(path, "..");
+
+	if (streq(path, r->exe) || !streq(path_base(path), r->name))
+		return false;
+	for (char **d = r->search; *d; d++) {
+		if (streq(*d, parent))
+			return true;
+	}
+	return false;
+}
+
+static void look(const struct run *r, const char *path, struct missing_facts *f)
+{
+	_cleanup_free_ char *parent = path_clean(path, "..");
+	struct stat st;
+
+	f->here = lstat(path, &st) == 0;
+	f->own_name = f->here && is_own_name(r, path);
+	f->writable = f->how == MISSING_CHANGED &&
+		      faccessat(AT_FDCWD, parent, W_OK | X_OK, AT_EACCESS) == 0;
+}
+
+static char *why(const struct run *r, const char *path, const struct missing_facts *f)
+{
+	bool writes = f->how == MISSING_CHANGED;
+	/* What it was to make is not there, but where. */
+	_cleanup_free_ char *there = path_clean(path, f->here ? "." : "..");
+
+	return missing_text(r->peer, r->workspaces, there, writes);
+}
+
+void missing_on(struct run *r, const struct msg_missing *m)
+{
+	for (char **p = m->paths; *p && !r->failure; p++) {
+		struct missing_facts f = {.how = m->how};
+		_cleanup_free_ char *text = NULL;
+
+		look(r, *p, &f);
+		switch (missing_decide(&f)) {
+		case MISSING_NOTHING:
+			break;
+		case MISSING_ABSENT:
+			outside_absent(r->peer, *p);
+			break;
+		case MISSING_HOLD:
+			if (!r->missing)
+				r->missing = why(r, *p, &f);
+			break;
+		case MISSING_RUN_HERE:
+			text = why(r, *p, &f);
+			run_give_up(r, "missing", text);
+			break;
+		}
+	}
+}
