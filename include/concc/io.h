@@ -25,6 +25,12 @@ int read_regular_file(const char *path, size_t max, struct buf *b);
 int fd_set_nonblock(int fd, bool on);
 int fd_set_cloexec(int fd, bool on);
 /*
+ * First in each main(): what the caller left closed of 0, 1 and 2 is held, so that nothing we open
+ * lands there.  As before, to read, write or poll it is an error (O_PATH), and it is closed in what
+ * we execute.
+ */
+void fd_hold_stdio(void);
+/*
  * pipe2(2) with both ends above 2: what its caller left closed of a program's standard ones stays
  * closed, and no dup2(2) to one of them in a child overwrites what is needed later.  0 or -errno.
  */

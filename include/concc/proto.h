@@ -20,7 +20,7 @@
 #include "concc/buf.h"
 #include "concc/digest.h"
 
-#define PROTO_VERSION	 6
+#define PROTO_VERSION	 7
 #define PROTO_MAGIC	 "\nCONCC-LINK/1\n" /* 14 bytes; the worker's first output, after any noise */
 #define PROTO_MAGIC_LEN	 14
 #define PROTO_NOISE_MAX	 (64 * 1024) /* what a login shell may print before the magic */
@@ -79,6 +79,7 @@ enum msg_type {
 	/* wrapper -> project server */
 	MSG_RUN = 50,
 	MSG_RUN_INPUT = 52,
+	MSG_RUN_OUTPUT_CREDIT = 56,
 	MSG_CTL = 60,
 
 	/* project server -> wrapper */
@@ -383,7 +384,8 @@ int msg_bytes_decode(struct blob payload, uint32_t *ret_id, struct blob *ret);
 void msg_output_encode(struct buf *b, uint32_t id, uint8_t stream, const void *p, size_t n);
 int msg_output_decode(struct blob payload, uint32_t *ret_id, uint8_t *ret_stream, struct blob *ret);
 
-/* JOB_CREDIT, INPUT_CREDIT, RUN_INPUT_CREDIT (bytes that may follow), JOB_KILL (signal number). */
+/* JOB_CREDIT, INPUT_CREDIT, RUN_INPUT_CREDIT (bytes that may follow), RUN_OUTPUT_CREDIT (bytes that
+ * the caller has), JOB_KILL (signal number). */
 void msg_pair_encode(struct buf *b, uint32_t id, uint32_t value);
 int msg_pair_decode(struct blob payload, uint32_t *ret_id, uint32_t *ret_value);
 

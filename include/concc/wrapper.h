@@ -23,10 +23,13 @@ enum wrapper_exit {
 };
 
 struct wrapper_options {
-	bool any_command;  /* concc-dispatch: no compiler policy, stdin always streamed */
-	bool alone;	   /* concc is gone: run it here, without a word */
-	char *const *argv; /* the command, at least one word */
+	bool any_command; /* concc-dispatch: no compiler policy, stdin always streamed */
+	bool alone;	  /* concc is gone: run it here, without a word */
+	char **argv;	  /* the command, at least one word; its first may be changed */
 };
+
+/* Called by a name of ours, rather than by that of a compiler, which is then meant? */
+bool wrapper_is_own_name(const char *argv0);
 
 /* Runs the command somewhere.  Returns the status to exit with; may exec or die by the command's
  * signal instead. */
@@ -41,8 +44,6 @@ int wrapper_run(const struct wrapper_options *o);
 #define MASQUERADE_MARK ".concc-cc" /* a symlink to it, in each of them */
 
 bool masquerade_is(const char *dir);
-/* The compiler's name instead of its path in such a directory; another path as it is.  Borrowed. */
-char *masquerade_name(char *path);
 
 enum copy_state {
 	COPY_NONE,  /* installed itself */
@@ -85,6 +86,13 @@ void server_wait_end(int dir_fd);
 char *program_dir(void);
 /* The path of another program of ours: beside this one, else the bare name for PATH. */
 char *program_path(const char *name);
+
+/* ---- lines for a person that must not be on stderr (wrapper/words.h) ---- */
+
+/* FILE.said, or DIRECTORY/said; on the heap. */
+char *wrapper_said_path(const char *path);
+/* What tells one open file from another, as text on the heap; NULL when fd is closed. */
+char *wrapper_file_id(int fd);
 
 /* ---- tallies: where jobs ran and why, shared by processes through one mapped file ---- */
 

@@ -42,11 +42,12 @@ int main(int argc, char **argv)
 {
 	struct wrapper_options o = {.argv = argv + 1};
 
+	fd_hold_stdio();
 	if (argc > 0)
 		give_way(&o, argv);
 
-	/* Through a symlink named like a compiler, the name is the command. */
-	if (argc > 0 && !streq(path_base(argv[0]), "concc-cc")) {
+	/* Named like a compiler, as by a symlink, the name is the command. */
+	if (argc > 0 && !wrapper_is_own_name(argv[0])) {
 		argv[0] = (char *)path_base(argv[0]);
 		o.argv = argv;
 		return wrapper_run(&o);
@@ -69,6 +70,5 @@ int main(int argc, char **argv)
 			argv[1], usage);
 		return WRAPPER_EXIT_USAGE;
 	}
-	argv[1] = masquerade_name(argv[1]); /* as CMake writes down what it found */
 	return wrapper_run(&o);
 }

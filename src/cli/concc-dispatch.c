@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include <stdio.h>
 
+#include "concc/io.h"
 #include "concc/str.h"
 #include "concc/wrapper.h"
 
@@ -15,6 +16,7 @@ int main(int argc, char **argv)
 {
 	struct wrapper_options o = {.argv = argv + 1, .any_command = true};
 
+	fd_hold_stdio();
 	if (argc < 2) {
 		fputs(usage, stderr);
 		return WRAPPER_EXIT_USAGE;

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "concc/io.h"
 #include "concc/log.h"
 #include "concc/plain.h"
 #include "concc/str.h"
@@ -76,6 +77,7 @@ int main(int argc, char **argv)
 	bool mirror = false, good = true;
 	int o;
 
+	fd_hold_stdio();
 	log_init("concc-plain", LOG_LEVEL_WARN);
 	while (good && (o = getopt_long(argc, argv, "hV", options, NULL)) != -1) {
 		switch (o) {

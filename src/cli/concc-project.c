@@ -127,6 +127,7 @@ int main(int argc, char **argv)
 	struct conf *conf;
 	int r, status = EXIT_SUCCESS;
 
+	fd_hold_stdio();
 	r = parse(argc, argv, &o);
 	if (r >= 0)
 		return r;

@@ -102,6 +102,7 @@ int main(int argc, char **argv)
 	};
 	int c;
 
+	fd_hold_stdio();
 	log_init("concc-scriptify", LOG_LEVEL_INFO);
 	while ((c = getopt_long(argc, argv, "+hV", options, NULL)) != -1) {
 		switch (c) {

@@ -560,6 +560,7 @@ int main(int argc, char **argv)
 	struct pool *p;
 	int status;
 
+	fd_hold_stdio();
 	log_init("concc-worker-pool", LOG_LEVEL_WARN);
 	if (argc < 2)
 		return usage_error("no command given", NULL);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
 #include "concc/worker.h"
@@ -40,6 +41,7 @@ static int serve(void)
 
 int main(int argc, char **argv)
 {
+	fd_hold_stdio();
 	log_init("concc-worker", LOG_LEVEL_WARN);
 	if (argc == 2 && streq(argv[1], "--stdio")) {
 		if (isatty(0)) {

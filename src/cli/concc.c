@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "concc/front.h"
+#include "concc/io.h"
 #include "concc/str.h"
 #include "concc/wrapper.h"
 
@@ -157,6 +158,7 @@ int main(int argc, char **argv)
 	const char *names[sizeof(commands) / sizeof(*commands)];
 	const char *near;
 
+	fd_hold_stdio();
 	if (argc < 2)
 		return wrong("what should it do?", "");
 	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <poll.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -105,6 +106,19 @@ int fd_set_nonblock(int fd, bool on)
 int fd_set_cloexec(int fd, bool on)
 {
 	return fcntl(fd, F_SETFD, on ? FD_CLOEXEC : 0) < 0 ? -errno : 0;
+}
+
+void fd_hold_stdio(void)
+{
+	struct pollfd p[3] = {{.fd = 0}, {.fd = 1}, {.fd = 2}};
+
+	if (poll(p, 3, 0) <= 0)
+		return;
+	/* The lowest free number is the next that was closed. */
+	for (int fd = 0; fd <= 2; fd++) {
+		if (p[fd].revents & POLLNVAL)
+			(void)open("/", O_PATH | O_CLOEXEC);
+	}
 }
 
 int pipe_above_stdio(int ret[2])

@@ -92,7 +92,9 @@ static int do_exec(const char *exe, char *const *argv, char *const *env)
 static int place(int from, int to)
 {
 	if (from == to) {
-		(void)fcntl(to, F_SETFD, 0); /* closed: it stays so */
+		/* What is closed, or held since it was (fd_hold_stdio()), stays so. */
+		if (!(fcntl(to, F_GETFL) & O_PATH))
+			(void)fcntl(to, F_SETFD, 0);
 		return 0;
 	}
 	if (from == PROCESS_FD_NULL)

@@ -2,6 +2,7 @@
 #include "concc/front.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,6 +86,28 @@ static void print_tally(const char *dir)
 	}
 }
 
+#define SAID_LINES    10	    /* enough to see what goes wrong */
+#define SAID_READ_MAX (1024 * 1024) /* far more than wrappers keep there */
+
+/* The last lines that wrappers could not say to anybody. */
+static void print_said(const char *dir)
+{
+	_cleanup_free_ char *path = wrapper_said_path(dir);
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	const char *text, *from;
+	unsigned lines = 0;
+
+	if (read_file_at(AT_FDCWD, path, SAID_READ_MAX, &b) < 0 || !b.len)
+		return;
+	text = buf_cstr(&b);
+	for (from = text + b.len - 1; from > text; from--) {
+		if (from[-1] == '\n' && ++lines == SAID_LINES)
+			break;
+	}
+	printf("said where others keep what they read:\n");
+	fputs(from, stdout);
+}
+
 int front_status(bool json)
 {
 	_cleanup_free_ char *dir = NULL, *text = NULL;
@@ -103,8 +126,10 @@ int front_status(bool json)
 			return fail("the project server does not answer");
 		fputs(text, stdout);
 	}
-	if (!json)
-		print_tally(dir);
+	if (json)
+		return 0;
+	print_tally(dir);
+	print_said(dir);
 	return 0;
 }
 

@@ -139,6 +139,20 @@ static bool exists(const char *path)
 	return access(path, F_OK) == 0;
 }
 
+/* So that a wrapper can tell our standard error from one that a part of the build reads itself; and
+ * that a file for explanations is one, wherever in the build they are. */
+static void set_words(const char *cwd)
+{
+	const char *explain = getenv("CONCC_EXPLAIN");
+	_cleanup_free_ char *own = wrapper_file_id(2), *path = NULL;
+
+	setenv("CONCC_RUN_STDERR", own ? own : "", 1);
+	if (!explain || !cwd || !*explain || streq(explain, "0") || streq(explain, "1"))
+		return;
+	path = path_clean(cwd, explain);
+	setenv("CONCC_EXPLAIN", path, 1);
+}
+
 /* Compilers by name go through us, and what else calls them; what the user set already stays. */
 static void set_environment(struct build *b)
 {
@@ -151,6 +165,7 @@ static void set_environment(struct build *b)
 	if (workspace || cwd)
 		setenv("CONCC_WORKSPACE", workspace ? workspace : cwd, 0);
 	setenv("CONCC_RUN_TALLY", b->tally, 1);
+	set_words(cwd);
 	if (b->o->local)
 		setenv("CONCC_DISABLE", "1", 1);
 }
@@ -259,6 +274,21 @@ static void list_names(struct buf *out, const struct tally_entry *e, size_t n, c
 		buf_putf(out, ")");
 }
 
+/* What the wrappers could not say to a person, since a part of the build read their standard error.
+ */
+static void pass_on_words(const struct build *b)
+{
+	_cleanup_free_ char *path = wrapper_said_path(b->tally);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char part[16 * 1024];
+	ssize_t n;
+
+	while (fd >= 0 && (n = read(fd, part, sizeof(part))) > 0) {
+		if (write_full(2, part, (size_t)n) < 0)
+			return;
+	}
+}
+
 static double seconds(uint64_t us)
 {
 	return (double)us / 1e6;
@@ -305,6 +335,14 @@ static void summarise(struct build *b, uint64_t wall_us)
 	(void)write_full(2, out.data, out.len); /* a closed stderr wants no summary */
 }
 
+static void remove_tally(const struct build *b)
+{
+	_cleanup_free_ char *said = wrapper_said_path(b->tally);
+
+	(void)unlink(b->tally);
+	(void)unlink(said);
+}
+
 static void take_down(struct build *b)
 {
 	if (b->own_server && b->dir) {
@@ -312,7 +350,7 @@ static void take_down(struct build *b)
 		server_wait_end(b->dir_fd);
 	}
 	if (b->tally)
-		(void)unlink(b->tally);
+		remove_tally(b);
 	if (b->own_dir && b->dir) {
 		int r = path_remove_tree(AT_FDCWD, b->dir);
 
@@ -339,11 +377,12 @@ static int build(struct build *b)
 	if (r < 0)
 		return complain(msg.text);
 	b->tally = xasprintf("%s/run-%d", b->dir, (int)getpid());
-	(void)unlink(b->tally); /* of a former process with this pid */
+	remove_tally(b); /* of a former process with this pid */
 	r = bring_up(b, &msg);
 	if (r < 0)
 		return complain(msg.text);
 	status = run_child(b);
+	pass_on_words(b);
 	summarise(b, now_us() - start);
 	return status;
 }

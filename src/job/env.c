@@ -67,7 +67,8 @@ static const char *const dropped[] = {
 	"SYSTEMD_EXEC_PID",
 	"WATCHDOG_PID",
 	"WATCHDOG_USEC",
-	/* descriptors and terminals of fakeroot, bear and make */
+	/* descriptors and terminals of ccache, fakeroot, bear and make */
+	"UNCACHED_ERR_FD",
 	"FAKEROOTKEY",
 	"FAKED_MODE",
 	"INTERCEPT_*",

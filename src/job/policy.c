@@ -189,10 +189,17 @@ static bool is_probe_path(const char *path)
 	return strstr(path, "meson-private") || is_kbuild_try(path);
 }
 
+/* What configure scripts call their tests: autoconf's, and zlib's with a process id. */
 static bool is_conftest(const char *arg)
 {
 	const char *base = path_base(arg);
+	size_t digits;
 
+	if (str_starts(base, "ztest")) {
+		base += strlen("ztest");
+		digits = strspn(base, "0123456789");
+		return digits > 0 && (!base[digits] || base[digits] == '.');
+	}
 	return streq(base, "conftest") || str_starts(base, "conftest.");
 }
 

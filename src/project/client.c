@@ -98,6 +98,8 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 	case MSG_RUN_INPUT:
 		/* Late input of a job that has ended is no offence. */
 		return c->run ? run_input(c->run, payload) : 0;
+	case MSG_RUN_OUTPUT_CREDIT:
+		return c->run ? run_output_credit(c->run, payload) : 0;
 	case MSG_CTL:
 		return on_ctl(c, payload);
 	}

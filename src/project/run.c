@@ -487,6 +487,7 @@ static void show(struct run *r, uint8_t stream, struct blob bytes)
 		return;
 	straggler_won(r);
 	r->shown = true;
+	r->untaken += bytes.n;
 	msg_output_encode(&b, 0, stream, bytes.p, bytes.n);
 	link_send_buf(r->client->link, MSG_RUN_OUTPUT, LINK_BULK, &b);
 }
@@ -624,10 +625,48 @@ static void on_ours(struct run *r, const struct msg_exit *m)
 	run_fail(r, RUN_FAIL_RETRY, rule, line);
 }
 
+/*
+ * All that it said is out: what it did is put in place, and its end told.  Before that the wrapper
+ * may still meet an error of its caller's output, and run the command itself.
+ */
+static int finish(struct run *r)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (apply(r) < 0)
+		return CONCC_E_PROTO;
+	if (r->failure) {
+		run_fail(r, RUN_FAIL_LOCAL, r->failure_rule, r->failure);
+		return 0;
+	}
+	straggler_done(r);
+	msg_run_exit_encode(&b, r->exit_how, r->exit_code, r->peer->conf->name);
+	if (r->client)
+		link_send_buf(r->client->link, MSG_RUN_EXIT, LINK_BULK, &b);
+	run_free(r);
+	return 0;
+}
+
+int run_output_credit(struct run *r, struct blob payload)
+{
+	struct peer *p = r->peer;
+	uint32_t id, n;
+	int err = msg_pair_decode(payload, &id, &n);
+
+	if (err < 0)
+		return err;
+	if (n > r->untaken)
+		return CONCC_E_PROTO;
+	r->untaken -= n;
+	err = r->ended && !r->untaken ? finish(r) : 0;
+	if (err < 0)
+		peer_fail(p, err_text(err)); /* its lie, and not the wrapper's */
+	return 0;
+}
+
 static int on_done(struct run *r, const struct msg_exit *m)
 {
 	bool good = m->how == EXIT_CODE && m->code == 0;
-	_cleanup_buf_ struct buf b = BUF_INIT;
 
 	if (m->outside[0]) {
 		_cleanup_free_ char *path = str_escape(m->outside[0], strlen(m->outside[0]), 200);
@@ -640,19 +679,11 @@ static int on_done(struct run *r, const struct msg_exit *m)
 		run_fail(r, RUN_FAIL_LOCAL, "missing", r->missing);
 		return 0;
 	}
-	if (apply(r) < 0)
-		return CONCC_E_PROTO;
-	if (r->failure) {
-		run_fail(r, RUN_FAIL_LOCAL, r->failure_rule, r->failure);
-		return 0;
-	}
 	show_held(r);
-	straggler_done(r);
-	msg_run_exit_encode(&b, m->how, m->code, r->peer->conf->name);
-	if (r->client)
-		link_send_buf(r->client->link, MSG_RUN_EXIT, LINK_BULK, &b);
-	run_free(r);
-	return 0;
+	r->ended = true;
+	r->exit_how = m->how;
+	r->exit_code = m->code;
+	return r->untaken ? 0 : finish(r);
 }
 
 static int on_exit_msg(struct peer *p, struct run *r, const struct msg_exit *m)
@@ -676,6 +707,14 @@ static int on_exit_msg(struct peer *p, struct run *r, const struct msg_exit *m)
 	return 0;
 }
 
+/* NULL when it has ended, as far as the worker is concerned. */
+static struct run *job_of(const struct peer *p, uint32_t id)
+{
+	struct run *r = map_get_u64(&p->jobs, id);
+
+	return r && !r->ended ? r : NULL;
+}
+
 static int message_exit(struct peer *p, struct blob payload)
 {
 	struct msg_exit m;
@@ -685,7 +724,7 @@ static int message_exit(struct peer *p, struct blob payload)
 	err = msg_exit_decode(payload, &m);
 	if (err < 0)
 		return err;
-	r = map_get_u64(&p->jobs, m.job_id);
+	r = job_of(p, m.job_id);
 	if (r)
 		err = on_exit_msg(p, r, &m);
 	msg_exit_release(&m);
@@ -703,7 +742,7 @@ static int message_output(struct peer *p, struct blob payload)
 	err = msg_output_decode(payload, &id, &stream, &bytes);
 	if (err < 0)
 		return err;
-	r = map_get_u64(&p->jobs, id);
+	r = job_of(p, id);
 	return r ? on_output(r, stream, bytes) : 0;
 }
 
@@ -717,7 +756,7 @@ static int message_data(struct peer *p, struct blob payload)
 	err = msg_bytes_decode(payload, &id, &bytes);
 	if (err < 0)
 		return err;
-	r = map_get_u64(&p->jobs, id);
+	r = job_of(p, id);
 	if (r && r->commit)
 		return unless_lie(commit_data(r->commit, bytes.p, bytes.n));
 	return 0;
@@ -732,7 +771,7 @@ static int message_missing(struct peer *p, struct blob payload)
 	err = msg_missing_decode(payload, &m);
 	if (err < 0)
 		return err;
-	r = map_get_u64(&p->jobs, m.job_id);
+	r = job_of(p, m.job_id);
 	if (r)
 		missing_on(r, &m);
 	msg_missing_release(&m);
@@ -766,7 +805,7 @@ int run_message(struct peer *p, uint8_t type, struct blob payload)
 	case MSG_JOB_MISSING:
 		return message_missing(p, payload);
 	}
-	r = map_get_u64(&p->jobs, id);
+	r = job_of(p, id);
 	if (!r)
 		return 0;
 	switch (type) {
@@ -789,7 +828,9 @@ void run_client_gone(struct run *r)
 	straggler_won(r); /* neither is wanted: one is killed there, the other here */
 	r->client->run = NULL;
 	r->client = NULL;
-	if (!r->failure)
+	if (r->ended)
+		run_free(r);
+	else if (!r->failure)
 		run_give_up(r, "cancelled", "its wrapper is gone");
 }
 

@@ -18,8 +18,12 @@ struct run {
 	char **search; /* PATH */
 	char **workspaces;
 	uint64_t started_ms;
-	uint64_t saw;	       /* the tree's version at dispatch */
-	bool shown;	       /* some of its output went to the wrapper */
+	uint64_t saw;	  /* the tree's version at dispatch */
+	bool shown;	  /* some of its output went to the wrapper */
+	uint64_t untaken; /* bytes of it that the wrapper has not written yet */
+	bool ended;	  /* well, as exit_how and exit_code say; its files wait for that */
+	uint8_t exit_how;
+	uint32_t exit_code;
 	uint32_t uncredited;   /* received from the worker, not yet asked for more */
 	uint32_t input_credit; /* the worker takes this much more */
 	struct buf held;       /* RUN_OUTPUT payloads with a u32 length each */

@@ -195,6 +195,7 @@ int run_start(struct client *c, struct msg_run *m); /* takes what m holds */
 /* Sends a job home that was not started. */
 void run_refuse(struct client *c, const char *rule, const char *text);
 int run_input(struct run *r, struct blob payload);
+int run_output_credit(struct run *r, struct blob payload);
 void run_client_gone(struct run *r);
 void run_client_drained(struct run *r);
 /* Messages of the worker about jobs; a wrong id is ignored (the job was given up). */

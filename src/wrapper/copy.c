@@ -29,17 +29,6 @@ bool masquerade_is(const char *dir)
 	return to && streq(path_base(to), "concc-cc");
 }
 
-char *masquerade_name(char *path)
-{
-	_cleanup_free_ char *dir = NULL;
-
-	/* That it may be one costs nothing to tell. */
-	if (!strstr(path, "/masquerade/"))
-		return path;
-	dir = xstrndup(path, (size_t)(path_base(path) - path));
-	return masquerade_is(dir) ? (char *)path_base(path) : path;
-}
-
 enum copy_state wrapper_copy(char **ret_installed)
 {
 	const char *called = (const char *)getauxval(AT_EXECFN);

@@ -6,8 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -19,7 +18,7 @@
 #include "concc/process.h"
 #include "concc/str.h"
 #include "concc/wrapper.h"
-#include "shown.h"
+#include "output.h"
 
 /* Says why, and returns the exit status of a shell. */
 static int not_run(const struct here *h, int err)
@@ -50,77 +49,160 @@ int here_die_by(int signo)
 	return 128 + signo; /* a signal that does not kill */
 }
 
-/* Copies what arrives to stream's fd, but for what was shown.  False at the end. */
-static bool relay(int from, unsigned stream, struct shown *shown)
-{
-	uint8_t chunk[16 * 1024];
-	ssize_t n = read(from, chunk, sizeof(chunk));
-	struct blob left;
+/* ---- as a child ---- */
 
-	if (n < 0 && errno == EINTR)
-		return true;
-	if (n <= 0)
-		return false;
-	left = shown_next(shown, stream, (struct blob){chunk, (size_t)n});
-	return write_full((int)stream + 1, left.p, left.n) == 0;
+struct relay {
+	struct output *out;
+	int from[2]; /* the command's streams; -1: it has the caller's own, or it is at its end */
+	int untold;  /* -errno when output was lost, and nobody is left who could be told so */
+};
+
+static bool is_reader_gone(int err)
+{
+	return err == -EPIPE || err == -ECONNRESET;
 }
 
-static void relay_all(const int fds[2], struct shown *shown)
+/* What the command is told of is a pipe without a reader, whatever the matter is. */
+static void say_why(const struct output *out, unsigned stream)
 {
-	struct pollfd p[2] = {{.fd = fds[0], .events = POLLIN}, {.fd = fds[1], .events = POLLIN}};
+	_cleanup_buf_ struct buf line = BUF_INIT;
+	int err = out->outlets[stream].err;
+	size_t n;
 
-	while (p[0].fd >= 0 || p[1].fd >= 0) {
+	if (!err || is_reader_gone(err))
+		return;
+	buf_putf(&line, "concc: %s: %s\n", output_name(stream), err_text(err));
+	(void)output_write(2, line.data, line.len, &n); /* it may be the one */
+}
+
+/* Who writes on gets SIGPIPE; who has ended with something in the pipe had no chance to. */
+static void give_up_stream(struct relay *r, unsigned stream, bool lost)
+{
+	struct pollfd p = {.fd = r->from[stream]};
+	int unread = 0;
+
+	(void)ioctl(p.fd, FIONREAD, &unread); /* zero then */
+	if ((lost || unread) && poll(&p, 1, 0) > 0 && p.revents & POLLHUP)
+		r->untold = r->out->outlets[stream].err;
+	close(steal_fd(&r->from[stream]));
+	say_why(r->out, stream);
+}
+
+/* Passes on what is there; of a stream that is dead no more than went out before it died. */
+static void relay_stream(struct relay *r, unsigned stream)
+{
+	uint8_t chunk[16 * 1024];
+	uint64_t left = shown_left(&r->out->shown, stream);
+	bool dead = r->out->outlets[stream].err;
+	size_t max = dead && left < sizeof(chunk) ? (size_t)left : sizeof(chunk);
+	ssize_t n = read(r->from[stream], chunk, max);
+	int err = 0;
+
+	if (n < 0 && errno == EINTR)
+		return;
+	if (n > 0)
+		err = output_show(r->out, stream, (struct blob){chunk, (size_t)n});
+	if (n <= 0)
+		close(steal_fd(&r->from[stream]));
+	else if (err < 0 || output_is_over(r->out, stream))
+		give_up_stream(r, stream, err < 0);
+}
+
+static void relay_all(struct relay *r)
+{
+	while (r->from[0] >= 0 || r->from[1] >= 0) {
+		struct pollfd p[2] = {{.fd = r->from[0], .events = POLLIN},
+				      {.fd = r->from[1], .events = POLLIN}};
+
 		if (poll(p, 2, -1) < 0) {
 			if (errno == EINTR)
 				continue;
 			break;
 		}
 		for (unsigned i = 0; i < 2; i++) {
-			if (p[i].revents && !relay(p[i].fd, i, shown))
-				p[i].fd = -1;
+			if (p[i].revents)
+				relay_stream(r, i);
 		}
 	}
 }
 
-static int run_child(const struct here *h)
+/* As it would have ended had it been told. */
+static int end_untold(int err)
 {
-	_cleanup_close_ int out_from = -1, out_to = -1, err_from = -1, err_to = -1;
-	int out[2], err[2], status, r;
-	pid_t pid;
+	if (is_reader_gone(err) && !process_caller_ignores(SIGPIPE))
+		return here_die_by(SIGPIPE);
+	return WRAPPER_EXIT_FAILED;
+}
 
-	if (pipe_above_stdio(out) < 0)
-		return WRAPPER_EXIT_FAILED;
-	out_from = out[0];
-	out_to = out[1];
-	if (pipe_above_stdio(err) < 0)
-		return WRAPPER_EXIT_FAILED;
-	err_from = err[0];
-	err_to = err[1];
-	r = process_start(&(struct process){.exe = h->exe,
-					    .argv = h->argv,
-					    .fds = {h->stdin_fd >= 0 ? h->stdin_fd : 0, out_to,
-						    h->merged ? out_to : err_to},
-					    .n_fds = 3,
-					    .flags = PROCESS_COMMAND},
-			  &pid);
-	if (r < 0)
-		return not_run(h, r);
-	close(steal_fd(&out_to));
-	close(steal_fd(&err_to));
-	shown_restart(h->shown);
-	relay_all((const int[]){out_from, err_from}, h->shown);
-	/* Who writes on after our reader went away gets SIGPIPE. */
-	close(steal_fd(&out_from));
-	close(steal_fd(&err_from));
+static int wait_child(pid_t pid, const struct relay *r)
+{
+	int status;
+
 	if (process_wait(pid, &status) < 0)
 		return WRAPPER_EXIT_FAILED;
-	return WIFSIGNALED(status) ? here_die_by(WTERMSIG(status)) : WEXITSTATUS(status);
+	if (WIFSIGNALED(status))
+		return here_die_by(WTERMSIG(status));
+	if (WEXITSTATUS(status) == 0 && r->untold)
+		return end_untold(r->untold);
+	return WEXITSTATUS(status);
+}
+
+/*
+ * From the command to us.  Where the stream is dead it is as short as can be: what is in it when
+ * the command comes to that point was written without the error.
+ */
+static int open_pipe(const struct outlet *to, int ret[2])
+{
+	int r = pipe_above_stdio(ret);
+
+	if (r == 0 && to->err)
+		(void)fcntl(ret[0], F_SETPIPE_SZ, 1); /* a page; longer is no harm but this */
+	return r;
+}
+
+static int run_child(const struct here *h, const bool relayed[2])
+{
+	struct process p = {.exe = h->exe,
+			    .argv = h->argv,
+			    .fds = {h->stdin_fd >= 0 ? h->stdin_fd : 0, 1, 2},
+			    .n_fds = 3,
+			    .flags = PROCESS_COMMAND};
+	struct relay r = {.out = h->out, .from = {-1, -1}};
+	int fds[2], err;
+	pid_t pid;
+
+	for (unsigned i = 0; i < 2; i++) {
+		if (!relayed[i])
+			continue;
+		if (open_pipe(&h->out->outlets[i], fds) < 0)
+			return WRAPPER_EXIT_FAILED; /* the kernel closes the other */
+		r.from[i] = fds[0];
+		p.fds[i + 1] = fds[1];
+	}
+	if (h->out->merged)
+		p.fds[2] = p.fds[1];
+	err = process_start(&p, &pid);
+	if (err < 0)
+		return not_run(h, err);
+	for (unsigned i = 0; i < 2; i++)
+		if (relayed[i])
+			close(p.fds[i + 1]);
+	shown_restart(&h->out->shown);
+	relay_all(&r);
+	return wait_child(pid, &r);
 }
 
 int here_run(const struct here *h)
 {
-	return shown_any(h->shown) ? run_child(h) : here_exec(h);
+	bool relayed[2];
+
+	for (unsigned i = 0; i < 2; i++)
+		relayed[i] = output_has_shown(h->out, i) &&
+			     !(h->out->outlets[i].err && output_take_back(h->out, i));
+	return relayed[0] || relayed[1] ? run_child(h, relayed) : here_exec(h);
 }
+
+/* ---- slots ---- */
 
 void here_keep_slot(struct pool_slot *s)
 {

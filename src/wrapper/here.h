@@ -5,21 +5,24 @@
 /* Running the command on this machine. */
 #include <stdbool.h>
 
+struct output;
 struct pool;
 struct pool_slot;
-struct shown;
 
 struct here {
 	const char *exe; /* NULL: could not be resolved; execvp says why */
 	char *const *argv;
-	struct shown *shown; /* of an earlier attempt's output */
-	bool merged;	     /* stdout and stderr are one file: so is what was shown */
-	int stdin_fd;	     /* what the command must read instead of 0, or -1 */
+	struct output *out; /* with what an earlier attempt has shown */
+	int stdin_fd;	    /* what the command must read instead of 0, or -1 */
 };
 
 /* Becomes the command; returns only when that fails, with the exit status a shell would give. */
 int here_exec(const struct here *h);
-/* The same, with nothing shown twice: runs it as a child when something was shown. */
+/*
+ * The same, with nothing shown twice: as a child, whose output passes through us, where something
+ * was shown that can't be taken back.  Of a stream that takes no more, the command is told as soon
+ * as it has said that again (SIGPIPE, EPIPE); one that ended before it could be does not end well.
+ */
 int here_run(const struct here *h);
 /*
  * Waits until fewer commands run here as fall-backs than there are cores: a lost

@@ -9,35 +9,25 @@
 #include "concc/buf.h"
 #include "concc/proto.h"
 
-/*
- * Standard input on its way to a job.  What was read from it is kept, so that
- * the job can be run again elsewhere: nobody can give it back to a pipe.
- */
-struct input {
-	bool wanted; /* this job reads it */
-	bool eof;
-	int spool_fd;	  /* a memfd with all that was read, -1 before the first byte */
-	uint64_t spooled; /* bytes in it */
+enum session_what {
+	SESSION_EXIT,	/* how, code, worker */
+	SESSION_FAIL,	/* fail */
+	SESSION_INPUT,	/* the caller's input can't be read or kept (input->err): the job was ended
+			 */
+	SESSION_OUTPUT, /* one of his outputs takes no more (output->outlets[].err): the same */
 };
 
-#define INPUT_INIT ((struct input){.spool_fd = -1})
-
-/*
- * An fd at the start of all of it, or -errno.  What has not come yet is passed on by a process of
- * its own, which ends with the input or with its reader: a command need not read to the end.
- */
-int input_replay_fd(struct input *in);
-
 struct session_end {
-	bool failed;
-	struct msg_run_fail fail; /* when failed; the caller releases it */
-	uint8_t how;		  /* of RUN_EXIT, else */
+	enum session_what what;
+	struct msg_run_fail fail; /* the caller releases it */
+	uint8_t how;		  /* of RUN_EXIT */
 	uint32_t code;
 	char *worker; /* which did it; the caller's */
 };
 
 struct conn;
-struct shown;
+struct input;
+struct output;
 
 /*
  * Tells the server that this command waits for a slot, so that `concc status` can
@@ -48,10 +38,10 @@ void session_wait(const char *dir, struct conn *c, char *const *argv);
 
 /*
  * Sends the RUN message, over c when that is open; relays until the end, and
- * closes c.  shown: what is relayed, on any outcome.
- * A negative code when the server was lost.
+ * closes c, which ends the job if it has not ended.  Its files are in place with
+ * SESSION_EXIT and with nothing else.  A negative code when the server was lost.
  */
 int session_run(const char *dir, struct conn *c, const struct buf *run, struct input *in,
-		struct shown *shown, struct session_end *ret);
+		struct output *out, struct session_end *ret);
 
 #endif

@@ -17,9 +17,20 @@ void shown_restart(struct shown *s)
 		s->streams[i].at = 0;
 }
 
-bool shown_any(const struct shown *s)
+uint64_t shown_left(const struct shown *s, unsigned stream)
 {
-	return s->streams[0].n || s->streams[1].n;
+	return s->streams[stream].n - s->streams[stream].at;
+}
+
+void shown_cut(struct shown *shown, unsigned stream, uint64_t n)
+{
+	struct shown_stream *s = &shown->streams[stream];
+
+	s->n -= n;
+	if (s->at > s->n)
+		s->at = s->n;
+	if (s->kept.len > s->n)
+		s->kept.len = (size_t)s->n;
 }
 
 static size_t same_prefix(const uint8_t *a, const uint8_t *b, size_t n)

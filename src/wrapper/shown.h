@@ -29,9 +29,12 @@ struct shown {
 void shown_release(struct shown *s);
 /* Another attempt begins. */
 void shown_restart(struct shown *s);
-bool shown_any(const struct shown *s);
 /* What is to go out now that these bytes came: maybe nothing.  It counts as gone, and is valid
  * until the next call or the end of bytes. */
 struct blob shown_next(struct shown *s, unsigned stream, struct blob bytes);
+/* The last n bytes that counted as gone did not go out, or were taken back. */
+void shown_cut(struct shown *s, unsigned stream, uint64_t n);
+/* How many bytes of what went out this attempt has not said again yet. */
+uint64_t shown_left(const struct shown *s, unsigned stream);
 
 #endif

@@ -2,11 +2,7 @@
 #include "concc/wrapper.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -20,8 +16,11 @@
 #include "concc/proto.h"
 #include "concc/str.h"
 #include "here.h"
+#include "input.h"
+#include "output.h"
+#include "self.h"
 #include "session.h"
-#include "shown.h"
+#include "words.h"
 
 extern char **environ;
 
@@ -30,47 +29,33 @@ extern char **environ;
 /* How often one kind of trouble is told when every job of a build has it. */
 #define SAY_PERIOD_S 30
 
+/*
+ * Bytes of arguments and environment together that exec takes of a process with the usual stack of
+ * 8 MB, a quarter of it, less what a job has beside them.
+ */
+#define ARGS_MAX (2 * 1024 * 1024 - 64 * 1024)
+
 struct wrapper {
 	const struct wrapper_options *o;
+	char **argv; /* the command */
 	char *cwd;
 	char *exe;	 /* NULL when PATH has none */
+	bool is_script;	 /* exe is one */
+	bool ourselves;	 /* there is nothing else of that name */
+	bool marked;	 /* as started by us, in the environment */
 	int lacking;	 /* errno, where there is no cwd or exe */
 	char *workspace; /* of a cwd in /tmp or the like; else NULL */
 	char *dir;	 /* runtime directory; NULL when there is none we may use */
 	int dir_fd;
 	char *tally;
-	bool explain;
+	struct words words;
 	struct input input;
-	struct shown shown;
+	struct output output;
 	char *avoid;	   /* the worker that failed last */
 	struct pool *pool; /* NULL until it is needed */
 	struct pool_slot slot;
 	struct conn waiting; /* told the server that we wait for a slot; else closed */
 };
-
-static void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static void say(const char *fmt, ...)
-{
-	char line[1024];
-	va_list ap;
-	int n;
-
-	n = snprintf(line, sizeof(line), "concc: ");
-	va_start(ap, fmt);
-	n += vsnprintf(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);
-	va_end(ap);
-	if ((size_t)n > sizeof(line) - 2)
-		n = sizeof(line) - 2;
-	line[n++] = '\n';
-	(void)!write(2, line, (size_t)n); /* one write, so that lines of many jobs don't mix */
-}
-
-static bool env_is_set(const char *name)
-{
-	const char *v = getenv(name);
-
-	return v && *v && !streq(v, "0");
-}
 
 /* Counts for `concc status`, and for the build that `concc run` watches. */
 static void count(const struct wrapper *w, const char *kind, const char *name)
@@ -86,16 +71,74 @@ static void count(const struct wrapper *w, const char *kind, const char *name)
 
 /* ---- what to run ---- */
 
-/* Our own programs reached through PATH, as symlinks named like compilers. */
-static bool is_ours(const char *path, void *data)
-{
-	char real[PATH_MAX];
-	const char *base;
+struct candidate {
+	bool by_name; /* then those scripts are not meant that we have started above us */
+	bool script_passed, us_passed;
+	enum self_kind kind;
+};
 
-	if (!realpath(path, real))
+static bool is_no_command(const char *path, void *data)
+{
+	struct candidate *c = data;
+
+	c->kind = self_look(path);
+	if (c->kind == SELF_OURS) {
+		c->us_passed = c->by_name = true; /* by the path of one, it is by that one's name */
+		return true;
+	}
+	if (c->kind != SELF_SCRIPT || !c->by_name || !self_started(path))
 		return false;
-	base = path_base(real);
-	return streq(base, "concc-cc") || streq(base, "concc-dispatch");
+	c->script_passed = true;
+	return true;
+}
+
+static void find_command(struct wrapper *w)
+{
+	bool by_path = strchr(w->argv[0], '/'), own = wrapper_is_own_name(w->argv[0]);
+	struct candidate c = {.by_name = !by_path};
+	const char *path = getenv("PATH");
+
+	w->exe = job_resolve(w->argv[0], path, w->cwd, is_no_command, &c);
+	w->lacking = w->exe ? 0 : errno;
+	w->is_script = w->exe && c.kind == SELF_SCRIPT;
+	w->ourselves = !w->exe && c.us_passed;
+	if (by_path && c.us_passed && !own)
+		w->argv[0] = (char *)path_base(w->argv[0]);
+	/* gcc finds its parts from where PATH has a gcc, and that is the script. */
+	if (w->exe && c.script_passed)
+		w->argv[0] = w->exe;
+	if (w->exe || !(own || c.script_passed))
+		return;
+	/* We are asked for our version, say; or it calls itself, as scripts may. */
+	w->exe = job_resolve(w->argv[0], path, w->cwd, NULL, NULL);
+	w->is_script = w->exe && c.script_passed;
+}
+
+/* `concc-cc concc-cc gcc` is `concc-cc gcc`. */
+static char **without_ourselves(char **argv, const char *cwd)
+{
+	for (; wrapper_is_own_name(argv[0]) && argv[1] && argv[1][0] != '-'; argv++) {
+		_cleanup_free_ char *path = job_resolve(argv[0], getenv("PATH"), cwd, NULL, NULL);
+
+		if (!path || self_look(path) != SELF_OURS)
+			break;
+	}
+	return argv;
+}
+
+static bool is_masquerade(const char *dir, size_t n)
+{
+	_cleanup_free_ char *path = xstrndup(dir, n);
+
+	return n && masquerade_is(path);
+}
+
+static bool is_ours_in(const char *dir, size_t n, const char *name)
+{
+	/* An empty one is the current directory. */
+	_cleanup_free_ char *path = xasprintf("%.*s/%s", n ? (int)n : 1, n ? dir : ".", name);
+
+	return self_look(path) == SELF_OURS;
 }
 
 /*
@@ -107,21 +150,20 @@ static void leave_masquerade(const char *command)
 {
 	const char *path = getenv("PATH");
 	_cleanup_buf_ struct buf kept = BUF_INIT;
-	bool changed = false, by_name = !strchr(command, '/');
+	bool by_name = !strchr(command, '/') && !streq(command, "cc");
+	bool changed = false, first = true;
 
-	if (!path)
-		return;
-	for (const char *p = path; *p; p += strspn(p, ":")) {
+	for (const char *p = path; p; p = *p ? p + 1 : NULL) {
 		size_t n = strcspn(p, ":");
-		_cleanup_free_ char *dir = xstrndup(p, n);
-		_cleanup_free_ char *there = path_join(dir, command);
 
 		/* Most are not there at all, which one call tells. */
-		if (masquerade_is(dir) ||
-		    (by_name && access(there, X_OK) == 0 && is_ours(there, NULL)))
+		if (is_masquerade(p, n) || is_ours_in(p, n, "cc") ||
+		    (by_name && is_ours_in(p, n, command))) {
 			changed = true;
-		else
-			buf_putf(&kept, "%s%.*s", kept.len ? ":" : "", (int)n, p);
+		} else {
+			buf_putf(&kept, "%s%.*s", first ? "" : ":", (int)n, p);
+			first = false;
+		}
 		p += n;
 	}
 	if (changed)
@@ -141,57 +183,100 @@ static bool cwd_is_symlinked(const char *cwd)
 	       a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
+/* What can't be said to a server and its workers, or NULL. */
+static const char *too_long(const struct wrapper *w)
+{
+	const char *listed = getenv("CONCC_WORKSPACE");
+	size_t n = 0;
+
+	if (strlen(w->cwd) >= PROTO_PATH_MAX)
+		return "the path of the current directory";
+	if (listed && strlen(listed) > PROTO_PATH_MAX)
+		return "CONCC_WORKSPACE";
+	for (char *const *a = w->argv; *a; a++)
+		n += strlen(*a) + 1 + sizeof(*a);
+	for (char *const *e = environ; *e; e++)
+		n += strlen(*e) + 1 + sizeof(*e);
+	return n > ARGS_MAX ? "the arguments with the environment" : NULL;
+}
+
 /* ---- here ---- */
 
-static bool same_file(int a, int b)
+/* False when it would start us, and we it, for ever. */
+static bool mark_started(struct wrapper *w)
 {
-	struct stat sa, sb;
+	w->marked = w->marked || self_start(w->exe);
+	return w->marked;
+}
 
-	return fstat(a, &sa) == 0 && fstat(b, &sb) == 0 && sa.st_dev == sb.st_dev &&
-	       sa.st_ino == sb.st_ino;
+static int not_found(const struct wrapper *w)
+{
+	words_say(&w->words, WORDS_ERROR, "can't run %s: %s", w->argv[0], err_text(-ENOENT));
+	return 127; /* of a shell */
 }
 
 static int run_here(struct wrapper *w, bool gated)
 {
-	struct here h = {
-		.exe = w->exe,
-		.argv = w->o->argv,
-		.shown = &w->shown,
-		.merged = same_file(1, 2),
-		.stdin_fd = -1,
-	};
+	struct here h = {.exe = w->exe, .argv = w->argv, .out = &w->output};
+	int r;
 
-	if (w->input.spooled) {
-		h.stdin_fd = input_replay_fd(&w->input);
-		if (h.stdin_fd < 0) {
-			say("can't run %s again: its input can't be kept: %s", w->o->argv[0],
-			    err_text(h.stdin_fd));
-			return WRAPPER_EXIT_FAILED;
-		}
+	if (w->ourselves && !w->exe)
+		return not_found(w); /* execvp(3) would find us */
+	if (w->exe && !mark_started(w)) {
+		words_say(&w->words, WORDS_ERROR, "%s starts itself without end", w->exe);
+		return WRAPPER_EXIT_FAILED;
+	}
+	r = input_replay(&w->input, &h.stdin_fd);
+	if (r < 0) {
+		words_say(&w->words, WORDS_ERROR,
+			  "can't run %s again: its input can't be given to it: %s", w->argv[0],
+			  err_text(r));
+		return WRAPPER_EXIT_FAILED;
 	}
 	if (gated && w->dir)
 		here_take_slot(w->dir);
 	return here_run(&h);
 }
 
+static void explain_local(const struct wrapper *w, const char *rule, const char *why)
+{
+	bool is_try = streq(rule, "probe") || streq(rule, "query");
+
+	words_say(&w->words, is_try ? WORDS_OF_TRY : WORDS_ASKED, "local: %s%s%s%s", rule,
+		  *why ? " (" : "", why, *why ? ")" : "");
+	count(w, "local", rule);
+}
+
 /* A rule of the policy says so: at once, without a word. */
 static int local(struct wrapper *w, const char *rule, const char *why)
 {
-	if (w->explain)
-		say("local: %s%s%s%s", rule, *why ? " (" : "", why, *why ? ")" : "");
-	count(w, "local", rule);
+	explain_local(w, rule, why);
 	return run_here(w, false);
+}
+
+/* A job was ended for what it can't be told of: where the command runs, it meets that itself. */
+static int come_home(struct wrapper *w, const char *rule, const char *what, int err)
+{
+	_cleanup_free_ char *why = xasprintf("%s: %s", what, err_text(err));
+
+	pool_release(w->pool, &w->slot);
+	explain_local(w, rule, why);
+	return run_here(w, true);
+}
+
+static bool may_say(const struct wrapper *w, const char *rule, const char *text)
+{
+	_cleanup_free_ char *key = xasprintf("said:%s", rule);
+
+	return !w->tally || tally_may_say_why(w->tally, key, text, SAY_PERIOD_S);
 }
 
 /* Something of ours failed: the build goes on, and one line says why it is slower. */
 static int fall_back(struct wrapper *w, const char *rule, const char *text)
 {
-	_cleanup_free_ char *key = xasprintf("said:%s", rule);
-
-	if (w->explain)
-		say("local: %s (%s)", rule, text);
-	else if (!w->tally || tally_may_say_why(w->tally, key, text, SAY_PERIOD_S))
-		say("%s; running it here", text);
+	if (!words_say(&w->words, WORDS_ASKED, "local: %s (%s)", rule, text) &&
+	    may_say(w, rule, text))
+		words_say(&w->words, WORDS_TROUBLE, "%s; running it here", text);
 	count(w, "fallback", rule);
 	return run_here(w, true);
 }
@@ -213,16 +298,16 @@ static bool wants_stdin(const struct wrapper *w)
 
 	if (fstat(0, &st) < 0 || isatty(0) || is_null_device(0))
 		return false;
-	return w->o->any_command || job_reads_stdin(w->o->argv);
+	return w->o->any_command || job_reads_stdin(w->argv);
 }
 
 static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 {
 	uint32_t flags = w->o->any_command ? 0 : JOB_F_COMPILER;
 
-	if (wants_stdin(w))
+	if (w->input.wanted)
 		flags |= JOB_F_STDIN;
-	if (same_file(1, 2))
+	if (w->output.merged)
 		flags |= JOB_F_MERGED;
 	if (isatty(1))
 		flags |= JOB_F_TTY_OUT;
@@ -251,12 +336,11 @@ static void encode_run(struct wrapper *w, const char *worker, uint32_t attempt, 
 		.exe = w->exe,
 		.cwd = w->cwd,
 		.workspace = listed ? listed : (char *)"",
-		.argv = (char **)w->o->argv,
+		.argv = w->argv,
 		.env = env,
 	};
 
 	(void)umask(mask);
-	w->input.wanted = m.flags & JOB_F_STDIN;
 	msg_run_encode(b, &m);
 }
 
@@ -267,8 +351,9 @@ static enum step on_fail(struct wrapper *w, const char *worker, const struct msg
 			 int *ret_status)
 {
 	if (f->what == RUN_FAIL_RETRY) {
-		if (w->explain || !f->quiet)
-			say("%s; trying another worker", f->text);
+		if (!words_say(&w->words, WORDS_ASKED, "%s; trying another worker", f->text) &&
+		    !f->quiet)
+			words_say(&w->words, WORDS_TROUBLE, "%s; trying another worker", f->text);
 		count(w, "retry", f->rule);
 		free(w->avoid);
 		w->avoid = xstrdup(worker);
@@ -280,35 +365,70 @@ static enum step on_fail(struct wrapper *w, const char *worker, const struct msg
 	return STEP_DONE;
 }
 
+static void on_lost(struct wrapper *w, int err)
+{
+	if (!w->tally || tally_may_say(w->tally, "said:server-lost", SAY_PERIOD_S))
+		words_say(&w->words, WORDS_TROUBLE,
+			  "the project server was lost (%s); starting another", err_text(err));
+	count(w, "retry", "server-lost");
+	if (err == -ECONNREFUSED)
+		server_wait_end(w->dir_fd);
+}
+
+static int on_exit_of(struct wrapper *w, struct session_end *end)
+{
+	input_done(&w->input);
+	words_say(&w->words, WORDS_ASKED, "remote on %s", end->worker);
+	count(w, "remote", end->worker);
+	free(end->worker);
+	return end->how == EXIT_SIGNAL ? here_die_by((int)end->code) : (int)end->code;
+}
+
+/* The stream that takes no more. */
+static int on_output_error(struct wrapper *w)
+{
+	unsigned stream = w->output.outlets[0].err ? 0 : 1;
+
+	return come_home(w, "output", output_name(stream), w->output.outlets[stream].err);
+}
+
+static int on_input_error(struct wrapper *w)
+{
+	const char *what = w->input.lost ? "it can't be kept for another try" : "standard input";
+
+	return come_home(w, "input", what, w->input.err);
+}
+
 static enum step attempt(struct wrapper *w, const char *worker, uint32_t n, int *ret_status)
 {
 	_cleanup_buf_ struct buf run = BUF_INIT;
 	struct session_end end = {0};
-	enum step step;
+	enum step step = STEP_DONE;
 	int r;
 
 	encode_run(w, worker, n, &run);
-	shown_restart(&w->shown);
-	r = session_run(w->dir, &w->waiting, &run, &w->input, &w->shown, &end);
+	shown_restart(&w->output.shown);
+	r = session_run(w->dir, &w->waiting, &run, &w->input, &w->output, &end);
 	if (r < 0) {
-		if (!w->tally || tally_may_say(w->tally, "said:server-lost", SAY_PERIOD_S))
-			say("the project server was lost (%s); starting another", err_text(r));
-		count(w, "retry", "server-lost");
-		if (r == -ECONNREFUSED)
-			server_wait_end(w->dir_fd);
+		on_lost(w, r);
 		return STEP_AGAIN;
 	}
-	if (end.failed) {
+	switch (end.what) {
+	case SESSION_FAIL:
 		step = on_fail(w, worker, &end.fail, ret_status);
 		msg_run_fail_release(&end.fail);
-		return step;
+		break;
+	case SESSION_INPUT:
+		*ret_status = on_input_error(w);
+		break;
+	case SESSION_OUTPUT:
+		*ret_status = on_output_error(w);
+		break;
+	case SESSION_EXIT:
+		*ret_status = on_exit_of(w, &end);
+		break;
 	}
-	if (w->explain)
-		say("remote on %s", end.worker);
-	count(w, "remote", end.worker);
-	free(end.worker);
-	*ret_status = end.how == EXIT_SIGNAL ? here_die_by((int)end.code) : (int)end.code;
-	return STEP_DONE;
+	return step;
 }
 
 static int acquire(struct wrapper *w, struct pool *p, struct pool_slot *slot)
@@ -319,7 +439,7 @@ static int acquire(struct wrapper *w, struct pool *p, struct pool_slot *slot)
 	r = pool_acquire(p, &q, slot);
 	if (r != -EAGAIN)
 		return r;
-	session_wait(w->dir, &w->waiting, w->o->argv);
+	session_wait(w->dir, &w->waiting, w->argv);
 	q.try = false;
 	do
 		r = pool_acquire(p, &q, slot);
@@ -365,7 +485,7 @@ static int no_worker(struct wrapper *w)
 	_cleanup_free_ char *text = NULL;
 	const char *run = getenv("CONCC_RUN_TALLY");
 
-	if (why && *why && run && *run && !w->explain && tally_was_told(run, why))
+	if (why && *why && run && *run && !w->words.explain && tally_was_told(run, why))
 		text = xstrdup("no worker can be reached");
 	else
 		text = xasprintf("no worker can be reached (%s)",
@@ -424,35 +544,69 @@ static bool exists(const char *path)
 
 static void prepare(struct wrapper *w)
 {
-	struct errmsg msg = {0};
-
-	w->explain = env_is_set("CONCC_EXPLAIN");
 	w->cwd = getcwd(NULL, 0);
-	w->exe = w->cwd ? job_resolve(w->o->argv[0], getenv("PATH"), w->cwd, is_ours, NULL) : NULL;
-	w->lacking = w->exe ? 0 : errno;
+	w->lacking = w->cwd ? 0 : errno;
+	w->argv = without_ourselves(w->o->argv, w->cwd ? w->cwd : "/");
+	words_init(&w->words, w->argv);
+	if (w->cwd)
+		find_command(w);
 	/* All else is the project server's to find. */
 	if (w->cwd && policy_is_tmp(w->cwd))
 		w->workspace = job_workspace(w->cwd, environ, exists);
-	leave_masquerade(w->o->argv[0]);
-	if (w->o->alone)
+	leave_masquerade(w->argv[0]);
+}
+
+static void open_dir(struct wrapper *w)
+{
+	struct errmsg msg = {0};
+
+	if (runtime_dir_open(&w->dir, &w->dir_fd, &msg) < 0) {
+		words_say(&w->words, WORDS_TROUBLE, "%s", msg.text);
 		return;
-	if (runtime_dir_open(&w->dir, &w->dir_fd, &msg) < 0)
-		say("%s", msg.text);
-	else
-		w->tally = path_join(w->dir, "tally");
+	}
+	w->words.dir = w->dir;
+	w->tally = path_join(w->dir, "tally");
 }
 
 /* Why there is no program to run elsewhere. */
 static const char *lacks(const struct wrapper *w)
 {
-	bool by_path = strchr(w->o->argv[0], '/');
+	bool by_path = strchr(w->argv[0], '/');
 
 	if (!w->cwd)
 		return w->lacking == ENOENT ? "the current directory is gone"
 					    : "the current directory can't be told";
+	if (w->ourselves)
+		return "it is concc itself";
 	if (w->lacking == EACCES)
 		return by_path ? "it can't be executed" : "what PATH has can't be executed";
+	if (w->lacking == ENAMETOOLONG)
+		return "its path is too long";
 	return by_path ? "it is not there" : "it is not in PATH";
+}
+
+/* What keeps it here, beside the policy, that is known without a server; else remote. */
+static int decide(struct wrapper *w)
+{
+	const char *what = w->cwd ? too_long(w) : NULL;
+	int err;
+
+	if (what)
+		return local(w, "too-long", what);
+	if (!w->exe || !w->cwd || w->ourselves)
+		return local(w, "command", lacks(w));
+	if (cwd_is_symlinked(w->cwd))
+		return local(w, "symlinked-cwd", getenv("PWD"));
+	output_init(&w->output);
+	w->input.wanted = wants_stdin(w);
+	err = w->input.wanted ? input_open(&w->input) : 0;
+	if (err < 0)
+		return local(w, "input", err_text(err));
+	if (w->is_script)
+		(void)mark_started(w); /* told where it runs */
+	if (!w->dir)
+		return fall_back(w, "no-runtime-dir", "the runtime directory can't be used");
+	return remote(w);
 }
 
 int wrapper_run(const struct wrapper_options *o)
@@ -462,27 +616,22 @@ int wrapper_run(const struct wrapper_options *o)
 			    .input = INPUT_INIT,
 			    .waiting = {.fd = -1},
 			    .slot = {.fd = -1}};
-	struct policy_verdict v;
 	struct policy_input in = {
-		.argv = o->argv,
 		.env = environ,
 		.any_command = o->any_command,
 		.read_file = read_regular_file,
 	};
+	struct policy_verdict v;
 
 	prepare(&w);
 	if (o->alone)
 		return run_here(&w, false);
+	in.argv = w.argv;
 	in.cwd = w.cwd ? w.cwd : "/";
 	in.workspace = w.workspace;
 	policy_decide(&in, &v);
-	if (v.local)
-		return local(&w, v.rule, v.why);
-	if (!w.exe || !w.cwd)
-		return local(&w, "command", lacks(&w));
-	if (cwd_is_symlinked(w.cwd))
-		return local(&w, "symlinked-cwd", getenv("PWD"));
-	if (!w.dir)
-		return fall_back(&w, "no-runtime-dir", "the runtime directory can't be used");
-	return remote(&w);
+	/* In a job, what we touch would be its doing. */
+	if (!v.local || !streq(v.rule, "on-worker"))
+		open_dir(&w);
+	return v.local ? local(&w, v.rule, v.why) : decide(&w);
 }

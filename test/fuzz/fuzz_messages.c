@@ -448,6 +448,7 @@ static const struct codec {
 	[MSG_RUN_INPUT] = {bytes},
 	[MSG_RUN_OUTPUT] = {output},
 	[MSG_RUN_INPUT_CREDIT] = {pair},
+	[MSG_RUN_OUTPUT_CREDIT] = {pair},
 	[MSG_RUN_EXIT] = {run_exit},
 	[MSG_RUN_FAIL] = {run_fail, true}, /* any number but 0 says quiet */
 	[MSG_CTL] = {ctl},

@@ -52,6 +52,7 @@ Test(env, session_stays)
 		"SHLVL=2",
 		"CONCC_DISABLE=1",
 		"CONCC_WORKERS=x",
+		"UNCACHED_ERR_FD=7",
 		"TMPDIR=/t",
 		"TMP=/t",
 		"TEMP=/t",

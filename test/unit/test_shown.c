@@ -65,12 +65,30 @@ Test(shown, streams_are_apart)
 {
 	struct blob a = {(const uint8_t *)"x", 1};
 
-	cr_expect(!shown_any(&shown));
 	cr_expect_eq(shown_next(&shown, 1, a).n, 1);
-	cr_expect(shown_any(&shown));
+	cr_expect_eq(shown_left(&shown, 1), 0);
 	shown_restart(&shown);
+	cr_expect_eq(shown_left(&shown, 0), 0);
+	cr_expect_eq(shown_left(&shown, 1), 1);
 	cr_expect_eq(shown_next(&shown, 0, a).n, 1);
 	cr_expect_eq(shown_next(&shown, 1, a).n, 0);
+	forget();
+}
+
+/* Of what counted as gone, some was not written. */
+Test(shown, cut_short)
+{
+	say("one\ntwo\n", 100);
+	shown_cut(&shown, 0, 3);
+	shown_restart(&shown);
+	say("one\ntwo\nthree\n", 100);
+	cr_expect_str_eq(buf_cstr(&out), "one\ntwo\nwo\nthree\n");
+	shown_cut(&shown, 0, shown.streams[0].n);
+	shown_restart(&shown);
+	cr_expect_eq(shown_left(&shown, 0), 0);
+	buf_reset(&out);
+	say("anew\n", 100);
+	cr_expect_str_eq(buf_cstr(&out), "anew\n");
 	forget();
 }
 
@@ -92,5 +110,9 @@ Test(shown, much_output)
 	b = shown_next(&shown, 0, (struct blob){big, sizeof(big)});
 	cr_expect_eq(b.n, sizeof(big));
 	cr_expect(memcmp(b.p, big, b.n) == 0);
+	shown_cut(&shown, 0, 10);
+	cr_expect_eq(shown.streams[0].n, sizeof(big) - 10);
+	shown_cut(&shown, 0, sizeof(big) - 20);
+	cr_expect_eq(shown.streams[0].kept.len, 10);
 	forget();
 }
