@@ -78,8 +78,126 @@ most_here() {
 	expect_grep '^concc: 2 jobs ran here by the rule "native": name the processor' "$LAB/err"
 }
 
+# ---- servers, terminals and signals ----
+
+# A build that stands still: says "up" and then waits for a word.  Sets HELD, a descriptor to be
+# written to, and BUILD_PID.
+start_build() { # NAME [OPTION...]
+	local name=$1 line=''
+	shift
+	mkfifo "$LAB/$name.up" "$LAB/$name.go"
+	# The subshell has job control's signals at their defaults, as a terminal's shell gives them.
+	# shellcheck disable=SC2016 # the build's shell
+	env --default-signal=INT,QUIT concc run "$@" -- sh -c 'echo up >"$1"; read -r x <"$2"; gcc -c a.c -o "$3.o"' \
+		sh "$LAB/$name.up" "$LAB/$name.go" "$name" 2>"$LAB/$name.err" &
+	BUILD_PID=$!
+	read -r -t "$LAB_LIMIT" line <"$LAB/$name.up" || true
+	[ "$line" = up ] || fail "$name did not start: $(cat "$LAB/$name.err")"
+}
+
+# Waits for it, bounded by the kernel's word on its end; sets RC, its status.
+end_of() { # PID
+	RC=0
+	expect_gone "the build" "$1"
+	wait "$1" || RC=$?
+}
+
+# The last of them stops the server, whoever started it.
+two_builds() {
+	local one two server
+	start_build one
+	one=$BUILD_PID
+	server=$(lab_server_pid)
+	start_build two
+	two=$BUILD_PID
+	echo >"$LAB/one.go"
+	end_of "$one"
+	expect_eq "first" "$RC" 0
+	expect_eq "the server" "$(lab_server_pid)" "$server"
+	echo >"$LAB/two.go"
+	end_of "$two"
+	expect_eq "second" "$RC" 0
+	expect_grep ': 1 remote' "$LAB/two.err"
+	expect_gone "the server" "$server"
+}
+
+# One that was there before stays.
+there_before() {
+	local server
+	concc-cc gcc -c a.c
+	server=$(lab_server_pid)
+	start_build three
+	echo >"$LAB/three.go"
+	end_of "$BUILD_PID"
+	expect_eq "the server" "$(lab_server_pid)" "$server"
+	lab_stop_server
+}
+
+# The build and what it has started end, nothing is left, and the signal is what ended us.
+ended_by() { # SIGNAL NUMBER [OPTION...]
+	local child name=by$1
+	mkfifo "$LAB/$name.up"
+	# shellcheck disable=SC2016 # the build's shell
+	env --default-signal=INT,QUIT concc run "${@:3}" -- \
+		sh -c 'echo "$$ $CONCC_RUNTIME_DIR" >"$1"; sleep 1000; echo went on' sh "$LAB/$name.up" \
+		>"$LAB/$name.out" 2>"$LAB/$name.err" &
+	BUILD_PID=$!
+	read -r -t "$LAB_LIMIT" child dir <"$LAB/$name.up" || fail "it did not start: $(cat "$LAB/$name.err")"
+	kill "-$1" "$BUILD_PID"
+	end_of "$BUILD_PID"
+	expect_eq "status" "$RC" $((128 + $2))
+	expect_gone "the build and what it has started" "$child" $(lab_client_pids sleep)
+	expect_eq "said" "$(cat "$LAB/$name.out")" ""
+	[ "$dir" = "$CONCC_RUNTIME_DIR" ] || expect_no_file "$dir"
+	expect_gone "the server" $(lab_server_pid)
+}
+
+signals() {
+	ended_by TERM 15
+	ended_by HUP 1 -w w1
+	ended_by INT 2
+}
+
+# Really by the signal: a shell's loop goes on after a command that only says 130.
+by_the_signal() {
+	# shellcheck disable=SC2016 # the build's shell
+	concc_run_int='import subprocess, sys
+sys.exit(subprocess.call(["concc", "run", "--", "sh", "-c", "kill -INT $$"]) != -2)'
+	env --default-signal=INT python3 -c "$concc_run_int" 2>"$LAB/err" || fail "it exits: $(cat "$LAB/err")"
+}
+
+# A build that takes the signal for something else goes on, and so do we.
+handles_int() {
+	expect_status 7 env --default-signal=INT timeout --foreground "$LAB_LIMIT" concc run -- sh -c 'trap "exit 7" INT; kill -INT $PPID; sleep 1000' 2>"$LAB/err"
+}
+
+while_starting() {
+	printf '[worker slow]\ncommand = echo >%s/starting; exec sleep 1000\n' "$LAB" >/srv/slow.ini
+	mkfifo "$LAB/starting"
+	CONCC_CONFIG=/srv/slow.ini env --default-signal=INT concc run -- touch ran 2>"$LAB/err" &
+	BUILD_PID=$!
+	read -r -t "$LAB_LIMIT" _ <"$LAB/starting" || true
+	kill -TERM "$BUILD_PID"
+	end_of "$BUILD_PID"
+	expect_eq "status" "$RC" 143
+	expect_no_file ran
+	expect_gone "the server" $(lab_server_pid)
+}
+
+closed_pipe() {
+	concc run -w w1 -- sh -c 'for i in 1 2 3 4 5 6; do echo $i || exit; done' 2>&1 | head -n 2
+	expect_eq "directories left" "$(echo /tmp/concc-run-*)" ""
+}
+
 check "compilers by their paths" by_path
 check "CMake configured before" cmake_before
 check "other reasons for no jobs" others
 check "why most jobs stayed" most_here
+check "two builds, one server" two_builds
+check "a server that was there before" there_before
+check "signals end the build and nothing stays" signals
+check "ended by the signal that ended the build" by_the_signal
+check "a build that handles SIGINT" handles_int
+check "a signal while workers start" while_starting
+check "a closed pipe" closed_pipe
 lab_stop
