@@ -104,6 +104,10 @@ static void tell_down(const struct build *b)
 	if (front_ask(b->dir, "status", "json", &text) < 0)
 		return;
 	o = json_loads(text, 0, NULL);
+	if (json_object_get(o, "configuration_error"))
+		fprintf(stderr,
+			"concc: the configuration is wrong, and the former one in use: %s\n",
+			json_string_value(json_object_get(o, "configuration_error")));
 	json_array_foreach(json_object_get(o, "workers"), i, w)
 	{
 		if (streq(json_string_value(json_object_get(w, "state")) ?: "", "down"))
@@ -344,6 +348,16 @@ static void take_down(struct build *b)
 		close(b->dir_fd);
 }
 
+/* Each build starts with what the last one of this runtime directory left, and no more. */
+static void tell_no_cache(const struct build *b)
+{
+	_cleanup_free_ char *cache = NULL;
+	struct errmsg msg = {0};
+
+	if (cache_dir(&cache, &msg) < 0)
+		fprintf(stderr, "concc: %s; using %s\n", msg.text, b->dir);
+}
+
 static int build(struct build *b)
 {
 	struct errmsg msg = {0};
@@ -355,6 +369,7 @@ static int build(struct build *b)
 		r = masquerade_make(path_variable(), !tools_rust_wrapper(), &b->masquerade, &msg);
 	if (r < 0)
 		return complain(msg.text);
+	tell_no_cache(b);
 	b->tally = xasprintf("%s/run-%d", b->dir, (int)getpid());
 	(void)unlink(b->tally); /* of a former process with this pid */
 	status = bring_up(b);

@@ -2,9 +2,11 @@
 /* One connection at the unix socket: a wrapper with a job, or `concc` with a question. */
 #include "server.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
@@ -12,6 +14,8 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
+
+#define ENVIRON_MAX (8 * 1024 * 1024) /* more than a process can be started with */
 
 static void free_later(void *data)
 {
@@ -34,6 +38,32 @@ void client_settled(struct client *c)
 	reply(c, 0, "");
 }
 
+/*
+ * The agent that we have from who started us ends with that login.  When workers are down and who
+ * asks for them has another one, that is tried at once; its environment is this user's own.
+ */
+static void adopt_agent(struct client *c)
+{
+	_cleanup_free_ char *path = xasprintf("/proc/%d/environ", (int)c->pid);
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	const char *ours = getenv("SSH_AUTH_SOCK"), *theirs = NULL;
+	struct stat st;
+
+	if (!server_has_down(c->server) || read_file_at(AT_FDCWD, path, ENVIRON_MAX, &b) < 0)
+		return;
+	(void)buf_cstr(&b); /* its last entry ends, too */
+	for (size_t i = 0; i < b.len; i += strlen((char *)b.data + i) + 1) {
+		if (str_starts((char *)b.data + i, "SSH_AUTH_SOCK="))
+			theirs = (char *)b.data + i + strlen("SSH_AUTH_SOCK=");
+	}
+	if (!theirs || (ours && streq(ours, theirs)) || stat(theirs, &st) < 0 ||
+	    !S_ISSOCK(st.st_mode))
+		return;
+	log_info("SSH_AUTH_SOCK is %s from now on", theirs);
+	setenv("SSH_AUTH_SOCK", theirs, 1);
+	server_try_down(c->server);
+}
+
 static int on_ctl(struct client *c, struct blob payload)
 {
 	_cleanup_strv_ char **words = NULL;
@@ -43,6 +73,8 @@ static int on_ctl(struct client *c, struct blob payload)
 	r = msg_ctl_decode(payload, &words);
 	if (r < 0)
 		return r;
+	if (!streq(words[0], "stop"))
+		adopt_agent(c);
 	if (streq(words[0], "status")) {
 		if (words[1] && streq(words[1], "json"))
 			status_json(c->server, &out);
@@ -123,13 +155,16 @@ static const struct link_ops client_link_ops = {
 };
 
 /* The directory is 0700, so only this user and root come here at all. */
-static bool is_ours(int fd)
+static bool is_ours(int fd, pid_t *ret_pid)
 {
 	struct ucred cred;
 	socklen_t n = sizeof(cred);
 
-	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &n) == 0 &&
-	       (cred.uid == geteuid() || cred.uid == 0);
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &n) < 0 ||
+	    (cred.uid != geteuid() && cred.uid != 0))
+		return false;
+	*ret_pid = cred.pid;
+	return true;
 }
 
 void client_accept(struct server *s, int fd)
@@ -137,14 +172,16 @@ void client_accept(struct server *s, int fd)
 	static const struct link_config config = {0};
 	struct stream *stream;
 	struct client *c;
+	pid_t pid;
 
-	if (s->n_clients >= SERVER_CLIENTS_MAX || !is_ours(fd)) {
+	if (s->n_clients >= SERVER_CLIENTS_MAX || !is_ours(fd, &pid)) {
 		close(fd); /* the wrapper runs its command itself */
 		return;
 	}
 	stream = stream_from_fds(fd, fd);
 	c = xcalloc(1, sizeof(*c));
 	c->server = s;
+	c->pid = pid;
 	list_append(&s->clients, &c->of_server);
 	s->n_clients++;
 	c->link = link_new(s->loop, stream, &config, &client_link_ops, c);
@@ -159,5 +196,6 @@ void client_free(struct client *c)
 	link_close(c->link);
 	link_free(c->link);
 	free(c->waiting);
+	server_busy(c->server);
 	free(c);
 }

@@ -50,20 +50,31 @@ static void close_fd(int *fd)
 	*fd = -1;
 }
 
+static void on_connection(void *data, uint32_t events)
+{
+	struct server *s = data;
+	int fd;
+
+	while ((fd = accept4(s->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0)
+		client_accept(s, fd);
+}
+
 void server_abandon(struct server *s)
 {
 	s->abandoned = true;
+	if (s->listen_fd >= 0)
+		on_connection(s, LOOP_READ); /* who has found us is served */
 	loop_remove(steal_ptr(&s->place_source));
+	loop_remove(steal_ptr(&s->calls_source)); /* its successor hears them */
 	loop_remove(steal_ptr(&s->listen_source));
 	close_fd(&s->listen_fd);
 	close_fd(&s->lock_fd); /* and with it what says that we are ready */
-	if (!s->n_running)
-		server_stop(s);
+	server_busy(s);
 }
 
 void server_busy(struct server *s)
 {
-	if (s->abandoned && !s->n_running)
+	if (s->abandoned && !s->n_running && !s->n_clients)
 		server_stop(s);
 	if (s->idle_timer)
 		loop_timer_set(s->idle_timer, (uint64_t)s->conf->idle_timeout_s * 1000);
@@ -98,6 +109,23 @@ bool server_settled(const struct server *s)
 	return true;
 }
 
+bool server_has_down(const struct server *s)
+{
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		if (s->peers[i]->state == PEER_DOWN)
+			return true;
+	}
+	return false;
+}
+
+void server_try_down(struct server *s)
+{
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		if (s->peers[i]->state == PEER_DOWN)
+			peer_start(s->peers[i]);
+	}
+}
+
 static bool any_up(const struct server *s)
 {
 	for (unsigned i = 0; i < s->n_peers; i++) {
@@ -114,11 +142,14 @@ static int lock_byte(int fd, int cmd, short type, off_t at)
 	return fcntl(fd, cmd, &fl) < 0 ? -errno : 0;
 }
 
-/* The lock on byte 1 is what wrappers look at; the line is for who started us. */
+/* These locks are what wrappers look at; the line is for who started us. */
 static void say_ready(struct server *s)
 {
-	int r = lock_byte(s->lock_fd, F_OFD_SETLK, F_WRLCK, 1);
+	/* First for those who speak our version: so nobody takes us for another. */
+	int r = lock_byte(s->lock_fd, F_OFD_SETLK, F_WRLCK, PROTO_READY_BYTE);
 
+	if (r == 0)
+		r = lock_byte(s->lock_fd, F_OFD_SETLK, F_WRLCK, PROTO_THERE_BYTE);
 	if (r < 0)
 		log_err("can't lock project.lock: %s", err_text(r));
 	if (s->ready_fd >= 0) {
@@ -127,6 +158,7 @@ static void say_ready(struct server *s)
 		s->ready_fd = -1;
 	}
 	s->ready = true;
+	place_check_conf(s); /* it may have changed before we watched it */
 }
 
 void server_ready_check(struct server *s)
@@ -232,15 +264,6 @@ static int take_instance_lock(struct server *s, struct errmsg *msg)
 	return 0;
 }
 
-static void on_connection(void *data, uint32_t events)
-{
-	struct server *s = data;
-	int fd;
-
-	while ((fd = accept4(s->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0)
-		client_accept(s, fd);
-}
-
 static int listen_unix(struct server *s, struct errmsg *msg)
 {
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
@@ -296,15 +319,38 @@ static void on_tree_event(void *data, uint32_t events)
 		log_err("can't read file system events: %s", err_text(r));
 }
 
+/*
+ * A home that can't be written (none at all, read-only) must not keep a build here: what would stay
+ * for the next one is then of this runtime directory only.
+ */
+static int choose_cache(struct server *s, struct errmsg *msg)
+{
+	struct errmsg why = {0};
+	int r = cache_dir(&s->cache, &why);
+
+	if (r == 0 && access(s->cache, W_OK) < 0)
+		r = errmsg_set(&why, -errno, "can't write to %s: %s", s->cache, err_text(-errno));
+	if (r == 0)
+		return 0;
+	free(s->cache);
+	s->cache = path_join(s->dir, "cache");
+	log_warn("%s; using %s", why.text, s->cache);
+	/* For workers on this machine, too; but root's are others, with a place of their own. */
+	if (geteuid() != 0)
+		setenv("CONCC_CACHE_DIR", s->cache, 1);
+	r = path_mkdirs(s->cache, 0700);
+	return r < 0 ? errmsg_set(msg, r, "can't make %s: %s", s->cache, err_text(r)) : 0;
+}
+
 static int open_hashes(struct server *s, struct errmsg *msg)
 {
-	_cleanup_free_ char *dir = NULL, *path = NULL;
+	_cleanup_free_ char *path = NULL;
 	int r;
 
-	r = cache_dir(&dir, msg);
+	r = choose_cache(s, msg);
 	if (r < 0)
 		return r;
-	path = path_join(dir, "digests");
+	path = path_join(s->cache, "digests");
 	r = hash_cache_open(path, &s->hashes);
 	return r < 0 ? errmsg_set(msg, r, "can't use %s: %s", path, err_text(r)) : 0;
 }
@@ -483,8 +529,10 @@ static void tear_down(struct server *s)
 {
 	s->stopping = true;
 	/* First, so that whoever comes now starts another server, which waits for us to end. */
-	if (s->ready && s->lock_fd >= 0)
-		(void)lock_byte(s->lock_fd, F_OFD_SETLK, F_UNLCK, 1); /* goes with the fd, too */
+	if (s->ready && s->lock_fd >= 0) { /* they go with the fd, too */
+		(void)lock_byte(s->lock_fd, F_OFD_SETLK, F_UNLCK, PROTO_THERE_BYTE);
+		(void)lock_byte(s->lock_fd, F_OFD_SETLK, F_UNLCK, PROTO_READY_BYTE);
+	}
 	if (s->listen_fd >= 0 && place_is_ours(s))
 		(void)unlinkat(s->dir_fd, "project.sock", 0);
 	loop_remove(steal_ptr(&s->listen_source));
@@ -510,6 +558,8 @@ static void tear_down(struct server *s)
 		client_free(list_first(&s->clients, struct client, of_server));
 	loop_free(s->loop);
 	free(s->peers);
+	free(s->conf_error);
+	free(s->cache);
 	free(s->dir);
 	close_fd(&s->dir_fd);
 }

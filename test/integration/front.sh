@@ -185,8 +185,84 @@ while_starting() {
 }
 
 closed_pipe() {
-	concc run -w w1 -- sh -c 'for i in 1 2 3 4 5 6; do echo $i || exit; done' 2>&1 | head -n 2
-	expect_eq "directories left" "$(echo /tmp/concc-run-*)" ""
+	# shellcheck disable=SC2016 # the build's
+	concc run -w w1 -- sh -c 'echo "$CONCC_RUNTIME_DIR"; for i in 1 2 3 4 5; do echo $i || exit; done' 2>&1 |
+		head -n 1 >"$LAB/out"
+	expect_grep '^/tmp/concc-run-' "$LAB/out"
+	expect_no_file "$(cat "$LAB/out")"
+}
+
+# ---- what `concc status` sees ----
+
+# A build with workers of its own has its server, too.
+other_servers() {
+	start_build five -w w1
+	concc status >"$LAB/status"
+	cat "$LAB/status"
+	expect_grep '^A build with workers of its own, in /tmp/concc-run-' "$LAB/status"
+	expect_grep '^w1 .* up ' "$LAB/status"
+	expect_ge "others" "$(concc status --json | jq '.others | length')" 1
+	echo >"$LAB/five.go"
+	end_of "$BUILD_PID"
+}
+
+# Who keeps a slot by ^Z.
+stopped() {
+	local pid
+	lab_slow_job
+	lab_slow_start
+	kill -STOP "$SLOW_PID"
+	concc status >"$LAB/status"
+	kill -CONT "$SLOW_PID"
+	kill -KILL $SLOW_PIDS
+	lab_slow_wait
+	cat "$LAB/status"
+	expect_grep "^  stopped here \(pid $SLOW_PID\), and keeps its slot or place: concc-dispatch ./slow; " "$LAB/status"
+	lab_stop_server
+}
+
+host_once() {
+	local n
+	for n in 1 2 3; do
+		printf '[worker m%s]\naddress = ssh://w1\nprogram = /mnt/bin/concc-worker\nslots = 1\n' "$n"
+	done >/srv/many.ini
+	CONCC_CONFIG=/srv/many.ini concc run -- sh -c 'gcc -c a.c; concc status' >"$LAB/status" 2>"$LAB/err" ||
+		fail "$(cat "$LAB/err")"
+	cat "$LAB/status"
+	expect_eq "workers" "$(grep -c '^m[123] .* up ' "$LAB/status")" 3
+	expect_le "lines on their host" "$(grep -c 'its host: ' "$LAB/status")" 1
+}
+
+# ---- homes and agents ----
+
+no_home() {
+	CONCC_CACHE_DIR=/proc/none concc run -- gcc -c a.c 2>"$LAB/err" || fail "$(cat "$LAB/err")"
+	cat "$LAB/err"
+	expect_grep ': 1 remote' "$LAB/err"
+	expect_eq "lines on it" "$(grep -c 'cache directory /proc/none' "$LAB/err")" 1
+	env -u CONCC_CACHE_DIR HOME=/proc concc run -w local: -- gcc -c a.c 2>"$LAB/err" || fail "$(cat "$LAB/err")"
+	expect_grep ': 1 remote' "$LAB/err"
+}
+
+# The agent of the login that started the server is gone; another login has one.
+agents() {
+	local agent
+	lab_need ssh-agent ssh-add
+	mkdir -p /srv/keys
+	mv /srv/home/.ssh/id_ed25519 /srv/keys/
+	CONCC_EXPLAIN=1 SSH_AUTH_SOCK=/srv/gone concc-cc gcc -c a.c 2>"$LAB/err"
+	expect_grep '^concc: local: no-worker' "$LAB/err"
+	ssh-agent -D -a /srv/agent >/dev/null &
+	agent=$!
+	"$LAB_TOOLS/wait-file" "$LAB_LIMIT" /srv agent
+	export SSH_AUTH_SOCK=/srv/agent
+	ssh-add -q /srv/keys/id_ed25519
+	concc run -- gcc -c a.c 2>"$LAB/err" || true
+	cat "$LAB/err"
+	kill "$agent"
+	mv /srv/keys/id_ed25519 /srv/home/.ssh/
+	lab_stop_server
+	expect_grep ': 1 remote' "$LAB/err"
 }
 
 check "compilers by their paths" by_path
@@ -200,4 +276,9 @@ check "ended by the signal that ended the build" by_the_signal
 check "a build that handles SIGINT" handles_int
 check "a signal while workers start" while_starting
 check "a closed pipe" closed_pipe
+check "concc status of a build with its own workers" other_servers
+check "concc status of a stopped wrapper" stopped
+check "a host of several workers is told once" host_once
+check "no home" no_home
+check "another SSH agent" agents
 lab_stop
