@@ -42,7 +42,7 @@ void client_settled(struct client *c)
  * The agent that we have from who started us ends with that login.  When workers are down and who
  * asks for them has another one, that is tried at once; its environment is this user's own.
  */
-static void adopt_agent(struct client *c)
+static void offer_agent(struct client *c)
 {
 	_cleanup_free_ char *path = xasprintf("/proc/%d/environ", (int)c->pid);
 	_cleanup_buf_ struct buf b = BUF_INIT;
@@ -59,9 +59,7 @@ static void adopt_agent(struct client *c)
 	if (!theirs || (ours && streq(ours, theirs)) || stat(theirs, &st) < 0 ||
 	    !S_ISSOCK(st.st_mode))
 		return;
-	log_info("SSH_AUTH_SOCK is %s from now on", theirs);
-	setenv("SSH_AUTH_SOCK", theirs, 1);
-	server_try_down(c->server);
+	server_offer_agent(c->server, theirs);
 }
 
 static int on_ctl(struct client *c, struct blob payload)
@@ -74,7 +72,7 @@ static int on_ctl(struct client *c, struct blob payload)
 	if (r < 0)
 		return r;
 	if (!streq(words[0], "stop"))
-		adopt_agent(c);
+		offer_agent(c);
 	if (streq(words[0], "status")) {
 		if (words[1] && streq(words[1], "json"))
 			status_json(c->server, &out);

@@ -99,6 +99,8 @@ void server_count_reason(struct server *s, const char *rule)
 
 bool server_settled(const struct server *s)
 {
+	if (s->next_agent)
+		return false; /* they are about to be tried again */
 	for (unsigned i = 0; i < s->n_peers; i++) {
 		const struct peer *p = s->peers[i];
 
@@ -109,21 +111,51 @@ bool server_settled(const struct server *s)
 	return true;
 }
 
+/* ---- the SSH agent of another login ---- */
+
 bool server_has_down(const struct server *s)
 {
 	for (unsigned i = 0; i < s->n_peers; i++) {
-		if (s->peers[i]->state == PEER_DOWN)
+		const struct peer *p = s->peers[i];
+
+		if (p->state == PEER_DOWN || (p->state == PEER_CONNECTING && p->failures))
 			return true;
 	}
 	return false;
 }
 
-void server_try_down(struct server *s)
+static bool any_connecting(const struct server *s)
 {
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		if (s->peers[i]->state == PEER_CONNECTING)
+			return true;
+	}
+	return false;
+}
+
+/* Threads that connect read the environment, so it is changed when there are none. */
+static void adopt_agent(void *data)
+{
+	struct server *s = data;
+	_cleanup_free_ char *agent = NULL;
+
+	if (!s->next_agent || any_connecting(s))
+		return;
+	agent = steal_ptr(&s->next_agent);
+	log_info("SSH_AUTH_SOCK is %s from now on", agent);
+	setenv("SSH_AUTH_SOCK", agent, 1);
 	for (unsigned i = 0; i < s->n_peers; i++) {
 		if (s->peers[i]->state == PEER_DOWN)
 			peer_start(s->peers[i]);
 	}
+	server_ready_check(s);
+}
+
+void server_offer_agent(struct server *s, const char *sock)
+{
+	free(s->next_agent);
+	s->next_agent = xstrdup(sock);
+	loop_defer(s->loop, adopt_agent, s);
 }
 
 static bool any_up(const struct server *s)
@@ -165,6 +197,8 @@ void server_ready_check(struct server *s)
 {
 	if (s->stopping || s->abandoned)
 		return;
+	if (s->next_agent)
+		loop_defer(s->loop, adopt_agent, s);
 	/* One worker is enough to begin; with none, only after all have been tried. */
 	if (!s->ready && (any_up(s) || server_settled(s)))
 		say_ready(s);
@@ -559,6 +593,7 @@ static void tear_down(struct server *s)
 	loop_free(s->loop);
 	free(s->peers);
 	free(s->conf_error);
+	free(s->next_agent);
 	free(s->cache);
 	free(s->dir);
 	close_fd(&s->dir_fd);

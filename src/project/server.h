@@ -54,6 +54,7 @@ struct server {
 	int place_wd;	       /* the watch of that */
 	int place_fd;	       /* inotify of the runtime directory, or -1 */
 	struct stat conf_seen; /* place.c: the configuration's file when it was last looked at */
+	char *next_agent;      /* an SSH_AUTH_SOCK to be taken, or NULL */
 	char *conf_error;      /* why what it says now is not followed, or NULL */
 	struct stat sock_stat; /* of project.sock */
 	struct loop_source *listen_source, *tree_source, *idle_timer, *save_timer, *late_timer,
@@ -252,9 +253,10 @@ void server_abandon(struct server *s);
 /* A wrapper called, or a worker came, went or fell asleep: wakes as many as have waiters. */
 void server_wake(struct server *s);
 void server_count_reason(struct server *s, const char *rule);
-bool server_has_down(const struct server *s); /* is any worker down after a failure? */
-void server_try_down(struct server *s);	      /* those, at once */
-bool server_settled(const struct server *s);  /* every worker is up or has failed at least once */
+bool server_has_down(const struct server *s); /* is any worker down, or tried again after that? */
+/* Of a login that wants them: they are tried with it, as soon as no attempt is under way. */
+void server_offer_agent(struct server *s, const char *sock);
+bool server_settled(const struct server *s); /* every worker is up or has failed at least once */
 
 /* ---- status.c ---- */
 

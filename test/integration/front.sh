@@ -139,14 +139,14 @@ ended_by() { # SIGNAL NUMBER [OPTION...]
 	mkfifo "$LAB/$name.up"
 	# shellcheck disable=SC2016 # the build's shell
 	env --default-signal=INT,QUIT concc run "${@:3}" -- \
-		sh -c 'echo "$$ $CONCC_RUNTIME_DIR" >"$1"; sleep 1000; echo went on' sh "$LAB/$name.up" \
+		sh -c 'echo "$$ $CONCC_RUNTIME_DIR" >"$1"; tail -f /dev/null; echo went on' sh "$LAB/$name.up" \
 		>"$LAB/$name.out" 2>"$LAB/$name.err" &
 	BUILD_PID=$!
 	read -r -t "$LAB_LIMIT" child dir <"$LAB/$name.up" || fail "it did not start: $(cat "$LAB/$name.err")"
 	kill "-$1" "$BUILD_PID"
 	end_of "$BUILD_PID"
 	expect_eq "status" "$RC" $((128 + $2))
-	expect_gone "the build and what it has started" "$child" $(lab_client_pids sleep)
+	expect_gone "the build and what it has started" "$child" $(lab_client_pids tail)
 	expect_eq "said" "$(cat "$LAB/$name.out")" ""
 	[ "$dir" = "$CONCC_RUNTIME_DIR" ] || expect_no_file "$dir"
 	expect_gone "the server" $(lab_server_pid)
@@ -168,11 +168,12 @@ sys.exit(subprocess.call(["concc", "run", "--", "sh", "-c", "kill -INT $$"]) != 
 
 # A build that takes the signal for something else goes on, and so do we.
 handles_int() {
-	expect_status 7 env --default-signal=INT timeout --foreground "$LAB_LIMIT" concc run -- sh -c 'trap "exit 7" INT; kill -INT $PPID; sleep 1000' 2>"$LAB/err"
+	mkfifo "$LAB/never"
+	expect_status 7 env --default-signal=INT timeout --foreground "$LAB_LIMIT" concc run -- sh -c 'trap "exit 7" INT; kill -INT $PPID; read -r x <"$1"' sh "$LAB/never" 2>"$LAB/err"
 }
 
 while_starting() {
-	printf '[worker slow]\ncommand = echo >%s/starting; exec sleep 1000\n' "$LAB" >/srv/slow.ini
+	printf '[worker slow]\ncommand = echo >%s/starting; exec tail -f /dev/null\n' "$LAB" >/srv/slow.ini
 	mkfifo "$LAB/starting"
 	CONCC_CONFIG=/srv/slow.ini env --default-signal=INT concc run -- touch ran 2>"$LAB/err" &
 	BUILD_PID=$!
@@ -252,9 +253,8 @@ agents() {
 	mv /srv/home/.ssh/id_ed25519 /srv/keys/
 	CONCC_EXPLAIN=1 SSH_AUTH_SOCK=/srv/gone concc-cc gcc -c a.c 2>"$LAB/err"
 	expect_grep '^concc: local: no-worker' "$LAB/err"
-	ssh-agent -D -a /srv/agent >/dev/null &
-	agent=$!
-	"$LAB_TOOLS/wait-file" "$LAB_LIMIT" /srv agent
+	ssh-agent -a /srv/agent >"$LAB/agent" # it listens when that returns
+	agent=$(sed -n 's/^SSH_AGENT_PID=\([0-9]*\);.*/\1/p' "$LAB/agent")
 	export SSH_AUTH_SOCK=/srv/agent
 	ssh-add -q /srv/keys/id_ed25519
 	concc run -- gcc -c a.c 2>"$LAB/err" || true
