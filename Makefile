@@ -223,7 +223,13 @@ fuzz-run: $(UNIT_LIBS) $(FUZZ:%=$(B)/test/fuzz/fuzz_%.o)
 			test/fuzz/corpus/$$t || exit 1; \
 	done
 
-test-programs: all $(UNIT_TESTS) $(TEST_HELPERS) $(FUZZ:%=$(B)/test/fuzz/fuzz_%)
+# A project server of another version of the protocol, for those who meet one after an upgrade.
+ifeq ($(OTHER),)
+$(B)/test/other/bin/concc-project: $(B)/bin/concc-project
+	$(Q)$(MAKE) --no-print-directory B=$(B)/test/other CFLAGS='-O0 -DPROTO_VERSION=9999' OTHER=1 $@
+endif
+
+test-programs: all $(B)/test/other/bin/concc-project $(UNIT_TESTS) $(TEST_HELPERS) $(FUZZ:%=$(B)/test/fuzz/fuzz_%)
 
 # Everything, and one line at the end: N passed, N failed, N skipped.
 check: test-deps

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "concc/err.h"
 #include "concc/worker_spec.h"
@@ -42,7 +43,10 @@ struct conf_worker {
 };
 
 struct conf {
-	char *path;		 /* of the file read, NULL when there was none */
+	char *asked;		 /* what conf_load() was told to read, or NULL */
+	char *file;		 /* and the file it chose by that, there or not */
+	char *path;		 /* its real path, NULL when there was none */
+	struct stat seen;	 /* the file before it was read; zeros: it was not there */
 	char **workspaces;	 /* absolute, clean; empty: found from the cwd */
 	char *workspaces_from;	 /* "file:line" or the variable, NULL: nobody lists any */
 	char **toolchains;	 /* absolute, clean; none holds or is in ~/.ssh */
@@ -72,5 +76,9 @@ int conf_set_workers(struct conf *c, const char *list, struct errmsg *msg);
  * it and what to do. */
 int conf_check_workspaces(const struct conf *c, struct errmsg *msg);
 void conf_free(struct conf *c);
+
+/* The file as it is now, zeros when it is not there; and are two such the same? */
+void conf_look(const struct conf *c, struct stat *ret);
+bool conf_is_same(const struct stat *a, const struct stat *b);
 
 #endif

@@ -46,6 +46,11 @@ struct pool_slot {
 /* dir is the runtime directory (see runtime_dir_open()); borrowed for the call. */
 int pool_open(const char *dir, struct pool **ret, struct errmsg *msg);
 void pool_close(struct pool *p); /* slots stay held */
+/*
+ * For a server that makes room for another: who opens the pool next makes a new table.  The slots
+ * are the same, and who has the old table open goes on with it as long as its members are up.
+ */
+void pool_forget(int dir_fd);
 /* Is it what pool_open() would open there now?  Cleaners of /tmp may have removed its files. */
 bool pool_is_in_place(const struct pool *p, const char *dir);
 

@@ -20,7 +20,15 @@
 #include "concc/buf.h"
 #include "concc/digest.h"
 
-#define PROTO_VERSION	 7
+#ifndef PROTO_VERSION /* a test has another */
+#define PROTO_VERSION 8
+#endif
+/*
+ * Bytes of "project.lock" that a project server has locked when it is ready: for who speaks this
+ * version, and for everybody.
+ */
+#define PROTO_READY_BYTE (16 + PROTO_VERSION)
+#define PROTO_THERE_BYTE 1
 #define PROTO_MAGIC	 "\nCONCC-LINK/1\n" /* 14 bytes; the worker's first output, after any noise */
 #define PROTO_MAGIC_LEN	 14
 #define PROTO_NOISE_MAX	 (64 * 1024) /* what a login shell may print before the magic */

@@ -71,9 +71,13 @@ bool conn_has_frame(const struct conn *c);
 
 /* ---- the project server ---- */
 
-/* True when one is ready for this runtime directory. */
+/* True when one is ready for this runtime directory, and speaks our version of the protocol. */
 bool server_is_ready(int dir_fd);
-/* Starts it unless it is ready; waits for the one who is starting it.  msg says what it said. */
+bool server_is_there(int dir_fd); /* of whatever version */
+/*
+ * Starts it unless it is ready; waits for the one who is starting it.  One of another version ends
+ * when its jobs have.  msg says what it said.
+ */
 int server_ensure(const char *dir, int dir_fd, struct errmsg *msg);
 int server_connect(const char *dir, struct conn *ret);
 /*

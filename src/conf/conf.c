@@ -29,6 +29,8 @@ void conf_free(struct conf *c)
 {
 	if (!c)
 		return;
+	free(c->asked);
+	free(c->file);
 	free(c->path);
 	strv_free(c->workspaces);
 	free(c->workspaces_from);
@@ -99,12 +101,13 @@ void conf_finish(struct conf *c)
 int conf_load(const char *path, struct conf **ret, struct errmsg *msg)
 {
 	_cleanup_(cleanup_conf) struct conf *c = conf_new();
-	_cleanup_free_ char *file = NULL;
 	bool must;
 	int r;
 
-	file = choose_file(path, &must);
-	r = read_conf(c, file, must, msg);
+	c->asked = path ? xstrdup(path) : NULL;
+	c->file = choose_file(path, &must);
+	conf_look(c, &c->seen);
+	r = read_conf(c, c->file, must, msg);
 	if (r < 0)
 		return r;
 	r = conf_parse_env(c, msg);
@@ -113,6 +116,19 @@ int conf_load(const char *path, struct conf **ret, struct errmsg *msg)
 	conf_finish(c);
 	*ret = steal_ptr(&c);
 	return 0;
+}
+
+void conf_look(const struct conf *c, struct stat *ret)
+{
+	if (stat(c->file, ret) < 0)
+		*ret = (struct stat){0};
+}
+
+bool conf_is_same(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+	       a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec &&
+	       a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
 }
 
 int conf_set_workers(struct conf *c, const char *list, struct errmsg *msg)

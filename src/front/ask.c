@@ -3,9 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
@@ -108,6 +111,67 @@ static void print_said(const char *dir)
 	fputs(from, stdout);
 }
 
+/* ---- all servers ---- */
+
+/* Those of `concc run -w`, which makes a runtime directory for itself; mine is looked at already.
+ */
+static char **other_dirs(const char *mine)
+{
+	char **ret = NULL;
+	glob_t g = {0};
+
+	if (glob("/tmp/concc-run-*", 0, NULL, &g) == 0) {
+		for (size_t i = 0; i < g.gl_pathc; i++) {
+			struct stat st;
+
+			if (lstat(g.gl_pathv[i], &st) == 0 && S_ISDIR(st.st_mode) &&
+			    st.st_uid == geteuid() && !streq(g.gl_pathv[i], mine))
+				strv_push(&ret, xstrdup(g.gl_pathv[i]));
+		}
+	}
+	globfree(&g);
+	return ret;
+}
+
+static bool ask_status(const char *dir, bool json, char **ret_text)
+{
+	_cleanup_close_ int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	return fd >= 0 && server_is_there(fd) &&
+	       front_ask(dir, "status", json ? "json" : NULL, ret_text) == 0;
+}
+
+static void print_others(const char *mine)
+{
+	_cleanup_strv_ char **dirs = other_dirs(mine);
+
+	for (char **d = dirs; d && *d; d++) {
+		_cleanup_free_ char *text = NULL;
+
+		if (ask_status(*d, false, &text))
+			printf("\nA build with workers of its own, in %s:\n%s", *d, text);
+	}
+}
+
+static void print_json(const char *mine, const char *text)
+{
+	_cleanup_strv_ char **dirs = other_dirs(mine);
+	json_t *all = json_loads(text, 0, NULL), *others = json_array();
+	char *out;
+
+	for (char **d = dirs; d && *d; d++) {
+		_cleanup_free_ char *other = NULL;
+
+		if (ask_status(*d, true, &other))
+			json_array_append_new(others, json_loads(other, 0, NULL));
+	}
+	json_object_set_new(all, "others", others);
+	out = json_dumps(all, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+	puts(out ? out : text);
+	free(out);
+	json_decref(all);
+}
+
 int front_status(bool json)
 {
 	_cleanup_free_ char *dir = NULL, *text = NULL;
@@ -116,20 +180,26 @@ int front_status(bool json)
 
 	if (runtime_dir_open(&dir, &dir_fd, &msg) < 0)
 		return fail(msg.text);
-	if (!server_is_ready(dir_fd)) {
-		puts(json ? "{\"workers\": [], \"running\": 0}"
-			  : "No project server is running; the first concc-cc starts it.");
+	if (!server_is_there(dir_fd)) {
+		if (json)
+			print_json(dir, "{\"workers\": [], \"running\": 0}");
+		else
+			puts("No project server is running; the first concc-cc starts it.");
 	} else {
 		int r = front_ask(dir, "status", json ? "json" : NULL, &text);
 
 		if (r < 0)
 			return fail("the project server does not answer");
-		fputs(text, stdout);
+		if (json)
+			print_json(dir, text);
+		else
+			fputs(text, stdout);
 	}
 	if (json)
 		return 0;
 	print_tally(dir);
 	print_said(dir);
+	print_others(dir);
 	return 0;
 }
 
@@ -142,7 +212,7 @@ int front_stop(void)
 
 	if (runtime_dir_open(&dir, &dir_fd, &msg) < 0)
 		return fail(msg.text);
-	if (!server_is_ready(dir_fd)) {
+	if (!server_is_there(dir_fd)) {
 		fprintf(stderr, "concc: no project server is running\n");
 		return 0;
 	}

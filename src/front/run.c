@@ -21,9 +21,11 @@
 #include "concc/process.h"
 #include "concc/str.h"
 #include "concc/wrapper.h"
+#include "child.h"
 #include "hints.h"
 #include "masquerade.h"
 #include "tools.h"
+#include "users.h"
 
 extern char **environ;
 
@@ -31,8 +33,9 @@ struct build {
 	const struct front_run *o;
 	char *dir; /* runtime directory */
 	int dir_fd;
-	bool own_dir;	 /* made for this run, removed after it */
-	bool own_server; /* started for this run, stopped after it */
+	bool own_dir; /* made for this run, removed after it */
+	struct users users;
+	int signo; /* that is to end us, or 0 */
 	struct masquerade masquerade;
 	struct left_alone left;
 	char *tally;
@@ -101,6 +104,10 @@ static void tell_down(const struct build *b)
 	if (front_ask(b->dir, "status", "json", &text) < 0)
 		return;
 	o = json_loads(text, 0, NULL);
+	if (json_object_get(o, "configuration_error"))
+		fprintf(stderr,
+			"concc: the configuration is wrong, and the former one in use: %s\n",
+			json_string_value(json_object_get(o, "configuration_error")));
 	json_array_foreach(json_object_get(o, "workers"), i, w)
 	{
 		if (streq(json_string_value(json_object_get(w, "state")) ?: "", "down"))
@@ -115,20 +122,39 @@ static void tell_down(const struct build *b)
 		tally_told(b->tally, why);
 }
 
-static int bring_up(struct build *b, struct errmsg *msg)
+/* In a copy of this process, that a signal may end. */
+static int wait_settled(void *data)
 {
+	const struct build *b = data;
+	struct errmsg msg = {0};
 	int r;
+
+	r = server_ensure(b->dir, b->dir_fd, &msg);
+	if (r < 0)
+		return complain(msg.text);
+	/* So that the first jobs are spread over all of them. */
+	r = front_ask(b->dir, "settled", NULL, NULL);
+	if (r < 0) {
+		fprintf(stderr, "concc: the project server does not answer: %s\n", err_text(r));
+		return WRAPPER_EXIT_SERVER;
+	}
+	return 0;
+}
+
+/* 0, or the status to exit with. */
+static int bring_up(struct build *b)
+{
+	int r, status;
 
 	if (b->o->local)
 		return 0;
-	b->own_server = !server_is_ready(b->dir_fd);
-	r = server_ensure(b->dir, b->dir_fd, msg);
+	users_join(b->dir_fd, server_is_ready, &b->users);
+	r = child_call(wait_settled, b, &status);
 	if (r < 0)
-		return r;
-	/* So that the first jobs are spread over all of them. */
-	r = front_ask(b->dir, "settled", NULL, NULL);
-	if (r < 0)
-		return errmsg_set(msg, r, "the project server does not answer: %s", err_text(r));
+		return complain(err_text(r));
+	b->signo = child_signal(status);
+	if (b->signo || WEXITSTATUS(status))
+		return b->signo ? 128 + b->signo : WEXITSTATUS(status);
 	read_cpu(b, &b->server_cpu_us, &b->worker_cpu_us);
 	tell_down(b);
 	return 0;
@@ -227,21 +253,15 @@ static int run_child(struct build *b)
 	_cleanup_strv_ char **argv = choose_jobs(b);
 	struct process p = {.argv = argv, .fds = {0, 1, 2}, .n_fds = 3, .flags = PROCESS_COMMAND};
 	int status, r;
-	pid_t pid;
 
 	set_environment(b);
 	tell_left_alone(b);
-	r = process_start(&p, &pid);
+	r = child_run(&p, &status);
 	if (r < 0) {
 		fprintf(stderr, "concc: can't run %s: %s\n", b->o->argv[0], err_text(r));
 		return r == -ENOENT ? 127 : 126;
 	}
-	/* A terminal's Ctrl-C reaches the build itself; we stay to clean up. */
-	process_signal(SIGINT, SIG_IGN);
-	process_signal(SIGQUIT, SIG_IGN);
-	r = process_wait(pid, &status);
-	if (r < 0)
-		return complain(err_text(r));
+	b->signo = child_signal(status);
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
@@ -345,10 +365,11 @@ static void remove_tally(const struct build *b)
 
 static void take_down(struct build *b)
 {
-	if (b->own_server && b->dir) {
+	if (b->dir && !b->o->local && users_leave(&b->users)) {
 		(void)front_ask(b->dir, "stop", NULL, NULL); /* closed: it has stopped */
 		server_wait_end(b->dir_fd);
 	}
+	users_left(&b->users);
 	if (b->tally)
 		remove_tally(b);
 	if (b->own_dir && b->dir) {
@@ -365,6 +386,16 @@ static void take_down(struct build *b)
 		close(b->dir_fd);
 }
 
+/* Each build starts with what the last one of this runtime directory left, and no more. */
+static void tell_no_cache(const struct build *b)
+{
+	_cleanup_free_ char *cache = NULL;
+	struct errmsg msg = {0};
+
+	if (cache_dir(&cache, &msg) < 0)
+		fprintf(stderr, "concc: %s; using %s\n", msg.text, b->dir);
+}
+
 static int build(struct build *b)
 {
 	struct errmsg msg = {0};
@@ -376,11 +407,12 @@ static int build(struct build *b)
 		r = masquerade_make(path_variable(), !tools_rust_wrapper(), &b->masquerade, &msg);
 	if (r < 0)
 		return complain(msg.text);
+	tell_no_cache(b);
 	b->tally = xasprintf("%s/run-%d", b->dir, (int)getpid());
 	remove_tally(b); /* of a former process with this pid */
-	r = bring_up(b, &msg);
-	if (r < 0)
-		return complain(msg.text);
+	status = bring_up(b);
+	if (status)
+		return status;
 	status = run_child(b);
 	pass_on_words(b);
 	summarise(b, now_us() - start);
@@ -402,7 +434,7 @@ int front_masquerade(void)
 
 int front_run(const struct front_run *o)
 {
-	struct build b = {.o = o, .dir_fd = -1};
+	struct build b = {.o = o, .dir_fd = -1, .users = {.fd = -1}};
 	int status;
 
 	if (o->dir && chdir(o->dir) < 0) {
@@ -411,7 +443,11 @@ int front_run(const struct front_run *o)
 	}
 	if (o->dir)
 		unsetenv("PWD"); /* it named the former one */
+	child_catch_signals();
+	process_signal(SIGPIPE, SIG_IGN); /* who reads no more of us does not end us */
 	status = build(&b);
 	take_down(&b);
+	if (b.signo)
+		child_die_by(b.signo);
 	return status;
 }

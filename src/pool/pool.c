@@ -85,6 +85,11 @@ void pool_close(struct pool *p)
 	free(p);
 }
 
+void pool_forget(int dir_fd)
+{
+	(void)unlinkat(dir_fd, TABLE_NAME, 0); /* it may have gone */
+}
+
 static bool is_file(int fd, const char *dir, const char *name)
 {
 	_cleanup_free_ char *path = path_join(dir, name);

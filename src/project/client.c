@@ -2,9 +2,11 @@
 /* One connection at the unix socket: a wrapper with a job, or `concc` with a question. */
 #include "server.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
@@ -14,6 +16,7 @@
 #include "concc/str.h"
 
 static const char too_many[] = "the project server can't open more files (see ulimit -n)";
+#define ENVIRON_MAX (8 * 1024 * 1024) /* more than a process can be started with */
 
 static void free_later(void *data)
 {
@@ -36,6 +39,30 @@ void client_settled(struct client *c)
 	reply(c, 0, "");
 }
 
+/*
+ * The agent that we have from who started us ends with that login.  When workers are down and who
+ * asks for them has another one, that is tried at once; its environment is this user's own.
+ */
+static void offer_agent(struct client *c)
+{
+	_cleanup_free_ char *path = xasprintf("/proc/%d/environ", (int)c->pid);
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	const char *ours = getenv("SSH_AUTH_SOCK"), *theirs = NULL;
+	struct stat st;
+
+	if (!server_has_down(c->server) || read_file_at(AT_FDCWD, path, ENVIRON_MAX, &b) < 0)
+		return;
+	(void)buf_cstr(&b); /* its last entry ends, too */
+	for (size_t i = 0; i < b.len; i += strlen((char *)b.data + i) + 1) {
+		if (str_starts((char *)b.data + i, "SSH_AUTH_SOCK="))
+			theirs = (char *)b.data + i + strlen("SSH_AUTH_SOCK=");
+	}
+	if (!theirs || (ours && streq(ours, theirs)) || stat(theirs, &st) < 0 ||
+	    !S_ISSOCK(st.st_mode))
+		return;
+	server_offer_agent(c->server, theirs);
+}
+
 static int on_ctl(struct client *c, struct blob payload)
 {
 	_cleanup_strv_ char **words = NULL;
@@ -45,6 +72,8 @@ static int on_ctl(struct client *c, struct blob payload)
 	r = msg_ctl_decode(payload, &words);
 	if (r < 0)
 		return r;
+	if (!streq(words[0], "stop"))
+		offer_agent(c);
 	if (streq(words[0], "status")) {
 		if (words[1] && streq(words[1], "json"))
 			status_json(c->server, &out);
@@ -133,13 +162,16 @@ static const struct link_ops client_link_ops = {
 };
 
 /* The directory is 0700, so only this user and root come here at all. */
-static bool is_ours(int fd)
+static bool is_ours(int fd, pid_t *ret_pid)
 {
 	struct ucred cred;
 	socklen_t n = sizeof(cred);
 
-	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &n) == 0 &&
-	       (cred.uid == geteuid() || cred.uid == 0);
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &n) < 0 ||
+	    (cred.uid != geteuid() && cred.uid != 0))
+		return false;
+	*ret_pid = cred.pid;
+	return true;
 }
 
 void client_refuse(int fd)
@@ -178,8 +210,9 @@ void client_accept(struct server *s, int fd)
 	static const struct link_config config = {0};
 	struct stream *stream;
 	struct client *c;
+	pid_t pid;
 
-	if (!is_ours(fd)) {
+	if (!is_ours(fd, &pid)) {
 		close(fd);
 		return;
 	}
@@ -190,6 +223,7 @@ void client_accept(struct server *s, int fd)
 	stream = stream_from_fds(fd, fd);
 	c = xcalloc(1, sizeof(*c));
 	c->server = s;
+	c->pid = pid;
 	c->too_many = is_one_too_many(s, fd);
 	list_append(&s->clients, &c->of_server);
 	s->n_clients++;
@@ -205,5 +239,6 @@ void client_free(struct client *c)
 	link_close(c->link);
 	link_free(c->link);
 	free(c->waiting);
+	server_busy(c->server);
 	free(c);
 }

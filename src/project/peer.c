@@ -543,6 +543,7 @@ void peer_start(struct peer *p)
 		.timeout_ms = connect_ms(p),
 	};
 
+	loop_timer_set(p->retry_timer, 0); /* not by the clock as well */
 	p->state = PEER_CONNECTING;
 	p->n_starts++;
 	p->connecting = transport_connect(p->server->loop, &c, on_connected, p);

@@ -62,19 +62,25 @@ static void stop_listening(struct server *s)
 	close_fd(&s->listen_fd);
 }
 
+static void on_connection(void *data, uint32_t events);
+
 void server_abandon(struct server *s)
 {
+	if (s->abandoned)
+		return;
 	s->abandoned = true;
+	if (s->listen_fd >= 0)
+		on_connection(s, LOOP_READ); /* who has found us is served */
 	loop_remove(steal_ptr(&s->place_source));
+	loop_remove(steal_ptr(&s->calls_source)); /* its successor hears them */
 	stop_listening(s);
 	close_fd(&s->lock_fd); /* and with it what says that we are ready */
-	if (!s->n_running)
-		server_stop(s);
+	server_busy(s);
 }
 
 void server_busy(struct server *s)
 {
-	if (s->abandoned && !s->n_running)
+	if (s->abandoned && !s->n_running && !s->n_clients)
 		server_stop(s);
 	if (s->idle_timer)
 		loop_timer_set(s->idle_timer, (uint64_t)s->conf->idle_timeout_s * 1000);
@@ -99,6 +105,8 @@ void server_count_reason(struct server *s, const char *rule)
 
 bool server_settled(const struct server *s)
 {
+	if (s->next_agent)
+		return false; /* they are about to be tried again */
 	for (unsigned i = 0; i < s->n_peers; i++) {
 		const struct peer *p = s->peers[i];
 
@@ -107,6 +115,53 @@ bool server_settled(const struct server *s)
 			return false;
 	}
 	return true;
+}
+
+/* ---- the SSH agent of another login ---- */
+
+bool server_has_down(const struct server *s)
+{
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		const struct peer *p = s->peers[i];
+
+		if (p->state == PEER_DOWN || (p->state == PEER_CONNECTING && p->failures))
+			return true;
+	}
+	return false;
+}
+
+static bool any_connecting(const struct server *s)
+{
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		if (s->peers[i]->state == PEER_CONNECTING)
+			return true;
+	}
+	return false;
+}
+
+/* Threads that connect read the environment, so it is changed when there are none. */
+static void adopt_agent(void *data)
+{
+	struct server *s = data;
+	_cleanup_free_ char *agent = NULL;
+
+	if (!s->next_agent || any_connecting(s))
+		return;
+	agent = steal_ptr(&s->next_agent);
+	log_info("SSH_AUTH_SOCK is %s from now on", agent);
+	setenv("SSH_AUTH_SOCK", agent, 1);
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		if (s->peers[i]->state == PEER_DOWN)
+			peer_start(s->peers[i]);
+	}
+	server_ready_check(s);
+}
+
+void server_offer_agent(struct server *s, const char *sock)
+{
+	free(s->next_agent);
+	s->next_agent = xstrdup(sock);
+	loop_defer(s->loop, adopt_agent, s);
 }
 
 static bool any_up(const struct server *s)
@@ -125,11 +180,14 @@ static int lock_byte(int fd, int cmd, short type, off_t at)
 	return fcntl(fd, cmd, &fl) < 0 ? -errno : 0;
 }
 
-/* The lock on byte 1 is what wrappers look at; the line is for who started us. */
+/* These locks are what wrappers look at; the line is for who started us. */
 static void say_ready(struct server *s)
 {
-	int r = lock_byte(s->lock_fd, F_OFD_SETLK, F_WRLCK, 1);
+	/* First for those who speak our version: so nobody takes us for another. */
+	int r = lock_byte(s->lock_fd, F_OFD_SETLK, F_WRLCK, PROTO_READY_BYTE);
 
+	if (r == 0)
+		r = lock_byte(s->lock_fd, F_OFD_SETLK, F_WRLCK, PROTO_THERE_BYTE);
 	if (r < 0)
 		log_err("can't lock project.lock: %s", err_text(r));
 	if (s->ready_fd >= 0) {
@@ -138,12 +196,15 @@ static void say_ready(struct server *s)
 		s->ready_fd = -1;
 	}
 	s->ready = true;
+	place_check_conf(s); /* it may have changed before we watched it */
 }
 
 void server_ready_check(struct server *s)
 {
 	if (s->stopping || s->abandoned)
 		return;
+	if (s->next_agent)
+		loop_defer(s->loop, adopt_agent, s);
 	/* One worker is enough to begin; with none, only after all have been tried. */
 	if (!s->ready && (any_up(s) || server_settled(s)))
 		say_ready(s);
@@ -371,15 +432,38 @@ static void on_tree_event(void *data, uint32_t events)
 	tree_on_event(s->tree);
 }
 
+/*
+ * A home that can't be written (none at all, read-only) must not keep a build here: what would stay
+ * for the next one is then of this runtime directory only.
+ */
+static int choose_cache(struct server *s, struct errmsg *msg)
+{
+	struct errmsg why = {0};
+	int r = cache_dir(&s->cache, &why);
+
+	if (r == 0 && access(s->cache, W_OK) < 0)
+		r = errmsg_set(&why, -errno, "can't write to %s: %s", s->cache, err_text(-errno));
+	if (r == 0)
+		return 0;
+	free(s->cache);
+	s->cache = path_join(s->dir, "cache");
+	log_warn("%s; using %s", why.text, s->cache);
+	/* For workers on this machine, too; but root's are others, with a place of their own. */
+	if (geteuid() != 0)
+		setenv("CONCC_CACHE_DIR", s->cache, 1);
+	r = path_mkdirs(s->cache, 0700);
+	return r < 0 ? errmsg_set(msg, r, "can't make %s: %s", s->cache, err_text(r)) : 0;
+}
+
 static int open_hashes(struct server *s, struct errmsg *msg)
 {
-	_cleanup_free_ char *dir = NULL, *path = NULL;
+	_cleanup_free_ char *path = NULL;
 	int r;
 
-	r = cache_dir(&dir, msg);
+	r = choose_cache(s, msg);
 	if (r < 0)
 		return r;
-	path = path_join(dir, "digests");
+	path = path_join(s->cache, "digests");
 	r = hash_cache_open(path, &s->hashes);
 	return r < 0 ? errmsg_set(msg, r, "can't use %s: %s", path, err_text(r)) : 0;
 }
@@ -560,8 +644,10 @@ static void tear_down(struct server *s)
 {
 	s->stopping = true;
 	/* First, so that whoever comes now starts another server, which waits for us to end. */
-	if (s->ready && s->lock_fd >= 0)
-		(void)lock_byte(s->lock_fd, F_OFD_SETLK, F_UNLCK, 1); /* goes with the fd, too */
+	if (s->ready && s->lock_fd >= 0) { /* they go with the fd, too */
+		(void)lock_byte(s->lock_fd, F_OFD_SETLK, F_UNLCK, PROTO_THERE_BYTE);
+		(void)lock_byte(s->lock_fd, F_OFD_SETLK, F_UNLCK, PROTO_READY_BYTE);
+	}
 	if (s->listen_fd >= 0 && place_is_ours(s))
 		(void)unlinkat(s->dir_fd, "project.sock", 0);
 	stop_listening(s);
@@ -587,6 +673,9 @@ static void tear_down(struct server *s)
 		client_free(list_first(&s->clients, struct client, of_server));
 	loop_free(s->loop);
 	free(s->peers);
+	free(s->conf_error);
+	free(s->next_agent);
+	free(s->cache);
 	free(s->dir);
 	close_fd(&s->dir_fd);
 }

@@ -18,7 +18,8 @@
  *   straggler.c  the few that run far too long, a second time
  *   exe.c      what a compiler is made of, so that a different one is noticed
  *   status.c   what `concc status` shows
- *   place.c    its files in the runtime directory, and what if they go
+ *   place.c    its files in the runtime directory, and what if they go; its configuration, and
+ *              what if it changes
  *
  * These share the structs below; nothing outside the folder sees them.
  */
@@ -47,16 +48,21 @@ struct server {
 	struct pool *pool;
 	struct tree *tree;
 	struct hash_cache *hashes;
-	char *dir; /* runtime directory */
+	char *dir;   /* runtime directory */
+	char *cache; /* where digests and working sets stay */
 	int dir_fd;
-	int lock_fd; /* "project.lock": byte 0 says a server exists, byte 1 that it is ready; in it
-			its pid */
+	int lock_fd; /* "project.lock": byte 0 says a server exists, PROTO_*_BYTE that it is ready;
+			in it its pid */
 	int listen_fd;
 	int spare_fd;		  /* to be closed when there is no other for accept(2) */
 	int fd_limit;		  /* as last read: whoever may can lower it */
 	unsigned n_listen_failed; /* in a row */
 	int ready_fd;		  /* told once, then -1 */
 	int place_fd;		  /* inotify of the runtime directory, or -1 */
+	int place_wd;		  /* the watch of that */
+	struct stat conf_seen;	  /* place.c: the configuration's file when it was last looked at */
+	char *next_agent;	  /* an SSH_AUTH_SOCK to be taken, or NULL */
+	char *conf_error;	  /* why what it says now is not followed, or NULL */
 	struct stat sock_stat;	  /* of project.sock */
 	struct loop_source *listen_source, *listen_timer, *tree_source, *idle_timer, *save_timer,
 		*late_timer, *releases_source, *place_source, *calls_source;
@@ -176,6 +182,7 @@ struct client {
 	struct list of_server;
 	struct server *server;
 	struct link *link;
+	pid_t pid;
 	struct run *run;
 	bool too_many;	 /* for the descriptors we may have: a job of it runs without us */
 	bool waiting_up; /* asked to be told when all workers are up or have failed */
@@ -261,7 +268,9 @@ void exes_free(struct server *s);
 /* ---- place.c ---- */
 
 int place_watch(struct server *s, struct errmsg *msg); /* when all of them are there */
-bool place_is_ours(const struct server *s);	       /* no other server can have begun here */
+/* Has the configuration changed?  Then it makes room for a server that reads it. */
+void place_check_conf(struct server *s);
+bool place_is_ours(const struct server *s); /* no other server can have begun here */
 
 /* ---- server.c ---- */
 
@@ -274,7 +283,10 @@ void server_abandon(struct server *s);
 void server_wake(struct server *s);
 void server_count_reason(struct server *s, const char *rule);
 void server_learn_fd_limit(struct server *s); /* it may have been changed */
-bool server_settled(const struct server *s);  /* every worker is up or has failed at least once */
+bool server_has_down(const struct server *s); /* is any worker down, or tried again after that? */
+/* Of a login that wants them: they are tried with it, as soon as no attempt is under way. */
+void server_offer_agent(struct server *s, const char *sock);
+bool server_settled(const struct server *s); /* every worker is up or has failed at least once */
 
 /* ---- status.c ---- */
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "server.h"
 
+#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/str.h"
 
@@ -51,6 +53,18 @@ static void put_size(struct buf *out, uint64_t n)
 		buf_putf(out, "%llu MB", (unsigned long long)n / (1024 * 1024));
 }
 
+/* Is one before it on the same host, which was told of with that one? */
+static bool host_was_told(const struct peer *p)
+{
+	for (unsigned i = 0; i < p->index; i++) {
+		const struct peer *q = p->server->peers[i];
+
+		if (q->state == PEER_UP && q->load.slots && streq(q->hello.host, p->hello.host))
+			return true;
+	}
+	return false;
+}
+
 static void peer_text(const struct peer *p, struct buf *out)
 {
 	struct link_counts k;
@@ -65,7 +79,7 @@ static void peer_text(const struct peer *p, struct buf *out)
 	if (p->state == PEER_UP)
 		buf_putf(out, "  (%s, %s)", p->hello.host, p->how);
 	buf_putf(out, "\n");
-	if (p->state == PEER_UP && p->load.slots)
+	if (p->state == PEER_UP && p->load.slots && !host_was_told(p))
 		buf_putf(out,
 			 "  its host: %u job%s of all clients running, %u waiting, %u slot%s, "
 			 "%u core%s, load %u.%02u\n",
@@ -131,6 +145,40 @@ static void waiting_text(const struct server *s, struct buf *out)
 		buf_putf(out, "  and %u more\n", n - WAITING_SHOWN);
 }
 
+/* State and command line of a process; NULL when it is not stopped. */
+static char *stopped_command(pid_t pid)
+{
+	_cleanup_free_ char *stat = xasprintf("/proc/%d/stat", (int)pid);
+	_cleanup_free_ char *cmdline = xasprintf("/proc/%d/cmdline", (int)pid);
+	_cleanup_buf_ struct buf state = BUF_INIT, words = BUF_INIT;
+	const char *after;
+
+	if (read_file_at(AT_FDCWD, stat, 4096, &state) < 0)
+		return NULL;
+	after = strrchr(buf_cstr(&state), ')'); /* its name may have anything */
+	if (!after || !str_starts(after, ") T"))
+		return NULL;
+	(void)read_file_at(AT_FDCWD, cmdline, 1 << 20, &words); /* no words then */
+	for (size_t i = 0; i < words.len; i++)
+		words.data[i] = words.data[i] ? words.data[i] : ' ';
+	return str_escape(words.data, words.len ? words.len - 1 : 0, 120);
+}
+
+/* A slot is its wrapper's, and a stopped wrapper keeps it. */
+static void stopped_text(const struct server *s, struct buf *out)
+{
+	list_for_each (l, &s->clients) {
+		const struct client *c = container_of(l, struct client, of_server);
+		_cleanup_free_ char *command = stopped_command(c->pid);
+
+		if (command)
+			buf_putf(out,
+				 "  stopped here (pid %d), and keeps its slot or place: %s; go on "
+				 "with it (fg), or end it\n",
+				 (int)c->pid, command);
+	}
+}
+
 /* Why jobs were sent back is not here: their wrappers count it, with what they made of it. */
 void status_text(struct server *s, struct buf *out)
 {
@@ -139,6 +187,11 @@ void status_text(struct server *s, struct buf *out)
 	buf_putf(out, "%-16s %-10s %-8s\n", "worker", "state", "running");
 	for (unsigned i = 0; i < s->n_peers; i++)
 		peer_text(s->peers[i], out);
+	if (s->conf_error)
+		buf_putf(
+			out,
+			"its configuration has changed and is wrong; the former one is in use: %s\n",
+			s->conf_error);
 	buf_putf(out,
 		 "%llu job%s, %u running, %u waiting for a slot, up %llu s, %llu ms of CPU here\n",
 		 (unsigned long long)s->n_jobs, str_plural(s->n_jobs), s->n_running, waiting,
@@ -151,6 +204,7 @@ void status_text(struct server *s, struct buf *out)
 			 (unsigned long long)(s->n_twice - s->n_twice_won));
 	runs_text(s, out);
 	waiting_text(s, out);
+	stopped_text(s, out);
 }
 
 #define WHY_MAX 2 /* workers in one line of a build's output */
@@ -293,6 +347,8 @@ void status_json(struct server *s, struct buf *out)
 	o = json_pack("{ss si so so so}", "version", CONCC_VERSION, "pid", (int)getpid(), "workers",
 		      workers, "runs", runs_json(s), "reasons", reasons_json(s));
 	json_object_set_new(o, "waiters", waiting_json(s));
+	if (s->conf_error)
+		json_object_set_new(o, "configuration_error", json_string(s->conf_error));
 	set_int(o, "jobs", s->n_jobs);
 	set_int(o, "running", s->n_running);
 	set_int(o, "waiting", pool_waiters(s->pool));

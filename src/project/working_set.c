@@ -105,7 +105,7 @@ static void save(struct working_set *w)
 
 static struct working_set *set_of(struct server *s, const char *root)
 {
-	_cleanup_free_ char *cache = NULL, *dir = NULL;
+	_cleanup_free_ char *dir = NULL;
 	struct working_set *w = map_get_str(&s->working_sets, root);
 	char hex[DIGEST_HEX];
 	struct digest d;
@@ -115,9 +115,7 @@ static struct working_set *set_of(struct server *s, const char *root)
 	w = xcalloc(1, sizeof(*w));
 	w->root = xstrdup(root);
 	map_put_str(&s->working_sets, root, w);
-	if (cache_dir(&cache, NULL) < 0)
-		return w;
-	dir = path_join(cache, "working-sets");
+	dir = path_join(s->cache, "working-sets");
 	(void)mkdir(dir, 0700); /* then nothing is kept, and save() says so */
 	digest_of(root, strlen(root), &d);
 	digest_hex(&d, hex);

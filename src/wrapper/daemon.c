@@ -14,7 +14,9 @@
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/pool.h"
 #include "concc/process.h"
+#include "concc/proto.h"
 #include "concc/str.h"
 #include "concc/wrapper.h"
 
@@ -41,13 +43,34 @@ char *program_path(const char *name)
 	return path && access(path, X_OK) == 0 ? steal_ptr(&path) : xstrdup(name);
 }
 
-bool server_is_ready(int dir_fd)
+static bool is_locked(int dir_fd, off_t byte)
 {
-	struct flock fl = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 1, .l_len = 1};
+	struct flock fl = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
 	_cleanup_close_ int fd = openat(dir_fd, "project.lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 
-	/* The server holds byte 1 from when it is ready to when it ends, however it ends. */
+	/* The server holds it from when it is ready to when it ends, however it ends. */
 	return fd >= 0 && fcntl(fd, F_OFD_GETLK, &fl) == 0 && fl.l_type != F_UNLCK;
+}
+
+bool server_is_ready(int dir_fd)
+{
+	return is_locked(dir_fd, PROTO_READY_BYTE);
+}
+
+bool server_is_there(int dir_fd)
+{
+	return is_locked(dir_fd, PROTO_THERE_BYTE);
+}
+
+/*
+ * It watches its files, in every version: without them it takes no more jobs, and ends with the
+ * last.
+ */
+static void displace(int dir_fd)
+{
+	(void)unlinkat(dir_fd, "project.lock", 0);
+	(void)unlinkat(dir_fd, "project.sock", 0);
+	pool_forget(dir_fd);
 }
 
 void server_wait_end(int dir_fd)
@@ -155,6 +178,8 @@ int server_ensure(const char *dir, int dir_fd, struct errmsg *msg)
 	}
 	if (server_is_ready(dir_fd))
 		return 0;
+	if (server_is_there(dir_fd))
+		displace(dir_fd); /* from before an upgrade */
 	return start(msg);
 }
 

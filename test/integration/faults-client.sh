@@ -46,7 +46,7 @@ import fcntl, os, struct, sys
 fd = os.open("/srv/run/project.lock", os.O_RDWR)
 os.truncate(fd, 0)
 os.write(fd, b"%d\n" % os.getpid())
-fcntl.fcntl(fd, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 1, 1, 0)) # F_OFD_SETLK
+fcntl.fcntl(fd, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 1, 0, 0)) # F_OFD_SETLK, from byte 1 on
 print("held", flush=True)
 sys.stdin.read()'; }
 	pid=$DYING_PID

@@ -78,8 +78,207 @@ most_here() {
 	expect_grep '^concc: 2 jobs ran here by the rule "native": name the processor' "$LAB/err"
 }
 
+# ---- servers, terminals and signals ----
+
+# A build that stands still: says "up" and then waits for a word.  Sets HELD, a descriptor to be
+# written to, and BUILD_PID.
+start_build() { # NAME [OPTION...]
+	local name=$1 line=''
+	shift
+	mkfifo "$LAB/$name.up" "$LAB/$name.go"
+	# The subshell has job control's signals at their defaults, as a terminal's shell gives them.
+	# shellcheck disable=SC2016 # the build's shell
+	env --default-signal=INT,QUIT concc run "$@" -- sh -c 'echo up >"$1"; read -r x <"$2"; gcc -c a.c -o "$3.o"' \
+		sh "$LAB/$name.up" "$LAB/$name.go" "$name" 2>"$LAB/$name.err" &
+	BUILD_PID=$!
+	read -r -t "$LAB_LIMIT" line <"$LAB/$name.up" || true
+	[ "$line" = up ] || fail "$name did not start: $(cat "$LAB/$name.err")"
+}
+
+# Waits for it, bounded by the kernel's word on its end; sets RC, its status.
+end_of() { # PID
+	RC=0
+	expect_gone "the build" "$1"
+	wait "$1" || RC=$?
+}
+
+# The last of them stops the server, whoever started it.
+two_builds() {
+	local one two server
+	start_build one
+	one=$BUILD_PID
+	server=$(lab_server_pid)
+	start_build two
+	two=$BUILD_PID
+	echo >"$LAB/one.go"
+	end_of "$one"
+	expect_eq "first" "$RC" 0
+	expect_eq "the server" "$(lab_server_pid)" "$server"
+	echo >"$LAB/two.go"
+	end_of "$two"
+	expect_eq "second" "$RC" 0
+	expect_grep ': 1 remote' "$LAB/two.err"
+	expect_gone "the server" "$server"
+}
+
+# One that was there before stays.
+there_before() {
+	local server
+	concc-cc gcc -c a.c
+	server=$(lab_server_pid)
+	start_build three
+	echo >"$LAB/three.go"
+	end_of "$BUILD_PID"
+	expect_eq "the server" "$(lab_server_pid)" "$server"
+	lab_stop_server
+}
+
+# The build and what it has started end, nothing is left, and the signal is what ended us.
+ended_by() { # SIGNAL NUMBER [OPTION...]
+	local child name=by$1
+	mkfifo "$LAB/$name.up"
+	# shellcheck disable=SC2016 # the build's shell
+	env --default-signal=INT,QUIT concc run "${@:3}" -- \
+		sh -c 'echo "$$ $CONCC_RUNTIME_DIR" >"$1"; tail -f /dev/null; echo went on' sh "$LAB/$name.up" \
+		>"$LAB/$name.out" 2>"$LAB/$name.err" &
+	BUILD_PID=$!
+	read -r -t "$LAB_LIMIT" child dir <"$LAB/$name.up" || fail "it did not start: $(cat "$LAB/$name.err")"
+	kill "-$1" "$BUILD_PID"
+	end_of "$BUILD_PID"
+	expect_eq "status" "$RC" $((128 + $2))
+	expect_gone "the build and what it has started" "$child" $(lab_client_pids tail)
+	expect_eq "said" "$(cat "$LAB/$name.out")" ""
+	[ "$dir" = "$CONCC_RUNTIME_DIR" ] || expect_no_file "$dir"
+	expect_gone "the server" $(lab_server_pid)
+}
+
+signals() {
+	ended_by TERM 15
+	ended_by HUP 1 -w w1
+	ended_by INT 2
+}
+
+# Really by the signal: a shell's loop goes on after a command that only says 130.
+by_the_signal() {
+	# shellcheck disable=SC2016 # the build's shell
+	concc_run_int='import subprocess, sys
+sys.exit(subprocess.call(["concc", "run", "--", "sh", "-c", "kill -INT $$"]) != -2)'
+	env --default-signal=INT python3 -c "$concc_run_int" 2>"$LAB/err" || fail "it exits: $(cat "$LAB/err")"
+}
+
+# A build that takes the signal for something else goes on, and so do we.
+handles_int() {
+	mkfifo "$LAB/never"
+	expect_status 7 env --default-signal=INT timeout --foreground "$LAB_LIMIT" concc run -- sh -c 'trap "exit 7" INT; kill -INT $PPID; read -r x <"$1"' sh "$LAB/never" 2>"$LAB/err"
+}
+
+while_starting() {
+	printf '[worker slow]\ncommand = echo >%s/starting; exec tail -f /dev/null\n' "$LAB" >/srv/slow.ini
+	mkfifo "$LAB/starting"
+	CONCC_CONFIG=/srv/slow.ini env --default-signal=INT concc run -- touch ran 2>"$LAB/err" &
+	BUILD_PID=$!
+	read -r -t "$LAB_LIMIT" _ <"$LAB/starting" || true
+	kill -TERM "$BUILD_PID"
+	end_of "$BUILD_PID"
+	expect_eq "status" "$RC" 143
+	expect_no_file ran
+	expect_gone "the server" $(lab_server_pid)
+}
+
+closed_pipe() {
+	# shellcheck disable=SC2016 # the build's
+	concc run -w w1 -- sh -c 'echo "$CONCC_RUNTIME_DIR"; for i in 1 2 3 4 5; do echo $i || exit; done' 2>&1 |
+		head -n 1 >"$LAB/out"
+	expect_grep '^/tmp/concc-run-' "$LAB/out"
+	expect_no_file "$(cat "$LAB/out")"
+}
+
+# ---- what `concc status` sees ----
+
+# A build with workers of its own has its server, too.
+other_servers() {
+	start_build five -w w1
+	concc status >"$LAB/status"
+	cat "$LAB/status"
+	expect_grep '^A build with workers of its own, in /tmp/concc-run-' "$LAB/status"
+	expect_grep '^w1 .* up ' "$LAB/status"
+	expect_ge "others" "$(concc status --json | jq '.others | length')" 1
+	echo >"$LAB/five.go"
+	end_of "$BUILD_PID"
+}
+
+# Who keeps a slot by ^Z.
+stopped() {
+	local pid
+	lab_slow_job
+	lab_slow_start
+	kill -STOP "$SLOW_PID"
+	concc status >"$LAB/status"
+	kill -CONT "$SLOW_PID"
+	kill -KILL $SLOW_PIDS
+	lab_slow_wait
+	cat "$LAB/status"
+	expect_grep "^  stopped here \(pid $SLOW_PID\), and keeps its slot or place: concc-dispatch ./slow; " "$LAB/status"
+	lab_stop_server
+}
+
+host_once() {
+	local n
+	for n in 1 2 3; do
+		printf '[worker m%s]\naddress = ssh://w1\nprogram = /mnt/bin/concc-worker\nslots = 1\n' "$n"
+	done >/srv/many.ini
+	CONCC_CONFIG=/srv/many.ini concc run -- sh -c 'gcc -c a.c; concc status' >"$LAB/status" 2>"$LAB/err" ||
+		fail "$(cat "$LAB/err")"
+	cat "$LAB/status"
+	expect_eq "workers" "$(grep -c '^m[123] .* up ' "$LAB/status")" 3
+	expect_le "lines on their host" "$(grep -c 'its host: ' "$LAB/status")" 1
+}
+
+# ---- homes and agents ----
+
+no_home() {
+	CONCC_CACHE_DIR=/proc/none concc run -- gcc -c a.c 2>"$LAB/err" || fail "$(cat "$LAB/err")"
+	cat "$LAB/err"
+	expect_grep ': 1 remote' "$LAB/err"
+	expect_eq "lines on it" "$(grep -c 'cache directory /proc/none' "$LAB/err")" 1
+	env -u CONCC_CACHE_DIR HOME=/proc concc run -w local: -- gcc -c a.c 2>"$LAB/err" || fail "$(cat "$LAB/err")"
+	expect_grep ': 1 remote' "$LAB/err"
+}
+
+# The agent of the login that started the server is gone; another login has one.
+agents() {
+	local agent
+	lab_need ssh-agent ssh-add
+	mkdir -p /srv/keys
+	mv /srv/home/.ssh/id_ed25519 /srv/keys/
+	CONCC_EXPLAIN=1 SSH_AUTH_SOCK=/srv/gone concc-cc gcc -c a.c 2>"$LAB/err"
+	expect_grep '^concc: local: no-worker' "$LAB/err"
+	ssh-agent -a /srv/agent >"$LAB/agent" # it listens when that returns
+	agent=$(sed -n 's/^SSH_AGENT_PID=\([0-9]*\);.*/\1/p' "$LAB/agent")
+	export SSH_AUTH_SOCK=/srv/agent
+	ssh-add -q /srv/keys/id_ed25519
+	concc run -- gcc -c a.c 2>"$LAB/err" || true
+	cat "$LAB/err"
+	kill "$agent"
+	mv /srv/keys/id_ed25519 /srv/home/.ssh/
+	lab_stop_server
+	expect_grep ': 1 remote' "$LAB/err"
+}
+
 check "compilers by their paths" by_path
 check "CMake configured before" cmake_before
 check "other reasons for no jobs" others
 check "why most jobs stayed" most_here
+check "two builds, one server" two_builds
+check "a server that was there before" there_before
+check "signals end the build and nothing stays" signals
+check "ended by the signal that ended the build" by_the_signal
+check "a build that handles SIGINT" handles_int
+check "a signal while workers start" while_starting
+check "a closed pipe" closed_pipe
+check "concc status of a build with its own workers" other_servers
+check "concc status of a stopped wrapper" stopped
+check "a host of several workers is told once" host_once
+check "no home" no_home
+check "another SSH agent" agents
 lab_stop
