@@ -24,15 +24,16 @@ PAGE=
 
 # ---- a machine as it was installed, with one worker ----
 
-# /opt is empty, /srv/disk another file system; Rust is where rustup puts it.
+# /opt is empty, /srv/disk another file system, /srv/read-only a home with nothing but keys; Rust is where rustup puts it.
 fresh_machine() {
 	mkdir -p "$LAB/opt" "$LAB/plain" /srv/disk /srv/run-client /srv/run-local
 	chmod 700 /srv/run-*
 	mount --bind "$LAB/opt" /opt
 	mount -t tmpfs lab-disk /srv/disk
-	mkdir /srv/read-only
-	mount --bind /srv/home /srv/read-only
+	mkdir -p ~/.ssh /srv/read-only/.ssh
+	mount --bind /srv/read-only /srv/read-only
 	mount -o remount,ro,bind /srv/read-only
+	mount --bind ~/.ssh /srv/read-only/.ssh
 	for name in concc concc-cc concc-dispatch; do
 		ln -s "$TRY/stand-in" "$LAB/plain/$name"
 	done
@@ -97,7 +98,7 @@ row() { # NAME check|long NEEDS MIN-REMOTE RULES SETUP COMMAND
 	mkdir -p "$R"
 	printf '%s\n' "$NAME" >>"$LAB/rows/names"
 	CONCC_TEST_ONLY='' check "$NAME: a plain build" plain_build
-	[ -e "$R/plain.products" ] || return 0
+	[ -s "$R/plain.products" ] || return 0
 	for root in client local; do
 		CONCC_TEST_ONLY='' check "$NAME: root = $root" distributed "$root"
 	done
@@ -115,7 +116,9 @@ plain_build() {
 	mkdir -p "$D/project"
 	cd "$D/project"
 	git init -q
-	eval "$SETUP" || fail "the set-up failed"
+	trap 'echo "FAIL: the set-up failed" >&2' EXIT
+	eval "$SETUP"
+	trap - EXIT
 	cp -a "$D" "$R/fresh"
 	build plain
 	[ "$(cat "$R/plain.status")" = 0 ] || {
@@ -123,6 +126,7 @@ plain_build() {
 		fail "it fails without concc, too"
 	}
 	products plain
+	[ -s "$R/plain.products" ] || fail "it makes nothing that could be compared"
 }
 
 products() { # ROOT
