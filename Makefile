@@ -149,11 +149,24 @@ DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev
 	libjansson-dev
 TEST_DEPS = $(DEPS) libcriterion-dev openssh-server openssh-client mandoc iproute2 util-linux procps \
 	strace python3 perl jq ninja-build cmake clang dpkg-dev git slurmctld slurmd slurm-client munge \
+<<<<<<< HEAD
 	sshfs podman runc netavark ccache binutils lld patch acl clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
+=======
+	sshfs podman runc netavark binutils lld patch acl ccache openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
+>>>>>>> firsttry
 # Only where the machine has no Rust of its own.
 ifeq ($(shell command -v cargo 2>/dev/null),)
 TEST_DEPS += cargo rustc
 endif
+# What the rows of `make first-try` need besides: 3 GB.
+FIRST_TRY_DEPS = autoconf automake libtool meson debhelper flex bison bc libelf-dev linux-source-6.1 linux-headers-amd64 \
+	gcc-aarch64-linux-gnu libc6-dev-arm64-cross gfortran gnat golang-go ghc ocaml-nox kotlin openjdk-17-jdk-headless \
+	imagemagick texlive-latex-base librust-cc-dev python3-dev python3-setuptools python3-wheel python3-pip
+# Others' packages of Node.js have npm and the headers; Debian's have parts.
+ifeq ($(wildcard /usr/include/node/node_api.h),)
+FIRST_TRY_DEPS += nodejs npm libnode-dev
+endif
+FIRST_TRY_DEPS += node-typescript
 
 # Asks for nothing, and touches nothing when all is there.
 define install-missing
@@ -293,6 +306,12 @@ soak: test-deps
 	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_TEST_SOAK=1 STEPS=$(SOAK_PRINTS) \
 		test/run-integration test/integration/printing.sh
 
+# What a person tries first, with every language: needs large packages and a quarter of an hour.
+first-try: test-deps
+	$(call install-missing,$(FIRST_TRY_DEPS))
+	$(Q)$(MAKE) --no-print-directory test-programs
+	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_TEST_LONG=1 test/integration/first-try.sh --page $(CURDIR)/doc/first-try.md
+
 # The images of docker/: needs podman, mmdebstrap, a network, and minutes.
 check-images: all
 	$(Q)test/images
@@ -358,14 +377,19 @@ help:
 	@echo 'make                build into $(B)/bin'
 	@echo 'make demo           install what is missing, build, and watch concc build itself on workers'
 	@echo 'make check          install what the tests need and run them all'
+<<<<<<< HEAD
 	@echo 'make soak           what takes hours: SOAK_BUILDS=$(SOAK_BUILDS) SOAK_STEPS=$(SOAK_STEPS) SOAK_PRINTS=$(SOAK_PRINTS)'
+=======
+	@echo 'make soak           the chaos build, $(SOAK_BUILDS) times; CONCC_CHAOS_SEED= replays'
+	@echo 'make first-try      what a person tries first, with every language, into doc/first-try.md'
+>>>>>>> firsttry
 	@echo 'make bench          measure against distcc, icecream and sshfs (bench/README.md)'
 	@echo 'make check-unit, check-integration, check-images, check-sanitize, check-races, fuzz, lint, man-lint, format, format-check, coverage'
 	@echo 'make install, uninstall, dist (into $(B)), distcheck, clean'
 	@echo 'V=1 shows commands; DEVELOPER=1 makes warnings errors; SANITIZE=address,undefined'
 	@echo 'PREFIX=$(PREFIX) DESTDIR= B=$(B)'
 
-.PHONY: check-images all deps test-deps demo test-programs check check-unit check-integration soak fuzz fuzz-run bench \
+.PHONY: check-images first-try all deps test-deps demo test-programs check check-unit check-integration soak fuzz fuzz-run bench \
 	format format-check lint man-lint coverage install uninstall dist distcheck clean help FORCE
 .SECONDARY:
 -include $(shell [ -d $(B) ] && find $(B) -path $(B)/examples -prune -o -name '*.d' -print)
