@@ -3,7 +3,8 @@
 #
 # What a job has done before, and why it runs again here: whatever the two, it prints, ends and leaves
 # what one run does, and nothing of the first try.  Each row has a worker, a project server and a
-# workspace of its own, so that some run at once.
+# workspace of its own, so that some run at once.  ROUNDS=n runs all twice here instead, n times: what
+# differs then is the test's own fault.
 # limit: 300
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 . "${BASH_SOURCE[0]%/*}/../lib/faults.sh"
@@ -161,7 +162,11 @@ same_as_here() {
 	WANTED=$STATUS
 	rm -f $left
 	set_up
-	run "$LAB/$ROW.got" "at_$ROW" concc-dispatch ./job
+	if [ -n "${ROUNDS-}" ]; then
+		run "$LAB/$ROW.got" here_too ./job
+	else
+		run "$LAB/$ROW.got" "at_$ROW" concc-dispatch ./job
+	fi
 	cat "$LAB/$ROW.got.err"
 	sed -i '/^concc: /d' "$LAB/$ROW.got.err"
 	diff -U1 "$LAB/$ROW.want" "$LAB/$ROW.got" || fail "it prints something else"
@@ -173,7 +178,12 @@ same_as_here() {
 }
 
 cell() {
-	local before server
+	local before server i
+	for ((i = 0; i < ${ROUNDS:-0}; i++)); do
+		set_up
+		same_as_here
+	done
+	[ -z "${ROUNDS-}" ] || return 0
 	fault_recovered
 	concc-dispatch true </dev/null # else the next try to connect comes later each time
 	before=$(reason) server=$(lab_own_server)
