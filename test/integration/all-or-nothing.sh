@@ -3,7 +3,8 @@
 #
 # What people run and what prints before it is done: in a job it prints, ends and leaves as it does here,
 # nothing of it is here before its end, and it neither runs twice nor sees its own files as somebody
-# else's changes.  What is lost half-way leaves nothing, so running it again is right.
+# else's changes.  What is lost half-way leaves nothing, so running it again is right.  ROUNDS=n has the
+# scripts run twice here instead, n times: what differs then is the test's own fault.
 # limit: 300
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 . "${BASH_SOURCE[0]%/*}/../lib/faults.sh"
@@ -75,7 +76,7 @@ set_up() { # PREPARE
 	eval "$1"
 }
 
-# Prints, ends and leaves the same by COMMAND as it does plainly; both at the same path.
+# Prints, ends and leaves the same by $RUNNER as it does plainly; both at the same path.
 same_both_ways() { # PREPARE SCRIPT [AT-PAUSE]
 	set_up "$1"
 	with_pauses true "$LAB/want" sh -c "$PROLOGUE$2"
@@ -83,7 +84,7 @@ same_both_ways() { # PREPARE SCRIPT [AT-PAUSE]
 	WANTED=$STATUS
 	set_up "$1"
 	tree >"$LAB/before"
-	with_pauses "${3:-as_before}" "$LAB/got" concc-dispatch sh -c "$PROLOGUE$2"
+	with_pauses "${3:-as_before}" "$LAB/got" $RUNNER sh -c "$PROLOGUE$2"
 	[ -z "${3-}" ] || sed -i '/^concc: /d' "$LAB/got"
 	diff -U1 "$LAB/want" "$LAB/got" || fail "it prints something else"
 	expect_eq "exit status" "$STATUS" "$WANTED"
@@ -101,6 +102,10 @@ jobs() {
 # One job on the worker, and nothing else.
 once() { # PREPARE SCRIPT
 	local before
+	if [ "$RUNNER" = env ]; then
+		same_both_ways "$1" "$2" true
+		return
+	fi
 	fault_recovered
 	before=$(jobs)
 	REASONS=$(sent_back)
@@ -111,65 +116,6 @@ once() { # PREPARE SCRIPT
 
 # ---- what prints and goes on ----
 
-check "a directory is moved" once true \
-	'mkdir -p a/b; touch a/b/x; echo x; pause; mv a b2; pause; find b2 | sort'
-check "directories are removed" once true \
-	'mkdir s; mkdir s/c; echo x >s/c/f; echo hi; pause; rm -r s/c; echo bye; pause; rmdir s'
-check "listed, removed, listed" once true \
-	'touch a1 a2 a3; ls; pause; rm a*; ls; pause; ls; touch a2; ls'
-check "a temporary name" once true \
-	'echo 1 >t.tmp; echo out; pause; mv t.tmp t; echo then; ls; pause; ls; cat t'
-check "a directory of the client's is emptied and removed" once 'mkdir d' \
-	'touch d/a; echo x; pause; rm d/a; pause; rmdir d; ls'
-check "one of two names goes, the other is written to" once 'echo foo >f1; ln f1 h1' \
-	'echo run >>log; rm f1; echo x; pause; echo y >>h1; cat h1; cat log'
-check "sed -i of files, one with two names" once 'for i in 1 2 3; do echo foo >f$i; done; ln f1 h1' \
-	'echo begin; pause; sed -i s/foo/bar/ f1 f2 f3; pause; cat f1 h1 f2 f3'
-check "sed -i of many, one after the other" once \
-	'for i in 1 2 3 4 5 6; do echo foo >f$i; done; ln f2 h2; ln f4 h4; ln f4 i4' \
-	'for i in 1 2 3 4 5 6; do sed -i s/foo/bar$i/ f$i; echo $i; pause; done; cat f? h? i?'
-check "git: init, add, commit" once "$git_home"'mkdir sub; echo a >a; echo b >sub/b' \
-	'git init; git add -v a; pause; git add -v sub; git commit -m one; pause; echo c >>a
-	git commit -am two; git mv a c; git commit -m three; pause; git log --stat; git status; git fsck'
-check "git: branches, stash, gc" once \
-	"$git_home"'git init -q; for i in 1 2 3 4 5; do echo $i >f$i; git add .; git commit -qm $i; done' \
-	'git checkout -b other HEAD~2; pause; echo x >>f1; git stash; pause; git stash pop; git commit -am x
-	git checkout main; git merge -m m other; pause; git gc --prune=now -q; ls .git .git/objects; git fsck'
-check "git: a clone of a local repository" once \
-	"$git_home"'mkdir r; cd r; git init -q; for i in 1 2 3; do echo $i >f$i; git add .; git commit -qm $i; done; cd ..' \
-	'git clone -v r c 2>&1; pause; cd c; git log --oneline; echo x >f1; git commit -am y; git push -q origin HEAD:other'
-check "cp -a, then changed" once \
-	'mkdir -p t/u; echo a >t/a; ln -s ../a t/u/l; touch -d 2001-02-03 t/a t/u' \
-	'cp -av t copy; pause; ln copy/a copy/u/b; cp -av copy two; pause; echo x >>two/a; cat two/u/b
-	rm -r t two/u/l; pause; cp -al two three; echo y >>three/a; cat two/u/b; ls -R'
-check "tar with names, two of one file" once \
-	'mkdir -p t/u; echo a >t/a; ln t/a t/u/b; ln -s ../a t/u/l; tar cf t.tar --mtime=2001-01-01 t; rm -r t' \
-	'tar xvf t.tar; pause; ls -R t; mv t/u t/v; pause; echo x >>t/v/b; cat t/a
-	tar cvf u.tar --sort=name --mtime=2001-01-01 t; rm t.tar; pause; tar tvf u.tar; ls'
-check "tar over what is there" once \
-	'mkdir -p t/u; echo a >t/a; ln t/a t/u/b; tar cf t.tar --mtime=2001-01-01 t; rm t/a; mkdir t/a; echo old >t/u/b' \
-	'tar xvf t.tar --recursive-unlink; pause; echo x >>t/a; cat t/u/b; ls -R'
-check "make is one job" once \
-	'printf "all: a b c\n%%: %%.in\n\techo \$@ >>log; sed s/x/y/ \$< >\$@.tmp; mv \$@.tmp \$@\nclean:\n\trm -v a b c\n" >Makefile
-	for i in a b c; do echo x$i >$i.in; done; touch -d 2001-01-01 *.in Makefile' \
-	'make; pause; make; rm b; make; pause; touch a.in; make -s; make clean; pause; make -k a nothing c; cat log; ls'
-check "a directory of the client's is moved" once 'mkdir -p d/e; echo f >d/e/f; echo g >d/g' \
-	'ls d; pause; mv d d2; ls; pause; echo h >>d2/e/f; mv d2/e e; pause; rmdir d2 || rm -r d2; ls -R; cat e/f'
-check "a second name, appended to" once 'echo one >f' \
-	'ln f l; echo two >>l; echo said; pause; cat f; echo three >>f; pause; cat l; rm f; echo four >>l; ls; cat l'
-check "a configuration is replaced again and again" once 'echo v=0 >conf; ln conf backup' \
-	'for i in 1 2 3 4; do sed s/=.*/=$i/ conf >conf.new; sync conf.new; mv -f conf.new conf; cat conf; pause; done; cat backup; ls'
-check "a log is turned over" once 'echo old >log' \
-	'echo a >>log; echo said; pause; mv log log.1; echo b >log; pause; mv log.1 log.2; mv log log.1; echo c >log; tail log*'
-check "a lock of a directory" once true \
-	'for i in 1 2 3; do mkdir lock || exit 7; echo $i >>out; echo locked; pause; rmdir lock || exit 8; ls; done; cat out'
-check "sessions of a compiler that links and renames them" once \
-	'mkdir -p inc/s-1; for i in 1 2 3 4; do echo $i >inc/s-1/o$i; done; touch inc/s-1.lock' \
-	'mkdir inc/s-2-working; touch inc/s-2.lock; for i in 1 2 3 4; do ln inc/s-1/o$i inc/s-2-working/o$i; done
-	echo "artifact"; pause; rm inc/s-2-working/o2; echo new >inc/s-2-working/o2; ln inc/s-2-working/o3 out.o
-	echo "artifact"; pause; mv inc/s-2-working inc/s-2; rm -r inc/s-1 inc/s-1.lock; pause; ls -R; cat inc/s-2/* out.o'
-check "a result that is a further name" once 'echo old >deps.o; ln deps.o lib.o' \
-	'echo new >deps.tmp; mv deps.tmp deps.o; echo artifact; pause; ln -f deps.o lib.o; pause; cat lib.o; echo x >>lib.o; cat deps.o'
 cat >"$LAB/s.py" <<'END'
 import os, shutil, sys, tempfile
 def pause():
@@ -205,18 +151,91 @@ os.rename("s", "t")
 print(open("t").read())
 sys.exit(3)
 END
-check "a script of python's" once "mkdir d; echo old >d/a; cp $LAB/s.py ." 'python3 -Iu s.py'
-check "what looks in vain for its user's settings" once true \
-	'cat "$HOME/.none" "$HOME/.config/none" 2>/dev/null; echo said; pause; echo done'
-check "a command that fails keeps what it made" once 'echo old >f' \
-	'echo new >f; mkdir out; echo said; pause; mv out out2; echo no >&2; exit 42'
-check "a command that dies keeps what it made" once 'echo old >f' \
-	'echo new >f; mkdir out; echo said; pause; mv f out; echo x >g; kill -KILL $$'
-check "a second name is the same file" once 'echo one >f' \
-	'ln f l; test f -ef l && echo one file; stat -c %h f l; pause; mv f l; ls; rm -f f; cat l'
-check "a further name of a file with two" once 'echo one >f; ln f g' 'ln f l; echo said; pause; ls'
-check "modes of a directory and of what is in it" once 'mkdir -p d/e/f; chmod 711 d d/e d/e/f' \
-	'chmod -R 750 d; echo said; pause; stat -c "%a %n" d d/e d/e/f'
+
+scripts() {
+	check "a directory is moved" once true \
+		'mkdir -p a/b; touch a/b/x; echo x; pause; mv a b2; pause; find b2 | sort'
+	check "directories are removed" once true \
+		'mkdir s; mkdir s/c; echo x >s/c/f; echo hi; pause; rm -r s/c; echo bye; pause; rmdir s'
+	check "listed, removed, listed" once true \
+		'touch a1 a2 a3; ls; pause; rm a*; ls; pause; ls; touch a2; ls'
+	check "a temporary name" once true \
+		'echo 1 >t.tmp; echo out; pause; mv t.tmp t; echo then; ls; pause; ls; cat t'
+	check "a directory of the client's is emptied and removed" once 'mkdir d' \
+		'touch d/a; echo x; pause; rm d/a; pause; rmdir d; ls'
+	check "one of two names goes, the other is written to" once 'echo foo >f1; ln f1 h1' \
+		'echo run >>log; rm f1; echo x; pause; echo y >>h1; cat h1; cat log'
+	check "sed -i of files, one with two names" once 'for i in 1 2 3; do echo foo >f$i; done; ln f1 h1' \
+		'echo begin; pause; sed -i s/foo/bar/ f1 f2 f3; pause; cat f1 h1 f2 f3'
+	check "sed -i of many, one after the other" once \
+		'for i in 1 2 3 4 5 6; do echo foo >f$i; done; ln f2 h2; ln f4 h4; ln f4 i4' \
+		'for i in 1 2 3 4 5 6; do sed -i s/foo/bar$i/ f$i; echo $i; pause; done; cat f? h? i?'
+	check "git: init, add, commit" once "$git_home"'mkdir sub; echo a >a; echo b >sub/b' \
+		'git init; git add -v a; pause; git add -v sub; git commit -m one; pause; echo c >>a
+		git commit -am two; git mv a c; git commit -m three; pause; git log --stat; git status; git fsck'
+	check "git: branches, stash, gc" once \
+		"$git_home"'git init -q; for i in 1 2 3 4 5; do echo $i >f$i; git add .; git commit -qm $i; done' \
+		'git checkout -b other HEAD~2; pause; echo x >>f1; git stash; pause; git stash pop; git commit -am x
+		git checkout main; git merge -m m other; pause; git gc --prune=now -q; ls .git .git/objects; git fsck'
+	check "git: a clone of a local repository" once \
+		"$git_home"'mkdir r; cd r; git init -q; for i in 1 2 3; do echo $i >f$i; git add .; git commit -qm $i; done; cd ..' \
+		'git clone -v r c 2>&1; pause; cd c; git log --oneline; echo x >f1; git commit -am y; git push -q origin HEAD:other'
+	check "cp -a, then changed" once \
+		'mkdir -p t/u; echo a >t/a; ln -s ../a t/u/l; touch -d 2001-02-03 t/a t/u' \
+		'cp -av t copy; pause; ln copy/a copy/u/b; cp -av copy two; pause; echo x >>two/a; cat two/u/b
+		rm -r t two/u/l; pause; cp -al two three; echo y >>three/a; cat two/u/b; ls -R'
+	check "tar with names, two of one file" once \
+		'mkdir -p t/u; echo a >t/a; ln t/a t/u/b; ln -s ../a t/u/l; tar cf t.tar --mtime=2001-01-01 t; rm -r t' \
+		'tar xvf t.tar; pause; ls -R t; mv t/u t/v; pause; echo x >>t/v/b; cat t/a
+		tar cvf u.tar --sort=name --mtime=2001-01-01 t; rm t.tar; pause; tar tvf u.tar; ls'
+	check "tar over what is there" once \
+		'mkdir -p t/u; echo a >t/a; ln t/a t/u/b; tar cf t.tar --mtime=2001-01-01 t; rm t/a; mkdir t/a; echo old >t/u/b' \
+		'tar xvf t.tar --recursive-unlink; pause; echo x >>t/a; cat t/u/b; ls -R'
+	check "make is one job" once \
+		'printf "all: a b c\n%%: %%.in\n\techo \$@ >>log; sed s/x/y/ \$< >\$@.tmp; mv \$@.tmp \$@\nclean:\n\trm -v a b c\n" >Makefile
+		for i in a b c; do echo x$i >$i.in; done; touch -d 2001-01-01 *.in Makefile' \
+		'make; pause; make; rm b; make; pause; touch a.in; make -s; make clean; pause; make -k a nothing c; cat log; ls'
+	check "a directory of the client's is moved" once 'mkdir -p d/e; echo f >d/e/f; echo g >d/g' \
+		'ls d; pause; mv d d2; ls; pause; echo h >>d2/e/f; mv d2/e e; pause; rmdir d2 || rm -r d2; ls -R; cat e/f'
+	check "a second name, appended to" once 'echo one >f' \
+		'ln f l; echo two >>l; echo said; pause; cat f; echo three >>f; pause; cat l; rm f; echo four >>l; ls; cat l'
+	check "a configuration is replaced again and again" once 'echo v=0 >conf; ln conf backup' \
+		'for i in 1 2 3 4; do sed s/=.*/=$i/ conf >conf.new; sync conf.new; mv -f conf.new conf; cat conf; pause; done; cat backup; ls'
+	check "a log is turned over" once 'echo old >log' \
+		'echo a >>log; echo said; pause; mv log log.1; echo b >log; pause; mv log.1 log.2; mv log log.1; echo c >log; tail log*'
+	check "a lock of a directory" once true \
+		'for i in 1 2 3; do mkdir lock || exit 7; echo $i >>out; echo locked; pause; rmdir lock || exit 8; ls; done; cat out'
+	check "sessions of a compiler that links and renames them" once \
+		'mkdir -p inc/s-1; for i in 1 2 3 4; do echo $i >inc/s-1/o$i; done; touch inc/s-1.lock' \
+		'mkdir inc/s-2-working; touch inc/s-2.lock; for i in 1 2 3 4; do ln inc/s-1/o$i inc/s-2-working/o$i; done
+		echo "artifact"; pause; rm inc/s-2-working/o2; echo new >inc/s-2-working/o2; ln inc/s-2-working/o3 out.o
+		echo "artifact"; pause; mv inc/s-2-working inc/s-2; rm -r inc/s-1 inc/s-1.lock; pause; ls -R; cat inc/s-2/* out.o'
+	check "a result that is a further name" once 'echo old >deps.o; ln deps.o lib.o' \
+		'echo new >deps.tmp; mv deps.tmp deps.o; echo artifact; pause; ln -f deps.o lib.o; pause; cat lib.o; echo x >>lib.o; cat deps.o'
+	check "a script of python's" once "mkdir d; echo old >d/a; cp $LAB/s.py ." 'python3 -Iu s.py'
+	check "what looks in vain for its user's settings" once true \
+		'cat "$HOME/.none" "$HOME/.config/none" 2>/dev/null; echo said; pause; echo done'
+	check "a command that fails keeps what it made" once 'echo old >f' \
+		'echo new >f; mkdir out; echo said; pause; mv out out2; echo no >&2; exit 42'
+	check "a command that dies keeps what it made" once 'echo old >f' \
+		'echo new >f; mkdir out; echo said; pause; mv f out; echo x >g; kill -KILL $$'
+	check "a second name is the same file" once 'echo one >f' \
+		'ln f l; test f -ef l && echo one file; stat -c %h f l; pause; mv f l; ls; rm -f f; cat l'
+	check "a further name of a file with two" once 'echo one >f; ln f g' 'ln f l; echo said; pause; ls'
+	check "modes of a directory and of what is in it" once 'mkdir -p d/e/f; chmod 711 d d/e d/e/f' \
+		'chmod -R 750 d; echo said; pause; stat -c "%a %n" d d/e d/e/f'
+}
+
+RUNNER=concc-dispatch
+if [ -n "${ROUNDS-}" ]; then
+	RUNNER=env
+	for ((i = 0; i < ROUNDS; i++)); do
+		scripts
+	done
+	lab_stop
+	exit 0
+fi
+scripts
 
 # A directory that is closed to its owner, by who has not root's powers.
 closed_and_opened() {
