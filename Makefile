@@ -149,11 +149,7 @@ DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev
 	libjansson-dev
 TEST_DEPS = $(DEPS) libcriterion-dev openssh-server openssh-client mandoc iproute2 util-linux procps \
 	strace python3 perl jq ninja-build cmake clang dpkg-dev git slurmctld slurmd slurm-client munge \
-<<<<<<< HEAD
-	sshfs podman runc netavark ccache binutils lld patch acl clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
-=======
 	sshfs podman runc netavark binutils lld patch acl ccache openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
->>>>>>> firsttry
 # Only where the machine has no Rust of its own.
 ifeq ($(shell command -v cargo 2>/dev/null),)
 TEST_DEPS += cargo rustc
@@ -377,12 +373,8 @@ help:
 	@echo 'make                build into $(B)/bin'
 	@echo 'make demo           install what is missing, build, and watch concc build itself on workers'
 	@echo 'make check          install what the tests need and run them all'
-<<<<<<< HEAD
 	@echo 'make soak           what takes hours: SOAK_BUILDS=$(SOAK_BUILDS) SOAK_STEPS=$(SOAK_STEPS) SOAK_PRINTS=$(SOAK_PRINTS)'
-=======
-	@echo 'make soak           the chaos build, $(SOAK_BUILDS) times; CONCC_CHAOS_SEED= replays'
 	@echo 'make first-try      what a person tries first, with every language, into doc/first-try.md'
->>>>>>> firsttry
 	@echo 'make bench          measure against distcc, icecream and sshfs (bench/README.md)'
 	@echo 'make check-unit, check-integration, check-images, check-sanitize, check-races, fuzz, lint, man-lint, format, format-check, coverage'
 	@echo 'make install, uninstall, dist (into $(B)), distcheck, clean'
