@@ -60,11 +60,19 @@ static int uncached_fd(void)
 	return flags < 0 || flags & O_PATH || (flags & O_ACCMODE) == O_RDONLY ? -1 : (int)fd;
 }
 
-/* Within `concc run`: is stderr another than that of the build itself? */
+/* Within `concc run`? */
+static bool is_run(void)
+{
+	const char *run = getenv("CONCC_RUN_TALLY");
+
+	return run && *run;
+}
+
+/* Is stderr another than that of the build itself? */
 static bool is_captured(void)
 {
-	const char *own = getenv("CONCC_RUN_STDERR"), *run = getenv("CONCC_RUN_TALLY");
-	_cleanup_free_ char *id = own && *own && run && *run ? wrapper_file_id(2) : NULL;
+	const char *own = getenv("CONCC_RUN_STDERR");
+	_cleanup_free_ char *id = own && *own ? wrapper_file_id(2) : NULL;
 
 	return id && !streq(own, id);
 }
@@ -93,7 +101,7 @@ static enum ear ear_for(const struct words *w, enum words_kind kind)
 		return EAR_FILE;
 	if (uncached_fd() >= 0)
 		return EAR_UNCACHED;
-	if (is_captured())
+	if (is_run() && (is_captured() || (kind == WORDS_TROUBLE && is_cargo())))
 		return EAR_RUN;
 	if (kind == WORDS_TROUBLE && is_cargo())
 		return w->dir ? EAR_DIR : EAR_NONE;

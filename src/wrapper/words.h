@@ -9,8 +9,8 @@
  * first of these that there is:
  *
  *   UNCACHED_ERR_FD, which ccache gives to what it starts, for such lines;
- *   $CONCC_RUN_TALLY.said, within `concc run`, where our stderr is not that of the build: it
- *     says them at its end;
+ *   $CONCC_RUN_TALLY.said, within `concc run`, where our stderr is not that of the build or
+ *     cargo starts us: it says them at its end;
  *   RUNTIME-DIR/said, in what cargo starts, for `concc status`; but not what was asked for;
  *   stderr.
  */

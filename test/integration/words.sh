@@ -88,6 +88,11 @@ under_cargo() {
 	cat "$LAB/status"
 	expect_grep '^20[-0-9]+ [0-9:]+ concc: no worker can be reached .*: gcc -c a.c -o a.o$' "$LAB/status"
 	expect_grep '^  no-worker  *1$' "$LAB/status"
+	concc stop
+	nobody
+	concc run -- env CARGO=/bin/cargo CARGO_PKG_NAME=x gcc -c a.c 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_eq "lines of it, at the end" "$(grep -c 'running it here: gcc -c a.c$' "$LAB/err")" 1
 	CARGO=/bin/cargo CARGO_PKG_NAME=x CONCC_EXPLAIN=1 compile 2>"$LAB/err"
 	expect_grep '^concc: local: no-worker ' "$LAB/err"
 	concc stop
