@@ -41,6 +41,7 @@ struct effect {
 	int temp_fd;   /* its directory, borrowed from temp_dirs; -1: find it by its path */
 	bool in_place; /* was written over what was there */
 	bool stamped;  /* has its time from stamp_batch(): its temporary has not */
+	bool known;    /* DIR: the job found the directory there, so its mode is what the job made it */
 };
 
 /* Directories with temporaries stay open, so that these are found when a directory is moved. */
@@ -679,7 +680,17 @@ static bool makes(const struct effect *e, const struct stat *st)
 	       (!S_ISREG(st->st_mode) || e->flags & (EFFECT_F_REPLACED | EFFECT_F_SPECIAL));
 }
 
-static int check_effect(struct commit *c, const struct effect *e, struct errmsg *msg)
+/* Did the job find the directory there?  Told before anything is applied: a directory whose mode
+ * changes is listed anew, and all beneath it. */
+static bool was_known(const struct commit *c, const char *path)
+{
+	bool listed;
+	const struct ent *e = find_ent(c, path, &listed);
+
+	return e && e->type == ENTRY_DIR && (e->flags & ENT_INITIAL || e->version <= c->started);
+}
+
+static int check_effect(struct commit *c, struct effect *e, struct errmsg *msg)
 {
 	struct stat st;
 	bool is_dir;
@@ -694,8 +705,10 @@ static int check_effect(struct commit *c, const struct effect *e, struct errmsg 
 		return err;
 	is_dir = err > 0 && S_ISDIR(st.st_mode);
 	/* Two jobs that make the same directory agree. */
-	if (e->kind == EFFECT_DIR && is_dir && !(e->flags & EFFECT_F_OPAQUE))
+	if (e->kind == EFFECT_DIR && is_dir && !(e->flags & EFFECT_F_OPAQUE)) {
+		e->known = was_known(c, e->path);
 		return 0;
+	}
 	if (e->kind == EFFECT_META)
 		return changed_by_others(c, e->path) ? conflict(e->path, msg) : 0;
 	if (makes(e, &st) && parent_has_default_acl(c, e->path))
@@ -997,17 +1010,6 @@ static int apply_made(struct commit *c, struct effect *e, int fd, const char *na
 	return 0;
 }
 
-/* True when the job found the directory there, so that its mode is what the job made it. */
-static bool was_known(struct commit *c, const char *path)
-{
-	bool listed;
-	const struct ent *e = find_ent(c, path, &listed);
-
-	if (map_get_str(&c->own, path))
-		return true;
-	return e && e->type == ENTRY_DIR && (e->flags & ENT_INITIAL || e->version <= c->started);
-}
-
 static void dir_times(const struct effect *e, struct timespec ret[2])
 {
 	effect_times(e, NULL, ret);
@@ -1026,7 +1028,8 @@ static int apply_dir(struct commit *c, struct effect *e, int fd, const char *nam
 	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
 		bool keep = S_ISDIR(st.st_mode) && !(e->flags & EFFECT_F_OPAQUE);
 
-		set_mode = !keep || ((st.st_mode & 07777) != e->mode && was_known(c, e->path));
+		set_mode = !keep || ((st.st_mode & 07777) != e->mode &&
+				     (e->known || map_get_str(&c->own, e->path)));
 		if (!keep)
 			err = clear_place(c, fd, name, e->path, true);
 	}
