@@ -420,6 +420,10 @@ static void renew_dir(struct mirror *m, struct inode *i, const struct entry_attr
 
 	if (same)
 		return;
+	/* An overlay lets processes in by the mode of the last look-up: what is told of the inode
+	 * alone counts for it from the next stat(2) on. */
+	if (i->nlookup > 0 && i->parent && i->attr.mode != a->mode)
+		notify_expire(m, i->parent, i->name);
 	i->attr = *a;
 	i->dir->synthetic = i->dir->served = false;
 	tree_forget(m, i, true);
