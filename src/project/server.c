@@ -196,6 +196,8 @@ static void say_ready(struct server *s)
 		s->ready_fd = -1;
 	}
 	s->ready = true;
+	close_fd(&s->spare_fd);
+	server_learn_fd_limit(s); /* the lowest that there is now: the last that a limit takes */
 	place_check_conf(s); /* it may have changed before we watched it */
 }
 
