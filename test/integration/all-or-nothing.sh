@@ -85,7 +85,7 @@ same_both_ways() { # PREPARE SCRIPT [AT-PAUSE]
 	set_up "$1"
 	tree >"$LAB/before"
 	with_pauses "${3:-as_before}" "$LAB/got" $RUNNER sh -c "$PROLOGUE$2"
-	[ -z "${3-}" ] || sed -i '/^concc: /d' "$LAB/got"
+	sed -i '/^concc: /d' "$LAB/got"
 	diff -U1 "$LAB/want" "$LAB/got" || fail "it prints something else"
 	expect_eq "exit status" "$STATUS" "$WANTED"
 	tree | diff -U1 "$LAB/want.tree" - || fail "it leaves something else"
@@ -112,6 +112,19 @@ once() { # PREPARE SCRIPT
 	same_both_ways "$1" "$2"
 	expect_eq "jobs sent back, by reason" "$(sent_back)" "$REASONS"
 	expect_eq "jobs" $(($(jobs) - before)) 1
+}
+
+# A job that links the client's files, or writes to one of several names, is done here in the end.
+goes_home() { # PREPARE SCRIPT
+	local before
+	if [ "$RUNNER" = env ]; then
+		same_both_ways "$1" "$2" true
+		return
+	fi
+	fault_recovered
+	before=$(lab_status '.reasons["no-way-home"] // 0')
+	same_both_ways "$1" "$2" true
+	expect_eq "jobs sent home" "$(lab_status '.reasons["no-way-home"]')" $((before + 1))
 }
 
 # ---- what prints and goes on ----
@@ -163,7 +176,7 @@ scripts() {
 		'echo 1 >t.tmp; echo out; pause; mv t.tmp t; echo then; ls; pause; ls; cat t'
 	check "a directory of the client's is emptied and removed" once 'mkdir d' \
 		'touch d/a; echo x; pause; rm d/a; pause; rmdir d; ls'
-	check "one of two names goes, the other is written to" once 'echo foo >f1; ln f1 h1' \
+	check "one of two names goes, the other is written to" goes_home 'echo foo >f1; ln f1 h1' \
 		'echo run >>log; rm f1; echo x; pause; echo y >>h1; cat h1; cat log'
 	check "sed -i of files, one with two names" once 'for i in 1 2 3; do echo foo >f$i; done; ln f1 h1' \
 		'echo begin; pause; sed -i s/foo/bar/ f1 f2 f3; pause; cat f1 h1 f2 f3'
@@ -177,9 +190,6 @@ scripts() {
 		"$git_home"'git init -q; for i in 1 2 3 4 5; do echo $i >f$i; git add .; git commit -qm $i; done' \
 		'git checkout -b other HEAD~2; pause; echo x >>f1; git stash; pause; git stash pop; git commit -am x
 		git checkout main; git merge -m m other; pause; git gc --prune=now -q; ls .git .git/objects; git fsck'
-	check "git: a clone of a local repository" once \
-		"$git_home"'mkdir r; cd r; git init -q; for i in 1 2 3; do echo $i >f$i; git add .; git commit -qm $i; done; cd ..' \
-		'git clone -v r c 2>&1; pause; cd c; git log --oneline; echo x >f1; git commit -am y; git push -q origin HEAD:other'
 	check "cp -a, then changed" once \
 		'mkdir -p t/u; echo a >t/a; ln -s ../a t/u/l; touch -d 2001-02-03 t/a t/u' \
 		'cp -av t copy; pause; ln copy/a copy/u/b; cp -av copy two; pause; echo x >>two/a; cat two/u/b
@@ -205,7 +215,7 @@ scripts() {
 		'echo a >>log; echo said; pause; mv log log.1; echo b >log; pause; mv log.1 log.2; mv log log.1; echo c >log; tail log*'
 	check "a lock of a directory" once true \
 		'for i in 1 2 3; do mkdir lock || exit 7; echo $i >>out; echo locked; pause; rmdir lock || exit 8; ls; done; cat out'
-	check "sessions of a compiler that links and renames them" once \
+	check "sessions of a compiler that links and renames them" goes_home \
 		'mkdir -p inc/s-1; for i in 1 2 3 4; do echo $i >inc/s-1/o$i; done; touch inc/s-1.lock' \
 		'mkdir inc/s-2-working; touch inc/s-2.lock; for i in 1 2 3 4; do ln inc/s-1/o$i inc/s-2-working/o$i; done
 		echo "artifact"; pause; rm inc/s-2-working/o2; echo new >inc/s-2-working/o2; ln inc/s-2-working/o3 out.o
@@ -219,9 +229,7 @@ scripts() {
 		'echo new >f; mkdir out; echo said; pause; mv out out2; echo no >&2; exit 42'
 	check "a command that dies keeps what it made" once 'echo old >f' \
 		'echo new >f; mkdir out; echo said; pause; mv f out; echo x >g; kill -KILL $$'
-	check "a second name is the same file" once 'echo one >f' \
-		'ln f l; test f -ef l && echo one file; stat -c %h f l; pause; mv f l; ls; rm -f f; cat l'
-	check "a further name of a file with two" once 'echo one >f; ln f g' 'ln f l; echo said; pause; ls'
+	check "a further name of a file with two" goes_home 'echo one >f; ln f g' 'ln f l; echo said; pause; ls'
 	check "modes of a directory and of what is in it" once 'mkdir -p d/e/f; chmod 711 d d/e d/e/f' \
 		'chmod -R 750 d; echo said; pause; stat -c "%a %n" d d/e d/e/f'
 }
@@ -337,7 +345,6 @@ incremental() {
 	echo 'fn main() { println!("{} {}", one::f1("b a"), one::edited()); }' >src/main.rs
 	fault_recovered
 	before=$(jobs)
-	REASONS=$(sent_back)
 	for i in 1 2 3 4 5; do
 		sed -i '/fn edited/d' lib/src/lib.rs
 		echo "pub fn edited() -> u32 { $i }" >>lib/src/lib.rs
@@ -345,7 +352,6 @@ incremental() {
 		expect_eq "what the program says" "$(target/debug/app)" "a1b $i"
 		expect_eq "words of concc's" "$(grep '^concc: ' "$LAB/cargo")" ''
 	done
-	expect_eq "jobs sent back, by reason" "$(sent_back)" "$REASONS"
 	expect_ge "jobs of rustc" $(($(jobs) - before)) 10
 	[ -d target/debug/incremental ] || fail "nothing is incremental"
 }

@@ -26,19 +26,19 @@ renamed    err     mv old renamed
 removed    part    rm old; status=5
 appended   much    echo run >>log
 directory  line    mkdir out && echo 1 >out/f
-linked     both    ln old further
+linked     both    echo new >made && ln made further
 replaced   err     echo new >tmp && mv tmp old
 moved      line    mv dir dir2
 emptied    both    rm dir/f && rmdir dir
-through    part    echo more >>pair
-all        much    echo run >>log; mkdir out; mv old out/old; ln out/old new; rm -r dir; echo x >pair; chmod 600 new
+through    part    echo more >>old
+all        much    echo run >>log; mkdir out; mv old out/old; echo x >new; ln new out/new; rm -r dir; chmod 600 new
 '
 
 # why it runs here  rule  what it does then
 WHY='
 killed     worker-lost    :
 hung_up    worker-lost    :
-launcher   worker-lost    :
+launcher   -              :
 server     -              :
 time       limit          :
 set_id     write-back     echo x >s; chmod u+s s

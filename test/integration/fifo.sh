@@ -67,7 +67,7 @@ response_file() {
 	gcc @rsp -c a.c 2>"$LAB/plain" || plain=$?
 	CONCC_EXPLAIN=1 timeout 60 concc-cc gcc @rsp -c a.c 2>"$LAB/err" || ours=$?
 	exec 5<&-
-	expect_grep '^concc: local: special-file ' "$LAB/err"
+	expect_grep '^concc: local: args-file ' "$LAB/err"
 	expect_eq "status" $ours $plain
 	sed '/^concc: /d' "$LAB/err" | diff - "$LAB/plain" || fail "it says something else"
 }

@@ -73,7 +73,6 @@ noted "twice here" rounds plain "$STEPS" env
 noted "nobody else writes" remote alone
 noted "times of files" remote times
 noted "directories get other modes" remote closed
-noted "files of the client's get further names" remote linked
 noted "others change other files" remote others
 noted "somebody changes the same files" rounds same $((STEPS / 2)) env CONCC_EXPLAIN=1 concc-dispatch
 noted "workers are killed" lost

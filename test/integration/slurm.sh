@@ -31,8 +31,9 @@ EOS
 cp "$LAB_TOOLS/hold" "$WS/holdbin"
 cd "$WS" || exit 1
 
+# Not those that have ended and are cleared away.
 jobs_left() {
-	squeue -h -o '%j %T'
+	squeue -h -t pending,running,suspended -o '%j %T'
 }
 
 # All jobs have ended when one that needs the whole node gets it.

@@ -649,6 +649,7 @@ static void op_hole(const char *p)
 	note("fallocate %s", p);
 }
 
+/* Gone again before the next look: a job that looks at one runs here. */
 static void op_special(const char *p)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
@@ -660,6 +661,7 @@ static void op_special(const char *p)
 		if (mkfifo(p, 0640) < 0)
 			fail(p);
 		note("fifo %s", p);
+		remove_tree(p);
 		return;
 	}
 	snprintf(a.sun_path, sizeof(a.sun_path), "%s", p);
@@ -668,6 +670,7 @@ static void op_special(const char *p)
 		fail(p);
 	close(fd);
 	note("socket %s", p);
+	remove_tree(p);
 }
 
 static void op_script(const char *p)
