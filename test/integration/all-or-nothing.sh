@@ -236,7 +236,7 @@ scripts() {
 
 RUNNER=concc-dispatch
 if [ -n "${ROUNDS-}" ]; then
-	RUNNER=env
+	RUNNER='env'
 	for ((i = 0; i < ROUNDS; i++)); do
 		scripts
 	done

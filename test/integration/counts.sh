@@ -59,8 +59,7 @@ reads() {
 # machines with memory to spare, are read again.  Only for these is it repeated; what each job costs is
 # seen each time.
 measure_warm() { # CMD...
-	local try
-	for try in 1 2 3; do
+	for _ in 1 2 3; do
 		measure "$@"
 		if [ "$C_fuse_messages" -le 10 ] || [ $((C_fuse_messages - $(reads))) -gt 10 ]; then
 			break

@@ -258,13 +258,13 @@ mapfile -t rows < <(grep '^[a-z]' <<<"$WHY")
 for ((i = 0; i < ${#rows[@]}; i += WORKERS)); do
 	pids=()
 	for ((k = 0; k < WORKERS && i + k < ${#rows[@]}; k++)); do
-		read -r why rule then <<<"${rows[i + k]}"
-		row "$why" "$rule" "$then" $((k + 1)) >"$LAB/$why.row" 2>&1 &
+		read -r why rule after <<<"${rows[i + k]}"
+		row "$why" "$rule" "$after" $((k + 1)) >"$LAB/$why.row" 2>&1 &
 		pids+=($!)
 	done
 	wait "${pids[@]}" || true
 	for ((k = 0; k < WORKERS && i + k < ${#rows[@]}; k++)); do
-		read -r why rule then <<<"${rows[i + k]}"
+		read -r why _ <<<"${rows[i + k]}"
 		while read -r column _; do
 			check "$why: $column" result "$why.$column" "$why"
 		done < <(grep '^[a-z]' <<<"$BEFORE")
