@@ -20,7 +20,7 @@
 #include "concc/buf.h"
 #include "concc/digest.h"
 
-#define PROTO_VERSION	 5
+#define PROTO_VERSION	 6
 #define PROTO_MAGIC	 "\nCONCC-LINK/1\n" /* 14 bytes; the worker's first output, after any noise */
 #define PROTO_MAGIC_LEN	 14
 #define PROTO_NOISE_MAX	 (64 * 1024) /* what a login shell may print before the magic */
@@ -329,7 +329,7 @@ struct exe_file {
 
 struct msg_exe {
 	uint32_t exe_id;
-	char *path; /* what to execve(2) */
+	char *path; /* absolute */
 	uint32_t n_files;
 	struct exe_file *files; /* owned */
 };
@@ -354,9 +354,11 @@ struct msg_job {
 	uint32_t flags; /* enum job_flags */
 	uint32_t umask;
 	uint16_t rows, cols; /* of the terminal, 0 when there is none */
-	char *cwd;	     /* absolute, clean, below a workspace */
-	char **workspaces;   /* absolute, clean, none below another; owned */
-	char **argv;	     /* owned, at least one */
+	char *path; /* what to give to execve(2) for the program: scripts see it as $0, so it may be
+		     * relative to cwd */
+	char *cwd;  /* absolute, clean, below a workspace */
+	char **workspaces; /* absolute, clean, none below another; owned */
+	char **argv;	   /* owned, at least one */
 };
 
 #define PROTO_WORKSPACES_MAX 64
@@ -521,7 +523,8 @@ struct msg_run {
 	uint32_t attempt; /* 0 for the first */
 	char *worker;	  /* the pool member whose slot the wrapper holds */
 	char *run_id;	  /* of `concc run`, "" otherwise */
-	char *exe;	  /* absolute path that argv[0] resolves to on the client */
+	char *path;	  /* what execvp(3) would give to execve(2) here, relative to cwd or not */
+	char *exe;	  /* the same file, by an absolute path */
 	char *cwd;
 	char *workspace; /* where the wrapper thinks the cwd's workspace is; "" to let the server
 			    say */

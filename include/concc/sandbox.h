@@ -99,7 +99,8 @@ int launcher_start(struct loop *l, const struct sandbox_config *c, const char *m
 
 struct launch {
 	uint32_t job_id;
-	const char *exe;
+	const char *exe;  /* absolute */
+	const char *path; /* the same file, as execve(2) is to get it: maybe relative to cwd */
 	char *const *argv;
 	char *const *env;
 	const char *cwd;

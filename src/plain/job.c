@@ -189,7 +189,7 @@ static void find_named(struct job *j)
 	}
 }
 
-static void run(struct job *j, const struct msg_env *env, const struct program *g)
+static void run(struct job *j, const struct msg_env *env)
 {
 	_cleanup_buf_ struct buf script = BUF_INIT;
 	char token[TOKEN_LEN + 1];
@@ -197,7 +197,7 @@ static void run(struct job *j, const struct msg_env *env, const struct program *
 
 	token_new(token);
 	find_named(j);
-	script_job(&script, token, &j->msg, g->exe.path, env->env, j->named);
+	script_job(&script, token, &j->msg, env->env, j->named);
 	j->conn = conn_take(j->plain);
 	j->started_us = now_us();
 	if (script.len > SCRIPT_MAX)
@@ -233,7 +233,7 @@ void job_try(struct job *j)
 		wait = wait || state != STATE_GOOD;
 	}
 	if (!wait)
-		run(j, map_get_u64(&p->envs, j->msg.env_id), g);
+		run(j, map_get_u64(&p->envs, j->msg.env_id));
 }
 
 bool job_waits(const struct job *j)

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "script.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 #include "concc/cleanup.h"
+#include "concc/io.h"
 #include "concc/job.h"
 #include "concc/str.h"
 
@@ -63,9 +67,12 @@ void script_control(struct buf *out, const char *token)
  * nor some bash of SIGTERM.  So its standard error is kept apart from the job's,
  * in a file without a name: in a command substitution bash would not say it.
  */
-void script_job(struct buf *out, const char *token, const struct msg_job *m, const char *exe,
-		char *const *env, char *const *paths)
+void script_job(struct buf *out, const char *token, const struct msg_job *m, char *const *env,
+		char *const *paths)
 {
+	_cleanup_free_ char *exe = strchr(m->path, '/') ? xstrdup(m->path)
+							: path_join(".", m->path);
+
 	buf_putf(out, "{\n");
 	put_mark_function(out, token);
 	buf_putf(out, "lost=0 i=0\nfor f in");

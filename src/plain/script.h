@@ -26,8 +26,8 @@ void script_control(struct buf *out, const char *token);
  * for a line before it starts the job, whose input follows.  "end code N", "end
  * signal N" or "end cwd", and the group is killed.
  */
-void script_job(struct buf *out, const char *token, const struct msg_job *m, const char *exe,
-		char *const *env, char *const *paths);
+void script_job(struct buf *out, const char *token, const struct msg_job *m, char *const *env,
+		char *const *paths);
 
 /* "begin", then for each file a line with its SHA-256 or another word, "end". */
 void script_check(struct buf *out, const char *token, const struct msg_exe *exe);

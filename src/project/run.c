@@ -358,6 +358,7 @@ static void send_job(struct run *r, const struct msg_run *m, struct exe *e)
 		.umask = m->umask,
 		.rows = m->rows,
 		.cols = m->cols,
+		.path = m->path,
 		.cwd = m->cwd,
 		.workspaces = r->workspaces,
 		.argv = m->argv,

@@ -242,6 +242,7 @@ void msg_job_encode(struct buf *b, const struct msg_job *m)
 	buf_put_u32(b, m->umask);
 	buf_put_u16(b, m->rows);
 	buf_put_u16(b, m->cols);
+	buf_put_str(b, m->path);
 	buf_put_str(b, m->cwd);
 	put_strv(b, m->workspaces);
 	put_strv(b, m->argv);
@@ -285,6 +286,7 @@ int msg_job_decode(struct blob payload, struct msg_job *ret)
 	m.umask = rd_u32(&r);
 	m.rows = rd_u16(&r);
 	m.cols = rd_u16(&r);
+	m.path = rd_any_path(&r);
 	m.cwd = rd_abs_path(&r);
 	if (m.cwd)
 		rd_workspaces(&r, &m);
@@ -301,6 +303,7 @@ int msg_job_decode(struct blob payload, struct msg_job *ret)
 
 void msg_job_release(struct msg_job *m)
 {
+	free(m->path);
 	free(m->cwd);
 	strv_free(m->workspaces);
 	strv_free(m->argv);

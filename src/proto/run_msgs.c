@@ -21,6 +21,7 @@ void msg_run_encode(struct buf *b, const struct msg_run *m)
 	buf_put_u32(b, m->attempt);
 	buf_put_str(b, m->worker);
 	buf_put_str(b, m->run_id);
+	buf_put_str(b, m->path);
 	buf_put_str(b, m->exe);
 	buf_put_str(b, m->cwd);
 	buf_put_str(b, m->workspace);
@@ -44,6 +45,7 @@ int msg_run_decode(struct blob payload, struct msg_run *ret)
 	m.attempt = rd_u32(&r);
 	m.worker = rd_strdup(&r, 256);
 	m.run_id = rd_strdup(&r, 256);
+	m.path = rd_any_path(&r);
 	m.exe = rd_abs_path(&r);
 	m.cwd = rd_abs_path(&r);
 	m.workspace = rd_strdup(&r, PROTO_PATH_MAX);
@@ -63,6 +65,7 @@ void msg_run_release(struct msg_run *m)
 {
 	free(m->worker);
 	free(m->run_id);
+	free(m->path);
 	free(m->exe);
 	free(m->cwd);
 	free(m->workspace);

@@ -58,3 +58,14 @@ char *rd_rel_path(struct rd *r, int may_be_empty)
 	r->bad = true;
 	return NULL;
 }
+
+char *rd_any_path(struct rd *r)
+{
+	char *s = rd_strdup(r, PROTO_PATH_MAX);
+
+	if (s && *s)
+		return s;
+	free(s);
+	r->bad = true;
+	return NULL;
+}

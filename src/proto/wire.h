@@ -15,5 +15,7 @@ char **rd_strv(struct rd *r, uint32_t max_n);
 char *rd_abs_path(struct rd *r);
 /* Relative and clean, without ".." anywhere; may be empty when allowed. */
 char *rd_rel_path(struct rd *r, int may_be_empty);
+/* What execve(2) takes: any path that is not empty. */
+char *rd_any_path(struct rd *r);
 
 #endif

@@ -32,6 +32,7 @@
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/job.h"
 #include "concc/proto.h"
 #include "concc/str.h"
 #include "mnt.h"
@@ -234,6 +235,8 @@ static void make_mounts(struct job *j)
 
 struct child {
 	const struct job *j;
+	const char *path; /* what is executed, with these words */
+	char *const *argv;
 	sigset_t none;
 	volatile int err;
 	const char *volatile what; /* failed, on which object */
@@ -252,6 +255,15 @@ static int set_limit(int what, uint64_t max)
 	if (rl.rlim_cur == RLIM_INFINITY || rl.rlim_cur > rl.rlim_max)
 		rl.rlim_cur = rl.rlim_max;
 	return setrlimit(what, &rl);
+}
+
+/* With "..", a path may lead elsewhere than on the client, where a symlink on the way does. */
+static bool is_other_file(const char *path, const char *exe)
+{
+	struct stat a, b;
+
+	return !streq(path, exe) && stat(path, &a) == 0 && stat(exe, &b) == 0 &&
+	       (a.st_dev != b.st_dev || a.st_ino != b.st_ino);
 }
 
 /*
@@ -290,33 +302,55 @@ __attribute__((noinline)) static void exec_command(struct child *c)
 	c->object = j->req.cwd;
 	if (chdir(j->req.cwd) < 0)
 		goto fail;
+	c->what = "finds another file than on the client by";
+	c->object = j->req.path;
+	errno = ENOENT;
+	if (is_other_file(j->req.path, j->req.exe))
+		goto fail;
 	c->what = "can't run";
-	c->object = j->req.exe;
 	(void)syscall(SYS_close_range, 3U, ~0U, 0U);
 	if (syscall(SYS_rt_sigprocmask, SIG_SETMASK, &c->none, NULL, 8) < 0)
 		goto fail;
-	execve(j->req.exe, j->req.argv, j->req.env);
+	execve(c->path, c->argv, j->req.env);
 fail:
 	c->err = errno ? errno : EIO;
 }
 
+/* Negative when the command can't be executed: then it was no process for long. */
+static pid_t try_start(struct child *c)
+{
+	pid_t pid = vfork();
+
+	if (pid == 0) {
+		exec_command(c);
+		_exit(127);
+	}
+	if (pid > 0 && c->err)
+		(void)waitpid(pid, NULL, 0);
+	return c->err ? -c->err : pid;
+}
+
 static pid_t start_command(struct job *j)
 {
-	struct child c = {.j = j};
+	struct child c = {.j = j, .path = j->req.path, .argv = j->req.argv};
 	pid_t pid;
 
 	sigemptyset(&c.none);
-	pid = vfork();
-	if (pid == 0) {
-		exec_command(&c);
-		_exit(127);
+	pid = try_start(&c);
+
+	/* As execvp(3), by which it was called. */
+	if (pid == -ENOEXEC) {
+		_cleanup_free_ char **words = job_sh_argv(j->req.path, j->req.argv);
+
+		c.path = words[0];
+		c.argv = words;
+		c.err = 0;
+		pid = try_start(&c);
 	}
+	if (pid < 0 && c.err)
+		refuse(j, -c.err, "%s %s", c.what, c.object);
 	if (pid < 0)
 		refuse(j, -errno, "can't fork");
-	if (c.err) {
-		(void)waitpid(pid, NULL, 0);
-		refuse(j, -c.err, "%s %s", c.what, c.object);
-	}
 	return pid;
 }
 

@@ -55,7 +55,7 @@ int lm_recv(int sock, struct lm_packet *p, int *fds, size_t *ret_n_fds, int flag
 
 /* The request travels as a memfd: argv and environment may be megabytes. */
 struct lm_request {
-	const char *exe, *cwd;
+	const char *exe, *path, *cwd;
 	char **workspaces, **trees, **argv, **env;
 	mode_t umask;
 	uint64_t max_memory;

@@ -790,6 +790,7 @@ static int launch(struct task *t)
 	_cleanup_close_ int in = -1, out = -1, err = -1;
 	struct launch l = {
 		.job_id = t->job.job_id,
+		.path = t->job.path,
 		.exe = toolchain_exe(t->tools),
 		.argv = t->job.argv,
 		.env = t->env,

@@ -15,25 +15,29 @@
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/job.h"
 #include "concc/pool.h"
 #include "concc/str.h"
 #include "concc/wrapper.h"
 #include "shown.h"
 
+extern char **environ;
+
 int here_exec(const struct here *h)
 {
+	int r;
+
 	if (h->stdin_fd >= 0)
 		(void)dup2(h->stdin_fd, 0); /* both are valid */
-	if (h->exe)
-		execv(h->exe, h->argv);
-	else
+
+	if (h->path) {
+		r = job_exec(h->path, h->argv, environ);
+	} else {
 		execvp(h->argv[0], h->argv);
-	if (errno == ENOEXEC) {
-		/* A script without "#!": execvp(3) and shells give it to sh. */
-		execvp(h->argv[0], h->argv);
+		r = -errno;
 	}
-	fprintf(stderr, "concc: can't run %s: %s\n", h->argv[0], err_text(-errno));
-	return errno == ENOENT ? 127 : 126;
+	fprintf(stderr, "concc: can't run %s: %s\n", h->argv[0], err_text(r));
+	return r == -ENOENT ? 127 : 126;
 }
 
 int here_die_by(int signo)

@@ -10,7 +10,7 @@ struct pool_slot;
 struct shown;
 
 struct here {
-	const char *exe; /* NULL: could not be resolved; execvp says why */
+	const char *path; /* for execve(2); NULL: could not be resolved, execvp says why */
 	char *const *argv;
 	struct shown *shown; /* of an earlier attempt's output */
 	bool merged;	     /* stdout and stderr are one file: so is what was shown */

@@ -33,8 +33,9 @@ extern char **environ;
 struct wrapper {
 	const struct wrapper_options *o;
 	char *cwd;
-	char *exe;	 /* NULL when PATH has none */
-	int lacking;	 /* errno, where there is no cwd or exe */
+	char *path;	 /* what execve(2) gets; NULL when PATH has none */
+	char *exe;	 /* the same file, by an absolute path */
+	int lacking;	 /* errno, where there is no cwd or path */
 	char *workspace; /* NULL: the server may know one */
 	char *dir;	 /* runtime directory; NULL when there is none we may use */
 	int dir_fd;
@@ -166,7 +167,7 @@ static bool same_file(int a, int b)
 static int run_here(struct wrapper *w, bool gated)
 {
 	struct here h = {
-		.exe = w->exe,
+		.path = w->path,
 		.argv = w->o->argv,
 		.shown = &w->shown,
 		.merged = same_file(1, 2),
@@ -259,6 +260,7 @@ static void encode_run(struct wrapper *w, const char *worker, uint32_t attempt, 
 		.attempt = attempt,
 		.worker = (char *)worker,
 		.run_id = (char *)"",
+		.path = w->path,
 		.exe = w->exe,
 		.cwd = w->cwd,
 		.workspace = w->workspace ? w->workspace : (char *)"",
@@ -439,8 +441,9 @@ static void prepare(struct wrapper *w)
 
 	w->explain = env_is_set("CONCC_EXPLAIN");
 	w->cwd = getcwd(NULL, 0);
-	w->exe = w->cwd ? job_resolve(w->o->argv[0], getenv("PATH"), w->cwd, is_ours, NULL) : NULL;
-	w->lacking = w->exe ? 0 : errno;
+	w->path = w->cwd ? job_resolve(w->o->argv[0], getenv("PATH"), w->cwd, is_ours, NULL) : NULL;
+	w->lacking = w->path ? 0 : errno;
+	w->exe = w->path ? job_exe(w->path, w->cwd) : NULL;
 	w->workspace = w->cwd ? job_workspace(w->cwd, environ, exists) : NULL;
 	leave_masquerade(w->o->argv[0]);
 	if (runtime_dir_open(&w->dir, &w->dir_fd, &msg) < 0)
@@ -478,7 +481,7 @@ int wrapper_run(const struct wrapper_options *o)
 	policy_decide(&in, &v);
 	if (v.local)
 		return local(&w, v.rule, v.why);
-	if (!w.exe || !w.cwd)
+	if (!w.path || !w.cwd)
 		return local(&w, "command", lacks(&w));
 	if (cwd_is_symlinked(w.cwd))
 		return local(&w, "symlinked-cwd", getenv("PWD"));

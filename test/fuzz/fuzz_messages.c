@@ -266,6 +266,7 @@ static bool job(struct blob in, struct buf *out)
 	if (msg_job_decode(in, &m) < 0)
 		return false;
 	check_clean(m.cwd);
+	CHECK(m.path[0] && strlen(m.path) <= PROTO_PATH_MAX);
 	CHECK(m.argv[0] && m.workspaces[0] && m.umask <= 0777);
 	for (char **w = m.workspaces; *w; w++)
 		check_clean(*w);
@@ -354,7 +355,7 @@ static bool run(struct blob in, struct buf *out)
 		return false;
 	check_clean(m.exe);
 	check_clean(m.cwd);
-	CHECK(m.argv[0] && m.env);
+	CHECK(m.path[0] && m.argv[0] && m.env);
 	msg_run_encode(out, &m);
 	msg_run_release(&m);
 	return true;

@@ -152,6 +152,7 @@ static void job_with(struct evil *e, struct msg_job m, const char *cwd, const ch
 	char *workspaces[] = {(char *)workspace, (char *)second, NULL};
 	char *argv[] = {(char *)"true", NULL};
 
+	m.path = (char *)"/bin/true";
 	m.cwd = (char *)cwd;
 	m.workspaces = workspaces;
 	m.argv = argv;

@@ -128,12 +128,16 @@ static char *job_says(const char *shell, const char *text, const char *cwd, char
 {
 	char *argv[] = {(char *)"sh", (char *)"-c", (char *)text, NULL};
 	char *env[] = {(char *)"PATH=/usr/bin:/bin", NULL}, *none[] = {NULL};
-	struct msg_job m = {.argv = argv, .cwd = (char *)cwd, .umask = 022, .flags = JOB_F_STDIN};
+	struct msg_job m = {.path = (char *)"/bin/sh",
+			    .argv = argv,
+			    .cwd = (char *)cwd,
+			    .umask = 022,
+			    .flags = JOB_F_STDIN};
 	_cleanup_buf_ struct buf script = BUF_INIT, all = BUF_INIT;
 	struct marks marks;
 	char *end;
 
-	script_job(&script, TOKEN, &m, "/bin/sh", env, named ? named : none);
+	script_job(&script, TOKEN, &m, env, named ? named : none);
 	run(shell, &script, "go\nits own input\n", 1, &all);
 	marks_init(&marks, TOKEN);
 	cr_assert_eq(marks_feed(&marks, all.data, all.len, ret_out), 0);

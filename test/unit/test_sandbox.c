@@ -76,6 +76,7 @@ struct agent {
 	bool lost;
 	int lost_status;
 	const char *umask_text;
+	const char *path; /* of the next jobs' program, when not argv[0] */
 };
 
 static void on_prepared(void *data, uint32_t id, int *fds, size_t n, int tmp_fd)
@@ -166,6 +167,7 @@ static struct result *start_job(struct agent *a, uint32_t id, char *const *works
 	int out[2], err[2], null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	struct launch j = {.job_id = id,
 			   .exe = argv[0],
+			   .path = a->path ? a->path : argv[0],
 			   .argv = argv,
 			   .env = env ? env : default_env,
 			   .cwd = cwd,
@@ -504,6 +506,47 @@ TEST_BOTH(many_arguments)
 	for (size_t i = 0; i <= n - 1; i++)
 		free(argv[3 + i]);
 	free(argv);
+}
+
+/* ---- by what name ---- */
+
+static struct result *run_path(struct agent *a, const char *path, const char *exe)
+{
+	char *ws[] = {(char *)WS, NULL};
+	char *argv[] = {(char *)exe, (char *)"word", NULL};
+	static uint32_t id = 300;
+	struct result *r;
+
+	a->path = path;
+	r = start_job(a, ++id, ws, WS "/dir", argv, NULL, -1);
+	a->path = NULL;
+	loop_until_quit(a);
+	return r;
+}
+
+TEST_BOTH(called_by_path)
+{
+	struct result *r;
+
+	start_agent(a);
+	check_exit(run(a, "echo"), 0);
+	/* A plain directory stands in for the mirror: what is written there is there for all. */
+	CHECK(chdir(a->mirror) == 0 && chdir(WS + 1) == 0);
+	write_file("dir/me", "#!/bin/sh\necho \"$0 $1\"\n");
+	write_file("dir/bare", "echo \"$0 $1 $#\"\n");
+	CHECK(chmod("dir/me", 0755) == 0 && chmod("dir/bare", 0755) == 0);
+	CHECK(symlink("/usr/bin", "away") == 0 && chdir("/") == 0);
+	check_out(run_path(a, WS "/dir/me", WS "/dir/me"), WS "/dir/me word\n");
+	check_out(run_path(a, "me", WS "/dir/me"), "me word\n");
+	check_out(run_path(a, "./me", WS "/dir/me"), "./me word\n");
+	check_out(run_path(a, "../dir/me", WS "/dir/me"), "../dir/me word\n");
+	/* No "#!": as execvp(3) does it. */
+	check_out(run_path(a, "./bare", WS "/dir/bare"), "./bare word 1\n");
+	/* To another file than on the client, or to none. */
+	r = run_path(a, "../away/true", WS "/dir/me");
+	CHECK(!r->end.started && strstr(r->end.text, "finds another file"), "%s", r->end.text);
+	r = run_path(a, "../away/../me", WS "/dir/me");
+	CHECK(!r->end.started && r->end.err == -ENOENT, "%s", r->end.text);
 }
 
 /* ---- files ---- */
@@ -1010,6 +1053,7 @@ static void run_until_killed(struct agent *a, int report_fd, const char *marker)
 			(char *)"(setsid sh -c 'echo up; sleep 1000; :' &); sleep 1000; :", NULL};
 	struct launch j = {.job_id = 1,
 			   .exe = argv[0],
+			   .path = argv[0],
 			   .argv = argv,
 			   .env = env,
 			   .cwd = WS,
@@ -1078,6 +1122,7 @@ TEST_BOTH(launcher_dies)
 {
 	struct launch j = {.job_id = 9,
 			   .exe = "/bin/true",
+			   .path = "/bin/true",
 			   .argv = default_env,
 			   .env = default_env,
 			   .cwd = WS,
