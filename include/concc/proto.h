@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "concc/buf.h"
+#include "concc/caller.h"
 #include "concc/digest.h"
 
 #define PROTO_VERSION	 6
@@ -54,6 +55,7 @@ enum msg_type {
 	MSG_JOB_INPUT = 13,
 	MSG_JOB_CREDIT = 14,
 	MSG_JOB_KILL = 15,
+	MSG_CALLER = 16,
 	MSG_DIR = 20,
 	MSG_UPDATE = 21,
 	MSG_DIR_STALE = 22,
@@ -317,6 +319,15 @@ void msg_env_encode(struct buf *b, uint32_t env_id, char *const *env);
 int msg_env_decode(struct blob payload, struct msg_env *ret);
 void msg_env_release(struct msg_env *m);
 
+/* CALLER: what jobs get from who called for them, sent once per link and named by id. */
+struct msg_caller {
+	uint32_t caller_id;
+	struct caller caller;
+};
+
+void msg_caller_encode(struct buf *b, const struct msg_caller *m);
+int msg_caller_decode(struct blob payload, struct msg_caller *ret);
+
 /*
  * EXE: the program that jobs name by exe_id, where it is on the client, and the
  * files that make up its identity (itself, cc1, ...) with their digests: with
@@ -351,6 +362,7 @@ struct msg_job {
 	uint32_t job_id; /* the client's, not in use for another job */
 	uint32_t env_id;
 	uint32_t exe_id;
+	uint32_t caller_id;
 	uint32_t flags; /* enum job_flags */
 	uint32_t umask;
 	uint16_t rows, cols; /* of the terminal, 0 when there is none */
@@ -442,7 +454,8 @@ enum refusal {
 	REFUSED_TOOLCHAIN = 1, /* the program or one of its files differs or is missing here */
 	REFUSED_CWD = 2,
 	REFUSED_SANDBOX = 3,
-	REFUSED_BUSY = 4, /* others have had all slots of its host for too long */
+	REFUSED_BUSY = 4,   /* others have had all slots of its host for too long */
+	REFUSED_CALLER = 5, /* its login can't give a process what the caller has */
 };
 
 /* JOB_EXIT: the last message of a job; commits what JOB_FILEs came since the last JOB_COMMIT
@@ -528,6 +541,7 @@ struct msg_run {
 	char *cwd;
 	char *workspace; /* where the wrapper thinks the cwd's workspace is; "" to let the server
 			    say */
+	struct caller caller;
 	char **argv;
 	char **env;
 };

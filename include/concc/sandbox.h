@@ -30,6 +30,7 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
+#include "concc/caller.h"
 #include "concc/err.h"
 #include "concc/loop.h"
 
@@ -107,8 +108,9 @@ struct launch {
 	char *const *workspaces;
 	char *const *trees; /* of client_root; NULL: none.  Those of former jobs come first */
 	mode_t umask;
-	uint64_t memory;    /* RLIMIT_DATA of each process; 0: none */
-	uint32_t processes; /* RLIMIT_NPROC, which counts all jobs of this agent; 0: none */
+	struct caller caller; /* what it gets of that, nothing of which is lacking here */
+	uint64_t memory;      /* RLIMIT_DATA of each process, if less; 0: none */
+	uint32_t processes;   /* RLIMIT_NPROC, which counts all jobs of this agent; 0: none */
 	int stdin_fd, stdout_fd, stderr_fd; /* borrowed: duplicated by sending */
 };
 

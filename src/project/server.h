@@ -105,16 +105,19 @@ struct peer {
 	uint32_t slots;
 	struct map envs; /* encoded environment -> its id (as a pointer) */
 	uint32_t next_env_id;
-	size_t n_trees;		 /* of the system's, told */
-	struct map exes_sent;	 /* exe id -> itself */
-	struct map exes_refused; /* exe id -> char *, the worker's words */
-	struct map jobs;	 /* job id -> struct run */
-	struct map sources;	 /* path -> version of a job's source that was told ahead */
-	struct map spots;	 /* outside.c: directory -> struct spot */
-	struct map pushed;	 /* roots whose working set was told, on this link */
-	struct list fetches;	 /* struct fetch.of_peer, not begun, in the order they came */
-	struct list serving;	 /* the same, begun: with an open file, by turns */
-	struct map fetch_ids;	 /* id -> struct fetch */
+	struct map callers; /* the same of callers */
+	uint32_t next_caller_id;
+	struct map callers_refused; /* caller id -> char *, the worker's words */
+	size_t n_trees;		    /* of the system's, told */
+	struct map exes_sent;	    /* exe id -> itself */
+	struct map exes_refused;    /* exe id -> char *, the worker's words */
+	struct map jobs;	    /* job id -> struct run */
+	struct map sources;	    /* path -> version of a job's source that was told ahead */
+	struct map spots;	    /* outside.c: directory -> struct spot */
+	struct map pushed;	    /* roots whose working set was told, on this link */
+	struct list fetches;	    /* struct fetch.of_peer, not begun, in the order they came */
+	struct list serving;	    /* the same, begun: with an open file, by turns */
+	struct map fetch_ids;	    /* id -> struct fetch */
 	unsigned n_fetches, n_serving;
 	bool begin_next; /* whose turn it is */
 	uint64_t n_jobs, n_failed, fetched_bytes, fetched_files, lists;

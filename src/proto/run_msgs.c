@@ -25,6 +25,7 @@ void msg_run_encode(struct buf *b, const struct msg_run *m)
 	buf_put_str(b, m->exe);
 	buf_put_str(b, m->cwd);
 	buf_put_str(b, m->workspace);
+	put_caller(b, &m->caller);
 	put_strv(b, m->argv);
 	put_strv(b, m->env);
 }
@@ -49,6 +50,7 @@ int msg_run_decode(struct blob payload, struct msg_run *ret)
 	m.exe = rd_abs_path(&r);
 	m.cwd = rd_abs_path(&r);
 	m.workspace = rd_strdup(&r, PROTO_PATH_MAX);
+	rd_caller(&r, &m.caller);
 	m.argv = rd_strv(&r, STRINGS_MAX);
 	m.env = rd_strv(&r, STRINGS_MAX);
 	if (m.umask > 0777 || (m.argv && !m.argv[0]))

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "concc/buf.h"
+#include "concc/caller.h"
 
 /* At most PROTO_ARGS_MAX bytes in all. */
 void put_strv(struct buf *b, char *const *v);
@@ -17,5 +18,7 @@ char *rd_abs_path(struct rd *r);
 char *rd_rel_path(struct rd *r, int may_be_empty);
 /* What execve(2) takes: any path that is not empty. */
 char *rd_any_path(struct rd *r);
+void put_caller(struct buf *b, const struct caller *c);
+void rd_caller(struct rd *r, struct caller *ret);
 
 #endif

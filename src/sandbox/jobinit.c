@@ -237,7 +237,6 @@ struct child {
 	const struct job *j;
 	const char *path; /* what is executed, with these words */
 	char *const *argv;
-	sigset_t none;
 	volatile int err;
 	const char *volatile what; /* failed, on which object */
 	const char *volatile object;
@@ -268,13 +267,15 @@ static bool is_other_file(const char *path, const char *exe)
 
 /*
  * Runs in the memory of its parent, which sleeps until the exec: system calls
- * only.  Signals are blocked and at their defaults since the launcher began;
- * capabilities end with the exec, by no_new_privs and the bounding set.
+ * only.  Signals are blocked and at their defaults since the launcher began, until the caller's
+ * way with them is taken; capabilities end with the exec, by no_new_privs and the bounding set.
  */
 __attribute__((noinline)) static void exec_command(struct child *c)
 {
 	const struct job *j = c->j;
 	const struct sandbox_config *ids = &j->setup->ids;
+	const char *object = "";
+	int r;
 
 	c->what = "can't set up the process for";
 	c->object = j->req.exe;
@@ -284,8 +285,13 @@ __attribute__((noinline)) static void exec_command(struct child *c)
 		if (dup2(j->stdio[i], i) < 0)
 			goto fail;
 	(void)umask(j->req.umask);
-	/* A core of this machine's kernel would come home as if the job had made it. */
-	(void)setrlimit(RLIMIT_CORE, &(struct rlimit){0});
+	r = caller_become(&j->req.caller, &j->setup->own, &object);
+	errno = -r;
+	if (r < 0) {
+		c->what = "can't give it its caller's";
+		c->object = object;
+		goto fail;
+	}
 	if (set_limit(RLIMIT_DATA, j->req.max_memory) < 0 ||
 	    set_limit(RLIMIT_NPROC, j->req.max_processes) < 0)
 		goto fail;
@@ -309,8 +315,6 @@ __attribute__((noinline)) static void exec_command(struct child *c)
 		goto fail;
 	c->what = "can't run";
 	(void)syscall(SYS_close_range, 3U, ~0U, 0U);
-	if (syscall(SYS_rt_sigprocmask, SIG_SETMASK, &c->none, NULL, 8) < 0)
-		goto fail;
 	execve(c->path, c->argv, j->req.env);
 fail:
 	c->err = errno ? errno : EIO;
@@ -333,18 +337,13 @@ static pid_t try_start(struct child *c)
 static pid_t start_command(struct job *j)
 {
 	struct child c = {.j = j, .path = j->req.path, .argv = j->req.argv};
-	pid_t pid;
-
-	sigemptyset(&c.none);
-	pid = try_start(&c);
+	pid_t pid = try_start(&c);
 
 	/* As execvp(3), by which it was called. */
 	if (pid == -ENOEXEC) {
 		_cleanup_free_ char **words = job_sh_argv(j->req.path, j->req.argv);
 
-		c.path = words[0];
-		c.argv = words;
-		c.err = 0;
+		c = (struct child){.j = j, .path = words[0], .argv = words};
 		pid = try_start(&c);
 	}
 	if (pid < 0 && c.err)

@@ -383,7 +383,7 @@ static int choose_upper(const char *mirror, enum upper_kind *ret, struct scratch
  * sane allocator, and only clone(2) makes namespaces: the first child makes the
  * second, as another child of the agent, says which pid it has, and ends.
  */
-static pid_t fork_launcher(int sock, const struct launcher_setup *setup)
+static pid_t fork_launcher(int sock, struct launcher_setup *setup)
 {
 	int fds[2], status;
 	pid_t step, pid = -1;

@@ -44,7 +44,7 @@ struct spare {
 
 struct state {
 	int sock;
-	const struct launcher_setup *setup;
+	struct launcher_setup *setup;
 	struct root root;
 	struct running_job *jobs; /* in no order */
 	size_t n, cap;
@@ -62,10 +62,7 @@ static int drop_inheritance(int sock)
 
 	sigfillset(&all);
 	(void)sigprocmask(SIG_SETMASK, &all, NULL);
-	/* Not through glibc, whose posix_spawn(3) leaves its own signals ignored in what it
-	 * starts, and which then refuses to change that.  Refused for KILL and STOP. */
-	for (int signo = 1; signo < NSIG; signo++)
-		(void)syscall(SYS_rt_sigaction, signo, &(struct { long w[4]; }){0}, NULL, 8);
+	caller_reset_signals();
 	(void)setsid();
 	if (sock != 3 && dup3(sock, 3, O_CLOEXEC) < 0)
 		return -errno;
@@ -126,6 +123,7 @@ static int set_up(struct state *s, struct errmsg *msg)
 	r = limit_privileges();
 	if (r < 0)
 		return errmsg_set(msg, r, "can't limit the jobs' privileges: %s", err_text(r));
+	caller_read(&s->setup->own);
 	return 0;
 }
 
@@ -341,7 +339,7 @@ static _Noreturn void serve(struct state *s)
 	}
 }
 
-void launcher_main(int sock, const struct launcher_setup *setup)
+void launcher_main(int sock, struct launcher_setup *setup)
 {
 	struct state s = {.setup = setup};
 	struct errmsg msg = {""};

@@ -16,6 +16,7 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
+#include "concc/caller.h"
 #include "concc/err.h"
 #include "overlay.h"
 #include "root.h"
@@ -58,6 +59,7 @@ struct lm_request {
 	const char *exe, *path, *cwd;
 	char **workspaces, **trees, **argv, **env;
 	mode_t umask;
+	struct caller caller;
 	uint64_t max_memory;
 	uint32_t max_processes;
 	void *memory; /* holds the strings */
@@ -73,10 +75,11 @@ struct launcher_setup {
 	const char *mirror;  /* path in the agent's view */
 	const char *scratch; /* the same; NULL unless uppers go to disk */
 	enum upper_kind upper;
+	struct caller own; /* the launcher's: what jobs would have without their callers */
 };
 
 /* The launcher process; sock is its end. */
-_Noreturn void launcher_main(int sock, const struct launcher_setup *setup);
+_Noreturn void launcher_main(int sock, struct launcher_setup *setup);
 
 /*
  * The init of one job, in a new pid namespace: makes what any job needs, takes

@@ -45,7 +45,7 @@ int here_die_by(int signo)
 	struct rlimit none = {0};
 	sigset_t set;
 
-	/* The core, if any, is the command's affair and on the worker. */
+	/* Not ours: a command that may leave one has run here, and left it. */
 	(void)setrlimit(RLIMIT_CORE, &none);
 	(void)signal(signo, SIG_DFL);
 	sigemptyset(&set);

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "concc/caller.h"
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/job.h"
@@ -47,6 +48,7 @@ struct wrapper {
 	struct pool *pool; /* NULL until it is needed */
 	struct pool_slot slot;
 	struct conn waiting; /* told the server that we wait for a slot; else closed */
+	struct caller caller;
 };
 
 static void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -264,6 +266,7 @@ static void encode_run(struct wrapper *w, const char *worker, uint32_t attempt, 
 		.exe = w->exe,
 		.cwd = w->cwd,
 		.workspace = w->workspace ? w->workspace : (char *)"",
+		.caller = w->caller,
 		.argv = (char **)w->o->argv,
 		.env = env,
 	};
@@ -391,6 +394,7 @@ static int remote(struct wrapper *w)
 	struct errmsg msg = {0};
 	int status = 0, r;
 
+	caller_read(&w->caller);
 	for (uint32_t n = 0; n < ATTEMPTS_MAX; n++) {
 		enum step step;
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 #
 # What a job gets from its caller, by doing everything twice, here and on workers, and comparing: the
-# name that a script sees of itself.
+# name that a script sees of itself, limits, niceness, signals.  What a worker can't give is done here.
 # limit: 240
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 LAB_SLOTS=1
@@ -12,12 +12,31 @@ lab_start builder root
 lab_config
 # One worker shows its own system, the other the client's.
 sed -i '/^\[worker w2\]/,$s/^root = worker/root = client/' /srv/concc.ini
+cp /srv/concc.ini "$LAB/concc.ini"
 cp "$LAB_TOOLS/do-call" "$WS/"
 cd "$WS"
+ulimit -S -c 0
+
+# Programs with sanitizers take all address space there is, and set limits of their own.
+plain_programs() {
+	[ -z "$LAB_SANITIZED" ] || skip "with sanitizers"
+}
 
 # Without our words, and those of bash on how a command ended, with its number.
 said() {
 	grep -Ev '^(concc: .*|[^ ]*: line [0-9]*: .*|Terminated|Killed)$' "$LAB/all" || true
+}
+
+# Other workers for a while.
+no_workers() {
+	lab_stop_server
+	sed -i '/^\[worker /,$d' /srv/concc.ini
+}
+
+our_workers() {
+	lab_stop_server
+	cp "$LAB/concc.ini" /srv/concc.ini
+	lab_all_up
 }
 
 # Runs shell text with env(1), which is execvp(3), as $RUN in front of its command, and then with a
@@ -108,6 +127,143 @@ script_names_at_home() {
 	same disabled 'export CONCC_DISABLE=1; PATH=tools:$PATH; $RUN bare'
 }
 
+# ---- limits ----
+
+# Each as it is, soft and hard, lowered, and with a soft one only.
+limits_seen() {
+	plain_programs
+	local letter value
+	for letter in t:5000 f:1000 d:3000000 s:16384 c:7 m:500000 n:100 l:32 v:4000000; do
+		value=${letter#*:} letter=${letter%:*}
+		same remote "ulimit -$letter $value; \$RUN sh -c 'ulimit -S -$letter; ulimit -H -$letter'"
+		same remote "ulimit -S -$letter $value; \$RUN sh -c 'ulimit -S -$letter; ulimit -H -$letter'"
+		same remote "ulimit -H -$letter $((2 * value)) && ulimit -S -$letter $value; \$RUN bash -c 'ulimit -S -$letter; ulimit -H -$letter'"
+	done
+	same remote '$RUN sh -c "for l in t f d s c m n v; do ulimit -S -\$l; ulimit -H -\$l; done"'
+	same remote 'ulimit -s unlimited; $RUN sh -c "ulimit -s"'
+}
+
+limits_felt() {
+	plain_programs
+	same remote 'ulimit -f 10; $RUN sh -c "head -c 100000 /dev/zero >t/f; echo \$?; wc -c <t/f"'
+	same remote 'ulimit -f 10; $RUN perl -e "open F, q(>t/f); syswrite F, q(x) x 20000; syswrite F, q(x)"'
+	same remote "trap '' XFSZ; ulimit -f 10; \$RUN sh -c 'head -c 100000 /dev/zero >t/f; echo \$?; wc -c <t/f'"
+	same remote 'ulimit -t 1; $RUN sh -c "while :; do :; done"'
+	same remote 'ulimit -S -t 1; $RUN perl -e "\$SIG{XCPU} = sub { print qq(time\n); exit 3 }; 1 while 1"'
+	same remote 'ulimit -v 100000; $RUN ./do-call memory 200'
+	same remote 'ulimit -d 100000; $RUN ./do-call memory 200'
+	same remote 'ulimit -n 20; $RUN ./do-call files 100'
+	same remote 'ulimit -s 65536; $RUN ./do-call stack 50000'
+	same remote 'ulimit -s unlimited; $RUN ./do-call stack 200000'
+	same remote '$RUN ./do-call stack 20000'
+	same remote 'ulimit -s 256; $RUN ./do-call stack 1000'
+	same remote 'ulimit -s 256; $RUN sh -c "ulimit -s 100000"'
+}
+
+# The signal leaves a core file here, if any: where that is allowed, it is to be made here.
+core_files() {
+	plain_programs
+	same remote '$RUN sh -c "kill -SEGV \$\$"'
+	same core 'ulimit -c unlimited; $RUN sh -c "kill -ABRT \$\$"; rc=$?; rm -f core*; exit $rc'
+	same remote 'ulimit -c unlimited; $RUN sh -c "ulimit -c; kill -TERM \$\$"'
+	same remote 'ulimit -S -c 0; $RUN sh -c "ulimit -c; ulimit -c 1000; ulimit -c"'
+}
+
+# Not where this test has been put behind others: there is no more of it.
+not_nice() {
+	[ "$(nice)" -eq 0 ] || skip "this test is nice itself"
+}
+
+niceness() {
+	not_nice
+	same remote 'nice -n 7 $RUN nice'
+	same remote 'nice -n 19 $RUN nice'
+	same remote '$RUN nice'
+	same remote 'nice -n 5 $RUN nice -n 3 nice'
+	# Who is in more of a hurry gets what there is.
+	expect_eq "a negative one" "$(nice -n -5 concc-dispatch nice)" 0
+}
+
+signals() {
+	same remote '$RUN ./do-call signals'
+	same remote "trap '' HUP; \$RUN ./do-call signals"
+	same remote "trap '' INT QUIT PIPE CHLD TSTP XCPU XFSZ USR1 RTMIN+3 RTMAX; \$RUN ./do-call signals"
+	same remote './do-call blocking 15 $RUN ./do-call signals'
+	same remote './do-call blocking 64 $RUN ./do-call signals'
+	same remote "trap '' TERM; \$RUN sh -c 'kill -TERM \$\$; echo alive'"
+	same remote '$RUN sh -c "kill -TERM \$\$; echo alive"'
+	same remote "trap '' PIPE; \$RUN sh -c 'kill -PIPE \$\$; echo alive'"
+	same remote 'nohup $RUN ./do-call signals'
+}
+
+personalities() {
+	same remote 'setarch -R $RUN cat /proc/self/personality'
+	same remote '$RUN cat /proc/self/personality'
+	same remote 'linux32 $RUN uname -m'
+	same remote 'setarch -R $RUN sh -c "grep stack /proc/self/maps | cut -d- -f2 | cut -d\  -f1"'
+}
+
+umasks() {
+	same remote 'umask 027; $RUN sh -c "umask; touch t/f; mkdir t/d"; stat -c "%a %n" t/f t/d'
+	same remote 'umask 0; $RUN sh -c "umask; touch t/f; mkdir t/d"; stat -c "%a %n" t/f t/d'
+}
+
+# ---- workers that have less ----
+
+# The same host, by a login with limits of its own.
+add_worker() { # NAME SHELL-TEXT
+	printf '#!/bin/sh\n%s\nexec /mnt/bin/concc-worker "$@"\n' "$2" >"$LAB/w1/bin/$1"
+	chmod +x "$LAB/w1/bin/$1"
+	printf '\n[worker %s]\naddress = ssh://w1\nroot = worker\nprogram = /mnt/bin/%s\nslots = 1\n' "$1" "$1" \
+		>>/srv/concc.ini
+}
+
+only_on() { # WORKER CMD...
+	local token
+	token=$(concc-worker-pool allocate --only w1 --owner $$) || fail "w1 has no slot"
+	at_other_than_w1 "$token" "$@"
+}
+
+less_there() {
+	no_workers
+	add_worker low 'ulimit -s 4096; ulimit -n 512'
+	CONCC_EXPLAIN=1 concc-dispatch sh -c 'ulimit -s' >"$LAB/out" 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_eq "the limit" "$(cat "$LAB/out")" "$(ulimit -s)"
+	expect_grep 'worker low refused the job: the hard limit of its login for stack \(ulimit -s\) is 4194304' "$LAB/err"
+	# It is not asked again.
+	before=$(lab_status '.workers[0].messages_out.JOB')
+	CONCC_EXPLAIN=1 concc-dispatch sh -c 'ulimit -s' 2>"$LAB/err" || fail "it failed"
+	expect_grep 'retry|refused|^concc: local: gave-up' "$LAB/err"
+	expect_eq "jobs sent" "$(lab_status '.workers[0].messages_out.JOB')" "$before"
+	# Who wants no more gets it.
+	(ulimit -s 4096 && ulimit -n 256 && CONCC_EXPLAIN=1 concc-dispatch sh -c 'ulimit -s; ulimit -n; ulimit -Hn') \
+		>"$LAB/out" 2>"$LAB/err"
+	expect_grep '^concc: remote on low' "$LAB/err"
+	expect_eq "limits there" "$(tr '\n' ' ' <"$LAB/out")" "4096 256 256 "
+	(ulimit -s 4096 && ulimit -n 600 && CONCC_EXPLAIN=1 concc-dispatch sh -c 'ulimit -n') >"$LAB/out" 2>"$LAB/err"
+	expect_grep 'refused the job: the hard limit of its login for open files \(ulimit -n\) is 512' "$LAB/err"
+	expect_eq "the limit" "$(cat "$LAB/out")" 600
+}
+
+# Soft limits of the login are nothing to jobs, and hard ones of files only when they are met.
+soft_there() {
+	plain_programs
+	no_workers
+	add_worker soft 'ulimit -S -t 60; ulimit -S -f 5; ulimit -S -d 100000; ulimit -S -s 1000; ulimit -S -n 500; ulimit -H -n 4096; umask 077; trap "" INT XFSZ'
+	CONCC_EXPLAIN=1 concc-dispatch sh -c 'for l in t f d s; do ulimit -$l; done; head -c 100000 /dev/zero >big
+		./do-call signals; umask' >"$LAB/out" 2>"$LAB/err" || { cat "$LAB/out" "$LAB/err"; fail "it failed"; }
+	expect_grep '^concc: remote on soft' "$LAB/err"
+	expect_eq "size" "$(stat -c %s big)" 100000
+	sh -c 'for l in t f d s; do ulimit -$l; done; ./do-call signals; umask' >"$LAB/want"
+	expect_same_file "$LAB/want" "$LAB/out"
+	# Programs that raise theirs to what there is, and need it.
+	(ulimit -S -n 100 && ulimit -H -n 8000 && CONCC_EXPLAIN=1 concc-dispatch bash -c 'ulimit -S -n hard; n=$(./do-call files 5000); echo $n
+		[ $n -eq 5000 ] || { echo "Too many open files" >&2; exit 1; }') >"$LAB/out" 2>"$LAB/err" || { cat "$LAB/out" "$LAB/err"; fail "it failed"; }
+	expect_grep '^concc: local: limit .*more open files' "$LAB/err"
+	expect_eq "files, here" "$(tail -n 1 "$LAB/out")" 5000
+}
+
 make_scripts
 lab_all_up
 check "a script sees the name it was called by" script_names
@@ -115,4 +271,15 @@ check "a script found in PATH sees what execvp(3) passes" script_names_by_path
 check "programs see how they are executed" programs_names
 check "a compiler's wrapper by a relative path" script_as_compiler
 check "scripts that run here see the same" script_names_at_home
+check "limits are seen" limits_seen
+check "limits are felt" limits_felt
+check "core files" core_files
+check "niceness" niceness
+check "signals" signals
+check "personality" personalities
+check "umask" umasks
+check "a worker with lower limits refuses" less_there
+our_workers
+check "soft limits of a worker's login" soft_there
+our_workers
 lab_stop

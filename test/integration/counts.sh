@@ -143,7 +143,7 @@ sought_and_found() {
 	compile
 }
 
-# 104 to 111 and 70 to 81 when this was written; many depend on the length of PATH.
+# 120 to 127 and 70 to 81 when this was written; many depend on the length of PATH.
 syscalls() {
 	local server n
 	compile

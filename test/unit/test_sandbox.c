@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "concc/buf.h"
+#include "concc/caller.h"
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/loop.h"
@@ -76,7 +77,8 @@ struct agent {
 	bool lost;
 	int lost_status;
 	const char *umask_text;
-	const char *path; /* of the next jobs' program, when not argv[0] */
+	struct caller caller; /* of the next jobs, and their program's path, when not argv[0] */
+	const char *path;
 };
 
 static void on_prepared(void *data, uint32_t id, int *fds, size_t n, int tmp_fd)
@@ -114,7 +116,11 @@ static void on_lost(void *data, int wait_status)
 	loop_quit(a->loop);
 }
 
-static const struct launcher_ops ops = {on_prepared, on_ended, on_lost};
+static const struct launcher_ops ops = {
+	.prepared = on_prepared,
+	.ended = on_ended,
+	.lost = on_lost,
+};
 
 static void drain(struct result *r, struct buf *b, int *fd, struct loop_source **source)
 {
@@ -173,6 +179,7 @@ static struct result *start_job(struct agent *a, uint32_t id, char *const *works
 			   .cwd = cwd,
 			   .workspaces = workspaces,
 			   .umask = 027,
+			   .caller = a->caller,
 			   .stdin_fd = stdin_fd < 0 ? null : stdin_fd};
 
 	CHECK(null >= 0 && pipe2(out, O_CLOEXEC) == 0 && pipe2(err, O_CLOEXEC) == 0);
@@ -285,6 +292,7 @@ static void start_launcher(struct agent *a)
 {
 	struct errmsg msg = {""};
 
+	caller_read(&a->caller);
 	CHECK(loop_new(&a->loop) == 0);
 	CHECK(launcher_start(a->loop, &config, a->mirror, &ops, a, &a->launcher, &msg) == 0, "%s",
 	      msg.text);
@@ -508,7 +516,7 @@ TEST_BOTH(many_arguments)
 	free(argv);
 }
 
-/* ---- by what name ---- */
+/* ---- by what name, and with what of its caller ---- */
 
 static struct result *run_path(struct agent *a, const char *path, const char *exe)
 {
@@ -547,6 +555,27 @@ TEST_BOTH(called_by_path)
 	CHECK(!r->end.started && strstr(r->end.text, "finds another file"), "%s", r->end.text);
 	r = run_path(a, "../away/../me", WS "/dir/me");
 	CHECK(!r->end.started && r->end.err == -ENOENT, "%s", r->end.text);
+}
+
+TEST_BOTH(limits_of_its_caller)
+{
+	struct result *r;
+
+	start_agent(a);
+	a->caller.limits[CALLER_FSIZE] = (struct caller_limit){1024, 4096};
+	a->caller.limits[CALLER_NOFILE] = (struct caller_limit){50, 60};
+	a->caller.limits[CALLER_CPU] = (struct caller_limit){100, 200};
+	a->caller.nice = 11;
+	a->caller.ignored = 1ull << (SIGTERM - 1);
+	a->caller.blocked = 1ull << (SIGUSR1 - 1);
+	check_out(run(a, "ulimit -S -f; ulimit -H -f; ulimit -S -n; ulimit -H -n; ulimit -S -t; "
+			 "ulimit -H -t; nice; kill -TERM $$; echo on"),
+		  "2\n8\n50\n60\n100\n200\n11\non\n");
+	r = run(a, "exec head -c 2000 /dev/zero >big");
+	CHECK(WIFSIGNALED(r->end.wait_status) && WTERMSIG(r->end.wait_status) == SIGXFSZ);
+	/* `job-memory` is on top. */
+	a->caller.limits[CALLER_DATA].soft = a->caller.limits[CALLER_DATA].hard = 1 << 30;
+	check_out(run(a, "ulimit -d"), "1048576\n");
 }
 
 /* ---- files ---- */
@@ -1063,6 +1092,7 @@ static void run_until_killed(struct agent *a, int report_fd, const char *marker)
 			   .stderr_fd = report_fd};
 
 	start_agent(a);
+	j.caller = a->caller;
 	a->jobs[1] = xcalloc(1, sizeof(struct result));
 	CHECK(launcher_run(a->launcher, &j) == 0);
 	loop_until_quit(a);
