@@ -4,7 +4,8 @@
 
 /*
  * What a process has from its caller, beside files, directory, umask and environment: limits,
- * niceness, what becomes of signals, and which kernel it is shown.  A job gets its caller's.
+ * niceness, what becomes of signals, and which kernel it is shown.  A job gets its caller's; what
+ * outlives its caller and works for others sheds it.
  *
  * Of getrlimit(2)'s those are left out that count what else the user has on a machine (pending
  * signals, message queues), that say what priority may be asked for, and the one that the kernel
@@ -60,6 +61,9 @@ const char *caller_limit_name(int id); /* for a person: "CPU time (ulimit -t)" *
 /* Makes of c what a process with host's hard limits can give, where nothing is lacking.  Niceness
  * below 0, which says only how fast, is host's own. */
 void caller_fit(struct caller *c, const struct caller *host);
+/* Has c all that host has and one thing that host lacks?  Then what c starts would do better. */
+bool caller_exceeds(const struct caller *c, const struct caller *host);
+
 /*
  * Gives this process what c has; own: what it has, with no signal ignored.  System calls only,
  * and of those only what makes a difference.  0, or -errno and what failed, in words for a person.
@@ -70,6 +74,12 @@ int caller_become(const struct caller *c, const struct caller *own, const char *
 /* For who works for others: soft limits as wide as the hard ones, but of the stack, which is then
  * the kernel's usual, and of core files. */
 void caller_widen(void);
+/*
+ * Before the exec of what outlives this process and works for others: of its caller there stay the
+ * hard limits, where they can't be raised.  Soft ones are widened; signals, priorities,
+ * personality and umask are a new login's.
+ */
+void caller_shed(void);
 void caller_reset_signals(void); /* all at their defaults; blocked ones stay blocked */
 
 #endif

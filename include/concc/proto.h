@@ -551,8 +551,9 @@ int msg_run_decode(struct blob payload, struct msg_run *ret);
 void msg_run_release(struct msg_run *m);
 
 enum run_fail {
-	RUN_FAIL_LOCAL = 1, /* run it here */
-	RUN_FAIL_RETRY = 2, /* this worker can't: try another, then here */
+	RUN_FAIL_LOCAL = 1,  /* run it here */
+	RUN_FAIL_RETRY = 2,  /* this worker can't: try another, then here */
+	RUN_FAIL_SERVER = 3, /* this server ends: start another, and try again */
 };
 
 struct msg_run_fail {

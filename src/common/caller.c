@@ -3,12 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/personality.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -17,7 +19,9 @@
 
 #define STACK_USUAL  (8ull << 20) /* _STK_LIM of the kernel */
 #define FILES_ENOUGH 4096	  /* INR_OPEN_MAX, which was long the most that a login had */
+#define NOFILE_RAISE (1ull << 20) /* the kernel's fs.nr_open, unless that was changed */
 #define STATUS_MAX   (64 * 1024)  /* of /proc/self/status: 2 KB, and more with many groups */
+#define WHO_PROCESS  1		  /* IOPRIO_WHO_PROCESS, which no header of the C library has */
 
 enum need {
 	NEED_BOTH,
@@ -140,6 +144,28 @@ void caller_fit(struct caller *c, const struct caller *host)
 		c->nice = host->nice;
 }
 
+/* Who is in more of a hurry than usual is content with the usual. */
+static int nice_wanted(const struct caller *c)
+{
+	return c->nice < 0 ? 0 : c->nice;
+}
+
+bool caller_exceeds(const struct caller *c, const struct caller *host)
+{
+	bool more = nice_wanted(c) < host->nice;
+
+	if (nice_wanted(c) > nice_wanted(host))
+		return false;
+	for (int i = 0; i < CALLER_N_LIMITS; i++) {
+		uint64_t hard = c->limits[i].hard, theirs = host->limits[i].hard;
+
+		if (table[i].need != NEED_NONE && hard < theirs)
+			return false;
+		more |= table[i].need == NEED_LIFE ? hard > theirs : !gives(host, c, i);
+	}
+	return more;
+}
+
 /* ---- becoming ---- */
 
 static bool same(const struct caller_limit *a, const struct caller_limit *b)
@@ -204,6 +230,18 @@ void caller_reset_signals(void)
 		set_action(signo, SIG_DFL);
 }
 
+/* Privileged, it could do this at any time as well; who is not keeps what there is. */
+static void raise_hard(__rlimit_resource_t resource)
+{
+	rlim_t wanted = resource == RLIMIT_NOFILE ? NOFILE_RAISE : RLIM_INFINITY;
+	struct rlimit rl;
+
+	if (getrlimit(resource, &rl) < 0 || rl.rlim_max >= wanted)
+		return;
+	rl.rlim_max = wanted;
+	(void)setrlimit(resource, &rl);
+}
+
 static void raise_soft(__rlimit_resource_t resource)
 {
 	struct rlimit rl;
@@ -227,4 +265,19 @@ void caller_widen(void)
 	for (int i = 0; i < RLIM_NLIMITS; i++)
 		if (is_widened(i))
 			raise_soft((__rlimit_resource_t)i);
+}
+
+void caller_shed(void)
+{
+	for (int i = 0; i < CALLER_N_LIMITS; i++)
+		raise_hard((__rlimit_resource_t)table[i].resource);
+	caller_widen();
+	caller_reset_signals();
+	(void)block(0);
+	(void)umask(022);
+	(void)personality(PER_LINUX);
+	/* Each of these may be refused, who was lowered can't rise again: then it is only slow. */
+	(void)sched_setscheduler(0, SCHED_OTHER, &(struct sched_param){0});
+	(void)syscall(SYS_ioprio_set, WHO_PROCESS, 0, 0);
+	(void)setpriority(PRIO_PROCESS, 0, 0);
 }

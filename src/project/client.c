@@ -154,6 +154,7 @@ void client_free(struct client *c)
 {
 	list_remove(&c->of_server);
 	c->server->n_clients--;
+	server_leave(c->server);
 	if (c->run)
 		run_client_gone(c->run);
 	link_close(c->link);

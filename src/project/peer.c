@@ -33,6 +33,8 @@ static void tell_pool(struct peer *p, enum pool_state state)
 	struct errmsg msg = {0};
 	int r;
 
+	if (p->server->replaced)
+		return;
 	r = pool_set(p->server->pool, p->conf->name, p->slots, state, 1000, &msg);
 	if (r < 0)
 		log_err("can't tell the pool about %s: %s", p->conf->name, msg.text);
@@ -586,7 +588,8 @@ void peer_free(struct peer *p)
 		link_close(p->link);
 		link_free(p->link);
 	}
-	(void)pool_remove(p->server->pool, p->conf->name); /* may be gone by hand */
+	if (!p->server->replaced)
+		(void)pool_remove(p->server->pool, p->conf->name); /* may be gone by hand */
 	loop_remove(p->retry_timer);
 	loop_remove(p->sleep_timer);
 	map_release(&p->jobs);

@@ -41,6 +41,11 @@ bool place_is_ours(const struct server *s)
 	       is_named(s, "project.lock", &lock);
 }
 
+bool place_has_our_socket(const struct server *s)
+{
+	return is_named(s, "project.sock", &s->sock_stat);
+}
+
 static bool is_whole(const struct server *s)
 {
 	return place_is_ours(s) && is_named(s, "project.sock", &s->sock_stat) &&
@@ -54,7 +59,9 @@ static void on_event(void *data, uint32_t events)
 
 	while (read(s->place_fd, buf, sizeof(buf)) > 0)
 		; /* what happened shows when we look */
-	if (!is_whole(s)) {
+	if (s->replaced) {
+		server_leave(s);
+	} else if (!is_whole(s)) {
 		log_warn("files in %s were removed: leaving when %u running jobs have ended",
 			 s->dir, s->n_running);
 		server_abandon(s);

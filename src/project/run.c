@@ -82,10 +82,10 @@ static void send_fail(struct client *c, enum run_fail what, bool quiet, const ch
 	};
 
 	server_count_reason(c->server, rule);
-	if (what == RUN_FAIL_RETRY)
-		c->server->n_retried++;
-	else
+	if (what == RUN_FAIL_LOCAL)
 		c->server->n_local++;
+	else
+		c->server->n_retried++;
 	msg_run_fail_encode(&b, &m);
 	link_send_buf(c->link, MSG_RUN_FAIL, LINK_BULK, &b);
 }
@@ -429,8 +429,18 @@ static int start(struct client *c, struct msg_run *m)
 	struct exe *e;
 	int r;
 
-	if (s->stopping)
+	if (s->stopping && !s->replaced)
 		return CONCC_E_CLOSED; /* the wrapper starts another server */
+	if (!s->replaced && caller_exceeds(&m->caller, &s->own)) {
+		log_info("a caller has higher limits: leaving when %u running jobs have ended",
+			 s->n_running);
+		server_give_way(s);
+	}
+	if (s->replaced) {
+		refuse(c, m, RUN_FAIL_SERVER, true, "server-limits",
+		       "the project server has lower limits than this call");
+		return 0;
+	}
 	if (!p || p->state != PEER_UP) {
 		_cleanup_free_ char *text = xasprintf("worker %s is not there: %s", m->worker,
 						      p ? p->error : "not configured");

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -35,7 +34,7 @@ static void idle(void *data)
 	struct server *s = data;
 
 	/* Who waits for a worker to start is something to do. */
-	if (s->n_running || pool_waiters(s->pool)) {
+	if (s->n_running || (!s->replaced && pool_waiters(s->pool))) {
 		server_busy(s);
 		return;
 	}
@@ -61,10 +60,27 @@ void server_abandon(struct server *s)
 		server_stop(s);
 }
 
+void server_give_way(struct server *s)
+{
+	/* What the pool has of us is the next one's to say; calls are for that one, too. */
+	s->replaced = true;
+	loop_remove(steal_ptr(&s->calls_source));
+	pool_unlisten(s->pool);
+	close_fd(&s->lock_fd);
+}
+
+/* Who still finds us, or is connected, must have its answer: that there is another. */
+void server_leave(struct server *s)
+{
+	if (s->replaced && !s->n_running && !s->n_clients && !place_has_our_socket(s))
+		server_stop(s);
+}
+
 void server_busy(struct server *s)
 {
 	if (s->abandoned && !s->n_running)
 		server_stop(s);
+	server_leave(s);
 	if (s->idle_timer)
 		loop_timer_set(s->idle_timer, (uint64_t)s->conf->idle_timeout_s * 1000);
 }
@@ -131,7 +147,7 @@ static void say_ready(struct server *s)
 
 void server_ready_check(struct server *s)
 {
-	if (s->stopping || s->abandoned)
+	if (s->stopping || s->abandoned || s->replaced)
 		return;
 	/* One worker is enough to begin; with none, only after all have been tried. */
 	if (!s->ready && (any_up(s) || server_settled(s)))
@@ -161,7 +177,7 @@ void server_wake(struct server *s)
 {
 	uint32_t wanted, coming;
 
-	if (s->stopping)
+	if (s->stopping || s->replaced)
 		return;
 	wanted = pool_waiters(s->pool);
 	coming = starting_slots(s);
@@ -245,18 +261,20 @@ static int listen_unix(struct server *s, struct errmsg *msg)
 {
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
 	_cleanup_free_ char *path = path_join(s->dir, "project.sock");
+	_cleanup_free_ char *made = path_join(s->dir, "project.new");
 
 	if (strlen(path) >= sizeof(sa.sun_path))
 		return errmsg_set(msg, -ENAMETOOLONG,
 				  "%s is too long for a socket's name; set CONCC_RUNTIME_DIR to a "
 				  "shorter directory",
 				  path);
-	strcpy(sa.sun_path, path);
-	/* We hold the instance lock, so what is there was left by a server that died. */
-	(void)unlink(path);
+	strcpy(sa.sun_path, made);
+	/* We hold the instance lock, so this was left by a server that died.  That of one which
+	 * makes way is found until ours is. */
+	(void)unlink(made);
 	s->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (s->listen_fd < 0 || bind(s->listen_fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 ||
-	    listen(s->listen_fd, 4096) < 0)
+	    listen(s->listen_fd, 4096) < 0 || rename(made, path) < 0)
 		return errmsg_set(msg, -errno, "can't listen at %s: %s", path, err_text(-errno));
 	s->listen_source = loop_add_fd(s->loop, s->listen_fd, LOOP_READ, on_connection, s);
 	return 0;
@@ -398,15 +416,13 @@ static void on_signal(void *data, int signo)
 	server_stop(data);
 }
 
-/* One fd per wrapper: make -j2000 must work. */
-static void raise_fd_limit(void)
+/* Of who starts us there stays what can't be shed: see caller.h. */
+static void begin_life(struct server *s)
 {
-	struct rlimit rl;
-
-	if (getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur < rl.rlim_max) {
-		rl.rlim_cur = rl.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &rl); /* the old limit does for most */
-	}
+	caller_widen(); /* one fd per wrapper: make -j2000 must work */
+	caller_read(&s->own);
+	/* A file that is larger than we may write is an error like a full disk. */
+	(void)signal(SIGXFSZ, SIG_IGN);
 }
 
 static int set_up(struct server *s, struct errmsg *msg)
@@ -423,7 +439,7 @@ static int set_up(struct server *s, struct errmsg *msg)
 		return errmsg_set(msg, CONCC_E_TOOBIG,
 				  "%zu workers are configured; at most %d work", s->conf->n_workers,
 				  TREE_PEERS_MAX);
-	raise_fd_limit();
+	begin_life(s);
 	r = loop_new(&s->loop);
 	if (r < 0)
 		return errmsg_set(msg, r, "can't make an event loop: %s", err_text(r));
@@ -504,7 +520,7 @@ static void tear_down(struct server *s)
 	working_sets_save(s);
 	end_peers(s);
 	working_sets_free(s);
-	if (s->pool)
+	if (s->pool && !s->replaced)
 		(void)pool_remove(s->pool, POOL_LOCAL); /* need not be there */
 	pool_close(s->pool);
 	tree_free(s->tree);

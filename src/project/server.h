@@ -26,6 +26,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
+#include "concc/caller.h"
 #include "concc/conf.h"
 #include "concc/digest.h"
 #include "concc/link.h"
@@ -65,7 +66,9 @@ struct server {
 	uint32_t next_job_id;
 	unsigned n_running;
 	bool ready, stopping;
-	bool abandoned; /* nobody finds us any more: the running jobs are the last */
+	bool abandoned;	   /* nobody finds us any more: the running jobs are the last */
+	bool replaced;	   /* and another has our place and our pool, or is about to */
+	struct caller own; /* what we live with, and our workers on this machine */
 	uint64_t started_ms;
 	uint64_t n_ended;		     /* jobs, in whatever way */
 	uint64_t n_jobs, n_local, n_retried; /* of all jobs that came here */
@@ -236,6 +239,7 @@ void exe_free(struct exe *e);
 
 int place_watch(struct server *s, struct errmsg *msg); /* when all of them are there */
 bool place_is_ours(const struct server *s);	       /* no other server can have begun here */
+bool place_has_our_socket(const struct server *s);     /* who connects comes to us */
 
 /* ---- server.c ---- */
 
@@ -244,6 +248,10 @@ void server_ready_check(struct server *s); /* a worker came up or failed */
 void server_stop(struct server *s);
 /* Lets another server begin, takes no more jobs, and stops when the running ones have ended. */
 void server_abandon(struct server *s);
+/* The same for one that better had another in its place: that one has its pool, too.  Until it is
+ * there, and as long as somebody is connected, the answer is to start one. */
+void server_give_way(struct server *s);
+void server_leave(struct server *s); /* a client went, or the place changed: is that the end? */
 /* A wrapper called, or a worker came, went or fell asleep: wakes as many as have waiters. */
 void server_wake(struct server *s);
 void server_count_reason(struct server *s, const char *rule);

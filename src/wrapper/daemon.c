@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "concc/caller.h"
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/str.h"
@@ -73,17 +73,16 @@ void server_wait_end(int dir_fd)
 	(void)close(p.fd);
 }
 
-/* The child: a session of its own, none of our descriptors but the pipe that tells readiness. */
+/* The child: a session and a life of its own, none of our descriptors but the pipe that tells
+ * readiness. */
 static void exec_server(const char *program, int ready_fd)
 {
 	char arg[32];
-	sigset_t none;
 
 	(void)setsid();
 	fd_detach_all(&ready_fd, 1);
 	(void)fcntl(ready_fd, F_SETFD, 0);
-	sigemptyset(&none);
-	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	caller_shed();
 	(void)!chdir("/"); /* so that it keeps no file system busy */
 	(void)snprintf(arg, sizeof(arg), "--ready-fd=%d", ready_fd);
 	execlp(program, "concc-project", "--daemon", arg, (char *)NULL);

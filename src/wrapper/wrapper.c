@@ -282,6 +282,12 @@ enum step { STEP_DONE, STEP_AGAIN, STEP_HERE };
 static enum step on_fail(struct wrapper *w, const char *worker, const struct msg_run_fail *f,
 			 int *ret_status)
 {
+	if (f->what == RUN_FAIL_SERVER) {
+		if (w->explain)
+			say("%s; starting another", f->text);
+		count(w, "retry", f->rule);
+		return STEP_AGAIN;
+	}
 	if (f->what == RUN_FAIL_RETRY) {
 		if (w->explain || !f->quiet)
 			say("%s; trying another worker", f->text);
@@ -406,6 +412,9 @@ static int remote(struct wrapper *w)
 		if (r < 0)
 			return fall_back(w, "no-pool", msg.text);
 		r = acquire(w, w->pool, &w->slot);
+		/* Before it was ready there was none: only now it is known that there is none. */
+		if (r == CONCC_E_UNAVAIL && !server_ends(w))
+			r = acquire(w, w->pool, &w->slot);
 		if (r < 0 && r != CONCC_E_UNAVAIL && !pool_is_in_place(w->pool, w->dir)) {
 			/* Its files were removed while we waited: there is a new one. */
 			pool_close(steal_ptr(&w->pool));

@@ -34,6 +34,9 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	list_init(&s->clients);
 	s->conf = conf_new();
 	s->dir = scratch_dir;
+	/* Nobody has more: it is not to give way. */
+	for (int i = 0; i < CALLER_N_LIMITS; i++)
+		s->own.limits[i].hard = CALLER_UNLIMITED;
 	CHECK(loop_new(&s->loop) == 0);
 	CHECK(pool_open(s->dir, &s->pool, &msg) == 0);
 	CHECK(tree_new(&ops, s, NULL, &s->tree, &msg) == 0);

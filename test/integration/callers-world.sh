@@ -3,10 +3,11 @@
 #
 # What a job gets from its caller, by doing everything twice, here and on workers, and comparing: the
 # name that a script sees of itself, limits, niceness, signals.  What a worker can't give is done here.
+# And the project server keeps nothing of the call that started it.
 # limit: 240
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 LAB_SLOTS=1
-lab_need jq
+lab_need jq setpriv
 lab_enter "$@"
 lab_start builder root
 lab_config
@@ -264,6 +265,195 @@ soft_there() {
 	expect_eq "files, here" "$(tail -n 1 "$LAB/out")" 5000
 }
 
+# ---- the server's own life ----
+
+limit_of() { # PID NAME: soft and hard
+	sed -n "s/^$2 *\([^ ]*\) *\([^ ]*\) .*/\1 \2/p" "/proc/$1/limits"
+}
+
+started_with() { # SHELL-TEXT
+	lab_stop_server
+	bash -c "$1; concc-dispatch true" || fail "the first call failed"
+	server=$(lab_server_pid)
+}
+
+# Hard limits stay, unless root may raise them; soft ones are as wide as those.
+server_sheds() {
+	plain_programs
+	local name server
+	started_with "ulimit -S -t 100; ulimit -S -f 2000; ulimit -S -v 2000000; ulimit -S -d 1000000; ulimit -S -s 1000
+		ulimit -S -n 200; trap '' INT QUIT TERM CHLD HUP USR1; umask 077; ulimit -S -u 500"
+	for name in 'Max cpu time' 'Max file size' 'Max data size' 'Max address space'; do
+		expect_eq "$name of the server" "$(limit_of "$server" "$name")" 'unlimited unlimited'
+	done
+	for name in 'Max processes' 'Max open files'; do
+		expect_eq "$name of the server" "$(limit_of "$server" "$name" | cut -d' ' -f1)" \
+			"$(limit_of "$server" "$name" | cut -d' ' -f2)"
+	done
+	expect_eq "its stack" "$(limit_of "$server" 'Max stack size')" '8388608 unlimited'
+	expect_eq "ignored signals" "$(sed -n 's/^SigIgn:\t//p' "/proc/$server/status")" \
+		"$(printf '%016x' $((1 << 24)))" # SIGXFSZ
+	expect_eq "umask" "$(sed -n 's/^Umask:\t//p' "/proc/$server/status")" 0022
+	started_with 'exec linux32 concc-dispatch true'
+	expect_eq "personality" "$(cat "/proc/$server/personality")" 00000000
+	started_with 'exec chrt -i 0 concc-dispatch true'
+	expect_eq "scheduling" "$(chrt -p "$server" | head -n 1 | sed 's/.*: //')" SCHED_OTHER
+	lab_all_up
+	same remote '$RUN sh -c "ulimit -s; ulimit -t; ulimit -Hn"'
+}
+
+server_is_not_nice() {
+	local server
+	not_nice
+	started_with 'exec nice -n 9 concc-dispatch true'
+	expect_eq "niceness" "$(cut -d' ' -f19 "/proc/$server/stat")" 0
+}
+
+nicer_server_gives_way() {
+	not_nice
+	server_gives_way 'nice -n 5'
+	expect_eq "niceness" "$(weak 'concc-dispatch nice')" 0
+}
+
+# Who may not raise a limit, nor become less nice; with a worker that the server starts here.
+weak() { # SHELL-TEXT
+	setpriv --bounding-set=-sys_resource,-sys_nice --inh-caps=-sys_resource,-sys_nice bash -c "$1"
+}
+
+local_worker() {
+	no_workers
+	printf '[worker here]\naddress = local:\nroot = worker\nslots = 4\n' >>/srv/concc.ini
+}
+
+# Servers, without what one of them is about to start, which has its name until then.
+servers() {
+	local pid parent
+	for pid in $(lab_server_pid); do
+		parent=$(lab_parent "$pid")
+		# Nor one that has ended, and that nobody has asked for yet.
+		[ -n "$(tr -d '\0' <"/proc/$pid/cmdline")" ] &&
+			[ "$(cat "/proc/$parent/comm")" != concc-project ] && echo "$pid"
+	done 2>/dev/null || true
+}
+
+first_call() { # LIMIT: a shell command, or one to run others with
+	case $1 in
+	ulimit*) weak "$1; CONCC_EXPLAIN=1 concc-dispatch true" ;;
+	*) weak "CONCC_EXPLAIN=1 $1 concc-dispatch true" ;;
+	esac
+}
+
+# A call with lower limits starts the server; later ones have theirs all the same, and say nothing.
+server_gives_way() { # LIMIT...
+	plain_programs
+	local limit first
+	local_worker
+	for limit; do
+		lab_stop_server
+		first_call "$limit" 2>"$LAB/err" || fail "$limit: the first call failed"
+		cat "$LAB/err"
+		expect_grep '^concc: remote on here' "$LAB/err"
+		first=$(servers)
+		rm -f big
+		weak 'concc-dispatch sh -c "head -c 8000000 /dev/urandom >big; ulimit -s; ulimit -t; ulimit -f; ulimit -v; ulimit -n"' \
+			>"$LAB/out" 2>"$LAB/err" || { cat "$LAB/err"; fail "$limit: a later call failed"; }
+		expect_eq "words after $limit" "$(cat "$LAB/err")" ''
+		weak 'sh -c "ulimit -s; ulimit -t; ulimit -f; ulimit -v; ulimit -n"' >"$LAB/want"
+		expect_same_file "$LAB/want" "$LAB/out"
+		expect_eq "size after $limit" "$(stat -c %s big)" 8000000
+		expect_gone "the first server after $limit" "$first"
+		first=$(servers)
+		expect_ne "another server after $limit" "$first" ''
+		# And that one stays, whoever comes.
+		first_call "$limit" 2>"$LAB/err"
+		expect_grep '^concc: remote on here' "$LAB/err"
+		weak 'CONCC_EXPLAIN=1 concc-dispatch true' 2>"$LAB/err"
+		expect_grep '^concc: remote on here' "$LAB/err"
+		expect_eq "the server after $limit" "$(servers)" "$first"
+	done
+}
+
+# A whole build comes at once: all of it by one other server.
+gives_way_to_many() {
+	local i pids=()
+	local_worker
+	weak 'ulimit -f 2000; concc-dispatch true'
+	for i in {1..40}; do
+		weak 'exec concc-dispatch sh -c "ulimit -f"' >"$LAB/many.$i" 2>"$LAB/many.$i.err" &
+		pids[i]=$!
+	done
+	for i in {1..40}; do
+		wait "${pids[i]}" || fail "call $i failed: $(cat "$LAB/many.$i.err")"
+		expect_eq "the limit of call $i" "$(cat "$LAB/many.$i")" unlimited
+	done
+	cat "$LAB"/many.*.err >"$LAB/err"
+	expect_eq "words" "$(cat "$LAB/err")" ''
+	expect_eq "servers" "$(servers | wc -l)" 1
+	expect_eq "jobs in it" "$(lab_status '.workers[0].jobs')" 40
+}
+
+# What runs in the old one ends there.
+running_jobs_end() {
+	local first line
+	local_worker
+	rm -f half hold.fifo
+	mkfifo hold.fifo
+	cp "$LAB_TOOLS/hold" holdbin
+	touch hold
+	printf '#!/bin/sh\nif [ -e hold ]; then exec 3>half; echo held; exec ./holdbin 3; fi\necho again\n' >slow
+	chmod +x slow
+	weak 'ulimit -f 2000; CONCC_EXPLAIN=1 exec concc-dispatch sh -c "echo held; cat; echo done >t.done"' \
+		<hold.fifo >"$LAB/slow.out" 2>"$LAB/slow.err" &
+	slow=$!
+	exec 7>hold.fifo
+	"$LAB_TOOLS/wait-file" "$LAB_LIMIT" "$CONCC_RUNTIME_DIR" project.sock || fail "no server"
+	weak 'ulimit -f 2000; concc-dispatch true'
+	first=$(servers)
+	weak 'CONCC_EXPLAIN=1 concc-dispatch true' 2>"$LAB/err"
+	expect_grep '^concc: remote on here' "$LAB/err"
+	expect_eq "servers" "$(servers | wc -l)" 2
+	echo bye >&7
+	exec 7>&-
+	wait "$slow" || fail "the job in the old server failed"
+	cat "$LAB/slow.err"
+	expect_eq "its words" "$(tr '\n' ' ' <"$LAB/slow.out")" 'held bye '
+	expect_eq "its file" "$(cat t.done)" 'done'
+	expect_grep '^concc: remote on here' "$LAB/slow.err"
+	expect_gone "the old server" "$first"
+	expect_eq "servers" "$(servers | wc -l)" 1
+	weak 'CONCC_EXPLAIN=1 concc-dispatch true' 2>"$LAB/err"
+	expect_grep '^concc: remote on here' "$LAB/err"
+}
+
+# Two callers of whom neither has all that the other has: both have theirs, and one server does.
+no_ping_pong() {
+	local i first
+	local_worker
+	weak 'ulimit -f 2000; concc-dispatch true'
+	first=$(servers)
+	for i in 1 2 3; do
+		rm -f big
+		weak 'ulimit -t 1000; concc-dispatch sh -c "head -c 8000000 /dev/zero >big; ulimit -t; ulimit -f"' \
+			>"$LAB/out" 2>"$LAB/err" || { cat "$LAB/err"; fail "a call failed"; }
+		expect_eq "its limits" "$(tr '\n' ' ' <"$LAB/out")" '1000 unlimited '
+		expect_eq "its file" "$(stat -c %s big)" 8000000
+		weak 'ulimit -f 2000; concc-dispatch sh -c "ulimit -t; ulimit -f"' >"$LAB/out"
+		expect_eq "the other's limits" "$(tr '\n' ' ' <"$LAB/out")" 'unlimited 4000 '
+	done
+	expect_eq "the server" "$(servers)" "$first"
+	# What the server may not write is written by the job, here.
+	weak 'ulimit -t 1000; CONCC_EXPLAIN=1 concc-dispatch true' 2>"$LAB/err"
+	cat "$LAB/err"
+	our_workers
+	lab_stop_server
+	weak 'ulimit -f 2000; concc-dispatch true'
+	rm -f big
+	weak 'ulimit -t 1000; CONCC_EXPLAIN=1 concc-dispatch sh -c "head -c 8000000 /dev/zero >big"' 2>"$LAB/err" ||
+		fail "a large file failed"
+	expect_grep '^concc: local: write-back .*File too large' "$LAB/err"
+	expect_eq "its file" "$(stat -c %s big)" 8000000
+}
+
 make_scripts
 lab_all_up
 check "a script sees the name it was called by" script_names
@@ -281,5 +471,18 @@ check "umask" umasks
 check "a worker with lower limits refuses" less_there
 our_workers
 check "soft limits of a worker's login" soft_there
+our_workers
+check "the server sheds its caller's" server_sheds
+check "the server is not nice for its caller" server_is_not_nice
+check "the server gives way to one with higher limits" server_gives_way 'ulimit -f 2000' 'ulimit -t 5' 'ulimit -v 4000000' \
+	'ulimit -d 2000000' 'ulimit -s 4096' 'ulimit -n 300' 'ulimit -u 3000'
+our_workers
+check "the server gives way to one that is less nice" nicer_server_gives_way
+our_workers
+check "the server gives way to a whole build" gives_way_to_many
+our_workers
+check "jobs of a server that gives way end in it" running_jobs_end
+our_workers
+check "callers of whom none has all" no_ping_pong
 our_workers
 lab_stop

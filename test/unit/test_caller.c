@@ -2,11 +2,13 @@
 /* What callers have, compared, given and shed by real processes; and its way through messages. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/personality.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -76,6 +78,38 @@ Test(caller, fit_nice)
 	cr_expect_eq(c.nice, -10);
 }
 
+Test(caller, exceeds)
+{
+	struct caller host = unlimited(), c = unlimited();
+
+	cr_expect_not(caller_exceeds(&c, &host), "the same is no more");
+	host.limits[CALLER_FSIZE].hard = 100;
+	cr_expect(caller_exceeds(&c, &host));
+	cr_expect_not(caller_exceeds(&host, &c));
+	c.limits[CALLER_CPU].hard = 100;
+	cr_expect_not(caller_exceeds(&c, &host), "neither has all");
+	cr_expect_not(caller_exceeds(&host, &c), "neither has all");
+	host.limits[CALLER_CPU].hard = 100;
+	cr_expect(caller_exceeds(&c, &host));
+	c = host;
+	host.nice = 3;
+	cr_expect(caller_exceeds(&c, &host));
+	c.nice = 5;
+	cr_expect_not(caller_exceeds(&c, &host));
+	host.nice = 0;
+	c.nice = -5;
+	cr_expect_not(caller_exceeds(&c, &host), "who is in a hurry can wait");
+	c = host = unlimited();
+	host.limits[CALLER_NPROC].hard = 100;
+	cr_expect(caller_exceeds(&c, &host));
+	c = host = unlimited();
+	host.limits[CALLER_NOFILE] = (struct caller_limit){1000, 1000};
+	c.limits[CALLER_NOFILE].soft = 1000;
+	cr_expect_not(caller_exceeds(&c, &host), "as many as it uses are there");
+	c.limits[CALLER_NOFILE].soft = 1001;
+	cr_expect(caller_exceeds(&c, &host));
+}
+
 /* Systems differ much, and what is enough everywhere is given as it is. */
 Test(caller, files)
 {
@@ -83,13 +117,44 @@ Test(caller, files)
 
 	host.limits[CALLER_NOFILE].hard = 4096;
 	cr_expect_eq(caller_lacking(&host, &c), -1);
+	cr_expect_not(caller_exceeds(&c, &host));
 	host.limits[CALLER_NOFILE].hard = 4095;
 	cr_expect_eq(caller_lacking(&host, &c), CALLER_NOFILE);
+	cr_expect(caller_exceeds(&c, &host));
 	c.limits[CALLER_NOFILE].soft = 4000;
 	cr_expect_eq(caller_lacking(&host, &c), -1);
 	caller_fit(&c, &host);
 	cr_expect_eq(c.limits[CALLER_NOFILE].soft, 4000);
 	cr_expect_eq(c.limits[CALLER_NOFILE].hard, 4095);
+}
+
+/* However callers come, one server follows the other a few times at the most: no way leads back. */
+Test(caller, exceeds_is_an_order)
+{
+	srand(1);
+	for (int n = 0; n < 200000; n++) {
+		struct caller c[3];
+
+		for (int k = 0; k < 3; k++) {
+			c[k] = unlimited();
+			for (int i = 0; i < CALLER_N_LIMITS; i++) {
+				c[k].limits[i].hard = (uint64_t)(rand() % 3);
+				c[k].limits[i].soft = (uint64_t)rand() % (c[k].limits[i].hard + 1);
+			}
+			c[k].nice = rand() % 5 - 2;
+		}
+		/* Random ones hardly ever have all of another: make it likely. */
+		for (int k = 1; k < 3 && n % 2; k++) {
+			for (int i = 0; i < CALLER_N_LIMITS; i++)
+				if (rand() % 8)
+					c[k].limits[i].hard = c[k - 1].limits[i].hard +
+							      (uint64_t)(rand() % 2);
+			c[k].nice = c[k - 1].nice - rand() % 2;
+		}
+		cr_assert(!caller_exceeds(&c[0], &c[1]) || !caller_exceeds(&c[1], &c[0]));
+		cr_assert(!caller_exceeds(&c[1], &c[0]) || !caller_exceeds(&c[2], &c[1]) ||
+			  !caller_exceeds(&c[0], &c[2]));
+	}
 }
 
 /* ---- real processes ---- */
@@ -172,6 +237,46 @@ static void refused(void)
 Test(caller, refused)
 {
 	in_child(refused);
+}
+
+static void sheds(void)
+{
+	struct caller before, after;
+	sigset_t set;
+
+	lower(RLIMIT_CPU, 1000, 2000);
+	lower(RLIMIT_FSIZE, 1000, 2000);
+	lower(RLIMIT_STACK, 1 << 20, RLIM_INFINITY);
+	lower(RLIMIT_NOFILE, 20, 100);
+	lower(RLIMIT_NPROC, 20, 1000);
+	lower(RLIMIT_CORE, 0, RLIM_INFINITY);
+	(void)umask(077);
+	CHECK(signal(SIGCHLD, SIG_IGN) != SIG_ERR && signal(SIGHUP, SIG_IGN) != SIG_ERR);
+	sigfillset(&set);
+	CHECK(sigprocmask(SIG_SETMASK, &set, NULL) == 0);
+	CHECK(personality(ADDR_NO_RANDOMIZE) >= 0);
+	CHECK(sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0}) == 0);
+	caller_read(&before);
+	CHECK(before.blocked && before.ignored && before.persona);
+	caller_shed();
+	caller_read(&after);
+	for (int i = 0; i < CALLER_N_LIMITS; i++) {
+		CHECK(after.limits[i].hard >= before.limits[i].hard);
+		if (i == CALLER_CORE)
+			CHECK(after.limits[i].soft == 0);
+		else if (i == CALLER_STACK)
+			CHECK(after.limits[i].soft == (8 << 20));
+		else
+			CHECK(after.limits[i].soft == after.limits[i].hard);
+	}
+	CHECK(!after.blocked && !after.ignored && !after.persona);
+	CHECK(umask(0) == 022);
+	CHECK(sched_getscheduler(0) == SCHED_OTHER);
+}
+
+Test(caller, sheds)
+{
+	in_child(sheds);
 }
 
 /* ---- messages ---- */
