@@ -123,28 +123,29 @@ static const struct link_ops client_link_ops = {
 };
 
 /* The directory is 0700, so only this user and root come here at all. */
-static bool is_ours(int fd)
+static bool is_ours(int fd, struct ucred *ret)
 {
-	struct ucred cred;
-	socklen_t n = sizeof(cred);
+	socklen_t n = sizeof(*ret);
 
-	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &n) == 0 &&
-	       (cred.uid == geteuid() || cred.uid == 0);
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, ret, &n) == 0 &&
+	       (ret->uid == geteuid() || ret->uid == 0);
 }
 
 void client_accept(struct server *s, int fd)
 {
 	static const struct link_config config = {0};
 	struct stream *stream;
+	struct ucred cred;
 	struct client *c;
 
-	if (s->n_clients >= SERVER_CLIENTS_MAX || !is_ours(fd)) {
+	if (s->n_clients >= SERVER_CLIENTS_MAX || !is_ours(fd, &cred)) {
 		close(fd); /* the wrapper runs its command itself */
 		return;
 	}
 	stream = stream_from_fds(fd, fd);
 	c = xcalloc(1, sizeof(*c));
 	c->server = s;
+	c->pid = cred.pid;
 	list_append(&s->clients, &c->of_server);
 	s->n_clients++;
 	c->link = link_new(s->loop, stream, &config, &client_link_ops, c);

@@ -424,13 +424,20 @@ static int start(struct client *c, struct msg_run *m)
 	_cleanup_free_ char *unserved = NULL;
 	struct errmsg msg = {0};
 	struct policy_verdict v;
-	const char *refused;
+	const char *refused, *differs;
 	struct run *run;
 	struct exe *e;
 	int r;
 
 	if (s->stopping && !s->replaced)
 		return CONCC_E_CLOSED; /* the wrapper starts another server */
+	differs = namespaces_differ(&s->namespaces, c->pid);
+	if (differs) {
+		_cleanup_free_ char *text = xasprintf("it runs %s", differs);
+
+		refuse(c, m, RUN_FAIL_LOCAL, true, "namespace", text);
+		return 0;
+	}
 	if (!s->replaced && caller_exceeds(&m->caller, &s->own)) {
 		log_info("a caller has higher limits: leaving when %u running jobs have ended",
 			 s->n_running);

@@ -421,6 +421,7 @@ static void begin_life(struct server *s)
 {
 	caller_widen(); /* one fd per wrapper: make -j2000 must work */
 	caller_read(&s->own);
+	namespaces_look(&s->namespaces);
 	/* A file that is larger than we may write is an error like a full disk. */
 	(void)signal(SIGXFSZ, SIG_IGN);
 }

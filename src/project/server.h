@@ -32,6 +32,7 @@
 #include "concc/link.h"
 #include "concc/loop.h"
 #include "concc/map.h"
+#include "concc/namespaces.h"
 #include "concc/pool.h"
 #include "concc/proto.h"
 #include "concc/tree.h"
@@ -69,6 +70,7 @@ struct server {
 	bool abandoned;	   /* nobody finds us any more: the running jobs are the last */
 	bool replaced;	   /* and another has our place and our pool, or is about to */
 	struct caller own; /* what we live with, and our workers on this machine */
+	struct namespaces namespaces;
 	uint64_t started_ms;
 	uint64_t n_ended;		     /* jobs, in whatever way */
 	uint64_t n_jobs, n_local, n_retried; /* of all jobs that came here */
@@ -174,6 +176,7 @@ struct client {
 	struct list of_server;
 	struct server *server;
 	struct link *link;
+	pid_t pid; /* as it was when it connected; 0: none in our pid namespace */
 	struct run *run;
 	bool waiting_up; /* asked to be told when all workers are up or have failed */
 	char *waiting;	 /* for a slot, with this command; NULL: not */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,6 +18,7 @@
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/job.h"
+#include "concc/namespaces.h"
 #include "concc/pool.h"
 #include "concc/proto.h"
 #include "concc/str.h"
@@ -49,6 +51,7 @@ struct wrapper {
 	struct pool_slot slot;
 	struct conn waiting; /* told the server that we wait for a slot; else closed */
 	struct caller caller;
+	const char *foreign; /* how the server differs from us; static */
 };
 
 static void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -333,6 +336,23 @@ static enum step attempt(struct wrapper *w, const char *worker, uint32_t n, int 
 	return STEP_DONE;
 }
 
+/*
+ * Before a long wait for a slot that would be of no use: the server sends jobs of callers home that
+ * don't see what it sees.  NULL when it would not, or can't be asked.
+ */
+static const char *foreign_server(const struct conn *c)
+{
+	struct namespaces ours;
+	struct ucred server;
+	socklen_t n = sizeof(server);
+
+	if (c->fd < 0 || getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &server, &n) < 0)
+		return NULL;
+	namespaces_look(&ours);
+	return namespaces_differ(&ours, server.pid);
+}
+
+/* -EXDEV: the server's workers are not for us, as w->foreign says. */
 static int acquire(struct wrapper *w, struct pool *p, struct pool_slot *slot)
 {
 	struct pool_request q = {.cwd = w->cwd, .avoid = w->avoid, .local_ok = true, .try = true};
@@ -342,6 +362,9 @@ static int acquire(struct wrapper *w, struct pool *p, struct pool_slot *slot)
 	if (r != -EAGAIN)
 		return r;
 	session_wait(w->dir, &w->waiting, w->o->argv);
+	w->foreign = foreign_server(&w->waiting);
+	if (w->foreign)
+		return -EXDEV;
 	q.try = false;
 	do
 		r = pool_acquire(p, &q, slot);
@@ -415,6 +438,12 @@ static int remote(struct wrapper *w)
 		/* Before it was ready there was none: only now it is known that there is none. */
 		if (r == CONCC_E_UNAVAIL && !server_ends(w))
 			r = acquire(w, w->pool, &w->slot);
+		if (r == -EXDEV) {
+			_cleanup_free_ char *text = xasprintf("it runs %s", w->foreign);
+
+			conn_release(&w->waiting);
+			return local(w, "namespace", text);
+		}
 		if (r < 0 && r != CONCC_E_UNAVAIL && !pool_is_in_place(w->pool, w->dir)) {
 			/* Its files were removed while we waited: there is a new one. */
 			pool_close(steal_ptr(&w->pool));

@@ -34,6 +34,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	list_init(&s->clients);
 	s->conf = conf_new();
 	s->dir = scratch_dir;
+	namespaces_look(&s->namespaces);
 	/* Nobody has more: it is not to give way. */
 	for (int i = 0; i < CALLER_N_LIMITS; i++)
 		s->own.limits[i].hard = CALLER_UNLIMITED;

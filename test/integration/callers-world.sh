@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 #
 # What a job gets from its caller, by doing everything twice, here and on workers, and comparing: the
-# name that a script sees of itself, limits, niceness, signals.  What a worker can't give is done here.
-# And the project server keeps nothing of the call that started it.
+# name that a script sees of itself, limits, niceness, signals.  What a worker can't give is done here;
+# so is what comes from another namespace.  And the project server keeps nothing of the call that
+# started it.
 # limit: 240
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 LAB_SLOTS=1
@@ -454,6 +455,58 @@ no_ping_pong() {
 	expect_eq "its file" "$(stat -c %s big)" 8000000
 }
 
+# ---- other namespaces ----
+
+other_view() { # WHAT CMD...: what it writes is where the caller sees it
+	local what=$1
+	shift
+	rm -rf there && mkdir there
+	(export CONCC_EXPLAIN=1; "$@") >"$LAB/out" 2>"$LAB/err" || { cat "$LAB/err"; fail "$what: it failed"; }
+	cat "$LAB/err" "$LAB/out"
+	expect_grep '^concc: local: namespace ' "$LAB/err"
+	expect_no_grep '^concc: .*(lost|starting|trying)' "$LAB/err"
+	CONCC_EXPLAIN=1 concc-dispatch true 2>"$LAB/err"
+	expect_grep '^concc: remote on ' "$LAB/err"
+}
+
+# shellcheck disable=SC2016
+namespaces() {
+	concc-dispatch true
+	other_view "a mount" unshare -m sh -c 'mount -t tmpfs x there && concc-dispatch sh -c "echo x >there/f" && cat there/f'
+	expect_no_file there/f
+	other_view "the same mounts" unshare -m concc-dispatch true
+	other_view "an id" unshare -Ur concc-dispatch true
+	other_view "a host name" unshare -u sh -c 'hostname elsewhere && concc-dispatch uname -n'
+	expect_eq "the host name" "$(cat "$LAB/out")" elsewhere
+	other_view "pids" unshare -pf --mount-proc concc-dispatch true
+	other_view "a mount in the compiler's way" unshare -m sh -c 'mount --bind inc /usr/include && concc-cc gcc -E -include n.h -xc /dev/null -o there/e && grep -c N there/e || true'
+}
+
+# Nobody waits for a slot of a server that would only send it home.
+nobody_waits() {
+	local tokens='' n token
+	for n in 1 2; do
+		token=$(concc-worker-pool allocate --only w$n --owner $$)
+		tokens="$tokens ${token##* }"
+	done
+	CONCC_EXPLAIN=1 timeout "$LAB_LIMIT" unshare -m concc-dispatch true 2>"$LAB/err" || fail "it waits"
+	cat "$LAB/err"
+	for token in $tokens; do
+		concc-worker-pool release "$token"
+	done
+	expect_grep '^concc: local: namespace \(it runs in another mount namespace' "$LAB/err"
+}
+
+roots() {
+	mkdir -p /srv/other
+	mount --rbind / /srv/other
+	concc-dispatch true
+	other_view "another root" chroot /srv/other sh -c "cd $WS && concc-dispatch sh -c 'echo x >there/f'"
+	expect_file there/f
+	umount -R -l /srv/other
+	rmdir /srv/other
+}
+
 make_scripts
 lab_all_up
 check "a script sees the name it was called by" script_names
@@ -485,4 +538,7 @@ check "jobs of a server that gives way end in it" running_jobs_end
 our_workers
 check "callers of whom none has all" no_ping_pong
 our_workers
+check "callers in other namespaces" namespaces
+check "callers in other namespaces don't wait" nobody_waits
+check "callers in another root" roots
 lab_stop

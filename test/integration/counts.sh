@@ -143,7 +143,7 @@ sought_and_found() {
 	compile
 }
 
-# 120 to 127 and 70 to 81 when this was written; many depend on the length of PATH.
+# 120 to 127 and 74 to 85 when this was written; many depend on the length of PATH.
 syscalls() {
 	local server n
 	compile
