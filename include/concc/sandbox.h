@@ -87,6 +87,9 @@ struct launcher_ops {
 	/* The mounts are made and the command is about to run; upper[i] is a directory fd of the
 	 * upper layer of workspace i, tmp of the private /tmp: the callee's now. */
 	void (*prepared)(void *data, uint32_t job_id, int *upper_fds, size_t n, int tmp_fd);
+	/* It is about to do what can't have the effect here that it has on the client, as text
+	 * says (static): the process waits until the job is killed, for which this is the time. */
+	void (*beyond)(void *data, uint32_t job_id, const char *text);
 	/* All processes of the job are gone. */
 	void (*ended)(void *data, uint32_t job_id, const struct job_end *end);
 	/* The launcher died: no job can run any more. */

@@ -764,7 +764,7 @@ static void on_no_way_home(struct run *r, const struct msg_exit *m)
 	_cleanup_free_ char *text = str_escape(m->text, strlen(m->text), 1000);
 	_cleanup_free_ char *line = xasprintf("on worker %s %s", r->peer->conf->name, text);
 
-	run_fail(r, RUN_FAIL_LOCAL, false, "no-way-home", line);
+	run_fail(r, RUN_FAIL_LOCAL, true, "no-way-home", line);
 }
 
 /* A limit that the user set for this worker: here there is none. */

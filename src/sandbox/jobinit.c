@@ -33,6 +33,7 @@
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/job.h"
+#include "concc/log.h"
 #include "concc/proto.h"
 #include "concc/str.h"
 #include "mnt.h"
@@ -48,7 +49,7 @@ struct job {
 	int mirror; /* its root */
 	int err;    /* of what was made before there was a job to refuse */
 	const char *failed;
-	int fds[PROTO_WORKSPACES_MAX + 1];     /* to send: uppers, then /tmp */
+	int fds[PROTO_WORKSPACES_MAX + 2];     /* to send: uppers, /tmp, the filter's listener */
 	int overlay_fds[PROTO_WORKSPACES_MAX]; /* of overlays to be moved into /tmp; else -1 */
 	size_t n;			       /* workspaces */
 };
@@ -394,6 +395,19 @@ static int wait_for(pid_t pid)
 	}
 }
 
+/* From here on we, too, are under it: what it looks for was done, or is not done by us.  True when
+ * somebody can be told. */
+static bool listen_to_filter(struct job *j)
+{
+	int fd = j->setup->filter ? filter_install(j->setup->filter) : -ENOTSUP;
+
+	if (fd < 0)
+		log_debug("no filter of system calls: %s", err_text(fd));
+	else
+		j->fds[j->n + 1] = fd;
+	return fd >= 0;
+}
+
 /* Ends the process when there is none to come. */
 static void take_job(struct job *j, int orders)
 {
@@ -425,6 +439,7 @@ void job_init(int sock, int orders, const struct launcher_setup *setup)
 {
 	struct job j = {.sock = sock, .setup = setup, .mirror = -1};
 	struct lm_packet p = {.kind = LM_PREPARED};
+	size_t n_fds;
 	uint64_t began;
 	pid_t pid;
 	int r;
@@ -432,12 +447,14 @@ void job_init(int sock, int orders, const struct launcher_setup *setup)
 	make_common_mounts(&j);
 	take_job(&j, orders);
 	make_mounts(&j);
+	p.value = listen_to_filter(&j);
 	p.job_id = j.id;
-	r = lm_send(sock, &p, j.fds, j.n + 1, 0);
+	n_fds = j.n + 1 + (size_t)p.value;
+	r = lm_send(sock, &p, j.fds, n_fds, 0);
 	if (r < 0)
 		refuse(&j, r, "can't hand over the upper layers");
 	/* The agent sees a file as complete only when no writer is left: keep none alive. */
-	for (size_t i = 0; i <= j.n; i++)
+	for (size_t i = 0; i < n_fds; i++)
 		(void)close(j.fds[i]);
 	began = now_us();
 	pid = start_command(&j);

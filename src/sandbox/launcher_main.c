@@ -104,6 +104,20 @@ static int limit_privileges(void)
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0;
 }
 
+/* Jobs go on without one. */
+static void make_filter(struct launcher_setup *setup)
+{
+	const struct sandbox_config *ids = &setup->ids;
+	struct filter_config c = {
+		.uid = ids->uid,
+		.gid = ids->gid,
+		.becomes = geteuid() != ids->uid || getegid() != ids->gid,
+	};
+
+	if (filter_new(&c, &setup->filter) < 0)
+		log_debug("no filter of system calls for this architecture");
+}
+
 static int set_up(struct state *s, struct errmsg *msg)
 {
 	const struct sandbox_config *ids = &s->setup->ids;
@@ -124,6 +138,7 @@ static int set_up(struct state *s, struct errmsg *msg)
 	if (r < 0)
 		return errmsg_set(msg, r, "can't limit the jobs' privileges: %s", err_text(r));
 	caller_read(&s->setup->own);
+	make_filter(s->setup);
 	return 0;
 }
 

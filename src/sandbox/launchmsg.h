@@ -18,6 +18,7 @@
 
 #include "concc/caller.h"
 #include "concc/err.h"
+#include "filter.h"
 #include "overlay.h"
 #include "root.h"
 #include "concc/sandbox.h"
@@ -35,7 +36,7 @@ enum lm_kind {
 	LM_ACK = 11,
 	LM_GONE = 12, /* the init was reaped; value: its wait status */
 	/* init -> agent */
-	LM_PREPARED = 20, /* fds: uppers, then /tmp */
+	LM_PREPARED = 20, /* fds: uppers, /tmp, maybe the filter's listener; value: is it there? */
 	LM_REFUSED = 21,  /* value: error; text: why nothing ran */
 	LM_DONE = 22,	  /* value: the command's wait status; no process is left but init */
 };
@@ -75,7 +76,9 @@ struct launcher_setup {
 	const char *mirror;  /* path in the agent's view */
 	const char *scratch; /* the same; NULL unless uppers go to disk */
 	enum upper_kind upper;
-	struct caller own; /* the launcher's: what jobs would have without their callers */
+	/* The launcher's: */
+	struct caller own;     /* what jobs would have without their callers */
+	struct filter *filter; /* of all jobs; NULL: none */
 };
 
 /* The launcher process; sock is its end. */

@@ -148,6 +148,11 @@ static void on_ended(void *data, uint32_t job_id, const struct job_end *end)
 	task_ended(data, job_id, end);
 }
 
+static void on_beyond(void *data, uint32_t job_id, const char *text)
+{
+	task_beyond(data, job_id, text);
+}
+
 static void on_launcher_lost(void *data, int wait_status)
 {
 	agent_fail(data, CONCC_E_UNAVAIL, "its launcher ended (wait status %d)", wait_status);
@@ -156,6 +161,7 @@ static void on_launcher_lost(void *data, int wait_status)
 static const struct launcher_ops launcher_callbacks = {
 	.prepared = on_prepared,
 	.ended = on_ended,
+	.beyond = on_beyond,
 	.lost = on_launcher_lost,
 };
 

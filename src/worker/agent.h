@@ -83,6 +83,8 @@ void task_start_queued(struct agent *a);
 void task_queue_timeout(void *agent); /* of its queue_timer */
 void task_prepared(struct agent *a, uint32_t job_id, int *upper_fds, size_t n, int tmp_fd);
 void task_ended(struct agent *a, uint32_t job_id, const struct job_end *end);
+/* A job is about to do what only the client can do as it is meant: text says what. */
+void task_beyond(struct agent *a, uint32_t job_id, const char *text);
 /* A file of the mirror could not be read: no result of a job that runs now can be trusted. */
 void task_taint_all(struct agent *a, const char *text);
 /* A job looked up what is outside every workspace; JOB_UNKNOWN: it may be any. */

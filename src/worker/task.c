@@ -531,6 +531,18 @@ static void maybe_finish(struct task *t)
 	}
 }
 
+void task_beyond(struct agent *a, uint32_t job_id, const char *text)
+{
+	struct task *t = map_get_u64(&a->tasks, job_id);
+
+	if (!t || t->told || t->ended)
+		return;
+	if (!t->taint)
+		t->verdict = FAILED_NO_WAY_HOME;
+	taint(t, text);
+	stop_job(t, SIGKILL);
+}
+
 void task_ended(struct agent *a, uint32_t job_id, const struct job_end *end)
 {
 	struct task *t = map_get_u64(&a->tasks, job_id);

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 #
 # What a job gets from its caller, by doing everything twice, here and on workers, and comparing: the
-# name that a script sees of itself, limits, niceness, signals.  What a worker can't give is done here;
-# so is what comes from another namespace.  And the project server keeps nothing of the call that
-# started it.
+# name that a script sees of itself, limits, niceness, signals.  What a worker can't give, or can't do
+# (other users, device nodes, mounts), is done here; so is what comes from another namespace.  And the
+# project server keeps nothing of the call that started it.
 # limit: 240
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 LAB_SLOTS=1
@@ -507,6 +507,89 @@ roots() {
 	rmdir /srv/other
 }
 
+# ---- calls ----
+
+calls_for_root() {
+	lab_all_up
+	same remote 'touch t/f; $RUN ./do-call chown t/f 0 0; stat -c %u:%g t/f'
+	same remote 'touch t/f; $RUN ./do-call fchown t/f -1 -1; stat -c %u:%g t/f'
+	same remote 'touch t/f; $RUN chown root:root t/f; stat -c %u:%g t/f'
+	same remote '$RUN sh -c "touch t/a; cp -p t/a t/b; cp -a t/a t/c; install -m 600 t/a t/d"; ls t'
+	same remote '$RUN ./do-call mknod t/p p 0 0; stat -c %F t/p'
+	same remote '$RUN ./do-call mknod t/r f 0 0; stat -c %F t/r'
+	same remote 'touch t/f; chmod 644 t/f; $RUN ./do-call acl t/f'
+	same no-way-home 'touch t/f; $RUN ./do-call chown t/f 1000 -1; stat -c %u:%g t/f'
+	same no-way-home 'touch t/f; $RUN ./do-call chown t/f -1 1000; stat -c %u:%g t/f'
+	same no-way-home 'ln -s x t/f; $RUN ./do-call lchown t/f 5 6; stat -c %u:%g t/f'
+	same no-way-home 'touch t/f; $RUN ./do-call fchown t/f 5 6; stat -c %u:%g t/f'
+	same no-way-home 'touch t/f; $RUN ./do-call chownat t/f 5 6; stat -c %u:%g t/f'
+	same no-way-home 'touch t/f; $RUN sh -c "chown 1000 t/f || true; echo so; chown :7 t/f"; stat -c %u:%g t/f'
+	same no-way-home '$RUN ./do-call mknod t/n c 1 3; stat -c "%F %t %T" t/n'
+	same no-way-home '$RUN mknod t/n b 7 9; stat -c "%F %t %T" t/n'
+	same no-way-home '$RUN ./do-call mknod t/n c 0 0; stat -c "%F %t %T" t/n'
+	same no-way-home 'touch t/f; $RUN ./do-call setxattr t/f user.x y; perl -e "exit(0)"'
+	same no-way-home 'touch t/f; $RUN ./do-call setxattr t/f trusted.x y'
+	same no-way-home 'touch t/f; $RUN ./do-call chattr t/f; lsattr t/f | cut -c1-22'
+	same no-way-home '$RUN ./do-call setuid 1000'
+	same no-way-home '$RUN ./do-call setgroups'
+	same no-way-home '$RUN setpriv --reuid 1000 --clear-groups id -u'
+	same no-way-home '$RUN ./do-call unshare 0x04000000'
+	same no-way-home '$RUN unshare -m true'
+	same no-way-home '$RUN ./do-call priority -3'
+	same no-way-home 'nice -n 19 $RUN ./do-call priority 3'
+	same no-way-home '$RUN sh -c "./do-call mount t && umount t"'
+	same no-way-home '$RUN ./do-call listener'
+	same remote '$RUN ./do-call bare mknod t/n c 1 3'
+	same remote '$RUN ./do-call bare mount t'
+	same remote '$RUN ./do-call bare unshare 0x04000000'
+	same no-way-home 'touch t/f; $RUN ./do-call bare chown t/f 1 1'
+	same remote '$RUN ./do-call old-call'
+	same remote '$RUN ./do-call setuid 0'
+	same remote '$RUN ./do-call priority 19'
+	same remote '$RUN nice -n 3 true'
+	same remote '$RUN ./do-call unshare 0'
+}
+
+# What they say, and what is counted.
+calls_are_told() {
+	touch f
+	concc-dispatch chown 1000 f 2>"$LAB/err"
+	expect_eq "words" "$(cat "$LAB/err")" ''
+	expect_eq "owner" "$(stat -c %u f)" 1000
+	CONCC_EXPLAIN=1 concc-dispatch chown 1001 f 2>"$LAB/err"
+	expect_grep '^concc: local: no-way-home \(on worker w[12] it gives a file to another user or group\)' "$LAB/err"
+	expect_ge "counted" "$(lab_status '.reasons["no-way-home"]')" 2
+	rm f
+}
+
+# Fails here for such a user, with the same words; what succeeds here does there, or is done here.
+calls_for_others() {
+	mkdir -p "$WS/t" /srv/home2/.ssh
+	cp -r /srv/home/.ssh/. /srv/home2/.ssh/
+	sed -i 's|/srv/home/|/srv/home2/|' /srv/home2/.ssh/config
+	echo 'other:x:1717:1717::/srv/home2:/bin/sh' >>"$LAB/etc/passwd"
+	chown -R 1717:1717 /srv/home2 "$WS"
+	mkdir -p /srv/other && chown 1717 /srv/other
+	# shellcheck disable=SC2016
+	for what in lab_all_up 'same remote "touch t/f; \$RUN ./do-call chown t/f 1717 1717; stat -c %u:%g t/f"' \
+		'same no-way-home "touch t/f; \$RUN ./do-call chown t/f 0 -1; stat -c %u:%g t/f"' \
+		'same no-way-home "touch t/f; \$RUN chown root t/f; stat -c %u:%g t/f"' \
+		'same no-way-home "touch t/f; \$RUN chgrp 20 t/f; stat -c %u:%g t/f"' \
+		'same no-way-home "touch t/f; \$RUN chgrp 27 t/f; stat -c %u:%g t/f"' \
+		'same remote "\$RUN ./do-call mount t"' \
+		'same remote "\$RUN ./do-call unshare 0x04000000"' \
+		'same remote "\$RUN ./do-call setgroups"' \
+		'same remote "\$RUN ./do-call mknod t/n c 1 3"' \
+		'same remote "ulimit -S -s unlimited; nice -n 3 \$RUN sh -c \"ulimit -s; nice\""'; do
+		export -f same said fail at_worker expect_eq expect_grep lab_all_up
+		HOME=/srv/home2 CONCC_RUNTIME_DIR=/srv/other/run CONCC_CACHE_DIR=/srv/other/cache LAB=/srv/other LAB_N=2 LAB_LIMIT=$LAB_LIMIT \
+			setpriv --reuid 1717 --regid 1717 --groups 20 bash -eu -c "$what"
+	done
+	HOME=/srv/home2 CONCC_RUNTIME_DIR=/srv/other/run setpriv --reuid 1717 --regid 1717 --clear-groups concc stop
+	chown -R 0:0 "$WS"
+	rm -r /srv/other /srv/home2
+}
+
 make_scripts
 lab_all_up
 check "a script sees the name it was called by" script_names
@@ -541,4 +624,7 @@ our_workers
 check "callers in other namespaces" namespaces
 check "callers in other namespaces don't wait" nobody_waits
 check "callers in another root" roots
+check "calls that workers can't do, by root" calls_for_root
+check "such calls are told quietly" calls_are_told
+check "such calls by another user" calls_for_others
 lab_stop

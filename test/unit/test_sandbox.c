@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -21,6 +23,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -79,6 +82,7 @@ struct agent {
 	const char *umask_text;
 	struct caller caller; /* of the next jobs, and their program's path, when not argv[0] */
 	const char *path;
+	const char *beyond; /* what the last one was ended for */
 };
 
 static void on_prepared(void *data, uint32_t id, int *fds, size_t n, int tmp_fd)
@@ -107,6 +111,14 @@ static void on_ended(void *data, uint32_t id, const struct job_end *end)
 	check_done(a->jobs[id]);
 }
 
+static void on_beyond(void *data, uint32_t id, const char *text)
+{
+	struct agent *a = data;
+
+	a->beyond = text;
+	launcher_kill(a->launcher, id, SIGKILL);
+}
+
 static void on_lost(void *data, int wait_status)
 {
 	struct agent *a = data;
@@ -118,6 +130,7 @@ static void on_lost(void *data, int wait_status)
 
 static const struct launcher_ops ops = {
 	.prepared = on_prepared,
+	.beyond = on_beyond,
 	.ended = on_ended,
 	.lost = on_lost,
 };
@@ -576,6 +589,121 @@ TEST_BOTH(limits_of_its_caller)
 	/* `job-memory` is on top. */
 	a->caller.limits[CALLER_DATA].soft = a->caller.limits[CALLER_DATA].hard = 1 << 30;
 	check_out(run(a, "ulimit -d"), "1048576\n");
+}
+
+/* ---- the filter ---- */
+
+/* The job is ended for it, with a word that has this in it; NULL: it goes on. */
+static void check_beyond(struct agent *a, const char *script, const char *word)
+{
+	struct result *r;
+
+	a->beyond = NULL;
+	r = run(a, script);
+	if (word) {
+		CHECK(a->beyond && strstr(a->beyond, word), "%s: %s", script,
+		      a->beyond ? a->beyond : "nothing was told");
+		CHECK(WIFSIGNALED(r->end.wait_status) && WTERMSIG(r->end.wait_status) == SIGKILL);
+	} else {
+		CHECK(!a->beyond, "%s: %s", script, a->beyond);
+		check_exit(r, 0);
+	}
+}
+
+TEST_BOTH(filter)
+{
+	start_agent(a);
+	check_beyond(a, "chown 4242 a.c; chown 4242:4243 a.c; chgrp 4243 a.c; chown -h 4242 a.c",
+		     NULL);
+	check_beyond(a, "touch n; cp -p n m; cp -a n o; mkfifo p; install -m 600 n q", NULL);
+	check_beyond(a, "chown 7 a.c || true; echo went on", "another user");
+	check_beyond(a, "chgrp 7 a.c", "another user");
+	check_beyond(a, "chown -h 0 a.c", "another user");
+	check_beyond(a, "(chown 7 a.c &) ; sleep 20", "another user");
+	check_beyond(a, "chattr +d a.c", "chattr");
+	/* What fails for such a user on the client, too. */
+	check_beyond(a,
+		     "mount -t tmpfs x dir 2>/dev/null || /usr/sbin/chroot dir true 2>/dev/null || "
+		     "unshare -m true 2>/dev/null || hostname x 2>/dev/null || true",
+		     NULL);
+	check_beyond(a, "unshare -U true", NULL);
+}
+
+TEST_BOTH(filter_of_a_client_root)
+{
+	config.uid = config.gid = 0;
+	start_agent(a);
+	check_beyond(a, "chown 0:0 a.c; setpriv --reuid 0 true; nice -n 3 true; umask 0; touch n",
+		     NULL);
+	check_beyond(a, "chown 1 a.c", "another user");
+	check_beyond(a, "mknod c c 1 3", "device");
+	check_beyond(a, "mknod b b 1 3", "device");
+	check_beyond(a, "mount -t tmpfs x dir", "mounts");
+	check_beyond(a, "umount /tmp", "mounts");
+	check_beyond(a, "/usr/sbin/chroot dir true", "mounts");
+	check_beyond(a, "unshare -m true", "namespaces");
+	check_beyond(a, "setpriv --reuid 1 true", "becomes");
+	check_beyond(a, "setpriv --regid 1 --clear-groups true", "becomes");
+	check_beyond(a, "nice -n -1 true", "priority");
+	check_beyond(a, "nice -n 10 nice -n 30 true", NULL);
+	check_beyond(a, "nice -n 10 nice -n -1 true", "priority");
+	check_beyond(a, "hostname x", "system");
+}
+
+/* Each job is told of by itself, and many at once. */
+TEST_BOTH(filter_of_many)
+{
+	char *ws[] = {(char *)WS, NULL};
+	struct result *r[20];
+
+	start_agent(a);
+	for (uint32_t i = 0; i < 20; i++) {
+		const char *script = i % 2 ? "chown 7 a.c" : "sleep .2; echo fine";
+		char *argv[] = {(char *)"/bin/sh", (char *)"-c", (char *)script, NULL};
+
+		r[i] = start_job(a, 100 + i, ws, WS, argv, NULL, -1);
+	}
+	loop_until_quit(a);
+	for (uint32_t i = 0; i < 20; i++) {
+		if (i % 2)
+			CHECK(WIFSIGNALED(r[i]->end.wait_status), "%u: started %d, status %x: %s%s",
+			      i, r[i]->end.started, r[i]->end.wait_status, r[i]->end.text,
+			      buf_cstr(&r[i]->err));
+		else
+			check_out(r[i], "fine\n");
+	}
+}
+
+/* Where seccomp(2) is refused, as by a container's own filter, or a listener is there already. */
+static void refuse_seccomp(bool listens)
+{
+	struct sock_filter refuse[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_seccomp, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog all = {1, &refuse[3]}, some = {4, refuse};
+	long r;
+
+	CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+	r = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
+		    listens ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0, listens ? &all : &some);
+	CHECK(r >= 0);
+}
+
+TEST_BOTH(filter_refused)
+{
+	refuse_seccomp(false);
+	start_agent(a);
+	check_beyond(a, "chown 7 a.c || true; echo went on", NULL);
+}
+
+TEST_BOTH(filter_beside_another)
+{
+	refuse_seccomp(true);
+	start_agent(a);
+	check_beyond(a, "chown 7 a.c || true; echo went on", NULL);
 }
 
 /* ---- files ---- */
