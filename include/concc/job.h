@@ -105,19 +105,30 @@ bool job_is_listed(const char *path, char *const *env);
 char **job_env_filter(char *const *env);
 
 /*
- * The absolute path that execvp(3) would run, skipping files for which skip()
- * is true (concc's own wrappers reached through a masquerade directory; one
- * given by its path is looked up in PATH by its name instead).  Relative
- * results are made absolute with cwd.  skip may be NULL.  NULL and errno when
- * there is none.
+ * What execvp(3) would give to execve(2), and so a script sees as its $0: argv0 itself when it is a
+ * path, else a directory of path_var and the name.  Relative ones are so to cwd, absolute.  Files
+ * for which skip() is true for their absolute path are passed over (concc's own wrappers reached
+ * through a masquerade directory; one given by its path is looked up in PATH by its name instead).
+ * skip may be NULL.  On the heap; NULL and errno when there is none.
  */
 char *job_resolve(const char *argv0, const char *path_var, const char *cwd,
 		  bool (*skip)(const char *path, void *data), void *data);
 
 /*
+ * The same file by a path as messages carry them: absolute, without "..", what is a symlink on
+ * the way there being resolved; the last name stays.  On the heap.
+ */
+char *job_exe(const char *path, const char *cwd);
+
+/* execve(2), and as execvp(3) does sh for a script without "#!".  Returns -errno, if at all. */
+int job_exec(const char *path, char *const *argv, char *const *env);
+/* The words of that sh: the vector is the caller's, the words are borrowed.  Allocates. */
+char **job_sh_argv(const char *path, char *const *argv);
+
+/*
  * Appends a POSIX shell script that repeats the job: umask, cwd, filtered
- * environment, argv, byte for byte.  exe is the file to run; NULL: what
- * argv[0] names.  POSIX can't give a program a name other than the one it is
+ * environment, argv, byte for byte.  exe is the file to run, by a path with a slash, relative to
+ * cwd or not; NULL: what argv[0] names.  POSIX can't give a program a name other than the one it is
  * run by; where exe and argv[0] differ so, the script uses env(1)'s --argv0 or
  * perl where it runs, and without either says that the name is another.
  */

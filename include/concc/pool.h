@@ -120,6 +120,7 @@ uint32_t pool_held(struct pool *p, const char *name); /* slots of it, as the loc
  * has died, they get CONCC_E_CLOSED.
  */
 int pool_listen(struct pool *p, int *ret_fd, struct errmsg *msg);
+void pool_unlisten(struct pool *p); /* somebody else does; closes the descriptor */
 /* One call, or -EAGAIN when there are no more.  name: of the member wanted, "" when any will do. */
 int pool_next_call(struct pool *p, char ret_name[POOL_NAME_MAX + 1]);
 

@@ -18,10 +18,11 @@
 #include <stdint.h>
 
 #include "concc/buf.h"
+#include "concc/caller.h"
 #include "concc/digest.h"
 
 #ifndef PROTO_VERSION /* a test has another */
-#define PROTO_VERSION 8
+#define PROTO_VERSION 9
 #endif
 /*
  * Bytes of "project.lock" that a project server has locked when it is ready: for who speaks this
@@ -62,6 +63,7 @@ enum msg_type {
 	MSG_JOB_INPUT = 13,
 	MSG_JOB_CREDIT = 14,
 	MSG_JOB_KILL = 15,
+	MSG_CALLER = 16,
 	MSG_DIR = 20,
 	MSG_UPDATE = 21,
 	MSG_DIR_STALE = 22,
@@ -334,6 +336,15 @@ void msg_env_encode(struct buf *b, uint32_t env_id, char *const *env);
 int msg_env_decode(struct blob payload, struct msg_env *ret);
 void msg_env_release(struct msg_env *m);
 
+/* CALLER: what jobs get from who called for them, sent once per link and named by id. */
+struct msg_caller {
+	uint32_t caller_id;
+	struct caller caller;
+};
+
+void msg_caller_encode(struct buf *b, const struct msg_caller *m);
+int msg_caller_decode(struct blob payload, struct msg_caller *ret);
+
 /*
  * EXE: the program that jobs name by exe_id, where it is on the client, and the
  * files that make up its identity (itself, cc1, ...) with their digests: with
@@ -346,7 +357,7 @@ struct exe_file {
 
 struct msg_exe {
 	uint32_t exe_id;
-	char *path; /* what to execve(2) */
+	char *path; /* absolute */
 	uint32_t n_files;
 	struct exe_file *files; /* owned */
 };
@@ -371,12 +382,15 @@ struct msg_job {
 	uint32_t job_id; /* the client's, not in use for another job */
 	uint32_t env_id;
 	uint32_t exe_id;
+	uint32_t caller_id;
 	uint32_t flags; /* enum job_flags */
 	uint32_t umask;
 	uint16_t rows, cols; /* of the terminal, 0 when there is none */
-	char *cwd;	     /* absolute, clean, below a workspace */
-	char **workspaces;   /* absolute, clean, none below another; owned */
-	char **argv;	     /* owned, at least one */
+	char *path; /* what to give to execve(2) for the program: scripts see it as $0, so it may be
+		     * relative to cwd */
+	char *cwd;  /* absolute, clean, below a workspace */
+	char **workspaces; /* absolute, clean, none below another; owned */
+	char **argv;	   /* owned, at least one */
 };
 
 #define PROTO_WORKSPACES_MAX 64
@@ -463,7 +477,8 @@ enum refusal {
 	REFUSED_TOOLCHAIN = 1, /* the program or one of its files differs or is missing here */
 	REFUSED_CWD = 2,
 	REFUSED_SANDBOX = 3,
-	REFUSED_BUSY = 4, /* others have had all slots of its host for too long */
+	REFUSED_BUSY = 4,   /* others have had all slots of its host for too long */
+	REFUSED_CALLER = 5, /* its login can't give a process what the caller has */
 };
 
 /* JOB_EXIT: the last message of a job; commits what JOB_FILEs came since the last JOB_COMMIT
@@ -546,10 +561,12 @@ struct msg_run {
 	uint32_t attempt; /* 0 for the first */
 	char *worker;	  /* the pool member whose slot the wrapper holds */
 	char *run_id;	  /* of `concc run`, "" otherwise */
-	char *exe;	  /* absolute path that argv[0] resolves to on the client */
+	char *path;	  /* what execvp(3) would give to execve(2) here, relative to cwd or not */
+	char *exe;	  /* the same file, by an absolute path */
 	char *cwd;
 	char *workspace; /* where the wrapper thinks the cwd's workspace is; "" to let the server
 			    say */
+	struct caller caller;
 	char **argv;
 	char **env;
 };
@@ -559,8 +576,9 @@ int msg_run_decode(struct blob payload, struct msg_run *ret);
 void msg_run_release(struct msg_run *m);
 
 enum run_fail {
-	RUN_FAIL_LOCAL = 1, /* run it here */
-	RUN_FAIL_RETRY = 2, /* this worker can't: try another, then here */
+	RUN_FAIL_LOCAL = 1,  /* run it here */
+	RUN_FAIL_RETRY = 2,  /* this worker can't: try another, then here */
+	RUN_FAIL_SERVER = 3, /* this server ends: start another, and try again */
 };
 
 struct msg_run_fail {

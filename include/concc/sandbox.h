@@ -30,6 +30,7 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
+#include "concc/caller.h"
 #include "concc/err.h"
 #include "concc/io.h"
 #include "concc/loop.h"
@@ -80,6 +81,9 @@ struct launcher_ops {
 	/* The mounts are made and the command is about to run; upper[i] is a directory fd of the
 	 * upper layer of workspace i, tmp of the private /tmp: the callee's now. */
 	void (*prepared)(void *data, uint32_t job_id, int *upper_fds, size_t n, int tmp_fd);
+	/* It is about to do what can't have the effect here that it has on the client, as text
+	 * says (static): the process waits until the job is killed, for which this is the time. */
+	void (*beyond)(void *data, uint32_t job_id, const char *text);
 	/* All processes of the job are gone. */
 	void (*ended)(void *data, uint32_t job_id, const struct job_end *end);
 	/* The launcher died: no job can run any more. */
@@ -93,15 +97,17 @@ int launcher_start(struct loop *l, const struct sandbox_config *c, const char *m
 
 struct launch {
 	uint32_t job_id;
-	const char *exe;
+	const char *exe;  /* absolute */
+	const char *path; /* the same file, as execve(2) is to get it: maybe relative to cwd */
 	char *const *argv;
 	char *const *env;
 	const char *cwd;
 	char *const *workspaces;
 	char *const *trees; /* of client_root; NULL: none.  Those of former jobs come first */
 	mode_t umask;
-	uint64_t memory;    /* RLIMIT_DATA of each process; 0: none */
-	uint32_t processes; /* RLIMIT_NPROC, which counts all jobs of this agent; 0: none */
+	struct caller caller; /* what it gets of that, nothing of which is lacking here */
+	uint64_t memory;      /* RLIMIT_DATA of each process, if less; 0: none */
+	uint32_t processes;   /* RLIMIT_NPROC, which counts all jobs of this agent; 0: none */
 	int stdin_fd, stdout_fd, stderr_fd; /* borrowed: duplicated by sending */
 };
 

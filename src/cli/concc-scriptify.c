@@ -72,18 +72,19 @@ static int print_script(char *const *argv)
 {
 	_cleanup_buf_ struct buf out = BUF_INIT;
 	_cleanup_free_ char *cwd = current_dir();
-	_cleanup_free_ char *exe = NULL;
+	_cleanup_free_ char *found = NULL, *exe = NULL;
 	int r;
 
 	if (!cwd) {
 		log_err("the current directory: %s", strerror(errno));
 		return EXIT_FAILED;
 	}
-	exe = job_resolve(argv[0], getenv("PATH"), cwd, is_wrapper, NULL);
-	if (!exe) {
+	found = job_resolve(argv[0], getenv("PATH"), cwd, is_wrapper, NULL);
+	if (!found) {
 		log_err("%s: %s; is it in PATH?", argv[0], strerror(errno));
 		return EXIT_NO_COMMAND;
 	}
+	exe = strchr(found, '/') ? steal_ptr(&found) : path_join(".", found);
 	job_script(&out, argv, exe, cwd, environ, current_umask());
 	r = write_full(STDOUT_FILENO, out.data, out.len);
 	if (r < 0) {

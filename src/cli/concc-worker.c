@@ -33,6 +33,7 @@ static int serve(void)
 	(void)dup2(2, 1);
 	close(null);
 	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGXFSZ, SIG_IGN); /* of our own login's limit: an error like a full disk */
 	r = agent_run(in, out, &msg);
 	if (r < 0)
 		log_err("%s", *msg.text ? msg.text : err_text(r));

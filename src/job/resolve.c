@@ -6,13 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "concc/cleanup.h"
 #include "concc/err.h"
 #include "concc/io.h"
 #include "concc/str.h"
 
-#define DEFAULT_PATH "/bin:/usr/bin" /* of glibc's execvp(3) */
+/* Of glibc's execvp(3). */
+#define DEFAULT_PATH "/bin:/usr/bin"
+#define SHELL	     "/bin/sh"
 
 /* 0, or -errno as exec would give. */
 static int check_executable(const char *path)
@@ -52,19 +55,24 @@ static char *make_clean(char *path)
 	return realpath(dir, real) ? path_join(real, base) : steal_ptr(&full);
 }
 
+/* Its name in a directory of PATH, as execvp(3) puts them together. */
+static char *name_in(const char *dir, size_t n, const char *name)
+{
+	return n ? xasprintf("%.*s/%s", (int)n, dir, name) : xstrdup(name);
+}
+
 /* The first directory of path_var that has name; *err keeps why it can't be run. */
 static char *search(const char *name, const char *path_var, const char *cwd,
 		    bool (*skip)(const char *path, void *data), void *data, int *err)
 {
 	for (const char *p = path_var;; p++) {
 		size_t n = strcspn(p, ":");
-		_cleanup_free_ char *dir = n ? xstrndup(p, n) : xstrdup("."); /* empty: the cwd */
-		_cleanup_free_ char *file = path_join(dir, name);
+		_cleanup_free_ char *file = name_in(p, n, name);
 		_cleanup_free_ char *full = make_absolute(file, cwd);
 		int r = check_executable(full);
 
 		if (r == 0 && !(skip && skip(full, data)))
-			return steal_ptr(&full);
+			return steal_ptr(&file);
 		if (r == -EACCES)
 			*err = EACCES;
 		/* One that can't be looked at now may be the one. */
@@ -81,20 +89,19 @@ static char *search(const char *name, const char *path_var, const char *cwd,
 char *job_resolve(const char *argv0, const char *path_var, const char *cwd,
 		  bool (*skip)(const char *path, void *data), void *data)
 {
-	_cleanup_free_ char *full = NULL;
 	int err = ENOENT;
 	char *found;
-	int r;
 
 	if (strchr(argv0, '/')) {
-		full = make_absolute(argv0, cwd);
-		r = check_executable(full);
+		_cleanup_free_ char *full = make_absolute(argv0, cwd);
+		int r = check_executable(full);
+
 		if (r < 0) {
 			errno = -r;
 			return NULL;
 		}
 		if (!skip || !skip(full, data))
-			return make_clean(steal_ptr(&full));
+			return xstrdup(argv0);
 		/* One of ours by its path, as CMake writes down what it found: the next in PATH. */
 		argv0 = path_base(argv0);
 	}
@@ -102,5 +109,34 @@ char *job_resolve(const char *argv0, const char *path_var, const char *cwd,
 		       : NULL;
 	if (!found)
 		errno = err;
-	return found ? make_clean(found) : NULL;
+	return found;
+}
+
+char *job_exe(const char *path, const char *cwd)
+{
+	return make_clean(make_absolute(path, cwd));
+}
+
+char **job_sh_argv(const char *path, char *const *argv)
+{
+	size_t n = strv_len(argv);
+	char **words = xcalloc(n + 3, sizeof(*words));
+
+	words[0] = (char *)SHELL;
+	words[1] = (char *)path;
+	for (size_t i = 1; i < n; i++)
+		words[i + 1] = argv[i];
+	return words;
+}
+
+int job_exec(const char *path, char *const *argv, char *const *env)
+{
+	_cleanup_free_ char **words = NULL;
+
+	execve(path, argv, env);
+	if (errno != ENOEXEC)
+		return -errno;
+	words = job_sh_argv(path, argv);
+	execve(words[0], words, env);
+	return -errno;
 }

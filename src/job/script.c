@@ -105,7 +105,7 @@ static bool names_file(const char *argv0, const char *exe, const char *cwd)
 	if (!strchr(argv0, '/'))
 		return false;
 	given = path_clean(cwd, argv0);
-	file = path_clean("/", exe);
+	file = path_clean(cwd, exe);
 	return streq(given, file);
 }
 

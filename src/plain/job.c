@@ -75,6 +75,9 @@ static void on_word(struct job *j, const char *text)
 		job_end(j, EXIT_CODE, code, "");
 	else if (sscanf(text, "end signal %u", &code) == 1 && code > 0 && code <= 64)
 		job_end(j, EXIT_SIGNAL, code, "");
+	else if (streq(text, "end caller"))
+		job_end(j, EXIT_REFUSED, REFUSED_CALLER,
+			"its login has a lower limit than this call (ulimit -aH)");
 	else if (streq(text, "end cwd"))
 		job_end(j, EXIT_REFUSED, REFUSED_CWD, "its directory is not there");
 	else
@@ -189,15 +192,21 @@ static void find_named(struct job *j)
 	}
 }
 
-static void run(struct job *j, const struct msg_env *env, const struct program *g)
+static void run(struct job *j, const struct msg_env *env, const struct caller *caller)
 {
 	_cleanup_buf_ struct buf script = BUF_INIT;
 	char token[TOKEN_LEN + 1];
 	struct errmsg msg = {0};
 
+	if (!script_can_say(caller)) {
+		job_end(j, EXIT_REFUSED, REFUSED_CALLER,
+			"a shell can't give a job what this call has: its personality, blocked "
+			"signals, or limits that are no whole number of blocks");
+		return;
+	}
 	token_new(token);
 	find_named(j);
-	script_job(&script, token, &j->msg, g->exe.path, env->env, j->named);
+	script_job(&script, token, &j->msg, caller, env->env, j->named);
 	j->conn = conn_take(j->plain);
 	j->started_us = now_us();
 	if (script.len > SCRIPT_MAX)
@@ -233,7 +242,8 @@ void job_try(struct job *j)
 		wait = wait || state != STATE_GOOD;
 	}
 	if (!wait)
-		run(j, map_get_u64(&p->envs, j->msg.env_id), g);
+		run(j, map_get_u64(&p->envs, j->msg.env_id),
+		    map_get_u64(&p->callers, j->msg.caller_id));
 }
 
 bool job_waits(const struct job *j)
@@ -246,7 +256,7 @@ int job_start(struct plain *p, struct msg_job *m)
 	struct job *j;
 
 	if (map_get_u64(&p->jobs, m->job_id) || !map_get_u64(&p->envs, m->env_id) ||
-	    !map_get_u64(&p->programs, m->exe_id)) {
+	    !map_get_u64(&p->programs, m->exe_id) || !map_get_u64(&p->callers, m->caller_id)) {
 		msg_job_release(m);
 		return CONCC_E_PROTO;
 	}

@@ -111,6 +111,19 @@ static int on_env(struct plain *p, struct blob payload)
 	return 0;
 }
 
+static int on_caller(struct plain *p, struct blob payload)
+{
+	struct msg_caller m;
+	int r = p->callers.n < TABLE_MAX ? msg_caller_decode(payload, &m) : CONCC_E_TOOBIG;
+
+	if (r < 0)
+		return r;
+	if (map_get_u64(&p->callers, m.caller_id))
+		return CONCC_E_PROTO;
+	map_put_u64(&p->callers, m.caller_id, xmemdup(&m.caller, sizeof(m.caller)));
+	return 0;
+}
+
 static int on_exe(struct plain *p, struct blob payload)
 {
 	struct program *g = xcalloc(1, sizeof(*g));
@@ -173,6 +186,8 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 	switch (type) {
 	case MSG_ENV:
 		return on_env(p, payload);
+	case MSG_CALLER:
+		return on_caller(p, payload);
 	case MSG_EXE:
 		return on_exe(p, payload);
 	case MSG_JOB:
@@ -228,6 +243,7 @@ static void free_tables(struct plain *p)
 {
 	struct program *g;
 	struct msg_env *e;
+	struct caller *c;
 	struct job *j;
 	size_t it = 0;
 
@@ -244,6 +260,10 @@ static void free_tables(struct plain *p)
 		free(e);
 	}
 	map_release(&p->envs);
+	it = 0;
+	while ((c = map_next(&p->callers, &it, NULL)))
+		free(c);
+	map_release(&p->callers);
 }
 
 static void tear_down(struct plain *p)

@@ -42,6 +42,7 @@ struct plain {
 	bool ready; /* READY was sent */
 	bool ending;
 	struct map envs;     /* id -> struct msg_env */
+	struct map callers;  /* id -> struct caller */
 	struct map programs; /* id -> struct program */
 	struct map shares;   /* workspace -> struct share */
 	struct map jobs;     /* id -> struct job */

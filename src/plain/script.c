@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "script.h"
 
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "concc/cleanup.h"
+#include "concc/io.h"
 #include "concc/job.h"
 #include "concc/str.h"
 
@@ -63,9 +68,70 @@ void script_control(struct buf *out, const char *token)
  * nor some bash of SIGTERM.  So its standard error is kept apart from the job's,
  * in a file without a name: in a command substitution bash would not say it.
  */
-void script_job(struct buf *out, const char *token, const struct msg_job *m, const char *exe,
-		char *const *env, char *const *paths)
+/* What ulimit of a POSIX shell can set: with these letters, in these units. */
+static const struct {
+	enum caller_limit_id id;
+	char letter;
+	unsigned unit;
+} limits[] = {
+	{CALLER_CPU, 't', 1},	   {CALLER_FSIZE, 'f', 512}, {CALLER_DATA, 'd', 1024},
+	{CALLER_STACK, 's', 1024}, {CALLER_AS, 'v', 1024},   {CALLER_NOFILE, 'n', 1},
+};
+
+static bool can_say(uint64_t value, unsigned unit)
 {
+	return value == CALLER_UNLIMITED || value % unit == 0;
+}
+
+bool script_can_say(const struct caller *c)
+{
+	for (size_t i = 0; i < sizeof(limits) / sizeof(*limits); i++) {
+		const struct caller_limit *l = &c->limits[limits[i].id];
+
+		if (!can_say(l->soft, limits[i].unit) || !can_say(l->hard, limits[i].unit))
+			return false;
+	}
+	return !c->persona && !c->blocked;
+}
+
+static void put_limit(struct buf *out, char kind, size_t i, uint64_t value)
+{
+	buf_putf(out, "ulimit -%c -%c ", kind, limits[i].letter);
+	if (value == CALLER_UNLIMITED)
+		buf_putf(out, "unlimited");
+	else
+		buf_putf(out, "%llu", (unsigned long long)(value / limits[i].unit));
+}
+
+/* A function that fails where there is less. */
+static void put_caller_function(struct buf *out, const struct caller *c)
+{
+	buf_putf(out, "caller() {\n");
+	for (size_t i = 0; i < sizeof(limits) / sizeof(*limits); i++) {
+		bool as_near = limits[i].id == CALLER_NOFILE; /* of the hard one: see caller.h */
+
+		put_limit(out, 'S', i, c->limits[limits[i].id].soft);
+		buf_putf(out, as_near ? " &&\n{ " : " &&\n");
+		put_limit(out, 'H', i, c->limits[limits[i].id].hard);
+		buf_putf(out, as_near ? " || :; } &&\n" : " &&\n");
+	}
+	buf_putf(out, ":\n} 2>/dev/null\n");
+}
+
+/* Two of the C library's own can't be named. */
+static void put_ignored(struct buf *out, uint64_t ignored)
+{
+	for (int signo = 1; signo < NSIG; signo++)
+		if (ignored >> (signo - 1) & 1 && (signo < 32 || signo >= SIGRTMIN))
+			buf_putf(out, "trap '' %d\n", signo);
+}
+
+void script_job(struct buf *out, const char *token, const struct msg_job *m,
+		const struct caller *caller, char *const *env, char *const *paths)
+{
+	_cleanup_free_ char *exe = strchr(m->path, '/') ? xstrdup(m->path)
+							: path_join(".", m->path);
+
 	buf_putf(out, "{\n");
 	put_mark_function(out, token);
 	buf_putf(out, "lost=0 i=0\nfor f in");
@@ -80,17 +146,19 @@ void script_job(struct buf *out, const char *token, const struct msg_job *m, con
 		      "read -r go || exit\n"
 		      "said=$(mktemp) && exec 3>&1 4>&2 2>\"$said\" 5<\"$said\" || exit\n"
 		      "rm -f -- \"$said\"\n"
-		      "ulimit -c 0\n"
-		      "if cd -- ");
+		      "ulimit -c 0\n");
+	put_caller_function(out, caller);
+	buf_putf(out, "if ! cd -- ");
 	job_put_quoted(out, m->cwd);
-	buf_putf(out, "; then\n(\n");
+	buf_putf(out, "; then end=cwd\nelif ! (caller); then end=caller\nelse\n(\ncaller\n");
+	put_ignored(out, caller->ignored);
 	job_script(out, m->argv, exe, m->cwd, env, m->umask);
 	buf_putf(out, ") %s>&3 2>&%d 3>&- 4>&- 5<&-\nend=$?\n",
 		 m->flags & JOB_F_STDIN ? "" : "</dev/null ", m->flags & JOB_F_MERGED ? 3 : 4);
 	buf_putf(out, "if [ \"$end\" -gt 128 ] && [ -n \"$(cat <&5)\" ]; then\n"
 		      "end=\"signal $((end - 128))\"\n"
 		      "else end=\"code $end\"; fi\n"
-		      "else end=cwd; fi\n"
+		      "fi\n"
 		      "mark end \"$end\" >&3\n"
 		      "mark end \"$end\" >&4\n"
 		      "kill -s KILL -- \"-$$\"\n"

@@ -24,10 +24,13 @@ void script_control(struct buf *out, const char *token);
  * One job: "begin GROUP MISSING", where the group is the session's own and
  * MISSING the number of the first of the paths that is not there, or 0.  Waits
  * for a line before it starts the job, whose input follows.  "end code N", "end
- * signal N" or "end cwd", and the group is killed.
+ * signal N", "end cwd" or, when it can't give the job what the caller has, "end caller"; and the
+ * group is killed.
  */
-void script_job(struct buf *out, const char *token, const struct msg_job *m, const char *exe,
-		char *const *env, char *const *paths);
+void script_job(struct buf *out, const char *token, const struct msg_job *m,
+		const struct caller *caller, char *const *env, char *const *paths);
+/* Is there a word of a shell for all that the caller has?  But niceness, which it does not give. */
+bool script_can_say(const struct caller *c);
 
 /* "begin", then for each file a line with its SHA-256 or another word, "end". */
 void script_check(struct buf *out, const char *token, const struct msg_exe *exe);

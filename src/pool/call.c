@@ -55,6 +55,13 @@ int pool_listen(struct pool *p, int *ret_fd, struct errmsg *msg)
 	return 0;
 }
 
+void pool_unlisten(struct pool *p)
+{
+	if (p->calls_fd >= 0)
+		(void)close(p->calls_fd);
+	p->calls_fd = -1;
+}
+
 int pool_next_call(struct pool *p, char ret_name[POOL_NAME_MAX + 1])
 {
 	struct member_view v;

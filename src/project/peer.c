@@ -34,27 +34,36 @@ static void tell_pool(struct peer *p, enum pool_state state)
 	struct errmsg msg = {0};
 	int r;
 
+	if (p->server->replaced)
+		return;
 	r = pool_set(p->server->pool, p->conf->name, p->slots, state, 1000, &msg);
 	if (r < 0)
 		log_err("can't tell the pool about %s: %s", p->conf->name, msg.text);
 }
 
-static void forget_link(struct peer *p)
+static void free_texts(struct map *m)
 {
 	size_t it = 0;
 	char *text;
 
+	while ((text = map_next(m, &it, NULL)))
+		free(text);
+	map_release(m);
+}
+
+static void forget_link(struct peer *p)
+{
 	serve_drop(p);
 	tree_peer_reset(p->server->tree, p->index);
 	map_release(&p->envs);
+	map_release(&p->callers);
 	map_release(&p->exes_sent);
 	outside_forget(p);
 	p->n_trees = 0;
 	map_release(&p->pushed);
 	map_release(&p->sources);
-	while ((text = map_next(&p->exes_refused, &it, NULL)))
-		free(text);
-	map_release(&p->exes_refused);
+	free_texts(&p->exes_refused);
+	free_texts(&p->callers_refused);
 	msg_hello_release(&p->hello);
 	p->fuse = (struct msg_mirror_counts){0};
 	p->load = (struct msg_load){0};
@@ -591,7 +600,8 @@ void peer_free(struct peer *p)
 		link_close(p->link);
 		link_free(p->link);
 	}
-	(void)pool_remove(p->server->pool, p->conf->name); /* may be gone by hand */
+	if (!p->server->replaced)
+		(void)pool_remove(p->server->pool, p->conf->name); /* may be gone by hand */
 	loop_remove(p->retry_timer);
 	loop_remove(p->sleep_timer);
 	map_release(&p->jobs);

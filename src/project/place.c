@@ -63,7 +63,7 @@ static bool is_whole(const struct server *s)
  * The next call starts a server that reads it.  Ours goes on for those jobs that it has, and for
  * wrappers that have found it.
  */
-static void make_room(struct server *s)
+void place_make_room(struct server *s)
 {
 	(void)unlinkat(s->dir_fd, "project.lock", 0);
 	(void)unlinkat(s->dir_fd, "project.sock", 0);
@@ -93,7 +93,7 @@ void place_check_conf(struct server *s)
 	} else {
 		log_info("the configuration was changed: leaving when %u running jobs have ended",
 			 s->n_running);
-		make_room(s);
+		place_make_room(s);
 	}
 	conf_free(now);
 }

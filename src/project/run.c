@@ -84,20 +84,21 @@ static void send_fail(struct client *c, enum run_fail what, bool quiet, const ch
 	str_defuse(shown);
 
 	server_count_reason(c->server, rule);
-	if (what == RUN_FAIL_RETRY)
-		c->server->n_retried++;
-	else
+	if (what == RUN_FAIL_LOCAL)
 		c->server->n_local++;
+	else
+		c->server->n_retried++;
 	msg_run_fail_encode(&b, &m);
 	link_send_buf(c->link, MSG_RUN_FAIL, LINK_BULK, &b);
 }
 
-/* Ends the run by sending its wrapper elsewhere. */
-static void run_fail(struct run *r, enum run_fail what, const char *rule, const char *text)
+/* Ends the run by sending its wrapper elsewhere.  quiet: as a rule has it, and nothing failed. */
+static void run_fail(struct run *r, enum run_fail what, bool quiet, const char *rule,
+		     const char *text)
 {
-	r->peer->n_failed++;
+	r->peer->n_failed += !quiet;
 	if (r->client && !straggler_goes_on(r))
-		send_fail(r->client, what, false, rule, text);
+		send_fail(r->client, what, quiet, rule, text);
 	run_free(r);
 }
 
@@ -205,20 +206,37 @@ static bool names_tmp(const struct msg_run *m, char *const *workspaces, struct p
 	return policy_is_tmp(m->cwd) && policy_names_tmp(&in, ret);
 }
 
+/* A message whose first field is an id, yet to be given: told once, and known by that from then on.
+ */
+static uint32_t send_once(struct peer *p, uint8_t type, struct map *known, uint32_t *next_id,
+			  struct buf *b)
+{
+	uintptr_t id = (uintptr_t)map_get(known, b->data + 4, b->len - 4);
+
+	if (id)
+		return (uint32_t)id;
+	id = ++*next_id;
+	map_put(known, b->data + 4, b->len - 4, (void *)id);
+	buf_set_u32(b, 0, (uint32_t)id);
+	link_send_buf(p->link, type, LINK_PRIO, b);
+	return (uint32_t)id;
+}
+
 static uint32_t send_env(struct peer *p, char *const *env)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
-	uintptr_t id;
 
 	msg_env_encode(&b, 0, env);
-	id = (uintptr_t)map_get(&p->envs, b.data + 4, b.len - 4);
-	if (id)
-		return (uint32_t)id;
-	id = ++p->next_env_id;
-	map_put(&p->envs, b.data + 4, b.len - 4, (void *)id);
-	buf_set_u32(&b, 0, (uint32_t)id);
-	link_send_buf(p->link, MSG_ENV, LINK_PRIO, &b);
-	return (uint32_t)id;
+	return send_once(p, MSG_ENV, &p->envs, &p->next_env_id, &b);
+}
+
+static uint32_t send_caller(struct peer *p, const struct caller *caller)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct msg_caller m = {.caller = *caller};
+
+	msg_caller_encode(&b, &m);
+	return send_once(p, MSG_CALLER, &p->callers, &p->next_caller_id, &b);
 }
 
 static void send_exe(struct peer *p, struct exe *e)
@@ -267,6 +285,8 @@ static struct run *run_new(struct client *c, struct peer *p, const struct msg_ru
 		r->job_id = ++s->next_job_id;
 	while (map_get_u64(&p->jobs, r->job_id));
 	r->exe_id = exe_msg(e)->exe_id;
+	r->caller_id = send_caller(p, &m->caller);
+	r->dumps_core = m->caller.limits[CALLER_CORE].soft > 0;
 	r->slot.fd = -1;
 	r->cwd = xstrdup(m->cwd);
 	r->command = first_words(m->argv);
@@ -295,10 +315,12 @@ static void send_job(struct run *r, const struct msg_run *m, struct exe *e)
 		.job_id = r->job_id,
 		.env_id = send_env(r->peer, m->env),
 		.exe_id = exe_msg(e)->exe_id,
+		.caller_id = r->caller_id,
 		.flags = m->flags,
 		.umask = m->umask,
 		.rows = m->rows,
 		.cols = m->cols,
+		.path = m->path,
 		.cwd = m->cwd,
 		.workspaces = r->workspaces,
 		.argv = m->argv,
@@ -348,13 +370,31 @@ static int start(struct client *c, struct msg_run *m)
 	_cleanup_free_ char *unserved = NULL;
 	struct errmsg msg = {0};
 	struct policy_verdict v;
-	const char *refused;
+	const char *refused, *differs;
 	struct run *run;
 	struct exe *e;
 	int r;
 
-	if (s->stopping)
+	if (s->stopping && !s->replaced)
 		return CONCC_E_CLOSED; /* the wrapper starts another server */
+	differs = namespaces_differ(&s->namespaces, c->pid);
+	if (differs) {
+		_cleanup_free_ char *text = xasprintf("it runs %s", differs);
+
+		refuse(c, m, RUN_FAIL_LOCAL, true, "namespace", text);
+		return 0;
+	}
+	if (!s->replaced && caller_exceeds(&m->caller, &s->own)) {
+		log_info("a caller has higher limits: leaving when %u running jobs have ended",
+			 s->n_running);
+		s->replaced = true;
+		place_make_room(s);
+	}
+	if (s->replaced) {
+		refuse(c, m, RUN_FAIL_SERVER, true, "server-limits",
+		       "the project server has lower limits than this call");
+		return 0;
+	}
 	if (!p || p->state != PEER_UP) {
 		_cleanup_free_ char *text = xasprintf("worker %s is not there: %s", m->worker,
 						      p ? p->error : "not configured");
@@ -401,6 +441,11 @@ static int start(struct client *c, struct msg_run *m)
 	refused = map_get_u64(&p->exes_refused, exe_msg(e)->exe_id);
 	if (refused) {
 		refuse(c, m, RUN_FAIL_RETRY, true, "toolchain", refused);
+		return 0;
+	}
+	refused = map_get_u64(&p->callers_refused, send_caller(p, &m->caller));
+	if (refused) {
+		refuse(c, m, RUN_FAIL_RETRY, true, "caller-limits", refused);
 		return 0;
 	}
 	r = run_dispatch(c, p, m, e, workspaces, &run);
@@ -587,7 +632,7 @@ static void on_no_way_home(struct run *r, const struct msg_exit *m)
 	_cleanup_free_ char *text = str_escape(m->text, strlen(m->text), 1000);
 	_cleanup_free_ char *line = xasprintf("on worker %s %s", r->peer->conf->name, text);
 
-	run_fail(r, RUN_FAIL_LOCAL, "no-way-home", line);
+	run_fail(r, RUN_FAIL_LOCAL, true, "no-way-home", line);
 }
 
 /* What it sought works on this machine only. */
@@ -596,7 +641,7 @@ static void on_special(struct run *r, const struct msg_exit *m)
 	_cleanup_free_ char *text = str_escape(m->text, strlen(m->text), 1000);
 	_cleanup_free_ char *line = xasprintf("on worker %s %s", r->peer->conf->name, text);
 
-	run_fail(r, RUN_FAIL_LOCAL, "special-file", line);
+	run_fail(r, RUN_FAIL_LOCAL, true, "special-file", line);
 }
 
 /* A limit that the user set for this worker: here there is none. */
@@ -606,7 +651,7 @@ static void on_limit(struct run *r, const struct msg_exit *m)
 	_cleanup_free_ char *line = xasprintf("on worker %s %s: see concc.ini(5)",
 					      r->peer->conf->name, text);
 
-	run_fail(r, RUN_FAIL_LOCAL, "limit", line);
+	run_fail(r, RUN_FAIL_LOCAL, false, "limit", line);
 }
 
 /* The worker's own failure or refusal: the job can run elsewhere. */
@@ -615,6 +660,7 @@ static void on_ours(struct run *r, const struct msg_exit *m)
 	bool refused = m->how == EXIT_REFUSED;
 	const char *rule = !refused			  ? "worker-failed"
 			   : m->code == REFUSED_TOOLCHAIN ? "toolchain"
+			   : m->code == REFUSED_CALLER	  ? "caller-limits"
 							  : "refused";
 	_cleanup_free_ char *text = str_escape(m->text, strlen(m->text), 1000);
 	_cleanup_free_ char *line = xasprintf("worker %s %s: %s", r->peer->conf->name,
@@ -622,7 +668,9 @@ static void on_ours(struct run *r, const struct msg_exit *m)
 
 	if (refused && m->code == REFUSED_TOOLCHAIN)
 		free(map_put_u64(&r->peer->exes_refused, r->exe_id, xstrdup(line)));
-	run_fail(r, RUN_FAIL_RETRY, rule, line);
+	if (refused && m->code == REFUSED_CALLER)
+		free(map_put_u64(&r->peer->callers_refused, r->caller_id, xstrdup(line)));
+	run_fail(r, RUN_FAIL_RETRY, false, rule, line);
 }
 
 /*
@@ -636,7 +684,7 @@ static int finish(struct run *r)
 	if (apply(r) < 0)
 		return CONCC_E_PROTO;
 	if (r->failure) {
-		run_fail(r, RUN_FAIL_LOCAL, r->failure_rule, r->failure);
+		run_fail(r, RUN_FAIL_LOCAL, false, r->failure_rule, r->failure);
 		return 0;
 	}
 	straggler_done(r);
@@ -672,11 +720,11 @@ static int on_done(struct run *r, const struct msg_exit *m)
 		_cleanup_free_ char *path = str_escape(m->outside[0], strlen(m->outside[0]), 200);
 		_cleanup_free_ char *text = xasprintf("it wrote %s, outside every workspace", path);
 
-		run_fail(r, RUN_FAIL_LOCAL, "outside-write", text);
+		run_fail(r, RUN_FAIL_LOCAL, false, "outside-write", text);
 		return 0;
 	}
 	if (r->missing && !good) {
-		run_fail(r, RUN_FAIL_LOCAL, "missing", r->missing);
+		run_fail(r, RUN_FAIL_LOCAL, false, "missing", r->missing);
 		return 0;
 	}
 	show_held(r);
@@ -686,6 +734,19 @@ static int on_done(struct run *r, const struct msg_exit *m)
 	return r->untaken ? 0 : finish(r);
 }
 
+/* By core(5) and signal(7). */
+static bool leaves_core(int signo)
+{
+	static const int signals[] = {SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGFPE,
+				      SIGSEGV, SIGBUS, SIGSYS,	SIGXCPU, SIGXFSZ};
+
+	for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++) {
+		if (signals[i] == signo)
+			return true;
+	}
+	return false;
+}
+
 static int on_exit_msg(struct peer *p, struct run *r, const struct msg_exit *m)
 {
 	p->cpu_us += m->utime_us + m->stime_us;
@@ -693,13 +754,15 @@ static int on_exit_msg(struct peer *p, struct run *r, const struct msg_exit *m)
 	if (!r->client)
 		run_free(r);
 	else if (r->failure)
-		run_fail(r, RUN_FAIL_LOCAL, r->failure_rule, r->failure);
+		run_fail(r, RUN_FAIL_LOCAL, false, r->failure_rule, r->failure);
 	else if (m->how == EXIT_FAILED && m->code == FAILED_LIMIT)
 		on_limit(r, m);
 	else if (m->how == EXIT_FAILED && m->code == FAILED_NO_WAY_HOME)
 		on_no_way_home(r, m);
 	else if (m->how == EXIT_FAILED && m->code == FAILED_SPECIAL)
 		on_special(r, m);
+	else if (m->how == EXIT_SIGNAL && r->dumps_core && leaves_core((int)m->code))
+		run_fail(r, RUN_FAIL_LOCAL, true, "core", "its core file is to be made here");
 	else if (m->how == EXIT_FAILED || m->how == EXIT_REFUSED)
 		on_ours(r, m);
 	else
@@ -841,7 +904,7 @@ void run_peer_gone(struct peer *p, const char *why)
 	size_t it = 0;
 
 	while ((r = map_next(&p->jobs, &it, NULL)))
-		run_fail(r, RUN_FAIL_RETRY, "worker-lost", text);
+		run_fail(r, RUN_FAIL_RETRY, false, "worker-lost", text);
 }
 
 void run_describe(const struct run *r, struct run_info *ret)

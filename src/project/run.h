@@ -11,6 +11,8 @@ struct run {
 	struct commit *commit;
 	uint32_t job_id;
 	uint32_t exe_id;
+	uint32_t caller_id;
+	bool dumps_core; /* its caller's limit lets processes leave core files */
 	char *cwd;
 	char *command; /* for status: the first words */
 	char *name;    /* of the program, as it was called, without a directory */

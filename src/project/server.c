@@ -40,7 +40,7 @@ static void idle(void *data)
 	struct server *s = data;
 
 	/* Who waits for a worker to start is something to do. */
-	if (s->n_running || pool_waiters(s->pool)) {
+	if (s->n_running || (!s->replaced && pool_waiters(s->pool))) {
 		server_busy(s);
 		return;
 	}
@@ -203,7 +203,7 @@ static void say_ready(struct server *s)
 
 void server_ready_check(struct server *s)
 {
-	if (s->stopping || s->abandoned)
+	if (s->stopping || s->abandoned || s->replaced)
 		return;
 	if (s->next_agent)
 		loop_defer(s->loop, adopt_agent, s);
@@ -235,7 +235,7 @@ void server_wake(struct server *s)
 {
 	uint32_t wanted, coming;
 
-	if (s->stopping)
+	if (s->stopping || s->replaced)
 		return;
 	wanted = pool_waiters(s->pool);
 	coming = starting_slots(s);
@@ -559,22 +559,21 @@ static void on_signal(void *data, int signo)
 	server_stop(data);
 }
 
-/* One fd per wrapper: make -j2000 must work. */
-static void raise_fd_limit(void)
+/* Of who starts us there stays what can't be shed: see caller.h. */
+static void begin_life(struct server *s)
 {
-	struct rlimit rl;
-
-	if (getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur < rl.rlim_max) {
-		rl.rlim_cur = rl.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &rl); /* the old limit does for most */
-	}
+	caller_shed(); /* limits too: one fd per wrapper, make -j2000 must work */
+	caller_read(&s->own);
+	namespaces_look(&s->namespaces);
+	/* A file that is larger than we may write is an error like a full disk. */
+	(void)signal(SIGXFSZ, SIG_IGN);
 }
 
 static int set_up(struct server *s, struct errmsg *msg)
 {
 	int r;
 
-	raise_fd_limit();
+	begin_life(s);
 	server_learn_fd_limit(s); /* first, for a number that is below any limit set later */
 	r = runtime_dir_open(&s->dir, &s->dir_fd, msg);
 	if (r < 0)
@@ -659,7 +658,7 @@ static void tear_down(struct server *s)
 	working_sets_save(s);
 	end_peers(s);
 	working_sets_free(s);
-	if (s->pool)
+	if (s->pool && !s->replaced)
 		(void)pool_remove(s->pool, POOL_LOCAL); /* need not be there */
 	pool_close(s->pool);
 	tree_free(s->tree);

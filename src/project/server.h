@@ -28,11 +28,13 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
+#include "concc/caller.h"
 #include "concc/conf.h"
 #include "concc/digest.h"
 #include "concc/link.h"
 #include "concc/loop.h"
 #include "concc/map.h"
+#include "concc/namespaces.h"
 #include "concc/pool.h"
 #include "concc/proto.h"
 #include "concc/tree.h"
@@ -78,7 +80,10 @@ struct server {
 	uint32_t next_job_id;
 	unsigned n_running;
 	bool ready, stopping;
-	bool abandoned; /* nobody finds us any more: the running jobs are the last */
+	bool abandoned;	   /* nobody finds us any more: the running jobs are the last */
+	bool replaced;	   /* and another has our place and our pool, or is about to */
+	struct caller own; /* what we live with, and our workers on this machine */
+	struct namespaces namespaces;
 	uint64_t started_ms;
 	uint64_t n_ended;		     /* jobs, in whatever way */
 	uint64_t n_jobs, n_local, n_retried; /* of all jobs that came here */
@@ -119,16 +124,19 @@ struct peer {
 	uint32_t slots;
 	struct map envs; /* encoded environment -> its id (as a pointer) */
 	uint32_t next_env_id;
-	size_t n_trees;		 /* of the system's, told */
-	struct map exes_sent;	 /* exe id -> itself */
-	struct map exes_refused; /* exe id -> char *, the worker's words */
-	struct map jobs;	 /* job id -> struct run */
-	struct map sources;	 /* path -> version of a job's source that was told ahead */
-	struct map spots;	 /* outside.c: directory -> struct spot */
-	struct map pushed;	 /* roots whose working set was told, on this link */
-	struct list fetches;	 /* struct fetch.of_peer, not begun, in the order they came */
-	struct list serving;	 /* the same, begun: with an open file, by turns */
-	struct map fetch_ids;	 /* id -> struct fetch */
+	struct map callers; /* the same of callers */
+	uint32_t next_caller_id;
+	struct map callers_refused; /* caller id -> char *, the worker's words */
+	size_t n_trees;		    /* of the system's, told */
+	struct map exes_sent;	    /* exe id -> itself */
+	struct map exes_refused;    /* exe id -> char *, the worker's words */
+	struct map jobs;	    /* job id -> struct run */
+	struct map sources;	    /* path -> version of a job's source that was told ahead */
+	struct map spots;	    /* outside.c: directory -> struct spot */
+	struct map pushed;	    /* roots whose working set was told, on this link */
+	struct list fetches;	    /* struct fetch.of_peer, not begun, in the order they came */
+	struct list serving;	    /* the same, begun: with an open file, by turns */
+	struct map fetch_ids;	    /* id -> struct fetch */
 	unsigned n_fetches, n_serving;
 	bool begin_next; /* whose turn it is */
 	uint64_t n_jobs, n_failed, fetched_bytes, fetched_files, lists;
@@ -182,7 +190,7 @@ struct client {
 	struct list of_server;
 	struct server *server;
 	struct link *link;
-	pid_t pid;
+	pid_t pid; /* as it was when it connected; 0: none in our pid namespace */
 	struct run *run;
 	bool too_many;	 /* for the descriptors we may have: a job of it runs without us */
 	bool waiting_up; /* asked to be told when all workers are up or have failed */
@@ -270,6 +278,8 @@ void exes_free(struct server *s);
 int place_watch(struct server *s, struct errmsg *msg); /* when all of them are there */
 /* Has the configuration changed?  Then it makes room for a server that reads it. */
 void place_check_conf(struct server *s);
+/* For another server, which the next call starts; ours goes on with the jobs that it has. */
+void place_make_room(struct server *s);
 bool place_is_ours(const struct server *s); /* no other server can have begun here */
 
 /* ---- server.c ---- */

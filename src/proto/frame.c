@@ -15,6 +15,7 @@ const char *msg_name(uint8_t type)
 		[MSG_PONG] = "PONG",
 		[MSG_READY] = "READY",
 		[MSG_ENV] = "ENV",
+		[MSG_CALLER] = "CALLER",
 		[MSG_EXE] = "EXE",
 		[MSG_JOB] = "JOB",
 		[MSG_JOB_INPUT] = "JOB_INPUT",

@@ -182,6 +182,26 @@ void msg_env_release(struct msg_env *m)
 	m->env = NULL;
 }
 
+void msg_caller_encode(struct buf *b, const struct msg_caller *m)
+{
+	buf_put_u32(b, m->caller_id);
+	put_caller(b, &m->caller);
+}
+
+int msg_caller_decode(struct blob payload, struct msg_caller *ret)
+{
+	struct msg_caller m = {0};
+	struct rd r;
+
+	rd_init(&r, payload.p, payload.n);
+	m.caller_id = rd_u32(&r);
+	rd_caller(&r, &m.caller);
+	if (rd_done(&r) < 0)
+		return CONCC_E_PROTO;
+	*ret = m;
+	return 0;
+}
+
 void msg_exe_encode(struct buf *b, const struct msg_exe *m)
 {
 	buf_put_u32(b, m->exe_id);
@@ -238,10 +258,12 @@ void msg_job_encode(struct buf *b, const struct msg_job *m)
 	buf_put_u32(b, m->job_id);
 	buf_put_u32(b, m->env_id);
 	buf_put_u32(b, m->exe_id);
+	buf_put_u32(b, m->caller_id);
 	buf_put_u32(b, m->flags);
 	buf_put_u32(b, m->umask);
 	buf_put_u16(b, m->rows);
 	buf_put_u16(b, m->cols);
+	buf_put_str(b, m->path);
 	buf_put_str(b, m->cwd);
 	put_strv(b, m->workspaces);
 	put_strv(b, m->argv);
@@ -281,10 +303,12 @@ int msg_job_decode(struct blob payload, struct msg_job *ret)
 	m.job_id = rd_u32(&r);
 	m.env_id = rd_u32(&r);
 	m.exe_id = rd_u32(&r);
+	m.caller_id = rd_u32(&r);
 	m.flags = rd_u32(&r);
 	m.umask = rd_u32(&r);
 	m.rows = rd_u16(&r);
 	m.cols = rd_u16(&r);
+	m.path = rd_any_path(&r);
 	m.cwd = rd_abs_path(&r);
 	if (m.cwd)
 		rd_workspaces(&r, &m);
@@ -301,6 +325,7 @@ int msg_job_decode(struct blob payload, struct msg_job *ret)
 
 void msg_job_release(struct msg_job *m)
 {
+	free(m->path);
 	free(m->cwd);
 	strv_free(m->workspaces);
 	strv_free(m->argv);

@@ -21,9 +21,11 @@ void msg_run_encode(struct buf *b, const struct msg_run *m)
 	buf_put_u32(b, m->attempt);
 	buf_put_str(b, m->worker);
 	buf_put_str(b, m->run_id);
+	buf_put_str(b, m->path);
 	buf_put_str(b, m->exe);
 	buf_put_str(b, m->cwd);
 	buf_put_str(b, m->workspace);
+	put_caller(b, &m->caller);
 	put_strv(b, m->argv);
 	put_strv(b, m->env);
 }
@@ -44,9 +46,11 @@ int msg_run_decode(struct blob payload, struct msg_run *ret)
 	m.attempt = rd_u32(&r);
 	m.worker = rd_strdup(&r, 256);
 	m.run_id = rd_strdup(&r, 256);
+	m.path = rd_any_path(&r);
 	m.exe = rd_abs_path(&r);
 	m.cwd = rd_abs_path(&r);
 	m.workspace = rd_strdup(&r, PROTO_PATH_MAX);
+	rd_caller(&r, &m.caller);
 	m.argv = rd_strv(&r, STRINGS_MAX);
 	m.env = rd_strv(&r, STRINGS_MAX);
 	if (m.umask > 0777 || (m.argv && !m.argv[0]))
@@ -63,6 +67,7 @@ void msg_run_release(struct msg_run *m)
 {
 	free(m->worker);
 	free(m->run_id);
+	free(m->path);
 	free(m->exe);
 	free(m->cwd);
 	free(m->workspace);
@@ -89,7 +94,7 @@ int msg_run_fail_decode(struct blob payload, struct msg_run_fail *ret)
 	m.quiet = rd_u8(&r);
 	m.rule = rd_strdup(&r, 64);
 	m.text = rd_strdup(&r, PROTO_TEXT_MAX);
-	if (m.what != RUN_FAIL_LOCAL && m.what != RUN_FAIL_RETRY)
+	if (m.what < RUN_FAIL_LOCAL || m.what > RUN_FAIL_SERVER)
 		r.bad = true;
 	if (rd_done(&r) < 0) {
 		msg_run_fail_release(&m);

@@ -84,3 +84,48 @@ bool is_process_end(uint8_t how, uint32_t code)
 	}
 	return true;
 }
+
+char *rd_any_path(struct rd *r)
+{
+	char *s = rd_strdup(r, PROTO_PATH_MAX);
+
+	if (s && *s)
+		return s;
+	free(s);
+	r->bad = true;
+	return NULL;
+}
+
+/* Niceness is 40 to 1 here, as the kernel's getpriority() returns it: never negative. */
+#define NICE_BASE 20
+
+void put_caller(struct buf *b, const struct caller *c)
+{
+	for (int i = 0; i < CALLER_N_LIMITS; i++) {
+		buf_put_u64(b, c->limits[i].soft);
+		buf_put_u64(b, c->limits[i].hard);
+	}
+	buf_put_u8(b, (uint8_t)(NICE_BASE - c->nice));
+	buf_put_u32(b, c->persona);
+	buf_put_u64(b, c->ignored);
+	buf_put_u64(b, c->blocked);
+}
+
+void rd_caller(struct rd *r, struct caller *ret)
+{
+	struct caller c = {0};
+
+	for (int i = 0; i < CALLER_N_LIMITS; i++) {
+		c.limits[i].soft = rd_u64(r);
+		c.limits[i].hard = rd_u64(r);
+		if (c.limits[i].soft > c.limits[i].hard)
+			r->bad = true;
+	}
+	c.nice = NICE_BASE - rd_u8(r);
+	c.persona = rd_u32(r);
+	c.ignored = rd_u64(r);
+	c.blocked = rd_u64(r);
+	if (c.nice < -20 || c.nice > 19 || (c.ignored | c.blocked) & CALLER_SIGNALS_NEVER)
+		r->bad = true;
+	*ret = c;
+}

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "concc/buf.h"
+#include "concc/caller.h"
 
 /* Words for a person, NULL for none: cut at PROTO_TEXT_MAX, since they name paths of any length. */
 void put_text(struct buf *b, const char *text);
@@ -18,6 +19,10 @@ char **rd_strv(struct rd *r, uint32_t max_n);
 char *rd_abs_path(struct rd *r);
 /* Relative and clean, without ".." anywhere; may be empty when allowed. */
 char *rd_rel_path(struct rd *r, int may_be_empty);
+/* What execve(2) takes: any path that is not empty. */
+char *rd_any_path(struct rd *r);
+void put_caller(struct buf *b, const struct caller *c);
+void rd_caller(struct rd *r, struct caller *ret);
 
 /* Can a process end so?  how and code as in JOB_EXIT; of others than an exit and a signal: no. */
 bool is_process_end(uint8_t how, uint32_t code);

@@ -32,6 +32,8 @@
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/job.h"
+#include "concc/log.h"
 #include "concc/proto.h"
 #include "concc/str.h"
 #include "mnt.h"
@@ -47,7 +49,7 @@ struct job {
 	int mirror; /* its root */
 	int err;    /* of what was made before there was a job to refuse */
 	const char *failed;
-	int fds[PROTO_WORKSPACES_MAX + 1];     /* to send: uppers, then /tmp */
+	int fds[PROTO_WORKSPACES_MAX + 2];     /* to send: uppers, /tmp, the filter's listener */
 	int overlay_fds[PROTO_WORKSPACES_MAX]; /* of overlays to be moved into /tmp; else -1 */
 	size_t n;			       /* workspaces */
 };
@@ -234,7 +236,8 @@ static void make_mounts(struct job *j)
 
 struct child {
 	const struct job *j;
-	sigset_t none;
+	const char *path; /* what is executed, with these words */
+	char *const *argv;
 	volatile int err;
 	const char *volatile what; /* failed, on which object */
 	const char *volatile object;
@@ -254,15 +257,26 @@ static int set_limit(int what, uint64_t max)
 	return setrlimit(what, &rl);
 }
 
+/* With "..", a path may lead elsewhere than on the client, where a symlink on the way does. */
+static bool is_other_file(const char *path, const char *exe)
+{
+	struct stat a, b;
+
+	return !streq(path, exe) && stat(path, &a) == 0 && stat(exe, &b) == 0 &&
+	       (a.st_dev != b.st_dev || a.st_ino != b.st_ino);
+}
+
 /*
  * Runs in the memory of its parent, which sleeps until the exec: system calls
- * only.  Signals are blocked and at their defaults since the launcher began;
- * capabilities end with the exec, by no_new_privs and the bounding set.
+ * only.  Signals are blocked and at their defaults since the launcher began, until the caller's
+ * way with them is taken; capabilities end with the exec, by no_new_privs and the bounding set.
  */
 __attribute__((noinline)) static void exec_command(struct child *c)
 {
 	const struct job *j = c->j;
 	const struct sandbox_config *ids = &j->setup->ids;
+	const char *object = "";
+	int r;
 
 	c->what = "can't set up the process for";
 	c->object = j->req.exe;
@@ -272,8 +286,13 @@ __attribute__((noinline)) static void exec_command(struct child *c)
 		if (dup2(j->stdio[i], i) < 0)
 			goto fail;
 	(void)umask(j->req.umask);
-	/* A core of this machine's kernel would come home as if the job had made it. */
-	(void)setrlimit(RLIMIT_CORE, &(struct rlimit){0});
+	r = caller_become(&j->req.caller, &j->setup->own, &object);
+	errno = -r;
+	if (r < 0) {
+		c->what = "can't give it its caller's";
+		c->object = object;
+		goto fail;
+	}
 	if (set_limit(RLIMIT_DATA, j->req.max_memory) < 0 ||
 	    set_limit(RLIMIT_NPROC, j->req.max_processes) < 0)
 		goto fail;
@@ -290,14 +309,30 @@ __attribute__((noinline)) static void exec_command(struct child *c)
 	c->object = j->req.cwd;
 	if (chdir(j->req.cwd) < 0)
 		goto fail;
-	c->what = "can't run";
-	c->object = j->req.exe;
-	(void)syscall(SYS_close_range, 3U, ~0U, 0U);
-	if (syscall(SYS_rt_sigprocmask, SIG_SETMASK, &c->none, NULL, 8) < 0)
+	c->what = "finds another file than on the client by";
+	c->object = j->req.path;
+	errno = ENOENT;
+	if (is_other_file(j->req.path, j->req.exe))
 		goto fail;
-	execve(j->req.exe, j->req.argv, j->req.env);
+	c->what = "can't run";
+	(void)syscall(SYS_close_range, 3U, ~0U, 0U);
+	execve(c->path, c->argv, j->req.env);
 fail:
 	c->err = errno ? errno : EIO;
+}
+
+/* Negative when the command can't be executed: then it was no process for long. */
+static pid_t try_start(struct child *c)
+{
+	pid_t pid = vfork();
+
+	if (pid == 0) {
+		exec_command(c);
+		_exit(127);
+	}
+	if (pid > 0 && c->err)
+		(void)waitpid(pid, NULL, 0);
+	return c->err ? -c->err : pid;
 }
 
 /*
@@ -306,21 +341,20 @@ fail:
  */
 static pid_t start_command(struct job *j)
 {
-	struct child c = {.j = j};
-	pid_t pid;
+	struct child c = {.j = j, .path = j->req.path, .argv = j->req.argv};
+	pid_t pid = try_start(&c);
 
-	sigemptyset(&c.none);
-	pid = vfork();
-	if (pid == 0) {
-		exec_command(&c);
-		_exit(127);
+	/* As execvp(3), by which it was called. */
+	if (pid == -ENOEXEC) {
+		_cleanup_free_ char **words = job_sh_argv(j->req.path, j->req.argv);
+
+		c = (struct child){.j = j, .path = words[0], .argv = words};
+		pid = try_start(&c);
 	}
+	if (pid < 0 && c.err)
+		refuse(j, -c.err, "%s %s", c.what, c.object);
 	if (pid < 0)
 		refuse(j, -errno, "can't fork");
-	if (c.err) {
-		(void)waitpid(pid, NULL, 0);
-		refuse(j, -c.err, "%s %s", c.what, c.object);
-	}
 	return pid;
 }
 
@@ -365,6 +399,19 @@ static int wait_for(pid_t pid)
 	}
 }
 
+/* From here on we, too, are under it: what it looks for was done, or is not done by us.  True when
+ * somebody can be told. */
+static bool listen_to_filter(struct job *j)
+{
+	int fd = j->setup->filter ? filter_install(j->setup->filter) : -ENOTSUP;
+
+	if (fd < 0)
+		log_debug("no filter of system calls: %s", err_text(fd));
+	else
+		j->fds[j->n + 1] = fd;
+	return fd >= 0;
+}
+
 /* Ends the process when there is none to come. */
 static void take_job(struct job *j, int orders)
 {
@@ -396,6 +443,7 @@ void job_init(int sock, int orders, const struct launcher_setup *setup)
 {
 	struct job j = {.sock = sock, .setup = setup, .mirror = -1};
 	struct lm_packet p = {.kind = LM_PREPARED};
+	size_t n_fds;
 	uint64_t began;
 	pid_t pid;
 	int r;
@@ -403,12 +451,14 @@ void job_init(int sock, int orders, const struct launcher_setup *setup)
 	make_common_mounts(&j);
 	take_job(&j, orders);
 	make_mounts(&j);
+	p.value = listen_to_filter(&j);
 	p.job_id = j.id;
-	r = lm_send(sock, &p, j.fds, j.n + 1, 0);
+	n_fds = j.n + 1 + (size_t)p.value;
+	r = lm_send(sock, &p, j.fds, n_fds, 0);
 	if (r < 0)
 		refuse(&j, r, "can't hand over the upper layers");
 	/* The agent sees a file as complete only when no writer is left: keep none alive. */
-	for (size_t i = 0; i <= j.n; i++)
+	for (size_t i = 0; i < n_fds; i++)
 		(void)close(j.fds[i]);
 	began = now_us();
 	pid = start_command(&j);

@@ -22,6 +22,7 @@
 #include "concc/map.h"
 #include "concc/process.h"
 #include "concc/str.h"
+#include "filter.h"
 #include "launchmsg.h"
 #include "overlay.h"
 #include "scratch.h"
@@ -42,6 +43,10 @@ struct running {
 	bool reported; /* its init said how it went */
 	bool told;     /* to our owner */
 	struct job_end end;
+	struct launcher *of;
+	uint32_t job_id;
+	int listener; /* of the filter's, -1: there is none (any more) */
+	struct loop_source *listener_source;
 };
 
 struct launcher {
@@ -87,7 +92,7 @@ static void report_unsent(void *data)
 			 err_text(end.err));
 		list_remove(&q->link);
 		queued_free(q);
-		free(map_del_u64(&l->jobs, id));
+		free(map_del_u64(&l->jobs, id)); /* which has not begun */
 		l->ops->ended(l->data, id, &end);
 	}
 	l->dispatching = false;
@@ -163,6 +168,9 @@ int launcher_run(struct launcher *l, const struct launch *j)
 		return r;
 	}
 	run = xcalloc(1, sizeof(*run));
+	run->of = l;
+	run->job_id = j->job_id;
+	run->listener = -1;
 	run->n_workspaces = (unsigned)strv_len(j->workspaces);
 	(void)map_put_u64(&l->jobs, j->job_id, run);
 	list_append(&l->queue, &q->link);
@@ -192,12 +200,45 @@ static void close_fds(const int *fds, size_t n)
 		(void)close(fds[i]);
 }
 
+static void running_free(struct running *run)
+{
+	loop_remove(run->listener_source);
+	if (run->listener >= 0)
+		(void)close(run->listener);
+	free(run);
+}
+
+/* Once: the job is ended for it.  Who waits goes on, with an error, when the listener is closed: so
+ * that stays until nobody is left. */
+static void on_told(void *data, uint32_t events)
+{
+	struct running *run = data;
+	struct launcher *l = run->of;
+	const char *text = events & LOOP_READ ? filter_told(run->listener) : NULL;
+
+	if (text || events & LOOP_HANGUP)
+		loop_remove(steal_ptr(&run->listener_source));
+	if (!text)
+		return;
+	l->dispatching = true;
+	l->ops->beyond(l->data, run->job_id, text);
+	l->dispatching = false;
+	if (l->stopped)
+		launcher_release(l);
+}
+
 static void on_prepared(struct launcher *l, struct running *run, const struct lm_packet *p,
 			int *fds, size_t n)
 {
-	if (n != run->n_workspaces + 1) {
+	bool listens = p->value && n > 1;
+
+	if (n != run->n_workspaces + 1 + listens) {
 		close_fds(fds, n);
 		return;
+	}
+	if (listens) {
+		run->listener = fds[--n];
+		run->listener_source = loop_add_fd(l->loop, run->listener, LOOP_READ, on_told, run);
 	}
 	run->end.started = true;
 	l->ops->prepared(l->data, p->job_id, fds, n - 1, fds[n - 1]);
@@ -246,7 +287,7 @@ static void on_gone(struct launcher *l, struct running *run, const struct lm_pac
 	if (l->scratch)
 		scratch_job_ended(l->scratch, p->job_id, run->n_workspaces);
 	(void)map_del_u64(&l->jobs, p->job_id);
-	free(run);
+	running_free(run);
 	if (!told)
 		l->ops->ended(l->data, p->job_id, &end);
 }
@@ -281,7 +322,7 @@ static void launcher_release(struct launcher *l)
 	list_for_each_safe (pos, &l->unsent)
 		queued_free(container_of(pos, struct queued, link));
 	while ((run = map_next(&l->jobs, &it, NULL)))
-		free(run);
+		running_free(run);
 	map_release(&l->jobs);
 	loop_remove(l->sock_source);
 	loop_remove(l->child_source);
@@ -384,7 +425,7 @@ static int choose_upper(const char *mirror, enum upper_kind *ret, struct scratch
  * sane allocator, and only clone(2) makes namespaces: the first child makes the
  * second, as another child of the agent, says which pid it has, and ends.
  */
-static pid_t fork_launcher(int sock, const struct launcher_setup *setup)
+static pid_t fork_launcher(int sock, struct launcher_setup *setup)
 {
 	int fds[2];
 	pid_t step, pid = -1;

@@ -44,7 +44,7 @@ struct spare {
 
 struct state {
 	int sock;
-	const struct launcher_setup *setup;
+	struct launcher_setup *setup;
 	struct root root;
 	struct running_job *jobs; /* in no order */
 	size_t n, cap;
@@ -62,10 +62,7 @@ static int drop_inheritance(int sock)
 
 	sigfillset(&all);
 	(void)sigprocmask(SIG_SETMASK, &all, NULL);
-	/* Not through glibc, whose posix_spawn(3) leaves its own signals ignored in what it
-	 * starts, and which then refuses to change that.  Refused for KILL and STOP. */
-	for (int signo = 1; signo < NSIG; signo++)
-		(void)syscall(SYS_rt_sigaction, signo, &(struct { long w[4]; }){0}, NULL, 8);
+	caller_reset_signals();
 	(void)setsid();
 	if (sock != 3 && dup3(sock, 3, O_CLOEXEC) < 0)
 		return -errno;
@@ -107,6 +104,20 @@ static int limit_privileges(void)
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0;
 }
 
+/* Jobs go on without one. */
+static void make_filter(struct launcher_setup *setup)
+{
+	const struct sandbox_config *ids = &setup->ids;
+	struct filter_config c = {
+		.uid = ids->uid,
+		.gid = ids->gid,
+		.becomes = geteuid() != ids->uid || getegid() != ids->gid,
+	};
+
+	if (filter_new(&c, &setup->filter) < 0)
+		log_debug("no filter of system calls for this architecture");
+}
+
 static int set_up(struct state *s, struct errmsg *msg)
 {
 	const struct sandbox_config *ids = &s->setup->ids;
@@ -126,6 +137,8 @@ static int set_up(struct state *s, struct errmsg *msg)
 	r = limit_privileges();
 	if (r < 0)
 		return errmsg_set(msg, r, "can't limit the jobs' privileges: %s", err_text(r));
+	caller_read(&s->setup->own);
+	make_filter(s->setup);
 	return 0;
 }
 
@@ -341,7 +354,7 @@ static _Noreturn void serve(struct state *s)
 	}
 }
 
-void launcher_main(int sock, const struct launcher_setup *setup)
+void launcher_main(int sock, struct launcher_setup *setup)
 {
 	struct state s = {.setup = setup};
 	struct errmsg msg = {""};

@@ -104,9 +104,11 @@ int lm_request_pack(const struct launch *j)
 	if (strv_len(j->workspaces) > PROTO_WORKSPACES_MAX)
 		return CONCC_E_TOOBIG;
 	buf_put_u32(&b, j->umask);
+	buf_append(&b, &j->caller, sizeof(j->caller)); /* read by a fork of this program */
 	buf_put_u64(&b, j->memory);
 	buf_put_u32(&b, j->processes);
 	buf_append(&b, j->exe, strlen(j->exe) + 1);
+	buf_append(&b, j->path, strlen(j->path) + 1);
 	buf_append(&b, j->cwd, strlen(j->cwd) + 1);
 	put_strv(&b, j->workspaces);
 	put_strv(&b, j->trees ? j->trees : none);
@@ -139,6 +141,7 @@ static char **get_strv(struct rd *rd)
 int lm_request_unpack(int memfd, struct lm_request *ret)
 {
 	struct lm_request r = {0};
+	const uint8_t *caller;
 	struct stat st;
 	struct rd rd;
 	int err;
@@ -151,9 +154,13 @@ int lm_request_unpack(int memfd, struct lm_request *ret)
 		return -errno;
 	rd_init(&rd, r.memory, (size_t)st.st_size);
 	r.umask = (mode_t)rd_u32(&rd);
+	caller = rd_bytes(&rd, sizeof(r.caller));
+	if (caller)
+		memcpy(&r.caller, caller, sizeof(r.caller));
 	r.max_memory = rd_u64(&rd);
 	r.max_processes = rd_u32(&rd);
 	r.exe = get_cstr(&rd);
+	r.path = get_cstr(&rd);
 	r.cwd = get_cstr(&rd);
 	r.workspaces = get_strv(&rd);
 	r.trees = get_strv(&rd);

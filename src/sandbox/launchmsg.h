@@ -16,7 +16,9 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
+#include "concc/caller.h"
 #include "concc/err.h"
+#include "filter.h"
 #include "overlay.h"
 #include "root.h"
 #include "concc/sandbox.h"
@@ -34,7 +36,7 @@ enum lm_kind {
 	LM_ACK = 11,
 	LM_GONE = 12, /* the init was reaped; value: its wait status */
 	/* init -> agent */
-	LM_PREPARED = 20, /* fds: uppers, then /tmp */
+	LM_PREPARED = 20, /* fds: uppers, /tmp, maybe the filter's listener; value: is it there? */
 	LM_REFUSED = 21,  /* value: error; text: why nothing ran */
 	LM_DONE = 22,	  /* value: the command's wait status; no process is left but init */
 };
@@ -55,9 +57,10 @@ int lm_recv(int sock, struct lm_packet *p, int *fds, size_t *ret_n_fds, int flag
 
 /* The request travels as a memfd: argv and environment may be megabytes. */
 struct lm_request {
-	const char *exe, *cwd;
+	const char *exe, *path, *cwd;
 	char **workspaces, **trees, **argv, **env;
 	mode_t umask;
+	struct caller caller;
 	uint64_t max_memory;
 	uint32_t max_processes;
 	void *memory; /* holds the strings */
@@ -73,10 +76,13 @@ struct launcher_setup {
 	const char *mirror;  /* path in the agent's view */
 	const char *scratch; /* the same; NULL unless uppers go to disk */
 	enum upper_kind upper;
+	/* The launcher's: */
+	struct caller own;     /* what jobs would have without their callers */
+	struct filter *filter; /* of all jobs; NULL: none */
 };
 
 /* The launcher process; sock is its end. */
-_Noreturn void launcher_main(int sock, const struct launcher_setup *setup);
+_Noreturn void launcher_main(int sock, struct launcher_setup *setup);
 
 /*
  * The init of one job, in a new pid namespace: makes what any job needs, takes

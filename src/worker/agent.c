@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -23,7 +22,7 @@
 #define PING_MS		  3000
 #define DEAD_MS		  10000
 #define STORE_DEFAULT	  (20ull << 30)
-#define IDS_MAX		  100000       /* environments or programs of one client */
+#define IDS_MAX		  100000       /* environments, callers or programs of one client */
 #define ENV_BYTES_MAX	  (256u << 20) /* of all environments of one client: 50000 usual ones */
 #define SEARCH_MAX	  256	       /* directories in a variable that count */
 #define LOAD_MS		  PING_MS      /* how old the host's load may be that the client knows */
@@ -162,6 +161,11 @@ static void on_ended(void *data, uint32_t job_id, const struct job_end *end)
 	task_ended(data, job_id, end);
 }
 
+static void on_beyond(void *data, uint32_t job_id, const char *text)
+{
+	task_beyond(data, job_id, text);
+}
+
 static void on_launcher_lost(void *data, int wait_status)
 {
 	agent_fail(data, CONCC_E_UNAVAIL, "its launcher ended (wait status %d)", wait_status);
@@ -170,6 +174,7 @@ static void on_launcher_lost(void *data, int wait_status)
 static const struct launcher_ops launcher_callbacks = {
 	.prepared = on_prepared,
 	.ended = on_ended,
+	.beyond = on_beyond,
 	.lost = on_launcher_lost,
 };
 
@@ -311,27 +316,6 @@ static int open_store(struct agent *a, struct errmsg *msg)
 	return store_open(dir, max, &a->store, msg);
 }
 
-/* Many jobs at once need many pipes; the jobs themselves get the limit that was there before. */
-static void set_fd_limit(struct agent *a, bool raise)
-{
-	struct rlimit rl = a->fd_limit;
-
-	if (raise)
-		rl.rlim_cur = rl.rlim_max;
-	(void)setrlimit(RLIMIT_NOFILE, &rl); /* the old one does for most */
-}
-
-static int start_launcher(struct agent *a, const struct sandbox_config *sc, const char *mirror,
-			  struct errmsg *msg)
-{
-	int r;
-
-	set_fd_limit(a, false);
-	r = launcher_start(a->loop, sc, mirror, &launcher_callbacks, a, &a->launcher, msg);
-	set_fd_limit(a, true);
-	return r;
-}
-
 /* Places for what the root of jobs mounts there. */
 static int name_outside(struct agent *a)
 {
@@ -392,7 +376,8 @@ static int bring_up(struct agent *a, struct errmsg *msg)
 	r = name_outside(a);
 	if (r < 0)
 		return errmsg_set(msg, r, "can't name the client's directories: %s", err_text(r));
-	return start_launcher(a, &sc, paths.mirror, msg);
+	return launcher_start(a->loop, &sc, paths.mirror, &launcher_callbacks, a, &a->launcher,
+			      msg);
 }
 
 static int on_hello(struct agent *a, struct blob payload)
@@ -479,6 +464,21 @@ static int on_env(struct agent *a, struct blob payload)
 	a->env_bytes += payload.n;
 	map_put_u64(&a->envs, m->env_id, m);
 	name_environment(a, m->env);
+	return 0;
+}
+
+static int on_caller(struct agent *a, struct blob payload)
+{
+	struct msg_caller m;
+	int r = msg_caller_decode(payload, &m);
+
+	if (r < 0)
+		return r;
+	if (map_get_u64(&a->callers, m.caller_id))
+		return CONCC_E_PROTO;
+	if (a->callers.n >= IDS_MAX)
+		return CONCC_E_TOOBIG;
+	map_put_u64(&a->callers, m.caller_id, xmemdup(&m.caller, sizeof(m.caller)));
 	return 0;
 }
 
@@ -608,6 +608,8 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 	switch (type) {
 	case MSG_ENV:
 		return on_env(a, payload);
+	case MSG_CALLER:
+		return on_caller(a, payload);
 	case MSG_EXE:
 		return on_exe(a, payload);
 	case MSG_JOB:
@@ -700,6 +702,7 @@ static void free_tables(struct agent *a)
 {
 	struct msg_env *e;
 	struct toolchain *t;
+	struct caller *c;
 	struct task *k;
 	size_t it = 0;
 
@@ -712,6 +715,10 @@ static void free_tables(struct agent *a)
 		free(e);
 	}
 	map_release(&a->envs);
+	it = 0;
+	while ((c = map_next(&a->callers, &it, NULL)))
+		free(c);
+	map_release(&a->callers);
 	it = 0;
 	while ((t = map_next(&a->exes, &it, NULL)))
 		toolchain_free(t);
@@ -733,8 +740,8 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 	list_init(&a.waiting);
 	list_init(&a.queued);
 	list_init(&a.sending);
-	(void)getrlimit(RLIMIT_NOFILE, &a.fd_limit); /* can't fail */
-	set_fd_limit(&a, true);
+	caller_read(&a.own);
+	caller_widen(); /* many jobs at once need many pipes */
 	(void)read_oom_kills(&a.oom_kills); /* without /proc it stays 0 */
 	r = loop_new(&a.loop);
 	if (r < 0)

@@ -12,8 +12,8 @@
  */
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/resource.h>
 
+#include "concc/caller.h"
 #include "concc/host_slots.h"
 #include "concc/link.h"
 #include "concc/loop.h"
@@ -37,6 +37,7 @@ struct agent {
 	struct msg_hello client;
 	struct map envs; /* id -> struct msg_env */
 	size_t env_bytes;
+	struct map callers;  /* id -> struct caller */
 	struct map exes;     /* id -> struct toolchain */
 	struct map tasks;    /* job id -> struct task */
 	char **trees;	     /* what of the client's all jobs see, as far as it was told */
@@ -53,7 +54,7 @@ struct agent {
 	struct list sending; /* struct task.of_sending: with something in the outbox, by turns */
 	struct loop_source *pump_source; /* more of it in the next turn of the loop */
 	uint64_t counts_told;		 /* FUSE requests, in the last MIRROR_COUNTS */
-	struct rlimit fd_limit;		 /* as we were started */
+	struct caller own;		 /* as we were started: what our login gives */
 	uint64_t oom_kills;		 /* of this machine, as last seen */
 	bool up;
 	int result;
@@ -85,6 +86,8 @@ void task_ended(struct agent *a, uint32_t job_id, const struct job_end *end);
 /* A job got an error from the mirror that it would not have got on the client: its result can't be
  * used.  JOB_UNKNOWN: it may be any. */
 void task_failed(struct agent *a, int64_t job, enum failure why, const char *text);
+/* A job is about to do what only the client can do as it is meant: text says what. */
+void task_beyond(struct agent *a, uint32_t job_id, const char *text);
 /* What a job did outside every workspace; JOB_UNKNOWN: it may be any. */
 void task_outside(struct agent *a, int64_t job, enum missing_how how, const char *path);
 void task_free(struct task *t);

@@ -43,6 +43,7 @@ struct task {
 	struct agent *agent;
 	struct msg_job job;
 	struct toolchain *tools;
+	struct caller caller; /* as asked for, before it is fit to what we have */
 	char **env;
 	struct list of_waiting;
 	uint64_t wait_seq; /* the mirror must be flushed up to here */
@@ -69,7 +70,7 @@ struct task {
 	struct job_end end;
 	char *taint;	  /* why its result can't be used, or NULL */
 	uint32_t verdict; /* code of EXIT_FAILED: a limit of its own, or no way home */
-	const char *hint; /* of what it said when a limit was reached, or NULL: which */
+	int hint;	  /* enum sign: of which limit what it said is one */
 	struct loop_source *timer;
 	bool holding;	    /* it said no_space: what it says is shown when it succeeds after all */
 	struct buf held;    /* a u8 stream and a blob for each chunk */
@@ -188,44 +189,73 @@ static void start_clock(struct task *t)
  * then does, as a full disk is noticed, and how much memory was used.  Mistaken, a
  * failed job runs once more at home, where it says the same.
  */
+enum sign { SIGN_NONE, SIGN_MEMORY, SIGN_PROCESSES, SIGN_FILES };
+
 static const struct {
 	const char *said;
-	bool memory;
+	enum sign of;
 } signs[] = {
-	{"Resource temporarily unavailable", false},
-	{"annot fork", false},
-	{"ailed to spawn", false},
-	{"ut of memory", true},
-	{"annot allocate memory", true},
-	{"emory exhausted", true},
-	{"emory allocation of", true},
-	{"bad_alloc", true},
+	{"Resource temporarily unavailable", SIGN_PROCESSES},
+	{"annot fork", SIGN_PROCESSES},
+	{"ailed to spawn", SIGN_PROCESSES},
+	{"oo many open files", SIGN_FILES},
+	{"ut of memory", SIGN_MEMORY},
+	{"annot allocate memory", SIGN_MEMORY},
+	{"emory exhausted", SIGN_MEMORY},
+	{"emory allocation of", SIGN_MEMORY},
+	{"bad_alloc", SIGN_MEMORY},
 };
+
+/* Would its caller have let it use more memory than `job-memory` does? */
+static bool less_memory(const struct task *t)
+{
+	uint64_t memory = t->agent->limits.memory;
+
+	return memory && memory < t->caller.limits[CALLER_DATA].soft &&
+	       memory < t->caller.limits[CALLER_AS].soft;
+}
+
+/* And open more files than our login does? */
+static bool fewer_files(const struct task *t)
+{
+	return t->caller.limits[CALLER_NOFILE].hard > t->agent->own.limits[CALLER_NOFILE].hard;
+}
+
+static bool matters(const struct task *t, enum sign of)
+{
+	return of == SIGN_MEMORY ? less_memory(t) : of == SIGN_FILES ? fewer_files(t) : true;
+}
 
 static void look_for_signs(struct task *t, const char *p, size_t n)
 {
 	for (size_t i = 0; !t->hint && i < sizeof(signs) / sizeof(signs[0]); i++) {
-		if ((signs[i].memory && !t->agent->limits.memory) ||
-		    !memmem(p, n, signs[i].said, strlen(signs[i].said)))
-			continue;
-		t->hint = signs[i].memory ? "memory" : "processes";
+		if (matters(t, signs[i].of) && memmem(p, n, signs[i].said, strlen(signs[i].said)))
+			t->hint = signs[i].of;
 	}
 }
 
-/* It failed: for a limit? */
+/* By a signal that does not say which of its caller's limits it reached. */
+static bool died_silently(int status)
+{
+	return WIFSIGNALED(status) && WTERMSIG(status) != SIGXCPU && WTERMSIG(status) != SIGXFSZ;
+}
+
+/* It failed: for a limit of ours? */
 static void blame_limit(struct task *t)
 {
 	const struct msg_limits *l = &t->agent->limits;
 	bool much = (uint64_t)t->end.rusage.ru_maxrss * 1024 >= l->memory / 2;
 	_cleanup_free_ char *text = NULL;
 
-	if (l->memory &&
-	    ((t->hint && streq(t->hint, "memory")) || much || WIFSIGNALED(t->end.wait_status)))
+	if (less_memory(t) && (t->hint == SIGN_MEMORY || much || died_silently(t->end.wait_status)))
 		text = xasprintf("it needs more memory than %llu MB, its `job-memory`",
 				 (unsigned long long)(l->memory >> 20));
-	else if (t->hint && streq(t->hint, "processes"))
+	else if (t->hint == SIGN_PROCESSES)
 		text = xasprintf("it needs more than %u processes, the `job-processes` of all jobs",
 				 l->processes);
+	else if (t->hint == SIGN_FILES)
+		text = xasprintf("it needs more open files than its login allows, %llu",
+				 (unsigned long long)t->agent->own.limits[CALLER_NOFILE].hard);
 	if (text)
 		reached(t, text);
 }
@@ -497,6 +527,18 @@ static void maybe_finish(struct task *t)
 	} else if (t->out[0].fd < 0 && t->out[1].fd < 0) {
 		finish(t);
 	}
+}
+
+void task_beyond(struct agent *a, uint32_t job_id, const char *text)
+{
+	struct task *t = map_get_u64(&a->tasks, job_id);
+
+	if (!t || t->told || t->ended)
+		return;
+	if (!t->taint)
+		t->verdict = FAILED_NO_WAY_HOME;
+	taint(t, text);
+	stop_job(t, SIGKILL);
 }
 
 void task_ended(struct agent *a, uint32_t job_id, const struct job_end *end)
@@ -832,6 +874,7 @@ static int launch(struct task *t)
 	_cleanup_close_ int in = -1, out = -1, err = -1;
 	struct launch l = {
 		.job_id = t->job.job_id,
+		.path = t->job.path,
 		.exe = toolchain_exe(t->tools),
 		.argv = t->job.argv,
 		.env = t->env,
@@ -839,11 +882,13 @@ static int launch(struct task *t)
 		.workspaces = t->job.workspaces,
 		.trees = t->agent->trees,
 		.umask = (mode_t)t->job.umask,
+		.caller = t->caller,
 		.memory = t->agent->limits.memory,
 		.processes = t->agent->limits.processes,
 	};
 	int r;
 
+	caller_fit(&l.caller, &t->agent->own);
 	r = open_input(t, &in);
 	if (r == 0)
 		r = open_output(t, 0, flags & JOB_F_TTY_OUT, &out);
@@ -1022,6 +1067,7 @@ static struct task *task_new(struct agent *a, struct msg_job *job)
 	t->job = *job;
 	t->tools = map_get_u64(&a->exes, job->exe_id);
 	t->announcements = announcements_new(job->argv);
+	t->caller = *(struct caller *)map_get_u64(&a->callers, job->caller_id);
 	t->env = strv_copy(env->env);
 	strv_push(&t->env, xstrdup("CONCC_WORKER=1"));
 	t->out[0].fd = t->out[1].fd = -1;
@@ -1036,6 +1082,13 @@ static struct task *task_new(struct agent *a, struct msg_job *job)
 	return t;
 }
 
+static char *lower_limit(const struct task *t, int id)
+{
+	return xasprintf("the hard limit of its login for %s is %llu, which is less than this call "
+			 "has; raise it there (limits.conf(5))",
+			 caller_limit_name(id), (unsigned long long)t->agent->own.limits[id].hard);
+}
+
 int task_start(struct agent *a, struct blob payload)
 {
 	struct errmsg msg = {0};
@@ -1047,7 +1100,8 @@ int task_start(struct agent *a, struct blob payload)
 	if (r < 0)
 		return r;
 	if (map_get_u64(&a->tasks, job.job_id) || !map_get_u64(&a->envs, job.env_id) ||
-	    !map_get_u64(&a->exes, job.exe_id) || a->tasks.n >= TASKS_MAX) {
+	    !map_get_u64(&a->exes, job.exe_id) || !map_get_u64(&a->callers, job.caller_id) ||
+	    a->tasks.n >= TASKS_MAX) {
 		msg_job_release(&job);
 		return CONCC_E_PROTO;
 	}
@@ -1061,6 +1115,13 @@ int task_start(struct agent *a, struct blob payload)
 		struct msg_exit m = {.how = EXIT_FAILED, .text = msg.text};
 
 		send_exit(t, &m);
+		return 0;
+	}
+	r = caller_lacking(&a->own, &t->caller);
+	if (r >= 0) {
+		_cleanup_free_ char *text = lower_limit(t, r);
+
+		refuse(t, REFUSED_CALLER, text);
 		return 0;
 	}
 	for (char **w = t->job.workspaces; *w; w++) {

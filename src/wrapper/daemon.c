@@ -12,6 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "concc/caller.h"
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/pool.h"

@@ -14,6 +14,7 @@
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/job.h"
 #include "concc/pool.h"
 #include "concc/process.h"
 #include "concc/str.h"
@@ -27,11 +28,13 @@ static int not_run(const struct here *h, int err)
 	return err == -ENOENT ? 127 : 126;
 }
 
+extern char **environ;
+
 int here_exec(const struct here *h)
 {
 	if (h->stdin_fd >= 0)
 		(void)dup2(h->stdin_fd, 0); /* both are valid */
-	return not_run(h, process_exec(h->exe, h->argv));
+	return not_run(h, h->path ? job_exec(h->path, h->argv, environ) : process_exec(NULL, h->argv));
 }
 
 int here_die_by(int signo)
@@ -39,7 +42,7 @@ int here_die_by(int signo)
 	struct rlimit none = {0};
 	sigset_t set;
 
-	/* The core, if any, is the command's affair and on the worker. */
+	/* Not ours: a command that may leave one has run here, and left it. */
 	(void)setrlimit(RLIMIT_CORE, &none);
 	(void)signal(signo, SIG_DFL);
 	sigemptyset(&set);
@@ -162,7 +165,7 @@ static int open_pipe(const struct outlet *to, int ret[2])
 
 static int run_child(const struct here *h, const bool relayed[2])
 {
-	struct process p = {.exe = h->exe,
+	struct process p = {.exe = h->path,
 			    .argv = h->argv,
 			    .fds = {h->stdin_fd >= 0 ? h->stdin_fd : 0, 1, 2},
 			    .n_fds = 3,

@@ -10,7 +10,7 @@ struct pool;
 struct pool_slot;
 
 struct here {
-	const char *exe; /* NULL: could not be resolved; execvp says why */
+	const char *path; /* for execve(2); NULL: could not be resolved, execvp says why */
 	char *const *argv;
 	struct output *out; /* with what an earlier attempt has shown */
 	int stdin_fd;	    /* what the command must read instead of 0, or -1 */

@@ -6,12 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "concc/caller.h"
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/job.h"
+#include "concc/namespaces.h"
 #include "concc/pool.h"
 #include "concc/proto.h"
 #include "concc/str.h"
@@ -39,11 +42,12 @@ struct wrapper {
 	const struct wrapper_options *o;
 	char **argv; /* the command */
 	char *cwd;
-	char *exe;	 /* NULL when PATH has none */
+	char *path;	 /* what execve(2) gets; NULL when PATH has none */
+	char *exe;	 /* the same file, by an absolute path */
 	bool is_script;	 /* exe is one */
 	bool ourselves;	 /* there is nothing else of that name */
 	bool marked;	 /* as started by us, in the environment */
-	int lacking;	 /* errno, where there is no cwd or exe */
+	int lacking;	 /* errno, where there is no cwd or path */
 	char *workspace; /* of a cwd in /tmp or the like; else NULL */
 	char *dir;	 /* runtime directory; NULL when there is none we may use */
 	int dir_fd;
@@ -55,6 +59,8 @@ struct wrapper {
 	struct pool *pool; /* NULL until it is needed */
 	struct pool_slot slot;
 	struct conn waiting; /* told the server that we wait for a slot; else closed */
+	struct caller caller;
+	const char *foreign; /* how the server differs from us; static */
 };
 
 /* Counts for `concc status`, and for the build that `concc run` watches. */
@@ -98,20 +104,21 @@ static void find_command(struct wrapper *w)
 	struct candidate c = {.by_name = !by_path};
 	const char *path = getenv("PATH");
 
-	w->exe = job_resolve(w->argv[0], path, w->cwd, is_no_command, &c);
-	w->lacking = w->exe ? 0 : errno;
-	w->is_script = w->exe && c.kind == SELF_SCRIPT;
-	w->ourselves = !w->exe && c.us_passed;
+	w->path = job_resolve(w->argv[0], path, w->cwd, is_no_command, &c);
+	w->lacking = w->path ? 0 : errno;
+	w->is_script = w->path && c.kind == SELF_SCRIPT;
+	w->ourselves = !w->path && c.us_passed;
 	if (by_path && c.us_passed && !own)
 		w->argv[0] = (char *)path_base(w->argv[0]);
 	/* gcc finds its parts from where PATH has a gcc, and that is the script. */
-	if (w->exe && c.script_passed)
-		w->argv[0] = w->exe;
-	if (w->exe || !(own || c.script_passed))
-		return;
-	/* We are asked for our version, say; or it calls itself, as scripts may. */
-	w->exe = job_resolve(w->argv[0], path, w->cwd, NULL, NULL);
-	w->is_script = w->exe && c.script_passed;
+	if (w->path && c.script_passed)
+		w->argv[0] = w->path;
+	if (!w->path && (own || c.script_passed)) {
+		/* We are asked for our version, say; or it calls itself, as scripts may. */
+		w->path = job_resolve(w->argv[0], path, w->cwd, NULL, NULL);
+		w->is_script = w->path && c.script_passed;
+	}
+	w->exe = w->path ? job_exe(w->path, w->cwd) : NULL;
 }
 
 /* `concc-cc concc-cc gcc` is `concc-cc gcc`. */
@@ -217,7 +224,7 @@ static int not_found(const struct wrapper *w)
 
 static int run_here(struct wrapper *w, bool gated)
 {
-	struct here h = {.exe = w->exe, .argv = w->argv, .out = &w->output};
+	struct here h = {.path = w->path, .argv = w->argv, .out = &w->output};
 	int r;
 
 	if (w->ourselves && !w->exe)
@@ -333,9 +340,11 @@ static void encode_run(struct wrapper *w, const char *worker, uint32_t attempt, 
 		.attempt = attempt,
 		.worker = (char *)worker,
 		.run_id = (char *)"",
+		.path = w->path,
 		.exe = w->exe,
 		.cwd = w->cwd,
 		.workspace = listed ? listed : (char *)"",
+		.caller = w->caller,
 		.argv = w->argv,
 		.env = env,
 	};
@@ -350,6 +359,11 @@ enum step { STEP_DONE, STEP_AGAIN, STEP_HERE };
 static enum step on_fail(struct wrapper *w, const char *worker, const struct msg_run_fail *f,
 			 int *ret_status)
 {
+	if (f->what == RUN_FAIL_SERVER) {
+		(void)words_say(&w->words, WORDS_ASKED, "%s; starting another", f->text);
+		count(w, "retry", f->rule);
+		return STEP_AGAIN;
+	}
 	if (f->what == RUN_FAIL_RETRY) {
 		if (!words_say(&w->words, WORDS_ASKED, "%s; trying another worker", f->text) &&
 		    !f->quiet)
@@ -431,6 +445,23 @@ static enum step attempt(struct wrapper *w, const char *worker, uint32_t n, int 
 	return step;
 }
 
+/*
+ * Before a long wait for a slot that would be of no use: the server sends jobs of callers home that
+ * don't see what it sees.  NULL when it would not, or can't be asked.
+ */
+static const char *foreign_server(const struct conn *c)
+{
+	struct namespaces ours;
+	struct ucred server;
+	socklen_t n = sizeof(server);
+
+	if (c->fd < 0 || getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &server, &n) < 0)
+		return NULL;
+	namespaces_look(&ours);
+	return namespaces_differ(&ours, server.pid);
+}
+
+/* -EXDEV: the server's workers are not for us, as w->foreign says. */
 static int acquire(struct wrapper *w, struct pool *p, struct pool_slot *slot)
 {
 	struct pool_request q = {.cwd = w->cwd, .avoid = w->avoid, .local_ok = true, .try = true};
@@ -440,6 +471,9 @@ static int acquire(struct wrapper *w, struct pool *p, struct pool_slot *slot)
 	if (r != -EAGAIN)
 		return r;
 	session_wait(w->dir, &w->waiting, w->argv);
+	w->foreign = foreign_server(&w->waiting);
+	if (w->foreign)
+		return -EXDEV;
 	q.try = false;
 	do
 		r = pool_acquire(p, &q, slot);
@@ -498,6 +532,7 @@ static int remote(struct wrapper *w)
 	struct errmsg msg = {0};
 	int status = 0, r;
 
+	caller_read(&w->caller);
 	for (uint32_t n = 0; n < ATTEMPTS_MAX; n++) {
 		enum step step;
 
@@ -509,6 +544,15 @@ static int remote(struct wrapper *w)
 		if (r < 0)
 			return fall_back(w, "no-pool", msg.text);
 		r = acquire(w, w->pool, &w->slot);
+		/* Before it was ready there was none: only now it is known that there is none. */
+		if (r == CONCC_E_UNAVAIL && !server_ends(w))
+			r = acquire(w, w->pool, &w->slot);
+		if (r == -EXDEV) {
+			_cleanup_free_ char *text = xasprintf("it runs %s", w->foreign);
+
+			conn_release(&w->waiting);
+			return local(w, "namespace", text);
+		}
 		if (r < 0 && r != CONCC_E_UNAVAIL && !pool_is_in_place(w->pool, w->dir)) {
 			/* Its files were removed while we waited: there is a new one. */
 			pool_close(steal_ptr(&w->pool));

@@ -5,6 +5,7 @@
  * project server's own code.  It has one worker, which is down, and must be
  * able to answer a question afterwards.
  */
+#include <string.h>
 #include <sys/socket.h>
 
 #include "concc/cleanup.h"
@@ -33,6 +34,10 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	list_init(&s->clients);
 	s->conf = conf_new();
 	s->dir = scratch_dir;
+	namespaces_look(&s->namespaces);
+	/* Nobody has more: it is not to give way. */
+	for (int i = 0; i < CALLER_N_LIMITS; i++)
+		s->own.limits[i].hard = CALLER_UNLIMITED;
 	CHECK(loop_new(&s->loop) == 0);
 	CHECK(pool_open(s->dir, &s->pool, &msg) == 0);
 	CHECK(tree_new(&ops, s, NULL, &s->tree, &msg) == 0);
@@ -53,15 +58,32 @@ static void quit(void *data, uint32_t events)
 		loop_quit(server.loop);
 }
 
+/* A RUN of version 0 means the one of today, or none in the corpus would be looked at for long. */
+static void set_version(const uint8_t *data, size_t n, struct buf *out)
+{
+	static const uint8_t zero[4];
+	struct proto_header h;
+
+	buf_append(out, data, n);
+	for (size_t at = 0; at + PROTO_HEADER_LEN + 4 <= n; at += PROTO_HEADER_LEN + h.len) {
+		if (proto_get_header(data + at, &h) < 0)
+			return;
+		if (h.type == MSG_RUN && memcmp(data + at + PROTO_HEADER_LEN, zero, 4) == 0)
+			buf_set_u32(out, at + PROTO_HEADER_LEN, PROTO_VERSION);
+	}
+}
+
 static void converse(const uint8_t *data, size_t n)
 {
+	_cleanup_buf_ struct buf bytes = BUF_INIT;
 	struct loop_source *source;
 	int fds[2], size = 2 * INPUT_MAX;
 
 	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) == 0);
 	CHECK(setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) == 0);
 	client_accept(&server, fds[1]);
-	CHECK(write_full(fds[0], data, n) == 0 && shutdown(fds[0], SHUT_WR) == 0);
+	set_version(data, n, &bytes);
+	CHECK(write_full(fds[0], bytes.data, bytes.len) == 0 && shutdown(fds[0], SHUT_WR) == 0);
 	source = loop_add_fd(server.loop, fds[0], LOOP_READ, quit, &fds[0]);
 	/* `stop` ends the loop with the connection still there: on with it. */
 	do

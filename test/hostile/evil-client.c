@@ -135,7 +135,8 @@ static void hello_with(struct evil *e, uint32_t version, char **top)
 
 static void env_and_exe(struct evil *e)
 {
-	_cleanup_buf_ struct buf env = BUF_INIT, exe = BUF_INIT;
+	_cleanup_buf_ struct buf env = BUF_INIT, exe = BUF_INIT, caller = BUF_INIT;
+	struct msg_caller c = {.caller_id = 1};
 	char *vars[] = {(char *)"PATH=/usr/bin", NULL};
 	struct msg_exe m = {.exe_id = 1, .path = (char *)"/bin/true"};
 
@@ -143,6 +144,9 @@ static void env_and_exe(struct evil *e)
 	send_buf(e, MSG_ENV, &env);
 	msg_exe_encode(&exe, &m);
 	send_buf(e, MSG_EXE, &exe);
+	caller_read(&c.caller);
+	msg_caller_encode(&caller, &c);
+	send_buf(e, MSG_CALLER, &caller);
 }
 
 static void job_with(struct evil *e, struct msg_job m, const char *cwd, const char *workspace,
@@ -152,6 +156,7 @@ static void job_with(struct evil *e, struct msg_job m, const char *cwd, const ch
 	char *workspaces[] = {(char *)workspace, (char *)second, NULL};
 	char *argv[] = {(char *)"true", NULL};
 
+	m.path = (char *)"/bin/true";
 	m.cwd = (char *)cwd;
 	m.workspaces = workspaces;
 	m.argv = argv;
@@ -159,7 +164,7 @@ static void job_with(struct evil *e, struct msg_job m, const char *cwd, const ch
 	send_buf(e, MSG_JOB, &b);
 }
 
-static const struct msg_job plain = {.job_id = 1, .env_id = 1, .exe_id = 1};
+static const struct msg_job plain = {.job_id = 1, .env_id = 1, .exe_id = 1, .caller_id = 1};
 
 static void job_at(struct evil *e, const char *workspace)
 {
@@ -381,6 +386,60 @@ static void job_no_exe(struct evil *e)
 	job_with(e, m, WORKSPACE, WORKSPACE, NULL);
 }
 
+static void job_no_caller(struct evil *e)
+{
+	struct msg_job m = plain;
+
+	m.caller_id = 99;
+	env_and_exe(e);
+	job_with(e, m, WORKSPACE, WORKSPACE, NULL);
+}
+
+static void send_caller(struct evil *e, uint32_t id, struct caller caller)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct msg_caller m = {.caller_id = id, .caller = caller};
+
+	msg_caller_encode(&b, &m);
+	send_buf(e, MSG_CALLER, &b);
+}
+
+static void caller_twice(struct evil *e)
+{
+	struct caller c;
+
+	caller_read(&c);
+	send_caller(e, 1, c);
+	send_caller(e, 1, c);
+}
+
+static void caller_soft_over_hard(struct evil *e)
+{
+	struct caller c;
+
+	caller_read(&c);
+	c.limits[CALLER_CPU] = (struct caller_limit){2, 1};
+	send_caller(e, 1, c);
+}
+
+static void caller_ignores_kill(struct evil *e)
+{
+	struct caller c;
+
+	caller_read(&c);
+	c.ignored = CALLER_SIGNALS_NEVER;
+	send_caller(e, 1, c);
+}
+
+static void caller_nicest(struct evil *e)
+{
+	struct caller c;
+
+	caller_read(&c);
+	c.nice = -100;
+	send_caller(e, 1, c);
+}
+
 static void job_twice(struct evil *e)
 {
 	job_at(e, WORKSPACE);
@@ -556,6 +615,11 @@ static const struct scenario scenarios[] = {
 	{"job-nested", NULL, job_nested, false},
 	{"job-no-env", NULL, job_no_env, false},
 	{"job-no-exe", NULL, job_no_exe, false},
+	{"job-no-caller", NULL, job_no_caller, false},
+	{"caller-twice", NULL, caller_twice, false},
+	{"caller-soft-over-hard", NULL, caller_soft_over_hard, false},
+	{"caller-ignores-kill", NULL, caller_ignores_kill, false},
+	{"caller-nicest", NULL, caller_nicest, false},
 	{"job-twice", NULL, job_twice, false},
 	{"env-twice", NULL, env_twice, false},
 	{"env-count", NULL, env_count, false},

@@ -142,7 +142,7 @@ sought_and_found() {
 	compile
 }
 
-# 104 to 111 and 60 to 72 when this was written; many depend on the length of PATH.
+# 120 to 127 and 74 to 85 when this was written; many depend on the length of PATH.
 syscalls() {
 	local server n
 	compile

@@ -23,9 +23,10 @@ expected() { # SCENARIO: the message that the worker ends the link for, or its w
 	update-dotdot) echo 'UPDATE' ;;
 	serve-*) echo 'SERVE' ;;
 	content-*) echo 'CONTENT' ;;
-	job-cwd-outside | job-nested | job-no-e* | job-twice) echo 'JOB' ;;
+	job-cwd-outside | job-nested | job-no-[ec]* | job-twice) echo 'JOB' ;;
 	env-*) echo 'ENV' ;;
 	exe-*) echo 'EXE' ;;
+	caller-*) echo 'CALLER' ;;
 	giant-message) echo 'JOB' ;;
 	kill-odd) echo 'JOB_KILL' ;;
 	credit-*) echo 'JOB_CREDIT' ;;

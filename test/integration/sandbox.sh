@@ -157,17 +157,17 @@ limits() { # LINE...: of w1
 	sed -i "/^\[worker w1\]/a $*" /srv/concc.ini
 	}
 
-# Workers that may mount, but not call pivot_root(2).
-no_pivot() {
+# Workers in a container that refuses these calls.
+refusing() { # NAME[,NAME]
 	local n
 	lab_stop_server
 	for n in 1 2; do
-		cp "$LAB_TOOLS/no-pivot" "$LAB/w$n/"
-		printf '#!/bin/sh\nexec /mnt/no-pivot /mnt/bin/concc-worker "$@"\n' >"$LAB/w$n/no-pivot-worker"
-		chmod +x "$LAB/w$n/no-pivot-worker"
+		cp "$LAB_TOOLS/refuse-call" "$LAB/w$n/"
+		printf '#!/bin/sh\nexec /mnt/refuse-call %s /mnt/bin/concc-worker "$@"\n' "$1" >"$LAB/w$n/refused-worker"
+		chmod +x "$LAB/w$n/refused-worker"
 	done
 	lab_config
-	sed -i 's,^program = .*,program = /mnt/no-pivot-worker,' /srv/concc.ini
+	sed -i 's,^program = .*,program = /mnt/refused-worker,' /srv/concc.ini
 }
 
 # A toolchain in a home that only its owner may enter: with root here its jobs, which are not root, see
@@ -191,10 +191,15 @@ closed_home() {
 	concc stop
 }
 
+# The filter of system calls is none of the walls, and would end the job at the first attempt.
+check "workers without a filter" refusing seccomp
 for n in 1 2; do
 	check "nothing of the worker is in reach (w$n, ${LAB_USERS[n]})" breakout $n
 	sed -n "/^note/p" "$LAB/check.log" 2>/dev/null || true
 done
+lab_stop_server
+lab_config
+lab_all_up
 for n in 1 2; do
 	check "a daemon left behind (w$n)" daemon_left $n
 done
@@ -208,7 +213,7 @@ check "too much memory" limited memory \
 	'exec perl -e "\$x = q(x) x 300000000; print length(\$x)"' 'on worker w1 it needs more memory than 100 MB, its .job-memory'
 check "another limit" limits 'job-time = 4s'
 check "too long" limited time 'exec ./hold 1 >/dev/null' 'on worker w1 it took longer than 4 s, its .job-time'
-check "workers without pivot_root" no_pivot
+check "workers without pivot_root" refusing pivot_root,seccomp
 for n in 1 2; do
 	check "nothing of it is in reach either (w$n, ${LAB_USERS[n]})" breakout $n
 done

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -123,17 +124,25 @@ static void run(const char *shell, const struct buf *script, const char *input, 
 	cr_assert_eq(waitpid(pid, NULL, 0), pid);
 }
 
+static struct caller caller; /* of the next jobs; as this process's until it is set */
+
 static char *job_says(const char *shell, const char *text, const char *cwd, char *const *named,
 		      char **ret_begin, struct buf *ret_out)
 {
 	char *argv[] = {(char *)"sh", (char *)"-c", (char *)text, NULL};
 	char *env[] = {(char *)"PATH=/usr/bin:/bin", NULL}, *none[] = {NULL};
-	struct msg_job m = {.argv = argv, .cwd = (char *)cwd, .umask = 022, .flags = JOB_F_STDIN};
+	struct msg_job m = {.path = (char *)"/bin/sh",
+			    .argv = argv,
+			    .cwd = (char *)cwd,
+			    .umask = 022,
+			    .flags = JOB_F_STDIN};
 	_cleanup_buf_ struct buf script = BUF_INIT, all = BUF_INIT;
 	struct marks marks;
 	char *end;
 
-	script_job(&script, TOKEN, &m, "/bin/sh", env, named ? named : none);
+	if (!caller.limits[CALLER_NOFILE].soft)
+		caller_read(&caller);
+	script_job(&script, TOKEN, &m, &caller, env, named ? named : none);
 	run(shell, &script, "go\nits own input\n", 1, &all);
 	marks_init(&marks, TOKEN);
 	cr_assert_eq(marks_feed(&marks, all.data, all.len, ret_out), 0);
@@ -178,6 +187,43 @@ Test(script, ends, .timeout = 30)
 Test(script, input, .timeout = 30)
 {
 	expect_job("cat; pwd", "/usr", "end code 0", "its own input\n/usr\n");
+}
+
+/* Limits and ignored signals are the caller's; a shell that may not give them says so. */
+Test(script, callers, .timeout = 30)
+{
+	struct caller own;
+
+	caller_read(&own);
+	caller = own;
+	caller.limits[CALLER_FSIZE] = (struct caller_limit){512 * 7, 512 * 9};
+	caller.limits[CALLER_CPU] = (struct caller_limit){50, 60};
+	caller.limits[CALLER_NOFILE].soft = 40;
+	caller.limits[CALLER_NOFILE].hard = CALLER_UNLIMITED; /* as near as may be */
+	caller.ignored = 1ull << (SIGTERM - 1) | 1ull << 31 | 1ull << 63;
+	cr_expect(script_can_say(&caller));
+	expect_job("ulimit -S -f; ulimit -H -f; ulimit -t; ulimit -n; kill -s TERM $$; echo on",
+		   "/", "end code 0", "7\n9\n50\n40\non\n");
+	cr_assert_eq(setrlimit(RLIMIT_FSIZE, &(struct rlimit){1 << 20, 1 << 20}), 0);
+	caller = own;
+	caller.limits[CALLER_FSIZE] = (struct caller_limit){1 << 20, 2 << 20};
+	expect_job("echo", "/", "end caller", "");
+}
+
+Test(script, says_not_all)
+{
+	caller_read(&caller);
+	caller.persona = 0;
+	caller.blocked = 0;
+	cr_expect(script_can_say(&caller));
+	caller.persona = 8;
+	cr_expect_not(script_can_say(&caller));
+	caller.persona = 0;
+	caller.blocked = 1;
+	cr_expect_not(script_can_say(&caller));
+	caller.blocked = 0;
+	caller.limits[CALLER_FSIZE] = (struct caller_limit){1000, CALLER_UNLIMITED};
+	cr_expect_not(script_can_say(&caller), "no whole number of blocks");
 }
 
 Test(script, names_what_is_missing, .timeout = 30)

@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -21,12 +23,14 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
 #include "concc/buf.h"
+#include "concc/caller.h"
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/loop.h"
@@ -76,6 +80,9 @@ struct agent {
 	bool lost;
 	int lost_status;
 	const char *umask_text;
+	struct caller caller; /* of the next jobs, and their program's path, when not argv[0] */
+	const char *path;
+	const char *beyond; /* what the last one was ended for */
 };
 
 static void on_prepared(void *data, uint32_t id, int *fds, size_t n, int tmp_fd)
@@ -104,6 +111,14 @@ static void on_ended(void *data, uint32_t id, const struct job_end *end)
 	check_done(a->jobs[id]);
 }
 
+static void on_beyond(void *data, uint32_t id, const char *text)
+{
+	struct agent *a = data;
+
+	a->beyond = text;
+	launcher_kill(a->launcher, id, SIGKILL);
+}
+
 static void on_lost(void *data, int wait_status)
 {
 	struct agent *a = data;
@@ -113,7 +128,12 @@ static void on_lost(void *data, int wait_status)
 	loop_quit(a->loop);
 }
 
-static const struct launcher_ops ops = {on_prepared, on_ended, on_lost};
+static const struct launcher_ops ops = {
+	.prepared = on_prepared,
+	.beyond = on_beyond,
+	.ended = on_ended,
+	.lost = on_lost,
+};
 
 static void drain(struct result *r, struct buf *b, int *fd, struct loop_source **source)
 {
@@ -166,11 +186,13 @@ static struct result *start_job(struct agent *a, uint32_t id, char *const *works
 	int out[2], err[2], null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	struct launch j = {.job_id = id,
 			   .exe = argv[0],
+			   .path = a->path ? a->path : argv[0],
 			   .argv = argv,
 			   .env = env ? env : default_env,
 			   .cwd = cwd,
 			   .workspaces = workspaces,
 			   .umask = 027,
+			   .caller = a->caller,
 			   .stdin_fd = stdin_fd < 0 ? null : stdin_fd};
 
 	CHECK(null >= 0 && pipe2(out, O_CLOEXEC) == 0 && pipe2(err, O_CLOEXEC) == 0);
@@ -283,6 +305,7 @@ static void start_launcher(struct agent *a)
 {
 	struct errmsg msg = {""};
 
+	caller_read(&a->caller);
 	CHECK(loop_new(&a->loop) == 0);
 	CHECK(launcher_start(a->loop, &config, a->mirror, &ops, a, &a->launcher, &msg) == 0, "%s",
 	      msg.text);
@@ -504,6 +527,183 @@ TEST_BOTH(many_arguments)
 	for (size_t i = 0; i <= n - 1; i++)
 		free(argv[3 + i]);
 	free(argv);
+}
+
+/* ---- by what name, and with what of its caller ---- */
+
+static struct result *run_path(struct agent *a, const char *path, const char *exe)
+{
+	char *ws[] = {(char *)WS, NULL};
+	char *argv[] = {(char *)exe, (char *)"word", NULL};
+	static uint32_t id = 300;
+	struct result *r;
+
+	a->path = path;
+	r = start_job(a, ++id, ws, WS "/dir", argv, NULL, -1);
+	a->path = NULL;
+	loop_until_quit(a);
+	return r;
+}
+
+TEST_BOTH(called_by_path)
+{
+	struct result *r;
+
+	start_agent(a);
+	check_exit(run(a, "echo"), 0);
+	/* A plain directory stands in for the mirror: what is written there is there for all. */
+	CHECK(chdir(a->mirror) == 0 && chdir(WS + 1) == 0);
+	write_file("dir/me", "#!/bin/sh\necho \"$0 $1\"\n");
+	write_file("dir/bare", "echo \"$0 $1 $#\"\n");
+	CHECK(chmod("dir/me", 0755) == 0 && chmod("dir/bare", 0755) == 0);
+	CHECK(symlink("/usr/bin", "away") == 0 && chdir("/") == 0);
+	check_out(run_path(a, WS "/dir/me", WS "/dir/me"), WS "/dir/me word\n");
+	check_out(run_path(a, "me", WS "/dir/me"), "me word\n");
+	check_out(run_path(a, "./me", WS "/dir/me"), "./me word\n");
+	check_out(run_path(a, "../dir/me", WS "/dir/me"), "../dir/me word\n");
+	/* No "#!": as execvp(3) does it. */
+	check_out(run_path(a, "./bare", WS "/dir/bare"), "./bare word 1\n");
+	/* To another file than on the client, or to none. */
+	r = run_path(a, "../away/true", WS "/dir/me");
+	CHECK(!r->end.started && strstr(r->end.text, "finds another file"), "%s", r->end.text);
+	r = run_path(a, "../away/../me", WS "/dir/me");
+	CHECK(!r->end.started && r->end.err == -ENOENT, "%s", r->end.text);
+}
+
+TEST_BOTH(limits_of_its_caller)
+{
+	struct result *r;
+
+	start_agent(a);
+	a->caller.limits[CALLER_FSIZE] = (struct caller_limit){1024, 4096};
+	a->caller.limits[CALLER_NOFILE] = (struct caller_limit){50, 60};
+	a->caller.limits[CALLER_CPU] = (struct caller_limit){100, 200};
+	a->caller.nice = 11;
+	a->caller.ignored = 1ull << (SIGTERM - 1);
+	a->caller.blocked = 1ull << (SIGUSR1 - 1);
+	check_out(run(a, "ulimit -S -f; ulimit -H -f; ulimit -S -n; ulimit -H -n; ulimit -S -t; "
+			 "ulimit -H -t; nice; kill -TERM $$; echo on"),
+		  "2\n8\n50\n60\n100\n200\n11\non\n");
+	r = run(a, "exec head -c 2000 /dev/zero >big");
+	CHECK(WIFSIGNALED(r->end.wait_status) && WTERMSIG(r->end.wait_status) == SIGXFSZ);
+	/* `job-memory` is on top. */
+	a->caller.limits[CALLER_DATA].soft = a->caller.limits[CALLER_DATA].hard = 1 << 30;
+	check_out(run(a, "ulimit -d"), "1048576\n");
+}
+
+/* ---- the filter ---- */
+
+/* The job is ended for it, with a word that has this in it; NULL: it goes on. */
+static void check_beyond(struct agent *a, const char *script, const char *word)
+{
+	struct result *r;
+
+	a->beyond = NULL;
+	r = run(a, script);
+	if (word) {
+		CHECK(a->beyond && strstr(a->beyond, word), "%s: %s", script,
+		      a->beyond ? a->beyond : "nothing was told");
+		CHECK(WIFSIGNALED(r->end.wait_status) && WTERMSIG(r->end.wait_status) == SIGKILL);
+	} else {
+		CHECK(!a->beyond, "%s: %s", script, a->beyond);
+		check_exit(r, 0);
+	}
+}
+
+TEST_BOTH(filter)
+{
+	start_agent(a);
+	check_beyond(a, "chown 4242 a.c; chown 4242:4243 a.c; chgrp 4243 a.c; chown -h 4242 a.c",
+		     NULL);
+	check_beyond(a, "touch n; cp -p n m; cp -a n o; mkfifo p; install -m 600 n q", NULL);
+	check_beyond(a, "chown 7 a.c || true; echo went on", "another user");
+	check_beyond(a, "chgrp 7 a.c", "another user");
+	check_beyond(a, "chown -h 0 a.c", "another user");
+	check_beyond(a, "(chown 7 a.c &) ; sleep 20", "another user");
+	check_beyond(a, "chattr +d a.c", "chattr");
+	/* What fails for such a user on the client, too. */
+	check_beyond(a,
+		     "mount -t tmpfs x dir 2>/dev/null || /usr/sbin/chroot dir true 2>/dev/null || "
+		     "unshare -m true 2>/dev/null || hostname x 2>/dev/null || true",
+		     NULL);
+	check_beyond(a, "unshare -U true", NULL);
+}
+
+TEST_BOTH(filter_of_a_client_root)
+{
+	config.uid = config.gid = 0;
+	start_agent(a);
+	check_beyond(a, "chown 0:0 a.c; setpriv --reuid 0 true; nice -n 3 true; umask 0; touch n",
+		     NULL);
+	check_beyond(a, "chown 1 a.c", "another user");
+	check_beyond(a, "mknod c c 1 3", "device");
+	check_beyond(a, "mknod b b 1 3", "device");
+	check_beyond(a, "mount -t tmpfs x dir", "mounts");
+	check_beyond(a, "umount /tmp", "mounts");
+	check_beyond(a, "/usr/sbin/chroot dir true", "mounts");
+	check_beyond(a, "unshare -m true", "namespaces");
+	check_beyond(a, "setpriv --reuid 1 true", "becomes");
+	check_beyond(a, "setpriv --regid 1 --clear-groups true", "becomes");
+	check_beyond(a, "nice -n -1 true", "priority");
+	check_beyond(a, "nice -n 10 nice -n 30 true", NULL);
+	check_beyond(a, "nice -n 10 nice -n -1 true", "priority");
+	check_beyond(a, "hostname x", "system");
+}
+
+/* Each job is told of by itself, and many at once. */
+TEST_BOTH(filter_of_many)
+{
+	char *ws[] = {(char *)WS, NULL};
+	struct result *r[20];
+
+	start_agent(a);
+	for (uint32_t i = 0; i < 20; i++) {
+		const char *script = i % 2 ? "chown 7 a.c" : "sleep .2; echo fine";
+		char *argv[] = {(char *)"/bin/sh", (char *)"-c", (char *)script, NULL};
+
+		r[i] = start_job(a, 100 + i, ws, WS, argv, NULL, -1);
+	}
+	loop_until_quit(a);
+	for (uint32_t i = 0; i < 20; i++) {
+		if (i % 2)
+			CHECK(WIFSIGNALED(r[i]->end.wait_status), "%u: started %d, status %x: %s%s",
+			      i, r[i]->end.started, r[i]->end.wait_status, r[i]->end.text,
+			      buf_cstr(&r[i]->err));
+		else
+			check_out(r[i], "fine\n");
+	}
+}
+
+/* Where seccomp(2) is refused, as by a container's own filter, or a listener is there already. */
+static void refuse_seccomp(bool listens)
+{
+	struct sock_filter refuse[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_seccomp, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog all = {1, &refuse[3]}, some = {4, refuse};
+	long r;
+
+	CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+	r = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
+		    listens ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0, listens ? &all : &some);
+	CHECK(r >= 0);
+}
+
+TEST_BOTH(filter_refused)
+{
+	refuse_seccomp(false);
+	start_agent(a);
+	check_beyond(a, "chown 7 a.c || true; echo went on", NULL);
+}
+
+TEST_BOTH(filter_beside_another)
+{
+	refuse_seccomp(true);
+	start_agent(a);
+	check_beyond(a, "chown 7 a.c || true; echo went on", NULL);
 }
 
 /* ---- files ---- */
@@ -1015,6 +1215,7 @@ static void run_until_killed(struct agent *a, int report_fd, const char *marker)
 			(char *)"(setsid sh -c 'echo up; sleep 1000; :' &); sleep 1000; :", NULL};
 	struct launch j = {.job_id = 1,
 			   .exe = argv[0],
+			   .path = argv[0],
 			   .argv = argv,
 			   .env = env,
 			   .cwd = WS,
@@ -1024,6 +1225,7 @@ static void run_until_killed(struct agent *a, int report_fd, const char *marker)
 			   .stderr_fd = report_fd};
 
 	start_agent(a);
+	j.caller = a->caller;
 	a->jobs[1] = xcalloc(1, sizeof(struct result));
 	CHECK(launcher_run(a->launcher, &j) == 0);
 	loop_until_quit(a);
@@ -1083,6 +1285,7 @@ TEST_BOTH(launcher_dies)
 {
 	struct launch j = {.job_id = 9,
 			   .exe = "/bin/true",
+			   .path = "/bin/true",
 			   .argv = default_env,
 			   .env = default_env,
 			   .cwd = WS,

@@ -6,8 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/job.h"
 #include "concc/str.h"
@@ -171,17 +173,44 @@ static bool in_masq(const char *path, void *data)
 	return strstr(path, "/masq/") != NULL;
 }
 
-/* path_var and expected are relative to dir. */
-static void expect_exe(const char *argv0, const char *path_var, const char *expected)
+/* path_var and exe are relative to dir; path: what is executed. */
+static void expect_exe(const char *argv0, const char *path_var, const char *path, const char *exe)
 {
-	char *full = path_join(dir, expected);
+	char *full = path_join(dir, exe);
 	int calls = 0;
 	char *got = job_resolve(argv0, path_var, dir, in_masq, &calls);
+	char *absolute = got ? job_exe(got, dir) : NULL;
 
-	cr_expect_str_eq(got ? got : strerror(errno), full, "%s in %s: %s", argv0, path_var,
+	cr_expect_str_eq(got ? got : strerror(errno), path, "%s in %s: %s", argv0, path_var,
 			 got ? got : strerror(errno));
+	cr_expect_str_eq(absolute ? absolute : "none", full, "%s in %s: %s", argv0, path_var,
+			 absolute ? absolute : "none");
+	free(absolute);
 	free(got);
 	free(full);
+}
+
+/* What execvp(3) itself executes: a script that says so is to say the same as we. */
+static void expect_as_execvp(const char *argv0, const char *path_var)
+{
+	_cleanup_free_ char *got = job_resolve(argv0, path_var, dir, NULL, NULL);
+	char said[256] = "";
+	int out[2];
+	pid_t pid;
+
+	cr_assert_eq(pipe(out), 0);
+	pid = fork();
+	if (pid == 0) {
+		setenv("PATH", path_var, 1);
+		dup2(out[1], 1);
+		execlp(argv0, argv0, (char *)NULL);
+		_exit(127);
+	}
+	close(out[1]);
+	cr_assert_geq(read(out[0], said, sizeof(said) - 1), 0);
+	close(out[0]);
+	cr_assert_eq(waitpid(pid, NULL, 0), pid);
+	cr_expect_str_eq(got ? got : "", said, "%s in %s: %s", argv0, path_var, said);
 }
 
 static void expect_none(const char *argv0, const char *path_var, int err)
@@ -198,33 +227,35 @@ static void expect_none(const char *argv0, const char *path_var, int err)
 Test(resolve, all, .init = setup, .fini = teardown)
 {
 	char *absolute = xasprintf("%s/masq:%s/bin:%s/bin2", dir, dir, dir);
-	char *masq_cc = xasprintf("%s/masq/cc", dir);
+	char *masq_cc = xasprintf("%s/masq/cc", dir), *bin_cc = xasprintf("%s/bin/cc", dir);
 	char *got;
 
-	expect_exe("cc", absolute, "bin/cc");
-	expect_exe("cc", "nowhere:bin2:bin", "bin2/cc");
+	expect_exe("cc", absolute, bin_cc, "bin/cc");
+	expect_exe("cc", "nowhere:bin2:bin", "bin2/cc", "bin2/cc");
 	/* a directory or a file without x is passed over */
-	expect_exe("tool", absolute, "bin2/tool");
-	expect_exe("plain", absolute, "bin2/plain");
+	expect_exe("tool", "bin:bin2", "bin2/tool", "bin2/tool");
+	expect_exe("plain", "bin:bin2", "bin2/plain", "bin2/plain");
 	/* an empty entry is the cwd */
-	expect_exe("here", ":bin", "here");
-	expect_exe("here", "bin:", "here");
-	expect_exe("here", "bin::bin2", "here");
-	expect_exe("./here", "bin", "here");
-	expect_exe(".//here", "bin", "here");
-	expect_exe("bin2/cc", "bin", "bin2/cc");
+	expect_exe("here", ":bin", "here", "here");
+	expect_exe("here", "bin:", "here", "here");
+	expect_exe("here", "bin:.", "./here", "here");
+	expect_exe("here", "bin::bin2", "here", "here");
+	expect_exe("./here", "bin", "./here", "here");
+	expect_exe(".//here", "bin", ".//here", "here");
+	expect_exe("bin2/cc", "bin", "bin2/cc", "bin2/cc");
 	/* no ".." and no "//", which no message carries; "link/.." is not "." */
-	expect_exe("bin/../bin2/cc", "bin", "bin2/cc");
-	expect_exe("bin//cc", "bin", "bin/cc");
-	expect_exe("cc", "bin/../bin2", "bin2/cc");
+	expect_exe("bin/../bin2/cc", "bin", "bin/../bin2/cc", "bin2/cc");
+	expect_exe("bin//cc", "bin", "bin//cc", "bin/cc");
+	expect_exe("cc", "bin/../bin2", "bin/../bin2/cc", "bin2/cc");
+	expect_exe("cc", "bin2/", "bin2//cc", "bin2/cc");
 	cr_assert_eq(symlink("/usr/bin", "link"), 0);
-	got = job_resolve("link/../bin/env", "bin", dir, NULL, NULL);
+	got = job_exe("link/../bin/env", dir);
 	cr_expect_str_eq(got, "/usr/bin/env");
 	free(got);
 	cr_assert_eq(unlink("link"), 0);
 	/* a wrapper given by its path: the next of that name */
-	expect_exe("masq/cc", absolute, "bin/cc");
-	expect_exe(masq_cc, "masq:bin2", "bin2/cc");
+	expect_exe("masq/cc", absolute, bin_cc, "bin/cc");
+	expect_exe(masq_cc, "masq:bin2", "bin2/cc", "bin2/cc");
 	expect_none("cc", "masq", ENOENT);
 	expect_none("nothing", absolute, ENOENT);
 	expect_none("", absolute, ENOENT);
@@ -242,6 +273,54 @@ Test(resolve, all, .init = setup, .fini = teardown)
 	free(got);
 	free(absolute);
 	free(masq_cc);
+	free(bin_cc);
+}
+
+Test(resolve, as_execvp, .init = setup, .fini = teardown)
+{
+	static const char script[] = "#!/bin/sh\nprintf %s \"$0\"\n";
+	static const char *const paths[] = {
+		"bin",	"./bin", "bin/",	 "bin//:", "bin/../bin",
+		":bin", "bin:",	 "nowhere::bin", ".:bin",  "bin2/../bin:."};
+	static const char *const names[] = {"cc", "here"};
+	int fd;
+
+	for (size_t i = 0; i < 2; i++) {
+		fd = open(i ? "here" : "bin/cc", O_WRONLY | O_CLOEXEC);
+		cr_assert_eq(write(fd, script, sizeof(script) - 1), (ssize_t)sizeof(script) - 1);
+		close(fd);
+	}
+	for (size_t p = 0; p < sizeof(paths) / sizeof(paths[0]); p++)
+		for (size_t n = 0; n < 2; n++)
+			expect_as_execvp(names[n], paths[p]);
+	expect_as_execvp("./here", "bin");
+	expect_as_execvp("bin/../here", "bin");
+	expect_as_execvp("bin//cc", "");
+}
+
+/* A script without "#!" is for sh, as execvp(3) has it. */
+Test(resolve, exec_by_sh, .init = setup, .fini = teardown)
+{
+	char *argv[] = {(char *)"here", (char *)"a b", (char *)"c", NULL}, *env[] = {NULL};
+	char said[64] = "";
+	int out[2], fd = open("here", O_WRONLY | O_CLOEXEC);
+	pid_t pid;
+
+	cr_assert_eq(write(fd, "echo \"$0|$1|$#\"\n", 16), 16);
+	close(fd);
+	cr_assert_eq(pipe(out), 0);
+	pid = fork();
+	if (pid == 0) {
+		dup2(out[1], 1);
+		_exit(-job_exec("./here", argv, env));
+	}
+	close(out[1]);
+	cr_assert_gt(read(out[0], said, sizeof(said) - 1), 0);
+	close(out[0]);
+	cr_assert_eq(waitpid(pid, NULL, 0), pid);
+	cr_expect_str_eq(said, "./here|a b|2\n");
+	cr_expect_eq(job_exec("nothing", argv, env), -ENOENT);
+	cr_expect_eq(job_exec("bin/plain", argv, env), -EACCES);
 }
 
 /* ---- what arguments name ---- */

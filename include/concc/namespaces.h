@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_NAMESPACES_H
+#define CONCC_NAMESPACES_H
+
+/*
+ * Whether two processes see the same files, ids and host name: what the project server serves to a
+ * caller's job, and where it puts what comes home, is by the server's own view.  Told by /proc,
+ * which shows a process to its own user; what can't be told counts as another view.
+ */
+#include <stdint.h>
+#include <sys/types.h>
+
+#define NAMESPACES_N 4 /* mounts, ids, host name; and the root directory */
+
+/* Zeros: not told, and nobody else's. */
+struct namespaces {
+	struct {
+		uint64_t device, ino, mount;
+	} views[NAMESPACES_N];
+};
+
+void namespaces_look(struct namespaces *ret); /* this process's */
+/* NULL when the process has ours; else what differs, or that it can't be told: a static text that
+ * goes on after "it runs ", of a caller and the project server. */
+const char *namespaces_differ(const struct namespaces *ours, pid_t pid);
+
+#endif

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "concc/namespaces.h"
+
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+static const struct {
+	const char *name; /* in /proc/PID */
+	const char *text;
+} views[NAMESPACES_N] = {
+	{"ns/mnt", "in another mount namespace than the project server"},
+	{"ns/user", "in another user namespace than the project server"},
+	{"ns/uts", "with another host name than the project server"},
+	{"root", "in another root directory than the project server"},
+};
+
+static bool look(const char *who, int i, struct namespaces *ret)
+{
+	char path[64];
+	struct statx st;
+
+	(void)snprintf(path, sizeof(path), "/proc/%s/%s", who, views[i].name);
+	if (statx(AT_FDCWD, path, 0, STATX_INO | STATX_MNT_ID, &st) < 0)
+		return false;
+	ret->views[i].device = (uint64_t)st.stx_dev_major << 32 | st.stx_dev_minor;
+	ret->views[i].ino = st.stx_ino;
+	/* Of one directory that is mounted twice, what is below may differ; 0 before Linux 5.8. */
+	ret->views[i].mount = st.stx_mnt_id;
+	return true;
+}
+
+void namespaces_look(struct namespaces *ret)
+{
+	*ret = (struct namespaces){0};
+	for (int i = 0; i < NAMESPACES_N; i++)
+		(void)look("self", i, ret); /* stays zero then */
+}
+
+static bool same(const struct namespaces *a, const struct namespaces *b, int i)
+{
+	return a->views[i].device == b->views[i].device && a->views[i].ino == b->views[i].ino &&
+	       a->views[i].mount == b->views[i].mount;
+}
+
+const char *namespaces_differ(const struct namespaces *ours, pid_t pid)
+{
+	struct namespaces theirs = {0};
+	char who[16];
+
+	/* Without a number in our pid namespace it is in another container. */
+	if (pid <= 0)
+		return "in another pid namespace than the project server";
+	(void)snprintf(who, sizeof(who), "%d", (int)pid);
+	for (int i = 0; i < NAMESPACES_N; i++) {
+		if (!ours->views[i].ino || !look(who, i, &theirs))
+			return "where /proc does not tell whether it sees the project server's files";
+		if (!same(ours, &theirs, i))
+			return views[i].text;
+	}
+	return NULL;
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_SANDBOX_FILTER_H
+#define CONCC_SANDBOX_FILTER_H
+
+/*
+ * The system calls of a job that are not simply let through, by a seccomp filter: a table in
+ * filter.c has their numbers, what is tested of their arguments, and what becomes of them.  A call
+ * that is in no row costs nothing: since Linux 5.11 the kernel knows so by its number.
+ *
+ * TELL, so far the only action, is for those that can't have the effect here that they have on the
+ * client: somebody else's files, device nodes, mounts.  The process waits while a listener reads of
+ * it (seccomp_unotify(2)), which is an event of a loop like any other; the job is ended then, and
+ * runs at home.  Calls that fail here as they would there are none of these.
+ *
+ * Only calls of the machine's own kind are looked at: those of 32-bit programs (and of x32) have
+ * other numbers, and pass.
+ */
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct filter_config {
+	uid_t uid; /* of the client's user */
+	gid_t gid;
+	bool becomes; /* jobs are given these by calls of ours that the filter sees */
+};
+
+struct filter;
+
+/* -ENOTSUP on an architecture that filter.c does not know.  Fails for no other reason. */
+int filter_new(const struct filter_config *c, struct filter **ret);
+void filter_free(struct filter *f); /* NULL is fine */
+
+/*
+ * From now on for the calling thread and all it starts, for good; it must have no_new_privs.
+ * Returns the listener, close-on-exec: readable when there is somebody to be told of, a hang-up
+ * when no process of the filter is left.  -errno where the kernel (before 5.0) or a container
+ * refuses, or has a listener already; then nothing is told of.
+ */
+int filter_install(const struct filter *f);
+
+/* What the process that waits wants to do, for a person (static); NULL: it has gone, or goes on, to
+ * fail as it would on the client.  Does not block when the listener was readable. */
+const char *filter_told(int listener);
+
+#endif
