@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -158,6 +159,17 @@ static int root_set_anchors(struct tree *t, struct root *r)
 	return 0;
 }
 
+/* As the kernel names it: for what is mounted where. */
+static char *real_path(const struct root *r, int fd)
+{
+	char proc[32], path[PROTO_PATH_MAX];
+	ssize_t n;
+
+	(void)snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
+	n = readlink(proc, path, sizeof(path));
+	return n > 0 && path[0] == '/' ? xstrndup(path, (size_t)n) : xstrdup(root_place(r));
+}
+
 int root_open(struct tree *t, struct root *r)
 {
 	struct stat st;
@@ -179,6 +191,9 @@ int root_open(struct tree *t, struct root *r)
 	if (r->fd >= 0)
 		(void)close(r->fd);
 	r->fd = fd;
+	free(r->real);
+	r->real = real_path(r, fd);
+	mounts_note_root(t, r);
 	r->dev = st.st_dev;
 	r->ino = st.st_ino;
 	return !same;
@@ -256,5 +271,6 @@ void root_free(struct tree *t, struct root *r)
 		(void)close(r->fd);
 	free(r->path);
 	free(r->source);
+	free(r->real);
 	free(r);
 }
