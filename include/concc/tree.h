@@ -12,7 +12,9 @@
  * kernel queues an event before the modifying system call returns
  * (fs/notify), so after a drain that found nothing the snapshots are the truth
  * for everything that happened before it was called: the whole coherence
- * argument.  Events are hints: each leads to an lstat.
+ * argument.  Events are hints: each leads to an lstat.  Of what is mounted on
+ * served directories, and taken away, the drain hears from mountinfo, whose count of
+ * changes the kernel raises before mount(2) returns.
  *
  * Where inotify can't see (watch limit, network file systems, files with more
  * than one link, a queue overflow) the snapshots concerned are compared with
@@ -24,9 +26,8 @@
  *
  * What stays unseen: stores through a mapping that stays open (seen when it is
  * closed), writes through a hard link made after the listing in a directory that
- * no worker has asked for, those through a descriptor opened by a name that had
- * gone before the last name was read, and a file system mounted over a served
- * directory.
+ * no worker has asked for, and those through a descriptor opened by a name that had
+ * gone before the last name was read.
  *
  * Requests name paths that a worker chose: every path is resolved beneath a
  * served root, symlinks not followed (openat2).  One thread.
@@ -71,8 +72,10 @@ int tree_new_limited(const struct tree_ops *ops, void *data, struct hash_cache *
 		     const struct tree_limits *limits, struct tree **ret, struct errmsg *msg);
 void tree_free(struct tree *t);
 
-/* Serves path (absolute, clean, a directory) to workers.  Idempotent.  Fails when it can't be
- * opened. */
+/*
+ * Serves path (absolute, clean, a directory) to workers.  Idempotent.  Fails when it can't be
+ * opened.  It is held open: what is mounted at or above it can be unmounted lazily only.
+ */
 int tree_serve(struct tree *t, const char *path, bool writable, struct errmsg *msg);
 /*
  * Shows at path, read-only, what the directory source holds.  Workers are told that there may be
@@ -136,6 +139,7 @@ struct tree_counts {
 	uint64_t linked;       /* names of files that have several */
 	/* since tree_new() */
 	uint64_t drains, reads, events, stats, scans, overflows, updates;
+	uint64_t mounts; /* times that mounts had changed, wherever */
 };
 void tree_counts(const struct tree *t, struct tree_counts *ret);
 

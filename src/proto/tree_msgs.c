@@ -123,7 +123,9 @@ void msg_dir_encode(struct buf *b, uint32_t dir_id, uint8_t state, const char *p
 
 void msg_dir_unknown_encode(struct buf *b, uint32_t dir_id, const char *path, uint32_t error)
 {
-	msg_dir_encode(b, dir_id, DIR_UNKNOWN, path, NULL, 0);
+	buf_put_u32(b, dir_id);
+	buf_put_u8(b, DIR_UNKNOWN);
+	buf_put_str(b, path);
 	buf_put_u32(b, error);
 }
 

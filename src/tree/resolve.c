@@ -290,6 +290,7 @@ int root_open(struct tree *t, struct root *r)
 	if (r->fd >= 0)
 		(void)close(r->fd);
 	r->fd = fd;
+	mounts_note_root(t, r);
 	r->dev = st.st_dev;
 	r->ino = st.st_ino;
 	return !same;

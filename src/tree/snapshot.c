@@ -411,7 +411,7 @@ static void dir_free(struct dir *d)
 	free(d);
 }
 
-void snap_flush(struct tree *t)
+static void flush_all(struct tree *t)
 {
 	for (size_t i = 0; i < t->flush.n; i++) {
 		struct dir *d = t->flush.v[i];
@@ -421,6 +421,11 @@ void snap_flush(struct tree *t)
 			dir_flush(t, d);
 	}
 	t->flush.n = 0;
+}
+
+void snap_flush(struct tree *t)
+{
+	flush_all(t);
 	if (t->queue.n)
 		return; /* it may name what is on the grave list */
 	list_for_each_safe (l, &t->grave)
@@ -494,6 +499,13 @@ static void linked_begin(struct tree *t, struct dir *d, int fd, struct ent *e, b
 	new_link(t, e->ino);
 }
 
+static bool is_linked(const struct tree *t, const struct dir *d, const struct ent *e)
+{
+	if (e->type == ENTRY_ABSENT || e->type == ENTRY_UNKNOWN)
+		return false;
+	return (e->type != ENTRY_DIR && e->nlink > 1) || mounts_has(t, d->path, e->name);
+}
+
 /*
  * same: it is still the file it was.  One that had more names stays tracked with
  * its last: what is written through a descriptor that was opened by a name that
@@ -506,8 +518,7 @@ static bool ent_track_links(struct tree *t, struct dir *d, int fd, struct ent *e
 			    bool in_vain)
 {
 	bool was = e->flags & ENT_LINKED;
-	bool linked = e->type != ENTRY_ABSENT && e->type != ENTRY_DIR &&
-		      (e->nlink > 1 || (same && was));
+	bool linked = is_linked(t, d, e) || (same && was && e->type != ENTRY_DIR);
 
 	if (was && !(linked && same))
 		linked_end(t, d, e);
@@ -582,6 +593,8 @@ void dir_forget(struct tree *t, struct dir *d)
 {
 	_cleanup_free_ char *parent = path_parent(d->path);
 
+	/* Listings that are void by an UPDATE of what is dropped here would be by none. */
+	flush_all(t);
 	/* What was there when a job began, and what is now, is not known: for it, that is a change.
 	 */
 	tomb_put(t, parent, path_base(d->path), ++t->version);
@@ -859,8 +872,8 @@ static void note_unknown(struct tree *t, struct dir *d, const struct ent *e, int
 	sweep_later(t, d, true);
 }
 
-/* True when it must be looked at again. */
-static bool look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool in_vain)
+/* 1 when it must be looked at again, 0, or -errno. */
+static int look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool in_vain)
 {
 	char target[PROTO_PATH_MAX];
 	struct stat buf;
@@ -871,13 +884,15 @@ static bool look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool
 
 	t->counts.stats++;
 	tree_busy(t);
+	if (there < 0 && !(e->flags & ENT_SEEN))
+		return there;
 	if (there < 0)
 		note_unknown(t, d, e, there);
 	if (!ent_changed(t, d, e, st, nothing)) {
 		if (st && e->flags & ENT_RACY && !ent_is_racy(d, st))
 			e->flags &= (uint16_t)~ENT_RACY;
 		e->flags &= (uint16_t) ~(ENT_WRITTEN | ENT_GONE);
-		return false;
+		return 0;
 	}
 	if (st && t->cache && e->type == ENTRY_FILE && ent_matches(t, e, st))
 		hash_cache_drop(t->cache, st);
@@ -890,16 +905,17 @@ static bool look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool
 		set_nothing(t, e, nothing);
 	e->flags &= (uint16_t) ~(ENT_WRITTEN | ENT_GONE);
 	pend(t, d, e);
-	return ent_track_links(t, d, fd, e, same, in_vain);
+	return ent_track_links(t, d, fd, e, same, in_vain) ? 1 : 0;
 }
 
-void snap_check(struct tree *t, struct dir *d, int fd, struct ent *e)
+int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e)
 {
-	bool more = true;
+	int r = 1;
 
 	/* Who puts one file of many links after the other there has it looked at at every drain. */
-	for (int tries = 0; more && tries < 10; tries++)
-		more = look_once(t, d, fd, e, tries == 9);
+	for (int tries = 0; r > 0 && tries < 10; tries++)
+		r = look_once(t, d, fd, e, tries == 9);
+	return r < 0 ? r : 0;
 }
 
 static void stat_to_attr(struct tree *t, const struct stat *st, struct entry_attr *ret)
@@ -951,10 +967,11 @@ static int scan_names(struct tree *t, struct dir *d, int fd)
 				continue;
 			e = names_add(t, d, de->d_name, strlen(de->d_name));
 			e->flags |= ENT_SEEN;
-			snap_check(t, d, fd, e);
+			(void)snap_check(t, d, fd, e); /* can't fail: there is such a name */
 		}
 	}
-	return n < 0 ? -errno : 0;
+	/* ENOENT: one that was removed, and can still be seen where it is mounted.  It is empty. */
+	return n < 0 && errno != ENOENT ? -errno : 0;
 }
 
 /* Compares all names with the disk. */
@@ -968,7 +985,7 @@ static int scan(struct tree *t, struct dir *d, int fd)
 	err = scan_names(t, d, fd);
 	for (uint32_t it = 0; (e = names_next(d, &it));) {
 		if (!err && !(e->flags & ENT_SEEN))
-			snap_check(t, d, fd, e);
+			err = snap_check(t, d, fd, e);
 		e->flags &= (uint16_t)~ENT_SEEN;
 	}
 	return err;
@@ -1018,7 +1035,7 @@ static int dir_look_fd(struct tree *t, struct dir *d, int fd)
 		d->scan_now = false;
 	}
 	for (uint32_t i = 0; !err && i < d->dirty.n; i++)
-		snap_check(t, d, fd, d->dirty.v[i]);
+		err = snap_check(t, d, fd, d->dirty.v[i]);
 	drop_placeholders(t, d);
 	if (!err && fstat(fd, &st) < 0)
 		err = -errno;
@@ -1038,7 +1055,7 @@ static void dir_look(struct tree *t, struct dir *d)
 	if (d->dead) {
 		/* With a parent, that one's look has dropped it or will; without, it's ours. */
 		if (!dir_entry(t, d))
-			dir_drop(t, d, NULL);
+			dir_forget(t, d);
 		return;
 	}
 	fd = resolve_open(t, d->path, O_RDONLY | O_DIRECTORY);
@@ -1149,8 +1166,9 @@ uint64_t snap_note(struct tree *t, int dir_fd, const char *path, const struct di
 	e = names_add(t, d, base, strlen(base));
 	if (written)
 		e->flags |= ENT_WRITTEN;
-	snap_check(t, d, dir_fd, e);
-	if (fstat(dir_fd, &st) == 0)
+	if (snap_check(t, d, dir_fd, e) < 0)
+		dir_mark_dead(t, d);
+	else if (fstat(dir_fd, &st) == 0)
 		dir_set_attr(t, d, &st);
 	if (claim && e->type == ENTRY_FILE && !e->known)
 		ent_set_known(e, claim, (uint16_t)peer);
@@ -1168,16 +1186,17 @@ static int link_parent(struct tree *t, struct dir *d, struct dir *parent)
 	_cleanup_close_ int fd = -1;
 	const char *base = path_base(d->path);
 	struct ent *e = names_find(t, parent, base, strlen(base));
+	int err;
 
 	if (!e || e->type != ENTRY_DIR || e->ino != d->attr.ino) {
 		fd = resolve_open(t, parent->path, O_PATH | O_DIRECTORY);
 		if (fd < 0)
 			return fd;
 		e = names_add(t, parent, base, strlen(base));
-		snap_check(t, parent, fd, e);
-		if (e->type != ENTRY_DIR || e->ino != d->attr.ino) {
+		err = snap_check(t, parent, fd, e);
+		if (err || e->type != ENTRY_DIR || e->ino != d->attr.ino) {
 			mark_ent(t, parent, e);
-			return CONCC_E_STALE;
+			return err ? err : CONCC_E_STALE;
 		}
 	}
 	e->child = d;
@@ -1204,11 +1223,10 @@ static struct dir *dir_alloc(struct tree *t, const char *path)
 	return d;
 }
 
-/* Of reading a directory that was opened: what it would not tell is no fact about it, but that it
- * went meanwhile. */
+/* Of reading a directory that was opened: what it would not tell is no fact about it. */
 static int read_error(int err)
 {
-	return err == -ENOENT || !err_is_fact(err) ? err : -EIO;
+	return err_is_fact(err) ? -EIO : err;
 }
 
 /* Watched first, read after: what falls between has an event. */

@@ -5,7 +5,7 @@
 /*
  * The inside of struct tree, shared by tree.c (the interface), snapshot.c
  * (directories and names as last seen on the disk), watch.c (inotify),
- * resolve.c (paths beneath served roots) and commit.c.
+ * mounts.c (mountinfo), resolve.c (paths beneath served roots) and commit.c.
  *
  * A `struct dir` is one listed directory, a `struct ent` one name in it.  Every
  * dir's parent is a dir too, up to the served root, so that the loss of any
@@ -18,9 +18,9 @@
  *
  * A look has three answers: it is so (err_is_fact() says which failures are facts,
  * too), it changed, or it can't be told now.  Of the last nothing is concluded: a
- * name becomes ENTRY_UNKNOWN and is looked at again at every drain, a directory is
- * forgotten, so that who needs it asks again, and jobs that run can't put anything
- * in place there (dir_forget()).
+ * name that was read becomes ENTRY_UNKNOWN and is looked at again at every drain; a
+ * directory is forgotten, so that who needs it asks again, and jobs that run can't
+ * put anything in place there (dir_forget()).
  */
 #include <sys/stat.h>
 
@@ -93,9 +93,9 @@ struct watch {
 };
 
 /*
- * A name of a file that has several.  What is done to the file by another name is
- * no event of this name's directory, but it is one of the file: it is watched
- * itself, or compared with the disk at every drain.
+ * A name of a file that has several, or one on which something is mounted.  What is
+ * done to the file by another name is no event of this name's directory, but it is
+ * one of the file: it is watched itself, or compared with the disk at every drain.
  */
 struct linked {
 	struct list in_dir;
@@ -157,8 +157,9 @@ struct root {
 	dev_t dev;
 	ino_t ino;
 	struct list anchors;
-	bool loose;	/* missing, or not all anchors could be set: looked at at every drain */
-	bool remounted; /* the same directory may be seen through another mount by now */
+	bool loose;	 /* missing, or not all anchors could be set: looked at at every drain */
+	bool remounted;	 /* the same directory may be seen through another mount by now */
+	bool has_mounts; /* something is mounted beneath it, or was */
 	/* What peers were told while it was missing, to be taken back when it comes. */
 	uint32_t absent_id;
 	struct peer_set absent_told;
@@ -179,6 +180,8 @@ struct tree {
 	struct hash_cache *cache;
 	struct tree_limits limits;
 	int inotify_fd;
+	int mounts_fd;		 /* mountinfo, or -1 */
+	struct map mount_points; /* as last read: a set of paths */
 	uint64_t version;
 	uint32_t next_id;
 	uint32_t name_seed;
@@ -275,8 +278,8 @@ void ent_to_attr(const struct ent *e, unsigned peer, struct entry_attr *ret);
 bool ent_matches(struct tree *t, const struct ent *e, const struct stat *st);
 bool ent_is_racy(const struct dir *d, const struct stat *st);
 void ent_set_known(struct ent *e, const struct digest *d, uint16_t claimed_by);
-/* Looks at one name. */
-void snap_check(struct tree *t, struct dir *d, int fd, struct ent *e);
+/* Looks at one name.  0, or -errno: not even whether there is one can be told. */
+int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e);
 /* The commit just changed path's name: takes it over at once; its version now. */
 uint64_t snap_note(struct tree *t, int dir_fd, const char *path, const struct digest *claim,
 		   unsigned peer, bool written);
@@ -318,5 +321,15 @@ int watch_anchor(struct tree *t, struct root *r, int fd, const char *name);
 void watch_release_anchor(struct tree *t, struct anchor *a);
 /* Reads all queued events and marks what they name; looks at nothing. */
 void watch_collect(struct tree *t);
+
+/* ---- mounts.c ---- */
+
+void mounts_init(struct tree *t);
+void mounts_release(struct tree *t);
+void mounts_note_root(struct tree *t, struct root *r); /* it was opened */
+/* Something is mounted there, as far as was heard.  What becomes of that is no event of dir. */
+bool mounts_has(const struct tree *t, const char *dir, const char *name);
+/* Marks what mounts have changed since the last call; one system call when there are none. */
+void mounts_collect(struct tree *t);
 
 #endif

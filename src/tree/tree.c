@@ -48,6 +48,7 @@ int tree_new_limited(const struct tree_ops *ops, void *data, struct hash_cache *
 	list_init(&t->tomb_order);
 	temp_init(t);
 	watch_init(t);
+	mounts_init(t);
 	/* A guessable seed costs speed only. */
 	(void)getrandom(&t->name_seed, sizeof(t->name_seed), 0);
 	*ret = t;
@@ -82,6 +83,7 @@ void tree_free(struct tree *t)
 	t->horizon = UINT64_MAX;
 	tombs_trim(t);
 	(void)close(t->inotify_fd);
+	mounts_release(t);
 	map_release(&t->by_path);
 	map_release(&t->by_id);
 	map_release(&t->watches);
@@ -161,6 +163,7 @@ static bool nothing_to_do(const struct tree *t)
 	return true;
 }
 
+/* All but mounts: within a job these are no news, and each request would cost a call more. */
 static void drain_events(struct tree *t)
 {
 	t->counts.drains++;
@@ -171,6 +174,7 @@ static void drain_events(struct tree *t)
 
 int tree_drain(struct tree *t)
 {
+	mounts_collect(t);
 	drain_events(t);
 	return 0;
 }

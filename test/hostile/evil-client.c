@@ -278,6 +278,25 @@ static void dir_id_zero(struct evil *e)
 	send_buf(e, MSG_DIR, &b);
 }
 
+/* "Can't be told" has to say why. */
+static void dir_error(struct evil *e, uint32_t error)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	msg_dir_unknown_encode(&b, 0, WORKSPACE, error);
+	send_buf(e, MSG_DIR, &b);
+}
+
+static void dir_error_none(struct evil *e)
+{
+	dir_error(e, 0);
+}
+
+static void dir_error_huge(struct evil *e)
+{
+	dir_error(e, UINT32_MAX);
+}
+
 static void dir_unclean(struct evil *e)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
@@ -603,6 +622,8 @@ static const struct scenario scenarios[] = {
 	{"names-twice", NULL, names_twice, false},
 	{"dir-count", NULL, dir_count, false},
 	{"dir-id-zero", NULL, dir_id_zero, false},
+	{"dir-error-none", NULL, dir_error_none, false},
+	{"dir-error-huge", NULL, dir_error_huge, false},
 	{"dir-unclean", NULL, dir_unclean, false},
 	{"dir-id-twice", NULL, dir_id_twice, false},
 	{"update-unknown", NULL, update_unknown, false},

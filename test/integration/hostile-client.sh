@@ -19,7 +19,7 @@ expected() { # SCENARIO: the message that the worker ends the link for, or its w
 	other-version) echo '' ;;
 	noise-frames) echo 'malformed frame' ;;
 	half-frame) echo 'no answer for' ;;
-	name-* | dir-count | dir-id-* | dir-unclean) echo 'DIR' ;;
+	name-* | dir-count | dir-error-* | dir-id-* | dir-unclean) echo 'DIR' ;;
 	update-dotdot) echo 'UPDATE' ;;
 	serve-*) echo 'SERVE' ;;
 	content-*) echo 'CONTENT' ;;

@@ -21,6 +21,7 @@
  * coherence do SEED STEPS: makes steps, in a job or a copy.
  */
 #include <dirent.h>
+#include <ftw.h>
 #include <poll.h>
 #include <signal.h>
 #include <time.h>
@@ -542,6 +543,24 @@ static unsigned steps_of_round(void)
 	}
 }
 
+static int remove_special(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	if (!S_ISFIFO(st->st_mode) && !S_ISSOCK(st->st_mode))
+		return 0;
+	if (unlink(path) < 0)
+		fail(path);
+	touch_path(path + strlen("./"));
+	note("remove %s", path);
+	return 0;
+}
+
+/* A job that looks at such ends, and runs here: test/integration/fifo.sh. */
+static void remove_specials(void)
+{
+	if (nftw(".", remove_special, 32, FTW_PHYS) < 0)
+		fail("nftw");
+}
+
 static void one_round(unsigned flood_every)
 {
 	unsigned n = steps_of_round();
@@ -552,8 +571,10 @@ static void one_round(unsigned flood_every)
 	else
 		while (n--)
 			random_step();
+	remove_specials();
 	if (random_below(6) == 0 && !only_looks)
 		by_job();
+	remove_specials();
 	look();
 }
 

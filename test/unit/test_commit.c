@@ -21,6 +21,8 @@
 #include "concc/str.h"
 #include "concc/tree.h"
 
+#include "../lib/refuse.h"
+
 struct seen {
 	unsigned updates;
 	char name[256]; /* of the last entry in an UPDATE */
@@ -416,6 +418,44 @@ Test(commit, further_names_are_no_conflict)
 	cr_assert_eq(put(&b, "f", "job2", 0644), 0);
 	IN_CHILD(write_file(at(&b, "uplifted"), "user"));
 	conflicts(&b, "/f");
+	bed_release(&b);
+}
+
+/* A look that is refused, anywhere, makes no job win over the user. */
+Test(commit, what_cant_be_looked_at_is_not_replaced)
+{
+	static const char *const changed[] = {"d/f", "d/sub/f", "d/new", "d/sub/new"};
+	unsigned n = 0;
+	struct bed b;
+
+	bed_init(&b);
+	cr_assert_eq(path_mkdirs(at(&b, "d/sub"), 0755), 0);
+	for (unsigned seed = 1; seed <= 300; seed++) {
+		const char *file = changed[seed % 4];
+		int err;
+
+		unlink(at(&b, "d/new"));
+		unlink(at(&b, "d/sub/new"));
+		write_file(at(&b, "d/f"), "before");
+		write_file(at(&b, "d/sub/f"), "before");
+		for (unsigned i = 0; i < 3; i++)
+			tree_list(b.tree, 0, at(&b, ((const char *[]){"", "d", "d/sub"})[i]));
+		start(&b);
+		if (seed % 3)
+			cr_assert_eq(simple(&b, EFFECT_REMOVE, "d", 0, 0), 0);
+		else
+			cr_assert_eq(put(&b, file, "job", 0644), 0);
+		IN_CHILD(write_file(at(&b, file), "user"));
+		refuse_seed = seed;
+		refuse_one_in = 1 + seed % 12;
+		err = apply(&b);
+		refuse_one_in = 0;
+		cr_assert_lt(err, 0, "seed %u", seed);
+		cr_file(&b, file, "user");
+		n += err != CONCC_E_CONFLICT;
+	}
+	/* Not only conflicts: some were refused before one was seen. */
+	cr_assert_gt(n, 10);
 	bed_release(&b);
 }
 

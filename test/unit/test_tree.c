@@ -16,6 +16,7 @@
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -29,6 +30,8 @@
 #include "concc/str.h"
 #include "tree/snapshot.h"
 #include "concc/tree.h"
+
+#include "../lib/refuse.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED true
@@ -54,6 +57,8 @@ struct listing {
 struct worker {
 	struct map by_path, by_id;
 	unsigned dirs, updates, stales;
+	unsigned unknowns; /* answers that say nothing */
+	uint32_t last_error, last_id;
 };
 
 struct bed {
@@ -61,6 +66,7 @@ struct bed {
 	struct hash_cache *cache;
 	struct worker workers[4];
 	struct map contents; /* "path version" -> struct digest: bytes of a version never change */
+	bool may_be_unknown; /* what a name stands for */
 	char root[64];
 	/* the child that changes files */
 	pid_t child;
@@ -129,6 +135,14 @@ static void on_dir(struct worker *w, const struct buf *b)
 	w->dirs++;
 	cr_assert_eq(msg_dir_decode((struct blob){b->data, b->len}, &m), 0);
 	cr_assert_neq(m.dir_id, 0);
+	if (m.dir_id > w->last_id)
+		w->last_id = m.dir_id;
+	if (m.state == DIR_UNKNOWN) {
+		w->unknowns++;
+		w->last_error = m.error;
+		msg_dir_release(&m);
+		return;
+	}
 	l = map_get_str(&w->by_path, m.path);
 	if (l)
 		forget(w, l);
@@ -179,8 +193,10 @@ static void on_send(void *data, unsigned peer, uint8_t type, const struct buf *b
 	} else {
 		cr_assert_eq(type, MSG_DIR_STALE);
 		cr_assert_eq(msg_u32_decode((struct blob){b->data, b->len}, &id), 0);
-		cr_assert(map_get_u64(&w->by_id, id), "DIR_STALE for an unknown directory");
-		forget(w, map_get_u64(&w->by_id, id));
+		cr_assert_leq(id, w->last_id, "DIR_STALE for an unknown directory");
+		/* One that is void by its parent's UPDATE already is ignored. */
+		if (map_get_u64(&w->by_id, id))
+			forget(w, map_get_u64(&w->by_id, id));
 		w->stales++;
 	}
 }
@@ -250,6 +266,8 @@ static void check_name(struct bed *b, const char *path, const struct name *n, co
 	ssize_t len;
 
 	cr_assert(n, "%s: there, but the worker was not told", path);
+	if (b->may_be_unknown && n->attr.type == ENTRY_UNKNOWN)
+		return;
 	cr_assert_eq(n->attr.type, type_of(st->st_mode), "%s: type", path);
 	cr_assert_eq(n->attr.mode, st->st_mode & 07777, "%s: mode", path);
 	if (S_ISDIR(st->st_mode))
@@ -326,15 +344,22 @@ static int open_fds(void)
 	return n;
 }
 
-static void bed_init(struct bed *b, const struct tree_limits *limits)
+static void bed_tree(struct bed *b, const struct tree_limits *limits)
 {
 	static const struct tree_ops ops = {.send = on_send};
+	struct errmsg msg = {0};
+
+	cr_assert_eq(tree_new_limited(&ops, b, NULL, limits, &b->tree, &msg), 0, "%s", msg.text);
+}
+
+static void bed_init(struct bed *b, const struct tree_limits *limits)
+{
 	struct errmsg msg = {0};
 
 	*b = (struct bed){0};
 	strcpy(b->root, "/tmp/concc-test-tree.XXXXXX");
 	cr_assert(mkdtemp(b->root));
-	cr_assert_eq(tree_new_limited(&ops, b, NULL, limits, &b->tree, &msg), 0, "%s", msg.text);
+	bed_tree(b, limits);
 	cr_assert_eq(tree_serve(b->tree, b->root, true, &msg), 0, "%s", msg.text);
 }
 
@@ -545,21 +570,60 @@ static void random_change(struct rng *r, const char *root, bool alone)
 	}
 }
 
-static void child_loop(int in, int out, const char *root, uint64_t seed)
+/* Mounts something somewhere, or takes it away.  All of it is in a namespace of the test's own. */
+static void random_mount(struct rng *r, const char *root)
+{
+	char p[520], q[512];
+
+	snprintf(p, sizeof(p), "%s/%s", root, dirs[rnd(r, 6)]);
+	snprintf(q, sizeof(q), "%s/%s", root, dirs[rnd(r, 6)]);
+	switch (rnd(r, 8)) {
+	case 0:
+		(void)mount(p, q, NULL, MS_BIND, NULL);
+		break;
+	case 1:
+		(void)mount("none", q, "tmpfs", 0, NULL);
+		snprintf(p, sizeof(p), "%s/f1", q);
+		put_bytes(r, p, O_WRONLY | O_CREAT);
+		break;
+	case 2: /* a file; what is no file, or not there, is refused */
+		random_path(r, root, p);
+		random_path(r, root, q);
+		(void)mount(p, q, NULL, MS_BIND, NULL);
+		break;
+	case 3: /* another one in its place, with the same number */
+		if (umount2(q, MNT_DETACH) == 0)
+			(void)mount("none", q, "tmpfs", 0, NULL);
+		break;
+	case 4:
+		random_path(r, root, q);
+		(void)umount2(q, MNT_DETACH);
+		break;
+	default: /* so that they don't pile up */
+		(void)umount2(q, MNT_DETACH);
+		break;
+	}
+}
+
+static void child_loop(int in, int out, const char *root, uint64_t seed, bool mounts)
 {
 	struct rng r = {seed};
 	char n;
 
 	while (read(in, &n, 1) == 1) {
-		for (int i = 0; i < n; i++)
-			random_change(&r, root, n == 1);
+		for (int i = 0; i < n; i++) {
+			if (mounts && rnd(&r, 4) == 0)
+				random_mount(&r, root);
+			else
+				random_change(&r, root, n == 1 && !mounts);
+		}
 		if (write(out, "", 1) != 1)
 			_exit(8);
 	}
 	_exit(0);
 }
 
-static void child_start(struct bed *b, uint64_t seed)
+static void child_start(struct bed *b, uint64_t seed, bool mounts)
 {
 	int down[2];
 	int up[2];
@@ -570,7 +634,7 @@ static void child_start(struct bed *b, uint64_t seed)
 	if (b->child == 0) {
 		close(down[1]);
 		close(up[0]);
-		child_loop(down[0], up[1], b->root, seed);
+		child_loop(down[0], up[1], b->root, seed, mounts);
 	}
 	close(down[0]);
 	close(up[1]);
@@ -635,7 +699,7 @@ static void random_rounds(const struct tree_limits *limits, unsigned rounds, boo
 	}
 	for (size_t i = 1; i < 6; i++)
 		cr_assert_eq(mkdir(at(&b, dirs[i]), 0755), 0);
-	child_start(&b, seed);
+	child_start(&b, seed, false);
 	for (unsigned i = 0; i < rounds; i++) {
 		child_change(&b, (char)(1 + rnd(&r, 3)));
 		cr_assert_eq(tree_drain(b.tree), 0);
@@ -658,6 +722,241 @@ static void random_rounds(const struct tree_limits *limits, unsigned rounds, boo
 	child_stop(&b);
 	if (coarse)
 		umount2(b.root, MNT_DETACH);
+	bed_release(&b);
+}
+
+static void own_mounts(void)
+{
+	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		cr_skip_test("no right to mount");
+}
+
+static void end_mounts(const struct bed *b)
+{
+	for (size_t i = 6; i-- > 0;)
+		while (umount2(at(b, dirs[i]), MNT_DETACH) == 0)
+			;
+}
+
+static void random_mounts(const struct tree_limits *limits, unsigned rounds)
+{
+	uint64_t seed = new_seed();
+	struct tree_counts c;
+	struct bed b;
+
+	fprintf(stderr, "CONCC_TEST_SEED=%llu\n", (unsigned long long)seed);
+	own_mounts();
+	bed_init(&b, limits);
+	for (size_t i = 1; i < 6; i++)
+		cr_assert_eq(mkdir(at(&b, dirs[i]), 0755), 0);
+	child_start(&b, seed, true);
+	for (unsigned i = 0; i < rounds; i++) {
+		child_change(&b, (char)(1 + i % 3));
+		cr_assert_eq(tree_drain(b.tree), 0);
+		check_dir(&b, 0, b.root, false);
+		if (i % 4)
+			check_dir(&b, 0, b.root, true);
+	}
+	child_stop(&b);
+	tree_counts(b.tree, &c);
+	cr_assert_gt(c.mounts, rounds / 20);
+	end_mounts(&b);
+	bed_release(&b);
+}
+
+Test(tree, random_mounts, .timeout = 400)
+{
+	random_mounts(NULL, 1500);
+}
+
+Test(tree, random_mounts_few_watches, .timeout = 400)
+{
+	random_mounts(&(struct tree_limits){.max_watches = 4}, 700);
+}
+
+/* ---- what can't be told ---- */
+
+/* Asks for directories while calls fail: each answer is right, or none. */
+static void list_in_need(struct bed *b, struct rng *r)
+{
+	for (int i = 0; i < 3; i++) {
+		const char *dir = dirs[rnd(r, 6)], *path = *dir ? at(b, dir) : b->root;
+		_cleanup_free_ char *real = realpath(path, NULL);
+		struct listing *l;
+		struct stat st;
+		/* By no symlink. */
+		bool there = real && streq(real, path) && stat(path, &st) == 0 &&
+			     S_ISDIR(st.st_mode);
+
+		if (map_get_str(&b->workers[0].by_path, path))
+			continue;
+		refuse_one_in = 4;
+		tree_list(b->tree, 0, path);
+		refuse_one_in = 0;
+		l = map_get_str(&b->workers[0].by_path, path);
+		if (!l)
+			continue;
+		cr_assert_eq(l->state, there ? DIR_LISTED : DIR_MISSING, "%s: state %d", path,
+			     l->state);
+		if (!there) /* such an answer is forgotten with those that waited for it */
+			forget(&b->workers[0], l);
+	}
+}
+
+static void random_refusals(const struct tree_limits *limits, unsigned rounds)
+{
+	uint64_t seed = new_seed();
+	struct rng r = {seed ^ 0x7777};
+	struct bed b;
+
+	fprintf(stderr, "CONCC_TEST_SEED=%llu\n", (unsigned long long)seed);
+	refuse_seed = seed;
+	bed_init(&b, limits);
+	for (size_t i = 1; i < 6; i++)
+		cr_assert_eq(mkdir(at(&b, dirs[i]), 0755), 0);
+	child_start(&b, seed, false);
+	for (unsigned i = 0; i < rounds; i++) {
+		child_change(&b, (char)(1 + rnd(&r, 3)));
+		refuse_one_in = 1 + rnd(&r, 16);
+		cr_assert_eq(tree_drain(b.tree), 0);
+		refuse_one_in = 0;
+		b.may_be_unknown = true;
+		check_dir(&b, 0, b.root, false);
+		list_in_need(&b, &r);
+		check_dir(&b, 0, b.root, false);
+		b.may_be_unknown = false;
+		if (rnd(&r, 3))
+			continue;
+		/* With all that it takes, all is told. */
+		cr_assert_eq(tree_drain(b.tree), 0);
+		check_dir(&b, 0, b.root, false);
+		check_dir(&b, 0, b.root, true);
+	}
+	child_stop(&b);
+	cr_assert_gt(n_refused, rounds);
+	cr_assert_gt(b.workers[0].unknowns, 0);
+	bed_release(&b);
+}
+
+Test(tree, random_refusals, .timeout = 400)
+{
+	random_refusals(&(struct tree_limits){.no_openat2 = true}, 3000);
+}
+
+Test(tree, random_refusals_few_watches, .timeout = 400)
+{
+	random_refusals(&(struct tree_limits){.no_openat2 = true, .max_watches = 4}, 1000);
+}
+
+static void limit_fds(rlim_t n)
+{
+	struct rlimit rl;
+
+	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &rl), 0);
+	rl.rlim_cur = n;
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &rl), 0);
+}
+
+/* The lowest free number: a limit of this is one of none that is free. */
+static int free_fd(void)
+{
+	int fd = dup(0);
+
+	close(fd);
+	return fd;
+}
+
+Test(tree, descriptors_run_out, .timeout = 100)
+{
+	IN_CHILD({
+		unsigned unknowns = 0;
+		struct bed b;
+
+		bed_init(&b, NULL);
+		for (int i = 0; i < 12; i++) {
+			char dir[32];
+
+			snprintf(dir, sizeof(dir), "d%d/in/deep", i);
+			cr_assert_eq(path_mkdirs(at(&b, dir), 0755), 0);
+		}
+		write_file(at(&b, "d0/in/f"), "1");
+		check_dir(&b, 0, at(&b, "d0"), true);
+		for (int i = 1; i < 12; i++) {
+			char dir[32];
+
+			write_file(at(&b, "d0/in/f"), i % 2 ? "22" : "1");
+			snprintf(dir, sizeof(dir), "d%d/in/deep", i);
+			limit_fds((rlim_t)(free_fd() + i - 1));
+			tree_drain(b.tree);
+			tree_list(b.tree, 0, at(&b, dir));
+			limit_fds(1024);
+			b.may_be_unknown = true;
+			check_dir(&b, 0, b.root, false);
+			b.may_be_unknown = false;
+			unknowns += !map_get_str(&b.workers[0].by_path, at(&b, dir));
+		}
+		cr_assert_gt(unknowns, 0);
+		cr_assert_lt(unknowns, 11, "not even with ten of them");
+		cr_assert_eq(b.workers[0].last_error, EMFILE);
+		tree_drain(b.tree);
+		check_dir(&b, 0, b.root, true);
+		bed_release(&b);
+	});
+}
+
+/* One that can't be looked at is told as that, and none beside it suffers. */
+Test(tree, a_dead_mount, .timeout = 100)
+{
+	char opts[64];
+	struct bed b;
+	int fuse;
+
+	own_mounts();
+	bed_init(&b, NULL);
+	write_file(at(&b, "f"), "1");
+	cr_assert_eq(mkdir(at(&b, "dead"), 0755), 0);
+	check_dir(&b, 0, b.root, true);
+	fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	cr_assert_geq(fuse, 0);
+	snprintf(opts, sizeof(opts), "fd=%d,rootmode=40000,user_id=0,group_id=0", fuse);
+	cr_assert_eq(mount("none", at(&b, "dead"), "fuse", 0, opts), 0, "%s", strerror(errno));
+	close(fuse);
+	tree_drain(b.tree);
+	cr_assert_eq(entry_of(&b, 0, b.root, "dead")->attr.type, ENTRY_UNKNOWN);
+	cr_assert_eq(entry_of(&b, 0, b.root, "f")->attr.type, ENTRY_FILE);
+	tree_list(b.tree, 0, at(&b, "dead"));
+	cr_assert_eq(b.workers[0].unknowns, 1);
+	write_file(at(&b, "f"), "22");
+	tree_drain(b.tree);
+	cr_assert_eq(entry_of(&b, 0, b.root, "f")->attr.size, 2);
+	cr_assert_eq(umount2(at(&b, "dead"), MNT_DETACH), 0);
+	tree_drain(b.tree);
+	check_dir(&b, 0, b.root, true);
+	bed_release(&b);
+}
+
+Test(tree, more_names_than_can_be_told)
+{
+	struct bed b;
+
+	bed_init(&b, &(struct tree_limits){.dir_bytes = 4096});
+	for (int i = 0; i < 100; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "f%d", i);
+		write_file(at(&b, name), "");
+	}
+	tree_list(b.tree, 0, b.root);
+	cr_assert_eq(b.workers[0].unknowns, 1);
+	cr_assert_eq(b.workers[0].last_error, E2BIG);
+	for (int i = 0; i < 90; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "f%d", i);
+		cr_assert_eq(unlink(at(&b, name)), 0);
+	}
+	tree_drain(b.tree);
+	check_dir(&b, 0, b.root, true);
 	bed_release(&b);
 }
 
@@ -695,6 +994,146 @@ Test(tree, random_changes_coarse_clock_unwatched, .timeout = 400)
 }
 
 /* ---- one thing at a time ---- */
+
+static void drain_and_check(struct bed *b)
+{
+	tree_drain(b->tree);
+	check_dir(b, 0, b->root, false);
+	check_dir(b, 0, b->root, true);
+}
+
+#define MOUNT(from, to) cr_assert_eq(mount(from, to, NULL, MS_BIND, NULL), 0, "%s", strerror(errno))
+#define TMPFS(to)	cr_assert_eq(mount("none", to, "tmpfs", 0, NULL), 0, "%s", strerror(errno))
+#define UMOUNT(to)	cr_assert_eq(umount2(to, 0), 0, "%s", strerror(errno))
+#define UMOUNT_LAZY(to) cr_assert_eq(umount2(to, MNT_DETACH), 0, "%s", strerror(errno))
+
+Test(tree, mounts_are_changes)
+{
+	struct bed b;
+
+	own_mounts();
+	bed_init(&b, NULL);
+	cr_assert_eq(path_mkdirs(at(&b, "inc/deep"), 0755), 0);
+	cr_assert_eq(path_mkdirs(at(&b, "alt/deep/er"), 0755), 0);
+	cr_assert_eq(mkdir(at(&b, "empty"), 0755), 0);
+	write_file(at(&b, "inc/h"), "old");
+	write_file(at(&b, "inc/deep/h"), "old");
+	write_file(at(&b, "alt/h"), "new");
+	write_file(at(&b, "file"), "old");
+	drain_and_check(&b);
+	/* A directory, with all in it, and back. */
+	MOUNT(at(&b, "alt"), at(&b, "inc"));
+	drain_and_check(&b);
+	UMOUNT(at(&b, "inc"));
+	drain_and_check(&b);
+	/* Two at once, one on the other. */
+	MOUNT(at(&b, "alt"), at(&b, "inc"));
+	MOUNT(at(&b, "inc"), at(&b, "inc/deep"));
+	drain_and_check(&b);
+	UMOUNT_LAZY(at(&b, "inc"));
+	drain_and_check(&b);
+	/* What was empty, and what comes in its place looks the same to mountinfo. */
+	TMPFS(at(&b, "empty"));
+	write_file(at(&b, "empty/one"), "1");
+	drain_and_check(&b);
+	UMOUNT(at(&b, "empty"));
+	TMPFS(at(&b, "empty"));
+	write_file(at(&b, "empty/two"), "2");
+	drain_and_check(&b);
+	UMOUNT(at(&b, "empty"));
+	MOUNT(at(&b, "alt"), at(&b, "empty"));
+	drain_and_check(&b);
+	UMOUNT(at(&b, "empty"));
+	cr_assert_eq(rename(at(&b, "alt"), at(&b, "alt2")), 0);
+	cr_assert_eq(mkdir(at(&b, "alt"), 0755), 0);
+	write_file(at(&b, "alt/other"), "o");
+	MOUNT(at(&b, "alt"), at(&b, "empty"));
+	drain_and_check(&b);
+	/* Moved with the directory around it, then taken away. */
+	cr_assert_eq(path_mkdirs(at(&b, "around/point"), 0755), 0);
+	MOUNT(at(&b, "alt"), at(&b, "around/point"));
+	drain_and_check(&b);
+	cr_assert_eq(rename(at(&b, "around"), at(&b, "moved")), 0);
+	drain_and_check(&b);
+	UMOUNT(at(&b, "moved/point"));
+	drain_and_check(&b);
+	/* A file. */
+	MOUNT(at(&b, "inc/h"), at(&b, "file"));
+	drain_and_check(&b);
+	UMOUNT(at(&b, "file"));
+	drain_and_check(&b);
+	UMOUNT(at(&b, "empty"));
+	bed_release(&b);
+}
+
+/* On the served directory itself, on the way to it, and on itself: what is mounted then, is there.
+ */
+Test(tree, mounts_over_a_root)
+{
+	char around[80];
+	struct bed b;
+
+	own_mounts();
+	bed_init(&b, NULL);
+	cr_assert_eq(mkdir(at(&b, "d"), 0755), 0);
+	cr_assert_eq(mkdir(at(&b, "alt"), 0755), 0);
+	write_file(at(&b, "d/f"), "old");
+	write_file(at(&b, "alt/f"), "new");
+	drain_and_check(&b);
+	TMPFS(b.root);
+	write_file(at(&b, "covers"), "1");
+	drain_and_check(&b);
+	UMOUNT_LAZY(b.root);
+	drain_and_check(&b);
+	MOUNT(b.root, b.root);
+	MOUNT(at(&b, "alt"), at(&b, "d"));
+	drain_and_check(&b);
+	UMOUNT(at(&b, "d"));
+	UMOUNT_LAZY(b.root);
+	drain_and_check(&b);
+	snprintf(around, sizeof(around), "%s/d", b.root);
+	tree_free(b.tree);
+	bed_tree(&b, NULL);
+	cr_assert_eq(tree_serve(b.tree, around, true, NULL), 0);
+	worker_reset(&b.workers[0]);
+	check_dir(&b, 0, around, true);
+	TMPFS(b.root);
+	tree_drain(b.tree);
+	tree_list(b.tree, 0, around);
+	cr_assert_eq(listing(&b, 0, around)->state, DIR_MISSING);
+	UMOUNT_LAZY(b.root);
+	tree_drain(b.tree);
+	check_dir(&b, 0, around, false);
+	check_dir(&b, 0, around, true);
+	bed_release(&b);
+}
+
+/* Others mount and unmount all the time: it costs a look at the list, and nothing of ours is looked
+ * at. */
+Test(tree, mounts_elsewhere)
+{
+	struct tree_counts before, after;
+	char dir[] = "/tmp/concc-test-mount.XXXXXX";
+	struct bed b;
+
+	own_mounts();
+	cr_assert(mkdtemp(dir));
+	bed_init(&b, NULL);
+	write_file(at(&b, "f"), "1");
+	drain_and_check(&b);
+	tree_counts(b.tree, &before);
+	TMPFS(dir);
+	tree_drain(b.tree);
+	UMOUNT(dir);
+	tree_drain(b.tree);
+	tree_drain(b.tree);
+	tree_counts(b.tree, &after);
+	cr_assert_eq(after.mounts - before.mounts, 2);
+	cr_assert_eq(after.stats, before.stats);
+	cr_assert_eq(after.scans, before.scans);
+	cr_assert_eq(rmdir(dir), 0);
+	bed_release(&b);
+}
 
 Test(tree, a_mapping_is_written_long_after_its_times)
 {
@@ -1239,7 +1678,7 @@ int inotify_add_watch(int fd, const char *path, uint32_t mask)
 		written_before_watch = NULL;
 		IN_CHILD(write_file(written, "written"));
 	}
-	return (int)syscall(SYS_inotify_add_watch, fd, path, mask);
+	return refused() < 0 ? -1 : (int)syscall(SYS_inotify_add_watch, fd, path, mask);
 }
 
 Test(tree, hard_link_written_before_its_watch)

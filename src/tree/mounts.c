@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * File systems that are mounted on what is served, and taken away.  inotify says
+ * nothing of it, but the kernel counts the changes of our mount namespace before the
+ * call that makes one returns (touch_mnt_namespace() in fs/namespace.c), and
+ * poll(2) on mountinfo compares that count with the last (mounts_poll() in
+ * fs/proc_namespace.c).  Which mount changed it does not say, and the lines do
+ * not either: what is mounted anew in the same place may look the same, and a mount
+ * point moves with the directories around it.  So a root is opened again when there is
+ * a mount on the way to it, and all that is known of one is compared when there is, or
+ * ever was, one beneath it: few have any.
+ */
+#include "snapshot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/str.h"
+
+#define READ_SIZE 65536
+/* Who mounts while we read is waited for so often; then what was seen has to do until the next
+ * drain, which hears of the rest. */
+#define READ_TRIES 8
+/* Of a line in mountinfo: proc_pid_mountinfo(5). */
+#define FIELD_MOUNT_POINT 4
+
+/* Blanks, and what else would break the line, are written as \NNN. */
+static void unescape(char *s)
+{
+	char *to = s, digits[4] = {0};
+
+	for (; *s; to++) {
+		*to = *s++;
+		if (*to == '\\' && strlen(s) >= 3) {
+			memcpy(digits, s, 3);
+			*to = (char)strtoul(digits, NULL, 8);
+			s += 3;
+		}
+	}
+	*to = '\0';
+}
+
+static char *mount_point(char *line)
+{
+	for (int field = 0; field < FIELD_MOUNT_POINT && *line; field++) {
+		line += strcspn(line, " ");
+		line += *line == ' ';
+	}
+	line[strcspn(line, " ")] = '\0';
+	unescape(line);
+	return line;
+}
+
+/* A set of paths. */
+static int read_mount_points(int fd, struct map *ret)
+{
+	_cleanup_buf_ struct buf text = BUF_INIT;
+	char *save = NULL;
+
+	if (lseek(fd, 0, SEEK_SET) < 0)
+		return -errno;
+	for (;;) {
+		ssize_t n = read(fd, buf_grow(&text, READ_SIZE), READ_SIZE);
+
+		text.len -= READ_SIZE - (n > 0 ? (size_t)n : 0);
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n == 0)
+			break;
+	}
+	buf_put_u8(&text, 0);
+	for (char *line = strtok_r((char *)text.data, "\n", &save); line;
+	     line = strtok_r(NULL, "\n", &save))
+		(void)map_put_str(ret, mount_point(line), ret);
+	return 0;
+}
+
+/* All that is known of it is compared with the disk. */
+static void compare_all(struct tree *t, const struct root *r)
+{
+	struct dir *d;
+
+	for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));) {
+		if (!path_is_below(d->path, r->path))
+			continue;
+		d->scan_now = true;
+		dir_queue(t, d);
+	}
+}
+
+static void suspect(struct tree *t, struct root *r)
+{
+	r->remounted = true;
+	t->roots_suspect = true;
+}
+
+static void note_mount_points(struct tree *t, const struct map *points, struct root *r)
+{
+	const char *p;
+
+	for (size_t it = 0; map_next(points, &it, &p);) {
+		if (path_is_below(r->real, p) && p[1]) /* "/" stays what it is for us */
+			suspect(t, r);
+		else if (path_is_below(p, r->real))
+			r->has_mounts = true;
+	}
+}
+
+static void mark_changes(struct tree *t, const struct map *before)
+{
+	list_for_each (l, &t->roots) {
+		struct root *r = container_of(l, struct root, in_tree);
+
+		note_mount_points(t, before, r);
+		note_mount_points(t, &t->mount_points, r);
+		if (r->has_mounts)
+			compare_all(t, r);
+	}
+}
+
+/* Which they are can't be told: all is compared with the disk. */
+static void mark_all(struct tree *t, int err)
+{
+	log_warn("can't read /proc/self/mountinfo: %s", err_text(err));
+	list_for_each (l, &t->roots)
+		suspect(t, container_of(l, struct root, in_tree));
+	t->overflow = true;
+}
+
+static bool has_changed(const struct tree *t)
+{
+	/* -1 is fine: no event, ever. */
+	struct pollfd p = {.fd = t->mounts_fd, .events = POLLPRI};
+
+	return poll(&p, 1, 0) != 0;
+}
+
+void mounts_collect(struct tree *t)
+{
+	for (int tries = 0; tries < READ_TRIES && has_changed(t); tries++) {
+		struct map before = t->mount_points;
+		int err;
+
+		t->counts.mounts++;
+		t->mount_points = MAP_INIT;
+		err = read_mount_points(t->mounts_fd, &t->mount_points);
+		if (err < 0)
+			mark_all(t, err);
+		else
+			mark_changes(t, &before);
+		map_release(&before);
+	}
+}
+
+void mounts_note_root(struct tree *t, struct root *r)
+{
+	const char *p;
+
+	for (size_t it = 0; !r->has_mounts && map_next(&t->mount_points, &it, &p);)
+		r->has_mounts = path_is_below(p, r->real) && !streq(p, r->real);
+}
+
+bool mounts_has(const struct tree *t, const char *dir, const char *name)
+{
+	_cleanup_free_ char *at = NULL, *path = NULL;
+	const struct root *r = root_find(t, dir);
+
+	if (!r || !r->has_mounts)
+		return false;
+	at = path_join(r->real, path_below(dir, r->path));
+	path = path_join(at, name);
+	return map_get_str(&t->mount_points, path);
+}
+
+void mounts_init(struct tree *t)
+{
+	int err;
+
+	t->mounts_fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+	err = t->mounts_fd < 0 ? -errno : read_mount_points(t->mounts_fd, &t->mount_points);
+	if (err < 0)
+		log_warn("can't read /proc/self/mountinfo: %s; what is mounted on served files "
+			 "later is not seen",
+			 err_text(err));
+}
+
+void mounts_release(struct tree *t)
+{
+	if (t->mounts_fd >= 0)
+		(void)close(t->mounts_fd);
+	map_release(&t->mount_points);
+}

@@ -1,0 +1,123 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# What is mounted on a workspace, on the way to it, or taken away, between one job and the next: the next sees
+# what is there.  Nothing waits for it to be noticed.
+# limit: 180
+. "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+LAB_SLOTS=1
+lab_enter "$@"
+lab_start builder root
+lab_config
+lab_all_up
+cd "$WS"
+mkdir -p inc alt empty deep/er/inc
+echo 'static const char which[] = "inc";' >inc/h.h
+echo 'static const char which[] = "alt";' >alt/h.h
+echo 'static const char which[] = "file";' >file.h
+printf '#include <stdio.h>\n#include "h.h"\nint f(void) { return puts(which); }\n' >a.c
+
+# On both workers, as here.
+compile() { # WHEN
+	local n
+	rm -f a.o
+	gcc -Iinc -c a.c -o "$LAB/a.o"
+	for n in 1 2; do
+		rm -f a.o
+		CONCC_EXPLAIN=1 at_worker $n concc-cc gcc -Iinc -c a.c -o a.o 2>"$LAB/err" ||
+			fail "$1: $(cat "$LAB/err")"
+		expect_eq "remote jobs $1" "$(explained_remote "$LAB/err")" 1
+		expect_same_file "$LAB/a.o" a.o
+	done
+}
+
+directory() {
+	compile "before"
+	mount --bind alt inc
+	compile "with another directory"
+	umount inc
+	compile "after"
+}
+
+# Each change is seen by the very next job.
+again_and_again() {
+	local i
+	for i in $(seq 20); do
+		mount --bind alt inc
+		expect_eq "with it, time $i" "$(concc-dispatch cat inc/h.h)" "$(cat alt/h.h)"
+		umount inc
+		expect_eq "without, time $i" "$(concc-dispatch cat inc/h.h)" "$(cat inc/h.h)"
+	done
+}
+
+file() {
+	compile "before"
+	mount --bind file.h inc/h.h
+	compile "with another file"
+	# Changed by its other name, of which the mount's directory has no event.
+	echo 'static const char which[] = "changed";' >file.h
+	compile "with that changed"
+	umount inc/h.h
+	compile "after"
+}
+
+# It was empty when it was listed; what comes next in its place has the same number.
+empty_directory() {
+	local i
+	expect_eq "in the beginning" "$(concc-dispatch ls empty)" ''
+	for i in 1 2 3; do
+		mount -t tmpfs lab-empty empty
+		echo "$i" >"empty/only$i"
+		expect_eq "names, time $i" "$(concc-dispatch ls empty)" "only$i"
+		expect_eq "bytes, time $i" "$(concc-dispatch cat "empty/only$i")" "$i"
+		umount empty
+	done
+	expect_eq "in the end" "$(concc-dispatch ls empty)" ''
+}
+
+# The bytes come home to where they belong.
+written_to() {
+	mount -t tmpfs lab-out empty
+	CONCC_EXPLAIN=1 concc-dispatch sh -c 'echo out >empty/out' 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_eq "remote jobs" "$(explained_remote "$LAB/err")" 1
+	expect_eq "what was written" "$(cat empty/out)" out
+	umount empty
+	expect_no_file empty/out
+}
+
+# A file system whose server has died: who needs it runs here, the others are as before.
+dead() {
+	"$LAB_TOOLS/dead-mount" empty
+	expect_status 1 stat empty 2>/dev/null
+	compile "beside it"
+	CONCC_EXPLAIN=1 concc-dispatch sh -c 'stat empty >/dev/null' 2>"$LAB/err" && fail "it is not dead"
+	cat "$LAB/err"
+	expect_grep '^concc: local: ' "$LAB/err"
+	umount -l empty
+	expect_eq "afterwards" "$(concc-dispatch ls empty)" ''
+}
+
+whole_workspace() {
+	local here=$WS
+	expect_eq "before" "$(concc-dispatch cat file.h)" "$(cat file.h)"
+	cp -r "$WS" "$LAB/other"
+	echo 'other' >"$LAB/other/file.h"
+	mount --bind "$LAB/other" "$here"
+	cd / && cd "$here"
+	expect_eq "with another workspace in its place" "$(concc-dispatch cat file.h)" other
+	mount --bind alt inc
+	expect_eq "with another directory in that" "$(concc-dispatch cat inc/h.h)" "$(cat alt/h.h)"
+	umount inc
+	cd / && umount -l "$here" && cd "$here"
+	expect_eq "after" "$(concc-dispatch cat file.h)" "$(cat file.h)"
+}
+
+check "a directory over another" directory
+check "mounted and unmounted, 20 times" again_and_again
+check "a file over another" file
+check "an empty directory" empty_directory
+check "a job writes into it" written_to
+check "a mount without a server" dead
+check "over the workspace itself" whole_workspace
+lab_stop
