@@ -65,10 +65,11 @@ void caller_fit(struct caller *c, const struct caller *host);
 bool caller_exceeds(const struct caller *c, const struct caller *host);
 
 /*
- * Gives this process what c has; own: what it has, with no signal ignored.  System calls only,
+ * Give this process what c has; own: what it has, with no signal ignored.  System calls only,
  * and of those only what makes a difference.  0, or -errno and what failed, in words for a person.
- * Signals are blocked or not only when the caller does that, at last.
+ * The second leaves the niceness out; it blocks signals, or no more, at last.
  */
+int caller_become_nice(const struct caller *c, const struct caller *own, const char **ret_what);
 int caller_become(const struct caller *c, const struct caller *own, const char **ret_what);
 
 /* For who works for others: soft limits as wide as the hard ones, but of the stack, which is then

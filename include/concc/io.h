@@ -22,6 +22,9 @@ int write_full(int fd, const void *p, size_t n); /* 0 or -errno */
 int read_file_at(int dirfd, const char *path, size_t max, struct buf *b);
 /* The same of what is a regular file; -EINVAL for others, of which nothing is read. */
 int read_regular_file(const char *path, size_t max, struct buf *b);
+/* Without following any symlink, nor leaving dirfd; path is relative, "" for dirfd itself.  A new
+ * descriptor, or -errno.  Since Linux 5.6. */
+int openat_beneath(int dirfd, const char *path, int flags);
 int fd_set_nonblock(int fd, bool on);
 int fd_set_cloexec(int fd, bool on);
 /*

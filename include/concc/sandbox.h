@@ -82,7 +82,7 @@ struct launcher_ops {
 	 * upper layer of workspace i, tmp of the private /tmp: the callee's now. */
 	void (*prepared)(void *data, uint32_t job_id, int *upper_fds, size_t n, int tmp_fd);
 	/* It is about to do what can't have the effect here that it has on the client, as text
-	 * says (static): the process waits until the job is killed, for which this is the time. */
+	 * says: the process waits until the job is killed, for which this is the time. */
 	void (*beyond)(void *data, uint32_t job_id, const char *text);
 	/* All processes of the job are gone. */
 	void (*ended)(void *data, uint32_t job_id, const struct job_end *end);
@@ -116,6 +116,14 @@ int launcher_run(struct launcher *l, const struct launch *j);
 void launcher_kill(struct launcher *l, uint32_t job_id, int signo);
 /* Kills what runs; NULL is fine.  Stop the mirror first: a process that waits for it can't die. */
 void launcher_stop(struct launcher *l);
+
+/*
+ * What overlayfs has marked an entry of an upper layer with; fd is one of it, not O_PATH.  A file was
+ * below and was copied up, rather than made by the job; a directory hides the lower one of its name:
+ * 1, 0, or -errno, when it can't be told.
+ */
+bool overlay_is_copied_up(int fd);
+int overlay_is_opaque(int fd);
 
 struct stat;
 /* A directory in a job's private /tmp that the sandbox made, for something to be mounted on. */

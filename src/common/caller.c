@@ -203,15 +203,18 @@ static int block(uint64_t mask)
 	return syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask)) < 0 ? -errno : 0;
 }
 
+int caller_become_nice(const struct caller *c, const struct caller *own, const char **ret_what)
+{
+	*ret_what = "niceness";
+	return c->nice != own->nice && setpriority(PRIO_PROCESS, 0, c->nice) < 0 ? -errno : 0;
+}
+
 int caller_become(const struct caller *c, const struct caller *own, const char **ret_what)
 {
 	int r = set_limits(c, own, ret_what);
 
 	if (r < 0)
 		return r;
-	*ret_what = "niceness";
-	if (c->nice != own->nice && setpriority(PRIO_PROCESS, 0, c->nice) < 0)
-		return -errno;
 	*ret_what = "personality (setarch)";
 	if (c->persona != own->persona && personality(c->persona) < 0)
 		return -errno;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <linux/openat2.h>
 #include <poll.h>
 #include <pwd.h>
 #include <stdio.h>
@@ -69,6 +70,17 @@ static int read_fd(int fd, size_t max, struct buf *b)
 		if (k < 4096)
 			return 0;
 	}
+}
+
+int openat_beneath(int dirfd, const char *path, int flags)
+{
+	struct open_how how = {
+		.flags = (unsigned)(flags | O_NOFOLLOW | O_CLOEXEC),
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+	};
+	int r = (int)syscall(SYS_openat2, dirfd, *path ? path : ".", &how, sizeof(how));
+
+	return r < 0 ? -errno : r;
 }
 
 int read_file_at(int dirfd, const char *path, size_t max, struct buf *b)

@@ -121,8 +121,7 @@ static bool creates(pid_t pid, const struct call *c, int flags)
 	return flags < 0 || (c->args[flags] & O_CREAT);
 }
 
-/* A string there; false when it has no end. */
-static bool peek_path(pid_t pid, unsigned long address, char path[PATH_MAX])
+bool peek_path(pid_t pid, unsigned long address, char path[PATH_MAX])
 {
 	ssize_t n = peek(pid, address, path, PATH_MAX);
 

@@ -59,6 +59,7 @@ struct rule {
 	int nr;
 	uint8_t who, test, arg;
 	bool power; /* it takes privileges, without which it fails here as there */
+	bool ask;   /* else: tell */
 	uint32_t value;
 	const char *text;
 };
@@ -70,6 +71,7 @@ struct rule {
 #define NICE_MAX       19
 #define STATUS_MAX     (64 * 1024) /* of /proc/PID/status */
 
+#define NAMES	 "it links one of the client's files, or moves one of its directories"
 #define OWNER	 "it gives a file to another user or group"
 #define NODE	 "it makes a device node"
 #define ATTRS	 "it sets extended attributes"
@@ -88,6 +90,16 @@ struct rule {
 
 /* In order of their subject; which numbers there are depends on the architecture. */
 static const struct rule rules[] = {
+/* For these see moves.c. */
+#ifdef SYS_link
+	RULE(link, ALL, ANY, .ask = true, .text = NAMES),
+	RULE(rename, ALL, ANY, .ask = true, .text = NAMES),
+#endif
+#ifdef SYS_renameat
+	RULE(renameat, ALL, ANY, .ask = true, .text = NAMES),
+#endif
+	RULE(linkat, ALL, ANY, .ask = true, .text = NAMES),
+	RULE(renameat2, ALL, ANY, .ask = true, .text = NAMES),
 #ifdef SYS_chown
 	RULE(chown, ALL, OTHER_UID, 1, .text = OWNER),
 	RULE(chown, ALL, OTHER_GID, 2, .text = OWNER),
@@ -416,9 +428,17 @@ static bool is_lowering(const struct seccomp_notif *n)
 }
 
 /* Has it the same effect here as on the client, or none in both? */
-static bool is_the_same(const struct rule *r, const struct seccomp_notif *n)
+static bool is_the_same(const struct rule *r, const struct seccomp_notif *n, filter_ask_fn *ask,
+			const void *data)
 {
-	if (r->power && is_powerless((pid_t)n->pid))
+	struct filter_call c = {.pid = (pid_t)n->pid, .nr = n->data.nr};
+
+	if (r->ask) {
+		for (int i = 0; i < 6; i++)
+			c.args[i] = n->data.args[i];
+		return !ask(data, &c);
+	}
+	if (r->power && is_powerless(c.pid))
 		return true;
 	return r->nr == SYS_setpriority && is_lowering(n);
 }
@@ -431,7 +451,7 @@ static bool let_go_on(int listener, uint64_t id)
 	return ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &r) == 0;
 }
 
-const char *filter_told(int listener)
+const char *filter_told(int listener, filter_ask_fn *ask, const void *data)
 {
 	/* The kernel writes as much as it knows, which may be more than we do. */
 	union {
@@ -444,7 +464,7 @@ const char *filter_told(int listener)
 	if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &u) < 0)
 		return NULL;
 	r = rule_of(u.notif.data.nr);
-	if (!r || (is_the_same(r, &u.notif) && let_go_on(listener, u.notif.id)))
+	if (!r || (is_the_same(r, &u.notif, ask, data) && let_go_on(listener, u.notif.id)))
 		return NULL;
 	return r->text;
 }

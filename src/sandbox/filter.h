@@ -7,15 +7,17 @@
  * filter.c has their numbers, what is tested of their arguments, and what becomes of them.  A call
  * that is in no row costs nothing: since Linux 5.11 the kernel knows so by its number.
  *
- * TELL, so far the only action, is for those that can't have the effect here that they have on the
- * client: somebody else's files, device nodes, mounts.  The process waits while a listener reads of
- * it (seccomp_unotify(2)), which is an event of a loop like any other; the job is ended then, and
- * runs at home.  Calls that fail here as they would there are none of these.
+ * TELL is for those that can't have the effect here that they have on the client: somebody else's
+ * files, device nodes, mounts.  The process waits while a listener reads of it
+ * (seccomp_unotify(2)); the job is ended then, and runs at home.  Calls that fail here as they
+ * would there are none of these.  ASK is for those where it depends on more than the arguments: on
+ * what a path leads to. The listener looks, and it is TELL, or the call goes on.
  *
  * Only calls of the machine's own kind are looked at: those of 32-bit programs (and of x32) have
  * other numbers, and pass.
  */
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct filter_config {
@@ -38,8 +40,20 @@ void filter_free(struct filter *f); /* NULL is fine */
  */
 int filter_install(const struct filter *f);
 
-/* What the process that waits wants to do, for a person (static); NULL: it has gone, or goes on, to
- * fail as it would on the client.  Does not block when the listener was readable. */
-const char *filter_told(int listener);
+/* What a process wants that waits.  Ids are those of the reader's namespace. */
+struct filter_call {
+	pid_t pid; /* of the thread */
+	int nr;
+	uint64_t args[6];
+};
+
+/* Can't it have the effect that it has on the client? */
+typedef bool filter_ask_fn(const void *data, const struct filter_call *c);
+
+/*
+ * What the process that waits wants to do, for a person (static); NULL: it has gone, or goes on.
+ * Does not block when the listener was readable, but for what ask() does.
+ */
+const char *filter_told(int listener, filter_ask_fn *ask, const void *data);
 
 #endif

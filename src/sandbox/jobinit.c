@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -25,6 +26,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -37,6 +39,7 @@
 #include "concc/proto.h"
 #include "concc/str.h"
 #include "mnt.h"
+#include "moves.h"
 
 #define TMP "/tmp/t" /* the private /tmp, before it covers /tmp */
 
@@ -49,9 +52,10 @@ struct job {
 	int mirror; /* its root */
 	int err;    /* of what was made before there was a job to refuse */
 	const char *failed;
-	int fds[PROTO_WORKSPACES_MAX + 2];     /* to send: uppers, /tmp, the filter's listener */
+	int fds[PROTO_WORKSPACES_MAX + 1];     /* to send: uppers, /tmp */
 	int overlay_fds[PROTO_WORKSPACES_MAX]; /* of overlays to be moved into /tmp; else -1 */
 	size_t n;			       /* workspaces */
+	int listener; /* of the filter; -1: nobody can be told (any more) */
 };
 
 _Noreturn static void refuse(const struct job *j, int err, const char *fmt, ...)
@@ -228,7 +232,6 @@ static void make_mounts(struct job *j)
 	if (j->setup->upper == UPPER_DISK_USER && mkdir(dir, 0700) < 0)
 		refuse(j, -errno, "can't make a scratch directory");
 	mount_workspaces(j);
-	(void)close(j->mirror);
 	cover_tmp(j);
 }
 
@@ -358,11 +361,26 @@ static pid_t start_command(struct job *j)
 	return pid;
 }
 
-static void pass_signal(const siginfo_t *si, pid_t pid)
+static void pass_signal(const struct signalfd_siginfo *si, pid_t pid)
 {
 	/* 0: sent from outside of our pid namespace, so by the launcher. */
-	if (si->si_code == SI_QUEUE && si->si_pid == 0)
-		(void)kill(-pid, si->si_value.sival_int);
+	if (si->ssi_signo == (uint32_t)JOB_SIGNAL && si->ssi_code == SI_QUEUE && si->ssi_pid == 0)
+		(void)kill(-pid, si->ssi_int);
+}
+
+/* Once: the job is ended for it.  Who waits goes on, with an error, when the listener is closed: so
+ * that stays. */
+static void look_at_call(struct job *j)
+{
+	const struct moves m = {j->mirror, j->fds, j->req.workspaces, j->n};
+	const char *text = filter_told(j->listener, moves_ask, &m);
+	struct lm_packet p = {.kind = LM_BEYOND, .job_id = j->id};
+
+	if (!text)
+		return;
+	(void)snprintf(p.text, sizeof(p.text), "%s", text);
+	(void)lm_send(j->sock, &p, NULL, 0, 0); /* the agent is gone: so are we, soon */
+	j->listener = -1;
 }
 
 /*
@@ -380,36 +398,45 @@ static void end_all(void)
 		;
 }
 
-/* Reaps until the command itself has ended. */
-static int wait_for(pid_t pid)
+/* Reaps until the command itself has ended; signals: a signalfd of all. */
+static int wait_for(struct job *j, pid_t pid, int signals)
 {
-	sigset_t all;
-
-	sigfillset(&all);
 	for (;;) {
-		siginfo_t si;
+		struct pollfd ready[] = {{.fd = signals, .events = POLLIN},
+					 {.fd = j->listener, .events = POLLIN}};
+		struct signalfd_siginfo si;
 		int status;
 		pid_t p;
 
 		while ((p = waitpid(-1, &status, WNOHANG)) > 0)
 			if (p == pid)
 				return status;
-		if (sigwaitinfo(&all, &si) == JOB_SIGNAL)
+		if (poll(ready, 2, -1) < 0)
+			continue;
+		if (ready[1].revents)
+			look_at_call(j);
+		if (ready[0].revents && read(signals, &si, sizeof(si)) == sizeof(si))
 			pass_signal(&si, pid);
 	}
 }
 
-/* From here on we, too, are under it: what it looks for was done, or is not done by us.  True when
- * somebody can be told. */
-static bool listen_to_filter(struct job *j)
+static int open_signals(void)
 {
-	int fd = j->setup->filter ? filter_install(j->setup->filter) : -ENOTSUP;
+	sigset_t all;
 
-	if (fd < 0)
-		log_debug("no filter of system calls: %s", err_text(fd));
-	else
-		j->fds[j->n + 1] = fd;
-	return fd >= 0;
+	sigfillset(&all);
+	return signalfd(-1, &all, SFD_CLOEXEC);
+}
+
+/*
+ * From here on we, too, are under it: what it looks for was done, or is not done by us; nor by a
+ * child before its exec, for which we wait and can't listen.
+ */
+static void listen_to_filter(struct job *j)
+{
+	j->listener = j->setup->filter ? filter_install(j->setup->filter) : -ENOTSUP;
+	if (j->listener < 0)
+		log_debug("no filter of system calls: %s", err_text(j->listener));
 }
 
 /* Ends the process when there is none to come. */
@@ -443,30 +470,32 @@ void job_init(int sock, int orders, const struct launcher_setup *setup)
 {
 	struct job j = {.sock = sock, .setup = setup, .mirror = -1};
 	struct lm_packet p = {.kind = LM_PREPARED};
-	size_t n_fds;
+	const char *what;
 	uint64_t began;
+	int r, signals;
 	pid_t pid;
-	int r;
 
 	make_common_mounts(&j);
 	take_job(&j, orders);
 	make_mounts(&j);
-	p.value = listen_to_filter(&j);
+	r = caller_become_nice(&j.req.caller, &setup->own, &what);
+	if (r < 0)
+		refuse(&j, r, "can't give it its caller's %s", what);
+	signals = open_signals();
+	if (signals < 0)
+		refuse(&j, -errno, "can't make a signalfd");
+	listen_to_filter(&j);
 	p.job_id = j.id;
-	n_fds = j.n + 1 + (size_t)p.value;
-	r = lm_send(sock, &p, j.fds, n_fds, 0);
+	r = lm_send(sock, &p, j.fds, j.n + 1, 0);
 	if (r < 0)
 		refuse(&j, r, "can't hand over the upper layers");
-	/* The agent sees a file as complete only when no writer is left: keep none alive. */
-	for (size_t i = 0; i < n_fds; i++)
-		(void)close(j.fds[i]);
 	began = now_us();
 	pid = start_command(&j);
 	/* So that the readers of the command's output see its end. */
 	for (int i = 0; i < 3; i++)
 		(void)close(j.stdio[i]);
 	p.kind = LM_DONE;
-	p.value = wait_for(pid);
+	p.value = wait_for(&j, pid, signals);
 	p.wall_us = now_us() - began;
 	end_all();
 	(void)getrusage(RUSAGE_CHILDREN, &p.rusage);

@@ -43,10 +43,6 @@ struct running {
 	bool reported; /* its init said how it went */
 	bool told;     /* to our owner */
 	struct job_end end;
-	struct launcher *of;
-	uint32_t job_id;
-	int listener; /* of the filter's, -1: there is none (any more) */
-	struct loop_source *listener_source;
 };
 
 struct launcher {
@@ -168,9 +164,6 @@ int launcher_run(struct launcher *l, const struct launch *j)
 		return r;
 	}
 	run = xcalloc(1, sizeof(*run));
-	run->of = l;
-	run->job_id = j->job_id;
-	run->listener = -1;
 	run->n_workspaces = (unsigned)strv_len(j->workspaces);
 	(void)map_put_u64(&l->jobs, j->job_id, run);
 	list_append(&l->queue, &q->link);
@@ -200,48 +193,21 @@ static void close_fds(const int *fds, size_t n)
 		(void)close(fds[i]);
 }
 
-static void running_free(struct running *run)
-{
-	loop_remove(run->listener_source);
-	if (run->listener >= 0)
-		(void)close(run->listener);
-	free(run);
-}
-
-/* Once: the job is ended for it.  Who waits goes on, with an error, when the listener is closed: so
- * that stays until nobody is left. */
-static void on_told(void *data, uint32_t events)
-{
-	struct running *run = data;
-	struct launcher *l = run->of;
-	const char *text = events & LOOP_READ ? filter_told(run->listener) : NULL;
-
-	if (text || events & LOOP_HANGUP)
-		loop_remove(steal_ptr(&run->listener_source));
-	if (!text)
-		return;
-	l->dispatching = true;
-	l->ops->beyond(l->data, run->job_id, text);
-	l->dispatching = false;
-	if (l->stopped)
-		launcher_release(l);
-}
-
 static void on_prepared(struct launcher *l, struct running *run, const struct lm_packet *p,
 			int *fds, size_t n)
 {
-	bool listens = p->value && n > 1;
-
-	if (n != run->n_workspaces + 1 + listens) {
+	if (n != run->n_workspaces + 1) {
 		close_fds(fds, n);
 		return;
 	}
-	if (listens) {
-		run->listener = fds[--n];
-		run->listener_source = loop_add_fd(l->loop, run->listener, LOOP_READ, on_told, run);
-	}
 	run->end.started = true;
 	l->ops->prepared(l->data, p->job_id, fds, n - 1, fds[n - 1]);
+}
+
+static void on_beyond(struct launcher *l, struct lm_packet *p)
+{
+	p->text[sizeof(p->text) - 1] = '\0';
+	l->ops->beyond(l->data, p->job_id, p->text);
 }
 
 static void on_refused(struct running *run, const struct lm_packet *p)
@@ -287,12 +253,12 @@ static void on_gone(struct launcher *l, struct running *run, const struct lm_pac
 	if (l->scratch)
 		scratch_job_ended(l->scratch, p->job_id, run->n_workspaces);
 	(void)map_del_u64(&l->jobs, p->job_id);
-	running_free(run);
+	free(run);
 	if (!told)
 		l->ops->ended(l->data, p->job_id, &end);
 }
 
-static void on_packet(struct launcher *l, const struct lm_packet *p, int *fds, size_t n)
+static void on_packet(struct launcher *l, struct lm_packet *p, int *fds, size_t n)
 {
 	struct running *run = map_get_u64(&l->jobs, p->job_id);
 
@@ -301,6 +267,8 @@ static void on_packet(struct launcher *l, const struct lm_packet *p, int *fds, s
 		send_queued(l);
 	} else if (run && p->kind == LM_PREPARED) {
 		on_prepared(l, run, p, fds, n);
+	} else if (run && p->kind == LM_BEYOND) {
+		on_beyond(l, p);
 	} else if (run && p->kind == LM_REFUSED) {
 		on_refused(run, p);
 	} else if (run && p->kind == LM_DONE) {
@@ -322,7 +290,7 @@ static void launcher_release(struct launcher *l)
 	list_for_each_safe (pos, &l->unsent)
 		queued_free(container_of(pos, struct queued, link));
 	while ((run = map_next(&l->jobs, &it, NULL)))
-		running_free(run);
+		free(run);
 	map_release(&l->jobs);
 	loop_remove(l->sock_source);
 	loop_remove(l->child_source);

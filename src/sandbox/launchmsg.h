@@ -36,9 +36,10 @@ enum lm_kind {
 	LM_ACK = 11,
 	LM_GONE = 12, /* the init was reaped; value: its wait status */
 	/* init -> agent */
-	LM_PREPARED = 20, /* fds: uppers, /tmp, maybe the filter's listener; value: is it there? */
+	LM_PREPARED = 20, /* fds: uppers, /tmp */
 	LM_REFUSED = 21,  /* value: error; text: why nothing ran */
 	LM_DONE = 22,	  /* value: the command's wait status; no process is left but init */
+	LM_BEYOND = 23,	  /* text: what a process waits to do, and can't */
 };
 
 struct lm_packet {

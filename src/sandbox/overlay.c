@@ -10,9 +10,11 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "concc/process.h"
+#include "concc/sandbox.h"
 
 /*
  * redirect_dir, index and metacopy are off, with userxattr they must be: so a
@@ -98,4 +100,30 @@ int overlay_probe(enum upper_kind kind, const char *dir, const char *disk)
 	if (r < 0)
 		return r;
 	return WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
+}
+
+/* ---- marks ---- */
+
+int overlay_is_opaque(int fd)
+{
+	/* The second only exists for an agent with the real CAP_SYS_ADMIN. */
+	static const char *const names[] = {"user.overlay.opaque", "trusted.overlay.opaque"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		char v;
+		ssize_t n = fgetxattr(fd, names[i], &v, 1);
+
+		if (n == 1 && v == 'y')
+			return 1;
+		if (n < 0 && errno != ENODATA && errno != EOPNOTSUPP && errno != ERANGE)
+			return -errno;
+	}
+	return 0;
+}
+
+bool overlay_is_copied_up(int fd)
+{
+	/* ovl_set_origin() in fs/overlayfs/copy_up.c marks each copy, if only with nothing. */
+	return fgetxattr(fd, "user.overlay.origin", NULL, 0) >= 0 ||
+	       fgetxattr(fd, "trusted.overlay.origin", NULL, 0) >= 0;
 }

@@ -448,7 +448,7 @@ static int hash_file(struct scan *s, int fd, const struct stat *st, bool *ret_ha
 static int read_file(struct scan *s, struct upper_entry *e, int *ret_fd, bool *ret_hashed,
 		     struct digest *ret)
 {
-	_cleanup_close_ int fd = upper_open(s->u.fd, e->path, O_RDONLY | O_NONBLOCK);
+	_cleanup_close_ int fd = openat_beneath(s->u.fd, e->path, O_RDONLY | O_NONBLOCK);
 	int r;
 
 	if (fd < 0)
@@ -537,7 +537,7 @@ static int report_file(struct scan *s, struct upper_entry *e)
 	find_former(s, e, &d, hashed, &was);
 	touched = !same_time(&was.mtime, &e->st.st_mtim);
 	set = atime_was_set(s, e);
-	copied_up = upper_is_copied_up(fd);
+	copied_up = overlay_is_copied_up(fd);
 	replaced = was.exists && !copied_up;
 	same = was.same_bytes && !touched && !set && was.mode == (e->st.st_mode & 07777);
 	if (saw_links_wrongly(s, e, &was, copied_up, same))
@@ -578,7 +578,7 @@ static int report_symlink(struct scan *s, struct upper_entry *e)
 	ssize_t n;
 	int r;
 
-	fd = upper_open(s->u.fd, e->path, O_PATH);
+	fd = openat_beneath(s->u.fd, e->path, O_PATH);
 	n = fd < 0 ? fd : readlinkat(fd, "", target, sizeof(target) - 1);
 	if (n < 0)
 		return fd < 0 ? fd : -errno;
@@ -644,7 +644,7 @@ static int likeness_of(struct scan *s, struct upper_entry *e, enum likeness *ret
 	if (said || below(s, e, &a) < 0 || a.type != ENTRY_FILE)
 		return 0;
 	r = read_file(s, e, &fd, &hashed, &d);
-	if (r < 0 || !upper_is_copied_up(fd))
+	if (r < 0 || !overlay_is_copied_up(fd))
 		return r;
 	*ret = has_bytes(&a, e, hashed, &d) ? LIKE_ITS_BYTES : LIKE_A_FILE;
 	return 0;

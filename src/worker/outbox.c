@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "concc/cleanup.h"
+#include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
 #include "upper.h"
@@ -106,7 +107,7 @@ static bool send_chunk(struct agent *a, struct outbox *o, struct item *i)
 	ssize_t n;
 
 	if (i->fd < 0)
-		i->fd = upper_open(i->dir_fd, i->path, O_RDONLY | O_NONBLOCK);
+		i->fd = openat_beneath(i->dir_fd, i->path, O_RDONLY | O_NONBLOCK);
 	if (i->fd < 0)
 		return false;
 	n = pread(i->fd, chunk, want, (off_t)i->sent);

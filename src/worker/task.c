@@ -313,7 +313,7 @@ static void keep_in_store(void *data)
 		struct kept *k = list_first(&t->keep, struct kept, link);
 		/* Announced while it ran: by now there may be anything, a fifo or a way out by a
 		 * symlink. */
-		_cleanup_close_ int fd = upper_open(k->dir_fd, k->path, O_RDONLY | O_NONBLOCK);
+		_cleanup_close_ int fd = openat_beneath(k->dir_fd, k->path, O_RDONLY | O_NONBLOCK);
 		struct stat st;
 
 		/* What can't be kept is fetched when somebody needs it. */

@@ -4,10 +4,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -17,43 +15,8 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/proto.h"
+#include "concc/sandbox.h"
 #include "concc/str.h"
-
-int upper_open(int fd, const char *path, int flags)
-{
-	struct open_how how = {
-		.flags = (unsigned)(flags | O_NOFOLLOW | O_CLOEXEC),
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
-	};
-	int r = (int)syscall(SYS_openat2, fd, *path ? path : ".", &how, sizeof(how));
-
-	return r < 0 ? -errno : r;
-}
-
-/* 1, 0, or -errno: then it can't be told. */
-static int is_opaque(int fd)
-{
-	/* The second only exists for an agent with the real CAP_SYS_ADMIN. */
-	static const char *const names[] = {"user.overlay.opaque", "trusted.overlay.opaque"};
-
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		char v;
-		ssize_t n = fgetxattr(fd, names[i], &v, 1);
-
-		if (n == 1 && v == 'y')
-			return 1;
-		if (n < 0 && errno != ENODATA && errno != EOPNOTSUPP && errno != ERANGE)
-			return -errno;
-	}
-	return 0;
-}
-
-bool upper_is_copied_up(int fd)
-{
-	/* ovl_set_origin() in fs/overlayfs/copy_up.c marks each copy, if only with nothing. */
-	return fgetxattr(fd, "user.overlay.origin", NULL, 0) >= 0 ||
-	       fgetxattr(fd, "trusted.overlay.origin", NULL, 0) >= 0;
-}
 
 bool upper_has_attributes(int fd)
 {
@@ -138,7 +101,7 @@ static int add_child(struct upper *u, size_t parent, int dir_fd, const char *nam
 
 static int look_at_dir(struct upper_entry *e, int fd)
 {
-	int r = is_opaque(fd);
+	int r = overlay_is_opaque(fd);
 
 	e->opaque = r > 0;
 	e->attributes = upper_has_attributes(fd);
@@ -147,7 +110,7 @@ static int look_at_dir(struct upper_entry *e, int fd)
 
 static int read_dir(struct upper *u, size_t i)
 {
-	int fd = upper_open(u->fd, u->entries[i].path, O_RDONLY | O_DIRECTORY);
+	int fd = openat_beneath(u->fd, u->entries[i].path, O_RDONLY | O_DIRECTORY);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
 	int r;
@@ -195,8 +158,8 @@ int upper_read_path(struct upper *u, int fd, const char *path)
 	int r = begin(u, fd);
 
 	for (size_t i = 0; *path && r == 0; i++) {
-		_cleanup_close_ int dir = upper_open(fd, u->entries[i].path,
-						     O_RDONLY | O_DIRECTORY);
+		_cleanup_close_ int dir = openat_beneath(fd, u->entries[i].path,
+						       O_RDONLY | O_DIRECTORY);
 		_cleanup_free_ char *name = xstrndup(path, strcspn(path, "/"));
 
 		if (dir < 0)
@@ -212,7 +175,7 @@ int upper_read_path(struct upper *u, int fd, const char *path)
 
 static char *find_in(int fd, const char *path, const char *name)
 {
-	int dir_fd = upper_open(fd, path, O_RDONLY | O_DIRECTORY);
+	int dir_fd = openat_beneath(fd, path, O_RDONLY | O_DIRECTORY);
 	DIR *dir = dir_fd < 0 ? NULL : fdopendir(dir_fd);
 	char *found = NULL;
 	struct dirent *e;

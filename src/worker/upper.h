@@ -48,11 +48,7 @@ void upper_release(struct upper *u);
 /* Where in there a regular file of this name is, on the heap; NULL: nowhere.  Any time. */
 char *upper_find(int fd, const char *name);
 
-/* True when the file was below and is written to; false when the job made it anew. */
-bool upper_is_copied_up(int fd);
 /* The job gave it attributes of user.*, an ACL or file capabilities. */
 bool upper_has_attributes(int fd);
-/* Opens path beneath the upper without following any symlink; -errno on failure. */
-int upper_open(int fd, const char *path, int flags);
 
 #endif

@@ -205,9 +205,9 @@ scripts() {
 		'printf "all: a b c\n%%: %%.in\n\techo \$@ >>log; sed s/x/y/ \$< >\$@.tmp; mv \$@.tmp \$@\nclean:\n\trm -v a b c\n" >Makefile
 		for i in a b c; do echo x$i >$i.in; done; touch -d 2001-01-01 *.in Makefile' \
 		'make; pause; make; rm b; make; pause; touch a.in; make -s; make clean; pause; make -k a nothing c; cat log; ls'
-	check "a directory of the client's is moved" once 'mkdir -p d/e; echo f >d/e/f; echo g >d/g' \
+	check "a directory of the client's is moved" goes_home 'mkdir -p d/e; echo f >d/e/f; echo g >d/g' \
 		'ls d; pause; mv d d2; ls; pause; echo h >>d2/e/f; mv d2/e e; pause; rmdir d2 || rm -r d2; ls -R; cat e/f'
-	check "a second name, appended to" once 'echo one >f' \
+	check "a second name, appended to" goes_home 'echo one >f' \
 		'ln f l; echo two >>l; echo said; pause; cat f; echo three >>f; pause; cat l; rm f; echo four >>l; ls; cat l'
 	check "a configuration is replaced again and again" once 'echo v=0 >conf; ln conf backup' \
 		'for i in 1 2 3 4; do sed s/=.*/=$i/ conf >conf.new; sync conf.new; mv -f conf.new conf; cat conf; pause; done; cat backup; ls'
@@ -222,13 +222,20 @@ scripts() {
 		echo "artifact"; pause; mv inc/s-2-working inc/s-2; rm -r inc/s-1 inc/s-1.lock; pause; ls -R; cat inc/s-2/* out.o'
 	check "a result that is a further name" once 'echo old >deps.o; ln deps.o lib.o' \
 		'echo new >deps.tmp; mv deps.tmp deps.o; echo artifact; pause; ln -f deps.o lib.o; pause; cat lib.o; echo x >>lib.o; cat deps.o'
-	check "a script of python's" once "mkdir d; echo old >d/a; cp $LAB/s.py ." 'python3 -Iu s.py'
+	check "a script of python's" goes_home "mkdir d; echo old >d/a; cp $LAB/s.py ." 'python3 -Iu s.py'
 	check "what looks in vain for its user's settings" once true \
 		'cat "$HOME/.none" "$HOME/.config/none" 2>/dev/null; echo said; pause; echo done'
 	check "a command that fails keeps what it made" once 'echo old >f' \
 		'echo new >f; mkdir out; echo said; pause; mv out out2; echo no >&2; exit 42'
 	check "a command that dies keeps what it made" once 'echo old >f' \
 		'echo new >f; mkdir out; echo said; pause; mv f out; echo x >g; kill -KILL $$'
+	check "a second name is the same file" goes_home 'echo one >f' \
+		'echo said; pause; ln f l; test f -ef l && echo same; stat -c %h f l; pause; cat l'
+	check "git clones a repository of this machine" goes_home \
+		"$git_home"'git init -q r; cd r; echo a >a; git add a; git commit -qm one; cd ..' \
+		'echo said; pause; git clone r s; git -C s log --format=%s; git -C s fsck'
+	check "a directory of the client's by rename(2)" goes_home 'mkdir -p d/e; echo x >d/f' \
+		'echo x >d/new; echo said; pause; python3 -c "import os; os.rename(\"d\", \"e\"); print(os.listdir(\"e\"))" || echo no; pause; ls -R'
 	check "a further name of a file with two" goes_home 'echo one >f; ln f g' 'ln f l; echo said; pause; ls'
 	check "modes of a directory and of what is in it" once 'mkdir -p d/e/f; chmod 711 d d/e d/e/f' \
 		'chmod -R 750 d; echo said; pause; stat -c "%a %n" d d/e d/e/f'
@@ -353,6 +360,8 @@ incremental() {
 		expect_eq "words of concc's" "$(grep '^concc: ' "$LAB/cargo")" ''
 	done
 	expect_ge "jobs of rustc" $(($(jobs) - before)) 10
+	# Those of the second build on: what links the state of the last session runs here.
+	expect_eq "rules by which they ran here" "$(lab_status '.reasons | keys - ["no-way-home"] | tojson')" '[]'
 	[ -d target/debug/incremental ] || fail "nothing is incremental"
 }
 check "cargo's incremental builds, sent to a worker" incremental

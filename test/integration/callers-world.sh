@@ -550,6 +550,23 @@ calls_for_root() {
 	same remote '$RUN ./do-call unshare 0'
 }
 
+# A workspace in a job is two layers, and not all names of the one below can be had anew.
+calls_for_names() {
+	same no-way-home 'echo x >t/f; $RUN ln t/f t/g; test t/f -ef t/g && echo same'
+	same no-way-home 'echo x >t/f; $RUN sh -c "echo made; ln t/f t/g; test t/f -ef t/g && echo same; stat -c %h t/g"'
+	same no-way-home 'echo x >t/f; $RUN sh -c "mv t/f t/h; echo y >>t/h; ln t/h t/g; test t/h -ef t/g && cat t/g"'
+	same no-way-home 'mkdir t/d; echo x >t/d/x; $RUN mv t/d t/e; ls t/e'
+	same no-way-home 'mkdir t/d; $RUN perl -e "rename(qw(t/d t/e)) or print \$!, exit 1"; ls t'
+	same no-way-home 'mkdir t/d; $RUN perl -e "chdir qw(t/d); mkdir qw(n); rename(qw(../d ../e)) or print \$!, exit 1"; ls -R t'
+	same no-way-home 'mkdir t/d; $RUN sh -c "mkdir t/o; touch t/o/x; ./do-call exchange t/o t/d"; ls -R t'
+	same no-way-home 'mkdir t/d; $RUN sh -c "mkdir t/o; touch t/o/x; ./do-call exchange t/d t/o"; ls -R t'
+	same remote '$RUN sh -c "mkdir t/d t/o; touch t/d/x; ./do-call exchange t/o t/d"; ls -R t'
+	same remote '$RUN sh -c "echo x >t/f; ln t/f t/g; test t/f -ef t/g && echo same; mv t/f t/h; mkdir t/d; mv t/d t/e"; ls t'
+	same remote 'echo x >t/f; $RUN sh -c "mv t/f t/g; echo y >t/n; mv t/n t/g; cat t/g; ln t/none t/x || ln t t/x"; ls t'
+	same remote 'mkdir t/d; echo x >t/d/x; $RUN sh -c "rm -r t/d; mkdir t/d; mv t/d t/e; mkdir t/d/none || ls -R t"'
+	same remote '$RUN sh -c "x=\$(mktemp -d); echo x >\$x/f; ln \$x/f \$x/g; mv \$x/f t; mv \$x t/d; ls -R t"'
+}
+
 # What they say, and what is counted.
 calls_are_told() {
 	touch f
@@ -625,6 +642,7 @@ check "callers in other namespaces" namespaces
 check "callers in other namespaces don't wait" nobody_waits
 check "callers in another root" roots
 check "calls that workers can't do, by root" calls_for_root
+check "names of the caller's files and directories" calls_for_names
 check "such calls are told quietly" calls_are_told
 check "such calls by another user" calls_for_others
 lab_stop

@@ -107,6 +107,11 @@ set_up() {
 	chmod +x job
 }
 
+# Who was to read it may be gone.
+go_on() {
+	(trap '' PIPE && echo go >&7) || true
+}
+
 # Runs it, and the command at its pause, then lets it go on; sets STATUS.  Its input is more than can be on
 # its way, where it says nothing: all of it is taken when the job has begun.
 run() { # OUT AT-PAUSE CMD...
@@ -121,14 +126,13 @@ run() { # OUT AT-PAUSE CMD...
 	if [ "$SAYS" = silent ]; then
 		head -c 600000 /dev/zero >&7
 		"$at"
-		echo go >&7
+		go_on
 	fi
 	while IFS= read -r -t "$LAB_LIMIT" line <&8; do
 		printf '%s\n' "$line" >>"$out"
 		[[ $line == *pause ]] || continue
 		"$at"
-		# Who was to read it may be gone.
-		(trap '' PIPE && echo go >&7) || true
+		go_on
 	done
 	printf '%s' "$line" >>"$out"
 	exec 7>&- 8<&-

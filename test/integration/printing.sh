@@ -59,6 +59,13 @@ all_up_again() {
 	echo "exec bash $LAB/all-up"
 }
 
+# What runs here as it can't be done there has printed nothing that is wrong before.
+linked() {
+	lab_stop_server
+	rounds linked "$STEPS" concc-dispatch
+	expect_eq "rules by which jobs ran here" "$(lab_status '.reasons | keys | tojson')" '["no-way-home"]'
+}
+
 lost() {
 	PRINTING_BEFORE=$(all_up_again) rounds lost $((STEPS / 3)) concc-dispatch
 }
@@ -73,6 +80,7 @@ noted "twice here" rounds plain "$STEPS" env
 noted "nobody else writes" remote alone
 noted "times of files" remote times
 noted "directories get other modes" remote closed
+noted "files and directories of the client's get other names" linked
 noted "others change other files" remote others
 noted "somebody changes the same files" rounds same $((STEPS / 2)) env CONCC_EXPLAIN=1 concc-dispatch
 noted "workers are killed" lost

@@ -197,6 +197,11 @@ static int priority(char **argv)
 	return say(setpriority(PRIO_PROCESS, 0, (int)number(argv[2])));
 }
 
+static int exchange(char **argv)
+{
+	return say(renameat2(AT_FDCWD, argv[2], AT_FDCWD, argv[3], RENAME_EXCHANGE));
+}
+
 static int listener(char **argv)
 {
 	struct sock_filter pass = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
@@ -256,6 +261,7 @@ static const struct {
 	{"setuid", do_setuid, 1},     /* UID */
 	{"setgroups", do_setgroups, 0},
 	{"priority", priority, 1}, /* NICE */
+	{"exchange", exchange, 2}, /* FILE FILE */
 	{"listener", listener, 0},
 	{"old-call", old_call, 0},
 	{"bare", bare, 1}, /* WHAT ARG... */

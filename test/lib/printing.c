@@ -15,7 +15,8 @@
  *	alone	nobody else writes: THERE is untouched until the job ends
  *	times	the same, and what is promised of files' times
  *	closed	the same, and directories get other modes
- *	linked	the same, and files that were there get further names, and are asked about
+ *	linked	files that were there get further names, and are asked about, and directories
+ *		that were there are moved: COMMAND may run it here then
  *	others	others change other files, in the same directories, at each sync
  *	same	once in a round somebody changes a file that the job has to do with.
  *		What is left is what the two leave in some order, without the job
@@ -455,7 +456,7 @@ static void finish(struct run *r)
 		snprintf(words, sizeof(words), "%s", strstr(r->text[1], "concc: "));
 		n_at_home++;
 	}
-	if (mode == LOST || mode == SAME)
+	if (mode == LOST || mode == SAME || mode == LINKED)
 		drop_words(r->text[1]);
 }
 
@@ -643,7 +644,7 @@ static void at_sync_there(struct run *r, unsigned n)
 {
 	pid_t agent;
 
-	if (r->answered || mode == PLAIN)
+	if (r->answered || mode == PLAIN || mode == LINKED)
 		return;
 	agent = mode == LOST ? find_agent() : 0;
 	if (mode == LOST && !agent)
@@ -850,9 +851,8 @@ static void one_round(void)
 		flags |= PLAN_CLOSED;
 	if (mode == LINKED || mode == PLAIN)
 		flags |= PLAN_LINKED;
-	/* What links the client's files, or writes to one that has several names, runs here. */
 	if (mode != LINKED && mode != PLAIN)
-		flags |= PLAN_NO_LINKS;
+		flags |= PLAN_AT_WORKER;
 	/* A wrapper that dies of a signal can't tell why. */
 	if (mode == SAME)
 		flags |= PLAN_ENDS_WELL;

@@ -12,10 +12,13 @@
  *     when one was written to, the others are not looked at any more; none is
  *     renamed or removed when that would take the bytes, or the link, with it; and
  *     no file of the client's is moved over such a name.
- *   - a directory of the client's is moved as mv(1) does between file systems, so
- *     only one whose files nobody has open and which have no names elsewhere.
+ *   - a directory is moved as mv(1) does between file systems, so only one whose
+ *     files nobody has open and which have no names elsewhere.
  *   - fifos and symbolic links have one name.
  *   - times: what was written by the clock is in order, see plan_times().
+ *
+ * With PLAN_AT_WORKER also what a job runs here for: no file gets a further name, which would be
+ * one of the client's in the next round, and no directory of the client's is moved.
  */
 #include <sys/resource.h>
 
@@ -23,7 +26,7 @@
 
 enum plan_flags {
 	PLAN_SHARED = 1 << 0,	 /* somebody else has names in the topmost directories */
-	PLAN_NO_LINKS = 1 << 1,	 /* no file has two names */
+	PLAN_AT_WORKER = 1 << 1, /* nothing that runs here: see below */
 	PLAN_ENDS_WELL = 1 << 2, /* by no signal */
 	PLAN_CLOSED =
 		1 << 3, /* directories get other modes, are closed to their owner and opened */
@@ -664,7 +667,7 @@ static void do_link(void)
 	struct name *m;
 	size_t of;
 
-	if (plan_flags & PLAN_NO_LINKS)
+	if (plan_flags & PLAN_AT_WORKER)
 		return;
 	a_file(from, sizeof(from));
 	some_file(to, sizeof(to));
@@ -740,9 +743,13 @@ static void do_rmtree(void)
 static void do_move(void)
 {
 	char from[128], to[128];
+	const struct file *d;
 
 	existing(S_IFDIR, from, sizeof(from));
 	some_dir(to, sizeof(to));
+	d = file_at(from, false);
+	if (plan_flags & PLAN_AT_WORKER && d && d->clients)
+		return;
 	if (!is_top(from) && !is_top(to) && is_dir(from) && may_move_tree(from, to))
 		act("move %s %s", from, to);
 }

@@ -206,6 +206,7 @@ static void becomes(void)
 	c.persona = ADDR_NO_RANDOMIZE;
 	c.ignored = 1ull << (SIGHUP - 1) | 1ull << (SIGCHLD - 1) | 1ull << 31 | 1ull << 63;
 	c.blocked = 1ull << (SIGTERM - 1) | 1ull << 63;
+	CHECK(caller_become_nice(&c, &own, &what) == 0);
 	CHECK(caller_become(&c, &own, &what) == 0);
 	caller_read(&now);
 	CHECK(memcmp(now.limits, c.limits, sizeof(c.limits)) == 0);

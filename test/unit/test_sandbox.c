@@ -82,7 +82,7 @@ struct agent {
 	const char *umask_text;
 	struct caller caller; /* of the next jobs, and their program's path, when not argv[0] */
 	const char *path;
-	const char *beyond; /* what the last one was ended for */
+	char *beyond; /* what the last one was ended for */
 };
 
 static void on_prepared(void *data, uint32_t id, int *fds, size_t n, int tmp_fd)
@@ -115,7 +115,8 @@ static void on_beyond(void *data, uint32_t id, const char *text)
 {
 	struct agent *a = data;
 
-	a->beyond = text;
+	free(a->beyond);
+	a->beyond = xstrdup(text);
 	launcher_kill(a->launcher, id, SIGKILL);
 }
 
@@ -598,7 +599,7 @@ static void check_beyond(struct agent *a, const char *script, const char *word)
 {
 	struct result *r;
 
-	a->beyond = NULL;
+	free(steal_ptr(&a->beyond));
 	r = run(a, script);
 	if (word) {
 		CHECK(a->beyond && strstr(a->beyond, word), "%s: %s", script,
@@ -648,6 +649,53 @@ TEST_BOTH(filter_of_a_client_root)
 	check_beyond(a, "nice -n 10 nice -n 30 true", NULL);
 	check_beyond(a, "nice -n 10 nice -n -1 true", "priority");
 	check_beyond(a, "hostname x", "system");
+}
+
+/* Names of what the job has made, and of files. */
+static const char *const moves_as_here[] = {
+	"echo x >n; ln n m; ln ./m dir/m; mv n o; mv o dir/o; test m -ef dir/o",
+	"mv a.c moved.c; mv b.c a.c; mv -f moved.c a.c; test ! -e b.c",
+	"mkdir d; mv d e; mkdir -p e/s/t; mv e/s e/u; mv e/u .; mv u/t e; test -d e/t",
+	"mkdir dir/d; echo x >dir/d/f; cd dir/d; mv f ../g; ln ../g h; cd ..; mv d ../d",
+	"rm -r dir; mkdir -p dir/sub; mv dir other; mv other/sub .; test ! -e dir -a -d sub",
+	"mkdir new; mv -T new dir/new; ln -s a.c link; mv link l; ln -s dir to; mv to dir/t",
+	"ln nothing x 2>/dev/null || mv nothing x 2>/dev/null || ln dir x 2>/dev/null || true",
+	"echo x >/tmp/x; ln /tmp/x /tmp/y",
+	"echo x >/tmp/x; mv /tmp/x x",
+	"mkdir /tmp/d; mv /tmp/d dir",
+	"echo x >x; mv x /tmp",
+	"python3 -c 'import os; f = os.open(\".\", os.O_TMPFILE | os.O_RDWR); "
+	"os.link(\"/proc/self/fd/%d\" % f, \"x\", dst_dir_fd=os.open(\".\", 0))' || ! test -e x",
+	"exec 5<dir; echo x >x; python3 -c 'import os; os.link(\"x\", \"y\", dst_dir_fd=5)'",
+};
+
+static const char *const moves_of_the_clients[] = {
+	"ln a.c x",
+	"ln $PWD/dir/../a.c $PWD/x",
+	"cd dir; ln ../a.c x",
+	"echo x >>a.c; ln a.c x",
+	"mv a.c moved; ln moved x",
+	"ln -s a.c s; ln -L s x",
+	"ln -s dir s; mv s/../dir moved",
+	"exec 5<dir; python3 -c 'import os; os.rename(\"../dir\", \"../d\", src_dir_fd=5, dst_dir_fd=5)'",
+	"ln dir/x x",
+	"mv dir moved",
+	"mkdir x; mv dir x",
+	"echo x >dir/new; rm dir/x; mv dir moved",
+	"mv dir/ moved/",
+	"perl -e 'rename(\"dir\", \"moved\") or print $!'",
+	"perl -e 'link(\"a.c\", \"moved\") or print $!'",
+	"ln /bin/true x",
+	"(mkdir own; mv -T dir own &); sleep 20",
+};
+
+TEST_BOTH(names_of_the_clients)
+{
+	start_agent(a);
+	for (size_t i = 0; i < sizeof(moves_as_here) / sizeof(moves_as_here[0]); i++)
+		check_beyond(a, moves_as_here[i], NULL);
+	for (size_t i = 0; i < sizeof(moves_of_the_clients) / sizeof(moves_of_the_clients[0]); i++)
+		check_beyond(a, moves_of_the_clients[i], "client's");
 }
 
 /* Each job is told of by itself, and many at once. */

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_SANDBOX_MOVES_H
+#define CONCC_SANDBOX_MOVES_H
+
+/*
+ * What overlayfs can't do with names of the lower layer.  A file that gets a further name is copied
+ * up, and is another file then than the one below with all its names; a directory is not renamed
+ * (EXDEV, which mv(1) knows how to live with and a program need not); and what is one file system
+ * on the client may be several here.  What the job has made itself is moved and linked as anywhere.
+ */
+#include <stddef.h>
+
+#include "filter.h"
+
+/* A job's workspaces, where its overlays are mounted. */
+struct moves {
+	int mirror; /* its root: the lower layers of all of them */
+	const int *uppers;
+	char *const *workspaces;
+	size_t n;
+};
+
+/*
+ * A filter_ask_fn for link(2), rename(2) and their like; moves: struct moves.  Looks with the eyes
+ * of the process, by the /proc of our namespace, and waits for the mirror as that would.  What
+ * can't be found is no matter: the call will not find it either.
+ */
+bool moves_ask(const void *moves, const struct filter_call *c);
+
+#endif
