@@ -90,6 +90,7 @@ enum msg_type {
 	MSG_RUN = 50,
 	MSG_RUN_INPUT = 52,
 	MSG_RUN_OUTPUT_CREDIT = 56,
+	MSG_RUN_HERE = 57,
 	MSG_CTL = 60,
 
 	/* project server -> wrapper */
@@ -517,7 +518,7 @@ void msg_missing_encode(struct buf *b, uint32_t job_id, enum missing_how how, ch
 int msg_missing_decode(struct blob payload, struct msg_missing *ret);
 void msg_missing_release(struct msg_missing *m);
 
-/* MIRROR_COUNTS: FUSE requests the worker's kernel has sent so far, by FUSE opcode; told after a
+/* MIRROR_COUNTS: FUSE requests the worker's kernel has sent so far, by FUSE opcode; told before a
  * job when they have grown, so that a cold cache can be seen from the client. */
 #define PROTO_FUSE_OPS 64
 struct msg_mirror_counts {
@@ -558,11 +559,13 @@ struct msg_run {
 	uint32_t flags;	  /* enum job_flags */
 	uint32_t umask;
 	uint16_t rows, cols;
-	uint32_t attempt; /* 0 for the first */
-	char *worker;	  /* the pool member whose slot the wrapper holds */
-	char *run_id;	  /* of `concc run`, "" otherwise */
-	char *path;	  /* what execvp(3) would give to execve(2) here, relative to cwd or not */
-	char *exe;	  /* the same file, by an absolute path */
+	uint32_t attempt;    /* 0 for the first */
+	uint64_t arrived_us; /* when the wrapper began, by CLOCK_REALTIME */
+	uint64_t slot_us;    /* since then, when it had its slot */
+	char *worker;	     /* the pool member whose slot the wrapper holds */
+	char *run_id;	     /* of `concc run`, "" otherwise */
+	char *path; /* what execvp(3) would give to execve(2) here, relative to cwd or not */
+	char *exe;  /* the same file, by an absolute path */
 	char *cwd;
 	char *workspace; /* where the wrapper thinks the cwd's workspace is; "" to let the server
 			    say */
@@ -591,6 +594,9 @@ struct msg_run_fail {
 void msg_run_fail_encode(struct buf *b, const struct msg_run_fail *m);
 int msg_run_fail_decode(struct blob payload, struct msg_run_fail *ret);
 void msg_run_fail_release(struct msg_run_fail *m);
+
+/* RUN_HERE: a record (concc/record.h) of a command that the wrapper is about to become, or to
+ * start: its end is that of the process at the other end.  No reply. */
 
 /* RUN_EXIT: how (EXIT_CODE or EXIT_SIGNAL) and code; which worker did it (a second one may have).
  */

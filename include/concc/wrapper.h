@@ -80,6 +80,8 @@ bool server_is_there(int dir_fd); /* of whatever version */
  */
 int server_ensure(const char *dir, int dir_fd, struct errmsg *msg);
 int server_connect(const char *dir, struct conn *ret);
+/* One message to a server that is there and takes it at once; else it is lost, and no matter. */
+void server_tell(const char *dir, uint8_t type, const struct buf *b);
 /*
  * When nobody listens any more, and yet one seems ready: a process that is killed closes its files
  * one after the other.  Returns when it has ended, after a few seconds, or at once when it can't be

@@ -7,11 +7,13 @@
 #include "concc/front.h"
 #include "concc/io.h"
 #include "concc/str.h"
+#include "concc/view.h"
 #include "concc/wrapper.h"
 
 static const char usage[] =
 	"usage: concc run [-C DIR] [-w WORKERS] [-j N] [--local] [--] COMMAND [ARG...]\n"
 	"       concc status [--json]\n"
+	"       concc report [--json] [--list] [BUILD]\n"
 	"       concc stop\n"
 	"       concc push WORKER|HOST...\n"
 	"       concc masquerade\n"
@@ -19,6 +21,7 @@ static const char usage[] =
 	"\n"
 	"  run     runs a build with its compilers on workers, then says where its jobs ran\n"
 	"  status  shows the workers and what runs on them\n"
+	"  report  tells of each job of the newest build, or of another: when, where, why, how long\n"
 	"  stop    stops the project server; the next concc-cc starts it again\n"
 	"  push    puts concc-worker on machines that you can ssh to\n"
 	"  masquerade  prints a directory of this machine's compilers for the front of PATH\n"
@@ -95,6 +98,27 @@ static int cmd_status(int argc, char **argv)
 	return wrong("status does not know", argv[1]);
 }
 
+static int cmd_report(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{"json", no_argument, NULL, 'j'}, {"list", no_argument, NULL, 'l'}, {0}};
+	struct view_report o = {0};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		if (c == 'l') {
+			o.list = true;
+		} else if (c != 'j') {
+			fputs(usage, stderr);
+			return WRAPPER_EXIT_USAGE;
+		}
+	}
+	if (argc - optind > 1)
+		return wrong("report takes one build, not also", argv[optind + 1]);
+	o.build = argv[optind];
+	return view_report(&o);
+}
+
 static int cmd_stop(int argc, char **argv)
 {
 	return argc == 1 ? front_stop() : wrong("stop takes no argument:", argv[1]);
@@ -140,17 +164,12 @@ static const struct command {
 	const char *name;
 	int (*fn)(int argc, char **argv);
 } commands[] = {
-	{"push", cmd_push},
-	{"run", cmd_run},
-	{"status", cmd_status},
-	{"stop", cmd_stop},
-	{"-j", cmd_slots},
-	{"help", cmd_help},
-	{"masquerade", cmd_masquerade},
-	{"--help", cmd_help},
-	{"-h", cmd_help},
-	{"version", cmd_version},
-	{"--version", cmd_version},
+	{"push", cmd_push},	  {"report", cmd_report},
+	{"run", cmd_run},	  {"status", cmd_status},
+	{"stop", cmd_stop},	  {"-j", cmd_slots},
+	{"help", cmd_help},	  {"masquerade", cmd_masquerade},
+	{"--help", cmd_help},	  {"-h", cmd_help},
+	{"version", cmd_version}, {"--version", cmd_version},
 };
 
 int main(int argc, char **argv)

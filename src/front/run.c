@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
@@ -39,6 +40,7 @@ struct build {
 	struct masquerade masquerade;
 	struct left_alone left;
 	char *tally;
+	char id[32]; /* in the records of its jobs */
 	uint64_t server_cpu_us, worker_cpu_us; /* before the build; then what it took */
 };
 
@@ -191,6 +193,7 @@ static void set_environment(struct build *b)
 	if (workspace || cwd)
 		setenv("CONCC_WORKSPACE", workspace ? workspace : cwd, 0);
 	setenv("CONCC_RUN_TALLY", b->tally, 1);
+	setenv("CONCC_RUN_ID", b->id, 1);
 	set_words(cwd);
 	if (b->o->local)
 		setenv("CONCC_DISABLE", "1", 1);
@@ -409,6 +412,8 @@ static int build(struct build *b)
 		return complain(msg.text);
 	tell_no_cache(b);
 	b->tally = xasprintf("%s/run-%d", b->dir, (int)getpid());
+	(void)snprintf(b->id, sizeof(b->id), "%llx-%d", (unsigned long long)time(NULL),
+		       (int)getpid());
 	remove_tally(b); /* of a former process with this pid */
 	status = bring_up(b);
 	if (status)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* One connection at the unix socket: a wrapper with a job, or `concc` with a question. */
-#include "server.h"
+#include "jobs.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -89,9 +89,8 @@ static int on_ctl(struct client *c, struct blob payload)
 			client_settled(c);
 	} else if (streq(words[0], "waiting") && words[1]) {
 		/* No reply: until it brings its job, or goes. */
-		free(c->waiting);
-		c->waiting = str_escape(words[1], strlen(words[1]), 160);
-		c->waiting_since_ms = now_ms();
+		jobs_drop(c->job);
+		c->job = jobs_wait(c->server, c->pid, words[1]);
 	} else if (streq(words[0], "stop")) {
 		/* No reply: that the connection ends is the sign that everything is down. */
 		server_stop(c->server);
@@ -106,7 +105,6 @@ static int on_run(struct client *c, struct blob payload)
 	struct msg_run m;
 	int r;
 
-	free(steal_ptr(&c->waiting));
 	r = msg_run_decode(payload, &m);
 	if (r < 0)
 		return r;
@@ -129,6 +127,8 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 		return c->run ? run_input(c->run, payload) : 0;
 	case MSG_RUN_OUTPUT_CREDIT:
 		return c->run ? run_output_credit(c->run, payload) : 0;
+	case MSG_RUN_HERE:
+		return c->run ? CONCC_E_PROTO : jobs_here(c->server, c->fd, c->pid, payload);
 	case MSG_CTL:
 		return on_ctl(c, payload);
 	}
@@ -223,6 +223,7 @@ void client_accept(struct server *s, int fd)
 	stream = stream_from_fds(fd, fd);
 	c = xcalloc(1, sizeof(*c));
 	c->server = s;
+	c->fd = fd;
 	c->pid = pid;
 	c->too_many = is_one_too_many(s, fd);
 	list_append(&s->clients, &c->of_server);
@@ -236,9 +237,9 @@ void client_free(struct client *c)
 	c->server->n_clients--;
 	if (c->run)
 		run_client_gone(c->run);
+	jobs_cancel(steal_ptr(&c->job));
 	link_close(c->link);
 	link_free(c->link);
-	free(c->waiting);
 	server_busy(c->server);
 	free(c);
 }

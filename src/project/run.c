@@ -83,6 +83,7 @@ static void send_fail(struct client *c, enum run_fail what, bool quiet, const ch
 	/* It may name a file that a worker chose the name of. */
 	str_defuse(shown);
 
+	jobs_drop(steal_ptr(&c->job));
 	server_count_reason(c->server, rule);
 	if (what == RUN_FAIL_LOCAL)
 		c->server->n_local++;
@@ -249,15 +250,6 @@ static void send_exe(struct peer *p, struct exe *e)
 	link_send_buf(p->link, MSG_EXE, LINK_PRIO, &b);
 }
 
-static char *first_words(char *const *argv)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-
-	for (; *argv && b.len < 200; argv++)
-		buf_putf(&b, "%s%s", b.len ? " " : "", *argv);
-	return str_escape(b.data, b.len, 160);
-}
-
 static char **search_path(char *const *env)
 {
 	char **dirs = xcalloc(1, sizeof(*dirs)), *save = NULL;
@@ -289,7 +281,7 @@ static struct run *run_new(struct client *c, struct peer *p, const struct msg_ru
 	r->dumps_core = m->caller.limits[CALLER_CORE].soft > 0;
 	r->slot.fd = -1;
 	r->cwd = xstrdup(m->cwd);
-	r->command = first_words(m->argv);
+	r->command = xstrdup(c->job->record.command);
 	r->name = xstrdup(path_base(m->argv[0]));
 	r->exe = xstrdup(m->exe);
 	r->search = search_path(m->env);
@@ -449,10 +441,12 @@ static int start(struct client *c, struct msg_run *m)
 		return 0;
 	}
 	r = run_dispatch(c, p, m, e, workspaces, &run);
-	if (r < 0)
+	if (r < 0) {
 		refuse(c, m, RUN_FAIL_LOCAL, false, "watch", err_text(r));
-	else
-		straggler_watch(run, m);
+		return 0;
+	}
+	jobs_sent(c->job, p);
+	straggler_watch(run, m);
 	return 0;
 }
 
@@ -464,6 +458,7 @@ int run_start(struct client *c, struct msg_run *m)
 		msg_run_release(m);
 		return CONCC_E_PROTO;
 	}
+	c->job = jobs_take(c->server, c->job, c->pid, m);
 	r = start(c, m);
 	msg_run_release(m);
 	return r;
@@ -531,6 +526,7 @@ static void show(struct run *r, uint8_t stream, struct blob bytes)
 	if (!bytes.n || !r->client)
 		return;
 	straggler_won(r);
+	jobs_said(r->client->job);
 	r->shown = true;
 	r->untaken += bytes.n;
 	msg_output_encode(&b, 0, stream, bytes.p, bytes.n);
@@ -619,6 +615,7 @@ static int on_file(struct run *r, struct blob payload)
 	err = msg_file_decode(payload, &f);
 	if (err < 0)
 		return err;
+	r->bytes_back += payload.n;
 	if (f.workspace >= strv_len(r->workspaces))
 		err = CONCC_E_PROTO;
 	else if (r->commit)
@@ -688,9 +685,11 @@ static int finish(struct run *r)
 		return 0;
 	}
 	straggler_done(r);
-	msg_run_exit_encode(&b, r->exit_how, r->exit_code, r->peer->conf->name);
-	if (r->client)
+	msg_run_exit_encode(&b, r->end.how, r->end.code, r->peer->conf->name);
+	if (r->client) {
+		jobs_placed(steal_ptr(&r->client->job), r->peer, &r->end, r->bytes_back);
 		link_send_buf(r->client->link, MSG_RUN_EXIT, LINK_BULK, &b);
+	}
 	run_free(r);
 	return 0;
 }
@@ -729,8 +728,9 @@ static int on_done(struct run *r, const struct msg_exit *m)
 	}
 	show_held(r);
 	r->ended = true;
-	r->exit_how = m->how;
-	r->exit_code = m->code;
+	r->end = *m;
+	if (r->client)
+		jobs_ended(r->client->job);
 	return r->untaken ? 0 : finish(r);
 }
 
@@ -806,7 +806,10 @@ static int message_output(struct peer *p, struct blob payload)
 	if (err < 0)
 		return err;
 	r = job_of(p, id);
-	return r ? on_output(r, stream, bytes) : 0;
+	if (!r)
+		return 0;
+	r->bytes_back += payload.n;
+	return on_output(r, stream, bytes);
 }
 
 static int message_data(struct peer *p, struct blob payload)
@@ -820,9 +823,10 @@ static int message_data(struct peer *p, struct blob payload)
 	if (err < 0)
 		return err;
 	r = job_of(p, id);
-	if (r && r->commit)
-		return unless_lie(commit_data(r->commit, bytes.p, bytes.n));
-	return 0;
+	if (!r || !r->commit)
+		return 0;
+	r->bytes_back += payload.n;
+	return unless_lie(commit_data(r->commit, bytes.p, bytes.n));
 }
 
 static int message_missing(struct peer *p, struct blob payload)
@@ -905,13 +909,4 @@ void run_peer_gone(struct peer *p, const char *why)
 
 	while ((r = map_next(&p->jobs, &it, NULL)))
 		run_fail(r, RUN_FAIL_RETRY, false, "worker-lost", text);
-}
-
-void run_describe(const struct run *r, struct run_info *ret)
-{
-	*ret = (struct run_info){
-		.worker = r->peer->conf->name,
-		.command = r->command,
-		.seconds = (now_ms() - r->started_ms) / 1000,
-	};
 }

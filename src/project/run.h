@@ -3,7 +3,7 @@
 #define CONCC_PROJECT_RUN_H
 
 /* A job on its way, as run.c (from RUN to RUN_EXIT) and straggler.c (twice) see it. */
-#include "server.h"
+#include "jobs.h"
 
 struct run {
 	struct client *client; /* NULL when the wrapper has gone */
@@ -20,12 +20,12 @@ struct run {
 	char **search; /* PATH */
 	char **workspaces;
 	uint64_t started_ms;
-	uint64_t saw;	  /* the tree's version at dispatch */
-	bool shown;	  /* some of its output went to the wrapper */
-	uint64_t untaken; /* bytes of it that the wrapper has not written yet */
-	bool ended;	  /* well, as exit_how and exit_code say; its files wait for that */
-	uint8_t exit_how;
-	uint32_t exit_code;
+	uint64_t saw;	       /* the tree's version at dispatch */
+	bool shown;	       /* some of its output went to the wrapper */
+	uint64_t untaken;      /* bytes of it that the wrapper has not written yet */
+	bool ended;	       /* well, as `end` says; its files wait for that */
+	struct msg_exit end;   /* but for its strings */
+	uint64_t bytes_back;   /* came of it */
 	uint32_t uncredited;   /* received from the worker, not yet asked for more */
 	uint32_t input_credit; /* the worker takes this much more */
 	struct buf held;       /* RUN_OUTPUT payloads with a u32 length each */

@@ -21,6 +21,7 @@
 #include "concc/log.h"
 #include "concc/str.h"
 #include "server.h"
+#include "jobs.h"
 
 /* Digests learnt are written at most this often; losing them costs a transfer. */
 #define SAVE_MS (60 * 1000)
@@ -198,7 +199,7 @@ static void say_ready(struct server *s)
 	s->ready = true;
 	close_fd(&s->spare_fd);
 	server_learn_fd_limit(s); /* the lowest that there is now: the last that a limit takes */
-	place_check_conf(s); /* it may have changed before we watched it */
+	place_check_conf(s);	  /* it may have changed before we watched it */
 }
 
 void server_ready_check(struct server *s)
@@ -465,6 +466,7 @@ static int open_hashes(struct server *s, struct errmsg *msg)
 	r = choose_cache(s, msg);
 	if (r < 0)
 		return r;
+	jobs_open_file(s);
 	path = path_join(s->cache, "digests");
 	r = hash_cache_open(path, &s->hashes);
 	return r < 0 ? errmsg_set(msg, r, "can't use %s: %s", path, err_text(r)) : 0;
@@ -672,6 +674,7 @@ static void tear_down(struct server *s)
 	/* Last: `concc stop` takes the end of its connection as the sign that all is down. */
 	while (!list_empty(&s->clients))
 		client_free(list_first(&s->clients, struct client, of_server));
+	jobs_close(s);
 	loop_free(s->loop);
 	free(s->peers);
 	free(s->conf_error);
@@ -697,6 +700,8 @@ int project_run(struct conf *conf, int ready_fd, struct errmsg *msg)
 	int r;
 
 	list_init(&s.clients);
+	list_init(&s.jobs);
+	list_init(&s.observers);
 	r = set_up(&s, msg);
 	if (r == 0) {
 		r = loop_run(s.loop);

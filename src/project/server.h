@@ -11,6 +11,7 @@
  *   peer.c     one worker: connects, says hello, comes and goes
  *   serve.c    file contents on their way to a worker
  *   working_set.c  what workers will want, told ahead of need
+ *   jobs.c     what is known of each job, and kept
  *   run.c      one job: from RUN to RUN_EXIT
  *   missing.c  what jobs lacked on a worker, and what follows
  *   outside.c  what jobs seek in vain, told once
@@ -70,7 +71,10 @@ struct server {
 		*late_timer, *releases_source, *place_source, *calls_source;
 	struct peer **peers; /* n_peers, index = the tree's peer number */
 	unsigned n_peers;
-	struct list clients; /* struct client.of_server */
+	struct list clients;		 /* struct client.of_server */
+	struct list jobs;		 /* struct job.of_server, as they came: see jobs.h */
+	struct list observers;		 /* struct observer.of_server */
+	struct record_file *record_file; /* NULL: none can be written */
 	unsigned n_clients;
 	struct system *system;	 /* NULL: no worker sees it */
 	struct map exes;	 /* encoded EXE but for its id -> struct exe */
@@ -192,10 +196,10 @@ struct client {
 	struct link *link;
 	pid_t pid; /* as it was when it connected; 0: none in our pid namespace */
 	struct run *run;
+	struct job *job; /* that it waits with, or has brought; NULL: none */
+	int fd;		 /* the link's */
 	bool too_many;	 /* for the descriptors we may have: a job of it runs without us */
 	bool waiting_up; /* asked to be told when all workers are up or have failed */
-	char *waiting;	 /* for a slot, with this command; NULL: not */
-	uint64_t waiting_since_ms;
 };
 
 void client_accept(struct server *s, int fd); /* takes fd */
@@ -216,14 +220,6 @@ void run_client_drained(struct run *r);
 /* Messages of the worker about jobs; a wrong id is ignored (the job was given up). */
 int run_message(struct peer *p, uint8_t type, struct blob payload);
 void run_peer_gone(struct peer *p, const char *why);
-
-struct run_info {
-	const char *worker;
-	const char *command; /* its first words, printable */
-	uint64_t seconds;
-};
-
-void run_describe(const struct run *r, struct run_info *ret); /* borrowed from r */
 
 /* ---- system.c ---- */
 

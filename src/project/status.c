@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#include "server.h"
+#include "jobs.h"
 
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,8 +14,9 @@
 #include "concc/io.h"
 #include "concc/str.h"
 
-#define WAITING_SHOWN	   10
-#define WAITING_SHOWN_JSON 1000
+#define WAITING_SHOWN	10
+#define HERE_SHOWN	10
+#define JOBS_SHOWN_JSON 1000 /* of each state but those of workers */
 
 static const char *state_word(const struct peer *p)
 {
@@ -98,49 +100,46 @@ static void peer_text(const struct peer *p, struct buf *out)
 	}
 }
 
-static void runs_text(const struct server *s, struct buf *out)
-{
-	for (unsigned i = 0; i < s->n_peers; i++) {
-		struct run *r;
-		size_t it = 0;
-
-		while ((r = map_next(&s->peers[i]->jobs, &it, NULL))) {
-			struct run_info info;
-
-			run_describe(r, &info);
-			buf_putf(out, "  running on %s for %llu s: %s\n", info.worker,
-				 (unsigned long long)info.seconds, info.command);
-		}
-	}
-}
-
-/* In the order of their arrival, which is that of the line; fn gets 1 for the first. */
-static unsigned each_waiting(const struct server *s, unsigned max,
-			     void (*fn)(void *data, unsigned place, const struct client *c,
-					uint64_t seconds),
-			     void *data)
+/* The first max of that state, in the order of their arrival; fn gets 1 for the first, and since
+ * when it is in that state.  Returns how many there are. */
+static unsigned each_job(const struct server *s, enum job_state state, unsigned max,
+			 void (*fn)(void *data, unsigned place, const struct job *j,
+				    uint64_t seconds),
+			 void *data)
 {
 	unsigned n = 0;
 
-	list_for_each (l, &s->clients) {
-		const struct client *c = container_of(l, struct client, of_server);
+	list_for_each (l, &s->jobs) {
+		const struct job *j = container_of(l, struct job, of_server);
 
-		if (c->waiting && ++n <= max)
-			fn(data, n, c, (now_ms() - c->waiting_since_ms) / 1000);
+		if (j->state == state && ++n <= max)
+			fn(data, n, j, (jobs_age_us(j) - j->record.sent_us) / 1000000);
 	}
 	return n;
 }
 
-static void waiting_line(void *data, unsigned place, const struct client *c, uint64_t seconds)
+static void running_line(void *data, unsigned place, const struct job *j, uint64_t seconds)
 {
-	buf_putf(data, "  waiting for a slot, place %u, for %llu s: %s\n", place,
-		 (unsigned long long)seconds, c->waiting);
+	buf_putf(data, "  running on %s for %llu s: %s\n",
+		 *j->record.worker ? j->record.worker : "this machine", (unsigned long long)seconds,
+		 j->record.command);
 }
 
-static void waiting_text(const struct server *s, struct buf *out)
+static void waiting_line(void *data, unsigned place, const struct job *j, uint64_t seconds)
 {
-	unsigned n = each_waiting(s, WAITING_SHOWN, waiting_line, out);
+	buf_putf(data, "  waiting for a slot, place %u, for %llu s: %s\n", place,
+		 (unsigned long long)seconds, j->record.command);
+}
 
+static void jobs_text(const struct server *s, struct buf *out)
+{
+	unsigned n;
+
+	(void)each_job(s, JOB_AT_WORKER, UINT_MAX, running_line, out);
+	n = each_job(s, JOB_HERE, HERE_SHOWN, running_line, out);
+	if (n > HERE_SHOWN)
+		buf_putf(out, "  and %u more on this machine\n", n - HERE_SHOWN);
+	n = each_job(s, JOB_WAITING, WAITING_SHOWN, waiting_line, out);
 	if (n > WAITING_SHOWN)
 		buf_putf(out, "  and %u more\n", n - WAITING_SHOWN);
 }
@@ -202,8 +201,7 @@ void status_text(struct server *s, struct buf *out)
 			 (unsigned long long)s->n_twice, str_plural(s->n_twice),
 			 s->n_twice == 1 ? "was" : "were",
 			 (unsigned long long)(s->n_twice - s->n_twice_won));
-	runs_text(s, out);
-	waiting_text(s, out);
+	jobs_text(s, out);
 	stopped_text(s, out);
 }
 
@@ -303,37 +301,25 @@ static json_t *reasons_json(const struct server *s)
 	return o;
 }
 
-static json_t *runs_json(const struct server *s)
+static void running_item(void *data, unsigned place, const struct job *j, uint64_t seconds)
 {
-	json_t *list = json_array();
-
-	for (unsigned i = 0; i < s->n_peers; i++) {
-		struct run *r;
-		size_t it = 0;
-
-		while ((r = map_next(&s->peers[i]->jobs, &it, NULL))) {
-			struct run_info info;
-
-			run_describe(r, &info);
-			json_array_append_new(list, json_pack("{ss ss sI}", "worker", info.worker,
-							      "command", info.command, "seconds",
-							      (json_int_t)info.seconds));
-		}
-	}
-	return list;
+	json_array_append_new(data, json_pack("{ss ss sI}", "worker", j->record.worker, "command",
+					      j->record.command, "seconds", (json_int_t)seconds));
 }
 
-static void waiting_item(void *data, unsigned place, const struct client *c, uint64_t seconds)
+static void waiting_item(void *data, unsigned place, const struct job *j, uint64_t seconds)
 {
 	json_array_append_new(data, json_pack("{si ss sI}", "place", (int)place, "command",
-					      c->waiting, "seconds", (json_int_t)seconds));
+					      j->record.command, "seconds", (json_int_t)seconds));
 }
 
-static json_t *waiting_json(const struct server *s)
+static json_t *jobs_json(const struct server *s, enum job_state state, unsigned max,
+			 void (*fn)(void *data, unsigned place, const struct job *j,
+				    uint64_t seconds))
 {
 	json_t *list = json_array();
 
-	(void)each_waiting(s, WAITING_SHOWN_JSON, waiting_item, list);
+	(void)each_job(s, state, max, fn, list);
 	return list;
 }
 
@@ -345,8 +331,10 @@ void status_json(struct server *s, struct buf *out)
 	for (unsigned i = 0; i < s->n_peers; i++)
 		json_array_append_new(workers, peer_json(s->peers[i]));
 	o = json_pack("{ss si so so so}", "version", CONCC_VERSION, "pid", (int)getpid(), "workers",
-		      workers, "runs", runs_json(s), "reasons", reasons_json(s));
-	json_object_set_new(o, "waiters", waiting_json(s));
+		      workers, "runs", jobs_json(s, JOB_AT_WORKER, UINT_MAX, running_item),
+		      "reasons", reasons_json(s));
+	json_object_set_new(o, "here", jobs_json(s, JOB_HERE, JOBS_SHOWN_JSON, running_item));
+	json_object_set_new(o, "waiters", jobs_json(s, JOB_WAITING, JOBS_SHOWN_JSON, waiting_item));
 	if (s->conf_error)
 		json_object_set_new(o, "configuration_error", json_string(s->conf_error));
 	set_int(o, "jobs", s->n_jobs);

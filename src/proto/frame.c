@@ -45,6 +45,7 @@ const char *msg_name(uint8_t type)
 		[MSG_RUN_INPUT] = "RUN_INPUT",
 		[MSG_RUN_INPUT_CREDIT] = "RUN_INPUT_CREDIT",
 		[MSG_RUN_OUTPUT_CREDIT] = "RUN_OUTPUT_CREDIT",
+		[MSG_RUN_HERE] = "RUN_HERE",
 		[MSG_RUN_EXIT] = "RUN_EXIT",
 		[MSG_RUN_FAIL] = "RUN_FAIL",
 		[MSG_CTL] = "CTL",

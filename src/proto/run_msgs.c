@@ -19,6 +19,8 @@ void msg_run_encode(struct buf *b, const struct msg_run *m)
 	buf_put_u16(b, m->rows);
 	buf_put_u16(b, m->cols);
 	buf_put_u32(b, m->attempt);
+	buf_put_u64(b, m->arrived_us);
+	buf_put_u64(b, m->slot_us);
 	buf_put_str(b, m->worker);
 	buf_put_str(b, m->run_id);
 	buf_put_str(b, m->path);
@@ -44,6 +46,8 @@ int msg_run_decode(struct blob payload, struct msg_run *ret)
 	m.rows = rd_u16(&r);
 	m.cols = rd_u16(&r);
 	m.attempt = rd_u32(&r);
+	m.arrived_us = rd_u64(&r);
+	m.slot_us = rd_u64(&r);
 	m.worker = rd_strdup(&r, 256);
 	m.run_id = rd_strdup(&r, 256);
 	m.path = rd_any_path(&r);

@@ -512,9 +512,9 @@ static void finish(struct task *t)
 		m.how = EXIT_CODE;
 		m.code = (uint32_t)WEXITSTATUS(status);
 	}
+	agent_tell_counts(t->agent); /* before: they are for the job's record, too */
 	send_exit(t, &m);
 	strv_free(m.outside);
-	agent_tell_counts(t->agent);
 }
 
 static void maybe_finish(struct task *t)

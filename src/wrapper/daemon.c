@@ -184,10 +184,11 @@ int server_ensure(const char *dir, int dir_fd, struct errmsg *msg)
 	return start(msg);
 }
 
-int server_connect(const char *dir, struct conn *ret)
+/* A new socket, connected; flags of socket(2), or -errno. */
+static int connect_to(const char *dir, int flags)
 {
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
-	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
 	int r;
 
 	if (fd < 0)
@@ -200,6 +201,28 @@ int server_connect(const char *dir, struct conn *ret)
 	while (r < 0 && errno == EINTR);
 	if (r < 0)
 		return -errno;
-	*ret = (struct conn){.fd = steal_fd(&fd)};
+	return steal_fd(&fd);
+}
+
+int server_connect(const char *dir, struct conn *ret)
+{
+	int fd = connect_to(dir, 0);
+
+	if (fd < 0)
+		return fd;
+	*ret = (struct conn){.fd = fd};
 	return 0;
+}
+
+void server_tell(const char *dir, uint8_t type, const struct buf *b)
+{
+	_cleanup_close_ int fd = connect_to(dir, SOCK_NONBLOCK);
+	uint8_t header[PROTO_HEADER_LEN];
+	struct iovec iov[2] = {{header, sizeof(header)}, {b->data, b->len}};
+	struct msghdr mh = {.msg_iov = iov, .msg_iovlen = 2};
+
+	proto_put_header(header, type, 0, (uint32_t)b->len);
+	/* A new socket has room for it. */
+	if (fd >= 0)
+		(void)sendmsg(fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
 }

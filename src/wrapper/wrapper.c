@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "concc/caller.h"
@@ -17,6 +18,7 @@
 #include "concc/namespaces.h"
 #include "concc/pool.h"
 #include "concc/proto.h"
+#include "concc/record.h"
 #include "concc/str.h"
 #include "here.h"
 #include "input.h"
@@ -60,8 +62,18 @@ struct wrapper {
 	struct pool_slot slot;
 	struct conn waiting; /* told the server that we wait for a slot; else closed */
 	struct caller caller;
-	const char *foreign; /* how the server differs from us; static */
+	uint64_t arrived_us, slot_us; /* as in a record */
+	uint32_t tries;		      /* workers that had it */
+	const char *foreign;	      /* how the server differs from us; static */
 };
+
+static uint64_t real_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
 
 /* Counts for `concc status`, and for the build that `concc run` watches. */
 static void count(const struct wrapper *w, const char *kind, const char *name)
@@ -222,7 +234,30 @@ static int not_found(const struct wrapper *w)
 	return 127; /* of a shell */
 }
 
-static int run_here(struct wrapper *w, bool gated)
+/* What becomes of it is the server's to see. */
+static void tell_server(const struct wrapper *w, const char *rule, const char *why)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct record r;
+
+	if (!w->dir)
+		return;
+	record_init(&r);
+	r.arrived_us = w->arrived_us;
+	r.slot_us = w->slot_us;
+	r.sent_us = real_us() - w->arrived_us + 1;
+	r.tries = w->tries;
+	record_set(&r.rule, rule);
+	record_set(&r.why, why);
+	record_set(&r.build, getenv("CONCC_RUN_ID") ?: "");
+	record_set(&r.cwd, w->cwd ? w->cwd : "");
+	record_set_words(&r, w->argv);
+	record_encode(&b, &r);
+	record_release(&r);
+	server_tell(w->dir, MSG_RUN_HERE, &b);
+}
+
+static int run_here(struct wrapper *w, bool gated, const char *rule, const char *why)
 {
 	struct here h = {.path = w->path, .argv = w->argv, .out = &w->output};
 	int r;
@@ -242,6 +277,7 @@ static int run_here(struct wrapper *w, bool gated)
 	}
 	if (gated && w->dir)
 		here_take_slot(w->dir);
+	tell_server(w, rule, why);
 	return here_run(&h);
 }
 
@@ -258,7 +294,7 @@ static void explain_local(const struct wrapper *w, const char *rule, const char 
 static int local(struct wrapper *w, const char *rule, const char *why)
 {
 	explain_local(w, rule, why);
-	return run_here(w, false);
+	return run_here(w, false, rule, why);
 }
 
 /* A job was ended for what it can't be told of: where the command runs, it meets that itself. */
@@ -268,7 +304,7 @@ static int come_home(struct wrapper *w, const char *rule, const char *what, int 
 
 	pool_release(w->pool, &w->slot);
 	explain_local(w, rule, why);
-	return run_here(w, true);
+	return run_here(w, true, rule, why);
 }
 
 static bool may_say(const struct wrapper *w, const char *rule, const char *text)
@@ -285,7 +321,7 @@ static int fall_back(struct wrapper *w, const char *rule, const char *text)
 	    may_say(w, rule, text))
 		words_say(&w->words, WORDS_TROUBLE, "%s; running it here", text);
 	count(w, "fallback", rule);
-	return run_here(w, true);
+	return run_here(w, true, rule, text);
 }
 
 /* ---- remote ---- */
@@ -325,10 +361,10 @@ static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 	return flags;
 }
 
-static void encode_run(struct wrapper *w, const char *worker, uint32_t attempt, struct buf *b)
+static void encode_run(const struct wrapper *w, const char *worker, uint32_t attempt, struct buf *b)
 {
 	_cleanup_strv_ char **env = job_env_filter(environ);
-	char *listed = getenv("CONCC_WORKSPACE");
+	char *listed = getenv("CONCC_WORKSPACE"), *run_id = getenv("CONCC_RUN_ID");
 	struct winsize ws = {0};
 	mode_t mask = umask(0);
 	struct msg_run m = {
@@ -338,8 +374,10 @@ static void encode_run(struct wrapper *w, const char *worker, uint32_t attempt, 
 		.rows = ws.ws_row,
 		.cols = ws.ws_col,
 		.attempt = attempt,
+		.arrived_us = w->arrived_us,
+		.slot_us = w->slot_us,
 		.worker = (char *)worker,
-		.run_id = (char *)"",
+		.run_id = run_id ? run_id : (char *)"",
 		.path = w->path,
 		.exe = w->exe,
 		.cwd = w->cwd,
@@ -413,14 +451,14 @@ static int on_input_error(struct wrapper *w)
 	return come_home(w, "input", what, w->input.err);
 }
 
-static enum step attempt(struct wrapper *w, const char *worker, uint32_t n, int *ret_status)
+static enum step attempt(struct wrapper *w, const char *worker, int *ret_status)
 {
 	_cleanup_buf_ struct buf run = BUF_INIT;
 	struct session_end end = {0};
 	enum step step = STEP_DONE;
 	int r;
 
-	encode_run(w, worker, n, &run);
+	encode_run(w, worker, w->tries++, &run);
 	shown_restart(&w->output.shown);
 	r = session_run(w->dir, &w->waiting, &run, &w->input, &w->output, &end);
 	if (r < 0) {
@@ -571,9 +609,10 @@ static int remote(struct wrapper *w)
 			here_keep_slot(&w->slot);
 			return local(w, "local-slot", "");
 		}
+		w->slot_us = real_us() - w->arrived_us + 1;
 		if (w->avoid && streq(w->slot.name, w->avoid))
 			n = ATTEMPTS_MAX; /* the only one: once more at most */
-		step = attempt(w, w->slot.name, n, &status);
+		step = attempt(w, w->slot.name, &status);
 		pool_release(w->pool, &w->slot);
 		if (step == STEP_DONE)
 			return status;
@@ -659,7 +698,8 @@ int wrapper_run(const struct wrapper_options *o)
 			    .dir_fd = -1,
 			    .input = INPUT_INIT,
 			    .waiting = {.fd = -1},
-			    .slot = {.fd = -1}};
+			    .slot = {.fd = -1},
+			    .arrived_us = real_us()};
 	struct policy_input in = {
 		.env = environ,
 		.any_command = o->any_command,
@@ -669,7 +709,7 @@ int wrapper_run(const struct wrapper_options *o)
 
 	prepare(&w);
 	if (o->alone)
-		return run_here(&w, false);
+		return run_here(&w, false, "", "");
 	in.argv = w.argv;
 	in.cwd = w.cwd ? w.cwd : "/";
 	in.workspace = w.workspace;

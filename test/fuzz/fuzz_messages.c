@@ -12,6 +12,7 @@
 #include "concc/err.h"
 #include "concc/io.h"
 #include "concc/proto.h"
+#include "concc/record.h"
 #include "concc/str.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -432,6 +433,17 @@ static bool ctl_reply(struct blob in, struct buf *out)
 	return true;
 }
 
+static bool run_here(struct blob in, struct buf *out)
+{
+	struct record r;
+
+	if (record_decode(in, &r) < 0)
+		return false;
+	record_encode(out, &r);
+	record_release(&r);
+	return true;
+}
+
 static const struct codec {
 	bool (*again)(struct blob in, struct buf *out);
 	bool many_forms; /* other bytes can mean the same */
@@ -467,6 +479,7 @@ static const struct codec {
 	[MSG_MIRROR_COUNTS] = {counts, true}, /* the order of the counts, and zeros */
 	[MSG_LOAD] = {load},
 	[MSG_RUN] = {run},
+	[MSG_RUN_HERE] = {run_here},
 	[MSG_RUN_INPUT] = {bytes},
 	[MSG_RUN_OUTPUT] = {output},
 	[MSG_RUN_INPUT_CREDIT] = {pair},

@@ -32,6 +32,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	log_init("fuzz", LOG_LEVEL_ERR);
 	(void)scratch();
 	list_init(&s->clients);
+	list_init(&s->jobs);
+	list_init(&s->observers);
 	s->conf = conf_new();
 	s->dir = scratch_dir;
 	namespaces_look(&s->namespaces);

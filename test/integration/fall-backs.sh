@@ -28,7 +28,7 @@ appended   much    echo run >>log
 directory  line    mkdir out && echo 1 >out/f
 linked     both    echo new >made && ln made further
 replaced   err     echo new >tmp && mv tmp old
-moved      line    mv dir dir2
+moved      line    mkdir own; echo x >own/f; mv own dir2
 emptied    both    rm dir/f && rmdir dir
 through    part    echo more >>old
 all        much    echo run >>log; mkdir out; mv old out/old; echo x >new; ln new out/new; rm -r dir; chmod 600 new

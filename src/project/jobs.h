@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_PROJECT_JOBS_H
+#define CONCC_PROJECT_JOBS_H
+
+/*
+ * All jobs that this server knows of, from their arrival to their end: those that wait for a slot,
+ * that a worker has, that run here.  Whoever wants to know of jobs observes them, or goes through
+ * the list; nobody looks into runs or peers for that.  Those that ended are in the record file.
+ */
+#include "concc/map.h"
+#include "concc/record.h"
+#include "server.h"
+
+enum job_state {
+	JOB_WAITING, /* for a slot */
+	JOB_AT_WORKER,
+	JOB_HERE, /* a command of its own, of which we know the beginning and the end */
+};
+
+struct job {
+	struct list of_server;
+	struct server *server;
+	enum job_state state;
+	struct record record; /* as far as it is known */
+	/* What the worker had asked for when it got the job. */
+	uint64_t files_before, bytes_before, fuse_before;
+	struct loop_source *end_source; /* JOB_HERE: of the process */
+	int pidfd;
+};
+
+enum job_event { JOB_EVENT_WAITS, JOB_EVENT_SENT, JOB_EVENT_SAID, JOB_EVENT_ENDED };
+
+/* Told of each event, after the job's record has it; must not end or free a job. */
+struct observer {
+	struct list of_server;
+	void (*event)(void *data, enum job_event what, const struct job *j);
+	void *data;
+};
+
+void jobs_observe(struct server *s, struct observer *o); /* borrowed until it is removed */
+
+/* Where records go.  Without such a file jobs run all the same. */
+void jobs_open_file(struct server *s);
+/* Of those that run here no end was seen; FILE is closed. */
+void jobs_close(struct server *s);
+
+/* It has no slot yet; words: of a person. */
+struct job *jobs_wait(struct server *s, pid_t pid, const char *words);
+/* It has one, and was asked for by this message; j: what waited, or NULL.  Takes j. */
+struct job *jobs_take(struct server *s, struct job *j, pid_t pid, const struct msg_run *m);
+void jobs_sent(struct job *j, const struct peer *p);
+void jobs_said(struct job *j);
+void jobs_ended(struct job *j);
+/* That worker's result is the one that counts: its command has ended so, its files are in place. */
+void jobs_placed(struct job *j, const struct peer *p, const struct msg_exit *m,
+		 uint64_t bytes_back);
+/* It will not be heard of any more, since its wrapper is gone. */
+void jobs_cancel(struct job *j);
+/* Its wrapper goes on without us, and tells how. */
+void jobs_drop(struct job *j); /* NULL is fine */
+
+/* A command runs here, as its wrapper told by RUN_HERE over this connection before it became it. */
+int jobs_here(struct server *s, int fd, pid_t pid, struct blob payload);
+
+uint64_t jobs_age_us(const struct job *j); /* since it arrived */
+
+#endif

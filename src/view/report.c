@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "concc/view.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "builds.h"
+#include "concc/cleanup.h"
+#include "concc/err.h"
+#include "concc/io.h"
+#include "concc/str.h"
+
+static void set_int(json_t *o, const char *key, uint64_t v)
+{
+	json_object_set_new(o, key, json_integer((json_int_t)v));
+}
+
+/* Names of files may be of no encoding: what is none is told by its bytes' numbers. */
+static void set_text(json_t *o, const char *key, const char *text)
+{
+	json_t *s = json_string(text);
+
+	if (!s) {
+		_cleanup_free_ char *shown = str_escape(text, strlen(text), strlen(text));
+
+		s = json_string(shown);
+	}
+	json_object_set_new(o, key, s);
+}
+
+static json_t *job_json(const struct record *r)
+{
+	static const char *const ends[] = {"", "exit", "signal"};
+	json_t *o = json_object();
+
+	set_text(o, "worker", r->worker);
+	set_text(o, "rule", r->rule);
+	set_text(o, "why", r->why);
+	set_text(o, "program", r->program);
+	set_text(o, "command", r->command);
+	set_text(o, "subject", r->subject);
+	set_text(o, "directory", r->cwd);
+	set_int(o, "pid", r->pid);
+	set_int(o, "tries", r->tries);
+	set_text(o, "end", r->how < 3 ? ends[r->how] : "");
+	set_int(o, "code", r->code);
+	set_int(o, "arrived_us", r->arrived_us);
+	set_int(o, "slot_us", r->slot_us);
+	set_int(o, "sent_us", r->sent_us);
+	set_int(o, "said_us", r->said_us);
+	set_int(o, "ended_us", r->ended_us);
+	set_int(o, "placed_us", r->placed_us);
+	set_int(o, "user_us", r->utime_us);
+	set_int(o, "system_us", r->stime_us);
+	set_int(o, "wall_us", r->wall_us);
+	set_int(o, "peak_kb", r->maxrss_kb);
+	set_int(o, "bytes_back", r->bytes_back);
+	set_int(o, "files_fetched", r->files_fetched);
+	set_int(o, "bytes_fetched", r->bytes_fetched);
+	set_int(o, "fuse_messages", r->fuse_messages);
+	return o;
+}
+
+static json_t *build_json(const struct build *b, bool jobs)
+{
+	json_t *o = json_object(), *list = json_array();
+
+	set_text(o, "build", b->id);
+	set_int(o, "began_us", b->began_us);
+	set_int(o, "ended_us", b->ended_us);
+	set_int(o, "n_jobs", b->n);
+	for (size_t i = 0; jobs && i < b->n; i++)
+		json_array_append_new(list, job_json(&b->jobs[i]));
+	if (jobs)
+		json_object_set(o, "jobs", list);
+	json_decref(list);
+	return o;
+}
+
+static int print(json_t *o)
+{
+	int r = json_dumpf(o, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
+
+	json_decref(o);
+	if (r < 0 || putchar('\n') == EOF || fflush(stdout) == EOF) {
+		fprintf(stderr, "concc: standard output: %s\n", err_text(-errno));
+		return 1;
+	}
+	return 0;
+}
+
+static int report(const struct builds *b, const struct view_report *o)
+{
+	const struct build *found;
+	json_t *list;
+
+	if (o->list) {
+		list = json_array();
+		for (size_t i = 0; i < b->n; i++)
+			json_array_append_new(list, build_json(&b->builds[i], false));
+		return print(list);
+	}
+	found = builds_find(b, o->build);
+	if (found)
+		return print(build_json(found, true));
+	if (o->build)
+		fprintf(stderr,
+			"concc: there is no record of a build %s; `concc report --list` "
+			"has those that there are\n",
+			o->build);
+	else
+		fprintf(stderr,
+			"concc: no build is recorded yet; they are from the first job on\n");
+	return 1;
+}
+
+int view_report(const struct view_report *o)
+{
+	_cleanup_free_ char *path = NULL;
+	struct errmsg msg = {0};
+	struct builds b;
+	int r = record_find(&path, &msg);
+
+	if (r == 0) {
+		r = builds_read(&b, path);
+		if (r < 0)
+			errmsg_set(&msg, r, "can't read %s: %s", path, err_text(r));
+	}
+	if (r < 0) {
+		fprintf(stderr, "concc: %s\n", msg.text);
+		return 1;
+	}
+	r = report(&b, o);
+	builds_release(&b);
+	return r;
+}
