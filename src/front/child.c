@@ -64,17 +64,28 @@ static size_t add_children(pid_t pid, pid_t *list, size_t n)
 	return n;
 }
 
-/* The root first, so that it starts nothing more. */
+static void signal_all(const pid_t *list, size_t n, int signo)
+{
+	for (size_t i = 0; i < n; i++)
+		(void)kill(list[i], signo);
+}
+
+/*
+ * Each is stopped before it is asked for its children: so it neither ends, which would leave them to
+ * init, nor starts any more (copy_process() in kernel/fork.c looks for signals last).
+ */
 static void signal_tree(pid_t root, int signo)
 {
 	_cleanup_free_ pid_t *list = xcalloc(TREE_MAX, sizeof(*list));
 	size_t n = 1;
 
 	list[0] = root;
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
+		(void)kill(list[i], SIGSTOP);
 		n = add_children(list[i], list, n);
-	for (size_t i = 0; i < n; i++)
-		(void)kill(list[i], signo);
+	}
+	signal_all(list, n, signo);
+	signal_all(list, n, SIGCONT);
 }
 
 /* ---- waiting ---- */

@@ -133,13 +133,14 @@ there_before() {
 	lab_stop_server
 }
 
-# The build and what it has started end, nothing is left, and the signal is what ended us.
+# The build and what it has started end, nothing is left, and the signal is what ended us.  It is sent
+# when the inner shell runs: dash loses one that comes between its vfork(2) and the exec, from a terminal too.
 ended_by() { # SIGNAL NUMBER [OPTION...]
 	local child name=by$1
 	mkfifo "$LAB/$name.up"
 	# shellcheck disable=SC2016 # the build's shell
 	env --default-signal=INT,QUIT concc run "${@:3}" -- \
-		sh -c 'echo "$$ $CONCC_RUNTIME_DIR" >"$1"; tail -f /dev/null; echo went on' sh "$LAB/$name.up" \
+		sh -c 'sh -c "echo \$PPID \$CONCC_RUNTIME_DIR >\$1; exec tail -f /dev/null" sh "$1"; echo went on' sh "$LAB/$name.up" \
 		>"$LAB/$name.out" 2>"$LAB/$name.err" &
 	BUILD_PID=$!
 	read -r -t "$LAB_LIMIT" child dir <"$LAB/$name.up" || fail "it did not start: $(cat "$LAB/$name.err")"
