@@ -12,8 +12,8 @@
  * it (seccomp_unotify(2)), which is an event of a loop like any other; the job is ended then, and
  * runs at home.  Calls that fail here as they would there are none of these.
  *
- * Only calls of the machine's own kind are looked at: those of 32-bit programs (and of x32) have
- * other numbers, and pass.
+ * Only calls of the machine's own kind are looked at: those of 32-bit programs have other numbers,
+ * and pass, but those by which one could get around wall.h.
  */
 #include <stdbool.h>
 #include <sys/types.h>

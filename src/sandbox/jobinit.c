@@ -16,15 +16,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -37,6 +40,7 @@
 #include "concc/proto.h"
 #include "concc/str.h"
 #include "mnt.h"
+#include "wall.h"
 
 #define TMP "/tmp/t" /* the private /tmp, before it covers /tmp */
 
@@ -191,15 +195,32 @@ static void cover_tmp(struct job *j)
 	}
 }
 
+static void loopback_up(void)
+{
+	_cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq ifr = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+
+	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &ifr) < 0)
+		log_warn("jobs get no loopback interface: %s", err_text(-errno));
+}
+
+/* They name those of the login; kernels without keys have none. */
+static void hide_keys(void)
+{
+	(void)mount("/dev/null", "/proc/keys", NULL, MS_BIND, NULL);
+	(void)mount("/dev/null", "/proc/key-users", NULL, MS_BIND, NULL);
+}
+
 /* What does not depend on the job, beforehand: it is most of what a short one takes. */
 static void make_common_mounts(struct job *j)
 {
 	int r;
 
 	/* The launcher does not wait for this: here, many jobs can do it at once. */
-	j->failed = "can't make a mount namespace";
-	if (unshare(CLONE_NEWNS) < 0)
+	j->failed = "can't make namespaces";
+	if (unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWNET) < 0)
 		goto fail;
+	loopback_up();
 	/* Opened in the new namespace: overlay takes no layer of another. */
 	j->failed = "can't open the mirror";
 	j->mirror = open(ROOT_MIRROR, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -215,6 +236,7 @@ static void make_common_mounts(struct job *j)
 		goto fail;
 	/* Refused in containers that hide parts of /proc: then the launcher's stays visible. */
 	(void)mount("proc", "/proc", "proc", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	hide_keys();
 	return;
 fail:
 	j->err = -errno;
@@ -405,10 +427,12 @@ static bool listen_to_filter(struct job *j)
 {
 	int fd = j->setup->filter ? filter_install(j->setup->filter) : -ENOTSUP;
 
-	if (fd < 0)
-		log_debug("no filter of system calls: %s", err_text(fd));
-	else
+	if (fd >= 0) {
 		j->fds[j->n + 1] = fd;
+	} else {
+		log_debug("no filter of system calls: %s", err_text(fd));
+		(void)wall_install_untold(j->setup->ids.uid == 0); /* see raise_wall() */
+	}
 	return fd >= 0;
 }
 
