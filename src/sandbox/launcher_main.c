@@ -74,12 +74,14 @@ static int drop_inheritance(int sock)
 	return 3;
 }
 
-/* What the root of a client may keep: acting on its own files and processes. */
+/*
+ * What the root of a client may keep: acting on its own files and processes.  Not
+ * CAP_DAC_READ_SEARCH, which adds to CAP_DAC_OVERRIDE only files by handle, of the whole host.
+ */
 static bool is_kept(int cap)
 {
-	return cap == CAP_CHOWN || cap == CAP_DAC_OVERRIDE || cap == CAP_DAC_READ_SEARCH ||
-	       cap == CAP_FOWNER || cap == CAP_FSETID || cap == CAP_KILL || cap == CAP_SETGID ||
-	       cap == CAP_SETUID;
+	return cap == CAP_CHOWN || cap == CAP_DAC_OVERRIDE || cap == CAP_FOWNER ||
+	       cap == CAP_FSETID || cap == CAP_KILL || cap == CAP_SETGID || cap == CAP_SETUID;
 }
 
 /*

@@ -138,12 +138,17 @@ static int enter_own(const struct sandbox_config *c, struct errmsg *msg)
 		return r;
 	}
 	r = -errno;
+	userns_knobs_read(&k);
+	if (c->uid == 0 && uid == 0 && !c->client_root)
+		return errmsg_set(msg, r,
+				  "can't make a user namespace: %s: jobs of a root would be root "
+				  "here, and read all that root may: %s; or set root = client",
+				  err_text(r), userns_remedy(r, &k));
 	/* Containers often refuse user namespaces but give CAP_SYS_ADMIN, which does as well. */
 	if (unshare(NS_ALWAYS) == 0) {
 		log_info("no user namespace (%s): using CAP_SYS_ADMIN instead", err_text(r));
 		return 0;
 	}
-	userns_knobs_read(&k);
 	return errmsg_set(msg, r, "can't make a user namespace: %s: %s", err_text(r),
 			  userns_remedy(r, &k));
 }

@@ -499,11 +499,10 @@ TEST_BOTH(privileges_of_a_client_root)
 {
 	config.uid = config.gid = 0;
 	start_agent(a);
-	/* CHOWN 0, DAC_OVERRIDE 1, DAC_READ_SEARCH 2, FOWNER 3, FSETID 4, KILL 5, SETGID 6, SETUID
-	 * 7 */
+	/* CHOWN 0, DAC_OVERRIDE 1, FOWNER 3, FSETID 4, KILL 5, SETGID 6, SETUID 7 */
 	check_out(run(a, "id -u; grep -E '^Cap(Eff|Bnd)' /proc/self/status; "
 			 "umask 0777; echo x >m; cat m"),
-		  "0\nCapEff:\t00000000000000ff\nCapBnd:\t00000000000000ff\nx\n");
+		  "0\nCapEff:\t00000000000000fb\nCapBnd:\t00000000000000fb\nx\n");
 }
 
 TEST_BOTH(many_arguments)
@@ -1131,6 +1130,60 @@ TEST_BOTH(shows_more_of_the_worker)
 		  "a tool\nro\n");
 }
 
+/* A root of our own, in which anything may be made: the machine's below a tmpfs. */
+static void own_root(const struct agent *a)
+{
+	char cmd[512];
+
+	CHECK(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) == 0);
+	snprintf(cmd, sizeof(cmd),
+		 "d=%s/root; mkdir $d && mount -t tmpfs t $d && mkdir $d/u $d/w $d/m && "
+		 "mount -t overlay -o lowerdir=/,upperdir=$d/u,workdir=$d/w o $d/m && "
+		 "for s in proc dev sys tmp; do mount --rbind /$s $d/m/$s; done",
+		 a->dir);
+	CHECK(system(cmd) == 0);
+	snprintf(cmd, sizeof(cmd), "%s/root/m", a->dir);
+	CHECK(chdir(cmd) == 0 && syscall(SYS_pivot_root, ".", ".") == 0);
+	CHECK(umount2(".", MNT_DETACH) == 0 && chdir("/") == 0);
+}
+
+/* What a host has besides its system, by whatever name, and what answers in what is shown. */
+TEST_BOTH(shows_a_system_only)
+{
+	char cmd[256];
+
+	own_root(a);
+	snprintf(
+		cmd, sizeof(cmd),
+		"for d in exporthome/builder /bigdisk /var/lib/jenkins /var/lib/x /opt/login /opt/tool "
+		"/nix/store /nix/var/nix/daemon-socket; do mkdir -p /$d && echo secret >/$d/id && "
+		"chown -R %u /$d; done; mkfifo -m 666 /var/lib/x/fifo; mkdir -p /var/lib/texmf",
+		(unsigned)(a->uid ? a->uid : SANDBOX_UID));
+	CHECK(system(cmd) == 0);
+	CHECK(setenv("HOME", "/opt/login", 1) == 0);
+	start_agent(a);
+	check_out(run(a, "find /exporthome /bigdisk /var/lib/jenkins /var/lib/x /opt/login "
+			 "/nix/var/nix/daemon-socket -mindepth 1 2>/dev/null; "
+			 "cat /opt/tool/id /nix/store/id; test -d /var/lib/texmf && echo texmf"),
+		  "secret\nsecret\ntexmf\n");
+}
+
+/* Shown nevertheless when its owner says so. */
+TEST_BOTH(shows_of_a_home)
+{
+	own_root(a);
+	CHECK(path_mkdirs("/opt/login/tool", 0755) == 0);
+	write_file("/opt/login/tool/t", "tool\n");
+	write_file("/opt/login/secret", "secret\n");
+	CHECK(system("mkdir /bigdisk && echo big >/bigdisk/tool") == 0);
+	CHECK(chown("/opt/login", a->uid ? a->uid : SANDBOX_UID, 0) == 0);
+	CHECK(setenv("HOME", "/opt/login", 1) == 0);
+	setenv("CONCC_WORKER_SHOW", "/opt/login/tool:/bigdisk", 1);
+	start_agent(a);
+	check_out(run(a, "ls /opt/login; cat /opt/login/tool/t /bigdisk/tool"),
+		  "tool\ntool\nbig\n");
+}
+
 /* What of the client's root is no system leads into the mirror, with what is shown in it. */
 TEST_BOTH(shows_the_root_of_the_client)
 {
@@ -1505,6 +1558,27 @@ static void without_userns(struct agent *a)
 Test(sandbox, without_userns)
 {
 	with_agent(0, without_userns);
+}
+
+/* Jobs of a client root would be the container's. */
+static void without_userns_root(struct agent *a)
+{
+	struct sandbox_paths paths;
+	struct errmsg msg = {""};
+
+	make_mirror(a);
+	limit_namespaces();
+	config.uid = config.gid = 0;
+	CHECK(sandbox_enter(&config, &paths, &msg) < 0);
+	CHECK(strstr(msg.text, "root = client") && strstr(msg.text, "max_user_namespaces"), "%s",
+	      msg.text);
+	config.client_root = true;
+	CHECK(sandbox_enter(&config, &paths, &msg) == 0, "%s", msg.text);
+}
+
+Test(sandbox, without_userns_root)
+{
+	with_agent(0, without_userns_root);
 }
 
 static void refused_userns(struct agent *a)
