@@ -198,7 +198,7 @@ static void say_ready(struct server *s)
 	s->ready = true;
 	close_fd(&s->spare_fd);
 	server_learn_fd_limit(s); /* the lowest that there is now: the last that a limit takes */
-	place_check_conf(s); /* it may have changed before we watched it */
+	place_check_conf(s);	  /* it may have changed before we watched it */
 }
 
 void server_ready_check(struct server *s)
