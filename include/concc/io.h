@@ -100,8 +100,9 @@ int runtime_dir_open(char **ret_path, int *ret_fd, struct errmsg *msg);
  */
 int cache_dir(char **ret_path, struct errmsg *msg);
 /*
- * The directory of the user's secrets that whoever sees the tree `path` would see as well, or that
- * it lies in, symlinks or not: ~/.ssh or ~/.gnupg.  On the heap; NULL: none.
+ * What of the user's secrets whoever sees the tree `path` would see as well, or what it lies in,
+ * symlinks or not: ~/.ssh, ~/.gnupg, and those of a list in home.c that are there.  On the heap;
+ * NULL: none.
  */
 char *path_secret(const char *path);
 

@@ -100,7 +100,8 @@ bool job_is_listed(const char *path, char *const *env);
 /*
  * What of an environment travels: NULL-terminated, owned, sorted by name so
  * that equal environments encode equally, each name once.  Job-server
- * descriptors leave MAKEFLAGS and CARGO_MAKEFLAGS.
+ * descriptors leave MAKEFLAGS and CARGO_MAKEFLAGS.  $CONCC_PASS_ENV lists names that
+ * are not held back.
  */
 char **job_env_filter(char *const *env);
 

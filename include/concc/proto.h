@@ -38,6 +38,9 @@
 #define PROTO_MSG_MAX	 (8 * 1024 * 1024) /* whole message on a link: ARG_MAX is 2 MB, with room */
 #define PROTO_DIR_MAX	 (256 * 1024 * 1024) /* a DIR message: a million names */
 #define PROTO_PATH_MAX	 4096
+/* For a slot of the worker's host: longer than others' jobs should take, shorter than a user's
+ * patience.  A job waits no longer before it begins, or is given back. */
+#define PROTO_TURN_MAX_S 600
 #define PROTO_NAME_MAX	 255
 #define PROTO_TEXT_MAX	 4096
 #define PROTO_ARGS_MAX	 (4 * 1024 * 1024) /* bytes of argv or of environment: over the kernel's */

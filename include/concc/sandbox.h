@@ -19,7 +19,8 @@
  *
  * A job runs under a small init (pid 1 of a nested pid namespace) in a mount
  * namespace with a fresh tmpfs: one overlay per workspace above the mirror, a
- * private /tmp.  When the main process of a job ends, all it left is killed.
+ * private /tmp, an IPC and a network namespace with a loopback interface.  When the main process of
+ * a job ends, all it left is killed.
  *
  * Read from the agent's environment: CONCC_WORKER_SHOW (root.h),
  * CONCC_WORKER_UPPER and CONCC_WORKER_TMPFS_SIZE (overlay.h).

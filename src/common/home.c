@@ -2,6 +2,7 @@
 /* What asks the user database: apart, so that programs without it can be linked statically. */
 #include <pwd.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -36,22 +37,79 @@ static bool overlap(const char *a, const char *b)
 	return path_is_below(a, b) || path_is_below(b, a);
 }
 
+/* What of a home lets who has it act as the user: those that are always meant, and those that
+ * are when they are there. */
+static const struct {
+	const char *path;
+	bool always;
+} secrets[] = {
+	{".ssh", true},
+	{".gnupg", true},
+	{".aws", false},
+	{".azure", false},
+	{".cargo/credentials.toml", false},
+	{".config/gcloud", false},
+	{".config/gh", false},
+	{".config/hub", false},
+	{".docker", false},
+	{".git-credentials", false},
+	{".kube", false},
+	{".local/share/keyrings", false},
+	{".netrc", false},
+	{".password-store", false},
+	{".pgpass", false},
+	{".pypirc", false},
+	{".terraform.d", false},
+	{".vault-token", false},
+};
+
+/* By another name, which a bind mount makes: is it path, or what that is in? */
+static bool is_in_file(const char *path, const struct stat *file)
+{
+	_cleanup_free_ char *at = xstrdup(path);
+	struct stat st;
+
+	for (;;) {
+		char *parent;
+
+		if (stat(at, &st) == 0 && st.st_dev == file->st_dev && st.st_ino == file->st_ino)
+			return true;
+		if (streq(at, "/"))
+			return false;
+		parent = path_parent(at);
+		free(at);
+		at = parent;
+	}
+}
+
+static bool shows(const char *path, const char *real, const char *secret, bool always)
+{
+	_cleanup_free_ char *real_secret = realpath(secret, NULL);
+	struct stat st;
+
+	if (!always && lstat(secret, &st) < 0)
+		return false;
+	if (overlap(path, secret) || (real && real_secret && overlap(real, real_secret)))
+		return true;
+	return real && stat(secret, &st) == 0 && is_in_file(real, &st);
+}
+
 char *path_secret(const char *path)
 {
-	static const char *const secrets[] = {".ssh", ".gnupg"};
 	_cleanup_free_ char *real = realpath(path, NULL), *home = home_dir();
 	const struct passwd *pw = getpwuid(getuid());
 	/* ssh takes the second, whatever HOME says. */
 	const char *const homes[] = {home,
 				     pw && pw->pw_dir && *pw->pw_dir == '/' ? pw->pw_dir : home};
 
-	for (size_t i = 0; i < 4; i++) {
-		_cleanup_free_ char *secret = path_join(homes[i / 2], secrets[i % 2]);
-		_cleanup_free_ char *clean = path_clean("/", secret);
-		_cleanup_free_ char *real_secret = realpath(secret, NULL);
+	for (size_t h = 0; h < 2; h++) {
+		for (size_t i = 0; i < sizeof(secrets) / sizeof(secrets[0]); i++) {
+			_cleanup_free_ char *secret = path_join(homes[h], secrets[i].path);
+			_cleanup_free_ char *clean = path_clean("/", secret);
 
-		if (overlap(path, clean) || (real && real_secret && overlap(real, real_secret)))
-			return steal_ptr(&clean);
+			if (shows(path, real, clean, secrets[i].always))
+				return steal_ptr(&clean);
+		}
 	}
 	return NULL;
 }

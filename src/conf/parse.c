@@ -28,9 +28,31 @@ struct key {
 	int (*parse_env)(void *obj, const char *value, struct errmsg *why);
 };
 
+static int check_secrets(char *const *paths, const char *of, const char *like, struct errmsg *why)
+{
+	for (; *paths; paths++) {
+		_cleanup_free_ char *secret = path_secret(*paths);
+
+		if (secret)
+			return errmsg_set(why, CONCC_E_CONF,
+					  "'%s' would show workers your keys in %s; list the "
+					  "directories %s themselves, like %s",
+					  *paths, secret, of, like);
+	}
+	return 0;
+}
+
+static int check_workspaces(const struct conf *c, struct errmsg *why)
+{
+	return check_secrets(c->workspaces, "of the projects", "~/src", why);
+}
+
 static int set_workspaces(void *obj, const char *v, struct errmsg *why)
 {
-	return value_paths(v, &((struct conf *)obj)->workspaces, why);
+	struct conf *c = obj;
+	int r = value_paths(v, &c->workspaces, why);
+
+	return r < 0 ? r : check_workspaces(c, why);
 }
 
 /* Takes where; for messages about directories that turn out to be none. */
@@ -42,26 +64,14 @@ static void listed_by(struct conf *c, char *where)
 
 static int set_workspaces_env(void *obj, const char *v, struct errmsg *why)
 {
-	int r = value_paths_colon(v, &((struct conf *)obj)->workspaces, why);
+	struct conf *c = obj;
+	int r = value_paths_colon(v, &c->workspaces, why);
 
+	if (r == 0)
+		r = check_workspaces(c, why);
 	if (r == 0)
 		listed_by(obj, xstrdup("CONCC_WORKSPACE"));
 	return r;
-}
-
-static int check_toolchains(char *const *paths, struct errmsg *why)
-{
-	for (; *paths; paths++) {
-		_cleanup_free_ char *secret = path_secret(*paths);
-
-		if (secret)
-			return errmsg_set(
-				why, CONCC_E_CONF,
-				"'%s' would show workers your keys in %s; list the "
-				"directories of the toolchains themselves, like ~/opt/gcc",
-				*paths, secret);
-	}
-	return 0;
 }
 
 static int set_toolchains(void *obj, const char *v, struct errmsg *why)
@@ -69,7 +79,7 @@ static int set_toolchains(void *obj, const char *v, struct errmsg *why)
 	struct conf *c = obj;
 	int r = value_paths(v, &c->toolchains, why);
 
-	return r < 0 ? r : check_toolchains(c->toolchains, why);
+	return r < 0 ? r : check_secrets(c->toolchains, "of the toolchains", "~/opt/gcc", why);
 }
 
 static int set_toolchains_env(void *obj, const char *v, struct errmsg *why)
@@ -77,7 +87,7 @@ static int set_toolchains_env(void *obj, const char *v, struct errmsg *why)
 	struct conf *c = obj;
 	int r = value_paths_colon(v, &c->toolchains, why);
 
-	return r < 0 ? r : check_toolchains(c->toolchains, why);
+	return r < 0 ? r : check_secrets(c->toolchains, "of the toolchains", "~/opt/gcc", why);
 }
 
 static int set_local_slots(void *obj, const char *v, struct errmsg *why)

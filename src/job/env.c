@@ -78,6 +78,32 @@ static const char *const dropped[] = {
 	"TMPDIR",
 	"TMP",
 	"TEMP",
+	/* what services of the network know the client by, none of which a job can reach */
+	"ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+	"ACTIONS_RUNTIME_TOKEN",
+	"ANTHROPIC_API_KEY",
+	"ARM_CLIENT_SECRET",
+	"AWS_ACCESS_KEY_ID",
+	"AWS_SECRET_ACCESS_KEY",
+	"AWS_SESSION_TOKEN",
+	"AZURE_CLIENT_SECRET",
+	"CARGO_REGISTRY_TOKEN",
+	"CI_JOB_JWT*",
+	"CI_JOB_TOKEN",
+	"CI_REGISTRY_PASSWORD",
+	"DOCKER_AUTH_CONFIG",
+	"GH_TOKEN",
+	"GITHUB_TOKEN",
+	"GITLAB_TOKEN",
+	"HF_TOKEN",
+	"MYSQL_PWD",
+	"NODE_AUTH_TOKEN",
+	"NPM_TOKEN",
+	"OPENAI_API_KEY",
+	"PGPASSWORD",
+	"SSHPASS",
+	"TWINE_PASSWORD",
+	"VAULT_TOKEN",
 	/* the shell's own; PWD stays, since it ends up in DW_AT_comp_dir */
 	"_",
 	"OLDPWD",
@@ -86,6 +112,9 @@ static const char *const dropped[] = {
 	/* ours */
 	"CONCC_*",
 };
+
+/* Names that travel nevertheless. */
+#define PASS_ENV "CONCC_PASS_ENV"
 
 static bool is_dropped(const char *name, size_t len)
 {
@@ -175,15 +204,30 @@ static char *without_jobserver(const char *flags)
 
 /* ---- the filter ---- */
 
+/* Is it one of those that the user lets travel?  list: names, with blanks, commas or colons. */
+static bool is_passed(const char *list, const char *name, size_t len)
+{
+	static const char between[] = " ,:";
+
+	while (list && *(list += strspn(list, between))) {
+		size_t n = strcspn(list, between);
+
+		if (n == len && memcmp(list, name, n) == 0)
+			return true;
+		list += n;
+	}
+	return false;
+}
+
 /* What of one entry travels; NULL: nothing. */
-static char *filter_entry(const char *entry)
+static char *filter_entry(const char *entry, const char *passed)
 {
 	static const char *const make_vars[] = {"MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS",
 						"GNUMAKEFLAGS"};
 	const char *eq = strchr(entry, '=');
 	size_t len = eq ? (size_t)(eq - entry) : 0;
 
-	if (len == 0 || is_dropped(entry, len))
+	if (len == 0 || (is_dropped(entry, len) && !is_passed(passed, entry, len)))
 		return NULL;
 	for (size_t i = 0; i < sizeof(make_vars) / sizeof(make_vars[0]); i++) {
 		if (len == strlen(make_vars[i]) && memcmp(entry, make_vars[i], len) == 0) {
@@ -233,10 +277,14 @@ char **job_env_filter(char *const *env)
 	size_t max = strv_len(env);
 	_cleanup_free_ struct entry *entries = xcalloc(max + 1, sizeof(*entries));
 	char **ret = xcalloc(max + 1, sizeof(*ret));
+	const char *passed = NULL;
 	size_t n = 0, n_ret = 0;
 
+	for (size_t i = 0; i < max && !passed; i++)
+		if (str_starts(env[i], PASS_ENV "="))
+			passed = env[i] + strlen(PASS_ENV "=");
 	for (size_t i = 0; i < max; i++) {
-		char *text = filter_entry(env[i]);
+		char *text = filter_entry(env[i], passed);
 
 		if (text)
 			entries[n++] = (struct entry){text, strcspn(text, "="), i, false};

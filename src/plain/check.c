@@ -28,30 +28,37 @@ static char *next_line(const char **at)
 	return line;
 }
 
-static void compare(struct program *g)
+char *program_differs(const struct msg_exe *exe, const char *answer)
 {
-	const char *at = buf_cstr(&g->answer);
-
-	g->state = STATE_GOOD;
-	for (uint32_t i = 0; i < g->exe.n_files && g->state == STATE_GOOD; i++) {
-		const struct exe_file *f = &g->exe.files[i];
-		_cleanup_free_ char *line = next_line(&at);
+	for (uint32_t i = 0; i < exe->n_files; i++) {
+		const struct exe_file *f = &exe->files[i];
+		_cleanup_free_ char *line = next_line(&answer);
 		char hex[DIGEST_HEX];
 
 		digest_hex(&f->digest, hex);
 		if (strncmp(line, hex, DIGEST_HEX - 1) == 0)
 			continue;
 		if (streq(line, "missing"))
-			bad(g, xasprintf("it can't open %s; install the same compiler there",
-					 f->path));
-		else if (strlen(line) < DIGEST_HEX - 1)
-			bad(g, xasprintf("its sha256sum has no word about %s; is coreutils there?",
-					 f->path));
-		else
-			bad(g, xasprintf("its %s is another version than yours; install the same "
-					 "compiler there",
-					 f->path));
+			return xasprintf("it can't open %s; install the same compiler there",
+					 f->path);
+		if (strlen(line) < DIGEST_HEX - 1)
+			return xasprintf("its sha256sum has no word about %s; is coreutils there?",
+					 f->path);
+		return xasprintf("its %s is another version than yours; install the same compiler "
+				 "there",
+				 f->path);
 	}
+	return NULL;
+}
+
+static void compare(struct program *g)
+{
+	char *why = program_differs(&g->exe, buf_cstr(&g->answer));
+
+	if (why)
+		bad(g, why);
+	else
+		g->state = STATE_GOOD;
 }
 
 static void on_output(void *data, int stream, const void *p, size_t n)

@@ -9,9 +9,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pwd.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,6 +150,86 @@ static int enter_root(void)
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0;
 }
 
+/* ---- no set-user-id ---- */
+
+#if defined(__x86_64__) && !defined(__ILP32__)
+#define OWN_ARCH AUDIT_ARCH_X86_64
+#elif defined(__aarch64__)
+#define OWN_ARCH AUDIT_ARCH_AARCH64
+#elif defined(__riscv) && __riscv_xlen == 64
+#define OWN_ARCH AUDIT_ARCH_RISCV64
+#endif
+
+/* Calls that give a mode, and in which argument. */
+static const struct {
+	int nr;
+	unsigned mode;
+} mode_calls[] = {
+#ifdef SYS_chmod
+	{SYS_chmod, 1},	 {SYS_creat, 1},    {SYS_open, 2},
+	{SYS_mkdir, 1},	 {SYS_mknod, 1},
+#endif
+	{SYS_fchmod, 1}, {SYS_fchmodat, 2}, {452 /* fchmodat2 */, 2},
+	{SYS_openat, 3}, {SYS_mkdirat, 2},  {SYS_mknodat, 2},
+};
+
+#define N_MODE_CALLS (sizeof(mode_calls) / sizeof(mode_calls[0]))
+#define SET_IDS	     (S_ISUID | S_ISGID)
+
+static void put(struct sock_fprog *p, struct sock_filter f)
+{
+	p->filter[p->len++] = f;
+}
+
+static void put_return(struct sock_fprog *p, uint32_t what)
+{
+	put(p, (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, what));
+}
+
+static void put_load(struct sock_fprog *p, size_t offset)
+{
+	put(p, (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset));
+}
+
+static void put_jump(struct sock_fprog *p, uint16_t how, uint32_t k, uint8_t yes, uint8_t no)
+{
+	put(p, (struct sock_filter)BPF_JUMP((uint16_t)(BPF_JMP | how | BPF_K), k, yes, no));
+}
+
+/*
+ * A file that is the user's, set-user-id and holds what a worker chose would be the user's rights
+ * for whoever runs it.  The server needs no such mode, and starts no program.
+ */
+static int refuse_set_ids(void)
+{
+#ifdef OWN_ARCH
+	struct sock_filter code[8 + 5 * N_MODE_CALLS];
+	struct sock_fprog p = {0, code};
+
+	put_load(&p, offsetof(struct seccomp_data, arch));
+	put_jump(&p, BPF_JEQ, OWN_ARCH, 1, 0);
+	put_return(&p, SECCOMP_RET_ERRNO | ENOSYS);
+	put_load(&p, offsetof(struct seccomp_data, nr));
+	/* Its modes are in memory. */
+	put_jump(&p, BPF_JEQ, SYS_openat2, 0, 1);
+	put_return(&p, SECCOMP_RET_ERRNO | ENOSYS);
+	for (size_t i = 0; i < N_MODE_CALLS; i++) {
+		put_jump(&p, BPF_JEQ, (uint32_t)mode_calls[i].nr, 0, 4);
+		put_load(&p, offsetof(struct seccomp_data, args) +
+				     mode_calls[i].mode * sizeof(uint64_t));
+		put_jump(&p, BPF_JSET, SET_IDS, 0, 1);
+		put_return(&p, SECCOMP_RET_ERRNO | EPERM);
+		put_load(&p, offsetof(struct seccomp_data, nr));
+	}
+	put_return(&p, SECCOMP_RET_ALLOW);
+	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p) < 0 ? -errno : 0;
+#else
+	return -ENOTSUP;
+#endif
+}
+
+/* ---- the jail ---- */
+
 struct jail {
 	const char *workspace, *root_dir, *passwd;
 	pid_t parent;
@@ -161,7 +246,9 @@ static int make_jail(const char *workspace, const char *root_dir, const char *pa
 	    chdir(root_dir) < 0)
 		return -errno;
 	r = fill_root(workspace, passwd);
-	return r < 0 ? r : enter_root();
+	if (r == 0)
+		r = enter_root();
+	return r < 0 ? r : refuse_set_ids();
 }
 
 /* In the child. */

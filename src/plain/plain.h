@@ -130,6 +130,9 @@ struct program {
 
 enum state program_get(struct program *g, const char **ret_why);
 void program_free(struct program *g);
+/* What sha256sum said of the files, a line for each: why it is another program, on the heap; NULL:
+ * it is the same. */
+char *program_differs(const struct msg_exe *exe, const char *answer);
 
 /* ---- jail.c ---- */
 

@@ -9,13 +9,20 @@
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/mountinfo.h"
 #include "concc/str.h"
 #include "run.h"
+
+#define MOUNTINFO_MAX                                                                              \
+	(16 * 1024 * 1024) /* some 100 000 mounts, the most that a namespace may have */
 
 /* ---- what follows ---- */
 
 enum missing_verdict missing_decide(const struct missing_facts *f)
 {
+	/* Is it there?  Who asks for it here finds out. */
+	if (f->unseen)
+		return f->how == MISSING_NAMED ? MISSING_HOLD : MISSING_RUN_HERE;
 	switch (f->how) {
 	case MISSING_NAMED:
 		return f->here ? MISSING_HOLD : MISSING_NOTHING;
@@ -138,11 +145,24 @@ static bool is_own_name(const struct run *r, const char *path)
 	return false;
 }
 
+/* A worker may name any path: none is to have the kernel mount something. */
+static bool may_look(const char *path)
+{
+	_cleanup_buf_ struct buf text = BUF_INIT;
+
+	if (read_file_at(AT_FDCWD, "/proc/self/mountinfo", MOUNTINFO_MAX, &text) < 0)
+		return false;
+	return !mountinfo_triggers((char *)buf_cstr(&text), path);
+}
+
 static void look(const struct run *r, const char *path, struct missing_facts *f)
 {
 	_cleanup_free_ char *parent = path_clean(path, "..");
 	struct stat st;
 
+	f->unseen = !may_look(path);
+	if (f->unseen)
+		return;
 	f->here = lstat(path, &st) == 0;
 	f->own_name = f->here && is_own_name(r, path);
 	f->writable = f->how == MISSING_CHANGED &&
@@ -152,6 +172,15 @@ static void look(const struct run *r, const char *path, struct missing_facts *f)
 static char *why(const struct run *r, const char *path, const struct missing_facts *f)
 {
 	bool writes = f->how == MISSING_CHANGED;
+
+	if (f->unseen) {
+		_cleanup_free_ char *shown = str_escape(path, strlen(path), 200);
+
+		return xasprintf(
+			"%s is where file systems are mounted when one looks, which is not "
+			"done for worker %s",
+			shown, r->peer->conf->name);
+	}
 	/* What it was to make is not there, but where. */
 	_cleanup_free_ char *there = path_clean(path, f->here ? "." : "..");
 

@@ -19,6 +19,7 @@ struct missing_facts {
 	enum missing_how how;
 	bool here;     /* it is on this machine, whatever it is */
 	bool writable; /* the user may make and remove names in its directory */
+	bool unseen;   /* the rest can't be told without having the kernel mount something */
 	bool own_name; /* the command's own name in a directory of PATH that it is not in */
 };
 

@@ -115,12 +115,46 @@ void run_give_up(struct run *r, const char *rule, const char *text)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
+	loop_remove(r->kill_timer);
 	r->failure = xstrdup(text);
 	r->failure_rule = rule;
 	commit_free(steal_ptr(&r->commit));
 	msg_pair_encode(&b, r->job_id, SIGKILL);
 	link_send_buf(r->peer->link, MSG_JOB_KILL, LINK_PRIO, &b);
 	r->kill_timer = loop_add_timer(r->peer->server->loop, KILL_MS, kill_timeout, r);
+}
+
+static void overdue(void *data);
+
+static void set_clock(struct run *r, uint64_t s)
+{
+	r->kill_timer = loop_add_timer(r->peer->server->loop,
+				       (s + PROTO_TURN_MAX_S) * 1000 + KILL_MS, overdue, r);
+}
+
+/* It was to be ended there, some time ago. */
+static void overdue(void *data)
+{
+	struct run *r = data;
+	_cleanup_free_ char *text = xasprintf(
+		"worker %s does not end it, though it has a `job-time`", r->peer->conf->name);
+
+	r->kill_timer = NULL;
+	if (r->ended)
+		return; /* it is the wrapper that is waited for */
+	if (!r->comes_home) {
+		run_give_up(r, "limit", text);
+		return;
+	}
+	r->comes_home = false;
+	set_clock(r, 0);
+}
+
+/* The worker's word is not all there is. */
+static void start_clock(struct run *r)
+{
+	if (r->peer->conf->job_time_s)
+		set_clock(r, r->peer->conf->job_time_s);
 }
 
 /* ---- starting ---- */
@@ -351,6 +385,7 @@ int run_dispatch(struct client *c, struct peer *p, const struct msg_run *m, stru
 	working_set_sources(p, m->cwd, m->argv);
 	*ret = run_new(c, p, m, e, strv_copy(workspaces));
 	send_job(*ret, m, e);
+	start_clock(*ret);
 	return 0;
 }
 
@@ -826,6 +861,7 @@ static int message_data(struct peer *p, struct blob payload)
 	if (!r || !r->commit)
 		return 0;
 	r->bytes_back += payload.n;
+	r->comes_home = true;
 	return unless_lie(commit_data(r->commit, bytes.p, bytes.n));
 }
 

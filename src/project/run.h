@@ -23,6 +23,7 @@ struct run {
 	uint64_t saw;	       /* the tree's version at dispatch */
 	bool shown;	       /* some of its output went to the wrapper */
 	uint64_t untaken;      /* bytes of it that the wrapper has not written yet */
+	bool comes_home;       /* bytes of its files came since the clock was set */
 	bool ended;	       /* well, as `end` says; its files wait for that */
 	struct msg_exit end;   /* but for its strings */
 	uint64_t bytes_back;   /* came of it */
@@ -32,7 +33,7 @@ struct run {
 	char *missing; /* why its failure would be ours, or NULL: output waits for the exit */
 	char *failure; /* why its effects can't be used, or NULL; then the job is being killed */
 	const char *failure_rule;
-	struct loop_source *kill_timer; /* then it should have ended */
+	struct loop_source *kill_timer; /* then it should have ended, of itself or being killed */
 
 	/* straggler.c */
 	struct msg_run *again; /* what it takes to run it a second time, or NULL: not to be */

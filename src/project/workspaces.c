@@ -114,13 +114,8 @@ static void add(char ***list, const char *root)
 
 static int serve(struct server *s, const char *dir, bool writable, char ***list, struct errmsg *msg)
 {
-	_cleanup_free_ char *secret = path_secret(dir);
 	int r;
 
-	if (secret)
-		return errmsg_set(msg, CONCC_E_UNSAFE,
-				  "%s is not served to workers, since %s would be in it", dir,
-				  secret);
 	if (s->n_found >= FOUND_MAX)
 		return errmsg_set(msg, CONCC_E_TOOBIG,
 				  "%s is one tree too many: list one that holds several as "

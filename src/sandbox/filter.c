@@ -27,6 +27,7 @@
 
 #if defined(__x86_64__) && !defined(__ILP32__)
 #define OWN_ARCH AUDIT_ARCH_X86_64
+#define OLD_ARCH AUDIT_ARCH_I386 /* 32-bit programs */
 #elif defined(__aarch64__)
 #define OWN_ARCH AUDIT_ARCH_AARCH64
 #elif defined(__riscv) && __riscv_xlen == 64
@@ -53,6 +54,7 @@ enum test {
 	EQUAL,	/* value */
 	UNEQUAL,
 	NAMESPACE, /* flags of clone(2) for namespaces that take privileges */
+	USER_NAMESPACE,
 };
 
 struct rule {
@@ -82,6 +84,8 @@ struct rule {
 #define PRIORITY "it raises its priority"
 #define SYSTEM	 "it changes the system it runs on"
 #define WATCH	 "it watches system calls itself"
+#define USERS	 "it makes a user namespace of its own"
+#define OLD_CALL "it is a 32-bit program that makes a socket or namespace"
 
 #define RULE(name, ...)                                                                            \
 	{                                                                                          \
@@ -137,6 +141,8 @@ static const struct rule rules[] = {
 	RULE(mount_setattr, ROOT, ANY, .power = true, .text = MOUNT),
 #endif
 	RULE(open_by_handle_at, ROOT, ANY, .power = true, .text = MOUNT),
+	RULE(unshare, ALL, USER_NAMESPACE, 0, .text = USERS),
+	RULE(clone, ALL, USER_NAMESPACE, 0, .text = USERS),
 	RULE(unshare, ROOT, NAMESPACE, 0, .power = true, .text = SPACES),
 	RULE(clone, ROOT, NAMESPACE, 0, .power = true, .text = SPACES),
 	RULE(setns, ROOT, ANY, .power = true, .text = SPACES),
@@ -187,7 +193,7 @@ static const struct rule rules[] = {
  */
 #define LIST_MAX    6 /* calls in one list */
 #define RULE_MAX    5 /* instructions of one rule */
-#define PROGRAM_MAX (N_RULES * (RULE_MAX + 6) + 16)
+#define PROGRAM_MAX (N_RULES * (RULE_MAX + 6) + 32)
 
 struct filter {
 	struct sock_filter code[PROGRAM_MAX];
@@ -259,6 +265,9 @@ static void put_test(struct filter *f, const struct filter_config *c, const stru
 		/* With a user namespace of its own, a process needs no privilege. */
 		put_jump(f, BPF_JSET, CLONE_NEWUSER, 1, 0);
 		put_jump(f, BPF_JSET, NEW_NAMESPACES, TO_TELL, 0);
+		break;
+	case USER_NAMESPACE:
+		put_jump(f, BPF_JSET, CLONE_NEWUSER, TO_TELL, 0);
 		break;
 	}
 }
@@ -359,6 +368,49 @@ static int by_number(const void *a, const void *b)
 	return x->nr != y->nr ? (x->nr < y->nr ? -1 : 1) : (x < y ? -1 : x > y);
 }
 
+/* ---- programs of 32 bits ---- */
+
+/*
+ * Theirs pass, but those by which one could do what wall.h refuses: socketcall(2) has its arguments
+ * in memory, and a user namespace is one by whatever number.
+ */
+static void put_old_calls(struct filter *f)
+{
+#if defined(OLD_ARCH)
+	static const struct {
+		uint32_t nr, value;
+		uint16_t condition;
+	} old[] = {
+		{102 /* socketcall */, 1 /* SYS_SOCKET */, BPF_JEQ},
+		{120 /* clone */, CLONE_NEWUSER, BPF_JSET},
+		{310 /* unshare */, CLONE_NEWUSER, BPF_JSET},
+	};
+
+	for (size_t i = 0; i < sizeof(old) / sizeof(old[0]); i++) {
+		put_load(f, offsetof(struct seccomp_data, nr));
+		put_jump(f, BPF_JEQ, old[i].nr, 0, 3);
+		put_load(f, low_half(0));
+		put_jump(f, old[i].condition, old[i].value, 0, 1);
+		put(f, BPF_RET | BPF_K, 0, 0, SECCOMP_RET_USER_NOTIF);
+	}
+#endif
+}
+
+/* All that is not of the machine's own kind. */
+static void put_foreign(struct filter *f)
+{
+	size_t over;
+
+	put_load(f, offsetof(struct seccomp_data, arch));
+	put_jump(f, BPF_JEQ, OWN_ARCH, 0, 1);
+	over = put(f, BPF_JMP | BPF_JA, 0, 0, 0);
+	put_old_calls(f);
+	put(f, BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW);
+	f->code[over].k = (uint32_t)(f->n - over - 1);
+}
+
+/* ---- in use ---- */
+
 int filter_new(const struct filter_config *c, struct filter **ret)
 {
 	struct plan p = {.conf = c};
@@ -370,9 +422,7 @@ int filter_new(const struct filter_config *c, struct filter **ret)
 			p.rules[p.n++] = &rules[i];
 	qsort(p.rules, p.n, sizeof(p.rules[0]), by_number);
 	p.f = xcalloc(1, sizeof(*p.f));
-	put_load(p.f, offsetof(struct seccomp_data, arch));
-	put_jump(p.f, BPF_JEQ, OWN_ARCH, 1, 0);
-	put(p.f, BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW);
+	put_foreign(p.f);
 	put_load(p.f, offsetof(struct seccomp_data, nr));
 	put_calls(&p, 0, p.n);
 	*ret = p.f;
@@ -395,10 +445,16 @@ int filter_install(const struct filter *f)
 	return fd < 0 ? -errno : (int)fd;
 }
 
-static const struct rule *rule_of(int nr)
+/* Of those rows of a call that can go on and those that can't, the right one. */
+static bool is_of(const struct rule *r, const struct seccomp_data *d)
+{
+	return r->nr == d->nr && (r->test != USER_NAMESPACE || (d->args[0] & CLONE_NEWUSER));
+}
+
+static const struct rule *rule_of(const struct seccomp_data *d)
 {
 	for (size_t i = 0; i < N_RULES; i++)
-		if (rules[i].nr == nr)
+		if (is_of(&rules[i], d))
 			return &rules[i];
 	return NULL;
 }
@@ -463,7 +519,9 @@ const char *filter_told(int listener, filter_ask_fn *ask, const void *data)
 	memset(&u, 0, sizeof(u));
 	if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &u) < 0)
 		return NULL;
-	r = rule_of(u.notif.data.nr);
+	if (u.notif.data.arch != OWN_ARCH)
+		return OLD_CALL;
+	r = rule_of(&u.notif.data);
 	if (!r || (is_the_same(r, &u.notif, ask, data) && let_go_on(listener, u.notif.id)))
 		return NULL;
 	return r->text;

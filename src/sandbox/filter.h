@@ -13,8 +13,8 @@
  * would there are none of these.  ASK is for those where it depends on more than the arguments: on
  * what a path leads to. The listener looks, and it is TELL, or the call goes on.
  *
- * Only calls of the machine's own kind are looked at: those of 32-bit programs (and of x32) have
- * other numbers, and pass.
+ * Only calls of the machine's own kind are looked at: those of 32-bit programs have other numbers,
+ * and pass, but those by which one could get around wall.h.
  */
 #include <stdbool.h>
 #include <stdint.h>

@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -23,10 +24,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -40,6 +43,7 @@
 #include "concc/str.h"
 #include "mnt.h"
 #include "moves.h"
+#include "wall.h"
 
 #define TMP "/tmp/t" /* the private /tmp, before it covers /tmp */
 
@@ -195,15 +199,32 @@ static void cover_tmp(struct job *j)
 	}
 }
 
+static void loopback_up(void)
+{
+	_cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq ifr = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+
+	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &ifr) < 0)
+		log_warn("jobs get no loopback interface: %s", err_text(-errno));
+}
+
+/* They name those of the login; kernels without keys have none. */
+static void hide_keys(void)
+{
+	(void)mount("/dev/null", "/proc/keys", NULL, MS_BIND, NULL);
+	(void)mount("/dev/null", "/proc/key-users", NULL, MS_BIND, NULL);
+}
+
 /* What does not depend on the job, beforehand: it is most of what a short one takes. */
 static void make_common_mounts(struct job *j)
 {
 	int r;
 
 	/* The launcher does not wait for this: here, many jobs can do it at once. */
-	j->failed = "can't make a mount namespace";
-	if (unshare(CLONE_NEWNS) < 0)
+	j->failed = "can't make namespaces";
+	if (unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWNET) < 0)
 		goto fail;
+	loopback_up();
 	/* Opened in the new namespace: overlay takes no layer of another. */
 	j->failed = "can't open the mirror";
 	j->mirror = open(ROOT_MIRROR, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -219,6 +240,7 @@ static void make_common_mounts(struct job *j)
 		goto fail;
 	/* Refused in containers that hide parts of /proc: then the launcher's stays visible. */
 	(void)mount("proc", "/proc", "proc", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	hide_keys();
 	return;
 fail:
 	j->err = -errno;
@@ -435,8 +457,10 @@ static int open_signals(void)
 static void listen_to_filter(struct job *j)
 {
 	j->listener = j->setup->filter ? filter_install(j->setup->filter) : -ENOTSUP;
-	if (j->listener < 0)
-		log_debug("no filter of system calls: %s", err_text(j->listener));
+	if (j->listener >= 0)
+		return;
+	log_debug("no filter of system calls: %s", err_text(j->listener));
+	(void)wall_install_untold(j->setup->ids.uid == 0); /* see raise_wall() */
 }
 
 /* Ends the process when there is none to come. */

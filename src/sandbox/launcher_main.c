@@ -7,17 +7,17 @@
  * may block, which is harmless: the agent never blocks on us.
  */
 #include "launchmsg.h"
+#include "wall.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <net/if.h>
+#include <linux/keyctl.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -74,21 +74,14 @@ static int drop_inheritance(int sock)
 	return 3;
 }
 
-static void loopback_up(void)
-{
-	_cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	struct ifreq ifr = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
-
-	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &ifr) < 0)
-		log_warn("jobs get no loopback interface: %s", err_text(-errno));
-}
-
-/* What the root of a client may keep: acting on its own files and processes. */
+/*
+ * What the root of a client may keep: acting on its own files and processes.  Not
+ * CAP_DAC_READ_SEARCH, which adds to CAP_DAC_OVERRIDE only files by handle, of the whole host.
+ */
 static bool is_kept(int cap)
 {
-	return cap == CAP_CHOWN || cap == CAP_DAC_OVERRIDE || cap == CAP_DAC_READ_SEARCH ||
-	       cap == CAP_FOWNER || cap == CAP_FSETID || cap == CAP_KILL || cap == CAP_SETGID ||
-	       cap == CAP_SETUID;
+	return cap == CAP_CHOWN || cap == CAP_DAC_OVERRIDE || cap == CAP_FOWNER ||
+	       cap == CAP_FSETID || cap == CAP_KILL || cap == CAP_SETGID || cap == CAP_SETUID;
 }
 
 /*
@@ -102,6 +95,21 @@ static int limit_privileges(void)
 			return -errno;
 	(void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0;
+}
+
+/*
+ * Of all jobs, so that none pays for it.  Where the kernel can't, the other walls stand: a job has
+ * no capabilities, and namespaces of its own.
+ */
+static void raise_wall(const struct launcher_setup *setup)
+{
+	int r;
+
+	/* The login's keys: a new session has none of them. */
+	(void)syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
+	r = wall_install(setup->ids.uid == 0);
+	if (r < 0)
+		log_warn("jobs may use all system calls: %s", err_text(r));
 }
 
 /* Jobs go on without one. */
@@ -133,11 +141,11 @@ static int set_up(struct state *s, struct errmsg *msg)
 
 	if (r < 0)
 		return r;
-	loopback_up();
 	r = limit_privileges();
 	if (r < 0)
 		return errmsg_set(msg, r, "can't limit the jobs' privileges: %s", err_text(r));
 	caller_read(&s->setup->own);
+	raise_wall(s->setup);
 	make_filter(s->setup);
 	return 0;
 }

@@ -9,7 +9,7 @@
 #include "concc/cleanup.h"
 #include "concc/io.h"
 
-static long read_knob(const char *path)
+long knob_read(const char *path)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
@@ -20,9 +20,9 @@ static long read_knob(const char *path)
 
 void userns_knobs_read(struct userns_knobs *ret)
 {
-	ret->max_user_namespaces = read_knob("/proc/sys/user/max_user_namespaces");
-	ret->unprivileged_userns_clone = read_knob("/proc/sys/kernel/unprivileged_userns_clone");
-	ret->apparmor_restrict_unprivileged_userns = read_knob(
+	ret->max_user_namespaces = knob_read("/proc/sys/user/max_user_namespaces");
+	ret->unprivileged_userns_clone = knob_read("/proc/sys/kernel/unprivileged_userns_clone");
+	ret->apparmor_restrict_unprivileged_userns = knob_read(
 		"/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
 }
 

@@ -14,6 +14,8 @@ struct userns_knobs {
 	long apparmor_restrict_unprivileged_userns; /* kernel.* (Ubuntu) */
 };
 
+/* A number of /proc/sys; -1: it can't be read. */
+long knob_read(const char *path);
 void userns_knobs_read(struct userns_knobs *ret);
 /* The remedy for a negative errno of unshare(2), an id map or a mount; static. */
 const char *userns_remedy(int err, const struct userns_knobs *k);

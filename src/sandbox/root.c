@@ -35,17 +35,28 @@ struct root_spot {
 	int fd; /* a writable clone of that mount, which itself is read-only; owned */
 };
 
-/* Hold other people's things, or are made anew: jobs find these empty. */
-static const char *const hidden[] = {"boot", "dev", "home", "lost+found", "media", "mnt", "proc",
-				     "root", "run", "srv",  "sys",	  "tmp",   "var"};
+/* What programs come from.  All else in a worker's root, by whatever name, holds other people's
+ * things: homes, stores, data.  CONCC_WORKER_SHOW is for what is missing here. */
+static const char *const system_dirs[] = {"bin",    "etc", "gnu", "lib",  "lib32", "lib64",
+					  "libx32", "nix", "opt", "sbin", "usr"};
 
-/*
- * Never the client's: the worker's system, and what every job has of its own.
- * What is missing there must be the worker's to install.
- */
-static const char *const own[] = {"bin",   "dev",    "etc", "gnu", "lib",  "lib32",
-				  "lib64", "libx32", "nix", "opt", "proc", "run",
-				  "sbin",  "sys",    "tmp", "usr", "var"};
+/* Of /var/lib, where packages keep what compilers and the like read.  What daemons keep is beside
+ * that: homes of build users, databases, and sockets, which a read-only mount lets answer. */
+static const char *const var_lib[] = {
+	"R",	    "alternatives",	"aspell",     "binutils", "dictionaries-common",
+	"dpkg",	    "emacsen-common",	"fonts",      "gcc",	  "gems",
+	"ghc",	    "haskell-packages", "ispell",     "java",	  "mecab",
+	"ocaml",    "pacman",		"python",     "python3",  "rpm",
+	"ruby",	    "sgml-base",	"tex-common", "texlive",  "texmf",
+	"xml-core",
+};
+
+/* Of these a job finds an empty directory. */
+static const char *const emptied[] = {"boot", "dev", "home", "lost+found", "media", "mnt", "proc",
+				      "root", "run", "srv",  "sys",	   "tmp",   "var"};
+
+/* In what is shown, what answers: a daemon's sockets. */
+static const char *const answering[] = {"nix/var/nix/daemon-socket", "gnu/var/guix/daemon-socket"};
 
 /* With the client's system: what jobs have of their own nevertheless. */
 static const char *const always_own[] = {"dev", "proc", "run", "sys", "tmp"};
@@ -58,9 +69,15 @@ static bool is_one_of(const char *name, const char *const *names, size_t n)
 	return false;
 }
 
-static bool is_hidden(const char *name)
+/*
+ * Never the client's: the worker's system, and what every job has of its own.
+ * What is missing there must be the worker's to install.
+ */
+static bool is_system(const char *name)
 {
-	return is_one_of(name, hidden, sizeof(hidden) / sizeof(hidden[0]));
+	return is_one_of(name, system_dirs, sizeof(system_dirs) / sizeof(system_dirs[0])) ||
+	       is_one_of(name, always_own, sizeof(always_own) / sizeof(always_own[0])) ||
+	       streq(name, "var");
 }
 
 char **root_shown(void)
@@ -110,7 +127,7 @@ char **root_mirrored(char *const *top, char *const *links, bool client)
 		return all_but_own(top, links);
 	names = xcalloc(1, sizeof(*names));
 	for (; top && *top; top++) {
-		bool ours = is_one_of(*top, own, sizeof(own) / sizeof(own[0]));
+		bool ours = is_system(*top);
 
 		/* A whole directory that is shown is like one of the system. */
 		for (char **s = shown; *s; s++)
@@ -175,55 +192,90 @@ static int show_child(int from_fd, const char *name, int to_fd)
 
 static int show_top(int base, char *const *mirrored, struct errmsg *msg)
 {
-	size_t n_mirrored = strv_len(mirrored);
-	DIR *dir = opendir("/");
-	struct dirent *e;
-	int r = dir ? 0 : -errno;
+	_cleanup_close_ int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int r = root < 0 ? -errno : 0;
 
-	while (dir && r == 0 && (errno = 0, e = readdir(dir))) {
-		const char *name = e->d_name;
+	for (size_t i = 0; r == 0 && i < sizeof(system_dirs) / sizeof(system_dirs[0]); i++) {
+		const char *name = system_dirs[i];
 
-		if (streq(name, ".") || streq(name, "..") || is_hidden(name) ||
-		    is_one_of(name, (const char *const *)mirrored, n_mirrored))
+		if (is_one_of(name, (const char *const *)mirrored, strv_len(mirrored)))
 			continue;
-		if (e->d_type != DT_DIR && e->d_type != DT_LNK)
-			continue;
-		r = show_child(dirfd(dir), name, base);
+		r = show_child(root, name, base);
+		if (r == -ENOENT)
+			r = 0;
 		if (r < 0)
 			errmsg_set(msg, r, "can't show /%s to jobs: %s", name, err_text(r));
 	}
-	if (dir && r == 0 && errno)
-		r = errmsg_set(msg, -errno, "can't list /: %s", err_text(-errno));
-	if (dir)
-		(void)closedir(dir);
 	return r;
 }
 
-static int make_hidden(int base, struct errmsg *msg)
+static int make_empty(int base, struct errmsg *msg)
 {
-	for (size_t i = 0; i < sizeof(hidden) / sizeof(hidden[0]); i++)
-		if (mkdirat(base, hidden[i], 0755) < 0)
+	for (size_t i = 0; i < sizeof(emptied) / sizeof(emptied[0]); i++)
+		if (mkdirat(base, emptied[i], 0755) < 0)
 			return errmsg_set(msg, -errno, "can't make /%s of the jobs' root: %s",
-					  hidden[i], err_text(-errno));
+					  emptied[i], err_text(-errno));
 	return 0;
 }
 
-/* Of /var only /var/lib, where packages keep what compilers may need. */
 static int make_var(int base, struct errmsg *msg)
 {
-	_cleanup_close_ int from = open("/var", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_close_ int from = open("/var/lib", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	_cleanup_close_ int var = openat(base, "var", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_close_ int lib = -1;
 	int r = 0;
 
-	if (var < 0 || mkdirat(var, "tmp", 0755) < 0)
-		return errmsg_set(msg, -errno, "can't make /var/tmp of the jobs' root: %s",
+	if (var < 0 || mkdirat(var, "tmp", 0755) < 0 || mkdirat(var, "lib", 0755) < 0)
+		return errmsg_set(msg, -errno, "can't make /var of the jobs' root: %s",
 				  err_text(-errno));
+	lib = openat(var, "lib", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	(void)symlinkat("/run", var, "run");	   /* conveniences: */
 	(void)symlinkat("/run/lock", var, "lock"); /* jobs hardly use them */
-	if (from >= 0)
-		r = show_child(from, "lib", var);
-	if (r < 0 && r != -ENOENT)
-		return errmsg_set(msg, r, "can't show /var/lib to jobs: %s", err_text(r));
+	for (size_t i = 0; from >= 0 && i < sizeof(var_lib) / sizeof(var_lib[0]); i++) {
+		r = show_child(from, var_lib[i], lib);
+		if (r < 0 && r != -ENOENT)
+			return errmsg_set(msg, r, "can't show /var/lib/%s to jobs: %s", var_lib[i],
+					  err_text(r));
+	}
+	return 0;
+}
+
+/* Covers a directory of what is shown, if it is there. */
+static int cover_shown(int base, const char *path)
+{
+	_cleanup_close_ int fd = openat(base, path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	char at[64];
+
+	if (fd < 0)
+		return errno == ENOENT || errno == ENOTDIR || errno == ELOOP ? 0 : -errno;
+	snprintf(at, sizeof(at), "/proc/self/fd/%d", fd);
+	return mount("concc-root", at, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") < 0 ? -errno : 0;
+}
+
+/* The login's own home, where it is in what is shown (below /opt, say): not one of a system
+ * account, which is somebody else's directory. */
+static int cover_home(int base)
+{
+	_cleanup_free_ char *home = path_expand_home("~"), *real = realpath(home, NULL);
+	struct stat st;
+
+	if (!real || !strchr(real + 1, '/') || stat(real, &st) < 0 || st.st_uid != geteuid())
+		return 0;
+	return cover_shown(base, real + 1);
+}
+
+static int cover_private(int base, struct errmsg *msg)
+{
+	int r = cover_home(base);
+
+	if (r < 0)
+		return errmsg_set(msg, r, "can't hide the login's home from jobs: %s", err_text(r));
+	for (size_t i = 0; i < sizeof(answering) / sizeof(answering[0]); i++) {
+		r = cover_shown(base, answering[i]);
+		if (r < 0)
+			return errmsg_set(msg, r, "can't hide /%s from jobs: %s", answering[i],
+					  err_text(r));
+	}
 	return 0;
 }
 
@@ -435,7 +487,7 @@ static int open_places(char *const *mirrored, struct errmsg *msg)
 /* The worker's own system. */
 static int show_worker(int base, int mirror, const struct root_config *c, struct errmsg *msg)
 {
-	int err = make_hidden(base, msg);
+	int err = make_empty(base, msg);
 
 	if (err == 0)
 		err = show_top(base, c->mirrored, msg);
@@ -443,6 +495,8 @@ static int show_worker(int base, int mirror, const struct root_config *c, struct
 		err = show_mirrored(mirror, base, c->mirrored, msg);
 	if (err == 0)
 		err = make_var(base, msg);
+	if (err == 0)
+		err = cover_private(base, msg);
 	return err;
 }
 

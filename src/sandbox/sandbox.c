@@ -68,6 +68,46 @@ static int write_id_file(const char *path, const char *text, struct errmsg *msg)
 	return 0;
 }
 
+/* ---- limits ---- */
+
+/* What a user namespace may take of what the kernel counts for each user: a part of that, so that
+ * jobs leave the login the rest. */
+static const struct share {
+	const char *limit; /* in /proc/sys/user, of this namespace */
+	const char *whole; /* what the user has; NULL: jobs get none */
+} shares[] = {
+	{"max_inotify_instances", "/proc/sys/fs/inotify/max_user_instances"},
+	{"max_inotify_watches", "/proc/sys/fs/inotify/max_user_watches"},
+	{"max_fanotify_groups", "/proc/sys/fs/fanotify/max_user_groups"},
+	{"max_fanotify_marks", "/proc/sys/fs/fanotify/max_user_marks"},
+	{"max_user_namespaces", NULL},
+};
+#define SHARE_OF_USER 4 /* a quarter; two workers of a login leave half */
+
+static int set_share(const struct share *s)
+{
+	_cleanup_free_ char *path = path_join("/proc/sys/user", s->limit);
+	_cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
+	long n = s->whole ? knob_read(s->whole) : 0;
+	char text[32];
+
+	if (fd < 0)
+		return -errno;
+	snprintf(text, sizeof(text), "%ld", n > 0 ? n / SHARE_OF_USER + 1 : n);
+	return n < 0 ? -ENOENT : write_full(fd, text, strlen(text));
+}
+
+/* In a user namespace of our own only.  A container may have /proc/sys read-only. */
+static void limit_share(void)
+{
+	for (size_t i = 0; i < sizeof(shares) / sizeof(shares[0]); i++) {
+		int r = set_share(&shares[i]);
+
+		if (r < 0)
+			log_debug("jobs have no %s of their own: %s", shares[i].limit, err_text(r));
+	}
+}
+
 /* Our own id outside shows as the client's inside; no other id exists there. */
 static int map_ids(const struct sandbox_config *c, uid_t uid, gid_t gid, struct errmsg *msg)
 {
@@ -91,15 +131,24 @@ static int enter_own(const struct sandbox_config *c, struct errmsg *msg)
 	struct userns_knobs k;
 	int r;
 
-	if (unshare(CLONE_NEWUSER | NS_ALWAYS) == 0)
-		return map_ids(c, uid, gid, msg);
+	if (unshare(CLONE_NEWUSER | NS_ALWAYS) == 0) {
+		r = map_ids(c, uid, gid, msg);
+		if (r == 0)
+			limit_share();
+		return r;
+	}
 	r = -errno;
+	userns_knobs_read(&k);
+	if (c->uid == 0 && uid == 0 && !c->client_root)
+		return errmsg_set(msg, r,
+				  "can't make a user namespace: %s: jobs of a root would be root "
+				  "here, and read all that root may: %s; or set root = client",
+				  err_text(r), userns_remedy(r, &k));
 	/* Containers often refuse user namespaces but give CAP_SYS_ADMIN, which does as well. */
 	if (unshare(NS_ALWAYS) == 0) {
 		log_info("no user namespace (%s): using CAP_SYS_ADMIN instead", err_text(r));
 		return 0;
 	}
-	userns_knobs_read(&k);
 	return errmsg_set(msg, r, "can't make a user namespace: %s: %s", err_text(r),
 			  userns_remedy(r, &k));
 }
@@ -300,6 +349,8 @@ static int enter_namespaces(const struct sandbox_config *c, struct sandbox_paths
 	r = id ? leave_root(c, id, ret, msg) : 0;
 	if (r == 0)
 		return enter_own(c, msg);
+	if (r == 1)
+		limit_share();
 	if (r == 1 && unshare(NS_ALWAYS) < 0)
 		r = errmsg_set(msg, -errno, "can't make namespaces: %s", err_text(-errno));
 	return r < 0 ? r : 0;

@@ -41,7 +41,8 @@ struct effect {
 	int temp_fd;   /* its directory, borrowed from temp_dirs; -1: find it by its path */
 	bool in_place; /* was written over what was there */
 	bool stamped;  /* has its time from stamp_batch(): its temporary has not */
-	bool known;    /* DIR: the job found the directory there, so its mode is what the job made it */
+	bool known; /* DIR: the job found the directory there, so its mode is what the job made it
+		     */
 };
 
 /* Directories with temporaries stay open, so that these are found when a directory is moved. */
@@ -391,6 +392,49 @@ static const char *check_message(const struct commit *c, const struct msg_file *
 	return NULL;
 }
 
+static bool is_named(const char *name, size_t n, const char *const *names, size_t n_names)
+{
+	for (size_t i = 0; i < n_names; i++)
+		if (strlen(names[i]) == n && strncasecmp(name, names[i], n) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * What has a version control run commands when its user asks for the state of things: below its
+ * own directory, at any depth (git's modules have theirs), or another thing in that one's place.
+ * Jobs that change it are rare, and run here.
+ */
+static bool is_run_by_git(const char *path, bool is_dir)
+{
+	static const char *const own[] = {".git", ".hg", ".jj"};
+	static const char *const run[] = {"config", "config.worktree", "config.toml", "hooks",
+					  "hgrc",   "commondir",       "sharedpath"};
+	const char *at = path;
+	bool inside = false, last_is_own = false;
+
+	while (*(at += strspn(at, "/"))) {
+		size_t n = strcspn(at, "/");
+
+		if (inside && is_named(at, n, run, sizeof(run) / sizeof(run[0])))
+			return true;
+		last_is_own = is_named(at, n, own, sizeof(own) / sizeof(own[0]));
+		inside |= last_is_own;
+		at += n;
+	}
+	return last_is_own && !is_dir;
+}
+
+/* A further name of such a file would be a way to its bytes. */
+static bool changes_what_git_runs(const struct effect *e)
+{
+	bool is_dir = e->kind == EFFECT_META ||
+		      (e->kind == EFFECT_DIR && !(e->flags & EFFECT_F_OPAQUE));
+
+	return is_run_by_git(e->path, is_dir) ||
+	       (e->kind == EFFECT_LINK && is_run_by_git(e->target, false));
+}
+
 static void check_place(struct commit *c, const struct effect *e)
 {
 	bool writable = false;
@@ -403,6 +447,8 @@ static void check_place(struct commit *c, const struct effect *e)
 		remember(c, CONCC_E_NO_WAY, "replace what holds another served tree,", e->path);
 	if (is_temp_name(e->path) || (e->kind == EFFECT_LINK && is_temp_name(e->target)))
 		remember(c, CONCC_E_UNSAFE, "use the name of", e->path);
+	if (changes_what_git_runs(e))
+		remember(c, CONCC_E_NO_WAY, "change what git runs,", e->path);
 	/* The user's own rights would be for whoever runs it, with bytes that a worker chose. */
 	if (e->kind != EFFECT_DIR && e->mode & (S_ISUID | S_ISGID))
 		remember(c, CONCC_E_UNSAFE, "set user or group id on", e->path);

@@ -23,47 +23,20 @@
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/log.h"
+#include "concc/mountinfo.h"
 #include "concc/str.h"
 
 #define READ_SIZE 65536
 /* Who mounts while we read is waited for so often; then what was seen has to do until the next
  * drain, which hears of the rest. */
 #define READ_TRIES 8
-/* Of a line in mountinfo: proc_pid_mountinfo(5). */
-#define FIELD_MOUNT_POINT 4
-
-/* Blanks, and what else would break the line, are written as \NNN. */
-static void unescape(char *s)
-{
-	char *to = s, digits[4] = {0};
-
-	for (; *s; to++) {
-		*to = *s++;
-		if (*to == '\\' && strlen(s) >= 3) {
-			memcpy(digits, s, 3);
-			*to = (char)strtoul(digits, NULL, 8);
-			s += 3;
-		}
-	}
-	*to = '\0';
-}
-
-static char *mount_point(char *line)
-{
-	for (int field = 0; field < FIELD_MOUNT_POINT && *line; field++) {
-		line += strcspn(line, " ");
-		line += *line == ' ';
-	}
-	line[strcspn(line, " ")] = '\0';
-	unescape(line);
-	return line;
-}
 
 /* A set of paths. */
 static int read_mount_points(int fd, struct map *ret)
 {
 	_cleanup_buf_ struct buf text = BUF_INIT;
-	char *save = NULL;
+	struct mount_line line;
+	char *at;
 
 	if (lseek(fd, 0, SEEK_SET) < 0)
 		return -errno;
@@ -77,9 +50,9 @@ static int read_mount_points(int fd, struct map *ret)
 			break;
 	}
 	buf_put_u8(&text, 0);
-	for (char *line = strtok_r((char *)text.data, "\n", &save); line;
-	     line = strtok_r(NULL, "\n", &save))
-		(void)map_put_str(ret, mount_point(line), ret);
+	at = (char *)text.data;
+	while (mountinfo_next(&at, &line))
+		(void)map_put_str(ret, line.point, ret);
 	return 0;
 }
 

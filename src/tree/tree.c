@@ -95,6 +95,17 @@ void tree_free(struct tree *t)
 	free(t);
 }
 
+/* Whoever lists or finds it, and whatever for. */
+static int check_secrets(const char *path, struct errmsg *msg)
+{
+	_cleanup_free_ char *secret = path_secret(path);
+
+	if (!secret)
+		return 0;
+	return errmsg_set(msg, CONCC_E_UNSAFE,
+			  "%s is not served to workers, since %s would be in it", path, secret);
+}
+
 static int serve(struct tree *t, const char *path, const char *source, bool writable,
 		 struct errmsg *msg)
 {
@@ -109,6 +120,9 @@ static int serve(struct tree *t, const char *path, const char *source, bool writ
 		r->writable |= writable;
 		return 0;
 	}
+	err = check_secrets(source ? source : path, msg);
+	if (err < 0)
+		return err;
 	r = xcalloc(1, sizeof(*r));
 	r->path = xstrdup(path);
 	r->source = source ? xstrdup(source) : NULL;

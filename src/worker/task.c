@@ -27,8 +27,6 @@
 #define OUTSIDE_MAX 4096 /* paths remembered of a job */
 #define READ_CHUNK  (32 * 1024)
 #define KEEP_FILES  64 /* put into the store in one turn of the loop */
-/* For a slot of the host: longer than others' jobs should take, shorter than a user's patience. */
-#define QUEUE_MAX_S 600
 /* Said by a job whose scratch space here is full: our fault, and no news for the user. */
 static const char no_space[] = "No space left on device";
 
@@ -939,12 +937,12 @@ void task_queue_timeout(void *data)
 		struct task *t = container_of(e, struct task, of_waiting);
 		_cleanup_free_ char *text = NULL;
 
-		if (t->queued_ms + QUEUE_MAX_S * 1000 > now)
+		if (t->queued_ms + PROTO_TURN_MAX_S * 1000 > now)
 			break; /* the others came later */
 		text = xasprintf(
 			"its host runs at most %u jobs at once and none has made room in %d s; "
 			"set " MAX_JOBS_ENV " there if it can run more",
-			a->max_jobs, QUEUE_MAX_S);
+			a->max_jobs, PROTO_TURN_MAX_S);
 		unqueue(t);
 		refuse(t, REFUSED_BUSY, text);
 	}
@@ -958,7 +956,7 @@ static void arm_queue_timer(struct agent *a)
 
 	if (list_empty(&a->queued))
 		return;
-	at = list_first(&a->queued, struct task, of_waiting)->queued_ms + QUEUE_MAX_S * 1000;
+	at = list_first(&a->queued, struct task, of_waiting)->queued_ms + PROTO_TURN_MAX_S * 1000;
 	loop_timer_set(a->queue_timer, at > now ? at - now : 1);
 }
 

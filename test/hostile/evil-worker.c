@@ -748,6 +748,7 @@ static const struct scenario scenarios[] = {
 	{.name = "noise-frames", .job = noise_frames},
 	{.name = "pings", .job = pings, .more = pings},
 	{.name = "half-frame", .job = half_frame, .tick = trickle, .no_exit = true},
+	{.name = "never-ends", .job = NULL, .no_exit = true},
 	{.name = "killed-job-goes-on",
 	 .job = killed_job_goes_on,
 	 .more = endless_data,

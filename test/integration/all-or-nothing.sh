@@ -183,8 +183,8 @@ scripts() {
 	check "sed -i of many, one after the other" once \
 		'for i in 1 2 3 4 5 6; do echo foo >f$i; done; ln f2 h2; ln f4 h4; ln f4 i4' \
 		'for i in 1 2 3 4 5 6; do sed -i s/foo/bar$i/ f$i; echo $i; pause; done; cat f? h? i?'
-	check "git: init, add, commit" once "$git_home"'mkdir sub; echo a >a; echo b >sub/b' \
-		'git init; git add -v a; pause; git add -v sub; git commit -m one; pause; echo c >>a
+	check "git: add, commit" once "$git_home"'git init -q; mkdir sub; echo a >a; echo b >sub/b' \
+		'git add -v a; pause; git add -v sub; git commit -m one; pause; echo c >>a
 		git commit -am two; git mv a c; git commit -m three; pause; git log --stat; git status; git fsck'
 	check "git: branches, stash, gc" once \
 		"$git_home"'git init -q; for i in 1 2 3 4 5; do echo $i >f$i; git add .; git commit -qm $i; done' \

@@ -544,6 +544,8 @@ calls_for_root() {
 	same remote '$RUN ./do-call bare unshare 0x04000000'
 	same no-way-home 'touch t/f; $RUN ./do-call bare chown t/f 1 1'
 	same remote '$RUN ./do-call old-call'
+	[ "$(uname -m)" != x86_64 ] || same no-way-home '$RUN ./do-call old-socket 1'
+	same no-way-home '$RUN unshare -U true'
 	same remote '$RUN ./do-call setuid 0'
 	same remote '$RUN ./do-call priority 19'
 	same remote '$RUN nice -n 3 true'
@@ -595,6 +597,7 @@ calls_for_others() {
 		'same no-way-home "touch t/f; \$RUN chgrp 27 t/f; stat -c %u:%g t/f"' \
 		'same remote "\$RUN ./do-call mount t"' \
 		'same remote "\$RUN ./do-call unshare 0x04000000"' \
+		'same no-way-home "\$RUN unshare -U true"' \
 		'same remote "\$RUN ./do-call setgroups"' \
 		'same remote "\$RUN ./do-call mknod t/n c 1 3"' \
 		'same remote "ulimit -S -s unlimited; nice -n 3 \$RUN sh -c \"ulimit -s; nice\""'; do

@@ -218,7 +218,11 @@ tools() {
 	rm -rf "$WS/tools"
 	tools_tree "$WS/tools"
 	for cmd in "${TOOLS[@]}"; do
-		eval "remote $cmd"
+		# No worker makes hooks or git's configuration.
+		case $cmd in
+		*" init -q repo") eval "$cmd" ;;
+		*) eval "remote $cmd" ;;
+		esac
 	done
 	rm -rf repo/.git/index
 	"$LAB_TOOLS/fstruth" tree >"$LAB/tools.job"

@@ -38,6 +38,7 @@ expected() { # SCENARIO: sets DOWN (what ends the link, or "") and HERE (the rul
 	missing-changed) HERE=missing ;;
 	half-frame) DOWN='no answer for' ;;
 	killed-job-goes-on) DOWN='does not end a job that was killed' HERE='missing|no-worker|gave-up' ;;
+	never-ends) DOWN='does not end a job that was killed' HERE='limit|no-worker|gave-up' ;;
 	fetch-flood) DOWN='message FETCH .*' ;;
 	*) DOWN='message [A-Z_?]+ .*(protocol|malformed)' ;;
 	esac
@@ -55,6 +56,7 @@ start() { # SCENARIO
 		[worker evil]
 		command = exec $EVIL $1
 		slots = 1
+		job-time = 1s
 	END
 	(
 		cd "$WS/$1"
@@ -99,8 +101,9 @@ outside_untouched() {
 }
 
 scenarios=$("$EVIL" list)
-# That one takes as long as a worker may take to end a job.
-[ -n "${ROUNDS-}" ] || scenarios=$(grep -v killed-job <<<"$scenarios")
+# These take as long as a worker may take to end a job that was killed, or that waits for its turn and then
+# has its job-time.
+[ -n "${ROUNDS-}" ] || scenarios=$(grep -Ev '^(killed-job|never-ends)' <<<"$scenarios")
 for s in $scenarios; do
 	start "$s"
 done

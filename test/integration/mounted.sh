@@ -120,4 +120,26 @@ check "an empty directory" empty_directory
 check "a job writes into it" written_to
 check "a mount without a server" dead
 check "over the workspace itself" whole_workspace
+# A file system that would be mounted when one looks, by somebody who never does: a worker that names a path
+# there is answered by nobody's look.
+looked_at_by_nobody() {
+	local rc=0
+	mkfifo "$LAB/auto"
+	exec 8<>"$LAB/auto"
+	mount -t autofs -o "fd=8,pgrp=1,minproto=5,maxproto=5,indirect" lab-auto /media
+	expect_eq "what is mounted" "$(findmnt -no FSTYPE /media)" autofs
+	# shellcheck disable=SC2016
+	CONCC_EXPLAIN=1 timeout 20 concc-dispatch sh -c \
+		'if [ "$CONCC_WORKER" ]; then test -e /media/box/x || echo none; else echo here; fi' \
+		>"$LAB/out" 2>"$LAB/err" || rc=$?
+	umount -l /media
+	exec 8>&-
+	cat "$LAB/err"
+	expect_eq "status" "$rc" 0
+	expect_eq "where it ran" "$(cat "$LAB/out")" here
+	expect_grep 'local: missing .*/media/box is where file systems are mounted when one looks' "$LAB/err"
+	expect_status 0 concc-dispatch true
+}
+
+check "what is mounted when one looks" looked_at_by_nobody
 lab_stop

@@ -140,6 +140,18 @@ confined() {
 	expect_eq "its network" "$(nsenter -t "$pid" -n ip -o link | grep -vc ' lo:')" 0
 }
 
+# Whatever call or moment it is asked for.
+no_set_ids() {
+	local script='cp /bin/true mine; chmod 755 mine && echo plain
+		chmod 4755 mine || echo refused; chmod u+s mine || echo refused; chmod 2755 mine || echo refused
+		mkdir d; chmod 2755 d || echo refused'
+	expect_eq "what a job there says" "$(concc-dispatch sh -c "$script" 2>/dev/null | tr '\n' ' ')" \
+		"plain refused refused refused refused "
+	concc-dispatch sh -c 'install -m 6755 /bin/true other; mkdir -m 2755 e' 2>/dev/null || true
+	expect_eq "files with such a bit" "$(find . -perm /6000)" ''
+	rm -rf mine other d e
+}
+
 other_compiler() {
 	local cc1
 	cc1=$(gcc -print-prog-name=cc1)
@@ -209,6 +221,7 @@ lab_slow_job
 config sshfs 1
 check "sshfs: a job" compiles w1
 check "sshfs: the SFTP server is confined" confined
+check "sshfs: no set-user-id file is made here" no_set_ids
 check "sshfs: exit statuses and signals" statuses
 check "sshfs: nothing stale" coherence
 check "sshfs: random steps" random_steps

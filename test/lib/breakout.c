@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/ipc.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -74,6 +75,17 @@ static void can_read(const char *path)
 	int fd = open(path, O_RDONLY | O_NONBLOCK);
 
 	judge(fd >= 0 && read(fd, &c, 1) >= 0, path);
+	if (fd >= 0)
+		(void)close(fd);
+}
+
+/* One that may be there, and has nothing in it. */
+static void says(const char *path)
+{
+	char c;
+	int fd = open(path, O_RDONLY);
+
+	judge(fd >= 0 && read(fd, &c, 1) > 0, path);
 	if (fd >= 0)
 		(void)close(fd);
 }
@@ -390,6 +402,60 @@ static void ipc(void)
 	      "the host session's key");
 }
 
+/* ---- calls that no job has any business with ---- */
+
+/* By the numbers of 32-bit programs, which any program may use. */
+static long old_call(long nr, long a, long b)
+{
+#ifdef __x86_64__
+	long r = nr;
+
+	__asm__ volatile("int $0x80" : "+a"(r) : "b"(a), "c"(b), "d"(0), "S"(0) : "memory");
+	errno = r < 0 ? (int)-r : 0;
+	return r < 0 ? -1 : r;
+#else
+	errno = ENOSYS;
+	return -1;
+#endif
+}
+
+/* socketcall(2): AF_VSOCK is of no network namespace. */
+static long old_socket(void)
+{
+	unsigned *at = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+
+	if (at == MAP_FAILED)
+		return -1;
+	at[0] = AF_VSOCK;
+	at[1] = SOCK_STREAM;
+	return old_call(102, 1, (long)at);
+}
+
+static void calls(void)
+{
+	char room[256] = {0}; /* for any struct of theirs */
+
+	judge(syscall(SYS_io_uring_setup, 1, room) >= 0, "io_uring");
+	judge(syscall(SYS_bpf, 0, room, sizeof(room)) >= 0, "bpf");
+	judge(syscall(SYS_userfaultfd, 1) >= 0, "userfaultfd");
+	judge(syscall(SYS_perf_event_open, room, 0, -1, -1, 0) >= 0, "perf_event_open");
+	judge(syscall(SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_USER_KEYRING, 1) >= 0, "keyctl");
+	judge(syscall(SYS_add_key, "user", "k", "x", 1, KEY_SPEC_PROCESS_KEYRING) >= 0, "add_key");
+	judge(syscall(SYS_kexec_load, 0, 0, NULL, 0) >= 0, "kexec_load");
+	judge(socket(AF_VSOCK, SOCK_STREAM, 0) >= 0, "a vsock socket");
+	judge(socket(AF_ALG, SOCK_SEQPACKET, 0) >= 0, "a socket of the kernel's cryptography");
+	judge(unshare(CLONE_NEWUSER) == 0, "a user namespace");
+	judge(old_call(425, 1, 0) >= 0 || errno == EFAULT, "io_uring, 32 bits");
+	judge(old_call(288, KEYCTL_GET_KEYRING_ID, KEY_SPEC_USER_KEYRING) >= 0, "keyctl, 32 bits");
+	judge(old_call(374, 1, 0) >= 0, "userfaultfd, 32 bits");
+	judge(old_call(359, AF_VSOCK, SOCK_STREAM) >= 0, "a vsock socket, 32 bits");
+	judge(old_socket() >= 0, "a vsock socket by socketcall");
+	judge(old_call(310, CLONE_NEWUSER, 0) == 0, "a user namespace, 32 bits");
+	says("/proc/keys");
+	says("/proc/key-users");
+}
+
 /* ---- what is inherited ---- */
 
 static void descriptors(void)
@@ -422,12 +488,19 @@ static const struct {
 	const char *name;
 	void (*run)(void);
 } attempts[] = {
-	{"descriptors", descriptors}, {"secrets", secrets},
-	{"writes", writes},	      {"init", init_of_job},
-	{"others", others},	      {"network", network},
-	{"unix", unix_sockets},	      {"devices", devices},
-	{"namespaces", namespaces},   {"ipc", ipc},
-	{"terminal", terminal},	      {"setuid", setuid_program},
+	{"descriptors", descriptors},
+	{"secrets", secrets},
+	{"writes", writes},
+	{"init", init_of_job},
+	{"others", others},
+	{"network", network},
+	{"unix", unix_sockets},
+	{"devices", devices},
+	{"namespaces", namespaces},
+	{"ipc", ipc},
+	{"calls", calls},
+	{"terminal", terminal},
+	{"setuid", setuid_program},
 };
 
 int main(int argc, char **argv)

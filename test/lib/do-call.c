@@ -17,9 +17,11 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -226,6 +228,27 @@ static int old_call(char **argv)
 #endif
 }
 
+/* The same: socketcall(SYS_SOCKET, ...), whose arguments are in memory. */
+static int old_socket(char **argv)
+{
+#if defined(__x86_64__) && defined(MAP_32BIT)
+	unsigned *at = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	int r;
+
+	if (at == MAP_FAILED)
+		return say(-1);
+	at[0] = number(argv[2]);
+	at[1] = SOCK_STREAM;
+	at[2] = 0;
+	__asm__ volatile("int $0x80" : "=a"(r) : "a"(102), "b"(1), "c"(at) : "memory");
+	errno = -r;
+	return say(r < 0 ? -1 : 0);
+#else
+	return say(0);
+#endif
+}
+
 static int call(char **argv);
 
 /* Without what root may do, as long as nothing is executed. */
@@ -264,7 +287,8 @@ static const struct {
 	{"exchange", exchange, 2}, /* FILE FILE */
 	{"listener", listener, 0},
 	{"old-call", old_call, 0},
-	{"bare", bare, 1}, /* WHAT ARG... */
+	{"old-socket", old_socket, 1}, /* FAMILY */
+	{"bare", bare, 1},	       /* WHAT ARG... */
 };
 
 static int call(char **argv)

@@ -844,6 +844,63 @@ Test(commit, hostile_messages)
 	bed_release(&b);
 }
 
+/* What runs when the user asks git for the state of things: no worker writes that. */
+Test(commit, nothing_that_git_runs)
+{
+	static const char *const bad[] = {".git/hooks/post-checkout",
+					  ".git/config",
+					  "sub/.git/config",
+					  ".git/config.worktree",
+					  ".git/modules/m/config",
+					  ".git/modules/m/hooks/x",
+					  ".git/worktrees/w/commondir",
+					  ".git",
+					  "sub/.git",
+					  ".Git/Config",
+					  ".hg/hgrc",
+					  ".hg/sharedpath",
+					  ".jj/repo/config.toml"};
+	static const char *const good[] = {
+		".git/index", ".git/objects/ab/cdef", ".git/HEAD",   "config",
+		"hooks/x",    ".gitignore",	      "git/hooks/x", ".git/x.config"};
+	struct bed b;
+
+	bed_init(&b);
+	for (size_t i = 0; i < 4; i++) {
+		static const char *const dirs[] = {".git/objects/ab", "hooks", "git/hooks", "sub"};
+
+		cr_assert_eq(path_mkdirs(at(&b, dirs[i]), 0755), 0);
+	}
+	start(&b);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		cr_assert_eq(put(&b, bad[i], "x", 0755), 0, "%s", bad[i]);
+		cr_expect_eq(apply(&b), CONCC_E_NO_WAY, "%s", bad[i]);
+		cr_expect(strstr(b.msg.text, bad[i]), "%s: %s", bad[i], b.msg.text);
+		cr_assert_eq(simple(&b, EFFECT_REMOVE, bad[i], 0, 0), 0);
+		cr_expect_eq(apply(&b), CONCC_E_NO_WAY, "%s", bad[i]);
+		cr_assert_eq(effect(&b, (struct msg_file){.kind = EFFECT_LINK,
+							  .path = (char *)"l",
+							  .target = (char *)bad[i]}),
+			     0);
+		cr_expect_eq(apply(&b), CONCC_E_NO_WAY, "%s", bad[i]);
+		cr_assert_eq(effect(&b, (struct msg_file){.kind = EFFECT_SYMLINK,
+							  .path = (char *)bad[i],
+							  .target = (char *)"/tmp"}),
+			     0);
+		cr_expect_eq(apply(&b), CONCC_E_NO_WAY, "%s", bad[i]);
+	}
+	cr_assert_eq(simple(&b, EFFECT_DIR, ".git", 0755, EFFECT_F_OPAQUE), 0);
+	cr_expect_eq(apply(&b), CONCC_E_NO_WAY);
+	/* What jobs that ask git do change: the index, its directory's times. */
+	cr_assert_eq(simple(&b, EFFECT_DIR, ".git", 0755, EFFECT_F_MTIME), 0);
+	applies(&b);
+	for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
+		cr_assert_eq(put(&b, good[i], "x", 0644), 0);
+		applies(&b);
+	}
+	bed_release(&b);
+}
+
 /* The names of a batch are kept in memory: a worker can't fill it with them. */
 Test(commit, names_are_bounded)
 {

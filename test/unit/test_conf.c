@@ -380,9 +380,10 @@ Test(conf, which_file)
 }
 
 /* Read-only or not: whoever sees the keys has them. */
-Test(conf, no_toolchain_shows_keys)
+Test(conf, nothing_shows_keys)
 {
 	static const char *const bad[] = {"~", "~/.ssh", "~/.ssh/bin", "~/link", "~/.gnupg"};
+	static const char *const keys[] = {"toolchain", "workspace"};
 	struct conf *c = NULL;
 	struct errmsg msg = {0};
 	char path[64], text[128];
@@ -392,12 +393,21 @@ Test(conf, no_toolchain_shows_keys)
 	snprintf(path, sizeof(path), "%s/link", dir);
 	cr_assert_eq(symlink(dir, path), 0);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
-		snprintf(text, sizeof(text), "[concc]\ntoolchain = /usr %s\n", bad[i]);
-		write_text(file, text);
-		cr_expect_eq(conf_load(file, &c, &msg), CONCC_E_CONF, "%s", bad[i]);
-		cr_expect(strstr(msg.text, ":2: toolchain: '"), "%s", msg.text);
-		cr_expect(strstr(msg.text, " would show workers your keys in /"), "%s", msg.text);
+		for (size_t k = 0; k < 2; k++) {
+			snprintf(text, sizeof(text), "[concc]\n%s = /usr %s\n", keys[k], bad[i]);
+			write_text(file, text);
+			cr_expect_eq(conf_load(file, &c, &msg), CONCC_E_CONF, "%s", bad[i]);
+			snprintf(text, sizeof(text), ":2: %s: '", keys[k]);
+			cr_expect(strstr(msg.text, text), "%s", msg.text);
+			cr_expect(strstr(msg.text, " would show workers your keys in /"), "%s",
+				  msg.text);
+		}
 	}
+	setenv("CONCC_WORKSPACE", dir, 1);
+	write_text(file, "[concc]\n");
+	cr_expect_eq(conf_load(file, &c, &msg), CONCC_E_CONF);
+	cr_expect(str_starts(msg.text, "CONCC_WORKSPACE: '"), "%s", msg.text);
+	unsetenv("CONCC_WORKSPACE");
 	setenv("CONCC_TOOLCHAIN", dir, 1);
 	write_text(file, "[concc]\n");
 	cr_expect_eq(conf_load(file, &c, &msg), CONCC_E_CONF);
@@ -483,8 +493,7 @@ Test(conf, a_workspace_that_is_none)
 	char text[256];
 	struct conf *c;
 
-	snprintf(text, sizeof(text), "[concc]\nlocal-slots = 1\nworkspace = %s %s/nope\n", dir,
-		 dir);
+	snprintf(text, sizeof(text), "[concc]\nlocal-slots = 1\nworkspace = /usr %s/nope\n", dir);
 	c = load_ok(text);
 	cr_expect_eq(conf_check_workspaces(c, &msg), CONCC_E_CONF);
 	snprintf(text, sizeof(text),
@@ -501,7 +510,7 @@ Test(conf, a_workspace_that_is_none)
 		 file);
 	cr_expect_str_eq(msg.text, text);
 	conf_free(c);
-	setenv("CONCC_WORKSPACE", dir, 1);
+	setenv("CONCC_WORKSPACE", "/usr", 1);
 	c = load_ok("[concc]\n");
 	cr_expect_eq(conf_check_workspaces(c, &msg), 0);
 	conf_free(c);

@@ -71,6 +71,37 @@ Test(env, session_stays)
 		expect_one(entries[i], "");
 }
 
+/* No job can use them, and who needs one as text says so. */
+Test(env, tokens_stay_unless_asked_for)
+{
+	const char *env[] = {"AWS_SECRET_ACCESS_KEY=a",
+			     "AWS_REGION=r",
+			     "GITHUB_TOKEN=g",
+			     "GITHUB_SHA=s",
+			     "NPM_TOKEN=n",
+			     "PGPASSWORD=p",
+			     "TOKEN=t",
+			     NULL};
+	const char *asked[] = {"GITHUB_TOKEN=g",
+			       "NPM_TOKEN=n",
+			       "PGPASSWORD=p",
+			       "SSH_TTY=x",
+			       "CONCC_PASS_ENV=NPM_TOKEN, GITHUB_TOKE:GITHUB_TOKENS PGPASSWORD",
+			       NULL};
+	char **kept = job_env_filter((char **)env);
+
+	cr_assert_eq(strv_len(kept), 3);
+	cr_expect_str_eq(kept[0], "AWS_REGION=r");
+	cr_expect_str_eq(kept[1], "GITHUB_SHA=s");
+	cr_expect_str_eq(kept[2], "TOKEN=t");
+	strv_free(kept);
+	kept = job_env_filter((char **)asked);
+	cr_assert_eq(strv_len(kept), 2);
+	cr_expect_str_eq(kept[0], "NPM_TOKEN=n");
+	cr_expect_str_eq(kept[1], "PGPASSWORD=p");
+	strv_free(kept);
+}
+
 Test(env, the_rest_travels)
 {
 	static const char *const entries[] = {

@@ -32,6 +32,10 @@ Test(missing, decisions)
 		{{MISSING_CHANGED, .here = true}, MISSING_RUN_HERE},
 		{{MISSING_CHANGED, .here = true, .own_name = true}, MISSING_RUN_HERE},
 		{{MISSING_CHANGED, .here = false, .writable = false}, MISSING_NOTHING},
+		/* not looked at */
+		{{MISSING_NAMED, .unseen = true}, MISSING_HOLD},
+		{{MISSING_LOOKED_UP, .unseen = true}, MISSING_RUN_HERE},
+		{{MISSING_CHANGED, .unseen = true}, MISSING_RUN_HERE},
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)

@@ -1963,6 +1963,60 @@ static void drop_message(void *data, unsigned peer, uint8_t type, const struct b
 	(void)b;
 }
 
+/* By whatever name, and whoever asks for it. */
+Test(tree, serves_no_keys)
+{
+	struct bed b;
+	struct errmsg msg = {0};
+	char *home, *path;
+	static const char *const bad[] = {"",
+					  "/.ssh",
+					  "/.ssh/repo",
+					  "/.gnupg",
+					  "/.aws",
+					  "/.config",
+					  "/.config/gcloud/x",
+					  "/bound",
+					  "/bound/repo",
+					  "/link",
+					  "/.kube"};
+	static const char *const good[] = {"/src", "/.config/nvim", "/.docker", "/.sshx"};
+
+	bed_init(&b, NULL);
+	own_mounts();
+	home = xstrdup(at(&b, "home"));
+	for (size_t i = 0; i < 9; i++) {
+		static const char *const dirs[] = {
+			".ssh/repo", ".gnupg", ".aws",	".config/nvim", ".config/gcloud/x",
+			"bound",     "src",    ".sshx", ".kube"};
+		path = path_join(home, dirs[i]);
+		cr_assert_eq(path_mkdirs(path, 0755), 0);
+		free(path);
+	}
+	setenv("HOME", home, 1);
+	cr_assert_eq(chdir(home), 0);
+	cr_assert_eq(mount(".ssh", "bound", NULL, MS_BIND, NULL), 0);
+	cr_assert_eq(symlink(".ssh", "link"), 0);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		path = xasprintf("%s%s", home, bad[i]);
+		cr_expect_eq(tree_serve(b.tree, path, i % 2, &msg), CONCC_E_UNSAFE, "%s", path);
+		cr_expect(strstr(msg.text, "is not served to workers, since /"), "%s", msg.text);
+		free(path);
+	}
+	for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
+		path = xasprintf("%s%s", home, good[i]);
+		cr_expect_eq(tree_serve(b.tree, path, true, &msg), i == 2 ? -ENOENT : 0, "%s: %s",
+			     path, msg.text);
+		free(path);
+	}
+	cr_assert_eq(chdir("/"), 0);
+	path = path_join(home, "bound");
+	cr_assert_eq(umount2(path, MNT_DETACH), 0);
+	free(path);
+	free(home);
+	bed_release(&b);
+}
+
 Test(tree, memory_of_many_files, .timeout = 400)
 {
 	static const struct tree_ops ops = {.send = drop_message};
