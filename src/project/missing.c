@@ -10,6 +10,7 @@
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/str.h"
+#include "etc.h"
 #include "run.h"
 
 /* ---- what follows ---- */
@@ -75,6 +76,14 @@ static bool is_dir(const char *path)
 	return lstat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+/* Not where listing it would change nothing. */
+static char *etc_tree(const char *path)
+{
+	const char *below = path_below(path, "/etc");
+
+	return etc_may_show(path) ? xstrndup(path, strlen("/etc/") + strcspn(below, "/")) : NULL;
+}
+
 char *missing_tree(const char *path, bool client_root)
 {
 	/* Jobs have their own, or it is shown as it is. */
@@ -87,10 +96,11 @@ char *missing_tree(const char *path, bool client_root)
 		if (path_is_below(dir, never[i]))
 			return NULL;
 	}
+	if (client_root && path_is_below(path, "/etc"))
+		return etc_tree(path);
 	if (streq(dir, "/") || path_is_below(home, dir) || !is_dir(dir))
 		return NULL;
-	/* Of /etc it is a list of names that jobs see. */
-	if (client_root ? path_is_below(dir, "/etc") : is_system_path(dir))
+	if (!client_root && is_system_path(dir))
 		return NULL;
 	secret = path_secret(dir);
 	return secret ? NULL : steal_ptr(&dir);

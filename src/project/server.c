@@ -198,7 +198,7 @@ static void say_ready(struct server *s)
 	s->ready = true;
 	close_fd(&s->spare_fd);
 	server_learn_fd_limit(s); /* the lowest that there is now: the last that a limit takes */
-	place_check_conf(s); /* it may have changed before we watched it */
+	place_check_conf(s);	  /* it may have changed before we watched it */
 }
 
 void server_ready_check(struct server *s)
@@ -417,6 +417,11 @@ static void tree_send(void *data, unsigned peer, uint8_t type, const struct buf 
 		link_send_later(k, type, b);
 }
 
+static bool tree_is_partial(void *data, const char *path)
+{
+	return system_is_partial(data, path);
+}
+
 static void tree_is_busy(void *data)
 {
 	struct server *s = data;
@@ -472,7 +477,8 @@ static int open_hashes(struct server *s, struct errmsg *msg)
 
 static int set_up_tree(struct server *s, struct errmsg *msg)
 {
-	static const struct tree_ops ops = {.send = tree_send, .busy = tree_is_busy};
+	static const struct tree_ops ops = {
+		.send = tree_send, .busy = tree_is_busy, .is_partial = tree_is_partial};
 	int r;
 
 	r = open_hashes(s, msg);

@@ -244,6 +244,9 @@ const char *system_tree_of(const struct server *s, const char *path);
 /* Do jobs of such peers see what is at this path (absolute, clean), if anything is? */
 bool system_shows(const struct server *s, const char *path);
 
+/* Is something of that directory of /etc not shown? */
+bool system_is_partial(const struct server *s, const char *path);
+
 /* ---- workspaces.c ---- */
 
 /* Does every system have something of its own there? */

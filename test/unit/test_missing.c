@@ -108,7 +108,9 @@ Test(missing, trees)
 	expect_tree(keys, true, NULL);
 	expect_tree(link, true, NULL);
 	expect_tree("/srv/nothing/at-all", true, NULL);
-	expect_tree("/etc/hostname", true, NULL);
+	expect_tree("/etc/hostname", true, "/etc/hostname");
+	expect_tree("/etc/ssl/private", true, NULL);
+	expect_tree("/etc", true, NULL);
 	expect_tree("/etc/hostname", false, NULL);
 	expect_tree("/usr/lib", true, "/usr/lib");
 	expect_tree("/usr/lib", false, NULL);
