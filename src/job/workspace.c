@@ -43,6 +43,32 @@ static bool has(const char *dir, const char *name, bool (*exists)(const char *pa
 	return exists(path);
 }
 
+/* Go's work directories: $WORK of `go build -x`.  Their names end in a number. */
+static const char *const work_dirs[] = {"go-build"};
+
+static bool is_work_dir(const char *name, size_t n)
+{
+	for (size_t i = 0; i < N_OF(work_dirs); i++) {
+		size_t len = strlen(work_dirs[i]);
+
+		if (n > len && strncmp(name, work_dirs[i], len) == 0 &&
+		    strspn(name + len, "0123456789") >= n - len)
+			return true;
+	}
+	return false;
+}
+
+char *job_work_dir(const char *path)
+{
+	for (const char *p = path; *p == '/'; p += strcspn(p, "/")) {
+		size_t n = strcspn(++p, "/");
+
+		if (is_work_dir(p, n))
+			return xstrndup(path, (size_t)(p - path) + n);
+	}
+	return NULL;
+}
+
 /* What a build system leaves or finds at the top of a project, or of a directory to build in. */
 static const char *const build_marks[] = {
 	"CMakeLists.txt", "CMakeCache.txt", "meson.build",	"configure",	"configure.ac",

@@ -162,23 +162,6 @@ static char *unserved_arg(const struct peer *peer, char *const *argv)
 	return NULL;
 }
 
-/* The program, when it is this machine's that would run there: itself and what it is a link to must
- * be seen.  NULL when they are. */
-static char *unserved_exe(const struct peer *p, const char *exe)
-{
-	_cleanup_free_ char *real = NULL, *clean = NULL;
-
-	if (p->conf->root != ROOT_CLIENT)
-		return NULL;
-	clean = path_clean("/", exe);
-	if (!system_shows(p->server, clean))
-		return steal_ptr(&clean);
-	real = realpath(exe, NULL);
-	if (!real)
-		return err_is_fact(-errno) ? NULL : steal_ptr(&clean);
-	return system_shows(p->server, real) ? NULL : steal_ptr(&real);
-}
-
 /* Workers see the very file, so that there is nothing to compare. */
 bool run_serves_exe(const struct peer *p, const char *exe)
 {
@@ -186,7 +169,10 @@ bool run_serves_exe(const struct peer *p, const char *exe)
 
 	if (p->conf->root == ROOT_CLIENT)
 		return true;
-	return tree_root_of(p->server->tree, exe, &writable) && writable;
+	if (!tree_root_of(p->server->tree, exe, &writable))
+		return false;
+	/* What is a toolchain here may be another one there. */
+	return writable || (!is_system_path(exe) && !system_tree_of(p->server, exe));
 }
 
 /*
@@ -402,7 +388,7 @@ static int start(struct client *c, struct msg_run *m)
 		refuse(c, m, RUN_FAIL_RETRY, true, "worker-down", text);
 		return 0;
 	}
-	workspaces = workspaces_of(p, m, &msg);
+	workspaces = workspaces_of(p, m, &unserved, &msg);
 	if (!workspaces) {
 		refuse(c, m, RUN_FAIL_LOCAL, true, "outside", msg.text);
 		return 0;
@@ -424,7 +410,6 @@ static int start(struct client *c, struct msg_run *m)
 		refuse(c, m, RUN_FAIL_LOCAL, false, "watch", msg.text);
 		return 0;
 	}
-	unserved = unserved_exe(p, m->exe);
 	if (!unserved)
 		unserved = unserved_arg(p, m->argv);
 	if (unserved) {

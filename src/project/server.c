@@ -664,6 +664,7 @@ static void tear_down(struct server *s)
 	working_sets_save(s);
 	end_peers(s);
 	working_sets_free(s);
+	strv_free(s->work_dirs);
 	if (s->pool && !s->replaced)
 		(void)pool_remove(s->pool, POOL_LOCAL); /* need not be there */
 	pool_close(s->pool);

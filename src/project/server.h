@@ -92,6 +92,7 @@ struct server {
 	struct map paces;	       /* straggler.c: program -> struct pace */
 	uint64_t n_twice, n_twice_won; /* stragglers started a second time, and of use */
 	struct map reasons;	       /* rule -> uint64_t *, why jobs went back */
+	char **work_dirs;	       /* job_work_dir(), served; bounded there, too */
 	unsigned n_found;	       /* trees that workspaces.c found by itself */
 };
 
@@ -241,6 +242,8 @@ int system_refresh(struct peer *p, struct errmsg *msg);
 /* The toolchain tree that path is in, as they are listed, be it there or not; or NULL.  Of any
  * peer. */
 const char *system_tree_of(const struct server *s, const char *path);
+/* Is it in a tree that all jobs of such peers see? */
+bool system_has(const struct server *s, const char *path);
 /* Do jobs of such peers see what is at this path (absolute, clean), if anything is? */
 bool system_shows(const struct server *s, const char *path);
 
@@ -249,13 +252,18 @@ bool system_is_partial(const struct server *s, const char *path);
 
 /* ---- workspaces.c ---- */
 
+/* Is it one that a build tool works in, and is served while it is there? */
+bool is_work_dir(const struct server *s, const char *dir);
 /* Does every system have something of its own there? */
 bool is_system_path(const char *path);
 /*
  * The trees that the job needs on that peer, on the heap, none beneath another, one of them with
- * its cwd; all served by now.  NULL and why: the cwd is in none.
+ * its cwd; all served by now.  NULL and why: the cwd is in none.  *ret_unserved: the program's
+ * path, on the heap, when jobs would not see it though it is this machine's that is to run there;
+ * or NULL.
  */
-char **workspaces_of(const struct peer *p, const struct msg_run *m, struct errmsg *msg);
+char **workspaces_of(const struct peer *p, const struct msg_run *m, char **ret_unserved,
+		     struct errmsg *msg);
 
 /* ---- straggler.c ---- */
 

@@ -248,6 +248,13 @@ static char *follow_link(const struct system *y, const char *path)
 	return path_clean("/", path);
 }
 
+bool system_has(const struct server *s, const char *path)
+{
+	_cleanup_free_ char *there = follow_link(s->system, path);
+
+	return is_in(s->system->trees, there);
+}
+
 bool system_shows(const struct server *s, const char *path)
 {
 	_cleanup_free_ char *there = follow_link(s->system, path);
