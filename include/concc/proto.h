@@ -22,7 +22,7 @@
 #include "concc/digest.h"
 
 #ifndef PROTO_VERSION /* a test has another */
-#define PROTO_VERSION 9
+#define PROTO_VERSION 10
 #endif
 /*
  * Bytes of "project.lock" that a project server has locked when it is ready: for who speaks this
@@ -72,6 +72,7 @@ enum msg_type {
 	MSG_PREFETCH = 25,
 	MSG_OUTSIDE = 26,
 	MSG_LIMITS = 27,
+	MSG_LINK = 28,
 
 	/* worker -> client */
 	MSG_LIST = 30,
@@ -277,6 +278,20 @@ struct msg_outside {
 void msg_outside_encode(struct buf *b, const char *dir, char *const *names);
 int msg_outside_decode(struct blob payload, struct msg_outside *ret);
 void msg_outside_release(struct msg_outside *m);
+
+/*
+ * LINK: a symbolic link of the client's outside every tree, by which a job calls what is in one.
+ * Without a target: it is one no more.
+ */
+struct msg_link {
+	char *path;   /* absolute, clean, not in the root directory itself; owned */
+	char *target; /* owned; "": none */
+};
+
+#define PROTO_OUTSIDE_LINKS_MAX 64 /* that a worker shows */
+void msg_link_encode(struct buf *b, const char *path, const char *target);
+int msg_link_decode(struct blob payload, struct msg_link *ret);
+void msg_link_release(struct msg_link *m);
 
 /* ---- contents ---- */
 

@@ -86,6 +86,8 @@ int tree_serve(struct tree *t, const char *path, bool writable, struct errmsg *m
 int tree_serve_part(struct tree *t, const char *path, const char *source, struct errmsg *msg);
 /* Takes that back: of what was told of it, the peers hear that it is void. */
 void tree_withdraw(struct tree *t, const char *path);
+/* Is something served at path or beneath it? */
+bool tree_serves_below(const struct tree *t, const char *path);
 /* The served root that holds path, or NULL; borrowed until that root goes. */
 const char *tree_root_of(const struct tree *t, const char *path, bool *ret_writable);
 

@@ -337,10 +337,11 @@ static bool is_hidden_in(const struct policy_input *in, const char *path, const 
 /* path is absolute and clean but for a slash at its end. */
 static bool is_hidden_clean(const struct ctx *c, const char *path)
 {
-	_cleanup_free_ char *work = job_work_dir(path);
+	/* Whose a work directory is, and so whether it is served, tells the server. */
+	_cleanup_free_ char *work = c->in->served ? NULL : job_work_dir(path);
 
 	if (work || is_stdio(path))
-		return false; /* a work directory is served */
+		return false;
 	for (size_t i = 0; i < N_OF(own_dirs); i++) {
 		if (is_hidden_in(c->in, path, own_dirs[i]))
 			return true;

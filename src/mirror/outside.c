@@ -33,7 +33,10 @@ struct place {
 	struct place *parent; /* NULL: the root */
 	struct map children;  /* name -> struct place */
 	struct map absent;    /* names that are no news */
+	char *target;	      /* it is a symbolic link; else NULL */
+	bool kept;	      /* something may be mounted there, or beneath */
 	uint64_t ino;
+	struct place *old; /* the list of those that were replaced: the kernel may know them */
 	char name[];
 };
 
@@ -47,22 +50,21 @@ struct outside {
 	bool runs;
 
 	pthread_mutex_t lock; /* of the places */
-	struct place *root;
-	size_t n_places, n_absent;
+	struct place *root, *old;
+	size_t n_places, n_absent, n_links;
 };
 
 /* ---- places ---- */
 
-static struct place *place_new(struct outside *o, struct place *parent, const char *name,
-			       size_t len)
+/* Not yet found by its name. */
+static struct place *place_alone(struct outside *o, struct place *parent, const char *name,
+				 size_t len)
 {
 	struct place *p = xcalloc(1, sizeof(*p) + len + 1);
 
 	memcpy(p->name, name, len);
 	p->parent = parent;
 	p->ino = SYNTHETIC_INO + ++o->n_places;
-	if (parent)
-		(void)map_put_str(&parent->children, p->name, p);
 	return p;
 }
 
@@ -75,7 +77,18 @@ static void place_free(struct place *p)
 		place_free(child);
 	map_release(&p->children);
 	map_release(&p->absent);
+	free(p->target);
 	free(p);
+}
+
+static void old_free(struct place *p)
+{
+	while (p) {
+		struct place *next = p->old;
+
+		place_free(p);
+		p = next;
+	}
 }
 
 static void put_path(const struct place *p, struct buf *b)
@@ -126,8 +139,9 @@ static void fill_stat(const struct outside *o, const struct place *p, struct sta
 {
 	*st = (struct stat){
 		.st_ino = p->ino,
-		.st_mode = S_IFDIR | 0755,
+		.st_mode = p->target ? S_IFLNK | 0777 : S_IFDIR | 0755,
 		.st_nlink = 1,
+		.st_size = p->target ? (off_t)strlen(p->target) : 0,
 		.st_uid = o->mirror->uid,
 		.st_gid = o->mirror->gid,
 		.st_mtim = o->mirror->started,
@@ -217,6 +231,17 @@ static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 	(void)fuse_reply_err(req, EACCES);
 }
 
+static void op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	const struct place *p = place_of(req, ino);
+
+	/* No place becomes a link, or stops to be one: another takes its name. */
+	if (p->target)
+		(void)fuse_reply_readlink(req, p->target);
+	else
+		(void)fuse_reply_err(req, EINVAL);
+}
+
 static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	struct statvfs st = {.f_bsize = 4096, .f_frsize = 4096, .f_namemax = NAME_MAX};
@@ -285,6 +310,7 @@ static const struct fuse_lowlevel_ops ops = {
 	.getattr = op_getattr,
 	.opendir = op_opendir,
 	.readdir = op_readdir,
+	.readlink = op_readlink,
 	.statfs = op_statfs,
 	.create = op_create,
 	.mknod = op_mknod,
@@ -399,7 +425,7 @@ int outside_start(struct mirror *m, int fuse_fd, struct outside **ret, struct er
 	o->mounted_fd = -1;
 	o->mountpoint = path_join(m->mountpoint, MIRROR_OUTSIDE);
 	pthread_mutex_init(&o->lock, NULL);
-	o->root = place_new(o, NULL, "", 0);
+	o->root = place_alone(o, NULL, "", 0);
 	o->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	o->fd = fuse_fd ? fuse_fd : fuse_open_device(msg);
 	if (o->fd < 0)
@@ -437,6 +463,7 @@ void outside_stop(struct outside *o)
 	if (o->stop_fd >= 0)
 		(void)close(o->stop_fd);
 	place_free(o->root);
+	old_free(o->old);
 	pthread_mutex_destroy(&o->lock);
 	free(o->mountpoint);
 	free(o);
@@ -454,23 +481,30 @@ static void notify(struct outside *o, const struct place *dir, const char *name)
 	(void)fuse_lowlevel_notify_inval_entry(o->session, ino, name, strlen(name));
 }
 
-static struct place *add_child(struct outside *o, struct place *dir, const char *name, size_t len)
+static void put_place(struct outside *o, struct place *p)
 {
-	struct place *child;
+	struct place *dir = p->parent;
 	bool was_absent;
 
 	pthread_mutex_lock(&o->lock);
-	child = place_new(o, dir, name, len);
-	was_absent = map_del_str(&dir->absent, child->name);
+	(void)map_put_str(&dir->children, p->name, p);
+	was_absent = map_del_str(&dir->absent, p->name);
 	o->n_absent -= was_absent;
 	pthread_mutex_unlock(&o->lock);
 	if (was_absent)
-		notify(o, dir, child->name);
+		notify(o, dir, p->name);
+}
+
+static struct place *add_child(struct outside *o, struct place *dir, const char *name, size_t len)
+{
+	struct place *child = place_alone(o, dir, name, len);
+
+	put_place(o, child);
 	return child;
 }
 
 /* Only the owner changes them, so that it may look without the lock. */
-void outside_add(struct outside *o, const char *path)
+void outside_add(struct outside *o, const char *path, bool kept)
 {
 	struct place *at = o->root;
 
@@ -478,11 +512,52 @@ void outside_add(struct outside *o, const char *path)
 		size_t len = strcspn(path, "/");
 		struct place *child = map_get(&at->children, path, len);
 
-		if (!child && o->n_places >= SYNTHETIC_MAX)
+		/* Behind a link is what is told of where it leads. */
+		if ((!child && o->n_places >= SYNTHETIC_MAX) || (child && child->target))
 			return;
 		at = child ? child : add_child(o, at, path, len);
+		at->kept |= kept;
 		path += len;
 	}
+}
+
+/* The kernel may hold it, so it stays, and all that was in it, where no name leads. */
+static void retire(struct outside *o, struct place *p)
+{
+	pthread_mutex_lock(&o->lock);
+	(void)map_del_str(&p->parent->children, p->name);
+	p->old = o->old;
+	o->old = p;
+	o->n_links -= p->target != NULL;
+	pthread_mutex_unlock(&o->lock);
+	notify(o, p->parent, p->name);
+}
+
+int outside_link(struct outside *o, const char *path, const char *target)
+{
+	_cleanup_free_ char *parent = path_parent(path);
+	struct place *dir, *at = find(o, path), *link;
+
+	if (at && at->target && streq(at->target, target))
+		return 0;
+	/* Of what was mounted nothing may be lost. */
+	if (at && at->kept)
+		return *target ? -EISDIR : 0;
+	if (at && (*target || at->target))
+		retire(o, at);
+	if (!*target)
+		return 0;
+	outside_add(o, parent, false);
+	dir = find(o, parent);
+	if (!dir || dir->target)
+		return -ENOTDIR;
+	if (o->n_links >= PROTO_OUTSIDE_LINKS_MAX || o->n_places >= SYNTHETIC_MAX)
+		return CONCC_E_TOOBIG;
+	link = place_alone(o, dir, path_base(path), strlen(path_base(path)));
+	link->target = xstrdup(target);
+	o->n_links++;
+	put_place(o, link);
+	return 0;
 }
 
 static void all_news(struct outside *o, struct place *dir)

@@ -133,6 +133,7 @@ struct peer {
 	struct map exes_refused;    /* exe id -> char *, the worker's words */
 	struct map jobs;	    /* job id -> struct run */
 	struct map sources;	    /* path -> version of a job's source that was told ahead */
+	struct map links;	    /* links.c: path -> target, as told; owned */
 	struct map spots;	    /* outside.c: directory -> struct spot */
 	struct map pushed;	    /* roots whose working set was told, on this link */
 	struct list fetches;	    /* struct fetch.of_peer, not begun, in the order they came */
@@ -262,8 +263,25 @@ bool is_system_path(const char *path);
  * path, on the heap, when jobs would not see it though it is this machine's that is to run there;
  * or NULL.
  */
-char **workspaces_of(const struct peer *p, const struct msg_run *m, char **ret_unserved,
+char **workspaces_of(struct peer *p, const struct msg_run *m, char **ret_unserved,
 		     struct errmsg *msg);
+
+/* $PWD, when it is the cwd's name by a symbolic link that jobs of the peer can't be shown;
+ * borrowed. NULL: it is none, or can be, and its trees are in the list. */
+const char *workspaces_other_cwd(struct peer *p, const struct msg_run *m, char ***list);
+/* Adds a tree to such a list. */
+void add_tree(char ***list, const char *root);
+
+/* ---- links.c ---- */
+
+/*
+ * Where path (absolute, clean) leads; on the heap.  Links on the way that jobs of the peer don't
+ * see by themselves are told to it; trees on the way are added.  NULL: one of them can't be shown.
+ */
+char *links_follow(struct peer *p, const char *path, char ***trees);
+/* Before a job: what was told and is so no more is taken back. */
+void links_check(struct peer *p);
+void links_forget(struct peer *p);
 
 /* ---- straggler.c ---- */
 

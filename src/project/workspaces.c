@@ -101,7 +101,7 @@ static bool holds(char *const *list, const char *path)
 }
 
 /* The trees of one job, none beneath another. */
-static void add(char ***list, const char *root)
+void add_tree(char ***list, const char *root)
 {
 	size_t n = 0;
 
@@ -136,7 +136,7 @@ static int serve(struct server *s, const char *dir, bool writable, char ***list,
 		return r;
 	log_info("serving %s", dir);
 	s->n_found++;
-	add(list, dir);
+	add_tree(list, dir);
 	return 0;
 }
 
@@ -180,7 +180,7 @@ static int serve_work_dir(struct server *s, const char *dir, char ***list, struc
 		return r;
 	log_debug("serving %s while it is there", dir);
 	strv_push(&s->work_dirs, xstrdup(dir));
-	add(list, dir);
+	add_tree(list, dir);
 	return 0;
 }
 
@@ -231,9 +231,28 @@ static void add_go_cache(struct server *s, const struct msg_run *m, const char *
 	if (!clean || !is_private_of_ours(clean) || !exists(mark) || !names_in(file, clean))
 		return;
 	if (tree_root_of(s->tree, clean, NULL))
-		add(list, tree_root_of(s->tree, clean, NULL));
+		add_tree(list, tree_root_of(s->tree, clean, NULL));
 	else if (serve(s, clean, false, list, &msg) < 0)
 		log_debug("%s", msg.text); /* the job will miss it, and say so */
+}
+
+/*
+ * Of the system a job at a worker that has its own is shown what it runs in: what was installed
+ * together, as /usr/share/go-1.19 is.  On the heap; NULL: nothing so small.
+ */
+static char *package_of(const char *path)
+{
+	static const char *const dirs[] = {"/usr/share", "/usr/lib", "/usr/libexec", "/usr/local",
+					   "/opt"};
+
+	for (size_t i = 0; i < sizeof(dirs) / sizeof(*dirs); i++) {
+		const char *rest = path_below(path, dirs[i]);
+		size_t n = rest ? strcspn(rest, "/") : 0;
+
+		if (n)
+			return xstrndup(path, (size_t)(rest - path) + n);
+	}
+	return NULL;
 }
 
 /*
@@ -246,11 +265,11 @@ static int need(struct server *s, const char *path, bool is_related, char ***lis
 {
 	bool repository;
 	_cleanup_free_ char *home = NULL, *dir = NULL, *project = NULL;
-	_cleanup_free_ char *work = NULL;
+	_cleanup_free_ char *work = NULL, *package = NULL;
 	const char *served = tree_root_of(s->tree, path, NULL), *toolchain;
 
 	if (served) {
-		add(list, served);
+		add_tree(list, served);
 		return 0;
 	}
 	work = job_work_dir(path);
@@ -266,6 +285,9 @@ static int need(struct server *s, const char *path, bool is_related, char ***lis
 		free(steal_ptr(&project));
 	if (!project && is_related)
 		project = steal_ptr(&dir);
+	package = project && is_related && is_private(project) ? package_of(path) : NULL;
+	if (package)
+		return serve(s, package, false, list, msg);
 	if (!project || is_private(project) || is_too_wide(project))
 		return errmsg_set(
 			msg, CONCC_E_UNSAFE,
@@ -281,7 +303,7 @@ static void add_listed(struct server *s, const char *dir, char ***list)
 	struct errmsg msg = {0};
 
 	if (tree_serve(s->tree, dir, true, &msg) == 0)
-		add(list, dir);
+		add_tree(list, dir);
 	else
 		log_debug("%s", msg.text);
 }
@@ -323,6 +345,16 @@ static bool is_seen(const struct peer *p, const char *path)
 	return p->conf->root == ROOT_CLIENT ? system_has(p->server, path) : is_system_path(path);
 }
 
+/* Where a path leads that is in no tree; or the path, when that can't be shown. */
+static char *unlinked(struct peer *p, const char *path, char ***list)
+{
+	char *there = NULL;
+
+	if (!is_seen(p, path) && !tree_root_of(p->server->tree, path, NULL))
+		there = links_follow(p, path, list);
+	return there ? there : xstrdup(path);
+}
+
 /* ---- the command's own tree ---- */
 
 /* Has a directory what compilers are installed with, beside bin? */
@@ -347,13 +379,15 @@ static bool is_hidden_in_home(const char *dir)
 	return streq(parent, home) && *path_base(dir) == '.';
 }
 
-/* Where what is called `exe` was unpacked, or the directory it is in; on the heap. */
+/* Where a program of a bin directory was unpacked, or that directory; on the heap.  NULL: it is in
+ * none, and what is beside it may be anything. */
 static char *installed_in(const char *exe)
 {
 	_cleanup_free_ char *dir = path_parent(exe), *prefix = path_parent(dir);
 
-	if (streq(path_base(dir), "bin") && is_prefix(prefix) && !is_too_wide(prefix) &&
-	    !is_hidden_in_home(prefix))
+	if (!streq(path_base(dir), "bin"))
+		return NULL;
+	if (is_prefix(prefix) && !is_too_wide(prefix) && !is_hidden_in_home(prefix))
 		return steal_ptr(&prefix);
 	return steal_ptr(&dir);
 }
@@ -367,10 +401,11 @@ static void serve_program(struct server *s, const char *exe, char ***list)
 	bool repository = false;
 	int r = 0;
 
-	project = job_project(dir, home, exists, &repository);
-	if (work || tree_root_of(s->tree, exe, NULL) || (repository && streq(project, dir)))
+	project = job_project(exe, home, exists, &repository);
+	if (work || tree_root_of(s->tree, exe, NULL) ||
+	    (repository && (!dir || streq(project, dir))))
 		r = need(s, exe, false, list, &msg);
-	else if (!is_private(dir) && !is_too_wide(dir))
+	else if (dir && !is_private(dir) && !is_too_wide(dir))
 		r = serve(s, dir, false, list, &msg);
 	if (r < 0)
 		log_debug("%s", msg.text); /* then the command is unserved */
@@ -392,9 +427,10 @@ static bool need_program(const struct peer *p, const char *exe, char ***list)
  * The program, and what it is a link to.  Returns which of them jobs would not see though it is
  * this machine's that is to run there, on the heap, or NULL.
  */
-static char *need_programs(const struct peer *p, const char *exe, char ***list)
+static char *need_programs(struct peer *p, const char *exe, char ***list)
 {
-	_cleanup_free_ char *clean = path_clean("/", exe), *real = NULL;
+	_cleanup_free_ char *given = path_clean("/", exe), *clean = unlinked(p, given, list);
+	_cleanup_free_ char *real = NULL;
 
 	if (!need_program(p, clean, list))
 		return steal_ptr(&clean);
@@ -409,9 +445,10 @@ static char *need_programs(const struct peer *p, const char *exe, char ***list)
 
 /* ---- all of a job ---- */
 
-static void need_argument(const struct peer *p, const struct msg_run *m, const char *path,
-			  bool related, char ***list)
+static void need_argument(struct peer *p, const struct msg_run *m, const char *arg, bool related,
+			  char ***list)
 {
+	_cleanup_free_ char *path = unlinked(p, arg, list);
 	struct server *s = p->server;
 	bool writable = false;
 	const char *served = tree_root_of(s->tree, path, &writable);
@@ -425,12 +462,32 @@ static void need_argument(const struct peer *p, const struct msg_run *m, const c
 		return;
 	}
 	served = tree_root_of(s->tree, path, NULL);
-	add(list, served);
+	add_tree(list, served);
 	if (is_work_dir(s, served))
 		add_go_cache(s, m, path, list);
 }
 
-char **workspaces_of(const struct peer *p, const struct msg_run *m, char **ret_unserved,
+/* Is $PWD another name of the current directory?  Then compilers believe it. */
+static const char *other_cwd(const struct msg_run *m)
+{
+	const char *pwd = value_of(m->env, "PWD");
+	struct stat a, b;
+
+	return pwd && *pwd == '/' && !streq(pwd, m->cwd) && stat(pwd, &a) == 0 &&
+			       stat(m->cwd, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino
+		       ? pwd
+		       : NULL;
+}
+
+const char *workspaces_other_cwd(struct peer *p, const struct msg_run *m, char ***list)
+{
+	const char *pwd = other_cwd(m);
+	_cleanup_free_ char *there = pwd ? links_follow(p, pwd, list) : NULL;
+
+	return pwd && !(there && streq(there, m->cwd)) ? pwd : NULL;
+}
+
+char **workspaces_of(struct peer *p, const struct msg_run *m, char **ret_unserved,
 		     struct errmsg *msg)
 {
 	_cleanup_strv_ char **list = xcalloc(1, sizeof(*list));

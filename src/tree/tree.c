@@ -147,6 +147,15 @@ void tree_withdraw(struct tree *t, const char *path)
 	root_free(t, r);
 }
 
+bool tree_serves_below(const struct tree *t, const char *path)
+{
+	list_for_each (l, &t->roots) {
+		if (path_is_below(container_of(l, struct root, in_tree)->path, path))
+			return true;
+	}
+	return false;
+}
+
 const char *tree_root_of(const struct tree *t, const char *path, bool *ret_writable)
 {
 	const struct root *r = root_find(t, path);
