@@ -138,6 +138,8 @@ void job_script(struct buf *out, char *const *argv, const char *exe, const char 
 /* Appends s as one word for a POSIX shell, whatever bytes it has. */
 void job_put_quoted(struct buf *out, const char *s);
 
+/* Is it what build tools look for in the directories above a project by listing these? */
+bool job_is_listed_mark(const char *name);
 /*
  * The directory that a build tool has made for this build alone and works in, as Go's
  * /tmp/go-build123, if path (absolute, clean) is it or in it; on the heap, or NULL.  Only by its

@@ -521,7 +521,12 @@ void msg_exit_release(struct msg_exit *m);
  * what was named, its failure may come of it: the output is held back until the
  * exit decides.
  */
-enum missing_how { MISSING_NAMED = 0, MISSING_LOOKED_UP = 1, MISSING_CHANGED = 2 };
+enum missing_how {
+	MISSING_NAMED = 0,
+	MISSING_LOOKED_UP = 1,
+	MISSING_CHANGED = 2,
+	MISSING_LISTED = 3, /* a directory, of which only the names of what is served were there */
+};
 struct msg_missing {
 	uint32_t job_id;
 	uint8_t how;  /* enum missing_how */

@@ -78,6 +78,20 @@ static const char *const build_marks[] = {
 	"CACHEDIR.TAG",
 };
 
+/*
+ * What esbuild and its kin look for in all directories above by listing them.  Others look by name,
+ * which is told anyway.
+ */
+static const char *const listed_marks[] = {
+	"node_modules", "package.json", "tsconfig.json",   "jsconfig.json",
+	".pnp.cjs",	".pnp.js",	".pnp.loader.mjs", ".pnp.data.json",
+};
+
+bool job_is_listed_mark(const char *name)
+{
+	return ONE_OF(name, listed_marks);
+}
+
 static bool has_any(const char *dir, const char *const *names, size_t n,
 		    bool (*exists)(const char *path))
 {

@@ -9,6 +9,7 @@
 #include <linux/fuse.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -217,18 +218,79 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	(void)fuse_reply_attr(req, &st, FOR_EVER);
 }
 
-/* The kernel remembers ENOSYS, and asks no more. */
-static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+/* Where the entry at `at` ends, as add_name() has said. */
+static size_t entry_end(const struct buf *b, size_t at)
 {
-	(void)fuse_reply_err(req, ENOSYS);
+	struct fuse_dirent d;
+
+	memcpy(&d, b->data + at, offsetof(struct fuse_dirent, name));
+	return (size_t)d.off;
 }
 
-/* It would keep any listing, and not ask for the next job. */
+static void add_name(fuse_req_t req, struct buf *b, const char *name, const struct place *p)
+{
+	struct stat st = {.st_ino = p->ino, .st_mode = p->target ? S_IFLNK : S_IFDIR};
+	size_t n = fuse_add_direntry(req, NULL, 0, name, NULL, 0);
+
+	uint8_t *to = buf_grow(b, n);
+
+	(void)fuse_add_direntry(req, (char *)to, n, name, &st, (off_t)b->len);
+}
+
+/*
+ * What is served, and what leads there: so much a listing may say of somebody's directories.  What
+ * else is there a job finds by its name only; the owner knows whether it could have wanted it.
+ */
+static void list(struct outside *o, fuse_req_t req, const struct place *p, struct buf *b)
+{
+	const struct place *child;
+	size_t it = 0;
+
+	add_name(req, b, ".", p);
+	add_name(req, b, "..", p->parent ? p->parent : p);
+	pthread_mutex_lock(&o->lock);
+	while ((child = map_next(&p->children, &it, NULL))) {
+		if (child->kept || child->target)
+			add_name(req, b, child->name, child);
+	}
+	pthread_mutex_unlock(&o->lock);
+}
+
+/* Made anew for each who opens it, so that the kernel must not keep it. */
+static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct buf *b = xcalloc(1, sizeof(*b));
+
+	list(outside_of(req), req, place_of(req, ino), b);
+	fi->fh = (uint64_t)(uintptr_t)b;
+	fi->cache_readdir = 0;
+	if (fuse_reply_open(req, fi) < 0) { /* the asker is gone, and closes nothing */
+		buf_release(b);
+		free(b);
+	}
+}
+
 static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 		       struct fuse_file_info *fi)
 {
-	report(req, place_of(req, ino), "", MISSING_LOOKED_UP);
-	(void)fuse_reply_err(req, EACCES);
+	const struct buf *b = (const struct buf *)(uintptr_t)fi->fh;
+	size_t at = (size_t)off, end = at;
+
+	if (at == 0)
+		report(req, place_of(req, ino), "", MISSING_LISTED);
+	/* Whole entries: each begins where the offset of the one before says. */
+	while (end < b->len && entry_end(b, end) - at <= size)
+		end = entry_end(b, end);
+	(void)fuse_reply_buf(req, end > at ? (const char *)b->data + at : NULL, end - at);
+}
+
+static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct buf *b = (struct buf *)(uintptr_t)fi->fh;
+
+	buf_release(b);
+	free(b);
+	(void)fuse_reply_err(req, 0);
 }
 
 static void op_readlink(fuse_req_t req, fuse_ino_t ino)
@@ -310,6 +372,7 @@ static const struct fuse_lowlevel_ops ops = {
 	.getattr = op_getattr,
 	.opendir = op_opendir,
 	.readdir = op_readdir,
+	.releasedir = op_releasedir,
 	.readlink = op_readlink,
 	.statfs = op_statfs,
 	.create = op_create,

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "missing.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +10,9 @@
 #include <unistd.h>
 
 #include "concc/cleanup.h"
+#include "concc/err.h"
 #include "concc/io.h"
+#include "concc/job.h"
 #include "concc/str.h"
 #include "etc.h"
 #include "run.h"
@@ -25,6 +29,8 @@ enum missing_verdict missing_decide(const struct missing_facts *f)
 			return MISSING_ABSENT;
 		/* The search goes on after it: the dispatch has found the command elsewhere. */
 		return f->own_name ? MISSING_NOTHING : MISSING_RUN_HERE;
+	case MISSING_LISTED:
+		return f->marks ? MISSING_RUN_HERE : f->more ? MISSING_HOLD : MISSING_NOTHING;
 	case MISSING_CHANGED:
 		/* Where the user can't write, the worker's refusal is the answer here too. */
 		return f->here || f->writable ? MISSING_RUN_HERE : MISSING_NOTHING;
@@ -148,12 +154,39 @@ static bool is_own_name(const struct run *r, const char *path)
 	return false;
 }
 
+/* By a listing that has the names of what is served, and no others. */
+static bool is_listed(const struct run *r, const char *dir, const char *name)
+{
+	_cleanup_free_ char *path = path_join(dir, name);
+
+	return streq(name, ".") || streq(name, "..") ||
+	       tree_serves_below(r->peer->server->tree, path) || map_get_str(&r->peer->links, path);
+}
+
+/* What the directory has beside. */
+static void look_for_more(const struct run *r, const char *path, struct missing_facts *f)
+{
+	DIR *dir = opendir(path);
+	struct dirent *e;
+
+	while (dir && (errno = 0, e = readdir(dir))) {
+		f->marks |= job_is_listed_mark(e->d_name);
+		f->more |= !is_listed(r, path, e->d_name);
+	}
+	/* What can't be told now may be there. */
+	f->marks |= dir ? errno != 0 : !err_is_fact(-errno);
+	if (dir)
+		(void)closedir(dir);
+}
+
 static void look(const struct run *r, const char *path, struct missing_facts *f)
 {
 	_cleanup_free_ char *parent = path_clean(path, "..");
 	struct stat st;
 
 	f->here = lstat(path, &st) == 0;
+	if (f->how == MISSING_LISTED)
+		look_for_more(r, path, f);
 	f->own_name = f->here && is_own_name(r, path);
 	f->writable = f->how == MISSING_CHANGED &&
 		      faccessat(AT_FDCWD, parent, W_OK | X_OK, AT_EACCESS) == 0;

@@ -12,7 +12,7 @@ lab_start builder
 P=/srv/home/src/project
 mkdir -p $P/inc $P/sub /srv/home/src/other/inc /srv/home/links
 for d in $P /srv/home/src/other; do
-	git init -q $d
+	git init -q "$d"
 done
 echo 'int x = __COUNTER__;' >$P/inc/x.h
 echo 'int y;' >/srv/home/src/other/inc/y.h
@@ -29,7 +29,7 @@ use() { # ROOT
 	printf '[worker w1]\naddress = ssh://w1\nprogram = /mnt/bin/concc-worker\nslots = 4\n' >/srv/client.ini
 	printf '[worker here]\naddress = local:\nprogram = %s\nslots = 4\n' "$LAB_BIN/concc-worker" >/srv/local.ini
 	export CONCC_CONFIG=/srv/$1.ini CONCC_RUNTIME_DIR=/srv/run-$1
-	mkdir -p -m 700 "$CONCC_RUNTIME_DIR"
+	[ -d "$CONCC_RUNTIME_DIR" ] || mkdir -m 700 "$CONCC_RUNTIME_DIR"
 }
 
 # In the directory, called as it is named: here and there the same bytes and words.

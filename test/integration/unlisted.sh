@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 #
 # What is served without being listed: a build tool's work directory, what a program was unpacked with.  And
-# what is not, though it is beside it; with root = client, and at `local:`.
+# what is not, though it is beside it, nor in a listing; with root = client, and at `local:`.
 # limit: 120
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 lab_need jq gcc
@@ -20,7 +20,7 @@ use() { # ROOT
 	printf '[worker w1]\naddress = ssh://w1\nprogram = /mnt/bin/concc-worker\nslots = 4\n' >/srv/client.ini
 	printf '[worker here]\naddress = local:\nprogram = %s\nslots = 4\n' "$LAB_BIN/concc-worker" >/srv/local.ini
 	export CONCC_CONFIG=/srv/$1.ini CONCC_RUNTIME_DIR=/srv/run-$1
-	mkdir -p -m 700 "$CONCC_RUNTIME_DIR"
+	[ -d "$CONCC_RUNTIME_DIR" ] || mkdir -m 700 "$CONCC_RUNTIME_DIR"
 }
 
 there() { # CMD...
@@ -105,6 +105,23 @@ not_what_is_beside() {
 	here '(unserved|gave-up)' concc-dispatch /srv/home/.ssh/bin/tool
 }
 
+# Directories above have the names of what is served, and of nothing else; who looks for more there runs here.
+listings() {
+	mkdir -p /srv/home/secret-name /srv/home/src/other
+	there concc-dispatch sh -c 'ls -A /srv/home /srv/home/src'
+	expect_grep '^project$' "$LAB/got"
+	! grep -Eq 'secret-name|other|\.ssh|\.docker' "$LAB/got" || fail "more than what is served: $(cat "$LAB/got")"
+	there concc-dispatch sh -c 'cd .. && ls -A | wc -l'
+	expect_eq "names beside the project" "$(cat "$LAB/got")" 1
+	here missing concc-dispatch sh -c 'ls /srv/home; test -d /srv/home/secret-name && echo there'
+	expect_grep '^secret-name$' "$LAB/got"
+	echo '{}' >/srv/home/package.json
+	here missing concc-dispatch sh -c 'ls /srv/home'
+	expect_grep '^package.json$' "$LAB/got"
+	rm /srv/home/package.json
+	there concc-dispatch sh -c 'ls /srv/home'
+}
+
 for root in client local; do
 	use $root
 	check "$root: a work directory" work_directory
@@ -112,6 +129,7 @@ for root in client local; do
 	check "$root: what others may write to" of_somebody_else
 	check "$root: an unpacked program" unpacked
 	check "$root: what is beside a program" not_what_is_beside
+	check "$root: listings" listings
 	concc stop
 done
 lab_stop

@@ -909,8 +909,8 @@ Test(mirror, sees_what_is_looked_up_outside)
 {
 	struct sim *s = sim_new_served();
 	_cleanup_free_ char *place = xasprintf("%s/" MIRROR_OUTSIDE, s->mnt);
-	_cleanup_free_ char *reports = xasprintf("7 /home/x\n7 /home/x\n7 /home/me\n7 %s/f\n",
-						 s->src);
+	_cleanup_free_ char *reports = xasprintf(
+		"7 /home/x\n7 /home/x\n7 list /home/me\n7 list /home/me\n7 %s/f\n", s->src);
 	struct mirror_counts before, after;
 
 	setenv("O", place, 1);
@@ -926,7 +926,8 @@ Test(mirror, sees_what_is_looked_up_outside)
 	/* Asked anew each time, though nothing has changed. */
 	sim_expect(s, "test -e $O/home/x", "status 1\n");
 	sim_expect(s, "test -e $O/home/x", "status 1\n");
-	sim_expect(s, "ls $O/home/me 2>/dev/null", "status 2\n");
+	cr_assert_eq(mirror_outside(s->m, "/home/me/of-path", false), 0);
+	sim_expect(s, "ls -A $O/home/me; ls $O/home/me | wc -l", "tools\n1\n");
 	/* Of what is served it has the place only. */
 	sim_expect(s, "test -e $O$S/f", "status 1\n");
 	expect_reports(s, reports);

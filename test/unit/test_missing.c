@@ -32,6 +32,10 @@ Test(missing, decisions)
 		{{MISSING_CHANGED, .here = true}, MISSING_RUN_HERE},
 		{{MISSING_CHANGED, .here = true, .own_name = true}, MISSING_RUN_HERE},
 		{{MISSING_CHANGED, .here = false, .writable = false}, MISSING_NOTHING},
+		/* listed */
+		{{MISSING_LISTED, .here = true}, MISSING_NOTHING},
+		{{MISSING_LISTED, .here = true, .more = true}, MISSING_HOLD},
+		{{MISSING_LISTED, .here = true, .more = true, .marks = true}, MISSING_RUN_HERE},
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
