@@ -616,7 +616,8 @@ static int check_host(const struct attempt *a)
 				  address(a), buf_cstr(&shown), entry->file, entry->line);
 	case KNOWN_CHANGED:
 		if (a->req->config->takes_changed_keys)
-			return beyond_libssh2(a, "StrictHostKeyChecking lets ssh take a changed key");
+			return beyond_libssh2(a,
+					      "StrictHostKeyChecking lets ssh take a changed key");
 		return errmsg_set(a->msg, CONCC_E_AUTH,
 				  "%s: the key of host %s has CHANGED: it shows %s, which is not "
 				  "the one in %s:%u; someone may be listening in. If the change "

@@ -592,6 +592,7 @@ static void retire(struct outside *o, struct place *p)
 	p->old = o->old;
 	o->old = p;
 	o->n_links -= p->target != NULL;
+	o->n_absent -= p->absent.n;
 	pthread_mutex_unlock(&o->lock);
 	notify(o, p->parent, p->name);
 }

@@ -41,7 +41,7 @@ static bool may_be_shown(const struct peer *p, const char *path)
 {
 	static const char *const own[] = {"/dev", "/proc", "/run", "/sys", "/tmp"};
 
-	if (!strchr(path + 1, '/'))
+	if (p->conf->mirror != MIRROR_CONCC || !strchr(path + 1, '/'))
 		return false;
 	for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++) {
 		if (path_is_below(path, own[i]))

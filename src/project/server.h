@@ -92,7 +92,7 @@ struct server {
 	struct map paces;	       /* straggler.c: program -> struct pace */
 	uint64_t n_twice, n_twice_won; /* stragglers started a second time, and of use */
 	struct map reasons;	       /* rule -> uint64_t *, why jobs went back */
-	char **work_dirs;	       /* job_work_dir(), served; bounded there, too */
+	char **work_dirs;	       /* of them, is_passing(): bounded there, too */
 	unsigned n_found;	       /* trees that workspaces.c found by itself */
 };
 
@@ -253,8 +253,8 @@ bool system_is_partial(const struct server *s, const char *path);
 
 /* ---- workspaces.c ---- */
 
-/* Is it one that a build tool works in, and is served while it is there? */
-bool is_work_dir(const struct server *s, const char *dir);
+/* Is it a tree in which no name means the same for long: a work directory, or Go's cache? */
+bool is_passing(const struct server *s, const char *dir);
 /* Does every system have something of its own there? */
 bool is_system_path(const char *path);
 /*

@@ -227,9 +227,9 @@ void working_set_push(struct peer *p, const char *root)
 	bool writable = false;
 
 	/* One that sees the tree by other means takes no listings. */
-	if (p->conf->mirror != MIRROR_CONCC || is_work_dir(p->server, root) ||
+	if (p->conf->mirror != MIRROR_CONCC || is_passing(p->server, root) ||
 	    map_put_str(&p->pushed, root, p))
-		return; /* nor is a work directory ever there again */
+		return; /* nor are such names there again */
 	w = set_of(p->server, root);
 	if (!w->n)
 		return;
@@ -306,7 +306,7 @@ static void push_source(struct peer *p, const char *path)
 	struct entry_attr a;
 	uint32_t id;
 
-	if (!root || is_work_dir(p->server, root))
+	if (!root || is_passing(p->server, root))
 		return;
 	(void)add(set_of(p->server, root), 'M', path_below(path, root)); /* once is enough */
 	id = locate(p, path, &name);

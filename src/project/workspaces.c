@@ -140,7 +140,7 @@ static int serve(struct server *s, const char *dir, bool writable, char ***list,
 	return 0;
 }
 
-/* ---- work directories ---- */
+/* ---- work directories, and Go's cache ---- */
 
 /* Each build makes one, and removes it. */
 static void drop_old_work_dirs(struct server *s)
@@ -157,6 +157,13 @@ static void drop_old_work_dirs(struct server *s)
 	s->work_dirs = kept;
 }
 
+static bool is_link(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
+}
+
 /* Others may give a directory in /tmp such a name, but not our owner, nor keep us out of theirs. */
 static bool is_private_of_ours(const char *dir)
 {
@@ -166,16 +173,18 @@ static bool is_private_of_ours(const char *dir)
 	       !(st.st_mode & (S_IWGRP | S_IWOTH));
 }
 
-static int serve_work_dir(struct server *s, const char *dir, char ***list, struct errmsg *msg)
+static int serve_passing(struct server *s, const char *dir, bool writable, char ***list,
+			 struct errmsg *msg)
 {
+	_cleanup_free_ char *secret = path_secret(dir);
 	int r;
 
-	if (!is_private_of_ours(dir))
+	if (secret || !is_private_of_ours(dir))
 		return errmsg_set(msg, CONCC_E_UNSAFE, "%s is not a directory of ours", dir);
 	drop_old_work_dirs(s);
 	if (strv_len(s->work_dirs) >= WORK_DIRS_MAX)
 		return errmsg_set(msg, CONCC_E_TOOBIG, "%s is one work directory too many", dir);
-	r = tree_serve(s->tree, dir, true, msg);
+	r = tree_serve(s->tree, dir, writable, msg);
 	if (r < 0)
 		return r;
 	log_debug("serving %s while it is there", dir);
@@ -184,7 +193,7 @@ static int serve_work_dir(struct server *s, const char *dir, char ***list, struc
 	return 0;
 }
 
-bool is_work_dir(const struct server *s, const char *dir)
+bool is_passing(const struct server *s, const char *dir)
 {
 	for (char **w = s->work_dirs; w && *w; w++) {
 		if (streq(*w, dir))
@@ -192,8 +201,6 @@ bool is_work_dir(const struct server *s, const char *dir)
 	}
 	return false;
 }
-
-/* ---- Go's cache ---- */
 
 /* A list of packages has some hundred lines. */
 #define LIST_BYTES_MAX (1024 * 1024)
@@ -232,7 +239,7 @@ static void add_go_cache(struct server *s, const struct msg_run *m, const char *
 		return;
 	if (tree_root_of(s->tree, clean, NULL))
 		add_tree(list, tree_root_of(s->tree, clean, NULL));
-	else if (serve(s, clean, false, list, &msg) < 0)
+	else if (serve_passing(s, clean, false, list, &msg) < 0)
 		log_debug("%s", msg.text); /* the job will miss it, and say so */
 }
 
@@ -272,9 +279,6 @@ static int need(struct server *s, const char *path, bool is_related, char ***lis
 		add_tree(list, served);
 		return 0;
 	}
-	work = job_work_dir(path);
-	if (work)
-		return serve_work_dir(s, work, list, msg);
 	toolchain = is_system_path(path) ? NULL : system_tree_of(s, path);
 	if (toolchain)
 		return serve(s, toolchain, false, list, msg);
@@ -283,6 +287,10 @@ static int need(struct server *s, const char *path, bool is_related, char ***lis
 	project = job_project(dir, home, exists, &repository);
 	if (!project || is_too_wide(project))
 		free(steal_ptr(&project));
+	/* In a project it is a directory like others; what a link leads to is none. */
+	work = job_work_dir(path);
+	if (work && (!project || is_link(work)))
+		return serve_passing(s, work, true, list, msg);
 	if (!project && is_related)
 		project = steal_ptr(&dir);
 	package = project && is_related && is_private(project) ? package_of(path) : NULL;
@@ -342,7 +350,10 @@ static bool is_related(const struct msg_run *m, const char *arg)
 /* Is it there for all of the peer's jobs anyway? */
 static bool is_seen(const struct peer *p, const char *path)
 {
-	return p->conf->root == ROOT_CLIENT ? system_has(p->server, path) : is_system_path(path);
+	if (p->conf->root != ROOT_CLIENT)
+		return is_system_path(path);
+	return system_has(p->server, path) || path_is_below(path, "/dev") ||
+	       path_is_below(path, "/proc");
 }
 
 /* Where a path leads that is in no tree; or the path, when that can't be shown. */
@@ -416,8 +427,7 @@ static bool need_program(const struct peer *p, const char *exe, char ***list)
 {
 	bool client = p->conf->root == ROOT_CLIENT;
 
-	if (is_seen(p, exe) || holds(*list, exe) || path_is_below(exe, "/dev") ||
-	    path_is_below(exe, "/proc"))
+	if (is_seen(p, exe) || holds(*list, exe))
 		return true;
 	serve_program(p->server, exe, list);
 	return !client || holds(*list, exe);
@@ -448,7 +458,7 @@ static char *need_programs(struct peer *p, const char *exe, char ***list)
 static void need_argument(struct peer *p, const struct msg_run *m, const char *arg, bool related,
 			  char ***list)
 {
-	_cleanup_free_ char *path = unlinked(p, arg, list);
+	_cleanup_free_ char *path = unlinked(p, arg, list), *work = job_work_dir(path);
 	struct server *s = p->server;
 	bool writable = false;
 	const char *served = tree_root_of(s->tree, path, &writable);
@@ -463,7 +473,7 @@ static void need_argument(struct peer *p, const struct msg_run *m, const char *a
 	}
 	served = tree_root_of(s->tree, path, NULL);
 	add_tree(list, served);
-	if (is_work_dir(s, served))
+	if (work)
 		add_go_cache(s, m, path, list);
 }
 
