@@ -75,6 +75,8 @@ int path_remove_tree(int dirfd, const char *name);
 int path_empty_dir(int dirfd, void (*busy)(void *data), void *data);
 /* ~ and ~/x through $HOME or the passwd entry; others unchanged.  A copy on the heap. */
 char *path_expand_home(const char *path);
+/* The same by the password file, which is what ssh goes by, whatever HOME says. */
+char *path_expand_login_home(const char *path);
 
 /* Is the same file or directory at path that was seen there as `was`, unchanged by all its times?
  */

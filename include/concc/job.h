@@ -139,6 +139,15 @@ void job_script(struct buf *out, char *const *argv, const char *exe, const char 
 /* Appends s as one word for a POSIX shell, whatever bytes it has. */
 void job_put_quoted(struct buf *out, const char *s);
 
+/* Is it what build tools look for in the directories above a project by listing these? */
+bool job_is_listed_mark(const char *name);
+/*
+ * The directory that a build tool has made for this build alone and works in, as Go's
+ * /tmp/go-build123, if path (absolute, clean) is it or in it; on the heap, or NULL.  Only by its
+ * name: whose it is must be looked at.
+ */
+char *job_work_dir(const char *path);
+
 /* Is it text and names no file, whatever it looks like, as "-DX=/y" is, or what follows "-MT"?
  * before: the argument before it, or NULL. */
 bool job_arg_is_text(const char *arg, const char *before);

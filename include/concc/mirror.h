@@ -92,8 +92,12 @@ int mirror_serve(struct mirror *m, const char *path);
 
 #define MIRROR_OUTSIDE ".concc-outside"
 /* Makes path a directory in MIRROR_OUTSIDE, with its parents.  Served trees have theirs from
- * mirror_serve().  Idempotent. */
-int mirror_outside(struct mirror *m, const char *path);
+ * mirror_serve().  Idempotent.  kept: something is mounted there, so that it can't become a link.
+ */
+int mirror_outside(struct mirror *m, const char *path, bool kept);
+/* LINK: makes path a symbolic link there, or takes that back.  Negative: it can't be one; see
+ * outside_link(). */
+int mirror_link(struct mirror *m, const struct msg_link *l);
 /* Names in such a directory whose absence need not be told again; without names, all of them are
  * news again.  What is said of a directory that is not there is ignored. */
 void mirror_outside_absent(struct mirror *m, const struct msg_outside *o);

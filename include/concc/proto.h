@@ -22,7 +22,7 @@
 #include "concc/digest.h"
 
 #ifndef PROTO_VERSION /* a test has another */
-#define PROTO_VERSION 9
+#define PROTO_VERSION 10
 #endif
 /*
  * Bytes of "project.lock" that a project server has locked when it is ready: for who speaks this
@@ -75,6 +75,7 @@ enum msg_type {
 	MSG_PREFETCH = 25,
 	MSG_OUTSIDE = 26,
 	MSG_LIMITS = 27,
+	MSG_LINK = 28,
 
 	/* worker -> client */
 	MSG_LIST = 30,
@@ -281,6 +282,20 @@ struct msg_outside {
 void msg_outside_encode(struct buf *b, const char *dir, char *const *names);
 int msg_outside_decode(struct blob payload, struct msg_outside *ret);
 void msg_outside_release(struct msg_outside *m);
+
+/*
+ * LINK: a symbolic link of the client's outside every tree, by which a job calls what is in one.
+ * Without a target: it is one no more.
+ */
+struct msg_link {
+	char *path;   /* absolute, clean, not in the root directory itself; owned */
+	char *target; /* owned; "": none */
+};
+
+#define PROTO_OUTSIDE_LINKS_MAX 64 /* that a worker shows */
+void msg_link_encode(struct buf *b, const char *path, const char *target);
+int msg_link_decode(struct blob payload, struct msg_link *ret);
+void msg_link_release(struct msg_link *m);
 
 /* ---- contents ---- */
 
@@ -510,7 +525,12 @@ void msg_exit_release(struct msg_exit *m);
  * what was named, its failure may come of it: the output is held back until the
  * exit decides.
  */
-enum missing_how { MISSING_NAMED = 0, MISSING_LOOKED_UP = 1, MISSING_CHANGED = 2 };
+enum missing_how {
+	MISSING_NAMED = 0,
+	MISSING_LOOKED_UP = 1,
+	MISSING_CHANGED = 2,
+	MISSING_LISTED = 3, /* a directory, of which only the names of what is served were there */
+};
 struct msg_missing {
 	uint32_t job_id;
 	uint8_t how;  /* enum missing_how */

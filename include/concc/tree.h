@@ -55,6 +55,8 @@ struct tree_ops {
 	/* Called again and again while a call takes long, as for the peers' heartbeat; the tree
 	 * must not be called from here.  May be NULL. */
 	void (*busy)(void *data);
+	/* Of tree_serve_part(): is something left out of this directory?  NULL: of the top one. */
+	bool (*is_partial)(void *data, const char *path);
 };
 
 /* cache may be NULL (digests are then known only after tree_learn()); borrowed. */
@@ -79,9 +81,13 @@ void tree_free(struct tree *t);
 int tree_serve(struct tree *t, const char *path, bool writable, struct errmsg *msg);
 /*
  * Shows at path, read-only, what the directory source holds.  Workers are told that there may be
- * more at path, which they can't see (DIR_PARTIAL).
+ * more in directories of which ops.is_partial says so, which they can't see (DIR_PARTIAL).
  */
 int tree_serve_part(struct tree *t, const char *path, const char *source, struct errmsg *msg);
+/* Takes that back: of what was told of it, the peers hear that it is void. */
+void tree_withdraw(struct tree *t, const char *path);
+/* Is something served at path or beneath it? */
+bool tree_serves_below(const struct tree *t, const char *path);
 /* The served root that holds path, or NULL; borrowed until that root goes. */
 const char *tree_root_of(const struct tree *t, const char *path, bool *ret_writable);
 

@@ -22,14 +22,26 @@ static char *home_dir(void)
 	return xstrdup(pw && pw->pw_dir && *pw->pw_dir == '/' ? pw->pw_dir : "/");
 }
 
-char *path_expand_home(const char *path)
+static char *expand(const char *path, const char *home)
 {
-	_cleanup_free_ char *home = NULL;
-
 	if (*path != '~' || (path[1] != '\0' && path[1] != '/'))
 		return xstrdup(path);
-	home = home_dir();
 	return path[1] ? path_join(home, path + 2) : xstrdup(home);
+}
+
+char *path_expand_home(const char *path)
+{
+	_cleanup_free_ char *home = *path == '~' ? home_dir() : NULL;
+
+	return expand(path, home);
+}
+
+char *path_expand_login_home(const char *path)
+{
+	const struct passwd *pw = *path == '~' ? getpwuid(getuid()) : NULL;
+
+	return pw && pw->pw_dir && *pw->pw_dir == '/' ? expand(path, pw->pw_dir)
+						      : path_expand_home(path);
 }
 
 static bool overlap(const char *a, const char *b)

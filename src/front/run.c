@@ -238,7 +238,8 @@ static char **choose_jobs(const struct build *b)
 {
 	uint32_t n = b->o->jobs ? b->o->jobs : count_slots(b);
 	_cleanup_free_ char *how = NULL;
-	char **argv = tools_with_jobs(b->o->argv, n, b->o->jobs > 0, &how);
+	char **named = tools_with_compiler(b->o->argv, &b->masquerade);
+	char **argv = named ? named : tools_with_jobs(b->o->argv, n, b->o->jobs > 0, &how);
 
 	if (how && !b->o->jobs)
 		fprintf(stderr,

@@ -380,3 +380,32 @@ char **tools_with_jobs(char *const *argv, uint32_t n, bool everywhere, char **re
 	*ret_how = xasprintf("%s %s", t->program, word);
 	return insert(argv, at, word);
 }
+
+/* ---- compilers called by their paths ---- */
+
+/* Debian's gnatmake is x86_64-linux-gnu-gnatmake-12, and its gcc is called so, too. */
+static char *gcc_of(const char *gnatmake)
+{
+	const char *at = strstr(gnatmake, "gnatmake");
+
+	return xasprintf("%.*sgcc%s", (int)(at - gnatmake), gnatmake, at + strlen("gnatmake"));
+}
+
+char **tools_with_compiler(char *const *argv, const struct masquerade *m)
+{
+	_cleanup_free_ char *path = NULL, *real = NULL, *gcc = NULL, *link = NULL;
+
+	if (!strstr(path_base(argv[0]), "gnatmake"))
+		return NULL;
+	for (size_t i = 1; argv[i]; i++) {
+		if (str_starts(argv[i], "--GCC="))
+			return NULL;
+	}
+	path = job_resolve(argv[0], getenv("PATH"), "/", NULL, NULL);
+	real = path ? realpath(path, NULL) : NULL;
+	if (!real || !strstr(path_base(real), "gnatmake"))
+		return NULL;
+	gcc = gcc_of(path_base(real));
+	link = path_join(m->dir, gcc);
+	return access(link, X_OK) == 0 ? insert(argv, 1, xasprintf("--GCC=%s", link)) : NULL;
+}

@@ -41,4 +41,11 @@ const char *tools_name(char *const *argv);
  */
 char **tools_with_jobs(char *const *argv, uint32_t n, bool everywhere, char **ret_how);
 
+/*
+ * A copy of the command that calls its compiler by the directory of links: gnatmake calls the one
+ * beside itself otherwise, whatever PATH says.  NULL: argv calls what PATH has, or what the user
+ * said.
+ */
+char **tools_with_compiler(char *const *argv, const struct masquerade *m);
+
 #endif

@@ -337,7 +337,10 @@ static bool is_hidden_in(const struct policy_input *in, const char *path, const 
 /* path is absolute and clean but for a slash at its end. */
 static bool is_hidden_clean(const struct ctx *c, const char *path)
 {
-	if (is_stdio(path))
+	/* Whose a work directory is, and so whether it is served, tells the server. */
+	_cleanup_free_ char *work = c->in->served ? NULL : job_work_dir(path);
+
+	if (work || is_stdio(path))
 		return false;
 	for (size_t i = 0; i < N_OF(own_dirs); i++) {
 		if (is_hidden_in(c->in, path, own_dirs[i]))
@@ -564,6 +567,13 @@ static bool rule_preload(struct ctx *c)
 	return rest && because(c, rest);
 }
 
+/*
+ * Measured with syn (45 000 lines), all features, one worker of this machine's own speed: building
+ * it again after a change took 1.8 s here.  Sent, 3.5 to 5.4 s, with 44 MB of state there and 49 MB
+ * home each time, and one of two jobs was done twice, since rustc links what is new to what was
+ * there.  The first build gained nothing either (16.5 s instead of 11.4, with the toolchain's
+ * transfer); what is compiled once is of other crates, and these go.
+ */
 static bool rule_incremental(struct ctx *c)
 {
 	static const char *const joined[] = {"-Cincremental", "--codegen=incremental"};

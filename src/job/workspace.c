@@ -43,6 +43,32 @@ static bool has(const char *dir, const char *name, bool (*exists)(const char *pa
 	return exists(path);
 }
 
+/* Go's work directories: $WORK of `go build -x`.  Their names end in a number. */
+static const char *const work_dirs[] = {"go-build"};
+
+static bool is_work_dir(const char *name, size_t n)
+{
+	for (size_t i = 0; i < N_OF(work_dirs); i++) {
+		size_t len = strlen(work_dirs[i]);
+
+		if (n > len && strncmp(name, work_dirs[i], len) == 0 &&
+		    strspn(name + len, "0123456789") >= n - len)
+			return true;
+	}
+	return false;
+}
+
+char *job_work_dir(const char *path)
+{
+	for (const char *p = path; *p == '/'; p += strcspn(p, "/")) {
+		size_t n = strcspn(++p, "/");
+
+		if (is_work_dir(p, n))
+			return xstrndup(path, (size_t)(p - path) + n);
+	}
+	return NULL;
+}
+
 /* What a build system leaves or finds at the top of a project, or of a directory to build in. */
 static const char *const build_marks[] = {
 	"CMakeLists.txt", "CMakeCache.txt", "meson.build",	"configure",	"configure.ac",
@@ -51,6 +77,20 @@ static const char *const build_marks[] = {
 	"build.gradle",	  "SConstruct",	    "build.gradle.kts", "MODULE.bazel", "WORKSPACE",
 	"CACHEDIR.TAG",
 };
+
+/*
+ * What esbuild and its kin look for in all directories above by listing them.  Others look by name,
+ * which is told anyway.
+ */
+static const char *const listed_marks[] = {
+	"node_modules", "package.json", "tsconfig.json",   "jsconfig.json",
+	".pnp.cjs",	".pnp.js",	".pnp.loader.mjs", ".pnp.data.json",
+};
+
+bool job_is_listed_mark(const char *name)
+{
+	return ONE_OF(name, listed_marks);
+}
 
 static bool has_any(const char *dir, const char *const *names, size_t n,
 		    bool (*exists)(const char *path))

@@ -120,7 +120,7 @@ static void add_file(struct ssh_config *c, char ***list, const char *path)
 	if (strchr(path, '%') || strstr(path, "${"))
 		unfit(c, "a file name has % or ${} in it");
 	else if (strv_len(*list) < FILES_MAX)
-		strv_push(list, path_expand_home(path));
+		strv_push(list, path_expand_login_home(path));
 }
 
 static void add_files(struct ssh_config *c, char ***list, char *value)
@@ -199,7 +199,14 @@ static void take_agent(struct ssh_config *c, const char *value)
 	else if (value[0] == '$' || strchr(value, '%'))
 		unfit(c, "IdentityAgent has % or $ in it");
 	else
-		set(&c->identity_agent, path_expand_home(value));
+		set(&c->identity_agent, path_expand_login_home(value));
+}
+
+/* "ask" and "true" let a person or nobody decide. */
+static void take_strictness(struct ssh_config *c, const char *value)
+{
+	c->takes_changed_keys = streq(value, "false") || streq(value, "no") || streq(value, "off");
+	c->takes_new_keys = c->takes_changed_keys || streq(value, "accept-new");
 }
 
 static void take_line(struct ssh_config *c, const char *key, char *value)
@@ -225,6 +232,8 @@ static void take_line(struct ssh_config *c, const char *key, char *value)
 		set_number(&c->port, value);
 	else if (streq(key, "identitiesonly"))
 		c->identities_only = is_yes(value);
+	else if (streq(key, "stricthostkeychecking"))
+		take_strictness(c, value);
 	else if (streq(key, "identityagent"))
 		take_agent(c, value);
 	else if (streq(key, "identityfile"))

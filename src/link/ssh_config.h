@@ -30,6 +30,8 @@ struct ssh_config {
 	char *host_key_alias; /* NULL: none */
 	char *identity_agent; /* NULL: $SSH_AUTH_SOCK; "none": no agent */
 	bool identities_only;
+	bool takes_new_keys; /* StrictHostKeyChecking says so: ssh accepts a key that is unknown */
+	bool takes_changed_keys;  /* and one that is not the known one */
 	char **identity_files;	  /* ~ expanded */
 	char **known_hosts_files; /* the user's, then the global ones; ~ expanded */
 	char *host_key_algorithms, *kex_algorithms, *ciphers, *macs;

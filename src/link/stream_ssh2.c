@@ -544,6 +544,9 @@ static int set_preferences(const struct attempt *a)
 
 static int unknown_host(const struct attempt *a, const char *what, const char *value)
 {
+	/* It writes down what it takes, where it is configured to. */
+	if (a->req->config->takes_new_keys)
+		return beyond_libssh2(a, "StrictHostKeyChecking lets ssh take an unknown key");
 	return errmsg_set(a->msg, CONCC_E_AUTH,
 			  "%s: no key of host %s is known%s%s; run `ssh %s` once to check and "
 			  "accept it",
@@ -612,6 +615,9 @@ static int check_host(const struct attempt *a)
 		return errmsg_set(a->msg, CONCC_E_AUTH, "%s: host key %s is revoked by %s:%u",
 				  address(a), buf_cstr(&shown), entry->file, entry->line);
 	case KNOWN_CHANGED:
+		if (a->req->config->takes_changed_keys)
+			return beyond_libssh2(a,
+					      "StrictHostKeyChecking lets ssh take a changed key");
 		return errmsg_set(a->msg, CONCC_E_AUTH,
 				  "%s: the key of host %s has CHANGED: it shows %s, which is not "
 				  "the one in %s:%u; someone may be listening in. If the change "

@@ -182,8 +182,6 @@ static char **openssh_argv(const struct connecting *c)
 		"-o",
 		"ServerAliveInterval=15",
 		"-o",
-		"StrictHostKeyChecking=yes",
-		"-o",
 		"ClearAllForwardings=yes",
 		"-o",
 		"RemoteCommand=none",

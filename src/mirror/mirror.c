@@ -208,16 +208,21 @@ int mirror_serve(struct mirror *m, const char *path)
 	pthread_mutex_lock(&m->lock);
 	err = tree_serve(m, path);
 	pthread_mutex_unlock(&m->lock);
-	outside_add(m->places, path); /* where a job's own view of it is mounted */
+	outside_add(m->places, path, true); /* where a job's own view of it is mounted */
 	return err;
 }
 
-int mirror_outside(struct mirror *m, const char *path)
+int mirror_outside(struct mirror *m, const char *path, bool kept)
 {
 	if (!path_is_clean(path))
 		return CONCC_E_PROTO;
-	outside_add(m->places, path);
+	outside_add(m->places, path, kept);
 	return 0;
+}
+
+int mirror_link(struct mirror *m, const struct msg_link *l)
+{
+	return outside_link(m->places, l->path, l->target);
 }
 
 void mirror_outside_absent(struct mirror *m, const struct msg_outside *o)

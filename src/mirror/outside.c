@@ -9,6 +9,7 @@
 #include <linux/fuse.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -33,7 +34,10 @@ struct place {
 	struct place *parent; /* NULL: the root */
 	struct map children;  /* name -> struct place */
 	struct map absent;    /* names that are no news */
+	char *target;	      /* it is a symbolic link; else NULL */
+	bool kept;	      /* something may be mounted there, or beneath */
 	uint64_t ino;
+	struct place *old; /* the list of those that were replaced: the kernel may know them */
 	char name[];
 };
 
@@ -47,22 +51,21 @@ struct outside {
 	bool runs;
 
 	pthread_mutex_t lock; /* of the places */
-	struct place *root;
-	size_t n_places, n_absent;
+	struct place *root, *old;
+	size_t n_places, n_absent, n_links;
 };
 
 /* ---- places ---- */
 
-static struct place *place_new(struct outside *o, struct place *parent, const char *name,
-			       size_t len)
+/* Not yet found by its name. */
+static struct place *place_alone(struct outside *o, struct place *parent, const char *name,
+				 size_t len)
 {
 	struct place *p = xcalloc(1, sizeof(*p) + len + 1);
 
 	memcpy(p->name, name, len);
 	p->parent = parent;
 	p->ino = SYNTHETIC_INO + ++o->n_places;
-	if (parent)
-		(void)map_put_str(&parent->children, p->name, p);
 	return p;
 }
 
@@ -75,7 +78,18 @@ static void place_free(struct place *p)
 		place_free(child);
 	map_release(&p->children);
 	map_release(&p->absent);
+	free(p->target);
 	free(p);
+}
+
+static void old_free(struct place *p)
+{
+	while (p) {
+		struct place *next = p->old;
+
+		place_free(p);
+		p = next;
+	}
 }
 
 static void put_path(const struct place *p, struct buf *b)
@@ -126,8 +140,9 @@ static void fill_stat(const struct outside *o, const struct place *p, struct sta
 {
 	*st = (struct stat){
 		.st_ino = p->ino,
-		.st_mode = S_IFDIR | 0755,
+		.st_mode = p->target ? S_IFLNK | 0777 : S_IFDIR | 0755,
 		.st_nlink = 1,
+		.st_size = p->target ? (off_t)strlen(p->target) : 0,
 		.st_uid = o->mirror->uid,
 		.st_gid = o->mirror->gid,
 		.st_mtim = o->mirror->started,
@@ -203,18 +218,90 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	(void)fuse_reply_attr(req, &st, FOR_EVER);
 }
 
-/* The kernel remembers ENOSYS, and asks no more. */
-static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+/* Where the entry at `at` ends, as add_name() has said. */
+static size_t entry_end(const struct buf *b, size_t at)
 {
-	(void)fuse_reply_err(req, ENOSYS);
+	struct fuse_dirent d;
+
+	memcpy(&d, b->data + at, offsetof(struct fuse_dirent, name));
+	return (size_t)d.off;
 }
 
-/* It would keep any listing, and not ask for the next job. */
+static void add_name(fuse_req_t req, struct buf *b, const char *name, const struct place *p)
+{
+	struct stat st = {.st_ino = p->ino, .st_mode = p->target ? S_IFLNK : S_IFDIR};
+	size_t n = fuse_add_direntry(req, NULL, 0, name, NULL, 0);
+
+	uint8_t *to = buf_grow(b, n);
+
+	(void)fuse_add_direntry(req, (char *)to, n, name, &st, (off_t)b->len);
+}
+
+/*
+ * What is served, and what leads there: so much a listing may say of somebody's directories.  What
+ * else is there a job finds by its name only; the owner knows whether it could have wanted it.
+ */
+static void list(struct outside *o, fuse_req_t req, const struct place *p, struct buf *b)
+{
+	const struct place *child;
+	size_t it = 0;
+
+	add_name(req, b, ".", p);
+	add_name(req, b, "..", p->parent ? p->parent : p);
+	pthread_mutex_lock(&o->lock);
+	while ((child = map_next(&p->children, &it, NULL))) {
+		if (child->kept || child->target)
+			add_name(req, b, child->name, child);
+	}
+	pthread_mutex_unlock(&o->lock);
+}
+
+/* Made anew for each who opens it, so that the kernel must not keep it. */
+static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct buf *b = xcalloc(1, sizeof(*b));
+
+	list(outside_of(req), req, place_of(req, ino), b);
+	fi->fh = (uint64_t)(uintptr_t)b;
+	fi->cache_readdir = 0;
+	if (fuse_reply_open(req, fi) < 0) { /* the asker is gone, and closes nothing */
+		buf_release(b);
+		free(b);
+	}
+}
+
 static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 		       struct fuse_file_info *fi)
 {
-	report(req, place_of(req, ino), "", MISSING_LOOKED_UP);
-	(void)fuse_reply_err(req, EACCES);
+	const struct buf *b = (const struct buf *)(uintptr_t)fi->fh;
+	size_t at = (size_t)off, end = at;
+
+	if (at == 0)
+		report(req, place_of(req, ino), "", MISSING_LISTED);
+	/* Whole entries: each begins where the offset of the one before says. */
+	while (end < b->len && entry_end(b, end) - at <= size)
+		end = entry_end(b, end);
+	(void)fuse_reply_buf(req, end > at ? (const char *)b->data + at : NULL, end - at);
+}
+
+static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct buf *b = (struct buf *)(uintptr_t)fi->fh;
+
+	buf_release(b);
+	free(b);
+	(void)fuse_reply_err(req, 0);
+}
+
+static void op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	const struct place *p = place_of(req, ino);
+
+	/* No place becomes a link, or stops to be one: another takes its name. */
+	if (p->target)
+		(void)fuse_reply_readlink(req, p->target);
+	else
+		(void)fuse_reply_err(req, EINVAL);
 }
 
 static void op_statfs(fuse_req_t req, fuse_ino_t ino)
@@ -285,6 +372,8 @@ static const struct fuse_lowlevel_ops ops = {
 	.getattr = op_getattr,
 	.opendir = op_opendir,
 	.readdir = op_readdir,
+	.releasedir = op_releasedir,
+	.readlink = op_readlink,
 	.statfs = op_statfs,
 	.create = op_create,
 	.mknod = op_mknod,
@@ -399,7 +488,7 @@ int outside_start(struct mirror *m, int fuse_fd, struct outside **ret, struct er
 	o->mounted_fd = -1;
 	o->mountpoint = path_join(m->mountpoint, MIRROR_OUTSIDE);
 	pthread_mutex_init(&o->lock, NULL);
-	o->root = place_new(o, NULL, "", 0);
+	o->root = place_alone(o, NULL, "", 0);
 	o->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	o->fd = fuse_fd ? fuse_fd : fuse_open_device(msg);
 	if (o->fd < 0)
@@ -437,6 +526,7 @@ void outside_stop(struct outside *o)
 	if (o->stop_fd >= 0)
 		(void)close(o->stop_fd);
 	place_free(o->root);
+	old_free(o->old);
 	pthread_mutex_destroy(&o->lock);
 	free(o->mountpoint);
 	free(o);
@@ -454,23 +544,30 @@ static void notify(struct outside *o, const struct place *dir, const char *name)
 	(void)fuse_lowlevel_notify_inval_entry(o->session, ino, name, strlen(name));
 }
 
-static struct place *add_child(struct outside *o, struct place *dir, const char *name, size_t len)
+static void put_place(struct outside *o, struct place *p)
 {
-	struct place *child;
+	struct place *dir = p->parent;
 	bool was_absent;
 
 	pthread_mutex_lock(&o->lock);
-	child = place_new(o, dir, name, len);
-	was_absent = map_del_str(&dir->absent, child->name);
+	(void)map_put_str(&dir->children, p->name, p);
+	was_absent = map_del_str(&dir->absent, p->name);
 	o->n_absent -= was_absent;
 	pthread_mutex_unlock(&o->lock);
 	if (was_absent)
-		notify(o, dir, child->name);
+		notify(o, dir, p->name);
+}
+
+static struct place *add_child(struct outside *o, struct place *dir, const char *name, size_t len)
+{
+	struct place *child = place_alone(o, dir, name, len);
+
+	put_place(o, child);
 	return child;
 }
 
 /* Only the owner changes them, so that it may look without the lock. */
-void outside_add(struct outside *o, const char *path)
+void outside_add(struct outside *o, const char *path, bool kept)
 {
 	struct place *at = o->root;
 
@@ -478,11 +575,53 @@ void outside_add(struct outside *o, const char *path)
 		size_t len = strcspn(path, "/");
 		struct place *child = map_get(&at->children, path, len);
 
-		if (!child && o->n_places >= SYNTHETIC_MAX)
+		/* Behind a link is what is told of where it leads. */
+		if ((!child && o->n_places >= SYNTHETIC_MAX) || (child && child->target))
 			return;
 		at = child ? child : add_child(o, at, path, len);
+		at->kept |= kept;
 		path += len;
 	}
+}
+
+/* The kernel may hold it, so it stays, and all that was in it, where no name leads. */
+static void retire(struct outside *o, struct place *p)
+{
+	pthread_mutex_lock(&o->lock);
+	(void)map_del_str(&p->parent->children, p->name);
+	p->old = o->old;
+	o->old = p;
+	o->n_links -= p->target != NULL;
+	o->n_absent -= p->absent.n;
+	pthread_mutex_unlock(&o->lock);
+	notify(o, p->parent, p->name);
+}
+
+int outside_link(struct outside *o, const char *path, const char *target)
+{
+	_cleanup_free_ char *parent = path_parent(path);
+	struct place *dir, *at = find(o, path), *link;
+
+	if (at && at->target && streq(at->target, target))
+		return 0;
+	/* Of what was mounted nothing may be lost. */
+	if (at && at->kept)
+		return *target ? -EISDIR : 0;
+	if (at && (*target || at->target))
+		retire(o, at);
+	if (!*target)
+		return 0;
+	outside_add(o, parent, false);
+	dir = find(o, parent);
+	if (!dir || dir->target)
+		return -ENOTDIR;
+	if (o->n_links >= PROTO_OUTSIDE_LINKS_MAX || o->n_places >= SYNTHETIC_MAX)
+		return CONCC_E_TOOBIG;
+	link = place_alone(o, dir, path_base(path), strlen(path_base(path)));
+	link->target = xstrdup(target);
+	o->n_links++;
+	put_place(o, link);
+	return 0;
 }
 
 static void all_news(struct outside *o, struct place *dir)

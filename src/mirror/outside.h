@@ -4,14 +4,16 @@
 
 /*
  * MIRROR_OUTSIDE: a second, tiny FUSE file system, mounted on that directory of
- * the first.  It has directories only, which are mount points of jobs' roots, and
- * is writable for the kernel: that alone tells a look at a name from the attempt
- * to make it, since on a read-only one both are the same look-up.  Each attempt to
- * change something is reported, and refused.
+ * the first.  It has directories, which are mount points of jobs' roots, and links that lead there,
+ * and is writable for the kernel: that alone tells a look at a name from the attempt to make it,
+ * since on a read-only one both are the same look-up.  Each attempt to change something is
+ * reported, and refused.
  *
  * One thread answers, from memory; so the owner may notify the kernel itself.
  * Never call anything here under mirror.lock.
  */
+#include <stdbool.h>
+
 #include "concc/err.h"
 
 struct mirror;
@@ -22,8 +24,14 @@ int outside_start(struct mirror *m, int fuse_fd, struct outside **ret, struct er
 /* Ends the connection for the kernel, and joins the thread.  NULL is fine. */
 void outside_stop(struct outside *o);
 
-/* Makes path (clean) a directory there, with its parents. */
-void outside_add(struct outside *o, const char *path);
+/* Makes path (clean) a directory there, with its parents.  kept: it may be a mount point, so that
+ * it stays one. */
+void outside_add(struct outside *o, const char *path, bool kept);
+/*
+ * Makes path, not in the root, a symbolic link; a target of "": it is none any more.  -EISDIR:
+ * there is a directory by now, -ENOTDIR: its parent is behind a link, CONCC_E_TOOBIG: too many.
+ */
+int outside_link(struct outside *o, const char *path, const char *target);
 /* A name in the directory whose absence is no news, "": all in it are news again. */
 void outside_absent(struct outside *o, const char *dir, const char *name);
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "missing.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,9 +10,12 @@
 #include <unistd.h>
 
 #include "concc/cleanup.h"
+#include "concc/err.h"
 #include "concc/io.h"
+#include "concc/job.h"
 #include "concc/mountinfo.h"
 #include "concc/str.h"
+#include "etc.h"
 #include "run.h"
 
 #define MOUNTINFO_MAX                                                                              \
@@ -31,6 +36,8 @@ enum missing_verdict missing_decide(const struct missing_facts *f)
 			return MISSING_ABSENT;
 		/* The search goes on after it: the dispatch has found the command elsewhere. */
 		return f->own_name ? MISSING_NOTHING : MISSING_RUN_HERE;
+	case MISSING_LISTED:
+		return f->marks ? MISSING_RUN_HERE : f->more ? MISSING_HOLD : MISSING_NOTHING;
 	case MISSING_CHANGED:
 		/* Where the user can't write, the worker's refusal is the answer here too. */
 		return f->here || f->writable ? MISSING_RUN_HERE : MISSING_NOTHING;
@@ -82,6 +89,14 @@ static bool is_dir(const char *path)
 	return lstat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+/* Not where listing it would change nothing. */
+static char *etc_tree(const char *path)
+{
+	const char *below = path_below(path, "/etc");
+
+	return etc_may_show(path) ? xstrndup(path, strlen("/etc/") + strcspn(below, "/")) : NULL;
+}
+
 char *missing_tree(const char *path, bool client_root)
 {
 	/* Jobs have their own, or it is shown as it is. */
@@ -94,10 +109,11 @@ char *missing_tree(const char *path, bool client_root)
 		if (path_is_below(dir, never[i]))
 			return NULL;
 	}
+	if (client_root && path_is_below(path, "/etc"))
+		return etc_tree(path);
 	if (streq(dir, "/") || path_is_below(home, dir) || !is_dir(dir))
 		return NULL;
-	/* Of /etc it is a list of names that jobs see. */
-	if (client_root ? path_is_below(dir, "/etc") : is_system_path(dir))
+	if (!client_root && is_system_path(dir))
 		return NULL;
 	secret = path_secret(dir);
 	return secret ? NULL : steal_ptr(&dir);
@@ -155,6 +171,31 @@ static bool may_look(const char *path)
 	return !mountinfo_triggers((char *)buf_cstr(&text), path);
 }
 
+/* By a listing that has the names of what is served, and no others. */
+static bool is_listed(const struct run *r, const char *dir, const char *name)
+{
+	_cleanup_free_ char *path = path_join(dir, name);
+
+	return streq(name, ".") || streq(name, "..") ||
+	       tree_serves_below(r->peer->server->tree, path) || map_get_str(&r->peer->links, path);
+}
+
+/* What the directory has beside. */
+static void look_for_more(const struct run *r, const char *path, struct missing_facts *f)
+{
+	DIR *dir = opendir(path);
+	struct dirent *e;
+
+	while (dir && (errno = 0, e = readdir(dir))) {
+		f->marks |= job_is_listed_mark(e->d_name);
+		f->more |= !is_listed(r, path, e->d_name);
+	}
+	/* What can't be told now may be there. */
+	f->marks |= dir ? errno != 0 : !err_is_fact(-errno);
+	if (dir)
+		(void)closedir(dir);
+}
+
 static void look(const struct run *r, const char *path, struct missing_facts *f)
 {
 	_cleanup_free_ char *parent = path_clean(path, "..");
@@ -164,6 +205,8 @@ static void look(const struct run *r, const char *path, struct missing_facts *f)
 	if (f->unseen)
 		return;
 	f->here = lstat(path, &st) == 0;
+	if (f->how == MISSING_LISTED)
+		look_for_more(r, path, f);
 	f->own_name = f->here && is_own_name(r, path);
 	f->writable = f->how == MISSING_CHANGED &&
 		      faccessat(AT_FDCWD, parent, W_OK | X_OK, AT_EACCESS) == 0;

@@ -59,6 +59,7 @@ static void forget_link(struct peer *p)
 	map_release(&p->callers);
 	map_release(&p->exes_sent);
 	outside_forget(p);
+	links_forget(p);
 	p->n_trees = 0;
 	map_release(&p->pushed);
 	map_release(&p->sources);

@@ -180,9 +180,18 @@ static bool may_exist(const char *path)
 	return exists(path) || !err_is_fact(-errno);
 }
 
+/* By links that it was told of, or is now. */
+static bool leads_there(struct peer *p, const char *path)
+{
+	_cleanup_strv_ char **trees = xcalloc(1, sizeof(*trees));
+	_cleanup_free_ char *there = links_follow(p, path, &trees);
+
+	return there && !streq(there, path) && may_see(p, there);
+}
+
 /* A file of this machine that the command names and the worker can't see; NULL when there is none.
  */
-static char *unserved_arg(const struct peer *peer, char *const *argv)
+static char *unserved_arg(struct peer *peer, char *const *argv)
 {
 	for (char *const *a = argv + 1; *a; a++) {
 		const char *p = job_arg_path(*a);
@@ -191,27 +200,10 @@ static char *unserved_arg(const struct peer *peer, char *const *argv)
 		if (!p)
 			continue;
 		clean = path_clean("/", p);
-		if (!may_see(peer, clean) && may_exist(clean))
+		if (!may_see(peer, clean) && may_exist(clean) && !leads_there(peer, clean))
 			return steal_ptr(&clean);
 	}
 	return NULL;
-}
-
-/* The program, when it is this machine's that would run there: itself and what it is a link to must
- * be seen.  NULL when they are. */
-static char *unserved_exe(const struct peer *p, const char *exe)
-{
-	_cleanup_free_ char *real = NULL, *clean = NULL;
-
-	if (p->conf->root != ROOT_CLIENT)
-		return NULL;
-	clean = path_clean("/", exe);
-	if (!system_shows(p->server, clean))
-		return steal_ptr(&clean);
-	real = realpath(exe, NULL);
-	if (!real)
-		return err_is_fact(-errno) ? NULL : steal_ptr(&clean);
-	return system_shows(p->server, real) ? NULL : steal_ptr(&real);
 }
 
 /* Workers see the very file, so that there is nothing to compare. */
@@ -221,7 +213,23 @@ bool run_serves_exe(const struct peer *p, const char *exe)
 
 	if (p->conf->root == ROOT_CLIENT)
 		return true;
-	return tree_root_of(p->server->tree, exe, &writable) && writable;
+	if (!tree_root_of(p->server->tree, exe, &writable))
+		return false;
+	/* What is a toolchain here may be another one there. */
+	return writable || (!is_system_path(exe) && !system_tree_of(p->server, exe));
+}
+
+/* In such a place, as the wrapper took it for. */
+static bool names_work_dir(char *const *argv)
+{
+	for (char *const *a = argv + 1; *a; a++) {
+		const char *path = job_arg_path(*a);
+		_cleanup_free_ char *work = path ? job_work_dir(path) : NULL;
+
+		if (work)
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -238,7 +246,7 @@ static bool names_tmp(const struct msg_run *m, char *const *workspaces, struct p
 		.read_file = read_regular_file,
 	};
 
-	return policy_is_tmp(m->cwd) && policy_names_tmp(&in, ret);
+	return (policy_is_tmp(m->cwd) || names_work_dir(m->argv)) && policy_names_tmp(&in, ret);
 }
 
 /* A message whose first field is an id, yet to be given: told once, and known by that from then on.
@@ -382,6 +390,7 @@ int run_dispatch(struct client *c, struct peer *p, const struct msg_run *m, stru
 	if (r < 0)
 		return r;
 	outside_check(p);
+	links_check(p);
 	working_set_sources(p, m->cwd, m->argv);
 	*ret = run_new(c, p, m, e, strv_copy(workspaces));
 	send_job(*ret, m, e);
@@ -429,9 +438,14 @@ static int start(struct client *c, struct msg_run *m)
 		refuse(c, m, RUN_FAIL_RETRY, true, "worker-down", text);
 		return 0;
 	}
-	workspaces = workspaces_of(p, m, &msg);
+	workspaces = workspaces_of(p, m, &unserved, &msg);
 	if (!workspaces) {
 		refuse(c, m, RUN_FAIL_LOCAL, true, "outside", msg.text);
+		return 0;
+	}
+	refused = workspaces_other_cwd(p, m, &workspaces);
+	if (refused) {
+		refuse(c, m, RUN_FAIL_LOCAL, true, "symlinked-cwd", refused);
 		return 0;
 	}
 	if (tree_has_default_acl(s->tree, m->cwd)) {
@@ -451,7 +465,6 @@ static int start(struct client *c, struct msg_run *m)
 		refuse(c, m, RUN_FAIL_LOCAL, false, "watch", msg.text);
 		return 0;
 	}
-	unserved = unserved_exe(p, m->exe);
 	if (!unserved)
 		unserved = unserved_arg(p, m->argv);
 	if (unserved) {

@@ -418,6 +418,11 @@ static void tree_send(void *data, unsigned peer, uint8_t type, const struct buf 
 		link_send_later(k, type, b);
 }
 
+static bool tree_is_partial(void *data, const char *path)
+{
+	return system_is_partial(data, path);
+}
+
 static void tree_is_busy(void *data)
 {
 	struct server *s = data;
@@ -474,7 +479,8 @@ static int open_hashes(struct server *s, struct errmsg *msg)
 
 static int set_up_tree(struct server *s, struct errmsg *msg)
 {
-	static const struct tree_ops ops = {.send = tree_send, .busy = tree_is_busy};
+	static const struct tree_ops ops = {
+		.send = tree_send, .busy = tree_is_busy, .is_partial = tree_is_partial};
 	int r;
 
 	r = open_hashes(s, msg);
@@ -660,6 +666,7 @@ static void tear_down(struct server *s)
 	working_sets_save(s);
 	end_peers(s);
 	working_sets_free(s);
+	strv_free(s->work_dirs);
 	if (s->pool && !s->replaced)
 		(void)pool_remove(s->pool, POOL_LOCAL); /* need not be there */
 	pool_close(s->pool);

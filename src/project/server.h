@@ -96,6 +96,7 @@ struct server {
 	struct map paces;	       /* straggler.c: program -> struct pace */
 	uint64_t n_twice, n_twice_won; /* stragglers started a second time, and of use */
 	struct map reasons;	       /* rule -> uint64_t *, why jobs went back */
+	char **work_dirs;	       /* of them, is_passing(): bounded there, too */
 	unsigned n_found;	       /* trees that workspaces.c found by itself */
 };
 
@@ -136,6 +137,7 @@ struct peer {
 	struct map exes_refused;    /* exe id -> char *, the worker's words */
 	struct map jobs;	    /* job id -> struct run */
 	struct map sources;	    /* path -> version of a job's source that was told ahead */
+	struct map links;	    /* links.c: path -> target, as told; owned */
 	struct map spots;	    /* outside.c: directory -> struct spot */
 	struct map pushed;	    /* roots whose working set was told, on this link */
 	struct list fetches;	    /* struct fetch.of_peer, not begun, in the order they came */
@@ -237,18 +239,45 @@ int system_refresh(struct peer *p, struct errmsg *msg);
 /* The toolchain tree that path is in, as they are listed, be it there or not; or NULL.  Of any
  * peer. */
 const char *system_tree_of(const struct server *s, const char *path);
+/* Is it in a tree that all jobs of such peers see? */
+bool system_has(const struct server *s, const char *path);
 /* Do jobs of such peers see what is at this path (absolute, clean), if anything is? */
 bool system_shows(const struct server *s, const char *path);
 
+/* Is something of that directory of /etc not shown? */
+bool system_is_partial(const struct server *s, const char *path);
+
 /* ---- workspaces.c ---- */
 
+/* Is it a tree in which no name means the same for long: a work directory, or Go's cache? */
+bool is_passing(const struct server *s, const char *dir);
 /* Does every system have something of its own there? */
 bool is_system_path(const char *path);
 /*
  * The trees that the job needs on that peer, on the heap, none beneath another, one of them with
- * its cwd; all served by now.  NULL and why: the cwd is in none.
+ * its cwd; all served by now.  NULL and why: the cwd is in none.  *ret_unserved: the program's
+ * path, on the heap, when jobs would not see it though it is this machine's that is to run there;
+ * or NULL.
  */
-char **workspaces_of(const struct peer *p, const struct msg_run *m, struct errmsg *msg);
+char **workspaces_of(struct peer *p, const struct msg_run *m, char **ret_unserved,
+		     struct errmsg *msg);
+
+/* $PWD, when it is the cwd's name by a symbolic link that jobs of the peer can't be shown;
+ * borrowed. NULL: it is none, or can be, and its trees are in the list. */
+const char *workspaces_other_cwd(struct peer *p, const struct msg_run *m, char ***list);
+/* Adds a tree to such a list. */
+void add_tree(char ***list, const char *root);
+
+/* ---- links.c ---- */
+
+/*
+ * Where path (absolute, clean) leads; on the heap.  Links on the way that jobs of the peer don't
+ * see by themselves are told to it; trees on the way are added.  NULL: one of them can't be shown.
+ */
+char *links_follow(struct peer *p, const char *path, char ***trees);
+/* Before a job: what was told and is so no more is taken back. */
+void links_check(struct peer *p);
+void links_forget(struct peer *p);
 
 /* ---- straggler.c ---- */
 

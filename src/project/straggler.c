@@ -102,11 +102,16 @@ static bool can_twin(const struct run *r, struct peer *p, struct exe **ret)
 static bool start_twin(struct run *r, struct peer *p, struct exe *e, struct pool_slot *slot)
 {
 	struct server *s = r->peer->server;
+	/* Links by which it calls things are told to each worker. */
+	_cleanup_free_ char *unserved = NULL;
+	_cleanup_strv_ char **trees = workspaces_of(p, r->again, &unserved, NULL);
 	struct run *twin;
 
+	if (!trees || unserved || workspaces_other_cwd(p, r->again, &trees))
+		return false;
 	if (p->conf->root == ROOT_CLIENT && system_refresh(p, NULL) < 0)
 		return false;
-	if (run_dispatch(r->client, p, r->again, e, r->workspaces, &twin) < 0)
+	if (run_dispatch(r->client, p, r->again, e, trees, &twin) < 0)
 		return false;
 	log_info("straggler: %s is started again on %s", r->command, p->conf->name);
 	r->client->run = r;

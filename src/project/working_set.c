@@ -227,8 +227,9 @@ void working_set_push(struct peer *p, const char *root)
 	bool writable = false;
 
 	/* One that sees the tree by other means takes no listings. */
-	if (p->conf->mirror != MIRROR_CONCC || map_put_str(&p->pushed, root, p))
-		return;
+	if (p->conf->mirror != MIRROR_CONCC || is_passing(p->server, root) ||
+	    map_put_str(&p->pushed, root, p))
+		return; /* nor are such names there again */
 	w = set_of(p->server, root);
 	if (!w->n)
 		return;
@@ -305,7 +306,7 @@ static void push_source(struct peer *p, const char *path)
 	struct entry_attr a;
 	uint32_t id;
 
-	if (!root)
+	if (!root || is_passing(p->server, root))
 		return;
 	(void)add(set_of(p->server, root), 'M', path_below(path, root)); /* once is enough */
 	id = locate(p, path, &name);

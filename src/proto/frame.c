@@ -28,6 +28,7 @@ const char *msg_name(uint8_t type)
 		[MSG_SERVE] = "SERVE",
 		[MSG_PREFETCH] = "PREFETCH",
 		[MSG_OUTSIDE] = "OUTSIDE",
+		[MSG_LINK] = "LINK",
 		[MSG_LIMITS] = "LIMITS",
 		[MSG_LIST] = "LIST",
 		[MSG_FETCH] = "FETCH",

@@ -527,7 +527,7 @@ int msg_missing_decode(struct blob payload, struct msg_missing *ret)
 		if (**p != '/' || strlen(*p) >= PROTO_PATH_MAX)
 			r.bad = true;
 	}
-	if (rd_done(&r) < 0 || m.how > MISSING_CHANGED) {
+	if (rd_done(&r) < 0 || m.how > MISSING_LISTED) {
 		strv_free(m.paths);
 		return CONCC_E_PROTO;
 	}

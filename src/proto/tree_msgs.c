@@ -310,6 +310,35 @@ void msg_outside_release(struct msg_outside *m)
 	*m = (struct msg_outside){0};
 }
 
+void msg_link_encode(struct buf *b, const char *path, const char *target)
+{
+	buf_put_str(b, path);
+	buf_put_str(b, target);
+}
+
+int msg_link_decode(struct blob payload, struct msg_link *ret)
+{
+	struct msg_link m = {0};
+	struct rd r;
+
+	rd_init(&r, payload.p, payload.n);
+	m.path = rd_abs_path(&r);
+	m.target = rd_strdup(&r, PROTO_PATH_MAX);
+	if (rd_done(&r) < 0 || !strchr(m.path + 1, '/')) {
+		msg_link_release(&m);
+		return CONCC_E_PROTO;
+	}
+	*ret = m;
+	return 0;
+}
+
+void msg_link_release(struct msg_link *m)
+{
+	free(m->path);
+	free(m->target);
+	*m = (struct msg_link){0};
+}
+
 void msg_fetch_encode(struct buf *b, const struct msg_fetch *m)
 {
 	buf_put_u32(b, m->fetch_id);

@@ -146,10 +146,10 @@ int root_name_places(struct mirror *m, char *const *mirrored)
 	for (; *mirrored && r == 0; mirrored++) {
 		_cleanup_free_ char *path = path_join("/", *mirrored);
 
-		r = mirror_outside(m, path);
+		r = mirror_outside(m, path, true);
 	}
 	for (size_t i = 0; i < sizeof(in_var) / sizeof(in_var[0]) && r == 0; i++)
-		r = mirror_outside(m, in_var[i]);
+		r = mirror_outside(m, in_var[i], true);
 	return r;
 }
 

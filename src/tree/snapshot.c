@@ -254,7 +254,9 @@ static bool is_partial(const struct tree *t, const struct dir *d)
 {
 	const struct root *r = root_find(t, d->path);
 
-	return r && r->source && streq(r->path, d->path);
+	if (!r || !r->source)
+		return false;
+	return t->ops.is_partial ? t->ops.is_partial(t->data, d->path) : streq(r->path, d->path);
 }
 
 static size_t dir_bytes_max(const struct tree *t)

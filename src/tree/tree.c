@@ -148,6 +148,28 @@ int tree_serve_part(struct tree *t, const char *path, const char *source, struct
 	return serve(t, path, source, false, msg);
 }
 
+void tree_withdraw(struct tree *t, const char *path)
+{
+	struct root *r = root_find(t, path);
+	struct dir *d;
+
+	if (!r || !streq(r->path, path))
+		return;
+	d = dir_find(t, path);
+	if (d && !d->parent)
+		dir_forget(t, d);
+	root_free(t, r);
+}
+
+bool tree_serves_below(const struct tree *t, const char *path)
+{
+	list_for_each (l, &t->roots) {
+		if (path_is_below(container_of(l, struct root, in_tree)->path, path))
+			return true;
+	}
+	return false;
+}
+
 const char *tree_root_of(const struct tree *t, const char *path, bool *ret_writable)
 {
 	const struct root *r = root_find(t, path);

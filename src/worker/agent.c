@@ -329,10 +329,10 @@ static int name_outside(struct agent *a)
 	for (char **m = mirrored; *m && r == 0; m++) {
 		_cleanup_free_ char *path = path_join("/", *m);
 
-		r = mirror_outside(a->mirror, path);
+		r = mirror_outside(a->mirror, path, true);
 	}
 	for (char **s = shown; *s && r == 0; s++)
-		r = mirror_outside(a->mirror, *s);
+		r = mirror_outside(a->mirror, *s, true);
 	return r;
 }
 
@@ -425,7 +425,8 @@ static void name_directories(struct agent *a, const char *list)
 		_cleanup_free_ char *path = path_clean("/", dir);
 
 		if (*dir == '/')
-			(void)mirror_outside(a->mirror, path); /* not when it can't be a path */
+			(void)mirror_outside(a->mirror, path,
+					     false); /* not when it can't be a path */
 	}
 }
 
@@ -556,6 +557,20 @@ static int on_prefetch(struct agent *a, struct blob payload)
 	return 0;
 }
 
+/* What was a directory when a job needed it to be one can't become a link: a new session can. */
+static int on_link(struct agent *a, struct blob payload)
+{
+	struct msg_link m;
+	int r;
+
+	r = msg_link_decode(payload, &m);
+	if (r < 0)
+		return r;
+	r = mirror_link(a->mirror, &m);
+	msg_link_release(&m);
+	return r;
+}
+
 static int on_outside(struct agent *a, struct blob payload)
 {
 	struct msg_outside m;
@@ -632,6 +647,8 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 		return on_serve(a, payload);
 	case MSG_PREFETCH:
 		return on_prefetch(a, payload);
+	case MSG_LINK:
+		return on_link(a, payload);
 	case MSG_OUTSIDE:
 		return on_outside(a, payload);
 	case MSG_LIMITS:
@@ -741,7 +758,7 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 	list_init(&a.queued);
 	list_init(&a.sending);
 	caller_read(&a.own);
-	caller_widen(); /* many jobs at once need many pipes */
+	caller_widen();			    /* many jobs at once need many pipes */
 	(void)read_oom_kills(&a.oom_kills); /* without /proc it stays 0 */
 	r = loop_new(&a.loop);
 	if (r < 0)

@@ -189,19 +189,6 @@ static void leave_masquerade(const char *command)
 		setenv("PATH", buf_cstr(&kept), 1);
 }
 
-/*
- * True when $PWD names the cwd through a symlink.  Compilers write it into debug
- * information, and a worker that does not have the symlink would write another path.
- */
-static bool cwd_is_symlinked(const char *cwd)
-{
-	const char *pwd = getenv("PWD");
-	struct stat a, b;
-
-	return pwd && *pwd == '/' && !streq(pwd, cwd) && stat(pwd, &a) == 0 && stat(".", &b) == 0 &&
-	       a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
-
 /* What can't be said to a server and its workers, or NULL. */
 static const char *too_long(const struct wrapper *w)
 {
@@ -678,8 +665,6 @@ static int decide(struct wrapper *w)
 		return local(w, "too-long", what);
 	if (!w->exe || !w->cwd || w->ourselves)
 		return local(w, "command", lacks(w));
-	if (cwd_is_symlinked(w->cwd))
-		return local(w, "symlinked-cwd", getenv("PWD"));
 	output_init(&w->output);
 	w->input.wanted = wants_stdin(w);
 	err = w->input.wanted ? input_open(&w->input) : 0;

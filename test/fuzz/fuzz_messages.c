@@ -219,6 +219,19 @@ static bool outside(struct blob in, struct buf *out)
 	return true;
 }
 
+static bool symlink_of(struct blob in, struct buf *out)
+{
+	struct msg_link m;
+
+	if (msg_link_decode(in, &m) < 0)
+		return false;
+	check_clean(m.path);
+	CHECK(strchr(m.path + 1, '/') && strlen(m.target) <= PROTO_PATH_MAX);
+	msg_link_encode(out, m.path, m.target);
+	msg_link_release(&m);
+	return true;
+}
+
 static bool fetch(struct blob in, struct buf *out)
 {
 	struct msg_fetch m;
@@ -466,6 +479,7 @@ static const struct codec {
 	[MSG_SERVE] = {serve},
 	[MSG_PREFETCH] = {prefetch},
 	[MSG_OUTSIDE] = {outside},
+	[MSG_LINK] = {symlink_of},
 	[MSG_LIST] = {path},
 	[MSG_FETCH] = {fetch},
 	[MSG_JOB_OUTPUT] = {output},

@@ -350,6 +350,35 @@ static void serve_relative(struct evil *e)
 	send_serve(e, "srv");
 }
 
+static void send_link(struct evil *e, const char *path, const char *target)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	msg_link_encode(&b, path, target);
+	send_buf(e, MSG_LINK, &b);
+}
+
+static void link_in_root(struct evil *e)
+{
+	send_link(e, "/etc", "/srv");
+}
+
+static void link_many(struct evil *e)
+{
+	for (int i = 0; i < 100000; i++) {
+		_cleanup_free_ char *path = xasprintf("/srv/l%d", i);
+
+		send_link(e, path, "/");
+	}
+}
+
+/* Where the workspace is mounted, and what leads to it. */
+static void link_for_workspace(struct evil *e)
+{
+	send_serve(e, WORKSPACE);
+	send_link(e, WORKSPACE, "/etc");
+}
+
 static void prefetch_many(struct evil *e)
 {
 	_cleanup_strv_ char **names = xcalloc(1, sizeof(*names));
@@ -630,6 +659,9 @@ static const struct scenario scenarios[] = {
 	{"update-dotdot", NULL, update_dotdot, false},
 	{"serve-many", NULL, serve_many, false},
 	{"serve-relative", NULL, serve_relative, false},
+	{"link-in-root", NULL, link_in_root, false},
+	{"link-many", NULL, link_many, false},
+	{"link-for-workspace", NULL, link_for_workspace, false},
 	{"prefetch-many", NULL, prefetch_many, false},
 	{"content-never-asked", NULL, content, false},
 	{"job-cwd-outside", NULL, job_cwd_outside, false},

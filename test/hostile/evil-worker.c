@@ -631,7 +631,7 @@ static void missing_how(struct evil *e)
 	char *const paths[] = {(char *)"/srv/x", NULL};
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
-	msg_missing_encode(&b, e->job, MISSING_CHANGED + 1, paths);
+	msg_missing_encode(&b, e->job, MISSING_LISTED + 1, paths);
 	send_buf(e, MSG_JOB_MISSING, &b);
 }
 

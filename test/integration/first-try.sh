@@ -192,7 +192,7 @@ distributed() { # ROOT
 	products "$1"
 	tally "$1" >"$R/tally"
 	remote=$(count remote '.*')
-	stray=$(($(count local -v "${RULES//,/|}") + $(count fallback '.*')))
+	stray=$(($(count local -v "${RULES//,/|}") + $(count fallback -v "${RULES//,/|}")))
 	all=$((remote + $(count local '.*') + $(count fallback '.*')))
 	why=$(names_of 'local|fallback')
 	verdict=$(verdict "$1" "$remote" "$stray" "$all")

@@ -28,6 +28,7 @@ expected() { # SCENARIO: the message that the worker ends the link for, or its w
 	exe-*) echo 'EXE' ;;
 	caller-*) echo 'CALLER' ;;
 	giant-message) echo 'JOB' ;;
+	link-*) echo 'LINK' ;;
 	kill-odd) echo 'JOB_KILL' ;;
 	credit-*) echo 'JOB_CREDIT' ;;
 	input-*) echo 'JOB_INPUT' ;;

@@ -10,13 +10,24 @@ LAB_ROOT=default
 lab_enter "$@"
 cp -a /etc/alternatives "$LAB/alternatives"
 mount --bind "$LAB/alternatives" /etc/alternatives
+# Certificates and keys as an administrator may leave them, and a tree that the user lists.
+mkdir -p "$LAB/ssl/certs" "$LAB/ssl/private" "$LAB/skel"
+echo conf >"$LAB/ssl/openssl.cnf"
+echo '-----BEGIN CERTIFICATE-----' >"$LAB/ssl/certs/ca.pem"
+echo '-----BEGIN PRIVATE KEY-----' | tee "$LAB/ssl/certs/site.pem" "$LAB/ssl/private/site" >/dev/null
+echo key | tee "$LAB/ssl/certs/site.key" "$LAB/ssl/site" >/dev/null
+echo listed >"$LAB/skel/listed"
+echo mine >"$LAB/skel/mine"
+chmod 600 "$LAB/skel/mine"
+mount --bind "$LAB/ssl" /etc/ssl
+mount --bind "$LAB/skel" /etc/skel
 lab_start builder
 mkdir -p /srv/opt/tool /srv/home/opt
 printf '#!/bin/sh\necho listed tool\n' >/srv/opt/tool/listed
 printf '#!/bin/sh\necho unlisted tool\n' >/srv/home/opt/unlisted
 chmod 755 /srv/opt/tool/listed /srv/home/opt/unlisted
 lab_config
-sed -i "s|^\[concc\]|&\ntoolchain = /srv/opt/tool|; /^toolchain = .*rustup/d" /srv/concc.ini
+sed -i "s|^\[concc\]|&\ntoolchain = /srv/opt/tool /etc/skel|; /^toolchain = .*rustup/d" /srv/concc.ini
 cd "$WS"
 
 # Runs a command here and by a wrapper, which must run it on the worker with the same result.
@@ -80,6 +91,23 @@ terminals() {
 	same_there "tput" sh -c 'TERM=xterm tput cols; ls /etc/terminfo'
 }
 
+# What is in a directory next to what is left out is seen; what is left out, here.
+no_keys() {
+	same_there "certificates" cat /etc/ssl/openssl.cnf /etc/ssl/certs/ca.pem
+	same_there "a listed tree" cat /etc/skel/listed
+	local f
+	for f in ssl/certs/site.pem ssl/certs/site.key ssl/private ssl/private/site skel/mine; do
+		same_here missing "/etc/${f%/site*}.* is outside .*CONCC_DISABLE=1" sh -c "cat /etc/$f 2>/dev/null || ls /etc/$f"
+	done
+	same_here missing "/etc/ssl/site is outside .* /etc/ssl" sh -c "cat /etc/ssl/site"
+	same_here missing "/etc/ssl/certs is outside" ls /etc/ssl/certs
+	same_here missing "/etc/skel is outside" ls /etc/skel
+	! grep -rEq 'key|KEY|mine' "$CONCC_RUNTIME_DIR/etc/ssl" "$CONCC_RUNTIME_DIR/etc/skel" ||
+		fail "a key is in the copy that is served"
+	rm "$LAB"/ssl/certs/site.*
+	same_there "all of certs" ls /etc/ssl/certs
+}
+
 etc_changes() {
 	[ "$(readlink /etc/alternatives/concc-lab)" = "" ] || fail "it is there already"
 	ln -s /usr/bin/true "$LAB/alternatives/concc-lab"
@@ -97,7 +125,7 @@ outside() {
 	same_here missing "/srv/home/.ssh is outside .*set CONCC_DISABLE=1" sh -c 'cat ~/.ssh/config'
 	same_here missing "/etc/shadow is outside" sh -c 'wc -c </etc/shadow'
 	same_here unserved "/var/lib/dpkg/status" wc -c /var/lib/dpkg/status
-	same_here missing "/var/lib is outside" sh -c 'cd /var/lib && wc -c <dpkg/status'
+	same_here missing "/var/lib/dpkg is outside" sh -c 'cd /var/lib && wc -c <dpkg/status'
 	same_there "what nobody has" sh -c 'test -e /etc/nobody-has || echo none'
 }
 
@@ -124,6 +152,7 @@ check "gcc -c" compiles
 check "nothing of the worker's system" nothing_of_the_worker
 check "a user database of the user" user_database
 check "/etc/terminfo" terminals
+check "/etc without keys" no_keys
 check "/etc changes" etc_changes
 check "outside of all trees" outside
 check "the compiler's own failure" own_failure

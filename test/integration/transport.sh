@@ -277,6 +277,23 @@ unknown_host() {
 	expect_eq "known_hosts" "$(cat "$LAB/known_hosts")" ''
 }
 
+# What ssh does without asking is done: by ssh, which writes it down.
+taken_host() {
+	setup id_ed25519 'StrictHostKeyChecking accept-new'
+	: >"$LAB/known_hosts"
+	expect_status 1 connect -a ssh://box -m libssh2
+	said '^failed .*StrictHostKeyChecking lets ssh take an unknown key.*ssh = auto'
+	connect -a ssh://box
+	said '^connected openssh: StrictHostKeyChecking lets ssh take an unknown key' '^echoed'
+	expect_grep ' ssh-ed25519 ' "$LAB/known_hosts"
+	connect -a ssh://box || fail "it is known by now"
+	! grep -q openssh "$LAB/out" || fail "by ssh, though it is known"
+	echo "[127.0.0.1]:$PORT $(cut -d' ' -f1,2 "$LAB/id_stranger.pub")" >"$LAB/known_hosts"
+	refused_both_ways 'has CHANGED'
+	setup id_ed25519 'StrictHostKeyChecking no' 'UserKnownHostsFile /dev/null'
+	falls_back_for 'StrictHostKeyChecking lets ssh take an unknown key'
+}
+
 changed_host() {
 	local print
 	setup id_ed25519
@@ -358,7 +375,7 @@ build link-client libssh2 liblz4 libcrypto
 keys
 start_sshd
 for c in by_libssh2 by_alias other_key_types hashed_and_patterns by_agent full_duplex openssh_duplex \
-	rsa_key rsa_host_key proxy_command certificate cipher_list no_common_kex unknown_host \
+	rsa_key rsa_host_key proxy_command certificate cipher_list no_common_kex unknown_host taken_host \
 	changed_host revoked_host no_key locked_key wrong_command quoted_program refused_port \
 	bad_configuration; do
 	check "$c" "$c"

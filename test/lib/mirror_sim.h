@@ -429,7 +429,10 @@ static inline void sim_outside(void *data, int64_t job, enum missing_how how, co
 	struct sim *s = data;
 
 	buf_putf(&s->outside, "%lld %s%s\n", (long long)job,
-		 how == MISSING_CHANGED ? "change " : "", path);
+		 how == MISSING_CHANGED	 ? "change "
+		 : how == MISSING_LISTED ? "list "
+					 : "",
+		 path);
 }
 
 static inline void sim_want_free(struct sim *s, struct sim_want *w)

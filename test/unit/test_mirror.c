@@ -909,15 +909,15 @@ Test(mirror, sees_what_is_looked_up_outside)
 {
 	struct sim *s = sim_new_served();
 	_cleanup_free_ char *place = xasprintf("%s/" MIRROR_OUTSIDE, s->mnt);
-	_cleanup_free_ char *reports = xasprintf("7 /home/x\n7 /home/x\n7 /home/me\n7 %s/f\n",
-						 s->src);
+	_cleanup_free_ char *reports = xasprintf(
+		"7 /home/x\n7 /home/x\n7 list /home/me\n7 list /home/me\n7 %s/f\n", s->src);
 	struct mirror_counts before, after;
 
 	setenv("O", place, 1);
 	sim_change("echo 1 >f");
-	cr_assert_eq(mirror_outside(s->m, "/home/me/tools"), 0);
-	cr_assert_eq(mirror_outside(s->m, "/home/me"), 0);
-	cr_assert_eq(mirror_outside(s->m, "/home/../x"), CONCC_E_PROTO);
+	cr_assert_eq(mirror_outside(s->m, "/home/me/tools", true), 0);
+	cr_assert_eq(mirror_outside(s->m, "/home/me", true), 0);
+	cr_assert_eq(mirror_outside(s->m, "/home/../x", true), CONCC_E_PROTO);
 	/* No listing of the root has it. */
 	sim_expect(s, "ls -A $T/mnt; cat $M/f", "tmp\n1\n");
 	sim_expect(s, "cd $O/home/me/tools && test -d .. && test -d $O$S && pwd -P | grep -c tools",
@@ -926,17 +926,62 @@ Test(mirror, sees_what_is_looked_up_outside)
 	/* Asked anew each time, though nothing has changed. */
 	sim_expect(s, "test -e $O/home/x", "status 1\n");
 	sim_expect(s, "test -e $O/home/x", "status 1\n");
-	sim_expect(s, "ls $O/home/me 2>/dev/null", "status 2\n");
+	cr_assert_eq(mirror_outside(s->m, "/home/me/of-path", false), 0);
+	sim_expect(s, "ls -A $O/home/me; ls $O/home/me | wc -l", "tools\n1\n");
 	/* Of what is served it has the place only. */
 	sim_expect(s, "test -e $O$S/f", "status 1\n");
 	expect_reports(s, reports);
-	cr_assert_eq(mirror_outside(s->m, "/home/x"), 0);
+	cr_assert_eq(mirror_outside(s->m, "/home/x", true), 0);
 	before = sim_counts(s);
 	sim_expect(s, "test -d $O/home/x", "");
 	sim_expect(s, "test -d $O/home/x/../me/tools", "");
 	after = sim_counts(s);
 	cr_assert_leq(asked(&before, &after), 2); /* the new name, and its attributes at most */
 	expect_reports(s, "");
+	sim_free(s);
+}
+
+static int make_link(struct sim *s, const char *path, const char *target)
+{
+	const struct msg_link l = {.path = (char *)path, .target = (char *)target};
+
+	return mirror_link(s->m, &l);
+}
+
+/* A link is one until it is taken back; what may be mounted on stays a directory. */
+Test(mirror, shows_links_outside)
+{
+	struct sim *s = sim_new_served();
+	_cleanup_free_ char *place = xasprintf("%s/" MIRROR_OUTSIDE, s->mnt);
+	char many[32];
+
+	setenv("O", place, 1);
+	cr_assert_eq(mirror_outside(s->m, "/home/me/tools", true), 0);
+	cr_assert_eq(mirror_outside(s->m, "/home/path/bin", false), 0);
+	sim_expect(s, "test -e $O/home/link", "status 1\n");
+	expect_reports(s, "7 /home/link\n");
+	cr_assert_eq(make_link(s, "/home/link", "me/tools"), 0);
+	sim_expect(s, "readlink $O/home/link; cd $O/home/link && pwd -P | grep -c tools",
+		   "me/tools\n1\n");
+	sim_expect(s, "stat -c '%F %s' $O/home/link", "symbolic link 8\n");
+	cr_assert_eq(make_link(s, "/home/link", "me"), 0);
+	sim_expect(s, "readlink $O/home/link; test -d $O/home/link/tools && echo yes", "me\nyes\n");
+	/* A directory of PATH, of which it turns out that it is called by a link. */
+	sim_expect(s, "test -d $O/home/path/bin && echo yes", "yes\n");
+	cr_assert_eq(make_link(s, "/home/path", "me"), 0);
+	cr_assert_eq(mirror_outside(s->m, "/home/path/bin", false), 0);
+	sim_expect(s, "readlink $O/home/path; test -d $O/home/path/tools && echo yes", "me\nyes\n");
+	cr_assert_eq(make_link(s, "/home/me", "x"), -EISDIR);
+	cr_assert_eq(make_link(s, "/home/path/tools", "x"), -ENOTDIR);
+	expect_reports(s, "");
+	cr_assert_eq(make_link(s, "/home/link", ""), 0);
+	sim_expect(s, "test -L $O/home/link", "status 1\n");
+	expect_reports(s, "7 /home/link\n");
+	for (int i = 1; i < PROTO_OUTSIDE_LINKS_MAX; i++) {
+		snprintf(many, sizeof(many), "/home/many%d", i);
+		cr_assert_eq(make_link(s, many, "x"), 0, "%s", many);
+	}
+	cr_assert_eq(make_link(s, "/home/more", "x"), CONCC_E_TOOBIG);
 	sim_free(s);
 }
 
@@ -965,7 +1010,7 @@ Test(mirror, sees_what_is_changed_outside)
 	struct mirror_counts before, after;
 
 	setenv("O", place, 1);
-	cr_assert_eq(mirror_outside(s->m, "/home/me"), 0);
+	cr_assert_eq(mirror_outside(s->m, "/home/me", true), 0);
 	mirror_outside_absent(s->m, &absent);
 	/* No news, and not asked for again. */
 	sim_expect(s, "test -e $O/home/new", "status 1\n");
@@ -988,7 +1033,7 @@ Test(mirror, sees_what_is_changed_outside)
 	absent.names = (char **)names;
 	mirror_outside_absent(s->m, &absent);
 	sim_expect(s, "test -e $O/home/new", "status 1\n");
-	cr_assert_eq(mirror_outside(s->m, "/home/new/sub"), 0);
+	cr_assert_eq(mirror_outside(s->m, "/home/new/sub", true), 0);
 	sim_expect(s, "test -d $O/home/new/sub", "");
 	expect_reports(s, "");
 	sim_free(s);

@@ -36,6 +36,10 @@ Test(missing, decisions)
 		{{MISSING_NAMED, .unseen = true}, MISSING_HOLD},
 		{{MISSING_LOOKED_UP, .unseen = true}, MISSING_RUN_HERE},
 		{{MISSING_CHANGED, .unseen = true}, MISSING_RUN_HERE},
+		/* listed */
+		{{MISSING_LISTED, .here = true}, MISSING_NOTHING},
+		{{MISSING_LISTED, .here = true, .more = true}, MISSING_HOLD},
+		{{MISSING_LISTED, .here = true, .more = true, .marks = true}, MISSING_RUN_HERE},
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
@@ -112,7 +116,9 @@ Test(missing, trees)
 	expect_tree(keys, true, NULL);
 	expect_tree(link, true, NULL);
 	expect_tree("/srv/nothing/at-all", true, NULL);
-	expect_tree("/etc/hostname", true, NULL);
+	expect_tree("/etc/hostname", true, "/etc/hostname");
+	expect_tree("/etc/ssl/private", true, NULL);
+	expect_tree("/etc", true, NULL);
 	expect_tree("/etc/hostname", false, NULL);
 	expect_tree("/usr/lib", true, "/usr/lib");
 	expect_tree("/usr/lib", false, NULL);

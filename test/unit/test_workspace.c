@@ -325,6 +325,29 @@ Test(resolve, exec_by_sh, .init = setup, .fini = teardown)
 
 /* ---- what arguments name ---- */
 
+Test(workspace, work_directories)
+{
+	static const struct {
+		const char *path, *dir;
+	} cases[] = {
+		{"/tmp/go-build123", "/tmp/go-build123"},
+		{"/tmp/go-build123/b001/_pkg_.a", "/tmp/go-build123"},
+		{"/home/u/t/go-build7/b001", "/home/u/t/go-build7"},
+		{"/tmp/go-build", "none"},
+		{"/tmp/go-build1x/b001", "none"},
+		{"/tmp/my-go-build1", "none"},
+		{"/tmp/x/y", "none"},
+		{"/", "none"},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		char *dir = job_work_dir(cases[i].path);
+
+		cr_assert_str_eq(dir ? dir : "none", cases[i].dir, "%s", cases[i].path);
+		free(dir);
+	}
+}
+
 Test(workspace, files_that_arguments_name)
 {
 	static const struct {
