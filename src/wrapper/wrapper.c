@@ -406,6 +406,11 @@ static enum step on_fail(struct wrapper *w, const char *worker, const struct msg
 
 static void on_lost(struct wrapper *w, int err)
 {
+	/* It has taken its socket away since we saw it ready: it makes room for another. */
+	if (err == -ENOENT) {
+		count(w, "retry", "server-leaves");
+		return;
+	}
 	if (!w->tally || tally_may_say(w->tally, "said:server-lost", SAY_PERIOD_S))
 		words_say(&w->words, WORDS_TROUBLE,
 			  "the project server was lost (%s); starting another", err_text(err));
