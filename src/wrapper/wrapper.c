@@ -368,7 +368,10 @@ static enum step on_fail(struct wrapper *w, const char *worker, const struct msg
 
 static void on_lost(struct wrapper *w, int err)
 {
-	if (!w->tally || tally_may_say(w->tally, "said:server-lost", SAY_PERIOD_S))
+	/* One that gave way to another caller took its socket away between our two looks. */
+	bool made_room = err == -ENOENT;
+
+	if (!made_room && (!w->tally || tally_may_say(w->tally, "said:server-lost", SAY_PERIOD_S)))
 		words_say(&w->words, WORDS_TROUBLE,
 			  "the project server was lost (%s); starting another", err_text(err));
 	count(w, "retry", "server-lost");
