@@ -301,18 +301,24 @@ static char *join(const char *dir, const char *name)
 	return *dir ? path_join(dir, name) : xstrdup(name);
 }
 
-/* Of the directory at path: name, whose type and mode are st; the user database is made. */
-static bool is_wanted(const struct etc *e, const char *path, const struct stat *st)
+/* whole: all of the directory that it is in is shown, so that the table need not be asked. */
+static bool is_wanted(const struct etc *e, const char *path, bool whole, const struct stat *st)
 {
-	enum etc_rule rule = etc_rule_of(path, e->listed);
+	enum etc_rule rule = whole ? ETC_SHOWN : etc_rule_of(path, e->listed);
 
 	return rule != ETC_LEFT_OUT && (rule == ETC_SHOWN || !S_ISREG(st->st_mode)) &&
 	       !is_made(path) && is_for_all(st) && !etc_is_private(path_base(path), "", 0);
 }
 
+static bool is_whole(const struct etc *e, const char *path)
+{
+	return etc_rule_of(path, e->listed) == ETC_SHOWN;
+}
+
 /* Removes from the copy what stands in the way of another type, and what has gone. */
 static int drop_stale(const struct etc *e, int from, int to, const char *path)
 {
+	bool whole = is_whole(e, path);
 	DIR *dir = open_listing(to);
 	struct dirent *d;
 	int r;
@@ -327,7 +333,8 @@ static int drop_stale(const struct etc *e, int from, int to, const char *path)
 		    fstatat(to, d->d_name, &was, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
 		if (fstatat(from, d->d_name, &is, AT_SYMLINK_NOFOLLOW) < 0 ||
-		    !is_wanted(e, sub, &is) || (was.st_mode & S_IFMT) != (is.st_mode & S_IFMT))
+		    !is_wanted(e, sub, whole, &is) ||
+		    (was.st_mode & S_IFMT) != (is.st_mode & S_IFMT))
 			remove_copy(to, d->d_name);
 	}
 	r = -errno;
@@ -384,14 +391,14 @@ static int copy_sub(struct etc *e, int from, int to, const char *name, const cha
 }
 
 static int copy_name(struct etc *e, int from, int to, const char *name, const char *path,
-		     bool *ret_out)
+		     bool whole, bool *ret_out)
 {
 	struct stat st;
 	int r = 0;
 
 	if (is_made(path) || fstatat(from, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0;
-	*ret_out = !is_wanted(e, path, &st);
+	*ret_out = !is_wanted(e, path, whole, &st);
 	if (*ret_out)
 		return 0;
 	if (S_ISLNK(st.st_mode))
@@ -408,7 +415,7 @@ static int copy_name(struct etc *e, int from, int to, const char *name, const ch
 /* The directory `from`, which is path in /etc, as the directory `to`. */
 static int copy_dir(struct etc *e, int from, int to, const char *path)
 {
-	bool partial = !*path;
+	bool partial = !*path, whole = is_whole(e, path);
 	struct dirent *d;
 	DIR *dir;
 	int r;
@@ -426,7 +433,7 @@ static int copy_dir(struct etc *e, int from, int to, const char *path)
 
 		if (streq(d->d_name, ".") || streq(d->d_name, ".."))
 			continue;
-		r = copy_name(e, from, to, d->d_name, sub, &out);
+		r = copy_name(e, from, to, d->d_name, sub, whole, &out);
 		partial |= out;
 	}
 	if (r == 0)

@@ -87,7 +87,7 @@ export -f alone
 
 # ---- one row ----
 
-row() { # NAME check|long NEEDS MIN-REMOTE RULES SETUP COMMAND
+row() { # NAME check|big|slow|like NEEDS MIN-REMOTE RULES SETUP COMMAND
 	[ "$2" = check ] || [ -n "${CONCC_TEST_LONG-}" ] || return 0
 	[[ $1 =~ ${CONCC_TEST_ONLY-} ]] || return 0
 	local root

@@ -1108,6 +1108,42 @@ Test(tree, mounts_over_a_root)
 	bed_release(&b);
 }
 
+/* A tree that is taken back is void for all who were told, and as if it had never been. */
+Test(tree, withdrawn)
+{
+	char other[] = "/tmp/concc-test-other.XXXXXX";
+	int fds = 0;
+	struct bed b;
+
+	bed_init(&b, NULL);
+	write_file(at(&b, "f"), "1");
+	drain_and_check(&b);
+	cr_assert(mkdtemp(other));
+	fds = open_fds();
+	for (int i = 0; i < 3; i++) {
+		unsigned stales = b.workers[0].stales;
+
+		cr_assert_eq(tree_serve(b.tree, other, true, NULL), 0);
+		cr_assert(tree_serves_below(b.tree, other));
+		cr_assert_eq(listing(&b, 0, other)->state, DIR_LISTED);
+		tree_withdraw(b.tree, other);
+		tree_drain(b.tree);
+		cr_assert_gt(b.workers[0].stales, stales);
+		cr_assert_null(map_get_str(&b.workers[0].by_path, other));
+		cr_assert_null(tree_root_of(b.tree, other, NULL));
+		cr_assert_not(tree_serves_below(b.tree, other));
+		cr_assert_eq(listing(&b, 0, other)->state, DIR_DENIED);
+		forget(&b.workers[0], listing(&b, 0, other));
+	}
+	cr_assert_eq(open_fds(), fds);
+	/* What is no root, or not served, is left alone. */
+	tree_withdraw(b.tree, other);
+	tree_withdraw(b.tree, at(&b, "f"));
+	drain_and_check(&b);
+	cr_assert_eq(rmdir(other), 0);
+	bed_release(&b);
+}
+
 /* Others mount and unmount all the time: it costs a look at the list, and nothing of ours is looked
  * at. */
 Test(tree, mounts_elsewhere)
