@@ -92,6 +92,10 @@ bool tree_serves_below(const struct tree *t, const char *path);
 const char *tree_root_of(const struct tree *t, const char *path, bool *ret_writable);
 
 /* The fd becomes readable with events; draining at each job start is what counts, not this. */
+/* Would a look at this absolute, clean path, served or not, have the kernel mount something, as was
+ * so at the last drain?  True when that can't be told. */
+bool tree_triggers(const struct tree *t, const char *path);
+
 int tree_event_fd(const struct tree *t);
 /* Then: keeps the kernel's queue short. */
 void tree_on_event(struct tree *t);

@@ -13,13 +13,9 @@
 #include "concc/err.h"
 #include "concc/io.h"
 #include "concc/job.h"
-#include "concc/mountinfo.h"
 #include "concc/str.h"
 #include "etc.h"
 #include "run.h"
-
-#define MOUNTINFO_MAX                                                                              \
-	(16 * 1024 * 1024) /* some 100 000 mounts, the most that a namespace may have */
 
 /* ---- what follows ---- */
 
@@ -161,16 +157,6 @@ static bool is_own_name(const struct run *r, const char *path)
 	return false;
 }
 
-/* A worker may name any path: none is to have the kernel mount something. */
-static bool may_look(const char *path)
-{
-	_cleanup_buf_ struct buf text = BUF_INIT;
-
-	if (read_file_at(AT_FDCWD, "/proc/self/mountinfo", MOUNTINFO_MAX, &text) < 0)
-		return false;
-	return !mountinfo_triggers((char *)buf_cstr(&text), path);
-}
-
 /* By a listing that has the names of what is served, and no others. */
 static bool is_listed(const struct run *r, const char *dir, const char *name)
 {
@@ -201,7 +187,8 @@ static void look(const struct run *r, const char *path, struct missing_facts *f)
 	_cleanup_free_ char *parent = path_clean(path, "..");
 	struct stat st;
 
-	f->unseen = !may_look(path);
+	/* A worker may name any path: none is to have the kernel mount something. */
+	f->unseen = tree_triggers(r->peer->server->tree, path);
 	if (f->unseen)
 		return;
 	f->here = lstat(path, &st) == 0;

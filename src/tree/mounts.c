@@ -31,28 +31,45 @@
  * drain, which hears of the rest. */
 #define READ_TRIES 8
 
-/* A set of paths. */
-static int read_mount_points(int fd, struct map *ret)
+static int read_all(int fd, struct buf *text)
 {
-	_cleanup_buf_ struct buf text = BUF_INIT;
-	struct mount_line line;
-	char *at;
-
 	if (lseek(fd, 0, SEEK_SET) < 0)
 		return -errno;
 	for (;;) {
-		ssize_t n = read(fd, buf_grow(&text, READ_SIZE), READ_SIZE);
+		ssize_t n = read(fd, buf_grow(text, READ_SIZE), READ_SIZE);
 
-		text.len -= READ_SIZE - (n > 0 ? (size_t)n : 0);
+		text->len -= READ_SIZE - (n > 0 ? (size_t)n : 0);
 		if (n < 0 && errno != EINTR)
 			return -errno;
 		if (n == 0)
 			break;
 	}
-	buf_put_u8(&text, 0);
+	buf_put_u8(text, 0);
+	return 0;
+}
+
+/* Anew, into what is empty. */
+static int read_mounts(struct tree *t)
+{
+	_cleanup_buf_ struct buf text = BUF_INIT;
+	_cleanup_free_ char *copy = NULL;
+	struct mount_line line;
+	bool automatic = false;
+	int err = read_all(t->mounts_fd, &text);
+	char *at;
+
+	free(steal_ptr(&t->automounts));
+	t->mounts_unknown = err < 0;
+	if (err < 0)
+		return err;
+	copy = xstrdup((char *)text.data);
 	at = (char *)text.data;
-	while (mountinfo_next(&at, &line))
-		(void)map_put_str(ret, line.point, ret);
+	while (mountinfo_next(&at, &line)) {
+		automatic |= streq(line.type, "autofs");
+		(void)map_put_str(&t->mount_points, line.point, t);
+	}
+	if (automatic)
+		t->automounts = steal_ptr(&copy);
 	return 0;
 }
 
@@ -124,7 +141,7 @@ void mounts_collect(struct tree *t)
 
 		t->counts.mounts++;
 		t->mount_points = MAP_INIT;
-		err = read_mount_points(t->mounts_fd, &t->mount_points);
+		err = read_mounts(t);
 		if (err < 0)
 			mark_all(t, err);
 		else
@@ -158,7 +175,8 @@ void mounts_init(struct tree *t)
 	int err;
 
 	t->mounts_fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
-	err = t->mounts_fd < 0 ? -errno : read_mount_points(t->mounts_fd, &t->mount_points);
+	t->mounts_unknown = t->mounts_fd < 0;
+	err = t->mounts_fd < 0 ? -errno : read_mounts(t);
 	if (err < 0)
 		log_warn("can't read /proc/self/mountinfo: %s; what is mounted on served files "
 			 "later is not seen",
@@ -170,4 +188,12 @@ void mounts_release(struct tree *t)
 	if (t->mounts_fd >= 0)
 		(void)close(t->mounts_fd);
 	map_release(&t->mount_points);
+	free(t->automounts);
+}
+
+bool tree_triggers(const struct tree *t, const char *path)
+{
+	_cleanup_free_ char *text = t->automounts ? xstrdup(t->automounts) : NULL;
+
+	return t->mounts_unknown || (text && mountinfo_triggers(text, path));
 }

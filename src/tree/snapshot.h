@@ -182,6 +182,8 @@ struct tree {
 	int inotify_fd;
 	int mounts_fd;		 /* mountinfo, or -1 */
 	struct map mount_points; /* as last read: a set of paths */
+	char *automounts; /* all of it, when some of them mount others by themselves; else NULL */
+	bool mounts_unknown; /* it could not be read last time */
 	uint64_t version;
 	uint32_t next_id;
 	uint32_t name_seed;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * A worker that lies.  evil-worker SCENARIO speaks on standard input and output:
+ * A worker that lies.  evil-worker SCENARIO [SEED] speaks on standard input and output:
  * greets as a worker does, unless the scenario is about that, and answers each
  * job with what the scenario says.  Then it claims that the job ended well, so
  * that whatever was let pass would be put in place.
@@ -40,6 +40,7 @@ struct evil {
 	uint64_t version;
 	char *name; /* of a file in it */
 	uint32_t n;
+	uint32_t seed; /* of what is chance; never 0 */
 };
 
 struct scenario {
@@ -686,6 +687,120 @@ static void endless_data(struct evil *e)
 	send_data(e, e->job, bytes, sizeof(bytes) - 64);
 }
 
+/* ---- any order ---- */
+
+/*
+ * Messages that are well-formed each, and that an honest worker sends at some time, in an order and
+ * about things that are chance: names of its own only, so the job's source stays.
+ */
+static uint32_t chance(struct evil *e, uint32_t below)
+{
+	e->seed ^= e->seed << 13;
+	e->seed ^= e->seed >> 17;
+	e->seed ^= e->seed << 5;
+	return e->seed % below;
+}
+
+static const char *any_name(struct evil *e)
+{
+	static const char *const names[] = {"r", "r/r", "r/s", "s", "s/r", "s/r/t", "t"};
+
+	return names[chance(e, sizeof(names) / sizeof(names[0]))];
+}
+
+static void any_file(struct evil *e)
+{
+	static const uint8_t flags[] = {0, 0, EFFECT_F_MTIME, EFFECT_F_REPLACED,
+					EFFECT_F_NO_DIGEST};
+	/* What the job is to make is made as a file only: in a directory the same command here
+	 * would make another. */
+	struct msg_file f = file(e, EFFECT_FILE, chance(e, 4) ? any_name(e) : "a.o");
+
+	f.flags = flags[chance(e, sizeof(flags))];
+	f.size = chance(e, 3) ? 6 : 0;
+	send_file(e, &f);
+	if (f.size && chance(e, 8))
+		send_data(e, e->job, "owned\n", 6);
+}
+
+static void any_effect(struct evil *e)
+{
+	static const char *const targets[] = {"/srv/outside", "../../outside", "r", "s/r", "."};
+	struct msg_file f = file(e, EFFECT_DIR, any_name(e));
+
+	switch (chance(e, 5)) {
+	case 0:
+		f.mode = 0755;
+		f.flags = chance(e, 3) ? 0 : EFFECT_F_OPAQUE;
+		send_file(e, &f);
+		break;
+	case 1:
+		make(e, EFFECT_REMOVE, any_name(e), "");
+		break;
+	case 2:
+		make(e, EFFECT_SYMLINK, any_name(e), targets[chance(e, 5)]);
+		break;
+	case 3:
+		make(e, EFFECT_LINK, any_name(e), any_name(e));
+		break;
+	case 4:
+		f.kind = EFFECT_META;
+		f.flags = chance(e, 2) ? EFFECT_F_TOUCHED : 0;
+		send_file(e, &f);
+		break;
+	}
+}
+
+static void any_question(struct evil *e)
+{
+	_cleanup_free_ char *below = xasprintf("%s/%s", e->workspace, any_name(e));
+
+	switch (chance(e, 5)) {
+	case 0:
+		send_list(e, e->workspace);
+		break;
+	case 1:
+		send_list(e, below);
+		break;
+	case 2:
+		send_fetch(e, chance(e, 3), any_name(e));
+		break;
+	case 3:
+		send_missing(e, "/srv/nothing/here", 1);
+		break;
+	case 4:
+		send_output(e, "said\n", 5);
+		break;
+	}
+}
+
+static void any_order(struct evil *e)
+{
+	for (uint32_t n = chance(e, 40); n > 0; n--) {
+		switch (chance(e, 12)) {
+		case 0:
+			send_u32(e, MSG_JOB_COMMIT, e->job);
+			break;
+		case 1:
+			send_exit(e, chance(e, 4) ? e->job : e->job + 1);
+			break;
+		case 2:
+		case 3:
+			any_question(e);
+			break;
+		case 4:
+		case 5:
+		case 6:
+		case 7:
+			any_effect(e);
+			break;
+		default:
+			any_file(e);
+			break;
+		}
+	}
+}
+
 /* ---- the table ---- */
 
 static const struct scenario scenarios[] = {
@@ -748,6 +863,7 @@ static const struct scenario scenarios[] = {
 	{.name = "noise-frames", .job = noise_frames},
 	{.name = "pings", .job = pings, .more = pings},
 	{.name = "half-frame", .job = half_frame, .tick = trickle, .no_exit = true},
+	{.name = "any-order", .job = any_order},
 	{.name = "never-ends", .job = NULL, .no_exit = true},
 	{.name = "killed-job-goes-on",
 	 .job = killed_job_goes_on,
@@ -858,6 +974,7 @@ int main(int argc, char **argv)
 	static const struct link_config conf = {.send_magic = true};
 	struct evil e = {.scenario = argc > 1 ? find(argv[1]) : NULL};
 
+	e.seed = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) * 2654435761u | 1 : 1;
 	if (argc == 2 && streq(argv[1], "list")) {
 		for (size_t i = 0; i < sizeof(scenarios) / sizeof(scenarios[0]); i++)
 			puts(scenarios[i].name);

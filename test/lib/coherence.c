@@ -566,6 +566,7 @@ static void one_round(unsigned flood_every)
 	unsigned n = steps_of_round();
 
 	forget_touched();
+	forget_links();
 	if (flood_every && round_no % flood_every == 0)
 		flood(n);
 	else

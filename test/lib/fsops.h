@@ -497,6 +497,41 @@ static void op_out_and_back(const char *p)
 	note("out, edit, back %s", dir);
 }
 
+/*
+ * Files that got a further name in this round, since there was a look at the tree.  What is done to
+ * them through that name is left out: its directory may be one that nobody has asked for, and then the
+ * kernel tells nobody of it.
+ */
+static struct {
+	ino_t inodes[64];
+	size_t n;
+} linked;
+
+static void forget_links(void)
+{
+	linked.n = 0;
+}
+
+static bool is_just_linked(const char *p)
+{
+	struct stat st;
+
+	if (linked.n == sizeof(linked.inodes) / sizeof(linked.inodes[0]))
+		return true;
+	for (size_t i = 0; stat(p, &st) == 0 && i < linked.n; i++)
+		if (linked.inodes[i] == st.st_ino)
+			return true;
+	return false;
+}
+
+static void remember_link(const char *p)
+{
+	struct stat st;
+
+	if (stat(p, &st) == 0)
+		linked.inodes[linked.n++] = st.st_ino;
+}
+
 static void op_hard_link(const char *p)
 {
 	char to[256], b[64];
@@ -514,6 +549,7 @@ static void op_hard_link(const char *p)
 	close_kept_if(p);
 	if (link(p, to) < 0)
 		fail(p);
+	remember_link(p);
 	touch_path(to);
 	note("link %s %s", p, to);
 	if (then == 0)
@@ -718,6 +754,8 @@ static void random_step(void)
 	char path[256];
 
 	random_file(path, sizeof(path));
+	if (is_just_linked(path))
+		return;
 	touch_path(path);
 	ops[random_below(sizeof(ops) / sizeof(*ops))](path);
 }
