@@ -119,9 +119,9 @@ void launcher_kill(struct launcher *l, uint32_t job_id, int signo);
 void launcher_stop(struct launcher *l);
 
 /*
- * What overlayfs has marked an entry of an upper layer with; fd is one of it, not O_PATH.  A file was
- * below and was copied up, rather than made by the job; a directory hides the lower one of its name:
- * 1, 0, or -errno, when it can't be told.
+ * What overlayfs has marked an entry of an upper layer with; fd is one of it, not O_PATH.  A file
+ * was below and was copied up, rather than made by the job; a directory hides the lower one of its
+ * name: 1, 0, or -errno, when it can't be told.
  */
 bool overlay_is_copied_up(int fd);
 int overlay_is_opaque(int fd);

@@ -71,8 +71,8 @@ static void signal_all(const pid_t *list, size_t n, int signo)
 }
 
 /*
- * Each is stopped before it is asked for its children: so it neither ends, which would leave them to
- * init, nor starts any more (copy_process() in kernel/fork.c looks for signals last).
+ * Each is stopped before it is asked for its children: so it neither ends, which would leave them
+ * to init, nor starts any more (copy_process() in kernel/fork.c looks for signals last).
  */
 static void signal_tree(pid_t root, int signo)
 {

@@ -40,7 +40,7 @@ struct build {
 	struct masquerade masquerade;
 	struct left_alone left;
 	char *tally;
-	char id[32]; /* in the records of its jobs */
+	char id[32];			       /* in the records of its jobs */
 	uint64_t server_cpu_us, worker_cpu_us; /* before the build; then what it took */
 };
 

@@ -159,7 +159,7 @@ int upper_read_path(struct upper *u, int fd, const char *path)
 
 	for (size_t i = 0; *path && r == 0; i++) {
 		_cleanup_close_ int dir = openat_beneath(fd, u->entries[i].path,
-						       O_RDONLY | O_DIRECTORY);
+							 O_RDONLY | O_DIRECTORY);
 		_cleanup_free_ char *name = xstrndup(path, strcspn(path, "/"));
 
 		if (dir < 0)

@@ -34,7 +34,8 @@ int here_exec(const struct here *h)
 {
 	if (h->stdin_fd >= 0)
 		(void)dup2(h->stdin_fd, 0); /* both are valid */
-	return not_run(h, h->path ? job_exec(h->path, h->argv, environ) : process_exec(NULL, h->argv));
+	return not_run(h,
+		       h->path ? job_exec(h->path, h->argv, environ) : process_exec(NULL, h->argv));
 }
 
 int here_die_by(int signo)

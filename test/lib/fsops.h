@@ -499,8 +499,8 @@ static void op_out_and_back(const char *p)
 
 /*
  * Files that got a further name in this round, since there was a look at the tree.  What is done to
- * them through that name is left out: its directory may be one that nobody has asked for, and then the
- * kernel tells nobody of it.
+ * them through that name is left out: its directory may be one that nobody has asked for, and then
+ * the kernel tells nobody of it.
  */
 static struct {
 	ino_t inodes[64];
