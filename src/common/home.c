@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* What asks the user database: apart, so that programs without it can be linked statically. */
+#include <errno.h>
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,15 +12,31 @@
 #include "concc/io.h"
 #include "concc/str.h"
 
+#define ROOM_MAX (1024 * 1024) /* for one entry of the user database */
+
+/* By the user database, absolute, on the heap; NULL when it has none.  In any thread. */
+static char *login_home(void)
+{
+	_cleanup_free_ char *room = NULL;
+	struct passwd pw, *found = NULL;
+
+	for (size_t size = 4096; size <= ROOM_MAX; size *= 2) {
+		room = xrealloc(room, size);
+		if (getpwuid_r(getuid(), &pw, room, size, &found) != ERANGE)
+			break;
+	}
+	return found && pw.pw_dir && *pw.pw_dir == '/' ? xstrdup(pw.pw_dir) : NULL;
+}
+
 static char *home_dir(void)
 {
 	const char *home = getenv("HOME");
-	struct passwd *pw;
+	char *login;
 
 	if (home && *home == '/')
 		return xstrdup(home);
-	pw = getpwuid(getuid());
-	return xstrdup(pw && pw->pw_dir && *pw->pw_dir == '/' ? pw->pw_dir : "/");
+	login = login_home();
+	return login ? login : xstrdup("/");
 }
 
 static char *expand(const char *path, const char *home)
@@ -38,10 +55,9 @@ char *path_expand_home(const char *path)
 
 char *path_expand_login_home(const char *path)
 {
-	const struct passwd *pw = *path == '~' ? getpwuid(getuid()) : NULL;
+	_cleanup_free_ char *home = *path == '~' ? login_home() : NULL;
 
-	return pw && pw->pw_dir && *pw->pw_dir == '/' ? expand(path, pw->pw_dir)
-						      : path_expand_home(path);
+	return home ? expand(path, home) : path_expand_home(path);
 }
 
 static bool overlap(const char *a, const char *b)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "concc/cleanup.h"
+#include "concc/commit_mark.h"
 #include "concc/err.h"
 #include "concc/io.h"
 #include "concc/job.h"
@@ -637,11 +638,14 @@ static const char *rule_of(int err)
 /* Negative: not what a worker may send. */
 static int apply(struct run *r)
 {
+	const struct server *s = r->peer->server;
 	struct errmsg msg = {0};
 	int err;
 
 	straggler_won(r);
+	commit_mark_set(s->commit_mark, r->client ? r->client->job->record.arrived_us : 0);
 	err = commit_apply(r->commit, r->peer->index, &msg);
+	commit_mark_set(s->commit_mark, 0);
 	if (err == CONCC_E_PROTO)
 		return err;
 	if (err < 0)

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "concc/cleanup.h"
+#include "concc/commit_mark.h"
 #include "concc/err.h"
 #include "concc/io.h"
 #include "concc/log.h"
@@ -463,6 +464,17 @@ static int choose_cache(struct server *s, struct errmsg *msg)
 	return r < 0 ? errmsg_set(msg, r, "can't make %s: %s", s->cache, err_text(r)) : 0;
 }
 
+static void open_commit_mark(struct server *s)
+{
+	int r = commit_mark_open(s->dir_fd, &s->commit_mark);
+
+	if (r < 0)
+		log_warn(
+			"can't use %s/commit: %s; were this server killed, a wrapper could not tell "
+			"whether results are in place in part",
+			s->dir, err_text(r));
+}
+
 static int open_hashes(struct server *s, struct errmsg *msg)
 {
 	_cleanup_free_ char *path = NULL;
@@ -472,6 +484,7 @@ static int open_hashes(struct server *s, struct errmsg *msg)
 	if (r < 0)
 		return r;
 	jobs_open_file(s);
+	open_commit_mark(s);
 	path = path_join(s->cache, "digests");
 	r = hash_cache_open(path, &s->hashes);
 	return r < 0 ? errmsg_set(msg, r, "can't use %s: %s", path, err_text(r)) : 0;
@@ -682,6 +695,7 @@ static void tear_down(struct server *s)
 	while (!list_empty(&s->clients))
 		client_free(list_first(&s->clients, struct client, of_server));
 	jobs_close(s);
+	commit_mark_close(s->commit_mark);
 	loop_free(s->loop);
 	free(s->peers);
 	free(s->conf_error);

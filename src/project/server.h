@@ -75,6 +75,7 @@ struct server {
 	struct list jobs;		 /* struct job.of_server, as they came: see jobs.h */
 	struct list observers;		 /* struct observer.of_server */
 	struct record_file *record_file; /* NULL: none can be written */
+	struct commit_mark *commit_mark; /* NULL: it can't be kept */
 	unsigned n_clients;
 	struct system *system;	 /* NULL: no worker sees it */
 	struct map exes;	 /* encoded EXE but for its id -> struct exe */

@@ -13,6 +13,7 @@
 
 #include "concc/caller.h"
 #include "concc/cleanup.h"
+#include "concc/commit_mark.h"
 #include "concc/io.h"
 #include "concc/job.h"
 #include "concc/namespaces.h"
@@ -419,6 +420,24 @@ static void on_lost(struct wrapper *w, int err)
 		server_wait_end(w->dir_fd);
 }
 
+/* What a compiler makes it makes again; of others nobody knows what a second time would do. */
+static bool is_half_done(const struct wrapper *w)
+{
+	return w->o->any_command && commit_mark_has(w->dir_fd, w->arrived_us);
+}
+
+static int half_done(struct wrapper *w)
+{
+	pool_release(w->pool, &w->slot);
+	count(w, "retry", "half-placed");
+	words_say(
+		&w->words, WORDS_ERROR,
+		"the project server was killed while it put the results of %s in place: in %s some of "
+		"them may be there and some not; see what it left before you run it again",
+		w->argv[0], w->cwd);
+	return WRAPPER_EXIT_FAILED;
+}
+
 static int on_exit_of(struct wrapper *w, struct session_end *end)
 {
 	input_done(&w->input);
@@ -453,6 +472,10 @@ static enum step attempt(struct wrapper *w, const char *worker, int *ret_status)
 	encode_run(w, worker, w->tries++, &run);
 	shown_restart(&w->output.shown);
 	r = session_run(w->dir, &w->waiting, &run, &w->input, &w->output, &end);
+	if (r < 0 && is_half_done(w)) {
+		*ret_status = half_done(w);
+		return STEP_DONE;
+	}
 	if (r < 0) {
 		on_lost(w, r);
 		return STEP_AGAIN;

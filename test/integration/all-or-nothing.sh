@@ -366,6 +366,38 @@ incremental() {
 }
 check "cargo's incremental builds, sent to a worker" incremental
 
+# ---- a server that is killed while it puts results in place ----
+
+killed_within() { # CMD...: STATUS
+	fault_recovered
+	fault_inject "$(lab_own_server)" renameat:signal=KILL:when=2 -e status=none
+	STATUS=0
+	"$@" 2>"$LAB/err" || STATUS=$?
+	fault_inject_no_more 2>/dev/null || true
+	cat "$LAB/err"
+}
+
+half_placed() {
+	local i
+	set_up 'for i in 1 2 3; do echo old >f$i; done; echo "int x;" >a.c'
+	killed_within concc-dispatch sh -c 'for i in 1 2 3; do echo new >>f$i; done'
+	expect_eq "status" "$STATUS" 101
+	expect_grep '^concc: the project server was killed while it put the results of sh in place' "$LAB/err"
+	for i in 1 2 3; do
+		expect_le "times that f$i was appended to" "$(grep -c new f$i)" 1
+	done
+	expect_ge "files that were" "$(cat f? | grep -c new)" 1
+	# Whoever comes next has nothing to do with it.
+	concc-dispatch sh -c 'echo again >>f1'
+	expect_eq "lines" "$(grep -c again f1)" 1
+	# What a compiler has made in part it makes again.
+	killed_within concc-cc gcc -MD -c a.c -o a.o
+	expect_eq "status" "$STATUS" 0
+	CONCC_DISABLE=1 concc-cc gcc -MD -c a.c -o b.o
+	cmp a.o b.o && cmp <(sed 's/^a/b/' a.d) b.d || fail "it makes something else"
+}
+check "a server that is killed while it puts results in place" half_placed
+
 # ---- what it costs to print ----
 
 FILES=1500 PRINTS=100

@@ -64,7 +64,7 @@ home    server        server was lost
 home    suspend       remote|lost
 home    tmp_cleaned   remote
 home    wrapper       -
-commit  server        server was lost
+commit  server        server was killed while
 commit  agent         remote
 commit  sshd          remote
 commit  wrapper       -
@@ -238,6 +238,9 @@ row() { # WHEN FAULT SAID WORKER
 	cat err
 	if [ "$2" = wrapper ]; then
 		expect_eq "status of a killed wrapper" $rc 137
+	elif [ "$ROW" = commit-server ]; then # it is no compiler: what a second time would do is not known
+		expect_eq "status" $rc 101
+		expect_grep "$3" err
 	else
 		expect_eq "status" $rc 0
 		row_is_right "$3"

@@ -759,7 +759,7 @@ static void random_mounts(const struct tree_limits *limits, unsigned rounds)
 	}
 	child_stop(&b);
 	tree_counts(b.tree, &c);
-	cr_assert_gt(c.mounts, rounds / 20);
+	cr_assert_gt(c.mounts, rounds / 50);
 	end_mounts(&b);
 	bed_release(&b);
 }
