@@ -90,10 +90,14 @@ unpacked() {
 
 # ~/.docker/bin is one thing, ~/.docker/config.json another; so is what is beside ~/bin.
 not_what_is_beside() {
-	mkdir -p /srv/home/.docker/lib
+	mkdir -p /srv/home/.things/lib
+	program /srv/home/.things/bin config.json tool
+	echo token >/srv/home/.things/config.json
+	here missing concc-dispatch /srv/home/.things/bin/tool
+	# A directory of keys is not served at all.
 	program /srv/home/.docker/bin config.json tool
 	echo token >/srv/home/.docker/config.json
-	here missing concc-dispatch /srv/home/.docker/bin/tool
+	here '(unserved|gave-up)' concc-dispatch /srv/home/.docker/bin/tool
 	program /srv/home/bin notes tool
 	echo notes >/srv/home/notes
 	here missing concc-dispatch /srv/home/bin/tool
