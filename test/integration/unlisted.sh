@@ -97,7 +97,7 @@ not_what_is_beside() {
 	# A directory of keys is not served at all.
 	program /srv/home/.docker/bin config.json tool
 	echo token >/srv/home/.docker/config.json
-	here '(unserved|gave-up)' concc-dispatch /srv/home/.docker/bin/tool
+	here '(unserved|missing|gave-up)' concc-dispatch /srv/home/.docker/bin/tool
 	program /srv/home/bin notes tool
 	echo notes >/srv/home/notes
 	here missing concc-dispatch /srv/home/bin/tool
