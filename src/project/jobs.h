@@ -5,7 +5,8 @@
 /*
  * All jobs that this server knows of, from their arrival to their end: those that wait for a slot,
  * that a worker has, that run here.  Whoever wants to know of jobs observes them, or goes through
- * the list; nobody looks into runs or peers for that.  Those that ended are in the record file.
+ * the list, rather than into runs or peers.  (straggler.c, which starts runs, still has its own
+ * view.)  Those that ended are in the record file.
  */
 #include "concc/map.h"
 #include "concc/record.h"
