@@ -145,11 +145,12 @@ FORCE:
 
 # ---- what must be there first ----
 
+# ssh itself, whose configuration and known hosts are asked for, is what it needs to run.
 DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev libssl-dev \
-	libjansson-dev
-TEST_DEPS = $(DEPS) libcriterion-dev openssh-server openssh-client mandoc iproute2 util-linux procps \
+	libjansson-dev openssh-client
+TEST_DEPS = $(DEPS) libcriterion-dev openssh-server mandoc iproute2 util-linux procps \
 	strace python3 perl jq ninja-build cmake clang dpkg-dev git slurmctld slurmd slurm-client munge \
-	sshfs podman runc netavark binutils lld patch acl ccache openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
+	sshfs podman catatonit runc netavark binutils lld patch acl ccache openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
 # Only where the machine has no Rust of its own.
 ifeq ($(shell command -v cargo 2>/dev/null),)
 TEST_DEPS += cargo rustc
@@ -219,7 +220,7 @@ $(B)/test/fuzz/fuzz_%: $(B)/test/fuzz/fuzz_%.o $(B)/test/fuzz/replay.o $(UNIT_LI
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< $(B)/test/fuzz/replay.o -Wl,--start-group $(UNIT_LIBS) \
 		-Wl,--end-group $(ALL_LIBS)
 
-fuzz:
+fuzz: test-deps
 	$(Q)$(MAKE) --no-print-directory B=$(B)/fuzz CC=clang \
 		SANITIZE=address,undefined,fuzzer-no-link fuzz-run
 
@@ -308,8 +309,9 @@ first-try: test-deps
 	$(Q)$(MAKE) --no-print-directory test-programs
 	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_TEST_LONG=1 test/integration/first-try.sh --page $(CURDIR)/doc/first-try.md
 
-# The images of docker/: needs podman, mmdebstrap, a network, and minutes.
-check-images: all
+# The images of docker/: needs a network, and minutes.
+check-images: test-deps
+	$(Q)$(MAKE) --no-print-directory all
 	$(Q)test/images
 
 # Against the other ways to compile elsewhere; see bench/README.md.  Needs root, and most of an hour.
@@ -321,16 +323,16 @@ bench: all $(TEST_HELPERS)
 
 C_FILES = $(wildcard src/*/*.[ch] include/concc/*.h test/*/*.[ch] bench/*.[ch])
 
-format:
+format: test-deps
 	clang-format -i $(C_FILES)
 
-format-check:
+format-check: test-deps
 	clang-format --dry-run -Werror $(C_FILES)
 
 lint: man-lint
 	$(Q)CC="$(CC)" CFLAGS="$(C_STD) $(FUSE_CFLAGS) $(JANSSON_CFLAGS)" test/lint
 
-man-lint:
+man-lint: test-deps
 	$(Q)mandoc -T lint -W warning $(wildcard man/*.[1-8])
 
 coverage:

@@ -307,11 +307,11 @@ static const struct {
 	{"outside", "list the directory's tree as a `workspace` in ~/.concc.ini"},
 	{"unserved", "list what they name as a `toolchain` or `workspace` in ~/.concc.ini"},
 	{"missing", "list what they look up as a `toolchain` or `workspace` in ~/.concc.ini"},
-	{"no-worker", "`concc status` says why no worker can be used"},
-	{"no-server", "`concc status` says why"},
+	{"no-worker", "a line above says why no worker can be used"},
+	{"no-server", "a line above says why"},
 	{"toolchain", "root = client lets workers use this machine's compiler"},
 	{"disk-full", "make room here"},
-	{"gave-up", "`concc status` says what is wrong with the workers"},
+	{"gave-up", "lines above say what is wrong with the workers"},
 };
 
 static const char *remedy_of(const char *rule)
