@@ -3,9 +3,11 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
@@ -102,11 +104,10 @@ static char *lower(const char *s)
 	return copy;
 }
 
-int known_hosts_find(const struct ssh_config *c, uint64_t deadline_ms, int cancel_fd,
-		     struct known_hosts *ret, struct errmsg *msg)
+static int find(const struct ssh_config *c, const char *name, bool with_port, uint64_t deadline_ms,
+		int cancel_fd, struct known_hosts *ret, struct errmsg *msg)
 {
-	_cleanup_free_ char *host = lower(c->host_key_alias ? c->host_key_alias : c->hostname);
-	bool with_port = !c->host_key_alias && c->port != SSH_PORT;
+	_cleanup_free_ char *host = lower(name);
 	struct known_hosts k = {0};
 	int err;
 
@@ -125,6 +126,31 @@ int known_hosts_find(const struct ssh_config *c, uint64_t deadline_ms, int cance
 	else
 		*ret = k;
 	return err;
+}
+
+int known_hosts_find(const struct ssh_config *c, uint64_t deadline_ms, int cancel_fd,
+		     struct known_hosts *ret, struct errmsg *msg)
+{
+	const char *name = c->host_key_alias ? c->host_key_alias : c->hostname;
+	bool with_port = !c->host_key_alias && c->port != SSH_PORT;
+
+	return find(c, name, with_port, deadline_ms, cancel_fd, ret, msg);
+}
+
+int known_hosts_find_address(const struct ssh_config *c, int sock, uint64_t deadline_ms,
+			     int cancel_fd, struct known_hosts *ret, struct errmsg *msg)
+{
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof(peer);
+	char name[NI_MAXHOST];
+
+	if (getpeername(sock, (struct sockaddr *)&peer, &len) < 0)
+		return errmsg_set(msg, -errno, "%s: its address: %s", c->hostname,
+				  err_text(-errno));
+	if (getnameinfo((struct sockaddr *)&peer, len, name, sizeof(name), NULL, 0,
+			NI_NUMERICHOST) != 0)
+		return errmsg_set(msg, -EINVAL, "%s: its address has no name", c->hostname);
+	return find(c, name, c->port != SSH_PORT, deadline_ms, cancel_fd, ret, msg);
 }
 
 void known_hosts_release(struct known_hosts *k)

@@ -35,6 +35,9 @@ enum known_verdict { KNOWN_OK, KNOWN_UNKNOWN, KNOWN_CHANGED, KNOWN_REVOKED, KNOW
 /* Blocks; for a connecting thread.  A missing file holds no keys. */
 int known_hosts_find(const struct ssh_config *c, uint64_t deadline_ms, int cancel_fd,
 		     struct known_hosts *ret, struct errmsg *msg);
+/* The same of the address that sock is connected to, for CheckHostIP. */
+int known_hosts_find_address(const struct ssh_config *c, int sock, uint64_t deadline_ms,
+			     int cancel_fd, struct known_hosts *ret, struct errmsg *msg);
 void known_hosts_release(struct known_hosts *k);
 /* Adds what ssh-keygen printed about one file. */
 void known_hosts_parse(struct known_hosts *k, const char *file, const char *text, size_t n);

@@ -232,6 +232,8 @@ static void take_line(struct ssh_config *c, const char *key, char *value)
 		set_number(&c->port, value);
 	else if (streq(key, "identitiesonly"))
 		c->identities_only = is_yes(value);
+	else if (streq(key, "checkhostip"))
+		c->checks_address = is_yes(value);
 	else if (streq(key, "stricthostkeychecking"))
 		take_strictness(c, value);
 	else if (streq(key, "identityagent"))

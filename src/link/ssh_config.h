@@ -32,6 +32,7 @@ struct ssh_config {
 	bool identities_only;
 	bool takes_new_keys; /* StrictHostKeyChecking says so: ssh accepts a key that is unknown */
 	bool takes_changed_keys;  /* and one that is not the known one */
+	bool checks_address;	  /* CheckHostIP: what is known of the host's address counts, too */
 	char **identity_files;	  /* ~ expanded */
 	char **known_hosts_files; /* the user's, then the global ones; ~ expanded */
 	char *host_key_algorithms, *kex_algorithms, *ciphers, *macs;

@@ -341,8 +341,9 @@ struct attempt {
 	LIBSSH2_SESSION *session;
 	int sock;
 	struct known_hosts known;
-	struct buf tried;     /* the keys offered, for the message */
-	char *seen[SEEN_MAX]; /* their blobs: none is offered twice */
+	struct known_hosts known_address; /* empty where it does not count */
+	struct buf tried;		  /* the keys offered, for the message */
+	char *seen[SEEN_MAX];		  /* their blobs: none is offered twice */
 	size_t n_seen;
 	const char *beyond; /* a key that OpenSSH could use and libssh2 can't: why */
 };
@@ -591,6 +592,17 @@ static void put_fingerprint(const struct attempt *a, struct buf *out)
 		out->len--;
 }
 
+/* The host is known by its name; what ssh makes of another key for its address is ssh's to say. */
+static int check_address(const struct attempt *a, const char *type, const char *key)
+{
+	const struct known_key *entry;
+	enum known_verdict v = known_hosts_check(&a->known_address, type, key, &entry);
+
+	if (v == KNOWN_CHANGED || v == KNOWN_REVOKED)
+		return beyond_libssh2(a, "CheckHostIP: another key is known of the address");
+	return 0;
+}
+
 static int check_host(const struct attempt *a)
 {
 	_cleanup_buf_ struct buf key = BUF_INIT, shown = BUF_INIT;
@@ -608,7 +620,7 @@ static int check_host(const struct attempt *a)
 	put_fingerprint(a, &shown);
 	switch (known_hosts_check(&a->known, type, buf_cstr(&key), &entry)) {
 	case KNOWN_OK:
-		return 0;
+		return check_address(a, type, buf_cstr(&key));
 	case KNOWN_AUTHORITY:
 		return beyond_libssh2(a, "known_hosts has a certificate authority for the host");
 	case KNOWN_REVOKED:
@@ -901,6 +913,18 @@ static struct stream *stream_new(struct attempt *a, LIBSSH2_CHANNEL *channel)
 	return &s->stream;
 }
 
+static int find_known(struct attempt *a)
+{
+	const struct ssh2_request *r = a->req;
+	int err = known_hosts_find(r->config, r->deadline_ms, r->cancel_fd, &a->known, a->msg);
+
+	/* With an alias, ssh looks at no address either. */
+	if (err == 0 && r->config->checks_address && !r->config->host_key_alias)
+		err = known_hosts_find_address(r->config, a->sock, r->deadline_ms, r->cancel_fd,
+					       &a->known_address, a->msg);
+	return err;
+}
+
 static int run_attempt(struct attempt *a, struct stream **ret)
 {
 	LIBSSH2_CHANNEL *channel = NULL;
@@ -909,8 +933,7 @@ static int run_attempt(struct attempt *a, struct stream **ret)
 	err = tcp_connect(a);
 	if (err < 0)
 		return err;
-	err = known_hosts_find(a->req->config, a->req->deadline_ms, a->req->cancel_fd, &a->known,
-			       a->msg);
+	err = find_known(a);
 	if (err < 0)
 		return err;
 	a->session = libssh2_session_init();
@@ -936,6 +959,7 @@ static void release_attempt(struct attempt *a)
 	else if (a->sock >= 0)
 		close(a->sock);
 	known_hosts_release(&a->known);
+	known_hosts_release(&a->known_address);
 	for (size_t i = 0; i < a->n_seen; i++)
 		free(a->seen[i]);
 	buf_release(&a->tried);

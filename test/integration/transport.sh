@@ -310,6 +310,22 @@ changed_host() {
 	said '^closed .*Host key verification failed'
 }
 
+# CheckHostIP: the name's key is right, and another is known of its address.
+other_address() {
+	setup id_ed25519 'Host name' 'HostName localhost' "Port $PORT" 'AddressFamily inet' 'CheckHostIP yes'
+	known ed25519 "[localhost]:$PORT" >"$LAB/known_hosts"
+	connect -a ssh://name
+	said '^connected libssh2$' '^echoed'
+	echo "[127.0.0.1]:$PORT $(cut -d' ' -f1,2 "$LAB/id_stranger.pub")" >>"$LAB/known_hosts"
+	connect -a ssh://name # of a loopback address ssh then takes no notice
+	said '^connected openssh: CheckHostIP: another key is known of the address'
+	expect_status 1 connect -a ssh://name -m libssh2
+	said '^failed .*CheckHostIP: another key is known of the address.*ssh = auto'
+	sed -i 's/CheckHostIP.*//' "$LAB/ssh_config"
+	connect -a ssh://name
+	said '^connected libssh2$' '^echoed'
+}
+
 revoked_host() {
 	setup id_ed25519
 	echo "@revoked $(known ed25519)" >>"$LAB/known_hosts"
@@ -376,7 +392,7 @@ keys
 start_sshd
 for c in by_libssh2 by_alias other_key_types hashed_and_patterns by_agent full_duplex openssh_duplex \
 	rsa_key rsa_host_key proxy_command certificate cipher_list no_common_kex unknown_host taken_host \
-	changed_host revoked_host no_key locked_key wrong_command quoted_program refused_port \
+	changed_host other_address revoked_host no_key locked_key wrong_command quoted_program refused_port \
 	bad_configuration; do
 	check "$c" "$c"
 done
