@@ -441,6 +441,9 @@ static void check_place(struct commit *c, const struct effect *e)
 
 	if (!tree_root_of(c->tree, e->path, &writable) || !writable || streq(e->workspace, "/"))
 		remember(c, -EROFS, "write", e->path);
+	/* A further name of a file that is only read would be a way to write to it. */
+	if (e->kind == EFFECT_LINK && (!tree_root_of(c->tree, e->target, &writable) || !writable))
+		remember(c, -EROFS, "link", e->target);
 	/* A tree in the tree would go, be it one to be read only, or become something else. */
 	if (!streq(e->path, e->workspace) && root_is_beneath(c->tree, e->path) &&
 	    (e->kind != EFFECT_DIR || e->flags & EFFECT_F_OPAQUE))

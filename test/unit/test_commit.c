@@ -723,6 +723,30 @@ Test(commit, a_nested_root_is_not_led_elsewhere)
 	bed_release(&b);
 }
 
+/* What is only read is not written by a further name either. */
+Test(commit, a_read_only_root_in_a_workspace)
+{
+	struct bed b;
+	struct msg_file f = {
+		.kind = EFFECT_LINK, .path = (char *)"mine", .target = (char *)"tools/cc"};
+
+	bed_init(&b);
+	cr_assert_eq(mkdir(at(&b, "tools"), 0755), 0);
+	write_file(at(&b, "tools/cc"), "user");
+	cr_assert_eq(tree_serve(b.tree, at(&b, "tools"), false, &b.msg), 0);
+	start(&b);
+	cr_assert_eq(put(&b, "tools/cc", "worker", 0755), 0);
+	cr_assert_eq(apply(&b), -EROFS);
+	start(&b);
+	cr_assert_eq(effect(&b, f), 0);
+	cr_assert_eq(apply(&b), -EROFS, "%s", b.msg.text);
+	start(&b);
+	(void)put(&b, "mine", "worker", 0755);
+	(void)apply(&b);
+	cr_file(&b, "tools/cc", "user");
+	bed_release(&b);
+}
+
 Test(commit, a_nested_root_that_is_a_symlink)
 {
 	struct bed b;

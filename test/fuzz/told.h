@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_TEST_FUZZ_TOLD_H
+#define CONCC_TEST_FUZZ_TOLD_H
+
+/* What one worker was told of the client's tree: a model of it, held against the disk. */
+#include <dirent.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "concc/buf.h"
+#include "concc/map.h"
+#include "concc/str.h"
+#include "concc/tree.h"
+#include "scratch.h"
+
+struct told_name {
+	struct entry_attr attr;
+	char *target;
+};
+
+struct told_dir {
+	uint32_t id;
+	uint8_t state; /* enum dir_state */
+	char *path;
+	struct map names; /* struct told_name */
+};
+
+struct told {
+	struct map by_path, by_id; /* struct told_dir */
+};
+
+static void told_name_free(struct told_name *n)
+{
+	if (n)
+		free(n->target);
+	free(n);
+}
+
+static void told_forget(struct told *t, struct told_dir *d)
+{
+	struct told_name *n;
+
+	map_del_str(&t->by_path, d->path);
+	map_del_u64(&t->by_id, d->id);
+	for (size_t it = 0; (n = map_next(&d->names, &it, NULL));)
+		told_name_free(n);
+	map_release(&d->names);
+	free(d->path);
+	free(d);
+}
+
+static void told_release(struct told *t)
+{
+	struct told_dir *d;
+
+	for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));)
+		told_forget(t, d);
+	map_release(&t->by_path);
+	map_release(&t->by_id);
+	*t = (struct told){0};
+}
+
+static void told_put(struct told *t, struct told_dir *d, const struct dir_entry *e)
+{
+	char *name = xstrndup((const char *)e->name.p, e->name.n), *path = path_join(d->path, name);
+	struct told_name *old = map_get_str(&d->names, name), *n;
+	struct told_dir *below;
+
+	CHECK(!old || e->attr.version > old->attr.version);
+	/* What leads to a directory is another thing by now: all beneath it is void. */
+	if (old && old->attr.type == ENTRY_DIR) {
+		for (size_t it = 0; (below = map_next(&t->by_path, &it, NULL));)
+			if (path_is_below(below->path, path))
+				told_forget(t, below);
+	}
+	if (e->attr.type == ENTRY_ABSENT) {
+		told_name_free(map_del_str(&d->names, name));
+	} else {
+		n = xcalloc(1, sizeof(*n));
+		n->attr = e->attr;
+		n->target = xstrndup((const char *)e->target.p, e->target.n);
+		told_name_free(map_put_str(&d->names, name, n));
+	}
+	free(path);
+	free(name);
+}
+
+static void told_entries(struct told *t, struct told_dir *d, struct rd *entries, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		struct dir_entry e;
+
+		dir_entry_decode(entries, &e);
+		told_put(t, d, &e);
+	}
+}
+
+static void told_dir(struct told *t, struct blob b)
+{
+	struct told_dir *d;
+	struct msg_dir m;
+
+	CHECK(msg_dir_decode(b, &m) == 0 && m.dir_id);
+	d = map_get_str(&t->by_path, m.path);
+	if (d)
+		told_forget(t, d);
+	if (m.state != DIR_UNKNOWN) {
+		d = xcalloc(1, sizeof(*d));
+		d->id = m.dir_id;
+		d->state = m.state;
+		d->path = xstrdup(m.path);
+		map_put_str(&t->by_path, d->path, d);
+		map_put_u64(&t->by_id, d->id, d);
+		told_entries(t, d, &m.entries, m.n);
+	}
+	msg_dir_release(&m);
+}
+
+static void told_message(struct told *t, uint8_t type, const struct buf *b)
+{
+	struct blob payload = {b->data, b->len};
+	struct msg_update m;
+	struct told_dir *d;
+	uint32_t id;
+
+	if (type == MSG_DIR) {
+		told_dir(t, payload);
+	} else if (type == MSG_UPDATE) {
+		CHECK(msg_update_decode(payload, &m) == 0);
+		d = map_get_u64(&t->by_id, m.dir_id);
+		CHECK(d); /* nobody is told of what he never asked for, or what is void */
+		told_entries(t, d, &m.entries, m.n);
+	} else {
+		CHECK(type == MSG_DIR_STALE && msg_u32_decode(payload, &id) == 0);
+		d = map_get_u64(&t->by_id, id);
+		if (d)
+			told_forget(t, d);
+	}
+}
+
+static uint8_t told_type(mode_t m)
+{
+	return S_ISREG(m)    ? ENTRY_FILE
+	       : S_ISDIR(m)  ? ENTRY_DIR
+	       : S_ISLNK(m)  ? ENTRY_SYMLINK
+	       : S_ISFIFO(m) ? ENTRY_FIFO
+			     : ENTRY_SOCKET;
+}
+
+static void told_check_name(const struct told_name *n, int dir_fd, const char *name,
+			    const struct stat *st)
+{
+	char target[PROTO_PATH_MAX];
+	ssize_t len;
+
+	CHECK(n && n->attr.type == told_type(st->st_mode));
+	CHECK(n->attr.mode == (st->st_mode & 07777));
+	if (S_ISDIR(st->st_mode))
+		return;
+	CHECK(n->attr.size == (uint64_t)st->st_size && n->attr.nlink == st->st_nlink);
+	CHECK(n->attr.mtime_s == st->st_mtim.tv_sec && n->attr.mtime_ns == st->st_mtim.tv_nsec);
+	if (!S_ISLNK(st->st_mode))
+		return;
+	len = readlinkat(dir_fd, name, target, sizeof(target) - 1);
+	CHECK(len >= 0 && (size_t)len == strlen(n->target) &&
+	      memcmp(target, n->target, (size_t)len) == 0);
+}
+
+/* What was told of the directory at path, and beneath it, is so.  Takes fd, of it or -1. */
+static void told_check(const struct told *t, const char *path, int fd)
+{
+	const struct told_dir *d = map_get_str(&t->by_path, path);
+	struct dirent *de;
+	unsigned n = 0;
+	DIR *dir;
+
+	if (!d || fd < 0) {
+		CHECK(!d || d->state != DIR_LISTED);
+		if (fd >= 0)
+			(void)close(fd);
+		return;
+	}
+	CHECK(d->state == DIR_LISTED);
+	dir = fdopendir(fd);
+	CHECK(dir);
+	while ((de = readdir(dir))) {
+		char *child;
+		struct stat st;
+
+		if (streq(de->d_name, ".") || streq(de->d_name, "..") ||
+		    str_starts(de->d_name, TEMP_PREFIX))
+			continue;
+		n++;
+		CHECK(fstatat(dirfd(dir), de->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0);
+		told_check_name(map_get_str(&d->names, de->d_name), dirfd(dir), de->d_name, &st);
+		child = path_join(path, de->d_name);
+		if (S_ISDIR(st.st_mode))
+			told_check(t, child,
+				   openat(dirfd(dir), de->d_name,
+					  O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+		free(child);
+	}
+	(void)closedir(dir);
+	CHECK(d->names.n == n);
+}
+
+#endif
