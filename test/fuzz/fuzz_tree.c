@@ -265,6 +265,17 @@ static void on_send(void *data, unsigned peer, uint8_t type, const struct buf *b
 	told_message(&bed.told[peer], type, b);
 }
 
+/* Whoever asked for what was not served yet asks again: no honest worker did. */
+static void forget_denied(struct told *t, const char *path)
+{
+	struct told_dir *d;
+
+	for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));) {
+		if (path_is_below(d->path, path) && root_of(d->path + strlen(scratch_dir) + 1) < 0)
+			told_forget(t, d);
+	}
+}
+
 static void serve(uint8_t b, bool withdraw)
 {
 	size_t i = b % N_OF(roots);
@@ -276,6 +287,8 @@ static void serve(uint8_t b, bool withdraw)
 		tree_withdraw(bed.tree, path);
 		bed.served[i] = false;
 	} else if (tree_serve(bed.tree, path, roots[i].writable, &msg) == 0) {
+		for (unsigned p = 0; p < N_PEERS; p++)
+			forget_denied(&bed.told[p], path);
 		bed.served[i] = true;
 	}
 }
@@ -691,6 +704,8 @@ static void do_step(const uint8_t s[4])
 		tree_on_event(bed.tree);
 		break;
 	case PEER_RESET:
+		if (peer == 0)
+			job_end(); /* it was that one's */
 		tree_peer_reset(bed.tree, peer);
 		told_release(&bed.told[peer]);
 		break;

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "concc/buf.h"
+#include "concc/cleanup.h"
 #include "concc/map.h"
 #include "concc/str.h"
 #include "concc/tree.h"
@@ -36,17 +37,22 @@ static void told_name_free(struct told_name *n)
 	free(n);
 }
 
-static void told_forget(struct told *t, struct told_dir *d)
+static void told_dir_free(struct told_dir *d)
 {
 	struct told_name *n;
 
-	map_del_str(&t->by_path, d->path);
-	map_del_u64(&t->by_id, d->id);
 	for (size_t it = 0; (n = map_next(&d->names, &it, NULL));)
 		told_name_free(n);
 	map_release(&d->names);
 	free(d->path);
 	free(d);
+}
+
+static void told_forget(struct told *t, struct told_dir *d)
+{
+	map_del_str(&t->by_path, d->path);
+	map_del_u64(&t->by_id, d->id);
+	told_dir_free(d);
 }
 
 static void told_release(struct told *t)
@@ -60,50 +66,60 @@ static void told_release(struct told *t)
 	*t = (struct told){0};
 }
 
-static void told_put(struct told *t, struct told_dir *d, const struct dir_entry *e)
+/* The name stands for another thing by now: what was told of what is there is void. */
+static void told_void(struct told *t, const char *path)
 {
-	char *name = xstrndup((const char *)e->name.p, e->name.n), *path = path_join(d->path, name);
-	struct told_name *old = map_get_str(&d->names, name), *n;
-	struct told_dir *below;
+	struct told_dir *d;
 
-	CHECK(!old || e->attr.version > old->attr.version);
-	/* What leads to a directory is another thing by now: all beneath it is void. */
-	if (old && old->attr.type == ENTRY_DIR) {
-		for (size_t it = 0; (below = map_next(&t->by_path, &it, NULL));)
-			if (path_is_below(below->path, path))
-				told_forget(t, below);
+	for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));) {
+		if (path_is_below(d->path, path))
+			told_forget(t, d);
 	}
-	if (e->attr.type == ENTRY_ABSENT) {
-		told_name_free(map_del_str(&d->names, name));
-	} else {
-		n = xcalloc(1, sizeof(*n));
-		n->attr = e->attr;
-		n->target = xstrndup((const char *)e->target.p, e->target.n);
-		told_name_free(map_put_str(&d->names, name, n));
-	}
-	free(path);
-	free(name);
 }
 
-static void told_entries(struct told *t, struct told_dir *d, struct rd *entries, uint32_t n)
+/* was: what the name stood for before, as told, or NULL. */
+static void told_put(struct told *t, struct told_dir *d, const struct dir_entry *e,
+		     const struct map *was)
+{
+	_cleanup_free_ char *name = xstrndup((const char *)e->name.p, e->name.n);
+	_cleanup_free_ char *path = path_join(d->path, name);
+	const struct told_name *old = was ? map_get_str(was, name) : NULL;
+	struct told_name *n;
+
+	if (was && (!old || old->attr.version != e->attr.version))
+		told_void(t, path);
+	if (e->attr.type == ENTRY_ABSENT) {
+		told_name_free(map_del_str(&d->names, name));
+		return;
+	}
+	n = xcalloc(1, sizeof(*n));
+	n->attr = e->attr;
+	n->target = xstrndup((const char *)e->target.p, e->target.n);
+	told_name_free(map_put_str(&d->names, name, n));
+}
+
+static void told_entries(struct told *t, struct told_dir *d, struct rd *entries, uint32_t n,
+			 const struct map *was)
 {
 	for (uint32_t i = 0; i < n; i++) {
 		struct dir_entry e;
 
 		dir_entry_decode(entries, &e);
-		told_put(t, d, &e);
+		told_put(t, d, &e, was);
 	}
 }
 
 static void told_dir(struct told *t, struct blob b)
 {
-	struct told_dir *d;
+	struct told_dir *d, *former;
 	struct msg_dir m;
 
 	CHECK(msg_dir_decode(b, &m) == 0 && m.dir_id);
-	d = map_get_str(&t->by_path, m.path);
-	if (d)
-		told_forget(t, d);
+	former = map_get_str(&t->by_path, m.path);
+	if (former) {
+		map_del_str(&t->by_path, former->path);
+		map_del_u64(&t->by_id, former->id);
+	}
 	if (m.state != DIR_UNKNOWN) {
 		d = xcalloc(1, sizeof(*d));
 		d->id = m.dir_id;
@@ -111,25 +127,46 @@ static void told_dir(struct told *t, struct blob b)
 		d->path = xstrdup(m.path);
 		map_put_str(&t->by_path, d->path, d);
 		map_put_u64(&t->by_id, d->id, d);
-		told_entries(t, d, &m.entries, m.n);
+		told_entries(t, d, &m.entries, m.n, former ? &former->names : NULL);
 	}
+	if (former)
+		told_dir_free(former);
 	msg_dir_release(&m);
+}
+
+static void told_update(struct told *t, struct blob b)
+{
+	struct msg_update m;
+	struct told_dir *d;
+	struct rd look;
+
+	CHECK(msg_update_decode(b, &m) == 0);
+	d = map_get_u64(&t->by_id, m.dir_id);
+	CHECK(d); /* nobody is told of what he never asked for, or what is void */
+	look = m.entries;
+	for (uint32_t i = 0; i < m.n; i++) {
+		_cleanup_free_ char *name = NULL;
+		struct told_name *old;
+		struct dir_entry e;
+
+		dir_entry_decode(&look, &e);
+		name = xstrndup((const char *)e.name.p, e.name.n);
+		old = map_get_str(&d->names, name);
+		CHECK(!old || e.attr.version > old->attr.version);
+	}
+	told_entries(t, d, &m.entries, m.n, &d->names);
 }
 
 static void told_message(struct told *t, uint8_t type, const struct buf *b)
 {
 	struct blob payload = {b->data, b->len};
-	struct msg_update m;
 	struct told_dir *d;
 	uint32_t id;
 
 	if (type == MSG_DIR) {
 		told_dir(t, payload);
 	} else if (type == MSG_UPDATE) {
-		CHECK(msg_update_decode(payload, &m) == 0);
-		d = map_get_u64(&t->by_id, m.dir_id);
-		CHECK(d); /* nobody is told of what he never asked for, or what is void */
-		told_entries(t, d, &m.entries, m.n);
+		told_update(t, payload);
 	} else {
 		CHECK(type == MSG_DIR_STALE && msg_u32_decode(payload, &id) == 0);
 		d = map_get_u64(&t->by_id, id);
