@@ -508,7 +508,7 @@ static uint32_t connect_ms(const struct peer *p)
 	return (s ? s : p->server->conf->connect_timeout_s) * 1000;
 }
 
-static void on_connected(void *data, struct stream *s, int err, const char *msg, const char *how)
+void peer_connected(void *data, struct stream *s, int err, const char *msg, const char *how)
 {
 	struct peer *p = data;
 	struct link_config c = {
@@ -556,7 +556,7 @@ void peer_start(struct peer *p)
 	loop_timer_set(p->retry_timer, 0); /* not by the clock as well */
 	p->state = PEER_CONNECTING;
 	p->n_starts++;
-	p->connecting = transport_connect(p->server->loop, &c, on_connected, p);
+	p->connecting = transport_connect(p->server->loop, &c, peer_connected, p);
 }
 
 struct peer *peer_new(struct server *s, unsigned index, const struct conf_worker *conf)

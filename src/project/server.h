@@ -156,6 +156,9 @@ struct peer {
 struct peer *peer_new(struct server *s, unsigned index, const struct conf_worker *conf);
 void peer_free(struct peer *p);
 void peer_start(struct peer *p);
+/* What transport_connect() ends with, of a struct peer that connects; a test has a stream of its
+ * own. */
+void peer_connected(void *data, struct stream *s, int err, const char *msg, const char *how);
 /* A job of it started or ended: the time to its sleep starts anew. */
 void peer_busy(struct peer *p);
 /* The worker does what no worker does: its link is closed, its jobs go elsewhere. */
