@@ -78,7 +78,7 @@ void exes_free(struct server *s)
 
 static bool is_elf(const char *path)
 {
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	char magic[4];
 
 	return fd >= 0 && pread(fd, magic, sizeof(magic), 0) == sizeof(magic) &&
@@ -87,7 +87,7 @@ static bool is_elf(const char *path)
 
 static bool has_text(const char *path, const char *text)
 {
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	struct stat st;
 	bool found;
 	void *p;
@@ -174,6 +174,16 @@ static int add_part(struct look *l, const char *path)
 	return err_is_fact(r) || r == -EINVAL ? 0 : r;
 }
 
+char *exe_part(const char *part, const char *answer, const char *path, const char *cwd)
+{
+	_cleanup_free_ char *line = xstrndup(answer, strcspn(answer, "\n"));
+
+	if (*line == '/')
+		return steal_ptr(&line);
+	/* No place of its own for it: it takes what PATH has. */
+	return streq(line, part) ? job_resolve(part, path, cwd, NULL, NULL) : NULL;
+}
+
 /* Where a driver finds this part of it, or NULL; negative when it can't be asked now. */
 static int ask_part(const struct look *l, const char *driver, const char *part, char **ret)
 {
@@ -188,20 +198,13 @@ static int ask_part(const struct look *l, const char *driver, const char *part, 
 		.n_fds = 3,
 		.flags = PROCESS_SESSION,
 	};
-	char *text;
 	int r = process_capture(&p, PROTO_PATH_MAX, l->deadline_ms, -1, &answer, NULL);
 
 	*ret = NULL;
 	/* One that can't be executed, or says too much or too late, is none to be asked. */
 	if (r < 0)
 		return r > -4096 && !err_is_fact(r) && r != -ENOEXEC ? r : 0;
-	text = (char *)buf_cstr(&answer);
-	text[strcspn(text, "\n")] = '\0';
-	/* No place of its own for it: it takes what PATH has. */
-	if (*text == '/')
-		*ret = xstrdup(text);
-	else if (streq(text, part))
-		*ret = job_resolve(part, l->path, l->m->cwd, NULL, NULL);
+	*ret = exe_part(part, buf_cstr(&answer), l->path, l->m->cwd);
 	return 0;
 }
 

@@ -300,6 +300,8 @@ struct exe;
  */
 int exe_get(struct peer *p, const struct msg_run *m, struct exe **ret, struct errmsg *msg);
 const struct msg_exe *exe_msg(const struct exe *e);
+/* The file that a driver means by its answer to -print-prog-name=PART, on the heap; or NULL. */
+char *exe_part(const char *part, const char *answer, const char *path, const char *cwd);
 void exes_free(struct server *s);
 
 /* ---- place.c ---- */

@@ -2,7 +2,8 @@
 
 /*
  * Texts of kernels, shells and tools.  The first byte chooses: 0 mountinfo and a path (between them
- * a NUL), 1 what comes between a session's marks, 2 digests of a compiler's files.
+ * a NUL), 1 what comes between a session's marks, 2 digests of a compiler's files, 3 a compiler's
+ * answer to the question where its part is (and PATH).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include "concc/str.h"
 #include "plain/marks.h"
 #include "plain/plain.h"
+#include "project/server.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
@@ -85,6 +87,19 @@ static void digests(const char *text)
 	CHECK(why || strlen(text) >= (size_t)3 * (DIGEST_HEX - 1));
 }
 
+/* Nothing but an absolute path, said in one line, or found in PATH by the part's own name. */
+static void part(const char *answer, const char *path)
+{
+	_cleanup_free_ char *found = exe_part("as", answer, path, "/");
+	_cleanup_free_ char *clean = found ? path_clean("/", found) : NULL;
+
+	if (!found)
+		return;
+	CHECK(*found == '/' && path_is_clean(clean));
+	CHECK(*answer == '/' ? !strchr(found, '\n') && str_starts(answer, found)
+			     : str_starts(answer, "as") && streq(path_base(found), "as"));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	_cleanup_free_ char *text = NULL, *path = NULL;
@@ -95,7 +110,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	text = xstrndup((const char *)data + 1, n - 1);
 	len = strlen(text);
 	path = len + 2 < n ? xstrndup((const char *)data + len + 2, n - len - 2) : xstrdup("/");
-	switch (data[0] % 3) {
+	switch (data[0] % 4) {
 	case 0:
 		mounts(text, path);
 		break;
@@ -104,6 +119,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		break;
 	case 2:
 		digests(text);
+		break;
+	case 3:
+		part(text, path);
 		break;
 	}
 	return 0;
