@@ -174,6 +174,15 @@ static int add_part(struct look *l, const char *path)
 	return err_is_fact(r) || r == -EINVAL ? 0 : r;
 }
 
+/* By an absolute path, whatever PATH has. */
+static char *find_program(const char *name, const char *path_var, const char *cwd,
+			  bool (*skip)(const char *path, void *data))
+{
+	_cleanup_free_ char *found = job_resolve(name, path_var, cwd, skip, NULL);
+
+	return found ? job_exe(found, cwd) : NULL;
+}
+
 char *exe_part(const char *part, const char *answer, const char *path, const char *cwd)
 {
 	_cleanup_free_ char *line = xstrndup(answer, strcspn(answer, "\n"));
@@ -181,7 +190,7 @@ char *exe_part(const char *part, const char *answer, const char *path, const cha
 	if (*line == '/')
 		return steal_ptr(&line);
 	/* No place of its own for it: it takes what PATH has. */
-	return streq(line, part) ? job_resolve(part, path, cwd, NULL, NULL) : NULL;
+	return streq(line, part) ? find_program(part, path, cwd, NULL) : NULL;
 }
 
 /* Where a driver finds this part of it, or NULL; negative when it can't be asked now. */
@@ -269,8 +278,8 @@ static bool is_no_elf(const char *path, void *data)
 static int add_found(struct look *l, const char *name, const char *path_var)
 {
 	bool rust = streq(name, "rustc");
-	_cleanup_free_ char *found = job_resolve(name, path_var, l->m->cwd,
-						 rust ? is_no_elf : is_no_driver, NULL);
+	_cleanup_free_ char *found = find_program(name, path_var, l->m->cwd,
+						  rust ? is_no_elf : is_no_driver);
 	int r;
 
 	if (!found || is_known(l->e, found))
