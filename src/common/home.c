@@ -73,22 +73,70 @@ static const struct {
 } secrets[] = {
 	{".ssh", true},
 	{".gnupg", true},
+	{".aliyun", false},
+	{".authinfo", false},
+	{".authinfo.gpg", false},
 	{".aws", false},
 	{".azure", false},
+	{".boto", false},
+	{".cargo/credentials", false},
 	{".cargo/credentials.toml", false},
+	{".cloudflared", false},
+	{".composer/auth.json", false},
+	{".config/chromium", false},
+	{".config/composer/auth.json", false},
+	{".config/containers/auth.json", false},
+	{".config/doctl", false},
 	{".config/gcloud", false},
 	{".config/gh", false},
+	{".config/git/credentials", false},
+	{".config/glab-cli", false},
+	{".config/google-chrome", false},
+	{".config/hcloud", false},
+	{".config/heroku", false},
 	{".config/hub", false},
+	{".config/op", false},
+	{".config/pypoetry/auth.toml", false},
+	{".config/rclone", false},
+	{".config/sops", false},
+	{".databrickscfg", false},
 	{".docker", false},
+	{".fly", false},
+	{".gem/credentials", false},
 	{".git-credentials", false},
+	{".gradle/gradle.properties", false},
+	{".kaggle", false},
 	{".kube", false},
 	{".local/share/keyrings", false},
+	{".local/share/kwalletd", false},
+	{".m2/settings-security.xml", false},
+	{".m2/settings.xml", false},
+	{".mozilla", false},
+	{".my.cnf", false},
+	{".mylogin.cnf", false},
 	{".netrc", false},
+	{".npmrc", false},
+	{".oci", false},
 	{".password-store", false},
 	{".pgpass", false},
+	{".pki", false},
 	{".pypirc", false},
+	{".s3cfg", false},
+	{".step", false},
 	{".terraform.d", false},
+	{".terraformrc", false},
+	{".thunderbird", false},
 	{".vault-token", false},
+	{".yarnrc.yml", false},
+};
+
+/* Where the same is when its user has put it elsewhere: beneath what a variable says. */
+static const struct {
+	const char *variable, *path;
+} moved[] = {
+	{"AZURE_CONFIG_DIR", ""}, {"CARGO_HOME", "credentials"}, {"CARGO_HOME", "credentials.toml"},
+	{"CLOUDSDK_CONFIG", ""},  {"DOCKER_CONFIG", ""},	 {"GH_CONFIG_DIR", ""},
+	{"GNUPGHOME", ""},	  {"PASSWORD_STORE_DIR", ""},
 };
 
 /* By another name, which a bind mount makes: is it path, or what that is in? */
@@ -112,14 +160,42 @@ static bool is_in_file(const char *path, const struct stat *file)
 
 static bool shows(const char *path, const char *real, const char *secret, bool always)
 {
-	_cleanup_free_ char *real_secret = realpath(secret, NULL);
+	_cleanup_free_ char *real_secret = NULL;
 	struct stat st;
 
 	if (!always && lstat(secret, &st) < 0)
-		return false;
+		return false; /* most are not there: one call for each */
+	real_secret = realpath(secret, NULL);
 	if (overlap(path, secret) || (real && real_secret && overlap(real, real_secret)))
 		return true;
 	return real && stat(secret, &st) == 0 && is_in_file(real, &st);
+}
+
+/* A secret that path shows, of those that are elsewhere than in a home; or NULL. */
+static char *moved_secret(const char *path, const char *real, const char *home)
+{
+	const char *config = getenv("XDG_CONFIG_HOME");
+
+	for (size_t i = 0; i < sizeof(moved) / sizeof(moved[0]); i++) {
+		const char *dir = getenv(moved[i].variable);
+		_cleanup_free_ char *at = dir && *dir == '/' ? path_clean(dir, moved[i].path)
+							     : NULL;
+
+		/* Who says so of a whole home means the files in it. */
+		if (at && !streq(at, "/") && !streq(at, home) && shows(path, real, at, false))
+			return steal_ptr(&at);
+	}
+	for (size_t i = 0; config && *config == '/' && i < sizeof(secrets) / sizeof(secrets[0]);
+	     i++) {
+		const char *rest = str_starts(secrets[i].path, ".config/")
+					   ? secrets[i].path + strlen(".config/")
+					   : NULL;
+		_cleanup_free_ char *at = rest ? path_clean(config, rest) : NULL;
+
+		if (at && shows(path, real, at, false))
+			return steal_ptr(&at);
+	}
+	return NULL;
 }
 
 char *path_secret(const char *path)
@@ -130,7 +206,7 @@ char *path_secret(const char *path)
 	const char *const homes[] = {home,
 				     pw && pw->pw_dir && *pw->pw_dir == '/' ? pw->pw_dir : home};
 
-	for (size_t h = 0; h < 2; h++) {
+	for (size_t h = 0; h < (streq(homes[0], homes[1]) ? 1 : 2); h++) {
 		for (size_t i = 0; i < sizeof(secrets) / sizeof(secrets[0]); i++) {
 			_cleanup_free_ char *secret = path_join(homes[h], secrets[i].path);
 			_cleanup_free_ char *clean = path_clean("/", secret);
@@ -139,7 +215,7 @@ char *path_secret(const char *path)
 				return steal_ptr(&clean);
 		}
 	}
-	return NULL;
+	return moved_secret(path, real, home);
 }
 
 static bool is_own_id(uid_t uid)

@@ -75,6 +75,10 @@ Test(env, session_stays)
 Test(env, tokens_stay_unless_asked_for)
 {
 	const char *env[] = {"AWS_SECRET_ACCESS_KEY=a",
+			     "CARGO_REGISTRIES_MINE_TOKEN=c",
+			     "CLOUDFLARE_API_TOKEN=c",
+			     "POETRY_PYPI_TOKEN_MINE=p",
+			     "npm_config__authToken=n",
 			     "AWS_REGION=r",
 			     "GITHUB_TOKEN=g",
 			     "GITHUB_SHA=s",

@@ -2000,6 +2000,44 @@ static void drop_message(void *data, unsigned peer, uint8_t type, const struct b
 }
 
 /* By whatever name, and whoever asks for it. */
+/* Where a variable says that they are, and in other places of the list. */
+static void keys_elsewhere(struct bed *b, const char *home)
+{
+	static const struct {
+		const char *variable, *value; /* beneath the home */
+		const char *file, *bad, *good;
+	} cases[] = {
+		{"GNUPGHOME", "pgp", "pgp/private-keys-v1.d", "pgp/repo", "src"},
+		{"CARGO_HOME", "cargo", "cargo/credentials.toml", "cargo", "cargo/registry"},
+		{"CARGO_HOME", "old", "old/credentials", "old", "old/registry"},
+		{"XDG_CONFIG_HOME", "xdg", "xdg/gh/hosts.yml", "xdg/gh/repo", "xdg/nvim"},
+		{"DOCKER_CONFIG", "", "config.json", "src", NULL}, /* a whole home is none */
+		{"X", "", ".npmrc", "", "src"},
+		{"X", "", ".m2/settings.xml", ".m2", ".m2/repository"},
+		{"X", "", ".config/containers/auth.json", ".config/containers", ".config/nvim"},
+		{"X", "", ".mozilla/firefox/x", ".mozilla/firefox", "src"},
+	};
+	struct errmsg msg = {0};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		_cleanup_free_ char *value = path_clean(home, cases[i].value);
+		_cleanup_free_ char *file = path_join(home, cases[i].file);
+		_cleanup_free_ char *bad = path_clean(home, cases[i].bad);
+		_cleanup_free_ char *good = cases[i].good ? path_join(home, cases[i].good) : NULL;
+		_cleanup_free_ char *dir = path_parent(file);
+
+		cr_assert_eq(path_mkdirs(dir, 0755), 0);
+		cr_assert_eq(path_mkdirs(bad, 0755), 0);
+		write_file(file, "secret");
+		setenv(cases[i].variable, value, 1);
+		cr_expect_eq(tree_serve(b->tree, bad, true, &msg), good ? CONCC_E_UNSAFE : 0, "%s",
+			     bad);
+		cr_assert(!good || path_mkdirs(good, 0755) == 0);
+		cr_expect(!good || tree_serve(b->tree, good, true, &msg) == 0, "%s", msg.text);
+		unsetenv(cases[i].variable);
+	}
+}
+
 Test(tree, serves_no_keys)
 {
 	struct bed b;
@@ -2045,6 +2083,7 @@ Test(tree, serves_no_keys)
 			     path, msg.text);
 		free(path);
 	}
+	keys_elsewhere(&b, home);
 	cr_assert_eq(chdir("/"), 0);
 	path = path_join(home, "bound");
 	cr_assert_eq(umount2(path, MNT_DETACH), 0);
