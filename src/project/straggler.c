@@ -27,18 +27,18 @@
 #define LATE_MAX 64
 
 /* How long the jobs of one program take. */
-struct pace {
+struct recent {
 	uint64_t times_ms[TIMES];
 	unsigned n; /* in all */
 };
 
-static struct pace *pace_of(struct server *s, const char *exe)
+static struct recent *recent_of(struct server *s, const char *exe)
 {
-	struct pace *p = map_get_str(&s->paces, exe);
+	struct recent *p = map_get_str(&s->recents, exe);
 
 	if (!p) {
 		p = xcalloc(1, sizeof(*p));
-		map_put_str(&s->paces, exe, p);
+		map_put_str(&s->recents, exe, p);
 	}
 	return p;
 }
@@ -53,12 +53,12 @@ static void stop_watching(struct server *s)
 
 void stragglers_free(struct server *s)
 {
-	struct pace *p;
+	struct recent *p;
 	size_t it = 0;
 
-	while ((p = map_next(&s->paces, &it, NULL)))
+	while ((p = map_next(&s->recents, &it, NULL)))
 		free(p);
-	map_release(&s->paces);
+	map_release(&s->recents);
 	loop_remove(steal_ptr(&s->late_timer));
 	stop_watching(s);
 }
@@ -66,7 +66,7 @@ void stragglers_free(struct server *s)
 /* 0: nothing is known yet. */
 static uint64_t limit_ms(struct server *s, const char *exe)
 {
-	const struct pace *p = pace_of(s, exe);
+	const struct recent *p = recent_of(s, exe);
 	uint64_t longest = 0, least = (uint64_t)s->conf->straggler_after_s * 1000;
 
 	if (p->n < PEERS_MIN)
@@ -250,12 +250,12 @@ void straggler_won(struct run *r)
 void straggler_done(struct run *r)
 {
 	struct server *s = r->peer->server;
-	struct pace *p;
+	struct recent *p;
 
 	straggler_won(r);
 	if (!s->conf->straggler_after_s)
 		return;
-	p = pace_of(s, r->exe);
+	p = recent_of(s, r->exe);
 	p->times_ms[p->n++ % TIMES] = now_ms() - r->started_ms;
 }
 
