@@ -118,6 +118,28 @@ static void learn(struct pace *p, const struct sched_sample *s)
 	tell_next(p);
 }
 
+uint64_t pace_takes_us(struct pace *p, const struct peer *peer, uint64_t job, uint64_t kind)
+{
+	struct sched_job j = {.work_us = sched_model_work_us(p->model, job)};
+	struct sched_place place = {.slots = 1};
+
+	if (!j.work_us)
+		j.work_us = sched_model_work_us(p->model, kind);
+	if (!j.work_us)
+		return 0;
+	sched_model_pace(p->model, peer->conf->name, now_us(), &place.pace);
+	place.pace.cores = peer->hello.cpus;
+	return sched_takes_us(&place, peer->jobs.n ? (uint32_t)peer->jobs.n - 1 : 0, &j);
+}
+
+uint64_t pace_takes_here_us(struct pace *p, uint64_t job, uint64_t kind, bool *ret_same)
+{
+	uint32_t us = sched_model_work_us(p->model, job);
+
+	*ret_same = us;
+	return us ? us : sched_model_work_us(p->model, kind);
+}
+
 /* ---- from jobs ---- */
 
 /* How many were there with it, about: what it met and what it left. */

@@ -97,6 +97,10 @@ struct server {
 	struct map recents;	       /* straggler.c: program -> struct recent */
 	struct pace *pace;	       /* see pace.h */
 	uint64_t n_twice, n_twice_won; /* stragglers started a second time, and of use */
+	uint64_t n_sent_home;	       /* others, which ran here instead */
+	bool has_local;		       /* slots of this machine */
+	uint64_t looked_ms;	       /* when straggler.c looked at all jobs */
+	bool any_untold;	       /* it could not tell of one when it is late */
 	struct map reasons;	       /* rule -> uint64_t *, why jobs went back */
 	char **work_dirs;	       /* of them, is_passing(): bounded there, too */
 	unsigned n_found;	       /* trees that workspaces.c found by itself */

@@ -11,6 +11,7 @@ lab_need jq
 lab_enter "$@"
 lab_start builder
 export CONCC_LOCAL_SLOTS=2
+unset CONCC_STRAGGLER_AFTER
 lab_config
 cd "$WS"
 
@@ -62,6 +63,19 @@ known_slow_gets_less() {
 	expect_ge "jobs here of 60, again" "$(build 60 6)" 54
 }
 
+# One that hangs there is not waited for when there is a slot here.
+late_one_comes_home() {
+	forget
+	worker_takes 0.1
+	expect_ge "jobs" "$(build 8 4)" 0
+	worker_takes 1000
+	# Free as it is, and known to be fast.
+	CONCC_EXPLAIN=$LAB/explain concc-dispatch ./job 1 || fail "status $?"
+	expect_grep 'local: straggler .it takes far longer on w1 than such a job does' "$LAB/explain"
+	expect_eq "sent home" "$(lab_status .sent_home)" 1
+	rm -f "$LAB/explain"
+}
+
 none_here() {
 	CONCC_LOCAL_SLOTS=0
 	forget
@@ -75,6 +89,7 @@ check "a fast worker gets all that it has room for" fast_worker_gets_all
 check "this machine works, too" both_work
 check "a worker that is slow gets little" slow_worker_gets_little
 check "what is known is used" known_slow_gets_less
+check "what hangs there comes home" late_one_comes_home
 check "local-slots = 0 keeps all away" none_here
 lab_worker 1 umount /opt
 lab_stop
