@@ -42,6 +42,9 @@ struct conf_worker {
 	enum conf_mirror mirror;
 };
 
+/* As many slots as this machine has cores, or none when a worker is this machine. */
+#define CONF_LOCAL_AUTO UINT32_MAX
+
 struct conf {
 	char *asked;		 /* what conf_load() was told to read, or NULL */
 	char *file;		 /* and the file it chose by that, there or not */
@@ -50,7 +53,7 @@ struct conf {
 	char **workspaces;	 /* absolute, clean; empty: found from the cwd */
 	char *workspaces_from;	 /* "file:line" or the variable, NULL: nobody lists any */
 	char **toolchains;	 /* absolute, clean; none holds or is in ~/.ssh */
-	uint32_t local_slots;	 /* regular members of the pool on this machine */
+	uint32_t local_slots;	 /* of this machine itself; or CONF_LOCAL_AUTO */
 	uint32_t idle_timeout_s; /* the project server leaves after this long without a job; 0:
 				    never */
 	uint32_t connect_timeout_s;

@@ -31,6 +31,7 @@
 #include <stdint.h>
 
 #include "concc/err.h"
+#include "concc/schedule.h"
 #include "concc/worker_spec.h"
 
 struct pool;
@@ -57,18 +58,21 @@ bool pool_is_in_place(const struct pool *p, const char *dir);
 struct pool_request {
 	const char
 		*cwd; /* jobs of one directory prefer the member that had the last one; or NULL */
-	const char *only;  /* this member and no other, or NULL */
-	const char *avoid; /* not this member unless it is the only one; or NULL */
-	bool try;	   /* -EAGAIN instead of waiting */
-	bool local_ok;	   /* the member POOL_LOCAL may be chosen (its regular slots) */
+	const char *only;   /* this member and no other, or NULL */
+	const char *avoid;  /* not this member unless it is the only one; or NULL */
+	bool try;	    /* -EAGAIN instead of waiting */
+	bool local_ok;	    /* the member POOL_LOCAL may be chosen (its regular slots) */
+	uint64_t job, kind; /* sched_key_of_job(), sched_key_of_kind(); 0: no matter */
 };
 
 /*
- * Takes a slot of the member with the most free capacity, weighted by speed.
- * Waits in order of arrival when all are taken, and then calls for the members
- * that are asleep.  CONCC_E_UNAVAIL: no member is up or asleep (or the one asked
- * for is neither).  CONCC_E_CLOSED: all were asleep, and who could wake them is gone.  -EINTR: a
- * signal handler that was installed without SA_RESTART ran while waiting.
+ * Takes a slot of the member where the job is done soonest, as sched_choose() has
+ * it; of several that are as good, the one with most free capacity.
+ * Waits in order of arrival when all are taken, or when waiting for one of them is
+ * better than what is free; and then calls for the members that are asleep.  CONCC_E_UNAVAIL: no
+ * member is up or asleep (or the one asked for is neither).  CONCC_E_CLOSED: all were asleep, and
+ * who could wake them is gone.  -EINTR: a signal handler that was installed without SA_RESTART ran
+ * while waiting.
  */
 int pool_acquire(struct pool *p, const struct pool_request *q, struct pool_slot *ret);
 void pool_release(struct pool *p, struct pool_slot *s); /* fine when none is held */
@@ -104,6 +108,14 @@ struct pool_member {
  */
 int pool_set(struct pool *p, const char *name, uint32_t slots, enum pool_state state,
 	     uint32_t speed, struct errmsg *msg);
+/* What is known of how fast it is, which whoever chooses reads from then on.  -ENOENT. */
+int pool_set_pace(struct pool *p, const char *name, const struct sched_pace *pace);
+/* The same of jobs: what takes that long (sched_key_of_job(), sched_key_of_kind()), and all of them
+ * in the mean. */
+void pool_set_work(struct pool *p, uint64_t key, uint32_t work_us);
+void pool_set_mean(struct pool *p, uint32_t mean_us);
+/* Since when jobs have come without a gap, of now_us(); 0: they have not. */
+void pool_set_busy_since(struct pool *p, uint64_t since_us);
 int pool_remove(struct pool *p, const char *name); /* -ENOENT */
 int pool_reset(struct pool *p); /* forgets all members; held slots stay held by their locks */
 /* Fills at most max; returns how many there are.  verify asks the locks instead of the hints. */
@@ -111,6 +123,8 @@ int pool_list(struct pool *p, struct pool_member *ret, size_t max, bool verify);
 uint32_t pool_waiters(struct pool *p); /* at the moment */
 uint32_t pool_total(
 	struct pool *p); /* slots of all members but those down, POOL_LOCAL's included */
+/* What the table says of the member that has this slot; false when it is gone. */
+bool pool_place(const struct pool *p, const struct pool_slot *s, struct sched_place *ret);
 uint32_t pool_held(struct pool *p, const char *name); /* slots of it, as the locks say */
 
 /*

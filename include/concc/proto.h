@@ -22,7 +22,7 @@
 #include "concc/digest.h"
 
 #ifndef PROTO_VERSION /* a test has another */
-#define PROTO_VERSION 10
+#define PROTO_VERSION 11
 #endif
 /*
  * Bytes of "project.lock" that a project server has locked when it is ready: for who speaks this
@@ -141,6 +141,7 @@ struct msg_hello {
 	char **links; /* links there, that lead into its trees: name, target, name...; the same */
 	/* worker only; a client sends zeros */
 	uint32_t cpus;
+	uint32_t cpu_speed; /* of core_speed(); 0: not measured */
 	char *cpu_model;
 };
 

@@ -51,7 +51,8 @@ struct record {
 void record_init(struct record *r);
 void record_release(struct record *r);
 void record_set(char **field, const char *text);
-/* program, command and subject of the words that were called. */
+/* program, command and subject of the words that were called; command may be cut, the others are
+ * what sched_key_of_job() gets. */
 void record_set_words(struct record *r, char *const *argv);
 
 void record_encode(struct buf *b, const struct record *r);
@@ -86,5 +87,8 @@ int record_append(struct record_file *f, const struct record *r);
  * not there has none.
  */
 int record_read(const char *path, bool (*fn)(void *data, struct record *r), void *data);
+/* Those in the last so many bytes of FILE. */
+int record_read_last(const char *path, size_t bytes, bool (*fn)(void *data, struct record *r),
+		     void *data);
 
 #endif

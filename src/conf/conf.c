@@ -19,6 +19,8 @@ struct conf *conf_new(void)
 {
 	struct conf *c = xcalloc(1, sizeof(*c));
 
+	c->local_slots = CONF_LOCAL_AUTO;
+	c->straggler_after_s = 1;
 	c->idle_timeout_s = 15 * 60;
 	c->connect_timeout_s = 10;
 	c->store_max_bytes = 20ULL << 30;

@@ -92,7 +92,17 @@ static int set_toolchains_env(void *obj, const char *v, struct errmsg *why)
 
 static int set_local_slots(void *obj, const char *v, struct errmsg *why)
 {
-	return value_number(v, 0, POOL_SLOTS_MAX, &((struct conf *)obj)->local_slots, why);
+	struct conf *c = obj;
+
+	if (streq(v, "auto")) {
+		c->local_slots = CONF_LOCAL_AUTO;
+		return 0;
+	}
+	if (value_number(v, 0, POOL_SLOTS_MAX, &c->local_slots, NULL) < 0)
+		return errmsg_set(why, CONCC_E_CONF,
+				  "'%s' is neither auto nor a number from 0 to %d", v,
+				  POOL_SLOTS_MAX);
+	return 0;
 }
 
 static int set_idle_timeout(void *obj, const char *v, struct errmsg *why)

@@ -11,6 +11,8 @@
 #define TICKETS	    (1ULL << 40)
 #define REGION	    (TICKETS * 2)
 #define TICKET_MASK (TICKETS - 1)
+/* More than any machine has processes: a damaged table. */
+#define WAITING_MAX (1u << 22)
 
 static off_t line_base(uint32_t line)
 {
@@ -25,6 +27,17 @@ static off_t head_base(uint32_t line)
 bool line_has_waiters(const struct pool *p, uint32_t line)
 {
 	return byte_locked_in(p->fd, head_base(line), (off_t)TICKETS) >= 0;
+}
+
+/* By the tickets, which counts those that died too. */
+uint32_t line_waiting(const struct pool *p, uint32_t line)
+{
+	const struct table_line *l = &p->table->lines[line];
+	uint64_t n = (__atomic_load_n(&l->tail, __ATOMIC_RELAXED) -
+		      __atomic_load_n(&l->head, __ATOMIC_RELAXED)) &
+		     TICKET_MASK;
+
+	return n < WAITING_MAX ? (uint32_t)n : 0;
 }
 
 static uint32_t count_locked(int fd, off_t from, off_t end)
@@ -127,6 +140,7 @@ int ticket_wait_head(struct pool *p, const struct ticket *t)
 
 void ticket_is_head(struct pool *p, const struct ticket *t)
 {
+	__atomic_store_n(&p->table->lines[t->line].head, t->number, __ATOMIC_RELAXED);
 	byte_unlock(p->fd, line_base(t->line) + (off_t)t->number);
 }
 

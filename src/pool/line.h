@@ -23,6 +23,8 @@ struct ticket {
 };
 
 bool line_has_waiters(const struct pool *p, uint32_t line);
+/* About how many, where line_has_waiters(); without a system call. */
+uint32_t line_waiting(const struct pool *p, uint32_t line);
 uint32_t line_count_waiters(const struct pool *p);
 
 int ticket_take(struct pool *p, uint32_t line, struct ticket *ret);

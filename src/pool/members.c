@@ -73,6 +73,7 @@ static void enlist(struct table_member *m, const char *name)
 	memset(m->name, 0, sizeof(m->name));
 	memcpy(m->name, name, strlen(name));
 	memset(m->taken, 0, sizeof(m->taken));
+	memset(&m->pace, 0, sizeof(m->pace));
 	store(&m->acquired, 0);
 }
 
@@ -116,6 +117,36 @@ int pool_set(struct pool *p, const char *name, uint32_t slots, enum pool_state s
 	members_unlock(p);
 	ring_bell(p);
 	return rc;
+}
+
+int pool_set_pace(struct pool *p, const char *name, const struct sched_pace *pace)
+{
+	int index = member_find(p->table, name);
+	struct sched_pace *to;
+
+	if (index < 0)
+		return index;
+	to = &p->table->members[index].pace;
+	for (unsigned i = 0; i < SCHED_LEVELS; i++)
+		store(&to->slowness[i], pace->slowness[i]);
+	store(&to->overhead_us, pace->overhead_us);
+	store(&to->cores, pace->cores);
+	return 0;
+}
+
+void pool_set_work(struct pool *p, uint64_t key, uint32_t work_us)
+{
+	work_set(p->table, key, work_us);
+}
+
+void pool_set_mean(struct pool *p, uint32_t mean_us)
+{
+	store(&p->table->mean_us, mean_us);
+}
+
+void pool_set_busy_since(struct pool *p, uint64_t since_us)
+{
+	store(&p->table->busy_since_us, since_us);
 }
 
 int pool_remove(struct pool *p, const char *name)

@@ -131,9 +131,9 @@ static bool can_call(const struct pool *p, const struct pool_request *q, bool av
 	return false;
 }
 
-static uint64_t free_capacity(const struct member_view *v)
+static uint64_t free_capacity(const struct sched_place *p, uint32_t speed)
 {
-	return v->taken < v->slots ? (uint64_t)(v->slots - v->taken) * v->speed : 0;
+	return p->taken < p->slots ? (uint64_t)(p->slots - p->taken) * speed : 0;
 }
 
 static uint64_t hash_path(const char *s)
@@ -178,49 +178,139 @@ static void affinity_set(struct pool *p, const char *cwd, uint32_t member)
 
 struct candidate {
 	int index; /* -1: none */
-	uint64_t capacity;
 	struct member_view view;
 };
 
-static void consider(struct candidate *best, uint32_t index, const struct member_view *v,
-		     uint64_t capacity)
+/* What a choice depends on beside the members, and what it says of waiting. */
+struct wish {
+	struct sched_job job;
+	uint64_t patience_us; /* after that, what is free is better after all */
+};
+
+/* The members that may be chosen from. */
+struct field {
+	size_t n;
+	struct sched_place places[POOL_MEMBERS_MAX];
+	uint32_t members[POOL_MEMBERS_MAX];
+	uint32_t speeds[POOL_MEMBERS_MAX];
+};
+
+static struct sched_place place_of(const struct member_view *v)
 {
-	if (best->index < 0 || capacity > best->capacity)
-		*best = (struct candidate){(int)index, capacity, *v};
+	struct sched_place p = {
+		.pace = v->pace,
+		.slots = v->slots,
+		.taken = v->taken,
+		.here = streq(v->name, POOL_LOCAL),
+	};
+	bool known = false;
+
+	for (unsigned i = 0; i < SCHED_LEVELS; i++)
+		known |= p.pace.slowness[i] != 0;
+	if (!known)
+		p.pace.slowness[0] = SCHED_ONE * 1000 / v->speed ?: 1;
+	return p;
 }
 
-/*
- * The eligible member with most free capacity; -EAGAIN when all are taken or
- * asleep, CONCC_E_UNAVAIL when there is none.  The directory's last member wins while it
- * still has half the capacity of the best: then warmth costs nothing.
- */
-static int choose(struct pool *p, const struct pool_request *q, struct candidate *ret)
+bool pool_place(const struct pool *p, const struct pool_slot *s, struct sched_place *ret)
 {
-	struct candidate best = {.index = -1}, avoided = {.index = -1}, warm = {.index = -1};
-	int affine = affinity_get(p, q->cwd);
 	struct member_view v;
 
+	if (s->member >= POOL_MEMBERS_MAX || !member_view(p->table, s->member, &v))
+		return false;
+	*ret = place_of(&v);
+	return true;
+}
+
+static void enter(struct field *f, uint32_t index, const struct member_view *v)
+{
+	f->places[f->n] = place_of(v);
+	f->members[f->n] = index;
+	f->speeds[f->n++] = v->speed;
+}
+
+/* Without the one to avoid, unless it is the only one. */
+static void look_around(const struct pool *p, const struct pool_request *q, struct field *ret)
+{
+	struct member_view v, avoided;
+	int avoided_index = -1;
+
+	ret->n = 0;
 	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++) {
 		if (!member_view(p->table, i, &v) || !is_eligible(&v, q))
 			continue;
 		if (q->avoid && streq(v.name, q->avoid)) {
-			consider(&avoided, i, &v, free_capacity(&v));
+			avoided_index = (int)i;
+			avoided = v;
 			continue;
 		}
-		consider(&best, i, &v, free_capacity(&v));
-		if ((int)i == affine)
-			consider(&warm, i, &v, free_capacity(&v));
+		enter(ret, i, &v);
 	}
-	if (best.index < 0 && can_call(p, q, false))
-		return -EAGAIN;
-	if (best.index < 0)
-		best = avoided;
-	if (best.index < 0)
+	if (!ret->n && avoided_index >= 0 && !can_call(p, q, false))
+		enter(ret, (uint32_t)avoided_index, &avoided);
+}
+
+/*
+ * Of those that are as good as the best, the one with most free capacity.  The
+ * directory's last member wins while it still has half of that: then warmth costs nothing.
+ */
+static size_t spread(const struct field *f, size_t best, int affine, const struct sched_job *j)
+{
+	uint64_t best_us = sched_takes_us(&f->places[best], f->places[best].taken, j);
+	uint64_t most = free_capacity(&f->places[best], f->speeds[best]), warm = 0;
+	size_t widest = best, warmest = best;
+
+	for (size_t i = 0; i < f->n; i++) {
+		const struct sched_place *p = &f->places[i];
+		uint64_t capacity = free_capacity(p, f->speeds[i]);
+
+		if (!capacity || p->here != f->places[best].here ||
+		    !sched_is_as_good(sched_takes_us(p, p->taken, j), best_us))
+			continue;
+		if ((int)f->members[i] == affine) {
+			warm = capacity;
+			warmest = i;
+		}
+		if (capacity > most) {
+			most = capacity;
+			widest = i;
+		}
+	}
+	return warm * 2 >= most ? warmest : widest;
+}
+
+/* -EAGAIN when all are taken or asleep, or not worth it; CONCC_E_UNAVAIL when there is none. */
+static int choose(struct pool *p, const struct pool_request *q, struct wish *w,
+		  struct candidate *ret)
+{
+	struct field f;
+	size_t at;
+	int best;
+
+	w->patience_us = UINT64_MAX;
+	look_around(p, q, &f);
+	if (!f.n)
 		return can_call(p, q, true) ? -EAGAIN : CONCC_E_UNAVAIL;
-	if (best.capacity == 0)
+	best = sched_choose(f.places, f.n, &w->job, &w->patience_us);
+	if (best < 0)
 		return -EAGAIN;
-	*ret = warm.index >= 0 && warm.capacity * 2 >= best.capacity ? warm : best;
-	return 0;
+	at = spread(&f, (size_t)best, affinity_get(p, q->cwd), &w->job);
+	ret->index = (int)f.members[at];
+	/* It may have changed meanwhile: then the slot is not had. */
+	return member_view(p->table, f.members[at], &ret->view) ? 0 : -EAGAIN;
+}
+
+static struct wish wish_of(const struct pool *p, const struct pool_request *q)
+{
+	uint64_t mean = __atomic_load_n(&p->table->mean_us, __ATOMIC_RELAXED);
+	uint64_t since = __atomic_load_n(&p->table->busy_since_us, __ATOMIC_RELAXED);
+	uint64_t now = now_us();
+	uint32_t work = work_find(p->table, q->job) ?: work_find(p->table, q->kind);
+
+	return (struct wish){.job = {.work_us = work,
+				     .mean_us = mean > UINT32_MAX ? UINT32_MAX : (uint32_t)mean,
+				     .busy_us = since && since < now ? now - since : 0},
+			     .patience_us = UINT64_MAX};
 }
 
 /* ---- taking a slot ---- */
@@ -264,13 +354,14 @@ static int take_of(struct pool *p, const struct pool_request *q, const struct ca
 /* Every failed try has set a hint or met another process that got a slot. */
 #define TRIES_MAX (2 * POOL_MEMBERS_MAX * POOL_SLOTS_MAX)
 
-static int take_any(struct pool *p, const struct pool_request *q, struct pool_slot *ret)
+static int take_any(struct pool *p, const struct pool_request *q, struct wish *w,
+		    struct pool_slot *ret)
 {
 	struct candidate c;
 	int rc = 0;
 
 	for (int i = 0; i < TRIES_MAX; i++) {
-		rc = choose(p, q, &c);
+		rc = choose(p, q, w, &c);
 		if (rc < 0)
 			return rc;
 		rc = take_of(p, q, &c, ret);
@@ -321,13 +412,18 @@ static int verify(struct pool *p, const struct pool_request *q, struct watch *w)
 static int take_one(struct pool *p, const struct pool_request *q, struct pool_slot *ret)
 {
 	struct candidate c = {.index = -1};
+	uint64_t most = 0;
 	struct member_view v;
 	uint32_t index;
 	int fd, rc;
 
-	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++)
-		if (member_view(p->table, i, &v) && is_eligible(&v, q))
-			consider(&c, i, &v, (uint64_t)v.slots * v.speed);
+	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++) {
+		if (!member_view(p->table, i, &v) || !is_eligible(&v, q) ||
+		    (uint64_t)v.slots * v.speed <= most)
+			continue;
+		most = (uint64_t)v.slots * v.speed;
+		c = (struct candidate){(int)i, v};
+	}
 	if (c.index < 0)
 		return CONCC_E_UNAVAIL;
 	index = (uint32_t)getpid() % c.view.slots;
@@ -372,12 +468,20 @@ static int watch_calls(struct pool *p, const struct pool_request *q, struct watc
 }
 
 /* For the head of a line.  *verified: the hints are known to be right, but for events to come. */
-static int take_as_head(struct pool *p, const struct pool_request *q, struct watch *w,
-			bool *verified, struct pool_slot *ret)
+static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t line,
+			struct watch *w, bool *verified, struct pool_slot *ret)
 {
+	struct wish wish = wish_of(p, q);
+	uint64_t since = now_us();
+
 	for (;;) {
 		bool recheck = false;
-		int rc = take_any(p, q, ret);
+		int rc;
+
+		wish.job.waiting = line_waiting(p, line);
+		wish.job.waiting -= wish.job.waiting > 0; /* others */
+		wish.job.waited_us = now_us() - since;
+		rc = take_any(p, q, &wish, ret);
 
 		if (rc == -EAGAIN && !watch_is_open(w))
 			rc = take_one(p, q, ret);
@@ -392,8 +496,9 @@ static int take_as_head(struct pool *p, const struct pool_request *q, struct wat
 			rc = verify(p, q, w);
 			*verified = rc >= 0;
 		} else {
-			rc = watch_wait(w, p, &recheck);
+			rc = watch_wait(w, p, wish.patience_us, &recheck);
 			*verified = !recheck;
+			rc = rc == -ETIMEDOUT ? 0 : rc;
 		}
 		if (rc < 0)
 			return rc;
@@ -433,7 +538,7 @@ static int wait_in_line(struct pool *p, const struct pool_request *q, const stru
 		return rc;
 	ticket_is_head(p, t);
 	verified = watch_is_open(w) && __atomic_load_n(&line->vouched, __ATOMIC_ACQUIRE) == me;
-	rc = take_as_head(p, q, w, &verified, ret);
+	rc = take_as_head(p, q, t->line, w, &verified, ret);
 	if (rc == 0 && verified)
 		vouch(p, t, w);
 	return rc;
@@ -472,19 +577,39 @@ static int join_line(struct pool *p, const struct pool_request *q, uint32_t line
 
 static int try_acquire(struct pool *p, const struct pool_request *q, struct pool_slot *ret)
 {
-	int rc = take_any(p, q, ret);
+	struct wish w = wish_of(p, q);
+	int rc = take_any(p, q, &w, ret);
 
 	if (rc != -EAGAIN)
 		return rc;
 	rc = verify(p, q, NULL);
 	if (rc <= 0)
 		return rc < 0 ? rc : -EAGAIN;
-	return take_any(p, q, ret);
+	return take_any(p, q, &w, ret);
+}
+
+/*
+ * Others wait: one who comes now takes what the head of the line has left for a
+ * better place, if with so many waiting it has become worth it; never what the head would take.
+ */
+static int take_behind(struct pool *p, const struct pool_request *q, uint32_t line,
+		       struct pool_slot *ret)
+{
+	struct wish w = wish_of(p, q);
+	struct candidate c;
+	int rc = choose(p, q, &w, &c);
+
+	if (rc != -EAGAIN)
+		return rc == 0 ? -EAGAIN : rc;
+	if (w.patience_us == UINT64_MAX)
+		return -EAGAIN; /* nothing is free */
+	w.job.waiting = line_waiting(p, line);
+	return take_any(p, q, &w, ret);
 }
 
 int pool_acquire(struct pool *p, const struct pool_request *q, struct pool_slot *ret)
 {
-	struct candidate c;
+	struct wish w;
 	int line, rc;
 
 	ret->fd = -1;
@@ -492,13 +617,14 @@ int pool_acquire(struct pool *p, const struct pool_request *q, struct pool_slot 
 	if (line < 0)
 		return line;
 	if (line_has_waiters(p, (uint32_t)line)) {
-		rc = choose(p, q, &c);
-		if (rc == CONCC_E_UNAVAIL)
+		rc = take_behind(p, q, (uint32_t)line, ret);
+		if (rc != -EAGAIN || q->try)
 			return rc;
-		return q->try ? -EAGAIN : join_line(p, q, (uint32_t)line, ret);
+		return join_line(p, q, (uint32_t)line, ret);
 	}
 	if (q->try)
 		return try_acquire(p, q, ret);
-	rc = take_any(p, q, ret);
+	w = wish_of(p, q);
+	rc = take_any(p, q, &w, ret);
 	return rc == -EAGAIN ? join_line(p, q, (uint32_t)line, ret) : rc;
 }

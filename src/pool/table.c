@@ -13,7 +13,7 @@
 #include "concc/log.h"
 #include "concc/str.h"
 
-#define TABLE_VERSION 2
+#define TABLE_VERSION 3
 static const char table_magic[8] = {'c', 'o', 'n', 'c', 'p', 'o', 'o', 'l'};
 
 _Static_assert(sizeof(struct table_member) == 256, "the layout is shared between versions");
@@ -66,6 +66,10 @@ bool member_view(const struct table *t, uint32_t index, struct member_view *ret)
 	for (uint32_t w = 0; w * 64 < ret->slots; w++)
 		ret->taken += (uint32_t)__builtin_popcountll(load(&m->taken[w]) &
 							     word_mask(w, ret->slots));
+	for (unsigned i = 0; i < SCHED_LEVELS; i++)
+		ret->pace.slowness[i] = load(&m->pace.slowness[i]);
+	ret->pace.overhead_us = load(&m->pace.overhead_us);
+	ret->pace.cores = load(&m->pace.cores);
 	memcpy(ret->name, m->name, sizeof(ret->name));
 	ret->name[POOL_NAME_MAX] = '\0';
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
@@ -80,6 +84,23 @@ int member_find(const struct table *t, const char *name)
 		if (member_view(t, i, &v) && streq(v.name, name))
 			return (int)i;
 	return -ENOENT;
+}
+
+static uint64_t *work_at(const struct table *t, uint64_t key)
+{
+	return (uint64_t *)&t->works[(key ^ key >> 32) % WORK_SLOTS];
+}
+
+uint32_t work_find(const struct table *t, uint64_t key)
+{
+	uint64_t entry = load(work_at(t, key));
+
+	return key && entry >> 32 == key >> 32 ? (uint32_t)entry : 0;
+}
+
+void work_set(struct table *t, uint64_t key, uint32_t us)
+{
+	__atomic_store_n(work_at(t, key), (key >> 32 << 32) | us, __ATOMIC_RELAXED);
 }
 
 bool hint_is_set(const struct table *t, uint32_t member, uint32_t slot)

@@ -34,6 +34,7 @@ struct table_line {
 	uint64_t tail;	   /* the next ticket, about; see ticket_take() */
 	uint64_t watching; /* ticket of the second, once it watches */
 	uint64_t vouched;  /* ticket of the successor that can trust the hints */
+	uint64_t head;	   /* ticket of who is served next, about */
 };
 
 enum { MEMBER_NONE = 0, MEMBER_UP = 1, MEMBER_DOWN = 2, MEMBER_ASLEEP = 3 };
@@ -48,10 +49,11 @@ struct table_member {
 	uint64_t acquired;
 	char name[POOL_NAME_MAX + 1];
 	uint64_t taken[TAKEN_WORDS]; /* hints: bit i set, slot i is probably held */
-	uint8_t spare[40];
+	struct sched_pace pace;
 };
 
-#define AFFINITY_SLOTS 1024 /* directories in use at once; a collision forgets the older */
+#define AFFINITY_SLOTS 1024  /* directories in use at once; a collision forgets the older */
+#define WORK_SLOTS     16384 /* the same of files */
 
 struct table {
 	char magic[8];
@@ -60,6 +62,9 @@ struct table {
 	struct table_line lines[LINE_COUNT];
 	struct table_member members[POOL_MEMBERS_MAX];
 	uint64_t affinity[AFFINITY_SLOTS]; /* hash of the directory << 32 | member + 1 */
+	uint64_t mean_us;		   /* of the work of jobs; 0: not known */
+	uint64_t busy_since_us;		   /* now_us() when jobs began to come; 0: none did */
+	uint64_t works[WORK_SLOTS];	   /* upper half of the key << 32 | microseconds */
 };
 
 struct pool {
@@ -78,6 +83,7 @@ struct member_view {
 	uint32_t slots;
 	uint32_t speed;
 	uint32_t taken; /* how many hints are set */
+	struct sched_pace pace;
 };
 
 #define TABLE_NAME "pool" /* in the runtime directory */
@@ -88,6 +94,8 @@ void table_close(int fd, struct table *t);
 /* False when the record is free, damaged or just being changed. */
 bool member_view(const struct table *t, uint32_t index, struct member_view *ret);
 int member_find(const struct table *t, const char *name); /* index or -ENOENT */
+uint32_t work_find(const struct table *t, uint64_t key);  /* microseconds; 0: not known */
+void work_set(struct table *t, uint64_t key, uint32_t us);
 bool member_name_valid(const char *name);
 
 bool hint_is_set(const struct table *t, uint32_t member, uint32_t slot);

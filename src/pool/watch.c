@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
@@ -193,13 +194,15 @@ static int check_hangups(struct watch *w, struct pool *p)
 	return 0;
 }
 
-int watch_wait(struct watch *w, struct pool *p, bool *recheck)
+int watch_wait(struct watch *w, struct pool *p, uint64_t patience_us, bool *recheck)
 {
+	struct timespec t = {(time_t)(patience_us / 1000000), (long)(patience_us % 1000000) * 1000};
 	int rc;
 
 	/* Without end on purpose: every holder ends, and so does a change of members. */
-	if (poll(w->fds, w->n, -1) < 0)
-		return -errno;
+	rc = ppoll(w->fds, w->n, patience_us == UINT64_MAX ? NULL : &t, NULL);
+	if (rc <= 0)
+		return rc < 0 ? -errno : -ETIMEDOUT;
 	rc = check_hangups(w, p);
 	if (rc < 0)
 		return rc;

@@ -42,8 +42,9 @@ int watch_verify_member(struct pool *p, uint32_t member, struct watch *w);
 /*
  * Waits until something happened, and repairs the hints of holders that died.
  * Sets *recheck when all must be verified again: members changed, or events were lost.
+ * Nothing happened for so many microseconds (UINT64_MAX: no matter how long): -ETIMEDOUT.
  */
-int watch_wait(struct watch *w, struct pool *p, bool *recheck);
+int watch_wait(struct watch *w, struct pool *p, uint64_t patience_us, bool *recheck);
 /* The same for what has happened already; false when the hints can't be vouched for. */
 bool watch_drain(struct watch *w, struct pool *p);
 

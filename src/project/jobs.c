@@ -144,6 +144,7 @@ void jobs_sent(struct job *j, const struct peer *p)
 	j->files_before = p->fetched_files;
 	j->bytes_before = p->fetched_bytes;
 	j->fuse_before = p->fuse.total;
+	j->beside = (uint32_t)p->jobs.n;
 	tell(j, JOB_EVENT_SENT);
 }
 

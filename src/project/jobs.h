@@ -25,6 +25,7 @@ struct job {
 	struct record record; /* as far as it is known */
 	/* What the worker had asked for when it got the job. */
 	uint64_t files_before, bytes_before, fuse_before;
+	uint32_t beside;		/* jobs that were there already, or came to it at once */
 	struct loop_source *end_source; /* JOB_HERE: of the process */
 	int pidfd;
 };

@@ -14,6 +14,7 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
+#include "pace.h"
 #include "push.h"
 
 #define RETRY_MAX_S 60
@@ -39,6 +40,7 @@ static void tell_pool(struct peer *p, enum pool_state state)
 	r = pool_set(p->server->pool, p->conf->name, p->slots, state, 1000, &msg);
 	if (r < 0)
 		log_err("can't tell the pool about %s: %s", p->conf->name, msg.text);
+	pace_tell_worker(p->server->pace, p);
 }
 
 static void free_texts(struct map *m)

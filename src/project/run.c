@@ -125,6 +125,16 @@ void run_give_up(struct run *r, const char *rule, const char *text)
 	r->kill_timer = loop_add_timer(r->peer->server->loop, KILL_MS, kill_timeout, r);
 }
 
+void run_send_home(struct run *r, const char *rule, const char *text)
+{
+	struct client *c = r->client;
+
+	r->client = NULL;
+	c->run = NULL;
+	send_fail(c, RUN_FAIL_LOCAL, true, rule, text);
+	run_give_up(r, rule, text);
+}
+
 static void overdue(void *data);
 
 static void set_clock(struct run *r, uint64_t s)
@@ -325,6 +335,8 @@ static struct run *run_new(struct client *c, struct peer *p, const struct msg_ru
 	r->slot.fd = -1;
 	r->cwd = xstrdup(m->cwd);
 	r->command = xstrdup(c->job->record.command);
+	r->kind_key = sched_key_of_kind(c->job->record.program, m->cwd);
+	r->job_key = sched_key_of_job(c->job->record.program, m->cwd, c->job->record.subject);
 	r->name = xstrdup(path_base(m->argv[0]));
 	r->exe = xstrdup(m->exe);
 	r->search = search_path(m->env);

@@ -36,10 +36,11 @@ struct run {
 	struct loop_source *kill_timer; /* then it should have ended, of itself or being killed */
 
 	/* straggler.c */
-	struct msg_run *again; /* what it takes to run it a second time, or NULL: not to be */
-	uint64_t late_ms;      /* of the clock: from then on it is a straggler */
-	struct run *twin;      /* the same job on another worker, or NULL */
-	struct pool_slot slot; /* a second one's own: the wrapper holds the first's */
+	uint64_t job_key, kind_key; /* of what it usually takes: sched_key_of_job() */
+	struct msg_run *again;	    /* what it takes to run it a second time, or NULL: not to be */
+	uint64_t late_ms;	    /* of the clock: from then on it is a straggler */
+	struct run *twin;	    /* the same job on another worker, or NULL */
+	struct pool_slot slot;	    /* a second one's own: the wrapper holds the first's */
 };
 
 /* Do the peer's jobs see this very program, rather than one that must be the same? */
@@ -49,6 +50,9 @@ int run_dispatch(struct client *c, struct peer *p, const struct msg_run *m, stru
 		 char **workspaces, struct run **ret);
 /* It is of no use any more: it is killed, and runs at home when its end is known. */
 void run_give_up(struct run *r, const char *rule, const char *text);
+
+/* Its wrapper runs it on this machine now, and it is killed there. */
+void run_send_home(struct run *r, const char *rule, const char *text);
 
 /* ---- straggler.c: jobs that run far longer than others of their program ---- */
 

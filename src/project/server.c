@@ -17,12 +17,14 @@
 
 #include "concc/cleanup.h"
 #include "concc/commit_mark.h"
+#include "concc/cores.h"
 #include "concc/err.h"
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
 #include "server.h"
 #include "jobs.h"
+#include "pace.h"
 
 /* Digests learnt are written at most this often; losing them costs a transfer. */
 #define SAVE_MS (60 * 1000)
@@ -511,8 +513,22 @@ static int set_up_tree(struct server *s, struct errmsg *msg)
 	return system_set_up(s, msg);
 }
 
+/* A worker on this machine has its cores already. */
+static uint32_t local_slots(const struct conf *c)
+{
+	uint32_t cores = cores_usable();
+
+	if (c->local_slots != CONF_LOCAL_AUTO)
+		return c->local_slots;
+	for (size_t i = 0; i < c->n_workers; i++)
+		if (str_starts(c->workers[i].address, "local:"))
+			return 0;
+	return cores < POOL_SLOTS_MAX ? cores : POOL_SLOTS_MAX;
+}
+
 static int set_up_pool(struct server *s, struct errmsg *msg)
 {
+	uint32_t slots;
 	int r, fd;
 
 	r = pool_open(s->dir, &s->pool, msg);
@@ -525,9 +541,15 @@ static int set_up_pool(struct server *s, struct errmsg *msg)
 	if (r < 0)
 		return r;
 	s->calls_source = loop_add_fd(s->loop, fd, LOOP_READ, on_call, s);
-	if (s->conf->local_slots)
-		r = pool_set(s->pool, POOL_LOCAL, s->conf->local_slots, POOL_UP, 1000, msg);
-	return r;
+	slots = local_slots(s->conf);
+	s->has_local = slots > 0;
+	if (slots)
+		r = pool_set(s->pool, POOL_LOCAL, slots, POOL_UP, 1000, msg);
+	if (r < 0)
+		return r;
+	s->pace = pace_new(s);
+	pace_tell_here(s->pace);
+	return 0;
 }
 
 /*
@@ -695,6 +717,7 @@ static void tear_down(struct server *s)
 	while (!list_empty(&s->clients))
 		client_free(list_first(&s->clients, struct client, of_server));
 	jobs_close(s);
+	pace_free(s->pace);
 	commit_mark_close(s->commit_mark);
 	loop_free(s->loop);
 	free(s->peers);

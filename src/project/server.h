@@ -94,8 +94,13 @@ struct server {
 	uint64_t n_jobs, n_local, n_retried; /* of all jobs that came here */
 	uint64_t late_at_ms;		     /* when late_timer is set for, 0: it is not */
 	int releases_fd;	       /* of the pool, while a straggler lacks a slot; else -1 */
-	struct map paces;	       /* straggler.c: program -> struct pace */
+	struct map recents;	       /* straggler.c: program -> struct recent */
+	struct pace *pace;	       /* see pace.h */
 	uint64_t n_twice, n_twice_won; /* stragglers started a second time, and of use */
+	uint64_t n_sent_home;	       /* others, which ran here instead */
+	bool has_local;		       /* slots of this machine */
+	uint64_t looked_ms;	       /* when straggler.c looked at all jobs */
+	bool any_untold;	       /* it could not tell of one when it is late */
 	struct map reasons;	       /* rule -> uint64_t *, why jobs went back */
 	char **work_dirs;	       /* of them, is_passing(): bounded there, too */
 	unsigned n_found;	       /* trees that workspaces.c found by itself */

@@ -201,6 +201,9 @@ void status_text(struct server *s, struct buf *out)
 			 (unsigned long long)s->n_twice, str_plural(s->n_twice),
 			 s->n_twice == 1 ? "was" : "were",
 			 (unsigned long long)(s->n_twice - s->n_twice_won));
+	if (s->n_sent_home)
+		buf_putf(out, "%llu straggler%s ran here instead\n",
+			 (unsigned long long)s->n_sent_home, str_plural(s->n_sent_home));
 	jobs_text(s, out);
 	stopped_text(s, out);
 }
@@ -343,6 +346,7 @@ void status_json(struct server *s, struct buf *out)
 	set_int(o, "cpu_us", own_cpu_us());
 	set_int(o, "twice", s->n_twice);
 	set_int(o, "twice_won", s->n_twice_won);
+	set_int(o, "sent_home", s->n_sent_home);
 	set_int(o, "retried", s->n_retried);
 	set_int(o, "local", s->n_local);
 	text = json_dumps(o, JSON_INDENT(2) | JSON_PRESERVE_ORDER);

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
  * A job that runs far longer than others of its program while slots are idle may
- * be on a worker that thrashes or hangs in a way no heartbeat tells.  It is
- * started a second time elsewhere, and whichever has something to show first wins:
- * each writes to an upper layer of its own, so the other is killed and leaves no
- * trace.  Only jobs without input, of which nothing has been shown yet.
+ * be on a worker that thrashes or hangs in a way no heartbeat tells, or that is
+ * still being filled over a slow line.  It is started a second time elsewhere, and
+ * whichever has something to show first wins: each writes to an upper layer of its
+ * own, so the other is killed and leaves no trace.  Where there is no other worker, but a
+ * slot of this machine, it is given up there and runs here: then it has
+ * taken twice what it would have, at the most.  Only jobs without input, of which
+ * nothing has been shown yet.
  */
+#include "pace.h"
 #include "run.h"
 
 #include <stdlib.h>
@@ -23,22 +27,24 @@
 #define FAR_BEYOND 3
 /* Of the last so many. */
 #define TIMES 32
+/* All running jobs are looked at so often at the most when one ends. */
+#define LOOK_MS 100
 /* Looked at of one worker in one go; others have their turn when a job ends. */
 #define LATE_MAX 64
 
 /* How long the jobs of one program take. */
-struct pace {
+struct recent {
 	uint64_t times_ms[TIMES];
 	unsigned n; /* in all */
 };
 
-static struct pace *pace_of(struct server *s, const char *exe)
+static struct recent *recent_of(struct server *s, const char *exe)
 {
-	struct pace *p = map_get_str(&s->paces, exe);
+	struct recent *p = map_get_str(&s->recents, exe);
 
 	if (!p) {
 		p = xcalloc(1, sizeof(*p));
-		map_put_str(&s->paces, exe, p);
+		map_put_str(&s->recents, exe, p);
 	}
 	return p;
 }
@@ -53,32 +59,55 @@ static void stop_watching(struct server *s)
 
 void stragglers_free(struct server *s)
 {
-	struct pace *p;
+	struct recent *p;
 	size_t it = 0;
 
-	while ((p = map_next(&s->paces, &it, NULL)))
+	while ((p = map_next(&s->recents, &it, NULL)))
 		free(p);
-	map_release(&s->paces);
+	map_release(&s->recents);
 	loop_remove(steal_ptr(&s->late_timer));
 	stop_watching(s);
 }
 
-/* 0: nothing is known yet. */
-static uint64_t limit_ms(struct server *s, const char *exe)
+/* The longest that is usual for it there.  0: nothing is known yet. */
+static uint64_t usual_ms(const struct run *r)
 {
-	const struct pace *p = pace_of(s, exe);
-	uint64_t longest = 0, least = (uint64_t)s->conf->straggler_after_s * 1000;
+	struct server *s = r->peer->server;
+	const struct recent *p = recent_of(s, r->exe);
+	uint64_t longest = pace_takes_us(s->pace, r->peer, r->job_key, r->kind_key) / 1000;
 
-	if (p->n < PEERS_MIN)
-		return 0;
-	for (unsigned i = 0; i < TIMES && i < p->n; i++)
+	for (unsigned i = 0; p->n >= PEERS_MIN && i < TIMES && i < p->n; i++)
 		longest = p->times_ms[i] > longest ? p->times_ms[i] : longest;
-	return longest * FAR_BEYOND > least ? longest * FAR_BEYOND : least;
+	return longest;
+}
+
+/* By when it would be done twice over if it ran here.  0: it can't, or nothing is known. */
+static uint64_t home_limit_ms(const struct run *r)
+{
+	struct server *s = r->peer->server;
+	bool same;
+	uint64_t us = s->has_local ? pace_takes_here_us(s->pace, r->job_key, r->kind_key, &same)
+				   : 0;
+
+	/* Others of its kind are but a hint. */
+	return us ? us / 1000 * (same ? 2 : 4) : 0;
+}
+
+/* When it will be late, if that can be told. */
+static void set_late(struct run *r)
+{
+	uint64_t least = (uint64_t)r->peer->server->conf->straggler_after_s * 1000;
+	uint64_t limit = usual_ms(r) * FAR_BEYOND, home = home_limit_ms(r);
+
+	if (home && (!limit || home < limit))
+		limit = home;
+	if (limit)
+		r->late_ms = r->started_ms + (limit > least ? limit : least);
 }
 
 static bool is_candidate(const struct run *r)
 {
-	return r->again && r->late_ms && r->client && !r->twin && !r->failure && !r->shown;
+	return r->again && r->client && !r->twin && !r->failure && !r->shown;
 }
 
 static void forget(struct run *r)
@@ -145,6 +174,24 @@ static bool try_twin(struct run *r)
 	return false;
 }
 
+/* The same, on this machine.  False when it has no slot for it either. */
+static bool try_home(struct run *r)
+{
+	struct server *s = r->peer->server;
+	struct pool_request q = {.only = POOL_LOCAL, .local_ok = true, .try = true};
+	_cleanup_free_ char *text = NULL;
+	struct pool_slot slot = {.fd = -1};
+
+	if (pool_waiters(s->pool) > 0 || pool_acquire(s->pool, &q, &slot) < 0)
+		return false;
+	pool_release(s->pool, &slot);
+	log_info("straggler: %s on %s runs here", r->command, r->peer->conf->name);
+	text = xasprintf("it takes far longer on %s than such a job does", r->peer->conf->name);
+	s->n_sent_home++;
+	run_send_home(r, "straggler", text);
+	return true;
+}
+
 static void on_late(void *data);
 
 static void on_release(void *data, uint32_t events)
@@ -186,6 +233,9 @@ static void look(struct server *s)
 	uint64_t now = now_ms(), next = UINT64_MAX;
 	bool lacking = false;
 
+	s->looked_ms = now;
+	s->any_untold = false;
+
 	for (unsigned i = 0; i < s->n_peers; i++) {
 		struct run *late[LATE_MAX], *r;
 		unsigned n = 0;
@@ -194,13 +244,17 @@ static void look(struct server *s)
 		while ((r = map_next(&s->peers[i]->jobs, &it, NULL))) {
 			if (!is_candidate(r))
 				continue;
-			if (r->late_ms > now)
+			if (!r->late_ms)
+				set_late(r);
+			if (!r->late_ms)
+				s->any_untold = true;
+			else if (r->late_ms > now)
 				next = r->late_ms < next ? r->late_ms : next;
 			else if (n < LATE_MAX)
 				late[n++] = r;
 		}
-		while (n > 0)
-			lacking |= !try_twin(late[--n]);
+		while (n-- > 0)
+			lacking |= !try_twin(late[n]) && !try_home(late[n]);
 	}
 	if (lacking)
 		watch_releases(s);
@@ -219,17 +273,16 @@ static void on_late(void *data)
 void straggler_watch(struct run *r, struct msg_run *m)
 {
 	struct server *s = r->peer->server;
-	uint64_t limit;
 
 	if (!s->conf->straggler_after_s || m->flags & JOB_F_STDIN)
 		return;
 	r->again = xmemdup(m, sizeof(*m));
 	*m = (struct msg_run){0};
-	limit = limit_ms(s, r->exe);
-	if (!limit)
-		return;
-	r->late_ms = r->started_ms + limit;
-	set_timer(s, r->late_ms);
+	set_late(r);
+	if (r->late_ms)
+		set_timer(s, r->late_ms);
+	else
+		s->any_untold = true;
 }
 
 void straggler_won(struct run *r)
@@ -250,12 +303,12 @@ void straggler_won(struct run *r)
 void straggler_done(struct run *r)
 {
 	struct server *s = r->peer->server;
-	struct pace *p;
+	struct recent *p;
 
 	straggler_won(r);
 	if (!s->conf->straggler_after_s)
 		return;
-	p = pace_of(s, r->exe);
+	p = recent_of(s, r->exe);
 	p->times_ms[p->n++ % TIMES] = now_ms() - r->started_ms;
 }
 
@@ -277,7 +330,10 @@ void straggler_ended(struct run *r)
 
 	forget(r);
 	pool_release(s->pool, &r->slot);
-	/* One that was late may have its slot now. */
-	if (s->conf->straggler_after_s && !s->stopping)
+	/* One that was late may have its slot now; of another it may be known now when it is late.
+	 */
+	if (s->stopping || !s->conf->straggler_after_s)
+		return;
+	if (s->releases_fd >= 0 || (s->any_untold && now_ms() - s->looked_ms >= LOOK_MS))
 		look(s);
 }

@@ -29,6 +29,7 @@ void msg_hello_encode(struct buf *b, const struct msg_hello *m)
 	buf_put_str(b, m->cpu_model);
 	put_strv(b, m->top ? m->top : none);
 	put_strv(b, m->links ? m->links : none);
+	buf_put_u32(b, m->cpu_speed);
 }
 
 static bool name_ok(const char *name)
@@ -76,6 +77,7 @@ int msg_hello_decode(struct blob payload, struct msg_hello *ret)
 	if (m.version == PROTO_VERSION) {
 		m.top = rd_strv(&r, PROTO_TOP_MAX);
 		m.links = rd_strv(&r, PROTO_LINKS_MAX);
+		m.cpu_speed = rd_u32(&r);
 		if (!r.bad && (!top_names_ok(m.top) || !links_ok(m.links)))
 			r.bad = true;
 	}

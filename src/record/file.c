@@ -219,8 +219,9 @@ static bool read_bytes(const uint8_t *p, size_t n, bool (*fn)(void *data, struct
 	return more;
 }
 
-static int read_file(const char *path, bool *more, bool (*fn)(void *data, struct record *r),
-		     void *data)
+/* From there to its end. */
+static int read_file(const char *path, off_t from, bool *more,
+		     bool (*fn)(void *data, struct record *r), void *data)
 {
 	_cleanup_close_ int fd = open_own(path, O_RDONLY);
 	_cleanup_buf_ struct buf b = BUF_INIT;
@@ -228,6 +229,8 @@ static int read_file(const char *path, bool *more, bool (*fn)(void *data, struct
 
 	if (fd < 0)
 		return fd == -ENOENT ? 0 : fd;
+	if (lseek(fd, from, from < 0 ? SEEK_END : SEEK_SET) < 0 && lseek(fd, 0, SEEK_SET) < 0)
+		return -errno;
 	do {
 		n = read_full(fd, buf_grow(&b, 1 << 20), 1 << 20);
 		b.len -= (1 << 20) - (size_t)(n < 0 ? 0 : n);
@@ -242,7 +245,15 @@ int record_read(const char *path, bool (*fn)(void *data, struct record *r), void
 {
 	_cleanup_free_ char *old = old_path(path);
 	bool more = true;
-	int r = read_file(old, &more, fn, data);
+	int r = read_file(old, 0, &more, fn, data);
 
-	return r < 0 || !more ? r : read_file(path, &more, fn, data);
+	return r < 0 || !more ? r : read_file(path, 0, &more, fn, data);
+}
+
+int record_read_last(const char *path, size_t bytes, bool (*fn)(void *data, struct record *r),
+		     void *data)
+{
+	bool more;
+
+	return read_file(path, -(off_t)bytes, &more, fn, data);
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "concc/cleanup.h"
+#include "concc/cores.h"
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
@@ -180,17 +181,6 @@ static const struct launcher_ops launcher_callbacks = {
 
 /* ---- the host ---- */
 
-/* The cores we may use: a container or a batch job may have been given a few. */
-static uint32_t own_cpus(void)
-{
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	cpu_set_t set;
-
-	if (sched_getaffinity(0, sizeof(set), &set) == 0)
-		cpus = CPU_COUNT(&set);
-	return cpus > 0 ? (uint32_t)cpus : 1;
-}
-
 /* What the user set, or 0. */
 static uint32_t wished_jobs(void)
 {
@@ -208,12 +198,12 @@ static uint32_t wished_jobs(void)
 /* A fork bomb must end; the largest build must not.  Linkers have a thread for each core. */
 static uint32_t processes_default(void)
 {
-	return 1024 + 128 * own_cpus();
+	return 1024 + 128 * cores_usable();
 }
 
 static uint32_t max_jobs(void)
 {
-	uint32_t wish = wished_jobs(), n = own_cpus() + MORE_JOBS;
+	uint32_t wish = wished_jobs(), n = cores_usable() + MORE_JOBS;
 
 	if (wish)
 		return wish;
@@ -704,7 +694,8 @@ static void say_hello(struct agent *a)
 		.program = (char *)"concc " CONCC_VERSION,
 		.host = host,
 		.arch = u.machine,
-		.cpus = wished_jobs() ?: own_cpus(),
+		.cpus = wished_jobs() ?: cores_usable(),
+		.cpu_speed = core_speed(),
 		.cpu_model = model,
 	};
 

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "concc/cleanup.h"
+#include "concc/cores.h"
 #include "concc/io.h"
 #include "concc/job.h"
 #include "concc/pool.h"
@@ -217,7 +218,6 @@ void here_keep_slot(struct pool_slot *s)
 void here_take_slot(const char *runtime_dir)
 {
 	_cleanup_free_ char *dir = path_join(runtime_dir, "here");
-	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 	struct pool_request q = {.only = "here"};
 	struct pool_member m;
 	struct pool_slot slot = {.fd = -1};
@@ -228,7 +228,7 @@ void here_take_slot(const char *runtime_dir)
 	if (pool_open(dir, &p, NULL) < 0)
 		return;
 	if (pool_list(p, &m, 1, false) < 1)
-		(void)pool_set(p, "here", cores > 0 ? (uint32_t)cores : 1, POOL_UP, 1000, NULL);
+		(void)pool_set(p, "here", cores_usable(), POOL_UP, 1000, NULL);
 	if (pool_acquire(p, &q, &slot) == 0)
 		here_keep_slot(&slot);
 	/* Not closed: the process is about to become the command, or waits for it. */

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -20,12 +21,14 @@
 #include "concc/pool.h"
 #include "concc/proto.h"
 #include "concc/record.h"
+#include "concc/schedule.h"
 #include "concc/str.h"
 #include "here.h"
 #include "input.h"
 #include "output.h"
 #include "self.h"
 #include "session.h"
+#include "spare.h"
 #include "words.h"
 
 extern char **environ;
@@ -64,6 +67,7 @@ struct wrapper {
 	struct conn waiting; /* told the server that we wait for a slot; else closed */
 	struct caller caller;
 	uint64_t arrived_us, slot_us; /* as in a record */
+	uint64_t job_key, kind_key;   /* of what it takes, see sched_key_of_job() */
 	uint32_t tries;		      /* workers that had it */
 	const char *foreign;	      /* how the server differs from us; static */
 };
@@ -514,13 +518,36 @@ static const char *foreign_server(const struct conn *c)
 	return namespaces_differ(&ours, server.pid);
 }
 
+static bool is_here(const struct pool_slot *s)
+{
+	return streq(s->name, POOL_LOCAL);
+}
+
+/* As many slots as there are cores are a wish, a number of them is an order. */
+static bool may_stay(const struct pool *p, const struct pool_slot *slot)
+{
+	struct sched_place here;
+
+	return !pool_place(p, slot, &here) || !here.pace.cores || spare_for(here.taken - 1);
+}
+
 /* -EXDEV: the server's workers are not for us, as w->foreign says. */
 static int acquire(struct wrapper *w, struct pool *p, struct pool_slot *slot)
 {
-	struct pool_request q = {.cwd = w->cwd, .avoid = w->avoid, .local_ok = true, .try = true};
+	struct pool_request q = {.cwd = w->cwd,
+				 .avoid = w->avoid,
+				 .local_ok = true,
+				 .job = w->job_key,
+				 .kind = w->kind_key,
+				 .try = true};
 	int r;
 
 	r = pool_acquire(p, &q, slot);
+	if (r == 0 && is_here(slot) && !may_stay(p, slot)) {
+		pool_release(p, slot);
+		q.local_ok = false;
+		r = pool_acquire(p, &q, slot);
+	}
 	if (r != -EAGAIN)
 		return r;
 	session_wait(w->dir, &w->waiting, w->argv);
@@ -532,6 +559,19 @@ static int acquire(struct wrapper *w, struct pool *p, struct pool_slot *slot)
 		r = pool_acquire(p, &q, slot);
 	while (r == -EINTR);
 	return r;
+}
+
+/* Not as a build's own: what a person does here comes first.  No command can tell but one that
+ * asks for just that, unlike of niceness. */
+static int in_slot_here(struct wrapper *w)
+{
+	struct sched_param none = {0};
+
+	if (sched_getscheduler(0) == SCHED_OTHER)
+		(void)sched_setscheduler(0, SCHED_BATCH, &none);
+	conn_release(&w->waiting);
+	here_keep_slot(&w->slot);
+	return local(w, "local-slot", "");
 }
 
 /* The server's words on workers that are down; NULL when it has none. */
@@ -580,12 +620,25 @@ static int no_worker(struct wrapper *w)
 	return fall_back(w, "no-worker", text);
 }
 
+/* By the words that its record will have. */
+static void set_keys(struct wrapper *w)
+{
+	struct record r;
+
+	record_init(&r);
+	record_set_words(&r, w->argv);
+	w->kind_key = sched_key_of_kind(r.program, w->cwd);
+	w->job_key = sched_key_of_job(r.program, w->cwd, r.subject);
+	record_release(&r);
+}
+
 static int remote(struct wrapper *w)
 {
 	struct errmsg msg = {0};
 	int status = 0, r;
 
 	caller_read(&w->caller);
+	set_keys(w);
 	for (uint32_t n = 0; n < ATTEMPTS_MAX; n++) {
 		enum step step;
 
@@ -619,12 +672,9 @@ static int remote(struct wrapper *w)
 		}
 		if (r < 0)
 			return no_worker(w);
-		if (streq(w->slot.name, POOL_LOCAL)) {
-			conn_release(&w->waiting);
-			here_keep_slot(&w->slot);
-			return local(w, "local-slot", "");
-		}
 		w->slot_us = real_us() - w->arrived_us + 1;
+		if (is_here(&w->slot))
+			return in_slot_here(w);
 		if (w->avoid && streq(w->slot.name, w->avoid))
 			n = ATTEMPTS_MAX; /* the only one: once more at most */
 		step = attempt(w, w->slot.name, &status);

@@ -8,6 +8,7 @@ LAB_SLOTS=1
 lab_need jq strace
 lab_enter "$@"
 lab_start builder root
+unset CONCC_STRAGGLER_AFTER
 lab_config 'straggler-after = 1s'
 lab_worker 1 sh -c 'mount -t tmpfs none /opt && touch /opt/hang'
 cd "$WS"

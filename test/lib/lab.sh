@@ -293,6 +293,8 @@ lab_client_setup() {
 	export HOME=/srv/home
 	export CONCC_CONFIG=/srv/concc.ini CONCC_RUNTIME_DIR=/srv/run CONCC_CACHE_DIR=/srv/cache
 	export CONCC_LOG=${CONCC_LOG:-info} CONCC_LAB=$LAB
+	# What a test has to see done on a worker is not done here because that is near.
+	export CONCC_LOCAL_SLOTS=0 CONCC_STRAGGLER_AFTER=0
 	[ -z "$LAB_SANITIZED" ] || export CONCC_SANITIZE_LOG=$LAB/sanitizer
 	cd "$WS"
 }

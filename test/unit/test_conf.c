@@ -146,9 +146,12 @@ static const struct {
 	 ":2: local-slots has no value; remove the line to leave it at its default"},
 	{"[concc]\nlocal-slots = ; none\n",
 	 ":2: local-slots has no value; remove the line to leave it at its default"},
-	{"[concc]\nlocal-slots = -1\n", ":2: local-slots: '-1' is not a number from 0 to 1024"},
-	{"[concc]\nlocal-slots = 1025\n", ":2: local-slots: '1025' is not a number from 0 to 1024"},
-	{"[concc]\nlocal-slots = two\n", ":2: local-slots: 'two' is not a number from 0 to 1024"},
+	{"[concc]\nlocal-slots = -1\n",
+	 ":2: local-slots: '-1' is neither auto nor a number from 0 to 1024"},
+	{"[concc]\nlocal-slots = 1025\n",
+	 ":2: local-slots: '1025' is neither auto nor a number from 0 to 1024"},
+	{"[concc]\nlocal-slots = two\n",
+	 ":2: local-slots: 'two' is neither auto nor a number from 0 to 1024"},
 	{"[concc]\nlocal-slots = 1\n[concc]\nlocal-slots = 2\n",
 	 ":4: local-slots is given twice in this section"},
 	{"[concc]\nidle-timeout = 15 minutes\n",
@@ -194,7 +197,7 @@ static const struct {
 	 ":2: address: 'local: # here' has blanks in it; '#' begins a comment only at the start of a "
 	 "line, use ' ;'"},
 	{"[concc]\nlocal-slots = 2 # two\n",
-	 ":2: local-slots: '2 # two' is not a number from 0 to 1024; '#' begins a comment only at the "
+	 ":2: local-slots: '2 # two' is neither auto nor a number from 0 to 1024; '#' begins a comment only at the "
 	 "start of a line, use ' ;'"},
 	{"[worker x]\naddress = ssh:/x\n",
 	 ":2: address: 'ssh:/x' is no address; did you mean 'ssh://x'?"},
@@ -337,7 +340,7 @@ Test(conf, defaults_without_a_file)
 	cr_assert_eq(conf_load(NULL, &c, &msg), 0, "%s", msg.text);
 	cr_expect_null(c->path);
 	cr_expect_eq(strv_len(c->workspaces), 0);
-	cr_expect_eq(c->local_slots, 0);
+	cr_expect_eq(c->local_slots, CONF_LOCAL_AUTO);
 	cr_expect_eq(c->idle_timeout_s, 15 * 60);
 	cr_expect_eq(c->connect_timeout_s, 10);
 	cr_expect_eq(c->store_max_bytes, 20ULL << 30);
@@ -525,7 +528,8 @@ Test(conf, environment_mistakes)
 	static const struct {
 		const char *name, *value, *message;
 	} t[] = {
-		{"CONCC_LOCAL_SLOTS", "x", "CONCC_LOCAL_SLOTS: 'x' is not a number from 0 to 1024"},
+		{"CONCC_LOCAL_SLOTS", "x",
+		 "CONCC_LOCAL_SLOTS: 'x' is neither auto nor a number from 0 to 1024"},
 		{"CONCC_WORKSPACE", "/a:b",
 		 "CONCC_WORKSPACE: 'b' is not an absolute path; begin it with / or ~/"},
 		{"CONCC_WORKERS", "ftp://x",

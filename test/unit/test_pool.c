@@ -292,16 +292,65 @@ Test(pool, local_only_when_it_may_be)
 	cr_assert_str_eq(take(p, &local).name, POOL_LOCAL);
 }
 
-Test(pool, prefers_free_capacity_times_speed)
+Test(pool, prefers_what_is_faster)
 {
 	struct pool *p = open_pool();
-	int fast = 0;
 
 	set(p, "slow", 8, POOL_UP, 500);
 	set(p, "fast", 8, POOL_UP, 1500);
 	for (int i = 0; i < 8; i++)
-		fast += streq(take(p, &try_any).name, "fast");
-	cr_assert_eq(fast, 6); /* then 2 * 1500 free there is less than 8 * 500 here */
+		cr_assert_str_eq(take(p, &try_any).name, "fast");
+	expect(p, &try_any, -EAGAIN); /* one of those is free sooner than a slow one is done */
+}
+
+Test(pool, spreads_over_those_that_are_as_good)
+{
+	struct pool *p = open_pool();
+	int wide = 0;
+
+	set(p, "narrow", 2, POOL_UP, 1000);
+	set(p, "wide", 6, POOL_UP, 1000);
+	for (int i = 0; i < 4; i++)
+		wide += streq(take(p, &try_any).name, "wide");
+	cr_assert_eq(wide, 4);
+	cr_assert_str_neq(take(p, &try_any).name, take(p, &try_any).name);
+}
+
+Test(pool, what_was_measured_decides)
+{
+	struct sched_pace slow = {.slowness = {4 * SCHED_ONE}};
+	struct pool_request q = {.try = true, .kind = 7};
+	struct pool *p = open_pool();
+
+	set(p, "a", 1, POOL_UP, 1000);
+	set(p, "b", 1, POOL_UP, 1000);
+	cr_assert_eq(pool_set_pace(p, "a", &slow), 0);
+	cr_assert_eq(pool_set_pace(p, "c", &slow), -ENOENT);
+	cr_assert_str_eq(take(p, &q).name, "b");
+	expect(p, &q, -EAGAIN);
+	/* Not worth a wait any more, for a short job: the line to b costs more. */
+	slow = (struct sched_pace){.overhead_us = 60000000};
+	cr_assert_eq(pool_set_pace(p, "b", &slow), 0);
+	pool_set_work(p, 7, 1000);
+	cr_assert_str_eq(take(p, &q).name, "a");
+}
+
+/* Who waits for a better slot than a free one does so only as long as that pays. */
+Test(pool, patience_ends)
+{
+	struct sched_pace slow = {.slowness = {3 * SCHED_ONE}};
+	struct pool_request q = {.kind = 7};
+	struct pool *p = open_pool();
+	struct pool_slot s;
+
+	set(p, "a", 1, POOL_UP, 1000);
+	set(p, "b", 1, POOL_UP, 1000);
+	cr_assert_eq(pool_set_pace(p, "a", &slow), 0);
+	pool_set_work(p, 7, 50000);
+	pool_set_mean(p, 50000);
+	cr_assert_str_eq(take(p, &try_any).name, "b");
+	cr_assert_eq(pool_acquire(p, &q, &s), 0);
+	cr_assert_str_eq(s.name, "a");
 }
 
 Test(pool, directory_stays_with_its_member_while_that_is_free)
@@ -481,7 +530,7 @@ Test(pool, slot_being_closed_is_followed_to_its_end)
 	cr_assert_eq(poll(&w.fds[1], 1, 0), 0);
 	cr_assert_geq(dup3(inotify_init1(IN_NONBLOCK), w.fds[0].fd, O_CLOEXEC), 0);
 	cr_assert_eq(write(go[1], "x", 1), 1);
-	cr_assert_eq(watch_wait(&w, p, &recheck), 0);
+	cr_assert_eq(watch_wait(&w, p, UINT64_MAX, &recheck), 0);
 	cr_assert_eq(w.n, 1);
 	cr_assert_not(recheck);
 	watch_close(&w);

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_SCHEDULE_H
+#define CONCC_SCHEDULE_H
+
+/*
+ * Where a job is done soonest, by what was measured of places and of jobs: a
+ * pure function of numbers (libc only, no clock, no files), and the learning of
+ * those numbers (libm).  A place is a worker, or this machine itself.
+ *
+ * A job's *work* is what it takes here, alone.  A place is *slow* by a factor
+ * that depends on how many jobs it has at once: SCHED_ONE is as here, alone.
+ * What it takes there is work * slowness + overhead.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A fixed-point 1. */
+#define SCHED_ONE 1024u
+/* One, two, four ... jobs at once; the last one is for all above. */
+#define SCHED_LEVELS 8
+
+/* What is known of a place; all zeros: nothing. */
+struct sched_pace {
+	uint32_t slowness[SCHED_LEVELS]; /* 0: not known */
+	uint32_t overhead_us;		 /* beside the command itself: line, files, its queue */
+	uint32_t cores;			 /* it says it has; 0: not known */
+};
+
+struct sched_place {
+	struct sched_pace pace;
+	uint32_t slots, taken;
+	bool here;
+};
+
+struct sched_job {
+	uint32_t work_us;   /* 0: not known */
+	uint32_t mean_us;   /* of the work of all jobs lately; 0: not known */
+	uint32_t waiting;   /* others wait for the same slots */
+	uint64_t waited_us; /* for a better place than a free one */
+	uint64_t busy_us;   /* since when the build goes on, without a gap */
+};
+
+/* No place is free, or none is worth it. */
+#define SCHED_WAIT (-1)
+
+/* Microseconds; of one job more than `beside`. */
+uint64_t sched_takes_us(const struct sched_place *p, uint32_t beside, const struct sched_job *j);
+
+/*
+ * The place with a free slot where the job is done soonest, or SCHED_WAIT when
+ * it is done sooner by waiting for a slot of another.  Then *ret_patience_us is
+ * how long that may be waited for before the free one is the better choice after
+ * all; UINT64_MAX when none is free.
+ */
+int sched_choose(const struct sched_place *places, size_t n, const struct sched_job *j,
+		 uint64_t *ret_patience_us);
+
+/* Are two free places as good as each other for this job? */
+bool sched_is_as_good(uint64_t takes_us, uint64_t best_us);
+
+/* ---- learning: for one thread ---- */
+
+/* A job, known by what it is and by what is like it; never 0. */
+uint64_t sched_key_of_job(const char *program, const char *cwd, const char *subject);
+uint64_t sched_key_of_kind(const char *program, const char *cwd);
+
+struct sched_model;
+
+struct sched_sample {
+	const char *place; /* NULL: here */
+	uint64_t job, kind;
+	uint32_t at_once;  /* jobs at that place meanwhile, this one included */
+	uint64_t total_us; /* from being sent to its files in place */
+	uint64_t wall_us;  /* of the command itself; 0: not known */
+	uint64_t cpu_us;   /* 0: not known */
+	bool filling;	   /* it waited for contents that the place will have from now on */
+	uint64_t at_us;	   /* when it ended, of any clock that only goes on */
+};
+
+struct sched_model *sched_model_new(uint32_t cores); /* of this machine */
+void sched_model_free(struct sched_model *m);	     /* NULL is fine */
+/* A first guess at that place's processors: their speed in thousandths of those here. */
+void sched_model_guess(struct sched_model *m, const char *place, uint32_t speed);
+void sched_model_begins_here(struct sched_model *m); /* a job, of which a sample will come */
+void sched_model_learn(struct sched_model *m, const struct sched_sample *s);
+/* What is known of that place (NULL: here) at this time, since what was long ago counts less;
+ * zeros: nothing. */
+void sched_model_pace(const struct sched_model *m, const char *place, uint64_t now_us,
+		      struct sched_pace *ret);
+/* 0: not known. */
+uint32_t sched_model_work_us(const struct sched_model *m, uint64_t key);
+uint32_t sched_model_mean_us(const struct sched_model *m);
+
+#endif

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * What jobs take, and how fast workers and this machine are: learnt from the
+ * records of jobs as they end, and told to the pool's table, where wrappers
+ * choose by it.  A new server begins with what the records of the last ones say.
+ */
+#include "pace.h"
+
+#include <stdlib.h>
+
+#include "concc/cleanup.h"
+#include "concc/cores.h"
+#include "concc/io.h"
+#include "concc/schedule.h"
+#include "concc/str.h"
+#include "jobs.h"
+
+/* So much of the record file is read at the start: some thousand jobs, in milliseconds. */
+#define PAST_BYTES (1024 * 1024)
+/* One that fetched more than this waited for that. */
+#define FILLING_BYTES (64 * 1024)
+
+struct pace {
+	struct server *server;
+	struct sched_model *model;
+	struct observer observer;
+	uint32_t cores, speed; /* of this machine; see cores.h */
+	unsigned n_here;       /* jobs in slots of it */
+	uint64_t busy_at_us;   /* of the last event of a job */
+	unsigned next;	       /* the peer to be told of next; n_peers: this machine */
+};
+
+static bool is_of_slot(const struct record *r)
+{
+	return !*r->worker && streq(r->rule, "local-slot");
+}
+
+/* False when it says nothing of how long such a job takes. */
+static bool sample_of(const struct record *r, uint32_t at_once, struct sched_sample *ret)
+{
+	if (!r->sent_us || r->placed_us <= r->sent_us || (!*r->worker && !is_of_slot(r)))
+		return false;
+	if (*r->worker && (r->how != RECORD_END_EXIT || r->code != 0))
+		return false; /* what fails is sooner done */
+	*ret = (struct sched_sample){
+		.place = *r->worker ? r->worker : NULL,
+		.job = sched_key_of_job(r->program, r->cwd, r->subject),
+		.kind = sched_key_of_kind(r->program, r->cwd),
+		.at_once = at_once,
+		.total_us = r->placed_us - r->sent_us,
+		.wall_us = r->wall_us,
+		.cpu_us = r->utime_us + r->stime_us,
+		.filling = r->bytes_fetched > FILLING_BYTES,
+		.at_us = now_us(),
+	};
+	return true;
+}
+
+/* ---- to the pool ---- */
+
+static void tell_place(struct pace *p, const char *member, const char *place, uint32_t cores)
+{
+	struct sched_pace pace;
+
+	if (p->server->replaced)
+		return; /* the pool is another's */
+	sched_model_pace(p->model, place, now_us(), &pace);
+	pace.cores = cores;
+	(void)pool_set_pace(p->server->pool, member, &pace); /* it may be gone */
+}
+
+void pace_tell_worker(struct pace *p, const struct peer *peer)
+{
+	uint64_t speed = (uint64_t)peer->hello.cpu_speed * 1000 / p->speed;
+
+	sched_model_guess(p->model, peer->conf->name, speed > UINT32_MAX ? UINT32_MAX : speed);
+	tell_place(p, peer->conf->name, peer->conf->name, peer->hello.cpus);
+}
+
+void pace_tell_here(struct pace *p)
+{
+	/* Who sets a number has seen to what else this machine is to do. */
+	tell_place(p, POOL_LOCAL, NULL,
+		   p->server->conf->local_slots == CONF_LOCAL_AUTO ? p->cores : 0);
+}
+
+static void tell_work(struct pace *p, uint64_t key)
+{
+	pool_set_work(p->server->pool, key, sched_model_work_us(p->model, key));
+}
+
+/* Of one that had no job for long, less and less counts: with each job, one of all is told. */
+static void tell_next(struct pace *p)
+{
+	const struct server *s = p->server;
+
+	p->next = p->next < s->n_peers ? p->next + 1 : 0;
+	if (p->next == s->n_peers)
+		pace_tell_here(p);
+	else if (s->peers[p->next] && s->peers[p->next]->state == PEER_UP)
+		pace_tell_worker(p, s->peers[p->next]);
+}
+
+static void learn(struct pace *p, const struct sched_sample *s)
+{
+	const struct peer *peer = s->place ? server_peer(p->server, s->place) : NULL;
+
+	sched_model_learn(p->model, s);
+	if (p->server->replaced)
+		return;
+	if (peer)
+		pace_tell_worker(p, peer);
+	else if (!s->place)
+		pace_tell_here(p);
+	tell_work(p, s->job);
+	tell_work(p, s->kind);
+	pool_set_mean(p->server->pool, sched_model_mean_us(p->model));
+	tell_next(p);
+}
+
+uint64_t pace_takes_us(struct pace *p, const struct peer *peer, uint64_t job, uint64_t kind)
+{
+	struct sched_job j = {.work_us = sched_model_work_us(p->model, job)};
+	struct sched_place place = {.slots = 1};
+
+	if (!j.work_us)
+		j.work_us = sched_model_work_us(p->model, kind);
+	if (!j.work_us)
+		return 0;
+	sched_model_pace(p->model, peer->conf->name, now_us(), &place.pace);
+	place.pace.cores = peer->hello.cpus;
+	return sched_takes_us(&place, peer->jobs.n ? (uint32_t)peer->jobs.n - 1 : 0, &j);
+}
+
+uint64_t pace_takes_here_us(struct pace *p, uint64_t job, uint64_t kind, bool *ret_same)
+{
+	uint32_t us = sched_model_work_us(p->model, job);
+
+	*ret_same = us;
+	return us ? us : sched_model_work_us(p->model, kind);
+}
+
+/* ---- from jobs ---- */
+
+/* How many were there with it, about: what it met and what it left. */
+static uint32_t at_once(const struct pace *p, const struct job *j)
+{
+	const struct record *r = &j->record;
+	const struct peer *peer = *r->worker ? server_peer(p->server, r->worker) : NULL;
+	uint32_t now = peer ? (uint32_t)peer->jobs.n : p->n_here;
+
+	return (j->beside + now + 1) / 2;
+}
+
+/* So long without a job, and it is another build. */
+#define GAP_US 5000000
+
+static void note_busy(struct pace *p)
+{
+	uint64_t now = now_us();
+
+	if (now - p->busy_at_us > GAP_US) {
+		if (!p->server->replaced)
+			pool_set_busy_since(p->server->pool, now);
+	}
+	p->busy_at_us = now;
+}
+
+static void on_job(void *data, enum job_event what, const struct job *j)
+{
+	struct pace *p = data;
+	struct sched_sample s;
+
+	note_busy(p);
+	if (what == JOB_EVENT_SENT && is_of_slot(&j->record)) {
+		p->n_here++;
+		sched_model_begins_here(p->model);
+		pace_tell_here(p);
+	}
+	if (what != JOB_EVENT_ENDED)
+		return;
+	if (sample_of(&j->record, at_once(p, j), &s))
+		learn(p, &s);
+	if (is_of_slot(&j->record) && p->n_here)
+		p->n_here--;
+}
+
+/* How many there were at once is not in a record; what jobs take is. */
+static bool learn_past(void *data, struct record *r)
+{
+	struct pace *p = data;
+	struct sched_sample s;
+
+	if (sample_of(r, 1, &s)) {
+		s.filling = true;
+		sched_model_learn(p->model, &s);
+		tell_work(p, s.job);
+		tell_work(p, s.kind);
+	}
+	return true;
+}
+
+struct pace *pace_new(struct server *s)
+{
+	_cleanup_free_ char *path = record_path(s->cache);
+	struct pace *p = xcalloc(1, sizeof(*p));
+
+	p->server = s;
+	p->cores = cores_usable();
+	p->speed = core_speed();
+	p->model = sched_model_new(p->cores);
+	p->observer = (struct observer){.event = on_job, .data = p};
+	jobs_observe(s, &p->observer);
+	if (record_read_last(path, PAST_BYTES, learn_past, p) == 0)
+		pool_set_mean(s->pool, sched_model_mean_us(p->model));
+	return p;
+}
+
+void pace_free(struct pace *p)
+{
+	if (!p)
+		return;
+	list_remove(&p->observer.of_server);
+	sched_model_free(p->model);
+	free(p);
+}

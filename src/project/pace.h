@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_PROJECT_PACE_H
+#define CONCC_PROJECT_PACE_H
+
+/*
+ * How fast workers and this machine are and what jobs take, learnt from the jobs
+ * as they end and told to the pool, by whose table wrappers choose.
+ */
+#include "server.h"
+
+struct pace;
+
+/* After the pool and the record file, whose newest records it begins with. */
+struct pace *pace_new(struct server *s);
+void pace_free(struct pace *p); /* NULL is fine */
+/* What a job usually takes there; 0: not known. */
+uint64_t pace_takes_us(struct pace *p, const struct peer *peer, uint64_t job, uint64_t kind);
+/* The same here; same: it is known of this very job. */
+uint64_t pace_takes_here_us(struct pace *p, uint64_t job, uint64_t kind, bool *ret_same);
+/* The pool has this member anew: what is known of it. */
+void pace_tell_worker(struct pace *p, const struct peer *peer);
+void pace_tell_here(struct pace *p);
+
+#endif

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * Places of different speed that share one queue: the classic answer is a
+ * threshold.  A slow one is worth taking when the queue for the faster ones is
+ * long enough that the last in it would be done later (Lin and Kumar, "Optimal
+ * control of a queueing system with two heterogeneous servers", IEEE TAC 29,
+ * 1984).  So at the end of a build, when nobody waits, no job begins where it
+ * would be the last to end by much.
+ */
+#include "level.h"
+
+/* Work of a job when nothing is known of any: only ratios count then. */
+#define WORK_UNKNOWN_US 1000000
+
+/* The level that says most about this one: itself, the next below, the next above; or -1. */
+static int known_level(const struct sched_pace *p, unsigned level)
+{
+	for (int i = (int)level; i >= 0; i--)
+		if (p->slowness[i])
+			return i;
+	for (unsigned i = level + 1; i < SCHED_LEVELS; i++)
+		if (p->slowness[i])
+			return (int)i;
+	return -1;
+}
+
+/*
+ * More jobs than it was seen with share what it has: its cores, or, where it has
+ * been found to be at its end with fewer, that.
+ */
+static uint64_t slowness(const struct sched_pace *p, uint32_t at_once)
+{
+	unsigned level = level_of(at_once);
+	int known = known_level(p, level);
+	uint64_t slow = known < 0 ? SCHED_ONE : p->slowness[known];
+	uint64_t enough = p->cores ? p->cores : UINT32_MAX;
+
+	if (known >= 0 && (unsigned)known >= level)
+		return slow;
+	if (known >= 0 && (2u << known) - 1 > enough)
+		enough = (2u << known) - 1;
+	/* Twice the jobs took twice the time: there is no more of it. */
+	if (known > 0 && p->slowness[known - 1] && slow * 2 > (uint64_t)p->slowness[known - 1] * 3)
+		enough = (2u << known) - 1;
+	return at_once > enough ? slow * at_once / enough : slow;
+}
+
+static uint64_t work_of(const struct sched_job *j)
+{
+	return j->work_us ? j->work_us : j->mean_us ? j->mean_us : WORK_UNKNOWN_US;
+}
+
+static uint64_t takes_us(const struct sched_place *p, uint32_t at_once, uint64_t work)
+{
+	return work * slowness(&p->pace, at_once) / SCHED_ONE + p->pace.overhead_us;
+}
+
+uint64_t sched_takes_us(const struct sched_place *p, uint32_t beside, const struct sched_job *j)
+{
+	return takes_us(p, beside + 1, work_of(j));
+}
+
+bool sched_is_as_good(uint64_t takes, uint64_t best)
+{
+	return takes <= best + best / 8;
+}
+
+/* What a person does not notice. */
+#define HARDLY_US 10000
+
+/* This machine has other things to do, too: a worker that is hardly slower is preferred. */
+static uint64_t weighed(const struct sched_place *p, uint64_t takes)
+{
+	uint64_t hardly = takes / 20 > HARDLY_US ? takes / 20 : HARDLY_US;
+
+	return p->here ? takes + hardly : takes;
+}
+
+/*
+ * Slots of all places that are better than that become free one each
+ * *ret_each_us; *ret_takes_us: what the job takes at the best of them.  False: there is none.
+ */
+static bool better_than(const struct sched_place *places, size_t n, const struct sched_job *j,
+			uint64_t free_us, uint64_t *ret_each_us, uint64_t *ret_takes_us)
+{
+	uint64_t mean = j->mean_us ? j->mean_us : work_of(j), best = UINT64_MAX;
+	double rate = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		const struct sched_place *p = &places[i];
+		uint64_t takes, each;
+
+		if (!p->slots || p->taken < p->slots)
+			continue; /* what is free has lost already */
+		takes = weighed(p, takes_us(p, p->slots, work_of(j)));
+		if (takes >= free_us)
+			continue;
+		each = takes_us(p, p->slots, mean);
+		rate += (double)p->slots / (double)(each ? each : 1);
+		best = takes < best ? takes : best;
+	}
+	*ret_takes_us = best;
+	*ret_each_us = rate > 0 ? (uint64_t)(1 / rate) : 0;
+	return best != UINT64_MAX;
+}
+
+/*
+ * Slots that idle cost throughput, a job that begins on a slow one costs its
+ * lateness, once, at the end of a build or of a stage of it.  How much is to come
+ * nobody knows; what has gone on for long is likely to go on.  So that may cost this part of it.
+ */
+#define LATE_PART 20
+
+int sched_choose(const struct sched_place *places, size_t n, const struct sched_job *j,
+		 uint64_t *ret_patience_us)
+{
+	uint64_t best_us = UINT64_MAX, each_us, takes_us, gain;
+	int best = SCHED_WAIT;
+
+	*ret_patience_us = UINT64_MAX;
+	for (size_t i = 0; i < n; i++) {
+		const struct sched_place *p = &places[i];
+		uint64_t takes;
+
+		if (p->taken >= p->slots)
+			continue;
+		takes = weighed(p, sched_takes_us(p, p->taken, j));
+		if (takes < best_us) {
+			best_us = takes;
+			best = (int)i;
+		}
+	}
+	if (best < 0 || !better_than(places, n, j, best_us, &each_us, &takes_us))
+		return best;
+	gain = best_us - takes_us;
+	/* Estimates are rough: a small gain is none. */
+	if (gain * 4 < best_us || gain < j->busy_us / LATE_PART ||
+	    (j->waiting + 1) * each_us >= gain || j->waited_us >= gain)
+		return best;
+	*ret_patience_us = gain - j->waited_us;
+	return SCHED_WAIT;
+}

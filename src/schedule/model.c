@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * What was measured, as a model of few numbers: the logarithm of a job's time is
+ * that of its work, plus how slow the place's processors are, plus how much
+ * they are shared by as many jobs as it had at once.
+ *
+ * Means that forget: the first sample counts whole, the n-th by 1/n, and none
+ * less than a floor, so that what changes (other users, a warmer room) is
+ * followed.  In logarithms, since times of jobs differ by factors.
+ */
+#include "level.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "concc/map.h"
+#include "concc/str.h"
+
+/* Files of one project at once; of two that fall on one entry the older is forgotten. */
+#define WORKS 16384
+
+enum {
+	FLOOR_JOB = 3,	  /* what a file takes changes with each edit of it */
+	FLOOR_KIND = 32,  /* its jobs differ much */
+	FLOOR_CPU = 64,	  /* a processor stays what it is */
+	FLOOR_LEVEL = 12, /* others come and go */
+	FLOOR_OVERHEAD = 8,
+	FLOOR_MEAN = 64,
+};
+
+/* A command that used less CPU time, or a smaller part of one processor, waits for other things. */
+#define BUSY_US	  10000
+#define SHARE_MAX 64
+
+/* Nothing is this much faster or slower; beyond it, something else was measured. */
+#define FACTOR_MAX 1000.0
+
+struct mean {
+	double value;
+	unsigned n; /* 0: none yet */
+};
+
+struct work {
+	uint64_t key;
+	struct mean ln_us;
+	bool from_here; /* known by a job that was done here, which is what work means */
+};
+
+struct place {
+	struct mean ln_cpu;
+	struct mean ln_shared[SCHED_LEVELS];
+	struct mean overhead_us;
+	uint64_t at_us; /* of its last sample */
+};
+
+struct sched_model {
+	struct map places; /* name -> struct place */
+	struct place here;
+	uint32_t cores;	  /* of here */
+	unsigned n_tried; /* jobs that began here */
+	struct mean ln_mean;
+	struct work works[WORKS];
+};
+
+static void learn(struct mean *m, double sample, unsigned floor)
+{
+	unsigned n = ++m->n < floor ? m->n : floor;
+
+	m->value += (sample - m->value) / n;
+}
+
+struct sched_model *sched_model_new(uint32_t cores)
+{
+	struct sched_model *m = xcalloc(1, sizeof(*m));
+
+	m->cores = cores;
+	return m;
+}
+
+void sched_model_free(struct sched_model *m)
+{
+	struct place *p;
+	size_t it = 0;
+
+	if (!m)
+		return;
+	while ((p = map_next(&m->places, &it, NULL)))
+		free(p);
+	map_release(&m->places);
+	free(m);
+}
+
+/* ---- works ---- */
+
+static struct work *work_at(const struct sched_model *m, uint64_t key)
+{
+	return (struct work *)&m->works[(key ^ key >> 32) % WORKS];
+}
+
+static const struct work *work_find(const struct sched_model *m, uint64_t key)
+{
+	const struct work *w = work_at(m, key);
+
+	return w->key == key && w->ln_us.n ? w : NULL;
+}
+
+static void learn_work(struct sched_model *m, uint64_t key, double ln_us, bool here, unsigned floor)
+{
+	struct work *w = work_at(m, key);
+
+	/* One that was done here ends all guessing. */
+	if (w->key != key || (here && !w->from_here))
+		*w = (struct work){.key = key, .from_here = here};
+	learn(&w->ln_us, ln_us, floor);
+}
+
+uint32_t sched_model_work_us(const struct sched_model *m, uint64_t key)
+{
+	const struct work *w = work_find(m, key);
+	double us = w ? exp(w->ln_us.value) : 0;
+
+	return us > UINT32_MAX ? UINT32_MAX : (uint32_t)us;
+}
+
+uint32_t sched_model_mean_us(const struct sched_model *m)
+{
+	double us = m->ln_mean.n ? exp(m->ln_mean.value) : 0;
+
+	return us > UINT32_MAX ? UINT32_MAX : (uint32_t)us;
+}
+
+/* What is expected of this job; false when nothing is. */
+static bool expected(const struct sched_model *m, const struct sched_sample *s, double *ret_ln_us)
+{
+	const struct work *w = work_find(m, s->job);
+
+	if (!w)
+		w = work_find(m, s->kind);
+	if (w)
+		*ret_ln_us = w->ln_us.value;
+	return w;
+}
+
+/* ---- places ---- */
+
+static struct place *place_of(struct sched_model *m, const char *name)
+{
+	struct place *p;
+
+	if (!name)
+		return &m->here;
+	p = map_get_str(&m->places, name);
+	if (!p) {
+		p = xcalloc(1, sizeof(*p));
+		map_put_str(&m->places, name, p);
+	}
+	return p;
+}
+
+/* CPU time says how much of a processor a command had only where it wants all of one. */
+static bool is_busy(const struct sched_sample *s)
+{
+	return s->wall_us && s->cpu_us >= BUSY_US && s->cpu_us >= s->wall_us / SHARE_MAX;
+}
+
+/*
+ * How much the command had to share its processor with: by what the same took
+ * here; by its own CPU time, which needs no knowledge of it; by what others of its kind took.
+ */
+static bool shared_by(const struct sched_model *m, const struct place *p,
+		      const struct sched_sample *s, double *ret_ln)
+{
+	const struct work *same = work_find(m, s->job);
+	uint64_t us = s->wall_us ? s->wall_us : s->total_us;
+	double work;
+
+	/* Work is what a job takes here: nothing is learnt of here by less than the same job. */
+	if (!s->place && (!same || s->at_once <= m->cores))
+		return false;
+	if (is_busy(s) && !(same && same->from_here)) {
+		*ret_ln = us > s->cpu_us ? log((double)us / (double)s->cpu_us) : 0;
+		return true;
+	}
+	if (!expected(m, s, &work))
+		return false;
+	*ret_ln = log((double)us) - work - p->ln_cpu.value;
+	return true;
+}
+
+static void learn_place(struct sched_model *m, struct place *p, const struct sched_sample *s)
+{
+	double shared, work;
+
+	if (s->place && is_busy(s) && expected(m, s, &work))
+		learn(&p->ln_cpu, log((double)s->cpu_us) - work, FLOOR_CPU);
+	if (s->filling)
+		return; /* it waited for what will be there */
+	if (shared_by(m, p, s, &shared))
+		learn(&p->ln_shared[level_of(s->at_once)], shared, FLOOR_LEVEL);
+	if (s->place && s->wall_us)
+		learn(&p->overhead_us,
+		      s->total_us > s->wall_us ? (double)(s->total_us - s->wall_us) : 0,
+		      FLOOR_OVERHEAD);
+}
+
+/* Weighs as much as a few samples. */
+#define GUESS_WEIGHT 8
+
+void sched_model_guess(struct sched_model *m, const char *name, uint32_t speed)
+{
+	struct place *p = place_of(m, name);
+
+	if (!p->ln_cpu.n && speed)
+		p->ln_cpu = (struct mean){-log(speed / 1000.0), GUESS_WEIGHT};
+}
+
+static double work_done(const struct place *p, const struct sched_sample *s)
+{
+	uint64_t us = s->wall_us ? s->wall_us : s->total_us;
+
+	if (is_busy(s))
+		return log((double)s->cpu_us) - p->ln_cpu.value;
+	return log((double)us) - p->ln_cpu.value - p->ln_shared[level_of(s->at_once)].value;
+}
+
+void sched_model_learn(struct sched_model *m, const struct sched_sample *s)
+{
+	struct place *p = place_of(m, s->place);
+	double ln_us;
+
+	if (!s->total_us)
+		return;
+	p->at_us = s->at_us;
+	learn_place(m, p, s);
+	if (s->filling && !is_busy(s))
+		return;
+	ln_us = work_done(p, s);
+	learn_work(m, s->job, ln_us, !s->place, FLOOR_JOB);
+	learn_work(m, s->kind, ln_us, !s->place, FLOOR_KIND);
+	learn(&m->ln_mean, ln_us, FLOOR_MEAN);
+}
+
+static uint32_t fixed(double ln)
+{
+	double factor = exp(ln);
+
+	if (factor > FACTOR_MAX)
+		factor = FACTOR_MAX;
+	if (factor < 1 / FACTOR_MAX)
+		factor = 1 / FACTOR_MAX;
+	return (uint32_t)(factor * SCHED_ONE);
+}
+
+/*
+ * A place that was found to be slow is given no jobs, so that nothing more is
+ * learnt of it: what was measured loses half its weight in this time, until it is tried again.
+ */
+#define HALF_LIFE_US 60000000.0
+
+/* So many jobs tell what jobs take here.  Shorter ones are not worth finding out about. */
+#define TRIES	2
+#define LONG_US 50000
+
+void sched_model_begins_here(struct sched_model *m)
+{
+	m->n_tried++;
+}
+
+/* Unless jobs were done here, nobody knows what they take here: a little hope has it tried. */
+static double hope(const struct sched_model *m, const struct place *p)
+{
+	bool try = p == &m->here && m->n_tried < TRIES && sched_model_mean_us(m) > LONG_US;
+
+	return try ? log(0.75) : 0;
+}
+
+void sched_model_pace(const struct sched_model *m, const char *name, uint64_t now_us,
+		      struct sched_pace *ret)
+{
+	const struct place *p = name ? map_get_str(&m->places, name) : &m->here;
+	double weight, overhead;
+
+	*ret = (struct sched_pace){0};
+	if (!p)
+		return;
+	weight = now_us > p->at_us ? exp2(-(double)(now_us - p->at_us) / HALF_LIFE_US) : 1;
+	ret->slowness[0] = fixed(p->ln_cpu.value + hope(m, p));
+	for (unsigned i = 0; i < SCHED_LEVELS; i++)
+		if (p->ln_shared[i].n)
+			ret->slowness[i] = fixed(p->ln_cpu.value + p->ln_shared[i].value * weight);
+	overhead = p->overhead_us.value * weight;
+	ret->overhead_us = overhead > UINT32_MAX ? UINT32_MAX : (uint32_t)overhead;
+}

@@ -1,0 +1,95 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# A build is not slower than without workers: who is fast gets the jobs, this machine is one of
+# them, and what was found out is known to the next build.  The jobs sleep, so that
+# how fast a machine is does not depend on what else runs here.
+# limit: 180
+. "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+LAB_SLOTS=4
+lab_need jq
+lab_enter "$@"
+lab_start builder
+export CONCC_LOCAL_SLOTS=2
+unset CONCC_STRAGGLER_AFTER
+lab_config
+cd "$WS"
+
+# Takes as long as the machine says: one part here.
+cat >job <<'EOS'
+#!/bin/sh
+read -r part 2>/dev/null </opt/part || part=${HERE-0.1}
+exec sleep "$part"
+EOS
+chmod +x job
+
+worker_takes() { # SECONDS
+	lab_worker 1 sh -c "mountpoint -q /opt || mount -t tmpfs none /opt; echo $1 >/opt/part"
+}
+
+# Prints how many of the jobs ran here.
+build() { # JOBS AT-ONCE
+	seq "$1" | CONCC_EXPLAIN=$LAB/explain xargs -P "$2" -I{} concc-dispatch ./job {}
+	grep -c 'local: local-slot' "$LAB/explain"
+	rm -f "$LAB/explain"
+}
+
+forget() {
+	lab_stop_server
+	rm -f "$CONCC_CACHE_DIR"/jobs.*
+}
+
+fast_worker_gets_all() {
+	worker_takes 0.1
+	expect_le "jobs here, to find out" "$(HERE=2 build 12 2)" 2
+	expect_eq "jobs here, when that is known" "$(HERE=2 build 12 2)" 0
+}
+
+both_work() {
+	local here
+	forget
+	here=$(build 60 12)
+	expect_ge "jobs here" "$here" 8
+	expect_le "jobs here" "$here" 40
+}
+
+slow_worker_gets_little() {
+	forget
+	worker_takes 2
+	expect_ge "jobs here of 60" "$(build 60 6)" 50
+}
+
+known_slow_gets_less() {
+	expect_ge "jobs here of 60, again" "$(build 60 6)" 54
+}
+
+# One that hangs there is not waited for when there is a slot here.
+late_one_comes_home() {
+	forget
+	worker_takes 0.1
+	expect_ge "jobs" "$(build 8 4)" 0
+	worker_takes 1000
+	# Free as it is, and known to be fast.
+	CONCC_EXPLAIN=$LAB/explain concc-dispatch ./job 1 || fail "status $?"
+	expect_grep 'local: straggler .it takes far longer on w1 than such a job does' "$LAB/explain"
+	expect_eq "sent home" "$(lab_status .sent_home)" 1
+	rm -f "$LAB/explain"
+}
+
+none_here() {
+	CONCC_LOCAL_SLOTS=0
+	forget
+	worker_takes 0.1
+	expect_eq "jobs here" "$(build 20 8)" 0
+	CONCC_LOCAL_SLOTS=2
+	forget
+}
+
+check "a fast worker gets all that it has room for" fast_worker_gets_all
+check "this machine works, too" both_work
+check "a worker that is slow gets little" slow_worker_gets_little
+check "what is known is used" known_slow_gets_less
+check "what hangs there comes home" late_one_comes_home
+check "local-slots = 0 keeps all away" none_here
+lab_worker 1 umount /opt
+lab_stop

@@ -1,0 +1,476 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * The choice of a place, and what builds make of it: a simulation with the
+ * program's own functions, in which time is a number.  Each build is compared
+ * with the same jobs here alone, and with what could be reached at best.
+ */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "concc/schedule.h"
+
+/* ---- one choice ---- */
+
+static struct sched_place place(uint32_t slots, uint32_t taken, double slow)
+{
+	struct sched_place p = {.slots = slots, .taken = taken};
+
+	p.pace.slowness[0] = (uint32_t)(slow * SCHED_ONE);
+	return p;
+}
+
+static struct sched_place here(uint32_t slots, uint32_t taken)
+{
+	struct sched_place p = place(slots, taken, 1);
+
+	p.here = true;
+	return p;
+}
+
+#define N(a) (sizeof(a) / sizeof((a)[0]))
+
+static int choose(const struct sched_place *p, size_t n, struct sched_job j)
+{
+	uint64_t patience;
+
+	return sched_choose(p, n, &j, &patience);
+}
+
+static const struct sched_job second = {.work_us = 1000000, .mean_us = 1000000};
+
+Test(choose, nothing_known_means_a_worker_that_is_free)
+{
+	struct sched_place p[] = {{.slots = 2, .here = true}, {.slots = 1}};
+
+	cr_expect_eq(choose(p, 2, (struct sched_job){0}), 1);
+	p[1].taken = 1;
+	cr_expect_eq(choose(p, 2, (struct sched_job){0}), 0);
+	p[0].taken = 2;
+	cr_expect_eq(choose(p, 2, (struct sched_job){0}), SCHED_WAIT);
+	cr_expect_eq(choose(p, 0, (struct sched_job){0}), SCHED_WAIT);
+}
+
+Test(choose, a_slow_worker_is_not_waited_for)
+{
+	struct sched_place p[] = {here(2, 0), place(8, 0, 4)};
+
+	cr_expect_eq(choose(p, 2, second), 0);
+	p[0].taken = 2;
+	cr_expect_eq(choose(p, 2, second), SCHED_WAIT); /* half a second, and 1 */
+}
+
+Test(choose, many_who_wait_make_a_slow_place_worth_it)
+{
+	struct sched_place p[] = {here(2, 2), place(8, 0, 4)};
+	struct sched_job j = second;
+
+	j.waiting = 4;
+	cr_expect_eq(choose(p, 2, j), SCHED_WAIT); /* 2.5 and 1 */
+	j.waiting = 6;
+	cr_expect_eq(choose(p, 2, j), 1); /* 3.5 and 1 */
+}
+
+Test(choose, patience_has_an_end)
+{
+	struct sched_place p[] = {here(2, 2), place(8, 0, 4)};
+	struct sched_job j = second;
+	uint64_t patience;
+
+	cr_expect_eq(sched_choose(p, 2, &j, &patience), SCHED_WAIT);
+	cr_expect_gt(patience, 0);
+	cr_expect_leq(patience, 3000000);
+	j.waited_us = patience;
+	cr_expect_eq(sched_choose(p, 2, &j, &patience), 1);
+	p[1].taken = 8;
+	cr_expect_eq(sched_choose(p, 2, &j, &patience), SCHED_WAIT);
+	cr_expect_eq(patience, UINT64_MAX);
+}
+
+Test(choose, a_long_line_costs_a_short_job_more)
+{
+	struct sched_place p[] = {here(2, 0), place(8, 0, 0.25)};
+	struct sched_job j = second;
+
+	p[1].pace.overhead_us = 200000;
+	cr_expect_eq(choose(p, 2, j), 1); /* 0.45 */
+	j.work_us = 100000;
+	cr_expect_eq(choose(p, 2, j), 0); /* 0.225 for 0.1 */
+}
+
+Test(choose, cores_are_shared_by_all_jobs_beyond)
+{
+	struct sched_place p[] = {here(2, 0), place(32, 4, 1)};
+
+	p[1].pace.cores = 8;
+	cr_expect_eq(choose(p, 2, second), 1);
+	p[1].taken = 16; /* 17 on 8 cores: 2.1 */
+	cr_expect_eq(choose(p, 2, second), 0);
+}
+
+Test(choose, what_was_measured_of_more_jobs_counts_more_than_cores)
+{
+	struct sched_place p[] = {here(2, 0), place(32, 7, 0.5)};
+
+	p[1].pace.cores = 16;
+	p[1].pace.slowness[3] = 3 * SCHED_ONE; /* others use it */
+	cr_expect_eq(choose(p, 2, second), 0);
+	p[1].taken = 2; /* of three nothing is known but one */
+	cr_expect_eq(choose(p, 2, second), 1);
+}
+
+Test(choose, damaged_numbers_are_only_bad_advice)
+{
+	struct sched_place p[3];
+
+	for (unsigned seed = 1; seed < 20000; seed++) {
+		struct sched_job j;
+		uint64_t patience;
+		uint8_t *b = (uint8_t *)p;
+		int at;
+
+		srand(seed);
+		for (size_t i = 0; i < sizeof(p); i++)
+			b[i] = (uint8_t)(rand() >> 8);
+		for (size_t i = 0; i < N(p); i++)
+			p[i].here = rand() & 1;
+		j = (struct sched_job){(uint32_t)rand(), (uint32_t)rand(),
+				       (uint32_t)rand() & 0xffff,
+				       (uint64_t)rand() & 1 ? 0 : (uint64_t)rand() << 20};
+		at = sched_choose(p, N(p), &j, &patience);
+		cr_assert(at == SCHED_WAIT || (at >= 0 && at < 3 && p[at].taken < p[at].slots));
+		cr_assert_gt(patience, 0);
+	}
+}
+
+/* ---- builds ---- */
+
+#define PLACES_MAX 128
+#define JOBS_MAX   4000
+
+/* A machine as it is, which the model has to find out. */
+struct machine {
+	double speed;  /* of a core, 1: as here */
+	double cores;  /* that it has for us */
+	uint32_t told; /* that it says it has */
+	uint32_t slots;
+	double overhead; /* seconds */
+	double fill;	 /* its first job waits so long for the toolchain, as do all until then */
+};
+
+struct build {
+	unsigned n;	  /* jobs */
+	unsigned offered; /* make -j */
+	unsigned seed;
+	bool known; /* it was built before */
+};
+
+struct running {
+	double left;  /* of its work, in seconds of a core here */
+	double delay; /* before it begins, and after */
+	double since, work, cpu;
+	uint32_t beside;
+	int place; /* -1: it has not begun */
+};
+
+struct sim {
+	const struct machine *machines; /* [0] is here */
+	size_t n_machines;
+	struct sched_model *model;
+	double now, filled[PLACES_MAX];
+	uint32_t taken[PLACES_MAX];
+	struct running jobs[JOBS_MAX];
+	unsigned queue[JOBS_MAX], n_queue; /* of jobs that wait, in order */
+	double head_since;
+	unsigned next, n_ended;
+};
+
+static char name_of[PLACES_MAX][32];
+
+static const char *name(size_t i)
+{
+	if (i == 0)
+		return NULL;
+	snprintf(name_of[i], sizeof(name_of[i]), "w%zu", i);
+	return name_of[i];
+}
+
+static double uniform(void)
+{
+	return (rand() + 0.5) / ((double)RAND_MAX + 1);
+}
+
+/* Compilations differ by factors: the logarithm is about normal. */
+static double work(void)
+{
+	double u = sqrt(-2 * log(uniform())) * cos(2 * M_PI * uniform());
+
+	return 0.5 * exp(0.6 * u);
+}
+
+static size_t look(const struct sim *s, struct sched_place *ret)
+{
+	for (size_t i = 0; i < s->n_machines; i++) {
+		ret[i] = (struct sched_place){
+			.slots = s->machines[i].slots, .taken = s->taken[i], .here = i == 0};
+		sched_model_pace(s->model, name(i), (uint64_t)(s->now * 1e6), &ret[i].pace);
+		ret[i].pace.cores = s->machines[i].told;
+	}
+	return s->n_machines;
+}
+
+static struct sched_job job_of(const struct sim *s, unsigned i)
+{
+	uint32_t us = sched_model_work_us(s->model, i + 2);
+
+	return (struct sched_job){.work_us = us ? us : sched_model_work_us(s->model, 1),
+				  .mean_us = sched_model_mean_us(s->model),
+				  .busy_us = (uint64_t)(s->now * 1e6)};
+}
+
+static void begin(struct sim *s, unsigned i, int at)
+{
+	struct running *r = &s->jobs[i];
+	const struct machine *m = &s->machines[at];
+	double wait = s->filled[at] > s->now ? s->filled[at] - s->now : 0;
+
+	if (m->fill > 0 && s->filled[at] == 0)
+		s->filled[at] = s->now + (wait = m->fill);
+	r->place = at;
+	r->since = s->now;
+	r->delay = m->overhead + wait;
+	r->beside = ++s->taken[at];
+	if (at == 0)
+		sched_model_begins_here(s->model);
+}
+
+/* As pool_acquire() has it: the head of the line, and who comes while it waits for better. */
+static bool try_begin(struct sim *s, unsigned i, unsigned waiting, double waited)
+{
+	struct sched_place places[PLACES_MAX];
+	struct sched_job j = job_of(s, i);
+	uint64_t patience;
+	int at;
+
+	j.waiting = waiting;
+	j.waited_us = (uint64_t)(waited * 1e6);
+	at = sched_choose(places, look(s, places), &j, &patience);
+	if (at >= 0)
+		begin(s, i, at);
+	return at >= 0;
+}
+
+static void serve_line(struct sim *s)
+{
+	while (s->n_queue && try_begin(s, s->queue[0], s->n_queue - 1, s->now - s->head_since)) {
+		memmove(s->queue, s->queue + 1, --s->n_queue * sizeof(*s->queue));
+		s->head_since = s->now;
+	}
+}
+
+static void arrive(struct sim *s, unsigned i)
+{
+	if (!s->n_queue && try_begin(s, i, 0, 0))
+		return;
+	if (s->n_queue && try_begin(s, i, s->n_queue, 0))
+		return;
+	if (!s->n_queue)
+		s->head_since = s->now;
+	s->queue[s->n_queue++] = i;
+}
+
+static double rate(const struct sim *s, int at)
+{
+	const struct machine *m = &s->machines[at];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < s->next; i++)
+		n += s->jobs[i].place == at && s->jobs[i].left > 0 && s->jobs[i].delay <= 0;
+	return n ? m->speed * fmin(1, m->cores / n) : 0;
+}
+
+static void end_job(struct sim *s, unsigned i)
+{
+	struct running *r = &s->jobs[i];
+	const struct machine *m = &s->machines[r->place];
+	double total = s->now - r->since;
+	struct sched_sample sample = {
+		.place = name((size_t)r->place),
+		.job = i + 2,
+		.kind = 1,
+		.at_once = (r->beside + s->taken[r->place] + 1) / 2,
+		.total_us = (uint64_t)(total * 1e6),
+		.filling = m->fill > 0 && total > m->fill,
+		.at_us = (uint64_t)(s->now * 1e6),
+	};
+
+	if (sample.place) {
+		sample.cpu_us = (uint64_t)(r->work / m->speed * 1e6);
+		sample.wall_us = (uint64_t)((total - m->overhead) * 1e6);
+	}
+	sched_model_learn(s->model, &sample);
+	s->taken[r->place]--;
+	s->n_ended++;
+}
+
+/* To the next end of a job, or of a delay; those that end are told. */
+static void advance(struct sim *s)
+{
+	double rates[PLACES_MAX], step = INFINITY;
+
+	for (size_t at = 0; at < s->n_machines; at++)
+		rates[at] = rate(s, (int)at);
+	for (unsigned i = 0; i < s->next; i++) {
+		struct running *r = &s->jobs[i];
+
+		if (r->place < 0 || r->left <= 0)
+			continue;
+		step = fmin(step, r->delay > 0 ? r->delay : r->left / rates[r->place]);
+	}
+	cr_assert(isfinite(step), "nothing runs");
+	s->now += step;
+	for (unsigned i = 0; i < s->next; i++) {
+		struct running *r = &s->jobs[i];
+
+		if (r->place < 0 || r->left <= 0)
+			continue;
+		if (r->delay > 0) {
+			r->delay -= step;
+			if (r->delay < 1e-9)
+				r->delay = 0;
+			continue;
+		}
+		r->left -= step * rates[r->place];
+		if (r->left < 1e-9) {
+			r->left = 0;
+			end_job(s, i);
+		}
+	}
+}
+
+static double simulate(const struct machine *machines, size_t n, const struct build *b,
+		       struct sched_model *model)
+{
+	struct sim *s = calloc(1, sizeof(*s));
+	double took;
+
+	*s = (struct sim){.machines = machines, .n_machines = n, .model = model};
+	srand(b->seed);
+	for (unsigned i = 0; i < b->n; i++) {
+		double w = work();
+
+		s->jobs[i] = (struct running){.left = w, .work = w, .place = -1};
+	}
+	while (s->n_ended < b->n) {
+		while (s->next < b->n && s->next - s->n_ended < b->offered)
+			arrive(s, s->next++);
+		advance(s);
+		serve_line(s);
+	}
+	took = s->now;
+	free(s);
+	return took;
+}
+
+/* What one core of it does of such work in a second. */
+static double yield(const struct machine *m, double mean)
+{
+	return mean / (mean / m->speed + m->overhead);
+}
+
+/* Its fastest cores, as many as jobs are offered, without end and without waiting: nobody does
+ * better. */
+static double at_best(const struct machine *m, size_t n, const struct build *b)
+{
+	double capacity = 0, total = 0, longest = 0, fastest = 0, left = b->offered,
+	       below = INFINITY;
+
+	srand(b->seed);
+	for (unsigned i = 0; i < b->n; i++) {
+		double w = work();
+
+		total += w;
+		longest = fmax(longest, w);
+	}
+	while (left > 0 && below > 0) {
+		double next = 0, cores = 0;
+
+		for (size_t i = 0; i < n; i++)
+			if (yield(&m[i], total / b->n) < below)
+				next = fmax(next, yield(&m[i], total / b->n));
+		for (size_t i = 0; i < n; i++)
+			if (yield(&m[i], total / b->n) == next)
+				cores += fmin(m[i].cores, m[i].slots);
+		cores = fmin(cores, left);
+		capacity += cores * next;
+		left -= cores;
+		below = next;
+	}
+	for (size_t i = 0; i < n; i++)
+		fastest = fmax(fastest, m[i].speed);
+	return fmax(total / capacity, longest / fastest);
+}
+
+struct result {
+	double local, took, best;
+};
+
+static struct result run(const struct machine *m, size_t n, const struct build *b)
+{
+	struct sched_model *model = sched_model_new(m[0].told), *alone = sched_model_new(m[0].told);
+	struct result r;
+
+	/* Measured when it came up; a third too high, or too low. */
+	for (size_t i = 1; i < n; i++)
+		sched_model_guess(model, name(i),
+				  (uint32_t)(m[i].speed * 1000 * (i % 2 ? 1.33 : 0.75)));
+
+	if (b->known)
+		(void)simulate(m, n, b, model);
+	r.took = simulate(m, n, b, model);
+	r.local = simulate(m, 1, b, alone);
+	r.best = at_best(m, n, b);
+	sched_model_free(model);
+	sched_model_free(alone);
+	return r;
+}
+
+static void tell(const char *what, const struct result *r)
+{
+	if (getenv("SCHEDULE_TABLE"))
+		printf("%-60s local %7.1f  took %7.1f  best %7.1f  of local %5.2f  of best %5.2f\n",
+		       what, r->local, r->took, r->best, r->took / r->local, r->best / r->took);
+}
+
+static void cell(double speed, uint32_t slots, double overhead, unsigned offered, bool known)
+{
+	struct machine m[] = {
+		{1, 2, 2, 2, 0, 0},
+		{speed, slots, slots, slots, overhead, 0},
+	};
+	struct build b = {300, offered, 7, known};
+	struct result r = run(m, 2, &b);
+	char what[100];
+
+	snprintf(what, sizeof(what), "speed %.2f, %u cores, %.0f ms, make -j%u, %s", speed, slots,
+		 overhead * 1000, offered, known ? "known" : "new");
+	tell(what, &r);
+	cr_expect_leq(r.took, r.local * 1.05, "%s: %.1f of local", what, r.took / r.local);
+}
+
+Test(builds, are_never_slower_than_without)
+{
+	static const double speeds[] = {0.25, 0.5, 1, 2, 4}, overheads[] = {0.002, 0.02, 0.1};
+	static const unsigned offers[] = {2, 4, 16, 200};
+	static const uint32_t slots[] = {1, 4, 32};
+
+	for (size_t i = 0; i < N(speeds); i++)
+		for (size_t j = 0; j < N(slots); j++)
+			for (size_t k = 0; k < N(overheads); k++)
+				for (size_t l = 0; l < N(offers); l++)
+					for (int known = 0; known < 2; known++)
+						cell(speeds[i], slots[j], overheads[k], offers[l],
+						     known);
+}
