@@ -61,6 +61,8 @@ static json_t *job_json(const struct record *r)
 	set_int(o, "files_fetched", r->files_fetched);
 	set_int(o, "bytes_fetched", r->bytes_fetched);
 	set_int(o, "fuse_messages", r->fuse_messages);
+	set_int(o, "worker_slots", r->worker_slots);
+	set_int(o, "all_slots", r->all_slots);
 	return o;
 }
 
