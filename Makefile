@@ -136,6 +136,9 @@ $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(EXTRA_CFLAGS) -MMD -MP -c -o $@ $<
 
+# Has these files in it, as they are.
+$(B)/src/view/assets.o: $(addprefix src/view/report.,html css js)
+
 # Where it is to be installed is compiled in here, so another PREFIX makes it anew.
 $(B)/src/sandbox/refusal.o: $(B)/installed-paths
 $(B)/installed-paths: FORCE
@@ -149,7 +152,7 @@ DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev
 	libjansson-dev
 TEST_DEPS = $(DEPS) libcriterion-dev openssh-server openssh-client mandoc iproute2 util-linux procps \
 	strace python3 perl jq ninja-build cmake clang dpkg-dev git slurmctld slurmd slurm-client munge \
-	sshfs podman runc netavark binutils lld patch acl ccache openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
+	sshfs podman runc netavark binutils lld patch acl ccache chromium openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
 # Only where the machine has no Rust of its own.
 ifeq ($(shell command -v cargo 2>/dev/null),)
 TEST_DEPS += cargo rustc

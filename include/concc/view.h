@@ -8,9 +8,16 @@
 struct view_report {
 	const char *build; /* its id, or the start of it; NULL: the newest */
 	bool list;	   /* which builds there are */
+	const char *page;  /* NULL, or the file for a page of HTML; "-": standard output */
+	const char *trace; /* the same of a trace */
 };
 
-/* JSON on standard output.  The exit status. */
+/* JSON on standard output, unless a file is asked for.  The exit status. */
 int view_report(const struct view_report *o);
+
+/* What lifts the rule that kept a job here; NULL: nothing, or nothing should.  Static. */
+const char *view_remedy(const char *rule);
+/* What a rule of the policy covers; NULL: it is none of those.  Static. */
+const char *view_rule_text(const char *rule);
 
 #endif

@@ -21,6 +21,7 @@
 #include "concc/pool.h"
 #include "concc/process.h"
 #include "concc/str.h"
+#include "concc/view.h"
 #include "concc/wrapper.h"
 #include "child.h"
 #include "hints.h"
@@ -400,6 +401,15 @@ static void tell_no_cache(const struct build *b)
 		fprintf(stderr, "concc: %s; using %s\n", msg.text, b->dir);
 }
 
+/* Once the server has answered a question, it knows of the end of each job. */
+static void report(const struct build *b)
+{
+	struct view_report o = {.build = b->id, .page = b->o->report};
+
+	if (o.page)
+		(void)view_report(&o); /* it says why there is none; the build is what it is */
+}
+
 static int build(struct build *b)
 {
 	struct errmsg msg = {0};
@@ -422,6 +432,7 @@ static int build(struct build *b)
 	status = run_child(b);
 	pass_on_words(b);
 	summarise(b, now_us() - start);
+	report(b);
 	return status;
 }
 
