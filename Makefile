@@ -65,6 +65,8 @@ LZ4_CFLAGS := $(call pc-cflags,liblz4)
 LZ4_LIBS := $(call pc-libs,liblz4)
 JANSSON_CFLAGS := $(call pc-cflags,jansson)
 JANSSON_LIBS := $(call pc-libs,jansson)
+NCURSES_CFLAGS := $(call pc-cflags,ncursesw)
+NCURSES_LIBS := $(call pc-libs,ncursesw)
 CRYPTO_CFLAGS := $(call pc-cflags,libcrypto)
 CRYPTO_LIBS := $(call pc-libs,libcrypto)
 
@@ -73,7 +75,8 @@ FOLDERS = common loop conf proto record job pool link digest tree project mirror
 $(B)/src/mirror/%.o: EXTRA_CFLAGS = $(FUSE_CFLAGS)
 $(B)/src/link/%.o: EXTRA_CFLAGS = $(SSH_CFLAGS) $(LZ4_CFLAGS)
 $(B)/src/conf/%.o: EXTRA_CFLAGS = $(INIH_CFLAGS)
-$(B)/src/project/%.o $(B)/src/worker/%.o $(B)/src/front/%.o $(B)/src/view/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS)
+$(B)/src/project/%.o $(B)/src/worker/%.o $(B)/src/front/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS)
+$(B)/src/view/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS) $(NCURSES_CFLAGS)
 $(B)/src/digest/%.o: EXTRA_CFLAGS = $(CRYPTO_CFLAGS)
 
 PROGRAMS = concc-cc concc-dispatch concc-scriptify concc-worker-pool concc-project concc-worker concc-plain concc
@@ -106,7 +109,7 @@ else
 SYS_concc-worker = $(FUSE_LIBS) $(LZ4_LIBS) $(JANSSON_LIBS) $(CRYPTO_LIBS)
 endif
 SYS_concc-plain = $(SSH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
-SYS_concc = $(JANSSON_LIBS)
+SYS_concc = $(JANSSON_LIBS) $(NCURSES_LIBS)
 
 all: $(PROGRAMS:%=$(B)/bin/%)
 
@@ -149,10 +152,10 @@ FORCE:
 # ---- what must be there first ----
 
 DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev libssl-dev \
-	libjansson-dev
+	libjansson-dev libncurses-dev
 TEST_DEPS = $(DEPS) libcriterion-dev openssh-server openssh-client mandoc iproute2 util-linux procps \
 	strace python3 perl jq ninja-build cmake clang dpkg-dev git slurmctld slurmd slurm-client munge \
-	sshfs podman runc netavark binutils lld patch acl ccache chromium openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
+	sshfs podman runc netavark binutils lld patch acl ccache chromium tmux openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
 # Only where the machine has no Rust of its own.
 ifeq ($(shell command -v cargo 2>/dev/null),)
 TEST_DEPS += cargo rustc
@@ -200,7 +203,7 @@ demo: deps
 
 UNIT_TESTS = $(patsubst test/unit/%.c,$(B)/test/unit/%,$(wildcard test/unit/test_*.c))
 UNIT_LIBS = $(call libs,front view plain worker sandbox project tree wrapper mirror link loop conf record job pool proto digest common)
-ALL_LIBS = $(FUSE_LIBS) $(JANSSON_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
+ALL_LIBS = $(FUSE_LIBS) $(JANSSON_LIBS) $(NCURSES_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
 $(B)/test/%.o: EXTRA_CFLAGS = -Isrc
 $(B)/test/unit/%.o: EXTRA_CFLAGS = $(call pc-cflags,criterion) -Isrc
 $(B)/test/unit/%: $(B)/test/unit/%.o $(SAN_UNIT_OBJ) $(UNIT_LIBS)
@@ -331,7 +334,7 @@ format-check:
 	clang-format --dry-run -Werror $(C_FILES)
 
 lint: man-lint
-	$(Q)CC="$(CC)" CFLAGS="$(C_STD) $(FUSE_CFLAGS) $(JANSSON_CFLAGS)" test/lint
+	$(Q)CC="$(CC)" CFLAGS="$(C_STD) $(FUSE_CFLAGS) $(JANSSON_CFLAGS) $(NCURSES_CFLAGS)" test/lint
 
 man-lint:
 	$(Q)mandoc -T lint -W warning $(wildcard man/*.[1-8])

@@ -2,7 +2,8 @@
 #ifndef CONCC_VIEW_H
 #define CONCC_VIEW_H
 
-/* What a person sees of builds that were, by the records of their jobs. */
+/* What a person sees of builds: of those that were, by the records of their jobs; of those that
+ * are, by what project servers tell. */
 #include <stdbool.h>
 
 struct view_report {
@@ -14,6 +15,9 @@ struct view_report {
 
 /* JSON on standard output, unless a file is asked for.  The exit status. */
 int view_report(const struct view_report *o);
+
+/* What goes on now, on the terminal until `q`, or once on standard output.  The exit status. */
+int view_top(bool just_once);
 
 /* What lifts the rule that kept a job here; NULL: nothing, or nothing should.  Static. */
 const char *view_remedy(const char *rule);

@@ -17,6 +17,7 @@ static const char usage[] =
 	"                 COMMAND [ARG...]\n"
 	"       concc status [--json]\n"
 	"       concc report [--json] [--list] [-o FILE.html] [--trace FILE.json] [BUILD]\n"
+	"       concc top [--once]\n"
 	"       concc stop\n"
 	"       concc push WORKER|HOST...\n"
 	"       concc masquerade\n"
@@ -26,6 +27,7 @@ static const char usage[] =
 	"  status  shows the workers and what runs on them\n"
 	"  report  tells of each job of the newest build, or of another: when, where, why, how long;\n"
 	"          as JSON, as a page to look at (-o), as a trace for Perfetto (--trace)\n"
+	"  top     shows workers and jobs as they come and go, until q\n"
 	"  stop    stops the project server; the next concc-cc starts it again\n"
 	"  push    puts concc-worker on machines that you can ssh to\n"
 	"  masquerade  prints a directory of this machine's compilers for the front of PATH\n"
@@ -149,6 +151,15 @@ static int cmd_report(int argc, char **argv)
 	return view_report(&o);
 }
 
+static int cmd_top(int argc, char **argv)
+{
+	if (argc == 1)
+		return view_top(false);
+	if (argc == 2 && streq(argv[1], "--once"))
+		return view_top(true);
+	return wrong("top does not know", argv[1]);
+}
+
 static int cmd_stop(int argc, char **argv)
 {
 	return argc == 1 ? front_stop() : wrong("stop takes no argument:", argv[1]);
@@ -194,12 +205,11 @@ static const struct command {
 	const char *name;
 	int (*fn)(int argc, char **argv);
 } commands[] = {
-	{"push", cmd_push},	  {"report", cmd_report},
-	{"run", cmd_run},	  {"status", cmd_status},
-	{"stop", cmd_stop},	  {"-j", cmd_slots},
-	{"help", cmd_help},	  {"masquerade", cmd_masquerade},
-	{"--help", cmd_help},	  {"-h", cmd_help},
-	{"version", cmd_version}, {"--version", cmd_version},
+	{"push", cmd_push},	    {"report", cmd_report}, {"run", cmd_run},
+	{"status", cmd_status},	    {"top", cmd_top},	    {"stop", cmd_stop},
+	{"-j", cmd_slots},	    {"help", cmd_help},	    {"masquerade", cmd_masquerade},
+	{"--help", cmd_help},	    {"-h", cmd_help},	    {"version", cmd_version},
+	{"--version", cmd_version},
 };
 
 int main(int argc, char **argv)

@@ -68,7 +68,7 @@ uint32_t front_cores(void)
 /* Another set of workers than the configured ones has a server, and so a directory, of its own. */
 static int open_dir(struct build *b, struct errmsg *msg)
 {
-	char path[] = "/tmp/concc-run-XXXXXX";
+	char path[] = RUN_DIR_PREFIX "XXXXXX";
 
 	if (b->o->workers) {
 		if (!mkdtemp(path))
