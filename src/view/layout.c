@@ -241,14 +241,18 @@ static void running(struct layout *l, const struct feed *f, const struct usual *
 
 static void waiting(struct layout *l, const struct feed *f)
 {
+	uint64_t now = now_ms();
+
 	for (unsigned i = 0; i < f->n; i++) {
+		uint64_t since_s = (now - f->servers[i].status_ms) / 1000;
 		const json_t *j;
 		size_t k;
 
 		json_array_foreach(list(&f->servers[i], "waiters"), k, j)
 		{
-			add(l, LINE_PLAIN, "%6llu. %s", (unsigned long long)number(j, "place"),
-			    text(j, "command"));
+			add(l, LINE_PLAIN, "%10llu s  %3llu. %s",
+			    (unsigned long long)(number(j, "seconds") + since_s),
+			    (unsigned long long)number(j, "place"), text(j, "command"));
 		}
 	}
 }
@@ -340,7 +344,7 @@ void layout_make(struct layout *out, const struct feed *f, const struct usual *u
 	part(out, &r, LINE_HEAD, "     RUNNING     USUALLY  WHERE        PROGRAM    WHAT", n);
 	n = share(q.n ? q.n + 1 : 0, left, 2);
 	left -= n;
-	part(out, &q, LINE_HEAD, "WAITING FOR A SLOT", n);
+	part(out, &q, LINE_HEAD, "     WAITING FOR A SLOT", n);
 	part(out, &e, LINE_HEAD, "        TOOK  WHERE        PROGRAM    WHAT  (WHY HERE)",
 	     height ? left : 21);
 }

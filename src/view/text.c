@@ -5,10 +5,8 @@ void put_span(struct buf *out, uint64_t us)
 {
 	unsigned long long s = (us + 500000) / 1000000;
 
-	if (us < 9950000)
+	if (us < 59950000)
 		buf_putf(out, "%.*f s", us < 995000 ? 2 : 1, (double)us / 1e6);
-	else if (s < 60)
-		buf_putf(out, "%llu s", s);
 	else if (s < 3600)
 		buf_putf(out, "%llu min %02llu s", s / 60, s % 60);
 	else

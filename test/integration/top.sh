@@ -80,7 +80,7 @@ content() {
 	concc-worker-pool allocate --owner $$ >"$LAB/token"
 	lab_start_waiting behind
 	shows 'WAITING FOR A SLOT'
-	shows '^ +1\. .*true behind'
+	shows '^ +[0-9]+ s +1\. .*true behind'
 	shows ', 1 waiting,'
 	concc-worker-pool release "$(sed 's/.* //' "$LAB/token")"
 	cat <&"$TRACE" >/dev/null
