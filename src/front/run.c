@@ -148,11 +148,14 @@ static int wait_settled(void *data)
 static int bring_up(struct build *b)
 {
 	int r, status;
+	pid_t teller;
 
 	if (b->o->local)
 		return 0;
 	users_join(b->dir_fd, server_is_ready, &b->users);
+	teller = view_waiting_begin();
 	r = child_call(wait_settled, b, &status);
+	view_waiting_end(teller);
 	if (r < 0)
 		return complain(err_text(r));
 	b->signo = child_signal(status);

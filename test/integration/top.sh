@@ -240,6 +240,29 @@ slow_reader() {
 	expect_eq "server" "$(lab_server_pid)" "$server"
 }
 
+# Of `concc run`, while a worker does not answer: a line, which then is gone.
+waited_for() {
+	lab_stop_server
+	kill -STOP "${LAB_LISTEN[2]}" # connected to, it says nothing
+	rm -f "$LAB/screen.fifo" "$LAB/ended"
+	mkfifo "$LAB/screen.fifo"
+	exec 7<>"$LAB/screen.fifo"
+	tm new-session -d -x 60 -y 10 \; set-option -g status off \; \
+		pipe-pane "exec cat >$LAB/screen.fifo" \; \
+		respawn-pane -k "concc run -- echo built; echo \$? >$LAB/ended; exec cat"
+	trap 'top_end; kill -CONT "${LAB_LISTEN[2]}"' EXIT
+	shows '^concc: waiting for w2 \(connecting\)'
+	kill -CONT "${LAB_LISTEN[2]}"
+	shows '^built'
+	shows '^concc: 0 jobs'
+	screen
+	expect_no_grep 'waiting for' "$LAB/screen"
+	"$LAB_TOOLS/wait-file" "$LAB_LIMIT" "$LAB" ended
+	# Where nobody looks there is none.
+	concc run -- true 2>"$LAB/err"
+	expect_no_grep 'waiting for' "$LAB/err"
+}
+
 # Who only looks does not hold a server that makes way for another.
 makes_way() {
 	local server
@@ -266,4 +289,5 @@ check "terminals that can't show it" terminals
 check "once, for a pipe" once
 check "a reader who does not read" slow_reader
 check "a server that makes way" makes_way
+check "whom a build waits for" waited_for
 lab_stop
