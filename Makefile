@@ -65,6 +65,8 @@ LZ4_CFLAGS := $(call pc-cflags,liblz4)
 LZ4_LIBS := $(call pc-libs,liblz4)
 JANSSON_CFLAGS := $(call pc-cflags,jansson)
 JANSSON_LIBS := $(call pc-libs,jansson)
+NCURSES_CFLAGS := $(call pc-cflags,ncursesw)
+NCURSES_LIBS := $(call pc-libs,ncursesw)
 CRYPTO_CFLAGS := $(call pc-cflags,libcrypto)
 CRYPTO_LIBS := $(call pc-libs,libcrypto)
 
@@ -73,7 +75,8 @@ FOLDERS = common loop conf proto record schedule job pool link digest tree proje
 $(B)/src/mirror/%.o: EXTRA_CFLAGS = $(FUSE_CFLAGS)
 $(B)/src/link/%.o: EXTRA_CFLAGS = $(SSH_CFLAGS) $(LZ4_CFLAGS)
 $(B)/src/conf/%.o: EXTRA_CFLAGS = $(INIH_CFLAGS)
-$(B)/src/project/%.o $(B)/src/worker/%.o $(B)/src/front/%.o $(B)/src/view/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS)
+$(B)/src/project/%.o $(B)/src/worker/%.o $(B)/src/front/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS)
+$(B)/src/view/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS) $(NCURSES_CFLAGS)
 $(B)/src/digest/%.o: EXTRA_CFLAGS = $(CRYPTO_CFLAGS)
 
 PROGRAMS = concc-cc concc-dispatch concc-scriptify concc-worker-pool concc-project concc-worker concc-plain concc
@@ -106,7 +109,7 @@ else
 SYS_concc-worker = $(FUSE_LIBS) $(LZ4_LIBS) $(JANSSON_LIBS) $(CRYPTO_LIBS)
 endif
 SYS_concc-plain = $(SSH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
-SYS_concc = $(JANSSON_LIBS)
+SYS_concc = $(JANSSON_LIBS) $(NCURSES_LIBS)
 
 all: $(PROGRAMS:%=$(B)/bin/%)
 
@@ -136,6 +139,9 @@ $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(EXTRA_CFLAGS) -MMD -MP -c -o $@ $<
 
+# Has these files in it, as they are.
+$(B)/src/view/assets.o: $(addprefix src/view/report.,html css js)
+
 # Where it is to be installed is compiled in here, so another PREFIX makes it anew.
 $(B)/src/sandbox/refusal.o: $(B)/installed-paths
 $(B)/installed-paths: FORCE
@@ -147,10 +153,10 @@ FORCE:
 
 # ssh itself, whose configuration and known hosts are asked for, is what it needs to run.
 DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev libssl-dev \
-	libjansson-dev openssh-client
+	libjansson-dev libncurses-dev openssh-client
 TEST_DEPS = $(DEPS) libcriterion-dev openssh-server mandoc iproute2 util-linux procps \
 	strace python3 perl jq ninja-build cmake clang dpkg-dev git slurmctld slurmd slurm-client munge \
-	sshfs podman catatonit runc netavark binutils lld patch acl ccache openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
+	sshfs podman catatonit runc netavark binutils lld patch acl ccache chromium tmux openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
 # Only where the machine has no Rust of its own.
 ifeq ($(shell command -v cargo 2>/dev/null),)
 TEST_DEPS += cargo rustc
@@ -198,7 +204,7 @@ demo: deps
 
 UNIT_TESTS = $(patsubst test/unit/%.c,$(B)/test/unit/%,$(wildcard test/unit/test_*.c))
 UNIT_LIBS = $(call libs,front view plain worker sandbox project tree wrapper mirror link loop conf record job pool schedule proto digest common)
-ALL_LIBS = $(FUSE_LIBS) $(JANSSON_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS) -lm
+ALL_LIBS = $(FUSE_LIBS) $(JANSSON_LIBS) $(NCURSES_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS) -lm
 $(B)/test/%.o: EXTRA_CFLAGS = -Isrc
 $(B)/test/unit/%.o: EXTRA_CFLAGS = $(call pc-cflags,criterion) -Isrc
 $(B)/test/unit/%: $(B)/test/unit/%.o $(SAN_UNIT_OBJ) $(UNIT_LIBS)
@@ -330,7 +336,7 @@ format-check: test-deps
 	clang-format --dry-run -Werror $(C_FILES)
 
 lint: man-lint
-	$(Q)CC="$(CC)" CFLAGS="$(C_STD) $(FUSE_CFLAGS) $(JANSSON_CFLAGS)" test/lint
+	$(Q)CC="$(CC)" CFLAGS="$(C_STD) $(FUSE_CFLAGS) $(JANSSON_CFLAGS) $(NCURSES_CFLAGS)" test/lint
 
 man-lint: test-deps
 	$(Q)mandoc -T lint -W warning $(wildcard man/*.[1-8])

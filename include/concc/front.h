@@ -12,7 +12,8 @@ struct front_run {
 	const char *dir;     /* run there, or NULL */
 	const char *workers; /* instead of the configured ones, or NULL */
 	uint32_t jobs;	     /* for the build tool, through its environment; 0: not set */
-	bool local;	     /* no workers: everything here */
+	const char *report; /* NULL, or the file for a page that shows its jobs; absolute, or "-" */
+	bool local;	    /* no workers: everything here */
 	char *const *argv;
 };
 

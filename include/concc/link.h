@@ -147,6 +147,9 @@ struct link_counts {
 	/* Times we sent after having received: an upper bound of round trips.  PING and PONG,
 	 * which carry nothing of the owner's, do not count. */
 	uint64_t turns;
+	/* From our last PING to its answer, of this link; 0: none yet.  A link that is busy has
+	 * none, so it is the way's, and not the queue's. */
+	uint64_t rtt_us;
 };
 
 /* Takes the stream.  PING and PONG are answered inside and never reach the owner. */

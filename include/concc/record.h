@@ -36,6 +36,8 @@ struct record {
 	uint64_t bytes_back; /* what it said and made, as it came */
 	/* What its worker asked for while it ran, for whatever job. */
 	uint64_t files_fetched, bytes_fetched, fuse_messages;
+	/* When it began: slots of its worker, and of all that could be used then; 0: not known. */
+	uint64_t worker_slots, all_slots;
 	/* Owned, never NULL; "" where there is none. */
 	char *worker; /* "": this machine */
 	char *rule;   /* why here, in short; what one with a worker was tried again for */

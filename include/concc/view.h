@@ -2,15 +2,35 @@
 #ifndef CONCC_VIEW_H
 #define CONCC_VIEW_H
 
-/* What a person sees of builds that were, by the records of their jobs. */
+/* What a person sees of builds: of those that were, by the records of their jobs; of those that
+ * are, by what project servers tell. */
 #include <stdbool.h>
+#include <sys/types.h>
 
 struct view_report {
 	const char *build; /* its id, or the start of it; NULL: the newest */
 	bool list;	   /* which builds there are */
+	const char *page;  /* NULL, or the file for a page of HTML; "-": standard output */
+	const char *trace; /* the same of a trace */
 };
 
-/* JSON on standard output.  The exit status. */
+/* JSON on standard output, unless a file is asked for.  The exit status. */
 int view_report(const struct view_report *o);
+
+/* What goes on now, on the terminal until `q`, or once on standard output.  The exit status. */
+int view_top(bool just_once);
+
+/*
+ * On a terminal, a line on standard error that says which workers are waited for, once that has
+ * taken a second, and which is gone in the end.  By a process of its own, so that whoever waits may
+ * block; it ends with us.  Negative: none is needed, or could be started.
+ */
+pid_t view_waiting_begin(void);
+void view_waiting_end(pid_t pid);
+
+/* What lifts the rule that kept a job here; NULL: nothing, or nothing should.  Static. */
+const char *view_remedy(const char *rule);
+/* What a rule of the policy covers; NULL: it is none of those.  Static. */
+const char *view_rule_text(const char *rule);
 
 #endif

@@ -88,6 +88,10 @@ void server_tell(const char *dir, uint8_t type, const struct buf *b);
  * told.
  */
 void server_wait_end(int dir_fd);
+/* Of builds with workers of their own (`concc run -w`), which each make one. */
+#define RUN_DIR_PREFIX "/tmp/concc-run-"
+/* Those that are there, of this user, but mine, which is known already.  NULL: none. */
+char **server_other_dirs(const char *mine);
 /* The directory of this program, or NULL. */
 char *program_dir(void);
 /* The path of another program of ours: beside this one, else the bare name for PATH. */

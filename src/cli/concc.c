@@ -3,7 +3,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "concc/cleanup.h"
 #include "concc/front.h"
 #include "concc/io.h"
 #include "concc/str.h"
@@ -11,9 +13,11 @@
 #include "concc/wrapper.h"
 
 static const char usage[] =
-	"usage: concc run [-C DIR] [-w WORKERS] [-j N] [--local] [--] COMMAND [ARG...]\n"
+	"usage: concc run [-C DIR] [-w WORKERS] [-j N] [--report FILE.html] [--local] [--]\n"
+	"                 COMMAND [ARG...]\n"
 	"       concc status [--json]\n"
-	"       concc report [--json] [--list] [BUILD]\n"
+	"       concc report [--json] [--list] [-o FILE.html] [--trace FILE.json] [BUILD]\n"
+	"       concc top [--once]\n"
 	"       concc stop\n"
 	"       concc push WORKER|HOST...\n"
 	"       concc masquerade\n"
@@ -21,7 +25,9 @@ static const char usage[] =
 	"\n"
 	"  run     runs a build with its compilers on workers, then says where its jobs ran\n"
 	"  status  shows the workers and what runs on them\n"
-	"  report  tells of each job of the newest build, or of another: when, where, why, how long\n"
+	"  report  tells of each job of the newest build, or of another: when, where, why, how long;\n"
+	"          as JSON, as a page to look at (-o), as a trace for Perfetto (--trace)\n"
+	"  top     shows workers and jobs as they come and go, until q\n"
 	"  stop    stops the project server; the next concc-cc starts it again\n"
 	"  push    puts concc-worker on machines that you can ssh to\n"
 	"  masquerade  prints a directory of this machine's compilers for the front of PATH\n"
@@ -36,16 +42,26 @@ static int wrong(const char *what, const char *arg)
 	return WRAPPER_EXIT_USAGE;
 }
 
+/* As it is meant here, before anybody goes elsewhere. */
+static char *path_given(const char *path)
+{
+	_cleanup_free_ char *cwd = getcwd(NULL, 0);
+
+	return streq(path, "-") || !cwd ? xstrdup(path) : path_clean(cwd, path);
+}
+
 static int cmd_run(int argc, char **argv)
 {
 	static const struct option longs[] = {
 		{"directory", required_argument, NULL, 'C'},
 		{"workers", required_argument, NULL, 'w'},
 		{"jobs", required_argument, NULL, 'j'},
+		{"report", required_argument, NULL, 'r'},
 		{"local", no_argument, NULL, 'l'},
 		{"help", no_argument, NULL, 'h'},
 		{0},
 	};
+	_cleanup_free_ char *report = NULL;
 	struct front_run o = {0};
 	unsigned long long n;
 	int c;
@@ -63,6 +79,11 @@ static int cmd_run(int argc, char **argv)
 				return wrong("-j takes a number of jobs, not", optarg);
 			o.jobs = (uint32_t)n;
 			break;
+		case 'r':
+			free(report);
+			report = path_given(optarg);
+			o.report = report;
+			break;
 		case 'l':
 			o.local = true;
 			break;
@@ -76,6 +97,8 @@ static int cmd_run(int argc, char **argv)
 	}
 	if (optind >= argc)
 		return wrong("run what?  A command is missing", "");
+	if (o.local && o.report)
+		return wrong("with --local no project server keeps what --report tells of", "");
 	o.argv = argv + optind;
 	return front_run(&o);
 }
@@ -101,13 +124,22 @@ static int cmd_status(int argc, char **argv)
 static int cmd_report(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{"json", no_argument, NULL, 'j'}, {"list", no_argument, NULL, 'l'}, {0}};
+		{"json", no_argument, NULL, 'j'},
+		{"list", no_argument, NULL, 'l'},
+		{"output", required_argument, NULL, 'o'},
+		{"trace", required_argument, NULL, 't'},
+		{0},
+	};
 	struct view_report o = {0};
 	int c;
 
-	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "o:", longs, NULL)) != -1) {
 		if (c == 'l') {
 			o.list = true;
+		} else if (c == 'o') {
+			o.page = optarg;
+		} else if (c == 't') {
+			o.trace = optarg;
 		} else if (c != 'j') {
 			fputs(usage, stderr);
 			return WRAPPER_EXIT_USAGE;
@@ -117,6 +149,15 @@ static int cmd_report(int argc, char **argv)
 		return wrong("report takes one build, not also", argv[optind + 1]);
 	o.build = argv[optind];
 	return view_report(&o);
+}
+
+static int cmd_top(int argc, char **argv)
+{
+	if (argc == 1)
+		return view_top(false);
+	if (argc == 2 && streq(argv[1], "--once"))
+		return view_top(true);
+	return wrong("top does not know", argv[1]);
 }
 
 static int cmd_stop(int argc, char **argv)
@@ -164,12 +205,11 @@ static const struct command {
 	const char *name;
 	int (*fn)(int argc, char **argv);
 } commands[] = {
-	{"push", cmd_push},	  {"report", cmd_report},
-	{"run", cmd_run},	  {"status", cmd_status},
-	{"stop", cmd_stop},	  {"-j", cmd_slots},
-	{"help", cmd_help},	  {"masquerade", cmd_masquerade},
-	{"--help", cmd_help},	  {"-h", cmd_help},
-	{"version", cmd_version}, {"--version", cmd_version},
+	{"push", cmd_push},	    {"report", cmd_report}, {"run", cmd_run},
+	{"status", cmd_status},	    {"top", cmd_top},	    {"stop", cmd_stop},
+	{"-j", cmd_slots},	    {"help", cmd_help},	    {"masquerade", cmd_masquerade},
+	{"--help", cmd_help},	    {"-h", cmd_help},	    {"version", cmd_version},
+	{"--version", cmd_version},
 };
 
 int main(int argc, char **argv)

@@ -3,12 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
@@ -113,26 +111,6 @@ static void print_said(const char *dir)
 
 /* ---- all servers ---- */
 
-/* Those of `concc run -w`, which makes a runtime directory for itself; mine is looked at already.
- */
-static char **other_dirs(const char *mine)
-{
-	char **ret = NULL;
-	glob_t g = {0};
-
-	if (glob("/tmp/concc-run-*", 0, NULL, &g) == 0) {
-		for (size_t i = 0; i < g.gl_pathc; i++) {
-			struct stat st;
-
-			if (lstat(g.gl_pathv[i], &st) == 0 && S_ISDIR(st.st_mode) &&
-			    st.st_uid == geteuid() && !streq(g.gl_pathv[i], mine))
-				strv_push(&ret, xstrdup(g.gl_pathv[i]));
-		}
-	}
-	globfree(&g);
-	return ret;
-}
-
 static bool ask_status(const char *dir, bool json, char **ret_text)
 {
 	_cleanup_close_ int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -143,7 +121,7 @@ static bool ask_status(const char *dir, bool json, char **ret_text)
 
 static void print_others(const char *mine)
 {
-	_cleanup_strv_ char **dirs = other_dirs(mine);
+	_cleanup_strv_ char **dirs = server_other_dirs(mine);
 
 	for (char **d = dirs; d && *d; d++) {
 		_cleanup_free_ char *text = NULL;
@@ -155,7 +133,7 @@ static void print_others(const char *mine)
 
 static void print_json(const char *mine, const char *text)
 {
-	_cleanup_strv_ char **dirs = other_dirs(mine);
+	_cleanup_strv_ char **dirs = server_other_dirs(mine);
 	json_t *all = json_loads(text, 0, NULL), *others = json_array();
 	char *out;
 

@@ -10,6 +10,7 @@
 #include "concc/io.h"
 #include "concc/job.h"
 #include "concc/str.h"
+#include "concc/view.h"
 
 #define N_OF(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -293,36 +294,6 @@ void hint_no_calls(char *const *argv, const struct masquerade *m, const struct l
 
 /* ---- rules ---- */
 
-/* Where nothing can be changed, or should (link, query, probe), there is nothing to say. */
-static const struct {
-	const char *rule, *remedy;
-} remedies[] = {
-	{"disabled", "unset CONCC_DISABLE"},
-	{"tmp-output", "set TMPDIR, and build, somewhere else than in /tmp"},
-	{"native", "name the processor instead of -march=native"},
-	{"preload", "unset LD_PRELOAD"},
-	{"incremental", "CARGO_INCREMENTAL=0 lets workers have them"},
-	{"symlinked-cwd", "go to the directory by its own path: cd \"$(pwd -P)\""},
-	{"default-acl", "the directory's default access list decides modes here only"},
-	{"outside", "list the directory's tree as a `workspace` in ~/.concc.ini"},
-	{"unserved", "list what they name as a `toolchain` or `workspace` in ~/.concc.ini"},
-	{"missing", "list what they look up as a `toolchain` or `workspace` in ~/.concc.ini"},
-	{"no-worker", "a line above says why no worker can be used"},
-	{"no-server", "a line above says why"},
-	{"toolchain", "root = client lets workers use this machine's compiler"},
-	{"disk-full", "make room here"},
-	{"gave-up", "lines above say what is wrong with the workers"},
-};
-
-static const char *remedy_of(const char *rule)
-{
-	for (size_t i = 0; i < N_OF(remedies); i++) {
-		if (streq(rule, remedies[i].rule))
-			return remedies[i].remedy;
-	}
-	return NULL;
-}
-
 /* "local:native" or "fallback:missing" */
 static const char *rule_of(const struct tally_entry *e)
 {
@@ -338,11 +309,11 @@ void hint_kept_here(const struct tally_entry *e, size_t n, struct buf *out)
 	for (size_t i = 0; i < n; i++) {
 		const char *rule = rule_of(&e[i]);
 
-		if (rule && e[i].n && remedy_of(rule) && (!most || e[i].n > most->n))
+		if (rule && e[i].n && view_remedy(rule) && (!most || e[i].n > most->n))
 			most = &e[i];
 	}
 	if (most)
 		buf_putf(out, "concc: %llu job%s ran here by the rule \"%s\": %s\n",
 			 (unsigned long long)most->n, str_plural(most->n), rule_of(most),
-			 remedy_of(rule_of(most)));
+			 view_remedy(rule_of(most)));
 }

@@ -21,6 +21,7 @@
 #include "concc/pool.h"
 #include "concc/process.h"
 #include "concc/str.h"
+#include "concc/view.h"
 #include "concc/wrapper.h"
 #include "child.h"
 #include "hints.h"
@@ -67,7 +68,7 @@ uint32_t front_cores(void)
 /* Another set of workers than the configured ones has a server, and so a directory, of its own. */
 static int open_dir(struct build *b, struct errmsg *msg)
 {
-	char path[] = "/tmp/concc-run-XXXXXX";
+	char path[] = RUN_DIR_PREFIX "XXXXXX";
 
 	if (b->o->workers) {
 		if (!mkdtemp(path))
@@ -147,11 +148,14 @@ static int wait_settled(void *data)
 static int bring_up(struct build *b)
 {
 	int r, status;
+	pid_t teller;
 
 	if (b->o->local)
 		return 0;
 	users_join(b->dir_fd, server_is_ready, &b->users);
+	teller = view_waiting_begin();
 	r = child_call(wait_settled, b, &status);
+	view_waiting_end(teller);
 	if (r < 0)
 		return complain(err_text(r));
 	b->signo = child_signal(status);
@@ -400,6 +404,15 @@ static void tell_no_cache(const struct build *b)
 		fprintf(stderr, "concc: %s; using %s\n", msg.text, b->dir);
 }
 
+/* Once the server has answered a question, it knows of the end of each job. */
+static void report(const struct build *b)
+{
+	struct view_report o = {.build = b->id, .page = b->o->report};
+
+	if (o.page)
+		(void)view_report(&o); /* it says why there is none; the build is what it is */
+}
+
 static int build(struct build *b)
 {
 	struct errmsg msg = {0};
@@ -422,6 +435,7 @@ static int build(struct build *b)
 	status = run_child(b);
 	pass_on_words(b);
 	summarise(b, now_us() - start);
+	report(b);
 	return status;
 }
 

@@ -86,6 +86,7 @@ struct link {
 	/* Of what comes unasked: it does not say that the peer hears us. */
 	uint64_t unasked_bytes, unasked_frames;
 	uint64_t heard, frames_heard; /* at the last sign of life, but for those */
+	uint64_t pinged_us;	      /* when the last PING was given to the stream's queue */
 	bool pinged;		      /* since the last sign of life */
 	uint64_t ping_token;
 
@@ -542,6 +543,16 @@ static void bad_message(struct link *k, uint8_t type, int err)
 	fail_text(k, err, buf_cstr(&text));
 }
 
+/* To the last PING, not to one that it was late for. */
+static bool is_answer(const struct link *k, const uint8_t *token)
+{
+	uint64_t got = 0;
+
+	for (int i = 0; i < TOKEN_LEN; i++)
+		got |= (uint64_t)token[i] << (8 * i);
+	return k->pinged_us && got == k->ping_token;
+}
+
 /* PING and PONG end here. */
 static int on_own_message(struct link *k, const struct assembled *m)
 {
@@ -551,6 +562,8 @@ static int on_own_message(struct link *k, const struct assembled *m)
 		memcpy(k->pong_token, m->payload.p, TOKEN_LEN);
 		k->pong_due = true;
 		flush_soon(k);
+	} else if (is_answer(k, m->payload.p)) {
+		k->counts.rtt_us = now_us() - k->pinged_us;
 	}
 	return 0;
 }
@@ -707,6 +720,7 @@ static void send_ping(struct link *k)
 	for (int i = 0; i < TOKEN_LEN; i++)
 		token[i] = (uint8_t)(k->ping_token >> (8 * i));
 	k->pinged = true;
+	k->pinged_us = now_us();
 	if (queue_message(k, MSG_PING, LINK_PRIO, token, TOKEN_LEN))
 		flush_soon(k);
 }

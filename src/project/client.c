@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* One connection at the unix socket: a wrapper with a job, or `concc` with a question. */
 #include "jobs.h"
+#include "watchers.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -72,7 +73,7 @@ static int on_ctl(struct client *c, struct blob payload)
 	r = msg_ctl_decode(payload, &words);
 	if (r < 0)
 		return r;
-	if (!streq(words[0], "stop"))
+	if (!streq(words[0], "stop") && !streq(words[0], "watch"))
 		offer_agent(c);
 	if (streq(words[0], "status")) {
 		if (words[1] && streq(words[1], "json"))
@@ -91,6 +92,8 @@ static int on_ctl(struct client *c, struct blob payload)
 		/* No reply: until it brings its job, or goes. */
 		jobs_drop(c->job);
 		c->job = jobs_wait(c->server, c->pid, words[1]);
+	} else if (streq(words[0], "watch")) {
+		watch_ask(c);
 	} else if (streq(words[0], "stop")) {
 		/* No reply: that the connection ends is the sign that everything is down. */
 		server_stop(c->server);
@@ -153,6 +156,7 @@ static void on_drained(void *data)
 
 	if (c->run)
 		run_client_drained(c->run);
+	watch_read(c);
 }
 
 static const struct link_ops client_link_ops = {
@@ -238,6 +242,7 @@ void client_free(struct client *c)
 	if (c->run)
 		run_client_gone(c->run);
 	jobs_cancel(steal_ptr(&c->job));
+	watch_leave(c);
 	link_close(c->link);
 	link_free(c->link);
 	server_busy(c->server);

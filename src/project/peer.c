@@ -16,6 +16,7 @@
 #include "concc/str.h"
 #include "pace.h"
 #include "push.h"
+#include "watchers.h"
 
 #define RETRY_MAX_S 60
 /* A lost job is to run again in less than 5 s; 3 s for an answer is many retransmissions. */
@@ -109,6 +110,7 @@ static bool may_sleep(const struct peer *p)
 static void fall_asleep(struct peer *p)
 {
 	p->state = PEER_ASLEEP;
+	watchers_tell(p->server);
 	tell_pool(p, POOL_ASLEEP);
 	server_ready_check(p->server);
 	server_wake(p->server);
@@ -368,6 +370,7 @@ static int on_load(struct peer *p, struct blob payload)
 	if (r == 0)
 		log_debug("worker=%s load: %u running, %u waiting, %u slots", p->conf->name,
 			  p->load.running, p->load.waiting, p->load.slots);
+	watchers_tell(p->server);
 	return r;
 }
 

@@ -25,6 +25,7 @@
 #include "server.h"
 #include "jobs.h"
 #include "pace.h"
+#include "watchers.h"
 
 /* Digests learnt are written at most this often; losing them costs a transfer. */
 #define SAVE_MS (60 * 1000)
@@ -84,7 +85,7 @@ void server_abandon(struct server *s)
 
 void server_busy(struct server *s)
 {
-	if (s->abandoned && !s->n_running && !s->n_clients)
+	if (s->abandoned && !s->n_running && s->n_clients == watchers_count(s))
 		server_stop(s);
 	if (s->idle_timer)
 		loop_timer_set(s->idle_timer, (uint64_t)s->conf->idle_timeout_s * 1000);
@@ -207,6 +208,7 @@ static void say_ready(struct server *s)
 
 void server_ready_check(struct server *s)
 {
+	watchers_tell(s);
 	if (s->stopping || s->abandoned || s->replaced)
 		return;
 	if (s->next_agent)
@@ -402,6 +404,8 @@ static int listen_unix(struct server *s, struct errmsg *msg)
 	if (s->listen_fd < 0 || bind(s->listen_fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 ||
 	    listen(s->listen_fd, 4096) < 0)
 		return errmsg_set(msg, -errno, "can't listen at %s: %s", path, err_text(-errno));
+	/* Who watches the directory for us (`concc top`) has heard of the socket too early. */
+	(void)chmod(path, 0600);
 	s->listen_source = loop_add_fd(s->loop, s->listen_fd, LOOP_READ, on_connection, s);
 	s->listen_timer = loop_add_timer(s->loop, 0, listen_again, s);
 	return 0;

@@ -19,6 +19,7 @@
  *   straggler.c  the few that run far too long, a second time
  *   exe.c      what a compiler is made of, so that a different one is noticed
  *   status.c   what `concc status` shows
+ *   watchers.c  who looks at it all the time
  *   place.c    its files in the runtime directory, and what if they go; its configuration, and
  *              what if it changes
  *
@@ -74,6 +75,7 @@ struct server {
 	struct list clients;		 /* struct client.of_server */
 	struct list jobs;		 /* struct job.of_server, as they came: see jobs.h */
 	struct list observers;		 /* struct observer.of_server */
+	struct watchers *watchers;	 /* NULL: nobody looks */
 	struct record_file *record_file; /* NULL: none can be written */
 	struct commit_mark *commit_mark; /* NULL: it can't be kept */
 	unsigned n_clients;
@@ -211,6 +213,9 @@ struct client {
 	int fd;		 /* the link's */
 	bool too_many;	 /* for the descriptors we may have: a job of it runs without us */
 	bool waiting_up; /* asked to be told when all workers are up or have failed */
+	/* watchers.c: it looks; it has asked, and has had no reply; what it was told of last. */
+	bool watches, watch_asked;
+	uint64_t watch_seen;
 };
 
 void client_accept(struct server *s, int fd); /* takes fd */

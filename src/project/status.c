@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "jobs.h"
+#include "watchers.h"
 
 #include <fcntl.h>
 #include <jansson.h>
@@ -281,6 +282,7 @@ static json_t *peer_json(const struct peer *p)
 	set_int(o, "bytes_out", k.bytes_out);
 	set_int(o, "bytes_in", k.bytes_in);
 	set_int(o, "turns", k.turns);
+	set_int(o, "rtt_us", p->link ? link_counts(p->link)->rtt_us : 0);
 	set_int(o, "lists", p->lists);
 	set_int(o, "fetched_files", p->fetched_files);
 	set_int(o, "fetched_bytes", p->fetched_bytes);
@@ -306,8 +308,15 @@ static json_t *reasons_json(const struct server *s)
 
 static void running_item(void *data, unsigned place, const struct job *j, uint64_t seconds)
 {
-	json_array_append_new(data, json_pack("{ss ss sI}", "worker", j->record.worker, "command",
-					      j->record.command, "seconds", (json_int_t)seconds));
+	const struct record *r = &j->record;
+	json_t *o = json_pack("{ss ss sI}", "worker", r->worker, "command", r->command, "seconds",
+			      (json_int_t)seconds);
+
+	set_int(o, "us", jobs_age_us(j) - r->sent_us);
+	json_object_set_new(o, "program", json_string(r->program));
+	json_object_set_new(o, "subject", json_string(r->subject));
+	json_object_set_new(o, "directory", json_string(r->cwd)); /* not when it is no UTF-8 */
+	json_array_append_new(data, o);
 }
 
 static void waiting_item(void *data, unsigned place, const struct job *j, uint64_t seconds)
@@ -326,10 +335,9 @@ static json_t *jobs_json(const struct server *s, enum job_state state, unsigned 
 	return list;
 }
 
-void status_json(struct server *s, struct buf *out)
+static json_t *status_object(struct server *s)
 {
 	json_t *workers = json_array(), *o;
-	char *text;
 
 	for (unsigned i = 0; i < s->n_peers; i++)
 		json_array_append_new(workers, peer_json(s->peers[i]));
@@ -349,8 +357,30 @@ void status_json(struct server *s, struct buf *out)
 	set_int(o, "sent_home", s->n_sent_home);
 	set_int(o, "retried", s->n_retried);
 	set_int(o, "local", s->n_local);
-	text = json_dumps(o, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+	return o;
+}
+
+static void put(struct buf *out, json_t *o, size_t flags)
+{
+	char *text = json_dumps(o, flags | JSON_PRESERVE_ORDER);
+
 	buf_putf(out, "%s\n", text ? text : "{}");
 	free(text);
 	json_decref(o);
+}
+
+void status_json(struct server *s, struct buf *out)
+{
+	put(out, status_object(s), JSON_INDENT(2));
+}
+
+void status_watch(struct server *s, json_t *recent, uint64_t n_ended, struct buf *out)
+{
+	json_t *o = status_object(s);
+
+	set_int(o, "ended", n_ended);
+
+	json_object_set(o, "recent", recent);
+	set_int(o, "local_slots", s->conf->local_slots);
+	put(out, o, JSON_COMPACT);
 }

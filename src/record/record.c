@@ -7,7 +7,10 @@
 #include "concc/io.h"
 #include "concc/str.h"
 
-#define FORMAT 1
+/* Each format has the numbers of those before it, and some more: what an older concc left is read.
+ */
+#define FORMAT	   2
+#define N_NUMBERS1 14
 /* Bytes; together with the numbers less than RECORD_MAX. */
 #define NAME_MAX_ 120
 #define TEXT_MAX  400
@@ -20,6 +23,7 @@ static const size_t numbers[] = {
 	offsetof(struct record, wall_us),	offsetof(struct record, maxrss_kb),
 	offsetof(struct record, bytes_back),	offsetof(struct record, files_fetched),
 	offsetof(struct record, bytes_fetched), offsetof(struct record, fuse_messages),
+	offsetof(struct record, worker_slots),	offsetof(struct record, all_slots),
 };
 
 static const struct text {
@@ -128,19 +132,21 @@ int record_decode(struct blob payload, struct record *ret)
 {
 	struct rd rd;
 	uint8_t format;
+	size_t n;
 
 	*ret = (struct record){0};
 	rd_init(&rd, payload.p, payload.n);
 	format = rd_u8(&rd);
+	n = format == FORMAT ? N(numbers) : N_NUMBERS1;
 	ret->pid = rd_u32(&rd);
 	ret->tries = rd_u32(&rd);
 	ret->how = rd_u8(&rd);
 	ret->code = rd_u32(&rd);
-	for (size_t i = 0; i < N(numbers); i++)
+	for (size_t i = 0; i < n; i++)
 		*number(ret, i) = rd_u64(&rd);
 	for (size_t i = 0; i < N(texts); i++)
 		*text(ret, i) = rd_strdup(&rd, texts[i].max);
-	if (format == FORMAT && rd_done(&rd) == 0)
+	if (format >= 1 && format <= FORMAT && rd_done(&rd) == 0)
 		return 0;
 	record_release(ret);
 	return CONCC_E_PROTO;

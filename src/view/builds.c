@@ -129,6 +129,8 @@ const struct build *builds_find(const struct builds *b, const char *id)
 	for (size_t i = 0; i < b->n; i++) {
 		const struct build *t = &b->builds[i];
 
+		if (id && streq(t->id, id))
+			return t;
 		if ((!id || str_starts(t->id, id)) && (!found || t->ended_us >= found->ended_us))
 			found = t;
 	}

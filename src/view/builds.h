@@ -29,7 +29,8 @@ struct builds {
 /* All that the file has.  0 or -errno. */
 int builds_read(struct builds *b, const char *path);
 void builds_release(struct builds *b);
-/* The one that ended last of those whose id begins so, of all for NULL; NULL when there is none. */
+/* The one of this id; else the one that ended last of those whose id begins so, of all for NULL;
+ * NULL when there is none. */
 const struct build *builds_find(const struct builds *b, const char *id);
 
 #endif

@@ -2,7 +2,8 @@
 #include "concc/view.h"
 
 #include <errno.h>
-#include <jansson.h>
+#include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,24 +13,8 @@
 #include "concc/err.h"
 #include "concc/io.h"
 #include "concc/str.h"
-
-static void set_int(json_t *o, const char *key, uint64_t v)
-{
-	json_object_set_new(o, key, json_integer((json_int_t)v));
-}
-
-/* Names of files may be of no encoding: what is none is told by its bytes' numbers. */
-static void set_text(json_t *o, const char *key, const char *text)
-{
-	json_t *s = json_string(text);
-
-	if (!s) {
-		_cleanup_free_ char *shown = str_escape(text, strlen(text), strlen(text));
-
-		s = json_string(shown);
-	}
-	json_object_set_new(o, key, s);
-}
+#include "json.h"
+#include "page.h"
 
 static json_t *job_json(const struct record *r)
 {
@@ -61,6 +46,8 @@ static json_t *job_json(const struct record *r)
 	set_int(o, "files_fetched", r->files_fetched);
 	set_int(o, "bytes_fetched", r->bytes_fetched);
 	set_int(o, "fuse_messages", r->fuse_messages);
+	set_int(o, "worker_slots", r->worker_slots);
+	set_int(o, "all_slots", r->all_slots);
 	return o;
 }
 
@@ -92,29 +79,93 @@ static int print(json_t *o)
 	return 0;
 }
 
-static int report(const struct builds *b, const struct view_report *o)
-{
-	const struct build *found;
-	json_t *list;
+/* ---- files ---- */
 
-	if (o->list) {
-		list = json_array();
-		for (size_t i = 0; i < b->n; i++)
-			json_array_append_new(list, build_json(&b->builds[i], false));
-		return print(list);
+static int cant_write(const char *name, int err)
+{
+	fprintf(stderr, "concc: can't write %s: %s\n", name, err_text(err));
+	return 1;
+}
+
+/* All of it or an error; a device or a FIFO is written to as a file is. */
+static int write_file(const char *name, const struct buf *b)
+{
+	_cleanup_close_ int fd = -1;
+	int r;
+
+	if (streq(name, "-")) {
+		r = write_full(STDOUT_FILENO, b->data, b->len);
+		return r < 0 ? cant_write("to standard output", r) : 0;
 	}
-	found = builds_find(b, o->build);
-	if (found)
-		return print(build_json(found, true));
-	if (o->build)
+	fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
+	if (fd < 0)
+		return cant_write(name, -errno);
+	r = write_full(fd, b->data, b->len);
+	return r < 0 ? cant_write(name, r) : 0;
+}
+
+static uint32_t cores(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (uint32_t)CPU_COUNT(&set) : 1;
+}
+
+static int write_files(const struct builds *all, const struct build *b, const struct view_report *o)
+{
+	_cleanup_buf_ struct buf page = BUF_INIT, trace = BUF_INIT;
+	struct summary s;
+	int r = 0;
+
+	summary_make(&s, all, b, cores());
+	if (o->page) {
+		page_html(&page, &s);
+		r = write_file(o->page, &page);
+	}
+	if (o->trace && r == 0) {
+		page_trace(&trace, &s);
+		r = write_file(o->trace, &trace);
+	}
+	summary_release(&s);
+	return r;
+}
+
+/* ---- */
+
+static int print_list(const struct builds *b)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < b->n; i++)
+		json_array_append_new(list, build_json(&b->builds[i], false));
+	return print(list);
+}
+
+static int no_build(const char *id)
+{
+	if (id)
 		fprintf(stderr,
 			"concc: there is no record of a build %s; `concc report --list` "
 			"has those that there are\n",
-			o->build);
+			id);
 	else
 		fprintf(stderr,
 			"concc: no build is recorded yet; they are from the first job on\n");
 	return 1;
+}
+
+static int report(const struct builds *b, const struct view_report *o)
+{
+	const struct build *found;
+
+	if (o->list)
+		return print_list(b);
+	found = builds_find(b, o->build);
+	if (!found)
+		return no_build(o->build);
+	if (o->page || o->trace)
+		return write_files(b, found, o);
+	return print(build_json(found, true));
 }
 
 int view_report(const struct view_report *o)

@@ -57,6 +57,7 @@ remote() {
 	in_order slot sent ended placed
 	expect_eq "output" "$(last .said_us)" 0
 	expect_eq "figures" "$(last '.user_us + .system_us > 0 and .wall_us > 0 and .peak_kb > 1000 and .bytes_back > 100')" true
+	expect_eq "slots" "$(last '"\(.worker_slots) of \(.all_slots)"')" '1 of 2'
 	expect_eq "files" "$(last '.files_fetched > 0 and .bytes_fetched > 0 and .fuse_messages > 0')" true
 	concc-dispatch sh -c 'echo said; exit 3' >/dev/null || true
 	in_order slot sent said ended placed

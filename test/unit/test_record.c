@@ -72,8 +72,29 @@ Test(record, round_trip)
 		cr_assert_eq(record_decode((struct blob){b.data, n}, &got), CONCC_E_PROTO);
 	buf_put_u8(&b, 0);
 	cr_assert_eq(record_decode((struct blob){b.data, b.len}, &got), CONCC_E_PROTO);
-	b.data[0]++;
+	b.data[0] = 3;
 	cr_assert_eq(record_decode((struct blob){b.data, b.len - 1}, &got), CONCC_E_PROTO);
+	record_release(&r);
+}
+
+/* What is in the file since before there were slots in it. */
+Test(record, first_format)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT, before = BUF_INIT;
+	size_t begin = 1 + 4 + 4 + 1 + 4, numbers = 14 * 8;
+	struct record r, got;
+
+	fill(&r, 7);
+	r.all_slots = 32;
+	record_encode(&b, &r);
+	buf_put_u8(&before, 1);
+	buf_append(&before, b.data + 1, begin - 1 + numbers);
+	buf_append(&before, b.data + begin + numbers + 16, b.len - begin - numbers - 16);
+	cr_assert_eq(record_decode((struct blob){before.data, before.len}, &got), 0);
+	cr_assert_eq(got.fuse_messages, UINT64_MAX);
+	cr_assert_eq(got.all_slots, 0);
+	cr_assert_str_eq(got.subject, "x.o");
+	record_release(&got);
 	record_release(&r);
 }
 

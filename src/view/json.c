@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "concc/cleanup.h"
+#include "concc/str.h"
+
+void set_int(json_t *o, const char *key, uint64_t v)
+{
+	json_object_set_new(o, key, json_integer((json_int_t)v));
+}
+
+json_t *json_text(const char *text)
+{
+	json_t *s = json_string(text);
+
+	if (!s) {
+		_cleanup_free_ char *shown = str_escape(text, strlen(text), strlen(text));
+
+		s = json_string(shown);
+	}
+	return s;
+}
+
+void set_text(json_t *o, const char *key, const char *text)
+{
+	json_object_set_new(o, key, json_text(text));
+}
+
+static int append(const char *p, size_t n, void *out)
+{
+	buf_append(out, p, n);
+	return 0;
+}
+
+void put_json(struct buf *out, json_t *o, size_t flags)
+{
+	(void)json_dump_callback(o, append, out, flags); /* into memory, of what we made */
+	json_decref(o);
+}

@@ -1,0 +1,293 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# `concc top`: what it shows of workers and jobs as they come and go, on a real terminal (tmux); that a
+# reader who is slow or stopped costs the server nothing; what becomes of it when the server ends.
+# limit: 120
+. "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+LAB_SLOTS=1
+lab_need jq tmux python3
+lab_enter "$@"
+lab_start builder root
+lab_config
+cd "$WS"
+echo 'int x;' >a.c
+lab_all_up
+
+tm() {
+	TMUX='' tmux -S "$LAB/tmux" -f /dev/null "$@"
+}
+
+# On a terminal of 80x24; its output is a stream to wait at.  Its exit status comes to $LAB/ended.
+top_start() { # [VARIABLE=VALUE...]
+	rm -f "$LAB/ended" "$LAB/screen.fifo"
+	mkfifo "$LAB/screen.fifo"
+	exec 7<>"$LAB/screen.fifo"
+	tm new-session -d -x 80 -y 24 \; set-option -g status off \; \
+		pipe-pane "exec cat >$LAB/screen.fifo" \; \
+		respawn-pane -k "env $* concc top 2>$LAB/top.err; echo \$? >$LAB/ended; echo; exec cat"
+}
+
+top_end() {
+	tm kill-server 2>/dev/null || true
+	exec 7>&-
+}
+
+screen() {
+	tm capture-pane -p >"$LAB/screen"
+}
+
+# Until the screen has such a line, by the terminal's own output.
+shows() { # PATTERN
+	while screen && ! grep -Eq -- "$1" "$LAB/screen"; do
+		timeout "$LAB_LIMIT" dd bs=65536 count=1 of=/dev/null status=none <&7 || {
+			cat "$LAB/screen" "$LAB/top.err"
+			fail "the screen does not show '$1'"
+		}
+	done
+}
+
+# Until it shows none.
+shows_no() { # PATTERN
+	while screen && grep -Eq -- "$1" "$LAB/screen"; do
+		timeout "$LAB_LIMIT" dd bs=65536 count=1 of=/dev/null status=none <&7 || {
+			cat "$LAB/screen"
+			fail "the screen still shows '$1'"
+		}
+	done
+}
+
+quit() {
+	tm send-keys q
+	"$LAB_TOOLS/wait-file" "$LAB_LIMIT" "$LAB" ended || fail "it does not end by q"
+	shows '^$' # what is in the file is whole by then
+	expect_eq "exit status" "$(cat "$LAB/ended")" 0
+}
+
+content() {
+	top_start
+	trap top_end EXIT
+	shows 'concc: 0 of 2 slots busy, 0 here, 0 waiting'
+	shows '^w1 +up +0/1'
+	shows '^w2 +up +0/1'
+	# The jobs that were, from their records.
+	shows 'TOOK +WHERE +PROGRAM'
+	lab_slow_job
+	lab_slow_start
+	shows 'concc: 1 of 2 slots busy'
+	shows '^ +[0-9.]+ s +-  w[12] +slow '
+	# All slots are taken, and one waits.
+	concc-worker-pool allocate --owner $$ >"$LAB/token"
+	lab_start_waiting behind
+	shows 'WAITING FOR A SLOT'
+	shows '^ +[0-9]+ s +1\. .*true behind'
+	shows ', 1 waiting,'
+	concc-worker-pool release "$(sed 's/.* //' "$LAB/token")"
+	cat <&"$TRACE" >/dev/null
+	shows_no 'WAITING FOR A SLOT'
+	kill -KILL $SLOW_PIDS
+	lab_slow_wait
+	shows 'concc: 0 of 2 slots busy'
+	concc-cc gcc -c a.c -o seen.o
+	shows '^ +[0-9.]+ s +w[12] +gcc +seen\.o'
+	concc-cc gcc --version >/dev/null
+	shows 'here +gcc .*\(query'
+	concc-dispatch sh -c 'exit 3' || true
+	shows '\[exit 3\]'
+	quit
+}
+
+sizes() {
+	top_start
+	trap top_end EXIT
+	shows '^w2 +up'
+	tm resize-window -x 50 -y 8
+	shows '^concc: 0 of 2'
+	screen
+	expect_eq "lines" "$(wc -l <"$LAB/screen")" 8
+	expect_le "the longest line" "$(wc -L <"$LAB/screen")" 50
+	tm resize-window -x 200 -y 50
+	shows 'WORKER.*FETCHED'
+	tm resize-window -x 20 -y 2
+	shows '^concc: 0 of 2 slots'
+	quit
+}
+
+# It waits for the next one, and shows that; it starts none.
+servers_come_and_go() {
+	top_start
+	trap top_end EXIT
+	shows '^w1 +up'
+	lab_stop_server
+	shows 'no project server is running'
+	shows_no '^w1 '
+	expect_eq "servers" "$(lab_server_pid)" ''
+	concc-cc gcc -c a.c
+	shows '^w1 +up'
+	kill -KILL $(lab_server_pid)
+	shows 'no project server is running'
+	concc-cc gcc -c a.c
+	shows '^w[12] +up'
+	quit
+}
+
+own_workers() {
+	mkfifo "$LAB/go" "$LAB/begun"
+	top_start
+	trap top_end EXIT
+	shows '^w1 +up'
+	# With a cache of its own: root's workers take theirs over, to be no longer root's.
+	CONCC_CACHE_DIR=$LAB/cache concc run -w 'local:/2' -- sh -c "echo x >$LAB/begun; read -r x <$LAB/go" 2>"$LAB/err" &
+	read -r _ <"$LAB/begun"
+	shows 'a build with workers of its own, in /tmp/concc-run-'
+	echo x >"$LAB/go"
+	wait $!
+	shows_no 'workers of its own'
+	quit
+}
+
+# Ended by a signal, the terminal is as it was.
+signals() {
+	top_start
+	trap top_end EXIT
+	shows '^w1 +up'
+	kill -TERM "$(lab_client_pids concc)"
+	"$LAB_TOOLS/wait-file" "$LAB_LIMIT" "$LAB" ended
+	shows '^$'
+	expect_eq "exit status" "$(cat "$LAB/ended")" 143
+	screen
+	expect_no_grep '^w1 ' "$LAB/screen"
+}
+
+colours() {
+	concc-dispatch sh -c 'exit 3' || true
+	top_start
+	trap top_end EXIT
+	shows '\[exit 3\]'
+	tm capture-pane -p -e >"$LAB/screen"
+	grep -q $'\e\[31m' "$LAB/screen" || fail "what failed is not red"
+	quit
+	top_end
+	top_start NO_COLOR=1
+	shows '\[exit 3\]'
+	tm capture-pane -p -e >"$LAB/screen"
+	! grep -q $'\e\[3[0-7]m' "$LAB/screen" || fail "there are colours"
+	quit
+}
+
+terminals() {
+	expect_status 1 concc top </dev/null 2>"$LAB/err"
+	expect_grep 'concc top --once' "$LAB/err"
+	top_start TERM=dumb
+	trap top_end EXIT
+	"$LAB_TOOLS/wait-file" "$LAB_LIMIT" "$LAB" ended
+	expect_grep 'a terminal of type "dumb" .* `concc top --once`' "$LAB/top.err"
+	top_end
+	top_start -u TERM
+	"$LAB_TOOLS/wait-file" "$LAB_LIMIT" "$LAB" ended
+	expect_grep 'a terminal of type "" ' "$LAB/top.err"
+}
+
+once() {
+	concc-cc gcc -c a.c -o once.o
+	concc top --once >"$LAB/once" || fail "it fails"
+	expect_grep '^w1 +up +0/1' "$LAB/once"
+	expect_grep 'w[12] +gcc +once\.o' "$LAB/once"
+	expect_no_grep $'\e' "$LAB/once"
+	lab_stop_server
+	concc top --once >"$LAB/once"
+	expect_grep 'no project server is running' "$LAB/once"
+	expect_eq "servers" "$(lab_server_pid)" ''
+}
+
+# One asks after each job, and reads nothing: jobs go on, and what waits for it in the end is what the
+# kernel takes, and one reply.
+slow_reader() {
+	local server long
+	long=$(printf '%0390d' 0) # so that each reply is large
+	concc-cc gcc -c a.c
+	server=$(lab_server_pid)
+	mkfifo "$LAB/ask"
+	python3 - "$CONCC_RUNTIME_DIR/project.sock" "$LAB/ask" >"$LAB/read" <<-'EOF' &
+		import socket, struct, sys
+		s = socket.socket(socket.AF_UNIX)
+		s.connect(sys.argv[1])
+		stream = s.makefile("rb")
+		def ask(word):
+		    words = struct.pack("<II", 1, len(word)) + word
+		    s.sendall(struct.pack("<IBBH", len(words), 60, 0, 0) + words)
+		for line in open(sys.argv[2]):
+		    ask(b"watch")
+		ask(b"why")
+		n = 0
+		while True:
+		    size = struct.unpack("<IBBH", stream.read(8))[0]
+		    stream.read(size)
+		    n += size
+		    if size < 100:
+		        break
+		print(n)
+	EOF
+	exec 6>"$LAB/ask"
+	for ((i = 0; i < 300; i++)); do
+		echo x >&6
+		concc-dispatch true "$long"
+	done
+	exec 6>&-
+	wait $!
+	expect_ge "bytes for it" "$(cat "$LAB/read")" 10000
+	expect_le "bytes for it" "$(cat "$LAB/read")" 300000
+	expect_eq "server" "$(lab_server_pid)" "$server"
+}
+
+# Of `concc run`, while a worker does not answer: a line, which then is gone.
+waited_for() {
+	lab_stop_server
+	kill -STOP "${LAB_LISTEN[2]}" # connected to, it says nothing
+	rm -f "$LAB/screen.fifo" "$LAB/ended"
+	mkfifo "$LAB/screen.fifo"
+	exec 7<>"$LAB/screen.fifo"
+	tm new-session -d -x 60 -y 10 \; set-option -g status off \; \
+		pipe-pane "exec cat >$LAB/screen.fifo" \; \
+		respawn-pane -k "concc run -- echo built; echo \$? >$LAB/ended; exec cat"
+	trap 'top_end; kill -CONT "${LAB_LISTEN[2]}"' EXIT
+	shows '^concc: waiting for w2 \(connecting\)'
+	kill -CONT "${LAB_LISTEN[2]}"
+	shows '^built'
+	shows '^concc: 0 jobs'
+	screen
+	expect_no_grep 'waiting for' "$LAB/screen"
+	"$LAB_TOOLS/wait-file" "$LAB_LIMIT" "$LAB" ended
+	# Where nobody looks there is none.
+	concc run -- true 2>"$LAB/err"
+	expect_no_grep 'waiting for' "$LAB/err"
+}
+
+# Who only looks does not hold a server that makes way for another.
+makes_way() {
+	local server
+	concc-cc gcc -c a.c
+	server=$(lab_server_pid)
+	top_start
+	trap top_end EXIT
+	shows '^w1 +up'
+	rm "$CONCC_RUNTIME_DIR/project.lock"
+	expect_gone "the server that makes way" "$server"
+	shows 'no project server is running'
+	concc-cc gcc -c a.c
+	shows '^w[12] +up'
+	quit
+}
+
+check "workers, jobs, the queue" content
+check "other sizes" sizes
+check "a server ends, another begins" servers_come_and_go
+check "builds with workers of their own" own_workers
+check "ended by a signal" signals
+check "colours, and none with NO_COLOR" colours
+check "terminals that can't show it" terminals
+check "once, for a pipe" once
+check "a reader who does not read" slow_reader
+check "a server that makes way" makes_way
+check "whom a build waits for" waited_for
+lab_stop
