@@ -69,11 +69,11 @@ CRYPTO_CFLAGS := $(call pc-cflags,libcrypto)
 CRYPTO_LIBS := $(call pc-libs,libcrypto)
 
 # One archive per folder.  A library's flags reach the one folder that uses its header.
-FOLDERS = common loop conf proto record job pool link digest tree project mirror sandbox worker plain wrapper view front
+FOLDERS = common loop conf proto record job pool link digest tree project doctor mirror sandbox worker plain wrapper view front
 $(B)/src/mirror/%.o: EXTRA_CFLAGS = $(FUSE_CFLAGS)
 $(B)/src/link/%.o: EXTRA_CFLAGS = $(SSH_CFLAGS) $(LZ4_CFLAGS)
 $(B)/src/conf/%.o: EXTRA_CFLAGS = $(INIH_CFLAGS)
-$(B)/src/project/%.o $(B)/src/worker/%.o $(B)/src/front/%.o $(B)/src/view/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS)
+$(B)/src/project/%.o $(B)/src/worker/%.o $(B)/src/front/%.o $(B)/src/view/%.o $(B)/src/doctor/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS)
 $(B)/src/digest/%.o: EXTRA_CFLAGS = $(CRYPTO_CFLAGS)
 
 PROGRAMS = concc-cc concc-dispatch concc-scriptify concc-worker-pool concc-project concc-worker concc-plain concc
@@ -84,7 +84,7 @@ LIBS_concc-cc = $(call libs,wrapper record job pool proto common)
 LIBS_concc-dispatch = $(LIBS_concc-cc)
 LIBS_concc-scriptify = $(LIBS_concc-cc)
 LIBS_concc-worker-pool = $(call libs,pool common)
-LIBS_concc-project = $(call libs,project tree link loop conf record job pool proto digest common)
+LIBS_concc-project = $(call libs,doctor project tree link loop conf record job pool proto digest common)
 LIBS_concc-worker = $(call libs,worker sandbox mirror link loop job pool proto digest common)
 LIBS_concc-plain = $(call libs,plain link loop job proto digest common)
 LIBS_concc = $(call libs,front view wrapper record job pool proto common)
@@ -196,7 +196,7 @@ demo: deps
 # ---- tests ----
 
 UNIT_TESTS = $(patsubst test/unit/%.c,$(B)/test/unit/%,$(wildcard test/unit/test_*.c))
-UNIT_LIBS = $(call libs,front view plain worker sandbox project tree wrapper mirror link loop conf record job pool proto digest common)
+UNIT_LIBS = $(call libs,front view plain worker sandbox doctor project tree wrapper mirror link loop conf record job pool proto digest common)
 ALL_LIBS = $(FUSE_LIBS) $(JANSSON_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
 $(B)/test/%.o: EXTRA_CFLAGS = -Isrc
 $(B)/test/unit/%.o: EXTRA_CFLAGS = $(call pc-cflags,criterion) -Isrc

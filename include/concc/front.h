@@ -24,6 +24,8 @@ int front_status(bool json);
 int front_stop(void);
 /* Puts concc-worker on these workers or hosts, and says what it did; NULL ends the names. */
 int front_push(char *const *names);
+/* Checks these, or all that are configured; the exit status. */
+int front_doctor(char *const *names, bool json);
 int front_slots(void); /* prints how many jobs can run at once, this machine's cores at least */
 /* Prints the directory for the front of PATH, and makes it when needed. */
 int front_masquerade(void);

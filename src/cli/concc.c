@@ -14,6 +14,7 @@ static const char usage[] =
 	"usage: concc run [-C DIR] [-w WORKERS] [-j N] [--local] [--] COMMAND [ARG...]\n"
 	"       concc status [--json]\n"
 	"       concc report [--json] [--list] [BUILD]\n"
+	"       concc doctor [--json] [WORKER|HOST...]\n"
 	"       concc stop\n"
 	"       concc push WORKER|HOST...\n"
 	"       concc masquerade\n"
@@ -22,6 +23,7 @@ static const char usage[] =
 	"  run     runs a build with its compilers on workers, then says where its jobs ran\n"
 	"  status  shows the workers and what runs on them\n"
 	"  report  tells of each job of the newest build, or of another: when, where, why, how long\n"
+	"  doctor  looks for what keeps builds from being distributed, and says what to do\n"
 	"  stop    stops the project server; the next concc-cc starts it again\n"
 	"  push    puts concc-worker on machines that you can ssh to\n"
 	"  masquerade  prints a directory of this machine's compilers for the front of PATH\n"
@@ -124,6 +126,17 @@ static int cmd_stop(int argc, char **argv)
 	return argc == 1 ? front_stop() : wrong("stop takes no argument:", argv[1]);
 }
 
+static int cmd_doctor(int argc, char **argv)
+{
+	bool json = argc > 1 && streq(argv[1], "--json");
+
+	for (int i = 1 + json; i < argc; i++)
+		if (*argv[i] == '-')
+			return wrong("doctor takes --json, names of workers and hosts, not",
+				     argv[i]);
+	return front_doctor(argv + 1 + json, json);
+}
+
 static int cmd_push(int argc, char **argv)
 {
 	if (argc < 2)
@@ -170,6 +183,7 @@ static const struct command {
 	{"help", cmd_help},	  {"masquerade", cmd_masquerade},
 	{"--help", cmd_help},	  {"-h", cmd_help},
 	{"version", cmd_version}, {"--version", cmd_version},
+	{"doctor", cmd_doctor},
 };
 
 int main(int argc, char **argv)
