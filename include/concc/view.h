@@ -4,6 +4,10 @@
 
 /* What a person sees of builds that were, by the records of their jobs. */
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct record;
 
 struct view_report {
 	const char *build; /* its id, or the start of it; NULL: the newest */
@@ -12,5 +16,31 @@ struct view_report {
 
 /* JSON on standard output.  The exit status. */
 int view_report(const struct view_report *o);
+
+/* ---- what workers were good for ---- */
+
+/* Sums over the jobs of a build; microseconds.  The first three are the caller's to set. */
+struct view_gain {
+	uint64_t wall_us;   /* what the build took */
+	unsigned cores;	    /* of this machine */
+	unsigned slots;	    /* of all workers; 0: not known */
+	size_t n, n_remote; /* jobs */
+	uint64_t work_us;   /* CPU of remote ones, duration of those here */
+	uint64_t longest_us;
+	uint64_t waited_us;	    /* remote ones for a slot */
+	uint64_t here_us, there_us; /* how long they ran here; from being sent to all in place */
+	uint64_t way_us;	    /* of that, without what the command took */
+};
+
+void view_gain_add(struct view_gain *g, const struct record *r);
+/* Adds the recorded jobs of this build.  0 or a negative code. */
+int view_gain_read(struct view_gain *g, const char *build);
+/*
+ * How many times as fast as this machine alone, at the least: alone it would have needed all the
+ * work on all its cores without a gap, or its longest job.  0: no job was remote.
+ */
+double view_gain_speed_up(const struct view_gain *g);
+/* What kept it from being faster, for a person; static, "" when there is nothing to say. */
+const char *view_gain_limit(const struct view_gain *g);
 
 #endif

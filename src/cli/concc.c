@@ -11,8 +11,9 @@
 #include "concc/wrapper.h"
 
 static const char usage[] =
-	"usage: concc run [-C DIR] [-w WORKERS] [-j N] [--local] [--] COMMAND [ARG...]\n"
-	"       concc status [--json]\n"
+	"usage: concc run [-C DIR] [-w WORKERS] [-j N] [--local] [--quiet] [--json FILE]\n"
+	"                 [--require-remote PERCENT] [--] COMMAND [ARG...]\n"
+	"       concc status [--json | --reset]\n"
 	"       concc report [--json] [--list] [BUILD]\n"
 	"       concc doctor [--json] [WORKER|HOST...]\n"
 	"       concc stop\n"
@@ -45,6 +46,9 @@ static int cmd_run(int argc, char **argv)
 		{"workers", required_argument, NULL, 'w'},
 		{"jobs", required_argument, NULL, 'j'},
 		{"local", no_argument, NULL, 'l'},
+		{"quiet", no_argument, NULL, 'q'},
+		{"json", required_argument, NULL, 'J'},
+		{"require-remote", required_argument, NULL, 'R'},
 		{"help", no_argument, NULL, 'h'},
 		{0},
 	};
@@ -67,6 +71,17 @@ static int cmd_run(int argc, char **argv)
 			break;
 		case 'l':
 			o.local = true;
+			break;
+		case 'q':
+			o.quiet = true;
+			break;
+		case 'J':
+			o.json = optarg;
+			break;
+		case 'R':
+			if (!str_to_u64(optarg, 100, &n))
+				return wrong("--require-remote takes a percentage, not", optarg);
+			o.require_remote = (unsigned)n;
 			break;
 		case 'h':
 			fputs(usage, stdout);
@@ -97,6 +112,8 @@ static int cmd_status(int argc, char **argv)
 		return front_status(false);
 	if (argc == 2 && streq(argv[1], "--json"))
 		return front_status(true);
+	if (argc == 2 && streq(argv[1], "--reset"))
+		return front_reset();
 	return wrong("status does not know", argv[1]);
 }
 

@@ -213,8 +213,13 @@ static void look_at_disk(struct doctor *d, const struct sight *s, enum check fai
 	_cleanup_free_ char *remedy = NULL;
 	bool little = m->cache_size && m->cache_free < DISK_LITTLE;
 
-	if (failed <= CHECK_DISK || !*m->cache)
+	if (failed <= CHECK_DISK)
 		return;
+	if (!*m->cache) {
+		say(d, CHECK_DISK, FINDING_WARNING, NULL,
+		    "the login there has no directory of its own for a cache");
+		return;
+	}
 	if (m->cache_free < DISK_SHORT && m->cache_size)
 		remedy = disk_remedy(s);
 	say(d, CHECK_DISK,
@@ -284,7 +289,11 @@ static enum check failed_check(const struct sight *s)
 
 	if (!s->error || (c != CHECK_NONE && (s->greeted || c <= CHECK_VERSION)))
 		return c;
-	return s->greeted ? CHECK_START : s->how && !by_ssh(s->worker) ? CHECK_PROGRAM : CHECK_SSH;
+	if (s->greeted)
+		return CHECK_START;
+	/* The library has logged in by then; of a process one knows only that it began. */
+	return s->how && (!by_ssh(s->worker) || str_starts(s->how, "libssh2")) ? CHECK_PROGRAM
+									       : CHECK_SSH;
 }
 
 bool there_look(struct doctor *d, const struct sight *s)

@@ -200,25 +200,39 @@ static void read_records(struct try *t)
 		(void)record_read(path, take_record, t); /* without them there are no numbers */
 }
 
-/* "concc: local: RULE (WHY)" of a job that stayed; the words are the caller's. */
+/* What follows mark in a line of the text, up to end or the line's; NULL: no line has it. */
+static char *said(const char *text, const char *mark, const char *end)
+{
+	const char *from = strstr(text, mark), *to;
+	size_t n;
+
+	if (!from)
+		return NULL;
+	from += strlen(mark);
+	n = strcspn(from, "\n");
+	to = memmem(from, n, end, strlen(end));
+	return xstrndup(from, to ? (size_t)(to - from) : n);
+}
+
+/* Of "concc: local: RULE (WHY): COMMAND"; and of a worker that failed, what it said. */
 static bool find_local(const struct try *t, char **ret_rule, char **ret_why)
 {
-	static const char mark[] = "concc: local: ";
 	_cleanup_buf_ struct buf b = BUF_INIT;
-	const char *line, *why;
-	size_t n;
+	const char *text;
+	char *failed;
 
 	if (read_file_at(AT_FDCWD, t->explain, SAID_MAX, &b) < 0)
 		return false;
-	line = strstr(buf_cstr(&b), mark);
-	if (!line)
+	text = buf_cstr(&b);
+	*ret_rule = said(text, "concc: local: ", " ");
+	if (!*ret_rule)
 		return false;
-	line += strlen(mark);
-	n = strcspn(line, " \n");
-	*ret_rule = xstrndup(line, n);
-	why = line[n] == ' ' ? line + n + 2 : line + n;
-	n = strcspn(why, "\n");
-	*ret_why = xstrndup(why, n && why[n - 1] == ')' ? n - 1 : n);
+	*ret_why = said(strstr(text, "concc: local: "), " (", "): ") ?: xstrdup("");
+	failed = said(text, " failed: ", "; trying another worker");
+	if (failed) {
+		free(*ret_why);
+		*ret_why = failed;
+	}
 	return true;
 }
 
@@ -232,6 +246,8 @@ static bool say_local(struct try *t)
 	if (!find_local(t, &rule, &why))
 		return false;
 	c = cause_of_rule(rule, &remedy);
+	if (c == CHECK_JOB && cause_of(why) != CHECK_NONE)
+		c = cause_of(why);
 	if (c == CHECK_TOOLCHAIN && t->s->worker->root == ROOT_WORKER)
 		what = xasprintf("sed -i '/^root *= *worker/d' %s   # of [worker %s]",
 				 t->d->conf->path ?: "~/.concc.ini",

@@ -261,6 +261,23 @@ int front_status(bool json)
 	return 0;
 }
 
+int front_reset(void)
+{
+	_cleanup_free_ char *dir = NULL, *tally = NULL, *said = NULL;
+	_cleanup_close_ int dir_fd = -1;
+	struct errmsg msg = {0};
+
+	if (runtime_dir_open(&dir, &dir_fd, &msg) < 0)
+		return fail(msg.text);
+	tally = path_join(dir, "tally");
+	said = wrapper_said_path(dir);
+	(void)unlink(tally); /* who has it open counts on, for nobody */
+	(void)unlink(said);
+	if (server_is_there(dir_fd) && front_ask(dir, "reset", NULL, NULL) < 0)
+		return fail("the project server does not answer");
+	return 0;
+}
+
 int front_stop(void)
 {
 	_cleanup_free_ char *dir = NULL;

@@ -92,6 +92,7 @@ struct server {
 	uint64_t started_ms;
 	uint64_t n_ended;		     /* jobs, in whatever way */
 	uint64_t n_jobs, n_local, n_retried; /* of all jobs that came here */
+	uint64_t n_jobs_before;		     /* those that are not told of: status_reset() */
 	uint64_t late_at_ms;		     /* when late_timer is set for, 0: it is not */
 	int releases_fd;	       /* of the pool, while a straggler lacks a slot; else -1 */
 	struct map paces;	       /* straggler.c: program -> struct pace */
@@ -329,5 +330,7 @@ bool server_settled(const struct server *s); /* every worker is up or has failed
 void status_text(struct server *s, struct buf *out);
 void status_why(struct server *s, struct buf *out);  /* one line: what keeps workers from working */
 void status_json(struct server *s, struct buf *out); /* for `concc status --json` */
+void status_reset(struct server *s);		     /* counters begin anew */
+bool server_is_busy(const struct server *s);	     /* jobs run here, or wait */
 
 #endif

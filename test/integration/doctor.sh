@@ -104,6 +104,7 @@ both() {
 # ---- this machine ----
 
 broken_configuration() {
+	config
 	printf '[concc]\nworkspace = %s\n[worker w1]\nadress = ssh://w1\n' "$WS" >/srv/concc.ini
 	doctor 1
 	expect_eq "failed" "$(checks failed)" configuration
@@ -127,6 +128,7 @@ others_may_write() {
 }
 
 no_worker() {
+	config
 	printf '[concc]\nworkspace = %s\n' "$WS" >/srv/concc.ini
 	doctor 1
 	expect_eq "failed" "$(checks failed)" configuration
@@ -223,21 +225,19 @@ program() { # LINES
 }
 
 other_version() {
-	local hex
-	hex=$(printf '%s' 'x' | od -An -tx1 | tr -d ' ')
-	[ "$hex" = 78 ] || fail "od"
-	# A greeting of protocol 9999: the frame of a HELLO by hand.
-	program 'printf "\nCONCC-LINK/1\n\102\0\0\0\001\0\0\0\017\047\0\0\013\0\0\0concc 9.9.9\006\0\0\0worker\006\0\0\0x86_64\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"; exec cat >/dev/null'
+	# The greeting and the HELLO of protocol 9999, and then it listens.
+	# shellcheck disable=SC2016 # its own
+	program 'printf "\nCONCC-LINK/1\n\103\0\0\0\001\0\0\0\017\047\0\0\013\0\0\0concc 9.9.9\006\0\0\0worker\006\0\0\0$(uname -m)"
+head -c 28 /dev/zero; exec cat >/dev/null'
 	fails version
 	expect_grep 'protocol 9999' <(text_of version)
 }
 
 # One that says nothing, and one that stops after its greeting, are failures with a reason.
 hangs() {
-	program 'exec sleep 1000'
-	sed -i 's|slots = 2|&\nconnect-timeout = 2|' /srv/concc.ini
+	program 'exec cat >/dev/null'
 	fails concc-worker
-	program '/mnt/bin/concc-worker --stdio | dd bs=64 count=1 2>/dev/null; exec sleep 1000'
+	program '/mnt/bin/concc-worker --stdio | { head -c 60; exec cat >/dev/null; }'
 	doctor 1
 	expect_eq "number of failures" "$(checks failed | wc -l)" 1
 }
@@ -273,7 +273,7 @@ full_disk_there() {
 	lab_worker 1 rm -rf /home/builder/.cache
 	lab_worker 1 install -d -o 1717 -g 1717 /home/builder/.cache
 	lab_worker 1 mount -t tmpfs -o size=16m,uid=1717,gid=1717,mode=700 full /home/builder/.cache
-	lab_worker 1 install -d -o 1717 -g 1717 -m 700 /home/builder/.cache/concc/store
+	lab_worker 1 install -d -o 1717 -g 1717 -m 700 /home/builder/.cache/concc /home/builder/.cache/concc/store
 	lab_worker 1 dd if=/dev/zero of=/home/builder/.cache/concc/store/x bs=1M 2>/dev/null || true
 	fails disk
 	follow disk
