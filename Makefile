@@ -149,7 +149,7 @@ DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev
 	libjansson-dev
 TEST_DEPS = $(DEPS) libcriterion-dev openssh-server openssh-client mandoc iproute2 util-linux procps \
 	strace python3 perl jq ninja-build cmake clang dpkg-dev git slurmctld slurmd slurm-client munge \
-	sshfs podman runc netavark binutils lld patch acl ccache openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
+	sshfs podman runc netavark zsh fish man-db binutils lld patch acl ccache openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
 # Only where the machine has no Rust of its own.
 ifeq ($(shell command -v cargo 2>/dev/null),)
 TEST_DEPS += cargo rustc
@@ -342,19 +342,37 @@ coverage:
 
 MAN_PAGES = $(wildcard man/*.[1-8])
 
+# Where each shell looks by itself.
+COMPLETIONS = $(addprefix $(DESTDIR)$(DATADIR)/,bash-completion/completions/concc zsh/site-functions/_concc \
+	fish/vendor_completions.d/concc.fish)
+
+# For `man -k`; a package's files are indexed when it is installed.
+define index-manual
+$(if $(DESTDIR),,@if command -v mandb >/dev/null; then mandb -q $(MANDIR) 2>/dev/null || true; fi)
+endef
+
 install: all
 	$(INSTALL) -d $(DESTDIR)$(BINDIR)
 	$(INSTALL) -m 755 $(PROGRAMS:%=$(B)/bin/%) $(DESTDIR)$(BINDIR)
 	$(INSTALL) -d $(DESTDIR)$(DATADIR)/concc/apparmor
 	sed 's|@BINDIR@|$(BINDIR)|' dist/apparmor/concc-worker >$(DESTDIR)$(DATADIR)/concc/apparmor/concc-worker
+	$(INSTALL) -d $(dir $(COMPLETIONS))
+	for c in $(COMPLETIONS); do case $$c in \
+		*/_concc) f=zsh ;; *.fish) f=fish ;; *) f=bash ;; esac; \
+		$(INSTALL) -m 644 dist/completions/concc.$$f $$c || exit 1; done
 	for m in $(MAN_PAGES); do d=$(DESTDIR)$(MANDIR)/man$${m##*.}; \
 		$(INSTALL) -d $$d && $(INSTALL) -m 644 $$m $$d || exit 1; done
+	$(index-manual)
 
 uninstall:
 	rm -f $(PROGRAMS:%=$(DESTDIR)$(BINDIR)/%)
 	rm -rf $(DESTDIR)$(DATADIR)/concc
+	rm -f $(COMPLETIONS)
 	for m in $(MAN_PAGES); do \
 		rm -f $(DESTDIR)$(MANDIR)/man$${m##*.}/$${m##*/}; done
+	$(index-manual)
+	@find $(DESTDIR)$(MANDIR) -name '*.[1-8]*' -type f 2>/dev/null | grep -q . || \
+		rm -f $(DESTDIR)$(MANDIR)/index.db $(DESTDIR)$(MANDIR)/CACHEDIR.TAG
 
 DIST = $(B)/concc-$(VERSION).tar.gz
 dist:

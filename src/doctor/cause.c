@@ -11,6 +11,7 @@ static const struct {
 	const char *words;
 	enum check check;
 } causes[] = {
+	{"another version than yours", CHECK_TOOLCHAIN},
 	{"no key of host", CHECK_HOST_KEY},
 	{"has CHANGED", CHECK_HOST_KEY},
 	{"HOST IDENTIFICATION HAS CHANGED", CHECK_HOST_KEY},

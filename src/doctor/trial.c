@@ -214,6 +214,19 @@ static char *said(const char *text, const char *mark, const char *end)
 	return xstrndup(from, to ? (size_t)(to - from) : n);
 }
 
+/* Why a worker did not do it: "concc: WHY; trying another worker: COMMAND". */
+static char *said_of_worker(const char *text)
+{
+	const char *end = strstr(text, "; trying another worker"), *from = end;
+
+	while (from && from > text && from[-1] != '\n')
+		from--;
+	if (!from)
+		return NULL;
+	from += str_starts(from, "concc: ") ? strlen("concc: ") : 0;
+	return xstrndup(from, (size_t)(end - from));
+}
+
 /* Of "concc: local: RULE (WHY): COMMAND"; and of a worker that failed, what it said. */
 static bool find_local(const struct try *t, char **ret_rule, char **ret_why)
 {
@@ -228,7 +241,7 @@ static bool find_local(const struct try *t, char **ret_rule, char **ret_why)
 	if (!*ret_rule)
 		return false;
 	*ret_why = said(strstr(text, "concc: local: "), " (", "): ") ?: xstrdup("");
-	failed = said(text, " failed: ", "; trying another worker");
+	failed = said_of_worker(text);
 	if (failed) {
 		free(*ret_why);
 		*ret_why = failed;
