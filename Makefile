@@ -71,11 +71,11 @@ CRYPTO_CFLAGS := $(call pc-cflags,libcrypto)
 CRYPTO_LIBS := $(call pc-libs,libcrypto)
 
 # One archive per folder.  A library's flags reach the one folder that uses its header.
-FOLDERS = common loop conf proto record schedule job pool link digest tree project mirror sandbox worker plain wrapper view front
+FOLDERS = common loop conf proto record schedule job pool link digest tree project doctor mirror sandbox worker plain wrapper view front
 $(B)/src/mirror/%.o: EXTRA_CFLAGS = $(FUSE_CFLAGS)
 $(B)/src/link/%.o: EXTRA_CFLAGS = $(SSH_CFLAGS) $(LZ4_CFLAGS)
 $(B)/src/conf/%.o: EXTRA_CFLAGS = $(INIH_CFLAGS)
-$(B)/src/project/%.o $(B)/src/worker/%.o $(B)/src/front/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS)
+$(B)/src/project/%.o $(B)/src/worker/%.o $(B)/src/front/%.o $(B)/src/doctor/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS)
 $(B)/src/view/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS) $(NCURSES_CFLAGS)
 $(B)/src/digest/%.o: EXTRA_CFLAGS = $(CRYPTO_CFLAGS)
 
@@ -87,7 +87,7 @@ LIBS_concc-cc = $(call libs,wrapper record job pool schedule proto common)
 LIBS_concc-dispatch = $(LIBS_concc-cc)
 LIBS_concc-scriptify = $(LIBS_concc-cc)
 LIBS_concc-worker-pool = $(call libs,pool schedule common)
-LIBS_concc-project = $(call libs,project tree link loop conf record job pool schedule proto digest common)
+LIBS_concc-project = $(call libs,doctor project tree link loop conf record job pool schedule proto digest common)
 LIBS_concc-worker = $(call libs,worker sandbox mirror link loop job pool schedule proto digest common)
 LIBS_concc-plain = $(call libs,plain link loop job proto digest common)
 LIBS_concc = $(call libs,front view wrapper record job pool schedule proto common)
@@ -156,7 +156,7 @@ DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev
 	libjansson-dev libncurses-dev openssh-client
 TEST_DEPS = $(DEPS) libcriterion-dev openssh-server mandoc iproute2 util-linux procps \
 	strace python3 perl jq ninja-build cmake clang dpkg-dev git slurmctld slurmd slurm-client munge \
-	sshfs podman catatonit runc netavark binutils lld patch acl ccache chromium tmux openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
+	sshfs podman catatonit runc netavark zsh fish man-db binutils lld patch acl ccache chromium tmux openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
 # Only where the machine has no Rust of its own.
 ifeq ($(shell command -v cargo 2>/dev/null),)
 TEST_DEPS += cargo rustc
@@ -203,7 +203,7 @@ demo: deps
 # ---- tests ----
 
 UNIT_TESTS = $(patsubst test/unit/%.c,$(B)/test/unit/%,$(wildcard test/unit/test_*.c))
-UNIT_LIBS = $(call libs,front view plain worker sandbox project tree wrapper mirror link loop conf record job pool schedule proto digest common)
+UNIT_LIBS = $(call libs,front view plain worker sandbox doctor project tree wrapper mirror link loop conf record job pool schedule proto digest common)
 ALL_LIBS = $(FUSE_LIBS) $(JANSSON_LIBS) $(NCURSES_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS) -lm
 $(B)/test/%.o: EXTRA_CFLAGS = -Isrc
 $(B)/test/unit/%.o: EXTRA_CFLAGS = $(call pc-cflags,criterion) -Isrc
@@ -350,19 +350,37 @@ coverage:
 
 MAN_PAGES = $(wildcard man/*.[1-8])
 
+# Where each shell looks by itself.
+COMPLETIONS = $(addprefix $(DESTDIR)$(DATADIR)/,bash-completion/completions/concc zsh/site-functions/_concc \
+	fish/vendor_completions.d/concc.fish)
+
+# For `man -k`; a package's files are indexed when it is installed.
+define index-manual
+$(if $(DESTDIR),,@if command -v mandb >/dev/null; then mandb -q $(MANDIR) 2>/dev/null || true; fi)
+endef
+
 install: all
 	$(INSTALL) -d $(DESTDIR)$(BINDIR)
 	$(INSTALL) -m 755 $(PROGRAMS:%=$(B)/bin/%) $(DESTDIR)$(BINDIR)
 	$(INSTALL) -d $(DESTDIR)$(DATADIR)/concc/apparmor
 	sed 's|@BINDIR@|$(BINDIR)|' dist/apparmor/concc-worker >$(DESTDIR)$(DATADIR)/concc/apparmor/concc-worker
+	$(INSTALL) -d $(dir $(COMPLETIONS))
+	for c in $(COMPLETIONS); do case $$c in \
+		*/_concc) f=zsh ;; *.fish) f=fish ;; *) f=bash ;; esac; \
+		$(INSTALL) -m 644 dist/completions/concc.$$f $$c || exit 1; done
 	for m in $(MAN_PAGES); do d=$(DESTDIR)$(MANDIR)/man$${m##*.}; \
 		$(INSTALL) -d $$d && $(INSTALL) -m 644 $$m $$d || exit 1; done
+	$(index-manual)
 
 uninstall:
 	rm -f $(PROGRAMS:%=$(DESTDIR)$(BINDIR)/%)
 	rm -rf $(DESTDIR)$(DATADIR)/concc
+	rm -f $(COMPLETIONS)
 	for m in $(MAN_PAGES); do \
 		rm -f $(DESTDIR)$(MANDIR)/man$${m##*.}/$${m##*/}; done
+	$(index-manual)
+	@find $(DESTDIR)$(MANDIR) -name '*.[1-8]*' -type f 2>/dev/null | grep -q . || \
+		rm -f $(DESTDIR)$(MANDIR)/index.db $(DESTDIR)$(MANDIR)/CACHEDIR.TAG
 
 DIST = $(B)/concc-$(VERSION).tar.gz
 dist:

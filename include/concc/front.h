@@ -12,8 +12,11 @@ struct front_run {
 	const char *dir;     /* run there, or NULL */
 	const char *workers; /* instead of the configured ones, or NULL */
 	uint32_t jobs;	     /* for the build tool, through its environment; 0: not set */
+	bool local;	     /* no workers: everything here */
 	const char *report; /* NULL, or the file for a page that shows its jobs; absolute, or "-" */
-	bool local;	    /* no workers: everything here */
+	bool quiet;	    /* no summary, and no word on the number of jobs */
+	const char *json;   /* NULL, or the file for the summary; "-": standard output */
+	unsigned require_remote; /* percent of the jobs that could be remote; 0: whatever comes */
 	char *const *argv;
 };
 
@@ -22,9 +25,13 @@ struct front_run {
 int front_run(const struct front_run *o);
 
 int front_status(bool json);
+/* The counters of all servers of this user begin anew. */
+int front_reset(void);
 int front_stop(void);
 /* Puts concc-worker on these workers or hosts, and says what it did; NULL ends the names. */
 int front_push(char *const *names);
+/* Checks these, or all that are configured; the exit status. */
+int front_doctor(char *const *names, bool json);
 int front_slots(void); /* prints how many jobs can run at once, this machine's cores at least */
 /* Prints the directory for the front of PATH, and makes it when needed. */
 int front_masquerade(void);

@@ -105,6 +105,9 @@ struct connecting *transport_connect(struct loop *l, const struct transport_conf
 				     connected_fn fn, void *data);
 /* Gives up; fn will not be called.  Not after fn was called. */
 void transport_cancel(struct connecting *c);
+/* "-p 2222 me@build1" of an ssh:// address, for a person to give to ssh(1); on the heap.  NULL: it
+ * is none. */
+char *transport_words(const char *address);
 
 /* ---- links ---- */
 

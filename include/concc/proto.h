@@ -80,6 +80,7 @@ enum msg_type {
 	/* worker -> client */
 	MSG_LIST = 30,
 	MSG_FETCH = 31,
+	MSG_CHECKUP = 32,
 	MSG_JOB_OUTPUT = 41,
 	MSG_JOB_FILE = 42,
 	MSG_JOB_DATA = 43,
@@ -125,6 +126,7 @@ int proto_get_header(const uint8_t in[PROTO_HEADER_LEN], struct proto_header *re
 
 enum hello_flags {
 	HELLO_F_CLIENT_ROOT = 1 << 0, /* from a client: jobs see its system, and nothing else */
+	HELLO_F_CHECKUP = 1 << 1,     /* from a client: it wants a CHECKUP */
 };
 
 /* The first five fields keep their place and meaning in every version. */
@@ -562,6 +564,27 @@ struct msg_limits {
 
 void msg_limits_encode(struct buf *b, const struct msg_limits *m);
 int msg_limits_decode(struct blob payload, struct msg_limits *ret);
+
+/*
+ * CHECKUP: what may keep the worker from working, looked at before it sets itself up, so that it is
+ * told whether or not that fails.  Only to a client that asked for it.
+ */
+struct msg_checkup {
+	uint64_t clock_us;   /* CLOCK_REALTIME, when it was sent */
+	uint32_t uid;	     /* of the login */
+	uint32_t fuse_error; /* errno of opening /dev/fuse; 0: it can be */
+	/* Settings of the kernel; CHECKUP_NONE: it has none such. */
+	uint64_t max_user_namespaces, unprivileged_userns_clone, apparmor_restricts;
+	uint64_t cache_free, cache_size; /* bytes of the file system of the cache; 0, 0: none */
+	char *kernel;			 /* uname -r; owned */
+	char *cache;			 /* "" when there can be none; owned */
+	struct caller own;		 /* what the login gives */
+};
+
+#define CHECKUP_NONE UINT64_MAX
+void msg_checkup_encode(struct buf *b, const struct msg_checkup *m);
+int msg_checkup_decode(struct blob payload, struct msg_checkup *ret);
+void msg_checkup_release(struct msg_checkup *m);
 
 /*
  * LOAD: what runs on the worker's host, of all clients; told with the period of the

@@ -155,4 +155,17 @@ int64_t launcher_job_of(pid_t pid);
  */
 bool sandbox_makes(pid_t pid, const char *name);
 
+/* ---- what may keep all this from working ---- */
+
+/* Values of the settings that matter; -1 where the kernel has no such setting. */
+struct userns_knobs {
+	long max_user_namespaces;		    /* user.max_user_namespaces */
+	long unprivileged_userns_clone;		    /* kernel.unprivileged_userns_clone (Debian) */
+	long apparmor_restrict_unprivileged_userns; /* kernel.* (Ubuntu) */
+};
+
+void userns_knobs_read(struct userns_knobs *ret);
+/* 0, or -errno: why /dev/fuse can't be opened. */
+int sandbox_try_fuse(void);
+
 #endif

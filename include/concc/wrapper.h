@@ -20,6 +20,7 @@ enum wrapper_exit {
 	WRAPPER_EXIT_USAGE = 100,
 	WRAPPER_EXIT_FAILED = 101, /* the command could not even be run here */
 	WRAPPER_EXIT_SERVER = 102, /* `concc`: the project server can't be reached or started */
+	WRAPPER_EXIT_LOCAL = 103,  /* `concc run --require-remote`: too much of it ran here */
 };
 
 struct wrapper_options {

@@ -8,6 +8,7 @@
 
 #include "concc/cleanup.h"
 #include "concc/conf.h"
+#include "concc/doctor.h"
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/project.h"
@@ -16,6 +17,7 @@
 static const char usage[] =
 	"usage: concc-project [--daemon] [--ready-fd=N] [--workers=LIST] [--config=FILE]\n"
 	"       concc-project --push [--workers=LIST] [--config=FILE]\n"
+	"       concc-project --doctor[=json|brief] [--workers=LIST] [--config=FILE]\n"
 	"Serves this user's files to the workers and runs their jobs.  The first concc-cc\n"
 	"starts it, and it leaves when idle: see concc-project(8).\n"
 	"\n"
@@ -23,7 +25,8 @@ static const char usage[] =
 	"  --ready-fd=N    write \"ready\" or \"error: ...\" to this descriptor\n"
 	"  --workers=LIST  instead of the configuration's workers\n"
 	"  --config=FILE   instead of $CONCC_CONFIG or ~/.concc.ini\n"
-	"  --push          only put concc-worker on the workers, as `concc push` does\n";
+	"  --push          only put concc-worker on the workers, as `concc push` does\n"
+	"  --doctor        only say what may be wrong, as `concc doctor` does\n";
 
 /* A daemon's log is of this session only: it is for finding out what happened just now. */
 static void log_to_file(void)
@@ -50,7 +53,8 @@ static int fail(int ready_fd, const char *text)
 }
 
 struct options {
-	bool daemon, push;
+	bool daemon, push, doctor;
+	struct doctor_options look;
 	int ready_fd;
 	const char *workers, *config;
 };
@@ -64,6 +68,7 @@ static int parse(int argc, char **argv, struct options *o)
 		{"workers", required_argument, NULL, 'w'},
 		{"config", required_argument, NULL, 'c'},
 		{"push", no_argument, NULL, 'p'},
+		{"doctor", optional_argument, NULL, 'D'},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},
 		{0},
@@ -91,6 +96,11 @@ static int parse(int argc, char **argv, struct options *o)
 			break;
 		case 'p':
 			o->push = true;
+			break;
+		case 'D':
+			o->doctor = true;
+			o->look.json = optarg && streq(optarg, "json");
+			o->look.brief = optarg && streq(optarg, "brief");
 			break;
 		case 'h':
 			fputs(usage, stdout);
@@ -143,6 +153,11 @@ int main(int argc, char **argv)
 				     true); /* workers' transports must not keep it open */
 	/* Of the call that started us: each tells its own. */
 	(void)unsetenv("CONCC_WORKSPACE");
+	if (o.doctor) {
+		o.look.config = o.config;
+		o.look.workers = o.workers;
+		return doctor_run(&o.look);
+	}
 	r = conf_load(o.config, &conf, &msg);
 	if (r < 0)
 		return fail(o.ready_fd, msg.text);

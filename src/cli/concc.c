@@ -13,11 +13,12 @@
 #include "concc/wrapper.h"
 
 static const char usage[] =
-	"usage: concc run [-C DIR] [-w WORKERS] [-j N] [--report FILE.html] [--local] [--]\n"
-	"                 COMMAND [ARG...]\n"
-	"       concc status [--json]\n"
+	"usage: concc run [-C DIR] [-w WORKERS] [-j N] [--report FILE.html] [--local] [--quiet]\n"
+	"                 [--json FILE] [--require-remote PERCENT] [--] COMMAND [ARG...]\n"
+	"       concc status [--json | --reset]\n"
 	"       concc report [--json] [--list] [-o FILE.html] [--trace FILE.json] [BUILD]\n"
 	"       concc top [--once]\n"
+	"       concc doctor [--json] [WORKER|HOST...]\n"
 	"       concc stop\n"
 	"       concc push WORKER|HOST...\n"
 	"       concc masquerade\n"
@@ -28,6 +29,7 @@ static const char usage[] =
 	"  report  tells of each job of the newest build, or of another: when, where, why, how long;\n"
 	"          as JSON, as a page to look at (-o), as a trace for Perfetto (--trace)\n"
 	"  top     shows workers and jobs as they come and go, until q\n"
+	"  doctor  looks for what keeps builds from being distributed, and says what to do\n"
 	"  stop    stops the project server; the next concc-cc starts it again\n"
 	"  push    puts concc-worker on machines that you can ssh to\n"
 	"  masquerade  prints a directory of this machine's compilers for the front of PATH\n"
@@ -58,6 +60,9 @@ static int cmd_run(int argc, char **argv)
 		{"jobs", required_argument, NULL, 'j'},
 		{"report", required_argument, NULL, 'r'},
 		{"local", no_argument, NULL, 'l'},
+		{"quiet", no_argument, NULL, 'q'},
+		{"json", required_argument, NULL, 'J'},
+		{"require-remote", required_argument, NULL, 'R'},
 		{"help", no_argument, NULL, 'h'},
 		{0},
 	};
@@ -86,6 +91,17 @@ static int cmd_run(int argc, char **argv)
 			break;
 		case 'l':
 			o.local = true;
+			break;
+		case 'q':
+			o.quiet = true;
+			break;
+		case 'J':
+			o.json = optarg;
+			break;
+		case 'R':
+			if (!str_to_u64(optarg, 100, &n))
+				return wrong("--require-remote takes a percentage, not", optarg);
+			o.require_remote = (unsigned)n;
 			break;
 		case 'h':
 			fputs(usage, stdout);
@@ -118,6 +134,8 @@ static int cmd_status(int argc, char **argv)
 		return front_status(false);
 	if (argc == 2 && streq(argv[1], "--json"))
 		return front_status(true);
+	if (argc == 2 && streq(argv[1], "--reset"))
+		return front_reset();
 	return wrong("status does not know", argv[1]);
 }
 
@@ -165,6 +183,17 @@ static int cmd_stop(int argc, char **argv)
 	return argc == 1 ? front_stop() : wrong("stop takes no argument:", argv[1]);
 }
 
+static int cmd_doctor(int argc, char **argv)
+{
+	bool json = argc > 1 && streq(argv[1], "--json");
+
+	for (int i = 1 + json; i < argc; i++)
+		if (*argv[i] == '-')
+			return wrong("doctor takes --json, names of workers and hosts, not",
+				     argv[i]);
+	return front_doctor(argv + 1 + json, json);
+}
+
 static int cmd_push(int argc, char **argv)
 {
 	if (argc < 2)
@@ -209,7 +238,7 @@ static const struct command {
 	{"status", cmd_status},	    {"top", cmd_top},	    {"stop", cmd_stop},
 	{"-j", cmd_slots},	    {"help", cmd_help},	    {"masquerade", cmd_masquerade},
 	{"--help", cmd_help},	    {"-h", cmd_help},	    {"version", cmd_version},
-	{"--version", cmd_version},
+	{"--version", cmd_version}, {"doctor", cmd_doctor},
 };
 
 int main(int argc, char **argv)

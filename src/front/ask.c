@@ -12,6 +12,7 @@
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/pool.h"
+#include "concc/process.h"
 #include "concc/proto.h"
 #include "concc/str.h"
 #include "concc/wrapper.h"
@@ -150,6 +151,62 @@ static void print_json(const char *mine, const char *text)
 	json_decref(all);
 }
 
+/* ---- what `concc doctor` would say, in one line ---- */
+
+#define BRIEF_MS  5000 /* no connection is made for it */
+#define BRIEF_MAX 4096
+
+/* Of the workers of a server that runs. */
+static void verdict_of_server(const char *text)
+{
+	json_t *o = json_loads(text, 0, NULL), *w;
+	const char *why = NULL;
+	size_t i, n = 0, good = 0;
+
+	json_array_foreach(json_object_get(o, "workers"), i, w)
+	{
+		const char *state = json_string_value(json_object_get(w, "state")) ?: "";
+
+		n++;
+		good += streq(state, "up") || streq(state, "asleep");
+		if (!why && streq(state, "down"))
+			why = json_string_value(json_object_get(w, "error"));
+	}
+	if (good)
+		printf("builds are distributed: %zu of %zu worker%s can be used\n", good, n,
+		       str_plural(n));
+	else
+		printf("builds are not distributed: %s; `concc doctor` says what to do\n",
+		       why ? why : "no worker is up yet");
+	json_decref(o);
+}
+
+/* Without one, of what can be told without connecting. */
+static void verdict_without_server(void)
+{
+	_cleanup_free_ char *program = program_path("concc-project");
+	char *argv[] = {program, (char *)"--doctor=brief", NULL};
+	struct process p = {.argv = argv,
+			    .fds = {PROCESS_FD_NULL, PROCESS_FD_KEPT, PROCESS_FD_NULL},
+			    .n_fds = 3,
+			    .flags = PROCESS_SESSION};
+	_cleanup_buf_ struct buf out = BUF_INIT;
+	int status;
+
+	if (process_capture(&p, BRIEF_MAX, now_ms() + BRIEF_MS, -1, &out, &status) == 0)
+		fputs(buf_cstr(&out), stdout);
+}
+
+static void print_verdict(const char *dir, const char *running)
+{
+	_cleanup_free_ char *text = NULL;
+
+	if (!running)
+		verdict_without_server();
+	else if (front_ask(dir, "status", "json", &text) == 0)
+		verdict_of_server(text);
+}
+
 int front_status(bool json)
 {
 	_cleanup_free_ char *dir = NULL, *text = NULL;
@@ -175,9 +232,27 @@ int front_status(bool json)
 	}
 	if (json)
 		return 0;
+	print_verdict(dir, text);
 	print_tally(dir);
 	print_said(dir);
 	print_others(dir);
+	return 0;
+}
+
+int front_reset(void)
+{
+	_cleanup_free_ char *dir = NULL, *tally = NULL, *said = NULL;
+	_cleanup_close_ int dir_fd = -1;
+	struct errmsg msg = {0};
+
+	if (runtime_dir_open(&dir, &dir_fd, &msg) < 0)
+		return fail(msg.text);
+	tally = path_join(dir, "tally");
+	said = wrapper_said_path(dir);
+	(void)unlink(tally); /* who has it open counts on, for nobody */
+	(void)unlink(said);
+	if (server_is_there(dir_fd) && front_ask(dir, "reset", NULL, NULL) < 0)
+		return fail("the project server does not answer");
 	return 0;
 }
 
@@ -198,18 +273,39 @@ int front_stop(void)
 	return r == CONCC_E_CLOSED || r == 0 ? 0 : fail(err_text(r));
 }
 
-int front_push(char *const *names)
+/* "--workers=a,b" on the heap. */
+static char *workers_option(char *const *names)
 {
-	_cleanup_free_ char *program = program_path("concc-project");
 	_cleanup_buf_ struct buf list = BUF_INIT;
 
 	buf_putf(&list, "--workers=");
 	for (; *names; names++)
 		buf_putf(&list, "%s%s", *names, names[1] ? "," : "");
-	/* The transports are the server's, and so is what the configuration says of a worker. */
-	execlp(program, "concc", "--push", buf_cstr(&list), (char *)NULL);
+	return xstrdup(buf_cstr(&list));
+}
+
+/* The transports are the server's, and so is what the configuration says of a worker. */
+static int become_server(const char *option, char *workers)
+{
+	_cleanup_free_ char *program = program_path("concc-project");
+
+	execlp(program, "concc", option, workers, (char *)NULL);
 	fprintf(stderr, "concc: %s can't be executed: %s\n", program, err_text(-errno));
 	return WRAPPER_EXIT_SERVER;
+}
+
+int front_push(char *const *names)
+{
+	_cleanup_free_ char *workers = workers_option(names);
+
+	return become_server("--push", workers);
+}
+
+int front_doctor(char *const *names, bool json)
+{
+	_cleanup_free_ char *workers = *names ? workers_option(names) : NULL;
+
+	return become_server(json ? "--doctor=json" : "--doctor", workers);
 }
 
 /* Slots of workers and here; 0: none can be had, and msg says why. */

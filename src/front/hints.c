@@ -302,7 +302,7 @@ static const char *rule_of(const struct tally_entry *e)
 						  : NULL;
 }
 
-void hint_kept_here(const struct tally_entry *e, size_t n, struct buf *out)
+void hint_most_here(const struct tally_entry *e, size_t n, struct buf *out)
 {
 	const struct tally_entry *most = NULL;
 
@@ -313,7 +313,20 @@ void hint_kept_here(const struct tally_entry *e, size_t n, struct buf *out)
 			most = &e[i];
 	}
 	if (most)
-		buf_putf(out, "concc: %llu job%s ran here by the rule \"%s\": %s\n",
+		buf_putf(out, "%llu job%s ran here by the rule \"%s\": %s",
 			 (unsigned long long)most->n, str_plural(most->n), rule_of(most),
 			 view_remedy(rule_of(most)));
+}
+
+void hint_kept_here(const struct tally_entry *e, size_t n, struct buf *out)
+{
+	size_t begin = out->len, said;
+
+	buf_putf(out, "concc: ");
+	said = out->len;
+	hint_most_here(e, n, out);
+	if (out->len == said)
+		out->len = begin;
+	else
+		buf_putf(out, "\n");
 }

@@ -22,6 +22,7 @@ void hint_no_calls(char *const *argv, const struct masquerade *m, const struct l
 
 /* The rule that kept most calls here, of those that a change of the user's lifts. */
 void hint_kept_here(const struct tally_entry *e, size_t n, struct buf *out);
+void hint_most_here(const struct tally_entry *e, size_t n, struct buf *out); /* its bare words */
 
 /* ---- for tests ---- */
 

@@ -26,6 +26,7 @@
 #include "child.h"
 #include "hints.h"
 #include "masquerade.h"
+#include "outcome.h"
 #include "tools.h"
 #include "users.h"
 
@@ -41,8 +42,9 @@ struct build {
 	struct masquerade masquerade;
 	struct left_alone left;
 	char *tally;
-	char id[32];			       /* in the records of its jobs */
-	uint64_t server_cpu_us, worker_cpu_us; /* before the build; then what it took */
+	char id[32];	       /* in the records of its jobs */
+	struct numbers before; /* of the server, which may have done other things */
+	uint32_t slots;	       /* of all workers, when it began */
 };
 
 static int complain(const char *text)
@@ -81,20 +83,13 @@ static int open_dir(struct build *b, struct errmsg *msg)
 	return runtime_dir_open(&b->dir, &b->dir_fd, msg);
 }
 
-static void read_cpu(const struct build *b, uint64_t *ret_server, uint64_t *ret_workers)
+static void read_numbers(const struct build *b, struct numbers *ret)
 {
 	_cleanup_free_ char *text = NULL;
-	json_t *o, *worker;
-	size_t i;
 
-	*ret_server = *ret_workers = 0;
-	if (b->o->local || front_ask(b->dir, "status", "json", &text) < 0)
-		return;
-	o = json_loads(text, 0, NULL);
-	*ret_server = (uint64_t)json_integer_value(json_object_get(o, "cpu_us"));
-	json_array_foreach(json_object_get(o, "workers"), i, worker) *ret_workers += (uint64_t)
-		json_integer_value(json_object_get(worker, "cpu_us"));
-	json_decref(o);
+	*ret = (struct numbers){0};
+	if (!b->o->local && front_ask(b->dir, "status", "json", &text) == 0)
+		numbers_parse(ret, text);
 }
 
 /* Before the build, not after hours of it at home. */
@@ -161,7 +156,9 @@ static int bring_up(struct build *b)
 	b->signo = child_signal(status);
 	if (b->signo || WEXITSTATUS(status))
 		return b->signo ? 128 + b->signo : WEXITSTATUS(status);
-	read_cpu(b, &b->server_cpu_us, &b->worker_cpu_us);
+	/* Of another build that is under way they stay, and what is told is the difference. */
+	(void)front_ask(b->dir, "reset", "idle", NULL);
+	read_numbers(b, &b->before);
 	tell_down(b);
 	return 0;
 }
@@ -224,28 +221,36 @@ static void tell_left_alone(const struct build *b)
 
 /* ---- how many at once ---- */
 
-/* All slots, and never fewer than a build without us would use. */
-static uint32_t count_slots(const struct build *b)
+static uint32_t pool_slots(const struct build *b)
 {
-	uint32_t cores = front_cores(), n = 0;
 	struct pool *pool;
+	uint32_t n = 0;
 
 	if (!b->o->local && pool_open(b->dir, &pool, NULL) == 0) {
 		n = pool_total(pool);
 		pool_close(pool);
 	}
+	return n;
+}
+
+/* All slots, and never fewer than a build without us would use. */
+static uint32_t count_slots(const struct build *b)
+{
+	uint32_t cores = front_cores(), n = pool_slots(b);
+
 	return n > cores ? n : cores;
 }
 
 /* The command as it is run: with a number of jobs, where the user chose none. */
-static char **choose_jobs(const struct build *b)
+static char **choose_jobs(struct build *b)
 {
 	uint32_t n = b->o->jobs ? b->o->jobs : count_slots(b);
 	_cleanup_free_ char *how = NULL;
 	char **named = tools_with_compiler(b->o->argv, &b->masquerade);
 	char **argv = named ? named : tools_with_jobs(b->o->argv, n, b->o->jobs > 0, &how);
 
-	if (how && !b->o->jobs)
+	b->slots = pool_slots(b);
+	if (how && !b->o->jobs && !b->o->quiet)
 		fprintf(stderr,
 			"concc: %s, as many jobs as there are slots and cores for; "
 			"`concc run -j N` chooses\n",
@@ -275,33 +280,6 @@ static int run_child(struct build *b)
 
 /* ---- after ---- */
 
-static uint64_t sum(const struct tally_entry *e, size_t n, const char *prefix)
-{
-	uint64_t total = 0;
-
-	for (size_t i = 0; i < n; i++) {
-		if (str_starts(e[i].name, prefix))
-			total += e[i].n;
-	}
-	return total;
-}
-
-/* " (name 12, other 3)", nothing when there is none. */
-static void list_names(struct buf *out, const struct tally_entry *e, size_t n, const char *prefix)
-{
-	bool first = true;
-
-	for (size_t i = 0; i < n; i++) {
-		if (!str_starts(e[i].name, prefix) || !e[i].n)
-			continue;
-		buf_putf(out, "%s%s %llu", first ? " (" : ", ", e[i].name + strlen(prefix),
-			 (unsigned long long)e[i].n);
-		first = false;
-	}
-	if (!first)
-		buf_putf(out, ")");
-}
-
 /* What the wrappers could not say to a person, since a part of the build read their standard error.
  */
 static void pass_on_words(const struct build *b)
@@ -317,50 +295,35 @@ static void pass_on_words(const struct build *b)
 	}
 }
 
-static double seconds(uint64_t us)
+/* 0, or the status of a build that should have run elsewhere. */
+static int summarise(struct build *b, uint64_t wall_us, int status)
 {
-	return (double)us / 1e6;
-}
-
-static void summarise(struct build *b, uint64_t wall_us)
-{
-	struct tally_entry e[TALLY_ENTRIES];
-	size_t n = tally_read(b->tally, e, TALLY_ENTRIES);
-	uint64_t remote = sum(e, n, "remote:"), here = sum(e, n, "local:");
-	uint64_t fell_back = sum(e, n, "fallback:"), retried = sum(e, n, "retry:");
-	uint64_t server_us, worker_us;
+	struct outcome o = {.tally = b->tally,
+			    .build = b->id,
+			    .before = b->before,
+			    .wall_us = wall_us,
+			    .cores = front_cores(),
+			    .slots = b->slots,
+			    .status = status};
 	_cleanup_buf_ struct buf out = BUF_INIT;
-	struct rusage u;
 
-	read_cpu(b, &server_us, &worker_us);
-	(void)getrusage(RUSAGE_CHILDREN, &u);
-	server_us = server_us > b->server_cpu_us ? server_us - b->server_cpu_us : 0;
-	worker_us = worker_us > b->worker_cpu_us ? worker_us - b->worker_cpu_us : 0;
-	server_us += (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
-		     (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
-	buf_putf(&out, "concc: %llu job%s in %.1f s: %llu remote",
-		 (unsigned long long)(remote + here + fell_back),
-		 str_plural(remote + here + fell_back), seconds(wall_us),
-		 (unsigned long long)remote);
-	list_names(&out, e, n, "remote:");
-	buf_putf(&out, ", %llu here", (unsigned long long)(here + fell_back));
-	list_names(&out, e, n, "local:");
-	if (fell_back) {
-		buf_putf(&out, "; %llu of them because something failed",
-			 (unsigned long long)fell_back);
-		list_names(&out, e, n, "fallback:");
-	}
-	if (retried) {
-		buf_putf(&out, "; %llu tried again", (unsigned long long)retried);
-		list_names(&out, e, n, "retry:");
-	}
-	buf_putf(&out, "; CPU: %.1f s here, %.1f s on workers\n", seconds(server_us),
-		 seconds(worker_us));
-	if (remote + here + fell_back)
-		hint_kept_here(e, n, &out);
+	read_numbers(b, &o.after);
+	outcome_make(&o);
+	outcome_line(&o, &out);
+	if (o.n_calls)
+		hint_kept_here(o.entries, o.n_entries, &out);
 	else
 		hint_no_calls(b->o->argv, &b->masquerade, &b->left, &out);
-	(void)write_full(2, out.data, out.len); /* a closed stderr wants no summary */
+	if (!b->o->quiet)
+		(void)write_full(2, out.data, out.len); /* a closed stderr wants no summary */
+	if (b->o->json && outcome_write(&o, b->o->json) < 0)
+		fprintf(stderr, "concc: can't write %s: %s\n", b->o->json, err_text(-errno));
+	if (status || !b->o->require_remote || outcome_percent(&o) >= b->o->require_remote)
+		return 0;
+	buf_reset(&out);
+	outcome_lacks(&o, b->o->require_remote, &out);
+	(void)write_full(2, out.data, out.len);
+	return WRAPPER_EXIT_LOCAL;
 }
 
 static void remove_tally(const struct build *b)
@@ -434,9 +397,9 @@ static int build(struct build *b)
 		return status;
 	status = run_child(b);
 	pass_on_words(b);
-	summarise(b, now_us() - start);
+	r = summarise(b, now_us() - start, status);
 	report(b);
-	return status;
+	return r ? r : status;
 }
 
 int front_masquerade(void)

@@ -204,6 +204,18 @@ static char **openssh_argv(const struct connecting *c)
 	return argv;
 }
 
+char *transport_words(const char *address)
+{
+	struct ssh_address a = {0};
+	char *words;
+
+	if (!address || !str_starts(address, "ssh://") || ssh_address_parse(address, &a, NULL) < 0)
+		return NULL;
+	words = ssh_address_words(&a);
+	ssh_address_release(&a);
+	return words;
+}
+
 /* ---- the end of an attempt ---- */
 
 static void task_unref(struct ssh_task *t)

@@ -84,6 +84,10 @@ static int on_ctl(struct client *c, struct blob payload)
 	} else if (streq(words[0], "why")) {
 		status_why(c->server, &out);
 		reply(c, 0, buf_cstr(&out));
+	} else if (streq(words[0], "reset")) {
+		if (!words[1] || !server_is_busy(c->server))
+			status_reset(c->server);
+		reply(c, 0, "");
 	} else if (streq(words[0], "settled")) {
 		c->waiting_up = true;
 		if (server_settled(c->server))

@@ -109,7 +109,7 @@ static void end(struct job *j)
 /* Those that a job could have had now. */
 static uint64_t slots_of_all(const struct server *s)
 {
-	uint64_t n = s->conf->local_slots;
+	uint64_t n = s->local_slots;
 
 	for (unsigned i = 0; i < s->n_peers; i++) {
 		const struct peer *p = s->peers[i];

@@ -546,7 +546,7 @@ static int set_up_pool(struct server *s, struct errmsg *msg)
 		return r;
 	s->calls_source = loop_add_fd(s->loop, fd, LOOP_READ, on_call, s);
 	slots = local_slots(s->conf);
-	s->has_local = slots > 0;
+	s->local_slots = slots;
 	if (slots)
 		r = pool_set(s->pool, POOL_LOCAL, slots, POOL_UP, 1000, msg);
 	if (r < 0)

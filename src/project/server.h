@@ -94,13 +94,14 @@ struct server {
 	uint64_t started_ms;
 	uint64_t n_ended;		     /* jobs, in whatever way */
 	uint64_t n_jobs, n_local, n_retried; /* of all jobs that came here */
+	uint64_t n_jobs_before;		     /* those that are not told of: status_reset() */
 	uint64_t late_at_ms;		     /* when late_timer is set for, 0: it is not */
 	int releases_fd;	       /* of the pool, while a straggler lacks a slot; else -1 */
 	struct map recents;	       /* straggler.c: program -> struct recent */
 	struct pace *pace;	       /* see pace.h */
 	uint64_t n_twice, n_twice_won; /* stragglers started a second time, and of use */
 	uint64_t n_sent_home;	       /* others, which ran here instead */
-	bool has_local;		       /* slots of this machine */
+	uint32_t local_slots;	       /* of this machine */
 	uint64_t looked_ms;	       /* when straggler.c looked at all jobs */
 	bool any_untold;	       /* it could not tell of one when it is late */
 	struct map reasons;	       /* rule -> uint64_t *, why jobs went back */
@@ -344,5 +345,7 @@ bool server_settled(const struct server *s); /* every worker is up or has failed
 void status_text(struct server *s, struct buf *out);
 void status_why(struct server *s, struct buf *out);  /* one line: what keeps workers from working */
 void status_json(struct server *s, struct buf *out); /* for `concc status --json` */
+void status_reset(struct server *s);		     /* counters begin anew */
+bool server_is_busy(const struct server *s);	     /* jobs run here, or wait */
 
 #endif

@@ -179,6 +179,11 @@ static void stopped_text(const struct server *s, struct buf *out)
 	}
 }
 
+static uint64_t told_jobs(const struct server *s)
+{
+	return s->n_jobs - s->n_jobs_before;
+}
+
 /* Why jobs were sent back is not here: their wrappers count it, with what they made of it. */
 void status_text(struct server *s, struct buf *out)
 {
@@ -348,7 +353,7 @@ static json_t *status_object(struct server *s)
 	json_object_set_new(o, "waiters", jobs_json(s, JOB_WAITING, JOBS_SHOWN_JSON, waiting_item));
 	if (s->conf_error)
 		json_object_set_new(o, "configuration_error", json_string(s->conf_error));
-	set_int(o, "jobs", s->n_jobs);
+	set_int(o, "jobs", told_jobs(s));
 	set_int(o, "running", s->n_running);
 	set_int(o, "waiting", pool_waiters(s->pool));
 	set_int(o, "cpu_us", own_cpu_us());
@@ -381,6 +386,51 @@ void status_watch(struct server *s, json_t *recent, uint64_t n_ended, struct buf
 	set_int(o, "ended", n_ended);
 
 	json_object_set(o, "recent", recent);
-	set_int(o, "local_slots", s->conf->local_slots);
+	set_int(o, "local_slots", s->local_slots);
 	put(out, o, JSON_COMPACT);
+}
+
+bool server_is_busy(const struct server *s)
+{
+	return s->n_running || pool_waiters(s->pool);
+}
+
+/* What its link has counted is counted no more, whenever it ends. */
+static void reset_link_counts(struct peer *p)
+{
+	const struct link_counts *now = p->link ? link_counts(p->link) : NULL;
+
+	p->past = (struct link_counts){0};
+	if (!now)
+		return;
+	p->past.msgs_in -= now->msgs_in;
+	p->past.msgs_out -= now->msgs_out;
+	p->past.bytes_in -= now->bytes_in;
+	p->past.bytes_out -= now->bytes_out;
+	p->past.raw_in -= now->raw_in;
+	p->past.raw_out -= now->raw_out;
+	p->past.turns -= now->turns;
+	for (int i = 0; i < 256; i++) {
+		p->past.msgs_by_type_in[i] -= now->msgs_by_type_in[i];
+		p->past.msgs_by_type_out[i] -= now->msgs_by_type_out[i];
+	}
+}
+
+void status_reset(struct server *s)
+{
+	const char *rule;
+	uint64_t *n;
+	size_t it = 0;
+
+	s->n_jobs_before = s->n_jobs;
+	s->n_local = s->n_retried = s->n_twice = s->n_twice_won = s->n_sent_home = 0;
+	while ((n = map_next(&s->reasons, &it, &rule)))
+		*n = 0;
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		struct peer *p = s->peers[i];
+
+		p->n_jobs = p->n_failed = p->fetched_bytes = p->fetched_files = p->lists = 0;
+		p->cpu_us = 0;
+		reset_link_counts(p);
+	}
 }

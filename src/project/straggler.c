@@ -86,8 +86,8 @@ static uint64_t home_limit_ms(const struct run *r)
 {
 	struct server *s = r->peer->server;
 	bool same;
-	uint64_t us = s->has_local ? pace_takes_here_us(s->pace, r->job_key, r->kind_key, &same)
-				   : 0;
+	uint64_t us = s->local_slots ? pace_takes_here_us(s->pace, r->job_key, r->kind_key, &same)
+				     : 0;
 
 	/* Others of its kind are but a hint. */
 	return us ? us / 1000 * (same ? 2 : 4) : 0;

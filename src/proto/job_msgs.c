@@ -597,6 +597,53 @@ int msg_load_decode(struct blob payload, struct msg_load *ret)
 	return 0;
 }
 
+void msg_checkup_encode(struct buf *b, const struct msg_checkup *m)
+{
+	buf_put_u64(b, m->clock_us);
+	buf_put_u32(b, m->uid);
+	buf_put_u32(b, m->fuse_error);
+	buf_put_u64(b, m->max_user_namespaces);
+	buf_put_u64(b, m->unprivileged_userns_clone);
+	buf_put_u64(b, m->apparmor_restricts);
+	buf_put_u64(b, m->cache_free);
+	buf_put_u64(b, m->cache_size);
+	buf_put_str(b, m->kernel);
+	buf_put_str(b, m->cache);
+	put_caller(b, &m->own);
+}
+
+int msg_checkup_decode(struct blob payload, struct msg_checkup *ret)
+{
+	struct msg_checkup m = {0};
+	struct rd r;
+
+	rd_init(&r, payload.p, payload.n);
+	m.clock_us = rd_u64(&r);
+	m.uid = rd_u32(&r);
+	m.fuse_error = rd_u32(&r);
+	m.max_user_namespaces = rd_u64(&r);
+	m.unprivileged_userns_clone = rd_u64(&r);
+	m.apparmor_restricts = rd_u64(&r);
+	m.cache_free = rd_u64(&r);
+	m.cache_size = rd_u64(&r);
+	m.kernel = rd_strdup(&r, 256);
+	m.cache = rd_strdup(&r, PROTO_PATH_MAX);
+	rd_caller(&r, &m.own);
+	if (m.fuse_error > 4095 || rd_done(&r) < 0) {
+		msg_checkup_release(&m);
+		return CONCC_E_PROTO;
+	}
+	*ret = m;
+	return 0;
+}
+
+void msg_checkup_release(struct msg_checkup *m)
+{
+	free(m->kernel);
+	free(m->cache);
+	*m = (struct msg_checkup){0};
+}
+
 void msg_limits_encode(struct buf *b, const struct msg_limits *m)
 {
 	buf_put_u64(b, m->memory);

@@ -6,17 +6,10 @@
  * Why a kernel or distribution refuses namespaces and mounts to an
  * unprivileged user, and what its administrator can do about it.
  */
-
-/* Values of the settings that matter; -1 where the kernel has no such setting. */
-struct userns_knobs {
-	long max_user_namespaces;		    /* user.max_user_namespaces */
-	long unprivileged_userns_clone;		    /* kernel.unprivileged_userns_clone (Debian) */
-	long apparmor_restrict_unprivileged_userns; /* kernel.* (Ubuntu) */
-};
+#include "concc/sandbox.h"
 
 /* A number of /proc/sys; -1: it can't be read. */
 long knob_read(const char *path);
-void userns_knobs_read(struct userns_knobs *ret);
 /* The remedy for a negative errno of unshare(2), an id map or a mount; static. */
 const char *userns_remedy(int err, const struct userns_knobs *k);
 

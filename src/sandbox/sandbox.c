@@ -35,22 +35,29 @@
  */
 static const char *const places[] = {"/sys/fs/fuse/connections", "/mnt", "/media", "/srv"};
 
-static int check_fuse(struct errmsg *msg)
+int sandbox_try_fuse(void)
 {
 	_cleanup_close_ int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 
-	if (fd >= 0)
+	return fd < 0 ? -errno : 0;
+}
+
+static int check_fuse(struct errmsg *msg)
+{
+	int r = sandbox_try_fuse();
+
+	if (r == 0)
 		return 0;
-	if (errno == EACCES || errno == EPERM)
+	if (r == -EACCES || r == -EPERM)
 		return errmsg_set(
-			msg, -errno,
+			msg, r,
 			"/dev/fuse is not accessible to uid %u: as root, chmod 0666 /dev/fuse "
 			"(what udev sets), or start the container with --device /dev/fuse",
 			(unsigned)geteuid());
-	return errmsg_set(msg, -errno,
+	return errmsg_set(msg, r,
 			  "/dev/fuse: %s: load the kernel's module (modprobe fuse), or start the "
 			  "container with --device /dev/fuse",
-			  err_text(-errno));
+			  err_text(r));
 }
 
 static int write_id_file(const char *path, const char *text, struct errmsg *msg)

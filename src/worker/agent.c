@@ -341,6 +341,8 @@ static int bring_up(struct agent *a, struct errmsg *msg)
 	int r;
 
 	r = give_cache(msg);
+	if (a->client.flags & HELLO_F_CHECKUP)
+		checkup_send(a);
 	if (r < 0)
 		return r;
 	open_slots(a);

@@ -6,6 +6,7 @@
  * The agent: one loop thread that joins the link, the mirror and the launcher.
  *
  *   agent.c    life cycle, the client's messages
+ *   checkup.c  what may be wrong here, for a client that asks
  *   task.c     one job: pipes, start when the mirror is flushed, end
  *   outbox.c   what a job sends, in its one right order
  *   toolchain.c  is the client's compiler the same as ours?
@@ -67,6 +68,11 @@ void agent_fail(struct agent *a, int err, const char *fmt, ...)
 /* True when the kernel has killed a process for lack of memory since the last call. */
 bool agent_saw_oom(struct agent *a);
 void agent_tell_counts(struct agent *a);
+
+/* ---- checkup.c ---- */
+
+/* Looks, and tells the client.  Before the agent moves into its namespaces. */
+void checkup_send(struct agent *a);
 
 /* ---- task.c ---- */
 

@@ -366,6 +366,17 @@ static bool counts(struct blob in, struct buf *out)
 	return true;
 }
 
+static bool checkup(struct blob in, struct buf *out)
+{
+	struct msg_checkup m;
+
+	if (msg_checkup_decode(in, &m) < 0)
+		return false;
+	msg_checkup_encode(out, &m);
+	msg_checkup_release(&m);
+	return true;
+}
+
 static bool load(struct blob in, struct buf *out)
 {
 	struct msg_load m;
@@ -491,6 +502,7 @@ static const struct codec {
 	[MSG_JOB_MISSING] = {missing},
 	[MSG_LIMITS] = {limits},
 	[MSG_MIRROR_COUNTS] = {counts, true}, /* the order of the counts, and zeros */
+	[MSG_CHECKUP] = {checkup},
 	[MSG_LOAD] = {load},
 	[MSG_RUN] = {run},
 	[MSG_RUN_HERE] = {run_here},

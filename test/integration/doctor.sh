@@ -1,0 +1,320 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# `concc doctor`: each thing that can be wrong is broken for real; the right check fails, and what it
+# says to type cures it.
+# limit: 400
+. "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+lab_need jq
+LAB_ROOT=default
+lab_enter "$@"
+lab_start builder root
+cd "$WS"
+
+cp -a /srv/home/.ssh "$LAB/ssh"
+
+# Of w1, alone; and nothing is left of what was broken before.
+config() { # [LINE...]
+	rm -rf /srv/home/.ssh
+	cp -a "$LAB/ssh" /srv/home/.ssh
+	{
+		printf '[concc]\nworkspace = %s\n' "$WS"
+		lab_toolchain
+		printf '\n[worker w1]\naddress = ssh://w1\nprogram = /mnt/bin/concc-worker\nslots = 2\n'
+		[ $# -eq 0 ] || printf '%s\n' "$@"
+	} >/srv/concc.ini
+}
+
+# What is said of w1, or of the workers named.
+doctor() { # STATUS [WORKER...]
+	local want=$1 rc=0
+	shift
+	concc doctor --json "$@" >"$LAB/doctor.json" 2>"$LAB/doctor.err" || rc=$?
+	jq -r '.checks[] | "\(.worker) \(.state) \(.check): \(.text) [\(.remedy)]"' "$LAB/doctor.json" ||
+		fail "no JSON: $(cat "$LAB/doctor.json" "$LAB/doctor.err")"
+	jq -r .verdict "$LAB/doctor.json"
+	expect_eq "exit status of concc doctor" "$rc" "$want"
+}
+
+# The checks of that state, one in a line.
+checks() { # STATE
+	jq -r --arg s "$1" '.checks[] | select(.state == $s) | .check' "$LAB/doctor.json"
+}
+
+remedy() { # CHECK
+	jq -r --arg c "$1" '[.checks[] | select(.check == $c and .state != "ok") | .remedy] | first' "$LAB/doctor.json"
+}
+
+text_of() { # CHECK
+	jq -r --arg c "$1" '.checks[] | select(.check == $c) | .text' "$LAB/doctor.json"
+}
+
+# That check fails and no other; nothing that would bite after it is told of as good.
+fails() { # CHECK
+	doctor 1
+	expect_eq "failed" "$(checks failed)" "$1"
+	expect_eq "distributed" "$(jq .distributed "$LAB/doctor.json")" false
+}
+
+cured() {
+	doctor 0
+	expect_eq "failed" "$(checks failed)" ""
+}
+
+# Types what was said.
+follow() { # CHECK
+	local command
+	command=$(remedy "$1")
+	[ -n "$command" ] || fail "no remedy for $1"
+	echo "typed: $command"
+	bash -c "$command" </dev/null
+}
+
+all_well() {
+	config
+	cured
+	for c in configuration "runtime directory" "disk here" "limits here" compiler ssh "host key" key concc-worker version \
+		kernel namespaces AppArmor FUSE disk limits clock start toolchain job "round trip"; do
+		checks ok | grep -qx "$c" || fail "nothing is said of $c"
+	done
+	expect_no_file /srv/run/pool # the trial has a server of its own, which has ended
+	[ -z "$(lab_client_pids concc-project)" ] || fail "a project server is left"
+	expect_eq "left in the cache" "$(find /srv/cache -name 'doctor-*')" ""
+}
+
+# For a person: a line for each, the remedy below it, and a last line that says it all.
+on_terminal() {
+	config
+	concc doctor >"$LAB/out"
+	cat "$LAB/out"
+	expect_grep '^  ok       job                compiled there, byte for byte as here$' "$LAB/out"
+	expect_eq "last line" "$(tail -n 1 "$LAB/out")" 'builds will be distributed: 1 of 1 worker can be used'
+	expect_status 100 concc doctor --nonsense 2>"$LAB/err"
+}
+
+both() {
+	lab_config
+	doctor 0
+	expect_eq "workers" "$(jq -r '[.checks[].worker] | unique | join(" ")' "$LAB/doctor.json")" " w1 w2"
+	sed -i /10.77.1.2/d /srv/home/.ssh/known_hosts
+	doctor 0 # one is enough
+	expect_grep '1 of 2 workers' <(jq -r .verdict "$LAB/doctor.json")
+}
+
+# ---- this machine ----
+
+broken_configuration() {
+	config
+	printf '[concc]\nworkspace = %s\n[worker w1]\nadress = ssh://w1\n' "$WS" >/srv/concc.ini
+	doctor 1
+	expect_eq "failed" "$(checks failed)" configuration
+	expect_grep '^/srv/concc.ini:4: .*did you mean' <(text_of configuration)
+	expect_eq "remedy" "$(remedy configuration)" "\${EDITOR:-vi} +4 /srv/concc.ini"
+	# shellcheck disable=SC2016 # the editor's
+	printf '#!/bin/sh\nsed -i "${1#+}s/adress/address/" "$2"\n' >"$LAB/editor"
+	chmod +x "$LAB/editor"
+	EDITOR=$LAB/editor follow configuration
+	echo 'program = /mnt/bin/concc-worker' >>/srv/concc.ini
+	cured
+}
+
+others_may_write() {
+	config
+	chmod o+w /srv/concc.ini
+	doctor 1
+	expect_eq "failed" "$(checks failed)" configuration
+	follow configuration
+	cured
+}
+
+no_worker() {
+	config
+	printf '[concc]\nworkspace = %s\n' "$WS" >/srv/concc.ini
+	doctor 1
+	expect_eq "failed" "$(checks failed)" configuration
+	bash -c "$(remedy configuration | sed s/HOST/w1/g)"
+	echo 'program = /mnt/bin/concc-worker' >>/srv/concc.ini
+	cured
+}
+
+runtime_directory() {
+	local command
+	config
+	mkdir -p "$LAB/bad"
+	chmod 777 "$LAB/bad"
+	CONCC_RUNTIME_DIR=$LAB/bad doctor 1
+	expect_eq "failed" "$(checks failed)" "runtime directory"
+	command=$(remedy "runtime directory")
+	(
+		eval "$command"
+		cured
+		rm -r "$CONCC_RUNTIME_DIR"
+	)
+}
+
+full_disk_here() {
+	config
+	mkdir -p "$LAB/full"
+	mount -t tmpfs -o size=8m,mode=700 full "$LAB/full"
+	CONCC_CACHE_DIR=$LAB/full doctor 1 || { umount "$LAB/full"; return 1; }
+	umount "$LAB/full"
+	expect_eq "failed" "$(checks failed)" "disk here"
+}
+
+# ---- the way there ----
+
+no_key() {
+	config
+	mv /srv/home/.ssh/id_ed25519 "$LAB/id"
+	fails key
+	expect_grep '^ssh-keygen .*ssh-copy-id w1$' <(remedy key)
+	expect_eq "before it" "$(checks ok | tail -n 2 | tr '\n' ' ')" "ssh host key "
+	mv "$LAB/id" /srv/home/.ssh/id_ed25519
+	cured
+}
+
+unknown_host_key() {
+	config
+	rm /srv/home/.ssh/known_hosts
+	fails "host key"
+	follow "host key"
+	cured
+}
+
+wrong_host_key() { # SSH
+	config "ssh = $1"
+	ssh-keygen -q -t ed25519 -N '' -f "$LAB/other-$1"
+	echo "10.77.1.2 $(cut -d' ' -f1,2 "$LAB/other-$1.pub")" >/srv/home/.ssh/known_hosts
+	fails "host key"
+	follow "host key"
+	cured
+}
+
+dead_agent() {
+	config
+	SSH_AUTH_SOCK=/nowhere doctor 0
+	expect_eq "warnings" "$(checks warning)" "ssh agent"
+	expect_grep '^eval .*ssh-agent' <(remedy "ssh agent")
+}
+
+no_host() {
+	config
+	sed -i 's|ssh://w1|ssh://10.77.1.99|; s|slots = 2|&\nconnect-timeout = 2|' /srv/concc.ini
+	fails ssh
+}
+
+# ---- the worker ----
+
+no_program() {
+	config
+	sed -i '/^program/d' /srv/concc.ini
+	lab_worker 1 rm -rf /home/builder/.cache
+	fails concc-worker
+	expect_eq "remedy" "$(remedy concc-worker)" "concc push w1"
+	! readelf -l "$LAB_BIN/concc-worker" | grep -q INTERP || return 0
+	follow concc-worker
+	cured
+}
+
+# What w1 runs instead: a script around concc-worker.
+program() { # LINES
+	printf '#!/bin/sh\n%s\n' "$1" >"$LAB/w1/bin/other"
+	chmod 755 "$LAB/w1/bin/other"
+	config
+	sed -i 's|^program.*|program = /mnt/bin/other|' /srv/concc.ini
+}
+
+other_version() {
+	# The greeting and the HELLO of protocol 9999, and then it listens.
+	# shellcheck disable=SC2016 # its own
+	program 'printf "\nCONCC-LINK/1\n\103\0\0\0\001\0\0\0\017\047\0\0\013\0\0\0concc 9.9.9\006\0\0\0worker\006\0\0\0$(uname -m)"
+head -c 28 /dev/zero; exec cat >/dev/null'
+	fails version
+	expect_grep 'protocol 9999' <(text_of version)
+}
+
+# One that says nothing, and one that stops after its greeting, are failures with a reason.
+hangs() {
+	program 'exec cat >/dev/null'
+	fails concc-worker
+	program '/mnt/bin/concc-worker --stdio | { head -c 60; exec cat >/dev/null; }'
+	doctor 1
+	expect_eq "number of failures" "$(checks failed | wc -l)" 1
+}
+
+no_fuse() {
+	config
+	sed -i 's|ssh://w1|ssh://w2|; s/w1/w2/' /srv/concc.ini # whose login can mend it
+	lab_worker 2 sh -c 'mv /dev/fuse /dev/fuse.away'
+	fails FUSE
+	expect_eq "remedy" "$(remedy FUSE)" "ssh w2 'modprobe fuse'"
+	lab_worker 2 sh -c 'mv /dev/fuse.away /dev/fuse'
+	cured
+}
+
+closed_fuse() {
+	config
+	lab_worker 1 chmod 0600 /dev/fuse
+	fails FUSE
+	expect_eq "remedy" "$(remedy FUSE)" "ssh -t w1 sudo sh -c 'chmod 0666 /dev/fuse'"
+	lab_worker 1 chmod 0666 /dev/fuse
+	cured
+}
+
+# In a user namespace of its own, whose setting is no one else's.
+no_namespaces() {
+	program 'exec unshare -Ur sh -c "echo 0 >/proc/sys/user/max_user_namespaces; exec setpriv --no-new-privs --bounding-set=-all /mnt/bin/concc-worker --stdio"'
+	fails namespaces
+	expect_grep "sysctl -w user.max_user_namespaces=15000" <(remedy namespaces)
+}
+
+full_disk_there() {
+	config
+	lab_worker 1 rm -rf /home/builder/.cache
+	lab_worker 1 install -d -o 1717 -g 1717 /home/builder/.cache
+	lab_worker 1 mount -t tmpfs -o size=16m,uid=1717,gid=1717,mode=700 full /home/builder/.cache
+	lab_worker 1 install -d -o 1717 -g 1717 -m 700 /home/builder/.cache/concc /home/builder/.cache/concc/store
+	lab_worker 1 dd if=/dev/zero of=/home/builder/.cache/concc/store/x bs=1M 2>/dev/null || true
+	fails disk
+	follow disk
+	lab_worker 1 test ! -e /home/builder/.cache/concc/store/x || fail "it is still full"
+	lab_worker 1 umount /home/builder/.cache
+	cured
+}
+
+other_compiler() {
+	config 'root = worker'
+	mkdir -p "$LAB/w1/cc"
+	printf '#!/bin/sh\nexec /usr/bin/gcc-12 -O1 "$@"\n' >"$LAB/w1/cc/gcc"
+	chmod 755 "$LAB/w1/cc/gcc"
+	lab_worker 1 mount --bind /mnt/cc/gcc "$(readlink -f "$(command -v cc)")"
+	fails toolchain
+	follow toolchain
+	cured
+	lab_worker 1 umount "$(readlink -f "$(command -v cc)")"
+}
+
+check "all is well" all_well
+check "what a person reads" on_terminal
+check "two workers, one of use" both
+check "broken configuration" broken_configuration
+check "others may write the configuration" others_may_write
+check "no worker is configured" no_worker
+check "runtime directory of no use" runtime_directory
+check "full disk here" full_disk_here
+check "no key" no_key
+check "unknown host key" unknown_host_key
+check "wrong host key, libssh2" wrong_host_key libssh2
+check "wrong host key, openssh" wrong_host_key openssh
+check "agent is dead" dead_agent
+check "no such host" no_host
+check "no concc-worker there" no_program
+check "another version" other_version
+check "a worker that hangs" hangs
+check "no /dev/fuse" no_fuse
+check "/dev/fuse is closed" closed_fuse
+check "no user namespaces" no_namespaces
+check "full disk there" full_disk_there
+check "another compiler there" other_compiler
+config
+lab_stop
