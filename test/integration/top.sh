@@ -240,6 +240,18 @@ slow_reader() {
 	expect_eq "server" "$(lab_server_pid)" "$server"
 }
 
+# Nor one that has nothing to do.
+nothing_to_do() {
+	lab_stop_server
+	lab_config 'idle-timeout = 2'
+	trap 'top_end; lab_config' EXIT
+	concc-cc gcc -c a.c
+	top_start
+	shows '^w[12] +up'
+	shows 'no project server is running'
+	quit
+}
+
 # Of `concc run`, while a worker does not answer: a line, which then is gone.
 waited_for() {
 	lab_stop_server
@@ -289,5 +301,6 @@ check "terminals that can't show it" terminals
 check "once, for a pipe" once
 check "a reader who does not read" slow_reader
 check "a server that makes way" makes_way
+check "a server that has nothing to do" nothing_to_do
 check "whom a build waits for" waited_for
 lab_stop
