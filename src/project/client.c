@@ -241,12 +241,12 @@ void client_accept(struct server *s, int fd)
 
 void client_free(struct client *c)
 {
+	watch_leave(c);
 	list_remove(&c->of_server);
 	c->server->n_clients--;
 	if (c->run)
 		run_client_gone(c->run);
 	jobs_cancel(steal_ptr(&c->job));
-	watch_leave(c);
 	link_close(c->link);
 	link_free(c->link);
 	server_busy(c->server);

@@ -106,20 +106,6 @@ static void end(struct job *j)
 	jobs_drop(j);
 }
 
-/* Those that a job could have had now. */
-static uint64_t slots_of_all(const struct server *s)
-{
-	uint64_t n = s->local_slots;
-
-	for (unsigned i = 0; i < s->n_peers; i++) {
-		const struct peer *p = s->peers[i];
-
-		if (p->state == PEER_UP || p->state == PEER_ASLEEP)
-			n += p->slots;
-	}
-	return n;
-}
-
 struct job *jobs_wait(struct server *s, pid_t pid, const char *words)
 {
 	struct job *j = new_job(s, JOB_WAITING);
@@ -155,7 +141,7 @@ void jobs_sent(struct job *j, const struct peer *p)
 	j->record.tries++;
 	j->record.sent_us = jobs_age_us(j);
 	j->record.worker_slots = p->slots;
-	j->record.all_slots = slots_of_all(j->server);
+	j->record.all_slots = pool_total(j->server->pool);
 	record_set(&j->record.worker, p->conf->name);
 	j->files_before = p->fetched_files;
 	j->bytes_before = p->fetched_bytes;
@@ -248,7 +234,7 @@ int jobs_here(struct server *s, int fd, pid_t pid, struct blob payload)
 	record_release(&j->record);
 	j->record = r;
 	j->record.pid = (uint32_t)pid;
-	j->record.all_slots = slots_of_all(s);
+	j->record.all_slots = pool_total(s->pool);
 	tell(j, JOB_EVENT_SENT);
 	j->pidfd = open_process(fd, pid);
 	if (j->pidfd >= 0)

@@ -386,7 +386,7 @@ void status_watch(struct server *s, json_t *recent, uint64_t n_ended, struct buf
 	set_int(o, "ended", n_ended);
 
 	json_object_set(o, "recent", recent);
-	set_int(o, "local_slots", s->local_slots);
+	set_int(o, "slots", pool_total(s->pool));
 	put(out, o, JSON_COMPACT);
 }
 

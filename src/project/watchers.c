@@ -162,7 +162,10 @@ void watch_ask(struct client *c)
 	c->watch_asked = true;
 	if (is_due(s->watchers, c))
 		arm(s->watchers);
-	server_busy(s); /* one that only waits for its last clients does not for this one */
+	/* One that only waits for its last clients does not for this one; of one that is not in use
+	 * the idle time goes on. */
+	if (s->abandoned)
+		server_busy(s);
 }
 
 void watch_read(struct client *c)

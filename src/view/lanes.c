@@ -117,7 +117,7 @@ void lanes_measure(struct summary *s)
 	for (size_t i = 0; i < b->n; i++) {
 		const struct record *r = &b->jobs[i];
 
-		if (r->sent_us && !job_is_here(r))
+		if (job_has_slot(r))
 			n = put_steps(steps, n, job_began_us(r), job_done_us(r));
 	}
 	qsort(steps, n, sizeof(*steps), by_time);

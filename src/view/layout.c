@@ -111,23 +111,6 @@ static void put_padded(struct buf *b, void (*put)(struct buf *b, uint64_t n), ui
 
 /* ---- workers ---- */
 
-static uint64_t all_slots(const struct feed *f)
-{
-	uint64_t n = total(f, "local_slots");
-
-	for (unsigned i = 0; i < f->n; i++) {
-		const json_t *w;
-		size_t k;
-
-		json_array_foreach(list(&f->servers[i], "workers"), k, w)
-		{
-			if (streq(text(w, "state"), "up") || streq(text(w, "state"), "asleep"))
-				n += number(w, "slots");
-		}
-	}
-	return n;
-}
-
 /* Jobs of others, all clients together, which its host told of last. */
 static void put_host(struct buf *b, const json_t *w)
 {
@@ -294,10 +277,10 @@ static void title(struct layout *l, const struct feed *f)
 {
 	if (anybody(f))
 		add(l, LINE_TITLE,
-		    "concc: %llu of %llu slots busy, %llu here, %llu waiting, %.1f jobs/s, %llu jobs",
-		    (unsigned long long)count(f, "runs"), (unsigned long long)all_slots(f),
-		    (unsigned long long)count(f, "here"), (unsigned long long)total(f, "waiting"),
-		    feed_rate(f), (unsigned long long)total(f, "jobs"));
+		    "concc: %llu on workers, %llu here, %llu waiting; %llu slots; %.1f jobs/s",
+		    (unsigned long long)count(f, "runs"), (unsigned long long)count(f, "here"),
+		    (unsigned long long)total(f, "waiting"), (unsigned long long)total(f, "slots"),
+		    feed_rate(f));
 	else
 		add(l, LINE_TITLE,
 		    "concc: no project server is running; the first concc-cc starts it");

@@ -19,6 +19,7 @@
 			j[name] = data.strings[j[name]];
 		j.here = data.places[j.place].name === "";
 		j.from = !j.here && j.slot && j.slot < j.sent ? j.slot : j.sent || j.arrived;
+		j.inSlot = !j.here || j.rule === "local-slot";
 		j.what = j.subject || j.command;
 		return j;
 	});
@@ -468,7 +469,7 @@
 	}
 
 	const offered = steps(jobs.map((j) => [j.arrived, j.done]));
-	const busy = steps(inOrder.filter((j) => !j.here).map((j) => [j.from, j.done]));
+	const busy = steps(inOrder.filter((j) => j.inSlot).map((j) => [j.from, j.done]));
 	const running = steps(inOrder.map((j) => [j.from, j.done]));
 	const offeredMost = offered.reduce((m, s) => Math.max(m, s[1]), 1);
 	const runningMost = running.reduce((m, s) => Math.max(m, s[1]), 1);

@@ -15,6 +15,11 @@ bool job_is_here(const struct record *r)
 	return !*r->worker;
 }
 
+bool job_has_slot(const struct record *r)
+{
+	return r->sent_us && (!job_is_here(r) || streq(r->rule, "local-slot"));
+}
+
 bool job_has_failed(const struct record *r)
 {
 	return r->how == RECORD_END_SIGNAL || (r->how == RECORD_END_EXIT && r->code);

@@ -55,7 +55,7 @@ struct summary {
 	uint64_t bytes_back, bytes_fetched;
 	uint64_t slots;	      /* that could be used, at most; 0: not known */
 	struct width offered; /* jobs that the build tool had begun and that were not done */
-	struct width busy;    /* those of them that had a worker */
+	struct width busy;    /* those of them that had a slot, of a worker or of this machine */
 	uint64_t tail_us;     /* since the beginning: from then on less than half was offered */
 	size_t tail[SUMMARY_LISTED], n_tail;	   /* the last to end of those in it, last first */
 	size_t slowest[SUMMARY_LISTED], n_slowest; /* longest first */
@@ -72,6 +72,7 @@ void summary_release(struct summary *s);
 uint64_t job_began_us(const struct record *r);
 uint64_t job_done_us(const struct record *r);
 bool job_is_here(const struct record *r);
+bool job_has_slot(const struct record *r);   /* here there are some that need none */
 bool job_has_failed(const struct record *r); /* its command, not we */
 
 #endif

@@ -14,15 +14,18 @@ cd "$WS"
 echo 'int x;' >a.c
 lab_all_up
 
+# A server of its own for each terminal: one that is about to end takes no more sessions.
 tm() {
-	TMUX='' tmux -S "$LAB/tmux" -f /dev/null "$@"
+	TMUX='' tmux -S "$LAB/tmux.$BASHPID.$TM_N" -f /dev/null "$@"
 }
+TM_N=0
 
 # On a terminal of 80x24; its output is a stream to wait at.  Its exit status comes to $LAB/ended.
 top_start() { # [VARIABLE=VALUE...]
 	rm -f "$LAB/ended" "$LAB/screen.fifo"
 	mkfifo "$LAB/screen.fifo"
 	exec 7<>"$LAB/screen.fifo"
+	TM_N=$((TM_N + 1))
 	tm new-session -d -x 80 -y 24 \; set-option -g status off \; \
 		pipe-pane "exec cat >$LAB/screen.fifo" \; \
 		respawn-pane -k "env $* concc top 2>$LAB/top.err; echo \$? >$LAB/ended; echo; exec cat"
@@ -37,23 +40,28 @@ screen() {
 	tm capture-pane -p >"$LAB/screen"
 }
 
-# Until the screen has such a line, by the terminal's own output.
+# Until the terminal has something new; elapsed seconds alone go on for ever.
+next_output() { # END
+	[ "$SECONDS" -lt "$1" ] && timeout "$LAB_LIMIT" dd bs=65536 count=1 of=/dev/null status=none <&7
+}
+
+# Until the screen has such a line.
 shows() { # PATTERN
+	local end=$((SECONDS + LAB_LIMIT))
 	while screen && ! grep -Eq -- "$1" "$LAB/screen"; do
-		timeout "$LAB_LIMIT" dd bs=65536 count=1 of=/dev/null status=none <&7 || {
-			cat "$LAB/screen" "$LAB/top.err"
-			fail "the screen does not show '$1'"
-		}
+		next_output "$end" && continue
+		cat "$LAB/screen" "$LAB/top.err" || true
+		fail "the screen does not show '$1'"
 	done
 }
 
 # Until it shows none.
 shows_no() { # PATTERN
+	local end=$((SECONDS + LAB_LIMIT))
 	while screen && grep -Eq -- "$1" "$LAB/screen"; do
-		timeout "$LAB_LIMIT" dd bs=65536 count=1 of=/dev/null status=none <&7 || {
-			cat "$LAB/screen"
-			fail "the screen still shows '$1'"
-		}
+		next_output "$end" && continue
+		cat "$LAB/screen"
+		fail "the screen still shows '$1'"
 	done
 }
 
@@ -67,27 +75,27 @@ quit() {
 content() {
 	top_start
 	trap top_end EXIT
-	shows 'concc: 0 of 2 slots busy, 0 here, 0 waiting'
+	shows '^concc: 0 on workers, 0 here, 0 waiting; 2 slots'
 	shows '^w1 +up +0/1'
 	shows '^w2 +up +0/1'
 	# The jobs that were, from their records.
 	shows 'TOOK +WHERE +PROGRAM'
 	lab_slow_job
 	lab_slow_start
-	shows 'concc: 1 of 2 slots busy'
+	shows '^concc: 1 on workers, 0 here, 0 waiting'
 	shows '^ +[0-9.]+ s +-  w[12] +slow '
 	# All slots are taken, and one waits.
 	concc-worker-pool allocate --owner $$ >"$LAB/token"
 	lab_start_waiting behind
 	shows 'WAITING FOR A SLOT'
 	shows '^ +[0-9]+ s +1\. .*true behind'
-	shows ', 1 waiting,'
+	shows ', 1 waiting;'
 	concc-worker-pool release "$(sed 's/.* //' "$LAB/token")"
 	cat <&"$TRACE" >/dev/null
 	shows_no 'WAITING FOR A SLOT'
 	kill -KILL $SLOW_PIDS
 	lab_slow_wait
-	shows 'concc: 0 of 2 slots busy'
+	shows '^concc: 0 on workers'
 	concc-cc gcc -c a.c -o seen.o
 	shows '^ +[0-9.]+ s +w[12] +gcc +seen\.o'
 	concc-cc gcc --version >/dev/null
@@ -102,14 +110,14 @@ sizes() {
 	trap top_end EXIT
 	shows '^w2 +up'
 	tm resize-window -x 50 -y 8
-	shows '^concc: 0 of 2'
+	shows '^concc: 0 on workers'
 	screen
 	expect_eq "lines" "$(wc -l <"$LAB/screen")" 8
 	expect_le "the longest line" "$(wc -L <"$LAB/screen")" 50
 	tm resize-window -x 200 -y 50
 	shows 'WORKER.*FETCHED'
 	tm resize-window -x 20 -y 2
-	shows '^concc: 0 of 2 slots'
+	shows '^concc: 0 on work'
 	quit
 }
 
@@ -240,6 +248,18 @@ slow_reader() {
 	expect_eq "server" "$(lab_server_pid)" "$server"
 }
 
+# Nor one that has nothing to do.
+nothing_to_do() {
+	lab_stop_server
+	lab_config 'idle-timeout = 2'
+	trap 'top_end; lab_config' EXIT
+	concc-cc gcc -c a.c
+	top_start
+	shows '^w[12] +up'
+	shows 'no project server is running'
+	quit
+}
+
 # Of `concc run`, while a worker does not answer: a line, which then is gone.
 waited_for() {
 	lab_stop_server
@@ -247,6 +267,7 @@ waited_for() {
 	rm -f "$LAB/screen.fifo" "$LAB/ended"
 	mkfifo "$LAB/screen.fifo"
 	exec 7<>"$LAB/screen.fifo"
+	TM_N=$((TM_N + 1))
 	tm new-session -d -x 60 -y 10 \; set-option -g status off \; \
 		pipe-pane "exec cat >$LAB/screen.fifo" \; \
 		respawn-pane -k "concc run -- echo built; echo \$? >$LAB/ended; exec cat"
@@ -289,5 +310,6 @@ check "terminals that can't show it" terminals
 check "once, for a pipe" once
 check "a reader who does not read" slow_reader
 check "a server that makes way" makes_way
+check "a server that has nothing to do" nothing_to_do
 check "whom a build waits for" waited_for
 lab_stop

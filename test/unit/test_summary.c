@@ -110,6 +110,19 @@ Test(summary, widths)
 	cr_assert_float_eq(s.busy.mean, 199.0 / 200, 0.001);
 }
 
+/* What runs here needs none, unless it has one of this machine's. */
+Test(summary, slots_here)
+{
+	add("w1", 0, 0, 0, 100)->sent_us = 1;
+	record_set(&add("", 0, 0, 10, 80)->rule, "query");
+	make();
+	cr_assert_eq(s.busy.most, 1);
+	summary_release(&s);
+	record_set(&records[1].rule, "local-slot");
+	make();
+	cr_assert_eq(s.busy.most, 2);
+}
+
 /* What is left when the crowd is gone. */
 Test(summary, tail)
 {
