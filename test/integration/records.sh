@@ -44,6 +44,17 @@ in_order() { # NAME...
 	expect_eq "$* are in order" "$(last "[${filter%, }] | . == sort and all(. > 0)")" true
 }
 
+# Root's worker on this machine gives its cache to another user: that is not the client's.
+local_worker() {
+	in_dir local
+	printf '[worker here]\naddress = local:\nslots = 1\n' >"$LAB/local.ini"
+	CONCC_CONFIG=$LAB/local.ini CONCC_RUNTIME_DIR=$LAB/run-local concc-cc gcc -c a.c
+	expect_eq "worker" "$(last .worker)" here
+	expect_eq "owner of the client's cache" "$(stat -c %u "$CONCC_CACHE_DIR")" 0
+	expect_ne "of the worker's" "$(stat -c %u "$CONCC_CACHE_DIR-worker")" 0
+	CONCC_RUNTIME_DIR=$LAB/run-local concc stop
+}
+
 remote() {
 	in_dir remote
 	concc-cc gcc -Wall -Wunused -c -o out.o a.c -DX="a b"
@@ -180,6 +191,7 @@ costs() {
 	lab_signal CONT "$server"
 }
 
+check "a worker on this machine has a cache of its own" local_worker
 check "of a job that a worker did" remote
 check "of a job that ran here by a rule" by_rule
 check "until a command here has ended" end_here
