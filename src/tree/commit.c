@@ -1382,6 +1382,9 @@ int commit_apply(struct commit *c, unsigned peer, struct errmsg *msg)
 		return 0;
 	if (c->receiving)
 		(void)protocol(c, "fewer bytes than it announced");
+	/* Again: what holds it may be served since it came, for another job. */
+	for (size_t i = 0; i < c->n && !c->err; i++)
+		check_place(c, &c->effects[i]);
 	if (c->err)
 		err = errmsg_set(msg, c->err, "%s", c->msg.text);
 	if (!err && c->n) {

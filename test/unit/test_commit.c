@@ -744,6 +744,13 @@ Test(commit, a_read_only_root_in_a_workspace)
 	(void)put(&b, "mine", "worker", 0755);
 	(void)apply(&b);
 	cr_file(&b, "tools/cc", "user");
+	/* Nor when it is served so between what the job did and its end. */
+	cr_assert_eq(mkdir(at(&b, "later"), 0755), 0);
+	start(&b);
+	cr_assert_eq(put(&b, "later/cc", "worker", 0755), 0);
+	cr_assert_eq(tree_serve(b.tree, at(&b, "later"), false, &b.msg), 0);
+	cr_assert_eq(apply(&b), -EROFS);
+	cr_assert(!exists(&b, "later/cc"));
 	bed_release(&b);
 }
 
