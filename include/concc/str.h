@@ -35,8 +35,8 @@ static inline const char *str_plural(unsigned long long n)
 char *str_escape(const void *s, size_t n, size_t max);
 /*
  * '?' for each byte of s that may control a terminal: control characters, those of 0x80 to 0x9f
- * too (ISO 6429, C1), whether they stand alone or in UTF-8, and whatever is no UTF-8.  Other text
- * stays as it is: for messages that name files.
+ * too (ISO 6429, C1), whether they stand alone or in UTF-8, what turns the direction of a line, and
+ * whatever is no UTF-8.  Other text stays as it is: for messages that name files.
  */
 void str_defuse(char *s);
 

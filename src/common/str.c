@@ -126,6 +126,18 @@ char *str_escape(const void *s, size_t n, size_t max)
 	return out;
 }
 
+/* What turns the direction of what is around it, or ends a line (Unicode's Bidi_Control, Zl, Zp):
+ * words would be read in another order than they are said.  p: a whole character. */
+static bool misleads(const uint8_t *p)
+{
+	if (p[0] == 0xd8)
+		return p[1] == 0x9c; /* U+061C */
+	if (p[0] != 0xe2)
+		return false;
+	return (p[1] == 0x80 && (p[2] == 0x8e || p[2] == 0x8f || (p[2] >= 0xa8 && p[2] <= 0xae))) ||
+	       (p[1] == 0x81 && p[2] >= 0xa6 && p[2] <= 0xa9); /* U+200E, 2028 ..., 2066 ... */
+}
+
 /* The bytes of the UTF-8 character at p that a terminal only shows; 0: there is none. */
 static size_t harmless(const uint8_t *p)
 {
@@ -139,7 +151,7 @@ static size_t harmless(const uint8_t *p)
 		if ((p[i] & 0xc0) != 0x80)
 			return 0; /* also at the end: before the next byte is looked at */
 	}
-	return n;
+	return misleads(p) ? 0 : n;
 }
 
 void str_defuse(char *s)

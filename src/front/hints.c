@@ -245,6 +245,38 @@ static bool cache_had_it(struct look *k)
 	return true;
 }
 
+/* "-l", "-lc", "--login" */
+static bool is_login_shell(const char *name, const char *option)
+{
+	static const char *const shells[] = {"bash", "dash", "ksh", "sh", "zsh"};
+	bool shell = false;
+
+	for (size_t i = 0; i < N_OF(shells); i++)
+		shell |= streq(name, shells[i]);
+	if (!shell || *option != '-')
+		return false;
+	return option[1] == '-' ? streq(option, "--login") : strchr(option, 'l') != NULL;
+}
+
+/* What of `concc run` the command gives to compilers is another's PATH. */
+static bool path_lost(struct look *k)
+{
+	const char *name = path_base(k->argv[0]), *option = k->argv[1] ?: "";
+
+	if (streq(name, "scons"))
+		buf_putf(k->out, "scons has a PATH of its own, unless SConstruct says "
+				 "Environment(ENV=os.environ)");
+	else if (is_login_shell(name, option))
+		buf_putf(k->out, "%s %s sets PATH anew; leave out the l", name, option);
+	else if (streq(name, "env") && (streq(option, "-i") || streq(option, "-")))
+		buf_putf(k->out, "env %s takes away what calls go through concc by", option);
+	else if (streq(name, "sudo") || streq(name, "doas") || streq(name, "su"))
+		buf_putf(k->out, "%s runs it as another user, with a PATH of its own", name);
+	else
+		return false;
+	return true;
+}
+
 static bool who_knows(struct look *k)
 {
 	if (!*k->tool)
@@ -271,8 +303,8 @@ void hint_no_calls(char *const *argv, const struct masquerade *m, const struct l
 		   struct buf *out)
 {
 	static bool (*const looks[])(struct look * k) = {
-		called_by_path, argument_sets, variable_sets, left_alone,
-		cmake_chose,	file_has_path, cache_had_it,  who_knows,
+		called_by_path, argument_sets, variable_sets, left_alone, cmake_chose,
+		file_has_path,	cache_had_it,  path_lost,     who_knows,
 	};
 	const char *tool = tools_name(argv) ?: "";
 	struct look k = {.argv = argv, .m = m, .left = l, .tool = tool, .out = out};

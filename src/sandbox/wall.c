@@ -71,6 +71,8 @@ static const struct wall walls[] = {
 	{SYS_request_key, OLD(287, 310), ALWAYS, ANY, EPERM, 0},
 	{SYS_keyctl, OLD(288, 311), ALWAYS, ANY, EPERM, 0},
 	{SYS_kexec_load, OLD(283, 347), ALWAYS, ANY, EPERM, 0},
+	/* The kernel's log is the host's; with kernel.dmesg_restrict=0 it is everybody's. */
+	{SYS_syslog, OLD(103, 103), ALWAYS, ANY, EPERM, 0},
 #ifdef SYS_kexec_file_load
 	{SYS_kexec_file_load, OLD(NONE, 401), ALWAYS, ANY, EPERM, 0},
 #endif

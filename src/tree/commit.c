@@ -392,6 +392,17 @@ static const char *check_message(const struct commit *c, const struct msg_file *
 	return NULL;
 }
 
+/* What is at path now, symlinks not followed: 0 or -errno. */
+static int look(struct commit *c, const char *path, struct stat *ret)
+{
+	const char *name;
+	_cleanup_close_ int fd = resolve_parent(c->tree, path, &name);
+
+	if (fd < 0)
+		return fd;
+	return fstatat(fd, name, ret, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
 static bool is_named(const char *name, size_t n, const char *const *names, size_t n_names)
 {
 	for (size_t i = 0; i < n_names; i++)
@@ -405,34 +416,82 @@ static bool is_named(const char *name, size_t n, const char *const *names, size_
  * own directory, at any depth (git's modules have theirs), or another thing in that one's place.
  * Jobs that change it are rare, and run here.
  */
+static const char *const control_dirs[] = {".git", ".hg",  ".jj",    ".sl",
+					   ".bzr", "_MTN", ".pijul", "_darcs"};
+static const char *const control_files[] = {
+	"branch.conf",		"commondir", "config",	   "config.toml",
+	"config.worktree",	"defaults",  "git_target", "hgrc",
+	"hgrc-not-shared",	"hooks",     "monotonerc", "sharedpath",
+	"workspace-config.toml"};
+
+static bool is_control_file(const char *name, size_t n)
+{
+	return is_named(name, n, control_files, sizeof(control_files) / sizeof(*control_files));
+}
+
+static bool is_control_dir(const char *name, size_t n)
+{
+	return is_named(name, n, control_dirs, sizeof(control_dirs) / sizeof(*control_dirs));
+}
+
+/* As bare repositories are called. */
+static bool ends_in_git(const char *name, size_t n)
+{
+	return n > 4 && strncasecmp(name + n - 4, ".git", 4) == 0;
+}
+
 static bool is_run_by_git(const char *path, bool is_dir)
 {
-	static const char *const own[] = {".git", ".hg", ".jj"};
-	static const char *const run[] = {"config", "config.worktree", "config.toml", "hooks",
-					  "hgrc",   "commondir",       "sharedpath"};
-	const char *at = path;
-	bool inside = false, last_is_own = false;
+	const char *at = path, *last = path;
+	bool inside = false, last_is_own = false, in_jj = false;
 
 	while (*(at += strspn(at, "/"))) {
 		size_t n = strcspn(at, "/");
 
-		if (inside && is_named(at, n, run, sizeof(run) / sizeof(run[0])))
+		if (inside && is_control_file(at, n))
 			return true;
-		last_is_own = is_named(at, n, own, sizeof(own) / sizeof(own[0]));
-		inside |= last_is_own;
+		/* A file that names another repository. */
+		if (in_jj && !at[n] && !is_dir && n == 4 && strncasecmp(at, "repo", n) == 0)
+			return true;
+		in_jj = n == 3 && strncasecmp(at, ".jj", n) == 0;
+		last_is_own = is_control_dir(at, n);
+		inside |= last_is_own || ends_in_git(at, n);
+		last = at;
 		at += n;
 	}
+	/* A directory with one is a repository to git, whatever it is called. */
+	if (!inside && !is_dir && strcasecmp(last, "HEAD") == 0)
+		return true;
 	return last_is_own && !is_dir;
 }
 
+/* The same in a repository without such a name: a directory that has a HEAD. */
+static bool is_in_bare_repository(struct commit *c, const char *path)
+{
+	struct stat st;
+
+	for (const char *at = path; *(at += strspn(at, "/")); at += strcspn(at, "/")) {
+		_cleanup_free_ char *head = NULL;
+
+		if (!is_control_file(at, strcspn(at, "/")))
+			continue;
+		head = xasprintf("%.*sHEAD", (int)(at - path), path);
+		/* What is not served can't be looked at, and is not written to either. */
+		if (look(c, head, &st) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* A further name of such a file would be a way to its bytes. */
-static bool changes_what_git_runs(const struct effect *e)
+static bool changes_what_git_runs(struct commit *c, const struct effect *e)
 {
 	bool is_dir = e->kind == EFFECT_META ||
 		      (e->kind == EFFECT_DIR && !(e->flags & EFFECT_F_OPAQUE));
 
-	return is_run_by_git(e->path, is_dir) ||
-	       (e->kind == EFFECT_LINK && is_run_by_git(e->target, false));
+	return is_run_by_git(e->path, is_dir) || is_in_bare_repository(c, e->path) ||
+	       (e->kind == EFFECT_LINK &&
+		(is_run_by_git(e->target, false) || is_in_bare_repository(c, e->target)));
 }
 
 static void check_place(struct commit *c, const struct effect *e)
@@ -450,7 +509,7 @@ static void check_place(struct commit *c, const struct effect *e)
 		remember(c, CONCC_E_NO_WAY, "replace what holds another served tree,", e->path);
 	if (is_temp_name(e->path) || (e->kind == EFFECT_LINK && is_temp_name(e->target)))
 		remember(c, CONCC_E_UNSAFE, "use the name of", e->path);
-	if (changes_what_git_runs(e))
+	if (changes_what_git_runs(c, e))
 		remember(c, CONCC_E_NO_WAY, "change what git runs,", e->path);
 	/* The user's own rights would be for whoever runs it, with bytes that a worker chose. */
 	if (e->kind != EFFECT_DIR && e->mode & (S_ISUID | S_ISGID))
@@ -571,17 +630,6 @@ static bool same_stat(const struct stat *a, const struct stat *b)
 	       a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
 	       a->st_mtim.tv_nsec == b->st_mtim.tv_nsec && a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
 	       a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
-}
-
-/* What is at path now, symlinks not followed: 0 or -errno. */
-static int look(struct commit *c, const char *path, struct stat *ret)
-{
-	const char *name;
-	_cleanup_close_ int fd = resolve_parent(c->tree, path, &name);
-
-	if (fd < 0)
-		return fd;
-	return fstatat(fd, name, ret, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
 }
 
 /* Changes up to here were seen by the job, or made by it. */
@@ -1334,6 +1382,9 @@ int commit_apply(struct commit *c, unsigned peer, struct errmsg *msg)
 		return 0;
 	if (c->receiving)
 		(void)protocol(c, "fewer bytes than it announced");
+	/* Again: what holds it may be served since it came, for another job. */
+	for (size_t i = 0; i < c->n && !c->err; i++)
+		check_place(c, &c->effects[i]);
 	if (c->err)
 		err = errmsg_set(msg, c->err, "%s", c->msg.text);
 	if (!err && c->n) {

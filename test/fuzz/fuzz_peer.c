@@ -444,6 +444,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	s->conf->file = xstrdup("/nonexistent");
 	s->dir = scratch_dir;
 	s->dir_fd = scratch();
+	s->cache = path_join(scratch_dir, "cache");
+	CHECK(mkdir(s->cache, 0700) == 0);
 	s->releases_fd = -1;
 	s->ready = true; /* nobody waits to hear it */
 	namespaces_look(&s->namespaces);
@@ -453,8 +455,6 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	s->peers = xcalloc(2, sizeof(*s->peers));
 	s->n_peers = 1;
 	s->peers[0] = peer_new(s, 0, &conf_worker);
-	s->cache = path_join(scratch_dir, "cache");
-	CHECK(mkdir(s->cache, 0700) == 0);
 	hashes = path_join(s->cache, "digests");
 	CHECK(hash_cache_open(hashes, &s->hashes) == 0);
 	round_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -36,6 +36,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	list_init(&s->observers);
 	s->conf = conf_new();
 	s->dir = scratch_dir;
+	s->cache = path_join(scratch_dir, "cache");
+	CHECK(mkdir(s->cache, 0700) == 0);
 	namespaces_look(&s->namespaces);
 	/* Nobody has more: it is not to give way. */
 	for (int i = 0; i < CALLER_N_LIMITS; i++)

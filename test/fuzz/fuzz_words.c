@@ -7,6 +7,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
@@ -95,7 +96,9 @@ static void part(const char *answer, const char *path)
 
 	if (!found)
 		return;
-	CHECK(*found == '/' && path_is_clean(clean));
+	CHECK(*found == '/');
+	/* With a name that is too long for a message there is no file. */
+	CHECK(path_is_clean(clean) || access(clean, F_OK) < 0);
 	CHECK(*answer == '/' ? !strchr(found, '\n') && str_starts(answer, found)
 			     : str_starts(answer, "as") && streq(path_base(found), "as"));
 }

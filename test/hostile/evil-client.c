@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * A client that lies.  evil-client SCENARIO PROGRAM ARG... starts the worker,
+ * A client that lies.  evil-client SCENARIO[.SEED] PROGRAM ARG... starts the worker,
  * greets it as a client does, unless the scenario is about that, and sends what
  * the scenario says; at last a message of no known type, so that a worker that
  * rightly took all before it ends here.  Says on standard output what jobs came
@@ -28,6 +28,7 @@
 #define WORKSPACE  "/srv/ws"
 #define UNKNOWN	   200
 #define TRICKLE_MS 200
+#define BETWEEN_MS 10 /* messages that come in any order */
 
 struct evil {
 	struct loop *loop;
@@ -36,6 +37,9 @@ struct evil {
 	const struct scenario *scenario;
 	struct loop_source *timer;
 	bool closed;
+	uint32_t seed; /* of what is chance; never 0 */
+	uint32_t n_jobs, n_left;
+	uint32_t fetch_id; /* that it waits for; 0: none */
 };
 
 struct scenario {
@@ -43,6 +47,7 @@ struct scenario {
 	void (*greet)(struct evil *e); /* instead of HELLO */
 	void (*lie)(struct evil *e);
 	bool has_job; /* the end comes after its JOB_EXIT, if that comes */
+	bool ends_itself;
 };
 
 /* ---- pieces ---- */
@@ -636,7 +641,182 @@ static void pings(struct evil *e)
 		link_send(e->link, MSG_PING, LINK_PRIO, token, sizeof(token));
 }
 
+/* ---- any order ---- */
+
+/*
+ * Messages that are well-formed each, and that an honest client sends at some time, in an order and
+ * about things that are chance.
+ */
+static uint32_t chance(struct evil *e, uint32_t below)
+{
+	e->seed ^= e->seed << 13;
+	e->seed ^= e->seed >> 17;
+	e->seed ^= e->seed << 5;
+	return e->seed % below;
+}
+
+static const char *any_dir(struct evil *e)
+{
+	static const char *const dirs[] = {WORKSPACE, WORKSPACE "/d", WORKSPACE "/d/d", "/srv/x"};
+
+	return dirs[chance(e, sizeof(dirs) / sizeof(dirs[0]))];
+}
+
+static void any_entry(struct evil *e, struct buf *b)
+{
+	static const uint8_t types[] = {ENTRY_FILE, ENTRY_FILE, ENTRY_DIR, ENTRY_SYMLINK,
+					ENTRY_FIFO};
+	static const char *const names[] = {"a", "d", "l"};
+	struct entry_attr a = attr(types[chance(e, sizeof(types))]);
+	const char *name = names[chance(e, sizeof(names) / sizeof(names[0]))];
+
+	a.version = 1 + chance(e, 1000);
+	dir_entry_encode(b, name, 1, &a, a.type == ENTRY_SYMLINK ? "d/../a" : NULL);
+}
+
+static void any_listing(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct entry_attr a = attr(ENTRY_DIR);
+	uint8_t type = MSG_DIR;
+
+	a.version = 1 + chance(e, 1000);
+	switch (chance(e, 4)) {
+	case 0:
+		msg_update_encode(&b, 1 + chance(e, 4), &a, 1);
+		type = MSG_UPDATE;
+		break;
+	case 1:
+		buf_put_u32(&b, 1 + chance(e, 4));
+		send_buf(e, MSG_DIR_STALE, &b);
+		return;
+	default:
+		msg_dir_encode(&b, 1 + chance(e, 4), chance(e, 2) ? DIR_LISTED : DIR_PARTIAL,
+			       any_dir(e), &a, 1);
+	}
+	any_entry(e, &b);
+	send_buf(e, type, &b);
+}
+
+/* Of what it asked for: some of it, all, or that there is none. */
+static void any_content(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct msg_content m = {
+		.fetch_id = e->fetch_id,
+		.state = (uint8_t)chance(e, 4),
+		.data = {(const uint8_t *)"owned", chance(e, 6)},
+	};
+
+	if (!e->fetch_id)
+		return;
+	m.error = m.state == CONTENT_ERROR ? 5 : 0;
+	if (m.state != CONTENT_DATA)
+		e->fetch_id = 0;
+	msg_content_encode(&b, &m);
+	send_buf(e, MSG_CONTENT, &b);
+}
+
+static void any_hint(struct evil *e)
+{
+	char *names[] = {(char *)"a", (char *)"d", NULL};
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	switch (chance(e, 4)) {
+	case 0:
+		msg_prefetch_encode(&b, 1 + chance(e, 4), names);
+		send_buf(e, MSG_PREFETCH, &b);
+		break;
+	case 1:
+		msg_outside_encode(&b, "/srv/bin", names + chance(e, 3));
+		send_buf(e, MSG_OUTSIDE, &b);
+		break;
+	case 2:
+		msg_link_encode(&b, "/srv/link", chance(e, 2) ? WORKSPACE : "");
+		send_buf(e, MSG_LINK, &b);
+		break;
+	default:
+		send_serve(e, any_dir(e));
+	}
+}
+
+static void any_job(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	char *workspaces[] = {(char *)WORKSPACE, NULL}, *argv[] = {(char *)"cat", NULL};
+	struct msg_job m = plain;
+
+	m.job_id = ++e->n_jobs;
+	m.exe_id = 1 + chance(e, 4) / 2;
+	m.path = (char *)(m.exe_id == 2 ? "/bin/cat" : "/bin/true");
+	m.cwd = (char *)(chance(e, 8) ? WORKSPACE : WORKSPACE "/d");
+	m.workspaces = workspaces;
+	m.argv = argv;
+	msg_job_encode(&b, &m);
+	send_buf(e, MSG_JOB, &b);
+}
+
+static void any_word_to_a_job(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	uint32_t id = 1 + chance(e, e->n_jobs + 1);
+
+	switch (chance(e, 4)) {
+	case 0:
+		send_pair(e, MSG_JOB_KILL, id, 1 + chance(e, 31));
+		break;
+	case 1:
+		send_pair(e, MSG_JOB_CREDIT, id, chance(e, 100));
+		break;
+	default: /* none: the end of it */
+		msg_bytes_encode(&b, id, "owned", chance(e, 6));
+		send_buf(e, MSG_JOB_INPUT, &b);
+	}
+}
+
+static void any_message(void *data)
+{
+	struct evil *e = data;
+
+	switch (chance(e, 6)) {
+	case 0:
+		any_job(e);
+		break;
+	case 1:
+		any_content(e);
+		break;
+	case 2:
+		any_hint(e);
+		break;
+	case 3:
+		any_listing(e);
+		break;
+	default:
+		any_word_to_a_job(e);
+	}
+	if (e->n_left-- > 0)
+		loop_timer_set(e->timer, BETWEEN_MS);
+	else
+		link_send(e->link, UNKNOWN, LINK_PRIO, NULL, 0);
+}
+
+/* One by one, so that what the worker says in between counts. */
+static void any_order(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct msg_exe cat = {.exe_id = 2, .path = (char *)"/bin/cat"};
+
+	env_and_exe(e);
+	msg_exe_encode(&b, &cat);
+	send_buf(e, MSG_EXE, &b);
+	send_serve(e, WORKSPACE);
+	any_job(e);
+	e->n_left = chance(e, 60);
+	e->timer = loop_add_timer(e->loop, BETWEEN_MS, any_message, e);
+}
+
 static const struct scenario scenarios[] = {
+	{"any-order", NULL, any_order, .ends_itself = true},
 	{"no-hello", greet_not, NULL, false},
 	{"hello-twice", greet_twice, NULL, false},
 	{"other-version", greet_other_version, NULL, false},
@@ -706,8 +886,19 @@ static void lie(struct evil *e)
 {
 	if (e->scenario->lie)
 		e->scenario->lie(e);
-	if (!e->scenario->has_job)
+	if (!e->scenario->has_job && !e->scenario->ends_itself)
 		say_end(e);
+}
+
+static int on_fetch(struct evil *e, struct blob payload)
+{
+	struct msg_fetch m;
+
+	if (msg_fetch_decode(payload, &m) < 0)
+		return CONCC_E_PROTO;
+	e->fetch_id = m.fetch_id;
+	msg_fetch_release(&m);
+	return 0;
 }
 
 /* Whatever is asked for is empty. */
@@ -757,6 +948,8 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 		break;
 	case MSG_LIST:
 		return on_list(e, payload);
+	case MSG_FETCH:
+		return on_fetch(e, payload);
 	case MSG_JOB_EXIT:
 		return on_exit_msg(e, payload);
 	case MSG_BYE:
@@ -782,8 +975,10 @@ static void too_late(void *data)
 
 static const struct scenario *find(const char *name)
 {
+	size_t n = strcspn(name, ".");
+
 	for (size_t i = 0; i < sizeof(scenarios) / sizeof(scenarios[0]); i++) {
-		if (streq(scenarios[i].name, name))
+		if (strlen(scenarios[i].name) == n && strncmp(scenarios[i].name, name, n) == 0)
 			return &scenarios[i];
 	}
 	return NULL;
@@ -821,6 +1016,9 @@ int main(int argc, char **argv)
 			puts(scenarios[i].name);
 		return 0;
 	}
+	if (argc > 2 && strchr(argv[1], '.'))
+		e.seed = (uint32_t)strtoul(strchr(argv[1], '.') + 1, NULL, 10);
+	e.seed += !e.seed;
 	log_init("evil-client", LOG_LEVEL_ERR);
 	if (!e.scenario || loop_new(&e.loop) < 0)
 		return 2;

@@ -64,6 +64,11 @@ others() {
 	printf '#!/bin/sh\n' >cargo
 	chmod +x cargo
 	RUSTC_WRAPPER=sccache says 'RUSTC_WRAPPER=sccache stands in its place' ./cargo build
+	printf '#!/bin/sh\n' >scons
+	chmod +x scons
+	says 'scons has a PATH of its own, unless ' ./scons
+	says 'bash -lc sets PATH anew; leave out the l' bash -lc true
+	says 'env -i takes away ' env -i true
 	printf 'all:\n' >Makefile
 	says 'nothing was to be compiled, or ' make
 	rm -f Makefile build.ninja

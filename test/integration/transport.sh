@@ -201,6 +201,27 @@ by_agent() {
 	kill "$AGENT"
 }
 
+# Even where the user's configuration forwards the agent to that host.
+agent_stays() {
+	local out mode
+	out=$(ssh-agent -s -a "$LAB/forwarded.sock")
+	eval "$out" >/dev/null
+	AGENT=$SSH_AGENT_PID
+	ssh-add -q "$LAB/id_ed25519"
+	setup id_ed25519 "ForwardAgent yes" "ForwardX11 yes" "IdentityAgent $LAB/forwarded.sock"
+	printf '#!/bin/sh\necho "${SSH_AUTH_SOCK-none} ${DISPLAY-none}" >%s\nexec %s\n' "$LAB/told" "$ECHO" >"$LAB/tell"
+	chmod +x "$LAB/tell"
+	# shellcheck disable=SC2016 # the host's variable
+	expect_ne "what ssh forwards" "$(ssh -F "$LAB/ssh_config" -o BatchMode=yes box 'echo "$SSH_AUTH_SOCK"')" ""
+	for mode in libssh2 openssh; do
+		rm -f "$LAB/told"
+		connect -a ssh://box -m $mode -w "$LAB/tell"
+		said "^connected $mode" '^echoed'
+		expect_eq "the agent and display of the worker, by $mode" "$(cat "$LAB/told")" "none none"
+	done
+	kill "$AGENT"
+}
+
 # Both ways at once over one channel, with sockets so small that packets are half sent all the time.
 full_duplex() {
 	local size
@@ -390,7 +411,7 @@ build link-echo liblz4
 build link-client libssh2 liblz4 libcrypto
 keys
 start_sshd
-for c in by_libssh2 by_alias other_key_types hashed_and_patterns by_agent full_duplex openssh_duplex \
+for c in by_libssh2 by_alias other_key_types hashed_and_patterns by_agent agent_stays full_duplex openssh_duplex \
 	rsa_key rsa_host_key proxy_command certificate cipher_list no_common_kex unknown_host taken_host \
 	changed_host other_address revoked_host no_key locked_key wrong_command quoted_program refused_port \
 	bad_configuration; do

@@ -443,6 +443,8 @@ static void calls(void)
 	judge(syscall(SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_USER_KEYRING, 1) >= 0, "keyctl");
 	judge(syscall(SYS_add_key, "user", "k", "x", 1, KEY_SPEC_PROCESS_KEYRING) >= 0, "add_key");
 	judge(syscall(SYS_kexec_load, 0, 0, NULL, 0) >= 0, "kexec_load");
+	judge(syscall(SYS_syslog, 3, room, sizeof(room)) >= 0, "the kernel's log");
+	judge(old_call(103, 10, 0) >= 0, "the kernel's log, 32 bits");
 	judge(socket(AF_VSOCK, SOCK_STREAM, 0) >= 0, "a vsock socket");
 	judge(socket(AF_ALG, SOCK_SEQPACKET, 0) >= 0, "a socket of the kernel's cryptography");
 	judge(unshare(CLONE_NEWUSER) == 0, "a user namespace");

@@ -744,6 +744,13 @@ Test(commit, a_read_only_root_in_a_workspace)
 	(void)put(&b, "mine", "worker", 0755);
 	(void)apply(&b);
 	cr_file(&b, "tools/cc", "user");
+	/* Nor when it is served so between what the job did and its end. */
+	cr_assert_eq(mkdir(at(&b, "later"), 0755), 0);
+	start(&b);
+	cr_assert_eq(put(&b, "later/cc", "worker", 0755), 0);
+	cr_assert_eq(tree_serve(b.tree, at(&b, "later"), false, &b.msg), 0);
+	cr_assert_eq(apply(&b), -EROFS);
+	cr_assert(!exists(&b, "later/cc"));
 	bed_release(&b);
 }
 
@@ -883,18 +890,33 @@ Test(commit, nothing_that_git_runs)
 					  ".Git/Config",
 					  ".hg/hgrc",
 					  ".hg/sharedpath",
-					  ".jj/repo/config.toml"};
+					  ".hg/hgrc-not-shared",
+					  ".jj/repo/config.toml",
+					  ".jj/repo",
+					  ".jj/repo/store/git_target",
+					  ".sl/config",
+					  "_darcs/prefs/defaults",
+					  ".bzr/branch/branch.conf",
+					  "mirror.git/config",
+					  "mirror.git/hooks/x",
+					  "bare/config",
+					  "bare/hooks/post-index-change",
+					  "new/HEAD"};
 	static const char *const good[] = {
-		".git/index", ".git/objects/ab/cdef", ".git/HEAD",   "config",
-		"hooks/x",    ".gitignore",	      "git/hooks/x", ".git/x.config"};
+		".git/index", ".git/objects/ab/cdef", ".git/HEAD",    "config",
+		"hooks/x",    ".gitignore",	      "git/hooks/x",  ".git/x.config",
+		"x.git/HEAD", ".git/refs/heads/repo", "sub/HEADER.h", "defaults"};
 	struct bed b;
 
 	bed_init(&b);
-	for (size_t i = 0; i < 4; i++) {
-		static const char *const dirs[] = {".git/objects/ab", "hooks", "git/hooks", "sub"};
+	for (size_t i = 0; i < 7; i++) {
+		static const char *const dirs[] = {
+			".git/objects/ab", "hooks",	     "git/hooks", "sub", "bare",
+			"x.git",	   ".git/refs/heads"};
 
 		cr_assert_eq(path_mkdirs(at(&b, dirs[i]), 0755), 0);
 	}
+	write_file(at(&b, "bare/HEAD"), "ref: refs/heads/master");
 	start(&b);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
 		cr_assert_eq(put(&b, bad[i], "x", 0755), 0, "%s", bad[i]);

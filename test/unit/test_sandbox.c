@@ -742,11 +742,12 @@ static void check_refused(struct agent *a)
 		{CALL("249, my $x = q(user), my $y = q(k), 0, -4"), EPERM}, /* request_key */
 		{CALL("250, 0, -3, 1"), EPERM},				    /* keyctl */
 		{CALL("246, 0, 0, 0, 0"), EPERM},			    /* kexec_load */
-		{CALL("435, my $x = q(x) x 200, 64"), ENOSYS},		    /* clone3 */
-		{CALL("41, 40, 1, 0"), EAFNOSUPPORT},			    /* socket: AF_VSOCK */
-		{CALL("41, 38, 5, 0"), EAFNOSUPPORT},			    /* AF_ALG */
-		{CALL("41, 17, 3, 0"), EPERM},				    /* AF_PACKET */
-		{CALL("0x40000000 + 39"), ENOSYS},			    /* of x32: getpid */
+		{CALL("103, 10, 0, 0"), EPERM}, /* syslog, which says how large it is */
+		{CALL("435, my $x = q(x) x 200, 64"), ENOSYS}, /* clone3 */
+		{CALL("41, 40, 1, 0"), EAFNOSUPPORT},	       /* socket: AF_VSOCK */
+		{CALL("41, 38, 5, 0"), EAFNOSUPPORT},	       /* AF_ALG */
+		{CALL("41, 17, 3, 0"), EPERM},		       /* AF_PACKET */
+		{CALL("0x40000000 + 39"), ENOSYS},	       /* of x32: getpid */
 	};
 
 	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
