@@ -85,7 +85,7 @@ LIBS_concc-dispatch = $(LIBS_concc-cc)
 LIBS_concc-scriptify = $(LIBS_concc-cc)
 LIBS_concc-worker-pool = $(call libs,pool common)
 LIBS_concc-project = $(call libs,doctor project tree link loop conf record job pool proto digest common)
-LIBS_concc-worker = $(call libs,worker sandbox mirror link loop job pool proto digest common)
+LIBS_concc-worker = $(call libs,worker sandbox mirror link loop conf job pool proto digest common)
 LIBS_concc-plain = $(call libs,plain link loop job proto digest common)
 LIBS_concc = $(call libs,front view wrapper record job pool proto common)
 # Started thousands of times: without a dynamic loader they cost a fifth less.  STATIC= turns it off.
@@ -98,12 +98,12 @@ SYS_concc-project = $(JANSSON_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPT
 # One file to copy: it runs on any distribution of the architecture, with whatever C library.  What the
 # linker warns of are look-ups by name that the worker never makes (a home directory without HOME).
 ifneq ($(STATIC),)
-SYS_concc-worker = $(STATIC) -Wl,--no-warnings $(call pc-static-libs,fuse3 liblz4 jansson libcrypto)
+SYS_concc-worker = $(STATIC) -Wl,--no-warnings $(call pc-static-libs,fuse3 liblz4 jansson libcrypto inih)
 # A quarter of it is for debuggers only, and not for the wire: that goes where gdb looks for it, bin/.debug.
 # There is no other copy with symbols, since by its hash a host is known to have it already.
 DEBUG_concc-worker = $(B)/bin/.debug/concc-worker.debug
 else
-SYS_concc-worker = $(FUSE_LIBS) $(LZ4_LIBS) $(JANSSON_LIBS) $(CRYPTO_LIBS)
+SYS_concc-worker = $(FUSE_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(JANSSON_LIBS) $(CRYPTO_LIBS)
 endif
 SYS_concc-plain = $(SSH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
 SYS_concc = $(JANSSON_LIBS)
