@@ -87,7 +87,7 @@ LIBS_concc-worker-pool = $(call libs,pool common)
 LIBS_concc-project = $(call libs,doctor project tree link loop conf record job pool proto digest common)
 LIBS_concc-worker = $(call libs,worker sandbox mirror link loop conf job pool proto digest common)
 LIBS_concc-plain = $(call libs,plain link loop job proto digest common)
-LIBS_concc = $(call libs,front view wrapper record job pool proto common)
+LIBS_concc = $(call libs,front view wrapper record conf job pool proto common)
 # Started thousands of times: without a dynamic loader they cost a fifth less.  STATIC= turns it off.
 ifeq ($(SANITIZE)$(COVERAGE),)
 STATIC ?= -static
@@ -106,7 +106,7 @@ else
 SYS_concc-worker = $(FUSE_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(JANSSON_LIBS) $(CRYPTO_LIBS)
 endif
 SYS_concc-plain = $(SSH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
-SYS_concc = $(JANSSON_LIBS)
+SYS_concc = $(JANSSON_LIBS) $(INIH_LIBS)
 
 all: $(PROGRAMS:%=$(B)/bin/%)
 
