@@ -149,7 +149,7 @@ DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev
 	libjansson-dev
 TEST_DEPS = $(DEPS) libcriterion-dev openssh-server openssh-client mandoc iproute2 util-linux procps \
 	strace python3 perl jq ninja-build cmake clang dpkg-dev git slurmctld slurmd slurm-client munge \
-	sshfs podman runc netavark zsh fish man-db binutils lld patch acl ccache openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
+	sshfs podman runc netavark lintian rpm debhelper zsh fish man-db binutils lld patch acl ccache openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
 # Only where the machine has no Rust of its own.
 ifeq ($(shell command -v cargo 2>/dev/null),)
 TEST_DEPS += cargo rustc
@@ -384,6 +384,33 @@ distcheck: dist
 	$(Q)d=$$(mktemp -d) && trap 'rm -rf "$$d"' EXIT && tar -xzf $(DIST) -C $$d && \
 		$(MAKE) -C $$d/concc-$(VERSION) all && test/installed $$d/concc-$(VERSION)
 
+# ---- packages ----
+
+empty =
+blank = $(empty) $(empty)
+comma = ,
+# The sources of the last commit, with what is in dist/debian filled in.  dpkg-dev and debhelper.
+DEB = $(B)/deb/concc-$(VERSION)
+deb:
+	$(Q)rm -rf $(B)/deb && mkdir -p $(B)/deb && git archive --prefix=concc-$(VERSION)/ HEAD | tar -x -C $(B)/deb
+	$(Q)cp -a $(DEB)/dist/debian $(DEB)/debian && cd $(DEB)/debian && \
+		sed -i 's/@DEPS@/$(subst $(blank),$(comma) ,$(strip $(filter-out gcc g++ make,$(DEPS))))/' control && \
+		sed -i "s/@VERSION@/$(VERSION)/; s/@DATE@/$$(git -C $(CURDIR) log -1 --format=%aD)/" changelog && \
+		sed -n '/^Permission/,$$p' ../LICENSE-MIT | sed 's/^$$/./; s/^/ /' >mit && \
+		sed -i -e '/@MIT@/{r mit' -e 'd}' copyright && rm mit
+	$(Q)cd $(DEB) && env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL dpkg-buildpackage -b -us -uc >../log 2>&1 || \
+		{ tail -n 30 ../log; exit 1; }
+	@ls $(B)/deb/*.deb
+
+# For distributions with RPMs; rpmbuild of any distribution.
+RPM_STATIC ?=
+rpm: dist
+	$(Q)rm -rf $(B)/rpm && mkdir -p $(B)/rpm/SOURCES && cp $(DIST) $(B)/rpm/SOURCES/
+	$(Q)sed 's/@VERSION@/$(VERSION)/; s/@STATIC@/$(RPM_STATIC)/' dist/concc.spec >$(B)/rpm/concc.spec
+	$(Q)env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL rpmbuild -bb $(RPMFLAGS) --define '_topdir $(abspath $(B))/rpm' \
+		$(B)/rpm/concc.spec >$(B)/rpm/log 2>&1 || { tail -n 30 $(B)/rpm/log; exit 1; }
+	@ls $(B)/rpm/RPMS/*/*.rpm
+
 clean:
 	rm -rf $(B)
 
@@ -395,11 +422,12 @@ help:
 	@echo 'make first-try      what a person tries first, with every language, into doc/first-try.md'
 	@echo 'make bench          measure against distcc, icecream and sshfs (bench/README.md)'
 	@echo 'make check-unit, check-integration, check-images, check-sanitize, check-races, fuzz, lint, man-lint, format, format-check, coverage'
+	@echo 'make deb, rpm       packages: client, worker, documents'
 	@echo 'make install, uninstall, dist (into $(B)), distcheck, clean'
 	@echo 'V=1 shows commands; DEVELOPER=1 makes warnings errors; SANITIZE=address,undefined'
 	@echo 'PREFIX=$(PREFIX) DESTDIR= B=$(B)'
 
-.PHONY: check-images first-try all deps test-deps demo test-programs check check-unit check-integration soak fuzz fuzz-run bench \
+.PHONY: deb rpm check-images first-try all deps test-deps demo test-programs check check-unit check-integration soak fuzz fuzz-run bench \
 	format format-check lint man-lint coverage install uninstall dist distcheck clean help FORCE
 .SECONDARY:
 -include $(shell [ -d $(B) ] && find $(B) -path $(B)/examples -prune -o -name '*.d' -print)
