@@ -386,6 +386,8 @@ distcheck: dist
 
 # ---- packages ----
 
+# Whose packages they are.
+PACKAGER ?= The concc authors <concc@example.org>
 empty =
 blank = $(empty) $(empty)
 comma = ,
@@ -395,6 +397,7 @@ deb:
 	$(Q)rm -rf $(B)/deb && mkdir -p $(B)/deb && git archive --prefix=concc-$(VERSION)/ HEAD | tar -x -C $(B)/deb
 	$(Q)cp -a $(DEB)/dist/debian $(DEB)/debian && cd $(DEB)/debian && \
 		sed -i 's/@DEPS@/$(subst $(blank),$(comma) ,$(strip $(filter-out gcc g++ make,$(DEPS))))/' control && \
+		sed -i 's/@PACKAGER@/$(PACKAGER)/' control changelog && \
 		sed -i "s/@VERSION@/$(VERSION)/; s/@DATE@/$$(git -C $(CURDIR) log -1 --format=%aD)/" changelog && \
 		sed -n '/^Permission/,$$p' ../LICENSE-MIT | sed 's/^$$/./; s/^/ /' >mit && \
 		sed -i -e '/@MIT@/{r mit' -e 'd}' copyright && rm mit
@@ -430,4 +433,5 @@ help:
 .PHONY: deb rpm check-images first-try all deps test-deps demo test-programs check check-unit check-integration soak fuzz fuzz-run bench \
 	format format-check lint man-lint coverage install uninstall dist distcheck clean help FORCE
 .SECONDARY:
--include $(shell [ -d $(B) ] && find $(B) -path $(B)/examples -prune -o -name '*.d' -print)
+-include $(shell [ -d $(B) ] && find $(B) \( -path $(B)/examples -o -path $(B)/deb -o -path $(B)/rpm \) -prune -o \
+	-type f -name '*.d' -print)
