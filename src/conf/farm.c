@@ -13,9 +13,9 @@
 
 #include "concc/buf.h"
 #include "concc/cleanup.h"
-#include "concc/host_slots.h"
 #include "concc/io.h"
 #include "concc/str.h"
+#include "concc/worker_spec.h"
 
 #include "value.h"
 
@@ -48,7 +48,7 @@ static int set_job_time(struct farm *f, const char *v, struct errmsg *why)
 
 static int set_slots(struct farm *f, const char *v, struct errmsg *why)
 {
-	return value_number(v, 1, HOST_SLOTS_MAX, &f->slots, why);
+	return value_number(v, 1, POOL_SLOTS_MAX, &f->slots, why);
 }
 
 static int set_store_size(struct farm *f, const char *v, struct errmsg *why)

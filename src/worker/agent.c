@@ -212,11 +212,19 @@ static uint32_t processes_default(void)
 	return 1024 + 128 * own_cpus();
 }
 
-uint32_t agent_max_jobs(const struct farm *f)
+static uint32_t max_jobs(void)
 {
 	uint32_t wish = wished_jobs(), n = own_cpus() + MORE_JOBS;
 
-	n = wish ? wish : n < HOST_SLOTS_MAX ? n : HOST_SLOTS_MAX;
+	if (wish)
+		return wish;
+	return n < HOST_SLOTS_MAX ? n : HOST_SLOTS_MAX;
+}
+
+uint32_t agent_max_jobs(const struct farm *f)
+{
+	uint32_t n = max_jobs();
+
 	return f->slots && f->slots < n ? f->slots : n;
 }
 
@@ -756,10 +764,9 @@ static void read_cpu_model(char *out, size_t size)
 		(void)snprintf(out, size, "%.*s", (int)strcspn(p + 2, "\n"), p + 2);
 }
 
-/* By this a client that was told no number of slots takes one: no more than can run. */
-static uint32_t told_cpus(void)
+/* By its number of cores a client takes slots: no more than can run. */
+static uint32_t allowed_cpus(uint32_t n)
 {
-	uint32_t n = wished_jobs() ?: own_cpus();
 	struct farm f;
 
 	if (farm_load(FARM_FILE, &f, NULL) == 0 && f.slots && f.slots < n)
@@ -778,13 +785,14 @@ static void say_hello(struct agent *a)
 		.program = (char *)"concc " CONCC_VERSION,
 		.host = host,
 		.arch = u.machine,
-		.cpus = told_cpus(),
+		.cpus = wished_jobs() ?: own_cpus(),
 		.cpu_model = model,
 	};
 
 	(void)uname(&u);
 	(void)gethostname(host, sizeof(host) - 1);
 	read_cpu_model(model, sizeof(model));
+	m.cpus = allowed_cpus(m.cpus);
 	msg_hello_encode(&b, &m);
 	link_send_buf(a->link, MSG_HELLO, LINK_PRIO, &b);
 }
