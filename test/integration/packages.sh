@@ -12,11 +12,7 @@ git -C "$LAB_REPO" rev-parse HEAD >/dev/null 2>&1 || skip "not in a git checkout
 # No lab: what is installed needs the network.
 LAB=$(mktemp -d "${TMPDIR:-/tmp}/concc-packages.XXXXXX")
 ROOT=$LAB/root
-end() {
-	umount "$ROOT/dev/fuse" "$ROOT/proc" 2>/dev/null || true
-	rm -rf --one-file-system "$LAB"
-}
-trap end EXIT
+trap 'rm -rf --one-file-system "$LAB"' EXIT
 cd "$LAB_REPO"
 unset MAKEFLAGS MFLAGS MAKELEVEL
 
@@ -35,20 +31,28 @@ in_chroot() {
 		--customize-hook="cp $LAB/b/deb/concc_*.deb $LAB/b/deb/concc-worker_*.deb $LAB/b/deb/concc-doc_*.deb \"\$1/pk\"" \
 		--customize-hook='chroot "$1" sh -c "apt-get install -y --no-install-recommends /pk/*.deb"' \
 		bookworm "$ROOT" >"$LAB/log" 2>&1 || fail "$(tail -n 5 "$LAB/log")"
-	mount -t proc proc "$ROOT/proc"
-	: >"$ROOT/dev/fuse"
-	mount --bind /dev/fuse "$ROOT/dev/fuse"
-	# shellcheck disable=SC2016 # the other shell's
-	chroot "$ROOT" env -i HOME=/root PATH=/usr/bin:/bin sh -ec '
-		concc --version
-		cd /root
-		echo hello >in
-		concc run -w local: -- concc-dispatch cp in out
-		cmp in out
-		concc doctor | tee doctor || true
-		concc-worker --status' >"$LAB/out" 2>&1 || fail "$(cat "$LAB/out")"
+	# Its root is the root: in a chroot the kernel makes no user namespaces.
+	# shellcheck disable=SC2016 # the other shells'
+	unshare -m -p -f --propagation private sh -ec 'mount --bind "$1" "$1"
+		cd "$1"
+		mkdir old
+		mount -t proc proc proc
+		rm -f dev/fuse && mknod -m 666 dev/fuse c 10 229
+		pivot_root . old
+		umount -l /old
+		rmdir /old
+		exec env -i HOME=/root PATH=/usr/bin:/bin sh -ec "concc --version
+			mkdir /root/p && cd /root/p
+			echo hello >in
+			concc run -w local: -- concc-dispatch cp in out
+			cmp in out
+			CONCC_WORKERS=local: concc doctor
+			concc doctor || echo status \$?
+			concc-worker --status"' sh "$ROOT" >"$LAB/out" 2>&1 || fail "$(cat "$LAB/out")"
 	cat "$LAB/out"
 	expect_grep ': 1 remote' "$LAB/out"
+	expect_grep '^builds will be distributed: 1 of 1 worker' "$LAB/out"
+	expect_grep '^status 1$' "$LAB/out"
 	expect_grep 'failed +configuration .*names no worker' "$LAB/out"
 	expect_file "$ROOT/usr/share/bash-completion/completions/concc"
 	expect_file "$ROOT/usr/share/zsh/vendor-completions/_concc"
