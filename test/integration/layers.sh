@@ -43,11 +43,12 @@ of_all_users() {
 	concc-cc gcc -c a.c
 	expect_grep '\(w2, ' <(concc status)
 	# A value of the user's goes before.
-	{ printf '[concc]\nlocal-slots = 2\n'; worker w1 w1; } >/etc/concc.ini
-	printf '[concc]\nlocal-slots = 5\n' >~/.concc.ini
+	{ printf '[concc]\nworkspace = /nowhere\n'; worker w1 w1; } >/etc/concc.ini
+	rm ~/.concc.ini
 	concc stop
-	expect_eq "slots" "$(concc -j)" 8
-	concc stop
+	expect_grep "/etc/concc.ini:2: can't serve the workspace /nowhere" <(concc -j 2>&1)
+	printf '[concc]\nworkspace = %s\n' "$WS" >~/.concc.ini
+	expect_eq "the user's" "$(names)" w1
 	# Each section once in each file.
 	{ worker w3 w1; worker w3 w2; } >~/.concc.ini
 	expect_grep "worker w3 has a section already" <(concc -j 2>&1)
