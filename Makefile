@@ -88,9 +88,9 @@ LIBS_concc-dispatch = $(LIBS_concc-cc)
 LIBS_concc-scriptify = $(LIBS_concc-cc)
 LIBS_concc-worker-pool = $(call libs,pool schedule common)
 LIBS_concc-project = $(call libs,doctor project tree link loop conf record job pool schedule proto digest common)
-LIBS_concc-worker = $(call libs,worker sandbox mirror link loop job pool schedule proto digest common)
+LIBS_concc-worker = $(call libs,worker sandbox mirror link loop conf job pool schedule proto digest common)
 LIBS_concc-plain = $(call libs,plain link loop job proto digest common)
-LIBS_concc = $(call libs,front view wrapper record job pool schedule proto common)
+LIBS_concc = $(call libs,front view wrapper record conf job pool schedule proto common)
 # Started thousands of times: without a dynamic loader they cost a fifth less.  STATIC= turns it off.
 ifeq ($(SANITIZE)$(COVERAGE),)
 STATIC ?= -static
@@ -101,15 +101,15 @@ SYS_concc-project = $(JANSSON_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPT
 # One file to copy: it runs on any distribution of the architecture, with whatever C library.  What the
 # linker warns of are look-ups by name that the worker never makes (a home directory without HOME).
 ifneq ($(STATIC),)
-SYS_concc-worker = $(STATIC) -Wl,--no-warnings $(call pc-static-libs,fuse3 liblz4 jansson libcrypto)
+SYS_concc-worker = $(STATIC) -Wl,--no-warnings $(call pc-static-libs,fuse3 liblz4 jansson libcrypto inih)
 # A quarter of it is for debuggers only, and not for the wire: that goes where gdb looks for it, bin/.debug.
 # There is no other copy with symbols, since by its hash a host is known to have it already.
 DEBUG_concc-worker = $(B)/bin/.debug/concc-worker.debug
 else
-SYS_concc-worker = $(FUSE_LIBS) $(LZ4_LIBS) $(JANSSON_LIBS) $(CRYPTO_LIBS)
+SYS_concc-worker = $(FUSE_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(JANSSON_LIBS) $(CRYPTO_LIBS)
 endif
 SYS_concc-plain = $(SSH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
-SYS_concc = $(JANSSON_LIBS) $(NCURSES_LIBS)
+SYS_concc = $(JANSSON_LIBS) $(NCURSES_LIBS) $(INIH_LIBS)
 
 all: $(PROGRAMS:%=$(B)/bin/%)
 
@@ -156,7 +156,7 @@ DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev
 	libjansson-dev libncurses-dev openssh-client
 TEST_DEPS = $(DEPS) libcriterion-dev openssh-server mandoc iproute2 util-linux procps \
 	strace python3 perl jq ninja-build cmake clang dpkg-dev git slurmctld slurmd slurm-client munge \
-	sshfs podman catatonit runc netavark zsh fish man-db binutils lld patch acl ccache chromium tmux openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
+	sshfs podman catatonit runc netavark lintian rpm debhelper zsh fish man-db binutils lld patch acl ccache chromium tmux openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
 # Only where the machine has no Rust of its own.
 ifeq ($(shell command -v cargo 2>/dev/null),)
 TEST_DEPS += cargo rustc
@@ -394,6 +394,36 @@ distcheck: dist
 	$(Q)d=$$(mktemp -d) && trap 'rm -rf "$$d"' EXIT && tar -xzf $(DIST) -C $$d && \
 		$(MAKE) -C $$d/concc-$(VERSION) all && test/installed $$d/concc-$(VERSION)
 
+# ---- packages ----
+
+# Whose packages they are.
+PACKAGER ?= The concc authors <concc@example.org>
+empty =
+blank = $(empty) $(empty)
+comma = ,
+# The sources of the last commit, with what is in dist/debian filled in.  dpkg-dev and debhelper.
+DEB = $(B)/deb/concc-$(VERSION)
+deb:
+	$(Q)rm -rf $(B)/deb && mkdir -p $(B)/deb && git archive --prefix=concc-$(VERSION)/ HEAD | tar -x -C $(B)/deb
+	$(Q)cp -a $(DEB)/dist/debian $(DEB)/debian && cd $(DEB)/debian && \
+		sed -i 's/@DEPS@/$(subst $(blank),$(comma) ,$(strip $(filter-out gcc g++ make,$(DEPS))))/' control && \
+		sed -i 's/@PACKAGER@/$(PACKAGER)/' control changelog && \
+		sed -i "s/@VERSION@/$(VERSION)/; s/@DATE@/$$(git -C $(CURDIR) log -1 --format=%aD)/" changelog && \
+		sed -n '/^Permission/,$$p' ../LICENSE-MIT | sed 's/^$$/./; s/^/ /' >mit && \
+		sed -i -e '/@MIT@/{r mit' -e 'd}' copyright && rm mit
+	$(Q)cd $(DEB) && env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL dpkg-buildpackage -b -us -uc >../log 2>&1 || \
+		{ tail -n 30 ../log; exit 1; }
+	@ls $(B)/deb/*.deb
+
+# For distributions with RPMs; rpmbuild of any distribution.
+RPM_STATIC ?=
+rpm: dist
+	$(Q)rm -rf $(B)/rpm && mkdir -p $(B)/rpm/SOURCES && cp $(DIST) $(B)/rpm/SOURCES/
+	$(Q)sed 's/@VERSION@/$(VERSION)/; s/@STATIC@/$(RPM_STATIC)/' dist/concc.spec >$(B)/rpm/concc.spec
+	$(Q)env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL rpmbuild -bb $(RPMFLAGS) --define '_topdir $(abspath $(B))/rpm' \
+		$(B)/rpm/concc.spec >$(B)/rpm/log 2>&1 || { tail -n 30 $(B)/rpm/log; exit 1; }
+	@ls $(B)/rpm/RPMS/*/*.rpm
+
 clean:
 	rm -rf $(B)
 
@@ -405,11 +435,13 @@ help:
 	@echo 'make first-try      what a person tries first, with every language, into doc/first-try.md'
 	@echo 'make bench          measure against distcc, icecream and sshfs (bench/README.md)'
 	@echo 'make check-unit, check-integration, check-images, check-sanitize, check-races, fuzz, lint, man-lint, format, format-check, coverage'
+	@echo 'make deb, rpm       packages: client, worker, documents'
 	@echo 'make install, uninstall, dist (into $(B)), distcheck, clean'
 	@echo 'V=1 shows commands; DEVELOPER=1 makes warnings errors; SANITIZE=address,undefined'
 	@echo 'PREFIX=$(PREFIX) DESTDIR= B=$(B)'
 
-.PHONY: check-images first-try all deps test-deps demo test-programs check check-unit check-integration soak fuzz fuzz-run bench \
+.PHONY: deb rpm check-images first-try all deps test-deps demo test-programs check check-unit check-integration soak fuzz fuzz-run bench \
 	format format-check lint man-lint coverage install uninstall dist distcheck clean help FORCE
 .SECONDARY:
--include $(shell [ -d $(B) ] && find $(B) -path $(B)/examples -prune -o -name '*.d' -print)
+-include $(shell [ -d $(B) ] && find $(B) \( -path $(B)/examples -o -path $(B)/deb -o -path $(B)/rpm \) -prune -o \
+	-type f -name '*.d' -print)

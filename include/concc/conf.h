@@ -3,7 +3,8 @@
 #define CONCC_CONF_H
 
 /*
- * ~/.concc.ini (or $CONCC_CONFIG) with the environment's overrides, checked.
+ * /etc/concc.ini, ~/.concc.ini above it (or $CONCC_CONFIG instead of both), with the environment's
+ * overrides, checked.
  * concc.ini(5) describes the keys.  Without any worker configured: two `local:`
  * workers that share this machine's cores.
  */
@@ -14,6 +15,8 @@
 
 #include "concc/err.h"
 #include "concc/worker_spec.h"
+
+#define CONF_SYSTEM_FILE "/etc/concc.ini" /* root's; of all users of a client */
 
 /* Whose system jobs see.  By default the client's over ssh://, the worker's otherwise. */
 enum conf_root { ROOT_DEFAULT, ROOT_WORKER, ROOT_CLIENT };
@@ -61,6 +64,7 @@ struct conf {
 	uint64_t store_max_bytes;
 	size_t n_workers;
 	struct conf_worker *workers; /* those in use, never none */
+	size_t n_system; /* the first of those: of all users, which the user's may replace */
 	size_t n_known;
 	struct conf_worker *known; /* all [worker] sections: a worker list may name them */
 };

@@ -40,6 +40,14 @@ int store_commit(struct store_writer *w, const struct digest *expect, struct dig
 void store_abort(struct store_writer *w); /* NULL is fine */
 /* Copies an open regular file in, when its digest is not there yet. */
 int store_add_fd(struct store *s, int fd, const struct digest *d);
+/* Since it was opened: objects that were there when asked for, and that were put in. */
+struct store_counts {
+	uint64_t hits, added;
+};
+
+void store_counts(struct store *s, struct store_counts *ret);
+/* Bytes and objects of a store's folder, whoever has it open. */
+void store_measure(const char *dir, uint64_t *ret_bytes, uint64_t *ret_objects);
 /* Brings the size under the bound; one process at a time, others return at once. */
 int store_trim(struct store *s);
 

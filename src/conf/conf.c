@@ -2,8 +2,10 @@
 #include "concc/conf.h"
 
 #include <fcntl.h>
+#include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "concc/buf.h"
 #include "concc/cleanup.h"
@@ -73,6 +75,39 @@ static int check_mode(const char *path, struct errmsg *msg)
 	return 0;
 }
 
+/* It names commands that other users run: whoever could write to it would be them. */
+static int check_system(const char *path, struct errmsg *msg)
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return errmsg_set(msg, CONCC_E_CONF, "%s: %s", path, strerror(errno));
+	if (!S_ISREG(st.st_mode) || st.st_uid != 0 || (st.st_mode & (S_IWGRP | S_IWOTH)))
+		return errmsg_set(msg, CONCC_E_CONF,
+				  "%s has to be a file of root's that nobody else may write to; as "
+				  "root, chown root %s && chmod 644 %s",
+				  path, path, path);
+	return 0;
+}
+
+static int read_system(struct conf *c, struct errmsg *msg)
+{
+	_cleanup_buf_ struct buf text = BUF_INIT;
+	int r;
+
+	if (access(CONF_SYSTEM_FILE, F_OK) < 0 && errno == ENOENT)
+		return 0;
+	r = check_system(CONF_SYSTEM_FILE, msg);
+	if (r < 0)
+		return r;
+	r = read_file_at(AT_FDCWD, CONF_SYSTEM_FILE, CONF_FILE_MAX, &text);
+	if (r < 0)
+		return errmsg_set(msg, CONCC_E_CONF, "%s: %s", CONF_SYSTEM_FILE, err_text(r));
+	r = conf_parse_text(c, CONF_SYSTEM_FILE, (const char *)text.data, text.len, msg);
+	c->n_system = c->n_known;
+	return r;
+}
+
 static int read_conf(struct conf *c, const char *path, bool must, struct errmsg *msg)
 {
 	_cleanup_buf_ struct buf text = BUF_INIT;
@@ -109,7 +144,9 @@ int conf_load(const char *path, struct conf **ret, struct errmsg *msg)
 	c->asked = path ? xstrdup(path) : NULL;
 	c->file = choose_file(path, &must);
 	conf_look(c, &c->seen);
-	r = read_conf(c, c->file, must, msg);
+	r = must ? 0 : read_system(c, msg);
+	if (r == 0)
+		r = read_conf(c, c->file, must, msg);
 	if (r < 0)
 		return r;
 	r = conf_parse_env(c, msg);

@@ -397,7 +397,9 @@ static void begin_worker(struct parser *p, const char *name)
 
 	if (!*name)
 		errmsg_set(&why, 0, "a worker needs a name: [worker NAME]");
-	else if (value_worker_name(name, &why) == 0 && workers_has(c->known, c->n_known, name))
+	else if (value_worker_name(name, &why) == 0)
+		workers_replace(c, name);
+	if (!why.text[0] && workers_has(c->known, c->n_known, name))
 		errmsg_set(&why, 0, "worker %s has a section already; join them or rename one",
 			   name);
 	else if (!why.text[0] && c->n_known >= POOL_MEMBERS_MAX - 1)

@@ -336,3 +336,22 @@ int workers_from_list(struct conf *c, const char *list, struct errmsg *why)
 	c->n_workers = n;
 	return 0;
 }
+
+void workers_replace(struct conf *c, const char *name)
+{
+	size_t to = 0, n_system = c->n_system;
+
+	for (size_t i = 0; i < c->n_known; i++) {
+		struct conf_worker *w = &c->known[i];
+
+		if (i < c->n_system &&
+		    (streq(w->name, name) || (w->group && streq(w->group, name)))) {
+			worker_release(w);
+			n_system--;
+		} else if (to++ != i) {
+			c->known[to - 1] = *w;
+		}
+	}
+	c->n_known = to;
+	c->n_system = n_system;
+}

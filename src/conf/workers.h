@@ -23,6 +23,9 @@ bool workers_has(struct conf_worker *w, size_t n, const char *name);
 /* The last known worker becomes as many as its `count`: NAME-1, NAME-2 ... */
 int workers_multiply(struct conf *c, struct errmsg *why);
 
+/* Drops what the system's file says of this section: the user has one of his own. */
+void workers_replace(struct conf *c, const char *name);
+
 /* Replaces the workers of c by those of list; why does not say where the list came from. */
 int workers_from_list(struct conf *c, const char *list, struct errmsg *why);
 

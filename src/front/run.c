@@ -20,6 +20,7 @@
 #include "concc/job.h"
 #include "concc/pool.h"
 #include "concc/process.h"
+#include "concc/project_conf.h"
 #include "concc/str.h"
 #include "concc/view.h"
 #include "concc/wrapper.h"
@@ -415,8 +416,26 @@ int front_masquerade(void)
 	return 0;
 }
 
-int front_run(const struct front_run *o)
+/* What was said to us goes before what the project says, which can only lessen what we do. */
+static void ask_project(struct front_run *o)
 {
+	_cleanup_free_ char *cwd = getcwd(NULL, 0);
+	_cleanup_free_ char *workspace = cwd ? job_workspace(cwd, environ, exists) : NULL;
+	struct project_conf p;
+	struct errmsg msg = {0};
+
+	if (cwd && project_conf_load(workspace ? workspace : cwd, &p, &msg) < 0)
+		fprintf(stderr, "concc: ignoring %s\n", msg.text);
+	if (!cwd)
+		return;
+	o->jobs = o->jobs ? o->jobs : p.jobs;
+	o->require_remote = o->require_remote ? o->require_remote : p.require_remote;
+	o->local |= p.local && !o->workers;
+}
+
+int front_run(const struct front_run *asked)
+{
+	struct front_run own = *asked, *o = &own;
 	struct build b = {.o = o, .dir_fd = -1, .users = {.fd = -1}};
 	int status;
 
@@ -426,6 +445,7 @@ int front_run(const struct front_run *o)
 	}
 	if (o->dir)
 		unsetenv("PWD"); /* it named the former one */
+	ask_project(o);
 	child_catch_signals();
 	process_signal(SIGPIPE, SIG_IGN); /* who reads no more of us does not end us */
 	status = build(&b);

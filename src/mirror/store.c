@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -39,6 +40,7 @@ struct store {
 	uint64_t max_bytes;
 	pthread_mutex_t lock;
 	struct map seen; /* digest -> the store itself; under lock */
+	atomic_ullong n_hits, n_added;
 };
 
 struct store_writer {
@@ -159,6 +161,7 @@ int store_get(struct store *s, const struct digest *d)
 		if (err < 0)
 			return err;
 	}
+	atomic_fetch_add(&s->n_hits, 1);
 	return steal_fd(&fd);
 }
 
@@ -274,6 +277,7 @@ int store_commit(struct store_writer *w, const struct digest *expect, struct dig
 		err = -errno;
 	if (err == 0)
 		err = put_in_place(w, &d);
+	atomic_fetch_add(&w->store->n_added, err == 0);
 	writer_free(w);
 	if (ret_digest)
 		*ret_digest = d;
@@ -419,4 +423,21 @@ int store_trim(struct store *s)
 		return errno == EWOULDBLOCK ? 0 : -errno;
 	trim_locked(s);
 	return 0;
+}
+
+void store_counts(struct store *s, struct store_counts *ret)
+{
+	ret->hits = atomic_load(&s->n_hits);
+	ret->added = atomic_load(&s->n_added);
+}
+
+void store_measure(const char *dir, uint64_t *ret_bytes, uint64_t *ret_objects)
+{
+	const struct store s = {.dir = (char *)dir};
+	struct objects o = {0};
+
+	collect_all(&s, &o);
+	*ret_bytes = o.total;
+	*ret_objects = o.n;
+	objects_release(&o);
 }

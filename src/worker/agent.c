@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "agent.h"
+#include "journal.h"
+#include "presence.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -27,7 +29,6 @@
 #define ENV_BYTES_MAX	  (256u << 20) /* of all environments of one client: 50000 usual ones */
 #define SEARCH_MAX	  256	       /* directories in a variable that count */
 #define LOAD_MS		  PING_MS      /* how old the host's load may be that the client knows */
-#define ROOT_CACHE	  "/var/cache/concc"
 #define ROOT_CACHE_PARENT "/var/cache"
 #define MORE_JOBS	  2 /* than cores: some wait for a file's bytes */
 
@@ -210,6 +211,13 @@ static uint32_t max_jobs(void)
 	return n < HOST_SLOTS_MAX ? n : HOST_SLOTS_MAX;
 }
 
+uint32_t agent_max_jobs(const struct farm *f)
+{
+	uint32_t n = max_jobs();
+
+	return f->slots && f->slots < n ? f->slots : n;
+}
+
 static void on_slots(void *data, uint32_t events)
 {
 	struct agent *a = data;
@@ -263,7 +271,7 @@ static void open_slots(struct agent *a)
 {
 	struct errmsg msg = {0};
 
-	a->max_jobs = max_jobs();
+	a->max_jobs = agent_max_jobs(&a->farm);
 	if (host_slots_new(a->max_jobs, &a->slots, &msg) < 0)
 		log_warn("%s", msg.text);
 	else
@@ -282,7 +290,7 @@ static int give_cache(struct errmsg *msg)
 	if (sandbox_uid() == 0)
 		return 0;
 	if (!getenv("CONCC_CACHE_DIR")) {
-		(void)setenv("CONCC_CACHE_DIR", ROOT_CACHE, 1);
+		(void)setenv("CONCC_CACHE_DIR", AGENT_ROOT_CACHE, 1);
 		/* Small images lack it, and what cache_dir() makes is for its owner only. */
 		(void)path_mkdirs(ROOT_CACHE_PARENT, 0755); /* a failure shows below */
 	}
@@ -297,13 +305,15 @@ static int open_store(struct agent *a, struct errmsg *msg)
 {
 	_cleanup_free_ char *cache = NULL, *dir = NULL;
 	uint64_t max = a->client.store_max ? a->client.store_max : STORE_DEFAULT;
+	uint64_t allowed = a->farm.store_max;
 	int r;
 
 	r = cache_dir(&cache, msg);
 	if (r < 0)
 		return r;
 	dir = path_join(cache, "store");
-	return store_open(dir, max, &a->store, msg);
+	a->store_dir = xstrdup(dir);
+	return store_open(dir, allowed && allowed < max ? allowed : max, &a->store, msg);
 }
 
 /* Places for what the root of jobs mounts there. */
@@ -372,6 +382,60 @@ static int bring_up(struct agent *a, struct errmsg *msg)
 			      msg);
 }
 
+/* ---- what the administrator allows ---- */
+
+static int admit(struct agent *a, struct errmsg *msg)
+{
+	int r = farm_load(FARM_FILE, &a->farm, msg);
+
+	if (r < 0)
+		return r;
+	if (farm_lets_in(&a->farm)) {
+		a->max_jobs = agent_max_jobs(&a->farm);
+		if (a->farm.log != FARM_LOG_NONE)
+			a->journal = journal_new();
+		return 0;
+	}
+	return errmsg_set(msg, -EACCES,
+			  "the login with uid %u may not use this worker: `users` in " FARM_FILE
+			  " has to name it",
+			  (unsigned)getuid());
+}
+
+static uint64_t lower(uint64_t asked, uint64_t allowed)
+{
+	return allowed && (!asked || asked > allowed) ? allowed : asked;
+}
+
+/* What a client asks for, as far as it is allowed. */
+static void limits_set(struct agent *a, const struct msg_limits *m)
+{
+	const struct farm *f = &a->farm;
+
+	a->limits.memory = lower(m->memory, f->memory);
+	a->limits.processes = (uint32_t)lower(m->processes ? m->processes : processes_default(),
+					      f->processes);
+	a->limits.time_s = (uint32_t)lower(m->time_s, f->job_time_s);
+}
+
+static void begin_journal(struct agent *a)
+{
+	if (!a->journal)
+		return;
+	journal_start(a->journal);
+	journal_say(a->journal, "client=%s login=%u begins: %s", a->client.host, a->uid,
+		    a->client.program);
+}
+
+static void end_journal(struct agent *a)
+{
+	if (a->journal && a->up)
+		journal_say(a->journal, "client=%s login=%u ends: jobs=%llu refused=%llu lost=%llu",
+			    a->client.host, a->uid, (unsigned long long)a->n_jobs,
+			    (unsigned long long)a->n_refused, (unsigned long long)a->n_lost);
+	journal_free(a->journal);
+}
+
 static int on_hello(struct agent *a, struct blob payload)
 {
 	struct errmsg msg = {0};
@@ -390,13 +454,16 @@ static int on_hello(struct agent *a, struct blob payload)
 			CONCC_VERSION, PROTO_VERSION, a->client.program, a->client.version);
 		return 0;
 	}
-	r = bring_up(a, &msg);
+	r = admit(a, &msg);
+	if (r == 0)
+		r = bring_up(a, &msg);
 	if (r < 0) {
 		agent_fail(a, r, "%s", *msg.text ? msg.text : err_text(r));
 		return 0;
 	}
 	a->up = true;
-	a->limits.processes = processes_default();
+	limits_set(a, &(struct msg_limits){0});
+	begin_journal(a);
 	link_send(a->link, MSG_READY, LINK_PRIO, NULL, 0);
 	a->load_timer = loop_add_timer(a->loop, LOAD_MS, tell_load, a);
 	a->queue_timer = loop_add_timer(a->loop, 0, task_queue_timeout, a);
@@ -578,10 +645,11 @@ static int on_outside(struct agent *a, struct blob payload)
 
 static int on_limits(struct agent *a, struct blob payload)
 {
-	int r = msg_limits_decode(payload, &a->limits);
+	struct msg_limits m;
+	int r = msg_limits_decode(payload, &m);
 
-	if (r == 0 && !a->limits.processes)
-		a->limits.processes = processes_default();
+	if (r == 0)
+		limits_set(a, &m);
 	return r;
 }
 
@@ -686,6 +754,17 @@ static void read_cpu_model(char *out, size_t size)
 		(void)snprintf(out, size, "%.*s", (int)strcspn(p + 2, "\n"), p + 2);
 }
 
+/* By its number of cores a client takes slots: no more than can run. */
+static uint32_t allowed_cpus(uint32_t n)
+{
+	struct farm f;
+
+	if (farm_load(FARM_FILE, &f, NULL) == 0 && f.slots && f.slots < n)
+		n = f.slots;
+	farm_release(&f);
+	return n;
+}
+
 static void say_hello(struct agent *a)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
@@ -704,6 +783,7 @@ static void say_hello(struct agent *a)
 	(void)uname(&u);
 	(void)gethostname(host, sizeof(host) - 1);
 	read_cpu_model(model, sizeof(model));
+	m.cpus = allowed_cpus(m.cpus);
 	msg_hello_encode(&b, &m);
 	link_send_buf(a->link, MSG_HELLO, LINK_PRIO, &b);
 }
@@ -757,6 +837,8 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 	if (r < 0)
 		return errmsg_set(msg, r, "can't make an event loop: %s", err_text(r));
 	a.link = link_new(a.loop, stream_from_fds(read_fd, write_fd), &c, &agent_link_ops, &a);
+	a.uid = getuid();
+	a.presence = presence_new(&a);
 	say_hello(&a);
 	r = loop_run(a.loop);
 	if (r < 0)
@@ -769,8 +851,12 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 	loop_remove(a.queue_timer);
 	loop_remove(a.load_timer);
 	loop_remove(a.slots_source);
+	end_journal(&a);
+	presence_free(a.presence);
+	farm_release(&a.farm);
 	host_slots_free(a.slots);
 	store_close(a.store);
+	free(a.store_dir);
 	link_free(a.link);
 	msg_hello_release(&a.client);
 	loop_free(a.loop);

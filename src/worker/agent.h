@@ -6,6 +6,7 @@
  * The agent: one loop thread that joins the link, the mirror and the launcher.
  *
  *   agent.c    life cycle, the client's messages
+ *   presence.c what others on this host can ask;  journal.c  the system log
  *   checkup.c  what may be wrong here, for a client that asks
  *   task.c     one job: pipes, start when the mirror is flushed, end
  *   outbox.c   what a job sends, in its one right order
@@ -15,6 +16,7 @@
 #include <stdint.h>
 
 #include "concc/caller.h"
+#include "concc/farm.h"
 #include "concc/host_slots.h"
 #include "concc/link.h"
 #include "concc/loop.h"
@@ -26,7 +28,9 @@
 
 /* How many jobs run at once on the host, of all clients. */
 #define MAX_JOBS_ENV "CONCC_MAX_JOBS"
-#define TASKS_MAX    4096 /* jobs of one client at once: each has fds and processes */
+/* Where root's agents keep contents: they are not root. */
+#define AGENT_ROOT_CACHE "/var/cache/concc"
+#define TASKS_MAX	 4096 /* jobs of one client at once: each has fds and processes */
 
 struct agent {
 	struct loop *loop;
@@ -57,6 +61,12 @@ struct agent {
 	uint64_t counts_told;		 /* FUSE requests, in the last MIRROR_COUNTS */
 	struct caller own;		 /* as we were started: what our login gives */
 	uint64_t oom_kills;		 /* of this machine, as last seen */
+	struct farm farm;		 /* what the administrator allows */
+	struct journal *journal;	 /* NULL: nothing is to be logged */
+	struct presence *presence;
+	char *store_dir;
+	uint32_t uid;			    /* of the login */
+	uint64_t n_jobs, n_refused, n_lost; /* ended; of them refused, of no use */
 	bool up;
 	int result;
 	struct errmsg *msg;
@@ -65,6 +75,8 @@ struct agent {
 /* Ends the agent; text goes to the client when the link still stands. */
 void agent_fail(struct agent *a, int err, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+/* Jobs that run at once on this host, as far as this user's environment goes. */
+uint32_t agent_max_jobs(const struct farm *f);
 /* True when the kernel has killed a process for lack of memory since the last call. */
 bool agent_saw_oom(struct agent *a);
 void agent_tell_counts(struct agent *a);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "agent.h"
+#include "journal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -342,9 +343,34 @@ static void leave(struct task *t)
 		    t->taint || list_empty(&t->keep) ? free_task : keep_in_store, t);
 }
 
+/* Once for each job. */
+static void note_end(const struct task *t, const struct msg_exit *m)
+{
+	static const char *const ends[] = {[EXIT_CODE] = "status",
+					   [EXIT_SIGNAL] = "signal",
+					   [EXIT_FAILED] = "failed",
+					   [EXIT_REFUSED] = "refused"};
+	struct agent *a = t->agent;
+
+	a->n_jobs++;
+	a->n_refused += m->how == EXIT_REFUSED;
+	a->n_lost += m->how == EXIT_FAILED;
+	if (a->farm.log != FARM_LOG_JOBS)
+		return;
+	journal_say(a->journal,
+		    "client=%s login=%u job=%u %s=%u wall_ms=%llu cpu_ms=%llu command=%s%s%s",
+		    a->client.host, a->uid, t->job.job_id, ends[m->how], m->code,
+		    (unsigned long long)m->wall_us / 1000,
+		    (unsigned long long)(m->utime_us + m->stime_us) / 1000,
+		    path_base(t->job.argv[0]), m->text && *m->text ? ": " : "", m->text ?: "");
+}
+
 static void send_exit(struct task *t, struct msg_exit *m)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (!t->told)
+		note_end(t, m);
 
 	m->job_id = t->job.job_id;
 	t->told = true;
@@ -1066,6 +1092,8 @@ static struct task *task_new(struct agent *a, struct msg_job *job)
 	t->tools = map_get_u64(&a->exes, job->exe_id);
 	t->announcements = announcements_new(job->argv);
 	t->caller = *(struct caller *)map_get_u64(&a->callers, job->caller_id);
+	if (t->caller.nice < (int)a->farm.nice)
+		t->caller.nice = (int)a->farm.nice;
 	t->env = strv_copy(env->env);
 	strv_push(&t->env, xstrdup("CONCC_WORKER=1"));
 	t->out[0].fd = t->out[1].fd = -1;

@@ -5,7 +5,7 @@
 # says to type cures it.
 # limit: 400
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
-lab_need jq
+lab_need jq python3
 LAB_ROOT=default
 lab_enter "$@"
 lab_start builder root
@@ -268,6 +268,30 @@ no_namespaces() {
 	expect_grep "sysctl -w user.max_user_namespaces=15000" <(remedy namespaces)
 }
 
+# No namespace has a clock of its own: what the worker says of it is an hour more.
+clock_is_off() {
+	cat >"$LAB/w1/bin/later" <<-'EOF'
+		import os, struct, subprocess, sys
+		worker = subprocess.Popen(["/mnt/bin/concc-worker", "--stdio"], stdout=subprocess.PIPE)
+		out, read = sys.stdout.buffer, worker.stdout.read
+		out.write(read(14))
+		while True:
+		    head = read(8)
+		    if len(head) < 8:
+		        break
+		    body = read(struct.unpack("<I", head[:4])[0])
+		    if head[4] == 32:
+		        body = struct.pack("<Q", struct.unpack("<Q", body[:8])[0] + 3600000000) + body[8:]
+		    out.write(head + body)
+		    out.flush()
+	EOF
+	program 'exec python3 /mnt/bin/later'
+	doctor 0
+	expect_eq "warnings" "$(checks warning)" clock
+	expect_grep '^is (3599.9|3600.[0-9]) s ahead of ours' <(text_of clock)
+	expect_eq "remedy" "$(remedy clock)" "ssh -t w1 sudo sh -c 'timedatectl set-ntp true'"
+}
+
 full_disk_there() {
 	config
 	lab_worker 1 rm -rf /home/builder/.cache
@@ -314,6 +338,7 @@ check "a worker that hangs" hangs
 check "no /dev/fuse" no_fuse
 check "/dev/fuse is closed" closed_fuse
 check "no user namespaces" no_namespaces
+check "its clock is off" clock_is_off
 check "full disk there" full_disk_there
 check "another compiler there" other_compiler
 config
