@@ -22,6 +22,8 @@ int front_run(const struct front_run *o);
 
 int front_status(bool json);
 int front_stop(void);
+/* Prints what is kept of former jobs, or clears it. */
+int front_cache(bool clear);
 /* Puts concc-worker on these workers or hosts, and says what it did; NULL ends the names. */
 int front_push(char *const *names);
 int front_slots(void); /* prints how many jobs can run at once, this machine's cores at least */

@@ -14,6 +14,7 @@ static const char usage[] =
 	"usage: concc run [-C DIR] [-w WORKERS] [-j N] [--local] [--] COMMAND [ARG...]\n"
 	"       concc status [--json]\n"
 	"       concc report [--json] [--list] [BUILD]\n"
+	"       concc cache [clear]\n"
 	"       concc stop\n"
 	"       concc push WORKER|HOST...\n"
 	"       concc masquerade\n"
@@ -22,6 +23,8 @@ static const char usage[] =
 	"  run     runs a build with its compilers on workers, then says where its jobs ran\n"
 	"  status  shows the workers and what runs on them\n"
 	"  report  tells of each job of the newest build, or of another: when, where, why, how long\n"
+	"  cache   shows what is kept of former jobs, and of how much use it was; clear: keeps no more\n"
+	"          of it\n"
 	"  stop    stops the project server; the next concc-cc starts it again\n"
 	"  push    puts concc-worker on machines that you can ssh to\n"
 	"  masquerade  prints a directory of this machine's compilers for the front of PATH\n"
@@ -119,6 +122,15 @@ static int cmd_report(int argc, char **argv)
 	return view_report(&o);
 }
 
+static int cmd_cache(int argc, char **argv)
+{
+	if (argc == 1)
+		return front_cache(false);
+	if (argc == 2 && streq(argv[1], "clear"))
+		return front_cache(true);
+	return wrong("cache does not know", argv[1]);
+}
+
 static int cmd_stop(int argc, char **argv)
 {
 	return argc == 1 ? front_stop() : wrong("stop takes no argument:", argv[1]);
@@ -165,6 +177,7 @@ static const struct command {
 	int (*fn)(int argc, char **argv);
 } commands[] = {
 	{"push", cmd_push},	  {"report", cmd_report},
+	{"cache", cmd_cache},
 	{"run", cmd_run},	  {"status", cmd_status},
 	{"stop", cmd_stop},	  {"-j", cmd_slots},
 	{"help", cmd_help},	  {"masquerade", cmd_masquerade},

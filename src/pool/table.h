@@ -60,6 +60,7 @@ struct table {
 	struct table_line lines[LINE_COUNT];
 	struct table_member members[POOL_MEMBERS_MAX];
 	uint64_t affinity[AFFINITY_SLOTS]; /* hash of the directory << 32 | member + 1 */
+	uint64_t keeps_results; /* the server does: worth asking before a slot is taken */
 };
 
 struct pool {
