@@ -552,6 +552,7 @@ enum trace_how {
 	TRACE_READ = 'r',  /* opened: its bytes, when it is a file */
 	TRACE_EXEC = 'x',  /* executed */
 	TRACE_LIST = 'd',  /* the names in a directory */
+	TRACE_PLACE = 'p', /* asked for the path of what it leads to; told by no worker */
 	TRACE_WRITE = 'w', /* opened for writing: what it held was not read, unless 'r' says so */
 };
 

@@ -66,9 +66,9 @@ const char *cache_refuses(const struct msg_run *m)
 
 bool cache_knows_tool(const char *name)
 {
-	static const char *const tools[] = {"cc1",     "cc1plus", "cc1obj", "cc1objplus",
-					    "f951",    "as",	  "ld",	    "ld.bfd",
-					    "ld.gold", "ld.lld",  "lld",    "collect2"};
+	static const char *const tools[] = {"cc1", "cc1plus",  "cc1obj", "cc1objplus", "f951",
+					    "as",  "ld",       "ld.bfd", "ld.gold",    "ld.lld",
+					    "lld", "collect2", "objcopy"};
 	const char *base = path_base(name), *last = strrchr(base, '-');
 
 	if (job_is_driver_name(base))

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -17,6 +18,8 @@
 /*
  * What of a file counts: whether it is there, and if not, why (a compiler tells EACCES from
  * ENOENT); its type, mode and owner; the size of what was looked at, the bytes of what was read;
+ * of what is only written, whether it is empty is enough (the assembler and the linker remove an
+ * output that is not, and write into one that is);
  * which names are the same file, and which files have the same bytes and time, since that is how
  * #pragma once knows a header again.  What does not: inode numbers and times themselves, which
  * differ in each checkout; programs that go by them are not kept (cache_refuses()).
@@ -122,7 +125,9 @@ static int look_at(struct cache_look *l, const char *path, bool follow, struct s
 	return r == 0 ? 0 : say_no(l, errno);
 }
 
-static int say_look(struct cache_look *l, const char *path, bool follow, uint32_t index)
+/* overwritten: the name is only opened to be written anew. */
+static int say_look(struct cache_look *l, const char *path, bool follow, bool overwritten,
+		    uint32_t index)
 {
 	struct stat st;
 	bool there;
@@ -132,7 +137,7 @@ static int say_look(struct cache_look *l, const char *path, bool follow, uint32_
 		return r;
 	say_stat(l, &st);
 	if (S_ISREG(st.st_mode))
-		buf_put_u64(&l->said, (uint64_t)st.st_size);
+		buf_put_u64(&l->said, overwritten ? st.st_size > 0 : (uint64_t)st.st_size);
 	if (!S_ISDIR(st.st_mode))
 		say_inode(l, &st, index);
 	return 0;
@@ -184,6 +189,23 @@ static int say_write(struct cache_look *l, const char *path)
 	if (there)
 		say_stat(l, &st);
 	return r;
+}
+
+static int say_place(struct cache_look *l, const char *path)
+{
+	_cleanup_close_ int fd = open(path, O_PATH | O_CLOEXEC);
+	char link[32], place[PATH_MAX];
+	ssize_t n;
+
+	if (fd < 0)
+		return say_no(l, errno);
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, place, sizeof(place));
+	if (n <= 0)
+		return n < 0 ? -errno : -EIO;
+	buf_put_u8(&l->said, '@');
+	buf_put_blob(&l->said, place, (size_t)n);
+	return 0;
 }
 
 static int by_name(const void *a, const void *b)
@@ -249,15 +271,15 @@ static int say_list(struct cache_look *l, const char *path)
 	return 0;
 }
 
-static int say_name(struct cache_look *l, const char *name, uint32_t index)
+static int say_name(struct cache_look *l, const char *name, bool overwritten, uint32_t index)
 {
 	const char *path = name + 1;
 
 	switch (name[0]) {
 	case TRACE_LOOK:
-		return say_look(l, path, false, index);
+		return say_look(l, path, false, overwritten, index);
 	case TRACE_STAT:
-		return say_look(l, path, true, index);
+		return say_look(l, path, true, overwritten, index);
 	case TRACE_LINK:
 		return say_link(l, path);
 	case TRACE_READ:
@@ -267,6 +289,8 @@ static int say_name(struct cache_look *l, const char *name, uint32_t index)
 		return say_list(l, path);
 	case TRACE_WRITE:
 		return say_write(l, path);
+	case TRACE_PLACE:
+		return say_place(l, path);
 	}
 	return CONCC_E_PROTO;
 }
@@ -283,16 +307,34 @@ static uint64_t print_of(const uint8_t *p, size_t n)
 	return sum;
 }
 
+/* How far do names of the same path go, and is it one that is only written? */
+static size_t same_path(const struct cache_names *s, size_t from, bool *ret_overwritten)
+{
+	bool written = false, read = false;
+	size_t i = from;
+
+	for (; i < s->n && streq(s->v[i] + 1, s->v[from] + 1); i++) {
+		written |= s->v[i][0] == TRACE_WRITE;
+		read |= s->v[i][0] == TRACE_READ || s->v[i][0] == TRACE_EXEC;
+	}
+	*ret_overwritten = written && !read;
+	return i;
+}
+
 int cache_look_state(struct cache_look *l, const struct cache_names *s, struct digest *ret,
 		     uint64_t *ret_prints)
 {
+	bool overwritten = false;
+	size_t end = 0;
 	int r = 0;
 
 	forget(l);
 	for (size_t i = 0; i < s->n && r == 0; i++) {
 		size_t at = l->said.len;
 
-		r = say_name(l, s->v[i], (uint32_t)i);
+		if (i == end)
+			end = same_path(s, i, &overwritten);
+		r = say_name(l, s->v[i], overwritten, (uint32_t)i);
 		if (r == 0 && ret_prints)
 			ret_prints[i] = print_of(l->said.data + at, l->said.len - at);
 	}

@@ -176,13 +176,11 @@ static const struct command {
 	const char *name;
 	int (*fn)(int argc, char **argv);
 } commands[] = {
-	{"push", cmd_push},	  {"report", cmd_report},
-	{"cache", cmd_cache},
-	{"run", cmd_run},	  {"status", cmd_status},
-	{"stop", cmd_stop},	  {"-j", cmd_slots},
-	{"help", cmd_help},	  {"masquerade", cmd_masquerade},
-	{"--help", cmd_help},	  {"-h", cmd_help},
-	{"version", cmd_version}, {"--version", cmd_version},
+	{"push", cmd_push},	    {"report", cmd_report}, {"cache", cmd_cache},
+	{"run", cmd_run},	    {"status", cmd_status}, {"stop", cmd_stop},
+	{"-j", cmd_slots},	    {"help", cmd_help},	    {"masquerade", cmd_masquerade},
+	{"--help", cmd_help},	    {"-h", cmd_help},	    {"version", cmd_version},
+	{"--version", cmd_version},
 };
 
 int main(int argc, char **argv)

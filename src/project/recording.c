@@ -25,6 +25,7 @@ struct recording {
 	struct digest call, state;
 	bool has_epoch; /* SOURCE_DATE_EPOCH is set */
 	bool traced, looked;
+	bool wants_places; /* it asked for the path of something that it had open */
 	struct since since;
 	uint64_t mounts; /* as the tree had counted at the dispatch */
 	struct cache_names names;
@@ -168,8 +169,13 @@ static bool has_dotdot(const char *path)
 static bool is_constant(const char *path)
 {
 	static const char *const paths[] = {
-		"/dev/null", "/dev/zero",      "/dev/full",
-		"/dev/tty",  "/proc/self/exe", "/proc/sys/vm/overcommit_memory",
+		"/dev/null",
+		"/dev/zero",
+		"/dev/full",
+		"/dev/tty",
+		"/proc/self/exe",
+		"/proc/self/fd",
+		"/proc/sys/vm/overcommit_memory",
 	};
 
 	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
@@ -184,6 +190,16 @@ static bool is_in_workspace(const struct recording *r, const char *path)
 		if (path_is_below(path, *w))
 			return true;
 	return false;
+}
+
+/* clang finds out so what its headers are really called. */
+static bool is_own_descriptor(const char *name)
+{
+	static const char dir[] = "/proc/self/fd/";
+	const char *path = name + 1;
+
+	return name[0] == TRACE_LINK && str_starts(path, dir) &&
+	       strspn(path + strlen(dir), "0123456789") == strlen(path + strlen(dir));
 }
 
 /* Each job has a /tmp of its own, in which there is nothing. */
@@ -212,6 +228,10 @@ static bool counts(struct recording *r, const char *name)
 
 	if (is_constant(path))
 		return false;
+	if (is_own_descriptor(name)) {
+		r->wants_places = true;
+		return false;
+	}
 	if (is_private(r, path)) {
 		if (has_dotdot(path))
 			spoil(r, "tmp");
@@ -239,6 +259,27 @@ static void choose_names(struct recording *r)
 			free(name);
 	}
 	r->names.n = kept;
+}
+
+static bool is_opened(const char *name)
+{
+	return name[0] == TRACE_READ || name[0] == TRACE_WRITE || name[0] == TRACE_EXEC;
+}
+
+/* Of which descriptor it asked is not known: of each. */
+static void add_places(struct recording *r)
+{
+	size_t n = r->names.n;
+	char **all = xcalloc(2 * n + 1, sizeof(*all)), **v = r->names.v;
+
+	memcpy(all, v, n * sizeof(*all));
+	for (size_t i = 0; i < r->names.n; i++)
+		if (is_opened(v[i]))
+			all[n++] = xasprintf("%c%s", TRACE_PLACE, v[i] + 1);
+	free(v);
+	cache_names_set(&r->names, all, n);
+	if (r->names.n > CACHE_NAMES_MAX)
+		spoil(r, "many-names");
 }
 
 /* ---- what they hold ---- */
@@ -374,6 +415,8 @@ void recording_look(struct recording *r, const struct msg_exit *end)
 	choose_names(r);
 	if (!r->why)
 		look_at_files(r);
+	if (!r->why && r->wants_places)
+		add_places(r);
 	if (r->why)
 		return;
 	r->entry.prints = xcalloc(r->names.n + 1, sizeof(uint64_t));

@@ -324,12 +324,16 @@ static void opened(struct trace *t, const char *path, uint64_t flags)
 {
 	bool writes = (flags & O_ACCMODE) != O_RDONLY;
 
-	if (flags & O_NOFOLLOW || (flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL))
+	bool creates = (flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL);
+
+	if (flags & O_NOFOLLOW || creates)
 		add(t, TRACE_LOOK, path);
-	if ((flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL))
-		return; /* there is nothing, or it fails */
+	if (creates) { /* there is nothing, or it fails */
+		add(t, TRACE_WRITE, path);
+		return;
+	}
 	if (flags & O_PATH) {
-		add(t, TRACE_STAT, path);
+		add(t, TRACE_READ, path);
 		return;
 	}
 	if (writes)

@@ -6,6 +6,7 @@
 # limit: 600
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 lab_need jq
+export LAB_ROOT=client
 lab_enter "$@"
 lab_start builder
 lab_config 'cache = 1G' 'local-slots = 0'
@@ -51,7 +52,7 @@ try() { # WHERE CMD...: cache or w1
 	diff "$LAB/plain.out" "$LAB/ours.out" || fail "$*: other output"
 	diff "$LAB/plain.err" "$LAB/ours.err" || fail "$*: other errors"
 	case $where in
-	cache) expect_grep 'remote on (cache):' "$LAB/explain" ;;
+	cache) expect_grep 'remote on .cache.:' "$LAB/explain" ;;
 	*) expect_grep "remote on $where:" "$LAB/explain" ;;
 	esac
 	: >"$LAB/explain"
@@ -201,23 +202,21 @@ int f(void) { return A; }' >a.c
 	echo '#define A 1' >a.h
 	try w1 gcc -g -gsplit-dwarf -MD -MF a.d -c a.c -o a.o
 	try cache gcc -g -gsplit-dwarf -MD -MF a.d -c a.c -o a.o
-	OUT='prog'
-	echo 'int f(void); int main(void) { return f() - 1; }' >main.c
-	gcc -c main.c
-	gcc -c a.c
-	try w1 gcc main.o a.o -o prog
-	try cache gcc main.o a.o -o prog
-	[ -x prog ] && ./prog || fail "what is linked does not run"
-	echo 'int f(void) { return 3; }' >a.c
-	gcc -c a.c
-	try w1 gcc main.o a.o -o prog
 }
 
 # What a worker says of a file that is as it was is not all that there is to keep.
 output_was_there() {
 	fresh there
 	KEEP=yes
+	echo 'int f(void) { return 2; }' >a.c
+	gcc -c a.c -o a.o
 	echo 'int f(void) { return 1; }' >a.c
+	try w1 gcc -c a.c -o a.o
+	echo garbage >a.o # of another size
+	try cache gcc -c a.c -o a.o
+	: >a.o
+	try w1 gcc -c a.c -o a.o
+	echo 'int f(void) { return 3; }' >a.c
 	gcc -c a.c -o a.o
 	try w1 gcc -c a.c -o a.o # the same bytes as before
 	echo garbage >a.o
@@ -249,6 +248,8 @@ upgraded() {
 	mkdir bin
 	cp "$(readlink -f /usr/bin/gcc)" bin/gcc
 	cp "$(readlink -f /usr/bin/as)" bin/as
+	ln -s /usr/lib lib
+	[ ! -d /usr/libexec ] || ln -s /usr/libexec libexec
 	echo 'int f(void) { return 1; }' >a.c
 	export PATH=$PWD/bin:$PATH
 	try w1 gcc -c a.c -o a.o
@@ -291,12 +292,12 @@ changed_meanwhile() {
 	fresh meanwhile
 	{
 		echo '#include "gen.h"'
-		for ((i = 0; i < 3000; i++)); do
+		for ((i = 0; i < 250; i++)); do
 			echo "int f$i(int *a, int n) { for (int i = 0; i < n; i++) a[i] += a[n - i] * $i; return GEN; }"
 		done
 	} >a.c
 	echo '#define GEN 1' >gen.h
-	CONCC_EXPLAIN=$LAB/explain concc-cc gcc -O3 -c a.c -o a.o &
+	CONCC_EXPLAIN=$LAB/explain concc-cc gcc -O2 -c a.c -o a.o &
 	pid=$!
 	until [ "$(lab_status '.workers[0].running | tostring')" = 1 ]; do
 		kill -0 $pid || fail "the job was too short"
@@ -305,7 +306,7 @@ changed_meanwhile() {
 	wait $pid
 	: >"$LAB/explain"
 	echo '#define GEN 1' >gen.h
-	CONCC_EXPLAIN=$LAB/explain concc-cc gcc -O3 -c a.c -o a.o
+	CONCC_EXPLAIN=$LAB/explain concc-cc gcc -O2 -c a.c -o a.o
 	expect_grep 'remote on w1:' "$LAB/explain"
 	expect_eq "jobs not kept for it" "$(reasons changed)" 1
 }

@@ -134,7 +134,8 @@ Test(cache, what_changes_a_state)
 	static const char *const read[] = {"rf", NULL}, *const look[] = {"lf", NULL},
 				 *const follow[] = {"sl", NULL}, *const link[] = {"kl", NULL},
 				 *const lists[] = {"dd", NULL}, *const written[] = {"wf", NULL},
-				 *const absent[] = {"ln/o", NULL};
+				 *const output[] = {"lf", "wf", NULL},
+				 *const place[] = {"pl", NULL}, *const absent[] = {"ln/o", NULL};
 
 	cr_assert_eq(system("echo one >f; mkdir d; ln -s f l"), 0);
 	cr_assert(CHANGES(read, "echo two >f"));
@@ -148,9 +149,14 @@ Test(cache, what_changes_a_state)
 	cr_assert_not(CHANGES(follow, "echo eight >g"));
 	cr_assert(CHANGES(follow, "ln -sfn d l"));
 	cr_assert(CHANGES(link, "ln -sfn ./d l"));
+	cr_assert_not(CHANGES(place, "echo x >d/y"));
+	cr_assert(CHANGES(place, "rm l; cp f l"));
 	cr_assert(CHANGES(lists, "touch d/x"));
 	cr_assert_not(CHANGES(lists, "echo x >d/x"));
 	cr_assert_not(CHANGES(written, "echo much more than there was >f"));
+	cr_assert_not(CHANGES(output, "echo of another size >f"));
+	cr_assert(CHANGES(output, "> f"));
+	cr_assert(CHANGES(output, "echo x >f; chmod 644 f"));
 	cr_assert(CHANGES(written, "rm f"));
 	cr_assert(CHANGES(absent, "touch n")); /* not there, but for another reason */
 	cr_assert(CHANGES(absent, "rm n; mkdir n; touch n/o"));
