@@ -575,6 +575,16 @@ const char *filter_told(int listener, filter_ask_fn *ask, const void *data)
 
 /* ---- with a trace ---- */
 
+#ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS
+#define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)
+#define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (1UL << 0)
+#endif
+
+void filter_take_turns(int listener)
+{
+	(void)ioctl(listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP);
+}
+
 /* As put_test() has the kernel do. */
 static bool matches(const struct rule *r, const struct filter_config *c,
 		    const struct seccomp_data *d)

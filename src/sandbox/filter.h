@@ -60,6 +60,9 @@ typedef bool filter_ask_fn(const void *data, const struct filter_call *c);
  */
 const char *filter_told(int listener, filter_ask_fn *ask, const void *data);
 
+/* Who waits and who answers take turns on one core, where the kernel can (since 6.6). */
+void filter_take_turns(int listener);
+
 struct trace;
 /* The same of a filter that traces: each call is given to t, and goes on unless it can't. */
 const char *filter_traced(const struct filter *f, int listener, filter_ask_fn *ask,

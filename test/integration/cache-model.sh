@@ -40,7 +40,7 @@ project() {
 			#ifndef H0
 			#define H0 0
 			#endif
-			int f$i(int x) { return x + H0 + __LINE__; }
+			int f$i(int x) { return x + H0 + 0 + __LINE__; }
 		EOS
 	done
 	echo '#define H0 1' >d0/h0.h
@@ -54,18 +54,18 @@ edit() {
 	pick h0.h h1.h h2.h opt0.h opt1.h
 	name=$PICK
 	case $((RANDOM % 12)) in
-	0 | 1) [ ! -d $dir ] || echo "#define H0 $((RANDOM % 2))" >$dir/$name ;;
+	0 | 1) [ ! -d $dir ] || { rm -f $dir/$name && echo "#define H0 $((RANDOM % 2))" >$dir/$name; } ;;
 	2 | 3) rm -f $dir/$name ;;
 	4) if [ -d d2 ]; then rm -rf d2; else mkdir d2; fi ;;
 	5)
 		pick d0 d1
 		ln -sfn "$PICK" now
 		;;
-	6) [ ! -e $dir/$name ] || chmod "6$((RANDOM % 2 * 4))0" $dir/$name ;;
-	7) touch src/s0.c $dir 2>/dev/null || true ;; # of no consequence
+	6) [ ! -f $dir/$name ] || chmod "6$((RANDOM % 2 * 4))0" $dir/$name ;;
+	7) touch -c src/s0.c $dir || true ;; # of no consequence
 	8) echo $RANDOM >other/unrelated ;;
 	9) [ ! -d $dir ] || { rm -f $dir/$name && ln -s ../d0/h0.h $dir/$name; } ;;
-	10) printf '// %s\n' $((RANDOM % 2)) >>src/s1.c && tail -n 12 src/s1.c >src/s1.new && mv src/s1.new src/s1.c ;;
+	10) sed -i "s/x + H0 . [0-9]*/x + H0 + $((RANDOM % 2))/" src/s1.c ;;
 	11) : ;;
 	esac
 }
