@@ -32,7 +32,11 @@ struct cache_look {
 	void *data;
 	struct buf said;     /* what the names mean, one after the other */
 	struct map by_inode; /* dev and ino -> index of the first name + 1 */
-	struct map by_twin;  /* digest and mtime -> the same */
+	/* Of the path looked at last: one name is often used in several ways. */
+	const char *path;
+	struct stat st;
+	int err;	    /* of lstat(2), positive */
+	struct map by_twin; /* digest and mtime -> the same */
 };
 
 struct cache_look *cache_look_new(const struct cache_look_ops *ops, void *data)
@@ -47,6 +51,7 @@ struct cache_look *cache_look_new(const struct cache_look_ops *ops, void *data)
 static void forget(struct cache_look *l)
 {
 	buf_reset(&l->said);
+	l->path = NULL;
 	map_release(&l->by_inode);
 	map_release(&l->by_twin);
 	l->by_inode = l->by_twin = MAP_INIT;
@@ -116,13 +121,26 @@ static int say_no(struct cache_look *l, int err)
 	return 0;
 }
 
+static void look_once(struct cache_look *l, const char *path)
+{
+	if (l->path && streq(l->path, path))
+		return;
+	l->path = path;
+	l->err = lstat(path, &l->st) < 0 ? errno : 0;
+}
+
 static int look_at(struct cache_look *l, const char *path, bool follow, struct stat *st,
 		   bool *ret_there)
 {
-	int r = follow ? stat(path, st) : lstat(path, st);
+	int err;
 
-	*ret_there = r == 0;
-	return r == 0 ? 0 : say_no(l, errno);
+	look_once(l, path);
+	err = l->err;
+	*st = l->st;
+	if (!err && follow && S_ISLNK(st->st_mode) && stat(path, st) < 0)
+		err = errno;
+	*ret_there = !err;
+	return err ? say_no(l, err) : 0;
 }
 
 /* overwritten: the name is only opened to be written anew. */
@@ -146,10 +164,18 @@ static int say_look(struct cache_look *l, const char *path, bool follow, bool ov
 static int say_link(struct cache_look *l, const char *path)
 {
 	char target[PATH_MAX];
-	ssize_t n = readlink(path, target, sizeof(target));
+	ssize_t n;
 
+	look_once(l, path);
+	if (l->err)
+		return say_no(l, l->err);
+	if (!S_ISLNK(l->st.st_mode)) {
+		say_error(l, EINVAL);
+		return 0;
+	}
+	n = readlink(path, target, sizeof(target));
 	if (n < 0)
-		return errno == EINVAL ? (say_error(l, EINVAL), 0) : say_no(l, errno);
+		return say_no(l, errno);
 	buf_put_u8(&l->said, '>');
 	buf_put_blob(&l->said, target, (size_t)n);
 	return 0;

@@ -63,7 +63,8 @@ struct since {
 	struct tree *tree;
 	uint64_t version;
 	struct timespec when; /* CLOCK_REALTIME, coarse */
-	struct map seen;      /* clean path -> 1, 2: it has changed; of directories on the way */
+	struct map dirs; /* clean path of a directory -> what its times tell, as in unchanged.c */
+	struct map seen; /* clean path -> 1, 2: it has changed; of directories on the way */
 };
 
 void since_init(struct since *s, struct tree *t, uint64_t version);

@@ -31,19 +31,13 @@ void since_init(struct since *s, struct tree *t, uint64_t version)
 void since_release(struct since *s)
 {
 	map_release(&s->seen);
+	map_release(&s->dirs);
 }
 
 static bool is_before(const struct since *s, const struct timespec *t)
 {
 	return (s->when.tv_sec - t->tv_sec) * 1000000000LL + (s->when.tv_nsec - t->tv_nsec) >
 	       TICK_NS;
-}
-
-static bool dir_is_old(const struct since *s, const char *path)
-{
-	struct stat st;
-
-	return lstat(path, &st) == 0 && is_before(s, &st.st_ctim) && is_before(s, &st.st_mtim);
 }
 
 /* Other machines' clocks say nothing. */
@@ -54,21 +48,45 @@ static bool is_on_network(const char *dir)
 	return fd < 0 || fs_is_network(fd);
 }
 
+enum {
+	LOOKED = 1, /* so that it is not 0 */
+	LOCAL = 2,
+	OLD = 4,
+};
+
+static uintptr_t look_at_dir(struct since *s, const char *path)
+{
+	uintptr_t what = (uintptr_t)map_get_str(&s->dirs, path);
+	struct stat st;
+
+	if (what)
+		return what;
+	what = LOOKED;
+	if (!is_on_network(path))
+		what |= LOCAL;
+	if (lstat(path, &st) == 0 && is_before(s, &st.st_ctim) && is_before(s, &st.st_mtim))
+		what |= OLD;
+	(void)map_put_str(&s->dirs, path, (void *)what);
+	return what;
+}
+
 /* st: NULL, when there is no such thing. */
-static bool is_old(const struct since *s, const char *path, const struct stat *st)
+static bool is_old(struct since *s, const char *path, const struct stat *st)
 {
 	_cleanup_free_ char *parent = path_parent(path);
 
-	if (is_on_network(parent))
+	uintptr_t dir = look_at_dir(s, parent);
+
+	if (!(dir & LOCAL))
 		return false;
 	if (st && is_before(s, &st->st_ctim))
 		return true;
 	if (st && !S_ISDIR(st->st_mode))
 		return false;
-	return dir_is_old(s, parent);
+	return dir & OLD;
 }
 
-static bool name_is_unchanged(const struct since *s, const char *path, const struct stat *st)
+static bool name_is_unchanged(struct since *s, const char *path, const struct stat *st)
 {
 	int changed = tree_changed_since(s->tree, path, s->version);
 
