@@ -35,6 +35,8 @@ static const struct {
 	{"-fbuild-session", "modules"},
 	{"-fprofile", "profile"},
 	{"--coverage", "profile"},
+	{"-coverage", "profile"},
+	{"-ftest-coverage", "profile"},
 	{"-fauto-profile", "profile"},
 	{"-ftime-", "timing"},
 	{"-time", "timing"},
@@ -48,12 +50,27 @@ static bool is_response_file(const char *arg)
 	return arg[0] == '@' || str_starts(arg, "-Wl,@") || str_starts(arg, "-Wa,@");
 }
 
+/* What it adds reads what it likes. */
+static bool is_foreign_code(const char *variable)
+{
+	static const char *const names[] = {
+		"LD_PRELOAD=", "LD_AUDIT=", "GCC_EXEC_PREFIX=", "COMPILER_PATH="};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (str_starts(variable, names[i]))
+			return true;
+	return false;
+}
+
 const char *cache_refuses(const struct msg_run *m)
 {
 	if (!(m->flags & JOB_F_COMPILER) || !job_is_driver_name(m->exe))
 		return "unknown-program";
 	if (m->flags & JOB_F_STDIN)
 		return "stdin";
+	for (char *const *e = m->env; *e; e++)
+		if (is_foreign_code(*e))
+			return "preload";
 	for (char *const *a = m->argv + 1; *a; a++) {
 		if (is_response_file(*a))
 			return "response-file";
@@ -90,6 +107,7 @@ static const char *const variables[] = {
 	"CLANG_*",
 	"CLICOLOR*",
 	"COLLECT_*",
+	"COLOR*",
 	"COLUMNS",
 	"COMPILER_PATH",
 	"CPATH",
@@ -108,14 +126,18 @@ static const char *const variables[] = {
 	"LANG",
 	"LANGUAGE",
 	"LC_*",
+	"KONSOLE_*",
 	"LDEMULATION",
 	"LD_*",
+	"LIBCLANG*",
 	"LIBRARY_PATH",
 	"LINES",
 	"LLVM_*",
 	"LOCPATH",
 	"LPATH",
+	"MACOSX_*",
 	"MALLOC_*",
+	"NIX_*",
 	"NLSPATH",
 	"NO_COLOR",
 	"OBJCPLUS_INCLUDE_PATH",
@@ -125,15 +147,18 @@ static const char *const variables[] = {
 	"POSIXLY_CORRECT",
 	"PWD",
 	"QEMU_*",
+	"RC_*",
 	"SDKROOT",
 	"SOURCE_DATE_EPOCH",
 	"SUNPRO_DEPENDENCIES",
 	"TEMP",
-	"TERM",
+	"TERM*",
+	"TEXTDOMAIN*",
 	"TMP",
 	"TMPDIR",
 	"TZ",
 	"TZDIR",
+	"VTE_*",
 	"XDG_*",
 };
 

@@ -111,16 +111,23 @@ static bool find_any(struct results *r, const struct msg_run *m, struct cache_en
 
 /* ---- put in place ---- */
 
-/* The same as for a job: only beneath what is served to be written to. */
-static bool serve(struct server *s, char *const *workspaces)
+/*
+ * As for a job, it is put only beneath what is served to be written to.  What it wrote to was
+ * served so when it was kept; of the other trees that it had, some are to be read only.
+ */
+static bool serve(struct server *s, const struct cache_entry *e)
 {
-	for (; *workspaces; workspaces++) {
+	for (size_t i = 0; i < e->n_effects; i++) {
+		const char *workspace = e->workspaces[e->effects[i].workspace];
 		bool writable = false;
 		struct errmsg msg = {0};
 
-		if (tree_root_of(s->tree, *workspaces, &writable) && writable)
+		if (tree_root_of(s->tree, workspace, &writable)) {
+			if (!writable)
+				return false;
 			continue;
-		if (tree_serve(s->tree, *workspaces, true, &msg) < 0) {
+		}
+		if (tree_serve(s->tree, workspace, true, &msg) < 0) {
 			log_debug("%s", msg.text);
 			return false;
 		}
@@ -156,7 +163,7 @@ static struct commit *prepare(struct server *s, const struct cache_entry *e, mod
 {
 	struct commit *c;
 
-	if (!serve(s, e->workspaces))
+	if (!serve(s, e))
 		return NULL;
 	know_targets(s, e);
 	if (tree_drain(s->tree) < 0)

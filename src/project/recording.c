@@ -314,6 +314,14 @@ static char *loader_of(const char *path, bool *ret_bad)
 	return NULL;
 }
 
+/* ccache and its like are called by the names of compilers, too, and read what those don't. */
+static bool is_known_at_last(const char *path)
+{
+	_cleanup_free_ char *real = realpath(path, NULL);
+
+	return real && cache_knows_tool(real);
+}
+
 /* What the kernel opens by itself for an exec is no call of the job's. */
 static void look_at_program(struct recording *r, const char *path, char ***more)
 {
@@ -330,8 +338,8 @@ static void look_at_program(struct recording *r, const char *path, char ***more)
 		spoil(r, "unreadable");
 		return;
 	}
-	if (!(facts & FACT_ELF)) {
-		spoil(r, "script");
+	if (!(facts & FACT_ELF) || !is_known_at_last(path)) {
+		spoil(r, facts & FACT_ELF ? "unknown-tool" : "script");
 		return;
 	}
 	loader = loader_of(path, &bad);

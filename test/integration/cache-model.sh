@@ -62,7 +62,7 @@ edit() {
 		ln -sfn "$PICK" now
 		;;
 	6) [ ! -f $dir/$name ] || chmod "6$((RANDOM % 2 * 4))0" $dir/$name ;;
-	7) touch -c src/s0.c $dir || true ;; # of no consequence
+	7) touch -ch src/s0.c $dir || true ;; # of no consequence
 	8) echo $RANDOM >other/unrelated ;;
 	9) [ ! -d $dir ] || { rm -f $dir/$name && ln -s ../d0/h0.h $dir/$name; } ;;
 	10) sed -i "s/x + H0 . [0-9]*/x + H0 + $((RANDOM % 2))/" src/s1.c ;;
@@ -141,7 +141,7 @@ model() {
 }
 
 step_again() {
-	touch src/* d1
+	touch -ch src/* d1
 	echo $RANDOM >other/unrelated
 	REPEAT=yes
 	step "$1+"

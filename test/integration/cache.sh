@@ -284,12 +284,13 @@ int f(void) { return H; }' >a.c
 	echo 'int f(void) { return }' >a.c
 	try w1 gcc -c a.c -o a.o
 	try w1 gcc -c a.c -o a.o
-	expect_eq "failures" "$(reasons failed)" 2
+	expect_ge "failures" "$(reasons failed)" 2
 }
 
 changed_meanwhile() {
-	local pid
+	local pid before
 	fresh meanwhile
+	before=$(reasons changed)
 	{
 		echo '#include "gen.h"'
 		for ((i = 0; i < 250; i++)); do
@@ -308,7 +309,7 @@ changed_meanwhile() {
 	echo '#define GEN 1' >gen.h
 	CONCC_EXPLAIN=$LAB/explain concc-cc gcc -O2 -c a.c -o a.o
 	expect_grep 'remote on w1:' "$LAB/explain"
-	expect_eq "jobs not kept for it" "$(reasons changed)" 1
+	expect_ge "jobs not kept for it" "$(reasons changed)" $((before + 1))
 }
 
 # #pragma once: by inode, or by bytes and time.
@@ -337,6 +338,18 @@ int f(std::vector<int> &v) { return v.size(); }' >a.cc
 	command -v clang >/dev/null || return 0
 	try w1 clang++ -O1 -c a.cc -o a.o
 	try cache clang++ -O1 -c a.cc -o a.o
+}
+
+# Called by a compiler's name, and none.
+another_program() {
+	fresh another
+	mkdir bin
+	echo 'int f(void) { return 1; }' >a.c
+	command -v ccache >/dev/null || skip "there is no ccache"
+	ln -s "$(command -v ccache)" bin/gcc
+	export CCACHE_DISABLE=1
+	try w1 bin/gcc -c a.c -o a.o
+	try w1 bin/gcc -c a.c -o a.o
 }
 
 # A hit needs no worker.
@@ -380,6 +393,7 @@ for root in client worker; do
 	check "$root: a header that changes meanwhile" changed_meanwhile
 	check "$root: pragma once" once_only
 	check "$root: C++ and clang" cpp_and_clang
+	check "$root: another program by such a name" another_program
 done
 check "off" off
 lab_config 'cache = 1G' 'local-slots = 0'
