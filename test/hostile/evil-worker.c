@@ -626,12 +626,6 @@ static void send_trace(struct evil *e, const char *names, size_t n)
 	send_buf(e, MSG_JOB_TRACE, &b);
 }
 
-/* Nobody has asked for it. */
-static void trace_unasked(struct evil *e)
-{
-	send_trace(e, "r/etc/passwd", sizeof("r/etc/passwd"));
-}
-
 static void trace_relative(struct evil *e)
 {
 	send_trace(e, "retc/passwd", sizeof("retc/passwd"));
@@ -880,7 +874,6 @@ static const struct scenario scenarios[] = {
 	{.name = "fetch-twice", .job = fetch_twice, .list_first = true},
 	{.name = "fetch-flood", .job = fetch_flood, .list_first = true},
 	{.name = "missing-huge", .job = missing_huge},
-	{.name = "trace-unasked", .job = trace_unasked},
 	{.name = "trace-relative", .job = trace_relative},
 	{.name = "trace-without-end", .job = trace_without_end},
 	{.name = "missing-many", .job = missing_many},
