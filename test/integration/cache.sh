@@ -227,6 +227,16 @@ output_was_there() {
 	echo garbage >a.o
 	chmod 600 a.o
 	try w1 gcc -c a.c -o a.o
+	OUT=a.s # which is written in its place
+	gcc -S a.c -o a.s
+	try w1 gcc -S a.c -o a.s
+	cp a.s "$LAB/a.s"
+	# The same bytes, as its worker knows, since it has made them itself.
+	concc-cc gcc -S -DX a.c -o a.s </dev/null >"$LAB/ours.out" 2>"$LAB/ours.err"
+	concc-cc gcc -S -DY a.c -o a.s </dev/null >"$LAB/ours.out" 2>"$LAB/ours.err"
+	echo garbage >a.s
+	try cache gcc -S -DY a.c -o a.s
+	cmp a.s "$LAB/a.s"
 }
 
 standard_input() {
