@@ -71,7 +71,7 @@ CRYPTO_CFLAGS := $(call pc-cflags,libcrypto)
 CRYPTO_LIBS := $(call pc-libs,libcrypto)
 
 # One archive per folder.  A library's flags reach the one folder that uses its header.
-FOLDERS = common loop conf proto record schedule job pool link digest tree project doctor mirror sandbox worker plain wrapper view front
+FOLDERS = common loop conf proto record schedule job pool link digest cache tree project doctor mirror sandbox worker plain wrapper view front
 $(B)/src/mirror/%.o: EXTRA_CFLAGS = $(FUSE_CFLAGS)
 $(B)/src/link/%.o: EXTRA_CFLAGS = $(SSH_CFLAGS) $(LZ4_CFLAGS)
 $(B)/src/conf/%.o: EXTRA_CFLAGS = $(INIH_CFLAGS)
@@ -87,10 +87,10 @@ LIBS_concc-cc = $(call libs,wrapper record job pool schedule proto common)
 LIBS_concc-dispatch = $(LIBS_concc-cc)
 LIBS_concc-scriptify = $(LIBS_concc-cc)
 LIBS_concc-worker-pool = $(call libs,pool schedule common)
-LIBS_concc-project = $(call libs,doctor project tree link loop conf record job pool schedule proto digest common)
+LIBS_concc-project = $(call libs,doctor project tree cache link loop conf record job pool schedule proto digest common)
 LIBS_concc-worker = $(call libs,worker sandbox mirror link loop conf job pool schedule proto digest common)
 LIBS_concc-plain = $(call libs,plain link loop job proto digest common)
-LIBS_concc = $(call libs,front view wrapper record conf job pool schedule proto common)
+LIBS_concc = $(call libs,front view wrapper cache record conf job pool schedule proto digest common)
 # Started thousands of times: without a dynamic loader they cost a fifth less.  STATIC= turns it off.
 ifeq ($(SANITIZE)$(COVERAGE),)
 STATIC ?= -static
@@ -109,7 +109,7 @@ else
 SYS_concc-worker = $(FUSE_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(JANSSON_LIBS) $(CRYPTO_LIBS)
 endif
 SYS_concc-plain = $(SSH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
-SYS_concc = $(JANSSON_LIBS) $(NCURSES_LIBS) $(INIH_LIBS)
+SYS_concc = $(JANSSON_LIBS) $(NCURSES_LIBS) $(INIH_LIBS) $(CRYPTO_LIBS)
 
 all: $(PROGRAMS:%=$(B)/bin/%)
 
@@ -203,7 +203,7 @@ demo: deps
 # ---- tests ----
 
 UNIT_TESTS = $(patsubst test/unit/%.c,$(B)/test/unit/%,$(wildcard test/unit/test_*.c))
-UNIT_LIBS = $(call libs,front view plain worker sandbox doctor project tree wrapper mirror link loop conf record job pool schedule proto digest common)
+UNIT_LIBS = $(call libs,front view plain worker sandbox doctor project tree cache wrapper mirror link loop conf record job pool schedule proto digest common)
 ALL_LIBS = $(FUSE_LIBS) $(JANSSON_LIBS) $(NCURSES_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS) -lm
 $(B)/test/%.o: EXTRA_CFLAGS = -Isrc
 $(B)/test/unit/%.o: EXTRA_CFLAGS = $(call pc-cflags,criterion) -Isrc

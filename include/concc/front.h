@@ -28,6 +28,8 @@ int front_status(bool json);
 /* The counters of all servers of this user begin anew. */
 int front_reset(void);
 int front_stop(void);
+/* Prints what is kept of former jobs, or clears it. */
+int front_cache(bool clear);
 /* Puts concc-worker on these workers or hosts, and says what it did; NULL ends the names. */
 int front_push(char *const *names);
 /* Checks these, or all that are configured; the exit status. */

@@ -55,6 +55,10 @@ void pool_forget(int dir_fd);
 /* Is it what pool_open() would open there now?  Cleaners of /tmp may have removed its files. */
 bool pool_is_in_place(const struct pool *p, const char *dir);
 
+/* Does the server keep results, so that it is to be asked before a slot is taken? */
+bool pool_keeps_results(const struct pool *p);
+void pool_set_keeps_results(struct pool *p, bool keeps); /* for the server */
+
 struct pool_request {
 	const char
 		*cwd; /* jobs of one directory prefer the member that had the last one; or NULL */

@@ -81,6 +81,7 @@ enum msg_type {
 	MSG_LIST = 30,
 	MSG_FETCH = 31,
 	MSG_CHECKUP = 32,
+	MSG_JOB_TRACE = 40,
 	MSG_JOB_OUTPUT = 41,
 	MSG_JOB_FILE = 42,
 	MSG_JOB_DATA = 43,
@@ -398,6 +399,8 @@ enum job_flags {
 	/* It came through concc-cc: a compiler, or it runs some.  Of others nobody knows what they
 	 * look at. */
 	JOB_F_COMPILER = 1 << 4,
+	/* A JOB_TRACE is wanted: what it looks at decides whether its result can be used again. */
+	JOB_F_TRACE = 1 << 5,
 };
 
 struct msg_job {
@@ -544,6 +547,39 @@ void msg_missing_encode(struct buf *b, uint32_t job_id, enum missing_how how, ch
 int msg_missing_decode(struct blob payload, struct msg_missing *ret);
 void msg_missing_release(struct msg_missing *m);
 
+/* How a name was used, by the letter that it begins with in JOB_TRACE. */
+enum trace_how {
+	TRACE_LOOK = 'l',  /* what is there, a symlink itself: lstat(2), mkdir(2), unlink(2) ... */
+	TRACE_STAT = 's',  /* what it leads to */
+	TRACE_LINK = 'k',  /* what a symlink says */
+	TRACE_READ = 'r',  /* opened: its bytes, when it is a file */
+	TRACE_EXEC = 'x',  /* executed */
+	TRACE_LIST = 'd',  /* the names in a directory */
+	TRACE_PLACE = 'p', /* asked for the path of what it leads to; told by no worker */
+	TRACE_WRITE = 'w', /* opened for writing: what it held was not read, unless 'r' says so */
+};
+
+#define PROTO_TRACE_NAMES_MAX (32 * 1024)
+#define PROTO_TRACE_BYTES_MAX (4 * 1024 * 1024)
+
+/*
+ * JOB_TRACE, before JOB_EXIT: every name that a process of the job has passed to the kernel, once
+ * for each way; absolute, but as it was passed otherwise (with "..", symlinks, double slashes).
+ * Names that were created by the job itself are among them.
+ */
+struct msg_trace {
+	uint32_t job_id;
+	char *why;    /* it is not all there is, or not enough: a word; "" otherwise.  Owned */
+	char **names; /* a letter of enum trace_how and a path; owned */
+	size_t n;
+};
+
+/* names: as they are in the message, each ended by NUL. */
+void msg_trace_encode(struct buf *b, uint32_t job_id, const char *why, struct blob names);
+int msg_trace_decode(struct blob payload, struct msg_trace *ret);
+void msg_trace_release(struct msg_trace *m);
+bool trace_name_is_valid(const char *name, size_t len);
+
 /* MIRROR_COUNTS: FUSE requests the worker's kernel has sent so far, by FUSE opcode; told before a
  * job when they have grown, so that a cold cache can be seen from the client. */
 #define PROTO_FUSE_OPS 64
@@ -609,7 +645,8 @@ struct msg_run {
 	uint32_t attempt;    /* 0 for the first */
 	uint64_t arrived_us; /* when the wrapper began, by CLOCK_REALTIME */
 	uint64_t slot_us;    /* since then, when it had its slot */
-	char *worker;	     /* the pool member whose slot the wrapper holds */
+	char *worker;	     /* the pool member whose slot the wrapper holds; "": none yet, it only
+			      * asks whether a result is kept */
 	char *run_id;	     /* of `concc run`, "" otherwise */
 	char *path; /* what execvp(3) would give to execve(2) here, relative to cwd or not */
 	char *exe;  /* the same file, by an absolute path */
@@ -629,6 +666,8 @@ enum run_fail {
 	RUN_FAIL_LOCAL = 1,  /* run it here */
 	RUN_FAIL_RETRY = 2,  /* this worker can't: try another, then here */
 	RUN_FAIL_SERVER = 3, /* this server ends: start another, and try again */
+	RUN_FAIL_MISS = 4,   /* it was a look-up (no worker was named), and nothing is kept: take a
+			      * slot, and ask again over this connection */
 };
 
 struct msg_run_fail {

@@ -76,6 +76,8 @@ struct job_end {
 	int wait_status;      /* as from waitpid(2) */
 	struct rusage rusage; /* of the main process and all its descendants that were waited for */
 	uint64_t wall_us;
+	int trace_fd; /* of a job that was traced: see launch.trace; borrowed for the call.  -1:
+			 none */
 };
 
 struct launcher_ops {
@@ -110,6 +112,9 @@ struct launch {
 	uint64_t memory;      /* RLIMIT_DATA of each process, if less; 0: none */
 	uint32_t processes;   /* RLIMIT_NPROC, which counts all jobs of this agent; 0: none */
 	int stdin_fd, stdout_fd, stderr_fd; /* borrowed: duplicated by sending */
+	/* What it looks at is remembered: a file with a word that says why that is void ("": it is
+	 * whole), then names as in JOB_TRACE, each ended by NUL. */
+	bool trace;
 };
 
 int launcher_run(struct launcher *l, const struct launch *j);

@@ -61,6 +61,7 @@ enum copy_state wrapper_copy(char **ret_installed);
 struct conn {
 	int fd;
 	struct buf in;
+	bool waits; /* the server was told that its job waits for a slot */
 };
 
 void conn_release(struct conn *c);

@@ -19,6 +19,7 @@ static const char usage[] =
 	"       concc report [--json] [--list] [-o FILE.html] [--trace FILE.json] [BUILD]\n"
 	"       concc top [--once]\n"
 	"       concc doctor [--json] [WORKER|HOST...]\n"
+	"       concc cache [clear]\n"
 	"       concc stop\n"
 	"       concc push WORKER|HOST...\n"
 	"       concc masquerade\n"
@@ -30,6 +31,8 @@ static const char usage[] =
 	"          as JSON, as a page to look at (-o), as a trace for Perfetto (--trace)\n"
 	"  top     shows workers and jobs as they come and go, until q\n"
 	"  doctor  looks for what keeps builds from being distributed, and says what to do\n"
+	"  cache   shows what is kept of former jobs, and of how much use it was; clear: keeps no more\n"
+	"          of it\n"
 	"  stop    stops the project server; the next concc-cc starts it again\n"
 	"  push    puts concc-worker on machines that you can ssh to\n"
 	"  masquerade  prints a directory of this machine's compilers for the front of PATH\n"
@@ -178,6 +181,15 @@ static int cmd_top(int argc, char **argv)
 	return wrong("top does not know", argv[1]);
 }
 
+static int cmd_cache(int argc, char **argv)
+{
+	if (argc == 1)
+		return front_cache(false);
+	if (argc == 2 && streq(argv[1], "clear"))
+		return front_cache(true);
+	return wrong("cache does not know", argv[1]);
+}
+
 static int cmd_stop(int argc, char **argv)
 {
 	return argc == 1 ? front_stop() : wrong("stop takes no argument:", argv[1]);
@@ -238,7 +250,7 @@ static const struct command {
 	{"status", cmd_status},	    {"top", cmd_top},	    {"stop", cmd_stop},
 	{"-j", cmd_slots},	    {"help", cmd_help},	    {"masquerade", cmd_masquerade},
 	{"--help", cmd_help},	    {"-h", cmd_help},	    {"version", cmd_version},
-	{"--version", cmd_version}, {"doctor", cmd_doctor},
+	{"--version", cmd_version}, {"doctor", cmd_doctor}, {"cache", cmd_cache},
 };
 
 int main(int argc, char **argv)

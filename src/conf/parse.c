@@ -126,6 +126,17 @@ static int set_store_size(void *obj, const char *v, struct errmsg *why)
 	return value_size(v, 1ULL << 20, 1ULL << 50, &((struct conf *)obj)->store_max_bytes, why);
 }
 
+static int set_cache(void *obj, const char *v, struct errmsg *why)
+{
+	uint64_t *max = &((struct conf *)obj)->cache_max_bytes;
+
+	if (streq(v, "off")) {
+		*max = 0;
+		return 0;
+	}
+	return value_size(v, 16ULL << 20, 1ULL << 50, max, why);
+}
+
 static int set_address(void *obj, const char *v, struct errmsg *why)
 {
 	struct conf_worker *w = obj;
@@ -241,6 +252,7 @@ static const struct key concc_keys[] = {
 	{"connect-timeout", set_connect_timeout, "CONCC_CONNECT_TIMEOUT", NULL},
 	{"straggler-after", set_straggler_after, "CONCC_STRAGGLER_AFTER", NULL},
 	{"store-size", set_store_size, "CONCC_STORE_SIZE", NULL},
+	{"cache", set_cache, "CONCC_CACHE", NULL},
 };
 
 static const struct key worker_keys[] = {

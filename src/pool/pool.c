@@ -104,6 +104,16 @@ bool pool_is_in_place(const struct pool *p, const char *dir)
 	return is_file(p->fd, dir, TABLE_NAME) && is_file(p->slots_fd, dir, SLOTS_NAME);
 }
 
+bool pool_keeps_results(const struct pool *p)
+{
+	return __atomic_load_n(&p->table->keeps_results, __ATOMIC_RELAXED) == 1;
+}
+
+void pool_set_keeps_results(struct pool *p, bool keeps)
+{
+	__atomic_store_n(&p->table->keeps_results, keeps, __ATOMIC_RELAXED);
+}
+
 /* ---- choosing a member, by the hints ---- */
 
 static bool is_asked_for(const struct member_view *v, const struct pool_request *q)

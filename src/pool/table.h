@@ -62,9 +62,10 @@ struct table {
 	struct table_line lines[LINE_COUNT];
 	struct table_member members[POOL_MEMBERS_MAX];
 	uint64_t affinity[AFFINITY_SLOTS]; /* hash of the directory << 32 | member + 1 */
-	uint64_t mean_us;		   /* of the work of jobs; 0: not known */
-	uint64_t busy_since_us;		   /* now_us() when jobs began to come; 0: none did */
-	uint64_t works[WORK_SLOTS];	   /* upper half of the key << 32 | microseconds */
+	uint64_t keeps_results;	    /* the server does: worth asking before a slot is taken */
+	uint64_t mean_us;	    /* of the work of jobs; 0: not known */
+	uint64_t busy_since_us;	    /* now_us() when jobs began to come; 0: none did */
+	uint64_t works[WORK_SLOTS]; /* upper half of the key << 32 | microseconds */
 };
 
 struct pool {

@@ -115,6 +115,11 @@ static int on_run(struct client *c, struct blob payload)
 	r = msg_run_decode(payload, &m);
 	if (r < 0)
 		return r;
+	if (!*m.worker) {
+		r = lookup_start(c, &m);
+		msg_run_release(&m);
+		return r;
+	}
 	if (!c->too_many)
 		return run_start(c, &m);
 	msg_run_release(&m);
@@ -133,6 +138,8 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 		/* Late input of a job that has ended is no offence. */
 		return c->run ? run_input(c->run, payload) : 0;
 	case MSG_RUN_OUTPUT_CREDIT:
+		if (c->hit)
+			return lookup_output_credit(c->hit, payload);
 		return c->run ? run_output_credit(c->run, payload) : 0;
 	case MSG_RUN_HERE:
 		return c->run ? CONCC_E_PROTO : jobs_here(c->server, c->fd, c->pid, payload);
@@ -150,6 +157,7 @@ static void on_closed(void *data, int err, const char *text)
 		log_debug("a wrapper's connection ended: %s", text ? text : err_text(err));
 	if (c->run)
 		run_client_gone(c->run);
+	lookup_free(c->hit);
 	/* We are inside a callback of its link. */
 	loop_defer(c->server->loop, free_later, c);
 }
@@ -246,6 +254,7 @@ void client_free(struct client *c)
 	c->server->n_clients--;
 	if (c->run)
 		run_client_gone(c->run);
+	lookup_free(c->hit);
 	jobs_cancel(steal_ptr(&c->job));
 	link_close(c->link);
 	link_free(c->link);

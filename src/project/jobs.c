@@ -187,6 +187,17 @@ void jobs_placed(struct job *j, const struct peer *p, const struct msg_exit *m, 
 	end(j);
 }
 
+void jobs_cached(struct job *j)
+{
+	struct record *r = &j->record;
+
+	r->placed_us = r->ended_us = jobs_age_us(j);
+	r->how = RECORD_END_EXIT;
+	record_set(&r->rule, "cache");
+	record_set(&r->why, "its result was kept");
+	end(j);
+}
+
 void jobs_cancel(struct job *j)
 {
 	if (!j)

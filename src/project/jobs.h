@@ -56,6 +56,8 @@ void jobs_ended(struct job *j);
 /* That worker's result is the one that counts: its command has ended so, its files are in place. */
 void jobs_placed(struct job *j, const struct peer *p, const struct msg_exit *m,
 		 uint64_t bytes_back);
+/* What it makes was kept, and is in its place. */
+void jobs_cached(struct job *j);
 /* It will not be heard of any more, since its wrapper is gone. */
 void jobs_cancel(struct job *j);
 /* Its wrapper goes on without us, and tells how. */

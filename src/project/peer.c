@@ -417,6 +417,7 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 	case MSG_JOB_EXIT:
 	case MSG_INPUT_CREDIT:
 	case MSG_JOB_MISSING:
+	case MSG_JOB_TRACE:
 		return run_message(p, type, payload);
 	}
 	return CONCC_E_PROTO;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "run.h"
 #include "missing.h"
+#include "results.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -55,6 +56,7 @@ static void run_free(struct run *r)
 	peer_busy(r->peer);
 	loop_remove(r->kill_timer);
 	commit_free(r->commit);
+	recording_free(r->recording);
 	buf_release(&r->held);
 	strv_free(r->workspaces);
 	free(r->cwd);
@@ -345,6 +347,7 @@ static struct run *run_new(struct client *c, struct peer *p, const struct msg_ru
 	r->input_credit = PROTO_INPUT_WINDOW;
 	r->saw = tree_version(s->tree);
 	r->commit = commit_new(s->tree, workspaces, r->saw, (mode_t)m->umask);
+	r->recording = recording_new(p, m, workspaces, r->saw);
 	map_put_u64(&p->jobs, r->job_id, r);
 	p->n_jobs++;
 	s->n_jobs++;
@@ -363,7 +366,7 @@ static void send_job(struct run *r, const struct msg_run *m, struct exe *e)
 		.env_id = send_env(r->peer, m->env),
 		.exe_id = exe_msg(e)->exe_id,
 		.caller_id = r->caller_id,
-		.flags = m->flags,
+		.flags = m->flags | (r->recording ? JOB_F_TRACE : 0),
 		.umask = m->umask,
 		.rows = m->rows,
 		.cols = m->cols,
@@ -621,6 +624,7 @@ static int on_output(struct run *r, uint8_t stream, struct blob bytes)
 	if (bytes.n > PROTO_OUTPUT_WINDOW || r->uncredited + bytes.n > PROTO_OUTPUT_WINDOW)
 		return CONCC_E_PROTO;
 	r->uncredited += (uint32_t)bytes.n;
+	recording_output(r->recording, stream, bytes);
 	if (!r->missing)
 		show(r, stream, bytes);
 	else if (r->held.len + bytes.n <= HELD_MAX)
@@ -684,6 +688,8 @@ static int on_file(struct run *r, struct blob payload)
 		err = CONCC_E_PROTO;
 	else if (r->commit)
 		err = unless_lie(commit_file(r->commit, &f));
+	if (err == 0 && r->commit)
+		recording_file(r->recording, &f);
 	msg_file_release(&f);
 	return err;
 }
@@ -742,6 +748,7 @@ static int finish(struct run *r)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
+	recording_look(r->recording, &r->end);
 	if (apply(r) < 0)
 		return CONCC_E_PROTO;
 	if (r->failure) {
@@ -750,6 +757,7 @@ static int finish(struct run *r)
 	}
 	straggler_done(r);
 	msg_run_exit_encode(&b, r->end.how, r->end.code, r->peer->conf->name);
+	recording_keep(r->recording, &r->end, r->peer->conf->name);
 	if (r->client) {
 		jobs_placed(steal_ptr(&r->client->job), r->peer, &r->end, r->bytes_back);
 		link_send_buf(r->client->link, MSG_RUN_EXIT, LINK_BULK, &b);
@@ -943,8 +951,11 @@ int run_message(struct peer *p, uint8_t type, struct blob payload)
 	switch (type) {
 	case MSG_JOB_FILE:
 		return on_file(r, payload);
+	case MSG_JOB_TRACE:
+		return recording_trace(r->recording, payload);
 	case MSG_JOB_COMMIT:
 		err = msg_u32_decode(payload, &id);
+		recording_early(r->recording);
 		return err == 0 && r->commit ? apply(r) : err;
 	case MSG_INPUT_CREDIT:
 		err = msg_pair_decode(payload, &id, &value);

@@ -26,6 +26,7 @@
 #include "jobs.h"
 #include "pace.h"
 #include "watchers.h"
+#include "results.h"
 
 /* Digests learnt are written at most this often; losing them costs a transfer. */
 #define SAVE_MS (60 * 1000)
@@ -507,6 +508,8 @@ static int open_hashes(struct server *s, struct errmsg *msg)
 	open_commit_mark(s);
 	path = path_join(s->cache, "digests");
 	r = hash_cache_open(path, &s->hashes);
+	if (r == 0)
+		results_open(s);
 	return r < 0 ? errmsg_set(msg, r, "can't use %s: %s", path, err_text(r)) : 0;
 }
 
@@ -555,6 +558,7 @@ static int set_up_pool(struct server *s, struct errmsg *msg)
 	r = pool_reset(s->pool);
 	if (r < 0)
 		return errmsg_set(msg, r, "can't reset the pool in %s: %s", s->dir, err_text(r));
+	pool_set_keeps_results(s->pool, s->results != NULL);
 	r = pool_listen(s->pool, &fd, msg);
 	if (r < 0)
 		return r;
@@ -723,6 +727,7 @@ static void tear_down(struct server *s)
 	if (s->pool && !s->replaced)
 		(void)pool_remove(s->pool, POOL_LOCAL); /* need not be there */
 	pool_close(s->pool);
+	results_close(s);
 	tree_free(s->tree);
 	if (s->hashes)
 		(void)hash_cache_save(s->hashes); /* costs a transfer, no more */

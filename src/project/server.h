@@ -16,6 +16,7 @@
  *   missing.c  what jobs lacked on a worker, and what follows
  *   outside.c  what jobs seek in vain, told once
  *   system.c   this machine's system, for workers with root = client
+ *   results.c  results that are kept: see results.h
  *   straggler.c  the few that run far too long, a second time
  *   exe.c      what a compiler is made of, so that a different one is noticed
  *   status.c   what `concc status` shows
@@ -79,6 +80,7 @@ struct server {
 	struct record_file *record_file; /* NULL: none can be written */
 	struct commit_mark *commit_mark; /* NULL: it can't be kept */
 	unsigned n_clients;
+	struct results *results; /* NULL: none are kept */
 	struct system *system;	 /* NULL: no worker sees it */
 	struct map exes;	 /* encoded EXE but for its id -> struct exe */
 	struct map exes_by_call; /* exe.c: what decides which it is -> one of those */
@@ -210,6 +212,7 @@ struct client {
 	struct link *link;
 	pid_t pid; /* as it was when it connected; 0: none in our pid namespace */
 	struct run *run;
+	struct hit *hit; /* lookup.c: what it asked for was kept, and is on its way; or NULL */
 	struct job *job; /* that it waits with, or has brought; NULL: none */
 	int fd;		 /* the link's */
 	bool too_many;	 /* for the descriptors we may have: a job of it runs without us */
@@ -237,6 +240,13 @@ void run_client_drained(struct run *r);
 /* Messages of the worker about jobs; a wrong id is ignored (the job was given up). */
 int run_message(struct peer *p, uint8_t type, struct blob payload);
 void run_peer_gone(struct peer *p, const char *why);
+
+/* ---- lookup.c ---- */
+
+/* Is a result of this kept?  Then it is put in place, else the wrapper hears that it is not. */
+int lookup_start(struct client *c, const struct msg_run *m);
+int lookup_output_credit(struct hit *h, struct blob payload);
+void lookup_free(struct hit *h); /* NULL is fine; nothing is put in place any more */
 
 /* ---- system.c ---- */
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "jobs.h"
 #include "watchers.h"
+#include "results.h"
 
 #include <fcntl.h>
 #include <jansson.h>
@@ -311,6 +312,25 @@ static json_t *reasons_json(const struct server *s)
 	return o;
 }
 
+static json_t *cache_json(const struct results *r)
+{
+	json_t *o = json_object(), *why = json_object();
+	struct cache_counts c;
+	const char *reason;
+	uint64_t *n;
+	size_t it = 0;
+
+	cache_counts(r->store, &c);
+	set_int(o, "bytes", c.bytes);
+	set_int(o, "hits", r->n_hits);
+	set_int(o, "misses", r->n_misses);
+	set_int(o, "kept", r->n_kept);
+	while ((n = map_next(&r->reasons, &it, &reason)))
+		set_int(why, reason, *n);
+	json_object_set_new(o, "uncacheable", why);
+	return o;
+}
+
 static void running_item(void *data, unsigned place, const struct job *j, uint64_t seconds)
 {
 	const struct record *r = &j->record;
@@ -351,6 +371,8 @@ static json_t *status_object(struct server *s)
 		      "reasons", reasons_json(s));
 	json_object_set_new(o, "here", jobs_json(s, JOB_HERE, JOBS_SHOWN_JSON, running_item));
 	json_object_set_new(o, "waiters", jobs_json(s, JOB_WAITING, JOBS_SHOWN_JSON, waiting_item));
+	if (s->results)
+		json_object_set_new(o, "cache", cache_json(s->results));
 	if (s->conf_error)
 		json_object_set_new(o, "configuration_error", json_string(s->conf_error));
 	set_int(o, "jobs", told_jobs(s));

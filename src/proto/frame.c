@@ -39,6 +39,7 @@ const char *msg_name(uint8_t type)
 		[MSG_JOB_EXIT] = "JOB_EXIT",
 		[MSG_INPUT_CREDIT] = "INPUT_CREDIT",
 		[MSG_JOB_MISSING] = "JOB_MISSING",
+		[MSG_JOB_TRACE] = "JOB_TRACE",
 		[MSG_MIRROR_COUNTS] = "MIRROR_COUNTS",
 		[MSG_LOAD] = "LOAD",
 		[MSG_CHECKUP] = "CHECKUP",

@@ -98,7 +98,7 @@ int msg_run_fail_decode(struct blob payload, struct msg_run_fail *ret)
 	m.quiet = rd_u8(&r);
 	m.rule = rd_strdup(&r, 64);
 	m.text = rd_strdup(&r, PROTO_TEXT_MAX);
-	if (m.what < RUN_FAIL_LOCAL || m.what > RUN_FAIL_SERVER)
+	if (m.what < RUN_FAIL_LOCAL || m.what > RUN_FAIL_MISS)
 		r.bad = true;
 	if (rd_done(&r) < 0) {
 		msg_run_fail_release(&m);

@@ -24,6 +24,7 @@
 #include "concc/buf.h"
 #include "concc/io.h"
 #include "concc/str.h"
+#include "trace.h"
 
 #if defined(__x86_64__) && !defined(__ILP32__)
 #define OWN_ARCH AUDIT_ARCH_X86_64
@@ -193,18 +194,20 @@ static const struct rule rules[] = {
  */
 #define LIST_MAX    6 /* calls in one list */
 #define RULE_MAX    5 /* instructions of one rule */
-#define PROGRAM_MAX (N_RULES * (RULE_MAX + 6) + 32)
+#define PROGRAM_MAX ((N_RULES + TRACE_CALLS_MAX) * (RULE_MAX + 6) + 32)
 
 struct filter {
 	struct sock_filter code[PROGRAM_MAX];
 	size_t n;
+	struct filter_config conf;
+	struct rule traced[TRACE_CALLS_MAX]; /* each of them ANY */
 };
 
 /* What it is built from: the rules that hold, those of one call together. */
 struct plan {
 	struct filter *f;
 	const struct filter_config *conf;
-	const struct rule *rules[N_RULES];
+	const struct rule *rules[N_RULES + TRACE_CALLS_MAX];
 	size_t n;
 };
 
@@ -374,18 +377,20 @@ static int by_number(const void *a, const void *b)
  * Theirs pass, but those by which one could do what wall.h refuses: socketcall(2) has its arguments
  * in memory, and a user namespace is one by whatever number.
  */
+#if defined(OLD_ARCH)
+static const struct {
+	uint32_t nr, value;
+	uint16_t condition;
+} old[] = {
+	{102 /* socketcall */, 1 /* SYS_SOCKET */, BPF_JEQ},
+	{120 /* clone */, CLONE_NEWUSER, BPF_JSET},
+	{310 /* unshare */, CLONE_NEWUSER, BPF_JSET},
+};
+#endif
+
 static void put_old_calls(struct filter *f)
 {
 #if defined(OLD_ARCH)
-	static const struct {
-		uint32_t nr, value;
-		uint16_t condition;
-	} old[] = {
-		{102 /* socketcall */, 1 /* SYS_SOCKET */, BPF_JEQ},
-		{120 /* clone */, CLONE_NEWUSER, BPF_JSET},
-		{310 /* unshare */, CLONE_NEWUSER, BPF_JSET},
-	};
-
 	for (size_t i = 0; i < sizeof(old) / sizeof(old[0]); i++) {
 		put_load(f, offsetof(struct seccomp_data, nr));
 		put_jump(f, BPF_JEQ, old[i].nr, 0, 3);
@@ -396,6 +401,22 @@ static void put_old_calls(struct filter *f)
 #endif
 }
 
+/* What those lead to the listener for. */
+static bool is_old_call(const struct seccomp_data *d)
+{
+#if defined(OLD_ARCH)
+	for (size_t i = 0; i < sizeof(old) / sizeof(old[0]); i++) {
+		uint32_t arg = (uint32_t)d->args[0];
+
+		if (d->nr == (int)old[i].nr &&
+		    (old[i].condition == BPF_JEQ ? arg == old[i].value : arg & old[i].value))
+			return true;
+	}
+#endif
+	(void)d;
+	return false;
+}
+
 /* All that is not of the machine's own kind. */
 static void put_foreign(struct filter *f)
 {
@@ -404,12 +425,39 @@ static void put_foreign(struct filter *f)
 	put_load(f, offsetof(struct seccomp_data, arch));
 	put_jump(f, BPF_JEQ, OWN_ARCH, 0, 1);
 	over = put(f, BPF_JMP | BPF_JA, 0, 0, 0);
-	put_old_calls(f);
-	put(f, BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW);
+	if (!f->conf.traces)
+		put_old_calls(f);
+	put(f, BPF_RET | BPF_K, 0, 0, f->conf.traces ? SECCOMP_RET_USER_NOTIF : SECCOMP_RET_ALLOW);
 	f->code[over].k = (uint32_t)(f->n - over - 1);
 }
 
 /* ---- in use ---- */
+
+static bool is_traced(const int *numbers, size_t n, int nr)
+{
+	for (size_t i = 0; i < n; i++)
+		if (numbers[i] == nr)
+			return true;
+	return false;
+}
+
+/* Calls that are traced are told of whatever their arguments; filter_traced() tests those. */
+static void plan_rules(struct plan *p)
+{
+	size_t n = 0;
+	const int *numbers = trace_calls(&n);
+
+	if (!p->conf->traces)
+		n = 0;
+	for (size_t i = 0; i < N_RULES; i++)
+		if (holds(&rules[i], p->conf) && !is_traced(numbers, n, rules[i].nr))
+			p->rules[p->n++] = &rules[i];
+	for (size_t i = 0; i < n; i++) {
+		p->f->traced[i] = (struct rule){.nr = numbers[i], .test = ANY};
+		p->rules[p->n++] = &p->f->traced[i];
+	}
+	qsort(p->rules, p->n, sizeof(p->rules[0]), by_number);
+}
 
 int filter_new(const struct filter_config *c, struct filter **ret)
 {
@@ -417,11 +465,9 @@ int filter_new(const struct filter_config *c, struct filter **ret)
 
 	if (!OWN_ARCH)
 		return -ENOTSUP;
-	for (size_t i = 0; i < N_RULES; i++)
-		if (holds(&rules[i], c))
-			p.rules[p.n++] = &rules[i];
-	qsort(p.rules, p.n, sizeof(p.rules[0]), by_number);
 	p.f = xcalloc(1, sizeof(*p.f));
+	p.f->conf = *c;
+	plan_rules(&p);
 	put_foreign(p.f);
 	put_load(p.f, offsetof(struct seccomp_data, nr));
 	put_calls(&p, 0, p.n);
@@ -525,4 +571,90 @@ const char *filter_told(int listener, filter_ask_fn *ask, const void *data)
 	if (!r || (is_the_same(r, &u.notif, ask, data) && let_go_on(listener, u.notif.id)))
 		return NULL;
 	return r->text;
+}
+
+/* ---- with a trace ---- */
+
+#ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS
+#define SECCOMP_IOCTL_NOTIF_SET_FLAGS	   SECCOMP_IOW(4, __u64)
+#define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (1UL << 0)
+#endif
+
+void filter_take_turns(int listener)
+{
+	(void)ioctl(listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP);
+}
+
+/* As put_test() has the kernel do. */
+static bool matches(const struct rule *r, const struct filter_config *c,
+		    const struct seccomp_data *d)
+{
+	uint32_t arg = (uint32_t)d->args[r->arg];
+
+	switch ((enum test)r->test) {
+	case ANY:
+		return true;
+	case OTHER_UID:
+		return arg != c->uid && arg != UINT32_MAX;
+	case OTHER_GID:
+		return arg != c->gid && arg != UINT32_MAX;
+	case DEVICE:
+		return S_ISCHR(arg) || S_ISBLK(arg);
+	case BITS:
+		return arg & r->value;
+	case EQUAL:
+		return arg == r->value;
+	case UNEQUAL:
+		return arg != r->value;
+	case NAMESPACE:
+		return !(arg & CLONE_NEWUSER) && arg & NEW_NAMESPACES;
+	case USER_NAMESPACE:
+		return arg & CLONE_NEWUSER;
+	}
+	return true;
+}
+
+static const struct rule *rule_that_matches(const struct filter_config *c,
+					    const struct seccomp_data *d)
+{
+	for (size_t i = 0; i < N_RULES; i++)
+		if (rules[i].nr == d->nr && holds(&rules[i], c) && matches(&rules[i], c, d))
+			return &rules[i];
+	return NULL;
+}
+
+static const char *foreign_traced(const struct seccomp_notif *n, int listener, struct trace *t)
+{
+	if (is_old_call(&n->data))
+		return OLD_CALL;
+	trace_spoil(t, "32-bit");
+	(void)let_go_on(listener, n->id);
+	return NULL;
+}
+
+const char *filter_traced(const struct filter *f, int listener, filter_ask_fn *ask,
+			  const void *data, struct trace *t)
+{
+	union {
+		struct seccomp_notif notif;
+		char room[1024];
+	} u;
+	struct filter_call c;
+	const struct rule *r;
+
+	memset(&u, 0, sizeof(u));
+	if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &u) < 0)
+		return NULL;
+	if (u.notif.data.arch != OWN_ARCH)
+		return foreign_traced(&u.notif, listener, t);
+	c = (struct filter_call){.pid = (pid_t)u.notif.pid, .nr = u.notif.data.nr};
+	for (int i = 0; i < 6; i++)
+		c.args[i] = u.notif.data.args[i];
+	trace_call(t, &c);
+	r = rule_that_matches(&f->conf, &u.notif.data);
+	if (r && !is_the_same(r, &u.notif, ask, data))
+		return r->text;
+	/* Else it is gone; or this kernel has no such answer, and the job can't go on. */
+	(void)let_go_on(listener, u.notif.id);
+	return NULL;
 }

@@ -13,6 +13,9 @@
  * would there are none of these.  ASK is for those where it depends on more than the arguments: on
  * what a path leads to. The listener looks, and it is TELL, or the call goes on.
  *
+ * With `traces`, calls that name files are told of as well, and go on: the listener is to read them
+ * with filter_traced().
+ *
  * Only calls of the machine's own kind are looked at: those of 32-bit programs have other numbers,
  * and pass, but those by which one could get around wall.h.
  */
@@ -24,6 +27,7 @@ struct filter_config {
 	uid_t uid; /* of the client's user */
 	gid_t gid;
 	bool becomes; /* jobs are given these by calls of ours that the filter sees */
+	bool traces;  /* what trace.h wants to know is told, too */
 };
 
 struct filter;
@@ -55,5 +59,13 @@ typedef bool filter_ask_fn(const void *data, const struct filter_call *c);
  * Does not block when the listener was readable, but for what ask() does.
  */
 const char *filter_told(int listener, filter_ask_fn *ask, const void *data);
+
+/* Who waits and who answers take turns on one core, where the kernel can (since 6.6). */
+void filter_take_turns(int listener);
+
+struct trace;
+/* The same of a filter that traces: each call is given to t, and goes on unless it can't. */
+const char *filter_traced(const struct filter *f, int listener, filter_ask_fn *ask,
+			  const void *data, struct trace *t);
 
 #endif

@@ -43,6 +43,7 @@
 #include "concc/str.h"
 #include "mnt.h"
 #include "moves.h"
+#include "trace.h"
 #include "wall.h"
 
 #define TMP "/tmp/t" /* the private /tmp, before it covers /tmp */
@@ -59,7 +60,9 @@ struct job {
 	int fds[PROTO_WORKSPACES_MAX + 1];     /* to send: uppers, /tmp */
 	int overlay_fds[PROTO_WORKSPACES_MAX]; /* of overlays to be moved into /tmp; else -1 */
 	size_t n;			       /* workspaces */
-	int listener; /* of the filter; -1: nobody can be told (any more) */
+	int listener;	     /* of the filter; -1: nobody can be told (any more) */
+	struct trace *trace; /* NULL: nobody wants one */
+	int starting; /* with a trace: what the command's process says before its exec; else -1 */
 };
 
 _Noreturn static void refuse(const struct job *j, int err, const char *fmt, ...)
@@ -266,6 +269,8 @@ struct child {
 	volatile int err;
 	const char *volatile what; /* failed, on which object */
 	const char *volatile object;
+	int sock;	 /* with a trace: where to say so; else -1 */
+	char *const *sh; /* then: what to try when path is a script without an interpreter */
 };
 
 static int set_limit(int what, uint64_t max)
@@ -289,6 +294,29 @@ static bool is_other_file(const char *path, const char *exe)
 
 	return !streq(path, exe) && stat(path, &a) == 0 && stat(exe, &b) == 0 &&
 	       (a.st_dev != b.st_dev || a.st_ino != b.st_ino);
+}
+
+/*
+ * With a trace it is the command's own process that installs the filter, last of all: its exec is
+ * the first call that is told of.  Leaves only the three standard ones open, and the socket, until
+ * the exec.
+ */
+static int give_listener(struct child *c)
+{
+	int fd = filter_install(c->j->setup->trace_filter);
+	struct lm_packet p = {.kind = LM_PREPARED, .value = fd < 0 ? fd : 0};
+	int r;
+
+	if (fd < 0)
+		(void)wall_install_untold(c->j->setup->ids.uid == 0);
+	r = lm_send(c->sock, &p, &fd, fd >= 0, 0);
+	if (r < 0)
+		return r;
+	if (c->sock != 3 && dup3(c->sock, 3, O_CLOEXEC) < 0)
+		return -errno;
+	c->sock = 3;
+	(void)syscall(SYS_close_range, 4U, ~0U, 0U);
+	return 0;
 }
 
 /*
@@ -340,8 +368,17 @@ __attribute__((noinline)) static void exec_command(struct child *c)
 	if (is_other_file(j->req.path, j->req.exe))
 		goto fail;
 	c->what = "can't run";
-	(void)syscall(SYS_close_range, 3U, ~0U, 0U);
+	if (c->sock < 0) {
+		(void)syscall(SYS_close_range, 3U, ~0U, 0U);
+	} else {
+		r = give_listener(c);
+		errno = -r;
+		if (r < 0)
+			goto fail;
+	}
 	execve(c->path, c->argv, j->req.env);
+	if (errno == ENOEXEC && c->sh)
+		execve(c->sh[0], c->sh, j->req.env);
 fail:
 	c->err = errno ? errno : EIO;
 }
@@ -366,20 +403,73 @@ static pid_t try_start(struct child *c)
  */
 static pid_t start_command(struct job *j)
 {
-	struct child c = {.j = j, .path = j->req.path, .argv = j->req.argv};
+	struct child c = {.j = j, .path = j->req.path, .argv = j->req.argv, .sock = -1};
 	pid_t pid = try_start(&c);
 
 	/* As execvp(3), by which it was called. */
 	if (pid == -ENOEXEC) {
 		_cleanup_free_ char **words = job_sh_argv(j->req.path, j->req.argv);
 
-		c = (struct child){.j = j, .path = words[0], .argv = words};
+		c = (struct child){.j = j, .path = words[0], .argv = words, .sock = -1};
 		pid = try_start(&c);
 	}
 	if (pid < 0 && c.err)
 		refuse(j, -c.err, "%s %s", c.what, c.object);
 	if (pid < 0)
 		refuse(j, -errno, "can't fork");
+	return pid;
+}
+
+/* Its exec waits for our answer: so we can't wait for that, as we do otherwise. */
+static void traced_child(const struct job *j, int sock)
+{
+	_cleanup_free_ char **words = job_sh_argv(j->req.path, j->req.argv);
+	struct child c = {
+		.j = j, .path = j->req.path, .argv = j->req.argv, .sock = sock, .sh = words};
+	struct lm_packet p = {.kind = LM_REFUSED};
+
+	exec_command(&c);
+	p.value = c.err;
+	(void)snprintf(p.text, sizeof(p.text), "%s %s", c.what, c.object);
+	(void)lm_send(c.sock, &p, NULL, 0, 0);
+	_exit(127);
+}
+
+/* What it says: its listener, that it could not start, or its exec. */
+static void hear_start(struct job *j)
+{
+	int fds[LM_FDS_MAX];
+	struct lm_packet p;
+	size_t n = 0;
+	int r = lm_recv(j->starting, &p, fds, &n, 0);
+
+	if (r == 0 && p.kind == LM_REFUSED) {
+		p.text[sizeof(p.text) - 1] = '\0';
+		refuse(j, -p.value, "%s", p.text);
+	}
+	if (r < 0)
+		(void)close(steal_fd(&j->starting));
+	else if (n == 1)
+		filter_take_turns(j->listener = fds[0]);
+	else
+		trace_spoil(j->trace, "no-listener");
+}
+
+static pid_t start_traced(struct job *j)
+{
+	int fds[2];
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
+		refuse(j, -errno, "can't make a socket pair");
+	/* Not by process_fork(): see start_command(). */
+	pid = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+	if (pid == 0)
+		traced_child(j, fds[1]);
+	if (pid < 0)
+		refuse(j, -errno, "can't fork");
+	(void)close(fds[1]);
+	j->starting = fds[0];
 	return pid;
 }
 
@@ -395,7 +485,9 @@ static void pass_signal(const struct signalfd_siginfo *si, pid_t pid)
 static void look_at_call(struct job *j)
 {
 	const struct moves m = {j->mirror, j->fds, j->req.workspaces, j->n};
-	const char *text = filter_told(j->listener, moves_ask, &m);
+	const char *text = j->trace ? filter_traced(j->setup->trace_filter, j->listener, moves_ask,
+						    &m, j->trace)
+				    : filter_told(j->listener, moves_ask, &m);
 	struct lm_packet p = {.kind = LM_BEYOND, .job_id = j->id};
 
 	if (!text)
@@ -420,21 +512,36 @@ static void end_all(void)
 		;
 }
 
+static bool reap(pid_t pid, int *ret_status)
+{
+	pid_t p;
+
+	while ((p = waitpid(-1, ret_status, WNOHANG)) > 0)
+		if (p == pid)
+			return true;
+	return false;
+}
+
 /* Reaps until the command itself has ended; signals: a signalfd of all. */
 static int wait_for(struct job *j, pid_t pid, int signals)
 {
+	bool changed = true;
+	int status;
+
 	for (;;) {
 		struct pollfd ready[] = {{.fd = signals, .events = POLLIN},
-					 {.fd = j->listener, .events = POLLIN}};
+					 {.fd = j->listener, .events = POLLIN},
+					 {.fd = j->starting, .events = POLLIN}};
 		struct signalfd_siginfo si;
-		int status;
-		pid_t p;
 
-		while ((p = waitpid(-1, &status, WNOHANG)) > 0)
-			if (p == pid)
-				return status;
-		if (poll(ready, 2, -1) < 0)
+		/* What it says when it can't start comes before its end. */
+		if (changed && j->starting < 0 && reap(pid, &status))
+			return status;
+		if (poll(ready, 3, -1) < 0)
 			continue;
+		changed = ready[0].revents || ready[2].revents;
+		if (ready[2].revents)
+			hear_start(j);
 		if (ready[1].revents)
 			look_at_call(j);
 		if (ready[0].revents && read(signals, &si, sizeof(si)) == sizeof(si))
@@ -456,6 +563,11 @@ static int open_signals(void)
  */
 static void listen_to_filter(struct job *j)
 {
+	j->listener = j->starting = -1;
+	if (j->req.trace && j->setup->trace_filter) {
+		j->trace = trace_new();
+		return;
+	}
 	j->listener = j->setup->filter ? filter_install(j->setup->filter) : -ENOTSUP;
 	if (j->listener >= 0)
 		return;
@@ -490,6 +602,17 @@ static void take_job(struct job *j, int orders)
 		j->overlay_fds[i] = -1;
 }
 
+/* For who measures: it is in no job's own account. */
+static void log_trace_cost(void)
+{
+	struct rusage u;
+
+	(void)getrusage(RUSAGE_SELF, &u);
+	log_debug("a trace took %llu us of CPU",
+		  (unsigned long long)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
+			  (unsigned long long)(u.ru_utime.tv_usec + u.ru_stime.tv_usec));
+}
+
 void job_init(int sock, int orders, const struct launcher_setup *setup)
 {
 	struct job j = {.sock = sock, .setup = setup, .mirror = -1};
@@ -514,7 +637,7 @@ void job_init(int sock, int orders, const struct launcher_setup *setup)
 	if (r < 0)
 		refuse(&j, r, "can't hand over the upper layers");
 	began = now_us();
-	pid = start_command(&j);
+	pid = j.trace ? start_traced(&j) : start_command(&j);
 	/* So that the readers of the command's output see its end. */
 	for (int i = 0; i < 3; i++)
 		(void)close(j.stdio[i]);
@@ -523,6 +646,9 @@ void job_init(int sock, int orders, const struct launcher_setup *setup)
 	p.wall_us = now_us() - began;
 	end_all();
 	(void)getrusage(RUSAGE_CHILDREN, &p.rusage);
-	(void)lm_send(sock, &p, NULL, 0, 0);
+	r = j.trace ? trace_finish(j.trace) : -1;
+	if (j.trace)
+		log_trace_cost();
+	(void)lm_send(sock, &p, &r, r >= 0, 0);
 	_exit(0);
 }

@@ -81,7 +81,7 @@ static void report_unsent(void *data)
 	l->dispatching = true;
 	while (!list_empty(&l->unsent) && !l->stopped) {
 		struct queued *q = list_first(&l->unsent, struct queued, link);
-		struct job_end end = {.err = q->packet.value};
+		struct job_end end = {.err = q->packet.value, .trace_fd = -1};
 		uint32_t id = q->packet.job_id;
 
 		snprintf(end.text, sizeof(end.text), "can't send the job to its launcher: %s",
@@ -220,7 +220,7 @@ static void on_refused(struct running *run, const struct lm_packet *p)
 }
 
 /* Only its init is left of the job, about to end. */
-static void on_done(struct launcher *l, struct running *run, const struct lm_packet *p)
+static void on_done(struct launcher *l, struct running *run, const struct lm_packet *p, int trace)
 {
 	struct job_end end;
 
@@ -231,6 +231,7 @@ static void on_done(struct launcher *l, struct running *run, const struct lm_pac
 	run->end.rusage = p->rusage;
 	run->end.wall_us = p->wall_us;
 	end = run->end;
+	end.trace_fd = trace;
 	l->ops->ended(l->data, p->job_id, &end);
 }
 
@@ -250,6 +251,7 @@ static void on_gone(struct launcher *l, struct running *run, const struct lm_pac
 			 "the job was killed before its command started");
 	}
 	end = run->end;
+	end.trace_fd = -1;
 	if (l->scratch)
 		scratch_job_ended(l->scratch, p->job_id, run->n_workspaces);
 	(void)map_del_u64(&l->jobs, p->job_id);
@@ -272,7 +274,8 @@ static void on_packet(struct launcher *l, struct lm_packet *p, int *fds, size_t 
 	} else if (run && p->kind == LM_REFUSED) {
 		on_refused(run, p);
 	} else if (run && p->kind == LM_DONE) {
-		on_done(l, run, p);
+		on_done(l, run, p, n == 1 ? fds[0] : -1);
+		close_fds(fds, n);
 	} else if (run && p->kind == LM_GONE) {
 		on_gone(l, run, p);
 	} else {

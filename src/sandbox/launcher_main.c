@@ -124,6 +124,8 @@ static void make_filter(struct launcher_setup *setup)
 
 	if (filter_new(&c, &setup->filter) < 0)
 		log_debug("no filter of system calls for this architecture");
+	c.traces = true;
+	(void)filter_new(&c, &setup->trace_filter); /* the same */
 }
 
 static int set_up(struct state *s, struct errmsg *msg)

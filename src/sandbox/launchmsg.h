@@ -38,7 +38,8 @@ enum lm_kind {
 	/* init -> agent */
 	LM_PREPARED = 20, /* fds: uppers, /tmp */
 	LM_REFUSED = 21,  /* value: error; text: why nothing ran */
-	LM_DONE = 22,	  /* value: the command's wait status; no process is left but init */
+	LM_DONE = 22,	  /* value: the command's wait status; no process is left but init; fd: its
+			   * trace, if one was wanted */
 	LM_BEYOND = 23,	  /* text: what a process waits to do, and can't */
 };
 
@@ -64,6 +65,7 @@ struct lm_request {
 	struct caller caller;
 	uint64_t max_memory;
 	uint32_t max_processes;
+	bool trace;
 	void *memory; /* holds the strings */
 	size_t size;
 };
@@ -78,8 +80,9 @@ struct launcher_setup {
 	const char *scratch; /* the same; NULL unless uppers go to disk */
 	enum upper_kind upper;
 	/* The launcher's: */
-	struct caller own;     /* what jobs would have without their callers */
-	struct filter *filter; /* of all jobs; NULL: none */
+	struct caller own;	     /* what jobs would have without their callers */
+	struct filter *filter;	     /* of all jobs; NULL: none */
+	struct filter *trace_filter; /* of those that are traced; the same */
 };
 
 /* The launcher process; sock is its end. */

@@ -440,6 +440,35 @@ void tree_set_horizon(struct tree *t, uint64_t v)
 	tombs_trim(t);
 }
 
+int tree_changed_since(const struct tree *t, const char *path, uint64_t version)
+{
+	_cleanup_free_ char *parent = path_parent(path);
+	const struct dir *d = dir_find(t, parent);
+	const char *base = path_base(path);
+	const struct ent *e;
+
+	if (tomb_version(t, path) > version || t->tomb_floor > version)
+		return 1;
+	if (!d || d->dead)
+		return -ENOENT;
+	e = names_find(t, d, base, strlen(base));
+	if (!e || e->type == ENTRY_ABSENT)
+		return 0;
+	if (e->type == ENTRY_UNKNOWN)
+		return 1;
+	return !(e->flags & ENT_INITIAL) && e->content_version > version;
+}
+
+int tree_know(struct tree *t, const char *path)
+{
+	struct dir *d;
+	int err = dir_ensure(t, path, &d);
+
+	if (!nothing_to_do(t))
+		snap_settle(t);
+	return err;
+}
+
 void tree_counts(const struct tree *t, struct tree_counts *ret)
 {
 	*ret = t->counts;

@@ -67,6 +67,7 @@ struct task {
 	bool told;    /* its JOB_EXIT is in the outbox, or was sent */
 	bool leaving; /* to be freed when the outbox is empty */
 	struct job_end end;
+	struct buf trace; /* as JOB_TRACE has it, but for the job; empty: none is wanted */
 	char *taint;	  /* why its result can't be used, or NULL */
 	uint32_t verdict; /* code of EXIT_FAILED: a limit of its own, or no way home */
 	int hint;	  /* enum sign: of which limit what it said is one */
@@ -140,6 +141,7 @@ void task_free(struct task *t)
 	announcements_free(t->announcements);
 	buf_release(&t->input);
 	buf_release(&t->held);
+	buf_release(&t->trace);
 	map_release(&t->outside);
 	strv_free(t->env);
 	msg_job_release(&t->job);
@@ -496,6 +498,36 @@ static bool scratch_is_full(const struct task *t)
 	return t->n_homes && fstatvfs(t->upper_fds[0], &v) == 0 && v.f_bavail == 0;
 }
 
+/* Of no job that failed: its result is not kept. */
+static void send_trace(struct task *t)
+{
+	const char *why = (const char *)t->trace.data;
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	size_t n;
+
+	if (!t->trace.len || t->taint || t->end.wait_status)
+		return;
+	n = strnlen(why, t->trace.len);
+	if (n == t->trace.len)
+		return;
+	msg_trace_encode(&b, t->job.job_id, why,
+			 (struct blob){t->trace.data + n + 1, t->trace.len - n - 1});
+	outbox_message(t->agent, &t->outbox, MSG_JOB_TRACE, &b);
+}
+
+static void take_trace(struct task *t, int fd)
+{
+	struct stat st;
+	size_t n;
+
+	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size <= 0 ||
+	    st.st_size > 2 * PROTO_TRACE_BYTES_MAX)
+		return;
+	n = (size_t)st.st_size;
+	if (pread(fd, buf_grow(&t->trace, n), n, 0) != (ssize_t)n)
+		buf_reset(&t->trace);
+}
+
 /* All processes are gone and all output is read: say what came of it. */
 static void finish(struct task *t)
 {
@@ -536,6 +568,7 @@ static void finish(struct task *t)
 		m.how = EXIT_CODE;
 		m.code = (uint32_t)WEXITSTATUS(status);
 	}
+	send_trace(t);
 	agent_tell_counts(t->agent); /* before: they are for the job's record, too */
 	send_exit(t, &m);
 	strv_free(m.outside);
@@ -573,6 +606,7 @@ void task_ended(struct agent *a, uint32_t job_id, const struct job_end *end)
 		return;
 	t->ended = true;
 	t->end = *end;
+	take_trace(t, end->trace_fd);
 	give_slot_back(t);
 	maybe_finish(t);
 }
@@ -909,6 +943,7 @@ static int launch(struct task *t)
 		.caller = t->caller,
 		.memory = t->agent->limits.memory,
 		.processes = t->agent->limits.processes,
+		.trace = flags & JOB_F_TRACE,
 	};
 	int r;
 

@@ -14,6 +14,7 @@ void conn_release(struct conn *c)
 	if (c->fd >= 0)
 		close(c->fd);
 	c->fd = -1;
+	c->waits = false;
 	buf_release(&c->in);
 }
 

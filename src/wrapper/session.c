@@ -150,8 +150,9 @@ void session_wait(const char *dir, struct conn *c, char *const *argv)
 	_cleanup_buf_ struct buf words = BUF_INIT, b = BUF_INIT;
 	char *ctl[] = {(char *)"waiting", NULL, NULL};
 
-	if (c->fd >= 0 || server_connect(dir, c) < 0)
+	if (c->waits || (c->fd < 0 && server_connect(dir, c) < 0))
 		return;
+	c->waits = true;
 	for (; *argv && words.len < WAIT_WORDS_MAX; argv++)
 		buf_putf(&words, "%s%.*s", words.len ? " " : "", WAIT_WORDS_MAX, *argv);
 	ctl[1] = (char *)buf_cstr(&words);
@@ -184,6 +185,9 @@ int session_run(const char *dir, struct conn *c, const struct buf *run, struct i
 	/* A server that has no room for us has said so, and not heard us out. */
 	if (r == 0 || r == CONCC_E_CLOSED)
 		r = relay(&s, ret);
-	conn_release(&s.conn);
+	if (r == 0 && ret->what == SESSION_FAIL && ret->fail.what == RUN_FAIL_MISS)
+		*c = s.conn;
+	else
+		conn_release(&s.conn);
 	return r;
 }

@@ -356,6 +356,22 @@ static bool missing(struct blob in, struct buf *out)
 	return true;
 }
 
+static bool trace(struct blob in, struct buf *out)
+{
+	_cleanup_buf_ struct buf names = BUF_INIT;
+	struct msg_trace m;
+
+	if (msg_trace_decode(in, &m) < 0)
+		return false;
+	for (size_t i = 0; i < m.n; i++) {
+		CHECK(m.names[i][1] == '/' && strlen(m.names[i]) <= PROTO_PATH_MAX);
+		buf_append(&names, m.names[i], strlen(m.names[i]) + 1);
+	}
+	msg_trace_encode(out, m.job_id, m.why, (struct blob){names.data, names.len});
+	msg_trace_release(&m);
+	return true;
+}
+
 static bool counts(struct blob in, struct buf *out)
 {
 	struct msg_mirror_counts m;
@@ -500,6 +516,7 @@ static const struct codec {
 	[MSG_JOB_EXIT] = {exit_},
 	[MSG_INPUT_CREDIT] = {pair},
 	[MSG_JOB_MISSING] = {missing},
+	[MSG_JOB_TRACE] = {trace},
 	[MSG_LIMITS] = {limits},
 	[MSG_MIRROR_COUNTS] = {counts, true}, /* the order of the counts, and zeros */
 	[MSG_CHECKUP] = {checkup},

@@ -618,6 +618,24 @@ static void missing_huge(struct evil *e)
 }
 
 /* As if the job had been about to write there, which makes it run at home and nothing else. */
+static void send_trace(struct evil *e, const char *names, size_t n)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	msg_trace_encode(&b, e->job, "", (struct blob){(const uint8_t *)names, n});
+	send_buf(e, MSG_JOB_TRACE, &b);
+}
+
+static void trace_relative(struct evil *e)
+{
+	send_trace(e, "retc/passwd", sizeof("retc/passwd"));
+}
+
+static void trace_without_end(struct evil *e)
+{
+	send_trace(e, "r/etc/passwd", sizeof("r/etc/passwd") - 1);
+}
+
 static void missing_changed(struct evil *e)
 {
 	char *const paths[] = {(char *)"/srv/outside/precious", (char *)"/srv/outside/owned", NULL};
@@ -856,6 +874,8 @@ static const struct scenario scenarios[] = {
 	{.name = "fetch-twice", .job = fetch_twice, .list_first = true},
 	{.name = "fetch-flood", .job = fetch_flood, .list_first = true},
 	{.name = "missing-huge", .job = missing_huge},
+	{.name = "trace-relative", .job = trace_relative},
+	{.name = "trace-without-end", .job = trace_without_end},
 	{.name = "missing-many", .job = missing_many},
 	{.name = "missing-changed", .job = missing_changed},
 	{.name = "missing-how", .job = missing_how},

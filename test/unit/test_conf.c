@@ -67,6 +67,7 @@ Test(conf, everything)
 				 "straggler-after = 20s\n"
 				 "connect-timeout : 5\n"
 				 "store-size = 300M\n"
+				 "cache = 5G\n"
 				 "\n"
 				 "[worker build1]\n"
 				 "address = ssh://me@build1:2222\n"
@@ -97,6 +98,7 @@ Test(conf, everything)
 	cr_expect_str_eq(c->toolchains[1], "/opt/gcc");
 	cr_expect_eq(c->local_slots, 2);
 	cr_expect_eq(c->idle_timeout_s, 3600);
+	cr_expect_eq(c->cache_max_bytes, 5ULL << 30);
 	cr_expect_eq(c->connect_timeout_s, 5);
 	cr_expect_eq(c->straggler_after_s, 20);
 	cr_expect_eq(c->store_max_bytes, 300u << 20);
@@ -161,6 +163,8 @@ static const struct {
 	{"[concc]\nconnect-timeout = 0\n", ":2: connect-timeout: '0' is not between 1s and 1h"},
 	{"[concc]\nconnect-timeout = 99999999999999999h\n",
 	 ":2: connect-timeout: '99999999999999999h' is not between 1s and 1h"},
+	{"[concc]\ncache = on\n",
+	 ":2: cache: 'on' is not a size; write a number with K, M or G, like 20G"},
 	{"[concc]\nstore-size = 20\n",
 	 ":2: store-size: 20 bytes is too small; did you mean '20G'?"},
 	{"[concc]\nstore-size = 20X\n",

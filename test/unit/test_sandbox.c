@@ -69,6 +69,7 @@ struct result {
 	size_t n_uppers;
 	bool ended;
 	struct job_end end;
+	char *trace; /* a line for each name, or "void: WHY"; NULL: none */
 };
 
 struct agent {
@@ -84,6 +85,7 @@ struct agent {
 	struct caller caller; /* of the next jobs, and their program's path, when not argv[0] */
 	const char *path;
 	char *beyond; /* what the last one was ended for */
+	bool traces;  /* the next jobs */
 };
 
 static void on_prepared(void *data, uint32_t id, int *fds, size_t n, int tmp_fd)
@@ -102,11 +104,33 @@ static void check_done(struct result *r)
 		loop_quit(r->agent->loop);
 }
 
+static char *read_trace(int fd)
+{
+	struct buf b = BUF_INIT;
+	struct stat st;
+	size_t n;
+	char *text;
+
+	CHECK(fstat(fd, &st) == 0 && st.st_size > 0);
+	n = (size_t)st.st_size;
+	CHECK(pread(fd, buf_grow(&b, n), n, 0) == (ssize_t)n && !b.data[n - 1]);
+	if (b.data[0])
+		return xasprintf("void: %s", (char *)b.data);
+	for (size_t i = 0; i < n; i++)
+		if (!b.data[i])
+			b.data[i] = '\n';
+	text = xstrdup(buf_cstr(&b));
+	buf_release(&b);
+	return text;
+}
+
 static void on_ended(void *data, uint32_t id, const struct job_end *end)
 {
 	struct agent *a = data;
 
 	CHECK(!a->jobs[id]->ended);
+	if (end->trace_fd >= 0)
+		a->jobs[id]->trace = read_trace(end->trace_fd);
 	a->jobs[id]->ended = true;
 	a->jobs[id]->end = *end;
 	check_done(a->jobs[id]);
@@ -194,6 +218,7 @@ static struct result *start_job(struct agent *a, uint32_t id, char *const *works
 			   .cwd = cwd,
 			   .workspaces = workspaces,
 			   .umask = 027,
+			   .trace = a->traces,
 			   .caller = a->caller,
 			   .stdin_fd = stdin_fd < 0 ? null : stdin_fd};
 
@@ -545,18 +570,10 @@ static struct result *run_path(struct agent *a, const char *path, const char *ex
 	return r;
 }
 
-TEST_BOTH(called_by_path)
+static void check_paths(struct agent *a)
 {
 	struct result *r;
 
-	start_agent(a);
-	check_exit(run(a, "echo"), 0);
-	/* A plain directory stands in for the mirror: what is written there is there for all. */
-	CHECK(chdir(a->mirror) == 0 && chdir(WS + 1) == 0);
-	write_file("dir/me", "#!/bin/sh\necho \"$0 $1\"\n");
-	write_file("dir/bare", "echo \"$0 $1 $#\"\n");
-	CHECK(chmod("dir/me", 0755) == 0 && chmod("dir/bare", 0755) == 0);
-	CHECK(symlink("/usr/bin", "away") == 0 && chdir("/") == 0);
 	check_out(run_path(a, WS "/dir/me", WS "/dir/me"), WS "/dir/me word\n");
 	check_out(run_path(a, "me", WS "/dir/me"), "me word\n");
 	check_out(run_path(a, "./me", WS "/dir/me"), "./me word\n");
@@ -568,6 +585,22 @@ TEST_BOTH(called_by_path)
 	CHECK(!r->end.started && strstr(r->end.text, "finds another file"), "%s", r->end.text);
 	r = run_path(a, "../away/../me", WS "/dir/me");
 	CHECK(!r->end.started && r->end.err == -ENOENT, "%s", r->end.text);
+}
+
+TEST_BOTH(called_by_path)
+{
+	start_agent(a);
+	check_exit(run(a, "echo"), 0);
+	/* A plain directory stands in for the mirror: what is written there is there for all. */
+	CHECK(chdir(a->mirror) == 0 && chdir(WS + 1) == 0);
+	write_file("dir/me", "#!/bin/sh\necho \"$0 $1\"\n");
+	write_file("dir/bare", "echo \"$0 $1 $#\"\n");
+	CHECK(chmod("dir/me", 0755) == 0 && chmod("dir/bare", 0755) == 0);
+	CHECK(symlink("/usr/bin", "away") == 0 && chdir("/") == 0);
+	check_paths(a);
+	/* It is another process then that executes it. */
+	a->traces = true;
+	check_paths(a);
 }
 
 TEST_BOTH(limits_of_its_caller)
@@ -610,9 +643,8 @@ static void check_beyond(struct agent *a, const char *script, const char *word)
 	}
 }
 
-TEST_BOTH(filter)
+static void check_filter(struct agent *a)
 {
-	start_agent(a);
 	check_beyond(a, "chown 4242 a.c; chown 4242:4243 a.c; chgrp 4243 a.c; chown -h 4242 a.c",
 		     NULL);
 	check_beyond(a, "touch n; cp -p n m; cp -a n o; mkfifo p; install -m 600 n q", NULL);
@@ -630,10 +662,17 @@ TEST_BOTH(filter)
 	check_beyond(a, "unshare -r true || true", "user namespace");
 }
 
-TEST_BOTH(filter_of_a_client_root)
+/* The same is told of when all else is, too. */
+TEST_BOTH(filter)
 {
-	config.uid = config.gid = 0;
 	start_agent(a);
+	check_filter(a);
+	a->traces = true;
+	check_filter(a);
+}
+
+static void check_filter_of_root(struct agent *a)
+{
 	check_beyond(a, "chown 0:0 a.c; setpriv --reuid 0 true; nice -n 3 true; umask 0; touch n",
 		     NULL);
 	check_beyond(a, "chown 1 a.c", "another user");
@@ -649,6 +688,15 @@ TEST_BOTH(filter_of_a_client_root)
 	check_beyond(a, "nice -n 10 nice -n 30 true", NULL);
 	check_beyond(a, "nice -n 10 nice -n -1 true", "priority");
 	check_beyond(a, "hostname x", "system");
+}
+
+TEST_BOTH(filter_of_a_client_root)
+{
+	config.uid = config.gid = 0;
+	start_agent(a);
+	check_filter_of_root(a);
+	a->traces = true;
+	check_filter_of_root(a);
 }
 
 /* Names of what the job has made, and of files. */
@@ -698,6 +746,74 @@ TEST_BOTH(names_of_the_clients)
 		check_beyond(a, moves_of_the_clients[i], "client's");
 }
 
+/* What a call by its number says. */
+#define CALL(args) "perl -e 'print syscall(" args ") < 0 ? $!+0 : q(done), qq(\\n)'"
+
+/* ---- what a job looks at ---- */
+
+static void check_traced(struct agent *a, const char *script, const char *const *names)
+{
+	struct result *r = run(a, script);
+
+	CHECK(r->end.started, "%s", r->end.text);
+	CHECK(r->trace, "%s: no trace", script);
+	for (; *names; names++) {
+		_cleanup_free_ char *line = xasprintf("\n%s\n", *names);
+
+		CHECK(strstr(r->trace, line), "%s: no %s in %s", script, *names, r->trace);
+	}
+}
+
+static void check_void(struct agent *a, const char *script, const char *why)
+{
+	struct result *r = run(a, script);
+	_cleanup_free_ char *want = xasprintf("void: %s", why);
+
+	CHECK(r->trace && streq(r->trace, want), "%s: %s", script, r->trace ? r->trace : "none");
+}
+
+TEST_BOTH(trace)
+{
+	static const char *const simple[] = {"x/bin/sh", "x/usr/bin/cat", "r" WS "/a.c",
+					     "r" WS "/nothing/x", NULL};
+	static const char *const elsewhere[] = {"r" WS "/dir/x", "r" WS "/dir/../a.c",
+						"s" WS "/dir", "s" WS "/dir/none", NULL};
+	static const char *const made[] = {"w" WS "/new", "l" WS "/new", "w" WS "/more",
+					   "r" WS "/more", NULL};
+	static const char *const listed[] = {"d" WS "/dir", "k" WS "/a.c", NULL};
+	static const char *const moved[] = {"l" WS "/n", "l" WS "/dir/m", NULL};
+	struct result *r;
+
+	start_agent(a);
+	r = run(a, "true");
+	CHECK(!r->trace, "nobody wanted it");
+	a->traces = true;
+	check_traced(a, "/usr/bin/cat a.c nothing/x", simple);
+	check_traced(a, "cd dir; cat x ../a.c; test -e none", elsewhere);
+	check_traced(a, ": >new; rm new; echo >>more", made);
+	check_traced(a, "echo dir/*; readlink a.c", listed);
+	check_traced(a, "echo x >n; perl -e 'rename q(n), q(dir/m)'", moved);
+	/* It fails as without. */
+	r = run(a, "exit 3");
+	check_exit(r, 3);
+	check_out(run(a, "echo a; cat a.c >/dev/null; echo b"), "a\nb\n");
+}
+
+TEST_BOTH(trace_is_void)
+{
+	start_agent(a);
+	a->traces = true;
+	check_void(a, "perl -e 'use Socket; socket(my $s, AF_UNIX, SOCK_STREAM, 0)'", "socket");
+	check_void(a, "stat -f a.c", "statfs");
+#ifdef __x86_64__
+	check_void(a, CALL("303, -100, my $p = q(a.c), my $h = q(x) x 200, my $m = q(x) x 8, 0"),
+		   "handles");
+	check_void(a, CALL("2, 1, 0"), "memory"); /* open(2) of no string */
+#endif
+	check_void(a, "perl -e 'mkdir q(gone); chdir q(gone); rmdir q(../gone); open(F, q(x))'",
+		   "lost-directory");
+}
+
 /* Each job is told of by itself, and many at once. */
 TEST_BOTH(filter_of_many)
 {
@@ -721,9 +837,6 @@ TEST_BOTH(filter_of_many)
 			check_out(r[i], "fine\n");
 	}
 }
-
-/* What a call by its number says. */
-#define CALL(args) "perl -e 'print syscall(" args ") < 0 ? $!+0 : q(done), qq(\\n)'"
 
 /* Numbers of x86-64; elsewhere the table is checked by other means: none. */
 static void check_refused(struct agent *a)

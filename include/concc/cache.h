@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_CACHE_H
+#define CONCC_CACHE_H
+
+/*
+ * Results of jobs, kept so that the same job need not be done again: keys, what a job looked at,
+ * what it did, and the store of both on the client's disk.  No thread of its own, no loop, no
+ * server; whoever runs jobs says what to keep.
+ *
+ * A result is found in two steps.  The *call* (argv, cwd, environment ...) leads to the sets of
+ * names that earlier runs of it looked at; for each set, what these names mean now makes the
+ * *state*; call and state lead to the result.  So what was absent counts as much as what was there,
+ * and nothing has to be known of the program but what it asked the kernel for.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "concc/buf.h"
+#include "concc/digest.h"
+#include "concc/err.h"
+#include "concc/proto.h"
+
+/* Part of every key: what is kept by one version is nothing to another. */
+#define CACHE_FORMAT 1
+
+/* ---- what a job looked at: src/cache/names.c ---- */
+
+/* Of one job.  A precompiled C++ library has some 1500. */
+#define CACHE_NAMES_MAX PROTO_TRACE_NAMES_MAX
+
+/* Each name: a letter of enum trace_how, then an absolute path as the job passed it. */
+struct cache_names {
+	char **v; /* sorted, each once; owned */
+	size_t n;
+};
+
+void cache_names_release(struct cache_names *s);
+/* Takes the vector (n names, on the heap), sorts it and leaves out what is there twice. */
+void cache_names_set(struct cache_names *s, char **v, size_t n);
+void cache_names_encode(struct buf *b, const struct cache_names *s);
+int cache_names_decode(struct blob payload, struct cache_names *ret);
+
+/* ---- what that means now: src/cache/look.c ---- */
+
+/*
+ * Looks at files as the command would, by the kernel, as this process's user.  One thread.  Between
+ * cache_look_begin() and the next, no file is looked at twice.
+ */
+struct cache_look;
+
+struct cache_look_ops {
+	/* The digest of the bytes of what `path` leads to, which has just been seen as st; or
+	 * -errno. */
+	int (*digest)(void *data, const char *path, const struct stat *st, struct digest *ret);
+};
+
+struct cache_look *cache_look_new(const struct cache_look_ops *ops, void *data);
+void cache_look_free(struct cache_look *l);
+
+/*
+ * The state: a digest over what each name means.  With ret_prints (s->n of them), a short one of
+ * each, by which one can tell which changed.  0; or -errno when something can't be told now: then
+ * nothing is known.
+ */
+int cache_look_state(struct cache_look *l, const struct cache_names *s, struct digest *ret,
+		     uint64_t *ret_prints);
+
+/* ---- results: src/cache/entry.c ---- */
+
+#define CACHE_EFFECTS_MAX 4096
+#define CACHE_OUTPUT_MAX  (4 * 1024 * 1024) /* bytes said; who says more is not kept */
+
+/* What a job did. */
+struct cache_entry {
+	char **workspaces; /* which effects name by index; owned */
+	size_t n_effects;
+	/* In the order in which they are repeated.  The bytes of EFFECT_FILE are in the store by
+	 * digest; job_id is 0; owned. */
+	struct msg_file *effects;
+	struct buf output; /* for each chunk: u8 stream, blob */
+	uint64_t utime_us, stime_us, wall_us, maxrss_kb;
+	uint64_t kept_s;  /* CLOCK_REALTIME */
+	size_t n_prints;  /* of the names of its set, in their order */
+	uint64_t *prints; /* owned */
+	char *worker;	  /* that did it; owned */
+};
+
+void cache_entry_release(struct cache_entry *e);
+void cache_entry_encode(struct buf *b, const struct cache_entry *e);
+int cache_entry_decode(struct blob payload, struct cache_entry *ret);
+
+/* ---- the store: src/cache/store.c ---- */
+
+/*
+ * A folder shared by all processes of the user.  Every object has a name of its own, is written
+ * beside it and renamed, and is checked against its digest whenever it is read; nothing is synced,
+ * so a crash or a power cut leaves a whole object or none that counts.  When it holds more than it
+ * may, what was not used for longest goes.
+ */
+struct cache_store;
+
+/* dir is made when missing.  max_bytes: of all objects, by the blocks they take. */
+int cache_store_open(const char *dir, uint64_t max_bytes, struct cache_store **ret,
+		     struct errmsg *msg);
+void cache_store_close(struct cache_store *s);
+
+/* By contents.  The first takes the bytes of fd from its begin to its end. */
+int cache_put_fd(struct cache_store *s, int fd, struct digest *ret, uint64_t *ret_size);
+int cache_put_bytes(struct cache_store *s, const void *p, size_t n, struct digest *ret);
+/* At most max bytes; -ENOENT when it is not there or not what it should be (it is removed then). */
+int cache_get_bytes(struct cache_store *s, const struct digest *d, size_t max, struct buf *ret);
+bool cache_has(struct cache_store *s, const struct digest *d);
+
+/* The sets of names by which results of this call are kept, those used last first. */
+#define CACHE_SETS_MAX 16
+int cache_get_sets(struct cache_store *s, const struct digest *call, struct digest *ret,
+		   size_t *ret_n);
+/* Puts it first; the oldest goes when there are too many. */
+int cache_add_set(struct cache_store *s, const struct digest *call, const struct digest *set);
+
+/* The result of a call in a state; -ENOENT when none is kept. */
+int cache_get_entry(struct cache_store *s, const struct digest *call, const struct digest *set,
+		    const struct digest *state, struct cache_entry *ret);
+int cache_put_entry(struct cache_store *s, const struct digest *call, const struct digest *set,
+		    const struct digest *state, const struct cache_entry *e);
+
+/* Has it grown beyond its bound since it was last trimmed, as far as its processes have counted? */
+bool cache_is_full(const struct cache_store *s);
+/* Removes what was not used for longest; what is being trimmed by another is left to it.  Reads all
+ * folders: not for a loop's thread.  0 or -errno. */
+int cache_trim(struct cache_store *s);
+int cache_clear(struct cache_store *s);
+
+/* Of all processes that ever used it, since it was cleared. */
+struct cache_counts {
+	uint64_t bytes, objects; /* as last counted, and written since */
+	uint64_t hits, misses, kept, uncacheable;
+	uint64_t saved_us; /* CPU of jobs that need not be done */
+};
+void cache_counts(const struct cache_store *s, struct cache_counts *ret);
+void cache_count_hit(struct cache_store *s, uint64_t saved_us);
+void cache_count_miss(struct cache_store *s);
+void cache_count_kept(struct cache_store *s);
+/* why: a short word, as in concc(7); the first 62 different ones are told apart. */
+void cache_count_uncacheable(struct cache_store *s, const char *why);
+/* The words and how often; index from 0 until it is false. */
+bool cache_reason(const struct cache_store *s, size_t index, char ret_why[32], uint64_t *ret_n);
+
+/* ---- keys: src/cache/key.c ---- */
+
+/* What decides a job beside files. */
+struct cache_call {
+	const struct msg_run *run;
+	uint32_t uid, gid;
+	bool client_root;
+};
+
+/*
+ * May results of it be kept, as far as its words tell?  NULL, or why not, in a word.  Only drivers
+ * of GCC and clang, of which it is known what of their environment they read.
+ */
+const char *cache_refuses(const struct msg_run *m);
+/* The same of a program that it started (a base name): NULL, or why not. */
+bool cache_knows_tool(const char *name);
+void cache_call_digest(const struct cache_call *c, struct digest *ret);
+/* Does this variable matter to the compilers it knows? */
+bool cache_reads_variable(const char *name, size_t len, char *const *argv);
+
+#endif

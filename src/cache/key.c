@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "concc/cache.h"
+
+#include <string.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/job.h"
+#include "concc/str.h"
+
+/* ---- which commands ---- */
+
+/*
+ * Options by which a driver runs what is not known to be one of its own tools, or goes by the times
+ * of files (clang's precompiled headers and modules).
+ */
+static const struct {
+	const char *option; /* its begin */
+	const char *why;
+} refused[] = {
+	{"-fplugin", "plugin"},
+	{"-fpass-plugin", "plugin"},
+	{"-load", "plugin"},
+	{"-fuse-linker-plugin", "plugin"},
+	{"-plugin", "plugin"},
+	{"-Wl,-plugin", "plugin"},
+	{"-Wl,--plugin", "plugin"},
+	{"-specs", "specs"},
+	{"--specs", "specs"},
+	{"-wrapper", "wrapper"},
+	{"--config", "config-file"},
+	{"-include-pch", "precompiled"},
+	{"-fmodule", "modules"},
+	{"-fcxx-modules", "modules"},
+	{"-fbuild-session", "modules"},
+	{"-fprofile", "profile"},
+	{"--coverage", "profile"},
+	{"-coverage", "profile"},
+	{"-ftest-coverage", "profile"},
+	{"-fauto-profile", "profile"},
+	{"-ftime-", "timing"},
+	{"-time", "timing"},
+	{"-flto=jobserver", "jobserver"},
+	{"-B", "prefix"},
+};
+
+/* Response files hold options, too: these are known to be none of the above only when read. */
+static bool is_response_file(const char *arg)
+{
+	return arg[0] == '@' || str_starts(arg, "-Wl,@") || str_starts(arg, "-Wa,@");
+}
+
+/* What it adds reads what it likes. */
+static bool is_foreign_code(const char *variable)
+{
+	static const char *const names[] = {
+		"LD_PRELOAD=", "LD_AUDIT=", "GCC_EXEC_PREFIX=", "COMPILER_PATH="};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (str_starts(variable, names[i]))
+			return true;
+	return false;
+}
+
+const char *cache_refuses(const struct msg_run *m)
+{
+	if (!(m->flags & JOB_F_COMPILER) || !job_is_driver_name(m->exe))
+		return "unknown-program";
+	if (m->flags & JOB_F_STDIN)
+		return "stdin";
+	for (char *const *e = m->env; *e; e++)
+		if (is_foreign_code(*e))
+			return "preload";
+	for (char *const *a = m->argv + 1; *a; a++) {
+		if (is_response_file(*a))
+			return "response-file";
+		for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
+			if (str_starts(*a, refused[i].option))
+				return refused[i].why;
+	}
+	return NULL;
+}
+
+bool cache_knows_tool(const char *name)
+{
+	static const char *const tools[] = {"cc1", "cc1plus",  "cc1obj", "cc1objplus", "f951",
+					    "as",  "ld",       "ld.bfd", "ld.gold",    "ld.lld",
+					    "lld", "collect2", "objcopy"};
+	const char *base = path_base(name), *last = strrchr(base, '-');
+
+	if (job_is_driver_name(base))
+		return true;
+	for (size_t i = 0; i < sizeof(tools) / sizeof(tools[0]); i++)
+		if (streq(base, tools[i]) || (last && streq(last + 1, tools[i])))
+			return true;
+	return false;
+}
+
+/* ---- what of the environment ---- */
+
+/* What GCC, clang, their assemblers and linkers, the C library and its loader read; a '*' at the
+ * end stands for the rest of a name. */
+static const char *const variables[] = {
+	"AS_*",
+	"CC_*",
+	"CCC_*",
+	"CLANG_*",
+	"CLICOLOR*",
+	"COLLECT_*",
+	"COLOR*",
+	"COLUMNS",
+	"COMPILER_PATH",
+	"CPATH",
+	"CPLUS_INCLUDE_PATH",
+	"CPP_*",
+	"C_INCLUDE_PATH",
+	"DEPENDENCIES_OUTPUT",
+	"FORCE_COLOR",
+	"GCC*",
+	"GCONV_PATH",
+	"GLIBC_TUNABLES",
+	"GNUTARGET",
+	"GXX_*",
+	"HOME",
+	"INCLUDE",
+	"LANG",
+	"LANGUAGE",
+	"LC_*",
+	"KONSOLE_*",
+	"LDEMULATION",
+	"LD_*",
+	"LIBCLANG*",
+	"LIBRARY_PATH",
+	"LINES",
+	"LLVM_*",
+	"LOCPATH",
+	"LPATH",
+	"MACOSX_*",
+	"MALLOC_*",
+	"NIX_*",
+	"NLSPATH",
+	"NO_COLOR",
+	"OBJCPLUS_INCLUDE_PATH",
+	"OBJC_INCLUDE_PATH",
+	"OUTPUT_CHARSET",
+	"PATH",
+	"POSIXLY_CORRECT",
+	"PWD",
+	"QEMU_*",
+	"RC_*",
+	"SDKROOT",
+	"SOURCE_DATE_EPOCH",
+	"SUNPRO_DEPENDENCIES",
+	"TEMP",
+	"TERM*",
+	"TEXTDOMAIN*",
+	"TMP",
+	"TMPDIR",
+	"TZ",
+	"TZDIR",
+	"VTE_*",
+	"XDG_*",
+};
+
+static bool is_like(const char *name, size_t len, const char *pattern)
+{
+	size_t n = strlen(pattern);
+
+	if (pattern[n - 1] == '*')
+		return len >= n - 1 && memcmp(name, pattern, n - 1) == 0;
+	return len == n && memcmp(name, pattern, n) == 0;
+}
+
+/* GNU make's flags are for a link-time optimiser that runs a make of its own. */
+static bool optimises_at_link(char *const *argv)
+{
+	for (; *argv; argv++)
+		if (str_starts(*argv, "-flto"))
+			return true;
+	return false;
+}
+
+bool cache_reads_variable(const char *name, size_t len, char *const *argv)
+{
+	for (size_t i = 0; i < sizeof(variables) / sizeof(variables[0]); i++)
+		if (is_like(name, len, variables[i]))
+			return true;
+	return is_like(name, len, "MAKE*") && optimises_at_link(argv);
+}
+
+/* ---- the call ---- */
+
+static void put_env(struct buf *b, const struct msg_run *m)
+{
+	/* In their order: of two with one name, programs differ in which they take. */
+	for (char *const *e = m->env; *e; e++)
+		if (cache_reads_variable(*e, strcspn(*e, "="), m->argv))
+			buf_put_str(b, *e);
+}
+
+/*
+ * The program is not among them: it is executed, so it is a name that the job looked at.  Of what
+ * the caller has, limits count, since a compiler may be told of one and go on; niceness does not.
+ */
+void cache_call_digest(const struct cache_call *c, struct digest *ret)
+{
+	const struct msg_run *m = c->run;
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct msg_caller caller = {.caller = m->caller};
+
+	buf_put_str(&b, "concc call");
+	buf_put_u32(&b, CACHE_FORMAT);
+	buf_put_u32(&b, c->uid);
+	buf_put_u32(&b, c->gid);
+	buf_put_u8(&b, c->client_root);
+	buf_put_u32(&b, m->flags & ~(uint32_t)JOB_F_TRACE);
+	buf_put_u32(&b, m->umask);
+	buf_put_u16(&b, m->rows);
+	buf_put_u16(&b, m->cols);
+	buf_put_str(&b, m->path);
+	buf_put_str(&b, m->exe);
+	buf_put_str(&b, m->cwd);
+	caller.caller.nice = 0;
+	msg_caller_encode(&b, &caller);
+	buf_put_u32(&b, (uint32_t)strv_len(m->argv));
+	for (char *const *a = m->argv; *a; a++)
+		buf_put_str(&b, *a);
+	put_env(&b, m);
+	digest_of(b.data, b.len, ret);
+}

@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "concc/cache.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "concc/buf.h"
+#include "concc/cleanup.h"
+#include "concc/map.h"
+#include "concc/str.h"
+
+/*
+ * What of a file counts: whether it is there, and if not, why (a compiler tells EACCES from
+ * ENOENT); its type, mode and owner; the size of what was looked at, the bytes of what was read;
+ * of what is only written, whether it is empty is enough (the assembler and the linker remove an
+ * output that is not, and write into one that is);
+ * which names are the same file, and which files have the same bytes and time, since that is how
+ * #pragma once knows a header again.  What does not: inode numbers and times themselves, which
+ * differ in each checkout; programs that go by them are not kept (cache_refuses()).
+ */
+
+#define LIST_NAMES_MAX 100000 /* of one directory */
+
+struct cache_look {
+	const struct cache_look_ops *ops;
+	void *data;
+	struct buf said;     /* what the names mean, one after the other */
+	struct map by_inode; /* dev and ino -> index of the first name + 1 */
+	/* Of the path looked at last: one name is often used in several ways. */
+	const char *path;
+	struct stat st;
+	int err;	    /* of lstat(2), positive */
+	struct map by_twin; /* digest and mtime -> the same */
+};
+
+struct cache_look *cache_look_new(const struct cache_look_ops *ops, void *data)
+{
+	struct cache_look *l = xcalloc(1, sizeof(*l));
+
+	l->ops = ops;
+	l->data = data;
+	return l;
+}
+
+static void forget(struct cache_look *l)
+{
+	buf_reset(&l->said);
+	l->path = NULL;
+	map_release(&l->by_inode);
+	map_release(&l->by_twin);
+	l->by_inode = l->by_twin = MAP_INIT;
+}
+
+void cache_look_free(struct cache_look *l)
+{
+	if (!l)
+		return;
+	forget(l);
+	buf_release(&l->said);
+	free(l);
+}
+
+/* ---- one name ---- */
+
+static void say_error(struct cache_look *l, int err)
+{
+	buf_put_u8(&l->said, '!');
+	buf_put_u32(&l->said, (uint32_t)err);
+}
+
+static void say_stat(struct cache_look *l, const struct stat *st)
+{
+	buf_put_u8(&l->said, '+');
+	buf_put_u32(&l->said, st->st_mode);
+	buf_put_u32(&l->said, st->st_uid);
+	buf_put_u32(&l->said, st->st_gid);
+}
+
+/* The first name that key stood for, or this one. */
+static uint32_t first_of(struct map *m, const void *key, size_t n, uint32_t index)
+{
+	uintptr_t first = (uintptr_t)map_get(m, key, n);
+
+	if (first)
+		return (uint32_t)first;
+	(void)map_put(m, key, n, (void *)((uintptr_t)index + 1));
+	return index + 1;
+}
+
+static void say_inode(struct cache_look *l, const struct stat *st, uint32_t index)
+{
+	const uint64_t key[] = {st->st_dev, st->st_ino};
+
+	buf_put_u32(&l->said, first_of(&l->by_inode, key, sizeof(key), index));
+}
+
+static void say_bytes(struct cache_look *l, const struct stat *st, const struct digest *d,
+		      uint32_t index)
+{
+	struct {
+		struct digest digest;
+		int64_t s, ns;
+	} key = {*d, st->st_mtim.tv_sec, st->st_mtim.tv_nsec};
+
+	buf_append(&l->said, d->b, DIGEST_SIZE);
+	buf_put_u32(&l->said, first_of(&l->by_twin, &key, sizeof(key), index));
+}
+
+/* 0 when that was an answer, be it that there is no such thing. */
+static int say_no(struct cache_look *l, int err)
+{
+	if (!err_is_fact(-err))
+		return -err;
+	say_error(l, err);
+	return 0;
+}
+
+static void look_once(struct cache_look *l, const char *path)
+{
+	if (l->path && streq(l->path, path))
+		return;
+	l->path = path;
+	l->err = lstat(path, &l->st) < 0 ? errno : 0;
+}
+
+static int look_at(struct cache_look *l, const char *path, bool follow, struct stat *st,
+		   bool *ret_there)
+{
+	int err;
+
+	look_once(l, path);
+	err = l->err;
+	*st = l->st;
+	if (!err && follow && S_ISLNK(st->st_mode) && stat(path, st) < 0)
+		err = errno;
+	*ret_there = !err;
+	return err ? say_no(l, err) : 0;
+}
+
+/* overwritten: the name is only opened to be written anew. */
+static int say_look(struct cache_look *l, const char *path, bool follow, bool overwritten,
+		    uint32_t index)
+{
+	struct stat st;
+	bool there;
+	int r = look_at(l, path, follow, &st, &there);
+
+	if (!there)
+		return r;
+	say_stat(l, &st);
+	if (S_ISREG(st.st_mode))
+		buf_put_u64(&l->said, overwritten ? st.st_size > 0 : (uint64_t)st.st_size);
+	if (!S_ISDIR(st.st_mode))
+		say_inode(l, &st, index);
+	return 0;
+}
+
+static int say_link(struct cache_look *l, const char *path)
+{
+	char target[PATH_MAX];
+	ssize_t n;
+
+	look_once(l, path);
+	if (l->err)
+		return say_no(l, l->err);
+	if (!S_ISLNK(l->st.st_mode)) {
+		say_error(l, EINVAL);
+		return 0;
+	}
+	n = readlink(path, target, sizeof(target));
+	if (n < 0)
+		return say_no(l, errno);
+	buf_put_u8(&l->said, '>');
+	buf_put_blob(&l->said, target, (size_t)n);
+	return 0;
+}
+
+static int say_read(struct cache_look *l, const char *path, uint32_t index)
+{
+	struct digest d;
+	struct stat st;
+	bool there;
+	int r = look_at(l, path, true, &st, &there);
+
+	if (!there)
+		return r;
+	say_stat(l, &st);
+	if (!S_ISREG(st.st_mode))
+		return 0;
+	r = l->ops->digest(l->data, path, &st, &d);
+	if (r == -EACCES || r == -EPERM) {
+		say_error(l, -r);
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	say_bytes(l, &st, &d, index);
+	say_inode(l, &st, index);
+	return 0;
+}
+
+/* What will be overwritten: that there is something, and of what kind. */
+static int say_write(struct cache_look *l, const char *path)
+{
+	struct stat st;
+	bool there;
+	int r = look_at(l, path, true, &st, &there);
+
+	if (there)
+		say_stat(l, &st);
+	return r;
+}
+
+static int say_place(struct cache_look *l, const char *path)
+{
+	_cleanup_close_ int fd = open(path, O_PATH | O_CLOEXEC);
+	char link[32], place[PATH_MAX];
+	ssize_t n;
+
+	if (fd < 0)
+		return say_no(l, errno);
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, place, sizeof(place));
+	if (n <= 0)
+		return n < 0 ? -errno : -EIO;
+	buf_put_u8(&l->said, '@');
+	buf_put_blob(&l->said, place, (size_t)n);
+	return 0;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Ours are never listed to a job. */
+static bool is_ours(const char *name)
+{
+	return str_starts(name, ".concc-tmp-");
+}
+
+static int read_names(DIR *dir, char ***ret, size_t *ret_n)
+{
+	size_t n = 0, cap = 64;
+	char **v = xcalloc(cap + 1, sizeof(*v));
+	struct dirent *de;
+
+	for (errno = 0; (de = readdir(dir)); errno = 0) {
+		if (streq(de->d_name, ".") || streq(de->d_name, "..") || is_ours(de->d_name))
+			continue;
+		if (n == cap) {
+			cap *= 2;
+			v = xrealloc(v, (cap + 1) * sizeof(*v));
+		}
+		v[n++] = xasprintf("%s/%u", de->d_name, de->d_type);
+		v[n] = NULL;
+		if (n > LIST_NAMES_MAX)
+			errno = EFBIG;
+		if (errno)
+			break;
+	}
+	if (errno) {
+		int err = -errno;
+
+		strv_free(v);
+		return err;
+	}
+	*ret = v;
+	*ret_n = n;
+	return 0;
+}
+
+static int say_list(struct cache_look *l, const char *path)
+{
+	_cleanup_strv_ char **v = NULL;
+	DIR *dir = opendir(path);
+	size_t n = 0;
+	int r;
+
+	if (!dir)
+		return errno == ENOTDIR ? (say_error(l, ENOTDIR), 0) : say_no(l, errno);
+	r = read_names(dir, &v, &n);
+	(void)closedir(dir);
+	if (r < 0)
+		return r;
+	qsort(v, n, sizeof(*v), by_name);
+	buf_put_u8(&l->said, '*');
+	buf_put_u32(&l->said, (uint32_t)n);
+	for (size_t i = 0; i < n; i++)
+		buf_put_str(&l->said, v[i]);
+	return 0;
+}
+
+static int say_name(struct cache_look *l, const char *name, bool overwritten, uint32_t index)
+{
+	const char *path = name + 1;
+
+	switch (name[0]) {
+	case TRACE_LOOK:
+		return say_look(l, path, false, overwritten, index);
+	case TRACE_STAT:
+		return say_look(l, path, true, overwritten, index);
+	case TRACE_LINK:
+		return say_link(l, path);
+	case TRACE_READ:
+	case TRACE_EXEC:
+		return say_read(l, path, index);
+	case TRACE_LIST:
+		return say_list(l, path);
+	case TRACE_WRITE:
+		return say_write(l, path);
+	case TRACE_PLACE:
+		return say_place(l, path);
+	}
+	return CONCC_E_PROTO;
+}
+
+/* ---- all of them ---- */
+
+/* Short, and only to tell a person what is different. */
+static uint64_t print_of(const uint8_t *p, size_t n)
+{
+	uint64_t sum = UINT64_C(14695981039346656037);
+
+	for (size_t i = 0; i < n; i++)
+		sum = (sum ^ p[i]) * UINT64_C(1099511628211);
+	return sum;
+}
+
+/* How far do names of the same path go, and is it one that is only written? */
+static size_t same_path(const struct cache_names *s, size_t from, bool *ret_overwritten)
+{
+	bool written = false, read = false;
+	size_t i = from;
+
+	for (; i < s->n && streq(s->v[i] + 1, s->v[from] + 1); i++) {
+		written |= s->v[i][0] == TRACE_WRITE;
+		read |= s->v[i][0] == TRACE_READ || s->v[i][0] == TRACE_EXEC;
+	}
+	*ret_overwritten = written && !read;
+	return i;
+}
+
+int cache_look_state(struct cache_look *l, const struct cache_names *s, struct digest *ret,
+		     uint64_t *ret_prints)
+{
+	bool overwritten = false;
+	size_t end = 0;
+	int r = 0;
+
+	forget(l);
+	for (size_t i = 0; i < s->n && r == 0; i++) {
+		size_t at = l->said.len;
+
+		if (i == end)
+			end = same_path(s, i, &overwritten);
+		r = say_name(l, s->v[i], overwritten, (uint32_t)i);
+		if (r == 0 && ret_prints)
+			ret_prints[i] = print_of(l->said.data + at, l->said.len - at);
+	}
+	if (r == 0)
+		digest_of(l->said.data, l->said.len, ret);
+	return r;
+}

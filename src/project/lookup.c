@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/* A job that need not be done: from a RUN that names no worker to its end, or to a miss. */
+#include "results.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/str.h"
+#include "jobs.h"
+
+#define FILE_BYTES_MAX (512u * 1024 * 1024)
+
+/* Found, and not yet in place: the wrapper writes first what the job said. */
+struct hit {
+	struct client *client;
+	struct cache_entry entry;
+	struct commit *commit;
+	uint64_t untaken; /* bytes of output */
+	bool shown;
+};
+
+void lookup_free(struct hit *h)
+{
+	if (!h)
+		return;
+	h->client->hit = NULL;
+	commit_free(h->commit);
+	cache_entry_release(&h->entry);
+	free(h);
+}
+
+static void send_fail(struct client *c, enum run_fail what, const char *rule, const char *text)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct msg_run_fail m = {
+		.what = (uint8_t)what,
+		.quiet = true,
+		.rule = (char *)rule,
+		.text = (char *)text,
+	};
+
+	msg_run_fail_encode(&b, &m);
+	link_send_buf(c->link, MSG_RUN_FAIL, LINK_BULK, &b);
+}
+
+static void miss(struct client *c)
+{
+	send_fail(c, RUN_FAIL_MISS, "cache", "no result of it is kept");
+}
+
+/* ---- what is kept ---- */
+
+static int find_in(struct results *r, const struct digest *call, const struct digest *set,
+		   struct cache_entry *ret)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct cache_names names;
+	struct digest state;
+	int err = cache_get_bytes(r->store, set, PROTO_TRACE_BYTES_MAX, &b);
+
+	if (err == 0)
+		err = cache_names_decode((struct blob){b.data, b.len}, &names);
+	if (err < 0)
+		return err;
+	err = cache_look_state(r->look, &names, &state, NULL);
+	cache_names_release(&names);
+	return err < 0 ? err : cache_get_entry(r->store, call, set, &state, ret);
+}
+
+static bool find(struct results *r, const struct msg_run *m, bool client_root,
+		 struct cache_entry *ret)
+{
+	struct cache_call call = {m, geteuid(), getegid(), client_root};
+	struct digest sets[CACHE_SETS_MAX], d;
+	size_t n = 0;
+
+	cache_call_digest(&call, &d);
+	if (cache_get_sets(r->store, &d, sets, &n) < 0)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		if (find_in(r, &d, &sets[i], ret) < 0)
+			continue;
+		if (i) /* what is used is looked at first */
+			(void)cache_add_set(r->store, &d, &sets[i]);
+		return true;
+	}
+	return false;
+}
+
+/* As one of the workers that there are would see it. */
+static bool find_any(struct results *r, const struct msg_run *m, struct cache_entry *ret)
+{
+	bool tried[2] = {false, false};
+
+	for (unsigned i = 0; i < r->server->n_peers; i++) {
+		bool client_root = r->server->peers[i]->conf->root == ROOT_CLIENT;
+
+		if (tried[client_root])
+			continue;
+		tried[client_root] = true;
+		if (find(r, m, client_root, ret))
+			return true;
+	}
+	return false;
+}
+
+/* ---- put in place ---- */
+
+/*
+ * As for a job, it is put only beneath what is served to be written to.  What it wrote to was
+ * served so when it was kept; of the other trees that it had, some are to be read only.
+ */
+static bool serve(struct server *s, const struct cache_entry *e)
+{
+	for (size_t i = 0; i < e->n_effects; i++) {
+		const char *workspace = e->workspaces[e->effects[i].workspace];
+		bool writable = false;
+		struct errmsg msg = {0};
+
+		if (tree_root_of(s->tree, workspace, &writable)) {
+			if (!writable)
+				return false;
+			continue;
+		}
+		if (tree_serve(s->tree, workspace, true, &msg) < 0) {
+			log_debug("%s", msg.text);
+			return false;
+		}
+	}
+	return true;
+}
+
+static void know_targets(struct server *s, const struct cache_entry *e)
+{
+	for (size_t i = 0; i < e->n_effects; i++) {
+		const struct msg_file *f = &e->effects[i];
+		_cleanup_free_ char *path = path_join(e->workspaces[f->workspace], f->path);
+		_cleanup_free_ char *parent = path_parent(path);
+
+		if (f->path[0])
+			(void)tree_know(s->tree, parent); /* it may be made by an effect before */
+	}
+}
+
+static bool prepare_file(struct results *r, struct commit *c, const struct msg_file *f)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (f->kind == EFFECT_FILE && f->size &&
+	    (cache_get_bytes(r->store, &f->digest, FILE_BYTES_MAX, &b) < 0 || b.len != f->size))
+		return false;
+	if (commit_file(c, f) < 0)
+		return false;
+	return !b.len || commit_data(c, b.data, b.len) == 0;
+}
+
+static struct commit *prepare(struct server *s, const struct cache_entry *e, mode_t umask)
+{
+	struct commit *c;
+
+	if (!serve(s, e))
+		return NULL;
+	know_targets(s, e);
+	if (tree_drain(s->tree) < 0)
+		return NULL;
+	c = commit_new(s->tree, e->workspaces, tree_version(s->tree), umask);
+	for (size_t i = 0; i < e->n_effects; i++) {
+		if (prepare_file(s->results, c, &e->effects[i]))
+			continue;
+		commit_free(c);
+		return NULL;
+	}
+	return c;
+}
+
+/* ---- its end ---- */
+
+static void finish(struct hit *h)
+{
+	struct client *c = h->client;
+	struct results *r = c->server->results;
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct errmsg msg = {0};
+
+	if (commit_apply(h->commit, TREE_NOBODY, &msg) < 0) {
+		log_debug("a kept result can't be put in place: %s", msg.text);
+		jobs_drop(steal_ptr(&c->job));
+		if (h->shown)
+			send_fail(c, RUN_FAIL_LOCAL, "cache", msg.text);
+		else
+			miss(c);
+		lookup_free(h);
+		return;
+	}
+	r->n_hits++;
+	cache_count_hit(r->store, h->entry.utime_us + h->entry.stime_us);
+	jobs_cached(steal_ptr(&c->job));
+	msg_run_exit_encode(&b, EXIT_CODE, 0, "(cache)");
+	link_send_buf(c->link, MSG_RUN_EXIT, LINK_BULK, &b);
+	lookup_free(h);
+}
+
+static void show(struct hit *h)
+{
+	struct rd r;
+
+	rd_init(&r, h->entry.output.data, h->entry.output.len);
+	while (r.left) {
+		_cleanup_buf_ struct buf b = BUF_INIT;
+		uint8_t stream = rd_u8(&r);
+		struct blob bytes = rd_blob(&r, UINT32_MAX);
+
+		msg_output_encode(&b, 0, stream, bytes.p, bytes.n);
+		link_send_buf(h->client->link, MSG_RUN_OUTPUT, LINK_BULK, &b);
+		h->untaken += bytes.n;
+		h->shown = true;
+	}
+}
+
+int lookup_output_credit(struct hit *h, struct blob payload)
+{
+	uint32_t id, n;
+	int err = msg_pair_decode(payload, &id, &n);
+
+	if (err < 0)
+		return err;
+	if (n > h->untaken)
+		return CONCC_E_PROTO;
+	h->untaken -= n;
+	if (!h->untaken)
+		finish(h);
+	return 0;
+}
+
+/* ---- its begin ---- */
+
+/* Those are for the job itself to be told of. */
+static bool is_hopeless(struct client *c, const struct msg_run *m)
+{
+	struct server *s = c->server;
+
+	return !s->results || s->stopping || s->replaced || c->too_many || cache_refuses(m) ||
+	       namespaces_differ(&s->namespaces, c->pid);
+}
+
+static struct hit *hit_new(struct client *c, const struct msg_run *m)
+{
+	struct results *r = c->server->results;
+	struct hit *h = xcalloc(1, sizeof(*h));
+
+	h->client = c;
+	if (find_any(r, m, &h->entry))
+		h->commit = prepare(c->server, &h->entry, (mode_t)m->umask);
+	if (h->commit)
+		return h;
+	cache_entry_release(&h->entry);
+	free(h);
+	r->n_misses++;
+	cache_count_miss(r->store);
+	return NULL;
+}
+
+int lookup_start(struct client *c, const struct msg_run *m)
+{
+	struct hit *h;
+
+	if (c->run || c->hit)
+		return CONCC_E_PROTO;
+	h = is_hopeless(c, m) ? NULL : hit_new(c, m);
+	if (!h) {
+		miss(c);
+		return 0;
+	}
+	c->hit = h;
+	c->job = jobs_take(c->server, c->job, c->pid, m);
+	server_busy(c->server);
+	show(h);
+	if (!h->untaken)
+		finish(h);
+	return 0;
+}

@@ -1,0 +1,593 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "results.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/str.h"
+
+#define INTERPRETERS_MAX 4		      /* of scripts, of scripts ... */
+#define FILE_BYTES_MAX	 (256u * 1024 * 1024) /* a larger result is not kept */
+
+struct recording {
+	struct results *results;
+	struct server *server;
+	const char *why; /* it can't be kept, or NULL */
+	struct digest call, state;
+	bool has_epoch; /* SOURCE_DATE_EPOCH is set */
+	bool traced, looked;
+	bool wants_places; /* it asked for the path of something that it had open */
+	struct since since;
+	uint64_t mounts; /* as the tree had counted at the dispatch */
+	struct cache_names names;
+	struct cache_entry entry;
+	size_t cap;
+	char **written; /* names that were opened for writing; in names */
+	size_t n_written;
+};
+
+static void spoil(struct recording *r, const char *why)
+{
+	if (!r->why)
+		r->why = why;
+}
+
+static uint64_t count_mounts(const struct server *s)
+{
+	struct tree_counts c;
+
+	tree_counts(s->tree, &c);
+	return c.mounts;
+}
+
+/* Whose files are its own system's, unless it is this machine's. */
+static bool sees_our_files(const struct peer *p)
+{
+	return p->conf->mirror == MIRROR_CONCC &&
+	       (p->conf->root == ROOT_CLIENT ||
+		(p->conf->address && streq(p->conf->address, "local:")));
+}
+
+struct recording *recording_new(struct peer *p, const struct msg_run *m, char *const *workspaces,
+				uint64_t saw)
+{
+	struct server *s = p->server;
+	struct cache_call call = {m, geteuid(), getegid(), p->conf->root == ROOT_CLIENT};
+	struct recording *r;
+	const char *why;
+
+	if (!s->results)
+		return NULL;
+	why = sees_our_files(p) ? cache_refuses(m) : "worker-root";
+	if (why) {
+		results_reason(s->results, why);
+		return NULL;
+	}
+	r = xcalloc(1, sizeof(*r));
+	r->results = s->results;
+	r->server = s;
+	cache_call_digest(&call, &r->call);
+	for (char *const *e = m->env; *e; e++)
+		r->has_epoch |= str_starts(*e, "SOURCE_DATE_EPOCH=");
+	r->entry.workspaces = strv_copy(workspaces);
+	since_init(&r->since, s->tree, saw);
+	r->mounts = count_mounts(s);
+	return r;
+}
+
+void recording_free(struct recording *r)
+{
+	if (!r)
+		return;
+	cache_names_release(&r->names);
+	cache_entry_release(&r->entry);
+	since_release(&r->since);
+	free(r->written);
+	free(r);
+}
+
+/* ---- while it runs ---- */
+
+void recording_output(struct recording *r, uint8_t stream, struct blob bytes)
+{
+	if (!r || r->why || !bytes.n)
+		return;
+	if (r->entry.output.len + bytes.n + 5 > CACHE_OUTPUT_MAX) {
+		spoil(r, "large-output");
+		return;
+	}
+	buf_put_u8(&r->entry.output, stream);
+	buf_put_blob(&r->entry.output, bytes.p, bytes.n);
+}
+
+void recording_file(struct recording *r, const struct msg_file *f)
+{
+	struct cache_entry *e;
+	struct msg_file *to;
+
+	if (!r || r->why)
+		return;
+	e = &r->entry;
+	if (e->n_effects == CACHE_EFFECTS_MAX) {
+		spoil(r, "many-files");
+		return;
+	}
+	if (e->n_effects == r->cap) {
+		r->cap = r->cap ? 2 * r->cap : 8;
+		e->effects = xrealloc(e->effects, r->cap * sizeof(*e->effects));
+	}
+	to = &e->effects[e->n_effects++];
+	*to = *f;
+	to->job_id = 0;
+	to->path = xstrdup(f->path);
+	to->target = xstrdup(f->target ? f->target : "");
+}
+
+void recording_early(struct recording *r)
+{
+	if (r)
+		spoil(r, "announced");
+}
+
+int recording_trace(struct recording *r, struct blob payload)
+{
+	struct msg_trace m;
+	int err = msg_trace_decode(payload, &m);
+
+	if (err < 0)
+		return err;
+	if (r && !r->traced && *m.why) {
+		/* Its own words are not for us to keep. */
+		log_debug("a trace is void: %s", m.why);
+		spoil(r, "trace-void");
+	}
+	if (r && !r->traced && !r->why) {
+		cache_names_set(&r->names, steal_ptr(&m.names), m.n);
+		r->traced = true;
+	}
+	msg_trace_release(&m);
+	return 0;
+}
+
+/* ---- which names count ---- */
+
+static bool has_dotdot(const char *path)
+{
+	return strstr(path, "/../") || str_ends(path, "/..");
+}
+
+/* What is the same for each process of each machine, or says nothing that a compiler keeps. */
+static bool is_constant(const char *path)
+{
+	static const char *const paths[] = {
+		"/dev/null",
+		"/dev/zero",
+		"/dev/full",
+		"/dev/tty",
+		"/proc/self/exe",
+		"/proc/self/fd",
+		"/proc/sys/vm/overcommit_memory",
+	};
+
+	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+		if (streq(path, paths[i]))
+			return true;
+	return str_starts(path, "/sys/devices/system/cpu/") && !has_dotdot(path);
+}
+
+static bool is_in_workspace(const struct recording *r, const char *path)
+{
+	for (char **w = r->entry.workspaces; w && *w; w++)
+		if (path_is_below(path, *w))
+			return true;
+	return false;
+}
+
+/* clang finds out so what its headers are really called. */
+static bool is_own_descriptor(const char *name)
+{
+	static const char dir[] = "/proc/self/fd/";
+	const char *path = name + 1;
+
+	return name[0] == TRACE_LINK && str_starts(path, dir) &&
+	       strspn(path + strlen(dir), "0123456789") == strlen(path + strlen(dir));
+}
+
+/* Each job has a /tmp of its own, in which there is nothing. */
+static bool is_private(const struct recording *r, const char *path)
+{
+	return (path_is_below(path, "/tmp") || path_is_below(path, "/var/tmp")) &&
+	       !is_in_workspace(r, path);
+}
+
+static bool is_special(const char *path)
+{
+	return path_is_below(path, "/proc") || path_is_below(path, "/sys") ||
+	       path_is_below(path, "/dev");
+}
+
+/* Compilers read these for the time, and for nothing else. */
+static bool tells_time(const char *path)
+{
+	return streq(path, "/etc/localtime") || path_is_below(path, "/usr/share/zoneinfo");
+}
+
+/* Does it count?  May spoil. */
+static bool counts(struct recording *r, const char *name)
+{
+	const char *path = name + 1;
+
+	if (is_constant(path))
+		return false;
+	if (is_own_descriptor(name)) {
+		r->wants_places = true;
+		return false;
+	}
+	if (is_private(r, path)) {
+		if (has_dotdot(path))
+			spoil(r, "tmp");
+		return false;
+	}
+	if (is_special(path))
+		spoil(r, path_is_below(path, "/dev") ? "device" : "proc");
+	if (tells_time(path) && name[0] == TRACE_READ && !r->has_epoch)
+		spoil(r, "time");
+	if (name[0] == TRACE_EXEC && !cache_knows_tool(path))
+		spoil(r, "unknown-tool");
+	return true;
+}
+
+static void choose_names(struct recording *r)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < r->names.n; i++) {
+		char *name = r->names.v[i];
+
+		if (counts(r, name))
+			r->names.v[kept++] = name;
+		else
+			free(name);
+	}
+	r->names.n = kept;
+}
+
+static bool is_opened(const char *name)
+{
+	return name[0] == TRACE_READ || name[0] == TRACE_WRITE || name[0] == TRACE_EXEC;
+}
+
+/* Of which descriptor it asked is not known: of each. */
+static void add_places(struct recording *r)
+{
+	size_t n = r->names.n;
+	char **all = xcalloc(2 * n + 1, sizeof(*all)), **v = r->names.v;
+
+	memcpy(all, v, n * sizeof(*all));
+	for (size_t i = 0; i < r->names.n; i++)
+		if (is_opened(v[i]))
+			all[n++] = xasprintf("%c%s", TRACE_PLACE, v[i] + 1);
+	free(v);
+	cache_names_set(&r->names, all, n);
+	if (r->names.n > CACHE_NAMES_MAX)
+		spoil(r, "many-names");
+}
+
+/* ---- what they hold ---- */
+
+/* The loader that the kernel reads for this program, on the heap; NULL: none, or *ret_bad. */
+static char *loader_of(const char *path, bool *ret_bad)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	char loader[PATH_MAX];
+	Elf64_Ehdr h;
+	Elf64_Phdr p;
+
+	*ret_bad = true;
+	if (fd < 0 || pread(fd, &h, sizeof(h), 0) != sizeof(h) ||
+	    h.e_ident[EI_CLASS] != ELFCLASS64 || h.e_phentsize != sizeof(p))
+		return NULL;
+	for (unsigned i = 0; i < h.e_phnum; i++) {
+		off_t at = (off_t)(h.e_phoff + i * sizeof(p));
+
+		if (pread(fd, &p, sizeof(p), at) != sizeof(p))
+			return NULL;
+		if (p.p_type != PT_INTERP)
+			continue;
+		if (p.p_filesz < 2 || p.p_filesz > sizeof(loader) ||
+		    pread(fd, loader, p.p_filesz, (off_t)p.p_offset) != (ssize_t)p.p_filesz ||
+		    loader[0] != '/' || loader[p.p_filesz - 1])
+			return NULL;
+		*ret_bad = false;
+		return xstrdup(loader);
+	}
+	*ret_bad = false;
+	return NULL;
+}
+
+/* ccache and its like are called by the names of compilers, too, and read what those don't. */
+static bool is_known_at_last(const char *path)
+{
+	_cleanup_free_ char *real = realpath(path, NULL);
+
+	return real && cache_knows_tool(real);
+}
+
+/* What the kernel opens by itself for an exec is no call of the job's. */
+static void look_at_program(struct recording *r, const char *path, char ***more)
+{
+	_cleanup_free_ char *loader = NULL;
+	struct stat st;
+	unsigned facts;
+	bool bad;
+
+	if (stat(path, &st) < 0)
+		return; /* looked for in PATH */
+	if (!S_ISREG(st.st_mode))
+		return;
+	if (results_facts(r->results, path, &st, &facts) < 0) {
+		spoil(r, "unreadable");
+		return;
+	}
+	if (!(facts & FACT_ELF) || !is_known_at_last(path)) {
+		spoil(r, facts & FACT_ELF ? "unknown-tool" : "script");
+		return;
+	}
+	loader = loader_of(path, &bad);
+	if (bad)
+		spoil(r, "loader");
+	else if (loader)
+		strv_push(more, xasprintf("%c%s", TRACE_READ, loader));
+}
+
+static void look_at_bytes(struct recording *r, const char *path)
+{
+	struct stat st;
+	unsigned facts;
+
+	if (stat(path, &st) < 0 || !S_ISREG(st.st_mode))
+		return;
+	if (results_facts(r->results, path, &st, &facts) < 0)
+		spoil(r, "unreadable");
+	else if (facts & FACT_PRECOMPILED)
+		spoil(r, "precompiled");
+	else if (facts & FACT_TIMESTAMP || (facts & FACT_TIME && !r->has_epoch))
+		spoil(r, "time");
+}
+
+static void look_at_files(struct recording *r)
+{
+	char **more = xcalloc(1, sizeof(*more));
+	size_t n = 0;
+
+	for (size_t i = 0; i < r->names.n && !r->why; i++) {
+		const char *name = r->names.v[i];
+
+		if (name[0] == TRACE_EXEC)
+			look_at_program(r, name + 1, &more);
+		else if (name[0] == TRACE_READ)
+			look_at_bytes(r, name + 1);
+	}
+	n = strv_len(more);
+	if (n) {
+		char **all = xcalloc(r->names.n + n + 1, sizeof(*all));
+
+		memcpy(all, r->names.v, r->names.n * sizeof(*all));
+		memcpy(all + r->names.n, more, n * sizeof(*all));
+		free(r->names.v);
+		cache_names_set(&r->names, all, r->names.n + n);
+	}
+	free(more);
+}
+
+static bool follows(char how)
+{
+	return how != TRACE_LOOK && how != TRACE_LINK;
+}
+
+static void check_unchanged(struct recording *r)
+{
+	(void)tree_drain(r->server->tree);
+	if (count_mounts(r->server) != r->mounts)
+		spoil(r, "mounts");
+	for (size_t i = 0; i < r->names.n && !r->why; i++) {
+		const char *name = r->names.v[i];
+
+		if (!since_unchanged(&r->since, name + 1, follows(name[0])))
+			spoil(r, "changed");
+		if (r->why)
+			log_debug("not kept: %s has changed since the job began", name + 1);
+	}
+}
+
+/* In this order: what is looked at, and only then whether anything had changed before. */
+void recording_look(struct recording *r, const struct msg_exit *end)
+{
+	if (!r)
+		return;
+	if (end->how != EXIT_CODE || end->code)
+		spoil(r, "failed");
+	if (!r->traced)
+		spoil(r, "no-trace");
+	if (r->why)
+		return;
+	choose_names(r);
+	if (!r->why)
+		look_at_files(r);
+	if (!r->why && r->wants_places)
+		add_places(r);
+	if (r->why)
+		return;
+	r->entry.prints = xcalloc(r->names.n + 1, sizeof(uint64_t));
+	r->entry.n_prints = r->names.n;
+	if (cache_look_state(r->results->look, &r->names, &r->state, r->entry.prints) < 0)
+		spoil(r, "unreadable");
+	else
+		check_unchanged(r);
+	r->looked = !r->why;
+}
+
+/* ---- keeping ---- */
+
+static char *path_of(const struct recording *r, const struct msg_file *f)
+{
+	const char *w = r->entry.workspaces[f->workspace];
+
+	return f->path[0] ? path_join(w, f->path) : xstrdup(w);
+}
+
+/* The bytes that the job left there.  0, or why not. */
+static const char *keep_bytes(struct recording *r, struct msg_file *f)
+{
+	_cleanup_free_ char *path = path_of(r, f);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	bool told = f->kind == EFFECT_FILE && !(f->flags & EFFECT_F_NO_DIGEST);
+	struct digest d;
+	struct stat st;
+	uint64_t size;
+
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return "result-gone";
+	if (st.st_size > FILE_BYTES_MAX)
+		return "large-file";
+	if (cache_put_fd(r->results->store, fd, &d, &size) < 0)
+		return "store";
+	/* Somebody has changed it already. */
+	if ((told && !digest_eq(&d, &f->digest)) || size != (uint64_t)st.st_size)
+		return "result-gone";
+	f->digest = d;
+	f->size = size;
+	f->flags &= (uint8_t)~EFFECT_F_NO_DIGEST;
+	return NULL;
+}
+
+static bool was_written(const struct recording *r, const struct stat *st)
+{
+	for (size_t i = 0; i < r->names.n; i++) {
+		struct stat other;
+
+		if (r->names.v[i][0] == TRACE_WRITE && stat(r->names.v[i] + 1, &other) == 0 &&
+		    other.st_dev == st->st_dev && other.st_ino == st->st_ino)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Of a file whose bytes are what was there before, a worker tells no more than that it was touched.
+ * Next time there may be others in its place.
+ */
+static const char *keep_touched(struct recording *r, struct msg_file *f)
+{
+	_cleanup_free_ char *path = path_of(r, f);
+	const char *why;
+	struct stat st;
+
+	if (lstat(path, &st) < 0 || !S_ISREG(st.st_mode) || !was_written(r, &st))
+		return "metadata";
+	why = keep_bytes(r, f);
+	f->kind = EFFECT_FILE;
+	f->flags &= EFFECT_F_MTIME | EFFECT_F_ATIME;
+	return why;
+}
+
+static const char *keep_effect(struct recording *r, struct msg_file *f)
+{
+	switch (f->kind) {
+	case EFFECT_FILE:
+		if (f->flags & (EFFECT_F_FIFO | EFFECT_F_SOCKET))
+			return "special-file";
+		return keep_bytes(r, f);
+	case EFFECT_META:
+		return keep_touched(r, f);
+	case EFFECT_DIR:
+		return f->flags & EFFECT_F_OPAQUE ? "replaced-directory" : NULL;
+	case EFFECT_LINK:
+		return "hard-link";
+	}
+	return NULL;
+}
+
+static bool has_effect_on(const struct recording *r, const struct stat *st)
+{
+	for (size_t i = 0; i < r->entry.n_effects; i++) {
+		_cleanup_free_ char *path = path_of(r, &r->entry.effects[i]);
+		struct stat other;
+
+		if (lstat(path, &other) == 0 && other.st_dev == st->st_dev &&
+		    other.st_ino == st->st_ino)
+			return true;
+	}
+	return false;
+}
+
+/* Is something there that it opened for writing, of which nothing was told? */
+static bool left_out(const struct recording *r)
+{
+	for (size_t i = 0; i < r->names.n; i++) {
+		struct stat st;
+
+		if (r->names.v[i][0] == TRACE_WRITE && stat(r->names.v[i] + 1, &st) == 0 &&
+		    S_ISREG(st.st_mode) && !has_effect_on(r, &st))
+			return true;
+	}
+	return false;
+}
+
+static int put(struct recording *r)
+{
+	struct cache_store *store = r->results->store;
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct digest set;
+	int err;
+
+	cache_names_encode(&b, &r->names);
+	err = cache_put_bytes(store, b.data, b.len, &set);
+	if (err == 0)
+		err = cache_put_entry(store, &r->call, &set, &r->state, &r->entry);
+	/* Last: what it leads to is there by then. */
+	return err == 0 ? cache_add_set(store, &r->call, &set) : err;
+}
+
+static void fill(struct recording *r, const struct msg_exit *end, const char *worker)
+{
+	struct cache_entry *e = &r->entry;
+
+	e->utime_us = end->utime_us;
+	e->stime_us = end->stime_us;
+	e->wall_us = end->wall_us;
+	e->maxrss_kb = end->maxrss_kb;
+	e->kept_s = (uint64_t)time(NULL);
+	e->worker = xstrdup(worker);
+}
+
+void recording_keep(struct recording *r, const struct msg_exit *end, const char *worker)
+{
+	if (!r)
+		return;
+	for (size_t i = 0; i < r->entry.n_effects && !r->why; i++)
+		r->why = keep_effect(r, &r->entry.effects[i]);
+	if (!r->why && left_out(r))
+		spoil(r, "unchanged-output");
+	if (!r->why) {
+		fill(r, end, worker);
+		if (put(r) < 0)
+			spoil(r, "store");
+	}
+	if (r->why) {
+		results_reason(r->results, r->why);
+		return;
+	}
+	r->results->n_kept++;
+	cache_count_kept(r->results->store);
+	results_trim(r->results);
+}

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "results.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/str.h"
+
+#define FACTS_MAX   (256 * 1024) /* files: some 20 MB */
+#define SCAN_CHUNK  (256 * 1024)
+#define SCAN_BEHIND 16 /* a word that two chunks share is found in the second */
+
+/* ---- what bytes are ---- */
+
+static const struct {
+	const char *word;
+	unsigned fact;
+} words[] = {
+	{"__DATE__", FACT_TIME},
+	{"__TIME__", FACT_TIME},
+	{"__TIMESTAMP__", FACT_TIMESTAMP},
+};
+
+static void look_for_words(const char *p, size_t n, unsigned *facts)
+{
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+		if (memmem(p, n, words[i].word, strlen(words[i].word)))
+			*facts |= words[i].fact;
+}
+
+static unsigned kind_of(const char *p, size_t n)
+{
+	static const char *const precompiled[] = {"gpch", "CPCH"};
+
+	if (n >= 4 && memcmp(p, "\177ELF", 4) == 0)
+		return FACT_ELF;
+	if (n >= 2 && memcmp(p, "#!", 2) == 0)
+		return FACT_SCRIPT;
+	for (size_t i = 0; i < sizeof(precompiled) / sizeof(precompiled[0]); i++)
+		if (n >= 4 && memcmp(p, precompiled[i], 4) == 0)
+			return FACT_PRECOMPILED;
+	return 0;
+}
+
+/* Hashes and scans at one go. */
+static int read_facts(int fd, struct digest *ret, unsigned *ret_facts)
+{
+	_cleanup_free_ char *buf = xmalloc(SCAN_BEHIND + SCAN_CHUNK);
+	struct digest_ctx *ctx = digest_new();
+	size_t behind = 0;
+	bool first = true;
+	ssize_t n;
+
+	*ret_facts = 0;
+	while ((n = read_full(fd, buf + behind, SCAN_CHUNK)) > 0) {
+		size_t all = behind + (size_t)n;
+
+		digest_update(ctx, buf + behind, (size_t)n);
+		if (first)
+			*ret_facts = kind_of(buf, all);
+		first = false;
+		if (!(*ret_facts & FACT_ELF))
+			look_for_words(buf, all, ret_facts);
+		behind = all < SCAN_BEHIND ? all : SCAN_BEHIND;
+		memmove(buf, buf + all - behind, behind);
+	}
+	digest_final(ctx, ret);
+	digest_free(ctx);
+	return n < 0 ? (int)n : 0;
+}
+
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+	       a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec &&
+	       a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+}
+
+static void know(struct results *r, const struct digest *d, unsigned facts)
+{
+	if (r->facts.n >= FACTS_MAX) {
+		map_release(&r->facts);
+		r->facts = MAP_INIT;
+	}
+	(void)map_put(&r->facts, d->b, DIGEST_SIZE, (void *)((uintptr_t)facts + 1));
+}
+
+/* What path leads to, while it is st before and after it was read. */
+static int read_file(struct results *r, const char *path, const struct stat *st, struct digest *ret,
+		     unsigned *ret_facts)
+{
+	/* Whatever it has become by now, opening it must neither wait nor act. */
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	bool racy = stat_is_racy(st, fd >= 0 && fs_is_network(fd));
+	struct stat now;
+	int err;
+
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &now) < 0)
+		return -errno;
+	if (!same_file(&now, st))
+		return CONCC_E_STALE;
+	err = read_facts(fd, ret, ret_facts);
+	if (err == 0 && (fstat(fd, &now) < 0 || !same_file(&now, st)))
+		err = CONCC_E_STALE;
+	if (err < 0)
+		return err;
+	know(r, ret, *ret_facts);
+	if (!racy)
+		hash_cache_put(r->server->hashes, st, ret);
+	return 0;
+}
+
+static int digest_of_file(void *data, const char *path, const struct stat *st, struct digest *ret)
+{
+	struct results *r = data;
+	unsigned facts;
+
+	if (!stat_is_racy(st, false) && hash_cache_get(r->server->hashes, st, ret))
+		return 0;
+	return read_file(r, path, st, ret, &facts);
+}
+
+int results_facts(struct results *r, const char *path, const struct stat *st, unsigned *ret)
+{
+	struct digest d;
+	uintptr_t known;
+	int err = digest_of_file(r, path, st, &d);
+
+	if (err < 0)
+		return err;
+	known = (uintptr_t)map_get(&r->facts, d.b, DIGEST_SIZE);
+	if (!known)
+		return read_file(r, path, st, &d, ret);
+	*ret = (unsigned)(known - 1);
+	return 0;
+}
+
+/* ---- the store ---- */
+
+static void *trim(void *data)
+{
+	struct results *r = data;
+
+	(void)cache_trim(r->store); /* else with the next result */
+	__atomic_store_n(&r->n_trimming, 0, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* In a thread: it reads folders, and whoever waits for a job would wait for that. */
+void results_trim(struct results *r)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	if (!cache_is_full(r->store) || __atomic_exchange_n(&r->n_trimming, 1, __ATOMIC_ACQUIRE))
+		return;
+	(void)pthread_attr_init(&attr);
+	(void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	if (pthread_create(&thread, &attr, trim, r) != 0)
+		__atomic_store_n(&r->n_trimming, 0, __ATOMIC_RELEASE);
+	(void)pthread_attr_destroy(&attr);
+}
+
+void results_open(struct server *s)
+{
+	static const struct cache_look_ops ops = {.digest = digest_of_file};
+	_cleanup_free_ char *dir = path_join(s->cache, "results");
+	struct errmsg msg = {0};
+	struct results *r;
+
+	if (!s->conf->cache_max_bytes)
+		return;
+	r = xcalloc(1, sizeof(*r));
+	r->server = s;
+	if (cache_store_open(dir, s->conf->cache_max_bytes, &r->store, &msg) < 0) {
+		log_warn("%s; no results are kept", msg.text);
+		free(r);
+		return;
+	}
+	r->look = cache_look_new(&ops, r);
+	s->results = r;
+}
+
+void results_close(struct server *s)
+{
+	struct results *r = s->results;
+	uint64_t *n;
+	size_t it = 0;
+
+	if (!r)
+		return;
+	list_for_each (l, &s->clients)
+		lookup_free(container_of(l, struct client, of_server)->hit);
+	while ((n = map_next(&r->reasons, &it, NULL)))
+		free(n);
+	map_release(&r->reasons);
+	map_release(&r->facts);
+	cache_look_free(r->look);
+	/* A thread that trims has it as long as the process lives, which ends now. */
+	if (!__atomic_load_n(&r->n_trimming, __ATOMIC_ACQUIRE)) {
+		cache_store_close(r->store);
+		free(r);
+	}
+	s->results = NULL;
+}
+
+void results_reason(struct results *r, const char *why)
+{
+	uint64_t *n = map_get_str(&r->reasons, why);
+
+	if (!n) {
+		n = xcalloc(1, sizeof(*n));
+		(void)map_put_str(&r->reasons, why, n);
+	}
+	(*n)++;
+	cache_count_uncacheable(r->store, why);
+}

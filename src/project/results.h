@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_PROJECT_RESULTS_H
+#define CONCC_PROJECT_RESULTS_H
+
+/*
+ * Results that are kept and found again (concc/cache.h), when the configuration says so:
+ *
+ *   results.c    the store, and what is known of files' bytes
+ *   recording.c  one job, from its dispatch to its end: what is to be kept of it
+ *   unchanged.c  whether what a job looked at is still what it saw
+ *   lookup.c     a job that need not be done
+ */
+#include "concc/cache.h"
+#include "server.h"
+
+struct results {
+	struct server *server;
+	struct cache_store *store;
+	struct cache_look *look;
+	struct map facts;		   /* digest -> enum fact bits + 1 */
+	unsigned n_trimming;		   /* threads that trim: 0 or 1, atomic */
+	uint64_t n_hits, n_misses, n_kept; /* of this server */
+	struct map reasons;		   /* why not -> uint64_t *, of this server */
+};
+
+/* Of bytes that were read by a job. */
+enum fact {
+	FACT_ELF = 1 << 0,
+	FACT_SCRIPT = 1 << 1,
+	FACT_TIME = 1 << 2,	   /* __DATE__ or __TIME__ is in it */
+	FACT_TIMESTAMP = 1 << 3,   /* __TIMESTAMP__ */
+	FACT_PRECOMPILED = 1 << 4, /* a header of GCC's or clang's, whose users may go by times */
+};
+
+/* Without a store, when none is wanted or it can't be opened, which is told. */
+void results_open(struct server *s);
+void results_close(struct server *s);
+void results_reason(struct results *r, const char *why); /* one job of which nothing is kept */
+/* What a file holds, that has just been seen as st: its digest, and enum fact bits.  0 or -errno.
+ */
+int results_facts(struct results *r, const char *path, const struct stat *st, unsigned *ret);
+/* After something was put into the store. */
+void results_trim(struct results *r);
+
+struct run;
+struct recording;
+
+/* NULL: nothing is kept of this job, for a reason that is counted, or because nothing ever is. */
+struct recording *recording_new(struct peer *p, const struct msg_run *m, char *const *workspaces,
+				uint64_t saw);
+void recording_free(struct recording *r); /* NULL is fine, here and below */
+void recording_output(struct recording *r, uint8_t stream, struct blob bytes);
+void recording_file(struct recording *r, const struct msg_file *f);
+/* Some of it is put in place while it runs: what was there before can't be told any more. */
+void recording_early(struct recording *r);
+int recording_trace(struct recording *r, struct blob payload);
+/* It has ended, and nothing of it is in place yet: what did it look at?  Then, in place: keep. */
+void recording_look(struct recording *r, const struct msg_exit *end);
+void recording_keep(struct recording *r, const struct msg_exit *end, const char *worker);
+
+/* Since the job's dispatch. */
+struct since {
+	struct tree *tree;
+	uint64_t version;
+	struct timespec when; /* CLOCK_REALTIME, coarse */
+	struct map dirs; /* clean path of a directory -> what its times tell, as in unchanged.c */
+	struct map seen; /* clean path -> 1, 2: it has changed; of directories on the way */
+};
+
+void since_init(struct since *s, struct tree *t, uint64_t version);
+void since_release(struct since *s);
+/* After a drain: does this absolute path, however written, lead to what it led to then?  follow:
+ * through a symlink that it ends with.  False also when that can't be told. */
+bool since_unchanged(struct since *s, const char *path, bool follow);
+
+#endif

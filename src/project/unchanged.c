@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "results.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/str.h"
+
+/*
+ * In directories that some worker was told of, the tree has a version of each name, also of those
+ * that are gone.  Elsewhere the time of the last change tells, which nobody can set: of the file,
+ * and of the directory for names that are not in it.  A directory changes with each name that comes
+ * or goes in it; it is the same one when it, or the directory that it is in, has not changed.
+ */
+#define TICK_NS	  20000000 /* of any file system's clock, twice */
+#define LINKS_MAX 40
+
+void since_init(struct since *s, struct tree *t, uint64_t version)
+{
+	*s = (struct since){.tree = t, .version = version};
+	(void)clock_gettime(CLOCK_REALTIME_COARSE, &s->when);
+}
+
+void since_release(struct since *s)
+{
+	map_release(&s->seen);
+	map_release(&s->dirs);
+}
+
+static bool is_before(const struct since *s, const struct timespec *t)
+{
+	return (s->when.tv_sec - t->tv_sec) * 1000000000LL + (s->when.tv_nsec - t->tv_nsec) >
+	       TICK_NS;
+}
+
+/* Other machines' clocks say nothing. */
+static bool is_on_network(const char *dir)
+{
+	_cleanup_close_ int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 || fs_is_network(fd);
+}
+
+enum {
+	LOOKED = 1, /* so that it is not 0 */
+	LOCAL = 2,
+	OLD = 4,
+};
+
+static uintptr_t look_at_dir(struct since *s, const char *path)
+{
+	uintptr_t what = (uintptr_t)map_get_str(&s->dirs, path);
+	struct stat st;
+
+	if (what)
+		return what;
+	what = LOOKED;
+	if (!is_on_network(path))
+		what |= LOCAL;
+	if (lstat(path, &st) == 0 && is_before(s, &st.st_ctim) && is_before(s, &st.st_mtim))
+		what |= OLD;
+	(void)map_put_str(&s->dirs, path, (void *)what);
+	return what;
+}
+
+/* st: NULL, when there is no such thing. */
+static bool is_old(struct since *s, const char *path, const struct stat *st)
+{
+	_cleanup_free_ char *parent = path_parent(path);
+
+	uintptr_t dir = look_at_dir(s, parent);
+
+	if (!(dir & LOCAL))
+		return false;
+	if (st && is_before(s, &st->st_ctim))
+		return true;
+	if (st && !S_ISDIR(st->st_mode))
+		return false;
+	return dir & OLD;
+}
+
+static bool name_is_unchanged(struct since *s, const char *path, const struct stat *st)
+{
+	int changed = tree_changed_since(s->tree, path, s->version);
+
+	return changed == -ENOENT ? is_old(s, path, st) : changed == 0;
+}
+
+/* One more name on the way; directories are met again and again. */
+static bool step(struct since *s, const char *path, struct stat *st, bool *ret_there)
+{
+	uintptr_t seen = (uintptr_t)map_get_str(&s->seen, path);
+	bool same;
+
+	*ret_there = true;
+	st->st_mode = S_IFDIR;
+	if (seen)
+		return seen == 1;
+	if (lstat(path, st) < 0) {
+		*ret_there = false;
+		return err_is_fact(-errno) && name_is_unchanged(s, path, NULL);
+	}
+	same = name_is_unchanged(s, path, st);
+	if (S_ISDIR(st->st_mode))
+		(void)map_put_str(&s->seen, path, (void *)(uintptr_t)(same ? 1 : 2));
+	return same;
+}
+
+struct walk {
+	char at[PATH_MAX];   /* clean, "" for the root */
+	char rest[PATH_MAX]; /* yet to come */
+	unsigned n_links;
+};
+
+/* What a link says comes before the rest. */
+static bool go_through(struct walk *w, const char *link, const char *rest)
+{
+	char target[PATH_MAX], whole[PATH_MAX];
+	ssize_t n = readlink(link, target, sizeof(target) - 1);
+
+	if (n <= 0 || ++w->n_links > LINKS_MAX)
+		return false;
+	target[n] = '\0';
+	if (*target == '/')
+		w->at[0] = '\0';
+	if (snprintf(whole, sizeof(whole), "%s/%s", target, rest) >= (int)sizeof(whole))
+		return false;
+	memcpy(w->rest, whole, strlen(whole) + 1);
+	return true;
+}
+
+static void go_up(struct walk *w)
+{
+	char *slash = strrchr(w->at, '/');
+
+	if (slash)
+		*slash = '\0';
+}
+
+bool since_unchanged(struct since *s, const char *path, bool follow)
+{
+	struct walk w = {.n_links = 0};
+	const char *at;
+
+	if (strlen(path) >= sizeof(w.rest))
+		return false;
+	memcpy(w.rest, path, strlen(path) + 1);
+	for (at = w.rest; *(at += strspn(at, "/"));) {
+		size_t n = strcspn(at, "/"), len = strlen(w.at);
+		const char *rest = at + n + strspn(at + n, "/");
+		char next[PATH_MAX];
+		struct stat st;
+		bool there;
+
+		if (n == 2 && memcmp(at, "..", 2) == 0)
+			go_up(&w);
+		if ((n == 1 && *at == '.') || (n == 2 && memcmp(at, "..", 2) == 0)) {
+			at += n;
+			continue;
+		}
+		if (len + 1 + n >= sizeof(next))
+			return false;
+		memcpy(next, w.at, len);
+		next[len] = '/';
+		memcpy(next + len + 1, at, n);
+		next[len + 1 + n] = '\0';
+		if (!step(s, next, &st, &there))
+			return false;
+		if (!there)
+			return true; /* nor anything beneath */
+		if (S_ISLNK(st.st_mode) && (*rest || at[n] || follow)) {
+			if (!go_through(&w, next, rest))
+				return false;
+			at = w.rest;
+			continue;
+		}
+		memcpy(w.at, next, len + 1 + n + 1);
+		at += n;
+	}
+	return true;
+}

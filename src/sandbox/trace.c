@@ -1,0 +1,470 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "trace.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "concc/buf.h"
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/map.h"
+#include "concc/proto.h"
+#include "concc/str.h"
+
+/* A job of more processes may meet a pid again, so directories are not remembered by it. */
+#define PIDS_MAX 4096
+#define PAGE	 4096 /* memory that can be read may end at a multiple of it */
+#define SHORT	 192  /* most names: read at one go */
+
+/* ---- the calls ---- */
+
+enum kind {
+	LOOK,	/* the name itself */
+	FOLLOW, /* what it leads to */
+	AT,	/* one or the other, by AT_SYMLINK_NOFOLLOW in flags */
+	READ_LINK,
+	OPEN, /* flags: as of open(2) */
+	OPEN2,
+	CREATE,
+	TRUNCATE,
+	EXECUTE,
+	LIST, /* path: a descriptor */
+	CHDIR,
+	FCHDIR,
+	TWO, /* a second name in the two arguments after */
+	SPOIL,
+};
+
+#define NONE (-1)
+
+/* dir, path and flags are arguments; of NONE for dir the current one is meant. */
+struct traced {
+	int nr;
+	uint8_t kind;
+	int8_t dir, path, flags;
+	const char *why; /* of SPOIL */
+};
+
+#define CALL(name, kind, dir, path, flags)                                                         \
+	{                                                                                          \
+		SYS_##name, kind, dir, path, flags, NULL                                           \
+	}
+#define VOID(name, why)                                                                            \
+	{                                                                                          \
+		SYS_##name, SPOIL, NONE, NONE, NONE, why                                           \
+	}
+
+static const struct traced traced[] = {
+#ifdef SYS_open
+	CALL(open, OPEN, NONE, 0, 1),
+	CALL(creat, CREATE, NONE, 0, NONE),
+	CALL(stat, FOLLOW, NONE, 0, NONE),
+	CALL(lstat, LOOK, NONE, 0, NONE),
+	CALL(access, FOLLOW, NONE, 0, NONE),
+	CALL(readlink, READ_LINK, NONE, 0, NONE),
+	CALL(mkdir, LOOK, NONE, 0, NONE),
+	CALL(rmdir, LOOK, NONE, 0, NONE),
+	CALL(unlink, LOOK, NONE, 0, NONE),
+	CALL(symlink, LOOK, NONE, 1, NONE),
+	CALL(mknod, LOOK, NONE, 0, NONE),
+	CALL(chmod, FOLLOW, NONE, 0, NONE),
+	CALL(chown, FOLLOW, NONE, 0, NONE),
+	CALL(lchown, LOOK, NONE, 0, NONE),
+	CALL(utime, FOLLOW, NONE, 0, NONE),
+	CALL(utimes, FOLLOW, NONE, 0, NONE),
+	CALL(futimesat, FOLLOW, 0, 1, NONE),
+	CALL(link, TWO, NONE, 0, NONE),
+	CALL(rename, TWO, NONE, 0, NONE),
+	CALL(getdents, LIST, NONE, 0, NONE),
+	VOID(uselib, "uselib"),
+#endif
+#ifdef SYS_renameat
+	CALL(renameat, TWO, 0, 1, NONE),
+#endif
+	CALL(openat, OPEN, 0, 1, 2),
+	CALL(openat2, OPEN2, 0, 1, 2),
+#ifdef SYS_newfstatat
+	CALL(newfstatat, AT, 0, 1, 3),
+#endif
+	CALL(statx, AT, 0, 1, 2),
+	CALL(faccessat, FOLLOW, 0, 1, NONE),
+	CALL(faccessat2, AT, 0, 1, 3),
+	CALL(readlinkat, READ_LINK, 0, 1, NONE),
+	CALL(mkdirat, LOOK, 0, 1, NONE),
+	CALL(unlinkat, LOOK, 0, 1, NONE),
+	CALL(symlinkat, LOOK, 1, 2, NONE),
+	CALL(mknodat, LOOK, 0, 1, NONE),
+	CALL(fchmodat, FOLLOW, 0, 1, NONE),
+	CALL(fchownat, AT, 0, 1, 4),
+	CALL(utimensat, AT, 0, 1, 3),
+	CALL(linkat, TWO, 0, 1, NONE),
+	CALL(renameat2, TWO, 0, 1, NONE),
+	CALL(truncate, TRUNCATE, NONE, 0, NONE),
+	CALL(execve, EXECUTE, NONE, 0, NONE),
+	CALL(execveat, EXECUTE, 0, 1, NONE),
+	CALL(getdents64, LIST, NONE, 0, NONE),
+	CALL(chdir, CHDIR, NONE, 0, NONE),
+	CALL(fchdir, FCHDIR, NONE, 0, NONE),
+
+	VOID(statfs, "statfs"),
+	VOID(getxattr, "attributes"),
+	VOID(lgetxattr, "attributes"),
+	VOID(listxattr, "attributes"),
+	VOID(llistxattr, "attributes"),
+	VOID(setxattr, "attributes"),
+	VOID(lsetxattr, "attributes"),
+	VOID(removexattr, "attributes"),
+	VOID(lremovexattr, "attributes"),
+	VOID(inotify_add_watch, "watches"),
+	VOID(fanotify_init, "watches"),
+	VOID(name_to_handle_at, "handles"),
+	VOID(open_by_handle_at, "handles"),
+	VOID(ptrace, "ptrace"),
+	VOID(pidfd_getfd, "descriptors"),
+	VOID(socket, "socket"),
+	VOID(io_uring_setup, "io_uring"),
+	VOID(chroot, "namespaces"),
+	VOID(pivot_root, "namespaces"),
+	VOID(mount, "namespaces"),
+	VOID(umount2, "namespaces"),
+	VOID(open_tree, "namespaces"),
+	VOID(move_mount, "namespaces"),
+	VOID(fsopen, "namespaces"),
+	VOID(fspick, "namespaces"),
+	VOID(setns, "namespaces"),
+	VOID(unshare, "namespaces"),
+#ifdef SYS_fchmodat2
+	CALL(fchmodat2, AT, 0, 1, 3),
+#endif
+};
+
+#define N_TRACED (sizeof(traced) / sizeof(traced[0]))
+_Static_assert(N_TRACED <= TRACE_CALLS_MAX, "filter.c has room for them");
+
+const int *trace_calls(size_t *ret_n)
+{
+	static int numbers[N_TRACED];
+
+	for (size_t i = 0; i < N_TRACED; i++)
+		numbers[i] = traced[i].nr;
+	*ret_n = N_TRACED;
+	return numbers;
+}
+
+/* ---- names ---- */
+
+struct trace {
+	struct map names; /* letter and path -> the trace itself */
+	struct buf bytes; /* the same, as they are told */
+	struct map cwds;  /* thread -> char *, its current directory; owned */
+	bool moves;	  /* a process changed its directory: nothing is remembered any more */
+	const char *why;
+	struct map known; /* number -> its row */
+};
+
+struct trace *trace_new(void)
+{
+	struct trace *t = xcalloc(1, sizeof(*t));
+
+	for (size_t i = 0; i < N_TRACED; i++)
+		(void)map_put_u64(&t->known, (uint64_t)traced[i].nr, (void *)&traced[i]);
+	return t;
+}
+
+void trace_spoil(struct trace *t, const char *why)
+{
+	if (!t->why)
+		t->why = why;
+}
+
+static void add(struct trace *t, enum trace_how how, const char *path)
+{
+	char name[PATH_MAX + 2];
+	int n = snprintf(name, sizeof(name), "%c%s", how, path);
+
+	if (n >= (int)sizeof(name) || !trace_name_is_valid(name, (size_t)n)) {
+		trace_spoil(t, "long-name");
+		return;
+	}
+	if (map_get(&t->names, name, (size_t)n))
+		return;
+	if (t->names.n >= PROTO_TRACE_NAMES_MAX ||
+	    t->bytes.len + (size_t)n + 1 > PROTO_TRACE_BYTES_MAX) {
+		trace_spoil(t, "many-names");
+		return;
+	}
+	(void)map_put(&t->names, name, (size_t)n, t);
+	buf_append(&t->bytes, name, (size_t)n + 1);
+}
+
+/* Where a link of /proc's leads; false when that is no path any more. */
+static bool read_place(const char *link, char ret[PATH_MAX])
+{
+	ssize_t n = readlink(link, ret, PATH_MAX);
+
+	if (n <= 0 || n >= PATH_MAX || ret[0] != '/')
+		return false;
+	ret[n] = '\0';
+	return !str_ends(ret, " (deleted)");
+}
+
+static void forget_cwds(struct trace *t)
+{
+	char *cwd;
+	size_t it = 0;
+
+	while ((cwd = map_next(&t->cwds, &it, NULL)))
+		free(cwd);
+	map_release(&t->cwds);
+	t->cwds = MAP_INIT;
+}
+
+static bool current_dir(struct trace *t, pid_t pid, char ret[PATH_MAX])
+{
+	const char *known = t->moves ? NULL : map_get_u64(&t->cwds, (uint64_t)pid);
+	char link[40];
+
+	if (known) {
+		memcpy(ret, known, strlen(known) + 1);
+		return true;
+	}
+	(void)snprintf(link, sizeof(link), "/proc/%d/cwd", (int)pid);
+	if (!read_place(link, ret))
+		return false;
+	if (t->cwds.n >= PIDS_MAX)
+		t->moves = true;
+	if (!t->moves)
+		(void)map_put_u64(&t->cwds, (uint64_t)pid, xstrdup(ret));
+	return true;
+}
+
+static bool place_of_fd(pid_t pid, int fd, char ret[PATH_MAX])
+{
+	char link[40];
+
+	(void)snprintf(link, sizeof(link), "/proc/%d/fd/%d", (int)pid, fd);
+	return read_place(link, ret);
+}
+
+static bool peek(pid_t pid, uint64_t address, void *p, size_t n)
+{
+	struct iovec to = {p, n}, from = {(void *)(uintptr_t)address, n};
+
+	return process_vm_readv(pid, &to, 1, &from, 1, 0) == (ssize_t)n;
+}
+
+/* Page by page, since the next one may not be there. */
+static bool peek_name(pid_t pid, uint64_t address, char ret[PATH_MAX])
+{
+	size_t have = 0;
+
+	while (have < PATH_MAX) {
+		size_t page = PAGE - (address + have) % PAGE, n = have ? page : SHORT;
+
+		n = n < page ? n : page;
+		n = n < PATH_MAX - have ? n : PATH_MAX - have;
+		if (!peek(pid, address + have, ret + have, n))
+			return false;
+		if (memchr(ret + have, '\0', n))
+			return true;
+		have += n;
+	}
+	return false;
+}
+
+static int dir_of(const struct filter_call *c, int arg)
+{
+	return arg == NONE ? AT_FDCWD : (int)c->args[arg];
+}
+
+/* The absolute path of what is named; false: there is none, or it can't be told, which spoils. */
+static bool name_of(struct trace *t, const struct filter_call *c, int dir_arg, int path_arg,
+		    char ret[2 * PATH_MAX])
+{
+	char name[PATH_MAX];
+	size_t len;
+
+	if (!c->args[path_arg])
+		return false; /* futimens(3); or EFAULT */
+	if (!peek_name(c->pid, c->args[path_arg], name)) {
+		trace_spoil(t, "memory");
+		return false;
+	}
+	if (name[0] == '\0')
+		return false; /* of a descriptor that was opened before, or ENOENT */
+	if (name[0] == '/') {
+		memcpy(ret, name, strlen(name) + 1);
+		return true;
+	}
+	if (dir_of(c, dir_arg) == AT_FDCWD ? !current_dir(t, c->pid, ret)
+					   : !place_of_fd(c->pid, dir_of(c, dir_arg), ret)) {
+		/* Relative to what is no directory, or is none any more. */
+		trace_spoil(t, "lost-directory");
+		return false;
+	}
+	len = strlen(ret);
+	(void)snprintf(ret + len, 2 * PATH_MAX - len, "/%s", name);
+	return true;
+}
+
+/* ---- what was done ---- */
+
+static void opened(struct trace *t, const char *path, uint64_t flags)
+{
+	bool writes = (flags & O_ACCMODE) != O_RDONLY;
+
+	bool creates = (flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL);
+
+	if (flags & O_NOFOLLOW || creates)
+		add(t, TRACE_LOOK, path);
+	if (creates) { /* there is nothing, or it fails */
+		add(t, TRACE_WRITE, path);
+		return;
+	}
+	if (flags & O_PATH) {
+		add(t, TRACE_READ, path);
+		return;
+	}
+	if (writes)
+		add(t, TRACE_WRITE, path);
+	/* With O_TRUNC by O_RDONLY, too, Linux makes it empty. */
+	if (flags & O_TRUNC)
+		add(t, TRACE_WRITE, path);
+	else
+		add(t, TRACE_READ, path);
+}
+
+static void opened2(struct trace *t, const struct filter_call *c, int arg, const char *path)
+{
+	struct open_how how;
+
+	if (!peek(c->pid, c->args[arg], &how, sizeof(how)))
+		trace_spoil(t, "memory");
+	else if (how.resolve & ~(uint64_t)RESOLVE_CACHED)
+		trace_spoil(t, "resolve");
+	else
+		opened(t, path, how.flags);
+}
+
+/* Its other threads may share the directory, and name things before it has changed. */
+static void changes_dir(struct trace *t, pid_t pid)
+{
+	char path[32];
+	struct stat st;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	if (stat(path, &st) < 0 || st.st_nlink != 3)
+		trace_spoil(t, "chdir-in-threads");
+	t->moves = true;
+	forget_cwds(t);
+}
+
+static void second_name(struct trace *t, const struct filter_call *c, const struct traced *r)
+{
+	char path[2 * PATH_MAX];
+	bool at = r->dir != NONE;
+
+	if (name_of(t, c, at ? r->dir + 2 : NONE, r->path + (at ? 2 : 1), path))
+		add(t, TRACE_LOOK, path);
+}
+
+static void listed(struct trace *t, const struct filter_call *c)
+{
+	char path[PATH_MAX];
+
+	if (place_of_fd(c->pid, (int)c->args[0], path))
+		add(t, TRACE_LIST, path);
+	else
+		trace_spoil(t, "lost-directory");
+}
+
+static void named(struct trace *t, const struct filter_call *c, const struct traced *r,
+		  const char *path)
+{
+	bool nofollow = r->flags != NONE && c->args[r->flags] & AT_SYMLINK_NOFOLLOW;
+
+	switch ((enum kind)r->kind) {
+	case LOOK:
+		add(t, TRACE_LOOK, path);
+		break;
+	case FOLLOW:
+	case CHDIR:
+		add(t, TRACE_STAT, path);
+		break;
+	case AT:
+		add(t, nofollow ? TRACE_LOOK : TRACE_STAT, path);
+		break;
+	case READ_LINK:
+		add(t, TRACE_LINK, path);
+		break;
+	case OPEN:
+		opened(t, path, c->args[r->flags]);
+		break;
+	case OPEN2:
+		opened2(t, c, r->flags, path);
+		break;
+	case CREATE:
+		opened(t, path, O_CREAT | O_WRONLY | O_TRUNC);
+		break;
+	case TRUNCATE:
+		opened(t, path, O_RDWR);
+		break;
+	case EXECUTE:
+		add(t, TRACE_EXEC, path);
+		break;
+	case TWO:
+		add(t, TRACE_LOOK, path);
+		add(t, TRACE_STAT, path);
+		second_name(t, c, r);
+		break;
+	case LIST:
+	case FCHDIR:
+	case SPOIL:
+		break;
+	}
+}
+
+void trace_call(struct trace *t, const struct filter_call *c)
+{
+	const struct traced *r = map_get_u64(&t->known, (uint64_t)c->nr);
+	char path[2 * PATH_MAX];
+
+	if (!r || t->why)
+		return; /* of no use any more */
+	if (r->kind == SPOIL)
+		trace_spoil(t, r->why);
+	else if (r->kind == LIST)
+		listed(t, c);
+	else if (r->kind != FCHDIR && name_of(t, c, r->dir, r->path, path))
+		named(t, c, r, path);
+	/* An execveat(2) of a descriptor names nothing. */
+	else if (r->kind == EXECUTE)
+		trace_spoil(t, "exec-by-descriptor");
+	if (r->kind == CHDIR || r->kind == FCHDIR)
+		changes_dir(t, c->pid);
+}
+
+int trace_finish(const struct trace *t)
+{
+	_cleanup_close_ int fd = memfd_create("concc-trace", MFD_CLOEXEC);
+	const char *why = t->why ? t->why : "";
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	r = write_full(fd, why, strlen(why) + 1);
+	if (r == 0 && !t->why)
+		r = write_full(fd, t->bytes.data, t->bytes.len);
+	return r < 0 ? r : steal_fd(&fd);
+}

@@ -1,0 +1,412 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# Kept results: what other caches get wrong, and what must be found again.  Whatever is said to come
+# of the cache is compared with what the same command makes here, at that moment.
+# limit: 600
+. "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+lab_need jq
+export LAB_ROOT=client
+lab_enter "$@"
+lab_start builder
+lab_config 'cache = 1G' 'local-slots = 0'
+
+OUT=''  # what the command makes, in $WS
+KEEP='' # set: what is there before it stays
+made() { # TO: what there is of OUT, with modes
+	rm -rf "$1"
+	mkdir "$1"
+	local f
+	for f in $OUT; do
+		[ ! -e "$f" ] || cp -p "$f" "$1/${f//\//_}"
+		[ ! -e "$f" ] || stat -c '%A' "$f" >"$1/${f//\//_}.mode"
+	done
+}
+
+begin_state() { # back to it
+	local f
+	for f in $OUT; do
+		rm -f "$f"
+		[ ! -e "$LAB/before/$f" ] || cp -p "$LAB/before/$f" "$f"
+	done
+}
+
+# Runs it here and through us from the same state; compares all that comes of it.
+try() { # WHERE CMD...: cache or w1
+	local where=$1 status=0 plain=0 f
+	shift
+	rm -rf "$LAB/before"
+	mkdir "$LAB/before"
+	for f in $OUT; do
+		[ -z "$KEEP" ] || [ ! -e "$f" ] || cp -p --parents "$f" "$LAB/before"
+	done
+	begin_state
+	"$@" </dev/null >"$LAB/plain.out" 2>"$LAB/plain.err" || plain=$?
+	made "$LAB/plain"
+	begin_state
+	CONCC_EXPLAIN=$LAB/explain concc-cc "$@" </dev/null >"$LAB/ours.out" 2>"$LAB/ours.err" || status=$?
+	made "$LAB/ours"
+	cat "$LAB/explain"
+	expect_eq "exit status" "$status" "$plain"
+	diff -r "$LAB/plain" "$LAB/ours" || fail "$*: other results ($(cat "$LAB/explain"))"
+	diff "$LAB/plain.out" "$LAB/ours.out" || fail "$*: other output"
+	diff "$LAB/plain.err" "$LAB/ours.err" || fail "$*: other errors"
+	case $where in
+	cache) expect_grep 'remote on .cache.:' "$LAB/explain" ;;
+	*) expect_grep "remote on $where:" "$LAB/explain" ;;
+	esac
+	: >"$LAB/explain"
+}
+
+# In a directory of its own, whose files are old enough to be told apart by their times.
+fresh() { # NAME
+	rm -rf "${WS:?}/$1"
+	mkdir -p "$WS/$1"
+	cd "$WS/$1"
+	OUT=a.o KEEP=''
+	: >"$LAB/explain"
+}
+
+reasons() { # WHY: how often
+	lab_status ".cache.uncacheable[\"$1\"] // 0 | tostring"
+}
+
+found_again() {
+	fresh again
+	printf '#include "a.h"\nint f(void) { int unused; return A; }\n' >a.c
+	echo '#define A 1' >a.h
+	try w1 gcc -Wall -O1 -c a.c -o a.o
+	try cache gcc -Wall -O1 -c a.c -o a.o
+	touch a.c a.h # times are no input
+	try cache gcc -Wall -O1 -c a.c -o a.o
+	echo '#define A 2' >a.h
+	try w1 gcc -Wall -O1 -c a.c -o a.o
+	echo '#define A 1' >a.h # as it was
+	try cache gcc -Wall -O1 -c a.c -o a.o
+	try w1 gcc -Wall -O2 -c a.c -o a.o
+	cp a.c b.c
+	try w1 gcc -Wall -O1 -c b.c -o a.o
+}
+
+# ccache's and sccache's direct modes take the old object.
+earlier_header() {
+	fresh earlier
+	mkdir one two
+	echo '#include <h.h>
+int f(void) { return H; }' >a.c
+	echo '#define H 2' >two/h.h
+	try w1 gcc -Ione -Itwo -c a.c -o a.o
+	try cache gcc -Ione -Itwo -c a.c -o a.o
+	echo '#define H 1' >one/h.h
+	try w1 gcc -Ione -Itwo -c a.c -o a.o
+	try cache gcc -Ione -Itwo -c a.c -o a.o
+	rm one/h.h
+	try cache gcc -Ione -Itwo -c a.c -o a.o
+}
+
+has_include() {
+	fresh has
+	printf '#if __has_include("config.h")\nint configured;\n#else\nint plain;\n#endif\n' >a.c
+	try w1 gcc -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+	: >config.h
+	try w1 gcc -c a.c -o a.o
+	rm config.h
+	try cache gcc -c a.c -o a.o
+}
+
+directory_appears() {
+	fresh dir
+	mkdir two
+	echo '#include <h.h>
+int f(void) { return H; }' >a.c
+	echo '#define H 2' >two/h.h
+	try w1 gcc -Ione -Itwo -c a.c -o a.o
+	try cache gcc -Ione -Itwo -c a.c -o a.o
+	mkdir one
+	try w1 gcc -Ione -Itwo -c a.c -o a.o
+	echo '#define H 3' >one/h.h
+	try w1 gcc -Ione -Itwo -c a.c -o a.o
+	rm -r one
+	try cache gcc -Ione -Itwo -c a.c -o a.o
+}
+
+symlink_switched() {
+	fresh link
+	mkdir v1 v2
+	echo '#define H 1' >v1/h.h
+	echo '#define H 2' >v2/h.h
+	ln -s v1 now
+	echo '#include <h.h>
+int f(void) { return H; }' >a.c
+	try w1 gcc -Inow -c a.c -o a.o
+	try cache gcc -Inow -c a.c -o a.o
+	ln -sfn v2 now
+	try w1 gcc -Inow -c a.c -o a.o
+	ln -sfn v1 now
+	try cache gcc -Inow -c a.c -o a.o
+}
+
+callers_world() {
+	fresh world
+	echo 'int f(void) { return 1; }' >a.c
+	try w1 gcc -g -c a.c -o a.o
+	try cache gcc -g -c a.c -o a.o
+	(
+		umask 077
+		try w1 gcc -g -c a.c -o a.o
+		try cache gcc -g -c a.c -o a.o
+	)
+	mkdir sub
+	cp a.c sub
+	(
+		cd sub
+		try w1 gcc -g -c a.c -o a.o # the same words, with another DW_AT_comp_dir
+	)
+	mkdir inc
+	echo '#define X 1' >inc/x.h
+	(
+		export CPATH=$PWD/inc
+		try w1 gcc -g -c a.c -o a.o
+	)
+	(
+		export EDITOR=ed # no compiler reads that
+		try cache gcc -g -c a.c -o a.o
+	)
+	try cache gcc -g -c a.c -o a.o
+}
+
+the_time() {
+	fresh time
+	OUT=a.o
+	echo 'const char *d = "no " "date";' >a.c
+	echo 'const char *d = __DATE__;' >b.c
+	printf '#define P(a, b) a##b\nconst char *d = P(__DA, TE__);\n' >c.c
+	try w1 gcc -c b.c -o a.o
+	try w1 gcc -c b.c -o a.o
+	try w1 gcc -c c.c -o a.o
+	try w1 gcc -c c.c -o a.o
+	expect_eq "jobs not kept for it" "$(reasons time)" 4
+	export SOURCE_DATE_EPOCH=1000000000
+	try w1 gcc -c b.c -o a.o
+	try cache gcc -c b.c -o a.o
+	export SOURCE_DATE_EPOCH=1100000000
+	try w1 gcc -c b.c -o a.o
+}
+
+several_outputs() {
+	fresh several
+	OUT='a.o a.d a.dwo'
+	echo '#include "a.h"
+int f(void) { return A; }' >a.c
+	echo '#define A 1' >a.h
+	try w1 gcc -g -gsplit-dwarf -MD -MF a.d -c a.c -o a.o
+	try cache gcc -g -gsplit-dwarf -MD -MF a.d -c a.c -o a.o
+}
+
+# What a worker says of a file that is as it was is not all that there is to keep.
+output_was_there() {
+	fresh there
+	KEEP=yes
+	echo 'int f(void) { return 2; }' >a.c
+	gcc -c a.c -o a.o
+	echo 'int f(void) { return 1; }' >a.c
+	try w1 gcc -c a.c -o a.o
+	echo garbage >a.o # of another size
+	try cache gcc -c a.c -o a.o
+	: >a.o
+	try w1 gcc -c a.c -o a.o
+	echo 'int f(void) { return 3; }' >a.c
+	gcc -c a.c -o a.o
+	try w1 gcc -c a.c -o a.o # the same bytes as before
+	echo garbage >a.o
+	try cache gcc -c a.c -o a.o
+	rm a.o
+	try w1 gcc -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+	echo garbage >a.o
+	chmod 600 a.o
+	try w1 gcc -c a.c -o a.o
+	OUT=a.s # which is written in its place
+	gcc -S a.c -o a.s
+	try w1 gcc -S a.c -o a.s
+	cp a.s "$LAB/a.s"
+	# The same bytes, as its worker knows, since it has made them itself.
+	concc-cc gcc -S -DX a.c -o a.s </dev/null >"$LAB/ours.out" 2>"$LAB/ours.err"
+	concc-cc gcc -S -DY a.c -o a.s </dev/null >"$LAB/ours.out" 2>"$LAB/ours.err"
+	echo garbage >a.s
+	try cache gcc -S -DY a.c -o a.s
+	cmp a.s "$LAB/a.s"
+}
+
+standard_input() {
+	fresh stdin
+	echo 'int f(void) { return 1; }' >a.c
+	for i in 1 2; do
+		CONCC_EXPLAIN=$LAB/explain concc-cc gcc -x c -c - -o a.o <a.c
+		gcc -x c -c - -o b.o <a.c
+		cmp a.o b.o
+		expect_grep 'remote on w1:' "$LAB/explain"
+		expect_no_grep 'cache' "$LAB/explain"
+		echo 'int f(void) { return 2; }' >a.c
+	done
+}
+
+# Another compiler, and another assembler, by the same names.
+upgraded() {
+	fresh upgraded
+	mkdir bin
+	cp "$(readlink -f /usr/bin/gcc)" bin/gcc
+	cp "$(readlink -f /usr/bin/as)" bin/as
+	ln -s /usr/lib lib
+	[ ! -d /usr/libexec ] || ln -s /usr/libexec libexec
+	echo 'int f(void) { return 1; }' >a.c
+	export PATH=$PWD/bin:$PATH
+	try w1 gcc -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+	echo >>bin/gcc
+	try w1 gcc -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+	echo >>bin/as
+	try w1 gcc -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+	echo '#!/bin/sh
+exec /usr/bin/as "$@"' >bin/as
+	try w1 gcc -c a.c -o a.o
+	try w1 gcc -c a.c -o a.o # a script may do what it likes
+	expect_eq "jobs not kept for it" "$(reasons script)" 2
+}
+
+not_kept() {
+	fresh kept
+	echo 'int f(void) { return 1; }' >a.c
+	echo '-O2' >args
+	try w1 gcc @args -c a.c -o a.o
+	try w1 gcc @args -c a.c -o a.o
+	expect_eq "response files" "$(reasons response-file)" 2
+	echo '#define H 1' >h.h
+	gcc h.h
+	echo '#include "h.h"
+int f(void) { return H; }' >a.c
+	try w1 gcc -c a.c -o a.o
+	try w1 gcc -c a.c -o a.o
+	expect_eq "precompiled headers" "$(reasons precompiled)" 2
+	echo 'int f(void) { return }' >a.c
+	try w1 gcc -c a.c -o a.o
+	try w1 gcc -c a.c -o a.o
+	expect_ge "failures" "$(reasons failed)" 2
+}
+
+changed_meanwhile() {
+	local pid before
+	fresh meanwhile
+	before=$(reasons changed)
+	{
+		echo '#include "gen.h"'
+		for ((i = 0; i < 250; i++)); do
+			echo "int f$i(int *a, int n) { for (int i = 0; i < n; i++) a[i] += a[n - i] * $i; return GEN; }"
+		done
+	} >a.c
+	echo '#define GEN 1' >gen.h
+	CONCC_EXPLAIN=$LAB/explain concc-cc gcc -O2 -c a.c -o a.o &
+	pid=$!
+	until [ "$(lab_status '.workers[0].running | tostring')" = 1 ]; do
+		kill -0 $pid || fail "the job was too short"
+	done
+	echo '#define GEN 2' >gen.h
+	wait $pid
+	: >"$LAB/explain"
+	echo '#define GEN 1' >gen.h
+	CONCC_EXPLAIN=$LAB/explain concc-cc gcc -O2 -c a.c -o a.o
+	expect_grep 'remote on w1:' "$LAB/explain"
+	expect_ge "jobs not kept for it" "$(reasons changed)" $((before + 1))
+}
+
+# #pragma once: by inode, or by bytes and time.
+once_only() {
+	fresh once
+	mkdir a b
+	printf '#pragma once\nint x = 1;\n' >a/h.h
+	cp a/h.h b/h.h
+	touch -d 2001-01-01 a/h.h
+	touch -d 2002-01-01 b/h.h
+	printf '#include "a/h.h"\n#include "b/h.h"\n' >a.c
+	try w1 gcc -c a.c -o a.o # an error: it is defined twice
+	touch -r a/h.h b/h.h
+	try w1 gcc -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+	touch -d 2003-01-01 b/h.h
+	try w1 gcc -c a.c -o a.o
+}
+
+cpp_and_clang() {
+	fresh clang
+	echo '#include <vector>
+int f(std::vector<int> &v) { return v.size(); }' >a.cc
+	try w1 g++ -O1 -c a.cc -o a.o
+	try cache g++ -O1 -c a.cc -o a.o
+	command -v clang >/dev/null || return 0
+	try w1 clang++ -O1 -c a.cc -o a.o
+	try cache clang++ -O1 -c a.cc -o a.o
+}
+
+# Called by a compiler's name, and none.
+another_program() {
+	fresh another
+	mkdir bin
+	echo 'int f(void) { return 1; }' >a.c
+	command -v ccache >/dev/null || skip "there is no ccache"
+	ln -s "$(command -v ccache)" bin/gcc
+	export CCACHE_DISABLE=1
+	try w1 bin/gcc -c a.c -o a.o
+	try w1 bin/gcc -c a.c -o a.o
+}
+
+# A hit needs no worker.
+no_worker() {
+	fresh none
+	echo 'int f(void) { return 1; }' >a.c
+	try w1 gcc -c a.c -o a.o
+	lab_cut 1
+	try cache gcc -c a.c -o a.o
+	lab_mend 1
+}
+
+off() {
+	lab_config 'local-slots = 0'
+	lab_stop_server
+	fresh off
+	echo 'int f(void) { return 1; }' >a.c
+	try w1 gcc -c a.c -o a.o
+	try w1 gcc -c a.c -o a.o
+	expect_eq "in the status" "$(lab_status '.cache | tostring')" null
+}
+
+for root in client worker; do
+	[ $root = client ] || {
+		printf '[concc]\nworkspace = %s\ncache = 1G\nlocal-slots = 0\n[worker w1]\naddress = local:\nslots = 2\n' "$WS" >/srv/concc.ini
+		lab_stop_server
+		concc cache clear
+	}
+	check "$root: found again" found_again
+	check "$root: a header that appears earlier" earlier_header
+	check "$root: __has_include" has_include
+	check "$root: a directory that appears" directory_appears
+	check "$root: a symlink that is switched" symlink_switched
+	check "$root: umask, directory, environment" callers_world
+	check "$root: the time of the day" the_time
+	check "$root: several outputs" several_outputs
+	check "$root: an output that was there" output_was_there
+	check "$root: standard input" standard_input
+	check "$root: another compiler by the same name" upgraded
+	check "$root: what is not kept" not_kept
+	check "$root: a header that changes meanwhile" changed_meanwhile
+	check "$root: pragma once" once_only
+	check "$root: C++ and clang" cpp_and_clang
+	check "$root: another program by such a name" another_program
+done
+check "off" off
+lab_config 'cache = 1G' 'local-slots = 0'
+lab_stop_server
+check "without a worker" no_worker
+lab_stop

@@ -1,0 +1,587 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "concc/cache.h"
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/str.h"
+
+static char tmp[64];
+static char dir[128];
+
+static void setup(void)
+{
+	strcpy(tmp, "/tmp/concc-cache-XXXXXX");
+	cr_assert(mkdtemp(tmp));
+	snprintf(dir, sizeof(dir), "%s/deep/results", tmp);
+	cr_assert_eq(chdir(tmp), 0);
+}
+
+static void teardown(void)
+{
+	char cmd[256];
+
+	snprintf(cmd, sizeof(cmd), "rm -rf %s", tmp);
+	cr_assert_eq(system(cmd), 0);
+}
+
+TestSuite(cache, .init = setup, .fini = teardown, .timeout = 60);
+
+/* ---- names ---- */
+
+static struct cache_names names_of(const char *const *list)
+{
+	struct cache_names s;
+	size_t n = 0;
+	char **v;
+
+	while (list[n])
+		n++;
+	v = xcalloc(n + 1, sizeof(*v));
+	for (size_t i = 0; i < n; i++)
+		v[i] = xstrdup(list[i]);
+	cache_names_set(&s, v, n);
+	return s;
+}
+
+Test(cache, names_are_sorted_once_each_and_come_back)
+{
+	static const char *const list[] = {"r/usr/include/stdio.h", "l/usr/include",	     "s/b",
+					   "r/usr/include/stdio.h", "l/usr/include/stdio.h", NULL};
+	struct cache_names s = names_of(list), back;
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	cr_assert_eq(s.n, 4);
+	cr_assert_str_eq(s.v[0], "s/b");
+	cr_assert_str_eq(s.v[2], "l/usr/include/stdio.h");
+	cache_names_encode(&b, &s);
+	cr_assert_eq(cache_names_decode((struct blob){b.data, b.len}, &back), 0);
+	cr_assert_eq(back.n, s.n);
+	for (size_t i = 0; i < s.n; i++)
+		cr_assert_str_eq(back.v[i], s.v[i]);
+	cache_names_release(&s);
+	cache_names_release(&back);
+}
+
+Test(cache, damaged_names_are_refused)
+{
+	static const char *const list[] = {"r/a/one", "r/a/other", "l/b", NULL};
+	struct cache_names s = names_of(list), back;
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	cache_names_encode(&b, &s);
+	for (size_t n = 0; n < b.len; n++)
+		cr_assert_lt(cache_names_decode((struct blob){b.data, n}, &back), 0);
+	b.data[4] = 'q'; /* no such letter */
+	cr_assert_lt(cache_names_decode((struct blob){b.data, b.len}, &back), 0);
+	b.data[4] = 'r';
+	b.data[9] = '\0'; /* of the path */
+	cr_assert_lt(cache_names_decode((struct blob){b.data, b.len}, &back), 0);
+	cache_names_release(&s);
+}
+
+/* ---- looking ---- */
+
+static int hash_file(void *data, const char *path, const struct stat *st, struct digest *ret)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : digest_of_fd(fd, ret, NULL);
+}
+
+static const struct cache_look_ops ops = {.digest = hash_file};
+
+static struct digest state_of(const char *const *list)
+{
+	struct cache_look *l = cache_look_new(&ops, NULL);
+	struct cache_names s = {0};
+	struct digest d;
+	size_t n = 0;
+	char **v;
+
+	while (list[n])
+		n++;
+	v = xcalloc(n + 1, sizeof(*v));
+	for (size_t i = 0; i < n; i++)
+		v[i] = xasprintf("%c%s/%s", list[i][0], tmp, list[i] + 1);
+	cache_names_set(&s, v, n);
+	cr_assert_eq(cache_look_state(l, &s, &d, NULL), 0);
+	cache_names_release(&s);
+	cache_look_free(l);
+	return d;
+}
+
+/* Does doing this make another state of these names? */
+#define CHANGES(list, what)                                                                        \
+	({                                                                                         \
+		struct digest before = state_of(list), after;                                      \
+		cr_assert_eq(system(what), 0);                                                     \
+		after = state_of(list);                                                            \
+		!digest_eq(&before, &after);                                                       \
+	})
+
+Test(cache, what_changes_a_state)
+{
+	static const char *const read[] = {"rf", NULL}, *const look[] = {"lf", NULL},
+				 *const follow[] = {"sl", NULL}, *const link[] = {"kl", NULL},
+				 *const lists[] = {"dd", NULL}, *const written[] = {"wf", NULL},
+				 *const output[] = {"lf", "wf", NULL},
+				 *const place[] = {"pl", NULL}, *const absent[] = {"ln/o", NULL};
+
+	cr_assert_eq(system("echo one >f; mkdir d; ln -s f l"), 0);
+	cr_assert(CHANGES(read, "echo two >f"));
+	cr_assert(CHANGES(read, "chmod 600 f"));
+	cr_assert_not(CHANGES(read, "touch -d 2001-01-01 f"));
+	cr_assert_not(CHANGES(look, "echo six >f"));
+	cr_assert(CHANGES(look, "echo seven >f"));
+	cr_assert(CHANGES(look, "mv f g"));
+	cr_assert(CHANGES(look, "mkdir f"));
+	cr_assert_eq(system("rmdir f; mv g f"), 0);
+	cr_assert_not(CHANGES(follow, "echo eight >g"));
+	cr_assert(CHANGES(follow, "ln -sfn d l"));
+	cr_assert(CHANGES(link, "ln -sfn ./d l"));
+	cr_assert_not(CHANGES(place, "echo x >d/y"));
+	cr_assert(CHANGES(place, "rm l; cp f l"));
+	cr_assert(CHANGES(lists, "touch d/x"));
+	cr_assert_not(CHANGES(lists, "echo x >d/x"));
+	cr_assert_not(CHANGES(written, "echo much more than there was >f"));
+	cr_assert_not(CHANGES(output, "echo of another size >f"));
+	cr_assert(CHANGES(output, "> f"));
+	cr_assert(CHANGES(output, "echo x >f; chmod 644 f"));
+	cr_assert(CHANGES(written, "rm f"));
+	cr_assert(CHANGES(absent, "touch n")); /* not there, but for another reason */
+	cr_assert(CHANGES(absent, "rm n; mkdir n; touch n/o"));
+}
+
+/* #pragma once knows a header again by its inode, or by its bytes and time. */
+Test(cache, which_files_are_the_same_counts)
+{
+	static const char *const two[] = {"ra", "rb", NULL};
+
+	cr_assert_eq(system("echo x >a; cp a b; touch -d 2001-01-01 a; touch -d 2002-01-01 b"), 0);
+	cr_assert(CHANGES(two, "touch -r a b"));
+	cr_assert(CHANGES(two, "ln -f a b"));
+	cr_assert_not(CHANGES(two, "touch -d 2003-01-01 a"));
+}
+
+/* ---- entries ---- */
+
+static struct cache_entry an_entry(struct cache_store *s)
+{
+	struct cache_entry e = {.n_effects = 2};
+
+	e.workspaces = xcalloc(1, sizeof(char *));
+	strv_push(&e.workspaces, xstrdup("/w"));
+	e.effects = xcalloc(2, sizeof(*e.effects));
+	e.effects[0] = (struct msg_file){.kind = EFFECT_FILE,
+					 .mode = 0644,
+					 .size = 3,
+					 .path = xstrdup("a.o"),
+					 .target = xstrdup("")};
+	if (s)
+		cr_assert_eq(cache_put_bytes(s, "abc", 3, &e.effects[0].digest), 0);
+	e.effects[1] = (struct msg_file){
+		.kind = EFFECT_REMOVE, .path = xstrdup("b"), .target = xstrdup("")};
+	buf_put_u8(&e.output, 2);
+	buf_put_blob(&e.output, "warning", 7);
+	e.utime_us = 5;
+	e.worker = xstrdup("w1");
+	e.n_prints = 2;
+	e.prints = xcalloc(2, sizeof(uint64_t));
+	return e;
+}
+
+Test(cache, an_entry_comes_back_or_is_refused)
+{
+	struct cache_entry e = an_entry(NULL), back;
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	cache_entry_encode(&b, &e);
+	cr_assert_eq(cache_entry_decode((struct blob){b.data, b.len}, &back), 0);
+	cr_assert_eq(back.n_effects, 2);
+	cr_assert_str_eq(back.effects[0].path, "a.o");
+	cr_assert_str_eq(back.worker, "w1");
+	cr_assert_eq(back.output.len, e.output.len);
+	cache_entry_release(&back);
+	for (size_t n = 0; n < b.len; n++)
+		cr_assert_lt(cache_entry_decode((struct blob){b.data, n}, &back), 0);
+	e.effects[0].workspace = 1; /* there is one */
+	buf_reset(&b);
+	cache_entry_encode(&b, &e);
+	cr_assert_lt(cache_entry_decode((struct blob){b.data, b.len}, &back), 0);
+	e.effects[0].workspace = 0;
+	e.output.data[0] = 3; /* a stream that there is not */
+	buf_reset(&b);
+	cache_entry_encode(&b, &e);
+	cr_assert_lt(cache_entry_decode((struct blob){b.data, b.len}, &back), 0);
+	cache_entry_release(&e);
+}
+
+/* ---- the store ---- */
+
+static struct cache_store *open_store(uint64_t max)
+{
+	struct cache_store *s = NULL;
+	struct errmsg msg = {0};
+
+	cr_assert_eq(cache_store_open(dir, max, &s, &msg), 0, "%s", msg.text);
+	return s;
+}
+
+static struct digest key(int n)
+{
+	struct digest d;
+
+	digest_of(&n, sizeof(n), &d);
+	return d;
+}
+
+Test(cache, a_result_is_found_by_call_set_and_state)
+{
+	struct cache_store *s = open_store(1 << 30);
+	struct digest call = key(1), set = key(2), state = key(3), sets[CACHE_SETS_MAX];
+	struct cache_entry e = an_entry(s), back;
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	size_t n = 0;
+
+	cr_assert_eq(cache_get_sets(s, &call, sets, &n), -ENOENT);
+	cr_assert_eq(cache_put_entry(s, &call, &set, &state, &e), 0);
+	cr_assert_eq(cache_add_set(s, &call, &set), 0);
+	cr_assert_eq(cache_get_sets(s, &call, sets, &n), 0);
+	cr_assert(n == 1 && digest_eq(&sets[0], &set));
+	cr_assert_eq(cache_get_entry(s, &call, &set, &state, &back), 0);
+	cr_assert_eq(cache_get_bytes(s, &back.effects[0].digest, 100, &b), 0);
+	cr_assert(b.len == 3 && memcmp(b.data, "abc", 3) == 0);
+	cache_entry_release(&back);
+	cr_assert_eq(cache_get_entry(s, &call, &state, &set, &back), -ENOENT);
+	cache_entry_release(&e);
+	cache_store_close(s);
+}
+
+Test(cache, sets_used_last_come_first_and_are_bounded)
+{
+	struct cache_store *s = open_store(1 << 30);
+	struct digest call = key(1), sets[CACHE_SETS_MAX];
+	size_t n = 0;
+
+	for (int i = 0; i < CACHE_SETS_MAX + 3; i++) {
+		struct digest set = key(100 + i);
+
+		cr_assert_eq(cache_add_set(s, &call, &set), 0);
+	}
+	sets[0] = key(110);
+	cr_assert_eq(cache_add_set(s, &call, &sets[0]), 0);
+	cr_assert_eq(cache_get_sets(s, &call, sets, &n), 0);
+	cr_assert_eq(n, CACHE_SETS_MAX);
+	for (size_t i = 0; i < n; i++) {
+		int at = i == 0 ? 110 : (int)(i <= 8 ? 119 - i : 118 - i);
+		struct digest d = key(at);
+
+		cr_assert(digest_eq(&sets[i], &d), "%zu is not %d", i, at);
+	}
+	cache_store_close(s);
+}
+
+/* All objects, by path. */
+static char **objects(void)
+{
+	char **v = xcalloc(1, sizeof(*v)), line[512];
+	_cleanup_free_ char *cmd = xasprintf("find %s/c %s/r %s/w -type f 2>/dev/null | sort", dir,
+					     dir, dir);
+	FILE *f = popen(cmd, "re");
+
+	cr_assert(f);
+	while (fgets(line, sizeof(line), f)) {
+		line[strcspn(line, "\n")] = '\0';
+		strv_push(&v, xstrdup(line));
+	}
+	pclose(f);
+	return v;
+}
+
+/* A byte of each object is wrong, or its end is missing: none of it is ever given out. */
+static void damage(bool cut)
+{
+	struct cache_store *s = open_store(1 << 30);
+	struct digest call = key(1), set = key(2), state = key(3), sets[CACHE_SETS_MAX], d;
+	struct cache_entry e = an_entry(s), back;
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	_cleanup_strv_ char **v = NULL, **left = NULL;
+	size_t n;
+
+	d = e.effects[0].digest;
+	cr_assert_eq(cache_put_entry(s, &call, &set, &state, &e), 0);
+	cr_assert_eq(cache_add_set(s, &call, &set), 0);
+	cache_entry_release(&e);
+	v = objects();
+	cr_assert_eq(strv_len(v), 3);
+	for (char **o = v; *o; o++) {
+		struct stat st;
+		int fd = open(*o, O_RDWR | O_CLOEXEC);
+		char c;
+
+		cr_assert(fd >= 0 && fstat(fd, &st) == 0);
+		if (cut) {
+			cr_assert_eq(ftruncate(fd, st.st_size - 1), 0);
+		} else {
+			cr_assert_eq(pread(fd, &c, 1, st.st_size / 2), 1);
+			c ^= 1;
+			cr_assert_eq(pwrite(fd, &c, 1, st.st_size / 2), 1);
+		}
+		close(fd);
+	}
+	cr_assert_eq(cache_get_sets(s, &call, sets, &n), -ENOENT);
+	cr_assert_eq(cache_get_entry(s, &call, &set, &state, &back), -ENOENT);
+	cr_assert_eq(cache_get_bytes(s, &d, 100, &b), -ENOENT);
+	left = objects();
+	cr_assert_eq(strv_len(left), 0, "what is damaged stays");
+	cache_store_close(s);
+}
+
+Test(cache, a_wrong_byte)
+{
+	damage(false);
+}
+
+Test(cache, cut_short)
+{
+	damage(true);
+}
+
+/* Killed at whatever moment, a writer leaves a whole object or none. */
+Test(cache, killed_while_it_writes)
+{
+	static char bytes[300000];
+	struct cache_store *s = open_store(1 << 30);
+
+	for (int round = 0; round < 30; round++) {
+		_cleanup_strv_ char **v = NULL;
+		int fds[2], status;
+		pid_t pid;
+		char c;
+
+		cr_assert_eq(pipe2(fds, O_CLOEXEC), 0);
+		pid = fork();
+		if (pid == 0) {
+			(void)!write(fds[1], "x", 1);
+			for (unsigned i = 0;; i++) {
+				struct digest d;
+
+				memcpy(bytes, &i, sizeof(i));
+				memcpy(bytes + 8, &round, sizeof(round));
+				(void)cache_put_bytes(s, bytes, sizeof(bytes), &d);
+			}
+		}
+		close(fds[1]);
+		cr_assert_eq(read(fds[0], &c, 1), 1);
+		/* Somewhere in its work, which differs from round to round. */
+		for (int i = 0; i < round * 2000; i++)
+			__asm__ volatile("" ::: "memory");
+		kill(pid, SIGKILL);
+		cr_assert_eq(waitpid(pid, &status, 0), pid);
+		close(fds[0]);
+		v = objects();
+		for (char **o = v; *o; o++) {
+			struct stat st;
+
+			cr_assert_eq(stat(*o, &st), 0);
+			cr_assert_eq(st.st_size, (off_t)sizeof(bytes), "%s is not whole", *o);
+		}
+	}
+	cache_store_close(s);
+}
+
+Test(cache, two_processes_at_once)
+{
+	struct cache_store *s = open_store(1 << 30);
+	struct digest call = key(1);
+	pid_t pids[2];
+
+	for (int p = 0; p < 2; p++) {
+		pids[p] = fork();
+		if (pids[p])
+			continue;
+		for (int i = 0; i < 200; i++) {
+			struct digest set = key(i), sets[CACHE_SETS_MAX], d;
+			size_t n;
+
+			if (cache_add_set(s, &call, &set) < 0 ||
+			    cache_get_sets(s, &call, sets, &n) < 0 ||
+			    cache_put_bytes(s, &i, sizeof(i), &d) < 0)
+				_exit(1);
+			cache_count_hit(s, 1);
+		}
+		_exit(0);
+	}
+	for (int p = 0; p < 2; p++) {
+		int status;
+
+		cr_assert_eq(waitpid(pids[p], &status, 0), pids[p]);
+		cr_assert_eq(status, 0);
+	}
+	struct cache_counts c;
+
+	cache_counts(s, &c);
+	cr_assert_eq(c.hits, 400);
+	cr_assert_eq(c.saved_us, 400);
+	cache_store_close(s);
+}
+
+Test(cache, what_was_not_used_for_longest_goes)
+{
+	struct cache_store *s = open_store(16 * 4096);
+	struct digest d[20];
+	struct cache_counts c;
+
+	for (int i = 0; i < 20; i++) {
+		_cleanup_free_ char *path = NULL;
+		char hex[DIGEST_HEX];
+		struct timespec t[2] = {{.tv_sec = 1000 + i}, {.tv_sec = 1000 + i}};
+
+		cr_assert_eq(cache_put_bytes(s, &i, sizeof(i), &d[i]), 0);
+		digest_hex(&d[i], hex);
+		path = xasprintf("%s/c/%.2s/%s", dir, hex, hex + 2);
+		cr_assert_eq(utimensat(AT_FDCWD, path, t, 0), 0);
+	}
+	cr_assert(cache_has(s, &d[0])); /* which is a use */
+	cr_assert(cache_is_full(s));
+	cr_assert_eq(cache_trim(s), 0);
+	cr_assert_not(cache_is_full(s));
+	cache_counts(s, &c);
+	cr_assert_leq(c.bytes, 16 * 4096);
+	cr_assert(cache_has(s, &d[0]) && cache_has(s, &d[19]));
+	cr_assert_not(cache_has(s, &d[1]));
+	cr_assert_eq(cache_clear(s), 0);
+	cr_assert_not(cache_has(s, &d[19]));
+	cache_store_close(s);
+}
+
+Test(cache, a_folder_that_others_may_write_is_refused)
+{
+	struct cache_store *s = NULL;
+	struct errmsg msg = {0};
+
+	cr_assert_eq(path_mkdirs(dir, 0700), 0);
+	cr_assert_eq(chmod(dir, 0777), 0);
+	cr_assert_eq(cache_store_open(dir, 1 << 30, &s, &msg), CONCC_E_UNSAFE);
+	cr_assert(strstr(msg.text, dir));
+}
+
+Test(cache, reasons_are_counted)
+{
+	struct cache_store *s = open_store(1 << 30);
+	uint64_t n = 0;
+	char why[32];
+
+	cache_count_uncacheable(s, "time");
+	cache_count_uncacheable(s, "script");
+	cache_count_uncacheable(s, "time");
+	cr_assert(cache_reason(s, 0, why, &n) && streq(why, "time") && n == 2);
+	cr_assert(cache_reason(s, 1, why, &n) && streq(why, "script") && n == 1);
+	cr_assert_not(cache_reason(s, 2, why, &n));
+	for (int i = 0; i < 200; i++) {
+		snprintf(why, sizeof(why), "reason-%d", i);
+		cache_count_uncacheable(s, why);
+	}
+	cr_assert_not(cache_reason(s, 62, why, &n));
+	cache_store_close(s);
+}
+
+/* ---- keys ---- */
+
+static struct msg_run a_run(char **argv, char **env)
+{
+	return (struct msg_run){.flags = JOB_F_COMPILER,
+				.umask = 022,
+				.path = (char *)"/usr/bin/gcc",
+				.exe = (char *)"/usr/bin/gcc",
+				.cwd = (char *)"/w",
+				.argv = argv,
+				.env = env};
+}
+
+static struct digest call_of(const struct msg_run *m)
+{
+	struct cache_call c = {.run = m, .uid = 1000, .gid = 1000};
+	struct digest d;
+
+	cache_call_digest(&c, &d);
+	return d;
+}
+
+Test(cache, what_makes_another_call)
+{
+	char *argv[] = {(char *)"gcc", (char *)"-c", (char *)"a.c", NULL};
+	char *argv2[] = {(char *)"gcc", (char *)"-ca.c", NULL};
+	char *env[] = {(char *)"LANG=C", (char *)"EDITOR=vi", NULL};
+	char *env2[] = {(char *)"LANG=C", (char *)"EDITOR=ed", NULL};
+	char *env3[] = {(char *)"LANG=de", (char *)"EDITOR=vi", NULL};
+	char *env4[] = {(char *)"LANG=C", (char *)"CPATH=/x", NULL};
+	struct msg_run m = a_run(argv, env), other = m;
+	struct digest d = call_of(&m), o;
+
+#define DIFFERS(change)                                                                            \
+	do {                                                                                       \
+		other = m;                                                                         \
+		change;                                                                            \
+		o = call_of(&other);                                                               \
+		cr_assert_not(digest_eq(&d, &o), #change);                                         \
+	} while (0)
+	DIFFERS(other.argv = argv2);
+	DIFFERS(other.cwd = (char *)"/v");
+	DIFFERS(other.umask = 077);
+	DIFFERS(other.env = env3);
+	DIFFERS(other.env = env4);
+	DIFFERS(other.flags |= JOB_F_TTY_ERR);
+	DIFFERS(other.path = (char *)"gcc");
+	DIFFERS(other.caller.limits[0].soft = 5);
+	other = m;
+	other.env = env2;
+	o = call_of(&other);
+	cr_assert(digest_eq(&d, &o), "no compiler reads EDITOR");
+}
+
+Test(cache, what_is_not_kept_by_its_words)
+{
+	static const struct {
+		const char *exe, *word, *why;
+	} cases[] = {
+		{"/usr/bin/gcc", "-O2", NULL},
+		{"/usr/bin/x86_64-linux-gnu-g++-12", "-O2", NULL},
+		{"/usr/bin/clang-14", "-O2", NULL},
+		{"/usr/bin/rustc", "-O", "unknown-program"},
+		{"/bin/sh", "-c", "unknown-program"},
+		{"/usr/bin/gcc", "@args", "response-file"},
+		{"/usr/bin/gcc", "-fplugin=x.so", "plugin"},
+		{"/usr/bin/gcc", "-specs=x", "specs"},
+		{"/usr/bin/clang", "-fmodules", "modules"},
+		{"/usr/bin/gcc", "-wrapper", "wrapper"},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char *argv[] = {(char *)"cc", (char *)cases[i].word, (char *)"a.c", NULL};
+		char *env[] = {NULL};
+		struct msg_run m = a_run(argv, env);
+		const char *why;
+
+		m.exe = (char *)cases[i].exe;
+		why = cache_refuses(&m);
+		if (cases[i].why)
+			cr_assert(why && streq(why, cases[i].why), "%s %s: %s", cases[i].exe,
+				  cases[i].word, why ? why : "kept");
+		else
+			cr_assert_null(why, "%s %s: %s", cases[i].exe, cases[i].word, why);
+	}
+	cr_assert(cache_knows_tool("/usr/lib/gcc/x86_64-linux-gnu/12/cc1plus"));
+	cr_assert(cache_knows_tool("/usr/bin/x86_64-linux-gnu-as"));
+	cr_assert_not(cache_knows_tool("/usr/bin/make"));
+}
