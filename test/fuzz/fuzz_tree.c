@@ -276,6 +276,16 @@ static void forget_denied(struct told *t, const char *path)
 	}
 }
 
+static void forget_absent(struct told *t, const char *path)
+{
+	struct told_dir *d;
+
+	for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));) {
+		if (path_is_below(d->path, path) && d->state != DIR_LISTED)
+			told_forget(t, d);
+	}
+}
+
 static void serve(uint8_t b, bool withdraw)
 {
 	size_t i = b % N_OF(roots);
@@ -286,6 +296,10 @@ static void serve(uint8_t b, bool withdraw)
 	if (withdraw) {
 		tree_withdraw(bed.tree, path);
 		bed.served[i] = false;
+		/* That something is absent in it was told of it, too; a mirror looks there no more.
+		 */
+		for (unsigned p = 0; p < N_PEERS; p++)
+			forget_absent(&bed.told[p], path);
 	} else if (tree_serve(bed.tree, path, roots[i].writable, &msg) == 0) {
 		for (unsigned p = 0; p < N_PEERS; p++)
 			forget_denied(&bed.told[p], path);

@@ -217,6 +217,8 @@ static void told_check(const struct told *t, const char *path, int fd)
 			(void)close(fd);
 		return;
 	}
+	if (d->state != DIR_LISTED && getenv("FUZZ_TRACE"))
+		fprintf(stderr, "%s is there, and was told as %u\n", path, d->state);
 	CHECK(d->state == DIR_LISTED);
 	dir = fdopendir(fd);
 	CHECK(dir);
