@@ -411,7 +411,7 @@ deb:
 		sed -i "s/@VERSION@/$(VERSION)/; s/@DATE@/$$(git -C $(CURDIR) log -1 --format=%aD)/" changelog && \
 		sed -n '/^Permission/,$$p' ../LICENSE-MIT | sed 's/^$$/./; s/^/ /' >mit && \
 		sed -i -e '/@MIT@/{r mit' -e 'd}' copyright && rm mit
-	$(Q)cd $(DEB) && env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL dpkg-buildpackage -b -us -uc >../log 2>&1 || \
+	$(Q)cd $(DEB) && env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u B dpkg-buildpackage -b -us -uc >../log 2>&1 || \
 		{ tail -n 30 ../log; exit 1; }
 	@ls $(B)/deb/*.deb
 
@@ -420,7 +420,7 @@ RPM_STATIC ?=
 rpm: dist
 	$(Q)rm -rf $(B)/rpm && mkdir -p $(B)/rpm/SOURCES && cp $(DIST) $(B)/rpm/SOURCES/
 	$(Q)sed 's/@VERSION@/$(VERSION)/; s/@STATIC@/$(RPM_STATIC)/' dist/concc.spec >$(B)/rpm/concc.spec
-	$(Q)env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL rpmbuild -bb $(RPMFLAGS) --define '_topdir $(abspath $(B))/rpm' \
+	$(Q)env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u B rpmbuild -bb $(RPMFLAGS) --define '_topdir $(abspath $(B))/rpm' \
 		$(B)/rpm/concc.spec >$(B)/rpm/log 2>&1 || { tail -n 30 $(B)/rpm/log; exit 1; }
 	@ls $(B)/rpm/RPMS/*/*.rpm
 

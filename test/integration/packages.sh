@@ -22,6 +22,7 @@ deb() {
 }
 
 is_clean() {
+	expect_file "$(echo "$LAB"/b/deb/*.changes)"
 	lintian --fail-on error,warning "$LAB"/b/deb/*.changes || fail "lintian"
 }
 
