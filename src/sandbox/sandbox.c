@@ -190,20 +190,11 @@ uid_t sandbox_uid(void)
 	return 0;
 }
 
-/* What a client of the same user keeps in the same directory, and must be the only one to write. */
-static bool is_the_clients(const char *name)
-{
-	return streq(name, "results") || streq(name, "digests") || streq(name, "working-sets") ||
-	       str_starts(name, "jobs.");
-}
-
 static int give_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
 	uid_t id = sandbox_uid();
 
-	if (ftw->level == 1 && is_the_clients(path + ftw->base))
-		return FTW_SKIP_SUBTREE;
-	return st->st_uid == 0 && lchown(path, id, (gid_t)id) < 0 ? -errno : FTW_CONTINUE;
+	return st->st_uid == 0 && lchown(path, id, (gid_t)id) < 0 ? -errno : 0;
 }
 
 int sandbox_give(const char *dir)
@@ -217,7 +208,7 @@ int sandbox_give(const char *dir)
 	/* Walked by root only where nobody else can put anything. */
 	if (st.st_uid != 0 || !S_ISDIR(st.st_mode) || (st.st_mode & 022))
 		return 0;
-	return nftw(dir, give_one, 16, FTW_PHYS | FTW_MOUNT | FTW_ACTIONRETVAL);
+	return nftw(dir, give_one, 16, FTW_PHYS | FTW_MOUNT | FTW_DEPTH);
 }
 
 /* The first directory on the way that only its owner may search, on the heap; NULL: none is. */

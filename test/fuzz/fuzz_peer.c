@@ -17,6 +17,7 @@
 #include "concc/log.h"
 #include "concc/str.h"
 #include "conf/parse.h"
+#include "project/pace.h"
 #include "project/run.h"
 #include "scratch.h"
 
@@ -452,6 +453,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	caller_read(&s->own);
 	CHECK(loop_new(&s->loop) == 0);
 	CHECK(pool_open(s->dir, &s->pool, &msg) == 0);
+	s->pace = pace_new(s);
 	s->peers = xcalloc(2, sizeof(*s->peers));
 	s->n_peers = 1;
 	s->peers[0] = peer_new(s, 0, &conf_worker);

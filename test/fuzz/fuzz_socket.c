@@ -12,7 +12,7 @@
 #include "concc/log.h"
 #include "concc/str.h"
 #include "conf/parse.h"
-#include "project/server.h"
+#include "project/pace.h"
 #include "scratch.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -44,6 +44,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 		s->own.limits[i].hard = CALLER_UNLIMITED;
 	CHECK(loop_new(&s->loop) == 0);
 	CHECK(pool_open(s->dir, &s->pool, &msg) == 0);
+	s->pace = pace_new(s);
 	CHECK(tree_new(&ops, s, NULL, &s->tree, &msg) == 0);
 	s->peers = xcalloc(2, sizeof(*s->peers));
 	s->n_peers = 1;
