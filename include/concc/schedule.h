@@ -7,8 +7,8 @@
  * pure function of numbers (libc only, no clock, no files), and the learning of
  * those numbers (libm).  A place is a worker, or this machine itself.
  *
- * A job's *work* is what it takes here, alone.  A place is *slow* by a factor
- * that depends on how many jobs it has at once: SCHED_ONE is as here, alone.
+ * A job's *work* is what it takes on a processor about as fast as this machine's,
+ * alone.  A place is *slow* by a factor that depends on how many jobs it has at once.
  * What it takes there is work * slowness + overhead.
  */
 #include <stdbool.h>

@@ -134,10 +134,16 @@ uint64_t pace_takes_us(struct pace *p, const struct peer *peer, uint64_t job, ui
 
 uint64_t pace_takes_here_us(struct pace *p, uint64_t job, uint64_t kind, bool *ret_same)
 {
-	uint32_t us = sched_model_work_us(p->model, job);
+	struct sched_job j = {.work_us = sched_model_work_us(p->model, job)};
+	struct sched_place here = {.slots = 1, .here = true};
 
-	*ret_same = us;
-	return us ? us : sched_model_work_us(p->model, kind);
+	*ret_same = j.work_us;
+	if (!j.work_us)
+		j.work_us = sched_model_work_us(p->model, kind);
+	if (!j.work_us)
+		return 0;
+	sched_model_pace(p->model, NULL, now_us(), &here.pace);
+	return sched_takes_us(&here, 0, &j);
 }
 
 /* ---- from jobs ---- */

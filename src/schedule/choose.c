@@ -65,15 +65,20 @@ bool sched_is_as_good(uint64_t takes, uint64_t best)
 	return takes <= best + best / 8;
 }
 
-/* What a person does not notice. */
-#define HARDLY_US 10000
+/* What a person does not notice, of one job; and of a build that has only begun. */
+#define HARDLY_US	10000
+#define HARDLY_FIRST_US 300000
+/* Until then what was measured is the price of beginning, in good part. */
+#define FIRST_US 2000000
 
 /* This machine has other things to do, too: a worker that is hardly slower is preferred. */
-static uint64_t weighed(const struct sched_place *p, uint64_t takes)
+static uint64_t weighed(const struct sched_place *p, const struct sched_job *j, uint64_t takes)
 {
-	uint64_t hardly = takes / 20 > HARDLY_US ? takes / 20 : HARDLY_US;
+	uint64_t hardly = j->busy_us < FIRST_US ? HARDLY_FIRST_US : HARDLY_US;
 
-	return p->here ? takes + hardly : takes;
+	if (!p->here)
+		return takes;
+	return takes + (takes / 20 > hardly ? takes / 20 : hardly);
 }
 
 /*
@@ -92,7 +97,7 @@ static bool better_than(const struct sched_place *places, size_t n, const struct
 
 		if (!p->slots || p->taken < p->slots)
 			continue; /* what is free has lost already */
-		takes = weighed(p, takes_us(p, p->slots, work_of(j)));
+		takes = weighed(p, j, takes_us(p, p->slots, work_of(j)));
 		if (takes >= free_us)
 			continue;
 		each = takes_us(p, p->slots, mean);
@@ -124,7 +129,7 @@ int sched_choose(const struct sched_place *places, size_t n, const struct sched_
 
 		if (p->taken >= p->slots)
 			continue;
-		takes = weighed(p, sched_takes_us(p, p->taken, j));
+		takes = weighed(p, j, sched_takes_us(p, p->taken, j));
 		if (takes < best_us) {
 			best_us = takes;
 			best = (int)i;

@@ -29,6 +29,9 @@ enum {
 	FLOOR_MEAN = 64,
 };
 
+/* That a place is as fast as was guessed weighs as much as so many jobs. */
+#define GUESS_WEIGHT 4
+
 /* A command that used less CPU time, or a smaller part of one processor, waits for other things. */
 #define BUSY_US	  10000
 #define SHARE_MAX 64
@@ -44,7 +47,6 @@ struct mean {
 struct work {
 	uint64_t key;
 	struct mean ln_us;
-	bool from_here; /* known by a job that was done here, which is what work means */
 };
 
 struct place {
@@ -59,15 +61,21 @@ struct sched_model {
 	struct place here;
 	uint32_t cores;	  /* of here */
 	unsigned n_tried; /* jobs that began here */
+	unsigned n_there; /* and that ended elsewhere */
 	struct mean ln_mean;
 	struct work works[WORKS];
 };
 
+/* weight: of so many samples. */
+static void learn_weighted(struct mean *m, double sample, unsigned weight, unsigned floor)
+{
+	m->n = m->n + weight < floor ? m->n + weight : floor;
+	m->value += (sample - m->value) * weight / m->n;
+}
+
 static void learn(struct mean *m, double sample, unsigned floor)
 {
-	unsigned n = ++m->n < floor ? m->n : floor;
-
-	m->value += (sample - m->value) / n;
+	learn_weighted(m, sample, 1, floor);
 }
 
 struct sched_model *sched_model_new(uint32_t cores)
@@ -75,6 +83,7 @@ struct sched_model *sched_model_new(uint32_t cores)
 	struct sched_model *m = xcalloc(1, sizeof(*m));
 
 	m->cores = cores;
+	m->here.ln_cpu.n = GUESS_WEIGHT;
 	return m;
 }
 
@@ -105,13 +114,12 @@ static const struct work *work_find(const struct sched_model *m, uint64_t key)
 	return w->key == key && w->ln_us.n ? w : NULL;
 }
 
-static void learn_work(struct sched_model *m, uint64_t key, double ln_us, bool here, unsigned floor)
+static void learn_work(struct sched_model *m, uint64_t key, double ln_us, unsigned floor)
 {
 	struct work *w = work_at(m, key);
 
-	/* One that was done here ends all guessing. */
-	if (w->key != key || (here && !w->from_here))
-		*w = (struct work){.key = key, .from_here = here};
+	if (w->key != key)
+		*w = (struct work){.key = key};
 	learn(&w->ln_us, ln_us, floor);
 }
 
@@ -165,20 +173,19 @@ static bool is_busy(const struct sched_sample *s)
 }
 
 /*
- * How much the command had to share its processor with: by what the same took
- * here; by its own CPU time, which needs no knowledge of it; by what others of its kind took.
+ * How much the command had to share its processor with: by its own CPU time,
+ * which needs no knowledge of it; else by what it, or others of its kind, took before.
  */
 static bool shared_by(const struct sched_model *m, const struct place *p,
 		      const struct sched_sample *s, double *ret_ln)
 {
-	const struct work *same = work_find(m, s->job);
 	uint64_t us = s->wall_us ? s->wall_us : s->total_us;
 	double work;
 
-	/* Work is what a job takes here: nothing is learnt of here by less than the same job. */
-	if (!s->place && (!same || s->at_once <= m->cores))
+	/* Without CPU time, what was learnt of others says too little. */
+	if (!s->place && (s->at_once <= m->cores || !work_find(m, s->job)))
 		return false;
-	if (is_busy(s) && !(same && same->from_here)) {
+	if (is_busy(s)) {
 		*ret_ln = us > s->cpu_us ? log((double)us / (double)s->cpu_us) : 0;
 		return true;
 	}
@@ -188,12 +195,25 @@ static bool shared_by(const struct sched_model *m, const struct place *p,
 	return true;
 }
 
+/* The same job says more of a place than others that are like it. */
+#define SAME_WEIGHT 8
+
+/* What it took of a processor, or would have, had it shared none; 0: not known. */
+static uint64_t alone_us(const struct sched_model *m, const struct sched_sample *s)
+{
+	if (s->place)
+		return is_busy(s) ? s->cpu_us : 0;
+	return s->at_once <= m->cores ? s->total_us : 0;
+}
+
 static void learn_place(struct sched_model *m, struct place *p, const struct sched_sample *s)
 {
+	uint64_t alone = alone_us(m, s);
 	double shared, work;
 
-	if (s->place && is_busy(s) && expected(m, s, &work))
-		learn(&p->ln_cpu, log((double)s->cpu_us) - work, FLOOR_CPU);
+	if (alone && expected(m, s, &work))
+		learn_weighted(&p->ln_cpu, log((double)alone) - work,
+			       work_find(m, s->job) ? SAME_WEIGHT : 1, FLOOR_CPU);
 	if (s->filling)
 		return; /* it waited for what will be there */
 	if (shared_by(m, p, s, &shared))
@@ -203,9 +223,6 @@ static void learn_place(struct sched_model *m, struct place *p, const struct sch
 		      s->total_us > s->wall_us ? (double)(s->total_us - s->wall_us) : 0,
 		      FLOOR_OVERHEAD);
 }
-
-/* Weighs as much as a few samples. */
-#define GUESS_WEIGHT 8
 
 void sched_model_guess(struct sched_model *m, const char *name, uint32_t speed)
 {
@@ -232,12 +249,13 @@ void sched_model_learn(struct sched_model *m, const struct sched_sample *s)
 	if (!s->total_us)
 		return;
 	p->at_us = s->at_us;
+	m->n_there += s->place != NULL;
 	learn_place(m, p, s);
 	if (s->filling && !is_busy(s))
 		return;
 	ln_us = work_done(p, s);
-	learn_work(m, s->job, ln_us, !s->place, FLOOR_JOB);
-	learn_work(m, s->kind, ln_us, !s->place, FLOOR_KIND);
+	learn_work(m, s->job, ln_us, FLOOR_JOB);
+	learn_work(m, s->kind, ln_us, FLOOR_KIND);
 	learn(&m->ln_mean, ln_us, FLOOR_MEAN);
 }
 
@@ -258,19 +276,25 @@ static uint32_t fixed(double ln)
  */
 #define HALF_LIFE_US 60000000.0
 
-/* So many jobs tell what jobs take here.  Shorter ones are not worth finding out about. */
-#define TRIES	2
-#define LONG_US 50000
+/* So many jobs tell what jobs take here, and then one for so many that are done elsewhere.  Shorter
+ * ones are not worth finding out about. */
+#define TRIES	  2
+#define TRY_EVERY 8
+#define LONG_US	  50000
 
 void sched_model_begins_here(struct sched_model *m)
 {
 	m->n_tried++;
 }
 
-/* Unless jobs were done here, nobody knows what they take here: a little hope has it tried. */
+/*
+ * Unless jobs are done here, nobody knows what they take here: a little hope has
+ * it tried now and then, where the difference is small anyway.
+ */
 static double hope(const struct sched_model *m, const struct place *p)
 {
-	bool try = p == &m->here && m->n_tried < TRIES && sched_model_mean_us(m) > LONG_US;
+	bool try = p == &m->here && m->n_tried < TRIES + m->n_there / TRY_EVERY &&
+		   sched_model_mean_us(m) > LONG_US;
 
 	return try ? log(0.75) : 0;
 }
