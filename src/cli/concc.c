@@ -253,6 +253,15 @@ static const struct command {
 	{"--version", cmd_version}, {"doctor", cmd_doctor}, {"cache", cmd_cache},
 };
 
+/* "concc run"; static. */
+static char *full_name(const char *command)
+{
+	static char name[32];
+
+	(void)snprintf(name, sizeof(name), "concc %s", command);
+	return name;
+}
+
 int main(int argc, char **argv)
 {
 	const char *names[sizeof(commands) / sizeof(*commands)];
@@ -268,6 +277,7 @@ int main(int argc, char **argv)
 		/* What follows the command of `run` is its own. */
 		if (commands[i].fn != cmd_run && wants_help(argc - 1, argv + 1))
 			return cmd_help(argc, argv);
+		argv[1] = full_name(commands[i].name); /* getopt(3) complains by it */
 		return commands[i].fn(argc - 1, argv + 1);
 	}
 	near = str_nearest(argv[1], names, sizeof(names) / sizeof(*names));

@@ -313,7 +313,7 @@ static int summarise(struct build *b, uint64_t wall_us, int status)
 	outcome_line(&o, &out);
 	if (o.n_calls)
 		hint_kept_here(o.entries, o.n_entries, &out);
-	else
+	else if (!b->signo) /* one that was ended early may not have come to any */
 		hint_no_calls(b->o->argv, &b->masquerade, &b->left, &out);
 	if (!b->o->quiet)
 		(void)write_full(2, out.data, out.len); /* a closed stderr wants no summary */
