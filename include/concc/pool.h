@@ -74,7 +74,7 @@ struct pool_request {
  * it; of several that are as good, the one with most free capacity.
  * Waits in order of arrival when all are taken, or when waiting for one of them is
  * better than what is free; and then calls for the members that are asleep.  CONCC_E_UNAVAIL: no
- * member is up or asleep (or the one asked for is neither).  CONCC_E_CLOSED: all were asleep, and
+ * member but POOL_LOCAL is up or asleep (or the one asked for is neither).  CONCC_E_CLOSED: all were asleep, and
  * who could wake them is gone.  -EINTR: a signal handler that was installed without SA_RESTART ran
  * while waiting.
  */

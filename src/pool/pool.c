@@ -200,6 +200,7 @@ struct wish {
 /* The members that may be chosen from. */
 struct field {
 	size_t n;
+	bool any_worker; /* one is up, though it may be the one to avoid */
 	struct sched_place places[POOL_MEMBERS_MAX];
 	uint32_t members[POOL_MEMBERS_MAX];
 	uint32_t speeds[POOL_MEMBERS_MAX];
@@ -246,9 +247,11 @@ static void look_around(const struct pool *p, const struct pool_request *q, stru
 	int avoided_index = -1;
 
 	ret->n = 0;
+	ret->any_worker = false;
 	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++) {
 		if (!member_view(p->table, i, &v) || !is_eligible(&v, q))
 			continue;
+		ret->any_worker |= !streq(v.name, POOL_LOCAL);
 		if (q->avoid && streq(v.name, q->avoid)) {
 			avoided_index = (int)i;
 			avoided = v;
@@ -299,6 +302,9 @@ static int choose(struct pool *p, const struct pool_request *q, struct wish *w,
 
 	w->patience_us = UINT64_MAX;
 	look_around(p, q, &f);
+	/* Without any worker this machine is no pool: who asked is to hear that there is none. */
+	if (!f.any_worker && !q->only && !can_call(p, q, true))
+		return CONCC_E_UNAVAIL;
 	if (!f.n)
 		return can_call(p, q, true) ? -EAGAIN : CONCC_E_UNAVAIL;
 	best = sched_choose(f.places, f.n, &w->job, &w->patience_us);

@@ -307,6 +307,7 @@ Test(pool, local_only_when_it_may_be)
 
 	set(p, POOL_LOCAL, 4, POOL_UP, 1000);
 	expect(p, &remote, CONCC_E_UNAVAIL);
+	expect(p, &any, CONCC_E_UNAVAIL); /* not without a word that there is no worker */
 	set(p, "a", 1, POOL_UP, 1000);
 	cr_assert_str_eq(take(p, &remote).name, "a");
 	expect(p, &remote, -EAGAIN);
