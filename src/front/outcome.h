@@ -30,7 +30,7 @@ struct outcome {
 	struct tally_entry entries[TALLY_ENTRIES];
 	size_t n_entries;
 	uint64_t n_calls, n_remote, n_here, n_fell_back, n_retried;
-	uint64_t n_fixed; /* here, by rules that no setting lifts: link, query, probe */
+	uint64_t n_fixed; /* here, by rules that are no fault: link, query, probe, local-slot */
 	uint64_t here_us; /* CPU of the build and of the server */
 	struct numbers took;
 	struct view_gain gain;
