@@ -161,7 +161,7 @@ static void verdict_of_server(const char *text)
 {
 	json_t *o = json_loads(text, 0, NULL), *w;
 	const char *why = NULL;
-	size_t i, n = 0, good = 0;
+	size_t i, n = 0, good = 0, here = 0;
 
 	json_array_foreach(json_object_get(o, "workers"), i, w)
 	{
@@ -169,10 +169,13 @@ static void verdict_of_server(const char *text)
 
 		n++;
 		good += streq(state, "up") || streq(state, "asleep");
+		here += streq(json_string_value(json_object_get(w, "how")) ?: "", "local");
 		if (!why && streq(state, "down"))
 			why = json_string_value(json_object_get(w, "error"));
 	}
-	if (good)
+	if (n && here == n)
+		printf("builds run on this machine only: `concc doctor` says how to name others\n");
+	else if (good)
 		printf("builds are distributed: %zu of %zu worker%s can be used\n", good, n,
 		       str_plural(n));
 	else

@@ -86,6 +86,9 @@ verdict() {
 	concc-cc gcc -c f1.c
 	expect_grep '^builds are distributed: 1 of 1 worker can be used' <(concc status)
 	lab_stop_server
+	CONCC_CONFIG=/dev/null concc-cc gcc -c f1.c
+	expect_grep '^builds run on this machine only: `concc doctor` says' <(CONCC_CONFIG=/dev/null concc status)
+	lab_stop_server
 	printf '[worker w1]\nadress = x\n' >"$LAB/broken.ini"
 	expect_grep '^builds will not be distributed: configuration: .*did you mean' <(CONCC_CONFIG=$LAB/broken.ini concc status)
 }
