@@ -213,7 +213,7 @@ $(B)/test/unit/%: $(B)/test/unit/%.o $(SAN_UNIT_OBJ) $(UNIT_LIBS)
 		$(call pc-libs,criterion) $(ALL_LIBS)
 
 # Small programs that the tests run: one C file each.
-TEST_HELPERS = $(patsubst %.c,$(B)/%,$(wildcard test/lib/*.c test/hostile/*.c test/first-try/*.c))
+TEST_HELPERS = $(patsubst %.c,$(B)/%,$(wildcard test/lib/*.c test/hostile/*.c test/first-try/*.c test/records/*.c))
 $(TEST_HELPERS): $(B)/test/%: $(B)/test/%.o $(SAN_OBJ) $(UNIT_LIBS)
 	$(say) LINK $@
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< $(SAN_OBJ) -Wl,--start-group $(UNIT_LIBS) -Wl,--end-group $(ALL_LIBS)

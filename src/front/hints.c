@@ -303,8 +303,8 @@ void hint_no_calls(char *const *argv, const struct masquerade *m, const struct l
 		   struct buf *out)
 {
 	static bool (*const looks[])(struct look * k) = {
-		called_by_path, argument_sets, variable_sets, left_alone, cmake_chose,
-		file_has_path,	cache_had_it,  path_lost,     who_knows,
+		called_by_path, path_lost,     argument_sets, variable_sets, left_alone,
+		cmake_chose,	file_has_path, cache_had_it,  who_knows,
 	};
 	const char *tool = tools_name(argv) ?: "";
 	struct look k = {.argv = argv, .m = m, .left = l, .tool = tool, .out = out};

@@ -522,7 +522,7 @@ static const struct codec {
 	[MSG_CHECKUP] = {checkup},
 	[MSG_LOAD] = {load},
 	[MSG_RUN] = {run},
-	[MSG_RUN_HERE] = {run_here},
+	[MSG_RUN_HERE] = {run_here, true}, /* records of before are read, too */
 	[MSG_RUN_INPUT] = {bytes},
 	[MSG_RUN_OUTPUT] = {output},
 	[MSG_RUN_INPUT_CREDIT] = {pair},

@@ -48,9 +48,9 @@ fast_worker_gets_all() {
 both_work() {
 	local here
 	forget
-	here=$(build 60 12)
-	expect_ge "jobs here" "$here" 8
-	expect_le "jobs here" "$here" 40
+	here=$(build 120 12)
+	expect_ge "jobs here" "$here" 4
+	expect_le "jobs here" "$here" 90
 }
 
 slow_worker_gets_little() {

@@ -34,7 +34,7 @@ answer() { # N
 made() { # N [NAME]
 	rm -rf "$LAB/made"
 	mkdir -p "$LAB/made"
-	"$LAB_TOOLS/make-records" "$LAB/made/jobs.$(hostname)" "$@"
+	"$LAB_BUILD/test/records/make-records" "$LAB/made/jobs.$(hostname)" "$@"
 }
 
 report_made() {
