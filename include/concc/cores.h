@@ -15,7 +15,7 @@ uint32_t cores_usable(void);
 /*
  * How fast one of them is: two machines' numbers compare as the times of a
  * compiler do, within a third or so.  By CPU time, so that others do not matter.
- * Never 0.  Takes some 3 ms.
+ * Never 0.  Takes some 6 ms.
  */
 uint32_t core_speed(void);
 
