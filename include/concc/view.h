@@ -6,10 +6,7 @@
  * are, by what project servers tell. */
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 #include <sys/types.h>
-
-struct record;
 
 struct view_report {
 	const char *build; /* its id, or the start of it; NULL: the newest */
@@ -36,30 +33,14 @@ void view_waiting_end(pid_t pid);
 const char *view_remedy(const char *rule);
 /* What a rule of the policy covers; NULL: it is none of those.  Static. */
 const char *view_rule_text(const char *rule);
-/* ---- what workers were good for ---- */
 
-/* Sums over the jobs of a build; microseconds.  The first three are the caller's to set. */
+/* What workers were good for in a build. */
 struct view_gain {
-	uint64_t wall_us;   /* what the build took */
-	unsigned cores;	    /* of this machine */
-	unsigned slots;	    /* of all workers; 0: not known */
-	size_t n, n_remote; /* jobs */
-	uint64_t work_us;   /* CPU of remote ones, duration of those here */
-	uint64_t longest_us;
-	uint64_t waited_us;	    /* remote ones for a slot */
-	uint64_t here_us, there_us; /* how long they ran here; from being sent to all in place */
-	uint64_t way_us;	    /* of that, without what the command took */
+	double speed_up;   /* at the least, as reports say it; 0: no job was remote, or no record */
+	const char *limit; /* what kept it from being faster, for a person; static, "": nothing */
 };
 
-void view_gain_add(struct view_gain *g, const struct record *r);
-/* Adds the recorded jobs of this build.  0 or a negative code. */
-int view_gain_read(struct view_gain *g, const char *build);
-/*
- * How many times as fast as this machine alone, at the least: alone it would have needed all the
- * work on all its cores without a gap, or its longest job.  0: no job was remote.
- */
-double view_gain_speed_up(const struct view_gain *g);
-/* What kept it from being faster, for a person; static, "" when there is nothing to say. */
-const char *view_gain_limit(const struct view_gain *g);
+/* By the records of the build's jobs.  cores: of this machine. */
+void view_gain_read(struct view_gain *ret, const char *build, unsigned cores);
 
 #endif

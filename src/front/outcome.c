@@ -71,8 +71,7 @@ void outcome_make(struct outcome *o)
 	o->here_us = o->took.server_cpu_us +
 		     (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
 		     (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
-	o->gain = (struct view_gain){.wall_us = o->wall_us, .cores = o->cores, .slots = o->slots};
-	(void)view_gain_read(&o->gain, o->build); /* without records there is no estimate */
+	view_gain_read(&o->gain, o->build, o->cores);
 }
 
 /* ---- for a person ---- */
@@ -109,19 +108,16 @@ static void put_bytes(struct buf *out, const char *what, uint64_t n)
 
 static void put_gain(const struct outcome *o, struct buf *out)
 {
-	double speed_up = view_gain_speed_up(&o->gain);
-	const char *limit = view_gain_limit(&o->gain);
-
 	if (o->took.bytes_out + o->took.bytes_in) {
 		put_bytes(out, "; sent", o->took.bytes_out);
 		put_bytes(out, ", got", o->took.bytes_in);
 	}
-	if (speed_up >= SPEED_UP_SHOWN)
-		buf_putf(out, "; about %.1f times as fast as here alone", speed_up);
-	else if (speed_up > 0)
+	if (o->gain.speed_up >= SPEED_UP_SHOWN)
+		buf_putf(out, "; about %.1f times as fast as here alone", o->gain.speed_up);
+	else if (o->gain.speed_up > 0)
 		buf_putf(out, "; no faster than here alone");
-	if (*limit && o->n_remote)
-		buf_putf(out, "; limit: %s", limit);
+	if (*o->gain.limit && o->n_remote)
+		buf_putf(out, "; limit: %s", o->gain.limit);
 }
 
 void outcome_line(struct outcome *o, struct buf *out)
@@ -188,8 +184,8 @@ static json_t *to_json(const struct outcome *o)
 	set_int(j, "cpu_workers_us", o->took.worker_cpu_us);
 	set_int(j, "bytes_sent", o->took.bytes_out);
 	set_int(j, "bytes_received", o->took.bytes_in);
-	json_object_set_new(j, "speed_up", json_real(view_gain_speed_up(&o->gain)));
-	json_object_set_new(j, "limit", json_string(view_gain_limit(&o->gain)));
+	json_object_set_new(j, "speed_up", json_real(o->gain.speed_up));
+	json_object_set_new(j, "limit", json_string(o->gain.limit));
 	return j;
 }
 

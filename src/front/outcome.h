@@ -24,8 +24,8 @@ struct outcome {
 	const char *tally, *build;
 	struct numbers before, after;
 	uint64_t wall_us;
-	uint32_t cores, slots;
-	int status; /* of the command */
+	uint32_t cores; /* of this machine */
+	int status;	/* of the command */
 	/* Of outcome_make(). */
 	struct tally_entry entries[TALLY_ENTRIES];
 	size_t n_entries;

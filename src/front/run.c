@@ -45,7 +45,6 @@ struct build {
 	char *tally;
 	char id[32];	       /* in the records of its jobs */
 	struct numbers before; /* of the server, which may have done other things */
-	uint32_t slots;	       /* of all workers, when it began */
 };
 
 static int complain(const char *text)
@@ -250,7 +249,6 @@ static char **choose_jobs(struct build *b)
 	char **named = tools_with_compiler(b->o->argv, &b->masquerade);
 	char **argv = named ? named : tools_with_jobs(b->o->argv, n, b->o->jobs > 0, &how);
 
-	b->slots = pool_slots(b);
 	if (how && !b->o->jobs && !b->o->quiet)
 		fprintf(stderr,
 			"concc: %s, as many jobs as there are slots and cores for; "
@@ -304,7 +302,6 @@ static int summarise(struct build *b, uint64_t wall_us, int status)
 			    .before = b->before,
 			    .wall_us = wall_us,
 			    .cores = front_cores(),
-			    .slots = b->slots,
 			    .status = status};
 	_cleanup_buf_ struct buf out = BUF_INIT;
 

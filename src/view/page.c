@@ -168,26 +168,25 @@ static void remote_note(struct buf *out, const struct summary *s)
 		 s->n_workers, str_plural(s->n_workers), s->n_here);
 }
 
-static double speedup_of(const struct summary *s)
-{
-	return s->wall_us ? (double)s->alone_us / (double)s->wall_us : 0;
-}
-
 static void speedup(struct buf *out, const struct summary *s)
 {
-	if (s->alone_us)
-		buf_putf(out, "%.1f&times;", speedup_of(s));
+	if (s->n_remote)
+		buf_putf(out, "%.1f&times;", summary_speed_up(s));
 	else
 		buf_putf(out, "&ndash;");
 }
 
 static void speedup_note(struct buf *out, const struct summary *s)
 {
-	if (!s->alone_us)
-		return;
-	buf_putf(out, "estimate: at least ");
-	put_span(out, s->alone_us);
-	buf_putf(out, " on %u core%s, see below", s->cores, str_plural(s->cores));
+	if (s->n_remote) {
+		buf_putf(out, "estimate: at least ");
+		put_span(out, s->alone_us);
+		buf_putf(out, " on %u core%s, see below. ", s->cores, str_plural(s->cores));
+	}
+	if (*summary_limit(s)) {
+		buf_putf(out, "Limit: ");
+		put_html(out, summary_limit(s));
+	}
 }
 
 static void width(struct buf *out, const struct summary *s)

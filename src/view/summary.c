@@ -217,12 +217,23 @@ static void compare_with_here(struct summary *s, const struct builds *b)
 
 /* ---- all together ---- */
 
+static void add_remote(struct summary *s, const struct record *r)
+{
+	uint64_t taken = taken_us(r);
+
+	s->n_remote++;
+	s->waited_us += r->slot_us;
+	s->there_us += taken;
+	s->way_us += taken > r->wall_us ? taken - r->wall_us : 0;
+}
+
 static void add_up(struct summary *s)
 {
 	for (size_t i = 0; i < s->build->n; i++) {
 		const struct record *r = &s->build->jobs[i];
 
-		s->n_remote += !job_is_here(r);
+		if (!job_is_here(r))
+			add_remote(s, r);
 		s->n_here += job_is_here(r);
 		s->n_failed += job_has_failed(r);
 		s->n_retried += r->tries > 1 || (r->tries && job_is_here(r));
@@ -253,6 +264,38 @@ static void estimate_alone(struct summary *s)
 	}
 	sum /= s->cores;
 	s->alone_us = (uint64_t)(sum > longest ? sum : longest);
+}
+
+/* ---- what it was good for ---- */
+
+double summary_speed_up(const struct summary *s)
+{
+	return s->n_remote && s->wall_us ? (double)s->alone_us / (double)s->wall_us : 0;
+}
+
+/* Parts of a whole from which on something is the limit. */
+#define PART_HERE  0.7 /* of what this machine's cores could have done */
+#define PART_WAIT  0.3 /* of what jobs took since they were ready to go */
+#define PART_WAY   0.5 /* of what jobs took on workers */
+#define PART_SLOTS 0.6 /* of the slots, used on average: fewer, and there was no more to do */
+
+const char *summary_limit(const struct summary *s)
+{
+	double wall = (double)s->wall_us, there = (double)s->there_us;
+
+	if (!s->build->n || !s->wall_us)
+		return "";
+	if (!s->n_remote)
+		return "no job went to a worker";
+	if ((double)s->here_us > PART_HERE * wall * s->cores)
+		return "this machine, busy with the jobs that stayed here";
+	if ((double)s->waited_us > PART_WAIT * (there + (double)s->waited_us))
+		return "too few slots: jobs waited for them";
+	if ((double)s->way_us > PART_WAY * there)
+		return "the way to the workers, which took most of the jobs' time";
+	if (s->slots && there < PART_SLOTS * wall * (double)s->slots)
+		return "the build itself, which had too few jobs at once";
+	return "the workers' own speed";
 }
 
 /* ---- why here ---- */

@@ -52,6 +52,8 @@ struct summary {
 	uint64_t wall_us;
 	uint64_t cpu_us;  /* on workers */
 	uint64_t here_us; /* how long the jobs here took, together */
+	/* Of remote ones together: waited for a slot; had it; had it while no command ran. */
+	uint64_t waited_us, there_us, way_us;
 	uint64_t bytes_back, bytes_fetched;
 	uint64_t slots;	      /* that could be used, at most; 0: not known */
 	struct width offered; /* jobs that the build tool had begun and that were not done */
@@ -67,6 +69,11 @@ struct summary {
 /* Borrows b and t, which is one of them, until it is released.  cores: of this machine. */
 void summary_make(struct summary *s, const struct builds *b, const struct build *t, uint32_t cores);
 void summary_release(struct summary *s);
+
+/* How many times as fast as this machine alone, at the least; 0: no job was remote. */
+double summary_speed_up(const struct summary *s);
+/* What kept it from being faster, for a person; static, "" when there is nothing to say. */
+const char *summary_limit(const struct summary *s);
 
 /* Since the epoch: when it was put into its slot, or begun here; when it was done with. */
 uint64_t job_began_us(const struct record *r);

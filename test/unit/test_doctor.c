@@ -2,8 +2,6 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 
-#include "concc/record.h"
-#include "concc/view.h"
 #include "doctor/doctor.h"
 
 static void expect(const char *text, enum check want)
@@ -58,60 +56,4 @@ Test(doctor, commands_for_a_host)
 	root = there_command(&w, false, 1000, "true");
 	cr_expect_str_eq(root, "true");
 	free(root);
-}
-
-/* ---- what a build gained ---- */
-
-static void add(struct view_gain *g, const char *worker, uint64_t slot, uint64_t wall,
-		uint64_t taken)
-{
-	struct record r;
-
-	record_init(&r);
-	record_set(&r.worker, worker);
-	r.slot_us = slot;
-	r.sent_us = slot + 1;
-	r.placed_us = r.sent_us + taken;
-	r.wall_us = r.utime_us = wall;
-	view_gain_add(g, &r);
-	record_release(&r);
-}
-
-Test(gain, speed_up_is_what_this_machine_would_have_needed)
-{
-	struct view_gain g = {.wall_us = 1000, .cores = 2};
-
-	cr_expect_eq(view_gain_speed_up(&g), 0);
-	for (int i = 0; i < 8; i++)
-		add(&g, "w", 0, 1000, 1000);
-	cr_expect_float_eq(view_gain_speed_up(&g), 4.0, 0.01);
-	/* One job has no use for a second core. */
-	g = (struct view_gain){.wall_us = 1000, .cores = 2};
-	add(&g, "w", 0, 3000, 3000);
-	cr_expect_float_eq(view_gain_speed_up(&g), 3.0, 0.01);
-}
-
-static const char *limit_of(unsigned slots, const char *worker, uint64_t slot, uint64_t wall,
-			    uint64_t taken)
-{
-	struct view_gain g = {.wall_us = 1000, .cores = 2, .slots = slots};
-
-	for (int i = 0; i < 8; i++)
-		add(&g, worker, slot, wall, taken);
-	return view_gain_limit(&g);
-}
-
-Test(gain, what_limits_a_build)
-{
-	struct view_gain mixed = {.wall_us = 1000, .cores = 2, .slots = 8};
-
-	cr_expect_str_eq(limit_of(8, "", 0, 0, 900), "no job went to a worker");
-	cr_expect(strstr(limit_of(8, "w", 0, 900, 900), "workers' own speed"));
-	cr_expect(strstr(limit_of(8, "w", 900, 900, 900), "too few slots"));
-	cr_expect(strstr(limit_of(8, "w", 0, 100, 900), "the way"));
-	cr_expect(strstr(limit_of(64, "w", 0, 900, 900), "too few jobs"));
-	add(&mixed, "w", 0, 100, 100);
-	add(&mixed, "", 0, 0, 900);
-	add(&mixed, "", 0, 0, 900);
-	cr_expect(strstr(view_gain_limit(&mixed), "this machine"));
 }

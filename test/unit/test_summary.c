@@ -185,6 +185,50 @@ Test(summary, alone_is_no_less_than_the_longest)
 	cr_assert_eq(s.alone_us, 500 * MS);
 }
 
+Test(summary, speed_up)
+{
+	for (int i = 0; i < 8; i++)
+		add("w1", 0, 0, 1, 999);
+	make();
+	cr_assert_float_eq(summary_speed_up(&s), 4.0, 0.01);
+	/* Nothing was gained, and nothing is claimed. */
+	done();
+	add("", 0, 0, 1, 999);
+	make();
+	cr_assert_eq(summary_speed_up(&s), 0);
+}
+
+/* Eight jobs that began at once on a machine of two cores. */
+static const char *limit_of(unsigned slots, const char *worker, uint64_t slot_ms, uint64_t took_ms,
+			    uint64_t wall_ms)
+{
+	done();
+	for (int i = 0; i < 8; i++) {
+		struct record *r = add(worker, 0, slot_ms, slot_ms + 1, took_ms);
+
+		r->all_slots = slots;
+		if (*worker)
+			r->wall_us = r->utime_us = wall_ms * MS;
+	}
+	make();
+	return summary_limit(&s);
+}
+
+Test(summary, what_limits_a_build)
+{
+	cr_expect_str_eq(limit_of(8, "", 0, 900, 900), "no job went to a worker");
+	cr_expect(strstr(limit_of(8, "w", 0, 900, 900), "workers' own speed"));
+	cr_expect(strstr(limit_of(8, "w", 900, 900, 900), "too few slots"));
+	cr_expect(strstr(limit_of(8, "w", 0, 900, 100), "the way"));
+	cr_expect(strstr(limit_of(64, "w", 0, 900, 900), "too few jobs"));
+	done();
+	add("w", 0, 0, 1, 100);
+	add("", 0, 0, 1, 900);
+	add("", 0, 0, 1, 900);
+	make();
+	cr_expect(strstr(summary_limit(&s), "this machine"));
+}
+
 Test(summary, rules)
 {
 	record_set(&add("", 0, 0, 1, 10)->rule, "query");
