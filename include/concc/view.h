@@ -21,13 +21,19 @@ int view_report(const struct view_report *o);
 /* What goes on now, on the terminal until `q`, or once on standard output.  The exit status. */
 int view_top(bool just_once);
 
+enum view_line {
+	VIEW_LINE_WAITING,  /* which workers are waited for */
+	VIEW_LINE_PROGRESS, /* how many jobs run and are done, what is being sent to workers */
+};
+
 /*
- * On a terminal, a line on standard error that says which workers are waited for, once that has
- * taken a second, and which is gone in the end.  By a process of its own, so that whoever waits may
- * block; it ends with us.  Negative: none is needed, or could be started.
+ * On a terminal, a line on standard error that is kept right, from a second after its beginning to
+ * its end, when it is gone: where the cursor is, or for progress the terminal's last one, above
+ * which others may write meanwhile.  By a process of its own, so that whoever waits may block; it
+ * ends with us. Negative: none is needed, or could be started.
  */
-pid_t view_waiting_begin(void);
-void view_waiting_end(pid_t pid);
+pid_t view_line_begin(enum view_line what);
+void view_line_end(pid_t pid);
 
 /* What lifts the rule that kept a job here; NULL: nothing, or nothing should.  Static. */
 const char *view_remedy(const char *rule);

@@ -148,9 +148,9 @@ static int bring_up(struct build *b)
 	if (b->o->local)
 		return 0;
 	users_join(b->dir_fd, server_is_ready, &b->users);
-	teller = view_waiting_begin();
+	teller = view_line_begin(VIEW_LINE_WAITING);
 	r = child_call(wait_settled, b, &status);
-	view_waiting_end(teller);
+	view_line_end(teller);
 	if (r < 0)
 		return complain(err_text(r));
 	b->signo = child_signal(status);
@@ -374,6 +374,17 @@ static void report(const struct build *b)
 		(void)view_report(&o); /* it says why there is none; the build is what it is */
 }
 
+/* What writes nothing itself leaves the terminal to us. */
+static int run_watched(struct build *b)
+{
+	bool alone = !b->o->local && !b->o->quiet && tools_is_silent(b->o->argv);
+	pid_t line = alone ? view_line_begin(VIEW_LINE_PROGRESS) : -1;
+	int status = run_child(b);
+
+	view_line_end(line);
+	return status;
+}
+
 static int build(struct build *b)
 {
 	struct errmsg msg = {0};
@@ -393,7 +404,7 @@ static int build(struct build *b)
 	status = bring_up(b);
 	if (status)
 		return status;
-	status = run_child(b);
+	status = run_watched(b);
 	pass_on_words(b);
 	r = summarise(b, now_us() - start, status);
 	report(b);

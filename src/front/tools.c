@@ -234,16 +234,17 @@ static const struct tool {
 	const char *flag;     /* the argument that follows begins so; NULL: by the variable */
 	const char *variable; /* tells it as well */
 	const char *options;  /* that say so, prefixes */
+	const char *silent;   /* that have it write nothing, prefixes; NULL: it has none */
 } tools[] = {
-	{"make", "make", NULL, "-j", "MAKEFLAGS", "-j --jobs"},
-	{"gmake", "make", NULL, "-j", "MAKEFLAGS", "-j --jobs"},
-	{"ninja", "ninja", NULL, "-j", NULL, "-j"},
-	{"ninja-build", "ninja", NULL, "-j", NULL, "-j"},
-	{"samu", "ninja", NULL, "-j", NULL, "-j"},
+	{"make", "make", NULL, "-j", "MAKEFLAGS", "-j --jobs", "-s --silent --quiet"},
+	{"gmake", "make", NULL, "-j", "MAKEFLAGS", "-j --jobs", "-s --silent --quiet"},
+	{"ninja", "ninja", NULL, "-j", NULL, "-j", "--quiet"},
+	{"ninja-build", "ninja", NULL, "-j", NULL, "-j", "--quiet"},
+	{"samu", "ninja", NULL, "-j", NULL, "-j", NULL},
 	{"cmake", "cmake", " --build ", NULL, "CMAKE_BUILD_PARALLEL_LEVEL", "-j --parallel"},
 	{"cargo", "cargo",
 	 " build b check c test t bench run r rustc clippy doc d install fix nextest ", NULL,
-	 "CARGO_BUILD_JOBS", "-j --jobs"},
+	 "CARGO_BUILD_JOBS", "-j --jobs", "-q --quiet"},
 	{"meson", "meson", " compile ", "-j", NULL, "-j --jobs"},
 	{"go", "go", " build install test run vet ", "-p=", NULL, "-p"},
 };
@@ -281,23 +282,42 @@ static size_t find_place(const struct tool *t, char *const *argv)
 }
 
 /* make's letters may stand together: -kj8.  Behind these the rest is an argument. */
-static bool has_letter_j(const char *arg)
+static bool has_letter(const char *arg, char letter)
 {
-	size_t n = strcspn(arg, "CfIoWElOj");
+	char until[] = {'C', 'f', 'I', 'o', 'W', 'E', 'l', 'O', 'j', letter, '\0'};
+	size_t n = strcspn(arg, until);
 
-	return *arg == '-' && arg[1] != '-' && arg[n] == 'j';
+	return *arg == '-' && arg[1] != '-' && arg[n] == letter;
 }
 
-static bool is_option(const struct tool *t, const char *arg)
+static bool begins_with_one_of(const char *arg, const char *options)
 {
-	for (const char *o = t->options; *o; o += strspn(o, " ")) {
+	for (const char *o = options; *o; o += strspn(o, " ")) {
 		size_t n = strcspn(o, " ");
 
 		if (strncmp(arg, o, n) == 0)
 			return true;
 		o += n;
 	}
-	return streq(t->name, "make") && has_letter_j(arg);
+	return false;
+}
+
+static bool is_option(const struct tool *t, const char *arg)
+{
+	return begins_with_one_of(arg, t->options) ||
+	       (streq(t->name, "make") && has_letter(arg, 'j'));
+}
+
+bool tools_is_silent(char *const *argv)
+{
+	const struct tool *t = find_tool(argv);
+
+	for (size_t i = 1; t && t->silent && argv[i]; i++) {
+		if (begins_with_one_of(argv[i], t->silent) ||
+		    (streq(t->name, "make") && has_letter(argv[i], 's')))
+			return true;
+	}
+	return false;
 }
 
 /* MAKEFLAGS: "kj8", "-j8", " --jobserver-auth=..." as of a make above us. */

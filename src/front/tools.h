@@ -33,6 +33,9 @@ char *tools_rust_wrapper(void);
 /* One of "make", "ninja", "cmake", "cargo", "meson", "go", whatever it is called; else NULL. */
 const char *tools_name(char *const *argv);
 
+/* It was told to write nothing unless something fails ("make -s"). */
+bool tools_is_silent(char *const *argv);
+
 /*
  * The command with so many jobs at once, as one more argument or by a variable of our environment;
  * nothing when the user told it a number, or nobody knows how.  everywhere: by variables for the

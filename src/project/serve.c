@@ -9,6 +9,7 @@
 #include "concc/err.h"
 #include "concc/log.h"
 #include "concc/str.h"
+#include "watchers.h"
 
 /* Room for the message's own fields below the frame's bound. */
 #define CHUNK (PROTO_FRAME_MAX - 64)
@@ -23,21 +24,31 @@ struct fetch {
 	struct peer *peer;
 	struct msg_fetch msg;
 	int fd;
-	uint64_t offset,
-		size; /* of the version that was asked for: what was appended since is none of it */
+	uint64_t offset;
+	uint64_t size;	 /* of the version that was asked for: what was appended is none of it */
+	uint64_t wanted; /* of it in the peer's wanted_bytes: its size as that is known */
 	struct digest_ctx *digest;
 };
+
+/* Nothing is left to be sent: what comes next is another lot. */
+static void note_all_sent(struct peer *p)
+{
+	p->wanted_bytes = p->sent_bytes = 0;
+	watchers_tell(p->server);
+}
 
 static void fetch_free(struct fetch *f)
 {
 	list_remove(&f->of_peer);
 	if (map_get_u64(&f->peer->fetch_ids, f->msg.fetch_id) == f)
 		(void)map_del_u64(&f->peer->fetch_ids, f->msg.fetch_id);
-	f->peer->n_fetches--;
 	if (f->fd >= 0) {
 		f->peer->n_serving--;
 		close(f->fd);
 	}
+	f->peer->wanted_bytes -= f->wanted - f->offset; /* of one that fails */
+	if (--f->peer->n_fetches == 0)
+		note_all_sent(f->peer);
 	digest_free(f->digest);
 	msg_fetch_release(&f->msg);
 	free(f);
@@ -103,6 +114,8 @@ static void serve_chunk(struct peer *p, struct fetch *f)
 		}
 		p->n_serving++;
 		f->size = attr.size;
+		f->peer->wanted_bytes += f->size - f->wanted;
+		f->wanted = f->size;
 		f->digest = digest_new();
 	}
 	want = f->size - f->offset < sizeof(chunk) ? (size_t)(f->size - f->offset) : sizeof(chunk);
@@ -122,6 +135,8 @@ static void serve_chunk(struct peer *p, struct fetch *f)
 		digest_update(f->digest, chunk, (size_t)n);
 		answer(p, &m);
 		f->offset += (uint64_t)n;
+		p->sent_bytes += (uint64_t)n;
+		watchers_tell(p->server);
 	}
 	if ((size_t)n < sizeof(chunk) || f->offset == f->size) {
 		finish(p, f);
@@ -152,6 +167,15 @@ void serve_more(struct peer *p)
 		serve_chunk(p, f);
 }
 
+/* As the file was told to the worker; another version's fetch fails, and takes nothing. */
+static uint64_t size_told(const struct peer *p, const struct msg_fetch *m)
+{
+	struct entry_attr a;
+
+	tree_entry(p->server->tree, m->dir_id, m->name, &a);
+	return a.type == ENTRY_FILE ? a.size : 0;
+}
+
 int serve_fetch(struct peer *p, struct blob payload)
 {
 	struct fetch *f;
@@ -172,6 +196,8 @@ int serve_fetch(struct peer *p, struct blob payload)
 		return r;
 	}
 	map_put_u64(&p->fetch_ids, f->msg.fetch_id, f);
+	f->wanted = size_told(p, &f->msg);
+	p->wanted_bytes += f->wanted;
 	list_append(&p->fetches, &f->of_peer);
 	serve_more(p);
 	return 0;

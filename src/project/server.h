@@ -155,6 +155,8 @@ struct peer {
 	struct list serving;	    /* the same, begun: with an open file, by turns */
 	struct map fetch_ids;	    /* id -> struct fetch */
 	unsigned n_fetches, n_serving;
+	/* Bytes of contents, since none was wanted: asked for, and sent of those. */
+	uint64_t wanted_bytes, sent_bytes;
 	bool begin_next; /* whose turn it is */
 	uint64_t n_jobs, n_failed, fetched_bytes, fetched_files, lists;
 	uint64_t cpu_us;	       /* of jobs, on the worker */

@@ -90,6 +90,13 @@ static void peer_text(const struct peer *p, struct buf *out)
 			 p->load.running, str_plural(p->load.running), p->load.waiting,
 			 p->load.slots, str_plural(p->load.slots), p->hello.cpus,
 			 str_plural(p->hello.cpus), p->load.loadavg / 100, p->load.loadavg % 100);
+	if (p->n_fetches) {
+		buf_putf(out, "  being sent contents of files: ");
+		put_size(out, p->sent_bytes);
+		buf_putf(out, " of ");
+		put_size(out, p->wanted_bytes);
+		buf_putf(out, "\n");
+	}
 	if (p->state == PEER_CONNECTING && *p->error) {
 		buf_putf(out, "  %s\n  being tried again\n", p->error);
 	} else if (p->state == PEER_DOWN && *p->error) {
@@ -292,6 +299,8 @@ static json_t *peer_json(const struct peer *p)
 	set_int(o, "lists", p->lists);
 	set_int(o, "fetched_files", p->fetched_files);
 	set_int(o, "fetched_bytes", p->fetched_bytes);
+	set_int(o, "wanted_bytes", p->wanted_bytes);
+	set_int(o, "sent_bytes", p->sent_bytes);
 	set_int(o, "fuse_messages", p->fuse.total);
 	json_object_set_new(o, "host", host_json(p));
 	json_object_set_new(o, "fuse", counters(p->fuse.by_opcode, PROTO_FUSE_OPS, NULL));

@@ -152,6 +152,13 @@ static void worker_line(struct layout *l, const json_t *w, const struct usual *u
 	put_line(l, streq(state, "down") ? LINE_BAD : LINE_PLAIN, &b);
 	if (*error && !streq(state, "up"))
 		add(l, LINE_BAD, "  %s", error);
+	if (number(w, "wanted_bytes")) {
+		buf_putf(&b, "  being sent contents of files: ");
+		put_size(&b, number(w, "sent_bytes"));
+		buf_putf(&b, " of ");
+		put_size(&b, number(w, "wanted_bytes"));
+		put_line(l, LINE_FAINT, &b);
+	}
 }
 
 static void workers(struct layout *l, const struct feed *f, const struct usual *u)

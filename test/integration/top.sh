@@ -261,16 +261,20 @@ nothing_to_do() {
 }
 
 # Of `concc run`, while a worker does not answer: a line, which then is gone.
-waited_for() {
-	lab_stop_server
-	kill -STOP "${LAB_LISTEN[2]}" # connected to, it says nothing
+run_start() { # COMMAND...
 	rm -f "$LAB/screen.fifo" "$LAB/ended"
 	mkfifo "$LAB/screen.fifo"
 	exec 7<>"$LAB/screen.fifo"
 	TM_N=$((TM_N + 1))
-	tm new-session -d -x 60 -y 10 \; set-option -g status off \; \
+	tm new-session -d -x 90 -y 10 \; set-option -g status off \; \
 		pipe-pane "exec cat >$LAB/screen.fifo" \; \
-		respawn-pane -k "concc run -- echo built; echo \$? >$LAB/ended; exec cat"
+		respawn-pane -k "concc run -- $*; echo \$? >$LAB/ended; exec cat"
+}
+
+waited_for() {
+	lab_stop_server
+	kill -STOP "${LAB_LISTEN[2]}" # connected to, it says nothing
+	run_start echo built
 	trap 'top_end; kill -CONT "${LAB_LISTEN[2]}"' EXIT
 	shows '^concc: waiting for w2 \(connecting\)'
 	kill -CONT "${LAB_LISTEN[2]}"
@@ -282,6 +286,26 @@ waited_for() {
 	# Where nobody looks there is none.
 	concc run -- true 2>"$LAB/err"
 	expect_no_grep 'waiting for' "$LAB/err"
+}
+
+# What writes nothing has a line below it that says how far it is, and what is being sent.
+silent_build() {
+	cp "$LAB_TOOLS/hold" holdbin
+	head -c 200000000 /dev/urandom >big
+	printf '#!/bin/sh\ncat big >/dev/null\nexec ./holdbin 4\n' >reads-big
+	chmod +x reads-big
+	printf 'all:\n\t@concc-dispatch ./reads-big || true\n\techo behind\n' >silent.mk
+	run_start make -sf silent.mk
+	trap top_end EXIT
+	shows '^concc: 1 job on workers, [0-9]+ done; sending what they need: .* of 1[0-9]+ MB$'
+	shows '^concc: 1 job on workers, [0-9]+ done$'
+	kill -KILL $(lab_worker_pids 1 holdbin) $(lab_worker_pids 2 holdbin)
+	shows '^behind$'
+	shows '^concc: 1 job in '
+	screen
+	expect_no_grep 'jobs? on workers' "$LAB/screen"
+	"$LAB_TOOLS/wait-file" "$LAB_LIMIT" "$LAB" ended
+	rm big
 }
 
 # Who only looks does not hold a server that makes way for another.
@@ -312,4 +336,5 @@ check "a reader who does not read" slow_reader
 check "a server that makes way" makes_way
 check "a server that has nothing to do" nothing_to_do
 check "whom a build waits for" waited_for
+check "a build tool that writes nothing" silent_build
 lab_stop

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "front/hints.h"
+#include "front/tools.h"
 
 static void expect_compiler(const char *text, const char *path, const char *variable)
 {
@@ -37,6 +38,28 @@ Test(hints, no_compilers_by_path)
 	expect_compiler("CC = gcc\nINC = -I/usr/lib/gcc/x\n", NULL, NULL);
 	expect_compiler("LD = /usr/bin/ld\nx: src/gcc\n", NULL, NULL);
 	expect_compiler("/", NULL, NULL);
+}
+
+static bool is_silent(const char *tool, const char *arg)
+{
+	char *argv[] = {(char *)tool, (char *)"all", (char *)arg, NULL};
+
+	return tools_is_silent(argv);
+}
+
+Test(hints, tools_that_write_nothing)
+{
+	cr_expect(is_silent("make", "-s"));
+	cr_expect(is_silent("/usr/bin/gmake", "-ksj8"));
+	cr_expect(is_silent("make", "--quiet"));
+	cr_expect(is_silent("ninja", "--quiet"));
+	cr_expect(is_silent("cargo", "-q"));
+	cr_expect(!is_silent("make", "-j8"));
+	cr_expect(!is_silent("make", "-fsilent.mk"), "the name of a file");
+	cr_expect(!is_silent("make", "-Csrc"));
+	cr_expect(!is_silent("ninja", "-s"));
+	cr_expect(!is_silent("samu", "-s"));
+	cr_expect(!is_silent("./build.sh", "-s"));
 }
 
 static void expect_value(const char *cache, const char *name, const char *value)
