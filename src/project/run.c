@@ -819,6 +819,25 @@ static bool leaves_core(int signo)
 	return false;
 }
 
+/*
+ * By these whoever stops the worker's host, or the batch job that our agent is in, ends all
+ * processes: each gets its own signal, the agent not first.  None of them was sent from here to a
+ * job that has a client; one that the command sent itself it sends itself again.
+ */
+static bool ends_from_outside(const struct run *r, int signo)
+{
+	return (signo == SIGTERM || signo == SIGHUP) && r->peer->conf->mirror == MIRROR_CONCC;
+}
+
+static void on_killed(struct run *r, int signo)
+{
+	_cleanup_free_ char *text = xasprintf(
+		"signal %d (%s) ended it on %s, and was not sent from here", signo,
+		strsignal(signo), r->peer->conf->name);
+
+	run_fail(r, RUN_FAIL_LOCAL, true, "killed", text);
+}
+
 static int on_exit_msg(struct peer *p, struct run *r, const struct msg_exit *m)
 {
 	p->cpu_us += m->utime_us + m->stime_us;
@@ -835,6 +854,8 @@ static int on_exit_msg(struct peer *p, struct run *r, const struct msg_exit *m)
 		on_special(r, m);
 	else if (m->how == EXIT_SIGNAL && r->dumps_core && leaves_core((int)m->code))
 		run_fail(r, RUN_FAIL_LOCAL, true, "core", "its core file is to be made here");
+	else if (m->how == EXIT_SIGNAL && ends_from_outside(r, (int)m->code))
+		on_killed(r, (int)m->code);
 	else if (m->how == EXIT_FAILED || m->how == EXIT_REFUSED)
 		on_ours(r, m);
 	else

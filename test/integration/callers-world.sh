@@ -167,7 +167,7 @@ core_files() {
 	plain_programs
 	same remote '$RUN sh -c "kill -SEGV \$\$"'
 	same core 'ulimit -c unlimited; $RUN sh -c "kill -ABRT \$\$"; rc=$?; rm -f core*; exit $rc'
-	same remote 'ulimit -c unlimited; $RUN sh -c "ulimit -c; kill -TERM \$\$"'
+	same remote 'ulimit -c unlimited; $RUN sh -c "ulimit -c; kill -KILL \$\$"'
 	same remote 'ulimit -S -c 0; $RUN sh -c "ulimit -c; ulimit -c 1000; ulimit -c"'
 }
 
@@ -193,7 +193,7 @@ signals() {
 	same remote './do-call blocking 15 $RUN ./do-call signals'
 	same remote './do-call blocking 64 $RUN ./do-call signals'
 	same remote "trap '' TERM; \$RUN sh -c 'kill -TERM \$\$; echo alive'"
-	same remote '$RUN sh -c "kill -TERM \$\$; echo alive"'
+	same killed '$RUN sh -c "kill -TERM \$\$; echo alive"'
 	same remote "trap '' PIPE; \$RUN sh -c 'kill -PIPE \$\$; echo alive'"
 	same remote 'nohup $RUN ./do-call signals'
 }

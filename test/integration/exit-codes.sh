@@ -61,6 +61,17 @@ signals() {
 	ends_as "exit 139" 'sh -c "kill -SEGV \$\$"; exit $?'
 }
 
+# By these whoever stops a worker ends what runs there: so what they ended is done again here.
+killed() {
+	local signo
+	for signo in 1 15; do
+		CONCC_EXPLAIN=1 ended concc-dispatch sh -c "echo one; kill -$signo \$\$" \
+			>"$LAB/out" 2>"$LAB/explain"
+		expect_eq "its own doing" "$(tr '\n' ' ' <"$LAB/out")" "one signal $signo "
+		expect_grep "^concc: local: killed .signal $signo .* ended it on w[12], and was not sent from here" "$LAB/explain"
+	done
+}
+
 # The compiler proper dies below its driver, which is what tells.
 compiler_dies() {
 	local where
@@ -230,6 +241,7 @@ slots_of_those_at_home() {
 check "exit statuses" statuses
 check "what can not start" can_not_start
 check "death by signal" signals
+check "death by a signal that others send" killed
 check "a compiler that crashes" compiler_dies
 check "no core files" no_cores
 check "10 MB on stdout and on stderr" output

@@ -73,8 +73,8 @@ remote() {
 	concc-dispatch sh -c 'echo said; exit 3' >/dev/null || true
 	in_order slot sent said ended placed
 	expect_eq "end" "$(last '.end + " \(.code)"')" 'exit 3'
-	concc-dispatch sh -c 'kill -TERM $$' 2>/dev/null || true
-	expect_eq "end" "$(last '.end + " \(.code)"')" 'signal 15'
+	concc-dispatch sh -c 'kill -KILL $$' 2>/dev/null || true
+	expect_eq "end" "$(last '.end + " \(.code)"')" 'signal 9'
 }
 
 by_rule() {
