@@ -83,7 +83,12 @@ void sched_model_free(struct sched_model *m);	     /* NULL is fine */
 /* A first guess at that place's processors: their speed in thousandths of those here. */
 void sched_model_guess(struct sched_model *m, const char *place, uint32_t speed);
 void sched_model_begins_here(struct sched_model *m); /* a job, of which a sample will come */
+/* That many tasks of others run or want to on this machine, which has so many processors (more than
+ * `cores` where those are a share): jobs are slower here by that. */
+void sched_model_others(struct sched_model *m, double tasks, uint32_t processors);
 void sched_model_learn(struct sched_model *m, const struct sched_sample *s);
+/* The same of one that was given up after total_us: it takes longer there than that. */
+void sched_model_learn_late(struct sched_model *m, const struct sched_sample *s);
 /* What is known of that place (NULL: here) at this time, since what was long ago counts less;
  * zeros: nothing. */
 void sched_model_pace(const struct sched_model *m, const char *place, uint64_t now_us,

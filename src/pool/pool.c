@@ -483,12 +483,15 @@ static int watch_calls(struct pool *p, const struct pool_request *q, struct watc
 	return any_up(p, q) ? 0 : rc;
 }
 
-/* For the head of a line.  *verified: the hints are known to be right, but for events to come. */
-static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t line,
+/*
+ * For the head of a line, who stands in it since then: each has patience for once, and not again as
+ * it comes to the head, since what the one before it waited for has not come.  *verified: the hints
+ * are known to be right, but for events to come.
+ */
+static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t line, uint64_t since,
 			struct watch *w, bool *verified, struct pool_slot *ret)
 {
 	struct wish wish = wish_of(p, q);
-	uint64_t since = now_us();
 
 	for (;;) {
 		bool recheck = false;
@@ -540,6 +543,7 @@ static int wait_in_line(struct pool *p, const struct pool_request *q, const stru
 {
 	struct table_line *line = &p->table->lines[t->line];
 	uint64_t me = t->number + 1; /* 0 is nobody */
+	uint64_t since = now_us();
 	bool verified;
 	int rc;
 
@@ -554,7 +558,7 @@ static int wait_in_line(struct pool *p, const struct pool_request *q, const stru
 		return rc;
 	ticket_is_head(p, t);
 	verified = watch_is_open(w) && __atomic_load_n(&line->vouched, __ATOMIC_ACQUIRE) == me;
-	rc = take_as_head(p, q, t->line, w, &verified, ret);
+	rc = take_as_head(p, q, t->line, since, w, &verified, ret);
 	if (rc == 0 && verified)
 		vouch(p, t, w);
 	return rc;

@@ -240,6 +240,7 @@ void client_accept(struct server *s, int fd)
 	c = xcalloc(1, sizeof(*c));
 	c->server = s;
 	c->fd = fd;
+	c->slot.fd = -1;
 	c->pid = pid;
 	c->too_many = is_one_too_many(s, fd);
 	list_append(&s->clients, &c->of_server);
@@ -256,6 +257,8 @@ void client_free(struct client *c)
 		run_client_gone(c->run);
 	lookup_free(c->hit);
 	jobs_cancel(steal_ptr(&c->job));
+	if (c->server->pool)
+		pool_release(c->server->pool, &c->slot);
 	link_close(c->link);
 	link_free(c->link);
 	server_busy(c->server);

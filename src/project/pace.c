@@ -6,7 +6,10 @@
  */
 #include "pace.h"
 
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "concc/cleanup.h"
 #include "concc/cores.h"
@@ -26,8 +29,11 @@ struct pace {
 	struct observer observer;
 	uint32_t cores, speed; /* of this machine; see cores.h */
 	unsigned n_here;       /* jobs in slots of it */
-	uint64_t busy_at_us;   /* of the last event of a job */
-	unsigned next;	       /* the peer to be told of next; n_peers: this machine */
+	double others;	       /* tasks of others that want its processors, lately */
+	struct loop_source *look_timer;
+	bool look_armed;
+	uint64_t busy_at_us; /* of the last event of a job */
+	unsigned next;	     /* the peer to be told of next; n_peers: this machine */
 };
 
 static bool is_of_slot(const struct record *r)
@@ -58,7 +64,8 @@ static bool sample_of(const struct record *r, uint32_t at_once, struct sched_sam
 
 /* ---- to the pool ---- */
 
-static void tell_place(struct pace *p, const char *member, const char *place, uint32_t cores)
+static void tell_place(struct pace *p, const char *member, const char *place, uint32_t cores,
+		       uint64_t wait_us)
 {
 	struct sched_pace pace;
 
@@ -66,6 +73,8 @@ static void tell_place(struct pace *p, const char *member, const char *place, ui
 		return; /* the pool is another's */
 	sched_model_pace(p->model, place, now_us(), &pace);
 	pace.cores = cores;
+	wait_us += pace.overhead_us;
+	pace.overhead_us = wait_us > UINT32_MAX ? UINT32_MAX : (uint32_t)wait_us;
 	(void)pool_set_pace(p->server->pool, member, &pace); /* it may be gone */
 }
 
@@ -74,14 +83,14 @@ void pace_tell_worker(struct pace *p, const struct peer *peer)
 	uint64_t speed = (uint64_t)peer->hello.cpu_speed * 1000 / p->speed;
 
 	sched_model_guess(p->model, peer->conf->name, speed > UINT32_MAX ? UINT32_MAX : speed);
-	tell_place(p, peer->conf->name, peer->conf->name, peer->hello.cpus);
+	tell_place(p, peer->conf->name, peer->conf->name, peer->hello.cpus, serve_left_us(peer));
 }
 
 void pace_tell_here(struct pace *p)
 {
 	/* Who sets a number has seen to what else this machine is to do. */
 	tell_place(p, POOL_LOCAL, NULL,
-		   p->server->conf->local_slots == CONF_LOCAL_AUTO ? p->cores : 0);
+		   p->server->conf->local_slots == CONF_LOCAL_AUTO ? p->cores : 0, 0);
 }
 
 static void tell_work(struct pace *p, uint64_t key)
@@ -146,6 +155,20 @@ uint64_t pace_takes_here_us(struct pace *p, uint64_t job, uint64_t kind, bool *r
 	return sched_takes_us(&here, 0, &j);
 }
 
+void pace_learn_late(struct pace *p, const struct peer *peer, uint64_t job, uint64_t kind,
+		     uint64_t us)
+{
+	struct sched_sample s = {.place = peer->conf->name,
+				 .job = job,
+				 .kind = kind,
+				 .at_once = (uint32_t)peer->jobs.n,
+				 .total_us = us,
+				 .at_us = now_us()};
+
+	sched_model_learn_late(p->model, &s);
+	pace_tell_worker(p, peer);
+}
+
 /* ---- from jobs ---- */
 
 /* How many were there with it, about: what it met and what it left. */
@@ -156,6 +179,53 @@ static uint32_t at_once(const struct pace *p, const struct job *j)
 	uint32_t now = peer ? (uint32_t)peer->jobs.n : p->n_here;
 
 	return (j->beside + now + 1) / 2;
+}
+
+/* ---- who else uses this machine ---- */
+
+/* Each look is one moment of many: so often, and so many of them make a mean. */
+#define LOOK_MS 500
+#define LOOKS	8
+
+/* "0.20 0.18 0.12 1/80 11206", proc(5): those that run or want to, us included. */
+static bool read_running(unsigned *ret)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	return read_file_at(AT_FDCWD, "/proc/loadavg", 4096, &b) == 0 &&
+	       sscanf(buf_cstr(&b), "%*s %*s %*s %u/", ret) == 1;
+}
+
+static uint32_t processors(void)
+{
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return n > 0 ? (uint32_t)n : 1;
+}
+
+static void on_look(void *data)
+{
+	struct pace *p = data;
+	unsigned running, ours = 1 + p->n_here;
+
+	p->look_armed = false;
+	if (!read_running(&running))
+		return;
+	p->others += ((running > ours ? running - ours : 0) - p->others) / LOOKS;
+	sched_model_others(p->model, p->others, processors());
+	pace_tell_here(p);
+}
+
+/* Only as long as jobs come, and at no moment that has to do with one: then wrappers run. */
+static void look_soon(struct pace *p)
+{
+	if (p->look_armed || p->server->conf->local_slots != CONF_LOCAL_AUTO ||
+	    !p->server->local_slots)
+		return;
+	if (!p->look_timer)
+		p->look_timer = loop_add_timer(p->server->loop, 0, on_look, p);
+	p->look_armed = p->look_timer != NULL;
+	loop_timer_set(p->look_timer, LOOK_MS);
 }
 
 /* So long without a job, and it is another build. */
@@ -170,6 +240,7 @@ static void note_busy(struct pace *p)
 			pool_set_busy_since(p->server->pool, now);
 	}
 	p->busy_at_us = now;
+	look_soon(p);
 }
 
 static void on_job(void *data, enum job_event what, const struct job *j)
@@ -185,8 +256,11 @@ static void on_job(void *data, enum job_event what, const struct job *j)
 	}
 	if (what != JOB_EVENT_ENDED)
 		return;
-	if (sample_of(&j->record, at_once(p, j), &s))
+	if (sample_of(&j->record, at_once(p, j), &s)) {
 		learn(p, &s);
+		if (p->server->any_untold)
+			stragglers_look(p->server);
+	}
 	if (is_of_slot(&j->record) && p->n_here)
 		p->n_here--;
 }
@@ -227,6 +301,7 @@ void pace_free(struct pace *p)
 	if (!p)
 		return;
 	list_remove(&p->observer.of_server);
+	loop_remove(p->look_timer);
 	sched_model_free(p->model);
 	free(p);
 }

@@ -17,6 +17,9 @@ void pace_free(struct pace *p); /* NULL is fine */
 uint64_t pace_takes_us(struct pace *p, const struct peer *peer, uint64_t job, uint64_t kind);
 /* The same here; same: it is known of this very job. */
 uint64_t pace_takes_here_us(struct pace *p, uint64_t job, uint64_t kind, bool *ret_same);
+/* A job that was sent there so long ago and is given up. */
+void pace_learn_late(struct pace *p, const struct peer *peer, uint64_t job, uint64_t kind,
+		     uint64_t us);
 /* The pool has this member anew: what is known of it. */
 void pace_tell_worker(struct pace *p, const struct peer *peer);
 void pace_tell_here(struct pace *p);

@@ -755,6 +755,7 @@ static int finish(struct run *r)
 		run_fail(r, RUN_FAIL_LOCAL, false, r->failure_rule, r->failure);
 		return 0;
 	}
+	(void)map_put_u64(&r->peer->exes_done, r->exe_id, r->peer);
 	straggler_done(r);
 	msg_run_exit_encode(&b, r->end.how, r->end.code, r->peer->conf->name);
 	recording_keep(r->recording, &r->end, r->peer->conf->name);

@@ -7,8 +7,11 @@
 
 #include "concc/cleanup.h"
 #include "concc/err.h"
+#include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
+#include "pace.h"
+#include "run.h"
 #include "watchers.h"
 
 /* Room for the message's own fields below the frame's bound. */
@@ -33,8 +36,58 @@ struct fetch {
 /* Nothing is left to be sent: what comes next is another lot. */
 static void note_all_sent(struct peer *p)
 {
-	p->wanted_bytes = p->sent_bytes = 0;
+	p->wanted_bytes = p->sent_bytes = p->rate_from = p->rate_since_us = 0;
 	watchers_tell(p->server);
+	pace_tell_worker(p->server->pace, p);
+}
+
+/* What is sent in one go is more than what is gone; over this time it comes to the same. */
+#define RATE_US 200000
+/* As much as that may well be on its way already. */
+#define LEFT_MIN (512 * 1024)
+
+static bool has_new_program(const struct peer *p)
+{
+	const struct run *r;
+	size_t it = 0;
+
+	if (!p->exes_done.n)
+		return true;
+	while ((r = map_next(&p->jobs, &it, NULL)))
+		if (!map_get_u64(&p->exes_done, r->exe_id))
+			return true;
+	return false;
+}
+
+uint64_t serve_left_us(const struct peer *p)
+{
+	uint64_t left = p->wanted_bytes - p->sent_bytes;
+
+	if (left < LEFT_MIN || p->bytes_per_us <= 0 || !has_new_program(p))
+		return 0;
+	return (uint64_t)((double)left / p->bytes_per_us);
+}
+
+static void note_sent(struct peer *p, uint64_t n)
+{
+	uint64_t now = now_us(), gone = now - p->rate_since_us;
+	double rate;
+
+	p->sent_bytes += n;
+	watchers_tell(p->server);
+	if (!p->rate_since_us) {
+		p->rate_since_us = now;
+		return;
+	}
+	if (gone < RATE_US)
+		return;
+	rate = (double)(p->sent_bytes - p->rate_from) / (double)gone;
+	p->bytes_per_us = p->bytes_per_us > 0 ? (p->bytes_per_us + rate) / 2 : rate;
+	p->rate_since_us = now;
+	p->rate_from = p->sent_bytes;
+	pace_tell_worker(p->server->pace, p);
+	if (serve_left_us(p))
+		stragglers_look(p->server);
 }
 
 static void fetch_free(struct fetch *f)
@@ -135,8 +188,7 @@ static void serve_chunk(struct peer *p, struct fetch *f)
 		digest_update(f->digest, chunk, (size_t)n);
 		answer(p, &m);
 		f->offset += (uint64_t)n;
-		p->sent_bytes += (uint64_t)n;
-		watchers_tell(p->server);
+		note_sent(p, (uint64_t)n);
 	}
 	if ((size_t)n < sizeof(chunk) || f->offset == f->size) {
 		finish(p, f);

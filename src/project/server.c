@@ -726,7 +726,7 @@ static void tear_down(struct server *s)
 	strv_free(s->work_dirs);
 	if (s->pool && !s->replaced)
 		(void)pool_remove(s->pool, POOL_LOCAL); /* need not be there */
-	pool_close(s->pool);
+	pool_close(steal_ptr(&s->pool));
 	results_close(s);
 	tree_free(s->tree);
 	if (s->hashes)

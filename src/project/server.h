@@ -145,6 +145,7 @@ struct peer {
 	struct map callers_refused; /* caller id -> char *, the worker's words */
 	size_t n_trees;		    /* of the system's, told */
 	struct map exes_sent;	    /* exe id -> itself */
+	struct map exes_done;	    /* those of which a job has ended, on this link: all is there */
 	struct map exes_refused;    /* exe id -> char *, the worker's words */
 	struct map jobs;	    /* job id -> struct run */
 	struct map sources;	    /* path -> version of a job's source that was told ahead */
@@ -157,7 +158,10 @@ struct peer {
 	unsigned n_fetches, n_serving;
 	/* Bytes of contents, since none was wanted: asked for, and sent of those. */
 	uint64_t wanted_bytes, sent_bytes;
-	bool begin_next; /* whose turn it is */
+	uint64_t rate_since_us,
+		rate_from;   /* since when how fast they go is measured: sent_bytes then */
+	double bytes_per_us; /* 0: not known */
+	bool begin_next;     /* whose turn it is */
 	uint64_t n_jobs, n_failed, fetched_bytes, fetched_files, lists;
 	uint64_t cpu_us;	       /* of jobs, on the worker */
 	struct link_counts past;       /* of links that ended */
@@ -184,6 +188,9 @@ void peer_counts(const struct peer *p, struct link_counts *ret);
 int serve_fetch(struct peer *p, struct blob payload);
 void serve_more(struct peer *p); /* little is queued: send more contents */
 void serve_drop(struct peer *p); /* the link is gone */
+/* How long jobs there wait for contents at least, that of a program of which none has ended there;
+ * 0: not at all, or nobody knows.  Microseconds. */
+uint64_t serve_left_us(const struct peer *p);
 
 /* ---- working_set.c ---- */
 
@@ -217,6 +224,9 @@ struct client {
 	struct hit *hit; /* lookup.c: what it asked for was kept, and is on its way; or NULL */
 	struct job *job; /* that it waits with, or has brought; NULL: none */
 	int fd;		 /* the link's */
+	/* Of this machine, kept free for a job that was sent home, until its wrapper has heard
+	 * that. */
+	struct pool_slot slot;
 	bool too_many;	 /* for the descriptors we may have: a job of it runs without us */
 	bool waiting_up; /* asked to be told when all workers are up or have failed */
 	/* watchers.c: it looks; it has asked, and has had no reply; what it was told of last. */
@@ -309,6 +319,7 @@ void links_forget(struct peer *p);
 /* ---- straggler.c ---- */
 
 void stragglers_free(struct server *s);
+void stragglers_look(struct server *s); /* more is known of how long jobs take */
 
 /* ---- exe.c ---- */
 

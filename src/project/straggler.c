@@ -174,7 +174,19 @@ static bool try_twin(struct run *r)
 	return false;
 }
 
-/* The same, on this machine.  False when it has no slot for it either. */
+/* It waits for contents, and that will take longer than all of it here. */
+static bool fills_for_long(const struct run *r)
+{
+	struct server *s = r->peer->server;
+	uint64_t left = map_get_u64(&r->peer->exes_done, r->exe_id) ? 0 : serve_left_us(r->peer);
+	bool same;
+	uint64_t here = left ? pace_takes_here_us(s->pace, r->job_key, r->kind_key, &same) : 0;
+
+	return here && left > here * (same ? 1 : 2);
+}
+
+/* The same, on this machine.  False when it has no slot for it either; the wrapper waits for one.
+ */
 static bool try_home(struct run *r)
 {
 	struct server *s = r->peer->server;
@@ -184,7 +196,10 @@ static bool try_home(struct run *r)
 
 	if (pool_waiters(s->pool) > 0 || pool_acquire(s->pool, &q, &slot) < 0)
 		return false;
-	pool_release(s->pool, &slot);
+	r->client->slot = slot;
+	if (!fills_for_long(r))
+		pace_learn_late(s->pace, r->peer, r->job_key, r->kind_key,
+				(now_ms() - r->started_ms) * 1000);
 	log_info("straggler: %s on %s runs here", r->command, r->peer->conf->name);
 	text = xasprintf("it takes far longer on %s than such a job does", r->peer->conf->name);
 	s->n_sent_home++;
@@ -246,12 +261,13 @@ static void look(struct server *s)
 				continue;
 			if (!r->late_ms)
 				set_late(r);
-			if (!r->late_ms)
-				s->any_untold = true;
-			else if (r->late_ms > now)
+			s->any_untold |= !r->late_ms;
+			if ((r->late_ms && r->late_ms <= now) || fills_for_long(r)) {
+				if (n < LATE_MAX)
+					late[n++] = r;
+			} else if (r->late_ms) {
 				next = r->late_ms < next ? r->late_ms : next;
-			else if (n < LATE_MAX)
-				late[n++] = r;
+			}
 		}
 		while (n-- > 0)
 			lacking |= !try_twin(late[n]) && !try_home(late[n]);
@@ -268,6 +284,12 @@ static void look(struct server *s)
 static void on_late(void *data)
 {
 	look(data);
+}
+
+void stragglers_look(struct server *s)
+{
+	if (s->n_running && s->conf->straggler_after_s && !s->stopping)
+		set_timer(s, s->looked_ms + LOOK_MS);
 }
 
 void straggler_watch(struct run *r, struct msg_run *m)
@@ -334,6 +356,8 @@ void straggler_ended(struct run *r)
 	 */
 	if (s->stopping || !s->conf->straggler_after_s)
 		return;
-	if (s->releases_fd >= 0 || (s->any_untold && now_ms() - s->looked_ms >= LOOK_MS))
+	if (s->releases_fd >= 0)
 		look(s);
+	else if (s->any_untold)
+		stragglers_look(s);
 }

@@ -9,7 +9,7 @@
  */
 #include "level.h"
 
-/* Work of a job when nothing is known of any: only ratios count then. */
+/* Work of a job of which nothing is known: worth being spread over cores, whatever others took. */
 #define WORK_UNKNOWN_US 1000000
 
 /* The level that says most about this one: itself, the next below, the next above; or -1. */
@@ -47,7 +47,9 @@ static uint64_t slowness(const struct sched_pace *p, uint32_t at_once)
 
 static uint64_t work_of(const struct sched_job *j)
 {
-	return j->work_us ? j->work_us : j->mean_us ? j->mean_us : WORK_UNKNOWN_US;
+	uint32_t unknown = j->mean_us > WORK_UNKNOWN_US ? j->mean_us : WORK_UNKNOWN_US;
+
+	return j->work_us ? j->work_us : unknown;
 }
 
 static uint64_t takes_us(const struct sched_place *p, uint32_t at_once, uint64_t work)

@@ -59,7 +59,8 @@ struct place {
 struct sched_model {
 	struct map places; /* name -> struct place */
 	struct place here;
-	uint32_t cores;	  /* of here */
+	uint32_t cores; /* of here */
+	double others, processors;
 	unsigned n_tried; /* jobs that began here */
 	unsigned n_there; /* and that ended elsewhere */
 	struct mean ln_mean;
@@ -98,6 +99,22 @@ void sched_model_free(struct sched_model *m)
 		free(p);
 	map_release(&m->places);
 	free(m);
+}
+
+/* ---- who else uses this machine ---- */
+
+void sched_model_others(struct sched_model *m, double tasks, uint32_t processors)
+{
+	m->others = tasks;
+	m->processors = processors;
+}
+
+/* The logarithm of how much longer each of so many jobs takes here for that. */
+static double crowd(const struct sched_model *m, uint32_t at_once)
+{
+	double all = at_once + m->others, room = fmax(m->processors, at_once);
+
+	return m->processors && all > room ? log(all / room) : 0;
 }
 
 /* ---- works ---- */
@@ -241,13 +258,11 @@ static double work_done(const struct place *p, const struct sched_sample *s)
 	return log((double)us) - p->ln_cpu.value - p->ln_shared[level_of(s->at_once)].value;
 }
 
-void sched_model_learn(struct sched_model *m, const struct sched_sample *s)
+static void learn_sample(struct sched_model *m, const struct sched_sample *s)
 {
 	struct place *p = place_of(m, s->place);
 	double ln_us;
 
-	if (!s->total_us)
-		return;
 	p->at_us = s->at_us;
 	m->n_there += s->place != NULL;
 	learn_place(m, p, s);
@@ -257,6 +272,31 @@ void sched_model_learn(struct sched_model *m, const struct sched_sample *s)
 	learn_work(m, s->job, ln_us, FLOOR_JOB);
 	learn_work(m, s->kind, ln_us, FLOOR_KIND);
 	learn(&m->ln_mean, ln_us, FLOOR_MEAN);
+}
+
+void sched_model_learn(struct sched_model *m, const struct sched_sample *s)
+{
+	struct sched_sample alone = *s;
+
+	if (!s->place)
+		alone.total_us = (uint64_t)((double)s->total_us / exp(crowd(m, s->at_once)));
+	if (alone.total_us)
+		learn_sample(m, &alone);
+}
+
+void sched_model_learn_late(struct sched_model *m, const struct sched_sample *s)
+{
+	struct place *p = place_of(m, s->place);
+	struct mean *shared = &p->ln_shared[level_of(s->at_once)];
+	double work, at_least;
+
+	if (!s->total_us || !expected(m, s, &work))
+		return;
+	at_least = log((double)s->total_us) - work - p->ln_cpu.value;
+	if (at_least <= (shared->n ? shared->value : 0))
+		return;
+	p->at_us = s->at_us;
+	learn(shared, at_least, FLOOR_LEVEL);
 }
 
 static uint32_t fixed(double ln)
@@ -299,6 +339,12 @@ static double hope(const struct sched_model *m, const struct place *p)
 	return try ? log(0.75) : 0;
 }
 
+/* As far as jobs have cores of their own here; beyond, they share as was measured. */
+static double beside_others(const struct sched_model *m, const struct place *p, unsigned level)
+{
+	return p == &m->here && 1u << level <= m->cores ? crowd(m, 1u << level) : 0;
+}
+
 void sched_model_pace(const struct sched_model *m, const char *name, uint64_t now_us,
 		      struct sched_pace *ret)
 {
@@ -309,10 +355,14 @@ void sched_model_pace(const struct sched_model *m, const char *name, uint64_t no
 	if (!p)
 		return;
 	weight = now_us > p->at_us ? exp2(-(double)(now_us - p->at_us) / HALF_LIFE_US) : 1;
-	ret->slowness[0] = fixed(p->ln_cpu.value + hope(m, p));
-	for (unsigned i = 0; i < SCHED_LEVELS; i++)
-		if (p->ln_shared[i].n)
-			ret->slowness[i] = fixed(p->ln_cpu.value + p->ln_shared[i].value * weight);
+	ret->slowness[0] = fixed(p->ln_cpu.value + hope(m, p) + beside_others(m, p, 0));
+	for (unsigned i = 0; i < SCHED_LEVELS; i++) {
+		double others = beside_others(m, p, i);
+
+		if (p->ln_shared[i].n || others > 0)
+			ret->slowness[i] = fixed(p->ln_cpu.value + p->ln_shared[i].value * weight +
+						 others);
+	}
 	overhead = p->overhead_us.value * weight;
 	ret->overhead_us = overhead > UINT32_MAX ? UINT32_MAX : (uint32_t)overhead;
 }

@@ -8,7 +8,6 @@
 
 #include "concc/buf.h"
 #include "concc/cleanup.h"
-#include "concc/cores.h"
 #include "concc/io.h"
 #include "concc/str.h"
 
@@ -21,23 +20,6 @@ static bool read_small(const char *path, struct buf *b)
 {
 	b->len = 0;
 	return read_file_at(AT_FDCWD, path, SMALL, b) == 0;
-}
-
-/*
- * Those that run or want to, at this moment: "0.20 0.18 0.12 1/80 11206", proc(5).
- * One look is a guess; but of many jobs each looks for itself, so that they
- * take what is left in the mean.
- */
-static bool cores_are_wanted(uint32_t taken)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	unsigned running;
-
-	if (!read_small("/proc/loadavg", &b) ||
-	    sscanf(buf_cstr(&b), "%*s %*s %*s %u/", &running) != 1)
-		return false;
-	/* We are one of them. */
-	return running > taken + 1 && running - 1 >= cores_usable();
 }
 
 /* "some avg10=0.00 avg60=0.00 ...", where the kernel measures it (PSI, since Linux 4.20). */
@@ -78,7 +60,7 @@ static bool on_battery(void)
 	return plug && !power;
 }
 
-bool spare_for(uint32_t taken)
+bool spare_here(void)
 {
-	return !cores_are_wanted(taken) && !memory_is_short() && !on_battery();
+	return !memory_is_short() && !on_battery();
 }

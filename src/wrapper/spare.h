@@ -3,14 +3,12 @@
 #define CONCC_WRAPPER_SPARE_H
 
 #include <stdbool.h>
-#include <stdint.h>
 
 /*
- * May this machine do one more job of a build, beside `taken` that it has?  Not
- * when its cores are wanted by others, links to workers and build tools
- * included; when memory is short; or when it runs on a battery.  What can't be
- * told is no objection.  Reads a few files of the kernel's.
+ * May this machine do jobs of a build?  Not when memory is short, nor on a battery.  (That others
+ * use its cores makes it slower, which is a matter of choosing the place.)  What can't be told is
+ * no objection.  Reads a few files of the kernel's.
  */
-bool spare_for(uint32_t taken);
+bool spare_here(void);
 
 #endif

@@ -289,6 +289,31 @@ static int local(struct wrapper *w, const char *rule, const char *why)
 	return run_here(w, false, rule, why);
 }
 
+/* Not as a build's own: what a person does here comes first.  No command can tell but one that
+ * asks for just that, unlike of niceness. */
+static int in_slot_here(struct wrapper *w, const char *rule, const char *why)
+{
+	struct sched_param none = {0};
+
+	if (sched_getscheduler(0) == SCHED_OTHER)
+		(void)sched_setscheduler(0, SCHED_BATCH, &none);
+	conn_release(&w->waiting);
+	here_keep_slot(&w->slot);
+	return local(w, rule, why);
+}
+
+/* It was sent home since a slot is free here, unless somebody was quicker. */
+static int straggles_here(struct wrapper *w, const char *why)
+{
+	struct pool_request q = {.cwd = w->cwd, .only = POOL_LOCAL, .local_ok = true};
+	int r;
+
+	do
+		r = pool_acquire(w->pool, &q, &w->slot);
+	while (r == -EINTR);
+	return r < 0 ? local(w, "straggler", why) : in_slot_here(w, "straggler", why);
+}
+
 /* A job was ended for what it can't be told of: where the command runs, it meets that itself. */
 static int come_home(struct wrapper *w, const char *rule, const char *what, int err)
 {
@@ -405,7 +430,11 @@ static enum step on_fail(struct wrapper *w, const char *worker, const struct msg
 	}
 	/* Others can use it while we wait for a core here, and run. */
 	pool_release(w->pool, &w->slot);
-	*ret_status = f->quiet ? local(w, f->rule, f->text) : fall_back(w, f->rule, f->text);
+	if (streq(f->rule, "straggler"))
+		*ret_status = straggles_here(w, f->text);
+	else
+		*ret_status = f->quiet ? local(w, f->rule, f->text)
+				       : fall_back(w, f->rule, f->text);
 	return STEP_DONE;
 }
 
@@ -528,7 +557,7 @@ static bool may_stay(const struct pool *p, const struct pool_slot *slot)
 {
 	struct sched_place here;
 
-	return !pool_place(p, slot, &here) || !here.pace.cores || spare_for(here.taken - 1);
+	return !pool_place(p, slot, &here) || !here.pace.cores || spare_here();
 }
 
 /* -EXDEV: the server's workers are not for us, as w->foreign says. */
@@ -559,19 +588,6 @@ static int acquire(struct wrapper *w, struct pool *p, struct pool_slot *slot)
 		r = pool_acquire(p, &q, slot);
 	while (r == -EINTR);
 	return r;
-}
-
-/* Not as a build's own: what a person does here comes first.  No command can tell but one that
- * asks for just that, unlike of niceness. */
-static int in_slot_here(struct wrapper *w)
-{
-	struct sched_param none = {0};
-
-	if (sched_getscheduler(0) == SCHED_OTHER)
-		(void)sched_setscheduler(0, SCHED_BATCH, &none);
-	conn_release(&w->waiting);
-	here_keep_slot(&w->slot);
-	return local(w, "local-slot", "");
 }
 
 /* The server's words on workers that are down; NULL when it has none. */
@@ -700,7 +716,7 @@ static int remote(struct wrapper *w)
 			return no_worker(w);
 		w->slot_us = real_us() - w->arrived_us + 1;
 		if (is_here(&w->slot))
-			return in_slot_here(w);
+			return in_slot_here(w, "local-slot", "");
 		if (w->avoid && streq(w->slot.name, w->avoid))
 			n = ATTEMPTS_MAX; /* the only one: once more at most */
 		step = attempt(w, w->slot.name, &status);

@@ -7,7 +7,7 @@
 # limit: 180
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 LAB_SLOTS=4
-lab_need jq
+lab_need jq tc
 lab_enter "$@"
 lab_start builder
 export CONCC_LOCAL_SLOTS=2
@@ -76,6 +76,34 @@ late_one_comes_home() {
 	rm -f "$LAB/explain"
 }
 
+# A new worker on a slow line: who waits there for what is still to be sent comes home, long before it
+# would be late otherwise, and no more at once than there are slots here.
+fills_slowly() {
+	forget
+	export CONCC_STRAGGLER_AFTER=1m
+	head -c 20000000 /dev/urandom >big
+	cat >reader <<-'EOS'
+		#!/bin/sh
+		cat big >/dev/null
+		exec sleep 0.2
+	EOS
+	chmod +x reader
+	concc status >/dev/null
+	lab_all_up
+	tc qdisc add dev w1 root tbf rate 8mbit burst 32kb latency 200ms
+	seq 8 | CONCC_EXPLAIN=$LAB/explain xargs -P 8 -I{} concc-dispatch ./reader {} || fail "status $?"
+	tc qdisc del dev w1 root
+	cat "$LAB/explain"
+	expect_ge "sent home" "$(lab_status .sent_home)" 1
+	expect_eq "all of them" "$(grep -c 'local: straggler' "$LAB/explain")" "$(lab_status .sent_home)"
+	concc report | jq '[.jobs[] | select(.worker == "")]' >"$LAB/here.json"
+	expect_eq "at once here" "$(jq '[.[] | . as $j | (.arrived_us + .sent_us + 1000) as $t |
+		[$here[0][] | select(.arrived_us + .sent_us <= $t and .arrived_us + .ended_us > $t)] | length] | max' \
+		--slurpfile here "$LAB/here.json" "$LAB/here.json")" 2
+	rm -f "$LAB/explain" big
+	unset CONCC_STRAGGLER_AFTER
+}
+
 none_here() {
 	CONCC_LOCAL_SLOTS=0
 	forget
@@ -90,6 +118,7 @@ check "this machine works, too" both_work
 check "a worker that is slow gets little" slow_worker_gets_little
 check "what is known is used" known_slow_gets_less
 check "what hangs there comes home" late_one_comes_home
+check "what waits for contents comes home" fills_slowly
 check "local-slots = 0 keeps all away" none_here
-lab_worker 1 umount /opt
+lab_worker 1 sh -c '! mountpoint -q /opt || umount /opt'
 lab_stop

@@ -157,6 +157,63 @@ Test(choose, damaged_numbers_are_only_bad_advice)
 	}
 }
 
+/* ---- learning ---- */
+
+static struct sched_pace pace_of(struct sched_model *m, const char *place)
+{
+	struct sched_pace p;
+
+	sched_model_pace(m, place, 0, &p);
+	return p;
+}
+
+Test(model, what_was_given_up_takes_longer_than_that)
+{
+	struct sched_model *m = sched_model_new(2);
+	struct sched_sample s = {.job = 5, .kind = 4, .at_once = 1, .total_us = 100000};
+
+	sched_model_learn(m, &s);
+	s.place = "w";
+	s.total_us = 1000000;
+	sched_model_learn_late(m, &s);
+	cr_expect_geq(pace_of(m, "w").slowness[0], 9 * SCHED_ONE);
+	/* That it takes longer than a moment is no news. */
+	s.total_us = 1000;
+	sched_model_learn_late(m, &s);
+	cr_expect_geq(pace_of(m, "w").slowness[0], 9 * SCHED_ONE);
+	s.job = 6;
+	s.kind = 7;
+	s.place = "v";
+	sched_model_learn_late(m, &s); /* nothing is expected of it */
+	cr_expect_leq(pace_of(m, "v").slowness[0], SCHED_ONE);
+	sched_model_free(m);
+}
+
+Test(model, others_make_this_machine_slower)
+{
+	struct sched_model *m = sched_model_new(4);
+	struct sched_sample s = {.job = 5, .kind = 4, .at_once = 1, .total_us = 100000};
+
+	sched_model_learn(m, &s);
+	sched_model_begins_here(m);
+	sched_model_begins_here(m);
+	sched_model_others(m, 3, 4);
+	cr_expect_eq(pace_of(m, NULL).slowness[0], SCHED_ONE, "there is room for one");
+	cr_expect_eq(pace_of(m, NULL).slowness[1], SCHED_ONE * 5 / 4);
+	sched_model_others(m, 8, 4);
+	cr_expect_eq(pace_of(m, NULL).slowness[0], SCHED_ONE * 9 / 4);
+	/* What it takes beside them is what it takes, times that. */
+	s.total_us = 225000;
+	sched_model_learn(m, &s);
+	sched_model_others(m, 0, 4);
+	cr_expect_leq(abs((int)pace_of(m, NULL).slowness[0] - (int)SCHED_ONE), 20);
+	cr_expect_leq(abs((int)sched_model_work_us(m, 5) - 100000), 2000);
+	/* A container's share of a machine that has room for all. */
+	sched_model_others(m, 40, 64);
+	cr_expect_leq(pace_of(m, NULL).slowness[0], SCHED_ONE + 20);
+	sched_model_free(m);
+}
+
 /* ---- builds ---- */
 
 #define PLACES_MAX 128
@@ -182,7 +239,7 @@ struct build {
 struct running {
 	double left;  /* of its work, in seconds of a core here */
 	double delay; /* before it begins, and after */
-	double since, work, cpu;
+	double came, since, work, cpu;
 	uint32_t beside;
 	int place; /* -1: it has not begun */
 };
@@ -195,7 +252,6 @@ struct sim {
 	uint32_t taken[PLACES_MAX];
 	struct running jobs[JOBS_MAX];
 	unsigned queue[JOBS_MAX], n_queue; /* of jobs that wait, in order */
-	double head_since;
 	unsigned next, n_ended;
 };
 
@@ -276,10 +332,9 @@ static bool try_begin(struct sim *s, unsigned i, unsigned waiting, double waited
 
 static void serve_line(struct sim *s)
 {
-	while (s->n_queue && try_begin(s, s->queue[0], s->n_queue - 1, s->now - s->head_since)) {
+	while (s->n_queue &&
+	       try_begin(s, s->queue[0], s->n_queue - 1, s->now - s->jobs[s->queue[0]].came))
 		memmove(s->queue, s->queue + 1, --s->n_queue * sizeof(*s->queue));
-		s->head_since = s->now;
-	}
 }
 
 static void arrive(struct sim *s, unsigned i)
@@ -288,8 +343,7 @@ static void arrive(struct sim *s, unsigned i)
 		return;
 	if (s->n_queue && try_begin(s, i, s->n_queue, 0))
 		return;
-	if (!s->n_queue)
-		s->head_since = s->now;
+	s->jobs[i].came = s->now;
 	s->queue[s->n_queue++] = i;
 }
 
