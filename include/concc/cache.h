@@ -23,7 +23,7 @@
 #include "concc/proto.h"
 
 /* Part of every key: what is kept by one version is nothing to another. */
-#define CACHE_FORMAT 1
+#define CACHE_FORMAT 2
 
 /* ---- what a job looked at: src/cache/names.c ---- */
 
@@ -61,11 +61,14 @@ void cache_look_free(struct cache_look *l);
 
 /*
  * The state: a digest over what each name means.  With ret_prints (s->n of them), a short one of
- * each, by which one can tell which changed.  0; or -errno when something can't be told now: then
- * nothing is known.
+ * each, by which one can tell which changed; not of which names are the same file.  0; or -errno
+ * when something can't be told now: then nothing is known.
  */
 int cache_look_state(struct cache_look *l, const struct cache_names *s, struct digest *ret,
 		     uint64_t *ret_prints);
+
+/* What has become of a name of which there are two prints that differ: words for a person. */
+const char *cache_look_change(char how, uint64_t before, uint64_t now);
 
 /* ---- results: src/cache/entry.c ---- */
 
@@ -113,12 +116,18 @@ int cache_put_bytes(struct cache_store *s, const void *p, size_t n, struct diges
 int cache_get_bytes(struct cache_store *s, const struct digest *d, size_t max, struct buf *ret);
 bool cache_has(struct cache_store *s, const struct digest *d);
 
-/* The sets of names by which results of this call are kept, those used last first. */
-#define CACHE_SETS_MAX 16
-int cache_get_sets(struct cache_store *s, const struct digest *call, struct digest *ret,
+/* A set of names by which results of a call are kept, and the state that one of them is for. */
+struct cache_seen {
+	struct digest set, state;
+};
+
+/* Those of this call, used last first.  A set may be there several times, once for each state. */
+#define CACHE_SEEN_MAX	 32
+#define CACHE_STATES_MAX 4 /* of one set: others are found all the same, and only not told of */
+int cache_get_seen(struct cache_store *s, const struct digest *call, struct cache_seen *ret,
 		   size_t *ret_n);
 /* Puts it first; the oldest goes when there are too many. */
-int cache_add_set(struct cache_store *s, const struct digest *call, const struct digest *set);
+int cache_add_seen(struct cache_store *s, const struct digest *call, const struct cache_seen *seen);
 
 /* The result of a call in a state; -ENOENT when none is kept. */
 int cache_get_entry(struct cache_store *s, const struct digest *call, const struct digest *set,

@@ -213,7 +213,7 @@ void cache_call_digest(const struct cache_call *c, struct digest *ret)
 	buf_put_u32(&b, c->uid);
 	buf_put_u32(&b, c->gid);
 	buf_put_u8(&b, c->client_root);
-	buf_put_u32(&b, m->flags & ~(uint32_t)JOB_F_TRACE);
+	buf_put_u32(&b, m->flags & ~(uint32_t)(JOB_F_TRACE | JOB_F_WHY));
 	buf_put_u32(&b, m->umask);
 	buf_put_u16(&b, m->rows);
 	buf_put_u16(&b, m->cols);

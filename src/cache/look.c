@@ -31,6 +31,7 @@ struct cache_look {
 	const struct cache_look_ops *ops;
 	void *data;
 	struct buf said;     /* what the names mean, one after the other */
+	struct buf same;     /* which of them are the same file, or like it */
 	struct map by_inode; /* dev and ino -> index of the first name + 1 */
 	/* Of the path looked at last: one name is often used in several ways. */
 	const char *path;
@@ -51,6 +52,7 @@ struct cache_look *cache_look_new(const struct cache_look_ops *ops, void *data)
 static void forget(struct cache_look *l)
 {
 	buf_reset(&l->said);
+	buf_reset(&l->same);
 	l->path = NULL;
 	map_release(&l->by_inode);
 	map_release(&l->by_twin);
@@ -63,6 +65,7 @@ void cache_look_free(struct cache_look *l)
 		return;
 	forget(l);
 	buf_release(&l->said);
+	buf_release(&l->same);
 	free(l);
 }
 
@@ -97,7 +100,7 @@ static void say_inode(struct cache_look *l, const struct stat *st, uint32_t inde
 {
 	const uint64_t key[] = {st->st_dev, st->st_ino};
 
-	buf_put_u32(&l->said, first_of(&l->by_inode, key, sizeof(key), index));
+	buf_put_u32(&l->same, first_of(&l->by_inode, key, sizeof(key), index));
 }
 
 static void say_bytes(struct cache_look *l, const struct stat *st, const struct digest *d,
@@ -109,7 +112,7 @@ static void say_bytes(struct cache_look *l, const struct stat *st, const struct 
 	} key = {*d, st->st_mtim.tv_sec, st->st_mtim.tv_nsec};
 
 	buf_append(&l->said, d->b, DIGEST_SIZE);
-	buf_put_u32(&l->said, first_of(&l->by_twin, &key, sizeof(key), index));
+	buf_put_u32(&l->same, first_of(&l->by_twin, &key, sizeof(key), index));
 }
 
 /* 0 when that was an answer, be it that there is no such thing. */
@@ -333,6 +336,41 @@ static uint64_t print_of(const uint8_t *p, size_t n)
 	return sum;
 }
 
+static uint64_t print_of_absence(int err)
+{
+	struct cache_look l = {0};
+	uint64_t print;
+
+	say_error(&l, err);
+	print = print_of(l.said.data, l.said.len);
+	buf_release(&l.said);
+	return print;
+}
+
+static bool is_absence(uint64_t print)
+{
+	return print == print_of_absence(ENOENT) || print == print_of_absence(ENOTDIR);
+}
+
+const char *cache_look_change(char how, uint64_t before, uint64_t now)
+{
+	bool was_absent = is_absence(before), is_absent = is_absence(now);
+
+	if (was_absent != is_absent)
+		return is_absent ? "is gone" : "exists now";
+	switch (how) {
+	case TRACE_READ:
+	case TRACE_EXEC:
+		return "changed";
+	case TRACE_LIST:
+		return "has other names in it";
+	case TRACE_LINK:
+	case TRACE_PLACE:
+		return "leads elsewhere";
+	}
+	return "has another type, mode, owner or size";
+}
+
 /* How far do names of the same path go, and is it one that is only written? */
 static size_t same_path(const struct cache_names *s, size_t from, bool *ret_overwritten)
 {
@@ -364,7 +402,9 @@ int cache_look_state(struct cache_look *l, const struct cache_names *s, struct d
 		if (r == 0 && ret_prints)
 			ret_prints[i] = print_of(l->said.data + at, l->said.len - at);
 	}
-	if (r == 0)
-		digest_of(l->said.data, l->said.len, ret);
-	return r;
+	if (r < 0)
+		return r;
+	buf_append(&l->said, l->same.data, l->same.len);
+	digest_of(l->said.data, l->said.len, ret);
+	return 0;
 }

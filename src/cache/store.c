@@ -19,13 +19,13 @@
 
 /*
  * DIR/c/xx/...: contents and sets of names, by the digest of their bytes.  DIR/r/xx/...: results,
- * by the digest of call, set and state.  DIR/w/xx/...: the sets of a call.  The last two begin with
- * the digest of all that follows it.  DIR/tmp: what is being written.
+ * by the digest of call, set and state.  DIR/w/xx/...: what was seen of a call.  The last two begin
+ * with the digest of all that follows it.  DIR/tmp: what is being written.
  */
 #define TMP_AGE_S    3600 /* a temporary file this old belongs to no living writer */
 #define RENEW_S	     3600 /* the time of the last use is kept no finer than that */
 #define ENTRY_MAX    (16u * 1024 * 1024)
-#define SETS_BYTES   (DIGEST_SIZE * (CACHE_SETS_MAX + 1))
+#define SEEN_BYTES   (DIGEST_SIZE + CACHE_SEEN_MAX * sizeof(struct cache_seen))
 #define COPY_SIZE    (256 * 1024)
 #define TRIM_TO(max) ((max) / 10 * 9)
 
@@ -284,7 +284,7 @@ static int get_sealed(struct cache_store *s, const char *name, size_t max, struc
 
 /* ---- sets and results ---- */
 
-int cache_get_sets(struct cache_store *s, const struct digest *call, struct digest *ret,
+int cache_get_seen(struct cache_store *s, const struct digest *call, struct cache_seen *ret,
 		   size_t *ret_n)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
@@ -292,30 +292,40 @@ int cache_get_sets(struct cache_store *s, const struct digest *call, struct dige
 	int r;
 
 	object_name('w', call, name);
-	r = get_sealed(s, name, SETS_BYTES, &b);
+	r = get_sealed(s, name, SEEN_BYTES, &b);
 	if (r < 0)
 		return r;
-	if (b.len % DIGEST_SIZE || b.len / DIGEST_SIZE > CACHE_SETS_MAX)
+	if (b.len % sizeof(*ret) || b.len / sizeof(*ret) > CACHE_SEEN_MAX)
 		return damaged(s, name);
-	*ret_n = b.len / DIGEST_SIZE;
+	*ret_n = b.len / sizeof(*ret);
 	memcpy(ret, b.data, b.len);
 	return 0;
 }
 
-/* Of two processes that add at once one may be lost: then it is found out once more. */
-int cache_add_set(struct cache_store *s, const struct digest *call, const struct digest *set)
+static bool is_same(const struct cache_seen *a, const struct cache_seen *b)
 {
-	struct digest sets[CACHE_SETS_MAX];
+	return digest_eq(&a->set, &b->set) && digest_eq(&a->state, &b->state);
+}
+
+/* Of two processes that add at once one may be lost: then it is found out once more. */
+int cache_add_seen(struct cache_store *s, const struct digest *call, const struct cache_seen *seen)
+{
+	struct cache_seen all[CACHE_SEEN_MAX];
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	char name[NAME_SIZE];
-	size_t n = 0;
+	size_t n = 0, states = 1;
 
-	if (cache_get_sets(s, call, sets, &n) == 0 && n && digest_eq(&sets[0], set))
+	if (cache_get_seen(s, call, all, &n) == 0 && n && is_same(&all[0], seen))
 		return 0;
-	buf_append(&b, set->b, DIGEST_SIZE);
-	for (size_t i = 0; i < n && b.len < DIGEST_SIZE * CACHE_SETS_MAX; i++)
-		if (!digest_eq(&sets[i], set))
-			buf_append(&b, sets[i].b, DIGEST_SIZE);
+	buf_append(&b, seen, sizeof(*seen));
+	for (size_t i = 0; i < n && b.len < sizeof(all); i++) {
+		bool same_set = digest_eq(&all[i].set, &seen->set);
+
+		if (is_same(&all[i], seen) || (same_set && states == CACHE_STATES_MAX))
+			continue;
+		states += same_set;
+		buf_append(&b, &all[i], sizeof(all[i]));
+	}
 	object_name('w', call, name);
 	return put_sealed(s, name, &b);
 }

@@ -55,38 +55,48 @@ static void miss(struct client *c)
 
 /* ---- what is kept ---- */
 
-static int find_in(struct results *r, const struct digest *call, const struct digest *set,
+/* With seen->state as it is now. */
+static int find_in(struct results *r, const struct digest *call, struct cache_seen *seen,
 		   struct cache_entry *ret)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	struct cache_names names;
-	struct digest state;
-	int err = cache_get_bytes(r->store, set, PROTO_TRACE_BYTES_MAX, &b);
+	int err = cache_get_bytes(r->store, &seen->set, PROTO_TRACE_BYTES_MAX, &b);
 
 	if (err == 0)
 		err = cache_names_decode((struct blob){b.data, b.len}, &names);
 	if (err < 0)
 		return err;
-	err = cache_look_state(r->look, &names, &state, NULL);
+	err = cache_look_state(r->look, &names, &seen->state, NULL);
 	cache_names_release(&names);
-	return err < 0 ? err : cache_get_entry(r->store, call, set, &state, ret);
+	return err < 0 ? err : cache_get_entry(r->store, call, &seen->set, &seen->state, ret);
+}
+
+/* It was looked at with another state. */
+static bool is_again(const struct cache_seen *seen, size_t i)
+{
+	for (size_t k = 0; k < i; k++)
+		if (digest_eq(&seen[k].set, &seen[i].set))
+			return true;
+	return false;
 }
 
 static bool find(struct results *r, const struct msg_run *m, bool client_root,
 		 struct cache_entry *ret)
 {
 	struct cache_call call = {m, geteuid(), getegid(), client_root};
-	struct digest sets[CACHE_SETS_MAX], d;
+	struct cache_seen seen[CACHE_SEEN_MAX];
+	struct digest d;
 	size_t n = 0;
 
 	cache_call_digest(&call, &d);
-	if (cache_get_sets(r->store, &d, sets, &n) < 0)
+	if (cache_get_seen(r->store, &d, seen, &n) < 0)
 		return false;
 	for (size_t i = 0; i < n; i++) {
-		if (find_in(r, &d, &sets[i], ret) < 0)
+		if (is_again(seen, i) || find_in(r, &d, &seen[i], ret) < 0)
 			continue;
 		if (i) /* what is used is looked at first */
-			(void)cache_add_set(r->store, &d, &sets[i]);
+			(void)cache_add_seen(r->store, &d, &seen[i]);
 		return true;
 	}
 	return false;
@@ -271,6 +281,10 @@ int lookup_start(struct client *c, const struct msg_run *m)
 
 	if (c->run || c->hit)
 		return CONCC_E_PROTO;
+	if (m->flags & JOB_F_WHY) {
+		why_explain(c, m);
+		return 0;
+	}
 	h = is_hopeless(c, m) ? NULL : hit_new(c, m);
 	if (!h) {
 		miss(c);

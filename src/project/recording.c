@@ -49,8 +49,7 @@ static uint64_t count_mounts(const struct server *s)
 	return c.mounts;
 }
 
-/* Whose files are its own system's, unless it is this machine's. */
-static bool sees_our_files(const struct peer *p)
+bool recording_sees_our_files(const struct peer *p)
 {
 	return p->conf->mirror == MIRROR_CONCC &&
 	       (p->conf->root == ROOT_CLIENT ||
@@ -67,7 +66,7 @@ struct recording *recording_new(struct peer *p, const struct msg_run *m, char *c
 
 	if (!s->results)
 		return NULL;
-	why = sees_our_files(p) ? cache_refuses(m) : "worker-root";
+	why = recording_sees_our_files(p) ? cache_refuses(m) : "worker-root";
 	if (why) {
 		results_reason(s->results, why);
 		return NULL;
@@ -547,15 +546,15 @@ static int put(struct recording *r)
 {
 	struct cache_store *store = r->results->store;
 	_cleanup_buf_ struct buf b = BUF_INIT;
-	struct digest set;
+	struct cache_seen seen = {.state = r->state};
 	int err;
 
 	cache_names_encode(&b, &r->names);
-	err = cache_put_bytes(store, b.data, b.len, &set);
+	err = cache_put_bytes(store, b.data, b.len, &seen.set);
 	if (err == 0)
-		err = cache_put_entry(store, &r->call, &set, &r->state, &r->entry);
+		err = cache_put_entry(store, &r->call, &seen.set, &seen.state, &r->entry);
 	/* Last: what it leads to is there by then. */
-	return err == 0 ? cache_add_set(store, &r->call, &set) : err;
+	return err == 0 ? cache_add_seen(store, &r->call, &seen) : err;
 }
 
 static void fill(struct recording *r, const struct msg_exit *end, const char *worker)
@@ -583,6 +582,7 @@ void recording_keep(struct recording *r, const struct msg_exit *end, const char 
 		if (put(r) < 0)
 			spoil(r, "store");
 	}
+	results_remember(r->results, &r->call, r->why);
 	if (r->why) {
 		results_reason(r->results, r->why);
 		return;

@@ -15,6 +15,7 @@
 #include "concc/str.h"
 
 #define FACTS_MAX   (256 * 1024) /* files: some 20 MB */
+#define REFUSED_MAX (64 * 1024)	 /* calls: some 5 MB */
 #define SCAN_CHUNK  (256 * 1024)
 #define SCAN_BEHIND 16 /* a word that two chunks share is found in the second */
 
@@ -204,6 +205,7 @@ void results_close(struct server *s)
 	while ((n = map_next(&r->reasons, &it, NULL)))
 		free(n);
 	map_release(&r->reasons);
+	map_release(&r->refused);
 	map_release(&r->facts);
 	cache_look_free(r->look);
 	/* A thread that trims has it as long as the process lives, which ends now. */
@@ -224,4 +226,17 @@ void results_reason(struct results *r, const char *why)
 	}
 	(*n)++;
 	cache_count_uncacheable(r->store, why);
+}
+
+void results_remember(struct results *r, const struct digest *call, const char *why)
+{
+	if (!why) {
+		(void)map_del(&r->refused, call->b, DIGEST_SIZE);
+		return;
+	}
+	if (r->refused.n >= REFUSED_MAX) {
+		map_release(&r->refused);
+		r->refused = MAP_INIT;
+	}
+	(void)map_put(&r->refused, call->b, DIGEST_SIZE, (void *)(uintptr_t)why);
 }

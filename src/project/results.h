@@ -9,6 +9,7 @@
  *   recording.c  one job, from its dispatch to its end: what is to be kept of it
  *   unchanged.c  whether what a job looked at is still what it saw
  *   lookup.c     a job that need not be done
+ *   why.c        what a person is told of that
  */
 #include "concc/cache.h"
 #include "server.h"
@@ -21,6 +22,7 @@ struct results {
 	unsigned n_trimming;		   /* threads that trim: 0 or 1, atomic */
 	uint64_t n_hits, n_misses, n_kept; /* of this server */
 	struct map reasons;		   /* why not -> uint64_t *, of this server */
+	struct map refused;		   /* call -> why not, of its last job; static words */
 };
 
 /* Of bytes that were read by a job. */
@@ -36,15 +38,23 @@ enum fact {
 void results_open(struct server *s);
 void results_close(struct server *s);
 void results_reason(struct results *r, const char *why); /* one job of which nothing is kept */
+/* why: of the last job of this call nothing was kept; NULL: it was. */
+void results_remember(struct results *r, const struct digest *call, const char *why);
 /* What a file holds, that has just been seen as st: its digest, and enum fact bits.  0 or -errno.
  */
 int results_facts(struct results *r, const char *path, const struct stat *st, unsigned *ret);
 /* After something was put into the store. */
 void results_trim(struct results *r);
 
+struct client;
+/* `concc why`: answers with a line or some.  Nothing is put in place, nothing is counted. */
+void why_explain(struct client *c, const struct msg_run *m);
+
 struct run;
 struct recording;
 
+/* Do its jobs see what is on this machine's disks, and nothing else? */
+bool recording_sees_our_files(const struct peer *p);
 /* NULL: nothing is kept of this job, for a reason that is counted, or because nothing ever is. */
 struct recording *recording_new(struct peer *p, const struct msg_run *m, char *const *workspaces,
 				uint64_t saw);

@@ -71,6 +71,13 @@ reasons() { # WHY: how often
 	lab_status ".cache.uncacheable[\"$1\"] // 0 | tostring"
 }
 
+why() { # LINES CMD...: what a person is told
+	local lines=$1
+	shift
+	concc why "$@" </dev/null >"$LAB/why" || true
+	expect_eq "concc why" "$(sed 's/ of [-0-9: ]* is kept/ is kept/' "$LAB/why" | tr '\n' ';')" "$lines"
+}
+
 found_again() {
 	fresh again
 	printf '#include "a.h"\nint f(void) { int unused; return A; }\n' >a.c
@@ -350,6 +357,39 @@ int f(std::vector<int> &v) { return v.size(); }' >a.cc
 	try cache clang++ -O1 -c a.cc -o a.o
 }
 
+what_changed() {
+	fresh why
+	mkdir one two
+	local words=(gcc -Ione -Itwo -c a.c -o a.o) kept='hit: its result is kept, made by w1;'
+	printf '#include <h.h>\n#if __has_include("o.h")\n#endif\nint f(void) { return H; }\n' >a.c
+	echo '#define H 1' >two/h.h
+	why 'miss: nothing is kept of a call with these arguments, in this directory, with this environment;' "${words[@]}"
+	try w1 "${words[@]}"
+	rm a.o
+	why "$kept" "${words[@]}"
+	concc why "${words[@]}" >"$LAB/why" || fail "it is kept, and the status is another"
+	[ ! -e a.o ] || fail "it was put in place"
+	echo '#define H 2' >two/h.h
+	why 'miss: two/h.h changed;' "${words[@]}"
+	echo '#define H 1' >two/h.h
+	: >o.h
+	ln -s ../two/h.h one/h.h
+	why 'miss: o.h exists now;miss: one/h.h exists now;' "${words[@]}"
+	rm o.h
+	why 'miss: one/h.h exists now;' "${words[@]}"
+	try w1 "${words[@]}"
+	# Of two results that are kept, the one that less is different from now.
+	rm one/h.h a.o
+	echo 'int g;' >>a.c
+	why 'miss: a.c changed;' "${words[@]}"
+	echo 'const char *d = __DATE__;' >b.c
+	gcc -c b.c -o b.o
+	concc-cc gcc -c b.c -o b.o </dev/null
+	why 'not cacheable: time, when it ran last;' gcc -c b.c -o b.o
+	why 'not cacheable: plugin;' gcc -fplugin=x -c b.c -o b.o
+	why 'not cacheable: it runs here: query (--version);' gcc --version
+}
+
 # Called by a compiler's name, and none.
 another_program() {
 	fresh another
@@ -403,6 +443,7 @@ for root in client worker; do
 	check "$root: a header that changes meanwhile" changed_meanwhile
 	check "$root: pragma once" once_only
 	check "$root: C++ and clang" cpp_and_clang
+	check "$root: why" what_changed
 	check "$root: another program by such a name" another_program
 done
 check "off" off
