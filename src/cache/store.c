@@ -62,6 +62,40 @@ static int make_parent(const struct cache_store *s, const char *name)
 	return 0; /* what failed shows in the rename */
 }
 
+static int open_folder(const char *dir)
+{
+	int err = path_mkdirs(dir, 0700), fd;
+
+	if (err < 0)
+		return err;
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* Whoever may write there decides what compilers are said to have made. */
+static bool is_safe(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_uid == geteuid() && !(st.st_mode & 022);
+}
+
+/* Somebody has removed the folder: another one, by the same descriptor.  A thread that trims meets
+ * either. */
+static int make_again(struct cache_store *s)
+{
+	_cleanup_close_ int fd = open_folder(s->dir);
+
+	if (fd < 0)
+		return fd;
+	if (!is_safe(fd))
+		return CONCC_E_UNSAFE;
+	if (dup3(fd, s->dir_fd, O_CLOEXEC) < 0)
+		return -errno;
+	counts_move(s->counts, s->dir_fd);
+	return mkdirat(s->dir_fd, "tmp", 0700) < 0 && errno != EEXIST ? -errno : 0;
+}
+
 static int open_temp(struct cache_store *s, char ret[NAME_SIZE])
 {
 	for (int tries = 0; tries < 16; tries++) {
@@ -71,10 +105,12 @@ static int open_temp(struct cache_store *s, char ret[NAME_SIZE])
 			       (unsigned long long)now_us());
 		fd = openat(s->dir_fd, ret, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
 			    0600);
-		if (fd < 0 && errno == ENOENT && mkdirat(s->dir_fd, "tmp", 0700) == 0)
+		if (fd >= 0)
+			return fd;
+		if (errno == EEXIST)
 			continue;
-		if (fd >= 0 || errno != EEXIST)
-			return fd < 0 ? -errno : fd;
+		if (errno != ENOENT || (mkdirat(s->dir_fd, "tmp", 0700) < 0 && make_again(s) < 0))
+			return -errno;
 	}
 	return -EEXIST;
 }
@@ -503,20 +539,15 @@ int cache_store_open(const char *dir, uint64_t max_bytes, struct cache_store **r
 		     struct errmsg *msg)
 {
 	struct cache_store *s;
-	struct stat st;
-	int fd, err;
+	int fd;
 
-	err = path_mkdirs(dir, 0700);
-	fd = err < 0 ? -1 : open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (err == 0 && fd < 0)
-		err = -errno;
-	if (err < 0)
-		return errmsg_set(msg, err,
+	fd = open_folder(dir);
+	if (fd < 0)
+		return errmsg_set(msg, fd,
 				  "can't use the cache's folder %s: %s; name another with "
 				  "CONCC_CACHE_DIR",
-				  dir, err_text(err));
-	/* Whoever may write here decides what compilers are said to have made. */
-	if (fstat(fd, &st) < 0 || st.st_uid != geteuid() || st.st_mode & 022) {
+				  dir, err_text(fd));
+	if (!is_safe(fd)) {
 		(void)close(fd);
 		return errmsg_set(msg, CONCC_E_UNSAFE,
 				  "others may write to the cache's folder %s: chmod go-w it, or "

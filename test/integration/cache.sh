@@ -259,6 +259,93 @@ standard_input() {
 	done
 }
 
+# What no preprocessor tells of, and ccache's manual warns of.
+included_by_assembler() {
+	fresh incbin
+	echo 'asm(".section .rodata\n.incbin \"blob\"\n.text\n"); int f(void) { return 1; }' >a.c
+	echo one >blob
+	try w1 gcc -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+	echo two >blob
+	try w1 gcc -c a.c -o a.o
+}
+
+# As an archive or a checkout with times may leave it: only the bytes are other ones.
+same_size_and_time() {
+	fresh same
+	echo '#include "h.h"' >a.c
+	echo 'int h = 1;' >h.h
+	touch -d 2001-01-01 h.h
+	try w1 gcc -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+	echo 'int h = 2;' >h.h
+	touch -d 2001-01-01 h.h
+	try w1 gcc -c a.c -o a.o
+	echo 'int h = 1;' >i.h
+	touch -d 2001-01-01 i.h
+	mv i.h h.h
+	try cache gcc -c a.c -o a.o
+}
+
+# Beside the file that includes it, and by #include_next, forced and system directories.
+other_ways_to_include() {
+	fresh ways
+	mkdir -p in sys/deep
+	echo '#include "x.h"' >in/outer.h
+	echo '#define X 1' >x.h
+	printf '#include "in/outer.h"\nint f(void) { return X + Y; }\n' >a.c
+	echo '#define Y 1' >forced.h
+	echo '#include_next <y.h>' >sys/y.h
+	echo '#define Z 1' >sys/deep/y.h
+	local words=(gcc -I. -isystem sys -isystem sys/deep -include forced.h -include y.h -c a.c -o a.o)
+	try w1 "${words[@]}"
+	try cache "${words[@]}"
+	echo '#define X 2' >in/x.h
+	try w1 "${words[@]}"
+	echo '#define Z 2' >sys/deep/y.h
+	try w1 "${words[@]}"
+	echo '#define Y 2' >y.h
+	try w1 "${words[@]}" # before the system's own
+	rm y.h in/x.h
+	echo '#define Z 1' >sys/deep/y.h
+	try cache "${words[@]}"
+}
+
+special_outputs() {
+	fresh outputs
+	OUT='a.o b.o real.o'
+	echo 'int f(void) { return 1; }' >a.c
+	echo 'int g(void) { return 2; }' >b.c
+	try w1 gcc -c a.c b.c
+	try cache gcc -c a.c b.c
+	try w1 gcc -c a.c -o /dev/null
+	try cache gcc -c a.c -o /dev/null
+	# Through a link: it stays one, or not, as the compiler has it.
+	OUT='real.o'
+	ln -s real.o link.o
+	try w1 gcc -c a.c -o link.o
+	ln -sfn real.o link.o
+	try cache gcc -c a.c -o link.o
+	rm -f real.o link.o
+	# Another name of the old object keeps the old bytes.
+	OUT=''
+	gcc -DOLD -c a.c -o real.o
+	ln real.o other.o
+	concc-cc gcc -c a.c -o real.o
+	rm -f real.o other.o
+	gcc -g -DOLD -c a.c -o real.o
+	cp real.o old.o
+	ln real.o other.o
+	CONCC_EXPLAIN=$LAB/explain concc-cc gcc -c a.c -o real.o
+	cat "$LAB/explain"
+	gcc -c a.c -o plain.o
+	cmp plain.o real.o
+	gcc -g -DOLD -c a.c -o plain.o
+	ln -f plain.o plain-other.o
+	gcc -c a.c -o plain.o
+	cmp plain-other.o other.o
+}
+
 # Another compiler, and another assembler, by the same names.
 upgraded() {
 	fresh upgraded
@@ -402,6 +489,71 @@ another_program() {
 	try w1 bin/gcc -c a.c -o a.o
 }
 
+store_of() { # the folder
+	echo "$CONCC_CACHE_DIR/results"
+}
+
+store_removed() {
+	fresh removed
+	echo 'int f(void) { return 1; }' >a.c
+	try w1 gcc -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+	rm -rf "$(store_of)"
+	try w1 gcc -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+	concc cache >"$LAB/told"
+	expect_grep '^kept  *1$' "$LAB/told"
+	rm -rf "$(store_of)"
+	: >"$(store_of)" # and something else is there
+	try w1 gcc -c a.c -o a.o
+	try w1 gcc -c a.c -o a.o
+	expect_ge "not kept for it" "$(reasons store)" 2
+	rm -f "$(store_of)"
+	try w1 gcc -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+}
+
+# When the object itself, its bytes in the store, its names, the result, or what leads there get
+# their names: the call is done again, right, and kept then.
+killed_while_keeping() {
+	local n pid
+	. "$LAB_REPO/test/lib/faults.sh"
+	for n in 1 2 3 4 5; do
+		fresh "killed-$n"
+		echo "int f(void) { return $n; }" >a.c
+		gcc -c a.c -o b.o
+		concc-cc gcc -DWARM -c a.c -o a.o </dev/null # a server is there
+		pid=$(lab_server_pid)
+		rm a.o
+		fault_inject "$pid" "renameat:signal=KILL:when=$n" -e status=none
+		concc-cc gcc -c a.c -o a.o </dev/null 2>"$LAB/ours.err"
+		fault_inject_no_more 2>/dev/null
+		cmp a.o b.o
+		rm a.o
+		concc-cc gcc -c a.c -o a.o </dev/null 2>"$LAB/ours.err"
+		[ ! -e "/proc/$pid" ] || fail "server $pid was not killed"
+		cmp a.o b.o
+		try cache gcc -c a.c -o a.o
+	done
+}
+
+store_full() {
+	fresh full
+	lab_stop_server
+	mount -t tmpfs -o size=256k full "$(store_of)"
+	chmod 700 "$(store_of)"
+	dd if=/dev/zero of="$(store_of)/filler" bs=4k 2>/dev/null || true
+	echo 'int f(void) { return 1; }' >a.c
+	try w1 gcc -c a.c -o a.o
+	try w1 gcc -c a.c -o a.o
+	expect_eq "not kept for it" "$(reasons store)" 2
+	rm "$(store_of)/filler"
+	try w1 gcc -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+	lab_stop_server
+	umount "$(store_of)"
+}
+
 # A hit needs no worker.
 no_worker() {
 	fresh none
@@ -438,6 +590,10 @@ for root in client worker; do
 	check "$root: several outputs" several_outputs
 	check "$root: an output that was there" output_was_there
 	check "$root: standard input" standard_input
+	check "$root: what an assembler includes" included_by_assembler
+	check "$root: the same size and time" same_size_and_time
+	check "$root: other ways to include" other_ways_to_include
+	check "$root: special outputs" special_outputs
 	check "$root: another compiler by the same name" upgraded
 	check "$root: what is not kept" not_kept
 	check "$root: a header that changes meanwhile" changed_meanwhile
@@ -450,4 +606,7 @@ check "off" off
 lab_config 'cache = 1G' 'local-slots = 0'
 lab_stop_server
 check "without a worker" no_worker
+check "the store is removed" store_removed
+check "killed while it keeps" killed_while_keeping
+check "the store is full" store_full
 lab_stop
