@@ -67,6 +67,15 @@ void cache_look_free(struct cache_look *l);
 int cache_look_state(struct cache_look *l, const struct cache_names *s, struct digest *ret,
 		     uint64_t *ret_prints);
 
+/* What lstat(2) said, for who must know it of all names: of the last cache_look_state(). */
+struct cache_looked {
+	int err; /* positive errno; 0: it is there */
+	mode_t mode;
+	struct timespec ctime;
+};
+/* Of name i of that set; borrowed until the next.  NULL: it was not asked for. */
+const struct cache_looked *cache_look_last(const struct cache_look *l, size_t i);
+
 /* What has become of a name of which there are two prints that differ: words for a person. */
 const char *cache_look_change(char how, uint64_t before, uint64_t now);
 

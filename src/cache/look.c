@@ -36,7 +36,11 @@ struct cache_look {
 	/* Of the path looked at last: one name is often used in several ways. */
 	const char *path;
 	struct stat st;
-	int err;	    /* of lstat(2), positive */
+	int err; /* of lstat(2), positive */
+	/* Of each name, by index: of several with one path, the first. */
+	struct cache_looked *looked;
+	size_t n_looked, cap_looked;
+	size_t index;	    /* of the name that is looked at */
 	struct map by_twin; /* digest and mtime -> the same */
 };
 
@@ -66,6 +70,7 @@ void cache_look_free(struct cache_look *l)
 	forget(l);
 	buf_release(&l->said);
 	buf_release(&l->same);
+	free(l->looked);
 	free(l);
 }
 
@@ -130,6 +135,16 @@ static void look_once(struct cache_look *l, const char *path)
 		return;
 	l->path = path;
 	l->err = lstat(path, &l->st) < 0 ? errno : 0;
+	l->looked[l->index] = (struct cache_looked){
+		.err = l->err,
+		.mode = l->err ? 0 : l->st.st_mode,
+		.ctime = l->st.st_ctim,
+	};
+}
+
+const struct cache_looked *cache_look_last(const struct cache_look *l, size_t i)
+{
+	return i < l->n_looked && l->looked[i].err >= 0 ? &l->looked[i] : NULL;
 }
 
 static int look_at(struct cache_look *l, const char *path, bool follow, struct stat *st,
@@ -393,9 +408,16 @@ int cache_look_state(struct cache_look *l, const struct cache_names *s, struct d
 	int r = 0;
 
 	forget(l);
+	if (s->n > l->cap_looked) {
+		l->cap_looked = s->n;
+		l->looked = xrealloc(l->looked, s->n * sizeof(*l->looked));
+	}
+	l->n_looked = s->n;
 	for (size_t i = 0; i < s->n && r == 0; i++) {
 		size_t at = l->said.len;
 
+		l->index = i;
+		l->looked[i].err = -1; /* unless it is looked at */
 		if (i == end)
 			end = same_path(s, i, &overwritten);
 		r = say_name(l, s->v[i], overwritten, (uint32_t)i);

@@ -325,6 +325,7 @@ static bool is_known_at_last(const char *path)
 static void look_at_program(struct recording *r, const char *path, char ***more)
 {
 	_cleanup_free_ char *loader = NULL;
+	struct digest d;
 	struct stat st;
 	unsigned facts;
 	bool bad;
@@ -333,7 +334,7 @@ static void look_at_program(struct recording *r, const char *path, char ***more)
 		return; /* looked for in PATH */
 	if (!S_ISREG(st.st_mode))
 		return;
-	if (results_facts(r->results, path, &st, &facts) < 0) {
+	if (results_facts(r->results, path, &st, &d, &facts) < 0) {
 		spoil(r, "unreadable");
 		return;
 	}
@@ -348,22 +349,7 @@ static void look_at_program(struct recording *r, const char *path, char ***more)
 		strv_push(more, xasprintf("%c%s", TRACE_READ, loader));
 }
 
-static void look_at_bytes(struct recording *r, const char *path)
-{
-	struct stat st;
-	unsigned facts;
-
-	if (stat(path, &st) < 0 || !S_ISREG(st.st_mode))
-		return;
-	if (results_facts(r->results, path, &st, &facts) < 0)
-		spoil(r, "unreadable");
-	else if (facts & FACT_PRECOMPILED)
-		spoil(r, "precompiled");
-	else if (facts & FACT_TIMESTAMP || (facts & FACT_TIME && !r->has_epoch))
-		spoil(r, "time");
-}
-
-static void look_at_files(struct recording *r)
+static void look_at_programs(struct recording *r)
 {
 	char **more = xcalloc(1, sizeof(*more));
 	size_t n = 0;
@@ -373,8 +359,6 @@ static void look_at_files(struct recording *r)
 
 		if (name[0] == TRACE_EXEC)
 			look_at_program(r, name + 1, &more);
-		else if (name[0] == TRACE_READ)
-			look_at_bytes(r, name + 1);
 	}
 	n = strv_len(more);
 	if (n) {
@@ -398,14 +382,35 @@ static void check_unchanged(struct recording *r)
 	(void)tree_drain(r->server->tree);
 	if (count_mounts(r->server) != r->mounts)
 		spoil(r, "mounts");
-	for (size_t i = 0; i < r->names.n && !r->why; i++) {
-		const char *name = r->names.v[i];
+	for (size_t i = 0, end; i < r->names.n && !r->why; i = end) {
+		const char *path = r->names.v[i] + 1;
+		bool follow = false;
 
-		if (!since_unchanged(&r->since, name + 1, follows(name[0])))
-			spoil(r, "changed");
-		if (r->why)
-			log_debug("not kept: %s has changed since the job began", name + 1);
+		for (end = i; end < r->names.n && streq(r->names.v[end] + 1, path); end++)
+			follow |= follows(r->names.v[end][0]);
+		if (since_unchanged(&r->since, path, follow, cache_look_last(r->results->look, i)))
+			continue;
+		spoil(r, "changed");
+		log_debug("not kept: %s has changed since the job began", path);
 	}
+}
+
+static int look_at_state(struct recording *r)
+{
+	struct results *all = r->results;
+	int err;
+
+	all->wants_facts = true;
+	all->read_facts = 0;
+	err = cache_look_state(all->look, &r->names, &r->state, r->entry.prints);
+	all->wants_facts = false;
+	if (all->read_facts & FACT_UNREADABLE)
+		spoil(r, "unreadable");
+	else if (all->read_facts & FACT_PRECOMPILED)
+		spoil(r, "precompiled");
+	else if (all->read_facts & FACT_TIMESTAMP || (all->read_facts & FACT_TIME && !r->has_epoch))
+		spoil(r, "time");
+	return err;
 }
 
 /* In this order: what is looked at, and only then whether anything had changed before. */
@@ -421,14 +426,14 @@ void recording_look(struct recording *r, const struct msg_exit *end)
 		return;
 	choose_names(r);
 	if (!r->why)
-		look_at_files(r);
+		look_at_programs(r);
 	if (!r->why && r->wants_places)
 		add_places(r);
 	if (r->why)
 		return;
 	r->entry.prints = xcalloc(r->names.n + 1, sizeof(uint64_t));
 	r->entry.n_prints = r->names.n;
-	if (cache_look_state(r->results->look, &r->names, &r->state, r->entry.prints) < 0)
+	if (look_at_state(r) < 0)
 		spoil(r, "unreadable");
 	else
 		check_unchanged(r);

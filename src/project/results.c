@@ -121,29 +121,31 @@ static int read_file(struct results *r, const char *path, const struct stat *st,
 	return 0;
 }
 
+int results_facts(struct results *r, const char *path, const struct stat *st, struct digest *ret,
+		  unsigned *ret_facts)
+{
+	uintptr_t known = 0;
+
+	if (!stat_is_racy(st, false) && hash_cache_get(r->server->hashes, st, ret))
+		known = (uintptr_t)map_get(&r->facts, ret->b, DIGEST_SIZE);
+	if (!known)
+		return read_file(r, path, st, ret, ret_facts);
+	*ret_facts = (unsigned)(known - 1);
+	return 0;
+}
+
+/* For a look-up the digest is enough; who records wants to know what is in the files, too. */
 static int digest_of_file(void *data, const char *path, const struct stat *st, struct digest *ret)
 {
 	struct results *r = data;
-	unsigned facts;
+	unsigned facts = 0;
+	int err = 0;
 
-	if (!stat_is_racy(st, false) && hash_cache_get(r->server->hashes, st, ret))
-		return 0;
-	return read_file(r, path, st, ret, &facts);
-}
-
-int results_facts(struct results *r, const char *path, const struct stat *st, unsigned *ret)
-{
-	struct digest d;
-	uintptr_t known;
-	int err = digest_of_file(r, path, st, &d);
-
-	if (err < 0)
-		return err;
-	known = (uintptr_t)map_get(&r->facts, d.b, DIGEST_SIZE);
-	if (!known)
-		return read_file(r, path, st, &d, ret);
-	*ret = (unsigned)(known - 1);
-	return 0;
+	if (r->wants_facts || stat_is_racy(st, false) ||
+	    !hash_cache_get(r->server->hashes, st, ret))
+		err = results_facts(r, path, st, ret, &facts);
+	r->read_facts |= err < 0 ? FACT_UNREADABLE : facts;
+	return err;
 }
 
 /* ---- the store ---- */

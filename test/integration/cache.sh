@@ -554,6 +554,31 @@ store_full() {
 	umount "$(store_of)"
 }
 
+# System calls of the server: a name is looked at once, by a hit as by what is kept, whatever was
+# done with it; the rest does not grow with the names.
+what_it_costs() {
+	local i miss hit names
+	fresh cost
+	mkdir -p one two
+	for ((i = 0; i < 100; i++)); do
+		echo "#define H$i 1" >two/h$i.h
+		echo "#include <h$i.h>"
+	done >a.c
+	cp a.c b.c
+	cp a.c c.c
+	compile() { concc-cc gcc -Ione -Itwo -c "$1.c" -o a.o </dev/null >"$LAB/ours.out" 2>&1 && rm a.o; }
+	compile b # all directories are known then
+	compile c
+	miss=$(lab_syscalls "$(lab_server_pid)" compile a)
+	hit=$(lab_syscalls "$(lab_server_pid)" compile a)
+	names=$(grep -c 'newfstatat(AT_FDCWD' "$LAB/strace")
+	echo "$hit calls of a hit, $names of them look at names; $miss calls of a miss"
+	lab_status .cache
+	expect_ge "names" "$names" 200
+	expect_le "calls of a hit" "$hit" $((names + 110))
+	expect_le "calls of a miss" "$miss" $((names + 340))
+}
+
 # A hit needs no worker.
 no_worker() {
 	fresh none
@@ -606,6 +631,7 @@ check "off" off
 lab_config 'cache = 1G' 'local-slots = 0'
 lab_stop_server
 check "without a worker" no_worker
+check "what it costs" what_it_costs
 check "the store is removed" store_removed
 check "killed while it keeps" killed_while_keeping
 check "the store is full" store_full
