@@ -180,6 +180,10 @@ struct cache_call {
  * of GCC and clang, of which it is known what of their environment they read.
  */
 const char *cache_refuses(const struct msg_run *m);
+/* The same of all its arguments, those in the files that it names (@FILE) included, which must be
+ * true when something is kept. */
+const char *cache_refuses_args(char *const *args);
+bool cache_has_argfiles(char *const *argv);
 /* The same of a program that it started (a base name): NULL, or why not. */
 bool cache_knows_tool(const char *name);
 void cache_call_digest(const struct cache_call *c, struct digest *ret);

@@ -12,6 +12,7 @@
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/job.h"
 #include "concc/log.h"
 #include "concc/str.h"
 
@@ -23,6 +24,8 @@ struct recording {
 	struct server *server;
 	const char *why; /* it can't be kept, or NULL */
 	struct digest call, state;
+	char **argv; /* when there are options in files, which are looked into at the end */
+	char *cwd;
 	bool has_epoch; /* SOURCE_DATE_EPOCH is set */
 	bool traced, looked;
 	bool wants_places; /* it asked for the path of something that it had open */
@@ -77,6 +80,10 @@ struct recording *recording_new(struct peer *p, const struct msg_run *m, char *c
 	cache_call_digest(&call, &r->call);
 	for (char *const *e = m->env; *e; e++)
 		r->has_epoch |= str_starts(*e, "SOURCE_DATE_EPOCH=");
+	if (cache_has_argfiles(m->argv)) {
+		r->argv = strv_copy(m->argv);
+		r->cwd = xstrdup(m->cwd);
+	}
 	r->entry.workspaces = strv_copy(workspaces);
 	since_init(&r->since, s->tree, saw);
 	r->mounts = count_mounts(s);
@@ -90,6 +97,8 @@ void recording_free(struct recording *r)
 	cache_names_release(&r->names);
 	cache_entry_release(&r->entry);
 	since_release(&r->since);
+	strv_free(r->argv);
+	free(r->cwd);
 	free(r->written);
 	free(r);
 }
@@ -395,6 +404,20 @@ static void check_unchanged(struct recording *r)
 	}
 }
 
+/* Before the files are looked at by name: what they held then is what they hold here. */
+static void look_at_argfiles(struct recording *r)
+{
+	_cleanup_strv_ char **all = NULL;
+	const char *why;
+
+	if (!r->argv)
+		return;
+	all = job_expand_argfiles(r->argv + 1, r->cwd, read_regular_file);
+	why = all ? cache_refuses_args(all) : "response-file";
+	if (why)
+		spoil(r, why);
+}
+
 static int look_at_state(struct recording *r)
 {
 	struct results *all = r->results;
@@ -424,6 +447,7 @@ void recording_look(struct recording *r, const struct msg_exit *end)
 		spoil(r, "no-trace");
 	if (r->why)
 		return;
+	look_at_argfiles(r);
 	choose_names(r);
 	if (!r->why)
 		look_at_programs(r);

@@ -311,6 +311,28 @@ other_ways_to_include() {
 	try cache "${words[@]}"
 }
 
+response_files() {
+	fresh response
+	printf '#include "h.h"\nint f(void) { return H + A; }\n' >a.c
+	mkdir in
+	echo '#define H 1' >in/h.h
+	echo '-O1 @more' >args
+	echo '-Iin "-DA=1"' >more
+	try w1 gcc @args -c a.c -o a.o
+	try cache gcc @args -c a.c -o a.o
+	echo '-Iin "-DA=2"' >more
+	try w1 gcc @args -c a.c -o a.o
+	echo '#define H 2' >in/h.h
+	try w1 gcc @args -c a.c -o a.o
+	echo '-Iin "-DA=1"' >more
+	echo '#define H 1' >in/h.h
+	try cache gcc @args -c a.c -o a.o
+	[ ! -x /usr/bin/clang ] || {
+		try w1 clang @args -c a.c -o a.o
+		try cache clang @args -c a.c -o a.o
+	}
+}
+
 special_outputs() {
 	fresh outputs
 	OUT='a.o b.o real.o'
@@ -374,10 +396,15 @@ exec /usr/bin/as "$@"' >bin/as
 not_kept() {
 	fresh kept
 	echo 'int f(void) { return 1; }' >a.c
-	echo '-O2' >args
-	try w1 gcc @args -c a.c -o a.o
-	try w1 gcc @args -c a.c -o a.o
+	echo '-flto=auto' >args # for which other variables count
+	concc-cc gcc @args -c a.c -o a.o
+	concc-cc gcc @args -c a.c -o a.o
 	expect_eq "response files" "$(reasons response-file)" 2
+	echo '-fprofile-arcs' >more
+	echo '-O1 @more' >args
+	concc-cc gcc @args -c a.c -o a.o
+	concc-cc gcc @args -c a.c -o a.o
+	expect_eq "options in them" "$(reasons profile)" 2
 	echo '#define H 1' >h.h
 	gcc h.h
 	echo '#include "h.h"
@@ -618,6 +645,7 @@ for root in client worker; do
 	check "$root: what an assembler includes" included_by_assembler
 	check "$root: the same size and time" same_size_and_time
 	check "$root: other ways to include" other_ways_to_include
+	check "$root: response files" response_files
 	check "$root: special outputs" special_outputs
 	check "$root: another compiler by the same name" upgraded
 	check "$root: what is not kept" not_kept

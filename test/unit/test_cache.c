@@ -617,6 +617,21 @@ Test(cache, what_makes_another_call)
 	cr_assert(digest_eq(&d, &o), "no compiler reads EDITOR");
 }
 
+static const char *refuses(const char *word)
+{
+	char *args[] = {(char *)"-O2", (char *)word, NULL};
+
+	return cache_refuses_args(args);
+}
+
+Test(cache, what_is_not_kept_by_what_files_say)
+{
+	cr_assert_null(refuses("a.c"));
+	cr_assert_str_eq(refuses("-fplugin=x"), "plugin");
+	cr_assert_str_eq(refuses("@gone"), "response-file");
+	cr_assert_str_eq(refuses("-flto"), "response-file");
+}
+
 Test(cache, what_is_not_kept_by_its_words)
 {
 	static const struct {
@@ -627,7 +642,9 @@ Test(cache, what_is_not_kept_by_its_words)
 		{"/usr/bin/clang-14", "-O2", NULL},
 		{"/usr/bin/rustc", "-O", "unknown-program"},
 		{"/bin/sh", "-c", "unknown-program"},
-		{"/usr/bin/gcc", "@args", "response-file"},
+		{"/usr/bin/gcc", "@args", NULL}, /* what is in it is looked at later */
+		{"/usr/bin/gcc", "-Wl,@args", "response-file"},
+		{"/usr/bin/gcc", "-Wl,-z,@args", "response-file"},
 		{"/usr/bin/gcc", "-fplugin=x.so", "plugin"},
 		{"/usr/bin/gcc", "-specs=x", "specs"},
 		{"/usr/bin/clang", "-fmodules", "modules"},
