@@ -144,6 +144,30 @@ int cache_get_entry(struct cache_store *s, const struct digest *call, const stru
 int cache_put_entry(struct cache_store *s, const struct digest *call, const struct digest *set,
 		    const struct digest *state, const struct cache_entry *e);
 
+/* Objects as they are in the store, for who moves them from one to another. */
+enum cache_kind {
+	CACHE_BYTES = 'c',  /* contents and sets of names; by their digest */
+	CACHE_RESULT = 'r', /* by cache_entry_key() */
+	CACHE_SEEN = 'w',   /* by the call */
+};
+
+struct cache_key {
+	enum cache_kind kind;
+	struct digest digest;
+};
+
+void cache_entry_key(const struct digest *call, const struct cache_seen *seen, struct digest *ret);
+/* Whole, and checked as whenever it is read.  Writes nothing, so any thread may. */
+int cache_read_object(struct cache_store *s, const struct cache_key *key, size_t max,
+		      struct buf *ret);
+/* Checked in the same way: CONCC_E_PROTO when it is none.  Of a call, what is seen is added to what
+ * is there. */
+int cache_write_object(struct cache_store *s, const struct cache_key *key, const struct buf *b);
+/* What a result is, as an object. */
+int cache_decode_result(const struct buf *b, struct cache_entry *ret);
+/* Two objects of what was seen of a call: to becomes both.  What is none counts as nothing. */
+void cache_merge_seen(struct buf *to, const struct buf *from);
+
 /* Has it grown beyond its bound since it was last trimmed, as far as its processes have counted? */
 bool cache_is_full(const struct cache_store *s);
 /* Removes what was not used for longest; what is being trimmed by another is left to it.  Reads all

@@ -366,14 +366,134 @@ int cache_add_seen(struct cache_store *s, const struct digest *call, const struc
 	return put_sealed(s, name, &b);
 }
 
+/* ---- objects as they are ---- */
+
+/* What is sealed, without its seal. */
+static bool unseal(const struct buf *b, struct blob *ret)
+{
+	struct digest found;
+
+	if (b->len < DIGEST_SIZE)
+		return false;
+	digest_of(b->data + DIGEST_SIZE, b->len - DIGEST_SIZE, &found);
+	*ret = (struct blob){b->data + DIGEST_SIZE, b->len - DIGEST_SIZE};
+	return memcmp(found.b, b->data, DIGEST_SIZE) == 0;
+}
+
+static size_t seen_in(const struct buf *b, struct cache_seen ret[CACHE_SEEN_MAX])
+{
+	size_t size = sizeof(struct cache_seen);
+	struct blob in;
+
+	if (!unseal(b, &in) || in.n % size || in.n / size > CACHE_SEEN_MAX)
+		return 0;
+	memcpy(ret, in.p, in.n);
+	return in.n / size;
+}
+
+void cache_merge_seen(struct buf *to, const struct buf *from)
+{
+	struct cache_seen all[2 * CACHE_SEEN_MAX], more[CACHE_SEEN_MAX];
+	size_t n = seen_in(to, all), n_more = seen_in(from, more);
+	struct digest d;
+
+	for (size_t i = 0; i < n_more; i++) {
+		bool known = false;
+
+		for (size_t k = 0; k < n && !known; k++)
+			known = memcmp(&all[k], &more[i], sizeof(more[i])) == 0;
+		if (!known)
+			all[n++] = more[i];
+	}
+	n = n < CACHE_SEEN_MAX ? n : CACHE_SEEN_MAX;
+	digest_of(all, n * sizeof(all[0]), &d);
+	buf_reset(to);
+	buf_append(to, d.b, DIGEST_SIZE);
+	buf_append(to, all, n * sizeof(all[0]));
+}
+
+int cache_decode_result(const struct buf *b, struct cache_entry *ret)
+{
+	struct blob in;
+
+	return unseal(b, &in) ? cache_entry_decode(in, ret) : CONCC_E_PROTO;
+}
+
+int cache_read_object(struct cache_store *s, const struct cache_key *key, size_t max,
+		      struct buf *ret)
+{
+	char name[NAME_SIZE];
+	struct digest found;
+	struct blob in;
+	int r;
+
+	object_name((char)key->kind, &key->digest, name);
+	buf_reset(ret);
+	r = read_named(s, name, max, ret);
+	if (r < 0)
+		return r;
+	if (key->kind != CACHE_BYTES)
+		return unseal(ret, &in) ? 0 : CONCC_E_PROTO;
+	digest_of(ret->data, ret->len, &found);
+	return digest_eq(&found, &key->digest) ? 0 : CONCC_E_PROTO;
+}
+
+static int write_bytes(struct cache_store *s, const struct cache_key *key, const struct buf *b)
+{
+	struct digest found;
+
+	digest_of(b->data, b->len, &found);
+	if (!digest_eq(&found, &key->digest))
+		return CONCC_E_PROTO;
+	return cache_put_bytes(s, b->data, b->len, &found);
+}
+
+static int write_seen(struct cache_store *s, const struct cache_key *key, const struct buf *b)
+{
+	struct cache_seen all[CACHE_SEEN_MAX];
+	size_t n = seen_in(b, all);
+	int r = n ? 0 : CONCC_E_PROTO;
+
+	while (n && r == 0) /* the first at last, since each goes to the front */
+		r = cache_add_seen(s, &key->digest, &all[--n]);
+	return r;
+}
+
+int cache_write_object(struct cache_store *s, const struct cache_key *key, const struct buf *b)
+{
+	struct cache_entry e;
+	char name[NAME_SIZE];
+
+	switch (key->kind) {
+	case CACHE_BYTES:
+		return write_bytes(s, key, b);
+	case CACHE_SEEN:
+		return write_seen(s, key, b);
+	case CACHE_RESULT:
+		break;
+	}
+	if (b->len > ENTRY_MAX || cache_decode_result(b, &e) < 0)
+		return CONCC_E_PROTO;
+	cache_entry_release(&e);
+	object_name(CACHE_RESULT, &key->digest, name);
+	return put_named(s, name, b, 1);
+}
+
+void cache_entry_key(const struct digest *call, const struct cache_seen *seen, struct digest *ret)
+{
+	const struct digest all[] = {*call, seen->set, seen->state};
+
+	digest_of(all, sizeof(all), ret);
+}
+
 static void entry_name(const struct digest *call, const struct digest *set,
 		       const struct digest *state, char ret[NAME_SIZE])
 {
-	const struct digest all[] = {*call, *set, *state};
+	const struct cache_seen seen = {*set, *state};
 	struct digest d;
 
-	digest_of(all, sizeof(all), &d);
-	object_name('r', &d, ret);
+	cache_entry_key(call, &seen, &d);
+	object_name(CACHE_RESULT, &d, ret);
 }
 
 int cache_get_entry(struct cache_store *s, const struct digest *call, const struct digest *set,

@@ -571,6 +571,27 @@ static bool left_out(const struct recording *r)
 	return false;
 }
 
+static void share_one(struct recording *r, enum cache_kind kind, const struct digest *d)
+{
+	struct cache_key key = {kind, *d};
+
+	cache_remote_put(r->results->remote, &key);
+}
+
+/* In the same order. */
+static void share(struct recording *r, const struct cache_seen *seen)
+{
+	struct digest entry;
+
+	for (size_t i = 0; i < r->entry.n_effects; i++)
+		if (r->entry.effects[i].kind == EFFECT_FILE && r->entry.effects[i].size)
+			share_one(r, CACHE_BYTES, &r->entry.effects[i].digest);
+	cache_entry_key(&r->call, seen, &entry);
+	share_one(r, CACHE_BYTES, &seen->set);
+	share_one(r, CACHE_RESULT, &entry);
+	share_one(r, CACHE_SEEN, &r->call);
+}
+
 static int put(struct recording *r)
 {
 	struct cache_store *store = r->results->store;
@@ -583,7 +604,11 @@ static int put(struct recording *r)
 	if (err == 0)
 		err = cache_put_entry(store, &r->call, &seen.set, &seen.state, &r->entry);
 	/* Last: what it leads to is there by then. */
-	return err == 0 ? cache_add_seen(store, &r->call, &seen) : err;
+	if (err == 0)
+		err = cache_add_seen(store, &r->call, &seen);
+	if (err == 0 && r->results->remote && r->server->conf->cache_push)
+		share(r, &seen);
+	return err;
 }
 
 static void fill(struct recording *r, const struct msg_exit *end, const char *worker)

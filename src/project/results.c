@@ -14,10 +14,11 @@
 #include "concc/log.h"
 #include "concc/str.h"
 
-#define FACTS_MAX   (256 * 1024) /* files: some 20 MB */
-#define REFUSED_MAX (64 * 1024)	 /* calls: some 5 MB */
-#define SCAN_CHUNK  (256 * 1024)
-#define SCAN_BEHIND 16 /* a word that two chunks share is found in the second */
+#define FACTS_MAX     (256 * 1024) /* files: some 20 MB */
+#define REFUSED_MAX   (64 * 1024)  /* calls: some 5 MB */
+#define REMOTE_END_MS 10000	   /* for what was kept last to get to others */
+#define SCAN_CHUNK    (256 * 1024)
+#define SCAN_BEHIND   16 /* a word that two chunks share is found in the second */
 
 /* ---- what bytes are ---- */
 
@@ -192,6 +193,11 @@ void results_open(struct server *s)
 	}
 	r->look = cache_look_new(&ops, r);
 	s->results = r;
+	if (s->conf->cache_url)
+		r->remote = cache_remote_new(s->conf->cache_url, r->store);
+	if (r->remote)
+		r->replies = loop_add_fd(s->loop, cache_remote_fd(r->remote), LOOP_READ,
+					 lookup_replies, r);
 }
 
 void results_close(struct server *s)
@@ -202,8 +208,14 @@ void results_close(struct server *s)
 
 	if (!r)
 		return;
-	list_for_each (l, &s->clients)
+	list_for_each (l, &s->clients) {
 		lookup_free(container_of(l, struct client, of_server)->hit);
+		seek_free(container_of(l, struct client, of_server)->seek);
+	}
+	loop_remove(r->replies);
+	cache_remote_free(r->remote, REMOTE_END_MS);
+	map_release(&r->seeks);
+	buf_release(&r->wanted);
 	while ((n = map_next(&r->reasons, &it, NULL)))
 		free(n);
 	map_release(&r->reasons);

@@ -12,6 +12,7 @@
  *   why.c        what a person is told of that
  */
 #include "concc/cache.h"
+#include "concc/cache_remote.h"
 #include "server.h"
 
 struct results {
@@ -24,7 +25,12 @@ struct results {
 	unsigned n_trimming;		   /* threads that trim: 0 or 1, atomic */
 	uint64_t n_hits, n_misses, n_kept; /* of this server */
 	struct map reasons;		   /* why not -> uint64_t *, of this server */
-	struct map refused;		   /* call -> why not, of its last job; static words */
+	struct cache_remote *remote;	   /* others' results, or NULL */
+	struct loop_source *replies;
+	struct map seeks; /* tag -> struct seek *, which waits for some of them */
+	uint64_t last_tag;
+	struct buf wanted;  /* struct cache_key of what was looked for here in vain */
+	struct map refused; /* call -> why not, of its last job; static words */
 };
 
 /* Of bytes that were read by a job. */
@@ -53,6 +59,9 @@ void results_trim(struct results *r);
 struct client;
 /* `concc why`: answers with a line or some.  Nothing is put in place, nothing is counted. */
 void why_explain(struct client *c, const struct msg_run *m);
+
+/* Something from there has come. */
+void lookup_replies(void *data, uint32_t events);
 
 struct run;
 struct recording;

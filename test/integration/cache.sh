@@ -316,15 +316,15 @@ response_files() {
 	printf '#include "h.h"\nint f(void) { return H + A; }\n' >a.c
 	mkdir in
 	echo '#define H 1' >in/h.h
-	echo '-O1 @more' >args
-	echo '-Iin "-DA=1"' >more
+	echo '-O1 @opts' >args
+	echo '-Iin "-DA=1"' >opts
 	try w1 gcc @args -c a.c -o a.o
 	try cache gcc @args -c a.c -o a.o
-	echo '-Iin "-DA=2"' >more
+	echo '-Iin "-DA=2"' >opts
 	try w1 gcc @args -c a.c -o a.o
 	echo '#define H 2' >in/h.h
 	try w1 gcc @args -c a.c -o a.o
-	echo '-Iin "-DA=1"' >more
+	echo '-Iin "-DA=1"' >opts
 	echo '#define H 1' >in/h.h
 	try cache gcc @args -c a.c -o a.o
 	[ ! -x /usr/bin/clang ] || {
@@ -400,8 +400,8 @@ not_kept() {
 	concc-cc gcc @args -c a.c -o a.o
 	concc-cc gcc @args -c a.c -o a.o
 	expect_eq "response files" "$(reasons response-file)" 2
-	echo '-fprofile-arcs' >more
-	echo '-O1 @more' >args
+	echo '-fprofile-arcs' >opts
+	echo '-O1 @opts' >args
 	concc-cc gcc @args -c a.c -o a.o
 	concc-cc gcc @args -c a.c -o a.o
 	expect_eq "options in them" "$(reasons profile)" 2
@@ -626,6 +626,159 @@ off() {
 	expect_eq "in the status" "$(lab_status '.cache | tostring')" null
 }
 
+# ---- a store that others share ----
+
+shared_server() { # DAV-METHODS
+	mkdir -p "$LAB/dav/tmp" "$LAB/dav/root"
+	cat >"$LAB/dav/nginx.conf" <<-EOS
+		daemon off; master_process off; pid $LAB/dav/pid; error_log $LAB/dav/error.log;
+		events { worker_connections 64; }
+		http {
+			access_log $LAB/dav/access.log;
+			client_body_temp_path $LAB/dav/tmp; proxy_temp_path $LAB/dav/tmp; fastcgi_temp_path $LAB/dav/tmp;
+			uwsgi_temp_path $LAB/dav/tmp; scgi_temp_path $LAB/dav/tmp;
+			server { listen 127.0.0.1:8099; root $LAB/dav/root; client_max_body_size 1g;
+				location / { dav_methods $1; create_full_put_path on; } }
+		}
+	EOS
+	/usr/sbin/nginx -c "$LAB/dav/nginx.conf" 2>"$LAB/dav/out" &
+	DAV=$!
+	for ((i = 0; i < 500; i++)); do
+		! (exec 3<>/dev/tcp/127.0.0.1/8099) 2>/dev/null || return 0
+		kill -0 $DAV || fail "nginx: $(cat "$LAB/dav/out")"
+	done
+	fail "nginx does not listen"
+}
+
+shared_end() {
+	kill "$DAV"
+	wait "$DAV" || true
+}
+
+# As another machine's: nothing is kept here.
+forget_all() {
+	lab_stop_server
+	concc cache clear
+}
+
+shared_config() { # LINE...
+	lab_config 'cache = 1G' 'local-slots = 0' 'cache-url = http://127.0.0.1:8099/team/' "$@"
+	lab_stop_server
+}
+
+shared_store() {
+	command -v /usr/sbin/nginx >/dev/null || skip "there is no nginx"
+	fresh shared
+	OUT='a.o a.d'
+	printf '#include "h.h"\nint f(void) { int unused; return H; }\n' >a.c
+	echo '#define H 1' >h.h
+	local words=(gcc -Wall -MD -c a.c -o a.o) before
+	shared_server PUT
+	shared_config 'cache-push = yes'
+	try w1 "${words[@]}"
+	forget_all # which waits until it is there
+	try cache "${words[@]}"
+	try cache "${words[@]}"
+	# Who may only read: what is kept here stays here.
+	shared_config
+	echo '#define H 2' >h.h
+	try w1 "${words[@]}"
+	before=$(grep -c PUT "$LAB/dav/access.log")
+	forget_all
+	try w1 "${words[@]}"
+	expect_eq "files put there" "$(grep -c PUT "$LAB/dav/access.log")" "$before"
+	echo '#define H 1' >h.h
+	forget_all
+	try cache "${words[@]}"
+	# Another set of names of the same call does not push the first one out.
+	shared_config 'cache-push = yes'
+	concc cache clear
+	echo '#include "i.h"' >h.h
+	echo '#define H 3' >i.h
+	try w1 "${words[@]}"
+	forget_all
+	try cache "${words[@]}"
+	forget_all
+	echo '#define H 1' >h.h
+	try cache "${words[@]}"
+	shared_end
+}
+
+shared_is_gone() {
+	command -v /usr/sbin/nginx >/dev/null || skip "there is no nginx"
+	fresh gone
+	echo 'int f(void) { return 1; }' >a.c
+	shared_config 'cache-push = yes'
+	try w1 gcc -c a.c -o a.o
+	try w1 gcc -O1 -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+	expect_eq "times that it was said" "$(grep -c "can't be reached" "$CONCC_RUNTIME_DIR/project.log")" 1
+}
+
+# It takes connections, and never says a word: others are served meanwhile, and the job runs.
+shared_is_silent() {
+	local pid
+	fresh silent
+	echo 'int f(void) { return 1; }' >a.c
+	shared_config
+	coproc SILENT { exec python3 -c 'import socket, sys
+s = socket.create_server(("127.0.0.1", 8099))
+print("ready", flush=True)
+c = s.accept()[0]
+print("asked", flush=True)
+sys.stdin.read()'; }
+	read -r -t "$LAB_LIMIT" line <&"${SILENT[0]}"
+	CONCC_EXPLAIN=$LAB/explain concc-cc gcc -c a.c -o a.o </dev/null &
+	pid=$!
+	read -r -t "$LAB_LIMIT" line <&"${SILENT[0]}"
+	expect_eq "its word" "$line" asked
+	lab_status '.jobs' >"$LAB/told"
+	[ ! -e a.o ] || fail "nobody waited for an answer"
+	wait $pid
+	expect_grep 'remote on w1:' "$LAB/explain"
+	kill "$SILENT_PID"
+}
+
+# Whatever lies there: it is what it should be, or it is not used.
+shared_damaged() {
+	local f
+	command -v /usr/sbin/nginx >/dev/null || skip "there is no nginx"
+	shared_server PUT
+	shared_config 'cache-push = yes'
+	fresh damaged
+	rm -rf "$LAB/dav/root/team"
+	echo 'int f(void) { return 1; }' >a.c
+	gcc -c a.c -o b.o
+	try w1 gcc -c a.c -o a.o
+	forget_all
+	expect_eq "objects there" "$(find "$LAB/dav/root" -type f | wc -l)" 4
+	for f in "$LAB"/dav/root/team/*/*; do
+		cp "$f" "$LAB/whole"
+		printf '\377' | dd of="$f" bs=1 seek=40 conv=notrunc status=none
+		cmp -s "$f" "$LAB/whole" && fail "$f was not damaged"
+		rm -f a.o
+		concc-cc gcc -c a.c -o a.o </dev/null 2>"$LAB/ours.err" >"$LAB/ours.out"
+		cmp a.o b.o
+		forget_all
+		cp "$LAB/whole" "$f"
+	done
+	try cache gcc -c a.c -o a.o
+	forget_all
+	# A result that is whole, and writes elsewhere.
+	mkdir "${WS%?}#"
+	rm a.o
+	python3 -c 'import hashlib, sys
+for path in sys.argv[3:]:
+	data = open(path, "rb").read()[32:].replace(sys.argv[1].encode(), sys.argv[2].encode())
+	open(path, "wb").write(hashlib.sha256(data).digest() + data)' "$WS" "${WS%?}#" "$LAB"/dav/root/team/ac/*
+	shared_config
+	concc cache clear
+	try w1 gcc -c a.c -o a.o
+	expect_eq "files elsewhere" "$(find "${WS%?}#" | wc -l)" 1
+	expect_grep 'what the shared cache has is not what it should be' "$CONCC_RUNTIME_DIR/project.log"
+	shared_end
+}
+
 for root in client worker; do
 	[ $root = client ] || {
 		printf '[concc]\nworkspace = %s\ncache = 1G\nlocal-slots = 0\n[worker w1]\naddress = local:\nslots = 2\n' "$WS" >/srv/concc.ini
@@ -663,4 +816,8 @@ check "what it costs" what_it_costs
 check "the store is removed" store_removed
 check "killed while it keeps" killed_while_keeping
 check "the store is full" store_full
+check "shared" shared_store
+check "shared, and gone" shared_is_gone
+check "shared, and silent" shared_is_silent
+check "shared, and damaged" shared_damaged
 lab_stop
