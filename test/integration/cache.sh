@@ -547,7 +547,7 @@ killed_while_keeping() {
 	. "$LAB_REPO/test/lib/faults.sh"
 	for n in 1 2 3 4 5; do
 		fresh "killed-$n"
-		echo "int f(void) { return $n; }" >a.c
+		printf '#ifdef WARM\nint warm;\n#endif\nint f(void) { return %d; }\n' "$n" >a.c
 		gcc -c a.c -o b.o
 		concc-cc gcc -DWARM -c a.c -o a.o </dev/null # a server is there
 		pid=$(lab_server_pid)
