@@ -23,7 +23,7 @@
 #include "concc/proto.h"
 
 /* Part of every key: what is kept by one version is nothing to another. */
-#define CACHE_FORMAT 2
+#define CACHE_FORMAT 3
 
 /* ---- what a job looked at: src/cache/names.c ---- */
 
@@ -164,9 +164,9 @@ int cache_read_object(struct cache_store *s, const struct cache_key *key, size_t
  * is there. */
 int cache_write_object(struct cache_store *s, const struct cache_key *key, const struct buf *b);
 /* What a result is, as an object. */
-int cache_decode_result(const struct buf *b, struct cache_entry *ret);
+int cache_decode_result(const struct digest *key, const struct buf *b, struct cache_entry *ret);
 /* Two objects of what was seen of a call: to becomes both.  What is none counts as nothing. */
-void cache_merge_seen(struct buf *to, const struct buf *from);
+void cache_merge_seen(const struct digest *call, struct buf *to, const struct buf *from);
 
 /* Has it grown beyond its bound since it was last trimmed, as far as its processes have counted? */
 bool cache_is_full(const struct cache_store *s);

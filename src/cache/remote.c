@@ -208,7 +208,7 @@ static void add_to_seen(struct cache_remote *r, struct transfer *t, int err)
 	}
 	if (err < 0)
 		buf_reset(there);
-	cache_merge_seen(&here, there);
+	cache_merge_seen(&t->reply.key.digest, &here, there);
 	buf_reset(there);
 	buf_append(there, here.data, here.len);
 	t->sends = true;

@@ -20,7 +20,7 @@
 /*
  * DIR/c/xx/...: contents and sets of names, by the digest of their bytes.  DIR/r/xx/...: results,
  * by the digest of call, set and state.  DIR/w/xx/...: what was seen of a call.  The last two begin
- * with the digest of all that follows it.  DIR/tmp: what is being written.
+ * with a digest of their name and all that follows it.  DIR/tmp: what is being written.
  */
 #define TMP_AGE_S    3600 /* a temporary file this old belongs to no living writer */
 #define RENEW_S	     3600 /* the time of the last use is kept no finer than that */
@@ -290,29 +290,49 @@ bool cache_has(struct cache_store *s, const struct digest *d)
 	return has_named(s, name);
 }
 
-/* With the digest of the rest in front. */
+/* Of what is sealed: whole, and of just this name, whatever copies objects about. */
+static void seal_of(const char *name, const void *p, size_t n, struct digest *ret)
+{
+	struct digest_ctx *ctx = digest_new();
+
+	digest_update(ctx, name, strlen(name) + 1);
+	digest_update(ctx, p, n);
+	digest_final(ctx, ret);
+	digest_free(ctx);
+}
+
+/* What is sealed, without its seal. */
+static bool unseal(const char *name, const struct buf *b, struct blob *ret)
+{
+	struct digest found;
+
+	if (b->len < DIGEST_SIZE)
+		return false;
+	*ret = (struct blob){b->data + DIGEST_SIZE, b->len - DIGEST_SIZE};
+	seal_of(name, ret->p, ret->n, &found);
+	return memcmp(found.b, b->data, DIGEST_SIZE) == 0;
+}
+
+/* With the seal in front. */
 static int put_sealed(struct cache_store *s, const char *name, struct buf *b)
 {
 	struct digest d;
 	struct buf parts[2] = {{.data = d.b, .len = DIGEST_SIZE}, *b};
 
-	digest_of(b->data, b->len, &d);
+	seal_of(name, b->data, b->len, &d);
 	return put_named(s, name, parts, 2);
 }
 
 static int get_sealed(struct cache_store *s, const char *name, size_t max, struct buf *ret)
 {
-	struct digest found;
+	struct blob in;
 	int r;
 
 	buf_reset(ret);
 	r = read_named(s, name, max, ret);
 	if (r < 0)
 		return r == CONCC_E_TOOBIG ? damaged(s, name) : r;
-	if (ret->len < DIGEST_SIZE)
-		return damaged(s, name);
-	digest_of(ret->data + DIGEST_SIZE, ret->len - DIGEST_SIZE, &found);
-	if (memcmp(found.b, ret->data, DIGEST_SIZE) != 0)
+	if (!unseal(name, ret, &in))
 		return damaged(s, name);
 	buf_consume(ret, DIGEST_SIZE);
 	return 0;
@@ -368,34 +388,27 @@ int cache_add_seen(struct cache_store *s, const struct digest *call, const struc
 
 /* ---- objects as they are ---- */
 
-/* What is sealed, without its seal. */
-static bool unseal(const struct buf *b, struct blob *ret)
-{
-	struct digest found;
-
-	if (b->len < DIGEST_SIZE)
-		return false;
-	digest_of(b->data + DIGEST_SIZE, b->len - DIGEST_SIZE, &found);
-	*ret = (struct blob){b->data + DIGEST_SIZE, b->len - DIGEST_SIZE};
-	return memcmp(found.b, b->data, DIGEST_SIZE) == 0;
-}
-
-static size_t seen_in(const struct buf *b, struct cache_seen ret[CACHE_SEEN_MAX])
+static size_t seen_in(const char *name, const struct buf *b, struct cache_seen ret[CACHE_SEEN_MAX])
 {
 	size_t size = sizeof(struct cache_seen);
 	struct blob in;
 
-	if (!unseal(b, &in) || in.n % size || in.n / size > CACHE_SEEN_MAX)
+	if (!unseal(name, b, &in) || in.n % size || in.n / size > CACHE_SEEN_MAX)
 		return 0;
 	memcpy(ret, in.p, in.n);
 	return in.n / size;
 }
 
-void cache_merge_seen(struct buf *to, const struct buf *from)
+void cache_merge_seen(const struct digest *call, struct buf *to, const struct buf *from)
 {
 	struct cache_seen all[2 * CACHE_SEEN_MAX], more[CACHE_SEEN_MAX];
-	size_t n = seen_in(to, all), n_more = seen_in(from, more);
+	char name[NAME_SIZE];
+	size_t n, n_more;
 	struct digest d;
+
+	object_name(CACHE_SEEN, call, name);
+	n = seen_in(name, to, all);
+	n_more = seen_in(name, from, more);
 
 	for (size_t i = 0; i < n_more; i++) {
 		bool known = false;
@@ -406,17 +419,19 @@ void cache_merge_seen(struct buf *to, const struct buf *from)
 			all[n++] = more[i];
 	}
 	n = n < CACHE_SEEN_MAX ? n : CACHE_SEEN_MAX;
-	digest_of(all, n * sizeof(all[0]), &d);
+	seal_of(name, all, n * sizeof(all[0]), &d);
 	buf_reset(to);
 	buf_append(to, d.b, DIGEST_SIZE);
 	buf_append(to, all, n * sizeof(all[0]));
 }
 
-int cache_decode_result(const struct buf *b, struct cache_entry *ret)
+int cache_decode_result(const struct digest *key, const struct buf *b, struct cache_entry *ret)
 {
+	char name[NAME_SIZE];
 	struct blob in;
 
-	return unseal(b, &in) ? cache_entry_decode(in, ret) : CONCC_E_PROTO;
+	object_name(CACHE_RESULT, key, name);
+	return unseal(name, b, &in) ? cache_entry_decode(in, ret) : CONCC_E_PROTO;
 }
 
 int cache_read_object(struct cache_store *s, const struct cache_key *key, size_t max,
@@ -433,7 +448,7 @@ int cache_read_object(struct cache_store *s, const struct cache_key *key, size_t
 	if (r < 0)
 		return r;
 	if (key->kind != CACHE_BYTES)
-		return unseal(ret, &in) ? 0 : CONCC_E_PROTO;
+		return unseal(name, ret, &in) ? 0 : CONCC_E_PROTO;
 	digest_of(ret->data, ret->len, &found);
 	return digest_eq(&found, &key->digest) ? 0 : CONCC_E_PROTO;
 }
@@ -451,8 +466,13 @@ static int write_bytes(struct cache_store *s, const struct cache_key *key, const
 static int write_seen(struct cache_store *s, const struct cache_key *key, const struct buf *b)
 {
 	struct cache_seen all[CACHE_SEEN_MAX];
-	size_t n = seen_in(b, all);
-	int r = n ? 0 : CONCC_E_PROTO;
+	char name[NAME_SIZE];
+	size_t n;
+	int r;
+
+	object_name(CACHE_SEEN, &key->digest, name);
+	n = seen_in(name, b, all);
+	r = n ? 0 : CONCC_E_PROTO;
 
 	while (n && r == 0) /* the first at last, since each goes to the front */
 		r = cache_add_seen(s, &key->digest, &all[--n]);
@@ -472,7 +492,7 @@ int cache_write_object(struct cache_store *s, const struct cache_key *key, const
 	case CACHE_RESULT:
 		break;
 	}
-	if (b->len > ENTRY_MAX || cache_decode_result(b, &e) < 0)
+	if (b->len > ENTRY_MAX || cache_decode_result(&key->digest, b, &e) < 0)
 		return CONCC_E_PROTO;
 	cache_entry_release(&e);
 	object_name(CACHE_RESULT, &key->digest, name);

@@ -445,7 +445,7 @@ static bool is_fit(struct server *s, const struct seek *k, const struct cache_re
 
 	if (reply->key.kind != CACHE_RESULT)
 		return true; /* by its bytes, or it only says what to look for */
-	if (cache_decode_result(&reply->bytes, &e) < 0)
+	if (cache_decode_result(&reply->key.digest, &reply->bytes, &e) < 0)
 		return false;
 	fit = is_within(s, &k->run, &e);
 	cache_entry_release(&e);

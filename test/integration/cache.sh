@@ -764,13 +764,37 @@ shared_damaged() {
 	done
 	try cache gcc -c a.c -o a.o
 	forget_all
+	# Another's result in its place, and what leads to it is as it was.
+	cp -r "$LAB/dav/root/team" "$LAB/dav/whole"
+	echo 'int g(void) { return 1; }' >a.c
+	try w1 gcc -c a.c -o a.o
+	forget_all
+	find "$LAB/dav/root/team/ac" -type f -size +1k | while read -r f; do
+		[ -e "$LAB/dav/whole/ac/${f##*/}" ] || continue
+		cp "$f" "$LAB/other"
+		for f in "$LAB"/dav/root/team/ac/*; do
+			[ "$(stat -c %s "$f")" -lt 1000 ] || cp "$LAB/other" "$f"
+		done
+		break
+	done
+	shared_config
+	concc cache clear
+	try w1 gcc -c a.c -o a.o
+	rm -rf "$LAB/dav/root/team"
+	mv "$LAB/dav/whole" "$LAB/dav/root/team"
+	echo 'int f(void) { return 1; }' >a.c
 	# A result that is whole, and writes elsewhere.
 	mkdir "${WS%?}#"
 	rm a.o
-	python3 -c 'import hashlib, sys
+	python3 -c 'import hashlib, os, sys
 for path in sys.argv[3:]:
-	data = open(path, "rb").read()[32:].replace(sys.argv[1].encode(), sys.argv[2].encode())
-	open(path, "wb").write(hashlib.sha256(data).digest() + data)' "$WS" "${WS%?}#" "$LAB"/dav/root/team/ac/*
+	hex, all = os.path.basename(path), open(path, "rb").read()
+	name = ("r/" + hex[:2] + "/" + hex[2:]).encode() + b"\0"
+	if hashlib.sha256(name + all[32:]).digest() == all[:32]:
+		data = all[32:].replace(sys.argv[1].encode(), sys.argv[2].encode())
+		open(path, "wb").write(hashlib.sha256(name + data).digest() + data)
+		print("changed", path)' "$WS" "${WS%?}#" "$LAB"/dav/root/team/ac/* >"$LAB/told"
+	expect_grep changed "$LAB/told"
 	shared_config
 	concc cache clear
 	try w1 gcc -c a.c -o a.o

@@ -317,6 +317,31 @@ static size_t seen_of(struct cache_store *s, struct cache_seen *ret)
 	return n;
 }
 
+Test(cache, a_result_in_the_place_of_another_is_none)
+{
+	struct cache_store *s = open_store(1 << 30);
+	struct digest call = key(1), set = key(2), one = key(3), two = key(4), d;
+	struct cache_entry e = an_entry(s), back;
+	struct cache_key from = {CACHE_RESULT}, to = {CACHE_RESULT};
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	cr_assert_eq(cache_put_entry(s, &call, &set, &one, &e), 0);
+	cache_entry_key(&call, &(struct cache_seen){set, one}, &from.digest);
+	cache_entry_key(&call, &(struct cache_seen){set, two}, &to.digest);
+	cr_assert_eq(cache_read_object(s, &from, 1 << 20, &b), 0);
+	cr_assert_eq(cache_write_object(s, &to, &b), CONCC_E_PROTO);
+	cr_assert_eq(cache_write_object(s, &from, &b), 0);
+	cr_assert_eq(cache_get_entry(s, &call, &set, &two, &back), -ENOENT);
+	digest_of(b.data, b.len, &d);
+	cr_assert_eq(cache_write_object(s, &(struct cache_key){CACHE_BYTES, d}, &b), 0);
+	cr_assert_eq(cache_write_object(s, &(struct cache_key){CACHE_BYTES, one}, &b),
+		     CONCC_E_PROTO);
+	cr_assert_eq(cache_write_object(s, &(struct cache_key){CACHE_SEEN, call}, &b),
+		     CONCC_E_PROTO);
+	cache_entry_release(&e);
+	cache_store_close(s);
+}
+
 Test(cache, sets_used_last_come_first_and_are_bounded)
 {
 	struct cache_store *s = open_store(1 << 30);
