@@ -20,7 +20,8 @@
  * ENOENT); its type, mode and owner; the size of what was looked at, the bytes of what was read;
  * of what is only written, whether it is empty is enough (the assembler and the linker remove an
  * output that is not, and write into one that is);
- * which names are the same file, and which files have the same bytes and time, since that is how
+ * which names are the same file or directory (a compiler leaves out a directory that it has
+ * searched by another name), and which files have the same bytes and time, since that is how
  * #pragma once knows a header again.  What does not: inode numbers and times themselves, which
  * differ in each checkout; programs that go by them are not kept (cache_refuses()).
  */
@@ -174,8 +175,7 @@ static int say_look(struct cache_look *l, const char *path, bool follow, bool ov
 	say_stat(l, &st);
 	if (S_ISREG(st.st_mode))
 		buf_put_u64(&l->said, overwritten ? st.st_size > 0 : (uint64_t)st.st_size);
-	if (!S_ISDIR(st.st_mode))
-		say_inode(l, &st, index);
+	say_inode(l, &st, index);
 	return 0;
 }
 
@@ -209,6 +209,7 @@ static int say_read(struct cache_look *l, const char *path, uint32_t index)
 	if (!there)
 		return r;
 	say_stat(l, &st);
+	say_inode(l, &st, index);
 	if (!S_ISREG(st.st_mode))
 		return 0;
 	r = l->ops->digest(l->data, path, &st, &d);
@@ -219,20 +220,21 @@ static int say_read(struct cache_look *l, const char *path, uint32_t index)
 	if (r < 0)
 		return r;
 	say_bytes(l, &st, &d, index);
-	say_inode(l, &st, index);
 	return 0;
 }
 
 /* What will be overwritten: that there is something, and of what kind. */
-static int say_write(struct cache_look *l, const char *path)
+static int say_write(struct cache_look *l, const char *path, uint32_t index)
 {
 	struct stat st;
 	bool there;
 	int r = look_at(l, path, true, &st, &there);
 
-	if (there)
-		say_stat(l, &st);
-	return r;
+	if (!there)
+		return r;
+	say_stat(l, &st);
+	say_inode(l, &st, index);
+	return 0;
 }
 
 static int say_place(struct cache_look *l, const char *path)
@@ -332,7 +334,7 @@ static int say_name(struct cache_look *l, const char *name, bool overwritten, ui
 	case TRACE_LIST:
 		return say_list(l, path);
 	case TRACE_WRITE:
-		return say_write(l, path);
+		return say_write(l, path, index);
 	case TRACE_PLACE:
 		return say_place(l, path);
 	}

@@ -154,6 +154,22 @@ int f(void) { return H; }' >a.c
 	try cache gcc -Inow -c a.c -o a.o
 }
 
+# GCC leaves out a directory of the search path that is another by another name, and looks into it no
+# more: which of them are the same one is an input.
+same_directory() {
+	fresh twins
+	mkdir d0 d1
+	echo '#define H 1' | tee d0/h.h >d1/h.h
+	ln -s d1 now
+	printf '#include <h.h>\n#if __has_include(<o.h>)\n#include <o.h>\n#endif\nint f(void) { return H; }\n' >a.c
+	try w1 gcc -Inow -Id1 -c a.c -o a.o # of d1 no name is looked at
+	try cache gcc -Inow -Id1 -c a.c -o a.o
+	ln -sfn d0 now
+	echo '#define H 2' >d1/o.h
+	try w1 gcc -Inow -Id1 -c a.c -o a.o
+	try cache gcc -Inow -Id1 -c a.c -o a.o
+}
+
 callers_world() {
 	fresh world
 	echo 'int f(void) { return 1; }' >a.c
@@ -814,6 +830,7 @@ for root in client worker; do
 	check "$root: __has_include" has_include
 	check "$root: a directory that appears" directory_appears
 	check "$root: a symlink that is switched" symlink_switched
+	check "$root: which directories are the same one" same_directory
 	check "$root: umask, directory, environment" callers_world
 	check "$root: the time of the day" the_time
 	check "$root: several outputs" several_outputs
