@@ -67,6 +67,8 @@ JANSSON_CFLAGS := $(call pc-cflags,jansson)
 JANSSON_LIBS := $(call pc-libs,jansson)
 NCURSES_CFLAGS := $(call pc-cflags,ncursesw)
 NCURSES_LIBS := $(call pc-libs,ncursesw)
+CURL_CFLAGS := $(call pc-cflags,libcurl)
+CURL_LIBS := $(call pc-libs,libcurl)
 CRYPTO_CFLAGS := $(call pc-cflags,libcrypto)
 CRYPTO_LIBS := $(call pc-libs,libcrypto)
 
@@ -78,6 +80,7 @@ $(B)/src/conf/%.o: EXTRA_CFLAGS = $(INIH_CFLAGS)
 $(B)/src/project/%.o $(B)/src/worker/%.o $(B)/src/front/%.o $(B)/src/doctor/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS)
 $(B)/src/view/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS) $(NCURSES_CFLAGS)
 $(B)/src/digest/%.o: EXTRA_CFLAGS = $(CRYPTO_CFLAGS)
+$(B)/src/cache/%.o: EXTRA_CFLAGS = $(CURL_CFLAGS)
 
 PROGRAMS = concc-cc concc-dispatch concc-scriptify concc-worker-pool concc-project concc-worker concc-plain concc
 
@@ -97,7 +100,7 @@ STATIC ?= -static
 endif
 SYS_concc-cc = $(STATIC)
 SYS_concc-dispatch = $(STATIC)
-SYS_concc-project = $(JANSSON_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS) -lm
+SYS_concc-project = $(JANSSON_LIBS) $(CURL_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS) -lm
 # One file to copy: it runs on any distribution of the architecture, with whatever C library.  What the
 # linker warns of are look-ups by name that the worker never makes (a home directory without HOME).
 ifneq ($(STATIC),)
@@ -153,10 +156,10 @@ FORCE:
 
 # ssh itself, whose configuration and known hosts are asked for, is what it needs to run.
 DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev libssl-dev \
-	libjansson-dev libncurses-dev openssh-client
+	libcurl4-openssl-dev libjansson-dev libncurses-dev openssh-client
 TEST_DEPS = $(DEPS) libcriterion-dev openssh-server mandoc iproute2 util-linux procps \
 	strace python3 perl jq ninja-build cmake clang dpkg-dev git slurmctld slurmd slurm-client munge \
-	sshfs podman catatonit runc netavark lintian rpm debhelper zsh fish man-db binutils lld patch acl ccache chromium tmux openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
+	sshfs podman catatonit runc netavark lintian rpm debhelper zsh fish man-db binutils lld patch acl ccache nginx-light chromium tmux openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
 # Only where the machine has no Rust of its own.
 ifeq ($(shell command -v cargo 2>/dev/null),)
 TEST_DEPS += cargo rustc
@@ -204,7 +207,7 @@ demo: deps
 
 UNIT_TESTS = $(patsubst test/unit/%.c,$(B)/test/unit/%,$(wildcard test/unit/test_*.c))
 UNIT_LIBS = $(call libs,front view plain worker sandbox doctor project tree cache wrapper mirror link loop conf record job pool schedule proto digest common)
-ALL_LIBS = $(FUSE_LIBS) $(JANSSON_LIBS) $(NCURSES_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS) -lm
+ALL_LIBS = $(FUSE_LIBS) $(JANSSON_LIBS) $(CURL_LIBS) $(NCURSES_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS) -lm
 $(B)/test/%.o: EXTRA_CFLAGS = -Isrc
 $(B)/test/unit/%.o: EXTRA_CFLAGS = $(call pc-cflags,criterion) -Isrc
 $(B)/test/unit/%: $(B)/test/unit/%.o $(SAN_UNIT_OBJ) $(UNIT_LIBS)

@@ -76,7 +76,7 @@ _concc() {
 		esac
 	done
 	# What `run` runs has a completion of its own.
-	if [ "$command" = run ] && { [ "$i" -lt "$COMP_CWORD" ] || [[ ${COMP_WORDS[i - 1]} = -- || $current != -* ]]; }; then
+	if [[ $command = @(run|why) ]] && { [ "$i" -lt "$COMP_CWORD" ] || [[ ${COMP_WORDS[i - 1]} = -- || $current != -* ]]; }; then
 		if declare -F _command_offset >/dev/null; then
 			_command_offset "$i"
 		else

@@ -58,7 +58,7 @@ function __concc_arguments
         set i (math $i + 1)
     end
     # What `run` runs has a completion of its own.
-    if test $words[2] = run
+    if contains -- $words[2] run why
         if not string match -q -- '-*' $current; or test $i -le (count $words)
             set -l rest $words[$i..-1] $current
             test $i -gt (count $words); and set rest $current

@@ -44,7 +44,7 @@ _concc() {
 	done
 	# What `run` runs has a completion of its own.
 	case $command in
-	run) specs+=('(-)1:command:_command_names -e' '*::argument:_normal') ;;
+	run | why) specs+=('(-)1:command:_command_names -e' '*::argument:_normal') ;;
 	doctor | push) specs+=('*:worker:_concc_workers') ;;
 	esac
 	shift words

@@ -23,7 +23,7 @@
 #include "concc/proto.h"
 
 /* Part of every key: what is kept by one version is nothing to another. */
-#define CACHE_FORMAT 1
+#define CACHE_FORMAT 4
 
 /* ---- what a job looked at: src/cache/names.c ---- */
 
@@ -61,11 +61,23 @@ void cache_look_free(struct cache_look *l);
 
 /*
  * The state: a digest over what each name means.  With ret_prints (s->n of them), a short one of
- * each, by which one can tell which changed.  0; or -errno when something can't be told now: then
- * nothing is known.
+ * each, by which one can tell which changed; not of which names are the same file.  0; or -errno
+ * when something can't be told now: then nothing is known.
  */
 int cache_look_state(struct cache_look *l, const struct cache_names *s, struct digest *ret,
 		     uint64_t *ret_prints);
+
+/* What lstat(2) said, for who must know it of all names: of the last cache_look_state(). */
+struct cache_looked {
+	int err; /* positive errno; 0: it is there */
+	mode_t mode;
+	struct timespec ctime;
+};
+/* Of name i of that set; borrowed until the next.  NULL: it was not asked for. */
+const struct cache_looked *cache_look_last(const struct cache_look *l, size_t i);
+
+/* What has become of a name of which there are two prints that differ: words for a person. */
+const char *cache_look_change(char how, uint64_t before, uint64_t now);
 
 /* ---- results: src/cache/entry.c ---- */
 
@@ -113,18 +125,48 @@ int cache_put_bytes(struct cache_store *s, const void *p, size_t n, struct diges
 int cache_get_bytes(struct cache_store *s, const struct digest *d, size_t max, struct buf *ret);
 bool cache_has(struct cache_store *s, const struct digest *d);
 
-/* The sets of names by which results of this call are kept, those used last first. */
-#define CACHE_SETS_MAX 16
-int cache_get_sets(struct cache_store *s, const struct digest *call, struct digest *ret,
+/* A set of names by which results of a call are kept, and the state that one of them is for. */
+struct cache_seen {
+	struct digest set, state;
+};
+
+/* Those of this call, used last first.  A set may be there several times, once for each state. */
+#define CACHE_SEEN_MAX	 32
+#define CACHE_STATES_MAX 4 /* of one set: others are found all the same, and only not told of */
+int cache_get_seen(struct cache_store *s, const struct digest *call, struct cache_seen *ret,
 		   size_t *ret_n);
 /* Puts it first; the oldest goes when there are too many. */
-int cache_add_set(struct cache_store *s, const struct digest *call, const struct digest *set);
+int cache_add_seen(struct cache_store *s, const struct digest *call, const struct cache_seen *seen);
 
 /* The result of a call in a state; -ENOENT when none is kept. */
 int cache_get_entry(struct cache_store *s, const struct digest *call, const struct digest *set,
 		    const struct digest *state, struct cache_entry *ret);
 int cache_put_entry(struct cache_store *s, const struct digest *call, const struct digest *set,
 		    const struct digest *state, const struct cache_entry *e);
+
+/* Objects as they are in the store, for who moves them from one to another. */
+enum cache_kind {
+	CACHE_BYTES = 'c',  /* contents and sets of names; by their digest */
+	CACHE_RESULT = 'r', /* by cache_entry_key() */
+	CACHE_SEEN = 'w',   /* by the call */
+};
+
+struct cache_key {
+	enum cache_kind kind;
+	struct digest digest;
+};
+
+void cache_entry_key(const struct digest *call, const struct cache_seen *seen, struct digest *ret);
+/* Whole, and checked as whenever it is read.  Writes nothing, so any thread may. */
+int cache_read_object(struct cache_store *s, const struct cache_key *key, size_t max,
+		      struct buf *ret);
+/* Checked in the same way: CONCC_E_PROTO when it is none.  Of a call, what is seen is added to what
+ * is there. */
+int cache_write_object(struct cache_store *s, const struct cache_key *key, const struct buf *b);
+/* What a result is, as an object. */
+int cache_decode_result(const struct digest *key, const struct buf *b, struct cache_entry *ret);
+/* Two objects of what was seen of a call: to becomes both.  What is none counts as nothing. */
+void cache_merge_seen(const struct digest *call, struct buf *to, const struct buf *from);
 
 /* Has it grown beyond its bound since it was last trimmed, as far as its processes have counted? */
 bool cache_is_full(const struct cache_store *s);
@@ -162,6 +204,10 @@ struct cache_call {
  * of GCC and clang, of which it is known what of their environment they read.
  */
 const char *cache_refuses(const struct msg_run *m);
+/* The same of all its arguments, those in the files that it names (@FILE) included, which must be
+ * true when something is kept. */
+const char *cache_refuses_args(char *const *args);
+bool cache_has_argfiles(char *const *argv);
 /* The same of a program that it started (a base name): NULL, or why not. */
 bool cache_knows_tool(const char *name);
 void cache_call_digest(const struct cache_call *c, struct digest *ret);

@@ -63,6 +63,8 @@ struct conf {
 	uint32_t straggler_after_s; /* a job that runs longer may be started twice; 0: none is */
 	uint64_t store_max_bytes;
 	uint64_t cache_max_bytes; /* of kept results; 0: none are kept */
+	char *cache_url; /* of those that are shared, without a slash at its end; or NULL */
+	bool cache_push; /* what is kept here is put there */
 	size_t n_workers;
 	struct conf_worker *workers; /* those in use, never none */
 	size_t n_system; /* the first of those: of all users, which the user's may replace */

@@ -57,6 +57,13 @@ bool policy_names_tmp(const struct policy_input *in, struct policy_verdict *ret)
  */
 bool job_reads_stdin(char *const *argv);
 
+/*
+ * The arguments of a driver for C with those in the place of its @files and the like, on the heap;
+ * NULL when they can't be told.  read_file as in policy_input.
+ */
+char **job_expand_argfiles(char *const *argv, const char *cwd,
+			   int (*read_file)(const char *path, size_t max, struct buf *out));
+
 /* What a command is for who compares compilers on two machines. */
 enum job_family {
 	JOB_FAMILY_OTHER, /* who knows; a script may run compilers */

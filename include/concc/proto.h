@@ -401,6 +401,8 @@ enum job_flags {
 	JOB_F_COMPILER = 1 << 4,
 	/* A JOB_TRACE is wanted: what it looks at decides whether its result can be used again. */
 	JOB_F_TRACE = 1 << 5,
+	/* Of a look-up: only what would come of it is asked for, in words (RUN_FAIL_MISS). */
+	JOB_F_WHY = 1 << 6,
 };
 
 struct msg_job {

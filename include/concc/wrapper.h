@@ -36,6 +36,10 @@ bool wrapper_is_own_name(const char *argv0);
  * signal instead. */
 int wrapper_run(const struct wrapper_options *o);
 
+/* Would its result be found, and if not, why?  Says so on standard output, and runs nothing.  0:
+ * yes; 1: no; or of enum wrapper_exit. */
+int wrapper_why(const struct wrapper_options *o);
+
 /* ---- masquerade directories ---- */
 
 /*

@@ -44,7 +44,8 @@ static struct counts *on_heap(void)
 	return c;
 }
 
-struct counts *counts_open(int dir_fd)
+/* The file's, at this address, or anywhere; NULL when there can be none. */
+static struct counts *map_file(int dir_fd, struct counts *at)
 {
 	_cleanup_close_ int fd = openat(
 		dir_fd, "counts", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
@@ -52,20 +53,33 @@ struct counts *counts_open(int dir_fd)
 	struct stat st;
 
 	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
-		return on_heap();
+		return NULL;
 	/* Room on the disk now: a store into the mapping can't be refused later. */
 	if (st.st_size != sizeof(*c) &&
 	    (ftruncate(fd, 0) < 0 || posix_fallocate(fd, 0, sizeof(*c)) != 0))
-		return on_heap();
-	c = mmap(NULL, sizeof(*c), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		return NULL;
+	c = mmap(at, sizeof(*c), PROT_READ | PROT_WRITE, MAP_SHARED | (at ? MAP_FIXED : 0), fd, 0);
 	if (c == MAP_FAILED)
-		return on_heap();
+		return NULL;
 	if (memcmp(c->magic, MAGIC, sizeof(MAGIC)) != 0) {
 		memset(c, 0, sizeof(*c));
 		memcpy(c->magic, MAGIC, sizeof(MAGIC));
 	}
 	c->is_heap = 0;
 	return c;
+}
+
+struct counts *counts_open(int dir_fd)
+{
+	struct counts *c = map_file(dir_fd, NULL);
+
+	return c ? c : on_heap();
+}
+
+void counts_move(struct counts *c, int dir_fd)
+{
+	if (!c->is_heap)
+		(void)map_file(dir_fd, c);
 }
 
 void counts_close(struct counts *c)

@@ -11,6 +11,8 @@
 struct counts;
 
 struct counts *counts_open(int dir_fd); /* never NULL */
+/* To another folder: from there on it counts for that one, for other threads, too. */
+void counts_move(struct counts *c, int dir_fd);
 void counts_close(struct counts *c);
 void counts_add_bytes(struct counts *c, uint64_t bytes); /* one object */
 void counts_set_size(struct counts *c, uint64_t bytes, uint64_t objects);

@@ -44,10 +44,42 @@ static const struct {
 	{"-B", "prefix"},
 };
 
-/* Response files hold options, too: these are known to be none of the above only when read. */
-static bool is_response_file(const char *arg)
+/* What it holds is for others to read, in another way. */
+static bool is_tools_argfile(const char *arg)
 {
-	return arg[0] == '@' || str_starts(arg, "-Wl,@") || str_starts(arg, "-Wa,@");
+	return str_starts(arg, "-W") && strstr(arg, ",@");
+}
+
+static const char *refuses_arg(const char *arg)
+{
+	if (is_tools_argfile(arg))
+		return "response-file";
+	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
+		if (str_starts(arg, refused[i].option))
+			return refused[i].why;
+	return NULL;
+}
+
+bool cache_has_argfiles(char *const *argv)
+{
+	for (; *argv; argv++)
+		if (**argv == '@')
+			return true;
+	return false;
+}
+
+const char *cache_refuses_args(char *const *args)
+{
+	const char *why = NULL;
+
+	for (; *args && !why; args++) {
+		/* It is not there, or the variables that are looked at are for another command. */
+		if (**args == '@' || str_starts(*args, "-flto") || streq(*args, "-"))
+			why = "response-file";
+		else
+			why = refuses_arg(*args);
+	}
+	return why;
 }
 
 /* What it adds reads what it likes. */
@@ -72,11 +104,10 @@ const char *cache_refuses(const struct msg_run *m)
 		if (is_foreign_code(*e))
 			return "preload";
 	for (char *const *a = m->argv + 1; *a; a++) {
-		if (is_response_file(*a))
-			return "response-file";
-		for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
-			if (str_starts(*a, refused[i].option))
-				return refused[i].why;
+		const char *why = refuses_arg(*a);
+
+		if (why)
+			return why;
 	}
 	return NULL;
 }
@@ -213,7 +244,7 @@ void cache_call_digest(const struct cache_call *c, struct digest *ret)
 	buf_put_u32(&b, c->uid);
 	buf_put_u32(&b, c->gid);
 	buf_put_u8(&b, c->client_root);
-	buf_put_u32(&b, m->flags & ~(uint32_t)JOB_F_TRACE);
+	buf_put_u32(&b, m->flags & ~(uint32_t)(JOB_F_TRACE | JOB_F_WHY));
 	buf_put_u32(&b, m->umask);
 	buf_put_u16(&b, m->rows);
 	buf_put_u16(&b, m->cols);

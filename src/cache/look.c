@@ -20,7 +20,8 @@
  * ENOENT); its type, mode and owner; the size of what was looked at, the bytes of what was read;
  * of what is only written, whether it is empty is enough (the assembler and the linker remove an
  * output that is not, and write into one that is);
- * which names are the same file, and which files have the same bytes and time, since that is how
+ * which names are the same file or directory (a compiler leaves out a directory that it has
+ * searched by another name), and which files have the same bytes and time, since that is how
  * #pragma once knows a header again.  What does not: inode numbers and times themselves, which
  * differ in each checkout; programs that go by them are not kept (cache_refuses()).
  */
@@ -31,11 +32,16 @@ struct cache_look {
 	const struct cache_look_ops *ops;
 	void *data;
 	struct buf said;     /* what the names mean, one after the other */
+	struct buf same;     /* which of them are the same file, or like it */
 	struct map by_inode; /* dev and ino -> index of the first name + 1 */
 	/* Of the path looked at last: one name is often used in several ways. */
 	const char *path;
 	struct stat st;
-	int err;	    /* of lstat(2), positive */
+	int err; /* of lstat(2), positive */
+	/* Of each name, by index: of several with one path, the first. */
+	struct cache_looked *looked;
+	size_t n_looked, cap_looked;
+	size_t index;	    /* of the name that is looked at */
 	struct map by_twin; /* digest and mtime -> the same */
 };
 
@@ -51,6 +57,7 @@ struct cache_look *cache_look_new(const struct cache_look_ops *ops, void *data)
 static void forget(struct cache_look *l)
 {
 	buf_reset(&l->said);
+	buf_reset(&l->same);
 	l->path = NULL;
 	map_release(&l->by_inode);
 	map_release(&l->by_twin);
@@ -63,6 +70,8 @@ void cache_look_free(struct cache_look *l)
 		return;
 	forget(l);
 	buf_release(&l->said);
+	buf_release(&l->same);
+	free(l->looked);
 	free(l);
 }
 
@@ -97,7 +106,7 @@ static void say_inode(struct cache_look *l, const struct stat *st, uint32_t inde
 {
 	const uint64_t key[] = {st->st_dev, st->st_ino};
 
-	buf_put_u32(&l->said, first_of(&l->by_inode, key, sizeof(key), index));
+	buf_put_u32(&l->same, first_of(&l->by_inode, key, sizeof(key), index));
 }
 
 static void say_bytes(struct cache_look *l, const struct stat *st, const struct digest *d,
@@ -109,7 +118,7 @@ static void say_bytes(struct cache_look *l, const struct stat *st, const struct 
 	} key = {*d, st->st_mtim.tv_sec, st->st_mtim.tv_nsec};
 
 	buf_append(&l->said, d->b, DIGEST_SIZE);
-	buf_put_u32(&l->said, first_of(&l->by_twin, &key, sizeof(key), index));
+	buf_put_u32(&l->same, first_of(&l->by_twin, &key, sizeof(key), index));
 }
 
 /* 0 when that was an answer, be it that there is no such thing. */
@@ -127,6 +136,16 @@ static void look_once(struct cache_look *l, const char *path)
 		return;
 	l->path = path;
 	l->err = lstat(path, &l->st) < 0 ? errno : 0;
+	l->looked[l->index] = (struct cache_looked){
+		.err = l->err,
+		.mode = l->err ? 0 : l->st.st_mode,
+		.ctime = l->st.st_ctim,
+	};
+}
+
+const struct cache_looked *cache_look_last(const struct cache_look *l, size_t i)
+{
+	return i < l->n_looked && l->looked[i].err >= 0 ? &l->looked[i] : NULL;
 }
 
 static int look_at(struct cache_look *l, const char *path, bool follow, struct stat *st,
@@ -156,8 +175,7 @@ static int say_look(struct cache_look *l, const char *path, bool follow, bool ov
 	say_stat(l, &st);
 	if (S_ISREG(st.st_mode))
 		buf_put_u64(&l->said, overwritten ? st.st_size > 0 : (uint64_t)st.st_size);
-	if (!S_ISDIR(st.st_mode))
-		say_inode(l, &st, index);
+	say_inode(l, &st, index);
 	return 0;
 }
 
@@ -191,6 +209,7 @@ static int say_read(struct cache_look *l, const char *path, uint32_t index)
 	if (!there)
 		return r;
 	say_stat(l, &st);
+	say_inode(l, &st, index);
 	if (!S_ISREG(st.st_mode))
 		return 0;
 	r = l->ops->digest(l->data, path, &st, &d);
@@ -201,20 +220,21 @@ static int say_read(struct cache_look *l, const char *path, uint32_t index)
 	if (r < 0)
 		return r;
 	say_bytes(l, &st, &d, index);
-	say_inode(l, &st, index);
 	return 0;
 }
 
 /* What will be overwritten: that there is something, and of what kind. */
-static int say_write(struct cache_look *l, const char *path)
+static int say_write(struct cache_look *l, const char *path, uint32_t index)
 {
 	struct stat st;
 	bool there;
 	int r = look_at(l, path, true, &st, &there);
 
-	if (there)
-		say_stat(l, &st);
-	return r;
+	if (!there)
+		return r;
+	say_stat(l, &st);
+	say_inode(l, &st, index);
+	return 0;
 }
 
 static int say_place(struct cache_look *l, const char *path)
@@ -314,7 +334,7 @@ static int say_name(struct cache_look *l, const char *name, bool overwritten, ui
 	case TRACE_LIST:
 		return say_list(l, path);
 	case TRACE_WRITE:
-		return say_write(l, path);
+		return say_write(l, path, index);
 	case TRACE_PLACE:
 		return say_place(l, path);
 	}
@@ -331,6 +351,41 @@ static uint64_t print_of(const uint8_t *p, size_t n)
 	for (size_t i = 0; i < n; i++)
 		sum = (sum ^ p[i]) * UINT64_C(1099511628211);
 	return sum;
+}
+
+static uint64_t print_of_absence(int err)
+{
+	struct cache_look l = {0};
+	uint64_t print;
+
+	say_error(&l, err);
+	print = print_of(l.said.data, l.said.len);
+	buf_release(&l.said);
+	return print;
+}
+
+static bool is_absence(uint64_t print)
+{
+	return print == print_of_absence(ENOENT) || print == print_of_absence(ENOTDIR);
+}
+
+const char *cache_look_change(char how, uint64_t before, uint64_t now)
+{
+	bool was_absent = is_absence(before), is_absent = is_absence(now);
+
+	if (was_absent != is_absent)
+		return is_absent ? "is gone" : "exists now";
+	switch (how) {
+	case TRACE_READ:
+	case TRACE_EXEC:
+		return "changed";
+	case TRACE_LIST:
+		return "has other names in it";
+	case TRACE_LINK:
+	case TRACE_PLACE:
+		return "leads elsewhere";
+	}
+	return "has another type, mode, owner or size";
 }
 
 /* How far do names of the same path go, and is it one that is only written? */
@@ -355,16 +410,25 @@ int cache_look_state(struct cache_look *l, const struct cache_names *s, struct d
 	int r = 0;
 
 	forget(l);
+	if (s->n > l->cap_looked) {
+		l->cap_looked = s->n;
+		l->looked = xrealloc(l->looked, s->n * sizeof(*l->looked));
+	}
+	l->n_looked = s->n;
 	for (size_t i = 0; i < s->n && r == 0; i++) {
 		size_t at = l->said.len;
 
+		l->index = i;
+		l->looked[i].err = -1; /* unless it is looked at */
 		if (i == end)
 			end = same_path(s, i, &overwritten);
 		r = say_name(l, s->v[i], overwritten, (uint32_t)i);
 		if (r == 0 && ret_prints)
 			ret_prints[i] = print_of(l->said.data + at, l->said.len - at);
 	}
-	if (r == 0)
-		digest_of(l->said.data, l->said.len, ret);
-	return r;
+	if (r < 0)
+		return r;
+	buf_append(&l->said, l->same.data, l->same.len);
+	digest_of(l->said.data, l->said.len, ret);
+	return 0;
 }

@@ -19,13 +19,13 @@
 
 /*
  * DIR/c/xx/...: contents and sets of names, by the digest of their bytes.  DIR/r/xx/...: results,
- * by the digest of call, set and state.  DIR/w/xx/...: the sets of a call.  The last two begin with
- * the digest of all that follows it.  DIR/tmp: what is being written.
+ * by the digest of call, set and state.  DIR/w/xx/...: what was seen of a call.  The last two begin
+ * with a digest of their name and all that follows it.  DIR/tmp: what is being written.
  */
 #define TMP_AGE_S    3600 /* a temporary file this old belongs to no living writer */
 #define RENEW_S	     3600 /* the time of the last use is kept no finer than that */
 #define ENTRY_MAX    (16u * 1024 * 1024)
-#define SETS_BYTES   (DIGEST_SIZE * (CACHE_SETS_MAX + 1))
+#define SEEN_BYTES   (DIGEST_SIZE + CACHE_SEEN_MAX * sizeof(struct cache_seen))
 #define COPY_SIZE    (256 * 1024)
 #define TRIM_TO(max) ((max) / 10 * 9)
 
@@ -62,6 +62,40 @@ static int make_parent(const struct cache_store *s, const char *name)
 	return 0; /* what failed shows in the rename */
 }
 
+static int open_folder(const char *dir)
+{
+	int err = path_mkdirs(dir, 0700), fd;
+
+	if (err < 0)
+		return err;
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* Whoever may write there decides what compilers are said to have made. */
+static bool is_safe(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_uid == geteuid() && !(st.st_mode & 022);
+}
+
+/* Somebody has removed the folder: another one, by the same descriptor.  A thread that trims meets
+ * either. */
+static int make_again(struct cache_store *s)
+{
+	_cleanup_close_ int fd = open_folder(s->dir);
+
+	if (fd < 0)
+		return fd;
+	if (!is_safe(fd))
+		return CONCC_E_UNSAFE;
+	if (dup3(fd, s->dir_fd, O_CLOEXEC) < 0)
+		return -errno;
+	counts_move(s->counts, s->dir_fd);
+	return mkdirat(s->dir_fd, "tmp", 0700) < 0 && errno != EEXIST ? -errno : 0;
+}
+
 static int open_temp(struct cache_store *s, char ret[NAME_SIZE])
 {
 	for (int tries = 0; tries < 16; tries++) {
@@ -71,10 +105,12 @@ static int open_temp(struct cache_store *s, char ret[NAME_SIZE])
 			       (unsigned long long)now_us());
 		fd = openat(s->dir_fd, ret, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
 			    0600);
-		if (fd < 0 && errno == ENOENT && mkdirat(s->dir_fd, "tmp", 0700) == 0)
+		if (fd >= 0)
+			return fd;
+		if (errno == EEXIST)
 			continue;
-		if (fd >= 0 || errno != EEXIST)
-			return fd < 0 ? -errno : fd;
+		if (errno != ENOENT || (mkdirat(s->dir_fd, "tmp", 0700) < 0 && make_again(s) < 0))
+			return -errno;
 	}
 	return -EEXIST;
 }
@@ -254,29 +290,49 @@ bool cache_has(struct cache_store *s, const struct digest *d)
 	return has_named(s, name);
 }
 
-/* With the digest of the rest in front. */
+/* Of what is sealed: whole, and of just this name, whatever copies objects about. */
+static void seal_of(const char *name, const void *p, size_t n, struct digest *ret)
+{
+	struct digest_ctx *ctx = digest_new();
+
+	digest_update(ctx, name, strlen(name) + 1);
+	digest_update(ctx, p, n);
+	digest_final(ctx, ret);
+	digest_free(ctx);
+}
+
+/* What is sealed, without its seal. */
+static bool unseal(const char *name, const struct buf *b, struct blob *ret)
+{
+	struct digest found;
+
+	if (b->len < DIGEST_SIZE)
+		return false;
+	*ret = (struct blob){b->data + DIGEST_SIZE, b->len - DIGEST_SIZE};
+	seal_of(name, ret->p, ret->n, &found);
+	return memcmp(found.b, b->data, DIGEST_SIZE) == 0;
+}
+
+/* With the seal in front. */
 static int put_sealed(struct cache_store *s, const char *name, struct buf *b)
 {
 	struct digest d;
 	struct buf parts[2] = {{.data = d.b, .len = DIGEST_SIZE}, *b};
 
-	digest_of(b->data, b->len, &d);
+	seal_of(name, b->data, b->len, &d);
 	return put_named(s, name, parts, 2);
 }
 
 static int get_sealed(struct cache_store *s, const char *name, size_t max, struct buf *ret)
 {
-	struct digest found;
+	struct blob in;
 	int r;
 
 	buf_reset(ret);
 	r = read_named(s, name, max, ret);
 	if (r < 0)
 		return r == CONCC_E_TOOBIG ? damaged(s, name) : r;
-	if (ret->len < DIGEST_SIZE)
-		return damaged(s, name);
-	digest_of(ret->data + DIGEST_SIZE, ret->len - DIGEST_SIZE, &found);
-	if (memcmp(found.b, ret->data, DIGEST_SIZE) != 0)
+	if (!unseal(name, ret, &in))
 		return damaged(s, name);
 	buf_consume(ret, DIGEST_SIZE);
 	return 0;
@@ -284,7 +340,7 @@ static int get_sealed(struct cache_store *s, const char *name, size_t max, struc
 
 /* ---- sets and results ---- */
 
-int cache_get_sets(struct cache_store *s, const struct digest *call, struct digest *ret,
+int cache_get_seen(struct cache_store *s, const struct digest *call, struct cache_seen *ret,
 		   size_t *ret_n)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
@@ -292,42 +348,172 @@ int cache_get_sets(struct cache_store *s, const struct digest *call, struct dige
 	int r;
 
 	object_name('w', call, name);
-	r = get_sealed(s, name, SETS_BYTES, &b);
+	r = get_sealed(s, name, SEEN_BYTES, &b);
 	if (r < 0)
 		return r;
-	if (b.len % DIGEST_SIZE || b.len / DIGEST_SIZE > CACHE_SETS_MAX)
+	if (b.len % sizeof(*ret) || b.len / sizeof(*ret) > CACHE_SEEN_MAX)
 		return damaged(s, name);
-	*ret_n = b.len / DIGEST_SIZE;
+	*ret_n = b.len / sizeof(*ret);
 	memcpy(ret, b.data, b.len);
 	return 0;
 }
 
-/* Of two processes that add at once one may be lost: then it is found out once more. */
-int cache_add_set(struct cache_store *s, const struct digest *call, const struct digest *set)
+static bool is_same(const struct cache_seen *a, const struct cache_seen *b)
 {
-	struct digest sets[CACHE_SETS_MAX];
+	return digest_eq(&a->set, &b->set) && digest_eq(&a->state, &b->state);
+}
+
+/* Of two processes that add at once one may be lost: then it is found out once more. */
+int cache_add_seen(struct cache_store *s, const struct digest *call, const struct cache_seen *seen)
+{
+	struct cache_seen all[CACHE_SEEN_MAX];
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	char name[NAME_SIZE];
-	size_t n = 0;
+	size_t n = 0, states = 1;
 
-	if (cache_get_sets(s, call, sets, &n) == 0 && n && digest_eq(&sets[0], set))
+	if (cache_get_seen(s, call, all, &n) == 0 && n && is_same(&all[0], seen))
 		return 0;
-	buf_append(&b, set->b, DIGEST_SIZE);
-	for (size_t i = 0; i < n && b.len < DIGEST_SIZE * CACHE_SETS_MAX; i++)
-		if (!digest_eq(&sets[i], set))
-			buf_append(&b, sets[i].b, DIGEST_SIZE);
+	buf_append(&b, seen, sizeof(*seen));
+	for (size_t i = 0; i < n && b.len < sizeof(all); i++) {
+		bool same_set = digest_eq(&all[i].set, &seen->set);
+
+		if (is_same(&all[i], seen) || (same_set && states == CACHE_STATES_MAX))
+			continue;
+		states += same_set;
+		buf_append(&b, &all[i], sizeof(all[i]));
+	}
 	object_name('w', call, name);
 	return put_sealed(s, name, &b);
+}
+
+/* ---- objects as they are ---- */
+
+static size_t seen_in(const char *name, const struct buf *b, struct cache_seen ret[CACHE_SEEN_MAX])
+{
+	size_t size = sizeof(struct cache_seen);
+	struct blob in;
+
+	if (!unseal(name, b, &in) || in.n % size || in.n / size > CACHE_SEEN_MAX)
+		return 0;
+	memcpy(ret, in.p, in.n);
+	return in.n / size;
+}
+
+void cache_merge_seen(const struct digest *call, struct buf *to, const struct buf *from)
+{
+	struct cache_seen all[2 * CACHE_SEEN_MAX], more[CACHE_SEEN_MAX];
+	char name[NAME_SIZE];
+	size_t n, n_more;
+	struct digest d;
+
+	object_name(CACHE_SEEN, call, name);
+	n = seen_in(name, to, all);
+	n_more = seen_in(name, from, more);
+
+	for (size_t i = 0; i < n_more; i++) {
+		bool known = false;
+
+		for (size_t k = 0; k < n && !known; k++)
+			known = memcmp(&all[k], &more[i], sizeof(more[i])) == 0;
+		if (!known)
+			all[n++] = more[i];
+	}
+	n = n < CACHE_SEEN_MAX ? n : CACHE_SEEN_MAX;
+	seal_of(name, all, n * sizeof(all[0]), &d);
+	buf_reset(to);
+	buf_append(to, d.b, DIGEST_SIZE);
+	buf_append(to, all, n * sizeof(all[0]));
+}
+
+int cache_decode_result(const struct digest *key, const struct buf *b, struct cache_entry *ret)
+{
+	char name[NAME_SIZE];
+	struct blob in;
+
+	object_name(CACHE_RESULT, key, name);
+	return unseal(name, b, &in) ? cache_entry_decode(in, ret) : CONCC_E_PROTO;
+}
+
+int cache_read_object(struct cache_store *s, const struct cache_key *key, size_t max,
+		      struct buf *ret)
+{
+	char name[NAME_SIZE];
+	struct digest found;
+	struct blob in;
+	int r;
+
+	object_name((char)key->kind, &key->digest, name);
+	buf_reset(ret);
+	r = read_named(s, name, max, ret);
+	if (r < 0)
+		return r;
+	if (key->kind != CACHE_BYTES)
+		return unseal(name, ret, &in) ? 0 : CONCC_E_PROTO;
+	digest_of(ret->data, ret->len, &found);
+	return digest_eq(&found, &key->digest) ? 0 : CONCC_E_PROTO;
+}
+
+static int write_bytes(struct cache_store *s, const struct cache_key *key, const struct buf *b)
+{
+	struct digest found;
+
+	digest_of(b->data, b->len, &found);
+	if (!digest_eq(&found, &key->digest))
+		return CONCC_E_PROTO;
+	return cache_put_bytes(s, b->data, b->len, &found);
+}
+
+static int write_seen(struct cache_store *s, const struct cache_key *key, const struct buf *b)
+{
+	struct cache_seen all[CACHE_SEEN_MAX];
+	char name[NAME_SIZE];
+	size_t n;
+	int r;
+
+	object_name(CACHE_SEEN, &key->digest, name);
+	n = seen_in(name, b, all);
+	r = n ? 0 : CONCC_E_PROTO;
+
+	while (n && r == 0) /* the first at last, since each goes to the front */
+		r = cache_add_seen(s, &key->digest, &all[--n]);
+	return r;
+}
+
+int cache_write_object(struct cache_store *s, const struct cache_key *key, const struct buf *b)
+{
+	struct cache_entry e;
+	char name[NAME_SIZE];
+
+	switch (key->kind) {
+	case CACHE_BYTES:
+		return write_bytes(s, key, b);
+	case CACHE_SEEN:
+		return write_seen(s, key, b);
+	case CACHE_RESULT:
+		break;
+	}
+	if (b->len > ENTRY_MAX || cache_decode_result(&key->digest, b, &e) < 0)
+		return CONCC_E_PROTO;
+	cache_entry_release(&e);
+	object_name(CACHE_RESULT, &key->digest, name);
+	return put_named(s, name, b, 1);
+}
+
+void cache_entry_key(const struct digest *call, const struct cache_seen *seen, struct digest *ret)
+{
+	const struct digest all[] = {*call, seen->set, seen->state};
+
+	digest_of(all, sizeof(all), ret);
 }
 
 static void entry_name(const struct digest *call, const struct digest *set,
 		       const struct digest *state, char ret[NAME_SIZE])
 {
-	const struct digest all[] = {*call, *set, *state};
+	const struct cache_seen seen = {*set, *state};
 	struct digest d;
 
-	digest_of(all, sizeof(all), &d);
-	object_name('r', &d, ret);
+	cache_entry_key(call, &seen, &d);
+	object_name(CACHE_RESULT, &d, ret);
 }
 
 int cache_get_entry(struct cache_store *s, const struct digest *call, const struct digest *set,
@@ -493,20 +679,15 @@ int cache_store_open(const char *dir, uint64_t max_bytes, struct cache_store **r
 		     struct errmsg *msg)
 {
 	struct cache_store *s;
-	struct stat st;
-	int fd, err;
+	int fd;
 
-	err = path_mkdirs(dir, 0700);
-	fd = err < 0 ? -1 : open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (err == 0 && fd < 0)
-		err = -errno;
-	if (err < 0)
-		return errmsg_set(msg, err,
+	fd = open_folder(dir);
+	if (fd < 0)
+		return errmsg_set(msg, fd,
 				  "can't use the cache's folder %s: %s; name another with "
 				  "CONCC_CACHE_DIR",
-				  dir, err_text(err));
-	/* Whoever may write here decides what compilers are said to have made. */
-	if (fstat(fd, &st) < 0 || st.st_uid != geteuid() || st.st_mode & 022) {
+				  dir, err_text(fd));
+	if (!is_safe(fd)) {
 		(void)close(fd);
 		return errmsg_set(msg, CONCC_E_UNSAFE,
 				  "others may write to the cache's folder %s: chmod go-w it, or "

@@ -20,6 +20,7 @@ static const char usage[] =
 	"       concc top [--once]\n"
 	"       concc doctor [--json] [WORKER|HOST...]\n"
 	"       concc cache [clear]\n"
+	"       concc why COMMAND [ARG...]\n"
 	"       concc stop\n"
 	"       concc push WORKER|HOST...\n"
 	"       concc masquerade\n"
@@ -33,6 +34,7 @@ static const char usage[] =
 	"  doctor  looks for what keeps builds from being distributed, and says what to do\n"
 	"  cache   shows what is kept of former jobs, and of how much use it was; clear: keeps no more\n"
 	"          of it\n"
+	"  why     says whether the result of a compiler call is kept, or what has changed since\n"
 	"  stop    stops the project server; the next concc-cc starts it again\n"
 	"  push    puts concc-worker on machines that you can ssh to\n"
 	"  masquerade  prints a directory of this machine's compilers for the front of PATH\n"
@@ -190,6 +192,15 @@ static int cmd_cache(int argc, char **argv)
 	return wrong("cache does not know", argv[1]);
 }
 
+static int cmd_why(int argc, char **argv)
+{
+	struct wrapper_options o = {.argv = argv + 1};
+
+	if (argc < 2)
+		return wrong("why what?  A command is missing", "");
+	return wrapper_why(&o);
+}
+
 static int cmd_stop(int argc, char **argv)
 {
 	return argc == 1 ? front_stop() : wrong("stop takes no argument:", argv[1]);
@@ -251,6 +262,7 @@ static const struct command {
 	{"-j", cmd_slots},	    {"help", cmd_help},	    {"masquerade", cmd_masquerade},
 	{"--help", cmd_help},	    {"-h", cmd_help},	    {"version", cmd_version},
 	{"--version", cmd_version}, {"doctor", cmd_doctor}, {"cache", cmd_cache},
+	{"why", cmd_why},
 };
 
 /* "concc run"; static. */
@@ -275,7 +287,8 @@ int main(int argc, char **argv)
 		if (!streq(argv[1], commands[i].name))
 			continue;
 		/* What follows the command of `run` is its own. */
-		if (commands[i].fn != cmd_run && wants_help(argc - 1, argv + 1))
+		if (commands[i].fn != cmd_run && commands[i].fn != cmd_why &&
+		    wants_help(argc - 1, argv + 1))
 			return cmd_help(argc, argv);
 		argv[1] = full_name(commands[i].name); /* getopt(3) complains by it */
 		return commands[i].fn(argc - 1, argv + 1);

@@ -38,6 +38,7 @@ void conf_free(struct conf *c)
 	free(c->path);
 	strv_free(c->workspaces);
 	free(c->workspaces_from);
+	free(c->cache_url);
 	strv_free(c->toolchains);
 	workers_free(c->workers, c->n_workers);
 	workers_free(c->known, c->n_known);

@@ -137,6 +137,43 @@ static int set_cache(void *obj, const char *v, struct errmsg *why)
 	return value_size(v, 16ULL << 20, 1ULL << 50, max, why);
 }
 
+#define URL_MAX 1000
+
+/* Who asks for it with a password has it in ~/.netrc, which is not shown to everybody. */
+static int set_cache_url(void *obj, const char *v, struct errmsg *why)
+{
+	char **url = &((struct conf *)obj)->cache_url;
+	size_t n = strlen(v);
+
+	free(steal_ptr(url));
+	if (streq(v, "off"))
+		return 0;
+	if (!str_starts(v, "http://") && !str_starts(v, "https://"))
+		return errmsg_set(why, CONCC_E_CONF,
+				  "'%s' is no URL; write one like http://host/path, or off", v);
+	if (strpbrk(v, " \t?#\"\\") || n > URL_MAX)
+		return errmsg_set(why, CONCC_E_CONF,
+				  "'%s' is no plain URL: without blanks, quotes, '?' and '#'", v);
+	if (strchr(v, '@'))
+		return errmsg_set(why, CONCC_E_CONF,
+				  "the name and the password in the URL belong into ~/.netrc");
+	while (v[n - 1] == '/')
+		n--;
+	*url = xstrndup(v, n);
+	return 0;
+}
+
+static int set_cache_push(void *obj, const char *v, struct errmsg *why)
+{
+	static const char *const names[] = {"no", "yes"};
+	size_t i;
+	int r = value_choice(v, names, 2, &i, why);
+
+	if (r == 0)
+		((struct conf *)obj)->cache_push = i == 1;
+	return r;
+}
+
 static int set_address(void *obj, const char *v, struct errmsg *why)
 {
 	struct conf_worker *w = obj;
@@ -253,6 +290,8 @@ static const struct key concc_keys[] = {
 	{"straggler-after", set_straggler_after, "CONCC_STRAGGLER_AFTER", NULL},
 	{"store-size", set_store_size, "CONCC_STORE_SIZE", NULL},
 	{"cache", set_cache, "CONCC_CACHE", NULL},
+	{"cache-url", set_cache_url, "CONCC_CACHE_URL", NULL},
+	{"cache-push", set_cache_push, "CONCC_CACHE_PUSH", NULL},
 };
 
 static const struct key worker_keys[] = {

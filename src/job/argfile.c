@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "argfile.h"
 
+#include "concc/job.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -213,4 +215,13 @@ char **argfiles_expand(const struct argfiles *f, char *const *args, const char *
 		return x.out;
 	strv_free(x.out);
 	return NULL;
+}
+
+char **job_expand_argfiles(char *const *argv, const char *cwd,
+			   int (*read_file)(const char *path, size_t max, struct buf *out))
+{
+	struct argfiles f = {.cwd = cwd, .style = ARGFILE_C, .read_file = read_file};
+	const char *unknown = NULL;
+
+	return argfiles_expand(&f, argv, &unknown);
 }

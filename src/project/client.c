@@ -115,10 +115,11 @@ static int on_run(struct client *c, struct blob payload)
 	r = msg_run_decode(payload, &m);
 	if (r < 0)
 		return r;
-	if (!*m.worker) {
-		r = lookup_start(c, &m);
+	if (!*m.worker)
+		return lookup_start(c, &m);
+	if (c->seek) {
 		msg_run_release(&m);
-		return r;
+		return CONCC_E_PROTO;
 	}
 	if (!c->too_many)
 		return run_start(c, &m);
@@ -158,6 +159,7 @@ static void on_closed(void *data, int err, const char *text)
 	if (c->run)
 		run_client_gone(c->run);
 	lookup_free(c->hit);
+	seek_free(c->seek);
 	/* We are inside a callback of its link. */
 	loop_defer(c->server->loop, free_later, c);
 }
@@ -256,6 +258,7 @@ void client_free(struct client *c)
 	if (c->run)
 		run_client_gone(c->run);
 	lookup_free(c->hit);
+	seek_free(c->seek);
 	jobs_cancel(steal_ptr(&c->job));
 	if (c->server->pool)
 		pool_release(c->server->pool, &c->slot);

@@ -55,38 +55,84 @@ static void miss(struct client *c)
 
 /* ---- what is kept ---- */
 
-static int find_in(struct results *r, const struct digest *call, const struct digest *set,
+/* It is not here; others may have it. */
+static void want(struct results *r, enum cache_kind kind, const struct digest *d)
+{
+	struct cache_key key;
+
+	if (!r->remote)
+		return;
+	memset(&key, 0, sizeof(key)); /* it is compared byte by byte */
+	key.kind = kind;
+	key.digest = *d;
+	buf_append(&r->wanted, &key, sizeof(key));
+}
+
+static int get_bytes(struct results *r, const struct digest *d, size_t max, struct buf *ret)
+{
+	int err = cache_get_bytes(r->store, d, max, ret);
+
+	if (err < 0)
+		want(r, CACHE_BYTES, d);
+	return err;
+}
+
+static int get_entry(struct results *r, const struct digest *call, const struct cache_seen *seen,
+		     struct cache_entry *ret)
+{
+	int err = cache_get_entry(r->store, call, &seen->set, &seen->state, ret);
+	struct digest key;
+
+	if (err < 0 && r->remote) {
+		cache_entry_key(call, seen, &key);
+		want(r, CACHE_RESULT, &key);
+	}
+	return err;
+}
+
+/* With seen->state as it is now. */
+static int find_in(struct results *r, const struct digest *call, struct cache_seen *seen,
 		   struct cache_entry *ret)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	struct cache_names names;
-	struct digest state;
-	int err = cache_get_bytes(r->store, set, PROTO_TRACE_BYTES_MAX, &b);
+	int err = get_bytes(r, &seen->set, PROTO_TRACE_BYTES_MAX, &b);
 
 	if (err == 0)
 		err = cache_names_decode((struct blob){b.data, b.len}, &names);
 	if (err < 0)
 		return err;
-	err = cache_look_state(r->look, &names, &state, NULL);
+	err = cache_look_state(r->look, &names, &seen->state, NULL);
 	cache_names_release(&names);
-	return err < 0 ? err : cache_get_entry(r->store, call, set, &state, ret);
+	return err < 0 ? err : get_entry(r, call, seen, ret);
+}
+
+/* It was looked at with another state. */
+static bool is_again(const struct cache_seen *seen, size_t i)
+{
+	for (size_t k = 0; k < i; k++)
+		if (digest_eq(&seen[k].set, &seen[i].set))
+			return true;
+	return false;
 }
 
 static bool find(struct results *r, const struct msg_run *m, bool client_root,
 		 struct cache_entry *ret)
 {
 	struct cache_call call = {m, geteuid(), getegid(), client_root};
-	struct digest sets[CACHE_SETS_MAX], d;
+	struct cache_seen seen[CACHE_SEEN_MAX];
+	struct digest d;
 	size_t n = 0;
 
 	cache_call_digest(&call, &d);
-	if (cache_get_sets(r->store, &d, sets, &n) < 0)
+	want(r, CACHE_SEEN, &d);
+	if (cache_get_seen(r->store, &d, seen, &n) < 0)
 		return false;
 	for (size_t i = 0; i < n; i++) {
-		if (find_in(r, &d, &sets[i], ret) < 0)
+		if (is_again(seen, i) || find_in(r, &d, &seen[i], ret) < 0)
 			continue;
 		if (i) /* what is used is looked at first */
-			(void)cache_add_set(r->store, &d, &sets[i]);
+			(void)cache_add_seen(r->store, &d, &seen[i]);
 		return true;
 	}
 	return false;
@@ -152,11 +198,17 @@ static bool prepare_file(struct results *r, struct commit *c, const struct msg_f
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
 	if (f->kind == EFFECT_FILE && f->size &&
-	    (cache_get_bytes(r->store, &f->digest, FILE_BYTES_MAX, &b) < 0 || b.len != f->size))
+	    (get_bytes(r, &f->digest, FILE_BYTES_MAX, &b) < 0 || b.len != f->size))
 		return false;
 	if (commit_file(c, f) < 0)
 		return false;
 	return !b.len || commit_data(c, b.data, b.len) == 0;
+}
+
+static void want_file(struct results *r, const struct msg_file *f)
+{
+	if (r->remote && f->kind == EFFECT_FILE && f->size && !cache_has(r->store, &f->digest))
+		want(r, CACHE_BYTES, &f->digest);
 }
 
 static struct commit *prepare(struct server *s, const struct cache_entry *e, mode_t umask)
@@ -172,6 +224,8 @@ static struct commit *prepare(struct server *s, const struct cache_entry *e, mod
 	for (size_t i = 0; i < e->n_effects; i++) {
 		if (prepare_file(s->results, c, &e->effects[i]))
 			continue;
+		for (i++; i < e->n_effects; i++) /* all that is missing, at one go */
+			want_file(s->results, &e->effects[i]);
 		commit_free(c);
 		return NULL;
 	}
@@ -253,6 +307,7 @@ static struct hit *hit_new(struct client *c, const struct msg_run *m)
 	struct results *r = c->server->results;
 	struct hit *h = xcalloc(1, sizeof(*h));
 
+	buf_reset(&r->wanted);
 	h->client = c;
 	if (find_any(r, m, &h->entry))
 		h->commit = prepare(c->server, &h->entry, (mode_t)m->umask);
@@ -260,27 +315,185 @@ static struct hit *hit_new(struct client *c, const struct msg_run *m)
 		return h;
 	cache_entry_release(&h->entry);
 	free(h);
-	r->n_misses++;
-	cache_count_miss(r->store);
 	return NULL;
 }
 
-int lookup_start(struct client *c, const struct msg_run *m)
+static void begin(struct client *c, struct hit *h, const struct msg_run *m)
 {
-	struct hit *h;
-
-	if (c->run || c->hit)
-		return CONCC_E_PROTO;
-	h = is_hopeless(c, m) ? NULL : hit_new(c, m);
-	if (!h) {
-		miss(c);
-		return 0;
-	}
 	c->hit = h;
 	c->job = jobs_take(c->server, c->job, c->pid, m);
 	server_busy(c->server);
 	show(h);
 	if (!h->untaken)
 		finish(h);
+}
+
+static void count_miss(struct client *c)
+{
+	struct results *r = c->server->results;
+
+	r->n_misses++;
+	cache_count_miss(r->store);
+	miss(c);
+}
+
+/* ---- from others ---- */
+
+/*
+ * What is not here is asked of them, and then it is looked for here once more: what a call was seen
+ * with leads to sets of names, these and what they mean now to results, and those to files.
+ */
+struct seek {
+	struct client *client;
+	struct msg_run run; /* owned */
+	struct map asked;   /* struct cache_key -> itself, static */
+	uint64_t tag;
+	unsigned n_waiting;
+};
+
+void seek_free(struct seek *k)
+{
+	if (!k)
+		return;
+	(void)map_del_u64(&k->client->server->results->seeks, k->tag);
+	k->client->seek = NULL;
+	msg_run_release(&k->run);
+	map_release(&k->asked);
+	free(k);
+}
+
+/* False: there is nothing more to ask for. */
+static bool ask(struct seek *k)
+{
+	struct results *r = k->client->server->results;
+	const uint8_t *p = r->wanted.data;
+
+	for (size_t n = r->wanted.len / sizeof(struct cache_key); n; n--) {
+		struct cache_key key;
+
+		memcpy(&key, p, sizeof(key));
+		p += sizeof(key);
+		if (k->asked.n >= CACHE_EFFECTS_MAX || map_get(&k->asked, &key, sizeof(key)))
+			continue;
+		(void)map_put(&k->asked, &key, sizeof(key), r);
+		k->n_waiting++;
+		cache_remote_get(r->remote, k->tag, &key);
+	}
+	return k->n_waiting;
+}
+
+static void seek_new(struct client *c, struct msg_run *m)
+{
+	struct results *r = c->server->results;
+	struct seek *k = xcalloc(1, sizeof(*k));
+
+	k->client = c;
+	k->run = *m;
+	*m = (struct msg_run){0};
+	k->tag = ++r->last_tag;
+	c->seek = k;
+	(void)map_put_u64(&r->seeks, k->tag, k);
+	(void)ask(k);
+}
+
+static void go_on(struct seek *k)
+{
+	struct client *c = k->client;
+	struct hit *h = hit_new(c, &k->run);
+
+	if (!h && ask(k))
+		return;
+	if (h)
+		begin(c, h, &k->run);
+	else
+		count_miss(c);
+	seek_free(k);
+}
+
+static bool has(char *const *list, const char *what)
+{
+	for (; *list; list++)
+		if (streq(*list, what))
+			return true;
+	return false;
+}
+
+/* It writes where this very job could have written. */
+static bool is_within(struct server *s, const struct msg_run *m, const struct cache_entry *e)
+{
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		_cleanup_strv_ char **spaces = NULL;
+		_cleanup_free_ char *unserved = NULL;
+		struct errmsg msg = {0};
+		bool within = true;
+
+		if (!recording_sees_our_files(s->peers[i]))
+			continue;
+		spaces = workspaces_of(s->peers[i], m, &unserved, &msg);
+		for (size_t k = 0; k < e->n_effects && spaces && within; k++)
+			within = has(spaces, e->workspaces[e->effects[k].workspace]);
+		if (spaces && within)
+			return true;
+	}
+	return false;
+}
+
+static bool is_fit(struct server *s, const struct seek *k, const struct cache_reply *reply)
+{
+	struct cache_entry e;
+	bool fit;
+
+	if (reply->key.kind != CACHE_RESULT)
+		return true; /* by its bytes, or it only says what to look for */
+	if (cache_decode_result(&reply->key.digest, &reply->bytes, &e) < 0)
+		return false;
+	fit = is_within(s, &k->run, &e);
+	cache_entry_release(&e);
+	return fit;
+}
+
+static void take_reply(struct results *r, struct seek *k, const struct cache_reply *reply)
+{
+	if (reply->err == 0 && (!is_fit(r->server, k, reply) ||
+				cache_write_object(r->store, &reply->key, &reply->bytes) < 0))
+		log_warn("what the shared cache has is not what it should be, and is not used");
+	if (--k->n_waiting == 0)
+		go_on(k);
+}
+
+void lookup_replies(void *data, uint32_t events)
+{
+	struct results *r = data;
+	struct cache_reply reply;
+
+	while (cache_remote_next(r->remote, &reply)) {
+		struct seek *k = map_get_u64(&r->seeks, reply.tag);
+
+		if (k)
+			take_reply(r, k, &reply);
+		buf_release(&reply.bytes);
+	}
+	results_trim(r);
+}
+
+int lookup_start(struct client *c, struct msg_run *m)
+{
+	struct hit *h = NULL;
+
+	if (c->run || c->hit || c->seek) {
+		msg_run_release(m);
+		return CONCC_E_PROTO;
+	}
+	if (m->flags & JOB_F_WHY)
+		why_explain(c, m);
+	else if (is_hopeless(c, m))
+		miss(c);
+	else if ((h = hit_new(c, m)))
+		begin(c, h, m);
+	else if (c->server->results->wanted.len)
+		seek_new(c, m);
+	else
+		count_miss(c);
+	msg_run_release(m);
 	return 0;
 }

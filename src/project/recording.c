@@ -12,6 +12,7 @@
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/job.h"
 #include "concc/log.h"
 #include "concc/str.h"
 
@@ -23,6 +24,8 @@ struct recording {
 	struct server *server;
 	const char *why; /* it can't be kept, or NULL */
 	struct digest call, state;
+	char **argv; /* when there are options in files, which are looked into at the end */
+	char *cwd;
 	bool has_epoch; /* SOURCE_DATE_EPOCH is set */
 	bool traced, looked;
 	bool wants_places; /* it asked for the path of something that it had open */
@@ -49,8 +52,7 @@ static uint64_t count_mounts(const struct server *s)
 	return c.mounts;
 }
 
-/* Whose files are its own system's, unless it is this machine's. */
-static bool sees_our_files(const struct peer *p)
+bool recording_sees_our_files(const struct peer *p)
 {
 	return p->conf->mirror == MIRROR_CONCC &&
 	       (p->conf->root == ROOT_CLIENT ||
@@ -67,7 +69,7 @@ struct recording *recording_new(struct peer *p, const struct msg_run *m, char *c
 
 	if (!s->results)
 		return NULL;
-	why = sees_our_files(p) ? cache_refuses(m) : "worker-root";
+	why = recording_sees_our_files(p) ? cache_refuses(m) : "worker-root";
 	if (why) {
 		results_reason(s->results, why);
 		return NULL;
@@ -78,6 +80,10 @@ struct recording *recording_new(struct peer *p, const struct msg_run *m, char *c
 	cache_call_digest(&call, &r->call);
 	for (char *const *e = m->env; *e; e++)
 		r->has_epoch |= str_starts(*e, "SOURCE_DATE_EPOCH=");
+	if (cache_has_argfiles(m->argv)) {
+		r->argv = strv_copy(m->argv);
+		r->cwd = xstrdup(m->cwd);
+	}
 	r->entry.workspaces = strv_copy(workspaces);
 	since_init(&r->since, s->tree, saw);
 	r->mounts = count_mounts(s);
@@ -91,6 +97,8 @@ void recording_free(struct recording *r)
 	cache_names_release(&r->names);
 	cache_entry_release(&r->entry);
 	since_release(&r->since);
+	strv_free(r->argv);
+	free(r->cwd);
 	free(r->written);
 	free(r);
 }
@@ -326,6 +334,7 @@ static bool is_known_at_last(const char *path)
 static void look_at_program(struct recording *r, const char *path, char ***more)
 {
 	_cleanup_free_ char *loader = NULL;
+	struct digest d;
 	struct stat st;
 	unsigned facts;
 	bool bad;
@@ -334,7 +343,7 @@ static void look_at_program(struct recording *r, const char *path, char ***more)
 		return; /* looked for in PATH */
 	if (!S_ISREG(st.st_mode))
 		return;
-	if (results_facts(r->results, path, &st, &facts) < 0) {
+	if (results_facts(r->results, path, &st, &d, &facts) < 0) {
 		spoil(r, "unreadable");
 		return;
 	}
@@ -349,22 +358,7 @@ static void look_at_program(struct recording *r, const char *path, char ***more)
 		strv_push(more, xasprintf("%c%s", TRACE_READ, loader));
 }
 
-static void look_at_bytes(struct recording *r, const char *path)
-{
-	struct stat st;
-	unsigned facts;
-
-	if (stat(path, &st) < 0 || !S_ISREG(st.st_mode))
-		return;
-	if (results_facts(r->results, path, &st, &facts) < 0)
-		spoil(r, "unreadable");
-	else if (facts & FACT_PRECOMPILED)
-		spoil(r, "precompiled");
-	else if (facts & FACT_TIMESTAMP || (facts & FACT_TIME && !r->has_epoch))
-		spoil(r, "time");
-}
-
-static void look_at_files(struct recording *r)
+static void look_at_programs(struct recording *r)
 {
 	char **more = xcalloc(1, sizeof(*more));
 	size_t n = 0;
@@ -374,8 +368,6 @@ static void look_at_files(struct recording *r)
 
 		if (name[0] == TRACE_EXEC)
 			look_at_program(r, name + 1, &more);
-		else if (name[0] == TRACE_READ)
-			look_at_bytes(r, name + 1);
 	}
 	n = strv_len(more);
 	if (n) {
@@ -399,14 +391,49 @@ static void check_unchanged(struct recording *r)
 	(void)tree_drain(r->server->tree);
 	if (count_mounts(r->server) != r->mounts)
 		spoil(r, "mounts");
-	for (size_t i = 0; i < r->names.n && !r->why; i++) {
-		const char *name = r->names.v[i];
+	for (size_t i = 0, end; i < r->names.n && !r->why; i = end) {
+		const char *path = r->names.v[i] + 1;
+		bool follow = false;
 
-		if (!since_unchanged(&r->since, name + 1, follows(name[0])))
-			spoil(r, "changed");
-		if (r->why)
-			log_debug("not kept: %s has changed since the job began", name + 1);
+		for (end = i; end < r->names.n && streq(r->names.v[end] + 1, path); end++)
+			follow |= follows(r->names.v[end][0]);
+		if (since_unchanged(&r->since, path, follow, cache_look_last(r->results->look, i)))
+			continue;
+		spoil(r, "changed");
+		log_debug("not kept: %s has changed since the job began", path);
 	}
+}
+
+/* Before the files are looked at by name: what they held then is what they hold here. */
+static void look_at_argfiles(struct recording *r)
+{
+	_cleanup_strv_ char **all = NULL;
+	const char *why;
+
+	if (!r->argv)
+		return;
+	all = job_expand_argfiles(r->argv + 1, r->cwd, read_regular_file);
+	why = all ? cache_refuses_args(all) : "response-file";
+	if (why)
+		spoil(r, why);
+}
+
+static int look_at_state(struct recording *r)
+{
+	struct results *all = r->results;
+	int err;
+
+	all->wants_facts = true;
+	all->read_facts = 0;
+	err = cache_look_state(all->look, &r->names, &r->state, r->entry.prints);
+	all->wants_facts = false;
+	if (all->read_facts & FACT_UNREADABLE)
+		spoil(r, "unreadable");
+	else if (all->read_facts & FACT_PRECOMPILED)
+		spoil(r, "precompiled");
+	else if (all->read_facts & FACT_TIMESTAMP || (all->read_facts & FACT_TIME && !r->has_epoch))
+		spoil(r, "time");
+	return err;
 }
 
 /* In this order: what is looked at, and only then whether anything had changed before. */
@@ -420,16 +447,17 @@ void recording_look(struct recording *r, const struct msg_exit *end)
 		spoil(r, "no-trace");
 	if (r->why)
 		return;
+	look_at_argfiles(r);
 	choose_names(r);
 	if (!r->why)
-		look_at_files(r);
+		look_at_programs(r);
 	if (!r->why && r->wants_places)
 		add_places(r);
 	if (r->why)
 		return;
 	r->entry.prints = xcalloc(r->names.n + 1, sizeof(uint64_t));
 	r->entry.n_prints = r->names.n;
-	if (cache_look_state(r->results->look, &r->names, &r->state, r->entry.prints) < 0)
+	if (look_at_state(r) < 0)
 		spoil(r, "unreadable");
 	else
 		check_unchanged(r);
@@ -543,19 +571,44 @@ static bool left_out(const struct recording *r)
 	return false;
 }
 
+static void share_one(struct recording *r, enum cache_kind kind, const struct digest *d)
+{
+	struct cache_key key = {kind, *d};
+
+	cache_remote_put(r->results->remote, &key);
+}
+
+/* In the same order. */
+static void share(struct recording *r, const struct cache_seen *seen)
+{
+	struct digest entry;
+
+	for (size_t i = 0; i < r->entry.n_effects; i++)
+		if (r->entry.effects[i].kind == EFFECT_FILE && r->entry.effects[i].size)
+			share_one(r, CACHE_BYTES, &r->entry.effects[i].digest);
+	cache_entry_key(&r->call, seen, &entry);
+	share_one(r, CACHE_BYTES, &seen->set);
+	share_one(r, CACHE_RESULT, &entry);
+	share_one(r, CACHE_SEEN, &r->call);
+}
+
 static int put(struct recording *r)
 {
 	struct cache_store *store = r->results->store;
 	_cleanup_buf_ struct buf b = BUF_INIT;
-	struct digest set;
+	struct cache_seen seen = {.state = r->state};
 	int err;
 
 	cache_names_encode(&b, &r->names);
-	err = cache_put_bytes(store, b.data, b.len, &set);
+	err = cache_put_bytes(store, b.data, b.len, &seen.set);
 	if (err == 0)
-		err = cache_put_entry(store, &r->call, &set, &r->state, &r->entry);
+		err = cache_put_entry(store, &r->call, &seen.set, &seen.state, &r->entry);
 	/* Last: what it leads to is there by then. */
-	return err == 0 ? cache_add_set(store, &r->call, &set) : err;
+	if (err == 0)
+		err = cache_add_seen(store, &r->call, &seen);
+	if (err == 0 && r->results->remote && r->server->conf->cache_push)
+		share(r, &seen);
+	return err;
 }
 
 static void fill(struct recording *r, const struct msg_exit *end, const char *worker)
@@ -583,6 +636,7 @@ void recording_keep(struct recording *r, const struct msg_exit *end, const char 
 		if (put(r) < 0)
 			spoil(r, "store");
 	}
+	results_remember(r->results, &r->call, r->why);
 	if (r->why) {
 		results_reason(r->results, r->why);
 		return;

@@ -14,9 +14,11 @@
 #include "concc/log.h"
 #include "concc/str.h"
 
-#define FACTS_MAX   (256 * 1024) /* files: some 20 MB */
-#define SCAN_CHUNK  (256 * 1024)
-#define SCAN_BEHIND 16 /* a word that two chunks share is found in the second */
+#define FACTS_MAX     (256 * 1024) /* files: some 20 MB */
+#define REFUSED_MAX   (64 * 1024)  /* calls: some 5 MB */
+#define REMOTE_END_MS 10000	   /* for what was kept last to get to others */
+#define SCAN_CHUNK    (256 * 1024)
+#define SCAN_BEHIND   16 /* a word that two chunks share is found in the second */
 
 /* ---- what bytes are ---- */
 
@@ -120,29 +122,31 @@ static int read_file(struct results *r, const char *path, const struct stat *st,
 	return 0;
 }
 
+int results_facts(struct results *r, const char *path, const struct stat *st, struct digest *ret,
+		  unsigned *ret_facts)
+{
+	uintptr_t known = 0;
+
+	if (!stat_is_racy(st, false) && hash_cache_get(r->server->hashes, st, ret))
+		known = (uintptr_t)map_get(&r->facts, ret->b, DIGEST_SIZE);
+	if (!known)
+		return read_file(r, path, st, ret, ret_facts);
+	*ret_facts = (unsigned)(known - 1);
+	return 0;
+}
+
+/* For a look-up the digest is enough; who records wants to know what is in the files, too. */
 static int digest_of_file(void *data, const char *path, const struct stat *st, struct digest *ret)
 {
 	struct results *r = data;
-	unsigned facts;
+	unsigned facts = 0;
+	int err = 0;
 
-	if (!stat_is_racy(st, false) && hash_cache_get(r->server->hashes, st, ret))
-		return 0;
-	return read_file(r, path, st, ret, &facts);
-}
-
-int results_facts(struct results *r, const char *path, const struct stat *st, unsigned *ret)
-{
-	struct digest d;
-	uintptr_t known;
-	int err = digest_of_file(r, path, st, &d);
-
-	if (err < 0)
-		return err;
-	known = (uintptr_t)map_get(&r->facts, d.b, DIGEST_SIZE);
-	if (!known)
-		return read_file(r, path, st, &d, ret);
-	*ret = (unsigned)(known - 1);
-	return 0;
+	if (r->wants_facts || stat_is_racy(st, false) ||
+	    !hash_cache_get(r->server->hashes, st, ret))
+		err = results_facts(r, path, st, ret, &facts);
+	r->read_facts |= err < 0 ? FACT_UNREADABLE : facts;
+	return err;
 }
 
 /* ---- the store ---- */
@@ -189,6 +193,11 @@ void results_open(struct server *s)
 	}
 	r->look = cache_look_new(&ops, r);
 	s->results = r;
+	if (s->conf->cache_url)
+		r->remote = cache_remote_new(s->conf->cache_url, r->store);
+	if (r->remote)
+		r->replies = loop_add_fd(s->loop, cache_remote_fd(r->remote), LOOP_READ,
+					 lookup_replies, r);
 }
 
 void results_close(struct server *s)
@@ -199,11 +208,18 @@ void results_close(struct server *s)
 
 	if (!r)
 		return;
-	list_for_each (l, &s->clients)
+	list_for_each (l, &s->clients) {
 		lookup_free(container_of(l, struct client, of_server)->hit);
+		seek_free(container_of(l, struct client, of_server)->seek);
+	}
+	loop_remove(r->replies);
+	cache_remote_free(r->remote, REMOTE_END_MS);
+	map_release(&r->seeks);
+	buf_release(&r->wanted);
 	while ((n = map_next(&r->reasons, &it, NULL)))
 		free(n);
 	map_release(&r->reasons);
+	map_release(&r->refused);
 	map_release(&r->facts);
 	cache_look_free(r->look);
 	/* A thread that trims has it as long as the process lives, which ends now. */
@@ -224,4 +240,17 @@ void results_reason(struct results *r, const char *why)
 	}
 	(*n)++;
 	cache_count_uncacheable(r->store, why);
+}
+
+void results_remember(struct results *r, const struct digest *call, const char *why)
+{
+	if (!why) {
+		(void)map_del(&r->refused, call->b, DIGEST_SIZE);
+		return;
+	}
+	if (r->refused.n >= REFUSED_MAX) {
+		map_release(&r->refused);
+		r->refused = MAP_INIT;
+	}
+	(void)map_put(&r->refused, call->b, DIGEST_SIZE, (void *)(uintptr_t)why);
 }

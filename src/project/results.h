@@ -9,18 +9,28 @@
  *   recording.c  one job, from its dispatch to its end: what is to be kept of it
  *   unchanged.c  whether what a job looked at is still what it saw
  *   lookup.c     a job that need not be done
+ *   why.c        what a person is told of that
  */
 #include "concc/cache.h"
+#include "concc/cache_remote.h"
 #include "server.h"
 
 struct results {
 	struct server *server;
 	struct cache_store *store;
 	struct cache_look *look;
-	struct map facts;		   /* digest -> enum fact bits + 1 */
+	struct map facts; /* digest -> enum fact bits + 1 */
+	bool wants_facts;
+	unsigned read_facts;		   /* of all files that were digested since it was reset */
 	unsigned n_trimming;		   /* threads that trim: 0 or 1, atomic */
 	uint64_t n_hits, n_misses, n_kept; /* of this server */
 	struct map reasons;		   /* why not -> uint64_t *, of this server */
+	struct cache_remote *remote;	   /* others' results, or NULL */
+	struct loop_source *replies;
+	struct map seeks; /* tag -> struct seek *, which waits for some of them */
+	uint64_t last_tag;
+	struct buf wanted;  /* struct cache_key of what was looked for here in vain */
+	struct map refused; /* call -> why not, of its last job; static words */
 };
 
 /* Of bytes that were read by a job. */
@@ -30,21 +40,34 @@ enum fact {
 	FACT_TIME = 1 << 2,	   /* __DATE__ or __TIME__ is in it */
 	FACT_TIMESTAMP = 1 << 3,   /* __TIMESTAMP__ */
 	FACT_PRECOMPILED = 1 << 4, /* a header of GCC's or clang's, whose users may go by times */
+	FACT_UNREADABLE = 1 << 5,  /* it is not known what is in it */
 };
 
 /* Without a store, when none is wanted or it can't be opened, which is told. */
 void results_open(struct server *s);
 void results_close(struct server *s);
 void results_reason(struct results *r, const char *why); /* one job of which nothing is kept */
+/* why: of the last job of this call nothing was kept; NULL: it was. */
+void results_remember(struct results *r, const struct digest *call, const char *why);
 /* What a file holds, that has just been seen as st: its digest, and enum fact bits.  0 or -errno.
  */
-int results_facts(struct results *r, const char *path, const struct stat *st, unsigned *ret);
+int results_facts(struct results *r, const char *path, const struct stat *st, struct digest *ret,
+		  unsigned *ret_facts);
 /* After something was put into the store. */
 void results_trim(struct results *r);
+
+struct client;
+/* `concc why`: answers with a line or some.  Nothing is put in place, nothing is counted. */
+void why_explain(struct client *c, const struct msg_run *m);
+
+/* Something from there has come. */
+void lookup_replies(void *data, uint32_t events);
 
 struct run;
 struct recording;
 
+/* Do its jobs see what is on this machine's disks, and nothing else? */
+bool recording_sees_our_files(const struct peer *p);
 /* NULL: nothing is kept of this job, for a reason that is counted, or because nothing ever is. */
 struct recording *recording_new(struct peer *p, const struct msg_run *m, char *const *workspaces,
 				uint64_t saw);
@@ -64,13 +87,15 @@ struct since {
 	uint64_t version;
 	struct timespec when; /* CLOCK_REALTIME, coarse */
 	struct map dirs; /* clean path of a directory -> what its times tell, as in unchanged.c */
-	struct map seen; /* clean path -> 1, 2: it has changed; of directories on the way */
+	struct map seen; /* clean path -> what was found there; of names on the way */
 };
 
 void since_init(struct since *s, struct tree *t, uint64_t version);
 void since_release(struct since *s);
 /* After a drain: does this absolute path, however written, lead to what it led to then?  follow:
- * through a symlink that it ends with.  False also when that can't be told. */
-bool since_unchanged(struct since *s, const char *path, bool follow);
+ * through a symlink that it ends with.  looked: what lstat(2) of it has just said, or NULL.  False
+ * also when that can't be told. */
+bool since_unchanged(struct since *s, const char *path, bool follow,
+		     const struct cache_looked *looked);
 
 #endif

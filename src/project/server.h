@@ -221,9 +221,10 @@ struct client {
 	struct link *link;
 	pid_t pid; /* as it was when it connected; 0: none in our pid namespace */
 	struct run *run;
-	struct hit *hit; /* lookup.c: what it asked for was kept, and is on its way; or NULL */
-	struct job *job; /* that it waits with, or has brought; NULL: none */
-	int fd;		 /* the link's */
+	struct seek *seek; /* lookup.c: it is asked of others; or NULL */
+	struct hit *hit;   /* lookup.c: what it asked for was kept, and is on its way; or NULL */
+	struct job *job;   /* that it waits with, or has brought; NULL: none */
+	int fd;		   /* the link's */
 	/* Of this machine, kept free for a job that was sent home, until its wrapper has heard
 	 * that. */
 	struct pool_slot slot;
@@ -256,8 +257,9 @@ void run_peer_gone(struct peer *p, const char *why);
 /* ---- lookup.c ---- */
 
 /* Is a result of this kept?  Then it is put in place, else the wrapper hears that it is not. */
-int lookup_start(struct client *c, const struct msg_run *m);
+int lookup_start(struct client *c, struct msg_run *m); /* takes what m owns */
 int lookup_output_credit(struct hit *h, struct blob payload);
+void seek_free(struct seek *k);	 /* NULL is fine; here, too: */
 void lookup_free(struct hit *h); /* NULL is fine; nothing is put in place any more */
 
 /* ---- system.c ---- */

@@ -93,24 +93,46 @@ static bool name_is_unchanged(struct since *s, const char *path, const struct st
 	return changed == -ENOENT ? is_old(s, path, st) : changed == 0;
 }
 
-/* One more name on the way; directories are met again and again. */
-static bool step(struct since *s, const char *path, struct stat *st, bool *ret_there)
+static int look(const char *path, const struct cache_looked *looked, struct stat *ret)
+{
+	if (!looked)
+		return lstat(path, ret) < 0 ? errno : 0;
+	ret->st_mode = looked->mode;
+	ret->st_ctim = looked->ctime;
+	return looked->err;
+}
+
+enum {
+	SEEN = 1, /* so that it is not 0 */
+	SAME = 2,
+	THERE = 4,
+	LINK = 8,
+	DIRECTORY = 16,
+};
+
+static uintptr_t look_at_name(struct since *s, const char *path, const struct cache_looked *looked)
+{
+	struct stat st;
+	int err = look(path, looked, &st);
+
+	if (err)
+		return SEEN | (err_is_fact(-err) && name_is_unchanged(s, path, NULL) ? SAME : 0);
+	return SEEN | THERE | (name_is_unchanged(s, path, &st) ? SAME : 0) |
+	       (S_ISLNK(st.st_mode) ? LINK : 0) | (S_ISDIR(st.st_mode) ? DIRECTORY : 0);
+}
+
+/* One more name on the way; what others lead through is met again and again. */
+static uintptr_t step(struct since *s, const char *path, const struct cache_looked *looked,
+		      bool last)
 {
 	uintptr_t seen = (uintptr_t)map_get_str(&s->seen, path);
-	bool same;
 
-	*ret_there = true;
-	st->st_mode = S_IFDIR;
 	if (seen)
-		return seen == 1;
-	if (lstat(path, st) < 0) {
-		*ret_there = false;
-		return err_is_fact(-errno) && name_is_unchanged(s, path, NULL);
-	}
-	same = name_is_unchanged(s, path, st);
-	if (S_ISDIR(st->st_mode))
-		(void)map_put_str(&s->seen, path, (void *)(uintptr_t)(same ? 1 : 2));
-	return same;
+		return seen;
+	seen = look_at_name(s, path, looked);
+	if (!last || seen & DIRECTORY)
+		(void)map_put_str(&s->seen, path, (void *)seen);
+	return seen;
 }
 
 struct walk {
@@ -144,7 +166,8 @@ static void go_up(struct walk *w)
 		*slash = '\0';
 }
 
-bool since_unchanged(struct since *s, const char *path, bool follow)
+bool since_unchanged(struct since *s, const char *path, bool follow,
+		     const struct cache_looked *looked)
 {
 	struct walk w = {.n_links = 0};
 	const char *at;
@@ -152,12 +175,13 @@ bool since_unchanged(struct since *s, const char *path, bool follow)
 	if (strlen(path) >= sizeof(w.rest))
 		return false;
 	memcpy(w.rest, path, strlen(path) + 1);
+	if (str_ends(path, "/") || str_ends(path, "/."))
+		looked = NULL; /* that was through the symlink */
 	for (at = w.rest; *(at += strspn(at, "/"));) {
 		size_t n = strcspn(at, "/"), len = strlen(w.at);
 		const char *rest = at + n + strspn(at + n, "/");
 		char next[PATH_MAX];
-		struct stat st;
-		bool there;
+		uintptr_t seen;
 
 		if (n == 2 && memcmp(at, "..", 2) == 0)
 			go_up(&w);
@@ -171,13 +195,18 @@ bool since_unchanged(struct since *s, const char *path, bool follow)
 		next[len] = '/';
 		memcpy(next + len + 1, at, n);
 		next[len + 1 + n] = '\0';
-		if (!step(s, next, &st, &there))
+		bool last = !at[n] && !*rest;
+
+		seen = step(s, next, last ? looked : NULL, last);
+		if (!(seen & SAME))
 			return false;
-		if (!there)
+		if (!(seen & THERE))
 			return true; /* nor anything beneath */
-		if (S_ISLNK(st.st_mode) && (*rest || at[n] || follow)) {
+		if (seen & LINK && (*rest || at[n] || follow)) {
 			if (!go_through(&w, next, rest))
 				return false;
+			if (last)
+				looked = NULL; /* it was of the symlink */
 			at = w.rest;
 			continue;
 		}

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -378,7 +379,8 @@ static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 	return flags;
 }
 
-static void encode_run(const struct wrapper *w, const char *worker, uint32_t attempt, struct buf *b)
+static void encode_run(const struct wrapper *w, const char *worker, uint32_t attempt,
+		       uint32_t more_flags, struct buf *b)
 {
 	_cleanup_strv_ char **env = job_env_filter(environ);
 	char *listed = getenv("CONCC_WORKSPACE"), *run_id = getenv("CONCC_RUN_ID");
@@ -386,7 +388,7 @@ static void encode_run(const struct wrapper *w, const char *worker, uint32_t att
 	mode_t mask = umask(0);
 	struct msg_run m = {
 		.version = PROTO_VERSION,
-		.flags = job_flags(w, &ws),
+		.flags = job_flags(w, &ws) | more_flags,
 		.umask = mask,
 		.rows = ws.ws_row,
 		.cols = ws.ws_col,
@@ -502,7 +504,7 @@ static enum step attempt(struct wrapper *w, const char *worker, int *ret_status)
 	enum step step = STEP_DONE;
 	int r;
 
-	encode_run(w, worker, w->tries++, &run);
+	encode_run(w, worker, w->tries++, 0, &run);
 	shown_restart(&w->output.shown);
 	r = session_run(w->dir, &w->waiting, &run, &w->input, &w->output, &end);
 	if (r < 0 && is_half_done(w)) {
@@ -656,7 +658,7 @@ static bool look_up(struct wrapper *w, int *ret_status)
 
 	if (w->o->any_command || w->input.wanted || !pool_keeps_results(w->pool))
 		return false;
-	encode_run(w, "", 0, &run);
+	encode_run(w, "", 0, 0, &run);
 	/* What went wrong will do so again, where more is known of what to do. */
 	if (session_run(w->dir, &w->waiting, &run, &w->input, &w->output, &end) < 0)
 		return false;
@@ -823,4 +825,75 @@ int wrapper_run(const struct wrapper_options *o)
 	if (!v.local || !streq(v.rule, "on-worker"))
 		open_dir(&w);
 	return v.local ? local(&w, v.rule, v.why) : decide(&w);
+}
+
+/* ---- would it be found? ---- */
+
+static int ask_of_result(struct wrapper *w, struct errmsg *msg)
+{
+	_cleanup_buf_ struct buf run = BUF_INIT, in = BUF_INIT;
+	struct conn c = {.fd = -1};
+	struct msg_run_fail f;
+	int status = 1, r;
+	uint8_t type;
+
+	caller_read(&w->caller);
+	encode_run(w, "", 0, JOB_F_WHY, &run);
+	r = server_connect(w->dir, &c);
+	if (r == 0)
+		r = conn_send(&c, MSG_RUN, &run);
+	if (r == 0)
+		r = conn_recv(&c, &type, &in);
+	conn_release(&c);
+	if (r == 0)
+		r = type == MSG_RUN_FAIL ? msg_run_fail_decode((struct blob){in.data, in.len}, &f)
+					 : CONCC_E_PROTO;
+	if (r < 0)
+		return errmsg_set(msg, r, "the project server does not answer: %s", err_text(r));
+	printf("%s", f.text);
+	status = streq(f.rule, "hit") ? 0 : 1;
+	msg_run_fail_release(&f);
+	return status;
+}
+
+static int not_cacheable(const char *rule, const char *why)
+{
+	printf("not cacheable: it runs here: %s%s%s%s\n", rule, *why ? " (" : "", why,
+	       *why ? ")" : "");
+	return 1;
+}
+
+int wrapper_why(const struct wrapper_options *o)
+{
+	struct wrapper w = {.o = o,
+			    .dir_fd = -1,
+			    .input = INPUT_INIT,
+			    .waiting = {.fd = -1},
+			    .slot = {.fd = -1},
+			    .arrived_us = real_us()};
+	struct policy_input in = {.env = environ, .read_file = read_regular_file};
+	struct errmsg msg = {0};
+	struct policy_verdict v;
+	int r;
+
+	prepare(&w);
+	in.argv = w.argv;
+	in.cwd = w.cwd ? w.cwd : "/";
+	in.workspace = w.workspace;
+	policy_decide(&in, &v);
+	if (v.local)
+		return not_cacheable(v.rule, v.why);
+	if (!w.exe || !w.cwd || w.ourselves)
+		return not_cacheable("command", lacks(&w));
+	output_init(&w.output);
+	w.input.wanted = job_reads_stdin(w.argv);
+	open_dir(&w);
+	r = w.dir ? server_ensure(w.dir, w.dir_fd, &msg) : -1;
+	if (r == 0)
+		r = ask_of_result(&w, &msg);
+	if (r >= 0)
+		return r;
+	if (w.dir)
+		fprintf(stderr, "concc: %s\n", msg.text);
+	return WRAPPER_EXIT_SERVER;
 }

@@ -15,7 +15,6 @@ lab_config 'cache = 1G' 'local-slots = 0'
 
 SEED=${SEED:-$((16#$(od -An -N3 -tx1 /dev/urandom | tr -d ' ')))}
 STEPS=${STEPS:-150}
-RANDOM=$SEED
 echo "note: SEED=$SEED STEPS=$STEPS"
 
 pick() { # WORD...: sets PICK
@@ -109,6 +108,7 @@ step() { # N
 	: >"$LAB/explain"
 	[ -n "$at" ] || fail "step $1: it ran here"
 	expect_eq "step $1 on $at: status" "$status" "$plain"
+	cmp "$LAB/plain.out" "$LAB/ours.out" || { cat "$LAB/plain.out" && state; }
 	cmp "$LAB/plain.out" "$LAB/ours.out" || fail "step $1 on $at: other output"
 	for f in o.o o.d; do
 		[ ! -e "$LAB/p/$f" ] && [ ! -e $f ] && continue
@@ -128,6 +128,7 @@ step() { # N
 
 model() {
 	local n
+	RANDOM=$SEED # here, since each subshell has numbers of its own
 	project
 	for ((n = 1; n <= STEPS; n++)); do
 		step $n

@@ -71,6 +71,13 @@ reasons() { # WHY: how often
 	lab_status ".cache.uncacheable[\"$1\"] // 0 | tostring"
 }
 
+why() { # LINES CMD...: what a person is told
+	local lines=$1
+	shift
+	concc why "$@" </dev/null >"$LAB/why" || true
+	expect_eq "concc why" "$(sed 's/ of [-0-9: ]* is kept/ is kept/' "$LAB/why" | tr '\n' ';')" "$lines"
+}
+
 found_again() {
 	fresh again
 	printf '#include "a.h"\nint f(void) { int unused; return A; }\n' >a.c
@@ -145,6 +152,22 @@ int f(void) { return H; }' >a.c
 	try w1 gcc -Inow -c a.c -o a.o
 	ln -sfn v1 now
 	try cache gcc -Inow -c a.c -o a.o
+}
+
+# GCC leaves out a directory of the search path that is another by another name, and looks into it no
+# more: which of them are the same one is an input.
+same_directory() {
+	fresh twins
+	mkdir d0 d1
+	echo '#define H 1' | tee d0/h.h >d1/h.h
+	ln -s d1 now
+	printf '#include <h.h>\n#if __has_include(<o.h>)\n#include <o.h>\n#endif\nint f(void) { return H; }\n' >a.c
+	try w1 gcc -Inow -Id1 -c a.c -o a.o # of d1 no name is looked at
+	try cache gcc -Inow -Id1 -c a.c -o a.o
+	ln -sfn d0 now
+	echo '#define H 2' >d1/o.h
+	try w1 gcc -Inow -Id1 -c a.c -o a.o
+	try cache gcc -Inow -Id1 -c a.c -o a.o
 }
 
 callers_world() {
@@ -252,6 +275,115 @@ standard_input() {
 	done
 }
 
+# What no preprocessor tells of, and ccache's manual warns of.
+included_by_assembler() {
+	fresh incbin
+	echo 'asm(".section .rodata\n.incbin \"blob\"\n.text\n"); int f(void) { return 1; }' >a.c
+	echo one >blob
+	try w1 gcc -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+	echo two >blob
+	try w1 gcc -c a.c -o a.o
+}
+
+# As an archive or a checkout with times may leave it: only the bytes are other ones.
+same_size_and_time() {
+	fresh same
+	echo '#include "h.h"' >a.c
+	echo 'int h = 1;' >h.h
+	touch -d 2001-01-01 h.h
+	try w1 gcc -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+	echo 'int h = 2;' >h.h
+	touch -d 2001-01-01 h.h
+	try w1 gcc -c a.c -o a.o
+	echo 'int h = 1;' >i.h
+	touch -d 2001-01-01 i.h
+	mv i.h h.h
+	try cache gcc -c a.c -o a.o
+}
+
+# Beside the file that includes it, and by #include_next, forced and system directories.
+other_ways_to_include() {
+	fresh ways
+	mkdir -p in sys/deep
+	echo '#include "x.h"' >in/outer.h
+	echo '#define X 1' >x.h
+	printf '#include "in/outer.h"\nint f(void) { return X + Y; }\n' >a.c
+	echo '#define Y 1' >forced.h
+	echo '#include_next <y.h>' >sys/y.h
+	echo '#define Z 1' >sys/deep/y.h
+	local words=(gcc -I. -isystem sys -isystem sys/deep -include forced.h -include y.h -c a.c -o a.o)
+	try w1 "${words[@]}"
+	try cache "${words[@]}"
+	echo '#define X 2' >in/x.h
+	try w1 "${words[@]}"
+	echo '#define Z 2' >sys/deep/y.h
+	try w1 "${words[@]}"
+	echo '#define Y 2' >y.h
+	try w1 "${words[@]}" # before the system's own
+	rm y.h in/x.h
+	echo '#define Z 1' >sys/deep/y.h
+	try cache "${words[@]}"
+}
+
+response_files() {
+	fresh response
+	printf '#include "h.h"\nint f(void) { return H + A; }\n' >a.c
+	mkdir in
+	echo '#define H 1' >in/h.h
+	echo '-O1 @opts' >args
+	echo '-Iin "-DA=1"' >opts
+	try w1 gcc @args -c a.c -o a.o
+	try cache gcc @args -c a.c -o a.o
+	echo '-Iin "-DA=2"' >opts
+	try w1 gcc @args -c a.c -o a.o
+	echo '#define H 2' >in/h.h
+	try w1 gcc @args -c a.c -o a.o
+	echo '-Iin "-DA=1"' >opts
+	echo '#define H 1' >in/h.h
+	try cache gcc @args -c a.c -o a.o
+	[ ! -x /usr/bin/clang ] || {
+		try w1 clang @args -c a.c -o a.o
+		try cache clang @args -c a.c -o a.o
+	}
+}
+
+special_outputs() {
+	fresh outputs
+	OUT='a.o b.o real.o'
+	echo 'int f(void) { return 1; }' >a.c
+	echo 'int g(void) { return 2; }' >b.c
+	try w1 gcc -c a.c b.c
+	try cache gcc -c a.c b.c
+	try w1 gcc -c a.c -o /dev/null
+	try cache gcc -c a.c -o /dev/null
+	# Through a link: it stays one, or not, as the compiler has it.
+	OUT='real.o'
+	ln -s real.o link.o
+	try w1 gcc -c a.c -o link.o
+	ln -sfn real.o link.o
+	try cache gcc -c a.c -o link.o
+	rm -f real.o link.o
+	# Another name of the old object keeps the old bytes.
+	OUT=''
+	gcc -DOLD -c a.c -o real.o
+	ln real.o other.o
+	concc-cc gcc -c a.c -o real.o
+	rm -f real.o other.o
+	gcc -g -DOLD -c a.c -o real.o
+	cp real.o old.o
+	ln real.o other.o
+	CONCC_EXPLAIN=$LAB/explain concc-cc gcc -c a.c -o real.o
+	cat "$LAB/explain"
+	gcc -c a.c -o plain.o
+	cmp plain.o real.o
+	gcc -g -DOLD -c a.c -o plain.o
+	ln -f plain.o plain-other.o
+	gcc -c a.c -o plain.o
+	cmp plain-other.o other.o
+}
+
 # Another compiler, and another assembler, by the same names.
 upgraded() {
 	fresh upgraded
@@ -280,10 +412,15 @@ exec /usr/bin/as "$@"' >bin/as
 not_kept() {
 	fresh kept
 	echo 'int f(void) { return 1; }' >a.c
-	echo '-O2' >args
-	try w1 gcc @args -c a.c -o a.o
-	try w1 gcc @args -c a.c -o a.o
+	echo '-flto=auto' >args # for which other variables count
+	concc-cc gcc @args -c a.c -o a.o
+	concc-cc gcc @args -c a.c -o a.o
 	expect_eq "response files" "$(reasons response-file)" 2
+	echo '-fprofile-arcs' >opts
+	echo '-O1 @opts' >args
+	concc-cc gcc @args -c a.c -o a.o
+	concc-cc gcc @args -c a.c -o a.o
+	expect_eq "options in them" "$(reasons profile)" 2
 	echo '#define H 1' >h.h
 	gcc h.h
 	echo '#include "h.h"
@@ -350,6 +487,39 @@ int f(std::vector<int> &v) { return v.size(); }' >a.cc
 	try cache clang++ -O1 -c a.cc -o a.o
 }
 
+what_changed() {
+	fresh why
+	mkdir one two
+	local words=(gcc -Ione -Itwo -c a.c -o a.o) kept='hit: its result is kept, made by w1;'
+	printf '#include <h.h>\n#if __has_include("o.h")\n#endif\nint f(void) { return H; }\n' >a.c
+	echo '#define H 1' >two/h.h
+	why 'miss: nothing is kept of a call with these arguments, in this directory, with this environment;' "${words[@]}"
+	try w1 "${words[@]}"
+	rm a.o
+	why "$kept" "${words[@]}"
+	concc why "${words[@]}" >"$LAB/why" || fail "it is kept, and the status is another"
+	[ ! -e a.o ] || fail "it was put in place"
+	echo '#define H 2' >two/h.h
+	why 'miss: two/h.h changed;' "${words[@]}"
+	echo '#define H 1' >two/h.h
+	: >o.h
+	ln -s ../two/h.h one/h.h
+	why 'miss: o.h exists now;miss: one/h.h exists now;' "${words[@]}"
+	rm o.h
+	why 'miss: one/h.h exists now;' "${words[@]}"
+	try w1 "${words[@]}"
+	# Of two results that are kept, the one that less is different from now.
+	rm one/h.h a.o
+	echo 'int g;' >>a.c
+	why 'miss: a.c changed;' "${words[@]}"
+	echo 'const char *d = __DATE__;' >b.c
+	gcc -c b.c -o b.o
+	concc-cc gcc -c b.c -o b.o </dev/null
+	why 'not cacheable: time, when it ran last;' gcc -c b.c -o b.o
+	why 'not cacheable: plugin;' gcc -fplugin=x -c b.c -o b.o
+	why 'not cacheable: it runs here: query (--version);' gcc --version
+}
+
 # Called by a compiler's name, and none.
 another_program() {
 	fresh another
@@ -360,6 +530,96 @@ another_program() {
 	export CCACHE_DISABLE=1
 	try w1 bin/gcc -c a.c -o a.o
 	try w1 bin/gcc -c a.c -o a.o
+}
+
+store_of() { # the folder
+	echo "$CONCC_CACHE_DIR/results"
+}
+
+store_removed() {
+	fresh removed
+	echo 'int f(void) { return 1; }' >a.c
+	try w1 gcc -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+	rm -rf "$(store_of)"
+	try w1 gcc -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+	concc cache >"$LAB/told"
+	expect_grep '^kept  *1$' "$LAB/told"
+	rm -rf "$(store_of)"
+	: >"$(store_of)" # and something else is there
+	try w1 gcc -c a.c -o a.o
+	try w1 gcc -c a.c -o a.o
+	expect_ge "not kept for it" "$(reasons store)" 2
+	rm -f "$(store_of)"
+	try w1 gcc -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+}
+
+# When the object itself, its bytes in the store, its names, the result, or what leads there get
+# their names: the call is done again, right, and kept then.
+killed_while_keeping() {
+	local n pid
+	. "$LAB_REPO/test/lib/faults.sh"
+	for n in 1 2 3 4 5; do
+		fresh "killed-$n"
+		printf '#ifdef WARM\nint warm;\n#endif\nint f(void) { return %d; }\n' "$n" >a.c
+		gcc -c a.c -o b.o
+		concc-cc gcc -DWARM -c a.c -o a.o </dev/null # a server is there
+		pid=$(lab_server_pid)
+		rm a.o
+		fault_inject "$pid" "renameat:signal=KILL:when=$n" -e status=none
+		concc-cc gcc -c a.c -o a.o </dev/null 2>"$LAB/ours.err"
+		fault_inject_no_more 2>/dev/null
+		cmp a.o b.o
+		rm a.o
+		concc-cc gcc -c a.c -o a.o </dev/null 2>"$LAB/ours.err"
+		[ ! -e "/proc/$pid" ] || fail "server $pid was not killed"
+		cmp a.o b.o
+		try cache gcc -c a.c -o a.o
+	done
+}
+
+store_full() {
+	fresh full
+	lab_stop_server
+	mount -t tmpfs -o size=256k full "$(store_of)"
+	chmod 700 "$(store_of)"
+	dd if=/dev/zero of="$(store_of)/filler" bs=4k 2>/dev/null || true
+	echo 'int f(void) { return 1; }' >a.c
+	try w1 gcc -c a.c -o a.o
+	try w1 gcc -c a.c -o a.o
+	expect_eq "not kept for it" "$(reasons store)" 2
+	rm "$(store_of)/filler"
+	try w1 gcc -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+	lab_stop_server
+	umount "$(store_of)"
+}
+
+# System calls of the server: a name is looked at once, by a hit as by what is kept, whatever was
+# done with it; the rest does not grow with the names.
+what_it_costs() {
+	local i miss hit names
+	fresh cost
+	mkdir -p one two
+	for ((i = 0; i < 100; i++)); do
+		echo "#define H$i 1" >two/h$i.h
+		echo "#include <h$i.h>"
+	done >a.c
+	cp a.c b.c
+	cp a.c c.c
+	compile() { concc-cc gcc -Ione -Itwo -c "$1.c" -o a.o </dev/null >"$LAB/ours.out" 2>&1 && rm a.o; }
+	compile b # all directories are known then
+	compile c
+	miss=$(lab_syscalls "$(lab_server_pid)" compile a)
+	hit=$(lab_syscalls "$(lab_server_pid)" compile a)
+	names=$(grep -c 'newfstatat(AT_FDCWD' "$LAB/strace")
+	echo "$hit calls of a hit, $names of them look at names; $miss calls of a miss"
+	lab_status .cache
+	expect_ge "names" "$names" 200
+	expect_le "calls of a hit" "$hit" $((names + 110))
+	expect_le "calls of a miss" "$miss" $((names + 340))
 }
 
 # A hit needs no worker.
@@ -382,6 +642,183 @@ off() {
 	expect_eq "in the status" "$(lab_status '.cache | tostring')" null
 }
 
+# ---- a store that others share ----
+
+shared_server() { # DAV-METHODS
+	mkdir -p "$LAB/dav/tmp" "$LAB/dav/root"
+	cat >"$LAB/dav/nginx.conf" <<-EOS
+		daemon off; master_process off; pid $LAB/dav/pid; error_log $LAB/dav/error.log;
+		events { worker_connections 64; }
+		http {
+			access_log $LAB/dav/access.log;
+			client_body_temp_path $LAB/dav/tmp; proxy_temp_path $LAB/dav/tmp; fastcgi_temp_path $LAB/dav/tmp;
+			uwsgi_temp_path $LAB/dav/tmp; scgi_temp_path $LAB/dav/tmp;
+			server { listen 127.0.0.1:8099; root $LAB/dav/root; client_max_body_size 1g;
+				location / { dav_methods $1; create_full_put_path on; } }
+		}
+	EOS
+	/usr/sbin/nginx -c "$LAB/dav/nginx.conf" 2>"$LAB/dav/out" &
+	DAV=$!
+	for ((i = 0; i < 500; i++)); do
+		! (exec 3<>/dev/tcp/127.0.0.1/8099) 2>/dev/null || return 0
+		kill -0 $DAV || fail "nginx: $(cat "$LAB/dav/out")"
+	done
+	fail "nginx does not listen"
+}
+
+shared_end() {
+	kill "$DAV"
+	wait "$DAV" || true
+}
+
+# As another machine's: nothing is kept here.
+forget_all() {
+	lab_stop_server
+	concc cache clear
+}
+
+shared_config() { # LINE...
+	lab_config 'cache = 1G' 'local-slots = 0' 'cache-url = http://127.0.0.1:8099/team/' "$@"
+	lab_stop_server
+}
+
+shared_store() {
+	command -v /usr/sbin/nginx >/dev/null || skip "there is no nginx"
+	fresh shared
+	OUT='a.o a.d'
+	printf '#include "h.h"\nint f(void) { int unused; return H; }\n' >a.c
+	echo '#define H 1' >h.h
+	local words=(gcc -Wall -MD -c a.c -o a.o) before
+	shared_server PUT
+	shared_config 'cache-push = yes'
+	try w1 "${words[@]}"
+	forget_all # which waits until it is there
+	try cache "${words[@]}"
+	try cache "${words[@]}"
+	# Who may only read: what is kept here stays here.
+	shared_config
+	echo '#define H 2' >h.h
+	try w1 "${words[@]}"
+	before=$(grep -c PUT "$LAB/dav/access.log")
+	forget_all
+	try w1 "${words[@]}"
+	expect_eq "files put there" "$(grep -c PUT "$LAB/dav/access.log")" "$before"
+	echo '#define H 1' >h.h
+	forget_all
+	try cache "${words[@]}"
+	# Another set of names of the same call does not push the first one out.
+	shared_config 'cache-push = yes'
+	concc cache clear
+	echo '#include "i.h"' >h.h
+	echo '#define H 3' >i.h
+	try w1 "${words[@]}"
+	forget_all
+	try cache "${words[@]}"
+	forget_all
+	echo '#define H 1' >h.h
+	try cache "${words[@]}"
+	shared_end
+}
+
+shared_is_gone() {
+	command -v /usr/sbin/nginx >/dev/null || skip "there is no nginx"
+	fresh gone
+	echo 'int f(void) { return 1; }' >a.c
+	shared_config 'cache-push = yes'
+	try w1 gcc -c a.c -o a.o
+	try w1 gcc -O1 -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
+	expect_eq "times that it was said" "$(grep -c "can't be reached" "$CONCC_RUNTIME_DIR/project.log")" 1
+}
+
+# It takes connections, and never says a word: others are served meanwhile, and the job runs.
+shared_is_silent() {
+	local pid
+	fresh silent
+	echo 'int f(void) { return 1; }' >a.c
+	shared_config
+	coproc SILENT { exec python3 -c 'import socket, sys
+s = socket.create_server(("127.0.0.1", 8099))
+print("ready", flush=True)
+c = s.accept()[0]
+print("asked", flush=True)
+sys.stdin.read()'; }
+	read -r -t "$LAB_LIMIT" line <&"${SILENT[0]}"
+	CONCC_EXPLAIN=$LAB/explain concc-cc gcc -c a.c -o a.o </dev/null &
+	pid=$!
+	read -r -t "$LAB_LIMIT" line <&"${SILENT[0]}"
+	expect_eq "its word" "$line" asked
+	lab_status '.jobs' >"$LAB/told"
+	[ ! -e a.o ] || fail "nobody waited for an answer"
+	wait $pid
+	expect_grep 'remote on w1:' "$LAB/explain"
+	kill "$SILENT_PID"
+}
+
+# Whatever lies there: it is what it should be, or it is not used.
+shared_damaged() {
+	local f
+	command -v /usr/sbin/nginx >/dev/null || skip "there is no nginx"
+	shared_server PUT
+	shared_config 'cache-push = yes'
+	fresh damaged
+	rm -rf "$LAB/dav/root/team"
+	echo 'int f(void) { return 1; }' >a.c
+	gcc -c a.c -o b.o
+	try w1 gcc -c a.c -o a.o
+	forget_all
+	expect_eq "objects there" "$(find "$LAB/dav/root" -type f | wc -l)" 4
+	for f in "$LAB"/dav/root/team/*/*; do
+		cp "$f" "$LAB/whole"
+		printf '\377' | dd of="$f" bs=1 seek=40 conv=notrunc status=none
+		cmp -s "$f" "$LAB/whole" && fail "$f was not damaged"
+		rm -f a.o
+		concc-cc gcc -c a.c -o a.o </dev/null 2>"$LAB/ours.err" >"$LAB/ours.out"
+		cmp a.o b.o
+		forget_all
+		cp "$LAB/whole" "$f"
+	done
+	try cache gcc -c a.c -o a.o
+	forget_all
+	# Another's result in its place, and what leads to it is as it was.
+	cp -r "$LAB/dav/root/team" "$LAB/dav/whole"
+	echo 'int g(void) { return 1; }' >a.c
+	try w1 gcc -c a.c -o a.o
+	forget_all
+	find "$LAB/dav/root/team/ac" -type f -size +1k | while read -r f; do
+		[ -e "$LAB/dav/whole/ac/${f##*/}" ] || continue
+		cp "$f" "$LAB/other"
+		for f in "$LAB"/dav/root/team/ac/*; do
+			[ "$(stat -c %s "$f")" -lt 1000 ] || cp "$LAB/other" "$f"
+		done
+		break
+	done
+	shared_config
+	concc cache clear
+	try w1 gcc -c a.c -o a.o
+	rm -rf "$LAB/dav/root/team"
+	mv "$LAB/dav/whole" "$LAB/dav/root/team"
+	echo 'int f(void) { return 1; }' >a.c
+	# A result that is whole, and writes elsewhere.
+	mkdir "${WS%?}#"
+	rm a.o
+	python3 -c 'import hashlib, os, sys
+for path in sys.argv[3:]:
+	hex, all = os.path.basename(path), open(path, "rb").read()
+	name = ("r/" + hex[:2] + "/" + hex[2:]).encode() + b"\0"
+	if hashlib.sha256(name + all[32:]).digest() == all[:32]:
+		data = all[32:].replace(sys.argv[1].encode(), sys.argv[2].encode())
+		open(path, "wb").write(hashlib.sha256(name + data).digest() + data)
+		print("changed", path)' "$WS" "${WS%?}#" "$LAB"/dav/root/team/ac/* >"$LAB/told"
+	expect_grep changed "$LAB/told"
+	shared_config
+	concc cache clear
+	try w1 gcc -c a.c -o a.o
+	expect_eq "files elsewhere" "$(find "${WS%?}#" | wc -l)" 1
+	expect_grep 'what the shared cache has is not what it should be' "$CONCC_RUNTIME_DIR/project.log"
+	shared_end
+}
+
 for root in client worker; do
 	[ $root = client ] || {
 		printf '[concc]\nworkspace = %s\ncache = 1G\nlocal-slots = 0\n[worker w1]\naddress = local:\nslots = 2\n' "$WS" >/srv/concc.ini
@@ -393,20 +830,35 @@ for root in client worker; do
 	check "$root: __has_include" has_include
 	check "$root: a directory that appears" directory_appears
 	check "$root: a symlink that is switched" symlink_switched
+	check "$root: which directories are the same one" same_directory
 	check "$root: umask, directory, environment" callers_world
 	check "$root: the time of the day" the_time
 	check "$root: several outputs" several_outputs
 	check "$root: an output that was there" output_was_there
 	check "$root: standard input" standard_input
+	check "$root: what an assembler includes" included_by_assembler
+	check "$root: the same size and time" same_size_and_time
+	check "$root: other ways to include" other_ways_to_include
+	check "$root: response files" response_files
+	check "$root: special outputs" special_outputs
 	check "$root: another compiler by the same name" upgraded
 	check "$root: what is not kept" not_kept
 	check "$root: a header that changes meanwhile" changed_meanwhile
 	check "$root: pragma once" once_only
 	check "$root: C++ and clang" cpp_and_clang
+	check "$root: why" what_changed
 	check "$root: another program by such a name" another_program
 done
 check "off" off
 lab_config 'cache = 1G' 'local-slots = 0'
 lab_stop_server
 check "without a worker" no_worker
+check "what it costs" what_it_costs
+check "the store is removed" store_removed
+check "killed while it keeps" killed_while_keeping
+check "the store is full" store_full
+check "shared" shared_store
+check "shared, and gone" shared_is_gone
+check "shared, and silent" shared_is_silent
+check "shared, and damaged" shared_damaged
 lab_stop

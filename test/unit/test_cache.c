@@ -162,6 +162,38 @@ Test(cache, what_changes_a_state)
 	cr_assert(CHANGES(absent, "rm n; mkdir n; touch n/o"));
 }
 
+/* What a person is told of one name after something was done to it. */
+static const char *told(const char *name, const char *what)
+{
+	struct cache_look *l = cache_look_new(&ops, NULL);
+	_cleanup_free_ char *full = xasprintf("%c%s/%s", name[0], tmp, name + 1);
+	const char *const list[] = {full, NULL};
+	struct cache_names s = names_of(list);
+	uint64_t was, is;
+	struct digest d;
+
+	cr_assert_eq(cache_look_state(l, &s, &d, &was), 0);
+	cr_assert_eq(system(what), 0);
+	cr_assert_eq(cache_look_state(l, &s, &d, &is), 0);
+	cr_assert_neq(was, is);
+	cache_names_release(&s);
+	cache_look_free(l);
+	return cache_look_change(name[0], was, is);
+}
+
+Test(cache, what_changed_is_told_in_words)
+{
+	cr_assert_str_eq(told("rx/h.h", "mkdir x; echo 1 >x/h.h"), "exists now");
+	cr_assert_str_eq(told("rx/h.h", "echo 2 >x/h.h"), "changed");
+	cr_assert_str_eq(told("xx/h.h", "echo 3 >x/h.h"), "changed");
+	cr_assert_str_eq(told("dx", "echo 3 >x/i.h"), "has other names in it");
+	cr_assert_str_eq(told("sx", "chmod 700 x"), "has another type, mode, owner or size");
+	cr_assert_str_eq(told("rx/h.h", "rm -r x; echo 1 >x"), "is gone");
+	cr_assert_str_eq(told("rx/h.h", "rm x; mkdir x; echo 1 >x/h.h"), "exists now");
+	cr_assert_eq(system("ln -s x l"), 0);
+	cr_assert_str_eq(told("kl", "ln -sfn y l"), "leads elsewhere");
+}
+
 /* #pragma once knows a header again by its inode, or by its bytes and time. */
 Test(cache, which_files_are_the_same_counts)
 {
@@ -248,16 +280,17 @@ static struct digest key(int n)
 Test(cache, a_result_is_found_by_call_set_and_state)
 {
 	struct cache_store *s = open_store(1 << 30);
-	struct digest call = key(1), set = key(2), state = key(3), sets[CACHE_SETS_MAX];
+	struct digest call = key(1), set = key(2), state = key(3);
+	struct cache_seen seen[CACHE_SEEN_MAX];
 	struct cache_entry e = an_entry(s), back;
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	size_t n = 0;
 
-	cr_assert_eq(cache_get_sets(s, &call, sets, &n), -ENOENT);
+	cr_assert_eq(cache_get_seen(s, &call, seen, &n), -ENOENT);
 	cr_assert_eq(cache_put_entry(s, &call, &set, &state, &e), 0);
-	cr_assert_eq(cache_add_set(s, &call, &set), 0);
-	cr_assert_eq(cache_get_sets(s, &call, sets, &n), 0);
-	cr_assert(n == 1 && digest_eq(&sets[0], &set));
+	cr_assert_eq(cache_add_seen(s, &call, &(struct cache_seen){set, state}), 0);
+	cr_assert_eq(cache_get_seen(s, &call, seen, &n), 0);
+	cr_assert(n == 1 && digest_eq(&seen[0].set, &set) && digest_eq(&seen[0].state, &state));
 	cr_assert_eq(cache_get_entry(s, &call, &set, &state, &back), 0);
 	cr_assert_eq(cache_get_bytes(s, &back.effects[0].digest, 100, &b), 0);
 	cr_assert(b.len == 3 && memcmp(b.data, "abc", 3) == 0);
@@ -267,27 +300,84 @@ Test(cache, a_result_is_found_by_call_set_and_state)
 	cache_store_close(s);
 }
 
+static void see(struct cache_store *s, int set, int state)
+{
+	struct digest call = key(1);
+	struct cache_seen seen = {key(set), key(state)};
+
+	cr_assert_eq(cache_add_seen(s, &call, &seen), 0);
+}
+
+static size_t seen_of(struct cache_store *s, struct cache_seen *ret)
+{
+	struct digest call = key(1);
+	size_t n = 0;
+
+	cr_assert_eq(cache_get_seen(s, &call, ret, &n), 0);
+	return n;
+}
+
+Test(cache, a_result_in_the_place_of_another_is_none)
+{
+	struct cache_store *s = open_store(1 << 30);
+	struct digest call = key(1), set = key(2), one = key(3), two = key(4), d;
+	struct cache_entry e = an_entry(s), back;
+	struct cache_key from = {CACHE_RESULT}, to = {CACHE_RESULT};
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	cr_assert_eq(cache_put_entry(s, &call, &set, &one, &e), 0);
+	cache_entry_key(&call, &(struct cache_seen){set, one}, &from.digest);
+	cache_entry_key(&call, &(struct cache_seen){set, two}, &to.digest);
+	cr_assert_eq(cache_read_object(s, &from, 1 << 20, &b), 0);
+	cr_assert_eq(cache_write_object(s, &to, &b), CONCC_E_PROTO);
+	cr_assert_eq(cache_write_object(s, &from, &b), 0);
+	cr_assert_eq(cache_get_entry(s, &call, &set, &two, &back), -ENOENT);
+	digest_of(b.data, b.len, &d);
+	cr_assert_eq(cache_write_object(s, &(struct cache_key){CACHE_BYTES, d}, &b), 0);
+	cr_assert_eq(cache_write_object(s, &(struct cache_key){CACHE_BYTES, one}, &b),
+		     CONCC_E_PROTO);
+	cr_assert_eq(cache_write_object(s, &(struct cache_key){CACHE_SEEN, call}, &b),
+		     CONCC_E_PROTO);
+	cache_entry_release(&e);
+	cache_store_close(s);
+}
+
 Test(cache, sets_used_last_come_first_and_are_bounded)
 {
 	struct cache_store *s = open_store(1 << 30);
-	struct digest call = key(1), sets[CACHE_SETS_MAX];
-	size_t n = 0;
+	struct cache_seen seen[CACHE_SEEN_MAX];
 
-	for (int i = 0; i < CACHE_SETS_MAX + 3; i++) {
-		struct digest set = key(100 + i);
-
-		cr_assert_eq(cache_add_set(s, &call, &set), 0);
-	}
-	sets[0] = key(110);
-	cr_assert_eq(cache_add_set(s, &call, &sets[0]), 0);
-	cr_assert_eq(cache_get_sets(s, &call, sets, &n), 0);
-	cr_assert_eq(n, CACHE_SETS_MAX);
-	for (size_t i = 0; i < n; i++) {
-		int at = i == 0 ? 110 : (int)(i <= 8 ? 119 - i : 118 - i);
+	for (int i = 0; i < CACHE_SEEN_MAX + 3; i++)
+		see(s, 100 + i, 1);
+	see(s, 126, 1);
+	cr_assert_eq(seen_of(s, seen), CACHE_SEEN_MAX);
+	for (int i = 0; i < CACHE_SEEN_MAX; i++) {
+		int at = i == 0 ? 126 : i <= 8 ? 135 - i : 134 - i;
 		struct digest d = key(at);
 
-		cr_assert(digest_eq(&sets[i], &d), "%zu is not %d", i, at);
+		cr_assert(digest_eq(&seen[i].set, &d), "%d is not %d", i, at);
 	}
+	cache_store_close(s);
+}
+
+Test(cache, states_of_one_set_push_no_other_set_out)
+{
+	struct cache_store *s = open_store(1 << 30);
+	struct cache_seen seen[CACHE_SEEN_MAX];
+	struct digest other = key(100);
+	size_t n;
+
+	see(s, 100, 1);
+	for (int i = 0; i < 100; i++)
+		see(s, 101, i);
+	n = seen_of(s, seen);
+	cr_assert_eq(n, CACHE_STATES_MAX + 1);
+	for (int i = 0; i < CACHE_STATES_MAX; i++) {
+		struct digest d = key(99 - i);
+
+		cr_assert(digest_eq(&seen[i].state, &d));
+	}
+	cr_assert(digest_eq(&seen[n - 1].set, &other));
 	cache_store_close(s);
 }
 
@@ -312,7 +402,8 @@ static char **objects(void)
 static void damage(bool cut)
 {
 	struct cache_store *s = open_store(1 << 30);
-	struct digest call = key(1), set = key(2), state = key(3), sets[CACHE_SETS_MAX], d;
+	struct digest call = key(1), set = key(2), state = key(3), d;
+	struct cache_seen seen[CACHE_SEEN_MAX];
 	struct cache_entry e = an_entry(s), back;
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	_cleanup_strv_ char **v = NULL, **left = NULL;
@@ -320,7 +411,7 @@ static void damage(bool cut)
 
 	d = e.effects[0].digest;
 	cr_assert_eq(cache_put_entry(s, &call, &set, &state, &e), 0);
-	cr_assert_eq(cache_add_set(s, &call, &set), 0);
+	see(s, 2, 3);
 	cache_entry_release(&e);
 	v = objects();
 	cr_assert_eq(strv_len(v), 3);
@@ -339,7 +430,7 @@ static void damage(bool cut)
 		}
 		close(fd);
 	}
-	cr_assert_eq(cache_get_sets(s, &call, sets, &n), -ENOENT);
+	cr_assert_eq(cache_get_seen(s, &call, seen, &n), -ENOENT);
 	cr_assert_eq(cache_get_entry(s, &call, &set, &state, &back), -ENOENT);
 	cr_assert_eq(cache_get_bytes(s, &d, 100, &b), -ENOENT);
 	left = objects();
@@ -411,11 +502,12 @@ Test(cache, two_processes_at_once)
 		if (pids[p])
 			continue;
 		for (int i = 0; i < 200; i++) {
-			struct digest set = key(i), sets[CACHE_SETS_MAX], d;
+			struct cache_seen one = {key(i), key(i)}, seen[CACHE_SEEN_MAX];
+			struct digest d;
 			size_t n;
 
-			if (cache_add_set(s, &call, &set) < 0 ||
-			    cache_get_sets(s, &call, sets, &n) < 0 ||
+			if (cache_add_seen(s, &call, &one) < 0 ||
+			    cache_get_seen(s, &call, seen, &n) < 0 ||
 			    cache_put_bytes(s, &i, sizeof(i), &d) < 0)
 				_exit(1);
 			cache_count_hit(s, 1);
@@ -550,6 +642,21 @@ Test(cache, what_makes_another_call)
 	cr_assert(digest_eq(&d, &o), "no compiler reads EDITOR");
 }
 
+static const char *refuses(const char *word)
+{
+	char *args[] = {(char *)"-O2", (char *)word, NULL};
+
+	return cache_refuses_args(args);
+}
+
+Test(cache, what_is_not_kept_by_what_files_say)
+{
+	cr_assert_null(refuses("a.c"));
+	cr_assert_str_eq(refuses("-fplugin=x"), "plugin");
+	cr_assert_str_eq(refuses("@gone"), "response-file");
+	cr_assert_str_eq(refuses("-flto"), "response-file");
+}
+
 Test(cache, what_is_not_kept_by_its_words)
 {
 	static const struct {
@@ -560,7 +667,9 @@ Test(cache, what_is_not_kept_by_its_words)
 		{"/usr/bin/clang-14", "-O2", NULL},
 		{"/usr/bin/rustc", "-O", "unknown-program"},
 		{"/bin/sh", "-c", "unknown-program"},
-		{"/usr/bin/gcc", "@args", "response-file"},
+		{"/usr/bin/gcc", "@args", NULL}, /* what is in it is looked at later */
+		{"/usr/bin/gcc", "-Wl,@args", "response-file"},
+		{"/usr/bin/gcc", "-Wl,-z,@args", "response-file"},
 		{"/usr/bin/gcc", "-fplugin=x.so", "plugin"},
 		{"/usr/bin/gcc", "-specs=x", "specs"},
 		{"/usr/bin/clang", "-fmodules", "modules"},

@@ -68,6 +68,8 @@ Test(conf, everything)
 				 "connect-timeout : 5\n"
 				 "store-size = 300M\n"
 				 "cache = 5G\n"
+				 "cache-url = http://cache.example/team/\n"
+				 "cache-push = yes\n"
 				 "\n"
 				 "[worker build1]\n"
 				 "address = ssh://me@build1:2222\n"
@@ -99,6 +101,8 @@ Test(conf, everything)
 	cr_expect_eq(c->local_slots, 2);
 	cr_expect_eq(c->idle_timeout_s, 3600);
 	cr_expect_eq(c->cache_max_bytes, 5ULL << 30);
+	cr_expect_str_eq(c->cache_url, "http://cache.example/team");
+	cr_expect(c->cache_push);
 	cr_expect_eq(c->connect_timeout_s, 5);
 	cr_expect_eq(c->straggler_after_s, 20);
 	cr_expect_eq(c->store_max_bytes, 300u << 20);
@@ -165,6 +169,10 @@ static const struct {
 	 ":2: connect-timeout: '99999999999999999h' is not between 1s and 1h"},
 	{"[concc]\ncache = on\n",
 	 ":2: cache: 'on' is not a size; write a number with K, M or G, like 20G"},
+	{"[concc]\ncache-url = host/path\n",
+	 ":2: cache-url: 'host/path' is no URL; write one like http://host/path, or off"},
+	{"[concc]\ncache-url = http://me:secret@host/\n",
+	 ":2: cache-url: the name and the password in the URL belong into ~/.netrc"},
 	{"[concc]\nstore-size = 20\n",
 	 ":2: store-size: 20 bytes is too small; did you mean '20G'?"},
 	{"[concc]\nstore-size = 20X\n",

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_CACHE_REMOTE_H
+#define CONCC_CACHE_REMOTE_H
+
+/*
+ * Objects of a store that others share: an HTTP server that takes GET and PUT.  URL/cas/SHA256 has
+ * contents and sets of names, URL/ac/SHA256 results and what was seen of calls.  A thread of its
+ * own does the transfers; whoever asks is answered through a descriptor.  What comes back is
+ * verified here as what lies on the disk is, and no more: who may write there is believed.
+ */
+#include "concc/cache.h"
+
+struct cache_remote;
+
+struct cache_reply {
+	uint64_t tag;
+	struct cache_key key;
+	int err;	  /* 0; -ENOENT; or it can't be told now, which is a miss */
+	struct buf bytes; /* the receiver's */
+};
+
+/* url: without a slash at its end.  store: what is sent is read from it, by the thread.  NULL when
+ * there can be no thread. */
+struct cache_remote *cache_remote_new(const char *url, struct cache_store *store);
+/* Ends; what is still to be sent gets limit_ms for that.  Blocks as long. */
+void cache_remote_free(struct cache_remote *r, uint64_t limit_ms);
+int cache_remote_fd(const struct cache_remote *r); /* readable: there may be replies */
+void cache_remote_get(struct cache_remote *r, uint64_t tag, const struct cache_key *key);
+bool cache_remote_next(struct cache_remote *r, struct cache_reply *ret);
+/* In this order, one after the other.  Nothing is told of it; too many at once are left out. */
+void cache_remote_put(struct cache_remote *r, const struct cache_key *key);
+
+#endif

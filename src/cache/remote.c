@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "concc/cache_remote.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/map.h"
+#include "concc/str.h"
+
+#define OBJECT_MAX     (256u * 1024 * 1024) /* bytes of one: as much as is kept of a file */
+#define GETS_MAX       16		    /* at once */
+#define PUTS_MAX       10000		    /* that wait: some 400 KB */
+#define CONNECT_MS     3000L
+#define STALL_S	       3L    /* a transfer that moves nothing for so long has failed */
+#define DOWN_MS	       30000 /* an unreachable server is left alone for so long */
+#define IDLE_MS	       (3600 * 1000)
+#define NAME_MAX_BYTES (DIGEST_HEX + 8)
+
+struct transfer {
+	struct list of_queue;
+	struct cache_reply reply;
+	CURL *easy; /* while it runs */
+	struct curl_slist *headers;
+	bool sends;  /* the bytes; else they are fetched */
+	bool is_put; /* a fetch is then only the first half: what is there is added to */
+	size_t sent;
+	char *url;
+};
+
+struct cache_remote {
+	char *url;
+	struct cache_store *store;
+	CURLM *multi; /* the thread's, but for curl_multi_wakeup() */
+	pthread_t thread;
+	int fd;
+	uint64_t down_until_ms; /* the thread's, and so is what follows */
+	bool told, refuses;
+	unsigned n_gets, n_puts; /* that run */
+	struct list running;
+	pthread_mutex_t lock; /* of the rest */
+	struct list gets, puts, done;
+	size_t n_waiting_puts;
+	uint64_t ends_ms; /* 0: not yet */
+};
+
+/* ---- words ---- */
+
+static void say_once(struct cache_remote *r, const char *what, const char *why)
+{
+	if (!r->told)
+		log_warn("the shared cache %s %s: %s; going on without it", r->url, what, why);
+	r->told = true;
+}
+
+/* ---- one transfer ---- */
+
+/* One folder may have both kinds of keys: digests of different things. */
+static void name_of(const struct cache_key *key, char ret[NAME_MAX_BYTES])
+{
+	struct digest d = key->digest;
+	char hex[DIGEST_HEX];
+
+	if (key->kind == CACHE_SEEN) {
+		uint8_t both[1 + DIGEST_SIZE] = {CACHE_SEEN};
+
+		memcpy(both + 1, d.b, DIGEST_SIZE);
+		digest_of(both, sizeof(both), &d);
+	}
+	digest_hex(&d, hex);
+	(void)snprintf(ret, NAME_MAX_BYTES, "%s/%s", key->kind == CACHE_BYTES ? "cas" : "ac", hex);
+}
+
+static struct transfer *transfer_new(const struct cache_remote *r, const struct cache_key *key)
+{
+	char name[NAME_MAX_BYTES];
+	struct transfer *t = xcalloc(1, sizeof(*t));
+
+	name_of(key, name);
+	t->url = xasprintf("%s/%s", r->url, name);
+	t->reply.key = *key;
+	return t;
+}
+
+static void transfer_free(struct transfer *t)
+{
+	buf_release(&t->reply.bytes);
+	free(t->url);
+	free(t);
+}
+
+static size_t on_bytes(char *p, size_t one, size_t n, void *data)
+{
+	struct transfer *t = data;
+
+	if (t->sends)
+		return n; /* what a server says of a PUT */
+	if (t->reply.bytes.len + n > OBJECT_MAX)
+		return 0;
+	buf_append(&t->reply.bytes, p, n);
+	return n;
+}
+
+static size_t give_bytes(char *p, size_t one, size_t n, void *data)
+{
+	struct transfer *t = data;
+	size_t left = t->reply.bytes.len - t->sent;
+
+	n = n * one < left ? n * one : left;
+	memcpy(p, t->reply.bytes.data + t->sent, n);
+	t->sent += n;
+	return n;
+}
+
+static void set_up(struct transfer *t)
+{
+	CURL *e = t->easy;
+
+	(void)curl_easy_setopt(e, CURLOPT_PRIVATE, t);
+	(void)curl_easy_setopt(e, CURLOPT_URL, t->url);
+	(void)curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
+	(void)curl_easy_setopt(e, CURLOPT_NETRC, (long)CURL_NETRC_OPTIONAL);
+	(void)curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_MS);
+	(void)curl_easy_setopt(e, CURLOPT_LOW_SPEED_LIMIT, 1L);
+	(void)curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, STALL_S);
+	(void)curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_bytes);
+	(void)curl_easy_setopt(e, CURLOPT_WRITEDATA, t);
+	if (!t->sends)
+		return;
+	/* No word before the bytes: most objects are small. */
+	t->headers = curl_slist_append(NULL, "Expect:");
+	(void)curl_easy_setopt(e, CURLOPT_HTTPHEADER, t->headers);
+	(void)curl_easy_setopt(e, CURLOPT_UPLOAD, 1L);
+	(void)curl_easy_setopt(e, CURLOPT_READFUNCTION, give_bytes);
+	(void)curl_easy_setopt(e, CURLOPT_READDATA, t);
+	(void)curl_easy_setopt(e, CURLOPT_INFILESIZE_LARGE, (curl_off_t)t->reply.bytes.len);
+}
+
+static bool start(struct cache_remote *r, struct transfer *t)
+{
+	t->easy = curl_easy_init();
+	if (!t->easy)
+		return false;
+	set_up(t);
+	if (curl_multi_add_handle(r->multi, t->easy) != CURLM_OK) {
+		curl_easy_cleanup(t->easy);
+		t->easy = NULL;
+		return false;
+	}
+	list_append(&r->running, &t->of_queue);
+	*(t->is_put ? &r->n_puts : &r->n_gets) += 1;
+	return true;
+}
+
+static void stop(struct cache_remote *r, struct transfer *t)
+{
+	(void)curl_multi_remove_handle(r->multi, t->easy);
+	curl_easy_cleanup(t->easy);
+	curl_slist_free_all(t->headers);
+	t->easy = NULL;
+	t->headers = NULL;
+	list_remove(&t->of_queue);
+	*(t->is_put ? &r->n_puts : &r->n_gets) -= 1;
+}
+
+/* ---- its end ---- */
+
+static void answer(struct cache_remote *r, struct transfer *t, int err)
+{
+	uint64_t one = 1;
+
+	t->reply.err = err;
+	(void)pthread_mutex_lock(&r->lock);
+	list_append(&r->done, &t->of_queue);
+	(void)pthread_mutex_unlock(&r->lock);
+	(void)!write(r->fd, &one, sizeof(one));
+}
+
+static bool is_down(const struct cache_remote *r)
+{
+	return now_ms() < r->down_until_ms;
+}
+
+static void start_put(struct cache_remote *r, struct transfer *t)
+{
+	if (!start(r, t))
+		transfer_free(t);
+}
+
+/* What is there of the call, and what is here. */
+static void add_to_seen(struct cache_remote *r, struct transfer *t, int err)
+{
+	_cleanup_buf_ struct buf here = BUF_INIT;
+	struct buf *there = &t->reply.bytes;
+
+	if (cache_read_object(r->store, &t->reply.key, OBJECT_MAX, &here) < 0) {
+		transfer_free(t);
+		return;
+	}
+	if (err < 0)
+		buf_reset(there);
+	cache_merge_seen(&t->reply.key.digest, &here, there);
+	buf_reset(there);
+	buf_append(there, here.data, here.len);
+	t->sends = true;
+	start_put(r, t);
+}
+
+static int result_of(struct cache_remote *r, struct transfer *t, CURLcode code)
+{
+	char why[64];
+	long status = 0;
+
+	if (code != CURLE_OK) {
+		r->down_until_ms = now_ms() + DOWN_MS;
+		say_once(r, "can't be reached", curl_easy_strerror(code));
+		return -EHOSTDOWN;
+	}
+	(void)curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	if (status >= 200 && status < 300) {
+		r->told = false;
+		return 0;
+	}
+	if (status == 404 && !t->sends)
+		return -ENOENT;
+	(void)snprintf(why, sizeof(why), "HTTP status %ld", status);
+	say_once(r, t->sends ? "takes nothing" : "gives nothing", why);
+	r->refuses |= t->sends;
+	return -EREMOTEIO;
+}
+
+static void ended(struct cache_remote *r, CURL *easy, CURLcode code)
+{
+	struct transfer *t = NULL;
+	int err;
+
+	(void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&t);
+	err = result_of(r, t, code);
+	stop(r, t);
+	if (!t->is_put)
+		answer(r, t, err);
+	else if (t->sends || (err < 0 && err != -ENOENT))
+		transfer_free(t);
+	else
+		add_to_seen(r, t, err);
+}
+
+/* ---- the thread ---- */
+
+static struct transfer *take(struct cache_remote *r, struct list *queue, size_t *n)
+{
+	struct transfer *t = NULL;
+
+	(void)pthread_mutex_lock(&r->lock);
+	if (!list_empty(queue)) {
+		t = container_of(queue->next, struct transfer, of_queue);
+		list_remove(&t->of_queue);
+		if (n)
+			--*n;
+	}
+	(void)pthread_mutex_unlock(&r->lock);
+	return t;
+}
+
+static void begin_put(struct cache_remote *r, struct transfer *t)
+{
+	/* What others have put there is kept. */
+	t->sends = t->reply.key.kind != CACHE_SEEN;
+	if (is_down(r) || r->refuses ||
+	    (t->sends &&
+	     cache_read_object(r->store, &t->reply.key, OBJECT_MAX, &t->reply.bytes) < 0))
+		transfer_free(t);
+	else
+		start_put(r, t);
+}
+
+static void begin_all(struct cache_remote *r)
+{
+	struct transfer *t;
+
+	while (r->n_gets < GETS_MAX && (t = take(r, &r->gets, NULL))) {
+		if (is_down(r))
+			answer(r, t, -EHOSTDOWN);
+		else if (!start(r, t))
+			answer(r, t, -ENOMEM);
+	}
+	while (!r->n_puts && (t = take(r, &r->puts, &r->n_waiting_puts)))
+		begin_put(r, t);
+}
+
+static bool is_over(struct cache_remote *r)
+{
+	bool over;
+
+	(void)pthread_mutex_lock(&r->lock);
+	over = r->ends_ms && (now_ms() >= r->ends_ms || (list_empty(&r->puts) && !r->n_puts));
+	(void)pthread_mutex_unlock(&r->lock);
+	return over;
+}
+
+static int wait_ms(struct cache_remote *r)
+{
+	uint64_t ends, now = now_ms();
+
+	(void)pthread_mutex_lock(&r->lock);
+	ends = r->ends_ms;
+	(void)pthread_mutex_unlock(&r->lock);
+	if (!ends)
+		return IDLE_MS;
+	return ends > now ? (int)(ends - now) : 0;
+}
+
+static void *run(void *data)
+{
+	struct cache_remote *r = data;
+	sigset_t all;
+	int n;
+
+	/* SIGPIPE, too, which TLS may raise. */
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_BLOCK, &all, NULL);
+	while (!is_over(r)) {
+		CURLMsg *m;
+
+		begin_all(r);
+		(void)curl_multi_perform(r->multi, &n);
+		while ((m = curl_multi_info_read(r->multi, &n)))
+			if (m->msg == CURLMSG_DONE)
+				ended(r, m->easy_handle, m->data.result);
+		begin_all(r);
+		if (!is_over(r))
+			(void)curl_multi_poll(r->multi, NULL, 0, wait_ms(r), NULL);
+	}
+	return NULL;
+}
+
+/* ---- for the others ---- */
+
+static void queue(struct cache_remote *r, struct list *to, struct transfer *t)
+{
+	(void)pthread_mutex_lock(&r->lock);
+	list_append(to, &t->of_queue);
+	(void)pthread_mutex_unlock(&r->lock);
+	(void)curl_multi_wakeup(r->multi);
+}
+
+void cache_remote_get(struct cache_remote *r, uint64_t tag, const struct cache_key *key)
+{
+	struct transfer *t = transfer_new(r, key);
+
+	t->reply.tag = tag;
+	queue(r, &r->gets, t);
+}
+
+void cache_remote_put(struct cache_remote *r, const struct cache_key *key)
+{
+	struct transfer *t = NULL;
+
+	(void)pthread_mutex_lock(&r->lock);
+	if (r->n_waiting_puts < PUTS_MAX) {
+		r->n_waiting_puts++;
+		t = transfer_new(r, key);
+	}
+	(void)pthread_mutex_unlock(&r->lock);
+	if (!t)
+		return;
+	t->is_put = true;
+	queue(r, &r->puts, t);
+}
+
+bool cache_remote_next(struct cache_remote *r, struct cache_reply *ret)
+{
+	struct transfer *t;
+	uint64_t n;
+
+	(void)!read(r->fd, &n, sizeof(n));
+	t = take(r, &r->done, NULL);
+	if (!t)
+		return false;
+	*ret = t->reply;
+	t->reply.bytes = BUF_INIT;
+	transfer_free(t);
+	return true;
+}
+
+int cache_remote_fd(const struct cache_remote *r)
+{
+	return r->fd;
+}
+
+static void free_queue(struct list *l)
+{
+	while (!list_empty(l)) {
+		struct transfer *t = container_of(l->next, struct transfer, of_queue);
+
+		list_remove(&t->of_queue);
+		transfer_free(t);
+	}
+}
+
+static void release(struct cache_remote *r)
+{
+	while (!list_empty(&r->running)) {
+		struct transfer *t = container_of(r->running.next, struct transfer, of_queue);
+
+		stop(r, t);
+		transfer_free(t);
+	}
+	free_queue(&r->gets);
+	free_queue(&r->puts);
+	free_queue(&r->done);
+	if (r->multi)
+		(void)curl_multi_cleanup(r->multi);
+	(void)pthread_mutex_destroy(&r->lock);
+	if (r->fd >= 0)
+		(void)close(r->fd);
+	free(r->url);
+	free(r);
+}
+
+struct cache_remote *cache_remote_new(const char *url, struct cache_store *store)
+{
+	struct cache_remote *r = xcalloc(1, sizeof(*r));
+
+	r->url = xstrdup(url);
+	r->store = store;
+	list_init(&r->running);
+	list_init(&r->gets);
+	list_init(&r->puts);
+	list_init(&r->done);
+	(void)pthread_mutex_init(&r->lock, NULL);
+	r->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	r->multi = curl_global_init(CURL_GLOBAL_DEFAULT) == 0 ? curl_multi_init() : NULL;
+	if (r->fd < 0 || !r->multi || pthread_create(&r->thread, NULL, run, r) != 0) {
+		release(r);
+		return NULL;
+	}
+	return r;
+}
+
+void cache_remote_free(struct cache_remote *r, uint64_t limit_ms)
+{
+	if (!r)
+		return;
+	(void)pthread_mutex_lock(&r->lock);
+	r->ends_ms = now_ms() + limit_ms;
+	(void)pthread_mutex_unlock(&r->lock);
+	(void)curl_multi_wakeup(r->multi);
+	(void)pthread_join(r->thread, NULL);
+	release(r);
+}
