@@ -17,8 +17,9 @@
  * changes the kernel raises before mount(2) returns.
  *
  * Where inotify can't see (watch limit, network file systems, files with more
- * than one link, a queue overflow) the snapshots concerned are compared with
- * the disk at every drain instead.
+ * than one link) the snapshots concerned are compared with the disk at every
+ * tree_drain() instead, that is once for each job; what a job asks for or changes
+ * meanwhile is looked at by itself.  After an overflow of the queue all are, once.
  *
  * What can't be told, for want of descriptors or memory or because the disk fails,
  * is never told as absent or denied: a worker hears DIR_UNKNOWN, or ENTRY_UNKNOWN of

@@ -1374,6 +1374,18 @@ static int apply_all(struct commit *c, unsigned peer, struct errmsg *msg)
 	return err;
 }
 
+/* What was so when the job began is so still, or not: of all that it is going to change. */
+static void freshen_targets(struct commit *c)
+{
+	mounts_collect(c->tree);
+	for (size_t i = 0; i < c->n; i++) {
+		snap_freshen(c->tree, c->effects[i].path);
+		if (c->effects[i].kind == EFFECT_LINK)
+			snap_freshen(c->tree, c->effects[i].target);
+	}
+	tree_on_event(c->tree);
+}
+
 int commit_apply(struct commit *c, unsigned peer, struct errmsg *msg)
 {
 	int err = 0;
@@ -1388,7 +1400,7 @@ int commit_apply(struct commit *c, unsigned peer, struct errmsg *msg)
 	if (c->err)
 		err = errmsg_set(msg, c->err, "%s", c->msg.text);
 	if (!err && c->n) {
-		(void)tree_drain(c->tree);
+		freshen_targets(c);
 		for (size_t i = 0; i < c->n && !err; i++)
 			err = check_effect(c, &c->effects[i], msg);
 		if (!err)

@@ -757,7 +757,7 @@ static bool is_relinked(struct tree *t, const struct dir *d, const struct ent *e
 	       e->ino == fold_ino(t, st->st_dev, st->st_ino) && e->nlink != st->st_nlink &&
 	       e->mode == (st->st_mode & 07777) && e->size == (uint64_t)st->st_size &&
 	       e->mtime_s == st->st_mtim.tv_sec && e->mtime_ns == st->st_mtim.tv_nsec &&
-	       !(e->flags & (ENT_WRITTEN | ENT_GONE)) && !d->scan_now &&
+	       !(e->flags & (ENT_WRITTEN | ENT_GONE)) && !d->scan_now && !dir_is_swept(d) &&
 	       (!(e->flags & ENT_RACY) || is_watched_itself(d, e));
 }
 
@@ -1101,26 +1101,32 @@ static void find_linked(struct tree *t)
 	}
 }
 
-static void queue_unwatched(struct tree *t)
+void dir_queue_scan(struct tree *t, struct dir *d)
+{
+	d->scan_now = true;
+	dir_queue(t, d);
+}
+
+static void queue_overflow(struct tree *t)
 {
 	struct dir *d;
 
-	if (t->overflow) {
-		t->overflow = false;
-		t->counts.overflows++;
-		t->roots_suspect = true;
-		log_info("too many file events at once: comparing %zu directories with the disk",
-			 t->by_path.n);
-		for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));) {
-			d->scan_now = true;
-			dir_queue(t, d);
-		}
-	}
-	list_for_each (l, &t->sweep) {
-		d = container_of(l, struct dir, in_sweep);
-		d->scan_now = true;
-		dir_queue(t, d);
-	}
+	if (!t->overflow)
+		return;
+	t->overflow = false;
+	t->counts.overflows++;
+	t->roots_suspect = true;
+	log_info("too many file events at once: comparing %zu directories with the disk",
+		 t->by_path.n);
+	for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));)
+		dir_queue_scan(t, d);
+}
+
+void snap_sweep(struct tree *t)
+{
+	roots_look(t);
+	list_for_each (l, &t->sweep)
+		dir_queue_scan(t, container_of(l, struct dir, in_sweep));
 	list_for_each (i, &t->linked) {
 		struct linked *l = container_of(i, struct linked, in_unwatched);
 
@@ -1128,20 +1134,50 @@ static void queue_unwatched(struct tree *t)
 	}
 }
 
-static bool roots_loose(const struct tree *t)
+/* Where no event tells of a write, nor do the times in the tick of the last one. */
+static void freshen_name(struct tree *t, struct dir *d, const char *name)
 {
-	list_for_each (l, &t->roots) {
-		if (container_of(l, struct root, in_tree)->loose)
-			return true;
+	const struct ent *e = names_find(t, d, name, strlen(name));
+
+	if (dir_is_swept(d))
+		dir_mark_name(t, d, name, strlen(name), e && e->flags & ENT_RACY ? ENT_WRITTEN : 0);
+	else if (e && e->flags & ENT_LINKED && !is_watched_itself(d, e))
+		mark_ent(t, d, (struct ent *)e);
+}
+
+static void freshen_below(struct tree *t, struct dir *d)
+{
+	if (dir_is_swept(d))
+		dir_queue_scan(t, d);
+	list_for_each (l, &d->children)
+		freshen_below(t, container_of(l, struct dir, siblings));
+}
+
+void snap_freshen(struct tree *t, const char *path)
+{
+	_cleanup_free_ char *name = NULL;
+	struct dir *d;
+
+	if (list_empty(&t->sweep) && list_empty(&t->linked))
+		return;
+	name = xstrdup(path);
+	d = dir_find(t, path);
+	if (d)
+		freshen_below(t, d);
+	while (name[1]) {
+		char *parent = path_parent(name);
+
+		d = dir_find(t, parent);
+		if (d)
+			freshen_name(t, d, path_base(name));
+		free(name);
+		name = parent;
 	}
-	return false;
 }
 
 void snap_settle(struct tree *t)
 {
-	if (roots_loose(t))
-		roots_check(t);
-	queue_unwatched(t);
+	queue_overflow(t);
 	do {
 		if (t->roots_suspect)
 			roots_check(t);

@@ -10,7 +10,11 @@
  * A `struct dir` is one listed directory, a `struct ent` one name in it.  Every
  * dir's parent is a dir too, up to the served root, so that the loss of any
  * ancestor is seen in its parent's watch; a dir whose parent can't be read is
- * compared with the disk at every drain instead.
+ * swept instead: compared with the disk before every job.
+ *
+ * A sweep costs an lstat for each name of such a dir, so it is made before a job and
+ * at no other time.  What else needs the truth of some names looks at just these
+ * (snap_freshen(); a dir that is listed; a file that is opened).
  *
  * Looking at the disk never sends: changes are put on the dir's pending list
  * and snap_flush() sends one UPDATE per directory.  Dropped dirs live until
@@ -133,6 +137,12 @@ struct dir {
 	bool acl_suspect; /* that may have changed */
 };
 
+/* Compared with the disk before each job, since no event may tell what changes in it. */
+static inline bool dir_is_swept(const struct dir *d)
+{
+	return !list_empty(&d->in_sweep);
+}
+
 struct dir_vec {
 	struct dir **v;
 	size_t n, cap;
@@ -253,6 +263,8 @@ int resolve_parent(struct tree *t, const char *path, const char **ret_name);
 int root_open(struct tree *t, struct root *r);
 /* After an event on the way to a root, or for loose roots: what do the paths lead to now? */
 void roots_check(struct tree *t);
+/* Looks at the loose ones. */
+void roots_look(struct tree *t);
 void root_free(struct tree *t, struct root *r);
 
 /* ---- snapshot.c ---- */
@@ -271,6 +283,7 @@ void dir_mark_dead(struct tree *t, struct dir *d);
 /* What was told of d may be so or not: drops it, and all who were told must ask again. */
 void dir_forget(struct tree *t, struct dir *d);
 void dir_queue(struct tree *t, struct dir *d);
+void dir_queue_scan(struct tree *t, struct dir *d); /* all its names */
 /* An event named this: look at it.  flags: ENT_WRITTEN, ENT_GONE. */
 void dir_mark_name(struct tree *t, struct dir *d, const char *name, size_t len, unsigned flags);
 
@@ -287,6 +300,12 @@ uint64_t snap_note(struct tree *t, int dir_fd, const char *path, const struct di
 		   unsigned peer, bool written);
 /* Looks at all that is queued, until nothing is left; then sends. */
 void snap_settle(struct tree *t);
+/*
+ * What no event tells of is compared with the disk: all of it, before a job (queues it), ...
+ */
+void snap_sweep(struct tree *t);
+/* ... or what is on the way to path, at it and beneath it.  Costs nothing where all is watched. */
+void snap_freshen(struct tree *t, const char *path);
 /* This call takes long: see tree_ops. */
 void tree_busy(struct tree *t);
 void snap_flush(struct tree *t);

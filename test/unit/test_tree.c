@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -1701,6 +1702,66 @@ static void hard_link_costs(const struct tree_limits *limits, uint64_t watches, 
 	free(other);
 	rm_rf(outside);
 	bed_release(&b);
+}
+
+/* Without watches all that is known is looked at before a job, and then no more of it than is asked
+ * for: 500 fetches of a job that read as many directories were 390 000 looks. */
+static void unwatched_costs(const struct tree_limits *limits, int n)
+{
+	struct tree_counts before, after;
+	struct bed b;
+	char name[64];
+
+	bed_init(&b, limits);
+	for (int i = 0; i < n; i++) {
+		snprintf(name, sizeof(name), "d%d", i);
+		mkdir(at(&b, name), 0755);
+		snprintf(name, sizeof(name), "d%d/f", i);
+		write_file(at(&b, name), "1");
+	}
+	/* What is younger than a tick of the clock is another version at each look. */
+	(void)poll(NULL, 0, 50);
+	check_dir(&b, 0, b.root, true);
+	tree_counts(b.tree, &before);
+	tree_drain(b.tree);
+	tree_counts(b.tree, &after);
+	cr_expect_eq(after.swept, (uint64_t)n + 1);
+	cr_expect_eq(after.stats - before.stats, 2 * (uint64_t)n, "a job: %llu looks",
+		     (unsigned long long)(after.stats - before.stats));
+	before = after;
+	for (int i = 0; i < n; i++) {
+		int fd;
+
+		snprintf(name, sizeof(name), "d%d", i);
+		fd = open_version(&b, at(&b, name), "f",
+				  entry_of(&b, 0, at(&b, name), "f")->attr.version);
+		cr_assert_geq(fd, 0);
+		cr_expect_eq(tree_check_file(b.tree, listing(&b, 0, at(&b, name))->id, "f",
+					     entry_of(&b, 0, at(&b, name), "f")->attr.version, fd),
+			     0);
+		close(fd);
+		tree_on_event(b.tree);
+	}
+	tree_counts(b.tree, &after);
+	cr_expect_eq(after.stats - before.stats, 0, "its fetches: %llu looks",
+		     (unsigned long long)(after.stats - before.stats));
+	before = after;
+	/* Another worker's: each is compared once, as it is asked for. */
+	for (int i = 0; i < n; i++) {
+		snprintf(name, sizeof(name), "d%d", i);
+		(void)listing(&b, 1, at(&b, name));
+	}
+	tree_counts(b.tree, &after);
+	cr_expect_eq(after.stats - before.stats, n, "its listings: %llu looks",
+		     (unsigned long long)(after.stats - before.stats));
+	bed_release(&b);
+}
+
+Test(tree, unwatched_directories_cost_each_job_once)
+{
+	/* For / and /tmp. */
+	unwatched_costs(&(struct tree_limits){.max_watches = 2}, 50);
+	unwatched_costs(&(struct tree_limits){.max_watches = 2}, 200);
 }
 
 /* In the place of libc's, for all of this program: what happens just before a file is watched. */
