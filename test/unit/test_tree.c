@@ -1704,6 +1704,45 @@ static void hard_link_costs(const struct tree_limits *limits, uint64_t watches, 
 	bed_release(&b);
 }
 
+/* What is not known to be local is not. */
+Test(tree, which_file_systems_others_may_change)
+{
+	static const uint32_t network[] = {
+		0x6969,	    /* NFS */
+		0xff534d42, /* CIFS */
+		0xfe534d42, /* SMB2 */
+		0x65735546, /* FUSE: sshfs, virtiofs, GlusterFS */
+		0x01021997, /* 9p */
+		0x00c36400, /* Ceph */
+		0x0bd00bd0, /* Lustre */
+		0x47504653, /* GPFS */
+		0x19830326, /* BeeGFS */
+		0xaad7aaea, /* PanFS */
+		0x20030528, /* OrangeFS */
+		0x6b414653, /* AFS of the kernel */
+		0x786f4256, /* vboxsf */
+		0xbacbacbc, /* VMware's */
+		0x7461636f, /* OCFS2 */
+		0x01161970, /* GFS2 */
+		0x12345678, /* one that is to come */
+	};
+	int fd;
+
+	for (size_t i = 0; i < sizeof(network) / sizeof(*network); i++)
+		cr_expect_not(fs_type_is_local(network[i]), "%x", network[i]);
+	for (const uint32_t *l = (uint32_t[]){0xef53, 0x58465342, 0x9123683e, 0x01021994,
+					      0x794c7630, 0x2fc12fc1, 0};
+	     *l; l++)
+		cr_expect(fs_type_is_local(*l), "%x", *l);
+	/* Of which nobody has heard that it were one. */
+	fd = open("/proc/self", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cr_expect(fs_is_network(fd));
+	close(fd);
+	fd = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cr_expect_not(fs_is_network(fd));
+	close(fd);
+}
+
 /* Without watches all that is known is looked at before a job, and then no more of it than is asked
  * for: 500 fetches of a job that read as many directories were 390 000 looks. */
 static void unwatched_costs(const struct tree_limits *limits, int n)
