@@ -206,6 +206,7 @@ struct tree {
 	struct dir_vec queue; /* to be looked at */
 	struct dir_vec flush; /* with something to send */
 	uint64_t link_watches_max;
+	unsigned own_events; /* that may be in the queue */
 	bool overflow;
 	bool roots_suspect;
 	bool openat2_missing;
@@ -342,6 +343,8 @@ int watch_anchor(struct tree *t, struct root *r, int fd, const char *name);
 void watch_release_anchor(struct tree *t, struct anchor *a);
 /* Reads all queued events and marks what they name; looks at nothing. */
 void watch_collect(struct tree *t);
+/* We are making about n events ourselves: reads them now and then, so that the queue holds them. */
+void watch_own_events(struct tree *t, unsigned n);
 
 /* ---- mounts.c ---- */
 

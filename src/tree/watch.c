@@ -330,6 +330,7 @@ static void on_event(struct tree *t, const struct inotify_event *ev)
 
 void watch_collect(struct tree *t)
 {
+	t->own_events = 0;
 	for (;;) {
 		ssize_t n = read(t->inotify_fd, t->event_buf, sizeof(t->event_buf));
 
@@ -350,4 +351,14 @@ void watch_collect(struct tree *t)
 			p += sizeof(*ev) + ev->len;
 		}
 	}
+}
+
+/* A quarter of what the kernel's queue holds by default (fs.inotify.max_queued_events). */
+#define OWN_EVENTS_MAX 4096
+
+void watch_own_events(struct tree *t, unsigned n)
+{
+	t->own_events += n;
+	if (t->own_events >= OWN_EVENTS_MAX)
+		watch_collect(t);
 }

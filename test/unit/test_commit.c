@@ -390,6 +390,48 @@ static uint64_t looks(const struct bed *b)
 	return c.stats;
 }
 
+/* A job's own files are no flood of news: as many as the kernel's queue has no room for. */
+Test(commit, many_outputs_are_no_flood, .timeout = 100)
+{
+	struct tree_counts c;
+	uint64_t before;
+	struct bed b;
+	char name[64];
+
+	bed_init(&b);
+	path_mkdirs(at(&b, "d"), 0755);
+	path_mkdirs(at(&b, "gone"), 0755);
+	for (int i = 0; i < 20000; i++) {
+		snprintf(name, sizeof(name), "gone/f%d", i);
+		write_file(at(&b, name), "");
+	}
+	for (const char *const *p = (const char *const[]){"", "d", "gone", NULL}; *p; p++)
+		tree_list(b.tree, 0, at(&b, *p));
+	start(&b);
+	before = looks(&b);
+	for (int i = 0; i < 6000; i++) {
+		snprintf(name, sizeof(name), "d/f%d", i);
+		cr_assert_eq(put(&b, name, "job", 0644), 0);
+	}
+	cr_assert_eq(simple(&b, EFFECT_REMOVE, "gone", 0, 0), 0);
+	applies(&b);
+	tree_drain(b.tree);
+	tree_counts(b.tree, &c);
+	cr_expect_eq(c.overflows, 0, "%llu overflows", (unsigned long long)c.overflows);
+	cr_expect_leq(c.stats - before, 2 * 6000 + 20000 + 100, "%llu looks",
+		      (unsigned long long)(c.stats - before));
+	/* Dropped ones leave as many. */
+	start(&b);
+	for (int i = 0; i < 6000; i++) {
+		snprintf(name, sizeof(name), "d/f%d", i);
+		cr_assert_eq(put(&b, name, "another", 0644), 0);
+	}
+	start(&b);
+	tree_counts(b.tree, &c);
+	cr_expect_eq(c.overflows, 0, "%llu overflows", (unsigned long long)c.overflows);
+	bed_release(&b);
+}
+
 /* Where no event tells of changes, a commit looks at what it is going to change, and at no more. */
 Test(commit, conflicts_where_nothing_is_watched)
 {
