@@ -310,7 +310,8 @@ static void effect_times(const struct effect *e, const struct stat *was, struct 
 			 : (struct timespec){.tv_nsec = UTIME_NOW};
 }
 
-/* A file's creation, writing, attributes and rename, and what was there before: some more at most. */
+/* A file's creation, writing, attributes and rename, and what was there before: some more at most.
+ */
 #define EVENTS_OF_EFFECT 8
 
 /* All bytes are there.  Closed before its rename: the event of a close names what it is then. */

@@ -4,7 +4,7 @@
 
 /*
  * The inside of struct tree, shared by tree.c (the interface), snapshot.c
- * (directories and names as last seen on the disk), watch.c (inotify),
+ * (directories and names as last seen on the disk), inodes.c, watch.c (inotify),
  * mounts.c (mountinfo), resolve.c (paths beneath served roots) and commit.c.
  *
  * A `struct dir` is one listed directory, a `struct ent` one name in it.  Every
@@ -135,6 +135,7 @@ struct dir {
 	bool attr_changed;
 	bool default_acl; /* decides the modes of what is made in it, instead of a umask */
 	bool acl_suspect; /* that may have changed */
+	bool in_links;	  /* on find_linked()'s list */
 };
 
 /* Compared with the disk before each job, since no event may tell what changes in it. */
@@ -146,6 +147,12 @@ static inline bool dir_is_swept(const struct dir *d)
 struct dir_vec {
 	struct dir **v;
 	size_t n, cap;
+};
+
+/* In which directories files that have one name are known, by inode: see find_linked(). */
+struct inodes {
+	struct inode_slot *slots;
+	uint32_t cap, n;
 };
 
 /* A directory on the way to a served root: an event there on `name` may replace the root. */
@@ -202,7 +209,9 @@ struct tree {
 	struct map by_id;
 	struct map watches; /* by wd */
 	struct list sweep, grave;
-	struct list linked;   /* struct linked.in_unwatched */
+	struct list linked; /* struct linked.in_unwatched */
+	struct map linked_by_ent;
+	struct inodes inodes;
 	struct dir_vec queue; /* to be looked at */
 	struct dir_vec flush; /* with something to send */
 	uint64_t link_watches_max;
@@ -213,6 +222,7 @@ struct tree {
 	/* Inodes seen with a further link since the last look. */
 	uint64_t *new_links;
 	size_t n_new_links, cap_new_links;
+	struct dir_vec link_dirs;
 	dev_t *devs; /* index = device number within this tree */
 	size_t n_devs;
 	struct map tombs;
@@ -318,6 +328,15 @@ void snap_send_stale(struct tree *t, const struct peer_set *to, uint32_t id);
 void tomb_put(struct tree *t, const char *dir, const char *name, uint64_t version);
 uint64_t tomb_version(const struct tree *t, const char *path); /* 0 when there is none */
 void tombs_trim(struct tree *t);
+
+/* ---- inodes.c ---- */
+
+void inodes_add(struct inodes *s, uint64_t ino, uint32_t dir_id);
+void inodes_del(struct inodes *s, uint64_t ino, uint32_t dir_id); /* it was added */
+/* Calls fn for each directory that may have it: another inode has the same hash at times. */
+void inodes_find(const struct inodes *s, uint64_t ino, void (*fn)(void *data, uint32_t dir_id),
+		 void *data);
+void inodes_release(struct inodes *s);
 
 /* ---- temp.c ---- */
 

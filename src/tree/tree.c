@@ -88,6 +88,9 @@ void tree_free(struct tree *t)
 	map_release(&t->by_id);
 	map_release(&t->watches);
 	map_release(&t->tombs);
+	map_release(&t->linked_by_ent);
+	inodes_release(&t->inodes);
+	free(t->link_dirs.v);
 	free(t->queue.v);
 	free(t->flush.v);
 	free(t->new_links);

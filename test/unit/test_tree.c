@@ -1655,6 +1655,74 @@ Test(tree, hard_links_written_elsewhere)
 	bed_release(&b);
 }
 
+static void link_file(const struct bed *b, const char *from_dir, const char *to_dir, int i, int j)
+{
+	char from[512], to[512];
+
+	snprintf(from, sizeof(from), "%s/%s%d/f%d", b->root, from_dir, i, j);
+	snprintf(to, sizeof(to), "%s/%s%d/f%d", b->root, to_dir, i, j);
+	if (link(from, to) < 0)
+		_exit(1);
+}
+
+static uint64_t names_walked(const struct bed *b)
+{
+	struct tree_counts c;
+
+	tree_counts(b->tree, &c);
+	return c.walked;
+}
+
+/* Trees of hard links, as `cp -al` makes them: what is known is not gone through for each. */
+static void linked_trees(int n_dirs)
+{
+	char name[64];
+	struct bed b;
+
+	bed_init(&b, NULL);
+	for (int i = 0; i < n_dirs; i++) {
+		snprintf(name, sizeof(name), "one/d%d", i);
+		path_mkdirs(at(&b, name), 0755);
+		snprintf(name, sizeof(name), "two/d%d", i);
+		path_mkdirs(at(&b, name), 0755);
+		for (int j = 0; j < 5; j++) {
+			snprintf(name, sizeof(name), "one/d%d/f%d", i, j);
+			write_file(at(&b, name), "1");
+			link_file(&b, "one/d", "two/d", i, j);
+		}
+	}
+	check_dir(&b, 0, b.root, true);
+	cr_expect_eq(names_walked(&b), 0, "%llu names", (unsigned long long)names_walked(&b));
+	/* Names that were the only ones are found among those that are known, each once. */
+	mkdir(at(&b, "single0"), 0755);
+	for (int i = 0; i < 500; i++) {
+		snprintf(name, sizeof(name), "single0/f%d", i);
+		write_file(at(&b, name), "1");
+	}
+	tree_drain(b.tree);
+	check_dir(&b, 0, b.root, true);
+	mkdir(at(&b, "other0"), 0755);
+	IN_CHILD({
+		for (int i = 0; i < 500; i++)
+			link_file(&b, "single", "other", 0, i);
+	});
+	tree_drain(b.tree);
+	(void)listing(&b, 0, at(&b, "other0")); /* until then nobody is told of it */
+	tree_drain(b.tree);
+	check_dir(&b, 0, b.root, true);
+	cr_expect_eq(names_walked(&b), 500, "%llu names", (unsigned long long)names_walked(&b));
+	IN_CHILD(write_file(at(&b, "other0/f77"), "2"));
+	tree_drain(b.tree);
+	check_dir(&b, 0, b.root, false);
+	bed_release(&b);
+}
+
+Test(tree, hard_links_of_whole_trees)
+{
+	linked_trees(20);
+	linked_trees(200);
+}
+
 /* A file with several links is watched itself: what is written elsewhere is seen, and no drain
  * looks. */
 static void hard_link_costs(const struct tree_limits *limits, uint64_t watches, uint64_t looks)
