@@ -30,7 +30,11 @@
 #define SEARCH_MAX	  256	       /* directories in a variable that count */
 #define LOAD_MS		  PING_MS      /* how old the host's load may be that the client knows */
 #define ROOT_CACHE_PARENT "/var/cache"
-#define MORE_JOBS	  2 /* than cores: some wait for a file's bytes */
+#define DISK_THREADS	  4 /* contents; outputs that are kept; trims; toolchains */
+/* Contents that have come and are not in the store yet, where the disk is slower than the line:
+ * beyond that, what was expected to be read is not taken, and is fetched when it is. */
+#define DISK_BYTES_MAX (256u << 20)
+#define MORE_JOBS      2 /* than cores: some wait for a file's bytes */
 
 void agent_fail(struct agent *a, int err, const char *fmt, ...)
 {
@@ -136,6 +140,11 @@ static void outside(void *data, int64_t job, enum missing_how how, const char *p
 	task_outside(data, job, how, path);
 }
 
+static void broken(void *data, int err)
+{
+	agent_fail(data, err, "the client sent contents that make no sense: %s", err_text(err));
+}
+
 static const struct mirror_ops mirror_callbacks = {
 	.want_dir = want_dir,
 	.want_file = want_file,
@@ -143,7 +152,15 @@ static const struct mirror_ops mirror_callbacks = {
 	.job_of = job_of,
 	.makes = makes,
 	.outside = outside,
+	.broken = broken,
 };
+
+static void on_disk(void *data, uint32_t events)
+{
+	struct agent *a = data;
+
+	offload_dispatch(a->disk);
+}
 
 static void on_mirror(void *data, uint32_t events)
 {
@@ -366,8 +383,12 @@ static int bring_up(struct agent *a, struct errmsg *msg)
 				(void)close(paths.fuse_fds[i]);
 		return r;
 	}
+	/* Not before: who enters a user namespace has one thread. */
+	a->disk = offload_new(DISK_THREADS, DISK_BYTES_MAX);
+	a->disk_source = loop_add_fd(a->loop, offload_event_fd(a->disk), LOOP_READ, on_disk, a);
 	mc.mountpoint = paths.mirror;
 	mc.store = a->store;
+	mc.disk = a->disk;
 	mc.fuse_fd = paths.fuse_fds[0] >= 0 ? paths.fuse_fds[0] : 0;
 	mc.outside_fd = paths.fuse_fds[1] >= 0 ? paths.fuse_fds[1] : 0;
 	r = mirror_start(&mc, &mirror_callbacks, a, &a->mirror, msg);
@@ -845,6 +866,14 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 		a.result = errmsg_set(msg, r, "the event loop failed: %s", err_text(r));
 	/* The mirror first: a job that waits for one of its files can't even be killed. */
 	loop_remove(a.mirror_source);
+	mirror_abort(a.mirror);
+	loop_remove(a.disk_source);
+	if (!offload_free(steal_ptr(&a.disk))) {
+		log_warn("ending although a call to the disk of %s hangs", a.store_dir);
+		launcher_stop(a.launcher);
+		end_journal(&a);
+		return a.result; /* a thread uses what there is; the process ends */
+	}
 	mirror_stop(steal_ptr(&a.mirror));
 	launcher_stop(a.launcher);
 	free_tables(&a);

@@ -22,6 +22,7 @@
 #include "concc/loop.h"
 #include "concc/map.h"
 #include "concc/mirror.h"
+#include "concc/offload.h"
 #include "concc/proto.h"
 #include "concc/store.h"
 #include "concc/sandbox.h"
@@ -36,6 +37,8 @@ struct agent {
 	struct loop *loop;
 	struct link *link;
 	struct store *store;
+	struct offload *disk; /* all that may block: see loop.h */
+	struct loop_source *disk_source;
 	struct mirror *mirror;
 	struct launcher *launcher;
 	struct loop_source *mirror_source;
