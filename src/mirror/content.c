@@ -70,6 +70,20 @@ static void drop_oldest(struct mirror *m)
 	}
 }
 
+void content_close_idle(void *mirror)
+{
+	struct mirror *m = mirror;
+
+	pthread_mutex_lock(&m->lock);
+	list_for_each_safe (p, &m->contents) {
+		struct content *c = container_of(p, struct content, lru);
+
+		if (!c->inode->fetch)
+			content_drop(m, c->inode);
+	}
+	pthread_mutex_unlock(&m->lock);
+}
+
 /* Takes fd. */
 static void content_set(struct mirror *m, struct inode *i, int fd, uint64_t have)
 {

@@ -24,6 +24,8 @@ struct request;
 void content_read(struct mirror *m, struct request *r);
 /* Drops the inode's bytes; under mirror.lock. */
 void content_drop(struct mirror *m, struct inode *i);
+/* Closes what is open for later reads: as store_on_full() wants it. */
+void content_close_idle(void *mirror);
 /* Owner's thread: asks for the bytes of these files of a directory unless they are here or on their
  * way. */
 void content_prefetch(struct mirror *m, struct inode *d, char *const *names);

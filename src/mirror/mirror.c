@@ -12,6 +12,7 @@
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/offload.h"
+#include "concc/store.h"
 #include "concc/str.h"
 #include "content.h"
 #include "fuse.h"
@@ -41,11 +42,13 @@ static struct mirror *mirror_new(const struct mirror_config *c, const struct mir
 	clock_gettime(CLOCK_REALTIME, &m->started);
 	m->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	tree_init(m);
+	store_on_full(m->store, content_close_idle, m);
 	return m;
 }
 
 static void mirror_free(struct mirror *m)
 {
+	store_on_full(m->store, NULL, NULL);
 	list_for_each_safe (p, &m->wants) {
 		list_remove(p);
 		want_free(container_of(p, struct want, link));

@@ -28,7 +28,7 @@ static const char *state_word(const struct peer *p)
 	case PEER_GREETING:
 		return "starting";
 	case PEER_UP:
-		return "up";
+		return p->unable ? "unable" : "up";
 	case PEER_DOWN:
 		return "down";
 	case PEER_ASLEEP:
@@ -90,7 +90,9 @@ static void peer_text(const struct peer *p, struct buf *out)
 			 p->load.running, str_plural(p->load.running), p->load.waiting,
 			 p->load.slots, str_plural(p->load.slots), p->hello.cpus,
 			 str_plural(p->hello.cpus), p->load.loadavg / 100, p->load.loadavg % 100);
-	if (p->state == PEER_CONNECTING && *p->error) {
+	if (p->state == PEER_UP && p->unable) {
+		buf_putf(out, "  %s\n  no jobs until it can\n", p->error);
+	} else if (p->state == PEER_CONNECTING && *p->error) {
 		buf_putf(out, "  %s\n  being tried again\n", p->error);
 	} else if (p->state == PEER_DOWN && *p->error) {
 		uint64_t now = now_ms();

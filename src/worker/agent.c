@@ -142,7 +142,9 @@ static void outside(void *data, int64_t job, enum missing_how how, const char *p
 
 static void broken(void *data, int err)
 {
-	agent_fail(data, err, "the client sent contents that make no sense: %s", err_text(err));
+	/* As the link says it of what is wrong at once. */
+	agent_fail(data, err, "message %s (%u) from the peer: %s", msg_name(MSG_CONTENT),
+		   MSG_CONTENT, err_text(err));
 }
 
 static const struct mirror_ops mirror_callbacks = {
@@ -155,11 +157,74 @@ static const struct mirror_ops mirror_callbacks = {
 	.broken = broken,
 };
 
+/* What the store's thread needs, which may outlive the agent when the disk hangs. */
+struct upkeep {
+	struct agent *agent; /* in `done` only */
+	struct store *store;
+};
+
+static struct upkeep *upkeep_new(struct agent *a)
+{
+	struct upkeep *u = xcalloc(1, sizeof(*u));
+
+	*u = (struct upkeep){a, a->store};
+	return u;
+}
+
+static void trim(void *arg)
+{
+	(void)store_trim(
+		((struct upkeep *)arg)->store); /* what can't be trimmed now can be later */
+}
+
+static void trimmed(void *arg)
+{
+	struct upkeep *u = arg;
+
+	u->agent->trims = false;
+	free(u);
+}
+
+static void probe(void *arg)
+{
+	(void)store_probe(((struct upkeep *)arg)->store); /* store_state() tells */
+}
+
+static void put_upkeep(struct agent *a, void (*run)(void *))
+{
+	if (a->trims)
+		return;
+	a->trims = true;
+	(void)offload_put(a->trimming, run, trimmed, upkeep_new(a), 0); /* one at a time */
+}
+
+/* Bounded while it is used; and a client whose contents can't be kept sends its jobs elsewhere. */
+static void look_at_store(struct agent *a)
+{
+	int state = store_state(a->store);
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (store_wants_trim(a->store))
+		put_upkeep(a, trim);
+	if (state == a->storage_told || !a->up)
+		return;
+	if (state < 0)
+		log_warn("can't write to %s: %s", a->store_dir, err_text(state));
+	a->storage_told = state;
+	msg_storage_encode(&b, &(struct msg_storage){.error = state < 0 && state > -4096
+								      ? (uint32_t)-state
+							      : state ? EIO
+								      : 0,
+						     .dir = a->store_dir});
+	link_send_buf(a->link, MSG_STORAGE, LINK_PRIO, &b);
+}
+
 static void on_disk(void *data, uint32_t events)
 {
 	struct agent *a = data;
 
 	offload_dispatch(a->disk);
+	look_at_store(a);
 }
 
 static void on_mirror(void *data, uint32_t events)
@@ -280,6 +345,9 @@ static void tell_load(void *data)
 		link_send_buf(a->link, MSG_LOAD, LINK_BULK, &b);
 		a->load = m;
 	}
+	/* Nor for room on a disk. */
+	if (a->storage_told)
+		put_upkeep(a, probe);
 	loop_timer_set(a->load_timer, LOAD_MS);
 }
 
@@ -385,6 +453,9 @@ static int bring_up(struct agent *a, struct errmsg *msg)
 	}
 	/* Not before: who enters a user namespace has one thread. */
 	a->disk = offload_new(DISK_THREADS, DISK_BYTES_MAX);
+	a->keeping = offload_lane(a->disk);
+	a->trimming = offload_lane(a->disk);
+	a->comparing = offload_lane(a->disk);
 	a->disk_source = loop_add_fd(a->loop, offload_event_fd(a->disk), LOOP_READ, on_disk, a);
 	mc.mountpoint = paths.mirror;
 	mc.store = a->store;
@@ -488,7 +559,7 @@ static int on_hello(struct agent *a, struct blob payload)
 	link_send(a->link, MSG_READY, LINK_PRIO, NULL, 0);
 	a->load_timer = loop_add_timer(a->loop, LOAD_MS, tell_load, a);
 	a->queue_timer = loop_add_timer(a->loop, 0, task_queue_timeout, a);
-	(void)store_trim(a->store); /* between sessions is the time for it */
+	look_at_store(a); /* it may be another session's bound that it was kept below */
 	return 0;
 }
 
