@@ -568,12 +568,25 @@ static struct message *message_new(struct mirror *m, const struct msg_content *c
 	return g;
 }
 
+/* An id that is not there never was, or has had its last message. */
+static bool was_asked_for(struct mirror *m, uint32_t fetch_id)
+{
+	bool was;
+
+	pthread_mutex_lock(&m->lock);
+	was = map_get_u64(&m->fetches, fetch_id);
+	pthread_mutex_unlock(&m->lock);
+	return was;
+}
+
 int content_message(struct mirror *m, const struct msg_content *c)
 {
 	struct message *g;
 
 	if (!m->lane)
 		return take(m, c, false);
+	if (!was_asked_for(m, c->fetch_id))
+		return CONCC_E_PROTO;
 	g = message_new(m, c, false);
 	if (offload_put(m->lane, message_run, message_done, g,
 			c->state == CONTENT_DATA ? sizeof(*g) + c->data.n : 0))
