@@ -74,6 +74,9 @@ enum job_family {
 
 enum job_family job_family(char *const *argv);
 
+/* Has the command no option of a driver's that ends it before a link? */
+bool job_may_link(char *const *argv);
+
 /*
  * True for names of GCC's and clang's drivers for C and C++: gcc, g++, cc, c++, clang, clang++,
  * with a target before and a version after them.  Only the name: what has it may be anything.

@@ -155,7 +155,8 @@ struct link_counts {
 	uint64_t rtt_us;
 };
 
-/* Takes the stream.  PING and PONG are answered inside and never reach the owner. */
+/* Takes the stream.  PING and PONG are answered inside and never reach the owner, between whose
+ * callbacks they are: none may take over 50 ms (loop.h). */
 struct link *link_new(struct loop *l, struct stream *s, const struct link_config *c,
 		      const struct link_ops *ops, void *data);
 /*

@@ -9,6 +9,12 @@
  * being dispatched is parked and freed after the round, so callbacks may remove
  * any source, their own included.
  *
+ * The rule for every loop with a link on it: no call on its thread takes over 50 ms.  It answers
+ * PING between its callbacks, and a peer that hears nothing for 4 s is given up with all its
+ * jobs.  What waits for a disk, a network home, another program, or hashes more than some
+ * megabytes is given to a thread (concc/offload.h), or cut into pieces with a deferred call after
+ * each.  Where neither is possible, link_pulse() is called on the way, and a comment says why.
+ *
  * Shortages: fds, timers and deferred calls can always be added.  A timer takes
  * no descriptor, and no system call when it is set.  An fd that epoll has no room
  * for (its memory, /proc/sys/fs/epoll/max_user_watches) is given to poll(2) until

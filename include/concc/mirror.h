@@ -21,10 +21,10 @@
  * A fifo, socket or device is listed, but no look-up finds it: opened here it would be
  * another one than the client's.
  *
- * Threads: the owner's (all mirror_* calls and all callbacks but job_of), FUSE readers
- * that answer from memory and the store, and one notifier that is the only one
- * to invalidate kernel caches (from the others that deadlocks: measured).
- * One mutex guards the tree.
+ * Threads: the owner's (all mirror_* calls and all callbacks but job_of), those of `disk`, which
+ * write contents to the store, FUSE readers that answer from memory and the store, and one notifier
+ * that is the only one to invalidate kernel caches (from the others that deadlocks: measured). One
+ * mutex guards the tree.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -35,6 +35,7 @@
 #include "concc/proto.h"
 
 struct mirror;
+struct offload;
 struct store;
 
 struct mirror_ops {
@@ -60,6 +61,9 @@ struct mirror_ops {
 	 * what was to be made, removed or otherwise changed, as the client calls it.  Called
 	 * after job_of(), with its result, and before mirror_dispatch() returns. */
 	void (*outside)(void *data, int64_t job, enum missing_how how, const char *path);
+	/* With mirror_config.disk: what mirror_content() would have returned of a message.  Once,
+	 * and from offload_dispatch(). */
+	void (*broken)(void *data, int err);
 };
 
 #define MIRROR_SOME_JOB INT64_MIN
@@ -69,6 +73,9 @@ struct mirror_config {
 	uid_t uid;	     /* what every node shows as owner: ids of the client's user, as seen */
 	gid_t gid;	     /* in the user namespace of the caller */
 	struct store *store; /* borrowed */
+	/* Where contents are written and looked for, as the disk may be slow; borrowed.  NULL: in
+	 * the owner's thread. */
+	struct offload *disk;
 	/* /dev/fuse, opened twice, non-blocking: the mirror's then; 0: opens it itself */
 	int fuse_fd, outside_fd;
 	unsigned n_threads; /* FUSE readers; 0: two */
@@ -82,6 +89,9 @@ int mirror_start(const struct mirror_config *c, const struct mirror_ops *ops, vo
 		 struct mirror **ret, struct errmsg *msg);
 /* Aborts the connection (every waiting request gets an error), joins the threads, unmounts. */
 void mirror_stop(struct mirror *m);
+/* The first half of that, after which the owner ends `disk`, if it has one; then comes the other.
+ */
+void mirror_abort(struct mirror *m);
 
 /* Readable when the owner must call mirror_dispatch(), which calls the callbacks. */
 int mirror_event_fd(const struct mirror *m);

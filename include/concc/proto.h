@@ -22,7 +22,7 @@
 #include "concc/digest.h"
 
 #ifndef PROTO_VERSION /* a test has another */
-#define PROTO_VERSION 11
+#define PROTO_VERSION 12
 #endif
 /*
  * Bytes of "project.lock" that a project server has locked when it is ready: for who speaks this
@@ -81,6 +81,7 @@ enum msg_type {
 	MSG_LIST = 30,
 	MSG_FETCH = 31,
 	MSG_CHECKUP = 32,
+	MSG_STORAGE = 33,
 	MSG_JOB_TRACE = 40,
 	MSG_JOB_OUTPUT = 41,
 	MSG_JOB_FILE = 42,
@@ -636,6 +637,16 @@ struct msg_load {
 
 void msg_load_encode(struct buf *b, const struct msg_load *m);
 int msg_load_decode(struct blob payload, struct msg_load *ret);
+
+/* STORAGE: contents can't be written there any more, or can again. */
+struct msg_storage {
+	uint32_t error; /* errno, 0: they can */
+	char *dir;	/* where; owned */
+};
+
+void msg_storage_encode(struct buf *b, const struct msg_storage *m);
+int msg_storage_decode(struct blob payload, struct msg_storage *ret);
+void msg_storage_release(struct msg_storage *m);
 
 /* ---- wrapper and project server ---- */
 

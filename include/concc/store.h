@@ -6,7 +6,9 @@
  * A worker's contents by SHA-256, as files <dir>/ab/cdef...: written beside and
  * renamed, so a name always holds whole, right bytes, and any number of agents
  * of one user share the folder without a lock.  Bounded: the least recently
- * used go first.  Losing any object, or the folder, costs a transfer and
+ * used go first, when store_trim() is called, and at once when the disk is full.
+ * Every call may wait for the disk: none is for a loop's thread (loop.h).
+ * Losing any object, or the folder, costs a transfer and
  * nothing else: every open may fail with -ENOENT and the caller fetches anew.
  * Thread safe.
  */
@@ -50,5 +52,15 @@ void store_counts(struct store *s, struct store_counts *ret);
 void store_measure(const char *dir, uint64_t *ret_bytes, uint64_t *ret_objects);
 /* Brings the size under the bound; one process at a time, others return at once. */
 int store_trim(struct store *s);
+/* Nobody has yet, or so much was put in since that it may be above the bound.  Does not block. */
+bool store_wants_trim(struct store *s);
+/* What was removed takes room as long as it is open: fn is to close what it need not keep.  Called
+ * by whoever finds the disk full, with nothing locked. */
+void store_on_full(struct store *s, void (*fn)(void *data), void *data);
+/* 0, or why the last object could not be written, though others were removed to make room: -errno.
+ * Does not block. */
+int store_state(struct store *s);
+/* The same, from trying now. */
+int store_probe(struct store *s);
 
 #endif

@@ -17,8 +17,9 @@
  * changes the kernel raises before mount(2) returns.
  *
  * Where inotify can't see (watch limit, network file systems, files with more
- * than one link, a queue overflow) the snapshots concerned are compared with
- * the disk at every drain instead.
+ * than one link) the snapshots concerned are compared with the disk at every
+ * tree_drain() instead, that is once for each job; what a job asks for or changes
+ * meanwhile is looked at by itself.  After an overflow of the queue all are, once.
  *
  * What can't be told, for want of descriptors or memory or because the disk fails,
  * is never told as absent or denied: a worker hears DIR_UNKNOWN, or ENTRY_UNKNOWN of
@@ -158,7 +159,9 @@ struct tree_counts {
 	uint64_t swept;	       /* directories compared with the disk at every drain */
 	uint64_t linked;       /* names of files that have several */
 	/* since tree_new() */
-	uint64_t drains, reads, events, stats, scans, overflows, updates;
+	uint64_t drains, reads, events, scans, overflows, updates;
+	uint64_t walked; /* names gone through for those of files that got another one */
+	uint64_t stats;	 /* names looked at: an lstat each, with few exceptions */
 	uint64_t mounts; /* times that mounts had changed, wherever */
 };
 void tree_counts(const struct tree *t, struct tree_counts *ret);
@@ -199,8 +202,12 @@ void commit_free(struct commit *c); /* drops what was not applied: temporary fil
 struct stat;
 /* A change from now on may leave the same times: the file system's clock has not ticked since. */
 bool stat_is_racy(const struct stat *st, bool network);
-/* Other machines change it, unseen by inotify. */
+/*
+ * Others than this kernel may change it, unseen by inotify.  So is whatever is not known to be
+ * local: to compare what need not be is slow, not to is wrong.
+ */
 bool fs_is_network(int fd);
+bool fs_type_is_local(uint32_t magic); /* statfs.f_type */
 
 /* ---- digests across sessions: src/tree/hash_cache.c ---- */
 

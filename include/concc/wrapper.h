@@ -112,9 +112,11 @@ char *wrapper_file_id(int fd);
 
 /* ---- tallies: where jobs ran and why, shared by processes through one mapped file ---- */
 
-#define TALLY_NAME_MAX 47
-#define TALLY_ENTRIES  128
-#define TALLY_REASONS  4 /* of one name: what has more is not read anyway, and each is an entry */
+#define TALLY_NAME_MAX 95 /* a kind and a worker (POOL_NAME_MAX) or a rule */
+/* Each worker (POOL_MEMBERS_MAX) and each rule, of several kinds, three times over.  What comes
+ * when all places are taken is counted together, and said at most as often as one name. */
+#define TALLY_ENTRIES 2048
+#define TALLY_REASONS 4 /* of one name: what has more is not read anyway, and each is an entry */
 
 struct tally_entry {
 	char name[TALLY_NAME_MAX + 1];

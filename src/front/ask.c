@@ -170,7 +170,7 @@ static void verdict_of_server(const char *text)
 		n++;
 		good += streq(state, "up") || streq(state, "asleep");
 		here += streq(json_string_value(json_object_get(w, "how")) ?: "", "local");
-		if (!why && streq(state, "down"))
+		if (!why && (streq(state, "down") || streq(state, "unable")))
 			why = json_string_value(json_object_get(w, "error"));
 	}
 	if (n && here == n)

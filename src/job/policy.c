@@ -638,6 +638,15 @@ static bool stops_early(const char *arg)
 	return ONE_OF(arg, exact);
 }
 
+bool job_may_link(char *const *argv)
+{
+	for (char *const *a = argv; *a; a++) {
+		if (stops_early(*a))
+			return false;
+	}
+	return true;
+}
+
 static bool is_link_input(const char *arg)
 {
 	static const char *const suffixes[] = {".o", ".obj", ".a", ".so", ".lo", ".lib", ".ltrans"};

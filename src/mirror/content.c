@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "concc/cleanup.h"
+#include "concc/offload.h"
 #include "concc/store.h"
 #include "concc/str.h"
 #include "fuse.h"
@@ -29,7 +30,8 @@ struct fetch {
 	/* Under mirror.lock: */
 	struct list waiting; /* requests for bytes not there yet */
 	int err;	     /* reads get an error; the rest of the stream is let pass */
-	/* The owner's thread only: */
+	bool dropped;	     /* the same, but who reads waits for the end and asks anew */
+	/* Only where the client's contents are taken: */
 	struct store_writer *writer; /* from the first bytes on */
 	uint64_t have;
 };
@@ -66,6 +68,20 @@ static void drop_oldest(struct mirror *m)
 		if (!c->inode->fetch)
 			content_drop(m, c->inode);
 	}
+}
+
+void content_close_idle(void *mirror)
+{
+	struct mirror *m = mirror;
+
+	pthread_mutex_lock(&m->lock);
+	list_for_each_safe (p, &m->contents) {
+		struct content *c = container_of(p, struct content, lru);
+
+		if (!c->inode->fetch)
+			content_drop(m, c->inode);
+	}
+	pthread_mutex_unlock(&m->lock);
 }
 
 /* Takes fd. */
@@ -175,7 +191,7 @@ static int ask_client(struct mirror *m, struct request *r)
 	}
 	if (!i->fetch)
 		(void)fetch_new(m, i);
-	if (i->fetch->err) {
+	if (i->fetch->err && !i->fetch->dropped) {
 		_cleanup_free_ char *path = inode_path(m, i);
 
 		want_failed(m, MIRROR_SOME_JOB, path, i->fetch->err);
@@ -228,16 +244,81 @@ void content_read(struct mirror *m, struct request *r)
 		request_fail(m, r, rc);
 }
 
-void content_prefetch(struct mirror *m, struct inode *i)
+/* ---- what is expected to be read ---- */
+
+struct prefetch {
+	struct mirror *m;
+	size_t n;
+	struct inode *inodes[]; /* a reference each */
+};
+
+/* A file whose bytes are neither here nor on their way? */
+static bool is_wanted(const struct inode *i)
 {
-	if (i->attr.type != ENTRY_FILE || !i->attr.size || i->content || i->fetch || !i->parent ||
-	    !i->parent->dir->dir_id)
-		return;
-	if (!i->attr.has_digest || !store_has(m->store, &i->attr.digest))
+	return i->attr.type == ENTRY_FILE && i->attr.size && !i->content && !i->fetch &&
+	       i->parent && i->parent->dir->dir_id;
+}
+
+/* Where it may block: the store is asked. */
+static void prefetch_one(struct mirror *m, struct inode *i)
+{
+	struct digest d = i->attr.digest;
+	bool known = i->attr.has_digest, here = false;
+
+	pthread_mutex_unlock(&m->lock);
+	if (known)
+		here = store_has(m->store, &d);
+	pthread_mutex_lock(&m->lock);
+	if (!here && !m->stopping && is_wanted(i))
 		(void)fetch_new(m, i);
 }
 
-/* ---- fetches; the owner's thread ---- */
+static void prefetch_run(void *arg)
+{
+	struct prefetch *p = arg;
+
+	pthread_mutex_lock(&p->m->lock);
+	for (size_t k = 0; k < p->n; k++) {
+		if (is_wanted(p->inodes[k]))
+			prefetch_one(p->m, p->inodes[k]);
+		inode_unref(p->m, p->inodes[k]);
+	}
+	pthread_mutex_unlock(&p->m->lock);
+}
+
+void content_prefetch(struct mirror *m, struct inode *d, char *const *names)
+{
+	struct prefetch *p = xcalloc(1, sizeof(*p) + strv_len(names) * sizeof(struct inode *));
+
+	p->m = m;
+	pthread_mutex_lock(&m->lock);
+	for (char *const *n = names; *n; n++) {
+		struct inode *i = dir_child(d, *n, strlen(*n));
+
+		if (i && is_wanted(i))
+			p->inodes[p->n++] = inode_ref(i);
+	}
+	pthread_mutex_unlock(&m->lock);
+	if (!m->lane) {
+		prefetch_run(p);
+		free(p);
+		return;
+	}
+	if (offload_put(m->lane, prefetch_run, free, p, sizeof(*p) + p->n * sizeof(p->inodes[0])))
+		return;
+	/* There is too much to do: it is asked for when it is read. */
+	pthread_mutex_lock(&m->lock);
+	for (size_t k = 0; k < p->n; k++)
+		inode_unref(m, p->inodes[k]);
+	pthread_mutex_unlock(&m->lock);
+	free(p);
+}
+
+/*
+ * ---- fetches ----
+ *
+ * In the lane of the owner's threads for what may block, in the order in which the messages came.
+ */
 
 static void fetch_free(struct mirror *m, struct fetch *f)
 {
@@ -246,6 +327,18 @@ static void fetch_free(struct mirror *m, struct fetch *f)
 	inode_unref(m, f->inode);
 	store_abort(f->writer);
 	free(f);
+}
+
+/* Nobody waits for these bytes: who does later asks anew. */
+static void fetch_drop(struct mirror *m, struct fetch *f)
+{
+	pthread_mutex_lock(&m->lock);
+	f->dropped = true;
+	f->err = -ENOBUFS;
+	content_drop(m, f->inode);
+	pthread_mutex_unlock(&m->lock);
+	store_abort(f->writer);
+	f->writer = NULL;
 }
 
 /* The bytes will not come: gives the reads their error, once, and says so to the owner. */
@@ -300,6 +393,16 @@ static int open_writer(struct mirror *m, struct fetch *f)
 	return 0;
 }
 
+static bool is_waited_for(struct mirror *m, const struct fetch *f)
+{
+	bool is;
+
+	pthread_mutex_lock(&m->lock);
+	is = !list_empty(&f->waiting);
+	pthread_mutex_unlock(&m->lock);
+	return is;
+}
+
 static int write_bytes(struct mirror *m, struct fetch *f, const struct blob *data)
 {
 	int err = 0;
@@ -330,7 +433,7 @@ static void wake_reads(struct mirror *m, struct fetch *f)
 	requests_run(m, &ready);
 }
 
-static int on_data(struct mirror *m, struct fetch *f, const struct msg_content *c)
+static int on_data(struct mirror *m, struct fetch *f, const struct msg_content *c, bool lost)
 {
 	int err;
 
@@ -341,7 +444,11 @@ static int on_data(struct mirror *m, struct fetch *f, const struct msg_content *
 	f->have += c->data.n;
 	if (f->err)
 		return 0;
-	err = write_bytes(m, f, &c->data);
+	if (lost && !is_waited_for(m, f)) {
+		fetch_drop(m, f);
+		return 0;
+	}
+	err = lost ? -ENOBUFS : write_bytes(m, f, &c->data);
 	if (err < 0)
 		fetch_fail(m, f, err);
 	else
@@ -394,18 +501,23 @@ static int on_error(struct mirror *m, struct fetch *f, int err)
 	return 0;
 }
 
-int content_message(struct mirror *m, const struct msg_content *c)
+/* lost: its bytes were too many to be kept until now. */
+static int take(struct mirror *m, const struct msg_content *c, bool lost)
 {
 	struct fetch *f;
+	bool stopping;
 
 	pthread_mutex_lock(&m->lock);
+	stopping = m->stopping;
 	f = map_get_u64(&m->fetches, c->fetch_id);
 	pthread_mutex_unlock(&m->lock);
+	if (stopping)
+		return 0;
 	if (!f)
 		return CONCC_E_PROTO;
 	switch (c->state) {
 	case CONTENT_DATA:
-		return on_data(m, f, c);
+		return on_data(m, f, c, lost);
 	case CONTENT_END:
 		return on_end(m, f, c);
 	case CONTENT_GONE:
@@ -417,14 +529,90 @@ int content_message(struct mirror *m, const struct msg_content *c)
 	}
 }
 
-void content_cancel_all(struct mirror *m, struct list *ready)
+struct message {
+	struct mirror *m;
+	struct msg_content c;
+	bool lost;
+	int err;
+	uint8_t bytes[];
+};
+
+static void message_run(void *arg)
+{
+	struct message *g = arg;
+
+	g->err = take(g->m, &g->c, g->lost);
+}
+
+static void message_done(void *arg)
+{
+	struct message *g = arg;
+
+	if (g->err < 0 && g->m->ops.broken && !g->m->broken) {
+		g->m->broken = true; /* once is enough */
+		g->m->ops.broken(g->m->data, g->err);
+	}
+	free(g);
+}
+
+/* The bytes are the link's. */
+static struct message *message_new(struct mirror *m, const struct msg_content *c, bool lost)
+{
+	size_t n = c->state == CONTENT_DATA && !lost ? c->data.n : 0;
+	struct message *g = xmalloc(sizeof(*g) + n);
+
+	*g = (struct message){.m = m, .c = *c, .lost = lost};
+	if (n)
+		memcpy(g->bytes, c->data.p, n);
+	g->c.data.p = g->bytes;
+	return g;
+}
+
+/* An id that is not there never was, or has had its last message. */
+static bool was_asked_for(struct mirror *m, uint32_t fetch_id)
+{
+	bool was;
+
+	pthread_mutex_lock(&m->lock);
+	was = map_get_u64(&m->fetches, fetch_id);
+	pthread_mutex_unlock(&m->lock);
+	return was;
+}
+
+int content_message(struct mirror *m, const struct msg_content *c)
+{
+	struct message *g;
+
+	if (!m->lane)
+		return take(m, c, false);
+	if (!was_asked_for(m, c->fetch_id))
+		return CONCC_E_PROTO;
+	g = message_new(m, c, false);
+	if (offload_put(m->lane, message_run, message_done, g,
+			c->state == CONTENT_DATA ? sizeof(*g) + c->data.n : 0))
+		return 0;
+	free(g);
+	g = message_new(m, c, true);
+	(void)offload_put(m->lane, message_run, message_done, g,
+			  0); /* takes no bytes: can't fail */
+	return 0;
+}
+
+void content_waiting(struct mirror *m, struct list *ret)
 {
 	struct fetch *f;
 	size_t it = 0;
 
-	while ((f = map_next(&m->fetches, &it, NULL))) {
-		list_take_all(ready, &f->waiting);
+	while ((f = map_next(&m->fetches, &it, NULL)))
+		list_take_all(ret, &f->waiting);
+}
+
+void content_release(struct mirror *m)
+{
+	struct fetch *f;
+	size_t it = 0;
+
+	while ((f = map_next(&m->fetches, &it, NULL)))
 		fetch_free(m, f);
-	}
 	map_release(&m->fetches);
 }

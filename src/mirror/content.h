@@ -24,11 +24,17 @@ struct request;
 void content_read(struct mirror *m, struct request *r);
 /* Drops the inode's bytes; under mirror.lock. */
 void content_drop(struct mirror *m, struct inode *i);
-/* Asks for the bytes of a file unless they are here or on their way.  Under mirror.lock. */
-void content_prefetch(struct mirror *m, struct inode *i);
-/* Owner's thread: one CONTENT message. */
+/* Closes what is open for later reads: as store_on_full() wants it. */
+void content_close_idle(void *mirror);
+/* Owner's thread: asks for the bytes of these files of a directory unless they are here or on their
+ * way. */
+void content_prefetch(struct mirror *m, struct inode *d, char *const *names);
+/* Owner's thread: one CONTENT message.  Taken at once, or in the lane of mirror_config.disk, whose
+ * errors come by ops.broken. */
 int content_message(struct mirror *m, const struct msg_content *c);
-/* At the end: drops every fetch, moving what waits to ready.  Under mirror.lock. */
-void content_cancel_all(struct mirror *m, struct list *ready);
+/* At the end: moves what waits for any fetch to ret.  Under mirror.lock. */
+void content_waiting(struct mirror *m, struct list *ret);
+/* Then, when nothing is in the lane any more: drops every fetch.  Under mirror.lock. */
+void content_release(struct mirror *m);
 
 #endif

@@ -132,6 +132,8 @@ struct mirror {
 	struct mirror_ops ops;
 	void *data;
 	struct store *store;
+	struct offload_lane *lane; /* for what may block; NULL: in the owner's thread */
+	bool broken;		   /* the owner was told */
 	char *mountpoint;
 	uid_t uid;
 	gid_t gid;

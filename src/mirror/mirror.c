@@ -9,7 +9,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/offload.h"
+#include "concc/store.h"
 #include "concc/str.h"
 #include "content.h"
 #include "fuse.h"
@@ -27,6 +30,7 @@ static struct mirror *mirror_new(const struct mirror_config *c, const struct mir
 	m->ops = *ops;
 	m->data = data;
 	m->store = c->store;
+	m->lane = c->disk ? offload_lane(c->disk) : NULL;
 	m->mountpoint = xstrdup(c->mountpoint);
 	m->uid = c->uid;
 	m->gid = c->gid;
@@ -38,11 +42,13 @@ static struct mirror *mirror_new(const struct mirror_config *c, const struct mir
 	clock_gettime(CLOCK_REALTIME, &m->started);
 	m->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	tree_init(m);
+	store_on_full(m->store, content_close_idle, m);
 	return m;
 }
 
 static void mirror_free(struct mirror *m)
 {
+	store_on_full(m->store, NULL, NULL);
 	list_for_each_safe (p, &m->wants) {
 		list_remove(p);
 		want_free(container_of(p, struct want, link));
@@ -96,24 +102,35 @@ int mirror_start(const struct mirror_config *c, const struct mirror_ops *ops, vo
 	return 0;
 }
 
-void mirror_stop(struct mirror *m)
+void mirror_abort(struct mirror *m)
 {
 	struct list waiting;
 
 	if (!m)
 		return;
 	/* First, since it is mounted on the other. */
-	outside_stop(m->places);
+	outside_stop(steal_ptr(&m->places));
 	list_init(&waiting);
 	pthread_mutex_lock(&m->lock);
 	m->stopping = true; /* from now on nothing begins to wait */
 	tree_waiting(m, &waiting);
-	content_cancel_all(m, &waiting);
+	content_waiting(m, &waiting);
 	pthread_mutex_unlock(&m->lock);
 	requests_fail(m, &waiting, -EIO);
 	fuse_abort(m);
+}
+
+void mirror_stop(struct mirror *m)
+{
+	if (!m)
+		return;
+	if (!m->stopping)
+		mirror_abort(m);
 	notify_stop(m);
 	fuse_stop(m);
+	pthread_mutex_lock(&m->lock);
+	content_release(m);
+	pthread_mutex_unlock(&m->lock);
 	mirror_free(m);
 }
 
@@ -369,13 +386,12 @@ void mirror_prefetch(struct mirror *m, const struct msg_prefetch *p)
 
 	pthread_mutex_lock(&m->lock);
 	d = map_get_u64(&m->dir_ids, p->dir_id);
-	for (char **n = p->names; d && d->dir->listed && *n; n++) {
-		struct inode *i = dir_child(d, *n, strlen(*n));
-
-		if (i)
-			content_prefetch(m, i);
-	}
+	if (d && !d->dir->listed)
+		d = NULL;
 	pthread_mutex_unlock(&m->lock);
+	/* Only this thread changes directories. */
+	if (d)
+		content_prefetch(m, d, p->names);
 }
 
 int mirror_update(struct mirror *m, const struct msg_update *u)

@@ -31,6 +31,11 @@
 #define SEEN_MAX (256 * 1024)
 /* Trimming goes below the bound by a tenth, so that not each new object trims again. */
 #define TRIM_TO(max) ((max) / 10 * 9)
+/* What makes it worth to look how large it has become: a twentieth of the bound. */
+#define GROWN(max) ((max) / 20)
+/* Evicted at least when the disk is full, so that not each write finds it so. */
+#define ROOM_MIN   (16ull << 20)
+#define PROBE_SIZE (1u << 20)
 /* A temporary file this old belongs to no living writer. */
 #define TMP_AGE_S (24 * 3600)
 #define COPY_SIZE (256 * 1024)
@@ -41,6 +46,12 @@ struct store {
 	pthread_mutex_t lock;
 	struct map seen; /* digest -> the store itself; under lock */
 	atomic_ullong n_hits, n_added;
+	atomic_ullong size;  /* on the disk, when it was trimmed last */
+	atomic_ullong grown; /* put in by us since */
+	atomic_bool measured;
+	void (*on_full)(void *data);
+	void *on_full_data;
+	atomic_int unable; /* why the last write failed: -errno, or 0 */
 };
 
 struct store_writer {
@@ -48,6 +59,7 @@ struct store_writer {
 	int fd;
 	char *tmp; /* path of the temporary file */
 	struct digest_ctx *ctx;
+	uint64_t at;
 	int err; /* the first failure; the bytes are not whole any more */
 };
 
@@ -165,6 +177,15 @@ int store_get(struct store *s, const struct digest *d)
 	return steal_fd(&fd);
 }
 
+static int make_room(struct store *s, uint64_t bytes);
+
+static uint64_t disk_bytes(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+}
+
 /* Random names: agents in different pid namespaces may share the folder. */
 static int open_tmp(struct store *s, char **ret_path)
 {
@@ -186,6 +207,18 @@ static int open_tmp(struct store *s, char **ret_path)
 	return fd;
 }
 
+static bool is_full(int err)
+{
+	return err == -ENOSPC || err == -EDQUOT;
+}
+
+/* Of all that is done to the disk. */
+static int note(struct store *s, int err)
+{
+	atomic_store(&s->unable, err);
+	return err;
+}
+
 int store_begin(struct store *s, struct store_writer **ret)
 {
 	struct store_writer *w;
@@ -193,8 +226,11 @@ int store_begin(struct store *s, struct store_writer **ret)
 	int fd;
 
 	fd = open_tmp(s, &tmp);
+	/* It may have no inodes left, too. */
+	if (is_full(fd) && make_room(s, 0) == 0)
+		fd = open_tmp(s, &tmp);
 	if (fd < 0)
-		return fd;
+		return note(s, fd);
 	w = xcalloc(1, sizeof(*w));
 	w->store = s;
 	w->fd = fd;
@@ -204,12 +240,32 @@ int store_begin(struct store *s, struct store_writer **ret)
 	return 0;
 }
 
+/* All that is missing up to `end`, of which p has the last n bytes. */
+static int write_up_to(struct store_writer *w, uint64_t end, const uint8_t *p, size_t n)
+{
+	while (w->at < end) {
+		ssize_t r = pwrite(w->fd, p + (n - (end - w->at)), end - w->at, (off_t)w->at);
+
+		if (r < 0 && errno != EINTR)
+			return -errno;
+		w->at += r > 0 ? (uint64_t)r : 0;
+	}
+	return 0;
+}
+
 int store_write(struct store_writer *w, const void *p, size_t n)
 {
-	if (w->err == 0)
-		w->err = write_full(w->fd, p, n);
+	uint64_t end = w->at + n;
+
+	if (w->err)
+		return w->err;
+	w->err = write_up_to(w, end, p, n);
+	if (is_full(w->err) && make_room(w->store, n) == 0)
+		w->err = write_up_to(w, end, p, n);
 	if (w->err == 0)
 		digest_update(w->ctx, p, n);
+	else
+		(void)note(w->store, w->err);
 	return w->err;
 }
 
@@ -277,6 +333,11 @@ int store_commit(struct store_writer *w, const struct digest *expect, struct dig
 		err = -errno;
 	if (err == 0)
 		err = put_in_place(w, &d);
+	if (is_full(err) && make_room(w->store, 0) == 0)
+		err = put_in_place(w, &d);
+	(void)note(w->store, err);
+	if (err == 0)
+		atomic_fetch_add(&w->store->grown, disk_bytes(w->fd));
 	atomic_fetch_add(&w->store->n_added, err == 0);
 	writer_free(w);
 	if (ret_digest)
@@ -397,32 +458,111 @@ static void remove_old_tmp(const struct store *s)
 	objects_release(&o);
 }
 
-static void trim_locked(const struct store *s)
+/* The least recently used first, until so many bytes are left.  How many went. */
+static uint64_t evict(struct objects *o, uint64_t max)
 {
-	struct objects o = {0};
+	uint64_t before = o->total;
 
-	remove_old_tmp(s);
-	collect_all(s, &o);
-	if (o.total > s->max_bytes) {
-		qsort(o.v, o.n, sizeof(*o.v), by_use);
-		for (size_t i = 0; i < o.n && o.total > TRIM_TO(s->max_bytes); i++)
-			if (unlink(o.v[i].path) == 0 || errno == ENOENT)
-				o.total -= o.v[i].size;
+	if (o->total <= max)
+		return 0;
+	qsort(o->v, o->n, sizeof(*o->v), by_use);
+	for (size_t i = 0; i < o->n && o->total > max; i++) {
+		if (unlink(o->v[i].path) == 0 || errno == ENOENT)
+			o->total -= o->v[i].size;
 	}
-	objects_release(&o);
+	return before - o->total;
 }
 
-int store_trim(struct store *s)
+static void note_size(struct store *s, const struct objects *o)
+{
+	atomic_store(&s->size, o->total);
+	atomic_store(&s->grown, 0);
+	atomic_store(&s->measured, true);
+}
+
+/* Of who may remove, one at a time.  An fd, or -errno. */
+static int lock_trim(const struct store *s, int how)
 {
 	_cleanup_free_ char *path = path_join(s->dir, ".trim");
 	_cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
-	if (fd < 0)
-		return errno == ENOENT ? 0 : -errno; /* no folder: nothing to trim */
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return errno == EWOULDBLOCK ? 0 : -errno;
-	trim_locked(s);
+	if (fd < 0 || flock(fd, LOCK_EX | how) < 0)
+		return -errno;
+	return steal_fd(&fd);
+}
+
+int store_trim(struct store *s)
+{
+	struct objects o = {0};
+	_cleanup_close_ int fd = lock_trim(s, LOCK_NB);
+
+	if (fd < 0) {
+		/* Somebody else does it; or there is no folder, and nothing to trim. */
+		atomic_store(&s->grown, 0);
+		return fd == -EWOULDBLOCK || fd == -ENOENT ? 0 : fd;
+	}
+	remove_old_tmp(s);
+	collect_all(s, &o);
+	if (o.total > s->max_bytes)
+		(void)evict(&o, TRIM_TO(s->max_bytes));
+	note_size(s, &o);
+	objects_release(&o);
 	return 0;
+}
+
+bool store_wants_trim(struct store *s)
+{
+	uint64_t grown = atomic_load(&s->grown);
+
+	return !atomic_load(&s->measured) || grown > GROWN(s->max_bytes) ||
+	       atomic_load(&s->size) + grown > s->max_bytes;
+}
+
+/* The disk is full: 0 when something was removed, of which more than `bytes` may be hoped for. */
+static int make_room(struct store *s, uint64_t bytes)
+{
+	uint64_t room = bytes + ROOM_MIN, gone;
+	struct objects o = {0};
+	/* Without a file of its own, which may be what there is no room for, several do it at once.
+	 */
+	_cleanup_close_ int fd = lock_trim(s, 0);
+
+	collect_all(s, &o);
+	if (room < o.total / 10)
+		room = o.total / 10;
+	gone = evict(&o, o.total > room ? o.total - room : 0);
+	if (s->on_full)
+		s->on_full(s->on_full_data);
+	note_size(s, &o);
+	objects_release(&o);
+	if (gone)
+		log_info("the disk of %s is full: removed %llu MB from it", s->dir,
+			 (unsigned long long)(gone >> 20));
+	return gone ? 0 : -ENOSPC;
+}
+
+void store_on_full(struct store *s, void (*fn)(void *data), void *data)
+{
+	s->on_full = fn;
+	s->on_full_data = data;
+}
+
+int store_state(struct store *s)
+{
+	return atomic_load(&s->unable);
+}
+
+int store_probe(struct store *s)
+{
+	_cleanup_free_ uint8_t *zeros = xcalloc(1, PROBE_SIZE);
+	struct store_writer *w;
+	int err = store_begin(s, &w);
+
+	if (err < 0)
+		return err;
+	err = store_write(w, zeros, PROBE_SIZE);
+	store_abort(w);
+	return note(s, err);
 }
 
 void store_counts(struct store *s, struct store_counts *ret)

@@ -40,6 +40,7 @@ struct look {
 	const struct msg_run *m;
 	const char *path; /* PATH of the job */
 	bool compiler;
+	bool may_link;
 	uint64_t deadline_ms; /* for all that is asked */
 	struct exe *e;
 };
@@ -218,15 +219,16 @@ static int ask_part(const struct look *l, const char *driver, const char *part, 
 }
 
 /*
- * The driver is not the compiler: cc1 and as make the object, and a distribution
+ * The driver is not the compiler: cc1 and as make the object, ld the program, and a distribution
  * may update them without it.  What is not found is left out on both sides.
  */
 static int add_c_parts(struct look *l, const char *driver)
 {
-	static const char *const parts[] = {"cc1", "cc1plus", "as"};
+	static const char *const parts[] = {"cc1", "cc1plus", "as", "collect2", "ld"};
+	size_t n = l->may_link ? 5 : 3;
 	int r = 0;
 
-	for (size_t i = 0; i < sizeof(parts) / sizeof(*parts) && r == 0; i++) {
+	for (size_t i = 0; i < n && r == 0; i++) {
 		_cleanup_free_ char *path = NULL, *dir = NULL;
 		struct stat st;
 
@@ -359,6 +361,7 @@ static void put_call(const struct look *l, struct buf *key)
 	if (!l->compiler || l->peer->conf->root == ROOT_CLIENT)
 		return;
 	buf_put_u8(key, (uint8_t)job_family(l->m->argv));
+	buf_put_u8(key, l->may_link);
 	buf_put_str(key, path_base(l->m->argv[0]));
 	buf_put_str(key, l->path);
 }
@@ -406,6 +409,7 @@ int exe_get(struct peer *p, const struct msg_run *m, struct exe **ret, struct er
 		.m = m,
 		.path = path_of(m->env),
 		.compiler = m->flags & JOB_F_COMPILER,
+		.may_link = job_may_link(m->argv),
 		.deadline_ms = now_ms() + ASK_TIMEOUT_MS,
 	};
 	struct exe *known;

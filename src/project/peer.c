@@ -332,6 +332,7 @@ static int on_ready(struct peer *p, struct blob payload)
 		return CONCC_E_PROTO;
 	loop_remove(steal_ptr(&p->greet_timer));
 	p->state = PEER_UP;
+	p->unable = false;
 	p->slots = p->conf->slots ? p->conf->slots : p->hello.cpus ? p->hello.cpus : 1;
 	if (p->slots > POOL_SLOTS_MAX)
 		p->slots = POOL_SLOTS_MAX;
@@ -346,6 +347,34 @@ static int on_ready(struct peer *p, struct blob payload)
 	if (p->conf->root == ROOT_CLIENT)
 		system_push(p);
 	server_ready_check(p->server);
+	return 0;
+}
+
+/* A worker that can't write contents fails every job that needs one: those go elsewhere. */
+static int on_storage(struct peer *p, struct blob payload)
+{
+	struct msg_storage m;
+	_cleanup_free_ char *why = NULL;
+	int r = msg_storage_decode(payload, &m);
+
+	if (r < 0)
+		return r;
+	if (p->state != PEER_UP) {
+		msg_storage_release(&m);
+		return CONCC_E_PROTO;
+	}
+	str_defuse(m.dir);
+	if (m.error)
+		why = xasprintf("it can't write to %s: %s; make room there, or have it elsewhere "
+				"(CONCC_CACHE_DIR of its login)",
+				m.dir, err_text(-(int)m.error));
+	msg_storage_release(&m);
+	p->unable = why != NULL;
+	set_text(&p->error, why ? why : "");
+	log_warn("worker=%s %s%s", p->conf->name, why ? "gets no jobs: " : "gets jobs again",
+		 p->error);
+	tell_pool(p, why ? POOL_DOWN : POOL_UP);
+	server_wake(p->server); /* another one instead */
 	return 0;
 }
 
@@ -411,6 +440,8 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 		return msg_mirror_counts_decode(payload, &p->fuse);
 	case MSG_LOAD:
 		return on_load(p, payload);
+	case MSG_STORAGE:
+		return on_storage(p, payload);
 	case MSG_JOB_OUTPUT:
 	case MSG_JOB_FILE:
 	case MSG_JOB_DATA:

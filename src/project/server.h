@@ -126,6 +126,7 @@ struct peer {
 	unsigned index;
 	const struct conf_worker *conf;
 	enum peer_state state;
+	bool unable; /* up, but it can not write contents: no jobs, until it says that it can */
 	struct connecting *connecting;
 	struct link *link;
 	char *how;    /* what carries the link, "" before */

@@ -28,7 +28,7 @@ static const char *state_word(const struct peer *p)
 	case PEER_GREETING:
 		return "starting";
 	case PEER_UP:
-		return "up";
+		return p->unable ? "unable" : "up";
 	case PEER_DOWN:
 		return "down";
 	case PEER_ASLEEP:
@@ -97,7 +97,9 @@ static void peer_text(const struct peer *p, struct buf *out)
 		put_size(out, p->wanted_bytes);
 		buf_putf(out, "\n");
 	}
-	if (p->state == PEER_CONNECTING && *p->error) {
+	if (p->state == PEER_UP && p->unable) {
+		buf_putf(out, "  %s\n  no jobs until it can\n", p->error);
+	} else if (p->state == PEER_CONNECTING && *p->error) {
 		buf_putf(out, "  %s\n  being tried again\n", p->error);
 	} else if (p->state == PEER_DOWN && *p->error) {
 		uint64_t now = now_ms();
@@ -340,6 +342,22 @@ static json_t *cache_json(const struct results *r)
 	return o;
 }
 
+/* What it costs to know this machine's files. */
+static json_t *tree_json(const struct server *s)
+{
+	json_t *o = json_object();
+	struct tree_counts c;
+
+	tree_counts(s->tree, &c);
+	set_int(o, "listed", c.dirs);
+	set_int(o, "names", c.entries);
+	set_int(o, "watches", c.watches);
+	set_int(o, "unwatched", c.swept);
+	set_int(o, "lstats", c.stats);
+	set_int(o, "overflows", c.overflows);
+	return o;
+}
+
 static void running_item(void *data, unsigned place, const struct job *j, uint64_t seconds)
 {
 	const struct record *r = &j->record;
@@ -380,6 +398,7 @@ static json_t *status_object(struct server *s)
 		      "reasons", reasons_json(s));
 	json_object_set_new(o, "here", jobs_json(s, JOB_HERE, JOBS_SHOWN_JSON, running_item));
 	json_object_set_new(o, "waiters", jobs_json(s, JOB_WAITING, JOBS_SHOWN_JSON, waiting_item));
+	json_object_set_new(o, "tree", tree_json(s));
 	if (s->results)
 		json_object_set_new(o, "cache", cache_json(s->results));
 	if (s->conf_error)

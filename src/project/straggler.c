@@ -121,8 +121,8 @@ static void forget(struct run *r)
  */
 static bool can_twin(const struct run *r, struct peer *p, struct exe **ret)
 {
-	if (p == r->peer || p->state != PEER_UP || p->conf->root != r->peer->conf->root ||
-	    map_get_u64(&p->exes_refused, r->exe_id))
+	if (p == r->peer || p->state != PEER_UP || p->unable ||
+	    p->conf->root != r->peer->conf->root || map_get_u64(&p->exes_refused, r->exe_id))
 		return false;
 	/* The compiler may be another one by now. */
 	return exe_get(p, r->again, ret, NULL) == 0 && exe_msg(*ret)->exe_id == r->exe_id;

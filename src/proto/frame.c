@@ -43,6 +43,7 @@ const char *msg_name(uint8_t type)
 		[MSG_MIRROR_COUNTS] = "MIRROR_COUNTS",
 		[MSG_LOAD] = "LOAD",
 		[MSG_CHECKUP] = "CHECKUP",
+		[MSG_STORAGE] = "STORAGE",
 		[MSG_RUN] = "RUN",
 		[MSG_RUN_OUTPUT] = "RUN_OUTPUT",
 		[MSG_RUN_INPUT] = "RUN_INPUT",

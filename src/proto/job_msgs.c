@@ -597,6 +597,34 @@ int msg_load_decode(struct blob payload, struct msg_load *ret)
 	return 0;
 }
 
+void msg_storage_encode(struct buf *b, const struct msg_storage *m)
+{
+	buf_put_u32(b, m->error);
+	buf_put_str(b, m->dir);
+}
+
+int msg_storage_decode(struct blob payload, struct msg_storage *ret)
+{
+	struct msg_storage m = {0};
+	struct rd r;
+
+	rd_init(&r, payload.p, payload.n);
+	m.error = rd_u32(&r);
+	m.dir = rd_strdup(&r, PROTO_TEXT_MAX);
+	if (rd_done(&r) < 0 || m.error >= 4096) {
+		msg_storage_release(&m);
+		return CONCC_E_PROTO;
+	}
+	*ret = m;
+	return 0;
+}
+
+void msg_storage_release(struct msg_storage *m)
+{
+	free(m->dir);
+	m->dir = NULL;
+}
+
 void msg_checkup_encode(struct buf *b, const struct msg_checkup *m)
 {
 	buf_put_u64(b, m->clock_us);

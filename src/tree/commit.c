@@ -150,6 +150,7 @@ static void remove_temp(struct commit *c, struct effect *e)
 		fd = found = resolve_parent(c->tree, e->temp, &name);
 	if (fd >= 0)
 		(void)unlinkat(fd, name, 0); /* what stays is removed when its server is dead */
+	watch_own_events(c->tree, 1);
 	free(steal_ptr(&e->temp));
 }
 
@@ -309,6 +310,10 @@ static void effect_times(const struct effect *e, const struct stat *was, struct 
 			 : (struct timespec){.tv_nsec = UTIME_NOW};
 }
 
+/* A file's creation, writing, attributes and rename, and what was there before: some more at most.
+ */
+#define EVENTS_OF_EFFECT 8
+
 /* All bytes are there.  Closed before its rename: the event of a close names what it is then. */
 static void finish_temp(struct commit *c)
 {
@@ -317,6 +322,7 @@ static void finish_temp(struct commit *c)
 	int err = 0;
 
 	c->receiving = false;
+	watch_own_events(c->tree, EVENTS_OF_EFFECT);
 	if (c->fd < 0)
 		return;
 	effect_times(e, NULL, times);
@@ -853,13 +859,14 @@ static void note(struct commit *c, int dir_fd, const char *path, const struct kn
 	o->there = fstatat(dir_fd, path_base(path), &o->st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-static int remove_tree(int dir_fd, const char *name)
+static int remove_tree(struct tree *t, int dir_fd, const char *name)
 {
 	_cleanup_close_ int fd = -1;
 	struct dirent *de;
 	DIR *dir;
 	int err = 0;
 
+	watch_own_events(t, 2);
 	if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT)
 		return 0;
 	if (errno != EISDIR && errno != EPERM)
@@ -873,7 +880,7 @@ static int remove_tree(int dir_fd, const char *name)
 	(void)steal_fd(&fd); /* dir's now */
 	while (!err && (de = readdir(dir))) {
 		if (!streq(de->d_name, ".") && !streq(de->d_name, ".."))
-			err = remove_tree(dirfd(dir), de->d_name);
+			err = remove_tree(t, dirfd(dir), de->d_name);
 	}
 	(void)closedir(dir);
 	if (!err && unlinkat(dir_fd, name, AT_REMOVEDIR) < 0)
@@ -891,7 +898,7 @@ static int clear_place(struct commit *c, int fd, const char *name, const char *p
 		return errno == ENOENT ? 0 : -errno;
 	if (!all && !S_ISDIR(st.st_mode))
 		return 0;
-	err = remove_tree(fd, name);
+	err = remove_tree(c->tree, fd, name);
 	note(c, fd, path, NULL, false);
 	return err;
 }
@@ -1358,6 +1365,7 @@ static int apply_all(struct commit *c, unsigned peer, struct errmsg *msg)
 		struct effect *e = &c->effects[i];
 
 		tree_busy(c->tree);
+		watch_own_events(c->tree, EVENTS_OF_EFFECT);
 		err = apply_effect(c, e, peer);
 		if (err) {
 			errmsg_set(msg, err, "can't write %s: %s%s", e->path, err_text(err),
@@ -1374,6 +1382,18 @@ static int apply_all(struct commit *c, unsigned peer, struct errmsg *msg)
 	return err;
 }
 
+/* What was so when the job began is so still, or not: of all that it is going to change. */
+static void freshen_targets(struct commit *c)
+{
+	mounts_collect(c->tree);
+	for (size_t i = 0; i < c->n; i++) {
+		snap_freshen(c->tree, c->effects[i].path);
+		if (c->effects[i].kind == EFFECT_LINK)
+			snap_freshen(c->tree, c->effects[i].target);
+	}
+	tree_on_event(c->tree);
+}
+
 int commit_apply(struct commit *c, unsigned peer, struct errmsg *msg)
 {
 	int err = 0;
@@ -1388,7 +1408,7 @@ int commit_apply(struct commit *c, unsigned peer, struct errmsg *msg)
 	if (c->err)
 		err = errmsg_set(msg, c->err, "%s", c->msg.text);
 	if (!err && c->n) {
-		(void)tree_drain(c->tree);
+		freshen_targets(c);
 		for (size_t i = 0; i < c->n && !err; i++)
 			err = check_effect(c, &c->effects[i], msg);
 		if (!err)

@@ -360,6 +360,16 @@ void roots_check(struct tree *t)
 	t->roots_suspect = false;
 }
 
+void roots_look(struct tree *t)
+{
+	list_for_each (l, &t->roots) {
+		if (container_of(l, struct root, in_tree)->loose) {
+			roots_check(t);
+			return;
+		}
+	}
+}
+
 void root_free(struct tree *t, struct root *r)
 {
 	root_release_anchors(t, r);

@@ -460,20 +460,14 @@ static void linked_free(struct tree *t, struct linked *l)
 	watch_release_link(t, l);
 	list_remove(&l->in_unwatched);
 	list_remove(&l->in_dir);
+	(void)map_del_u64(&t->linked_by_ent, (uintptr_t)l->ent);
 	t->counts.linked--;
 	free(l);
 }
 
-static void linked_end(struct tree *t, struct dir *d, const struct ent *e)
+static struct linked *linked_of(const struct tree *t, const struct ent *e)
 {
-	list_for_each_safe (i, &d->linked) {
-		struct linked *l = container_of(i, struct linked, in_dir);
-
-		if (l->ent == e) {
-			linked_free(t, l);
-			return;
-		}
-	}
+	return e->flags & ENT_LINKED ? map_get_u64(&t->linked_by_ent, (uintptr_t)e) : NULL;
 }
 
 static void linked_watch(struct tree *t, struct linked *l, int fd, bool in_vain)
@@ -496,6 +490,7 @@ static void linked_begin(struct tree *t, struct dir *d, int fd, struct ent *e, b
 	list_init(&l->in_watch);
 	list_init(&l->in_unwatched);
 	list_append(&d->linked, &l->in_dir);
+	(void)map_put_u64(&t->linked_by_ent, (uintptr_t)e, l);
 	t->counts.linked++;
 	linked_watch(t, l, fd, in_vain);
 	new_link(t, e->ino);
@@ -523,7 +518,7 @@ static bool ent_track_links(struct tree *t, struct dir *d, int fd, struct ent *e
 	bool linked = is_linked(t, d, e) || (same && was && e->type != ENTRY_DIR);
 
 	if (was && !(linked && same))
-		linked_end(t, d, e);
+		linked_free(t, linked_of(t, e));
 	if (!linked || (was && same))
 		return false;
 	linked_begin(t, d, fd, e, in_vain);
@@ -603,11 +598,31 @@ void dir_forget(struct tree *t, struct dir *d)
 	dir_drop(t, d, NULL);
 }
 
+/* May it be written by another name, that comes up one day, without an event of this one? */
+static bool has_one_name(const struct ent *e)
+{
+	return e->type != ENTRY_ABSENT && e->type != ENTRY_UNKNOWN && e->type != ENTRY_DIR &&
+	       e->nlink == 1;
+}
+
+static void index_ent(struct tree *t, const struct dir *d, const struct ent *e)
+{
+	if (has_one_name(e))
+		inodes_add(&t->inodes, e->ino, d->id);
+}
+
+static void unindex_ent(struct tree *t, const struct dir *d, const struct ent *e)
+{
+	if (has_one_name(e))
+		inodes_del(&t->inodes, e->ino, d->id);
+}
+
 void dir_drop(struct tree *t, struct dir *d, const struct peer_set *covered)
 {
 	struct peer_set stale = d->told;
 	struct peer_set below = {0};
 	struct ent *e = dir_entry(t, d);
+	const struct ent *name;
 
 	for (size_t i = 0; covered && i < TREE_PEERS_MAX / 64; i++) {
 		stale.w[i] &= ~covered->w[i];
@@ -622,6 +637,8 @@ void dir_drop(struct tree *t, struct dir *d, const struct peer_set *covered)
 	list_remove(&d->in_sweep);
 	list_for_each_safe (l, &d->linked)
 		linked_free(t, container_of(l, struct linked, in_dir));
+	for (uint32_t it = 0; (name = names_next(d, &it));)
+		unindex_ent(t, d, name);
 	t->counts.entries -= d->names.n;
 	t->counts.dirs--;
 	watch_release_dir(t, d);
@@ -720,10 +737,11 @@ void ent_set_known(struct ent *e, const struct digest *d, uint16_t claimed_by)
 }
 
 /* ENTRY_ABSENT or ENTRY_UNKNOWN. */
-static void set_nothing(struct tree *t, struct ent *e, uint8_t type)
+static void set_nothing(struct tree *t, const struct dir *d, struct ent *e, uint8_t type)
 {
 	static const struct stat none;
 
+	unindex_ent(t, d, e);
 	ent_release(e);
 	ent_set_stat(t, e, &none);
 	e->type = type;
@@ -733,17 +751,11 @@ static void set_nothing(struct tree *t, struct ent *e, uint8_t type)
 }
 
 /* Is the file itself watched, so that what is done to it by any name is an event? */
-static bool is_watched_itself(const struct dir *d, const struct ent *e)
+static bool is_watched_itself(const struct tree *t, const struct ent *e)
 {
-	if (!(e->flags & ENT_LINKED))
-		return false;
-	list_for_each (i, &d->linked) {
-		const struct linked *l = container_of(i, struct linked, in_dir);
+	const struct linked *l = linked_of(t, e);
 
-		if (l->ent == e)
-			return l->watch;
-	}
-	return false;
+	return l && l->watch;
 }
 
 /*
@@ -757,13 +769,15 @@ static bool is_relinked(struct tree *t, const struct dir *d, const struct ent *e
 	       e->ino == fold_ino(t, st->st_dev, st->st_ino) && e->nlink != st->st_nlink &&
 	       e->mode == (st->st_mode & 07777) && e->size == (uint64_t)st->st_size &&
 	       e->mtime_s == st->st_mtim.tv_sec && e->mtime_ns == st->st_mtim.tv_nsec &&
-	       !(e->flags & (ENT_WRITTEN | ENT_GONE)) && !d->scan_now &&
-	       (!(e->flags & ENT_RACY) || is_watched_itself(d, e));
+	       !(e->flags & (ENT_WRITTEN | ENT_GONE)) && !d->scan_now && !dir_is_swept(d) &&
+	       (!(e->flags & ENT_RACY) || is_watched_itself(t, e));
 }
 
-static void set_relinked(struct tree *t, struct ent *e, const struct stat *st)
+static void set_relinked(struct tree *t, const struct dir *d, struct ent *e, const struct stat *st)
 {
+	unindex_ent(t, d, e);
 	ent_set_stat(t, e, st);
+	index_ent(t, d, e);
 	e->version = ++t->version;
 }
 
@@ -772,8 +786,10 @@ static void set_present(struct tree *t, struct dir *d, struct ent *e, const stru
 {
 	struct digest digest;
 
+	unindex_ent(t, d, e);
 	ent_release(e);
 	ent_set_stat(t, e, st);
+	index_ent(t, d, e);
 	e->version = e->content_version = ++t->version;
 	e->flags &= (uint16_t) ~(ENT_INITIAL | ENT_RACY);
 	if (ent_is_racy(d, st))
@@ -900,11 +916,11 @@ static int look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool 
 		hash_cache_drop(t->cache, st);
 	ent_lose(t, d, e, st);
 	if (st && is_relinked(t, d, e, st))
-		set_relinked(t, e, st);
+		set_relinked(t, d, e, st);
 	else if (st)
 		set_present(t, d, e, st, target);
 	else
-		set_nothing(t, e, nothing);
+		set_nothing(t, d, e, nothing);
 	e->flags &= (uint16_t) ~(ENT_WRITTEN | ENT_GONE);
 	pend(t, d, e);
 	return ent_track_links(t, d, fd, e, same, in_vain) ? 1 : 0;
@@ -1078,49 +1094,75 @@ static int ino_cmp(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/*
- * A name with several links came up: names listed before, when the file had
- * one, are now written through the new one without an event of theirs.
- */
-static void find_linked(struct tree *t)
+static void note_dir(void *data, uint32_t dir_id)
 {
-	struct dir *d;
-	struct ent *e;
-	size_t n = t->n_new_links;
+	struct tree *t = data;
+	struct dir *d = map_get_u64(&t->by_id, dir_id);
 
-	t->n_new_links = 0;
-	if (!n)
-		return;
-	qsort(t->new_links, n, sizeof(uint64_t), ino_cmp);
-	for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));) {
-		for (uint32_t i = 0; (e = names_next(d, &i));) {
-			if (e->type != ENTRY_ABSENT && e->type != ENTRY_DIR && e->nlink == 1 &&
-			    bsearch(&e->ino, t->new_links, n, sizeof(uint64_t), ino_cmp))
-				mark_ent(t, d, e);
-		}
+	if (d && !d->in_links)
+		dir_vec_push(&t->link_dirs, d);
+	if (d)
+		d->in_links = true;
+}
+
+static void mark_links(struct tree *t, struct dir *d)
+{
+	struct ent *e;
+
+	t->counts.walked += d->names.n;
+	for (uint32_t i = 0; (e = names_next(d, &i));) {
+		if (has_one_name(e) &&
+		    bsearch(&e->ino, t->new_links, t->n_new_links, sizeof(uint64_t), ino_cmp))
+			mark_ent(t, d, e);
 	}
 }
 
-static void queue_unwatched(struct tree *t)
+/*
+ * Names with several links came up: names listed before, when the file had one, are now written
+ * through the new ones without an event of theirs.  Each directory that has such a name is gone
+ * through once.
+ */
+static void find_linked(struct tree *t)
+{
+	if (!t->n_new_links)
+		return;
+	qsort(t->new_links, t->n_new_links, sizeof(uint64_t), ino_cmp);
+	for (size_t i = 0; i < t->n_new_links; i++)
+		inodes_find(&t->inodes, t->new_links[i], note_dir, t);
+	for (size_t i = 0; i < t->link_dirs.n; i++) {
+		mark_links(t, t->link_dirs.v[i]);
+		t->link_dirs.v[i]->in_links = false;
+	}
+	t->link_dirs.n = 0;
+	t->n_new_links = 0;
+}
+
+void dir_queue_scan(struct tree *t, struct dir *d)
+{
+	d->scan_now = true;
+	dir_queue(t, d);
+}
+
+static void queue_overflow(struct tree *t)
 {
 	struct dir *d;
 
-	if (t->overflow) {
-		t->overflow = false;
-		t->counts.overflows++;
-		t->roots_suspect = true;
-		log_info("too many file events at once: comparing %zu directories with the disk",
-			 t->by_path.n);
-		for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));) {
-			d->scan_now = true;
-			dir_queue(t, d);
-		}
-	}
-	list_for_each (l, &t->sweep) {
-		d = container_of(l, struct dir, in_sweep);
-		d->scan_now = true;
-		dir_queue(t, d);
-	}
+	if (!t->overflow)
+		return;
+	t->overflow = false;
+	t->counts.overflows++;
+	t->roots_suspect = true;
+	log_info("too many file events at once: comparing %zu directories with the disk",
+		 t->by_path.n);
+	for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));)
+		dir_queue_scan(t, d);
+}
+
+void snap_sweep(struct tree *t)
+{
+	roots_look(t);
+	list_for_each (l, &t->sweep)
+		dir_queue_scan(t, container_of(l, struct dir, in_sweep));
 	list_for_each (i, &t->linked) {
 		struct linked *l = container_of(i, struct linked, in_unwatched);
 
@@ -1128,20 +1170,50 @@ static void queue_unwatched(struct tree *t)
 	}
 }
 
-static bool roots_loose(const struct tree *t)
+/* Where no event tells of a write, nor do the times in the tick of the last one. */
+static void freshen_name(struct tree *t, struct dir *d, const char *name)
 {
-	list_for_each (l, &t->roots) {
-		if (container_of(l, struct root, in_tree)->loose)
-			return true;
+	const struct ent *e = names_find(t, d, name, strlen(name));
+
+	if (dir_is_swept(d))
+		dir_mark_name(t, d, name, strlen(name), e && e->flags & ENT_RACY ? ENT_WRITTEN : 0);
+	else if (e && e->flags & ENT_LINKED && !is_watched_itself(t, e))
+		mark_ent(t, d, (struct ent *)e);
+}
+
+static void freshen_below(struct tree *t, struct dir *d)
+{
+	if (dir_is_swept(d))
+		dir_queue_scan(t, d);
+	list_for_each (l, &d->children)
+		freshen_below(t, container_of(l, struct dir, siblings));
+}
+
+void snap_freshen(struct tree *t, const char *path)
+{
+	_cleanup_free_ char *name = NULL;
+	struct dir *d;
+
+	if (list_empty(&t->sweep) && list_empty(&t->linked))
+		return;
+	name = xstrdup(path);
+	d = dir_find(t, path);
+	if (d)
+		freshen_below(t, d);
+	while (name[1]) {
+		char *parent = path_parent(name);
+
+		d = dir_find(t, parent);
+		if (d)
+			freshen_name(t, d, path_base(name));
+		free(name);
+		name = parent;
 	}
-	return false;
 }
 
 void snap_settle(struct tree *t)
 {
-	if (roots_loose(t))
-		roots_check(t);
-	queue_unwatched(t);
+	queue_overflow(t);
 	do {
 		if (t->roots_suspect)
 			roots_check(t);

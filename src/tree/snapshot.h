@@ -4,13 +4,17 @@
 
 /*
  * The inside of struct tree, shared by tree.c (the interface), snapshot.c
- * (directories and names as last seen on the disk), watch.c (inotify),
+ * (directories and names as last seen on the disk), inodes.c, watch.c (inotify),
  * mounts.c (mountinfo), resolve.c (paths beneath served roots) and commit.c.
  *
  * A `struct dir` is one listed directory, a `struct ent` one name in it.  Every
  * dir's parent is a dir too, up to the served root, so that the loss of any
  * ancestor is seen in its parent's watch; a dir whose parent can't be read is
- * compared with the disk at every drain instead.
+ * swept instead: compared with the disk before every job.
+ *
+ * A sweep costs an lstat for each name of such a dir, so it is made before a job and
+ * at no other time.  What else needs the truth of some names looks at just these
+ * (snap_freshen(); a dir that is listed; a file that is opened).
  *
  * Looking at the disk never sends: changes are put on the dir's pending list
  * and snap_flush() sends one UPDATE per directory.  Dropped dirs live until
@@ -131,11 +135,24 @@ struct dir {
 	bool attr_changed;
 	bool default_acl; /* decides the modes of what is made in it, instead of a umask */
 	bool acl_suspect; /* that may have changed */
+	bool in_links;	  /* on find_linked()'s list */
 };
+
+/* Compared with the disk before each job, since no event may tell what changes in it. */
+static inline bool dir_is_swept(const struct dir *d)
+{
+	return !list_empty(&d->in_sweep);
+}
 
 struct dir_vec {
 	struct dir **v;
 	size_t n, cap;
+};
+
+/* In which directories files that have one name are known, by inode: see find_linked(). */
+struct inodes {
+	struct inode_slot *slots;
+	uint32_t cap, n;
 };
 
 /* A directory on the way to a served root: an event there on `name` may replace the root. */
@@ -192,16 +209,20 @@ struct tree {
 	struct map by_id;
 	struct map watches; /* by wd */
 	struct list sweep, grave;
-	struct list linked;   /* struct linked.in_unwatched */
+	struct list linked; /* struct linked.in_unwatched */
+	struct map linked_by_ent;
+	struct inodes inodes;
 	struct dir_vec queue; /* to be looked at */
 	struct dir_vec flush; /* with something to send */
 	uint64_t link_watches_max;
+	unsigned own_events; /* that may be in the queue */
 	bool overflow;
 	bool roots_suspect;
 	bool openat2_missing;
 	/* Inodes seen with a further link since the last look. */
 	uint64_t *new_links;
 	size_t n_new_links, cap_new_links;
+	struct dir_vec link_dirs;
 	dev_t *devs; /* index = device number within this tree */
 	size_t n_devs;
 	struct map tombs;
@@ -253,6 +274,8 @@ int resolve_parent(struct tree *t, const char *path, const char **ret_name);
 int root_open(struct tree *t, struct root *r);
 /* After an event on the way to a root, or for loose roots: what do the paths lead to now? */
 void roots_check(struct tree *t);
+/* Looks at the loose ones. */
+void roots_look(struct tree *t);
 void root_free(struct tree *t, struct root *r);
 
 /* ---- snapshot.c ---- */
@@ -271,6 +294,7 @@ void dir_mark_dead(struct tree *t, struct dir *d);
 /* What was told of d may be so or not: drops it, and all who were told must ask again. */
 void dir_forget(struct tree *t, struct dir *d);
 void dir_queue(struct tree *t, struct dir *d);
+void dir_queue_scan(struct tree *t, struct dir *d); /* all its names */
 /* An event named this: look at it.  flags: ENT_WRITTEN, ENT_GONE. */
 void dir_mark_name(struct tree *t, struct dir *d, const char *name, size_t len, unsigned flags);
 
@@ -287,6 +311,12 @@ uint64_t snap_note(struct tree *t, int dir_fd, const char *path, const struct di
 		   unsigned peer, bool written);
 /* Looks at all that is queued, until nothing is left; then sends. */
 void snap_settle(struct tree *t);
+/*
+ * What no event tells of is compared with the disk: all of it, before a job (queues it), ...
+ */
+void snap_sweep(struct tree *t);
+/* ... or what is on the way to path, at it and beneath it.  Costs nothing where all is watched. */
+void snap_freshen(struct tree *t, const char *path);
 /* This call takes long: see tree_ops. */
 void tree_busy(struct tree *t);
 void snap_flush(struct tree *t);
@@ -298,6 +328,15 @@ void snap_send_stale(struct tree *t, const struct peer_set *to, uint32_t id);
 void tomb_put(struct tree *t, const char *dir, const char *name, uint64_t version);
 uint64_t tomb_version(const struct tree *t, const char *path); /* 0 when there is none */
 void tombs_trim(struct tree *t);
+
+/* ---- inodes.c ---- */
+
+void inodes_add(struct inodes *s, uint64_t ino, uint32_t dir_id);
+void inodes_del(struct inodes *s, uint64_t ino, uint32_t dir_id); /* it was added */
+/* Calls fn for each directory that may have it: another inode has the same hash at times. */
+void inodes_find(const struct inodes *s, uint64_t ino, void (*fn)(void *data, uint32_t dir_id),
+		 void *data);
+void inodes_release(struct inodes *s);
 
 /* ---- temp.c ---- */
 
@@ -323,6 +362,8 @@ int watch_anchor(struct tree *t, struct root *r, int fd, const char *name);
 void watch_release_anchor(struct tree *t, struct anchor *a);
 /* Reads all queued events and marks what they name; looks at nothing. */
 void watch_collect(struct tree *t);
+/* We are making about n events ourselves: reads them now and then, so that the queue holds them. */
+void watch_own_events(struct tree *t, unsigned n);
 
 /* ---- mounts.c ---- */
 

@@ -88,6 +88,9 @@ void tree_free(struct tree *t)
 	map_release(&t->by_id);
 	map_release(&t->watches);
 	map_release(&t->tombs);
+	map_release(&t->linked_by_ent);
+	inodes_release(&t->inodes);
+	free(t->link_dirs.v);
 	free(t->queue.v);
 	free(t->flush.v);
 	free(t->new_links);
@@ -190,16 +193,13 @@ static bool nothing_to_do(const struct tree *t)
 {
 	if (t->queue.n || t->flush.n || t->overflow || t->roots_suspect || t->n_new_links)
 		return false;
-	if (!list_empty(&t->sweep) || !list_empty(&t->linked) || !list_empty(&t->grave))
-		return false;
-	list_for_each (l, &t->roots) {
-		if (container_of(l, struct root, in_tree)->loose)
-			return false;
-	}
-	return true;
+	return list_empty(&t->grave);
 }
 
-/* All but mounts: within a job these are no news, and each request would cost a call more. */
+/*
+ * All that events told.  Not mounts: within a job these are no news, and each request would cost a
+ * call more; and nothing that is swept, which is as it was when the job began.
+ */
 static void drain_events(struct tree *t)
 {
 	t->counts.drains++;
@@ -211,6 +211,7 @@ static void drain_events(struct tree *t)
 int tree_drain(struct tree *t)
 {
 	mounts_collect(t);
+	snap_sweep(t);
 	drain_events(t);
 	return 0;
 }
@@ -251,6 +252,10 @@ void tree_list(struct tree *t, unsigned peer, const char *path)
 
 	if (peer >= TREE_PEERS_MAX)
 		return;
+	roots_look(t);
+	d = dir_find(t, path);
+	if (d && dir_is_swept(d))
+		dir_queue_scan(t, d);
 	drain_events(t);
 	if (!path_is_clean(path)) {
 		log_debug("a worker asked for a path that is not clean"); /* decoders refuse it */
@@ -349,7 +354,9 @@ static int check_fd(struct tree *t, uint32_t dir_id, const char *name, uint64_t 
 		    struct ent **ret)
 {
 	struct stat st;
+	struct dir *d;
 	struct ent *e;
+	bool unsure;
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
@@ -357,9 +364,12 @@ static int check_fd(struct tree *t, uint32_t dir_id, const char *name, uint64_t 
 	e = find_version(t, dir_id, name, version);
 	if (!e)
 		return CONCC_E_STALE;
-	if (!ent_matches(t, e, &st)) {
+	d = map_get_u64(&t->by_id, dir_id);
+	/* No event would tell of a write, and within a tick the times don't. */
+	unsure = dir_is_swept(d) && e->flags & ENT_RACY && ent_is_racy(d, &st);
+	if (unsure || !ent_matches(t, e, &st)) {
 		/* No event for it yet, or none at all: look, and tell the peers. */
-		dir_mark_name(t, map_get_u64(&t->by_id, dir_id), name, strlen(name), 0);
+		dir_mark_name(t, d, name, strlen(name), unsure ? ENT_WRITTEN : 0);
 		snap_settle(t);
 		return CONCC_E_STALE;
 	}

@@ -24,48 +24,62 @@
 #define ANCHOR_MASK                                                                                \
 	(IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
 
-#ifndef CIFS_SUPER_MAGIC
-#define CIFS_SUPER_MAGIC 0xFF534D42
-#endif
-#ifndef SMB2_SUPER_MAGIC
-#define SMB2_SUPER_MAGIC 0xFE534D42
-#endif
-#ifndef CEPH_SUPER_MAGIC
-#define CEPH_SUPER_MAGIC 0x00C36400
-#endif
-#define LUSTRE_SUPER_MAGIC 0x0BD00BD0
-#define GPFS_SUPER_MAGIC   0x47504653
-#define OCFS2_SUPER_MAGIC_ 0x7461636f
-#define GFS2_SUPER_MAGIC   0x01161970
-#define VBOXSF_MAGIC	   0x786f4256
+/*
+ * File systems that nobody but this kernel changes, so that inotify tells of all that is done to
+ * them.  Those that linux/magic.h does not have, or not for long, are named by their number.
+ */
+static const uint32_t local_types[] = {
+	EXT4_SUPER_MAGIC, /* ext2 and ext3, too */
+	BTRFS_SUPER_MAGIC,
+	XFS_SUPER_MAGIC,
+	TMPFS_MAGIC, /* devtmpfs, too */
+	RAMFS_MAGIC,
+	OVERLAYFS_SUPER_MAGIC, /* what is beneath must not be changed by the kernel's own rules */
+	F2FS_SUPER_MAGIC,
+	REISERFS_SUPER_MAGIC,
+	NILFS_SUPER_MAGIC,
+	MSDOS_SUPER_MAGIC,
+	HPFS_SUPER_MAGIC,
+	MINIX_SUPER_MAGIC,
+	MINIX_SUPER_MAGIC2,
+	MINIX2_SUPER_MAGIC,
+	MINIX2_SUPER_MAGIC2,
+	MINIX3_SUPER_MAGIC,
+	AFFS_SUPER_MAGIC,
+	ADFS_SUPER_MAGIC,
+	ISOFS_SUPER_MAGIC,
+	SQUASHFS_MAGIC,
+	CRAMFS_MAGIC,
+	0x2011bab0, /* exFAT */
+	0x15013346, /* UDF */
+	0xe0f5e1e2, /* EROFS */
+	0x2fc12fc1, /* OpenZFS */
+	0xca451a4e, /* bcachefs */
+	0x3153464a, /* JFS */
+	0x7366746e, /* ntfs3 */
+	0x5346544e, /* ntfs */
+	0x4244,	    /* HFS */
+	0x482b,	    /* HFS+ */
+	0x00011954, /* UFS */
+	0x19540119, /* UFS2 */
+	0x7275,	    /* romfs */
+	0x61756673, /* aufs */
+};
+
+bool fs_type_is_local(uint32_t magic)
+{
+	for (size_t i = 0; i < sizeof(local_types) / sizeof(*local_types); i++) {
+		if (local_types[i] == magic)
+			return true;
+	}
+	return false;
+}
 
 bool fs_is_network(int fd)
 {
 	struct statfs fs;
 
-	if (fstatfs(fd, &fs) < 0)
-		return true; /* rather slow than stale */
-	switch ((uint32_t)fs.f_type) {
-	case NFS_SUPER_MAGIC:
-	case SMB_SUPER_MAGIC:
-	case CIFS_SUPER_MAGIC:
-	case SMB2_SUPER_MAGIC:
-	case FUSE_SUPER_MAGIC:
-	case V9FS_MAGIC:
-	case CEPH_SUPER_MAGIC:
-	case AFS_SUPER_MAGIC:
-	case AFS_FS_MAGIC:
-	case CODA_SUPER_MAGIC:
-	case NCP_SUPER_MAGIC:
-	case LUSTRE_SUPER_MAGIC:
-	case GPFS_SUPER_MAGIC:
-	case OCFS2_SUPER_MAGIC_:
-	case GFS2_SUPER_MAGIC:
-	case VBOXSF_MAGIC:
-		return true;
-	default:
-		return false;
-	}
+	return fstatfs(fd, &fs) < 0 || !fs_type_is_local((uint32_t)fs.f_type);
 }
 
 /* Through /proc, so that the directory watched is the one that was opened, whatever its path. */
@@ -316,6 +330,7 @@ static void on_event(struct tree *t, const struct inotify_event *ev)
 
 void watch_collect(struct tree *t)
 {
+	t->own_events = 0;
 	for (;;) {
 		ssize_t n = read(t->inotify_fd, t->event_buf, sizeof(t->event_buf));
 
@@ -336,4 +351,14 @@ void watch_collect(struct tree *t)
 			p += sizeof(*ev) + ev->len;
 		}
 	}
+}
+
+/* A quarter of what the kernel's queue holds by default (fs.inotify.max_queued_events). */
+#define OWN_EVENTS_MAX 4096
+
+void watch_own_events(struct tree *t, unsigned n)
+{
+	t->own_events += n;
+	if (t->own_events >= OWN_EVENTS_MAX)
+		watch_collect(t);
 }

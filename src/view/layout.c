@@ -149,7 +149,7 @@ static void worker_line(struct layout *l, const json_t *w, const struct usual *u
 	put_round_trip(&b, number(w, "rtt_us"));
 	buf_putf(&b, " %7llu", (unsigned long long)number(w, "jobs"));
 	put_padded(&b, put_size, number(w, "fetched_bytes"), 9);
-	put_line(l, streq(state, "down") ? LINE_BAD : LINE_PLAIN, &b);
+	put_line(l, streq(state, "down") || streq(state, "unable") ? LINE_BAD : LINE_PLAIN, &b);
 	if (*error && !streq(state, "up"))
 		add(l, LINE_BAD, "  %s", error);
 	if (number(w, "wanted_bytes")) {

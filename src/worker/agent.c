@@ -30,7 +30,11 @@
 #define SEARCH_MAX	  256	       /* directories in a variable that count */
 #define LOAD_MS		  PING_MS      /* how old the host's load may be that the client knows */
 #define ROOT_CACHE_PARENT "/var/cache"
-#define MORE_JOBS	  2 /* than cores: some wait for a file's bytes */
+#define DISK_THREADS	  4 /* contents; outputs that are kept; trims; toolchains */
+/* Contents that have come and are not in the store yet, where the disk is slower than the line:
+ * beyond that, what was expected to be read is not taken, and is fetched when it is. */
+#define DISK_BYTES_MAX (256u << 20)
+#define MORE_JOBS      2 /* than cores: some wait for a file's bytes */
 
 void agent_fail(struct agent *a, int err, const char *fmt, ...)
 {
@@ -136,6 +140,13 @@ static void outside(void *data, int64_t job, enum missing_how how, const char *p
 	task_outside(data, job, how, path);
 }
 
+static void broken(void *data, int err)
+{
+	/* As the link says it of what is wrong at once. */
+	agent_fail(data, err, "message %s (%u) from the peer: %s", msg_name(MSG_CONTENT),
+		   MSG_CONTENT, err_text(err));
+}
+
 static const struct mirror_ops mirror_callbacks = {
 	.want_dir = want_dir,
 	.want_file = want_file,
@@ -143,7 +154,78 @@ static const struct mirror_ops mirror_callbacks = {
 	.job_of = job_of,
 	.makes = makes,
 	.outside = outside,
+	.broken = broken,
 };
+
+/* What the store's thread needs, which may outlive the agent when the disk hangs. */
+struct upkeep {
+	struct agent *agent; /* in `done` only */
+	struct store *store;
+};
+
+static struct upkeep *upkeep_new(struct agent *a)
+{
+	struct upkeep *u = xcalloc(1, sizeof(*u));
+
+	*u = (struct upkeep){a, a->store};
+	return u;
+}
+
+static void trim(void *arg)
+{
+	(void)store_trim(
+		((struct upkeep *)arg)->store); /* what can't be trimmed now can be later */
+}
+
+static void trimmed(void *arg)
+{
+	struct upkeep *u = arg;
+
+	u->agent->trims = false;
+	free(u);
+}
+
+static void probe(void *arg)
+{
+	(void)store_probe(((struct upkeep *)arg)->store); /* store_state() tells */
+}
+
+static void put_upkeep(struct agent *a, void (*run)(void *))
+{
+	if (a->trims)
+		return;
+	a->trims = true;
+	(void)offload_put(a->trimming, run, trimmed, upkeep_new(a), 0); /* one at a time */
+}
+
+/* Bounded while it is used; and a client whose contents can't be kept sends its jobs elsewhere. */
+static void look_at_store(struct agent *a)
+{
+	int state = store_state(a->store);
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (store_wants_trim(a->store))
+		put_upkeep(a, trim);
+	if (state == a->storage_told || !a->up)
+		return;
+	if (state < 0)
+		log_warn("can't write to %s: %s", a->store_dir, err_text(state));
+	a->storage_told = state;
+	msg_storage_encode(&b, &(struct msg_storage){.error = state < 0 && state > -4096
+								      ? (uint32_t)-state
+							      : state ? EIO
+								      : 0,
+						     .dir = a->store_dir});
+	link_send_buf(a->link, MSG_STORAGE, LINK_PRIO, &b);
+}
+
+static void on_disk(void *data, uint32_t events)
+{
+	struct agent *a = data;
+
+	offload_dispatch(a->disk);
+	look_at_store(a);
+}
 
 static void on_mirror(void *data, uint32_t events)
 {
@@ -263,6 +345,9 @@ static void tell_load(void *data)
 		link_send_buf(a->link, MSG_LOAD, LINK_BULK, &b);
 		a->load = m;
 	}
+	/* Nor for room on a disk. */
+	if (a->storage_told)
+		put_upkeep(a, probe);
 	loop_timer_set(a->load_timer, LOAD_MS);
 }
 
@@ -366,8 +451,15 @@ static int bring_up(struct agent *a, struct errmsg *msg)
 				(void)close(paths.fuse_fds[i]);
 		return r;
 	}
+	/* Not before: who enters a user namespace has one thread. */
+	a->disk = offload_new(DISK_THREADS, DISK_BYTES_MAX);
+	a->keeping = offload_lane(a->disk);
+	a->trimming = offload_lane(a->disk);
+	a->comparing = offload_lane(a->disk);
+	a->disk_source = loop_add_fd(a->loop, offload_event_fd(a->disk), LOOP_READ, on_disk, a);
 	mc.mountpoint = paths.mirror;
 	mc.store = a->store;
+	mc.disk = a->disk;
 	mc.fuse_fd = paths.fuse_fds[0] >= 0 ? paths.fuse_fds[0] : 0;
 	mc.outside_fd = paths.fuse_fds[1] >= 0 ? paths.fuse_fds[1] : 0;
 	r = mirror_start(&mc, &mirror_callbacks, a, &a->mirror, msg);
@@ -467,7 +559,7 @@ static int on_hello(struct agent *a, struct blob payload)
 	link_send(a->link, MSG_READY, LINK_PRIO, NULL, 0);
 	a->load_timer = loop_add_timer(a->loop, LOAD_MS, tell_load, a);
 	a->queue_timer = loop_add_timer(a->loop, 0, task_queue_timeout, a);
-	(void)store_trim(a->store); /* between sessions is the time for it */
+	look_at_store(a); /* it may be another session's bound that it was kept below */
 	return 0;
 }
 
@@ -845,6 +937,14 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 		a.result = errmsg_set(msg, r, "the event loop failed: %s", err_text(r));
 	/* The mirror first: a job that waits for one of its files can't even be killed. */
 	loop_remove(a.mirror_source);
+	mirror_abort(a.mirror);
+	loop_remove(a.disk_source);
+	if (!offload_free(steal_ptr(&a.disk))) {
+		log_warn("ending although a call to the disk of %s hangs", a.store_dir);
+		launcher_stop(a.launcher);
+		end_journal(&a);
+		return a.result; /* a thread uses what there is; the process ends */
+	}
 	mirror_stop(steal_ptr(&a.mirror));
 	launcher_stop(a.launcher);
 	free_tables(&a);

@@ -22,6 +22,7 @@
 #include "concc/loop.h"
 #include "concc/map.h"
 #include "concc/mirror.h"
+#include "concc/offload.h"
 #include "concc/proto.h"
 #include "concc/store.h"
 #include "concc/sandbox.h"
@@ -36,6 +37,13 @@ struct agent {
 	struct loop *loop;
 	struct link *link;
 	struct store *store;
+	struct offload *disk; /* all that may block: see loop.h */
+	struct loop_source *disk_source;
+	struct offload_lane *keeping, *trimming, *comparing;
+	bool trims;	      /* a trim is in its lane */
+	int storage_told;     /* store_state(), as the client knows it */
+	uint64_t n_kept;      /* jobs whose outputs were to be put into the store, ... */
+	uint64_t n_kept_done; /* ... and are */
 	struct mirror *mirror;
 	struct launcher *launcher;
 	struct loop_source *mirror_source;
@@ -145,8 +153,17 @@ struct toolchain *toolchain_new(struct blob payload);
 void toolchain_free(struct toolchain *t);
 const char *toolchain_exe(const struct toolchain *t);
 uint32_t toolchain_id(const struct toolchain *t);
-/* 0 when all its files are the same here; CONCC_E_UNAVAIL and what differs; or another code: it
- * can't be told now.  For each job: they are read again only when one looks changed. */
+/*
+ * Were all its files the same here when they were read, and does none of them look changed?  For
+ * each job; does not read them.  False while a check is under way.
+ */
+bool toolchain_is_right(const struct toolchain *t);
+/*
+ * Reads those that have to be: 0 when all are the same here; CONCC_E_UNAVAIL and what differs; or
+ * another code: it can't be told now.  Blocks: by one thread at a time, between the other two.
+ */
 int toolchain_check(struct toolchain *t, struct errmsg *msg);
+void toolchain_begin_check(struct toolchain *t);
+void toolchain_end_check(struct toolchain *t);
 
 #endif

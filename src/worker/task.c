@@ -27,7 +27,6 @@
 #define MISSING_MAX 8
 #define OUTSIDE_MAX 4096 /* paths remembered of a job */
 #define READ_CHUNK  (32 * 1024)
-#define KEEP_FILES  64 /* put into the store in one turn of the loop */
 /* Said by a job whose scratch space here is full: our fault, and no news for the user. */
 static const char no_space[] = "No space left on device";
 
@@ -45,7 +44,9 @@ struct task {
 	struct caller caller; /* as asked for, before it is fit to what we have */
 	char **env;
 	struct list of_waiting;
-	uint64_t wait_seq; /* the mirror must be flushed up to here */
+	struct comparison *comparing; /* of its compiler, or NULL */
+	uint64_t wait_seq;	      /* the mirror must be flushed up to here, ... */
+	uint64_t wait_kept;	      /* ... and so many jobs' outputs be in the store */
 	uint64_t queued_ms;
 	bool queued; /* in agent.queued */
 	int slot;    /* of the host, -1: none */
@@ -82,9 +83,18 @@ struct task {
 
 struct kept {
 	struct list link;
-	int dir_fd; /* borrowed from upper_fds */
+	size_t workspace; /* whose upper it is in */
 	char *path;
 	struct digest digest;
+};
+
+/* The files of a job that has ended, on their way into the store. */
+struct keeping {
+	struct agent *agent; /* in `done` only */
+	struct store *store;
+	struct list keep;
+	size_t n_fds;
+	int upper_fds[];
 };
 
 static void unqueue(struct task *t)
@@ -132,7 +142,8 @@ void task_free(struct task *t)
 		close(t->stdin_fd);
 	for (size_t i = 0; i < t->n_homes; i++) {
 		home_free(t->homes[i]);
-		close(t->upper_fds[i]);
+		if (t->upper_fds[i] >= 0)
+			close(t->upper_fds[i]);
 	}
 	if (t->tmp_fd >= 0)
 		close(t->tmp_fd);
@@ -304,29 +315,64 @@ void task_outside(struct agent *a, int64_t job, enum missing_how how, const char
 
 /* ---- the end ---- */
 
-/* A few files in each turn of the loop: others wait for it. */
+static void keep_one(const struct keeping *g, const struct kept *k)
+{
+	/* Announced while it ran: by now there may be anything, a fifo or a way out by a symlink.
+	 */
+	_cleanup_close_ int fd = openat_beneath(g->upper_fds[k->workspace], k->path,
+						O_RDONLY | O_NONBLOCK);
+	struct stat st;
+
+	/* What can't be kept is fetched when somebody needs it. */
+	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+	    store_add_fd(g->store, fd, &k->digest) < 0)
+		log_debug("can't keep %s in the store", k->path);
+}
+
+static void keep_all(void *arg)
+{
+	struct keeping *g = arg;
+
+	list_for_each (l, &g->keep)
+		keep_one(g, container_of(l, struct kept, link));
+}
+
+static void all_kept(void *arg)
+{
+	struct keeping *g = arg;
+
+	while (!list_empty(&g->keep))
+		free_kept(list_first(&g->keep, struct kept, link));
+	for (size_t i = 0; i < g->n_fds; i++)
+		(void)close(g->upper_fds[i]);
+	g->agent->n_kept_done++;
+	if (g->agent->disk) /* it is not the end of all */
+		task_start_waiting(g->agent);
+	free(g);
+}
+
+/* By a thread, as the disk may be slow.  Jobs that come wait for it: they may read these files. */
 static void keep_in_store(void *data)
 {
 	struct task *t = data;
 	struct agent *a = t->agent;
+	struct keeping *g = xcalloc(1, sizeof(*g) + t->n_homes * sizeof(int));
 
-	for (int n = 0; n < KEEP_FILES && !list_empty(&t->keep); n++) {
-		struct kept *k = list_first(&t->keep, struct kept, link);
-		/* Announced while it ran: by now there may be anything, a fifo or a way out by a
-		 * symlink. */
-		_cleanup_close_ int fd = openat_beneath(k->dir_fd, k->path, O_RDONLY | O_NONBLOCK);
-		struct stat st;
+	*g = (struct keeping){.agent = a, .store = a->store};
+	list_init(&g->keep);
+	while (!list_empty(&t->keep)) {
+		struct list *k = t->keep.next;
 
-		/* What can't be kept is fetched when somebody needs it. */
-		if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
-		    store_add_fd(a->store, fd, &k->digest) < 0)
-			log_debug("can't keep %s in the store", k->path);
-		free_kept(k);
+		list_remove(k);
+		list_append(&g->keep, k);
 	}
-	if (list_empty(&t->keep))
-		task_free(t);
-	else
-		loop_defer(a->loop, keep_in_store, t);
+	for (size_t i = 0; i < t->n_homes; i++) {
+		g->upper_fds[g->n_fds++] = t->upper_fds[i];
+		t->upper_fds[i] = -1;
+	}
+	task_free(t);
+	a->n_kept++;
+	(void)offload_put(a->keeping, keep_all, all_kept, g, 0); /* as many as jobs end */
 }
 
 static void free_task(void *data)
@@ -426,7 +472,7 @@ static int on_effect(void *data, const struct msg_file *f, int fd)
 	if (f->kind != EFFECT_FILE || f->size == 0 || f->flags & EFFECT_F_NO_DIGEST)
 		return 0;
 	k = xcalloc(1, sizeof(*k));
-	k->dir_fd = t->upper_fds[f->workspace];
+	k->workspace = f->workspace;
 	k->path = xstrdup(f->path);
 	k->digest = f->digest;
 	list_append(&t->keep, &k->link);
@@ -1053,12 +1099,20 @@ static void queue(struct task *t)
 	task_start_queued(a);
 }
 
+static bool may_start(const struct task *t)
+{
+	const struct agent *a = t->agent;
+
+	return !t->comparing && a->n_kept_done >= t->wait_kept &&
+	       mirror_flushed(a->mirror, t->wait_seq);
+}
+
 void task_start_waiting(struct agent *a)
 {
 	list_for_each_safe (e, &a->waiting) {
 		struct task *t = container_of(e, struct task, of_waiting);
 
-		if (mirror_flushed(a->mirror, t->wait_seq))
+		if (may_start(t))
 			queue(t);
 	}
 }
@@ -1150,9 +1204,88 @@ static char *lower_limit(const struct task *t, int id)
 			 caller_limit_name(id), (unsigned long long)t->agent->own.limits[id].hard);
 }
 
+/* Its compiler is the client's. */
+static void admit(struct task *t)
+{
+	struct agent *a = t->agent;
+	int r = caller_lacking(&a->own, &t->caller);
+
+	if (r >= 0) {
+		_cleanup_free_ char *text = lower_limit(t, r);
+
+		refuse(t, REFUSED_CALLER, text);
+		return;
+	}
+	for (char **w = t->job.workspaces; *w; w++) {
+		r = mirror_serve(a->mirror, *w);
+		if (r < 0) {
+			refuse(t, REFUSED_CWD, err_text(r));
+			return;
+		}
+	}
+	/* A client that shows its own system knows what of it jobs see. */
+	if (!(a->client.flags & HELLO_F_CLIENT_ROOT))
+		tell_missing(t);
+	t->wait_seq = mirror_seq(a->mirror);
+	t->wait_kept = a->n_kept;
+	mirror_job_started(a->mirror, t->job.job_id, t->wait_seq);
+	list_append(&a->waiting, &t->of_waiting);
+	if (may_start(t))
+		queue(t);
+}
+
+/* For one task, by a thread: it may have to read all of the compiler. */
+struct comparison {
+	struct agent *agent; /* in `done` only */
+	struct toolchain *tools;
+	uint32_t job_id;
+	int result;
+	struct errmsg msg;
+};
+
+static void compare(void *arg)
+{
+	struct comparison *c = arg;
+
+	c->result = toolchain_check(c->tools, &c->msg);
+}
+
+static void compared(void *arg)
+{
+	struct comparison *c = arg;
+	struct task *t = map_get_u64(&c->agent->tasks, c->job_id);
+
+	toolchain_end_check(c->tools);
+	/* It may have been killed, and its number given to another one. */
+	if (t && t->comparing == c && c->agent->disk) {
+		t->comparing = NULL;
+		unqueue(t);
+		if (c->result == CONCC_E_UNAVAIL) {
+			refuse(t, REFUSED_TOOLCHAIN, c->msg.text);
+		} else if (c->result < 0) {
+			struct msg_exit m = {.how = EXIT_FAILED, .text = c->msg.text};
+
+			send_exit(t, &m);
+		} else {
+			admit(t);
+		}
+	}
+	free(c);
+}
+
+static void begin_comparison(struct task *t)
+{
+	struct comparison *c = xcalloc(1, sizeof(*c));
+
+	*c = (struct comparison){.agent = t->agent, .tools = t->tools, .job_id = t->job.job_id};
+	t->comparing = c;
+	list_append(&t->agent->waiting, &t->of_waiting);
+	toolchain_begin_check(t->tools);
+	(void)offload_put(t->agent->comparing, compare, compared, c, 0); /* as many as jobs */
+}
+
 int task_start(struct agent *a, struct blob payload)
 {
-	struct errmsg msg = {0};
 	struct msg_job job;
 	struct task *t;
 	int r;
@@ -1167,39 +1300,10 @@ int task_start(struct agent *a, struct blob payload)
 		return CONCC_E_PROTO;
 	}
 	t = task_new(a, &job);
-	r = toolchain_check(t->tools, &msg);
-	if (r == CONCC_E_UNAVAIL) {
-		refuse(t, REFUSED_TOOLCHAIN, msg.text);
-		return 0;
-	}
-	if (r < 0) {
-		struct msg_exit m = {.how = EXIT_FAILED, .text = msg.text};
-
-		send_exit(t, &m);
-		return 0;
-	}
-	r = caller_lacking(&a->own, &t->caller);
-	if (r >= 0) {
-		_cleanup_free_ char *text = lower_limit(t, r);
-
-		refuse(t, REFUSED_CALLER, text);
-		return 0;
-	}
-	for (char **w = t->job.workspaces; *w; w++) {
-		r = mirror_serve(a->mirror, *w);
-		if (r < 0) {
-			refuse(t, REFUSED_CWD, err_text(r));
-			return 0;
-		}
-	}
-	/* A client that shows its own system knows what of it jobs see. */
-	if (!(a->client.flags & HELLO_F_CLIENT_ROOT))
-		tell_missing(t);
-	t->wait_seq = mirror_seq(a->mirror);
-	mirror_job_started(a->mirror, job.job_id, t->wait_seq);
-	list_append(&a->waiting, &t->of_waiting);
-	if (mirror_flushed(a->mirror, t->wait_seq))
-		queue(t);
+	if (toolchain_is_right(t->tools))
+		admit(t);
+	else
+		begin_comparison(t);
 	return 0;
 }
 

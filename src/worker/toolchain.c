@@ -13,6 +13,7 @@
 
 struct toolchain {
 	struct msg_exe exe;
+	unsigned n_checks; /* under way, or waiting to be: `seen` is the thread's then */
 	struct stat *seen; /* of its files, when they were right; else NULL */
 };
 
@@ -79,6 +80,21 @@ static bool is_current(const struct toolchain *t)
 			return false;
 	}
 	return true;
+}
+
+bool toolchain_is_right(const struct toolchain *t)
+{
+	return !t->n_checks && (!t->exe.n_files || (t->seen && is_current(t)));
+}
+
+void toolchain_begin_check(struct toolchain *t)
+{
+	t->n_checks++;
+}
+
+void toolchain_end_check(struct toolchain *t)
+{
+	t->n_checks--;
 }
 
 int toolchain_check(struct toolchain *t, struct errmsg *msg)

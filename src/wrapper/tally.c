@@ -15,9 +15,12 @@
 #include "concc/cleanup.h"
 #include "concc/str.h"
 
-#define TALLY_MAGIC 0x31796c6c74636e63u /* "cnctlly1" */
+#define TALLY_MAGIC 0x32796c6c74636e63u /* "cnctlly2" */
 
-/* A name is written once, under the file's lock, before `used` tells that it is there. */
+/*
+ * A name is written once, under the file's lock, before `used` tells that it is there.  Its place
+ * is the first free one from where its hash says: names never go.
+ */
 struct slot {
 	atomic_uint used;
 	char name[TALLY_NAME_MAX + 1];
@@ -27,9 +30,21 @@ struct slot {
 struct table {
 	atomic_ullong magic;
 	struct slot slots[TALLY_ENTRIES];
+	struct slot rest; /* when what has no place was said last */
 };
 
-static struct table *map_table(const char *path, int flags, int *ret_fd)
+/* FNV-1a: nobody gains by two texts of one hash. */
+static uint32_t hash_text(const char *text)
+{
+	uint32_t h = 2166136261u;
+
+	for (; *text; text++)
+		h = (h ^ (uint8_t)*text) * 16777619u;
+	return h;
+}
+
+/* Whatever it holds. */
+static struct table *map_file(const char *path, int flags, int *ret_fd)
 {
 	_cleanup_close_ int fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW, 0600);
 	struct table *t;
@@ -45,36 +60,61 @@ static struct table *map_table(const char *path, int flags, int *ret_fd)
 		 fd, 0);
 	if (t == MAP_FAILED)
 		return NULL;
-	if (flags & O_CREAT)
-		atomic_store(&t->magic, TALLY_MAGIC);
 	*ret_fd = steal_fd(&fd);
 	return t;
 }
 
-static struct slot *find_slot(struct table *t, const char *name)
+static struct table *map_table(const char *path, int flags, int *ret_fd)
 {
-	for (int i = 0; i < TALLY_ENTRIES; i++) {
-		struct slot *s = &t->slots[i];
+	for (int tries = 0; tries < 2; tries++) {
+		_cleanup_close_ int fd = -1;
+		struct table *t = map_file(path, flags, &fd);
+		unsigned long long magic = 0;
 
-		if (!atomic_load(&s->used))
+		if (!t)
 			return NULL;
-		if (strncmp(s->name, name, TALLY_NAME_MAX) == 0)
-			return s;
+		if (flags & O_CREAT)
+			(void)atomic_compare_exchange_strong(&t->magic, &magic, TALLY_MAGIC);
+		if (atomic_load(&t->magic) == TALLY_MAGIC) {
+			*ret_fd = steal_fd(&fd);
+			return t;
+		}
+		munmap(t, sizeof(*t));
+		/* Of another version, which may still use it. */
+		if (!(flags & O_CREAT) || unlink(path) < 0)
+			return NULL;
 	}
 	return NULL;
 }
 
+/* The name's place, else the free one that would be it, else NULL. */
+static struct slot *place_of(struct table *t, const char *name, bool *ret_there)
+{
+	uint32_t at = hash_text(name);
+
+	for (uint32_t i = 0; i < TALLY_ENTRIES; i++) {
+		struct slot *s = &t->slots[(at + i) % TALLY_ENTRIES];
+
+		*ret_there = atomic_load(&s->used);
+		if (!*ret_there || strncmp(s->name, name, TALLY_NAME_MAX) == 0)
+			return s;
+	}
+	*ret_there = false;
+	return NULL;
+}
+
+/* NULL when all places are taken, or this can't be told. */
 static struct slot *claim_slot(struct table *t, int fd, const char *name)
 {
-	struct slot *s;
+	bool there;
+	struct slot *s = place_of(t, name, &there);
 
+	if (!s || there)
+		return s;
 	if (flock(fd, LOCK_EX) < 0)
 		return NULL;
-	s = find_slot(t, name);
-	for (int i = 0; !s && i < TALLY_ENTRIES; i++) {
-		if (atomic_load(&t->slots[i].used))
-			continue;
-		s = &t->slots[i];
+	s = place_of(t, name, &there); /* another may have taken it */
+	if (s && !there) {
 		(void)snprintf(s->name, sizeof(s->name), "%s", name);
 		atomic_store(&s->used, 1);
 	}
@@ -82,34 +122,16 @@ static struct slot *claim_slot(struct table *t, int fd, const char *name)
 	return s;
 }
 
-static struct slot *open_slot(const char *path, const char *name, struct table **ret)
+void tally_add(const char *path, const char *name, uint64_t n)
 {
 	_cleanup_close_ int fd = -1;
 	struct table *t = map_table(path, O_RDWR | O_CREAT, &fd);
-	struct slot *s;
+	struct slot *s = t ? claim_slot(t, fd, name) : NULL;
 
-	if (!t)
-		return NULL;
-	s = find_slot(t, name);
-	if (!s)
-		s = claim_slot(t, fd, name);
-	if (!s) {
+	if (s)
+		atomic_fetch_add(&s->n, n);
+	if (t)
 		munmap(t, sizeof(*t));
-		return NULL;
-	}
-	*ret = t;
-	return s;
-}
-
-void tally_add(const char *path, const char *name, uint64_t n)
-{
-	struct table *t;
-	struct slot *s = open_slot(path, name, &t);
-
-	if (!s)
-		return;
-	atomic_fetch_add(&s->n, n);
-	munmap(t, sizeof(*t));
 }
 
 /* Never 0, which means not yet said. */
@@ -128,29 +150,21 @@ static bool is_over(uint32_t last, uint32_t now, uint64_t period_s)
 
 bool tally_may_say(const char *path, const char *name, uint64_t period_s)
 {
+	_cleanup_close_ int fd = -1;
+	struct table *t = map_table(path, O_RDWR | O_CREAT, &fd);
 	unsigned long long last;
 	uint32_t now = now_s();
-	struct table *t;
-	struct slot *s = open_slot(path, name, &t);
+	struct slot *s;
 	bool may;
 
-	if (!s)
+	if (!t)
 		return true;
+	s = claim_slot(t, fd, name) ?: &t->rest;
 	last = atomic_load(&s->n);
 	may = is_over((uint32_t)last, now, period_s) &&
 	      atomic_compare_exchange_strong(&s->n, &last, now);
 	munmap(t, sizeof(*t));
 	return may;
-}
-
-/* FNV-1a: nobody gains by two texts of one hash. */
-static uint32_t hash_text(const char *text)
-{
-	uint32_t h = 2166136261u;
-
-	for (; *text; text++)
-		h = (h ^ (uint8_t)*text) * 16777619u;
-	return h;
 }
 
 /* A reason's place: its n is the hash, and when it was said. */
@@ -183,13 +197,11 @@ bool tally_may_say_why(const char *path, const char *name, const char *reason, u
 	for (unsigned i = 0; i < TALLY_REASONS; i++) {
 		_cleanup_free_ char *key = xasprintf("%s:%u", name, i);
 
-		s[i] = find_slot(t, key);
-		if (!s[i])
-			s[i] = claim_slot(t, fd, key);
-		said = said || (s[i] && is_said(s[i], hash, now, period_s));
+		s[i] = claim_slot(t, fd, key) ?: &t->rest;
+		said = said || is_said(s[i], hash, now, period_s);
 	}
 	for (unsigned i = 0; i < TALLY_REASONS && !may && !said; i++) {
-		may = !s[i] || take_place(s[i], hash, now, period_s);
+		may = take_place(s[i], hash, now, period_s);
 		said = !may && is_said(s[i], hash, now, period_s);
 	}
 	munmap(t, sizeof(*t));
@@ -207,8 +219,8 @@ size_t tally_read(const char *path, struct tally_entry *ret, size_t max)
 	for (int i = 0; i < TALLY_ENTRIES && n < max; i++) {
 		struct slot *s = &t->slots[i];
 
-		if (atomic_load(&t->magic) != TALLY_MAGIC || !atomic_load(&s->used))
-			break;
+		if (!atomic_load(&s->used))
+			continue;
 		memcpy(ret[n].name, s->name, sizeof(ret[n].name));
 		ret[n].name[TALLY_NAME_MAX] = '\0';
 		ret[n++].n = atomic_load(&s->n);
@@ -232,14 +244,15 @@ void tally_told(const char *path, const char *text)
 
 bool tally_was_told(const char *path, const char *text)
 {
-	struct tally_entry e[TALLY_ENTRIES];
-	size_t n = tally_read(path, e, TALLY_ENTRIES);
+	_cleanup_close_ int fd = -1;
+	struct table *t = map_table(path, O_RDONLY, &fd);
 	char name[TALLY_NAME_MAX + 1];
+	bool told = false;
 
+	if (!t)
+		return false;
 	told_name(text, name);
-	for (size_t i = 0; i < n; i++) {
-		if (streq(e[i].name, name))
-			return true;
-	}
-	return false;
+	(void)place_of(t, name, &told);
+	munmap(t, sizeof(*t));
+	return told;
 }

@@ -403,6 +403,17 @@ static bool load(struct blob in, struct buf *out)
 	return true;
 }
 
+static bool storage(struct blob in, struct buf *out)
+{
+	struct msg_storage m;
+
+	if (msg_storage_decode(in, &m) < 0)
+		return false;
+	msg_storage_encode(out, &m);
+	msg_storage_release(&m);
+	return true;
+}
+
 static bool limits(struct blob in, struct buf *out)
 {
 	struct msg_limits m;
@@ -521,6 +532,7 @@ static const struct codec {
 	[MSG_MIRROR_COUNTS] = {counts, true}, /* the order of the counts, and zeros */
 	[MSG_CHECKUP] = {checkup},
 	[MSG_LOAD] = {load},
+	[MSG_STORAGE] = {storage},
 	[MSG_RUN] = {run},
 	[MSG_RUN_HERE] = {run_here, true}, /* records of before are read, too */
 	[MSG_RUN_INPUT] = {bytes},

@@ -158,12 +158,28 @@ syscalls() {
 	expect_le "system calls of the project server" "$n" 130
 }
 
+# Their own events would fill inotify's queue, and all that is known would be compared with the disk.
+many_outputs() {
+	local before overflows
+	concc-dispatch sh -c 'mkdir -p many && ls many'
+	overflows=$(lab_status .tree.overflows)
+	before=$(lab_status .tree.lstats)
+	concc-dispatch sh -c 'i=0; while [ $((i += 1)) -le 6000 ]; do echo $i >many/$i; done'
+	expect_eq "files" "$(find many -type f | wc -l)" 6000
+	concc-dispatch true
+	expect_eq "overflows" "$(($(lab_status .tree.overflows) - overflows))" 0
+	# Each as it is put in place, and again for its event.
+	expect_le "lstats" "$(($(lab_status .tree.lstats) - before))" 13000
+	rm -r many
+}
+
 check "a warm job" warm
 sed -n '/^note/p' "$LAB/check.log" 2>/dev/null || true
 check "a job after an edit" edited
 sed -n '/^note/p' "$LAB/check.log" 2>/dev/null || true
 check "outputs of jobs as inputs" own_output
 sed -n '/^note/p' "$LAB/check.log" 2>/dev/null || true
+check "as many outputs as the queue of events has no room for" many_outputs
 check "commands sought in vain" sought_in_vain
 sed -n '/^note/p' "$LAB/check.log" 2>/dev/null || true
 check "commands sought in vain that come" sought_and_found

@@ -150,6 +150,20 @@ new_as() {
 	rm "$LAB/bin/as" "$LAB/w1/local/as"
 }
 
+# The linker, of what is linked: replaced here while all runs.
+new_ld() {
+	scripts
+	echo 'int main(void) { return 0; }' >main.c
+	lab_stop_server
+	install_program /usr/bin/ld ld
+	place "remote on w1" concc-cc gcc main.c -o a.o
+	echo >>"$LAB/bin/ld"
+	place "local: .*(gave-up|toolchain)" concc-cc gcc main.c -o a.o
+	expect_grep "its /usr/local/bin/ld is another version" "$LAB/explain"
+	same
+	rm "$LAB/bin/ld" "$LAB/w1/local/ld"
+}
+
 # One that was not there before, beside what was.
 new_cc1plus() {
 	local dir
@@ -215,6 +229,7 @@ native() {
 check "what is not known to be a compiler is not asked" never_asked
 check "another cc1" other_cc1
 check "another as, meanwhile" new_as
+check "another ld, meanwhile" new_ld
 check "a compiler that was not there" new_cc1plus
 check "a warm job" warm
 check "this machine's processor" native

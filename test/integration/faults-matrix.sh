@@ -37,7 +37,7 @@ before  suspend       remote|lost
 before  tmp_cleaned   remote
 before  cache_client  remote
 before  cache_worker  remote
-before  store_full    could not be read
+before  store_full    remote|could not be read
 before  upper_full    scratch space
 running agent         lost:
 running launcher      lost:.*launcher

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,7 @@ struct bed {
 	struct commit *job;
 	char root[64];
 	char *workspaces[2];
+	struct tree_limits limits;
 	struct seen seen[3];
 	struct errmsg msg;
 };
@@ -144,17 +146,22 @@ static void bed_serve(struct bed *b, bool writable)
 {
 	static const struct tree_ops ops = {.send = on_send};
 
-	cr_assert_eq(tree_new(&ops, b, NULL, &b->tree, &b->msg), 0);
+	cr_assert_eq(tree_new_limited(&ops, b, NULL, &b->limits, &b->tree, &b->msg), 0);
 	cr_assert_eq(tree_serve(b->tree, b->root, writable, &b->msg), 0);
 	b->workspaces[0] = b->root;
 }
 
-static void bed_init(struct bed *b)
+static void bed_init_limited(struct bed *b, struct tree_limits limits)
 {
-	*b = (struct bed){0};
+	*b = (struct bed){.limits = limits};
 	strcpy(b->root, "/tmp/concc-test-commit.XXXXXX");
 	cr_assert(mkdtemp(b->root));
 	bed_serve(b, true);
+}
+
+static void bed_init(struct bed *b)
+{
+	bed_init_limited(b, (struct tree_limits){0});
 }
 
 static void bed_release(struct bed *b)
@@ -375,6 +382,111 @@ Test(commit, what_others_changed_meanwhile_is_a_conflict)
 }
 
 /* A further name, or one less, is no change of what the job saw: cargo links what was just made. */
+static uint64_t looks(const struct bed *b)
+{
+	struct tree_counts c;
+
+	tree_counts(b->tree, &c);
+	return c.stats;
+}
+
+/* A job's own files are no flood of news: as many as the kernel's queue has no room for. */
+Test(commit, many_outputs_are_no_flood, .timeout = 100)
+{
+	struct tree_counts c;
+	uint64_t before;
+	struct bed b;
+	char name[64];
+
+	bed_init(&b);
+	path_mkdirs(at(&b, "d"), 0755);
+	path_mkdirs(at(&b, "gone"), 0755);
+	for (int i = 0; i < 20000; i++) {
+		snprintf(name, sizeof(name), "gone/f%d", i);
+		write_file(at(&b, name), "");
+	}
+	for (const char *const *p = (const char *const[]){"", "d", "gone", NULL}; *p; p++)
+		tree_list(b.tree, 0, at(&b, *p));
+	start(&b);
+	before = looks(&b);
+	for (int i = 0; i < 6000; i++) {
+		snprintf(name, sizeof(name), "d/f%d", i);
+		cr_assert_eq(put(&b, name, "job", 0644), 0);
+	}
+	cr_assert_eq(simple(&b, EFFECT_REMOVE, "gone", 0, 0), 0);
+	applies(&b);
+	tree_drain(b.tree);
+	tree_counts(b.tree, &c);
+	cr_expect_eq(c.overflows, 0, "%llu overflows", (unsigned long long)c.overflows);
+	cr_expect_leq(c.stats - before, 2 * 6000 + 20000 + 100, "%llu looks",
+		      (unsigned long long)(c.stats - before));
+	/* Dropped ones leave as many. */
+	start(&b);
+	for (int i = 0; i < 6000; i++) {
+		snprintf(name, sizeof(name), "d/f%d", i);
+		cr_assert_eq(put(&b, name, "another", 0644), 0);
+	}
+	start(&b);
+	tree_counts(b.tree, &c);
+	cr_expect_eq(c.overflows, 0, "%llu overflows", (unsigned long long)c.overflows);
+	bed_release(&b);
+}
+
+/* Where no event tells of changes, a commit looks at what it is going to change, and at no more. */
+Test(commit, conflicts_where_nothing_is_watched)
+{
+	struct bed b;
+	uint64_t before;
+	char name[64];
+
+	/* For / and /tmp. */
+	bed_init_limited(&b, (struct tree_limits){.max_watches = 2});
+	path_mkdirs(at(&b, "d/e"), 0755);
+	path_mkdirs(at(&b, "many"), 0755);
+	write_file(at(&b, "d/e/f"), "1");
+	write_file(at(&b, "g"), "1");
+	for (int i = 0; i < 500; i++) {
+		snprintf(name, sizeof(name), "many/f%d", i);
+		write_file(at(&b, name), "1");
+	}
+	/* Nothing is younger than a tick of the clock. */
+	(void)poll(NULL, 0, 50);
+	for (const char *const *p = (const char *const[]){"", "d", "d/e", "many", NULL}; *p; p++)
+		tree_list(b.tree, 0, at(&b, *p));
+	start(&b);
+	before = looks(&b);
+	cr_assert_eq(put(&b, "g", "job", 0644), 0);
+	cr_assert_eq(put(&b, "d/e/new", "job", 0644), 0);
+	applies(&b);
+	cr_file(&b, "g", "job");
+	cr_expect_lt(looks(&b) - before, 30, "%llu looks",
+		     (unsigned long long)(looks(&b) - before));
+
+	(void)poll(NULL, 0, 50);
+	start(&b);
+	IN_CHILD(write_file(at(&b, "g"), "user"));
+	cr_assert_eq(put(&b, "g", "job 2", 0644), 0);
+	conflicts(&b, "g");
+	/* What is beneath a directory that goes counts as well. */
+	(void)poll(NULL, 0, 50);
+	start(&b);
+	IN_CHILD(write_file(at(&b, "d/e/f"), "user"));
+	cr_assert_eq(simple(&b, EFFECT_REMOVE, "d", 0, 0), 0);
+	conflicts(&b, "d/e/f");
+	/* And what is above. */
+	(void)poll(NULL, 0, 50);
+	start(&b);
+	IN_CHILD({
+		if (rename(at(&b, "d"), at(&b, "old")) < 0)
+			_exit(1);
+		path_mkdirs(at(&b, "d/e"), 0755);
+		write_file(at(&b, "d/e/f"), "user's other");
+	});
+	cr_assert_eq(put(&b, "d/e/f", "job", 0644), 0);
+	conflicts(&b, "/d");
+	bed_release(&b);
+}
+
 Test(commit, further_names_are_no_conflict)
 {
 	struct bed b;

@@ -3,10 +3,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -288,6 +290,86 @@ Test(store, trims_one_at_a_time)
 	cr_assert_eq(store_trim(s), 0);
 	cr_assert_not(store_has(s, &d));
 	store_close(s);
+}
+
+#define MB (1u << 20)
+
+static struct digest put_mb(struct store *s, int i)
+{
+	_cleanup_free_ uint8_t *p = xmalloc(MB);
+
+	memset(p, i, MB);
+	return put(s, p, MB);
+}
+
+/* While it is used, and not only between: it says when that is due. */
+Test(store, says_when_it_has_grown)
+{
+	struct store *s = open_store(40 * MB);
+	uint64_t bytes, n, most = 0;
+
+	cr_expect(store_wants_trim(s));
+	cr_assert_eq(store_trim(s), 0);
+	cr_expect_not(store_wants_trim(s));
+	for (int i = 0; i < 200; i++) {
+		put_mb(s, i);
+		if (store_wants_trim(s))
+			cr_assert_eq(store_trim(s), 0);
+		store_measure(dir, &bytes, &n);
+		most = bytes > most ? bytes : most;
+	}
+	cr_expect_leq(most, 42 * MB, "%llu bytes", (unsigned long long)most);
+	cr_expect_geq(bytes, 30 * MB);
+	store_close(s);
+}
+
+static void small_disk(const char *size)
+{
+	cr_assert_eq(unshare(CLONE_NEWNS), 0);
+	cr_assert_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+	cr_assert_eq(mount("test", tmp, "tmpfs", 0, size), 0);
+}
+
+/* A full disk takes the least recently used; and when there is nothing left of that, it is said. */
+Test(store, on_a_full_disk)
+{
+	_cleanup_free_ char *other = NULL;
+	_cleanup_free_ uint8_t *p = xcalloc(1, MB);
+	struct store_writer *w;
+	struct digest d;
+	struct store *s;
+	int fd;
+
+	small_disk("size=40m");
+	s = open_store(1u << 30);
+	for (int i = 0; i < 100; i++) {
+		d = put_mb(s, i);
+		cr_expect(store_has(s, &d));
+		cr_expect_eq(store_state(s), 0);
+	}
+	/* Somebody else fills it, and nothing of ours is left that could go. */
+	for (int i = 0; i < 256; i++) {
+		_cleanup_free_ char *cmd = xasprintf("rm -rf %s/%02x", dir, i);
+
+		cr_assert_eq(system(cmd), 0);
+	}
+	other = xasprintf("%s/other", tmp);
+	fd = open(other, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	while (write(fd, p, MB) > 0)
+		;
+	cr_assert_eq(store_begin(s, &w), 0);
+	cr_expect_eq(store_write(w, p, MB), -ENOSPC);
+	store_abort(w);
+	cr_expect_eq(store_state(s), -ENOSPC);
+	cr_expect_eq(store_probe(s), -ENOSPC);
+	close(fd);
+	unlink(other);
+	cr_expect_eq(store_probe(s), 0);
+	cr_expect_eq(store_state(s), 0);
+	d = put_mb(s, 200);
+	cr_expect(store_has(s, &d));
+	store_close(s);
+	cr_assert_eq(umount2(tmp, MNT_DETACH), 0);
 }
 
 Test(store, removes_old_temporary_files)

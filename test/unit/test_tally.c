@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "concc/pool.h"
 #include "concc/wrapper.h"
 
 static char file[] = "/tmp/test-tally-XXXXXX";
@@ -56,6 +58,62 @@ Test(tally, a_reason_for_each_job_is_no_flood)
 	}
 	cr_expect_eq(said, TALLY_REASONS);
 	cr_expect_eq(tally_read(file, e, TALLY_ENTRIES), TALLY_REASONS);
+}
+
+/* A farm's workers, each of the longest name, and what is said of each. */
+Test(tally, of_as_many_workers_as_there_may_be)
+{
+	static struct tally_entry e[TALLY_ENTRIES];
+	char name[TALLY_NAME_MAX + 1];
+	size_t n;
+
+	for (int round = 0; round < 2; round++) {
+		for (int i = 0; i < POOL_MEMBERS_MAX; i++) {
+			snprintf(name, sizeof(name), "remote:%0*d", POOL_NAME_MAX, i);
+			tally_add(file, name, 1);
+			snprintf(name, sizeof(name), "said:lost-%0*d", POOL_NAME_MAX, i);
+			cr_expect_eq(tally_may_say(file, name, 1000000), round == 0, "%s", name);
+		}
+	}
+	n = tally_read(file, e, TALLY_ENTRIES);
+	cr_expect_eq(n, 2 * POOL_MEMBERS_MAX);
+	for (size_t i = 0; i < n; i++)
+		cr_expect(strncmp(e[i].name, "remote:", 7) != 0 || e[i].n == 2, "%s", e[i].name);
+}
+
+/* What has no place any more is said, and no more often than one name is. */
+Test(tally, a_full_one_still_limits)
+{
+	char name[40], reason[40];
+	int said = 0, why = 0;
+
+	for (int i = 0; i < TALLY_ENTRIES; i++) {
+		snprintf(name, sizeof(name), "local:%d", i);
+		tally_add(file, name, 1);
+	}
+	for (int i = 0; i < 1000; i++) {
+		snprintf(name, sizeof(name), "said:%d", i);
+		snprintf(reason, sizeof(reason), "%d is outside", i);
+		said += tally_may_say(file, name, 1000000);
+		why += tally_may_say_why(file, name, reason, 1000000);
+	}
+	cr_expect_eq(said, 1);
+	cr_expect_leq(why, 1);
+	cr_expect_not(tally_was_told(file, "it"));
+}
+
+Test(tally, one_of_another_version)
+{
+	int fd = open(file, O_WRONLY | O_CLOEXEC);
+	static struct tally_entry e[TALLY_ENTRIES];
+
+	cr_assert_eq(write(fd, "cnctlly1\1\0\0\0local:x", 19), 19);
+	close(fd);
+	cr_expect_eq(tally_read(file, e, TALLY_ENTRIES), 0);
+	tally_add(file, "local:y", 3);
+	cr_assert_eq(tally_read(file, e, TALLY_ENTRIES), 1);
+	cr_expect_str_eq(e[0].name, "local:y");
+	cr_expect_eq(e[0].n, 3);
 }
 
 /* However many jobs of a build have it at the same time. */

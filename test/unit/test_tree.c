@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -1654,6 +1655,74 @@ Test(tree, hard_links_written_elsewhere)
 	bed_release(&b);
 }
 
+static void link_file(const struct bed *b, const char *from_dir, const char *to_dir, int i, int j)
+{
+	char from[512], to[512];
+
+	snprintf(from, sizeof(from), "%s/%s%d/f%d", b->root, from_dir, i, j);
+	snprintf(to, sizeof(to), "%s/%s%d/f%d", b->root, to_dir, i, j);
+	if (link(from, to) < 0)
+		_exit(1);
+}
+
+static uint64_t names_walked(const struct bed *b)
+{
+	struct tree_counts c;
+
+	tree_counts(b->tree, &c);
+	return c.walked;
+}
+
+/* Trees of hard links, as `cp -al` makes them: what is known is not gone through for each. */
+static void linked_trees(int n_dirs)
+{
+	char name[64];
+	struct bed b;
+
+	bed_init(&b, NULL);
+	for (int i = 0; i < n_dirs; i++) {
+		snprintf(name, sizeof(name), "one/d%d", i);
+		path_mkdirs(at(&b, name), 0755);
+		snprintf(name, sizeof(name), "two/d%d", i);
+		path_mkdirs(at(&b, name), 0755);
+		for (int j = 0; j < 5; j++) {
+			snprintf(name, sizeof(name), "one/d%d/f%d", i, j);
+			write_file(at(&b, name), "1");
+			link_file(&b, "one/d", "two/d", i, j);
+		}
+	}
+	check_dir(&b, 0, b.root, true);
+	cr_expect_eq(names_walked(&b), 0, "%llu names", (unsigned long long)names_walked(&b));
+	/* Names that were the only ones are found among those that are known, each once. */
+	mkdir(at(&b, "single0"), 0755);
+	for (int i = 0; i < 500; i++) {
+		snprintf(name, sizeof(name), "single0/f%d", i);
+		write_file(at(&b, name), "1");
+	}
+	tree_drain(b.tree);
+	check_dir(&b, 0, b.root, true);
+	mkdir(at(&b, "other0"), 0755);
+	IN_CHILD({
+		for (int i = 0; i < 500; i++)
+			link_file(&b, "single", "other", 0, i);
+	});
+	tree_drain(b.tree);
+	(void)listing(&b, 0, at(&b, "other0")); /* until then nobody is told of it */
+	tree_drain(b.tree);
+	check_dir(&b, 0, b.root, true);
+	cr_expect_eq(names_walked(&b), 500, "%llu names", (unsigned long long)names_walked(&b));
+	IN_CHILD(write_file(at(&b, "other0/f77"), "2"));
+	tree_drain(b.tree);
+	check_dir(&b, 0, b.root, false);
+	bed_release(&b);
+}
+
+Test(tree, hard_links_of_whole_trees)
+{
+	linked_trees(20);
+	linked_trees(200);
+}
+
 /* A file with several links is watched itself: what is written elsewhere is seen, and no drain
  * looks. */
 static void hard_link_costs(const struct tree_limits *limits, uint64_t watches, uint64_t looks)
@@ -1701,6 +1770,105 @@ static void hard_link_costs(const struct tree_limits *limits, uint64_t watches, 
 	free(other);
 	rm_rf(outside);
 	bed_release(&b);
+}
+
+/* What is not known to be local is not. */
+Test(tree, which_file_systems_others_may_change)
+{
+	static const uint32_t network[] = {
+		0x6969,	    /* NFS */
+		0xff534d42, /* CIFS */
+		0xfe534d42, /* SMB2 */
+		0x65735546, /* FUSE: sshfs, virtiofs, GlusterFS */
+		0x01021997, /* 9p */
+		0x00c36400, /* Ceph */
+		0x0bd00bd0, /* Lustre */
+		0x47504653, /* GPFS */
+		0x19830326, /* BeeGFS */
+		0xaad7aaea, /* PanFS */
+		0x20030528, /* OrangeFS */
+		0x6b414653, /* AFS of the kernel */
+		0x786f4256, /* vboxsf */
+		0xbacbacbc, /* VMware's */
+		0x7461636f, /* OCFS2 */
+		0x01161970, /* GFS2 */
+		0x12345678, /* one that is to come */
+	};
+	int fd;
+
+	for (size_t i = 0; i < sizeof(network) / sizeof(*network); i++)
+		cr_expect_not(fs_type_is_local(network[i]), "%x", network[i]);
+	for (const uint32_t *l = (uint32_t[]){0xef53, 0x58465342, 0x9123683e, 0x01021994,
+					      0x794c7630, 0x2fc12fc1, 0};
+	     *l; l++)
+		cr_expect(fs_type_is_local(*l), "%x", *l);
+	/* Of which nobody has heard that it were one. */
+	fd = open("/proc/self", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cr_expect(fs_is_network(fd));
+	close(fd);
+	fd = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cr_expect_not(fs_is_network(fd));
+	close(fd);
+}
+
+/* Without watches all that is known is looked at before a job, and then no more of it than is asked
+ * for: 500 fetches of a job that read as many directories were 390 000 looks. */
+static void unwatched_costs(const struct tree_limits *limits, int n)
+{
+	struct tree_counts before, after;
+	struct bed b;
+	char name[64];
+
+	bed_init(&b, limits);
+	for (int i = 0; i < n; i++) {
+		snprintf(name, sizeof(name), "d%d", i);
+		mkdir(at(&b, name), 0755);
+		snprintf(name, sizeof(name), "d%d/f", i);
+		write_file(at(&b, name), "1");
+	}
+	/* What is younger than a tick of the clock is another version at each look. */
+	(void)poll(NULL, 0, 50);
+	check_dir(&b, 0, b.root, true);
+	tree_counts(b.tree, &before);
+	tree_drain(b.tree);
+	tree_counts(b.tree, &after);
+	cr_expect_eq(after.swept, (uint64_t)n + 1);
+	cr_expect_eq(after.stats - before.stats, 2 * (uint64_t)n, "a job: %llu looks",
+		     (unsigned long long)(after.stats - before.stats));
+	before = after;
+	for (int i = 0; i < n; i++) {
+		int fd;
+
+		snprintf(name, sizeof(name), "d%d", i);
+		fd = open_version(&b, at(&b, name), "f",
+				  entry_of(&b, 0, at(&b, name), "f")->attr.version);
+		cr_assert_geq(fd, 0);
+		cr_expect_eq(tree_check_file(b.tree, listing(&b, 0, at(&b, name))->id, "f",
+					     entry_of(&b, 0, at(&b, name), "f")->attr.version, fd),
+			     0);
+		close(fd);
+		tree_on_event(b.tree);
+	}
+	tree_counts(b.tree, &after);
+	cr_expect_eq(after.stats - before.stats, 0, "its fetches: %llu looks",
+		     (unsigned long long)(after.stats - before.stats));
+	before = after;
+	/* Another worker's: each is compared once, as it is asked for. */
+	for (int i = 0; i < n; i++) {
+		snprintf(name, sizeof(name), "d%d", i);
+		(void)listing(&b, 1, at(&b, name));
+	}
+	tree_counts(b.tree, &after);
+	cr_expect_eq(after.stats - before.stats, n, "its listings: %llu looks",
+		     (unsigned long long)(after.stats - before.stats));
+	bed_release(&b);
+}
+
+Test(tree, unwatched_directories_cost_each_job_once)
+{
+	/* For / and /tmp. */
+	unwatched_costs(&(struct tree_limits){.max_watches = 2}, 50);
+	unwatched_costs(&(struct tree_limits){.max_watches = 2}, 200);
 }
 
 /* In the place of libc's, for all of this program: what happens just before a file is watched. */
