@@ -149,6 +149,15 @@ learns_its_slots() {
 	expect_eq "started" "$(starts)" 1
 }
 
+# Nothing else is configured: the cores of this machine are slots, too, as no worker is this machine.
+by_itself() {
+	lab_stop_server
+	printf '[worker box]\nslots = 2\ncommand = exec concc-worker --stdio\n' >"$CONCC_CONFIG"
+	(unset CONCC_LOCAL_SLOTS && compile 1 && concc -j >"$LAB/slots")
+	expect_eq "remote" "$(explained_remote "$LAB/explain")" 1
+	expect_eq "slots" "$(cat "$LAB/slots")" $(($(nproc) + 2))
+}
+
 fails_at_once() {
 	local n
 	config 'idle-timeout = 1h' 'slots = 4' 'count = 100' \
@@ -250,6 +259,7 @@ cd "$WS"
 check "as many workers as jobs need" as_many_as_needed
 check "a worker sleeps and wakes" sleeps_and_wakes
 check "a worker tells its slots once" learns_its_slots
+check "a command and no more" by_itself
 check "a command that fails at once" fails_at_once
 check "a command that starts no worker" starts_late
 check "the server dies while a worker wakes" server_dies
