@@ -74,9 +74,9 @@ struct pool_request {
  * it; of several that are as good, the one with most free capacity.
  * Waits in order of arrival when all are taken, or when waiting for one of them is
  * better than what is free; and then calls for the members that are asleep.  CONCC_E_UNAVAIL: no
- * member but POOL_LOCAL is up or asleep (or the one asked for is neither).  CONCC_E_CLOSED: all were asleep, and
- * who could wake them is gone.  -EINTR: a signal handler that was installed without SA_RESTART ran
- * while waiting.
+ * member but POOL_LOCAL is up or asleep (or the one asked for is neither).  CONCC_E_CLOSED: all
+ * were asleep, and who could wake them is gone.  -EINTR: a signal handler that was installed
+ * without SA_RESTART ran while waiting.
  */
 int pool_acquire(struct pool *p, const struct pool_request *q, struct pool_slot *ret);
 void pool_release(struct pool *p, struct pool_slot *s); /* fine when none is held */
