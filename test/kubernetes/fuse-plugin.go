@@ -39,7 +39,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	if err := stub.Register(dir+"kubelet.sock", "example.org/fuse", dir); err != nil {
+	if err := stub.Register(dir+"kubelet.sock", "example.org/fuse", ""); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

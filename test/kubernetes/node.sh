@@ -13,21 +13,23 @@ fail() {
 	exit 1
 }
 
-# Waits for a line; FILE may not be there yet.
-wait_line() { # FILE PATTERN
-	local line='' tail
-	exec 9< <(exec tail -n +1 -F "$1" 2>/dev/null)
-	tail=$!
-	while read -r -t "$LIMIT" line <&9; do
-		if [[ $line =~ $2 ]]; then
-			kill "$tail"
-			exec 9<&-
-			return
-		fi
+# Runs the command until it has printed such a line; it may go on without end.
+wait_said() { # PATTERN COMMAND...
+	local line='' pid pattern=$1 said=1
+	shift
+	exec 9< <(exec "$@" 2>/dev/null)
+	pid=$!
+	while [ $said = 1 ] && read -r -t "$LIMIT" line <&9; do
+		[[ ! $line =~ $pattern ]] || said=0
 	done
-	kill "$tail"
-	tail -n 20 "$1" >&2
-	fail "$1 never says $2"
+	kill "$pid" 2>/dev/null || true
+	exec 9<&-
+	return $said
+}
+
+# FILE may not be there yet.
+wait_line() { # FILE PATTERN
+	wait_said "$2" tail -n +1 -F "$1" || fail "$1 never says $2: $(tail -n 20 "$1")"
 }
 
 run() { # NAME COMMAND...
@@ -125,7 +127,7 @@ kubelet_and_containers() {
 	run kubelet kubelet --config="$W/kubelet.yaml" --kubeconfig="$KUBECONFIG" --container-runtime=remote \
 		--container-runtime-endpoint=unix:///run/containerd/containerd.sock --node-ip=$NODE \
 		--hostname-override=node --cert-dir="$W/certs"
-	timeout "$LIMIT" bash -c 'kubectl get nodes --watch --no-headers | grep -qm 1 " Ready "' ||
+	wait_said ' Ready ' kubectl get nodes --watch --no-headers ||
 		fail "the node does not become ready: $(tail -n 5 "$W/log/kubelet")"
 }
 
