@@ -94,6 +94,7 @@ struct link {
 	struct loop_source *beat, *flush_later, *read_later, *linger;
 };
 
+static void arm_beat(struct link *k);
 static void flush_deferred(void *data);
 static void read_deferred(void *data);
 static void on_event(void *data, uint32_t events);
@@ -615,6 +616,8 @@ static void on_message(struct link *k, const struct assembled *m)
 static void peer_greeted(struct link *k)
 {
 	sign_of_life(k);
+	if (k->beat)
+		arm_beat(k);
 	flush_soon(k);
 }
 
@@ -763,7 +766,7 @@ static void send_ping(struct link *k)
  */
 static void arm_beat(struct link *k)
 {
-	uint64_t dead = dead_after(k), ping = k->conf.ping_ms, at = ping;
+	uint64_t dead = dead_after(k), ping = is_silent(k) ? 0 : k->conf.ping_ms, at = ping;
 	uint64_t tick = dead / TICKS + 1;
 
 	if (ping && (!dead || tick > ping))
@@ -796,7 +799,7 @@ void link_pulse(struct link *k)
 
 	if (since < k->pulse_ms)
 		since = k->pulse_ms;
-	if (!k->stream || k->write_error || k->overflow || now - since < PULSE_MS)
+	if (!k->stream || k->write_error || k->overflow || is_silent(k) || now - since < PULSE_MS)
 		return;
 	k->pulse_ms = now;
 	k->pong_due = true;

@@ -774,7 +774,7 @@ static void let_pass(struct loop *l, uint32_t ms)
 Test(link, a_worker_is_silent_until_it_is_greeted)
 {
 	static const struct link_config conf = {
-		.end = LINK_WORKER, .ping_ms = 5, .dead_ms = 10, .greet_ms = WAIT_MS};
+		.end = LINK_WORKER, .ping_ms = 5, .dead_ms = 10, .greet_ms = 6400};
 	static const char first[] = PROTO_MAGIC "\x02\0\0\0\x01\0\0\0hi";
 	struct end a = {.stop_at = -1};
 	char got[sizeof(first)];
@@ -790,7 +790,7 @@ Test(link, a_worker_is_silent_until_it_is_greeted)
 	cr_assert_eq(bytes_waiting(sv[1]), 0);
 	/* Nor is what is not all of a greeting one. */
 	cr_assert_eq(write_full(sv[1], "noise" PROTO_GREETING, 5 + PROTO_GREETING_LEN - 1), 0);
-	let_pass(l, 100);
+	let_pass(l, 500); /* a tick of its own, and so some silence */
 	cr_assert_eq(bytes_waiting(sv[1]), 0);
 	cr_assert_eq(a.closed, 0);
 	cr_assert_eq(write_full(sv[1], PROTO_GREETING + PROTO_GREETING_LEN - 1, 1), 0);
@@ -799,6 +799,10 @@ Test(link, a_worker_is_silent_until_it_is_greeted)
 	cr_assert(strstr(a.text, "no answer"), "%s", a.text);
 	cr_assert_eq(read_full(sv[1], got, sizeof(first) - 1), sizeof(first) - 1);
 	cr_assert_eq(memcmp(got, first, sizeof(first) - 1), 0);
+	/* The silence before it was no client's: it was asked, and had its time to answer. */
+	cr_assert_eq(bytes_waiting(sv[1]), PROTO_HEADER_LEN + 8);
+	cr_assert_eq(read_full(sv[1], got, PROTO_HEADER_LEN), PROTO_HEADER_LEN);
+	cr_assert_eq(got[4], MSG_PING);
 	end_close(&a);
 	close(sv[1]);
 	loop_free(l);
