@@ -85,6 +85,8 @@ int conf_set_workers(struct conf *c, const char *list, struct errmsg *msg);
 /* Whether each workspace is a directory that can be opened; else msg tells which is not, who lists
  * it and what to do. */
 int conf_check_workspaces(const struct conf *c, struct errmsg *msg);
+/* Is it this machine itself?  Where a command leads, nobody knows. */
+bool conf_worker_is_here(const struct conf_worker *w);
 void conf_free(struct conf *c);
 
 /* The file as it is now, zeros when it is not there; and are two such the same? */

@@ -125,9 +125,19 @@ struct link_ops {
 	void (*drained)(void *data);
 };
 
+/* Which end of a link it is; what each says first is in PROTOCOL.md, Set-up. */
+enum link_end {
+	LINK_SOCKET, /* frames from the first byte, both ways */
+	/* PROTO_GREETING goes out at once, and the owner's messages behind it; noise is skipped
+	 * until PROTO_MAGIC. */
+	LINK_CLIENT,
+	/* Nothing goes out, whatever is queued, before the client's greeting is here: what reaches
+	 * us may come from who attaches late.  Noise is skipped until then. */
+	LINK_WORKER,
+};
+
 struct link_config {
-	bool expect_magic; /* skip noise until PROTO_MAGIC (a client's end) */
-	bool send_magic;   /* write PROTO_MAGIC first (a worker's end) */
+	enum link_end end;
 	bool compress;
 	bool by_command; /* the user's own command leads there: it is the first thing to look at */
 	/* What to do when no concc-worker, or another version's, is there; NULL: it is to be
@@ -137,8 +147,8 @@ struct link_config {
 	 * peer hears us, and that it takes what had to wait. */
 	uint32_t ping_ms; /* send a PING after this long without one; 0: never */
 	uint32_t dead_ms; /* closed with CONCC_E_TIMEOUT after this long without one; 0: never */
-	/* With expect_magic, instead of dead_ms until the peer greets: how long it may take to
-	 * start.  0: dead_ms. */
+	/* Instead of dead_ms until the peer greets: how long it may take to start, or to attach.
+	 * 0: dead_ms. */
 	uint32_t greet_ms;
 };
 

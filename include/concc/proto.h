@@ -30,9 +30,14 @@
  */
 #define PROTO_READY_BYTE (16 + PROTO_VERSION)
 #define PROTO_THERE_BYTE 1
-#define PROTO_MAGIC	 "\nCONCC-LINK/1\n" /* 14 bytes; the worker's first output, after any noise */
+/* A client's first bytes: a PING, which one that speaks any version takes.  A worker says nothing
+ * before it has heard this. */
+#define PROTO_GREETING	   "\x08\0\0\0\x03\0\0\0CONCC-HI"
+#define PROTO_GREETING_LEN 16
+/* The worker's first bytes, after any noise. */
+#define PROTO_MAGIC	 "\nCONCC-LINK/1\n"
 #define PROTO_MAGIC_LEN	 14
-#define PROTO_NOISE_MAX	 (64 * 1024) /* what a login shell may print before the magic */
+#define PROTO_NOISE_MAX	 (64 * 1024) /* what may stand before either: login shells print */
 #define PROTO_HEADER_LEN 8
 #define PROTO_FRAME_MAX	 (64 * 1024)	   /* payload of one frame: bounds how long a job waits */
 #define PROTO_MSG_MAX	 (8 * 1024 * 1024) /* whole message on a link: ARG_MAX is 2 MB, with room */
@@ -150,6 +155,8 @@ struct msg_hello {
 };
 
 void msg_hello_encode(struct buf *b, const struct msg_hello *m);
+/* Of a peer whose version is not ours: what it runs, and which of the two is older; on the heap. */
+char *msg_hello_other_version(const struct msg_hello *m);
 int msg_hello_decode(struct blob payload, struct msg_hello *ret);
 void msg_hello_release(struct msg_hello *m);
 

@@ -29,6 +29,11 @@ struct conf *conf_new(void)
 	return c;
 }
 
+bool conf_worker_is_here(const struct conf_worker *w)
+{
+	return w->address && streq(w->address, "local:");
+}
+
 void conf_free(struct conf *c)
 {
 	if (!c)

@@ -12,6 +12,7 @@ static const struct {
 	enum check check;
 } causes[] = {
 	{"another version than yours", CHECK_TOOLCHAIN},
+	{"install the same compiler there", CHECK_TOOLCHAIN},
 	{"no key of host", CHECK_HOST_KEY},
 	{"has CHANGED", CHECK_HOST_KEY},
 	{"HOST IDENTIFICATION HAS CHANGED", CHECK_HOST_KEY},

@@ -85,14 +85,14 @@ static int on_hello(struct attempt *a, struct blob payload)
 	str_defuse(m.program);
 	str_defuse(m.host);
 	str_defuse(m.arch);
-	s->program = steal_ptr(&m.program);
-	s->host = steal_ptr(&m.host);
+	s->program = xstrdup(m.program);
+	s->host = xstrdup(m.host);
 	s->heard = true;
 	(void)uname(&u);
 	if (m.version != PROTO_VERSION) {
-		_cleanup_free_ char *why = xasprintf(
-			"it runs %s, which speaks protocol %u, and this is protocol %u", s->program,
-			m.version, PROTO_VERSION);
+		_cleanup_free_ char *what = msg_hello_other_version(&m);
+		_cleanup_free_ char *why = xasprintf("%s: upgrade %s", what,
+						     m.version < PROTO_VERSION ? "it" : "this one");
 
 		finish(a, why);
 	} else if (!streq(u.machine, m.arch)) {
@@ -196,7 +196,7 @@ static void on_connected(void *data, struct stream *s, int err, const char *msg,
 	struct attempt *a = data;
 	const struct conf_worker *w = a->sight->worker;
 	struct link_config c = {
-		.expect_magic = true,
+		.end = LINK_CLIENT,
 		.by_command = w->command,
 		.remedy = a->remedy,
 		.ping_ms = PING_MS,
@@ -234,9 +234,10 @@ static void start(struct attempt *a)
 	a->timeout_ms = (w->connect_timeout_s ? w->connect_timeout_s : a->conf->connect_timeout_s) *
 			1000;
 	c.timeout_ms = a->timeout_ms;
-	a->remedy = w->worker_program
-			    ? xstrdup("correct `program` in its section, or remove it")
-			    : xasprintf("`concc push %s` puts this one there", w->group ?: w->name);
+	if (w->worker_program)
+		a->remedy = xstrdup("correct `program` in its section, or remove it");
+	else if (w->address && str_starts(w->address, "ssh://"))
+		a->remedy = xasprintf("`concc push %s` puts this one there", w->group ?: w->name);
 	a->limit = loop_add_timer(a->all->loop, 0, too_late, a);
 	loop_timer_set(a->limit, 0);
 	(void)transport_connect(a->all->loop, &c, on_connected, a); /* has its own end */

@@ -13,7 +13,9 @@
 /* Two whole frames: a read can always take one more frame behind an incomplete one.  The noise
  * before the magic is kept here too. */
 #define IN_CAP (2 * (PROTO_HEADER_LEN + PROTO_FRAME_MAX))
-_Static_assert(IN_CAP > PROTO_NOISE_MAX + 2 * PROTO_MAGIC_LEN, "noise must fit");
+_Static_assert(IN_CAP > PROTO_NOISE_MAX + 2 * PROTO_GREETING_LEN, "noise must fit");
+_Static_assert(sizeof(PROTO_GREETING) - 1 == PROTO_GREETING_LEN, "as long as it says");
+_Static_assert(PROTO_GREETING_LEN >= PROTO_MAGIC_LEN, "the longer one");
 
 /* A joined message's memory above this is given back once it was delivered. */
 #define PART_KEEP (1024 * 1024)
@@ -21,9 +23,9 @@ _Static_assert(IN_CAP > PROTO_NOISE_MAX + 2 * PROTO_MAGIC_LEN, "noise must fit")
 #define MAGIC_PREFIX	 "\nCONCC-LINK/"
 #define MAGIC_PREFIX_LEN (sizeof(MAGIC_PREFIX) - 1)
 
-void assembler_init(struct assembler *a, bool expect_magic)
+void assembler_init(struct assembler *a, enum link_end end)
 {
-	*a = (struct assembler){.in_frames = !expect_magic};
+	*a = (struct assembler){.end = end, .in_frames = end == LINK_SOCKET};
 	a->in = xmalloc(IN_CAP);
 }
 
@@ -38,20 +40,20 @@ void assembler_release(struct assembler *a)
 
 uint8_t *assembler_space(struct assembler *a, size_t *ret_n)
 {
-	if (a->start == a->end) {
-		a->start = a->end = 0;
-	} else if (a->start > 0 && IN_CAP - a->end < PROTO_FRAME_MAX) {
-		memmove(a->in, a->in + a->start, a->end - a->start);
-		a->end -= a->start;
+	if (a->start == a->stop) {
+		a->start = a->stop = 0;
+	} else if (a->start > 0 && IN_CAP - a->stop < PROTO_FRAME_MAX) {
+		memmove(a->in, a->in + a->start, a->stop - a->start);
+		a->stop -= a->start;
 		a->start = 0;
 	}
-	*ret_n = IN_CAP - a->end;
-	return a->in + a->end;
+	*ret_n = IN_CAP - a->stop;
+	return a->in + a->stop;
 }
 
 void assembler_filled(struct assembler *a, size_t n)
 {
-	a->end += n;
+	a->stop += n;
 }
 
 /* A greeting of another link version is worth a clear word; its digits may be still on their way.
@@ -69,21 +71,37 @@ static bool other_version(const uint8_t *p, size_t n)
 	return digit < end && digit > at + MAGIC_PREFIX_LEN && *digit == '\n';
 }
 
-/* 1 when the magic was found and consumed. */
+/* A client of version 11 or before does not greet: it says HELLO at once, and is to be told why
+ * not. */
+static bool hello_at_once(const uint8_t *p, size_t n)
+{
+	struct proto_header h;
+
+	return n >= PROTO_HEADER_LEN && proto_get_header(p, &h) == 0 && h.type == MSG_HELLO;
+}
+
+/* 1 when the peer's greeting was found and consumed. */
 static int skip_noise(struct assembler *a)
 {
-	size_t n = a->end - a->start;
+	bool client = a->end == LINK_CLIENT;
+	const char *mark = client ? PROTO_MAGIC : PROTO_GREETING;
+	size_t len = client ? PROTO_MAGIC_LEN : PROTO_GREETING_LEN;
+	size_t n = a->stop - a->start;
 	const uint8_t *p = a->in + a->start;
-	const uint8_t *at = memmem(p, n, PROTO_MAGIC, PROTO_MAGIC_LEN);
+	const uint8_t *at = memmem(p, n, mark, len);
 
-	if (at && at - p <= PROTO_NOISE_MAX) {
-		a->start += (size_t)(at - p) + PROTO_MAGIC_LEN;
+	if (!client && hello_at_once(p, n)) {
 		a->in_frames = true;
 		return 1;
 	}
-	if (!at && other_version(p, n))
+	if (at && at - p <= PROTO_NOISE_MAX) {
+		a->start += (size_t)(at - p) + len;
+		a->in_frames = true;
+		return 1;
+	}
+	if (!at && client && other_version(p, n))
 		return CONCC_E_VERSION;
-	if (at || n >= PROTO_NOISE_MAX + PROTO_MAGIC_LEN)
+	if (at || n >= PROTO_NOISE_MAX + len)
 		return CONCC_E_PROTO;
 	return 0;
 }
@@ -184,12 +202,12 @@ static int next_frame(struct assembler *a, struct assembled *ret)
 	struct blob raw;
 	int err;
 
-	if (a->end - a->start < PROTO_HEADER_LEN)
+	if (a->stop - a->start < PROTO_HEADER_LEN)
 		return -EAGAIN;
 	err = proto_get_header(p, &h);
 	if (err < 0)
 		return err;
-	if (a->end - a->start - PROTO_HEADER_LEN < h.len)
+	if (a->stop - a->start - PROTO_HEADER_LEN < h.len)
 		return -EAGAIN;
 	err = unpack(a, &h, p + PROTO_HEADER_LEN, &raw);
 	if (err < 0)
@@ -221,14 +239,23 @@ int assembler_next(struct assembler *a, struct assembled *ret)
 	return r;
 }
 
+/* A frame that a peer meant as one has zeros in its first eight bytes. */
+static bool is_text(const uint8_t *p, size_t n)
+{
+	return n >= PROTO_HEADER_LEN && !memchr(p, '\0', PROTO_HEADER_LEN);
+}
+
 struct blob assembler_noise(const struct assembler *a)
 {
-	if (a->in_frames)
+	const uint8_t *p = a->in + a->start;
+	size_t n = a->stop - a->start;
+
+	if (a->in_frames && !(a->err == CONCC_E_PROTO && is_text(p, n)))
 		return (struct blob){0};
-	return (struct blob){.p = a->in + a->start, .n = a->end - a->start};
+	return (struct blob){.p = p, .n = n};
 }
 
 bool assembler_idle(const struct assembler *a)
 {
-	return a->in_frames && a->start == a->end && !a->parts[0].active && !a->parts[1].active;
+	return a->in_frames && a->start == a->stop && !a->parts[0].active && !a->parts[1].active;
 }

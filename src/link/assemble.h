@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "concc/buf.h"
+#include "concc/link.h"
 #include "concc/proto.h"
 
 /* Of one message: what we send, the peer must take, and nothing above. */
@@ -33,10 +34,11 @@ struct partial {
 };
 
 struct assembler {
-	bool in_frames; /* false: still looking for PROTO_MAGIC */
+	enum link_end end; /* which decides what the peer says first */
+	bool in_frames;	   /* false: still looking for that */
 	int err;
-	uint8_t *in; /* received and not yet consumed: in[start..end) */
-	size_t start, end;
+	uint8_t *in; /* received and not yet consumed: in[start..stop) */
+	size_t start, stop;
 	uint8_t *raw; /* one decompressed frame; made when first needed */
 	struct partial parts[2];
 	struct partial *delivered; /* lent out by the last assembler_next() */
@@ -49,7 +51,7 @@ struct assembled {
 	struct blob payload; /* valid until the next call on the assembler */
 };
 
-void assembler_init(struct assembler *a, bool expect_magic);
+void assembler_init(struct assembler *a, enum link_end end);
 void assembler_release(struct assembler *a);
 
 /* Where to put received bytes, and how many fit (never 0 after assembler_next() returned 0). */
@@ -59,7 +61,8 @@ void assembler_filled(struct assembler *a, size_t n);
 /* 1 with a message, 0 when more bytes are needed, or a negative code. */
 int assembler_next(struct assembler *a, struct assembled *ret);
 
-/* What came instead of PROTO_MAGIC so far; empty once it was seen. */
+/* What came instead of the peer's greeting so far, or, after an error, of a frame: words of what
+ * started it.  Empty when it is neither. */
 struct blob assembler_noise(const struct assembler *a);
 /* True between messages: an end of the stream here cuts nothing off. */
 bool assembler_idle(const struct assembler *a);

@@ -94,6 +94,7 @@ struct link {
 	struct loop_source *beat, *flush_later, *read_later, *linger;
 };
 
+static void arm_beat(struct link *k);
 static void flush_deferred(void *data);
 static void read_deferred(void *data);
 static void on_event(void *data, uint32_t events);
@@ -232,6 +233,12 @@ static void drop_queues(struct link *k)
 	k->pong_due = false;
 }
 
+/* A worker that has heard no client: whatever it said now could be lost. */
+static bool is_silent(const struct link *k)
+{
+	return k->conf.end == LINK_WORKER && !k->in.in_frames;
+}
+
 static bool anything_queued(const struct link *k)
 {
 	return k->current || k->pong_due || k->queued[LINK_PRIO] || k->queued[LINK_BULK];
@@ -280,7 +287,7 @@ static void put_said(struct link *k, struct buf *text)
 	if (line.n) {
 		char *shown = str_escape(line.p, line.n, SAID_MAX);
 
-		buf_putf(text, ": it printed \"%s\"", shown);
+		buf_putf(text, ": it %s \"%s\"", is_silent(k) ? "sent" : "printed", shown);
 		free(shown);
 	}
 	if (*why)
@@ -297,11 +304,24 @@ static void put_said(struct link *k, struct buf *text)
 			   "finds it");
 }
 
+static void put_no_client(struct buf *text, int err)
+{
+	if (err == CONCC_E_CLOSED)
+		buf_putf(text, "its input ended before a client greeted: what starts it has to "
+			       "pass standard input on, like `docker run -i` or `kubectl run -i`");
+	else if (err == CONCC_E_PROTO)
+		buf_putf(text, "no client greeted within %d KB of input", PROTO_NOISE_MAX / 1024);
+	else
+		buf_putf(text, "no client greeted: %s", err_text(err));
+}
+
 static void put_what(struct link *k, struct buf *text, int err)
 {
 	bool greeted = k->in.in_frames;
 
-	if (err == CONCC_E_VERSION)
+	if (is_silent(k))
+		put_no_client(text, err);
+	else if (err == CONCC_E_VERSION)
 		buf_putf(text, "the worker speaks another version of the link; %s",
 			 k->conf.remedy ? k->conf.remedy : "install the same concc on both sides");
 	else if (err == CONCC_E_PROTO && !greeted)
@@ -435,6 +455,8 @@ static bool flush(struct link *k)
 	bool bulk = false, was_blocked = k->blocked;
 	size_t wrote = 0;
 
+	if (is_silent(k))
+		return false;
 	if (k->pong_due) {
 		/* One at most is owed, however many PINGs came: a peer can't make us hoard. */
 		k->pong_due = false;
@@ -590,6 +612,15 @@ static void on_message(struct link *k, const struct assembled *m)
 		bad_message(k, m->type, err);
 }
 
+/* What was queued may go, and from now on silence is another matter. */
+static void peer_greeted(struct link *k)
+{
+	sign_of_life(k);
+	if (k->beat)
+		arm_beat(k);
+	flush_soon(k);
+}
+
 /* Hands on what is complete, until the owner wants no more. */
 static void deliver(struct link *k)
 {
@@ -597,7 +628,11 @@ static void deliver(struct link *k)
 	int r;
 
 	while (k->stream && !k->paused) {
+		bool greeted = k->in.in_frames;
+
 		r = assembler_next(&k->in, &m);
+		if (!greeted && k->in.in_frames)
+			peer_greeted(k);
 		if (r < 0)
 			fail(k, r);
 		if (r <= 0)
@@ -704,7 +739,7 @@ void link_pause_reading(struct link *k, bool pause)
 
 static bool is_greeting(const struct link *k)
 {
-	return k->conf.expect_magic && !k->in.in_frames && k->conf.greet_ms;
+	return !k->in.in_frames && k->conf.greet_ms;
 }
 
 static uint32_t dead_after(const struct link *k)
@@ -731,7 +766,7 @@ static void send_ping(struct link *k)
  */
 static void arm_beat(struct link *k)
 {
-	uint64_t dead = dead_after(k), ping = k->conf.ping_ms, at = ping;
+	uint64_t dead = dead_after(k), ping = is_silent(k) ? 0 : k->conf.ping_ms, at = ping;
 	uint64_t tick = dead / TICKS + 1;
 
 	if (ping && (!dead || tick > ping))
@@ -764,7 +799,7 @@ void link_pulse(struct link *k)
 
 	if (since < k->pulse_ms)
 		since = k->pulse_ms;
-	if (!k->stream || k->write_error || k->overflow || now - since < PULSE_MS)
+	if (!k->stream || k->write_error || k->overflow || is_silent(k) || now - since < PULSE_MS)
 		return;
 	k->pulse_ms = now;
 	k->pong_due = true;
@@ -776,7 +811,12 @@ static void peer_is_dead(struct link *k, uint64_t now)
 {
 	_cleanup_buf_ struct buf text = BUF_INIT;
 
-	if (is_greeting(k))
+	if (is_silent(k))
+		buf_putf(&text,
+			 "no client greeted within %.1f s: nobody attached, or what starts it "
+			 "passes no input on",
+			 (double)(now - k->last_rx_ms) / 1000);
+	else if (is_greeting(k))
 		buf_putf(&text, "no concc-worker answered within %.1f s",
 			 (double)(now - k->last_rx_ms) / 1000);
 	else
@@ -802,7 +842,8 @@ static void on_beat(void *data)
 		peer_is_dead(k, now);
 		return;
 	}
-	if (k->conf.ping_ms && !k->pinged && k->silence_ms >= k->conf.ping_ms && !k->paused)
+	if (k->conf.ping_ms && !k->pinged && k->silence_ms >= k->conf.ping_ms && !k->paused &&
+	    !is_silent(k))
 		send_ping(k);
 	arm_beat(k);
 	after_input(k, false);
@@ -810,12 +851,16 @@ static void on_beat(void *data)
 
 /* ---- life ---- */
 
-static void put_magic(struct link *k)
+/* Before all that the owner says. */
+static void put_greeting(struct link *k)
 {
-	struct chunk *c = chunk_new(k, LINK_PRIO, CHUNK_MIN);
+	struct chunk *c;
 
-	memcpy(c->data, PROTO_MAGIC, PROTO_MAGIC_LEN);
-	c->len = PROTO_MAGIC_LEN;
+	if (k->conf.end == LINK_SOCKET)
+		return;
+	c = chunk_new(k, LINK_PRIO, CHUNK_MIN);
+	c->len = k->conf.end == LINK_CLIENT ? PROTO_GREETING_LEN : PROTO_MAGIC_LEN;
+	memcpy(c->data, k->conf.end == LINK_CLIENT ? PROTO_GREETING : PROTO_MAGIC, c->len);
 	k->queued[LINK_PRIO] += c->len;
 	flush_soon(k);
 }
@@ -834,11 +879,10 @@ struct link *link_new(struct loop *l, struct stream *s, const struct link_config
 	list_init(&k->queue[LINK_BULK]);
 	for (int i = 0; i < 2; i++)
 		k->watches[i] = (struct watch){.link = k, .fd = -1};
-	assembler_init(&k->in, c->expect_magic);
+	assembler_init(&k->in, c->end);
 	if (c->compress)
 		k->scratch = xmalloc(PROTO_FRAME_MAX);
-	if (c->send_magic)
-		put_magic(k);
+	put_greeting(k);
 	k->last_rx_ms = now_ms();
 	if (c->ping_ms || c->dead_ms) {
 		k->beat = loop_add_timer(l, 0, on_beat, k);
@@ -869,7 +913,7 @@ void link_close(struct link *k)
 {
 	if (!k->stream)
 		return;
-	k->blocked = false;
+	k->blocked = is_silent(k);
 	while (anything_queued(k) && !k->blocked)
 		(void)flush(k); /* what a call leaves over was its budget's end, or it is blocked */
 	tear_down(k);

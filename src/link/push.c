@@ -179,9 +179,13 @@ static void ended(struct push *p, int err)
 static void on_silence(void *data)
 {
 	struct push *p = data;
+	/* Such a worker waits to be greeted, as we wait for the host's shell. */
 	_cleanup_free_ char *what = xasprintf(
-		"no answer for %.1f s while concc-worker was put there",
-		(double)p->silence_ms / 1000);
+		"no answer for %.1f s while concc-worker was put there%s",
+		(double)p->silence_ms / 1000,
+		p->asked ? ""
+			 : "; if the host runs a concc-worker whatever it is asked for, remove "
+			   "`install = yes`");
 
 	fail(p, CONCC_E_TIMEOUT, what);
 }

@@ -179,10 +179,24 @@ static int on_pair(struct plain *p, uint8_t type, struct blob payload)
 	return 0;
 }
 
+/* The first connection: why there is none can be said only to who has greeted. */
+static int on_hello(struct plain *p)
+{
+	if (p->n_conns)
+		return CONCC_E_PROTO;
+	p->n_conns = 1;
+	p->conns[0] = conn_new(p, 0);
+	return 0;
+}
+
 static int on_message(void *data, uint8_t type, struct blob payload)
 {
 	struct plain *p = data;
 
+	if (type == MSG_HELLO)
+		return on_hello(p);
+	if (!p->n_conns)
+		return CONCC_E_PROTO;
 	switch (type) {
 	case MSG_ENV:
 		return on_env(p, payload);
@@ -284,7 +298,7 @@ static void tear_down(struct plain *p)
 
 int plain_run(const struct plain_config *conf, int read_fd, int write_fd, struct errmsg *msg)
 {
-	struct link_config c = {.send_magic = true, .ping_ms = PING_MS, .dead_ms = DEAD_MS};
+	struct link_config c = {.end = LINK_WORKER, .ping_ms = PING_MS, .dead_ms = DEAD_MS};
 	struct plain p = {.conf = conf, .msg = msg};
 	int r = make_dir(&p);
 
@@ -301,8 +315,6 @@ int plain_run(const struct plain_config *conf, int read_fd, int write_fd, struct
 	}
 	p.link = link_new(p.loop, stream_from_fds(read_fd, write_fd), &c, &link_ops, &p);
 	p.conns = xcalloc(CONNS_MAX, sizeof(struct conn *));
-	p.conns[0] = conn_new(&p, 0);
-	p.n_conns = 1;
 	r = loop_run(p.loop);
 	if (r < 0)
 		p.result = errmsg_set(msg, r, "the event loop failed: %s", err_text(r));

@@ -276,9 +276,10 @@ static int check_hello(struct peer *p)
 	struct utsname u;
 
 	if (p->hello.version != PROTO_VERSION) {
+		_cleanup_free_ char *what = msg_hello_other_version(&p->hello);
+		bool older = p->hello.version < PROTO_VERSION;
 		_cleanup_free_ char *why = xasprintf(
-			"it runs %s, which speaks protocol %u, and this is protocol %u: %s",
-			p->hello.program, p->hello.version, PROTO_VERSION,
+			"%s: %s%s", what, older ? "" : "upgrade this one, or ",
 			p->remedy ? p->remedy : "install the same concc on both");
 
 		peer_down(p, why);
@@ -550,10 +551,9 @@ void peer_connected(void *data, struct stream *s, int err, const char *msg, cons
 {
 	struct peer *p = data;
 	struct link_config c = {
-		.expect_magic = true,
+		.end = LINK_CLIENT,
 		/* A pipe to this same machine is faster than any compression. */
-		.compress = p->conf->mirror == MIRROR_CONCC &&
-			    (!p->conf->address || !str_starts(p->conf->address, "local:")),
+		.compress = p->conf->mirror == MIRROR_CONCC && !conf_worker_is_here(p->conf),
 		.by_command = p->conf->command,
 		.remedy = p->remedy,
 		.ping_ms = PING_MS,
@@ -614,6 +614,8 @@ struct peer *peer_new(struct server *s, unsigned index, const struct conf_worker
 			"`concc push %s` puts this one there, as does `install = yes` "
 			"in its section",
 			conf->group ? conf->group : conf->name);
+	else if (conf->command)
+		p->remedy = xstrdup("have its `command` start a concc-worker of this version");
 	p->error = xstrdup("");
 	list_init(&p->fetches);
 	list_init(&p->serving);

@@ -542,7 +542,7 @@ static uint32_t local_slots(const struct conf *c)
 	if (c->local_slots != CONF_LOCAL_AUTO)
 		return c->local_slots;
 	for (size_t i = 0; i < c->n_workers; i++)
-		if (str_starts(c->workers[i].address, "local:"))
+		if (conf_worker_is_here(&c->workers[i]))
 			return 0;
 	return cores < POOL_SLOTS_MAX ? cores : POOL_SLOTS_MAX;
 }

@@ -69,6 +69,14 @@ static bool host_was_told(const struct peer *p)
 	return false;
 }
 
+/* Why a worker with a compiler of its own has no such jobs: one of the programs, or NULL. */
+static const char *refusal_of(const struct peer *p)
+{
+	size_t it = 0;
+
+	return map_next(&p->exes_refused, &it, NULL);
+}
+
 static void peer_text(const struct peer *p, struct buf *out)
 {
 	struct link_counts k;
@@ -90,6 +98,8 @@ static void peer_text(const struct peer *p, struct buf *out)
 			 p->load.running, str_plural(p->load.running), p->load.waiting,
 			 p->load.slots, str_plural(p->load.slots), p->hello.cpus,
 			 str_plural(p->hello.cpus), p->load.loadavg / 100, p->load.loadavg % 100);
+	if (refusal_of(p))
+		buf_putf(out, "  %s\n", refusal_of(p));
 	if (p->n_fetches) {
 		buf_putf(out, "  being sent contents of files: ");
 		put_size(out, p->sent_bytes);
@@ -304,6 +314,7 @@ static json_t *peer_json(const struct peer *p)
 	set_int(o, "wanted_bytes", p->wanted_bytes);
 	set_int(o, "sent_bytes", p->sent_bytes);
 	set_int(o, "fuse_messages", p->fuse.total);
+	json_object_set_new(o, "refusal", json_string(refusal_of(p) ?: ""));
 	json_object_set_new(o, "host", host_json(p));
 	json_object_set_new(o, "fuse", counters(p->fuse.by_opcode, PROTO_FUSE_OPS, NULL));
 	json_object_set_new(o, "messages_out", counters(k.msgs_by_type_out, 256, msg_name));

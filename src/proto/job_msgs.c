@@ -89,6 +89,12 @@ int msg_hello_decode(struct blob payload, struct msg_hello *ret)
 	return 0;
 }
 
+char *msg_hello_other_version(const struct msg_hello *m)
+{
+	return xasprintf("it runs %s, which speaks protocol %u, %s than this one's %u", m->program,
+			 m->version, m->version < PROTO_VERSION ? "older" : "newer", PROTO_VERSION);
+}
+
 void msg_hello_release(struct msg_hello *m)
 {
 	free(m->program);

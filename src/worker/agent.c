@@ -24,6 +24,7 @@
 /* No build waits for us to notice, and a client that was suspended for a moment keeps its jobs. */
 #define PING_MS		  3000
 #define DEAD_MS		  10000
+#define GREET_MS	  120000 /* for who attaches to a container that started long ago */
 #define STORE_DEFAULT	  (20ull << 30)
 #define IDS_MAX		  100000       /* environments, callers or programs of one client */
 #define ENV_BYTES_MAX	  (256u << 20) /* of all environments of one client: 50000 usual ones */
@@ -541,9 +542,9 @@ static int on_hello(struct agent *a, struct blob payload)
 	if (a->client.version != PROTO_VERSION) {
 		agent_fail(
 			a, CONCC_E_VERSION,
-			"it runs concc %s (protocol %u), the client %s (protocol %u): install the "
-			"same concc on both",
-			CONCC_VERSION, PROTO_VERSION, a->client.program, a->client.version);
+			"it runs concc %s (protocol %u), the client %s (protocol %u): upgrade %s",
+			CONCC_VERSION, PROTO_VERSION, a->client.program, a->client.version,
+			a->client.version < PROTO_VERSION ? "the client's" : "the worker's");
 		return 0;
 	}
 	r = admit(a, &msg);
@@ -813,8 +814,8 @@ static void on_closed(void *data, int err, const char *text)
 {
 	struct agent *a = data;
 
-	/* The client went away: the usual end. */
-	a->result = err == CONCC_E_CLOSED ? 0 : err;
+	/* That the client went away is the usual end. */
+	a->result = err == CONCC_E_CLOSED && a->client.program ? 0 : err;
 	if (a->result < 0)
 		errmsg_set(a->msg, err, "the link failed: %s",
 			   text && *text ? text : err_text(err));
@@ -911,10 +912,11 @@ static void free_tables(struct agent *a)
 int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 {
 	struct link_config c = {
-		.send_magic = true,
+		.end = LINK_WORKER,
 		.compress = true,
 		.ping_ms = PING_MS,
 		.dead_ms = DEAD_MS,
+		.greet_ms = GREET_MS,
 	};
 	struct agent a = {.msg = msg};
 	int r;

@@ -47,6 +47,20 @@ uint32_t toolchain_id(const struct toolchain *t)
 	return t->exe.exe_id;
 }
 
+static int differs(const struct exe_file *f, const struct stat *st, const struct digest *d,
+		   struct errmsg *msg)
+{
+	char ours[DIGEST_HEX], theirs[DIGEST_HEX];
+
+	digest_hex(d, ours);
+	digest_hex(&f->digest, theirs);
+	return errmsg_set(msg, CONCC_E_UNAVAIL,
+			  "its %s is another version than yours (%lld bytes with SHA-256 %.12s; "
+			  "yours has %.12s): `root = client` lets it use yours; or install the "
+			  "same compiler there",
+			  f->path, (long long)st->st_size, ours, theirs);
+}
+
 static int check_file(const struct exe_file *f, struct stat *ret, struct errmsg *msg)
 {
 	_cleanup_close_ int fd = open(f->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
@@ -58,17 +72,15 @@ static int check_file(const struct exe_file *f, struct stat *ret, struct errmsg 
 		r = -errno;
 	if (err_is_fact(r))
 		return errmsg_set(msg, CONCC_E_UNAVAIL,
-				  "it can't open %s: %s; install the same compiler there", f->path,
-				  err_text(r));
+				  "it can't open %s: %s; `root = client` lets it use yours; or "
+				  "install the same compiler there",
+				  f->path, err_text(r));
 	if (r == 0)
 		r = digest_of_fd(fd, &d, NULL);
 	if (r < 0)
 		return errmsg_set(msg, r, "it can't read %s: %s", f->path, err_text(r));
 	if (!digest_eq(&d, &f->digest))
-		return errmsg_set(
-			msg, CONCC_E_UNAVAIL,
-			"its %s is another version than yours; install the same compiler there",
-			f->path);
+		return differs(f, ret, &d, msg);
 	return 0;
 }
 

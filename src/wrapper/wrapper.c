@@ -62,7 +62,9 @@ struct wrapper {
 	struct words words;
 	struct input input;
 	struct output output;
-	char *avoid;	   /* the worker that failed last */
+	char *avoid;	   /* the worker that failed last, */
+	char *failure;	   /* in these words, */
+	bool no_compiler;  /* since it has another compiler */
 	struct pool *pool; /* NULL until it is needed */
 	struct pool_slot slot;
 	struct conn waiting; /* told the server that we wait for a slot; else closed */
@@ -428,6 +430,9 @@ static enum step on_fail(struct wrapper *w, const char *worker, const struct msg
 		count(w, "retry", f->rule);
 		free(w->avoid);
 		w->avoid = xstrdup(worker);
+		free(w->failure);
+		w->failure = xstrdup(f->text);
+		w->no_compiler = streq(f->rule, "toolchain");
 		return STEP_AGAIN;
 	}
 	/* Others can use it while we wait for a core here, and run. */
@@ -674,6 +679,16 @@ static bool look_up(struct wrapper *w, int *ret_status)
 	return false;
 }
 
+/* That no worker has the compiler is a thing of its own, with a remedy of its own. */
+static int give_up(struct wrapper *w)
+{
+	_cleanup_free_ char *text = xasprintf("no worker could do this job%s%s%s",
+					      w->failure ? " (" : "", w->failure ?: "",
+					      w->failure ? ")" : "");
+
+	return fall_back(w, w->no_compiler ? "toolchain" : "gave-up", text);
+}
+
 static int remote(struct wrapper *w)
 {
 	struct errmsg msg = {0};
@@ -726,7 +741,7 @@ static int remote(struct wrapper *w)
 		if (step == STEP_DONE)
 			return status;
 	}
-	return fall_back(w, "gave-up", "no worker could do this job");
+	return give_up(w);
 }
 
 static bool exists(const char *path)

@@ -202,6 +202,60 @@ static void greet_other_version(struct evil *e)
 	hello_with(e, 77, NULL);
 }
 
+/* Not through the link, so before all that is queued there. */
+static void say_first(struct evil *e, const void *p, size_t n)
+{
+	if (write_full(e->fd, p, n) < 0)
+		exit(2);
+}
+
+/* As clients did before there was a greeting: HELLO alone. */
+static void greet_old(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT, frame = BUF_INIT;
+	struct msg_hello m = {.version = 11,
+			      .program = (char *)"old",
+			      .host = (char *)"evil",
+			      .arch = (char *)"x",
+			      .cpu_model = (char *)""};
+
+	msg_hello_encode(&b, &m);
+	proto_put_header(buf_grow(&frame, PROTO_HEADER_LEN), MSG_HELLO, 0, (uint32_t)b.len);
+	buf_append(&frame, b.data, b.len);
+	say_first(e, frame.data, frame.len);
+	greet_well(e);
+}
+
+/* Nearly a greeting, nearly a HELLO, and as much as may stand before one. */
+static void greet_after_noise(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	buf_append(&b, PROTO_GREETING, PROTO_GREETING_LEN - 1);
+	proto_put_header(buf_grow(&b, PROTO_HEADER_LEN), MSG_HELLO, 0, 4);
+	while (b.len < PROTO_NOISE_MAX)
+		buf_append(&b, PROTO_MAGIC, 1);
+	b.len = PROTO_NOISE_MAX;
+	say_first(e, b.data, b.len);
+	greet_well(e);
+}
+
+static void greet_never(struct evil *e)
+{
+	_cleanup_free_ char *noise = xmalloc(PROTO_NOISE_MAX + 100);
+
+	memset(noise, 'x', PROTO_NOISE_MAX + 100);
+	say_first(e, noise, PROTO_NOISE_MAX + 100);
+	greet_well(e);
+}
+
+/* It is a PING, behind the first one. */
+static void greet_again(struct evil *e)
+{
+	say_first(e, PROTO_GREETING, PROTO_GREETING_LEN);
+	greet_well(e);
+}
+
 static void greet_top_dotdot(struct evil *e)
 {
 	char *top[] = {(char *)"..", NULL};
@@ -820,6 +874,10 @@ static const struct scenario scenarios[] = {
 	{"no-hello", greet_not, NULL, false},
 	{"hello-twice", greet_twice, NULL, false},
 	{"other-version", greet_other_version, NULL, false},
+	{"old-version", greet_old, NULL, false},
+	{"greeting-after-noise", greet_after_noise, NULL, false},
+	{"greeting-never", greet_never, NULL, true},
+	{"greeting-again", greet_again, NULL, false},
 	{"top-dotdot", greet_top_dotdot, NULL, false},
 	{"top-slash", greet_top_slash, NULL, false},
 	{"top-many", greet_top_many, NULL, false},
@@ -1006,7 +1064,7 @@ static pid_t start_worker(char **argv, int *ret_fd)
 int main(int argc, char **argv)
 {
 	static const struct link_ops ops = {.message = on_message, .closed = on_closed};
-	static const struct link_config conf = {.expect_magic = true};
+	static const struct link_config conf = {.end = LINK_CLIENT};
 	struct evil e = {.scenario = argc > 2 ? find(argv[1]) : NULL};
 	int fd, status;
 	pid_t pid;

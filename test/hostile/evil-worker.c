@@ -991,7 +991,7 @@ int main(int argc, char **argv)
 		.closed = on_closed,
 		.drained = on_drained,
 	};
-	static const struct link_config conf = {.send_magic = true};
+	static const struct link_config conf = {.end = LINK_WORKER};
 	struct evil e = {.scenario = argc > 1 ? find(argv[1]) : NULL};
 
 	e.seed = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) * 2654435761u | 1 : 1;

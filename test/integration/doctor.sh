@@ -306,12 +306,35 @@ full_disk_there() {
 	cured
 }
 
+# What a build says of it: which file, and what would do; the doctor has the same words.
+refused_here() {
+	local cc what
+	cc=$(command -v cc)
+	what="its $cc is another version than yours \\($(stat -c %s "$LAB/w1/cc/gcc") bytes with SHA-256 $(sha256sum <"$LAB/w1/cc/gcc" | head -c 12);"
+	what="$what yours has $(sha256sum <"$cc" | head -c 12)\\): .root = client. lets it use yours"
+	printf 'int f(void) { return 1; }\n' >"$WS/a.c"
+	concc-dispatch true # a server that stays
+	(cd "$WS" && concc run -- cc -c a.c) >"$LAB/ran" 2>&1 || fail "$(cat "$LAB/ran")"
+	cat "$LAB/ran"
+	expect_grep "^concc: worker w1 refused the job: $what.*; trying another worker" "$LAB/ran"
+	expect_grep '1 of them because something failed .toolchain 1' "$LAB/ran"
+	expect_grep 'the rule .toolchain.: root = client lets' "$LAB/ran"
+	concc status >"$LAB/status"
+	cat "$LAB/status"
+	expect_grep "^  worker w1 refused the job: $what" "$LAB/status"
+	lab_status '.workers[0].refusal' | expect_grep "$what" /dev/stdin
+	concc stop
+	doctor 1
+	expect_grep "$what" <(text_of toolchain)
+}
+
 other_compiler() {
 	config 'root = worker'
 	mkdir -p "$LAB/w1/cc"
 	printf '#!/bin/sh\nexec /usr/bin/gcc-12 -O1 "$@"\n' >"$LAB/w1/cc/gcc"
 	chmod 755 "$LAB/w1/cc/gcc"
 	lab_worker 1 mount --bind /mnt/cc/gcc "$(readlink -f "$(command -v cc)")"
+	refused_here
 	fails toolchain
 	follow toolchain
 	cured

@@ -241,6 +241,81 @@ no_permission() {
 	expect_grep 'not let in with a key' "$LAB/status"
 }
 
+# A worker behind test/lib/relay: what is between may attach late, echo, and print.
+between() { # MODE TRANSPORT
+	lab_stop_server
+	install -m 755 "$LAB_REPO/test/lib/relay" "$LAB/w1/bin/relay"
+	{
+		printf '[concc]\nworkspace = %s\n[worker between]\nslots = 1\n' "$WS"
+		case $2 in
+		command) printf 'command = exec %s/test/lib/relay %s %s/relayed %s/concc-worker --stdio\n' "$LAB_REPO" "$1" "$LAB" "$LAB_BIN" ;;
+		*) printf 'address = ssh://w1\nprogram = /mnt/bin/between\nssh = %s\n' "$2" ;;
+		esac
+	} >"$CONCC_CONFIG"
+	printf '#!/bin/sh\nexec /mnt/bin/relay %s /mnt/bin/relayed /mnt/bin/concc-worker --stdio\n' "$1" >"$LAB/w1/bin/between"
+	chmod 755 "$LAB/w1/bin/between"
+	touch "$LAB/w1/bin/relayed" "$LAB/relayed"
+	chmod 666 "$LAB/w1/bin/relayed"
+	compiles 1
+}
+
+# Nothing is lost, since nothing is said before the client is heard.
+attaches_late() {
+	between late command
+	expect_eq "bytes said to nobody" "$(cat "$LAB/relayed")" 0
+	between late auto
+	expect_eq "bytes said to nobody" "$(cat "$LAB/w1/bin/relayed")" 0
+	: >"$LAB/w1/bin/relayed"
+	between late openssh
+	expect_eq "bytes said to nobody" "$(cat "$LAB/w1/bin/relayed")" 0
+}
+
+# A client says all that it takes to be READY without having heard a word: greeting costs no round trip.
+greets_without_waiting() {
+	between hold command
+	between hold auto
+	between hold openssh
+}
+
+noise_around() {
+	between echo command
+	between noise command
+	between echo auto
+	between noise openssh
+}
+
+# Both are told which is the older, and what to do.
+older_and_newer() {
+	lab_stop_server
+	printf '[concc]\nworkspace = %s\n[worker old]\nslots = 2\ncommand = %s\n' "$WS" "$LAB/old-worker" >"$CONCC_CONFIG"
+	# Greets first, as workers did, and waits for frames.
+	# shellcheck disable=SC2016 # its own
+	printf '#!/bin/sh\n%s\n' 'printf "\nCONCC-LINK/1\n\103\0\0\0\001\0\0\0\013\0\0\0\013\0\0\0concc 0.0.9\006\0\0\0worker\006\0\0\0$(uname -m)"
+head -c 28 /dev/zero; exec cat >/dev/null' >"$LAB/old-worker"
+	chmod +x "$LAB/old-worker"
+	compiles 0
+	expect_grep 'runs concc 0.0.9, which speaks protocol 11, older .* have its `command` start a concc-worker of this version' "$LAB/explain"
+	lab_stop_server
+	sed -i 's/\\013\\0\\0\\0\\013/\\033\\0\\0\\0\\013/' "$LAB/old-worker"
+	compiles 0
+	expect_grep 'speaks protocol 27, newer .* upgrade this one, or have its `command`' "$LAB/explain"
+	# An older client says HELLO at once, and hears why it can have no jobs.
+	printf '\060\0\0\0\001\0\0\0\013\0\0\0\002\0\0\0me\001\0\0\0c\001\0\0\0x%28s' '' | tr ' ' '\0' |
+		concc-worker --stdio >"$LAB/said" 2>"$LAB/err" || true
+	cat "$LAB/err"
+	expect_grep 'the client me \(protocol 11\): upgrade the client.s' "$LAB/err"
+	expect_eq "its HELLO and its BYE" "$(grep -ac 'concc [0-9]' "$LAB/said")" 1
+	expect_eq "its first word" "$(head -c 14 "$LAB/said" | tr '\n' .)" '.CONCC-LINK/1.'
+}
+
+# What starts a worker and gives it no input, as `docker run` without -i does.
+no_input() {
+	lab_stop_server
+	sed -i "s#^command.*#command = exec $LAB_BIN/concc-worker --stdio </dev/null#" "$CONCC_CONFIG"
+	compiles 0
+	expect_grep 'its input ended before a client greeted: .*docker run -i' "$LAB/explain"
+}
+
 # A worker of another version says so in its first line, whatever else it is.
 wrong_version() {
 	lab_stop_server
@@ -281,6 +356,11 @@ check "worker program missing" not_installed
 check "wrong host key" wrong_host_key
 check "unknown host key" unknown_host_key
 check "key refused" no_permission
+check "attaches late" attaches_late
+check "greets without waiting" greets_without_waiting
+check "noise around a worker" noise_around
+check "an older and a newer worker, an older client" older_and_newer
+check "no input" no_input
 check "wrong version" wrong_version
 check "noise instead of a worker" noise
 lab_stop

@@ -16,7 +16,8 @@ expected() { # SCENARIO: the message that the worker ends the link for, or its w
 	case $1 in
 	no-hello) echo 'ENV' ;;
 	hello-twice | top-*) echo 'HELLO' ;;
-	other-version) echo '' ;;
+	other-version | old-version) echo '' ;;
+	greeting-never) echo 'no client greeted within 64 KB of input' ;;
 	noise-frames) echo 'malformed frame' ;;
 	half-frame) echo 'no answer for' ;;
 	name-* | dir-count | dir-error-* | dir-id-* | dir-unclean) echo 'DIR' ;;
@@ -56,7 +57,9 @@ refused() { # SCENARIO
 	cat "$dir/out" "$dir/err"
 	expect_eq "exit status" "$(cat "$dir/rc")" 0
 	if [ -z "$word" ]; then
-		expect_grep '^bye: .*install the same concc on both' "$dir/out"
+		word="the worker's"
+		[ "$1" = other-version ] || word="the client's"
+		expect_grep "^bye: .*: upgrade $word" "$dir/out"
 	else
 		[[ $word == *' '* ]] || word="message $word \([0-9]+\) from the peer"
 		expect_grep "$word" "$dir/err"

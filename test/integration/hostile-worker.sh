@@ -26,7 +26,7 @@ expected() { # SCENARIO: sets DOWN (what ends the link, or "") and HERE (the rul
 	honest-but-wrong | list-outside | list-flood | pings) HERE='' ;;
 	noise-frames) DOWN='a malformed frame' ;;
 	noise-first) DOWN='no concc-worker greeted within 64 KB' ;;
-	other-version) DOWN='install the same concc on both' ;;
+	other-version) DOWN='speaks protocol 77, newer .* upgrade this one, or have its .command. start' ;;
 	giant-hello) DOWN='message HELLO .* protocol' ;;
 	escapes) DOWN='.x1b.2J' ;;
 	hello-twice | ready-first | job-before-ready) DOWN='message [A-Z_]+ .* protocol' ;;

@@ -149,6 +149,15 @@ learns_its_slots() {
 	expect_eq "started" "$(starts)" 1
 }
 
+# Nothing else is configured: the cores of this machine are slots, too, as no worker is this machine.
+by_itself() {
+	lab_stop_server
+	printf '[worker box]\nslots = 2\ncommand = exec concc-worker --stdio\n' >"$CONCC_CONFIG"
+	(unset CONCC_LOCAL_SLOTS && compile 1 && concc -j >"$LAB/slots")
+	expect_eq "remote" "$(explained_remote "$LAB/explain")" 1
+	expect_eq "slots" "$(cat "$LAB/slots")" $(($(nproc) + 2))
+}
+
 fails_at_once() {
 	local n
 	config 'idle-timeout = 1h' 'slots = 4' 'count = 100' \
@@ -226,34 +235,64 @@ ends_by_force() {
 	expect_eq "left" "$(cat "$LAB/left")" ''
 }
 
-# The plumbing of examples/kubernetes, as far as it goes without a cluster.
+export KUBECTL=$LAB/kubectl IMAGE=registry/concc-worker LAB_WS=$WS
+
+# The plumbing of examples/kubernetes, as far as it goes without a cluster; test/kubernetes has one.
 pods() {
 	lab_stop_server
+	mkfifo "$LAB/pending"
 	cat >"$LAB/kubectl" <<-'EOS'
 		#!/bin/sh
-		for a; do
-			case $a in --overrides=*) echo "${a#*=}" | jq -er '.spec.containers[0].name' >>"$LAB/pods" || exit 1 ;; esac
-		done
-		exec concc-worker --stdio
+		case $1 in
+		delete) echo "$3" >>"$LAB/deleted" ;;
+		exec) shift 3 && [ "$1" = -- ] && shift && exec "$@" ;;
+		get) echo pod/first ;;
+		run)
+			for a; do
+				case $a in --overrides=*) echo "${a#*=}" | jq -er '.spec.containers[0].name' >>"$LAB/pods" || exit 1 ;; esac
+			done
+			case $2 in *-2-*) echo pending >"$LAB/pending" && exec "$LAB_WS/holdbin" >/dev/null ;; esac
+			exec concc-worker --stdio
+			;;
+		esac
 	EOS
 	chmod +x "$LAB/kubectl"
 	rm -f 1.o
-	KUBECTL=$LAB/kubectl IMAGE=registry/concc-worker CONCC_EXPLAIN=1 \
-		"$LAB_REPO/examples/kubernetes/build" concc-cc gcc -g -c 1.c -o 1.o 2>"$LAB/explain"
+	CONCC_EXPLAIN=1 "$LAB_REPO/examples/kubernetes/build" concc-cc gcc -g -c 1.c -o 1.o 2>"$LAB/explain"
 	cat "$LAB/explain"
 	expect_grep 'remote on pod-1' "$LAB/explain"
 	expect_same_file "$LAB/1.o" 1.o
 	expect_grep '^concc-.*-1-[0-9]+$' "$LAB/pods"
 }
 
+# One that no node had room for when the build was over: kubectl removes it as little as one that was killed.
+pod_pending() {
+	# shellcheck disable=SC2016 # of the build
+	timeout "$LAB_LIMIT" "$LAB_REPO/examples/kubernetes/build" \
+		sh -c 'concc-worker-pool allocate --only pod-2 -- true & read -r line <"$LAB/pending"; kill $!'
+	expect_eq "removed" "$(cat "$LAB/deleted")" "$(grep -e -2- "$LAB/pods")"
+}
+
+# By kubectl exec, the first of one that there is.
+pods_that_stand() {
+	rm -f 1.o
+	DEPLOYMENT=d CONCC_EXPLAIN=1 "$LAB_REPO/examples/kubernetes/build" concc-cc gcc -g -c 1.c -o 1.o 2>"$LAB/explain"
+	cat "$LAB/explain"
+	expect_grep 'remote on pod-1' "$LAB/explain"
+	expect_same_file "$LAB/1.o" 1.o
+}
+
 cd "$WS"
 check "as many workers as jobs need" as_many_as_needed
 check "a worker sleeps and wakes" sleeps_and_wakes
 check "a worker tells its slots once" learns_its_slots
+check "a command and no more" by_itself
 check "a command that fails at once" fails_at_once
 check "a command that starts no worker" starts_late
 check "the server dies while a worker wakes" server_dies
 check "a command is left to end by itself" ends_in_order
 check "a command that does not end" ends_by_force
 check "examples/kubernetes" pods
+check "examples/kubernetes, a pod that is pending" pod_pending
+check "examples/kubernetes, pods that stand" pods_that_stand
 lab_stop

@@ -47,7 +47,7 @@ static int echo_main(void)
 		.closed = echo_closed,
 		.drained = echo_drained,
 	};
-	static const struct link_config conf = {.send_magic = true, .compress = true};
+	static const struct link_config conf = {.end = LINK_WORKER, .compress = true};
 	struct echo e = {0};
 
 	if (loop_new(&e.loop) < 0)

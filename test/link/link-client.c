@@ -116,7 +116,7 @@ static void on_connected(void *data, struct stream *s, int err, const char *msg,
 		.drained = on_drained,
 	};
 	/* No PING: it would set going again what got stuck. */
-	static const struct link_config conf = {.expect_magic = true, .dead_ms = 20000};
+	static const struct link_config conf = {.end = LINK_CLIENT, .dead_ms = 20000};
 	struct client *c = data;
 
 	if (err < 0) {

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -404,9 +405,9 @@ static void put_frame(struct buf *b, uint8_t type, uint8_t flags, const void *p,
 }
 
 /* Writes all of it to a link and returns what the link closed with. */
-static int feed(struct end *e, const struct buf *b, bool expect_magic, bool then_close)
+static int feed(struct end *e, const struct buf *b, enum link_end end, bool then_close)
 {
-	struct link_config conf = {.expect_magic = expect_magic};
+	struct link_config conf = {.end = end};
 	struct loop *l;
 	pid_t pid;
 	int sv[2], status;
@@ -415,13 +416,15 @@ static int feed(struct end *e, const struct buf *b, bool expect_magic, bool then
 	cr_assert_eq(loop_new(&l), 0);
 	pid = fork();
 	if (pid == 0) {
-		char c;
+		char c[64];
 
 		close(sv[0]);
 		signal(SIGPIPE, SIG_IGN);
 		(void)!write_full(sv[1], b->data, b->len);
-		if (!then_close)
-			(void)!read(sv[1], &c, 1); /* until the link closes */
+		if (then_close)
+			(void)shutdown(sv[1], SHUT_WR);
+		while (read(sv[1], c, sizeof(c)) > 0)
+			; /* until the link closes */
 		_exit(0);
 	}
 	close(sv[1]);
@@ -453,7 +456,7 @@ static int feed_frames(void (*make)(struct buf *b))
 	int err;
 
 	make(&b);
-	err = feed(&e, &b, false, false);
+	err = feed(&e, &b, LINK_SOCKET, false);
 	buf_release(&b);
 	return err;
 }
@@ -643,7 +646,7 @@ Test(link, an_owner_can_refuse_a_message)
 	struct buf b = BUF_INIT;
 
 	put_frame(&b, MSG_JOB, 0, "x", 1);
-	cr_assert_eq(feed(&e, &b, false, false), CONCC_E_PROTO);
+	cr_assert_eq(feed(&e, &b, LINK_SOCKET, false), CONCC_E_PROTO);
 	cr_assert(strstr(e.text, "JOB"), "%s", e.text);
 	cr_assert_eq(e.n, 1);
 	buf_release(&b);
@@ -651,7 +654,8 @@ Test(link, an_owner_can_refuse_a_message)
 
 /* ---- greeting and noise ---- */
 
-Test(link, noise_before_the_greeting_is_skipped)
+/* Byte by byte, so that the greeting is cut at every place. */
+static void expect_noise_is_skipped(enum link_end end, const char *greeting, size_t n_greeting)
 {
 	struct assembler a;
 	struct assembled m;
@@ -660,11 +664,11 @@ Test(link, noise_before_the_greeting_is_skipped)
 	int n = 0;
 
 	for (int i = 0; i < 600; i++)
-		buf_putf(&b, "\nWelcome to Debian! \nCONCC-LIN \n\nCONCC-LINK/ no\t%d", i);
-	buf_append(&b, PROTO_MAGIC, PROTO_MAGIC_LEN);
+		buf_putf(&b, "\nWelcome to Debian! \nCONCC-LIN \n\nCONCC-LINK/ no\tCONCC-H%d", i);
+	buf_append(&b, greeting, n_greeting / 2); /* broken off, and then whole */
+	buf_append(&b, greeting, n_greeting);
 	put_frame(&b, MSG_HELLO, 0, "hi", 2);
-	/* Byte by byte, so that the magic is cut at every place. */
-	assembler_init(&a, true);
+	assembler_init(&a, end);
 	for (size_t i = 0; i < b.len; i++) {
 		*assembler_space(&a, &space) = b.data[i];
 		cr_assert_gt(space, 0);
@@ -678,6 +682,12 @@ Test(link, noise_before_the_greeting_is_skipped)
 	buf_release(&b);
 }
 
+Test(link, noise_before_a_greeting_is_skipped)
+{
+	expect_noise_is_skipped(LINK_CLIENT, PROTO_MAGIC, PROTO_MAGIC_LEN);
+	expect_noise_is_skipped(LINK_WORKER, PROTO_GREETING, PROTO_GREETING_LEN);
+}
+
 Test(link, noise_is_bounded_and_quoted)
 {
 	struct end e = {0};
@@ -685,7 +695,7 @@ Test(link, noise_is_bounded_and_quoted)
 
 	while (b.len < 2 * PROTO_NOISE_MAX)
 		buf_putf(&b, "all work and no\x1b[31m play\n");
-	cr_assert_eq(feed(&e, &b, true, false), CONCC_E_PROTO);
+	cr_assert_eq(feed(&e, &b, LINK_CLIENT, false), CONCC_E_PROTO);
 	cr_assert(strstr(e.text, "64 KB"), "%s", e.text);
 	cr_assert_not(strchr(e.text, '\x1b'));
 	buf_release(&b);
@@ -697,9 +707,206 @@ Test(link, what_was_printed_instead_is_quoted)
 	struct buf b = BUF_INIT;
 
 	buf_putf(&b, "motd\nsh: 1: exec: concc-worker: not found\r\n");
-	cr_assert_eq(feed(&e, &b, true, true), CONCC_E_CLOSED);
+	cr_assert_eq(feed(&e, &b, LINK_CLIENT, true), CONCC_E_CLOSED);
 	cr_assert(strstr(e.text, "\"sh: 1: exec: concc-worker: not found\""), "%s", e.text);
 	cr_assert(strstr(e.text, "install concc-worker"), "%s", e.text);
+	buf_release(&b);
+}
+
+Test(link, a_worker_tells_what_came_instead_of_a_client)
+{
+	struct end e = {0};
+	struct buf b = BUF_INIT;
+
+	buf_putf(&b, "hello?\n");
+	cr_assert_eq(feed(&e, &b, LINK_WORKER, true), CONCC_E_CLOSED);
+	cr_assert(strstr(e.text, "its input ended before a client greeted"), "%s", e.text);
+	cr_assert(strstr(e.text, "it sent \"hello?\""), "%s", e.text);
+	e = (struct end){0};
+	while (b.len < 2 * PROTO_NOISE_MAX)
+		buf_putf(&b, "all play and no work\n");
+	cr_assert_eq(feed(&e, &b, LINK_WORKER, false), CONCC_E_PROTO);
+	cr_assert(strstr(e.text, "no client greeted within 64 KB"), "%s", e.text);
+	buf_release(&b);
+}
+
+/* A client of before version 12 says HELLO at once; it is heard, so that it can be answered. */
+Test(link, a_hello_without_a_greeting_is_heard)
+{
+	struct end e = {0};
+	struct buf b = BUF_INIT;
+
+	put_frame(&b, MSG_HELLO, 0, "hi", 2);
+	cr_assert_eq(feed(&e, &b, LINK_WORKER, true), CONCC_E_CLOSED);
+	cr_assert_eq(e.n, 1);
+	cr_assert_eq(e.last_type, MSG_HELLO);
+	/* Any other message is noise. */
+	e = (struct end){0};
+	b.data[4] = MSG_JOB;
+	cr_assert_eq(feed(&e, &b, LINK_WORKER, true), CONCC_E_CLOSED);
+	cr_assert_eq(e.n, 0);
+	buf_release(&b);
+}
+
+static size_t bytes_waiting(int fd)
+{
+	int n = -1;
+
+	cr_assert_eq(ioctl(fd, FIONREAD, &n), 0);
+	return (size_t)n;
+}
+
+/* Runs the loop until a link of that patience is dead. */
+static void let_pass(struct loop *l, uint32_t ms)
+{
+	struct end clock = {.stop_at = -1};
+	int sv[2];
+
+	make_pair(sv);
+	end_open(&clock, l, sv[0], &(struct link_config){.dead_ms = ms});
+	run(l);
+	cr_assert_eq(clock.closed, 1);
+	end_close(&clock);
+	close(sv[1]);
+}
+
+/* What it said before could be lost: a container's words are, until who started it has attached. */
+Test(link, a_worker_is_silent_until_it_is_greeted)
+{
+	static const struct link_config conf = {
+		.end = LINK_WORKER, .ping_ms = 5, .dead_ms = 10, .greet_ms = 6400};
+	static const char first[] = PROTO_MAGIC "\x02\0\0\0\x01\0\0\0hi";
+	struct end a = {.stop_at = -1};
+	char got[sizeof(first)];
+	struct loop *l;
+	int sv[2];
+
+	make_pair(sv);
+	cr_assert_eq(loop_new(&l), 0);
+	end_open(&a, l, sv[0], &conf);
+	link_send(a.link, MSG_HELLO, LINK_PRIO, "hi", 2);
+	link_pulse(a.link);
+	let_pass(l, 100);
+	cr_assert_eq(bytes_waiting(sv[1]), 0);
+	/* Nor is what is not all of a greeting one. */
+	cr_assert_eq(write_full(sv[1], "noise" PROTO_GREETING, 5 + PROTO_GREETING_LEN - 1), 0);
+	let_pass(l, 500); /* a tick of its own, and so some silence */
+	cr_assert_eq(bytes_waiting(sv[1]), 0);
+	cr_assert_eq(a.closed, 0);
+	cr_assert_eq(write_full(sv[1], PROTO_GREETING + PROTO_GREETING_LEN - 1, 1), 0);
+	run(l); /* until it is dead: we answer no PING */
+	cr_assert_eq(a.err, CONCC_E_TIMEOUT);
+	cr_assert(strstr(a.text, "no answer"), "%s", a.text);
+	cr_assert_eq(read_full(sv[1], got, sizeof(first) - 1), sizeof(first) - 1);
+	cr_assert_eq(memcmp(got, first, sizeof(first) - 1), 0);
+	/* The silence before it was no client's: it was asked, and had its time to answer. */
+	cr_assert_eq(bytes_waiting(sv[1]), PROTO_HEADER_LEN + 8);
+	cr_assert_eq(read_full(sv[1], got, PROTO_HEADER_LEN), PROTO_HEADER_LEN);
+	cr_assert_eq(got[4], MSG_PING);
+	end_close(&a);
+	close(sv[1]);
+	loop_free(l);
+}
+
+Test(link, a_worker_that_nobody_greets_ends)
+{
+	static const struct link_config conf = {
+		.end = LINK_WORKER, .ping_ms = 5, .dead_ms = 10, .greet_ms = 200};
+	struct end a = {.stop_at = -1};
+	struct loop *l;
+	int sv[2];
+
+	make_pair(sv);
+	cr_assert_eq(loop_new(&l), 0);
+	end_open(&a, l, sv[0], &conf);
+	link_send(a.link, MSG_HELLO, LINK_PRIO, "hi", 2);
+	run(l);
+	cr_assert_eq(a.err, CONCC_E_TIMEOUT);
+	cr_assert(strstr(a.text, "no client greeted within 0."), "%s", a.text);
+	cr_assert_eq(bytes_waiting(sv[1]), 0);
+	/* What is queued for nobody is dropped. */
+	end_close(&a);
+	a = (struct end){.stop_at = -1};
+	end_open(&a, l, sv[1], &conf);
+	link_send(a.link, MSG_HELLO, LINK_PRIO, "hi", 2);
+	link_close(a.link);
+	end_close(&a);
+	loop_free(l);
+}
+
+/* All that a client has to say before READY leaves before it hears anything; and the other way. */
+Test(link, greeting_costs_no_turn)
+{
+	static const struct link_config client = {.end = LINK_CLIENT},
+					worker = {.end = LINK_WORKER};
+	struct end a = {.stop_at = 1}, b = {.stop_at = 1};
+	struct loop *l;
+	int sv[2];
+
+	make_pair(sv);
+	cr_assert_eq(loop_new(&l), 0);
+	end_open(&a, l, sv[0], &client);
+	end_open(&b, l, sv[1], &worker);
+	link_send(a.link, MSG_HELLO, LINK_PRIO, "hi", 2);
+	link_send(b.link, MSG_HELLO, LINK_PRIO, "ho", 2);
+	while (a.n + b.n < 2)
+		run(l);
+	cr_assert_eq(a.last_type, MSG_HELLO);
+	cr_assert_eq(b.last_type, MSG_HELLO);
+	cr_assert_eq(link_counts(a.link)->turns + link_counts(b.link)->turns, 0);
+	/* The greeting is a PING, but not one to be answered. */
+	cr_assert_eq(link_counts(a.link)->msgs_in + link_counts(b.link)->msgs_in, 2);
+	end_close(&a);
+	end_close(&b);
+	loop_free(l);
+}
+
+/* A terminal gives back what a client said to whatever was there before the worker. */
+Test(link, a_client_skips_its_own_echo)
+{
+	static const struct link_config conf = {.end = LINK_CLIENT};
+	struct end a = {.stop_at = 1};
+	struct buf b = BUF_INIT;
+	uint8_t echo[4096];
+	struct loop *l;
+	ssize_t n;
+	int sv[2];
+
+	make_pair(sv);
+	cr_assert_eq(loop_new(&l), 0);
+	end_open(&a, l, sv[0], &conf);
+	link_send(a.link, MSG_HELLO, LINK_PRIO, "hi", 2);
+	link_send(a.link, MSG_SERVE, LINK_PRIO, "/x", 2);
+	loop_defer(l, (loop_fn)loop_quit, l);
+	run(l);
+	n = read(sv[1], echo, sizeof(echo));
+	cr_assert_geq(n, PROTO_GREETING_LEN + 2 * (PROTO_HEADER_LEN + 2));
+	cr_assert_eq(memcmp(echo, PROTO_GREETING, PROTO_GREETING_LEN), 0);
+	buf_append(&b, echo, (size_t)n);
+	buf_append(&b, PROTO_MAGIC, PROTO_MAGIC_LEN);
+	put_frame(&b, MSG_BYE, 0, "bye", 3);
+	cr_assert_eq(write_full(sv[1], b.data, b.len), 0);
+	run(l);
+	cr_assert_eq(a.n, 1);
+	cr_assert_eq(a.last_type, MSG_BYE);
+	buf_release(&b);
+	end_close(&a);
+	close(sv[1]);
+	loop_free(l);
+}
+
+/* Like "pod deleted", from what started the worker, which has ended. */
+Test(link, what_is_printed_behind_a_worker_is_quoted)
+{
+	struct end e = {0};
+	struct buf b = BUF_INIT;
+
+	buf_append(&b, PROTO_MAGIC, PROTO_MAGIC_LEN);
+	put_frame(&b, MSG_HELLO, 0, "hi", 2);
+	buf_putf(&b, "pod \"w-1\" deleted\n");
+	cr_assert_eq(feed(&e, &b, LINK_CLIENT, true), CONCC_E_PROTO);
+	cr_assert_eq(e.n, 1);
+	cr_assert(strstr(e.text, "it printed \"pod "), "%s", e.text);
 	buf_release(&b);
 }
 
@@ -709,7 +916,7 @@ Test(link, another_link_version_is_told)
 	struct buf b = BUF_INIT;
 
 	buf_putf(&b, "hello\nCONCC-LINK/23\n");
-	cr_assert_eq(feed(&e, &b, true, false), CONCC_E_VERSION);
+	cr_assert_eq(feed(&e, &b, LINK_CLIENT, false), CONCC_E_VERSION);
 	cr_assert(strstr(e.text, "version"), "%s", e.text);
 	buf_release(&b);
 }
@@ -722,7 +929,7 @@ Test(link, an_end_inside_a_message_is_told)
 	struct buf b = BUF_INIT;
 
 	put_frame(&b, MSG_JOB, PROTO_F_MORE, "x", 1);
-	cr_assert_eq(feed(&e, &b, false, true), CONCC_E_CLOSED);
+	cr_assert_eq(feed(&e, &b, LINK_SOCKET, true), CONCC_E_CLOSED);
 	cr_assert(strstr(e.text, "middle"), "%s", e.text);
 	buf_release(&b);
 }

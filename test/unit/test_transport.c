@@ -367,7 +367,7 @@ static void near_closed(void *data, int err, const char *text)
 static void near_connected(void *data, struct stream *s, int err, const char *msg, const char *how)
 {
 	static const struct link_ops ops = {.message = near_message, .closed = near_closed};
-	static const struct link_config conf = {.expect_magic = true};
+	static const struct link_config conf = {.end = LINK_CLIENT};
 	struct near *n = data;
 
 	snprintf(n->how, sizeof(n->how), "%s", how);
