@@ -42,7 +42,7 @@ int offload_event_fd(const struct offload *o);
 void offload_dispatch(struct offload *o);
 
 struct offload_counts {
-	size_t queued, bytes;	    /* now: not made yet */
+	size_t queued, bytes; /* now: not made yet */
 	size_t most_queued, most_bytes;
 	uint64_t n_done, n_refused; /* refused: for the maximum */
 	uint64_t longest_us;	    /* from offload_put() to the end of `run` */

@@ -161,7 +161,8 @@ bool offload_put(struct offload_lane *l, void (*run)(void *arg), void (*done)(vo
 		return false;
 	}
 	c = xcalloc(1, sizeof(*c));
-	*c = (struct call){.run = run, .done = done, .arg = arg, .bytes = bytes, .put_us = now_us()};
+	*c = (struct call){
+		.run = run, .done = done, .arg = arg, .bytes = bytes, .put_us = now_us()};
 	/* One that runs or waits for a thread takes this one up after what it has. */
 	if (list_empty(&l->calls) && list_empty(&l->ready) && !l->running)
 		list_append(&o->ready, &l->ready);
