@@ -63,6 +63,8 @@ INIH_CFLAGS := $(call pc-cflags,inih)
 INIH_LIBS := $(call pc-libs,inih)
 LZ4_CFLAGS := $(call pc-cflags,liblz4)
 LZ4_LIBS := $(call pc-libs,liblz4)
+ZSTD_CFLAGS := $(call pc-cflags,libzstd)
+ZSTD_LIBS := $(call pc-libs,libzstd)
 JANSSON_CFLAGS := $(call pc-cflags,jansson)
 JANSSON_LIBS := $(call pc-libs,jansson)
 NCURSES_CFLAGS := $(call pc-cflags,ncursesw)
@@ -75,7 +77,7 @@ CRYPTO_LIBS := $(call pc-libs,libcrypto)
 # One archive per folder.  A library's flags reach the one folder that uses its header.
 FOLDERS = common loop conf proto record schedule job pool link digest cache tree project doctor mirror sandbox worker plain wrapper view front
 $(B)/src/mirror/%.o: EXTRA_CFLAGS = $(FUSE_CFLAGS)
-$(B)/src/link/%.o: EXTRA_CFLAGS = $(SSH_CFLAGS) $(LZ4_CFLAGS)
+$(B)/src/link/%.o: EXTRA_CFLAGS = $(SSH_CFLAGS) $(LZ4_CFLAGS) $(ZSTD_CFLAGS)
 $(B)/src/conf/%.o: EXTRA_CFLAGS = $(INIH_CFLAGS)
 $(B)/src/project/%.o $(B)/src/worker/%.o $(B)/src/front/%.o $(B)/src/doctor/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS)
 $(B)/src/view/%.o: EXTRA_CFLAGS = $(JANSSON_CFLAGS) $(NCURSES_CFLAGS)
@@ -100,18 +102,18 @@ STATIC ?= -static
 endif
 SYS_concc-cc = $(STATIC)
 SYS_concc-dispatch = $(STATIC)
-SYS_concc-project = $(JANSSON_LIBS) $(CURL_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS) -lm
+SYS_concc-project = $(JANSSON_LIBS) $(CURL_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(ZSTD_LIBS) $(CRYPTO_LIBS) -lm
 # One file to copy: it runs on any distribution of the architecture, with whatever C library.  What the
 # linker warns of are look-ups by name that the worker never makes (a home directory without HOME).
 ifneq ($(STATIC),)
-SYS_concc-worker = $(STATIC) -Wl,--no-warnings $(call pc-static-libs,fuse3 liblz4 jansson libcrypto inih)
+SYS_concc-worker = $(STATIC) -Wl,--no-warnings $(call pc-static-libs,fuse3 liblz4 libzstd jansson libcrypto inih)
 # A quarter of it is for debuggers only, and not for the wire: that goes where gdb looks for it, bin/.debug.
 # There is no other copy with symbols, since by its hash a host is known to have it already.
 DEBUG_concc-worker = $(B)/bin/.debug/concc-worker.debug
 else
-SYS_concc-worker = $(FUSE_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(JANSSON_LIBS) $(CRYPTO_LIBS)
+SYS_concc-worker = $(FUSE_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(ZSTD_LIBS) $(JANSSON_LIBS) $(CRYPTO_LIBS)
 endif
-SYS_concc-plain = $(SSH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS)
+SYS_concc-plain = $(SSH_LIBS) $(LZ4_LIBS) $(ZSTD_LIBS) $(CRYPTO_LIBS)
 SYS_concc = $(JANSSON_LIBS) $(NCURSES_LIBS) $(INIH_LIBS) $(CRYPTO_LIBS)
 
 all: $(PROGRAMS:%=$(B)/bin/%)
@@ -155,7 +157,7 @@ FORCE:
 # ---- what must be there first ----
 
 # ssh itself, whose configuration and known hosts are asked for, is what it needs to run.
-DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev libssl-dev \
+DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev libzstd-dev libssl-dev \
 	libcurl4-openssl-dev libjansson-dev libncurses-dev openssh-client
 TEST_DEPS = $(DEPS) libcriterion-dev openssh-server mandoc iproute2 util-linux procps \
 	strace python3 perl jq ninja-build cmake clang dpkg-dev git slurmctld slurmd slurm-client munge \
@@ -210,7 +212,7 @@ demo: deps
 
 UNIT_TESTS = $(patsubst test/unit/%.c,$(B)/test/unit/%,$(wildcard test/unit/test_*.c))
 UNIT_LIBS = $(call libs,front view plain worker sandbox doctor project tree cache wrapper mirror link loop conf record job pool schedule proto digest common)
-ALL_LIBS = $(FUSE_LIBS) $(JANSSON_LIBS) $(CURL_LIBS) $(NCURSES_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(CRYPTO_LIBS) -lm
+ALL_LIBS = $(FUSE_LIBS) $(JANSSON_LIBS) $(CURL_LIBS) $(NCURSES_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(ZSTD_LIBS) $(CRYPTO_LIBS) -lm
 $(B)/test/%.o: EXTRA_CFLAGS = -Isrc
 $(B)/test/unit/%.o: EXTRA_CFLAGS = $(call pc-cflags,criterion) -Isrc
 $(B)/test/unit/%: $(B)/test/unit/%.o $(SAN_UNIT_OBJ) $(UNIT_LIBS)
@@ -219,7 +221,7 @@ $(B)/test/unit/%: $(B)/test/unit/%.o $(SAN_UNIT_OBJ) $(UNIT_LIBS)
 		$(call pc-libs,criterion) $(ALL_LIBS)
 
 # Small programs that the tests run: one C file each.
-TEST_HELPERS = $(patsubst %.c,$(B)/%,$(wildcard test/lib/*.c test/hostile/*.c test/first-try/*.c test/records/*.c))
+TEST_HELPERS = $(patsubst %.c,$(B)/%,$(wildcard test/lib/*.c test/hostile/*.c test/first-try/*.c test/records/*.c test/slowfs/*.c))
 $(TEST_HELPERS): $(B)/test/%: $(B)/test/%.o $(SAN_OBJ) $(UNIT_LIBS)
 	$(say) LINK $@
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< $(SAN_OBJ) -Wl,--start-group $(UNIT_LIBS) -Wl,--end-group $(ALL_LIBS)

@@ -52,8 +52,10 @@
 
 enum proto_flags {
 	PROTO_F_MORE = 1 << 0, /* the message goes on in the next frame of this type */
-	PROTO_F_LZ4 =
-		1 << 1, /* payload is u32 raw length and an LZ4 block; raw <= PROTO_FRAME_MAX */
+	/* The payload is u32 raw length, at most PROTO_FRAME_MAX, and an LZ4 block; or a frame of
+	 * zstd's (RFC 8878). */
+	PROTO_F_LZ4 = 1 << 1,
+	PROTO_F_ZSTD = 1 << 2,
 };
 
 enum msg_type {
@@ -637,9 +639,10 @@ void msg_checkup_release(struct msg_checkup *m);
  * heartbeat when it has changed, never for a job.
  */
 struct msg_load {
-	uint32_t running, waiting; /* jobs */
-	uint32_t slots;		   /* how many run at once there */
-	uint32_t loadavg;	   /* of the last minute, in hundredths */
+	uint32_t running, waiting;	 /* jobs */
+	uint32_t slots;			 /* how many run at once there */
+	uint32_t loadavg;		 /* of the last minute, in hundredths */
+	uint64_t store_bytes, store_max; /* contents of files that it keeps; about; 0: not known */
 };
 
 void msg_load_encode(struct buf *b, const struct msg_load *m);

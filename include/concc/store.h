@@ -45,6 +45,9 @@ int store_add_fd(struct store *s, int fd, const struct digest *d);
 /* Since it was opened: objects that were there when asked for, and that were put in. */
 struct store_counts {
 	uint64_t hits, added;
+	/* About what is on the disk, of all who use it; 0: not measured yet.  What it may become.
+	 */
+	uint64_t bytes, max;
 };
 
 void store_counts(struct store *s, struct store_counts *ret);

@@ -2,13 +2,13 @@
 #include "assemble.h"
 
 #include <errno.h>
-#include <lz4.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "concc/err.h"
 #include "concc/proto.h"
 #include "concc/str.h"
+#include "pack.h"
 
 /* Two whole frames: a read can always take one more frame behind an incomplete one.  The noise
  * before the magic is kept here too. */
@@ -32,7 +32,7 @@ void assembler_init(struct assembler *a, enum link_end end)
 void assembler_release(struct assembler *a)
 {
 	free(a->in);
-	free(a->raw);
+	unpacker_free(a->unpacker);
 	buf_release(&a->parts[0].data);
 	buf_release(&a->parts[1].data);
 	*a = (struct assembler){.err = CONCC_E_CLOSED};
@@ -110,24 +110,10 @@ static int skip_noise(struct assembler *a)
 static int unpack(struct assembler *a, const struct proto_header *h, const uint8_t *p,
 		  struct blob *ret)
 {
-	struct rd r;
-	uint32_t raw_len;
-
-	if (!(h->flags & PROTO_F_LZ4)) {
-		*ret = (struct blob){.p = p, .n = h->len};
+	*ret = (struct blob){.p = p, .n = h->len};
+	if (!(h->flags & (PROTO_F_LZ4 | PROTO_F_ZSTD)))
 		return 0;
-	}
-	rd_init(&r, p, h->len);
-	raw_len = rd_u32(&r);
-	if (r.bad || raw_len == 0 || raw_len > PROTO_FRAME_MAX)
-		return CONCC_E_PROTO;
-	if (!a->raw)
-		a->raw = xmalloc(PROTO_FRAME_MAX);
-	if (LZ4_decompress_safe((const char *)r.p, (char *)a->raw, (int)r.left, (int)raw_len) !=
-	    (int)raw_len)
-		return CONCC_E_PROTO;
-	*ret = (struct blob){.p = a->raw, .n = raw_len};
-	return 0;
+	return unpacker_unpack(&a->unpacker, h->flags, *ret, ret);
 }
 
 static struct partial *find_part(struct assembler *a, uint8_t type)

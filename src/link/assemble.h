@@ -39,7 +39,7 @@ struct assembler {
 	int err;
 	uint8_t *in; /* received and not yet consumed: in[start..stop) */
 	size_t start, stop;
-	uint8_t *raw; /* one decompressed frame; made when first needed */
+	struct unpacker *unpacker; /* made when first needed */
 	struct partial parts[2];
 	struct partial *delivered; /* lent out by the last assembler_next() */
 	uint64_t raw_bytes;	   /* payload after decompression */

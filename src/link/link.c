@@ -8,11 +8,11 @@
 #include "concc/link.h"
 
 #include <errno.h>
-#include <lz4.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "assemble.h"
+#include "pack.h"
 #include "concc/io.h"
 #include "concc/loop.h"
 #include "concc/map.h"
@@ -20,8 +20,10 @@
 #include "concc/str.h"
 #include "said.h"
 
-#define COMPRESS_MIN 1024	 /* below this a frame fits a packet or two anyway */
-#define CHUNK_MIN    (16 * 1024) /* so that the small messages of a round share one write */
+/* A line that takes fewer bytes in a microsecond (56 Mbit/s) is slow, over this time. */
+#define SLOW_BELOW 7
+#define SLOW_US	   200000
+#define CHUNK_MIN  (16 * 1024) /* so that the small messages of a round share one write */
 #define ROUND_BUDGET                                                                               \
 	(1024 * 1024)  /* bytes moved one way before others in the loop get their turn */
 #define LINGER_MS 2000 /* for a peer that reads no more: time to say why */
@@ -76,7 +78,10 @@ struct link {
 	bool overflow;
 	bool pong_due;
 	uint8_t pong_token[TOKEN_LEN];
-	char *scratch; /* one compressed frame; NULL without compression */
+	struct packer *packer; /* NULL without compression */
+	/* What the line takes, measured while there is more: since when, how many bytes went. */
+	uint64_t full_since_us, full_bytes;
+	bool is_slow; /* less than a processor could compress better in the meantime */
 
 	uint64_t last_rx_ms;
 	uint64_t pulse_ms; /* of the last link_pulse() that said something */
@@ -135,30 +140,15 @@ static void put_frame(struct link *k, enum link_prio prio, uint8_t type, uint8_t
 	k->queued[prio] += need;
 }
 
-/* The length of the compressed frame in k->scratch, or 0 when that doesn't help. */
-static size_t compress_frame(struct link *k, const void *p, size_t n)
-{
-	/* A sixteenth saved at least: less is not worth the other side's time. */
-	int max = (int)(n - n / 16);
-	int got;
-
-	if (!k->scratch || n < COMPRESS_MIN)
-		return 0;
-	got = LZ4_compress_default(p, k->scratch + 4, (int)n, max - 4);
-	if (got <= 0)
-		return 0;
-	for (int i = 0; i < 4; i++)
-		k->scratch[i] = (char)(n >> (8 * i));
-	return (size_t)got + 4;
-}
-
 static void put_slice(struct link *k, enum link_prio prio, uint8_t type, uint8_t flags,
 		      const void *p, size_t n)
 {
-	size_t packed = compress_frame(k, p, n);
+	const uint8_t *packed;
+	uint8_t how;
+	size_t got = k->packer ? packer_pack(k->packer, k->is_slow, p, n, &packed, &how) : 0;
 
-	if (packed)
-		put_frame(k, prio, type, flags | PROTO_F_LZ4, k->scratch, packed);
+	if (got)
+		put_frame(k, prio, type, flags | how, packed, got);
 	else
 		put_frame(k, prio, type, flags, p, n);
 }
@@ -445,6 +435,26 @@ static ssize_t write_some(struct link *k)
 	return r;
 }
 
+/* Only while it is the line that has to be waited for does it tell how fast it is. */
+static void measure_line(struct link *k, size_t wrote)
+{
+	uint64_t now;
+
+	k->full_bytes += wrote;
+	if (!k->blocked) {
+		if (!anything_queued(k))
+			k->full_since_us = 0;
+		return;
+	}
+	now = now_us();
+	if (k->full_since_us && now - k->full_since_us < SLOW_US)
+		return;
+	if (k->full_since_us)
+		k->is_slow = k->full_bytes < SLOW_BELOW * (now - k->full_since_us);
+	k->full_since_us = now;
+	k->full_bytes = 0;
+}
+
 /*
  * Writes as far as it goes.  True when BULK bytes left.  Calls nobody back.
  * Room where there was none means that the far end takes what we send, be it
@@ -486,6 +496,7 @@ static bool flush(struct link *k)
 	}
 	if (was_blocked && wrote)
 		sign_of_life(k);
+	measure_line(k, wrote);
 	if (anything_queued(k))
 		flush_soon(k);
 	return bulk;
@@ -881,7 +892,7 @@ struct link *link_new(struct loop *l, struct stream *s, const struct link_config
 		k->watches[i] = (struct watch){.link = k, .fd = -1};
 	assembler_init(&k->in, c->end);
 	if (c->compress)
-		k->scratch = xmalloc(PROTO_FRAME_MAX);
+		k->packer = packer_new();
 	put_greeting(k);
 	k->last_rx_ms = now_ms();
 	if (c->ping_ms || c->dead_ms) {
@@ -925,6 +936,6 @@ void link_free(struct link *k)
 		return;
 	link_close(k);
 	assembler_release(&k->in);
-	free(k->scratch);
+	packer_free(k->packer);
 	free(k);
 }

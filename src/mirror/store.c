@@ -569,6 +569,8 @@ void store_counts(struct store *s, struct store_counts *ret)
 {
 	ret->hits = atomic_load(&s->n_hits);
 	ret->added = atomic_load(&s->n_added);
+	ret->bytes = atomic_load(&s->measured) ? atomic_load(&s->size) + atomic_load(&s->grown) : 0;
+	ret->max = s->max_bytes;
 }
 
 void store_measure(const char *dir, uint64_t *ret_bytes, uint64_t *ret_objects)

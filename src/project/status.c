@@ -288,6 +288,8 @@ static json_t *host_json(const struct peer *p)
 	set_int(o, "slots", p->load.slots);
 	set_int(o, "cores", p->hello.cpus);
 	json_object_set_new(o, "load", json_real(p->load.loadavg / 100.0));
+	set_int(o, "store_bytes", p->load.store_bytes);
+	set_int(o, "store_max", p->load.store_max);
 	return o;
 }
 

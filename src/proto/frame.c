@@ -74,7 +74,8 @@ int proto_get_header(const uint8_t in[PROTO_HEADER_LEN], struct proto_header *re
 
 	memcpy(&len, in, sizeof(len));
 	len = le32toh(len);
-	if (len > PROTO_FRAME_MAX || in[5] & ~(PROTO_F_MORE | PROTO_F_LZ4) || in[6] || in[7])
+	if (len > PROTO_FRAME_MAX || in[5] & ~(PROTO_F_MORE | PROTO_F_LZ4 | PROTO_F_ZSTD) ||
+	    in[6] || in[7])
 		return CONCC_E_PROTO;
 	*ret = (struct proto_header){.len = len, .type = in[4], .flags = in[5]};
 	return 0;

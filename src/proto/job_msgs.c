@@ -585,6 +585,8 @@ void msg_load_encode(struct buf *b, const struct msg_load *m)
 	buf_put_u32(b, m->waiting);
 	buf_put_u32(b, m->slots);
 	buf_put_u32(b, m->loadavg);
+	buf_put_u64(b, m->store_bytes);
+	buf_put_u64(b, m->store_max);
 }
 
 int msg_load_decode(struct blob payload, struct msg_load *ret)
@@ -597,6 +599,8 @@ int msg_load_decode(struct blob payload, struct msg_load *ret)
 	m.waiting = rd_u32(&r);
 	m.slots = rd_u32(&r);
 	m.loadavg = rd_u32(&r);
+	m.store_bytes = rd_u64(&r);
+	m.store_max = rd_u64(&r);
 	if (rd_done(&r) < 0)
 		return CONCC_E_PROTO;
 	*ret = m;

@@ -133,6 +133,15 @@ static void put_round_trip(struct buf *b, uint64_t us)
 		buf_putf(b, " %8s", "-");
 }
 
+/* Contents of files that its host keeps. */
+static void put_store(struct buf *b, uint64_t bytes)
+{
+	if (bytes)
+		put_padded(b, put_size, bytes, 9);
+	else
+		buf_putf(b, "%9s", "-");
+}
+
 static void worker_line(struct layout *l, const json_t *w, const struct usual *u)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
@@ -148,6 +157,7 @@ static void worker_line(struct layout *l, const json_t *w, const struct usual *u
 		buf_putf(&b, " %5s", "-");
 	put_round_trip(&b, number(w, "rtt_us"));
 	buf_putf(&b, " %7llu", (unsigned long long)number(w, "jobs"));
+	put_store(&b, number(json_object_get(w, "host"), "store_bytes"));
 	put_padded(&b, put_size, number(w, "fetched_bytes"), 9);
 	put_line(l, streq(state, "down") || streq(state, "unable") ? LINE_BAD : LINE_PLAIN, &b);
 	if (*error && !streq(state, "up"))
@@ -328,7 +338,8 @@ void layout_make(struct layout *out, const struct feed *f, const struct usual *u
 	n = share(w.n ? w.n + 1 : 0, left, w.n + 1 <= left / 2 ? 1 : 2);
 	left -= n;
 	part(out, &w, LINE_HEAD,
-	     "WORKER         STATE      RUNS/OF   LOAD  OTHERS SPEED      RTT    JOBS  FETCHED", n);
+	     "WORKER         STATE      RUNS/OF   LOAD  OTHERS SPEED      RTT    JOBS    STORE  FETCHED",
+	     n);
 	n = share(r.n ? r.n + 1 : 0, left, q.n ? 3 : 2);
 	left -= n;
 	part(out, &r, LINE_HEAD, "     RUNNING     USUALLY  WHERE        PROGRAM    WHAT", n);

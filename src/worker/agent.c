@@ -319,14 +319,20 @@ static uint32_t read_loadavg(void)
 	return load > 0 && load < 1e6 ? (uint32_t)(load * 100) : 0;
 }
 
-/* A quarter of a process more or less is no news. */
+static uint64_t apart(uint64_t a, uint64_t b)
+{
+	return a > b ? a - b : b - a;
+}
+
+/* A quarter of a process more or less is no news, nor is this much on a disk. */
+#define STORE_NEWS (16 * 1024 * 1024)
+
 static bool is_news(const struct msg_load *now, const struct msg_load *told)
 {
-	uint32_t diff = now->loadavg > told->loadavg ? now->loadavg - told->loadavg
-						     : told->loadavg - now->loadavg;
-
 	return now->running != told->running || now->waiting != told->waiting ||
-	       now->slots != told->slots || diff >= 25;
+	       now->slots != told->slots || apart(now->loadavg, told->loadavg) >= 25 ||
+	       now->store_max != told->store_max || !now->store_bytes != !told->store_bytes ||
+	       apart(now->store_bytes, told->store_bytes) >= STORE_NEWS;
 }
 
 /* The kernel has no event for this. */
@@ -334,8 +340,13 @@ static void tell_load(void *data)
 {
 	struct agent *a = data;
 	struct msg_load m = {.slots = a->max_jobs, .loadavg = read_loadavg()};
+	struct store_counts store = {0};
 	struct host_load host;
 
+	if (a->store)
+		store_counts(a->store, &store);
+	m.store_bytes = store.bytes;
+	m.store_max = store.max;
 	host_slots_load(&host);
 	m.running = host.running;
 	m.waiting = host.waiting;

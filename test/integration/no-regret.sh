@@ -103,6 +103,21 @@ fills_slowly() {
 	unset CONCC_STRAGGLER_AFTER
 }
 
+# What a compiler is made of is sent over a slow line in a third of its bytes.
+packs_for_slow_line() {
+	local before
+	tail -c 16000000 "$(readlink -f "$(gcc -print-prog-name=cc1)")" >part-of-cc1
+	[ "$(wc -c <part-of-cc1)" = 16000000 ] || fail "cc1 is too small for this test"
+	concc-dispatch true
+	before=$(lab_status '.workers[0].bytes_out')
+	tc qdisc add dev w1 root tbf rate 40mbit burst 32kb latency 200ms
+	concc-dispatch cat part-of-cc1 | cmp - part-of-cc1 || fail "other bytes came"
+	tc qdisc del dev w1 root
+	# LZ4 makes 7.6 million of them.
+	expect_le "bytes for 16000000" $(($(lab_status '.workers[0].bytes_out') - before)) 6300000
+	rm part-of-cc1
+}
+
 none_here() {
 	CONCC_LOCAL_SLOTS=0
 	forget
@@ -118,6 +133,10 @@ check "a worker that is slow gets little" slow_worker_gets_little
 check "what is known is used" known_slow_gets_less
 check "what hangs there comes home" late_one_comes_home
 check "what waits for contents comes home" fills_slowly
+CONCC_LOCAL_SLOTS=0
+forget
+check "zstd for a slow line" packs_for_slow_line
+CONCC_LOCAL_SLOTS=2
 check "local-slots = 0 keeps all away" none_here
 lab_worker 1 sh -c '! mountpoint -q /opt || umount /opt'
 lab_stop

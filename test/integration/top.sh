@@ -305,6 +305,13 @@ silent_build() {
 	screen
 	expect_no_grep 'jobs? on workers' "$LAB/screen"
 	"$LAB_TOOLS/wait-file" "$LAB_LIMIT" "$LAB" ended
+	# It is in the store of the worker that had the job, and there it stays.
+	top_end
+	concc-dispatch true
+	top_start
+	trap top_end EXIT
+	shows '^w[12] .* 19[0-9] MB$'
+	quit
 	rm big
 }
 

@@ -407,8 +407,8 @@ bad_configuration() {
 	said '^failed .*ssh -G box. failed: .*bad configuration'
 }
 
-build link-echo liblz4
-build link-client libssh2 liblz4 libcrypto
+build link-echo liblz4 libzstd
+build link-client libssh2 liblz4 libzstd libcrypto
 keys
 start_sshd
 for c in by_libssh2 by_alias other_key_types hashed_and_patterns by_agent agent_stays full_duplex openssh_duplex \

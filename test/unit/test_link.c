@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <zstd.h>
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
@@ -20,6 +21,7 @@
 #include "concc/proto.h"
 #include "concc/str.h"
 #include "link/assemble.h"
+#include "link/pack.h"
 
 #define WAIT_MS 60000 /* only ever reached by a failing test */
 
@@ -439,14 +441,19 @@ static int feed(struct end *e, const struct buf *b, enum link_end end, bool then
 	return e->err;
 }
 
-static void put_lz4(struct buf *b, uint32_t raw_len, const void *p, size_t n)
+static void put_packed(struct buf *b, uint8_t how, uint32_t raw_len, const void *p, size_t n)
 {
 	struct buf payload = BUF_INIT;
 
 	buf_put_u32(&payload, raw_len);
 	buf_append(&payload, p, n);
-	put_frame(b, MSG_JOB, PROTO_F_LZ4, payload.data, payload.len);
+	put_frame(b, MSG_JOB, how, payload.data, payload.len);
 	buf_release(&payload);
+}
+
+static void put_lz4(struct buf *b, uint32_t raw_len, const void *p, size_t n)
+{
+	put_packed(b, PROTO_F_LZ4, raw_len, p, n);
 }
 
 static int feed_frames(void (*make)(struct buf *b))
@@ -515,6 +522,41 @@ static void make_lying_lz4_less(struct buf *b)
 	put_lz4(b, 1999, packed, (size_t)n);
 }
 
+/* Zeros by zstd, of which it is told that they are so many. */
+static void put_zstd(struct buf *b, uint8_t how, uint32_t raw_len)
+{
+	static const char raw[2000];
+	char packed[2000];
+	size_t n = ZSTD_compress(packed, sizeof(packed), raw, sizeof(raw), 3);
+
+	put_packed(b, how, raw_len, packed, n);
+}
+
+static void make_lying_zstd(struct buf *b)
+{
+	put_zstd(b, PROTO_F_ZSTD, 2001);
+}
+
+static void make_lying_zstd_less(struct buf *b)
+{
+	put_zstd(b, PROTO_F_ZSTD, 1999);
+}
+
+static void make_both_kinds(struct buf *b)
+{
+	put_zstd(b, PROTO_F_ZSTD | PROTO_F_LZ4, 2000);
+}
+
+static void make_garbage_zstd(struct buf *b)
+{
+	put_packed(b, PROTO_F_ZSTD, 1000, "\x28\xb5\x2f\xfd\xff\xff\xff\xff\xff\xff\xff", 11);
+}
+
+static void make_empty_zstd(struct buf *b)
+{
+	put_packed(b, PROTO_F_ZSTD, 1000, "", 0);
+}
+
 static void make_empty_part(struct buf *b)
 {
 	put_frame(b, MSG_JOB, PROTO_F_MORE, "", 0);
@@ -553,6 +595,11 @@ Test(link, hostile_frames_are_refused)
 	cr_assert_eq(feed_frames(make_garbage_lz4), CONCC_E_PROTO);
 	cr_assert_eq(feed_frames(make_lying_lz4), CONCC_E_PROTO);
 	cr_assert_eq(feed_frames(make_lying_lz4_less), CONCC_E_PROTO);
+	cr_assert_eq(feed_frames(make_lying_zstd), CONCC_E_PROTO);
+	cr_assert_eq(feed_frames(make_lying_zstd_less), CONCC_E_PROTO);
+	cr_assert_eq(feed_frames(make_both_kinds), CONCC_E_PROTO);
+	cr_assert_eq(feed_frames(make_garbage_zstd), CONCC_E_PROTO);
+	cr_assert_eq(feed_frames(make_empty_zstd), CONCC_E_PROTO);
 	cr_assert_eq(feed_frames(make_empty_part), CONCC_E_PROTO);
 	cr_assert_eq(feed_frames(make_three_open), CONCC_E_PROTO);
 	cr_assert_eq(feed_frames(make_odd_ping), CONCC_E_PROTO);
@@ -1389,4 +1436,58 @@ Test(link, nothing_is_asked_while_traffic_flows)
 	end_close(&idle);
 	end_close(&idle_peer);
 	loop_free(l);
+}
+
+/* ---- packing ---- */
+
+static void round_trip(const uint8_t *raw, size_t n, bool small)
+{
+	struct packer *p = packer_new();
+	struct unpacker *u = NULL;
+	const uint8_t *packed;
+	struct blob got;
+	uint8_t how = 0;
+	size_t len = packer_pack(p, small, raw, n, &packed, &how);
+
+	if (len) {
+		cr_assert_leq(len, n - n / 16);
+		cr_assert_eq(how, small ? PROTO_F_ZSTD : PROTO_F_LZ4);
+		cr_assert_eq(unpacker_unpack(&u, how, (struct blob){packed, len}, &got), 0);
+		cr_assert_eq(got.n, n);
+		cr_assert_arr_eq(got.p, raw, n);
+	}
+	unpacker_free(u);
+	packer_free(p);
+}
+
+Test(pack, round_trip)
+{
+	static uint8_t raw[PROTO_FRAME_MAX];
+
+	for (unsigned seed = 0; seed < 200; seed++) {
+		size_t n = seed ? (size_t)rand() % sizeof(raw) + 1 : sizeof(raw);
+		int values = seed % 4 ? 1 << seed % 4 : 256; /* the fewer, the smaller */
+
+		srand(seed);
+		for (size_t i = 0; i < n; i++)
+			raw[i] = (uint8_t)(rand() % values);
+		round_trip(raw, n, false);
+		round_trip(raw, n, true);
+	}
+}
+
+Test(pack, what_saves_little_stays_as_it_is)
+{
+	static uint8_t raw[PROTO_FRAME_MAX];
+	struct packer *p = packer_new();
+	const uint8_t *packed;
+	uint8_t how;
+
+	cr_expect_eq(packer_pack(p, true, raw, 1000, &packed, &how), 0, "it is small");
+	cr_expect_gt(packer_pack(p, true, raw, 1100, &packed, &how), 0);
+	for (size_t i = 0; i < sizeof(raw); i++)
+		raw[i] = (uint8_t)rand();
+	cr_expect_eq(packer_pack(p, true, raw, sizeof(raw), &packed, &how), 0);
+	cr_expect_eq(packer_pack(p, false, raw, sizeof(raw), &packed, &how), 0);
+	packer_free(p);
 }
