@@ -434,29 +434,80 @@ int f(void) { return H; }' >a.c
 	expect_ge "failures" "$(reasons failed)" 2
 }
 
-changed_meanwhile() {
-	local pid before
-	fresh meanwhile
+# A compilation that has read all of its source, and has not ended until it is let go.
+meanwhile() { # CHANGE...: while it is held
+	local before pid line=''
+	# Another call each time: the result of the last one was kept at its end.
+	local words=(gcc "-DNOT_KEPT=$(reasons changed)" -Ione -Itwo -Inow -c a.c -o a.o)
+	echo "--- $*"
 	before=$(reasons changed)
-	{
-		echo '#include "gen.h"'
-		for ((i = 0; i < 250; i++)); do
-			echo "int f$i(int *a, int n) { for (int i = 0; i < n; i++) a[i] += a[n - i] * $i; return GEN; }"
-		done
-	} >a.c
-	echo '#define GEN 1' >gen.h
-	CONCC_EXPLAIN=$LAB/explain concc-cc gcc -O2 -c a.c -o a.o &
+	rm -f a.o
+	mkfifo "$LAB/held"
+	# With the signals of who is not in the background: they belong to the call.
+	HELD=1 CONCC_EXPLAIN=$LAB/explain "$LAB_TOOLS/own-group" concc-cc "${words[@]}" \
+		</dev/null >"$LAB/ours.out" 2>"$LAB/held" &
 	pid=$!
-	until [ "$(lab_status '.workers[0].running | tostring')" = 1 ]; do
-		kill -0 $pid || fail "the job was too short"
-	done
-	echo '#define GEN 2' >gen.h
-	wait $pid
-	: >"$LAB/explain"
-	echo '#define GEN 1' >gen.h
-	CONCC_EXPLAIN=$LAB/explain concc-cc gcc -O2 -c a.c -o a.o
+	exec 8<"$LAB/held"
+	read -r -t "$LAB_LIMIT" line <&8 || true
+	expect_eq "what it says" "$line" held
+	"$@"
+	kill -USR1 "$(lab_client_pids as)"
+	wait "$pid"
+	exec 8<&-
+	rm "$LAB/held"
 	expect_grep 'remote on w1:' "$LAB/explain"
-	expect_ge "jobs not kept for it" "$(reasons changed)" $((before + 1))
+	: >"$LAB/explain"
+	expect_eq "jobs not kept for it" "$(reasons changed)" $((before + 1))
+	try w1 "${words[@]}" # as it is now
+}
+
+# Of the same size and time, as far as anybody can set it.
+rewrite() { # FILE TEXT
+	touch -r "$1" "$LAB/time"
+	echo "$2" >"$1"
+	touch -r "$LAB/time" "$1"
+}
+
+replace() { # FILE TEXT
+	echo "$2" >"$1.new"
+	mv "$1.new" "$1"
+}
+
+and_back() { # FILE TEXT
+	local was
+	was=$(cat "$1")
+	echo "$2" >"$1"
+	echo "$was" >"$1"
+}
+
+# What another job makes is no less of a change.
+made_by_job() { # FILE TEXT
+	echo "$2" >"$1.in"
+	CONCC_EXPLAIN=$LAB/made concc-cc gcc -E -P -x c "$1.in" -o "$1" </dev/null
+	expect_grep 'remote on w1:' "$LAB/made"
+}
+
+changed_meanwhile() {
+	fresh meanwhile
+	mkdir bin one two v1 v2
+	cp "$(readlink -f /usr/bin/gcc)" bin/gcc
+	cp "$LAB_TOOLS/held-as" bin/as
+	ln -s /usr/lib lib
+	[ ! -d /usr/libexec ] || ln -s /usr/libexec libexec
+	ln -s v1 now
+	printf '#include "gen.h"\n#include <h.h>\n#include <v.h>\nint f(void) { return GEN + H + V; }\n' >a.c
+	echo '#define GEN 1' >gen.h
+	echo '#define H 1' >two/h.h
+	echo '#define V 1' >v1/v.h
+	echo '#define V 2' >v2/v.h
+	export PATH=$PWD/bin:$PATH
+	meanwhile rewrite gen.h '#define GEN 2'
+	meanwhile replace gen.h '#define GEN 3'
+	meanwhile made_by_job gen.h 'int gen; enum { GEN = 4 };'
+	meanwhile eval 'echo "#define H 2" >one/h.h' # where it was looked for
+	meanwhile ln -sfn v2 now
+	echo '#define GEN 5' >gen.h
+	meanwhile and_back gen.h '#define GEN 6'
 }
 
 # #pragma once: by inode, or by bytes and time.
