@@ -77,11 +77,16 @@ full() {
 
 # There is nothing that could go: it says so, and its jobs go elsewhere until it can.
 filled() {
-	local before
+	local before token job
 	FILL="install -d -o builder -m 700 $DISK/concc; cat /dev/zero >$DISK/other 2>/dev/null; true"
 	disk -t tmpfs -o size=24m none
-	CONCC_EXPLAIN=1 concc-dispatch sha256sum f2 f3 f4 f5 f6 >sum 2>"$LAB/err" || fail "$(cat "$LAB/err")"
+	# The other one has no slot until that is known.
+	token=$(concc-worker-pool allocate --only w2 --owner $$)
+	CONCC_EXPLAIN=1 concc-dispatch sha256sum f2 f3 f4 f5 f6 >sum 2>"$LAB/err" &
+	job=$!
 	await_state unable
+	concc-worker-pool release "${token##* }"
+	wait $job || fail "$(cat "$LAB/err")"
 	concc status
 	expect_grep 'it can.t write to .*No space left on device' <(concc status)
 	before=$(jobs_of 1)
