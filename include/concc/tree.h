@@ -67,7 +67,7 @@ int tree_new(const struct tree_ops *ops, void *data, struct hash_cache *cache, s
 struct tree_limits {
 	unsigned
 		max_watches; /* of directories, before a watch counts as refused; 0: the kernel's */
-	bool no_openat2;     /* resolve step by step, as before Linux 5.6 */
+	bool no_openat2;     /* without it and what statx(2) tells of mounts, as before Linux 5.6 */
 	bool network;	     /* take every file system for one that others may change */
 	size_t dir_bytes;    /* of a listing that can be told; 0: PROTO_DIR_MAX */
 };

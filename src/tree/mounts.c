@@ -8,7 +8,8 @@
  * not either: what is mounted anew in the same place may look the same, and a mount
  * point moves with the directories around it.  So a root is opened again when there is
  * a mount on the way to it, and all that is known of one is compared when there is, or
- * ever was, one beneath it: few have any.
+ * ever was, one beneath it: few have any.  Whether something is mounted on a name is not
+ * looked up in the lines, since that move counts as no change, but told by the look at it.
  */
 #include "snapshot.h"
 
@@ -18,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
@@ -158,7 +160,8 @@ void mounts_note_root(struct tree *t, struct root *r)
 		r->has_mounts = path_is_below(p, r->real) && !streq(p, r->real);
 }
 
-bool mounts_has(const struct tree *t, const char *dir, const char *name)
+/* As mountinfo said at the last change of mounts, or when dir became known. */
+static bool has_point(const struct tree *t, const char *dir, const char *name)
 {
 	_cleanup_free_ char *at = NULL, *path = NULL;
 	const struct root *r = root_find(t, dir);
@@ -170,10 +173,75 @@ bool mounts_has(const struct tree *t, const char *dir, const char *name)
 	return map_get_str(&t->mount_points, path);
 }
 
+static void stat_of_statx(const struct statx *x, struct stat *ret)
+{
+	*ret = (struct stat){
+		.st_dev = makedev(x->stx_dev_major, x->stx_dev_minor),
+		.st_ino = x->stx_ino,
+		.st_mode = x->stx_mode,
+		.st_nlink = x->stx_nlink,
+		.st_size = (off_t)x->stx_size,
+		.st_mtim = {x->stx_mtime.tv_sec, x->stx_mtime.tv_nsec},
+		.st_ctim = {x->stx_ctime.tv_sec, x->stx_ctime.tv_nsec},
+	};
+}
+
+/* It may have come with a directory that was moved, which is no change of mounts. */
+static void note_mounted(struct tree *t, const char *dir)
+{
+	struct root *r = root_find(t, dir);
+
+	if (r)
+		r->has_mounts = true;
+}
+
+/* Before Linux 5.8, and where a container's filter refuses the call, paths have to do. */
+int mounts_stat(struct tree *t, const char *dir, int fd, const char *name, struct stat *ret,
+		bool *ret_mounted)
+{
+	const int flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT;
+	struct statx x;
+
+	if (!t->mount_root_missing && statx(fd, name, flags, STATX_BASIC_STATS, &x) == 0) {
+		stat_of_statx(&x, ret);
+		*ret_mounted = x.stx_attributes & STATX_ATTR_MOUNT_ROOT;
+		if (*ret_mounted)
+			note_mounted(t, dir);
+		return 0;
+	}
+	if (!t->mount_root_missing)
+		return -errno;
+	if (fstatat(fd, name, ret, flags) < 0)
+		return -errno;
+	*ret_mounted = has_point(t, dir, name);
+	return 0;
+}
+
+void mounts_note_dir(struct tree *t, const char *dir)
+{
+	const struct root *r = root_find(t, dir);
+
+	/* It may have been moved here with what is mounted in it. */
+	if (!t->mount_root_missing || !r || !r->has_mounts)
+		return;
+	map_release(&t->mount_points);
+	t->mount_points = MAP_INIT;
+	(void)read_mounts(t); /* of a failure the next drain hears */
+}
+
+static bool mount_root_is_missing(void)
+{
+	struct statx x;
+
+	return statx(AT_FDCWD, "/", 0, STATX_BASIC_STATS, &x) < 0 ||
+	       !(x.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT);
+}
+
 void mounts_init(struct tree *t)
 {
 	int err;
 
+	t->mount_root_missing = t->limits.no_openat2 || mount_root_is_missing();
 	t->mounts_fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
 	t->mounts_unknown = t->mounts_fd < 0;
 	err = t->mounts_fd < 0 ? -errno : read_mounts(t);

@@ -496,11 +496,11 @@ static void linked_begin(struct tree *t, struct dir *d, int fd, struct ent *e, b
 	new_link(t, e->ino);
 }
 
-static bool is_linked(const struct tree *t, const struct dir *d, const struct ent *e)
+static bool is_linked(const struct ent *e, bool mounted)
 {
 	if (e->type == ENTRY_ABSENT || e->type == ENTRY_UNKNOWN)
 		return false;
-	return (e->type != ENTRY_DIR && e->nlink > 1) || mounts_has(t, d->path, e->name);
+	return (e->type != ENTRY_DIR && e->nlink > 1) || mounted;
 }
 
 /*
@@ -512,10 +512,10 @@ static bool is_linked(const struct tree *t, const struct dir *d, const struct en
  * look has no event.  in_vain: that was so again and again.
  */
 static bool ent_track_links(struct tree *t, struct dir *d, int fd, struct ent *e, bool same,
-			    bool in_vain)
+			    bool mounted, bool in_vain)
 {
 	bool was = e->flags & ENT_LINKED;
-	bool linked = is_linked(t, d, e) || (same && was && e->type != ENTRY_DIR);
+	bool linked = is_linked(e, mounted) || (same && was && e->type != ENTRY_DIR);
 
 	if (was && !(linked && same))
 		linked_free(t, linked_of(t, e));
@@ -844,14 +844,16 @@ static void ent_lose(struct tree *t, struct dir *d, struct ent *e, const struct 
 }
 
 /* 1 and the stat (with a symlink's target), 0 when nothing is there, or -errno: can't be told. */
-static int look_at(int fd, const char *name, struct stat *st, char target[PROTO_PATH_MAX])
+static int look_at(struct tree *t, const struct dir *d, int fd, const char *name, struct stat *st,
+		   char target[PROTO_PATH_MAX], bool *ret_mounted)
 {
 	/* A symlink may be replaced between the two calls, again and again. */
 	for (int tries = 0; tries < 100; tries++) {
+		int err = mounts_stat(t, d->path, fd, name, st, ret_mounted);
 		ssize_t n;
 
-		if (fstatat(fd, name, st, AT_SYMLINK_NOFOLLOW) < 0)
-			return errno == ENOENT ? 0 : -errno;
+		if (err)
+			return err == -ENOENT ? 0 : err;
 		if (!S_ISLNK(st->st_mode))
 			return 1;
 		n = readlinkat(fd, name, target, PROTO_PATH_MAX - 1);
@@ -894,8 +896,9 @@ static void note_unknown(struct tree *t, struct dir *d, const struct ent *e, int
 static int look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool in_vain)
 {
 	char target[PROTO_PATH_MAX];
+	bool mounted = false;
 	struct stat buf;
-	int there = look_at(fd, e->name, &buf, target);
+	int there = look_at(t, d, fd, e->name, &buf, target, &mounted);
 	const struct stat *st = there > 0 ? &buf : NULL;
 	uint8_t nothing = there < 0 ? ENTRY_UNKNOWN : ENTRY_ABSENT;
 	bool same = st && e->ino == fold_ino(t, st->st_dev, st->st_ino);
@@ -923,7 +926,7 @@ static int look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool 
 		set_nothing(t, d, e, nothing);
 	e->flags &= (uint16_t) ~(ENT_WRITTEN | ENT_GONE);
 	pend(t, d, e);
-	return ent_track_links(t, d, fd, e, same, in_vain) ? 1 : 0;
+	return ent_track_links(t, d, fd, e, same, mounted, in_vain) ? 1 : 0;
 }
 
 int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e)
@@ -1315,6 +1318,7 @@ static int dir_read(struct tree *t, struct dir *d, int fd, bool orphan)
 	d->network = t->limits.network || fs_is_network(fd);
 	d->orphan = orphan;
 	sweep_later(t, d, err || d->network || orphan);
+	mounts_note_dir(t, d->path);
 	err = scan(t, d, fd);
 	if (err)
 		return read_error(err);

@@ -219,6 +219,7 @@ struct tree {
 	bool overflow;
 	bool roots_suspect;
 	bool openat2_missing;
+	bool mount_root_missing; /* statx(2) tells not whether something is mounted */
 	/* Inodes seen with a further link since the last look. */
 	uint64_t *new_links;
 	size_t n_new_links, cap_new_links;
@@ -370,8 +371,14 @@ void watch_own_events(struct tree *t, unsigned n);
 void mounts_init(struct tree *t);
 void mounts_release(struct tree *t);
 void mounts_note_root(struct tree *t, struct root *r); /* it was opened */
-/* Something is mounted there, as far as was heard.  What becomes of that is no event of dir. */
-bool mounts_has(const struct tree *t, const char *dir, const char *name);
+/*
+ * lstat(2) of dir's name through fd, which is dir.  0 or -errno; ret_mounted: something is mounted
+ * on that name, so that what becomes of it is no event of dir.
+ */
+int mounts_stat(struct tree *t, const char *dir, int fd, const char *name, struct stat *ret,
+		bool *ret_mounted);
+/* dir becomes known: its names are going to be looked at. */
+void mounts_note_dir(struct tree *t, const char *dir);
 /* Marks what mounts have changed since the last call; one system call when there are none. */
 void mounts_collect(struct tree *t);
 

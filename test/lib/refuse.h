@@ -63,6 +63,11 @@ int fstatat(int dir, const char *restrict path, struct stat *restrict st, int fl
 	return refused() < 0 ? -1 : (int)syscall(SYS_newfstatat, dir, path, st, flags);
 }
 
+int statx(int dir, const char *restrict path, int flags, unsigned mask, struct statx *restrict st)
+{
+	return refused() < 0 ? -1 : (int)syscall(SYS_statx, dir, path, flags, mask, st);
+}
+
 int fstat(int fd, struct stat *st)
 {
 	return refused() < 0 ? -1 : (int)syscall(SYS_fstat, fd, st);
