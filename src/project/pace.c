@@ -64,13 +64,19 @@ static bool sample_of(const struct record *r, uint32_t at_once, struct sched_sam
 
 /* ---- to the pool ---- */
 
+/* Another server's it is when that has replaced ours; and we close it before the last jobs go. */
+static bool has_pool(const struct pace *p)
+{
+	return p->server->pool && !p->server->replaced;
+}
+
 static void tell_place(struct pace *p, const char *member, const char *place, uint32_t cores,
 		       uint64_t wait_us)
 {
 	struct sched_pace pace;
 
-	if (p->server->replaced)
-		return; /* the pool is another's */
+	if (!has_pool(p))
+		return;
 	sched_model_pace(p->model, place, now_us(), &pace);
 	pace.cores = cores;
 	wait_us += pace.overhead_us;
@@ -115,7 +121,7 @@ static void learn(struct pace *p, const struct sched_sample *s)
 	const struct peer *peer = s->place ? server_peer(p->server, s->place) : NULL;
 
 	sched_model_learn(p->model, s);
-	if (p->server->replaced)
+	if (!has_pool(p))
 		return;
 	if (peer)
 		pace_tell_worker(p, peer);
@@ -236,7 +242,7 @@ static void note_busy(struct pace *p)
 	uint64_t now = now_us();
 
 	if (now - p->busy_at_us > GAP_US) {
-		if (!p->server->replaced)
+		if (has_pool(p))
 			pool_set_busy_since(p->server->pool, now);
 	}
 	p->busy_at_us = now;
