@@ -1055,7 +1055,7 @@ static int plan(uint64_t seed, unsigned n, unsigned flags, const char *script, c
 	end = below(8);
 	plan_times(times);
 	if (end == 0 && !(plan_flags & PLAN_ENDS_WELL))
-		act("die %d", below(2) ? SIGKILL : SIGTERM);
+		act("die %d", below(2) ? SIGKILL : SIGUSR1);
 	act("exit %u", end > 4 ? end - 4 : 0);
 	return 2;
 }
