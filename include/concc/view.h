@@ -30,7 +30,7 @@ enum view_line {
  * On a terminal, a line on standard error that is kept right, from a second after its beginning to
  * its end, when it is gone: where the cursor is, or for progress the terminal's last one, above
  * which others may write meanwhile.  By a process of its own, so that whoever waits may block; it
- * ends with us. Negative: none is needed, or could be started.
+ * ends with us.  Negative: none is needed, or could be started.
  */
 pid_t view_line_begin(enum view_line what);
 void view_line_end(pid_t pid);

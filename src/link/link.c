@@ -12,12 +12,12 @@
 #include <string.h>
 
 #include "assemble.h"
-#include "pack.h"
 #include "concc/io.h"
 #include "concc/loop.h"
 #include "concc/map.h"
 #include "concc/proto.h"
 #include "concc/str.h"
+#include "pack.h"
 #include "said.h"
 
 /* A line that takes fewer bytes in a microsecond (56 Mbit/s) is slow, over this time. */

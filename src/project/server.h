@@ -189,8 +189,8 @@ void peer_counts(const struct peer *p, struct link_counts *ret);
 int serve_fetch(struct peer *p, struct blob payload);
 void serve_more(struct peer *p); /* little is queued: send more contents */
 void serve_drop(struct peer *p); /* the link is gone */
-/* How long jobs there wait for contents at least, that of a program of which none has ended there;
- * 0: not at all, or nobody knows.  Microseconds. */
+/* Microseconds until all that the worker asked for is sent, at the rate of late: so long jobs may
+ * wait there whose program has run to no end on this link.  0: hardly any, or not known. */
 uint64_t serve_left_us(const struct peer *p);
 
 /* ---- working_set.c ---- */

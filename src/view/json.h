@@ -7,6 +7,7 @@
 
 #include "concc/buf.h"
 
+uint64_t get_int(const json_t *o, const char *key); /* 0: not there, or below it */
 void set_int(json_t *o, const char *key, uint64_t v);
 /* Names of files may be of no encoding: what is none is told by its bytes' numbers. */
 json_t *json_text(const char *text);

@@ -9,18 +9,12 @@
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/str.h"
+#include "json.h"
 #include "text.h"
 
 #define SLOW_TIMES 3 /* as long as usual: then a line is marked */
 
 /* ---- what was told ---- */
-
-static uint64_t number(const json_t *o, const char *key)
-{
-	json_int_t n = json_integer_value(json_object_get(o, key));
-
-	return n > 0 ? (uint64_t)n : 0;
-}
 
 static const char *text(const json_t *o, const char *key)
 {
@@ -38,7 +32,7 @@ static uint64_t total(const struct feed *f, const char *key)
 	uint64_t n = 0;
 
 	for (unsigned i = 0; i < f->n; i++)
-		n += number(f->servers[i].status, key);
+		n += get_int(f->servers[i].status, key);
 	return n;
 }
 
@@ -115,9 +109,9 @@ static void put_padded(struct buf *b, void (*put)(struct buf *b, uint64_t n), ui
 static void put_host(struct buf *b, const json_t *w)
 {
 	const json_t *host = json_object_get(w, "host");
-	uint64_t all = number(host, "running"), own = number(w, "running");
+	uint64_t all = get_int(host, "running"), own = get_int(w, "running");
 
-	if (!number(host, "slots")) {
+	if (!get_int(host, "slots")) {
 		buf_putf(b, "%6s %7s", "-", "-");
 		return;
 	}
@@ -149,24 +143,25 @@ static void worker_line(struct layout *l, const json_t *w, const struct usual *u
 	const char *state = text(w, "state"), *error = text(w, "error");
 
 	buf_putf(&b, "%-14.24s %-10s %3llu/%-3llu ", text(w, "name"), state,
-		 (unsigned long long)number(w, "running"), (unsigned long long)number(w, "slots"));
+		 (unsigned long long)get_int(w, "running"),
+		 (unsigned long long)get_int(w, "slots"));
 	put_host(&b, w);
 	if (speed > 0)
 		buf_putf(&b, " %5.2f", speed);
 	else
 		buf_putf(&b, " %5s", "-");
-	put_round_trip(&b, number(w, "rtt_us"));
-	buf_putf(&b, " %7llu", (unsigned long long)number(w, "jobs"));
-	put_store(&b, number(json_object_get(w, "host"), "store_bytes"));
-	put_padded(&b, put_size, number(w, "fetched_bytes"), 9);
+	put_round_trip(&b, get_int(w, "rtt_us"));
+	buf_putf(&b, " %7llu", (unsigned long long)get_int(w, "jobs"));
+	put_store(&b, get_int(json_object_get(w, "host"), "store_bytes"));
+	put_padded(&b, put_size, get_int(w, "fetched_bytes"), 9);
 	put_line(l, streq(state, "down") || streq(state, "unable") ? LINE_BAD : LINE_PLAIN, &b);
 	if (*error && !streq(state, "up"))
 		add(l, LINE_BAD, "  %s", error);
-	if (number(w, "wanted_bytes")) {
+	if (get_int(w, "wanted_bytes")) {
 		buf_putf(&b, "  being sent contents of files: ");
-		put_size(&b, number(w, "sent_bytes"));
+		put_size(&b, get_int(w, "sent_bytes"));
 		buf_putf(&b, " of ");
-		put_size(&b, number(w, "wanted_bytes"));
+		put_size(&b, get_int(w, "wanted_bytes"));
 		put_line(l, LINE_FAINT, &b);
 	}
 }
@@ -206,7 +201,7 @@ static const char *what(const json_t *j)
 static void running_line(struct layout *l, const json_t *j, uint64_t since_us,
 			 const struct usual *u)
 {
-	uint64_t us = number(j, "us") + since_us;
+	uint64_t us = get_int(j, "us") + since_us;
 	uint64_t often = usual_us(u, text(j, "program"), text(j, "subject"), text(j, "directory"));
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
@@ -251,8 +246,8 @@ static void waiting(struct layout *l, const struct feed *f)
 		json_array_foreach(list(&f->servers[i], "waiters"), k, j)
 		{
 			add(l, LINE_PLAIN, "%10llu s  %3llu. %s",
-			    (unsigned long long)(number(j, "seconds") + since_s),
-			    (unsigned long long)number(j, "place"), text(j, "command"));
+			    (unsigned long long)(get_int(j, "seconds") + since_s),
+			    (unsigned long long)get_int(j, "place"), text(j, "command"));
 		}
 	}
 }

@@ -14,6 +14,7 @@
 #include "concc/str.h"
 #include "concc/view.h"
 #include "feed.h"
+#include "json.h"
 #include "text.h"
 
 #define PATIENCE_MS 1000 /* who waits for less asks nothing */
@@ -26,8 +27,8 @@ struct line {
 
 static void put(const struct buf *b)
 {
-	(void)write_full(STDERR_FILENO, b->data, b->len); /* a terminal that is gone wants no word
-							   */
+	/* A terminal that is gone wants no word. */
+	(void)write_full(STDERR_FILENO, b->data, b->len);
 }
 
 /* ---- before a build: the line that the cursor is in ---- */
@@ -112,13 +113,6 @@ static void put_waiting(struct buf *out, const struct feed *f)
 	list_workers(out, f->servers[0].status);
 }
 
-static uint64_t number(const json_t *o, const char *key)
-{
-	json_int_t n = json_integer_value(json_object_get(o, key));
-
-	return n > 0 ? (uint64_t)n : 0;
-}
-
 static uint64_t total(const json_t *status, const char *key)
 {
 	const json_t *w;
@@ -127,7 +121,7 @@ static uint64_t total(const json_t *status, const char *key)
 
 	json_array_foreach(json_object_get(status, "workers"), i, w)
 	{
-		n += number(w, key);
+		n += get_int(w, key);
 	}
 	return n;
 }
@@ -138,12 +132,12 @@ static void put_progress(struct buf *out, const struct feed *f)
 	uint64_t wanted = total(o, "wanted_bytes");
 	size_t here = json_array_size(json_object_get(o, "here"));
 
-	buf_putf(out, "%llu job%s on workers", (unsigned long long)number(o, "running"),
-		 str_plural(number(o, "running")));
+	buf_putf(out, "%llu job%s on workers", (unsigned long long)get_int(o, "running"),
+		 str_plural(get_int(o, "running")));
 	if (here)
 		buf_putf(out, ", %zu here", here);
-	if (number(o, "waiting"))
-		buf_putf(out, ", %llu waiting", (unsigned long long)number(o, "waiting"));
+	if (get_int(o, "waiting"))
+		buf_putf(out, ", %llu waiting", (unsigned long long)get_int(o, "waiting"));
 	buf_putf(out, ", %llu done", (unsigned long long)f->servers[0].n_ended);
 	if (!wanted)
 		return;

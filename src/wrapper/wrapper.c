@@ -814,14 +814,19 @@ static int decide(struct wrapper *w)
 	return remote(w);
 }
 
+static struct wrapper wrapper_of(const struct wrapper_options *o)
+{
+	return (struct wrapper){.o = o,
+				.dir_fd = -1,
+				.input = INPUT_INIT,
+				.waiting = {.fd = -1},
+				.slot = {.fd = -1},
+				.arrived_us = real_us()};
+}
+
 int wrapper_run(const struct wrapper_options *o)
 {
-	struct wrapper w = {.o = o,
-			    .dir_fd = -1,
-			    .input = INPUT_INIT,
-			    .waiting = {.fd = -1},
-			    .slot = {.fd = -1},
-			    .arrived_us = real_us()};
+	struct wrapper w = wrapper_of(o);
 	struct policy_input in = {
 		.env = environ,
 		.any_command = o->any_command,
@@ -880,12 +885,7 @@ static int not_cacheable(const char *rule, const char *why)
 
 int wrapper_why(const struct wrapper_options *o)
 {
-	struct wrapper w = {.o = o,
-			    .dir_fd = -1,
-			    .input = INPUT_INIT,
-			    .waiting = {.fd = -1},
-			    .slot = {.fd = -1},
-			    .arrived_us = real_us()};
+	struct wrapper w = wrapper_of(o);
 	struct policy_input in = {.env = environ, .read_file = read_regular_file};
 	struct errmsg msg = {0};
 	struct policy_verdict v;

@@ -106,7 +106,7 @@ not_what_is_beside() {
 	mkdir -p /srv/home/.ssh/bin
 	program /srv/home/.ssh/bin notes tool
 	echo notes >/srv/home/.ssh/notes
-	here '(unserved|gave-up|toolchain)' concc-dispatch /srv/home/.ssh/bin/tool
+	here '(unserved|toolchain)' concc-dispatch /srv/home/.ssh/bin/tool
 }
 
 # Directories above have the names of what is served, and of nothing else; who looks for more there runs here.
