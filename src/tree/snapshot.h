@@ -5,7 +5,7 @@
 /*
  * The inside of struct tree, shared by tree.c (the interface), snapshot.c
  * (directories and names as last seen on the disk), inodes.c, watch.c (inotify),
- * mounts.c (mountinfo), resolve.c (paths beneath served roots) and commit.c.
+ * mounts.c (mountinfo), resolve.c (paths beneath served roots) and commit*.c.
  *
  * A `struct dir` is one listed directory, a `struct ent` one name in it.  Every
  * dir's parent is a dir too, up to the served root, so that the loss of any

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_TREE_COMMIT_H
+#define CONCC_TREE_COMMIT_H
+
+/*
+ * The inside of struct commit (concc/tree.h): what a job's changes are until they are in place.
+ *
+ *   commit.c        takes the worker's messages; bytes go into temporaries
+ *   commit_check.c  may it be changed, and did somebody else change it meanwhile
+ *   commit_times.c  the order of the job's file times, by this machine's clock
+ *   commit_apply.c  puts all of it in place
+ *   identity.c      whose a file is and what is attached to it
+ *   vcs.c           which files version controls run commands from
+ *
+ * A batch is checked as a whole before the first of it is applied.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "concc/map.h"
+#include "snapshot.h"
+
+#define EFFECT_F_SPECIAL (EFFECT_F_FIFO | EFFECT_F_SOCKET)
+#define EFFECT_F_TIMES	 (EFFECT_F_MTIME | EFFECT_F_ATIME)
+
+/* inotify events of one effect: creation, writing, attributes, rename, and what was there before;
+ * some more at most. */
+#define EVENTS_OF_EFFECT 8
+
+struct effect {
+	uint8_t kind;  /* enum effect_kind */
+	uint8_t flags; /* enum effect_flags */
+	uint16_t mode;
+	uint32_t mtime_ns, atime_ns;
+	int64_t mtime_s, atime_s;
+	uint64_t size;
+	struct digest digest;
+	const char *workspace; /* borrowed */
+	char *path;	       /* absolute */
+	char *target;	       /* SYMLINK: its text; LINK: absolute path; else NULL */
+	char *temp;    /* FILE: absolute path of the bytes, NULL when there is none (any more) */
+	int temp_fd;   /* its directory, borrowed from temp_dirs; -1: find it by its path */
+	bool in_place; /* was written over what was there */
+	bool stamped;  /* has its time from commit_stamp(): its temporary has not */
+	bool known;    /* DIR: the job found it there, so its mode is what the job made it */
+};
+
+/* Directories with temporaries stay open, so that these are found when a directory is moved. */
+#define TEMP_DIRS_MAX 32
+struct temp_dir {
+	int fd;
+	dev_t dev;
+	ino_t ino;
+};
+
+/* What this job left under a path. */
+struct own {
+	uint64_t version;
+	bool there;
+	struct stat st;
+};
+
+/* A file time of the job: by the worker's clock, and what it became here, in ns. */
+struct stamp {
+	int64_t there, here;
+};
+/* One for each batch.  Beyond, the oldest is forgotten: times from before may fall together. */
+#define STAMPS_MAX 32
+
+struct commit {
+	struct tree *tree;
+	char *const *workspaces;
+	uint64_t started;
+	struct effect *effects;
+	size_t n, cap;
+	size_t n_applied;
+	size_t name_bytes; /* of the whole job */
+	bool full;	   /* more than is taken: what comes is dropped */
+	/* The EFFECT_FILE whose bytes are coming: the last effect. */
+	bool receiving;
+	uint64_t received;
+	bool holes; /* some of it was not written, being zeros */
+	int fd;	    /* its temporary, -1 after an error */
+	int err;
+	struct errmsg msg;
+	struct map own; /* struct own by path */
+	struct map
+		removed; /* paths that this batch removes or replaces: no place for temporaries */
+	/* The parent of the target before: most targets share it. */
+	int dir_fd;
+	char *dir_path;
+	struct temp_dir temp_dirs[TEMP_DIRS_MAX];
+	size_t n_temp_dirs;
+	struct commit_totals totals;
+	int64_t dispatched; /* ns; no file of the job is older */
+	struct stamp stamps[STAMPS_MAX];
+	size_t n_stamps;
+};
+
+/* The first error decides; its bytes are dropped as they come. */
+void commit_fail(struct commit *c, int err, const char *what, const char *path);
+
+/* ---- commit_check.c ---- */
+
+/* commit_fail() when the effect is none that a job may have. */
+void commit_check_place(struct commit *c, const struct effect *e);
+/* 0, or a negative code and msg: others changed it meanwhile, or that can't be told. */
+int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg);
+/* NULL: no such name, or its directory is not listed. */
+struct ent *commit_find_ent(const struct commit *c, const char *path, bool *ret_listed);
+
+/* ---- commit_times.c ---- */
+
+int64_t clock_coarse_ns(void);
+/* was: of the file that it writes to, or NULL. */
+void effect_times(const struct effect *e, const struct stat *was, struct timespec ret[2]);
+/* make and ninja compare the times of a job's outputs: their order and equality come home.
+ */
+void commit_stamp(struct commit *c);
+
+/* ---- commit_apply.c ---- */
+
+/* Until the first error; what was applied before stays. */
+int commit_apply_all(struct commit *c, unsigned peer, struct errmsg *msg);
+void commit_forget_dir(struct commit *c);
+
+/* ---- identity.c ---- */
+
+/* chmod(2) of what was opened (O_PATH) or is at name, with no way to slip a symlink in. */
+int chmod_fd(int path_fd, mode_t mode);
+int chmod_at(int dir_fd, const char *name, mode_t mode);
+/*
+ * The job wrote into the file that is there (fd, name; was), so whose it is and what is
+ * attached to it stays.  0 when the temporary is like it, or a negative code: then the file
+ * itself has to be written.
+ */
+int identity_keep(const struct effect *e, const struct stat *was, int fd, const char *name,
+		  int temp_fd, const char *temp);
+
+/* ---- vcs.c ---- */
+
+/* Does a version control take commands from a file of that path, or from what a directory
+ * at it holds?  By its names alone: see also vcs_is_control_file(). */
+bool vcs_runs(const char *path, bool is_dir);
+/* n bytes of name, the last part of a path: one that is obeyed below a repository's
+ * directory. */
+bool vcs_is_control_file(const char *name, size_t n);
+
+#endif

@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "commit.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/str.h"
+
+void commit_forget_dir(struct commit *c)
+{
+	if (c->dir_fd >= 0)
+		(void)close(c->dir_fd);
+	c->dir_fd = -1;
+	free(steal_ptr(&c->dir_path));
+}
+
+/* The directory that holds path, borrowed until the next call. */
+static int parent_fd(struct commit *c, const char *path, const char **ret_name)
+{
+	const char *base = path_base(path);
+	size_t len = (size_t)(base - path);
+	int fd;
+
+	*ret_name = base;
+	if (c->dir_fd >= 0 && strlen(c->dir_path) == len && memcmp(c->dir_path, path, len) == 0)
+		return c->dir_fd;
+	commit_forget_dir(c);
+	fd = resolve_parent(c->tree, path, ret_name);
+	if (fd < 0)
+		return fd;
+	c->dir_fd = fd;
+	c->dir_path = xstrndup(path, len);
+	return fd;
+}
+
+/* Takes over what is at path now, as this job's. */
+static void note(struct commit *c, int dir_fd, const char *path, const struct known *known,
+		 bool written)
+{
+	struct own *o = map_get_str(&c->own, path);
+
+	if (!o) {
+		o = xcalloc(1, sizeof(*o));
+		map_put_str(&c->own, path, o);
+	}
+	o->version = snap_note(c->tree, dir_fd, path, known ? &known->digest : NULL,
+			       known ? known->claimed_by : CLAIM_NONE, written);
+	o->there = fstatat(dir_fd, path_base(path), &o->st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static int remove_tree(struct tree *t, int dir_fd, const char *name)
+{
+	_cleanup_close_ int fd = -1;
+	struct dirent *de;
+	DIR *dir;
+	int err = 0;
+
+	watch_own_events(t, 2);
+	if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT)
+		return 0;
+	if (errno != EISDIR && errno != EPERM)
+		return -errno;
+	fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	dir = fdopendir(fd);
+	if (!dir)
+		return -errno;
+	(void)steal_fd(&fd); /* dir's now */
+	while (!err && (de = readdir(dir))) {
+		if (!streq(de->d_name, ".") && !streq(de->d_name, ".."))
+			err = remove_tree(t, dirfd(dir), de->d_name);
+	}
+	(void)closedir(dir);
+	if (!err && unlinkat(dir_fd, name, AT_REMOVEDIR) < 0)
+		err = -errno;
+	return err;
+}
+
+/* Removes what is at path when it is a directory (or anything, with all). */
+static int clear_place(struct commit *c, int fd, const char *name, const char *path, bool all)
+{
+	struct stat st;
+	int err;
+
+	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (!all && !S_ISDIR(st.st_mode))
+		return 0;
+	err = remove_tree(c->tree, fd, name);
+	note(c, fd, path, NULL, false);
+	return err;
+}
+
+static int copy_bytes(int from, int to)
+{
+	static char chunk[64 * 1024];
+	ssize_t n;
+	int err = 0;
+
+	while (!err && (n = read_full(from, chunk, sizeof(chunk))) != 0)
+		err = n < 0 ? (int)n : write_full(to, chunk, (size_t)n);
+	return err;
+}
+
+/*
+ * Over the bytes of a file with other names, which are to see it, or that is
+ * someone else's.  Room is made
+ * first, so that a full disk shows before anything is overwritten.
+ */
+static int write_over(struct effect *e, int temp_dir_fd, const char *temp, int fd, const char *name)
+{
+	_cleanup_close_ int from = -1;
+	_cleanup_close_ int to = -1;
+	struct timespec times[2];
+	struct stat st;
+	int err;
+
+	if (fchmodat(temp_dir_fd, temp, 0600, 0) < 0)
+		return -errno;
+	from = openat(temp_dir_fd, temp, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (from < 0)
+		return -errno;
+	to = openat(fd, name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (to < 0 || fstat(to, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return CONCC_E_CONFLICT;
+	if (e->size > (uint64_t)st.st_size && fallocate(to, 0, 0, (off_t)e->size) < 0 &&
+	    errno != EOPNOTSUPP)
+		return -errno;
+	e->in_place = true;
+	err = copy_bytes(from, to);
+	if (!err && ftruncate(to, (off_t)e->size) < 0)
+		err = -errno;
+	if (!err && e->mode != (st.st_mode & 07777) && fchmod(to, e->mode) < 0)
+		err = -errno;
+	effect_times(e, &st, times);
+	if (!err && futimens(to, times) < 0)
+		err = -errno;
+	if (!err && close(steal_fd(&to)) < 0)
+		err = -errno;
+	return err;
+}
+
+static int apply_file(struct commit *c, struct effect *e, int fd, const char *name, unsigned peer)
+{
+	struct known known = {.digest = e->digest, .claimed_by = (uint16_t)peer};
+	bool hashed = !(e->flags & EFFECT_F_NO_DIGEST);
+	struct timespec times[2];
+	_cleanup_close_ int owned = -1;
+	const char *temp;
+	bool written;
+	struct stat st;
+	int temp_fd;
+	int err = clear_place(c, fd, name, e->path, false);
+
+	if (err)
+		return err;
+	temp = path_base(e->temp);
+	temp_fd = e->temp_fd;
+	if (temp_fd < 0)
+		temp_fd = owned = resolve_parent(c->tree, e->temp, &temp);
+	if (temp_fd < 0)
+		return temp_fd;
+	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+		if (errno != ENOENT)
+			return -errno;
+		st = (struct stat){0};
+	}
+	if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
+		return CONCC_E_UNSAFE;
+	written = S_ISREG(st.st_mode) && !(e->flags & EFFECT_F_REPLACED);
+	if (written && (st.st_nlink > 1 || identity_keep(e, &st, fd, name, temp_fd, temp) < 0)) {
+		err = write_over(e, temp_fd, temp, fd, name);
+		if (e->in_place)
+			note(c, fd, e->path, err || !hashed ? NULL : &known, true);
+		return err; /* the temporary goes with the batch */
+	}
+	effect_times(e, written ? &st : NULL, times);
+	if (e->stamped && utimensat(temp_fd, temp, times, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (renameat(temp_fd, temp, fd, name) < 0)
+		return -errno;
+	free(steal_ptr(&e->temp));
+	note(c, fd, e->path, hashed ? &known : NULL, false);
+	return 0;
+}
+
+/* Makes something under a temporary name, then gives it its own. */
+static int apply_made(struct commit *c, struct effect *e, int fd, const char *name)
+{
+	char temp[TEMP_NAME_SIZE];
+	_cleanup_close_ int from = -1;
+	const char *from_name = NULL;
+	struct timespec times[2];
+	int err = clear_place(c, fd, name, e->path, false);
+	int r;
+
+	if (!err && e->kind == EFFECT_LINK) {
+		from = resolve_parent(c->tree, e->target, &from_name);
+		err = from < 0 ? from : 0;
+	}
+	if (err)
+		return err;
+	temp_name(c->tree, temp);
+	if (e->kind == EFFECT_SYMLINK)
+		r = symlinkat(e->target, fd, temp);
+	else if (e->kind == EFFECT_LINK)
+		r = linkat(from, from_name, fd, temp, 0);
+	else
+		r = mknodat(fd, temp, 0600 | (e->flags & EFFECT_F_FIFO ? S_IFIFO : S_IFSOCK), 0);
+	if (r < 0)
+		return -errno;
+	effect_times(e, NULL, times);
+	if (e->kind == EFFECT_FILE)
+		err = chmod_at(fd, temp, e->mode);
+	if (!err && e->kind != EFFECT_LINK && e->flags & EFFECT_F_TIMES &&
+	    utimensat(fd, temp, times, AT_SYMLINK_NOFOLLOW) < 0)
+		err = -errno;
+	if (!err && renameat(fd, temp, fd, name) < 0)
+		err = -errno;
+	/* Also when rename did nothing, since both were names of one file. */
+	(void)unlinkat(fd, temp, 0);
+	if (err)
+		return err;
+	note(c, fd, e->path, NULL, false);
+	if (e->kind == EFFECT_LINK)
+		note(c, from, e->target, NULL, false);
+	return 0;
+}
+
+static void dir_times(const struct effect *e, struct timespec ret[2])
+{
+	effect_times(e, NULL, ret);
+	for (int i = 0; i < 2; i++)
+		if (ret[i].tv_nsec == UTIME_NOW)
+			ret[i].tv_nsec = UTIME_OMIT;
+}
+
+static int apply_dir(struct commit *c, struct effect *e, int fd, const char *name)
+{
+	struct timespec times[2];
+	struct stat st;
+	bool set_mode = true;
+	int err = 0;
+
+	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+		bool keep = S_ISDIR(st.st_mode) && !(e->flags & EFFECT_F_OPAQUE);
+
+		set_mode = !keep || ((st.st_mode & 07777) != e->mode &&
+				     (e->known || map_get_str(&c->own, e->path)));
+		if (!keep)
+			err = clear_place(c, fd, name, e->path, true);
+	}
+	if (err)
+		return err;
+	if (mkdirat(fd, name, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	if (set_mode)
+		err = chmod_at(fd, name, e->mode);
+	/* Again in apply_dir_times(), if what is around it lets us in then. */
+	dir_times(e, times);
+	if (!err && e->flags & EFFECT_F_TIMES &&
+	    utimensat(fd, name, times, AT_SYMLINK_NOFOLLOW) < 0)
+		err = -errno;
+	note(c, fd, e->path, NULL, false);
+	return err;
+}
+
+static int apply_meta(struct commit *c, struct effect *e, int fd, const char *name)
+{
+	_cleanup_close_ int path_fd = openat(fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	bool listed;
+	const struct ent *ent = commit_find_ent(c, e->path, &listed);
+	struct timespec times[2];
+	struct known known;
+	bool keep;
+	struct stat st;
+	int err = 0;
+
+	if (path_fd < 0 || fstat(path_fd, &st) < 0)
+		return -errno;
+	/* The bytes stay what they were, and so does their digest. */
+	keep = ent && ent->type == ENTRY_FILE && ent->known;
+	if (keep)
+		known = *ent->known;
+	if (!S_ISLNK(st.st_mode) && (st.st_mode & 07777) != e->mode)
+		err = chmod_fd(path_fd, e->mode);
+	effect_times(e, &st, times);
+	if (!(e->flags & (EFFECT_F_TOUCHED | EFFECT_F_MTIME)))
+		times[1] = st.st_mtim;
+	if (!err && e->flags & (EFFECT_F_TOUCHED | EFFECT_F_TIMES) &&
+	    utimensat(fd, name, times, AT_SYMLINK_NOFOLLOW) < 0)
+		err = -errno;
+	note(c, fd, e->path, keep ? &known : NULL, false);
+	return err;
+}
+
+/* The workspace itself has no name beneath a served root: its mode is all that can be set. */
+static int apply_workspace(struct commit *c, const struct effect *e)
+{
+	_cleanup_close_ int fd = resolve_open(c->tree, e->path, O_PATH | O_DIRECTORY);
+	struct dir *d = dir_find(c->tree, e->path);
+	struct stat st;
+	int err = 0;
+
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if ((st.st_mode & 07777) != e->mode)
+		err = chmod_fd(fd, e->mode);
+	if (d)
+		dir_queue(c->tree, d);
+	return err;
+}
+
+static int apply_effect(struct commit *c, struct effect *e, unsigned peer)
+{
+	const char *name;
+	int fd;
+	int err;
+
+	if (streq(e->path, e->workspace))
+		return apply_workspace(c, e);
+	fd = parent_fd(c, e->path, &name);
+	if (fd == -ENOENT && e->kind == EFFECT_REMOVE)
+		return 0;
+	if (fd < 0)
+		return fd;
+	switch (e->kind) {
+	case EFFECT_FILE:
+		return e->temp ? apply_file(c, e, fd, name, peer) : apply_made(c, e, fd, name);
+	case EFFECT_DIR:
+		err = apply_dir(c, e, fd, name);
+		break;
+	case EFFECT_REMOVE:
+		err = clear_place(c, fd, name, e->path, true);
+		break;
+	case EFFECT_META:
+		return apply_meta(c, e, fd, name);
+	default:
+		return apply_made(c, e, fd, name);
+	}
+	/* It may have been the parent of what comes next. */
+	commit_forget_dir(c);
+	return err;
+}
+
+/* Times that jobs gave to directories, when nothing will change in them any more. */
+static void apply_dir_times(struct commit *c)
+{
+	struct timespec times[2];
+	const char *name;
+
+	for (size_t i = c->n; i-- > 0;) {
+		struct effect *e = &c->effects[i];
+		struct dir *d = dir_find(c->tree, e->path);
+		int fd;
+
+		if (e->kind != EFFECT_DIR || !(e->flags & EFFECT_F_TIMES))
+			continue;
+		fd = parent_fd(c, e->path, &name);
+		dir_times(e, times);
+		if (fd < 0 || utimensat(fd, name, times, AT_SYMLINK_NOFOLLOW) < 0)
+			log_debug("can't set the time of %s", e->path);
+		if (d)
+			dir_queue(c->tree, d);
+	}
+}
+
+/*
+ * The events of our own changes: what was noted is newer, so they are not to
+ * make further versions.  What others did since shows in the stat.
+ */
+static void absorb_events(struct commit *c)
+{
+	bool listed;
+
+	watch_collect(c->tree);
+	for (size_t i = 0; i < c->n_applied; i++) {
+		const struct effect *e = &c->effects[i];
+		struct ent *ent = commit_find_ent(c, e->path, &listed);
+
+		if (!ent)
+			continue;
+		ent->flags &= (uint16_t)~ENT_GONE;
+		if (e->in_place)
+			ent->flags &= (uint16_t)~ENT_WRITTEN;
+	}
+}
+
+int commit_apply_all(struct commit *c, unsigned peer, struct errmsg *msg)
+{
+	int err = 0;
+
+	commit_stamp(c);
+	for (size_t i = 0; i < c->n && !err; i++) {
+		struct effect *e = &c->effects[i];
+
+		tree_busy(c->tree);
+		watch_own_events(c->tree, EVENTS_OF_EFFECT);
+		err = apply_effect(c, e, peer);
+		if (err) {
+			errmsg_set(msg, err, "can't write %s: %s%s", e->path, err_text(err),
+				   i || e->in_place ? "; some of the job's files are in place"
+						    : "");
+			break;
+		}
+		c->n_applied++;
+		c->totals.files += e->kind == EFFECT_FILE;
+		c->totals.bytes += e->size;
+	}
+	apply_dir_times(c);
+	absorb_events(c);
+	return err;
+}

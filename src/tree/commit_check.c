@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "commit.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/str.h"
+
+/* A job may make such a name; here it would be taken for one of our temporaries. */
+static bool is_temp_name(const char *abs)
+{
+	return strstr(abs, "/" TEMP_PREFIX);
+}
+
+/* What is at path now, symlinks not followed: 0 or -errno. */
+static int look(struct commit *c, const char *path, struct stat *ret)
+{
+	const char *name;
+	_cleanup_close_ int fd = resolve_parent(c->tree, path, &name);
+
+	if (fd < 0)
+		return fd;
+	return fstatat(fd, name, ret, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
+/* The same in a repository without such a name: a directory that has a HEAD. */
+static bool is_in_bare_repository(struct commit *c, const char *path)
+{
+	struct stat st;
+
+	for (const char *at = path; *(at += strspn(at, "/")); at += strcspn(at, "/")) {
+		_cleanup_free_ char *head = NULL;
+
+		if (!vcs_is_control_file(at, strcspn(at, "/")))
+			continue;
+		head = xasprintf("%.*sHEAD", (int)(at - path), path);
+		/* What is not served can't be looked at, and is not written to either. */
+		if (look(c, head, &st) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* A further name of such a file would be a way to its bytes. */
+static bool changes_what_git_runs(struct commit *c, const struct effect *e)
+{
+	bool is_dir = e->kind == EFFECT_META ||
+		      (e->kind == EFFECT_DIR && !(e->flags & EFFECT_F_OPAQUE));
+
+	return vcs_runs(e->path, is_dir) || is_in_bare_repository(c, e->path) ||
+	       (e->kind == EFFECT_LINK &&
+		(vcs_runs(e->target, false) || is_in_bare_repository(c, e->target)));
+}
+
+void commit_check_place(struct commit *c, const struct effect *e)
+{
+	bool writable = false;
+
+	if (!tree_root_of(c->tree, e->path, &writable) || !writable || streq(e->workspace, "/"))
+		commit_fail(c, -EROFS, "write", e->path);
+	/* A further name of a file that is only read would be a way to write to it. */
+	if (e->kind == EFFECT_LINK && (!tree_root_of(c->tree, e->target, &writable) || !writable))
+		commit_fail(c, -EROFS, "link", e->target);
+	/* A tree in the tree would go, be it one to be read only, or become something else. */
+	if (!streq(e->path, e->workspace) && root_is_beneath(c->tree, e->path) &&
+	    (e->kind != EFFECT_DIR || e->flags & EFFECT_F_OPAQUE))
+		commit_fail(c, CONCC_E_NO_WAY, "replace what holds another served tree,", e->path);
+	if (is_temp_name(e->path) || (e->kind == EFFECT_LINK && is_temp_name(e->target)))
+		commit_fail(c, CONCC_E_UNSAFE, "use the name of", e->path);
+	if (changes_what_git_runs(c, e))
+		commit_fail(c, CONCC_E_NO_WAY, "change what git runs,", e->path);
+	/* The user's own rights would be for whoever runs it, with bytes that a worker chose. */
+	if (e->kind != EFFECT_DIR && e->mode & (S_ISUID | S_ISGID))
+		commit_fail(c, CONCC_E_UNSAFE, "set user or group id on", e->path);
+}
+
+static bool same_stat(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_mode == b->st_mode &&
+	       a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+	       a->st_mtim.tv_nsec == b->st_mtim.tv_nsec && a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
+	       a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+}
+
+/* Changes up to here were seen by the job, or made by it. */
+static uint64_t seen_until(const struct commit *c, const char *path)
+{
+	const struct own *o = map_get_str(&c->own, path);
+
+	return o && o->version > c->started ? o->version : c->started;
+}
+
+static bool was_lost(const struct commit *c, const char *path)
+{
+	uint64_t seen = seen_until(c, path);
+
+	return tomb_version(c->tree, path) > seen || c->tree->tomb_floor > seen;
+}
+
+struct ent *commit_find_ent(const struct commit *c, const char *path, bool *ret_listed)
+{
+	_cleanup_free_ char *parent = path_parent(path);
+	const struct dir *d = dir_find(c->tree, parent);
+	const char *base = path_base(path);
+
+	*ret_listed = d;
+	return d ? names_find(c->tree, d, base, strlen(base)) : NULL;
+}
+
+static bool changed_by_others(struct commit *c, const char *path)
+{
+	bool listed;
+	const struct ent *e = commit_find_ent(c, path, &listed);
+	const struct own *o;
+	struct stat st;
+	int err;
+
+	if (was_lost(c, path))
+		return true;
+	if (listed)
+		return e && e->type != ENTRY_ABSENT && !(e->flags & ENT_INITIAL) &&
+		       e->content_version > seen_until(c, path);
+	/* The job can't have seen a directory that was never listed: it must be its own. */
+	err = look(c, path, &st);
+	if (err < 0)
+		return !err_is_fact(err); /* what can't be looked at may have changed */
+	o = map_get_str(&c->own, path);
+	return !o || !o->there || !same_stat(&o->st, &st);
+}
+
+/* 1 and what is at path, 0 when nothing is, or a negative code and the message: nobody knows. */
+static int look_or_say(struct commit *c, const char *path, struct stat *ret, struct errmsg *msg)
+{
+	int err = look(c, path, ret);
+
+	if (err == 0)
+		return 1;
+	return err_is_fact(err) ? 0
+				: errmsg_set(msg, err, "can't look at %s: %s", path, err_text(err));
+}
+
+static int conflict(const char *path, struct errmsg *msg)
+{
+	return errmsg_set(msg, CONCC_E_CONFLICT, "%s changed on this machine while the job ran",
+			  path);
+}
+
+/* A directory on the way that was removed or replaced: what the job saw in it is gone. */
+static int check_ancestors(struct commit *c, const struct effect *e, struct errmsg *msg)
+{
+	size_t len = strlen(e->workspace);
+	_cleanup_free_ char *path = xstrdup(e->path);
+
+	if (!c->tree->tombs.n && !c->tree->tomb_floor)
+		return 0;
+	if (was_lost(c, e->workspace))
+		return conflict(e->workspace, msg);
+	while (path[len]) {
+		char kept;
+
+		len += 1 + strcspn(path + len + 1, "/");
+		kept = path[len];
+		path[len] = '\0';
+		if (was_lost(c, path))
+			return conflict(path, msg);
+		path[len] = kept;
+	}
+	return 0;
+}
+
+/* Everything at and beneath path is about to go: none of it may be news to the job. */
+static int check_tree(struct commit *c, const char *path, struct errmsg *msg)
+{
+	_cleanup_close_ int fd = -1;
+	struct dirent *de;
+	struct stat st;
+	DIR *dir;
+	int err;
+
+	if (changed_by_others(c, path))
+		return conflict(path, msg);
+	err = look_or_say(c, path, &st, msg);
+	if (err <= 0 || !S_ISDIR(st.st_mode))
+		return err < 0 ? err : 0;
+	fd = resolve_open(c->tree, path, O_RDONLY | O_DIRECTORY);
+	if (fd < 0)
+		return errmsg_set(msg, fd, "can't remove %s: %s", path, err_text(fd));
+	dir = fdopendir(fd);
+	if (!dir)
+		return errmsg_set(msg, -errno, "can't remove %s: %s", path, err_text(-errno));
+	(void)steal_fd(&fd); /* dir's now */
+	for (err = 0; !err && (errno = 0, de = readdir(dir));) {
+		_cleanup_free_ char *child = NULL;
+
+		if (streq(de->d_name, ".") || streq(de->d_name, "..") ||
+		    str_starts(de->d_name, TEMP_PREFIX))
+			continue;
+		child = path_join(path, de->d_name);
+		err = check_tree(c, child, msg);
+	}
+	/* Half of it is not all of it. */
+	if (!err && errno)
+		err = errmsg_set(msg, -errno, "can't remove %s: %s", path, err_text(-errno));
+	(void)closedir(dir);
+	return err;
+}
+
+/* Its default access list decides the modes of what is made in there: a job knew nothing of it. */
+static bool parent_has_default_acl(struct commit *c, const char *path)
+{
+	_cleanup_free_ char *parent = path_parent(path);
+	const struct dir *d = dir_find(c->tree, parent);
+	_cleanup_close_ int fd = -1;
+
+	if (d)
+		return d->default_acl;
+	fd = resolve_open(c->tree, parent, O_RDONLY | O_DIRECTORY);
+	return fd >= 0 && fd_has_default_acl(fd);
+}
+
+/* Does it make a new file with a mode of its own?  st: what is there, mode 0: nothing. */
+static bool makes(const struct effect *e, const struct stat *st)
+{
+	if (e->kind == EFFECT_DIR)
+		return true;
+	return e->kind == EFFECT_FILE &&
+	       (!S_ISREG(st->st_mode) || e->flags & (EFFECT_F_REPLACED | EFFECT_F_SPECIAL));
+}
+
+/* Did the job find the directory there?  Told before anything is applied: a directory whose mode
+ * changes is listed anew, and all beneath it. */
+static bool was_known(const struct commit *c, const char *path)
+{
+	bool listed;
+	const struct ent *e = commit_find_ent(c, path, &listed);
+
+	return e && e->type == ENTRY_DIR && (e->flags & ENT_INITIAL || e->version <= c->started);
+}
+
+int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg)
+{
+	struct stat st;
+	bool is_dir;
+	int err = check_ancestors(c, e, msg);
+
+	if (err || streq(e->path, e->workspace))
+		return err;
+	if (e->kind == EFFECT_LINK && changed_by_others(c, e->target))
+		return conflict(e->target, msg);
+	err = look_or_say(c, e->path, &st, msg);
+	if (err < 0)
+		return err;
+	is_dir = err > 0 && S_ISDIR(st.st_mode);
+	/* Two jobs that make the same directory agree. */
+	if (e->kind == EFFECT_DIR && is_dir && !(e->flags & EFFECT_F_OPAQUE)) {
+		e->known = was_known(c, e->path);
+		return 0;
+	}
+	if (e->kind == EFFECT_META)
+		return changed_by_others(c, e->path) ? conflict(e->path, msg) : 0;
+	if (makes(e, &st) && parent_has_default_acl(c, e->path))
+		return errmsg_set(
+			msg, CONCC_E_NO_WAY,
+			"the directory of %s has a default access list (setfacl -d), which "
+			"jobs elsewhere don't see",
+			e->path);
+	return check_tree(c, e->path, msg);
+}

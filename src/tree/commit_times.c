@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "commit.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+#include "concc/io.h"
+
+static int64_t ns_of(int64_t s, uint32_t ns)
+{
+	const int64_t max = INT64_MAX / 1000000000 - 1;
+
+	/* Of a worker's clock that is far out, nothing can be kept. */
+	return (s > max ? max : s < -max ? -max : s) * 1000000000 + ns;
+}
+
+/* As file systems tell the time, which a precise clock would be ahead of. */
+int64_t clock_coarse_ns(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_REALTIME_COARSE, &t);
+	return ns_of(t.tv_sec, (uint32_t)t.tv_nsec);
+}
+
+void effect_times(const struct effect *e, const struct stat *was, struct timespec ret[2])
+{
+	/* Both times: setting one alone is reported as MODIFY (fsnotify_change in
+	 * include/linux/fsnotify.h), after which the bytes would count as new. */
+	ret[0] = was ? was->st_atim : (struct timespec){.tv_nsec = UTIME_NOW};
+	if (e->flags & EFFECT_F_ATIME)
+		ret[0] = (struct timespec){.tv_sec = e->atime_s, .tv_nsec = e->atime_ns};
+	ret[1] = e->flags & EFFECT_F_MTIME
+			 ? (struct timespec){.tv_sec = e->mtime_s, .tv_nsec = e->mtime_ns}
+			 : (struct timespec){.tv_nsec = UTIME_NOW};
+}
+
+/* Written by the job, with no time of its own choice: its order among the others counts. */
+static bool has_order(const struct effect *e)
+{
+	return !(e->flags & EFFECT_F_MTIME) &&
+	       (e->kind == EFFECT_FILE || e->kind == EFFECT_SYMLINK ||
+		(e->kind == EFFECT_META && e->flags & EFFECT_F_TOUCHED));
+}
+
+/*
+ * What a time there is here: as long before the last of its batch as it was, not before the
+ * dispatch, and after all that was earlier.  Equal times stay equal, in all of the job.
+ */
+static int64_t time_here(const struct commit *c, int64_t there)
+{
+	int64_t from, at;
+	size_t i = 0;
+
+	while (i + 1 < c->n_stamps && c->stamps[i].there < there)
+		i++;
+	from = i ? c->stamps[i - 1].here + 1 : c->dispatched;
+	if (__builtin_sub_overflow(c->stamps[i].there, there, &at) ||
+	    __builtin_sub_overflow(c->stamps[i].here, at, &at) || at < from)
+		at = from;
+	return at < c->stamps[i].here ? at : c->stamps[i].here;
+}
+
+static void push_stamp(struct commit *c, int64_t there, int64_t here)
+{
+	const struct stamp *last = c->n_stamps ? &c->stamps[c->n_stamps - 1] : NULL;
+
+	if (last && there <= last->there)
+		return;
+	if (last && here < last->here)
+		here = last->here;
+	if (c->n_stamps == STAMPS_MAX)
+		memmove(c->stamps, c->stamps + 1, --c->n_stamps * sizeof(c->stamps[0]));
+	c->stamps[c->n_stamps++] = (struct stamp){there, here};
+}
+
+/* When the bytes came, by the clock of the file system that they are on. */
+static int64_t arrival_of(const struct effect *e)
+{
+	struct stat st;
+
+	if (!e->temp || e->temp_fd < 0 ||
+	    fstatat(e->temp_fd, path_base(e->temp), &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return clock_coarse_ns();
+	return ns_of(st.st_mtim.tv_sec, (uint32_t)st.st_mtim.tv_nsec);
+}
+
+void commit_stamp(struct commit *c)
+{
+	struct effect *last = NULL;
+	int64_t now;
+
+	for (struct effect *e = c->effects; e < c->effects + c->n; e++)
+		if (has_order(e) && (!last || ns_of(last->mtime_s, last->mtime_ns) <=
+						      ns_of(e->mtime_s, e->mtime_ns)))
+			last = e;
+	if (!last)
+		return;
+	now = arrival_of(last);
+	push_stamp(c, ns_of(last->mtime_s, last->mtime_ns), now);
+	for (struct effect *e = c->effects; e < c->effects + c->n; e++) {
+		int64_t here;
+
+		if (!has_order(e))
+			continue;
+		here = time_here(c, ns_of(e->mtime_s, e->mtime_ns));
+		if (e == last && e->temp && here == now)
+			continue;
+		e->mtime_s = here / 1000000000;
+		e->mtime_ns = (uint32_t)(here % 1000000000);
+		e->flags |= EFFECT_F_MTIME;
+		e->stamped = true;
+	}
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "commit.h"
+
+#include <string.h>
+
+#include "concc/str.h"
+
+static bool is_named(const char *name, size_t n, const char *const *names, size_t n_names)
+{
+	for (size_t i = 0; i < n_names; i++)
+		if (strlen(names[i]) == n && strncasecmp(name, names[i], n) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * What has a version control run commands when its user asks for the state of things: below its
+ * own directory, at any depth (git's modules have theirs), or another thing in that one's place.
+ * Jobs that change it are rare, and run here.
+ */
+static const char *const control_dirs[] = {".git", ".hg",  ".jj",    ".sl",
+					   ".bzr", "_MTN", ".pijul", "_darcs"};
+static const char *const control_files[] = {
+	"branch.conf",		"commondir", "config",	   "config.toml",
+	"config.worktree",	"defaults",  "git_target", "hgrc",
+	"hgrc-not-shared",	"hooks",     "monotonerc", "sharedpath",
+	"workspace-config.toml"};
+
+bool vcs_is_control_file(const char *name, size_t n)
+{
+	return is_named(name, n, control_files, sizeof(control_files) / sizeof(*control_files));
+}
+
+static bool is_control_dir(const char *name, size_t n)
+{
+	return is_named(name, n, control_dirs, sizeof(control_dirs) / sizeof(*control_dirs));
+}
+
+/* As bare repositories are called. */
+static bool ends_in_git(const char *name, size_t n)
+{
+	return n > 4 && strncasecmp(name + n - 4, ".git", 4) == 0;
+}
+
+bool vcs_runs(const char *path, bool is_dir)
+{
+	const char *at = path, *last = path;
+	bool inside = false, last_is_own = false, in_jj = false;
+
+	while (*(at += strspn(at, "/"))) {
+		size_t n = strcspn(at, "/");
+
+		if (inside && vcs_is_control_file(at, n))
+			return true;
+		/* A file that names another repository. */
+		if (in_jj && !at[n] && !is_dir && n == 4 && strncasecmp(at, "repo", n) == 0)
+			return true;
+		in_jj = n == 3 && strncasecmp(at, ".jj", n) == 0;
+		last_is_own = is_control_dir(at, n);
+		inside |= last_is_own || ends_in_git(at, n);
+		last = at;
+		at += n;
+	}
+	/* A directory with one is a repository to git, whatever it is called. */
+	if (!inside && !is_dir && strcasecmp(last, "HEAD") == 0)
+		return true;
+	return last_is_own && !is_dir;
+}
