@@ -110,7 +110,7 @@ struct ent *commit_find_ent(const struct commit *c, const char *path, bool *ret_
 	const char *base = path_base(path);
 
 	*ret_listed = d;
-	return d ? names_find(c->tree, d, base, strlen(base)) : NULL;
+	return d ? dir_name(c->tree, d, base, strlen(base)) : NULL;
 }
 
 static bool changed_by_others(struct commit *c, const char *path)

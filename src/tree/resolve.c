@@ -334,7 +334,7 @@ static void root_check(struct tree *t, struct root *r)
 	if (changed && !was_missing)
 		root_forget(t, r);
 	if (changed > 0 && was_missing) {
-		snap_send_stale(t, &r->absent_told, r->absent_id);
+		updates_send_stale(t, &r->absent_told, r->absent_id);
 		memset(&r->absent_told, 0, sizeof(r->absent_told));
 	}
 }

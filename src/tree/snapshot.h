@@ -17,8 +17,8 @@
  * (snap_freshen(); a dir that is listed; a file that is opened).
  *
  * Looking at the disk never sends: changes are put on the dir's pending list
- * and snap_flush() sends one UPDATE per directory.  Dropped dirs live until
- * snap_flush(), since queues may still name them.
+ * and updates_flush() sends one UPDATE per directory.  Dropped dirs live until
+ * updates_flush(), since queues may still name them.
  *
  * A look has three answers: it is so (err_is_fact() says which failures are facts,
  * too), it changed, or it can't be told now.  Of the last nothing is concluded: a
@@ -30,62 +30,15 @@
 
 #include "concc/map.h"
 #include "concc/tree.h"
+#include "names.h"
 
 struct peer_set {
 	uint64_t w[TREE_PEERS_MAX / 64];
 };
 
-enum ent_flags {
-	ENT_INITIAL = 1 << 0, /* unchanged since the directory was first read */
-	ENT_RACY =
-		1 << 1, /* changed so shortly before the look that the next change may not show */
-	ENT_DIRTY = 1 << 2,   /* on dir->dirty */
-	ENT_WRITTEN = 1 << 3, /* bytes may have changed though the stat is the same */
-	ENT_GONE = 1 << 4,    /* was removed meanwhile: what is there now is another file */
-	ENT_PENDING = 1 << 5, /* on dir->pending */
-	ENT_LINKED = 1 << 6,  /* one of dir->linked stands for it */
-	ENT_SEEN = 1 << 7,    /* met in the scan that is running */
-};
-
-#define CLAIM_NONE UINT16_MAX
-
-/* A digest of a version's bytes, and who says so: a worker's word counts for that worker only. */
-struct known {
-	struct digest digest;
-	uint16_t claimed_by; /* peer, or CLAIM_NONE when we hashed it */
-};
-
-/* About 100 bytes with its name: a hundred thousand of them are served at times. */
-struct ent {
-	uint64_t ino; /* with the device folded in */
-	uint64_t size;
-	uint64_t version;
-	uint64_t content_version; /* since then nothing has changed but its number of links */
-	int64_t mtime_s, ctime_s;
-	uint32_t mtime_ns, ctime_ns;
-	uint32_t nlink;
-	uint32_t hash;
-	uint16_t mode;
-	uint16_t flags; /* enum ent_flags */
-	uint8_t type;	/* enum entry_type */
-	uint8_t name_len;
-	union {
-		struct known *known; /* ENTRY_FILE: NULL when not known; owned */
-		char *target;	     /* ENTRY_SYMLINK; owned */
-		struct dir *child;   /* ENTRY_DIR: its snapshot, NULL when there is none */
-	};
-	char name[];
-};
-
 struct ent_vec {
 	struct ent **v;
 	uint32_t n, cap;
-};
-
-/* Names of one directory: open addressing, linear probing. */
-struct names {
-	struct ent **slots;
-	uint32_t cap, n;
 };
 
 struct watch {
@@ -135,7 +88,7 @@ struct dir {
 	bool attr_changed;
 	bool default_acl; /* decides the modes of what is made in it, instead of a umask */
 	bool acl_suspect; /* that may have changed */
-	bool in_links;	  /* on find_linked()'s list */
+	bool in_links;	  /* on hardlinks_mark_new()'s list */
 };
 
 /* Compared with the disk before each job, since no event may tell what changes in it. */
@@ -149,7 +102,7 @@ struct dir_vec {
 	size_t n, cap;
 };
 
-/* In which directories files that have one name are known, by inode: see find_linked(). */
+/* In which directories files that have one name are known, by inode: see hardlinks_mark_new(). */
 struct inodes {
 	struct inode_slot *slots;
 	uint32_t cap, n;
@@ -279,10 +232,7 @@ void roots_check(struct tree *t);
 void roots_look(struct tree *t);
 void root_free(struct tree *t, struct root *r);
 
-/* ---- snapshot.c ---- */
-
-struct ent *names_find(const struct tree *t, const struct dir *d, const char *name, size_t len);
-struct ent *names_next(const struct dir *d, uint32_t *it);
+/* ---- dirs.c ---- */
 
 struct dir *dir_find(const struct tree *t, const char *path);
 /* The snapshot of path, made now (with those of its ancestors) when there is none; or -errno. */
@@ -294,17 +244,36 @@ void dir_drop(struct tree *t, struct dir *d, const struct peer_set *covered);
 void dir_mark_dead(struct tree *t, struct dir *d);
 /* What was told of d may be so or not: drops it, and all who were told must ask again. */
 void dir_forget(struct tree *t, struct dir *d);
+void dir_free(struct dir *d); /* one that was dropped */
 void dir_queue(struct tree *t, struct dir *d);
 void dir_queue_scan(struct tree *t, struct dir *d); /* all its names */
+/* Is it compared with the disk before each job from now on? */
+void dir_sweep(struct tree *t, struct dir *d, bool on);
+void dir_vec_push(struct dir_vec *v, struct dir *d);
+
+/* Its entry, or NULL. */
+struct ent *dir_name(const struct tree *t, const struct dir *d, const char *name, size_t len);
+/* The same, ENTRY_ABSENT when it is new. */
+struct ent *dir_add_name(struct tree *t, struct dir *d, const char *name, size_t len);
+void dir_del_name(struct tree *t, struct dir *d, struct ent *e);
 /* An event named this: look at it.  flags: ENT_WRITTEN, ENT_GONE. */
 void dir_mark_name(struct tree *t, struct dir *d, const char *name, size_t len, unsigned flags);
+void dir_mark_ent(struct tree *t, struct dir *d, struct ent *e);
+/* The entry that leads to d, NULL for roots and orphans. */
+struct ent *dir_entry(const struct tree *t, const struct dir *d);
+
+/* ---- snapshot.c ---- */
 
 bool fd_has_default_acl(int fd); /* of a directory, opened for reading */
 uint64_t fold_ino(struct tree *t, dev_t dev, ino_t ino);
-void ent_to_attr(const struct ent *e, unsigned peer, struct entry_attr *ret);
 bool ent_matches(struct tree *t, const struct ent *e, const struct stat *st);
 bool ent_is_racy(const struct dir *d, const struct stat *st);
 void ent_set_known(struct ent *e, const struct digest *d, uint16_t claimed_by);
+void stat_to_attr(struct tree *t, const struct stat *st, struct entry_attr *ret);
+/* The directory's own attributes, as fstat(2) of it says. */
+void dir_set_attr(struct tree *t, struct dir *d, const struct stat *st);
+/* Compares all names with the disk.  0 or -errno. */
+int dir_scan(struct tree *t, struct dir *d, int fd);
 /* Looks at one name.  0, or -errno: not even whether there is one can be told. */
 int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e);
 /* The commit just changed path's name: takes it over at once; its version now. */
@@ -320,14 +289,56 @@ void snap_sweep(struct tree *t);
 void snap_freshen(struct tree *t, const char *path);
 /* This call takes long: see tree_ops. */
 void tree_busy(struct tree *t);
-void snap_flush(struct tree *t);
-void snap_send_dir(struct tree *t, struct dir *d, unsigned peer);
-void snap_send_absent(struct tree *t, unsigned peer, uint32_t id, uint8_t state, const char *path);
-void snap_send_unknown(struct tree *t, unsigned peer, uint32_t id, const char *path, int err);
-void snap_send_stale(struct tree *t, const struct peer_set *to, uint32_t id);
+
+/* ---- updates.c: what peers are told ---- */
+
+void ent_to_attr(const struct ent *e, unsigned peer, struct entry_attr *ret);
+/* e changed: to be told. */
+void updates_put(struct tree *t, struct dir *d, struct ent *e);
+/* d's own attributes did. */
+void updates_later(struct tree *t, struct dir *d);
+/* Sends what is to be told. */
+void updates_send(struct tree *t);
+/* The same; then frees what was dropped, if nothing names it any more. */
+void updates_flush(struct tree *t);
+void updates_send_dir(struct tree *t, struct dir *d, unsigned peer);
+void updates_send_absent(struct tree *t, unsigned peer, uint32_t id, uint8_t state,
+			 const char *path);
+void updates_send_unknown(struct tree *t, unsigned peer, uint32_t id, const char *path, int err);
+void updates_send_stale(struct tree *t, const struct peer_set *to, uint32_t id);
+void ent_vec_push(struct ent_vec *v, struct ent *e);
+void ent_vec_release(struct ent_vec *v);
+
+/* ---- hardlinks.c: files with several names ---- */
+
+/*
+ * e was looked at (fd is its directory).  same: it is still the file it was.  One that had more
+ * names stays tracked with its last: what is written through a descriptor that was opened by a
+ * name that has gone is reported for that name, so not at all.
+ *
+ * True when it is tracked from now on only, so that what was done to it since the look has no
+ * event.  in_vain: that was so again and again.
+ */
+bool hardlinks_track(struct tree *t, struct dir *d, int fd, struct ent *e, bool same, bool mounted,
+		     bool in_vain);
+void hardlinks_forget(struct tree *t, struct linked *l);
+/* Is the file itself watched, so that what is done to it by any name is an event? */
+bool hardlinks_is_watched(const struct tree *t, const struct ent *e);
+/* Around each change of what e stands for: where files with one name are known. */
+void hardlinks_index(struct tree *t, const struct dir *d, const struct ent *e);
+void hardlinks_unindex(struct tree *t, const struct dir *d, const struct ent *e);
+/*
+ * Names with several links came up: names listed before, when the file had one, are now written
+ * through the new ones without an event of theirs.  Each directory that has such a name is gone
+ * through once, and they are marked.
+ */
+void hardlinks_mark_new(struct tree *t);
+
+/* ---- tombs.c: what was lost, and since when ---- */
 
 void tomb_put(struct tree *t, const char *dir, const char *name, uint64_t version);
 uint64_t tomb_version(const struct tree *t, const char *path); /* 0 when there is none */
+/* Those up to the horizon, and the oldest beyond TOMBS_MAX. */
 void tombs_trim(struct tree *t);
 
 /* ---- inodes.c ---- */

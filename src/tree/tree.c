@@ -77,7 +77,7 @@ void tree_free(struct tree *t)
 		d->told = (struct peer_set){0};
 	drop_all(t);
 	t->queue.n = 0;
-	snap_flush(t);
+	updates_flush(t);
 	list_for_each_safe (l, &t->roots)
 		root_free(t, container_of(l, struct root, in_tree));
 	t->horizon = UINT64_MAX;
@@ -234,11 +234,11 @@ static void list_absent(struct tree *t, unsigned peer, const char *path, int err
 		peer_set_add(&top->absent_told, peer);
 	}
 	if (err_is_fact(err)) {
-		snap_send_absent(t, peer, id, err == -EACCES ? DIR_DENIED : DIR_MISSING, path);
+		updates_send_absent(t, peer, id, err == -EACCES ? DIR_DENIED : DIR_MISSING, path);
 		return;
 	}
 	log_warn("can't list %s: %s", path, err_text(err));
-	snap_send_unknown(t, peer, id, path, err);
+	updates_send_unknown(t, peer, id, path, err);
 }
 
 /* Its directory was replaced while we read it, so many times: who does that for ever is not served.
@@ -272,7 +272,7 @@ void tree_list(struct tree *t, unsigned peer, const char *path)
 			err = CONCC_E_STALE;
 	}
 	if (!err)
-		snap_send_dir(t, d, peer);
+		updates_send_dir(t, d, peer);
 	else
 		list_absent(t, peer, path, err);
 }
@@ -294,7 +294,7 @@ uint32_t tree_told_id(const struct tree *t, unsigned peer, const char *path)
 void tree_entry(const struct tree *t, uint32_t dir_id, const char *name, struct entry_attr *ret)
 {
 	const struct dir *d = map_get_u64(&t->by_id, dir_id);
-	const struct ent *e = d ? names_find(t, d, name, strlen(name)) : NULL;
+	const struct ent *e = d ? dir_name(t, d, name, strlen(name)) : NULL;
 
 	*ret = (struct entry_attr){0};
 	if (e && e->type != ENTRY_ABSENT)
@@ -313,7 +313,7 @@ static void forget_peer(struct tree *t, struct dir *d, unsigned peer)
 	struct ent *e;
 
 	peer_set_del(&d->told, peer);
-	for (uint32_t it = 0; (e = names_next(d, &it));) {
+	for (uint32_t it = 0; (e = names_next(&d->names, &it));) {
 		if (e->type == ENTRY_FILE && e->known && e->known->claimed_by == peer) {
 			free(e->known);
 			e->known = NULL;
@@ -341,7 +341,7 @@ void tree_peer_reset(struct tree *t, unsigned peer)
 static struct ent *find_version(struct tree *t, uint32_t dir_id, const char *name, uint64_t version)
 {
 	struct dir *d = map_get_u64(&t->by_id, dir_id);
-	struct ent *e = d ? names_find(t, d, name, strlen(name)) : NULL;
+	struct ent *e = d ? dir_name(t, d, name, strlen(name)) : NULL;
 
 	/* Links that came or went since change nothing of the bytes. */
 	return e && e->type == ENTRY_FILE && version >= e->content_version && version <= e->version
@@ -461,7 +461,7 @@ int tree_changed_since(const struct tree *t, const char *path, uint64_t version)
 		return 1;
 	if (!d || d->dead)
 		return -ENOENT;
-	e = names_find(t, d, base, strlen(base));
+	e = dir_name(t, d, base, strlen(base));
 	if (!e || e->type == ENTRY_ABSENT)
 		return 0;
 	if (e->type == ENTRY_UNKNOWN)

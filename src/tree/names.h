@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_TREE_NAMES_H
+#define CONCC_TREE_NAMES_H
+
+/*
+ * The names of one directory and what each stands for.  A container: it looks at no disk and knows
+ * no tree.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "concc/digest.h"
+
+struct dir;
+
+enum ent_flags {
+	ENT_INITIAL = 1 << 0, /* unchanged since the directory was first read */
+	ENT_RACY =
+		1 << 1, /* changed so shortly before the look that the next change may not show */
+	ENT_DIRTY = 1 << 2,   /* on dir->dirty */
+	ENT_WRITTEN = 1 << 3, /* bytes may have changed though the stat is the same */
+	ENT_GONE = 1 << 4,    /* was removed meanwhile: what is there now is another file */
+	ENT_PENDING = 1 << 5, /* on dir->pending */
+	ENT_LINKED = 1 << 6,  /* one of dir->linked stands for it */
+	ENT_SEEN = 1 << 7,    /* met in the scan that is running */
+};
+
+#define CLAIM_NONE UINT16_MAX
+
+/* A digest of a version's bytes, and who says so: a worker's word counts for that worker only. */
+struct known {
+	struct digest digest;
+	uint16_t claimed_by; /* peer, or CLAIM_NONE when we hashed it */
+};
+
+/* About 100 bytes with its name: a hundred thousand of them are served at times. */
+struct ent {
+	uint64_t ino; /* with the device folded in */
+	uint64_t size;
+	uint64_t version;
+	uint64_t content_version; /* since then nothing has changed but its number of links */
+	int64_t mtime_s, ctime_s;
+	uint32_t mtime_ns, ctime_ns;
+	uint32_t nlink;
+	uint32_t hash;
+	uint16_t mode;
+	uint16_t flags; /* enum ent_flags */
+	uint8_t type;	/* enum entry_type */
+	uint8_t name_len;
+	union {
+		struct known *known; /* ENTRY_FILE: NULL when not known; owned */
+		char *target;	     /* ENTRY_SYMLINK; owned */
+		struct dir *child;   /* ENTRY_DIR: its snapshot, NULL when there is none */
+	};
+	char name[];
+};
+
+/* Names of one directory: open addressing, linear probing. */
+struct names {
+	struct ent **slots;
+	uint32_t cap, n;
+};
+
+#define NAMES_INIT ((struct names){0})
+
+/* The name's entry, or NULL.  seed: the same in all calls; names come from outside, and may be made
+ * to collide for a seed that is known. */
+struct ent *names_find(const struct names *s, uint32_t seed, const char *name, size_t len);
+/* The name (of at most PROTO_NAME_MAX bytes) that is not there yet: ENTRY_ABSENT. */
+struct ent *names_add(struct names *s, uint32_t seed, const char *name, size_t len);
+/* Frees e, which is in s. */
+void names_remove(struct names *s, struct ent *e);
+/* *it is 0 at first; NULL at the end.  Nothing may be added or removed meanwhile. */
+struct ent *names_next(const struct names *s, uint32_t *it);
+void names_release(struct names *s);
+/* Frees what e owns; its type is to be set anew. */
+void ent_release(struct ent *e);
+
+#endif
