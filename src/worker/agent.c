@@ -122,8 +122,8 @@ static void failed(void *data, int64_t job, const char *path, int err)
 			: xasprintf("%s could not be read by the job: %s", path, err_text(err));
 
 	log_info("%s", text);
-	task_failed(data, job == MIRROR_SOME_JOB ? JOB_UNKNOWN : job,
-		    err == CONCC_E_SPECIAL ? FAILED_SPECIAL : FAILED_HERE, text);
+	agent_job_failed(data, job == MIRROR_SOME_JOB ? JOB_UNKNOWN : job,
+			 err == CONCC_E_SPECIAL ? FAILED_SPECIAL : FAILED_HERE, text);
 }
 
 static int64_t job_of(void *data, pid_t pid)
@@ -138,7 +138,7 @@ static bool makes(void *data, pid_t pid, const char *name)
 
 static void outside(void *data, int64_t job, enum missing_how how, const char *path)
 {
-	task_outside(data, job, how, path);
+	agent_job_outside(data, job, how, path);
 }
 
 static void broken(void *data, int err)
@@ -233,22 +233,22 @@ static void on_mirror(void *data, uint32_t events)
 	struct agent *a = data;
 
 	mirror_dispatch(a->mirror);
-	task_start_waiting(a);
+	agent_job_start_waiting(a);
 }
 
 static void on_prepared(void *data, uint32_t job_id, int *upper_fds, size_t n, int tmp_fd)
 {
-	task_prepared(data, job_id, upper_fds, n, tmp_fd);
+	agent_job_prepared(data, job_id, upper_fds, n, tmp_fd);
 }
 
 static void on_ended(void *data, uint32_t job_id, const struct job_end *end)
 {
-	task_ended(data, job_id, end);
+	agent_job_ended(data, job_id, end);
 }
 
 static void on_beyond(void *data, uint32_t job_id, const char *text)
 {
-	task_beyond(data, job_id, text);
+	agent_job_beyond(data, job_id, text);
 }
 
 static void on_launcher_lost(void *data, int wait_status)
@@ -306,7 +306,7 @@ static void on_slots(void *data, uint32_t events)
 	struct agent *a = data;
 
 	host_slots_dispatch(a->slots);
-	task_start_queued(a);
+	agent_job_start_queued(a);
 }
 
 static uint32_t read_loadavg(void)
@@ -570,7 +570,7 @@ static int on_hello(struct agent *a, struct blob payload)
 	begin_journal(a);
 	link_send(a->link, MSG_READY, LINK_PRIO, NULL, 0);
 	a->load_timer = loop_add_timer(a->loop, LOAD_MS, tell_load, a);
-	a->queue_timer = loop_add_timer(a->loop, 0, task_queue_timeout, a);
+	a->queue_timer = loop_add_timer(a->loop, 0, agent_job_queue_timeout, a);
 	look_at_store(a); /* it may be another session's bound that it was kept below */
 	return 0;
 }
@@ -792,13 +792,13 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 	case MSG_EXE:
 		return on_exe(a, payload);
 	case MSG_JOB:
-		return task_start(a, payload);
+		return agent_job_start(a, payload);
 	case MSG_JOB_INPUT:
-		return task_input(a, payload);
+		return agent_job_input(a, payload);
 	case MSG_JOB_CREDIT:
-		return task_credit(a, payload);
+		return agent_job_credit(a, payload);
 	case MSG_JOB_KILL:
-		return task_kill(a, payload);
+		return agent_job_kill(a, payload);
 	case MSG_DIR:
 		return on_dir(a, payload);
 	case MSG_UPDATE:
@@ -897,12 +897,12 @@ static void free_tables(struct agent *a)
 	struct msg_env *e;
 	struct toolchain *t;
 	struct caller *c;
-	struct task *k;
+	struct agent_job *k;
 	size_t it = 0;
 
-	while ((k = map_next(&a->tasks, &it, NULL)))
-		task_free(k);
-	map_release(&a->tasks);
+	while ((k = map_next(&a->jobs, &it, NULL)))
+		agent_job_free(k);
+	map_release(&a->jobs);
 	it = 0;
 	while ((e = map_next(&a->envs, &it, NULL))) {
 		msg_env_release(e);

@@ -8,7 +8,7 @@
  *   agent.c    life cycle, the client's messages
  *   presence.c what others on this host can ask;  journal.c  the system log
  *   checkup.c  what may be wrong here, for a client that asks
- *   task.c     one job: pipes, start when the mirror is flushed, end
+ *   job.h      one job: start when the mirror is flushed, pipes, end
  *   outbox.c   what a job sends, in its one right order
  *   toolchain.c  is the client's compiler the same as ours?
  */
@@ -31,7 +31,7 @@
 #define MAX_JOBS_ENV "CONCC_MAX_JOBS"
 /* Where root's agents keep contents: they are not root. */
 #define AGENT_ROOT_CACHE "/var/cache/concc"
-#define TASKS_MAX	 4096 /* jobs of one client at once: each has fds and processes */
+#define AGENT_JOBS_MAX	 4096 /* jobs of one client at once: each has fds and processes */
 
 struct agent {
 	struct loop *loop;
@@ -52,10 +52,10 @@ struct agent {
 	size_t env_bytes;
 	struct map callers;  /* id -> struct caller */
 	struct map exes;     /* id -> struct toolchain */
-	struct map tasks;    /* job id -> struct task */
+	struct map jobs; /* id -> struct agent_job */
 	char **trees;	     /* what of the client's all jobs see, as far as it was told */
-	struct list waiting; /* struct task.of_waiting: for the mirror to be flushed */
-	struct list queued;  /* struct task.of_waiting: for a slot of the host */
+	struct list waiting; /* struct agent_job.of_waiting: for the mirror to be flushed */
+	struct list queued;  /* struct agent_job.of_waiting: for a slot of the host */
 	uint32_t n_queued;
 	struct loop_source *queue_timer;
 	struct host_slots *slots; /* of the host: shared with the agents of all clients there */
@@ -64,7 +64,8 @@ struct agent {
 	struct loop_source *load_timer;
 	struct msg_load load;	  /* as told last */
 	struct msg_limits limits; /* of each job */
-	struct list sending; /* struct task.of_sending: with something in the outbox, by turns */
+	struct list
+		sending; /* struct agent_job.of_sending: with something in the outbox, by turns */
 	struct loop_source *pump_source; /* more of it in the next turn of the loop */
 	uint64_t counts_told;		 /* FUSE requests, in the last MIRROR_COUNTS */
 	struct caller own;		 /* as we were started: what our login gives */
@@ -94,29 +95,29 @@ void agent_tell_counts(struct agent *a);
 /* Looks, and tells the client.  Before the agent moves into its namespaces. */
 void checkup_send(struct agent *a);
 
-/* ---- task.c ---- */
+/* ---- job.h ---- */
 
-struct task;
+struct agent_job;
 
-int task_start(struct agent *a, struct blob payload);
-int task_input(struct agent *a, struct blob payload);
-int task_credit(struct agent *a, struct blob payload);
-int task_kill(struct agent *a, struct blob payload);
+int agent_job_start(struct agent *a, struct blob payload);
+int agent_job_input(struct agent *a, struct blob payload);
+int agent_job_credit(struct agent *a, struct blob payload);
+int agent_job_kill(struct agent *a, struct blob payload);
 /* The mirror may have been flushed: start what waits for that. */
-void task_start_waiting(struct agent *a);
+void agent_job_start_waiting(struct agent *a);
 /* A slot of the host may be free. */
-void task_start_queued(struct agent *a);
-void task_queue_timeout(void *agent); /* of its queue_timer */
-void task_prepared(struct agent *a, uint32_t job_id, int *upper_fds, size_t n, int tmp_fd);
-void task_ended(struct agent *a, uint32_t job_id, const struct job_end *end);
+void agent_job_start_queued(struct agent *a);
+void agent_job_queue_timeout(void *agent); /* of its queue_timer */
+void agent_job_prepared(struct agent *a, uint32_t job_id, int *upper_fds, size_t n, int tmp_fd);
+void agent_job_ended(struct agent *a, uint32_t job_id, const struct job_end *end);
 /* A job got an error from the mirror that it would not have got on the client: its result can't be
  * used.  JOB_UNKNOWN: it may be any. */
-void task_failed(struct agent *a, int64_t job, enum failure why, const char *text);
+void agent_job_failed(struct agent *a, int64_t job, enum failure why, const char *text);
 /* A job is about to do what only the client can do as it is meant: text says what. */
-void task_beyond(struct agent *a, uint32_t job_id, const char *text);
+void agent_job_beyond(struct agent *a, uint32_t job_id, const char *text);
 /* What a job did outside every workspace; JOB_UNKNOWN: it may be any. */
-void task_outside(struct agent *a, int64_t job, enum missing_how how, const char *path);
-void task_free(struct task *t);
+void agent_job_outside(struct agent *a, int64_t job, enum missing_how how, const char *path);
+void agent_job_free(struct agent_job *j);
 
 /* ---- outbox.c ---- */
 
@@ -136,7 +137,7 @@ void outbox_release(struct outbox *o);
  * sent).  When they can't be read to the announced size, outbox_failed() is called.
  */
 void outbox_file(struct agent *a, struct outbox *o, const struct msg_file *f, int dir_fd, int fd);
-/* In task.c: the outbox is of no use any more. */
+/* In job_end.c: the outbox is of no use any more. */
 void outbox_failed(struct outbox *o, const char *path);
 void outbox_message(struct agent *a, struct outbox *o, uint8_t type, const struct buf *b);
 /* Called from the loop after all that was put in before has been sent. */

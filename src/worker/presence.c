@@ -41,7 +41,7 @@ static char *describe(const struct presence *p)
 	json_object_set_new(o, "seconds",
 			    json_integer((json_int_t)(now_ms() - p->since_ms) / 1000));
 	json_object_set_new(o, "running",
-			    json_integer((json_int_t)a->tasks.n - (json_int_t)a->n_queued));
+			    json_integer((json_int_t)a->jobs.n - (json_int_t)a->n_queued));
 	json_object_set_new(o, "waiting", json_integer(a->n_queued));
 	json_object_set_new(o, "slots", json_integer(a->max_jobs));
 	json_object_set_new(o, "jobs", json_integer((json_int_t)a->n_jobs));

@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "job.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/str.h"
+#include "home.h"
+#include "journal.h"
+
+/* ---- contents for the store ---- */
+
+struct kept {
+	struct list link;
+	size_t workspace; /* whose upper it is in */
+	char *path;
+	struct digest digest;
+};
+
+/* The files of a job that has ended, on their way into the store. */
+struct keeping {
+	struct agent *agent; /* in `done` only */
+	struct store *store;
+	struct list keep;
+	size_t n_fds;
+	int upper_fds[];
+};
+
+static void kept_free(struct kept *k)
+{
+	list_remove(&k->link);
+	free(k->path);
+	free(k);
+}
+
+void job_forget_kept(struct agent_job *j)
+{
+	while (!list_empty(&j->keep))
+		kept_free(list_first(&j->keep, struct kept, link));
+}
+
+static void keep_one(const struct keeping *g, const struct kept *k)
+{
+	/* Announced while it ran: by now there may be anything, a fifo or a way out by a symlink.
+	 */
+	_cleanup_close_ int fd = openat_beneath(g->upper_fds[k->workspace], k->path,
+						O_RDONLY | O_NONBLOCK);
+	struct stat st;
+
+	/* What can't be kept is fetched when somebody needs it. */
+	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+	    store_add_fd(g->store, fd, &k->digest) < 0)
+		log_debug("can't keep %s in the store", k->path);
+}
+
+static void keep_all(void *arg)
+{
+	struct keeping *g = arg;
+
+	list_for_each (l, &g->keep)
+		keep_one(g, container_of(l, struct kept, link));
+}
+
+static void all_kept(void *arg)
+{
+	struct keeping *g = arg;
+
+	while (!list_empty(&g->keep))
+		kept_free(list_first(&g->keep, struct kept, link));
+	for (size_t i = 0; i < g->n_fds; i++)
+		(void)close(g->upper_fds[i]);
+	g->agent->n_kept_done++;
+	if (g->agent->disk) /* it is not the end of all */
+		agent_job_start_waiting(g->agent);
+	free(g);
+}
+
+/* By a thread, as the disk may be slow.  Jobs that come wait for it: they may read these files. */
+static void keep_in_store(void *data)
+{
+	struct agent_job *j = data;
+	struct agent *a = j->agent;
+	struct keeping *g = xcalloc(1, sizeof(*g) + j->n_homes * sizeof(int));
+
+	*g = (struct keeping){.agent = a, .store = a->store};
+	list_init(&g->keep);
+	while (!list_empty(&j->keep)) {
+		struct list *k = j->keep.next;
+
+		list_remove(k);
+		list_append(&g->keep, k);
+	}
+	for (size_t i = 0; i < j->n_homes; i++) {
+		g->upper_fds[g->n_fds++] = j->upper_fds[i];
+		j->upper_fds[i] = -1;
+	}
+	agent_job_free(j);
+	a->n_kept++;
+	(void)offload_put(a->keeping, keep_all, all_kept, g, 0); /* as many as jobs end */
+}
+
+/* ---- what is told ---- */
+
+static void free_job(void *data)
+{
+	agent_job_free(data);
+}
+
+/* Once, when all of its processes are gone: after what is in the outbox has been sent. */
+static void leave(struct agent_job *j)
+{
+	if (j->leaving)
+		return;
+	j->leaving = true;
+	/* The client has its answer first; then there is time to copy. */
+	outbox_then(j->agent, &j->outbox,
+		    j->taint || list_empty(&j->keep) ? free_job : keep_in_store, j);
+}
+
+/* Once for each job. */
+static void note_end(const struct agent_job *j, const struct msg_exit *m)
+{
+	static const char *const ends[] = {[EXIT_CODE] = "status",
+					   [EXIT_SIGNAL] = "signal",
+					   [EXIT_FAILED] = "failed",
+					   [EXIT_REFUSED] = "refused"};
+	struct agent *a = j->agent;
+
+	a->n_jobs++;
+	a->n_refused += m->how == EXIT_REFUSED;
+	a->n_lost += m->how == EXIT_FAILED;
+	if (a->farm.log != FARM_LOG_JOBS)
+		return;
+	journal_say(a->journal,
+		    "client=%s login=%u job=%u %s=%u wall_ms=%llu cpu_ms=%llu command=%s%s%s",
+		    a->client.host, a->uid, j->msg.job_id, ends[m->how], m->code,
+		    (unsigned long long)m->wall_us / 1000,
+		    (unsigned long long)(m->utime_us + m->stime_us) / 1000,
+		    path_base(j->msg.argv[0]), m->text && *m->text ? ": " : "", m->text ?: "");
+}
+
+void job_send_exit(struct agent_job *j, struct msg_exit *m)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (!j->told)
+		note_end(j, m);
+
+	m->job_id = j->msg.job_id;
+	j->told = true;
+	msg_exit_encode(&b, m);
+	outbox_message(j->agent, &j->outbox, MSG_JOB_EXIT, &b);
+	if (j->ended || !j->launched)
+		leave(j);
+	outbox_pump(j->agent);
+}
+
+/* A file of its results changed under us: what was announced can't be sent, so nothing counts. */
+void outbox_failed(struct outbox *o, const char *path)
+{
+	struct agent_job *j = container_of(o, struct agent_job, outbox);
+	_cleanup_free_ char *text = xasprintf("its result %s changed while it was read", path);
+	struct msg_exit m = {.how = EXIT_FAILED, .text = text};
+
+	outbox_release(o);
+	job_taint(j, text);
+	if (j->launched && !j->ended)
+		launcher_kill(j->agent->launcher, j->msg.job_id, SIGKILL);
+	j->leaving = false; /* what was to do so went with the outbox */
+	/* Once more when it was told: that word was behind the file, and went with the outbox. */
+	job_send_exit(j, &m);
+}
+
+void job_refuse(struct agent_job *j, enum refusal why, const char *text)
+{
+	struct msg_exit m = {.how = EXIT_REFUSED, .code = why, .text = (char *)text};
+
+	job_send_exit(j, &m);
+}
+
+int job_on_effect(void *data, const struct msg_file *f, int fd)
+{
+	struct agent_job *j = data;
+	struct msg_file m = *f;
+	struct kept *k;
+
+	m.job_id = j->msg.job_id;
+	/* Nothing can move it when all processes are gone; then it is opened in its turn, so that
+	 * a job with many files needs few descriptors. */
+	outbox_file(j->agent, &j->outbox, &m, j->upper_fds[f->workspace], j->ended ? -1 : fd);
+	if (f->kind != EFFECT_FILE || f->size == 0 || f->flags & EFFECT_F_NO_DIGEST)
+		return 0;
+	k = xcalloc(1, sizeof(*k));
+	k->workspace = f->workspace;
+	k->path = xstrdup(f->path);
+	k->digest = f->digest;
+	list_append(&j->keep, &k->link);
+	return 0;
+}
+
+void job_unreadable(struct agent_job *j, const char *refusal, int err)
+{
+	_cleanup_free_ char *text = refusal ? xasprintf("it made what can't be sent: %s", refusal)
+					    : xasprintf("its results can't be read: %s",
+							err_text(err));
+
+	if (refusal && !j->taint)
+		j->verdict = FAILED_NO_WAY_HOME;
+	job_taint(j, text);
+}
+
+/* Puts what it did into the outbox; taints when that can't be told. */
+static void scan(struct agent_job *j)
+{
+	for (size_t i = 0; i < j->n_homes; i++) {
+		int r = home_scan(j->homes[i], job_on_effect, j);
+
+		if (r < 0)
+			job_unreadable(j, home_refusal(j->homes[i]), r);
+	}
+}
+
+static void fill_usage(const struct agent_job *j, struct msg_exit *m)
+{
+	const struct rusage *u = &j->end.rusage;
+
+	m->utime_us = (uint64_t)u->ru_utime.tv_sec * 1000000 + (uint64_t)u->ru_utime.tv_usec;
+	m->stime_us = (uint64_t)u->ru_stime.tv_sec * 1000000 + (uint64_t)u->ru_stime.tv_usec;
+	m->maxrss_kb = (uint64_t)u->ru_maxrss;
+	m->wall_us = j->end.wall_us;
+}
+
+static void check_leftovers(struct agent_job *j, struct msg_exit *m)
+{
+	char name[PROTO_NAME_MAX + 1];
+	int r = j->tmp_fd < 0 ? 0 : home_tmp_leftover(j->tmp_fd, name, sizeof(name));
+
+	if (r < 0)
+		job_unreadable(j, NULL, r);
+	else if (r == 1)
+		strv_push(&m->outside, path_join("/tmp", name));
+}
+
+static void send_held(struct agent_job *j)
+{
+	struct rd rd;
+
+	rd_init(&rd, j->held.data, j->held.len);
+	while (rd.left) {
+		_cleanup_buf_ struct buf b = BUF_INIT;
+		uint8_t stream = rd_u8(&rd);
+		struct blob bytes = rd_blob(&rd, UINT32_MAX);
+
+		msg_output_encode(&b, j->msg.job_id, stream, bytes.p, bytes.n);
+		outbox_message(j->agent, &j->outbox, MSG_JOB_OUTPUT, &b);
+	}
+}
+
+bool job_scratch_is_full(const struct agent_job *j)
+{
+	struct statvfs v;
+
+	return j->n_homes && fstatvfs(j->upper_fds[0], &v) == 0 && v.f_bavail == 0;
+}
+
+/* Of no job that failed: its result is not kept. */
+static void send_trace(struct agent_job *j)
+{
+	const char *why = (const char *)j->trace.data;
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	size_t n;
+
+	if (!j->trace.len || j->taint || j->end.wait_status)
+		return;
+	n = strnlen(why, j->trace.len);
+	if (n == j->trace.len)
+		return;
+	msg_trace_encode(&b, j->msg.job_id, why,
+			 (struct blob){j->trace.data + n + 1, j->trace.len - n - 1});
+	outbox_message(j->agent, &j->outbox, MSG_JOB_TRACE, &b);
+}
+
+static void take_trace(struct agent_job *j, int fd)
+{
+	struct stat st;
+	size_t n;
+
+	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size <= 0 ||
+	    st.st_size > 2 * PROTO_TRACE_BYTES_MAX)
+		return;
+	n = (size_t)st.st_size;
+	if (pread(fd, buf_grow(&j->trace, n), n, 0) != (ssize_t)n)
+		buf_reset(&j->trace);
+}
+
+/* All processes are gone and all output is read: say what came of it. */
+static void finish(struct agent_job *j)
+{
+	struct msg_exit m = {0};
+	int status = j->end.wait_status;
+	bool failed = status != 0;
+
+	/* What it looked up must be told before its end. */
+	mirror_dispatch(j->agent->mirror);
+	fill_usage(j, &m);
+	if (!j->end.started) {
+		m.how = j->end.err == -ENOENT || j->end.err == -EACCES ? EXIT_REFUSED : EXIT_FAILED;
+		m.code = m.how == EXIT_REFUSED ? REFUSED_SANDBOX : 0;
+		m.text = j->end.text;
+		job_send_exit(j, &m);
+		return;
+	}
+	if (!j->taint && failed && agent_saw_oom(j->agent))
+		job_taint(j, "the worker ran out of memory");
+	/* Be it that it did not look whether its writes failed. */
+	if (!j->taint && ((failed && j->holding) || job_scratch_is_full(j)))
+		job_taint(j, "it ran out of scratch space on the worker");
+	if (!j->taint && failed)
+		job_blame_limit(j);
+	if (!j->taint)
+		scan(j);
+	if (!j->taint)
+		send_held(j);
+	check_leftovers(j, &m);
+	if (j->taint) {
+		m.how = EXIT_FAILED;
+		m.code = j->verdict;
+		m.text = j->taint;
+	} else if (WIFSIGNALED(status)) {
+		m.how = EXIT_SIGNAL;
+		m.code = (uint32_t)WTERMSIG(status);
+	} else {
+		m.how = EXIT_CODE;
+		m.code = (uint32_t)WEXITSTATUS(status);
+	}
+	send_trace(j);
+	agent_tell_counts(j->agent); /* before: they are for the job's record, too */
+	job_send_exit(j, &m);
+	strv_free(m.outside);
+}
+
+void job_maybe_finish(struct agent_job *j)
+{
+	if (!j->ended)
+		return;
+	if (j->told) {
+		leave(j);
+		outbox_pump(j->agent);
+	} else if (j->out[0].fd < 0 && j->out[1].fd < 0) {
+		finish(j);
+	}
+}
+
+void agent_job_ended(struct agent *a, uint32_t job_id, const struct job_end *end)
+{
+	struct agent_job *j = map_get_u64(&a->jobs, job_id);
+
+	if (!j || j->ended)
+		return;
+	j->ended = true;
+	j->end = *end;
+	take_trace(j, end->trace_fd);
+	job_give_slot_back(j);
+	job_maybe_finish(j);
+}

@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "job.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/str.h"
+#include "announce.h"
+#include "home.h"
+#include "upper.h"
+
+#define READ_CHUNK (32 * 1024)
+
+/* Said by a job whose scratch space here is full: our fault, and no news for the user. */
+static const char no_space[] = "No space left on device";
+
+/* ---- output ---- */
+
+static void close_output(struct output *o)
+{
+	loop_remove(o->source);
+	o->source = NULL;
+	close(o->fd);
+	o->fd = -1;
+	job_maybe_finish(o->job);
+}
+
+static void set_close(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+void job_close_outputs(struct agent_job *j)
+{
+	for (int i = 0; i < 2; i++) {
+		loop_remove(j->out[i].source);
+		j->out[i].source = NULL;
+		set_close(&j->out[i].fd);
+	}
+}
+
+static void on_output(void *data, uint32_t events);
+
+static void want_output(struct agent_job *j)
+{
+	/* Not watched at all without: a hang-up would be told without end. */
+	for (int i = 0; i < 2; i++) {
+		struct output *o = &j->out[i];
+
+		if (!j->credit)
+			loop_remove(steal_ptr(&o->source));
+		else if (!o->source && o->fd >= 0)
+			o->source = loop_add_fd(j->agent->loop, o->fd, LOOP_READ, on_output, o);
+	}
+}
+
+static int send_announced(struct agent_job *j, size_t i, const char *rel)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct list *before = j->outbox.items.prev;
+	int r = home_announce(j->homes[i], rel, job_on_effect, j);
+
+	if (r < 0 || j->outbox.items.prev == before)
+		return r;
+	msg_u32_encode(&b, j->msg.job_id);
+	outbox_message(j->agent, &j->outbox, MSG_JOB_COMMIT, &b);
+	return 0;
+}
+
+/* The path of workspace i that a symlink leads elsewhere, as it seems; or there is no such file. */
+static int send_announced_by_name(struct agent_job *j, size_t i, const char *rel)
+{
+	_cleanup_free_ char *found = upper_find(j->upper_fds[i], path_base(rel));
+
+	return found ? send_announced(j, i, found) : -ENOENT;
+}
+
+/* Who reads the line may use the file at once: without it, the line must not be relayed. */
+static void on_announced(void *data, const char *path)
+{
+	struct agent_job *j = data;
+	_cleanup_free_ char *clean = path_clean(j->msg.cwd, path);
+
+	for (size_t i = 0; i < j->n_homes && !j->taint; i++) {
+		const char *rel = path_below(clean, j->msg.workspaces[i]);
+		struct entry_attr a;
+		int r;
+
+		if (!rel || !*rel)
+			continue;
+		r = send_announced(j, i, rel);
+		if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP)
+			r = send_announced_by_name(j, i, rel);
+		/* It need not be new. */
+		if (r == -ENOENT && mirror_peek(j->agent->mirror, clean, &a) == 0)
+			r = 0;
+		if (r < 0)
+			job_unreadable(j, home_refusal(j->homes[i]), r);
+	}
+}
+
+static void send_output(struct agent_job *j, uint8_t stream, const void *p, size_t n)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (j->announcements)
+		announcements_read(j->announcements, stream, p, n, on_announced, j);
+	if (j->taint) {
+		job_stop(j, SIGKILL);
+		return;
+	}
+	msg_output_encode(&b, j->msg.job_id, stream, p, n);
+	outbox_message(j->agent, &j->outbox, MSG_JOB_OUTPUT, &b);
+	outbox_pump(j->agent);
+}
+
+/* Holds back from the first chunk that speaks of a full disk, at most one window. */
+static void take_output(struct agent_job *j, uint8_t stream, const char *p, size_t n)
+{
+	if (!j->holding && !memmem(p, n, no_space, sizeof(no_space) - 1) &&
+	    !job_scratch_is_full(j)) {
+		send_output(j, stream, p, n);
+		return;
+	}
+	j->holding = true;
+	buf_put_u8(&j->held, stream);
+	buf_put_blob(&j->held, p, n);
+	/* Nobody gives credit for what is not sent: it would wait for ever. */
+	if (!j->credit) {
+		job_taint(j, "it ran out of scratch space on the worker");
+		job_stop(j, SIGKILL);
+		buf_reset(&j->held);
+	}
+}
+
+static void on_output(void *data, uint32_t events)
+{
+	struct output *o = data;
+	struct agent_job *j = o->job;
+	static char chunk[READ_CHUNK];
+	size_t max = j->credit < sizeof(chunk) ? j->credit : sizeof(chunk);
+	ssize_t n;
+
+	if (!max)
+		return; /* a hang-up without credit: what is left in the pipe waits */
+	n = read(o->fd, chunk, max);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) { /* a pty says EIO when its last user is gone */
+		close_output(o);
+		return;
+	}
+	j->credit -= (uint32_t)n;
+	job_look_for_signs(j, chunk, (size_t)n);
+	/* What it looked up before it said this must be told before. */
+	mirror_dispatch(j->agent->mirror);
+	if (j->taint)
+		return; /* by a read that failed, before it said this */
+	take_output(j, o->stream, chunk, (size_t)n);
+	if (!j->credit)
+		want_output(j);
+}
+
+int agent_job_credit(struct agent *a, struct blob payload)
+{
+	uint32_t id, n;
+	struct agent_job *j;
+	int r;
+
+	r = msg_pair_decode(payload, &id, &n);
+	if (r < 0)
+		return r;
+	j = map_get_u64(&a->jobs, id);
+	if (!j)
+		return 0;
+	if (n > PROTO_OUTPUT_WINDOW || j->credit + n > PROTO_OUTPUT_WINDOW)
+		return CONCC_E_PROTO;
+	j->credit += n;
+	want_output(j);
+	return 0;
+}
+
+/* ---- input ---- */
+
+static void give_input_credit(struct agent_job *j, size_t n)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (!n)
+		return;
+	msg_pair_encode(&b, j->msg.job_id, (uint32_t)n);
+	link_send_buf(j->agent->link, MSG_INPUT_CREDIT, LINK_PRIO, &b);
+}
+
+static void close_input(struct agent_job *j)
+{
+	loop_remove(j->stdin_source);
+	j->stdin_source = NULL;
+	if (j->stdin_fd >= 0)
+		close(j->stdin_fd);
+	j->stdin_fd = -1;
+	buf_reset(&j->input);
+}
+
+static void pump_input(void *data, uint32_t events)
+{
+	struct agent_job *j = data;
+	size_t given = 0;
+	ssize_t n = 0;
+
+	while (j->input.len) {
+		n = write(j->stdin_fd, j->input.data, j->input.len);
+		if (n <= 0)
+			break;
+		buf_consume(&j->input, (size_t)n);
+		given += (size_t)n;
+	}
+	if ((n < 0 && errno != EAGAIN && errno != EINTR) ||
+	    (!j->input.len && events & LOOP_HANGUP)) {
+		/* The job reads no more; let the rest come and go. */
+		given += j->input.len;
+		close_input(j);
+	}
+	give_input_credit(j, given);
+	if (j->stdin_fd < 0)
+		return;
+	if (!j->input.len && j->input_ends)
+		close_input(j);
+	else
+		loop_set_events(j->stdin_source, j->input.len ? LOOP_WRITE : 0);
+}
+
+int agent_job_input(struct agent *a, struct blob payload)
+{
+	struct blob bytes;
+	struct agent_job *j;
+	uint32_t id;
+	int r;
+
+	r = msg_bytes_decode(payload, &id, &bytes);
+	if (r < 0)
+		return r;
+	j = map_get_u64(&a->jobs, id);
+	if (!j)
+		return 0;
+	if (j->input.len + bytes.n > PROTO_INPUT_WINDOW)
+		return CONCC_E_PROTO;
+	if (j->stdin_fd < 0 && list_empty(&j->of_waiting)) {
+		give_input_credit(j, bytes.n);
+		return 0;
+	}
+	buf_append(&j->input, bytes.p, bytes.n);
+	if (!bytes.n)
+		j->input_ends = true;
+	/* Before it has started there is nobody to take it. */
+	if (j->stdin_fd >= 0)
+		pump_input(j, 0);
+	return 0;
+}
+
+/* ---- opening ---- */
+
+/* A terminal for a job whose caller has one: compilers colour their messages only then. */
+static int open_pty(const struct msg_job *m, int *ret_ours, int *ret_job)
+{
+	struct winsize ws = {.ws_row = m->rows, .ws_col = m->cols};
+	_cleanup_close_ int pty = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+	struct termios tio;
+	int s;
+
+	if (pty < 0 || unlockpt(pty) < 0)
+		return -errno;
+	s = ioctl(pty, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (s < 0)
+		return -errno;
+	/* Bytes as they are: the caller's own terminal makes CR LF of LF. */
+	if (tcgetattr(s, &tio) == 0) {
+		cfmakeraw(&tio);
+		(void)tcsetattr(s, TCSANOW, &tio);
+	}
+	(void)ioctl(pty, TIOCSWINSZ, &ws); /* width is a nicety */
+	*ret_ours = steal_fd(&pty);
+	*ret_job = s;
+	return 0;
+}
+
+int job_open_output(struct agent_job *j, int i, bool tty, int *ret_job)
+{
+	struct output *o = &j->out[i];
+	int fds[2];
+
+	o->job = j;
+	o->stream = (uint8_t)(i + 1);
+	if (!tty || open_pty(&j->msg, &o->fd, ret_job) < 0) {
+		if (pipe2(fds, O_CLOEXEC) < 0)
+			return -errno;
+		o->fd = fds[0];
+		*ret_job = fds[1];
+	}
+	(void)fd_set_nonblock(o->fd, true); /* then a spurious wake-up would block: it has none */
+	o->source = loop_add_fd(j->agent->loop, o->fd, LOOP_READ, on_output, o);
+	return 0;
+}
+
+int job_open_input(struct agent_job *j, int *ret_job)
+{
+	int fds[2];
+
+	if (!(j->msg.flags & JOB_F_STDIN)) {
+		*ret_job = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		return *ret_job < 0 ? -errno : 0;
+	}
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return -errno;
+	*ret_job = fds[0];
+	j->stdin_fd = fds[1];
+	(void)fd_set_nonblock(j->stdin_fd, true);
+	j->stdin_source = loop_add_fd(j->agent->loop, j->stdin_fd,
+				      j->input.len || j->input_ends ? LOOP_WRITE : 0, pump_input,
+				      j);
+	return 0;
+}
