@@ -89,8 +89,7 @@ int conf_check_workspaces(const struct conf *c, struct errmsg *msg);
 bool conf_worker_is_here(const struct conf_worker *w);
 void conf_free(struct conf *c);
 
-/* The file as it is now, zeros when it is not there; and are two such the same? */
+/* The file as it is now, zeros when it is not there. */
 void conf_look(const struct conf *c, struct stat *ret);
-bool conf_is_same(const struct stat *a, const struct stat *b);
 
 #endif

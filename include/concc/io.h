@@ -14,6 +14,7 @@
 struct buf;
 struct errmsg;
 struct stat;
+struct timespec;
 
 /* Loop over EINTR and short counts.  read_full returns the bytes read, less than n only at EOF. */
 ssize_t read_full(int fd, void *p, size_t n);
@@ -78,6 +79,12 @@ char *path_expand_home(const char *path);
 /* The same by the password file, which is what ssh goes by, whatever HOME says. */
 char *path_expand_login_home(const char *path);
 
+bool time_is_same(const struct timespec *a, const struct timespec *b);
+/* Are they of one file or directory, whatever became of it between? */
+bool stat_is_same_file(const struct stat *a, const struct stat *b);
+/* The same, and its size and times (of change, too) are equal: nobody wrote to it between, unless
+ * within one tick of the clock (stat_is_racy()). */
+bool stat_is_unchanged(const struct stat *a, const struct stat *b);
 /* Is the same file or directory at path that was seen there as `was`, unchanged by all its times?
  */
 bool file_is_unchanged(const char *path, const struct stat *was);

@@ -63,7 +63,7 @@ static char *current_dir(void)
 	struct stat here, there;
 
 	if (pwd && pwd[0] == '/' && stat(".", &here) == 0 && stat(pwd, &there) == 0 &&
-	    here.st_dev == there.st_dev && here.st_ino == there.st_ino)
+	    stat_is_same_file(&here, &there))
 		return xstrdup(pwd);
 	return getcwd(NULL, 0);
 }

@@ -148,7 +148,7 @@ static bool is_in_file(const char *path, const struct stat *file)
 	for (;;) {
 		char *parent;
 
-		if (stat(at, &st) == 0 && st.st_dev == file->st_dev && st.st_ino == file->st_ino)
+		if (stat(at, &st) == 0 && stat_is_same_file(&st, file))
 			return true;
 		if (streq(at, "/"))
 			return false;

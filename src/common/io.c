@@ -198,18 +198,27 @@ void fd_detach_all(const int *keep, size_t n_keep)
 	fd_close_from((unsigned)max + 1);
 }
 
-static bool same_time(const struct timespec *a, const struct timespec *b)
+bool time_is_same(const struct timespec *a, const struct timespec *b)
 {
 	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+bool stat_is_same_file(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+bool stat_is_unchanged(const struct stat *a, const struct stat *b)
+{
+	return stat_is_same_file(a, b) && a->st_size == b->st_size &&
+	       time_is_same(&a->st_mtim, &b->st_mtim) && time_is_same(&a->st_ctim, &b->st_ctim);
 }
 
 bool file_is_unchanged(const char *path, const struct stat *was)
 {
 	struct stat st;
 
-	return stat(path, &st) == 0 && st.st_dev == was->st_dev && st.st_ino == was->st_ino &&
-	       st.st_size == was->st_size && same_time(&st.st_mtim, &was->st_mtim) &&
-	       same_time(&st.st_ctim, &was->st_ctim);
+	return stat(path, &st) == 0 && stat_is_unchanged(&st, was);
 }
 
 uint64_t now_us(void)

@@ -183,8 +183,7 @@ static bool put_copy(const char *installed, const char *path)
 	if (from < 0 || fstat(from, &st) < 0)
 		return false;
 	if (lstat(path, &now) == 0 && S_ISREG(now.st_mode) && now.st_size == st.st_size &&
-	    now.st_mtim.tv_sec == st.st_mtim.tv_sec && now.st_mtim.tv_nsec == st.st_mtim.tv_nsec &&
-	    access(path, X_OK) == 0)
+	    time_is_same(&now.st_mtim, &st.st_mtim) && access(path, X_OK) == 0)
 		return true;
 	return copy_file(from, &st, path) == 0 && access(path, X_OK) == 0;
 }

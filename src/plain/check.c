@@ -93,7 +93,8 @@ static void ask(struct program *g)
 	token_new(token);
 	script_check(&script, token, &g->exe);
 	g->state = STATE_BUSY;
-	if (conn_session(g->plain->conns[0], &script, token, &check_ops, g, &g->session, &msg) < 0)
+	if (ssh_conn_session(g->plain->conns[0], &script, token, &check_ops, g, &g->session, &msg) <
+	    0)
 		bad(g, xstrdup(msg.text));
 }
 

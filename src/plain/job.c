@@ -19,7 +19,7 @@
 struct job {
 	struct plain *plain;
 	struct msg_job msg;
-	struct conn *conn; /* counted there */
+	struct ssh_conn *conn; /* counted there */
 	struct session *session;
 	char **named;	  /* absolute paths in the arguments, outside every workspace */
 	struct buf input; /* come before the job began */
@@ -51,7 +51,7 @@ void job_free(struct job *j)
 	map_del_u64(&j->plain->jobs, j->msg.job_id);
 	session_free(j->session);
 	if (j->conn)
-		conn_release(j->conn);
+		ssh_conn_release(j->conn);
 	strv_free(j->named);
 	buf_release(&j->input);
 	msg_job_release(&j->msg);
@@ -89,7 +89,7 @@ static void on_end(void *data, const char *text, const char *why)
 	struct job *j = data;
 
 	if (j->group)
-		conn_group_del(j->conn, j->group);
+		ssh_conn_group_del(j->conn, j->group);
 	if (text)
 		on_word(j, text);
 	else if (j->killed)
@@ -121,9 +121,9 @@ static void on_begin(void *data, const char *text)
 	}
 	j->group = group;
 	j->begun = true;
-	conn_group_add(j->conn, group);
+	ssh_conn_group_add(j->conn, group);
 	if (j->killed) {
-		conn_group_kill(j->conn, group);
+		ssh_conn_group_kill(j->conn, group);
 		return;
 	}
 	if (missing)
@@ -207,11 +207,11 @@ static void run(struct job *j, const struct msg_env *env, const struct caller *c
 	token_new(token);
 	find_named(j);
 	script_job(&script, token, &j->msg, caller, env->env, j->named);
-	j->conn = conn_take(j->plain);
+	j->conn = ssh_conn_take(j->plain);
 	j->started_us = now_us();
 	if (script.len > SCRIPT_MAX)
 		errmsg_set(&msg, CONCC_E_TOOBIG, "the command is too long");
-	else if (conn_session(j->conn, &script, token, &job_ops, j, &j->session, &msg) == 0)
+	else if (ssh_conn_session(j->conn, &script, token, &job_ops, j, &j->session, &msg) == 0)
 		return;
 	job_end(j, EXIT_FAILED, 0, msg.text);
 }
@@ -302,5 +302,5 @@ void job_kill(struct job *j)
 	}
 	session_pause(j->session, false); /* what it said goes nowhere, but its end must come */
 	if (j->begun)
-		conn_group_kill(j->conn, j->group);
+		ssh_conn_group_kill(j->conn, j->group);
 }

@@ -36,7 +36,7 @@ void plain_fail(struct plain *p, const char *why)
 static bool all_up(const struct plain *p)
 {
 	for (unsigned i = 0; i < p->n_conns; i++) {
-		if (!conn_is_up(p->conns[i]))
+		if (!ssh_conn_is_up(p->conns[i]))
 			return false;
 	}
 	return true;
@@ -45,13 +45,13 @@ static bool all_up(const struct plain *p)
 static void say_hello(struct plain *p)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
-	struct conn *c = p->conns[0];
+	struct ssh_conn *c = p->conns[0];
 	struct msg_hello m = {
 		.version = PROTO_VERSION,
 		.program = (char *)"plain ssh",
-		.host = (char *)conn_host(c),
-		.arch = (char *)conn_arch(c),
-		.cpus = conn_cpus(c),
+		.host = (char *)ssh_conn_host(c),
+		.arch = (char *)ssh_conn_arch(c),
+		.cpus = ssh_conn_cpus(c),
 		.cpu_model = (char *)"",
 	};
 
@@ -63,11 +63,11 @@ static void say_hello(struct plain *p)
 /* The first connection tells how many are needed. */
 static void more_conns(struct plain *p)
 {
-	unsigned slots = p->conf->slots ? p->conf->slots : conn_cpus(p->conns[0]);
+	unsigned slots = p->conf->slots ? p->conf->slots : ssh_conn_cpus(p->conns[0]);
 	unsigned want = (slots + JOBS_PER_CONN - 1) / JOBS_PER_CONN;
 
 	while (p->n_conns < want && p->n_conns < CONNS_MAX && !p->ending) {
-		p->conns[p->n_conns] = conn_new(p, p->n_conns);
+		p->conns[p->n_conns] = ssh_conn_new(p, p->n_conns);
 		p->n_conns++;
 	}
 }
@@ -79,7 +79,7 @@ void plain_go_on(struct plain *p)
 
 	if (p->ending)
 		return;
-	if (!p->ready && conn_is_up(p->conns[0])) {
+	if (!p->ready && ssh_conn_is_up(p->conns[0])) {
 		more_conns(p);
 		if (!all_up(p))
 			return;
@@ -185,7 +185,7 @@ static int on_hello(struct plain *p)
 	if (p->n_conns)
 		return CONCC_E_PROTO;
 	p->n_conns = 1;
-	p->conns[0] = conn_new(p, 0);
+	p->conns[0] = ssh_conn_new(p, 0);
 	return 0;
 }
 
@@ -288,7 +288,7 @@ static void tear_down(struct plain *p)
 	for (unsigned i = 0; i < p->n_conns; i++) {
 		_cleanup_free_ char *socket = xasprintf("%s/%u", p->dir, i);
 
-		conn_free(p->conns[i]);
+		ssh_conn_free(p->conns[i]);
 		(void)unlink(socket); /* ssh does it, unless it was killed */
 	}
 	free(p->conns);
@@ -314,7 +314,7 @@ int plain_run(const struct plain_config *conf, int read_fd, int write_fd, struct
 		return r;
 	}
 	p.link = link_new(p.loop, stream_from_fds(read_fd, write_fd), &c, &link_ops, &p);
-	p.conns = xcalloc(CONNS_MAX, sizeof(struct conn *));
+	p.conns = xcalloc(CONNS_MAX, sizeof(struct ssh_conn *));
 	r = loop_run(p.loop);
 	if (r < 0)
 		p.result = errmsg_set(msg, r, "the event loop failed: %s", err_text(r));

@@ -4,7 +4,7 @@
 
 /*
  *   plain.c    the link: tables of environments, programs, shares and jobs
- *   conn.c     one connection of OpenSSH's, shared by sessions
+ *   ssh_conn.c one connection of OpenSSH's, shared by sessions
  *   session.c  one command there: a script, and the marks around what it prints
  *   marks.c    finds those marks
  *   script.c   the scripts
@@ -36,8 +36,8 @@ struct plain {
 	const struct plain_config *conf;
 	struct loop *loop;
 	struct link *link;
-	char *dir;	     /* private: the sockets of the connections */
-	struct conn **conns; /* n_conns */
+	char *dir;		 /* private: the sockets of the connections */
+	struct ssh_conn **conns; /* n_conns */
 	unsigned n_conns;
 	bool ready; /* READY was sent */
 	bool ending;
@@ -88,28 +88,28 @@ void session_free(struct session *s); /* NULL is fine; ends the ssh, does not wa
 #define TOKEN_LEN 32
 void token_new(char token[TOKEN_LEN + 1]);
 
-/* ---- conn.c ---- */
+/* ---- ssh_conn.c ---- */
 
-struct conn;
+struct ssh_conn;
 
-struct conn *conn_new(struct plain *p, unsigned index);
-void conn_free(struct conn *c);
-bool conn_is_up(const struct conn *c);
+struct ssh_conn *ssh_conn_new(struct plain *p, unsigned index);
+void ssh_conn_free(struct ssh_conn *c);
+bool ssh_conn_is_up(const struct ssh_conn *c);
 /* What `uname -n`, `uname -m` and nproc say there. */
-const char *conn_host(const struct conn *c);
-const char *conn_arch(const struct conn *c);
-uint32_t conn_cpus(const struct conn *c);
+const char *ssh_conn_host(const struct ssh_conn *c);
+const char *ssh_conn_arch(const struct ssh_conn *c);
+uint32_t ssh_conn_cpus(const struct ssh_conn *c);
 /* The connection with the fewest jobs; they are counted. */
-struct conn *conn_take(struct plain *p);
-void conn_release(struct conn *c);
+struct ssh_conn *ssh_conn_take(struct plain *p);
+void ssh_conn_release(struct ssh_conn *c);
 /* A session of its own there. */
-int conn_session(struct conn *c, const struct buf *script, const char *token,
-		 const struct session_ops *ops, void *data, struct session **ret,
-		 struct errmsg *msg);
+int ssh_conn_session(struct ssh_conn *c, const struct buf *script, const char *token,
+		     const struct session_ops *ops, void *data, struct session **ret,
+		     struct errmsg *msg);
 /* When the connection ends, whatever the reason, this process group is killed there. */
-void conn_group_add(struct conn *c, uint32_t pgid);
-void conn_group_del(struct conn *c, uint32_t pgid);
-void conn_group_kill(struct conn *c, uint32_t pgid);
+void ssh_conn_group_add(struct ssh_conn *c, uint32_t pgid);
+void ssh_conn_group_del(struct ssh_conn *c, uint32_t pgid);
+void ssh_conn_group_kill(struct ssh_conn *c, uint32_t pgid);
 
 /* ---- share.c, check.c ---- */
 

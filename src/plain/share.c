@@ -161,7 +161,8 @@ static void begin(struct share *h)
 		script_mount(&script, token, h->workspace, path_base(h->probe));
 	else
 		script_probe(&script, token, h->probe);
-	if (conn_session(h->plain->conns[0], &script, token, &share_ops, h, &h->session, &msg) < 0)
+	if (ssh_conn_session(h->plain->conns[0], &script, token, &share_ops, h, &h->session, &msg) <
+	    0)
 		failed(h, msg.text);
 }
 

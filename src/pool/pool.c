@@ -95,8 +95,8 @@ static bool is_file(int fd, const char *dir, const char *name)
 	_cleanup_free_ char *path = path_join(dir, name);
 	struct stat ours, there;
 
-	return fstat(fd, &ours) == 0 && lstat(path, &there) == 0 && ours.st_dev == there.st_dev &&
-	       ours.st_ino == there.st_ino;
+	return fstat(fd, &ours) == 0 && lstat(path, &there) == 0 &&
+	       stat_is_same_file(&ours, &there);
 }
 
 bool pool_is_in_place(const struct pool *p, const char *dir)

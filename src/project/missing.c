@@ -228,7 +228,7 @@ void missing_on(struct run *r, const struct msg_missing *m)
 		case MISSING_NOTHING:
 			break;
 		case MISSING_ABSENT:
-			outside_absent(r->peer, *p);
+			absent_tell(r->peer, *p);
 			break;
 		case MISSING_HOLD:
 			if (!r->missing)

@@ -62,7 +62,7 @@ static void forget_link(struct peer *p)
 	map_release(&p->callers);
 	map_release(&p->exes_sent);
 	map_release(&p->exes_done);
-	outside_forget(p);
+	absent_forget(p);
 	links_forget(p);
 	p->n_trees = 0;
 	map_release(&p->pushed);

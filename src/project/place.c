@@ -30,16 +30,12 @@
 	(IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MASK_ADD |      \
 	 IN_ONLYDIR)
 
-static bool same(const struct stat *a, const struct stat *b)
-{
-	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
-}
-
 static bool is_named(const struct server *s, const char *name, const struct stat *ours)
 {
 	struct stat st;
 
-	return fstatat(s->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && same(&st, ours);
+	return fstatat(s->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       stat_is_same_file(&st, ours);
 }
 
 bool place_is_ours(const struct server *s)
@@ -47,7 +43,7 @@ bool place_is_ours(const struct server *s)
 	struct stat lock, dir, named;
 
 	return s->lock_fd >= 0 && fstat(s->lock_fd, &lock) == 0 && fstat(s->dir_fd, &dir) == 0 &&
-	       stat(s->dir, &named) == 0 && same(&dir, &named) &&
+	       stat(s->dir, &named) == 0 && stat_is_same_file(&dir, &named) &&
 	       is_named(s, "project.lock", &lock);
 }
 
@@ -80,11 +76,11 @@ void place_check_conf(struct server *s)
 	if (!s->ready)
 		return; /* who started us waits for that */
 	conf_look(s->conf, &st);
-	if (conf_is_same(&st, &s->conf_seen))
+	if (stat_is_unchanged(&st, &s->conf_seen))
 		return;
 	s->conf_seen = st;
 	free(steal_ptr(&s->conf_error));
-	if (conf_is_same(&st, &s->conf->seen))
+	if (stat_is_unchanged(&st, &s->conf->seen))
 		return; /* it is again what it was */
 	if (conf_load(s->conf->asked, &now, &msg) < 0 || conf_check_workspaces(now, &msg) < 0) {
 		log_warn("the configuration was changed and is wrong; going on with the former: %s",

@@ -79,13 +79,6 @@ static int read_facts(int fd, struct digest *ret, unsigned *ret_facts)
 	return n < 0 ? (int)n : 0;
 }
 
-static bool same_file(const struct stat *a, const struct stat *b)
-{
-	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
-	       a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec &&
-	       a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
-}
-
 static void know(struct results *r, const struct digest *d, unsigned facts)
 {
 	if (r->facts.n >= FACTS_MAX) {
@@ -109,10 +102,10 @@ static int read_file(struct results *r, const char *path, const struct stat *st,
 		return -errno;
 	if (fstat(fd, &now) < 0)
 		return -errno;
-	if (!same_file(&now, st))
+	if (!stat_is_unchanged(&now, st))
 		return CONCC_E_STALE;
 	err = read_facts(fd, ret, ret_facts);
-	if (err == 0 && (fstat(fd, &now) < 0 || !same_file(&now, st)))
+	if (err == 0 && (fstat(fd, &now) < 0 || !stat_is_unchanged(&now, st)))
 		err = CONCC_E_STALE;
 	if (err < 0)
 		return err;

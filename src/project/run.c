@@ -405,7 +405,7 @@ int run_dispatch(struct client *c, struct peer *p, const struct msg_run *m, stru
 	r = tree_drain(s->tree);
 	if (r < 0)
 		return r;
-	outside_check(p);
+	absent_check(p);
 	links_check(p);
 	working_set_sources(p, m->cwd, m->argv);
 	*ret = run_new(c, p, m, e, strv_copy(workspaces));

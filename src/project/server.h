@@ -14,7 +14,7 @@
  *   jobs.c     what is known of each job, and kept
  *   run.c      one job: from RUN to RUN_EXIT
  *   missing.c  what jobs lacked on a worker, and what follows
- *   outside.c  what jobs seek in vain, told once
+ *   absent.c   what jobs seek in vain, told once
  *   system.c   this machine's system, for workers with root = client
  *   results.c  results that are kept: see results.h
  *   straggler.c  the few that run far too long, a second time
@@ -151,7 +151,7 @@ struct peer {
 	struct map jobs;	    /* job id -> struct run */
 	struct map sources;	    /* path -> version of a job's source that was told ahead */
 	struct map links;	    /* links.c: path -> target, as told; owned */
-	struct map spots;	    /* outside.c: directory -> struct spot */
+	struct map absent;	    /* absent.c: directory -> struct absent_dir */
 	struct map pushed;	    /* roots whose working set was told, on this link */
 	struct list fetches;	    /* struct fetch.of_peer, not begun, in the order they came */
 	struct list serving;	    /* the same, begun: with an open file, by turns */
@@ -205,13 +205,13 @@ void working_set_note_file(struct peer *p, uint32_t dir_id, const char *name);
 void working_sets_save(struct server *s);
 void working_sets_free(struct server *s);
 
-/* ---- outside.c ---- */
+/* ---- absent.c ---- */
 
 /* A job sought this in vain, and it is of no consequence that it did: others need not tell. */
-void outside_absent(struct peer *p, const char *path);
+void absent_tell(struct peer *p, const char *path);
 /* Before a job: takes back what was said of directories that have changed since. */
-void outside_check(struct peer *p);
-void outside_forget(struct peer *p); /* the link is gone */
+void absent_check(struct peer *p);
+void absent_forget(struct peer *p); /* the link is gone */
 
 /* ---- run.c ---- */
 

@@ -479,7 +479,7 @@ static const char *other_cwd(const struct msg_run *m)
 	struct stat a, b;
 
 	return pwd && *pwd == '/' && !streq(pwd, m->cwd) && stat(pwd, &a) == 0 &&
-			       stat(m->cwd, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino
+			       stat(m->cwd, &b) == 0 && stat_is_same_file(&a, &b)
 		       ? pwd
 		       : NULL;
 }

@@ -84,8 +84,7 @@ static bool is_named(const struct record_file *f)
 {
 	struct stat a, b;
 
-	return fstat(f->fd, &a) == 0 && lstat(f->path, &b) == 0 && a.st_dev == b.st_dev &&
-	       a.st_ino == b.st_ino;
+	return fstat(f->fd, &a) == 0 && lstat(f->path, &b) == 0 && stat_is_same_file(&a, &b);
 }
 
 static bool is_full(const struct record_file *f)

@@ -293,7 +293,7 @@ static bool is_other_file(const char *path, const char *exe)
 	struct stat a, b;
 
 	return !streq(path, exe) && stat(path, &a) == 0 && stat(exe, &b) == 0 &&
-	       (a.st_dev != b.st_dev || a.st_ino != b.st_ino);
+	       !stat_is_same_file(&a, &b);
 }
 
 /*

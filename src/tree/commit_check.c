@@ -80,14 +80,6 @@ void commit_check_place(struct commit *c, const struct effect *e)
 		commit_fail(c, CONCC_E_UNSAFE, "set user or group id on", e->path);
 }
 
-static bool same_stat(const struct stat *a, const struct stat *b)
-{
-	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_mode == b->st_mode &&
-	       a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
-	       a->st_mtim.tv_nsec == b->st_mtim.tv_nsec && a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
-	       a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
-}
-
 /* Changes up to here were seen by the job, or made by it. */
 static uint64_t seen_until(const struct commit *c, const char *path)
 {
@@ -131,7 +123,7 @@ static bool changed_by_others(struct commit *c, const char *path)
 	if (err < 0)
 		return !err_is_fact(err); /* what can't be looked at may have changed */
 	o = map_get_str(&c->own, path);
-	return !o || !o->there || !same_stat(&o->st, &st);
+	return !o || !o->there || o->st.st_mode != st.st_mode || !stat_is_unchanged(&o->st, &st);
 }
 
 /* 1 and what is at path, 0 when nothing is, or a negative code and the message: nobody knows. */

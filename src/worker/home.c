@@ -157,16 +157,11 @@ static int report(struct scan *s, const struct upper_entry *e, const struct msg_
 	return s->fn(s->data, f, fd);
 }
 
-static bool same_time(const struct timespec *a, const struct timespec *b)
-{
-	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
-}
-
 /* But for its mode and number of links. */
 static bool same_file(const struct stat *a, const struct stat *b)
 {
 	return (a->st_mode & S_IFMT) == (b->st_mode & S_IFMT) && a->st_ino == b->st_ino &&
-	       a->st_size == b->st_size && same_time(&a->st_mtim, &b->st_mtim);
+	       a->st_size == b->st_size && time_is_same(&a->st_mtim, &b->st_mtim);
 }
 
 /* What the job saw at this path below its overlay: 0, -ENOENT (nothing) or -EAGAIN (not known). */
@@ -225,7 +220,7 @@ static bool atime_was_set(const struct scan *s, const struct upper_entry *e)
 	if (below(s, e, &a) < 0)
 		return true;
 	t = (struct timespec){.tv_sec = (time_t)a.mtime_s, .tv_nsec = a.mtime_ns};
-	return !same_time(&t, &e->st.st_atim);
+	return !time_is_same(&t, &e->st.st_atim);
 }
 
 static void fill(const struct scan *s, const struct upper_entry *e, uint8_t kind,
@@ -315,7 +310,7 @@ static bool dir_time_was_set(const struct scan *s, const struct upper_entry *e)
 	if (r < 0 || a.type != ENTRY_DIR)
 		return r != -EAGAIN;
 	t = (struct timespec){.tv_sec = (time_t)a.mtime_s, .tv_nsec = a.mtime_ns};
-	return !same_time(&t, &e->st.st_mtim);
+	return !time_is_same(&t, &e->st.st_mtim);
 }
 
 /* Whether the directory must be reported, and with which flags. */
@@ -535,7 +530,7 @@ static int report_file(struct scan *s, struct upper_entry *e)
 	if (r < 0)
 		return r;
 	find_former(s, e, &d, hashed, &was);
-	touched = !same_time(&was.mtime, &e->st.st_mtim);
+	touched = !time_is_same(&was.mtime, &e->st.st_mtim);
 	set = atime_was_set(s, e);
 	copied_up = overlay_is_copied_up(fd);
 	replaced = was.exists && !copied_up;

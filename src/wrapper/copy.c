@@ -45,8 +45,7 @@ enum copy_state wrapper_copy(char **ret_installed)
 	if (stat(cc, &installed) < 0)
 		return COPY_ORPHAN;
 	if (stat("/proc/self/exe", &own) == 0 && own.st_size == installed.st_size &&
-	    own.st_mtim.tv_sec == installed.st_mtim.tv_sec &&
-	    own.st_mtim.tv_nsec == installed.st_mtim.tv_nsec)
+	    time_is_same(&own.st_mtim, &installed.st_mtim))
 		return COPY_SAME;
 	*ret_installed = steal_ptr(&cc);
 	return COPY_STALE;

@@ -9,12 +9,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "concc/io.h"
+
 static bool same_file(int a, int b)
 {
 	struct stat sa, sb;
 
-	return fstat(a, &sa) == 0 && fstat(b, &sb) == 0 && sa.st_dev == sb.st_dev &&
-	       sa.st_ino == sb.st_ino;
+	return fstat(a, &sa) == 0 && fstat(b, &sb) == 0 && stat_is_same_file(&sa, &sb);
 }
 
 void output_init(struct output *o)

@@ -22,22 +22,22 @@
 #include "concc/str.h"
 
 /* Each is looked at before each job. */
-#define SPOTS_MAX 32
+#define ABSENT_DIRS_MAX 32
 
-struct spot {
+struct absent_dir {
 	char *dir;
 	bool exists;
 	struct stat st;
 };
 
-static void spot_free(struct spot *s)
+static void absent_dir_free(struct absent_dir *s)
 {
 	free(s->dir);
 	free(s);
 }
 
 /* False when nothing can be concluded from how it looks. */
-static bool look(const char *dir, struct spot *ret)
+static bool look(const char *dir, struct absent_dir *ret)
 {
 	_cleanup_close_ int fd = open(dir, O_PATH | O_CLOEXEC);
 
@@ -47,20 +47,13 @@ static bool look(const char *dir, struct spot *ret)
 	return fstat(fd, &ret->st) == 0 && !fs_is_network(fd) && !stat_is_racy(&ret->st, false);
 }
 
-static bool same_time(const struct timespec *a, const struct timespec *b)
-{
-	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
-}
-
-static bool is_unchanged(const struct spot *s)
+static bool is_unchanged(const struct absent_dir *s)
 {
 	struct stat st;
 
 	if (stat(s->dir, &st) < 0)
 		return !s->exists && (errno == ENOENT || errno == ENOTDIR);
-	return s->exists && st.st_dev == s->st.st_dev && st.st_ino == s->st.st_ino &&
-	       st.st_mode == s->st.st_mode && same_time(&st.st_mtim, &s->st.st_mtim) &&
-	       same_time(&st.st_ctim, &s->st.st_ctim);
+	return s->exists && st.st_mode == s->st.st_mode && stat_is_unchanged(&st, &s->st);
 }
 
 static void tell(struct peer *p, const char *dir, const char *name)
@@ -72,15 +65,15 @@ static void tell(struct peer *p, const char *dir, const char *name)
 	link_send_later(p->link, MSG_OUTSIDE, &b);
 }
 
-void outside_absent(struct peer *p, const char *path)
+void absent_tell(struct peer *p, const char *path)
 {
 	_cleanup_free_ char *dir = path_clean(path, "..");
-	struct spot *s = map_get_str(&p->spots, dir);
-	struct spot now = {0};
+	struct absent_dir *s = map_get_str(&p->absent, dir);
+	struct absent_dir now = {0};
 	struct stat st;
 
 	/* One that changed meanwhile has its turn when the next job begins. */
-	if (!s && (p->spots.n >= SPOTS_MAX || !look(dir, &now)))
+	if (!s && (p->absent.n >= ABSENT_DIRS_MAX || !look(dir, &now)))
 		return;
 	if (lstat(path, &st) == 0 || !err_is_fact(-errno) || (s && !is_unchanged(s)))
 		return;
@@ -88,31 +81,31 @@ void outside_absent(struct peer *p, const char *path)
 		s = xcalloc(1, sizeof(*s));
 		*s = now;
 		s->dir = steal_ptr(&dir);
-		map_put_str(&p->spots, s->dir, s);
+		map_put_str(&p->absent, s->dir, s);
 	}
 	tell(p, s->dir, path_base(path));
 }
 
-void outside_check(struct peer *p)
+void absent_check(struct peer *p)
 {
-	struct spot *s;
+	struct absent_dir *s;
 	size_t it = 0;
 
-	while ((s = map_next(&p->spots, &it, NULL))) {
+	while ((s = map_next(&p->absent, &it, NULL))) {
 		if (is_unchanged(s))
 			continue;
 		tell(p, s->dir, NULL);
-		map_del_str(&p->spots, s->dir);
-		spot_free(s);
+		map_del_str(&p->absent, s->dir);
+		absent_dir_free(s);
 	}
 }
 
-void outside_forget(struct peer *p)
+void absent_forget(struct peer *p)
 {
-	struct spot *s;
+	struct absent_dir *s;
 	size_t it = 0;
 
-	while ((s = map_next(&p->spots, &it, NULL)))
-		spot_free(s);
-	map_release(&p->spots);
+	while ((s = map_next(&p->absent, &it, NULL)))
+		absent_dir_free(s);
+	map_release(&p->absent);
 }

@@ -10,7 +10,7 @@
 #include "concc/log.h"
 #include "concc/str.h"
 
-struct conn {
+struct ssh_conn {
 	struct plain *plain;
 	char *socket;
 	struct session *control;
@@ -29,7 +29,7 @@ static void push(char ***argv, const char *word)
  * As for other workers nothing may ask, forward or run here; but the connection
  * is shared, by those who know the socket.
  */
-static char **ssh_argv(const struct conn *c, bool master)
+static char **ssh_argv(const struct ssh_conn *c, bool master)
 {
 	static const char *const options[] = {
 		"BatchMode=yes",	 "Compression=no",	  "ServerAliveInterval=2",
@@ -66,7 +66,7 @@ static char **ssh_argv(const struct conn *c, bool master)
 
 static void on_begin(void *data, const char *text)
 {
-	struct conn *c = data;
+	struct ssh_conn *c = data;
 	char host[256] = "", arch[64] = "";
 	unsigned cpus = 0;
 
@@ -83,7 +83,7 @@ static void on_begin(void *data, const char *text)
 
 static void on_end(void *data, const char *text, const char *why)
 {
-	struct conn *c = data;
+	struct ssh_conn *c = data;
 
 	c->up = false;
 	plain_fail(c->plain, why ? why : "its shell ended");
@@ -91,10 +91,10 @@ static void on_end(void *data, const char *text, const char *why)
 
 static const struct session_ops control_ops = {.begin = on_begin, .end = on_end};
 
-struct conn *conn_new(struct plain *p, unsigned index)
+struct ssh_conn *ssh_conn_new(struct plain *p, unsigned index)
 {
 	_cleanup_buf_ struct buf script = BUF_INIT;
-	struct conn *c = xcalloc(1, sizeof(*c));
+	struct ssh_conn *c = xcalloc(1, sizeof(*c));
 	_cleanup_strv_ char **argv = NULL;
 	char token[TOKEN_LEN + 1];
 	struct errmsg msg = {0};
@@ -111,7 +111,7 @@ struct conn *conn_new(struct plain *p, unsigned index)
 	return c;
 }
 
-void conn_free(struct conn *c)
+void ssh_conn_free(struct ssh_conn *c)
 {
 	if (!c)
 		return;
@@ -122,29 +122,29 @@ void conn_free(struct conn *c)
 	free(c);
 }
 
-bool conn_is_up(const struct conn *c)
+bool ssh_conn_is_up(const struct ssh_conn *c)
 {
 	return c->up;
 }
 
-const char *conn_host(const struct conn *c)
+const char *ssh_conn_host(const struct ssh_conn *c)
 {
 	return c->host;
 }
 
-const char *conn_arch(const struct conn *c)
+const char *ssh_conn_arch(const struct ssh_conn *c)
 {
 	return c->arch;
 }
 
-uint32_t conn_cpus(const struct conn *c)
+uint32_t ssh_conn_cpus(const struct ssh_conn *c)
 {
 	return c->cpus;
 }
 
-struct conn *conn_take(struct plain *p)
+struct ssh_conn *ssh_conn_take(struct plain *p)
 {
-	struct conn *best = p->conns[0];
+	struct ssh_conn *best = p->conns[0];
 
 	for (unsigned i = 1; i < p->n_conns; i++) {
 		if (p->conns[i]->n_jobs < best->n_jobs)
@@ -154,21 +154,21 @@ struct conn *conn_take(struct plain *p)
 	return best;
 }
 
-void conn_release(struct conn *c)
+void ssh_conn_release(struct ssh_conn *c)
 {
 	c->n_jobs--;
 }
 
-int conn_session(struct conn *c, const struct buf *script, const char *token,
-		 const struct session_ops *ops, void *data, struct session **ret,
-		 struct errmsg *msg)
+int ssh_conn_session(struct ssh_conn *c, const struct buf *script, const char *token,
+		     const struct session_ops *ops, void *data, struct session **ret,
+		     struct errmsg *msg)
 {
 	_cleanup_strv_ char **argv = ssh_argv(c, false);
 
 	return session_start(c->plain, argv, script, token, ops, data, ret, msg);
 }
 
-static void tell(struct conn *c, char what, uint32_t pgid)
+static void tell(struct ssh_conn *c, char what, uint32_t pgid)
 {
 	char line[32];
 
@@ -177,17 +177,17 @@ static void tell(struct conn *c, char what, uint32_t pgid)
 			      (size_t)snprintf(line, sizeof(line), "%c %u\n", what, pgid));
 }
 
-void conn_group_add(struct conn *c, uint32_t pgid)
+void ssh_conn_group_add(struct ssh_conn *c, uint32_t pgid)
 {
 	tell(c, '+', pgid);
 }
 
-void conn_group_del(struct conn *c, uint32_t pgid)
+void ssh_conn_group_del(struct ssh_conn *c, uint32_t pgid)
 {
 	tell(c, '-', pgid);
 }
 
-void conn_group_kill(struct conn *c, uint32_t pgid)
+void ssh_conn_group_kill(struct ssh_conn *c, uint32_t pgid)
 {
 	tell(c, 'k', pgid);
 }
