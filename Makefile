@@ -212,6 +212,10 @@ demo: deps
 
 UNIT_TESTS = $(patsubst test/unit/%.c,$(B)/test/unit/%,$(wildcard test/unit/test_*.c))
 UNIT_LIBS = $(call libs,front view plain worker sandbox doctor project tree cache wrapper mirror link loop conf record job pool schedule proto digest common)
+ifneq ($(TEST),)
+UNIT_TESTS := $(TEST:%=$(B)/test/unit/test_%)
+UNIT_LIBS := $(call libs,$(shell test/folders-of $(TEST:%=test/unit/test_%.c)))
+endif
 ALL_LIBS = $(FUSE_LIBS) $(JANSSON_LIBS) $(CURL_LIBS) $(NCURSES_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(ZSTD_LIBS) $(CRYPTO_LIBS) -lm
 $(B)/test/%.o: EXTRA_CFLAGS = -Isrc
 $(B)/test/unit/%.o: EXTRA_CFLAGS = $(call pc-cflags,criterion) -Isrc
@@ -270,8 +274,9 @@ SANITIZED ?= announce caller commit conf env hash_cache home host_slots input li
 ASAN_FLAGS = SANITIZE=address,undefined CFLAGS='-O1 -g'
 sanitized-programs: $(SANITIZED:%=$(B)/test/unit/test_%) $(FUZZ:%=$(B)/test/fuzz/fuzz_%)
 
+# TEST=policy: that one alone, with no more built than it needs.
 check-unit: test-deps
-	$(Q)$(MAKE) --no-print-directory test-programs
+	$(Q)$(MAKE) --no-print-directory $(if $(TEST),$(UNIT_TESTS),test-programs)
 	$(Q)test/run-unit $(UNIT_TESTS)
 
 # Tests once more, with what only a sanitizer sees: unit tests, the fuzzers' inputs, and those of the
@@ -301,8 +306,8 @@ TSAN_FLAGS = SANITIZE=thread CFLAGS='-O1 -g'
 .PHONY: sanitized-programs check-sanitize check-sanitize-unit sanitize-run check-races
 
 check-integration: test-deps
-	$(Q)$(MAKE) --no-print-directory test-programs
-	$(Q)CONCC_BUILD=$(abspath $(B)) test/run-integration
+	$(Q)$(MAKE) --no-print-directory $(if $(TEST),all $(TEST_HELPERS),test-programs)
+	$(Q)CONCC_BUILD=$(abspath $(B)) test/run-integration $(TEST:%=test/integration/%.sh)
 
 # The tests that take an hour or more, longer than in `make check`.
 SOAK_BUILDS ?= 50
@@ -350,8 +355,8 @@ format: test-deps
 format-check: test-deps
 	clang-format --dry-run -Werror $(C_FILES)
 
-lint: man-lint
-	$(Q)CC="$(CC)" CFLAGS="$(C_STD) $(FUSE_CFLAGS) $(JANSSON_CFLAGS) $(NCURSES_CFLAGS)" test/lint
+lint: man-lint all
+	$(Q)ARCHIVES="$(call libs,$(FOLDERS))" CC="$(CC)" CFLAGS="$(C_STD) $(FUSE_CFLAGS) $(JANSSON_CFLAGS) $(NCURSES_CFLAGS)" test/lint
 
 man-lint: test-deps
 	$(Q)mandoc -T lint -W warning $(wildcard man/*.[1-8])
@@ -449,6 +454,7 @@ help:
 	@echo 'make soak           what takes hours: SOAK_BUILDS=$(SOAK_BUILDS) SOAK_STEPS=$(SOAK_STEPS) SOAK_PRINTS=$(SOAK_PRINTS)'
 	@echo 'make first-try      what a person tries first, with every language, into doc/first-try.md'
 	@echo 'make bench          measure against distcc, icecream and sshfs (bench/README.md)'
+	@echo 'make check-unit TEST=policy, check-integration TEST=counts    one or more of them'
 	@echo 'make check-unit, check-integration, check-images, check-kubernetes, check-sanitize, check-races, fuzz, lint, man-lint, format, format-check, coverage'
 	@echo 'make deb, rpm       packages: client, worker, documents'
 	@echo 'make install, uninstall, dist (into $(B)), distcheck, clean'

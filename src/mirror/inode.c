@@ -517,7 +517,7 @@ static void make_served(struct mirror *m, struct inode *d)
 	tree_forget(m, d, true);
 }
 
-int tree_serve(struct mirror *m, const char *path)
+int mirror_tree_serve(struct mirror *m, const char *path)
 {
 	struct inode *at = m->root;
 

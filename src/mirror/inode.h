@@ -246,7 +246,7 @@ void tree_set_dir_attr(struct mirror *m, struct inode *d, const struct entry_att
 /* The listing is not kept right any more: whatever the kernel knows from it, it must ask again.
  * deep: the same for every directory beneath. */
 void tree_forget(struct mirror *m, struct inode *d, bool deep);
-int tree_serve(struct mirror *m, const char *path);
+int mirror_tree_serve(struct mirror *m, const char *path);
 /* In a partial directory: names of which no look-up is told any more, and all of them again. */
 void tree_absent_add(struct mirror *m, struct inode *d, const char *name);
 void tree_absent_forget(struct mirror *m, struct inode *d);

@@ -223,7 +223,7 @@ int mirror_serve(struct mirror *m, const char *path)
 	if (!path_is_clean(path))
 		return CONCC_E_PROTO;
 	pthread_mutex_lock(&m->lock);
-	err = tree_serve(m, path);
+	err = mirror_tree_serve(m, path);
 	pthread_mutex_unlock(&m->lock);
 	outside_add(m->places, path, true); /* where a job's own view of it is mounted */
 	return err;
