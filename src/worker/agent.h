@@ -52,7 +52,7 @@ struct agent {
 	size_t env_bytes;
 	struct map callers;  /* id -> struct caller */
 	struct map exes;     /* id -> struct toolchain */
-	struct map jobs; /* id -> struct agent_job */
+	struct map jobs;     /* id -> struct agent_job */
 	char **trees;	     /* what of the client's all jobs see, as far as it was told */
 	struct list waiting; /* struct agent_job.of_waiting: for the mirror to be flushed */
 	struct list queued;  /* struct agent_job.of_waiting: for a slot of the host */
