@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* One connection at the unix socket: a wrapper with a job, or `concc` with a question. */
+#include "disk.h"
 #include "jobs.h"
 #include "watchers.h"
 
@@ -73,7 +74,7 @@ static int on_ctl(struct client *c, struct blob payload)
 	r = msg_ctl_decode(payload, &words);
 	if (r < 0)
 		return r;
-	if (!streq(words[0], "stop") && !streq(words[0], "watch"))
+	if (!streq(words[0], "stop") && !streq(words[0], "watch") && !streq(words[0], "flush"))
 		offer_agent(c);
 	if (streq(words[0], "status")) {
 		if (words[1] && streq(words[1], "json"))
@@ -100,7 +101,10 @@ static int on_ctl(struct client *c, struct blob payload)
 		watch_ask(c);
 	} else if (streq(words[0], "stop")) {
 		/* No reply: that the connection ends is the sign that everything is down. */
+		c->stops = true;
 		server_stop(c->server);
+	} else if (streq(words[0], "flush")) {
+		disk_flush(c);
 	} else {
 		reply(c, 1, "unknown command");
 	}
@@ -253,6 +257,7 @@ void client_accept(struct server *s, int fd)
 void client_free(struct client *c)
 {
 	watch_leave(c);
+	disk_forget(c);
 	list_remove(&c->of_server);
 	c->server->n_clients--;
 	if (c->run)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "jobs.h"
+#include "disk.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -10,9 +10,6 @@
 #include <unistd.h>
 
 #include "concc/cleanup.h"
-#include "concc/err.h"
-#include "concc/io.h"
-#include "concc/log.h"
 #include "concc/str.h"
 
 #ifndef SO_PEERPIDFD
@@ -33,28 +30,6 @@ static void tell(const struct job *j, enum job_event what)
 
 		o->event(o->data, what, j);
 	}
-}
-
-/* ---- the record file ---- */
-
-void jobs_open_file(struct server *s)
-{
-	_cleanup_free_ char *path = record_path(s->cache);
-	int r = record_file_open(path, &s->record_file);
-
-	if (r < 0)
-		log_warn("can't use %s: %s; there will be no report of builds", path, err_text(r));
-}
-
-static void append(const struct job *j)
-{
-	struct server *s = j->server;
-	int r = s->record_file ? record_append(s->record_file, &j->record) : 0;
-
-	if (r == 0)
-		return;
-	log_warn("can't write records of jobs: %s; no more are written", err_text(r));
-	record_file_close(steal_ptr(&s->record_file));
 }
 
 /* ---- one job ---- */
@@ -101,7 +76,7 @@ void jobs_drop(struct job *j)
 
 static void end(struct job *j)
 {
-	append(j);
+	disk_record(j->server, &j->record);
 	tell(j, JOB_EVENT_ENDED);
 	jobs_drop(j);
 }
@@ -261,8 +236,7 @@ void jobs_close(struct server *s)
 		struct job *j = container_of(l, struct job, of_server);
 
 		if (j->state == JOB_HERE)
-			append(j);
+			disk_record(s, &j->record);
 		jobs_drop(j);
 	}
-	record_file_close(steal_ptr(&s->record_file));
 }

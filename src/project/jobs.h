@@ -41,9 +41,7 @@ struct observer {
 
 void jobs_observe(struct server *s, struct observer *o); /* borrowed until it is removed */
 
-/* Where records go.  Without such a file jobs run all the same. */
-void jobs_open_file(struct server *s);
-/* Of those that run here no end was seen; FILE is closed. */
+/* Of those that run here no end was seen. */
 void jobs_close(struct server *s);
 
 /* It has no slot yet; words: of a person. */

@@ -3,7 +3,7 @@
 #define CONCC_PROJECT_SERVER_H
 
 /*
- * The project server: one process, one thread, one loop.  It owns the links to
+ * The project server: one process, one loop in one thread.  It owns the links to
  * the workers, serves files to them (tree.h), runs the jobs that wrappers bring
  * through the unix socket, and puts in place what comes home.
  *
@@ -18,6 +18,7 @@
  *   system.c   this machine's system, for workers with root = client
  *   results.c  results that are kept: see results.h
  *   straggler.c  the few that run far too long, a second time
+ *   disk.c     what stays in the cache directory, written by threads
  *   exe.c      what a compiler is made of, so that a different one is noticed
  *   status.c   what `concc status` shows
  *   watchers.c  who looks at it all the time
@@ -77,7 +78,7 @@ struct server {
 	struct list jobs;		 /* struct job.of_server, as they came: see jobs.h */
 	struct list observers;		 /* struct observer.of_server */
 	struct watchers *watchers;	 /* NULL: nobody looks */
-	struct record_file *record_file; /* NULL: none can be written */
+	struct disk *disk;		 /* see disk.h */
 	struct commit_mark *commit_mark; /* NULL: it can't be kept */
 	unsigned n_clients;
 	struct results *results; /* NULL: none are kept */
@@ -225,12 +226,14 @@ struct client {
 	struct seek *seek; /* lookup.c: it is asked of others; or NULL */
 	struct hit *hit;   /* lookup.c: what it asked for was kept, and is on its way; or NULL */
 	struct job *job;   /* that it waits with, or has brought; NULL: none */
-	int fd;		   /* the link's */
+	struct disk_flush *flush; /* disk.c: it waits for records to be written; or NULL */
+	int fd;			  /* the link's */
 	/* Of this machine, kept free for a job that was sent home, until its wrapper has heard
 	 * that. */
 	struct pool_slot slot;
 	bool too_many;	 /* for the descriptors we may have: a job of it runs without us */
 	bool waiting_up; /* asked to be told when all workers are up or have failed */
+	bool stops;	 /* asked for the end: that of its connection says that all is down */
 	/* watchers.c: it looks; it has asked, and has had no reply; what it was told of last. */
 	bool watches, watch_asked;
 	uint64_t watch_seen;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "disk.h"
 #include "jobs.h"
 #include "watchers.h"
 #include "results.h"
@@ -199,6 +200,29 @@ static void stopped_text(const struct server *s, struct buf *out)
 	}
 }
 
+#define STUCK_MS 2000 /* no disk that works takes that long for some kilobytes */
+
+/* Who reads a report later can't see that something is missing in it. */
+static void records_text(const struct server *s, struct buf *out)
+{
+	struct disk_counts k;
+
+	disk_counts(s, &k);
+	if (k.lost)
+		buf_putf(out, "records of %llu job%s could not be written to %s: reports lack %s\n",
+			 (unsigned long long)k.lost, str_plural(k.lost), s->cache,
+			 k.lost == 1 ? "it" : "them");
+	if (k.err)
+		buf_putf(out, "records of jobs can't be written to %s: %s\n", s->cache,
+			 err_text(k.err));
+	else if (k.stuck_ms > STUCK_MS)
+		buf_putf(out,
+			 "records of %llu job%s wait for the disk of %s, which takes nothing for "
+			 "%llu s\n",
+			 (unsigned long long)k.waiting, str_plural(k.waiting), s->cache,
+			 (unsigned long long)k.stuck_ms / 1000);
+}
+
 static uint64_t told_jobs(const struct server *s)
 {
 	return s->n_jobs - s->n_jobs_before;
@@ -230,6 +254,7 @@ void status_text(struct server *s, struct buf *out)
 	if (s->n_sent_home)
 		buf_putf(out, "%llu straggler%s ran here instead\n",
 			 (unsigned long long)s->n_sent_home, str_plural(s->n_sent_home));
+	records_text(s, out);
 	jobs_text(s, out);
 	stopped_text(s, out);
 }
@@ -371,6 +396,18 @@ static json_t *tree_json(const struct server *s)
 	return o;
 }
 
+static json_t *records_json(const struct server *s)
+{
+	json_t *o = json_object();
+	struct disk_counts k;
+
+	disk_counts(s, &k);
+	set_int(o, "waiting", k.waiting);
+	set_int(o, "lost", k.lost);
+	json_object_set_new(o, "error", json_string(k.err ? err_text(k.err) : ""));
+	return o;
+}
+
 static void running_item(void *data, unsigned place, const struct job *j, uint64_t seconds)
 {
 	const struct record *r = &j->record;
@@ -412,6 +449,7 @@ static json_t *status_object(struct server *s)
 	json_object_set_new(o, "here", jobs_json(s, JOB_HERE, JOBS_SHOWN_JSON, running_item));
 	json_object_set_new(o, "waiters", jobs_json(s, JOB_WAITING, JOBS_SHOWN_JSON, waiting_item));
 	json_object_set_new(o, "tree", tree_json(s));
+	json_object_set_new(o, "records", records_json(s));
 	if (s->results)
 		json_object_set_new(o, "cache", cache_json(s->results));
 	if (s->conf_error)
