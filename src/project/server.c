@@ -99,17 +99,6 @@ void server_stop(struct server *s)
 	loop_quit(s->loop);
 }
 
-void server_count_reason(struct server *s, const char *rule)
-{
-	uint64_t *n = map_get_str(&s->reasons, rule);
-
-	if (!n) {
-		n = xcalloc(1, sizeof(*n));
-		map_put_str(&s->reasons, rule, n);
-	}
-	++*n;
-}
-
 bool server_settled(const struct server *s)
 {
 	if (s->next_agent)
@@ -577,6 +566,7 @@ static int set_up_pool(struct server *s, struct errmsg *msg)
 		return r;
 	s->pace = pace_new(s);
 	pace_tell_here(s->pace);
+	s->stragglers = stragglers_new(s);
 	return 0;
 }
 
@@ -695,16 +685,6 @@ static int set_up(struct server *s, struct errmsg *msg)
 	return 0;
 }
 
-static void free_reasons(struct server *s)
-{
-	size_t it = 0;
-	void *n;
-
-	while ((n = map_next(&s->reasons, &it, NULL)))
-		free(n);
-	map_release(&s->reasons);
-}
-
 /* Commands that lead to workers end when their input does; containers take a moment. */
 static void end_peers(struct server *s)
 {
@@ -719,7 +699,7 @@ static void end_peers(struct server *s)
 	loop_remove(steal_ptr(&s->tree_source));
 	loop_remove(steal_ptr(&s->save_timer));
 	loop_remove(steal_ptr(&s->idle_timer));
-	stragglers_free(s);
+	stragglers_free(steal_ptr(&s->stragglers));
 	if (s->loop && loop_run_children(s->loop, CHILDREN_MS) == -ETIMEDOUT)
 		log_warn("a worker's command does not end");
 }
@@ -761,7 +741,6 @@ static void tear_down(struct server *s)
 	hash_cache_free(s->hashes);
 	system_free(s->system);
 	exes_free(s);
-	free_reasons(s);
 	end_clients(s, false);
 	jobs_close(s);
 	/* The next server reads what this one leaves. */
@@ -790,7 +769,6 @@ int project_run(struct conf *conf, int ready_fd, struct errmsg *msg)
 		.spare_fd = -1,
 		.place_fd = -1,
 		.ready_fd = ready_fd,
-		.releases_fd = -1,
 		.started_ms = now_ms(),
 	};
 	int r;
