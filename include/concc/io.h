@@ -19,6 +19,9 @@ struct timespec;
 /* Loop over EINTR and short counts.  read_full returns the bytes read, less than n only at EOF. */
 ssize_t read_full(int fd, void *p, size_t n);
 int write_full(int fd, const void *p, size_t n); /* 0 or -errno */
+/* A file of this user's only that has these bytes, all or as it was: written beside and renamed,
+ * not synced.  0 or -errno. */
+int replace_file(const char *path, const void *p, size_t n);
 /* The whole file, at most max bytes (CONCC_E_TOOBIG beyond); appends to b. */
 int read_file_at(int dirfd, const char *path, size_t max, struct buf *b);
 /* The same of what is a regular file; -EINVAL for others, of which nothing is read. */

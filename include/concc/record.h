@@ -64,9 +64,10 @@ int record_decode(struct blob payload, struct record *ret);
 /* ---- the file ---- */
 
 /*
- * Each record is one write(2) of its own to the end (O_APPEND), so that any number of processes
- * share the file, and one that is killed spoils none but its last.  When it has RECORD_FILE_MAX
- * bytes it becomes FILE.old, in place of the one before: there are never more than two.
+ * Records are written to the end (O_APPEND), whole ones by one write(2), so that any number of
+ * processes share the file, and one that is killed spoils none but its last.  When it has
+ * RECORD_FILE_MAX bytes it becomes FILE.old, in place of the one before: there are never more than
+ * two.  All but record_put() may block as long as the disk does.
  */
 #define RECORD_FILE_MAX (16 * 1024 * 1024)
 
@@ -80,8 +81,10 @@ int record_find(char **ret_path, struct errmsg *msg);
 /* Made when it is not there.  Names no file of another user's, nor by a symlink.  0 or -errno. */
 int record_file_open(const char *path, struct record_file **ret);
 void record_file_close(struct record_file *f); /* NULL is fine */
-/* One system call, now and then a few more.  A record that can't be written is lost. */
-int record_append(struct record_file *f, const struct record *r);
+/* Appends the record to b as it is in the file. */
+void record_put(struct buf *b, const struct record *r);
+/* So many of them.  One system call, now and then a few more.  0 or -errno: some are lost. */
+int record_append(struct record_file *f, const struct buf *b, unsigned n_records);
 
 /*
  * All records of FILE.old and FILE, in the order in which they were written, to fn, which may take

@@ -219,8 +219,9 @@ void hash_cache_put(struct hash_cache *h, const struct stat *st, const struct di
 /* The bytes changed although the stat did not: what is known of it is wrong. */
 void hash_cache_drop(struct hash_cache *h, const struct stat *st);
 size_t hash_cache_count(const struct hash_cache *h);
-/* Writes what is new; bounded in size.  Called when idle and at the end. */
-int hash_cache_save(struct hash_cache *h);
+/* Appends what the file is to hold, bounded in size; false: nothing has changed since this was
+ * called. */
+bool hash_cache_changes(struct hash_cache *h, struct buf *ret);
 void hash_cache_free(struct hash_cache *h);
 
 #endif

@@ -55,6 +55,23 @@ int write_full(int fd, const void *p, size_t n)
 	return 0;
 }
 
+int replace_file(const char *path, const void *p, size_t n)
+{
+	_cleanup_free_ char *beside = xasprintf("%s.%d", path, (int)getpid());
+	_cleanup_close_ int fd = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
+				      0600);
+	int err;
+
+	if (fd < 0)
+		return -errno;
+	err = write_full(fd, p, n);
+	if (!err && rename(beside, path) < 0)
+		err = -errno;
+	if (err)
+		(void)unlink(beside); /* nothing of use in it */
+	return err;
+}
+
 static int read_fd(int fd, size_t max, struct buf *b)
 {
 	size_t start = b->len;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* One connection at the unix socket: a wrapper with a job, or `concc` with a question. */
+#include "disk.h"
 #include "jobs.h"
 #include "watchers.h"
 
@@ -16,7 +17,7 @@
 #include "concc/log.h"
 #include "concc/str.h"
 
-static const char too_many[] = "the project server can't open more files (see ulimit -n)";
+const char client_too_many[] = "the project server can't open more files (see ulimit -n)";
 #define ENVIRON_MAX (8 * 1024 * 1024) /* more than a process can be started with */
 
 static void free_later(void *data)
@@ -73,7 +74,7 @@ static int on_ctl(struct client *c, struct blob payload)
 	r = msg_ctl_decode(payload, &words);
 	if (r < 0)
 		return r;
-	if (!streq(words[0], "stop") && !streq(words[0], "watch"))
+	if (!streq(words[0], "stop") && !streq(words[0], "watch") && !streq(words[0], "flush"))
 		offer_agent(c);
 	if (streq(words[0], "status")) {
 		if (words[1] && streq(words[1], "json"))
@@ -94,13 +95,18 @@ static int on_ctl(struct client *c, struct blob payload)
 			client_settled(c);
 	} else if (streq(words[0], "waiting") && words[1]) {
 		/* No reply: until it brings its job, or goes. */
+		if (c->run || c->hit)
+			return CONCC_E_PROTO;
 		jobs_drop(c->job);
-		c->job = jobs_wait(c->server, c->pid, words[1]);
+		c->job = jobs_wait(c, words[1]);
 	} else if (streq(words[0], "watch")) {
 		watch_ask(c);
 	} else if (streq(words[0], "stop")) {
 		/* No reply: that the connection ends is the sign that everything is down. */
+		c->stops = true;
 		server_stop(c->server);
+	} else if (streq(words[0], "flush")) {
+		disk_flush(c);
 	} else {
 		reply(c, 1, "unknown command");
 	}
@@ -117,15 +123,10 @@ static int on_run(struct client *c, struct blob payload)
 		return r;
 	if (!*m.worker)
 		return lookup_start(c, &m);
-	if (c->seek) {
-		msg_run_release(&m);
-		return CONCC_E_PROTO;
-	}
-	if (!c->too_many)
+	if (!c->seek && !c->hit)
 		return run_start(c, &m);
 	msg_run_release(&m);
-	run_refuse(c, "shortage", too_many);
-	return 0;
+	return CONCC_E_PROTO;
 }
 
 static int on_message(void *data, uint8_t type, struct blob payload)
@@ -196,8 +197,9 @@ void client_refuse(int fd)
 {
 	uint8_t header[PROTO_HEADER_LEN] = {0};
 	_cleanup_buf_ struct buf b = BUF_INIT;
-	struct msg_run_fail m = {
-		.what = RUN_FAIL_LOCAL, .rule = (char *)"shortage", .text = (char *)too_many};
+	struct msg_run_fail m = {.what = RUN_FAIL_LOCAL,
+				 .rule = (char *)"shortage",
+				 .text = (char *)client_too_many};
 
 	buf_append(&b, header, sizeof(header));
 	msg_run_fail_encode(&b, &m);
@@ -253,6 +255,7 @@ void client_accept(struct server *s, int fd)
 void client_free(struct client *c)
 {
 	watch_leave(c);
+	disk_forget(c);
 	list_remove(&c->of_server);
 	c->server->n_clients--;
 	if (c->run)

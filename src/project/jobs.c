@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "jobs.h"
+#include "disk.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -10,9 +10,7 @@
 #include <unistd.h>
 
 #include "concc/cleanup.h"
-#include "concc/err.h"
 #include "concc/io.h"
-#include "concc/log.h"
 #include "concc/str.h"
 
 #ifndef SO_PEERPIDFD
@@ -26,35 +24,13 @@ void jobs_observe(struct server *s, struct observer *o)
 	list_append(&s->observers, &o->of_server);
 }
 
-static void tell(const struct job *j, enum job_event what)
+static void tell(struct job *j, enum job_event what)
 {
 	list_for_each (l, &j->server->observers) {
 		const struct observer *o = container_of(l, struct observer, of_server);
 
 		o->event(o->data, what, j);
 	}
-}
-
-/* ---- the record file ---- */
-
-void jobs_open_file(struct server *s)
-{
-	_cleanup_free_ char *path = record_path(s->cache);
-	int r = record_file_open(path, &s->record_file);
-
-	if (r < 0)
-		log_warn("can't use %s: %s; there will be no report of builds", path, err_text(r));
-}
-
-static void append(const struct job *j)
-{
-	struct server *s = j->server;
-	int r = s->record_file ? record_append(s->record_file, &j->record) : 0;
-
-	if (r == 0)
-		return;
-	log_warn("can't write records of jobs: %s; no more are written", err_text(r));
-	record_file_close(steal_ptr(&s->record_file));
 }
 
 /* ---- one job ---- */
@@ -75,11 +51,12 @@ uint64_t jobs_age_us(const struct job *j)
 	return now > j->record.arrived_us ? now - j->record.arrived_us : 1;
 }
 
-static struct job *new_job(struct server *s, enum job_state state)
+static struct job *new_job(struct server *s, struct client *c, enum job_state state)
 {
 	struct job *j = xcalloc(1, sizeof(*j));
 
 	j->server = s;
+	j->client = c;
 	j->state = state;
 	j->pidfd = -1;
 	record_init(&j->record);
@@ -101,33 +78,31 @@ void jobs_drop(struct job *j)
 
 static void end(struct job *j)
 {
-	append(j);
+	disk_record(j->server, &j->record);
 	tell(j, JOB_EVENT_ENDED);
 	jobs_drop(j);
 }
 
-struct job *jobs_wait(struct server *s, pid_t pid, const char *words)
+struct job *jobs_wait(struct client *c, const char *words)
 {
-	struct job *j = new_job(s, JOB_WAITING);
+	struct job *j = new_job(c->server, c, JOB_WAITING);
 
 	j->record.arrived_us = real_us();
-	j->record.pid = (uint32_t)pid;
+	j->record.pid = (uint32_t)c->pid;
 	free(j->record.command);
 	j->record.command = str_escape(words, strlen(words), 160);
 	tell(j, JOB_EVENT_WAITS);
 	return j;
 }
 
-struct job *jobs_take(struct server *s, struct job *j, pid_t pid, const struct msg_run *m)
+struct job *jobs_take(struct client *c, const struct msg_run *m)
 {
-	struct record *r;
+	struct job *j = c->job ?: new_job(c->server, c, JOB_WAITING);
+	struct record *r = &j->record;
 
-	if (!j)
-		j = new_job(s, JOB_WAITING);
-	r = &j->record;
 	r->arrived_us = m->arrived_us;
 	r->slot_us = m->slot_us;
-	r->pid = (uint32_t)pid;
+	r->pid = (uint32_t)c->pid;
 	r->tries = m->attempt;
 	record_set(&r->build, m->run_id);
 	record_set(&r->cwd, m->cwd);
@@ -135,9 +110,12 @@ struct job *jobs_take(struct server *s, struct job *j, pid_t pid, const struct m
 	return j;
 }
 
-void jobs_sent(struct job *j, const struct peer *p)
+void jobs_sent(struct job *j, struct peer *p)
 {
 	j->state = JOB_AT_WORKER;
+	j->peer = p;
+	j->began_ms = now_ms();
+	j->server->counts.n_sent++;
 	j->record.tries++;
 	j->record.sent_us = jobs_age_us(j);
 	j->record.worker_slots = p->slots;
@@ -148,6 +126,50 @@ void jobs_sent(struct job *j, const struct peer *p)
 	j->fuse_before = p->fuse.total;
 	j->beside = (uint32_t)p->jobs.n;
 	tell(j, JOB_EVENT_SENT);
+}
+
+void jobs_sent_again(struct job *j, struct peer *p)
+{
+	j->second = p;
+	j->second_us = jobs_age_us(j);
+	j->server->counts.n_sent++;
+	j->server->counts.n_twice++;
+	j->record.tries++;
+	tell(j, JOB_EVENT_SENT_AGAIN);
+}
+
+void jobs_one_left(struct job *j, struct peer *p)
+{
+	j->second = NULL;
+	if (p != j->peer) {
+		j->overtaken = true;
+		j->peer = p;
+		j->server->counts.n_twice_won++;
+		j->record.sent_us = j->second_us;
+		j->record.worker_slots = p->slots;
+		record_set(&j->record.worker, p->conf->name);
+	}
+	tell(j, JOB_EVENT_ONE_LEFT);
+}
+
+void jobs_back(struct job *j, bool elsewhere, const char *rule, const char *why)
+{
+	struct job_counts *k = &j->server->counts;
+	uint64_t *n = map_get_str(&k->reasons, rule);
+
+	if (!n) {
+		n = xcalloc(1, sizeof(*n));
+		map_put_str(&k->reasons, rule, n);
+	}
+	++*n;
+	if (elsewhere)
+		k->n_elsewhere++;
+	else
+		k->n_home++;
+	record_set(&j->record.rule, rule);
+	record_set(&j->record.why, why);
+	tell(j, JOB_EVENT_BACK);
+	jobs_drop(j);
 }
 
 void jobs_said(struct job *j)
@@ -175,11 +197,8 @@ void jobs_placed(struct job *j, const struct peer *p, const struct msg_exit *m, 
 	r->wall_us = m->wall_us;
 	r->maxrss_kb = m->maxrss_kb;
 	r->bytes_back = bytes_back;
-	/* A second try elsewhere began later: what was asked for before it is not its own. */
-	if (!streq(r->worker, p->conf->name)) {
-		record_set(&r->worker, p->conf->name);
-		r->worker_slots = p->slots;
-	} else {
+	/* A second one began later: what was asked for before is not its own. */
+	if (!j->overtaken) {
 		r->files_fetched = p->fetched_files - j->files_before;
 		r->bytes_fetched = p->fetched_bytes - j->bytes_before;
 		r->fuse_messages = p->fuse.total - j->fuse_before;
@@ -241,7 +260,7 @@ int jobs_here(struct server *s, int fd, pid_t pid, struct blob payload)
 
 	if (err < 0)
 		return err;
-	j = new_job(s, JOB_HERE);
+	j = new_job(s, NULL, JOB_HERE);
 	record_release(&j->record);
 	j->record = r;
 	j->record.pid = (uint32_t)pid;
@@ -257,12 +276,30 @@ int jobs_here(struct server *s, int fd, pid_t pid, struct blob payload)
 
 void jobs_close(struct server *s)
 {
+	size_t it = 0;
+	void *n;
+
 	list_for_each_safe (l, &s->jobs) {
 		struct job *j = container_of(l, struct job, of_server);
 
 		if (j->state == JOB_HERE)
-			append(j);
+			disk_record(s, &j->record);
 		jobs_drop(j);
 	}
-	record_file_close(steal_ptr(&s->record_file));
+	while ((n = map_next(&s->counts.reasons, &it, NULL)))
+		free(n);
+	map_release(&s->counts.reasons);
+}
+
+void jobs_counts_reset(struct server *s)
+{
+	struct job_counts *k = &s->counts;
+	const char *rule;
+	uint64_t *n;
+	size_t it = 0;
+
+	k->n_sent_told = k->n_sent;
+	k->n_home = k->n_elsewhere = k->n_twice = k->n_twice_won = 0;
+	while ((n = map_next(&k->reasons, &it, &rule)))
+		*n = 0;
 }

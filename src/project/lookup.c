@@ -321,7 +321,7 @@ static struct hit *hit_new(struct client *c, const struct msg_run *m)
 static void begin(struct client *c, struct hit *h, const struct msg_run *m)
 {
 	c->hit = h;
-	c->job = jobs_take(c->server, c->job, c->pid, m);
+	c->job = jobs_take(c, m);
 	server_busy(c->server);
 	show(h);
 	if (!h->untaken)

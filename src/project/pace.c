@@ -16,7 +16,6 @@
 #include "concc/io.h"
 #include "concc/schedule.h"
 #include "concc/str.h"
-#include "jobs.h"
 
 /* So much of the record file is read at the start: some thousand jobs, in milliseconds. */
 #define PAST_BYTES (1024 * 1024)
@@ -133,46 +132,52 @@ static void learn(struct pace *p, const struct sched_sample *s)
 	tell_next(p);
 }
 
-uint64_t pace_takes_us(struct pace *p, const struct peer *peer, uint64_t job, uint64_t kind)
+static uint64_t work_of(const struct pace *p, const struct job *j, bool *ret_same)
 {
-	struct sched_job j = {.work_us = sched_model_work_us(p->model, job)};
+	const struct record *r = &j->record;
+	uint64_t us = sched_model_work_us(p->model,
+					  sched_key_of_job(r->program, r->cwd, r->subject));
+
+	*ret_same = us;
+	return us ? us : sched_model_work_us(p->model, sched_key_of_kind(r->program, r->cwd));
+}
+
+uint64_t pace_takes_us(struct pace *p, const struct job *j)
+{
+	bool same;
+	struct sched_job s = {.work_us = work_of(p, j, &same)};
 	struct sched_place place = {.slots = 1};
 
-	if (!j.work_us)
-		j.work_us = sched_model_work_us(p->model, kind);
-	if (!j.work_us)
+	if (!s.work_us)
 		return 0;
-	sched_model_pace(p->model, peer->conf->name, now_us(), &place.pace);
-	place.pace.cores = peer->hello.cpus;
-	return sched_takes_us(&place, peer->jobs.n ? (uint32_t)peer->jobs.n - 1 : 0, &j);
+	sched_model_pace(p->model, j->record.worker, now_us(), &place.pace);
+	place.pace.cores = j->peer->hello.cpus;
+	return sched_takes_us(&place, j->peer->jobs.n ? (uint32_t)j->peer->jobs.n - 1 : 0, &s);
 }
 
-uint64_t pace_takes_here_us(struct pace *p, uint64_t job, uint64_t kind, bool *ret_same)
+uint64_t pace_takes_here_us(struct pace *p, const struct job *j, bool *ret_same)
 {
-	struct sched_job j = {.work_us = sched_model_work_us(p->model, job)};
+	struct sched_job s = {.work_us = work_of(p, j, ret_same)};
 	struct sched_place here = {.slots = 1, .here = true};
 
-	*ret_same = j.work_us;
-	if (!j.work_us)
-		j.work_us = sched_model_work_us(p->model, kind);
-	if (!j.work_us)
+	if (!s.work_us)
 		return 0;
 	sched_model_pace(p->model, NULL, now_us(), &here.pace);
-	return sched_takes_us(&here, 0, &j);
+	return sched_takes_us(&here, 0, &s);
 }
 
-void pace_learn_late(struct pace *p, const struct peer *peer, uint64_t job, uint64_t kind,
-		     uint64_t us)
+void pace_learn_late(struct pace *p, const struct job *j)
 {
-	struct sched_sample s = {.place = peer->conf->name,
-				 .job = job,
-				 .kind = kind,
-				 .at_once = (uint32_t)peer->jobs.n,
-				 .total_us = us,
+	const struct record *r = &j->record;
+	struct sched_sample s = {.place = r->worker,
+				 .job = sched_key_of_job(r->program, r->cwd, r->subject),
+				 .kind = sched_key_of_kind(r->program, r->cwd),
+				 .at_once = (uint32_t)j->peer->jobs.n,
+				 .total_us = (now_ms() - j->began_ms) * 1000,
 				 .at_us = now_us()};
 
 	sched_model_learn_late(p->model, &s);
-	pace_tell_worker(p, peer);
+	pace_tell_worker(p, j->peer);
 }
 
 /* ---- from jobs ---- */
@@ -180,9 +185,7 @@ void pace_learn_late(struct pace *p, const struct peer *peer, uint64_t job, uint
 /* How many were there with it, about: what it met and what it left. */
 static uint32_t at_once(const struct pace *p, const struct job *j)
 {
-	const struct record *r = &j->record;
-	const struct peer *peer = *r->worker ? server_peer(p->server, r->worker) : NULL;
-	uint32_t now = peer ? (uint32_t)peer->jobs.n : p->n_here;
+	uint32_t now = j->peer ? (uint32_t)j->peer->jobs.n : p->n_here;
 
 	return (j->beside + now + 1) / 2;
 }
@@ -249,7 +252,7 @@ static void note_busy(struct pace *p)
 	look_soon(p);
 }
 
-static void on_job(void *data, enum job_event what, const struct job *j)
+static void on_job(void *data, enum job_event what, struct job *j)
 {
 	struct pace *p = data;
 	struct sched_sample s;
@@ -262,11 +265,8 @@ static void on_job(void *data, enum job_event what, const struct job *j)
 	}
 	if (what != JOB_EVENT_ENDED)
 		return;
-	if (sample_of(&j->record, at_once(p, j), &s)) {
+	if (sample_of(&j->record, at_once(p, j), &s))
 		learn(p, &s);
-		if (p->server->any_untold)
-			stragglers_look(p->server);
-	}
 	if (is_of_slot(&j->record) && p->n_here)
 		p->n_here--;
 }

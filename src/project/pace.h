@@ -6,20 +6,19 @@
  * How fast workers and this machine are and what jobs take, learnt from the jobs
  * as they end and told to the pool, by whose table wrappers choose.
  */
-#include "server.h"
+#include "jobs.h"
 
 struct pace;
 
 /* After the pool and the record file, whose newest records it begins with. */
 struct pace *pace_new(struct server *s);
 void pace_free(struct pace *p); /* NULL is fine */
-/* What a job usually takes there; 0: not known. */
-uint64_t pace_takes_us(struct pace *p, const struct peer *peer, uint64_t job, uint64_t kind);
+/* What such a job usually takes on the worker that has it; 0: not known. */
+uint64_t pace_takes_us(struct pace *p, const struct job *j);
 /* The same here; same: it is known of this very job. */
-uint64_t pace_takes_here_us(struct pace *p, uint64_t job, uint64_t kind, bool *ret_same);
-/* A job that was sent there so long ago and is given up. */
-void pace_learn_late(struct pace *p, const struct peer *peer, uint64_t job, uint64_t kind,
-		     uint64_t us);
+uint64_t pace_takes_here_us(struct pace *p, const struct job *j, bool *ret_same);
+/* Its worker has it since it was sent, and it is given up there. */
+void pace_learn_late(struct pace *p, const struct job *j);
 /* The pool has this member anew: what is known of it. */
 void pace_tell_worker(struct pace *p, const struct peer *peer);
 void pace_tell_here(struct pace *p);

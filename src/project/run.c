@@ -50,7 +50,7 @@ static void run_free(struct run *r)
 	map_del_u64(&r->peer->jobs, r->job_id);
 	if (r->client && r->client->run == r)
 		r->client->run = NULL;
-	straggler_ended(r);
+	twin_forget(r);
 	s->n_running--;
 	server_busy(s);
 	peer_busy(r->peer);
@@ -59,8 +59,6 @@ static void run_free(struct run *r)
 	recording_free(r->recording);
 	buf_release(&r->held);
 	strv_free(r->workspaces);
-	free(r->cwd);
-	free(r->command);
 	free(r->name);
 	free(r->exe);
 	strv_free(r->search);
@@ -86,12 +84,7 @@ static void send_fail(struct client *c, enum run_fail what, bool quiet, const ch
 	/* It may name a file that a worker chose the name of. */
 	str_defuse(shown);
 
-	jobs_drop(steal_ptr(&c->job));
-	server_count_reason(c->server, rule);
-	if (what == RUN_FAIL_LOCAL)
-		c->server->n_local++;
-	else
-		c->server->n_retried++;
+	jobs_back(steal_ptr(&c->job), what != RUN_FAIL_LOCAL, rule, shown);
 	msg_run_fail_encode(&b, &m);
 	link_send_buf(c->link, MSG_RUN_FAIL, LINK_BULK, &b);
 }
@@ -101,7 +94,7 @@ static void run_fail(struct run *r, enum run_fail what, bool quiet, const char *
 		     const char *text)
 {
 	r->peer->n_failed += !quiet;
-	if (r->client && !straggler_goes_on(r))
+	if (r->client && !twin_goes_on(r))
 		send_fail(r->client, what, quiet, rule, text);
 	run_free(r);
 }
@@ -135,6 +128,13 @@ void run_send_home(struct run *r, const char *rule, const char *text)
 	c->run = NULL;
 	send_fail(c, RUN_FAIL_LOCAL, true, rule, text);
 	run_give_up(r, rule, text);
+}
+
+uint64_t run_waits_us(const struct job *j)
+{
+	const struct run *r = j->client->run;
+
+	return map_get_u64(&r->peer->exes_done, r->exe_id) ? 0 : serve_left_us(r->peer);
 }
 
 static void overdue(void *data);
@@ -335,22 +335,16 @@ static struct run *run_new(struct client *c, struct peer *p, const struct msg_ru
 	r->caller_id = send_caller(p, &m->caller);
 	r->dumps_core = m->caller.limits[CALLER_CORE].soft > 0;
 	r->slot.fd = -1;
-	r->cwd = xstrdup(m->cwd);
-	r->command = xstrdup(c->job->record.command);
-	r->kind_key = sched_key_of_kind(c->job->record.program, m->cwd);
-	r->job_key = sched_key_of_job(c->job->record.program, m->cwd, c->job->record.subject);
 	r->name = xstrdup(path_base(m->argv[0]));
 	r->exe = xstrdup(m->exe);
 	r->search = search_path(m->env);
 	r->workspaces = workspaces;
-	r->started_ms = now_ms();
 	r->input_credit = PROTO_INPUT_WINDOW;
 	r->saw = tree_version(s->tree);
 	r->commit = commit_new(s->tree, workspaces, r->saw, (mode_t)m->umask);
 	r->recording = recording_new(p, m, workspaces, r->saw);
 	map_put_u64(&p->jobs, r->job_id, r);
 	p->n_jobs++;
-	s->n_jobs++;
 	s->n_running++;
 	server_busy(s);
 	peer_busy(p);
@@ -388,11 +382,6 @@ static void refuse(struct client *c, const struct msg_run *m, enum run_fail what
 	send_fail(c, what, quiet, rule, text);
 }
 
-void run_refuse(struct client *c, const char *rule, const char *text)
-{
-	send_fail(c, RUN_FAIL_LOCAL, false, rule, text);
-}
-
 int run_dispatch(struct client *c, struct peer *p, const struct msg_run *m, struct exe *e,
 		 char **workspaces, struct run **ret)
 {
@@ -427,6 +416,10 @@ static int start(struct client *c, struct msg_run *m)
 	struct exe *e;
 	int r;
 
+	if (c->too_many) {
+		refuse(c, m, RUN_FAIL_LOCAL, false, "shortage", client_too_many);
+		return 0;
+	}
 	if (s->stopping && !s->replaced)
 		return CONCC_E_CLOSED; /* the wrapper starts another server */
 	differs = namespaces_differ(&s->namespaces, c->pid);
@@ -509,8 +502,8 @@ static int start(struct client *c, struct msg_run *m)
 		refuse(c, m, RUN_FAIL_LOCAL, false, "watch", err_text(r));
 		return 0;
 	}
+	twin_keep(run, m);
 	jobs_sent(c->job, p);
-	straggler_watch(run, m);
 	return 0;
 }
 
@@ -522,7 +515,7 @@ int run_start(struct client *c, struct msg_run *m)
 		msg_run_release(m);
 		return CONCC_E_PROTO;
 	}
-	c->job = jobs_take(c->server, c->job, c->pid, m);
+	c->job = jobs_take(c, m);
 	r = start(c, m);
 	msg_run_release(m);
 	return r;
@@ -589,9 +582,8 @@ static void show(struct run *r, uint8_t stream, struct blob bytes)
 
 	if (!bytes.n || !r->client)
 		return;
-	straggler_won(r);
+	twin_won(r);
 	jobs_said(r->client->job);
-	r->shown = true;
 	r->untaken += bytes.n;
 	msg_output_encode(&b, 0, stream, bytes.p, bytes.n);
 	link_send_buf(r->client->link, MSG_RUN_OUTPUT, LINK_BULK, &b);
@@ -658,7 +650,7 @@ static int apply(struct run *r)
 	struct errmsg msg = {0};
 	int err;
 
-	straggler_won(r);
+	twin_won(r);
 	commit_mark_set(s->commit_mark, r->client ? r->client->job->record.arrived_us : 0);
 	err = commit_apply(r->commit, r->peer->index, &msg);
 	commit_mark_set(s->commit_mark, 0);
@@ -756,7 +748,6 @@ static int finish(struct run *r)
 		return 0;
 	}
 	(void)map_put_u64(&r->peer->exes_done, r->exe_id, r->peer);
-	straggler_done(r);
 	msg_run_exit_encode(&b, r->end.how, r->end.code, r->peer->conf->name);
 	recording_keep(r->recording, &r->end, r->peer->conf->name);
 	if (r->client) {
@@ -943,7 +934,7 @@ static int message_missing(struct peer *p, struct blob payload)
 /* Jobs end on the two sides at different times, but none was ever called that. */
 static bool is_job_id(const struct server *s, uint32_t id)
 {
-	return id && (id <= s->next_job_id || s->n_jobs > UINT32_MAX / 2);
+	return id && (id <= s->next_job_id || s->counts.n_sent > UINT32_MAX / 2);
 }
 
 int run_message(struct peer *p, uint8_t type, struct blob payload)
@@ -990,7 +981,7 @@ int run_message(struct peer *p, uint8_t type, struct blob payload)
 
 void run_client_gone(struct run *r)
 {
-	straggler_won(r); /* neither is wanted: one is killed there, the other here */
+	twin_won(r); /* neither is wanted: one is killed there, the other here */
 	r->client->run = NULL;
 	r->client = NULL;
 	if (r->ended)

@@ -87,7 +87,7 @@ static void note_sent(struct peer *p, uint64_t n)
 	p->rate_from = p->sent_bytes;
 	pace_tell_worker(p->server->pace, p);
 	if (serve_left_us(p))
-		stragglers_look(p->server);
+		stragglers_look(p->server->stragglers);
 }
 
 static void fetch_free(struct fetch *f)

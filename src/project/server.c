@@ -22,6 +22,7 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
+#include "disk.h"
 #include "server.h"
 #include "jobs.h"
 #include "pace.h"
@@ -96,17 +97,6 @@ void server_stop(struct server *s)
 {
 	s->stopping = true;
 	loop_quit(s->loop);
-}
-
-void server_count_reason(struct server *s, const char *rule)
-{
-	uint64_t *n = map_get_str(&s->reasons, rule);
-
-	if (!n) {
-		n = xcalloc(1, sizeof(*n));
-		map_put_str(&s->reasons, rule, n);
-	}
-	++*n;
 }
 
 bool server_settled(const struct server *s)
@@ -496,6 +486,11 @@ static void open_commit_mark(struct server *s)
 			s->dir, err_text(r));
 }
 
+static char *hashes_path(const struct server *s)
+{
+	return path_join(s->cache, "digests");
+}
+
 static int open_hashes(struct server *s, struct errmsg *msg)
 {
 	_cleanup_free_ char *path = NULL;
@@ -504,9 +499,9 @@ static int open_hashes(struct server *s, struct errmsg *msg)
 	r = choose_cache(s, msg);
 	if (r < 0)
 		return r;
-	jobs_open_file(s);
+	disk_open(s);
 	open_commit_mark(s);
-	path = path_join(s->cache, "digests");
+	path = hashes_path(s);
 	r = hash_cache_open(path, &s->hashes);
 	if (r == 0)
 		results_open(s);
@@ -571,6 +566,7 @@ static int set_up_pool(struct server *s, struct errmsg *msg)
 		return r;
 	s->pace = pace_new(s);
 	pace_tell_here(s->pace);
+	s->stragglers = stragglers_new(s);
 	return 0;
 }
 
@@ -609,12 +605,24 @@ static void set_up_peers(struct server *s)
 	server_wake(s); /* of a server that died, calls may have been lost */
 }
 
+static void save_hashes(struct server *s)
+{
+	_cleanup_free_ char *path = hashes_path(s);
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (s->hashes && hash_cache_changes(s->hashes, &b))
+		disk_replace(s, path, &b);
+}
+
 static void on_save(void *data)
 {
 	struct server *s = data;
 
-	(void)hash_cache_save(s->hashes); /* next time */
-	working_sets_save(s);
+	/* What the disk has not taken yet is not made longer. */
+	if (!disk_is_replacing(s)) {
+		save_hashes(s);
+		working_sets_save(s);
+	}
 	loop_timer_set(s->save_timer, SAVE_MS);
 }
 
@@ -677,16 +685,6 @@ static int set_up(struct server *s, struct errmsg *msg)
 	return 0;
 }
 
-static void free_reasons(struct server *s)
-{
-	size_t it = 0;
-	void *n;
-
-	while ((n = map_next(&s->reasons, &it, NULL)))
-		free(n);
-	map_release(&s->reasons);
-}
-
 /* Commands that lead to workers end when their input does; containers take a moment. */
 static void end_peers(struct server *s)
 {
@@ -701,9 +699,19 @@ static void end_peers(struct server *s)
 	loop_remove(steal_ptr(&s->tree_source));
 	loop_remove(steal_ptr(&s->save_timer));
 	loop_remove(steal_ptr(&s->idle_timer));
-	stragglers_free(s);
+	stragglers_free(steal_ptr(&s->stragglers));
 	if (s->loop && loop_run_children(s->loop, CHILDREN_MS) == -ETIMEDOUT)
 		log_warn("a worker's command does not end");
+}
+
+static void end_clients(struct server *s, bool who_stops)
+{
+	list_for_each_safe (l, &s->clients) {
+		struct client *c = container_of(l, struct client, of_server);
+
+		if (c->stops == who_stops)
+			client_free(c);
+	}
 }
 
 static void tear_down(struct server *s)
@@ -729,17 +737,17 @@ static void tear_down(struct server *s)
 	pool_close(steal_ptr(&s->pool));
 	results_close(s);
 	tree_free(s->tree);
-	if (s->hashes)
-		(void)hash_cache_save(s->hashes); /* costs a transfer, no more */
+	save_hashes(s);
 	hash_cache_free(s->hashes);
 	system_free(s->system);
 	exes_free(s);
-	free_reasons(s);
-	close_fd(&s->lock_fd);
-	/* Last: `concc stop` takes the end of its connection as the sign that all is down. */
-	while (!list_empty(&s->clients))
-		client_free(list_first(&s->clients, struct client, of_server));
+	end_clients(s, false);
 	jobs_close(s);
+	/* The next server reads what this one leaves. */
+	(void)disk_close(s);
+	close_fd(&s->lock_fd);
+	/* `concc stop` takes the end of its connection as the sign that all is down. */
+	end_clients(s, true);
 	pace_free(s->pace);
 	commit_mark_close(s->commit_mark);
 	loop_free(s->loop);
@@ -761,7 +769,6 @@ int project_run(struct conf *conf, int ready_fd, struct errmsg *msg)
 		.spare_fd = -1,
 		.place_fd = -1,
 		.ready_fd = ready_fd,
-		.releases_fd = -1,
 		.started_ms = now_ms(),
 	};
 	int r;

@@ -3,7 +3,7 @@
 #define CONCC_PROJECT_SERVER_H
 
 /*
- * The project server: one process, one thread, one loop.  It owns the links to
+ * The project server: one process, one loop in one thread.  It owns the links to
  * the workers, serves files to them (tree.h), runs the jobs that wrappers bring
  * through the unix socket, and puts in place what comes home.
  *
@@ -17,7 +17,9 @@
  *   absent.c   what jobs seek in vain, told once
  *   system.c   this machine's system, for workers with root = client
  *   results.c  results that are kept: see results.h
- *   straggler.c  the few that run far too long, a second time
+ *   straggler.c  the few that run far too long
+ *   twin.c     the same job on a second worker
+ *   disk.c     what stays in the cache directory, written by threads
  *   exe.c      what a compiler is made of, so that a different one is noticed
  *   status.c   what `concc status` shows
  *   watchers.c  who looks at it all the time
@@ -47,6 +49,14 @@
  * listings, contents and results. */
 #define SERVER_FDS_KEPT 128
 
+/* Of all jobs that came here, by what became of them: see jobs.h. */
+struct job_counts {
+	uint64_t n_sent, n_sent_told;  /* to workers; before status_reset() */
+	uint64_t n_home, n_elsewhere;  /* went back to their wrappers, to run here or there */
+	uint64_t n_twice, n_twice_won; /* sent to a second worker, and of use */
+	struct map reasons;	       /* rule -> uint64_t *, why they went back */
+};
+
 struct server {
 	struct loop *loop;
 	struct conf *conf;
@@ -70,14 +80,14 @@ struct server {
 	char *conf_error;	  /* why what it says now is not followed, or NULL */
 	struct stat sock_stat;	  /* of project.sock */
 	struct loop_source *listen_source, *listen_timer, *tree_source, *idle_timer, *save_timer,
-		*late_timer, *releases_source, *place_source, *calls_source;
+		*place_source, *calls_source;
 	struct peer **peers; /* n_peers, index = the tree's peer number */
 	unsigned n_peers;
 	struct list clients;		 /* struct client.of_server */
 	struct list jobs;		 /* struct job.of_server, as they came: see jobs.h */
 	struct list observers;		 /* struct observer.of_server */
 	struct watchers *watchers;	 /* NULL: nobody looks */
-	struct record_file *record_file; /* NULL: none can be written */
+	struct disk *disk;		 /* see disk.h */
 	struct commit_mark *commit_mark; /* NULL: it can't be kept */
 	unsigned n_clients;
 	struct results *results; /* NULL: none are kept */
@@ -94,21 +104,13 @@ struct server {
 	struct caller own; /* what we live with, and our workers on this machine */
 	struct namespaces namespaces;
 	uint64_t started_ms;
-	uint64_t n_ended;		     /* jobs, in whatever way */
-	uint64_t n_jobs, n_local, n_retried; /* of all jobs that came here */
-	uint64_t n_jobs_before;		     /* those that are not told of: status_reset() */
-	uint64_t late_at_ms;		     /* when late_timer is set for, 0: it is not */
-	int releases_fd;	       /* of the pool, while a straggler lacks a slot; else -1 */
-	struct map recents;	       /* straggler.c: program -> struct recent */
+	uint64_t n_ended;	       /* jobs, in whatever way */
 	struct pace *pace;	       /* see pace.h */
-	uint64_t n_twice, n_twice_won; /* stragglers started a second time, and of use */
-	uint64_t n_sent_home;	       /* others, which ran here instead */
-	uint32_t local_slots;	       /* of this machine */
-	uint64_t looked_ms;	       /* when straggler.c looked at all jobs */
-	bool any_untold;	       /* it could not tell of one when it is late */
-	struct map reasons;	       /* rule -> uint64_t *, why jobs went back */
-	char **work_dirs;	       /* of them, is_passing(): bounded there, too */
-	unsigned n_found;	       /* trees that workspaces.c found by itself */
+	struct stragglers *stragglers; /* NULL: none are looked for */
+	struct job_counts counts;
+	uint32_t local_slots; /* of this machine */
+	char **work_dirs;     /* of them, is_passing(): bounded there, too */
+	unsigned n_found;     /* trees that workspaces.c found by itself */
 };
 
 /* ---- peer.c ---- */
@@ -213,7 +215,7 @@ void absent_tell(struct peer *p, const char *path);
 void absent_check(struct peer *p);
 void absent_forget(struct peer *p); /* the link is gone */
 
-/* ---- run.c ---- */
+/* ---- client.c ---- */
 
 /* One connection of a wrapper or of `concc`. */
 struct client {
@@ -225,12 +227,14 @@ struct client {
 	struct seek *seek; /* lookup.c: it is asked of others; or NULL */
 	struct hit *hit;   /* lookup.c: what it asked for was kept, and is on its way; or NULL */
 	struct job *job;   /* that it waits with, or has brought; NULL: none */
-	int fd;		   /* the link's */
+	struct disk_flush *flush; /* disk.c: it waits for records to be written; or NULL */
+	int fd;			  /* the link's */
 	/* Of this machine, kept free for a job that was sent home, until its wrapper has heard
 	 * that. */
 	struct pool_slot slot;
 	bool too_many;	 /* for the descriptors we may have: a job of it runs without us */
 	bool waiting_up; /* asked to be told when all workers are up or have failed */
+	bool stops;	 /* asked for the end: that of its connection says that all is down */
 	/* watchers.c: it looks; it has asked, and has had no reply; what it was told of last. */
 	bool watches, watch_asked;
 	uint64_t watch_seen;
@@ -242,11 +246,13 @@ void client_refuse(int fd);
 void client_free(struct client *c);
 void client_settled(struct client *c); /* every worker is up or has failed */
 
+extern const char client_too_many[]; /* the server can't open more files for it */
+
+/* ---- run.c ---- */
+
 struct run; /* a job on its way */
 
 int run_start(struct client *c, struct msg_run *m); /* takes what m holds */
-/* Sends a job home that was not started. */
-void run_refuse(struct client *c, const char *rule, const char *text);
 int run_input(struct run *r, struct blob payload);
 int run_output_credit(struct run *r, struct blob payload);
 void run_client_gone(struct run *r);
@@ -321,8 +327,10 @@ void links_forget(struct peer *p);
 
 /* ---- straggler.c ---- */
 
-void stragglers_free(struct server *s);
-void stragglers_look(struct server *s); /* more is known of how long jobs take */
+/* Jobs that run far longer than others of their program; NULL when the configuration wants none. */
+struct stragglers *stragglers_new(struct server *s);
+void stragglers_free(struct stragglers *t); /* NULL is fine, and here: */
+void stragglers_look(struct stragglers *t); /* more is known of how long jobs take */
 
 /* ---- exe.c ---- */
 
@@ -359,7 +367,6 @@ void server_stop(struct server *s);
 void server_abandon(struct server *s);
 /* A wrapper called, or a worker came, went or fell asleep: wakes as many as have waiters. */
 void server_wake(struct server *s);
-void server_count_reason(struct server *s, const char *rule);
 void server_learn_fd_limit(struct server *s); /* it may have been changed */
 bool server_has_down(const struct server *s); /* is any worker down, or tried again after that? */
 /* Of a login that wants them: they are tried with it, as soon as no attempt is under way. */

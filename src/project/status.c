@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "disk.h"
 #include "jobs.h"
 #include "watchers.h"
 #include "results.h"
@@ -141,9 +142,10 @@ static unsigned each_job(const struct server *s, enum job_state state, unsigned 
 
 static void running_line(void *data, unsigned place, const struct job *j, uint64_t seconds)
 {
-	buf_putf(data, "  running on %s for %llu s: %s\n",
-		 *j->record.worker ? j->record.worker : "this machine", (unsigned long long)seconds,
-		 j->record.command);
+	buf_putf(data, "  running on %s", *j->record.worker ? j->record.worker : "this machine");
+	if (j->second)
+		buf_putf(data, ", and on %s as well,", j->second->conf->name);
+	buf_putf(data, " for %llu s: %s\n", (unsigned long long)seconds, j->record.command);
 }
 
 static void waiting_line(void *data, unsigned place, const struct job *j, uint64_t seconds)
@@ -165,48 +167,72 @@ static void jobs_text(const struct server *s, struct buf *out)
 		buf_putf(out, "  and %u more\n", n - WAITING_SHOWN);
 }
 
-/* State and command line of a process; NULL when it is not stopped. */
-static char *stopped_command(pid_t pid)
+static bool is_stopped(uint32_t pid)
 {
-	_cleanup_free_ char *stat = xasprintf("/proc/%d/stat", (int)pid);
-	_cleanup_free_ char *cmdline = xasprintf("/proc/%d/cmdline", (int)pid);
-	_cleanup_buf_ struct buf state = BUF_INIT, words = BUF_INIT;
+	_cleanup_free_ char *path = xasprintf("/proc/%u/stat", pid);
+	_cleanup_buf_ struct buf state = BUF_INIT;
 	const char *after;
 
-	if (read_file_at(AT_FDCWD, stat, 4096, &state) < 0)
-		return NULL;
+	if (read_file_at(AT_FDCWD, path, 4096, &state) < 0)
+		return false;
 	after = strrchr(buf_cstr(&state), ')'); /* its name may have anything */
-	if (!after || !str_starts(after, ") T"))
-		return NULL;
-	(void)read_file_at(AT_FDCWD, cmdline, 1 << 20, &words); /* no words then */
-	for (size_t i = 0; i < words.len; i++)
-		words.data[i] = words.data[i] ? words.data[i] : ' ';
-	return str_escape(words.data, words.len ? words.len - 1 : 0, 120);
+	return after && str_starts(after, ") T");
 }
 
-/* A slot is its wrapper's, and a stopped wrapper keeps it. */
+/* A slot is its wrapper's or its command's, and who is stopped keeps it. */
 static void stopped_text(const struct server *s, struct buf *out)
 {
-	list_for_each (l, &s->clients) {
-		const struct client *c = container_of(l, struct client, of_server);
-		_cleanup_free_ char *command = stopped_command(c->pid);
+	list_for_each (l, &s->jobs) {
+		const struct record *r = &container_of(l, struct job, of_server)->record;
 
-		if (command)
+		if (is_stopped(r->pid))
 			buf_putf(out,
-				 "  stopped here (pid %d), and keeps its slot or place: %s; go on "
+				 "  stopped here (pid %u), and keeps its slot or place: %s; go on "
 				 "with it (fg), or end it\n",
-				 (int)c->pid, command);
+				 r->pid, r->command);
 	}
+}
+
+#define STUCK_MS 2000 /* no disk that works takes that long for some kilobytes */
+
+/* Who reads a report later can't see that something is missing in it. */
+static void records_text(const struct server *s, struct buf *out)
+{
+	struct disk_counts k;
+
+	disk_counts(s, &k);
+	if (k.lost)
+		buf_putf(out, "records of %llu job%s could not be written to %s: reports lack %s\n",
+			 (unsigned long long)k.lost, str_plural(k.lost), s->cache,
+			 k.lost == 1 ? "it" : "them");
+	if (k.err)
+		buf_putf(out, "records of jobs can't be written to %s: %s\n", s->cache,
+			 err_text(k.err));
+	else if (k.stuck_ms > STUCK_MS)
+		buf_putf(out,
+			 "records of %llu job%s wait for the disk of %s, which takes nothing for "
+			 "%llu s\n",
+			 (unsigned long long)k.waiting, str_plural(k.waiting), s->cache,
+			 (unsigned long long)k.stuck_ms / 1000);
 }
 
 static uint64_t told_jobs(const struct server *s)
 {
-	return s->n_jobs - s->n_jobs_before;
+	return s->counts.n_sent - s->counts.n_sent_told;
+}
+
+static uint64_t sent_home(const struct server *s)
+{
+	const uint64_t *n = map_get_str(&s->counts.reasons, "straggler");
+
+	return n ? *n : 0;
 }
 
 /* Why jobs were sent back is not here: their wrappers count it, with what they made of it. */
 void status_text(struct server *s, struct buf *out)
 {
+	const struct job_counts *k = &s->counts;
+	uint64_t n_sent_home = sent_home(s);
 	uint32_t waiting = pool_waiters(s->pool);
 
 	buf_putf(out, "%-16s %-10s %-8s\n", "worker", "state", "running");
@@ -219,17 +245,18 @@ void status_text(struct server *s, struct buf *out)
 			s->conf_error);
 	buf_putf(out,
 		 "%llu job%s, %u running, %u waiting for a slot, up %llu s, %llu ms of CPU here\n",
-		 (unsigned long long)s->n_jobs, str_plural(s->n_jobs), s->n_running, waiting,
+		 (unsigned long long)k->n_sent, str_plural(k->n_sent), s->n_running, waiting,
 		 (unsigned long long)(now_ms() - s->started_ms) / 1000,
 		 (unsigned long long)own_cpu_us() / 1000);
-	if (s->n_twice)
+	if (k->n_twice)
 		buf_putf(out, "%llu straggler%s %s started a second time, %llu of them in vain\n",
-			 (unsigned long long)s->n_twice, str_plural(s->n_twice),
-			 s->n_twice == 1 ? "was" : "were",
-			 (unsigned long long)(s->n_twice - s->n_twice_won));
-	if (s->n_sent_home)
+			 (unsigned long long)k->n_twice, str_plural(k->n_twice),
+			 k->n_twice == 1 ? "was" : "were",
+			 (unsigned long long)(k->n_twice - k->n_twice_won));
+	if (n_sent_home)
 		buf_putf(out, "%llu straggler%s ran here instead\n",
-			 (unsigned long long)s->n_sent_home, str_plural(s->n_sent_home));
+			 (unsigned long long)n_sent_home, str_plural(n_sent_home));
+	records_text(s, out);
 	jobs_text(s, out);
 	stopped_text(s, out);
 }
@@ -331,7 +358,7 @@ static json_t *reasons_json(const struct server *s)
 	uint64_t *n;
 	size_t it = 0;
 
-	while ((n = map_next(&s->reasons, &it, &rule)))
+	while ((n = map_next(&s->counts.reasons, &it, &rule)))
 		set_int(o, rule, *n);
 	return o;
 }
@@ -371,6 +398,18 @@ static json_t *tree_json(const struct server *s)
 	return o;
 }
 
+static json_t *records_json(const struct server *s)
+{
+	json_t *o = json_object();
+	struct disk_counts k;
+
+	disk_counts(s, &k);
+	set_int(o, "waiting", k.waiting);
+	set_int(o, "lost", k.lost);
+	json_object_set_new(o, "error", json_string(k.err ? err_text(k.err) : ""));
+	return o;
+}
+
 static void running_item(void *data, unsigned place, const struct job *j, uint64_t seconds)
 {
 	const struct record *r = &j->record;
@@ -378,6 +417,8 @@ static void running_item(void *data, unsigned place, const struct job *j, uint64
 			      (json_int_t)seconds);
 
 	set_int(o, "us", jobs_age_us(j) - r->sent_us);
+	if (j->second)
+		json_object_set_new(o, "second_worker", json_string(j->second->conf->name));
 	json_object_set_new(o, "program", json_string(r->program));
 	json_object_set_new(o, "subject", json_string(r->subject));
 	json_object_set_new(o, "directory", json_string(r->cwd)); /* not when it is no UTF-8 */
@@ -412,6 +453,7 @@ static json_t *status_object(struct server *s)
 	json_object_set_new(o, "here", jobs_json(s, JOB_HERE, JOBS_SHOWN_JSON, running_item));
 	json_object_set_new(o, "waiters", jobs_json(s, JOB_WAITING, JOBS_SHOWN_JSON, waiting_item));
 	json_object_set_new(o, "tree", tree_json(s));
+	json_object_set_new(o, "records", records_json(s));
 	if (s->results)
 		json_object_set_new(o, "cache", cache_json(s->results));
 	if (s->conf_error)
@@ -420,11 +462,11 @@ static json_t *status_object(struct server *s)
 	set_int(o, "running", s->n_running);
 	set_int(o, "waiting", pool_waiters(s->pool));
 	set_int(o, "cpu_us", own_cpu_us());
-	set_int(o, "twice", s->n_twice);
-	set_int(o, "twice_won", s->n_twice_won);
-	set_int(o, "sent_home", s->n_sent_home);
-	set_int(o, "retried", s->n_retried);
-	set_int(o, "local", s->n_local);
+	set_int(o, "twice", s->counts.n_twice);
+	set_int(o, "twice_won", s->counts.n_twice_won);
+	set_int(o, "sent_home", sent_home(s));
+	set_int(o, "retried", s->counts.n_elsewhere);
+	set_int(o, "local", s->counts.n_home);
 	return o;
 }
 
@@ -481,14 +523,7 @@ static void reset_link_counts(struct peer *p)
 
 void status_reset(struct server *s)
 {
-	const char *rule;
-	uint64_t *n;
-	size_t it = 0;
-
-	s->n_jobs_before = s->n_jobs;
-	s->n_local = s->n_retried = s->n_twice = s->n_twice_won = s->n_sent_home = 0;
-	while ((n = map_next(&s->reasons, &it, &rule)))
-		*n = 0;
+	jobs_counts_reset(s);
 	for (unsigned i = 0; i < s->n_peers; i++) {
 		struct peer *p = s->peers[i];
 

@@ -117,7 +117,7 @@ static void change(struct watchers *w)
 		arm(w);
 }
 
-static void on_event(void *data, enum job_event what, const struct job *j)
+static void on_event(void *data, enum job_event what, struct job *j)
 {
 	struct watchers *w = data;
 

@@ -7,11 +7,9 @@
  * A job's own sources are left out: each is compiled on one worker, so telling
  * all of them would only cost bytes.  They go ahead of their job instead.
  */
-#include "server.h"
+#include "disk.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -85,10 +83,8 @@ static void load(struct working_set *w)
 	w->changed = false;
 }
 
-static void save(struct working_set *w)
+static void save(struct server *s, struct working_set *w)
 {
-	_cleanup_free_ char *temp = xasprintf("%s.%d", w->file, (int)getpid());
-	_cleanup_close_ int fd = -1;
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
 	if (!w->changed)
@@ -96,10 +92,7 @@ static void save(struct working_set *w)
 	buf_append(&b, magic, sizeof(magic));
 	for (size_t i = 0; i < w->n; i++)
 		buf_append(&b, w->entries[i], strlen(w->entries[i]) + 1);
-	fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0 || write_full(fd, b.data, b.len) < 0 || rename(temp, w->file) < 0)
-		log_warn("can't keep the working set in %s: %s; ignoring", w->file,
-			 err_text(-errno));
+	disk_replace(s, w->file, &b);
 	w->changed = false;
 }
 
@@ -116,7 +109,7 @@ static struct working_set *set_of(struct server *s, const char *root)
 	w->root = xstrdup(root);
 	map_put_str(&s->working_sets, root, w);
 	dir = path_join(s->cache, "working-sets");
-	(void)mkdir(dir, 0700); /* then nothing is kept, and save() says so */
+	(void)mkdir(dir, 0700); /* then nothing is kept, and disk.c says so */
 	digest_of(root, strlen(root), &d);
 	digest_hex(&d, hex);
 	w->file = path_join(dir, hex);
@@ -131,7 +124,7 @@ void working_sets_save(struct server *s)
 
 	while ((w = map_next(&s->working_sets, &it, NULL))) {
 		if (w->file)
-			save(w);
+			save(s, w);
 	}
 }
 

@@ -153,30 +153,36 @@ void record_file_close(struct record_file *f)
 	free(f);
 }
 
-int record_append(struct record_file *f, const struct record *r)
+void record_put(struct buf *b, const struct record *r)
 {
-	_cleanup_buf_ struct buf b = BUF_INIT;
+	size_t at = b->len, from = at + HEADER_LEN;
+
+	buf_put_u32(b, MAGIC);
+	buf_put_u32(b, 0);
+	buf_put_u32(b, 0);
+	record_encode(b, r);
+	buf_set_u32(b, at + 4, (uint32_t)(b->len - from));
+	buf_set_u32(b, at + 8, hash(b->data + from, b->len - from));
+}
+
+int record_append(struct record_file *f, const struct buf *b, unsigned n_records)
+{
 	ssize_t n;
 	int err;
 
-	if (++f->n >= LOOK_EVERY) {
+	f->n += n_records;
+	if (f->n >= LOOK_EVERY) {
 		f->n = 0;
 		err = look(f);
 		if (err < 0)
 			return err;
 	}
-	buf_put_u32(&b, MAGIC);
-	buf_put_u32(&b, 0);
-	buf_put_u32(&b, 0);
-	record_encode(&b, r);
-	buf_set_u32(&b, 4, (uint32_t)(b.len - HEADER_LEN));
-	buf_set_u32(&b, 8, hash(b.data + HEADER_LEN, b.len - HEADER_LEN));
 	do
-		n = write(f->fd, b.data, b.len);
+		n = write(f->fd, b->data, b->len);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
-	return (size_t)n == b.len ? 0 : -ENOSPC; /* who reads passes over the half */
+	return (size_t)n == b->len ? 0 : -ENOSPC; /* who reads passes over the half */
 }
 
 /* ---- reading ---- */

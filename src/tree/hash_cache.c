@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -328,27 +327,13 @@ static void encode(const struct hash_cache *h, struct buf *b)
 	buf_set_u32(b, MAGIC_LEN + 4, n);
 }
 
-int hash_cache_save(struct hash_cache *h)
+bool hash_cache_changes(struct hash_cache *h, struct buf *ret)
 {
-	_cleanup_free_ char *temp = xasprintf("%s.%ld", h->path, (long)getpid());
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	_cleanup_close_ int fd = -1;
-	int err;
-
 	if (!h->dirty)
-		return 0;
-	encode(h, &b);
-	fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -errno;
-	err = write_full(fd, b.data, b.len);
-	if (!err && rename(temp, h->path) < 0)
-		err = -errno;
-	if (err)
-		(void)unlink(temp); /* nothing of use in it */
-	else
-		h->dirty = false;
-	return err;
+		return false;
+	encode(h, ret);
+	h->dirty = false;
+	return true;
 }
 
 void hash_cache_free(struct hash_cache *h)

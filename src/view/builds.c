@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "concc/cleanup.h"
 #include "concc/map.h"
 #include "concc/str.h"
+#include "concc/wrapper.h"
 
 static uint64_t end_of(const struct record *r)
 {
@@ -95,15 +97,22 @@ static void cut(struct builds *b)
 	}
 }
 
-int builds_read(struct builds *b, const char *path)
+int builds_read(struct builds *b, struct errmsg *msg)
 {
+	_cleanup_free_ char *path = NULL;
 	struct map ranks = MAP_INIT;
 	int r;
 
 	*b = (struct builds){0};
-	r = record_read(path, take, b);
-	if (r < 0 || !b->n_records)
+	servers_flush();
+	r = record_find(&path, msg);
+	if (r < 0)
 		return r;
+	r = record_read(path, take, b);
+	if (r < 0)
+		return errmsg_set(msg, r, "can't read %s: %s", path, err_text(r));
+	if (!b->n_records)
+		return 0;
 	qsort(b->records, b->n_records, sizeof(*b->records), by_arrival);
 	name_groups(b);
 	rank(b, &ranks);

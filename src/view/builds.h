@@ -26,8 +26,9 @@ struct builds {
 	size_t n_records, cap;
 };
 
-/* All that the file has.  0 or -errno. */
-int builds_read(struct builds *b, const char *path);
+/* All that there are on this machine, the newest too: asks the servers.  0 or negative and msg, which
+ * may be NULL; b is to be released in any case. */
+int builds_read(struct builds *b, struct errmsg *msg);
 void builds_release(struct builds *b);
 /* The one of this id; else the one that ended last of those whose id begins so, of all for NULL;
  * NULL when there is none. */

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "concc/view.h"
 
-#include <stdlib.h>
-
-#include "concc/record.h"
+#include "builds.h"
 #include "summary.h"
 
 void view_gain_read(struct view_gain *ret, const char *build, unsigned cores)
@@ -11,15 +9,12 @@ void view_gain_read(struct view_gain *ret, const char *build, unsigned cores)
 	struct builds all = {0};
 	const struct build *b;
 	struct summary s;
-	char *path = NULL;
 
 	*ret = (struct view_gain){.limit = ""};
-	if (record_find(&path, NULL) == 0 && builds_read(&all, path) == 0 &&
-	    (b = builds_find(&all, build))) {
+	if (builds_read(&all, NULL) == 0 && (b = builds_find(&all, build))) {
 		summary_make(&s, &all, b, cores);
 		*ret = (struct view_gain){summary_speed_up(&s), summary_limit(&s)};
 		summary_release(&s);
 	}
 	builds_release(&all);
-	free(path);
 }

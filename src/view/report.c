@@ -170,16 +170,10 @@ static int report(const struct builds *b, const struct view_report *o)
 
 int view_report(const struct view_report *o)
 {
-	_cleanup_free_ char *path = NULL;
 	struct errmsg msg = {0};
 	struct builds b;
-	int r = record_find(&path, &msg);
+	int r = builds_read(&b, &msg);
 
-	if (r == 0) {
-		r = builds_read(&b, path);
-		if (r < 0)
-			errmsg_set(&msg, r, "can't read %s: %s", path, err_text(r));
-	}
 	if (r < 0) {
 		fprintf(stderr, "concc: %s\n", msg.text);
 		return 1;

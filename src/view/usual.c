@@ -128,14 +128,12 @@ static void keep_speeds(struct usual *u, const struct summary *s)
 
 void usual_read(struct usual *u)
 {
-	_cleanup_free_ char *path = NULL;
-	struct errmsg msg = {0};
 	struct summary s;
 	struct builds b;
 	struct build all;
 
 	*u = (struct usual){0};
-	if (record_find(&path, &msg) < 0 || builds_read(&b, path) < 0)
+	if (builds_read(&b, NULL) < 0)
 		return;
 	for (size_t i = 0; i < b.n_records; i++) {
 		const struct record *r = &b.records[i];

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include <glob.h>
+#include <poll.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <string.h>
-
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/proto.h"
 #include "concc/str.h"
 #include "concc/wrapper.h"
 
@@ -24,4 +27,38 @@ char **server_other_dirs(const char *mine)
 	}
 	globfree(&g);
 	return ret;
+}
+
+#define FLUSH_MS 3000 /* what a disk that works needs is milliseconds */
+
+static void flush_one(const char *dir, uint64_t until_ms)
+{
+	char *words[] = {(char *)"flush", NULL};
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct conn c = {.fd = -1};
+	uint64_t now = now_ms();
+
+	if (server_connect(dir, &c) < 0)
+		return;
+	msg_ctl_encode(&b, words);
+	if (conn_send(&c, MSG_CTL, &b) == 0 && now < until_ms) {
+		struct pollfd p = {.fd = c.fd, .events = POLLIN};
+
+		(void)poll(&p, 1, (int)(until_ms - now)); /* whatever it says, or that it ends */
+	}
+	conn_release(&c);
+}
+
+void servers_flush(void)
+{
+	_cleanup_free_ char *dir = NULL;
+	_cleanup_strv_ char **others = NULL;
+	uint64_t until_ms = now_ms() + FLUSH_MS;
+
+	if (runtime_dir_open(&dir, NULL, NULL) < 0)
+		return;
+	flush_one(dir, until_ms);
+	others = server_other_dirs(dir);
+	for (char **d = others; d && *d; d++)
+		flush_one(*d, until_ms);
 }

@@ -448,13 +448,13 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	s->dir_fd = scratch();
 	s->cache = path_join(scratch_dir, "cache");
 	CHECK(mkdir(s->cache, 0700) == 0);
-	s->releases_fd = -1;
 	s->ready = true; /* nobody waits to hear it */
 	namespaces_look(&s->namespaces);
 	caller_read(&s->own);
 	CHECK(loop_new(&s->loop) == 0);
 	CHECK(pool_open(s->dir, &s->pool, &msg) == 0);
 	s->pace = pace_new(s);
+	s->stragglers = stragglers_new(s);
 	s->peers = xcalloc(2, sizeof(*s->peers));
 	s->n_peers = 1;
 	s->peers[0] = peer_new(s, 0, &conf_worker);

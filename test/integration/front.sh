@@ -224,7 +224,7 @@ stopped() {
 	kill -KILL $SLOW_PIDS
 	lab_slow_wait
 	cat "$LAB/status"
-	expect_grep "^  stopped here \(pid $SLOW_PID\), and keeps its slot or place: concc-dispatch ./slow; " "$LAB/status"
+	expect_grep "^  stopped here \(pid $SLOW_PID\), and keeps its slot or place: \./slow; " "$LAB/status"
 	lab_stop_server
 }
 

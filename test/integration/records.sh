@@ -174,7 +174,7 @@ five() {
 	done
 }
 
-# One write for each job; and none waits for a server that does not listen.
+# A write at the most for each job, by a thread; and none waits for a server that does not listen.
 costs() {
 	local server before
 	in_dir costs
@@ -182,13 +182,100 @@ costs() {
 	concc-cc gcc -c a.c
 	before=$(all_jobs)
 	lab_syscalls "$server" five >/dev/null
-	expect_eq "writes of records" "$(grep -c 'write([0-9]*, "cncR' "$LAB/strace")" 5
+	expect_le "writes of records" "$(grep -c 'write([0-9]*, "cncR' "$LAB/strace")" 5
+	expect_eq "writes by the loop" "$(grep -Ec "^$server +write\([0-9]*, \"cncR" "$LAB/strace")" 0
 	expect_eq "jobs" "$(all_jobs)" $((before + 5))
 	lab_signal STOP "$server"
 	for i in 1 2 3; do
 		timeout "$LAB_LIMIT" concc-cc gcc --version >/dev/null || fail "it waits for a server that is stopped"
 	done
 	lab_signal CONT "$server"
+}
+
+# A server whose cache directory is on a disk that can be stopped; what asks it waits then.
+disk_start() {
+	lab_stop_server
+	mkdir -p "$LAB/disk" "$LAB/hung"
+	exec 9< <(exec "$LAB_BUILD/test/slowfs/slowfs" 0 "$LAB/disk" "$LAB/hung")
+	DISK_PID=$!
+	read -r -t "$LAB_LIMIT" _ <&9 || fail "no disk"
+	export CONCC_CACHE_DIR=$LAB/hung
+	lab_all_up
+	concc-cc gcc -c a.c
+}
+
+disk_end() {
+	lab_signal CONT "$DISK_PID" 2>/dev/null || true
+	lab_stop_server
+	umount -l "$LAB/hung"
+	rm -rf "$LAB/disk"
+}
+
+in_time() { # COMMAND...
+	timeout "$LAB_LIMIT" "$@" || fail "$1: exit status $? while the disk hangs"
+}
+
+# Jobs go on and end, the server answers, workers stay; then all is there.
+hung_disk() {
+	local before
+	in_dir hung
+	disk_start
+	trap disk_end EXIT
+	before=$(all_jobs)
+	lab_signal STOP "$DISK_PID"
+	for i in 1 2 3 4 5; do
+		in_time concc-cc gcc -c a.c -o "$i.o"
+		expect_file "$i.o"
+	done
+	in_time concc-cc gcc --version >/dev/null
+	in_time concc status >"$LAB/status"
+	expect_eq "not written" "$(lab_status .records.waiting)" 6
+	expect_eq "lost" "$(lab_status .records.lost)" 0
+	expect_eq "connections of workers" "$(lab_status '[.workers[].starts] | tojson')" '[1,1]'
+	lab_signal CONT "$DISK_PID"
+	expect_eq "jobs" "$(all_jobs)" $((before + 6))
+	expect_eq "not written" "$(lab_status .records.waiting)" 0
+}
+
+# Nor does it hold the server's end.
+hung_at_the_end() {
+	local server
+	in_dir ends
+	disk_start
+	trap disk_end EXIT
+	server=$(lab_server_pid)
+	lab_signal STOP "$DISK_PID"
+	in_time concc-cc gcc -c a.c
+	in_time concc stop
+	expect_gone "the server" "$server"
+}
+
+# One that is full costs the records, and that is said.
+full_disk() {
+	local name
+	in_dir full
+	lab_stop_server
+	mkdir -p "$LAB/small"
+	mount -t tmpfs -o size=64k,mode=700 none "$LAB/small"
+	trap 'lab_stop_server; umount -l "$LAB/small"' EXIT
+	export CONCC_CACHE_DIR=$LAB/small
+	lab_all_up
+	concc-cc gcc -c a.c
+	cat /dev/zero >"$LAB/small/other" 2>/dev/null || true
+	for i in 1 2 3 4 5 6 7 8 9 10 11 12; do
+		name=$(printf '%0200d.o' "$i") # more than what is left of a page
+		concc-cc gcc -c a.c -o "$name"
+		expect_file "$name"
+	done
+	concc report --list >/dev/null # all that can be is written then
+	expect_ge "lost" "$(lab_status .records.lost)" 1
+	concc status >"$LAB/status"
+	expect_grep "records of [0-9]+ jobs? could not be written to $LAB/small" "$LAB/status"
+	expect_grep 'No space left on device' "$LAB/status"
+	rm "$LAB/small/other"
+	concc-cc gcc -c a.c
+	expect_eq "jobs in a report" "$(concc report --json | jq '.jobs | map(select(.directory | endswith("/full"))) | length > 0')" true
+	expect_eq "error" "$(lab_status .records.error)" ''
 }
 
 check "a worker on this machine has a cache of its own" local_worker
@@ -200,4 +287,7 @@ check "of a job that was cancelled" cancelled
 check "jobs of one build" one_build
 check "they outlive their server" server_killed
 check "what they cost" costs
+check "a disk that hangs" hung_disk
+check "a disk that hangs at the end" hung_at_the_end
+check "a full disk" full_disk
 lab_stop

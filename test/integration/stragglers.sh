@@ -60,6 +60,8 @@ wins() {
 	expect_eq "result" "$(cat out.won)" "whole of won"
 	expect_eq "stragglers" "$(lab_status .twice)" 1
 	expect_eq "of use" "$(lab_status .twice_won)" 1
+	# It is recorded where it was done, from when it was sent there, as one that two had.
+	expect_eq "record" "$(concc report --json | jq -r '.jobs | max_by(.arrived_us) | "\(.worker) \(.tries) \(.sent_us > 900000 and .sent_us < .ended_us)"')" 'w2 2 true'
 }
 
 nothing_left() {

@@ -140,10 +140,12 @@ int main(int argc, char **argv)
 		return 1;
 	n = (unsigned)strtoul(argv[2], NULL, 10);
 	for (unsigned i = 0; i < n; i++) {
+		_cleanup_buf_ struct buf b = BUF_INIT;
 		struct record r;
 
 		fill(&r, i, n, argv[3]);
-		if (record_append(f, &r) < 0)
+		record_put(&b, &r);
+		if (record_append(f, &b, 1) < 0)
 			return 1;
 		record_release(&r);
 	}

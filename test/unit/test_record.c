@@ -177,10 +177,12 @@ static struct seen read_all(unsigned max)
 
 static void append(struct record_file *f, uint32_t pid)
 {
+	_cleanup_buf_ struct buf b = BUF_INIT;
 	struct record r;
 
 	fill(&r, pid);
-	cr_assert_eq(record_append(f, &r), 0);
+	record_put(&b, &r);
+	cr_assert_eq(record_append(f, &b, 1), 0);
 	record_release(&r);
 }
 

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * One job on two workers: whichever has something to show first is the one that counts.  Each
+ * writes to an upper layer of its own, so the other is killed and leaves no trace.
+ */
+#include "run.h"
+
+#include <stdlib.h>
+
+#include "concc/cleanup.h"
+#include "concc/log.h"
+#include "concc/str.h"
+
+void twin_keep(struct run *r, struct msg_run *m)
+{
+	if (!r->peer->server->stragglers || m->flags & JOB_F_STDIN)
+		return;
+	r->again = xmemdup(m, sizeof(*m));
+	*m = (struct msg_run){0};
+}
+
+bool twin_is_possible(const struct job *j)
+{
+	const struct run *r = j->client ? j->client->run : NULL;
+
+	return r && r->again && !r->twin && !r->failure && !j->record.said_us;
+}
+
+/* Could it be on that worker?  Asked before a slot is taken, since giving one back wakes us again.
+ */
+static bool can_be_on(const struct run *r, struct peer *p, struct exe **ret)
+{
+	if (p == r->peer || p->state != PEER_UP || p->unable ||
+	    p->conf->root != r->peer->conf->root || map_get_u64(&p->exes_refused, r->exe_id))
+		return false;
+	/* The compiler may be another one by now. */
+	return exe_get(p, r->again, ret, NULL) == 0 && exe_msg(*ret)->exe_id == r->exe_id;
+}
+
+static bool start(struct run *r, struct peer *p, struct exe *e, struct pool_slot *slot)
+{
+	/* Links by which it calls things are told to each worker. */
+	_cleanup_free_ char *unserved = NULL;
+	_cleanup_strv_ char **trees = workspaces_of(p, r->again, &unserved, NULL);
+	struct job *j = r->client->job;
+	struct run *twin;
+
+	if (!trees || unserved || workspaces_other_cwd(p, r->again, &trees))
+		return false;
+	if (p->conf->root == ROOT_CLIENT && system_refresh(p, NULL) < 0)
+		return false;
+	if (run_dispatch(r->client, p, r->again, e, trees, &twin) < 0)
+		return false;
+	log_info("straggler: %s is started again on %s", j->record.command, p->conf->name);
+	r->client->run = r;
+	r->twin = twin;
+	twin->twin = r;
+	twin->slot = *slot;
+	jobs_sent_again(j, p);
+	return true;
+}
+
+bool twin_start(struct job *j)
+{
+	struct server *s = j->server;
+	struct run *r = j->client->run;
+
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		struct peer *p = s->peers[i];
+		struct pool_request q = {.cwd = j->record.cwd, .only = p->conf->name, .try = true};
+		struct pool_slot slot = {.fd = -1};
+		struct exe *e;
+
+		if (!can_be_on(r, p, &e) || pool_acquire(s->pool, &q, &slot) < 0)
+			continue;
+		if (start(r, p, e, &slot))
+			return true;
+		pool_release(s->pool, &slot);
+	}
+	return false;
+}
+
+void twin_won(struct run *r)
+{
+	struct run *loser = steal_ptr(&r->twin);
+
+	if (!loser)
+		return;
+	loser->twin = NULL;
+	loser->client = NULL;
+	r->client->run = r;
+	jobs_one_left(r->client->job, r->peer);
+	if (!loser->failure)
+		run_give_up(loser, "straggler", "another worker was faster");
+}
+
+bool twin_goes_on(struct run *r)
+{
+	struct run *twin = steal_ptr(&r->twin);
+
+	if (!twin)
+		return false;
+	twin->twin = NULL;
+	r->client->run = twin;
+	r->client = NULL;
+	jobs_one_left(twin->client->job, twin->peer);
+	return true;
+}
+
+void twin_forget(struct run *r)
+{
+	if (r->again)
+		msg_run_release(r->again);
+	free(steal_ptr(&r->again));
+	pool_release(r->peer->server->pool, &r->slot);
+}
