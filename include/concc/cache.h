@@ -23,7 +23,7 @@
 #include "concc/proto.h"
 
 /* Part of every key: what is kept by one version is nothing to another. */
-#define CACHE_FORMAT 4
+#define CACHE_FORMAT 5
 
 /* ---- what a job looked at: src/cache/names.c ---- */
 

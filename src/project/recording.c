@@ -29,6 +29,7 @@ struct recording {
 	bool has_epoch; /* SOURCE_DATE_EPOCH is set */
 	bool traced, looked;
 	bool wants_places; /* it asked for the path of something that it had open */
+	bool wants_exe;	   /* and of what it is itself */
 	struct since since;
 	uint64_t mounts; /* as the tree had counted at the dispatch */
 	struct cache_names names;
@@ -85,7 +86,7 @@ struct recording *recording_new(struct peer *p, const struct msg_run *m, char *c
 		r->cwd = xstrdup(m->cwd);
 	}
 	r->entry.workspaces = strv_copy(workspaces);
-	since_init(&r->since, s->tree, saw);
+	since_init(&r->since, s->tree, saw, call.client_root ? NULL : r->entry.workspaces);
 	r->mounts = count_mounts(s);
 	return r;
 }
@@ -146,6 +147,12 @@ void recording_early(struct recording *r)
 		spoil(r, "announced");
 }
 
+void recording_missing(struct recording *r)
+{
+	if (r)
+		spoil(r, "missing");
+}
+
 int recording_trace(struct recording *r, struct blob payload)
 {
 	struct msg_trace m;
@@ -177,13 +184,8 @@ static bool has_dotdot(const char *path)
 static bool is_constant(const char *path)
 {
 	static const char *const paths[] = {
-		"/dev/null",
-		"/dev/zero",
-		"/dev/full",
-		"/dev/tty",
-		"/proc/self/exe",
-		"/proc/self/fd",
-		"/proc/sys/vm/overcommit_memory",
+		"/dev/null", "/dev/zero",     "/dev/full",
+		"/dev/tty",  "/proc/self/fd", "/proc/sys/vm/overcommit_memory",
 	};
 
 	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
@@ -234,6 +236,10 @@ static bool counts(struct recording *r, const char *name)
 {
 	const char *path = name + 1;
 
+	if (streq(path, "/proc/self/exe")) {
+		r->wants_exe = true;
+		return false;
+	}
 	if (is_constant(path))
 		return false;
 	if (is_own_descriptor(name)) {
@@ -274,7 +280,7 @@ static bool is_opened(const char *name)
 	return name[0] == TRACE_READ || name[0] == TRACE_WRITE || name[0] == TRACE_EXEC;
 }
 
-/* Of which descriptor it asked is not known: of each. */
+/* Of which descriptor it asked is not known: of each.  Nor which of its programs did. */
 static void add_places(struct recording *r)
 {
 	size_t n = r->names.n;
@@ -282,7 +288,7 @@ static void add_places(struct recording *r)
 
 	memcpy(all, v, n * sizeof(*all));
 	for (size_t i = 0; i < r->names.n; i++)
-		if (is_opened(v[i]))
+		if (r->wants_places ? is_opened(v[i]) : v[i][0] == TRACE_EXEC)
 			all[n++] = xasprintf("%c%s", TRACE_PLACE, v[i] + 1);
 	free(v);
 	cache_names_set(&r->names, all, n);
@@ -383,7 +389,7 @@ static void look_at_programs(struct recording *r)
 
 static bool follows(char how)
 {
-	return how != TRACE_LOOK && how != TRACE_LINK;
+	return how != TRACE_LOOK && how != TRACE_LINK && how != TRACE_MAKE;
 }
 
 static void check_unchanged(struct recording *r)
@@ -393,11 +399,15 @@ static void check_unchanged(struct recording *r)
 		spoil(r, "mounts");
 	for (size_t i = 0, end; i < r->names.n && !r->why; i = end) {
 		const char *path = r->names.v[i] + 1;
-		bool follow = false;
+		bool follow = false, listed = false;
 
-		for (end = i; end < r->names.n && streq(r->names.v[end] + 1, path); end++)
+		for (end = i; end < r->names.n && streq(r->names.v[end] + 1, path); end++) {
 			follow |= follows(r->names.v[end][0]);
-		if (since_unchanged(&r->since, path, follow, cache_look_last(r->results->look, i)))
+			listed |= r->names.v[end][0] == TRACE_LIST;
+		}
+		if (since_unchanged(&r->since, path, follow,
+				    cache_look_last(r->results->look, i)) &&
+		    (!listed || since_same_names(&r->since, path)))
 			continue;
 		spoil(r, "changed");
 		log_debug("not kept: %s has changed since the job began", path);
@@ -451,7 +461,7 @@ void recording_look(struct recording *r, const struct msg_exit *end)
 	choose_names(r);
 	if (!r->why)
 		look_at_programs(r);
-	if (!r->why && r->wants_places)
+	if (!r->why && (r->wants_places || r->wants_exe))
 		add_places(r);
 	if (r->why)
 		return;

@@ -653,28 +653,30 @@ static bool was_lost(const struct commit *c, const char *path)
 	return tomb_version(c->tree, path) > seen || c->tree->tomb_floor > seen;
 }
 
-static const struct ent *find_ent(const struct commit *c, const char *path, bool *ret_listed)
+/* ret_dir: the listed directory that holds it, or NULL. */
+static const struct ent *find_ent(const struct commit *c, const char *path,
+				  const struct dir **ret_dir)
 {
 	_cleanup_free_ char *parent = parent_of(path);
 	const struct dir *d = dir_find(c->tree, parent);
 	const char *base = path_base(path);
 
-	*ret_listed = d;
+	*ret_dir = d;
 	return d ? names_find(c->tree, d, base, strlen(base)) : NULL;
 }
 
 static bool changed_by_others(struct commit *c, const char *path)
 {
-	bool listed;
-	const struct ent *e = find_ent(c, path, &listed);
+	const struct dir *d;
+	const struct ent *e = find_ent(c, path, &d);
 	const struct own *o;
 	struct stat st;
 	int err;
 
 	if (was_lost(c, path))
 		return true;
-	if (listed)
-		return e && e->type != ENTRY_ABSENT && !(e->flags & ENT_INITIAL) &&
+	if (d)
+		return e && e->type != ENTRY_ABSENT && e->content_version > d->known_since &&
 		       e->content_version > seen_until(c, path);
 	/* The job can't have seen a directory that was never listed: it must be its own. */
 	err = look(c, path, &st);
@@ -787,10 +789,11 @@ static bool makes(const struct effect *e, const struct stat *st)
  * changes is listed anew, and all beneath it. */
 static bool was_known(const struct commit *c, const char *path)
 {
-	bool listed;
-	const struct ent *e = find_ent(c, path, &listed);
+	const struct dir *d;
+	const struct ent *e = find_ent(c, path, &d);
 
-	return e && e->type == ENTRY_DIR && (e->flags & ENT_INITIAL || e->version <= c->started);
+	return e && e->type == ENTRY_DIR &&
+	       (e->version <= d->known_since || e->version <= c->started);
 }
 
 static int check_effect(struct commit *c, struct effect *e, struct errmsg *msg)
@@ -1155,8 +1158,8 @@ static int apply_dir(struct commit *c, struct effect *e, int fd, const char *nam
 static int apply_meta(struct commit *c, struct effect *e, int fd, const char *name)
 {
 	_cleanup_close_ int path_fd = openat(fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	bool listed;
-	const struct ent *ent = find_ent(c, e->path, &listed);
+	const struct dir *d;
+	const struct ent *ent = find_ent(c, e->path, &d);
 	struct timespec times[2];
 	struct known known;
 	bool keep;
@@ -1260,12 +1263,12 @@ static void apply_dir_times(struct commit *c)
  */
 static void absorb_events(struct commit *c)
 {
-	bool listed;
+	const struct dir *d;
 
 	watch_collect(c->tree);
 	for (size_t i = 0; i < c->n_applied; i++) {
 		const struct effect *e = &c->effects[i];
-		struct ent *ent = (struct ent *)find_ent(c, e->path, &listed);
+		struct ent *ent = (struct ent *)find_ent(c, e->path, &d);
 
 		if (!ent)
 			continue;

@@ -746,7 +746,7 @@ static void set_nothing(struct tree *t, const struct dir *d, struct ent *e, uint
 	ent_set_stat(t, e, &none);
 	e->type = type;
 	e->ino = 0;
-	e->flags &= (uint16_t) ~(ENT_INITIAL | ENT_RACY);
+	e->flags &= (uint16_t)~ENT_RACY;
 	e->version = e->content_version = ++t->version;
 }
 
@@ -791,7 +791,7 @@ static void set_present(struct tree *t, struct dir *d, struct ent *e, const stru
 	ent_set_stat(t, e, st);
 	index_ent(t, d, e);
 	e->version = e->content_version = ++t->version;
-	e->flags &= (uint16_t) ~(ENT_INITIAL | ENT_RACY);
+	e->flags &= (uint16_t)~ENT_RACY;
 	if (ent_is_racy(d, st))
 		e->flags |= ENT_RACY;
 	if (e->type == ENTRY_SYMLINK)
@@ -1323,7 +1323,7 @@ static int dir_read(struct tree *t, struct dir *d, int fd, bool orphan)
 	if (err)
 		return read_error(err);
 	for (uint32_t it = 0; (e = names_next(d, &it));) {
-		e->flags = (uint16_t)((e->flags & ~ENT_PENDING) | ENT_INITIAL);
+		e->flags &= (uint16_t)~ENT_PENDING;
 		/* Seen by readdir, gone before its lstat. */
 		if (e->type == ENTRY_ABSENT)
 			mark_ent(t, d, e);
@@ -1334,6 +1334,7 @@ static int dir_read(struct tree *t, struct dir *d, int fd, bool orphan)
 	d->default_acl = fd_has_default_acl(fd);
 	dir_set_attr(t, d, &st);
 	d->attr_changed = false;
+	d->known_since = ++t->version;
 	return 0;
 }
 

@@ -36,15 +36,14 @@ struct peer_set {
 };
 
 enum ent_flags {
-	ENT_INITIAL = 1 << 0, /* unchanged since the directory was first read */
 	ENT_RACY =
-		1 << 1, /* changed so shortly before the look that the next change may not show */
-	ENT_DIRTY = 1 << 2,   /* on dir->dirty */
-	ENT_WRITTEN = 1 << 3, /* bytes may have changed though the stat is the same */
-	ENT_GONE = 1 << 4,    /* was removed meanwhile: what is there now is another file */
-	ENT_PENDING = 1 << 5, /* on dir->pending */
-	ENT_LINKED = 1 << 6,  /* one of dir->linked stands for it */
-	ENT_SEEN = 1 << 7,    /* met in the scan that is running */
+		1 << 0, /* changed so shortly before the look that the next change may not show */
+	ENT_DIRTY = 1 << 1,   /* on dir->dirty */
+	ENT_WRITTEN = 1 << 2, /* bytes may have changed though the stat is the same */
+	ENT_GONE = 1 << 3,    /* was removed meanwhile: what is there now is another file */
+	ENT_PENDING = 1 << 4, /* on dir->pending */
+	ENT_LINKED = 1 << 5,  /* one of dir->linked stands for it */
+	ENT_SEEN = 1 << 6,    /* met in the scan that is running */
 };
 
 #define CLAIM_NONE UINT16_MAX
@@ -124,12 +123,13 @@ struct dir {
 	struct names names;
 	struct ent_vec dirty, pending;
 	struct peer_set told;
-	bool network;	   /* others may change it */
-	bool orphan;	   /* its parent can't be read, so nobody watches what becomes of it */
-	bool dead;	   /* the path leads elsewhere by now, or nowhere */
-	bool dropped;	   /* on t->grave */
-	bool queued;	   /* on t->queue */
-	bool scan_now;	   /* compare all names at the next look */
+	uint64_t known_since; /* version, when it was read: no name in it had a later one then */
+	bool network;	      /* others may change it */
+	bool orphan;	      /* its parent can't be read, so nobody watches what becomes of it */
+	bool dead;	      /* the path leads elsewhere by now, or nowhere */
+	bool dropped;	      /* on t->grave */
+	bool queued;	      /* on t->queue */
+	bool scan_now;	      /* compare all names at the next look */
 	bool unknown;	   /* the last scan met a name of which it could not be told what it is */
 	bool flush_queued; /* on t->flush */
 	bool attr_changed;
