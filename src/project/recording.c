@@ -23,7 +23,8 @@ struct recording {
 	struct results *results;
 	struct server *server;
 	const char *why; /* it can't be kept, or NULL */
-	struct digest call, state;
+	struct digest state, words_key;
+	struct cache_words words; /* of the call */
 	char **argv; /* when there are options in files, which are looked into at the end */
 	char *cwd;
 	bool has_epoch; /* SOURCE_DATE_EPOCH is set */
@@ -78,7 +79,8 @@ struct recording *recording_new(struct peer *p, const struct msg_run *m, char *c
 	r = xcalloc(1, sizeof(*r));
 	r->results = s->results;
 	r->server = s;
-	cache_call_digest(&call, &r->call);
+	cache_words_of(&call, &r->words);
+	cache_words_key(&call, &r->words_key);
 	for (char *const *e = m->env; *e; e++)
 		r->has_epoch |= str_starts(*e, "SOURCE_DATE_EPOCH=");
 	if (cache_has_argfiles(m->argv)) {
@@ -97,6 +99,7 @@ void recording_free(struct recording *r)
 		return;
 	cache_names_release(&r->names);
 	cache_entry_release(&r->entry);
+	cache_words_release(&r->words);
 	since_release(&r->since);
 	strv_free(r->argv);
 	free(r->cwd);
@@ -596,10 +599,10 @@ static void share(struct recording *r, const struct cache_seen *seen)
 	for (size_t i = 0; i < r->entry.n_effects; i++)
 		if (r->entry.effects[i].kind == EFFECT_FILE && r->entry.effects[i].size)
 			share_one(r, CACHE_BYTES, &r->entry.effects[i].digest);
-	cache_entry_key(&r->call, seen, &entry);
+	cache_entry_key(&r->words.call, seen, &entry);
 	share_one(r, CACHE_BYTES, &seen->set);
 	share_one(r, CACHE_RESULT, &entry);
-	share_one(r, CACHE_SEEN, &r->call);
+	share_one(r, CACHE_SEEN, &r->words.call);
 }
 
 static int put(struct recording *r)
@@ -612,10 +615,12 @@ static int put(struct recording *r)
 	cache_names_encode(&b, &r->names);
 	err = cache_put_bytes(store, b.data, b.len, &seen.set);
 	if (err == 0)
-		err = cache_put_entry(store, &r->call, &seen.set, &seen.state, &r->entry);
+		err = cache_put_entry(store, &r->words.call, &seen.set, &seen.state, &r->entry);
 	/* Last: what it leads to is there by then. */
 	if (err == 0)
-		err = cache_add_seen(store, &r->call, &seen);
+		err = cache_add_seen(store, &r->words.call, &seen);
+	if (err == 0)
+		(void)cache_add_words(store, &r->words_key, &r->words);
 	if (err == 0 && r->results->remote && r->server->conf->cache_push)
 		share(r, &seen);
 	return err;
@@ -646,7 +651,7 @@ void recording_keep(struct recording *r, const struct msg_exit *end, const char 
 		if (put(r) < 0)
 			spoil(r, "store");
 	}
-	results_remember(r->results, &r->call, r->why);
+	results_remember(r->results, &r->words.call, r->why);
 	if (r->why) {
 		results_reason(r->results, r->why);
 		return;

@@ -416,6 +416,21 @@ what_changed() {
 	rm one/h.h a.o
 	echo 'int g;' >>a.c
 	why 'miss: a.c changed;' "${words[@]}"
+	# Another call for the same output.
+	export CPATH=
+	why 'miss: argument -Iother instead of -Ione;miss: variable CPATH is set now;' gcc -Iother -Itwo -c a.c -o a.o
+	unset CPATH
+	export LC_ALL=C
+	try w1 gcc -Iother -Itwo -c a.c -o a.o
+	export LC_ALL=C.UTF-8
+	rm a.o
+	why 'miss: variable LC_ALL changed;' gcc -Iother -Itwo -c a.c -o a.o
+	why 'miss: argument -O2 is new;miss: variable LC_ALL changed;' gcc -Iother -Itwo -c -O2 a.c -o a.o
+	unset LC_ALL
+	why 'miss: argument -Itwo is missing;' gcc -Ione -c a.c -o a.o
+	(umask 077 && why 'miss: the umask changed;' "${words[@]}")
+	why 'miss: its arguments have another order;' gcc -Itwo -Ione -c a.c -o a.o
+	grep -r UTF-8 "$(store_of)/n" && fail "the value of a variable is kept"
 	echo 'const char *d = __DATE__;' >b.c
 	gcc -c b.c -o b.o
 	concc-cc gcc -c b.c -o b.o </dev/null
