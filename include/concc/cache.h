@@ -23,7 +23,7 @@
 #include "concc/proto.h"
 
 /* Part of every key: what is kept by one version is nothing to another. */
-#define CACHE_FORMAT 4
+#define CACHE_FORMAT 5
 
 /* ---- what a job looked at: src/cache/names.c ---- */
 
@@ -103,6 +103,55 @@ void cache_entry_release(struct cache_entry *e);
 void cache_entry_encode(struct buf *b, const struct cache_entry *e);
 int cache_entry_decode(struct blob payload, struct cache_entry *ret);
 
+/* ---- keys: src/cache/key.c ---- */
+
+/* What decides a job beside files. */
+struct cache_call {
+	const struct msg_run *run;
+	uint32_t uid, gid;
+	bool client_root;
+};
+
+/*
+ * May results of it be kept, as far as its words tell?  NULL, or why not, in a word.  Only drivers
+ * of GCC and clang, of which it is known what of their environment they read.
+ */
+const char *cache_refuses(const struct msg_run *m);
+/* The same of all its arguments, those in the files that it names (@FILE) included, which must be
+ * true when something is kept. */
+const char *cache_refuses_args(char *const *args);
+bool cache_has_argfiles(char *const *argv);
+/* The same of a program that it started (a base name): NULL, or why not. */
+bool cache_knows_tool(const char *name);
+void cache_call_digest(const struct cache_call *c, struct digest *ret);
+/* Does this variable matter to the compilers it knows? */
+bool cache_reads_variable(const char *name, size_t len, char *const *argv);
+
+/* ---- the words of a call, for a person: src/cache/words.c ---- */
+
+#define CACHE_WORDS_MAX (64 * 1024) /* bytes of one call's; longer ones are not kept */
+#define CACHE_SHOWN_MAX 200	    /* bytes of an argument */
+
+/* What a call is told apart by.  Of a variable there is its name, and no more of its value than
+ * shows that it is another one. */
+struct cache_words {
+	struct digest call;
+	char **argv;	  /* owned */
+	char **names;	  /* "variable LANG", "the umask" ...; n of them, owned */
+	uint64_t *prints; /* of each, owned */
+	size_t n;
+};
+
+void cache_words_of(const struct cache_call *c, struct cache_words *ret);
+void cache_words_release(struct cache_words *w);
+/* By what calls of one program for one output in one directory have in common. */
+void cache_words_key(const struct cache_call *c, struct digest *ret);
+void cache_words_encode(struct buf *b, const struct cache_words *w);
+int cache_words_decode(struct blob payload, struct cache_words *ret);
+/* A line for each difference, and how many there are. */
+size_t cache_words_compare(const struct cache_words *before, const struct cache_words *now,
+			   struct buf *ret);
+
 /* ---- the store: src/cache/store.c ---- */
 
 /*
@@ -143,6 +192,13 @@ int cache_get_entry(struct cache_store *s, const struct digest *call, const stru
 		    const struct digest *state, struct cache_entry *ret);
 int cache_put_entry(struct cache_store *s, const struct digest *call, const struct digest *set,
 		    const struct digest *state, const struct cache_entry *e);
+
+/* Words of calls whose results were kept, by cache_words_key(), the newest first. */
+#define CACHE_WORDS_KEPT 4
+int cache_get_words(struct cache_store *s, const struct digest *key,
+		    struct cache_words ret[CACHE_WORDS_KEPT], size_t *ret_n);
+/* -EMSGSIZE: they are too long to be kept. */
+int cache_add_words(struct cache_store *s, const struct digest *key, const struct cache_words *w);
 
 /* Objects as they are in the store, for who moves them from one to another. */
 enum cache_kind {
@@ -189,29 +245,5 @@ void cache_count_kept(struct cache_store *s);
 void cache_count_uncacheable(struct cache_store *s, const char *why);
 /* The words and how often; index from 0 until it is false. */
 bool cache_reason(const struct cache_store *s, size_t index, char ret_why[32], uint64_t *ret_n);
-
-/* ---- keys: src/cache/key.c ---- */
-
-/* What decides a job beside files. */
-struct cache_call {
-	const struct msg_run *run;
-	uint32_t uid, gid;
-	bool client_root;
-};
-
-/*
- * May results of it be kept, as far as its words tell?  NULL, or why not, in a word.  Only drivers
- * of GCC and clang, of which it is known what of their environment they read.
- */
-const char *cache_refuses(const struct msg_run *m);
-/* The same of all its arguments, those in the files that it names (@FILE) included, which must be
- * true when something is kept. */
-const char *cache_refuses_args(char *const *args);
-bool cache_has_argfiles(char *const *argv);
-/* The same of a program that it started (a base name): NULL, or why not. */
-bool cache_knows_tool(const char *name);
-void cache_call_digest(const struct cache_call *c, struct digest *ret);
-/* Does this variable matter to the compilers it knows? */
-bool cache_reads_variable(const char *name, size_t len, char *const *argv);
 
 #endif

@@ -22,7 +22,7 @@
 #include "concc/digest.h"
 
 #ifndef PROTO_VERSION /* a test has another */
-#define PROTO_VERSION 12
+#define PROTO_VERSION 13
 #endif
 /*
  * Bytes of "project.lock" that a project server has locked when it is ready: for who speaks this
@@ -569,6 +569,7 @@ enum trace_how {
 	TRACE_LIST = 'd',  /* the names in a directory */
 	TRACE_PLACE = 'p', /* asked for the path of what it leads to; told by no worker */
 	TRACE_WRITE = 'w', /* opened for writing: what it held was not read, unless 'r' says so */
+	TRACE_MAKE = 'm',  /* made, removed or replaced: in which directory is what counts */
 };
 
 #define PROTO_TRACE_NAMES_MAX (32 * 1024)

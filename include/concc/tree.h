@@ -143,11 +143,12 @@ uint64_t tree_version(const struct tree *t);
 void tree_set_horizon(struct tree *t, uint64_t v);
 
 /*
- * For who looks at the disk by itself, after a drain: has what path (absolute, clean, no symlink on
- * the way) names changed since that version, a name that came or went included?  1, 0, or -ENOENT:
- * nobody was told of its directory, so it is not watched.
+ * After a drain: has what path (absolute, clean, no symlink on the way) names changed since that
+ * version, a name that came or went included?  by_listing: who asks has seen it in listings of ours
+ * only, so that what was before the first one does not matter.  1, 0, or -ENOENT: nobody had been
+ * told of its directory by then, so it was not watched.
  */
-int tree_changed_since(const struct tree *t, const char *path, uint64_t version);
+int tree_changed_since(const struct tree *t, const char *path, uint64_t version, bool by_listing);
 /* Has a snapshot of this directory made, so that what is in it can be told from what changes. */
 int tree_know(struct tree *t, const char *dir);
 #define TREE_NOBODY UINT16_MAX /* instead of a peer, to commit_apply(): the digests are ours */

@@ -12,6 +12,7 @@
 
 #include "concc/buf.h"
 #include "concc/cleanup.h"
+#include "concc/io.h"
 #include "concc/map.h"
 #include "concc/str.h"
 
@@ -20,6 +21,7 @@
  * ENOENT); its type, mode and owner; the size of what was looked at, the bytes of what was read;
  * of what is only written, whether it is empty is enough (the assembler and the linker remove an
  * output that is not, and write into one that is);
+ * of what is made, the place;
  * which names are the same file or directory (a compiler leaves out a directory that it has
  * searched by another name), and which files have the same bytes and time, since that is how
  * #pragma once knows a header again.  What does not: inode numbers and times themselves, which
@@ -27,6 +29,7 @@
  */
 
 #define LIST_NAMES_MAX 100000 /* of one directory */
+#define LINKS_MAX      40
 
 struct cache_look {
 	const struct cache_look_ops *ops;
@@ -43,6 +46,8 @@ struct cache_look {
 	size_t n_looked, cap_looked;
 	size_t index;	    /* of the name that is looked at */
 	struct map by_twin; /* digest and mtime -> the same */
+	char *dir;	    /* that something is made in, as named last; NULL: none */
+	struct buf dir_said;
 };
 
 struct cache_look *cache_look_new(const struct cache_look_ops *ops, void *data)
@@ -59,6 +64,8 @@ static void forget(struct cache_look *l)
 	buf_reset(&l->said);
 	buf_reset(&l->same);
 	l->path = NULL;
+	free(l->dir);
+	l->dir = NULL;
 	map_release(&l->by_inode);
 	map_release(&l->by_twin);
 	l->by_inode = l->by_twin = MAP_INIT;
@@ -71,6 +78,7 @@ void cache_look_free(struct cache_look *l)
 	forget(l);
 	buf_release(&l->said);
 	buf_release(&l->same);
+	buf_release(&l->dir_said);
 	free(l->looked);
 	free(l);
 }
@@ -146,6 +154,12 @@ static void look_once(struct cache_look *l, const char *path)
 const struct cache_looked *cache_look_last(const struct cache_look *l, size_t i)
 {
 	return i < l->n_looked && l->looked[i].err >= 0 ? &l->looked[i] : NULL;
+}
+
+static bool is_link(struct cache_look *l, const char *path)
+{
+	look_once(l, path);
+	return !l->err && S_ISLNK(l->st.st_mode);
 }
 
 static int look_at(struct cache_look *l, const char *path, bool follow, struct stat *st,
@@ -237,6 +251,7 @@ static int say_write(struct cache_look *l, const char *path, uint32_t index)
 	return 0;
 }
 
+/* Where the kernel says that it is. */
 static int say_place(struct cache_look *l, const char *path)
 {
 	_cleanup_close_ int fd = open(path, O_PATH | O_CLOEXEC);
@@ -252,6 +267,73 @@ static int say_place(struct cache_look *l, const char *path)
 	buf_put_u8(&l->said, '@');
 	buf_put_blob(&l->said, place, (size_t)n);
 	return 0;
+}
+
+/* Of several files in one directory, once. */
+static int say_place_of_dir(struct cache_look *l, const char *dir)
+{
+	size_t at = l->said.len;
+	int r;
+
+	if (l->dir && streq(l->dir, dir)) {
+		buf_append(&l->said, l->dir_said.data, l->dir_said.len);
+		return 0;
+	}
+	free(l->dir);
+	l->dir = xstrdup(dir);
+	buf_reset(&l->dir_said);
+	r = say_place(l, dir);
+	if (r == 0)
+		buf_append(&l->dir_said, l->said.data + at, l->said.len - at);
+	return r;
+}
+
+static void cut_slashes(char *path)
+{
+	size_t n = strlen(path);
+
+	while (n > 1 && path[n - 1] == '/')
+		path[--n] = '\0';
+}
+
+/* What this name, a symlink, says, seen from where it is. */
+static int read_target(const char *path, const char *parent, char **ret)
+{
+	char target[PATH_MAX];
+	ssize_t n = readlink(path, target, sizeof(target) - 1);
+
+	if (n < 0)
+		return -errno;
+	target[n] = '\0';
+	*ret = *target == '/' ? xstrdup(target) : path_join(parent, target);
+	return 0;
+}
+
+/*
+ * What is made by this name is made in the directory that holds it, or where the symlinks lead that
+ * it ends with.  A result is put in place by the paths of these, whatever led there.
+ */
+static int say_made(struct cache_look *l, const char *name)
+{
+	_cleanup_free_ char *path = xstrdup(name);
+	int r = 0;
+
+	for (unsigned n_links = 0; r == 0 && n_links < LINKS_MAX; n_links++) {
+		_cleanup_free_ char *parent = NULL;
+		char *next;
+
+		cut_slashes(path);
+		parent = path_parent(path);
+		r = say_place_of_dir(l, parent);
+		if (r < 0 || (n_links == 0 && !is_link(l, name)))
+			return r;
+		r = read_target(path, parent, &next);
+		if (r < 0)
+			return r == -EINVAL ? 0 : say_no(l, -r);
+		free(path);
+		path = next;
+	}
+	return r;
 }
 
 static int by_name(const void *a, const void *b)
@@ -337,6 +419,8 @@ static int say_name(struct cache_look *l, const char *name, bool overwritten, ui
 		return say_write(l, path, index);
 	case TRACE_PLACE:
 		return say_place(l, path);
+	case TRACE_MAKE:
+		return say_made(l, path);
 	}
 	return CONCC_E_PROTO;
 }
@@ -383,6 +467,7 @@ const char *cache_look_change(char how, uint64_t before, uint64_t now)
 		return "has other names in it";
 	case TRACE_LINK:
 	case TRACE_PLACE:
+	case TRACE_MAKE:
 		return "leads elsewhere";
 	}
 	return "has another type, mode, owner or size";

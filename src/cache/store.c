@@ -20,7 +20,8 @@
 /*
  * DIR/c/xx/...: contents and sets of names, by the digest of their bytes.  DIR/r/xx/...: results,
  * by the digest of call, set and state.  DIR/w/xx/...: what was seen of a call.  The last two begin
- * with a digest of their name and all that follows it.  DIR/tmp: what is being written.
+ * with a digest of their name and all that follows it, as does DIR/n/xx/..., words of calls.
+ * DIR/tmp: what is being written.
  */
 #define TMP_AGE_S    3600 /* a temporary file this old belongs to no living writer */
 #define RENEW_S	     3600 /* the time of the last use is kept no finer than that */
@@ -386,6 +387,77 @@ int cache_add_seen(struct cache_store *s, const struct digest *call, const struc
 	return put_sealed(s, name, &b);
 }
 
+/* ---- words ---- */
+
+static int decode_words(struct blob in, struct cache_words ret[CACHE_WORDS_KEPT], size_t *ret_n)
+{
+	size_t n = 0;
+	struct rd r;
+
+	rd_init(&r, in.p, in.n);
+	while (r.left && !r.bad && n < CACHE_WORDS_KEPT) {
+		struct blob one = rd_blob(&r, CACHE_WORDS_MAX);
+
+		if (r.bad || cache_words_decode(one, &ret[n]) < 0)
+			break;
+		n++;
+	}
+	*ret_n = n;
+	return rd_done(&r);
+}
+
+int cache_get_words(struct cache_store *s, const struct digest *key,
+		    struct cache_words ret[CACHE_WORDS_KEPT], size_t *ret_n)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	char name[NAME_SIZE];
+	int r;
+
+	object_name('n', key, name);
+	r = get_sealed(s, name, CACHE_WORDS_KEPT * (CACHE_WORDS_MAX + 64), &b);
+	if (r < 0)
+		return r;
+	r = decode_words((struct blob){b.data, b.len}, ret, ret_n);
+	while (r < 0 && *ret_n)
+		cache_words_release(&ret[--*ret_n]);
+	return r < 0 ? damaged(s, name) : 0;
+}
+
+static void put_words(struct buf *b, const struct cache_words *w)
+{
+	_cleanup_buf_ struct buf one = BUF_INIT;
+
+	cache_words_encode(&one, w);
+	buf_put_blob(b, one.data, one.len);
+}
+
+int cache_add_words(struct cache_store *s, const struct digest *key, const struct cache_words *w)
+{
+	struct cache_words all[CACHE_WORDS_KEPT];
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	char name[NAME_SIZE];
+	size_t n = 0, kept = 1;
+	bool first;
+
+	if (cache_get_words(s, key, all, &n) < 0)
+		n = 0;
+	first = n && digest_eq(&all[0].call, &w->call);
+	put_words(&b, w);
+	if (b.len > CACHE_WORDS_MAX)
+		first = true;
+	for (size_t i = 0; i < n; i++) {
+		if (!first && kept < CACHE_WORDS_KEPT && !digest_eq(&all[i].call, &w->call)) {
+			put_words(&b, &all[i]);
+			kept++;
+		}
+		cache_words_release(&all[i]);
+	}
+	if (first)
+		return b.len > CACHE_WORDS_MAX ? -EMSGSIZE : 0;
+	object_name('n', key, name);
+	return put_sealed(s, name, &b);
+}
+
 /* ---- objects as they are ---- */
 
 static size_t seen_in(const char *name, const struct buf *b, struct cache_seen ret[CACHE_SEEN_MAX])
@@ -597,7 +669,7 @@ static void scan_folder(struct cache_store *s, const char *folder, struct object
 
 static void scan_all(struct cache_store *s, struct objects *o)
 {
-	static const char kinds[] = "crw";
+	static const char kinds[] = "crwn";
 	char folder[8];
 
 	for (const char *k = kinds; *k; k++) {

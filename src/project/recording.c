@@ -23,12 +23,14 @@ struct recording {
 	struct results *results;
 	struct server *server;
 	const char *why; /* it can't be kept, or NULL */
-	struct digest call, state;
+	struct digest state, words_key;
+	struct cache_words words; /* of the call */
 	char **argv; /* when there are options in files, which are looked into at the end */
 	char *cwd;
 	bool has_epoch; /* SOURCE_DATE_EPOCH is set */
 	bool traced, looked;
 	bool wants_places; /* it asked for the path of something that it had open */
+	bool wants_exe;	   /* and of what it is itself */
 	struct since since;
 	uint64_t mounts; /* as the tree had counted at the dispatch */
 	struct cache_names names;
@@ -77,7 +79,8 @@ struct recording *recording_new(struct peer *p, const struct msg_run *m, char *c
 	r = xcalloc(1, sizeof(*r));
 	r->results = s->results;
 	r->server = s;
-	cache_call_digest(&call, &r->call);
+	cache_words_of(&call, &r->words);
+	cache_words_key(&call, &r->words_key);
 	for (char *const *e = m->env; *e; e++)
 		r->has_epoch |= str_starts(*e, "SOURCE_DATE_EPOCH=");
 	if (cache_has_argfiles(m->argv)) {
@@ -85,7 +88,7 @@ struct recording *recording_new(struct peer *p, const struct msg_run *m, char *c
 		r->cwd = xstrdup(m->cwd);
 	}
 	r->entry.workspaces = strv_copy(workspaces);
-	since_init(&r->since, s->tree, saw);
+	since_init(&r->since, s->tree, saw, call.client_root ? NULL : r->entry.workspaces);
 	r->mounts = count_mounts(s);
 	return r;
 }
@@ -96,6 +99,7 @@ void recording_free(struct recording *r)
 		return;
 	cache_names_release(&r->names);
 	cache_entry_release(&r->entry);
+	cache_words_release(&r->words);
 	since_release(&r->since);
 	strv_free(r->argv);
 	free(r->cwd);
@@ -146,6 +150,12 @@ void recording_early(struct recording *r)
 		spoil(r, "announced");
 }
 
+void recording_missing(struct recording *r)
+{
+	if (r)
+		spoil(r, "missing");
+}
+
 int recording_trace(struct recording *r, struct blob payload)
 {
 	struct msg_trace m;
@@ -177,13 +187,8 @@ static bool has_dotdot(const char *path)
 static bool is_constant(const char *path)
 {
 	static const char *const paths[] = {
-		"/dev/null",
-		"/dev/zero",
-		"/dev/full",
-		"/dev/tty",
-		"/proc/self/exe",
-		"/proc/self/fd",
-		"/proc/sys/vm/overcommit_memory",
+		"/dev/null", "/dev/zero",     "/dev/full",
+		"/dev/tty",  "/proc/self/fd", "/proc/sys/vm/overcommit_memory",
 	};
 
 	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
@@ -234,6 +239,10 @@ static bool counts(struct recording *r, const char *name)
 {
 	const char *path = name + 1;
 
+	if (streq(path, "/proc/self/exe")) {
+		r->wants_exe = true;
+		return false;
+	}
 	if (is_constant(path))
 		return false;
 	if (is_own_descriptor(name)) {
@@ -274,7 +283,7 @@ static bool is_opened(const char *name)
 	return name[0] == TRACE_READ || name[0] == TRACE_WRITE || name[0] == TRACE_EXEC;
 }
 
-/* Of which descriptor it asked is not known: of each. */
+/* Of which descriptor it asked is not known: of each.  Nor which of its programs did. */
 static void add_places(struct recording *r)
 {
 	size_t n = r->names.n;
@@ -282,7 +291,7 @@ static void add_places(struct recording *r)
 
 	memcpy(all, v, n * sizeof(*all));
 	for (size_t i = 0; i < r->names.n; i++)
-		if (is_opened(v[i]))
+		if (r->wants_places ? is_opened(v[i]) : v[i][0] == TRACE_EXEC)
 			all[n++] = xasprintf("%c%s", TRACE_PLACE, v[i] + 1);
 	free(v);
 	cache_names_set(&r->names, all, n);
@@ -383,7 +392,7 @@ static void look_at_programs(struct recording *r)
 
 static bool follows(char how)
 {
-	return how != TRACE_LOOK && how != TRACE_LINK;
+	return how != TRACE_LOOK && how != TRACE_LINK && how != TRACE_MAKE;
 }
 
 static void check_unchanged(struct recording *r)
@@ -393,11 +402,15 @@ static void check_unchanged(struct recording *r)
 		spoil(r, "mounts");
 	for (size_t i = 0, end; i < r->names.n && !r->why; i = end) {
 		const char *path = r->names.v[i] + 1;
-		bool follow = false;
+		bool follow = false, listed = false;
 
-		for (end = i; end < r->names.n && streq(r->names.v[end] + 1, path); end++)
+		for (end = i; end < r->names.n && streq(r->names.v[end] + 1, path); end++) {
 			follow |= follows(r->names.v[end][0]);
-		if (since_unchanged(&r->since, path, follow, cache_look_last(r->results->look, i)))
+			listed |= r->names.v[end][0] == TRACE_LIST;
+		}
+		if (since_unchanged(&r->since, path, follow,
+				    cache_look_last(r->results->look, i)) &&
+		    (!listed || since_same_names(&r->since, path)))
 			continue;
 		spoil(r, "changed");
 		log_debug("not kept: %s has changed since the job began", path);
@@ -451,7 +464,7 @@ void recording_look(struct recording *r, const struct msg_exit *end)
 	choose_names(r);
 	if (!r->why)
 		look_at_programs(r);
-	if (!r->why && r->wants_places)
+	if (!r->why && (r->wants_places || r->wants_exe))
 		add_places(r);
 	if (r->why)
 		return;
@@ -586,10 +599,10 @@ static void share(struct recording *r, const struct cache_seen *seen)
 	for (size_t i = 0; i < r->entry.n_effects; i++)
 		if (r->entry.effects[i].kind == EFFECT_FILE && r->entry.effects[i].size)
 			share_one(r, CACHE_BYTES, &r->entry.effects[i].digest);
-	cache_entry_key(&r->call, seen, &entry);
+	cache_entry_key(&r->words.call, seen, &entry);
 	share_one(r, CACHE_BYTES, &seen->set);
 	share_one(r, CACHE_RESULT, &entry);
-	share_one(r, CACHE_SEEN, &r->call);
+	share_one(r, CACHE_SEEN, &r->words.call);
 }
 
 static int put(struct recording *r)
@@ -602,10 +615,12 @@ static int put(struct recording *r)
 	cache_names_encode(&b, &r->names);
 	err = cache_put_bytes(store, b.data, b.len, &seen.set);
 	if (err == 0)
-		err = cache_put_entry(store, &r->call, &seen.set, &seen.state, &r->entry);
+		err = cache_put_entry(store, &r->words.call, &seen.set, &seen.state, &r->entry);
 	/* Last: what it leads to is there by then. */
 	if (err == 0)
-		err = cache_add_seen(store, &r->call, &seen);
+		err = cache_add_seen(store, &r->words.call, &seen);
+	if (err == 0)
+		(void)cache_add_words(store, &r->words_key, &r->words);
 	if (err == 0 && r->results->remote && r->server->conf->cache_push)
 		share(r, &seen);
 	return err;
@@ -636,7 +651,7 @@ void recording_keep(struct recording *r, const struct msg_exit *end, const char 
 		if (put(r) < 0)
 			spoil(r, "store");
 	}
-	results_remember(r->results, &r->call, r->why);
+	results_remember(r->results, &r->words.call, r->why);
 	if (r->why) {
 		results_reason(r->results, r->why);
 		return;

@@ -76,6 +76,8 @@ void recording_output(struct recording *r, uint8_t stream, struct blob bytes);
 void recording_file(struct recording *r, const struct msg_file *f);
 /* Some of it is put in place while it runs: what was there before can't be told any more. */
 void recording_early(struct recording *r);
+/* It was looked for in vain by the job, and is here. */
+void recording_missing(struct recording *r);
 int recording_trace(struct recording *r, struct blob payload);
 /* It has ended, and nothing of it is in place yet: what did it look at?  Then, in place: keep. */
 void recording_look(struct recording *r, const struct msg_exit *end);
@@ -84,18 +86,22 @@ void recording_keep(struct recording *r, const struct msg_exit *end, const char 
 /* Since the job's dispatch. */
 struct since {
 	struct tree *tree;
+	char *const *mirrored; /* see since_init() */
 	uint64_t version;
 	struct timespec when; /* CLOCK_REALTIME, coarse */
 	struct map dirs; /* clean path of a directory -> what its times tell, as in unchanged.c */
 	struct map seen; /* clean path -> what was found there; of names on the way */
 };
 
-void since_init(struct since *s, struct tree *t, uint64_t version);
+/* mirrored: trees that the job sees by our listings only (lives as long as s); NULL: all. */
+void since_init(struct since *s, struct tree *t, uint64_t version, char *const *mirrored);
 void since_release(struct since *s);
 /* After a drain: does this absolute path, however written, lead to what it led to then?  follow:
  * through a symlink that it ends with.  looked: what lstat(2) of it has just said, or NULL.  False
  * also when that can't be told. */
 bool since_unchanged(struct since *s, const char *path, bool follow,
 		     const struct cache_looked *looked);
+/* Does it hold the names that it held then?  Of a directory that is the same one. */
+bool since_same_names(struct since *s, const char *dir);
 
 #endif

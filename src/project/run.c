@@ -927,6 +927,8 @@ static int message_missing(struct peer *p, struct blob payload)
 	r = job_of(p, m.job_id);
 	if (r)
 		missing_on(r, &m);
+	if (r && r->missing)
+		recording_missing(r->recording);
 	msg_missing_release(&m);
 	return 0;
 }

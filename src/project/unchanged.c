@@ -15,16 +15,17 @@
 
 /*
  * In directories that some worker was told of, the tree has a version of each name, also of those
- * that are gone.  Elsewhere the time of the last change tells, which nobody can set: of the file,
- * and of the directory for names that are not in it.  A directory changes with each name that comes
- * or goes in it; it is the same one when it, or the directory that it is in, has not changed.
+ * that are gone: since it was read, which for what jobs see by themselves must be before they
+ * began. Elsewhere the time of the last change tells, which nobody can set: of the file, and of the
+ * directory for names that are not in it.  A directory changes with each name that comes or goes in
+ * it; it is the same one when it, or the directory that it is in, has not changed.
  */
 #define TICK_NS	  20000000 /* of any file system's clock, twice */
 #define LINKS_MAX 40
 
-void since_init(struct since *s, struct tree *t, uint64_t version)
+void since_init(struct since *s, struct tree *t, uint64_t version, char *const *mirrored)
 {
-	*s = (struct since){.tree = t, .version = version};
+	*s = (struct since){.tree = t, .version = version, .mirrored = mirrored};
 	(void)clock_gettime(CLOCK_REALTIME_COARSE, &s->when);
 }
 
@@ -70,6 +71,17 @@ static uintptr_t look_at_dir(struct since *s, const char *path)
 	return what;
 }
 
+bool since_same_names(struct since *s, const char *dir)
+{
+	const uintptr_t wanted = LOCAL | OLD;
+	struct stat st;
+
+	/* Nothing is listed of what is none. */
+	if (stat(dir, &st) == 0 && !S_ISDIR(st.st_mode))
+		return true;
+	return (look_at_dir(s, dir) & wanted) == wanted;
+}
+
 /* st: NULL, when there is no such thing. */
 static bool is_old(struct since *s, const char *path, const struct stat *st)
 {
@@ -86,9 +98,18 @@ static bool is_old(struct since *s, const char *path, const struct stat *st)
 	return dir & OLD;
 }
 
+static bool is_mirrored(const struct since *s, const char *path)
+{
+	bool found = !s->mirrored;
+
+	for (char *const *w = s->mirrored; w && *w && !found; w++)
+		found = path_is_below(path, *w);
+	return found;
+}
+
 static bool name_is_unchanged(struct since *s, const char *path, const struct stat *st)
 {
-	int changed = tree_changed_since(s->tree, path, s->version);
+	int changed = tree_changed_since(s->tree, path, s->version, is_mirrored(s, path));
 
 	return changed == -ENOENT ? is_old(s, path, st) : changed == 0;
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
@@ -163,6 +164,55 @@ static bool explain(struct results *r, const struct msg_run *m, bool client_root
 	return true;
 }
 
+/* ---- another call ---- */
+
+static void put_lines(struct buf *b, const char *lines, size_t n_max)
+{
+	size_t n = 0;
+
+	for (const char *at = lines; *at; n++) {
+		size_t len = strcspn(at, "\n");
+
+		if (n < n_max)
+			buf_putf(b, "miss: %.*s\n", (int)len, at);
+		at += len + 1;
+	}
+	if (n > n_max)
+		buf_putf(b, "miss: and %zu more of its words\n", n - n_max);
+}
+
+struct likeness {
+	struct buf lines;
+	size_t n_changes; /* SIZE_MAX: there is no such call */
+};
+
+/* Of those that were kept with the same program and output, the call that is most like this one. */
+static void find_like(struct likeness *best, struct results *r, const struct msg_run *m,
+		      bool client_root)
+{
+	struct cache_call call = {m, geteuid(), getegid(), client_root};
+	struct cache_words all[CACHE_WORDS_KEPT], now;
+	struct digest key;
+	size_t n = 0;
+
+	cache_words_key(&call, &key);
+	if (cache_get_words(r->store, &key, all, &n) < 0)
+		return;
+	cache_words_of(&call, &now);
+	for (size_t i = 0; i < n; i++) {
+		_cleanup_buf_ struct buf b = BUF_INIT;
+		size_t changes = cache_words_compare(&all[i], &now, &b);
+
+		if (changes && changes < best->n_changes) {
+			best->n_changes = changes;
+			buf_reset(&best->lines);
+			buf_append(&best->lines, b.data, b.len);
+		}
+		cache_words_release(&all[i]);
+	}
+	cache_words_release(&now);
+}
+
 /* By each kind of root that a worker has: the call is another one then. */
 static bool explain_roots(struct results *r, const struct msg_run *m, struct buf *ret,
 			  bool *ret_hit)
@@ -181,20 +231,38 @@ static bool explain_roots(struct results *r, const struct msg_run *m, struct buf
 }
 
 /* Who asks has a terminal; what is asked of ran in a build whose output went to a pipe. */
-static bool explain_quiet(struct results *r, const struct msg_run *m, struct buf *ret,
-			  bool *ret_hit)
+#define N_OUTPUTS 3
+static void with_outputs(const struct msg_run *m, struct msg_run ret[N_OUTPUTS])
 {
 	const uint32_t tty = JOB_F_TTY_OUT | JOB_F_TTY_ERR;
-	struct msg_run q = *m;
-	bool known;
 
-	q.rows = q.cols = 0;
-	q.flags &= ~(tty | JOB_F_MERGED);
-	known = explain_roots(r, &q, ret, ret_hit);
-	if (known)
-		return true;
-	q.flags |= JOB_F_MERGED;
-	return explain_roots(r, &q, ret, ret_hit);
+	for (unsigned i = 0; i < N_OUTPUTS; i++)
+		ret[i] = *m;
+	for (unsigned i = 1; i < N_OUTPUTS; i++) {
+		ret[i].rows = ret[i].cols = 0;
+		ret[i].flags &= ~(tty | JOB_F_MERGED);
+	}
+	ret[2].flags |= JOB_F_MERGED;
+}
+
+static void explain_all(struct results *r, const struct msg_run *m, struct buf *ret, bool *ret_hit)
+{
+	struct likeness best = {.n_changes = SIZE_MAX};
+	struct msg_run as[N_OUTPUTS];
+
+	with_outputs(m, as);
+	for (unsigned i = 0; i < N_OUTPUTS; i++)
+		if (explain_roots(r, &as[i], ret, ret_hit))
+			return;
+	for (unsigned i = 0; i < N_OUTPUTS; i++)
+		for (unsigned client_root = 0; client_root < 2; client_root++)
+			find_like(&best, r, &as[i], client_root);
+	if (best.n_changes == SIZE_MAX)
+		buf_putf(ret, "miss: nothing is kept of a call with these arguments, in this "
+			      "directory, with this environment\n");
+	else
+		put_lines(ret, buf_cstr(&best.lines), CHANGES_MAX);
+	buf_release(&best.lines);
 }
 
 static const char *refusal(struct client *c, const struct msg_run *m)
@@ -224,9 +292,8 @@ void why_explain(struct client *c, const struct msg_run *m)
 
 	if (why)
 		buf_putf(&b, "not cacheable: %s\n", why);
-	else if (!explain_roots(r, m, &b, &hit) && !explain_quiet(r, m, &b, &hit))
-		buf_putf(&b, "miss: nothing is kept of a call with these arguments, in this "
-			     "directory, with this environment\n");
+	else
+		explain_all(r, m, &b, &hit);
 	fail.rule = (char *)(hit ? "hit" : "miss");
 	fail.text = (char *)buf_cstr(&b);
 	msg_run_fail_encode(&reply, &fail);

@@ -29,10 +29,32 @@
 
 /* ---- the calls ---- */
 
+/* Newer than the headers of many systems; on all machines of the same number. */
+#ifndef SYS_statmount
+#define SYS_statmount 457
+#define SYS_listmount 458
+#endif
+#ifndef SYS_getxattrat
+#define SYS_setxattrat	  463
+#define SYS_getxattrat	  464
+#define SYS_listxattrat	  465
+#define SYS_removexattrat 466
+#endif
+#ifndef SYS_open_tree_attr
+#define SYS_open_tree_attr 467
+#endif
+#ifndef SYS_file_getattr
+#define SYS_file_getattr 468
+#define SYS_file_setattr 469
+#endif
+
 enum kind {
 	LOOK,	/* the name itself */
+	MAKE,	/* the same, and it comes, goes or becomes another file */
+	CHANGE, /* what it leads to, and that is changed */
 	FOLLOW, /* what it leads to */
 	AT,	/* one or the other, by AT_SYMLINK_NOFOLLOW in flags */
+	CHANGE_AT,
 	READ_LINK,
 	OPEN, /* flags: as of open(2) */
 	OPEN2,
@@ -73,17 +95,17 @@ static const struct traced traced[] = {
 	CALL(lstat, LOOK, NONE, 0, NONE),
 	CALL(access, FOLLOW, NONE, 0, NONE),
 	CALL(readlink, READ_LINK, NONE, 0, NONE),
-	CALL(mkdir, LOOK, NONE, 0, NONE),
-	CALL(rmdir, LOOK, NONE, 0, NONE),
-	CALL(unlink, LOOK, NONE, 0, NONE),
-	CALL(symlink, LOOK, NONE, 1, NONE),
-	CALL(mknod, LOOK, NONE, 0, NONE),
-	CALL(chmod, FOLLOW, NONE, 0, NONE),
-	CALL(chown, FOLLOW, NONE, 0, NONE),
-	CALL(lchown, LOOK, NONE, 0, NONE),
-	CALL(utime, FOLLOW, NONE, 0, NONE),
-	CALL(utimes, FOLLOW, NONE, 0, NONE),
-	CALL(futimesat, FOLLOW, 0, 1, NONE),
+	CALL(mkdir, MAKE, NONE, 0, NONE),
+	CALL(rmdir, MAKE, NONE, 0, NONE),
+	CALL(unlink, MAKE, NONE, 0, NONE),
+	CALL(symlink, MAKE, NONE, 1, NONE),
+	CALL(mknod, MAKE, NONE, 0, NONE),
+	CALL(chmod, CHANGE, NONE, 0, NONE),
+	CALL(chown, CHANGE, NONE, 0, NONE),
+	CALL(lchown, MAKE, NONE, 0, NONE),
+	CALL(utime, CHANGE, NONE, 0, NONE),
+	CALL(utimes, CHANGE, NONE, 0, NONE),
+	CALL(futimesat, CHANGE, 0, 1, NONE),
 	CALL(link, TWO, NONE, 0, NONE),
 	CALL(rename, TWO, NONE, 0, NONE),
 	CALL(getdents, LIST, NONE, 0, NONE),
@@ -101,13 +123,13 @@ static const struct traced traced[] = {
 	CALL(faccessat, FOLLOW, 0, 1, NONE),
 	CALL(faccessat2, AT, 0, 1, 3),
 	CALL(readlinkat, READ_LINK, 0, 1, NONE),
-	CALL(mkdirat, LOOK, 0, 1, NONE),
-	CALL(unlinkat, LOOK, 0, 1, NONE),
-	CALL(symlinkat, LOOK, 1, 2, NONE),
-	CALL(mknodat, LOOK, 0, 1, NONE),
-	CALL(fchmodat, FOLLOW, 0, 1, NONE),
-	CALL(fchownat, AT, 0, 1, 4),
-	CALL(utimensat, AT, 0, 1, 3),
+	CALL(mkdirat, MAKE, 0, 1, NONE),
+	CALL(unlinkat, MAKE, 0, 1, NONE),
+	CALL(symlinkat, MAKE, 1, 2, NONE),
+	CALL(mknodat, MAKE, 0, 1, NONE),
+	CALL(fchmodat, CHANGE, 0, 1, NONE),
+	CALL(fchownat, CHANGE_AT, 0, 1, 4),
+	CALL(utimensat, CHANGE_AT, 0, 1, 3),
 	CALL(linkat, TWO, 0, 1, NONE),
 	CALL(renameat2, TWO, 0, 1, NONE),
 	CALL(truncate, TRUNCATE, NONE, 0, NONE),
@@ -118,14 +140,25 @@ static const struct traced traced[] = {
 	CALL(fchdir, FCHDIR, NONE, 0, NONE),
 
 	VOID(statfs, "statfs"),
+	VOID(fstatfs, "statfs"),
 	VOID(getxattr, "attributes"),
 	VOID(lgetxattr, "attributes"),
+	VOID(fgetxattr, "attributes"),
+	VOID(getxattrat, "attributes"),
 	VOID(listxattr, "attributes"),
 	VOID(llistxattr, "attributes"),
+	VOID(flistxattr, "attributes"),
+	VOID(listxattrat, "attributes"),
 	VOID(setxattr, "attributes"),
 	VOID(lsetxattr, "attributes"),
+	VOID(fsetxattr, "attributes"),
+	VOID(setxattrat, "attributes"),
 	VOID(removexattr, "attributes"),
 	VOID(lremovexattr, "attributes"),
+	VOID(fremovexattr, "attributes"),
+	VOID(removexattrat, "attributes"),
+	VOID(file_getattr, "attributes"),
+	VOID(file_setattr, "attributes"),
 	VOID(inotify_add_watch, "watches"),
 	VOID(fanotify_init, "watches"),
 	VOID(name_to_handle_at, "handles"),
@@ -139,13 +172,16 @@ static const struct traced traced[] = {
 	VOID(mount, "namespaces"),
 	VOID(umount2, "namespaces"),
 	VOID(open_tree, "namespaces"),
+	VOID(open_tree_attr, "namespaces"),
+	VOID(statmount, "namespaces"),
+	VOID(listmount, "namespaces"),
 	VOID(move_mount, "namespaces"),
 	VOID(fsopen, "namespaces"),
 	VOID(fspick, "namespaces"),
 	VOID(setns, "namespaces"),
 	VOID(unshare, "namespaces"),
 #ifdef SYS_fchmodat2
-	CALL(fchmodat2, AT, 0, 1, 3),
+	CALL(fchmodat2, CHANGE_AT, 0, 1, 3),
 #endif
 };
 
@@ -322,26 +358,21 @@ static bool name_of(struct trace *t, const struct filter_call *c, int dir_arg, i
 
 static void opened(struct trace *t, const char *path, uint64_t flags)
 {
-	bool writes = (flags & O_ACCMODE) != O_RDONLY;
-
 	bool creates = (flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL);
+	/* With O_TRUNC by O_RDONLY, too, Linux makes it empty. */
+	bool writes = (flags & O_ACCMODE) != O_RDONLY || flags & (O_CREAT | O_TRUNC);
+
+	if (flags & O_PATH)
+		writes = creates = false;
+	if (writes) {
+		add(t, TRACE_WRITE, path);
+		add(t, TRACE_MAKE, path);
+	}
 
 	if (flags & O_NOFOLLOW || creates)
 		add(t, TRACE_LOOK, path);
-	if (creates) { /* there is nothing, or it fails */
-		add(t, TRACE_WRITE, path);
-		return;
-	}
-	if (flags & O_PATH) {
-		add(t, TRACE_READ, path);
-		return;
-	}
-	if (writes)
-		add(t, TRACE_WRITE, path);
-	/* With O_TRUNC by O_RDONLY, too, Linux makes it empty. */
-	if (flags & O_TRUNC)
-		add(t, TRACE_WRITE, path);
-	else
+	/* There is nothing, or it fails; or there is nothing in it any more. */
+	if (!creates && (flags & O_PATH || !(flags & O_TRUNC)))
 		add(t, TRACE_READ, path);
 }
 
@@ -375,8 +406,10 @@ static void second_name(struct trace *t, const struct filter_call *c, const stru
 	char path[2 * PATH_MAX];
 	bool at = r->dir != NONE;
 
-	if (name_of(t, c, at ? r->dir + 2 : NONE, r->path + (at ? 2 : 1), path))
-		add(t, TRACE_LOOK, path);
+	if (!name_of(t, c, at ? r->dir + 2 : NONE, r->path + (at ? 2 : 1), path))
+		return;
+	add(t, TRACE_LOOK, path);
+	add(t, TRACE_MAKE, path);
 }
 
 static void listed(struct trace *t, const struct filter_call *c)
@@ -397,6 +430,18 @@ static void named(struct trace *t, const struct filter_call *c, const struct tra
 	switch ((enum kind)r->kind) {
 	case LOOK:
 		add(t, TRACE_LOOK, path);
+		break;
+	case MAKE:
+		add(t, TRACE_LOOK, path);
+		add(t, TRACE_MAKE, path);
+		break;
+	case CHANGE:
+		add(t, TRACE_STAT, path);
+		add(t, TRACE_PLACE, path);
+		break;
+	case CHANGE_AT:
+		add(t, nofollow ? TRACE_LOOK : TRACE_STAT, path);
+		add(t, nofollow ? TRACE_MAKE : TRACE_PLACE, path);
 		break;
 	case FOLLOW:
 	case CHDIR:
@@ -425,6 +470,7 @@ static void named(struct trace *t, const struct filter_call *c, const struct tra
 		break;
 	case TWO:
 		add(t, TRACE_LOOK, path);
+		add(t, TRACE_MAKE, path);
 		add(t, TRACE_STAT, path);
 		second_name(t, c, r);
 		break;

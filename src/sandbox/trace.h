@@ -19,7 +19,7 @@ struct trace;
 
 /* The numbers of all calls that are to be told of. */
 const int *trace_calls(size_t *ret_n);
-#define TRACE_CALLS_MAX 96
+#define TRACE_CALLS_MAX 112
 
 struct trace *trace_new(void);
 /* The process waits in this call; what it names is remembered. */

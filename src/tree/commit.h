@@ -109,8 +109,8 @@ void commit_fail(struct commit *c, int err, const char *what, const char *path);
 void commit_check_place(struct commit *c, const struct effect *e);
 /* 0, or a negative code and msg: others changed it meanwhile, or that can't be told. */
 int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg);
-/* NULL: no such name, or its directory is not listed. */
-struct ent *commit_find_ent(const struct commit *c, const char *path, bool *ret_listed);
+/* NULL: no such name.  ret_dir: the listed directory that holds it, or NULL. */
+struct ent *commit_find_ent(const struct commit *c, const char *path, const struct dir **ret_dir);
 
 /* ---- commit_times.c ---- */
 

@@ -279,8 +279,8 @@ static int apply_dir(struct commit *c, struct effect *e, int fd, const char *nam
 static int apply_meta(struct commit *c, struct effect *e, int fd, const char *name)
 {
 	_cleanup_close_ int path_fd = openat(fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	bool listed;
-	const struct ent *ent = commit_find_ent(c, e->path, &listed);
+	const struct dir *d;
+	const struct ent *ent = commit_find_ent(c, e->path, &d);
 	struct timespec times[2];
 	struct known known;
 	bool keep;
@@ -384,12 +384,12 @@ static void apply_dir_times(struct commit *c)
  */
 static void absorb_events(struct commit *c)
 {
-	bool listed;
+	const struct dir *d;
 
 	watch_collect(c->tree);
 	for (size_t i = 0; i < c->n_applied; i++) {
 		const struct effect *e = &c->effects[i];
-		struct ent *ent = commit_find_ent(c, e->path, &listed);
+		struct ent *ent = commit_find_ent(c, e->path, &d);
 
 		if (!ent)
 			continue;

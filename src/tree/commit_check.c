@@ -95,28 +95,28 @@ static bool was_lost(const struct commit *c, const char *path)
 	return tomb_version(c->tree, path) > seen || c->tree->tomb_floor > seen;
 }
 
-struct ent *commit_find_ent(const struct commit *c, const char *path, bool *ret_listed)
+struct ent *commit_find_ent(const struct commit *c, const char *path, const struct dir **ret_dir)
 {
 	_cleanup_free_ char *parent = path_parent(path);
 	const struct dir *d = dir_find(c->tree, parent);
 	const char *base = path_base(path);
 
-	*ret_listed = d;
+	*ret_dir = d;
 	return d ? dir_name(c->tree, d, base, strlen(base)) : NULL;
 }
 
 static bool changed_by_others(struct commit *c, const char *path)
 {
-	bool listed;
-	const struct ent *e = commit_find_ent(c, path, &listed);
+	const struct dir *d;
+	const struct ent *e = commit_find_ent(c, path, &d);
 	const struct own *o;
 	struct stat st;
 	int err;
 
 	if (was_lost(c, path))
 		return true;
-	if (listed)
-		return e && e->type != ENTRY_ABSENT && !(e->flags & ENT_INITIAL) &&
+	if (d)
+		return e && e->type != ENTRY_ABSENT && e->content_version > d->known_since &&
 		       e->content_version > seen_until(c, path);
 	/* The job can't have seen a directory that was never listed: it must be its own. */
 	err = look(c, path, &st);
@@ -229,10 +229,11 @@ static bool makes(const struct effect *e, const struct stat *st)
  * changes is listed anew, and all beneath it. */
 static bool was_known(const struct commit *c, const char *path)
 {
-	bool listed;
-	const struct ent *e = commit_find_ent(c, path, &listed);
+	const struct dir *d;
+	const struct ent *e = commit_find_ent(c, path, &d);
 
-	return e && e->type == ENTRY_DIR && (e->flags & ENT_INITIAL || e->version <= c->started);
+	return e && e->type == ENTRY_DIR &&
+	       (e->version <= d->known_since || e->version <= c->started);
 }
 
 int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg)

@@ -232,7 +232,7 @@ static int dir_read(struct tree *t, struct dir *d, int fd, bool orphan)
 	if (err)
 		return read_error(err);
 	for (uint32_t it = 0; (e = names_next(&d->names, &it));) {
-		e->flags = (uint16_t)((e->flags & ~ENT_PENDING) | ENT_INITIAL);
+		e->flags &= (uint16_t)~ENT_PENDING;
 		/* Seen by readdir, gone before its lstat. */
 		if (e->type == ENTRY_ABSENT)
 			dir_mark_ent(t, d, e);
@@ -243,6 +243,7 @@ static int dir_read(struct tree *t, struct dir *d, int fd, bool orphan)
 	d->default_acl = fd_has_default_acl(fd);
 	dir_set_attr(t, d, &st);
 	d->attr_changed = false;
+	d->known_since = ++t->version;
 	return 0;
 }
 

@@ -15,15 +15,14 @@
 struct dir;
 
 enum ent_flags {
-	ENT_INITIAL = 1 << 0, /* unchanged since the directory was first read */
 	ENT_RACY =
-		1 << 1, /* changed so shortly before the look that the next change may not show */
-	ENT_DIRTY = 1 << 2,   /* on dir->dirty */
-	ENT_WRITTEN = 1 << 3, /* bytes may have changed though the stat is the same */
-	ENT_GONE = 1 << 4,    /* was removed meanwhile: what is there now is another file */
-	ENT_PENDING = 1 << 5, /* on dir->pending */
-	ENT_LINKED = 1 << 6,  /* one of dir->linked stands for it */
-	ENT_SEEN = 1 << 7,    /* met in the scan that is running */
+		1 << 0, /* changed so shortly before the look that the next change may not show */
+	ENT_DIRTY = 1 << 1,   /* on dir->dirty */
+	ENT_WRITTEN = 1 << 2, /* bytes may have changed though the stat is the same */
+	ENT_GONE = 1 << 3,    /* was removed meanwhile: what is there now is another file */
+	ENT_PENDING = 1 << 4, /* on dir->pending */
+	ENT_LINKED = 1 << 5,  /* one of dir->linked stands for it */
+	ENT_SEEN = 1 << 6,    /* met in the scan that is running */
 };
 
 #define CLAIM_NONE UINT16_MAX

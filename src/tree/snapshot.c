@@ -120,7 +120,7 @@ static void set_nothing(struct tree *t, const struct dir *d, struct ent *e, uint
 	ent_set_stat(t, e, &none);
 	e->type = type;
 	e->ino = 0;
-	e->flags &= (uint16_t) ~(ENT_INITIAL | ENT_RACY);
+	e->flags &= (uint16_t)~ENT_RACY;
 	e->version = e->content_version = ++t->version;
 }
 
@@ -157,7 +157,7 @@ static void set_present(struct tree *t, struct dir *d, struct ent *e, const stru
 	ent_set_stat(t, e, st);
 	hardlinks_index(t, d, e);
 	e->version = e->content_version = ++t->version;
-	e->flags &= (uint16_t) ~(ENT_INITIAL | ENT_RACY);
+	e->flags &= (uint16_t)~ENT_RACY;
 	if (ent_is_racy(d, st))
 		e->flags |= ENT_RACY;
 	if (e->type == ENTRY_SYMLINK)

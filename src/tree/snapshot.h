@@ -77,12 +77,13 @@ struct dir {
 	struct names names;
 	struct ent_vec dirty, pending;
 	struct peer_set told;
-	bool network;	   /* others may change it */
-	bool orphan;	   /* its parent can't be read, so nobody watches what becomes of it */
-	bool dead;	   /* the path leads elsewhere by now, or nowhere */
-	bool dropped;	   /* on t->grave */
-	bool queued;	   /* on t->queue */
-	bool scan_now;	   /* compare all names at the next look */
+	uint64_t known_since; /* version, when it was read: no name in it had a later one then */
+	bool network;	      /* others may change it */
+	bool orphan;	      /* its parent can't be read, so nobody watches what becomes of it */
+	bool dead;	      /* the path leads elsewhere by now, or nowhere */
+	bool dropped;	      /* on t->grave */
+	bool queued;	      /* on t->queue */
+	bool scan_now;	      /* compare all names at the next look */
 	bool unknown;	   /* the last scan met a name of which it could not be told what it is */
 	bool flush_queued; /* on t->flush */
 	bool attr_changed;

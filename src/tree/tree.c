@@ -450,7 +450,7 @@ void tree_set_horizon(struct tree *t, uint64_t v)
 	tombs_trim(t);
 }
 
-int tree_changed_since(const struct tree *t, const char *path, uint64_t version)
+int tree_changed_since(const struct tree *t, const char *path, uint64_t version, bool by_listing)
 {
 	_cleanup_free_ char *parent = path_parent(path);
 	const struct dir *d = dir_find(t, parent);
@@ -459,14 +459,13 @@ int tree_changed_since(const struct tree *t, const char *path, uint64_t version)
 
 	if (tomb_version(t, path) > version || t->tomb_floor > version)
 		return 1;
-	if (!d || d->dead)
+	if (!d || d->dead || (!by_listing && d->known_since > version))
 		return -ENOENT;
 	e = dir_name(t, d, base, strlen(base));
 	if (!e || e->type == ENTRY_ABSENT)
 		return 0;
-	if (e->type == ENTRY_UNKNOWN)
-		return 1;
-	return !(e->flags & ENT_INITIAL) && e->content_version > version;
+	return e->type == ENTRY_UNKNOWN ||
+	       (e->content_version > version && e->content_version > d->known_since);
 }
 
 int tree_know(struct tree *t, const char *path)

@@ -62,6 +62,19 @@ static void entry(struct blob in)
 	cache_entry_release(&e);
 }
 
+static void words(struct blob in)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT, lines = BUF_INIT;
+	struct cache_words w;
+
+	if (cache_words_decode(in, &w) < 0)
+		return;
+	CHECK(cache_words_compare(&w, &w, &lines) == 0 && lines.len == 0);
+	cache_words_encode(&b, &w);
+	CHECK(same(&b, in));
+	cache_words_release(&w);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	struct blob rest = {data + 1, n - 1};
@@ -72,5 +85,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		names(rest);
 	else if (data[0] == 1)
 		entry(rest);
+	else if (data[0] == 2)
+		words(rest);
 	return 0;
 }
