@@ -619,6 +619,7 @@ struct peer *peer_new(struct server *s, unsigned index, const struct conf_worker
 	p->error = xstrdup("");
 	list_init(&p->fetches);
 	list_init(&p->serving);
+	list_init(&p->comparing);
 	p->retry_timer = loop_add_timer(s->loop, 0, retry, p);
 	if (may_sleep(p))
 		p->sleep_timer = loop_add_timer(s->loop, 0, idle_over, p);

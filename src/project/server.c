@@ -38,6 +38,8 @@
 #define TAKE_OVER_S 30
 /* The longest that a command of a worker can take to end: see spawn.c, which kills it before. */
 #define CHILDREN_MS (10 * 1000)
+/* What is hashed on a thread: one, since there is one disk. */
+#define DISK_THREADS 1
 
 /* ---- life ---- */
 
@@ -634,6 +636,18 @@ static void begin_life(struct server *s)
 	(void)signal(SIGXFSZ, SIG_IGN);
 }
 
+static void on_disk(void *data, uint32_t events)
+{
+	offload_dispatch(((struct server *)data)->disk);
+}
+
+void server_set_up_disk(struct server *s)
+{
+	s->disk = offload_new(DISK_THREADS, 0);
+	s->comparing = offload_lane(s->disk);
+	s->disk_source = loop_add_fd(s->loop, offload_event_fd(s->disk), LOOP_READ, on_disk, s);
+}
+
 static int set_up(struct server *s, struct errmsg *msg)
 {
 	int r;
@@ -656,6 +670,7 @@ static int set_up(struct server *s, struct errmsg *msg)
 	if (!loop_add_signal(s->loop, SIGTERM, on_signal, s) ||
 	    !loop_add_signal(s->loop, SIGINT, on_signal, s))
 		return errmsg_set(msg, -errno, "can't wait for signals: %s", err_text(-errno));
+	server_set_up_disk(s);
 	r = set_up_tree(s, msg);
 	if (r < 0)
 		return r;
@@ -722,6 +737,8 @@ static void tear_down(struct server *s)
 	close_fd(&s->place_fd);
 	working_sets_save(s);
 	end_peers(s);
+	loop_remove(steal_ptr(&s->disk_source));
+	(void)offload_free(steal_ptr(&s->disk)); /* what hangs ends with the process */
 	working_sets_free(s);
 	strv_free(s->work_dirs);
 	if (s->pool && !s->replaced)

@@ -38,6 +38,7 @@
 #include "concc/loop.h"
 #include "concc/map.h"
 #include "concc/namespaces.h"
+#include "concc/offload.h"
 #include "concc/pool.h"
 #include "concc/proto.h"
 #include "concc/tree.h"
@@ -71,6 +72,9 @@ struct server {
 	struct stat sock_stat;	  /* of project.sock */
 	struct loop_source *listen_source, *listen_timer, *tree_source, *idle_timer, *save_timer,
 		*late_timer, *releases_source, *place_source, *calls_source;
+	struct offload *disk;		/* files that are hashed on a thread */
+	struct offload_lane *comparing; /* those that workers may have themselves */
+	struct loop_source *disk_source;
 	struct peer **peers; /* n_peers, index = the tree's peer number */
 	unsigned n_peers;
 	struct list clients;		 /* struct client.of_server */
@@ -155,6 +159,7 @@ struct peer {
 	struct map pushed;	    /* roots whose working set was told, on this link */
 	struct list fetches;	    /* struct fetch.of_peer, not begun, in the order they came */
 	struct list serving;	    /* the same, begun: with an open file, by turns */
+	struct list comparing;	    /* the same: of what the worker offers; see serve.c */
 	struct map fetch_ids;	    /* id -> struct fetch */
 	unsigned n_fetches, n_serving;
 	/* Bytes of contents, since none was wanted: asked for, and sent of those. */
@@ -352,6 +357,7 @@ bool place_is_ours(const struct server *s); /* no other server can have begun he
 
 /* ---- server.c ---- */
 
+void server_set_up_disk(struct server *s); /* what needs s->loop only */
 void server_busy(struct server *s);	   /* a job started or ended: the idle time starts anew */
 void server_ready_check(struct server *s); /* a worker came up or failed */
 void server_stop(struct server *s);
