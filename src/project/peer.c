@@ -345,8 +345,6 @@ static int on_ready(struct peer *p, struct blob payload)
 	peer_busy(p);
 	p->start_failed = false;
 	siblings_may_start(p);
-	if (p->conf->root == ROOT_CLIENT)
-		system_push(p);
 	server_ready_check(p->server);
 	return 0;
 }

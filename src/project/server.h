@@ -200,7 +200,8 @@ uint64_t serve_left_us(const struct peer *p);
 
 /* ---- working_set.c ---- */
 
-/* Before the peer's first job in this served root: tells what others wanted there, if not yet. */
+/* Before the peer's first job in this served root: tells what others wanted there, if not yet, and
+ * in the system's trees that its jobs use. */
 void working_set_push(struct peer *p, const char *root);
 /* Before a job: its own sources, that nobody else will want. */
 void working_set_sources(struct peer *p, const char *cwd, char *const *argv);
@@ -276,8 +277,6 @@ void system_free(struct system *y);
 char *const *system_links(const struct server *s);
 /* These are for peers with root = client only.  After HELLO: which trees there are. */
 void system_greet(struct peer *p);
-/* When the peer is up: what others wanted of the trees. */
-void system_push(struct peer *p);
 /* Before the tree is drained for a job: what has changed in /etc, and which trees came.  Negative:
  * what jobs would see of /etc is not what it is. */
 int system_refresh(struct peer *p, struct errmsg *msg);
