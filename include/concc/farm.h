@@ -13,18 +13,20 @@
 
 #define FARM_FILE "/etc/concc-worker.ini"
 
+enum farm_own { FARM_OWN_YES, FARM_OWN_NO };
 enum farm_log { FARM_LOG_NONE, FARM_LOG_SESSIONS, FARM_LOG_JOBS };
 
 /* All zeros: nothing is limited. */
 struct farm {
-	uint32_t nice;	     /* of jobs at least, 0 to 19 */
-	uint64_t memory;     /* bytes of data of a process; 0: as it likes */
-	uint32_t processes;  /* of all jobs of a client; 0: the default */
-	uint32_t job_time_s; /* 0: as long as it likes */
-	uint32_t slots;	     /* of the host; 0: by its cores */
-	uint64_t store_max;  /* bytes of each login's store; 0: as the client likes */
-	char **users;	     /* names and numbers, "@" before groups; NULL: all; owned */
-	enum farm_log log;   /* to syslog */
+	uint32_t nice;		/* of jobs at least, 0 to 19 */
+	uint64_t memory;	/* bytes of data of a process; 0: as it likes */
+	uint32_t processes;	/* of all jobs of a client; 0: the default */
+	uint32_t job_time_s;	/* 0: as long as it likes */
+	uint32_t slots;		/* of the host; 0: by its cores */
+	uint64_t store_max;	/* bytes of each login's store; 0: as the client likes */
+	char **users;		/* names and numbers, "@" before groups; NULL: all; owned */
+	enum farm_log log;	/* to syslog */
+	enum farm_own own_disk; /* may files of this system be taken for the same of a client's? */
 };
 
 /*

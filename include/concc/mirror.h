@@ -21,10 +21,10 @@
  * A fifo, socket or device is listed, but no look-up finds it: opened here it would be
  * another one than the client's.
  *
- * Threads: the owner's (all mirror_* calls and all callbacks but job_of), those of `disk`, which
- * write contents to the store, FUSE readers that answer from memory and the store, and one notifier
- * that is the only one to invalidate kernel caches (from the others that deadlocks: measured). One
- * mutex guards the tree.
+ * Threads: the owner's (all mirror_* calls and all callbacks but job_of and open_own), those of
+ * `disk`, which write contents to the store, FUSE readers that answer from memory and the store,
+ * and one notifier that is the only one to invalidate kernel caches (from the others that
+ * deadlocks: measured). One mutex guards the tree.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -61,6 +61,14 @@ struct mirror_ops {
 	 * what was to be made, removed or otherwise changed, as the client calls it.  Called
 	 * after job_of(), with its result, and before mirror_dispatch() returns. */
 	void (*outside)(void *data, int64_t job, enum missing_how how, const char *path);
+	/* May there be something for the next?  Does not block; in the owner's thread. */
+	bool (*has_own)(void *data, const char *path);
+	/*
+	 * A file of this machine's that may have the bytes of the client's at this path, since it
+	 * has its size: opened to be read, or -errno.  It may be changed at any time: what is
+	 * copied of it is what counts.  In a thread of mirror_config.disk.  NULL: there is none.
+	 */
+	int (*open_own)(void *data, const char *path, uint64_t size);
 	/* With mirror_config.disk: what mirror_content() would have returned of a message.  Once,
 	 * and from offload_dispatch(). */
 	void (*broken)(void *data, int err);
@@ -151,7 +159,8 @@ struct mirror_counts {
 	uint64_t by_opcode[MIRROR_OPCODES]; /* FUSE requests received, by FUSE opcode number */
 	uint64_t total;
 	uint64_t notifications;
-	uint64_t lists, fetches; /* asked of the client */
+	uint64_t lists, fetches;       /* asked of the client */
+	uint64_t own_files, own_bytes; /* by ops.open_own, which it need not send */
 };
 void mirror_counts(const struct mirror *m, struct mirror_counts *ret);
 

@@ -332,6 +332,9 @@ struct msg_fetch {
 	uint32_t dir_id;
 	uint64_t version;
 	char *name; /* owned */
+	/* The worker has a file of this digest: when it is that version's, nothing need be sent. */
+	bool offers;
+	struct digest offer;
 };
 
 void msg_fetch_encode(struct buf *b, const struct msg_fetch *m);
@@ -340,7 +343,7 @@ void msg_fetch_release(struct msg_fetch *m);
 
 enum content_state {
 	CONTENT_DATA = 0, /* bytes at offset; in order, without gaps */
-	CONTENT_END = 1,  /* all was sent; digest is over the whole */
+	CONTENT_END = 1,  /* all was sent, or is what was offered; digest is over the whole */
 	CONTENT_GONE = 2, /* that version is no more (an UPDATE says so too) */
 	CONTENT_ERROR = 3,
 };
@@ -593,11 +596,15 @@ int msg_trace_decode(struct blob payload, struct msg_trace *ret);
 void msg_trace_release(struct msg_trace *m);
 bool trace_name_is_valid(const char *name, size_t len);
 
-/* MIRROR_COUNTS: FUSE requests the worker's kernel has sent so far, by FUSE opcode; told before a
- * job when they have grown, so that a cold cache can be seen from the client. */
+/* MIRROR_COUNTS: FUSE requests the worker's kernel has sent so far, by FUSE opcode, what the
+ * worker took from its own disk, and how its disk keeps up; told before the end of a job when they
+ * have grown, so that a cold cache can be seen from the client. */
 #define PROTO_FUSE_OPS 64
 struct msg_mirror_counts {
 	uint64_t total;
+	uint64_t own_files, own_bytes;
+	/* Calls to its disk, made on threads: see concc/offload.h. */
+	uint64_t disk_done, disk_refused, disk_most_queued, disk_most_bytes, disk_longest_us;
 	uint64_t by_opcode[PROTO_FUSE_OPS];
 };
 

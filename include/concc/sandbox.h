@@ -145,6 +145,17 @@ struct mirror;
 /* For a client's system: the places in MIRROR_OUTSIDE that the jobs' root mounts on. */
 int root_name_places(struct mirror *m, char *const *mirrored);
 
+/*
+ * A file of the worker's own system that may have the bytes of the client's at this path (absolute,
+ * clean), since it is as large: opened to be read, or -errno.  Only what every user may read, in
+ * the directories of a system that jobs are shown with root = worker, without /etc; behind no
+ * symlink or mount, and not in the login's home.  Blocks, from any thread, once the sandbox was
+ * entered; home: of sandbox_own_home().
+ */
+int sandbox_open_own(const char *path, uint64_t size, const char *home);
+bool sandbox_may_own(const char *path); /* is it in those directories? */
+char *sandbox_own_home(void);		/* on the heap, or NULL */
+
 #define JOB_NONE    -1 /* this process or its launcher */
 #define JOB_UNKNOWN -2 /* it may be any */
 /*

@@ -42,6 +42,10 @@ int store_commit(struct store_writer *w, const struct digest *expect, struct dig
 void store_abort(struct store_writer *w); /* NULL is fine */
 /* Copies an open regular file in, when its digest is not there yet. */
 int store_add_fd(struct store *s, int fd, const struct digest *d);
+/* Copies one in that somebody may be changing: ret is of what was copied.  -ESTALE when it has
+ * another size than this; with expect as store_commit(). */
+int store_copy_fd(struct store *s, int fd, uint64_t size, const struct digest *expect,
+		  struct digest *ret);
 /* Since it was opened: objects that were there when asked for, and that were put in. */
 struct store_counts {
 	uint64_t hits, added;

@@ -81,13 +81,24 @@ static int set_log(struct farm *f, const char *v, struct errmsg *why)
 	return r;
 }
 
+static int set_own_disk(struct farm *f, const char *v, struct errmsg *why)
+{
+	static const char *const names[] = {"yes", "no"};
+	size_t i;
+	int r = value_choice(v, names, 2, &i, why);
+
+	if (r == 0)
+		f->own_disk = (enum farm_own)i;
+	return r;
+}
+
 static const struct {
 	const char *name;
 	int (*set)(struct farm *f, const char *v, struct errmsg *why);
 } keys[] = {
 	{"nice", set_nice},	    {"memory", set_memory}, {"processes", set_processes},
 	{"job-time", set_job_time}, {"slots", set_slots},   {"store-size", set_store_size},
-	{"users", set_users},	    {"log", set_log},
+	{"users", set_users},	    {"log", set_log},	    {"own-disk", set_own_disk},
 };
 
 #define N_KEYS (sizeof(keys) / sizeof(keys[0]))

@@ -28,6 +28,9 @@ struct fetch {
 	uint32_t id;
 	struct inode *inode; /* a reference */
 	/* Under mirror.lock: */
+	bool asked; /* FETCH was sent, so answers may come; before, the own disk is looked at */
+	bool offers;
+	struct digest offer; /* of what the store has of it, maybe: the client says */
 	struct list waiting; /* requests for bytes not there yet */
 	int err;	     /* reads get an error; the rest of the stream is let pass */
 	bool dropped;	     /* the same, but who reads waits for the end and asks anew */
@@ -375,6 +378,125 @@ static void fetch_end(struct mirror *m, struct fetch *f)
 	requests_run(m, &ready);
 }
 
+/* ---- the own disk ---- */
+
+/* One file of this machine's, before the client is asked. */
+struct own {
+	struct mirror *m;
+	struct msg_fetch msg; /* if it has to be */
+	char *path;
+	uint64_t size;
+	bool known, copied;
+	struct digest digest; /* of the client's, when that is known, then of what was copied */
+};
+
+static void own_free(struct own *o)
+{
+	msg_fetch_release(&o->msg);
+	free(o->path);
+	free(o);
+}
+
+static void note_own(struct mirror *m, uint64_t size)
+{
+	atomic_fetch_add(&m->n_own_files, 1);
+	atomic_fetch_add(&m->n_own_bytes, size);
+}
+
+static void own_run(void *arg)
+{
+	struct own *o = arg;
+	struct mirror *m = o->m;
+	_cleanup_close_ int fd = -1;
+	struct fetch *f;
+	bool stopping;
+
+	pthread_mutex_lock(&m->lock);
+	stopping = m->stopping;
+	pthread_mutex_unlock(&m->lock);
+	if (!stopping)
+		fd = m->ops.open_own(m->data, o->path, o->size);
+	if (fd < 0 ||
+	    store_copy_fd(m->store, fd, o->size, o->known ? &o->digest : NULL, &o->digest) < 0)
+		return;
+	o->copied = true;
+	if (!o->known)
+		return;
+	note_own(m, o->size);
+	pthread_mutex_lock(&m->lock);
+	f = map_get_u64(&m->fetches, o->msg.fetch_id);
+	pthread_mutex_unlock(&m->lock);
+	fetch_end(m, f); /* nobody else can have ended it: it was never sent */
+}
+
+static void own_done(void *arg)
+{
+	struct own *o = arg;
+	struct mirror *m = o->m;
+	struct fetch *f;
+	bool ask;
+
+	pthread_mutex_lock(&m->lock);
+	ask = !m->stopping && !(o->copied && o->known);
+	if (ask) {
+		f = map_get_u64(&m->fetches, o->msg.fetch_id);
+		f->asked = true;
+		f->offers = o->msg.offers = o->copied;
+		f->offer = o->msg.offer = o->digest;
+	}
+	pthread_mutex_unlock(&m->lock);
+	if (ask) {
+		atomic_fetch_add(&m->n_fetches, 1);
+		m->ops.want_file(m->data, &o->msg);
+	}
+	own_free(o);
+}
+
+/* NULL when there can't be one.  Once for each version: what was taken from there and is gone from
+ * the store comes from the client. */
+static struct own *own_new(struct mirror *m, struct inode *i, const struct msg_fetch *msg)
+{
+	_cleanup_free_ char *path = NULL;
+	struct own *o;
+
+	if (!m->own_lane || i->own_tried)
+		return NULL;
+	path = inode_path(m, i);
+	if (!m->ops.has_own(m->data, path))
+		return NULL;
+	i->own_tried = true;
+	o = xcalloc(1, sizeof(*o));
+	o->m = m;
+	o->msg = *msg;
+	o->msg.name = xstrdup(msg->name);
+	o->path = steal_ptr(&path);
+	o->size = i->attr.size;
+	o->known = i->attr.has_digest;
+	o->digest = i->attr.digest;
+	return o;
+}
+
+void content_ask(struct mirror *m, const struct msg_fetch *msg)
+{
+	struct own *o;
+	struct fetch *f;
+
+	pthread_mutex_lock(&m->lock);
+	f = map_get_u64(&m->fetches, msg->fetch_id);
+	o = own_new(m, f->inode, msg);
+	f->asked = !o;
+	pthread_mutex_unlock(&m->lock);
+	if (o) {
+		/* Takes no bytes: can't fail. */
+		(void)offload_put(m->own_lane, own_run, own_done, o, 0);
+		return;
+	}
+	atomic_fetch_add(&m->n_fetches, 1);
+	m->ops.want_file(m->data, msg);
+}
+
+/* ---- messages ---- */
+
 /* The temporary file, and a second fd to it for the reads, which outlives the writer. */
 static int open_writer(struct mirror *m, struct fetch *f)
 {
@@ -467,6 +589,12 @@ static bool digest_agrees(struct mirror *m, const struct fetch *f, const struct 
 	return agrees;
 }
 
+/* Nothing but the word that what was offered is it. */
+static bool is_as_offered(const struct fetch *f, const struct msg_content *c)
+{
+	return f->offers && f->have == 0 && digest_eq(&f->offer, &c->digest);
+}
+
 static int on_end(struct mirror *m, struct fetch *f, const struct msg_content *c)
 {
 	int err = 0;
@@ -475,9 +603,11 @@ static int on_end(struct mirror *m, struct fetch *f, const struct msg_content *c
 		fetch_end(m, f);
 		return 0;
 	}
-	if (!f->writer || f->have != f->inode->attr.size || !digest_agrees(m, f, &c->digest))
+	if (is_as_offered(f, c))
+		note_own(m, f->inode->attr.size);
+	else if (!f->writer || f->have != f->inode->attr.size || !digest_agrees(m, f, &c->digest))
 		err = CONCC_E_PROTO;
-	if (err == 0)
+	if (err == 0 && f->writer)
 		err = store_commit(steal_ptr(&f->writer), &c->digest, NULL, NULL);
 	if (err == CONCC_E_PROTO) {
 		fetch_fail(m, f, err);
@@ -571,10 +701,12 @@ static struct message *message_new(struct mirror *m, const struct msg_content *c
 /* An id that is not there never was, or has had its last message. */
 static bool was_asked_for(struct mirror *m, uint32_t fetch_id)
 {
+	const struct fetch *f;
 	bool was;
 
 	pthread_mutex_lock(&m->lock);
-	was = map_get_u64(&m->fetches, fetch_id);
+	f = map_get_u64(&m->fetches, fetch_id);
+	was = f && f->asked;
 	pthread_mutex_unlock(&m->lock);
 	return was;
 }
@@ -583,10 +715,10 @@ int content_message(struct mirror *m, const struct msg_content *c)
 {
 	struct message *g;
 
-	if (!m->lane)
-		return take(m, c, false);
 	if (!was_asked_for(m, c->fetch_id))
 		return CONCC_E_PROTO;
+	if (!m->lane)
+		return take(m, c, false);
 	g = message_new(m, c, false);
 	if (offload_put(m->lane, message_run, message_done, g,
 			c->state == CONTENT_DATA ? sizeof(*g) + c->data.n : 0))

@@ -3,7 +3,7 @@
 #define CONCC_MIRROR_CONTENT_H
 
 /*
- * The bytes of files: from the store, or fetched from the client into it.
+ * The bytes of files: from the store, or from this machine's own disk or the client into it.
  * Reads of what has arrived are answered while the rest still streams.
  */
 #include "concc/proto.h"
@@ -29,6 +29,8 @@ void content_close_idle(void *mirror);
 /* Owner's thread: asks for the bytes of these files of a directory unless they are here or on their
  * way. */
 void content_prefetch(struct mirror *m, struct inode *d, char *const *names);
+/* Owner's thread: FETCH, unless a file of this machine has the same bytes. */
+void content_ask(struct mirror *m, const struct msg_fetch *msg);
 /* Owner's thread: one CONTENT message.  Taken at once, or in the lane of mirror_config.disk, whose
  * errors come by ops.broken. */
 int content_message(struct mirror *m, const struct msg_content *c);

@@ -68,6 +68,7 @@ struct inode {
 	struct dir *dir;	 /* directories */
 	struct content *content; /* files: bytes at hand, or NULL */
 	struct fetch *fetch;	 /* files: on their way, or NULL */
+	bool own_tried;		 /* files: this machine's own was looked at */
 	char *lost_path;	 /* where it was when it left the tree, for messages */
 	struct inode *former_in; /* the directory that it left, when it is among its former */
 	struct inode *older;	 /* what had its name there before */
@@ -133,7 +134,9 @@ struct mirror {
 	void *data;
 	struct store *store;
 	struct offload_lane *lane; /* for what may block; NULL: in the owner's thread */
-	bool broken;		   /* the owner was told */
+	struct offload_lane
+		*own_lane; /* for copies of files of this machine; NULL: none are made */
+	bool broken;	   /* the owner was told */
 	char *mountpoint;
 	uid_t uid;
 	gid_t gid;
@@ -170,7 +173,7 @@ struct mirror {
 	atomic_uint_fast64_t notices_done;
 
 	atomic_uint_fast64_t by_opcode[MIRROR_OPCODES];
-	atomic_uint_fast64_t n_notifications, n_lists, n_fetches;
+	atomic_uint_fast64_t n_notifications, n_lists, n_fetches, n_own_files, n_own_bytes;
 };
 
 /* Appends all of src to dst; src is empty then. */

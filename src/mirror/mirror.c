@@ -31,6 +31,7 @@ static struct mirror *mirror_new(const struct mirror_config *c, const struct mir
 	m->data = data;
 	m->store = c->store;
 	m->lane = c->disk ? offload_lane(c->disk) : NULL;
+	m->own_lane = c->disk && ops->open_own ? offload_lane(c->disk) : NULL;
 	m->mountpoint = xstrdup(c->mountpoint);
 	m->uid = c->uid;
 	m->gid = c->gid;
@@ -149,8 +150,7 @@ static void call_owner(struct mirror *m, const struct want *w)
 		m->ops.want_dir(m->data, w->path);
 		break;
 	case WANT_FILE:
-		atomic_fetch_add(&m->n_fetches, 1);
-		m->ops.want_file(m->data, &w->fetch);
+		content_ask(m, &w->fetch);
 		break;
 	case WANT_FAILED:
 		if (m->ops.failed)
@@ -494,6 +494,8 @@ void mirror_counts(const struct mirror *m, struct mirror_counts *ret)
 		.notifications = atomic_load(&m->n_notifications),
 		.lists = atomic_load(&m->n_lists),
 		.fetches = atomic_load(&m->n_fetches),
+		.own_files = atomic_load(&m->n_own_files),
+		.own_bytes = atomic_load(&m->n_own_bytes),
 	};
 	for (size_t k = 0; k < MIRROR_OPCODES; k++) {
 		ret->by_opcode[k] = atomic_load(&m->by_opcode[k]);

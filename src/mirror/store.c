@@ -347,11 +347,35 @@ int store_commit(struct store_writer *w, const struct digest *expect, struct dig
 	return err;
 }
 
+/* To its end, or a byte beyond max.  How many, or -errno. */
+static int64_t copy(struct store_writer *w, int fd, uint64_t max)
+{
+	_cleanup_free_ uint8_t *buf = xmalloc(COPY_SIZE);
+	uint64_t at = 0;
+	int err;
+
+	while (at <= max) {
+		uint64_t left = max - at + 1;
+		ssize_t n = pread(fd, buf, left < COPY_SIZE ? (size_t)left : COPY_SIZE, (off_t)at);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		err = store_write(w, buf, (size_t)n);
+		if (err < 0)
+			return err;
+		at += (uint64_t)n;
+	}
+	return (int64_t)at;
+}
+
 int store_add_fd(struct store *s, int fd, const struct digest *d)
 {
-	_cleanup_free_ uint8_t *buf = NULL;
 	struct store_writer *w;
-	off_t at = 0;
+	int64_t n;
 	int err;
 
 	if (store_has(s, d))
@@ -359,25 +383,29 @@ int store_add_fd(struct store *s, int fd, const struct digest *d)
 	err = store_begin(s, &w);
 	if (err < 0)
 		return err;
-	buf = xmalloc(COPY_SIZE);
-	for (;;) {
-		ssize_t n = pread(fd, buf, COPY_SIZE, at);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			err = -errno;
-		if (n > 0)
-			err = store_write(w, buf, (size_t)n);
-		if (n <= 0 || err < 0)
-			break;
-		at += n;
-	}
-	if (err < 0) {
+	n = copy(w, fd, INT64_MAX);
+	if (n < 0) {
 		store_abort(w);
-		return err;
+		return (int)n;
 	}
 	return store_commit(w, d, NULL, NULL);
+}
+
+int store_copy_fd(struct store *s, int fd, uint64_t size, const struct digest *expect,
+		  struct digest *ret)
+{
+	struct store_writer *w;
+	int err = store_begin(s, &w);
+	int64_t n;
+
+	if (err < 0)
+		return err;
+	n = copy(w, fd, size);
+	if (n < 0 || (uint64_t)n != size) {
+		store_abort(w);
+		return n < 0 ? (int)n : -ESTALE;
+	}
+	return store_commit(w, expect, ret, NULL);
 }
 
 /* ---- trimming ---- */

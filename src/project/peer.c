@@ -345,8 +345,6 @@ static int on_ready(struct peer *p, struct blob payload)
 	peer_busy(p);
 	p->start_failed = false;
 	siblings_may_start(p);
-	if (p->conf->root == ROOT_CLIENT)
-		system_push(p);
 	server_ready_check(p->server);
 	return 0;
 }
@@ -619,6 +617,7 @@ struct peer *peer_new(struct server *s, unsigned index, const struct conf_worker
 	p->error = xstrdup("");
 	list_init(&p->fetches);
 	list_init(&p->serving);
+	list_init(&p->comparing);
 	p->retry_timer = loop_add_timer(s->loop, 0, retry, p);
 	if (may_sleep(p))
 		p->sleep_timer = loop_add_timer(s->loop, 0, idle_over, p);

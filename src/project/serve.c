@@ -2,6 +2,7 @@
 #include "server.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -27,10 +28,21 @@ struct fetch {
 	struct peer *peer;
 	struct msg_fetch msg;
 	int fd;
+	bool begun;		 /* counted in the peer's n_serving */
+	struct compare *compare; /* what it offers is compared just now; or NULL */
 	uint64_t offset;
 	uint64_t size;	 /* of the version that was asked for: what was appended is none of it */
 	uint64_t wanted; /* of it in the peer's wanted_bytes: its size as that is known */
 	struct digest_ctx *digest;
+};
+
+/* A file that is hashed on a thread, since the worker offers what may be the same bytes. */
+struct compare {
+	struct fetch *fetch;
+	atomic_bool useless; /* fetch is gone */
+	int fd;
+	int err;
+	struct digest digest;
 };
 
 /* Nothing is left to be sent: what comes next is another lot. */
@@ -95,10 +107,12 @@ static void fetch_free(struct fetch *f)
 	list_remove(&f->of_peer);
 	if (map_get_u64(&f->peer->fetch_ids, f->msg.fetch_id) == f)
 		(void)map_del_u64(&f->peer->fetch_ids, f->msg.fetch_id);
-	if (f->fd >= 0) {
+	if (f->begun)
 		f->peer->n_serving--;
+	if (f->compare)
+		atomic_store(&f->compare->useless, true);
+	if (f->fd >= 0)
 		close(f->fd);
-	}
 	f->peer->wanted_bytes -= f->wanted - f->offset; /* of one that fails */
 	if (--f->peer->n_fetches == 0)
 		note_all_sent(f->peer);
@@ -127,10 +141,10 @@ static void fail(struct peer *p, struct fetch *f, int err)
 	fetch_free(f);
 }
 
-static void finish(struct peer *p, struct fetch *f)
+static void finish(struct peer *p, struct fetch *f, const struct digest *d)
 {
 	struct tree *t = p->server->tree;
-	struct msg_content m = {.fetch_id = f->msg.fetch_id, .state = CONTENT_END};
+	struct msg_content m = {.fetch_id = f->msg.fetch_id, .state = CONTENT_END, .digest = *d};
 	int r;
 
 	/* The bytes may have been changed under our reading: only now is it known that not. */
@@ -139,13 +153,81 @@ static void finish(struct peer *p, struct fetch *f)
 		fail(p, f, r);
 		return;
 	}
-	digest_final(f->digest, &m.digest);
-	tree_learn(t, f->msg.dir_id, f->msg.name, f->msg.version, &m.digest);
+	tree_learn(t, f->msg.dir_id, f->msg.name, f->msg.version, d);
 	answer(p, &m);
 	working_set_note_file(p, f->msg.dir_id, f->msg.name);
-	p->fetched_files++;
+	p->fetched_files += f->offset > 0;
 	p->fetched_bytes += f->offset;
 	fetch_free(f);
+}
+
+/* ---- what is offered ---- */
+
+static void compare_run(void *arg)
+{
+	struct compare *c = arg;
+
+	if (!atomic_load(&c->useless))
+		c->err = digest_of_fd(c->fd, &c->digest, NULL);
+}
+
+static void compare_done(void *arg)
+{
+	struct compare *c = arg;
+	struct fetch *f = c->fetch;
+
+	if (!atomic_load(&c->useless)) {
+		struct peer *p = f->peer;
+
+		f->compare = NULL;
+		f->fd = steal_fd(&c->fd);
+		list_remove(&f->of_peer);
+		list_append(&p->serving, &f->of_peer);
+		if (c->err == 0 && digest_eq(&c->digest, &f->msg.offer))
+			finish(p, f, &c->digest);
+		serve_more(p);
+	}
+	if (c->fd >= 0)
+		close(c->fd);
+	free(c);
+}
+
+/* True when the answer needs no bytes, or comes later. */
+static bool serve_offer(struct peer *p, struct fetch *f, const struct entry_attr *attr)
+{
+	struct compare *c;
+
+	if (attr->has_digest && digest_eq(&attr->digest, &f->msg.offer)) {
+		finish(p, f, &attr->digest);
+		return true;
+	}
+	if (attr->has_digest)
+		return false;
+	c = xcalloc(1, sizeof(*c));
+	c->fetch = f;
+	c->fd = steal_fd(&f->fd);
+	f->compare = c;
+	list_remove(&f->of_peer);
+	list_append(&p->comparing, &f->of_peer);
+	/* Takes no bytes: can't fail.  As many as are served at once. */
+	(void)offload_put(p->server->comparing, compare_run, compare_done, c, 0);
+	return true;
+}
+
+static int begin(struct peer *p, struct fetch *f, struct entry_attr *ret)
+{
+	int r = tree_open_file(p->server->tree, f->msg.dir_id, f->msg.name, f->msg.version, &f->fd,
+			       ret);
+
+	if (r < 0)
+		return r;
+	f->begun = true;
+	p->n_serving++;
+	f->size = ret->size;
+	f->peer->wanted_bytes += f->size - f->wanted;
+	f->wanted = f->size;
+	f->digest = digest_new();
+	return 0;
 }
 
 /* One chunk of one file; a file that has more goes to the end of the queue. */
@@ -154,22 +236,17 @@ static void serve_chunk(struct peer *p, struct fetch *f)
 	static uint8_t chunk[CHUNK];
 	size_t want;
 	ssize_t n;
-	int r;
 
-	if (f->fd < 0) {
+	if (!f->begun) {
 		struct entry_attr attr;
+		int r = begin(p, f, &attr);
 
-		r = tree_open_file(p->server->tree, f->msg.dir_id, f->msg.name, f->msg.version,
-				   &f->fd, &attr);
 		if (r < 0) {
 			fail(p, f, r);
 			return;
 		}
-		p->n_serving++;
-		f->size = attr.size;
-		f->peer->wanted_bytes += f->size - f->wanted;
-		f->wanted = f->size;
-		f->digest = digest_new();
+		if (f->msg.offers && serve_offer(p, f, &attr))
+			return;
 	}
 	want = f->size - f->offset < sizeof(chunk) ? (size_t)(f->size - f->offset) : sizeof(chunk);
 	n = pread(f->fd, chunk, want, (off_t)f->offset);
@@ -191,7 +268,10 @@ static void serve_chunk(struct peer *p, struct fetch *f)
 		note_sent(p, (uint64_t)n);
 	}
 	if ((size_t)n < sizeof(chunk) || f->offset == f->size) {
-		finish(p, f);
+		struct digest d;
+
+		digest_final(f->digest, &d);
+		finish(p, f, &d);
 		return;
 	}
 	list_remove(&f->of_peer);
@@ -261,5 +341,7 @@ void serve_drop(struct peer *p)
 		fetch_free(list_first(&p->fetches, struct fetch, of_peer));
 	while (!list_empty(&p->serving))
 		fetch_free(list_first(&p->serving, struct fetch, of_peer));
+	while (!list_empty(&p->comparing))
+		fetch_free(list_first(&p->comparing, struct fetch, of_peer));
 	map_release(&p->fetch_ids);
 }

@@ -39,6 +39,8 @@
 #define TAKE_OVER_S 30
 /* The longest that a command of a worker can take to end: see spawn.c, which kills it before. */
 #define CHILDREN_MS (10 * 1000)
+/* What is hashed on a thread: one, since there is one disk. */
+#define HASHING_THREADS 1
 
 /* ---- life ---- */
 
@@ -642,6 +644,18 @@ static void begin_life(struct server *s)
 	(void)signal(SIGXFSZ, SIG_IGN);
 }
 
+static void on_hashed(void *data, uint32_t events)
+{
+	offload_dispatch(((struct server *)data)->hashing);
+}
+
+void server_set_up_hashing(struct server *s)
+{
+	s->hashing = offload_new(HASHING_THREADS, 0);
+	s->comparing = offload_lane(s->hashing);
+	s->hashing_source = loop_add_fd(s->loop, offload_event_fd(s->hashing), LOOP_READ, on_hashed, s);
+}
+
 static int set_up(struct server *s, struct errmsg *msg)
 {
 	int r;
@@ -664,6 +678,7 @@ static int set_up(struct server *s, struct errmsg *msg)
 	if (!loop_add_signal(s->loop, SIGTERM, on_signal, s) ||
 	    !loop_add_signal(s->loop, SIGINT, on_signal, s))
 		return errmsg_set(msg, -errno, "can't wait for signals: %s", err_text(-errno));
+	server_set_up_hashing(s);
 	r = set_up_tree(s, msg);
 	if (r < 0)
 		return r;
@@ -730,6 +745,8 @@ static void tear_down(struct server *s)
 	close_fd(&s->place_fd);
 	working_sets_save(s);
 	end_peers(s);
+	loop_remove(steal_ptr(&s->hashing_source));
+	(void)offload_free(steal_ptr(&s->hashing)); /* what hangs ends with the process */
 	working_sets_free(s);
 	strv_free(s->work_dirs);
 	if (s->pool && !s->replaced)

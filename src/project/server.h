@@ -40,6 +40,7 @@
 #include "concc/loop.h"
 #include "concc/map.h"
 #include "concc/namespaces.h"
+#include "concc/offload.h"
 #include "concc/pool.h"
 #include "concc/proto.h"
 #include "concc/tree.h"
@@ -81,6 +82,9 @@ struct server {
 	struct stat sock_stat;	  /* of project.sock */
 	struct loop_source *listen_source, *listen_timer, *tree_source, *idle_timer, *save_timer,
 		*place_source, *calls_source;
+	struct offload *hashing;	/* files that are hashed on a thread */
+	struct offload_lane *comparing; /* those that workers may have themselves */
+	struct loop_source *hashing_source;
 	struct peer **peers; /* n_peers, index = the tree's peer number */
 	unsigned n_peers;
 	struct list clients;		 /* struct client.of_server */
@@ -157,6 +161,7 @@ struct peer {
 	struct map pushed;	    /* roots whose working set was told, on this link */
 	struct list fetches;	    /* struct fetch.of_peer, not begun, in the order they came */
 	struct list serving;	    /* the same, begun: with an open file, by turns */
+	struct list comparing;	    /* the same: of what the worker offers; see serve.c */
 	struct map fetch_ids;	    /* id -> struct fetch */
 	unsigned n_fetches, n_serving;
 	/* Bytes of contents, since none was wanted: asked for, and sent of those. */
@@ -197,7 +202,8 @@ uint64_t serve_left_us(const struct peer *p);
 
 /* ---- working_set.c ---- */
 
-/* Before the peer's first job in this served root: tells what others wanted there, if not yet. */
+/* Before the peer's first job in this served root: tells what others wanted there, if not yet, and
+ * in the system's trees that its jobs use. */
 void working_set_push(struct peer *p, const char *root);
 /* Before a job: its own sources, that nobody else will want. */
 void working_set_sources(struct peer *p, const char *cwd, char *const *argv);
@@ -277,8 +283,6 @@ void system_free(struct system *y);
 char *const *system_links(const struct server *s);
 /* These are for peers with root = client only.  After HELLO: which trees there are. */
 void system_greet(struct peer *p);
-/* When the peer is up: what others wanted of the trees. */
-void system_push(struct peer *p);
 /* Before the tree is drained for a job: what has changed in /etc, and which trees came.  Negative:
  * what jobs would see of /etc is not what it is. */
 int system_refresh(struct peer *p, struct errmsg *msg);
@@ -360,6 +364,7 @@ bool place_is_ours(const struct server *s); /* no other server can have begun he
 
 /* ---- server.c ---- */
 
+void server_set_up_hashing(struct server *s); /* what needs s->loop only */
 void server_busy(struct server *s);	   /* a job started or ended: the idle time starts anew */
 void server_ready_check(struct server *s); /* a worker came up or failed */
 void server_stop(struct server *s);

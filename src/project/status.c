@@ -320,6 +320,28 @@ static json_t *host_json(const struct peer *p)
 	return o;
 }
 
+/* Calls to a disk that threads make: how many there were, and how far they ever were behind. */
+static json_t *disk_json(uint64_t done, uint64_t refused, uint64_t most_queued, uint64_t most_bytes,
+			 uint64_t longest_us)
+{
+	json_t *o = json_object();
+
+	set_int(o, "done", done);
+	set_int(o, "refused", refused);
+	set_int(o, "most_queued", most_queued);
+	set_int(o, "most_bytes", most_bytes);
+	set_int(o, "longest_us", longest_us);
+	return o;
+}
+
+static json_t *hashing_json(const struct server *s)
+{
+	struct offload_counts c;
+
+	offload_counts(s->hashing, &c);
+	return disk_json(c.n_done, c.n_refused, c.most_queued, c.most_bytes, c.longest_us);
+}
+
 static json_t *peer_json(const struct peer *p)
 {
 	json_t *o = json_pack("{ss ss ss ss}", "name", p->conf->name, "state", state_word(p), "how",
@@ -340,9 +362,15 @@ static json_t *peer_json(const struct peer *p)
 	set_int(o, "lists", p->lists);
 	set_int(o, "fetched_files", p->fetched_files);
 	set_int(o, "fetched_bytes", p->fetched_bytes);
+	set_int(o, "own_disk_files", p->fuse.own_files);
+	set_int(o, "own_disk_bytes", p->fuse.own_bytes);
 	set_int(o, "wanted_bytes", p->wanted_bytes);
 	set_int(o, "sent_bytes", p->sent_bytes);
 	set_int(o, "fuse_messages", p->fuse.total);
+	json_object_set_new(o, "disk",
+			    disk_json(p->fuse.disk_done, p->fuse.disk_refused,
+				      p->fuse.disk_most_queued, p->fuse.disk_most_bytes,
+				      p->fuse.disk_longest_us));
 	json_object_set_new(o, "refusal", json_string(refusal_of(p) ?: ""));
 	json_object_set_new(o, "host", host_json(p));
 	json_object_set_new(o, "fuse", counters(p->fuse.by_opcode, PROTO_FUSE_OPS, NULL));
@@ -454,6 +482,7 @@ static json_t *status_object(struct server *s)
 	json_object_set_new(o, "waiters", jobs_json(s, JOB_WAITING, JOBS_SHOWN_JSON, waiting_item));
 	json_object_set_new(o, "tree", tree_json(s));
 	json_object_set_new(o, "records", records_json(s));
+	json_object_set_new(o, "hashing", hashing_json(s));
 	if (s->results)
 		json_object_set_new(o, "cache", cache_json(s->results));
 	if (s->conf_error)

@@ -203,8 +203,6 @@ static void tell_trees(struct peer *p)
 
 		msg_serve_encode(&b, trees[p->n_trees], SERVE_TREE);
 		link_send_buf(p->link, MSG_SERVE, LINK_PRIO, &b);
-		if (p->state == PEER_UP)
-			working_set_push(p, trees[p->n_trees]);
 	}
 }
 
@@ -218,12 +216,6 @@ int system_refresh(struct peer *p, struct errmsg *msg)
 void system_greet(struct peer *p)
 {
 	tell_trees(p);
-}
-
-void system_push(struct peer *p)
-{
-	for (char **t = p->server->system->trees; *t; t++)
-		working_set_push(p, *t);
 }
 
 char *const *system_links(const struct server *s)

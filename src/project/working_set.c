@@ -4,10 +4,14 @@
  * to a new worker ahead of its first job, so that a cold start costs one round
  * trip and not one per directory and header.
  *
+ * Of the system's trees a project is told those that its jobs have used, and others when a job
+ * begins to: what a C compiler needs is no reason to send a Rust toolchain.
+ *
  * A job's own sources are left out: each is compiled on one worker, so telling
  * all of them would only cost bytes.  They go ahead of their job instead.
  */
 #include "disk.h"
+#include "run.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -33,8 +37,10 @@ static const char magic[] = "concc working set 1";
 
 struct working_set {
 	char *root;
-	char *file;	/* where it is kept */
-	char **entries; /* "Dpath" and "Fpath", relative to root, in the order they were wanted */
+	char *file; /* where it is kept */
+	/* "Dpath" and "Fpath", relative to root, in the order they were wanted; of a workspace also
+	 * "Tpath", absolute: a tree of the system's that its jobs have used */
+	char **entries;
 	size_t n, cap;
 	struct map known; /* the entries, and "Mpath": a job's source, wanted by nobody else */
 	bool changed;
@@ -60,11 +66,15 @@ static bool add(struct working_set *w, char kind, const char *rel)
 
 /* ---- on disk: the magic, then each entry with its NUL ---- */
 
-static bool is_beneath(const struct working_set *w, const char *rel)
+static bool is_entry(const struct working_set *w, const char *entry)
 {
+	const char *rel = entry + 1;
 	_cleanup_free_ char *path = path_join(w->root, rel);
 
-	return !*rel || (path_is_clean_relative(rel) && path_is_clean(path));
+	if (*entry == 'T')
+		return path_is_clean(rel);
+	return (*entry == 'D' || *entry == 'F') &&
+	       (!*rel || (path_is_clean_relative(rel) && path_is_clean(path)));
 }
 
 static void load(struct working_set *w)
@@ -77,7 +87,7 @@ static void load(struct working_set *w)
 		return; /* none yet, or not ours: it will be written anew */
 	end = (const char *)b.data + b.len;
 	for (p = (const char *)b.data + sizeof(magic); p < end; p += strlen(p) + 1) {
-		if ((*p == 'D' || *p == 'F') && is_beneath(w, p + 1))
+		if (is_entry(w, p))
 			(void)add(w, *p, p + 1);
 	}
 	w->changed = false;
@@ -213,6 +223,25 @@ static void push_dirs(struct peer *p, const struct working_set *w)
 	}
 }
 
+/* Is it (still) one that all jobs of the peer see? */
+static bool is_tree(const struct peer *p, const char *path)
+{
+	bool writable = false;
+	const char *root = tree_root_of(p->server->tree, path, &writable);
+
+	return p->conf->root == ROOT_CLIENT && root && streq(root, path) && !writable;
+}
+
+static void push_trees(struct peer *p, const struct working_set *w)
+{
+	for (size_t i = 0; i < w->n; i++) {
+		const char *tree = w->entries[i] + 1;
+
+		if (*w->entries[i] == 'T' && is_tree(p, tree))
+			working_set_push(p, tree); /* which has none of its own */
+	}
+}
+
 void working_set_push(struct peer *p, const char *root)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
@@ -231,6 +260,7 @@ void working_set_push(struct peer *p, const char *root)
 		msg_serve_encode(&b, root, SERVE_WORKSPACE);
 		link_send_buf(p->link, MSG_SERVE, LINK_PRIO, &b);
 	}
+	push_trees(p, w);
 	push_dirs(p, w);
 	push_files(p, w);
 }
@@ -261,6 +291,18 @@ static void offer(struct peer *from, const char *root, char kind, const char *pa
 	}
 }
 
+/* Whatever runs there may be what uses it. */
+static void note_tree(struct peer *p, const char *tree)
+{
+	const struct run *r;
+	size_t it = 0;
+
+	while ((r = map_next(&p->jobs, &it, NULL)))
+		for (char **root = r->workspaces; *root; root++)
+			if (map_get_str(&p->pushed, *root))
+				(void)add(set_of(p->server, *root), 'T', tree); /* once is enough */
+}
+
 static void note(struct peer *p, char kind, const char *path)
 {
 	const char *root = tree_root_of(p->server->tree, path, NULL);
@@ -268,6 +310,12 @@ static void note(struct peer *p, char kind, const char *path)
 	struct working_set *w;
 	const char *rel;
 
+	/* That every worker lists the trees themselves, for its jobs' root, is no use of them. */
+	if (root && is_tree(p, root) && !streq(root, path)) {
+		note_tree(p, root);
+		(void)add(set_of(p->server, root), 'D', ""); /* first: it leads to all others */
+		working_set_push(p, root);
+	}
 	if (!root || !map_get_str(&p->pushed, root))
 		return;
 	w = set_of(p->server, root);

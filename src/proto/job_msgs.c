@@ -551,6 +551,13 @@ void msg_missing_release(struct msg_missing *m)
 void msg_mirror_counts_encode(struct buf *b, const struct msg_mirror_counts *m)
 {
 	buf_put_u64(b, m->total);
+	buf_put_u64(b, m->own_files);
+	buf_put_u64(b, m->own_bytes);
+	buf_put_u64(b, m->disk_done);
+	buf_put_u64(b, m->disk_refused);
+	buf_put_u64(b, m->disk_most_queued);
+	buf_put_u64(b, m->disk_most_bytes);
+	buf_put_u64(b, m->disk_longest_us);
 	for (uint8_t i = 0; i < PROTO_FUSE_OPS; i++) {
 		if (m->by_opcode[i]) {
 			buf_put_u8(b, i);
@@ -566,6 +573,13 @@ int msg_mirror_counts_decode(struct blob payload, struct msg_mirror_counts *ret)
 
 	rd_init(&r, payload.p, payload.n);
 	m.total = rd_u64(&r);
+	m.own_files = rd_u64(&r);
+	m.own_bytes = rd_u64(&r);
+	m.disk_done = rd_u64(&r);
+	m.disk_refused = rd_u64(&r);
+	m.disk_most_queued = rd_u64(&r);
+	m.disk_most_bytes = rd_u64(&r);
+	m.disk_longest_us = rd_u64(&r);
 	while (r.left && !r.bad) {
 		uint8_t op = rd_u8(&r);
 

@@ -345,13 +345,18 @@ void msg_fetch_encode(struct buf *b, const struct msg_fetch *m)
 	buf_put_u32(b, m->dir_id);
 	buf_put_u64(b, m->version);
 	buf_put_str(b, m->name);
+	buf_put_u8(b, m->offers);
+	if (m->offers)
+		buf_append(b, m->offer.b, DIGEST_SIZE);
 }
 
 int msg_fetch_decode(struct blob payload, struct msg_fetch *ret)
 {
 	struct msg_fetch m = {0};
 	struct blob name;
+	const uint8_t *d;
 	struct rd r;
+	uint8_t offers;
 	int err;
 
 	rd_init(&r, payload.p, payload.n);
@@ -359,10 +364,14 @@ int msg_fetch_decode(struct blob payload, struct msg_fetch *ret)
 	m.dir_id = rd_u32(&r);
 	m.version = rd_u64(&r);
 	name = rd_blob(&r, PROTO_NAME_MAX);
+	offers = rd_u8(&r);
+	m.offers = offers == 1;
+	if (m.offers && (d = rd_bytes(&r, DIGEST_SIZE)))
+		memcpy(m.offer.b, d, DIGEST_SIZE);
 	err = rd_done(&r);
 	if (err < 0)
 		return err;
-	if (!name_is_valid(name))
+	if (!name_is_valid(name) || offers > 1)
 		return CONCC_E_PROTO;
 	m.name = xstrndup((const char *)name.p, name.n);
 	*ret = m;

@@ -80,6 +80,14 @@ static bool is_system(const char *name)
 	       streq(name, "var");
 }
 
+bool root_is_system_path(const char *path)
+{
+	_cleanup_free_ char *top = xstrndup(path + 1, strcspn(path + 1, "/"));
+
+	return is_one_of(top, system_dirs, sizeof(system_dirs) / sizeof(system_dirs[0])) &&
+	       !streq(top, "etc");
+}
+
 char **root_shown(void)
 {
 	const char *list = getenv(ROOT_SHOW_ENV);

@@ -45,6 +45,9 @@ struct root_config {
 	char *const *links;	      /* of the client's root directory */
 };
 
+/* Is it in a directory of a system that jobs may see of a worker, other than /etc? */
+bool root_is_system_path(const char *path);
+
 /* Moves the caller, pid 1 of its pid namespace, into a new root.  The mirror's parent gets
  * covered. */
 int root_build(struct root *r, const struct root_config *c, struct errmsg *msg);

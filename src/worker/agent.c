@@ -31,7 +31,7 @@
 #define SEARCH_MAX	  256	       /* directories in a variable that count */
 #define LOAD_MS		  PING_MS      /* how old the host's load may be that the client knows */
 #define ROOT_CACHE_PARENT "/var/cache"
-#define DISK_THREADS	  4 /* contents; outputs that are kept; trims; toolchains */
+#define DISK_THREADS	  5 /* contents; outputs that are kept; trims; toolchains; own files */
 /* Contents that have come and are not in the store yet, where the disk is slower than the line:
  * beyond that, what was expected to be read is not taken, and is fetched when it is. */
 #define DISK_BYTES_MAX (256u << 20)
@@ -81,13 +81,23 @@ void agent_tell_counts(struct agent *a)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	struct msg_mirror_counts m = {0};
+	struct offload_counts disk;
 	struct mirror_counts c;
 
 	_Static_assert(MIRROR_OPCODES == PROTO_FUSE_OPS, "one table");
 	mirror_counts(a->mirror, &c);
-	if (c.total == a->counts_told)
+	if (c.total + c.own_files == a->counts_told)
 		return;
-	a->counts_told = m.total = c.total;
+	a->counts_told = c.total + c.own_files;
+	m.total = c.total;
+	m.own_files = c.own_files;
+	m.own_bytes = c.own_bytes;
+	offload_counts(a->disk, &disk);
+	m.disk_done = disk.n_done;
+	m.disk_refused = disk.n_refused;
+	m.disk_most_queued = disk.most_queued;
+	m.disk_most_bytes = disk.most_bytes;
+	m.disk_longest_us = disk.longest_us;
 	memcpy(m.by_opcode, c.by_opcode, sizeof(m.by_opcode));
 	msg_mirror_counts_encode(&b, &m);
 	link_send_buf(a->link, MSG_MIRROR_COUNTS, LINK_BULK, &b);
@@ -141,6 +151,18 @@ static void outside(void *data, int64_t job, enum missing_how how, const char *p
 	agent_job_outside(data, job, how, path);
 }
 
+static bool has_own(void *data, const char *path)
+{
+	return sandbox_may_own(path);
+}
+
+static int open_own(void *data, const char *path, uint64_t size)
+{
+	const struct agent *a = data;
+
+	return sandbox_open_own(path, size, a->home);
+}
+
 static void broken(void *data, int err)
 {
 	/* As the link says it of what is wrong at once. */
@@ -155,8 +177,20 @@ static const struct mirror_ops mirror_callbacks = {
 	.job_of = job_of,
 	.makes = makes,
 	.outside = outside,
+	.has_own = has_own,
+	.open_own = open_own,
 	.broken = broken,
 };
+
+/* What of the client's system is the same as here need not be sent, where that may be. */
+static struct mirror_ops callbacks_of(const struct agent *a)
+{
+	struct mirror_ops ops = mirror_callbacks;
+
+	if (!(a->client.flags & HELLO_F_CLIENT_ROOT) || a->farm.own_disk == FARM_OWN_NO)
+		ops.open_own = NULL;
+	return ops;
+}
 
 /* What the store's thread needs, which may outlive the agent when the disk hangs. */
 struct upkeep {
@@ -444,6 +478,7 @@ static int bring_up(struct agent *a, struct errmsg *msg)
 		.client_root = a->client.flags & HELLO_F_CLIENT_ROOT,
 	};
 	struct mirror_config mc = {.uid = sc.uid, .gid = sc.gid};
+	struct mirror_ops ops = callbacks_of(a);
 	struct sandbox_paths paths;
 	int r;
 
@@ -474,7 +509,8 @@ static int bring_up(struct agent *a, struct errmsg *msg)
 	mc.disk = a->disk;
 	mc.fuse_fd = paths.fuse_fds[0] >= 0 ? paths.fuse_fds[0] : 0;
 	mc.outside_fd = paths.fuse_fds[1] >= 0 ? paths.fuse_fds[1] : 0;
-	r = mirror_start(&mc, &mirror_callbacks, a, &a->mirror, msg);
+	a->home = sandbox_own_home();
+	r = mirror_start(&mc, &ops, a, &a->mirror, msg);
 	if (r < 0)
 		return r;
 	a->mirror_source = loop_add_fd(a->loop, mirror_event_fd(a->mirror), LOOP_READ, on_mirror,
@@ -970,6 +1006,7 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 	host_slots_free(a.slots);
 	store_close(a.store);
 	free(a.store_dir);
+	free(a.home);
 	link_free(a.link);
 	msg_hello_release(&a.client);
 	loop_free(a.loop);

@@ -67,13 +67,14 @@ struct agent {
 	struct list
 		sending; /* struct agent_job.of_sending: with something in the outbox, by turns */
 	struct loop_source *pump_source; /* more of it in the next turn of the loop */
-	uint64_t counts_told;		 /* FUSE requests, in the last MIRROR_COUNTS */
-	struct caller own;		 /* as we were started: what our login gives */
-	uint64_t oom_kills;		 /* of this machine, as last seen */
-	struct farm farm;		 /* what the administrator allows */
-	struct journal *journal;	 /* NULL: nothing is to be logged */
+	uint64_t counts_told;	 /* FUSE requests and own files, by the last MIRROR_COUNTS */
+	struct caller own;	 /* as we were started: what our login gives */
+	uint64_t oom_kills;	 /* of this machine, as last seen */
+	struct farm farm;	 /* what the administrator allows */
+	struct journal *journal; /* NULL: nothing is to be logged */
 	struct presence *presence;
 	char *store_dir;
+	char *home;			    /* the login's, where it really is; or NULL */
 	uint32_t uid;			    /* of the login */
 	uint64_t n_jobs, n_refused, n_lost; /* ended; of them refused, of no use */
 	bool up;

@@ -26,15 +26,31 @@ struct presence {
 	uint64_t since_ms;
 };
 
+static json_t *disk_json(struct offload *disk)
+{
+	struct offload_counts c = {0};
+
+	if (disk)
+		offload_counts(disk, &c);
+	return json_pack("{sI sI sI sI sI sI sI}", "queued", (json_int_t)c.queued, "bytes",
+			 (json_int_t)c.bytes, "done", (json_int_t)c.n_done, "refused",
+			 (json_int_t)c.n_refused, "most_queued", (json_int_t)c.most_queued,
+			 "most_bytes", (json_int_t)c.most_bytes, "longest_us",
+			 (json_int_t)c.longest_us);
+}
+
 static char *describe(const struct presence *p)
 {
 	const struct agent *a = p->agent;
 	struct store_counts k = {0};
+	struct mirror_counts c = {0};
 	json_t *o = json_object();
 	char *text;
 
 	if (a->store)
 		store_counts(a->store, &k);
+	if (a->mirror)
+		mirror_counts(a->mirror, &c);
 	json_object_set_new(o, "pid", json_integer(getpid()));
 	json_object_set_new(o, "login", json_integer(p->uid));
 	json_object_set_new(o, "client", json_string(a->client.host ?: ""));
@@ -50,6 +66,9 @@ static char *describe(const struct presence *p)
 	json_object_set_new(o, "store", json_string(a->store_dir ?: ""));
 	json_object_set_new(o, "store_hits", json_integer((json_int_t)k.hits));
 	json_object_set_new(o, "store_added", json_integer((json_int_t)k.added));
+	json_object_set_new(o, "own_disk_files", json_integer((json_int_t)c.own_files));
+	json_object_set_new(o, "own_disk_bytes", json_integer((json_int_t)c.own_bytes));
+	json_object_set_new(o, "disk", disk_json(a->disk));
 	text = json_dumps(o, JSON_COMPACT);
 	json_decref(o);
 	return text;

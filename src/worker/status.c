@@ -238,6 +238,9 @@ static void print_prometheus(const json_t *o)
 		{"client_lost_total", "counter", "lost", "Jobs whose result was of no use."},
 		{"store_hits_total", "counter", "store_hits", "Contents that were there."},
 		{"store_added_total", "counter", "store_added", "Contents that had to be fetched."},
+		{"own_disk_files_total", "counter", "own_disk_files",
+		 "Files of this system that a client's were the same as."},
+		{"own_disk_bytes_total", "counter", "own_disk_bytes", "Bytes of these."},
 	};
 	static const char *const of_host[] = {"slots", "running", "waiting"};
 	json_t *s;

@@ -71,6 +71,11 @@ static void working_set(const uint8_t *data, size_t n)
 	CHECK(w->n <= ENTRIES_MAX && !w->changed);
 	for (size_t i = 0; i < w->n; i++) {
 		const char *rel = w->entries[i] + 1;
+
+		if (w->entries[i][0] == 'T') {
+			CHECK(path_is_clean(rel));
+			continue;
+		}
 		_cleanup_free_ char *path = *rel ? path_join(w->root, rel) : xstrdup(w->root);
 		_cleanup_free_ char *clean = path_clean("/", path);
 

@@ -224,6 +224,8 @@ static void w_fetch(struct buf *b, const uint8_t s[4])
 
 	tree_entry(server.tree, m.dir_id, name, &attr);
 	m.version = attr.version + (s[1] & 8 ? 1 : 0);
+	m.offers = s[1] & 16;
+	digest_of("b", 1, &m.offer); /* of one of them, and of none of the others */
 	msg_fetch_encode(b, &m);
 }
 
@@ -452,6 +454,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	namespaces_look(&s->namespaces);
 	caller_read(&s->own);
 	CHECK(loop_new(&s->loop) == 0);
+	server_set_up_hashing(s);
 	CHECK(pool_open(s->dir, &s->pool, &msg) == 0);
 	s->pace = pace_new(s);
 	s->stragglers = stragglers_new(s);

@@ -48,7 +48,7 @@ Test(farm, all_keys)
 
 	skip_unless_root();
 	cr_assert_eq(load("# us\n[worker]\nnice = 5\nmemory = 2G\nprocesses=100\njob-time = 5m\n"
-			  "slots = 3 ; few\nstore-size = 1G\nusers = a, @b 7\nlog = jobs\n",
+			  "slots = 3 ; few\nstore-size = 1G\nusers = a, @b 7\nlog = jobs\nown-disk = no\n",
 			  &f, &msg),
 		     0, "%s", msg.text);
 	cr_expect_eq(f.nice, 5);
@@ -59,6 +59,7 @@ Test(farm, all_keys)
 	cr_expect_eq(f.store_max, 1ull << 30);
 	cr_expect_str_eq(f.users[1], "@b");
 	cr_expect_eq(f.log, FARM_LOG_JOBS);
+	cr_expect_eq(f.own_disk, FARM_OWN_NO);
 	farm_release(&f);
 }
 
@@ -69,6 +70,7 @@ Test(farm, mistakes_have_their_line)
 	} cases[] = {
 		{"[worker]\nnise = 5\n", ":2: unknown key 'nise'; did you mean 'nice'?"},
 		{"[worker]\nnice = 50\n", ":2: nice: '50' is not"},
+		{"[worker]\nown-disk = maybe\n", ":2: own-disk: "},
 		{"[worker]\nnice = 5\nnice = 6\n", ":3: nice is given twice"},
 		{"nice = 5\n", ":1: its one section is [worker]"},
 		{"[worker]\nwhat\n", ":2: "},

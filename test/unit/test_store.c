@@ -241,6 +241,30 @@ Test(store, adds_files)
 	store_close(s);
 }
 
+/* As is told by what was written, not by what is in the file afterwards. */
+Test(store, copies_what_may_be_changed)
+{
+	struct store *s = open_store(1 << 30);
+	_cleanup_free_ char *path = xasprintf("%s/file", tmp);
+	_cleanup_close_ int fd = open(path, O_RDWR | O_CREAT, 0600);
+	struct digest d, wrong, found;
+
+	cr_assert_eq(write(fd, "bytes", 5), 5);
+	digest_of("bytes", 5, &d);
+	digest_of("bytez", 5, &wrong);
+	cr_assert_eq(store_copy_fd(s, fd, 4, NULL, &found), -ESTALE, "it is longer");
+	cr_assert_eq(store_copy_fd(s, fd, 6, NULL, &found), -ESTALE, "it is shorter");
+	cr_assert_eq(store_copy_fd(s, fd, 5, &wrong, &found), CONCC_E_PROTO);
+	cr_assert(!store_has(s, &d) && !store_has(s, &wrong));
+	cr_assert_eq(store_copy_fd(s, fd, 5, NULL, &found), 0);
+	cr_assert(digest_eq(&found, &d));
+	cr_assert_eq(pwrite(fd, "z", 1, 4), 1);
+	check_text(s, &d, "bytes");
+	cr_assert_eq(store_copy_fd(s, fd, 5, &d, &found), CONCC_E_PROTO, "it was changed");
+	check_no_tmp();
+	store_close(s);
+}
+
 static void set_used(const struct digest *d, time_t when)
 {
 	_cleanup_free_ char *path = object(d);
