@@ -1,20 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "run.h"
+#include "eligible.h"
 #include "missing.h"
 #include "results.h"
+#include "verdict.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "concc/cleanup.h"
 #include "concc/commit_mark.h"
 #include "concc/err.h"
 #include "concc/io.h"
-#include "concc/job.h"
 #include "concc/log.h"
 #include "concc/str.h"
 
@@ -67,6 +65,13 @@ static void run_free(struct run *r)
 	free(r);
 	if (!s->n_running || ++s->n_ended % HORIZON_EVERY == 0)
 		set_horizon(s);
+}
+
+bool run_failure_set(struct run_failure *f, enum run_fail what, bool quiet, const char *rule,
+		     char *text)
+{
+	*f = (struct run_failure){what, quiet, rule, text};
+	return true;
 }
 
 static void send_fail(struct client *c, enum run_fail what, bool quiet, const char *rule,
@@ -164,7 +169,7 @@ static void overdue(void *data)
 }
 
 /* The worker's word is not all there is. */
-static void start_clock(struct run *r)
+void run_start_clock(struct run *r)
 {
 	if (r->peer->conf->job_time_s)
 		set_clock(r, r->peer->conf->job_time_s);
@@ -172,338 +177,51 @@ static void start_clock(struct run *r)
 
 /* ---- starting ---- */
 
-/* May there be something at this path for the peer's jobs? */
-static bool may_see(const struct peer *p, const char *path)
+/* For another server, which can serve a caller that we can't. */
+static void make_room(struct server *s)
 {
-	if (p->conf->root == ROOT_CLIENT)
-		return system_shows(p->server, path);
-	return is_system_path(path) || tree_root_of(p->server->tree, path, NULL);
-}
-
-static bool exists(const char *path)
-{
-	struct stat st;
-
-	return lstat(path, &st) == 0;
-}
-
-/* True also when it can't be told now: then no job is to go on as if it were not there. */
-static bool may_exist(const char *path)
-{
-	return exists(path) || !err_is_fact(-errno);
-}
-
-/* By links that it was told of, or is now. */
-static bool leads_there(struct peer *p, const char *path)
-{
-	_cleanup_strv_ char **trees = xcalloc(1, sizeof(*trees));
-	_cleanup_free_ char *there = links_follow(p, path, &trees);
-
-	return there && !streq(there, path) && may_see(p, there);
-}
-
-/* A file of this machine that the command names and the worker can't see; NULL when there is none.
- */
-static char *unserved_arg(struct peer *peer, char *const *argv)
-{
-	for (char *const *a = argv + 1; *a; a++) {
-		const char *p = job_arg_path(*a);
-		_cleanup_free_ char *clean = NULL;
-
-		if (!p)
-			continue;
-		clean = path_clean("/", p);
-		if (!may_see(peer, clean) && may_exist(clean) && !leads_there(peer, clean))
-			return steal_ptr(&clean);
-	}
-	return NULL;
-}
-
-/* Workers see the very file, so that there is nothing to compare. */
-bool run_serves_exe(const struct peer *p, const char *exe)
-{
-	bool writable = false;
-
-	if (p->conf->root == ROOT_CLIENT)
-		return true;
-	if (!tree_root_of(p->server->tree, exe, &writable))
-		return false;
-	/* What is a toolchain here may be another one there. */
-	return writable || (!is_system_path(exe) && !system_tree_of(p->server, exe));
-}
-
-/* In such a place, as the wrapper took it for. */
-static bool names_work_dir(char *const *argv)
-{
-	for (char *const *a = argv + 1; *a; a++) {
-		const char *path = job_arg_path(*a);
-		_cleanup_free_ char *work = path ? job_work_dir(path) : NULL;
-
-		if (work)
-			return true;
-	}
-	return false;
-}
-
-/*
- * Below /tmp a wrapper can't tell the workspaces by itself: it may list others than we serve, or
- * none.  What is there and not served would be missing on the worker, and nothing notices that.
- */
-static bool names_tmp(const struct msg_run *m, char *const *workspaces, struct policy_verdict *ret)
-{
-	struct policy_input in = {
-		.argv = m->argv,
-		.cwd = m->cwd,
-		.env = m->env,
-		.served = workspaces,
-		.read_file = read_regular_file,
-	};
-
-	return (policy_is_tmp(m->cwd) || names_work_dir(m->argv)) && policy_names_tmp(&in, ret);
-}
-
-/* A message whose first field is an id, yet to be given: told once, and known by that from then on.
- */
-static uint32_t send_once(struct peer *p, uint8_t type, struct map *known, uint32_t *next_id,
-			  struct buf *b)
-{
-	uintptr_t id = (uintptr_t)map_get(known, b->data + 4, b->len - 4);
-
-	if (id)
-		return (uint32_t)id;
-	id = ++*next_id;
-	map_put(known, b->data + 4, b->len - 4, (void *)id);
-	buf_set_u32(b, 0, (uint32_t)id);
-	link_send_buf(p->link, type, LINK_PRIO, b);
-	return (uint32_t)id;
-}
-
-static uint32_t send_env(struct peer *p, char *const *env)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-
-	msg_env_encode(&b, 0, env);
-	return send_once(p, MSG_ENV, &p->envs, &p->next_env_id, &b);
-}
-
-static uint32_t send_caller(struct peer *p, const struct caller *caller)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	struct msg_caller m = {.caller = *caller};
-
-	msg_caller_encode(&b, &m);
-	return send_once(p, MSG_CALLER, &p->callers, &p->next_caller_id, &b);
-}
-
-static void send_exe(struct peer *p, struct exe *e)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-
-	if (map_put_u64(&p->exes_sent, exe_msg(e)->exe_id, e))
+	if (s->replaced)
 		return;
-	msg_exe_encode(&b, exe_msg(e));
-	link_send_buf(p->link, MSG_EXE, LINK_PRIO, &b);
+	log_info("a caller has higher limits: leaving when %u running jobs have ended",
+		 s->n_running);
+	s->replaced = true;
+	place_make_room(s);
 }
 
-static char **search_path(char *const *env)
+static void dispatch(const struct call *call, struct msg_run *m)
 {
-	char **dirs = xcalloc(1, sizeof(*dirs)), *save = NULL;
-	_cleanup_free_ char *copy = NULL;
+	struct run *r;
+	int err = run_dispatch(call->client, call->peer, m, call->exe, call->workspaces, &r);
 
-	while (*env && !str_starts(*env, "PATH="))
-		env++;
-	copy = xstrdup(*env ? *env + strlen("PATH=") : "");
-	for (char *dir = strtok_r(copy, ":", &save); dir; dir = strtok_r(NULL, ":", &save)) {
-		if (*dir == '/')
-			strv_push(&dirs, path_clean("/", dir));
+	if (err < 0) {
+		send_fail(call->client, RUN_FAIL_LOCAL, false, "watch", err_text(err));
+		return;
 	}
-	return dirs;
-}
-
-static struct run *run_new(struct client *c, struct peer *p, const struct msg_run *m,
-			   const struct exe *e, char **workspaces)
-{
-	struct server *s = c->server;
-	struct run *r = xcalloc(1, sizeof(*r));
-
-	r->client = c;
-	r->peer = p;
-	do
-		r->job_id = ++s->next_job_id;
-	while (map_get_u64(&p->jobs, r->job_id));
-	r->exe_id = exe_msg(e)->exe_id;
-	r->caller_id = send_caller(p, &m->caller);
-	r->dumps_core = m->caller.limits[CALLER_CORE].soft > 0;
-	r->slot.fd = -1;
-	r->name = xstrdup(path_base(m->argv[0]));
-	r->exe = xstrdup(m->exe);
-	r->search = search_path(m->env);
-	r->workspaces = workspaces;
-	r->input_credit = PROTO_INPUT_WINDOW;
-	r->saw = tree_version(s->tree);
-	r->commit = commit_new(s->tree, workspaces, r->saw, (mode_t)m->umask);
-	r->recording = recording_new(p, m, workspaces, r->saw);
-	map_put_u64(&p->jobs, r->job_id, r);
-	p->n_jobs++;
-	s->n_running++;
-	server_busy(s);
-	peer_busy(p);
-	c->run = r;
-	return r;
-}
-
-static void send_job(struct run *r, const struct msg_run *m, struct exe *e)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	struct msg_job j = {
-		.job_id = r->job_id,
-		.env_id = send_env(r->peer, m->env),
-		.exe_id = exe_msg(e)->exe_id,
-		.caller_id = r->caller_id,
-		.flags = m->flags | (r->recording ? JOB_F_TRACE : 0),
-		.umask = m->umask,
-		.rows = m->rows,
-		.cols = m->cols,
-		.path = m->path,
-		.cwd = m->cwd,
-		.workspaces = r->workspaces,
-		.argv = m->argv,
-	};
-
-	send_exe(r->peer, e);
-	msg_job_encode(&b, &j);
-	link_send_buf(r->peer->link, MSG_JOB, LINK_PRIO, &b);
-}
-
-/* Tells the wrapper to go elsewhere before anything started. */
-static void refuse(struct client *c, const struct msg_run *m, enum run_fail what, bool quiet,
-		   const char *rule, const char *text)
-{
-	send_fail(c, what, quiet, rule, text);
-}
-
-int run_dispatch(struct client *c, struct peer *p, const struct msg_run *m, struct exe *e,
-		 char **workspaces, struct run **ret)
-{
-	struct server *s = p->server;
-	int r;
-
-	for (char **w = workspaces; *w; w++)
-		working_set_push(p, *w);
-	/* From here on in this order: what changed, then the job.  That is the coherence rule. */
-	r = tree_drain(s->tree);
-	if (r < 0)
-		return r;
-	absent_check(p);
-	links_check(p);
-	working_set_sources(p, m->cwd, m->argv);
-	*ret = run_new(c, p, m, e, strv_copy(workspaces));
-	send_job(*ret, m, e);
-	start_clock(*ret);
-	return 0;
+	twin_keep(r, m);
+	jobs_sent(call->client->job, call->peer);
 }
 
 static int start(struct client *c, struct msg_run *m)
 {
 	struct server *s = c->server;
-	struct peer *p = server_peer(s, m->worker);
-	_cleanup_strv_ char **workspaces = NULL;
-	_cleanup_free_ char *unserved = NULL;
-	struct errmsg msg = {0};
-	struct policy_verdict v;
-	const char *refused, *differs;
-	struct run *run;
-	struct exe *e;
-	int r;
+	struct call call = {.client = c, .peer = server_peer(s, m->worker), .m = m};
+	struct run_failure f;
 
 	if (c->too_many) {
-		refuse(c, m, RUN_FAIL_LOCAL, false, "shortage", client_too_many);
+		send_fail(c, RUN_FAIL_LOCAL, false, "shortage", client_too_many);
 		return 0;
 	}
 	if (s->stopping && !s->replaced)
 		return CONCC_E_CLOSED; /* the wrapper starts another server */
-	differs = namespaces_differ(&s->namespaces, c->pid);
-	if (differs) {
-		_cleanup_free_ char *text = xasprintf("it runs %s", differs);
-
-		refuse(c, m, RUN_FAIL_LOCAL, true, "namespace", text);
-		return 0;
+	if (call_is_eligible(&call, &f)) {
+		dispatch(&call, m);
+	} else {
+		if (f.what == RUN_FAIL_SERVER)
+			make_room(s);
+		send_fail(c, f.what, f.quiet, f.rule, f.text);
+		free(f.text);
 	}
-	if (!s->replaced && caller_exceeds(&m->caller, &s->own)) {
-		log_info("a caller has higher limits: leaving when %u running jobs have ended",
-			 s->n_running);
-		s->replaced = true;
-		place_make_room(s);
-	}
-	if (s->replaced) {
-		refuse(c, m, RUN_FAIL_SERVER, true, "server-limits",
-		       "the project server has lower limits than this call");
-		return 0;
-	}
-	if (!p || p->state != PEER_UP) {
-		_cleanup_free_ char *text = xasprintf("worker %s is not there: %s", m->worker,
-						      p ? p->error : "not configured");
-
-		refuse(c, m, RUN_FAIL_RETRY, true, "worker-down", text);
-		return 0;
-	}
-	workspaces = workspaces_of(p, m, &unserved, &msg);
-	if (!workspaces) {
-		refuse(c, m, RUN_FAIL_LOCAL, true, "outside", msg.text);
-		return 0;
-	}
-	refused = workspaces_other_cwd(p, m, &workspaces);
-	if (refused) {
-		refuse(c, m, RUN_FAIL_LOCAL, true, "symlinked-cwd", refused);
-		return 0;
-	}
-	if (tree_has_default_acl(s->tree, m->cwd)) {
-		_cleanup_free_ char *text = xasprintf(
-			"%s has a default access list (setfacl -d), which jobs elsewhere "
-			"don't see",
-			m->cwd);
-
-		refuse(c, m, RUN_FAIL_LOCAL, true, "default-acl", text);
-		return 0;
-	}
-	if (names_tmp(m, workspaces, &v)) {
-		refuse(c, m, RUN_FAIL_LOCAL, true, v.rule, v.why);
-		return 0;
-	}
-	if (p->conf->root == ROOT_CLIENT && system_refresh(p, &msg) < 0) {
-		refuse(c, m, RUN_FAIL_LOCAL, false, "watch", msg.text);
-		return 0;
-	}
-	if (!unserved)
-		unserved = unserved_arg(p, m->argv);
-	if (unserved) {
-		_cleanup_free_ char *text = missing_text(p, workspaces, unserved, false);
-
-		refuse(c, m, RUN_FAIL_LOCAL, true, "unserved", text);
-		return 0;
-	}
-	r = exe_get(p, m, &e, &msg);
-	if (r < 0) {
-		refuse(c, m, RUN_FAIL_LOCAL, true, "command", msg.text);
-		return 0;
-	}
-	refused = map_get_u64(&p->exes_refused, exe_msg(e)->exe_id);
-	if (refused) {
-		refuse(c, m, RUN_FAIL_RETRY, true, "toolchain", refused);
-		return 0;
-	}
-	refused = map_get_u64(&p->callers_refused, send_caller(p, &m->caller));
-	if (refused) {
-		refuse(c, m, RUN_FAIL_RETRY, true, "caller-limits", refused);
-		return 0;
-	}
-	r = run_dispatch(c, p, m, e, workspaces, &run);
-	if (r < 0) {
-		refuse(c, m, RUN_FAIL_LOCAL, false, "watch", err_text(r));
-		return 0;
-	}
-	twin_keep(run, m);
-	jobs_sent(c->job, p);
+	call_release(&call);
 	return 0;
 }
 
@@ -686,52 +404,6 @@ static int on_file(struct run *r, struct blob payload)
 	return err;
 }
 
-static void on_no_way_home(struct run *r, const struct msg_exit *m)
-{
-	_cleanup_free_ char *text = str_escape(m->text, strlen(m->text), 1000);
-	_cleanup_free_ char *line = xasprintf("on worker %s %s", r->peer->conf->name, text);
-
-	run_fail(r, RUN_FAIL_LOCAL, true, "no-way-home", line);
-}
-
-/* What it sought works on this machine only. */
-static void on_special(struct run *r, const struct msg_exit *m)
-{
-	_cleanup_free_ char *text = str_escape(m->text, strlen(m->text), 1000);
-	_cleanup_free_ char *line = xasprintf("on worker %s %s", r->peer->conf->name, text);
-
-	run_fail(r, RUN_FAIL_LOCAL, true, "special-file", line);
-}
-
-/* A limit that the user set for this worker: here there is none. */
-static void on_limit(struct run *r, const struct msg_exit *m)
-{
-	_cleanup_free_ char *text = str_escape(m->text, strlen(m->text), 1000);
-	_cleanup_free_ char *line = xasprintf("on worker %s %s: see concc.ini(5)",
-					      r->peer->conf->name, text);
-
-	run_fail(r, RUN_FAIL_LOCAL, false, "limit", line);
-}
-
-/* The worker's own failure or refusal: the job can run elsewhere. */
-static void on_ours(struct run *r, const struct msg_exit *m)
-{
-	bool refused = m->how == EXIT_REFUSED;
-	const char *rule = !refused			  ? "worker-failed"
-			   : m->code == REFUSED_TOOLCHAIN ? "toolchain"
-			   : m->code == REFUSED_CALLER	  ? "caller-limits"
-							  : "refused";
-	_cleanup_free_ char *text = str_escape(m->text, strlen(m->text), 1000);
-	_cleanup_free_ char *line = xasprintf("worker %s %s: %s", r->peer->conf->name,
-					      refused ? "refused the job" : "failed", text);
-
-	if (refused && m->code == REFUSED_TOOLCHAIN)
-		free(map_put_u64(&r->peer->exes_refused, r->exe_id, xstrdup(line)));
-	if (refused && m->code == REFUSED_CALLER)
-		free(map_put_u64(&r->peer->callers_refused, r->caller_id, xstrdup(line)));
-	run_fail(r, RUN_FAIL_RETRY, false, rule, line);
-}
-
 /*
  * All that it said is out: what it did is put in place, and its end told.  Before that the wrapper
  * may still meet an error of its caller's output, and run the command itself.
@@ -777,19 +449,6 @@ int run_output_credit(struct run *r, struct blob payload)
 
 static int on_done(struct run *r, const struct msg_exit *m)
 {
-	bool good = m->how == EXIT_CODE && m->code == 0;
-
-	if (m->outside[0]) {
-		_cleanup_free_ char *path = str_escape(m->outside[0], strlen(m->outside[0]), 200);
-		_cleanup_free_ char *text = xasprintf("it wrote %s, outside every workspace", path);
-
-		run_fail(r, RUN_FAIL_LOCAL, false, "outside-write", text);
-		return 0;
-	}
-	if (r->missing && !good) {
-		run_fail(r, RUN_FAIL_LOCAL, false, "missing", r->missing);
-		return 0;
-	}
 	show_held(r);
 	r->ended = true;
 	r->end = *m;
@@ -798,60 +457,41 @@ static int on_done(struct run *r, const struct msg_exit *m)
 	return r->untaken ? 0 : finish(r);
 }
 
-/* By core(5) and signal(7). */
-static bool leaves_core(int signo)
+/* What it would refuse again is not asked for again. */
+static void note_refusal(struct run *r, uint32_t why, const char *text)
 {
-	static const int signals[] = {SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGFPE,
-				      SIGSEGV, SIGBUS, SIGSYS,	SIGXCPU, SIGXFSZ};
-
-	for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++) {
-		if (signals[i] == signo)
-			return true;
-	}
-	return false;
-}
-
-/*
- * By these whoever stops the worker's host, or the batch job that our agent is in, ends all
- * processes: each gets its own signal, the agent not first.  None of them was sent from here to a
- * job that has a client; one that the command sent itself it sends itself again.
- */
-static bool ends_from_outside(const struct run *r, int signo)
-{
-	return (signo == SIGTERM || signo == SIGHUP) && r->peer->conf->mirror == MIRROR_CONCC;
-}
-
-static void on_killed(struct run *r, int signo)
-{
-	_cleanup_free_ char *text = xasprintf(
-		"signal %d (%s) ended it on %s, and was not sent from here", signo,
-		strsignal(signo), r->peer->conf->name);
-
-	run_fail(r, RUN_FAIL_LOCAL, true, "killed", text);
+	if (why == REFUSED_TOOLCHAIN)
+		free(map_put_u64(&r->peer->exes_refused, r->exe_id, xstrdup(text)));
+	if (why == REFUSED_CALLER)
+		free(map_put_u64(&r->peer->callers_refused, r->caller_id, xstrdup(text)));
 }
 
 static int on_exit_msg(struct peer *p, struct run *r, const struct msg_exit *m)
 {
+	struct verdict_facts facts = {
+		.worker = p->conf->name,
+		.has_agent = p->conf->mirror == MIRROR_CONCC,
+		.dumps_core = r->dumps_core,
+		.missing = r->missing,
+	};
+	struct run_failure f;
+
 	p->cpu_us += m->utime_us + m->stime_us;
 	p->failures = 0; /* it works */
-	if (!r->client)
+	if (!r->client) {
 		run_free(r);
-	else if (r->failure)
+		return 0;
+	}
+	if (r->failure) {
 		run_fail(r, RUN_FAIL_LOCAL, false, r->failure_rule, r->failure);
-	else if (m->how == EXIT_FAILED && m->code == FAILED_LIMIT)
-		on_limit(r, m);
-	else if (m->how == EXIT_FAILED && m->code == FAILED_NO_WAY_HOME)
-		on_no_way_home(r, m);
-	else if (m->how == EXIT_FAILED && m->code == FAILED_SPECIAL)
-		on_special(r, m);
-	else if (m->how == EXIT_SIGNAL && r->dumps_core && leaves_core((int)m->code))
-		run_fail(r, RUN_FAIL_LOCAL, true, "core", "its core file is to be made here");
-	else if (m->how == EXIT_SIGNAL && ends_from_outside(r, (int)m->code))
-		on_killed(r, (int)m->code);
-	else if (m->how == EXIT_FAILED || m->how == EXIT_REFUSED)
-		on_ours(r, m);
-	else
+		return 0;
+	}
+	if (verdict_is_its_own(&facts, m, &f))
 		return on_done(r, m);
+	if (m->how == EXIT_REFUSED)
+		note_refusal(r, m->code, f.text);
+	run_fail(r, f.what, f.quiet, f.rule, f.text);
+	free(f.text);
 	return 0;
 }
 

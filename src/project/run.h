@@ -38,11 +38,32 @@ struct run {
 	struct pool_slot slot; /* a second one's own: the wrapper holds the first's */
 };
 
+/* Why it does not run there, for its wrapper. */
+struct run_failure {
+	enum run_fail what;
+	bool quiet;	  /* a rule has it so: nothing failed */
+	const char *rule; /* of concc-cc(1); static */
+	char *text;	  /* one line for a person; owned */
+};
+/* Takes text.  True. */
+bool run_failure_set(struct run_failure *f, enum run_fail what, bool quiet, const char *rule,
+		     char *text);
+
+/* ---- eligible.c ---- */
+
 /* Do the peer's jobs see this very program, rather than one that must be the same? */
 bool run_serves_exe(const struct peer *p, const char *exe);
+/* ---- dispatch.c ---- */
+
+/* The number by which the peer knows such a caller; it is told when it does not. */
+uint32_t dispatch_caller(struct peer *p, const struct caller *caller);
 /* What must be in this order before a job: what the peer does not know yet, then the job. */
 int run_dispatch(struct client *c, struct peer *p, const struct msg_run *m, struct exe *e,
 		 char **workspaces, struct run **ret);
+/* ---- run.c ---- */
+
+/* The worker's word on `job-time` is not all there is. */
+void run_start_clock(struct run *r);
 /* It is of no use any more: it is killed, and runs at home when its end is known. */
 void run_give_up(struct run *r, const char *rule, const char *text);
 

@@ -653,7 +653,8 @@ void server_set_up_hashing(struct server *s)
 {
 	s->hashing = offload_new(HASHING_THREADS, 0);
 	s->comparing = offload_lane(s->hashing);
-	s->hashing_source = loop_add_fd(s->loop, offload_event_fd(s->hashing), LOOP_READ, on_hashed, s);
+	s->hashing_source = loop_add_fd(s->loop, offload_event_fd(s->hashing), LOOP_READ, on_hashed,
+					s);
 }
 
 static int set_up(struct server *s, struct errmsg *msg)

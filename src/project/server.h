@@ -13,6 +13,8 @@
  *   working_set.c  what workers will want, told ahead of need
  *   jobs.c     what is known of each job, and kept
  *   run.c      one job: from RUN to RUN_EXIT
+ *   eligible.c may it be a job of that worker;  dispatch.c  then it is sent
+ *   verdict.c  is its end the command's own, or a reason to run it again
  *   missing.c  what jobs lacked on a worker, and what follows
  *   absent.c   what jobs seek in vain, told once
  *   system.c   this machine's system, for workers with root = client

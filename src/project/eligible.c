@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "eligible.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/job.h"
+#include "concc/str.h"
+#include "missing.h"
+
+/* May there be something at this path for the peer's jobs? */
+static bool may_see(const struct peer *p, const char *path)
+{
+	if (p->conf->root == ROOT_CLIENT)
+		return system_shows(p->server, path);
+	return is_system_path(path) || tree_root_of(p->server->tree, path, NULL);
+}
+
+static bool exists(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0;
+}
+
+/* True also when it can't be told now: then no job is to go on as if it were not there. */
+static bool may_exist(const char *path)
+{
+	return exists(path) || !err_is_fact(-errno);
+}
+
+/* By links that it was told of, or is now. */
+static bool leads_there(struct peer *p, const char *path)
+{
+	_cleanup_strv_ char **trees = xcalloc(1, sizeof(*trees));
+	_cleanup_free_ char *there = links_follow(p, path, &trees);
+
+	return there && !streq(there, path) && may_see(p, there);
+}
+
+/* A file of this machine that the command names and the worker can't see; NULL when there is none.
+ */
+static char *unserved_arg(struct peer *peer, char *const *argv)
+{
+	for (char *const *a = argv + 1; *a; a++) {
+		const char *p = job_arg_path(*a);
+		_cleanup_free_ char *clean = NULL;
+
+		if (!p)
+			continue;
+		clean = path_clean("/", p);
+		if (!may_see(peer, clean) && may_exist(clean) && !leads_there(peer, clean))
+			return steal_ptr(&clean);
+	}
+	return NULL;
+}
+
+/* Workers see the very file, so that there is nothing to compare. */
+bool run_serves_exe(const struct peer *p, const char *exe)
+{
+	bool writable = false;
+
+	if (p->conf->root == ROOT_CLIENT)
+		return true;
+	if (!tree_root_of(p->server->tree, exe, &writable))
+		return false;
+	/* What is a toolchain here may be another one there. */
+	return writable || (!is_system_path(exe) && !system_tree_of(p->server, exe));
+}
+
+/* In such a place, as the wrapper took it for. */
+static bool names_work_dir(char *const *argv)
+{
+	for (char *const *a = argv + 1; *a; a++) {
+		const char *path = job_arg_path(*a);
+		_cleanup_free_ char *work = path ? job_work_dir(path) : NULL;
+
+		if (work)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Below /tmp a wrapper can't tell the workspaces by itself: it may list others than we serve, or
+ * none.  What is there and not served would be missing on the worker, and nothing notices that.
+ */
+static bool names_tmp(const struct msg_run *m, char *const *workspaces, struct policy_verdict *ret)
+{
+	struct policy_input in = {
+		.argv = m->argv,
+		.cwd = m->cwd,
+		.env = m->env,
+		.served = workspaces,
+		.read_file = read_regular_file,
+	};
+
+	return (policy_is_tmp(m->cwd) || names_work_dir(m->argv)) && policy_names_tmp(&in, ret);
+}
+
+/* ---- the checks: true when it is not to go there, with why ---- */
+
+static bool in_other_namespace(struct call *c, struct run_failure *ret)
+{
+	const char *differs = namespaces_differ(&c->client->server->namespaces, c->client->pid);
+
+	return differs && run_failure_set(ret, RUN_FAIL_LOCAL, true, "namespace",
+					  xasprintf("it runs %s", differs));
+}
+
+static bool beyond_our_limits(struct call *c, struct run_failure *ret)
+{
+	const struct server *s = c->client->server;
+
+	return (s->replaced || caller_exceeds(&c->m->caller, &s->own)) &&
+	       run_failure_set(ret, RUN_FAIL_SERVER, true, "server-limits",
+			       xstrdup("the project server has lower limits than this call"));
+}
+
+static bool worker_is_down(struct call *c, struct run_failure *ret)
+{
+	const struct peer *p = c->peer;
+
+	return (!p || p->state != PEER_UP) &&
+	       run_failure_set(ret, RUN_FAIL_RETRY, true, "worker-down",
+			       xasprintf("worker %s is not there: %s", c->m->worker,
+					 p ? p->error : "not configured"));
+}
+
+static bool in_no_workspace(struct call *c, struct run_failure *ret)
+{
+	struct errmsg msg = {0};
+
+	c->workspaces = workspaces_of(c->peer, c->m, &c->unserved, &msg);
+	return !c->workspaces &&
+	       run_failure_set(ret, RUN_FAIL_LOCAL, true, "outside", xstrdup(msg.text));
+}
+
+static bool in_cwd_of_other_name(struct call *c, struct run_failure *ret)
+{
+	const char *why = workspaces_other_cwd(c->peer, c->m, &c->workspaces);
+
+	return why && run_failure_set(ret, RUN_FAIL_LOCAL, true, "symlinked-cwd", xstrdup(why));
+}
+
+static bool has_default_acl(struct call *c, struct run_failure *ret)
+{
+	return tree_has_default_acl(c->client->server->tree, c->m->cwd) &&
+	       run_failure_set(
+		       ret, RUN_FAIL_LOCAL, true, "default-acl",
+		       xasprintf("%s has a default access list (setfacl -d), which jobs elsewhere "
+				 "don't see",
+				 c->m->cwd));
+}
+
+static bool needs_tmp(struct call *c, struct run_failure *ret)
+{
+	struct policy_verdict v;
+
+	return names_tmp(c->m, c->workspaces, &v) &&
+	       run_failure_set(ret, RUN_FAIL_LOCAL, true, v.rule, xstrdup(v.why));
+}
+
+static bool system_is_unwatched(struct call *c, struct run_failure *ret)
+{
+	struct errmsg msg = {0};
+
+	return c->peer->conf->root == ROOT_CLIENT && system_refresh(c->peer, &msg) < 0 &&
+	       run_failure_set(ret, RUN_FAIL_LOCAL, false, "watch", xstrdup(msg.text));
+}
+
+static bool names_unserved(struct call *c, struct run_failure *ret)
+{
+	if (!c->unserved)
+		c->unserved = unserved_arg(c->peer, c->m->argv);
+	return c->unserved &&
+	       run_failure_set(ret, RUN_FAIL_LOCAL, true, "unserved",
+			       missing_text(c->peer, c->workspaces, c->unserved, false));
+}
+
+static bool is_no_command(struct call *c, struct run_failure *ret)
+{
+	struct errmsg msg = {0};
+
+	return exe_get(c->peer, c->m, &c->exe, &msg) < 0 &&
+	       run_failure_set(ret, RUN_FAIL_LOCAL, true, "command", xstrdup(msg.text));
+}
+
+static bool compiler_was_refused(struct call *c, struct run_failure *ret)
+{
+	const char *why = map_get_u64(&c->peer->exes_refused, exe_msg(c->exe)->exe_id);
+
+	return why && run_failure_set(ret, RUN_FAIL_RETRY, true, "toolchain", xstrdup(why));
+}
+
+static bool limits_were_refused(struct call *c, struct run_failure *ret)
+{
+	const char *why = map_get_u64(&c->peer->callers_refused,
+				      dispatch_caller(c->peer, &c->m->caller));
+
+	return why && run_failure_set(ret, RUN_FAIL_RETRY, true, "caller-limits", xstrdup(why));
+}
+
+/* In this order: each may rely on what the ones before it found. */
+static bool (*const checks[])(struct call *c, struct run_failure *ret) = {
+	in_other_namespace, beyond_our_limits,	  worker_is_down,
+	in_no_workspace,    in_cwd_of_other_name, has_default_acl,
+	needs_tmp,	    system_is_unwatched,  names_unserved,
+	is_no_command,	    compiler_was_refused, limits_were_refused,
+};
+
+bool call_is_eligible(struct call *c, struct run_failure *ret)
+{
+	for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
+		if (checks[i](c, ret))
+			return false;
+	}
+	return true;
+}
+
+void call_release(struct call *c)
+{
+	strv_free(c->workspaces);
+	free(c->unserved);
+}

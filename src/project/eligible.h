@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_PROJECT_ELIGIBLE_H
+#define CONCC_PROJECT_ELIGIBLE_H
+
+/*
+ * May this call be a job of that worker?  Asked when a slot is taken, so of what only the server
+ * knows: the rest is the wrapper's policy (concc/job.h).
+ */
+#include "run.h"
+
+struct call {
+	struct client *client;
+	struct peer *peer;
+	const struct msg_run *m;
+	/* What the checks found out, for the job; owned. */
+	char **workspaces;
+	char *unserved;	 /* a path that the call needs and no job would see, or NULL */
+	struct exe *exe; /* of the server's table */
+};
+
+/* True; or false and why not, for the wrapper.  Either way call_release(). */
+bool call_is_eligible(struct call *c, struct run_failure *ret);
+void call_release(struct call *c);
+
+#endif
