@@ -1,10 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-/*
- * A link's queues, its heartbeat and its life.  Messages are cut into frames
- * when they are queued, straight into chunks: runs of whole frames of one class
- * that go out in one write(2).  A chunk is at most a frame of the largest size,
- * so that is how long a PRIO message waits for a BULK one.
- */
+/* A link's sending and receiving, its heartbeat and its life. */
 #include "concc/link.h"
 
 #include <errno.h>
@@ -17,13 +12,12 @@
 #include "concc/map.h"
 #include "concc/proto.h"
 #include "concc/str.h"
-#include "pack.h"
+#include "outqueue.h"
 #include "said.h"
 
 /* A line that takes fewer bytes in a microsecond (56 Mbit/s) is slow, over this time. */
 #define SLOW_BELOW 7
 #define SLOW_US	   200000
-#define CHUNK_MIN  (16 * 1024) /* so that the small messages of a round share one write */
 #define ROUND_BUDGET                                                                               \
 	(1024 * 1024)  /* bytes moved one way before others in the loop get their turn */
 #define LINGER_MS 2000 /* for a peer that reads no more: time to say why */
@@ -34,16 +28,6 @@
  */
 #define ALIVE_BYTES 1024
 #define SAID_MAX    200 /* of a peer's last line, in messages */
-
-struct chunk {
-	struct list node;
-	uint32_t types[8]; /* set of the types inside */
-	bool sealed;	   /* takes no more frames */
-	bool open;	   /* ends with a frame that has PROTO_F_MORE, of open_type */
-	uint8_t open_type;
-	size_t len, off, cap;
-	uint8_t data[];
-};
 
 struct watch {
 	struct link *link;
@@ -67,21 +51,14 @@ struct link {
 	bool paused;
 	bool received; /* a message of the owner's since it last sent one */
 
-	struct list queue[2];  /* of chunks, by enum link_prio */
-	size_t queued[2];      /* bytes, the current chunk's rest included */
-	struct chunk *current; /* partly written: nothing may go before its rest */
-	enum link_prio current_prio;
-	bool open[2]; /* the last chunk written ended inside a message, of open_type */
-	uint8_t open_type[2];
+	struct outqueue out;
 	bool blocked;	 /* the last write said -EAGAIN */
 	int write_error; /* the peer reads no more; what it still says is worth hearing */
 	bool overflow;
 	bool pong_due;
 	uint8_t pong_token[TOKEN_LEN];
-	struct packer *packer; /* NULL without compression */
 	/* What the line takes, measured while there is more: since when, how many bytes went. */
 	uint64_t full_since_us, full_bytes;
-	bool is_slow; /* less than a processor could compress better in the meantime */
 
 	uint64_t last_rx_ms;
 	uint64_t pulse_ms; /* of the last link_pulse() that said something */
@@ -104,122 +81,11 @@ static void flush_deferred(void *data);
 static void read_deferred(void *data);
 static void on_event(void *data, uint32_t events);
 
-/* ---- the queues ---- */
+/* ---- what is queued ---- */
 
-static struct chunk *chunk_new(struct link *k, enum link_prio prio, size_t cap)
+static void drop_queue(struct link *k)
 {
-	struct chunk *c = xcalloc(1, sizeof(*c) + cap);
-
-	c->cap = cap;
-	list_append(&k->queue[prio], &c->node);
-	return c;
-}
-
-static struct chunk *last_chunk(struct link *k, enum link_prio prio)
-{
-	if (list_empty(&k->queue[prio]))
-		return NULL;
-	return container_of(k->queue[prio].prev, struct chunk, node);
-}
-
-static void put_frame(struct link *k, enum link_prio prio, uint8_t type, uint8_t flags,
-		      const void *p, size_t n)
-{
-	struct chunk *c = last_chunk(k, prio);
-	size_t need = PROTO_HEADER_LEN + n;
-
-	if (!c || c->sealed || c->cap - c->len < need)
-		c = chunk_new(k, prio, need > CHUNK_MIN ? need : CHUNK_MIN);
-	proto_put_header(c->data + c->len, type, flags, (uint32_t)n);
-	if (n)
-		memcpy(c->data + c->len + PROTO_HEADER_LEN, p, n);
-	c->len += need;
-	c->types[type / 32] |= 1u << (type % 32);
-	c->open = flags & PROTO_F_MORE;
-	c->open_type = type;
-	k->queued[prio] += need;
-}
-
-static void put_slice(struct link *k, enum link_prio prio, uint8_t type, uint8_t flags,
-		      const void *p, size_t n)
-{
-	const uint8_t *packed;
-	uint8_t how;
-	size_t got = k->packer ? packer_pack(k->packer, k->is_slow, p, n, &packed, &how) : 0;
-
-	if (got)
-		put_frame(k, prio, type, flags | how, packed, got);
-	else
-		put_frame(k, prio, type, flags, p, n);
-}
-
-static void seal(struct link *k, enum link_prio prio)
-{
-	struct chunk *c = last_chunk(k, prio);
-
-	if (c)
-		c->sealed = true;
-}
-
-static void put_message(struct link *k, enum link_prio prio, uint8_t type, const uint8_t *p,
-			size_t n)
-{
-	bool cut = n > PROTO_FRAME_MAX;
-
-	/* A message of several frames has its chunks for itself, so that pick() can tell by a
-	 * chunk's types whether it may go between the frames of another. */
-	if (cut)
-		seal(k, prio);
-	while (n > PROTO_FRAME_MAX) {
-		put_slice(k, prio, type, PROTO_F_MORE, p, PROTO_FRAME_MAX);
-		p += PROTO_FRAME_MAX;
-		n -= PROTO_FRAME_MAX;
-	}
-	put_slice(k, prio, type, 0, p, n);
-	if (cut)
-		seal(k, prio);
-}
-
-static bool chunk_has(const struct chunk *c, uint8_t type)
-{
-	return c->types[type / 32] & (1u << (type % 32));
-}
-
-/*
- * PRIO before BULK, but for a PRIO message of the type of a half-sent BULK one:
- * the receiver joins by type.
- */
-static void pick(struct link *k)
-{
-	enum link_prio prio = LINK_PRIO;
-	struct chunk *c;
-
-	if (list_empty(&k->queue[LINK_PRIO])) {
-		prio = LINK_BULK;
-	} else if (k->open[LINK_BULK] && !k->open[LINK_PRIO]) {
-		c = list_first(&k->queue[LINK_PRIO], struct chunk, node);
-		if (chunk_has(c, k->open_type[LINK_BULK]))
-			prio = LINK_BULK;
-	}
-	if (list_empty(&k->queue[prio]))
-		return;
-	c = list_first(&k->queue[prio], struct chunk, node);
-	list_remove(&c->node);
-	k->current = c;
-	k->current_prio = prio;
-}
-
-static void drop_queues(struct link *k)
-{
-	free(k->current);
-	k->current = NULL;
-	for (int i = 0; i < 2; i++) {
-		list_for_each_safe (pos, &k->queue[i]) {
-			list_remove(pos);
-			free(container_of(pos, struct chunk, node));
-		}
-		k->queued[i] = 0;
-	}
+	outqueue_drop(&k->out);
 	k->pong_due = false;
 }
 
@@ -231,7 +97,7 @@ static bool is_silent(const struct link *k)
 
 static bool anything_queued(const struct link *k)
 {
-	return k->current || k->pong_due || k->queued[LINK_PRIO] || k->queued[LINK_BULK];
+	return k->pong_due || !outqueue_is_empty(&k->out);
 }
 
 static void flush_soon(struct link *k)
@@ -264,7 +130,7 @@ static void tear_down(struct link *k)
 	remove_source(&k->linger);
 	stream_free(k->stream);
 	k->stream = NULL;
-	drop_queues(k);
+	drop_queue(k);
 }
 
 /* What the far end printed instead of a greeting, and how it ended. */
@@ -364,7 +230,7 @@ static void linger_over(void *data)
 static void write_failed(struct link *k, int err)
 {
 	k->write_error = err;
-	drop_queues(k);
+	drop_queue(k);
 	k->linger = loop_add_timer(k->loop, LINGER_MS, linger_over, k);
 }
 
@@ -402,16 +268,6 @@ static void update_watches(struct link *k)
 
 /* ---- sending ---- */
 
-static void chunk_done(struct link *k)
-{
-	struct chunk *c = k->current;
-
-	k->open[k->current_prio] = c->open;
-	k->open_type[k->current_prio] = c->open_type;
-	k->current = NULL;
-	free(c);
-}
-
 static void sign_of_life(struct link *k)
 {
 	k->last_rx_ms = now_ms();
@@ -419,19 +275,20 @@ static void sign_of_life(struct link *k)
 	k->pinged = false;
 }
 
-/* Bytes written, or a negative code. */
-static ssize_t write_some(struct link *k)
+/* Bytes written (-EAGAIN: none now), 0 when there is nothing to write, or a negative code. */
+static ssize_t write_some(struct link *k, enum link_prio *ret_prio)
 {
-	struct chunk *c = k->current;
-	ssize_t r = k->stream->ops->write(k->stream, c->data + c->off, c->len - c->off);
+	size_t n;
+	const uint8_t *p = outqueue_next(&k->out, &n, ret_prio);
+	ssize_t r;
 
+	if (!p)
+		return 0;
+	r = k->stream->ops->write(k->stream, p, n);
 	if (r <= 0)
 		return r;
-	c->off += (size_t)r;
-	k->queued[k->current_prio] -= (size_t)r;
+	outqueue_wrote(&k->out, (size_t)r);
 	k->counts.bytes_out += (uint64_t)r;
-	if (c->off == c->len)
-		chunk_done(k);
 	return r;
 }
 
@@ -450,7 +307,7 @@ static void measure_line(struct link *k, size_t wrote)
 	if (k->full_since_us && now - k->full_since_us < SLOW_US)
 		return;
 	if (k->full_since_us)
-		k->is_slow = k->full_bytes < SLOW_BELOW * (now - k->full_since_us);
+		k->out.pack_hard = k->full_bytes < SLOW_BELOW * (now - k->full_since_us);
 	k->full_since_us = now;
 	k->full_bytes = 0;
 }
@@ -470,19 +327,15 @@ static bool flush(struct link *k)
 	if (k->pong_due) {
 		/* One at most is owed, however many PINGs came: a peer can't make us hoard. */
 		k->pong_due = false;
-		put_message(k, LINK_PRIO, MSG_PONG, k->pong_token, TOKEN_LEN);
+		outqueue_put(&k->out, LINK_PRIO, MSG_PONG, k->pong_token, TOKEN_LEN);
 	}
 	k->blocked = false;
 	while (wrote < ROUND_BUDGET) {
 		enum link_prio prio;
-		ssize_t r;
+		ssize_t r = write_some(k, &prio);
 
-		if (!k->current)
-			pick(k);
-		if (!k->current)
+		if (r == 0)
 			break;
-		prio = k->current_prio;
-		r = write_some(k);
 		if (r == -EAGAIN) {
 			k->blocked = true;
 			break;
@@ -510,7 +363,7 @@ static void flush_and_refill(struct link *k)
 	if (k->stream->inside)
 		read_soon(k);
 	update_watches(k);
-	if (bulk && k->ops->drained && k->queued[LINK_BULK] < LINK_BULK_LOW)
+	if (bulk && k->ops->drained && k->out.bytes[LINK_BULK] < LINK_BULK_LOW)
 		k->ops->drained(k->data);
 }
 
@@ -531,17 +384,17 @@ static bool queue_message(struct link *k, uint8_t type, enum link_prio prio, con
 {
 	if (!k->stream || k->write_error || k->overflow)
 		return false;
-	if (n > message_max(type) || k->queued[0] + k->queued[1] + n > LINK_QUEUE_MAX) {
+	if (n > message_max(type) || k->out.bytes[0] + k->out.bytes[1] + n > LINK_QUEUE_MAX) {
 		k->overflow = true;
 		k->blocked = false; /* the deferred call ends the link */
-		drop_queues(k);
+		drop_queue(k);
 		flush_soon(k);
 		return false;
 	}
 	k->counts.msgs_out++;
 	k->counts.msgs_by_type_out[type]++;
 	k->counts.raw_out += n;
-	put_message(k, prio, type, p, n);
+	outqueue_put(&k->out, prio, type, p, n);
 	return true;
 }
 
@@ -557,7 +410,8 @@ void link_send(struct link *k, uint8_t type, enum link_prio prio, const void *pa
 
 void link_send_later(struct link *k, uint8_t type, const struct buf *b)
 {
-	if (queue_message(k, type, LINK_PRIO, b->data, b->len) && k->queued[LINK_PRIO] > LATER_MAX)
+	if (queue_message(k, type, LINK_PRIO, b->data, b->len) &&
+	    k->out.bytes[LINK_PRIO] > LATER_MAX)
 		flush_soon(k);
 }
 
@@ -865,14 +719,12 @@ static void on_beat(void *data)
 /* Before all that the owner says. */
 static void put_greeting(struct link *k)
 {
-	struct chunk *c;
-
 	if (k->conf.end == LINK_SOCKET)
 		return;
-	c = chunk_new(k, LINK_PRIO, CHUNK_MIN);
-	c->len = k->conf.end == LINK_CLIENT ? PROTO_GREETING_LEN : PROTO_MAGIC_LEN;
-	memcpy(c->data, k->conf.end == LINK_CLIENT ? PROTO_GREETING : PROTO_MAGIC, c->len);
-	k->queued[LINK_PRIO] += c->len;
+	if (k->conf.end == LINK_CLIENT)
+		outqueue_put_raw(&k->out, PROTO_GREETING, PROTO_GREETING_LEN);
+	else
+		outqueue_put_raw(&k->out, PROTO_MAGIC, PROTO_MAGIC_LEN);
 	flush_soon(k);
 }
 
@@ -886,13 +738,10 @@ struct link *link_new(struct loop *l, struct stream *s, const struct link_config
 	k->conf = *c;
 	k->ops = ops;
 	k->data = data;
-	list_init(&k->queue[LINK_PRIO]);
-	list_init(&k->queue[LINK_BULK]);
+	outqueue_init(&k->out, c->compress);
 	for (int i = 0; i < 2; i++)
 		k->watches[i] = (struct watch){.link = k, .fd = -1};
 	assembler_init(&k->in, c->end);
-	if (c->compress)
-		k->packer = packer_new();
 	put_greeting(k);
 	k->last_rx_ms = now_ms();
 	if (c->ping_ms || c->dead_ms) {
@@ -907,12 +756,12 @@ struct link *link_new(struct loop *l, struct stream *s, const struct link_config
 
 size_t link_queued(const struct link *k)
 {
-	return k->queued[LINK_PRIO] + k->queued[LINK_BULK];
+	return k->out.bytes[LINK_PRIO] + k->out.bytes[LINK_BULK];
 }
 
 size_t link_queued_bulk(const struct link *k)
 {
-	return k->queued[LINK_BULK];
+	return k->out.bytes[LINK_BULK];
 }
 
 const struct link_counts *link_counts(const struct link *k)
@@ -936,6 +785,6 @@ void link_free(struct link *k)
 		return;
 	link_close(k);
 	assembler_release(&k->in);
-	packer_free(k->packer);
+	outqueue_release(&k->out);
 	free(k);
 }
