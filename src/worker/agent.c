@@ -4,17 +4,12 @@
 #include "presence.h"
 
 #include <errno.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
-#include "concc/cores.h"
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
@@ -26,16 +21,11 @@
 #define DEAD_MS		  10000
 #define GREET_MS	  120000 /* for who attaches to a container that started long ago */
 #define STORE_DEFAULT	  (20ull << 30)
-#define IDS_MAX		  100000       /* environments, callers or programs of one client */
-#define ENV_BYTES_MAX	  (256u << 20) /* of all environments of one client: 50000 usual ones */
-#define SEARCH_MAX	  256	       /* directories in a variable that count */
-#define LOAD_MS		  PING_MS      /* how old the host's load may be that the client knows */
 #define ROOT_CACHE_PARENT "/var/cache"
 #define DISK_THREADS	  5 /* contents; outputs that are kept; trims; toolchains; own files */
 /* Contents that have come and are not in the store yet, where the disk is slower than the line:
  * beyond that, what was expected to be read is not taken, and is fetched when it is. */
 #define DISK_BYTES_MAX (256u << 20)
-#define MORE_JOBS      2 /* than cores: some wait for a file's bytes */
 
 void agent_fail(struct agent *a, int err, const char *fmt, ...)
 {
@@ -52,29 +42,6 @@ void agent_fail(struct agent *a, int err, const char *fmt, ...)
 	link_send_buf(a->link, MSG_BYE, LINK_PRIO, &b);
 	link_close(a->link);
 	loop_quit(a->loop);
-}
-
-/* 0, or -errno: then the counter is as it was. */
-static int read_oom_kills(uint64_t *ret)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	int r = read_file_at(-1, "/proc/vmstat", 1 << 20, &b);
-	const char *line;
-
-	if (r < 0)
-		return r;
-	line = strstr(buf_cstr(&b), "\noom_kill ");
-	*ret = line ? strtoull(line + 10, NULL, 10) : 0;
-	return 0;
-}
-
-bool agent_saw_oom(struct agent *a)
-{
-	uint64_t before = a->oom_kills;
-	int r = read_oom_kills(&a->oom_kills);
-
-	/* A worker that can't even read this is short of something in any case. */
-	return a->oom_kills > before || (r < 0 && !err_is_fact(r));
 }
 
 void agent_tell_counts(struct agent *a)
@@ -233,6 +200,11 @@ static void put_upkeep(struct agent *a, void (*run)(void *))
 	(void)offload_put(a->trimming, run, trimmed, upkeep_new(a), 0); /* one at a time */
 }
 
+void agent_probe_store(struct agent *a)
+{
+	put_upkeep(a, probe);
+}
+
 /* Bounded while it is used; and a client whose contents can't be kept sends its jobs elsewhere. */
 static void look_at_store(struct agent *a)
 {
@@ -296,119 +268,6 @@ static const struct launcher_ops launcher_callbacks = {
 	.beyond = on_beyond,
 	.lost = on_launcher_lost,
 };
-
-/* ---- the host ---- */
-
-/* What the user set, or 0. */
-static uint32_t wished_jobs(void)
-{
-	const char *text = getenv(MAX_JOBS_ENV);
-	unsigned long long wish;
-
-	if (!text || !*text)
-		return 0;
-	if (str_to_u64(text, HOST_SLOTS_MAX, &wish) && wish > 0)
-		return (uint32_t)wish;
-	log_warn("ignoring " MAX_JOBS_ENV "=%s: not a number from 1 to %d", text, HOST_SLOTS_MAX);
-	return 0;
-}
-
-/* A fork bomb must end; the largest build must not.  Linkers have a thread for each core. */
-static uint32_t processes_default(void)
-{
-	return 1024 + 128 * cores_usable();
-}
-
-static uint32_t max_jobs(void)
-{
-	uint32_t wish = wished_jobs(), n = cores_usable() + MORE_JOBS;
-
-	if (wish)
-		return wish;
-	return n < HOST_SLOTS_MAX ? n : HOST_SLOTS_MAX;
-}
-
-uint32_t agent_max_jobs(const struct farm *f)
-{
-	uint32_t n = max_jobs();
-
-	return f->slots && f->slots < n ? f->slots : n;
-}
-
-static void on_slots(void *data, uint32_t events)
-{
-	struct agent *a = data;
-
-	host_slots_dispatch(a->slots);
-	agent_job_start_queued(a);
-}
-
-static uint32_t read_loadavg(void)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	double load = 0;
-
-	if (read_file_at(-1, "/proc/loadavg", 4096, &b) == 0)
-		load = strtod(buf_cstr(&b), NULL);
-	return load > 0 && load < 1e6 ? (uint32_t)(load * 100) : 0;
-}
-
-static uint64_t apart(uint64_t a, uint64_t b)
-{
-	return a > b ? a - b : b - a;
-}
-
-/* A quarter of a process more or less is no news, nor is this much on a disk. */
-#define STORE_NEWS (16 * 1024 * 1024)
-
-static bool is_news(const struct msg_load *now, const struct msg_load *told)
-{
-	return now->running != told->running || now->waiting != told->waiting ||
-	       now->slots != told->slots || apart(now->loadavg, told->loadavg) >= 25 ||
-	       now->store_max != told->store_max || !now->store_bytes != !told->store_bytes ||
-	       apart(now->store_bytes, told->store_bytes) >= STORE_NEWS;
-}
-
-/* The kernel has no event for this. */
-static void tell_load(void *data)
-{
-	struct agent *a = data;
-	struct msg_load m = {.slots = a->max_jobs, .loadavg = read_loadavg()};
-	struct store_counts store = {0};
-	struct host_load host;
-
-	if (a->store)
-		store_counts(a->store, &store);
-	m.store_bytes = store.bytes;
-	m.store_max = store.max;
-	host_slots_load(&host);
-	m.running = host.running;
-	m.waiting = host.waiting;
-	if (is_news(&m, &a->load)) {
-		_cleanup_buf_ struct buf b = BUF_INIT;
-
-		msg_load_encode(&b, &m);
-		link_send_buf(a->link, MSG_LOAD, LINK_BULK, &b);
-		a->load = m;
-	}
-	/* Nor for room on a disk. */
-	if (a->storage_told)
-		put_upkeep(a, probe);
-	loop_timer_set(a->load_timer, LOAD_MS);
-}
-
-/* Without the guard jobs run all the same. */
-static void open_slots(struct agent *a)
-{
-	struct errmsg msg = {0};
-
-	a->max_jobs = agent_max_jobs(&a->farm);
-	if (host_slots_new(a->max_jobs, &a->slots, &msg) < 0)
-		log_warn("%s", msg.text);
-	else
-		a->slots_source = loop_add_fd(a->loop, host_slots_event_fd(a->slots), LOOP_READ,
-					      on_slots, a);
-}
 
 /* ---- set-up ---- */
 
@@ -487,7 +346,7 @@ static int bring_up(struct agent *a, struct errmsg *msg)
 		checkup_send(a);
 	if (r < 0)
 		return r;
-	open_slots(a);
+	host_open_slots(a);
 	r = sandbox_enter(&sc, &paths, msg);
 	if (r < 0)
 		return r;
@@ -542,22 +401,6 @@ static int admit(struct agent *a, struct errmsg *msg)
 			  (unsigned)getuid());
 }
 
-static uint64_t lower(uint64_t asked, uint64_t allowed)
-{
-	return allowed && (!asked || asked > allowed) ? allowed : asked;
-}
-
-/* What a client asks for, as far as it is allowed. */
-static void limits_set(struct agent *a, const struct msg_limits *m)
-{
-	const struct farm *f = &a->farm;
-
-	a->limits.memory = lower(m->memory, f->memory);
-	a->limits.processes = (uint32_t)lower(m->processes ? m->processes : processes_default(),
-					      f->processes);
-	a->limits.time_s = (uint32_t)lower(m->time_s, f->job_time_s);
-}
-
 static void begin_journal(struct agent *a)
 {
 	if (!a->journal)
@@ -602,205 +445,16 @@ static int on_hello(struct agent *a, struct blob payload)
 		return 0;
 	}
 	a->up = true;
-	limits_set(a, &(struct msg_limits){0});
+	agent_set_limits(a, &(struct msg_limits){0});
 	begin_journal(a);
 	link_send(a->link, MSG_READY, LINK_PRIO, NULL, 0);
-	a->load_timer = loop_add_timer(a->loop, LOAD_MS, tell_load, a);
+	host_begin_load(a);
 	a->queue_timer = loop_add_timer(a->loop, 0, agent_job_queue_timeout, a);
 	look_at_store(a); /* it may be another session's bound that it was kept below */
 	return 0;
 }
 
 /* ---- messages ---- */
-
-static void name_directories(struct agent *a, const char *list)
-{
-	_cleanup_free_ char *copy = xstrdup(list);
-	char *save = NULL;
-	unsigned n = 0;
-
-	for (char *dir = strtok_r(copy, ":", &save); dir && n++ < SEARCH_MAX;
-	     dir = strtok_r(NULL, ":", &save)) {
-		_cleanup_free_ char *path = path_clean("/", dir);
-
-		if (*dir == '/')
-			(void)mirror_outside(a->mirror, path,
-					     false); /* not when it can't be a path */
-	}
-}
-
-/*
- * Shells look whether they are in HOME, compilers for themselves in all of PATH:
- * these directories are there, so that it is no news, and that what is looked up
- * in them is told as it is.
- */
-static void name_environment(struct agent *a, char *const *env)
-{
-	static const char *const names[] = {"HOME=", "PATH=", "LD_LIBRARY_PATH="};
-
-	for (; *env; env++) {
-		for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
-			if (str_starts(*env, names[i]))
-				name_directories(a, *env + strlen(names[i]));
-	}
-}
-
-static int on_env(struct agent *a, struct blob payload)
-{
-	struct msg_env *m = xcalloc(1, sizeof(*m));
-	int r;
-
-	r = msg_env_decode(payload, m);
-	if (r == 0 && map_get_u64(&a->envs, m->env_id))
-		r = CONCC_E_PROTO;
-	/* The client connects anew, and begins with none. */
-	if (r == 0 && (a->envs.n >= IDS_MAX || payload.n > ENV_BYTES_MAX - a->env_bytes))
-		r = CONCC_E_TOOBIG;
-	if (r < 0) {
-		msg_env_release(m);
-		free(m);
-		return r;
-	}
-	a->env_bytes += payload.n;
-	map_put_u64(&a->envs, m->env_id, m);
-	name_environment(a, m->env);
-	return 0;
-}
-
-static int on_caller(struct agent *a, struct blob payload)
-{
-	struct msg_caller m;
-	int r = msg_caller_decode(payload, &m);
-
-	if (r < 0)
-		return r;
-	if (map_get_u64(&a->callers, m.caller_id))
-		return CONCC_E_PROTO;
-	if (a->callers.n >= IDS_MAX)
-		return CONCC_E_TOOBIG;
-	map_put_u64(&a->callers, m.caller_id, xmemdup(&m.caller, sizeof(m.caller)));
-	return 0;
-}
-
-static int on_exe(struct agent *a, struct blob payload)
-{
-	struct toolchain *t = toolchain_new(payload);
-
-	if (!t || map_get_u64(&a->exes, toolchain_id(t)) || a->exes.n >= IDS_MAX) {
-		toolchain_free(t);
-		return CONCC_E_PROTO;
-	}
-	map_put_u64(&a->exes, toolchain_id(t), t);
-	return 0;
-}
-
-static int on_dir(struct agent *a, struct blob payload)
-{
-	struct msg_dir m;
-	int r;
-
-	r = msg_dir_decode(payload, &m);
-	if (r < 0)
-		return r;
-	r = mirror_dir(a->mirror, &m);
-	msg_dir_release(&m);
-	return r;
-}
-
-static int on_update(struct agent *a, struct blob payload)
-{
-	struct msg_update m;
-	int r;
-
-	r = msg_update_decode(payload, &m);
-	return r < 0 ? r : mirror_update(a->mirror, &m);
-}
-
-static int on_content(struct agent *a, struct blob payload)
-{
-	struct msg_content m;
-	int r;
-
-	r = msg_content_decode(payload, &m);
-	return r < 0 ? r : mirror_content(a->mirror, &m);
-}
-
-static int on_serve(struct agent *a, struct blob payload)
-{
-	_cleanup_free_ char *path = NULL;
-	uint8_t kind;
-	int r;
-
-	r = msg_serve_decode(payload, &path, &kind);
-	if (r < 0)
-		return r;
-	r = mirror_serve(a->mirror, path);
-	if (r < 0 || kind != SERVE_TREE)
-		return r;
-	if (!(a->client.flags & HELLO_F_CLIENT_ROOT) || strv_len(a->trees) >= PROTO_TREES_MAX)
-		return CONCC_E_PROTO;
-	strv_push(&a->trees, steal_ptr(&path));
-	return 0;
-}
-
-static int on_prefetch(struct agent *a, struct blob payload)
-{
-	struct msg_prefetch m;
-	int r;
-
-	r = msg_prefetch_decode(payload, &m);
-	if (r < 0)
-		return r;
-	mirror_prefetch(a->mirror, &m);
-	msg_prefetch_release(&m);
-	return 0;
-}
-
-/* What was a directory when a job needed it to be one can't become a link: a new session can. */
-static int on_link(struct agent *a, struct blob payload)
-{
-	struct msg_link m;
-	int r;
-
-	r = msg_link_decode(payload, &m);
-	if (r < 0)
-		return r;
-	r = mirror_link(a->mirror, &m);
-	msg_link_release(&m);
-	return r;
-}
-
-static int on_outside(struct agent *a, struct blob payload)
-{
-	struct msg_outside m;
-	int r;
-
-	r = msg_outside_decode(payload, &m);
-	if (r < 0)
-		return r;
-	mirror_outside_absent(a->mirror, &m);
-	msg_outside_release(&m);
-	return 0;
-}
-
-static int on_limits(struct agent *a, struct blob payload)
-{
-	struct msg_limits m;
-	int r = msg_limits_decode(payload, &m);
-
-	if (r == 0)
-		limits_set(a, &m);
-	return r;
-}
-
-static int on_dir_stale(struct agent *a, struct blob payload)
-{
-	uint32_t id;
-	int r;
-
-	r = msg_u32_decode(payload, &id);
-	return r < 0 ? r : mirror_dir_stale(a->mirror, id);
-}
 
 static int on_bye(struct agent *a)
 {
@@ -820,41 +474,7 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 		return on_bye(a);
 	if (!a->up)
 		return CONCC_E_PROTO;
-	switch (type) {
-	case MSG_ENV:
-		return on_env(a, payload);
-	case MSG_CALLER:
-		return on_caller(a, payload);
-	case MSG_EXE:
-		return on_exe(a, payload);
-	case MSG_JOB:
-		return agent_job_start(a, payload);
-	case MSG_JOB_INPUT:
-		return agent_job_input(a, payload);
-	case MSG_JOB_CREDIT:
-		return agent_job_credit(a, payload);
-	case MSG_JOB_KILL:
-		return agent_job_kill(a, payload);
-	case MSG_DIR:
-		return on_dir(a, payload);
-	case MSG_UPDATE:
-		return on_update(a, payload);
-	case MSG_DIR_STALE:
-		return on_dir_stale(a, payload);
-	case MSG_CONTENT:
-		return on_content(a, payload);
-	case MSG_SERVE:
-		return on_serve(a, payload);
-	case MSG_PREFETCH:
-		return on_prefetch(a, payload);
-	case MSG_LINK:
-		return on_link(a, payload);
-	case MSG_OUTSIDE:
-		return on_outside(a, payload);
-	case MSG_LIMITS:
-		return on_limits(a, payload);
-	}
-	return CONCC_E_PROTO;
+	return agent_message(a, type, payload);
 }
 
 static void on_closed(void *data, int err, const char *text)
@@ -879,54 +499,6 @@ static const struct link_ops agent_link_ops = {
 	.closed = on_closed,
 	.drained = on_drained,
 };
-
-static void read_cpu_model(char *out, size_t size)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	const char *p;
-
-	out[0] = '\0';
-	if (read_file_at(-1, "/proc/cpuinfo", 16 << 20, &b) < 0)
-		return;
-	p = strstr(buf_cstr(&b), "model name");
-	p = p ? strchr(p, ':') : NULL;
-	if (p)
-		(void)snprintf(out, size, "%.*s", (int)strcspn(p + 2, "\n"), p + 2);
-}
-
-/* By its number of cores a client takes slots: no more than can run. */
-static uint32_t allowed_cpus(uint32_t n)
-{
-	struct farm f;
-
-	if (farm_load(FARM_FILE, &f, NULL) == 0 && f.slots && f.slots < n)
-		n = f.slots;
-	farm_release(&f);
-	return n;
-}
-
-static void say_hello(struct agent *a)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	char model[128], host[256] = "worker";
-	struct utsname u = {0};
-	struct msg_hello m = {
-		.version = PROTO_VERSION,
-		.program = (char *)"concc " CONCC_VERSION,
-		.host = host,
-		.arch = u.machine,
-		.cpus = wished_jobs() ?: cores_usable(),
-		.cpu_speed = core_speed(),
-		.cpu_model = model,
-	};
-
-	(void)uname(&u);
-	(void)gethostname(host, sizeof(host) - 1);
-	read_cpu_model(model, sizeof(model));
-	m.cpus = allowed_cpus(m.cpus);
-	msg_hello_encode(&b, &m);
-	link_send_buf(a->link, MSG_HELLO, LINK_PRIO, &b);
-}
 
 static void free_tables(struct agent *a)
 {
@@ -972,15 +544,15 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 	list_init(&a.queued);
 	list_init(&a.sending);
 	caller_read(&a.own);
-	caller_widen();			    /* many jobs at once need many pipes */
-	(void)read_oom_kills(&a.oom_kills); /* without /proc it stays 0 */
+	caller_widen(); /* many jobs at once need many pipes */
+	host_look_at_oom(&a);
 	r = loop_new(&a.loop);
 	if (r < 0)
 		return errmsg_set(msg, r, "can't make an event loop: %s", err_text(r));
 	a.link = link_new(a.loop, stream_from_fds(read_fd, write_fd), &c, &agent_link_ops, &a);
 	a.uid = getuid();
 	a.presence = presence_new(&a);
-	say_hello(&a);
+	host_say_hello(&a);
 	r = loop_run(a.loop);
 	if (r < 0)
 		a.result = errmsg_set(msg, r, "the event loop failed: %s", err_text(r));

@@ -5,7 +5,9 @@
 /*
  * The agent: one loop thread that joins the link, the mirror and the launcher.
  *
- *   agent.c    life cycle, the client's messages
+ *   agent.c    life cycle, what the mirror and the launcher have to tell
+ *   agent_messages.c  the client's messages
+ *   agent_host.c  this host: its slots, load, memory and limits
  *   presence.c what others on this host can ask;  journal.c  the system log
  *   checkup.c  what may be wrong here, for a client that asks
  *   job.h      one job: start when the mirror is flushed, pipes, end
@@ -90,6 +92,25 @@ uint32_t agent_max_jobs(const struct farm *f);
 /* True when the kernel has killed a process for lack of memory since the last call. */
 bool agent_saw_oom(struct agent *a);
 void agent_tell_counts(struct agent *a);
+/* Can the store be written to again?  By a thread; MSG_STORAGE tells the client. */
+void agent_probe_store(struct agent *a);
+
+/* ---- agent_messages.c ---- */
+
+/* One after READY: 0 or a negative code, which ends the link. */
+int agent_message(struct agent *a, uint8_t type, struct blob payload);
+
+/* ---- agent_host.c ---- */
+
+void host_say_hello(struct agent *a);
+/* Those shared with the agents of all clients.  Without them jobs run all the same. */
+void host_open_slots(struct agent *a);
+/* Tells the client of the load from now on. */
+void host_begin_load(struct agent *a);
+/* What was killed for lack of memory until now is no job's. */
+void host_look_at_oom(struct agent *a);
+/* What a client asks for, as far as the administrator allows it. */
+void agent_set_limits(struct agent *a, const struct msg_limits *m);
 
 /* ---- checkup.c ---- */
 
