@@ -3,9 +3,23 @@
 #define CONCC_TREE_SNAPSHOT_H
 
 /*
- * The inside of struct tree, shared by tree.c (the interface), snapshot.c
- * (directories and names as last seen on the disk), inodes.c, watch.c (inotify),
- * mounts.c (mountinfo), resolve.c (paths beneath served roots) and commit*.c.
+ * The inside of struct tree.
+ *
+ *   tree.c       the interface
+ *   dirs.c       directories that are known, how they come and go
+ *   names.c      the names of one of them
+ *   snapshot.c   looks at the disk: what changed since the last look
+ *   updates.c    tells the peers
+ *   hardlinks.c  files with several names; inodes.c: which directories have an inode
+ *   tombs.c      what was lost, and since when
+ *   watch.c      inotify
+ *   mounts.c     mountinfo
+ *   resolve.c    paths beneath served roots
+ *   temp.c       our temporaries
+ *   commit.h     a job's changes, on their way in
+ *
+ * dirs, snapshot, hardlinks, watch, mounts and resolve call each other: a look may find that a
+ * root has moved or a file has another name, which queues further looks.
  *
  * A `struct dir` is one listed directory, a `struct ent` one name in it.  Every
  * dir's parent is a dir too, up to the served root, so that the loss of any
