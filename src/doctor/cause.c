@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include <string.h>
 
+#include "concc/cleanup.h"
 #include "concc/str.h"
 #include "doctor.h"
 
@@ -51,13 +52,42 @@ static const struct {
 	{"overlay", CHECK_KERNEL},
 };
 
-enum check cause_of(const char *text)
+enum check cause_of(const char *text, enum check from)
 {
 	for (size_t i = 0; i < N_OF(causes); i++) {
-		if (strstr(text, causes[i].words))
+		if (causes[i].check >= from && strstr(text, causes[i].words))
 			return causes[i].check;
 	}
 	return CHECK_NONE;
+}
+
+/* The next word of *at, in whatever quotes, and nothing but what no shell looks at in it; or NULL.
+ */
+static char *plain_word(const char **at)
+{
+	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+				    "_./+@%:[]-";
+	const char *p = *at + strspn(*at, " '\"");
+	size_t n = strspn(p, plain);
+
+	*at = p + n + strspn(p + n, "'\"");
+	return n && *p != '-' ? xstrndup(p, n) : NULL;
+}
+
+char *forget_key_command(const char *text)
+{
+	const char *at = strstr(text, "ssh-keygen -f ");
+	_cleanup_free_ char *file = NULL, *host = NULL;
+
+	if (!at)
+		return NULL;
+	at += strlen("ssh-keygen -f ");
+	file = plain_word(&at);
+	if (!file || !str_starts(at, " -R "))
+		return NULL;
+	at += strlen(" -R ");
+	host = plain_word(&at);
+	return host ? xasprintf("ssh-keygen -f '%s' -R '%s'", file, host) : NULL;
 }
 
 static const struct {

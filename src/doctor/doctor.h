@@ -109,9 +109,17 @@ char *there_command(const struct conf_worker *w, bool root, uint32_t uid, const 
 
 /* ---- cause.c ---- */
 
-/* Of a text that says why a worker can't be used.  CHECK_NONE when it names no cause that is known.
+/*
+ * Of a text that says why a worker can't be used.  CHECK_NONE when it names no cause that is known
+ * and can be one where the text is from: what comes before `from` was passed by then, and a worker
+ * that names it would have its user mend what is right (forget a host's key, say).
  */
-enum check cause_of(const char *text);
+enum check cause_of(const char *text, enum check from);
+/*
+ * The command in it that forgets a host's key, as ssh and we advise it, made anew from a file and a
+ * host that are plain words: the text may be of whoever is at the other end.  NULL: there is none.
+ */
+char *forget_key_command(const char *text);
 /* The rule that kept a job here, of concc-cc(1): what it is about, and what to do; NULL: nothing.
  */
 enum check cause_of_rule(const char *rule, const char **ret_remedy);

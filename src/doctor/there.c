@@ -3,8 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "concc/buf.h"
 #include "concc/cleanup.h"
 #include "concc/err.h"
+#include "concc/io.h"
+#include "concc/job.h"
 #include "concc/link.h"
 #include "concc/str.h"
 #include "doctor.h"
@@ -18,17 +21,12 @@
 
 /* ---- commands for a person ---- */
 
-static char *quoted(const char *command)
+static char *quoted(const char *word)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
-	for (const char *p = command; *p; p++) {
-		if (*p == '\'')
-			buf_putf(&b, "'\\''");
-		else
-			buf_append(&b, p, 1);
-	}
-	return xasprintf("'%s'", buf_cstr(&b));
+	job_put_quoted(&b, word);
+	return xstrdup(buf_cstr(&b));
 }
 
 char *there_command(const struct conf_worker *w, bool root, uint32_t uid, const char *command)
@@ -57,17 +55,13 @@ static char *push_remedy(const struct conf_worker *w)
 /* What ssh itself would type; else for whatever the host is called. */
 static char *host_key_remedy(const struct conf_worker *w, const char *text)
 {
-	_cleanup_free_ char *words = transport_words(w->address), *forget = NULL;
-	/* Ours and OpenSSH's text both have the command. */
-	const char *known = strstr(text, "ssh-keygen -f"),
-		   *end = known ? strpbrk(known, ",;") : NULL;
+	_cleanup_free_ char *words = transport_words(w->address);
+	_cleanup_free_ char *forget = forget_key_command(text);
 	bool changed = strstr(text, "CHANGED") || strstr(text, "has changed");
 
 	if (!words)
 		return NULL;
-	if (end)
-		forget = xstrndup(known, (size_t)(end - known));
-	else if (changed)
+	if (!forget && changed)
 		forget = xasprintf("ssh-keygen -R \"$(ssh -G %s | sed -n 's/^hostname //p')\"",
 				   words);
 	return xasprintf("%s%sssh -o StrictHostKeyChecking=accept-new %s true", forget ?: "",
@@ -111,12 +105,16 @@ static char *fuse_remedy(const struct sight *s)
 
 static char *disk_remedy(const struct sight *s)
 {
-	_cleanup_free_ char *command = NULL;
+	_cleanup_free_ char *store = NULL, *shown = NULL, *command = NULL;
+	bool by_command = !s->worker->address;
 
-	if (!s->has_checkup || !*s->checkup.cache)
+	/* Where a command leads, we don't know; here the path would be another's, or ours. */
+	if (!s->has_checkup || !*s->checkup.cache || by_command)
 		return NULL;
 	/* Contents only: they are fetched again, and agents that run do without. */
-	command = xasprintf("rm -rf \"%s/store\"", s->checkup.cache);
+	store = path_join(s->checkup.cache, "store");
+	shown = quoted(store);
+	command = xasprintf("rm -rf %s", shown);
 	return there_command(s->worker, false, s->checkup.uid, command);
 }
 
@@ -248,9 +246,9 @@ static void look_at_limits(struct doctor *d, const struct sight *s)
 
 static void look_at_clock(struct doctor *d, const struct sight *s)
 {
-	int64_t middle = (int64_t)(s->asked_us + s->trip_us / 2);
-	int64_t ahead = (int64_t)s->checkup.clock_us - middle; /* of ours */
-	double off = (double)(ahead < 0 ? -ahead : ahead) / 1e6;
+	/* Of ours; as doubles, since what a worker calls its time may be any number. */
+	double ahead = (double)s->checkup.clock_us - (double)(s->asked_us + s->trip_us / 2);
+	double off = (ahead < 0 ? -ahead : ahead) / 1e6;
 	bool bad = off * 1e6 > CLOCK_OFF_US;
 	_cleanup_free_ char *remedy = bad ? there_command(s->worker, true, s->checkup.uid,
 							  "timedatectl set-ntp true")
@@ -282,18 +280,26 @@ static void look_at_checkup(struct doctor *d, const struct sight *s, enum check 
 		look_at_clock(d, s);
 }
 
-/* Before anything answered it is the way there; after that, the worker. */
-static enum check failed_check(const struct sight *s)
+/* The first that can still have failed. */
+static enum check not_passed(const struct sight *s)
 {
-	enum check c = s->error ? cause_of(s->error) : CHECK_NONE;
-
-	if (!s->error || (c != CHECK_NONE && (s->greeted || c <= CHECK_VERSION)))
-		return c;
 	if (s->greeted)
-		return CHECK_START;
+		return CHECK_VERSION + 1;
+	if (s->heard)
+		return CHECK_VERSION;
 	/* The library has logged in by then; of a process one knows only that it began. */
 	return s->how && (!by_ssh(s->worker) || str_starts(s->how, "libssh2")) ? CHECK_PROGRAM
 									       : CHECK_SSH;
+}
+
+/* Before anything answered it is the way there; after that, the worker. */
+static enum check failed_check(const struct sight *s)
+{
+	enum check from = not_passed(s), c = s->error ? cause_of(s->error, from) : CHECK_NONE;
+
+	if (!s->error || (c != CHECK_NONE && (s->greeted || c <= CHECK_VERSION)))
+		return c;
+	return s->greeted ? CHECK_START : from;
 }
 
 bool there_look(struct doctor *d, const struct sight *s)

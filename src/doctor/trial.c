@@ -259,8 +259,9 @@ static bool say_local(struct try *t)
 	if (!find_local(t, &rule, &why))
 		return false;
 	c = cause_of_rule(rule, &remedy);
-	if (c == CHECK_JOB && cause_of(why) != CHECK_NONE)
-		c = cause_of(why);
+	/* What a job fails by is beyond the way to the worker. */
+	if (c == CHECK_JOB && cause_of(why, CHECK_KERNEL) != CHECK_NONE)
+		c = cause_of(why, CHECK_KERNEL);
 	if (c == CHECK_TOOLCHAIN && t->s->worker->root == ROOT_WORKER)
 		what = xasprintf("sed -i '/^root *= *worker/d' %s   # of [worker %s]",
 				 t->d->conf->path ?: "~/.concc.ini",

@@ -24,6 +24,8 @@
 #define DEAD_MS 4000
 /* From the first byte to READY: name spaces, mounts and the store's folder. */
 #define GREET_MS 15000
+/* Of one link.  A worker tells when that changes, every few seconds at most. */
+#define STORAGE_MAX 1000
 
 static void set_text(char **where, const char *text)
 {
@@ -334,6 +336,7 @@ static int on_ready(struct peer *p, struct blob payload)
 	loop_remove(steal_ptr(&p->greet_timer));
 	p->state = PEER_UP;
 	p->unable = false;
+	p->n_storage = 0;
 	p->slots = p->conf->slots ? p->conf->slots : p->hello.cpus ? p->hello.cpus : 1;
 	if (p->slots > POOL_SLOTS_MAX)
 		p->slots = POOL_SLOTS_MAX;
@@ -358,7 +361,7 @@ static int on_storage(struct peer *p, struct blob payload)
 
 	if (r < 0)
 		return r;
-	if (p->state != PEER_UP) {
+	if (p->state != PEER_UP || ++p->n_storage > STORAGE_MAX) {
 		msg_storage_release(&m);
 		return CONCC_E_PROTO;
 	}

@@ -135,6 +135,7 @@ struct peer {
 	const struct conf_worker *conf;
 	enum peer_state state;
 	bool unable; /* up, but it can not write contents: no jobs, until it says that it can */
+	unsigned n_storage; /* how often it said so, or not, on this link */
 	struct connecting *connecting;
 	struct link *link;
 	char *how;    /* what carries the link, "" before */

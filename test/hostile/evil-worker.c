@@ -235,6 +235,100 @@ static void greet_job_first(struct evil *e)
 	send_u32(e, MSG_ENV, 1); /* only a client sends that */
 }
 
+static void storage(struct evil *e, uint32_t error, const char *dir)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	msg_storage_encode(&b, &(struct msg_storage){.error = error, .dir = (char *)dir});
+	link_send_buf(e->link, MSG_STORAGE, LINK_PRIO, &b);
+}
+
+static void greet_storage_first(struct evil *e)
+{
+	hello_with(e, PROTO_VERSION, "evil", 1);
+	storage(e, 0, "/var/cache/concc");
+}
+
+static void checkup(struct evil *e, uint32_t fuse_error, const char *text)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct msg_checkup m = {
+		.clock_us = UINT64_MAX / 2 + 1,
+		.uid = 1000,
+		.fuse_error = fuse_error,
+		.max_user_namespaces = 1,
+		.cache_free = 1,
+		.cache_size = 2,
+		.kernel = (char *)text,
+		.cache = (char *)text,
+	};
+
+	msg_checkup_encode(&b, &m);
+	link_send_buf(e->link, MSG_CHECKUP, LINK_PRIO, &b);
+}
+
+static void greet_checkup_unasked(struct evil *e)
+{
+	greet_well(e);
+	checkup(e, 0, "6.0");
+}
+
+/* ---- for `concc doctor`: what it advises is typed by its user ---- */
+
+#define COMMAND "touch /srv/outside/owned"
+
+static void bye(struct evil *e, const char *text)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	msg_bye_encode(&b, text);
+	link_send_buf(e->link, MSG_BYE, LINK_PRIO, &b);
+}
+
+static void doctor_bye(struct evil *e)
+{
+	hello_with(e, PROTO_VERSION, "evil", 1);
+	bye(e, "the key of host evil has CHANGED: ssh-keygen -f /k -R 'evil' && " COMMAND " #");
+}
+
+static void doctor_noise(struct evil *e)
+{
+	static const char text[] = "the key of host evil has CHANGED: ssh-keygen -f /k$(" COMMAND
+				   ") -R 'evil' && " COMMAND "\n";
+
+	send_raw((const uint8_t *)text, sizeof(text) - 1);
+	_exit(0);
+}
+
+static void doctor_cache(struct evil *e)
+{
+	hello_with(e, PROTO_VERSION, "evil", 1);
+	checkup(e, 0, "/tmp\"; " COMMAND "; '; " COMMAND "; \"");
+	bye(e, "No space left on device");
+}
+
+static void doctor_escapes(struct evil *e)
+{
+	hello_with(e, PROTO_VERSION, ESCAPES, 1);
+	checkup(e, 13, ESCAPES);
+	bye(e, ESCAPES "/dev/fuse");
+}
+
+static void doctor_twice(struct evil *e)
+{
+	hello_with(e, PROTO_VERSION, "evil", 1);
+	checkup(e, 0, "6.0");
+	checkup(e, 0, "6.0");
+	ready(e);
+}
+
+static void doctor_first(struct evil *e)
+{
+	checkup(e, 0, "6.0");
+	hello_with(e, PROTO_VERSION, "evil", 1);
+	ready(e);
+}
+
 /* ---- where no file may go ---- */
 
 static void path_dotdot(struct evil *e)
@@ -560,6 +654,23 @@ static void list_flood(struct evil *e)
 		send_list(e, e->workspace);
 }
 
+static void storage_escapes(struct evil *e)
+{
+	storage(e, 28, ESCAPES);
+	storage(e, 0, ESCAPES);
+}
+
+static void storage_odd(struct evil *e)
+{
+	storage(e, UINT32_MAX, "/var/cache/concc");
+}
+
+static void storage_flood(struct evil *e)
+{
+	for (int i = 0; i < 70000; i++)
+		storage(e, i % 2 ? 28 : 0, "/var/cache/concc");
+}
+
 static void send_fetch(struct evil *e, uint32_t id, const char *name)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
@@ -830,6 +941,14 @@ static const struct scenario scenarios[] = {
 	{.name = "hello-twice", .greet = greet_twice},
 	{.name = "ready-first", .greet = greet_ready_first},
 	{.name = "job-before-ready", .greet = greet_job_first},
+	{.name = "storage-first", .greet = greet_storage_first},
+	{.name = "checkup-unasked", .greet = greet_checkup_unasked},
+	{.name = "doctor-bye", .greet = doctor_bye},
+	{.name = "doctor-noise", .greet = doctor_noise},
+	{.name = "doctor-cache", .greet = doctor_cache},
+	{.name = "doctor-escapes", .greet = doctor_escapes},
+	{.name = "doctor-twice", .greet = doctor_twice},
+	{.name = "doctor-first", .greet = doctor_first},
 	{.name = "path-dotdot", .job = path_dotdot},
 	{.name = "path-absolute", .job = path_absolute},
 	{.name = "path-empty-part", .job = path_empty_part},
@@ -869,6 +988,9 @@ static const struct scenario scenarios[] = {
 	{.name = "list-outside", .job = list_outside},
 	{.name = "list-long", .job = list_long},
 	{.name = "list-flood", .job = list_flood},
+	{.name = "storage-escapes", .job = storage_escapes},
+	{.name = "storage-odd", .job = storage_odd},
+	{.name = "storage-flood", .job = storage_flood},
 	{.name = "fetch-dotdot", .job = fetch_dotdot, .list_first = true},
 	{.name = "fetch-slash", .job = fetch_slash, .list_first = true},
 	{.name = "fetch-twice", .job = fetch_twice, .list_first = true},

