@@ -259,6 +259,7 @@ bool disk_close(struct server *s)
 
 	if (!d)
 		return true;
+	s->disk = NULL;
 	put_gathered(d, true);
 	loop_remove(d->timer);
 	loop_remove(d->source);
@@ -271,7 +272,6 @@ bool disk_close(struct server *s)
 	record_file_close(d->file);
 	buf_release(&d->gathered);
 	free(d);
-	s->disk = NULL;
 	return true;
 }
 

@@ -68,6 +68,8 @@ void jobs_drop(struct job *j)
 {
 	if (!j)
 		return;
+	if (j->client && j->client->job == j)
+		j->client->job = NULL;
 	list_remove(&j->of_server);
 	loop_remove(j->end_source);
 	if (j->pidfd >= 0)

@@ -720,12 +720,13 @@ static void end_peers(struct server *s)
 		log_warn("a worker's command does not end");
 }
 
-static void end_clients(struct server *s, bool who_stops)
+/* Of some the end of the connection says that all is down, or all records written. */
+static void end_clients(struct server *s, bool all)
 {
 	list_for_each_safe (l, &s->clients) {
 		struct client *c = container_of(l, struct client, of_server);
 
-		if (c->stops == who_stops)
+		if (all || (!c->stops && !c->flush))
 			client_free(c);
 	}
 }
@@ -764,7 +765,6 @@ static void tear_down(struct server *s)
 	/* The next server reads what this one leaves. */
 	(void)disk_close(s);
 	close_fd(&s->lock_fd);
-	/* `concc stop` takes the end of its connection as the sign that all is down. */
 	end_clients(s, true);
 	pace_free(s->pace);
 	commit_mark_close(s->commit_mark);

@@ -26,8 +26,8 @@ struct builds {
 	size_t n_records, cap;
 };
 
-/* All that there are on this machine, the newest too: asks the servers.  0 or negative and msg, which
- * may be NULL; b is to be released in any case. */
+/* All that there are on this machine, the newest too: asks the servers.  0 or negative and msg,
+ * which may be NULL; b is to be released in any case. */
 int builds_read(struct builds *b, struct errmsg *msg);
 void builds_release(struct builds *b);
 /* The one of this id; else the one that ended last of those whose id begins so, of all for NULL;

@@ -203,6 +203,8 @@ static void running_line(struct layout *l, const json_t *j, uint64_t since_us,
 {
 	uint64_t us = get_int(j, "us") + since_us;
 	uint64_t often = usual_us(u, text(j, "program"), text(j, "subject"), text(j, "directory"));
+	const char *second = text(j, "second_worker"); /* a straggler: on both */
+	_cleanup_free_ char *where = NULL;
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
 	put_padded(&b, put_span, us, 12);
@@ -210,8 +212,9 @@ static void running_line(struct layout *l, const json_t *j, uint64_t since_us,
 		put_padded(&b, put_span, often, 12);
 	else
 		buf_putf(&b, "%12s", "-");
-	buf_putf(&b, "  %-12.20s %-10.16s %s", place(text(j, "worker")), text(j, "program"),
-		 what(j));
+	where = *second ? xasprintf("%s+%s", text(j, "worker"), second)
+			: xstrdup(place(text(j, "worker")));
+	buf_putf(&b, "  %-12.20s %-10.16s %s", where, text(j, "program"), what(j));
 	put_line(l, often && us > SLOW_TIMES * often && us > 1000000 ? LINE_SLOW : LINE_PLAIN, &b);
 }
 

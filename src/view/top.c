@@ -149,12 +149,24 @@ static void resize(void)
 		      TRUE); /* what the terminal made of the old lines is anybody's guess */
 }
 
+/* Of SIGTSTP curses hears, and gives the terminal back before; of SIGSTOP nobody does.  The shell
+ * had it since, with modes of its own; nor does one that is stopped hear of another size.  In the
+ * background this stops us. */
+static void go_on(void)
+{
+	(void)reset_prog_mode();
+	(void)curs_set(0);
+	resize();
+}
+
 static void on_signals(struct top *t)
 {
 	struct signalfd_siginfo info;
 
 	while (read(t->signal_fd, &info, sizeof(info)) == sizeof(info)) {
-		if (info.ssi_signo == SIGWINCH) {
+		if (info.ssi_signo == SIGCONT) {
+			go_on();
+		} else if (info.ssi_signo == SIGWINCH) {
 			resize();
 		} else {
 			t->signo = (int)info.ssi_signo;
@@ -213,6 +225,7 @@ static int open_events(struct top *t)
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGWINCH);
+	sigaddset(&set, SIGCONT);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);

@@ -10,14 +10,15 @@ lab_enter "$@"
 lab_start builder root
 unset CONCC_STRAGGLER_AFTER
 lab_config 'straggler-after = 1s'
-lab_worker 1 sh -c 'mount -t tmpfs none /opt && touch /opt/hang'
+lab_worker 1 sh -c 'mount -t tmpfs none /opt && touch /opt/hang /opt/both'
+lab_worker 2 sh -c 'mount -t tmpfs none /opt && touch /opt/both'
 cd "$WS"
 
-# Hangs on the worker that has the file, after it has written half of its results.
+# Hangs on the workers that have such a file, after it has written half of its results.
 cat >job <<'EOS'
 #!/bin/sh
 echo "half of $1" >"out.$1"
-if [ -e /opt/hang ] && [ "$2" ]; then
+if [ "$2" ] && [ -e "/opt/$2" ]; then
 	exec ./hold >/dev/null
 fi
 echo "whole of $1" >"out.$1"
@@ -64,6 +65,25 @@ wins() {
 	expect_eq "record" "$(concc report --json | jq -r '.jobs | max_by(.arrived_us) | "\(.worker) \(.tries) \(.sent_us > 900000 and .sent_us < .ended_us)"')" 'w2 2 true'
 }
 
+# While neither has shown anything, one can see that two have it.
+on_both() {
+	local line=''
+	exec 9< <(timeout "$LAB_LIMIT" tail -n +1 -F --pid=$$ "$CONCC_RUNTIME_DIR/project.log" 2>/dev/null)
+	started_at_w1 concc-dispatch ./job two both
+	until [[ $line == *"job two both is started again on w2"* ]]; do
+		read -r -t "$LAB_LIMIT" line <&9 || fail "it is not started again"
+	done
+	exec 9<&-
+	concc status >"$LAB/status"
+	cat "$LAB/status"
+	expect_grep '^  running on w1, and on w2 as well, for [0-9]+ s: ./job two both' "$LAB/status"
+	concc top --once >"$LAB/once"
+	expect_grep '^ +[0-9.]+ s .* w1\+w2 +job ' "$LAB/once"
+	kill -TERM $(lab_children "$JOB")
+	expect_gone "the wrapper" "$JOB"
+	exec 5<&-
+}
+
 nothing_left() {
 	expect_eq "running" "$(lab_status .running)" 0
 	expect_eq "temporary files" "$(find "$WS" -name '.concc-*')" ""
@@ -98,8 +118,10 @@ nowhere_else() {
 
 check "eight jobs of a program" teach
 check "the second one wins" wins
+check "on two workers at once" on_both
 check "nothing is left" nothing_left
 check "no other worker" nowhere_else
 sed -n '/^note/p' "$LAB/check.log" 2>/dev/null || true
 lab_worker 1 umount -l /opt
+lab_worker 2 umount -l /opt
 lab_stop

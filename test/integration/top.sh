@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 #
-# `concc top`: what it shows of workers and jobs as they come and go, on a real terminal (tmux); that a
-# reader who is slow or stopped costs the server nothing; what becomes of it when the server ends.
+# `concc top`: what it shows of workers and jobs as they come and go, on a real terminal (tmux), also over
+# ssh and as a job of a shell; that a reader who is slow or stopped costs the server nothing; what becomes
+# of it when the server ends.
 # limit: 120
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 LAB_SLOTS=1
@@ -37,6 +38,7 @@ top_end() {
 }
 
 screen() {
+	touch "$LAB/top.err"
 	tm capture-pane -p >"$LAB/screen"
 }
 
@@ -196,6 +198,182 @@ terminals() {
 	expect_grep 'a terminal of type "" ' "$LAB/top.err"
 }
 
+# In a shell, of which it is a job.
+shell_start() {
+	rm -f "$LAB/screen.fifo"
+	mkfifo "$LAB/screen.fifo"
+	exec 7<>"$LAB/screen.fifo"
+	TM_N=$((TM_N + 1))
+	trap top_end EXIT
+	tm new-session -d -x 80 -y 24 \; set-option -g status off \; \
+		pipe-pane "exec cat >$LAB/screen.fifo" \; \
+		respawn-pane -k "env PS1='sh> ' bash --norc --noprofile"
+	shows '^sh> ?$'
+}
+
+type_line() {
+	tm send-keys "$1" Enter
+}
+
+# By a command of the shell's, which hears of it; tmux takes a moment for that.
+resized() { # COLUMNS LINES
+	type_line "clear; python3 $LAB/resized.py"
+	shows '^resize'
+	tm resize-window -x "$1" -y "$2"
+	shows "^is $2 $1"
+}
+
+cat >"$LAB/resized.py" <<'EOF_PY'
+import os, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGWINCH})
+print("resize", flush=True)
+signal.sigwait({signal.SIGWINCH})
+size = os.get_terminal_size()
+print("is", size.lines, size.columns, flush=True)
+EOF_PY
+
+# ^Z gives the shell its terminal back as it was, fg the screen; also when the terminal has another
+# size by then, of which who is stopped does not hear.
+stopped_and_gone_on() {
+	shell_start
+	type_line 'echo before; concc top'
+	shows '^w1 +up'
+	tm send-keys C-z
+	shows 'Stopped .*concc top'
+	screen
+	expect_grep '^before' "$LAB/screen"
+	expect_no_grep '^w1 ' "$LAB/screen"
+	concc status >"$LAB/status"
+	expect_no_grep 'stopped here' "$LAB/status"
+	type_line 'stty -a | tr ";" "\n" | grep -o "[-]*icanon"'
+	shows '^icanon'
+	type_line fg
+	shows '^w1 +up'
+	screen
+	expect_no_grep 'Stopped' "$LAB/screen"
+	tm send-keys C-z
+	shows_no '^w1 '
+	resized 60 10
+	type_line fg
+	shows '^w1 +up'
+	shows '^concc: 0 on workers'
+	screen
+	expect_eq "lines" "$(wc -l <"$LAB/screen")" 10
+	expect_eq "first line" "$(head -c 7 "$LAB/screen")" 'concc: '
+	tm send-keys C-z
+	shows 'Stopped .*concc top'
+	resized 100 30
+	type_line fg
+	shows 'WORKER.*FETCHED'
+	shows '^w1 +up'
+	tm send-keys q
+	shows '^sh> ?$'
+	type_line 'echo status $?'
+	shows '^status 0'
+	screen
+	expect_grep '^is 30 100' "$LAB/screen"
+}
+
+# What is stopped by a signal that it does not hear of has the shell's terminal to clean.
+killed_stop() {
+	local pid
+	shell_start
+	type_line 'concc top'
+	shows '^w1 +up'
+	pid=$(lab_client_pids concc)
+	kill -STOP "$pid"
+	shows 'Stopped .*concc top'
+	type_line fg
+	shows_no 'Stopped'
+	shows '^concc: 0 on workers'
+	shows '^w1 +up'
+	tm send-keys q
+	shows 'sh> ?$'
+	type_line 'echo status $?'
+	shows '^status 0'
+}
+
+in_background() {
+	shell_start
+	type_line 'concc top &'
+	shows '^sh> ?$'
+	type_line 'echo here; jobs'
+	shows 'Stopped .*concc top'
+	screen
+	expect_no_grep '^w1 ' "$LAB/screen"
+	type_line fg
+	shows '^w1 +up'
+	tm send-keys C-z
+	shows_no '^w1 '
+	type_line 'clear; bg; wait; echo waited; jobs'
+	shows '^waited'
+	shows 'Stopped .*concc top'
+	screen
+	expect_no_grep '^w1 ' "$LAB/screen"
+	type_line fg
+	shows '^w1 +up'
+	tm send-keys q
+	shows '^sh> ?$'
+}
+
+# An sshd of the client's own, where the server is.
+ssh_here() {
+	mkdir -p /run/sshd
+	cat >"$LAB/sshd_config" <<-EOF
+		HostKey $LAB/keys/host
+		AuthorizedKeysFile /srv/home/.ssh/id_ed25519.pub
+		StrictModes no
+		UsePAM no
+		PermitRootLogin yes
+		PrintMotd no
+		PidFile none
+	EOF
+	rm -f "$LAB/screen.fifo" "$LAB/ended"
+	mkfifo "$LAB/screen.fifo"
+	exec 7<>"$LAB/screen.fifo"
+	TM_N=$((TM_N + 1))
+	trap top_end EXIT
+	# A daemon for the one connection, without a port.
+	tm new-session -d -x 80 -y 24 \; set-option -g status off \; \
+		pipe-pane "exec cat >$LAB/screen.fifo" \; \
+		respawn-pane -k "TERM=$1 ssh -tt -F /dev/null -i /srv/home/.ssh/id_ed25519 -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR \\
+			-o 'ProxyCommand=$(command -v sshd) -i -f $LAB/sshd_config' root@here \\
+			'PATH=$PATH CONCC_RUNTIME_DIR=$CONCC_RUNTIME_DIR CONCC_CACHE_DIR=${CONCC_CACHE_DIR-} concc top'; echo \$? >$LAB/ended; exec cat"
+}
+
+over_ssh() {
+	local pid
+	ssh_here xterm-256color
+	shows '^w1 +up'
+	tm resize-window -x 200 -y 50
+	shows 'WORKER.*FETCHED'
+	quit
+	top_end
+	# The line is lost: it does not stay behind.
+	ssh_here screen
+	shows '^w1 +up'
+	pid=$(lab_client_pids concc)
+	[ -n "$pid" ] || fail "no concc top"
+	kill -KILL $(lab_client_pids ssh)
+	expect_gone "concc top" "$pid"
+}
+
+other_types() {
+	local type
+	for type in xterm-256color screen screen-256color tmux-256color linux vt100 vt220 ansi; do
+		top_start "TERM=$type"
+		trap top_end EXIT
+		shows '^w1 +up'
+		shows '^w2 +up'
+		tm resize-window -x 50 -y 8
+		shows '^concc: 0 on workers'
+		tm resize-window -x 200 -y 50
+		shows 'WORKER.*FETCHED'
+		quit
+		top_end
+	done
+}
+
 once() {
 	concc-cc gcc -c a.c -o once.o
 	concc top --once >"$LAB/once" || fail "it fails"
@@ -338,6 +516,11 @@ check "builds with workers of their own" own_workers
 check "ended by a signal" signals
 check "colours, and none with NO_COLOR" colours
 check "terminals that can't show it" terminals
+check "other types of terminals" other_types
+check "stopped by ^Z, and gone on" stopped_and_gone_on
+check "stopped by another, and gone on" killed_stop
+check "in the background" in_background
+check "over ssh" over_ssh
 check "once, for a pipe" once
 check "a reader who does not read" slow_reader
 check "a server that makes way" makes_way
