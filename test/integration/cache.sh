@@ -512,8 +512,9 @@ store_full() {
 	umount "$(store_of)"
 }
 
-# System calls of the server: a name is looked at once, by a hit as by what is kept, whatever was
-# done with it; the rest does not grow with the names.
+# System calls of the server: a name is looked at once at the most, by a hit as by what is kept,
+# whatever was done with it, and not where its directory or the tree tells; the rest does not grow
+# with the names.
 what_it_costs() {
 	local i miss hit names
 	fresh cost
