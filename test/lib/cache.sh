@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2164
 #
 # Kept results: whatever is said to come of the cache is compared with what the same command makes
 # here, at that moment.  After test/lib/lab.sh.
