@@ -34,6 +34,7 @@
 struct cache_names {
 	char **v; /* sorted, each once; owned */
 	size_t n;
+	char *all; /* NULL; or where all of them are, which are not owned one by one then */
 };
 
 void cache_names_release(struct cache_names *s);
@@ -45,8 +46,8 @@ int cache_names_decode(struct blob payload, struct cache_names *ret);
 /* ---- what that means now: src/cache/look.c ---- */
 
 /*
- * Looks at files as the command would, by the kernel, as this process's user.  One thread.  Between
- * cache_look_begin() and the next, no file is looked at twice.
+ * Looks at files as the command would, by the kernel, as this process's user.  One thread.  What
+ * was absent is not looked for again in a directory whose times say that no name came or went.
  */
 struct cache_look;
 
@@ -54,6 +55,12 @@ struct cache_look_ops {
 	/* The digest of the bytes of what `path` leads to, which has just been seen as st; or
 	 * -errno. */
 	int (*digest)(void *data, const char *path, const struct stat *st, struct digest *ret);
+	/* Both may be NULL, which is never.  Is this regular file surely what it was when lstat(2)
+	 * said st? */
+	bool (*is_same)(void *data, const char *path, const struct stat *st);
+	/* The directory has just been seen as st: would a name that comes from now on show in it?
+	 */
+	bool (*shows_changes)(void *data, const char *dir, const struct stat *st);
 };
 
 struct cache_look *cache_look_new(const struct cache_look_ops *ops, void *data);

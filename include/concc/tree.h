@@ -41,6 +41,7 @@
 #include "concc/err.h"
 #include "concc/proto.h"
 
+struct stat;
 struct tree;
 struct hash_cache;
 
@@ -149,6 +150,9 @@ void tree_set_horizon(struct tree *t, uint64_t v);
  * told of its directory by then, so it was not watched.
  */
 int tree_changed_since(const struct tree *t, const char *path, uint64_t version, bool by_listing);
+/* After a drain: is this regular file (absolute, clean) surely what it was when lstat(2) said st?
+ * False also when that can't be told. */
+bool tree_is_same(struct tree *t, const char *path, const struct stat *st);
 /* Has a snapshot of this directory made, so that what is in it can be told from what changes. */
 int tree_know(struct tree *t, const char *dir);
 #define TREE_NOBODY UINT16_MAX /* instead of a peer, to commit_apply(): the digests are ours */
@@ -200,7 +204,6 @@ void commit_free(struct commit *c); /* drops what was not applied: temporary fil
 
 /* ---- what the times of files tell ---- */
 
-struct stat;
 /* A change from now on may leave the same times: the file system's clock has not ticked since. */
 bool stat_is_racy(const struct stat *st, bool network);
 /*

@@ -12,10 +12,14 @@
  * those of a compile take a third of the room then, which is read and hashed at each look-up.
  */
 
+/* With what names share it is more than they take on the disk. */
+#define NAMES_BYTES_MAX (64u * 1024 * 1024)
+
 void cache_names_release(struct cache_names *s)
 {
-	for (size_t i = 0; i < s->n; i++)
+	for (size_t i = 0; i < s->n && !s->all; i++)
 		free(s->v[i]);
+	free(s->all);
 	free(s->v);
 	*s = (struct cache_names){0};
 }
@@ -39,7 +43,7 @@ void cache_names_set(struct cache_names *s, char **v, size_t n)
 		else
 			v[kept++] = v[i];
 	}
-	*s = (struct cache_names){v, kept};
+	*s = (struct cache_names){.v = v, .n = kept};
 }
 
 static size_t shared(const char *a, const char *b)
@@ -68,50 +72,80 @@ void cache_names_encode(struct buf *b, const struct cache_names *s)
 	}
 }
 
-/* The next one, after `last` (a path); NULL when it is none. */
-static char *take_name(struct rd *r, const char *last)
-{
-	uint8_t how = rd_u8(r);
-	size_t same = rd_u16(r), rest = rd_u16(r);
-	const uint8_t *p = rd_bytes(r, rest);
-	_cleanup_free_ char *name = NULL;
+struct coded {
+	uint8_t how;
+	size_t same, n_rest;
+	const uint8_t *rest;
+};
 
-	if (!p || same > strlen(last) || same + rest > PROTO_PATH_MAX || memchr(p, '\0', rest))
-		return NULL;
-	name = xmalloc(same + rest + 2);
-	name[0] = (char)how;
-	memcpy(name + 1, last, same);
-	memcpy(name + 1 + same, p, rest);
-	name[1 + same + rest] = '\0';
-	return trace_name_is_valid(name, 1 + same + rest) ? steal_ptr(&name) : NULL;
+static bool take_coded(struct rd *r, struct coded *ret)
+{
+	ret->how = rd_u8(r);
+	ret->same = rd_u16(r);
+	ret->n_rest = rd_u16(r);
+	ret->rest = rd_bytes(r, ret->n_rest);
+	return ret->rest;
+}
+
+/* How many bytes all names take; 0: they are none. */
+static size_t size_of_all(struct rd r, uint32_t n)
+{
+	size_t last = 0, size = 1;
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct coded c;
+
+		if (!take_coded(&r, &c) || c.same > last || c.same + c.n_rest > PROTO_PATH_MAX)
+			return 0;
+		last = c.same + c.n_rest;
+		size += last + 2;
+	}
+	return rd_done(&r) < 0 || size > NAMES_BYTES_MAX ? 0 : size;
+}
+
+/* At `at`, after `last` (a path); false: it is none. */
+static bool put_name(const struct coded *c, const char *last, char *at)
+{
+	size_t n = 1 + c->same + c->n_rest;
+
+	if (memchr(c->rest, '\0', c->n_rest))
+		return false;
+	at[0] = (char)c->how;
+	memcpy(at + 1, last, c->same);
+	memcpy(at + 1 + c->same, c->rest, c->n_rest);
+	at[n] = '\0';
+	return trace_name_is_valid(at, n);
 }
 
 int cache_names_decode(struct blob payload, struct cache_names *ret)
 {
 	struct cache_names s = {0};
 	const char *last = "";
+	size_t size;
 	uint32_t n;
 	struct rd r;
+	char *at;
 
 	rd_init(&r, payload.p, payload.n);
 	n = rd_count(&r, 5);
 	if (r.bad || n > CACHE_NAMES_MAX)
 		return CONCC_E_PROTO;
-	s.v = xcalloc(n + 1, sizeof(*s.v));
-	for (; s.n < n; s.n++) {
-		char *name = take_name(&r, last);
-
-		if (!name || (s.n && by_path(&s.v[s.n - 1], &name) >= 0)) {
-			free(name);
-			r.bad = true;
-			break;
-		}
-		s.v[s.n] = name;
-		last = name + 1;
-	}
-	if (rd_done(&r) < 0) {
-		cache_names_release(&s);
+	size = size_of_all(r, n);
+	if (!size)
 		return CONCC_E_PROTO;
+	s.v = xcalloc(n + 1, sizeof(*s.v));
+	s.all = at = xmalloc(size);
+	for (; s.n < n; s.n++) {
+		struct coded c;
+
+		(void)take_coded(&r, &c);
+		s.v[s.n] = at;
+		if (!put_name(&c, last, at) || (s.n && by_path(&s.v[s.n - 1], &s.v[s.n]) >= 0)) {
+			cache_names_release(&s);
+			return CONCC_E_PROTO;
+		}
+		last = at + 1;
+		at += 2 + c.same + c.n_rest;
 	}
 	*ret = s;
 	return 0;

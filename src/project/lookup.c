@@ -128,6 +128,9 @@ static bool find(struct results *r, const struct msg_run *m, bool client_root,
 	want(r, CACHE_SEEN, &d);
 	if (cache_get_seen(r->store, &d, seen, &n) < 0)
 		return false;
+	/* What is known of files is so at least since the call was made. */
+	if (tree_drain(r->server->tree) < 0)
+		return false;
 	for (size_t i = 0; i < n; i++) {
 		if (is_again(seen, i) || find_in(r, &d, &seen[i], ret) < 0)
 			continue;

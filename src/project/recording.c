@@ -460,6 +460,7 @@ void recording_look(struct recording *r, const struct msg_exit *end)
 		spoil(r, "no-trace");
 	if (r->why)
 		return;
+	(void)tree_drain(r->server->tree);
 	look_at_argfiles(r);
 	choose_names(r);
 	if (!r->why)

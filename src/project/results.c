@@ -154,6 +154,21 @@ static void *trim(void *data)
 }
 
 /* In a thread: it reads folders, and whoever waits for a job would wait for that. */
+static bool is_same_file(void *data, const char *path, const struct stat *st)
+{
+	const struct results *r = data;
+
+	return tree_is_same(r->server->tree, path, st);
+}
+
+/* Within the same tick of the clock, and by other machines' clocks, it would not. */
+static bool shows_changes(void *data, const char *dir, const struct stat *st)
+{
+	_cleanup_close_ int fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	return fd >= 0 && !fs_is_network(fd) && !stat_is_racy(st, false);
+}
+
 void results_trim(struct results *r)
 {
 	pthread_attr_t attr;
@@ -170,7 +185,11 @@ void results_trim(struct results *r)
 
 void results_open(struct server *s)
 {
-	static const struct cache_look_ops ops = {.digest = digest_of_file};
+	static const struct cache_look_ops ops = {
+		.digest = digest_of_file,
+		.is_same = is_same_file,
+		.shows_changes = shows_changes,
+	};
 	_cleanup_free_ char *dir = path_join(s->cache, "results");
 	struct errmsg msg = {0};
 	struct results *r;

@@ -226,6 +226,7 @@ static int dir_read(struct tree *t, struct dir *d, int fd, bool orphan)
 		log_debug("no watch for %s: compared with the disk at each job", d->path);
 	d->network = t->limits.network || fs_is_network(fd);
 	d->orphan = orphan;
+	d->elsewhere = root_find(t, d->path)->source;
 	dir_sweep(t, d, err || d->network || orphan);
 	mounts_note_dir(t, d->path);
 	err = dir_scan(t, d, fd);

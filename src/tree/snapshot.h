@@ -93,6 +93,7 @@ struct dir {
 	struct peer_set told;
 	uint64_t known_since; /* version, when it was read: no name in it had a later one then */
 	bool network;	      /* others may change it */
+	bool elsewhere;	      /* by its path the kernel finds another one: see tree_serve_part() */
 	bool orphan;	      /* its parent can't be read, so nobody watches what becomes of it */
 	bool dead;	      /* the path leads elsewhere by now, or nowhere */
 	bool dropped;	      /* on t->grave */

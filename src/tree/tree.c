@@ -468,6 +468,21 @@ int tree_changed_since(const struct tree *t, const char *path, uint64_t version,
 	       (e->content_version > version && e->content_version > d->known_since);
 }
 
+bool tree_is_same(struct tree *t, const char *path, const struct stat *st)
+{
+	const char *base = path_base(path);
+	size_t n = (size_t)(base - path);
+	const struct dir *d = n > 1 ? map_get(&t->by_path, path, n - 1) : NULL;
+	const struct ent *e;
+
+	/* Where no event tells of a write. */
+	if (!d || d->dead || d->elsewhere || dir_is_swept(d))
+		return false;
+	e = dir_name(t, d, base, strlen(base));
+	return e && e->type == ENTRY_FILE && e->nlink == 1 &&
+	       !(e->flags & (ENT_DIRTY | ENT_WRITTEN | ENT_GONE)) && ent_matches(t, e, st);
+}
+
 int tree_know(struct tree *t, const char *path)
 {
 	struct dir *d;

@@ -124,6 +124,33 @@ variables() {
 	twice "${words[@]}"
 }
 
+# What is found is printed where the caller is, and must meet what the compiler would meet there.
+standard_streams() {
+	local to status plain
+	fresh streams
+	OUT=''
+	printf 'int f(void) { int unused; return 1; }\n' >a.c
+	twice gcc -Wall -E a.c
+	OUT=a.o
+	twice gcc -Wall -c a.c -o a.o
+	for to in '>&-' '>/dev/full' '2>&-' '<&-' '>&- 2>&-' '2>/dev/full'; do
+		for words in 'gcc -Wall -E a.c' 'gcc -Wall -c a.c -o a.o'; do
+			plain=0 status=0
+			rm -f a.o
+			eval "$words </dev/null >$LAB/plain.out 2>$LAB/plain.err $to" || plain=$?
+			[ ! -e a.o ] || mv a.o plain.o
+			CONCC_EXPLAIN=$LAB/explain eval "concc-cc $words </dev/null >$LAB/ours.out 2>$LAB/ours.err $to" || status=$?
+			echo "$words $to: $plain, $(cat "$LAB/explain")"
+			: >"$LAB/explain"
+			expect_eq "status of $words $to" "$status" "$plain"
+			same_bytes "$LAB/plain.out" "$LAB/ours.out" || fail "$words $to: other output"
+			same_bytes "$LAB/plain.err" "$LAB/ours.err" || fail "$words $to: other errors"
+			[ "$words" != 'gcc -Wall -c a.c -o a.o' ] || [ ! -e plain.o ] || cmp a.o plain.o
+			rm -f plain.o
+		done
+	done
+}
+
 # clang takes the newest GCC that it finds a directory of.
 directory_listed_meanwhile() {
 	[ -x /usr/bin/clang ] || skip "there is no clang"
@@ -198,6 +225,7 @@ for root in worker client; do
 	check "$root: the output's directory" output_directory
 	check "$root: another installation" another_installation
 	check "$root: variables" variables
+	check "$root: standard streams" standard_streams
 	check "$root: a directory that was listed" directory_listed_meanwhile
 done
 check "changed, and known only then" known_too_late rewrite /usr/local/include/h.h '#define H 2'

@@ -54,7 +54,7 @@ truncated() {
 	exec 7<held
 	read -r -t "$LAB_LIMIT" line <&7 || fail "the job did not start: $(cat "$LAB/explain")"
 	touch again
-	pid=$(lab_worker_pids 1 late)
+	pid=$(lab_worker_pids 1 late | head -n 1) # what it forked may have its name yet
 	sshd=$(lab_parent "$(lab_agent_pid 1)")
 	kill -STOP "$sshd"
 	kill -USR1 "$pid"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2164
 #
 # Kept results: whatever is said to come of the cache is compared with what the same command makes
 # here, at that moment.  After test/lib/lab.sh.
@@ -158,6 +158,34 @@ made_by_job() { # FILE TEXT
 	echo "$2" >"$1.in"
 	CONCC_EXPLAIN=$LAB/made concc-cc gcc -E -P -x c "$1.in" -o "$1" </dev/null
 	expect_grep 'remote on w1:' "$LAB/made"
+}
+
+# An HTTP server for a store that others share.
+shared_server() { # DAV-METHODS
+	mkdir -p "$LAB/dav/tmp" "$LAB/dav/root"
+	cat >"$LAB/dav/nginx.conf" <<-EOS
+		daemon off; master_process off; pid $LAB/dav/pid; error_log $LAB/dav/error.log;
+		events { worker_connections 64; }
+		http {
+			access_log $LAB/dav/access.log;
+			client_body_temp_path $LAB/dav/tmp; proxy_temp_path $LAB/dav/tmp; fastcgi_temp_path $LAB/dav/tmp;
+			uwsgi_temp_path $LAB/dav/tmp; scgi_temp_path $LAB/dav/tmp;
+			server { listen 127.0.0.1:8099; root $LAB/dav/root; client_max_body_size 1g;
+				location / { dav_methods $1; create_full_put_path on; } }
+		}
+	EOS
+	/usr/sbin/nginx -c "$LAB/dav/nginx.conf" 2>"$LAB/dav/out" &
+	DAV=$!
+	for ((i = 0; i < 500; i++)); do
+		! (exec 3<>/dev/tcp/127.0.0.1/8099) 2>/dev/null || return 0
+		kill -0 $DAV || fail "nginx: $(cat "$LAB/dav/out")"
+	done
+	fail "nginx does not listen"
+}
+
+shared_end() {
+	kill "$DAV"
+	wait "$DAV" || true
 }
 
 # With a worker beside the server: where it is does not matter, and servers are started often.

@@ -162,6 +162,72 @@ Test(cache, what_changes_a_state)
 	cr_assert(CHANGES(absent, "rm n; mkdir n; touch n/o"));
 }
 
+Test(cache, where_it_is_made_counts)
+{
+	static const char *const made[] = {"mo/f", NULL}, *const through[] = {"ml", NULL},
+				 *const dir[] = {"mo/", NULL};
+
+	cr_assert_eq(system("mkdir d1 d2; ln -s d1 o; ln -s o/x l"), 0);
+	cr_assert_not(CHANGES(made, "touch d1/y d1/f"));
+	cr_assert(CHANGES(made, "ln -sfn d2 o"));
+	cr_assert(CHANGES(through, "ln -sfn d1 o"));
+	cr_assert_not(CHANGES(through, "touch o/x"));
+	cr_assert_not(CHANGES(dir, "ln -sfn d1 o"));
+	cr_assert(CHANGES(made, "rm o"));
+	cr_assert(CHANGES(through, "mkdir o"));
+}
+
+static unsigned n_steady;
+
+static bool always_steady(void *data, const char *dir, const struct stat *st)
+{
+	n_steady++;
+	return true;
+}
+
+/* What is remembered of directories never makes another state than that of a first look. */
+Test(cache, absent_names_are_remembered_no_longer_than_true)
+{
+	static const struct cache_look_ops remembering = {
+		.digest = hash_file,
+		.shows_changes = always_steady,
+	};
+	/* Changes within a tick of the clock are for shows_changes() to tell. */
+	static const char *const steps[] = {
+		"mkdir x y",
+		"echo 1 >x/a; touch -d 2001-01-01 x",
+		"rm x/a; touch -d 2001-01-02 x",
+		"ln -s nowhere x/b; touch -d 2001-01-03 x",
+		"mv x z",
+		"ln -s y x",
+		"echo 2 >y/a; touch -d 2001-01-04 y",
+		"ln -sfn z x",
+		"rm x; touch x",
+		"rm x; mkdir x; touch -d 2001-01-05 x",
+		"mkdir x/c; touch -d 2001-01-06 x",
+		"chmod 000 y; chmod 700 y",
+	};
+	_cleanup_free_ char *a = xasprintf("r%s/x/a", tmp), *b = xasprintf("l%s/x/b", tmp),
+			    *c = xasprintf("s%s/x/c/", tmp), *d = xasprintf("r%s/x/c/e", tmp);
+	const char *const list[] = {a, b, c, d, NULL}, *const same[] = {"rx/a", "lx/b", "sx/c/",
+									"rx/c/e", NULL};
+	struct cache_look *l = cache_look_new(&remembering, NULL);
+	struct cache_names s = names_of(list);
+	struct digest now, first;
+
+	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+		cr_assert_eq(system(steps[i]), 0);
+		first = state_of(same);
+		for (unsigned again = 0; again < 2; again++) {
+			cr_assert_eq(cache_look_state(l, &s, &now, NULL), 0);
+			cr_assert(digest_eq(&now, &first), "after %s", steps[i]);
+		}
+	}
+	cr_assert_gt(n_steady, 0);
+	cache_names_release(&s);
+	cache_look_free(l);
+}
+
 /* What a person is told of one name after something was done to it. */
 static const char *told(const char *name, const char *what)
 {
