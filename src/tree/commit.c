@@ -675,7 +675,7 @@ static bool changed_by_others(struct commit *c, const char *path)
 		return true;
 	if (listed)
 		return e && e->type != ENTRY_ABSENT && !(e->flags & ENT_INITIAL) &&
-		       e->content_version > seen_until(c, path);
+		       ent_content_version(e) > seen_until(c, path);
 	/* The job can't have seen a directory that was never listed: it must be its own. */
 	err = look(c, path, &st);
 	if (err < 0)

@@ -46,6 +46,11 @@ static uint32_t name_hash(const struct tree *t, const char *name, size_t len)
 	return h ^ (h >> 13);
 }
 
+static uint32_t ent_hash(const struct tree *t, const struct ent *e)
+{
+	return name_hash(t, e->name, e->name_len);
+}
+
 static uint32_t names_slot(const struct names *s, uint32_t hash, const char *name, size_t len)
 {
 	uint32_t i = hash & (s->cap - 1);
@@ -53,7 +58,7 @@ static uint32_t names_slot(const struct names *s, uint32_t hash, const char *nam
 	for (; s->slots[i]; i = (i + 1) & (s->cap - 1)) {
 		const struct ent *e = s->slots[i];
 
-		if (e->hash == hash && e->name_len == len && memcmp(e->name, name, len) == 0)
+		if (e->name_len == len && memcmp(e->name, name, len) == 0)
 			break;
 	}
 	return i;
@@ -77,7 +82,7 @@ struct ent *names_next(const struct dir *d, uint32_t *it)
 	return NULL;
 }
 
-static void names_grow(struct names *s)
+static void names_grow(const struct tree *t, struct names *s)
 {
 	uint32_t old_cap = s->cap;
 	struct ent **old = s->slots;
@@ -86,8 +91,8 @@ static void names_grow(struct names *s)
 	s->slots = xcalloc(s->cap, sizeof(struct ent *));
 	for (uint32_t i = 0; i < old_cap; i++) {
 		if (old[i])
-			s->slots[names_slot(s, old[i]->hash, old[i]->name, old[i]->name_len)] =
-				old[i];
+			s->slots[names_slot(s, ent_hash(t, old[i]), old[i]->name,
+					    old[i]->name_len)] = old[i];
 	}
 	free(old);
 }
@@ -96,16 +101,17 @@ static void names_grow(struct names *s)
 static struct ent *names_add(struct tree *t, struct dir *d, const char *name, size_t len)
 {
 	struct ent *e = names_find(t, d, name, len);
+	size_t size;
 
 	if (e)
 		return e;
 	if (d->names.n >= d->names.cap / 4 * 3)
-		names_grow(&d->names);
-	e = xcalloc(1, sizeof(*e) + len + 1);
+		names_grow(t, &d->names);
+	size = offsetof(struct ent, name) + len + 1;
+	e = xcalloc(1, size > sizeof(*e) ? size : sizeof(*e));
 	memcpy(e->name, name, len);
 	e->name_len = (uint8_t)len;
-	e->hash = name_hash(t, name, len);
-	d->names.slots[names_slot(&d->names, e->hash, name, len)] = e;
+	d->names.slots[names_slot(&d->names, ent_hash(t, e), name, len)] = e;
 	d->names.n++;
 	t->counts.entries++;
 	return e;
@@ -124,11 +130,11 @@ static void names_del(struct tree *t, struct dir *d, struct ent *e)
 {
 	struct names *s = &d->names;
 	uint32_t mask = s->cap - 1;
-	uint32_t hole = names_slot(s, e->hash, e->name, e->name_len);
+	uint32_t hole = names_slot(s, ent_hash(t, e), e->name, e->name_len);
 
 	/* What follows moves up when its place is at or before the hole. */
 	for (uint32_t i = (hole + 1) & mask; s->slots[i]; i = (i + 1) & mask) {
-		uint32_t home = s->slots[i]->hash & mask;
+		uint32_t home = ent_hash(t, s->slots[i]) & mask;
 
 		if (((i - home) & mask) >= ((i - hole) & mask)) {
 			s->slots[hole] = s->slots[i];
@@ -747,7 +753,8 @@ static void set_nothing(struct tree *t, const struct dir *d, struct ent *e, uint
 	e->type = type;
 	e->ino = 0;
 	e->flags &= (uint16_t) ~(ENT_INITIAL | ENT_RACY);
-	e->version = e->content_version = ++t->version;
+	e->version = ++t->version;
+	e->relinked = 0;
 }
 
 /* Is the file itself watched, so that what is done to it by any name is an event? */
@@ -775,10 +782,15 @@ static bool is_relinked(struct tree *t, const struct dir *d, const struct ent *e
 
 static void set_relinked(struct tree *t, const struct dir *d, struct ent *e, const struct stat *st)
 {
+	uint64_t newer;
+
 	unindex_ent(t, d, e);
 	ent_set_stat(t, e, st);
 	index_ent(t, d, e);
-	e->version = ++t->version;
+	newer = ++t->version - e->version;
+	e->version = t->version;
+	/* So far that it does not fit: as if the bytes had changed. */
+	e->relinked = newer < UINT32_MAX - e->relinked ? e->relinked + (uint32_t)newer : 0;
 }
 
 static void set_present(struct tree *t, struct dir *d, struct ent *e, const struct stat *st,
@@ -790,7 +802,8 @@ static void set_present(struct tree *t, struct dir *d, struct ent *e, const stru
 	ent_release(e);
 	ent_set_stat(t, e, st);
 	index_ent(t, d, e);
-	e->version = e->content_version = ++t->version;
+	e->version = ++t->version;
+	e->relinked = 0;
 	e->flags &= (uint16_t) ~(ENT_INITIAL | ENT_RACY);
 	if (ent_is_racy(d, st))
 		e->flags |= ENT_RACY;

@@ -344,7 +344,8 @@ static struct ent *find_version(struct tree *t, uint32_t dir_id, const char *nam
 	struct ent *e = d ? names_find(t, d, name, strlen(name)) : NULL;
 
 	/* Links that came or went since change nothing of the bytes. */
-	return e && e->type == ENTRY_FILE && version >= e->content_version && version <= e->version
+	return e && e->type == ENTRY_FILE && version >= ent_content_version(e) &&
+			       version <= e->version
 		       ? e
 		       : NULL;
 }
@@ -466,7 +467,7 @@ int tree_changed_since(const struct tree *t, const char *path, uint64_t version)
 		return 0;
 	if (e->type == ENTRY_UNKNOWN)
 		return 1;
-	return !(e->flags & ENT_INITIAL) && e->content_version > version;
+	return !(e->flags & ENT_INITIAL) && ent_content_version(e) > version;
 }
 
 int tree_know(struct tree *t, const char *path)
