@@ -5,12 +5,11 @@
 /*
  * A worker's contents by SHA-256, as files <dir>/ab/cdef...: written beside and
  * renamed, so a name always holds whole, right bytes, and any number of agents
- * of one user share the folder without a lock.  Bounded: the least recently
- * used go first, when store_trim() is called, and at once when the disk is full.
- * Every call may wait for the disk: none is for a loop's thread (loop.h).
- * Losing any object, or the folder, costs a transfer and
- * nothing else: every open may fail with -ENOENT and the caller fetches anew.
- * Thread safe.
+ * of one user, on any number of hosts, share the folder without a lock.  Bounded: the least
+ * recently used go first, when store_trim() is called, and at once when the disk is full. Every
+ * call may wait for the disk: none is for a loop's thread (loop.h). Losing any object, or the
+ * folder, costs a transfer and nothing else: every open may fail with -ENOENT and the caller
+ * fetches anew. Thread safe.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -28,6 +27,9 @@ void store_close(struct store *s);
 bool store_has(struct store *s, const struct digest *d);
 /* A read-only fd, or -errno.  Marks the object as used. */
 int store_get(struct store *s, const struct digest *d);
+
+/* What was read of it was wrong, or could not be read: it is hashed when it is opened next. */
+void store_doubt(struct store *s, const struct digest *d);
 
 /* A new object, written from its first byte on, with hashing as it goes. */
 int store_begin(struct store *s, struct store_writer **ret);

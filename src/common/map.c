@@ -10,10 +10,9 @@
 #include "concc/str.h"
 
 struct map_slot {
-	uint64_t hash;
 	char *key; /* NULL: never used; DELETED: was used */
-	size_t len;
 	void *value;
+	uint32_t hash, len;
 };
 
 static char deleted_key;
@@ -36,7 +35,7 @@ static uint64_t mix(uint64_t a, uint64_t b)
 	return (uint64_t)m ^ (uint64_t)(m >> 64);
 }
 
-static uint64_t hash_bytes(const void *key, size_t len)
+static uint32_t hash_bytes(const void *key, size_t len)
 {
 	const uint8_t *p = key;
 	uint64_t h = seed ^ len, w;
@@ -47,11 +46,12 @@ static uint64_t hash_bytes(const void *key, size_t len)
 	}
 	w = 0;
 	memcpy(&w, p, len);
-	return mix(h ^ w ^ 0x8bb84b93962eacc9u, 0xe7037ed1a0b428dbu);
+	h = mix(h ^ w ^ 0x8bb84b93962eacc9u, 0xe7037ed1a0b428dbu);
+	return (uint32_t)(h ^ h >> 32);
 }
 
 /* The slot that holds key, or the one to put it in; the table is never full. */
-static struct map_slot *find(const struct map *m, uint64_t hash, const void *key, size_t len)
+static struct map_slot *find(const struct map *m, uint32_t hash, const void *key, size_t len)
 {
 	struct map_slot *free_slot = NULL;
 
@@ -115,7 +115,7 @@ void *map_get(const struct map *m, const void *key, size_t len)
 void *map_put(struct map *m, const void *key, size_t len, void *value)
 {
 	struct map_slot *s;
-	uint64_t hash;
+	uint32_t hash;
 	void *old;
 
 	pthread_once(&seed_once, make_seed);
@@ -131,7 +131,8 @@ void *map_put(struct map *m, const void *key, size_t len, void *value)
 	if (!s->key)
 		m->used++;
 	m->n++;
-	*s = (struct map_slot){.hash = hash, .key = xstrndup(key, len), .len = len, .value = value};
+	*s = (struct map_slot){
+		.hash = hash, .key = xstrndup(key, len), .len = (uint32_t)len, .value = value};
 	return NULL;
 }
 

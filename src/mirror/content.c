@@ -112,19 +112,38 @@ static uint64_t read_end(const struct request *r)
 	return r->size < size - r->offset ? r->offset + r->size : size;
 }
 
+/* On a network file system what another host has removed can't be read: once more from the store,
+ * or else from the client.  Not what is still on its way. */
+static bool can_read_again(struct mirror *m, struct request *r, const struct content *c)
+{
+	struct inode *i = r->inode;
+
+	if (r->read_again || i->fetch || m->stopping)
+		return false;
+	r->read_again = true;
+	r->not_in_store = false;
+	if (i->content == c)
+		content_drop(m, i);
+	if (i->attr.has_digest)
+		store_doubt(m->store, &i->attr.digest);
+	return true;
+}
+
 /* What a read needs is on the local disk: takes r. */
 static void read_now(struct mirror *m, struct request *r, struct content *c)
 {
 	size_t n = (size_t)(read_end(r) - r->offset);
 	_cleanup_free_ char *buf = xmalloc(n); /* bounded by TRANSFER_MAX */
 	ssize_t got;
+	bool again;
 
 	do
 		got = pread(c->fd, buf, n, (off_t)r->offset);
 	while (got < 0 && errno == EINTR);
 	pthread_mutex_lock(&m->lock);
+	again = got != (ssize_t)n && can_read_again(m, r, c);
 	content_unref(c);
-	if (got != (ssize_t)n) {
+	if (got != (ssize_t)n && !again) {
 		_cleanup_free_ char *path = inode_path(m, r->inode);
 
 		want_failed(m, MIRROR_SOME_JOB, path, got < 0 ? -errno : -EIO);
@@ -132,6 +151,8 @@ static void read_now(struct mirror *m, struct request *r, struct content *c)
 	pthread_mutex_unlock(&m->lock);
 	if (got == (ssize_t)n)
 		request_data(m, r, buf, n);
+	else if (again)
+		content_read(m, r);
 	else
 		request_fail(m, r, -EIO);
 }

@@ -30,6 +30,7 @@ struct request {
 	size_t size;
 	bool denied;	   /* the listing it waited for was refused: do without */
 	bool not_in_store; /* looked there in vain */
+	bool read_again;   /* what was found could not be read */
 	char name[];	   /* LOOKUP */
 };
 

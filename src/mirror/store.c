@@ -22,9 +22,14 @@
  * Nothing is synced to disk: that would cost milliseconds for each of the
  * thousands of objects of a cold start.  So a power cut may leave a name with
  * torn bytes, and a name alone proves nothing about what an earlier session
- * wrote.  Therefore each object is hashed when it is opened for the first time
+ * wrote.  Therefore each file is hashed when it is opened for the first time
  * in this process (0.7 ms per MB, once); what this process wrote itself it has
  * hashed already.  The same set says whose time stamp was renewed.
+ *
+ * The folder may be on a network file system and used by many hosts: nothing
+ * depends on a lock, nor on names that were there a moment ago.  A file that
+ * is there is not replaced, since reads of one that is open elsewhere would fail
+ * there (ESTALE); who meets that reads once more (content.c).
  */
 
 /* Digests remembered as checked: about 25 MB at the most; then it starts anew. */
@@ -44,7 +49,7 @@ struct store {
 	char *dir;
 	uint64_t max_bytes;
 	pthread_mutex_t lock;
-	struct map seen; /* digest -> the store itself; under lock */
+	struct map seen; /* digest -> inode number of the file with it; under lock */
 	atomic_ullong n_hits, n_added;
 	atomic_ullong size;  /* on the disk, when it was trimmed last */
 	atomic_ullong grown; /* put in by us since */
@@ -71,22 +76,30 @@ static char *object_path(const struct store *s, const struct digest *d)
 	return xasprintf("%s/%.2s/%s", s->dir, hex, hex + 2);
 }
 
-static bool seen_has(struct store *s, const struct digest *d)
+/* Another file of that name may be torn, though the former was not. */
+static bool seen_has(struct store *s, const struct digest *d, int fd)
 {
+	struct stat st;
 	bool has;
 
+	if (fstat(fd, &st) < 0)
+		return false;
 	pthread_mutex_lock(&s->lock);
-	has = map_get(&s->seen, d->b, DIGEST_SIZE) != NULL;
+	has = map_get(&s->seen, d->b, DIGEST_SIZE) == (void *)(uintptr_t)st.st_ino;
 	pthread_mutex_unlock(&s->lock);
 	return has;
 }
 
-static void seen_add(struct store *s, const struct digest *d)
+static void seen_add(struct store *s, const struct digest *d, int fd)
 {
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || !st.st_ino)
+		return;
 	pthread_mutex_lock(&s->lock);
 	if (s->seen.n >= SEEN_MAX)
 		map_release(&s->seen);
-	(void)map_put(&s->seen, d->b, DIGEST_SIZE, s);
+	(void)map_put(&s->seen, d->b, DIGEST_SIZE, (void *)(uintptr_t)st.st_ino);
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -156,8 +169,15 @@ static int check_object(struct store *s, const char *path, int fd, const struct 
 		return -ENOENT;
 	}
 	(void)futimens(fd, NULL); /* only the order of trimming depends on it */
-	seen_add(s, d);
+	seen_add(s, d, fd);
 	return 0;
+}
+
+void store_doubt(struct store *s, const struct digest *d)
+{
+	pthread_mutex_lock(&s->lock);
+	(void)map_del(&s->seen, d->b, DIGEST_SIZE);
+	pthread_mutex_unlock(&s->lock);
 }
 
 int store_get(struct store *s, const struct digest *d)
@@ -168,7 +188,7 @@ int store_get(struct store *s, const struct digest *d)
 
 	if (fd < 0)
 		return -errno;
-	if (!seen_has(s, d)) {
+	if (!seen_has(s, d, fd)) {
 		err = check_object(s, path, fd, d);
 		if (err < 0)
 			return err;
@@ -291,12 +311,24 @@ void store_abort(struct store_writer *w)
 		writer_free(w);
 }
 
+/* One that is as large has the same bytes, which shows when it is opened; else it is torn. */
+static bool is_there(const struct store_writer *w, const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && (uint64_t)st.st_size == w->at;
+}
+
 static int put_in_place(struct store_writer *w, const struct digest *d)
 {
 	_cleanup_free_ char *path = object_path(w->store, d);
 	int err;
 
-	/* A name that is there already has the same bytes or torn ones: replacing is right. */
+	if (is_there(w, path)) {
+		(void)unlink(w->tmp);
+		free(steal_ptr(&w->tmp));
+		return 0;
+	}
 	if (rename(w->tmp, path) < 0) {
 		if (errno != ENOENT)
 			return -errno;
@@ -307,7 +339,7 @@ static int put_in_place(struct store_writer *w, const struct digest *d)
 			return -errno;
 	}
 	free(steal_ptr(&w->tmp));
-	seen_add(w->store, d);
+	seen_add(w->store, d, w->fd);
 	return 0;
 }
 
@@ -508,7 +540,7 @@ static void note_size(struct store *s, const struct objects *o)
 	atomic_store(&s->measured, true);
 }
 
-/* Of who may remove, one at a time.  An fd, or -errno. */
+/* Of who removes, one at a time spares the others the work.  An fd, or -errno. */
 static int lock_trim(const struct store *s, int how)
 {
 	_cleanup_free_ char *path = path_join(s->dir, ".trim");
@@ -524,10 +556,11 @@ int store_trim(struct store *s)
 	struct objects o = {0};
 	_cleanup_close_ int fd = lock_trim(s, LOCK_NB);
 
-	if (fd < 0) {
-		/* Somebody else does it; or there is no folder, and nothing to trim. */
+	/* Somebody else does it; or there is no folder, and nothing to trim.  Where there are no
+	 * locks, who trims at the same time removes the same. */
+	if (fd == -EWOULDBLOCK || fd == -ENOENT) {
 		atomic_store(&s->grown, 0);
-		return fd == -EWOULDBLOCK || fd == -ENOENT ? 0 : fd;
+		return 0;
 	}
 	remove_old_tmp(s);
 	collect_all(s, &o);

@@ -116,8 +116,8 @@ static bool changed_by_others(struct commit *c, const char *path)
 	if (was_lost(c, path))
 		return true;
 	if (d)
-		return e && e->type != ENTRY_ABSENT && e->content_version > d->known_since &&
-		       e->content_version > seen_until(c, path);
+		return e && e->type != ENTRY_ABSENT && ent_content_version(e) > d->known_since &&
+		       ent_content_version(e) > seen_until(c, path);
 	/* The job can't have seen a directory that was never listed: it must be its own. */
 	err = look(c, path, &st);
 	if (err < 0)

@@ -66,7 +66,7 @@ struct ent *dir_add_name(struct tree *t, struct dir *d, const char *name, size_t
 void dir_del_name(struct tree *t, struct dir *d, struct ent *e)
 {
 	t->counts.entries--;
-	names_remove(&d->names, e);
+	names_remove(&d->names, t->name_seed, e);
 }
 
 void dir_mark_name(struct tree *t, struct dir *d, const char *name, size_t len, unsigned flags)

@@ -18,15 +18,21 @@ static uint32_t name_hash(uint32_t seed, const char *name, size_t len)
 	return h ^ (h >> 13);
 }
 
-/* Where it is, or would be. */
-static uint32_t slot_of(const struct names *s, uint32_t hash, const char *name, size_t len)
+/* Its place when nothing is in the way. */
+static uint32_t home_of(const struct names *s, uint32_t seed, const struct ent *e)
 {
-	uint32_t i = hash & (s->cap - 1);
+	return name_hash(seed, e->name, e->name_len) & (s->cap - 1);
+}
+
+/* Where it is, or would be. */
+static uint32_t slot_of(const struct names *s, uint32_t seed, const char *name, size_t len)
+{
+	uint32_t i = name_hash(seed, name, len) & (s->cap - 1);
 
 	for (; s->slots[i]; i = (i + 1) & (s->cap - 1)) {
 		const struct ent *e = s->slots[i];
 
-		if (e->hash == hash && e->name_len == len && memcmp(e->name, name, len) == 0)
+		if (e->name_len == len && memcmp(e->name, name, len) == 0)
 			break;
 	}
 	return i;
@@ -36,7 +42,7 @@ struct ent *names_find(const struct names *s, uint32_t seed, const char *name, s
 {
 	if (!s->cap || len > PROTO_NAME_MAX)
 		return NULL;
-	return s->slots[slot_of(s, name_hash(seed, name, len), name, len)];
+	return s->slots[slot_of(s, seed, name, len)];
 }
 
 struct ent *names_next(const struct names *s, uint32_t *it)
@@ -50,7 +56,7 @@ struct ent *names_next(const struct names *s, uint32_t *it)
 	return NULL;
 }
 
-static void grow(struct names *s)
+static void grow(struct names *s, uint32_t seed)
 {
 	uint32_t old_cap = s->cap;
 	struct ent **old = s->slots;
@@ -59,33 +65,33 @@ static void grow(struct names *s)
 	s->slots = xcalloc(s->cap, sizeof(struct ent *));
 	for (uint32_t i = 0; i < old_cap; i++) {
 		if (old[i])
-			s->slots[slot_of(s, old[i]->hash, old[i]->name, old[i]->name_len)] = old[i];
+			s->slots[slot_of(s, seed, old[i]->name, old[i]->name_len)] = old[i];
 	}
 	free(old);
 }
 
 struct ent *names_add(struct names *s, uint32_t seed, const char *name, size_t len)
 {
-	struct ent *e = xcalloc(1, sizeof(*e) + len + 1);
+	size_t size = offsetof(struct ent, name) + len + 1;
+	struct ent *e = xcalloc(1, size > sizeof(*e) ? size : sizeof(*e));
 
 	if (s->n >= s->cap / 4 * 3)
-		grow(s);
+		grow(s, seed);
 	memcpy(e->name, name, len);
 	e->name_len = (uint8_t)len;
-	e->hash = name_hash(seed, name, len);
-	s->slots[slot_of(s, e->hash, name, len)] = e;
+	s->slots[slot_of(s, seed, name, len)] = e;
 	s->n++;
 	return e;
 }
 
-void names_remove(struct names *s, struct ent *e)
+void names_remove(struct names *s, uint32_t seed, struct ent *e)
 {
 	uint32_t mask = s->cap - 1;
-	uint32_t hole = slot_of(s, e->hash, e->name, e->name_len);
+	uint32_t hole = slot_of(s, seed, e->name, e->name_len);
 
 	/* What follows moves up when its place is at or before the hole. */
 	for (uint32_t i = (hole + 1) & mask; s->slots[i]; i = (i + 1) & mask) {
-		uint32_t home = s->slots[i]->hash & mask;
+		uint32_t home = home_of(s, seed, s->slots[i]);
 
 		if (((i - home) & mask) >= ((i - hole) & mask)) {
 			s->slots[hole] = s->slots[i];

@@ -33,27 +33,32 @@ struct known {
 	uint16_t claimed_by; /* peer, or CLAIM_NONE when we hashed it */
 };
 
-/* About 100 bytes with its name: a hundred thousand of them are served at times. */
+/* Some 80 bytes with its name: a million of them are served at times, so its hash is not kept. */
 struct ent {
-	uint64_t ino; /* with the device folded in */
-	uint64_t size;
-	uint64_t version;
-	uint64_t content_version; /* since then nothing has changed but its number of links */
-	int64_t mtime_s, ctime_s;
-	uint32_t mtime_ns, ctime_ns;
-	uint32_t nlink;
-	uint32_t hash;
-	uint16_t mode;
-	uint16_t flags; /* enum ent_flags */
-	uint8_t type;	/* enum entry_type */
-	uint8_t name_len;
 	union {
 		struct known *known; /* ENTRY_FILE: NULL when not known; owned */
 		char *target;	     /* ENTRY_SYMLINK; owned */
 		struct dir *child;   /* ENTRY_DIR: its snapshot, NULL when there is none */
 	};
-	char name[];
+	uint64_t ino; /* with the device folded in */
+	uint64_t size;
+	uint64_t version;
+	int64_t mtime_s, ctime_s;
+	uint32_t mtime_ns, ctime_ns;
+	uint32_t nlink;
+	uint32_t relinked;  /* see ent_content_version() */
+	uint16_t mode : 12; /* the permission bits */
+	uint16_t type : 4;  /* enum entry_type */
+	uint16_t flags;	    /* enum ent_flags */
+	uint8_t name_len;
+	char name[]; /* no padding before it */
 };
+
+/* Since this version nothing has changed but its number of links.  Never older than it was. */
+static inline uint64_t ent_content_version(const struct ent *e)
+{
+	return e->version - e->relinked;
+}
 
 /* Names of one directory: open addressing, linear probing. */
 struct names {
@@ -69,7 +74,7 @@ struct ent *names_find(const struct names *s, uint32_t seed, const char *name, s
 /* The name (of at most PROTO_NAME_MAX bytes) that is not there yet: ENTRY_ABSENT. */
 struct ent *names_add(struct names *s, uint32_t seed, const char *name, size_t len);
 /* Frees e, which is in s. */
-void names_remove(struct names *s, struct ent *e);
+void names_remove(struct names *s, uint32_t seed, struct ent *e);
 /* *it is 0 at first; NULL at the end.  Nothing may be added or removed meanwhile. */
 struct ent *names_next(const struct names *s, uint32_t *it);
 void names_release(struct names *s);

@@ -121,7 +121,8 @@ static void set_nothing(struct tree *t, const struct dir *d, struct ent *e, uint
 	e->type = type;
 	e->ino = 0;
 	e->flags &= (uint16_t)~ENT_RACY;
-	e->version = e->content_version = ++t->version;
+	e->version = ++t->version;
+	e->relinked = 0;
 }
 
 /*
@@ -141,10 +142,15 @@ static bool is_relinked(struct tree *t, const struct dir *d, const struct ent *e
 
 static void set_relinked(struct tree *t, const struct dir *d, struct ent *e, const struct stat *st)
 {
+	uint64_t newer;
+
 	hardlinks_unindex(t, d, e);
 	ent_set_stat(t, e, st);
 	hardlinks_index(t, d, e);
-	e->version = ++t->version;
+	newer = ++t->version - e->version;
+	e->version = t->version;
+	/* So far that it does not fit: as if the bytes had changed. */
+	e->relinked = newer < UINT32_MAX - e->relinked ? e->relinked + (uint32_t)newer : 0;
 }
 
 static void set_present(struct tree *t, struct dir *d, struct ent *e, const struct stat *st,
@@ -156,7 +162,8 @@ static void set_present(struct tree *t, struct dir *d, struct ent *e, const stru
 	ent_release(e);
 	ent_set_stat(t, e, st);
 	hardlinks_index(t, d, e);
-	e->version = e->content_version = ++t->version;
+	e->version = ++t->version;
+	e->relinked = 0;
 	e->flags &= (uint16_t)~ENT_RACY;
 	if (ent_is_racy(d, st))
 		e->flags |= ENT_RACY;

@@ -344,7 +344,8 @@ static struct ent *find_version(struct tree *t, uint32_t dir_id, const char *nam
 	struct ent *e = d ? dir_name(t, d, name, strlen(name)) : NULL;
 
 	/* Links that came or went since change nothing of the bytes. */
-	return e && e->type == ENTRY_FILE && version >= e->content_version && version <= e->version
+	return e && e->type == ENTRY_FILE && version >= ent_content_version(e) &&
+			       version <= e->version
 		       ? e
 		       : NULL;
 }
@@ -465,7 +466,7 @@ int tree_changed_since(const struct tree *t, const char *path, uint64_t version,
 	if (!e || e->type == ENTRY_ABSENT)
 		return 0;
 	return e->type == ENTRY_UNKNOWN ||
-	       (e->content_version > version && e->content_version > d->known_since);
+	       (ent_content_version(e) > version && ent_content_version(e) > d->known_since);
 }
 
 bool tree_is_same(struct tree *t, const char *path, const struct stat *st)

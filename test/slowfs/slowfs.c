@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * slowfs MS DIR MOUNTPOINT: shows DIR, and takes MS milliseconds for the first write to each file,
- * and for each look at a directory.  In the foreground until it is unmounted.  Needs nothing of
- * libfuse's but its high-level interface.
+ * slowfs MS DIR MOUNTPOINT [nfs]: shows DIR, and takes MS milliseconds for the first write to each
+ * file, and for each look at a directory.  Like NFS it has no locks then, and a file that another
+ * mount of DIR has removed can't be read any more (ours are renamed, while they are open).  In the
+ * foreground until it is unmounted.  Needs nothing of libfuse's but its high-level interface.
  */
 #define FUSE_USE_VERSION 31
 #include <dirent.h>
@@ -13,12 +14,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 static int delay_ms;
 static int base_fd;
+static int is_nfs;
 
 static int result(int r)
 {
@@ -72,6 +75,7 @@ static int open_flags(const char *path, int flags, mode_t mode, struct fuse_file
 	if (fd < 0)
 		return -errno;
 	fi->fh = (uint64_t)fd;
+	fi->direct_io = is_nfs; /* so that no read is answered by a cache */
 	return 0;
 }
 
@@ -102,7 +106,12 @@ static int release_file(const char *path, struct fuse_file_info *fi)
 
 static int read_file(const char *path, char *buf, size_t n, off_t at, struct fuse_file_info *fi)
 {
-	ssize_t r = pread((int)fi->fh, buf, n, at);
+	struct stat st;
+	ssize_t r;
+
+	if (is_nfs && fstat((int)fi->fh, &st) == 0 && st.st_nlink == 0)
+		return -ESTALE;
+	r = pread((int)fi->fh, buf, n, at);
 
 	return r < 0 ? -errno : (int)r;
 }
@@ -136,6 +145,11 @@ static int remove_dir(const char *path)
 static int rename_file(const char *from, const char *to, unsigned flags)
 {
 	return flags ? -EINVAL : result(renameat(base_fd, rel(from), base_fd, rel(to)));
+}
+
+static int lock_file(const char *path, struct fuse_file_info *fi, int how)
+{
+	return is_nfs ? -ENOLCK : result(flock((int)fi->fh, how));
 }
 
 static int change_mode(const char *path, mode_t mode, struct fuse_file_info *fi)
@@ -182,6 +196,7 @@ static const struct fuse_operations ops = {
 	.unlink = remove_file,
 	.rmdir = remove_dir,
 	.rename = rename_file,
+	.flock = lock_file,
 	.chmod = change_mode,
 	.chown = change_owner,
 	.utimens = change_times,
@@ -195,8 +210,9 @@ int main(int argc, char **argv)
 			(char *)"-o", (char *)"allow_other,default_permissions",
 			NULL,	      NULL};
 
-	if (argc != 4) {
-		fprintf(stderr, "usage: slowfs MS DIR MOUNTPOINT\n");
+	is_nfs = argc == 5 && strcmp(argv[4], "nfs") == 0;
+	if (argc != 4 + is_nfs) {
+		fprintf(stderr, "usage: slowfs MS DIR MOUNTPOINT [nfs]\n");
 		return 2;
 	}
 	delay_ms = atoi(argv[1]);

@@ -47,10 +47,11 @@ Test(farm, all_keys)
 	struct farm f;
 
 	skip_unless_root();
-	cr_assert_eq(load("# us\n[worker]\nnice = 5\nmemory = 2G\nprocesses=100\njob-time = 5m\n"
-			  "slots = 3 ; few\nstore-size = 1G\nusers = a, @b 7\nlog = jobs\nown-disk = no\n",
-			  &f, &msg),
-		     0, "%s", msg.text);
+	cr_assert_eq(
+		load("# us\n[worker]\nnice = 5\nmemory = 2G\nprocesses=100\njob-time = 5m\n"
+		     "slots = 3 ; few\nstore-size = 1G\nusers = a, @b 7\nlog = jobs\nown-disk = no\n",
+		     &f, &msg),
+		0, "%s", msg.text);
 	cr_expect_eq(f.nice, 5);
 	cr_expect_eq(f.memory, 2ull << 30);
 	cr_expect_eq(f.processes, 100);

@@ -54,7 +54,7 @@ Test(names, found_while_others_come_and_go)
 			bool grow = random() % 4 != (step < 2000 ? 0 : 1) && step < 2000;
 
 			if (there[i] && !grow) {
-				names_remove(&names, there[i]);
+				names_remove(&names, seed, there[i]);
 				there[i] = NULL;
 				n--;
 			} else if (!there[i] && (grow || random() % 4 == 0)) {
@@ -121,6 +121,6 @@ Test(names, what_an_entry_owns_goes_with_it)
 	link->target = xstrdup("target");
 	file->type = ENTRY_FILE;
 	file->known = xcalloc(1, sizeof(*file->known));
-	names_remove(&names, file);
+	names_remove(&names, 1, file);
 	cr_expect_eq(names.n, 1);
 }
