@@ -13,7 +13,7 @@
 #include "concc/proto.h"
 #include "concc/str.h"
 #include "outqueue.h"
-#include "said.h"
+#include "stderr_tail.h"
 
 /* A line that takes fewer bytes in a microsecond (56 Mbit/s) is slow, over this time. */
 #define SLOW_BELOW 7
@@ -134,9 +134,9 @@ static void tear_down(struct link *k)
 }
 
 /* What the far end printed instead of a greeting, and how it ended. */
-static void put_said(struct link *k, struct buf *text)
+static void put_far_end(struct link *k, struct buf *text)
 {
-	struct blob line = said_last_line(assembler_noise(&k->in));
+	struct blob line = last_line(assembler_noise(&k->in));
 	const char *why = k->stream->ops->explain ? k->stream->ops->explain(k->stream) : "";
 	bool missing;
 
@@ -212,7 +212,7 @@ static void fail(struct link *k, int err)
 	_cleanup_buf_ struct buf text = BUF_INIT;
 
 	put_what(k, &text, err);
-	put_said(k, &text);
+	put_far_end(k, &text);
 	fail_text(k, err, buf_cstr(&text));
 }
 
@@ -687,7 +687,7 @@ static void peer_is_dead(struct link *k, uint64_t now)
 	else
 		buf_putf(&text, "no answer for %.1f s: the peer or the network is dead",
 			 (double)(now - k->last_rx_ms) / 1000);
-	put_said(k, &text);
+	put_far_end(k, &text);
 	fail_text(k, CONCC_E_TIMEOUT, buf_cstr(&text));
 }
 

@@ -13,7 +13,7 @@
 #include "concc/loop.h"
 #include "concc/proto.h"
 #include "concc/str.h"
-#include "said.h"
+#include "stderr_tail.h"
 
 #define PART	     (64 * 1024)   /* of the file, sent at once */
 #define NOISE_MAX    (64 * 1024)   /* what login shells may print before we are answered */
@@ -146,7 +146,7 @@ static void fail(struct push *p, int err, const char *what)
 {
 	_cleanup_buf_ struct buf text = BUF_INIT;
 	const char *why = p->stream->ops->explain ? p->stream->ops->explain(p->stream) : "";
-	struct blob line = said_last_line((struct blob){p->heard.data, p->heard.len});
+	struct blob line = last_line((struct blob){p->heard.data, p->heard.len});
 	struct errmsg msg;
 
 	buf_putf(&text, "%s", what);

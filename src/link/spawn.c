@@ -19,7 +19,7 @@
 #include "concc/loop.h"
 #include "concc/process.h"
 #include "concc/str.h"
-#include "said.h"
+#include "stderr_tail.h"
 
 #define GRACE_MS      2000	   /* for a child that closed its output to end and be explained */
 #define PATIENCE_MS   3000	   /* for a container or batch job to end when its input does */
@@ -72,7 +72,7 @@ struct child {
 	int pid_fd;
 	int stderr_fd; /* -1 at its end */
 	struct loop_source *stderr_source, *exit_source, *kill_timer;
-	struct said said;
+	struct stderr_tail tail;
 	bool exited, orphan, patient;
 	int status;
 };
@@ -94,7 +94,7 @@ static void child_free(struct child *c)
 	if (c->stderr_fd >= 0)
 		close(c->stderr_fd);
 	close(c->pid_fd);
-	said_release(&c->said);
+	stderr_tail_release(&c->tail);
 	free(c->name);
 	free(c);
 }
@@ -106,7 +106,7 @@ static bool read_stderr(struct child *c)
 	ssize_t n = read(c->stderr_fd, part, sizeof(part));
 
 	if (n > 0) {
-		said_add(&c->said, c->name, part, (size_t)n);
+		stderr_tail_add(&c->tail, c->name, part, (size_t)n);
 		return true;
 	}
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -248,7 +248,7 @@ static const char *child_explain(struct stream *stream)
 	buf_reset(&s->why);
 	if (s->child->exited)
 		put_status(&s->why, s->child->status);
-	said_put(&s->child->said, &s->why);
+	stderr_tail_put(&s->child->tail, &s->why);
 	return buf_cstr(&s->why);
 }
 

@@ -15,7 +15,7 @@
 #include "concc/link.h"
 #include "concc/loop.h"
 #include "concc/str.h"
-#include "said.h"
+#include "stderr_tail.h"
 #include "ssh2_attempt.h"
 
 #define READ_UNIT (64 * 1024) /* of every read; a link always has room for it */
@@ -39,7 +39,7 @@ struct stream_ssh2 {
 	bool put_off;	  /* a read waits for the end of a half sent write */
 	bool at_end;	  /* the remote process's output ended */
 	int grace_fd;
-	struct said said;
+	struct stderr_tail tail;
 	struct buf why;
 	char error[128]; /* of the session, when it broke */
 };
@@ -106,7 +106,7 @@ static void drain_stderr(struct stream_ssh2 *s)
 		r = channel_read(s, SSH_EXTENDED_DATA_STDERR, part);
 		if (r <= 0)
 			return;
-		said_add(&s->said, s->worker, part, (size_t)r);
+		stderr_tail_add(&s->tail, s->worker, part, (size_t)r);
 	}
 }
 
@@ -277,7 +277,7 @@ static const char *ssh2_explain(struct stream *stream)
 		buf_putf(&s->why, "%s", s->error);
 	else if (s->at_end && libssh2_channel_wait_closed(s->channel) == 0)
 		put_remote_end(s);
-	said_put(&s->said, &s->why);
+	stderr_tail_put(&s->tail, &s->why);
 	return buf_cstr(&s->why);
 }
 
@@ -301,7 +301,7 @@ static void ssh2_free(struct stream *stream)
 		close(s->grace_fd);
 	buf_release(&s->ahead);
 	buf_release(&s->why);
-	said_release(&s->said);
+	stderr_tail_release(&s->tail);
 	free(s->worker);
 	free(s);
 }

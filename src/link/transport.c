@@ -22,7 +22,7 @@
 #include "concc/loop.h"
 #include "concc/str.h"
 #include "push.h"
-#include "said.h"
+#include "stderr_tail.h"
 #include "spawn.h"
 #include "ssh_config.h"
 #include "stream_ssh2.h"
@@ -374,7 +374,7 @@ static int ask_ssh(struct ssh_task *t, struct ssh_config *ret)
 				  "installed?",
 				  t->address, t->ssh, words, err_text(err));
 	if (status != 0) {
-		struct blob line = said_last_line((struct blob){out.data, out.len});
+		struct blob line = last_line((struct blob){out.data, out.len});
 		char *shown = str_escape(line.p, line.n, 200);
 
 		err = errmsg_set(&t->msg, CONCC_E_CONF, "%s: `%s -G %s` failed: \"%s\"", t->address,

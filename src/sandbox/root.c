@@ -29,7 +29,7 @@
  */
 #define SPOT_CHILDREN_MAX 1024
 
-struct root_spot {
+struct root_tmpfs {
 	char *path; /* where its tmpfs is mounted, without symlinks; owned */
 	dev_t dev;
 	int fd; /* a writable clone of that mount, which itself is read-only; owned */
@@ -378,8 +378,8 @@ static int add_spot(struct root *r, char *path, int fd)
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	r->spots = xrealloc(r->spots, (r->n + 1) * sizeof(r->spots[0]));
-	r->spots[r->n++] = (struct root_spot){.path = path, .dev = st.st_dev, .fd = fd};
+	r->tmpfs = xrealloc(r->tmpfs, (r->n + 1) * sizeof(r->tmpfs[0]));
+	r->tmpfs[r->n++] = (struct root_tmpfs){.path = path, .dev = st.st_dev, .fd = fd};
 	return 0;
 }
 
@@ -403,7 +403,7 @@ static int enter_root(void)
 	return errno == EPERM ? move_over() : -errno;
 }
 
-/* From here on / is the new root, read-only but for the clone kept in the first spot. */
+/* From here on / is the new root, read-only but for the clone kept in the first tmpfs. */
 static int change_root(struct root *r, int base, struct errmsg *msg)
 {
 	int fd, err = fchdir(base) < 0 ? -errno : enter_root();
@@ -621,15 +621,15 @@ static int real_path(int fd, char path[PATH_MAX])
 	return 0;
 }
 
-static const struct root_spot *find_spot(const struct root *r, int fd)
+static const struct root_tmpfs *find_tmpfs(const struct root *r, int fd)
 {
 	struct stat st;
 
 	if (fstat(fd, &st) < 0)
 		return NULL;
 	for (size_t i = 0; i < r->n; i++)
-		if (r->spots[i].dev == st.st_dev)
-			return &r->spots[i];
+		if (r->tmpfs[i].dev == st.st_dev)
+			return &r->tmpfs[i];
 	return NULL;
 }
 
@@ -657,7 +657,7 @@ static int show_children(int from_fd, int to_fd)
 }
 
 /* Covers the directory `from` at path with a tmpfs that holds its children. */
-static int cover(struct root *r, int from, const char *path, const struct root_spot **ret)
+static int cover(struct root *r, int from, const char *path, const struct root_tmpfs **ret)
 {
 	_cleanup_close_ int top = -1, clone = -1;
 	struct stat st;
@@ -681,7 +681,7 @@ static int cover(struct root *r, int from, const char *path, const struct root_s
 		return err;
 	}
 	(void)steal_fd(&clone);
-	*ret = &r->spots[r->n - 1];
+	*ret = &r->tmpfs[r->n - 1];
 	return 0;
 }
 
@@ -705,7 +705,7 @@ static size_t existing_part(const char *path)
 int root_mountpoint(struct root *r, const char *path, struct errmsg *msg)
 {
 	_cleanup_close_ int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	const struct root_spot *spot;
+	const struct root_tmpfs *at;
 	char real[PATH_MAX], *rel;
 	_cleanup_free_ char *part = NULL, *full = NULL;
 	size_t len;
@@ -723,15 +723,15 @@ int root_mountpoint(struct root *r, const char *path, struct errmsg *msg)
 		return errmsg_set(msg, -errno, "%s: %s is in the way on the worker: %s", path, part,
 				  err_text(-errno));
 	err = real_path(fd, real);
-	spot = find_spot(r, fd);
-	if (err == 0 && !spot)
-		err = cover(r, fd, real, &spot);
+	at = find_tmpfs(r, fd);
+	if (err == 0 && !at)
+		err = cover(r, fd, real, &at);
 	if (err < 0)
 		return errmsg_set(msg, err, "can't make room for %s in %s on the worker: %s", path,
 				  real, err_text(err));
 	full = path_join(real, path + len + (path[len] == '/'));
-	rel = full + strlen(spot->path) + (spot->path[1] != '\0');
-	err = mnt_make_dirs(spot->fd, rel);
+	rel = full + strlen(at->path) + (at->path[1] != '\0');
+	err = mnt_make_dirs(at->fd, rel);
 	if (err < 0)
 		return errmsg_set(msg, err, "can't make the mount point %s on the worker: %s", path,
 				  err_text(err));

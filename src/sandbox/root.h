@@ -27,10 +27,10 @@
 #define ROOT_MIRROR  "/tmp"
 #define ROOT_SCRATCH "/var/tmp"
 
-struct root_spot;
+struct root_tmpfs;
 
 struct root {
-	struct root_spot *spots; /* the tmpfs in which mount points can be made; owned */
+	struct root_tmpfs *tmpfs; /* the tmpfs in which mount points can be made; owned */
 	size_t n;
 };
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#include "said.h"
+#include "stderr_tail.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +11,7 @@
 #define SHOWN	   400 /* an errmsg holds 512 */
 #define LAST_LINES 3   /* OpenSSH's last line alone tells little */
 
-static void log_lines(struct said *s, const char *worker)
+static void log_lines(struct stderr_tail *s, const char *worker)
 {
 	for (;;) {
 		const uint8_t *start = s->tail.data + s->logged;
@@ -30,7 +30,7 @@ static void log_lines(struct said *s, const char *worker)
 	}
 }
 
-void said_add(struct said *s, const char *worker, const void *p, size_t n)
+void stderr_tail_add(struct stderr_tail *s, const char *worker, const void *p, size_t n)
 {
 	size_t drop;
 
@@ -62,12 +62,12 @@ static struct blob last_lines(struct blob text, int lines)
 	return (struct blob){.p = text.p + start, .n = end - start};
 }
 
-struct blob said_last_line(struct blob text)
+struct blob last_line(struct blob text)
 {
 	return last_lines(text, 1);
 }
 
-void said_put(const struct said *s, struct buf *out)
+void stderr_tail_put(const struct stderr_tail *s, struct buf *out)
 {
 	struct blob text = {.p = s->tail.data, .n = s->tail.len};
 	_cleanup_buf_ struct buf joined = BUF_INIT;
@@ -91,7 +91,7 @@ void said_put(const struct said *s, struct buf *out)
 	free(shown);
 }
 
-void said_release(struct said *s)
+void stderr_tail_release(struct stderr_tail *s)
 {
 	buf_release(&s->tail);
 }
