@@ -3,8 +3,8 @@
 #define CONCC_MIRROR_FUSE_H
 
 /*
- * The kernel's side of the mirror: mount, session, reader threads, requests.
- * The only user of <fuse_lowlevel.h>.  A request is tried when it comes; what it
+ * The kernel's side of the mirror: mount, session and reader threads (fuse.c), requests
+ * (request.c). The only users of <fuse_lowlevel.h>.  A request is tried when it comes; what it
  * lacks decides where it waits (a directory, a fetch), and it is tried anew
  * when that has changed.  It is answered exactly once.
  */
