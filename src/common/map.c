@@ -9,14 +9,24 @@
 
 #include "concc/str.h"
 
+enum slot_kind { SLOT_FREE, SLOT_DELETED, SLOT_HEAP, SLOT_NUMBER };
+
 struct map_slot {
-	char *key; /* NULL: never used; DELETED: was used */
+	union {
+		char *heap;
+		uint64_t number; /* of the map_*_u64() functions: a heap block each would be four
+				    times that */
+	} key;
 	void *value;
-	uint32_t hash, len;
+	uint32_t hash;
+	uint32_t kind : 2; /* enum slot_kind */
+	uint32_t len : 30;
 };
 
-static char deleted_key;
-#define DELETED (&deleted_key)
+static const void *key_of(const struct map_slot *s)
+{
+	return s->kind == SLOT_NUMBER ? (const void *)&s->key.number : s->key.heap;
+}
 
 static uint64_t seed;
 static pthread_once_t seed_once = PTHREAD_ONCE_INIT;
@@ -58,21 +68,21 @@ static struct map_slot *find(const struct map *m, uint32_t hash, const void *key
 	for (size_t i = hash & (m->cap - 1);; i = (i + 1) & (m->cap - 1)) {
 		struct map_slot *s = &m->slots[i];
 
-		if (!s->key)
+		if (s->kind == SLOT_FREE)
 			return free_slot ? free_slot : s;
-		if (s->key == DELETED) {
+		if (s->kind == SLOT_DELETED) {
 			if (!free_slot)
 				free_slot = s;
 			continue;
 		}
-		if (s->hash == hash && s->len == len && memcmp(s->key, key, len) == 0)
+		if (s->hash == hash && s->len == len && memcmp(key_of(s), key, len) == 0)
 			return s;
 	}
 }
 
 static bool is_live(const struct map_slot *s)
 {
-	return s->key && s->key != DELETED;
+	return s->kind >= SLOT_HEAP;
 }
 
 static void rehash(struct map *m)
@@ -86,18 +96,22 @@ static void rehash(struct map *m)
 	m->used = m->n;
 	for (size_t i = 0; i < old.cap; i++) {
 		if (is_live(&old.slots[i]))
-			*find(m, old.slots[i].hash, old.slots[i].key,
+			*find(m, old.slots[i].hash, key_of(&old.slots[i]),
 			      old.slots[i].len) = old.slots[i];
 	}
 	free(old.slots);
 }
 
+static void free_key(struct map_slot *s)
+{
+	if (s->kind == SLOT_HEAP)
+		free(s->key.heap);
+}
+
 void map_release(struct map *m)
 {
-	for (size_t i = 0; i < m->cap; i++) {
-		if (is_live(&m->slots[i]))
-			free(m->slots[i].key);
-	}
+	for (size_t i = 0; i < m->cap; i++)
+		free_key(&m->slots[i]);
 	free(m->slots);
 	*m = MAP_INIT;
 }
@@ -112,7 +126,7 @@ void *map_get(const struct map *m, const void *key, size_t len)
 	return is_live(s) ? s->value : NULL;
 }
 
-void *map_put(struct map *m, const void *key, size_t len, void *value)
+static void *put(struct map *m, const void *key, size_t len, enum slot_kind kind, void *value)
 {
 	struct map_slot *s;
 	uint32_t hash;
@@ -128,12 +142,20 @@ void *map_put(struct map *m, const void *key, size_t len, void *value)
 		s->value = value;
 		return old;
 	}
-	if (!s->key)
+	if (s->kind == SLOT_FREE)
 		m->used++;
 	m->n++;
-	*s = (struct map_slot){
-		.hash = hash, .key = xstrndup(key, len), .len = (uint32_t)len, .value = value};
+	*s = (struct map_slot){.hash = hash, .kind = kind, .len = (uint32_t)len, .value = value};
+	if (kind == SLOT_NUMBER)
+		memcpy(&s->key.number, key, sizeof(s->key.number));
+	else
+		s->key.heap = xstrndup(key, len);
 	return NULL;
+}
+
+void *map_put(struct map *m, const void *key, size_t len, void *value)
+{
+	return put(m, key, len, SLOT_HEAP, value);
 }
 
 void *map_del(struct map *m, const void *key, size_t len)
@@ -145,8 +167,8 @@ void *map_del(struct map *m, const void *key, size_t len)
 	s = find(m, hash_bytes(key, len), key, len);
 	if (!is_live(s))
 		return NULL;
-	free(s->key);
-	s->key = DELETED;
+	free_key(s);
+	s->kind = SLOT_DELETED;
 	m->n--;
 	return s->value;
 }
@@ -173,7 +195,7 @@ void *map_get_u64(const struct map *m, uint64_t key)
 
 void *map_put_u64(struct map *m, uint64_t key, void *value)
 {
-	return map_put(m, &key, sizeof(key), value);
+	return put(m, &key, sizeof(key), SLOT_NUMBER, value);
 }
 
 void *map_del_u64(struct map *m, uint64_t key)
@@ -188,7 +210,7 @@ void *map_next(const struct map *m, size_t *it, const char **ret_key)
 
 		if (is_live(s)) {
 			if (ret_key)
-				*ret_key = s->key;
+				*ret_key = key_of(s);
 			return s->value;
 		}
 	}
