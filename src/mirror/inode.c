@@ -280,7 +280,7 @@ static void negatives_withdraw(struct mirror *m, struct inode *d)
 
 /* ---- the tree ---- */
 
-void tree_bind_id(struct mirror *m, struct inode *d, uint32_t dir_id)
+void mirror_tree_bind_id(struct mirror *m, struct inode *d, uint32_t dir_id)
 {
 	if (d->dir->dir_id)
 		(void)map_del_u64(&m->dir_ids, d->dir->dir_id);
@@ -289,12 +289,12 @@ void tree_bind_id(struct mirror *m, struct inode *d, uint32_t dir_id)
 		(void)map_put_u64(&m->dir_ids, dir_id, d);
 }
 
-struct inode *tree_find(const struct mirror *m, const char *path)
+struct inode *mirror_tree_find(const struct mirror *m, const char *path)
 {
-	return tree_find_below(m->root, path);
+	return mirror_tree_find_below(m->root, path);
 }
 
-struct inode *tree_find_below(struct inode *at, const char *path)
+struct inode *mirror_tree_find_below(struct inode *at, const char *path)
 {
 	while (at && *path) {
 		size_t len;
@@ -330,7 +330,7 @@ static void detach(struct mirror *m, struct inode *i, uint64_t seq, struct list 
 		map_release(&dir->names);
 		dir->n_slots = dir->n_live = 0;
 		dir->listed = dir->asked = dir->synthetic = dir->served = false;
-		tree_bind_id(m, i, 0);
+		mirror_tree_bind_id(m, i, 0);
 		list_take_all(ready, &dir->waiting);
 	}
 	if (i->nlookup > 0)
@@ -355,14 +355,14 @@ static void notify_replaced(struct mirror *m, const struct inode *d, const struc
 		notify_drop(m, d, old->name);
 }
 
-void tree_remove(struct mirror *m, struct inode *d, struct inode *child, struct list *ready)
+void mirror_tree_remove(struct mirror *m, struct inode *d, struct inode *child, struct list *ready)
 {
 	notify_replaced(m, d, child);
 	dir_remove(d, child);
 	detach(m, child, lost_seq(d, m->notices_queued), ready);
 }
 
-void tree_set_dir_attr(struct mirror *m, struct inode *d, const struct entry_attr *a)
+void mirror_tree_set_dir_attr(struct mirror *m, struct inode *d, const struct entry_attr *a)
 {
 	d->attr = *a;
 	notify_inode(m, d);
@@ -379,11 +379,11 @@ static void forget_names(struct mirror *m, struct inode *d, bool deep)
 		if (child->nlookup > 0)
 			notify_expire(m, d, child->name);
 		if (deep && child->dir)
-			tree_forget(m, child, true);
+			mirror_tree_forget(m, child, true);
 	}
 }
 
-void tree_forget(struct mirror *m, struct inode *d, bool deep)
+void mirror_tree_forget(struct mirror *m, struct inode *d, bool deep)
 {
 	bool was_listed = d->dir->listed;
 
@@ -392,7 +392,7 @@ void tree_forget(struct mirror *m, struct inode *d, bool deep)
 		negatives_withdraw(m, d);
 	}
 	d->dir->listed = false;
-	tree_bind_id(m, d, 0);
+	mirror_tree_bind_id(m, d, 0);
 	/* Its own attributes are kept right only as long as it is listed, a served root's entry
 	 * too. */
 	notify_inode(m, d);
@@ -426,7 +426,7 @@ static void renew_dir(struct mirror *m, struct inode *i, const struct entry_attr
 		notify_expire(m, i->parent, i->name);
 	i->attr = *a;
 	i->dir->synthetic = i->dir->served = false;
-	tree_forget(m, i, true);
+	mirror_tree_forget(m, i, true);
 }
 
 static bool same_version(const struct inode *old, const struct entry_attr *a)
@@ -452,7 +452,8 @@ static void add_name(struct mirror *m, struct inode *d, struct inode *child)
 	child->mark = d->dir->mark;
 }
 
-int tree_apply(struct mirror *m, struct inode *d, const struct dir_entry *e, struct list *ready)
+int mirror_tree_apply(struct mirror *m, struct inode *d, const struct dir_entry *e,
+		      struct list *ready)
 {
 	const char *name = (const char *)e->name.p;
 	struct inode *old = dir_child(d, name, e->name.n);
@@ -460,7 +461,7 @@ int tree_apply(struct mirror *m, struct inode *d, const struct dir_entry *e, str
 
 	if (e->attr.type == ENTRY_ABSENT) {
 		if (old)
-			tree_remove(m, d, old, ready);
+			mirror_tree_remove(m, d, old, ready);
 		return 0;
 	}
 	if (!old) {
@@ -514,7 +515,7 @@ static void make_served(struct mirror *m, struct inode *d)
 		return;
 	d->dir->synthetic = false;
 	d->dir->served = true;
-	tree_forget(m, d, true);
+	mirror_tree_forget(m, d, true);
 }
 
 int mirror_tree_serve(struct mirror *m, const char *path)
@@ -545,20 +546,20 @@ int mirror_tree_serve(struct mirror *m, const char *path)
 	return 0;
 }
 
-void tree_absent_add(struct mirror *m, struct inode *d, const char *name)
+void mirror_tree_absent_add(struct mirror *m, struct inode *d, const char *name)
 {
 	if (m->n_absent >= PROTO_OUTSIDE_MAX || dir_child(d, name, strlen(name)))
 		return; /* they are told, as before */
 	m->n_absent += !map_put_str(&d->dir->absent, name, d);
 }
 
-void tree_absent_forget(struct mirror *m, struct inode *d)
+void mirror_tree_absent_forget(struct mirror *m, struct inode *d)
 {
 	m->n_absent -= d->dir->absent.n;
 	map_release(&d->dir->absent);
 }
 
-void tree_init(struct mirror *m)
+void mirror_tree_init(struct mirror *m)
 {
 	list_init(&m->inodes);
 	list_init(&m->negatives);
@@ -568,7 +569,7 @@ void tree_init(struct mirror *m)
 	m->outside->parent = m->root;
 }
 
-void tree_waiting(struct mirror *m, struct list *ret)
+void mirror_tree_waiting(struct mirror *m, struct list *ret)
 {
 	list_for_each (p, &m->inodes) {
 		struct inode *i = container_of(p, struct inode, link);
@@ -578,7 +579,7 @@ void tree_waiting(struct mirror *m, struct list *ret)
 	}
 }
 
-void tree_release(struct mirror *m)
+void mirror_tree_release(struct mirror *m)
 {
 	struct job_seq *j;
 	size_t it = 0;

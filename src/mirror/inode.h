@@ -213,10 +213,10 @@ char *inode_path(const struct mirror *m, const struct inode *i);
 
 /* ---- the tree ---- */
 
-void tree_init(struct mirror *m);
+void mirror_tree_init(struct mirror *m);
 /* Moves every request that waits for a listing to ret. */
-void tree_waiting(struct mirror *m, struct list *ret);
-void tree_release(struct mirror *m);
+void mirror_tree_waiting(struct mirror *m, struct list *ret);
+void mirror_tree_release(struct mirror *m);
 static inline bool dir_complete(const struct inode *d)
 {
 	return d->dir->listed || d->dir->synthetic;
@@ -225,9 +225,9 @@ struct inode *dir_child(const struct inode *d, const char *name, size_t len);
 /* The slot from which a listing that has seen `cookie` goes on. */
 size_t dir_slot_after(const struct dir *d, uint64_t cookie);
 /* The inode at a path as far as the tree is known, complete or not; NULL. */
-struct inode *tree_find(const struct mirror *m, const char *path);
+struct inode *mirror_tree_find(const struct mirror *m, const char *path);
 /* The same of a path that begins at this directory. */
-struct inode *tree_find_below(struct inode *at, const char *path);
+struct inode *mirror_tree_find_below(struct inode *at, const char *path);
 
 /* What name was in d at seq, when it is something else by now and the kernel still knows it. */
 struct inode *dir_former(const struct inode *d, const char *name, uint64_t seq);
@@ -243,17 +243,18 @@ void negative_add(struct mirror *m, struct inode *d, const char *name);
  * A name in a directory stands for this now.  The kernel is notified of what
  * it knew; requests that waited in what is gone are moved to ready.
  */
-int tree_apply(struct mirror *m, struct inode *d, const struct dir_entry *e, struct list *ready);
-void tree_remove(struct mirror *m, struct inode *d, struct inode *child, struct list *ready);
-void tree_set_dir_attr(struct mirror *m, struct inode *d, const struct entry_attr *a);
+int mirror_tree_apply(struct mirror *m, struct inode *d, const struct dir_entry *e,
+		      struct list *ready);
+void mirror_tree_remove(struct mirror *m, struct inode *d, struct inode *child, struct list *ready);
+void mirror_tree_set_dir_attr(struct mirror *m, struct inode *d, const struct entry_attr *a);
 /* The listing is not kept right any more: whatever the kernel knows from it, it must ask again.
  * deep: the same for every directory beneath. */
-void tree_forget(struct mirror *m, struct inode *d, bool deep);
+void mirror_tree_forget(struct mirror *m, struct inode *d, bool deep);
 int mirror_tree_serve(struct mirror *m, const char *path);
 /* In a partial directory: names of which no look-up is told any more, and all of them again. */
-void tree_absent_add(struct mirror *m, struct inode *d, const char *name);
-void tree_absent_forget(struct mirror *m, struct inode *d);
-void tree_bind_id(struct mirror *m, struct inode *d, uint32_t dir_id);
+void mirror_tree_absent_add(struct mirror *m, struct inode *d, const char *name);
+void mirror_tree_absent_forget(struct mirror *m, struct inode *d);
+void mirror_tree_bind_id(struct mirror *m, struct inode *d, uint32_t dir_id);
 
 /* ---- for the owner's thread ---- */
 

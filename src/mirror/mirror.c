@@ -42,7 +42,7 @@ static struct mirror *mirror_new(const struct mirror_config *c, const struct mir
 	list_init(&m->contents);
 	clock_gettime(CLOCK_REALTIME, &m->started);
 	m->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	tree_init(m);
+	mirror_tree_init(m);
 	store_on_full(m->store, content_close_idle, m);
 	return m;
 }
@@ -54,7 +54,7 @@ static void mirror_free(struct mirror *m)
 		list_remove(p);
 		want_free(container_of(p, struct want, link));
 	}
-	tree_release(m);
+	mirror_tree_release(m);
 	if (m->event_fd >= 0)
 		(void)close(m->event_fd);
 	pthread_cond_destroy(&m->notices_added);
@@ -114,7 +114,7 @@ void mirror_abort(struct mirror *m)
 	list_init(&waiting);
 	pthread_mutex_lock(&m->lock);
 	m->stopping = true; /* from now on nothing begins to wait */
-	tree_waiting(m, &waiting);
+	mirror_tree_waiting(m, &waiting);
 	content_waiting(m, &waiting);
 	pthread_mutex_unlock(&m->lock);
 	requests_fail(m, &waiting, -EIO);
@@ -248,12 +248,12 @@ void mirror_outside_absent(struct mirror *m, const struct msg_outside *o)
 	bool partial;
 
 	pthread_mutex_lock(&m->lock);
-	d = tree_find(m, o->dir);
+	d = mirror_tree_find(m, o->dir);
 	partial = d && d->dir && d->dir->partial;
 	if (partial && !*o->names)
-		tree_absent_forget(m, d);
+		mirror_tree_absent_forget(m, d);
 	for (char **n = o->names; partial && *n; n++)
-		tree_absent_add(m, d, *n);
+		mirror_tree_absent_add(m, d, *n);
 	pthread_mutex_unlock(&m->lock);
 	if (!partial && !*o->names)
 		outside_absent(m->places, o->dir, "");
@@ -273,7 +273,7 @@ static void remove_unmarked(struct mirror *m, struct inode *d, struct list *read
 
 		at = dir->slots[k].cookie;
 		if (child && child->mark != dir->mark)
-			tree_remove(m, d, child, ready);
+			mirror_tree_remove(m, d, child, ready);
 	}
 }
 
@@ -288,7 +288,7 @@ static int apply_all(struct mirror *m, struct inode *d, struct rd entries, uint3
 		dir_entry_decode(&entries, &e);
 		if (entries.bad)
 			return CONCC_E_PROTO;
-		err = tree_apply(m, d, &e, ready);
+		err = mirror_tree_apply(m, d, &e, ready);
 		if (err < 0)
 			return err;
 	}
@@ -303,7 +303,7 @@ static int apply_listing(struct mirror *m, struct inode *d, const struct msg_dir
 
 	if (msg->dir_id == 0 || msg->attr.type != ENTRY_DIR || (holder && holder != d))
 		return CONCC_E_PROTO;
-	tree_bind_id(m, d, msg->dir_id);
+	mirror_tree_bind_id(m, d, msg->dir_id);
 	d->dir->mark = ++m->mark;
 	err = apply_all(m, d, msg->entries, msg->n, ready);
 	if (err < 0)
@@ -311,7 +311,7 @@ static int apply_listing(struct mirror *m, struct inode *d, const struct msg_dir
 	remove_unmarked(m, d, ready);
 	d->dir->listed = true;
 	d->dir->partial = msg->state == DIR_PARTIAL;
-	tree_set_dir_attr(m, d, &msg->attr);
+	mirror_tree_set_dir_attr(m, d, &msg->attr);
 	list_take_all(ready, &d->dir->waiting);
 	return 0;
 }
@@ -337,9 +337,9 @@ static void apply_denied(struct inode *d, struct list *ready, struct list *faile
 static void apply_missing(struct mirror *m, struct inode *d, struct list *failed)
 {
 	list_take_all(failed, &d->dir->waiting);
-	tree_forget(m, d, true);
+	mirror_tree_forget(m, d, true);
 	if (d->parent && d->parent->dir->listed)
-		tree_forget(m, d->parent, false);
+		mirror_tree_forget(m, d->parent, false);
 }
 
 int mirror_dir(struct mirror *m, const struct msg_dir *msg)
@@ -355,7 +355,7 @@ int mirror_dir(struct mirror *m, const struct msg_dir *msg)
 	list_init(&failed);
 	list_init(&lost);
 	pthread_mutex_lock(&m->lock);
-	d = tree_find(m, msg->path);
+	d = mirror_tree_find(m, msg->path);
 	if (d && d->dir && d->dir->synthetic) {
 		err = CONCC_E_PROTO; /* nobody serves that */
 	} else if (d && d->dir) {
@@ -408,7 +408,7 @@ int mirror_update(struct mirror *m, const struct msg_update *u)
 	/* An id that died here may still be alive there: what is said of it is not needed. */
 	if (d) {
 		err = apply_all(m, d, u->entries, u->n, &ready);
-		tree_set_dir_attr(m, d, &u->attr);
+		mirror_tree_set_dir_attr(m, d, &u->attr);
 	}
 	pthread_mutex_unlock(&m->lock);
 	requests_run(m, &ready);
@@ -424,7 +424,7 @@ int mirror_dir_stale(struct mirror *m, uint32_t dir_id)
 	pthread_mutex_lock(&m->lock);
 	d = map_get_u64(&m->dir_ids, dir_id);
 	if (d)
-		tree_forget(m, d, false);
+		mirror_tree_forget(m, d, false);
 	pthread_mutex_unlock(&m->lock);
 	return 0;
 }
@@ -480,7 +480,7 @@ void mirror_learn(struct mirror *m, const char *path, uint64_t version, const st
 	struct inode *i;
 
 	pthread_mutex_lock(&m->lock);
-	i = tree_find(m, path);
+	i = mirror_tree_find(m, path);
 	if (i && i->attr.type == ENTRY_FILE && i->attr.version == version && !i->attr.has_digest) {
 		i->attr.digest = *d;
 		i->attr.has_digest = true;
