@@ -68,13 +68,14 @@ static bool add(struct working_set *w, char kind, const char *rel)
 
 static bool is_entry(const struct working_set *w, const char *entry)
 {
-	const char *rel = entry + 1;
-	_cleanup_free_ char *path = path_join(w->root, rel);
+	_cleanup_free_ char *path = NULL;
 
 	if (*entry == 'T')
-		return path_is_clean(rel);
-	return (*entry == 'D' || *entry == 'F') &&
-	       (!*rel || (path_is_clean_relative(rel) && path_is_clean(path)));
+		return path_is_clean(entry + 1);
+	if (*entry != 'D' && *entry != 'F')
+		return false; /* it may be empty */
+	path = path_join(w->root, entry + 1);
+	return !entry[1] || (path_is_clean_relative(entry + 1) && path_is_clean(path));
 }
 
 static void load(struct working_set *w)

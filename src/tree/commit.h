@@ -44,6 +44,7 @@ struct effect {
 	char *temp;    /* FILE: absolute path of the bytes, NULL when there is none (any more) */
 	int temp_fd;   /* its directory, borrowed from temp_dirs; -1: find it by its path */
 	bool in_place; /* was written over what was there */
+	bool cleared;  /* what was there was removed for it */
 	bool stamped;  /* has its time from commit_stamp(): its temporary has not */
 	bool known;    /* DIR: the job found it there, so its mode is what the job made it */
 };

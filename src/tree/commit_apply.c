@@ -85,8 +85,8 @@ static int remove_tree(struct tree *t, int dir_fd, const char *name)
 	return err;
 }
 
-/* Removes what is at path when it is a directory (or anything, with all). */
-static int clear_place(struct commit *c, int fd, const char *name, const char *path, bool all)
+/* Removes what is where e goes when it is a directory (or anything, with all). */
+static int clear_place(struct commit *c, struct effect *e, int fd, const char *name, bool all)
 {
 	struct stat st;
 	int err;
@@ -95,8 +95,9 @@ static int clear_place(struct commit *c, int fd, const char *name, const char *p
 		return errno == ENOENT ? 0 : -errno;
 	if (!all && !S_ISDIR(st.st_mode))
 		return 0;
+	e->cleared = true;
 	err = remove_tree(c->tree, fd, name);
-	note(c, fd, path, NULL, false);
+	note(c, fd, e->path, NULL, false);
 	return err;
 }
 
@@ -161,7 +162,7 @@ static int apply_file(struct commit *c, struct effect *e, int fd, const char *na
 	bool written;
 	struct stat st;
 	int temp_fd;
-	int err = clear_place(c, fd, name, e->path, false);
+	int err = clear_place(c, e, fd, name, false);
 
 	if (err)
 		return err;
@@ -202,7 +203,7 @@ static int apply_made(struct commit *c, struct effect *e, int fd, const char *na
 	_cleanup_close_ int from = -1;
 	const char *from_name = NULL;
 	struct timespec times[2];
-	int err = clear_place(c, fd, name, e->path, false);
+	int err = clear_place(c, e, fd, name, false);
 	int r;
 
 	if (!err && e->kind == EFFECT_LINK) {
@@ -259,7 +260,7 @@ static int apply_dir(struct commit *c, struct effect *e, int fd, const char *nam
 		set_mode = !keep || ((st.st_mode & 07777) != e->mode &&
 				     (e->known || map_get_str(&c->own, e->path)));
 		if (!keep)
-			err = clear_place(c, fd, name, e->path, true);
+			err = clear_place(c, e, fd, name, true);
 	}
 	if (err)
 		return err;
@@ -344,7 +345,7 @@ static int apply_effect(struct commit *c, struct effect *e, unsigned peer)
 		err = apply_dir(c, e, fd, name);
 		break;
 	case EFFECT_REMOVE:
-		err = clear_place(c, fd, name, e->path, true);
+		err = clear_place(c, e, fd, name, true);
 		break;
 	case EFFECT_META:
 		return apply_meta(c, e, fd, name);
@@ -412,8 +413,9 @@ int commit_apply_all(struct commit *c, unsigned peer, struct errmsg *msg)
 		err = apply_effect(c, e, peer);
 		if (err) {
 			errmsg_set(msg, err, "can't write %s: %s%s", e->path, err_text(err),
-				   i || e->in_place ? "; some of the job's files are in place"
-						    : "");
+				   i || e->in_place || e->cleared
+					   ? "; some of the job's files are in place"
+					   : "");
 			break;
 		}
 		c->n_applied++;

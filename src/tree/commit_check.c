@@ -67,6 +67,9 @@ void commit_check_place(struct commit *c, const struct effect *e)
 	/* A further name of a file that is only read would be a way to write to it. */
 	if (e->kind == EFFECT_LINK && (!tree_root_of(c->tree, e->target, &writable) || !writable))
 		commit_fail(c, -EROFS, "link", e->target);
+	/* Its own place, and what is in it, has gone by the time it is linked to. */
+	if (e->kind == EFFECT_LINK && path_is_below(e->target, e->path))
+		commit_fail(c, CONCC_E_UNSAFE, "link to itself", e->path);
 	/* A tree in the tree would go, be it one to be read only, or become something else. */
 	if (!streq(e->path, e->workspace) && root_is_beneath(c->tree, e->path) &&
 	    (e->kind != EFFECT_DIR || e->flags & EFFECT_F_OPAQUE))

@@ -464,6 +464,8 @@ static bool is_refused(const struct msg_file *f, const char *served, const char 
 {
 	if (!is_writable(served) || (f->kind == EFFECT_LINK && !is_writable(target)))
 		return true;
+	if (f->kind == EFFECT_LINK && path_is_below(target, served))
+		return true;
 	for (size_t i = 0; i < N_OF(roots); i++) {
 		if (bed.served[i] && path_is_below(roots[i].path, served) && *f->path &&
 		    (f->kind != EFFECT_DIR || f->flags & EFFECT_F_OPAQUE))
