@@ -138,6 +138,30 @@ access_times() {
 	expect_eq "time" "$(TZ=UTC stat -c '%x' d | cut -c1-10)" "1997-01-01"
 }
 
+# make and ninja may compare with a directory: it is no newer than what a job made in it, and no newer than it was
+# when the job made no name there.
+directory_times() {
+	mkdir -p "$WS/dirs/d"
+	cd "$WS/dirs"
+	echo 'int x;' >x.c
+	printf 'd/x.o: d x.c\n\tconcc-cc gcc -c x.c -o d/x.o\n' >makefile
+	touch -d '1 hour ago' x.c
+	remote gcc -c x.c -o d/x.o
+	[ ! d -nt d/x.o ] || fail "a directory is newer than what was made in it"
+	make -q || fail "a target that depends on its directory is out of date"
+	touch x.c
+	CONCC_EXPLAIN=1 make 2>"$LAB/dirs.err"
+	expect_grep '^concc: remote on ' "$LAB/dirs.err"
+	make -q || fail "a target that depends on its directory is out of date when it was there before"
+	remote sh -c 'mkdir -p n/m; echo x >n/f; echo y >n/m/f'
+	[ ! n -nt n/m/f ] && [ ! n/m -nt n/m/f ] || fail "a new directory is newer than what was made in it"
+	touch -d '2001-02-03 04:05:06.7' d
+	remote sh -c 'echo more >>d/x.o; chmod 600 d/x.o'
+	expect_eq "time of a directory with the same names" "$(stat -c %y d | cut -c1-21)" "2001-02-03 04:05:06.7"
+	remote sh -c 'rm d/x.o'
+	[ d -nt x.c ] || fail "a directory is as old as before a name went"
+}
+
 # Whose a file is and what is attached to it: kept by what writes into it, lost by what replaces it.
 identity() {
 	local was
@@ -237,6 +261,7 @@ check "what has no way home is made here" no_way_home
 check "calls that a sandbox can't show as they are" odd_calls
 check "a default access list" default_acl
 check "times of access that a job sets" access_times
+check "times of directories" directory_times
 check "a file stays whose it is" identity
 check "linkers and other tools leave the same behind" tools
 lab_stop
