@@ -202,6 +202,28 @@ static bool leads_there(struct peer *p, const char *path)
 	return there && !streq(there, path) && may_see(p, there);
 }
 
+/* Why the command can't make what it is told to: jobs see the place, and may not write there. NULL
+ * else. */
+static char *refused_output(const struct peer *p, char *const *argv)
+{
+	for (char *const *a = argv + 1; *a; a++) {
+		const char *arg = job_arg_path(*a);
+		_cleanup_free_ char *path = NULL;
+		bool writable = false;
+
+		if (!arg || !(streq(a[-1], "-o") || str_starts(*a, "-o/")))
+			continue;
+		path = path_clean("/", arg);
+		if (is_system_path(path) && !path_is_below(path, "/dev") &&
+		    !(tree_root_of(p->server->tree, path, &writable) && writable)) {
+			_cleanup_free_ char *shown = str_escape(path, strlen(path), 200);
+
+			return xasprintf("it is to write %s, where jobs only read", shown);
+		}
+	}
+	return NULL;
+}
+
 /* A file of this machine that the command names and the worker can't see; NULL when there is none.
  */
 static char *unserved_arg(struct peer *peer, char *const *argv)
@@ -419,6 +441,7 @@ static int start(struct client *c, struct msg_run *m)
 	struct server *s = c->server;
 	struct peer *p = server_peer(s, m->worker);
 	_cleanup_strv_ char **workspaces = NULL;
+	_cleanup_free_ char *output = NULL;
 	_cleanup_free_ char *unserved = NULL;
 	struct errmsg msg = {0};
 	struct policy_verdict v;
@@ -487,6 +510,11 @@ static int start(struct client *c, struct msg_run *m)
 		_cleanup_free_ char *text = missing_text(p, workspaces, unserved, false);
 
 		refuse(c, m, RUN_FAIL_LOCAL, true, "unserved", text);
+		return 0;
+	}
+	output = refused_output(p, m->argv);
+	if (output) {
+		refuse(c, m, RUN_FAIL_LOCAL, true, "unserved", output);
 		return 0;
 	}
 	r = exe_get(p, m, &e, &msg);
