@@ -173,7 +173,15 @@ identity() {
 		"$LAB_TOOLS/fstruth" give $f >/dev/null || skip "no attributes on this file system"
 	done
 	was=$(stat -c '%u:%g %a' written)
-	remote sh -c 'echo new >written; echo new >r; mv r replaced'
+	echo old >edited
+	chown 1717:1718 edited
+	remote sh -c 'echo new >written'
+	# Who replaces a file may give the new one to the same user: only here whose it is can be seen.
+	CONCC_EXPLAIN=1 concc-dispatch sh -c 'echo new >r; mv r replaced' 2>"$LAB/id.err" </dev/null
+	expect_grep '^concc: local: no-way-home .*replaced is another user' "$LAB/id.err"
+	CONCC_EXPLAIN=1 concc-dispatch sed -i s/old/new/ edited 2>"$LAB/id.err" </dev/null
+	expect_grep '^concc: local: no-way-home .*edited is another user' "$LAB/id.err"
+	expect_eq "owner of what is edited" "$(cat edited; stat -c '%u:%g' edited)" $'new\n1717:1718'
 	for f in written replaced; do
 		expect_eq "$f" "$(cat $f)" new
 	done
