@@ -88,6 +88,8 @@ static void reset_batch(struct commit *c)
 		(void)close(c->temp_dirs[--c->n_temp_dirs].fd);
 	c->n = 0;
 	c->n_applied = 0;
+	c->others = NULL;
+	c->made = false;
 	c->receiving = false;
 	c->full = false;
 	c->err = 0;

@@ -108,6 +108,9 @@ struct commit {
 	struct temp_dir temp_dirs[TEMP_DIRS_MAX];
 	size_t n_temp_dirs;
 	struct commit_totals totals;
+	/* Of the batch that is checked: what removes another user's file; does it make new ones? */
+	const struct effect *others;
+	bool made;
 	int64_t dispatched;   /* ns; no file of the job is older */
 	struct map dir_times; /* struct dir_time by path, of this batch */
 	struct stamp stamps[STAMPS_MAX];

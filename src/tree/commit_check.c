@@ -274,6 +274,15 @@ int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg)
 			"the directory of %s has a default access list (setfacl -d), which "
 			"jobs elsewhere don't see",
 			e->path);
+	/* Moved, if what it made new is that: the owner would not come along. */
+	if (e->kind == EFFECT_REMOVE && err > 0 && !is_dir && st.st_uid != geteuid())
+		c->others = e;
+	if (e->kind == EFFECT_FILE && e->temp && err == 0)
+		c->made = true;
+	if (c->others && c->made)
+		return errmsg_set(msg, CONCC_E_NO_WAY,
+				  "%s is another user's, and may have been moved by the job",
+				  c->others->path);
 	if (replaces_others(e, &st))
 		return errmsg_set(msg, CONCC_E_NO_WAY,
 				  "%s is another user's or group's, and jobs can't see whose",

@@ -181,6 +181,9 @@ identity() {
 	expect_grep '^concc: local: no-way-home .*replaced is another user' "$LAB/id.err"
 	CONCC_EXPLAIN=1 concc-dispatch sed -i s/old/new/ edited 2>"$LAB/id.err" </dev/null
 	expect_grep '^concc: local: no-way-home .*edited is another user' "$LAB/id.err"
+	CONCC_EXPLAIN=1 concc-dispatch mv edited moved 2>"$LAB/id.err" </dev/null
+	expect_grep '^concc: local: no-way-home .*edited is another user' "$LAB/id.err"
+	mv moved edited
 	expect_eq "owner of what is edited" "$(cat edited; stat -c '%u:%g' edited)" $'new\n1717:1718'
 	for f in written replaced; do
 		expect_eq "$f" "$(cat $f)" new
