@@ -9,7 +9,7 @@
 #include "concc/wrapper.h"
 
 static const char usage[] =
-	"usage: concc-cc COMPILER [ARG...]\n"
+	"usage: concc-cc [--] COMPILER [ARG...]\n"
 	"Runs a compiler call on a worker, or here when that is better or nothing else works.\n"
 	"\n"
 	"  CC=\"concc-cc gcc\" make -j64\n"
@@ -52,6 +52,8 @@ int main(int argc, char **argv)
 		o.argv = argv;
 		return wrapper_run(&o);
 	}
+	if (argc > 2 && streq(argv[1], "--"))
+		o.argv = argv + 2;
 	if (argc < 2) {
 		fputs(usage, stderr);
 		return WRAPPER_EXIT_USAGE;
@@ -64,10 +66,10 @@ int main(int argc, char **argv)
 		puts("concc-cc " CONCC_VERSION);
 		return 0;
 	}
-	if (argv[1][0] == '-') {
+	if (o.argv[0][0] == '-') {
 		fprintf(stderr,
 			"concc-cc: unknown option %s; options of the compiler come after its name\n%s",
-			argv[1], usage);
+			o.argv[0], usage);
 		return WRAPPER_EXIT_USAGE;
 	}
 	return wrapper_run(&o);

@@ -8,7 +8,7 @@
 #include <string.h>
 
 static const char usage[] =
-	"usage: concc-dispatch COMMAND [ARG...]\n"
+	"usage: concc-dispatch [--] COMMAND [ARG...]\n"
 	"Runs any command on a worker, in the same directory, with the same files and input.\n"
 	"What it changes in the workspace comes home.  See concc-dispatch(1).\n";
 
@@ -17,6 +17,8 @@ int main(int argc, char **argv)
 	struct wrapper_options o = {.argv = argv + 1, .any_command = true};
 
 	fd_hold_stdio();
+	if (argc > 2 && streq(argv[1], "--"))
+		o.argv = argv + 2;
 	if (argc < 2) {
 		fputs(usage, stderr);
 		return WRAPPER_EXIT_USAGE;
@@ -29,8 +31,8 @@ int main(int argc, char **argv)
 		puts("concc-dispatch " CONCC_VERSION);
 		return 0;
 	}
-	if (argv[1][0] == '-') {
-		fprintf(stderr, "concc-dispatch: unknown option %s\n%s", argv[1], usage);
+	if (o.argv[0][0] == '-') {
+		fprintf(stderr, "concc-dispatch: unknown option %s\n%s", o.argv[0], usage);
 		return WRAPPER_EXIT_USAGE;
 	}
 	return wrapper_run(&o);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "concc/cleanup.h"
@@ -39,6 +40,28 @@ static bool leads_there(struct peer *p, const char *path)
 	_cleanup_free_ char *there = links_follow(p, path, &trees);
 
 	return there && !streq(there, path) && may_see(p, there);
+}
+
+/* Why the command can't make what it is told to: jobs see the place, and may not write there. NULL
+ * else. */
+static char *refused_output(const struct peer *p, char *const *argv)
+{
+	for (char *const *a = argv + 1; *a; a++) {
+		const char *arg = job_arg_path(*a);
+		_cleanup_free_ char *path = NULL;
+		bool writable = false;
+
+		if (!arg || !(streq(a[-1], "-o") || str_starts(*a, "-o/")))
+			continue;
+		path = path_clean("/", arg);
+		if (is_system_path(path) && !path_is_below(path, "/dev") &&
+		    !(tree_root_of(p->server->tree, path, &writable) && writable)) {
+			_cleanup_free_ char *shown = str_escape(path, strlen(path), 200);
+
+			return xasprintf("it is to write %s, where jobs only read", shown);
+		}
+	}
+	return NULL;
 }
 
 /* A file of this machine that the command names and the worker can't see; NULL when there is none.
@@ -181,6 +204,13 @@ static bool names_unserved(struct call *c, struct run_failure *ret)
 			       missing_text(c->peer, c->workspaces, c->unserved, false));
 }
 
+static bool writes_where_jobs_read(struct call *c, struct run_failure *ret)
+{
+	char *why = refused_output(c->peer, c->m->argv);
+
+	return why && run_failure_set(ret, RUN_FAIL_LOCAL, true, "unserved", why);
+}
+
 static bool is_no_command(struct call *c, struct run_failure *ret)
 {
 	struct errmsg msg = {0};
@@ -206,10 +236,10 @@ static bool limits_were_refused(struct call *c, struct run_failure *ret)
 
 /* In this order: each may rely on what the ones before it found. */
 static bool (*const checks[])(struct call *c, struct run_failure *ret) = {
-	in_other_namespace, beyond_our_limits,	  worker_is_down,
-	in_no_workspace,    in_cwd_of_other_name, has_default_acl,
-	needs_tmp,	    system_is_unwatched,  names_unserved,
-	is_no_command,	    compiler_was_refused, limits_were_refused,
+	in_other_namespace,   beyond_our_limits,      worker_is_down, in_no_workspace,
+	in_cwd_of_other_name, has_default_acl,	      needs_tmp,      system_is_unwatched,
+	names_unserved,	      writes_where_jobs_read, is_no_command,  compiler_was_refused,
+	limits_were_refused,
 };
 
 bool call_is_eligible(struct call *c, struct run_failure *ret)

@@ -79,6 +79,7 @@ struct rule {
 #define NODE	 "it makes a device node"
 #define ATTRS	 "it sets extended attributes"
 #define FLAGS	 "it looks at or sets flags of a file (lsattr, chattr)"
+#define RANGES	 "it clears, inserts or removes a part of a file (fallocate)"
 #define MOUNT	 "it mounts or unmounts, or changes its root"
 #define SPACES	 "it makes or enters namespaces"
 #define BECOME	 "it becomes another user or group"
@@ -127,6 +128,9 @@ static const struct rule rules[] = {
 	RULE(ioctl, ALL, EQUAL, 1, .value = (uint32_t)FS_IOC_SETFLAGS, .text = FLAGS),
 	RULE(ioctl, ALL, EQUAL, 1, .value = (uint32_t)FS_IOC_FSGETXATTR, .text = FLAGS),
 	RULE(ioctl, ALL, EQUAL, 1, .value = (uint32_t)FS_IOC_FSSETXATTR, .text = FLAGS),
+	/* What a layer in memory can't do; it allocates and makes holes. */
+	RULE(fallocate, ALL, BITS, 1,
+	     .value = ~(uint32_t)(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE), .text = RANGES),
 	RULE(seccomp, ALL, BITS, 1, .value = SECCOMP_FILTER_FLAG_NEW_LISTENER, .text = WATCH),
 
 	RULE(mount, ROOT, ANY, .power = true, .text = MOUNT),

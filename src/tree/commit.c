@@ -31,7 +31,7 @@ struct commit *commit_new(struct tree *t, char *const *workspaces, uint64_t star
 	return c;
 }
 
-static void remove_temp(struct commit *c, struct effect *e)
+void commit_remove_temp(struct commit *c, struct effect *e)
 {
 	_cleanup_close_ int found = -1;
 	int fd = e->temp_fd;
@@ -42,8 +42,11 @@ static void remove_temp(struct commit *c, struct effect *e)
 	name = path_base(e->temp);
 	if (fd < 0)
 		fd = found = resolve_parent(c->tree, e->temp, &name);
-	if (fd >= 0)
+	if (fd >= 0) {
+		dir_time_before(c, fd, e->temp);
 		(void)unlinkat(fd, name, 0); /* what stays is removed when its server is dead */
+		dir_time_after(c, fd, e->temp, NAME_NONE);
+	}
 	watch_own_events(c->tree, 1);
 	free(steal_ptr(&e->temp));
 }
@@ -77,7 +80,7 @@ static void reset_batch(struct commit *c)
 		(void)close(c->fd);
 	c->fd = -1;
 	for (size_t i = 0; i < c->n; i++) {
-		remove_temp(c, &c->effects[i]);
+		commit_remove_temp(c, &c->effects[i]);
 		free(c->effects[i].path);
 		free(c->effects[i].target);
 	}
@@ -85,11 +88,14 @@ static void reset_batch(struct commit *c)
 		(void)close(c->temp_dirs[--c->n_temp_dirs].fd);
 	c->n = 0;
 	c->n_applied = 0;
+	c->others = NULL;
+	c->made = false;
 	c->receiving = false;
 	c->full = false;
 	c->err = 0;
 	map_release(&c->removed);
 	c->removed = MAP_INIT;
+	dir_times_forget(c);
 	commit_forget_dir(c);
 }
 
@@ -163,12 +169,15 @@ static int temp_dir(struct commit *c, const struct effect *e, char **ret_path)
 static int open_temp(struct commit *c, struct effect *e)
 {
 	_cleanup_free_ char *dir = NULL;
+	_cleanup_free_ char *in_dir = NULL;
 	char name[TEMP_NAME_SIZE];
 	_cleanup_close_ int dir_fd = temp_dir(c, e, &dir);
 	int fd;
 
 	if (dir_fd < 0)
 		return dir_fd;
+	in_dir = path_join(dir, "");
+	dir_time_before(c, dir_fd, in_dir);
 	do {
 		temp_name(c->tree, name);
 		fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
@@ -176,6 +185,7 @@ static int open_temp(struct commit *c, struct effect *e)
 	} while (fd < 0 && errno == EEXIST);
 	if (fd < 0)
 		return -errno;
+	dir_time_after(c, dir_fd, in_dir, NAME_NONE);
 	e->temp = path_join(dir, name);
 	e->temp_fd = keep_temp_dir(c, steal_fd(&dir_fd));
 	return fd;
@@ -357,7 +367,7 @@ int commit_data(struct commit *c, const void *p, size_t n)
 		if (err) {
 			commit_fail(c, err, "write", e->path);
 			(void)close(steal_fd(&c->fd));
-			remove_temp(c, e);
+			commit_remove_temp(c, e);
 		}
 	}
 	if (c->received == e->size)

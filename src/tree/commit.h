@@ -7,7 +7,8 @@
  *
  *   commit.c        takes the worker's messages; bytes go into temporaries
  *   commit_check.c  may it be changed, and did somebody else change it meanwhile
- *   commit_times.c  the order of the job's file times, by this machine's clock
+ *   commit_times.c  the order of the job's file times, by this machine's clock, and of the
+ *                   directories that they are in
  *   commit_apply.c  puts all of it in place
  *   identity.c      whose a file is and what is attached to it
  *   vcs.c           which files version controls run commands from
@@ -47,6 +48,18 @@ struct effect {
 	bool cleared;  /* what was there was removed for it */
 	bool stamped;  /* has its time from commit_stamp(): its temporary has not */
 	bool known;    /* DIR: the job found it there, so its mode is what the job made it */
+	int64_t here;  /* ns, its time by this machine's clock; 0: it has no order */
+};
+
+/*
+ * A directory that a batch changes, whose time is to be as if the job had changed it: our
+ * temporaries and renames come after all that the job did, and make compares with it.
+ */
+struct dir_time {
+	int64_t was;   /* ns, before this batch */
+	int64_t last;  /* ns, after what we did last in it: other than that, others did too */
+	int64_t names; /* ns, when the job last made or replaced a name, as far as is known */
+	bool leave;    /* it can't be told, or others changed it: it stays as it is */
 };
 
 /* Directories with temporaries stay open, so that these are found when a directory is moved. */
@@ -96,11 +109,16 @@ struct commit {
 	struct temp_dir temp_dirs[TEMP_DIRS_MAX];
 	size_t n_temp_dirs;
 	struct commit_totals totals;
-	int64_t dispatched; /* ns; no file of the job is older */
+	/* Of the batch that is checked: what removes another user's file; does it make new ones? */
+	const struct effect *others;
+	bool made;
+	int64_t dispatched;   /* ns; no file of the job is older */
+	struct map dir_times; /* struct dir_time by path, of this batch */
 	struct stamp stamps[STAMPS_MAX];
 	size_t n_stamps;
 };
 
+void commit_remove_temp(struct commit *c, struct effect *e);
 /* The first error decides; its bytes are dropped as they come. */
 void commit_fail(struct commit *c, int err, const char *what, const char *path);
 
@@ -121,6 +139,20 @@ void effect_times(const struct effect *e, const struct stat *was, struct timespe
 /* make and ninja compare the times of a job's outputs: their order and equality come home.
  */
 void commit_stamp(struct commit *c);
+#define NAME_UNKNOWN 0
+#define NAME_NONE    (-1)
+/* Around each change that we make in the directory dir_fd, which holds path.  After it with the
+ * time (ns, by our clock) at which the job made a name there: NAME_UNKNOWN or NAME_NONE when it
+ * can't be told, or none came or went. */
+void dir_time_before(struct commit *c, int dir_fd, const char *path);
+void dir_time_after(struct commit *c, int dir_fd, const char *path, int64_t name);
+/* This batch made the directory dir. */
+void dir_time_made(struct commit *c, const char *dir);
+/* When the job made it, or NAME_UNKNOWN. */
+int64_t dir_time_of_name(const struct commit *c, const struct effect *e);
+/* When nothing will change in them any more. */
+void dir_times_restore(struct commit *c);
+void dir_times_forget(struct commit *c);
 
 /* ---- commit_apply.c ---- */
 

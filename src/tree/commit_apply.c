@@ -189,8 +189,10 @@ static int apply_file(struct commit *c, struct effect *e, int fd, const char *na
 	effect_times(e, written ? &st : NULL, times);
 	if (e->stamped && utimensat(temp_fd, temp, times, AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
+	dir_time_before(c, temp_fd, e->temp);
 	if (renameat(temp_fd, temp, fd, name) < 0)
 		return -errno;
+	dir_time_after(c, temp_fd, e->temp, NAME_NONE);
 	free(steal_ptr(&e->temp));
 	note(c, fd, e->path, hashed ? &known : NULL, false);
 	return 0;
@@ -264,7 +266,9 @@ static int apply_dir(struct commit *c, struct effect *e, int fd, const char *nam
 	}
 	if (err)
 		return err;
-	if (mkdirat(fd, name, 0700) < 0 && errno != EEXIST)
+	if (mkdirat(fd, name, 0700) == 0)
+		dir_time_made(c, e->path);
+	else if (errno != EEXIST)
 		return -errno;
 	if (set_mode)
 		err = chmod_at(fd, name, e->mode);
@@ -325,8 +329,37 @@ static int apply_workspace(struct commit *c, const struct effect *e)
 	return err;
 }
 
+/* What was there may be removed on the way: that is a name that went. */
+static int64_t name_time(const struct commit *c, const struct effect *e, const struct stat *was)
+{
+	bool there = was->st_nlink;
+
+	if (e->kind == EFFECT_META || (e->kind == EFFECT_REMOVE && !there) ||
+	    (e->kind == EFFECT_DIR && S_ISDIR(was->st_mode) && !(e->flags & EFFECT_F_OPAQUE)) ||
+	    (e->kind == EFFECT_FILE && S_ISREG(was->st_mode) && !(e->flags & EFFECT_F_REPLACED)))
+		return NAME_NONE;
+	return e->kind == EFFECT_REMOVE ? NAME_UNKNOWN : dir_time_of_name(c, e);
+}
+
+static int apply_kind(struct commit *c, struct effect *e, int fd, const char *name, unsigned peer)
+{
+	switch (e->kind) {
+	case EFFECT_FILE:
+		return e->temp ? apply_file(c, e, fd, name, peer) : apply_made(c, e, fd, name);
+	case EFFECT_DIR:
+		return apply_dir(c, e, fd, name);
+	case EFFECT_REMOVE:
+		return clear_place(c, e, fd, name, true);
+	case EFFECT_META:
+		return apply_meta(c, e, fd, name);
+	default:
+		return apply_made(c, e, fd, name);
+	}
+}
+
 static int apply_effect(struct commit *c, struct effect *e, unsigned peer)
 {
+	struct stat was = {0};
 	const char *name;
 	int fd;
 	int err;
@@ -338,22 +371,13 @@ static int apply_effect(struct commit *c, struct effect *e, unsigned peer)
 		return 0;
 	if (fd < 0)
 		return fd;
-	switch (e->kind) {
-	case EFFECT_FILE:
-		return e->temp ? apply_file(c, e, fd, name, peer) : apply_made(c, e, fd, name);
-	case EFFECT_DIR:
-		err = apply_dir(c, e, fd, name);
-		break;
-	case EFFECT_REMOVE:
-		err = clear_place(c, e, fd, name, true);
-		break;
-	case EFFECT_META:
-		return apply_meta(c, e, fd, name);
-	default:
-		return apply_made(c, e, fd, name);
-	}
+	(void)fstatat(fd, name, &was, AT_SYMLINK_NOFOLLOW);
+	dir_time_before(c, fd, e->path);
+	err = apply_kind(c, e, fd, name, peer);
+	dir_time_after(c, fd, e->path, name_time(c, e, &was));
 	/* It may have been the parent of what comes next. */
-	commit_forget_dir(c);
+	if (e->kind == EFFECT_DIR || e->kind == EFFECT_REMOVE)
+		commit_forget_dir(c);
 	return err;
 }
 
@@ -422,6 +446,9 @@ int commit_apply_all(struct commit *c, unsigned peer, struct errmsg *msg)
 		c->totals.files += e->kind == EFFECT_FILE;
 		c->totals.bytes += e->size;
 	}
+	for (size_t i = 0; i < c->n; i++)
+		commit_remove_temp(c, &c->effects[i]);
+	dir_times_restore(c);
 	apply_dir_times(c);
 	absorb_events(c);
 	return err;

@@ -228,6 +228,18 @@ static bool makes(const struct effect *e, const struct stat *st)
 	       (!S_ISREG(st->st_mode) || e->flags & (EFFECT_F_REPLACED | EFFECT_F_SPECIAL));
 }
 
+/* It is another user's or group's, and a job can't tell: what replaces files often gives the new
+ * one to whom the old one belonged (sed -i, patch, cp -p). */
+static bool replaces_others(const struct effect *e, const struct stat *was)
+{
+	struct stat st;
+
+	return e->temp && e->flags & EFFECT_F_REPLACED && S_ISREG(was->st_mode) &&
+	       e->temp_fd >= 0 &&
+	       fstatat(e->temp_fd, path_base(e->temp), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       (st.st_uid != was->st_uid || st.st_gid != was->st_gid);
+}
+
 /* Did the job find the directory there?  Told before anything is applied: a directory whose mode
  * changes is listed anew, and all beneath it. */
 static bool was_known(const struct commit *c, const char *path)
@@ -266,5 +278,18 @@ int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg)
 			"the directory of %s has a default access list (setfacl -d), which "
 			"jobs elsewhere don't see",
 			e->path);
+	/* Moved, if what it made new is that: the owner would not come along. */
+	if (e->kind == EFFECT_REMOVE && err > 0 && !is_dir && st.st_uid != geteuid())
+		c->others = e;
+	if (e->kind == EFFECT_FILE && e->temp && err == 0)
+		c->made = true;
+	if (c->others && c->made)
+		return errmsg_set(msg, CONCC_E_NO_WAY,
+				  "%s is another user's, and may have been moved by the job",
+				  c->others->path);
+	if (replaces_others(e, &st))
+		return errmsg_set(msg, CONCC_E_NO_WAY,
+				  "%s is another user's or group's, and jobs can't see whose",
+				  e->path);
 	return check_tree(c, e->path, msg);
 }

@@ -2,9 +2,12 @@
 #include "commit.h"
 
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/str.h"
 
 static int64_t ns_of(int64_t s, uint32_t ns)
 {
@@ -104,6 +107,7 @@ void commit_stamp(struct commit *c)
 		if (!has_order(e))
 			continue;
 		here = time_here(c, ns_of(e->mtime_s, e->mtime_ns));
+		e->here = here;
 		if (e == last && e->temp && here == now)
 			continue;
 		e->mtime_s = here / 1000000000;
@@ -111,4 +115,105 @@ void commit_stamp(struct commit *c)
 		e->flags |= EFFECT_F_MTIME;
 		e->stamped = true;
 	}
+}
+
+/* ---- of directories ---- */
+
+/* None: it was made by this batch. */
+#define NEVER INT64_MIN
+
+static int64_t dir_mtime(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) < 0 ? NEVER : ns_of(st.st_mtim.tv_sec, (uint32_t)st.st_mtim.tv_nsec);
+}
+
+static struct dir_time *dir_time_of(struct commit *c, const char *dir, size_t len, int64_t was)
+{
+	struct dir_time *d = map_get(&c->dir_times, dir, len);
+
+	if (!d) {
+		d = xcalloc(1, sizeof(*d));
+		*d = (struct dir_time){.was = was, .last = was};
+		(void)map_put(&c->dir_times, dir, len, d);
+	}
+	return d;
+}
+
+static size_t dir_len(const char *path)
+{
+	return (size_t)(path_base(path) - path) - 1;
+}
+
+void dir_time_before(struct commit *c, int dir_fd, const char *path)
+{
+	int64_t now = dir_mtime(dir_fd);
+	struct dir_time *d = dir_time_of(c, path, dir_len(path), now);
+
+	d->leave |= d->last != now && d->last != NEVER;
+}
+
+void dir_time_after(struct commit *c, int dir_fd, const char *path, int64_t name)
+{
+	struct dir_time *d = dir_time_of(c, path, dir_len(path), NEVER);
+
+	d->last = dir_mtime(dir_fd);
+	d->leave |= name == NAME_UNKNOWN;
+	if (name > d->names)
+		d->names = name;
+}
+
+void dir_time_made(struct commit *c, const char *dir)
+{
+	struct dir_time *d = dir_time_of(c, dir, strlen(dir), NEVER);
+
+	*d = (struct dir_time){.was = NEVER, .last = NEVER};
+}
+
+int64_t dir_time_of_name(const struct commit *c, const struct effect *e)
+{
+	/* What it made in it was later. */
+	if (e->kind == EFFECT_DIR && c->n_stamps)
+		return time_here(c, ns_of(e->mtime_s, e->mtime_ns));
+	return e->here;
+}
+
+static void restore(struct commit *c, const char *path, const struct dir_time *d)
+{
+	int64_t want = d->was > d->names ? d->was : d->names;
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}};
+	struct dir *dir = dir_find(c->tree, path);
+	_cleanup_close_ int fd = -1;
+
+	if (d->leave || want <= 0 || d->last <= want)
+		return;
+	fd = resolve_open(c->tree, path, O_RDONLY | O_DIRECTORY);
+	if (fd < 0 || dir_mtime(fd) != d->last)
+		return;
+	times[1] = (struct timespec){want / 1000000000, want % 1000000000};
+	watch_own_events(c->tree, 2);
+	if (futimens(fd, times) < 0) /* another user's */
+		return;
+	if (dir)
+		dir_queue(c->tree, dir);
+}
+
+void dir_times_restore(struct commit *c)
+{
+	const struct dir_time *d;
+	const char *path;
+
+	for (size_t it = 0; (d = map_next(&c->dir_times, &it, &path));)
+		restore(c, path, d);
+}
+
+void dir_times_forget(struct commit *c)
+{
+	struct dir_time *d;
+
+	for (size_t it = 0; (d = map_next(&c->dir_times, &it, NULL));)
+		free(d);
+	map_release(&c->dir_times);
+	c->dir_times = MAP_INIT;
 }

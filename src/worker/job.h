@@ -27,6 +27,13 @@ struct output {
 	struct loop_source *source;
 };
 
+/* What it spoke of, and why it is not shown before its end. */
+enum holding {
+	HOLDING_NOTHING,
+	HOLDING_FULL_DISK, /* shown when it succeeds after all */
+	HOLDING_DENIED,	   /* what the sandbox refuses, and the client perhaps not: not shown */
+};
+
 struct agent_job {
 	struct agent *agent;
 	struct msg_job msg;
@@ -63,10 +70,9 @@ struct agent_job {
 	uint32_t verdict; /* code of EXIT_FAILED: a limit of its own, or no way home */
 	int hint;	  /* enum sign: of which limit what it said is one */
 	struct loop_source *timer;
-	bool holding; /* it spoke of a full disk: what it says is shown when it succeeds after all
-		       */
-	struct buf held;    /* a u8 stream and a blob for each chunk */
-	struct map outside; /* enum missing_how as a digit, and a path -> the job: told */
+	enum holding holding; /* and what it says */
+	struct buf held;      /* a u8 stream and a blob for each chunk */
+	struct map outside;   /* enum missing_how as a digit, and a path -> the job: told */
 	struct outbox outbox;
 	/* struct kept: files to put in the store when the client has its answer */
 	struct list keep;
@@ -96,6 +102,8 @@ void job_give_slot_back(struct agent_job *j);
 int job_open_output(struct agent_job *j, int i, bool tty, int *ret_job);
 int job_open_input(struct agent_job *j, int *ret_job);
 void job_close_outputs(struct agent_job *j);
+/* Tainted by what it spoke of. */
+void job_blame_holding(struct agent_job *j);
 
 /* ---- job_limits.c ---- */
 

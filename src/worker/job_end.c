@@ -308,6 +308,7 @@ static void finish(struct agent_job *j)
 	struct msg_exit m = {0};
 	int status = j->end.wait_status;
 	bool failed = status != 0;
+	bool full = j->end.started && job_scratch_is_full(j);
 
 	/* What it looked up must be told before its end. */
 	mirror_dispatch(j->agent->mirror);
@@ -322,8 +323,10 @@ static void finish(struct agent_job *j)
 	if (!j->taint && failed && agent_saw_oom(j->agent))
 		job_taint(j, "the worker ran out of memory");
 	/* Be it that it did not look whether its writes failed. */
-	if (!j->taint && ((failed && j->holding) || job_scratch_is_full(j)))
-		job_taint(j, "it ran out of scratch space on the worker");
+	if (full)
+		j->holding = HOLDING_FULL_DISK;
+	if (full || j->holding == HOLDING_DENIED || (failed && j->holding))
+		job_blame_holding(j);
 	if (!j->taint && failed)
 		job_blame_limit(j);
 	if (!j->taint)

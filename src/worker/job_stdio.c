@@ -19,8 +19,21 @@
 
 #define READ_CHUNK (32 * 1024)
 
-/* Said by a job whose scratch space here is full: our fault, and no news for the user. */
-static const char no_space[] = "No space left on device";
+/*
+ * What programs say when the sandbox, not the system of their user, stops them: our fault, and no
+ * news for the user.  The kernel tells nobody else of it.
+ */
+static const struct {
+	const char *said;
+	enum holding why;
+} sayings[] = {
+	{"No space left on device", HOLDING_FULL_DISK},
+	{"Read-only file system", HOLDING_DENIED}, /* /usr, /opt and the like */
+	/* There is no /dev/ptmx: of util-linux, Python, and expect. */
+	{"failed to create pseudo-terminal", HOLDING_DENIED},
+	{"out of pty devices", HOLDING_DENIED},
+	{"no more ptys", HOLDING_DENIED},
+};
 
 /* ---- output ---- */
 
@@ -109,6 +122,17 @@ static void on_announced(void *data, const char *path)
 	}
 }
 
+void job_blame_holding(struct agent_job *j)
+{
+	if (j->taint)
+		return;
+	if (j->holding == HOLDING_DENIED)
+		j->verdict = FAILED_NO_WAY_HOME;
+	job_taint(j, j->holding == HOLDING_DENIED
+			     ? "it writes to a directory of the system, or makes a terminal"
+			     : "it ran out of scratch space on the worker");
+}
+
 static void send_output(struct agent_job *j, uint8_t stream, const void *p, size_t n)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
@@ -124,20 +148,29 @@ static void send_output(struct agent_job *j, uint8_t stream, const void *p, size
 	outbox_pump(j->agent);
 }
 
-/* Holds back from the first chunk that speaks of a full disk, at most one window. */
+static enum holding why_hold(struct agent_job *j, const char *p, size_t n)
+{
+	for (size_t i = 0; i < sizeof(sayings) / sizeof(sayings[0]); i++) {
+		if (memmem(p, n, sayings[i].said, strlen(sayings[i].said)))
+			return sayings[i].why;
+	}
+	return job_scratch_is_full(j) ? HOLDING_FULL_DISK : HOLDING_NOTHING;
+}
+
+/* Holds back from the first chunk that speaks of such a thing, at most one window. */
 static void take_output(struct agent_job *j, uint8_t stream, const char *p, size_t n)
 {
-	if (!j->holding && !memmem(p, n, no_space, sizeof(no_space) - 1) &&
-	    !job_scratch_is_full(j)) {
+	if (!j->holding)
+		j->holding = why_hold(j, p, n);
+	if (!j->holding) {
 		send_output(j, stream, p, n);
 		return;
 	}
-	j->holding = true;
 	buf_put_u8(&j->held, stream);
 	buf_put_blob(&j->held, p, n);
 	/* Nobody gives credit for what is not sent: it would wait for ever. */
 	if (!j->credit) {
-		job_taint(j, "it ran out of scratch space on the worker");
+		job_blame_holding(j);
 		job_stop(j, SIGKILL);
 		buf_reset(&j->held);
 	}

@@ -43,6 +43,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	for (int i = 0; i < CALLER_N_LIMITS; i++)
 		s->own.limits[i].hard = CALLER_UNLIMITED;
 	CHECK(loop_new(&s->loop) == 0);
+	server_set_up_hashing(s);
 	CHECK(pool_open(s->dir, &s->pool, &msg) == 0);
 	s->pace = pace_new(s);
 	CHECK(tree_new(&ops, s, NULL, &s->tree, &msg) == 0);

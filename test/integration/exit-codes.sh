@@ -38,6 +38,11 @@ statuses() {
 
 # What can't even start is told by its own reason.
 can_not_start() {
+	# As env(1), nice(1) and concc-run take it; alone it is nothing to run.
+	expect_status 3 concc-dispatch -- sh -c 'exit 3'
+	expect_status 0 concc-cc -- gcc --version
+	expect_status 100 concc-dispatch --
+	expect_status 100 concc-cc -- -c
 	local what want
 	echo 'int x;' >not-executable.c
 	while IFS='|' read -r what want; do

@@ -138,6 +138,30 @@ access_times() {
 	expect_eq "time" "$(TZ=UTC stat -c '%x' d | cut -c1-10)" "1997-01-01"
 }
 
+# make and ninja may compare with a directory: it is no newer than what a job made in it, and no newer than it was
+# when the job made no name there.
+directory_times() {
+	mkdir -p "$WS/dirs/d"
+	cd "$WS/dirs"
+	echo 'int x;' >x.c
+	printf 'd/x.o: d x.c\n\tconcc-cc gcc -c x.c -o d/x.o\n' >makefile
+	touch -d '1 hour ago' x.c
+	remote gcc -c x.c -o d/x.o
+	[ ! d -nt d/x.o ] || fail "a directory is newer than what was made in it"
+	make -q || fail "a target that depends on its directory is out of date"
+	touch x.c
+	CONCC_EXPLAIN=1 make 2>"$LAB/dirs.err"
+	expect_grep '^concc: remote on ' "$LAB/dirs.err"
+	make -q || fail "a target that depends on its directory is out of date when it was there before"
+	remote sh -c 'mkdir -p n/m; echo x >n/f; echo y >n/m/f'
+	[ ! n -nt n/m/f ] && [ ! n/m -nt n/m/f ] || fail "a new directory is newer than what was made in it"
+	touch -d '2001-02-03 04:05:06.7' d
+	remote sh -c 'echo more >>d/x.o; chmod 600 d/x.o'
+	expect_eq "time of a directory with the same names" "$(stat -c %y d | cut -c1-21)" "2001-02-03 04:05:06.7"
+	remote sh -c 'rm d/x.o'
+	[ d -nt x.c ] || fail "a directory is as old as before a name went"
+}
+
 # Whose a file is and what is attached to it: kept by what writes into it, lost by what replaces it.
 identity() {
 	local was
@@ -149,7 +173,18 @@ identity() {
 		"$LAB_TOOLS/fstruth" give $f >/dev/null || skip "no attributes on this file system"
 	done
 	was=$(stat -c '%u:%g %a' written)
-	remote sh -c 'echo new >written; echo new >r; mv r replaced'
+	echo old >edited
+	chown 1717:1718 edited
+	remote sh -c 'echo new >written'
+	# Who replaces a file may give the new one to the same user: only here whose it is can be seen.
+	CONCC_EXPLAIN=1 concc-dispatch sh -c 'echo new >r; mv r replaced' 2>"$LAB/id.err" </dev/null
+	expect_grep '^concc: local: no-way-home .*replaced is another user' "$LAB/id.err"
+	CONCC_EXPLAIN=1 concc-dispatch sed -i s/old/new/ edited 2>"$LAB/id.err" </dev/null
+	expect_grep '^concc: local: no-way-home .*edited is another user' "$LAB/id.err"
+	CONCC_EXPLAIN=1 concc-dispatch mv edited moved 2>"$LAB/id.err" </dev/null
+	expect_grep '^concc: local: no-way-home .*edited is another user' "$LAB/id.err"
+	mv moved edited
+	expect_eq "owner of what is edited" "$(cat edited; stat -c '%u:%g' edited)" $'new\n1717:1718'
 	for f in written replaced; do
 		expect_eq "$f" "$(cat $f)" new
 	done
@@ -237,6 +272,7 @@ check "what has no way home is made here" no_way_home
 check "calls that a sandbox can't show as they are" odd_calls
 check "a default access list" default_acl
 check "times of access that a job sets" access_times
+check "times of directories" directory_times
 check "a file stays whose it is" identity
 check "linkers and other tools leave the same behind" tools
 lab_stop

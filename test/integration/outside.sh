@@ -87,6 +87,34 @@ way_script_lists() { $DISPATCH sh -c 'ls /srv/outside; ls ..'; }
 way_script_asks() { $DISPATCH sh -c 'if test -d /srv/outside; then echo yes; else echo no; fi'; }
 way_top_level() { $DISPATCH sh -c 'ls /srv | grep -c outside'; }
 
+# What is read-only to jobs, and a terminal, which they have none of: done here.
+denied() {
+	local cmd wanted
+	prepare
+	for cmd in 'install -m 600 plain.c /usr/local/src/concc-test; rm /usr/local/src/concc-test' \
+		'echo first; mkdir /opt/concc-test; rmdir /opt/concc-test' \
+		"script -qc 'echo on a terminal' /dev/null" 'python3 -c "import pty; pty.spawn([\"tty\"])" | grep -c pts'; do
+		wanted=0
+		bash -c "$cmd" >"$LAB/want.out" 2>"$LAB/want.err" </dev/null || wanted=$?
+		CONCC_EXPLAIN=1 expect_status $wanted concc-dispatch bash -c "$cmd" >"$LAB/got.out" 2>"$LAB/got.err" </dev/null
+		cat "$LAB/got.err"
+		expect_grep 'concc: local: no-way-home .* it writes to a directory of the system, or makes a terminal' "$LAB/got.err"
+		# The first half of a line may be out by then.
+		expect_no_grep 'Read-only|pseudo-terminal' "$LAB/got.err"
+		expect_same_file "$LAB/want.out" "$LAB/got.out"
+	done
+	# An output needs no such try.
+	for cmd in '-o /opt/concc-test.o' -o/opt/concc-test.o; do
+		# shellcheck disable=SC2086 # two words
+		CONCC_EXPLAIN=1 concc-cc gcc -c plain.c $cmd >"$LAB/got.err" 2>&1
+		cat "$LAB/got.err"
+		expect_grep '^concc: local: unserved .it is to write /opt/concc-test.o, where jobs only read' "$LAB/got.err"
+		rm /opt/concc-test.o
+	done
+	CONCC_EXPLAIN=1 concc-cc gcc -c plain.c -o /dev/null 2>"$LAB/got.err"
+	expect_grep '^concc: remote on ' "$LAB/got.err"
+}
+
 # The compiler's own failure is an answer: said once, nothing runs here.
 own_failure() {
 	prepare
@@ -214,6 +242,7 @@ for n in 1 2; do
 	done
 	check "the compiler's own failure ($who)" own_failure
 	check "not there here either ($who)" absent_here_too
+	check "what is refused to jobs ($who)" denied
 	check "PATH ($who)" search_path
 	check "HOME ($who)" home_is_there
 	check "two at once ($who)" two_at_once
