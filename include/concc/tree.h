@@ -178,9 +178,10 @@ struct commit;
 /*
  * Collects one job's effects and puts them in place.  started is
  * tree_version() at dispatch: a target whose version is later, by another hand
- * than this commit, is a conflict.  workspaces as in the job; borrowed while it lives.
+ * than this commit, is a conflict.  workspaces as in the job; borrowed while it lives.  The modes
+ * of effects are final: the umask was applied where the job ran.
  */
-struct commit *commit_new(struct tree *t, char *const *workspaces, uint64_t started, mode_t umask);
+struct commit *commit_new(struct tree *t, char *const *workspaces, uint64_t started);
 /*
  * One JOB_FILE; bytes follow with commit_data().  Nothing is in place yet.  What
  * goes wrong on this machine is remembered for commit_apply() and the result is

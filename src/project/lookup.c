@@ -214,7 +214,7 @@ static void want_file(struct results *r, const struct msg_file *f)
 		want(r, CACHE_BYTES, &f->digest);
 }
 
-static struct commit *prepare(struct server *s, const struct cache_entry *e, mode_t umask)
+static struct commit *prepare(struct server *s, const struct cache_entry *e)
 {
 	struct commit *c;
 
@@ -223,7 +223,7 @@ static struct commit *prepare(struct server *s, const struct cache_entry *e, mod
 	know_targets(s, e);
 	if (tree_drain(s->tree) < 0)
 		return NULL;
-	c = commit_new(s->tree, e->workspaces, tree_version(s->tree), umask);
+	c = commit_new(s->tree, e->workspaces, tree_version(s->tree));
 	for (size_t i = 0; i < e->n_effects; i++) {
 		if (prepare_file(s->results, c, &e->effects[i]))
 			continue;
@@ -313,7 +313,7 @@ static struct hit *hit_new(struct client *c, const struct msg_run *m)
 	buf_reset(&r->wanted);
 	h->client = c;
 	if (find_any(r, m, &h->entry))
-		h->commit = prepare(c->server, &h->entry, (mode_t)m->umask);
+		h->commit = prepare(c->server, &h->entry);
 	if (h->commit)
 		return h;
 	cache_entry_release(&h->entry);

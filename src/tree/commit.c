@@ -16,12 +16,10 @@
 /* Of all paths of one job: that same tree has 10 MB of them. */
 #define NAMES_MAX (128u * 1024 * 1024)
 
-struct commit *commit_new(struct tree *t, char *const *workspaces, uint64_t started, mode_t umask)
+struct commit *commit_new(struct tree *t, char *const *workspaces, uint64_t started)
 {
 	struct commit *c = xcalloc(1, sizeof(*c));
 
-	/* The modes of effects are final: the job's own umask was applied where it ran. */
-	(void)umask;
 	c->tree = t;
 	c->workspaces = workspaces;
 	c->started = started;

@@ -438,7 +438,7 @@ static void job_start(uint8_t x)
 	drain_and_check();
 	list_served(0);
 	drain_and_check();
-	j->commit = commit_new(bed.tree, j->workspaces, tree_version(bed.tree), 022);
+	j->commit = commit_new(bed.tree, j->workspaces, tree_version(bed.tree));
 	j->honest = j->undisturbed = true;
 	scan(&j->view);
 }

@@ -177,7 +177,7 @@ static void start(struct bed *b)
 {
 	commit_free(b->job);
 	tree_drain(b->tree);
-	b->job = commit_new(b->tree, b->workspaces, tree_version(b->tree), 022);
+	b->job = commit_new(b->tree, b->workspaces, tree_version(b->tree));
 }
 
 static int effect(struct bed *b, struct msg_file f)
