@@ -247,7 +247,8 @@ static void look_at_limits(struct doctor *d, const struct sight *s)
 static void look_at_clock(struct doctor *d, const struct sight *s)
 {
 	/* Of ours; as doubles, since what a worker calls its time may be any number. */
-	double ahead = (double)s->checkup.clock_us - (double)(s->asked_us + s->trip_us / 2);
+	double middle = (double)s->asked_us + (double)s->trip_us / 2;
+	double ahead = (double)s->checkup.clock_us - middle;
 	double off = (ahead < 0 ? -ahead : ahead) / 1e6;
 	bool bad = off * 1e6 > CLOCK_OFF_US;
 	_cleanup_free_ char *remedy = bad ? there_command(s->worker, true, s->checkup.uid,

@@ -55,7 +55,8 @@ __attribute__((format(printf, 1, 2))) static void broke(const char *fmt, ...)
 /* The attempt failed, as it should, for errno. */
 static void refused(void)
 {
-	printf("refused %s (%s)\n", name, strerror(errno));
+	/* By its name: the words of some have a job run on the client. */
+	printf("refused %s (%s)\n", name, strerrorname_np(errno));
 }
 
 /* ok: what should have been refused was done. */
