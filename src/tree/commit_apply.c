@@ -159,7 +159,7 @@ static int apply_file(struct commit *c, struct effect *e, int fd, const char *na
 	struct timespec times[2];
 	_cleanup_close_ int owned = -1;
 	const char *temp;
-	bool written;
+	bool written, beside;
 	struct stat st;
 	int temp_fd;
 	int err = clear_place(c, e, fd, name, false);
@@ -189,10 +189,15 @@ static int apply_file(struct commit *c, struct effect *e, int fd, const char *na
 	effect_times(e, written ? &st : NULL, times);
 	if (e->stamped && utimensat(temp_fd, temp, times, AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
-	dir_time_before(c, temp_fd, e->temp);
+	/* Of its own directory apply_effect() sees to it. */
+	beside = path_base(e->temp) - e->temp == path_base(e->path) - e->path &&
+		 strncmp(e->temp, e->path, (size_t)(path_base(e->path) - e->path)) == 0;
+	if (!beside)
+		dir_time_before(c, temp_fd, e->temp);
 	if (renameat(temp_fd, temp, fd, name) < 0)
 		return -errno;
-	dir_time_after(c, temp_fd, e->temp, NAME_NONE);
+	if (!beside)
+		dir_time_after(c, temp_fd, e->temp, NAME_NONE);
 	free(steal_ptr(&e->temp));
 	note(c, fd, e->path, hashed ? &known : NULL, false);
 	return 0;
