@@ -118,8 +118,8 @@ nowhere_else() {
 
 check "eight jobs of a program" teach
 check "the second one wins" wins
-check "on two workers at once" on_both
 check "nothing is left" nothing_left
+check "on two workers at once" on_both
 check "no other worker" nowhere_else
 sed -n '/^note/p' "$LAB/check.log" 2>/dev/null || true
 lab_worker 1 umount -l /opt
