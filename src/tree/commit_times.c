@@ -184,16 +184,19 @@ static void restore(struct commit *c, const char *path, const struct dir_time *d
 	int64_t want = d->was > d->names ? d->was : d->names;
 	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}};
 	struct dir *dir = dir_find(c->tree, path);
-	_cleanup_close_ int fd = -1;
+	_cleanup_close_ int opened = -1;
+	int fd = c->dir_fd;
 
 	if (d->leave || want <= 0 || d->last <= want)
 		return;
-	fd = resolve_open(c->tree, path, O_RDONLY | O_DIRECTORY);
+	/* That of the last effect, most likely. */
+	if (fd < 0 || !path_is_below(c->dir_path, path) || c->dir_path[strlen(path) + 1])
+		fd = opened = resolve_open(c->tree, path, O_PATH | O_DIRECTORY);
 	if (fd < 0 || dir_mtime(fd) != d->last)
 		return;
 	times[1] = (struct timespec){want / 1000000000, want % 1000000000};
 	watch_own_events(c->tree, 2);
-	if (futimens(fd, times) < 0) /* another user's */
+	if (utimensat(fd, ".", times, 0) < 0) /* another user's */
 		return;
 	if (dir)
 		dir_queue(c->tree, dir);

@@ -534,8 +534,7 @@ what_it_costs() {
 	echo "$hit calls of a hit, $names of them look at names; $miss calls of a miss"
 	lab_status .cache
 	expect_le "names" "$names" 130 # of some 340: nobody has touched the others' directories
-	# Some 15 of them are for the time of the output's directory, which is as if gcc had made it here.
-	expect_le "calls of a hit" "$hit" $((names + 120))
+	expect_le "calls of a hit" "$hit" $((names + 110))
 	expect_le "calls of a miss" "$miss" $((names + 340))
 }
 
