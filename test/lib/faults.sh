@@ -6,6 +6,7 @@
 
 FAULT_STOPPED=''	# processes that were stopped
 FAULT_FROZEN=''		# workers that were
+SIGKILL=9
 
 # The agent on a worker: the first of its name below the connection.
 lab_agent_pid() { # N
@@ -48,9 +49,21 @@ lab_signal() { # SIGNAL PID...: those that have ended meanwhile are no loss
 # strace(1), -e inject.  Options of strace: -e status=none, when nobody reads what it says of each call.
 fault_inject() { # PID CALL:WHAT:WHEN [OPTION...]
 	coproc TRACER { exec strace -f -e "trace=${2%%:*}" -e "inject=$2" "${@:3}" -p "$1" 2>&1; }
-	FAULT_TRACER=$TRACER_PID
+	FAULT_TRACER=$TRACER_PID FAULT_TRACED=$1
 	exec 6<&"${TRACER[0]}"
 	fault_traced attached
+}
+
+# Gone, or sent a SIGKILL: of that the kernel tells as soon as kill(2) returns.
+fault_dying() { # PID
+	local line
+	while read -r line; do
+		case $line in
+		State:*[ZX]\ *) return 0 ;;
+		ShdPnd:*) return $((!(16#${line##*[[:space:]]} & 1 << (SIGKILL - 1)))) ;;
+		esac
+	done 2>/dev/null <"/proc/$1/status"
+	return 0
 }
 
 fault_traced() { # TEXT: waits until strace says it
@@ -61,8 +74,14 @@ fault_traced() { # TEXT: waits until strace says it
 	fail "strace does not say '$1': $line"
 }
 
+# A tracer that is to leave a process which is just being killed waits for that one's first thread, and the
+# kernel with this one until the tracer has waited for the others: for ever (strace 6.1, detach()).
 fault_inject_no_more() {
-	lab_signal INT "$FAULT_TRACER"
+	if fault_dying "$FAULT_TRACED"; then
+		lab_signal KILL "$FAULT_TRACER"
+	else
+		lab_signal INT "$FAULT_TRACER"
+	fi
 	wait "$FAULT_TRACER" || true
 	exec 6<&-
 }
