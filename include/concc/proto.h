@@ -446,8 +446,9 @@ int msg_bytes_decode(struct blob payload, uint32_t *ret_id, struct blob *ret);
 void msg_output_encode(struct buf *b, uint32_t id, uint8_t stream, const void *p, size_t n);
 int msg_output_decode(struct blob payload, uint32_t *ret_id, uint8_t *ret_stream, struct blob *ret);
 
-/* JOB_CREDIT, INPUT_CREDIT, RUN_INPUT_CREDIT (bytes that may follow), RUN_OUTPUT_CREDIT (bytes that
- * the caller has), JOB_KILL (signal number). */
+/* JOB_CREDIT (bytes that may follow), INPUT_CREDIT and RUN_INPUT_CREDIT (bytes that the job has
+ * read, and so many may follow), RUN_OUTPUT_CREDIT (bytes that the caller has), JOB_KILL (signal
+ * number). */
 void msg_pair_encode(struct buf *b, uint32_t id, uint32_t value);
 int msg_pair_decode(struct blob payload, uint32_t *ret_id, uint32_t *ret_value);
 

@@ -35,7 +35,7 @@ static struct agent_job *agent_job_new(struct agent *a, struct msg_job *job)
 	j->env = strv_copy(env->env);
 	strv_push(&j->env, xstrdup("CONCC_WORKER=1"));
 	j->out[0].fd = j->out[1].fd = -1;
-	j->stdin_fd = -1;
+	j->stdin_fd = j->stdin_job = -1;
 	j->tmp_fd = -1;
 	j->slot = -1;
 	j->credit = PROTO_OUTPUT_WINDOW;
@@ -63,9 +63,7 @@ void agent_job_free(struct agent_job *j)
 		if (j->out[i].fd >= 0)
 			close(j->out[i].fd);
 	}
-	loop_remove(j->stdin_source);
-	if (j->stdin_fd >= 0)
-		close(j->stdin_fd);
+	job_close_input(j);
 	for (size_t i = 0; i < j->n_homes; i++) {
 		home_free(j->homes[i]);
 		if (j->upper_fds[i] >= 0)

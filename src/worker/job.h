@@ -52,8 +52,12 @@ struct agent_job {
 	struct output out[2];		     /* [1] is not used when the two are merged */
 	struct announcements *announcements; /* of what it prints, or NULL */
 	int stdin_fd;			     /* our end, -1 when closed */
+	int stdin_job;			     /* the job's, to see what is left in it; -1 without */
 	struct loop_source *stdin_source;
-	struct buf input; /* not yet taken by the job */
+	struct buf input;    /* not yet in the pipe */
+	uint64_t input_put;  /* bytes in it so far, */
+	uint64_t input_read; /* known to be read by the job, */
+	uint64_t input_told; /* and told to the client */
 	bool input_ends;
 	uint32_t credit; /* output the client takes now */
 	struct home **homes;
@@ -101,6 +105,9 @@ void job_give_slot_back(struct agent_job *j);
 /* 0 and the job's end in ret_job, or -errno.  i: 0 stdout, 1 stderr. */
 int job_open_output(struct agent_job *j, int i, bool tty, int *ret_job);
 int job_open_input(struct agent_job *j, int *ret_job);
+/* It has ended: the client is told how much of its input it has read, before all else. */
+void job_tell_input(struct agent_job *j);
+void job_close_input(struct agent_job *j);
 void job_close_outputs(struct agent_job *j);
 /* Tainted by what it spoke of. */
 void job_blame_holding(struct agent_job *j);

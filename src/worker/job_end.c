@@ -345,6 +345,7 @@ static void finish(struct agent_job *j)
 		m.how = EXIT_CODE;
 		m.code = (uint32_t)WEXITSTATUS(status);
 	}
+	job_tell_input(j);
 	send_trace(j);
 	agent_tell_counts(j->agent); /* before: they are for the job's record, too */
 	job_send_exit(j, &m);

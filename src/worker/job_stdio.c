@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -223,54 +224,81 @@ int agent_job_credit(struct agent *a, struct blob payload)
 	return 0;
 }
 
-/* ---- input ---- */
+/* ---- input ----
+ *
+ * Others may read the caller's input after the job, so the client takes no more of it than
+ * the job has read.  A pipe of one page tells: there is room in it when all that was in it was
+ * read.
+ */
 
-static void give_input_credit(struct agent_job *j, size_t n)
+#define TELL_CHUNK (32 * 1024)
+
+static void tell_read(struct agent_job *j)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
+	uint32_t n = (uint32_t)(j->input_read - j->input_told); /* at most a window */
 
 	if (!n)
 		return;
-	msg_pair_encode(&b, j->msg.job_id, (uint32_t)n);
+	j->input_told = j->input_read;
+	msg_pair_encode(&b, j->msg.job_id, n);
 	link_send_buf(j->agent->link, MSG_INPUT_CREDIT, LINK_PRIO, &b);
 }
 
-static void close_input(struct agent_job *j)
+/* That is its end for the job. */
+static void close_ours(struct agent_job *j)
 {
-	loop_remove(j->stdin_source);
-	j->stdin_source = NULL;
-	if (j->stdin_fd >= 0)
-		close(j->stdin_fd);
-	j->stdin_fd = -1;
-	buf_reset(&j->input);
+	loop_remove(steal_ptr(&j->stdin_source));
+	set_close(&j->stdin_fd);
 }
 
-static void pump_input(void *data, uint32_t events)
+void job_close_input(struct agent_job *j)
 {
-	struct agent_job *j = data;
-	size_t given = 0;
-	ssize_t n = 0;
+	close_ours(j);
+	set_close(&j->stdin_job);
+}
 
+static void see_read(struct agent_job *j)
+{
+	int left;
+
+	if (j->stdin_job >= 0 && ioctl(j->stdin_job, FIONREAD, &left) == 0)
+		j->input_read = j->input_put - (uint64_t)left;
+}
+
+void job_tell_input(struct agent_job *j)
+{
+	see_read(j);
+	tell_read(j);
+	job_close_input(j);
+}
+
+static void fill_input(struct agent_job *j)
+{
 	while (j->input.len) {
-		n = write(j->stdin_fd, j->input.data, j->input.len);
-		if (n <= 0)
+		size_t max = j->input.len < PIPE_BUF ? j->input.len : PIPE_BUF;
+		ssize_t n = write(j->stdin_fd, j->input.data, max);
+
+		if (n <= 0) /* full: a reader it has, which is us */
 			break;
 		buf_consume(&j->input, (size_t)n);
-		given += (size_t)n;
+		j->input_put += (uint64_t)n;
 	}
-	if ((n < 0 && errno != EAGAIN && errno != EINTR) ||
-	    (!j->input.len && events & LOOP_HANGUP)) {
-		/* The job reads no more; let the rest come and go. */
-		given += j->input.len;
-		close_input(j);
-	}
-	give_input_credit(j, given);
-	if (j->stdin_fd < 0)
-		return;
 	if (!j->input.len && j->input_ends)
-		close_input(j);
+		close_ours(j);
 	else
-		loop_set_events(j->stdin_source, j->input.len ? LOOP_WRITE : 0);
+		loop_set_events(j->stdin_source, j->input_put > j->input_read ? LOOP_WRITE : 0);
+}
+
+static void on_input_room(void *data, uint32_t events)
+{
+	struct agent_job *j = data;
+
+	see_read(j); /* the event may be older than what was put there last */
+	fill_input(j);
+	/* The client may have more to send when it is told. */
+	if (!j->input.len || j->input_read - j->input_told >= TELL_CHUNK)
+		tell_read(j);
 }
 
 int agent_job_input(struct agent *a, struct blob payload)
@@ -288,16 +316,12 @@ int agent_job_input(struct agent *a, struct blob payload)
 		return 0;
 	if (j->input.len + bytes.n > PROTO_INPUT_WINDOW)
 		return CONCC_E_PROTO;
-	if (j->stdin_fd < 0 && list_empty(&j->of_waiting)) {
-		give_input_credit(j, bytes.n);
-		return 0;
-	}
 	buf_append(&j->input, bytes.p, bytes.n);
 	if (!bytes.n)
 		j->input_ends = true;
 	/* Before it has started there is nobody to take it. */
 	if (j->stdin_fd >= 0)
-		pump_input(j, 0);
+		fill_input(j);
 	return 0;
 }
 
@@ -357,9 +381,12 @@ int job_open_input(struct agent_job *j, int *ret_job)
 		return -errno;
 	*ret_job = fds[0];
 	j->stdin_fd = fds[1];
-	(void)fd_set_nonblock(j->stdin_fd, true);
-	j->stdin_source = loop_add_fd(j->agent->loop, j->stdin_fd,
-				      j->input.len || j->input_ends ? LOOP_WRITE : 0, pump_input,
-				      j);
+	if (fcntl(fds[1], F_SETPIPE_SZ, PIPE_BUF) < 0 || fd_set_nonblock(fds[1], true) < 0)
+		return -errno;
+	j->stdin_job = fcntl(fds[0], F_DUPFD_CLOEXEC, 0);
+	if (j->stdin_job < 0)
+		return -errno;
+	j->stdin_source = loop_add_fd(j->agent->loop, j->stdin_fd, 0, on_input_room, j);
+	fill_input(j);
 	return 0;
 }

@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -15,7 +17,30 @@
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/process.h"
+#include "concc/proto.h"
 #include "concc/str.h"
+
+/* What is not looked at before it is taken can't be seen to come either: it is a stream. */
+static int watch(struct input *in, enum input_kind kind)
+{
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET};
+
+	in->news_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (in->news_fd < 0 || epoll_ctl(in->news_fd, EPOLL_CTL_ADD, 0, &ev) < 0)
+		return -errno;
+	if (kind == INPUT_PIPE && pipe2(in->copy, O_CLOEXEC) < 0)
+		return -errno;
+	in->kind = kind;
+	return 0;
+}
+
+static bool is_stream_socket(void)
+{
+	int type;
+	socklen_t n = sizeof(type);
+
+	return getsockopt(0, SOL_SOCKET, SO_TYPE, &type, &n) == 0 && type == SOCK_STREAM;
+}
 
 int input_open(struct input *in)
 {
@@ -24,10 +49,15 @@ int input_open(struct input *in)
 
 	if (read(0, &none, 0) < 0 || fstat(0, &st) < 0)
 		return -errno;
+	if (S_ISFIFO(st.st_mode))
+		return watch(in, INPUT_PIPE);
+	if (S_ISSOCK(st.st_mode) && is_stream_socket())
+		return watch(in, INPUT_SOCKET);
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
 		return 0;
 	in->start = lseek(0, 0, SEEK_CUR);
-	in->is_file = in->start >= 0;
+	if (in->start >= 0)
+		in->kind = INPUT_FILE;
 	return 0;
 }
 
@@ -113,24 +143,19 @@ static int keep(struct input *in, const void *p, size_t n)
 	return r;
 }
 
-/* ---- reading ---- */
+/* ---- taking ---- */
 
-static ssize_t read_new(struct input *in, void *p, size_t n)
+/* 0, 1 at its end, or -errno: as in->err, but for those that are none. */
+static ssize_t take(struct input *in, void *p, size_t n)
 {
-	ssize_t k = in->is_file ? pread(0, p, n, in->start + (off_t)in->n_read) : read(0, p, n);
+	ssize_t k = read(0, p, n);
 	int r;
 
 	if (k < 0 && (errno == EAGAIN || errno == EINTR))
 		return -errno;
-	if (k < 0) {
-		in->err = -errno;
-		return in->err;
-	}
-	in->eof = k == 0;
-	in->n_read += (size_t)k;
-	if (in->is_file || k == 0)
-		return k;
-	r = keep(in, p, (size_t)k);
+	if (k < 0)
+		return in->err = -errno;
+	r = k > 0 ? keep(in, p, (size_t)k) : 0;
 	if (r < 0) {
 		in->err = r;
 		in->lost = true;
@@ -138,40 +163,160 @@ static ssize_t read_new(struct input *in, void *p, size_t n)
 	return r < 0 ? r : k;
 }
 
-ssize_t input_read(struct input *in, uint64_t at, void *p, size_t n)
-{
-	ssize_t k;
+/*
+ * What a pipe holds at once is what can be on its way to a job.  Those who read much have a larger
+ * one; where that is not allowed it works all the same.
+ */
+#define LARGE_PIPE PROTO_INPUT_WINDOW
 
-	if (at == in->n_read)
-		return in->eof ? 0 : read_new(in, p, n);
-	n = in->n_read - at < n ? (size_t)(in->n_read - at) : n;
-	k = in->is_file ? pread(0, p, n, in->start + (off_t)at)
-			: pread(in->kept_fd, p, n, (off_t)at);
-	if (k > 0)
-		return k;
-	in->err = k < 0 ? -errno : -EIO; /* it was longer before */
-	return in->err;
+static void enlarge(const struct input *in)
+{
+	(void)fcntl(0, F_SETPIPE_SZ, LARGE_PIPE);
+	(void)fcntl(in->copy[1], F_SETPIPE_SZ, LARGE_PIPE);
 }
 
-bool input_has(const struct input *in, uint64_t at)
+int input_was_read(struct input *in, uint64_t n)
 {
-	return in->is_file || in->eof || at < in->n_read;
+	char chunk[16 * 1024];
+
+	if (in->kind == INPUT_PIPE && in->read <= PIPE_BUF && n > PIPE_BUF)
+		enlarge(in);
+	in->read = n;
+	if (in->kind != INPUT_PIPE && in->kind != INPUT_SOCKET)
+		return 0;
+	in->again = true;
+	while (in->kept < in->read) {
+		uint64_t left = in->read - in->kept;
+		ssize_t k = take(in, chunk, left < sizeof(chunk) ? (size_t)left : sizeof(chunk));
+
+		if (k == -EINTR)
+			continue;
+		if (k <= 0) /* another has read it */
+			return in->err = k < 0 ? (int)k : -EIO;
+	}
+	return 0;
 }
 
 void input_done(struct input *in)
 {
-	if (in->is_file && in->n_read)
-		(void)lseek(0, in->start + (off_t)in->n_read, SEEK_SET); /* it was there just now */
+	if (in->kind == INPUT_FILE && in->read)
+		(void)lseek(0, in->start + (off_t)in->read, SEEK_SET); /* it was there just now */
+}
+
+/* ---- reading ---- */
+
+/* What is there, from the front, and stays there: at most n bytes, or -errno. */
+static ssize_t look(const struct input *in, void *p, size_t n)
+{
+	ssize_t k;
+
+	if (in->kind == INPUT_SOCKET) {
+		k = recv(0, p, n, MSG_PEEK | MSG_DONTWAIT);
+		return k < 0 ? -errno : k;
+	}
+	k = tee(0, in->copy[1], n, SPLICE_F_NONBLOCK);
+	if (k <= 0)
+		return k < 0 ? -errno : 0;
+	return read(in->copy[0], p, (size_t)k) == k ? k : -EIO;
+}
+
+/* 0 while more may come. */
+static short how_it_ended(void)
+{
+	struct pollfd p = {.fd = 0, .events = POLLRDHUP};
+
+	return poll(&p, 1, 0) > 0 ? p.revents : 0;
+}
+
+/* What comes after this is news, and what has ended before it does not grow: how it has. */
+static int see(struct input *in)
+{
+	struct epoll_event ev;
+	int ended;
+	ssize_t k;
+
+	(void)epoll_wait(in->news_fd, &ev, 1, 0);
+	ended = how_it_ended();
+	buf_reset(&in->front);
+	k = look(in, buf_grow(&in->front, LARGE_PIPE), LARGE_PIPE);
+	in->front.len = k > 0 ? (size_t)k : 0;
+	in->again = false;
+	if (k < 0 && k != -EAGAIN)
+		return k == -EINTR ? -EINTR : (in->err = (int)k);
+	in->seen = in->kept + in->front.len;
+	return ended;
+}
+
+/* What was not taken yet. */
+static ssize_t read_front(struct input *in, uint64_t at, void *p, size_t n)
+{
+	size_t left;
+
+	if (at >= in->seen) {
+		int ended = see(in);
+
+		if (ended < 0)
+			return ended;
+		if (at >= in->seen && ended & POLLERR) /* who reads it there meets it */
+			return in->err = -ECONNRESET;
+		in->eof = at >= in->seen && ended;
+		if (at >= in->seen)
+			return ended ? 0 : -EAGAIN;
+	}
+	left = (size_t)(in->seen - at);
+	n = left < n ? left : n;
+	memcpy(p, in->front.data + in->front.len - left, n);
+	return (ssize_t)n;
+}
+
+static ssize_t read_file(struct input *in, uint64_t at, void *p, size_t n)
+{
+	ssize_t k = pread(0, p, n, in->start + (off_t)at);
+
+	if (k < 0 && errno == EINTR)
+		return -EINTR;
+	if (k < 0 || (k == 0 && at < in->seen)) /* it was longer before */
+		return in->err = k < 0 ? -errno : -EIO;
+	in->seen = at + (size_t)k > in->seen ? at + (size_t)k : in->seen;
+	return k;
+}
+
+static ssize_t read_stream(struct input *in, void *p, size_t n)
+{
+	ssize_t k = take(in, p, n);
+
+	if (k >= 0) {
+		in->eof = k == 0;
+		in->seen = in->kept;
+	}
+	return k;
+}
+
+ssize_t input_read(struct input *in, uint64_t at, void *p, size_t n)
+{
+	if (in->kind == INPUT_FILE)
+		return read_file(in, at, p, n);
+	if (at < in->kept) {
+		ssize_t k = pread(in->kept_fd, p, n, (off_t)at);
+
+		return k > 0 ? k : (in->err = k < 0 ? -errno : -EIO);
+	}
+	if (in->eof && at == in->seen)
+		return 0;
+	return in->kind == INPUT_STREAM ? read_stream(in, p, n) : read_front(in, at, p, n);
+}
+
+bool input_has(const struct input *in, uint64_t at)
+{
+	return in->kind == INPUT_FILE || in->eof || in->again || at < in->seen;
+}
+
+int input_fd(const struct input *in)
+{
+	return in->news_fd >= 0 ? in->news_fd : 0;
 }
 
 /* ---- again, here ---- */
-
-static bool is_socket(void)
-{
-	struct stat st;
-
-	return fstat(0, &st) == 0 && S_ISSOCK(st.st_mode);
-}
 
 /*
  * From us (1) to the command (0).  A socket may end with an error, which a pipe could not pass on,
@@ -179,7 +324,7 @@ static bool is_socket(void)
  */
 static int open_channel(const struct input *in, int ret[2])
 {
-	if (!is_socket()) {
+	if (in->kind != INPUT_SOCKET) {
 		if (in->err && !in->lost)
 			return in->err;
 		return pipe2(ret, O_CLOEXEC) < 0 ? -errno : 0;
@@ -215,7 +360,7 @@ static bool feed_kept(const struct input *in, int to)
 }
 
 /* Until the end of the input, or that of its reader, which the channel tells. */
-static void feed_new(int to)
+static void feed_new(const struct input *in, int to)
 {
 	struct pollfd p[2] = {{.fd = 0, .events = POLLIN}, {.fd = to}};
 	char chunk[16 * 1024];
@@ -230,7 +375,7 @@ static void feed_new(int to)
 		n = read(0, chunk, sizeof(chunk));
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
-		if (n == 0)
+		if (n == 0 && (!in->err || in->lost))
 			end_channel(to);
 		if (n <= 0 || write_full(to, chunk, (size_t)n) < 0)
 			return;
@@ -239,12 +384,8 @@ static void feed_new(int to)
 
 static void feed(const struct input *in, int to)
 {
-	if (!feed_kept(in, to) || (in->err && !in->lost))
-		return;
-	if (in->eof)
-		end_channel(to);
-	else
-		feed_new(to);
+	if (feed_kept(in, to))
+		feed_new(in, to);
 }
 
 /* Detached: the command must not find a child that it did not start. */
@@ -265,9 +406,9 @@ int input_replay(struct input *in, int *ret_fd)
 	int fds[2], r;
 
 	*ret_fd = -1;
-	if (in->is_file || !in->n_read)
+	if (in->kind == INPUT_FILE || (!in->kept && !in->rest.len))
 		return 0;
-	if (in->eof && !is_socket()) {
+	if (in->eof && in->kind != INPUT_SOCKET && input_was_read(in, in->seen) == 0) {
 		*ret_fd = in->kept_fd;
 		return lseek(in->kept_fd, 0, SEEK_SET) < 0 ? -errno : 0;
 	}

@@ -14,6 +14,7 @@ struct session {
 	struct conn conn;
 	struct input *in;
 	uint64_t sent;	 /* of the input, to this job */
+	uint64_t read;	 /* of it, by the job */
 	uint32_t credit; /* bytes of input the server takes now */
 	bool eof_sent;
 	struct output *out;
@@ -48,6 +49,19 @@ static int pump_input(struct session *s, struct session_end *ret)
 		return ENDED;
 	}
 	return send_input(s, chunk, (size_t)n);
+}
+
+/* n more bytes. */
+static int on_input_read(struct session *s, uint32_t n, struct session_end *ret)
+{
+	if (n > s->sent - s->read)
+		return CONCC_E_PROTO;
+	s->read += n;
+	s->credit += n;
+	if (input_was_read(s->in, s->read) == 0)
+		return 0;
+	ret->what = SESSION_INPUT;
+	return ENDED;
 }
 
 static bool input_is_due(const struct session *s)
@@ -87,9 +101,7 @@ static int on_message(struct session *s, uint8_t type, struct blob payload, stru
 		return on_output(s, payload, ret);
 	case MSG_RUN_INPUT_CREDIT:
 		r = msg_pair_decode(payload, &id, &n);
-		if (r == 0)
-			s->credit += n;
-		return r;
+		return r < 0 ? r : on_input_read(s, n, ret);
 	case MSG_RUN_EXIT:
 		r = msg_run_exit_decode(payload, &ret->how, &ret->code, &ret->worker);
 		ret->what = SESSION_EXIT;
@@ -109,7 +121,7 @@ static int wait_message(struct session *s, struct session_end *ret)
 		bool ready = input_has(s->in, s->sent);
 		struct pollfd p[2] = {
 			{.fd = s->conn.fd, .events = POLLIN},
-			{.fd = ready ? -1 : 0, .events = POLLIN},
+			{.fd = ready ? -1 : input_fd(s->in), .events = POLLIN},
 		};
 		int r;
 
@@ -179,6 +191,7 @@ int session_run(const char *dir, struct conn *c, const struct buf *run, struct i
 	struct session s = {.in = in, .credit = PROTO_INPUT_WINDOW, .out = out};
 	int r;
 
+	(void)input_was_read(in, 0);
 	r = send_run(dir, c, run);
 	s.conn = *c;
 	*c = (struct conn){.fd = -1};

@@ -187,6 +187,44 @@ input() {
 	END
 }
 
+# Others read it after the job: no more of it is gone than the job has read.
+shared_input() {
+	each concc-dispatch <<-'END'
+		printf 'x\ny\nz\n' >list; while read -r n; do $C touch $n; done <list
+		printf 'x\ny\nz\n' | while read -r n; do $C touch $n; done
+		(for n in x y z; do echo $n; $C true; done) | while read -r n; do $C touch $n; done
+		printf 'a\nb\nc\n' | { $C sh -c 'read -r l; echo $l'; $C sh -c 'read -r l; echo $l'; cat; }
+		cat big.c | { $C head -c 10; echo; $C head -c 100000; md5sum; }
+		cat big.c | { $C dd bs=1 count=70000 status=none | md5sum; $C true; md5sum; }
+		{ $C dd bs=1 count=300 status=none; $C true; md5sum; } <big.c
+		cat big.c big.c big.c big.c | while IFS= read -r -N 100000 n; do $C true; echo ${#n}; done
+		printf 'echo one\n$C touch made\necho two\n$C sh -c "read -r l; echo \$l"\ntaken\necho end\n' | C="$C" sh
+		printf 'echo one\n$C touch made\necho two\n' >script; C="$C" sh <script
+		(exec 3<big.c; $C head -c 100 <&3; $C true <&3; md5sum <&3)
+		head -c 70000 big.c | { head -c 30000; $C sh -c 'exit 3'; echo $?; cat; } | md5sum
+		mkfifo p; (cat big.c >p &); { $C dd bs=1 count=5 status=none; $C true; md5sum; } <p; rm p
+	END
+	each concc-cc <<-'END'
+		printf 'a.c\nbig.c\n' | while read -r n; do $C gcc -c $n -o $n.o; done; ls
+		printf 'int g;\n' | { $C gcc -x c -c - -o o; cat; }
+	END
+}
+
+# The same of a socket, which is looked at in another way.
+shared_socket() {
+	cat >"$LAB/shared.py" <<-'END'
+		import socket, subprocess, sys
+		ours, theirs = socket.socketpair()
+		ours.sendall(b'one\ntwo\n' + b'x' * 100000)
+		ours.shutdown(socket.SHUT_WR)
+		for text in 'read -r l; echo $l', 'true', 'read -r l; echo $l':
+		    print(subprocess.run(sys.argv[1:] + ['sh', '-c', text], stdin=theirs, stdout=subprocess.PIPE).stdout)
+		print(len(theirs.makefile('rb').read()))
+	END
+	expect_eq "what each reads" "$(timeout "$LAB_LIMIT" python3 "$LAB/shared.py" concc-dispatch)" \
+		"$(python3 "$LAB/shared.py")"
+}
+
 # What is kept for another try is on the disk, and there for it.
 kept() {
 	local pid fd file memory=0 disk=0
@@ -404,6 +442,8 @@ check "readers that go away" readers
 check "one of two readers goes away" other_stream
 check "input that can't be read" unreadable
 check "input from files and pipes" input
+check "input that others read after the job" shared_input
+check "a socket that others read after the job" shared_socket
 check "input that is kept" kept
 check "input that can't be kept" not_kept
 check "input that ends with an error" socket_input

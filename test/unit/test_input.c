@@ -64,6 +64,118 @@ static void expect_replay(const char *want, int want_err)
 		close(fd);
 }
 
+/* What the next reader finds. */
+static void expect_left(const char *want)
+{
+	char got[100];
+
+	cr_expect_eq(read(0, got, sizeof(got)), (ssize_t)strlen(want));
+	cr_expect_eq(memcmp(got, want, strlen(want)), 0);
+}
+
+Test(input, what_was_not_read_is_left)
+{
+	int to = open_pipe();
+	char got[100];
+
+	put(to, "one\ntwo\n");
+	cr_expect_eq(input_read(&in, 0, got, sizeof(got)), 8);
+	cr_expect_eq(input_was_read(&in, 4), 0);
+	input_done(&in);
+	expect_left("two\n");
+	close(to);
+}
+
+Test(input, of_a_socket_too)
+{
+	int fds[2];
+	char got[100];
+
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+	open_as(fds[0]);
+	put(fds[1], "one\ntwo\n");
+	cr_expect_eq(input_read(&in, 0, got, 4), 4);
+	cr_expect_eq(input_read(&in, 4, got, 100), 4);
+	cr_expect_eq(input_read(&in, 8, got, 100), -EAGAIN);
+	cr_expect_eq(input_was_read(&in, 3), 0);
+	input_done(&in);
+	expect_left("\ntwo\n");
+	close(fds[1]);
+}
+
+static bool has_news(void)
+{
+	struct pollfd p = {.fd = input_fd(&in), .events = POLLIN};
+
+	return poll(&p, 1, 0) > 0;
+}
+
+Test(input, what_was_seen_is_no_news)
+{
+	int to = open_pipe();
+	char got[100];
+
+	cr_expect_not(has_news());
+	put(to, "one");
+	cr_expect(has_news());
+	cr_expect_eq(input_read(&in, 0, got, sizeof(got)), 3);
+	cr_expect_eq(input_read(&in, 3, got, sizeof(got)), -EAGAIN);
+	cr_expect_not(has_news());
+	put(to, "two");
+	cr_expect(has_news());
+	cr_expect_eq(input_read(&in, 3, got, sizeof(got)), 3);
+	cr_expect_not(has_news());
+	close(to);
+	cr_expect(has_news());
+	cr_expect_eq(input_read(&in, 6, got, sizeof(got)), 0);
+}
+
+/* More than can be looked at at once: what was read makes room to see on. */
+Test(input, a_pipe_that_holds_much)
+{
+	static char part[4096], got[sizeof(part)];
+	int to = open_pipe();
+	uint64_t at = 0;
+
+	cr_assert_geq(fcntl(to, F_SETPIPE_SZ, 1 << 20), 1 << 20);
+	for (unsigned i = 0; i < (1 << 20) / sizeof(part); i++)
+		cr_assert_eq(write_full(to, part, sizeof(part)), 0);
+	close(to);
+	while (at < 1 << 20) {
+		ssize_t n = input_has(&in, at) || has_news() ? input_read(&in, at, got, sizeof(got))
+							     : -EAGAIN;
+
+		if (n == -EAGAIN) {
+			cr_assert_eq(input_was_read(&in, at), 0);
+			cr_assert(input_has(&in, at));
+			continue;
+		}
+		cr_assert_gt(n, 0);
+		at += (uint64_t)n;
+	}
+	cr_assert_eq(input_was_read(&in, at), 0);
+	cr_expect_eq(input_read(&in, at, got, sizeof(got)), 0);
+}
+
+Test(input, a_try_that_was_lost_has_read_it)
+{
+	int to = open_pipe();
+	char got[100];
+
+	put(to, "one two");
+	cr_expect_eq(input_read(&in, 0, got, sizeof(got)), 7);
+	cr_expect_eq(input_was_read(&in, 4), 0);
+	/* the next try */
+	cr_expect_eq(input_was_read(&in, 0), 0);
+	cr_expect(input_has(&in, 0));
+	cr_expect_eq(input_read(&in, 0, got, sizeof(got)), 4);
+	cr_expect_eq(input_read(&in, 4, got, sizeof(got)), 3);
+	cr_expect_eq(memcmp(got, "two", 3), 0);
+	/* or here */
+	close(to);
+	expect_replay("one two", 0);
+}
+
 Test(input, a_pipe_is_kept)
 {
 	int to = open_pipe();
@@ -82,6 +194,7 @@ Test(input, a_pipe_is_kept)
 	cr_expect_eq(input_read(&in, 0, got, sizeof(got)), 12);
 	put(to, " third");
 	close(to);
+	cr_expect_eq(input_was_read(&in, 8), 0);
 	expect_replay("first second third", 0);
 }
 
@@ -135,8 +248,9 @@ Test(input, a_file_is_read_where_it_was)
 	cr_expect_eq(lseek(0, 0, SEEK_CUR), 9, "nobody else sees that");
 	expect_replay("and the rest", 0);
 	lseek(0, 9, SEEK_SET);
+	cr_expect_eq(input_was_read(&in, 8), 0);
 	input_done(&in);
-	cr_expect_eq(lseek(0, 0, SEEK_CUR), 21);
+	cr_expect_eq(lseek(0, 0, SEEK_CUR), 17);
 	cr_expect_lt(in.kept_fd, 0);
 }
 
@@ -196,6 +310,7 @@ Test(input, much_goes_to_the_disk)
 		memset(part, 'a' + (int)(i % 26), sizeof(part));
 		cr_assert_eq(write_full(to, part, sizeof(part)), 0);
 		cr_assert_eq(input_read(&in, at, got, sizeof(got)), (ssize_t)sizeof(got));
+		cr_assert_eq(input_was_read(&in, at + sizeof(part)), 0);
 		cr_expect_eq(is_in_memory(in.kept_fd), at + sizeof(part) <= INPUT_MEMORY_MAX);
 	}
 	for (unsigned i = 0; i < at / sizeof(part); i++) {
@@ -212,7 +327,7 @@ static void pretend(uint64_t kept)
 {
 	in.kept_fd = memfd_create("test", MFD_CLOEXEC);
 	cr_assert_eq(ftruncate(in.kept_fd, (off_t)kept), 0);
-	in.kept = in.n_read = kept;
+	in.kept = in.seen = kept;
 }
 
 Test(input, more_than_is_kept)
@@ -222,9 +337,11 @@ Test(input, more_than_is_kept)
 
 	pretend(INPUT_KEPT_MAX - 3);
 	put(to, "123");
-	cr_expect_eq(input_read(&in, in.n_read, got, sizeof(got)), 3);
+	cr_expect_eq(input_read(&in, in.seen, got, sizeof(got)), 3);
+	cr_expect_eq(input_was_read(&in, in.seen), 0);
 	put(to, "over");
-	cr_expect_eq(input_read(&in, in.n_read, got, sizeof(got)), -EFBIG);
+	cr_expect_eq(input_read(&in, in.seen, got, sizeof(got)), 4);
+	cr_expect_eq(input_was_read(&in, in.seen), -EFBIG);
 	cr_expect(in.lost);
 	cr_expect_eq(in.rest.len, 4);
 	/* all of it is there for the command all the same */
@@ -249,9 +366,10 @@ Test(input, no_disk_for_it)
 	in.kept_fd = open("/dev/null", O_RDONLY | O_CLOEXEC); /* has nothing to move */
 	memset(big, 'x', sizeof(big));
 	cr_assert_eq(write_full(to, big, sizeof(big)), 0);
-	cr_expect_lt(input_read(&in, in.n_read, got, sizeof(got)), 0);
+	cr_expect_eq(input_read(&in, in.seen, got, sizeof(got)), (ssize_t)sizeof(got));
+	cr_expect_lt(input_was_read(&in, in.seen), 0);
 	cr_expect(in.lost);
-	cr_expect_eq(in.rest.len, sizeof(big));
+	cr_expect_gt(in.rest.len, 0);
 	in.kept = 0;
 	close(to);
 	cr_assert_eq(input_replay(&in, &fd), 0);
@@ -277,6 +395,7 @@ Test(input, a_socket_that_ends)
 
 	put(to, "one ");
 	cr_expect_eq(input_read(&in, 0, got, sizeof(got)), 4);
+	cr_expect_eq(input_was_read(&in, 2), 0);
 	put(to, "two");
 	cr_expect_eq(read(to, got, 1), 1);
 	close(to);
@@ -291,6 +410,7 @@ Test(input, a_socket_that_is_reset)
 	put(to, "one ");
 	cr_expect_eq(input_read(&in, 0, got, sizeof(got)), 4);
 	/* before the command runs here */
+	cr_expect_eq(input_was_read(&in, 2), 0);
 	close(to);
 	cr_expect_eq(input_read(&in, 4, got, sizeof(got)), -ECONNRESET);
 	expect_replay("one ", -ECONNRESET);
@@ -298,6 +418,7 @@ Test(input, a_socket_that_is_reset)
 	to = open_socket();
 	put(to, "one ");
 	cr_expect_eq(input_read(&in, 0, got, sizeof(got)), 4);
+	cr_expect_eq(input_was_read(&in, 1), 0);
 	cr_assert_eq(input_replay(&in, &fd), 0);
 	put(to, "two");
 	cr_expect_eq(read_full(fd, got, 7), 7);
@@ -316,6 +437,7 @@ Test(input, a_reader_that_goes)
 
 	put(to, "one");
 	cr_expect_eq(input_read(&in, 0, got, sizeof(got)), 3);
+	cr_expect_eq(input_was_read(&in, 1), 0);
 	cr_assert_eq(input_replay(&in, &fd), 0);
 	close(fd);
 	close(0);
