@@ -65,11 +65,4 @@ int home_announce(struct home *h, const char *path, home_effect_fn fn, void *dat
  */
 const char *home_refusal(const struct home *h);
 
-/*
- * 1 when the job left anything of consequence in its private /tmp, and the path of one such
- * thing in name; 0 when not; or -errno.  All other writes end up in an upper or
- * fail with EROFS, so this and the uppers are all that a job can have done.
- */
-int home_tmp_leftover(int tmp_fd, char *name, size_t n);
-
 #endif

@@ -15,6 +15,7 @@
 #include "concc/log.h"
 #include "concc/str.h"
 #include "home.h"
+#include "leftover.h"
 #include "journal.h"
 
 /* ---- contents for the store ---- */
@@ -242,7 +243,7 @@ static void fill_usage(const struct agent_job *j, struct msg_exit *m)
 static void check_leftovers(struct agent_job *j, struct msg_exit *m)
 {
 	char name[PROTO_NAME_MAX + 1];
-	int r = j->tmp_fd < 0 ? 0 : home_tmp_leftover(j->tmp_fd, name, sizeof(name));
+	int r = j->tmp_fd < 0 ? 0 : leftover_in_tmp(j->tmp_fd, name, sizeof(name));
 
 	if (r < 0)
 		job_unreadable(j, NULL, r);

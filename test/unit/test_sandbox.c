@@ -38,6 +38,7 @@
 #include "concc/mirror.h"
 #include "concc/str.h"
 #include "worker/home.h"
+#include "worker/leftover.h"
 #include "sandbox/mnt.h"
 #include "sandbox/refusal.h"
 #include "concc/sandbox.h"
@@ -1195,7 +1196,7 @@ TEST_BOTH(any_name_of_a_workspace)
 
 		check_out(r, want);
 		CHECK(fstatat(r->uppers[0], "made", &st, 0) == 0 && st.st_size == 6);
-		CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 0, "%s", left);
+		CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 0, "%s", left);
 		free(want);
 	}
 	/* The directories that were covered still show all they have, read-only. */
@@ -1236,25 +1237,25 @@ TEST_BOTH(leftovers_in_tmp)
 	start_agent(a);
 	r = run(a, "echo x >/tmp/y; rm /tmp/y; echo $(ls /tmp)");
 	check_exit(r, 0);
-	CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 0, "%s", left);
+	CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 0, "%s", left);
 	r = run(a, "mkdir /tmp/d && echo x >/tmp/d/f");
-	CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "d"), "%s",
+	CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "d"), "%s",
 	      left);
 	r = run(a, "echo x >/dev/shm/s");
-	CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "s"), "%s",
+	CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "s"), "%s",
 	      left);
 	r = run(a, "echo x >/var/tmp/v");
-	CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "v"), "%s",
+	CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "v"), "%s",
 	      left);
 	/* What nobody needs that comes after. */
 	r = run(a, "mkdir /tmp/hsperfdata_u && echo x >/tmp/hsperfdata_u/17; : >/tmp/.java_pid17");
-	CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 0, "%s", left);
+	CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 0, "%s", left);
 	r = run(a, "mkdir /tmp/my-hsperfdata_u");
-	CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 1, "%s", left);
+	CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 1, "%s", left);
 	r = run_in(a, "/tmp/w/proj", "echo x >here");
-	CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 0, "%s", left);
+	CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 0, "%s", left);
 	r = run_in(a, "/tmp/w/proj", "echo x >../beside");
-	CHECK(home_tmp_leftover(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "w/beside"),
+	CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "w/beside"),
 	      "%s", left);
 	check_out(run(a, "ls -A /tmp"), "");
 }

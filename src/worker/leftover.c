@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "leftover.h"
+
+#include <fnmatch.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "concc/cleanup.h"
+#include "concc/sandbox.h"
+#include "concc/str.h"
+#include "upper.h"
+
+/*
+ * What programs leave in /tmp that no later program needs: counters and sockets of their own
+ * processes, and caches of what can be made again.  Each would make all jobs of its program run
+ * twice.
+ */
+static const char *const may_stay[] = {
+	"hsperfdata_*",	       /* JVM: counters for jps and jstat, a directory for each user */
+	".java_pid*",	       /* JVM: a socket for who attaches */
+	"clr-debug-pipe-*",    /* .NET: fifos for debuggers */
+	"dotnet-diagnostic-*", /* .NET: sockets */
+	".dotnet",	       /* .NET: locks of its processes */
+	"v8-compile-cache*",   /* node: compiled scripts */
+	"node-compile-cache",  /* the same, of node itself */
+};
+
+static bool stays(const char *path)
+{
+	_cleanup_free_ char *top = xstrndup(path, strcspn(path, "/"));
+
+	for (size_t i = 0; i < sizeof(may_stay) / sizeof(may_stay[0]); i++) {
+		if (fnmatch(may_stay[i], top, 0) == 0)
+			return true;
+	}
+	return false;
+}
+
+int leftover_in_tmp(int tmp_fd, char *name, size_t n)
+{
+	struct upper u = {.fd = -1};
+	int r = upper_read(&u, tmp_fd), found = 0;
+
+	for (size_t i = 1; i < u.n && r == 0 && !found; i++) {
+		const struct upper_entry *e = &u.entries[i];
+
+		if ((e->kind == UPPER_DIR && sandbox_is_mountpoint(&e->st)) || stays(e->path))
+			continue;
+		snprintf(name, n, "%s", e->path);
+		found = 1;
+	}
+	upper_release(&u);
+	return r < 0 ? r : found;
+}

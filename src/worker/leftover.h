@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_WORKER_LEFTOVER_H
+#define CONCC_WORKER_LEFTOVER_H
+
+#include <stddef.h>
+
+/*
+ * 1 when the job left anything of consequence in its private /tmp, and the path of one such
+ * thing in name; 0 when not; or -errno.  All other writes end up in an upper or
+ * fail with EROFS, so this and the uppers are all that a job can have done.
+ */
+int leftover_in_tmp(int tmp_fd, char *name, size_t n);
+
+#endif
