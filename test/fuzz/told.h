@@ -203,8 +203,10 @@ static void told_check_name(const struct told_name *n, int dir_fd, const char *n
 	      memcmp(target, n->target, (size_t)len) == 0);
 }
 
-/* What was told of the directory at path, and beneath it, is so.  Takes fd, of it or -1. */
-static void told_check(const struct told *t, const char *path, int fd)
+/* What was told of the directory at path, and beneath it, is so.  Takes fd, of it or -1.  What is
+ * beneath directories of which `apart` says so is left out. */
+static void told_check(const struct told *t, const char *path, int fd,
+		       bool (*apart)(const char *path))
 {
 	const struct told_dir *d = map_get_str(&t->by_path, path);
 	struct dirent *de;
@@ -233,10 +235,11 @@ static void told_check(const struct told *t, const char *path, int fd)
 		CHECK(fstatat(dirfd(dir), de->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0);
 		told_check_name(map_get_str(&d->names, de->d_name), dirfd(dir), de->d_name, &st);
 		child = path_join(path, de->d_name);
-		if (S_ISDIR(st.st_mode))
+		if (S_ISDIR(st.st_mode) && !apart(child))
 			told_check(t, child,
 				   openat(dirfd(dir), de->d_name,
-					  O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+					  O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC),
+				   apart);
 		free(child);
 	}
 	(void)closedir(dir);
