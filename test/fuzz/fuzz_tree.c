@@ -504,7 +504,7 @@ static void serve(uint8_t b, bool withdraw)
 }
 
 /* Roots are checked by themselves: one beneath another may lead elsewhere. */
-static bool is_root(const char *path)
+static bool is_served_root(const char *path)
 {
 	const char *rel = path_below(path, scratch_dir);
 
@@ -526,7 +526,7 @@ static void check_told_of(unsigned peer, size_t i)
 	/* Where the symlink became one that workers may have made, it is held, or not any more. */
 	if (now || (listed && is_held(i)))
 		fd = open(place, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	told_check(&bed.told[peer], path, fd, is_root);
+	told_check(&bed.told[peer], path, fd);
 }
 
 static void drain_and_check(void)
