@@ -185,9 +185,11 @@ void link_send_buf(struct link *k, uint8_t type, enum link_prio prio, const stru
 /*
  * For an owner that is busy for long in one turn of the loop, with the peer's PINGs unread: a word
  * that we live, once in each second of that turn; to be called more often.  Calls nobody back, and
- * does not block.
+ * does not block.  Until the turn has lasted LINK_PULSE_MS there is nothing to do.
  */
 void link_pulse(struct link *k);
+/* A few within the time after which a busy peer is dead. */
+#define LINK_PULSE_MS 1000
 /* Stops taking input (and so the peer's output) until resumed; no message is delivered and silence
  * is not held against the peer meanwhile. */
 void link_pause_reading(struct link *k, bool pause);

@@ -127,9 +127,11 @@ int fd_set_nonblock(int fd, bool on)
 {
 	int fl = fcntl(fd, F_GETFL);
 
-	if (fl < 0 || fcntl(fd, F_SETFL, on ? fl | O_NONBLOCK : fl & ~O_NONBLOCK) < 0)
+	if (fl < 0)
 		return -errno;
-	return 0;
+	if (!(fl & O_NONBLOCK) != on)
+		return 0;
+	return fcntl(fd, F_SETFL, fl ^ O_NONBLOCK) < 0 ? -errno : 0;
 }
 
 int fd_set_cloexec(int fd, bool on)

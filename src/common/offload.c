@@ -130,22 +130,21 @@ static void *work(void *arg)
 	return NULL;
 }
 
-/* Under the lock. */
-static void need_thread(struct offload *o)
+/* Under the lock.  Is one to be woken?  When it is let go of: it needs it at once. */
+static bool need_thread(struct offload *o)
 {
 	sigset_t all, before;
 
-	if (o->n_idle) {
-		pthread_cond_signal(&o->more);
-		return;
-	}
+	if (o->n_idle)
+		return true;
 	if (o->n_threads == o->n_max)
-		return;
+		return false;
 	sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &before); /* fails for a bad `how` only */
 	if (pthread_create(&o->threads[o->n_threads], NULL, work, o) == 0)
 		o->n_threads++;
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return false;
 }
 
 bool offload_put(struct offload_lane *l, void (*run)(void *arg), void (*done)(void *arg), void *arg,
@@ -153,6 +152,7 @@ bool offload_put(struct offload_lane *l, void (*run)(void *arg), void (*done)(vo
 {
 	struct offload *o = l->offload;
 	struct call *c;
+	bool wake;
 
 	pthread_mutex_lock(&o->lock);
 	if (bytes && o->counts.bytes + bytes > o->max_bytes) {
@@ -172,13 +172,15 @@ bool offload_put(struct offload_lane *l, void (*run)(void *arg), void (*done)(vo
 		o->counts.most_queued = o->counts.queued;
 	if (o->counts.bytes > o->counts.most_bytes)
 		o->counts.most_bytes = o->counts.bytes;
-	need_thread(o);
+	wake = need_thread(o);
 	/* Without any thread it is made here: late is better than never. */
 	while (!o->n_threads && !list_empty(&l->calls)) {
 		list_remove(&l->ready);
 		make_call(o, l);
 	}
 	pthread_mutex_unlock(&o->lock);
+	if (wake)
+		pthread_cond_signal(&o->more);
 	return true;
 }
 

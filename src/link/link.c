@@ -23,7 +23,6 @@
 #define LINGER_MS 2000 /* for a peer that reads no more: time to say why */
 #define TICKS	  16   /* in the time after which a peer is dead */
 #define TOKEN_LEN 8    /* of PING and PONG */
-#define PULSE_MS  1000 /* a few within the time after which a busy peer is dead */
 /* Of a frame that is not whole yet, this much is a sign of life; a slow line brings it in seconds.
  */
 #define ALIVE_BYTES 1024
@@ -664,7 +663,8 @@ void link_pulse(struct link *k)
 
 	if (since < k->pulse_ms)
 		since = k->pulse_ms;
-	if (!k->stream || k->write_error || k->overflow || is_silent(k) || now - since < PULSE_MS)
+	if (!k->stream || k->write_error || k->overflow || is_silent(k) ||
+	    now - since < LINK_PULSE_MS)
 		return;
 	k->pulse_ms = now;
 	k->pong_due = true;

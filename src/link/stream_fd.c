@@ -132,7 +132,8 @@ struct stream *stream_from_fds(int read_fd, int write_fd)
 	f->write_fd = write_fd;
 	f->how = how_to_write(write_fd);
 	(void)fd_set_nonblock(read_fd, true); /* fails for bad fds only, as each read will */
-	(void)fd_set_nonblock(write_fd, true);
+	if (write_fd != read_fd)
+		(void)fd_set_nonblock(write_fd, true);
 	return &f->stream;
 }
 

@@ -65,12 +65,13 @@ struct recording *recording_new(struct peer *p, const struct msg_run *m, char *c
 				uint64_t saw)
 {
 	struct server *s = p->server;
-	struct cache_call call = {m, geteuid(), getegid(), p->conf->root == ROOT_CLIENT};
+	struct cache_call call;
 	struct recording *r;
 	const char *why;
 
 	if (!s->results)
 		return NULL;
+	call = (struct cache_call){m, geteuid(), getegid(), p->conf->root == ROOT_CLIENT};
 	why = recording_sees_our_files(p) ? cache_refuses(m) : "worker-root";
 	if (why) {
 		results_reason(s->results, why);

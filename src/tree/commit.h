@@ -103,7 +103,8 @@ struct commit {
 	struct map own; /* struct own by path */
 	struct map
 		removed; /* paths that this batch removes or replaces: no place for temporaries */
-	/* The parent of the target before: most targets share it. */
+	/* The parent of the target before: most targets share it.  Of the batch that is put in
+	 * place, while it is checked, too. */
 	int dir_fd;
 	char *dir_path;
 	struct temp_dir temp_dirs[TEMP_DIRS_MAX];
@@ -141,9 +142,9 @@ void effect_times(const struct effect *e, const struct stat *was, struct timespe
 void commit_stamp(struct commit *c);
 #define NAME_UNKNOWN 0
 #define NAME_NONE    (-1)
-/* Around each change that we make in the directory dir_fd, which holds path.  After it with the
- * time (ns, by our clock) at which the job made a name there: NAME_UNKNOWN or NAME_NONE when it
- * can't be told, or none came or went. */
+/* Around each change that we make to names in the directory dir_fd, which holds path.  After it
+ * with the time (ns, by our clock) at which the job made a name there: NAME_UNKNOWN or NAME_NONE
+ * when it can't be told, or none came or went. */
 void dir_time_before(struct commit *c, int dir_fd, const char *path);
 void dir_time_after(struct commit *c, int dir_fd, const char *path, int64_t name);
 /* This batch made the directory dir. */
@@ -156,6 +157,8 @@ void dir_times_forget(struct commit *c);
 
 /* ---- commit_apply.c ---- */
 
+/* The directory that holds path, borrowed until the next call. */
+int commit_parent_fd(struct commit *c, const char *path, const char **ret_name);
 /* Until the first error; what was applied before stays. */
 int commit_apply_all(struct commit *c, unsigned peer, struct errmsg *msg);
 void commit_forget_dir(struct commit *c);

@@ -22,8 +22,7 @@ void commit_forget_dir(struct commit *c)
 	free(steal_ptr(&c->dir_path));
 }
 
-/* The directory that holds path, borrowed until the next call. */
-static int parent_fd(struct commit *c, const char *path, const char **ret_name)
+int commit_parent_fd(struct commit *c, const char *path, const char **ret_name)
 {
 	const char *base = path_base(path);
 	size_t len = (size_t)(base - path);
@@ -41,6 +40,12 @@ static int parent_fd(struct commit *c, const char *path, const char **ret_name)
 	return fd;
 }
 
+/* st: all zero when nothing is. */
+static bool is_there(const struct stat *st)
+{
+	return st->st_mode;
+}
+
 /* Takes over what is at path now, as this job's. */
 static void note(struct commit *c, int dir_fd, const char *path, const struct known *known,
 		 bool written)
@@ -52,8 +57,8 @@ static void note(struct commit *c, int dir_fd, const char *path, const struct kn
 		map_put_str(&c->own, path, o);
 	}
 	o->version = snap_note(c->tree, dir_fd, path, known ? &known->digest : NULL,
-			       known ? known->claimed_by : CLAIM_NONE, written);
-	o->there = fstatat(dir_fd, path_base(path), &o->st, AT_SYMLINK_NOFOLLOW) == 0;
+			       known ? known->claimed_by : CLAIM_NONE, written, &o->st);
+	o->there = is_there(&o->st);
 }
 
 static int remove_tree(struct tree *t, int dir_fd, const char *name)
@@ -85,15 +90,13 @@ static int remove_tree(struct tree *t, int dir_fd, const char *name)
 	return err;
 }
 
-/* Removes what is where e goes when it is a directory (or anything, with all). */
-static int clear_place(struct commit *c, struct effect *e, int fd, const char *name, bool all)
+/* Removes what is where e goes when it is a directory (or anything, with all).  was: what it is. */
+static int clear_place(struct commit *c, struct effect *e, int fd, const char *name,
+		       const struct stat *was, bool all)
 {
-	struct stat st;
 	int err;
 
-	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return errno == ENOENT ? 0 : -errno;
-	if (!all && !S_ISDIR(st.st_mode))
+	if (!is_there(was) || (!all && !S_ISDIR(was->st_mode)))
 		return 0;
 	e->cleared = true;
 	err = remove_tree(c->tree, fd, name);
@@ -152,7 +155,8 @@ static int write_over(struct effect *e, int temp_dir_fd, const char *temp, int f
 	return err;
 }
 
-static int apply_file(struct commit *c, struct effect *e, int fd, const char *name, unsigned peer)
+static int apply_file(struct commit *c, struct effect *e, int fd, const char *name,
+		      const struct stat *was, unsigned peer)
 {
 	struct known known = {.digest = e->digest, .claimed_by = (uint16_t)peer};
 	bool hashed = !(e->flags & EFFECT_F_NO_DIGEST);
@@ -160,9 +164,8 @@ static int apply_file(struct commit *c, struct effect *e, int fd, const char *na
 	_cleanup_close_ int owned = -1;
 	const char *temp;
 	bool written, beside;
-	struct stat st;
 	int temp_fd;
-	int err = clear_place(c, e, fd, name, false);
+	int err = clear_place(c, e, fd, name, was, false);
 
 	if (err)
 		return err;
@@ -172,21 +175,16 @@ static int apply_file(struct commit *c, struct effect *e, int fd, const char *na
 		temp_fd = owned = resolve_parent(c->tree, e->temp, &temp);
 	if (temp_fd < 0)
 		return temp_fd;
-	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
-		if (errno != ENOENT)
-			return -errno;
-		st = (struct stat){0};
-	}
-	if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
+	if (S_ISCHR(was->st_mode) || S_ISBLK(was->st_mode))
 		return CONCC_E_UNSAFE;
-	written = S_ISREG(st.st_mode) && !(e->flags & EFFECT_F_REPLACED);
-	if (written && (st.st_nlink > 1 || identity_keep(e, &st, fd, name, temp_fd, temp) < 0)) {
+	written = S_ISREG(was->st_mode) && !(e->flags & EFFECT_F_REPLACED);
+	if (written && (was->st_nlink > 1 || identity_keep(e, was, fd, name, temp_fd, temp) < 0)) {
 		err = write_over(e, temp_fd, temp, fd, name);
 		if (e->in_place)
 			note(c, fd, e->path, err || !hashed ? NULL : &known, true);
 		return err; /* the temporary goes with the batch */
 	}
-	effect_times(e, written ? &st : NULL, times);
+	effect_times(e, written ? was : NULL, times);
 	if (e->stamped && utimensat(temp_fd, temp, times, AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
 	/* Of its own directory apply_effect() sees to it. */
@@ -204,13 +202,14 @@ static int apply_file(struct commit *c, struct effect *e, int fd, const char *na
 }
 
 /* Makes something under a temporary name, then gives it its own. */
-static int apply_made(struct commit *c, struct effect *e, int fd, const char *name)
+static int apply_made(struct commit *c, struct effect *e, int fd, const char *name,
+		      const struct stat *was)
 {
 	char temp[TEMP_NAME_SIZE];
 	_cleanup_close_ int from = -1;
 	const char *from_name = NULL;
 	struct timespec times[2];
-	int err = clear_place(c, e, fd, name, false);
+	int err = clear_place(c, e, fd, name, was, false);
 	int r;
 
 	if (!err && e->kind == EFFECT_LINK) {
@@ -254,21 +253,15 @@ static void dir_times(const struct effect *e, struct timespec ret[2])
 			ret[i].tv_nsec = UTIME_OMIT;
 }
 
-static int apply_dir(struct commit *c, struct effect *e, int fd, const char *name)
+static int apply_dir(struct commit *c, struct effect *e, int fd, const char *name,
+		     const struct stat *was)
 {
 	struct timespec times[2];
-	struct stat st;
-	bool set_mode = true;
-	int err = 0;
+	bool keep = S_ISDIR(was->st_mode) && !(e->flags & EFFECT_F_OPAQUE);
+	bool set_mode = !keep || ((was->st_mode & 07777) != e->mode &&
+				  (e->known || map_get_str(&c->own, e->path)));
+	int err = keep ? 0 : clear_place(c, e, fd, name, was, true);
 
-	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
-		bool keep = S_ISDIR(st.st_mode) && !(e->flags & EFFECT_F_OPAQUE);
-
-		set_mode = !keep || ((st.st_mode & 07777) != e->mode &&
-				     (e->known || map_get_str(&c->own, e->path)));
-		if (!keep)
-			err = clear_place(c, e, fd, name, true);
-	}
 	if (err)
 		return err;
 	if (mkdirat(fd, name, 0700) == 0)
@@ -286,28 +279,28 @@ static int apply_dir(struct commit *c, struct effect *e, int fd, const char *nam
 	return err;
 }
 
-static int apply_meta(struct commit *c, struct effect *e, int fd, const char *name)
+/* No name comes or goes, so the directory is what it was. */
+static int apply_meta(struct commit *c, struct effect *e, int fd, const char *name,
+		      const struct stat *was)
 {
-	_cleanup_close_ int path_fd = openat(fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	const struct dir *d;
 	const struct ent *ent = commit_find_ent(c, e->path, &d);
 	struct timespec times[2];
 	struct known known;
 	bool keep;
-	struct stat st;
 	int err = 0;
 
-	if (path_fd < 0 || fstat(path_fd, &st) < 0)
-		return -errno;
+	if (!is_there(was))
+		return -ENOENT;
 	/* The bytes stay what they were, and so does their digest. */
 	keep = ent && ent->type == ENTRY_FILE && ent->known;
 	if (keep)
 		known = *ent->known;
-	if (!S_ISLNK(st.st_mode) && (st.st_mode & 07777) != e->mode)
-		err = chmod_fd(path_fd, e->mode);
-	effect_times(e, &st, times);
+	if (!S_ISLNK(was->st_mode) && (was->st_mode & 07777) != e->mode)
+		err = chmod_at(fd, name, e->mode);
+	effect_times(e, was, times);
 	if (!(e->flags & (EFFECT_F_TOUCHED | EFFECT_F_MTIME)))
-		times[1] = st.st_mtim;
+		times[1] = was->st_mtim;
 	if (!err && e->flags & (EFFECT_F_TOUCHED | EFFECT_F_TIMES) &&
 	    utimensat(fd, name, times, AT_SYMLINK_NOFOLLOW) < 0)
 		err = -errno;
@@ -337,28 +330,26 @@ static int apply_workspace(struct commit *c, const struct effect *e)
 /* What was there may be removed on the way: that is a name that went. */
 static int64_t name_time(const struct commit *c, const struct effect *e, const struct stat *was)
 {
-	bool there = was->st_nlink;
-
-	if (e->kind == EFFECT_META || (e->kind == EFFECT_REMOVE && !there) ||
+	if ((e->kind == EFFECT_REMOVE && !is_there(was)) ||
 	    (e->kind == EFFECT_DIR && S_ISDIR(was->st_mode) && !(e->flags & EFFECT_F_OPAQUE)) ||
 	    (e->kind == EFFECT_FILE && S_ISREG(was->st_mode) && !(e->flags & EFFECT_F_REPLACED)))
 		return NAME_NONE;
 	return e->kind == EFFECT_REMOVE ? NAME_UNKNOWN : dir_time_of_name(c, e);
 }
 
-static int apply_kind(struct commit *c, struct effect *e, int fd, const char *name, unsigned peer)
+static int apply_kind(struct commit *c, struct effect *e, int fd, const char *name,
+		      const struct stat *was, unsigned peer)
 {
 	switch (e->kind) {
 	case EFFECT_FILE:
-		return e->temp ? apply_file(c, e, fd, name, peer) : apply_made(c, e, fd, name);
+		return e->temp ? apply_file(c, e, fd, name, was, peer)
+			       : apply_made(c, e, fd, name, was);
 	case EFFECT_DIR:
-		return apply_dir(c, e, fd, name);
+		return apply_dir(c, e, fd, name, was);
 	case EFFECT_REMOVE:
-		return clear_place(c, e, fd, name, true);
-	case EFFECT_META:
-		return apply_meta(c, e, fd, name);
+		return clear_place(c, e, fd, name, was, true);
 	default:
-		return apply_made(c, e, fd, name);
+		return apply_made(c, e, fd, name, was);
 	}
 }
 
@@ -371,14 +362,17 @@ static int apply_effect(struct commit *c, struct effect *e, unsigned peer)
 
 	if (streq(e->path, e->workspace))
 		return apply_workspace(c, e);
-	fd = parent_fd(c, e->path, &name);
+	fd = commit_parent_fd(c, e->path, &name);
 	if (fd == -ENOENT && e->kind == EFFECT_REMOVE)
 		return 0;
 	if (fd < 0)
 		return fd;
-	(void)fstatat(fd, name, &was, AT_SYMLINK_NOFOLLOW);
+	if (fstatat(fd, name, &was, AT_SYMLINK_NOFOLLOW) < 0 && errno != ENOENT)
+		return -errno;
+	if (e->kind == EFFECT_META)
+		return apply_meta(c, e, fd, name, &was);
 	dir_time_before(c, fd, e->path);
-	err = apply_kind(c, e, fd, name, peer);
+	err = apply_kind(c, e, fd, name, &was, peer);
 	dir_time_after(c, fd, e->path, name_time(c, e, &was));
 	/* It may have been the parent of what comes next. */
 	if (e->kind == EFFECT_DIR || e->kind == EFFECT_REMOVE)
@@ -399,7 +393,7 @@ static void apply_dir_times(struct commit *c)
 
 		if (e->kind != EFFECT_DIR || !(e->flags & EFFECT_F_TIMES))
 			continue;
-		fd = parent_fd(c, e->path, &name);
+		fd = commit_parent_fd(c, e->path, &name);
 		dir_times(e, times);
 		if (fd < 0 || utimensat(fd, name, times, AT_SYMLINK_NOFOLLOW) < 0)
 			log_debug("can't set the time of %s", e->path);

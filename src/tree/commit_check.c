@@ -18,17 +18,6 @@ static bool is_temp_name(const char *abs)
 	return strstr(abs, "/" TEMP_PREFIX);
 }
 
-/* What is at path now, symlinks not followed: 0 or -errno. */
-static int look(struct commit *c, const char *path, struct stat *ret)
-{
-	const char *name;
-	_cleanup_close_ int fd = resolve_parent(c->tree, path, &name);
-
-	if (fd < 0)
-		return fd;
-	return fstatat(fd, name, ret, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
-}
-
 /* The same in a repository without such a name: a directory that has a HEAD. */
 static bool is_in_bare_repository(struct commit *c, const char *path)
 {
@@ -36,12 +25,15 @@ static bool is_in_bare_repository(struct commit *c, const char *path)
 
 	for (const char *at = path; *(at += strspn(at, "/")); at += strcspn(at, "/")) {
 		_cleanup_free_ char *head = NULL;
+		_cleanup_close_ int fd = -1;
+		const char *name;
 
 		if (!vcs_is_control_file(at, strcspn(at, "/")))
 			continue;
 		head = xasprintf("%.*sHEAD", (int)(at - path), path);
 		/* What is not served can't be looked at, and is not written to either. */
-		if (look(c, head, &st) == 0)
+		fd = resolve_parent(c->tree, head, &name);
+		if (fd >= 0 && fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 			return true;
 	}
 	return false;
@@ -81,6 +73,17 @@ void commit_check_place(struct commit *c, const struct effect *e)
 	/* The user's own rights would be for whoever runs it, with bytes that a worker chose. */
 	if (e->kind != EFFECT_DIR && e->mode & (S_ISUID | S_ISGID))
 		commit_fail(c, CONCC_E_UNSAFE, "set user or group id on", e->path);
+}
+
+/* What is at path now, symlinks not followed: 0 or -errno. */
+static int look(struct commit *c, const char *path, struct stat *ret)
+{
+	const char *name;
+	int fd = commit_parent_fd(c, path, &name);
+
+	if (fd < 0)
+		return fd;
+	return fstatat(fd, name, ret, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
 }
 
 /* Changes up to here were seen by the job, or made by it. */
@@ -170,19 +173,17 @@ static int check_ancestors(struct commit *c, const struct effect *e, struct errm
 }
 
 /* Everything at and beneath path is about to go: none of it may be news to the job. */
-static int check_tree(struct commit *c, const char *path, struct errmsg *msg)
+static int check_tree(struct commit *c, const char *path, bool is_dir, struct errmsg *msg)
 {
 	_cleanup_close_ int fd = -1;
 	struct dirent *de;
-	struct stat st;
 	DIR *dir;
 	int err;
 
 	if (changed_by_others(c, path))
 		return conflict(path, msg);
-	err = look_or_say(c, path, &st, msg);
-	if (err <= 0 || !S_ISDIR(st.st_mode))
-		return err < 0 ? err : 0;
+	if (!is_dir)
+		return 0;
 	fd = resolve_open(c->tree, path, O_RDONLY | O_DIRECTORY);
 	if (fd < 0)
 		return errmsg_set(msg, fd, "can't remove %s: %s", path, err_text(fd));
@@ -192,12 +193,15 @@ static int check_tree(struct commit *c, const char *path, struct errmsg *msg)
 	(void)steal_fd(&fd); /* dir's now */
 	for (err = 0; !err && (errno = 0, de = readdir(dir));) {
 		_cleanup_free_ char *child = NULL;
+		struct stat st;
 
 		if (streq(de->d_name, ".") || streq(de->d_name, "..") ||
 		    str_starts(de->d_name, TEMP_PREFIX))
 			continue;
 		child = path_join(path, de->d_name);
-		err = check_tree(c, child, msg);
+		err = look_or_say(c, child, &st, msg);
+		if (err >= 0)
+			err = check_tree(c, child, err > 0 && S_ISDIR(st.st_mode), msg);
 	}
 	/* Half of it is not all of it. */
 	if (!err && errno)
@@ -291,5 +295,5 @@ int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg)
 		return errmsg_set(msg, CONCC_E_NO_WAY,
 				  "%s is another user's or group's, and jobs can't see whose",
 				  e->path);
-	return check_tree(c, e->path, msg);
+	return check_tree(c, e->path, is_dir, msg);
 }

@@ -179,7 +179,7 @@ static int link_parent(struct tree *t, struct dir *d, struct dir *parent)
 		if (fd < 0)
 			return fd;
 		e = dir_add_name(t, parent, base, strlen(base));
-		err = snap_check(t, parent, fd, e);
+		err = snap_check(t, parent, fd, e, NULL);
 		if (err || e->type != ENTRY_DIR || e->ino != d->attr.ino) {
 			dir_mark_ent(t, parent, e);
 			return err ? err : CONCC_E_STALE;

@@ -249,7 +249,8 @@ static void note_unknown(struct tree *t, struct dir *d, const struct ent *e, int
 }
 
 /* 1 when it must be looked at again, 0, or -errno. */
-static int look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool in_vain)
+static int look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool in_vain,
+		     struct stat *ret_st)
 {
 	char target[PROTO_PATH_MAX];
 	bool mounted = false;
@@ -261,6 +262,8 @@ static int look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool 
 
 	t->counts.stats++;
 	tree_busy(t);
+	if (ret_st)
+		*ret_st = st ? buf : (struct stat){0};
 	if (there < 0 && !(e->flags & ENT_SEEN))
 		return there;
 	if (there < 0)
@@ -285,13 +288,13 @@ static int look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool 
 	return hardlinks_track(t, d, fd, e, same, mounted, in_vain) ? 1 : 0;
 }
 
-int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e)
+int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e, struct stat *ret_st)
 {
 	int r = 1;
 
 	/* Who puts one file of many links after the other there has it looked at at every drain. */
 	for (int tries = 0; r > 0 && tries < 10; tries++)
-		r = look_once(t, d, fd, e, tries == 9);
+		r = look_once(t, d, fd, e, tries == 9, ret_st);
 	return r < 0 ? r : 0;
 }
 
@@ -343,7 +346,7 @@ static int scan_names(struct tree *t, struct dir *d, int fd)
 				continue;
 			e = dir_add_name(t, d, de->d_name, strlen(de->d_name));
 			e->flags |= ENT_SEEN;
-			(void)snap_check(t, d, fd, e); /* can't fail: there is such a name */
+			(void)snap_check(t, d, fd, e, NULL); /* can't fail: there is such a name */
 		}
 	}
 	/* ENOENT: one that was removed, and can still be seen where it is mounted.  It is empty. */
@@ -360,7 +363,7 @@ int dir_scan(struct tree *t, struct dir *d, int fd)
 	err = scan_names(t, d, fd);
 	for (uint32_t it = 0; (e = names_next(&d->names, &it));) {
 		if (!err && !(e->flags & ENT_SEEN))
-			err = snap_check(t, d, fd, e);
+			err = snap_check(t, d, fd, e, NULL);
 		e->flags &= (uint16_t)~ENT_SEEN;
 	}
 	return err;
@@ -394,6 +397,7 @@ bool fd_has_default_acl(int fd)
 
 static int dir_look_fd(struct tree *t, struct dir *d, int fd)
 {
+	bool all = d->scan_now;
 	struct stat st;
 	int err = 0;
 
@@ -401,18 +405,19 @@ static int dir_look_fd(struct tree *t, struct dir *d, int fd)
 		return -errno;
 	if (fold_ino(t, st.st_dev, st.st_ino) != d->attr.ino)
 		return CONCC_E_STALE;
-	if (d->scan_now || d->acl_suspect)
+	if (all || d->acl_suspect)
 		d->default_acl = fd_has_default_acl(fd);
 	d->acl_suspect = false;
-	if (d->scan_now) {
+	if (all) {
 		rewatch(t, d, fd);
 		err = dir_scan(t, d, fd);
 		d->scan_now = false;
 	}
 	for (uint32_t i = 0; !err && i < d->dirty.n; i++)
-		err = snap_check(t, d, fd, d->dirty.v[i]);
+		err = snap_check(t, d, fd, d->dirty.v[i], NULL);
 	drop_placeholders(t, d);
-	if (!err && fstat(fd, &st) < 0)
+	/* Of what changed since the first look an event tells, if it was watched by then. */
+	if (!err && all && fstat(fd, &st) < 0)
 		err = -errno;
 	if (!err)
 		dir_set_attr(t, d, &st);
@@ -526,23 +531,28 @@ void snap_settle(struct tree *t)
 }
 
 uint64_t snap_note(struct tree *t, int dir_fd, const char *path, const struct digest *claim,
-		   unsigned peer, bool written)
+		   unsigned peer, bool written, struct stat *ret_st)
 {
 	_cleanup_free_ char *parent = path_parent(path);
 	const char *base = path_base(path);
-	struct dir *d;
+	struct dir *d = dir_find(t, parent);
 	struct stat st;
 	struct ent *e;
+	uint64_t ino;
 
-	d = dir_find(t, parent);
-	if (!d)
+	if (!d) {
+		if (fstatat(dir_fd, base, ret_st, AT_SYMLINK_NOFOLLOW) < 0)
+			*ret_st = (struct stat){0};
 		return ++t->version;
+	}
 	e = dir_add_name(t, d, base, strlen(base));
+	ino = e->ino;
 	if (written)
 		e->flags |= ENT_WRITTEN;
-	if (snap_check(t, d, dir_fd, e) < 0)
+	if (snap_check(t, d, dir_fd, e, ret_st) < 0)
 		dir_mark_dead(t, d);
-	else if (fstat(dir_fd, &st) == 0)
+	/* Of the same file as before the directory is what it was. */
+	else if ((e->ino != ino || !ret_st->st_mode) && fstat(dir_fd, &st) == 0)
 		dir_set_attr(t, d, &st);
 	if (claim && e->type == ENTRY_FILE && !e->known)
 		ent_set_known(e, claim, (uint16_t)peer);

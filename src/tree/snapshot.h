@@ -290,11 +290,13 @@ void stat_to_attr(struct tree *t, const struct stat *st, struct entry_attr *ret)
 void dir_set_attr(struct tree *t, struct dir *d, const struct stat *st);
 /* Compares all names with the disk.  0 or -errno. */
 int dir_scan(struct tree *t, struct dir *d, int fd);
-/* Looks at one name.  0, or -errno: not even whether there is one can be told. */
-int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e);
-/* The commit just changed path's name: takes it over at once; its version now. */
+/* Looks at one name.  0, or -errno: not even whether there is one can be told.  ret_st: may be
+ * NULL; what was seen, all zero when nothing was. */
+int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e, struct stat *ret_st);
+/* The commit just changed path's name: takes it over at once; its version now.  ret_st: what is
+ * there, all zero when nothing is. */
 uint64_t snap_note(struct tree *t, int dir_fd, const char *path, const struct digest *claim,
-		   unsigned peer, bool written);
+		   unsigned peer, bool written, struct stat *ret_st);
 /* Looks at all that is queued, until nothing is left; then sends. */
 void snap_settle(struct tree *t);
 /*

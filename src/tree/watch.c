@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -350,6 +351,9 @@ void watch_collect(struct tree *t)
 			on_event(t, ev);
 			p += sizeof(*ev) + ev->len;
 		}
+		/* There was room for another one, so there was none. */
+		if ((size_t)n + sizeof(struct inotify_event) + NAME_MAX + 1 <= sizeof(t->event_buf))
+			return;
 	}
 }
 

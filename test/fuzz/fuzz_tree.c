@@ -6,9 +6,10 @@
  * workers ask for listings and bytes, also where nothing is served; jobs bring files home.
  *
  * What must hold: nothing outside the served roots is read or written, and nothing in those to be
- * read only is written.  After a drain, what workers were told is what the disk has.  What a job
- * did is in place as a model of files has it, or not at all; an honest one's is, when nobody else
- * changed anything since.
+ * read only is written.  Where a root is says a model of what resolve.c promises: where its path
+ * leads by the user's own symlinks, and by none that a worker can have made.  After a drain, what
+ * workers were told is what the disk has.  What a job did is in place as a model of files has it,
+ * or not at all; an honest one's is, when nobody else changed anything since.
  */
 #include <errno.h>
 #include <linux/openat2.h>
@@ -68,7 +69,8 @@ static const struct {
 	{"link", true}, {"w/a", true},	 {"w/b", false},
 };
 
-static const char *const areas[] = {"w", "v1", "v2"};
+/* The user has nothing to do in the last one, which holds the secrets. */
+static const char *const areas[] = {"w", "v1", "v2", "victim"};
 
 struct job {
 	struct commit *commit;
@@ -86,9 +88,13 @@ static struct {
 	struct tree *tree;
 	struct told told[N_PEERS];
 	bool served[N_OF(roots)];
+	unsigned since[N_OF(roots)]; /* which of them was served first */
+	char *held[N_OF(roots)];     /* where it led when it was found last; NULL: never */
+	ino_t held_ino[N_OF(roots)];
 	struct job job;
 	struct files victim;
 	bool watched;
+	unsigned n_served;
 	unsigned n_written; /* of the user's files: no two have the same bytes */
 } bed;
 
@@ -153,15 +159,172 @@ static int root_of(const char *path)
 	return best;
 }
 
-/* Where the user's own symlink leads, of a path as it is served. */
+/* ---- where roots are ---- */
+
+/* Has a worker's job had its hands in this directory?  As another root has it. */
+static bool workers_write_to(size_t root, const char *at)
+{
+	for (size_t i = 0; i < N_OF(roots); i++) {
+		if (i != root && bed.served[i] && roots[i].writable && bed.held[i] &&
+		    path_is_below(at, bed.held[i]))
+			return true;
+	}
+	return false;
+}
+
+/* A symlink's target, in front of the rest of the path. */
+static char *follow(const char *link, const char *rest)
+{
+	char target[128];
+	ssize_t n = readlink(link, target, sizeof(target) - 1);
+
+	CHECK(n > 0);
+	target[n] = '\0';
+	return xasprintf("%s/%s", target, rest);
+}
+
+/* Where the root's path leads by directories and by symlinks of the user's own: those in no tree
+ * that workers write to.  Absolute, without symlinks; NULL: nowhere. */
+static char *walk(size_t root)
+{
+	char *at = xstrdup("/"), *rest = absolute(roots[root].path);
+	unsigned n_symlinks = 0;
+	bool ok = true;
+
+	while (ok && rest[strspn(rest, "/")]) {
+		char *part = rest + strspn(rest, "/"), *end = part + strcspn(part, "/");
+		_cleanup_free_ char *name = xstrndup(part, (size_t)(end - part));
+		char *child = path_clean(at, name), *next = xstrdup(end);
+		struct stat st = {0};
+
+		ok = lstat(child, &st) == 0;
+		if (ok && S_ISLNK(st.st_mode)) {
+			ok = !workers_write_to(root, at) && ++n_symlinks <= 40;
+			free(next);
+			next = follow(child, end);
+			free(child);
+			child = xstrdup(*next == '/' ? "/" : at);
+		}
+		ok = ok && (S_ISLNK(st.st_mode) || S_ISDIR(st.st_mode));
+		free(at);
+		at = child;
+		free(rest);
+		rest = next;
+	}
+	free(rest);
+	if (!ok)
+		free(at);
+	return ok ? at : NULL;
+}
+
+/* The directory that was found last is held, and not let go while the path leads to it. */
+static bool is_held(size_t root)
+{
+	_cleanup_free_ char *path = absolute(roots[root].path);
+	struct stat st;
+
+	return bed.held[root] && stat(path, &st) == 0 && st.st_ino == bed.held_ino[root];
+}
+
+/* The next one that was served after this number; N_OF(roots): none. */
+static size_t served_after(unsigned since)
+{
+	size_t best = N_OF(roots);
+
+	for (size_t i = 0; i < N_OF(roots); i++) {
+		if (bed.served[i] && bed.since[i] > since &&
+		    (best == N_OF(roots) || bed.since[i] < bed.since[best]))
+			best = i;
+	}
+	return best;
+}
+
+/* The tree has looked where its roots are, one after the other. */
+static void find_roots(void)
+{
+	for (size_t i = served_after(0); i < N_OF(roots); i = served_after(bed.since[i])) {
+		char *now = walk(i);
+		struct stat st;
+
+		if (!now)
+			continue; /* what was found before still is what workers wrote to */
+		CHECK(stat(now, &st) == 0);
+		free(bed.held[i]);
+		bed.held[i] = now;
+		bed.held_ino[i] = st.st_ino;
+	}
+}
+
+/* Where a path is, as the innermost root has it: relative to the scratch directory; NULL: nowhere
+ * in it. */
+static char *place_in(const char *root_place, int root, const char *path)
+{
+	const char *in_scratch = root_place ? path_below(root_place, scratch_dir) : NULL;
+	const char *rest = path_below(path, roots[root].path);
+
+	if (!in_scratch || !*in_scratch)
+		return NULL;
+	return *rest ? path_join(in_scratch, rest) : xstrdup(in_scratch);
+}
+
+static char *place_now(const char *path)
+{
+	int root = root_of(path);
+	_cleanup_free_ char *now = root < 0 ? NULL : walk((size_t)root);
+
+	return now ? place_in(now, root, path) : NULL;
+}
+
+static char *place_held(const char *path)
+{
+	int root = root_of(path);
+
+	return root < 0 ? NULL : place_in(bed.held[root], root, path);
+}
+
+/* Of a path as it is served. */
 static char *really(const char *path)
 {
-	char target[8] = "";
+	int root = root_of(path);
+	char *now = place_now(path);
 
-	if (!path_is_below(path, "link"))
-		return xstrdup(path);
-	CHECK(readlinkat(scratch(), "link", target, sizeof(target) - 1) == 2);
-	return path[4] ? path_join(target, path + 5) : xstrdup(target);
+	if (!now && root >= 0 && is_held((size_t)root))
+		now = place_held(path);
+	return now ? now : xstrdup(path);
+}
+
+static bool is_victims(const char *place)
+{
+	return place && path_is_below(place, "victim");
+}
+
+/* May what is in the victim be told of as what is in this directory?  Where the user has led it. */
+static bool leads_to_victim(const char *path)
+{
+	_cleanup_free_ char *now = place_now(path), *held = place_held(path);
+
+	return is_victims(now) || is_victims(held);
+}
+
+/* Is it in a served root, of this kind, when one goes by what the roots are? */
+static bool is_served_as(const char *place, bool writable)
+{
+	_cleanup_free_ char *path = absolute(place);
+
+	for (size_t i = 0; i < N_OF(roots); i++) {
+		_cleanup_free_ char *served = NULL;
+		const char *rest;
+
+		if (!bed.served[i] || !bed.held[i] || roots[i].writable != writable)
+			continue;
+		rest = path_below(path, bed.held[i]);
+		if (!rest)
+			continue;
+		served = *rest ? path_join(roots[i].path, rest) : xstrdup(roots[i].path);
+		if (root_of(served) == (int)i)
+			return true;
+	}
+	return false;
 }
 
 /* ---- the user ---- */
@@ -242,8 +405,9 @@ static void user(enum step what, const uint8_t s[4])
 		break;
 	case USER_LINK:
 	case USER_RENAME:
-		if (what == USER_RENAME || (!path_is_below(path, "w/sub/in") &&
-					    !path_is_below(path, "w/b") && root_of(path) != 2))
+		if (what == USER_RENAME ||
+		    (!path_is_below(path, "w/sub/in") && !path_is_below(path, "w/b") &&
+		     !is_served_as(path, false)))
 			user_two(what, path, other);
 		break;
 	case USER_LEAD_ELSEWHERE:
@@ -258,10 +422,37 @@ static void user(enum step what, const uint8_t s[4])
 
 /* ---- the tree ---- */
 
+/* The directory that a message tells of, relative to the scratch one; NULL: none in it. */
+static char *told_of(unsigned peer, uint8_t type, const struct buf *b)
+{
+	struct blob payload = {b->data, b->len};
+	const struct told_dir *d = NULL;
+	struct msg_update u;
+	struct msg_dir m;
+	char *path = NULL;
+	const char *rel;
+
+	if (type == MSG_DIR && msg_dir_decode(payload, &m) == 0) {
+		path = xstrdup(m.path);
+		msg_dir_release(&m);
+	} else if (type == MSG_UPDATE && msg_update_decode(payload, &u) == 0) {
+		d = map_get_u64(&bed.told[peer].by_id, u.dir_id);
+		path = d ? xstrdup(d->path) : NULL;
+	}
+	rel = path ? path_below(path, scratch_dir) : NULL;
+	rel = rel ? xstrdup(rel) : NULL;
+	free(path);
+	return (char *)rel;
+}
+
 static void on_send(void *data, unsigned peer, uint8_t type, const struct buf *b)
 {
 	CHECK(peer < N_PEERS && b->len <= PROTO_DIR_MAX);
-	CHECK(!memmem(b->data, b->len, SECRET, strlen(SECRET)));
+	if (memmem(b->data, b->len, SECRET, strlen(SECRET))) {
+		_cleanup_free_ char *path = told_of(peer, type, b);
+
+		CHECK(path && leads_to_victim(path));
+	}
 	told_message(&bed.told[peer], type, b);
 }
 
@@ -296,6 +487,8 @@ static void serve(uint8_t b, bool withdraw)
 	if (withdraw) {
 		tree_withdraw(bed.tree, path);
 		bed.served[i] = false;
+		free(bed.held[i]);
+		bed.held[i] = NULL;
 		/* That something is absent in it was told of it, too; a mirror looks there no more.
 		 */
 		for (unsigned p = 0; p < N_PEERS; p++)
@@ -303,24 +496,46 @@ static void serve(uint8_t b, bool withdraw)
 	} else if (tree_serve(bed.tree, path, roots[i].writable, &msg) == 0) {
 		for (unsigned p = 0; p < N_PEERS; p++)
 			forget_denied(&bed.told[p], path);
+		if (!bed.served[i])
+			bed.since[i] = ++bed.n_served;
 		bed.served[i] = true;
+		find_roots();
 	}
+}
+
+/* Roots are checked by themselves: one beneath another may lead elsewhere. */
+static bool is_served_root(const char *path)
+{
+	const char *rel = path_below(path, scratch_dir);
+
+	for (size_t i = 0; rel && i < N_OF(roots); i++) {
+		if (bed.served[i] && streq(roots[i].path, rel))
+			return true;
+	}
+	return false;
+}
+
+static void check_told_of(unsigned peer, size_t i)
+{
+	_cleanup_free_ char *path = absolute(roots[i].path), *now = walk(i);
+	const struct told_dir *d = map_get_str(&bed.told[peer].by_path, path);
+	bool listed = d && d->state == DIR_LISTED;
+	const char *place = now ? now : bed.held[i];
+	int fd = -1;
+
+	/* Where the symlink became one that workers may have made, it is held, or not any more. */
+	if (now || (listed && is_held(i)))
+		fd = open(place, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	told_check(&bed.told[peer], path, fd);
 }
 
 static void drain_and_check(void)
 {
 	CHECK(tree_drain(bed.tree) == 0);
+	find_roots();
 	for (size_t i = 0; i < N_OF(roots); i++) {
-		_cleanup_free_ char *path = absolute(roots[i].path), *real = really(roots[i].path);
-		const char *name;
-		_cleanup_close_ int dir = parent(real, &name);
-
 		for (unsigned p = 0; bed.served[i] && p < N_PEERS; p++)
-			told_check(
-				&bed.told[p], path,
-				dir < 0 ? -1
-					: openat(dir, name,
-						 O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+			check_told_of(p, i);
 	}
 }
 
@@ -376,17 +591,27 @@ static void list_served(unsigned peer)
 	}
 }
 
+/* Is it that file? */
+static bool is_file_at(const struct stat *st, const char *place)
+{
+	const char *name;
+	_cleanup_close_ int dir = place ? parent(place, &name) : -1;
+	struct stat is;
+
+	return dir >= 0 && fstatat(dir, name, &is, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       st->st_ino == is.st_ino && st->st_dev == is.st_dev;
+}
+
 /* The bytes of what was told: those that are there, or none. */
 static void fetch(unsigned peer, uint8_t b, uint8_t x)
 {
 	char below[16];
-	_cleanup_free_ char *path = NULL, *real = NULL, *dir_path = NULL;
-	_cleanup_close_ int fd = -1, dir = -1;
+	_cleanup_free_ char *path = NULL, *now = NULL, *held = NULL, *dir_path = NULL;
+	_cleanup_close_ int fd = -1;
 	struct entry_attr attr;
 	struct told_name *n;
 	struct told_dir *d;
-	struct stat st, is;
-	const char *name;
+	struct stat st;
 
 	place(b, below);
 	path = path_join(x & 1 ? "link" : "w", below);
@@ -395,13 +620,11 @@ static void fetch(unsigned peer, uint8_t b, uint8_t x)
 	n = d ? map_get_str(&d->names, path_base(path)) : NULL;
 	if (!n || n->attr.type != ENTRY_FILE)
 		return;
+	held = place_held(path);
 	if (tree_open_file(bed.tree, d->id, path_base(path), n->attr.version, &fd, &attr) < 0)
 		return;
-	real = really(path);
-	dir = parent(real, &name);
-	CHECK(root_of(path) >= 0 && dir >= 0 && fstat(fd, &st) == 0);
-	CHECK(fstatat(dir, name, &is, AT_SYMLINK_NOFOLLOW) == 0);
-	CHECK(st.st_ino == is.st_ino && st.st_dev == is.st_dev);
+	now = place_now(path);
+	CHECK(fstat(fd, &st) == 0 && (is_file_at(&st, now) || is_file_at(&st, held)));
 	CHECK((uint64_t)st.st_size == attr.size);
 }
 
@@ -412,6 +635,12 @@ static void scan(struct files *f)
 	files_release(f);
 	for (size_t i = 0; i < N_OF(areas); i++)
 		files_scan(f, scratch(), areas[i], areas[i]);
+}
+
+static void scan_victim(void)
+{
+	files_release(&bed.victim);
+	files_scan(&bed.victim, scratch(), "victim", "victim");
 }
 
 static void job_end(void)
@@ -446,10 +675,10 @@ static void job_start(uint8_t x)
 /* Where an effect's path is, relative to the scratch directory. */
 static char *effect_place(const struct msg_file *f, const char *path)
 {
-	_cleanup_free_ char *base = really(bed.job.workspaces[f->workspace] + strlen(scratch_dir) +
-					   1);
+	const char *workspace = bed.job.workspaces[f->workspace] + strlen(scratch_dir) + 1;
+	_cleanup_free_ char *served = *path ? path_join(workspace, path) : xstrdup(workspace);
 
-	return *path ? path_join(base, path) : xstrdup(base);
+	return really(served);
 }
 
 static bool is_writable(const char *path)
@@ -583,17 +812,34 @@ static void job_step(enum step what, const uint8_t s[4])
 	job_does(&f, bytes, s[3] & 128);
 }
 
-/* What may only be read is as it was. */
-static void check_read_only(const struct files *before, const struct files *after)
+/* A further name of a file is a way to its bytes wherever that is. */
+static bool is_written_elsewhere(const struct files *f, const struct file *of)
+{
+	for (size_t i = 0; i < f->n; i++) {
+		if (f->v[i].ino == of->ino && is_served_as(f->v[i].path, true))
+			return true;
+	}
+	return false;
+}
+
+/* What is outside, or may only be read, is as it was. */
+static void check_outside(const struct files *before, const struct files *after)
 {
 	for (size_t i = 0; i < before->n; i++) {
 		const struct file *f = &before->v[i], *now;
 
-		if (root_of(f->path) < 0 || is_writable(f->path))
+		if (is_served_as(f->path, true) ||
+		    (!is_served_as(f->path, false) && is_written_elsewhere(before, f)))
 			continue;
 		now = files_find(after, f->path);
 		CHECK(now && now->ino == f->ino && now->mode == f->mode && now->n == f->n &&
 		      memcmp(now->bytes, f->bytes, f->n) == 0);
+	}
+	for (size_t i = 0; i < after->n; i++) {
+		const struct file *f = &after->v[i];
+
+		CHECK(files_find(before, f->path) || is_served_as(f->path, true) ||
+		      str_starts(path_base(f->path), TEMP_PREFIX));
 	}
 }
 
@@ -633,11 +879,12 @@ static void job_apply(void)
 		CHECK(files_same(&before, &after));
 	/* Where nothing is watched, a file may be too young to tell whether it changed. */
 	CHECK(r == 0 || !bed.watched || !j->honest || !j->undisturbed || j->refused);
-	check_read_only(&before, &after);
+	check_outside(&before, &after);
 	files_release(&before);
 	files_release(&wanted);
 	files_release(&after);
 	job_end();
+	scan_victim();
 	drain_and_check();
 }
 
@@ -645,8 +892,9 @@ static void job_apply(void)
 
 static void lay_out(void)
 {
-	static const char *const dirs[] = {"w",		 "w/a", "w/sub", "w/sub/a", "w/sub/in",
-					   "w/sub/in/a", "w/b", "v1",	 "v2",	    "v1/a"};
+	static const char *const dirs[] = {"w",	       "w/a",	     "w/sub",  "w/sub/a",
+					   "w/sub/in", "w/sub/in/a", "w/b",    "v1",
+					   "v2",       "v1/a",	     "victim", "victim/a"};
 
 	for (size_t i = 0; i < N_OF(areas); i++)
 		CHECK(path_remove_tree(scratch(), areas[i]) == 0);
@@ -659,17 +907,15 @@ static void lay_out(void)
 	scratch_write("w/sub/in/f", "sub/in/f", 8);
 	scratch_write("w/b/f", "b/f", 3);
 	scratch_write("v1/f", "v1/f", 4);
+	scratch_write("victim/" SECRET, SECRET, strlen(SECRET));
+	scratch_write("victim/a/" SECRET, SECRET, strlen(SECRET));
+	scratch_write("victim/f", SECRET, strlen(SECRET));
+	scan_victim();
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	log_init("fuzz", LOG_LEVEL_ERR);
-	CHECK(mkdirat(scratch(), "victim", 0755) == 0);
-	CHECK(mkdirat(scratch(), "victim/a", 0755) == 0);
-	scratch_write("victim/" SECRET, SECRET, strlen(SECRET));
-	scratch_write("victim/a/" SECRET, SECRET, strlen(SECRET));
-	scratch_write("victim/f", SECRET, strlen(SECRET));
-	files_scan(&bed.victim, scratch(), "victim", "victim");
 	return 0;
 }
 
@@ -772,6 +1018,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	drain_and_check();
 	check_victim();
 	tree_free(bed.tree);
+	for (size_t i = 0; i < N_OF(roots); i++) {
+		free(bed.held[i]);
+		bed.held[i] = NULL;
+	}
 	for (unsigned p = 0; p < N_PEERS; p++)
 		told_release(&bed.told[p]);
 	return 0;

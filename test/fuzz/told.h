@@ -26,6 +26,9 @@ struct told_dir {
 	struct map names; /* struct told_name */
 };
 
+/* Of the user of this header: it leads to a directory of its own, which is checked by itself. */
+static bool is_served_root(const char *path);
+
 struct told {
 	struct map by_path, by_id; /* struct told_dir */
 };
@@ -77,6 +80,13 @@ static void told_void(struct told *t, const char *path)
 	}
 }
 
+/* Is what was told of path told by this name in the directory around it?  A served root has its own
+ * way there, whatever else the name stands for. */
+static bool told_by_name(const char *path, const struct told_name *old, uint8_t type)
+{
+	return type == ENTRY_DIR || (old && old->attr.type == ENTRY_DIR) || !is_served_root(path);
+}
+
 /* was: what the name stood for before, as told, or NULL. */
 static void told_put(struct told *t, struct told_dir *d, const struct dir_entry *e,
 		     const struct map *was)
@@ -86,7 +96,8 @@ static void told_put(struct told *t, struct told_dir *d, const struct dir_entry 
 	const struct told_name *old = was ? map_get_str(was, name) : NULL;
 	struct told_name *n;
 
-	if (was && (!old || old->attr.version != e->attr.version))
+	if (was && (!old || old->attr.version != e->attr.version) &&
+	    told_by_name(path, old, e->attr.type))
 		told_void(t, path);
 	if (e->attr.type == ENTRY_ABSENT) {
 		told_name_free(map_del_str(&d->names, name));
@@ -203,7 +214,8 @@ static void told_check_name(const struct told_name *n, int dir_fd, const char *n
 	      memcmp(target, n->target, (size_t)len) == 0);
 }
 
-/* What was told of the directory at path, and beneath it, is so.  Takes fd, of it or -1. */
+/* What was told of the directory at path, and beneath it, is so.  Takes fd, of it or -1.  Served
+ * roots beneath it are left out. */
 static void told_check(const struct told *t, const char *path, int fd)
 {
 	const struct told_dir *d = map_get_str(&t->by_path, path);
@@ -233,7 +245,7 @@ static void told_check(const struct told *t, const char *path, int fd)
 		CHECK(fstatat(dirfd(dir), de->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0);
 		told_check_name(map_get_str(&d->names, de->d_name), dirfd(dir), de->d_name, &st);
 		child = path_join(path, de->d_name);
-		if (S_ISDIR(st.st_mode))
+		if (S_ISDIR(st.st_mode) && !is_served_root(child))
 			told_check(t, child,
 				   openat(dirfd(dir), de->d_name,
 					  O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));

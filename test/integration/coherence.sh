@@ -169,8 +169,7 @@ own_files_go() {
 		say 1 # from now on nothing has to be fetched
 		rm -f none
 		trap : USR1
-		./holdbin >/dev/null &
-		echo held
+		./holdbin & # says so when it is that, and no shell any more
 		wait
 		mkdir d
 		echo one >d/f
