@@ -23,7 +23,7 @@
 #include "concc/proto.h"
 
 /* Part of every key: what is kept by one version is nothing to another. */
-#define CACHE_FORMAT 5
+#define CACHE_FORMAT 6
 
 /* ---- what a job looked at: src/cache/names.c ---- */
 
@@ -121,7 +121,8 @@ struct cache_call {
 
 /*
  * May results of it be kept, as far as its words tell?  NULL, or why not, in a word.  Only drivers
- * of GCC and clang, of which it is known what of their environment they read.
+ * of GCC and clang, of which it is known what of their environment they read; and what the caller
+ * asks it for (JOB_F_KEEP), of which nothing is known: all that it is given counts then.
  */
 const char *cache_refuses(const struct msg_run *m);
 /* The same of all its arguments, those in the files that it names (@FILE) included, which must be
@@ -131,8 +132,8 @@ bool cache_has_argfiles(char *const *argv);
 /* The same of a program that it started (a base name): NULL, or why not. */
 bool cache_knows_tool(const char *name);
 void cache_call_digest(const struct cache_call *c, struct digest *ret);
-/* Does this variable matter to the compilers it knows? */
-bool cache_reads_variable(const char *name, size_t len, char *const *argv);
+/* Does this variable of its environment matter? */
+bool cache_reads_variable(const struct msg_run *m, const char *name, size_t len);
 
 /* ---- the words of a call, for a person: src/cache/words.c ---- */
 

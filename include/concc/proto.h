@@ -22,7 +22,7 @@
 #include "concc/digest.h"
 
 #ifndef PROTO_VERSION /* a test has another */
-#define PROTO_VERSION 13
+#define PROTO_VERSION 14
 #endif
 /*
  * Bytes of "project.lock" that a project server has locked when it is ready: for who speaks this
@@ -416,7 +416,16 @@ enum job_flags {
 	JOB_F_TRACE = 1 << 5,
 	/* Of a look-up: only what would come of it is asked for, in words (RUN_FAIL_MISS). */
 	JOB_F_WHY = 1 << 6,
+	/* Of a RUN: who called asks for its result to be kept, whatever command it is. */
+	JOB_F_KEEP = 1 << 7,
+	/* The same, and says that it does not go by the times of files. */
+	JOB_F_NO_TIMES = 1 << 8,
+	/* Of a RUN with JOB_F_STDIN: it says what all of the input is. */
+	JOB_F_INPUT_KNOWN = 1 << 9,
 };
+
+/* What a worker need not know. */
+#define JOB_F_OF_RUN (JOB_F_WHY | JOB_F_KEEP | JOB_F_NO_TIMES | JOB_F_INPUT_KNOWN)
 
 struct msg_job {
 	uint32_t job_id; /* the client's, not in use for another job */
@@ -572,9 +581,13 @@ enum trace_how {
 	TRACE_EXEC = 'x',  /* executed */
 	TRACE_LIST = 'd',  /* the names in a directory */
 	TRACE_PLACE = 'p', /* asked for the path of what it leads to; told by no worker */
+	TRACE_TIMES = 't', /* when a file was changed last, how many names it has; told by none */
 	TRACE_WRITE = 'w', /* opened for writing: what it held was not read, unless 'r' says so */
 	TRACE_MAKE = 'm',  /* made, removed or replaced: in which directory is what counts */
 };
+
+/* As what a symlink says: random bytes were asked for, by getrandom(2). */
+#define TRACE_GETRANDOM "/dev/random"
 
 #define PROTO_TRACE_NAMES_MAX (32 * 1024)
 #define PROTO_TRACE_BYTES_MAX (4 * 1024 * 1024)
@@ -688,7 +701,12 @@ struct msg_run {
 	struct caller caller;
 	char **argv;
 	char **env;
+	struct blob input; /* with JOB_F_INPUT_KNOWN, else empty; owned */
 };
+
+/* Of input that is part of what a result is found by.  It is all sent before the job has read any.
+ */
+#define PROTO_KNOWN_INPUT_MAX (256 * 1024)
 
 void msg_run_encode(struct buf *b, const struct msg_run *m);
 int msg_run_decode(struct blob payload, struct msg_run *ret);

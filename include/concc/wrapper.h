@@ -26,6 +26,8 @@ enum wrapper_exit {
 struct wrapper_options {
 	bool any_command; /* concc-dispatch: no compiler policy, stdin always streamed */
 	bool alone;	  /* concc is gone: run it here, without a word */
+	bool keeps;	  /* its result may be kept and used again: the caller says so */
+	bool no_times;	  /* and that it does not go by the times of files */
 	char **argv;	  /* the command, at least one word; its first may be changed */
 };
 
@@ -35,6 +37,9 @@ bool wrapper_is_own_name(const char *argv0);
 /* Runs the command somewhere.  Returns the status to exit with; may exec or die by the command's
  * signal instead. */
 int wrapper_run(const struct wrapper_options *o);
+
+/* Of concc-dispatch: takes what is in front of the command. */
+void wrapper_dispatch_options(char **argv, struct wrapper_options *o);
 
 /* Would its result be found, and if not, why?  Says so on standard output, and runs nothing.  0:
  * yes; 1: no; or of enum wrapper_exit. */

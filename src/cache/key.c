@@ -96,6 +96,10 @@ static bool is_foreign_code(const char *variable)
 
 const char *cache_refuses(const struct msg_run *m)
 {
+	bool reads_unknown = m->flags & JOB_F_STDIN && !(m->flags & JOB_F_INPUT_KNOWN);
+
+	if (m->flags & JOB_F_KEEP)
+		return reads_unknown ? "stdin" : NULL;
 	if (!(m->flags & JOB_F_COMPILER) || !job_is_driver_name(m->exe))
 		return "unknown-program";
 	if (m->flags & JOB_F_STDIN)
@@ -224,12 +228,14 @@ static bool optimises_at_link(char *const *argv)
 	return false;
 }
 
-bool cache_reads_variable(const char *name, size_t len, char *const *argv)
+bool cache_reads_variable(const struct msg_run *m, const char *name, size_t len)
 {
+	if (m->flags & JOB_F_KEEP)
+		return true;
 	for (size_t i = 0; i < sizeof(variables) / sizeof(variables[0]); i++)
 		if (is_like(name, len, variables[i]))
 			return true;
-	return is_like(name, len, "MAKE*") && optimises_at_link(argv);
+	return is_like(name, len, "MAKE*") && optimises_at_link(m->argv);
 }
 
 /* ---- the call ---- */
@@ -238,7 +244,7 @@ static void put_env(struct buf *b, const struct msg_run *m)
 {
 	/* In their order: of two with one name, programs differ in which they take. */
 	for (char *const *e = m->env; *e; e++)
-		if (cache_reads_variable(*e, strcspn(*e, "="), m->argv))
+		if (cache_reads_variable(m, *e, strcspn(*e, "=")))
 			buf_put_str(b, *e);
 }
 
@@ -270,5 +276,6 @@ void cache_call_digest(const struct cache_call *c, struct digest *ret)
 	for (char *const *a = m->argv; *a; a++)
 		buf_put_str(&b, *a);
 	put_env(&b, m);
+	buf_put_blob(&b, m->input.p, m->input.n);
 	digest_of(b.data, b.len, ret);
 }

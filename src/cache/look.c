@@ -25,7 +25,9 @@
  * which names are the same file or directory (a compiler leaves out a directory that it has
  * searched by another name), and which files have the same bytes and time, since that is how
  * #pragma once knows a header again.  What does not: inode numbers and times themselves, which
- * differ in each checkout; programs that go by them are not kept (cache_refuses()).
+ * differ in each checkout.  Of programs that may go by times these are names of their own
+ * (TRACE_TIMES), of files, and of symlinks themselves: those of a directory change with each file
+ * that anybody makes in it, the job included.
  */
 
 #define LIST_NAMES_MAX 100000 /* of one directory */
@@ -559,6 +561,27 @@ static int say_list(struct cache_look *l, const char *path)
 	return 0;
 }
 
+static void say_time(struct cache_look *l, const struct stat *st)
+{
+	buf_put_u64(&l->said, (uint64_t)st->st_mtim.tv_sec);
+	buf_put_u32(&l->said, (uint32_t)st->st_mtim.tv_nsec);
+	buf_put_u64(&l->said, st->st_nlink);
+}
+
+static int say_times(struct cache_look *l, const char *path)
+{
+	struct stat st;
+	bool there;
+	int r;
+
+	if (is_link(l, path))
+		say_time(l, &l->st);
+	r = look_at(l, path, true, &st, &there);
+	if (there && S_ISREG(st.st_mode))
+		say_time(l, &st);
+	return r;
+}
+
 static int say_name(struct cache_look *l, const char *name, bool overwritten, uint32_t index)
 {
 	const char *path = name + 1;
@@ -581,6 +604,8 @@ static int say_name(struct cache_look *l, const char *name, bool overwritten, ui
 		return say_place(l, path);
 	case TRACE_MAKE:
 		return say_made(l, path);
+	case TRACE_TIMES:
+		return say_times(l, path);
 	}
 	return CONCC_E_PROTO;
 }
@@ -629,6 +654,8 @@ const char *cache_look_change(char how, uint64_t before, uint64_t now)
 	case TRACE_PLACE:
 	case TRACE_MAKE:
 		return "leads elsewhere";
+	case TRACE_TIMES:
+		return "has another time, or number of names";
 	}
 	return "has another type, mode, owner or size";
 }

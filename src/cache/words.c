@@ -46,7 +46,7 @@ static void put_variables(struct cache_words *w, const struct msg_run *m)
 		size_t len = strcspn(*e, "=");
 
 		/* With its name, so that it tells nothing of variables that have the same value. */
-		if (cache_reads_variable(*e, len, m->argv))
+		if (cache_reads_variable(m, *e, len))
 			put(w, xasprintf("variable %.*s", (int)len, *e), *e, strlen(*e));
 	}
 }
@@ -72,6 +72,7 @@ void cache_words_of(const struct cache_call *c, struct cache_words *ret)
 	put(ret, xstrdup("the umask"), &m->umask, sizeof(m->umask));
 	put(ret, xstrdup("what its output goes to"), output, sizeof(output));
 	put(ret, xstrdup("a limit or signal of the caller"), b.data, b.len);
+	put(ret, xstrdup("its standard input"), m->input.p, m->input.n);
 	put(ret, xstrdup("the user"), user, sizeof(user));
 	put(ret, xstrdup("the root that the worker has"), &c->client_root, sizeof(c->client_root));
 	put_variables(ret, m);

@@ -8,18 +8,20 @@
 #include <string.h>
 
 static const char usage[] =
-	"usage: concc-dispatch [--] COMMAND [ARG...]\n"
+	"usage: concc-dispatch [--cache[=contents]] [--] COMMAND [ARG...]\n"
 	"Runs any command on a worker, in the same directory, with the same files and input.\n"
+	"  --cache           its result may be kept, and used again while all that it looked at is\n"
+	"                    the same: see `cache` in concc.ini(5)\n"
+	"  --cache=contents  the same, whatever the times of files\n"
 	"What it changes in the workspace comes home.  See concc-dispatch(1).\n";
 
 int main(int argc, char **argv)
 {
-	struct wrapper_options o = {.argv = argv + 1, .any_command = true};
+	struct wrapper_options o = {0};
 
 	fd_hold_stdio();
-	if (argc > 2 && streq(argv[1], "--"))
-		o.argv = argv + 2;
-	if (argc < 2) {
+	wrapper_dispatch_options(argv + 1, &o);
+	if (!*o.argv) {
 		fputs(usage, stderr);
 		return WRAPPER_EXIT_USAGE;
 	}

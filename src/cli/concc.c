@@ -196,7 +196,9 @@ static int cmd_why(int argc, char **argv)
 {
 	struct wrapper_options o = {.argv = argv + 1};
 
-	if (argc < 2)
+	if (argc > 1 && streq(path_base(argv[1]), "concc-dispatch"))
+		wrapper_dispatch_options(argv + 2, &o);
+	if (argc < 2 || !*o.argv)
 		return wrong("why what?  A command is missing", "");
 	return wrapper_why(&o);
 }

@@ -107,7 +107,7 @@ static void send_job(struct run *r, const struct msg_run *m, struct exe *e)
 		.env_id = send_env(r->peer, m->env),
 		.exe_id = exe_msg(e)->exe_id,
 		.caller_id = r->caller_id,
-		.flags = m->flags | (r->recording ? JOB_F_TRACE : 0),
+		.flags = (m->flags & ~(uint32_t)JOB_F_OF_RUN) | (r->recording ? JOB_F_TRACE : 0),
 		.umask = m->umask,
 		.rows = m->rows,
 		.cols = m->cols,

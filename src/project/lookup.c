@@ -2,6 +2,8 @@
 /* A job that need not be done: from a RUN that names no worker to its end, or to a miss. */
 #include "results.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,6 +16,8 @@
 #include "jobs.h"
 
 #define FILE_BYTES_MAX (512u * 1024 * 1024)
+/* Of one result; it takes the loop's thread some milliseconds. */
+#define REMOVED_DIRS_MAX 500
 
 /* Found, and not yet in place: the wrapper writes first what the job said. */
 struct hit {
@@ -184,8 +188,36 @@ static bool serve(struct server *s, const struct cache_entry *e)
 	return true;
 }
 
+/* What goes with a directory must be what was looked at; of more than so many it is done anew. */
+static void know_beneath(struct server *s, const char *path, unsigned *left)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct dirent *de;
+	DIR *dir;
+
+	if (fd < 0 || !*left)
+		return;
+	(*left)--;
+	dir = fdopendir(fd);
+	if (!dir)
+		return;
+	(void)steal_fd(&fd); /* dir's now */
+	(void)tree_know(s->tree, path);
+	while ((de = readdir(dir))) {
+		_cleanup_free_ char *child = NULL;
+
+		if (de->d_type != DT_DIR || streq(de->d_name, ".") || streq(de->d_name, ".."))
+			continue;
+		child = path_join(path, de->d_name);
+		know_beneath(s, child, left);
+	}
+	(void)closedir(dir);
+}
+
 static void know_targets(struct server *s, const struct cache_entry *e)
 {
+	unsigned left = REMOVED_DIRS_MAX;
+
 	for (size_t i = 0; i < e->n_effects; i++) {
 		const struct msg_file *f = &e->effects[i];
 		_cleanup_free_ char *path = path_join(e->workspaces[f->workspace], f->path);
@@ -193,6 +225,8 @@ static void know_targets(struct server *s, const struct cache_entry *e)
 
 		if (f->path[0])
 			(void)tree_know(s->tree, parent); /* it may be made by an effect before */
+		if (f->path[0] && f->kind == EFFECT_REMOVE)
+			know_beneath(s, path, &left);
 	}
 }
 

@@ -16,7 +16,8 @@
 #include "concc/log.h"
 #include "concc/str.h"
 
-#define INTERPRETERS_MAX 4		      /* of scripts, of scripts ... */
+#define INTERPRETERS_MAX 4 /* of scripts, of scripts ... */
+#define SELINUX		 "/sys/fs/selinux"
 #define FILE_BYTES_MAX	 (256u * 1024 * 1024) /* a larger result is not kept */
 
 struct recording {
@@ -28,6 +29,14 @@ struct recording {
 	char **argv; /* when there are options in files, which are looked into at the end */
 	char *cwd;
 	bool has_epoch; /* SOURCE_DATE_EPOCH is set */
+	bool any;	/* command: nothing is known of it, but that its caller wants this */
+	bool no_times;	/* which its caller says it does not go by */
+	bool asks_time; /* the time zone, that is */
+	bool asks_random;
+	bool asks_selinux; /* whether there is such a thing: libselinux, in cp and the like */
+	bool unknown;	   /* some program of it was none of a compiler's */
+	struct buf input;  /* what it was said to be; else nothing was to come */
+	size_t n_input;	   /* of it, what has come */
 	bool traced, looked;
 	bool wants_places; /* it asked for the path of something that it had open */
 	bool wants_exe;	   /* and of what it is itself */
@@ -61,6 +70,15 @@ bool recording_sees_our_files(const struct peer *p)
 		(p->conf->address && streq(p->conf->address, "local:")));
 }
 
+/* Would it be kept as well when nobody had asked for it? */
+static bool is_plain_compile(const struct msg_run *m)
+{
+	struct msg_run as = *m;
+
+	as.flags = (m->flags | JOB_F_COMPILER) & ~(uint32_t)JOB_F_KEEP;
+	return !cache_refuses(&as) && !cache_has_argfiles(m->argv);
+}
+
 struct recording *recording_new(struct peer *p, const struct msg_run *m, char *const *workspaces,
 				uint64_t saw)
 {
@@ -84,10 +102,14 @@ struct recording *recording_new(struct peer *p, const struct msg_run *m, char *c
 	cache_words_key(&call, &r->words_key);
 	for (char *const *e = m->env; *e; e++)
 		r->has_epoch |= str_starts(*e, "SOURCE_DATE_EPOCH=");
-	if (cache_has_argfiles(m->argv)) {
+	if (!r->any && cache_has_argfiles(m->argv)) {
 		r->argv = strv_copy(m->argv);
 		r->cwd = xstrdup(m->cwd);
 	}
+	r->any = m->flags & JOB_F_KEEP;
+	r->no_times = m->flags & JOB_F_NO_TIMES;
+	r->unknown = r->any && !is_plain_compile(m);
+	buf_append(&r->input, m->input.p, m->input.n);
 	r->entry.workspaces = strv_copy(workspaces);
 	since_init(&r->since, s->tree, saw, call.client_root ? NULL : r->entry.workspaces);
 	r->mounts = count_mounts(s);
@@ -102,6 +124,7 @@ void recording_free(struct recording *r)
 	cache_entry_release(&r->entry);
 	cache_words_release(&r->words);
 	since_release(&r->since);
+	buf_release(&r->input);
 	strv_free(r->argv);
 	free(r->cwd);
 	free(r->written);
@@ -109,6 +132,21 @@ void recording_free(struct recording *r)
 }
 
 /* ---- while it runs ---- */
+
+/* Of all that it may have read the key tells; it may have read less. */
+void recording_input(struct recording *r, struct blob bytes)
+{
+	size_t left;
+
+	if (!r)
+		return;
+	left = r->input.len - r->n_input;
+	if (bytes.n > left || memcmp(r->input.data + r->n_input, bytes.p, bytes.n) != 0 ||
+	    (!bytes.n && left))
+		spoil(r, "stdin");
+	else
+		r->n_input += bytes.n;
+}
 
 void recording_output(struct recording *r, uint8_t stream, struct blob bytes)
 {
@@ -185,7 +223,7 @@ static bool has_dotdot(const char *path)
 }
 
 /* What is the same for each process of each machine, or says nothing that a compiler keeps. */
-static bool is_constant(const char *path)
+static bool is_constant(const struct recording *r, const char *path)
 {
 	static const char *const paths[] = {
 		"/dev/null", "/dev/zero",     "/dev/full",
@@ -195,7 +233,10 @@ static bool is_constant(const char *path)
 	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
 		if (streq(path, paths[i]))
 			return true;
-	return str_starts(path, "/sys/devices/system/cpu/") && !has_dotdot(path);
+	if (r->asks_selinux && (streq(path, SELINUX) || streq(path, "/proc/filesystems")))
+		return true;
+	/* How many there are decides what some commands do. */
+	return !r->any && str_starts(path, "/sys/devices/system/cpu/") && !has_dotdot(path);
 }
 
 static bool is_in_workspace(const struct recording *r, const char *path)
@@ -229,10 +270,29 @@ static bool is_special(const char *path)
 	       path_is_below(path, "/dev");
 }
 
-/* Compilers read these for the time, and for nothing else. */
+/* Compilers read these for the time, and for nothing else; others when they show one. */
 static bool tells_time(const char *path)
 {
 	return streq(path, "/etc/localtime") || path_is_below(path, "/usr/share/zoneinfo");
+}
+
+/* Does something look for the time zone as it starts, whatever it does then? */
+static bool has_python(const struct recording *r)
+{
+	for (size_t i = 0; i < r->names.n; i++)
+		if (r->names.v[i][0] == TRACE_EXEC &&
+		    str_starts(path_base(r->names.v[i] + 1), "python"))
+			return true;
+	return false;
+}
+
+/* Compilers have the time zone for __DATE__, and random bytes for the names of temporary files. */
+static void check_unforeseen(struct recording *r)
+{
+	if (r->asks_random && r->unknown)
+		spoil(r, "random");
+	if (r->asks_time && (r->any ? !has_python(r) : !r->has_epoch))
+		spoil(r, "time");
 }
 
 /* Does it count?  May spoil. */
@@ -244,7 +304,11 @@ static bool counts(struct recording *r, const char *name)
 		r->wants_exe = true;
 		return false;
 	}
-	if (is_constant(path))
+	if (name[0] == TRACE_LINK && streq(path, TRACE_GETRANDOM)) {
+		r->asks_random = true;
+		return false;
+	}
+	if (is_constant(r, path))
 		return false;
 	if (is_own_descriptor(name)) {
 		r->wants_places = true;
@@ -257,9 +321,9 @@ static bool counts(struct recording *r, const char *name)
 	}
 	if (is_special(path))
 		spoil(r, path_is_below(path, "/dev") ? "device" : "proc");
-	if (tells_time(path) && name[0] == TRACE_READ && !r->has_epoch)
-		spoil(r, "time");
-	if (name[0] == TRACE_EXEC && !cache_knows_tool(path))
+	if (tells_time(path) && name[0] == TRACE_READ)
+		r->asks_time = true;
+	if (name[0] == TRACE_EXEC && !r->any && !cache_knows_tool(path))
 		spoil(r, "unknown-tool");
 	return true;
 }
@@ -268,6 +332,8 @@ static void choose_names(struct recording *r)
 {
 	size_t kept = 0;
 
+	for (size_t i = 0; i < r->names.n; i++)
+		r->asks_selinux |= streq(r->names.v[i] + 1, SELINUX);
 	for (size_t i = 0; i < r->names.n; i++) {
 		char *name = r->names.v[i];
 
@@ -282,6 +348,28 @@ static void choose_names(struct recording *r)
 static bool is_opened(const char *name)
 {
 	return name[0] == TRACE_READ || name[0] == TRACE_WRITE || name[0] == TRACE_EXEC;
+}
+
+static bool shows_times(const char *name)
+{
+	return name[0] == TRACE_LOOK || name[0] == TRACE_STAT || name[0] == TRACE_READ ||
+	       name[0] == TRACE_EXEC;
+}
+
+/* What a command did with the times that it was told of nobody knows. */
+static void add_times(struct recording *r)
+{
+	size_t n = r->names.n;
+	char **all = xcalloc(2 * n + 1, sizeof(*all)), **v = r->names.v;
+
+	memcpy(all, v, n * sizeof(*all));
+	for (size_t i = 0; i < r->names.n; i++)
+		if (shows_times(v[i]))
+			all[n++] = xasprintf("%c%s", TRACE_TIMES, v[i] + 1);
+	free(v);
+	cache_names_set(&r->names, all, n);
+	if (r->names.n > CACHE_NAMES_MAX)
+		spoil(r, "many-names");
 }
 
 /* Of which descriptor it asked is not known: of each.  Nor which of its programs did. */
@@ -340,14 +428,41 @@ static bool is_known_at_last(const char *path)
 	return real && cache_knows_tool(real);
 }
 
+/* What runs this script, on the heap; NULL: that can't be told, or depends on the directory. */
+static char *interpreter_of(const char *path)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	char line[PATH_MAX];
+	ssize_t n = fd < 0 ? -1 : pread(fd, line, sizeof(line) - 1, 0);
+	char *name = line + 2;
+
+	if (n < 3)
+		return NULL;
+	line[n] = '\0';
+	name += strspn(name, " \t");
+	n = (ssize_t)strcspn(name, " \t\n");
+	return *name == '/' && name[n] ? xstrndup(name, (size_t)n) : NULL;
+}
+
 /* What the kernel opens by itself for an exec is no call of the job's. */
-static void look_at_program(struct recording *r, const char *path, char ***more)
+static void look_at_elf(struct recording *r, const char *path, char ***more)
 {
 	_cleanup_free_ char *loader = NULL;
+	bool bad;
+
+	loader = loader_of(path, &bad);
+	if (bad)
+		spoil(r, "loader");
+	else if (loader)
+		strv_push(more, xasprintf("%c%s", TRACE_READ, loader));
+}
+
+/* Scripts of scripts are followed as far as the kernel does. */
+static void look_at_program(struct recording *r, const char *path, char ***more, unsigned depth)
+{
 	struct digest d;
 	struct stat st;
 	unsigned facts;
-	bool bad;
 
 	if (stat(path, &st) < 0)
 		return; /* looked for in PATH */
@@ -357,15 +472,25 @@ static void look_at_program(struct recording *r, const char *path, char ***more)
 		spoil(r, "unreadable");
 		return;
 	}
-	if (!(facts & FACT_ELF) || !is_known_at_last(path)) {
-		spoil(r, facts & FACT_ELF ? "unknown-tool" : "script");
+	if (facts & FACT_ELF && is_known_at_last(path)) {
+		look_at_elf(r, path, more);
 		return;
 	}
-	loader = loader_of(path, &bad);
-	if (bad)
-		spoil(r, "loader");
-	else if (loader)
-		strv_push(more, xasprintf("%c%s", TRACE_READ, loader));
+	r->unknown = true;
+	if (r->any && facts & FACT_SCRIPT && depth < INTERPRETERS_MAX) {
+		_cleanup_free_ char *by = interpreter_of(path);
+
+		if (!by) {
+			spoil(r, "script");
+			return;
+		}
+		strv_push(more, xasprintf("%c%s", TRACE_EXEC, by));
+		look_at_program(r, by, more, depth + 1);
+	} else if (r->any && facts & FACT_ELF) {
+		look_at_elf(r, path, more);
+	} else {
+		spoil(r, facts & FACT_ELF ? "unknown-tool" : "script");
+	}
 }
 
 static void look_at_programs(struct recording *r)
@@ -377,7 +502,7 @@ static void look_at_programs(struct recording *r)
 		const char *name = r->names.v[i];
 
 		if (name[0] == TRACE_EXEC)
-			look_at_program(r, name + 1, &more);
+			look_at_program(r, name + 1, &more, 0);
 	}
 	n = strv_len(more);
 	if (n) {
@@ -466,6 +591,9 @@ void recording_look(struct recording *r, const struct msg_exit *end)
 	choose_names(r);
 	if (!r->why)
 		look_at_programs(r);
+	check_unforeseen(r);
+	if (!r->why && r->unknown && !r->no_times)
+		add_times(r);
 	if (!r->why && (r->wants_places || r->wants_exe))
 		add_places(r);
 	if (r->why)

@@ -72,6 +72,8 @@ bool recording_sees_our_files(const struct peer *p);
 struct recording *recording_new(struct peer *p, const struct msg_run *m, char *const *workspaces,
 				uint64_t saw);
 void recording_free(struct recording *r); /* NULL is fine, here and below */
+/* More of its input; none: its end. */
+void recording_input(struct recording *r, struct blob bytes);
 void recording_output(struct recording *r, uint8_t stream, struct blob bytes);
 void recording_file(struct recording *r, const struct msg_file *f);
 /* Some of it is put in place while it runs: what was there before can't be told any more. */

@@ -254,6 +254,7 @@ int run_input(struct run *r, struct blob payload)
 	if (bytes.n > r->input_credit)
 		return CONCC_E_PROTO;
 	r->input_credit -= (uint32_t)bytes.n;
+	recording_input(r->recording, bytes);
 	msg_bytes_encode(&b, r->job_id, bytes.p, bytes.n);
 	link_send_buf(r->peer->link, MSG_JOB_INPUT, LINK_PRIO, &b);
 	return 0;

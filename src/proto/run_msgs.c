@@ -30,6 +30,13 @@ void msg_run_encode(struct buf *b, const struct msg_run *m)
 	put_caller(b, &m->caller);
 	put_strv(b, m->argv);
 	put_strv(b, m->env);
+	buf_put_blob(b, m->input.p, m->input.n);
+}
+
+/* The reader's bytes are not for long. */
+static struct blob copy_blob(struct blob from)
+{
+	return (struct blob){from.n ? xmemdup(from.p, from.n) : NULL, from.n};
 }
 
 int msg_run_decode(struct blob payload, struct msg_run *ret)
@@ -57,7 +64,9 @@ int msg_run_decode(struct blob payload, struct msg_run *ret)
 	rd_caller(&r, &m.caller);
 	m.argv = rd_strv(&r, STRINGS_MAX);
 	m.env = rd_strv(&r, STRINGS_MAX);
-	if (m.umask > 0777 || (m.argv && !m.argv[0]))
+	m.input = copy_blob(rd_blob(&r, PROTO_KNOWN_INPUT_MAX));
+	if (m.umask > 0777 || (m.argv && !m.argv[0]) ||
+	    (m.input.n && !(m.flags & JOB_F_INPUT_KNOWN)))
 		r.bad = true;
 	if (rd_done(&r) < 0) {
 		msg_run_release(&m);
@@ -77,6 +86,7 @@ void msg_run_release(struct msg_run *m)
 	free(m->workspace);
 	strv_free(m->argv);
 	strv_free(m->env);
+	free((void *)m->input.p);
 	*m = (struct msg_run){0};
 }
 

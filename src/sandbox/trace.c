@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -43,6 +44,9 @@
 #ifndef SYS_open_tree_attr
 #define SYS_open_tree_attr 467
 #endif
+#ifndef GRND_INSECURE
+#define GRND_INSECURE 4
+#endif
 #ifndef SYS_file_getattr
 #define SYS_file_getattr 468
 #define SYS_file_setattr 469
@@ -64,7 +68,9 @@ enum kind {
 	LIST, /* path: a descriptor */
 	CHDIR,
 	FCHDIR,
-	TWO, /* a second name in the two arguments after */
+	STATFS,
+	RANDOM, /* flags: of getrandom(2) */
+	TWO,	/* a second name in the two arguments after */
 	SPOIL,
 };
 
@@ -138,8 +144,9 @@ static const struct traced traced[] = {
 	CALL(getdents64, LIST, NONE, 0, NONE),
 	CALL(chdir, CHDIR, NONE, 0, NONE),
 	CALL(fchdir, FCHDIR, NONE, 0, NONE),
+	CALL(getrandom, RANDOM, NONE, NONE, 2),
 
-	VOID(statfs, "statfs"),
+	CALL(statfs, STATFS, NONE, 0, NONE),
 	VOID(fstatfs, "statfs"),
 	VOID(getxattr, "attributes"),
 	VOID(lgetxattr, "attributes"),
@@ -474,11 +481,29 @@ static void named(struct trace *t, const struct filter_call *c, const struct tra
 		add(t, TRACE_STAT, path);
 		second_name(t, c, r);
 		break;
+	case STATFS:
+		/* libselinux does, in cp, mkdir and the like. */
+		if (streq(path, "/sys/fs/selinux") || streq(path, "/selinux"))
+			add(t, TRACE_STAT, path);
+		else
+			trace_spoil(t, "statfs");
+		break;
 	case LIST:
 	case FCHDIR:
+	case RANDOM:
 	case SPOIL:
 		break;
 	}
+}
+
+/*
+ * Libraries seed their tables by what need not be random, which they say.  Who wants to have it
+ * random is told of in a way in which nobody looks at that name.
+ */
+static void asked_for_random(struct trace *t, uint64_t flags)
+{
+	if (!(flags & (GRND_NONBLOCK | GRND_INSECURE)))
+		add(t, TRACE_LINK, TRACE_GETRANDOM);
 }
 
 void trace_call(struct trace *t, const struct filter_call *c)
@@ -492,6 +517,8 @@ void trace_call(struct trace *t, const struct filter_call *c)
 		trace_spoil(t, r->why);
 	else if (r->kind == LIST)
 		listed(t, c);
+	else if (r->kind == RANDOM)
+		asked_for_random(t, c->args[r->flags]);
 	else if (r->kind != FCHDIR && name_of(t, c, r->dir, r->path, path))
 		named(t, c, r, path);
 	/* An execveat(2) of a descriptor names nothing. */

@@ -49,6 +49,10 @@ static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 
 	if (w->input.wanted)
 		flags |= JOB_F_STDIN;
+	if (w->o->keeps)
+		flags |= JOB_F_KEEP | (w->o->no_times ? JOB_F_NO_TIMES : 0);
+	if (w->is_known)
+		flags |= JOB_F_INPUT_KNOWN;
 	if (w->output.merged)
 		flags |= JOB_F_MERGED;
 	if (isatty(1))
@@ -85,6 +89,7 @@ void remote_encode(const struct wrapper *w, const char *worker, uint32_t attempt
 		.caller = w->caller,
 		.argv = w->argv,
 		.env = env,
+		.input = {w->known.data, w->known.len},
 	};
 
 	(void)umask(mask);
@@ -334,18 +339,51 @@ static void set_keys(struct wrapper *w)
 	record_release(&r);
 }
 
-/* Is its result kept already?  Only compilers' are, that read no input. */
+/* Without waiting: who writes it may wait for what the command says. */
+static bool has_input(const struct input *in, uint64_t at)
+{
+	struct pollfd p = {.fd = 0, .events = POLLIN};
+
+	return input_has(in, at) || poll(&p, 1, 0) > 0;
+}
+
+void remote_know_input(struct wrapper *w)
+{
+	char chunk[16 * 1024];
+	ssize_t n = 1;
+
+	while (n > 0 && w->known.len <= PROTO_KNOWN_INPUT_MAX &&
+	       has_input(&w->input, w->known.len)) {
+		n = input_read(&w->input, w->known.len, chunk, sizeof(chunk));
+		if (n > 0)
+			buf_append(&w->known, chunk, (size_t)n);
+	}
+	w->is_known = n == 0;
+	if (!w->is_known)
+		buf_release(&w->known);
+}
+
+/* Is its result kept already?  Compilers' are, that read no input, and what was asked for. */
 static bool look_up(struct wrapper *w, int *ret_status)
 {
 	_cleanup_buf_ struct buf run = BUF_INIT;
+	struct input none = INPUT_INIT; /* a look-up reads nothing */
 	struct session_end end = {0};
 
-	if (w->o->any_command || w->input.wanted || !pool_keeps_results(w->pool))
+	if ((w->o->any_command && !w->o->keeps) || !pool_keeps_results(w->pool))
+		return false;
+	if (w->input.wanted && w->o->keeps)
+		remote_know_input(w);
+	if (w->input.wanted && !w->is_known)
 		return false;
 	remote_encode(w, "", 0, 0, &run);
 	/* What went wrong will do so again, where more is known of what to do. */
-	if (session_run(w->dir, &w->waiting, &run, &w->input, &w->output, &end) < 0)
-		return false;
+	if (session_run(w->dir, &w->waiting, &run, &none, &w->output, &end) < 0) {
+		if (!is_half_done(w))
+			return false;
+		*ret_status = half_done(w);
+		return true;
+	}
 	if (end.what == SESSION_EXIT) {
 		*ret_status = on_exit_of(w, &end);
 		return true;

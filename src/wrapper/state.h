@@ -41,6 +41,8 @@ struct wrapper {
 	char *tally;
 	struct words words;
 	struct input input;
+	struct buf known; /* all of the input, when is_known */
+	bool is_known;
 	struct output output;
 	char *avoid;	   /* the worker that failed last, */
 	char *failure;	   /* in these words, */
@@ -100,6 +102,8 @@ bool remote_wants_stdin(const struct wrapper *w);
 /* RUN, for worker; "": only a look-up. */
 void remote_encode(const struct wrapper *w, const char *worker, uint32_t attempt,
 		   uint32_t more_flags, struct buf *b);
+/* Reads all of the input, if it is a file or has ended already, and is not much. */
+void remote_know_input(struct wrapper *w);
 int remote_run(struct wrapper *w);
 
 #endif

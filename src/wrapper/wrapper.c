@@ -119,6 +119,20 @@ int wrapper_run(const struct wrapper_options *o)
 	return v.local ? local_by_rule(&w, v.rule, v.why) : decide(&w);
 }
 
+void wrapper_dispatch_options(char **argv, struct wrapper_options *o)
+{
+	o->any_command = true;
+	for (; *argv && !streq(*argv, "--"); argv++) {
+		if (streq(*argv, "--cache"))
+			o->keeps = true;
+		else if (streq(*argv, "--cache=contents"))
+			o->keeps = o->no_times = true;
+		else
+			break;
+	}
+	o->argv = *argv && streq(*argv, "--") ? argv + 1 : argv;
+}
+
 /* ---- would it be found? ---- */
 
 static int ask_of_result(struct wrapper *w, struct errmsg *msg)
@@ -158,7 +172,11 @@ static int not_cacheable(const char *rule, const char *why)
 int wrapper_why(const struct wrapper_options *o)
 {
 	struct wrapper w = wrapper_of(o);
-	struct policy_input in = {.env = environ, .read_file = read_regular_file};
+	struct policy_input in = {
+		.env = environ,
+		.any_command = o->any_command,
+		.read_file = read_regular_file,
+	};
 	struct errmsg msg = {0};
 	struct policy_verdict v;
 	int r;
@@ -173,7 +191,12 @@ int wrapper_why(const struct wrapper_options *o)
 	if (!w.exe || !w.cwd || w.ourselves)
 		return not_cacheable("command", command_lacks(&w));
 	output_init(&w.output);
-	w.input.wanted = job_reads_stdin(w.argv);
+	if (w.is_script)
+		(void)local_mark_started(&w);
+	/* Whose input it would be nobody knows; of a compiler it is not part of the call. */
+	w.input.wanted = o->any_command ? remote_wants_stdin(&w) : job_reads_stdin(w.argv);
+	if (w.input.wanted && o->keeps && input_open(&w.input) == 0)
+		remote_know_input(&w);
 	open_dir(&w);
 	r = w.dir ? server_ensure(w.dir, w.dir_fd, &msg) : -1;
 	if (r == 0)

@@ -135,12 +135,21 @@ Test(cache, what_changes_a_state)
 				 *const follow[] = {"sl", NULL}, *const link[] = {"kl", NULL},
 				 *const lists[] = {"dd", NULL}, *const written[] = {"wf", NULL},
 				 *const output[] = {"lf", "wf", NULL},
-				 *const place[] = {"pl", NULL}, *const absent[] = {"ln/o", NULL};
+				 *const place[] = {"pl", NULL}, *const absent[] = {"ln/o", NULL},
+				 *const times[] = {"tf", NULL},
+				 *const time_of_link[] = {"tl", NULL},
+				 *const time_of_dir[] = {"td", NULL};
 
 	cr_assert_eq(system("echo one >f; mkdir d; ln -s f l"), 0);
 	cr_assert(CHANGES(read, "echo two >f"));
 	cr_assert(CHANGES(read, "chmod 600 f"));
 	cr_assert_not(CHANGES(read, "touch -d 2001-01-01 f"));
+	cr_assert(CHANGES(times, "touch -d 2001-01-02 f"));
+	cr_assert(CHANGES(times, "ln f same"));
+	cr_assert(CHANGES(times, "rm same"));
+	cr_assert(CHANGES(time_of_link, "touch -d 2001-01-03 f"));
+	cr_assert(CHANGES(time_of_link, "touch -h -d 2001-01-04 l"));
+	cr_assert_not(CHANGES(time_of_dir, "touch -d 2001-01-05 d"));
 	cr_assert_not(CHANGES(look, "echo six >f"));
 	cr_assert(CHANGES(look, "echo seven >f"));
 	cr_assert(CHANGES(look, "mv f g"));
@@ -706,6 +715,12 @@ Test(cache, what_makes_another_call)
 	other.env = env2;
 	o = call_of(&other);
 	cr_assert(digest_eq(&d, &o), "no compiler reads EDITOR");
+	/* Of what is kept because its caller says so, all counts. */
+	m.flags = JOB_F_KEEP | JOB_F_STDIN | JOB_F_INPUT_KNOWN;
+	d = call_of(&m);
+	DIFFERS(other.env = env2);
+	DIFFERS(other.flags |= JOB_F_NO_TIMES);
+	DIFFERS(other.input = ((struct blob){(const uint8_t *)"x", 1}));
 }
 
 static const char *refuses(const char *word)
@@ -755,6 +770,18 @@ Test(cache, what_is_not_kept_by_its_words)
 				  cases[i].word, why ? why : "kept");
 		else
 			cr_assert_null(why, "%s %s: %s", cases[i].exe, cases[i].word, why);
+	}
+	{
+		char *argv[] = {(char *)"make", NULL}, *env[] = {(char *)"LD_PRELOAD=x", NULL};
+		struct msg_run m = a_run(argv, env);
+
+		m.exe = (char *)"/usr/bin/make";
+		m.flags = JOB_F_KEEP;
+		cr_assert_null(cache_refuses(&m), "what its caller asks for");
+		m.flags |= JOB_F_STDIN;
+		cr_assert_str_eq(cache_refuses(&m), "stdin");
+		m.flags |= JOB_F_INPUT_KNOWN;
+		cr_assert_null(cache_refuses(&m));
 	}
 	cr_assert(cache_knows_tool("/usr/lib/gcc/x86_64-linux-gnu/12/cc1plus"));
 	cr_assert(cache_knows_tool("/usr/bin/x86_64-linux-gnu-as"));

@@ -381,6 +381,17 @@ Test(caller, in_run_and_job)
 	msg_run_release(&got);
 	for (size_t n = 0; n < b.len; n++)
 		cr_expect_lt(msg_run_decode((struct blob){b.data, n}, &got), 0);
+	/* Input that it says, and input of which it doesn't say so. */
+	run.input = (struct blob){(const uint8_t *)"a\0b", 3};
+	buf_reset(&b);
+	msg_run_encode(&b, &run);
+	cr_expect_eq(msg_run_decode((struct blob){b.data, b.len}, &got), CONCC_E_PROTO);
+	run.flags = JOB_F_STDIN | JOB_F_KEEP | JOB_F_INPUT_KNOWN;
+	buf_reset(&b);
+	msg_run_encode(&b, &run);
+	cr_assert_eq(msg_run_decode((struct blob){b.data, b.len}, &got), 0);
+	cr_expect(got.input.n == 3 && memcmp(got.input.p, "a\0b", 3) == 0);
+	msg_run_release(&got);
 	msg_job_encode(&c, &job);
 	cr_assert_eq(msg_job_decode((struct blob){c.data, c.len}, &got_job), 0);
 	cr_expect_str_eq(got_job.path, job.path);

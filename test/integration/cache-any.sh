@@ -1,0 +1,430 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# Kept results of any command (concc-dispatch --cache): what it is found by, and what must not be
+# kept.  Each time the same command runs here, from the same files, and output, status and the tree
+# that it leaves must be the same.
+# limit: 300
+# shellcheck disable=SC2016 # the jobs' own variables
+. "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+. "${BASH_SOURCE[0]%/*}/../lib/cache.sh"
+lab_need jq
+export LAB_ROOT=client
+lab_enter "$@"
+lab_start builder
+lab_config 'cache = 1G' 'local-slots = 0'
+
+INPUT=/dev/null # what it reads
+HOW=(--cache)   # options of concc-dispatch
+
+tree() {
+	find . -mindepth 1 -printf '%P %y %m %l\n' | sort
+	find . -type f -exec sha256sum {} + | sort
+}
+
+save() {
+	rm -rf "$LAB/save"
+	cp -a . "$LAB/save"
+	tree >"$LAB/save.tree"
+}
+
+# What was done in the same tick of the file system's clock as a job began may have been done after.
+settle() {
+	local from=${EPOCHREALTIME/./}
+	until [ $((${EPOCHREALTIME/./} - from)) -gt 50000 ]; do :; done
+}
+
+restore() { # with the times that the files had
+	tree | cmp -s - "$LAB/save.tree" && [ -z "${1-}" ] && return
+	find . -mindepth 1 -delete
+	cp -a "$LAB/save/." .
+	settle
+}
+
+# Here, then through us, from the same state; that of ours stays.
+both() { # WHERE CMD...: cache or w1
+	local where=$1 plain=0 status=0
+	shift
+	save
+	settle
+	"$@" <"$INPUT" >"$LAB/plain.out" 2>"$LAB/plain.err" || plain=$?
+	tree >"$LAB/plain.tree"
+	restore
+	[ "$where" != cache ] || concc why concc-dispatch "${HOW[@]}" "$@" <"$INPUT" ||
+		fail "$*: it will not be found"
+	CONCC_EXPLAIN=$LAB/explain concc-dispatch "${HOW[@]}" "$@" <"$INPUT" >"$LAB/ours.out" 2>"$LAB/ours.err" ||
+		status=$?
+	echo "$*: $(<"$LAB/explain")"
+	expect_eq "exit status" "$status" "$plain"
+	same_bytes "$LAB/plain.out" "$LAB/ours.out" || fail "$*: other output"
+	same_bytes "$LAB/plain.err" "$LAB/ours.err" || fail "$*: other errors"
+	tree >"$LAB/ours.tree"
+	diff "$LAB/plain.tree" "$LAB/ours.tree" || fail "$*: another tree"
+	[ "$where" != cache ] || where='(cache)'
+	[[ $(<"$LAB/explain") == *"remote on $where:"* ]] || fail "$*: not by $where: $(<"$LAB/explain")"
+	: >"$LAB/explain"
+}
+
+again() { # WHERE CMD...: from where the last began
+	restore times
+	both "$@"
+}
+
+# Never found again, for that reason.
+never() { # WHY CMD...
+	local why=$1 before
+	shift
+	before=$(reasons "$why")
+	both w1 "$@"
+	again w1 "$@"
+	lab_status .cache.uncacheable
+	expect_eq "jobs not kept for $why" "$(reasons "$why")" $((before + 2))
+}
+
+script() { # NAME: from standard input
+	cat >"$1"
+	chmod +x "$1"
+}
+
+generator() {
+	fresh generator
+	echo 'one two' >in
+	echo old >gone
+	script gen <<-'EOS'
+		#!/bin/sh
+		mkdir -p out/deep && ln -s deep out/link && ./part <in >out/deep/part && rm gone
+		umask 077 && echo secret >out/secret && chmod 755 out/deep/part && mkdir empty
+		cat out/deep/part && echo done >&2
+	EOS
+	script part <<-'EOS'
+		#!/usr/bin/env -S sh -u
+		while read -r a b; do echo "$b $a"; done
+	EOS
+	both w1 ./gen
+	again cache ./gen
+	restore
+	echo 'two one' >in
+	both w1 ./gen
+	again cache ./gen
+	restore
+	sed -i 's/b $a/a $b/' part # what it starts
+	both w1 ./gen
+	again cache ./gen
+	restore
+	rm gone
+	both w1 ./gen
+	umask 077
+	again w1 ./gen
+	again cache ./gen
+	umask 022
+}
+
+interpreter() {
+	[ -x /usr/bin/python3 ] || skip "there is no python3"
+	fresh python
+	mkdir lib
+	echo 'def word(): return "one"' >lib/mod.py
+	script gen <<-'EOS'
+		#!/usr/bin/python3 -BSE
+		import sys
+		sys.path[:0] = ["lib"]
+		import mod
+		open("out", "w").write(mod.word())
+	EOS
+	both w1 ./gen
+	again cache ./gen
+	restore
+	echo 'def word(): return "two"' >lib/mod.py
+	both w1 ./gen
+	again cache ./gen
+	restore
+	mkdir lib/mod
+	echo 'def word(): return "three"' >lib/mod/__init__.py
+	both w1 ./gen
+	restore
+	rm -r lib/mod
+	echo 'def word(): return "one"' >lib/mod.py
+	HOW=(--cache=contents)
+	both w1 ./gen
+	again cache ./gen
+	restore
+	touch lib/mod.py gen
+	both cache ./gen
+	HOW=(--cache)
+}
+
+# The kernel reads it, by no call of the job's.
+another_interpreter() {
+	fresh interpreter
+	cp /bin/dash mysh
+	printf '#!%s\necho one\n' "$PWD/mysh" >run
+	chmod +x run
+	both w1 ./run
+	both cache ./run
+	cp --remove-destination /bin/cat mysh
+	both w1 ./run
+	both cache ./run
+}
+
+input() {
+	local before f
+	fresh input
+	echo one >one && echo two >two && : >none
+	for f in one two none; do
+		INPUT=$PWD/$f
+		both w1 sort
+		again cache sort
+	done
+	INPUT=$PWD/one
+	both cache sort
+	head -c 300000 /dev/zero >large
+	INPUT=$PWD/large
+	never stdin cksum
+	# A pipe whose writers have gone, and one that somebody may still write into.
+	INPUT=/dev/null
+	concc-dispatch --cache sort < <(:) # so much for reading nothing
+	mkfifo fifo
+	exec 7<>fifo
+	exec 8<fifo
+	echo one >&7
+	exec 7>&-
+	INPUT=/dev/fd/8
+	[ "$(CONCC_EXPLAIN=$LAB/explain concc-dispatch --cache sort <&8)" = one ] || fail "another output"
+	expect_grep '(cache)' "$LAB/explain"
+	exec 8<&-
+	: >"$LAB/explain"
+	before=$(reasons stdin)
+	exec 7<>fifo
+	echo three >&7
+	[ "$(concc-dispatch --cache head -n 1 <&7)" = three ] || fail "another output"
+	exec 7>&-
+	INPUT=/dev/null
+	lab_status .cache.uncacheable
+	expect_eq "jobs not kept for their input" "$(reasons stdin)" $((before + 1))
+}
+
+times() {
+	fresh times
+	echo a >a && echo b >b
+	touch -d 2020-01-01 a
+	touch -d 2020-01-02 b
+	local words=(sh -c 'if [ a -nt b ]; then echo newer; else echo older; fi')
+	both w1 "${words[@]}"
+	both cache "${words[@]}"
+	touch -d 2020-01-03 a
+	both w1 "${words[@]}"
+	touch -d 2020-01-01 a
+	both cache "${words[@]}"
+	both w1 cat a
+	ln a c # how many names it has can be asked for, too
+	both w1 cat a
+	rm c
+	both cache cat a
+	# What is there already, and newer than what it is made of, as make sees it.
+	words=(sh -c '[ out -nt a ] || cat a >out')
+	both w1 "${words[@]}"
+	again cache "${words[@]}"
+	echo edited >out
+	both w1 "${words[@]}"
+	expect_eq out "$(cat out)" edited
+	# A time that it sets is that of the result.
+	both w1 touch -r a set
+	again cache touch -r a set
+	expect_eq "its time" "$(stat -c %Y set)" "$(stat -c %Y a)"
+}
+
+environment() {
+	fresh environment
+	export EDITOR=one
+	both w1 sh -c 'echo $EDITOR'
+	both cache sh -c 'echo $EDITOR'
+	export EDITOR=two
+	both w1 sh -c 'echo $EDITOR'
+	mkdir bin
+	script bin/tool <<<$'#!/bin/sh\necho mine'
+	export PATH=$PWD/bin:$PATH
+	both w1 sh -c tool
+	both cache sh -c tool
+	script bin/tool <<<$'#!/bin/sh\necho other'
+	both w1 sh -c tool
+}
+
+# What nobody can foresee.
+unforeseen() {
+	local before
+	fresh unforeseen
+	before=$(reasons time)
+	for i in 1 2; do
+		expect_ge "the time" "$(concc-dispatch --cache date +%s)" "$(date +%s)"
+	done
+	expect_eq "jobs not kept for the time" "$(reasons time)" $((before + 2))
+	before=$(reasons device)
+	[ "$(concc-dispatch --cache head -c 8 /dev/urandom | cksum)" != "$(concc-dispatch --cache head -c 8 /dev/urandom | cksum)" ] ||
+		fail "random twice"
+	expect_eq "jobs not kept for a device" "$(reasons device)" $((before + 2))
+	[ ! -x /usr/bin/python3 ] || {
+		local words=(/usr/bin/python3 -ISc 'import os; print(os.getrandom(8))')
+		[ "$(concc-dispatch --cache "${words[@]}")" != "$(concc-dispatch --cache "${words[@]}")" ] || fail "random twice"
+		expect_eq "jobs not kept for being random" "$(reasons random)" 2
+		never trace-void /usr/bin/python3 -ISc 'import socket; socket.socket(); print(1)'
+	}
+	before=$(reasons proc)
+	concc-dispatch --cache cat /proc/self/stat
+	concc-dispatch --cache cat /proc/uptime /proc/filesystems
+	expect_eq "jobs not kept for /proc" "$(reasons proc)" $((before + 2))
+}
+
+failures() {
+	fresh failures
+	never failed sh -c 'echo half >out; exit 3'
+	echo done >out
+	never failed grep -q nothing out
+}
+
+listing() {
+	fresh listing
+	mkdir d
+	touch d/a
+	both w1 ls d
+	both cache ls d
+	touch d/b
+	both w1 ls d
+	rm d/b
+	both cache ls d
+	both w1 sh -c 'cat opt || echo none'
+	both cache sh -c 'cat opt || echo none'
+	echo there >opt
+	both w1 sh -c 'cat opt || echo none'
+	rm opt
+	both cache sh -c 'cat opt || echo none'
+}
+
+in_and_out() {
+	fresh inout
+	printf 'b\na\n' >f
+	touch -d 2020-01-01 f
+	both w1 sort -o f f
+	again cache sort -o f f
+	restore
+	both cache sort -o f f
+	both w1 sort -o f f # it is another file now
+	printf 'one\n' >log
+	both w1 sh -c 'echo more >>log'
+	again cache sh -c 'echo more >>log'
+	both w1 sh -c 'echo more >>log'
+	expect_eq "lines" "$(wc -l <log)" 3
+	never trace-void sed -i s/one/two/ log # it looks for an access list
+	# Its input is another one afterwards, and the same in its bytes.
+	touch own
+	never metadata chmod 600 own
+	never unchanged-output sh -c 'cat own; touch -r log own'
+	expect_eq "its time" "$(stat -c %Y own)" "$(stat -c %Y log)"
+	both w1 mv f g
+	again cache mv f g
+	mkdir -p gone/deep
+	echo 1 >gone/deep/f
+	both w1 rm -r gone
+	again cache rm -r gone
+	never hard-link sh -c 'echo 1 >h1; ln h1 h2'
+	never special-file mkfifo pipe
+}
+
+# Somebody changes what it has read.
+changed_while_it_runs() {
+	local before pid line=''
+	fresh changed
+	cp "$LAB_TOOLS/held-as" held
+	echo one >in
+	before=$(reasons changed)
+	mkfifo "$LAB/held"
+	HELD=1 CONCC_EXPLAIN=$LAB/explain "$LAB_TOOLS/own-group" concc-dispatch --cache \
+		sh -c "cat in >out; ./held --version >/dev/null; cat out" </dev/null >"$LAB/ours.out" 2>"$LAB/held" &
+	pid=$!
+	exec 8<"$LAB/held"
+	read -r -t "$LAB_LIMIT" line <&8
+	expect_eq "what it says" "$line" held
+	echo two >in
+	kill -USR1 "$(lab_client_pids held)"
+	wait $pid
+	exec 8<&-
+	rm "$LAB/held"
+	expect_grep 'remote on w1:' "$LAB/explain"
+	: >"$LAB/explain"
+	expect_eq "its output" "$(cat out)" one
+	lab_status .cache.uncacheable
+	expect_eq "jobs not kept for it" "$(reasons changed)" $((before + 1))
+}
+
+two_at_once() {
+	local n pids=()
+	fresh two
+	echo one >in
+	for n in 1 2 1 2; do
+		concc-dispatch --cache sh -c "cat in in >out$n" </dev/null &
+		pids+=($!)
+	done
+	for n in "${pids[@]}"; do
+		wait "$n"
+	done
+	expect_eq "lines" "$(cat out1 out2 | wc -l)" 4
+	rm out1 out2
+	both w1 sh -c 'cat in in in >out1'
+	again cache sh -c 'cat in in in >out1'
+}
+
+# A link goes by no times, and a test runs what is made.
+link_and_test() {
+	fresh link
+	echo 'int f(void); int main(void) { return f(); }' >main.c
+	echo '#include <stdio.h>
+int f(void) { FILE *f = fopen("data", "r"); int c = f ? fgetc(f) : 0; printf("%d\n", c); return 0; }' >f.c
+	gcc -c main.c f.c
+	echo a >data
+	[ ! -x /usr/bin/clang ] || { # temporary names are random
+		both w1 clang -c f.c -o clang.o
+		again cache clang -c f.c -o clang.o
+	}
+	both w1 gcc -o prog main.o f.o
+	again cache gcc -o prog main.o f.o
+	restore
+	touch main.o f.o
+	both cache gcc -o prog main.o f.o
+	both w1 ./prog
+	both cache ./prog
+	echo b >data
+	both w1 ./prog
+	sed -i 's/return 0/return 1/' f.c
+	gcc -c f.c
+	both w1 gcc -o prog main.o f.o
+	never failed ./prog
+}
+
+# Nobody has asked for it.
+only_when_asked() {
+	fresh asked
+	HOW=()
+	never unknown-program echo 1
+	HOW=(--cache)
+	expect_status 100 concc-dispatch --cache
+	expect_status 100 concc-dispatch --cache=much echo 1
+	expect_eq "its output" "$(concc-dispatch --cache -- echo 1)" 1
+}
+
+for root in client worker; do
+	[ $root = client ] || near_config
+	check "$root: a generator" generator
+	check "$root: an interpreter" interpreter
+	check "$root: another interpreter" another_interpreter
+	check "$root: standard input" input
+	check "$root: times" times
+	check "$root: the environment" environment
+	check "$root: what can't be foreseen" unforeseen
+	check "$root: failures" failures
+	check "$root: a listing" listing
+	check "$root: what is input and output" in_and_out
+	check "$root: changed while it runs" changed_while_it_runs
+	check "$root: two at once" two_at_once
+	check "$root: a link and a test" link_and_test
+	check "$root: only when asked" only_when_asked
+done
+lab_stop
