@@ -422,6 +422,9 @@ enum job_flags {
 	JOB_F_NO_TIMES = 1 << 8,
 	/* Of a RUN with JOB_F_STDIN: it says what all of the input is. */
 	JOB_F_INPUT_KNOWN = 1 << 9,
+	/* With JOB_F_STDIN: the input is a file's, less than a window and from its start.  The job
+	 * begins when all of it has come, and finds a file. */
+	JOB_F_STDIN_FILE = 1 << 10,
 };
 
 /* What a worker need not know. */

@@ -105,6 +105,8 @@ void job_give_slot_back(struct agent_job *j);
 /* 0 and the job's end in ret_job, or -errno.  i: 0 stdout, 1 stderr. */
 int job_open_output(struct agent_job *j, int i, bool tty, int *ret_job);
 int job_open_input(struct agent_job *j, int *ret_job);
+/* All that it must have before it begins. */
+bool job_has_input(const struct agent_job *j);
 /* It has ended: the client is told how much of its input it has read, before all else. */
 void job_tell_input(struct agent_job *j);
 void job_close_input(struct agent_job *j);

@@ -96,7 +96,7 @@ static bool may_start(const struct agent_job *j)
 {
 	const struct agent *a = j->agent;
 
-	return !j->comparing && a->n_kept_done >= j->wait_kept &&
+	return !j->comparing && job_has_input(j) && a->n_kept_done >= j->wait_kept &&
 	       mirror_flushed(a->mirror, j->wait_seq);
 }
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -233,6 +234,16 @@ int agent_job_credit(struct agent *a, struct blob payload)
 
 #define TELL_CHUNK (32 * 1024)
 
+static bool finds_file(const struct agent_job *j)
+{
+	return j->msg.flags & JOB_F_STDIN_FILE;
+}
+
+bool job_has_input(const struct agent_job *j)
+{
+	return !finds_file(j) || j->input_ends;
+}
+
 static void tell_read(struct agent_job *j)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
@@ -262,7 +273,11 @@ static void see_read(struct agent_job *j)
 {
 	int left;
 
-	if (j->stdin_job >= 0 && ioctl(j->stdin_job, FIONREAD, &left) == 0)
+	if (j->stdin_job >= 0 && finds_file(j)) {
+		off_t at = lseek(j->stdin_job, 0, SEEK_CUR);
+
+		j->input_read = (uint64_t)at < j->input_put ? (uint64_t)at : j->input_put;
+	} else if (j->stdin_job >= 0 && ioctl(j->stdin_job, FIONREAD, &left) == 0)
 		j->input_read = j->input_put - (uint64_t)left;
 }
 
@@ -322,6 +337,8 @@ int agent_job_input(struct agent *a, struct blob payload)
 	/* Before it has started there is nobody to take it. */
 	if (j->stdin_fd >= 0)
 		fill_input(j);
+	else if (finds_file(j) && j->input_ends)
+		agent_job_start_waiting(a);
 	return 0;
 }
 
@@ -369,6 +386,24 @@ int job_open_output(struct agent_job *j, int i, bool tty, int *ret_job)
 	return 0;
 }
 
+/* Its position, which is the job's, is that of our descriptor, too. */
+static int open_input_file(struct agent_job *j, int *ret_job)
+{
+	_cleanup_close_ int fd = memfd_create("stdin", MFD_CLOEXEC);
+	_cleanup_free_ char *path = xasprintf("/proc/self/fd/%d", fd);
+	int r = fd < 0 ? -errno : write_full(fd, j->input.data, j->input.len);
+
+	if (r < 0)
+		return r;
+	*ret_job = open(path, O_RDONLY | O_CLOEXEC);
+	if (*ret_job < 0)
+		return -errno;
+	j->stdin_job = fcntl(*ret_job, F_DUPFD_CLOEXEC, 0);
+	j->input_put = j->input.len;
+	buf_release(&j->input);
+	return j->stdin_job < 0 ? -errno : 0;
+}
+
 int job_open_input(struct agent_job *j, int *ret_job)
 {
 	int fds[2];
@@ -377,6 +412,8 @@ int job_open_input(struct agent_job *j, int *ret_job)
 		*ret_job = open("/dev/null", O_RDONLY | O_CLOEXEC);
 		return *ret_job < 0 ? -errno : 0;
 	}
+	if (finds_file(j))
+		return open_input_file(j, ret_job);
 	if (pipe2(fds, O_CLOEXEC) < 0)
 		return -errno;
 	*ret_job = fds[0];

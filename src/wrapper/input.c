@@ -56,8 +56,12 @@ int input_open(struct input *in)
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
 		return 0;
 	in->start = lseek(0, 0, SEEK_CUR);
-	if (in->start >= 0)
-		in->kind = INPUT_FILE;
+	if (in->start < 0)
+		return 0;
+	in->kind = INPUT_FILE;
+	in->size = st.st_size;
+	in->whole = S_ISREG(st.st_mode) && in->start == 0 && in->size < PROTO_INPUT_WINDOW &&
+		    (fcntl(0, F_GETFL) & O_ACCMODE) == O_RDONLY;
 	return 0;
 }
 
@@ -271,8 +275,11 @@ static ssize_t read_front(struct input *in, uint64_t at, void *p, size_t n)
 
 static ssize_t read_file(struct input *in, uint64_t at, void *p, size_t n)
 {
-	ssize_t k = pread(0, p, n, in->start + (off_t)at);
+	ssize_t k;
 
+	if (in->whole && n > (uint64_t)in->size - at)
+		n = (size_t)((uint64_t)in->size - at);
+	k = pread(0, p, n, in->start + (off_t)at);
 	if (k < 0 && errno == EINTR)
 		return -EINTR;
 	if (k < 0 || (k == 0 && at < in->seen)) /* it was longer before */

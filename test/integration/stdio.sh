@@ -204,7 +204,25 @@ shared_input() {
 		head -c 70000 big.c | { head -c 30000; $C sh -c 'exit 3'; echo $?; cat; } | md5sum
 		mkfifo p; (cat big.c >p &); { $C dd bs=1 count=5 status=none; $C true; md5sum; } <p; rm p
 	END
+	# A file that is not large is one in the job, too.
+	each concc-dispatch <<-'END'
+		printf 'a\nb\nc\n' >l; { $C head -n 1; cat; } <l
+		printf 'a\nb\nc\n' >l; { $C tail -c 2; cat; } <l
+		printf 'a\nb\nc\n' >l; { $C sh -c 'read -r x; echo $x'; $C cat; } <l
+		$C stat -L -c '%F %s' /dev/stdin <a.c
+		$C python3 -c 'import sys; sys.stdin.seek(5); print(sys.stdin.read()); print(sys.stdin.tell())' <a.c
+		$C python3 -c 'import mmap; print(mmap.mmap(0, 0, prot=mmap.PROT_READ)[:9])' <a.c
+		{ $C python3 -c 'import os; os.lseek(0, 7, 0)'; cat; } <a.c
+		{ $C python3 -c 'import os; os.read(0, 7); os.lseek(0, 0, 0)'; cat; } <a.c
+		$C sh -c 'cat /dev/stdin /dev/stdin' <a.c
+		$C cat <$SMALL/nosuch; : >empty; $C cat <empty; $C stat -L -c '%F' - <empty
+		head -c 262143 big.c >f; $C md5sum <f
+		head -c 262144 big.c >f; $C md5sum <f
+		head -c 262145 big.c >f; $C md5sum <f
+		$C cat <>a.c
+	END
 	each concc-cc <<-'END'
+		$C gcc -x c -c - -o o <a.c
 		printf 'a.c\nbig.c\n' | while read -r n; do $C gcc -c $n -o $n.o; done; ls
 		printf 'int g;\n' | { $C gcc -x c -c - -o o; cat; }
 	END
