@@ -150,8 +150,9 @@ struct root {
 	bool writable;
 	int fd;	 /* O_PATH, -1 while it can't be opened */
 	int err; /* then why: -errno, which need not be a fact */
-	dev_t dev;
-	ino_t ino;
+	/* Of the directory that was found last, and of the one before; 0: none. */
+	dev_t dev, former_dev;
+	ino_t ino, former_ino;
 	struct list anchors;
 	bool loose;	 /* missing, or not all anchors could be set: looked at at every drain */
 	bool remounted;	 /* the same directory may be seen through another mount by now */
