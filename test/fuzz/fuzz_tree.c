@@ -575,10 +575,12 @@ static void list(unsigned peer, uint8_t b, uint8_t x)
 		CHECK(d->state == DIR_DENIED || d->state == DIR_MISSING);
 }
 
-/* As a mirror does: each directory by the entry that leads to it. */
+/* As a mirror does: each directory by the entry that leads to it, also one that is new in a
+ * directory which was told of before. */
 static void list_all(unsigned peer, const char *path)
 {
 	struct told_dir *d = map_get_str(&bed.told[peer].by_path, path);
+	_cleanup_strv_ char **children = NULL;
 	struct told_name *n;
 	const char *name;
 
@@ -586,16 +588,13 @@ static void list_all(unsigned peer, const char *path)
 		tree_list(bed.tree, peer, path);
 		d = map_get_str(&bed.told[peer].by_path, path);
 	}
+	/* Asking for those may bring news about what is being read. */
 	for (size_t it = 0; d && (n = map_next(&d->names, &it, &name));) {
-		_cleanup_free_ char *child = path_join(path, name);
-
-		if (n->attr.type == ENTRY_DIR && !map_get_str(&bed.told[peer].by_path, child)) {
-			list_all(peer, child);
-			/* Asking may have brought news about what is being read. */
-			d = map_get_str(&bed.told[peer].by_path, path);
-			it = 0;
-		}
+		if (n->attr.type == ENTRY_DIR)
+			strv_push(&children, path_join(path, name));
 	}
+	for (char **child = children; child && *child; child++)
+		list_all(peer, *child);
 }
 
 static void list_served(unsigned peer)
