@@ -2,7 +2,8 @@
 /*
  * latency [-j PARALLEL] [-w WARMUP] N CMD...: runs CMD N times and prints, as
  * JSON, how long each took from before the spawn to after the wait, in
- * microseconds.  Small, so that what is measured is CMD and not this.
+ * microseconds, and what all of them, WARMUP included, used of the processor.
+ * Small, so that what is measured is CMD and not this.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -94,6 +96,11 @@ static long run(char **cmd, long n, long parallel, int64_t *times)
 	return failed;
 }
 
+static int64_t us_of(struct timeval t)
+{
+	return t.tv_sec * 1000000LL + t.tv_usec;
+}
+
 static double us(const int64_t *sorted, long n, double share)
 {
 	return (double)sorted[(long)((double)(n - 1) * share + 0.5)] / 1000;
@@ -113,6 +120,7 @@ int main(int argc, char **argv)
 {
 	long parallel = 1, warmup = 0, n, failed;
 	int64_t *times, from;
+	struct rusage used;
 	int opt;
 
 	while ((opt = getopt(argc, argv, "+j:w:")) != -1) {
@@ -139,10 +147,14 @@ int main(int argc, char **argv)
 	failed = run(argv + optind + 1, n, parallel, times);
 	from = now_ns() - from;
 	qsort(times, (size_t)n, sizeof(*times), compare);
+	(void)getrusage(RUSAGE_CHILDREN, &used);
 	(void)printf("{\"n\": %ld, \"failed\": %ld, \"wall_us\": %.0f, \"min_us\": %.0f, "
-		     "\"p50_us\": %.0f, \"p90_us\": %.0f, \"p99_us\": %.0f, \"max_us\": %.0f}\n",
+		     "\"p50_us\": %.0f, \"p90_us\": %.0f, \"p99_us\": %.0f, \"max_us\": %.0f, "
+		     "\"cpu_us\": %lld, \"switches\": %ld}\n",
 		     n, failed, (double)from / 1000, us(times, n, 0), us(times, n, 0.5),
-		     us(times, n, 0.9), us(times, n, 0.99), us(times, n, 1));
+		     us(times, n, 0.9), us(times, n, 0.99), us(times, n, 1),
+		     (long long)(us_of(used.ru_utime) + us_of(used.ru_stime)),
+		     used.ru_nvcsw + used.ru_nivcsw);
 	free(times);
 	return failed != 0;
 }

@@ -20,6 +20,7 @@
 #include "concc/buf.h"
 #include "concc/digest.h"
 #include "concc/err.h"
+#include "concc/map.h"
 #include "concc/proto.h"
 
 /* Part of every key: what is kept by one version is nothing to another. */
@@ -74,6 +75,12 @@ void cache_look_free(struct cache_look *l);
 int cache_look_state(struct cache_look *l, const struct cache_names *s, struct digest *ret,
 		     uint64_t *ret_prints);
 
+/*
+ * From now on these paths (a map of them to anything, borrowed; NULL: none) are taken for absent
+ * when they are looked at by just this name.
+ */
+void cache_look_without(struct cache_look *l, const struct map *paths);
+
 /* What lstat(2) said, for who must know it of all names: of the last cache_look_state(). */
 struct cache_looked {
 	int err; /* positive errno; 0: it is there */
@@ -98,6 +105,7 @@ struct cache_entry {
 	/* In the order in which they are repeated.  The bytes of EFFECT_FILE are in the store by
 	 * digest; job_id is 0; owned. */
 	struct msg_file *effects;
+	bool announced;	   /* files were in place before what it said: others went on by that */
 	struct buf output; /* for each chunk: u8 stream, blob */
 	uint64_t utime_us, stime_us, wall_us, maxrss_kb;
 	uint64_t kept_s;  /* CLOCK_REALTIME */
@@ -132,6 +140,9 @@ bool cache_has_argfiles(char *const *argv);
 /* The same of a program that it started (a base name): NULL, or why not. */
 bool cache_knows_tool(const char *name);
 void cache_call_digest(const struct cache_call *c, struct digest *ret);
+/* A compiler of which it is only known that it goes by no times, and what of all that it reads does
+ * not matter. */
+bool cache_is_rustc(const struct msg_run *m);
 /* Does this variable of its environment matter? */
 bool cache_reads_variable(const struct msg_run *m, const char *name, size_t len);
 

@@ -31,6 +31,8 @@ void *map_get_u64(const struct map *m, uint64_t key);
 void *map_put(struct map *m, const void *key, size_t len, void *value);
 void *map_put_str(struct map *m, const char *key, void *value);
 void *map_put_u64(struct map *m, uint64_t key, void *value);
+/* The key is borrowed until it is removed, or put again: as when it is part of the value. */
+void *map_put_borrowed(struct map *m, const char *key, void *value);
 /* Removes and returns the value, NULL when it was not there. */
 void *map_del(struct map *m, const void *key, size_t len);
 void *map_del_str(struct map *m, const char *key);

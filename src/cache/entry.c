@@ -41,6 +41,7 @@ void cache_entry_encode(struct buf *b, const struct cache_entry *e)
 	for (size_t i = 0; i < n; i++)
 		buf_put_str(b, e->workspaces[i]);
 	put_effects(b, e);
+	buf_put_u8(b, e->announced);
 	buf_put_blob(b, e->output.data, e->output.len);
 	buf_put_u64(b, e->utime_us);
 	buf_put_u64(b, e->stime_us);
@@ -120,6 +121,15 @@ static void take_prints(struct rd *r, struct cache_entry *e)
 		e->prints[e->n_prints] = rd_u64(r);
 }
 
+static bool take_flag(struct rd *r)
+{
+	uint8_t flag = rd_u8(r);
+
+	if (flag > 1)
+		r->bad = true;
+	return flag;
+}
+
 int cache_entry_decode(struct blob payload, struct cache_entry *ret)
 {
 	struct cache_entry e = {0};
@@ -131,6 +141,7 @@ int cache_entry_decode(struct blob payload, struct cache_entry *ret)
 		return CONCC_E_VERSION;
 	take_workspaces(&r, &e);
 	take_effects(&r, &e);
+	e.announced = take_flag(&r);
 	output = rd_blob(&r, CACHE_OUTPUT_MAX + PROTO_FRAME_MAX);
 	if (!r.bad && !output_is_valid(output))
 		r.bad = true;

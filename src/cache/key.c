@@ -94,11 +94,16 @@ static bool is_foreign_code(const char *variable)
 	return false;
 }
 
+bool cache_is_rustc(const struct msg_run *m)
+{
+	return m->flags & JOB_F_COMPILER && streq(path_base(m->exe), "rustc");
+}
+
 const char *cache_refuses(const struct msg_run *m)
 {
 	bool reads_unknown = m->flags & JOB_F_STDIN && !(m->flags & JOB_F_INPUT_KNOWN);
 
-	if (m->flags & JOB_F_KEEP)
+	if (m->flags & JOB_F_KEEP || cache_is_rustc(m))
 		return reads_unknown ? "stdin" : NULL;
 	if (!(m->flags & JOB_F_COMPILER) || !job_is_driver_name(m->exe))
 		return "unknown-program";
@@ -230,7 +235,7 @@ static bool optimises_at_link(char *const *argv)
 
 bool cache_reads_variable(const struct msg_run *m, const char *name, size_t len)
 {
-	if (m->flags & JOB_F_KEEP)
+	if (m->flags & JOB_F_KEEP || cache_is_rustc(m))
 		return true;
 	for (size_t i = 0; i < sizeof(variables) / sizeof(variables[0]); i++)
 		if (is_like(name, len, variables[i]))

@@ -49,10 +49,11 @@ struct cache_look {
 	/* Of each name, by index: of several with one path, the first. */
 	struct cache_looked *looked;
 	size_t n_looked, cap_looked;
-	size_t index;	    /* of the name that is looked at */
-	bool has_neighbour; /* another name beside it is of the same directory */
-	struct map by_twin; /* digest and mtime -> the same */
-	char *dir;	    /* that something is made in, as named last; NULL: none */
+	size_t index;		   /* of the name that is looked at */
+	bool has_neighbour;	   /* another name beside it is of the same directory */
+	const struct map *without; /* see cache_look_without() */
+	struct map by_twin;	   /* digest and mtime -> the same */
+	char *dir;		   /* that something is made in, as named last; NULL: none */
 	struct buf dir_said;
 	/* From one look to the next. */
 	uint32_t n_looks;
@@ -304,12 +305,17 @@ static void look_once(struct cache_look *l, const char *path)
 	if (l->path && streq(l->path, path))
 		return;
 	l->path = path;
-	l->err = lstat_unless_known(l, path);
+	l->err = l->without && map_get_str(l->without, path) ? ENOENT : lstat_unless_known(l, path);
 	l->looked[l->index] = (struct cache_looked){
 		.err = l->err,
 		.mode = l->err ? 0 : l->st.st_mode,
 		.ctime = l->st.st_ctim,
 	};
+}
+
+void cache_look_without(struct cache_look *l, const struct map *paths)
+{
+	l->without = paths;
 }
 
 const struct cache_looked *cache_look_last(const struct cache_look *l, size_t i)

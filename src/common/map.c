@@ -9,18 +9,18 @@
 
 #include "concc/str.h"
 
-enum slot_kind { SLOT_FREE, SLOT_DELETED, SLOT_HEAP, SLOT_NUMBER };
+enum slot_kind { SLOT_FREE, SLOT_DELETED, SLOT_HEAP, SLOT_BORROWED, SLOT_NUMBER };
 
 struct map_slot {
 	union {
-		char *heap;
+		char *heap;	 /* SLOT_BORROWED: somebody else's */
 		uint64_t number; /* of the map_*_u64() functions: a heap block each would be four
 				    times that */
 	} key;
 	void *value;
 	uint32_t hash;
-	uint32_t kind : 2; /* enum slot_kind */
-	uint32_t len : 30;
+	uint32_t kind : 3; /* enum slot_kind */
+	uint32_t len : 29;
 };
 
 static const void *key_of(const struct map_slot *s)
@@ -140,6 +140,8 @@ static void *put(struct map *m, const void *key, size_t len, enum slot_kind kind
 	if (is_live(s)) {
 		old = s->value;
 		s->value = value;
+		if (s->kind == SLOT_BORROWED)
+			s->key.heap = (char *)key;
 		return old;
 	}
 	if (s->kind == SLOT_FREE)
@@ -148,6 +150,8 @@ static void *put(struct map *m, const void *key, size_t len, enum slot_kind kind
 	*s = (struct map_slot){.hash = hash, .kind = kind, .len = (uint32_t)len, .value = value};
 	if (kind == SLOT_NUMBER)
 		memcpy(&s->key.number, key, sizeof(s->key.number));
+	else if (kind == SLOT_BORROWED)
+		s->key.heap = (char *)key;
 	else
 		s->key.heap = xstrndup(key, len);
 	return NULL;
@@ -181,6 +185,11 @@ void *map_get_str(const struct map *m, const char *key)
 void *map_put_str(struct map *m, const char *key, void *value)
 {
 	return map_put(m, key, strlen(key), value);
+}
+
+void *map_put_borrowed(struct map *m, const char *key, void *value)
+{
+	return put(m, key, strlen(key), SLOT_BORROWED, value);
 }
 
 void *map_del_str(struct map *m, const char *key)

@@ -25,6 +25,7 @@ struct hit {
 	struct cache_entry entry;
 	struct commit *commit;
 	uint64_t untaken; /* bytes of output */
+	bool placed;
 	bool shown;
 };
 
@@ -271,23 +272,35 @@ static struct commit *prepare(struct server *s, const struct cache_entry *e)
 
 /* ---- its end ---- */
 
+/* False: it can't, and h is no more. */
+static bool place(struct hit *h)
+{
+	struct client *c = h->client;
+	struct errmsg msg = {0};
+
+	if (h->placed)
+		return true;
+	h->placed = commit_apply(h->commit, TREE_NOBODY, &msg) == 0;
+	if (h->placed)
+		return true;
+	log_debug("a kept result can't be put in place: %s", msg.text);
+	jobs_drop(steal_ptr(&c->job));
+	if (h->shown)
+		send_fail(c, RUN_FAIL_LOCAL, "cache", msg.text);
+	else
+		miss(c);
+	lookup_free(h);
+	return false;
+}
+
 static void finish(struct hit *h)
 {
 	struct client *c = h->client;
 	struct results *r = c->server->results;
 	_cleanup_buf_ struct buf b = BUF_INIT;
-	struct errmsg msg = {0};
 
-	if (commit_apply(h->commit, TREE_NOBODY, &msg) < 0) {
-		log_debug("a kept result can't be put in place: %s", msg.text);
-		jobs_drop(steal_ptr(&c->job));
-		if (h->shown)
-			send_fail(c, RUN_FAIL_LOCAL, "cache", msg.text);
-		else
-			miss(c);
-		lookup_free(h);
+	if (!place(h))
 		return;
-	}
 	r->n_hits++;
 	cache_count_hit(r->store, h->entry.utime_us + h->entry.stime_us);
 	jobs_cached(steal_ptr(&c->job));
@@ -360,6 +373,9 @@ static void begin(struct client *c, struct hit *h, const struct msg_run *m)
 	c->hit = h;
 	c->job = jobs_take(c, m);
 	server_busy(c->server);
+	/* Who reads what it said goes on by that. */
+	if (h->entry.announced && !place(h))
+		return;
 	show(h);
 	if (!h->untaken)
 		finish(h);

@@ -28,10 +28,14 @@ struct recording {
 	struct cache_words words; /* of the call */
 	char **argv; /* when there are options in files, which are looked into at the end */
 	char *cwd;
-	bool has_epoch; /* SOURCE_DATE_EPOCH is set */
-	bool any;	/* command: nothing is known of it, but that its caller wants this */
-	bool no_times;	/* which its caller says it does not go by */
-	bool asks_time; /* the time zone, that is */
+	bool has_epoch;	   /* SOURCE_DATE_EPOCH is set */
+	bool rust;	   /* it is rustc, which goes by no times, but may run any code */
+	char **not_listed; /* the names in these directories say nothing */
+	struct map early;  /* path -> a copy of it, owned: put in place before its end, and absent
+			      before */
+	bool any;	   /* command: nothing is known of it, but that its caller wants this */
+	bool no_times;	   /* which its caller says it does not go by */
+	bool asks_time;	   /* the time zone, that is */
 	bool asks_random;
 	bool asks_selinux; /* whether there is such a thing: libselinux, in cp and the like */
 	bool unknown;	   /* some program of it was none of a compiler's */
@@ -70,6 +74,24 @@ bool recording_sees_our_files(const struct peer *p)
 		(p->conf->address && streq(p->conf->address, "local:")));
 }
 
+/*
+ * Of crates that depend on others: which crates they are the metadata says, with a digest, so what
+ * else is there does not matter; and in a build of several jobs it is never the same.
+ */
+static char **dependency_dirs(char *const *argv)
+{
+	static const char word[] = "dependency=";
+	char **dirs = xcalloc(1, sizeof(*dirs));
+
+	for (; *argv; argv++) {
+		const char *value = str_starts(*argv, "-L") && (*argv)[2] ? *argv + 2 : *argv;
+
+		if (str_starts(value, word))
+			strv_push(&dirs, xstrdup(value + strlen(word)));
+	}
+	return dirs;
+}
+
 /* Would it be kept as well when nobody had asked for it? */
 static bool is_plain_compile(const struct msg_run *m)
 {
@@ -106,8 +128,11 @@ struct recording *recording_new(struct peer *p, const struct msg_run *m, char *c
 		r->argv = strv_copy(m->argv);
 		r->cwd = xstrdup(m->cwd);
 	}
-	r->any = m->flags & JOB_F_KEEP;
-	r->no_times = m->flags & JOB_F_NO_TIMES;
+	r->rust = cache_is_rustc(m);
+	r->any = r->rust || m->flags & JOB_F_KEEP;
+	r->no_times = r->rust || m->flags & JOB_F_NO_TIMES;
+	if (r->rust)
+		r->not_listed = dependency_dirs(m->argv);
 	r->unknown = r->any && !is_plain_compile(m);
 	buf_append(&r->input, m->input.p, m->input.n);
 	r->entry.workspaces = strv_copy(workspaces);
@@ -118,6 +143,9 @@ struct recording *recording_new(struct peer *p, const struct msg_run *m, char *c
 
 void recording_free(struct recording *r)
 {
+	size_t it = 0;
+	char *path;
+
 	if (!r)
 		return;
 	cache_names_release(&r->names);
@@ -125,6 +153,10 @@ void recording_free(struct recording *r)
 	cache_words_release(&r->words);
 	since_release(&r->since);
 	buf_release(&r->input);
+	while ((path = map_next(&r->early, &it, NULL)))
+		free(path);
+	map_release(&r->early);
+	strv_free(r->not_listed);
 	strv_free(r->argv);
 	free(r->cwd);
 	free(r->written);
@@ -183,10 +215,39 @@ void recording_file(struct recording *r, const struct msg_file *f)
 	to->target = xstrdup(f->target ? f->target : "");
 }
 
+static char *path_of(const struct recording *r, const struct msg_file *f)
+{
+	const char *w = r->entry.workspaces[f->workspace];
+
+	return f->path[0] ? path_join(w, f->path) : xstrdup(w);
+}
+
+/* It was there, and is what it was. */
+static bool is_that_dir(const struct msg_file *f, const char *path)
+{
+	struct stat st;
+
+	return f->kind == EFFECT_DIR && !(f->flags & EFFECT_F_OPAQUE) && lstat(path, &st) == 0 &&
+	       S_ISDIR(st.st_mode) && (st.st_mode & 07777) == f->mode;
+}
+
+/* What was absent can be taken for that later on; what was not is gone. */
 void recording_early(struct recording *r)
 {
-	if (r)
-		spoil(r, "announced");
+	if (!r || r->why)
+		return;
+	r->entry.announced = true;
+	for (size_t i = 0; i < r->entry.n_effects; i++) {
+		const struct msg_file *f = &r->entry.effects[i];
+		_cleanup_free_ char *path = path_of(r, f);
+		struct stat st;
+
+		if (map_get_str(&r->early, path) || is_that_dir(f, path))
+			continue;
+		if (f->kind != EFFECT_FILE || lstat(path, &st) == 0 || errno != ENOENT)
+			spoil(r, "announced");
+		(void)map_put_str(&r->early, path, xstrdup(path));
+	}
 }
 
 void recording_missing(struct recording *r)
@@ -222,6 +283,27 @@ static bool has_dotdot(const char *path)
 	return strstr(path, "/../") || str_ends(path, "/..");
 }
 
+/* Where its stack is, what memory it has, and how many processors; names for its linker's files. */
+static bool says_nothing_to_rustc(const char *path)
+{
+	static const char *const paths[] = {
+		"/dev/urandom",
+		"/proc/self/maps",
+		"/proc/self/statm",
+		"/proc/self/cgroup",
+		"/proc/self/mountinfo",
+		"/proc/cpuinfo",
+		"/sys/kernel/mm/transparent_hugepage/enabled",
+	};
+
+	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+		if (streq(path, paths[i]))
+			return true;
+	return (path_is_below(path, "/sys/fs/cgroup") ||
+		path_is_below(path, "/sys/devices/system/cpu")) &&
+	       !has_dotdot(path);
+}
+
 /* What is the same for each process of each machine, or says nothing that a compiler keeps. */
 static bool is_constant(const struct recording *r, const char *path)
 {
@@ -234,6 +316,8 @@ static bool is_constant(const struct recording *r, const char *path)
 		if (streq(path, paths[i]))
 			return true;
 	if (r->asks_selinux && (streq(path, SELINUX) || streq(path, "/proc/filesystems")))
+		return true;
+	if (r->rust && says_nothing_to_rustc(path))
 		return true;
 	/* How many there are decides what some commands do. */
 	return !r->any && str_starts(path, "/sys/devices/system/cpu/") && !has_dotdot(path);
@@ -289,10 +373,18 @@ static bool has_python(const struct recording *r)
 /* Compilers have the time zone for __DATE__, and random bytes for the names of temporary files. */
 static void check_unforeseen(struct recording *r)
 {
-	if (r->asks_random && r->unknown)
+	if (r->asks_random && r->unknown && !r->rust)
 		spoil(r, "random");
-	if (r->asks_time && (r->any ? !has_python(r) : !r->has_epoch))
+	if (r->asks_time && (r->any && !r->rust ? !has_python(r) : !r->has_epoch))
 		spoil(r, "time");
+}
+
+static bool is_not_listed(const struct recording *r, const char *path)
+{
+	for (char **d = r->not_listed; d && *d; d++)
+		if (streq(*d, path))
+			return true;
+	return false;
 }
 
 /* Does it count?  May spoil. */
@@ -308,7 +400,7 @@ static bool counts(struct recording *r, const char *name)
 		r->asks_random = true;
 		return false;
 	}
-	if (is_constant(r, path))
+	if (is_constant(r, path) || (name[0] == TRACE_LIST && is_not_listed(r, path)))
 		return false;
 	if (is_own_descriptor(name)) {
 		r->wants_places = true;
@@ -534,6 +626,8 @@ static void check_unchanged(struct recording *r)
 			follow |= follows(r->names.v[end][0]);
 			listed |= r->names.v[end][0] == TRACE_LIST;
 		}
+		if (map_get_str(&r->early, path))
+			continue; /* or it would not be in place */
 		if (since_unchanged(&r->since, path, follow,
 				    cache_look_last(r->results->look, i)) &&
 		    (!listed || since_same_names(&r->since, path)))
@@ -564,8 +658,10 @@ static int look_at_state(struct recording *r)
 
 	all->wants_facts = true;
 	all->read_facts = 0;
+	cache_look_without(all->look, &r->early);
 	err = cache_look_state(all->look, &r->names, &r->state, r->entry.prints);
 	all->wants_facts = false;
+	cache_look_without(all->look, NULL);
 	if (all->read_facts & FACT_UNREADABLE)
 		spoil(r, "unreadable");
 	else if (all->read_facts & FACT_PRECOMPILED)
@@ -573,6 +669,27 @@ static int look_at_state(struct recording *r)
 	else if (all->read_facts & FACT_TIMESTAMP || (all->read_facts & FACT_TIME && !r->has_epoch))
 		spoil(r, "time");
 	return err;
+}
+
+/* Is there a name that leads to what is in place already, and would be taken for what was before?
+ */
+static bool sees_early(const struct recording *r)
+{
+	const char *path;
+	size_t it = 0;
+
+	while ((path = map_next(&r->early, &it, NULL))) {
+		struct stat st, other;
+
+		if (lstat(path, &st) < 0)
+			return true;
+		for (size_t i = 0; i < r->names.n; i++)
+			if (!streq(r->names.v[i] + 1, path) &&
+			    stat(r->names.v[i] + 1, &other) == 0 && other.st_dev == st.st_dev &&
+			    other.st_ino == st.st_ino)
+				return true;
+	}
+	return false;
 }
 
 /* In this order: what is looked at, and only then whether anything had changed before. */
@@ -594,6 +711,8 @@ void recording_look(struct recording *r, const struct msg_exit *end)
 	check_unforeseen(r);
 	if (!r->why && r->unknown && !r->no_times)
 		add_times(r);
+	if (r->early.n && (r->wants_places || sees_early(r)))
+		spoil(r, "announced");
 	if (!r->why && (r->wants_places || r->wants_exe))
 		add_places(r);
 	if (r->why)
@@ -608,13 +727,6 @@ void recording_look(struct recording *r, const struct msg_exit *end)
 }
 
 /* ---- keeping ---- */
-
-static char *path_of(const struct recording *r, const struct msg_file *f)
-{
-	const char *w = r->entry.workspaces[f->workspace];
-
-	return f->path[0] ? path_join(w, f->path) : xstrdup(w);
-}
 
 /* The bytes that the job left there.  0, or why not. */
 static const char *keep_bytes(struct recording *r, struct msg_file *f)

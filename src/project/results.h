@@ -76,7 +76,7 @@ void recording_free(struct recording *r); /* NULL is fine, here and below */
 void recording_input(struct recording *r, struct blob bytes);
 void recording_output(struct recording *r, uint8_t stream, struct blob bytes);
 void recording_file(struct recording *r, const struct msg_file *f);
-/* Some of it is put in place while it runs: what was there before can't be told any more. */
+/* Some of it, all that was told of so far, will now be put in place while it runs. */
 void recording_early(struct recording *r);
 /* It was looked for in vain by the job, and is here. */
 void recording_missing(struct recording *r);

@@ -76,8 +76,8 @@ bool since_same_names(struct since *s, const char *dir)
 	const uintptr_t wanted = LOCAL | OLD;
 	struct stat st;
 
-	/* Nothing is listed of what is none. */
-	if (stat(dir, &st) == 0 && !S_ISDIR(st.st_mode))
+	/* Nothing is listed of what is none, or was not there. */
+	if (stat(dir, &st) < 0 ? errno == ENOENT || errno == ENOTDIR : !S_ISDIR(st.st_mode))
 		return true;
 	return (look_at_dir(s, dir) & wanted) == wanted;
 }

@@ -154,7 +154,7 @@ void dir_drop(struct tree *t, struct dir *d, const struct peer_set *covered)
 	map_del_str(&t->by_path, d->path);
 	map_del_u64(&t->by_id, d->id);
 	d->dropped = true;
-	list_append(&t->grave, &d->in_grave);
+	list_append(&t->grave, &d->siblings);
 }
 
 void dir_free(struct dir *d)
@@ -202,8 +202,7 @@ static struct dir *dir_alloc(struct tree *t, const char *path)
 	list_init(&d->in_watch);
 	list_init(&d->in_sweep);
 	list_init(&d->linked);
-	list_init(&d->in_grave);
-	map_put_str(&t->by_path, d->path, d);
+	map_put_borrowed(&t->by_path, d->path, d);
 	map_put_u64(&t->by_id, d->id, d);
 	t->counts.dirs++;
 	return d;
@@ -261,7 +260,7 @@ static int dir_make(struct tree *t, const char *path, struct dir *parent, bool o
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	d = dir_alloc(t, path);
-	stat_to_attr(t, &st, &d->attr);
+	dir_init_attr(t, d, &st);
 	err = parent ? link_parent(t, d, parent) : 0;
 	if (!err)
 		err = dir_read(t, d, fd, orphan);

@@ -152,16 +152,47 @@ struct walk {
 	unsigned n_symlinks;
 };
 
-/* May a worker have made what is in this directory?  path without symlinks. */
-static bool workers_write_to(const struct walk *w, const char *path)
+/* Is it, or was it, a tree that workers write to?  By its path without symlinks, where that is
+ * known, and by what it is: the user may have moved it. */
+static bool is_workers(const struct walk *w, const char *path, const struct stat *st)
 {
 	list_for_each (l, &w->t->roots) {
 		const struct root *r = container_of(l, struct root, in_tree);
 
-		if (r != w->root && r->writable && r->real && path_is_below(path, r->real))
+		if (r == w->root || !r->writable || !r->real)
+			continue;
+		if ((path && path_is_below(path, r->real)) ||
+		    (st->st_ino == r->ino && st->st_dev == r->dev) ||
+		    (st->st_ino == r->former_ino && st->st_dev == r->former_dev))
 			return true;
 	}
 	return false;
+}
+
+/* May a worker have made what is in the directory where we are?  1, 0, or -errno. */
+static int workers_write_here(const struct walk *w)
+{
+	_cleanup_close_ int at = -1;
+	struct stat st, up;
+
+	if (fstat(w->fd, &st) < 0)
+		return -errno;
+	if (is_workers(w, w->at, &st))
+		return 1;
+	for (;;) {
+		int fd = openat(at >= 0 ? at : w->fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+		if (at >= 0)
+			(void)close(at);
+		at = fd;
+		if (fd < 0 || fstat(fd, &up) < 0)
+			return -errno;
+		if (up.st_ino == st.st_ino && up.st_dev == st.st_dev)
+			return 0; /* the top */
+		if (is_workers(w, NULL, &up))
+			return 1;
+		st = up;
+	}
 }
 
 static int walk_to(struct walk *w, int fd, char *at)
@@ -179,11 +210,15 @@ static int walk_symlink(struct walk *w, int link_fd)
 	char target[PROTO_PATH_MAX];
 	ssize_t n = readlinkat(link_fd, "", target, sizeof(target) - 1);
 	char *rest;
+	int theirs;
 
 	if (n < 0)
 		return -errno;
 	target[n] = '\0';
-	if (workers_write_to(w, w->at) || ++w->n_symlinks > SYMLINKS_MAX)
+	theirs = workers_write_here(w);
+	if (theirs < 0)
+		return theirs;
+	if (theirs || ++w->n_symlinks > SYMLINKS_MAX)
 		return -ELOOP;
 	rest = xasprintf("%s/%s", target, w->rest);
 	free(w->rest);
@@ -291,6 +326,10 @@ int root_open(struct tree *t, struct root *r)
 		(void)close(r->fd);
 	r->fd = fd;
 	mounts_note_root(t, r);
+	if (st.st_dev != r->dev || st.st_ino != r->ino) {
+		r->former_dev = r->dev;
+		r->former_ino = r->ino;
+	}
 	r->dev = st.st_dev;
 	r->ino = st.st_ino;
 	return !same;

@@ -298,22 +298,56 @@ int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e, struct stat
 	return r < 0 ? r : 0;
 }
 
-void stat_to_attr(struct tree *t, const struct stat *st, struct entry_attr *ret)
+static struct dir_attr dir_attr_of(struct tree *t, const struct stat *st)
 {
 	struct ent e = {0};
 
 	ent_set_stat(t, &e, st);
-	ent_to_attr(&e, 0, ret);
+	return (struct dir_attr){
+		.ino = e.ino,
+		.size = e.size,
+		.mtime_s = e.mtime_s,
+		.ctime_s = e.ctime_s,
+		.mtime_ns = e.mtime_ns,
+		.ctime_ns = e.ctime_ns,
+		.nlink = e.nlink,
+		.mode = e.mode,
+	};
+}
+
+void dir_get_attr(const struct dir *d, struct entry_attr *ret)
+{
+	*ret = (struct entry_attr){
+		.type = ENTRY_DIR,
+		.mode = d->attr.mode,
+		.nlink = d->attr.nlink,
+		.ino = d->attr.ino,
+		.size = d->attr.size,
+		.mtime_s = d->attr.mtime_s,
+		.ctime_s = d->attr.ctime_s,
+		.mtime_ns = d->attr.mtime_ns,
+		.ctime_ns = d->attr.ctime_ns,
+		.version = d->attr.version,
+	};
+}
+
+void dir_init_attr(struct tree *t, struct dir *d, const struct stat *st)
+{
+	d->attr = dir_attr_of(t, st);
+}
+
+static bool dir_attr_is_same(const struct dir_attr *a, const struct dir_attr *b)
+{
+	return a->ino == b->ino && a->size == b->size && a->mtime_s == b->mtime_s &&
+	       a->mtime_ns == b->mtime_ns && a->ctime_s == b->ctime_s &&
+	       a->ctime_ns == b->ctime_ns && a->nlink == b->nlink && a->mode == b->mode;
 }
 
 void dir_set_attr(struct tree *t, struct dir *d, const struct stat *st)
 {
-	struct entry_attr now;
+	struct dir_attr now = dir_attr_of(t, st);
 
-	_Static_assert(sizeof(now) == 56 + DIGEST_SIZE, "compared as memory: no padding");
-	stat_to_attr(t, st, &now);
-	now.version = d->attr.version;
-	if (memcmp(&now, &d->attr, sizeof(now)) == 0)
+	if (dir_attr_is_same(&now, &d->attr))
 		return;
 	now.version = ++t->version;
 	d->attr = now;

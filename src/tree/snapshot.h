@@ -77,17 +77,27 @@ struct linked {
 	struct ent *ent;
 };
 
+/* A directory's own, as struct entry_attr has them. */
+struct dir_attr {
+	uint64_t ino, size, version;
+	int64_t mtime_s, ctime_s;
+	uint32_t mtime_ns, ctime_ns;
+	uint32_t nlink;
+	uint16_t mode;
+};
+
+/* Some 600 bytes with its path, watch and table of names: there are 100 000 at times. */
 struct dir {
 	uint32_t id;
 	char *path;
 	struct dir *parent;
-	struct list siblings, children;
+	struct list siblings; /* or, once it is dropped, t->grave */
+	struct list children;
 	struct watch *watch;
 	struct list in_watch;
 	struct list in_sweep; /* empty when not on t->sweep */
 	struct list linked;   /* struct linked.in_dir */
-	struct list in_grave;
-	struct entry_attr attr;
+	struct dir_attr attr;
 	struct names names;
 	struct ent_vec dirty, pending;
 	struct peer_set told;
@@ -140,8 +150,9 @@ struct root {
 	bool writable;
 	int fd;	 /* O_PATH, -1 while it can't be opened */
 	int err; /* then why: -errno, which need not be a fact */
-	dev_t dev;
-	ino_t ino;
+	/* Of the directory that was found last, and of the one before; 0: none. */
+	dev_t dev, former_dev;
+	ino_t ino, former_ino;
 	struct list anchors;
 	bool loose;	 /* missing, or not all anchors could be set: looked at at every drain */
 	bool remounted;	 /* the same directory may be seen through another mount by now */
@@ -174,7 +185,7 @@ struct tree {
 	uint32_t next_id;
 	uint32_t name_seed;
 	struct list roots;
-	struct map by_path; /* struct dir */
+	struct map by_path; /* struct dir; the keys are theirs */
 	struct map by_id;
 	struct map watches; /* by wd */
 	struct list sweep, grave;
@@ -285,9 +296,12 @@ uint64_t fold_ino(struct tree *t, dev_t dev, ino_t ino);
 bool ent_matches(struct tree *t, const struct ent *e, const struct stat *st);
 bool ent_is_racy(const struct dir *d, const struct stat *st);
 void ent_set_known(struct ent *e, const struct digest *d, uint16_t claimed_by);
-void stat_to_attr(struct tree *t, const struct stat *st, struct entry_attr *ret);
-/* The directory's own attributes, as fstat(2) of it says. */
+/* The directory's own attributes, as fstat(2) of it says: when it is new; and later, which is told.
+ */
+void dir_init_attr(struct tree *t, struct dir *d, const struct stat *st);
 void dir_set_attr(struct tree *t, struct dir *d, const struct stat *st);
+/* As they are told. */
+void dir_get_attr(const struct dir *d, struct entry_attr *ret);
 /* Compares all names with the disk.  0 or -errno. */
 int dir_scan(struct tree *t, struct dir *d, int fd);
 /* Looks at one name.  0, or -errno: not even whether there is one can be told.  ret_st: may be

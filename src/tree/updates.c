@@ -79,12 +79,14 @@ void updates_send_dir(struct tree *t, struct dir *d, unsigned peer)
 {
 	uint8_t state = is_partial(t, d) ? DIR_PARTIAL : DIR_LISTED;
 	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct entry_attr attr;
 	const struct ent *e;
 	uint32_t n = 0;
 
+	dir_get_attr(d, &attr);
 	for (uint32_t it = 0; (e = names_next(&d->names, &it));)
 		n += e->type != ENTRY_ABSENT;
-	msg_dir_encode(&b, d->id, state, d->path, &d->attr, n);
+	msg_dir_encode(&b, d->id, state, d->path, &attr, n);
 	for (uint32_t it = 0; (e = names_next(&d->names, &it));) {
 		if (e->type != ENTRY_ABSENT)
 			put_ent(&b, e, peer);
@@ -162,8 +164,11 @@ static bool has_claim(const struct dir *d, uint32_t from, uint32_t end, unsigned
 static void put_update(struct buf *b, const struct dir *d, uint32_t from, uint32_t end,
 		       unsigned peer)
 {
+	struct entry_attr attr;
+
+	dir_get_attr(d, &attr);
 	buf_reset(b);
-	msg_update_encode(b, d->id, &d->attr, end - from);
+	msg_update_encode(b, d->id, &attr, end - from);
 	for (uint32_t i = from; i < end; i++)
 		put_ent(b, d->pending.v[i], peer);
 }
@@ -228,7 +233,7 @@ void updates_flush(struct tree *t)
 	if (t->queue.n)
 		return; /* it may name what is on the grave list */
 	list_for_each_safe (l, &t->grave)
-		dir_free(container_of(l, struct dir, in_grave));
+		dir_free(container_of(l, struct dir, siblings));
 	list_init(&t->grave);
 }
 

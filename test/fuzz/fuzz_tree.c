@@ -90,7 +90,7 @@ static struct {
 	bool served[N_OF(roots)];
 	unsigned since[N_OF(roots)]; /* which of them was served first */
 	char *held[N_OF(roots)];     /* where it led when it was found last; NULL: never */
-	ino_t held_ino[N_OF(roots)];
+	ino_t held_ino[N_OF(roots)], former_ino[N_OF(roots)]; /* and the one before */
 	struct job job;
 	struct files victim;
 	bool watched;
@@ -161,12 +161,26 @@ static int root_of(const char *path)
 
 /* ---- where roots are ---- */
 
+/* Wherever it is by now, and what is above it. */
+static bool is_in(ino_t ino, const char *path)
+{
+	_cleanup_free_ char *at = xstrdup(path);
+	struct stat st;
+
+	for (; strlen(at) >= strlen(scratch_dir); *strrchr(at, '/') = '\0') {
+		if (lstat(at, &st) == 0 && st.st_ino == ino)
+			return true;
+	}
+	return false;
+}
+
 /* Has a worker's job had its hands in this directory?  As another root has it. */
 static bool workers_write_to(size_t root, const char *at)
 {
 	for (size_t i = 0; i < N_OF(roots); i++) {
 		if (i != root && bed.served[i] && roots[i].writable && bed.held[i] &&
-		    path_is_below(at, bed.held[i]))
+		    (path_is_below(at, bed.held[i]) || is_in(bed.held_ino[i], at) ||
+		     is_in(bed.former_ino[i], at)))
 			return true;
 	}
 	return false;
@@ -249,6 +263,8 @@ static void find_roots(void)
 		if (!now)
 			continue; /* what was found before still is what workers wrote to */
 		CHECK(stat(now, &st) == 0);
+		if (bed.held[i] && bed.held_ino[i] != st.st_ino)
+			bed.former_ino[i] = bed.held_ino[i];
 		free(bed.held[i]);
 		bed.held[i] = now;
 		bed.held_ino[i] = st.st_ino;
@@ -489,6 +505,7 @@ static void serve(uint8_t b, bool withdraw)
 		bed.served[i] = false;
 		free(bed.held[i]);
 		bed.held[i] = NULL;
+		bed.former_ino[i] = 0;
 		/* That something is absent in it was told of it, too; a mirror looks there no more.
 		 */
 		for (unsigned p = 0; p < N_PEERS; p++)
@@ -558,10 +575,12 @@ static void list(unsigned peer, uint8_t b, uint8_t x)
 		CHECK(d->state == DIR_DENIED || d->state == DIR_MISSING);
 }
 
-/* As a mirror does: each directory by the entry that leads to it. */
+/* As a mirror does: each directory by the entry that leads to it, also one that is new in a
+ * directory which was told of before. */
 static void list_all(unsigned peer, const char *path)
 {
 	struct told_dir *d = map_get_str(&bed.told[peer].by_path, path);
+	_cleanup_strv_ char **children = NULL;
 	struct told_name *n;
 	const char *name;
 
@@ -569,16 +588,13 @@ static void list_all(unsigned peer, const char *path)
 		tree_list(bed.tree, peer, path);
 		d = map_get_str(&bed.told[peer].by_path, path);
 	}
+	/* Asking for those may bring news about what is being read. */
 	for (size_t it = 0; d && (n = map_next(&d->names, &it, &name));) {
-		_cleanup_free_ char *child = path_join(path, name);
-
-		if (n->attr.type == ENTRY_DIR && !map_get_str(&bed.told[peer].by_path, child)) {
-			list_all(peer, child);
-			/* Asking may have brought news about what is being read. */
-			d = map_get_str(&bed.told[peer].by_path, path);
-			it = 0;
-		}
+		if (n->attr.type == ENTRY_DIR)
+			strv_push(&children, path_join(path, name));
 	}
+	for (char **child = children; child && *child; child++)
+		list_all(peer, *child);
 }
 
 static void list_served(unsigned peer)
@@ -964,6 +980,7 @@ static void do_step(const uint8_t s[4])
 		break;
 	case ON_EVENT:
 		tree_on_event(bed.tree);
+		find_roots();
 		break;
 	case PEER_RESET:
 		if (peer == 0)
@@ -1021,6 +1038,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	for (size_t i = 0; i < N_OF(roots); i++) {
 		free(bed.held[i]);
 		bed.held[i] = NULL;
+		bed.former_ino[i] = 0;
 	}
 	for (unsigned p = 0; p < N_PEERS; p++)
 		told_release(&bed.told[p]);

@@ -301,6 +301,7 @@ static struct cache_entry an_entry(struct cache_store *s)
 	buf_put_u8(&e.output, 2);
 	buf_put_blob(&e.output, "warning", 7);
 	e.utime_us = 5;
+	e.announced = true;
 	e.worker = xstrdup("w1");
 	e.n_prints = 2;
 	e.prints = xcalloc(2, sizeof(uint64_t));
@@ -317,6 +318,7 @@ Test(cache, an_entry_comes_back_or_is_refused)
 	cr_assert_eq(back.n_effects, 2);
 	cr_assert_str_eq(back.effects[0].path, "a.o");
 	cr_assert_str_eq(back.worker, "w1");
+	cr_assert(back.announced);
 	cr_assert_eq(back.output.len, e.output.len);
 	cache_entry_release(&back);
 	for (size_t n = 0; n < b.len; n++)
@@ -746,7 +748,8 @@ Test(cache, what_is_not_kept_by_its_words)
 		{"/usr/bin/gcc", "-O2", NULL},
 		{"/usr/bin/x86_64-linux-gnu-g++-12", "-O2", NULL},
 		{"/usr/bin/clang-14", "-O2", NULL},
-		{"/usr/bin/rustc", "-O", "unknown-program"},
+		{"/usr/bin/rustc", "-O", NULL},
+		{"/usr/bin/javac", "-O", "unknown-program"},
 		{"/bin/sh", "-c", "unknown-program"},
 		{"/usr/bin/gcc", "@args", NULL}, /* what is in it is looked at later */
 		{"/usr/bin/gcc", "-Wl,@args", "response-file"},
@@ -775,6 +778,9 @@ Test(cache, what_is_not_kept_by_its_words)
 		char *argv[] = {(char *)"make", NULL}, *env[] = {(char *)"LD_PRELOAD=x", NULL};
 		struct msg_run m = a_run(argv, env);
 
+		m.exe = (char *)"/opt/bin/rustc";
+		cr_assert(cache_is_rustc(&m) && !cache_refuses(&m));
+		cr_assert(cache_reads_variable(&m, "EDITOR", 6), "a macro may");
 		m.exe = (char *)"/usr/bin/make";
 		m.flags = JOB_F_KEEP;
 		cr_assert_null(cache_refuses(&m), "what its caller asks for");

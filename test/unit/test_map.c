@@ -127,6 +127,21 @@ Test(map, numbers_are_bytes)
 	cr_expect_eq(m.n, 0);
 }
 
+Test(map, a_key_may_be_the_values_own)
+{
+	char one[] = "a key", two[] = "a key";
+
+	cr_expect_null(map_put_borrowed(&m, one, one));
+	cr_expect_eq(map_get_str(&m, "a key"), one);
+	cr_expect_eq(map_put_borrowed(&m, two, two), one);
+	one[0] = 'b'; /* is the map's no more */
+	cr_expect_eq(map_get_str(&m, "a key"), two);
+	for (int i = 0; i < 100; i++) /* which it grows for */
+		(void)map_put_str(&m, name_of(i), &values[i]);
+	cr_expect_eq(map_del_str(&m, "a key"), two);
+	cr_expect_null(map_get_str(&m, "a key"));
+}
+
 Test(map, the_empty_key_is_one)
 {
 	cr_expect_null(map_get_str(&m, ""));

@@ -1210,6 +1210,49 @@ Test(tree, mounts_over_a_root)
 }
 
 /* A tree that is taken back is void for all who were told, and as if it had never been. */
+/* The user moves a tree that workers write to, and what a worker has made in it is where the path
+ * of another root goes through now. */
+static void moved_around(bool first, bool made_again)
+{
+	static const struct tree_ops ops = {.send = on_send};
+	struct errmsg msg;
+	struct bed b;
+	char *in, *a;
+
+	bed_init(&b, NULL);
+	tree_free(b.tree);
+	cr_assert_eq(tree_new(&ops, &b, NULL, &b.tree, &msg), 0);
+	cr_assert_eq(path_mkdirs(at(&b, "sub/in"), 0755), 0);
+	cr_assert_eq(path_mkdirs(at(&b, "a"), 0755), 0);
+	cr_assert_eq(path_mkdirs(at(&b, "victim"), 0755), 0);
+	write_file(at(&b, "victim/key"), "secret");
+	in = xstrdup(at(&b, "sub/in"));
+	a = xstrdup(at(&b, "a"));
+	cr_assert_eq(tree_serve(b.tree, first ? a : in, true, &msg), 0);
+	cr_assert_eq(tree_serve(b.tree, first ? in : a, true, &msg), 0);
+	cr_assert_eq(symlink("../victim", at(&b, "a/in")), 0);
+	tree_drain(b.tree);
+	cr_assert_eq(listing(&b, 0, in)->state, DIR_LISTED);
+	IN_CHILD({
+		if (rename(at(&b, "sub"), at(&b, "old")) < 0 || rename(a, at(&b, "sub")) < 0 ||
+		    (made_again && mkdir(a, 0755) < 0))
+			_exit(1);
+	});
+	tree_drain(b.tree);
+	cr_assert_neq(listing(&b, 0, in)->state, DIR_LISTED);
+	free(in);
+	free(a);
+	bed_release(&b);
+}
+
+Test(tree, a_moved_tree_leads_no_root_elsewhere)
+{
+	moved_around(true, false);
+	moved_around(false, false);
+	moved_around(true, true);
+	moved_around(false, true);
+}
+
 Test(tree, withdrawn)
 {
 	char other[] = "/tmp/concc-test-other.XXXXXX";
