@@ -24,7 +24,7 @@
 #include "concc/proto.h"
 
 /* Part of every key: what is kept by one version is nothing to another. */
-#define CACHE_FORMAT 6
+#define CACHE_FORMAT 7
 
 /* ---- what a job looked at: src/cache/names.c ---- */
 
@@ -107,6 +107,7 @@ struct cache_entry {
 	struct msg_file *effects;
 	bool announced;	   /* files were in place before what it said: others went on by that */
 	struct buf output; /* for each chunk: u8 stream, blob */
+	uint32_t input;	   /* bytes of its standard input that it has read */
 	uint64_t utime_us, stime_us, wall_us, maxrss_kb;
 	uint64_t kept_s;  /* CLOCK_REALTIME */
 	size_t n_prints;  /* of the names of its set, in their order */

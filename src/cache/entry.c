@@ -43,6 +43,7 @@ void cache_entry_encode(struct buf *b, const struct cache_entry *e)
 	put_effects(b, e);
 	buf_put_u8(b, e->announced);
 	buf_put_blob(b, e->output.data, e->output.len);
+	buf_put_u32(b, e->input);
 	buf_put_u64(b, e->utime_us);
 	buf_put_u64(b, e->stime_us);
 	buf_put_u64(b, e->wall_us);
@@ -147,6 +148,9 @@ int cache_entry_decode(struct blob payload, struct cache_entry *ret)
 		r.bad = true;
 	if (!r.bad)
 		buf_append(&e.output, output.p, output.n);
+	e.input = rd_u32(&r);
+	if (e.input > PROTO_KNOWN_INPUT_MAX)
+		r.bad = true;
 	e.utime_us = rd_u64(&r);
 	e.stime_us = rd_u64(&r);
 	e.wall_us = rd_u64(&r);

@@ -304,6 +304,12 @@ static void finish(struct hit *h)
 	r->n_hits++;
 	cache_count_hit(r->store, h->entry.utime_us + h->entry.stime_us);
 	jobs_cached(steal_ptr(&c->job));
+	/* What comes after it in the caller's input is for others, as it was then. */
+	if (h->entry.input) {
+		msg_pair_encode(&b, 0, h->entry.input);
+		link_send_buf(c->link, MSG_RUN_INPUT_CREDIT, LINK_BULK, &b);
+		buf_reset(&b);
+	}
 	msg_run_exit_encode(&b, EXIT_CODE, 0, "(cache)");
 	link_send_buf(c->link, MSG_RUN_EXIT, LINK_BULK, &b);
 	lookup_free(h);

@@ -180,6 +180,12 @@ void recording_input(struct recording *r, struct blob bytes)
 		r->n_input += bytes.n;
 }
 
+void recording_input_read(struct recording *r, uint32_t n)
+{
+	if (r)
+		r->entry.input += n;
+}
+
 void recording_output(struct recording *r, uint8_t stream, struct blob bytes)
 {
 	if (!r || r->why || !bytes.n)

@@ -74,6 +74,7 @@ struct recording *recording_new(struct peer *p, const struct msg_run *m, char *c
 void recording_free(struct recording *r); /* NULL is fine, here and below */
 /* More of its input; none: its end. */
 void recording_input(struct recording *r, struct blob bytes);
+void recording_input_read(struct recording *r, uint32_t n); /* bytes more, by the job */
 void recording_output(struct recording *r, uint8_t stream, struct blob bytes);
 void recording_file(struct recording *r, const struct msg_file *f);
 /* Some of it, all that was told of so far, will now be put in place while it runs. */

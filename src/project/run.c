@@ -267,6 +267,7 @@ static int on_input_credit(struct run *r, uint32_t n)
 	if (n > PROTO_INPUT_WINDOW || r->input_credit + n > PROTO_INPUT_WINDOW)
 		return CONCC_E_PROTO;
 	r->input_credit += n;
+	recording_input_read(r->recording, n);
 	if (!r->client)
 		return 0;
 	msg_pair_encode(&b, 0, n);

@@ -43,6 +43,7 @@ struct input {
 	bool whole;	  /* a job finds a file, too: from its start, ... */
 	off_t size;	  /* ... and no more of it than this */
 	uint64_t seen;	  /* bytes of it that are known, from the start */
+	bool in_run;	  /* what was seen is all that there is, and goes with RUN */
 	bool again;	  /* there may be more than was seen, of which no event tells */
 	int news_fd;	  /* of a pipe or socket: readable when something has come; else -1 */
 	int copy[2];	  /* a pipe for what another one holds */

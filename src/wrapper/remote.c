@@ -367,8 +367,8 @@ void remote_know_input(struct wrapper *w)
 static bool look_up(struct wrapper *w, int *ret_status)
 {
 	_cleanup_buf_ struct buf run = BUF_INIT;
-	struct input none = INPUT_INIT; /* a look-up reads nothing */
 	struct session_end end = {0};
+	int r;
 
 	if ((w->o->any_command && !w->o->keeps) || !pool_keeps_results(w->pool))
 		return false;
@@ -377,8 +377,11 @@ static bool look_up(struct wrapper *w, int *ret_status)
 	if (w->input.wanted && !w->is_known)
 		return false;
 	remote_encode(w, "", 0, 0, &run);
+	w->input.in_run = true;
+	r = session_run(w->dir, &w->waiting, &run, &w->input, &w->output, &end);
+	w->input.in_run = false;
 	/* What went wrong will do so again, where more is known of what to do. */
-	if (session_run(w->dir, &w->waiting, &run, &none, &w->output, &end) < 0) {
+	if (r < 0) {
 		if (!is_half_done(w))
 			return false;
 		*ret_status = half_done(w);

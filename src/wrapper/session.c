@@ -188,7 +188,11 @@ static int send_run(const char *dir, struct conn *c, const struct buf *run)
 int session_run(const char *dir, struct conn *c, const struct buf *run, struct input *in,
 		struct output *out, struct session_end *ret)
 {
-	struct session s = {.in = in, .credit = PROTO_INPUT_WINDOW, .out = out};
+	struct session s = {.in = in,
+			    .sent = in->in_run ? in->seen : 0,
+			    .eof_sent = in->in_run,
+			    .credit = PROTO_INPUT_WINDOW,
+			    .out = out};
 	int r;
 
 	(void)input_was_read(in, 0);

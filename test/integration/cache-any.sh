@@ -167,7 +167,7 @@ another_interpreter() {
 }
 
 input() {
-	local before f
+	local before f where
 	fresh input
 	echo one >one && echo two >two && : >none
 	for f in one two none; do
@@ -180,6 +180,23 @@ input() {
 	head -c 300000 /dev/zero >large
 	INPUT=$PWD/large
 	never stdin cksum
+	# What the job did not read is there for others, whether it runs or not.
+	printf 'a\nb\nc\n' >list
+	for where in w1 cache; do
+		: >"$LAB/explain"
+		expect_eq "two readers of one file, $where" \
+			"$({ CONCC_EXPLAIN=$LAB/explain concc-dispatch --cache head -n 1; tr 'a-z' 'A-Z'; } <list)" $'a\nB\nC'
+		expect_grep "$where" "$LAB/explain"
+		: >"$LAB/explain"
+		mkfifo list.$where
+		exec 7<>list.$where 8<list.$where
+		cat list >&7
+		exec 7>&-
+		expect_eq "two readers of one pipe, $where" \
+			"$({ CONCC_EXPLAIN=$LAB/explain concc-dispatch --cache sh -c 'read -r l; echo $l'; tr 'a-z' 'A-Z'; } <&8)" $'a\nB\nC'
+		exec 8<&-
+		expect_grep "$where" "$LAB/explain"
+	done
 	# A pipe whose writers have gone, and one that somebody may still write into.
 	INPUT=/dev/null
 	concc-dispatch --cache sort < <(:) # so much for reading nothing

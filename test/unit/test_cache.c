@@ -300,6 +300,7 @@ static struct cache_entry an_entry(struct cache_store *s)
 		.kind = EFFECT_REMOVE, .path = xstrdup("b"), .target = xstrdup("")};
 	buf_put_u8(&e.output, 2);
 	buf_put_blob(&e.output, "warning", 7);
+	e.input = 7;
 	e.utime_us = 5;
 	e.announced = true;
 	e.worker = xstrdup("w1");
