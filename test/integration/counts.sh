@@ -142,7 +142,7 @@ sought_and_found() {
 	compile
 }
 
-# 128, 56 to 65 and 92 to 96 when this was written; many depend on the length of PATH.
+# 128, 56 to 65 and 87 to 100 when this was written; many depend on the length of PATH.
 syscalls() {
 	local server n
 	compile
