@@ -34,11 +34,12 @@ struct sched_place {
 };
 
 struct sched_job {
-	uint32_t work_us;   /* 0: not known */
-	uint32_t mean_us;   /* of the work of all jobs lately; 0: not known */
-	uint32_t waiting;   /* others wait for the same slots */
-	uint64_t waited_us; /* for a better place than a free one */
-	uint64_t busy_us;   /* since when the build goes on, without a gap */
+	uint32_t work_us;    /* 0: not known */
+	uint32_t mean_us;    /* of the work of all jobs lately; 0: not known */
+	uint32_t waiting;    /* others wait for the same slots */
+	uint64_t waited_us;  /* for a better place than a free one */
+	uint64_t busy_us;    /* since when the build goes on, without a gap */
+	uint64_t waiting_us; /* the work of the others who wait; 0: not known */
 };
 
 /* No place is free, or none is worth it. */
@@ -95,6 +96,8 @@ void sched_model_pace(const struct sched_model *m, const char *place, uint64_t n
 		      struct sched_pace *ret);
 /* 0: not known. */
 uint32_t sched_model_work_us(const struct sched_model *m, uint64_t key);
+/* The same of jobs of a kind that few of them exceed. */
+uint32_t sched_model_at_most_us(const struct sched_model *m, uint64_t kind);
 uint32_t sched_model_mean_us(const struct sched_model *m);
 
 #endif

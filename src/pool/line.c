@@ -40,6 +40,21 @@ uint32_t line_waiting(const struct pool *p, uint32_t line)
 	return n < WAITING_MAX ? (uint32_t)n : 0;
 }
 
+static uint32_t *work_at(const struct pool *p, uint32_t line, uint64_t ticket)
+{
+	return &p->table->lines[line].works[ticket % LINE_WORKS];
+}
+
+uint64_t line_work_us(const struct pool *p, uint32_t line)
+{
+	uint64_t tail = __atomic_load_n(&p->table->lines[line].tail, __ATOMIC_RELAXED), sum = 0;
+	uint32_t n = line_waiting(p, line), some = n < LINE_WORKS ? n : LINE_WORKS;
+
+	for (uint32_t i = 1; i <= some; i++)
+		sum += __atomic_load_n(work_at(p, line, tail - i), __ATOMIC_RELAXED);
+	return some ? sum * n / some : 0;
+}
+
 static uint32_t count_locked(int fd, off_t from, off_t end)
 {
 	uint32_t n = 0;
@@ -76,7 +91,7 @@ static void advance_tail(uint64_t *tail, uint64_t to)
  * says where to try.  Who read it long ago gets a place further ahead, which is
  * the place it came for; at worst a line has two heads for a while.
  */
-int ticket_take(struct pool *p, uint32_t line, struct ticket *ret)
+int ticket_take(struct pool *p, uint32_t line, uint32_t work_us, struct ticket *ret)
 {
 	uint64_t *tail = &p->table->lines[line].tail;
 	uint64_t t = __atomic_load_n(tail, __ATOMIC_ACQUIRE) & TICKET_MASK;
@@ -87,6 +102,7 @@ int ticket_take(struct pool *p, uint32_t line, struct ticket *ret)
 	if (rc < 0)
 		return rc;
 	*ret = (struct ticket){.line = line, .number = t};
+	__atomic_store_n(work_at(p, line, t), work_us, __ATOMIC_RELAXED);
 	advance_tail(tail, t + 1);
 	rc = byte_trylock(p->fd, line_base(line) + (off_t)t);
 	if (rc < 0 && rc != -EAGAIN)

@@ -25,9 +25,12 @@ struct ticket {
 bool line_has_waiters(const struct pool *p, uint32_t line);
 /* About how many, where line_has_waiters(); without a system call. */
 uint32_t line_waiting(const struct pool *p, uint32_t line);
+/* The work of those in all, as far as they told it; 0: not known. */
+uint64_t line_work_us(const struct pool *p, uint32_t line);
 uint32_t line_count_waiters(const struct pool *p);
 
-int ticket_take(struct pool *p, uint32_t line, struct ticket *ret);
+/* work_us: of the job that the place in line is for; 0: not known. */
+int ticket_take(struct pool *p, uint32_t line, uint32_t work_us, struct ticket *ret);
 /* Both return 0 or -EINTR or another -errno; the ticket is kept in any case. */
 int ticket_wait_second(struct pool *p, const struct ticket *t);
 int ticket_wait_head(struct pool *p, const struct ticket *t);

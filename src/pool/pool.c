@@ -329,6 +329,12 @@ static struct wish wish_of(const struct pool *p, const struct pool_request *q)
 			     .patience_us = UINT64_MAX};
 }
 
+/* What others in line are to reckon with. */
+static uint32_t expected_us(const struct wish *w)
+{
+	return w->job.work_us ?: w->job.mean_us;
+}
+
 /* ---- taking a slot ---- */
 
 static int hand_over(struct pool *p, const struct pool_request *q, const struct candidate *c,
@@ -492,6 +498,7 @@ static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t l
 			struct watch *w, bool *verified, struct pool_slot *ret)
 {
 	struct wish wish = wish_of(p, q);
+	uint32_t own = expected_us(&wish);
 
 	for (;;) {
 		bool recheck = false;
@@ -499,6 +506,8 @@ static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t l
 
 		wish.job.waiting = line_waiting(p, line);
 		wish.job.waiting -= wish.job.waiting > 0; /* others */
+		wish.job.waiting_us = line_work_us(p, line);
+		wish.job.waiting_us -= own < wish.job.waiting_us ? own : wish.job.waiting_us;
 		wish.job.waited_us = now_us() - since;
 		rc = take_any(p, q, &wish, ret);
 
@@ -579,11 +588,12 @@ static int line_of(struct pool *p, const struct pool_request *q)
 static int join_line(struct pool *p, const struct pool_request *q, uint32_t line,
 		     struct pool_slot *ret)
 {
+	struct wish wish = wish_of(p, q);
 	struct watch w = {0};
 	struct ticket t;
 	int fd, rc;
 
-	rc = ticket_take(p, line, &t);
+	rc = ticket_take(p, line, expected_us(&wish), &t);
 	if (rc < 0)
 		return rc;
 	/* Behind the ticket, since who hears it counts those. */
@@ -624,6 +634,7 @@ static int take_behind(struct pool *p, const struct pool_request *q, uint32_t li
 	if (w.patience_us == UINT64_MAX)
 		return -EAGAIN; /* nothing is free */
 	w.job.waiting = line_waiting(p, line);
+	w.job.waiting_us = line_work_us(p, line);
 	return take_any(p, q, &w, ret);
 }
 

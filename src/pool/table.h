@@ -30,11 +30,16 @@ enum {
 	LINE_COUNT = LINE_MEMBER + POOL_MEMBERS_MAX,
 };
 
+/* Of longer lines, what the last so many want stands for all. */
+#define LINE_WORKS 64
+
 struct table_line {
 	uint64_t tail;	   /* the next ticket, about; see ticket_take() */
 	uint64_t watching; /* ticket of the second, once it watches */
 	uint64_t vouched;  /* ticket of the successor that can trust the hints */
 	uint64_t head;	   /* ticket of who is served next, about */
+	uint32_t
+		works[LINE_WORKS]; /* of ticket t at t % LINE_WORKS: its work in us, 0: not known */
 };
 
 enum { MEMBER_NONE = 0, MEMBER_UP = 1, MEMBER_DOWN = 2, MEMBER_ASLEEP = 3 };

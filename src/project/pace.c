@@ -132,10 +132,10 @@ static void learn(struct pace *p, const struct sched_sample *s)
 	tell_next(p);
 }
 
-static uint64_t work_of(const struct pace *p, const struct job *j, bool *ret_same)
+static uint32_t work_of(const struct pace *p, const struct job *j, bool *ret_same)
 {
 	const struct record *r = &j->record;
-	uint64_t us = sched_model_work_us(p->model,
+	uint32_t us = sched_model_work_us(p->model,
 					  sched_key_of_job(r->program, r->cwd, r->subject));
 
 	*ret_same = us;
@@ -155,15 +155,31 @@ uint64_t pace_takes_us(struct pace *p, const struct job *j)
 	return sched_takes_us(&place, j->peer->jobs.n ? (uint32_t)j->peer->jobs.n - 1 : 0, &s);
 }
 
-uint64_t pace_takes_here_us(struct pace *p, const struct job *j, bool *ret_same)
+static uint64_t here_us(const struct pace *p, uint32_t work_us)
 {
-	struct sched_job s = {.work_us = work_of(p, j, ret_same)};
+	struct sched_job s = {.work_us = work_us};
 	struct sched_place here = {.slots = 1, .here = true};
 
-	if (!s.work_us)
+	if (!work_us)
 		return 0;
 	sched_model_pace(p->model, NULL, now_us(), &here.pace);
 	return sched_takes_us(&here, 0, &s);
+}
+
+uint64_t pace_takes_here_us(struct pace *p, const struct job *j, bool *ret_same)
+{
+	return here_us(p, work_of(p, j, ret_same));
+}
+
+uint64_t pace_at_most_here_us(struct pace *p, const struct job *j)
+{
+	const struct record *r = &j->record;
+	bool same;
+	uint32_t work = work_of(p, j, &same);
+
+	if (!same)
+		work = sched_model_at_most_us(p->model, sched_key_of_kind(r->program, r->cwd));
+	return here_us(p, work);
 }
 
 void pace_learn_late(struct pace *p, const struct job *j)

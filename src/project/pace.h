@@ -17,6 +17,8 @@ void pace_free(struct pace *p); /* NULL is fine */
 uint64_t pace_takes_us(struct pace *p, const struct job *j);
 /* The same here; same: it is known of this very job. */
 uint64_t pace_takes_here_us(struct pace *p, const struct job *j, bool *ret_same);
+/* What few of such jobs exceed here. */
+uint64_t pace_at_most_here_us(struct pace *p, const struct job *j);
 /* Its worker has it since it was sent, and it is given up there. */
 void pace_learn_late(struct pace *p, const struct job *j);
 /* The pool has this member anew: what is known of it. */

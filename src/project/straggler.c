@@ -4,8 +4,7 @@
  * be on a worker that thrashes or hangs in a way no heartbeat tells, or that is
  * still being filled over a slow line.  It is started a second time elsewhere
  * (twin.c), and whichever has something to show first wins.  Where there is no other
- * worker, but a slot of this machine, it is given up there and runs here: then it has
- * taken twice what it would have, at the most.
+ * worker, but a slot of this machine, it is given up there and runs here.
  */
 #include "pace.h"
 #include "run.h"
@@ -69,19 +68,17 @@ static uint64_t usual_ms(struct stragglers *t, const struct job *j)
 	return longest;
 }
 
-static uint64_t takes_here_us(const struct stragglers *t, const struct job *j, bool *ret_same)
-{
-	return t->server->local_slots ? pace_takes_here_us(t->server->pace, j, ret_same) : 0;
-}
-
-/* By when it would be done twice over if it ran here.  0: it can't, or nothing is known. */
+/*
+ * By when it would be done twice over if it ran here.  0: it can't, or nothing is known.  One that
+ * was sent to a slower worker, since no better one was free, is not late before it has taken twice
+ * what it should take there: it would be given up shortly before its end.
+ */
 static uint64_t home_limit_ms(const struct stragglers *t, const struct job *j)
 {
-	bool same;
-	uint64_t us = takes_here_us(t, j, &same);
+	uint64_t here = t->server->local_slots ? pace_at_most_here_us(t->server->pace, j) : 0;
+	uint64_t there = pace_takes_us(t->server->pace, j);
 
-	/* Others of its kind are but a hint. */
-	return us ? us / 1000 * (same ? 2 : 4) : 0;
+	return here ? (here > there ? here : there) * 2 / 1000 : 0;
 }
 
 /* When it will be late, if that can be told. */

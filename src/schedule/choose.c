@@ -71,7 +71,7 @@ bool sched_is_as_good(uint64_t takes, uint64_t best)
 #define HARDLY_US	10000
 #define HARDLY_FIRST_US 300000
 /* Until then what was measured is the price of beginning, in good part. */
-#define FIRST_US 2000000
+#define FIRST_US 1000000
 
 /* This machine has other things to do, too: a worker that is hardly slower is preferred. */
 static uint64_t weighed(const struct sched_place *p, const struct sched_job *j, uint64_t takes)
@@ -83,35 +83,54 @@ static uint64_t weighed(const struct sched_place *p, const struct sched_job *j, 
 	return takes + (takes / 20 > hardly ? takes / 20 : hardly);
 }
 
-/*
- * Slots of all places that are better than that become free one each
- * *ret_each_us; *ret_takes_us: what the job takes at the best of them.  False: there is none.
- */
-static bool better_than(const struct sched_place *places, size_t n, const struct sched_job *j,
-			uint64_t free_us, uint64_t *ret_each_us, uint64_t *ret_takes_us)
-{
-	uint64_t mean = j->mean_us ? j->mean_us : work_of(j), best = UINT64_MAX;
-	double rate = 0;
+/* What waiting for better places means. */
+struct better {
+	uint64_t takes_us; /* the job, at the best of them */
+	uint64_t next_us;  /* until one of their slots is free */
+	uint64_t line_us;  /* until their slots have dealt with all others that wait */
+};
 
+static uint64_t mean_waiting(const struct sched_job *j)
+{
+	if (j->waiting && j->waiting_us)
+		return j->waiting_us / j->waiting;
+	return j->mean_us ? j->mean_us : work_of(j);
+}
+
+static bool better_than(const struct sched_place *places, size_t n, const struct sched_job *j,
+			uint64_t free_us, struct better *ret)
+{
+	uint64_t mean = j->mean_us ? j->mean_us : work_of(j), others = mean_waiting(j), last = 0;
+	double each = 0, all = 0;
+
+	ret->takes_us = UINT64_MAX;
 	for (size_t i = 0; i < n; i++) {
 		const struct sched_place *p = &places[i];
-		uint64_t takes, each;
+		uint64_t takes, other;
 
 		if (!p->slots || p->taken < p->slots)
 			continue; /* what is free has lost already */
 		takes = weighed(p, j, takes_us(p, p->slots, work_of(j)));
 		if (takes >= free_us)
 			continue;
-		each = takes_us(p, p->slots, mean);
-		rate += (double)p->slots / (double)(each ? each : 1);
-		best = takes < best ? takes : best;
+		other = takes_us(p, p->slots, others);
+		each += p->slots / (double)(takes_us(p, p->slots, mean) ?: 1);
+		all += p->slots / (double)(other ?: 1);
+		last = other > last ? other : last;
+		ret->takes_us = takes < ret->takes_us ? takes : ret->takes_us;
 	}
-	*ret_takes_us = best;
-	*ret_each_us = rate > 0 ? (uint64_t)(1 / rate) : 0;
-	return best != UINT64_MAX;
+	if (ret->takes_us == UINT64_MAX)
+		return false;
+	ret->next_us = (uint64_t)(1 / each);
+	ret->line_us = j->waiting ? (uint64_t)(j->waiting / all) + last : 0;
+	return true;
 }
 
 /*
+ * A free slot that is slower is worth it when the job ends there before the last of those that
+ * wait would end at the better ones: then it is not what the build waits for.  So a long job
+ * leaves it to a shorter one.
+ *
  * Slots that idle cost throughput, a job that begins on a slow one costs its
  * lateness, once, at the end of a build or of a stage of it.  How much is to come
  * nobody knows; what has gone on for long is likely to go on.  So that may cost this part of it.
@@ -121,7 +140,8 @@ static bool better_than(const struct sched_place *places, size_t n, const struct
 int sched_choose(const struct sched_place *places, size_t n, const struct sched_job *j,
 		 uint64_t *ret_patience_us)
 {
-	uint64_t best_us = UINT64_MAX, each_us, takes_us, gain;
+	struct better better;
+	uint64_t best_us = UINT64_MAX, gain;
 	int best = SCHED_WAIT;
 
 	*ret_patience_us = UINT64_MAX;
@@ -137,12 +157,12 @@ int sched_choose(const struct sched_place *places, size_t n, const struct sched_
 			best = (int)i;
 		}
 	}
-	if (best < 0 || !better_than(places, n, j, best_us, &each_us, &takes_us))
+	if (best < 0 || !better_than(places, n, j, best_us, &better))
 		return best;
-	gain = best_us - takes_us;
+	gain = best_us - better.takes_us;
 	/* Estimates are rough: a small gain is none. */
-	if (gain * 4 < best_us || gain < j->busy_us / LATE_PART ||
-	    (j->waiting + 1) * each_us >= gain || j->waited_us >= gain)
+	if (gain * 4 < best_us || gain < j->busy_us / LATE_PART || better.next_us >= gain ||
+	    better.line_us >= best_us || j->waited_us >= gain)
 		return best;
 	*ret_patience_us = gain - j->waited_us;
 	return SCHED_WAIT;

@@ -23,18 +23,32 @@
 enum {
 	FLOOR_JOB = 3,	  /* what a file takes changes with each edit of it */
 	FLOOR_KIND = 32,  /* its jobs differ much */
-	FLOOR_CPU = 64,	  /* a processor stays what it is */
+	FLOOR_CPU = 512,  /* a processor stays what it is; of weights, see below */
 	FLOOR_LEVEL = 12, /* others come and go */
 	FLOOR_OVERHEAD = 8,
 	FLOOR_MEAN = 64,
 };
 
-/* That a place is as fast as was guessed weighs as much as so many jobs. */
-#define GUESS_WEIGHT 4
+/*
+ * What says how fast a place's processors are weighs by how far it may be off:
+ * that it is as fast as was guessed; the same job, done elsewhere before; others
+ * of its kind, by how much those differ (a crate and its build script, of one
+ * directory, by a factor of twenty): that over the variance of their logarithms.
+ */
+#define GUESS_WEIGHT 32
+#define SAME_WEIGHT  64
+#define KIND_WEIGHT  8
+#define KIND_SPREAD  2.9
+/* Of a kind of which there was one. */
+#define SPREAD_UNKNOWN 1.0
+/* Fewer say nothing of what is unusual. */
+#define KIND_MIN 8
 
 /* A command that used less CPU time, or a smaller part of one processor, waits for other things. */
 #define BUSY_US	  10000
 #define SHARE_MAX 64
+/* Shorter ones are not worth finding out about, and say nothing of what others take. */
+#define LONG_US 50000
 
 /* Nothing is this much faster or slower; beyond it, something else was measured. */
 #define FACTOR_MAX 1000.0
@@ -47,6 +61,10 @@ struct mean {
 struct work {
 	uint64_t key;
 	struct mean ln_us;
+	double spread;		/* the mean square of what samples differ from ln_us by */
+	double here;		/* the part of them that ran here */
+	bool idle;		/* they wait instead of computing, which takes the same each time */
+	const struct place *at; /* where the last one did; its address only */
 };
 
 struct place {
@@ -63,7 +81,7 @@ struct sched_model {
 	double others, processors;
 	unsigned n_tried; /* jobs that began here */
 	unsigned n_there; /* and that ended elsewhere */
-	struct mean ln_mean;
+	struct mean ln_mean, spread;
 	struct work works[WORKS];
 };
 
@@ -131,13 +149,19 @@ static const struct work *work_find(const struct sched_model *m, uint64_t key)
 	return w->key == key && w->ln_us.n ? w : NULL;
 }
 
-static void learn_work(struct sched_model *m, uint64_t key, double ln_us, unsigned floor)
+static void learn_work(struct sched_model *m, const struct place *at, uint64_t key, double ln_us,
+		       unsigned floor)
 {
 	struct work *w = work_at(m, key);
+	double off = ln_us - w->ln_us.value;
 
 	if (w->key != key)
-		*w = (struct work){.key = key};
+		*w = (struct work){.key = key, .spread = SPREAD_UNKNOWN};
+	else if (w->ln_us.n)
+		w->spread += (off * off - w->spread) / (w->ln_us.n + 1);
 	learn(&w->ln_us, ln_us, floor);
+	w->here += ((at == &m->here) - w->here) / w->ln_us.n;
+	w->at = at;
 }
 
 uint32_t sched_model_work_us(const struct sched_model *m, uint64_t key)
@@ -148,9 +172,24 @@ uint32_t sched_model_work_us(const struct sched_model *m, uint64_t key)
 	return us > UINT32_MAX ? UINT32_MAX : (uint32_t)us;
 }
 
+/* The logarithm of what few of a kind exceed. */
+static double at_most(const struct work *kind)
+{
+	return kind->ln_us.value + 2 * sqrt(kind->spread);
+}
+
+uint32_t sched_model_at_most_us(const struct sched_model *m, uint64_t kind)
+{
+	const struct work *w = work_find(m, kind);
+	double us = w ? exp(at_most(w)) : 0;
+
+	return us > UINT32_MAX ? UINT32_MAX : (uint32_t)us;
+}
+
 uint32_t sched_model_mean_us(const struct sched_model *m)
 {
-	double us = m->ln_mean.n ? exp(m->ln_mean.value) : 0;
+	/* Of many that differ by factors: the mean, not the middle one. */
+	double us = m->ln_mean.n ? exp(m->ln_mean.value + m->spread.value / 2) : 0;
 
 	return us > UINT32_MAX ? UINT32_MAX : (uint32_t)us;
 }
@@ -189,6 +228,32 @@ static bool is_busy(const struct sched_sample *s)
 	return s->wall_us && s->cpu_us >= BUSY_US && s->cpu_us >= s->wall_us / SHARE_MAX;
 }
 
+/* Of a sample that is held against what jobs of its kind take. */
+static double kind_weight(const struct work *kind)
+{
+	return fmin(KIND_WEIGHT, KIND_SPREAD / (kind->spread * (1 + 1.0 / kind->ln_us.n)));
+}
+
+/*
+ * Of a sample, as evidence of how fast its place is.  What was learnt at that very place says
+ * nothing of it: it would only make what is believed believed the more.
+ */
+static unsigned weight_of(const struct sched_model *m, const struct place *p,
+			  const struct sched_sample *s)
+{
+	const struct work *job = work_find(m, s->job), *kind = work_find(m, s->kind);
+	double elsewhere;
+
+	if (job)
+		return job->at == p ? 0 : SAME_WEIGHT;
+	if (!kind)
+		return 0;
+	if (kind->idle)
+		return KIND_WEIGHT;
+	elsewhere = p == &m->here ? 1 - kind->here : kind->here;
+	return (unsigned)lround(kind_weight(kind) * elsewhere);
+}
+
 /*
  * How much the command had to share its processor with: by its own CPU time,
  * which needs no knowledge of it; else by what it, or others of its kind, took before.
@@ -196,11 +261,12 @@ static bool is_busy(const struct sched_sample *s)
 static bool shared_by(const struct sched_model *m, const struct place *p,
 		      const struct sched_sample *s, double *ret_ln)
 {
+	const struct work *job = work_find(m, s->job);
 	uint64_t us = s->wall_us ? s->wall_us : s->total_us;
 	double work;
 
 	/* Without CPU time, what was learnt of others says too little. */
-	if (!s->place && (s->at_once <= m->cores || !work_find(m, s->job)))
+	if (!s->place && (s->at_once <= m->cores || !job))
 		return false;
 	if (is_busy(s)) {
 		*ret_ln = us > s->cpu_us ? log((double)us / (double)s->cpu_us) : 0;
@@ -209,11 +275,9 @@ static bool shared_by(const struct sched_model *m, const struct place *p,
 	if (!expected(m, s, &work))
 		return false;
 	*ret_ln = log((double)us) - work - p->ln_cpu.value;
-	return true;
+	/* A short one of its kind is that, and no sign of a fast place. */
+	return job || us >= LONG_US;
 }
-
-/* The same job says more of a place than others that are like it. */
-#define SAME_WEIGHT 8
 
 /* What it took of a processor, or would have, had it shared none; 0: not known. */
 static uint64_t alone_us(const struct sched_model *m, const struct sched_sample *s)
@@ -226,11 +290,11 @@ static uint64_t alone_us(const struct sched_model *m, const struct sched_sample 
 static void learn_place(struct sched_model *m, struct place *p, const struct sched_sample *s)
 {
 	uint64_t alone = alone_us(m, s);
+	unsigned weight = weight_of(m, p, s);
 	double shared, work;
 
-	if (alone && expected(m, s, &work))
-		learn_weighted(&p->ln_cpu, log((double)alone) - work,
-			       work_find(m, s->job) ? SAME_WEIGHT : 1, FLOOR_CPU);
+	if (alone && weight && expected(m, s, &work))
+		learn_weighted(&p->ln_cpu, log((double)alone) - work, weight, FLOOR_CPU);
 	if (s->filling)
 		return; /* it waited for what will be there */
 	if (shared_by(m, p, s, &shared))
@@ -261,7 +325,7 @@ static double work_done(const struct place *p, const struct sched_sample *s)
 static void learn_sample(struct sched_model *m, const struct sched_sample *s)
 {
 	struct place *p = place_of(m, s->place);
-	double ln_us;
+	double ln_us, off;
 
 	p->at_us = s->at_us;
 	m->n_there += s->place != NULL;
@@ -269,9 +333,13 @@ static void learn_sample(struct sched_model *m, const struct sched_sample *s)
 	if (s->filling && !is_busy(s))
 		return;
 	ln_us = work_done(p, s);
-	learn_work(m, s->job, ln_us, FLOOR_JOB);
-	learn_work(m, s->kind, ln_us, FLOOR_KIND);
+	learn_work(m, p, s->job, ln_us, FLOOR_JOB);
+	learn_work(m, p, s->kind, ln_us, FLOOR_KIND);
+	if (s->place)
+		work_at(m, s->kind)->idle = !is_busy(s) && s->wall_us >= LONG_US;
 	learn(&m->ln_mean, ln_us, FLOOR_MEAN);
+	off = ln_us - m->ln_mean.value;
+	learn(&m->spread, off * off, FLOOR_MEAN);
 }
 
 void sched_model_learn(struct sched_model *m, const struct sched_sample *s)
@@ -288,11 +356,13 @@ void sched_model_learn_late(struct sched_model *m, const struct sched_sample *s)
 {
 	struct place *p = place_of(m, s->place);
 	struct mean *shared = &p->ln_shared[level_of(s->at_once)];
-	double work, at_least;
+	const struct work *job = work_find(m, s->job), *kind = work_find(m, s->kind);
+	double at_least;
 
-	if (!s->total_us || !expected(m, s, &work))
+	if (!s->total_us || (!job && (!kind || kind->ln_us.n < KIND_MIN)))
 		return;
-	at_least = log((double)s->total_us) - work - p->ln_cpu.value;
+	at_least = log((double)s->total_us) - (job ? job->ln_us.value : at_most(kind)) -
+		   p->ln_cpu.value;
 	if (at_least <= (shared->n ? shared->value : 0))
 		return;
 	p->at_us = s->at_us;
@@ -316,11 +386,9 @@ static uint32_t fixed(double ln)
  */
 #define HALF_LIFE_US 60000000.0
 
-/* So many jobs tell what jobs take here, and then one for so many that are done elsewhere.  Shorter
- * ones are not worth finding out about. */
+/* So many jobs tell what jobs take here, and then one for so many that are done elsewhere. */
 #define TRIES	  2
 #define TRY_EVERY 8
-#define LONG_US	  50000
 
 void sched_model_begins_here(struct sched_model *m)
 {
