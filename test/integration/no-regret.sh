@@ -55,7 +55,7 @@ both_work() {
 
 slow_worker_gets_little() {
 	forget
-	worker_takes 2
+	worker_takes 4
 	expect_ge "jobs here of 60" "$(build 60 6)" 50
 }
 
