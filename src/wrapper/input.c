@@ -179,6 +179,22 @@ static void enlarge(const struct input *in)
 	(void)fcntl(in->copy[1], F_SETPIPE_SZ, LARGE_PIPE);
 }
 
+/* At most n of the bytes that were seen first, or -EBUSY: another has read them, and it was not the
+ * job. */
+static ssize_t take_seen(struct input *in, void *p, size_t n)
+{
+	const uint8_t *seen = in->front.data + in->front.len - (in->seen - in->kept);
+	struct pollfd there = {.fd = 0, .events = POLLIN};
+	ssize_t k;
+
+	if (poll(&there, 1, 0) <= 0)
+		return -EBUSY; /* to read would be to wait */
+	k = take(in, p, n);
+	if (k == 0 || (k > 0 && memcmp(p, seen, (size_t)k) != 0))
+		return -EBUSY;
+	return k;
+}
+
 int input_was_read(struct input *in, uint64_t n)
 {
 	char chunk[16 * 1024];
@@ -191,12 +207,11 @@ int input_was_read(struct input *in, uint64_t n)
 	in->again = true;
 	while (in->kept < in->read) {
 		uint64_t left = in->read - in->kept;
-		ssize_t k = take(in, chunk, left < sizeof(chunk) ? (size_t)left : sizeof(chunk));
+		ssize_t k = take_seen(in, chunk,
+				      left < sizeof(chunk) ? (size_t)left : sizeof(chunk));
 
-		if (k == -EINTR)
-			continue;
-		if (k <= 0) /* another has read it */
-			return in->err = k < 0 ? (int)k : -EIO;
+		if (k < 0 && k != -EINTR)
+			return in->err = (int)k;
 	}
 	return 0;
 }
@@ -331,11 +346,10 @@ int input_fd(const struct input *in)
  */
 static int open_channel(const struct input *in, int ret[2])
 {
-	if (in->kind != INPUT_SOCKET) {
-		if (in->err && !in->lost)
-			return in->err;
+	if (in->kind == INPUT_STREAM && in->err && !in->lost)
+		return in->err;
+	if (in->kind != INPUT_SOCKET)
 		return pipe2(ret, O_CLOEXEC) < 0 ? -errno : 0;
-	}
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ret) < 0)
 		return -errno;
 	return write_full(ret[0], "", 1);

@@ -69,8 +69,8 @@ ssize_t input_read(struct input *in, uint64_t at, void *p, size_t n);
 bool input_has(const struct input *in, uint64_t at);
 /* Readable when something may have come that was not seen. */
 int input_fd(const struct input *in);
-/* A job has read the first n bytes, which were seen.  0, or -errno as in->err when they can't be
- * kept. */
+/* A job has read the first n bytes, which were seen.  0, or -errno as in->err: they can't be kept,
+ * or (-EBUSY) another has read them, too. */
 int input_was_read(struct input *in, uint64_t n);
 /* That job was the last. */
 void input_done(struct input *in);

@@ -176,6 +176,29 @@ Test(input, a_try_that_was_lost_has_read_it)
 	expect_replay("one two", 0);
 }
 
+Test(input, another_reads_it_too)
+{
+	int to = open_pipe();
+	char got[100];
+
+	put(to, "one two ");
+	cr_expect_eq(input_read(&in, 0, got, sizeof(got)), 8);
+	cr_expect_eq(read(0, got, 4), 4);
+	cr_expect_eq(input_was_read(&in, 8), -EBUSY);
+	put(to, "three");
+	close(to);
+	expect_replay("two three", 0);
+	/* all of it, and to wait for more would be wrong */
+	to = open_pipe();
+	put(to, "one");
+	cr_expect_eq(input_read(&in, 0, got, sizeof(got)), 3);
+	cr_expect_eq(read(0, got, 3), 3);
+	cr_expect_eq(input_was_read(&in, 3), -EBUSY);
+	put(to, "two");
+	close(to);
+	expect_replay("two", 0);
+}
+
 Test(input, a_pipe_is_kept)
 {
 	int to = open_pipe();
