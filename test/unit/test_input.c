@@ -23,6 +23,8 @@ static void open_as(int fd)
 	cr_assert_geq(fd, 0);
 	cr_assert_eq(dup2(fd, 0), 0);
 	close(fd);
+	buf_release(&in.front);
+	buf_release(&in.rest);
 	in = INPUT_INIT;
 	opened = input_open(&in);
 }
