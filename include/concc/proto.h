@@ -89,6 +89,7 @@ enum msg_type {
 	MSG_FETCH = 31,
 	MSG_CHECKUP = 32,
 	MSG_STORAGE = 33,
+	MSG_JOB_QUEUED = 34,
 	MSG_JOB_TRACE = 40,
 	MSG_JOB_OUTPUT = 41,
 	MSG_JOB_FILE = 42,
@@ -458,9 +459,9 @@ int msg_bytes_decode(struct blob payload, uint32_t *ret_id, struct blob *ret);
 void msg_output_encode(struct buf *b, uint32_t id, uint8_t stream, const void *p, size_t n);
 int msg_output_decode(struct blob payload, uint32_t *ret_id, uint8_t *ret_stream, struct blob *ret);
 
-/* JOB_CREDIT (bytes that may follow), INPUT_CREDIT and RUN_INPUT_CREDIT (bytes that the job has
- * read, and so many may follow), RUN_OUTPUT_CREDIT (bytes that the caller has), JOB_KILL (signal
- * number). */
+/* JOB_QUEUED (1: it waits for a slot of its host, 0: not any more), JOB_CREDIT (bytes that may
+ * follow), INPUT_CREDIT and RUN_INPUT_CREDIT (bytes that the job has read, and so many may follow),
+ * RUN_OUTPUT_CREDIT (bytes that the caller has), JOB_KILL (signal number). */
 void msg_pair_encode(struct buf *b, uint32_t id, uint32_t value);
 int msg_pair_decode(struct blob payload, uint32_t *ret_id, uint32_t *ret_value);
 

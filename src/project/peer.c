@@ -450,6 +450,7 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 	case MSG_JOB_COMMIT:
 	case MSG_JOB_EXIT:
 	case MSG_INPUT_CREDIT:
+	case MSG_JOB_QUEUED:
 	case MSG_JOB_MISSING:
 	case MSG_JOB_TRACE:
 		return run_message(p, type, payload);

@@ -575,6 +575,14 @@ static int message_missing(struct peer *p, struct blob payload)
 	return 0;
 }
 
+static int on_queued(struct run *r, bool queued)
+{
+	r->queued = queued;
+	if (queued)
+		stragglers_look(r->peer->server->stragglers);
+	return 0;
+}
+
 /* Jobs end on the two sides at different times, but none was ever called that. */
 static bool is_job_id(const struct server *s, uint32_t id)
 {
@@ -614,6 +622,9 @@ int run_message(struct peer *p, uint8_t type, struct blob payload)
 		err = msg_u32_decode(payload, &id);
 		recording_early(r->recording); /* what is there before */
 		return err == 0 && r->commit ? apply(r) : err;
+	case MSG_JOB_QUEUED:
+		err = msg_pair_decode(payload, &id, &value);
+		return err < 0 || value > 1 ? CONCC_E_PROTO : on_queued(r, value);
 	case MSG_INPUT_CREDIT:
 		err = msg_pair_decode(payload, &id, &value);
 		return err < 0 ? err : on_input_credit(r, value);

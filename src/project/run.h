@@ -26,6 +26,7 @@ struct run {
 	uint64_t bytes_back;	     /* came of it */
 	uint32_t uncredited;	     /* received from the worker, not yet asked for more */
 	uint32_t input_credit;	     /* the worker takes this much more */
+	bool queued;		     /* it has not begun: others' jobs have its host's slots */
 	struct buf held;	     /* RUN_OUTPUT payloads with a u32 length each */
 	char *missing; /* why its failure would be ours, or NULL: output waits for the exit */
 	char *failure; /* why its effects can't be used, or NULL; then the job is being killed */

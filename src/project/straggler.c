@@ -2,7 +2,8 @@
 /*
  * A job that runs far longer than others of its program while slots are idle may
  * be on a worker that thrashes or hangs in a way no heartbeat tells, or that is
- * still being filled over a slow line.  It is started a second time elsewhere
+ * still being filled over a slow line; and one may not have begun there, since others' jobs have
+ * all slots of the host.  It is started a second time elsewhere
  * (twin.c), and whichever has something to show first wins.  Where there is no other
  * worker, but a slot of this machine, it is given up there and runs here.
  */
@@ -124,10 +125,13 @@ static bool try_home(const struct stragglers *t, struct job *j)
 	return true;
 }
 
-/* False when there is no slot for it: whoever waits for one comes first. */
-static bool deal_with(const struct stragglers *t, struct job *j)
+/*
+ * False when there is no slot for it: whoever waits for one comes first.  One that is not late, but
+ * has not begun, is not taken from its turn there: it may begin at once.
+ */
+static bool deal_with(const struct stragglers *t, struct job *j, bool late)
 {
-	return pool_waiters(t->server->pool) == 0 && (twin_start(j) || try_home(t, j));
+	return pool_waiters(t->server->pool) == 0 && (twin_start(j) || (late && try_home(t, j)));
 }
 
 static void look(struct stragglers *t);
@@ -183,16 +187,18 @@ static void look(struct stragglers *t)
 	t->any_untold = false;
 	list_for_each_safe (l, &t->server->jobs) {
 		struct job *j = container_of(l, struct job, of_server);
+		bool late;
 
 		if (j->state != JOB_AT_WORKER || !twin_is_possible(j))
 			continue;
 		if (!j->late_ms)
 			set_late(t, j);
 		t->any_untold |= !j->late_ms;
-		if ((j->late_ms && j->late_ms <= now) || fills_for_long(t, j))
-			lacking |= n++ < LATE_MAX && !deal_with(t, j); /* it may be gone */
-		else if (j->late_ms && j->late_ms < next)
+		late = (j->late_ms && j->late_ms <= now) || fills_for_long(t, j);
+		if (!late && j->late_ms && j->late_ms < next)
 			next = j->late_ms;
+		if (late || j->client->run->queued)
+			lacking |= n++ < LATE_MAX && !deal_with(t, j, late); /* it may be gone */
 	}
 	if (lacking)
 		watch_releases(t);

@@ -44,6 +44,7 @@ const char *msg_name(uint8_t type)
 		[MSG_LOAD] = "LOAD",
 		[MSG_CHECKUP] = "CHECKUP",
 		[MSG_STORAGE] = "STORAGE",
+		[MSG_JOB_QUEUED] = "JOB_QUEUED",
 		[MSG_RUN] = "RUN",
 		[MSG_RUN_OUTPUT] = "RUN_OUTPUT",
 		[MSG_RUN_INPUT] = "RUN_INPUT",

@@ -45,8 +45,9 @@ struct agent_job {
 	uint64_t wait_seq;	      /* the mirror must be flushed up to here, ... */
 	uint64_t wait_kept;	      /* ... and so many jobs' outputs be in the store */
 	uint64_t queued_ms;
-	bool queued; /* in agent.queued */
-	int slot;    /* of the host, -1: none */
+	bool queued;	 /* in agent.queued */
+	bool queue_told; /* the client knows that it is */
+	int slot;	 /* of the host, -1: none */
 	struct timespec started;
 	uint64_t started_ms;
 	struct output out[2];		     /* [1] is not used when the two are merged */

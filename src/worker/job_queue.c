@@ -60,6 +60,28 @@ static void arm_queue_timer(struct agent *a)
 	loop_timer_set(a->queue_timer, at > now ? at - now : 1);
 }
 
+/* The client may have a slot for it elsewhere. */
+static void tell_queued(struct agent_job *j, bool queued)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	j->queue_told = queued;
+	msg_pair_encode(&b, j->msg.job_id, queued);
+	link_send_buf(j->agent->link, MSG_JOB_QUEUED, LINK_PRIO, &b);
+}
+
+/* Those who came last: the others were told of before. */
+static void tell_new(struct agent *a)
+{
+	for (struct list *l = a->queued.prev; l != &a->queued; l = l->prev) {
+		struct agent_job *j = container_of(l, struct agent_job, of_waiting);
+
+		if (j->queue_told)
+			break;
+		tell_queued(j, true);
+	}
+}
+
 void agent_job_start_queued(struct agent *a)
 {
 	bool waited = a->n_queued > 0;
@@ -71,8 +93,11 @@ void agent_job_start_queued(struct agent *a)
 		if (slot == -EAGAIN)
 			break;
 		j->slot = slot < 0 ? -1 : slot; /* no guard: none is better than no job */
+		if (j->queue_told)
+			tell_queued(j, false);
 		job_start_now(j);
 	}
+	tell_new(a);
 	if (a->slots && (waited || a->n_queued))
 		host_slots_waiting(a->slots, a->n_queued);
 	if (a->n_queued)

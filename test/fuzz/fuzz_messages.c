@@ -526,6 +526,7 @@ static const struct codec {
 	[MSG_JOB_COMMIT] = {u32},
 	[MSG_JOB_EXIT] = {exit_},
 	[MSG_INPUT_CREDIT] = {pair},
+	[MSG_JOB_QUEUED] = {pair},
 	[MSG_JOB_MISSING] = {missing},
 	[MSG_JOB_TRACE] = {trace},
 	[MSG_LIMITS] = {limits},

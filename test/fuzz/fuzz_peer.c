@@ -335,7 +335,11 @@ static void worker_says(enum step what, const uint8_t s[4])
 	default:
 		w_numbers(what, &b, s);
 	}
-	send_frame(&worker, types[what], &b);
+	/* The same, but for what they say; a step of its own would change what inputs mean. */
+	if (what == W_INPUT_CREDIT && s[3] & 0x80)
+		send_frame(&worker, MSG_JOB_QUEUED, &b);
+	else
+		send_frame(&worker, types[what], &b);
 }
 
 /* ---- wrappers ---- */

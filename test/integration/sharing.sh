@@ -8,7 +8,7 @@ LAB_WORKER_ENV='CONCC_MAX_JOBS=2'
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 lab_need jq
 lab_enter "$@"
-lab_start builder
+lab_start builder builder
 export CONCC_LOG=debug
 
 # Two clients, each with a project server of its own; both may have 16 jobs on the host.
@@ -187,10 +187,45 @@ cancelled() {
 	end_all
 }
 
+# B's job is sent to w1, all of whose slots A has, since B's own slot of w2 is taken.  When that is free
+# it begins there, and not when A ends.
+moved() {
+	local token
+	export CONCC_STRAGGLER_AFTER=1m # it is not for that
+	client B concc stop
+	cat >>/srv/B.ini <<-END
+		[worker w2]
+		address = ssh://root@w2
+		root = worker
+		program = /mnt/bin/concc-worker
+		slots = 1
+	END
+	begin
+	for i in 1 2; do
+		start A "$i"
+		next_line
+	done
+	client B concc-dispatch true
+	token=$(client B concc-worker-pool allocate --only w2 --owner $$)
+	client B env CONCC_EXPLAIN=1 concc-dispatch sh -c 'echo moved; echo on' </dev/null >&9 2>"$LAB/moved" &
+	PIDS="$PIDS $!"
+	wait_load B '2 running, 1 waiting, 2 slots'
+	nothing_starts
+	client B concc-worker-pool release "${token#* }"
+	next_line
+	expect_eq "what begins" "$LINE" moved
+	next_line
+	let_end A 1
+	let_end A 2
+	end_all
+	expect_grep 'remote on w2' "$LAB/moved"
+}
+
 check "two users on one host take turns" turns
 sed -n '/^note/p' "$LAB/check.log"
 check "a job in line is cancelled" cancelled
 check "a killed agent frees its slots" killed
+check "who waits there is moved to a slot that is free" moved
 for who in A B; do
 	expect_no_grep 'ERROR|assert' "/srv/run-$who/project.log"
 	client $who concc stop
