@@ -1239,14 +1239,11 @@ TEST_BOTH(leftovers_in_tmp)
 	check_exit(r, 0);
 	CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 0, "%s", left);
 	r = run(a, "mkdir /tmp/d && echo x >/tmp/d/f");
-	CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "d"), "%s",
-	      left);
+	CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "d"), "%s", left);
 	r = run(a, "echo x >/dev/shm/s");
-	CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "s"), "%s",
-	      left);
+	CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "s"), "%s", left);
 	r = run(a, "echo x >/var/tmp/v");
-	CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "v"), "%s",
-	      left);
+	CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "v"), "%s", left);
 	/* What nobody needs that comes after. */
 	r = run(a, "mkdir /tmp/hsperfdata_u && echo x >/tmp/hsperfdata_u/17; : >/tmp/.java_pid17");
 	CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 0, "%s", left);
@@ -1255,8 +1252,8 @@ TEST_BOTH(leftovers_in_tmp)
 	r = run_in(a, "/tmp/w/proj", "echo x >here");
 	CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 0, "%s", left);
 	r = run_in(a, "/tmp/w/proj", "echo x >../beside");
-	CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "w/beside"),
-	      "%s", left);
+	CHECK(leftover_in_tmp(r->tmp_fd, left, sizeof(left)) == 1 && streq(left, "w/beside"), "%s",
+	      left);
 	check_out(run(a, "ls -A /tmp"), "");
 }
 
