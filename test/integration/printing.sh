@@ -63,7 +63,10 @@ all_up_again() {
 linked() {
 	lab_stop_server
 	rounds linked "$STEPS" concc-dispatch
-	expect_eq "rules by which jobs ran here" "$(lab_status '.reasons | keys | tojson')" '["no-way-home"]'
+	lab_status '.reasons | keys | tojson' >"$LAB/reasons"
+	# A file that got a further name here in the tick of the clock in which it was looked at may have
+	# other bytes for all that its times tell: then a job that needs it is tried again.
+	expect_grep '^\["no-way-home"(,"worker-failed")?\]$' "$LAB/reasons"
 }
 
 lost() {

@@ -337,6 +337,7 @@ struct run {
 	unsigned syncs;
 	bool answered; /* once and for all */
 	int status;
+	bool merged; /* both streams are the first */
 	void (*on_sync)(struct run *r, unsigned n);
 };
 
@@ -383,6 +384,7 @@ static void start(struct run *r, char *const *argv, bool merged, mode_t mask)
 	close(out[1]);
 	close(err[1]);
 	r->in = in[1];
+	r->merged = merged;
 	r->out[0] = (struct pollfd){.fd = out[0], .events = POLLIN};
 	r->out[1] = (struct pollfd){.fd = err[0], .events = POLLIN};
 	for (int i = 0; i < 2; i++)
@@ -427,6 +429,8 @@ static void look_for_syncs(struct run *r)
 
 static void finish(struct run *r)
 {
+	const char *told;
+
 	while (r->out[0].fd >= 0 || r->out[1].fd >= 0) {
 		if (poll(r->out, 2, LIMIT_MS) == 0) {
 			kill(r->pid, SIGTERM);
@@ -452,12 +456,13 @@ static void finish(struct run *r)
 	if (waitpid(r->pid, &r->status, 0) < 0)
 		fail("waitpid: %s", strerror(errno));
 	r->text[0][r->n[0]] = r->text[1][r->n[1]] = '\0';
-	if (r == &run_there && strstr(r->text[1], "concc: ")) {
-		snprintf(words, sizeof(words), "%s", strstr(r->text[1], "concc: "));
+	told = strstr(r->text[r->merged ? 0 : 1], "concc: ");
+	if (r == &run_there && told) {
+		snprintf(words, sizeof(words), "%s", told);
 		n_at_home++;
 	}
 	if (mode == LOST || mode == SAME || mode == LINKED)
-		drop_words(r->text[1]);
+		drop_words(r->text[r->merged ? 0 : 1]);
 }
 
 static void run_tool(char *const *argv)

@@ -2253,6 +2253,35 @@ Test(tree, a_further_name_leaves_the_bytes_what_they_are)
 	bed_release(&b);
 }
 
+/* No event tells of it: it is found when the file is opened for somebody. */
+Test(tree, a_further_name_where_nobody_looks)
+{
+	struct bed b;
+	struct stat st;
+	uint64_t old;
+	int fd;
+
+	bed_init(&b, NULL);
+	mkdir(at(&b, "d"), 0755);
+	mkdir(at(&b, "other"), 0755);
+	write_file(at(&b, "d/f"), "one");
+	cr_assert_eq(stat(at(&b, "d/f"), &st), 0);
+	while (stat_is_racy(&st, false)) /* within a tick of the clock nothing could be concluded */
+		sched_yield();
+	old = entry_of(&b, 0, at(&b, "d"), "f")->attr.version;
+	IN_CHILD({
+		if (link(at(&b, "d/f"), at(&b, "other/g")))
+			_exit(1);
+	});
+	fd = open_version(&b, at(&b, "d"), "f", old);
+	cr_assert_geq(fd, 0);
+	close(fd);
+	cr_assert_eq(entry_of(&b, 0, at(&b, "d"), "f")->attr.nlink, 2);
+	IN_CHILD(write_file(at(&b, "other/g"), "two"));
+	cr_assert_eq(open_version(&b, at(&b, "d"), "f", old), CONCC_E_STALE);
+	bed_release(&b);
+}
+
 Test(tree, an_old_file_is_remembered_across_sessions)
 {
 	_cleanup_buf_ struct buf kept = BUF_INIT;
