@@ -192,6 +192,8 @@ cancelled() {
 moved() {
 	local token
 	export CONCC_STRAGGLER_AFTER=1m # it is not for that
+	# Of w1, whose agents were killed, new servers know no ill.
+	client A concc stop
 	client B concc stop
 	cat >>/srv/B.ini <<-END
 		[worker w2]
