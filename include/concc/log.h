@@ -2,8 +2,10 @@
 #ifndef CONCC_LOG_H
 #define CONCC_LOG_H
 
+#include <stddef.h>
+
 /*
- * One line per message on stderr (or the fd given), with the program's name.
+ * One line per message on stderr (or in the file given), with the program's name.
  * err: we gave up something.  warn: we went on, say what was ignored.  info:
  * state changes.  debug: the rest.  Text from a peer goes through str_escape()
  * first.  Callable from any thread; a line is one write(2).
@@ -17,7 +19,9 @@ int log_check(struct errmsg *msg);
 /* name must outlive the program.  The level comes from CONCC_LOG, which is ignored with a warning
  * when it has another word. */
 void log_init(const char *name, enum log_level default_level);
-void log_set_fd(int fd); /* borrowed */
+/* To a regular file instead, open for reading and appending, borrowed: of a program that lives for
+ * weeks, the last `max` bytes, or half as many.  `max` is at least that of a few lines. */
+void log_set_file(int fd, size_t max);
 void log_set_timestamps(int on);
 int log_enabled(enum log_level level);
 void log_write(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -28,6 +28,9 @@ static const char usage[] =
 	"  --push          only put concc-worker on the workers, as `concc push` does\n"
 	"  --doctor        only say what may be wrong, as `concc doctor` does\n";
 
+/* The runtime directory is often memory. */
+#define LOG_BYTES_MAX (4 * 1024 * 1024)
+
 /* A daemon's log is of this session only: it is for finding out what happened just now. */
 static void log_to_file(void)
 {
@@ -38,9 +41,9 @@ static void log_to_file(void)
 	if (runtime_dir_open(&dir, &dir_fd, NULL) < 0)
 		return;
 	fd = openat(dir_fd, "project.log",
-		    O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+		    O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd >= 0)
-		log_set_fd(fd); /* for the rest of this process's life */
+		log_set_file(fd, LOG_BYTES_MAX); /* for the rest of this process's life */
 	log_set_timestamps(1);
 }
 

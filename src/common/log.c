@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "concc/log.h"
 
+#include <pthread.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "concc/cleanup.h"
 #include "concc/err.h"
 #include "concc/str.h"
 
@@ -15,6 +19,8 @@ static const char *log_name = "concc";
 static enum log_level log_level = LOG_LEVEL_WARN;
 static int log_fd = 2;
 static int log_timestamps;
+static pthread_mutex_t log_file_lock = PTHREAD_MUTEX_INITIALIZER;
+static size_t log_file_max; /* 0: no file of ours */
 
 static const char *const level_names[] = {"err", "warn", "info", "debug"};
 
@@ -55,8 +61,9 @@ void log_init(const char *name, enum log_level default_level)
 		log_warn("ignoring CONCC_LOG=%.32s: none of err, warn, info, debug", word);
 }
 
-void log_set_fd(int fd)
+void log_set_file(int fd, size_t max)
 {
+	log_file_max = max;
 	log_fd = fd;
 }
 
@@ -68,6 +75,31 @@ void log_set_timestamps(int on)
 int log_enabled(enum log_level level)
 {
 	return level <= log_level;
+}
+
+/* The latter half of what the file holds, from a line's begin. */
+static void file_halve(size_t size)
+{
+	size_t half = log_file_max / 2, at = 0;
+	_cleanup_free_ char *kept = malloc(half);
+	ssize_t n = kept ? pread(log_fd, kept, half, (off_t)(size - half)) : -1;
+	const char *line = n > 0 ? memchr(kept, '\n', (size_t)n) : NULL;
+
+	if (line)
+		at = (size_t)(line - kept) + 1;
+	if (ftruncate(log_fd, 0) == 0 && line)
+		(void)!write(log_fd, kept + at, (size_t)n - at);
+}
+
+static void file_write(const char *line, size_t n)
+{
+	struct stat st;
+
+	pthread_mutex_lock(&log_file_lock);
+	if (fstat(log_fd, &st) == 0 && (size_t)st.st_size + n > log_file_max)
+		file_halve((size_t)st.st_size);
+	(void)!write(log_fd, line, n);
+	pthread_mutex_unlock(&log_file_lock);
 }
 
 void log_write(enum log_level level, const char *fmt, ...)
@@ -99,5 +131,9 @@ void log_write(enum log_level level, const char *fmt, ...)
 	line[n] = '\0';
 	str_defuse(line);
 	line[n++] = '\n';
-	(void)!write(log_fd, line, n); /* a log that can't be written is no reason to stop */
+	/* A log that can't be written is no reason to stop. */
+	if (log_file_max)
+		file_write(line, n);
+	else
+		(void)!write(log_fd, line, n);
 }

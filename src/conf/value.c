@@ -113,10 +113,12 @@ int value_size(const char *s, uint64_t min, uint64_t max, uint64_t *ret, struct 
 				  unit);
 	if (n > max / factor)
 		return errmsg_set(why, CONCC_E_CONF, "'%s' is larger than anything sensible", s);
-	if (n * factor < min)
+	if (n * factor < min && !*unit)
 		return errmsg_set(why, CONCC_E_CONF,
-				  "%llu bytes is too small; did you mean '%lluG'?",
-				  (unsigned long long)(n * factor), n);
+				  "%llu bytes is too small; did you mean '%lluG'?", n, n);
+	if (n * factor < min)
+		return errmsg_set(why, CONCC_E_CONF, "'%s' is too small; %lluM is the least", s,
+				  (unsigned long long)(min >> 20));
 	*ret = n * factor;
 	return 0;
 }

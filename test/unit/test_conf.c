@@ -175,6 +175,8 @@ static const struct {
 	 ":2: cache-url: the name and the password in the URL belong into ~/.netrc"},
 	{"[concc]\nstore-size = 20\n",
 	 ":2: store-size: 20 bytes is too small; did you mean '20G'?"},
+	{"[concc]\ncache = 8M\n", ":2: cache: '8M' is too small; 16M is the least"},
+	{"[concc]\nstore-size = 300 K\n", ":2: store-size: '300 K' is too small; 1M is the least"},
 	{"[concc]\nstore-size = 20X\n",
 	 ":2: store-size: 'X' is not a unit of size; K, M, G and T are (powers of 1024)"},
 	{"[concc]\nstore-size = 18446744073709551615T\n",

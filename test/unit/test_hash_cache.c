@@ -157,7 +157,7 @@ Test(hash_cache, damage_costs_what_it_hit)
 	unsigned kept = 0;
 	struct stat st;
 
-	log_set_fd(open("/dev/null", O_WRONLY | O_CLOEXEC));
+	log_set_file(open("/dev/null", O_RDWR | O_CLOEXEC), 4096);
 	for (unsigned i = 0; i < 100; i++)
 		put(h, i);
 	cr_assert_eq(save(h), 0);
@@ -195,7 +195,7 @@ Test(hash_cache, foreign_files_are_ignored)
 	struct hash_cache *h = open_cache();
 	char link[80];
 
-	log_set_fd(open("/dev/null", O_WRONLY | O_CLOEXEC));
+	log_set_file(open("/dev/null", O_RDWR | O_CLOEXEC), 4096);
 	put(h, 1);
 	cr_assert_eq(save(h), 0);
 	hash_cache_free(h);
