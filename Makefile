@@ -313,6 +313,7 @@ check-integration: test-deps
 SOAK_BUILDS ?= 50
 SOAK_STEPS ?= 100000
 SOAK_PRINTS ?= 20000
+SOAK_ROUNDS ?= 2000
 soak: test-deps
 	$(Q)$(MAKE) --no-print-directory test-programs
 	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_TEST_SOAK=1 CONCC_CHAOS_BUILDS=$(SOAK_BUILDS) \
@@ -321,6 +322,8 @@ soak: test-deps
 		test/run-integration test/integration/coherence.sh
 	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_TEST_SOAK=1 STEPS=$(SOAK_PRINTS) \
 		test/run-integration test/integration/printing.sh
+	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_TEST_SOAK=1 CONCC_DAYS_ROUNDS=$(SOAK_ROUNDS) \
+		test/run-integration test/integration/days.sh
 
 # What a person tries first, with every language: needs large packages and a quarter of an hour.
 first-try: test-deps
@@ -451,7 +454,7 @@ help:
 	@echo 'make                build into $(B)/bin'
 	@echo 'make demo           install what is missing, build, and watch concc build itself on workers'
 	@echo 'make check          install what the tests need and run them all'
-	@echo 'make soak           what takes hours: SOAK_BUILDS=$(SOAK_BUILDS) SOAK_STEPS=$(SOAK_STEPS) SOAK_PRINTS=$(SOAK_PRINTS)'
+	@echo 'make soak           what takes hours: SOAK_BUILDS=$(SOAK_BUILDS) SOAK_STEPS=$(SOAK_STEPS) SOAK_PRINTS=$(SOAK_PRINTS) SOAK_ROUNDS=$(SOAK_ROUNDS)'
 	@echo 'make first-try      what a person tries first, with every language, into doc/first-try.md'
 	@echo 'make bench          measure against distcc, icecream and sshfs (bench/README.md)'
 	@echo 'make check-unit TEST=policy, check-integration TEST=counts    one or more of them'
