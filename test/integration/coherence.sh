@@ -190,7 +190,7 @@ own_files_go() {
 	read -r -t "$LAB_LIMIT" line <&"$out" || fail "the job does not start"
 	server=$(lab_server_pid)
 	child="$(lab_worker_pids 1 holdbin) $(lab_worker_pids 2 holdbin)"
-	kill -STOP "$server"
+	lab_suspend "$server"
 	kill -USR1 $(lab_parent $child)
 	expect_gone "the job's child" $child
 	kill -CONT "$server"
@@ -260,7 +260,7 @@ overflow() {
 	at_worker 1 concc-dispatch sh -c 'cat f* | wc -l; ls ..' >/dev/null
 	at_worker 2 concc-dispatch sh -c 'cat f* | wc -l' >/dev/null
 	before=$(lab_status .tree.overflows)
-	kill -STOP "$(lab_server_pid)"
+	lab_suspend "$(lab_server_pid)"
 	yes 'f1 f2' | head -n "$(cat /proc/sys/fs/inotify/max_queued_events)" | xargs chmod 600
 	for i in $(seq 50); do
 		echo "new $i" >"f$i"

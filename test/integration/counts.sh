@@ -142,6 +142,18 @@ sought_and_found() {
 	compile
 }
 
+# Of the server, with what it starts, for one job: the least of some.  A busy machine makes it wake up for
+# parts of what comes at once on a quiet one.
+least_syscalls() { # CMD...: for a job
+	local i n least=''
+	for i in 1 2 3 4 5; do
+		"$@"
+		n=$(lab_syscalls "$server" compile)
+		[ -n "$least" ] && [ "$least" -le "$n" ] || least=$n
+	done
+	echo "$least"
+}
+
 # 128, 56 to 65 and 87 to 100 when this was written; many depend on the length of PATH.
 syscalls() {
 	local server n
@@ -153,11 +165,10 @@ syscalls() {
 	echo "note: $n system calls of the wrapper"
 	expect_le "system calls of the wrapper" "$n" 160
 	server=$(lab_status .pid)
-	n=$(lab_syscalls "$server" compile)
+	n=$(least_syscalls true)
 	echo "note: $n system calls of the project server"
 	expect_le "system calls of the project server" "$n" 95
-	edit 3
-	n=$(lab_syscalls "$server" compile)
+	n=$(least_syscalls edit 3)
 	echo "note: $n system calls of the project server for a job whose source has changed"
 	expect_le "those of a job whose source has changed" "$n" 140
 }

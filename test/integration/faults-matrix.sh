@@ -79,7 +79,7 @@ fault_wrapper() { lab_signal KILL "$ROW_PID"; }
 fault_suspend() {
 	local pids
 	pids="$(lab_own_server) ${ROW_PID-}"
-	lab_signal STOP $pids
+	lab_suspend $pids
 	fault_lasts $SUSPENDED
 	lab_signal CONT $pids
 }

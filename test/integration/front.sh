@@ -213,18 +213,32 @@ other_servers() {
 	end_of "$BUILD_PID"
 }
 
-# Who keeps a slot by ^Z.
+# Who keeps a slot by ^Z.  The parent is told of the stop; a subshell has no job control.
 stopped() {
-	local pid
+	local pid how
+	cat >"$LAB/parent" <<-'END'
+		#!/bin/bash
+		set -m
+		"$@" &
+		echo $! >"$CONCC_LAB/child"
+		wait $!
+		echo $? >"$CONCC_LAB/how"
+		wait -f $!
+	END
+	chmod +x "$LAB/parent"
+	mkfifo "$LAB/how"
 	lab_slow_job
-	lab_slow_start
-	kill -STOP "$SLOW_PID"
+	lab_slow_start "$LAB/parent"
+	pid=$(cat "$LAB/child")
+	kill -STOP "$pid"
+	read -r -t "$LAB_LIMIT" how <>"$LAB/how" || fail "it does not stop"
+	expect_eq "it ended by" "$(kill -l "$how")" STOP
 	concc status >"$LAB/status"
-	kill -CONT "$SLOW_PID"
+	kill -CONT "$pid"
 	kill -KILL $SLOW_PIDS
 	lab_slow_wait
 	cat "$LAB/status"
-	expect_grep "^  stopped here \(pid $SLOW_PID\), and keeps its slot or place: \./slow; " "$LAB/status"
+	expect_grep "^  stopped here \(pid $pid\), and keeps its slot or place: \./slow; " "$LAB/status"
 	lab_stop_server
 }
 

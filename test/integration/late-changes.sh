@@ -56,7 +56,7 @@ truncated() {
 	touch again
 	pid=$(lab_worker_pids 1 late | head -n 1) # what it forked may have its name yet
 	sshd=$(lab_parent "$(lab_agent_pid 1)")
-	kill -STOP "$sshd"
+	lab_suspend "$sshd"
 	kill -USR1 "$pid"
 	expect_gone "the job" "$pid"
 	kill -CONT "$sshd"

@@ -185,7 +185,7 @@ costs() {
 	expect_le "writes of records" "$(grep -c 'write([0-9]*, "cncR' "$LAB/strace")" 5
 	expect_eq "writes by the loop" "$(grep -Ec "^$server +write\([0-9]*, \"cncR" "$LAB/strace")" 0
 	expect_eq "jobs" "$(all_jobs)" $((before + 5))
-	lab_signal STOP "$server"
+	lab_suspend "$server"
 	for i in 1 2 3; do
 		timeout "$LAB_LIMIT" concc-cc gcc --version >/dev/null || fail "it waits for a server that is stopped"
 	done
@@ -222,7 +222,7 @@ hung_disk() {
 	disk_start
 	trap disk_end EXIT
 	before=$(all_jobs)
-	lab_signal STOP "$DISK_PID"
+	lab_suspend "$DISK_PID"
 	for i in 1 2 3 4 5; do
 		in_time concc-cc gcc -c a.c -o "$i.o"
 		expect_file "$i.o"
@@ -244,7 +244,7 @@ hung_at_the_end() {
 	disk_start
 	trap disk_end EXIT
 	server=$(lab_server_pid)
-	lab_signal STOP "$DISK_PID"
+	lab_suspend "$DISK_PID"
 	in_time concc-cc gcc -c a.c
 	in_time concc stop
 	expect_gone "the server" "$server"

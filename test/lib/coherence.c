@@ -504,6 +504,18 @@ static unsigned queue_length(void)
 	return n;
 }
 
+/* When it returns, the process does nothing more. */
+static void suspend(pid_t pid)
+{
+	char command[256];
+
+	(void)snprintf(command, sizeof(command), "\"$LAB_TOOLS/stop\" 60 %d", (int)pid);
+	if (system(command) != 0) {
+		fprintf(stderr, "can't stop process %d\n", (int)pid);
+		exit(EXIT_FAILURE);
+	}
+}
+
 /* Runs the steps while nobody reads the queue, which is full before. */
 static void flood(unsigned n)
 {
@@ -512,7 +524,7 @@ static void flood(unsigned n)
 	char name[64];
 
 	if (pid)
-		kill(pid, SIGSTOP);
+		suspend(pid);
 	make_dir("d0");
 	for (unsigned i = 0; i < events; i += 3) {
 		snprintf(name, sizeof(name), "d0/flood%u", i % 7);

@@ -132,7 +132,7 @@ fault_cut_from() { lab_worker "$1" ip route replace blackhole "10.77.$1.1/32"; }
 # The whole machine stands still, but for its kernel.
 fault_freeze() { # N
 	FAULT_FROZEN="$FAULT_FROZEN $1"
-	lab_signal STOP "${LAB_LISTEN[$1]}" $(lab_worker_jobs "$1")
+	lab_suspend "${LAB_LISTEN[$1]}" $(lab_worker_jobs "$1")
 }
 
 # A laptop that is closed, as far as we are concerned.
@@ -140,7 +140,7 @@ fault_suspend() {
 	local pids
 	pids=$(lab_own_server; lab_client_pids concc-cc)
 	FAULT_STOPPED="$FAULT_STOPPED $pids"
-	lab_signal STOP $pids
+	lab_suspend $pids
 }
 
 fault_store_full() { # N: what holds the worker's cache has no room any more

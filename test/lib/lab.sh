@@ -519,6 +519,11 @@ expect_gone() { # WHAT PID...
 	}
 }
 
+# When it returns, they do nothing more.
+lab_suspend() { # PID...
+	[ $# -eq 0 ] || "$LAB_TOOLS/stop" "$LAB_LIMIT" "$@"
+}
+
 lab_describe() { # PID...
 	local pid
 	for pid in "$@"; do
