@@ -26,6 +26,11 @@
 #include "concc/str.h"
 #include "trace.h"
 
+/*
+ * One file, since one table is read by two: the program that the kernel runs, and what decides when
+ * that has told of a call.  Both must take it for the same call by the same rule.
+ */
+
 #if defined(__x86_64__) && !defined(__ILP32__)
 #define OWN_ARCH AUDIT_ARCH_X86_64
 #define OLD_ARCH AUDIT_ARCH_I386 /* 32-bit programs */

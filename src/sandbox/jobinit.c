@@ -11,6 +11,8 @@
  * is open; overlays are mounted from there; at last the job's private /tmp
  * covers the tmpfs.  So a job reaches neither, and nothing is unmounted, which
  * would wait for a grace period of the kernel each time.
+ *
+ * One file: one process, from its fork to its end, in the order of what it does.
  */
 #include "launchmsg.h"
 
