@@ -15,6 +15,7 @@
 #include "concc/log.h"
 #include "concc/str.h"
 #include "pace.h"
+#include "peers.h"
 #include "push.h"
 #include "watchers.h"
 
@@ -116,7 +117,7 @@ static void fall_asleep(struct peer *p)
 	watchers_tell(p->server);
 	tell_pool(p, POOL_ASLEEP);
 	server_ready_check(p->server);
-	server_wake(p->server);
+	peers_wake(p->server);
 }
 
 /* The next worker of the same section after *at, which begins at 0. */
@@ -260,7 +261,7 @@ static void peer_down(struct peer *p, const char *why)
 	if (p->start_failed)
 		siblings_down(p, delay_s);
 	server_ready_check(p->server);
-	server_wake(p->server); /* another one instead */
+	peers_wake(p->server); /* another one instead */
 }
 
 void peer_fail(struct peer *p, const char *why)
@@ -376,7 +377,7 @@ static int on_storage(struct peer *p, struct blob payload)
 	log_warn("worker=%s %s%s", p->conf->name, why ? "gets no jobs: " : "gets jobs again",
 		 p->error);
 	tell_pool(p, why ? POOL_DOWN : POOL_UP);
-	server_wake(p->server); /* another one instead */
+	peers_wake(p->server); /* another one instead */
 	return 0;
 }
 
@@ -653,13 +654,4 @@ void peer_free(struct peer *p)
 	free(p->remedy);
 	free(p->error);
 	free(p);
-}
-
-struct peer *server_peer(struct server *s, const char *name)
-{
-	for (unsigned i = 0; i < s->n_peers; i++) {
-		if (streq(s->peers[i]->conf->name, name))
-			return s->peers[i];
-	}
-	return NULL;
 }

@@ -2,6 +2,7 @@
 #include "run.h"
 #include "eligible.h"
 #include "missing.h"
+#include "peers.h"
 #include "results.h"
 #include "verdict.h"
 

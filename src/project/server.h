@@ -7,8 +7,10 @@
  * the workers, serves files to them (tree.h), runs the jobs that wrappers bring
  * through the unix socket, and puts in place what comes home.
  *
- *   server.c   life cycle: socket, workers of the configuration, idle time-out
+ *   server.c   life cycle: set-up, idle time-out, end
+ *   listen.c   its lock and its socket
  *   peer.c     one worker: connects, says hello, comes and goes
+ *   peers.c    all of them: which are up, which are woken
  *   serve.c    file contents on their way to a worker
  *   working_set.c  what workers will want, told ahead of need
  *   jobs.c     what is known of each job, and kept
@@ -190,7 +192,6 @@ void peer_connected(void *data, struct stream *s, int err, const char *msg, cons
 void peer_busy(struct peer *p);
 /* The worker does what no worker does: its link is closed, its jobs go elsewhere. */
 void peer_fail(struct peer *p, const char *why);
-struct peer *server_peer(struct server *s, const char *name);
 /* The totals over all links this peer had. */
 void peer_counts(const struct peer *p, struct link_counts *ret);
 
@@ -373,13 +374,6 @@ void server_ready_check(struct server *s); /* a worker came up or failed */
 void server_stop(struct server *s);
 /* Lets another server begin, takes no more jobs, and stops when the running ones have ended. */
 void server_abandon(struct server *s);
-/* A wrapper called, or a worker came, went or fell asleep: wakes as many as have waiters. */
-void server_wake(struct server *s);
-void server_learn_fd_limit(struct server *s); /* it may have been changed */
-bool server_has_down(const struct server *s); /* is any worker down, or tried again after that? */
-/* Of a login that wants them: they are tried with it, as soon as no attempt is under way. */
-void server_offer_agent(struct server *s, const char *sock);
-bool server_settled(const struct server *s); /* every worker is up or has failed at least once */
 
 /* ---- status.c ---- */
 

@@ -48,19 +48,12 @@ static void close_output(struct output *o)
 	job_maybe_finish(o->job);
 }
 
-static void set_close(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
-}
-
 void job_close_outputs(struct agent_job *j)
 {
 	for (int i = 0; i < 2; i++) {
 		loop_remove(j->out[i].source);
 		j->out[i].source = NULL;
-		set_close(&j->out[i].fd);
+		fd_close(&j->out[i].fd);
 	}
 }
 
@@ -260,13 +253,13 @@ static void tell_read(struct agent_job *j)
 static void close_ours(struct agent_job *j)
 {
 	loop_remove(steal_ptr(&j->stdin_source));
-	set_close(&j->stdin_fd);
+	fd_close(&j->stdin_fd);
 }
 
 void job_close_input(struct agent_job *j)
 {
 	close_ours(j);
-	set_close(&j->stdin_job);
+	fd_close(&j->stdin_job);
 }
 
 static void see_read(struct agent_job *j)
