@@ -146,7 +146,7 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 			return lookup_output_credit(c->hit, payload);
 		return c->run ? run_output_credit(c->run, payload) : 0;
 	case MSG_RUN_HERE:
-		return c->run ? CONCC_E_PROTO : jobs_here(c->server, c->fd, c->pid, payload);
+		return c->run ? CONCC_E_PROTO : jobs_local(c->server, c->fd, c->pid, payload);
 	case MSG_CTL:
 		return on_ctl(c, payload);
 	}

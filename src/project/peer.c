@@ -351,7 +351,7 @@ static int on_list(struct peer *p, struct blob payload)
 		return r;
 	p->lists++;
 	tree_list(p->server->tree, p->index, path);
-	if (tree_told_id(p->server->tree, p->index, path))
+	if (tree_dir_id(p->server->tree, p->index, path))
 		working_set_note_dir(p, path);
 	return 0;
 }

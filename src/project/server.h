@@ -56,10 +56,10 @@
 
 /* Of all jobs that came here, by what became of them: see jobs.h. */
 struct job_counts {
-	uint64_t n_sent, n_sent_told;  /* to workers; before status_reset() */
-	uint64_t n_home, n_elsewhere;  /* went back to their wrappers, to run here or there */
-	uint64_t n_twice, n_twice_won; /* sent to a second worker, and of use */
-	struct map reasons;	       /* rule -> uint64_t *, why they went back */
+	uint64_t n_sent, n_sent_before; /* to workers; before status_reset() */
+	uint64_t n_home, n_elsewhere;	/* went back to their wrappers, to run here or there */
+	uint64_t n_twice, n_twice_won;	/* sent to a second worker, and of use */
+	struct map reasons;		/* rule -> uint64_t *, why they went back */
 };
 
 struct server {
@@ -219,7 +219,7 @@ void working_sets_free(struct server *s);
 
 /* ---- absent.c ---- */
 
-/* A job sought this in vain, and it is of no consequence that it did: others need not tell. */
+/* A job looked for this in vain, and it is of no consequence that it did: others need not tell. */
 void absent_tell(struct peer *p, const char *path);
 /* Before a job: takes back what was said of directories that have changed since. */
 void absent_check(struct peer *p);

@@ -562,7 +562,7 @@ static bool let_go_on(int listener, uint64_t id)
 	return ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &r) == 0;
 }
 
-const char *filter_told(int listener, filter_ask_fn *ask, const void *data)
+const char *filter_notified(int listener, filter_ask_fn *ask, const void *data)
 {
 	/* The kernel writes as much as it knows, which may be more than we do. */
 	union {
