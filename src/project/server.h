@@ -7,30 +7,8 @@
  * the workers, serves files to them (tree.h), runs the jobs that wrappers bring
  * through the unix socket, and puts in place what comes home.
  *
- *   server.c   life cycle: set-up, idle time-out, end
- *   listen.c   its lock and its socket
- *   peer.c     one worker: connects, says hello, comes and goes
- *   peers.c    all of them: which are up, which are woken
- *   serve.c    file contents on their way to a worker
- *   working_set.c  what workers will want, told ahead of need
- *   jobs.c     what is known of each job, and kept
- *   run.c      one job: from RUN to RUN_EXIT
- *   eligible.c may it be a job of that worker;  dispatch.c  then it is sent
- *   verdict.c  is its end the command's own, or a reason to run it again
- *   missing.c  what jobs lacked on a worker, and what follows
- *   absent.c   what jobs seek in vain, told once
- *   system.c   this machine's system, for workers with root = client
- *   results.c  results that are kept: see results.h
- *   straggler.c  the few that run far too long
- *   twin.c     the same job on a second worker
- *   disk.c     what stays in the cache directory, written by threads
- *   exe.c      what a compiler is made of, so that a different one is noticed
- *   status.c   what `concc status` shows
- *   watchers.c  who looks at it all the time
- *   place.c    its files in the runtime directory, and what if they go; its configuration, and
- *              what if it changes
- *
- * These share the structs below; nothing outside the folder sees them.
+ * The files of the folder share the structs below; nothing outside sees them.  Which of them is for
+ * what is in ARCHITECTURE.md, "File by file".
  */
 #include <stdbool.h>
 #include <stdint.h>

@@ -18,8 +18,8 @@
  *   temp.c       our temporaries
  *   commit.h     a job's changes, on their way in
  *
- * dirs, snapshot, hardlinks, watch, mounts and resolve call each other: a look may find that a
- * root has moved or a file has another name, which queues further looks.
+ * dirs, snapshot, updates, hardlinks, watch, mounts and resolve call each other: a look may find
+ * that a root has moved or a file has another name, which queues further looks.
  *
  * A `struct dir` is one listed directory, a `struct ent` one name in it.  Every
  * dir's parent is a dir too, up to the served root, so that the loss of any
