@@ -200,7 +200,7 @@ void pool_release(struct pool *p, struct pool_slot *s)
 
 /* ---- waiting ---- */
 
-static int verify(struct pool *p, const struct pool_request *q, struct watch *w)
+static int verify(struct pool *p, const struct pool_request *q, struct pool_watch *w)
 {
 	struct member_view v;
 	int repaired = 0;
@@ -209,7 +209,7 @@ static int verify(struct pool *p, const struct pool_request *q, struct watch *w)
 		int rc = 0;
 
 		if (member_view(p->table, i, &v) && pick_is_eligible(&v, q) && v.taken)
-			rc = watch_verify_member(p, i, w);
+			rc = pool_watch_verify_member(p, i, w);
 		if (rc < 0)
 			return rc;
 		repaired += rc;
@@ -267,15 +267,15 @@ static int call_for(const struct pool *p, const struct pool_request *q, int *ret
  * Who waits for nothing but members that are asleep must learn when nobody is
  * left to wake them: no slot will ever be closed then.
  */
-static int watch_calls(struct pool *p, const struct pool_request *q, struct watch *w)
+static int watch_calls(struct pool *p, const struct pool_request *q, struct pool_watch *w)
 {
 	int fd, rc;
 
-	if (watch_has_calls(w) || !pick_can_call(p->table, q, true))
+	if (pool_watch_has_calls(w) || !pick_can_call(p->table, q, true))
 		return 0;
 	rc = call_for(p, q, &fd);
 	if (rc == 0)
-		watch_add_calls(w, fd);
+		pool_watch_add_calls(w, fd);
 	return any_up(p, q) ? 0 : rc;
 }
 
@@ -285,7 +285,7 @@ static int watch_calls(struct pool *p, const struct pool_request *q, struct watc
  * are known to be right, but for events to come.
  */
 static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t line, uint64_t since,
-			struct watch *w, bool *verified, struct pool_slot *ret)
+			struct pool_watch *w, bool *verified, struct pool_slot *ret)
 {
 	struct pick_wish wish = pick_wish(p->table, q);
 	uint32_t own = pick_expected_us(&wish);
@@ -301,11 +301,11 @@ static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t l
 		wish.job.waited_us = now_us() - since;
 		rc = take_any(p, q, &wish, ret);
 
-		if (rc == -EAGAIN && !watch_is_open(w))
+		if (rc == -EAGAIN && !pool_watch_is_open(w))
 			rc = take_one(p, q, ret);
 		if (rc != -EAGAIN)
 			return rc;
-		if (!watch_is_open(w))
+		if (!pool_watch_is_open(w))
 			continue;
 		rc = watch_calls(p, q, w);
 		if (rc < 0)
@@ -314,7 +314,7 @@ static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t l
 			rc = verify(p, q, w);
 			*verified = rc >= 0;
 		} else {
-			rc = watch_wait(w, p, wish.patience_us, &recheck);
+			rc = pool_watch_wait(w, p, wish.patience_us, &recheck);
 			*verified = !recheck;
 			rc = rc == -ETIMEDOUT ? 0 : rc;
 		}
@@ -328,17 +328,17 @@ static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t l
  * time, so between the two nothing was missed, and the second need not ask all
  * the locks again.  A head that is killed vouches for nothing.
  */
-static void vouch(struct pool *p, const struct ticket *t, struct watch *w)
+static void vouch(struct pool *p, const struct ticket *t, struct pool_watch *w)
 {
 	struct table_line *line = &p->table->lines[t->line];
 	uint64_t second = __atomic_load_n(&line->watching, __ATOMIC_ACQUIRE);
 
-	if (watch_is_open(w) && watch_drain(w, p))
+	if (pool_watch_is_open(w) && pool_watch_drain(w, p))
 		__atomic_store_n(&line->vouched, second, __ATOMIC_RELEASE);
 }
 
 static int wait_in_line(struct pool *p, const struct pool_request *q, const struct ticket *t,
-			struct watch *w, struct pool_slot *ret)
+			struct pool_watch *w, struct pool_slot *ret)
 {
 	struct table_line *line = &p->table->lines[t->line];
 	uint64_t me = t->number + 1; /* 0 is nobody */
@@ -350,13 +350,13 @@ static int wait_in_line(struct pool *p, const struct pool_request *q, const stru
 	if (rc < 0)
 		return rc;
 	/* Having none is handled as head. */
-	if (watch_open(w, p) == 0)
+	if (pool_watch_open(w, p) == 0)
 		__atomic_store_n(&line->watching, me, __ATOMIC_RELEASE);
 	rc = ticket_wait_head(p, t);
 	if (rc < 0)
 		return rc;
 	ticket_is_head(p, t);
-	verified = watch_is_open(w) && __atomic_load_n(&line->vouched, __ATOMIC_ACQUIRE) == me;
+	verified = pool_watch_is_open(w) && __atomic_load_n(&line->vouched, __ATOMIC_ACQUIRE) == me;
 	rc = take_as_head(p, q, t->line, since, w, &verified, ret);
 	if (rc == 0 && verified)
 		vouch(p, t, w);
@@ -379,7 +379,7 @@ static int join_line(struct pool *p, const struct pool_request *q, uint32_t line
 		     struct pool_slot *ret)
 {
 	struct pick_wish wish = pick_wish(p->table, q);
-	struct watch w = {0};
+	struct pool_watch w = {0};
 	struct ticket t;
 	int fd, rc;
 
@@ -391,7 +391,7 @@ static int join_line(struct pool *p, const struct pool_request *q, uint32_t line
 		(void)close(fd);
 	rc = wait_in_line(p, q, &t, &w, ret);
 	ticket_drop(p, &t);
-	watch_close(&w);
+	pool_watch_close(&w);
 	return rc;
 }
 
