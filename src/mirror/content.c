@@ -104,12 +104,13 @@ uint64_t content_read_end(const struct request *r)
 }
 
 /* On a network file system what another host has removed can't be read: once more from the store,
- * or else from the client.  Not what is still on its way. */
+ * or else from the client.  Not what is still on its way; but another read of the old bytes may
+ * have had the new ones asked for. */
 static bool can_read_again(struct mirror *m, struct request *r, const struct content *c)
 {
 	struct inode *i = r->inode;
 
-	if (r->read_again || i->fetch || m->stopping)
+	if (r->read_again || (i->fetch && i->content == c) || m->stopping)
 		return false;
 	r->read_again = true;
 	r->not_in_store = false;
