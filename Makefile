@@ -345,7 +345,8 @@ check-kubernetes: test-deps
 
 # Against the other ways to compile elsewhere; see bench/README.md.  Needs root, and most of an hour.
 # BENCH: options of bench/run.
-bench: all $(TEST_HELPERS)
+bench: test-deps
+	$(Q)$(MAKE) --no-print-directory all $(TEST_HELPERS)
 	$(Q)bench/run $(BENCH)
 
 # ---- code quality ----
@@ -358,7 +359,10 @@ format: test-deps
 format-check: test-deps
 	clang-format --dry-run -Werror $(C_FILES)
 
-lint: man-lint all
+lint: man-lint
+	$(Q)$(MAKE) --no-print-directory lint-run
+
+lint-run: all
 	$(Q)ARCHIVES="$(call libs,$(FOLDERS))" CC="$(CC)" CFLAGS="$(C_STD) $(FUSE_CFLAGS) $(JANSSON_CFLAGS) $(NCURSES_CFLAGS)" test/lint
 
 man-lint: test-deps
@@ -413,7 +417,7 @@ dist:
 	git archive --prefix=concc-$(VERSION)/ -o $(DIST) HEAD
 
 # The archive builds; what it builds installs, elsewhere than it was built for, works, and goes again.
-distcheck: dist
+distcheck: deps dist
 	$(Q)d=$$(mktemp -d) && trap 'rm -rf "$$d"' EXIT && tar -xzf $(DIST) -C $$d && \
 		$(MAKE) -C $$d/concc-$(VERSION) all && test/installed $$d/concc-$(VERSION)
 
@@ -424,9 +428,11 @@ PACKAGER ?= The concc authors <concc@example.org>
 empty =
 blank = $(empty) $(empty)
 comma = ,
-# The sources of the last commit, with what is in dist/debian filled in.  dpkg-dev and debhelper.
+# The sources of the last commit, with what is in dist/debian filled in.
 DEB = $(B)/deb/concc-$(VERSION)
 deb:
+	@mkdir -p $(B)
+	$(call install-missing,$(DEPS) git dpkg-dev debhelper)
 	$(Q)rm -rf $(B)/deb && mkdir -p $(B)/deb && git archive --prefix=concc-$(VERSION)/ HEAD | tar -x -C $(B)/deb
 	$(Q)cp -a $(DEB)/dist/debian $(DEB)/debian && cd $(DEB)/debian && \
 		sed -i 's/@DEPS@/$(subst $(blank),$(comma) ,$(strip $(filter-out gcc g++ make,$(DEPS))))/' control && \
@@ -465,7 +471,7 @@ help:
 	@echo 'PREFIX=$(PREFIX) DESTDIR= B=$(B)'
 
 .PHONY: deb rpm check-images check-kubernetes first-try all deps test-deps demo test-programs check check-unit check-integration soak fuzz fuzz-run bench \
-	format format-check lint man-lint coverage install uninstall dist distcheck clean help FORCE
+	format format-check lint lint-run man-lint coverage install uninstall dist distcheck clean help FORCE
 .SECONDARY:
 -include $(shell [ -d $(B) ] && find $(B) \( -path $(B)/examples -o -path $(B)/deb -o -path $(B)/rpm \) -prune -o \
 	-type f -name '*.d' -print)

@@ -42,6 +42,7 @@ void fd_hold_stdio(void);
  * closed, and no dup2(2) to one of them in a child overwrites what is needed later.  0 or -errno.
  */
 int pipe_above_stdio(int ret[2]);
+void fd_close(int *fd);		     /* unless it is -1, which it is then */
 void fd_close_from(unsigned lowest); /* this one and all above; system calls only */
 /*
  * For daemons: 0, 1 and 2 become /dev/null, everything from 3 up is closed but

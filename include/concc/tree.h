@@ -113,7 +113,7 @@ void tree_list(struct tree *t, unsigned peer, const char *path);
 /* The path of a listed directory, borrowed until the next call that looks at the disk; or NULL. */
 const char *tree_dir_path(const struct tree *t, uint32_t dir_id);
 /* The id under which the peer knows the directory at path; 0 when it was not told of it. */
-uint32_t tree_told_id(const struct tree *t, unsigned peer, const char *path);
+uint32_t tree_dir_id(const struct tree *t, unsigned peer, const char *path);
 /* What a name in a listed directory stands for; ENTRY_ABSENT also when it is not known. */
 void tree_entry(const struct tree *t, uint32_t dir_id, const char *name, struct entry_attr *ret);
 /* Is this listed directory known for a default access list (acl(5)), which no worker sees? */

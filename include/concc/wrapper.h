@@ -114,7 +114,7 @@ char *program_path(const char *name);
 /* ---- lines for a person that must not be on stderr (wrapper/words.h) ---- */
 
 /* FILE.said, or DIRECTORY/said; on the heap. */
-char *wrapper_said_path(const char *path);
+char *wrapper_notes_path(const char *path);
 /* What tells one open file from another, as text on the heap; NULL when fd is closed. */
 char *wrapper_file_id(int fd);
 
@@ -143,7 +143,7 @@ bool tally_may_say(const char *path, const char *name, uint64_t period_s);
  */
 bool tally_may_say_why(const char *path, const char *name, const char *reason, uint64_t period_s);
 /* Remembers that the user of this tally was told text, and says whether; its hash, that is. */
-void tally_told(const char *path, const char *text);
-bool tally_was_told(const char *path, const char *text);
+void tally_mark_shown(const char *path, const char *text);
+bool tally_was_shown(const char *path, const char *text);
 
 #endif

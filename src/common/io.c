@@ -175,6 +175,13 @@ int pipe_above_stdio(int ret[2])
 	return 0;
 }
 
+void fd_close(int *fd)
+{
+	if (*fd >= 0)
+		(void)close(*fd); /* not retried: on Linux the number is free even after EINTR */
+	*fd = -1;
+}
+
 void fd_close_from(unsigned lowest)
 {
 	struct rlimit max;

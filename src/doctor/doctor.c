@@ -170,7 +170,7 @@ static void look_at(struct doctor *d, const struct sight *s)
 	d->where = s->worker->name;
 	d->n_failed = 0;
 	d->n_tried++;
-	if (there_look(d, s) && d->compiler)
+	if (worker_look(d, s) && d->compiler)
 		trial(d, s);
 	d->n_good += d->n_failed == 0;
 	d->n_failed += before;
@@ -184,7 +184,7 @@ static void look_at_workers(struct doctor *d)
 	int r;
 
 	if (any_by_ssh(s, n))
-		here_agent(d);
+		client_agent(d);
 	r = reach(d->conf, s, n);
 	if (r < 0)
 		say(d, CHECK_SSH, FINDING_FAILED, NULL, "can't connect to anything: %s",
@@ -203,8 +203,8 @@ int doctor_run(const struct doctor_options *o)
 	bool here, will;
 
 	title(&d, "this machine");
-	here_configuration(&d);
-	here_look(&d);
+	client_configuration(&d);
+	client_look(&d);
 	here = d.n_failed == 0;
 	if (here && !o->brief)
 		look_at_workers(&d);

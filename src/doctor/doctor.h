@@ -6,9 +6,9 @@
  * What the parts of `concc doctor` share.
  *
  *   doctor.c  the order of all, and what is printed
- *   here.c    this machine
+ *   client.c  this machine
  *   reach.c   connects to workers, and hears what they say of themselves
- *   there.c   what follows of that
+ *   worker.c  what follows of that
  *   cause.c   which check an error's text belongs to; pure
  *   trial.c   a job compiled there and here
  *
@@ -70,14 +70,14 @@ struct doctor {
 void say(struct doctor *d, enum check c, enum finding_state s, const char *remedy, const char *text,
 	 ...) __attribute__((format(printf, 5, 6)));
 
-/* ---- here.c ---- */
+/* ---- client.c ---- */
 
 /* Reads the configuration into d->conf. */
-void here_configuration(struct doctor *d);
+void client_configuration(struct doctor *d);
 /* All else of this machine; what a worker does not matter for. */
-void here_look(struct doctor *d);
+void client_look(struct doctor *d);
 /* The user's SSH keys and agent. */
-void here_agent(struct doctor *d);
+void client_agent(struct doctor *d);
 
 /* ---- reach.c ---- */
 
@@ -99,13 +99,13 @@ struct sight {
 int reach(const struct conf *conf, struct sight *s, size_t n);
 void sight_release(struct sight *s);
 
-/* ---- there.c ---- */
+/* ---- worker.c ---- */
 
 /* Says what is wrong with the worker; true when jobs can be tried on it. */
-bool there_look(struct doctor *d, const struct sight *s);
+bool worker_look(struct doctor *d, const struct sight *s);
 
 /* A command for that worker's host, to be typed here: "ssh me@build1 COMMAND"; on the heap. */
-char *there_command(const struct conf_worker *w, bool root, uint32_t uid, const char *command);
+char *worker_command(const struct conf_worker *w, bool root, uint32_t uid, const char *command);
 
 /* ---- cause.c ---- */
 

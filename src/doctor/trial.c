@@ -157,7 +157,7 @@ static int run_there(struct try *t, struct buf *out)
 	return r;
 }
 
-static int run_here(struct try *t, struct buf *out)
+static int run_local(struct try *t, struct buf *out)
 {
 	_cleanup_free_ char *command = xasprintf("%s -g -O2 -c t.c -o here.o", t->d->compiler);
 	char *argv[] = {(char *)"/bin/sh", (char *)"-c", command, NULL};
@@ -201,7 +201,7 @@ static void read_records(struct try *t)
 }
 
 /* What follows mark in a line of the text, up to end or the line's; NULL: no line has it. */
-static char *said(const char *text, const char *mark, const char *end)
+static char *text_between(const char *text, const char *mark, const char *end)
 {
 	const char *from = strstr(text, mark), *to;
 	size_t n;
@@ -215,7 +215,7 @@ static char *said(const char *text, const char *mark, const char *end)
 }
 
 /* Why a worker did not do it: "concc: WHY; trying another worker: COMMAND". */
-static char *said_of_worker(const char *text)
+static char *worker_error(const char *text)
 {
 	const char *end = strstr(text, "; trying another worker"), *from = end;
 
@@ -237,11 +237,11 @@ static bool find_local(const struct try *t, char **ret_rule, char **ret_why)
 	if (read_file_at(AT_FDCWD, t->explain, SAID_MAX, &b) < 0)
 		return false;
 	text = buf_cstr(&b);
-	*ret_rule = said(text, "concc: local: ", " ");
+	*ret_rule = text_between(text, "concc: local: ", " ");
 	if (!*ret_rule)
 		return false;
-	*ret_why = said(strstr(text, "concc: local: "), " (", "): ") ?: xstrdup("");
-	failed = said_of_worker(text);
+	*ret_why = text_between(strstr(text, "concc: local: "), " (", "): ") ?: xstrdup("");
+	failed = worker_error(text);
 	if (failed) {
 		free(*ret_why);
 		*ret_why = failed;
@@ -316,7 +316,7 @@ static void judge(struct try *t)
 		    r < 0 ? err_text(r) : last_line(&there));
 		return;
 	}
-	if (run_here(t, &here) != 0) {
+	if (run_local(t, &here) != 0) {
 		say(t->d, CHECK_COMPILER, FINDING_FAILED, NULL, "%s fails here: %s", t->d->compiler,
 		    last_line(&here));
 		return;

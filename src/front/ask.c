@@ -92,9 +92,9 @@ static void print_tally(const char *dir)
 #define SAID_READ_MAX (1024 * 1024) /* far more than wrappers keep there */
 
 /* The last lines that wrappers could not say to anybody. */
-static void print_said(const char *dir)
+static void print_notes(const char *dir)
 {
-	_cleanup_free_ char *path = wrapper_said_path(dir);
+	_cleanup_free_ char *path = wrapper_notes_path(dir);
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	const char *text, *from;
 	unsigned lines = 0;
@@ -237,23 +237,23 @@ int front_status(bool json)
 		return 0;
 	print_verdict(dir, text);
 	print_tally(dir);
-	print_said(dir);
+	print_notes(dir);
 	print_others(dir);
 	return 0;
 }
 
 int front_reset(void)
 {
-	_cleanup_free_ char *dir = NULL, *tally = NULL, *said = NULL;
+	_cleanup_free_ char *dir = NULL, *tally = NULL, *notes = NULL;
 	_cleanup_close_ int dir_fd = -1;
 	struct errmsg msg = {0};
 
 	if (runtime_dir_open(&dir, &dir_fd, &msg) < 0)
 		return fail(msg.text);
 	tally = path_join(dir, "tally");
-	said = wrapper_said_path(dir);
+	notes = wrapper_notes_path(dir);
 	(void)unlink(tally); /* who has it open counts on, for nobody */
-	(void)unlink(said);
+	(void)unlink(notes);
 	if (server_is_there(dir_fd) && front_ask(dir, "reset", NULL, NULL) < 0)
 		return fail("the project server does not answer");
 	return 0;

@@ -308,17 +308,17 @@ void hint_no_calls(char *const *argv, const struct masquerade *m, const struct l
 	};
 	const char *tool = tools_name(argv) ?: "";
 	struct look k = {.argv = argv, .m = m, .left = l, .tool = tool, .out = out};
-	size_t begin = out->len, said;
+	size_t begin = out->len, at_start;
 
 	buf_putf(out, "concc: no compiler call came through concc: ");
-	said = out->len;
+	at_start = out->len;
 	k.dir = find_dir(tool, argv);
 	for (size_t i = 0; i < N_OF(looks); i++) {
 		if (looks[i](&k))
 			break;
 	}
 	free(k.dir);
-	if (out->len == said)
+	if (out->len == at_start)
 		out->len = begin;
 	else
 		buf_putf(out, "\n");
@@ -334,7 +334,7 @@ static const char *rule_of(const struct tally_entry *e)
 						  : NULL;
 }
 
-void hint_most_here(const struct tally_entry *e, size_t n, struct buf *out)
+void hint_most_local(const struct tally_entry *e, size_t n, struct buf *out)
 {
 	const struct tally_entry *most = NULL;
 
@@ -350,14 +350,14 @@ void hint_most_here(const struct tally_entry *e, size_t n, struct buf *out)
 			 view_remedy(rule_of(most)));
 }
 
-void hint_kept_here(const struct tally_entry *e, size_t n, struct buf *out)
+void hint_kept_local(const struct tally_entry *e, size_t n, struct buf *out)
 {
-	size_t begin = out->len, said;
+	size_t begin = out->len, at_start;
 
 	buf_putf(out, "concc: ");
-	said = out->len;
-	hint_most_here(e, n, out);
-	if (out->len == said)
+	at_start = out->len;
+	hint_most_local(e, n, out);
+	if (out->len == at_start)
 		out->len = begin;
 	else
 		buf_putf(out, "\n");

@@ -58,9 +58,9 @@ void outcome_make(struct outcome *o)
 	o->n_entries = tally_read(o->tally, o->entries, TALLY_ENTRIES);
 	o->n_remote = sum(o, "remote:");
 	o->n_fell_back = sum(o, "fallback:");
-	o->n_here = sum(o, "local:") + o->n_fell_back;
+	o->n_local = sum(o, "local:") + o->n_fell_back;
 	o->n_retried = sum(o, "retry:");
-	o->n_calls = o->n_remote + o->n_here;
+	o->n_calls = o->n_remote + o->n_local;
 	o->n_fixed = sum(o, "local:link") + sum(o, "local:query") + sum(o, "local:probe") +
 		     sum(o, "local:local-slot");
 	o->took.server_cpu_us = grown(o->after.server_cpu_us, o->before.server_cpu_us);
@@ -68,9 +68,9 @@ void outcome_make(struct outcome *o)
 	o->took.bytes_out = grown(o->after.bytes_out, o->before.bytes_out);
 	o->took.bytes_in = grown(o->after.bytes_in, o->before.bytes_in);
 	(void)getrusage(RUSAGE_CHILDREN, &u); /* fails for a bad address only */
-	o->here_us = o->took.server_cpu_us +
-		     (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
-		     (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+	o->local_us = o->took.server_cpu_us +
+		      (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
+		      (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 	view_gain_read(&o->gain, o->build, o->cores);
 }
 
@@ -125,7 +125,7 @@ void outcome_line(struct outcome *o, struct buf *out)
 	buf_putf(out, "concc: %llu job%s in %.1f s: %llu remote", (unsigned long long)o->n_calls,
 		 str_plural(o->n_calls), seconds(o->wall_us), (unsigned long long)o->n_remote);
 	list_names(o, "remote:", out);
-	buf_putf(out, ", %llu here", (unsigned long long)o->n_here);
+	buf_putf(out, ", %llu here", (unsigned long long)o->n_local);
 	list_names(o, "local:", out);
 	if (o->n_fell_back) {
 		buf_putf(out, "; %llu of them because something failed",
@@ -136,7 +136,7 @@ void outcome_line(struct outcome *o, struct buf *out)
 		buf_putf(out, "; %llu tried again", (unsigned long long)o->n_retried);
 		list_names(o, "retry:", out);
 	}
-	buf_putf(out, "; CPU: %.1f s here, %.1f s on workers", seconds(o->here_us),
+	buf_putf(out, "; CPU: %.1f s here, %.1f s on workers", seconds(o->local_us),
 		 seconds(o->took.worker_cpu_us));
 	put_gain(o, out);
 	buf_putf(out, "\n");
@@ -172,7 +172,7 @@ static json_t *to_json(const struct outcome *o)
 	set_int(j, "wall_us", o->wall_us);
 	set_int(j, "jobs", o->n_calls);
 	set_int(j, "remote", o->n_remote);
-	set_int(j, "here", o->n_here);
+	set_int(j, "here", o->n_local);
 	set_int(j, "fell_back", o->n_fell_back);
 	set_int(j, "tried_again", o->n_retried);
 	set_int(j, "remote_percent", outcome_percent(o));
@@ -180,7 +180,7 @@ static json_t *to_json(const struct outcome *o)
 	json_object_set_new(j, "rules", names_json(o, "local:"));
 	json_object_set_new(j, "failures", names_json(o, "fallback:"));
 	json_object_set_new(j, "retries", names_json(o, "retry:"));
-	set_int(j, "cpu_here_us", o->here_us);
+	set_int(j, "cpu_here_us", o->local_us);
 	set_int(j, "cpu_workers_us", o->took.worker_cpu_us);
 	set_int(j, "bytes_sent", o->took.bytes_out);
 	set_int(j, "bytes_received", o->took.bytes_in);
@@ -226,7 +226,7 @@ void outcome_lacks(const struct outcome *o, unsigned wanted, struct buf *out)
 		buf_putf(out, "no compiler call came through concc (concc(1) says how calls do)\n");
 		return;
 	}
-	hint_most_here(o->entries, o->n_entries, &why);
+	hint_most_local(o->entries, o->n_entries, &why);
 	buf_putf(out, "%s\n",
 		 why.len ? buf_cstr(&why) : "`concc report` says why each stayed here");
 }

@@ -29,9 +29,9 @@ struct outcome {
 	/* Of outcome_make(). */
 	struct tally_entry entries[TALLY_ENTRIES];
 	size_t n_entries;
-	uint64_t n_calls, n_remote, n_here, n_fell_back, n_retried;
-	uint64_t n_fixed; /* here, by rules that are no fault: link, query, probe, local-slot */
-	uint64_t here_us; /* CPU of the build and of the server */
+	uint64_t n_calls, n_remote, n_local, n_fell_back, n_retried;
+	uint64_t n_fixed;  /* here, by rules that are no fault: link, query, probe, local-slot */
+	uint64_t local_us; /* CPU of the build and of the server */
 	struct numbers took;
 	struct view_gain gain;
 };

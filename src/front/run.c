@@ -117,7 +117,7 @@ static void tell_down(const struct build *b)
 	/* The same in the words of the jobs that then find no worker: they need not say it again.
 	 */
 	if (front_ask(b->dir, "why", NULL, &why) == 0 && *why)
-		tally_told(b->tally, why);
+		tally_mark_shown(b->tally, why);
 }
 
 /* In a copy of this process, that a signal may end. */
@@ -283,7 +283,7 @@ static int run_child(struct build *b)
  */
 static void pass_on_words(const struct build *b)
 {
-	_cleanup_free_ char *path = wrapper_said_path(b->tally);
+	_cleanup_free_ char *path = wrapper_notes_path(b->tally);
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
 	char part[16 * 1024];
 	ssize_t n;
@@ -309,7 +309,7 @@ static int summarise(struct build *b, uint64_t wall_us, int status)
 	outcome_make(&o);
 	outcome_line(&o, &out);
 	if (o.n_calls)
-		hint_kept_here(o.entries, o.n_entries, &out);
+		hint_kept_local(o.entries, o.n_entries, &out);
 	else if (!b->signo) /* one that was ended early may not have come to any */
 		hint_no_calls(b->o->argv, &b->masquerade, &b->left, &out);
 	if (!b->o->quiet)
@@ -326,10 +326,10 @@ static int summarise(struct build *b, uint64_t wall_us, int status)
 
 static void remove_tally(const struct build *b)
 {
-	_cleanup_free_ char *said = wrapper_said_path(b->tally);
+	_cleanup_free_ char *notes = wrapper_notes_path(b->tally);
 
 	(void)unlink(b->tally);
-	(void)unlink(said);
+	(void)unlink(notes);
 }
 
 static void take_down(struct build *b)

@@ -11,6 +11,7 @@
 
 #include "argfile.h"
 #include "command.h"
+#include "policy.h"
 #include "preload.h"
 
 /*
@@ -42,17 +43,7 @@ const struct policy_rule policy_rules[] = {
 };
 const size_t policy_n_rules = N_OF(policy_rules);
 
-struct ctx {
-	const struct policy_input *in;
-	struct policy_verdict *ret;
-	enum tool tool;
-	char *const *args;   /* those of the tool itself */
-	char *const *all;    /* the same with what is in @files */
-	const char *unknown; /* an argument, when that can't be told; else NULL */
-	char *tmpdir;	     /* $TMPDIR, clean; NULL when it can't matter */
-};
-
-static bool because(struct ctx *c, const char *what)
+bool policy_because(struct policy_call *c, const char *what)
 {
 	snprintf(c->ret->why, sizeof(c->ret->why), "%s", what);
 	return true;
@@ -65,14 +56,14 @@ static bool is_set(const char *value)
 
 /* ---- disabled, on-worker ---- */
 
-static bool rule_disabled(struct ctx *c)
+static bool rule_disabled(struct policy_call *c)
 {
-	return is_set(env_get(c->in->env, "CONCC_DISABLE")) && because(c, "CONCC_DISABLE");
+	return is_set(env_get(c->in->env, "CONCC_DISABLE")) && policy_because(c, "CONCC_DISABLE");
 }
 
-static bool rule_on_worker(struct ctx *c)
+static bool rule_on_worker(struct policy_call *c)
 {
-	return is_set(env_get(c->in->env, "CONCC_WORKER")) && because(c, "CONCC_WORKER");
+	return is_set(env_get(c->in->env, "CONCC_WORKER")) && policy_because(c, "CONCC_WORKER");
 }
 
 /* ---- query ---- */
@@ -88,14 +79,14 @@ static bool is_c_query(const char *arg)
 	       str_starts(arg, "--help=");
 }
 
-static bool c_query(struct ctx *c)
+static bool c_query(struct policy_call *c)
 {
 	bool verbose = false, preprocess = false, macros = false, from_stdin = false;
 	size_t operands = 0;
 
 	for (char *const *a = c->args; *a; a++) {
 		if (is_c_query(*a))
-			return because(c, *a);
+			return policy_because(c, *a);
 		verbose = verbose || streq(*a, "-v");
 		preprocess = preprocess || streq(*a, "-E") || c->tool == TOOL_CPP;
 		macros = macros || streq(*a, "-dM");
@@ -109,10 +100,10 @@ static bool c_query(struct ctx *c)
 		operands += (*a)[0] != '-' || !(*a)[1];
 	}
 	if (verbose && operands == 0)
-		return because(c, "-v");
+		return policy_because(c, "-v");
 	/* What are the macros, where are the headers: `gcc -dM -E -`, `gcc -v -E -x c++ -`. */
 	if (preprocess && from_stdin && (verbose || macros))
-		return because(c, macros ? "-dM -E -" : "-v -E -");
+		return policy_because(c, macros ? "-dM -E -" : "-v -E -");
 	return false;
 }
 
@@ -122,23 +113,23 @@ static bool prints_beside(const char *what)
 	return str_starts(what, "native-static-libs") || str_starts(what, "link-args");
 }
 
-static bool rust_query(struct ctx *c)
+static bool rust_query(struct policy_call *c)
 {
 	static const char *const exact[] = {"-V", "--version", "-vV",	   "-Vv",
 					    "-h", "--help",    "--explain"};
 
 	for (char *const *a = c->args; *a; a++) {
 		if (ONE_OF(*a, exact))
-			return because(c, *a);
+			return policy_because(c, *a);
 		if (str_starts(*a, "--print=") && !prints_beside(*a + strlen("--print=")))
-			return because(c, *a);
+			return policy_because(c, *a);
 		if (streq(*a, "--print") && a[1] && !prints_beside(a[1]))
-			return because(c, a[1]);
+			return policy_because(c, a[1]);
 	}
 	return false;
 }
 
-static bool rule_query(struct ctx *c)
+static bool rule_query(struct policy_call *c)
 {
 	static const char *const alone[] = {"--version", "--help", "-V",      "-v",
 					    "-V=full",	 "-h",	   "version", "env"};
@@ -157,7 +148,8 @@ static bool rule_query(struct ctx *c)
 		break;
 	}
 	/* Of any program, when it is the only argument. */
-	return c->args[0] && !c->args[1] && ONE_OF(c->args[0], alone) && because(c, c->args[0]);
+	return c->args[0] && !c->args[1] && ONE_OF(c->args[0], alone) &&
+	       policy_because(c, c->args[0]);
 }
 
 /* ---- probe ---- */
@@ -204,7 +196,7 @@ static bool is_conftest(const char *arg)
 }
 
 /* Kbuild's cc-option and its like: compiles /dev/null, or standard input into /dev/null. */
-static bool compiles_nothing(struct ctx *c)
+static bool compiles_nothing(struct policy_call *c)
 {
 	static const char *const brings[] = {"-include", "-imacros", "-include-pch"};
 	const char *operand = NULL;
@@ -233,7 +225,7 @@ static bool compiles_nothing(struct ctx *c)
 }
 
 /* autocfg, rustversion and hand-written build scripts try what a rustc can do. */
-static bool rust_probe(struct ctx *c)
+static bool rust_probe(struct policy_call *c)
 {
 	const char *build_dir = env_get(c->in->env, "NUM_JOBS") ? env_get(c->in->env, "OUT_DIR")
 								: NULL;
@@ -248,239 +240,40 @@ static bool rust_probe(struct ctx *c)
 		if (streq(*a, "--out-dir") && a[1])
 			out = a[1];
 		if (streq(*a, "-") && (a == c->args || !streq(a[-1], "-o")))
-			return because(c, "-");
+			return policy_because(c, "-");
 		if (name && (streq(name, "___") || str_starts(name, "autocfg_")))
-			return because(c, name);
+			return policy_because(c, name);
 		if (strstr(*a, "/probe/") || str_ends(*a, "/probe.rs"))
-			return because(c, *a);
+			return policy_because(c, *a);
 		/* Cargo gives NUM_JOBS to build scripts, but not to the compiler. */
 		if (out && build_dir && *build_dir && path_is_below(out, build_dir))
-			return because(c, out);
+			return policy_because(c, out);
 	}
 	return false;
 }
 
-static bool rule_probe(struct ctx *c)
+static bool rule_probe(struct policy_call *c)
 {
 	if (is_probe_path(c->in->cwd))
-		return because(c, c->in->cwd);
+		return policy_because(c, c->in->cwd);
 	if ((c->tool == TOOL_C || c->tool == TOOL_CPP) && compiles_nothing(c))
-		return because(c, "/dev/null");
+		return policy_because(c, "/dev/null");
 	if (c->tool == TOOL_RUST && rust_probe(c))
 		return true;
 	for (char *const *a = c->args; *a; a++) {
 		if (job_arg_is_text(*a, a > c->args ? a[-1] : NULL))
 			continue;
 		if (is_conftest(*a) || is_probe_path(*a))
-			return because(c, *a);
+			return policy_because(c, *a);
 	}
 	return false;
 }
 
 /* ---- args-file ---- */
 
-static bool rule_args_file(struct ctx *c)
+static bool rule_args_file(struct policy_call *c)
 {
-	return c->unknown && because(c, c->unknown);
-}
-
-/* ---- tmp-output ---- */
-
-/* True for our own 0, 1 and 2 by name, which a job has too. */
-static bool is_stdio(const char *path)
-{
-	static const char *const dirs[] = {"/dev/fd/", "/proc/self/fd/"};
-
-	for (size_t i = 0; i < N_OF(dirs); i++) {
-		const char *fd = str_starts(path, dirs[i]) ? path + strlen(dirs[i]) : NULL;
-
-		if (fd && *fd >= '0' && *fd <= '2' && !fd[1])
-			return true;
-	}
-	return false;
-}
-
-static bool is_below_any(const char *path, char *const *dirs)
-{
-	for (; *dirs; dirs++) {
-		if (path_is_below(path, *dirs))
-			return true;
-	}
-	return false;
-}
-
-/* Of these a worker has its own. */
-static const char *const own_dirs[] = {"/tmp", "/var/tmp", "/dev/shm", "/dev/fd",
-				       "/run", "/var/run", "/proc",    "/sys"};
-
-bool policy_is_tmp(const char *path)
-{
-	for (size_t i = 0; i < N_OF(own_dirs); i++) {
-		if (path_is_below(path, own_dirs[i]))
-			return true;
-	}
-	return false;
-}
-
-/* True when path lies in dir, of which a worker has another one. */
-static bool is_hidden_in(const struct policy_input *in, const char *path, const char *dir)
-{
-	if (!path_is_below(path, dir))
-		return false;
-	if (in->served)
-		return !is_below_any(path, in->served);
-	if (in->workspace ? path_is_below(path, in->workspace) : path_is_below(in->cwd, dir))
-		return false;
-	return !job_is_listed(path, in->env);
-}
-
-/* path is absolute and clean but for a slash at its end. */
-static bool is_hidden_clean(const struct ctx *c, const char *path)
-{
-	/* Whose a work directory is, and so whether it is served, tells the server. */
-	_cleanup_free_ char *work = c->in->served ? NULL : job_work_dir(path);
-
-	if (work || is_stdio(path))
-		return false;
-	for (size_t i = 0; i < N_OF(own_dirs); i++) {
-		if (is_hidden_in(c->in, path, own_dirs[i]))
-			return true;
-	}
-	return c->tmpdir && is_hidden_in(c->in, path, c->tmpdir);
-}
-
-static bool is_hidden(const struct ctx *c, const char *path)
-{
-	_cleanup_free_ char *clean = NULL;
-
-	if (path[0] == '/' && !strstr(path, "//") && !strstr(path, "/."))
-		return is_hidden_clean(c, path);
-	clean = path_clean(c->in->cwd, path);
-	return is_hidden_clean(c, clean);
-}
-
-/* What follows an option that a path may be joined to (-I/tmp/x), or NULL. */
-static const char *joined_path(const char *arg)
-{
-	static const char *const options[] = {
-		"-I",	     "-L",	 "-o",	    "-B",	  "-F",	      "-MF",
-		"-MJ",	     "-isystem", "-iquote", "-idirafter", "-include", "-imacros",
-		"-isysroot", "-T",	 "-J",	    "-iprefix",
-	};
-	/* No two of them fit one path: what is joined begins with '/' or "..". */
-	for (size_t i = 0; i < N_OF(options); i++) {
-		const char *rest = arg + strlen(options[i]);
-
-		if (find_prefix(arg, &options[i], 1) && (rest[0] == '/' || str_starts(rest, "..")))
-			return rest;
-	}
-	return NULL;
-}
-
-/* A path inside a longer argument: after '=', ',' or ':' (--sysroot=/tmp/x, foo=/tmp/x.rlib). */
-static bool names_hidden_inside(const struct ctx *c, const char *arg)
-{
-	for (const char *p = strpbrk(arg, "=,:"); p; p = strpbrk(p + 1, "=,:")) {
-		_cleanup_free_ char *path = NULL;
-
-		if (p[1] != '/')
-			continue;
-		path = xstrndup(p + 1, strcspn(p + 1, ",:"));
-		if (is_hidden(c, path))
-			return true;
-	}
-	return false;
-}
-
-static bool names_hidden(const struct ctx *c, const char *arg)
-{
-	const char *path = NULL;
-
-	if (arg[0] == '@')
-		path = arg + 1;
-	else if (arg[0] == '-')
-		path = joined_path(arg);
-	else
-		path = arg;
-	/* What is relative and goes down from cwd is where cwd is. */
-	if (path && (path[0] == '/' || strstr(path, "..")) && is_hidden(c, path))
-		return true;
-	return names_hidden_inside(c, arg);
-}
-
-/* One entry of a list of paths; empty, it is the cwd. */
-static bool entry_is_hidden(const struct ctx *c, const char *entry)
-{
-	return (entry[0] == '/' || strstr(entry, "..")) && is_hidden(c, entry);
-}
-
-/* Variables that tell compilers where to look: as -I and -B do. */
-static bool env_names_hidden(struct ctx *c)
-{
-	static const char *const vars[] = {
-		"CPATH",
-		"C_INCLUDE_PATH",
-		"CPLUS_INCLUDE_PATH",
-		"OBJC_INCLUDE_PATH",
-		"OBJCPLUS_INCLUDE_PATH",
-		"LIBRARY_PATH",
-		"COMPILER_PATH",
-		"GCC_EXEC_PREFIX",
-	};
-
-	for (size_t i = 0; i < N_OF(vars); i++) {
-		const char *list = env_get(c->in->env, vars[i]);
-
-		while (list && *(list += strspn(list, ":"))) {
-			size_t n = strcspn(list, ":");
-			_cleanup_free_ char *entry = xstrndup(list, n);
-
-			if (entry_is_hidden(c, entry)) {
-				snprintf(c->ret->why, sizeof(c->ret->why), "%s: %s", vars[i],
-					 entry);
-				return true;
-			}
-			list += n;
-		}
-	}
-	return false;
-}
-
-static bool rule_tmp_output(struct ctx *c)
-{
-	for (char *const *a = c->all; *a; a++) {
-		if (job_arg_is_text(*a, a > c->all ? a[-1] : NULL))
-			continue;
-		if (names_hidden(c, *a))
-			return because(c, *a);
-	}
-	return env_names_hidden(c);
-}
-
-/* ---- descriptor ---- */
-
-/* What a path begins with may stand behind an option, or be read from (@). */
-static bool is_descriptor(const char *path)
-{
-	static const char *const dirs[] = {"/dev/fd/", "/proc/self/fd/"};
-
-	for (size_t i = 0; i < N_OF(dirs); i++) {
-		if (str_starts(path, dirs[i]) && isdigit((unsigned char)path[strlen(dirs[i])]))
-			return !is_stdio(path);
-	}
-	return false;
-}
-
-static bool rule_descriptor(struct ctx *c)
-{
-	for (char *const *a = c->args; *a; a++) {
-		for (const char *p = *a; p; p = strpbrk(p, "@=,:")) {
-			p += strspn(p, "@=,:");
-			if (is_descriptor(p))
-				return because(c, *a);
-		}
-	}
-	return false;
+	return c->unknown && policy_because(c, c->unknown);
 }
 
 /* ---- native ---- */
@@ -523,17 +316,17 @@ static bool native_after(char *const *a, char *const *first)
 }
 
 /* zig compiles for this processor unless told otherwise. */
-static bool zig_native(struct ctx *c)
+static bool zig_native(struct policy_call *c)
 {
 	for (char *const *a = c->args; *a; a++) {
 		if (str_starts(*a, "-target") || str_starts(*a, "--target") ||
 		    str_starts(*a, "-mcpu=") || str_starts(*a, "-march="))
 			return false;
 	}
-	return because(c, "zig without -target or -mcpu");
+	return policy_because(c, "zig without -target or -mcpu");
 }
 
-static bool rule_native(struct ctx *c)
+static bool rule_native(struct policy_call *c)
 {
 	/* Variables that drivers take options from. */
 	static const char *const vars[] = {"CCC_OVERRIDE_OPTIONS", "NVCC_PREPEND_FLAGS",
@@ -543,28 +336,28 @@ static bool rule_native(struct ctx *c)
 		if (str_starts(*a, "-D") || str_starts(*a, "-U"))
 			continue;
 		if (has_native(*a) || native_after(a, c->all))
-			return because(c, *a);
+			return policy_because(c, *a);
 		/* Intel's compilers */
 		if (c->tool == TOOL_C && (streq(*a, "-xHost") || streq(*a, "-xhost")))
-			return because(c, *a);
+			return policy_because(c, *a);
 	}
 	for (size_t i = 0; c->tool == TOOL_C && i < N_OF(vars); i++) {
 		const char *value = env_get(c->in->env, vars[i]);
 
 		if (value && has_native(value))
-			return because(c, vars[i]);
+			return policy_because(c, vars[i]);
 	}
 	return c->tool == TOOL_ZIG && zig_native(c);
 }
 
 /* ---- preload, incremental ---- */
 
-static bool rule_preload(struct ctx *c)
+static bool rule_preload(struct policy_call *c)
 {
 	const char *value = env_get(c->in->env, "LD_PRELOAD");
 	_cleanup_free_ char *rest = value ? preload_rest(value) : NULL;
 
-	return rest && because(c, rest);
+	return rest && policy_because(c, rest);
 }
 
 /*
@@ -574,7 +367,7 @@ static bool rule_preload(struct ctx *c)
  * there.  The first build gained nothing either (16.5 s instead of 11.4, with the toolchain's
  * transfer); what is compiled once is of other crates, and these go.
  */
-static bool rule_incremental(struct ctx *c)
+static bool rule_incremental(struct policy_call *c)
 {
 	static const char *const joined[] = {"-Cincremental", "--codegen=incremental"};
 	static const char *const option[] = {"-C", "--codegen"};
@@ -582,10 +375,10 @@ static bool rule_incremental(struct ctx *c)
 	for (char *const *a = c->args; *a && c->tool == TOOL_RUST; a++) {
 		for (size_t i = 0; i < N_OF(joined); i++) {
 			if (str_starts(*a, joined[i]))
-				return because(c, *a);
+				return policy_because(c, *a);
 		}
 		if (a > c->args && ONE_OF(a[-1], option) && str_starts(*a, "incremental"))
-			return because(c, *a);
+			return policy_because(c, *a);
 	}
 	return false;
 }
@@ -665,7 +458,7 @@ static bool is_link_option(const char *arg)
 }
 
 /* A driver's call that neither stops early nor compiles anything. */
-static bool c_link(struct ctx *c)
+static bool c_link(struct policy_call *c)
 {
 	bool language = false; /* -x says that operands are sources whatever they are called */
 	bool link = false, unknown = false;
@@ -693,10 +486,10 @@ static bool c_link(struct ctx *c)
 		link = link || is_link_input(*a);
 	}
 	/* An @file alone may hold anything; beside an object or -l it holds more of them. */
-	return (link || !unknown) && because(c, c->in->argv[0]);
+	return (link || !unknown) && policy_because(c, c->in->argv[0]);
 }
 
-static bool rule_link(struct ctx *c)
+static bool rule_link(struct policy_call *c)
 {
 	if (is_set(env_get(c->in->env, "CONCC_REMOTE_LINK")))
 		return false;
@@ -704,11 +497,12 @@ static bool rule_link(struct ctx *c)
 	case TOOL_C:
 		return c_link(c);
 	case TOOL_LINK:
-		return because(c, c->in->argv[0]);
+		return policy_because(c, c->in->argv[0]);
 	case TOOL_GO: {
 		static const char *const names[] = {"link", "pack", "buildid"};
 
-		return ONE_OF(path_base(c->in->argv[0]), names) && because(c, c->in->argv[0]);
+		return ONE_OF(path_base(c->in->argv[0]), names) &&
+		       policy_because(c, c->in->argv[0]);
 	}
 	default:
 		return false;
@@ -718,7 +512,7 @@ static bool rule_link(struct ctx *c)
 /* ---- the table ---- */
 
 static const struct {
-	bool (*applies)(struct ctx *c);
+	bool (*applies)(struct policy_call *c);
 	bool any_command;
 } checks[] = {
 	/* in the order of policy_rules[] */
@@ -727,8 +521,8 @@ static const struct {
 	{rule_query},
 	{rule_probe},
 	{rule_args_file},
-	{rule_tmp_output},
-	{rule_descriptor, true},
+	{policy_tmp_output},
+	{policy_descriptor, true},
 	{rule_native},
 	{rule_preload},
 	{rule_incremental},
@@ -746,7 +540,7 @@ static char *clean_tmpdir(const struct policy_input *in)
 }
 
 /* What is to be freed, or NULL. */
-static char **look_into_files(struct ctx *c)
+static char **look_into_files(struct policy_call *c)
 {
 	struct argfiles f = {
 		.cwd = c->in->cwd,
@@ -772,7 +566,7 @@ static char **look_into_files(struct ctx *c)
 void policy_decide(const struct policy_input *in, struct policy_verdict *ret)
 {
 	_cleanup_free_ char *tmpdir = clean_tmpdir(in);
-	struct ctx c = {.in = in, .ret = ret, .tmpdir = tmpdir};
+	struct policy_call c = {.in = in, .ret = ret, .tmpdir = tmpdir};
 	_cleanup_strv_ char **all = NULL;
 	size_t first;
 
@@ -794,7 +588,7 @@ void policy_decide(const struct policy_input *in, struct policy_verdict *ret)
 bool policy_names_tmp(const struct policy_input *in, struct policy_verdict *ret)
 {
 	_cleanup_free_ char *tmpdir = clean_tmpdir(in);
-	struct ctx c = {.in = in, .ret = ret, .tmpdir = tmpdir};
+	struct policy_call c = {.in = in, .ret = ret, .tmpdir = tmpdir};
 	_cleanup_strv_ char **all = NULL;
 	size_t first;
 
@@ -802,6 +596,6 @@ bool policy_names_tmp(const struct policy_input *in, struct policy_verdict *ret)
 	c.tool = tool_of_command(in->argv, &first);
 	c.args = in->argv + first;
 	all = look_into_files(&c);
-	ret->local = rule_args_file(&c) || rule_tmp_output(&c);
+	ret->local = rule_args_file(&c) || policy_tmp_output(&c);
 	return ret->local;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-/* A link's sending and receiving, its heartbeat and its life. */
+/* A link: sending, receiving, its life.  One state machine, whose parts are assemble, outqueue and
+ * beat. */
 #include "concc/link.h"
 
 #include <errno.h>
@@ -7,6 +8,7 @@
 #include <string.h>
 
 #include "assemble.h"
+#include "beat.h"
 #include "concc/io.h"
 #include "concc/loop.h"
 #include "concc/map.h"
@@ -21,12 +23,7 @@
 #define ROUND_BUDGET                                                                               \
 	(1024 * 1024)  /* bytes moved one way before others in the loop get their turn */
 #define LINGER_MS 2000 /* for a peer that reads no more: time to say why */
-#define TICKS	  16   /* in the time after which a peer is dead */
-#define TOKEN_LEN 8    /* of PING and PONG */
-/* Of a frame that is not whole yet, this much is a sign of life; a slow line brings it in seconds.
- */
-#define ALIVE_BYTES 1024
-#define SAID_MAX    200 /* of a peer's last line, in messages */
+#define SHOWN_MAX 200  /* of a peer's last line, in messages */
 
 struct watch {
 	struct link *link;
@@ -55,24 +52,15 @@ struct link {
 	int write_error; /* the peer reads no more; what it still says is worth hearing */
 	bool overflow;
 	bool pong_due;
-	uint8_t pong_token[TOKEN_LEN];
+	uint8_t pong_token[BEAT_TOKEN_LEN];
 	/* What the line takes, measured while there is more: since when, how many bytes went. */
 	uint64_t full_since_us, full_bytes;
 
-	uint64_t last_rx_ms;
-	uint64_t pulse_ms; /* of the last link_pulse() that said something */
-	/* Of silence, but for the time in which we did not run ourselves. */
-	uint64_t silence_ms;
-	uint64_t armed_ms; /* what the timer was set to */
-	/* Of what comes unasked: it does not say that the peer hears us. */
-	uint64_t unasked_bytes, unasked_frames;
-	uint64_t heard, frames_heard; /* at the last sign of life, but for those */
-	uint64_t pinged_us;	      /* when the last PING was given to the stream's queue */
-	bool pinged;		      /* since the last sign of life */
-	uint64_t ping_token;
+	struct beat beat;  /* is the peer alive */
+	uint64_t pulse_ms; /* of the last link_pulse() that wrote something */
 
 	struct watch watches[2];
-	struct loop_source *beat, *flush_later, *read_later, *linger;
+	struct loop_source *beat_timer, *flush_later, *read_later, *linger;
 };
 
 static void arm_beat(struct link *k);
@@ -123,7 +111,7 @@ static void tear_down(struct link *k)
 {
 	remove_source(&k->watches[0].source);
 	remove_source(&k->watches[1].source);
-	remove_source(&k->beat);
+	remove_source(&k->beat_timer);
 	remove_source(&k->flush_later);
 	remove_source(&k->read_later);
 	remove_source(&k->linger);
@@ -140,7 +128,7 @@ static void put_far_end(struct link *k, struct buf *text)
 	bool missing;
 
 	if (line.n) {
-		char *shown = str_escape(line.p, line.n, SAID_MAX);
+		char *shown = str_escape(line.p, line.n, SHOWN_MAX);
 
 		buf_putf(text, ": it %s \"%s\"", is_silent(k) ? "sent" : "printed", shown);
 		free(shown);
@@ -267,13 +255,6 @@ static void update_watches(struct link *k)
 
 /* ---- sending ---- */
 
-static void sign_of_life(struct link *k)
-{
-	k->last_rx_ms = now_ms();
-	k->silence_ms = 0;
-	k->pinged = false;
-}
-
 /* Bytes written (-EAGAIN: none now), 0 when there is nothing to write, or a negative code. */
 static ssize_t write_some(struct link *k, enum link_prio *ret_prio)
 {
@@ -326,7 +307,7 @@ static bool flush(struct link *k)
 	if (k->pong_due) {
 		/* One at most is owed, however many PINGs came: a peer can't make us hoard. */
 		k->pong_due = false;
-		outqueue_put(&k->out, LINK_PRIO, MSG_PONG, k->pong_token, TOKEN_LEN);
+		outqueue_put(&k->out, LINK_PRIO, MSG_PONG, k->pong_token, BEAT_TOKEN_LEN);
 	}
 	k->blocked = false;
 	while (wrote < ROUND_BUDGET) {
@@ -347,7 +328,7 @@ static bool flush(struct link *k)
 		bulk |= prio == LINK_BULK;
 	}
 	if (was_blocked && wrote)
-		sign_of_life(k);
+		beat_alive(&k->beat, now_ms());
 	measure_line(k, wrote);
 	if (anything_queued(k))
 		flush_soon(k);
@@ -429,27 +410,17 @@ static void bad_message(struct link *k, uint8_t type, int err)
 	fail_text(k, err, buf_cstr(&text));
 }
 
-/* To the last PING, not to one that it was late for. */
-static bool is_answer(const struct link *k, const uint8_t *token)
-{
-	uint64_t got = 0;
-
-	for (int i = 0; i < TOKEN_LEN; i++)
-		got |= (uint64_t)token[i] << (8 * i);
-	return k->pinged_us && got == k->ping_token;
-}
-
 /* PING and PONG end here. */
 static int on_own_message(struct link *k, const struct assembled *m)
 {
-	if (m->payload.n != TOKEN_LEN)
+	if (m->payload.n != BEAT_TOKEN_LEN)
 		return CONCC_E_PROTO;
 	if (m->type == MSG_PING) {
-		memcpy(k->pong_token, m->payload.p, TOKEN_LEN);
+		memcpy(k->pong_token, m->payload.p, BEAT_TOKEN_LEN);
 		k->pong_due = true;
 		flush_soon(k);
-	} else if (is_answer(k, m->payload.p)) {
-		k->counts.rtt_us = now_us() - k->pinged_us;
+	} else if (beat_is_answer(&k->beat, m->payload.p)) {
+		k->counts.rtt_us = now_us() - k->beat.pinged_us;
 	}
 	return 0;
 }
@@ -462,10 +433,8 @@ static void on_message(struct link *k, const struct assembled *m)
 	k->counts.msgs_by_type_in[m->type]++;
 	k->counts.raw_in = k->in.raw_bytes;
 	/* Small, so neither cut nor compressed. */
-	if (m->type == MSG_PING || m->type == MSG_LOAD) {
-		k->unasked_bytes += PROTO_HEADER_LEN + m->payload.n;
-		k->unasked_frames++;
-	}
+	if (m->type == MSG_PING || m->type == MSG_LOAD)
+		beat_unasked(&k->beat, PROTO_HEADER_LEN + m->payload.n);
 	if (m->type == MSG_PING || m->type == MSG_PONG) {
 		err = on_own_message(k, m);
 	} else {
@@ -479,8 +448,8 @@ static void on_message(struct link *k, const struct assembled *m)
 /* What was queued may go, and from now on silence is another matter. */
 static void peer_greeted(struct link *k)
 {
-	sign_of_life(k);
-	if (k->beat)
+	beat_alive(&k->beat, now_ms());
+	if (k->beat_timer)
 		arm_beat(k);
 	flush_soon(k);
 }
@@ -503,25 +472,6 @@ static void deliver(struct link *k)
 			return;
 		on_message(k, &m);
 	}
-}
-
-/*
- * Anything but what it says unasked, again and again: PING and LOAD.  When the way
- * to the peer is cut and the one back is not, those still come; only an answer to
- * our own PING says that it hears us.  Nor is a
- * byte now and then one: a peer that is stuck inside a frame could go on for ever.
- */
-static void note_life(struct link *k)
-{
-	uint64_t heard = k->counts.bytes_in - k->unasked_bytes;
-	uint64_t frames = k->in.frames - k->unasked_frames;
-
-	/* Signed: of a PING that is half here, the rest is still to be taken off. */
-	if (frames == k->frames_heard && (int64_t)(heard - k->heard) < ALIVE_BYTES)
-		return;
-	k->heard = heard;
-	k->frames_heard = frames;
-	sign_of_life(k);
 }
 
 /* Reads until nothing is there, the budget is spent or the owner has enough. */
@@ -549,7 +499,7 @@ static void read_input(struct link *k)
 		got += (size_t)r;
 		assembler_filled(&k->in, (size_t)r);
 		deliver(k);
-		note_life(k);
+		beat_hear(&k->beat, k->counts.bytes_in, k->in.frames, now_ms());
 		/* A short read emptied the socket; asking it again would cost a call for nothing.
 		 */
 		if (k->stream && !k->stream->engine && (size_t)r < space)
@@ -592,7 +542,7 @@ void link_pause_reading(struct link *k, bool pause)
 		return;
 	k->paused = pause;
 	if (!pause) {
-		sign_of_life(k);
+		beat_alive(&k->beat, now_ms());
 		/* What was received before the pause waits in the assembler; no fd tells. */
 		read_soon(k);
 	}
@@ -613,48 +563,18 @@ static uint32_t dead_after(const struct link *k)
 
 static void send_ping(struct link *k)
 {
-	uint8_t token[TOKEN_LEN];
+	uint8_t token[BEAT_TOKEN_LEN];
 
-	k->ping_token++;
-	for (int i = 0; i < TOKEN_LEN; i++)
-		token[i] = (uint8_t)(k->ping_token >> (8 * i));
-	k->pinged = true;
-	k->pinged_us = now_us();
-	if (queue_message(k, MSG_PING, LINK_PRIO, token, TOKEN_LEN))
+	beat_ping(&k->beat, now_us(), token);
+	if (queue_message(k, MSG_PING, LINK_PRIO, token, BEAT_TOKEN_LEN))
 		flush_soon(k);
 }
 
-/*
- * The next time that matters; an answer moves it on when it comes, not before.
- * While one is awaited there are ticks: see count_silence().
- */
 static void arm_beat(struct link *k)
 {
-	uint64_t dead = dead_after(k), ping = is_silent(k) ? 0 : k->conf.ping_ms, at = ping;
-	uint64_t tick = dead / TICKS + 1;
+	uint64_t ms = beat_next_ms(&k->beat, dead_after(k), is_silent(k) ? 0 : k->conf.ping_ms);
 
-	if (ping && (!dead || tick > ping))
-		tick = ping;
-	if (!ping || k->pinged)
-		at = k->silence_ms + tick;
-	if (dead && at > dead)
-		at = dead;
-	k->armed_ms = at > k->silence_ms ? at - k->silence_ms : 1;
-	loop_timer_set(k->beat, k->armed_ms);
-}
-
-/*
- * However late a tick is, it counts for no more than it was to last.  When this
- * machine is too busy to run us, or was suspended, or we were stopped, then the
- * silence was ours: the peer gets the same number of ticks.
- */
-static void count_silence(struct link *k, uint64_t now)
-{
-	uint64_t idle = now - k->last_rx_ms;
-
-	k->silence_ms += k->armed_ms;
-	if (k->silence_ms > idle)
-		k->silence_ms = idle;
+	loop_timer_set(k->beat_timer, ms);
 }
 
 void link_pulse(struct link *k)
@@ -680,13 +600,13 @@ static void peer_is_dead(struct link *k, uint64_t now)
 		buf_putf(&text,
 			 "no client greeted within %.1f s: nobody attached, or what starts it "
 			 "passes no input on",
-			 (double)(now - k->last_rx_ms) / 1000);
+			 (double)(now - k->beat.alive_ms) / 1000);
 	else if (is_greeting(k))
 		buf_putf(&text, "no concc-worker answered within %.1f s",
-			 (double)(now - k->last_rx_ms) / 1000);
+			 (double)(now - k->beat.alive_ms) / 1000);
 	else
 		buf_putf(&text, "no answer for %.1f s: the peer or the network is dead",
-			 (double)(now - k->last_rx_ms) / 1000);
+			 (double)(now - k->beat.alive_ms) / 1000);
 	put_far_end(k, &text);
 	fail_text(k, CONCC_E_TIMEOUT, buf_cstr(&text));
 }
@@ -697,18 +617,18 @@ static void on_beat(void *data)
 	uint64_t now;
 
 	if (k->paused)
-		sign_of_life(k);
+		beat_alive(&k->beat, now_ms());
 	read_input(k); /* an answer may wait behind this very timer */
 	if (!k->stream)
 		return;
 	now = now_ms();
-	count_silence(k, now);
-	if (dead_after(k) && k->silence_ms >= dead_after(k)) {
+	beat_tick(&k->beat, now);
+	if (dead_after(k) && k->beat.silence_ms >= dead_after(k)) {
 		peer_is_dead(k, now);
 		return;
 	}
-	if (k->conf.ping_ms && !k->pinged && k->silence_ms >= k->conf.ping_ms && !k->paused &&
-	    !is_silent(k))
+	if (k->conf.ping_ms && !k->beat.pinged && k->beat.silence_ms >= k->conf.ping_ms &&
+	    !k->paused && !is_silent(k))
 		send_ping(k);
 	arm_beat(k);
 	after_input(k, false);
@@ -743,9 +663,9 @@ struct link *link_new(struct loop *l, struct stream *s, const struct link_config
 		k->watches[i] = (struct watch){.link = k, .fd = -1};
 	assembler_init(&k->in, c->end);
 	put_greeting(k);
-	k->last_rx_ms = now_ms();
+	k->beat.alive_ms = now_ms();
 	if (c->ping_ms || c->dead_ms) {
-		k->beat = loop_add_timer(l, 0, on_beat, k);
+		k->beat_timer = loop_add_timer(l, 0, on_beat, k);
 		arm_beat(k);
 	}
 	/* The stream may hold bytes already, or be unfit to be waited for. */

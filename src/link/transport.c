@@ -4,6 +4,8 @@
  * the user's configuration says, and tries libssh2 where that can do it all;
  * otherwise, or where the negotiation shows that it can't, the loop's thread
  * spawns OpenSSH's client for the same address.
+ *
+ * One file: one attempt, from what is to be started to whichever way it ends.
  */
 #include "concc/link.h"
 

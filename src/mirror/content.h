@@ -3,14 +3,13 @@
 #define CONCC_MIRROR_CONTENT_H
 
 /*
- * The bytes of files: from the store, or from this machine's own disk or the client into it.
- * Reads of what has arrived are answered while the rest still streams.
+ * The bytes of files that are here, and reads of them: from the store, or, while they are on their
+ * way (fetch.h), what has arrived.
  */
-#include "concc/proto.h"
+#include <stdint.h>
 
 struct content;
 struct inode;
-struct list;
 struct mirror;
 struct request;
 
@@ -29,14 +28,14 @@ void content_close_idle(void *mirror);
 /* Owner's thread: asks for the bytes of these files of a directory unless they are here or on their
  * way. */
 void content_prefetch(struct mirror *m, struct inode *d, char *const *names);
-/* Owner's thread: FETCH, unless a file of this machine has the same bytes. */
-void content_ask(struct mirror *m, const struct msg_fetch *msg);
-/* Owner's thread: one CONTENT message.  Taken at once, or in the lane of mirror_config.disk, whose
- * errors come by ops.broken. */
-int content_message(struct mirror *m, const struct msg_content *c);
-/* At the end: moves what waits for any fetch to ret.  Under mirror.lock. */
-void content_waiting(struct mirror *m, struct list *ret);
-/* Then, when nothing is in the lane any more: drops every fetch.  Under mirror.lock. */
-void content_release(struct mirror *m);
+
+/* ---- for fetch.c; under mirror.lock, but for the last ---- */
+
+/* The inode's bytes are in fd, so many of them from the start.  Takes fd. */
+void content_set(struct mirror *m, struct inode *i, int fd, uint64_t have);
+/* There are so many by now. */
+void content_has(struct inode *i, uint64_t have);
+/* Where in its file that READ ends. */
+uint64_t content_read_end(const struct request *r);
 
 #endif

@@ -99,19 +99,6 @@ struct negative {
 /* Inode numbers of what only we know: far from any the client counts up to. */
 #define SYNTHETIC_INO (1ULL << 62)
 
-enum want_kind { WANT_DIR, WANT_FILE, WANT_FAILED, WANT_OUTSIDE };
-
-/* One callback to be made by mirror_dispatch(). */
-struct want {
-	struct list link;
-	enum want_kind kind;
-	char *path;		/* DIR, FAILED, OUTSIDE */
-	struct msg_fetch fetch; /* FILE */
-	int err;		/* FAILED */
-	int64_t job;		/* FAILED, OUTSIDE */
-	enum missing_how how;	/* OUTSIDE */
-};
-
 enum notice_kind { NOTICE_DROP, NOTICE_EXPIRE, NOTICE_INODE };
 
 /* One invalidation for the notifier thread. */
@@ -255,16 +242,5 @@ int mirror_tree_serve(struct mirror *m, const char *path);
 void mirror_tree_absent_add(struct mirror *m, struct inode *d, const char *name);
 void mirror_tree_absent_forget(struct mirror *m, struct inode *d);
 void mirror_tree_bind_id(struct mirror *m, struct inode *d, uint32_t dir_id);
-
-/* ---- for the owner's thread ---- */
-
-void want_dir(struct mirror *m, struct inode *d);
-void want_file(struct mirror *m, uint32_t fetch_id, const struct inode *i);
-/* path as the client calls it. */
-void want_outside(struct mirror *m, const char *path, enum missing_how how, int64_t job);
-void want_failed(struct mirror *m, int64_t job, const char *path, int err);
-void want_free(struct want *w);
-/* Makes the event fd readable. */
-void mirror_wake(struct mirror *m);
 
 #endif

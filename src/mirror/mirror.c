@@ -15,10 +15,12 @@
 #include "concc/store.h"
 #include "concc/str.h"
 #include "content.h"
+#include "fetch.h"
 #include "fuse.h"
 #include "inode.h"
 #include "notify.h"
 #include "outside.h"
+#include "want.h"
 
 /* ---- life ---- */
 
@@ -115,7 +117,7 @@ void mirror_abort(struct mirror *m)
 	pthread_mutex_lock(&m->lock);
 	m->stopping = true; /* from now on nothing begins to wait */
 	mirror_tree_waiting(m, &waiting);
-	content_waiting(m, &waiting);
+	fetch_waiting(m, &waiting);
 	pthread_mutex_unlock(&m->lock);
 	requests_fail(m, &waiting, -EIO);
 	fuse_abort(m);
@@ -130,7 +132,7 @@ void mirror_stop(struct mirror *m)
 	notify_stop(m);
 	fuse_stop(m);
 	pthread_mutex_lock(&m->lock);
-	content_release(m);
+	fetch_release(m);
 	pthread_mutex_unlock(&m->lock);
 	mirror_free(m);
 }
@@ -150,7 +152,7 @@ static void call_owner(struct mirror *m, const struct want *w)
 		m->ops.want_dir(m->data, w->path);
 		break;
 	case WANT_FILE:
-		content_ask(m, &w->fetch);
+		fetch_ask(m, &w->fetch);
 		break;
 	case WANT_FAILED:
 		if (m->ops.failed)
@@ -431,7 +433,7 @@ int mirror_dir_stale(struct mirror *m, uint32_t dir_id)
 
 int mirror_content(struct mirror *m, const struct msg_content *c)
 {
-	return content_message(m, c);
+	return fetch_message(m, c);
 }
 
 /* ---- what is known ---- */

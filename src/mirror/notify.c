@@ -8,6 +8,7 @@
 #include "concc/str.h"
 #include "fuse.h"
 #include "inode.h"
+#include "want.h"
 
 static void queue(struct mirror *m, enum notice_kind kind, const struct inode *i, const char *name)
 {

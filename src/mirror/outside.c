@@ -26,6 +26,12 @@
 #include "concc/str.h"
 #include "fuse.h"
 #include "inode.h"
+#include "want.h"
+
+/*
+ * One file, though it has the kernel's side and the owner's: both are about the same places, under
+ * one lock that nobody else knows.
+ */
 
 #define FOR_EVER 1e9 /* seconds, as in fuse.c */
 

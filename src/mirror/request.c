@@ -16,6 +16,7 @@
 #include "concc/str.h"
 #include "content.h"
 #include "inode.h"
+#include "want.h"
 
 /* Seconds; the kernel clamps what its clock can't hold.  A larger double would overflow it. */
 #define FOR_EVER 1e9

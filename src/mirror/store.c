@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "concc/store.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -10,13 +9,13 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/map.h"
 #include "concc/str.h"
+#include "objects.h"
 
 /*
  * Nothing is synced to disk: that would cost milliseconds for each of the
@@ -41,9 +40,7 @@
 /* Evicted at least when the disk is full, so that not each write finds it so. */
 #define ROOM_MIN   (16ull << 20)
 #define PROBE_SIZE (1u << 20)
-/* A temporary file this old belongs to no living writer. */
-#define TMP_AGE_S (24 * 3600)
-#define COPY_SIZE (256 * 1024)
+#define COPY_SIZE  (256 * 1024)
 
 struct store {
 	char *dir;
@@ -442,97 +439,6 @@ int store_copy_fd(struct store *s, int fd, uint64_t size, const struct digest *e
 
 /* ---- trimming ---- */
 
-struct object {
-	struct timespec used;
-	uint64_t size;
-	char *path;
-};
-
-struct objects {
-	struct object *v;
-	size_t n, cap;
-	uint64_t total;
-};
-
-static void objects_release(struct objects *o)
-{
-	for (size_t i = 0; i < o->n; i++)
-		free(o->v[i].path);
-	free(o->v);
-}
-
-static int by_use(const void *pa, const void *pb)
-{
-	const struct timespec *a = &((const struct object *)pa)->used;
-	const struct timespec *b = &((const struct object *)pb)->used;
-
-	if (a->tv_sec != b->tv_sec)
-		return a->tv_sec < b->tv_sec ? -1 : 1;
-	return (a->tv_nsec > b->tv_nsec) - (a->tv_nsec < b->tv_nsec);
-}
-
-static void collect(const char *dir, struct objects *o)
-{
-	DIR *d = opendir(dir);
-	struct dirent *e;
-
-	if (!d)
-		return; /* deleted meanwhile: nothing to count */
-	while ((e = readdir(d))) {
-		struct stat st;
-
-		if (fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-		    !S_ISREG(st.st_mode))
-			continue;
-		if (o->n == o->cap) {
-			o->cap = o->cap ? 2 * o->cap : 256;
-			o->v = xrealloc(o->v, o->cap * sizeof(*o->v));
-		}
-		/* What it takes on disk: thousands of small objects count for their blocks. */
-		o->v[o->n++] = (struct object){.used = st.st_mtim,
-					       .size = (uint64_t)st.st_blocks * 512,
-					       .path = path_join(dir, e->d_name)};
-		o->total += (uint64_t)st.st_blocks * 512;
-	}
-	(void)closedir(d);
-}
-
-static void collect_all(const struct store *s, struct objects *o)
-{
-	for (unsigned i = 0; i < 256; i++) {
-		_cleanup_free_ char *dir = xasprintf("%s/%02x", s->dir, i);
-
-		collect(dir, o);
-	}
-}
-
-static void remove_old_tmp(const struct store *s)
-{
-	_cleanup_free_ char *dir = path_join(s->dir, "tmp");
-	struct objects o = {0};
-
-	collect(dir, &o);
-	for (size_t i = 0; i < o.n; i++)
-		if (o.v[i].used.tv_sec + TMP_AGE_S < time(NULL))
-			(void)unlink(o.v[i].path); /* another process may have been first */
-	objects_release(&o);
-}
-
-/* The least recently used first, until so many bytes are left.  How many went. */
-static uint64_t evict(struct objects *o, uint64_t max)
-{
-	uint64_t before = o->total;
-
-	if (o->total <= max)
-		return 0;
-	qsort(o->v, o->n, sizeof(*o->v), by_use);
-	for (size_t i = 0; i < o->n && o->total > max; i++) {
-		if (unlink(o->v[i].path) == 0 || errno == ENOENT)
-			o->total -= o->v[i].size;
-	}
-	return before - o->total;
-}
-
 static void note_size(struct store *s, const struct objects *o)
 {
 	atomic_store(&s->size, o->total);
@@ -562,10 +468,10 @@ int store_trim(struct store *s)
 		atomic_store(&s->grown, 0);
 		return 0;
 	}
-	remove_old_tmp(s);
-	collect_all(s, &o);
+	objects_remove_old_tmp(s->dir);
+	objects_collect(&o, s->dir);
 	if (o.total > s->max_bytes)
-		(void)evict(&o, TRIM_TO(s->max_bytes));
+		(void)objects_evict(&o, TRIM_TO(s->max_bytes));
 	note_size(s, &o);
 	objects_release(&o);
 	return 0;
@@ -588,10 +494,10 @@ static int make_room(struct store *s, uint64_t bytes)
 	 */
 	_cleanup_close_ int fd = lock_trim(s, 0);
 
-	collect_all(s, &o);
+	objects_collect(&o, s->dir);
 	if (room < o.total / 10)
 		room = o.total / 10;
-	gone = evict(&o, o.total > room ? o.total - room : 0);
+	gone = objects_evict(&o, o.total > room ? o.total - room : 0);
 	if (s->on_full)
 		s->on_full(s->on_full_data);
 	note_size(s, &o);
@@ -636,10 +542,9 @@ void store_counts(struct store *s, struct store_counts *ret)
 
 void store_measure(const char *dir, uint64_t *ret_bytes, uint64_t *ret_objects)
 {
-	const struct store s = {.dir = (char *)dir};
 	struct objects o = {0};
 
-	collect_all(&s, &o);
+	objects_collect(&o, dir);
 	*ret_bytes = o.total;
 	*ret_objects = o.n;
 	objects_release(&o);

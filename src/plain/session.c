@@ -69,10 +69,10 @@ static void session_delete(struct session *s)
 
 static char *why_lost(const struct session *s)
 {
-	_cleanup_free_ char *said = str_escape(s->words.data, s->words.len, WORDS_MAX);
+	_cleanup_free_ char *shown = str_escape(s->words.data, s->words.len, WORDS_MAX);
 
-	if (*said)
-		return xstrdup(said);
+	if (*shown)
+		return xstrdup(shown);
 	if (s->err < 0)
 		return xstrdup(err_text(s->err));
 	if (WIFSIGNALED(s->status))

@@ -194,13 +194,6 @@ static int listen_to(struct host_slots *h, int fd, uint32_t events, enum kind ki
 	return epoll_ctl(h->epoll, EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
 }
 
-static void set_close(int *fd)
-{
-	if (*fd >= 0)
-		(void)close(*fd);
-	*fd = -1;
-}
-
 /* Kept open until one of the two goes: a connection nobody takes would stay in the queue. */
 static void take_watcher(struct host_slots *h, uint32_t slot)
 {
@@ -212,7 +205,7 @@ static void take_watcher(struct host_slots *h, uint32_t slot)
 		/* Out of descriptors, or somebody plays: no more of them for this slot. */
 		if (fd >= 0 || errno != EAGAIN)
 			(void)epoll_ctl(h->epoll, EPOLL_CTL_DEL, s->fd, NULL);
-		set_close(&fd);
+		fd_close(&fd);
 		return;
 	}
 	s->watchers[s->n_watchers++] = fd;
@@ -243,10 +236,10 @@ void host_slots_dispatch(struct host_slots *h)
 
 		switch ((enum kind)(e.data.u64 >> 32)) {
 		case OF_PREDECESSOR:
-			set_close(&h->predecessor);
+			fd_close(&h->predecessor);
 			break;
 		case OF_WATCH:
-			set_close(&h->watches[index]);
+			fd_close(&h->watches[index]);
 			break;
 		case OF_SLOT:
 			take_watcher(h, index);
@@ -280,7 +273,7 @@ static int line_join(struct line *l)
 
 static void line_leave(struct line *l)
 {
-	set_close(&l->fd);
+	fd_close(&l->fd);
 }
 
 static bool is_ours(int fd)
@@ -308,7 +301,7 @@ static bool line_is_first(struct host_slots *h, const struct line *l)
 			h->predecessor = fd;
 			return false;
 		}
-		set_close(&fd);
+		fd_close(&fd);
 		/* Gone, or no one of ours: the one before. */
 		v = (struct line_view){.prefix = l->prefix, .below = v.before};
 		see_all(see_ticket, &v);
@@ -331,8 +324,8 @@ static void leave_lines(struct host_slots *h)
 {
 	line_leave(&h->host_line);
 	line_leave(&h->user_line);
-	set_close(&h->head);
-	set_close(&h->predecessor);
+	fd_close(&h->head);
+	fd_close(&h->predecessor);
 	h->place = AT_HOME;
 }
 
@@ -379,7 +372,7 @@ static int take_or_watch(struct host_slots *h, uint32_t slot)
 		if (r >= 0 && listen_to(h, r, 0, OF_WATCH, slot) == 0)
 			h->watches[slot] = r;
 		else
-			set_close(&r);
+			fd_close(&r);
 	}
 	/* Who has it won't tell when it ends; the others will. */
 	return -EAGAIN;
@@ -454,7 +447,7 @@ void host_slots_give_back(struct host_slots *h, int slot)
 	struct held *s = &h->held[slot];
 
 	/* First the name: who is told of it must find it free. */
-	set_close(&s->fd);
+	fd_close(&s->fd);
 	while (s->n_watchers > 0)
 		(void)close(s->watchers[--s->n_watchers]);
 }
@@ -469,7 +462,7 @@ int host_slots_event_fd(const struct host_slots *h)
 static void drop_watches(struct host_slots *h)
 {
 	for (uint32_t i = 0; i < h->limit; i++)
-		set_close(&h->watches[i]);
+		fd_close(&h->watches[i]);
 }
 
 void host_slots_waiting(struct host_slots *h, uint32_t n)
@@ -479,7 +472,7 @@ void host_slots_waiting(struct host_slots *h, uint32_t n)
 	if (n == h->waiting)
 		return;
 	h->waiting = n;
-	set_close(&h->marker);
+	fd_close(&h->marker);
 	if (n == 0) {
 		leave_lines(h);
 		drop_watches(h);
@@ -530,9 +523,9 @@ void host_slots_free(struct host_slots *h)
 	drop_watches(h);
 	for (uint32_t i = 0; i < h->limit; i++)
 		host_slots_give_back(h, (int)i);
-	set_close(&h->marker);
-	set_close(&h->knock);
-	set_close(&h->epoll);
+	fd_close(&h->marker);
+	fd_close(&h->knock);
+	fd_close(&h->epoll);
 	free(h->held);
 	free(h->watches);
 	free(h);

@@ -12,6 +12,7 @@
 #include "concc/str.h"
 #include "call.h"
 #include "line.h"
+#include "pick.h"
 #include "slot.h"
 #include "table.h"
 #include "watch.h"
@@ -114,230 +115,19 @@ void pool_set_keeps_results(struct pool *p, bool keeps)
 	__atomic_store_n(&p->table->keeps_results, keeps, __ATOMIC_RELAXED);
 }
 
-/* ---- choosing a member, by the hints ---- */
-
-static bool is_asked_for(const struct member_view *v, const struct pool_request *q)
-{
-	if (q->only)
-		return streq(v->name, q->only);
-	return q->local_ok || !streq(v->name, POOL_LOCAL);
-}
-
-static bool is_eligible(const struct member_view *v, const struct pool_request *q)
-{
-	return v->state == MEMBER_UP && v->slots > 0 && is_asked_for(v, q);
-}
-
-/* One that can be called for; the one to avoid only when it is the last hope. */
-static bool can_call(const struct pool *p, const struct pool_request *q, bool avoided)
-{
-	struct member_view v;
-
-	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++) {
-		if (member_view(p->table, i, &v) && v.state == MEMBER_ASLEEP &&
-		    is_asked_for(&v, q) && (avoided || !q->avoid || !streq(v.name, q->avoid)))
-			return true;
-	}
-	return false;
-}
-
-static uint64_t free_capacity(const struct sched_place *p, uint32_t speed)
-{
-	return p->taken < p->slots ? (uint64_t)(p->slots - p->taken) * speed : 0;
-}
-
-static uint64_t hash_path(const char *s)
-{
-	uint64_t h = 0xcbf29ce484222325ULL; /* FNV-1a */
-
-	for (; *s; s++)
-		h = (h ^ (unsigned char)*s) * 0x100000001b3ULL;
-	return h;
-}
-
-static uint64_t *affinity_of(struct pool *p, uint64_t hash)
-{
-	return &p->table->affinity[hash % AFFINITY_SLOTS];
-}
-
-/* The member that had the last job of this directory, or -1. */
-static int affinity_get(struct pool *p, const char *cwd)
-{
-	uint64_t hash, entry;
-
-	if (!cwd)
-		return -1;
-	hash = hash_path(cwd);
-	entry = __atomic_load_n(affinity_of(p, hash), __ATOMIC_RELAXED);
-	return entry >> 32 == hash >> 32 ? (int)(entry & 0xffff) - 1 : -1;
-}
-
-static void affinity_set(struct pool *p, const char *cwd, uint32_t member)
-{
-	uint64_t hash, entry, *at;
-
-	if (!cwd)
-		return;
-	hash = hash_path(cwd);
-	entry = (hash >> 32 << 32) | (member + 1);
-	at = affinity_of(p, hash);
-	/* Most often it is there already, and a load keeps the cache line shared. */
-	if (__atomic_load_n(at, __ATOMIC_RELAXED) != entry)
-		__atomic_store_n(at, entry, __ATOMIC_RELAXED);
-}
-
-struct candidate {
-	int index; /* -1: none */
-	struct member_view view;
-};
-
-/* What a choice depends on beside the members, and what it says of waiting. */
-struct wish {
-	struct sched_job job;
-	uint64_t patience_us; /* after that, what is free is better after all */
-};
-
-/* The members that may be chosen from. */
-struct field {
-	size_t n;
-	bool any_worker; /* one is up, though it may be the one to avoid */
-	struct sched_place places[POOL_MEMBERS_MAX];
-	uint32_t members[POOL_MEMBERS_MAX];
-	uint32_t speeds[POOL_MEMBERS_MAX];
-};
-
-static struct sched_place place_of(const struct member_view *v)
-{
-	struct sched_place p = {
-		.pace = v->pace,
-		.slots = v->slots,
-		.taken = v->taken,
-		.here = streq(v->name, POOL_LOCAL),
-	};
-	bool known = false;
-
-	for (unsigned i = 0; i < SCHED_LEVELS; i++)
-		known |= p.pace.slowness[i] != 0;
-	if (!known)
-		p.pace.slowness[0] = SCHED_ONE * 1000 / v->speed ?: 1;
-	return p;
-}
-
 bool pool_place(const struct pool *p, const struct pool_slot *s, struct sched_place *ret)
 {
 	struct member_view v;
 
 	if (s->member >= POOL_MEMBERS_MAX || !member_view(p->table, s->member, &v))
 		return false;
-	*ret = place_of(&v);
+	*ret = pick_place(&v);
 	return true;
-}
-
-static void enter(struct field *f, uint32_t index, const struct member_view *v)
-{
-	f->places[f->n] = place_of(v);
-	f->members[f->n] = index;
-	f->speeds[f->n++] = v->speed;
-}
-
-/* Without the one to avoid, unless it is the only one. */
-static void look_around(const struct pool *p, const struct pool_request *q, struct field *ret)
-{
-	struct member_view v, avoided;
-	int avoided_index = -1;
-
-	ret->n = 0;
-	ret->any_worker = false;
-	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++) {
-		if (!member_view(p->table, i, &v) || !is_eligible(&v, q))
-			continue;
-		ret->any_worker |= !streq(v.name, POOL_LOCAL);
-		if (q->avoid && streq(v.name, q->avoid)) {
-			avoided_index = (int)i;
-			avoided = v;
-			continue;
-		}
-		enter(ret, i, &v);
-	}
-	if (!ret->n && avoided_index >= 0 && !can_call(p, q, false))
-		enter(ret, (uint32_t)avoided_index, &avoided);
-}
-
-/*
- * Of those that are as good as the best, the one with most free capacity.  The
- * directory's last member wins while it still has half of that: then warmth costs nothing.
- */
-static size_t spread(const struct field *f, size_t best, int affine, const struct sched_job *j)
-{
-	uint64_t best_us = sched_takes_us(&f->places[best], f->places[best].taken, j);
-	uint64_t most = free_capacity(&f->places[best], f->speeds[best]), warm = 0;
-	size_t widest = best, warmest = best;
-
-	for (size_t i = 0; i < f->n; i++) {
-		const struct sched_place *p = &f->places[i];
-		uint64_t capacity = free_capacity(p, f->speeds[i]);
-
-		if (!capacity || p->here != f->places[best].here ||
-		    !sched_is_as_good(sched_takes_us(p, p->taken, j), best_us))
-			continue;
-		if ((int)f->members[i] == affine) {
-			warm = capacity;
-			warmest = i;
-		}
-		if (capacity > most) {
-			most = capacity;
-			widest = i;
-		}
-	}
-	return warm * 2 >= most ? warmest : widest;
-}
-
-/* -EAGAIN when all are taken or asleep, or not worth it; CONCC_E_UNAVAIL when there is none. */
-static int choose(struct pool *p, const struct pool_request *q, struct wish *w,
-		  struct candidate *ret)
-{
-	struct field f;
-	size_t at;
-	int best;
-
-	w->patience_us = UINT64_MAX;
-	look_around(p, q, &f);
-	/* Without any worker this machine is no pool: who asked is to hear that there is none. */
-	if (!f.any_worker && !q->only && !can_call(p, q, true))
-		return CONCC_E_UNAVAIL;
-	if (!f.n)
-		return can_call(p, q, true) ? -EAGAIN : CONCC_E_UNAVAIL;
-	best = sched_choose(f.places, f.n, &w->job, &w->patience_us);
-	if (best < 0)
-		return -EAGAIN;
-	at = spread(&f, (size_t)best, affinity_get(p, q->cwd), &w->job);
-	ret->index = (int)f.members[at];
-	/* It may have changed meanwhile: then the slot is not had. */
-	return member_view(p->table, f.members[at], &ret->view) ? 0 : -EAGAIN;
-}
-
-static struct wish wish_of(const struct pool *p, const struct pool_request *q)
-{
-	uint64_t mean = __atomic_load_n(&p->table->mean_us, __ATOMIC_RELAXED);
-	uint64_t since = __atomic_load_n(&p->table->busy_since_us, __ATOMIC_RELAXED);
-	uint64_t now = now_us();
-	uint32_t work = work_find(p->table, q->job) ?: work_find(p->table, q->kind);
-
-	return (struct wish){.job = {.work_us = work,
-				     .mean_us = mean > UINT32_MAX ? UINT32_MAX : (uint32_t)mean,
-				     .busy_us = since && since < now ? now - since : 0},
-			     .patience_us = UINT64_MAX};
-}
-
-/* What others in line are to reckon with. */
-static uint32_t expected_us(const struct wish *w)
-{
-	return w->job.work_us ?: w->job.mean_us;
 }
 
 /* ---- taking a slot ---- */
 
-static int hand_over(struct pool *p, const struct pool_request *q, const struct candidate *c,
+static int hand_over(struct pool *p, const struct pool_request *q, const struct pick *c,
 		     uint32_t index, int fd, struct pool_slot *ret)
 {
 	struct table_member *m = &p->table->members[c->index];
@@ -351,11 +141,11 @@ static int hand_over(struct pool *p, const struct pool_request *q, const struct 
 		return -EAGAIN;
 	}
 	__atomic_fetch_add(&m->acquired, 1, __ATOMIC_RELAXED);
-	affinity_set(p, q->cwd, (uint32_t)c->index);
+	pick_remember(p->table, q->cwd, (uint32_t)c->index);
 	return 0;
 }
 
-static int take_of(struct pool *p, const struct pool_request *q, const struct candidate *c,
+static int take_of(struct pool *p, const struct pool_request *q, const struct pick *c,
 		   struct pool_slot *ret)
 {
 	uint32_t member = (uint32_t)c->index;
@@ -376,14 +166,14 @@ static int take_of(struct pool *p, const struct pool_request *q, const struct ca
 /* Every failed try has set a hint or met another process that got a slot. */
 #define TRIES_MAX (2 * POOL_MEMBERS_MAX * POOL_SLOTS_MAX)
 
-static int take_any(struct pool *p, const struct pool_request *q, struct wish *w,
+static int take_any(struct pool *p, const struct pool_request *q, struct pick_wish *w,
 		    struct pool_slot *ret)
 {
-	struct candidate c;
+	struct pick c;
 	int rc = 0;
 
 	for (int i = 0; i < TRIES_MAX; i++) {
-		rc = choose(p, q, w, &c);
+		rc = pick(p->table, q, w, &c);
 		if (rc < 0)
 			return rc;
 		rc = take_of(p, q, &c, ret);
@@ -410,7 +200,7 @@ void pool_release(struct pool *p, struct pool_slot *s)
 
 /* ---- waiting ---- */
 
-static int verify(struct pool *p, const struct pool_request *q, struct watch *w)
+static int verify(struct pool *p, const struct pool_request *q, struct pool_watch *w)
 {
 	struct member_view v;
 	int repaired = 0;
@@ -418,8 +208,8 @@ static int verify(struct pool *p, const struct pool_request *q, struct watch *w)
 	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++) {
 		int rc = 0;
 
-		if (member_view(p->table, i, &v) && is_eligible(&v, q) && v.taken)
-			rc = watch_verify_member(p, i, w);
+		if (member_view(p->table, i, &v) && pick_is_eligible(&v, q) && v.taken)
+			rc = pool_watch_verify_member(p, i, w);
 		if (rc < 0)
 			return rc;
 		repaired += rc;
@@ -433,18 +223,18 @@ static int verify(struct pool *p, const struct pool_request *q, struct watch *w)
  */
 static int take_one(struct pool *p, const struct pool_request *q, struct pool_slot *ret)
 {
-	struct candidate c = {.index = -1};
+	struct pick c = {.index = -1};
 	uint64_t most = 0;
 	struct member_view v;
 	uint32_t index;
 	int fd, rc;
 
 	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++) {
-		if (!member_view(p->table, i, &v) || !is_eligible(&v, q) ||
+		if (!member_view(p->table, i, &v) || !pick_is_eligible(&v, q) ||
 		    (uint64_t)v.slots * v.speed <= most)
 			continue;
 		most = (uint64_t)v.slots * v.speed;
-		c = (struct candidate){(int)i, v};
+		c = (struct pick){(int)i, v};
 	}
 	if (c.index < 0)
 		return CONCC_E_UNAVAIL;
@@ -461,7 +251,7 @@ static bool any_up(const struct pool *p, const struct pool_request *q)
 	struct member_view v;
 
 	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++)
-		if (member_view(p->table, i, &v) && is_eligible(&v, q))
+		if (member_view(p->table, i, &v) && pick_is_eligible(&v, q))
 			return true;
 	return false;
 }
@@ -477,15 +267,15 @@ static int call_for(const struct pool *p, const struct pool_request *q, int *ret
  * Who waits for nothing but members that are asleep must learn when nobody is
  * left to wake them: no slot will ever be closed then.
  */
-static int watch_calls(struct pool *p, const struct pool_request *q, struct watch *w)
+static int watch_calls(struct pool *p, const struct pool_request *q, struct pool_watch *w)
 {
 	int fd, rc;
 
-	if (watch_has_calls(w) || !can_call(p, q, true))
+	if (pool_watch_has_calls(w) || !pick_can_call(p->table, q, true))
 		return 0;
 	rc = call_for(p, q, &fd);
 	if (rc == 0)
-		watch_add_calls(w, fd);
+		pool_watch_add_calls(w, fd);
 	return any_up(p, q) ? 0 : rc;
 }
 
@@ -495,10 +285,10 @@ static int watch_calls(struct pool *p, const struct pool_request *q, struct watc
  * are known to be right, but for events to come.
  */
 static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t line, uint64_t since,
-			struct watch *w, bool *verified, struct pool_slot *ret)
+			struct pool_watch *w, bool *verified, struct pool_slot *ret)
 {
-	struct wish wish = wish_of(p, q);
-	uint32_t own = expected_us(&wish);
+	struct pick_wish wish = pick_wish(p->table, q);
+	uint32_t own = pick_expected_us(&wish);
 
 	for (;;) {
 		bool recheck = false;
@@ -511,11 +301,11 @@ static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t l
 		wish.job.waited_us = now_us() - since;
 		rc = take_any(p, q, &wish, ret);
 
-		if (rc == -EAGAIN && !watch_is_open(w))
+		if (rc == -EAGAIN && !pool_watch_is_open(w))
 			rc = take_one(p, q, ret);
 		if (rc != -EAGAIN)
 			return rc;
-		if (!watch_is_open(w))
+		if (!pool_watch_is_open(w))
 			continue;
 		rc = watch_calls(p, q, w);
 		if (rc < 0)
@@ -524,7 +314,7 @@ static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t l
 			rc = verify(p, q, w);
 			*verified = rc >= 0;
 		} else {
-			rc = watch_wait(w, p, wish.patience_us, &recheck);
+			rc = pool_watch_wait(w, p, wish.patience_us, &recheck);
 			*verified = !recheck;
 			rc = rc == -ETIMEDOUT ? 0 : rc;
 		}
@@ -538,17 +328,17 @@ static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t l
  * time, so between the two nothing was missed, and the second need not ask all
  * the locks again.  A head that is killed vouches for nothing.
  */
-static void vouch(struct pool *p, const struct ticket *t, struct watch *w)
+static void vouch(struct pool *p, const struct ticket *t, struct pool_watch *w)
 {
 	struct table_line *line = &p->table->lines[t->line];
 	uint64_t second = __atomic_load_n(&line->watching, __ATOMIC_ACQUIRE);
 
-	if (watch_is_open(w) && watch_drain(w, p))
+	if (pool_watch_is_open(w) && pool_watch_drain(w, p))
 		__atomic_store_n(&line->vouched, second, __ATOMIC_RELEASE);
 }
 
 static int wait_in_line(struct pool *p, const struct pool_request *q, const struct ticket *t,
-			struct watch *w, struct pool_slot *ret)
+			struct pool_watch *w, struct pool_slot *ret)
 {
 	struct table_line *line = &p->table->lines[t->line];
 	uint64_t me = t->number + 1; /* 0 is nobody */
@@ -560,13 +350,13 @@ static int wait_in_line(struct pool *p, const struct pool_request *q, const stru
 	if (rc < 0)
 		return rc;
 	/* Having none is handled as head. */
-	if (watch_open(w, p) == 0)
+	if (pool_watch_open(w, p) == 0)
 		__atomic_store_n(&line->watching, me, __ATOMIC_RELEASE);
 	rc = ticket_wait_head(p, t);
 	if (rc < 0)
 		return rc;
 	ticket_is_head(p, t);
-	verified = watch_is_open(w) && __atomic_load_n(&line->vouched, __ATOMIC_ACQUIRE) == me;
+	verified = pool_watch_is_open(w) && __atomic_load_n(&line->vouched, __ATOMIC_ACQUIRE) == me;
 	rc = take_as_head(p, q, t->line, since, w, &verified, ret);
 	if (rc == 0 && verified)
 		vouch(p, t, w);
@@ -588,26 +378,26 @@ static int line_of(struct pool *p, const struct pool_request *q)
 static int join_line(struct pool *p, const struct pool_request *q, uint32_t line,
 		     struct pool_slot *ret)
 {
-	struct wish wish = wish_of(p, q);
-	struct watch w = {0};
+	struct pick_wish wish = pick_wish(p->table, q);
+	struct pool_watch w = {0};
 	struct ticket t;
 	int fd, rc;
 
-	rc = ticket_take(p, line, expected_us(&wish), &t);
+	rc = ticket_take(p, line, pick_expected_us(&wish), &t);
 	if (rc < 0)
 		return rc;
 	/* Behind the ticket, since who hears it counts those. */
-	if (can_call(p, q, true) && call_for(p, q, &fd) == 0)
+	if (pick_can_call(p->table, q, true) && call_for(p, q, &fd) == 0)
 		(void)close(fd);
 	rc = wait_in_line(p, q, &t, &w, ret);
 	ticket_drop(p, &t);
-	watch_close(&w);
+	pool_watch_close(&w);
 	return rc;
 }
 
 static int try_acquire(struct pool *p, const struct pool_request *q, struct pool_slot *ret)
 {
-	struct wish w = wish_of(p, q);
+	struct pick_wish w = pick_wish(p->table, q);
 	int rc = take_any(p, q, &w, ret);
 
 	if (rc != -EAGAIN)
@@ -625,9 +415,9 @@ static int try_acquire(struct pool *p, const struct pool_request *q, struct pool
 static int take_behind(struct pool *p, const struct pool_request *q, uint32_t line,
 		       struct pool_slot *ret)
 {
-	struct wish w = wish_of(p, q);
-	struct candidate c;
-	int rc = choose(p, q, &w, &c);
+	struct pick_wish w = pick_wish(p->table, q);
+	struct pick c;
+	int rc = pick(p->table, q, &w, &c);
 
 	if (rc != -EAGAIN)
 		return rc == 0 ? -EAGAIN : rc;
@@ -640,7 +430,7 @@ static int take_behind(struct pool *p, const struct pool_request *q, uint32_t li
 
 int pool_acquire(struct pool *p, const struct pool_request *q, struct pool_slot *ret)
 {
-	struct wish w;
+	struct pick_wish w;
 	int line, rc;
 
 	ret->fd = -1;
@@ -655,7 +445,7 @@ int pool_acquire(struct pool *p, const struct pool_request *q, struct pool_slot 
 	}
 	if (q->try)
 		return try_acquire(p, q, ret);
-	w = wish_of(p, q);
+	w = pick_wish(p->table, q);
 	rc = take_any(p, q, &w, ret);
 	return rc == -EAGAIN ? join_line(p, q, (uint32_t)line, ret) : rc;
 }

@@ -14,7 +14,7 @@
 #include "concc/str.h"
 #include "slot.h"
 
-static void watch_add_fd(struct watch *w, int fd, short events, uint64_t slot)
+static void pool_watch_add_fd(struct pool_watch *w, int fd, short events, uint64_t slot)
 {
 	if (w->n == w->cap) {
 		/* At most one entry for each slot there is. */
@@ -40,31 +40,31 @@ int pool_watch_releases(const struct pool *p)
 	return steal_fd(&fd);
 }
 
-int watch_open(struct watch *w, const struct pool *p)
+int pool_watch_open(struct pool_watch *w, const struct pool *p)
 {
 	int fd = pool_watch_releases(p);
 
 	if (fd < 0)
 		return fd;
-	watch_add_fd(w, fd, POLLIN, UINT64_MAX);
+	pool_watch_add_fd(w, fd, POLLIN, UINT64_MAX);
 	return 0;
 }
 
-bool watch_is_open(const struct watch *w)
+bool pool_watch_is_open(const struct pool_watch *w)
 {
 	return w->n > 0;
 }
 
-void watch_close(struct watch *w)
+void pool_watch_close(struct pool_watch *w)
 {
 	for (size_t i = 0; i < w->n; i++)
 		(void)close(w->fds[i].fd);
 	free(w->fds);
 	free(w->slots);
-	*w = (struct watch){0};
+	*w = (struct pool_watch){0};
 }
 
-static bool watch_has(const struct watch *w, uint64_t slot)
+static bool pool_watch_has(const struct pool_watch *w, uint64_t slot)
 {
 	for (size_t i = 1; i < w->n; i++)
 		if (w->slots[i] == slot)
@@ -74,19 +74,19 @@ static bool watch_has(const struct watch *w, uint64_t slot)
 
 #define WATCH_CALLS (UINT64_MAX - 1)
 
-void watch_add_calls(struct watch *w, int fd)
+void pool_watch_add_calls(struct pool_watch *w, int fd)
 {
-	watch_add_fd(w, fd, 0, WATCH_CALLS); /* an error is told without asking */
+	pool_watch_add_fd(w, fd, 0, WATCH_CALLS); /* an error is told without asking */
 }
 
-bool watch_has_calls(const struct watch *w)
+bool pool_watch_has_calls(const struct pool_watch *w)
 {
-	return watch_has(w, WATCH_CALLS);
+	return pool_watch_has(w, WATCH_CALLS);
 }
 
 /* 1 when a killed holder's hint was cleared, else 0 or an error. */
 static int verify_slot(struct pool *p, const char *name, uint32_t member, uint32_t index,
-		       struct watch *w)
+		       struct pool_watch *w)
 {
 	uint64_t slot = (uint64_t)member << 32 | index;
 	_cleanup_close_ int fd = -1;
@@ -97,8 +97,8 @@ static int verify_slot(struct pool *p, const char *name, uint32_t member, uint32
 	rc = slot_probe(p->slots_fd, name, index, &fd);
 	if (rc < 0)
 		return rc;
-	if (rc == SLOT_CLOSING && w && !watch_has(w, slot))
-		watch_add_fd(w, steal_fd(&fd), 0, slot); /* a hang-up is told without asking */
+	if (rc == SLOT_CLOSING && w && !pool_watch_has(w, slot))
+		pool_watch_add_fd(w, steal_fd(&fd), 0, slot); /* a hang-up is told without asking */
 	if (rc != SLOT_FREE)
 		return 0;
 	/*
@@ -109,7 +109,7 @@ static int verify_slot(struct pool *p, const char *name, uint32_t member, uint32
 	return 1;
 }
 
-int watch_verify_member(struct pool *p, uint32_t member, struct watch *w)
+int pool_watch_verify_member(struct pool *p, uint32_t member, struct pool_watch *w)
 {
 	struct member_view v;
 	int repaired = 0;
@@ -126,7 +126,7 @@ int watch_verify_member(struct pool *p, uint32_t member, struct watch *w)
 	return repaired;
 }
 
-static int slot_closed(struct watch *w, struct pool *p, const char *file, bool *recheck)
+static int slot_closed(struct pool_watch *w, struct pool *p, const char *file, bool *recheck)
 {
 	char name[POOL_NAME_MAX + 1];
 	uint32_t index;
@@ -144,7 +144,7 @@ static int slot_closed(struct watch *w, struct pool *p, const char *file, bool *
 }
 
 /* All events there are; sets *recheck when the hints can no longer be relied on. */
-static int read_events(struct watch *w, struct pool *p, bool *recheck)
+static int read_events(struct pool_watch *w, struct pool *p, bool *recheck)
 {
 	char buf[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
 	ssize_t n;
@@ -167,7 +167,7 @@ static int read_events(struct watch *w, struct pool *p, bool *recheck)
 	return n < 0 && errno != EAGAIN && errno != EINTR ? -errno : 0;
 }
 
-static int check_hangups(struct watch *w, struct pool *p)
+static int check_hangups(struct pool_watch *w, struct pool *p)
 {
 	size_t n = w->n;
 
@@ -194,7 +194,7 @@ static int check_hangups(struct watch *w, struct pool *p)
 	return 0;
 }
 
-int watch_wait(struct watch *w, struct pool *p, uint64_t patience_us, bool *recheck)
+int pool_watch_wait(struct pool_watch *w, struct pool *p, uint64_t patience_us, bool *recheck)
 {
 	struct timespec t = {(time_t)(patience_us / 1000000), (long)(patience_us % 1000000) * 1000};
 	int rc;
@@ -209,7 +209,7 @@ int watch_wait(struct watch *w, struct pool *p, uint64_t patience_us, bool *rech
 	return read_events(w, p, recheck);
 }
 
-bool watch_drain(struct watch *w, struct pool *p)
+bool pool_watch_drain(struct pool_watch *w, struct pool *p)
 {
 	bool recheck = false;
 

@@ -2,6 +2,8 @@
 /* One connection at the unix socket: a wrapper with a job, or `concc` with a question. */
 #include "disk.h"
 #include "jobs.h"
+#include "listen.h"
+#include "peers.h"
 #include "watchers.h"
 
 #include <fcntl.h>
@@ -52,7 +54,7 @@ static void offer_agent(struct client *c)
 	const char *ours = getenv("SSH_AUTH_SOCK"), *theirs = NULL;
 	struct stat st;
 
-	if (!server_has_down(c->server) || read_file_at(AT_FDCWD, path, ENVIRON_MAX, &b) < 0)
+	if (!peers_any_down(c->server) || read_file_at(AT_FDCWD, path, ENVIRON_MAX, &b) < 0)
 		return;
 	(void)buf_cstr(&b); /* its last entry ends, too */
 	for (size_t i = 0; i < b.len; i += strlen((char *)b.data + i) + 1) {
@@ -62,7 +64,7 @@ static void offer_agent(struct client *c)
 	if (!theirs || (ours && streq(ours, theirs)) || stat(theirs, &st) < 0 ||
 	    !S_ISSOCK(st.st_mode))
 		return;
-	server_offer_agent(c->server, theirs);
+	peers_offer_agent(c->server, theirs);
 }
 
 static int on_ctl(struct client *c, struct blob payload)
@@ -91,7 +93,7 @@ static int on_ctl(struct client *c, struct blob payload)
 		reply(c, 0, "");
 	} else if (streq(words[0], "settled")) {
 		c->waiting_up = true;
-		if (server_settled(c->server))
+		if (peers_settled(c->server))
 			client_settled(c);
 	} else if (streq(words[0], "waiting") && words[1]) {
 		/* No reply: until it brings its job, or goes. */
@@ -144,7 +146,7 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 			return lookup_output_credit(c->hit, payload);
 		return c->run ? run_output_credit(c->run, payload) : 0;
 	case MSG_RUN_HERE:
-		return c->run ? CONCC_E_PROTO : jobs_here(c->server, c->fd, c->pid, payload);
+		return c->run ? CONCC_E_PROTO : jobs_local(c->server, c->fd, c->pid, payload);
 	case MSG_CTL:
 		return on_ctl(c, payload);
 	}
@@ -221,7 +223,7 @@ static bool is_one_too_many(struct server *s, int fd)
 {
 	if (!leaves_too_few(s, fd))
 		return false;
-	server_learn_fd_limit(s);
+	listen_learn_fd_limit(s);
 	return leaves_too_few(s, fd);
 }
 

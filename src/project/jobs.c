@@ -174,12 +174,12 @@ void jobs_back(struct job *j, bool elsewhere, const char *rule, const char *why)
 	jobs_drop(j);
 }
 
-void jobs_said(struct job *j)
+void jobs_output(struct job *j)
 {
 	if (j->record.said_us)
 		return;
 	j->record.said_us = jobs_age_us(j);
-	tell(j, JOB_EVENT_SAID);
+	tell(j, JOB_EVENT_OUTPUT);
 }
 
 void jobs_ended(struct job *j)
@@ -254,7 +254,7 @@ static int open_process(int fd, pid_t pid)
 	return pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
 }
 
-int jobs_here(struct server *s, int fd, pid_t pid, struct blob payload)
+int jobs_local(struct server *s, int fd, pid_t pid, struct blob payload)
 {
 	struct record r;
 	struct job *j;
@@ -262,7 +262,7 @@ int jobs_here(struct server *s, int fd, pid_t pid, struct blob payload)
 
 	if (err < 0)
 		return err;
-	j = new_job(s, NULL, JOB_HERE);
+	j = new_job(s, NULL, JOB_LOCAL);
 	record_release(&j->record);
 	j->record = r;
 	j->record.pid = (uint32_t)pid;
@@ -284,7 +284,7 @@ void jobs_close(struct server *s)
 	list_for_each_safe (l, &s->jobs) {
 		struct job *j = container_of(l, struct job, of_server);
 
-		if (j->state == JOB_HERE)
+		if (j->state == JOB_LOCAL)
 			disk_record(s, &j->record);
 		jobs_drop(j);
 	}
@@ -300,7 +300,7 @@ void jobs_counts_reset(struct server *s)
 	uint64_t *n;
 	size_t it = 0;
 
-	k->n_sent_told = k->n_sent;
+	k->n_sent_before = k->n_sent;
 	k->n_home = k->n_elsewhere = k->n_twice = k->n_twice_won = 0;
 	while ((n = map_next(&k->reasons, &it, &rule)))
 		*n = 0;

@@ -15,7 +15,7 @@
 enum job_state {
 	JOB_WAITING, /* for a slot */
 	JOB_AT_WORKER,
-	JOB_HERE, /* a command of its own, of which we know the beginning and the end */
+	JOB_LOCAL, /* a command of its own, of which we know the beginning and the end */
 };
 
 struct job {
@@ -33,7 +33,7 @@ struct job {
 	/* What the worker had asked for when it got the job. */
 	uint64_t files_before, bytes_before, fuse_before;
 	uint32_t beside;		/* jobs that were there already, or came to it at once */
-	struct loop_source *end_source; /* JOB_HERE: of the process */
+	struct loop_source *end_source; /* JOB_LOCAL: of the process */
 	int pidfd;
 };
 
@@ -42,7 +42,7 @@ enum job_event {
 	JOB_EVENT_SENT, /* to a worker, or it began here */
 	JOB_EVENT_SENT_AGAIN,
 	JOB_EVENT_ONE_LEFT, /* of the two workers */
-	JOB_EVENT_SAID,
+	JOB_EVENT_OUTPUT,
 	JOB_EVENT_BACK, /* its wrapper runs it here, or brings it again, for record.rule */
 	JOB_EVENT_ENDED,
 };
@@ -66,7 +66,7 @@ struct job *jobs_take(struct client *c, const struct msg_run *m);
 void jobs_sent(struct job *j, struct peer *p);
 void jobs_sent_again(struct job *j, struct peer *p); /* to a second one */
 void jobs_one_left(struct job *j, struct peer *p);   /* only that one has it now */
-void jobs_said(struct job *j);
+void jobs_output(struct job *j);
 void jobs_ended(struct job *j);
 /* That worker's result is the one that counts: its command has ended so, its files are in place. */
 void jobs_placed(struct job *j, const struct peer *p, const struct msg_exit *m,
@@ -81,7 +81,7 @@ void jobs_cancel(struct job *j);
 void jobs_drop(struct job *j); /* NULL is fine */
 
 /* A command runs here, as its wrapper told by RUN_HERE over this connection before it became it. */
-int jobs_here(struct server *s, int fd, pid_t pid, struct blob payload);
+int jobs_local(struct server *s, int fd, pid_t pid, struct blob payload);
 
 uint64_t jobs_age_us(const struct job *j); /* since it arrived */
 void jobs_counts_reset(struct server *s);

@@ -71,16 +71,16 @@ static bool is_seen(struct walk *w, const char *path)
 static bool show(struct walk *w, const char *path, const char *target)
 {
 	struct peer *p = w->peer;
-	const char *told;
+	const char *sent;
 
 	if (is_seen(w, path))
 		return true;
 	if (!may_be_shown(p, path) || tree_serves_below(p->server->tree, path))
 		return false;
-	told = map_get_str(&p->links, path);
-	if (told && streq(told, target))
+	sent = map_get_str(&p->links, path);
+	if (sent && streq(sent, target))
 		return true;
-	if (!told && p->links.n >= PROTO_OUTSIDE_LINKS_MAX)
+	if (!sent && p->links.n >= PROTO_OUTSIDE_LINKS_MAX)
 		return false;
 	tell(p, path, target);
 	free(map_put_str(&p->links, path, xstrdup(target)));
@@ -140,22 +140,22 @@ char *links_follow(struct peer *p, const char *path, char ***trees)
 	return w.at;
 }
 
-static bool is_as_told(const char *path, const char *told)
+static bool is_as_sent(const char *path, const char *sent)
 {
 	char target[PROTO_PATH_MAX];
 	ssize_t n = readlink(path, target, sizeof(target) - 1);
 
-	return n > 0 && strlen(told) == (size_t)n && memcmp(target, told, (size_t)n) == 0;
+	return n > 0 && strlen(sent) == (size_t)n && memcmp(target, sent, (size_t)n) == 0;
 }
 
 void links_check(struct peer *p)
 {
 	const char *path;
 	size_t it = 0;
-	char *told;
+	char *sent;
 
-	while ((told = map_next(&p->links, &it, &path))) {
-		if (is_as_told(path, told))
+	while ((sent = map_next(&p->links, &it, &path))) {
+		if (is_as_sent(path, sent))
 			continue;
 		tell(p, path, "");
 		free(map_del_str(&p->links, path));
@@ -165,10 +165,10 @@ void links_check(struct peer *p)
 
 void links_forget(struct peer *p)
 {
-	char *told;
+	char *sent;
 	size_t it = 0;
 
-	while ((told = map_next(&p->links, &it, NULL)))
-		free(told);
+	while ((sent = map_next(&p->links, &it, NULL)))
+		free(sent);
 	map_release(&p->links);
 }

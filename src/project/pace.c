@@ -5,6 +5,7 @@
  * choose by it.  A new server begins with what the records of the last ones say.
  */
 #include "pace.h"
+#include "peers.h"
 
 #include <fcntl.h>
 #include <stdio.h>

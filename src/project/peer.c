@@ -14,7 +14,9 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
+#include "greeting.h"
 #include "pace.h"
+#include "peers.h"
 #include "push.h"
 #include "watchers.h"
 
@@ -116,7 +118,7 @@ static void fall_asleep(struct peer *p)
 	watchers_tell(p->server);
 	tell_pool(p, POOL_ASLEEP);
 	server_ready_check(p->server);
-	server_wake(p->server);
+	peers_wake(p->server);
 }
 
 /* The next worker of the same section after *at, which begins at 0. */
@@ -260,7 +262,7 @@ static void peer_down(struct peer *p, const char *why)
 	if (p->start_failed)
 		siblings_down(p, delay_s);
 	server_ready_check(p->server);
-	server_wake(p->server); /* another one instead */
+	peers_wake(p->server); /* another one instead */
 }
 
 void peer_fail(struct peer *p, const char *why)
@@ -271,47 +273,6 @@ void peer_fail(struct peer *p, const char *why)
 static void greet_timeout(void *data)
 {
 	peer_down(data, "it did not become ready in time");
-}
-
-static int check_hello(struct peer *p)
-{
-	struct utsname u;
-
-	if (p->hello.version != PROTO_VERSION) {
-		_cleanup_free_ char *what = msg_hello_other_version(&p->hello);
-		bool older = p->hello.version < PROTO_VERSION;
-		_cleanup_free_ char *why = xasprintf(
-			"%s: %s%s", what, older ? "" : "upgrade this one, or ",
-			p->remedy ? p->remedy : "install the same concc on both");
-
-		peer_down(p, why);
-		return -1;
-	}
-	if (uname(&u) == 0 && !streq(u.machine, p->hello.arch)) {
-		_cleanup_free_ char *why = xasprintf("it is a %s machine and this is %s",
-						     p->hello.arch, u.machine);
-
-		peer_down(p, why);
-		return -1;
-	}
-	return 0;
-}
-
-static int on_hello(struct peer *p, struct blob payload)
-{
-	struct msg_hello m;
-	int r;
-
-	if (p->state != PEER_GREETING || p->hello.program)
-		return CONCC_E_PROTO;
-	r = msg_hello_decode(payload, &m);
-	if (r < 0)
-		return r;
-	p->hello = m;
-	for (char **s = (char *[]){m.program, m.host, m.arch, m.cpu_model, NULL}; *s; s++)
-		str_defuse(*s);
-	(void)check_hello(p); /* has closed the link when it failed */
-	return 0;
 }
 
 static void tell_limits(struct peer *p)
@@ -376,7 +337,7 @@ static int on_storage(struct peer *p, struct blob payload)
 	log_warn("worker=%s %s%s", p->conf->name, why ? "gets no jobs: " : "gets jobs again",
 		 p->error);
 	tell_pool(p, why ? POOL_DOWN : POOL_UP);
-	server_wake(p->server); /* another one instead */
+	peers_wake(p->server); /* another one instead */
 	return 0;
 }
 
@@ -390,7 +351,7 @@ static int on_list(struct peer *p, struct blob payload)
 		return r;
 	p->lists++;
 	tree_list(p->server->tree, p->index, path);
-	if (tree_told_id(p->server->tree, p->index, path))
+	if (tree_dir_id(p->server->tree, p->index, path))
 		working_set_note_dir(p, path);
 	return 0;
 }
@@ -425,7 +386,7 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 
 	switch (type) {
 	case MSG_HELLO:
-		return on_hello(p, payload);
+		return greeting_hear(p, payload);
 	case MSG_BYE:
 		return on_bye(p, payload);
 	}
@@ -474,74 +435,6 @@ static const struct link_ops peer_link_ops = {
 	.drained = on_drained,
 };
 
-/*
- * What a job looks up in these the mirror sees.  A link to a directory counts as
- * one, since what leads through it does not lead into a served tree.
- */
-static int top_names(char ***ret)
-{
-	_cleanup_strv_ char **names = xcalloc(1, sizeof(*names));
-	DIR *dir = opendir("/");
-	struct dirent *e = NULL;
-	int err;
-
-	if (!dir)
-		return -errno;
-	while (strv_len(names) < PROTO_TOP_MAX && (errno = 0, e = readdir(dir))) {
-		struct stat st;
-
-		if (streq(e->d_name, ".") || streq(e->d_name, ".."))
-			continue;
-		/* What can't be told is named, so that whoever looks there is noticed. */
-		if (fstatat(dirfd(dir), e->d_name, &st, 0) == 0 ? S_ISDIR(st.st_mode)
-								: !err_is_fact(-errno))
-			strv_push(&names, xstrdup(e->d_name));
-	}
-	err = e ? 0 : -errno;
-	(void)closedir(dir);
-	if (!err)
-		*ret = steal_ptr(&names);
-	return err;
-}
-
-static void say_hello(struct peer *p)
-{
-	_cleanup_strv_ char **top = NULL;
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	char host[256] = "client";
-	struct utsname u = {0};
-	int r = top_names(&top);
-	struct msg_hello m = {
-		.version = PROTO_VERSION,
-		.program = (char *)"concc " CONCC_VERSION,
-		.host = host,
-		.arch = u.machine,
-		.uid = getuid(),
-		.gid = getgid(),
-		.store_max = p->server->conf->store_max_bytes,
-		.cpu_model = (char *)"",
-		.top = top,
-	};
-	bool ours = p->conf->root == ROOT_CLIENT;
-
-	if (r < 0) {
-		_cleanup_free_ char *why = xasprintf("can't list / here: %s", err_text(r));
-
-		peer_down(p, why);
-		return;
-	}
-	(void)uname(&u);
-	(void)gethostname(host, sizeof(host) - 1);
-	if (ours) {
-		m.flags = HELLO_F_CLIENT_ROOT;
-		m.links = (char **)system_links(p->server);
-	}
-	msg_hello_encode(&b, &m);
-	link_send_buf(p->link, MSG_HELLO, LINK_PRIO, &b);
-	if (ours)
-		system_greet(p);
-}
-
 static uint32_t connect_ms(const struct peer *p)
 {
 	uint32_t s = p->conf->connect_timeout_s;
@@ -573,7 +466,7 @@ void peer_connected(void *data, struct stream *s, int err, const char *msg, cons
 	p->state = PEER_GREETING;
 	p->link = link_new(p->server->loop, s, &c, &peer_link_ops, p);
 	p->greet_timer = loop_add_timer(p->server->loop, GREET_MS + c.greet_ms, greet_timeout, p);
-	say_hello(p);
+	greeting_say(p);
 }
 
 void peer_start(struct peer *p)
@@ -653,13 +546,4 @@ void peer_free(struct peer *p)
 	free(p->remedy);
 	free(p->error);
 	free(p);
-}
-
-struct peer *server_peer(struct server *s, const char *name)
-{
-	for (unsigned i = 0; i < s->n_peers; i++) {
-		if (streq(s->peers[i]->conf->name, name))
-			return s->peers[i];
-	}
-	return NULL;
 }

@@ -2,6 +2,7 @@
 #include "run.h"
 #include "eligible.h"
 #include "missing.h"
+#include "peers.h"
 #include "results.h"
 #include "verdict.h"
 
@@ -303,7 +304,7 @@ static void show(struct run *r, uint8_t stream, struct blob bytes)
 	if (!bytes.n || !r->client)
 		return;
 	twin_won(r);
-	jobs_said(r->client->job);
+	jobs_output(r->client->job);
 	r->untaken += bytes.n;
 	msg_output_encode(&b, 0, stream, bytes.p, bytes.n);
 	link_send_buf(r->client->link, MSG_RUN_OUTPUT, LINK_BULK, &b);

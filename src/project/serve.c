@@ -300,7 +300,7 @@ void serve_more(struct peer *p)
 }
 
 /* As the file was told to the worker; another version's fetch fails, and takes nothing. */
-static uint64_t size_told(const struct peer *p, const struct msg_fetch *m)
+static uint64_t listed_size(const struct peer *p, const struct msg_fetch *m)
 {
 	struct entry_attr a;
 
@@ -328,7 +328,7 @@ int serve_fetch(struct peer *p, struct blob payload)
 		return r;
 	}
 	map_put_u64(&p->fetch_ids, f->msg.fetch_id, f);
-	f->wanted = size_told(p, &f->msg);
+	f->wanted = listed_size(p, &f->msg);
 	p->wanted_bytes += f->wanted;
 	list_append(&p->fetches, &f->of_peer);
 	serve_more(p);

@@ -3,16 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
@@ -23,20 +18,16 @@
 #include "concc/log.h"
 #include "concc/str.h"
 #include "disk.h"
-#include "server.h"
 #include "jobs.h"
+#include "listen.h"
 #include "pace.h"
-#include "watchers.h"
+#include "peers.h"
 #include "results.h"
+#include "server.h"
+#include "watchers.h"
 
 /* Digests learnt are written at most this often; losing them costs a transfer. */
 #define SAVE_MS (60 * 1000)
-/* Connections that can't be taken, for want of memory of the kernel's, say, are tried again then;
- * so often in vain, and another server has to try. */
-#define LISTEN_PAUSE_MS 1000
-#define LISTEN_TRIES	3
-/* How long a server may take to end: its workers' connections are closed, not waited for. */
-#define TAKE_OVER_S 30
 /* The longest that a command of a worker can take to end: see spawn.c, which kills it before. */
 #define CHILDREN_MS (10 * 1000)
 /* What is hashed on a thread: one, since there is one disk. */
@@ -57,33 +48,16 @@ static void idle(void *data)
 	server_stop(s);
 }
 
-static void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
-}
-
-static void stop_listening(struct server *s)
-{
-	loop_remove(steal_ptr(&s->listen_source));
-	loop_remove(steal_ptr(&s->listen_timer));
-	close_fd(&s->listen_fd);
-}
-
-static void on_connection(void *data, uint32_t events);
-
 void server_abandon(struct server *s)
 {
 	if (s->abandoned)
 		return;
 	s->abandoned = true;
-	if (s->listen_fd >= 0)
-		on_connection(s, LOOP_READ); /* who has found us is served */
+	listen_take_all(s); /* who has found us is served */
 	loop_remove(steal_ptr(&s->place_source));
 	loop_remove(steal_ptr(&s->calls_source)); /* its successor hears them */
-	stop_listening(s);
-	close_fd(&s->lock_fd); /* and with it what says that we are ready */
+	listen_close(s);
+	fd_close(&s->lock_fd); /* and with it what says that we are ready */
 	server_busy(s);
 }
 
@@ -101,308 +75,24 @@ void server_stop(struct server *s)
 	loop_quit(s->loop);
 }
 
-bool server_settled(const struct server *s)
-{
-	if (s->next_agent)
-		return false; /* they are about to be tried again */
-	for (unsigned i = 0; i < s->n_peers; i++) {
-		const struct peer *p = s->peers[i];
-
-		if (p->state != PEER_UP && p->state != PEER_ASLEEP &&
-		    !(p->state == PEER_DOWN && p->failures))
-			return false;
-	}
-	return true;
-}
-
-/* ---- the SSH agent of another login ---- */
-
-bool server_has_down(const struct server *s)
-{
-	for (unsigned i = 0; i < s->n_peers; i++) {
-		const struct peer *p = s->peers[i];
-
-		if (p->state == PEER_DOWN || (p->state == PEER_CONNECTING && p->failures))
-			return true;
-	}
-	return false;
-}
-
-static bool any_connecting(const struct server *s)
-{
-	for (unsigned i = 0; i < s->n_peers; i++) {
-		if (s->peers[i]->state == PEER_CONNECTING)
-			return true;
-	}
-	return false;
-}
-
-/* Threads that connect read the environment, so it is changed when there are none. */
-static void adopt_agent(void *data)
-{
-	struct server *s = data;
-	_cleanup_free_ char *agent = NULL;
-
-	if (!s->next_agent || any_connecting(s))
-		return;
-	agent = steal_ptr(&s->next_agent);
-	log_info("SSH_AUTH_SOCK is %s from now on", agent);
-	setenv("SSH_AUTH_SOCK", agent, 1);
-	for (unsigned i = 0; i < s->n_peers; i++) {
-		if (s->peers[i]->state == PEER_DOWN)
-			peer_start(s->peers[i]);
-	}
-	server_ready_check(s);
-}
-
-void server_offer_agent(struct server *s, const char *sock)
-{
-	free(s->next_agent);
-	s->next_agent = xstrdup(sock);
-	loop_defer(s->loop, adopt_agent, s);
-}
-
-static bool any_up(const struct server *s)
-{
-	for (unsigned i = 0; i < s->n_peers; i++) {
-		if (s->peers[i]->state == PEER_UP)
-			return true;
-	}
-	return false;
-}
-
-static int lock_byte(int fd, int cmd, short type, off_t at)
-{
-	struct flock fl = {.l_type = type, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
-
-	return fcntl(fd, cmd, &fl) < 0 ? -errno : 0;
-}
-
-/* These locks are what wrappers look at; the line is for who started us. */
-static void say_ready(struct server *s)
-{
-	/* First for those who speak our version: so nobody takes us for another. */
-	int r = lock_byte(s->lock_fd, F_OFD_SETLK, F_WRLCK, PROTO_READY_BYTE);
-
-	if (r == 0)
-		r = lock_byte(s->lock_fd, F_OFD_SETLK, F_WRLCK, PROTO_THERE_BYTE);
-	if (r < 0)
-		log_err("can't lock project.lock: %s", err_text(r));
-	if (s->ready_fd >= 0) {
-		(void)write_full(s->ready_fd, "ready\n", 6); /* it may have gone */
-		close(s->ready_fd);
-		s->ready_fd = -1;
-	}
-	s->ready = true;
-	close_fd(&s->spare_fd);
-	server_learn_fd_limit(s); /* the lowest that there is now: the last that a limit takes */
-	place_check_conf(s);	  /* it may have changed before we watched it */
-}
-
 void server_ready_check(struct server *s)
 {
 	watchers_tell(s);
 	if (s->stopping || s->abandoned || s->replaced)
 		return;
-	if (s->next_agent)
-		loop_defer(s->loop, adopt_agent, s);
+	peers_try_agent(s);
 	/* One worker is enough to begin; with none, only after all have been tried. */
-	if (!s->ready && (any_up(s) || server_settled(s)))
-		say_ready(s);
-	if (!server_settled(s))
+	if (!s->ready && (peers_any_up(s) || peers_settled(s))) {
+		listen_say_ready(s);
+		place_check_conf(s); /* it may have changed before we watched it */
+	}
+	if (!peers_settled(s))
 		return;
 	list_for_each_safe (e, &s->clients)
 		client_settled(container_of(e, struct client, of_server));
 }
 
-/* ---- workers that are asleep ---- */
-
-static uint32_t starting_slots(const struct server *s)
-{
-	uint32_t n = 0;
-
-	for (unsigned i = 0; i < s->n_peers; i++) {
-		const struct peer *p = s->peers[i];
-
-		if (p->state == PEER_CONNECTING || p->state == PEER_GREETING)
-			n += p->slots ? p->slots : 1;
-	}
-	return n;
-}
-
-void server_wake(struct server *s)
-{
-	uint32_t wanted, coming;
-
-	if (s->stopping || s->replaced)
-		return;
-	wanted = pool_waiters(s->pool);
-	coming = starting_slots(s);
-	for (unsigned i = 0; i < s->n_peers && coming < wanted; i++) {
-		struct peer *p = s->peers[i];
-
-		if (p->state != PEER_ASLEEP)
-			continue;
-		coming += p->slots ? p->slots : 1;
-		peer_start(p);
-	}
-}
-
-static void on_call(void *data, uint32_t events)
-{
-	char name[POOL_NAME_MAX + 1];
-	struct server *s = data;
-
-	while (pool_next_call(s->pool, name) == 0) {
-		struct peer *p = *name ? server_peer(s, name) : NULL;
-
-		if (p && p->state == PEER_ASLEEP)
-			peer_start(p);
-	}
-	server_wake(s);
-}
-
 /* ---- set-up ---- */
-
-static void on_alarm(int signo)
-{
-	(void)signo;
-}
-
-/* A server that is about to end still holds the lock for a moment: worth waiting for. */
-static int wait_instance_lock(int fd)
-{
-	struct sigaction sa = {.sa_handler = on_alarm}; /* without SA_RESTART: ends the wait */
-	int r;
-
-	(void)sigaction(SIGALRM, &sa, NULL);
-	(void)alarm(TAKE_OVER_S);
-	r = lock_byte(fd, F_OFD_SETLKW, F_WRLCK, 0);
-	(void)alarm(0);
-	return r;
-}
-
-static int take_instance_lock(struct server *s, struct errmsg *msg)
-{
-	struct flock ready = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 1, .l_len = 1};
-	char pid[16];
-	int r;
-
-	s->lock_fd = openat(s->dir_fd, "project.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
-			    0600);
-	if (s->lock_fd < 0)
-		return errmsg_set(msg, -errno, "can't open %s/project.lock: %s", s->dir,
-				  err_text(-errno));
-	r = lock_byte(s->lock_fd, F_OFD_SETLK, F_WRLCK, 0);
-	if (r < 0 && fcntl(s->lock_fd, F_OFD_GETLK, &ready) == 0 && ready.l_type == F_UNLCK)
-		r = wait_instance_lock(s->lock_fd);
-	if (r < 0)
-		return errmsg_set(msg, -EEXIST, "a project server runs already for %s", s->dir);
-	/* For server_wait_end(), which does without on a full disk. */
-	if (ftruncate(s->lock_fd, 0) == 0)
-		(void)!write(s->lock_fd, pid,
-			     (size_t)snprintf(pid, sizeof(pid), "%d\n", (int)getpid()));
-	return 0;
-}
-
-void server_learn_fd_limit(struct server *s)
-{
-	struct rlimit rl;
-
-	if (getrlimit(RLIMIT_NOFILE, &rl) == 0)
-		s->fd_limit = rl.rlim_cur < INT_MAX ? (int)rl.rlim_cur : INT_MAX;
-	if (s->spare_fd < 0)
-		s->spare_fd = open("/", O_PATH | O_CLOEXEC);
-}
-
-static int accept_one(const struct server *s)
-{
-	int fd = accept4(s->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-
-	return fd < 0 ? -errno : fd;
-}
-
-/* With the descriptor that is kept for it.  0, or why there is none: -EAGAIN when nobody waits,
- * which accept(2) does not look at before. */
-static int refuse_one(struct server *s)
-{
-	int fd;
-
-	close_fd(&s->spare_fd);
-	fd = accept_one(s);
-	if (fd >= 0)
-		client_refuse(fd);
-	server_learn_fd_limit(s);
-	return fd < 0 ? fd : 0;
-}
-
-static void listen_again(void *data)
-{
-	struct server *s = data;
-
-	server_learn_fd_limit(s);
-	loop_set_events(s->listen_source, LOOP_READ);
-}
-
-/* Who has connected and is not heard would keep the loop awake.  They wait a moment. */
-static void listen_later(struct server *s, int err)
-{
-	log_warn("can't take connections now: %s", err_text(err));
-	if (++s->n_listen_failed >= LISTEN_TRIES) {
-		server_abandon(s);
-		return;
-	}
-	loop_set_events(s->listen_source, 0);
-	loop_timer_set(s->listen_timer, LISTEN_PAUSE_MS);
-}
-
-static void on_connection(void *data, uint32_t events)
-{
-	struct server *s = data;
-
-	while (s->listen_fd >= 0) {
-		int fd = accept_one(s);
-
-		if (fd >= 0) {
-			client_accept(s, fd);
-			continue;
-		}
-		if (fd != -EAGAIN && fd != -EINTR && fd != -ECONNABORTED)
-			fd = refuse_one(s);
-		if (fd == 0 || fd == -EAGAIN)
-			s->n_listen_failed = 0;
-		if (fd == -EAGAIN)
-			return;
-		if (fd < 0 && fd != -EINTR && fd != -ECONNABORTED) {
-			listen_later(s, fd);
-			return;
-		}
-	}
-}
-
-static int listen_unix(struct server *s, struct errmsg *msg)
-{
-	struct sockaddr_un sa = {.sun_family = AF_UNIX};
-	_cleanup_free_ char *path = path_join(s->dir, "project.sock");
-
-	if (strlen(path) >= sizeof(sa.sun_path))
-		return errmsg_set(msg, -ENAMETOOLONG,
-				  "%s is too long for a socket's name; set CONCC_RUNTIME_DIR to a "
-				  "shorter directory",
-				  path);
-	strcpy(sa.sun_path, path);
-	/* We hold the instance lock, so what is there was left by a server that died. */
-	(void)unlink(path);
-	s->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (s->listen_fd < 0 || bind(s->listen_fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 ||
-	    listen(s->listen_fd, 4096) < 0)
-		return errmsg_set(msg, -errno, "can't listen at %s: %s", path, err_text(-errno));
-	/* Who watches the directory for us (`concc top`) has heard of the socket too early. */
-	(void)chmod(path, 0600);
-	s->listen_source = loop_add_fd(s->loop, s->listen_fd, LOOP_READ, on_connection, s);
-	s->listen_timer = loop_add_timer(s->loop, 0, listen_again, s);
-	return 0;
-}
 
 static void tree_send(void *data, unsigned peer, uint8_t type, const struct buf *b)
 {
@@ -562,7 +252,7 @@ static int set_up_pool(struct server *s, struct errmsg *msg)
 	r = pool_listen(s->pool, &fd, msg);
 	if (r < 0)
 		return r;
-	s->calls_source = loop_add_fd(s->loop, fd, LOOP_READ, on_call, s);
+	s->calls_source = loop_add_fd(s->loop, fd, LOOP_READ, peers_on_call, s);
 	slots = local_slots(s->conf);
 	s->local_slots = slots;
 	if (slots)
@@ -573,41 +263,6 @@ static int set_up_pool(struct server *s, struct errmsg *msg)
 	pace_tell_here(s->pace);
 	s->stragglers = stragglers_new(s);
 	return 0;
-}
-
-/*
- * Workers on this machine hide homes from jobs like any other, but a toolchain
- * in one's own home is what a build here uses: rustup's, or what the
- * configuration lists.
- */
-static void show_toolchains(const struct server *s)
-{
-	static const char *const usual[] = {"~/.rustup", "~/.cargo/bin"};
-	_cleanup_buf_ struct buf list = BUF_INIT;
-
-	for (char **t = s->conf->toolchains; t && *t; t++)
-		buf_putf(&list, "%s%s", list.len ? ":" : "", *t);
-	for (size_t i = 0; i < sizeof(usual) / sizeof(*usual); i++) {
-		_cleanup_free_ char *dir = path_expand_home(usual[i]);
-
-		if (access(dir, F_OK) == 0)
-			buf_putf(&list, "%s%s", list.len ? ":" : "", dir);
-	}
-	setenv("CONCC_WORKER_SHOW", buf_cstr(&list), 0);
-}
-
-static void set_up_peers(struct server *s)
-{
-	show_toolchains(s);
-	s->n_peers = (unsigned)s->conf->n_workers;
-	s->peers = xcalloc(s->n_peers + 1, sizeof(*s->peers));
-	for (unsigned i = 0; i < s->n_peers; i++)
-		s->peers[i] = peer_new(s, i, &s->conf->workers[i]);
-	for (unsigned i = 0; i < s->n_peers; i++) {
-		if (s->peers[i]->state != PEER_ASLEEP)
-			peer_start(s->peers[i]);
-	}
-	server_wake(s); /* of a server that died, calls may have been lost */
 }
 
 static void save_hashes(struct server *s)
@@ -665,11 +320,11 @@ static int set_up(struct server *s, struct errmsg *msg)
 	int r;
 
 	begin_life(s);
-	server_learn_fd_limit(s); /* first, for a number that is below any limit set later */
+	listen_learn_fd_limit(s); /* first, for a number that is below any limit set later */
 	r = runtime_dir_open(&s->dir, &s->dir_fd, msg);
 	if (r < 0)
 		return r;
-	r = take_instance_lock(s, msg);
+	r = listen_lock(s, msg);
 	if (r < 0)
 		return r;
 	if (s->conf->n_workers > TREE_PEERS_MAX)
@@ -689,7 +344,7 @@ static int set_up(struct server *s, struct errmsg *msg)
 	r = set_up_pool(s, msg);
 	if (r < 0)
 		return r;
-	r = listen_unix(s, msg);
+	r = listen_open(s, msg);
 	if (r == 0)
 		r = place_watch(s, msg);
 	if (r < 0)
@@ -699,7 +354,7 @@ static int set_up(struct server *s, struct errmsg *msg)
 		server_busy(s);
 	}
 	s->save_timer = loop_add_timer(s->loop, SAVE_MS, on_save, s);
-	set_up_peers(s);
+	peers_start(s);
 	server_ready_check(s);
 	return 0;
 }
@@ -738,16 +393,9 @@ static void tear_down(struct server *s)
 {
 	s->stopping = true;
 	/* First, so that whoever comes now starts another server, which waits for us to end. */
-	if (s->ready && s->lock_fd >= 0) { /* they go with the fd, too */
-		(void)lock_byte(s->lock_fd, F_OFD_SETLK, F_UNLCK, PROTO_THERE_BYTE);
-		(void)lock_byte(s->lock_fd, F_OFD_SETLK, F_UNLCK, PROTO_READY_BYTE);
-	}
-	if (s->listen_fd >= 0 && place_is_ours(s))
-		(void)unlinkat(s->dir_fd, "project.sock", 0);
-	stop_listening(s);
-	close_fd(&s->spare_fd);
+	listen_end(s);
 	loop_remove(steal_ptr(&s->place_source));
-	close_fd(&s->place_fd);
+	fd_close(&s->place_fd);
 	working_sets_save(s);
 	end_peers(s);
 	loop_remove(steal_ptr(&s->hashing_source));
@@ -767,7 +415,7 @@ static void tear_down(struct server *s)
 	jobs_close(s);
 	/* The next server reads what this one leaves. */
 	(void)disk_close(s);
-	close_fd(&s->lock_fd);
+	fd_close(&s->lock_fd);
 	end_clients(s, true);
 	pace_free(s->pace);
 	commit_mark_close(s->commit_mark);
@@ -777,7 +425,7 @@ static void tear_down(struct server *s)
 	free(s->next_agent);
 	free(s->cache);
 	free(s->dir);
-	close_fd(&s->dir_fd);
+	fd_close(&s->dir_fd);
 }
 
 int project_run(struct conf *conf, int ready_fd, struct errmsg *msg)

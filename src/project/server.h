@@ -7,28 +7,8 @@
  * the workers, serves files to them (tree.h), runs the jobs that wrappers bring
  * through the unix socket, and puts in place what comes home.
  *
- *   server.c   life cycle: socket, workers of the configuration, idle time-out
- *   peer.c     one worker: connects, says hello, comes and goes
- *   serve.c    file contents on their way to a worker
- *   working_set.c  what workers will want, told ahead of need
- *   jobs.c     what is known of each job, and kept
- *   run.c      one job: from RUN to RUN_EXIT
- *   eligible.c may it be a job of that worker;  dispatch.c  then it is sent
- *   verdict.c  is its end the command's own, or a reason to run it again
- *   missing.c  what jobs lacked on a worker, and what follows
- *   absent.c   what jobs seek in vain, told once
- *   system.c   this machine's system, for workers with root = client
- *   results.c  results that are kept: see results.h
- *   straggler.c  the few that run far too long
- *   twin.c     the same job on a second worker
- *   disk.c     what stays in the cache directory, written by threads
- *   exe.c      what a compiler is made of, so that a different one is noticed
- *   status.c   what `concc status` shows
- *   watchers.c  who looks at it all the time
- *   place.c    its files in the runtime directory, and what if they go; its configuration, and
- *              what if it changes
- *
- * These share the structs below; nothing outside the folder sees them.
+ * The files of the folder share the structs below; nothing outside sees them.  Which of them is for
+ * what is in ARCHITECTURE.md, "File by file".
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -54,10 +34,10 @@
 
 /* Of all jobs that came here, by what became of them: see jobs.h. */
 struct job_counts {
-	uint64_t n_sent, n_sent_told;  /* to workers; before status_reset() */
-	uint64_t n_home, n_elsewhere;  /* went back to their wrappers, to run here or there */
-	uint64_t n_twice, n_twice_won; /* sent to a second worker, and of use */
-	struct map reasons;	       /* rule -> uint64_t *, why they went back */
+	uint64_t n_sent, n_sent_before; /* to workers; before status_reset() */
+	uint64_t n_home, n_elsewhere;	/* went back to their wrappers, to run here or there */
+	uint64_t n_twice, n_twice_won;	/* sent to a second worker, and of use */
+	struct map reasons;		/* rule -> uint64_t *, why they went back */
 };
 
 struct server {
@@ -190,7 +170,6 @@ void peer_connected(void *data, struct stream *s, int err, const char *msg, cons
 void peer_busy(struct peer *p);
 /* The worker does what no worker does: its link is closed, its jobs go elsewhere. */
 void peer_fail(struct peer *p, const char *why);
-struct peer *server_peer(struct server *s, const char *name);
 /* The totals over all links this peer had. */
 void peer_counts(const struct peer *p, struct link_counts *ret);
 
@@ -218,7 +197,7 @@ void working_sets_free(struct server *s);
 
 /* ---- absent.c ---- */
 
-/* A job sought this in vain, and it is of no consequence that it did: others need not tell. */
+/* A job looked for this in vain, and it is of no consequence that it did: others need not tell. */
 void absent_tell(struct peer *p, const char *path);
 /* Before a job: takes back what was said of directories that have changed since. */
 void absent_check(struct peer *p);
@@ -373,13 +352,6 @@ void server_ready_check(struct server *s); /* a worker came up or failed */
 void server_stop(struct server *s);
 /* Lets another server begin, takes no more jobs, and stops when the running ones have ended. */
 void server_abandon(struct server *s);
-/* A wrapper called, or a worker came, went or fell asleep: wakes as many as have waiters. */
-void server_wake(struct server *s);
-void server_learn_fd_limit(struct server *s); /* it may have been changed */
-bool server_has_down(const struct server *s); /* is any worker down, or tried again after that? */
-/* Of a login that wants them: they are tried with it, as soon as no attempt is under way. */
-void server_offer_agent(struct server *s, const char *sock);
-bool server_settled(const struct server *s); /* every worker is up or has failed at least once */
 
 /* ---- status.c ---- */
 

@@ -59,7 +59,7 @@ static void put_size(struct buf *out, uint64_t n)
 }
 
 /* Is one before it on the same host, which was told of with that one? */
-static bool host_was_told(const struct peer *p)
+static bool host_is_known(const struct peer *p)
 {
 	for (unsigned i = 0; i < p->index; i++) {
 		const struct peer *q = p->server->peers[i];
@@ -92,7 +92,7 @@ static void peer_text(const struct peer *p, struct buf *out)
 	if (p->state == PEER_UP)
 		buf_putf(out, "  (%s, %s)", p->hello.host, p->how);
 	buf_putf(out, "\n");
-	if (p->state == PEER_UP && p->load.slots && !host_was_told(p))
+	if (p->state == PEER_UP && p->load.slots && !host_is_known(p))
 		buf_putf(out,
 			 "  its host: %u job%s of all clients running, %u waiting, %u slot%s, "
 			 "%u core%s, load %u.%02u\n",
@@ -159,7 +159,7 @@ static void jobs_text(const struct server *s, struct buf *out)
 	unsigned n;
 
 	(void)each_job(s, JOB_AT_WORKER, UINT_MAX, running_line, out);
-	n = each_job(s, JOB_HERE, HERE_SHOWN, running_line, out);
+	n = each_job(s, JOB_LOCAL, HERE_SHOWN, running_line, out);
 	if (n > HERE_SHOWN)
 		buf_putf(out, "  and %u more on this machine\n", n - HERE_SHOWN);
 	n = each_job(s, JOB_WAITING, WAITING_SHOWN, waiting_line, out);
@@ -218,7 +218,7 @@ static void records_text(const struct server *s, struct buf *out)
 
 static uint64_t told_jobs(const struct server *s)
 {
-	return s->counts.n_sent - s->counts.n_sent_told;
+	return s->counts.n_sent - s->counts.n_sent_before;
 }
 
 static uint64_t sent_home(const struct server *s)
@@ -478,7 +478,7 @@ static json_t *status_object(struct server *s)
 	o = json_pack("{ss si so so so}", "version", CONCC_VERSION, "pid", (int)getpid(), "workers",
 		      workers, "runs", jobs_json(s, JOB_AT_WORKER, UINT_MAX, running_item),
 		      "reasons", reasons_json(s));
-	json_object_set_new(o, "here", jobs_json(s, JOB_HERE, JOBS_SHOWN_JSON, running_item));
+	json_object_set_new(o, "here", jobs_json(s, JOB_LOCAL, JOBS_SHOWN_JSON, running_item));
 	json_object_set_new(o, "waiters", jobs_json(s, JOB_WAITING, JOBS_SHOWN_JSON, waiting_item));
 	json_object_set_new(o, "tree", tree_json(s));
 	json_object_set_new(o, "records", records_json(s));

@@ -32,7 +32,7 @@ static bool ends_from_outside(const struct verdict_facts *f, int signo)
 }
 
 /* What the worker says, with what it may have taken from file names. */
-static char *said(const struct msg_exit *m)
+static char *exit_text(const struct msg_exit *m)
 {
 	return str_escape(m->text, strlen(m->text), 1000);
 }
@@ -53,7 +53,7 @@ static bool by_signal(const struct verdict_facts *f, int signo, struct run_failu
 static bool by_failure(const struct verdict_facts *f, const struct msg_exit *m,
 		       struct run_failure *ret)
 {
-	_cleanup_free_ char *text = said(m);
+	_cleanup_free_ char *text = exit_text(m);
 
 	switch (m->code) {
 	case FAILED_LIMIT: /* that the user set for this worker: here there is none */
@@ -63,7 +63,7 @@ static bool by_failure(const struct verdict_facts *f, const struct msg_exit *m,
 	case FAILED_NO_WAY_HOME:
 		return run_failure_set(ret, RUN_FAIL_LOCAL, true, "no-way-home",
 				       xasprintf("on worker %s %s", f->worker, text));
-	case FAILED_SPECIAL: /* what it sought works on this machine only */
+	case FAILED_SPECIAL: /* what it looked for works on this machine only */
 		return run_failure_set(ret, RUN_FAIL_LOCAL, true, "special-file",
 				       xasprintf("on worker %s %s", f->worker, text));
 	}
@@ -74,7 +74,7 @@ static bool by_failure(const struct verdict_facts *f, const struct msg_exit *m,
 static bool by_refusal(const struct verdict_facts *f, const struct msg_exit *m,
 		       struct run_failure *ret)
 {
-	_cleanup_free_ char *text = said(m);
+	_cleanup_free_ char *text = exit_text(m);
 	char *line = xasprintf("worker %s refused the job: %s", f->worker, text);
 
 	switch (m->code) {

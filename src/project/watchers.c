@@ -18,7 +18,7 @@ struct watchers {
 	struct observer observer;
 	struct loop_source *timer;
 	bool armed;
-	uint64_t told_ms;     /* when anybody was told last */
+	uint64_t sent_ms;     /* when anybody was told last */
 	uint64_t n_changes;   /* never 0, which is what a new one has seen */
 	json_t *recent;	      /* oldest first */
 	uint64_t n_ended;     /* since somebody looks */
@@ -73,7 +73,7 @@ static void tell(struct watchers *w, struct client *c)
 	msg_ctl_reply_encode(&b, 0, buf_cstr(&text));
 	c->watch_asked = false;
 	c->watch_seen = w->n_changes;
-	w->told_ms = now_ms();
+	w->sent_ms = now_ms();
 	link_send_buf(c->link, MSG_CTL_REPLY, LINK_BULK, &b);
 }
 
@@ -93,7 +93,7 @@ static void on_timer(void *data)
 /* After the pause, or at once when it has passed. */
 static void arm(struct watchers *w)
 {
-	uint64_t now = now_ms(), at = w->told_ms + PAUSE_MS;
+	uint64_t now = now_ms(), at = w->sent_ms + PAUSE_MS;
 
 	if (w->armed)
 		return;

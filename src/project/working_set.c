@@ -174,7 +174,7 @@ static uint32_t locate(struct peer *p, const char *path, const char **ret_name)
 {
 	const char *base = path_base(path);
 	_cleanup_free_ char *dir = xstrndup(path, (size_t)(base - path - (base - path > 1)));
-	uint32_t id = tree_told_id(p->server->tree, p->index, dir);
+	uint32_t id = tree_dir_id(p->server->tree, p->index, dir);
 	uint64_t max = PREFETCH_BYTES_MAX;
 	struct entry_attr a;
 	bool writable;
@@ -280,7 +280,7 @@ static void offer(struct peer *from, const char *root, char kind, const char *pa
 		if (p == from || p->state != PEER_UP || !map_get_str(&p->pushed, root))
 			continue;
 		if (kind == 'D') {
-			if (!tree_told_id(s->tree, p->index, path))
+			if (!tree_dir_id(s->tree, p->index, path))
 				tree_list(s->tree, p->index, path);
 			continue;
 		}

@@ -26,6 +26,11 @@
 #include "concc/str.h"
 #include "trace.h"
 
+/*
+ * One file, since one table is read by two: the program that the kernel runs, and what decides when
+ * that has told of a call.  Both must take it for the same call by the same rule.
+ */
+
 #if defined(__x86_64__) && !defined(__ILP32__)
 #define OWN_ARCH AUDIT_ARCH_X86_64
 #define OLD_ARCH AUDIT_ARCH_I386 /* 32-bit programs */
@@ -557,7 +562,7 @@ static bool let_go_on(int listener, uint64_t id)
 	return ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &r) == 0;
 }
 
-const char *filter_told(int listener, filter_ask_fn *ask, const void *data)
+const char *filter_notified(int listener, filter_ask_fn *ask, const void *data)
 {
 	/* The kernel writes as much as it knows, which may be more than we do. */
 	union {

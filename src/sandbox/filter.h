@@ -58,7 +58,7 @@ typedef bool filter_ask_fn(const void *data, const struct filter_call *c);
  * What the process that waits wants to do, for a person (static); NULL: it has gone, or goes on.
  * Does not block when the listener was readable, but for what ask() does.
  */
-const char *filter_told(int listener, filter_ask_fn *ask, const void *data);
+const char *filter_notified(int listener, filter_ask_fn *ask, const void *data);
 
 /* Who waits and who answers take turns on one core, where the kernel can (since 6.6). */
 void filter_take_turns(int listener);

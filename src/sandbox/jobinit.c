@@ -11,6 +11,8 @@
  * is open; overlays are mounted from there; at last the job's private /tmp
  * covers the tmpfs.  So a job reaches neither, and nothing is unmounted, which
  * would wait for a grace period of the kernel each time.
+ *
+ * One file: one process, from its fork to its end, in the order of what it does.
  */
 #include "launchmsg.h"
 
@@ -487,7 +489,7 @@ static void look_at_call(struct job *j)
 	const struct moves m = {j->mirror, j->fds, j->req.workspaces, j->n};
 	const char *text = j->trace ? filter_traced(j->setup->trace_filter, j->listener, moves_ask,
 						    &m, j->trace)
-				    : filter_told(j->listener, moves_ask, &m);
+				    : filter_notified(j->listener, moves_ask, &m);
 	struct lm_packet p = {.kind = LM_BEYOND, .job_id = j->id};
 
 	if (!text)

@@ -40,8 +40,8 @@ struct queued {
 
 struct running {
 	unsigned n_workspaces;
-	bool reported; /* its init said how it went */
-	bool told;     /* to our owner */
+	bool reported;	/* its init said how it went */
+	bool delivered; /* to our owner */
 	struct job_end end;
 };
 
@@ -226,7 +226,7 @@ static void on_done(struct launcher *l, struct running *run, const struct lm_pac
 
 	if (run->reported)
 		return;
-	run->reported = run->told = true;
+	run->reported = run->delivered = true;
 	run->end.wait_status = p->value;
 	run->end.rusage = p->rusage;
 	run->end.wall_us = p->wall_us;
@@ -238,7 +238,7 @@ static void on_done(struct launcher *l, struct running *run, const struct lm_pac
 /* The init is reaped, so the kernel has ended every process of the job. */
 static void on_gone(struct launcher *l, struct running *run, const struct lm_packet *p)
 {
-	bool told = run->told;
+	bool delivered = run->delivered;
 	struct job_end end;
 
 	if (!run->reported && run->end.started) {
@@ -256,7 +256,7 @@ static void on_gone(struct launcher *l, struct running *run, const struct lm_pac
 		scratch_job_ended(l->scratch, p->job_id, run->n_workspaces);
 	(void)map_del_u64(&l->jobs, p->job_id);
 	free(run);
-	if (!told)
+	if (!delivered)
 		l->ops->ended(l->data, p->job_id, &end);
 }
 

@@ -7,6 +7,7 @@
  * may block, which is harmless: the agent never blocks on us.
  */
 #include "launchmsg.h"
+#include "mountpoint.h"
 #include "wall.h"
 
 #include <errno.h>

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -184,4 +185,38 @@ void mnt_mark(const char *path)
 bool sandbox_is_mountpoint(const struct stat *st)
 {
 	return st->st_atim.tv_sec == MARK_ATIME;
+}
+
+static int copy_symlink(int from_fd, const char *name, int to_fd)
+{
+	char target[PATH_MAX];
+	ssize_t n = readlinkat(from_fd, name, target, sizeof(target) - 1);
+
+	if (n < 0)
+		return -errno;
+	target[n] = '\0';
+	return symlinkat(target, to_fd, name) < 0 ? -errno : 0;
+}
+
+static int make_file(int dirfd, const char *name)
+{
+	_cleanup_close_ int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
+
+	return fd < 0 ? -errno : 0;
+}
+
+int mnt_show(int from_fd, const char *name, int to_fd)
+{
+	struct stat st;
+	int r;
+
+	if (fstatat(from_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (S_ISLNK(st.st_mode))
+		return copy_symlink(from_fd, name, to_fd);
+	if (S_ISDIR(st.st_mode))
+		r = mkdirat(to_fd, name, 0755) < 0 ? -errno : 0;
+	else
+		r = make_file(to_fd, name);
+	return r < 0 ? r : mnt_bind_at(from_fd, name, true, to_fd, name);
 }

@@ -25,6 +25,9 @@ int mnt_seal_each(const char *path);
 /* The one mount at fd. */
 int mnt_set_readonly(int fd, bool on);
 
+/* Shows one name of the directory from_fd in the tmpfs to_fd: a symlink as itself, others bound. */
+int mnt_show(int from_fd, const char *name, int to_fd);
+
 /* mkdir -p beneath base; path is relative.  0 or -errno. */
 int mnt_make_dirs(int base, const char *path);
 

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "root.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,18 +20,7 @@
 #include "concc/sandbox.h"
 #include "concc/str.h"
 #include "mnt.h"
-
-/*
- * Each child of a replaced directory becomes a mount, and every job's namespace
- * copies every mount (about a microsecond each): more than this is refused.
- */
-#define SPOT_CHILDREN_MAX 1024
-
-struct root_tmpfs {
-	char *path; /* where its tmpfs is mounted, without symlinks; owned */
-	dev_t dev;
-	int fd; /* a writable clone of that mount, which itself is read-only; owned */
-};
+#include "mountpoint.h"
 
 /* What programs come from.  All else in a worker's root, by whatever name, holds other people's
  * things: homes, stores, data.  CONCC_WORKER_SHOW is for what is missing here. */
@@ -161,41 +148,6 @@ int root_name_places(struct mirror *m, char *const *mirrored)
 	return r;
 }
 
-static int copy_symlink(int from_fd, const char *name, int to_fd)
-{
-	char target[PATH_MAX];
-	ssize_t n = readlinkat(from_fd, name, target, sizeof(target) - 1);
-
-	if (n < 0)
-		return -errno;
-	target[n] = '\0';
-	return symlinkat(target, to_fd, name) < 0 ? -errno : 0;
-}
-
-static int make_file(int dirfd, const char *name)
-{
-	_cleanup_close_ int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
-
-	return fd < 0 ? -errno : 0;
-}
-
-/* Shows one name of the directory from_fd in the tmpfs to_fd: a symlink as itself, others bound. */
-static int show_child(int from_fd, const char *name, int to_fd)
-{
-	struct stat st;
-	int r;
-
-	if (fstatat(from_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return -errno;
-	if (S_ISLNK(st.st_mode))
-		return copy_symlink(from_fd, name, to_fd);
-	if (S_ISDIR(st.st_mode))
-		r = mkdirat(to_fd, name, 0755) < 0 ? -errno : 0;
-	else
-		r = make_file(to_fd, name);
-	return r < 0 ? r : mnt_bind_at(from_fd, name, true, to_fd, name);
-}
-
 /* ---- building ---- */
 
 static int show_top(int base, char *const *mirrored, struct errmsg *msg)
@@ -208,7 +160,7 @@ static int show_top(int base, char *const *mirrored, struct errmsg *msg)
 
 		if (is_one_of(name, (const char *const *)mirrored, strv_len(mirrored)))
 			continue;
-		r = show_child(root, name, base);
+		r = mnt_show(root, name, base);
 		if (r == -ENOENT)
 			r = 0;
 		if (r < 0)
@@ -240,7 +192,7 @@ static int make_var(int base, struct errmsg *msg)
 	(void)symlinkat("/run", var, "run");	   /* conveniences: */
 	(void)symlinkat("/run/lock", var, "lock"); /* jobs hardly use them */
 	for (size_t i = 0; from >= 0 && i < sizeof(var_lib) / sizeof(var_lib[0]); i++) {
-		r = show_child(from, var_lib[i], lib);
+		r = mnt_show(from, var_lib[i], lib);
 		if (r < 0 && r != -ENOENT)
 			return errmsg_set(msg, r, "can't show /var/lib/%s to jobs: %s", var_lib[i],
 					  err_text(r));
@@ -303,7 +255,7 @@ static int make_dev(int base, struct errmsg *msg)
 	if (from < 0 || dev < 0)
 		return errmsg_set(msg, -errno, "can't open /dev: %s", err_text(-errno));
 	for (size_t i = 0; i < sizeof(nodes) / sizeof(nodes[0]); i++) {
-		int r = show_child(from, nodes[i], dev);
+		int r = mnt_show(from, nodes[i], dev);
 
 		if (r < 0 && i == 0)
 			return errmsg_set(msg, r, "can't show /dev/null to jobs: %s", err_text(r));
@@ -372,17 +324,6 @@ static int show_mirrored(int mirror, int base, char *const *names, struct errmsg
 	return 0;
 }
 
-static int add_spot(struct root *r, char *path, int fd)
-{
-	struct stat st;
-
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	r->tmpfs = xrealloc(r->tmpfs, (r->n + 1) * sizeof(r->tmpfs[0]));
-	r->tmpfs[r->n++] = (struct root_tmpfs){.path = path, .dev = st.st_dev, .fd = fd};
-	return 0;
-}
-
 /*
  * Docker lets a container with CAP_SYS_ADMIN mount, but not call pivot_root(2) (its default seccomp
  * profile).  This is what switch_root(8) does: the new root covers the old one as a whole, so that
@@ -415,7 +356,7 @@ static int change_root(struct root *r, int base, struct errmsg *msg)
 	fd = mnt_clone(base);
 	if (fd < 0)
 		return errmsg_set(msg, fd, "can't clone the jobs' root: %s", err_text(fd));
-	err = add_spot(r, xstrdup("/"), fd);
+	err = root_add_tmpfs(r, "/", fd);
 	if (err == 0)
 		err = mnt_seal("/");
 	if (err < 0)
@@ -602,138 +543,6 @@ int root_show_tree(struct root *r, const char *path, struct errmsg *msg)
 	err = mnt_bind_at(tree, "", false, AT_FDCWD, path);
 	if (err < 0)
 		return errmsg_set(msg, err, "can't show the client's %s to jobs: %s", path,
-				  err_text(err));
-	return 0;
-}
-
-/* ---- mount points ---- */
-
-static int real_path(int fd, char path[PATH_MAX])
-{
-	char link[64];
-	ssize_t n;
-
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	n = readlink(link, path, PATH_MAX - 1);
-	if (n < 0)
-		return -errno;
-	path[n] = '\0';
-	return 0;
-}
-
-static const struct root_tmpfs *find_tmpfs(const struct root *r, int fd)
-{
-	struct stat st;
-
-	if (fstat(fd, &st) < 0)
-		return NULL;
-	for (size_t i = 0; i < r->n; i++)
-		if (r->tmpfs[i].dev == st.st_dev)
-			return &r->tmpfs[i];
-	return NULL;
-}
-
-static int show_children(int from_fd, int to_fd)
-{
-	int copy = openat(from_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = copy < 0 ? NULL : fdopendir(copy);
-	struct dirent *e;
-	unsigned n = 0;
-	int r = dir ? 0 : -errno;
-
-	if (!dir && copy >= 0)
-		(void)close(copy);
-	while (dir && r == 0 && (errno = 0, e = readdir(dir))) {
-		if (streq(e->d_name, ".") || streq(e->d_name, ".."))
-			continue;
-		r = ++n > SPOT_CHILDREN_MAX ? CONCC_E_TOOBIG
-					    : show_child(from_fd, e->d_name, to_fd);
-	}
-	if (r == 0)
-		r = -errno; /* of readdir(3) */
-	if (dir)
-		(void)closedir(dir);
-	return r;
-}
-
-/* Covers the directory `from` at path with a tmpfs that holds its children. */
-static int cover(struct root *r, int from, const char *path, const struct root_tmpfs **ret)
-{
-	_cleanup_close_ int top = -1, clone = -1;
-	struct stat st;
-	char opts[32];
-	int err;
-
-	if (fstat(from, &st) < 0)
-		return -errno;
-	snprintf(opts, sizeof(opts), "mode=%04o", (unsigned)(st.st_mode & 0777));
-	if (mount("concc-root", path, "tmpfs", MS_NOSUID | MS_NODEV, opts) < 0)
-		return -errno;
-	top = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	clone = top < 0 ? -errno : mnt_clone(top);
-	err = clone < 0 ? clone : show_children(from, top);
-	if (err == 0)
-		err = mnt_set_readonly(top, true);
-	if (err == 0)
-		err = add_spot(r, xstrdup(path), clone);
-	if (err < 0) {
-		(void)umount2(path, MNT_DETACH); /* back to what it was */
-		return err;
-	}
-	(void)steal_fd(&clone);
-	*ret = &r->tmpfs[r->n - 1];
-	return 0;
-}
-
-/* Where path stops to exist: the length of its longest part that is there. */
-static size_t existing_part(const char *path)
-{
-	_cleanup_free_ char *copy = xstrdup(path);
-	struct stat st;
-	size_t len = strlen(copy);
-
-	while (len > 1 && stat(copy, &st) < 0) {
-		while (len > 1 && copy[len - 1] != '/')
-			len--;
-		if (len > 1)
-			len--;
-		copy[len] = '\0';
-	}
-	return len;
-}
-
-int root_mountpoint(struct root *r, const char *path, struct errmsg *msg)
-{
-	_cleanup_close_ int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	const struct root_tmpfs *at;
-	char real[PATH_MAX], *rel;
-	_cleanup_free_ char *part = NULL, *full = NULL;
-	size_t len;
-	int err;
-
-	if (fd >= 0)
-		return 0;
-	if (!err_is_fact(-errno))
-		return errmsg_set(msg, -errno, "can't open %s on the worker: %s", path,
-				  err_text(-errno));
-	len = existing_part(path);
-	part = xstrndup(path, len);
-	fd = open(part, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return errmsg_set(msg, -errno, "%s: %s is in the way on the worker: %s", path, part,
-				  err_text(-errno));
-	err = real_path(fd, real);
-	at = find_tmpfs(r, fd);
-	if (err == 0 && !at)
-		err = cover(r, fd, real, &at);
-	if (err < 0)
-		return errmsg_set(msg, err, "can't make room for %s in %s on the worker: %s", path,
-				  real, err_text(err));
-	full = path_join(real, path + len + (path[len] == '/'));
-	rel = full + strlen(at->path) + (at->path[1] != '\0');
-	err = mnt_make_dirs(at->fd, rel);
-	if (err < 0)
-		return errmsg_set(msg, err, "can't make the mount point %s on the worker: %s", path,
 				  err_text(err));
 	return 0;
 }

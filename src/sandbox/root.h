@@ -58,11 +58,4 @@ int root_build(struct root *r, const struct root_config *c, struct errmsg *msg);
  */
 int root_show_tree(struct root *r, const char *path, struct errmsg *msg);
 
-/*
- * Makes path an existing directory for a workspace to be mounted on.  Where the
- * worker has no such directory, its nearest parent is replaced by a tmpfs with
- * the former children bound in, so the worker's own files are never changed.
- */
-int root_mountpoint(struct root *r, const char *path, struct errmsg *msg);
-
 #endif

@@ -128,14 +128,14 @@ void dir_forget(struct tree *t, struct dir *d)
 
 void dir_drop(struct tree *t, struct dir *d, const struct peer_set *covered)
 {
-	struct peer_set stale = d->told;
+	struct peer_set stale = d->subscribers;
 	struct peer_set below = {0};
 	struct ent *e = dir_entry(t, d);
 	const struct ent *name;
 
 	for (size_t i = 0; covered && i < TREE_PEERS_MAX / 64; i++) {
 		stale.w[i] &= ~covered->w[i];
-		below.w[i] = d->told.w[i] & covered->w[i];
+		below.w[i] = d->subscribers.w[i] & covered->w[i];
 	}
 	updates_send_stale(t, &stale, d->id);
 	list_for_each_safe (l, &d->children)

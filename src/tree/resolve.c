@@ -373,8 +373,8 @@ static void root_check(struct tree *t, struct root *r)
 	if (changed && !was_missing)
 		root_forget(t, r);
 	if (changed > 0 && was_missing) {
-		updates_send_stale(t, &r->absent_told, r->absent_id);
-		memset(&r->absent_told, 0, sizeof(r->absent_told));
+		updates_send_stale(t, &r->absent_subscribers, r->absent_id);
+		memset(&r->absent_subscribers, 0, sizeof(r->absent_subscribers));
 	}
 }
 

@@ -202,7 +202,7 @@ static void ent_lose(struct tree *t, struct dir *d, struct ent *e, const struct 
 			!(e->child && e->child->dead);
 
 	if (is_dir && e->child)
-		dir_drop(t, e->child, &d->told);
+		dir_drop(t, e->child, &d->subscribers);
 	if (e->type != ENTRY_ABSENT && !same_dir && (is_dir || !st))
 		tomb_put(t, d->path, e->name, t->version + 1);
 }

@@ -18,8 +18,8 @@
  *   temp.c       our temporaries
  *   commit.h     a job's changes, on their way in
  *
- * dirs, snapshot, hardlinks, watch, mounts and resolve call each other: a look may find that a
- * root has moved or a file has another name, which queues further looks.
+ * dirs, snapshot, updates, hardlinks, watch, mounts and resolve call each other: a look may find
+ * that a root has moved or a file has another name, which queues further looks.
  *
  * A `struct dir` is one listed directory, a `struct ent` one name in it.  Every
  * dir's parent is a dir too, up to the served root, so that the loss of any
@@ -100,7 +100,7 @@ struct dir {
 	struct dir_attr attr;
 	struct names names;
 	struct ent_vec dirty, pending;
-	struct peer_set told;
+	struct peer_set subscribers;
 	uint64_t known_since; /* version, when it was read: no name in it had a later one then */
 	bool network;	      /* others may change it */
 	bool elsewhere;	      /* by its path the kernel finds another one: see tree_serve_part() */
@@ -159,7 +159,7 @@ struct root {
 	bool has_mounts; /* something is mounted beneath it, or was */
 	/* What peers were told while it was missing, to be taken back when it comes. */
 	uint32_t absent_id;
-	struct peer_set absent_told;
+	struct peer_set absent_subscribers;
 };
 
 /* A name that was lost (removed, or a directory replaced) at a version. */

@@ -74,7 +74,7 @@ void tree_free(struct tree *t)
 		return;
 	/* Nobody is told that it ends. */
 	for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));)
-		d->told = (struct peer_set){0};
+		d->subscribers = (struct peer_set){0};
 	drop_all(t);
 	t->queue.n = 0;
 	updates_flush(t);
@@ -231,7 +231,7 @@ static void list_absent(struct tree *t, unsigned peer, const char *path, int err
 		if (!top->absent_id)
 			top->absent_id = id;
 		id = top->absent_id;
-		peer_set_add(&top->absent_told, peer);
+		peer_set_add(&top->absent_subscribers, peer);
 	}
 	if (err_is_fact(err)) {
 		updates_send_absent(t, peer, id, err == -EACCES ? DIR_DENIED : DIR_MISSING, path);
@@ -284,11 +284,11 @@ const char *tree_dir_path(const struct tree *t, uint32_t dir_id)
 	return d && !d->dropped ? d->path : NULL;
 }
 
-uint32_t tree_told_id(const struct tree *t, unsigned peer, const char *path)
+uint32_t tree_dir_id(const struct tree *t, unsigned peer, const char *path)
 {
 	const struct dir *d = dir_find(t, path);
 
-	return d && peer_set_has(&d->told, peer) ? d->id : 0;
+	return d && peer_set_has(&d->subscribers, peer) ? d->id : 0;
 }
 
 void tree_entry(const struct tree *t, uint32_t dir_id, const char *name, struct entry_attr *ret)
@@ -312,7 +312,7 @@ static void forget_peer(struct tree *t, struct dir *d, unsigned peer)
 {
 	struct ent *e;
 
-	peer_set_del(&d->told, peer);
+	peer_set_del(&d->subscribers, peer);
 	for (uint32_t it = 0; (e = names_next(&d->names, &it));) {
 		if (e->type == ENTRY_FILE && e->known && e->known->claimed_by == peer) {
 			free(e->known);
@@ -330,10 +330,10 @@ void tree_peer_reset(struct tree *t, unsigned peer)
 		return;
 	for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));) {
 		forget_peer(t, d, peer);
-		anyone |= !peer_set_empty(&d->told);
+		anyone |= !peer_set_empty(&d->subscribers);
 	}
 	list_for_each (l, &t->roots)
-		peer_set_del(&container_of(l, struct root, in_tree)->absent_told, peer);
+		peer_set_del(&container_of(l, struct root, in_tree)->absent_subscribers, peer);
 	if (!anyone)
 		drop_all(t); /* watches and memory are kept for those who use them */
 }

@@ -95,7 +95,7 @@ void updates_send_dir(struct tree *t, struct dir *d, unsigned peer)
 		updates_send_unknown(t, peer, d->id, d->path, -E2BIG);
 		return;
 	}
-	peer_set_add(&d->told, peer);
+	peer_set_add(&d->subscribers, peer);
 	t->ops.send(t->data, peer, MSG_DIR, &b);
 }
 
@@ -181,7 +181,7 @@ static void send_update(struct tree *t, const struct dir *d, uint32_t from, uint
 	for (unsigned p = 0; p < TREE_PEERS_MAX; p++) {
 		struct buf *b;
 
-		if (!peer_set_has(&d->told, p))
+		if (!peer_set_has(&d->subscribers, p))
 			continue;
 		b = has_claim(d, from, end, p) ? &own : &common;
 		if (b == &own || !b->len)

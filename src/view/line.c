@@ -34,7 +34,7 @@ static void put(const struct buf *b)
 /* ---- before a build: the line that the cursor is in ---- */
 
 /* Over what is in it now. */
-static void put_here(const char *text)
+static void put_local(const char *text)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
@@ -130,12 +130,12 @@ static void put_progress(struct buf *out, const struct feed *f)
 {
 	const json_t *o = f->servers[0].status;
 	uint64_t wanted = total(o, "wanted_bytes");
-	size_t here = json_array_size(json_object_get(o, "here"));
+	size_t local = json_array_size(json_object_get(o, "here"));
 
 	buf_putf(out, "%llu job%s on workers", (unsigned long long)get_int(o, "running"),
 		 str_plural(get_int(o, "running")));
-	if (here)
-		buf_putf(out, ", %zu here", here);
+	if (local)
+		buf_putf(out, ", %zu here", local);
 	if (get_int(o, "waiting"))
 		buf_putf(out, ", %llu waiting", (unsigned long long)get_int(o, "waiting"));
 	buf_putf(out, ", %llu done", (unsigned long long)f->servers[0].n_ended);
@@ -160,7 +160,7 @@ static void tell(struct line *l, const struct feed *f)
 	text = xstrndup(buf_cstr(&b), w.ws_col > 1 ? w.ws_col - 1u : 79);
 	str_defuse(text);
 	if (l->what == VIEW_LINE_WAITING)
-		put_here(text);
+		put_local(text);
 	else
 		put_last(l, text, w.ws_row);
 	l->is_shown = true;
@@ -170,7 +170,7 @@ static void tell(struct line *l, const struct feed *f)
 static void hide(struct line *l)
 {
 	if (l->is_shown && l->what == VIEW_LINE_WAITING)
-		put_here("");
+		put_local("");
 	give_last_line_back(l);
 }
 

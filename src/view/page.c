@@ -165,7 +165,7 @@ static void remote(struct buf *out, const struct summary *s)
 static void remote_note(struct buf *out, const struct summary *s)
 {
 	buf_putf(out, "%zu job%s on %zu worker%s, %zu here", s->n_remote, str_plural(s->n_remote),
-		 s->n_workers, str_plural(s->n_workers), s->n_here);
+		 s->n_workers, str_plural(s->n_workers), s->n_local);
 }
 
 static void speedup(struct buf *out, const struct summary *s)
@@ -276,7 +276,7 @@ static void slowest_rows(struct buf *out, const struct summary *s)
 
 		buf_putf(out, "<tr>");
 		put_cell_of(out, put_span, job_done_us(r) - job_began_us(r));
-		if (job_is_here(r))
+		if (job_is_local(r))
 			put_cell(out, "num", "\xe2\x80\x93"); /* not known */
 		else
 			put_cell_of(out, put_span, r->utime_us + r->stime_us);
@@ -313,7 +313,7 @@ static void place_row(struct buf *out, const struct summary *s, const struct pla
 		 "%%</td>",
 		 share, share);
 	put_speed_cell(out, p->speed);
-	put_speed_cell(out, p->speed_here);
+	put_speed_cell(out, p->speed_local);
 	put_cell_of(out, put_size, p->bytes_fetched);
 	put_cell_of(out, put_size, p->bytes_back);
 	buf_putf(out, "</tr>\n");
@@ -330,7 +330,7 @@ static void places_note(struct buf *out, const struct summary *s)
 	size_t n = 0;
 
 	for (size_t i = 0; i < s->n_places; i++)
-		n += s->places[i].speed_here > 0 ? s->places[i].n_compared : 0;
+		n += s->places[i].speed_local > 0 ? s->places[i].n_compared : 0;
 	buf_putf(out,
 		 "Busy: as long as jobs had slots. Speed: by the CPU time of each program's jobs, "
 		 "against all workers of this build; 2 is twice as fast. ");
@@ -394,7 +394,7 @@ static void alone_note(struct buf *out, const struct summary *s)
 	buf_putf(out, ", %s), and the time of those that ran here (",
 		 s->scaled ? "as long as it takes here, where that is known"
 			   : "taken to be as fast as this machine");
-	put_span(out, s->here_us);
+	put_span(out, s->local_us);
 	buf_putf(out,
 		 "), on %u core%s without a gap, or the longest job when that is more. A real "
 		 "build has gaps.",

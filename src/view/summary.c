@@ -10,14 +10,14 @@
 
 /* ---- one job ---- */
 
-bool job_is_here(const struct record *r)
+bool job_is_local(const struct record *r)
 {
 	return !*r->worker;
 }
 
 bool job_has_slot(const struct record *r)
 {
-	return r->sent_us && (!job_is_here(r) || streq(r->rule, "local-slot"));
+	return r->sent_us && (!job_is_local(r) || streq(r->rule, "local-slot"));
 }
 
 bool job_has_failed(const struct record *r)
@@ -27,7 +27,7 @@ bool job_has_failed(const struct record *r)
 
 uint64_t job_began_us(const struct record *r)
 {
-	bool had_slot = !job_is_here(r) && r->slot_us && r->slot_us < r->sent_us;
+	bool had_slot = !job_is_local(r) && r->slot_us && r->slot_us < r->sent_us;
 
 	return r->arrived_us + (had_slot ? r->slot_us : r->sent_us);
 }
@@ -140,7 +140,7 @@ static void compare_workers(struct summary *s)
 	struct map programs = MAP_INIT;
 
 	for (size_t i = 0; i < b->n; i++)
-		if (!job_is_here(&b->jobs[i]) && cpu_us(&b->jobs[i]))
+		if (!job_is_local(&b->jobs[i]) && cpu_us(&b->jobs[i]))
 			add_to_mean(&programs, b->jobs[i].program, (double)cpu_us(&b->jobs[i]));
 	for (size_t k = 0; k < s->n_places && s->n_workers > 1; k++) {
 		double usual = 0, own = 0;
@@ -169,29 +169,29 @@ static char *key_of(const struct record *r)
 static bool is_comparable(const struct record *r)
 {
 	return !job_has_failed(r) && *r->subject && !streq(r->rule, "cancelled") &&
-	       (job_is_here(r) ? r->sent_us && r->ended_us > r->sent_us : r->wall_us > 0);
+	       (job_is_local(r) ? r->sent_us && r->ended_us > r->sent_us : r->wall_us > 0);
 }
 
 #define COMPARED_MIN 3 /* fewer say more of themselves than of the machines */
 
-static void finish_comparison(struct place *p, const struct mean *here, const struct mean *there)
+static void finish_comparison(struct place *p, const struct mean *local, const struct mean *remote)
 {
-	p->n_compared = there->n;
-	if (there->n >= COMPARED_MIN && there->sum > 0)
-		p->speed_here = here->sum / there->sum;
+	p->n_compared = remote->n;
+	if (remote->n >= COMPARED_MIN && remote->sum > 0)
+		p->speed_local = local->sum / remote->sum;
 }
 
 static void compare_with_here(struct summary *s, const struct builds *b)
 {
-	struct mean *here = xcalloc(s->n_places, sizeof(*here));
-	struct mean *there = xcalloc(s->n_places, sizeof(*there));
+	struct mean *local = xcalloc(s->n_places, sizeof(*local));
+	struct mean *remote = xcalloc(s->n_places, sizeof(*remote));
 	struct map done_here = MAP_INIT;
 
 	for (size_t i = 0; i < b->n_records; i++) {
 		const struct record *r = &b->records[i];
 		char *key = key_of(r);
 
-		if (job_is_here(r) && is_comparable(r))
+		if (job_is_local(r) && is_comparable(r))
 			add_to_mean(&done_here, key, (double)(r->ended_us - r->sent_us));
 		free(key);
 	}
@@ -202,17 +202,17 @@ static void compare_with_here(struct summary *s, const struct builds *b)
 		const struct mean *m = map_get_str(&done_here, key);
 
 		free(key);
-		if (job_is_here(r) || !is_comparable(r) || !p || !m)
+		if (job_is_local(r) || !is_comparable(r) || !p || !m)
 			continue;
-		here[p - s->places].sum += m->sum / (double)m->n;
-		there[p - s->places].sum += (double)r->wall_us;
-		there[p - s->places].n++;
+		local[p - s->places].sum += m->sum / (double)m->n;
+		remote[p - s->places].sum += (double)r->wall_us;
+		remote[p - s->places].n++;
 	}
 	for (size_t k = 0; k < s->n_places; k++)
-		finish_comparison(&s->places[k], &here[k], &there[k]);
+		finish_comparison(&s->places[k], &local[k], &remote[k]);
 	release_means(&done_here);
-	free(here);
-	free(there);
+	free(local);
+	free(remote);
 }
 
 /* ---- all together ---- */
@@ -232,13 +232,13 @@ static void add_up(struct summary *s)
 	for (size_t i = 0; i < s->build->n; i++) {
 		const struct record *r = &s->build->jobs[i];
 
-		if (!job_is_here(r))
+		if (!job_is_local(r))
 			add_remote(s, r);
-		s->n_here += job_is_here(r);
+		s->n_local += job_is_local(r);
 		s->n_failed += job_has_failed(r);
-		s->n_retried += r->tries > 1 || (r->tries && job_is_here(r));
+		s->n_retried += r->tries > 1 || (r->tries && job_is_local(r));
 		s->cpu_us += cpu_us(r);
-		s->here_us += job_is_here(r) ? taken_us(r) : 0;
+		s->local_us += job_is_local(r) ? taken_us(r) : 0;
 		s->bytes_back += r->bytes_back;
 		s->bytes_fetched += r->bytes_fetched;
 		s->slots = r->all_slots > s->slots ? r->all_slots : s->slots;
@@ -252,10 +252,10 @@ static void estimate_alone(struct summary *s)
 
 	for (size_t i = 0; i < s->build->n; i++) {
 		const struct record *r = &s->build->jobs[i];
-		double speed = s->places[s->place_of[i]].speed_here;
-		double us = job_is_here(r) ? (double)taken_us(r) : (double)cpu_us(r);
+		double speed = s->places[s->place_of[i]].speed_local;
+		double us = job_is_local(r) ? (double)taken_us(r) : (double)cpu_us(r);
 
-		if (!job_is_here(r) && speed > 0) {
+		if (!job_is_local(r) && speed > 0) {
 			us *= speed;
 			s->scaled = true;
 		}
@@ -281,19 +281,19 @@ double summary_speed_up(const struct summary *s)
 
 const char *summary_limit(const struct summary *s)
 {
-	double wall = (double)s->wall_us, there = (double)s->there_us;
+	double wall = (double)s->wall_us, remote = (double)s->there_us;
 
 	if (!s->build->n || !s->wall_us)
 		return "";
 	if (!s->n_remote)
 		return "no job went to a worker";
-	if ((double)s->here_us > PART_HERE * wall * s->cores)
+	if ((double)s->local_us > PART_HERE * wall * s->cores)
 		return "this machine, busy with the jobs that stayed here";
-	if ((double)s->waited_us > PART_WAIT * (there + (double)s->waited_us))
+	if ((double)s->waited_us > PART_WAIT * (remote + (double)s->waited_us))
 		return "too few slots: jobs waited for them";
-	if ((double)s->way_us > PART_WAY * there)
+	if ((double)s->way_us > PART_WAY * remote)
 		return "the way to the workers, which took most of the jobs' time";
-	if (s->slots && there < PART_SLOTS * wall * (double)s->slots)
+	if (s->slots && remote < PART_SLOTS * wall * (double)s->slots)
 		return "the build itself, which had too few jobs at once";
 	return "the workers' own speed";
 }
@@ -323,7 +323,7 @@ static void collect_rules(struct summary *s)
 {
 	for (size_t i = 0; i < s->build->n; i++) {
 		const struct record *r = &s->build->jobs[i];
-		struct rule_use *u = job_is_here(r) ? rule_named(s, r->rule) : NULL;
+		struct rule_use *u = job_is_local(r) ? rule_named(s, r->rule) : NULL;
 
 		if (!u)
 			continue;

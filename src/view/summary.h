@@ -24,8 +24,8 @@ struct place {
 	uint64_t bytes_back, bytes_fetched;
 	/* How many times as fast as: all workers of this build together; this machine, by jobs
 	 * that ran in both places, in whatever build.  0: nothing to tell it by. */
-	double speed, speed_here;
-	size_t n_compared; /* jobs behind speed_here */
+	double speed, speed_local;
+	size_t n_compared; /* jobs behind speed_local */
 };
 
 /* What kept jobs here, or sent them back. */
@@ -48,10 +48,10 @@ struct summary {
 	uint32_t *place_of, *lane_of; /* of each job */
 	struct rule_use *rules;	      /* most time first */
 	size_t n_rules;
-	size_t n_workers, n_remote, n_here, n_failed, n_retried;
+	size_t n_workers, n_remote, n_local, n_failed, n_retried;
 	uint64_t wall_us;
-	uint64_t cpu_us;  /* on workers */
-	uint64_t here_us; /* how long the jobs here took, together */
+	uint64_t cpu_us;   /* on workers */
+	uint64_t local_us; /* how long the jobs here took, together */
 	/* Of remote ones together: waited for a slot; had it; had it while no command ran. */
 	uint64_t waited_us, there_us, way_us;
 	uint64_t bytes_back, bytes_fetched;
@@ -63,7 +63,7 @@ struct summary {
 	size_t slowest[SUMMARY_LISTED], n_slowest; /* longest first */
 	uint32_t cores;				   /* of this machine */
 	uint64_t alone_us; /* estimate: what this machine alone would have needed at least */
-	bool scaled;	   /* by speed_here of the workers; else they are taken to be as fast */
+	bool scaled;	   /* by speed_local of the workers; else they are taken to be as fast */
 };
 
 /* Borrows b and t, which is one of them, until it is released.  cores: of this machine. */
@@ -78,7 +78,7 @@ const char *summary_limit(const struct summary *s);
 /* Since the epoch: when it was put into its slot, or begun here; when it was done with. */
 uint64_t job_began_us(const struct record *r);
 uint64_t job_done_us(const struct record *r);
-bool job_is_here(const struct record *r);
+bool job_is_local(const struct record *r);
 bool job_has_slot(const struct record *r);   /* here there are some that need none */
 bool job_has_failed(const struct record *r); /* its command, not we */
 

@@ -92,7 +92,7 @@ static void add_job(json_t *list, const struct summary *s, size_t i)
 	e = span(r->program, *r->subject ? r->subject : r->command, place, lane, from, to);
 	json_object_set_new(e, "args", job_args(r));
 	json_array_append_new(list, e);
-	if (job_is_here(r))
+	if (job_is_local(r))
 		return;
 	if (sent > from)
 		json_array_append_new(list, span("part", "on its way", place, lane, from, sent));

@@ -118,10 +118,10 @@ static void keep_speeds(struct usual *u, const struct summary *s)
 	for (size_t i = 0; i < s->n_places; i++) {
 		struct speed *x;
 
-		if (s->places[i].speed_here <= 0)
+		if (s->places[i].speed_local <= 0)
 			continue;
 		x = xcalloc(1, sizeof(*x));
-		x->times = s->places[i].speed_here;
+		x->times = s->places[i].speed_local;
 		free(map_put_str(&u->speeds, s->places[i].name, x));
 	}
 }

@@ -53,9 +53,9 @@ void agent_tell_counts(struct agent *a)
 
 	_Static_assert(MIRROR_OPCODES == PROTO_FUSE_OPS, "one table");
 	mirror_counts(a->mirror, &c);
-	if (c.total + c.own_files == a->counts_told)
+	if (c.total + c.own_files == a->counts_sent)
 		return;
-	a->counts_told = c.total + c.own_files;
+	a->counts_sent = c.total + c.own_files;
 	m.total = c.total;
 	m.own_files = c.own_files;
 	m.own_bytes = c.own_bytes;
@@ -213,11 +213,11 @@ static void look_at_store(struct agent *a)
 
 	if (store_wants_trim(a->store))
 		put_upkeep(a, trim);
-	if (state == a->storage_told || !a->up)
+	if (state == a->storage_sent || !a->up)
 		return;
 	if (state < 0)
 		log_warn("can't write to %s: %s", a->store_dir, err_text(state));
-	a->storage_told = state;
+	a->storage_sent = state;
 	msg_storage_encode(&b, &(struct msg_storage){.error = state < 0 && state > -4096
 								      ? (uint32_t)-state
 							      : state ? EIO

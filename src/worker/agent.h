@@ -43,7 +43,7 @@ struct agent {
 	struct loop_source *disk_source;
 	struct offload_lane *keeping, *trimming, *comparing;
 	bool trims;	      /* a trim is in its lane */
-	int storage_told;     /* store_state(), as the client knows it */
+	int storage_sent;     /* store_state(), as the client knows it */
 	uint64_t n_kept;      /* jobs whose outputs were to be put into the store, ... */
 	uint64_t n_kept_done; /* ... and are */
 	struct mirror *mirror;
@@ -69,7 +69,7 @@ struct agent {
 	struct list
 		sending; /* struct agent_job.of_sending: with something in the outbox, by turns */
 	struct loop_source *pump_source; /* more of it in the next turn of the loop */
-	uint64_t counts_told;	 /* FUSE requests and own files, by the last MIRROR_COUNTS */
+	uint64_t counts_sent;	 /* FUSE requests and own files, by the last MIRROR_COUNTS */
 	struct caller own;	 /* as we were started: what our login gives */
 	uint64_t oom_kills;	 /* of this machine, as last seen */
 	struct farm farm;	 /* what the administrator allows */

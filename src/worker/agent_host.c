@@ -113,7 +113,7 @@ static void tell_load(void *data)
 		a->load = m;
 	}
 	/* Nor for room on a disk. */
-	if (a->storage_told)
+	if (a->storage_sent)
 		agent_probe_store(a);
 	loop_timer_set(a->load_timer, LOAD_MS);
 }

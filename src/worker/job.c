@@ -112,7 +112,7 @@ static void tell_outside(struct agent_job *j, enum missing_how how, const char *
 	_cleanup_free_ char *key = xasprintf("%u%s", (unsigned)how, path);
 	char *const paths[] = {(char *)path, NULL};
 
-	if (j->told || !j->launched || map_get_str(&j->outside, key))
+	if (j->exit_sent || !j->launched || map_get_str(&j->outside, key))
 		return;
 	/* Beyond, a path may be told again: right, and only slow. */
 	if (j->outside.n < OUTSIDE_MAX)
@@ -377,7 +377,7 @@ static void drop_results(struct agent_job *j)
 		return;
 	outbox_release(&j->outbox);
 	j->leaving = false; /* what was to do so went with the outbox */
-	if (j->told)
+	if (j->exit_sent)
 		job_send_exit(j, &m);
 }
 
@@ -385,7 +385,7 @@ static void drop_results(struct agent_job *j)
  * made of the failure. */
 static void fail(struct agent_job *j, enum failure why, const char *text)
 {
-	if (!j->launched || j->told)
+	if (!j->launched || j->exit_sent)
 		return;
 	if (!j->taint)
 		j->verdict = why;
@@ -417,7 +417,7 @@ void agent_job_beyond(struct agent *a, uint32_t job_id, const char *text)
 {
 	struct agent_job *j = map_get_u64(&a->jobs, job_id);
 
-	if (!j || j->told || j->ended)
+	if (!j || j->exit_sent || j->ended)
 		return;
 	if (!j->taint)
 		j->verdict = FAILED_NO_WAY_HOME;
@@ -449,7 +449,7 @@ int agent_job_kill(struct agent *a, struct blob payload)
 		return 0;
 	}
 	drop_results(j);
-	if (j->told)
+	if (j->exit_sent)
 		return 0;
 	if (!j->ended) {
 		job_stop(j, (int)signo);

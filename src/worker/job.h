@@ -46,7 +46,7 @@ struct agent_job {
 	uint64_t wait_kept;	      /* ... and so many jobs' outputs be in the store */
 	uint64_t queued_ms;
 	bool queued;	 /* in agent.queued */
-	bool queue_told; /* the client knows that it is */
+	bool queue_sent; /* the client knows that it is */
 	int slot;	 /* of the host, -1: none */
 	struct timespec started;
 	uint64_t started_ms;
@@ -55,10 +55,10 @@ struct agent_job {
 	int stdin_fd;			     /* our end, -1 when closed */
 	int stdin_job;			     /* the job's, to see what is left in it; -1 without */
 	struct loop_source *stdin_source;
-	struct buf input;    /* not yet in the pipe */
-	uint64_t input_put;  /* bytes in it so far, */
-	uint64_t input_read; /* known to be read by the job, */
-	uint64_t input_told; /* and told to the client */
+	struct buf input;     /* not yet in the pipe */
+	uint64_t input_put;   /* bytes in it so far, */
+	uint64_t input_read;  /* known to be read by the job, */
+	uint64_t input_acked; /* and told to the client */
 	bool input_ends;
 	uint32_t credit; /* output the client takes now */
 	struct home **homes;
@@ -67,8 +67,8 @@ struct agent_job {
 	int tmp_fd;
 	bool ended;
 	bool launched;
-	bool told;    /* its JOB_EXIT is in the outbox, or was sent */
-	bool leaving; /* to be freed when the outbox is empty */
+	bool exit_sent; /* its JOB_EXIT is in the outbox, or was sent */
+	bool leaving;	/* to be freed when the outbox is empty */
 	struct job_end end;
 	struct buf trace; /* as JOB_TRACE has it, but for the job; empty: none is wanted */
 	char *taint;	  /* why its result can't be used, or NULL */

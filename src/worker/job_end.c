@@ -153,11 +153,11 @@ void job_send_exit(struct agent_job *j, struct msg_exit *m)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
-	if (!j->told)
+	if (!j->exit_sent)
 		note_end(j, m);
 
 	m->job_id = j->msg.job_id;
-	j->told = true;
+	j->exit_sent = true;
 	msg_exit_encode(&b, m);
 	outbox_message(j->agent, &j->outbox, MSG_JOB_EXIT, &b);
 	if (j->ended || !j->launched)
@@ -357,7 +357,7 @@ void job_maybe_finish(struct agent_job *j)
 {
 	if (!j->ended)
 		return;
-	if (j->told) {
+	if (j->exit_sent) {
 		leave(j);
 		outbox_pump(j->agent);
 	} else if (j->out[0].fd < 0 && j->out[1].fd < 0) {

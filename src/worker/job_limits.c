@@ -21,7 +21,7 @@ static void time_is_up(void *data)
 	_cleanup_free_ char *text = xasprintf("it took longer than %u s, its `job-time`",
 					      j->agent->limits.time_s);
 
-	if (j->told || j->ended)
+	if (j->exit_sent || j->ended)
 		return;
 	job_reached_limit(j, text);
 	job_stop(j, SIGKILL);
@@ -42,7 +42,7 @@ void job_start_clock(struct agent_job *j)
 enum sign { SIGN_NONE, SIGN_MEMORY, SIGN_PROCESSES, SIGN_FILES };
 
 static const struct {
-	const char *said;
+	const char *text;
 	enum sign of;
 } signs[] = {
 	{"Resource temporarily unavailable", SIGN_PROCESSES},
@@ -79,7 +79,7 @@ static bool matters(const struct agent_job *j, enum sign of)
 void job_look_for_signs(struct agent_job *j, const char *p, size_t n)
 {
 	for (size_t i = 0; !j->hint && i < sizeof(signs) / sizeof(signs[0]); i++) {
-		if (matters(j, signs[i].of) && memmem(p, n, signs[i].said, strlen(signs[i].said)))
+		if (matters(j, signs[i].of) && memmem(p, n, signs[i].text, strlen(signs[i].text)))
 			j->hint = signs[i].of;
 	}
 }

@@ -65,7 +65,7 @@ static void tell_queued(struct agent_job *j, bool queued)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
-	j->queue_told = queued;
+	j->queue_sent = queued;
 	msg_pair_encode(&b, j->msg.job_id, queued);
 	link_send_buf(j->agent->link, MSG_JOB_QUEUED, LINK_PRIO, &b);
 }
@@ -76,7 +76,7 @@ static void tell_new(struct agent *a)
 	for (struct list *l = a->queued.prev; l != &a->queued; l = l->prev) {
 		struct agent_job *j = container_of(l, struct agent_job, of_waiting);
 
-		if (j->queue_told)
+		if (j->queue_sent)
 			break;
 		tell_queued(j, true);
 	}
@@ -93,7 +93,7 @@ void agent_job_start_queued(struct agent *a)
 		if (slot == -EAGAIN)
 			break;
 		j->slot = slot < 0 ? -1 : slot; /* no guard: none is better than no job */
-		if (j->queue_told)
+		if (j->queue_sent)
 			tell_queued(j, false);
 		job_start_now(j);
 	}

@@ -26,7 +26,7 @@
  * news for the user.  The kernel tells nobody else of it.
  */
 static const struct {
-	const char *said;
+	const char *text;
 	enum holding why;
 } sayings[] = {
 	{"No space left on device", HOLDING_FULL_DISK},
@@ -48,19 +48,12 @@ static void close_output(struct output *o)
 	job_maybe_finish(o->job);
 }
 
-static void set_close(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
-}
-
 void job_close_outputs(struct agent_job *j)
 {
 	for (int i = 0; i < 2; i++) {
 		loop_remove(j->out[i].source);
 		j->out[i].source = NULL;
-		set_close(&j->out[i].fd);
+		fd_close(&j->out[i].fd);
 	}
 }
 
@@ -153,7 +146,7 @@ static void send_output(struct agent_job *j, uint8_t stream, const void *p, size
 static enum holding why_hold(struct agent_job *j, const char *p, size_t n)
 {
 	for (size_t i = 0; i < sizeof(sayings) / sizeof(sayings[0]); i++) {
-		if (memmem(p, n, sayings[i].said, strlen(sayings[i].said)))
+		if (memmem(p, n, sayings[i].text, strlen(sayings[i].text)))
 			return sayings[i].why;
 	}
 	return job_scratch_is_full(j) ? HOLDING_FULL_DISK : HOLDING_NOTHING;
@@ -247,11 +240,11 @@ bool job_has_input(const struct agent_job *j)
 static void tell_read(struct agent_job *j)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
-	uint32_t n = (uint32_t)(j->input_read - j->input_told); /* at most a window */
+	uint32_t n = (uint32_t)(j->input_read - j->input_acked); /* at most a window */
 
 	if (!n)
 		return;
-	j->input_told = j->input_read;
+	j->input_acked = j->input_read;
 	msg_pair_encode(&b, j->msg.job_id, n);
 	link_send_buf(j->agent->link, MSG_INPUT_CREDIT, LINK_PRIO, &b);
 }
@@ -260,13 +253,13 @@ static void tell_read(struct agent_job *j)
 static void close_ours(struct agent_job *j)
 {
 	loop_remove(steal_ptr(&j->stdin_source));
-	set_close(&j->stdin_fd);
+	fd_close(&j->stdin_fd);
 }
 
 void job_close_input(struct agent_job *j)
 {
 	close_ours(j);
-	set_close(&j->stdin_job);
+	fd_close(&j->stdin_job);
 }
 
 static void see_read(struct agent_job *j)
@@ -312,7 +305,7 @@ static void on_input_room(void *data, uint32_t events)
 	see_read(j); /* the event may be older than what was put there last */
 	fill_input(j);
 	/* The client may have more to send when it is told. */
-	if (!j->input.len || j->input_read - j->input_told >= TELL_CHUNK)
+	if (!j->input.len || j->input_read - j->input_acked >= TELL_CHUNK)
 		tell_read(j);
 }
 

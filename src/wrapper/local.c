@@ -9,7 +9,7 @@
 #include "concc/cleanup.h"
 #include "concc/record.h"
 #include "concc/str.h"
-#include "here.h"
+#include "exec.h"
 #include "self.h"
 
 bool local_mark_started(struct wrapper *w)
@@ -49,7 +49,7 @@ static void tell_server(const struct wrapper *w, const char *rule, const char *w
 
 int local_run(struct wrapper *w, bool gated, const char *rule, const char *why)
 {
-	struct here h = {.path = w->path, .argv = w->argv, .out = &w->output};
+	struct exec_call h = {.path = w->path, .argv = w->argv, .out = &w->output};
 	int r;
 
 	if (w->ourselves && !w->exe)
@@ -66,9 +66,9 @@ int local_run(struct wrapper *w, bool gated, const char *rule, const char *why)
 		return WRAPPER_EXIT_FAILED;
 	}
 	if (gated && w->dir)
-		here_take_slot(w->dir);
+		exec_take_slot(w->dir);
 	tell_server(w, rule, why);
-	return here_run(&h);
+	return exec_child(&h);
 }
 
 static void explain_local(const struct wrapper *w, const char *rule, const char *why)
@@ -93,7 +93,7 @@ int local_in_slot(struct wrapper *w, const char *rule, const char *why)
 	if (sched_getscheduler(0) == SCHED_OTHER)
 		(void)sched_setscheduler(0, SCHED_BATCH, &none);
 	conn_release(&w->waiting);
-	here_keep_slot(&w->slot);
+	exec_keep_slot(&w->slot);
 	return local_by_rule(w, rule, why);
 }
 

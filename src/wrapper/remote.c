@@ -19,7 +19,7 @@
 #include "concc/record.h"
 #include "concc/schedule.h"
 #include "concc/str.h"
-#include "here.h"
+#include "exec.h"
 #include "spare.h"
 
 extern char **environ;
@@ -168,7 +168,7 @@ static int on_exit_of(struct wrapper *w, struct session_end *end)
 	words_say(&w->words, WORDS_ASKED, "remote on %s", end->worker);
 	wrapper_count(w, "remote", end->worker);
 	free(end->worker);
-	return end->how == EXIT_SIGNAL ? here_die_by((int)end->code) : (int)end->code;
+	return end->how == EXIT_SIGNAL ? exec_die_by((int)end->code) : (int)end->code;
 }
 
 /* The stream that takes no more. */
@@ -246,9 +246,9 @@ static bool is_here(const struct pool_slot *s)
 /* As many slots as there are cores are a wish, a number of them is an order. */
 static bool may_stay(const struct pool *p, const struct pool_slot *slot)
 {
-	struct sched_place here;
+	struct sched_place local;
 
-	return !pool_place(p, slot, &here) || !here.pace.cores || spare_here();
+	return !pool_place(p, slot, &local) || !local.pace.cores || spare_local();
 }
 
 /* -EXDEV: the server's workers are not for us, as w->foreign says. */
@@ -319,7 +319,7 @@ static int no_worker(struct wrapper *w)
 	_cleanup_free_ char *text = NULL;
 	const char *run = getenv("CONCC_RUN_TALLY");
 
-	if (why && *why && run && *run && !w->words.explain && tally_was_told(run, why))
+	if (why && *why && run && *run && !w->words.explain && tally_was_shown(run, why))
 		text = xstrdup("no worker can be reached");
 	else
 		text = xasprintf("no worker can be reached (%s)",

@@ -60,7 +60,7 @@ static bool on_battery(void)
 	return plug && !power;
 }
 
-bool spare_here(void)
+bool spare_local(void)
 {
 	return !memory_is_short() && !on_battery();
 }

@@ -9,6 +9,6 @@
  * use its cores makes it slower, which is a matter of choosing the place.)  What can't be told is
  * no objection.  Reads a few files of the kernel's.
  */
-bool spare_here(void);
+bool spare_local(void);
 
 #endif

@@ -168,7 +168,7 @@ bool tally_may_say(const char *path, const char *name, uint64_t period_s)
 }
 
 /* A reason's place: its n is the hash, and when it was said. */
-static bool is_said(const struct slot *s, uint32_t hash, uint32_t now, uint64_t period_s)
+static bool was_shown(const struct slot *s, uint32_t hash, uint32_t now, uint64_t period_s)
 {
 	unsigned long long n = atomic_load(&s->n);
 
@@ -190,7 +190,7 @@ bool tally_may_say_why(const char *path, const char *name, const char *reason, u
 	struct slot *s[TALLY_REASONS] = {0};
 	_cleanup_close_ int fd = -1;
 	struct table *t = map_table(path, O_RDWR | O_CREAT, &fd);
-	bool may = false, said = false;
+	bool may = false, shown = false;
 
 	if (!t)
 		return true;
@@ -198,11 +198,11 @@ bool tally_may_say_why(const char *path, const char *name, const char *reason, u
 		_cleanup_free_ char *key = xasprintf("%s:%u", name, i);
 
 		s[i] = claim_slot(t, fd, key) ?: &t->rest;
-		said = said || is_said(s[i], hash, now, period_s);
+		shown = shown || was_shown(s[i], hash, now, period_s);
 	}
-	for (unsigned i = 0; i < TALLY_REASONS && !may && !said; i++) {
+	for (unsigned i = 0; i < TALLY_REASONS && !may && !shown; i++) {
 		may = take_place(s[i], hash, now, period_s);
-		said = !may && is_said(s[i], hash, now, period_s);
+		shown = !may && was_shown(s[i], hash, now, period_s);
 	}
 	munmap(t, sizeof(*t));
 	return may;
@@ -229,30 +229,30 @@ size_t tally_read(const char *path, struct tally_entry *ret, size_t max)
 	return n;
 }
 
-static void told_name(const char *text, char name[static TALLY_NAME_MAX + 1])
+static void shown_name(const char *text, char name[static TALLY_NAME_MAX + 1])
 {
 	(void)snprintf(name, TALLY_NAME_MAX + 1, "told:%08" PRIx32, hash_text(text));
 }
 
-void tally_told(const char *path, const char *text)
+void tally_mark_shown(const char *path, const char *text)
 {
 	char name[TALLY_NAME_MAX + 1];
 
-	told_name(text, name);
+	shown_name(text, name);
 	tally_add(path, name, 1);
 }
 
-bool tally_was_told(const char *path, const char *text)
+bool tally_was_shown(const char *path, const char *text)
 {
 	_cleanup_close_ int fd = -1;
 	struct table *t = map_table(path, O_RDONLY, &fd);
 	char name[TALLY_NAME_MAX + 1];
-	bool told = false;
+	bool shown = false;
 
 	if (!t)
 		return false;
-	told_name(text, name);
-	(void)place_of(t, name, &told);
+	shown_name(text, name);
+	(void)place_of(t, name, &shown);
 	munmap(t, sizeof(*t));
-	return told;
+	return shown;
 }

@@ -29,7 +29,7 @@ void words_init(struct words *w, char *const *argv)
 		w->file = v;
 }
 
-char *wrapper_said_path(const char *path)
+char *wrapper_notes_path(const char *path)
 {
 	struct stat st;
 	bool dir = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
@@ -158,7 +158,7 @@ static void append(const struct words *w, const char *path, struct buf *line, ui
 
 static void append_for(const struct words *w, const char *file, struct buf *line, uint64_t max)
 {
-	_cleanup_free_ char *path = wrapper_said_path(file);
+	_cleanup_free_ char *path = wrapper_notes_path(file);
 
 	append(w, path, line, max);
 }

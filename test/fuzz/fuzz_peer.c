@@ -218,7 +218,7 @@ static void w_fetch(struct buf *b, const uint8_t s[4])
 	_cleanup_free_ char *dir = s[1] & 1 ? path_join(workspace, "d") : xstrdup(workspace);
 	const char *name = s[1] & 2 ? "f" : s[1] & 1 ? "b" : "a.c";
 	struct msg_fetch m = {.fetch_id = s[2],
-			      .dir_id = tree_told_id(server.tree, 0, dir) + (s[1] & 4 ? 1 : 0),
+			      .dir_id = tree_dir_id(server.tree, 0, dir) + (s[1] & 4 ? 1 : 0),
 			      .name = (char *)name};
 	struct entry_attr attr;
 

@@ -581,7 +581,7 @@ static void list_all(unsigned peer, const char *path)
 {
 	struct told_dir *d = map_get_str(&bed.told[peer].by_path, path);
 	_cleanup_strv_ char **children = NULL;
-	struct told_name *n;
+	struct shown_name *n;
 	const char *name;
 
 	if (!d) {
@@ -625,7 +625,7 @@ static void fetch(unsigned peer, uint8_t b, uint8_t x)
 	_cleanup_free_ char *path = NULL, *now = NULL, *held = NULL, *dir_path = NULL;
 	_cleanup_close_ int fd = -1;
 	struct entry_attr attr;
-	struct told_name *n;
+	struct shown_name *n;
 	struct told_dir *d;
 	struct stat st;
 

@@ -14,7 +14,7 @@
 #include "concc/tree.h"
 #include "scratch.h"
 
-struct told_name {
+struct shown_name {
 	struct entry_attr attr;
 	char *target;
 };
@@ -23,7 +23,7 @@ struct told_dir {
 	uint32_t id;
 	uint8_t state; /* enum dir_state */
 	char *path;
-	struct map names; /* struct told_name */
+	struct map names; /* struct shown_name */
 };
 
 /* Of the user of this header: it leads to a directory of its own, which is checked by itself. */
@@ -33,7 +33,7 @@ struct told {
 	struct map by_path, by_id; /* struct told_dir */
 };
 
-static void told_name_free(struct told_name *n)
+static void told_name_free(struct shown_name *n)
 {
 	if (n)
 		free(n->target);
@@ -42,7 +42,7 @@ static void told_name_free(struct told_name *n)
 
 static void told_dir_free(struct told_dir *d)
 {
-	struct told_name *n;
+	struct shown_name *n;
 
 	for (size_t it = 0; (n = map_next(&d->names, &it, NULL));)
 		told_name_free(n);
@@ -82,7 +82,7 @@ static void told_void(struct told *t, const char *path)
 
 /* Is what was told of path told by this name in the directory around it?  A served root has its own
  * way there, whatever else the name stands for. */
-static bool told_by_name(const char *path, const struct told_name *old, uint8_t type)
+static bool told_by_name(const char *path, const struct shown_name *old, uint8_t type)
 {
 	return type == ENTRY_DIR || (old && old->attr.type == ENTRY_DIR) || !is_served_root(path);
 }
@@ -93,8 +93,8 @@ static void told_put(struct told *t, struct told_dir *d, const struct dir_entry 
 {
 	_cleanup_free_ char *name = xstrndup((const char *)e->name.p, e->name.n);
 	_cleanup_free_ char *path = path_join(d->path, name);
-	const struct told_name *old = was ? map_get_str(was, name) : NULL;
-	struct told_name *n;
+	const struct shown_name *old = was ? map_get_str(was, name) : NULL;
+	struct shown_name *n;
 
 	if (was && (!old || old->attr.version != e->attr.version) &&
 	    told_by_name(path, old, e->attr.type))
@@ -157,7 +157,7 @@ static void told_update(struct told *t, struct blob b)
 	look = m.entries;
 	for (uint32_t i = 0; i < m.n; i++) {
 		_cleanup_free_ char *name = NULL;
-		struct told_name *old;
+		struct shown_name *old;
 		struct dir_entry e;
 
 		dir_entry_decode(&look, &e);
@@ -195,7 +195,7 @@ static uint8_t told_type(mode_t m)
 			     : ENTRY_SOCKET;
 }
 
-static void told_check_name(const struct told_name *n, int dir_fd, const char *name,
+static void told_check_name(const struct shown_name *n, int dir_fd, const char *name,
 			    const struct stat *st)
 {
 	char target[PROTO_PATH_MAX];

@@ -29,7 +29,7 @@ remote() { # CMD...
 	expect_no_grep '^concc: local: ' "$LAB/remote.err"
 }
 
-# The README's limits: what an operation returns here, and in a job.
+# doc/limits.md: what an operation returns here, and in a job.
 differs_by_design() {
 	sed -e "/^copy_file_range of the client's: /s/EXDEV/19/" \
 		-e "/^opened before the first write: /s/the client's early/NEW client's early/" "$1"

@@ -6,7 +6,7 @@
  * Chooses operations (printops.h) at random, looks at the tree for it, and does
  * each at once: what it writes down is a script that others can repeat.
  *
- * It leaves out what README's limits say is different in a job, and nothing else:
+ * It leaves out what doc/limits.md says is different in a job, and nothing else:
  *
  *   - the names of one of the client's files are files of their own in a job.  So
  *     when one was written to, the others are not looked at any more; none is

@@ -46,15 +46,15 @@ Test(doctor, words_of_ours_tell_the_check)
 Test(doctor, commands_for_a_host)
 {
 	struct conf_worker w = {.name = (char *)"w", .address = (char *)"ssh://me@w:2222"};
-	char *root = there_command(&w, true, 0, "modprobe fuse");
-	char *user = there_command(&w, true, 1000, "echo 'a b'");
+	char *root = worker_command(&w, true, 0, "modprobe fuse");
+	char *user = worker_command(&w, true, 1000, "echo 'a b'");
 
 	cr_expect_str_eq(root, "ssh -p 2222 me@w 'modprobe fuse'");
 	cr_expect(strstr(user, "sudo sh -c 'echo '\\''a b'\\'''"), "%s", user);
 	free(root);
 	free(user);
 	w.address = (char *)"local:";
-	root = there_command(&w, false, 1000, "true");
+	root = worker_command(&w, false, 1000, "true");
 	cr_expect_str_eq(root, "true");
 	free(root);
 }

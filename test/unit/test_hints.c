@@ -90,7 +90,7 @@ static void expect_hint(const struct tally_entry *e, size_t n, const char *part)
 {
 	struct buf out = BUF_INIT;
 
-	hint_kept_here(e, n, &out);
+	hint_kept_local(e, n, &out);
 	if (part)
 		cr_assert(strstr(buf_cstr(&out), part), "%s", buf_cstr(&out));
 	else

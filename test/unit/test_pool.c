@@ -529,7 +529,7 @@ Test(pool, slot_is_held_until_last_copy_is_closed)
 Test(pool, slot_being_closed_is_followed_to_its_end)
 {
 	struct pool *p = open_pool();
-	struct watch w = {0};
+	struct pool_watch w = {0};
 	bool recheck = false;
 	int go[2];
 	pid_t holder, copy;
@@ -547,16 +547,16 @@ Test(pool, slot_being_closed_is_followed_to_its_end)
 		_exit(0); /* and with it the lock that belongs to the process */
 	}
 	reap(holder, 0);
-	cr_assert_eq(watch_open(&w, p), 0);
-	cr_assert_eq(watch_verify_member(p, 0, &w), 0);
+	cr_assert_eq(pool_watch_open(&w, p), 0);
+	cr_assert_eq(pool_watch_verify_member(p, 0, &w), 0);
 	cr_assert_eq(w.n, 2, "one slot to follow, not %zu", w.n - 1);
 	cr_assert_eq(poll(&w.fds[1], 1, 0), 0);
 	cr_assert_geq(dup3(inotify_init1(IN_NONBLOCK), w.fds[0].fd, O_CLOEXEC), 0);
 	cr_assert_eq(write(go[1], "x", 1), 1);
-	cr_assert_eq(watch_wait(&w, p, UINT64_MAX, &recheck), 0);
+	cr_assert_eq(pool_watch_wait(&w, p, UINT64_MAX, &recheck), 0);
 	cr_assert_eq(w.n, 1);
 	cr_assert_not(recheck);
-	watch_close(&w);
+	pool_watch_close(&w);
 	cr_assert_eq(find(p, "a", false).taken, 1);
 }
 

@@ -76,7 +76,7 @@ Test(summary, places_and_lanes)
 	cr_assert_str_eq(s.places[2].name, "");
 	cr_assert_eq(s.n_workers, 2);
 	cr_assert_eq(s.n_remote, 4);
-	cr_assert_eq(s.n_here, 1);
+	cr_assert_eq(s.n_local, 1);
 	cr_assert_eq(s.places[1].n_lanes, 2);
 	cr_assert_eq(s.places[1].slots, 4);
 	cr_assert_eq(s.lane_of[0], 0);
@@ -157,7 +157,7 @@ Test(summary, speed_of_workers)
 	make();
 	cr_assert_float_eq(s.places[0].speed, 2.0, 0.001);
 	cr_assert_float_eq(s.places[1].speed, 2.0 / 3, 0.001);
-	cr_assert_eq(s.places[0].speed_here, 0);
+	cr_assert_eq(s.places[0].speed_local, 0);
 	cr_assert(!s.scaled);
 	/* 2000 ms of CPU on two cores. */
 	cr_assert_eq(s.alone_us, 1000 * MS);
@@ -170,7 +170,7 @@ Test(summary, speed_against_here)
 		add("w1", 0, 1, 1, 100);
 	add("", 0, 0, 1, 200);
 	make();
-	cr_assert_float_eq(s.places[0].speed_here, 2.0, 0.001);
+	cr_assert_float_eq(s.places[0].speed_local, 2.0, 0.001);
 	cr_assert_eq(s.places[0].n_compared, 3);
 	cr_assert(s.scaled);
 	cr_assert_eq(s.alone_us, (3 * 200 + 200) / 2 * MS);

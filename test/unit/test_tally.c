@@ -99,7 +99,7 @@ Test(tally, a_full_one_still_limits)
 	}
 	cr_expect_eq(said, 1);
 	cr_expect_leq(why, 1);
-	cr_expect_not(tally_was_told(file, "it"));
+	cr_expect_not(tally_was_shown(file, "it"));
 }
 
 Test(tally, one_of_another_version)

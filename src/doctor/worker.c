@@ -29,7 +29,7 @@ static char *quoted(const char *word)
 	return xstrdup(buf_cstr(&b));
 }
 
-char *there_command(const struct conf_worker *w, bool root, uint32_t uid, const char *command)
+char *worker_command(const struct conf_worker *w, bool root, uint32_t uid, const char *command)
 {
 	_cleanup_free_ char *words = transport_words(w->address), *shown = quoted(command);
 	bool sudo = root && uid != 0;
@@ -92,15 +92,15 @@ static char *namespaces_remedy(const struct sight *s)
 				   : NULL;
 
 	/* Else the text has what there is to do: it is no setting. */
-	return what ? there_command(s->worker, true, m->uid, what) : NULL;
+	return what ? worker_command(s->worker, true, m->uid, what) : NULL;
 }
 
 static char *fuse_remedy(const struct sight *s)
 {
 	bool refused = s->checkup.fuse_error == EACCES || s->checkup.fuse_error == EPERM;
 
-	return there_command(s->worker, true, s->checkup.uid,
-			     refused ? "chmod 0666 /dev/fuse" : "modprobe fuse");
+	return worker_command(s->worker, true, s->checkup.uid,
+			      refused ? "chmod 0666 /dev/fuse" : "modprobe fuse");
 }
 
 static char *disk_remedy(const struct sight *s)
@@ -115,7 +115,7 @@ static char *disk_remedy(const struct sight *s)
 	store = path_join(s->checkup.cache, "store");
 	shown = quoted(store);
 	command = xasprintf("rm -rf %s", shown);
-	return there_command(s->worker, false, s->checkup.uid, command);
+	return worker_command(s->worker, false, s->checkup.uid, command);
 }
 
 static char *remedy_of(enum check c, const struct sight *s)
@@ -131,8 +131,8 @@ static char *remedy_of(enum check c, const struct sight *s)
 	case CHECK_NAMESPACES:
 		return namespaces_remedy(s);
 	case CHECK_APPARMOR:
-		return there_command(s->worker, true, s->checkup.uid,
-				     "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0");
+		return worker_command(s->worker, true, s->checkup.uid,
+				      "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0");
 	case CHECK_FUSE:
 		return fuse_remedy(s);
 	case CHECK_DISK:
@@ -251,8 +251,8 @@ static void look_at_clock(struct doctor *d, const struct sight *s)
 	double ahead = (double)s->checkup.clock_us - middle;
 	double off = (ahead < 0 ? -ahead : ahead) / 1e6;
 	bool bad = off * 1e6 > CLOCK_OFF_US;
-	_cleanup_free_ char *remedy = bad ? there_command(s->worker, true, s->checkup.uid,
-							  "timedatectl set-ntp true")
+	_cleanup_free_ char *remedy = bad ? worker_command(s->worker, true, s->checkup.uid,
+							   "timedatectl set-ntp true")
 					  : NULL;
 
 	say(d, CHECK_CLOCK, bad ? FINDING_WARNING : FINDING_OK, remedy,
@@ -303,7 +303,7 @@ static enum check failed_check(const struct sight *s)
 	return s->greeted ? CHECK_START : from;
 }
 
-bool there_look(struct doctor *d, const struct sight *s)
+bool worker_look(struct doctor *d, const struct sight *s)
 {
 	enum check failed = failed_check(s);
 	_cleanup_free_ char *remedy = s->error ? remedy_of(failed, s) : NULL;

@@ -45,7 +45,7 @@ static bool names_workers(const struct doctor *d)
 	return d->o->workers || (list && *list) || d->conf->n_known;
 }
 
-void here_configuration(struct doctor *d)
+void client_configuration(struct doctor *d)
 {
 	struct errmsg msg = {0};
 	int r = conf_load(d->o->config, &d->conf, &msg);
@@ -203,7 +203,7 @@ static int ask_agent(void)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-void here_agent(struct doctor *d)
+void client_agent(struct doctor *d)
 {
 	const char *sock = getenv("SSH_AUTH_SOCK");
 
@@ -226,7 +226,7 @@ void here_agent(struct doctor *d)
 	}
 }
 
-void here_look(struct doctor *d)
+void client_look(struct doctor *d)
 {
 	look_at_runtime(d);
 	look_at_disk(d);

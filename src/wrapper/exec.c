@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#include "here.h"
+#include "exec.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +23,7 @@
 #include "output.h"
 
 /* Says why, and returns the exit status of a shell. */
-static int not_run(const struct here *h, int err)
+static int not_run(const struct exec_call *h, int err)
 {
 	fprintf(stderr, "concc: can't run %s: %s\n", h->argv[0], err_text(err));
 	return err == -ENOENT ? 127 : 126;
@@ -31,7 +31,7 @@ static int not_run(const struct here *h, int err)
 
 extern char **environ;
 
-int here_exec(const struct here *h)
+int exec_become(const struct exec_call *h)
 {
 	if (h->stdin_fd >= 0)
 		(void)dup2(h->stdin_fd, 0); /* both are valid */
@@ -39,7 +39,7 @@ int here_exec(const struct here *h)
 		       h->path ? job_exec(h->path, h->argv, environ) : process_exec(NULL, h->argv));
 }
 
-int here_die_by(int signo)
+int exec_die_by(int signo)
 {
 	struct rlimit none = {0};
 	sigset_t set;
@@ -135,7 +135,7 @@ static void relay_all(struct relay *r)
 static int end_untold(int err)
 {
 	if (is_reader_gone(err) && !process_caller_ignores(SIGPIPE))
-		return here_die_by(SIGPIPE);
+		return exec_die_by(SIGPIPE);
 	return WRAPPER_EXIT_FAILED;
 }
 
@@ -146,7 +146,7 @@ static int wait_child(pid_t pid, const struct relay *r)
 	if (process_wait(pid, &status) < 0)
 		return WRAPPER_EXIT_FAILED;
 	if (WIFSIGNALED(status))
-		return here_die_by(WTERMSIG(status));
+		return exec_die_by(WTERMSIG(status));
 	if (WEXITSTATUS(status) == 0 && r->untold)
 		return end_untold(r->untold);
 	return WEXITSTATUS(status);
@@ -165,7 +165,7 @@ static int open_pipe(const struct outlet *to, int ret[2])
 	return r;
 }
 
-static int run_child(const struct here *h, const bool relayed[2])
+static int run_child(const struct exec_call *h, const bool relayed[2])
 {
 	struct process p = {.exe = h->path,
 			    .argv = h->argv,
@@ -197,25 +197,25 @@ static int run_child(const struct here *h, const bool relayed[2])
 	return wait_child(pid, &r);
 }
 
-int here_run(const struct here *h)
+int exec_child(const struct exec_call *h)
 {
 	bool relayed[2];
 
 	for (unsigned i = 0; i < 2; i++)
 		relayed[i] = output_has_shown(h->out, i) &&
 			     !(h->out->outlets[i].err && output_take_back(h->out, i));
-	return relayed[0] || relayed[1] ? run_child(h, relayed) : here_exec(h);
+	return relayed[0] || relayed[1] ? run_child(h, relayed) : exec_become(h);
 }
 
 /* ---- slots ---- */
 
-void here_keep_slot(struct pool_slot *s)
+void exec_keep_slot(struct pool_slot *s)
 {
 	if (s->fd >= 0)
 		(void)fd_set_cloexec(s->fd, false); /* then the slot is free a little too early */
 }
 
-void here_take_slot(const char *runtime_dir)
+void exec_take_slot(const char *runtime_dir)
 {
 	_cleanup_free_ char *dir = path_join(runtime_dir, "here");
 	struct pool_request q = {.only = "here"};
@@ -230,6 +230,6 @@ void here_take_slot(const char *runtime_dir)
 	if (pool_list(p, &m, 1, false) < 1)
 		(void)pool_set(p, "here", cores_usable(), POOL_UP, 1000, NULL);
 	if (pool_acquire(p, &q, &slot) == 0)
-		here_keep_slot(&slot);
+		exec_keep_slot(&slot);
 	/* Not closed: the process is about to become the command, or waits for it. */
 }
