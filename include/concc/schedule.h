@@ -60,6 +60,14 @@ int sched_choose(const struct sched_place *places, size_t n, const struct sched_
 /* Are two free places as good as each other for this job? */
 bool sched_is_as_good(uint64_t takes_us, uint64_t best_us);
 
+/*
+ * A job has been at that place for gone_us, beside as many as are taken there less itself; this
+ * machine has a slot for it.  Is it better begun anew here?  most_us: its work at the most; 0: not
+ * known.  What was done there is lost, so that of nothing known it takes a place far slower.
+ */
+bool sched_pays_anew(const struct sched_place *there, const struct sched_place *here,
+		     uint32_t most_us, uint64_t gone_us);
+
 /* ---- learning: for one thread ---- */
 
 /* A job, known by what it is and by what is like it; never 0. */
@@ -91,9 +99,13 @@ void sched_model_learn(struct sched_model *m, const struct sched_sample *s);
 /* The same of one that was given up after total_us: it takes longer there than that. */
 void sched_model_learn_late(struct sched_model *m, const struct sched_sample *s);
 /* What is known of that place (NULL: here) at this time, since what was long ago counts less;
- * zeros: nothing. */
+ * zeros: nothing.  A worker of which little more than a guess is known counts as slower than that.
+ */
 void sched_model_pace(const struct sched_model *m, const char *place, uint64_t now_us,
 		      struct sched_pace *ret);
+/* The same for who chooses: what is to be found out about looks better than it may be. */
+void sched_model_pace_to_try(const struct sched_model *m, const char *place, uint64_t now_us,
+			     struct sched_pace *ret);
 /* 0: not known. */
 uint32_t sched_model_work_us(const struct sched_model *m, uint64_t key);
 /* The same of jobs of a kind that few of them exceed. */

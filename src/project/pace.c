@@ -77,7 +77,7 @@ static void tell_place(struct pace *p, const char *member, const char *place, ui
 
 	if (!has_pool(p))
 		return;
-	sched_model_pace(p->model, place, now_us(), &pace);
+	sched_model_pace_to_try(p->model, place, now_us(), &pace);
 	pace.cores = cores;
 	wait_us += pace.overhead_us;
 	pace.overhead_us = wait_us > UINT32_MAX ? UINT32_MAX : (uint32_t)wait_us;
@@ -143,44 +143,62 @@ static uint32_t work_of(const struct pace *p, const struct job *j, bool *ret_sam
 	return us ? us : sched_model_work_us(p->model, sched_key_of_kind(r->program, r->cwd));
 }
 
-uint64_t pace_takes_us(struct pace *p, const struct job *j)
+/* What few of such jobs exceed; 0: not known. */
+static uint32_t at_most(const struct pace *p, const struct job *j, bool *ret_same)
 {
-	bool same;
-	struct sched_job s = {.work_us = work_of(p, j, &same)};
-	struct sched_place place = {.slots = 1};
+	const struct record *r = &j->record;
+	uint32_t work = work_of(p, j, ret_same);
 
-	if (!s.work_us)
-		return 0;
-	sched_model_pace(p->model, j->record.worker, now_us(), &place.pace);
-	place.pace.cores = j->peer->hello.cpus;
-	return sched_takes_us(&place, j->peer->jobs.n ? (uint32_t)j->peer->jobs.n - 1 : 0, &s);
+	return *ret_same ? work
+			 : sched_model_at_most_us(p->model, sched_key_of_kind(r->program, r->cwd));
 }
 
-static uint64_t here_us(const struct pace *p, uint32_t work_us)
+static struct sched_place place_there(const struct pace *p, const struct job *j)
 {
-	struct sched_job s = {.work_us = work_us};
-	struct sched_place here = {.slots = 1, .here = true};
+	struct sched_place ret = {.slots = 1, .taken = (uint32_t)j->peer->jobs.n};
 
-	if (!work_us)
-		return 0;
-	sched_model_pace(p->model, NULL, now_us(), &here.pace);
-	return sched_takes_us(&here, 0, &s);
+	sched_model_pace(p->model, j->record.worker, now_us(), &ret.pace);
+	ret.pace.cores = j->peer->hello.cpus;
+	return ret;
+}
+
+static struct sched_place place_here(const struct pace *p)
+{
+	struct sched_place ret = {.slots = 1, .taken = p->n_here, .here = true};
+
+	sched_model_pace(p->model, NULL, now_us(), &ret.pace);
+	return ret;
+}
+
+uint64_t pace_at_most_us(struct pace *p, const struct job *j)
+{
+	bool same;
+	struct sched_job s = {.work_us = at_most(p, j, &same)};
+	struct sched_place there = place_there(p, j);
+
+	return s.work_us ? sched_takes_us(&there, there.taken ? there.taken - 1 : 0, &s) : 0;
+}
+
+bool pace_pays_here(struct pace *p, const struct job *j)
+{
+	struct sched_place there = place_there(p, j), here = place_here(p);
+	bool same;
+
+	return sched_pays_anew(&there, &here, at_most(p, j, &same),
+			       (now_ms() - j->began_ms) * 1000);
 }
 
 uint64_t pace_takes_here_us(struct pace *p, const struct job *j, bool *ret_same)
 {
-	return here_us(p, work_of(p, j, ret_same));
+	struct sched_job s = {.work_us = work_of(p, j, ret_same)};
+	struct sched_place here = place_here(p);
+
+	return s.work_us ? sched_takes_us(&here, 0, &s) : 0;
 }
 
-uint64_t pace_at_most_here_us(struct pace *p, const struct job *j)
+bool pace_has_room_here(const struct pace *p)
 {
-	const struct record *r = &j->record;
-	bool same;
-	uint32_t work = work_of(p, j, &same);
-
-	if (!same)
-		work = sched_model_at_most_us(p->model, sched_key_of_kind(r->program, r->cwd));
-	return here_us(p, work);
+	return p->n_here < p->server->local_slots;
 }
 
 void pace_learn_late(struct pace *p, const struct job *j)

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * A job that runs far longer than others of its program while slots are idle may
+ * A job that runs far longer than others of its kind while slots are idle may
  * be on a worker that thrashes or hangs in a way no heartbeat tells, or that is
  * still being filled over a slow line; and one may not have begun there, since others' jobs have
  * all slots of the host.  It is started a second time elsewhere
  * (twin.c), and whichever has something to show first wins.  Where there is no other
- * worker, but a slot of this machine, it is given up there and runs here.
+ * worker, but a slot of this machine, it is given up there and runs here.  So is one that a slow
+ * worker got, since no better one was free, when this machine has nothing else to do.
  */
 #include "pace.h"
 #include "run.h"
@@ -19,12 +20,8 @@
 #include "concc/log.h"
 #include "concc/str.h"
 
-/* Fewer than this many of a program's jobs say nothing of the next. */
-#define PEERS_MIN 8
-/* Times the longest of them. */
+/* Times what few of its kind exceed. */
 #define FAR_BEYOND 3
-/* Of the last so many. */
-#define TIMES 32
 /* All jobs are looked at so often at the most when one ends. */
 #define LOOK_MS 100
 /* Dealt with in one go; others have their turn when a job ends. */
@@ -33,63 +30,19 @@
 struct stragglers {
 	struct server *server;
 	struct observer observer;
-	struct map recents; /* program -> struct recent */
 	struct loop_source *timer, *releases_source;
 	uint64_t timer_ms; /* when it is set for, 0: it is not */
 	uint64_t looked_ms;
 	int releases_fd; /* of the pool, while one lacks a slot; else -1 */
-	bool any_untold; /* it could not tell of one when it is late */
+	bool any_untold; /* it could not tell of one when it is late, or here would be better */
 };
-
-/* How long the jobs of one program take. */
-struct recent {
-	uint64_t times_ms[TIMES];
-	unsigned n; /* in all */
-};
-
-static struct recent *recent_of(struct stragglers *t, const struct job *j)
-{
-	struct recent *p = map_get_str(&t->recents, j->record.program);
-
-	if (!p) {
-		p = xcalloc(1, sizeof(*p));
-		map_put_str(&t->recents, j->record.program, p);
-	}
-	return p;
-}
-
-/* The longest that is usual for it there.  0: nothing is known yet. */
-static uint64_t usual_ms(struct stragglers *t, const struct job *j)
-{
-	const struct recent *p = recent_of(t, j);
-	uint64_t longest = pace_takes_us(t->server->pace, j) / 1000;
-
-	for (unsigned i = 0; p->n >= PEERS_MIN && i < TIMES && i < p->n; i++)
-		longest = p->times_ms[i] > longest ? p->times_ms[i] : longest;
-	return longest;
-}
-
-/*
- * By when it would be done twice over if it ran here.  0: it can't, or nothing is known.  One that
- * was sent to a slower worker, since no better one was free, is not late before it has taken twice
- * what it should take there: it would be given up shortly before its end.
- */
-static uint64_t home_limit_ms(const struct stragglers *t, const struct job *j)
-{
-	uint64_t here = t->server->local_slots ? pace_at_most_here_us(t->server->pace, j) : 0;
-	uint64_t there = pace_takes_us(t->server->pace, j);
-
-	return here ? (here > there ? here : there) * 2 / 1000 : 0;
-}
 
 /* When it will be late, if that can be told. */
 static void set_late(struct stragglers *t, struct job *j)
 {
 	uint64_t least = (uint64_t)t->server->conf->straggler_after_s * 1000;
-	uint64_t limit = usual_ms(t, j) * FAR_BEYOND, home = home_limit_ms(t, j);
+	uint64_t limit = pace_at_most_us(t->server->pace, j) * FAR_BEYOND / 1000;
 
-	if (home && (!limit || home < limit))
-		limit = home;
 	if (limit)
 		j->late_ms = j->began_ms + (limit > least ? limit : least);
 }
@@ -106,8 +59,14 @@ static bool fills_for_long(const struct stragglers *t, const struct job *j)
 	return here && left > here * (same ? 1 : 2);
 }
 
+/* This machine would have it done sooner. */
+static bool is_better_here(const struct stragglers *t, const struct job *j)
+{
+	return t->server->local_slots && pace_pays_here(t->server->pace, j);
+}
+
 /* To this machine.  False when it has no slot for it; the wrapper waits for one. */
-static bool try_home(const struct stragglers *t, struct job *j)
+static bool try_home(const struct stragglers *t, struct job *j, bool late)
 {
 	struct server *s = t->server;
 	struct pool_request q = {.only = POOL_LOCAL, .local_ok = true, .try = true};
@@ -117,21 +76,25 @@ static bool try_home(const struct stragglers *t, struct job *j)
 	if (pool_acquire(s->pool, &q, &slot) < 0)
 		return false;
 	j->client->slot = slot;
-	if (!fills_for_long(t, j))
+	if (late && !fills_for_long(t, j))
 		pace_learn_late(s->pace, j);
 	log_info("straggler: %s on %s runs here", j->record.command, j->record.worker);
-	text = xasprintf("it takes far longer on %s than such a job does", j->record.worker);
+	text = xasprintf(late ? "it takes far longer on %s than such a job does"
+			      : "%s is slow, and this machine has a slot for it",
+			 j->record.worker);
 	run_send_home(j->client->run, "straggler", text);
 	return true;
 }
 
 /*
- * False when there is no slot for it: whoever waits for one comes first.  One that is not late, but
- * has not begun, is not taken from its turn there: it may begin at once.
+ * False when there is no slot for it.  One that is not late, but has not begun, is not taken from
+ * its turn there for nothing: it may begin at once.
  */
-static bool deal_with(const struct stragglers *t, struct job *j, bool late)
+static bool deal_with(const struct stragglers *t, struct job *j, bool late, bool home)
 {
-	return pool_waiters(t->server->pool) == 0 && (twin_start(j) || (late && try_home(t, j)));
+	if ((late || j->client->run->queued) && twin_start(j))
+		return true;
+	return (late || home) && try_home(t, j, late);
 }
 
 static void look(struct stragglers *t);
@@ -181,24 +144,28 @@ static void look(struct stragglers *t)
 {
 	uint64_t now = now_ms(), next = UINT64_MAX;
 	unsigned n = 0;
-	bool lacking = false;
+	bool lacking = false, room = pace_has_room_here(t->server->pace);
+	bool waited = pool_waiters(t->server->pool) > 0; /* whoever waits for a slot comes first */
 
 	t->looked_ms = now;
 	t->any_untold = false;
 	list_for_each_safe (l, &t->server->jobs) {
 		struct job *j = container_of(l, struct job, of_server);
-		bool late;
+		bool late, home;
 
 		if (j->state != JOB_AT_WORKER || !twin_is_possible(j))
 			continue;
 		if (!j->late_ms)
 			set_late(t, j);
-		t->any_untold |= !j->late_ms;
+		home = is_better_here(t, j);
+		t->any_untold |= !j->late_ms || home;
 		late = (j->late_ms && j->late_ms <= now) || fills_for_long(t, j);
 		if (!late && j->late_ms && j->late_ms < next)
 			next = j->late_ms;
-		if (late || j->client->run->queued)
-			lacking |= n++ < LATE_MAX && !deal_with(t, j, late); /* it may be gone */
+		home = home && room && !waited; /* else its time comes when a job ends here */
+		if (late || home || j->client->run->queued)
+			lacking |= n++ < LATE_MAX && /* it may be gone */
+				   (waited || !deal_with(t, j, late, home));
 	}
 	if (lacking)
 		watch_releases(t);
@@ -227,29 +194,18 @@ static void on_sent(struct stragglers *t, struct job *j)
 	set_late(t, j);
 	if (j->late_ms)
 		set_timer(t, j->late_ms);
-	else
+	if (!j->late_ms || is_better_here(t, j))
 		t->any_untold = true;
-}
-
-static void on_ended(struct stragglers *t, const struct job *j)
-{
-	struct recent *p;
-
-	if (j->peer && j->record.placed_us) {
-		p = recent_of(t, j);
-		p->times_ms[p->n++ % TIMES] = (j->record.placed_us - j->record.sent_us) / 1000;
-	}
-	/* Of another it may be known now when it is late. */
-	if (t->any_untold)
-		stragglers_look(t);
 }
 
 static void on_event(void *data, enum job_event what, struct job *j)
 {
+	struct stragglers *t = data;
+
 	if (what == JOB_EVENT_SENT)
-		on_sent(data, j);
-	else if (what == JOB_EVENT_ENDED || what == JOB_EVENT_BACK)
-		on_ended(data, j);
+		on_sent(t, j);
+	else if ((what == JOB_EVENT_ENDED || what == JOB_EVENT_BACK) && t->any_untold)
+		stragglers_look(t); /* of another it may be known now */
 }
 
 struct stragglers *stragglers_new(struct server *s)
@@ -269,15 +225,9 @@ struct stragglers *stragglers_new(struct server *s)
 
 void stragglers_free(struct stragglers *t)
 {
-	struct recent *p;
-	size_t it = 0;
-
 	if (!t)
 		return;
 	list_remove(&t->observer.of_server);
-	while ((p = map_next(&t->recents, &it, NULL)))
-		free(p);
-	map_release(&t->recents);
 	loop_remove(t->timer);
 	stop_watching(t);
 	free(t);

@@ -167,3 +167,23 @@ int sched_choose(const struct sched_place *places, size_t n, const struct sched_
 	*ret_patience_us = gain - j->waited_us;
 	return SCHED_WAIT;
 }
+
+/* What has gone on for long is likely to go on: times what it has done so far. */
+#define GOES_ON 4
+
+/*
+ * Whichever is chosen may be wrong.  Left there, it costs most when the job is as long as can be;
+ * begun anew, when it was about to end there.  The smaller of the two is taken: a place that is
+ * slower by less than about 1.7 keeps a job of which nothing is known.
+ */
+bool sched_pays_anew(const struct sched_place *there, const struct sched_place *here,
+		     uint32_t most_us, uint64_t gone_us)
+{
+	double slow_there = (double)slowness(&there->pace, there->taken ?: 1) / SCHED_ONE;
+	double slow_here = (double)slowness(&here->pace, here->taken + 1) / SCHED_ONE;
+	double done = (double)gone_us / slow_there, most = most_us;
+
+	if (most <= done)
+		most = GOES_ON * done;
+	return most * slow_there - (double)gone_us > (most + done) * slow_here + HARDLY_US;
+}

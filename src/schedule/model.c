@@ -33,12 +33,13 @@ enum {
  * What says how fast a place's processors are weighs by how far it may be off:
  * that it is as fast as was guessed; the same job, done elsewhere before; others
  * of its kind, by how much those differ (a crate and its build script, of one
- * directory, by a factor of twenty): that over the variance of their logarithms.
+ * directory, by a factor of twenty): that over the variance of their logarithms, and little of it,
+ * since those of a kind that have ended first are its short ones.
  */
 #define GUESS_WEIGHT 32
 #define SAME_WEIGHT  64
 #define KIND_WEIGHT  8
-#define KIND_SPREAD  2.9
+#define KIND_SPREAD  0.7
 /* Of a kind of which there was one. */
 #define SPREAD_UNKNOWN 1.0
 /* Fewer say nothing of what is unusual. */
@@ -81,6 +82,8 @@ struct sched_model {
 	double others, processors;
 	unsigned n_tried; /* jobs that began here */
 	unsigned n_there; /* and that ended elsewhere */
+	unsigned n_here;  /* and here */
+	double shown;	  /* what jobs weigh that said how fast workers are */
 	struct mean ln_mean, spread;
 	struct work works[WORKS];
 };
@@ -293,8 +296,10 @@ static void learn_place(struct sched_model *m, struct place *p, const struct sch
 	unsigned weight = weight_of(m, p, s);
 	double shared, work;
 
-	if (alone && weight && expected(m, s, &work))
+	if (alone && weight && expected(m, s, &work)) {
 		learn_weighted(&p->ln_cpu, log((double)alone) - work, weight, FLOOR_CPU);
+		m->shown += s->place ? weight : 0;
+	}
 	if (s->filling)
 		return; /* it waited for what will be there */
 	if (shared_by(m, p, s, &shared))
@@ -329,6 +334,7 @@ static void learn_sample(struct sched_model *m, const struct sched_sample *s)
 
 	p->at_us = s->at_us;
 	m->n_there += s->place != NULL;
+	m->n_here += s->place == NULL;
 	learn_place(m, p, s);
 	if (s->filling && !is_busy(s))
 		return;
@@ -407,30 +413,61 @@ static double hope(const struct sched_model *m, const struct place *p)
 	return try ? log(0.75) : 0;
 }
 
+/*
+ * How fast workers are was guessed, within a third or so: until jobs have shown it, they may well
+ * be slower, and don't get what this machine has a core for; but for a few, by which it is found
+ * out. Of all of them alike, since between two of them a guess is all there is.
+ */
+#define CAUTION 0.4
+
+static double caution(const struct sched_model *m)
+{
+	return CAUTION * GUESS_WEIGHT / (GUESS_WEIGHT + m->shown / (double)(m->places.n ?: 1));
+}
+
+static bool is_to_be_tried(const struct sched_model *m)
+{
+	return m->n_there < TRIES + m->n_here / TRY_EVERY;
+}
+
 /* As far as jobs have cores of their own here; beyond, they share as was measured. */
 static double beside_others(const struct sched_model *m, const struct place *p, unsigned level)
 {
 	return p == &m->here && 1u << level <= m->cores ? crowd(m, 1u << level) : 0;
 }
 
-void sched_model_pace(const struct sched_model *m, const char *name, uint64_t now_us,
-		      struct sched_pace *ret)
+static void pace_at(const struct sched_model *m, const char *name, uint64_t now_us, bool trying,
+		    struct sched_pace *ret)
 {
 	const struct place *p = name ? map_get_str(&m->places, name) : &m->here;
-	double weight, overhead;
+	double weight, overhead, cpu;
 
 	*ret = (struct sched_pace){0};
 	if (!p)
 		return;
+	cpu = p->ln_cpu.value;
+	if (p != &m->here && !(trying && is_to_be_tried(m)))
+		cpu += caution(m);
 	weight = now_us > p->at_us ? exp2(-(double)(now_us - p->at_us) / HALF_LIFE_US) : 1;
-	ret->slowness[0] = fixed(p->ln_cpu.value + hope(m, p) + beside_others(m, p, 0));
+	ret->slowness[0] = fixed(cpu + (trying ? hope(m, p) : 0) + beside_others(m, p, 0));
 	for (unsigned i = 0; i < SCHED_LEVELS; i++) {
 		double others = beside_others(m, p, i);
 
 		if (p->ln_shared[i].n || others > 0)
-			ret->slowness[i] = fixed(p->ln_cpu.value + p->ln_shared[i].value * weight +
-						 others);
+			ret->slowness[i] = fixed(cpu + p->ln_shared[i].value * weight + others);
 	}
 	overhead = p->overhead_us.value * weight;
 	ret->overhead_us = overhead > UINT32_MAX ? UINT32_MAX : (uint32_t)overhead;
+}
+
+void sched_model_pace(const struct sched_model *m, const char *name, uint64_t now_us,
+		      struct sched_pace *ret)
+{
+	pace_at(m, name, now_us, false, ret);
+}
+
+void sched_model_pace_to_try(const struct sched_model *m, const char *name, uint64_t now_us,
+			     struct sched_pace *ret)
+{
+	pace_at(m, name, now_us, true, ret);
 }

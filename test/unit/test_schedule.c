@@ -172,6 +172,30 @@ Test(choose, damaged_numbers_are_only_bad_advice)
 	}
 }
 
+/* ---- once more, here ---- */
+
+Test(anew, what_a_far_slower_place_has_is_begun_anew_when_there_is_nothing_else_to_do)
+{
+	struct sched_place quarter = place(8, 1, 4), half = place(8, 1, 2), same = place(8, 1, 1.4),
+			   free = here(2, 0);
+
+	/* Of nothing known but that it goes on. */
+	cr_expect(sched_pays_anew(&quarter, &free, 0, 1000000));
+	cr_expect(sched_pays_anew(&half, &free, 0, 1000000));
+	cr_expect_not(sched_pays_anew(&same, &free, 0, 1000000));
+	/* Of 2 s there are 4 left at the most, or 3, and here it takes 2: 1 is lost, or 1.5. */
+	cr_expect(sched_pays_anew(&half, &free, 2000000, 1000000 / 2));
+	cr_expect_not(sched_pays_anew(&half, &free, 2000000, 3000000));
+	/* It takes longer than was thought. */
+	cr_expect(sched_pays_anew(&half, &free, 2000000, 4100000));
+	/* A moment is not worth it. */
+	cr_expect_not(sched_pays_anew(&quarter, &free, 3000, 1000));
+	/* Nor a core that it would have to share. */
+	free = here(2, 4);
+	free.pace.cores = 2;
+	cr_expect_not(sched_pays_anew(&half, &free, 0, 1000000));
+}
+
 /* ---- learning ---- */
 
 static struct sched_pace pace_of(struct sched_model *m, const char *place)
@@ -186,6 +210,7 @@ Test(model, what_was_given_up_takes_longer_than_that)
 {
 	struct sched_model *m = sched_model_new(2);
 	struct sched_sample s = {.job = 5, .kind = 4, .at_once = 1, .total_us = 100000};
+	uint32_t guessed;
 
 	sched_model_learn(m, &s);
 	s.place = "w";
@@ -199,8 +224,10 @@ Test(model, what_was_given_up_takes_longer_than_that)
 	s.job = 6;
 	s.kind = 7;
 	s.place = "v";
+	sched_model_guess(m, "v", 1000);
+	guessed = pace_of(m, "v").slowness[0];
 	sched_model_learn_late(m, &s); /* nothing is expected of it */
-	cr_expect_leq(pace_of(m, "v").slowness[0], SCHED_ONE);
+	cr_expect_eq(pace_of(m, "v").slowness[0], guessed);
 	sched_model_free(m);
 }
 
@@ -228,8 +255,8 @@ Test(model, what_was_learnt_at_a_place_says_nothing_of_it)
 Test(model, others_of_a_kind_that_differ_say_little)
 {
 	struct sched_model *m = sched_model_new(2);
+	uint32_t guessed;
 	struct sched_sample s = {.job = 5, .kind = 4, .at_once = 1, .total_us = 200000};
-
 	sched_model_learn(m, &s);
 	s = (struct sched_sample){.place = "w",
 				  .job = 6,
@@ -239,8 +266,9 @@ Test(model, others_of_a_kind_that_differ_say_little)
 				  .wall_us = 5000000,
 				  .cpu_us = 5000000};
 	sched_model_guess(m, "w", 1000);
+	guessed = pace_of(m, "w").slowness[0];
 	sched_model_learn(m, &s);
-	cr_expect_leq(pace_of(m, "w").slowness[0], SCHED_ONE * 5 / 4);
+	cr_expect_leq(pace_of(m, "w").slowness[0], guessed * 5 / 4);
 	sched_model_free(m);
 }
 
@@ -266,6 +294,44 @@ Test(model, others_make_this_machine_slower)
 	/* A container's share of a machine that has room for all. */
 	sched_model_others(m, 40, 64);
 	cr_expect_leq(pace_of(m, NULL).slowness[0], SCHED_ONE + 20);
+	sched_model_free(m);
+}
+
+static struct sched_pace pace_to_try(struct sched_model *m, const char *place)
+{
+	struct sched_pace p;
+
+	sched_model_pace_to_try(m, place, 0, &p);
+	return p;
+}
+
+Test(model, a_guess_is_not_relied_on_but_found_out_about)
+{
+	struct sched_model *m = sched_model_new(2);
+	struct sched_sample there = {.place = "w",
+				     .job = 5,
+				     .kind = 4,
+				     .at_once = 1,
+				     .total_us = 1000000,
+				     .wall_us = 1000000,
+				     .cpu_us = 1000000},
+			    at_home = there;
+	uint32_t guessed;
+
+	at_home.place = NULL;
+	sched_model_guess(m, "w", 1000);
+	guessed = pace_of(m, "w").slowness[0];
+	cr_expect_gt(guessed, SCHED_ONE * 4 / 3);
+	cr_expect_eq(pace_to_try(m, "w").slowness[0], SCHED_ONE);
+	sched_model_learn(m, &there);
+	sched_model_learn(m, &there);
+	cr_expect_eq(pace_to_try(m, "w").slowness[0], pace_of(m, "w").slowness[0]);
+	/* The same jobs there and here say what it is, until little is left of caution. */
+	for (unsigned i = 0; i < 20; i++) {
+		sched_model_learn(m, &at_home);
+		sched_model_learn(m, &there);
+	}
+	cr_expect_lt(pace_of(m, "w").slowness[0], SCHED_ONE * 11 / 10);
 	sched_model_free(m);
 }
 
@@ -338,7 +404,7 @@ static size_t look(const struct sim *s, struct sched_place *ret)
 	for (size_t i = 0; i < s->n_machines; i++) {
 		ret[i] = (struct sched_place){
 			.slots = s->machines[i].slots, .taken = s->taken[i], .here = i == 0};
-		sched_model_pace(s->model, name(i), (uint64_t)(s->now * 1e6), &ret[i].pace);
+		sched_model_pace_to_try(s->model, name(i), (uint64_t)(s->now * 1e6), &ret[i].pace);
 		ret[i].pace.cores = s->machines[i].told;
 	}
 	return s->n_machines;
