@@ -18,6 +18,7 @@
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/log.h"
+#include "concc/spare.h"
 #include "concc/str.h"
 
 /* Times what few of its kind exceed. */
@@ -63,6 +64,13 @@ static bool fills_for_long(const struct stragglers *t, const struct job *j)
 static bool is_better_here(const struct stragglers *t, const struct job *j)
 {
 	return t->server->local_slots && pace_pays_here(t->server->pace, j);
+}
+
+/* A number of slots is an order, as many as there are cores are a wish. */
+static bool may_be_here(const struct server *s)
+{
+	return pace_has_room_here(s->pace) &&
+	       (s->conf->local_slots != CONF_LOCAL_AUTO || spare_local());
 }
 
 /* To this machine.  False when it has no slot for it; the wrapper waits for one. */
@@ -144,7 +152,7 @@ static void look(struct stragglers *t)
 {
 	uint64_t now = now_ms(), next = UINT64_MAX;
 	unsigned n = 0;
-	bool lacking = false, room = pace_has_room_here(t->server->pace);
+	bool lacking = false, asked = false, room = false;
 	bool waited = pool_waiters(t->server->pool) > 0; /* whoever waits for a slot comes first */
 
 	t->looked_ms = now;
@@ -162,7 +170,11 @@ static void look(struct stragglers *t)
 		late = (j->late_ms && j->late_ms <= now) || fills_for_long(t, j);
 		if (!late && j->late_ms && j->late_ms < next)
 			next = j->late_ms;
-		home = home && room && !waited; /* else its time comes when a job ends here */
+		if (home && !waited && !asked) {
+			room = may_be_here(t->server);
+			asked = true;
+		}
+		home = home && room; /* else its time comes when a job ends here */
 		if (late || home || j->client->run->queued)
 			lacking |= n++ < LATE_MAX && /* it may be gone */
 				   (waited || !deal_with(t, j, late, home));
@@ -194,7 +206,9 @@ static void on_sent(struct stragglers *t, struct job *j)
 	set_late(t, j);
 	if (j->late_ms)
 		set_timer(t, j->late_ms);
-	if (!j->late_ms || is_better_here(t, j))
+	if (is_better_here(t, j))
+		stragglers_look(t);
+	else if (!j->late_ms)
 		t->any_untold = true;
 }
 

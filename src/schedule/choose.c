@@ -170,11 +170,12 @@ int sched_choose(const struct sched_place *places, size_t n, const struct sched_
 
 /* What has gone on for long is likely to go on: times what it has done so far. */
 #define GOES_ON 4
+/* Less may be a guess that is wrong, and what it counts as slower for that. */
+#define FAR_SLOWER 2
 
 /*
  * Whichever is chosen may be wrong.  Left there, it costs most when the job is as long as can be;
- * begun anew, when it was about to end there.  The smaller of the two is taken: a place that is
- * slower by less than about 1.7 keeps a job of which nothing is known.
+ * begun anew, when it was about to end there.  The smaller of the two is taken.
  */
 bool sched_pays_anew(const struct sched_place *there, const struct sched_place *here,
 		     uint32_t most_us, uint64_t gone_us)
@@ -185,5 +186,6 @@ bool sched_pays_anew(const struct sched_place *there, const struct sched_place *
 
 	if (most <= done)
 		most = GOES_ON * done;
-	return most * slow_there - (double)gone_us > (most + done) * slow_here + HARDLY_US;
+	return slow_there >= FAR_SLOWER * slow_here &&
+	       most * slow_there - (double)gone_us > (most + done) * slow_here + HARDLY_US;
 }

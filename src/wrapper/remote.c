@@ -18,9 +18,9 @@
 #include "concc/proto.h"
 #include "concc/record.h"
 #include "concc/schedule.h"
+#include "concc/spare.h"
 #include "concc/str.h"
 #include "exec.h"
-#include "spare.h"
 
 extern char **environ;
 
@@ -251,6 +251,21 @@ static bool may_stay(const struct pool *p, const struct pool_slot *slot)
 	return !pool_place(p, slot, &local) || !local.pace.cores || spare_local();
 }
 
+static int acquire_fit(struct pool *p, struct pool_request *q, struct pool_slot *slot)
+{
+	int r;
+
+	do {
+		r = pool_acquire(p, q, slot);
+		if (r == 0 && is_here(slot) && !may_stay(p, slot)) {
+			pool_release(p, slot);
+			q->local_ok = false;
+			r = -EINTR;
+		}
+	} while (r == -EINTR);
+	return r;
+}
+
 /* -EXDEV: the server's workers are not for us, as w->foreign says. */
 static int acquire(struct wrapper *w, struct pool *p, struct pool_slot *slot)
 {
@@ -262,12 +277,7 @@ static int acquire(struct wrapper *w, struct pool *p, struct pool_slot *slot)
 				 .try = true};
 	int r;
 
-	r = pool_acquire(p, &q, slot);
-	if (r == 0 && is_here(slot) && !may_stay(p, slot)) {
-		pool_release(p, slot);
-		q.local_ok = false;
-		r = pool_acquire(p, &q, slot);
-	}
+	r = acquire_fit(p, &q, slot);
 	if (r != -EAGAIN)
 		return r;
 	session_wait(w->dir, &w->waiting, w->argv);
@@ -275,10 +285,7 @@ static int acquire(struct wrapper *w, struct pool *p, struct pool_slot *slot)
 	if (w->foreign)
 		return -EXDEV;
 	q.try = false;
-	do
-		r = pool_acquire(p, &q, slot);
-	while (r == -EINTR);
-	return r;
+	return acquire_fit(p, &q, slot);
 }
 
 /* The server's words on workers that are down; NULL when it has none. */

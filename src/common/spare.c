@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#include "spare.h"
+#include "concc/spare.h"
 
 #include <dirent.h>
 #include <fcntl.h>

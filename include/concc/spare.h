@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#ifndef CONCC_WRAPPER_SPARE_H
-#define CONCC_WRAPPER_SPARE_H
+#ifndef CONCC_SPARE_H
+#define CONCC_SPARE_H
 
 #include <stdbool.h>
 
