@@ -213,6 +213,8 @@ done
 check "unlimited output" unlimited_output
 check "limits are read" limits 'job-processes = 300\njob-memory = 100M'
 check "a fork bomb" bomb
+check "what a lock's holder makes others say" limited processes 'echo "f: Resource temporarily unavailable" >&2; exit 1' \
+	'on worker w1 it says that a resource is unavailable for now, .* 300 processes, the .job-processes.*concc.ini'
 check "too much memory" limited memory \
 	'exec perl -e "\$x = q(x) x 300000000; print length(\$x)"' 'on worker w1 it needs more memory than 100 MB, its .job-memory'
 check "another limit" limits 'job-time = 4s'
