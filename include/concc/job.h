@@ -110,10 +110,13 @@ bool job_is_listed(const char *path, char *const *env);
 /*
  * What of an environment travels: NULL-terminated, owned, sorted by name so
  * that equal environments encode equally, each name once.  Job-server
- * descriptors leave MAKEFLAGS and CARGO_MAKEFLAGS.  $CONCC_PASS_ENV lists names that
- * are not held back.
+ * descriptors leave MAKEFLAGS and CARGO_MAKEFLAGS.  $TMPDIR and its like travel when one tree may
+ * hold that directory and cwd (NULL: they don't).  $CONCC_PASS_ENV lists names that are not held
+ * back.
  */
-char **job_env_filter(char *const *env);
+char **job_env_filter(char *const *env, const char *cwd);
+/* Takes those of them out whose directory is in none of the trees.  Frees nothing. */
+void job_env_drop_temp(char **env, char *const *trees);
 
 /*
  * What execvp(3) would give to execve(2), and so a script sees as its $0: argv0 itself when it is a

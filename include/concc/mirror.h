@@ -145,6 +145,11 @@ bool mirror_flushed(const struct mirror *m, uint64_t seq);
  */
 void mirror_job_started(struct mirror *m, uint32_t job_id, uint64_t seq);
 void mirror_job_ended(struct mirror *m, uint32_t job_id);
+/*
+ * The files with several names that the job's overlays have copied up, as the client calls them,
+ * each once.  Of others the overlay itself says so (see overlay_is_copied_up()).
+ */
+char **mirror_copied(struct mirror *m, uint32_t job_id);
 
 /*
  * What the mirror knows of a path without asking the client: 0 and the entry,

@@ -76,6 +76,7 @@ struct job_end {
 	int wait_status;      /* as from waitpid(2) */
 	struct rusage rusage; /* of the main process and all its descendants that were waited for */
 	uint64_t wall_us;
+	bool left;    /* it left processes that would have gone on: they were killed */
 	int trace_fd; /* of a job that was traced: see launch.trace; borrowed for the call.  -1:
 			 none */
 };

@@ -58,10 +58,12 @@ static struct conf_worker *current_worker(struct parser *p)
 	return &p->conf->known[p->conf->n_known - 1];
 }
 
-/* What looks like a comment behind a value. */
-static bool has_hash(const char *value)
+/* What is often the matter with a value that can't be parsed. */
+static const char *hint_of(const char *value)
 {
-	return strstr(value, " #") || strstr(value, "\t#");
+	if (strstr(value, " #") || strstr(value, "\t#"))
+		return "; '#' begins a comment only at the start of a line, use ' ;'";
+	return *value == '"' || *value == '\'' ? "; write it without quotes" : "";
 }
 
 /* The value is whole: parses it. */
@@ -79,10 +81,7 @@ static void end_key(struct parser *p)
 		key_read_at(key, p->conf, p->file, p->key_line);
 		return;
 	}
-	errmsg_set(&text, 0, "%s: %s%s", key->name, why.text,
-		   has_hash(buf_cstr(&p->value))
-			   ? "; '#' begins a comment only at the start of a line, use ' ;'"
-			   : "");
+	errmsg_set(&text, 0, "%s: %s%s", key->name, why.text, hint_of(buf_cstr(&p->value)));
 	fail(p, p->key_line, text.text);
 }
 

@@ -311,6 +311,8 @@ int value_address(const char *s, struct errmsg *why)
 
 	if (streq(s, "local:"))
 		return 0;
+	if (*s == '"' || *s == '\'')
+		return errmsg_set(why, CONCC_E_CONF, "'%s' is no address", s);
 	for (const char *p = s; *p; p++) {
 		if (isspace((unsigned char)*p) || iscntrl((unsigned char)*p))
 			return errmsg_set(why, CONCC_E_CONF, "'%s' has blanks in it%s", s,

@@ -5,6 +5,7 @@
 
 #include "concc/buf.h"
 #include "concc/cleanup.h"
+#include "concc/io.h"
 #include "concc/str.h"
 
 #include "preload.h"
@@ -74,10 +75,6 @@ static const char *const dropped[] = {
 	"INTERCEPT_*",
 	"MAKE_TERMOUT",
 	"MAKE_TERMERR",
-	/* a job has a /tmp of its own, and a directory named here need not exist there */
-	"TMPDIR",
-	"TMP",
-	"TEMP",
 	/* what services of the network know the client by, none of which a job can reach */
 	"ACTIONS_ID_TOKEN_REQUEST_TOKEN",
 	"ACTIONS_RUNTIME_TOKEN",
@@ -156,10 +153,15 @@ static const char *const dropped[] = {
 	"_",
 	"OLDPWD",
 	"SHLVL",
-	"BASH_FUNC_*",
 	/* ours */
 	"CONCC_*",
 };
+
+/*
+ * Directories for temporary files: a job has a /tmp of its own, and another one need not exist
+ * there. One in the job's own tree does, and what is made there is to be found there.
+ */
+static const char *const temp_dirs[] = {"TMPDIR", "TMP", "TEMP"};
 
 /* Names that travel nevertheless. */
 #define PASS_ENV "CONCC_PASS_ENV"
@@ -267,15 +269,69 @@ static bool is_passed(const char *list, const char *name, size_t len)
 	return false;
 }
 
+static bool names_temp_dir(const char *entry, size_t len)
+{
+	for (size_t i = 0; i < sizeof(temp_dirs) / sizeof(temp_dirs[0]); i++)
+		if (len == strlen(temp_dirs[i]) && memcmp(entry, temp_dirs[i], len) == 0)
+			return true;
+	return false;
+}
+
+/* Two directories have the first two names in common: one tree may hold both. */
+static bool are_near(const char *a, const char *b)
+{
+	size_t n = 0;
+
+	for (int names = 0; a[n] == b[n]; n++) {
+		names += n > 0 && (a[n] == '/' || !a[n]);
+		if (names == 2)
+			return true;
+		if (!a[n])
+			return false;
+	}
+	/* One of them is an ancestor of the other. */
+	return (!a[n] && b[n] == '/') || (!b[n] && a[n] == '/');
+}
+
+static bool is_temp_elsewhere(const char *entry, size_t len, const char *cwd)
+{
+	_cleanup_free_ char *path = NULL;
+
+	if (!names_temp_dir(entry, len))
+		return false;
+	if (!cwd || entry[len + 1] != '/')
+		return true;
+	path = path_clean("/", entry + len + 1);
+	return !are_near(path, cwd);
+}
+
+void job_env_drop_temp(char **env, char *const *trees)
+{
+	char **to = env;
+
+	for (; *env; env++) {
+		size_t len = strcspn(*env, "=");
+		bool served = !names_temp_dir(*env, len);
+		_cleanup_free_ char *path = served ? NULL : path_clean("/", *env + len + 1);
+
+		for (char *const *t = trees; *t && !served; t++)
+			served = path_is_below(path, *t);
+		if (served)
+			*to++ = *env;
+	}
+	*to = NULL;
+}
+
 /* What of one entry travels; NULL: nothing. */
-static char *filter_entry(const char *entry, const char *passed)
+static char *filter_entry(const char *entry, const char *passed, const char *cwd)
 {
 	static const char *const make_vars[] = {"MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS",
 						"GNUMAKEFLAGS"};
 	const char *eq = strchr(entry, '=');
 	size_t len = eq ? (size_t)(eq - entry) : 0;
 
-	if (len == 0 || (is_dropped(entry, len) && !is_passed(passed, entry, len)))
+	if (len == 0 || ((is_dropped(entry, len) || is_temp_elsewhere(entry, len, cwd)) &&
+			 !is_passed(passed, entry, len)))
 		return NULL;
 	for (size_t i = 0; i < sizeof(make_vars) / sizeof(make_vars[0]); i++) {
 		if (len == strlen(make_vars[i]) && memcmp(entry, make_vars[i], len) == 0) {
@@ -320,7 +376,7 @@ static int compare_entries(const void *pa, const void *pb)
 	return a->index < b->index ? -1 : a->index > b->index;
 }
 
-char **job_env_filter(char *const *env)
+char **job_env_filter(char *const *env, const char *cwd)
 {
 	size_t max = strv_len(env);
 	_cleanup_free_ struct entry *entries = xcalloc(max + 1, sizeof(*entries));
@@ -332,7 +388,7 @@ char **job_env_filter(char *const *env)
 		if (str_starts(env[i], PASS_ENV "="))
 			passed = env[i] + strlen(PASS_ENV "=");
 	for (size_t i = 0; i < max; i++) {
-		char *text = filter_entry(env[i], passed);
+		char *text = filter_entry(env[i], passed, cwd);
 
 		if (text)
 			entries[n++] = (struct entry){text, strcspn(text, "="), i, false};

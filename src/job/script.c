@@ -112,7 +112,7 @@ static bool names_file(const char *argv0, const char *exe, const char *cwd)
 void job_script(struct buf *out, char *const *argv, const char *exe, const char *cwd,
 		char *const *env, unsigned umask)
 {
-	_cleanup_strv_ char **kept = job_env_filter(env);
+	_cleanup_strv_ char **kept = job_env_filter(env, NULL);
 
 	buf_putf(out,
 		 "#!/bin/sh\n# One job of concc: run it with sh.  Its environment is in here.\n");

@@ -86,6 +86,8 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->max_write = TRANSFER_MAX; /* libfuse takes the pages of a read from this, too */
 	conn->time_gran = 1;
 	atomic_store(&m->fuse->can_expire, conn->capable & FUSE_CAP_EXPIRE_ONLY);
+	/* Linux 5.16, the first after that which does (5.15) with a number of its own. */
+	atomic_store(&m->tells_copies, conn->proto_minor >= 35);
 }
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -164,11 +166,30 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 }
 
 /*
- * What is not here, libfuse answers with ENOSYS, which the kernel remembers.  Not
- * of IOCTL: an overlay asks for the flags of each directory that it copies up,
- * whatever the answer (measured on Linux 6.18 for ENOSYS and ENOTTY), so
- * directories that are made in the upper layer beforehand save a message each.
+ * An overlay asks for the flags of whatever it copies up (ovl_copy_fileattr() in
+ * fs/overlayfs/copy_up.c), each time, whatever the answer (measured on Linux 6.18 for ENOSYS and
+ * ENOTTY); so directories that are made in the upper layer beforehand save a message each.  The
+ * process that made it do so is the one that asks.
  */
+static void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg,
+		     struct fuse_file_info *fi, unsigned flags, const void *in, size_t in_size,
+		     size_t out_size)
+{
+	struct mirror *m = fuse_req_userdata(req);
+	const struct inode *i = inode_of(m, ino);
+	int64_t job;
+
+	if (i->attr.type == ENTRY_FILE && i->attr.nlink > 1) {
+		job = m->ops.job_of ? m->ops.job_of(m->data, fuse_req_ctx(req)->pid)
+				    : MIRROR_SOME_JOB;
+		pthread_mutex_lock(&m->lock);
+		job_copies(m, job, i);
+		pthread_mutex_unlock(&m->lock);
+	}
+	(void)fuse_reply_err(req, ENOSYS);
+}
+
+/* What is not here, libfuse answers with ENOSYS, which the kernel remembers. */
 static const struct fuse_lowlevel_ops ops = {
 	.init = op_init,
 	.lookup = op_lookup,
@@ -182,6 +203,7 @@ static const struct fuse_lowlevel_ops ops = {
 	.read = op_read,
 	.readdir = op_readdir,
 	.statfs = op_statfs,
+	.ioctl = op_ioctl,
 };
 
 /* ---- the connection ---- */

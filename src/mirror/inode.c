@@ -163,6 +163,40 @@ char *inode_path(const struct mirror *m, const struct inode *i)
 	return path;
 }
 
+/* ---- what jobs copy ---- */
+
+void job_seq_free(struct job_seq *j)
+{
+	char *path;
+	size_t it = 0;
+
+	if (!j)
+		return;
+	while ((path = map_next(&j->copied, &it, NULL)))
+		free(path);
+	map_release(&j->copied);
+	free(j);
+}
+
+static void copies(struct job_seq *j, const char *path)
+{
+	free(map_put_str(&j->copied, path, xstrdup(path)));
+}
+
+void job_copies(struct mirror *m, int64_t job, const struct inode *i)
+{
+	_cleanup_free_ char *path = inode_path(m, i);
+	struct job_seq *j = job >= 0 ? map_get_u64(&m->jobs, (uint64_t)job) : NULL;
+	size_t it = 0;
+
+	if (j) {
+		copies(j, path);
+		return;
+	}
+	while ((j = map_next(&m->jobs, &it, NULL)))
+		copies(j, path);
+}
+
 /* ---- names of a directory ---- */
 
 struct inode *dir_child(const struct inode *d, const char *name, size_t len)
@@ -593,6 +627,6 @@ void mirror_tree_release(struct mirror *m)
 		inode_free(m, container_of(p, struct inode, link));
 	map_release(&m->dir_ids);
 	while ((j = map_next(&m->jobs, &it, NULL)))
-		free(j);
+		job_seq_free(j);
 	map_release(&m->jobs);
 }

@@ -111,8 +111,14 @@ struct notice {
 };
 
 struct job_seq {
-	uint64_t seq; /* of mirror_job_started() */
+	uint64_t seq;	   /* of mirror_job_started() */
+	struct map copied; /* path -> itself, owned: see mirror_copied() */
 };
+
+/* j may be NULL. */
+void job_seq_free(struct job_seq *j);
+/* The job's overlay copies i up.  job: as of job_of(). */
+void job_copies(struct mirror *m, int64_t job, const struct inode *i);
 
 struct fuse;
 
@@ -128,7 +134,8 @@ struct mirror {
 	uid_t uid;
 	gid_t gid;
 	int event_fd;
-	struct fuse *fuse; /* session and threads: fuse.c */
+	struct fuse *fuse;	  /* session and threads: fuse.c */
+	atomic_bool tells_copies; /* the kernel asks us when an overlay copies a file up */
 
 	pthread_mutex_t lock;
 	bool stopping;

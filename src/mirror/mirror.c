@@ -205,15 +205,29 @@ void mirror_job_started(struct mirror *m, uint32_t job_id, uint64_t seq)
 
 	j->seq = seq;
 	pthread_mutex_lock(&m->lock);
-	free(map_put_u64(&m->jobs, job_id, j));
+	job_seq_free(map_put_u64(&m->jobs, job_id, j));
 	pthread_mutex_unlock(&m->lock);
 }
 
 void mirror_job_ended(struct mirror *m, uint32_t job_id)
 {
 	pthread_mutex_lock(&m->lock);
-	free(map_del_u64(&m->jobs, job_id));
+	job_seq_free(map_del_u64(&m->jobs, job_id));
 	pthread_mutex_unlock(&m->lock);
+}
+
+char **mirror_copied(struct mirror *m, uint32_t job_id)
+{
+	char **ret = xcalloc(1, sizeof(*ret)), *path;
+	struct job_seq *j;
+	size_t it = 0;
+
+	pthread_mutex_lock(&m->lock);
+	j = map_get_u64(&m->jobs, job_id);
+	while (j && (path = map_next(&j->copied, &it, NULL)))
+		strv_push(&ret, xstrdup(path));
+	pthread_mutex_unlock(&m->lock);
+	return ret;
 }
 
 /* ---- messages of the client ---- */

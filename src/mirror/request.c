@@ -102,10 +102,12 @@ static void fill_stat(const struct mirror *m, const struct inode *i, struct stat
 	*st = (struct stat){
 		.st_ino = a->ino,
 		.st_mode = type_bits(a->type) | a->mode,
-		/* Not the client's number: an overlay above breaks hard links anyway, and with more
-		 * than one it would not mark what it copies up (ovl_copy_up_one), by which a
-		 * file that was written to is told from one that was replaced. */
-		.st_nlink = 1,
+		/* Of a file with several names an overlay does not mark what it copies up
+		 * (ovl_copy_up_one), by which one that was written to is told from one that was
+		 * replaced: it has to be told otherwise, see mirror_copied(). */
+		.st_nlink = a->type == ENTRY_FILE && a->nlink > 1 && atomic_load(&m->tells_copies)
+				    ? a->nlink
+				    : 1,
 		.st_uid = m->uid,
 		.st_gid = m->gid,
 		.st_size = (off_t)a->size,

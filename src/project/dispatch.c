@@ -7,6 +7,7 @@
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/job.h"
 #include "concc/str.h"
 
 /* A message whose first field is an id, yet to be given: told once, and known by that from then on.
@@ -25,10 +26,14 @@ static uint32_t send_once(struct peer *p, uint8_t type, struct map *known, uint3
 	return (uint32_t)id;
 }
 
-static uint32_t send_env(struct peer *p, char *const *env)
+static uint32_t send_env(struct peer *p, char *const *all, char *const *workspaces)
 {
+	size_t n = strv_len(all) + 1;
+	_cleanup_free_ char **env = xcalloc(n, sizeof(*env));
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
+	memcpy(env, all, n * sizeof(*env));
+	job_env_drop_temp(env, workspaces);
 	msg_env_encode(&b, 0, env);
 	return send_once(p, MSG_ENV, &p->envs, &p->next_env_id, &b);
 }
@@ -80,6 +85,7 @@ static struct run *run_new(struct client *c, struct peer *p, const struct msg_ru
 	while (map_get_u64(&p->jobs, r->job_id));
 	r->exe_id = exe_msg(e)->exe_id;
 	r->caller_id = dispatch_caller(p, &m->caller);
+	r->shows = m->flags & JOB_F_COMPILER; /* which prints the same again */
 	r->dumps_core = m->caller.limits[CALLER_CORE].soft > 0;
 	r->slot.fd = -1;
 	r->name = xstrdup(path_base(m->argv[0]));
@@ -104,7 +110,7 @@ static void send_job(struct run *r, const struct msg_run *m, struct exe *e)
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	struct msg_job j = {
 		.job_id = r->job_id,
-		.env_id = send_env(r->peer, m->env),
+		.env_id = send_env(r->peer, m->env, r->workspaces),
 		.exe_id = exe_msg(e)->exe_id,
 		.caller_id = r->caller_id,
 		.flags = (m->flags & ~(uint32_t)JOB_F_OF_RUN) | (r->recording ? JOB_F_TRACE : 0),

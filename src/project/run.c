@@ -19,6 +19,13 @@
 
 /* Errors are short: a job that prints more than this while we hold its output runs at home. */
 #define HELD_MAX (8 * 1024 * 1024)
+/*
+ * Any command may print what it prints otherwise the next time (a name of its own, a time, where it
+ * ran), and most end soon or are sent home soon: so what is shown of it is shown when it has ended
+ * well, or after this time, or when it is more than that.
+ */
+#define SHOW_AFTER_MS	200
+#define SHOW_MORE_BYTES (64 * 1024)
 /* Looking at all running jobs costs more than keeping the marks of some removals. */
 #define HORIZON_EVERY 64
 /* A worker ends a killed job at once; this is for a slow line, and for one that reclaims memory. */
@@ -54,6 +61,7 @@ static void run_free(struct run *r)
 	server_busy(s);
 	peer_busy(r->peer);
 	loop_remove(r->kill_timer);
+	loop_remove(r->show_timer);
 	commit_free(r->commit);
 	recording_free(r->recording);
 	buf_release(&r->held);
@@ -329,6 +337,17 @@ static void show_held(struct run *r)
 	buf_reset(&r->held);
 }
 
+/* From now on it is shown as it comes. */
+static void show_on(void *data)
+{
+	struct run *r = data;
+
+	loop_remove(steal_ptr(&r->show_timer));
+	r->shows = true;
+	if (!r->missing && !r->failure)
+		show_held(r);
+}
+
 static int on_output(struct run *r, uint8_t stream, struct blob bytes)
 {
 	if (r->failure)
@@ -338,12 +357,16 @@ static int on_output(struct run *r, uint8_t stream, struct blob bytes)
 		return CONCC_E_PROTO;
 	r->uncredited += (uint32_t)bytes.n;
 	recording_output(r->recording, stream, bytes);
-	if (!r->missing)
+	if (!r->missing && r->held.len + bytes.n > SHOW_MORE_BYTES)
+		show_on(r);
+	if (!r->missing && r->shows)
 		show(r, stream, bytes);
 	else if (r->held.len + bytes.n <= HELD_MAX)
 		hold(r, stream, bytes);
 	else
 		run_give_up(r, "missing", r->missing);
+	if (!r->shows && !r->show_timer)
+		r->show_timer = loop_add_timer(r->peer->server->loop, SHOW_AFTER_MS, show_on, r);
 	give_credit(r);
 	return 0;
 }

@@ -17,17 +17,19 @@ struct run {
 	char *exe;	 /* where it is */
 	char **search;	 /* PATH */
 	char **workspaces;
-	uint64_t saw;		     /* the tree's version at dispatch */
-	uint64_t untaken;	     /* bytes of it that the wrapper has not written yet */
-	bool comes_home;	     /* bytes of its files came since the clock was set */
-	bool ended;		     /* well, as `end` says; its files wait for that */
-	struct msg_exit end;	     /* but for its strings */
-	struct recording *recording; /* of what may be kept, or NULL */
-	uint64_t bytes_back;	     /* came of it */
-	uint32_t uncredited;	     /* received from the worker, not yet asked for more */
-	uint32_t input_credit;	     /* the worker takes this much more */
-	bool queued;		     /* it has not begun: others' jobs have its host's slots */
-	struct buf held;	     /* RUN_OUTPUT payloads with a u32 length each */
+	uint64_t saw;			/* the tree's version at dispatch */
+	uint64_t untaken;		/* bytes of it that the wrapper has not written yet */
+	bool comes_home;		/* bytes of its files came since the clock was set */
+	bool ended;			/* well, as `end` says; its files wait for that */
+	struct msg_exit end;		/* but for its strings */
+	struct recording *recording;	/* of what may be kept, or NULL */
+	uint64_t bytes_back;		/* came of it */
+	uint32_t uncredited;		/* received from the worker, not yet asked for more */
+	uint32_t input_credit;		/* the worker takes this much more */
+	bool queued;			/* it has not begun: others' jobs have its host's slots */
+	struct buf held;		/* RUN_OUTPUT payloads with a u32 length each */
+	bool shows;			/* what it prints need not be held any more */
+	struct loop_source *show_timer; /* then it does */
 	char *missing; /* why its failure would be ours, or NULL: output waits for the exit */
 	char *failure; /* why its effects can't be used, or NULL; then the job is being killed */
 	const char *failure_rule;

@@ -3,8 +3,8 @@
  * The init of one job: a fork of the launcher, pid 1 of its own pid namespace.
  * It makes the mounts that any job needs, waits for its job, makes that one's,
  * starts the command, passes signals on, reaps, and reports.  What the command left behind it kills
- * first: so its report lets the results be read, while the kernel takes its time over the
- * namespaces.  If it dies before, the kernel kills what is left.
+ * first, if that does not end by itself: so its report lets the results be read, while the kernel
+ * takes its time over the namespaces.  If it dies before, the kernel kills what is left.
  *
  * Order of the mounts: the launcher's root has the mirror on /tmp (and the
  * scratch directory on /var/tmp).  The job's tmpfs covers the mirror once that
@@ -335,8 +335,6 @@ __attribute__((noinline)) static void exec_command(struct child *c)
 
 	c->what = "can't set up the process for";
 	c->object = j->req.exe;
-	if (setsid() < 0)
-		goto fail;
 	for (int i = 0; i < 3; i++)
 		if (dup2(j->stdio[i], i) < 0)
 			goto fail;
@@ -475,11 +473,11 @@ static pid_t start_traced(struct job *j)
 	return pid;
 }
 
-static void pass_signal(const struct signalfd_siginfo *si, pid_t pid)
+static void pass_signal(const struct signalfd_siginfo *si)
 {
 	/* 0: sent from outside of our pid namespace, so by the launcher. */
 	if (si->ssi_signo == (uint32_t)JOB_SIGNAL && si->ssi_code == SI_QUEUE && si->ssi_pid == 0)
-		(void)kill(-pid, si->ssi_int);
+		(void)kill(0, si->ssi_int); /* to us, it is one from inside */
 }
 
 /* Once: the job is ended for it.  Who waits goes on, with an error, when the listener is closed: so
@@ -507,29 +505,50 @@ static void look_at_call(struct job *j)
  */
 static void end_all(void)
 {
-	if (waitpid(-1, NULL, WNOHANG) < 0)
-		return;
 	(void)kill(-1, SIGKILL);
 	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
 		;
 }
 
-static bool reap(pid_t pid, int *ret_status)
+/*
+ * How long what the command left behind may go on, and what it does counts: it is about to end as
+ * well (a shell does not wait for what it reads by <(...)), or else it is meant to stay.  Short:
+ * what the command printed may be held until then (run.c of the client), and is then never shown.
+ */
+#define LEFT_WAIT_MS 100
+
+/* How far a job is. */
+struct course {
+	pid_t command;	 /* 0: it has ended */
+	bool alone;	 /* there is no process but us */
+	uint64_t end_ms; /* of the time for what it left */
+};
+
+static void reap(struct course *c, struct lm_packet *done)
 {
+	int status;
 	pid_t p;
 
-	while ((p = waitpid(-1, ret_status, WNOHANG)) > 0)
-		if (p == pid)
-			return true;
-	return false;
+	while ((p = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (p != c->command)
+			continue;
+		c->command = 0;
+		c->end_ms = now_ms() + LEFT_WAIT_MS;
+		done->value = status;
+		done->wall_us = now_us() - done->wall_us;
+	}
+	c->alone = p < 0;
 }
 
-/* Reaps until the command itself has ended; signals: a signalfd of all. */
-static int wait_for(struct job *j, pid_t pid, int signals)
+/* Until the command has ended and what it left, if that does so soon; signals: a signalfd of all.
+ */
+static void wait_for(struct job *j, pid_t pid, int signals, struct lm_packet *done)
 {
+	struct course c = {.command = pid};
 	bool changed = true;
-	int status;
+	uint64_t now;
 
+	done->wall_us = now_us();
 	for (;;) {
 		struct pollfd ready[] = {{.fd = signals, .events = POLLIN},
 					 {.fd = j->listener, .events = POLLIN},
@@ -537,9 +556,13 @@ static int wait_for(struct job *j, pid_t pid, int signals)
 		struct signalfd_siginfo si;
 
 		/* What it says when it can't start comes before its end. */
-		if (changed && j->starting < 0 && reap(pid, &status))
-			return status;
-		if (poll(ready, 3, -1) < 0)
+		if (changed && j->starting < 0)
+			reap(&c, done);
+		now = c.command || c.alone ? 0 : now_ms();
+		done->left = !c.command && !c.alone;
+		if (!c.command && (c.alone || now >= c.end_ms))
+			return;
+		if (poll(ready, 3, c.command ? -1 : (int)(c.end_ms - now)) < 0)
 			continue;
 		changed = ready[0].revents || ready[2].revents;
 		if (ready[2].revents)
@@ -547,7 +570,7 @@ static int wait_for(struct job *j, pid_t pid, int signals)
 		if (ready[1].revents)
 			look_at_call(j);
 		if (ready[0].revents && read(signals, &si, sizeof(si)) == sizeof(si))
-			pass_signal(&si, pid);
+			pass_signal(&si);
 	}
 }
 
@@ -620,10 +643,12 @@ void job_init(int sock, int orders, const struct launcher_setup *setup)
 	struct job j = {.sock = sock, .setup = setup, .mirror = -1};
 	struct lm_packet p = {.kind = LM_PREPARED};
 	const char *what;
-	uint64_t began;
 	int r, signals;
 	pid_t pid;
 
+	/* The command leads no group, as it leads none in a script or in make: setsid(1) forks
+	 * where it does, and what it starts is on its own then. */
+	(void)setsid();
 	make_common_mounts(&j);
 	take_job(&j, orders);
 	make_mounts(&j);
@@ -638,15 +663,14 @@ void job_init(int sock, int orders, const struct launcher_setup *setup)
 	r = lm_send(sock, &p, j.fds, j.n + 1, 0);
 	if (r < 0)
 		refuse(&j, r, "can't hand over the upper layers");
-	began = now_us();
 	pid = j.trace ? start_traced(&j) : start_command(&j);
 	/* So that the readers of the command's output see its end. */
 	for (int i = 0; i < 3; i++)
 		(void)close(j.stdio[i]);
 	p.kind = LM_DONE;
-	p.value = wait_for(&j, pid, signals);
-	p.wall_us = now_us() - began;
-	end_all();
+	wait_for(&j, pid, signals, &p);
+	if (p.left)
+		end_all();
 	(void)getrusage(RUSAGE_CHILDREN, &p.rusage);
 	r = j.trace ? trace_finish(j.trace) : -1;
 	if (j.trace)

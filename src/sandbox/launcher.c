@@ -230,6 +230,7 @@ static void on_done(struct launcher *l, struct running *run, const struct lm_pac
 	run->end.wait_status = p->value;
 	run->end.rusage = p->rusage;
 	run->end.wall_us = p->wall_us;
+	run->end.left = p->left;
 	end = run->end;
 	end.trace_fd = trace;
 	l->ops->ended(l->data, p->job_id, &end);

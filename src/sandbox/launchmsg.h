@@ -48,6 +48,7 @@ struct lm_packet {
 	uint32_t job_id;
 	int32_t value;
 	uint64_t wall_us;
+	bool left; /* of LM_DONE: see job_end */
 	struct rusage rusage;
 	char text[256];
 };

@@ -66,16 +66,17 @@ static int remove_tree(struct tree *t, int dir_fd, const char *name)
 	_cleanup_close_ int fd = -1;
 	struct dirent *de;
 	DIR *dir;
-	int err = 0;
+	int err = 0, why;
 
 	watch_own_events(t, 2);
 	if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT)
 		return 0;
-	if (errno != EISDIR && errno != EPERM)
-		return -errno;
+	why = errno;
+	if (why != EISDIR && why != EPERM)
+		return -why;
 	fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
-		return -errno;
+		return errno == ENOTDIR ? -why : -errno; /* then it may not be removed */
 	dir = fdopendir(fd);
 	if (!dir)
 		return -errno;
@@ -98,8 +99,8 @@ static int clear_place(struct commit *c, struct effect *e, int fd, const char *n
 
 	if (!is_there(was) || (!all && !S_ISDIR(was->st_mode)))
 		return 0;
-	e->cleared = true;
 	err = remove_tree(c->tree, fd, name);
+	e->cleared = !err || S_ISDIR(was->st_mode);
 	note(c, fd, e->path, NULL, false);
 	return err;
 }

@@ -2,6 +2,7 @@
 #include "home.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,8 @@ struct home *home_new(const struct home_config *c)
 
 	h->mirror = c->mirror;
 	h->workspace = xstrdup(c->workspace);
+	h->workspaces = c->workspaces;
+	h->job_id = c->job_id;
 	h->any_command = c->any_command;
 	h->index = c->index;
 	h->fd = c->upper_fd;
@@ -293,6 +296,46 @@ static int report_one(struct scan *s, struct upper_entry *e)
 	}
 }
 
+/* In this workspace, and in none that lies within it. */
+static bool is_ours(const struct home *h, const char *path)
+{
+	if (!path_is_below(path, h->workspace))
+		return false;
+	for (char *const *w = h->workspaces; w && *w; w++)
+		if (!streq(*w, h->workspace) && path_is_below(*w, h->workspace) &&
+		    path_is_below(path, *w))
+			return false;
+	return true;
+}
+
+/*
+ * Files with several names that were copied up for the job: of those that are there, scan_file()
+ * sees whether they changed.  What the job did to others, their further names show here.
+ */
+static int take_copied(struct scan *s)
+{
+	_cleanup_strv_ char **paths = NULL;
+	int r = 0;
+
+	if (!s->h->mirror)
+		return 0;
+	paths = mirror_copied(s->h->mirror, s->h->job_id);
+	for (char **p = paths; *p && r == 0; p++) {
+		struct upper_entry e = {.path = *p};
+		struct stat st;
+
+		if (!is_ours(s->h, *p))
+			continue;
+		e.path = (char *)path_below(*p, s->h->workspace);
+		(void)map_put_str(&s->copied, e.path, s);
+		if (s->h->any_command && !s->announcing &&
+		    (fstatat(s->h->fd, e.path, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+		     !S_ISREG(st.st_mode)))
+			r = scan_refuse(s, &e, SCAN_SEVERAL_NAMES);
+	}
+	return r;
+}
+
 /* In the order in which they were written, which the client's clock then repeats. */
 static int report_others(struct scan *s)
 {
@@ -332,10 +375,14 @@ static int scan(struct home *h, const char *path, home_effect_fn fn, void *data)
 	r = path ? upper_read_path(&s.u, h->fd, path) : upper_read(&s.u, h->fd);
 	if (r == 0) {
 		s.progress = xcalloc(s.u.n, sizeof(*s.progress));
-		r = path ? report_one(&s, &s.u.entries[s.u.n - 1]) : scan_all(&s);
-		free(s.progress);
-		map_release(&s.primary);
+		r = take_copied(&s);
 	}
+	if (r == 0) {
+		r = path ? report_one(&s, &s.u.entries[s.u.n - 1]) : scan_all(&s);
+	}
+	free(s.progress);
+	map_release(&s.primary);
+	map_release(&s.copied);
 	upper_release(&s.u);
 	return r;
 }

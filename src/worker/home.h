@@ -27,8 +27,10 @@ struct home;
 struct mirror;
 
 struct home_config {
-	struct mirror *mirror; /* to compare with what was below; NULL: everything is new */
-	const char *workspace; /* absolute path of the overlay's mount point */
+	struct mirror *mirror;	 /* to compare with what was below; NULL: everything is new */
+	const char *workspace;	 /* absolute path of the overlay's mount point */
+	char *const *workspaces; /* all of the job's, borrowed; NULL: there is no other */
+	uint32_t job_id;	 /* by which the mirror knows what its overlays copied up */
 	bool any_command; /* nobody knows what it looks at: what it may have seen wrongly counts */
 	uint32_t index;	  /* its index in the job */
 	int upper_fd;	  /* taken */

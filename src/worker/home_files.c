@@ -123,6 +123,12 @@ static bool saw_links_wrongly(const struct scan *s, const struct upper_entry *e,
 	return s->h->any_command && copied_up && (e->st.st_nlink > 1 || (was->linked && !same));
 }
 
+/* Is it the file below, that was written to, rather than another in its place? */
+static bool is_copied_up(const struct scan *s, const struct upper_entry *e, int fd)
+{
+	return overlay_is_copied_up(fd) || map_get_str(&s->copied, e->path);
+}
+
 int scan_file(struct scan *s, struct upper_entry *e)
 {
 	const struct announced *announced = home_announced(s->h, e->path);
@@ -144,12 +150,11 @@ int scan_file(struct scan *s, struct upper_entry *e)
 	find_former(s, e, &d, hashed, &was);
 	touched = !time_is_same(&was.mtime, &e->st.st_mtim);
 	set = scan_atime_was_set(s, e);
-	copied_up = overlay_is_copied_up(fd);
+	copied_up = is_copied_up(s, e, fd);
 	replaced = was.exists && !copied_up;
 	same = was.same_bytes && !touched && !set && was.mode == (e->st.st_mode & 07777);
 	if (saw_links_wrongly(s, e, &was, copied_up, same))
-		return scan_refuse(s, e,
-				   "is a file with several names, which jobs see as several files");
+		return scan_refuse(s, e, SCAN_SEVERAL_NAMES);
 	if (same)
 		return scan_settle(s, e);
 	was.same_bytes &= !(replaced && was.linked);
@@ -250,7 +255,7 @@ static int likeness_of(struct scan *s, struct upper_entry *e, enum likeness *ret
 	if (announced || scan_below(s, e, &a) < 0 || a.type != ENTRY_FILE)
 		return 0;
 	r = read_file(s, e, &fd, &hashed, &d);
-	if (r < 0 || !overlay_is_copied_up(fd))
+	if (r < 0 || !is_copied_up(s, e, fd))
 		return r;
 	*ret = has_bytes(&a, e, hashed, &d) ? LIKE_ITS_BYTES : LIKE_A_FILE;
 	return 0;

@@ -28,6 +28,8 @@ struct announced {
 struct home {
 	struct mirror *mirror;
 	char *workspace;
+	char *const *workspaces;
+	uint32_t job_id;
 	bool any_command;
 	uint32_t index;
 	int fd;
@@ -54,6 +56,7 @@ struct scan {
 	void *data;
 	struct upper u;
 	struct progress *progress; /* by entry */
+	struct map copied; /* relative path -> anything: what has several names and was copied up */
 	struct map primary; /* inode -> struct upper_entry: which of several links is the file */
 	off_t hashed;	    /* bytes */
 };
@@ -81,6 +84,7 @@ int scan_remove(struct scan *s, char *path);
 int scan_make_room(struct scan *s, const struct upper_entry *e);
 /* The entry has no way home, since it `what`: CONCC_E_UNSAFE, and home_refusal() says so. */
 int scan_refuse(struct scan *s, const struct upper_entry *e, const char *what);
+#define SCAN_SEVERAL_NAMES  "is a file with several names, which jobs see as several files"
 #define SCAN_HAS_ATTRIBUTES "has extended attributes, an ACL or capabilities of the job's"
 
 /* ---- home_dirs.c ---- */

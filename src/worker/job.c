@@ -221,6 +221,8 @@ void agent_job_prepared(struct agent *a, uint32_t job_id, int *upper_fds, size_t
 		struct home_config c = {
 			.mirror = a->mirror,
 			.workspace = j->msg.workspaces[i],
+			.workspaces = j->msg.workspaces,
+			.job_id = job_id,
 			.any_command = !(j->msg.flags & JOB_F_COMPILER),
 			.index = (uint32_t)i,
 			.upper_fd = upper_fds[i],

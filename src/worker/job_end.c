@@ -303,6 +303,13 @@ static void take_trace(struct agent_job *j, int fd)
 		buf_reset(&j->trace);
 }
 
+/* A server, a daemon: only on the client can it be of use to whoever comes next. */
+static void blame_left(struct agent_job *j)
+{
+	j->verdict = FAILED_NO_WAY_HOME;
+	job_taint(j, "it left processes in the background, which can only go on here");
+}
+
 /* All processes are gone and all output is read: say what came of it. */
 static void finish(struct agent_job *j)
 {
@@ -330,6 +337,8 @@ static void finish(struct agent_job *j)
 		job_blame_holding(j);
 	if (!j->taint && failed)
 		job_blame_limit(j);
+	if (!j->taint && j->end.left)
+		blame_left(j);
 	if (!j->taint)
 		scan(j);
 	if (!j->taint)

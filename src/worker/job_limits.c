@@ -39,15 +39,17 @@ void job_start_clock(struct agent_job *j)
  * then does, as a full disk is noticed, and how much memory was used.  Mistaken, a
  * failed job runs once more at home, where it says the same.
  */
-enum sign { SIGN_NONE, SIGN_MEMORY, SIGN_PROCESSES, SIGN_FILES };
+enum sign { SIGN_NONE, SIGN_MEMORY, SIGN_PROCESSES, SIGN_AGAIN, SIGN_FILES };
 
 static const struct {
 	const char *text;
 	enum sign of;
 } signs[] = {
-	{"Resource temporarily unavailable", SIGN_PROCESSES},
 	{"annot fork", SIGN_PROCESSES},
+	{"fork:", SIGN_PROCESSES},
 	{"ailed to spawn", SIGN_PROCESSES},
+	/* EAGAIN, as of a lock that another has, too */
+	{"Resource temporarily unavailable", SIGN_AGAIN},
 	{"oo many open files", SIGN_FILES},
 	{"ut of memory", SIGN_MEMORY},
 	{"annot allocate memory", SIGN_MEMORY},
@@ -101,6 +103,10 @@ void job_blame_limit(struct agent_job *j)
 				 (unsigned long long)(l->memory >> 20));
 	else if (j->hint == SIGN_PROCESSES)
 		text = xasprintf("it needs more than %u processes, the `job-processes` of all jobs",
+				 l->processes);
+	else if (j->hint == SIGN_AGAIN)
+		text = xasprintf("it says that a resource is unavailable for now, as one does that "
+				 "needs more than %u processes, the `job-processes` of all jobs",
 				 l->processes);
 	else if (j->hint == SIGN_FILES)
 		text = xasprintf("it needs more open files than its login allows, %llu",

@@ -388,6 +388,8 @@ static int open_input_file(struct agent_job *j, int *ret_job)
 
 	if (r < 0)
 		return r;
+	if (fchmod(fd, 0644) < 0) /* which cp gives to a copy; a memfd's has all bits */
+		return -errno;
 	*ret_job = open(path, O_RDONLY | O_CLOEXEC);
 	if (*ret_job < 0)
 		return -errno;

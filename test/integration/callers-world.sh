@@ -43,7 +43,7 @@ our_workers() {
 
 # Runs shell text with env(1), which is execvp(3), as $RUN in front of its command, and then with a
 # wrapper for each worker.
-# WHERE is "remote", or the rule by which it runs here all the same.  Output (without our words) and
+# WHERE is "remote", or the rule by which it runs here all the same; or "anywhere".  Output (without our words) and
 # status must be as here.
 same() { # WHERE TEXT
 	local where=$1 text=$2 n
@@ -60,6 +60,7 @@ same() { # WHERE TEXT
 		diff -u "$LAB/want" "$LAB/got" || fail "w$n: another result of: $text"
 		case $where in
 		remote) expect_eq "jobs on w$n of: $text" "$(grep -c "^concc: remote on w$n" "$LAB/all")" 1 ;;
+		anywhere) ;;
 		*) expect_grep "^concc: local: $where" "$LAB/all" ;;
 		esac
 	done
@@ -196,6 +197,51 @@ signals() {
 	same killed '$RUN sh -c "kill -TERM \$\$; echo alive"'
 	same remote "trap '' PIPE; \$RUN sh -c 'kill -PIPE \$\$; echo alive'"
 	same remote 'nohup $RUN ./do-call signals'
+}
+
+# A command leads neither group nor session, as in a script.
+groups_and_sessions() {
+	same remote '$RUN setsid echo "in a session of its own"'
+	same remote '$RUN setsid sh -c "echo x; sleep .1; echo y >t/f"; cat t/f'
+	same remote '$RUN perl -MPOSIX -e "print POSIX::setsid() > 0 ? 1 : 0, getpgrp() == \$\$ ? 1 : 0, qq(\n)"'
+	same remote '$RUN perl -e "print getpgrp() == \$\$ ? 1 : 0; setpgrp(0, 0); print getpgrp() == \$\$ ? 1 : 0, qq(\n)"'
+	same remote '$RUN setsid --wait sh -c "exit 7"'
+}
+
+# What the command leaves behind ends with it, or goes on here.
+left_behind() {
+	local at_end='kill $(cat t/pid) && echo "it was there"'
+	same anywhere 'x=$($RUN sh -c "(sleep .03; echo late >t/late; echo late) & echo first"); echo "$x"; cat t/late'
+	same anywhere 'x=$($RUN sh -c "setsid sh -c \"sleep .03; echo late\" & exit 3"); echo "$? $x"'
+	same anywhere '$RUN bash -c "read a < <(echo a; sleep .1); echo \$a"'
+	same no-way-home '$RUN sh -c "sleep 1000 >/dev/null 2>&1 & echo \$! >t/pid"; '"$at_end"
+	same no-way-home '$RUN setsid sh -c "trap : HUP; sleep 1000 >/dev/null 2>&1 & echo \$! >t/pid; echo out"; '"$at_end"
+	same no-way-home '$RUN perl -e "if (my \$p = fork) { open F, q(>t/pid); print F \$p; exit 3 } open STDOUT, q(>/dev/null); open STDERR, q(>/dev/null); sleep 1000"; echo $?; '"$at_end"
+	expect_eq "left on workers" "$(lab_worker_pids 1 sleep)$(lab_worker_pids 2 sleep)$(lab_worker_pids 1 perl)" ""
+}
+
+environment() {
+	same remote 'f() { echo "a function of $1"; }; export -f f; $RUN bash -c "f bash"'
+	same remote 'mkdir t/tmp; TMPDIR=$PWD/t/tmp $RUN mktemp >t/name; dirname "$(cat t/name)"; [ -f "$(cat t/name)" ]'
+	same remote 'mkdir t/tmp; TMP=$PWD/t/tmp $RUN python3 -c "import tempfile; print(tempfile.gettempdir())"'
+	same remote 'mkdir t/tmp; cd t/tmp; TMPDIR=$PWD/.. $RUN sh -c "mktemp -d | wc -l"; cd ..; ls | wc -l'
+	same remote 'mkdir t/tmp; echo "int x;" >t/x.c; TMPDIR=$PWD/t/tmp $RUN gcc -c t/x.c -o t/x.o; ls t/tmp; cksum <t/x.o'
+	same remote 'echo "int x;" >t/x.c; TMPDIR=$PWD/t/none $RUN gcc -c t/x.c -o t/x.o; cksum <t/x.o'
+}
+
+# What a try printed that came to nothing is not shown, though it is never the same again.
+only_once() {
+	same outside-write 'x=$($RUN mktemp); [ -f "$x" ] && rm "$x"'
+	same outside-write 'x=$($RUN sh -c "date +%N; mktemp"); wc -w <<<"$x"; rm "${x##*[[:space:]]}"'
+	same no-way-home '$RUN sh -c "mktemp -u; ln t/../do-me t/link" | wc -l'
+	same no-way-home '$RUN sh -c "mktemp -u; sleep 1000 >/dev/null 2>&1 & echo \$! >t/pid" | wc -l; kill $(cat t/pid)'
+	same killed '$RUN sh -c "mktemp -u; kill \$\$" >t/out; wc -l <t/out'
+	same missing 'echo x >/srv/home/note; $RUN sh -c "mktemp -u; cat /srv/home/note" | wc -l'
+}
+
+input_files() {
+	same remote 'echo x >t/in; $RUN cp /dev/stdin t/out <t/in; stat -c "%a %s" t/out'
+	same remote 'echo x >t/in; $RUN test -x /dev/stdin <t/in; echo $?'
 }
 
 personalities() {
@@ -626,6 +672,11 @@ check "limits are felt" limits_felt
 check "core files" core_files
 check "niceness" niceness
 check "signals" signals
+check "groups and sessions" groups_and_sessions
+check "what is left behind" left_behind
+check "environment" environment
+check "nothing is shown twice" only_once
+check "input files" input_files
 check "personality" personalities
 check "umask" umasks
 check "a worker with lower limits refuses" less_there

@@ -175,6 +175,16 @@ immutable_target() {
 	umount fixed
 	expect_ne "status" $rc 0
 	expect_grep 'Read-only' "$LAB/err"
+	# One that may not be removed is no directory, and nothing is in place.
+	echo old >kept
+	chattr +i kept 2>/dev/null || return 0 # not on this file system
+	rc=0
+	concc-dispatch rm -f kept 2>"$LAB/err" || rc=$?
+	chattr -i kept
+	cat "$LAB/err"
+	expect_ne "status" $rc 0
+	expect_grep 'Operation not permitted' "$LAB/err"
+	expect_no_grep 'Not a directory|in place' "$LAB/err"
 }
 
 # A cleaner of /tmp removes what is there: the job goes on, others find another server, and the one

@@ -54,14 +54,14 @@ left_behind() {
 	echo "note: $(wc -l <"$LAB/returned") results, $(wc -l <"$LAB/left") names the same"
 }
 
-# The next job sees what this machine has, but for the number of names and for holes.
+# The next job sees what this machine has, but for holes.
 seen_by_the_next() {
 	cd "$WS/ops"
 	rm sparse # a gigabyte on its way out again shows nothing new
 	find . \( -type p -o -type s \) -delete # who looks at these runs here
-	../fstruth tree | sed 's/ links [0-9]*//; s/ sparse$//' >"$LAB/left.want"
+	../fstruth tree | sed 's/ sparse$//' >"$LAB/left.want"
 	remote ../fstruth tree
-	sed 's/ links [0-9]*//; s/ sparse$//' "$LAB/remote" >"$LAB/left.seen"
+	sed 's/ sparse$//' "$LAB/remote" >"$LAB/left.seen"
 	diff -U0 "$LAB/left.want" "$LAB/left.seen" || fail "the next job sees something else"
 }
 
@@ -195,6 +195,72 @@ identity() {
 	! "$LAB_TOOLS/fstruth" has replaced user.concc-test || fail "another file's attribute is there"
 }
 
+# What counts names, or keeps them together; the last ones change a file that has others and run here.
+SEVERAL=(
+	'stat -c "%n %h" one two d/three other'
+	'find one other made d/three -links +1'
+	'gzip one'
+	'bzip2 -k d/three'
+	'xz two'
+	'cp -a one two d/three copies'
+	'tar cf all.tar --sort=name one two d other'
+	'du -ab --apparent-size one two d/three'
+	'sh -c "echo new >made; ln made made2; stat -c %h made made2; mv made2 two; stat -c %h two made"'
+	'sed -i s/a/A/ two'
+	'rm one'
+	'stat -c "%n %h" d/three'
+	'sh -c "cp one again; ln again again2; rm again; stat -c %h again2"'
+	'mv other moved'
+	'mv one two'
+	'sh -c "echo more >>one; rm one"'
+	'chmod 600 d/three'
+	'sh -c ">>one; chmod 640 one; mv one left"'
+)
+
+several_tree() { # DIR
+	rm -rf "$1"
+	mkdir -p "$1"/{d,copies}
+	cd "$1"
+	echo a >one
+	ln one two
+	ln one d/three
+	echo b >other
+	ln other d/other
+	touch -d '2001-02-03 04:05:06.5' one other
+}
+
+# Everything but times that nobody has set.
+several_left() {
+	find . -type f -printf '%p %m %s %n %i\n' | sort | awk '{ if (!($5 in g)) g[$5] = ++n; $5 = g[$5] } 1'
+	find . -type f -exec sha256sum {} + | sort
+}
+
+several_names() {
+	local cmd n=0
+	for cmd in "${SEVERAL[@]}"; do
+		several_tree "$HERE/several"
+		eval "$cmd" >"$LAB/several.want" 2>&1 && echo 0 >>"$LAB/several.want" || echo "status $?" >>"$LAB/several.want"
+		several_left >>"$LAB/several.want"
+		several_tree "$WS/several"
+		eval "CONCC_EXPLAIN=$LAB/several.err concc-dispatch $cmd" </dev/null >"$LAB/several.got" 2>&1 && echo 0 >>"$LAB/several.got" ||
+			echo "status $?" >>"$LAB/several.got"
+		several_left >>"$LAB/several.got"
+		diff -u "$LAB/several.want" "$LAB/several.got" || fail "another result of: $cmd"
+		n=$((n + 1))
+	done
+	cat "$LAB/several.err"
+	expect_eq "jobs" "$(explained_remote "$LAB/several.err")" 14
+	expect_eq "here" "$(grep -c '^concc: local: no-way-home .*is a file with several names' "$LAB/several.err")" 4
+	echo "note: $n commands"
+	# What changes on this machine meanwhile is seen.
+	several_tree "$WS/several"
+	for cmd in true 'ln one new' 'rm new two' 'rm d/three'; do
+		$cmd
+		remote stat -c %h one
+		expect_eq "names after $cmd" "$(cat "$LAB/remote")" "$(stat -c %h one)"
+	done
+}
+
 # Each command here and in a job, in copies of one small tree.
 TOOLS=(
 	'gcc -g -c a.c b.c'
@@ -274,5 +340,6 @@ check "a default access list" default_acl
 check "times of access that a job sets" access_times
 check "times of directories" directory_times
 check "a file stays whose it is" identity
+check "files with several names" several_names
 check "linkers and other tools leave the same behind" tools
 lab_stop

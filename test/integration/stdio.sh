@@ -395,13 +395,14 @@ nonblocking() {
 	done
 }
 
-# What was shown by a job that then came home is left out; who takes no more of the rest is told so.
+# What was shown by a job that then came home is left out; who takes no more of the rest is told so.  By
+# concc-cc, whose jobs' output is shown as it comes.
 shown_then_home() {
 	local text='echo a; [ -z "$CONCC_WORKER" ] || { echo x >/tmp/left; exit; }'
 	expect_eq "a reader that goes" \
-		"$(timeout "$LAB_LIMIT" concc-dispatch sh -c "$text; exec yes" 2>/dev/null | head -n 3 | tr '\n' ' ')" \
+		"$(timeout "$LAB_LIMIT" concc-cc sh -c "$text; exec yes" 2>/dev/null | head -n 3 | tr '\n' ' ')" \
 		"a y y "
-	timeout "$LAB_LIMIT" bash -c 'concc-dispatch sh -c "$1; cat big.c; echo on >&2" 2>"$2" | head -n 1
+	timeout "$LAB_LIMIT" bash -c 'concc-cc sh -c "$1; cat big.c; echo on >&2" 2>"$2" | head -n 1
 		exit "${PIPESTATUS[0]}"' - "$text" "$LAB/err" || fail "status $?"
 	expect_grep '^on$' "$LAB/err"
 	cp "$IN/big.c" .
@@ -411,7 +412,7 @@ shown_then_home() {
 
 shown_then_full() { # TEXT
 	local rc=0
-	timeout "$LAB_LIMIT" concc-dispatch sh -c "$1" >"$SMALL/f" 2>"$LAB/err" || rc=$?
+	timeout "$LAB_LIMIT" concc-cc sh -c "$1" >"$SMALL/f" 2>"$LAB/err" || rc=$?
 	cat "$LAB/err"
 	expect_eq "exit status" $rc 141
 	expect_grep '^concc: standard output: No space left' "$LAB/err"

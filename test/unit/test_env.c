@@ -10,7 +10,7 @@
 static char *filter(const char *const *env)
 {
 	_cleanup_buf_ struct buf all = BUF_INIT;
-	_cleanup_strv_ char **kept = job_env_filter((char *const *)env);
+	_cleanup_strv_ char **kept = job_env_filter((char *const *)env, NULL);
 
 	for (char **p = kept; *p; p++)
 		buf_putf(&all, "%s%s", p > kept ? "\n" : "", *p);
@@ -56,7 +56,6 @@ Test(env, session_stays)
 		"TMPDIR=/t",
 		"TMP=/t",
 		"TEMP=/t",
-		"BASH_FUNC_x%%=() { :; }",
 		"KRB5CCNAME=/x",
 		"JOURNAL_STREAM=1:2",
 		"LISTEN_FDS=1",
@@ -92,14 +91,14 @@ Test(env, tokens_stay_unless_asked_for)
 			       "SSH_TTY=x",
 			       "CONCC_PASS_ENV=NPM_TOKEN, GITHUB_TOKE:GITHUB_TOKENS PGPASSWORD",
 			       NULL};
-	char **kept = job_env_filter((char **)env);
+	char **kept = job_env_filter((char **)env, NULL);
 
 	cr_assert_eq(strv_len(kept), 3);
 	cr_expect_str_eq(kept[0], "AWS_REGION=r");
 	cr_expect_str_eq(kept[1], "GITHUB_SHA=s");
 	cr_expect_str_eq(kept[2], "TOKEN=t");
 	strv_free(kept);
-	kept = job_env_filter((char **)asked);
+	kept = job_env_filter((char **)asked, NULL);
 	cr_assert_eq(strv_len(kept), 2);
 	cr_expect_str_eq(kept[0], "NPM_TOKEN=n");
 	cr_expect_str_eq(kept[1], "PGPASSWORD=p");
@@ -134,10 +133,50 @@ Test(env, the_rest_travels)
 		"MAKELEVEL=1",
 		"SSH=/usr/bin/ssh",
 		"-x=1",
+		"BASH_FUNC_x%%=() { :; }",
 	};
 
 	for (size_t i = 0; i < sizeof(entries) / sizeof(entries[0]); i++)
 		expect_one(entries[i], entries[i]);
+}
+
+static size_t kept_with(const char *entry, const char *cwd)
+{
+	const char *env[] = {entry, NULL};
+	char **kept = job_env_filter((char **)env, cwd);
+	size_t n = strv_len(kept);
+
+	strv_free(kept);
+	return n;
+}
+
+Test(env, temporary_directories_near_the_job)
+{
+	cr_expect_eq(kept_with("TMPDIR=/srv/ws/t", "/srv/ws"), 1);
+	cr_expect_eq(kept_with("TMPDIR=/srv/ws", "/srv/ws/a/b"), 1);
+	cr_expect_eq(kept_with("TMP=/srv/ws/x/../t/", "/srv/ws/b"), 1);
+	cr_expect_eq(kept_with("TEMP=/w/t", "/w"), 1);
+	cr_expect_eq(kept_with("TEMP=/w", "/w"), 0);
+	cr_expect_eq(kept_with("TMPDIR=/srv/t", "/srv/ws"), 0);
+	cr_expect_eq(kept_with("TMPDIR=/srv/wst/x", "/srv/ws"), 0);
+	cr_expect_eq(kept_with("TMPDIR=/srv/ws/../../tmp", "/srv/ws"), 0);
+	cr_expect_eq(kept_with("TMPDIR=/tmp", "/srv/ws"), 0);
+	cr_expect_eq(kept_with("TMPDIR=t", "/srv/ws"), 0);
+	cr_expect_eq(kept_with("TMPDIR=", "/srv/ws"), 0);
+	cr_expect_eq(kept_with("TMPDIR=/srv/ws", NULL), 0);
+}
+
+Test(env, temporary_directories_in_no_tree)
+{
+	const char *env[] = {"A=1", "TMP=/w/t/..", "TMPDIR=/v/t", "TEMP=/ws", "Z=/x", NULL};
+	const char *trees[] = {"/u", "/w", NULL}, *none[] = {NULL};
+
+	job_env_drop_temp((char **)env, (char *const *)trees);
+	cr_assert_eq(strv_len((char **)env), 3);
+	cr_expect_str_eq(env[1], "TMP=/w/t/..");
+	cr_expect_str_eq(env[2], "Z=/x");
+	job_env_drop_temp((char **)env, (char *const *)none);
+	cr_assert_eq(strv_len((char **)env), 2);
 }
 
 Test(env, sorted_by_name_and_each_once)
