@@ -7,6 +7,8 @@
  *
  *   results.c    the store, and what is known of files' bytes
  *   recording.c  one job, from its dispatch to its end: what is to be kept of it
+ *   recording_names.c  which of the names that it looked at count
+ *   keep.c       what it did, into the store
  *   unchanged.c  whether what a job looked at is still what it saw
  *   lookup.c     a job that need not be done
  *   why.c        what a person is told of that
