@@ -76,7 +76,7 @@ static int make_again(struct cache_store *s)
 		return CONCC_E_UNSAFE;
 	if (dup3(fd, s->dir_fd, O_CLOEXEC) < 0)
 		return -errno;
-	counts_move(s->counts, s->dir_fd);
+	counts_begin_anew(s->counts);
 	return mkdirat(s->dir_fd, "tmp", 0700) < 0 && errno != EEXIST ? -errno : 0;
 }
 
@@ -85,7 +85,8 @@ static int open_temp(struct cache_store *s, char ret[STORE_NAME_SIZE])
 	for (int tries = 0; tries < 16; tries++) {
 		int fd;
 
-		(void)snprintf(ret, STORE_NAME_SIZE, "tmp/%ld.%u.%llx", (long)getpid(), ++s->n_temp,
+		(void)snprintf(ret, STORE_NAME_SIZE, "tmp/%ld.%u.%llx", (long)getpid(),
+			       __atomic_add_fetch(&s->n_temp, 1, __ATOMIC_RELAXED),
 			       (unsigned long long)now_us());
 		fd = openat(s->dir_fd, ret, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
 			    0600);
@@ -193,20 +194,25 @@ static int copy(int from, int to, struct digest *ret, uint64_t *ret_size)
 	return err;
 }
 
-int cache_put_fd(struct cache_store *s, int fd, struct digest *ret, uint64_t *ret_size)
+int cache_put_fd(struct cache_store *s, int fd, const struct digest *d)
 {
 	char temp[STORE_NAME_SIZE], name[STORE_NAME_SIZE];
-	_cleanup_close_ int to = open_temp(s, temp);
+	_cleanup_close_ int to = -1;
+	struct digest found;
+	uint64_t size = 0;
 	int err;
 
+	store_object_name('c', d, name);
+	if (has_named(s, name))
+		return 0;
+	to = open_temp(s, temp);
 	if (to < 0)
 		return to;
-	err = copy(fd, to, ret, ret_size);
-	if (err == 0) {
-		store_object_name('c', ret, name);
-		if (!has_named(s, name))
-			return place(s, temp, name, *ret_size);
-	}
+	err = copy(fd, to, &found, &size);
+	if (err == 0 && !digest_eq(&found, d))
+		err = CONCC_E_STALE;
+	if (err == 0)
+		return place(s, temp, name, size);
 	(void)unlinkat(s->dir_fd, temp, 0);
 	return err;
 }
@@ -345,6 +351,7 @@ int cache_store_open(const char *dir, uint64_t max_bytes, struct cache_store **r
 	s->dir_fd = fd;
 	s->max_bytes = max_bytes;
 	s->counts = counts_open(fd);
+	(void)pthread_mutex_init(&s->adding, NULL);
 	*ret = s;
 	return 0;
 }
@@ -353,7 +360,9 @@ void cache_store_close(struct cache_store *s)
 {
 	if (!s)
 		return;
-	counts_close(s->counts);
+	counts_write(s->counts, s->dir_fd);
+	counts_free(s->counts);
+	(void)pthread_mutex_destroy(&s->adding);
 	(void)close(s->dir_fd);
 	free(s->dir);
 	free(s);
@@ -384,6 +393,12 @@ void cache_count_kept(struct cache_store *s)
 void cache_count_uncacheable(struct cache_store *s, const char *why)
 {
 	counts_uncacheable(s->counts, why);
+}
+
+void cache_write_counts(struct cache_store *s, bool all)
+{
+	if (all || counts_are_many(s->counts))
+		counts_write(s->counts, s->dir_fd);
 }
 
 bool cache_reason(const struct cache_store *s, size_t index, char ret_why[32], uint64_t *ret_n)

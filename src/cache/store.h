@@ -6,6 +6,8 @@
  * The files of a store, between those that know what is in them: store.c reads and writes them,
  * store_results.c has sets, results and words in them, store_size.c removes the oldest.
  */
+#include <pthread.h>
+
 #include "concc/cache.h"
 #include "counts.h"
 
@@ -13,8 +15,9 @@ struct cache_store {
 	char *dir;
 	int dir_fd;
 	uint64_t max_bytes;
-	struct counts *counts; /* shared by all processes */
-	unsigned n_temp;
+	struct counts *counts;	/* shared by all processes */
+	unsigned n_temp;	/* atomic */
+	pthread_mutex_t adding; /* of those who add to an object: one after the other */
 };
 
 #define STORE_NAME_SIZE (DIGEST_HEX + 8)

@@ -36,7 +36,7 @@ static bool is_same(const struct cache_seen *a, const struct cache_seen *b)
 }
 
 /* Of two processes that add at once one may be lost: then it is found out once more. */
-int cache_add_seen(struct cache_store *s, const struct digest *call, const struct cache_seen *seen)
+static int add_seen(struct cache_store *s, const struct digest *call, const struct cache_seen *seen)
 {
 	struct cache_seen all[CACHE_SEEN_MAX];
 	_cleanup_buf_ struct buf b = BUF_INIT;
@@ -56,6 +56,16 @@ int cache_add_seen(struct cache_store *s, const struct digest *call, const struc
 	}
 	store_object_name('w', call, name);
 	return store_put_sealed(s, name, &b);
+}
+
+int cache_add_seen(struct cache_store *s, const struct digest *call, const struct cache_seen *seen)
+{
+	int r;
+
+	(void)pthread_mutex_lock(&s->adding);
+	r = add_seen(s, call, seen);
+	(void)pthread_mutex_unlock(&s->adding);
+	return r;
 }
 
 /* ---- words ---- */
@@ -102,7 +112,7 @@ static void put_words(struct buf *b, const struct cache_words *w)
 	buf_put_blob(b, one.data, one.len);
 }
 
-int cache_add_words(struct cache_store *s, const struct digest *key, const struct cache_words *w)
+static int add_words(struct cache_store *s, const struct digest *key, const struct cache_words *w)
 {
 	struct cache_words all[CACHE_WORDS_KEPT];
 	_cleanup_buf_ struct buf b = BUF_INIT;
@@ -127,6 +137,16 @@ int cache_add_words(struct cache_store *s, const struct digest *key, const struc
 		return b.len > CACHE_WORDS_MAX ? -EMSGSIZE : 0;
 	store_object_name('n', key, name);
 	return store_put_sealed(s, name, &b);
+}
+
+int cache_add_words(struct cache_store *s, const struct digest *key, const struct cache_words *w)
+{
+	int r;
+
+	(void)pthread_mutex_lock(&s->adding);
+	r = add_words(s, key, w);
+	(void)pthread_mutex_unlock(&s->adding);
+	return r;
 }
 
 /* ---- objects as they are ---- */

@@ -122,7 +122,7 @@ static int reduce(struct cache_store *s, uint64_t max)
 			left++;
 	}
 	free(o.v);
-	counts_set_size(s->counts, bytes, left);
+	counts_set_size(s->counts, s->dir_fd, bytes, left);
 	return 0;
 }
 
@@ -136,7 +136,7 @@ int cache_clear(struct cache_store *s)
 	int r = reduce(s, 0);
 
 	if (r == 0)
-		counts_reset(s->counts);
+		counts_reset(s->counts, s->dir_fd);
 	return r;
 }
 

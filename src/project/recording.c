@@ -114,6 +114,10 @@ void recording_free(struct recording *r)
 
 	if (!r)
 		return;
+	for (size_t i = 0; r->fds && i < r->entry.n_effects; i++)
+		if (r->fds[i] >= 0)
+			(void)close(r->fds[i]);
+	free(r->fds);
 	cache_names_release(&r->names);
 	cache_entry_release(&r->entry);
 	cache_words_release(&r->words);
@@ -125,7 +129,6 @@ void recording_free(struct recording *r)
 	strv_free(r->not_listed);
 	strv_free(r->argv);
 	free(r->cwd);
-	free(r->written);
 	free(r);
 }
 
@@ -294,7 +297,7 @@ static int look_at_state(struct recording *r)
 	all->wants_facts = true;
 	all->read_facts = 0;
 	cache_look_without(all->look, &r->early);
-	err = cache_look_state(all->look, &r->names, &r->state, r->entry.prints);
+	err = cache_look_state(all->look, &r->names, &r->seen.state, r->entry.prints);
 	all->wants_facts = false;
 	cache_look_without(all->look, NULL);
 	if (all->read_facts & FACT_UNREADABLE)
@@ -354,6 +357,7 @@ void recording_look(struct recording *r, const struct msg_exit *end)
 		return;
 	r->entry.prints = xcalloc(r->names.n + 1, sizeof(uint64_t));
 	r->entry.n_prints = r->names.n;
+	recording_look_at_touched(r);
 	if (look_at_state(r) < 0)
 		recording_spoil(r, "unreadable");
 	else

@@ -12,7 +12,8 @@ struct recording {
 	struct results *results;
 	struct server *server;
 	const char *why; /* it can't be kept, or NULL */
-	struct digest state, words_key;
+	struct digest words_key;
+	struct cache_seen seen;	  /* the set when it is kept */
 	struct cache_words words; /* of the call */
 	char **argv; /* when there are options in files, which are looked into at the end */
 	char *cwd;
@@ -37,8 +38,10 @@ struct recording {
 	struct cache_names names;
 	struct cache_entry entry;
 	size_t cap;
-	char **written; /* names that were opened for writing; in names */
-	size_t n_written;
+	/* Once it is kept: of each effect, -1: none; how many; their bytes. */
+	int *fds;
+	unsigned n_fds;
+	uint64_t n_bytes;
 };
 
 /* The first reason is the one that counts. */
@@ -55,5 +58,10 @@ void recording_look_at_programs(struct recording *r);
 void recording_check_unforeseen(struct recording *r);
 void recording_add_times(struct recording *r);
 void recording_add_places(struct recording *r);
+
+/* ---- keep.c ---- */
+
+/* Before anything is in place: what those files hold that it wrote as they were.  May spoil. */
+void recording_look_at_touched(struct recording *r);
 
 #endif

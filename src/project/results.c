@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "results.h"
+#include "disk.h"
+#include "seek.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,13 +13,19 @@
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/log.h"
+#include "concc/offload.h"
 #include "concc/str.h"
 
-#define FACTS_MAX     (256 * 1024) /* files: some 20 MB */
-#define REFUSED_MAX   (64 * 1024)  /* calls: some 5 MB */
-#define REMOTE_END_MS 10000	   /* for what was kept last to get to others */
-#define SCAN_CHUNK    (256 * 1024)
-#define SCAN_BEHIND   16 /* a word that two chunks share is found in the second */
+#define FACTS_MAX   (256 * 1024) /* files: some 20 MB */
+#define REFUSED_MAX (64 * 1024)	 /* calls: some 5 MB */
+/* One for each lane: what hangs in one holds up nothing of the others. */
+#define THREADS 3
+/* What results that wait for the disk keep in memory: names and output of some hundred jobs, at
+ * their largest; mostly of thousands. */
+#define WAITING_BYTES_MAX (64u * 1024 * 1024)
+#define REMOTE_END_MS	  10000 /* for what was kept last to get to others */
+#define SCAN_CHUNK	  (256 * 1024)
+#define SCAN_BEHIND	  16 /* a word that two chunks share is found in the second */
 
 /* ---- what bytes are ---- */
 
@@ -144,16 +151,6 @@ static int digest_of_file(void *data, const char *path, const struct stat *st, s
 
 /* ---- the store ---- */
 
-static void *trim(void *data)
-{
-	struct results *r = data;
-
-	(void)cache_trim(r->store); /* else with the next result */
-	__atomic_store_n(&r->n_trimming, 0, __ATOMIC_RELEASE);
-	return NULL;
-}
-
-/* In a thread: it reads folders, and whoever waits for a job would wait for that. */
 static bool is_same_file(void *data, const char *path, const struct stat *st)
 {
 	const struct results *r = data;
@@ -169,18 +166,39 @@ static bool shows_changes(void *data, const char *dir, const struct stat *st)
 	return fd >= 0 && !fs_is_network(fd) && !stat_is_racy(st, false);
 }
 
+static void trim(void *arg)
+{
+	struct results *r = arg;
+
+	(void)cache_trim(r->store); /* else with the next result */
+}
+
+static void trimmed(void *arg)
+{
+	((struct results *)arg)->trimming = false;
+}
+
 void results_trim(struct results *r)
 {
-	pthread_attr_t attr;
-	pthread_t thread;
-
-	if (!cache_is_full(r->store) || __atomic_exchange_n(&r->n_trimming, 1, __ATOMIC_ACQUIRE))
+	if (r->trimming || !cache_is_full(r->store))
 		return;
-	(void)pthread_attr_init(&attr);
-	(void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	if (pthread_create(&thread, &attr, trim, r) != 0)
-		__atomic_store_n(&r->n_trimming, 0, __ATOMIC_RELEASE);
-	(void)pthread_attr_destroy(&attr);
+	r->trimming = true;
+	(void)offload_put(r->to_trim, trim, trimmed, r, 0); /* one at once */
+}
+
+static void on_done(void *data, uint32_t events)
+{
+	offload_dispatch(((struct results *)data)->offload);
+}
+
+static void start_threads(struct results *r)
+{
+	r->offload = offload_new(THREADS, WAITING_BYTES_MAX);
+	r->to_keep = offload_lane(r->offload);
+	r->to_read = offload_lane(r->offload);
+	r->to_trim = offload_lane(r->offload);
+	r->source = loop_add_fd(r->server->loop, offload_event_fd(r->offload), LOOP_READ, on_done,
+				r);
 }
 
 void results_open(struct server *s)
@@ -204,12 +222,44 @@ void results_open(struct server *s)
 		return;
 	}
 	r->look = cache_look_new(&ops, r);
+	start_threads(r);
 	s->results = r;
 	if (s->conf->cache_url)
 		r->remote = cache_remote_new(s->conf->cache_url, r->store);
 	if (r->remote)
 		r->replies = loop_add_fd(s->loop, cache_remote_fd(r->remote), LOOP_READ,
-					 lookup_replies, r);
+					 seek_replies, r);
+	r->shares = s->conf->cache_push;
+}
+
+static void write_counts(void *arg)
+{
+	cache_write_counts(((struct results *)arg)->store, true);
+}
+
+static void flush_now(struct seek *k)
+{
+	struct client *c = k->client;
+
+	seek_free(k);
+	disk_flush(c);
+}
+
+void results_flush(struct client *c)
+{
+	if (c->server->results && !c->seek && !c->hit && !c->run)
+		seek_wait(c, NULL, flush_now);
+	else
+		disk_flush(c);
+}
+
+/* Who waits for all to be written is told by the disk's end. */
+static void end_client(struct client *c)
+{
+	lookup_free(c->hit);
+	if (c->seek && c->seek->go_on == flush_now)
+		flush_now(c->seek);
+	seek_free(c->seek);
 }
 
 void results_close(struct server *s)
@@ -220,26 +270,29 @@ void results_close(struct server *s)
 
 	if (!r)
 		return;
-	list_for_each (l, &s->clients) {
-		lookup_free(container_of(l, struct client, of_server)->hit);
-		seek_free(container_of(l, struct client, of_server)->seek);
-	}
+	list_for_each (l, &s->clients)
+		end_client(container_of(l, struct client, of_server));
 	loop_remove(r->replies);
+	loop_remove(r->source);
+	s->results = NULL;
+	(void)offload_put(r->to_keep, write_counts, NULL, r, 0); /* once */
+	/* What hangs ends with the process, and so does what it uses. */
+	if (!offload_free(r->offload)) {
+		log_warn("ending although the disk of %s does not take %u results: they are lost",
+			 s->cache, r->n_keeping);
+		return;
+	}
 	cache_remote_free(r->remote, REMOTE_END_MS);
 	map_release(&r->seeks);
-	buf_release(&r->wanted);
+	map_release(&r->keeping);
 	while ((n = map_next(&r->reasons, &it, NULL)))
 		free(n);
 	map_release(&r->reasons);
 	map_release(&r->refused);
 	map_release(&r->facts);
 	cache_look_free(r->look);
-	/* A thread that trims has it as long as the process lives, which ends now. */
-	if (!__atomic_load_n(&r->n_trimming, __ATOMIC_ACQUIRE)) {
-		cache_store_close(r->store);
-		free(r);
-	}
-	s->results = NULL;
+	cache_store_close(r->store);
+	free(r);
 }
 
 void results_reason(struct results *r, const char *why)
