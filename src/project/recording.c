@@ -289,22 +289,38 @@ static void look_at_argfiles(struct recording *r)
 		recording_spoil(r, why);
 }
 
+/* What is in a file about the time of the day is for preprocessors; rustc has none. */
+static bool words_count(const struct recording *r)
+{
+	bool count = !r->rust;
+
+	for (size_t i = 0; i < r->names.n && !count; i++) {
+		const char *base = path_base(r->names.v[i] + 1);
+
+		count = r->names.v[i][0] == TRACE_EXEC &&
+			(str_starts(base, "cc1") || strstr(base, "clang") || strstr(base, "cpp"));
+	}
+	return count;
+}
+
 static int look_at_state(struct recording *r)
 {
 	struct results *all = r->results;
+	unsigned facts;
 	int err;
 
-	all->wants_facts = true;
+	all->wants_facts = words_count(r);
 	all->read_facts = 0;
 	cache_look_without(all->look, &r->early);
 	err = cache_look_state(all->look, &r->names, &r->seen.state, r->entry.prints);
-	all->wants_facts = false;
 	cache_look_without(all->look, NULL);
-	if (all->read_facts & FACT_UNREADABLE)
+	facts = all->wants_facts ? all->read_facts : all->read_facts & FACT_UNREADABLE;
+	all->wants_facts = false;
+	if (facts & FACT_UNREADABLE)
 		recording_spoil(r, "unreadable");
-	else if (all->read_facts & FACT_PRECOMPILED)
+	else if (facts & FACT_PRECOMPILED)
 		recording_spoil(r, "precompiled");
-	else if (all->read_facts & FACT_TIMESTAMP || (all->read_facts & FACT_TIME && !r->has_epoch))
+	else if (facts & FACT_TIMESTAMP || (facts & FACT_TIME && !r->has_epoch))
 		recording_spoil(r, "time");
 	return err;
 }

@@ -59,20 +59,36 @@ static unsigned kind_of(const char *p, size_t n)
 	return 0;
 }
 
-/* Hashes and scans at one go. */
-static int read_facts(int fd, struct digest *ret, unsigned *ret_facts)
+static bool is_elf(int fd)
 {
-	_cleanup_free_ char *buf = xmalloc(SCAN_BEHIND + SCAN_CHUNK);
-	struct digest_ctx *ctx = digest_new();
+	char magic[4];
+
+	return pread(fd, magic, sizeof(magic), 0) == sizeof(magic) &&
+	       kind_of(magic, sizeof(magic)) == FACT_ELF;
+}
+
+/*
+ * Scans, and hashes at one go when ctx is not NULL.  Of a compiler's own files that is so once for
+ * each that is installed; a job's end waits for it, and nothing of the job is in place before.
+ */
+static int scan(struct results *r, int fd, struct digest_ctx *ctx, unsigned *ret_facts)
+{
+	_cleanup_free_ char *buf = NULL;
 	size_t behind = 0;
 	bool first = true;
-	ssize_t n;
+	ssize_t n = 0;
 
+	*ret_facts = FACT_ELF;
+	if (!ctx && is_elf(fd))
+		return 0; /* nothing more is asked of those */
 	*ret_facts = 0;
+	buf = xmalloc(SCAN_BEHIND + SCAN_CHUNK);
 	while ((n = read_full(fd, buf + behind, SCAN_CHUNK)) > 0) {
 		size_t all = behind + (size_t)n;
 
-		digest_update(ctx, buf + behind, (size_t)n);
+		server_pulse(r->server);
+		if (ctx)
+			digest_update(ctx, buf + behind, (size_t)n);
 		if (first)
 			*ret_facts = kind_of(buf, all);
 		first = false;
@@ -81,9 +97,17 @@ static int read_facts(int fd, struct digest *ret, unsigned *ret_facts)
 		behind = all < SCAN_BEHIND ? all : SCAN_BEHIND;
 		memmove(buf, buf + all - behind, behind);
 	}
+	return n < 0 ? (int)n : 0;
+}
+
+static int hash_and_scan(struct results *r, int fd, struct digest *ret, unsigned *ret_facts)
+{
+	struct digest_ctx *ctx = digest_new();
+	int err = scan(r, fd, ctx, ret_facts);
+
 	digest_final(ctx, ret);
 	digest_free(ctx);
-	return n < 0 ? (int)n : 0;
+	return err;
 }
 
 static void know(struct results *r, const struct digest *d, unsigned facts)
@@ -95,9 +119,11 @@ static void know(struct results *r, const struct digest *d, unsigned facts)
 	(void)map_put(&r->facts, d->b, DIGEST_SIZE, (void *)((uintptr_t)facts + 1));
 }
 
-/* What path leads to, while it is st before and after it was read. */
-static int read_file(struct results *r, const char *path, const struct stat *st, struct digest *ret,
-		     unsigned *ret_facts)
+/* What path leads to, while it is st before and after it was read.  has_digest: *ret is what it
+ * holds.
+ */
+static int read_file(struct results *r, const char *path, const struct stat *st, bool has_digest,
+		     struct digest *ret, unsigned *ret_facts)
 {
 	/* Whatever it has become by now, opening it must neither wait nor act. */
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
@@ -111,13 +137,13 @@ static int read_file(struct results *r, const char *path, const struct stat *st,
 		return -errno;
 	if (!stat_is_unchanged(&now, st))
 		return CONCC_E_STALE;
-	err = read_facts(fd, ret, ret_facts);
+	err = has_digest ? scan(r, fd, NULL, ret_facts) : hash_and_scan(r, fd, ret, ret_facts);
 	if (err == 0 && (fstat(fd, &now) < 0 || !stat_is_unchanged(&now, st)))
 		err = CONCC_E_STALE;
 	if (err < 0)
 		return err;
 	know(r, ret, *ret_facts);
-	if (!racy)
+	if (!racy && !has_digest)
 		hash_cache_put(r->server->hashes, st, ret);
 	return 0;
 }
@@ -125,12 +151,13 @@ static int read_file(struct results *r, const char *path, const struct stat *st,
 int results_facts(struct results *r, const char *path, const struct stat *st, struct digest *ret,
 		  unsigned *ret_facts)
 {
+	bool has_digest = !stat_is_racy(st, false) && hash_cache_get(r->server->hashes, st, ret);
 	uintptr_t known = 0;
 
-	if (!stat_is_racy(st, false) && hash_cache_get(r->server->hashes, st, ret))
+	if (has_digest)
 		known = (uintptr_t)map_get(&r->facts, ret->b, DIGEST_SIZE);
 	if (!known)
-		return read_file(r, path, st, ret, ret_facts);
+		return read_file(r, path, st, has_digest, ret, ret_facts);
 	*ret_facts = (unsigned)(known - 1);
 	return 0;
 }

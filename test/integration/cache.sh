@@ -550,6 +550,24 @@ what_it_costs() {
 	expect_le "calls of a miss" "$miss" $((names + 340))
 }
 
+# Programs are large: what they hold is known by their times, to the next server as well.
+read_once() {
+	local n
+	fresh once-read
+	echo 'int f(void) { return 1; }' >a.c
+	concc-cc gcc -c a.c -o a.o </dev/null
+	lab_stop_server
+	concc-cc gcc -DA -c a.c -o a.o </dev/null
+	lab_stop_server
+	lab_all_up
+	compile() { concc-cc gcc -DB -c a.c -o a.o </dev/null; }
+	lab_syscalls "$(lab_server_pid)" compile >/dev/null
+	concc cache
+	expect_eq "kept" "$(lab_status .cache.kept)" 1
+	n=$(grep -c 'read([0-9]*, .*, 262144)' "$LAB/strace")
+	expect_le "large reads" "$n" 20 # a compiler has 100 and more
+}
+
 # A hit needs no worker.
 no_worker() {
 	fresh none
@@ -762,6 +780,7 @@ lab_config 'cache = 1G' 'local-slots = 0'
 lab_stop_server
 check "without a worker" no_worker
 check "what it costs" what_it_costs
+check "what is known need not be read again" read_once
 near_config
 check "the store is removed" store_removed
 check "killed while it keeps" killed_while_keeping
