@@ -178,7 +178,7 @@ size_t cache_words_compare(const struct cache_words *before, const struct cache_
  * A folder shared by all processes of the user.  Every object has a name of its own, is written
  * beside it and renamed, and is checked against its digest whenever it is read; nothing is synced,
  * so a crash or a power cut leaves a whole object or none that counts.  When it holds more than it
- * may, what was not used for longest goes.
+ * may, what was not used for longest goes.  Any thread may call; all calls may block.
  */
 struct cache_store;
 
@@ -187,8 +187,9 @@ int cache_store_open(const char *dir, uint64_t max_bytes, struct cache_store **r
 		     struct errmsg *msg);
 void cache_store_close(struct cache_store *s);
 
-/* By contents.  The first takes the bytes of fd from its begin to its end. */
-int cache_put_fd(struct cache_store *s, int fd, struct digest *ret, uint64_t *ret_size);
+/* By contents.  The first copies what fd holds from its begin, unless it is there: CONCC_E_STALE
+ * when that is something else. */
+int cache_put_fd(struct cache_store *s, int fd, const struct digest *d);
 int cache_put_bytes(struct cache_store *s, const void *p, size_t n, struct digest *ret);
 /* At most max bytes; -ENOENT when it is not there or not what it should be (it is removed then). */
 int cache_get_bytes(struct cache_store *s, const struct digest *d, size_t max, struct buf *ret);
@@ -233,7 +234,7 @@ struct cache_key {
 };
 
 void cache_entry_key(const struct digest *call, const struct cache_seen *seen, struct digest *ret);
-/* Whole, and checked as whenever it is read.  Writes nothing, so any thread may. */
+/* Whole, and checked as whenever it is read.  Writes nothing. */
 int cache_read_object(struct cache_store *s, const struct cache_key *key, size_t max,
 		      struct buf *ret);
 /* Checked in the same way: CONCC_E_PROTO when it is none.  Of a call, what is seen is added to what
@@ -263,6 +264,9 @@ void cache_count_miss(struct cache_store *s);
 void cache_count_kept(struct cache_store *s);
 /* why: a short word, as in concc(7); the first 62 different ones are told apart. */
 void cache_count_uncacheable(struct cache_store *s, const char *why);
+/* What this process has counted, for the others, and what they have; unless all: only if that is
+ * much.  These other calls count in memory, and never block. */
+void cache_write_counts(struct cache_store *s, bool all);
 /* The words and how often; index from 0 until it is false. */
 bool cache_reason(const struct cache_store *s, size_t index, char ret_why[32], uint64_t *ret_n);
 

@@ -2,9 +2,10 @@
 #include "counts.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
@@ -13,155 +14,281 @@
 #define MAGIC	"concc-counts 1\n"
 #define REASONS 62
 #define BLOCK	4096 /* of most file systems: an object takes whole ones */
+#define MANY	64   /* a process that is killed loses no more than that */
 
 struct reason {
 	char why[32];
 	uint64_t n;
 };
 
-struct counts {
+/* The file. */
+struct table {
 	char magic[16];
 	uint64_t bytes, objects, hits, misses, kept, uncacheable, saved_us;
 	struct reason reasons[REASONS];
-	uint64_t is_heap; /* ours alone: 1 */
+	uint64_t unused;
 };
 
-static void add(uint64_t *field, uint64_t n)
+struct counts {
+	pthread_mutex_t lock;
+	struct table file; /* as it was last */
+	struct table more; /* not added to it yet */
+	unsigned n_more;
+};
+
+static void lock(struct counts *c)
 {
-	(void)__atomic_fetch_add(field, n, __ATOMIC_RELAXED);
+	(void)pthread_mutex_lock(&c->lock);
 }
 
-static uint64_t get(const uint64_t *field)
+static void unlock(struct counts *c)
 {
-	return __atomic_load_n(field, __ATOMIC_RELAXED);
+	(void)pthread_mutex_unlock(&c->lock);
 }
 
-static struct counts *on_heap(void)
+static void add_reason(struct table *t, const char *why, uint64_t n)
 {
-	struct counts *c = xcalloc(1, sizeof(*c));
-
-	c->is_heap = 1;
-	return c;
-}
-
-/* The file's, at this address, or anywhere; NULL when there can be none. */
-static struct counts *map_file(int dir_fd, struct counts *at)
-{
-	_cleanup_close_ int fd = openat(
-		dir_fd, "counts", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
-	struct counts *c;
-	struct stat st;
-
-	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
-		return NULL;
-	/* Room on the disk now: a store into the mapping can't be refused later. */
-	if (st.st_size != sizeof(*c) &&
-	    (ftruncate(fd, 0) < 0 || posix_fallocate(fd, 0, sizeof(*c)) != 0))
-		return NULL;
-	c = mmap(at, sizeof(*c), PROT_READ | PROT_WRITE, MAP_SHARED | (at ? MAP_FIXED : 0), fd, 0);
-	if (c == MAP_FAILED)
-		return NULL;
-	if (memcmp(c->magic, MAGIC, sizeof(MAGIC)) != 0) {
-		memset(c, 0, sizeof(*c));
-		memcpy(c->magic, MAGIC, sizeof(MAGIC));
-	}
-	c->is_heap = 0;
-	return c;
-}
-
-struct counts *counts_open(int dir_fd)
-{
-	struct counts *c = map_file(dir_fd, NULL);
-
-	return c ? c : on_heap();
-}
-
-void counts_move(struct counts *c, int dir_fd)
-{
-	if (!c->is_heap)
-		(void)map_file(dir_fd, c);
-}
-
-void counts_close(struct counts *c)
-{
-	if (c->is_heap)
-		free(c);
-	else
-		(void)munmap(c, sizeof(*c));
-}
-
-void counts_add_bytes(struct counts *c, uint64_t bytes)
-{
-	add(&c->bytes, (bytes + BLOCK - 1) / BLOCK * BLOCK);
-	add(&c->objects, 1);
-}
-
-void counts_set_size(struct counts *c, uint64_t bytes, uint64_t objects)
-{
-	__atomic_store_n(&c->bytes, bytes, __ATOMIC_RELAXED);
-	__atomic_store_n(&c->objects, objects, __ATOMIC_RELAXED);
-}
-
-uint64_t counts_bytes(const struct counts *c)
-{
-	return get(&c->bytes);
-}
-
-void counts_hit(struct counts *c, uint64_t saved_us)
-{
-	add(&c->hits, 1);
-	add(&c->saved_us, saved_us);
-}
-
-void counts_miss(struct counts *c)
-{
-	add(&c->misses, 1);
-}
-
-void counts_kept(struct counts *c)
-{
-	add(&c->kept, 1);
-}
-
-void counts_uncacheable(struct counts *c, const char *why)
-{
-	add(&c->uncacheable, 1);
-	for (struct reason *r = c->reasons; r < c->reasons + REASONS; r++) {
-		/* Two processes may take one place at once: then one of the words is lost. */
+	for (struct reason *r = t->reasons; r < t->reasons + REASONS; r++) {
 		if (!r->why[0])
 			(void)strncpy(r->why, why, sizeof(r->why) - 1);
 		if (strncmp(r->why, why, sizeof(r->why) - 1) != 0)
 			continue;
-		add(&r->n, 1);
+		r->n += n;
 		return;
 	}
 }
 
-void counts_reset(struct counts *c)
+static void add(struct table *to, const struct table *more)
 {
-	c->hits = c->misses = c->kept = c->uncacheable = c->saved_us = 0;
-	memset(c->reasons, 0, sizeof(c->reasons));
+	to->bytes += more->bytes;
+	to->objects += more->objects;
+	to->hits += more->hits;
+	to->misses += more->misses;
+	to->kept += more->kept;
+	to->uncacheable += more->uncacheable;
+	to->saved_us += more->saved_us;
+	for (const struct reason *r = more->reasons; r < more->reasons + REASONS && r->why[0]; r++)
+		add_reason(to, r->why, r->n);
 }
 
-void counts_read(const struct counts *c, struct cache_counts *ret)
+static void reset_but_size(struct table *t)
 {
+	const struct table size = {.bytes = t->bytes, .objects = t->objects};
+
+	*t = size;
+	memcpy(t->magic, MAGIC, sizeof(MAGIC));
+}
+
+static void read_table(int fd, struct table *ret)
+{
+	ssize_t n = pread(fd, ret, sizeof(*ret), 0);
+
+	if (n == sizeof(*ret) && memcmp(ret->magic, MAGIC, sizeof(MAGIC)) == 0) {
+		for (struct reason *r = ret->reasons; r < ret->reasons + REASONS; r++)
+			r->why[sizeof(r->why) - 1] = '\0';
+		return;
+	}
+	memset(ret, 0, sizeof(*ret));
+	memcpy(ret->magic, MAGIC, sizeof(MAGIC));
+}
+
+struct change {
+	const struct table *more;
+	const uint64_t *size; /* bytes and objects, or NULL: what they are */
+	bool reset;
+};
+
+static void apply(struct table *t, const struct change *h)
+{
+	if (h->reset)
+		reset_but_size(t);
+	add(t, h->more);
+	if (!h->size)
+		return;
+	t->bytes = h->size[0];
+	t->objects = h->size[1];
+}
+
+/* Of a file that can't be had, what it held last is gone on from. */
+static void change(struct counts *c, int dir_fd, const uint64_t *size, bool reset)
+{
+	_cleanup_close_ int fd = openat(
+		dir_fd, "counts", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+	struct table more, t;
+	const struct change h = {&more, size, reset};
+
+	lock(c);
+	more = c->more;
+	memset(&c->more, 0, sizeof(c->more));
+	c->n_more = 0;
+	t = c->file;
+	unlock(c);
+	if (fd >= 0 && flock(fd, LOCK_EX) == 0)
+		read_table(fd, &t);
+	apply(&t, &h);
+	if (fd >= 0)
+		(void)!pwrite(fd, &t, sizeof(t), 0); /* else it counts from nothing */
+	lock(c);
+	c->file = t;
+	unlock(c);
+}
+
+static void look(struct counts *c, int dir_fd)
+{
+	_cleanup_close_ int fd = openat(dir_fd, "counts",
+					O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	struct table t;
+
+	read_table(fd, &t);
+	lock(c);
+	c->file = t;
+	unlock(c);
+}
+
+struct counts *counts_open(int dir_fd)
+{
+	struct counts *c = xcalloc(1, sizeof(*c));
+
+	(void)pthread_mutex_init(&c->lock, NULL);
+	look(c, dir_fd);
+	return c;
+}
+
+void counts_free(struct counts *c)
+{
+	(void)pthread_mutex_destroy(&c->lock);
+	free(c);
+}
+
+void counts_write(struct counts *c, int dir_fd)
+{
+	bool any;
+
+	lock(c);
+	any = c->n_more;
+	unlock(c);
+	if (any)
+		change(c, dir_fd, NULL, false);
+	else
+		look(c, dir_fd);
+}
+
+void counts_begin_anew(struct counts *c)
+{
+	lock(c);
+	memset(&c->file, 0, sizeof(c->file));
+	memset(&c->more, 0, sizeof(c->more));
+	c->n_more = 0;
+	unlock(c);
+}
+
+bool counts_are_many(struct counts *c)
+{
+	bool many;
+
+	lock(c);
+	many = c->n_more >= MANY;
+	unlock(c);
+	return many;
+}
+
+void counts_set_size(struct counts *c, int dir_fd, uint64_t bytes, uint64_t objects)
+{
+	const uint64_t size[] = {bytes, objects};
+
+	change(c, dir_fd, size, false);
+}
+
+void counts_reset(struct counts *c, int dir_fd)
+{
+	change(c, dir_fd, NULL, true);
+}
+
+uint64_t counts_bytes(struct counts *c)
+{
+	uint64_t n;
+
+	lock(c);
+	n = c->file.bytes + c->more.bytes;
+	unlock(c);
+	return n;
+}
+
+void counts_add_bytes(struct counts *c, uint64_t bytes)
+{
+	lock(c);
+	c->more.bytes += (bytes + BLOCK - 1) / BLOCK * BLOCK;
+	c->more.objects++;
+	c->n_more++;
+	unlock(c);
+}
+
+void counts_hit(struct counts *c, uint64_t saved_us)
+{
+	lock(c);
+	c->more.hits++;
+	c->more.saved_us += saved_us;
+	c->n_more++;
+	unlock(c);
+}
+
+void counts_miss(struct counts *c)
+{
+	lock(c);
+	c->more.misses++;
+	c->n_more++;
+	unlock(c);
+}
+
+void counts_kept(struct counts *c)
+{
+	lock(c);
+	c->more.kept++;
+	c->n_more++;
+	unlock(c);
+}
+
+void counts_uncacheable(struct counts *c, const char *why)
+{
+	lock(c);
+	c->more.uncacheable++;
+	add_reason(&c->more, why, 1);
+	c->n_more++;
+	unlock(c);
+}
+
+static void read_all(struct counts *c, struct table *ret)
+{
+	lock(c);
+	*ret = c->file;
+	add(ret, &c->more);
+	unlock(c);
+}
+
+void counts_read(struct counts *c, struct cache_counts *ret)
+{
+	struct table t;
+
+	read_all(c, &t);
 	*ret = (struct cache_counts){
-		.bytes = get(&c->bytes),
-		.objects = get(&c->objects),
-		.hits = get(&c->hits),
-		.misses = get(&c->misses),
-		.kept = get(&c->kept),
-		.uncacheable = get(&c->uncacheable),
-		.saved_us = get(&c->saved_us),
+		.bytes = t.bytes,
+		.objects = t.objects,
+		.hits = t.hits,
+		.misses = t.misses,
+		.kept = t.kept,
+		.uncacheable = t.uncacheable,
+		.saved_us = t.saved_us,
 	};
 }
 
-bool counts_reason(const struct counts *c, size_t index, char ret_why[32], uint64_t *ret_n)
+bool counts_reason(struct counts *c, size_t index, char ret_why[32], uint64_t *ret_n)
 {
-	if (index >= REASONS || !c->reasons[index].why[0])
+	struct table t;
+
+	read_all(c, &t);
+	if (index >= REASONS || !t.reasons[index].why[0])
 		return false;
-	memcpy(ret_why, c->reasons[index].why, 31);
-	ret_why[31] = '\0';
-	*ret_n = get(&c->reasons[index].n);
+	memcpy(ret_why, t.reasons[index].why, 32);
+	*ret_n = t.reasons[index].n;
 	return true;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#include "concc/cache.h"
+#include "look.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -32,46 +32,6 @@
 
 #define LIST_NAMES_MAX 100000 /* of one directory */
 #define LINKS_MAX      40
-#define ABSENT_MAX     (128 * 1024) /* names: some 16 MB */
-#define FILES_MAX      (64 * 1024)  /* the same */
-#define DIRS_MAX       (16 * 1024)
-
-struct cache_look {
-	const struct cache_look_ops *ops;
-	void *data;
-	struct buf said;     /* what the names mean, one after the other */
-	struct buf same;     /* which of them are the same file, or like it */
-	struct map by_inode; /* dev and ino -> index of the first name + 1 */
-	/* Of the path looked at last: one name is often used in several ways. */
-	const char *path;
-	struct stat st;
-	int err; /* of lstat(2), positive */
-	/* Of each name, by index: of several with one path, the first. */
-	struct cache_looked *looked;
-	size_t n_looked, cap_looked;
-	size_t index;		   /* of the name that is looked at */
-	bool has_neighbour;	   /* another name beside it is of the same directory */
-	const struct map *without; /* see cache_look_without() */
-	struct map by_twin;	   /* digest and mtime -> the same */
-	char *dir;		   /* that something is made in, as named last; NULL: none */
-	struct buf dir_said;
-	/* From one look to the next. */
-	uint32_t n_looks;
-	uint64_t last_epoch;
-	struct looked_dir *last_dir; /* of a name of this look, which holds its path; or NULL */
-	const char *last_dir_path;
-	size_t last_dir_len;
-	struct map dirs;   /* as named -> struct looked_dir *, owned */
-	struct map absent; /* path -> epoch of its directory, in which there was no such name */
-	struct map files;  /* path -> struct stat *, owned: what lstat(2) said of a regular file */
-};
-
-struct looked_dir {
-	uint32_t look;	/* in which it was looked at last */
-	int err;	/* of stat(2), positive */
-	uint64_t epoch; /* another one each time that names may have come or gone; 0: not known */
-	struct stat st;
-};
 
 struct cache_look *cache_look_new(const struct cache_look_ops *ops, void *data)
 {
@@ -80,17 +40,6 @@ struct cache_look *cache_look_new(const struct cache_look_ops *ops, void *data)
 	l->ops = ops;
 	l->data = data;
 	return l;
-}
-
-static void forget_all(struct map *m)
-{
-	size_t it = 0;
-	void *p;
-
-	while ((p = map_next(m, &it, NULL)))
-		free(p);
-	map_release(m);
-	*m = MAP_INIT;
 }
 
 static void forget(struct cache_look *l)
@@ -114,9 +63,7 @@ void cache_look_free(struct cache_look *l)
 	buf_release(&l->said);
 	buf_release(&l->same);
 	buf_release(&l->dir_said);
-	forget_all(&l->dirs);
-	forget_all(&l->files);
-	map_release(&l->absent);
+	look_forget_known(l);
 	free(l->looked);
 	free(l);
 }
@@ -176,136 +123,12 @@ static int say_no(struct cache_look *l, int err)
 	return 0;
 }
 
-/* ---- what is known from the look before ---- */
-
-static bool same_times(const struct stat *a, const struct stat *b)
-{
-	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_mode == b->st_mode &&
-	       a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec &&
-	       a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
-}
-
-static void look_at_dir(struct cache_look *l, struct looked_dir *d, const char *path)
-{
-	struct stat st;
-
-	d->look = l->n_looks;
-	d->err = stat(path, &st) < 0 ? errno : 0;
-	if (d->err) {
-		d->epoch = 0;
-		return;
-	}
-	if (d->epoch && same_times(&d->st, &st))
-		return;
-	d->st = st;
-	d->epoch = l->ops->shows_changes(l->data, path, &st) ? ++l->last_epoch : 0;
-}
-
-static struct looked_dir *remember_dir(struct cache_look *l, struct looked_dir *d, const char *path,
-				       size_t n)
-{
-	l->last_dir = d;
-	l->last_dir_path = path;
-	l->last_dir_len = n;
-	return d;
-}
-
-/* NULL: it is not worth it. */
-static struct looked_dir *dir_of(struct cache_look *l, const char *path, bool has_others)
-{
-	size_t n = (size_t)(path_base(path) - path);
-	_cleanup_free_ char *dir = NULL;
-	struct looked_dir *d;
-
-	/* Mostly it is that of the name before. */
-	if (l->last_dir && l->last_dir_len == n && memcmp(l->last_dir_path, path, n) == 0)
-		return l->last_dir;
-	d = map_get(&l->dirs, path, n);
-	if (d && d->look == l->n_looks)
-		return remember_dir(l, d, path, n);
-	if (!has_others || n < 2 || !l->ops->shows_changes)
-		return NULL;
-	if (!d && l->dirs.n >= DIRS_MAX) {
-		forget_all(&l->dirs);
-		l->last_dir = NULL;
-	}
-	if (!d) {
-		d = xcalloc(1, sizeof(*d));
-		(void)map_put(&l->dirs, path, n, d);
-	}
-	dir = xstrndup(path, n);
-	look_at_dir(l, d, dir);
-	return remember_dir(l, d, path, n);
-}
-
-/* Is the name surely not there?  Positive errno, or 0. */
-static int known_absence(struct cache_look *l, const struct looked_dir *d, const char *path)
-{
-	if (d->err == ENOENT || d->err == ENOTDIR)
-		return d->err;
-	if (d->epoch && (uintptr_t)map_get_str(&l->absent, path) == d->epoch)
-		return ENOENT;
-	return 0;
-}
-
-static void note_absence(struct cache_look *l, const struct looked_dir *d, const char *path)
-{
-	if (!d->epoch)
-		return;
-	if (l->absent.n >= ABSENT_MAX) {
-		map_release(&l->absent);
-		l->absent = MAP_INIT;
-	}
-	(void)map_put_str(&l->absent, path, (void *)(uintptr_t)d->epoch);
-}
-
-static bool known_file(struct cache_look *l, const char *path, struct stat *ret)
-{
-	const struct stat *st = l->ops->is_same ? map_get_str(&l->files, path) : NULL;
-
-	if (!st || !l->ops->is_same(l->data, path, st))
-		return false;
-	*ret = *st;
-	return true;
-}
-
-static void note_file(struct cache_look *l, const char *path, const struct stat *st)
-{
-	struct stat *known;
-
-	if (!l->ops->is_same || !S_ISREG(st->st_mode))
-		return;
-	known = map_get_str(&l->files, path);
-	if (!known && l->files.n >= FILES_MAX)
-		forget_all(&l->files);
-	if (!known) {
-		known = xmalloc(sizeof(*known));
-		(void)map_put_str(&l->files, path, known);
-	}
-	*known = *st;
-}
-
-static int lstat_unless_known(struct cache_look *l, const char *path)
-{
-	struct looked_dir *d = dir_of(l, path, l->has_neighbour);
-	int err = d ? known_absence(l, d, path) : 0;
-
-	if (err || known_file(l, path, &l->st))
-		return err;
-	err = lstat(path, &l->st) < 0 ? errno : 0;
-	if (!err)
-		note_file(l, path, &l->st);
-	else if (d && err == ENOENT)
-		note_absence(l, d, path);
-	return err;
-}
-
 static void look_once(struct cache_look *l, const char *path)
 {
 	if (l->path && streq(l->path, path))
 		return;
 	l->path = path;
-	l->err = l->without && map_get_str(l->without, path) ? ENOENT : lstat_unless_known(l, path);
+	l->err = l->without && map_get_str(l->without, path) ? ENOENT : look_lstat(l, path);
 	l->looked[l->index] = (struct cache_looked){
 		.err = l->err,
 		.mode = l->err ? 0 : l->st.st_mode,

@@ -44,6 +44,7 @@ int front_cache(bool clear)
 	struct errmsg msg = {0};
 	int r = cache_dir(&cache, &msg);
 
+	servers_flush(); /* what they have not written yet counts as well */
 	if (r == 0) {
 		dir = path_join(cache, "results");
 		/* Nothing is written here, so any bound will do. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* One connection at the unix socket: a wrapper with a job, or `concc` with a question. */
 #include "disk.h"
+#include "results.h"
 #include "jobs.h"
 #include "listen.h"
 #include "peers.h"
@@ -108,7 +109,7 @@ static int on_ctl(struct client *c, struct blob payload)
 		c->stops = true;
 		server_stop(c->server);
 	} else if (streq(words[0], "flush")) {
-		disk_flush(c);
+		results_flush(c);
 	} else {
 		reply(c, 1, "unknown command");
 	}

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* A job that need not be done: from a RUN that names no worker to its end, or to a miss. */
-#include "results.h"
+#include "seek.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,6 @@
 #include "concc/str.h"
 #include "jobs.h"
 
-#define FILE_BYTES_MAX (512u * 1024 * 1024)
 /* Of one result; it takes the loop's thread some milliseconds. */
 #define REMOVED_DIRS_MAX 500
 
@@ -58,109 +58,91 @@ static void miss(struct client *c)
 	send_fail(c, RUN_FAIL_MISS, "cache", "no result of it is kept");
 }
 
-/* ---- what is kept ---- */
+/* ---- which of what is kept ---- */
 
-/* It is not here; others may have it. */
-static void want(struct results *r, enum cache_kind kind, const struct digest *d)
+static const struct set *look_at(struct seek *k, size_t i)
 {
-	struct cache_key key;
+	struct set *s = &k->sets[i];
 
-	if (!r->remote)
-		return;
-	memset(&key, 0, sizeof(key)); /* it is compared byte by byte */
-	key.kind = kind;
-	key.digest = *d;
-	buf_append(&r->wanted, &key, sizeof(key));
+	if (s->there && !s->looked)
+		s->err = cache_look_state(k->results->look, &s->names, &s->state, NULL);
+	s->looked = true;
+	return s;
 }
 
-static int get_bytes(struct results *r, const struct digest *d, size_t max, struct buf *ret)
+static bool is_now(struct seek *k, const struct kept *e)
 {
-	int err = cache_get_bytes(r->store, d, max, ret);
+	const struct set *s = look_at(k, e->set);
 
-	if (err < 0)
-		want(r, CACHE_BYTES, d);
-	return err;
+	return s->there && s->err == 0 && digest_eq(&s->state, &e->state);
 }
 
-static int get_entry(struct results *r, const struct digest *call, const struct cache_seen *seen,
-		     struct cache_entry *ret)
+/* There may be results of states that nothing is told of. */
+static bool add_others(struct seek *k)
 {
-	int err = cache_get_entry(r->store, call, &seen->set, &seen->state, ret);
-	struct digest key;
+	bool added = false;
 
-	if (err < 0 && r->remote) {
-		cache_entry_key(call, seen, &key);
-		want(r, CACHE_RESULT, &key);
+	for (size_t i = 0; i < k->n_sets; i++) {
+		const struct set *s = look_at(k, i);
+		bool known = !s->there || s->err;
+
+		for (size_t n = 0; n < k->n_kept && !known; n++)
+			known = k->kept[n].set == i && digest_eq(&k->kept[n].state, &s->state);
+		if (known)
+			continue;
+		seek_add(k, i, &s->state)->wanted = true;
+		added = true;
 	}
-	return err;
+	return added;
 }
 
-/* With seen->state as it is now. */
-static int find_in(struct results *r, const struct digest *call, struct cache_seen *seen,
-		   struct cache_entry *ret)
+/*
+ * The one that is true now, whole; or NULL.  *ret_more: something is wanted first.  Each time, all
+ * is looked at anew: what is put in place is of this moment.
+ */
+static struct kept *choose(struct seek *k, bool *ret_more)
 {
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	struct cache_names names;
-	int err = get_bytes(r, &seen->set, PROTO_TRACE_BYTES_MAX, &b);
-
-	if (err == 0)
-		err = cache_names_decode((struct blob){b.data, b.len}, &names);
-	if (err < 0)
-		return err;
-	err = cache_look_state(r->look, &names, &seen->state, NULL);
-	cache_names_release(&names);
-	return err < 0 ? err : get_entry(r, call, seen, ret);
-}
-
-/* It was looked at with another state. */
-static bool is_again(const struct cache_seen *seen, size_t i)
-{
-	for (size_t k = 0; k < i; k++)
-		if (digest_eq(&seen[k].set, &seen[i].set))
-			return true;
-	return false;
-}
-
-static bool find(struct results *r, const struct msg_run *m, bool client_root,
-		 struct cache_entry *ret)
-{
-	struct cache_call call = {m, geteuid(), getegid(), client_root};
-	struct cache_seen seen[CACHE_SEEN_MAX];
-	struct digest d;
-	size_t n = 0;
-
-	cache_call_digest(&call, &d);
-	want(r, CACHE_SEEN, &d);
-	if (cache_get_seen(r->store, &d, seen, &n) < 0)
-		return false;
+	*ret_more = false;
 	/* What is known of files is so at least since the call was made. */
-	if (tree_drain(r->server->tree) < 0)
-		return false;
-	for (size_t i = 0; i < n; i++) {
-		if (is_again(seen, i) || find_in(r, &d, &seen[i], ret) < 0)
+	if (tree_drain(k->results->server->tree) < 0)
+		return NULL;
+	for (size_t i = 0; i < k->n_sets; i++)
+		k->sets[i].looked = false;
+	for (struct kept *e = k->kept; e < k->kept + k->n_kept; e++) {
+		if ((e->read && e->err) || !is_now(k, e))
 			continue;
-		if (i) /* what is used is looked at first */
-			(void)cache_add_seen(r->store, &d, &seen[i]);
-		return true;
+		if (e->read && e->has_files)
+			return e->files_err ? NULL : e;
+		e->wanted = *ret_more = true;
+		return NULL;
 	}
-	return false;
+	*ret_more = add_others(k);
+	return NULL;
 }
 
-/* As one of the workers that there are would see it. */
-static bool find_any(struct results *r, const struct msg_run *m, struct cache_entry *ret)
+/* What was looked for, as things are now, and was not there. */
+static void want_missing(struct seek *k)
 {
-	bool tried[2] = {false, false};
+	for (unsigned i = 0; i < k->n_calls; i++)
+		seek_want(k, CACHE_SEEN, &k->calls[i]);
+	for (size_t i = 0; i < k->n_sets; i++)
+		if (!k->sets[i].there)
+			seek_want(k, CACHE_BYTES, &k->sets[i].digest);
+	for (const struct kept *e = k->kept; e < k->kept + k->n_kept; e++) {
+		const struct set *s = &k->sets[e->set];
+		const struct cache_seen seen = {s->digest, e->state};
+		struct digest key;
 
-	for (unsigned i = 0; i < r->server->n_peers; i++) {
-		bool client_root = r->server->peers[i]->conf->root == ROOT_CLIENT;
-
-		if (tried[client_root])
+		if (!s->looked || !s->there || s->err || !digest_eq(&s->state, &e->state))
 			continue;
-		tried[client_root] = true;
-		if (find(r, m, client_root, ret))
-			return true;
+		cache_entry_key(&s->call, &seen, &key);
+		if (e->read && e->err)
+			seek_want(k, CACHE_RESULT, &key);
+		for (size_t i = 0;
+		     e->has_files && e->files_err == -ENOENT && i < e->entry.n_effects; i++)
+			if (e->entry.effects[i].kind == EFFECT_FILE && !e->files[i].len)
+				seek_want(k, CACHE_BYTES, &e->entry.effects[i].digest);
 	}
-	return false;
 }
 
 /* ---- put in place ---- */
@@ -231,27 +213,11 @@ static void know_targets(struct server *s, const struct cache_entry *e)
 	}
 }
 
-static bool prepare_file(struct results *r, struct commit *c, const struct msg_file *f)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-
-	if (f->kind == EFFECT_FILE && f->size &&
-	    (get_bytes(r, &f->digest, FILE_BYTES_MAX, &b) < 0 || b.len != f->size))
-		return false;
-	if (commit_file(c, f) < 0)
-		return false;
-	return !b.len || commit_data(c, b.data, b.len) == 0;
-}
-
-static void want_file(struct results *r, const struct msg_file *f)
-{
-	if (r->remote && f->kind == EFFECT_FILE && f->size && !cache_has(r->store, &f->digest))
-		want(r, CACHE_BYTES, &f->digest);
-}
-
-static struct commit *prepare(struct server *s, const struct cache_entry *e)
+static struct commit *prepare(struct server *s, const struct cache_entry *e,
+			      const struct buf *files)
 {
 	struct commit *c;
+	int err = 0;
 
 	if (!serve(s, e))
 		return NULL;
@@ -259,15 +225,15 @@ static struct commit *prepare(struct server *s, const struct cache_entry *e)
 	if (tree_drain(s->tree) < 0)
 		return NULL;
 	c = commit_new(s->tree, e->workspaces, tree_version(s->tree));
-	for (size_t i = 0; i < e->n_effects; i++) {
-		if (prepare_file(s->results, c, &e->effects[i]))
-			continue;
-		for (i++; i < e->n_effects; i++) /* all that is missing, at one go */
-			want_file(s->results, &e->effects[i]);
-		commit_free(c);
-		return NULL;
+	for (size_t i = 0; i < e->n_effects && err == 0; i++) {
+		err = commit_file(c, &e->effects[i]);
+		if (err == 0 && files[i].len)
+			err = commit_data(c, files[i].data, files[i].len);
 	}
-	return c;
+	if (err == 0)
+		return c;
+	commit_free(c);
+	return NULL;
 }
 
 /* ---- its end ---- */
@@ -358,20 +324,20 @@ static bool is_hopeless(struct client *c, const struct msg_run *m)
 	       namespaces_differ(&s->namespaces, c->pid);
 }
 
-static struct hit *hit_new(struct client *c, const struct msg_run *m)
+static struct hit *hit_new(struct client *c, struct kept *e)
 {
-	struct results *r = c->server->results;
-	struct hit *h = xcalloc(1, sizeof(*h));
+	struct commit *commit = prepare(c->server, &e->entry, e->files);
+	struct hit *h;
 
-	buf_reset(&r->wanted);
+	if (!commit)
+		return NULL;
+	h = xcalloc(1, sizeof(*h));
 	h->client = c;
-	if (find_any(r, m, &h->entry))
-		h->commit = prepare(c->server, &h->entry);
-	if (h->commit)
-		return h;
-	cache_entry_release(&h->entry);
-	free(h);
-	return NULL;
+	h->commit = commit;
+	h->entry = e->entry;
+	/* Its files are there still, and released with the others. */
+	e->entry = (struct cache_entry){0};
+	return h;
 }
 
 static void begin(struct client *c, struct hit *h, const struct msg_run *m)
@@ -396,163 +362,74 @@ static void count_miss(struct client *c)
 	miss(c);
 }
 
-/* ---- from others ---- */
-
-/*
- * What is not here is asked of them, and then it is looked for here once more: what a call was seen
- * with leads to sets of names, these and what they mean now to results, and those to files.
- */
-struct seek {
-	struct client *client;
-	struct msg_run run; /* owned */
-	struct map asked;   /* struct cache_key -> itself, static */
-	uint64_t tag;
-	unsigned n_waiting;
-};
-
-void seek_free(struct seek *k)
+static void end_in_miss(struct seek *k)
 {
-	if (!k)
-		return;
-	(void)map_del_u64(&k->client->server->results->seeks, k->tag);
-	k->client->seek = NULL;
-	msg_run_release(&k->run);
-	map_release(&k->asked);
-	free(k);
-}
+	struct client *c = k->client;
 
-/* False: there is nothing more to ask for. */
-static bool ask(struct seek *k)
-{
-	struct results *r = k->client->server->results;
-	const uint8_t *p = r->wanted.data;
-
-	for (size_t n = r->wanted.len / sizeof(struct cache_key); n; n--) {
-		struct cache_key key;
-
-		memcpy(&key, p, sizeof(key));
-		p += sizeof(key);
-		if (k->asked.n >= CACHE_EFFECTS_MAX || map_get(&k->asked, &key, sizeof(key)))
-			continue;
-		(void)map_put(&k->asked, &key, sizeof(key), r);
-		k->n_waiting++;
-		cache_remote_get(r->remote, k->tag, &key);
-	}
-	return k->n_waiting;
-}
-
-static void seek_new(struct client *c, struct msg_run *m)
-{
-	struct results *r = c->server->results;
-	struct seek *k = xcalloc(1, sizeof(*k));
-
-	k->client = c;
-	k->run = *m;
-	*m = (struct msg_run){0};
-	k->tag = ++r->last_tag;
-	c->seek = k;
-	(void)map_put_u64(&r->seeks, k->tag, k);
-	(void)ask(k);
+	seek_free(k);
+	count_miss(c);
 }
 
 static void go_on(struct seek *k)
 {
 	struct client *c = k->client;
-	struct hit *h = hit_new(c, &k->run);
+	struct hit *h = NULL;
+	struct kept *e;
+	bool more;
 
-	if (!h && ask(k))
+	if (k->hung) { /* a thread has the rest of it */
+		end_in_miss(k);
 		return;
-	if (h)
+	}
+	e = choose(k, &more);
+	if (more && seek_read(k))
+		return;
+	if (e)
+		h = hit_new(c, e);
+	if (h) {
+		seek_used(k, e);
 		begin(c, h, &k->run);
-	else
-		count_miss(c);
+		seek_free(k);
+		return;
+	}
+	want_missing(k);
+	if (!seek_ask(k))
+		end_in_miss(k);
+}
+
+static void explain(struct seek *k)
+{
+	struct client *c = k->client;
+	struct msg_run m = k->run;
+
+	k->run = (struct msg_run){0};
 	seek_free(k);
+	why_explain(c, &m);
+	msg_run_release(&m);
 }
 
-static bool has(char *const *list, const char *what)
+static void look_up(struct client *c, struct msg_run *m)
 {
-	for (; *list; list++)
-		if (streq(*list, what))
-			return true;
-	return false;
-}
+	struct seek *k = seek_new(c, m, go_on);
 
-/* It writes where this very job could have written. */
-static bool is_within(struct server *s, const struct msg_run *m, const struct cache_entry *e)
-{
-	for (unsigned i = 0; i < s->n_peers; i++) {
-		_cleanup_strv_ char **spaces = NULL;
-		_cleanup_free_ char *unserved = NULL;
-		struct errmsg msg = {0};
-		bool within = true;
-
-		if (!recording_sees_our_files(s->peers[i]))
-			continue;
-		spaces = workspaces_of(s->peers[i], m, &unserved, &msg);
-		for (size_t k = 0; k < e->n_effects && spaces && within; k++)
-			within = has(spaces, e->workspaces[e->effects[k].workspace]);
-		if (spaces && within)
-			return true;
-	}
-	return false;
-}
-
-static bool is_fit(struct server *s, const struct seek *k, const struct cache_reply *reply)
-{
-	struct cache_entry e;
-	bool fit;
-
-	if (reply->key.kind != CACHE_RESULT)
-		return true; /* by its bytes, or it only says what to look for */
-	if (cache_decode_result(&reply->key.digest, &reply->bytes, &e) < 0)
-		return false;
-	fit = is_within(s, &k->run, &e);
-	cache_entry_release(&e);
-	return fit;
-}
-
-static void take_reply(struct results *r, struct seek *k, const struct cache_reply *reply)
-{
-	if (reply->err == 0 && (!is_fit(r->server, k, reply) ||
-				cache_write_object(r->store, &reply->key, &reply->bytes) < 0))
-		log_warn("what the shared cache has is not what it should be, and is not used");
-	if (--k->n_waiting == 0)
-		go_on(k);
-}
-
-void lookup_replies(void *data, uint32_t events)
-{
-	struct results *r = data;
-	struct cache_reply reply;
-
-	while (cache_remote_next(r->remote, &reply)) {
-		struct seek *k = map_get_u64(&r->seeks, reply.tag);
-
-		if (k)
-			take_reply(r, k, &reply);
-		buf_release(&reply.bytes);
-	}
-	results_trim(r);
+	if (!seek_read(k))
+		end_in_miss(k);
 }
 
 int lookup_start(struct client *c, struct msg_run *m)
 {
-	struct hit *h = NULL;
-
 	if (c->run || c->hit || c->seek) {
 		msg_run_release(m);
 		return CONCC_E_PROTO;
 	}
-	if (m->flags & JOB_F_WHY)
+	if (m->flags & JOB_F_WHY && c->server->results)
+		seek_wait(c, m, explain);
+	else if (m->flags & JOB_F_WHY)
 		why_explain(c, m);
 	else if (is_hopeless(c, m))
 		miss(c);
-	else if ((h = hit_new(c, m)))
-		begin(c, h, m);
-	else if (c->server->results->wanted.len)
-		seek_new(c, m);
 	else
-		count_miss(c);
+		look_up(c, m);
 	msg_run_release(m);
 	return 0;
 }

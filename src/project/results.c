@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "results.h"
+#include "disk.h"
+#include "seek.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,13 +13,19 @@
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/log.h"
+#include "concc/offload.h"
 #include "concc/str.h"
 
-#define FACTS_MAX     (256 * 1024) /* files: some 20 MB */
-#define REFUSED_MAX   (64 * 1024)  /* calls: some 5 MB */
-#define REMOTE_END_MS 10000	   /* for what was kept last to get to others */
-#define SCAN_CHUNK    (256 * 1024)
-#define SCAN_BEHIND   16 /* a word that two chunks share is found in the second */
+#define FACTS_MAX   (256 * 1024) /* files: some 20 MB */
+#define REFUSED_MAX (64 * 1024)	 /* calls: some 5 MB */
+/* One for each lane: what hangs in one holds up nothing of the others. */
+#define THREADS 3
+/* What results that wait for the disk keep in memory: names and output of some hundred jobs, at
+ * their largest; mostly of thousands. */
+#define WAITING_BYTES_MAX (64u * 1024 * 1024)
+#define REMOTE_END_MS	  10000 /* for what was kept last to get to others */
+#define SCAN_CHUNK	  (256 * 1024)
+#define SCAN_BEHIND	  16 /* a word that two chunks share is found in the second */
 
 /* ---- what bytes are ---- */
 
@@ -52,20 +59,36 @@ static unsigned kind_of(const char *p, size_t n)
 	return 0;
 }
 
-/* Hashes and scans at one go. */
-static int read_facts(int fd, struct digest *ret, unsigned *ret_facts)
+static bool is_elf(int fd)
 {
-	_cleanup_free_ char *buf = xmalloc(SCAN_BEHIND + SCAN_CHUNK);
-	struct digest_ctx *ctx = digest_new();
+	char magic[4];
+
+	return pread(fd, magic, sizeof(magic), 0) == sizeof(magic) &&
+	       kind_of(magic, sizeof(magic)) == FACT_ELF;
+}
+
+/*
+ * Scans, and hashes at one go when ctx is not NULL.  Of a compiler's own files that is so once for
+ * each that is installed; a job's end waits for it, and nothing of the job is in place before.
+ */
+static int scan(struct results *r, int fd, struct digest_ctx *ctx, unsigned *ret_facts)
+{
+	_cleanup_free_ char *buf = NULL;
 	size_t behind = 0;
 	bool first = true;
-	ssize_t n;
+	ssize_t n = 0;
 
+	*ret_facts = FACT_ELF;
+	if (!ctx && is_elf(fd))
+		return 0; /* nothing more is asked of those */
 	*ret_facts = 0;
+	buf = xmalloc(SCAN_BEHIND + SCAN_CHUNK);
 	while ((n = read_full(fd, buf + behind, SCAN_CHUNK)) > 0) {
 		size_t all = behind + (size_t)n;
 
-		digest_update(ctx, buf + behind, (size_t)n);
+		server_pulse(r->server);
+		if (ctx)
+			digest_update(ctx, buf + behind, (size_t)n);
 		if (first)
 			*ret_facts = kind_of(buf, all);
 		first = false;
@@ -74,9 +97,17 @@ static int read_facts(int fd, struct digest *ret, unsigned *ret_facts)
 		behind = all < SCAN_BEHIND ? all : SCAN_BEHIND;
 		memmove(buf, buf + all - behind, behind);
 	}
+	return n < 0 ? (int)n : 0;
+}
+
+static int hash_and_scan(struct results *r, int fd, struct digest *ret, unsigned *ret_facts)
+{
+	struct digest_ctx *ctx = digest_new();
+	int err = scan(r, fd, ctx, ret_facts);
+
 	digest_final(ctx, ret);
 	digest_free(ctx);
-	return n < 0 ? (int)n : 0;
+	return err;
 }
 
 static void know(struct results *r, const struct digest *d, unsigned facts)
@@ -88,9 +119,11 @@ static void know(struct results *r, const struct digest *d, unsigned facts)
 	(void)map_put(&r->facts, d->b, DIGEST_SIZE, (void *)((uintptr_t)facts + 1));
 }
 
-/* What path leads to, while it is st before and after it was read. */
-static int read_file(struct results *r, const char *path, const struct stat *st, struct digest *ret,
-		     unsigned *ret_facts)
+/* What path leads to, while it is st before and after it was read.  has_digest: *ret is what it
+ * holds.
+ */
+static int read_file(struct results *r, const char *path, const struct stat *st, bool has_digest,
+		     struct digest *ret, unsigned *ret_facts)
 {
 	/* Whatever it has become by now, opening it must neither wait nor act. */
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
@@ -104,13 +137,13 @@ static int read_file(struct results *r, const char *path, const struct stat *st,
 		return -errno;
 	if (!stat_is_unchanged(&now, st))
 		return CONCC_E_STALE;
-	err = read_facts(fd, ret, ret_facts);
+	err = has_digest ? scan(r, fd, NULL, ret_facts) : hash_and_scan(r, fd, ret, ret_facts);
 	if (err == 0 && (fstat(fd, &now) < 0 || !stat_is_unchanged(&now, st)))
 		err = CONCC_E_STALE;
 	if (err < 0)
 		return err;
 	know(r, ret, *ret_facts);
-	if (!racy)
+	if (!racy && !has_digest)
 		hash_cache_put(r->server->hashes, st, ret);
 	return 0;
 }
@@ -118,12 +151,13 @@ static int read_file(struct results *r, const char *path, const struct stat *st,
 int results_facts(struct results *r, const char *path, const struct stat *st, struct digest *ret,
 		  unsigned *ret_facts)
 {
+	bool has_digest = !stat_is_racy(st, false) && hash_cache_get(r->server->hashes, st, ret);
 	uintptr_t known = 0;
 
-	if (!stat_is_racy(st, false) && hash_cache_get(r->server->hashes, st, ret))
+	if (has_digest)
 		known = (uintptr_t)map_get(&r->facts, ret->b, DIGEST_SIZE);
 	if (!known)
-		return read_file(r, path, st, ret, ret_facts);
+		return read_file(r, path, st, has_digest, ret, ret_facts);
 	*ret_facts = (unsigned)(known - 1);
 	return 0;
 }
@@ -144,16 +178,6 @@ static int digest_of_file(void *data, const char *path, const struct stat *st, s
 
 /* ---- the store ---- */
 
-static void *trim(void *data)
-{
-	struct results *r = data;
-
-	(void)cache_trim(r->store); /* else with the next result */
-	__atomic_store_n(&r->n_trimming, 0, __ATOMIC_RELEASE);
-	return NULL;
-}
-
-/* In a thread: it reads folders, and whoever waits for a job would wait for that. */
 static bool is_same_file(void *data, const char *path, const struct stat *st)
 {
 	const struct results *r = data;
@@ -169,18 +193,39 @@ static bool shows_changes(void *data, const char *dir, const struct stat *st)
 	return fd >= 0 && !fs_is_network(fd) && !stat_is_racy(st, false);
 }
 
+static void trim(void *arg)
+{
+	struct results *r = arg;
+
+	(void)cache_trim(r->store); /* else with the next result */
+}
+
+static void trimmed(void *arg)
+{
+	((struct results *)arg)->trimming = false;
+}
+
 void results_trim(struct results *r)
 {
-	pthread_attr_t attr;
-	pthread_t thread;
-
-	if (!cache_is_full(r->store) || __atomic_exchange_n(&r->n_trimming, 1, __ATOMIC_ACQUIRE))
+	if (r->trimming || !cache_is_full(r->store))
 		return;
-	(void)pthread_attr_init(&attr);
-	(void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	if (pthread_create(&thread, &attr, trim, r) != 0)
-		__atomic_store_n(&r->n_trimming, 0, __ATOMIC_RELEASE);
-	(void)pthread_attr_destroy(&attr);
+	r->trimming = true;
+	(void)offload_put(r->to_trim, trim, trimmed, r, 0); /* one at once */
+}
+
+static void on_done(void *data, uint32_t events)
+{
+	offload_dispatch(((struct results *)data)->offload);
+}
+
+static void start_threads(struct results *r)
+{
+	r->offload = offload_new(THREADS, WAITING_BYTES_MAX);
+	r->to_keep = offload_lane(r->offload);
+	r->to_read = offload_lane(r->offload);
+	r->to_trim = offload_lane(r->offload);
+	r->source = loop_add_fd(r->server->loop, offload_event_fd(r->offload), LOOP_READ, on_done,
+				r);
 }
 
 void results_open(struct server *s)
@@ -204,12 +249,44 @@ void results_open(struct server *s)
 		return;
 	}
 	r->look = cache_look_new(&ops, r);
+	start_threads(r);
 	s->results = r;
 	if (s->conf->cache_url)
 		r->remote = cache_remote_new(s->conf->cache_url, r->store);
 	if (r->remote)
 		r->replies = loop_add_fd(s->loop, cache_remote_fd(r->remote), LOOP_READ,
-					 lookup_replies, r);
+					 seek_replies, r);
+	r->shares = s->conf->cache_push;
+}
+
+static void write_counts(void *arg)
+{
+	cache_write_counts(((struct results *)arg)->store, true);
+}
+
+static void flush_now(struct seek *k)
+{
+	struct client *c = k->client;
+
+	seek_free(k);
+	disk_flush(c);
+}
+
+void results_flush(struct client *c)
+{
+	if (c->server->results && !c->seek && !c->hit && !c->run)
+		seek_wait(c, NULL, flush_now);
+	else
+		disk_flush(c);
+}
+
+/* Who waits for all to be written is told by the disk's end. */
+static void end_client(struct client *c)
+{
+	lookup_free(c->hit);
+	if (c->seek && c->seek->go_on == flush_now)
+		flush_now(c->seek);
+	seek_free(c->seek);
 }
 
 void results_close(struct server *s)
@@ -220,26 +297,29 @@ void results_close(struct server *s)
 
 	if (!r)
 		return;
-	list_for_each (l, &s->clients) {
-		lookup_free(container_of(l, struct client, of_server)->hit);
-		seek_free(container_of(l, struct client, of_server)->seek);
-	}
+	list_for_each (l, &s->clients)
+		end_client(container_of(l, struct client, of_server));
 	loop_remove(r->replies);
+	loop_remove(r->source);
+	s->results = NULL;
+	(void)offload_put(r->to_keep, write_counts, NULL, r, 0); /* once */
+	/* What hangs ends with the process, and so does what it uses. */
+	if (!offload_free(r->offload)) {
+		log_warn("ending although the disk of %s does not take %u results: they are lost",
+			 s->cache, r->n_keeping);
+		return;
+	}
 	cache_remote_free(r->remote, REMOTE_END_MS);
 	map_release(&r->seeks);
-	buf_release(&r->wanted);
+	map_release(&r->keeping);
 	while ((n = map_next(&r->reasons, &it, NULL)))
 		free(n);
 	map_release(&r->reasons);
 	map_release(&r->refused);
 	map_release(&r->facts);
 	cache_look_free(r->look);
-	/* A thread that trims has it as long as the process lives, which ends now. */
-	if (!__atomic_load_n(&r->n_trimming, __ATOMIC_ACQUIRE)) {
-		cache_store_close(r->store);
-		free(r);
-	}
-	s->results = NULL;
+	cache_store_close(r->store);
+	free(r);
 }
 
 void results_reason(struct results *r, const char *why)

@@ -7,9 +7,17 @@
  *
  *   results.c    the store, and what is known of files' bytes
  *   recording.c  one job, from its dispatch to its end: what is to be kept of it
+ *   recording_names.c  which of the names that it looked at count
+ *   keep.c       what it did, into the store
  *   unchanged.c  whether what a job looked at is still what it saw
  *   lookup.c     a job that need not be done
+ *   seek.c       what is kept of it, out of the store
  *   why.c        what a person is told of that
+ *
+ * The store is read and written by threads, since its disk may be slow, full, or of a host that
+ * does not answer.  What stays on the loop's thread: looking at the names of a job (of the client's
+ * own files, by lstat(2) and the like) and hashing those that are not known, as a job's dispatch
+ * and end do too; and `concc why`, which reads the store when a person asks.
  */
 #include "concc/cache.h"
 #include "concc/cache_remote.h"
@@ -21,15 +29,23 @@ struct results {
 	struct cache_look *look;
 	struct map facts; /* digest -> enum fact bits + 1 */
 	bool wants_facts;
-	unsigned read_facts;		   /* of all files that were digested since it was reset */
-	unsigned n_trimming;		   /* threads that trim: 0 or 1, atomic */
+	unsigned read_facts; /* of all files that were digested since it was reset */
+	/* Threads, and what they do: each of these one after the other. */
+	struct offload *offload;
+	struct offload_lane *to_keep, *to_read, *to_trim;
+	struct loop_source *source;
+	struct map keeping; /* call -> how many results of it wait for the disk */
+	unsigned n_keeping; /* of all calls */
+	unsigned n_open;    /* files of those */
+	unsigned n_hung;    /* readings that nobody waits for any more, and have not ended */
+	bool trimming, shares;
+	uint64_t n_lost;		   /* results: the disk was too slow */
 	uint64_t n_hits, n_misses, n_kept; /* of this server */
 	struct map reasons;		   /* why not -> uint64_t *, of this server */
 	struct cache_remote *remote;	   /* others' results, or NULL */
 	struct loop_source *replies;
 	struct map seeks; /* tag -> struct seek *, which waits for some of them */
 	uint64_t last_tag;
-	struct buf wanted;  /* struct cache_key of what was looked for here in vain */
 	struct map refused; /* call -> why not, of its last job; static words */
 };
 
@@ -60,8 +76,12 @@ struct client;
 /* `concc why`: answers with a line or some.  Nothing is put in place, nothing is counted. */
 void why_explain(struct client *c, const struct msg_run *m);
 
-/* Something from there has come. */
-void lookup_replies(void *data, uint32_t events);
+/* Something from others has come. */
+void seek_replies(void *data, uint32_t events);
+/* Is a result of this call on its way into the store? */
+bool results_is_keeping(const struct results *r, const struct digest *call);
+/* The answer to `flush`, when all that is known of now is kept. */
+void results_flush(struct client *c);
 
 struct run;
 struct recording;
@@ -84,6 +104,7 @@ void recording_missing(struct recording *r);
 int recording_trace(struct recording *r, struct blob payload);
 /* It has ended, and nothing of it is in place yet: what did it look at?  Then, in place: keep. */
 void recording_look(struct recording *r, const struct msg_exit *end);
+/* Takes r. */
 void recording_keep(struct recording *r, const struct msg_exit *end, const char *worker);
 
 /* Since the job's dispatch. */

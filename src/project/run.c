@@ -447,7 +447,7 @@ static int finish(struct run *r)
 	}
 	(void)map_put_u64(&r->peer->exes_done, r->exe_id, r->peer);
 	msg_run_exit_encode(&b, r->end.how, r->end.code, r->peer->conf->name);
-	recording_keep(r->recording, &r->end, r->peer->conf->name);
+	recording_keep(steal_ptr(&r->recording), &r->end, r->peer->conf->name);
 	if (r->client) {
 		jobs_placed(steal_ptr(&r->client->job), r->peer, &r->end, r->bytes_back);
 		link_send_buf(r->client->link, MSG_RUN_EXIT, LINK_BULK, &b);

@@ -114,15 +114,18 @@ static bool tree_is_partial(void *data, const char *path)
 }
 
 /* At each name that is looked at: not for all of many workers. */
-static void tree_is_busy(void *data)
+void server_pulse(struct server *s)
 {
-	struct server *s = data;
-
 	if (now_ms() - loop_woke_ms(s->loop) < LINK_PULSE_MS)
 		return;
 	for (unsigned i = 0; i < s->n_peers; i++)
 		if (s->peers[i]->link)
 			link_pulse(s->peers[i]->link);
+}
+
+static void tree_is_busy(void *data)
+{
+	server_pulse(data);
 }
 
 /* Between jobs too, so that the kernel's queue does not overflow during an edit spree. */

@@ -347,6 +347,8 @@ bool place_is_ours(const struct server *s); /* no other server can have begun he
 /* ---- server.c ---- */
 
 void server_set_up_hashing(struct server *s); /* what needs s->loop only */
+/* Called on the way by what takes long on the loop's thread: see loop.h. */
+void server_pulse(struct server *s);
 void server_busy(struct server *s);	   /* a job started or ended: the idle time starts anew */
 void server_ready_check(struct server *s); /* a worker came up or failed */
 void server_stop(struct server *s);

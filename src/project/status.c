@@ -404,6 +404,8 @@ static json_t *cache_json(const struct results *r)
 	set_int(o, "hits", r->n_hits);
 	set_int(o, "misses", r->n_misses);
 	set_int(o, "kept", r->n_kept);
+	set_int(o, "waiting", r->n_keeping);
+	set_int(o, "lost", r->n_lost);
 	while ((n = map_next(&r->reasons, &it, &reason)))
 		set_int(why, reason, *n);
 	json_object_set_new(o, "uncacheable", why);

@@ -28,17 +28,10 @@ save() {
 	tree >"$LAB/save.tree"
 }
 
-# What was done in the same tick of the file system's clock as a job began may have been done after.
-settle() {
-	local from=${EPOCHREALTIME/./}
-	until [ $((${EPOCHREALTIME/./} - from)) -gt 50000 ]; do :; done
-}
-
 restore() { # with the times that the files had
 	tree | cmp -s - "$LAB/save.tree" && [ -z "${1-}" ] && return
 	find . -mindepth 1 -delete
 	cp -a "$LAB/save/." .
-	settle
 }
 
 # Here, then through us, from the same state; that of ours stays.
@@ -46,10 +39,11 @@ both() { # WHERE CMD...: cache or w1
 	local where=$1 plain=0 status=0
 	shift
 	save
-	settle
 	"$@" <"$INPUT" >"$LAB/plain.out" 2>"$LAB/plain.err" || plain=$?
 	tree >"$LAB/plain.tree"
 	restore
+	# What was done in the same tick of the file system's clock as a job begins may be done after.
+	"$LAB_TOOLS/settled" .
 	[ "$where" != cache ] || concc why concc-dispatch "${HOW[@]}" "$@" <"$INPUT" ||
 		fail "$*: it will not be found"
 	CONCC_EXPLAIN=$LAB/explain concc-dispatch "${HOW[@]}" "$@" <"$INPUT" >"$LAB/ours.out" 2>"$LAB/ours.err" ||

@@ -34,8 +34,9 @@ build() { # HITS
 	before=$(lab_status '.cache.hits // 0 | tostring' 2>/dev/null || echo 0)
 	: >/srv/recorded
 	: >"$LAB/explain"
-	CONCC_EXPLAIN=$LAB/explain RUSTC_WRAPPER=/srv/recorder cargo build -j2 2>"$LAB/build.log" ||
-		fail "the build failed: $(tail -n 20 "$LAB/build.log")"
+	# From whatever shell: its own variables don't matter.
+	OLDPWD=/$RANDOM SHLVL=$RANDOM CONCC_EXPLAIN=$LAB/explain RUSTC_WRAPPER=/srv/recorder \
+		cargo build -j2 2>"$LAB/build.log" || fail "the build failed: $(tail -n 20 "$LAB/build.log")"
 	cut -c1-150 "$LAB/explain"
 	lab_status .cache
 	made >"$LAB/ours"

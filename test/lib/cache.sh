@@ -84,7 +84,9 @@ fresh() { # NAME
 	: >"$LAB/explain"
 }
 
+# Why jobs are not kept, when the server has told its store of all that there were.
 reasons() { # WHY: how often
+	concc cache >/dev/null
 	lab_status ".cache.uncacheable[\"$1\"] // 0 | tostring"
 }
 

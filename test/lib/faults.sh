@@ -54,6 +54,20 @@ fault_inject() { # PID CALL:WHAT:WHEN [OPTION...]
 	fault_traced attached
 }
 
+# The same for each of the threads that it has now beside its first, and counts for each.
+fault_inject_others() { # PID CALL:WHAT:WHEN [OPTION...]
+	local tid threads=()
+	for tid in $(ls "/proc/$1/task"); do
+		[ "$tid" = "$1" ] || threads+=(-p "$tid")
+	done
+	coproc TRACER { exec strace -e "trace=${2%%:*}" -e "inject=$2" "${@:3}" "${threads[@]}" 2>&1; }
+	FAULT_TRACER=$TRACER_PID FAULT_TRACED=$1
+	exec 6<&"${TRACER[0]}"
+	for tid in "${threads[@]}"; do
+		[ "$tid" = -p ] || fault_traced attached
+	done
+}
+
 # Gone, or sent a SIGKILL: of that the kernel tells as soon as kill(2) returns.
 fault_dying() { # PID
 	local line

@@ -589,7 +589,9 @@ Test(cache, two_processes_at_once)
 			    cache_put_bytes(s, &i, sizeof(i), &d) < 0)
 				_exit(1);
 			cache_count_hit(s, 1);
+			cache_write_counts(s, i % 7 == 0);
 		}
+		cache_write_counts(s, true);
 		_exit(0);
 	}
 	for (int p = 0; p < 2; p++) {
@@ -600,6 +602,7 @@ Test(cache, two_processes_at_once)
 	}
 	struct cache_counts c;
 
+	cache_write_counts(s, true);
 	cache_counts(s, &c);
 	cr_assert_eq(c.hits, 400);
 	cr_assert_eq(c.saved_us, 400);

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/* What need not be looked at again: names that are absent still, files that nobody has touched. */
+#include "look.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/str.h"
+
+#define ABSENT_MAX (128 * 1024) /* names: some 16 MB */
+#define FILES_MAX  (64 * 1024)	/* the same */
+#define DIRS_MAX   (16 * 1024)
+
+static void forget_all(struct map *m)
+{
+	size_t it = 0;
+	void *p;
+
+	while ((p = map_next(m, &it, NULL)))
+		free(p);
+	map_release(m);
+	*m = MAP_INIT;
+}
+
+static bool same_times(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_mode == b->st_mode &&
+	       a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec &&
+	       a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+}
+
+static void look_at_dir(struct cache_look *l, struct looked_dir *d, const char *path)
+{
+	struct stat st;
+
+	d->look = l->n_looks;
+	d->err = stat(path, &st) < 0 ? errno : 0;
+	if (d->err) {
+		d->epoch = 0;
+		return;
+	}
+	if (d->epoch && same_times(&d->st, &st))
+		return;
+	d->st = st;
+	d->epoch = l->ops->shows_changes(l->data, path, &st) ? ++l->last_epoch : 0;
+}
+
+static struct looked_dir *remember_dir(struct cache_look *l, struct looked_dir *d, const char *path,
+				       size_t n)
+{
+	l->last_dir = d;
+	l->last_dir_path = path;
+	l->last_dir_len = n;
+	return d;
+}
+
+/* NULL: it is not worth it. */
+static struct looked_dir *dir_of(struct cache_look *l, const char *path, bool has_others)
+{
+	size_t n = (size_t)(path_base(path) - path);
+	_cleanup_free_ char *dir = NULL;
+	struct looked_dir *d;
+
+	/* Mostly it is that of the name before. */
+	if (l->last_dir && l->last_dir_len == n && memcmp(l->last_dir_path, path, n) == 0)
+		return l->last_dir;
+	d = map_get(&l->dirs, path, n);
+	if (d && d->look == l->n_looks)
+		return remember_dir(l, d, path, n);
+	if (!has_others || n < 2 || !l->ops->shows_changes)
+		return NULL;
+	if (!d && l->dirs.n >= DIRS_MAX) {
+		forget_all(&l->dirs);
+		l->last_dir = NULL;
+	}
+	if (!d) {
+		d = xcalloc(1, sizeof(*d));
+		(void)map_put(&l->dirs, path, n, d);
+	}
+	dir = xstrndup(path, n);
+	look_at_dir(l, d, dir);
+	return remember_dir(l, d, path, n);
+}
+
+/* Is the name surely not there?  Positive errno, or 0. */
+static int known_absence(struct cache_look *l, const struct looked_dir *d, const char *path)
+{
+	if (d->err == ENOENT || d->err == ENOTDIR)
+		return d->err;
+	if (d->epoch && (uintptr_t)map_get_str(&l->absent, path) == d->epoch)
+		return ENOENT;
+	return 0;
+}
+
+static void note_absence(struct cache_look *l, const struct looked_dir *d, const char *path)
+{
+	if (!d->epoch)
+		return;
+	if (l->absent.n >= ABSENT_MAX) {
+		map_release(&l->absent);
+		l->absent = MAP_INIT;
+	}
+	(void)map_put_str(&l->absent, path, (void *)(uintptr_t)d->epoch);
+}
+
+static bool known_file(struct cache_look *l, const char *path, struct stat *ret)
+{
+	const struct stat *st = l->ops->is_same ? map_get_str(&l->files, path) : NULL;
+
+	if (!st || !l->ops->is_same(l->data, path, st))
+		return false;
+	*ret = *st;
+	return true;
+}
+
+static void note_file(struct cache_look *l, const char *path, const struct stat *st)
+{
+	struct stat *known;
+
+	if (!l->ops->is_same || !S_ISREG(st->st_mode))
+		return;
+	known = map_get_str(&l->files, path);
+	if (!known && l->files.n >= FILES_MAX)
+		forget_all(&l->files);
+	if (!known) {
+		known = xmalloc(sizeof(*known));
+		(void)map_put_str(&l->files, path, known);
+	}
+	*known = *st;
+}
+
+int look_lstat(struct cache_look *l, const char *path)
+{
+	struct looked_dir *d = dir_of(l, path, l->has_neighbour);
+	int err = d ? known_absence(l, d, path) : 0;
+
+	if (err || known_file(l, path, &l->st))
+		return err;
+	err = lstat(path, &l->st) < 0 ? errno : 0;
+	if (!err)
+		note_file(l, path, &l->st);
+	else if (d && err == ENOENT)
+		note_absence(l, d, path);
+	return err;
+}
+
+void look_forget_known(struct cache_look *l)
+{
+	forget_all(&l->dirs);
+	forget_all(&l->files);
+	map_release(&l->absent);
+}

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * What a job did, kept when it is in place.  The loop's thread sees to what must be so at this
+ * moment, and opens the files; another one copies them into the store, however slow that is.  What
+ * each must hold is known by then, so it does not matter who writes to them meanwhile.
+ */
+#include "recording.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/log.h"
+#include "concc/offload.h"
+#include "concc/str.h"
+
+#define FILE_BYTES_MAX	 (256u * 1024 * 1024) /* of all files of a result that is kept */
+#define TOUCHED_READ_MAX (8u * 1024 * 1024)   /* some 20 ms */
+/* Files that are open until the disk has taken them.  One job may have more, when it is alone. */
+#define FILES_MAX 1024
+
+/* ---- what it holds that was only touched ---- */
+
+static bool was_written(const struct recording *r, const struct stat *st)
+{
+	for (size_t i = 0; i < r->names.n; i++) {
+		struct stat other;
+
+		if (r->names.v[i][0] == TRACE_WRITE && stat(r->names.v[i] + 1, &other) == 0 &&
+		    other.st_dev == st->st_dev && other.st_ino == st->st_ino)
+			return true;
+	}
+	return false;
+}
+
+static const char *touched(struct recording *r, struct msg_file *f)
+{
+	_cleanup_free_ char *path = recording_path_of(r, f);
+	struct stat st;
+	unsigned facts;
+
+	if (lstat(path, &st) < 0 || !S_ISREG(st.st_mode) || !was_written(r, &st))
+		return "metadata";
+	/* Mostly that is known: its worker was told of it, or could not have compared. */
+	if ((stat_is_racy(&st, false) || !hash_cache_get(r->server->hashes, &st, &f->digest)) &&
+	    (st.st_size > TOUCHED_READ_MAX ||
+	     results_facts(r->results, path, &st, &f->digest, &facts) < 0))
+		return "metadata";
+	f->kind = EFFECT_FILE;
+	f->flags &= EFFECT_F_MTIME | EFFECT_F_ATIME;
+	f->size = (uint64_t)st.st_size;
+	return NULL;
+}
+
+/*
+ * Of a file whose bytes are what was there before, a worker tells no more than that it was touched.
+ * Next time there may be others in its place.
+ */
+void recording_look_at_touched(struct recording *r)
+{
+	for (size_t i = 0; i < r->entry.n_effects; i++) {
+		const char *why = NULL;
+
+		if (r->entry.effects[i].kind == EFFECT_META)
+			why = touched(r, &r->entry.effects[i]);
+		if (why)
+			recording_spoil(r, why);
+	}
+}
+
+/* ---- on the loop's thread ---- */
+
+static const char *open_file(struct recording *r, size_t i)
+{
+	struct msg_file *f = &r->entry.effects[i];
+	_cleanup_free_ char *path = recording_path_of(r, f);
+	struct stat st;
+	int fd;
+
+	if (f->flags & (EFFECT_F_FIFO | EFFECT_F_SOCKET))
+		return "special-file";
+	if (f->flags & EFFECT_F_NO_DIGEST || f->size > FILE_BYTES_MAX - r->n_bytes)
+		return "large-file";
+	r->n_bytes += f->size;
+	if (!f->size)
+		return NULL;
+	fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	r->fds[i] = fd;
+	r->n_fds += fd >= 0;
+	/* Somebody has changed it already. */
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != f->size)
+		return "result-gone";
+	return NULL;
+}
+
+static const char *check_effect(struct recording *r, size_t i)
+{
+	const struct msg_file *f = &r->entry.effects[i];
+
+	switch (f->kind) {
+	case EFFECT_FILE:
+		return open_file(r, i);
+	case EFFECT_DIR:
+		return f->flags & EFFECT_F_OPAQUE ? "replaced-directory" : NULL;
+	case EFFECT_LINK:
+		return "hard-link";
+	}
+	return NULL;
+}
+
+static bool has_effect_on(const struct recording *r, const struct stat *st)
+{
+	for (size_t i = 0; i < r->entry.n_effects; i++) {
+		_cleanup_free_ char *path = recording_path_of(r, &r->entry.effects[i]);
+		struct stat other;
+
+		if (lstat(path, &other) == 0 && other.st_dev == st->st_dev &&
+		    other.st_ino == st->st_ino)
+			return true;
+	}
+	return false;
+}
+
+/* Is something there that it opened for writing, of which nothing was told? */
+static bool left_out(const struct recording *r)
+{
+	for (size_t i = 0; i < r->names.n; i++) {
+		struct stat st;
+
+		if (r->names.v[i][0] == TRACE_WRITE && stat(r->names.v[i] + 1, &st) == 0 &&
+		    S_ISREG(st.st_mode) && !has_effect_on(r, &st))
+			return true;
+	}
+	return false;
+}
+
+static void fill(struct recording *r, const struct msg_exit *end, const char *worker)
+{
+	struct cache_entry *e = &r->entry;
+
+	e->utime_us = end->utime_us;
+	e->stime_us = end->stime_us;
+	e->wall_us = end->wall_us;
+	e->maxrss_kb = end->maxrss_kb;
+	e->kept_s = (uint64_t)time(NULL);
+	e->worker = xstrdup(worker);
+}
+
+/* ---- on a thread: nothing of the server's is touched, but the store ---- */
+
+static int put_files(struct recording *r)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < r->entry.n_effects && err == 0; i++)
+		if (r->fds[i] >= 0)
+			err = cache_put_fd(r->results->store, r->fds[i],
+					   &r->entry.effects[i].digest);
+	return err;
+}
+
+static int put(struct recording *r)
+{
+	struct cache_store *store = r->results->store;
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct cache_seen *seen = &r->seen;
+	int err = put_files(r);
+
+	if (err < 0)
+		return err;
+	cache_names_encode(&b, &r->names);
+	err = cache_put_bytes(store, b.data, b.len, &seen->set);
+	if (err == 0)
+		err = cache_put_entry(store, &r->words.call, &seen->set, &seen->state, &r->entry);
+	/* Last: what it leads to is there by then. */
+	if (err == 0)
+		err = cache_add_seen(store, &r->words.call, seen);
+	if (err == 0)
+		(void)cache_add_words(store, &r->words_key, &r->words);
+	return err;
+}
+
+static void keep(void *arg)
+{
+	struct recording *r = arg;
+	int err = put(r);
+
+	if (err < 0)
+		recording_spoil(r, err == CONCC_E_STALE ? "result-gone" : "store");
+	cache_write_counts(r->results->store, false);
+}
+
+/* ---- on the loop's thread again ---- */
+
+static void share_one(struct recording *r, enum cache_kind kind, const struct digest *d)
+{
+	struct cache_key key = {kind, *d};
+
+	cache_remote_put(r->results->remote, &key);
+}
+
+/* In the order in which they were put. */
+static void share(struct recording *r)
+{
+	struct digest entry;
+
+	for (size_t i = 0; i < r->entry.n_effects; i++)
+		if (r->entry.effects[i].kind == EFFECT_FILE && r->entry.effects[i].size)
+			share_one(r, CACHE_BYTES, &r->entry.effects[i].digest);
+	cache_entry_key(&r->words.call, &r->seen, &entry);
+	share_one(r, CACHE_BYTES, &r->seen.set);
+	share_one(r, CACHE_RESULT, &entry);
+	share_one(r, CACHE_SEEN, &r->words.call);
+}
+
+/* Whatever came of it. */
+static void tell(struct recording *r)
+{
+	struct results *all = r->results;
+
+	results_remember(all, &r->words.call, r->why);
+	if (r->why) {
+		results_reason(all, r->why);
+	} else {
+		all->n_kept++;
+		cache_count_kept(all->store);
+		if (all->remote && all->shares)
+			share(r);
+	}
+	recording_free(r);
+}
+
+static void count_keeping(struct recording *r, int n)
+{
+	struct results *all = r->results;
+	const uint8_t *call = r->words.call.b;
+	intptr_t now = (intptr_t)map_get(&all->keeping, call, DIGEST_SIZE) + n;
+
+	all->n_keeping = (unsigned)((int)all->n_keeping + n);
+	all->n_open = (unsigned)((int)all->n_open + n * (int)r->n_fds);
+	if (now)
+		(void)map_put(&all->keeping, call, DIGEST_SIZE, (void *)now);
+	else
+		(void)map_del(&all->keeping, call, DIGEST_SIZE);
+}
+
+static void kept(void *arg)
+{
+	struct recording *r = arg;
+	struct results *all = r->results;
+
+	count_keeping(r, -1);
+	tell(r);
+	results_trim(all);
+}
+
+bool results_is_keeping(const struct results *r, const struct digest *call)
+{
+	return map_get(&r->keeping, call->b, DIGEST_SIZE) != NULL;
+}
+
+/* About, and never 0. */
+static size_t memory_of(const struct recording *r)
+{
+	size_t n = sizeof(*r) + r->entry.output.len;
+
+	for (size_t i = 0; i < r->names.n; i++)
+		n += sizeof(char *) + strlen(r->names.v[i]) + 32;
+	for (size_t i = 0; i < r->entry.n_effects; i++)
+		n += sizeof(r->entry.effects[0]) + strlen(r->entry.effects[i].path);
+	return n;
+}
+
+/* The disk does not take them as fast as they come. */
+static void lose(struct recording *r)
+{
+	struct results *all = r->results;
+
+	if (!all->n_lost++)
+		log_warn("the disk of %s is slower than results come: some are not kept",
+			 all->server->cache);
+	recording_spoil(r, "slow-disk");
+	tell(r);
+}
+
+static void hand_over(struct recording *r)
+{
+	struct results *all = r->results;
+
+	if (all->n_open && all->n_open + r->n_fds > FILES_MAX) {
+		lose(r);
+		return;
+	}
+	count_keeping(r, 1);
+	if (offload_put(all->to_keep, keep, kept, r, memory_of(r)))
+		return;
+	count_keeping(r, -1);
+	lose(r);
+}
+
+void recording_keep(struct recording *r, const struct msg_exit *end, const char *worker)
+{
+	if (!r)
+		return;
+	r->fds = xcalloc(r->entry.n_effects + 1, sizeof(*r->fds));
+	for (size_t i = 0; i < r->entry.n_effects; i++)
+		r->fds[i] = -1;
+	for (size_t i = 0; i < r->entry.n_effects && !r->why; i++)
+		r->why = check_effect(r, i);
+	if (!r->why && left_out(r))
+		recording_spoil(r, "unchanged-output");
+	if (r->why) {
+		tell(r);
+		return;
+	}
+	fill(r, end, worker);
+	hand_over(r);
+}

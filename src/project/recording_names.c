@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/* Which of the names that a job passed to the kernel count, and what else the kernel looked at. */
+#include "recording.h"
+
+#include <elf.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/job.h"
+#include "concc/str.h"
+
+#define INTERPRETERS_MAX 4 /* of scripts, of scripts ... */
+#define SELINUX		 "/sys/fs/selinux"
+
+static bool has_dotdot(const char *path)
+{
+	return strstr(path, "/../") || str_ends(path, "/..");
+}
+
+/* Where its stack is, what memory it has, and how many processors; names for its linker's files. */
+static bool says_nothing_to_rustc(const char *path)
+{
+	static const char *const paths[] = {
+		"/dev/urandom",
+		"/proc/self/maps",
+		"/proc/self/statm",
+		"/proc/self/cgroup",
+		"/proc/self/mountinfo",
+		"/proc/cpuinfo",
+		"/sys/kernel/mm/transparent_hugepage/enabled",
+	};
+
+	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+		if (streq(path, paths[i]))
+			return true;
+	return (path_is_below(path, "/sys/fs/cgroup") ||
+		path_is_below(path, "/sys/devices/system/cpu")) &&
+	       !has_dotdot(path);
+}
+
+/* What is the same for each process of each machine, or says nothing that a compiler keeps. */
+static bool is_constant(const struct recording *r, const char *path)
+{
+	static const char *const paths[] = {
+		"/dev/null", "/dev/zero",     "/dev/full",
+		"/dev/tty",  "/proc/self/fd", "/proc/sys/vm/overcommit_memory",
+	};
+
+	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+		if (streq(path, paths[i]))
+			return true;
+	if (r->asks_selinux && (streq(path, SELINUX) || streq(path, "/proc/filesystems")))
+		return true;
+	if (r->rust && says_nothing_to_rustc(path))
+		return true;
+	/* How many there are decides what some commands do. */
+	return !r->any && str_starts(path, "/sys/devices/system/cpu/") && !has_dotdot(path);
+}
+
+static bool is_in_workspace(const struct recording *r, const char *path)
+{
+	for (char **w = r->entry.workspaces; w && *w; w++)
+		if (path_is_below(path, *w))
+			return true;
+	return false;
+}
+
+/* clang finds out so what its headers are really called. */
+static bool is_own_descriptor(const char *name)
+{
+	static const char dir[] = "/proc/self/fd/";
+	const char *path = name + 1;
+
+	return name[0] == TRACE_LINK && str_starts(path, dir) &&
+	       strspn(path + strlen(dir), "0123456789") == strlen(path + strlen(dir));
+}
+
+/* Each job has a /tmp of its own, in which there is nothing. */
+static bool is_private(const struct recording *r, const char *path)
+{
+	return (path_is_below(path, "/tmp") || path_is_below(path, "/var/tmp")) &&
+	       !is_in_workspace(r, path);
+}
+
+static bool is_special(const char *path)
+{
+	return path_is_below(path, "/proc") || path_is_below(path, "/sys") ||
+	       path_is_below(path, "/dev");
+}
+
+/* Compilers read these for the time, and for nothing else; others when they show one. */
+static bool tells_time(const char *path)
+{
+	return streq(path, "/etc/localtime") || path_is_below(path, "/usr/share/zoneinfo");
+}
+
+/* Does something look for the time zone as it starts, whatever it does then? */
+static bool has_python(const struct recording *r)
+{
+	for (size_t i = 0; i < r->names.n; i++)
+		if (r->names.v[i][0] == TRACE_EXEC &&
+		    str_starts(path_base(r->names.v[i] + 1), "python"))
+			return true;
+	return false;
+}
+
+/* Compilers have the time zone for __DATE__, and random bytes for the names of temporary files. */
+void recording_check_unforeseen(struct recording *r)
+{
+	if (r->asks_random && r->unknown && !r->rust)
+		recording_spoil(r, "random");
+	if (r->asks_time && (r->any && !r->rust ? !has_python(r) : !r->has_epoch))
+		recording_spoil(r, "time");
+}
+
+static bool is_not_listed(const struct recording *r, const char *path)
+{
+	for (char **d = r->not_listed; d && *d; d++)
+		if (streq(*d, path))
+			return true;
+	return false;
+}
+
+/* Does it count?  May spoil. */
+static bool counts(struct recording *r, const char *name)
+{
+	const char *path = name + 1;
+
+	if (streq(path, "/proc/self/exe")) {
+		r->wants_exe = true;
+		return false;
+	}
+	if (name[0] == TRACE_LINK && streq(path, TRACE_GETRANDOM)) {
+		r->asks_random = true;
+		return false;
+	}
+	if (is_constant(r, path) || (name[0] == TRACE_LIST && is_not_listed(r, path)))
+		return false;
+	if (is_own_descriptor(name)) {
+		r->wants_places = true;
+		return false;
+	}
+	if (is_private(r, path)) {
+		if (has_dotdot(path))
+			recording_spoil(r, "tmp");
+		return false;
+	}
+	if (is_special(path))
+		recording_spoil(r, path_is_below(path, "/dev") ? "device" : "proc");
+	if (tells_time(path) && name[0] == TRACE_READ)
+		r->asks_time = true;
+	if (name[0] == TRACE_EXEC && !r->any && !cache_knows_tool(path))
+		recording_spoil(r, "unknown-tool");
+	return true;
+}
+
+void recording_choose_names(struct recording *r)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < r->names.n; i++)
+		r->asks_selinux |= streq(r->names.v[i] + 1, SELINUX);
+	for (size_t i = 0; i < r->names.n; i++) {
+		char *name = r->names.v[i];
+
+		if (counts(r, name))
+			r->names.v[kept++] = name;
+		else
+			free(name);
+	}
+	r->names.n = kept;
+}
+
+static bool is_opened(const char *name)
+{
+	return name[0] == TRACE_READ || name[0] == TRACE_WRITE || name[0] == TRACE_EXEC;
+}
+
+static bool shows_times(const char *name)
+{
+	return name[0] == TRACE_LOOK || name[0] == TRACE_STAT || name[0] == TRACE_READ ||
+	       name[0] == TRACE_EXEC;
+}
+
+/* What a command did with the times that it was told of nobody knows. */
+void recording_add_times(struct recording *r)
+{
+	size_t n = r->names.n;
+	char **all = xcalloc(2 * n + 1, sizeof(*all)), **v = r->names.v;
+
+	memcpy(all, v, n * sizeof(*all));
+	for (size_t i = 0; i < r->names.n; i++)
+		if (shows_times(v[i]))
+			all[n++] = xasprintf("%c%s", TRACE_TIMES, v[i] + 1);
+	free(v);
+	cache_names_set(&r->names, all, n);
+	if (r->names.n > CACHE_NAMES_MAX)
+		recording_spoil(r, "many-names");
+}
+
+/* Of which descriptor it asked is not known: of each.  Nor which of its programs did. */
+void recording_add_places(struct recording *r)
+{
+	size_t n = r->names.n;
+	char **all = xcalloc(2 * n + 1, sizeof(*all)), **v = r->names.v;
+
+	memcpy(all, v, n * sizeof(*all));
+	for (size_t i = 0; i < r->names.n; i++)
+		if (r->wants_places ? is_opened(v[i]) : v[i][0] == TRACE_EXEC)
+			all[n++] = xasprintf("%c%s", TRACE_PLACE, v[i] + 1);
+	free(v);
+	cache_names_set(&r->names, all, n);
+	if (r->names.n > CACHE_NAMES_MAX)
+		recording_spoil(r, "many-names");
+}
+
+/* ---- programs ---- */
+
+/* The loader that the kernel reads for this program, on the heap; NULL: none, or *ret_bad. */
+static char *loader_of(const char *path, bool *ret_bad)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	char loader[PATH_MAX];
+	Elf64_Ehdr h;
+	Elf64_Phdr p;
+
+	*ret_bad = true;
+	if (fd < 0 || pread(fd, &h, sizeof(h), 0) != sizeof(h) ||
+	    h.e_ident[EI_CLASS] != ELFCLASS64 || h.e_phentsize != sizeof(p))
+		return NULL;
+	for (unsigned i = 0; i < h.e_phnum; i++) {
+		off_t at = (off_t)(h.e_phoff + i * sizeof(p));
+
+		if (pread(fd, &p, sizeof(p), at) != sizeof(p))
+			return NULL;
+		if (p.p_type != PT_INTERP)
+			continue;
+		if (p.p_filesz < 2 || p.p_filesz > sizeof(loader) ||
+		    pread(fd, loader, p.p_filesz, (off_t)p.p_offset) != (ssize_t)p.p_filesz ||
+		    loader[0] != '/' || loader[p.p_filesz - 1])
+			return NULL;
+		*ret_bad = false;
+		return xstrdup(loader);
+	}
+	*ret_bad = false;
+	return NULL;
+}
+
+/* ccache and its like are called by the names of compilers, too, and read what those don't. */
+static bool is_known_at_last(const char *path)
+{
+	_cleanup_free_ char *real = realpath(path, NULL);
+
+	return real && cache_knows_tool(real);
+}
+
+/* What runs this script, on the heap; NULL: that can't be told, or depends on the directory. */
+static char *interpreter_of(const char *path)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	char line[PATH_MAX];
+	ssize_t n = fd < 0 ? -1 : pread(fd, line, sizeof(line) - 1, 0);
+	char *name = line + 2;
+
+	if (n < 3)
+		return NULL;
+	line[n] = '\0';
+	name += strspn(name, " \t");
+	n = (ssize_t)strcspn(name, " \t\n");
+	return *name == '/' && name[n] ? xstrndup(name, (size_t)n) : NULL;
+}
+
+/* What the kernel opens by itself for an exec is no call of the job's. */
+static void look_at_elf(struct recording *r, const char *path, char ***more)
+{
+	_cleanup_free_ char *loader = NULL;
+	bool bad;
+
+	loader = loader_of(path, &bad);
+	if (bad)
+		recording_spoil(r, "loader");
+	else if (loader)
+		strv_push(more, xasprintf("%c%s", TRACE_READ, loader));
+}
+
+/* Scripts of scripts are followed as far as the kernel does. */
+static void look_at_program(struct recording *r, const char *path, char ***more, unsigned depth)
+{
+	struct digest d;
+	struct stat st;
+	unsigned facts;
+
+	if (stat(path, &st) < 0)
+		return; /* looked for in PATH */
+	if (!S_ISREG(st.st_mode))
+		return;
+	if (results_facts(r->results, path, &st, &d, &facts) < 0) {
+		recording_spoil(r, "unreadable");
+		return;
+	}
+	if (facts & FACT_ELF && is_known_at_last(path)) {
+		look_at_elf(r, path, more);
+		return;
+	}
+	r->unknown = true;
+	if (r->any && facts & FACT_SCRIPT && depth < INTERPRETERS_MAX) {
+		_cleanup_free_ char *by = interpreter_of(path);
+
+		if (!by) {
+			recording_spoil(r, "script");
+			return;
+		}
+		strv_push(more, xasprintf("%c%s", TRACE_EXEC, by));
+		look_at_program(r, by, more, depth + 1);
+	} else if (r->any && facts & FACT_ELF) {
+		look_at_elf(r, path, more);
+	} else {
+		recording_spoil(r, facts & FACT_ELF ? "unknown-tool" : "script");
+	}
+}
+
+void recording_look_at_programs(struct recording *r)
+{
+	char **more = xcalloc(1, sizeof(*more));
+	size_t n = 0;
+
+	for (size_t i = 0; i < r->names.n && !r->why; i++) {
+		const char *name = r->names.v[i];
+
+		if (name[0] == TRACE_EXEC)
+			look_at_program(r, name + 1, &more, 0);
+	}
+	n = strv_len(more);
+	if (n) {
+		char **all = xcalloc(r->names.n + n + 1, sizeof(*all));
+
+		memcpy(all, r->names.v, r->names.n * sizeof(*all));
+		memcpy(all + r->names.n, more, n * sizeof(*all));
+		free(r->names.v);
+		cache_names_set(&r->names, all, r->names.n + n);
+	}
+	free(more);
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_PROJECT_SEEK_H
+#define CONCC_PROJECT_SEEK_H
+
+/*
+ * What is kept of a call, read by a thread on behalf of one connection.  What was used last of it
+ * is read at one go, its files as well when they are small; what it turns out to need besides is
+ * asked for and read then.  What is not in the store is asked of others, and then all begins anew.
+ */
+#include "results.h"
+
+/* Names that the call looked at. */
+struct set {
+	struct digest call, digest;
+	struct cache_names names;
+	bool there;
+	bool looked; /* state is that of now */
+	int err;     /* of the look, or 0 */
+	struct digest state;
+};
+
+/* One result, or where one may be. */
+struct kept {
+	size_t set; /* index */
+	struct digest state;
+	bool wanted; /* to be read, with its files, if it is there */
+	bool read;   /* it was looked for; then */
+	int err;     /* 0: this is it */
+	struct cache_entry entry;
+	bool has_files; /* these were: */
+	int files_err;	/* some are not there, or too much */
+	size_t n_files;
+	struct buf *files; /* of each effect; no bytes where none are needed; owned */
+};
+
+struct seek {
+	struct results *results;
+	struct client *client; /* NULL: it has gone, or waits no more */
+	struct msg_run run;    /* owned */
+	void (*go_on)(struct seek *k);
+	/* Whatever it is, once what is being kept now is in the store; nothing is read then. */
+	bool only_waits;
+	bool reading; /* a thread has it: what follows is that one's */
+	bool hung;    /* for so long that nobody waits */
+	struct loop_source *timer;
+	struct digest calls[2]; /* as workers of either kind would see it */
+	unsigned n_calls;
+	bool begun;
+	struct set *sets;
+	size_t n_sets;
+	struct kept *kept; /* of each call, what was used last first */
+	size_t n_kept;
+	unsigned n_rounds;
+	/* Others: */
+	struct buf wanted; /* struct cache_key of what was looked for here in vain */
+	struct map asked;  /* struct cache_key -> itself, static */
+	uint64_t tag;
+	unsigned n_waiting; /* of those that were asked for; */
+	unsigned n_writing; /* these have come, and go into the store */
+};
+
+/* Takes what m holds.  The client has it until seek_free(). */
+struct seek *seek_new(struct client *c, struct msg_run *m, void (*go_on)(struct seek *k));
+/* The same, m may be NULL: when all is in the store that is being kept now, it goes on. */
+void seek_wait(struct client *c, struct msg_run *m, void (*go_on)(struct seek *k));
+/* Reads what is wanted of it, and goes on then.  False: it does not. */
+bool seek_read(struct seek *k);
+/* Something may be there where no result of that set was known. */
+struct kept *seek_add(struct seek *k, size_t set, const struct digest *state);
+/* It is not here; others may have it. */
+void seek_want(struct seek *k, enum cache_kind kind, const struct digest *d);
+/* Asks them for what they were not asked for yet, and begins anew then.  False: there is nothing.
+ */
+bool seek_ask(struct seek *k);
+/* Which of the calls' results were used last is kept in mind. */
+void seek_used(struct seek *k, const struct kept *used);
+
+#endif
