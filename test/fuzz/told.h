@@ -94,8 +94,13 @@ static void told_put(struct told *t, struct told_dir *d, const struct dir_entry 
 	_cleanup_free_ char *name = xstrndup((const char *)e->name.p, e->name.n);
 	_cleanup_free_ char *path = path_join(d->path, name);
 	const struct shown_name *old = was ? map_get_str(was, name) : NULL;
+	const struct told_dir *below = map_get_str(&t->by_path, path);
 	struct shown_name *n;
 
+	/* A mirror asks for no directory before what holds it.  To one that did, that there was
+	 * none is void when the first listing of that has it. */
+	if (!was && below && below->state != DIR_LISTED && !is_served_root(path))
+		told_void(t, path);
 	if (was && (!old || old->attr.version != e->attr.version) &&
 	    told_by_name(path, old, e->attr.type))
 		told_void(t, path);
