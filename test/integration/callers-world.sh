@@ -202,7 +202,7 @@ signals() {
 # A command leads neither group nor session, as in a script.
 groups_and_sessions() {
 	same remote '$RUN setsid echo "in a session of its own"'
-	same remote '$RUN setsid sh -c "echo x; sleep .1; echo y >t/f"; cat t/f'
+	same remote '$RUN setsid sh -c "echo x; ls -R /usr/include >/dev/null; echo y >t/f"; cat t/f'
 	same remote '$RUN perl -MPOSIX -e "print POSIX::setsid() > 0 ? 1 : 0, getpgrp() == \$\$ ? 1 : 0, qq(\n)"'
 	same remote '$RUN perl -e "print getpgrp() == \$\$ ? 1 : 0; setpgrp(0, 0); print getpgrp() == \$\$ ? 1 : 0, qq(\n)"'
 	same remote '$RUN setsid --wait sh -c "exit 7"'
@@ -211,13 +211,13 @@ groups_and_sessions() {
 # What the command leaves behind ends with it, or goes on here.
 left_behind() {
 	local at_end='kill $(cat t/pid) && echo "it was there"'
-	same anywhere 'x=$($RUN sh -c "(sleep .03; echo late >t/late; echo late) & echo first"); echo "$x"; cat t/late'
-	same anywhere 'x=$($RUN sh -c "setsid sh -c \"sleep .03; echo late\" & exit 3"); echo "$? $x"'
-	same anywhere '$RUN bash -c "read a < <(echo a; sleep .1); echo \$a"'
-	same no-way-home '$RUN sh -c "sleep 1000 >/dev/null 2>&1 & echo \$! >t/pid"; '"$at_end"
-	same no-way-home '$RUN setsid sh -c "trap : HUP; sleep 1000 >/dev/null 2>&1 & echo \$! >t/pid; echo out"; '"$at_end"
-	same no-way-home '$RUN perl -e "if (my \$p = fork) { open F, q(>t/pid); print F \$p; exit 3 } open STDOUT, q(>/dev/null); open STDERR, q(>/dev/null); sleep 1000"; echo $?; '"$at_end"
-	expect_eq "left on workers" "$(lab_worker_pids 1 sleep)$(lab_worker_pids 2 sleep)$(lab_worker_pids 1 perl)" ""
+	same anywhere 'x=$($RUN sh -c "(ls -R /usr/lib/gcc >/dev/null; echo late >t/late; echo late) & echo first"); echo "$x"; cat t/late'
+	same anywhere 'x=$($RUN sh -c "setsid sh -c \"ls -R /usr/lib/gcc >/dev/null; echo late\" & exit 3"); echo "$? $x"'
+	same anywhere '$RUN bash -c "read a < <(echo a; ls -R /usr/include >/dev/null); echo \$a"'
+	same no-way-home '$RUN sh -c "tail -f /dev/null >/dev/null 2>&1 & echo \$! >t/pid"; '"$at_end"
+	same no-way-home '$RUN setsid sh -c "trap : HUP; tail -f /dev/null >/dev/null 2>&1 & echo \$! >t/pid; echo out"; '"$at_end"
+	same no-way-home '$RUN perl -e "if (my \$p = fork) { open F, q(>t/pid); print F \$p; exit 3 } open STDOUT, q(>/dev/null); open STDERR, q(>/dev/null); exec qw(tail -f /dev/null)"; echo $?; '"$at_end"
+	expect_eq "left on workers" "$(lab_worker_pids 1 tail)$(lab_worker_pids 2 tail)$(lab_worker_pids 1 perl)" ""
 }
 
 environment() {
@@ -234,7 +234,7 @@ only_once() {
 	same outside-write 'x=$($RUN mktemp); [ -f "$x" ] && rm "$x"'
 	same outside-write 'x=$($RUN sh -c "date +%N; mktemp"); wc -w <<<"$x"; rm "${x##*[[:space:]]}"'
 	same no-way-home '$RUN sh -c "mktemp -u; ln t/../do-me t/link" | wc -l'
-	same no-way-home '$RUN sh -c "mktemp -u; sleep 1000 >/dev/null 2>&1 & echo \$! >t/pid" | wc -l; kill $(cat t/pid)'
+	same no-way-home '$RUN sh -c "mktemp -u; tail -f /dev/null >/dev/null 2>&1 & echo \$! >t/pid" | wc -l; kill $(cat t/pid)'
 	same killed '$RUN sh -c "mktemp -u; kill \$\$" >t/out; wc -l <t/out'
 	same missing 'echo x >/srv/home/note; $RUN sh -c "mktemp -u; cat /srv/home/note" | wc -l'
 }

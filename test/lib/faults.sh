@@ -57,8 +57,8 @@ fault_inject() { # PID CALL:WHAT:WHEN [OPTION...]
 # The same for each of the threads that it has now beside its first, and counts for each.
 fault_inject_others() { # PID CALL:WHAT:WHEN [OPTION...]
 	local tid threads=()
-	for tid in $(ls "/proc/$1/task"); do
-		[ "$tid" = "$1" ] || threads+=(-p "$tid")
+	for tid in "/proc/$1/task/"*; do
+		[ "${tid##*/}" = "$1" ] || threads+=(-p "${tid##*/}")
 	done
 	coproc TRACER { exec strace -e "trace=${2%%:*}" -e "inject=$2" "${@:3}" "${threads[@]}" 2>&1; }
 	FAULT_TRACER=$TRACER_PID FAULT_TRACED=$1
