@@ -430,6 +430,17 @@ answer() { # PRINTS: runs the script with each line answered
 	expect_eq "files" "$(ls made | wc -l)" $FILES
 }
 
+# The most of some: what comes at once by chance is dealt with in fewer.
+most_syscalls() { # PRINTS
+	local i n most=0
+	for i in 1 2 3; do
+		rm -r made
+		n=$(lab_syscalls "$agent" answer "$1")
+		[ "$n" -le "$most" ] || most=$n
+	done
+	echo "$most"
+}
+
 # The same files, with and without lines in between: what each line costs the agent, in system calls.
 cost_of_printing() {
 	local agent without with
@@ -439,10 +450,8 @@ cost_of_printing() {
 	printing_script 0 >script0
 	printing_script $PRINTS >script$PRINTS
 	answer 0
-	rm -r made
-	without=$(lab_syscalls "$agent" answer 0)
-	rm -r made
-	with=$(lab_syscalls "$agent" answer $PRINTS)
+	without=$(most_syscalls 0)
+	with=$(most_syscalls $PRINTS)
 	echo "note: $without system calls of the agent for $FILES files, $with with $PRINTS lines before the end"
 	expect_le "system calls of the agent for a line" $(((with - without) / PRINTS)) 60
 }
