@@ -418,7 +418,8 @@ static void by_job(void)
 {
 	char seed[32], count[16], *out, *truth, *seen, *line, *save;
 	char cp[] = "cp", all[] = "-a";
-	/* What a job does to one of several names of a file is not as it is here: see doc/limits.md. */
+	/* What a job does to one of several names of a file is not as it is here: see
+	 * doc/limits.md. */
 	char sh[] = "sh", c[] = "-c";
 	char script[] = "find . -type f -links +1 | while read -r f; do "
 			"cp -p \"$f\" \"$f.cp\" && mv \"$f.cp\" \"$f\" || exit 1; done";
