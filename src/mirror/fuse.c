@@ -177,9 +177,13 @@ static void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg,
 {
 	struct mirror *m = fuse_req_userdata(req);
 	const struct inode *i = inode_of(m, ino);
+	bool several;
 	int64_t job;
 
-	if (i->attr.type == ENTRY_FILE && i->attr.nlink > 1) {
+	pthread_mutex_lock(&m->lock);
+	several = i->attr.type == ENTRY_FILE && i->attr.nlink > 1;
+	pthread_mutex_unlock(&m->lock);
+	if (several) {
 		job = m->ops.job_of ? m->ops.job_of(m->data, fuse_req_ctx(req)->pid)
 				    : MIRROR_SOME_JOB;
 		pthread_mutex_lock(&m->lock);
