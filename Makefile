@@ -269,7 +269,7 @@ check: test-deps
 
 # What `make check` runs with ASan and UBSan too, besides the fuzzers' inputs: decoders, and what
 # decides by them.  The others take longer: check-sanitize-unit has them all.
-SANITIZED ?= announce caller commit conf env hash_cache home host_slots input link loop map missing output plain \
+SANITIZED ?= announce cache caller commit conf env hash_cache home host_slots input link loop map missing output plain \
 	names policy push script shown store str verdict workspace
 ASAN_FLAGS = SANITIZE=address,undefined CFLAGS='-O1 -g'
 sanitized-programs: $(SANITIZED:%=$(B)/test/unit/test_%) $(FUZZ:%=$(B)/test/fuzz/fuzz_%)

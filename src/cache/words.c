@@ -165,7 +165,7 @@ static bool find_string(char *const *list, size_t n, const bool *taken, const ch
 
 static char *shown(const char *arg)
 {
-	char *s = xstrndup(arg, CACHE_SHOWN_MAX);
+	char *s = xstrndup(arg, strnlen(arg, CACHE_SHOWN_MAX));
 
 	str_defuse(s);
 	return s;

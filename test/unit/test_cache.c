@@ -797,3 +797,50 @@ Test(cache, what_is_not_kept_by_its_words)
 	cr_assert(cache_knows_tool("/usr/bin/x86_64-linux-gnu-as"));
 	cr_assert_not(cache_knows_tool("/usr/bin/make"));
 }
+
+/* Of what they say, for `concc why`; strings have no byte more than they need. */
+Test(cache, how_calls_differ)
+{
+	char *longer = xcalloc(1, CACHE_SHOWN_MAX + 100), *want;
+	const struct {
+		const char *before, *now, *said;
+	} cases[] = {
+		{"b", "b", ""},
+		{"a", "b", "argument b instead of a\n"},
+		{NULL, "b", "argument b is new\n"},
+		{"a", NULL, "argument a is missing\n"},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct cache_words before = {.argv = xcalloc(1, sizeof(char *))};
+		struct cache_words now = {.argv = xcalloc(1, sizeof(char *))};
+		struct buf b = BUF_INIT;
+
+		if (cases[i].before)
+			strv_push(&before.argv, xstrdup(cases[i].before));
+		if (cases[i].now)
+			strv_push(&now.argv, xstrdup(cases[i].now));
+		cr_assert_eq(cache_words_compare(&before, &now, &b), *cases[i].said ? 1 : 0);
+		buf_put_u8(&b, 0);
+		cr_assert_str_eq((char *)b.data, cases[i].said);
+		strv_free(before.argv);
+		strv_free(now.argv);
+		buf_release(&b);
+	}
+	{
+		struct cache_words before = {.argv = xcalloc(1, sizeof(char *))};
+		struct cache_words now = {.argv = xcalloc(1, sizeof(char *))};
+		struct buf b = BUF_INIT;
+
+		memset(longer, 'x', CACHE_SHOWN_MAX + 99);
+		strv_push(&now.argv, longer);
+		cr_assert_eq(cache_words_compare(&before, &now, &b), 1);
+		buf_put_u8(&b, 0);
+		want = xasprintf("argument %.*s is new\n", CACHE_SHOWN_MAX, longer);
+		cr_assert_str_eq((char *)b.data, want);
+		free(want);
+		strv_free(before.argv);
+		strv_free(now.argv);
+		buf_release(&b);
+	}
+}
