@@ -113,13 +113,18 @@ no_fuse() { # MODE PATTERN
 	expect_grep "$2" "$LAB/status"
 }
 
-# A daemon that has left its session, its parent and all descriptors ends with its job.
+# A daemon that has left its session, its parent and all descriptors ends with its job, and is there after it
+# here.
 daemon_left() { # N
 	local pid
-	on "$1" sh -c '(setsid setsid ./hold 4 </dev/null >/dev/null 2>&1 &) ; echo left' >"$LAB/out" 2>"$LAB/err"
+	printf '#!/bin/sh\n./hold 4 | { read -r line; echo >daemon; }\n' >be-daemon
+	chmod +x be-daemon
+	on "$1" sh -c '(setsid setsid ./be-daemon </dev/null >/dev/null 2>&1 &) ; echo left' >"$LAB/out" 2>"$LAB/err"
 	cat "$LAB/err"
 	expect_grep '^concc: local: no-way-home .*it left processes in the background' "$LAB/err"
 	expect_eq "left processes" "$(lab_worker_pids "$1" hold)" ""
+	"$LAB_TOOLS/wait-file" "$LAB_LIMIT" . daemon || fail "it is not here"
+	rm daemon
 	for pid in $(lab_client_pids hold); do
 		kill -KILL "$pid"
 	done
