@@ -153,10 +153,11 @@ learns_its_slots() {
 by_itself() {
 	lab_stop_server
 	printf '[worker box]\nslots = 2\ncommand = exec concc-worker --stdio\n' >"$CONCC_CONFIG"
+	compile 1
+	expect_eq "remote" "$(explained_remote "$LAB/explain")" 1
+	# With this machine's own slots, either place may have the job, as fast as the other.
+	lab_stop_server
 	(unset CONCC_LOCAL_SLOTS && compile 1 && concc -j >"$LAB/slots")
-	# Of two places as fast, either may be chosen.
-	expect_grep '^concc: (remote on box|local: local-slot)' "$LAB/explain"
-	expect_eq "the worker" "$(lab_status '.workers[0].state')" up
 	expect_eq "slots" "$(cat "$LAB/slots")" $(($(nproc) + 2))
 }
 
