@@ -48,7 +48,10 @@ enum {
 /* A command that used less CPU time, or a smaller part of one processor, waits for other things. */
 #define BUSY_US	  10000
 #define SHARE_MAX 64
-/* Shorter ones are not worth finding out about, and say nothing of what others take. */
+/*
+ * Shorter ones are not worth finding out about, and say nothing of what others take: what they
+ * take longer is a moment's wait, which is added to a job of any length.
+ */
 #define LONG_US 50000
 
 /* Nothing is this much faster or slower; beyond it, something else was measured. */
@@ -275,7 +278,7 @@ static bool shared_by(const struct sched_model *m, const struct place *p,
 		*ret_ln = us > s->cpu_us ? log((double)us / (double)s->cpu_us) : 0;
 		return true;
 	}
-	if (!expected(m, s, &work))
+	if (!expected(m, s, &work) || work < log(LONG_US))
 		return false;
 	*ret_ln = log((double)us) - work - p->ln_cpu.value;
 	/* A short one of its kind is that, and no sign of a fast place. */
@@ -363,12 +366,12 @@ void sched_model_learn_late(struct sched_model *m, const struct sched_sample *s)
 	struct place *p = place_of(m, s->place);
 	struct mean *shared = &p->ln_shared[level_of(s->at_once)];
 	const struct work *job = work_find(m, s->job), *kind = work_find(m, s->kind);
-	double at_least;
+	double work, at_least;
 
 	if (!s->total_us || (!job && (!kind || kind->ln_us.n < KIND_MIN)))
 		return;
-	at_least = log((double)s->total_us) - (job ? job->ln_us.value : at_most(kind)) -
-		   p->ln_cpu.value;
+	work = fmax(job ? job->ln_us.value : at_most(kind), log(LONG_US));
+	at_least = log((double)s->total_us) - work - p->ln_cpu.value;
 	if (at_least <= (shared->n ? shared->value : 0))
 		return;
 	p->at_us = s->at_us;

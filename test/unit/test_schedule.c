@@ -231,6 +231,41 @@ Test(model, what_was_given_up_takes_longer_than_that)
 	sched_model_free(m);
 }
 
+/* A moment is added to what a short job takes, whatever that is: it says nothing of a long one. */
+Test(model, a_short_job_that_waited_says_nothing_of_the_place)
+{
+	struct sched_model *m = sched_model_new(2);
+	struct sched_sample s = {.place = "w", .job = 1, .kind = 2, .at_once = 1};
+	uint32_t guessed;
+
+	sched_model_guess(m, "w", 1000);
+	guessed = pace_of(m, "w").slowness[0];
+	for (unsigned i = 0; i < 100; i++) {
+		s.job = 100 + i;
+		s.at_once = 1 + i % 2;
+		s.cpu_us = 800;
+		s.wall_us = 1000;
+		s.total_us = 2000;
+		sched_model_learn(m, &s);
+	}
+	/* Others' jobs had the processors. */
+	s.wall_us = 200000;
+	s.total_us = 210000;
+	for (s.at_once = 1; s.at_once <= 2; s.at_once++)
+		for (s.job = 200; s.job < 210; s.job++)
+			sched_model_learn(m, &s);
+	cr_expect_leq(pace_of(m, "w").slowness[0], 5 * guessed / 4);
+	cr_expect_leq(pace_of(m, "w").slowness[1], 5 * guessed / 4);
+	/* One that was given up is as if it took a moment else. */
+	sched_model_guess(m, "v", 1000);
+	s = (struct sched_sample){
+		.place = "v", .job = 100, .kind = 2, .at_once = 2, .total_us = 5000000};
+	sched_model_learn_late(m, &s);
+	cr_expect_gt(pace_of(m, "v").slowness[1], 50 * guessed);
+	cr_expect_leq(pace_of(m, "v").slowness[1], 128 * guessed);
+	sched_model_free(m);
+}
+
 Test(model, what_was_learnt_at_a_place_says_nothing_of_it)
 {
 	struct sched_model *m = sched_model_new(2);
