@@ -62,6 +62,9 @@ struct cache_look_ops {
 	/* The directory has just been seen as st: would a name that comes from now on show in it?
 	 */
 	bool (*shows_changes)(void *data, const char *dir, const struct stat *st);
+	/* May be NULL.  Files of this directory are looked at again and again: it may be worth
+	 * knowing what changes in it, for is_same().  Once for each directory. */
+	void (*looks_often)(void *data, const char *dir);
 };
 
 struct cache_look *cache_look_new(const struct cache_look_ops *ops, void *data);

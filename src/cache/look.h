@@ -32,6 +32,7 @@ struct cache_look {
 	size_t last_dir_len;
 	struct map dirs;   /* as named -> struct looked_dir *, owned */
 	struct map absent; /* path -> epoch of its directory, in which there was no such name */
+	struct buf real;   /* of the file that is asked about */
 	struct map files;  /* path -> struct stat *, owned: what lstat(2) said of a regular file */
 };
 
@@ -39,7 +40,9 @@ struct looked_dir {
 	uint32_t look;	/* in which it was looked at last */
 	int err;	/* of stat(2), positive */
 	uint64_t epoch; /* another one each time that names may have come or gone; 0: not known */
+	unsigned n_lstats; /* of files in it */
 	struct stat st;
+	char *real; /* its path by realpath(3), when it was st first; owned; or NULL */
 };
 /* lstat(2) into l->st, unless it is known what that would say.  0 or a positive errno. */
 int look_lstat(struct cache_look *l, const char *path);

@@ -14,6 +14,9 @@
 #define FILES_MAX  (64 * 1024)	/* the same */
 #define DIRS_MAX   (16 * 1024)
 
+/* Lstats of files of one directory: what tells of its changes reads it once, with all its names. */
+#define OFTEN 200
+
 static void forget_all(struct map *m)
 {
 	size_t it = 0;
@@ -23,6 +26,17 @@ static void forget_all(struct map *m)
 		free(p);
 	map_release(m);
 	*m = MAP_INIT;
+}
+
+static void forget_dirs(struct cache_look *l)
+{
+	struct looked_dir *d;
+	size_t it = 0;
+
+	while ((d = map_next(&l->dirs, &it, NULL)))
+		free(d->real);
+	forget_all(&l->dirs);
+	l->last_dir = NULL;
 }
 
 static bool same_times(const struct stat *a, const struct stat *b)
@@ -45,6 +59,8 @@ static void look_at_dir(struct cache_look *l, struct looked_dir *d, const char *
 	if (d->epoch && same_times(&d->st, &st))
 		return;
 	d->st = st;
+	free(d->real);
+	d->real = realpath(path, NULL);
 	d->epoch = l->ops->shows_changes(l->data, path, &st) ? ++l->last_epoch : 0;
 }
 
@@ -72,10 +88,8 @@ static struct looked_dir *dir_of(struct cache_look *l, const char *path, bool ha
 		return remember_dir(l, d, path, n);
 	if (!has_others || n < 2 || !l->ops->shows_changes)
 		return NULL;
-	if (!d && l->dirs.n >= DIRS_MAX) {
-		forget_all(&l->dirs);
-		l->last_dir = NULL;
-	}
+	if (!d && l->dirs.n >= DIRS_MAX)
+		forget_dirs(l);
 	if (!d) {
 		d = xcalloc(1, sizeof(*d));
 		(void)map_put(&l->dirs, path, n, d);
@@ -106,11 +120,27 @@ static void note_absence(struct cache_look *l, const struct looked_dir *d, const
 	(void)map_put_str(&l->absent, path, (void *)(uintptr_t)d->epoch);
 }
 
-static bool known_file(struct cache_look *l, const char *path, struct stat *ret)
+/*
+ * Compilers name their headers by "../../..", and is_same() goes by real paths.  Where the
+ * directory was, if it was moved since, another file is by the same name, or none.
+ */
+static const char *real_path(struct cache_look *l, const struct looked_dir *d, const char *path)
+{
+	if (!d || !d->real)
+		return path;
+	buf_reset(&l->real);
+	buf_append(&l->real, d->real, strlen(d->real));
+	buf_put_u8(&l->real, '/');
+	buf_append(&l->real, path_base(path), strlen(path_base(path)));
+	return buf_cstr(&l->real);
+}
+
+static bool known_file(struct cache_look *l, const struct looked_dir *d, const char *path,
+		       struct stat *ret)
 {
 	const struct stat *st = l->ops->is_same ? map_get_str(&l->files, path) : NULL;
 
-	if (!st || !l->ops->is_same(l->data, path, st))
+	if (!st || !l->ops->is_same(l->data, real_path(l, d, path), st))
 		return false;
 	*ret = *st;
 	return true;
@@ -132,14 +162,22 @@ static void note_file(struct cache_look *l, const char *path, const struct stat 
 	*known = *st;
 }
 
+static void count_lstat(struct cache_look *l, struct looked_dir *d)
+{
+	if (d->real && l->ops->looks_often && ++d->n_lstats == OFTEN)
+		l->ops->looks_often(l->data, d->real);
+}
+
 int look_lstat(struct cache_look *l, const char *path)
 {
 	struct looked_dir *d = dir_of(l, path, l->has_neighbour);
 	int err = d ? known_absence(l, d, path) : 0;
 
-	if (err || known_file(l, path, &l->st))
+	if (err || known_file(l, d, path, &l->st))
 		return err;
 	err = lstat(path, &l->st) < 0 ? errno : 0;
+	if (d && !err)
+		count_lstat(l, d);
 	if (!err)
 		note_file(l, path, &l->st);
 	else if (d && err == ENOENT)
@@ -149,7 +187,8 @@ int look_lstat(struct cache_look *l, const char *path)
 
 void look_forget_known(struct cache_look *l)
 {
-	forget_all(&l->dirs);
+	forget_dirs(l);
 	forget_all(&l->files);
+	buf_release(&l->real);
 	map_release(&l->absent);
 }

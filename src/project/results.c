@@ -193,6 +193,15 @@ static bool shows_changes(void *data, const char *dir, const struct stat *st)
 	return fd >= 0 && !fs_is_network(fd) && !stat_is_racy(st, false);
 }
 
+/* Of directories that no worker was told of, none is watched, as of all in a server that had only
+ * hits yet. */
+static void looks_often(void *data, const char *dir)
+{
+	const struct results *r = data;
+
+	(void)tree_know(r->server->tree, dir); /* it need not be served */
+}
+
 static void trim(void *arg)
 {
 	struct results *r = arg;
@@ -234,6 +243,7 @@ void results_open(struct server *s)
 		.digest = digest_of_file,
 		.is_same = is_same_file,
 		.shows_changes = shows_changes,
+		.looks_often = looks_often,
 	};
 	_cleanup_free_ char *dir = path_join(s->cache, "results");
 	struct errmsg msg = {0};

@@ -71,6 +71,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	buf_put_u32(&run, 0);
 	r = session_run("/dev/null", &c, &run, &in, &out, &end);
 	check_end(&end, r);
+	conn_release(&c); /* after a miss it goes on */
 	msg_run_fail_release(&end.fail);
 	free(end.worker);
 	if (in.kept_fd >= 0)

@@ -550,6 +550,39 @@ what_it_costs() {
 	expect_le "calls of a miss" "$miss" $((names + 340))
 }
 
+# A server that has had only hits has told no worker of any directory; so what is looked at again and
+# again, as the headers of a system, it watches for itself.
+only_hits() {
+	local i first last
+	fresh hits
+	mkdir -p include
+	for ((i = 0; i < 100; i++)); do
+		echo "#define H$i $i" >include/h$i.h
+		echo "#include <h$i.h>"
+	done >a.cc
+	printf '#include <map>\nint f(void) { return H7; }\n' >>a.cc
+	mkdir b
+	cd b
+	compile() { concc-cc g++ -I../include -c ../a.cc -o a.o </dev/null >"$LAB/ours.out" 2>&1; }
+	compile
+	compile
+	lab_stop_server
+	lab_all_up
+	lab_syscalls "$(lab_server_pid)" compile >/dev/null
+	first=$(grep -c 'newfstatat(AT_FDCWD' "$LAB/strace")
+	for ((i = 0; i < 3; i++)); do
+		compile
+	done
+	lab_syscalls "$(lab_server_pid)" compile >/dev/null
+	last=$(grep -c 'newfstatat(AT_FDCWD' "$LAB/strace")
+	echo "$first names are looked at at first, $last at last"
+	expect_eq "hits" "$(lab_status .cache.hits)" 5
+	expect_le "names" "$last" $((first - 90))
+	echo '#define H7 8' >../include/h7.h
+	compile
+	expect_eq "hits after an edit" "$(lab_status .cache.hits)" 5
+}
+
 # Programs are large: what they hold is known by their times, to the next server as well.
 read_once() {
 	local n
@@ -780,6 +813,7 @@ lab_config 'cache = 1G' 'local-slots = 0'
 lab_stop_server
 check "without a worker" no_worker
 check "what it costs" what_it_costs
+check "what is looked at often is watched" only_hits
 check "what is known need not be read again" read_once
 near_config
 check "the store is removed" store_removed

@@ -237,6 +237,60 @@ Test(cache, absent_names_are_remembered_no_longer_than_true)
 	cache_look_free(l);
 }
 
+static char asked[PATH_MAX], often[PATH_MAX];
+static unsigned n_often;
+
+static bool same_as_asked(void *data, const char *path, const struct stat *st)
+{
+	(void)snprintf(asked, sizeof(asked), "%s", path);
+	return false;
+}
+
+static void note_often(void *data, const char *dir)
+{
+	(void)snprintf(often, sizeof(often), "%s", dir);
+	n_often++;
+}
+
+static void look_often(struct cache_look *l, const struct cache_names *s, unsigned times)
+{
+	struct digest d;
+
+	while (times--)
+		cr_assert_eq(cache_look_state(l, s, &d, NULL), 0);
+}
+
+/* A compiler's "lib/gcc/../../include" is where the tree has it by another name. */
+Test(cache, what_changes_is_asked_by_real_paths)
+{
+	static const struct cache_look_ops asking = {
+		.digest = hash_file,
+		.is_same = same_as_asked,
+		.shows_changes = always_steady,
+		.looks_often = note_often,
+	};
+	_cleanup_free_ char *a = xasprintf("s%s/x/../l/a", tmp),
+			    *b = xasprintf("s%s/x/../l/b", tmp), *real_b = xasprintf("%s/y/b", tmp),
+			    *moved_b = xasprintf("%s/z/b", tmp);
+	const char *const list[] = {a, b, NULL};
+	struct cache_look *l = cache_look_new(&asking, NULL);
+	struct cache_names s = names_of(list);
+
+	cr_assert_eq(system("mkdir x y; ln -s y l; touch y/a y/b"), 0);
+	look_often(l, &s, 2);
+	cr_expect_str_eq(asked, real_b);
+	cr_expect_eq(n_often, 0);
+	look_often(l, &s, 300);
+	cr_expect_eq(n_often, 1);
+	cr_expect_eq(strncmp(often, real_b, strlen(often)), 0);
+	/* Another directory is there now. */
+	cr_assert_eq(system("mv y z; ln -sfn z l; touch z/c"), 0);
+	look_often(l, &s, 2);
+	cr_expect_str_eq(asked, moved_b);
+	cache_names_release(&s);
+	cache_look_free(l);
+}
+
 /* What a person is told of one name after something was done to it. */
 static const char *told(const char *name, const char *what)
 {
