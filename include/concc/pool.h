@@ -125,6 +125,9 @@ int pool_reset(struct pool *p); /* forgets all members; held slots stay held by 
 /* Fills at most max; returns how many there are.  verify asks the locks instead of the hints. */
 int pool_list(struct pool *p, struct pool_member *ret, size_t max, bool verify);
 uint32_t pool_waiters(struct pool *p); /* at the moment */
+/* How long, in microseconds, until all of those have a slot of what is up, by what their jobs take;
+ * UINT64_MAX: nothing is up. */
+uint64_t pool_line_us(struct pool *p);
 uint32_t pool_total(
 	struct pool *p); /* slots of all members but those down, POOL_LOCAL's included */
 /* What the table says of the member that has this slot; false when it is gone. */

@@ -57,6 +57,12 @@ uint64_t sched_takes_us(const struct sched_place *p, uint32_t beside, const stru
 int sched_choose(const struct sched_place *places, size_t n, const struct sched_job *j,
 		 uint64_t *ret_patience_us);
 
+/*
+ * How long, in microseconds, until the last of those who wait (waiting, waiting_us, mean_us of j)
+ * has a slot, when all slots of these places are taken now.  UINT64_MAX: there is no slot.
+ */
+uint64_t sched_line_us(const struct sched_place *places, size_t n, const struct sched_job *j);
+
 /* Are two free places as good as each other for this job? */
 bool sched_is_as_good(uint64_t takes_us, uint64_t best_us);
 

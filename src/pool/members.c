@@ -6,6 +6,7 @@
 
 #include "concc/pool.h"
 #include "line.h"
+#include "pick.h"
 #include "slot.h"
 #include "table.h"
 #include "watch.h"
@@ -231,6 +232,23 @@ int pool_list(struct pool *p, struct pool_member *ret, size_t max, bool verify)
 uint32_t pool_waiters(struct pool *p)
 {
 	return line_count_waiters(p);
+}
+
+uint64_t pool_line_us(struct pool *p)
+{
+	struct sched_job j = pick_wish(p->table, &(struct pool_request){0}).job;
+	struct sched_place places[POOL_MEMBERS_MAX];
+	struct member_view v;
+	size_t n = 0;
+
+	j.waiting = line_count_waiters(p);
+	for (uint32_t line = 0; line < LINE_COUNT; line++)
+		if (line_has_waiters(p, line))
+			j.waiting_us += line_work_us(p, line);
+	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++)
+		if (member_view(p->table, i, &v) && v.state == MEMBER_UP)
+			places[n++] = pick_place(&v);
+	return sched_line_us(places, n, &j);
 }
 
 uint32_t pool_total(struct pool *p)

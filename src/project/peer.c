@@ -18,6 +18,7 @@
 #include "pace.h"
 #include "peers.h"
 #include "push.h"
+#include "wake.h"
 #include "watchers.h"
 
 #define RETRY_MAX_S 60
@@ -118,7 +119,7 @@ static void fall_asleep(struct peer *p)
 	watchers_tell(p->server);
 	tell_pool(p, POOL_ASLEEP);
 	server_ready_check(p->server);
-	peers_wake(p->server);
+	wake_workers(p->server);
 }
 
 /* The next worker of the same section after *at, which begins at 0. */
@@ -262,7 +263,7 @@ static void peer_down(struct peer *p, const char *why)
 	if (p->start_failed)
 		siblings_down(p, delay_s);
 	server_ready_check(p->server);
-	peers_wake(p->server); /* another one instead */
+	wake_workers(p->server); /* another one instead */
 }
 
 void peer_fail(struct peer *p, const char *why)
@@ -296,6 +297,8 @@ static int on_ready(struct peer *p, struct blob payload)
 		return CONCC_E_PROTO;
 	loop_remove(steal_ptr(&p->greet_timer));
 	p->state = PEER_UP;
+	if (may_sleep(p))
+		wake_learn(p, now_us() - p->began_us);
 	p->unable = false;
 	p->n_storage = 0;
 	p->slots = p->conf->slots ? p->conf->slots : p->hello.cpus ? p->hello.cpus : 1;
@@ -337,7 +340,7 @@ static int on_storage(struct peer *p, struct blob payload)
 	log_warn("worker=%s %s%s", p->conf->name, why ? "gets no jobs: " : "gets jobs again",
 		 p->error);
 	tell_pool(p, why ? POOL_DOWN : POOL_UP);
-	peers_wake(p->server); /* another one instead */
+	wake_workers(p->server); /* another one instead */
 	return 0;
 }
 
@@ -489,6 +492,7 @@ void peer_start(struct peer *p)
 	loop_timer_set(p->retry_timer, 0); /* not by the clock as well */
 	p->state = PEER_CONNECTING;
 	p->n_starts++;
+	p->began_us = now_us();
 	p->connecting = transport_connect(p->server->loop, &c, peer_connected, p);
 }
 

@@ -10,6 +10,7 @@
 #include "concc/log.h"
 #include "concc/str.h"
 #include "server.h"
+#include "wake.h"
 
 struct peer *server_peer(struct server *s, const char *name)
 {
@@ -98,37 +99,6 @@ void peers_offer_agent(struct server *s, const char *sock)
 
 /* ---- workers that are asleep ---- */
 
-static uint32_t starting_slots(const struct server *s)
-{
-	uint32_t n = 0;
-
-	for (unsigned i = 0; i < s->n_peers; i++) {
-		const struct peer *p = s->peers[i];
-
-		if (p->state == PEER_CONNECTING || p->state == PEER_GREETING)
-			n += p->slots ? p->slots : 1;
-	}
-	return n;
-}
-
-void peers_wake(struct server *s)
-{
-	uint32_t wanted, coming;
-
-	if (s->stopping || s->replaced)
-		return;
-	wanted = pool_waiters(s->pool);
-	coming = starting_slots(s);
-	for (unsigned i = 0; i < s->n_peers && coming < wanted; i++) {
-		struct peer *p = s->peers[i];
-
-		if (p->state != PEER_ASLEEP)
-			continue;
-		coming += p->slots ? p->slots : 1;
-		peer_start(p);
-	}
-}
-
 void peers_on_call(void *data, uint32_t events)
 {
 	char name[POOL_NAME_MAX + 1];
@@ -140,7 +110,7 @@ void peers_on_call(void *data, uint32_t events)
 		if (p && p->state == PEER_ASLEEP)
 			peer_start(p);
 	}
-	peers_wake(s);
+	wake_workers(s);
 }
 
 /* ---- their beginning ---- */
@@ -171,11 +141,12 @@ void peers_start(struct server *s)
 	show_toolchains(s);
 	s->n_peers = (unsigned)s->conf->n_workers;
 	s->peers = xcalloc(s->n_peers + 1, sizeof(*s->peers));
+	wake_open(s);
 	for (unsigned i = 0; i < s->n_peers; i++)
 		s->peers[i] = peer_new(s, i, &s->conf->workers[i]);
 	for (unsigned i = 0; i < s->n_peers; i++) {
 		if (s->peers[i]->state != PEER_ASLEEP)
 			peer_start(s->peers[i]);
 	}
-	peers_wake(s); /* of a server that died, calls may have been lost */
+	wake_workers(s); /* of a server that died, calls may have been lost */
 }

@@ -3,9 +3,8 @@
 #define CONCC_PROJECT_PEERS_H
 
 /*
- * All workers of the configuration together: which are up, how many have to be woken for those who
- * wait for a slot, and the SSH agent of another login for those that could not be reached.  One of
- * them is peer.c's.
+ * All workers of the configuration together: which are up, and the SSH agent of another login for
+ * those that could not be reached.  One of them is peer.c's.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,10 +16,8 @@ struct server;
 void peers_start(struct server *s);
 struct peer *server_peer(struct server *s, const char *name);
 bool peers_any_up(const struct server *s);
-bool peers_any_down(const struct server *s); /* or tried again after that */
-bool peers_settled(const struct server *s);  /* every one is up or has failed at least once */
-/* A wrapper called, or a worker came, went or fell asleep: wakes as many as have waiters. */
-void peers_wake(struct server *s);
+bool peers_any_down(const struct server *s);	   /* or tried again after that */
+bool peers_settled(const struct server *s);	   /* every one is up or has failed at least once */
 void peers_on_call(void *server, uint32_t events); /* the pool's FIFO is readable */
 /* Of a login that wants them: they are tried with it, as soon as no attempt is under way. */
 void peers_offer_agent(struct server *s, const char *sock);

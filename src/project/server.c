@@ -24,6 +24,7 @@
 #include "peers.h"
 #include "results.h"
 #include "server.h"
+#include "wake.h"
 #include "watchers.h"
 
 /* Digests learnt are written at most this often; losing them costs a transfer. */
@@ -371,6 +372,7 @@ static void end_peers(struct server *s)
 	for (unsigned i = 0; i < s->n_peers; i++)
 		peer_free(s->peers[i]);
 	s->n_peers = 0;
+	wake_close(s);
 	/* With nobody to hear their calls, wrappers start another server. */
 	loop_remove(steal_ptr(&s->calls_source));
 	loop_remove(steal_ptr(&s->tree_source));

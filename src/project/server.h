@@ -69,6 +69,7 @@ struct server {
 	struct loop_source *hashing_source;
 	struct peer **peers; /* n_peers, index = the tree's peer number */
 	unsigned n_peers;
+	struct wake *wake;
 	struct list clients;		 /* struct client.of_server */
 	struct list jobs;		 /* struct job.of_server, as they came: see jobs.h */
 	struct list observers;		 /* struct observer.of_server */
@@ -124,6 +125,7 @@ struct peer {
 	struct msg_hello hello;
 	struct loop_source *retry_timer, *greet_timer, *sleep_timer;
 	unsigned n_starts; /* attempts to connect */
+	uint64_t began_us; /* the last one, of now_us() */
 	bool start_failed; /* it, or one of the same section, did not come up when last tried */
 	unsigned failures; /* in a row */
 	uint64_t retry_at_ms;

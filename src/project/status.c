@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "disk.h"
 #include "jobs.h"
+#include "wake.h"
 #include "watchers.h"
 #include "results.h"
 
@@ -351,6 +352,7 @@ static json_t *peer_json(const struct peer *p)
 	peer_counts(p, &k);
 	set_int(o, "slots", p->slots);
 	set_int(o, "starts", p->n_starts);
+	set_int(o, "start_us", wake_takes_us(p));
 	set_int(o, "running", p->jobs.n);
 	set_int(o, "jobs", p->n_jobs);
 	set_int(o, "failed", p->n_failed);

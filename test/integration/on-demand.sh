@@ -286,6 +286,56 @@ pods_that_stand() {
 }
 
 cd "$WS"
+# Two sections: one worker that stays, with one slot, and one that is started when that pays; what
+# is known of how long that takes is put where a server finds it.
+two_config() { # MICROSECONDS
+	config 'slots = 1' "command = $LAB/worker"
+	printf '[worker far]\nslots = 1\nidle-timeout = 1h\ncommand = %s\n' "$LAB/worker" >>"$CONCC_CONFIG"
+	mkdir -p "$CONCC_CACHE_DIR"
+	echo "$1 far" >"$CONCC_CACHE_DIR/starts"
+	lab_all_up
+	expect_eq "what is known" "$(lab_status '.workers[] | select(.name == "far") | .start_us')" "$1"
+}
+
+far_starts() {
+	awk '$1 == "far"' "$LAB/starts" | wc -l
+}
+
+not_for_a_short_line() {
+	two_config 3600000000
+	slow_start 1
+	lab_start_waiting one
+	slow_release 1
+	exec {TRACE}<&-
+	wait
+	expect_grep 'remote on box' "$LAB/one.err"
+	expect_eq "started" "$(lab_status '.workers[] | select(.name == "far") | .starts')" 0
+}
+
+for_a_line_that_lasts() {
+	local known
+	two_config 1500000
+	slow_start 1
+	slow_start 2 # which it can't before another worker is up
+	expect_eq "started" "$(far_starts)" 1
+	slow_release 2
+	slow_release 1
+	lab_stop_server
+	known=$(cut -d' ' -f1 "$CONCC_CACHE_DIR/starts")
+	expect_ne "known now" "$known" 1500000
+	lab_all_up
+	expect_eq "known to the next server" \
+		"$(lab_status '.workers[] | select(.name == "far") | .start_us')" "$known"
+}
+
+damaged_knowledge() {
+	two_config 1
+	lab_stop_server
+	printf 'far\n-5 far\n99999999999999999999 far\n7\n 8 far\n\377 far\n12 far' >"$CONCC_CACHE_DIR/starts"
+	lab_all_up
+	expect_eq "what is known" "$(lab_status '.workers[] | select(.name == "far") | .start_us')" 12
+}
+
 check "as many workers as jobs need" as_many_as_needed
 check "a worker sleeps and wakes" sleeps_and_wakes
 check "a worker tells its slots once" learns_its_slots
@@ -298,4 +348,7 @@ check "a command that does not end" ends_by_force
 check "examples/kubernetes" pods
 check "examples/kubernetes, a pod that is pending" pod_pending
 check "examples/kubernetes, pods that stand" pods_that_stand
+check "none for a line that is soon gone" not_for_a_short_line
+check "one for a line that lasts" for_a_line_that_lasts
+check "what is remembered of starts is damaged" damaged_knowledge
 lab_stop

@@ -148,6 +148,21 @@ Test(choose, what_was_measured_of_more_jobs_counts_more_than_cores)
 	cr_expect_eq(choose(p, 2, second), 1);
 }
 
+Test(choose, a_line_lasts_as_long_as_what_is_up_needs_for_it)
+{
+	struct sched_place p[] = {place(4, 4, 1), place(2, 2, 2), here(2, 0)};
+	struct sched_job j = {.mean_us = 1000000, .waiting = 10};
+
+	cr_expect_eq(sched_line_us(NULL, 0, &j), UINT64_MAX);
+	cr_expect_eq(sched_line_us(p, 1, &j), 2500000);
+	cr_expect_eq(sched_line_us(p, 2, &j), 2000000); /* two that are half as fast are one more */
+	cr_expect_lt(sched_line_us(p, 3, &j), 2000000); /* here there are slots, too */
+	j.waiting_us = 100000;				/* those are known to be short */
+	cr_expect_eq(sched_line_us(p, 1, &j), 25000);
+	j = (struct sched_job){0};
+	cr_expect_eq(sched_line_us(p, 1, &j), 0);
+}
+
 Test(choose, damaged_numbers_are_only_bad_advice)
 {
 	struct sched_place p[3];
