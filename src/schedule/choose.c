@@ -86,6 +86,7 @@ static uint64_t weighed(const struct sched_place *p, const struct sched_job *j, 
 /* What waiting for better places means. */
 struct better {
 	uint64_t takes_us; /* the job, at the best of them */
+	uint64_t mean_us;  /* a job as they are, at the slowest of them */
 	uint64_t next_us;  /* until one of their slots is free */
 	uint64_t line_us;  /* until their slots have dealt with all others that wait */
 };
@@ -104,9 +105,10 @@ static bool better_than(const struct sched_place *places, size_t n, const struct
 	double each = 0, all = 0;
 
 	ret->takes_us = UINT64_MAX;
+	ret->mean_us = 0;
 	for (size_t i = 0; i < n; i++) {
 		const struct sched_place *p = &places[i];
-		uint64_t takes, other;
+		uint64_t takes, other, usual;
 
 		if (!p->slots || p->taken < p->slots)
 			continue; /* what is free has lost already */
@@ -114,7 +116,9 @@ static bool better_than(const struct sched_place *places, size_t n, const struct
 		if (takes >= free_us)
 			continue;
 		other = takes_us(p, p->slots, others);
-		each += p->slots / (double)(takes_us(p, p->slots, mean) ?: 1);
+		usual = takes_us(p, p->slots, mean) ?: 1;
+		each += p->slots / (double)usual;
+		ret->mean_us = usual > ret->mean_us ? usual : ret->mean_us;
 		all += p->slots / (double)(other ?: 1);
 		last = other > last ? other : last;
 		ret->takes_us = takes < ret->takes_us ? takes : ret->takes_us;
@@ -136,12 +140,17 @@ static bool better_than(const struct sched_place *places, size_t n, const struct
  * nobody knows; what has gone on for long is likely to go on.  So that may cost this part of it.
  */
 #define LATE_PART 20
+/*
+ * It, or a job as they are, could have been done there so many times: that a slot there is about to
+ * be free, or that the free one is so much slower, is no longer believed.
+ */
+#define BELIEVED 4
 
 int sched_choose(const struct sched_place *places, size_t n, const struct sched_job *j,
 		 uint64_t *ret_patience_us)
 {
 	struct better better;
-	uint64_t best_us = UINT64_MAX, gain;
+	uint64_t best_us = UINT64_MAX, gain, patience;
 	int best = SCHED_WAIT;
 
 	*ret_patience_us = UINT64_MAX;
@@ -160,11 +169,13 @@ int sched_choose(const struct sched_place *places, size_t n, const struct sched_
 	if (best < 0 || !better_than(places, n, j, best_us, &better))
 		return best;
 	gain = best_us - better.takes_us;
+	patience = BELIEVED * (better.mean_us > better.takes_us ? better.mean_us : better.takes_us);
+	patience = gain < patience ? gain : patience;
 	/* Estimates are rough: a small gain is none. */
 	if (gain * 4 < best_us || gain < j->busy_us / LATE_PART || better.next_us >= gain ||
-	    better.line_us >= best_us || j->waited_us >= gain)
+	    better.line_us >= best_us || j->waited_us >= patience)
 		return best;
-	*ret_patience_us = gain - j->waited_us;
+	*ret_patience_us = patience - j->waited_us;
 	return SCHED_WAIT;
 }
 

@@ -105,6 +105,19 @@ Test(choose, patience_has_an_end)
 	cr_expect_eq(patience, UINT64_MAX);
 }
 
+/* However slow it was found to be: what was found may be wrong. */
+Test(choose, a_place_is_not_left_alone_for_ever)
+{
+	struct sched_place p[] = {place(2, 2, 1), place(2, 1, 145)};
+	struct sched_job j = second;
+	uint64_t patience;
+
+	cr_expect_eq(sched_choose(p, 2, &j, &patience), SCHED_WAIT);
+	cr_expect_leq(patience, 5000000);
+	j.waited_us = patience;
+	cr_expect_eq(sched_choose(p, 2, &j, &patience), 1);
+}
+
 Test(choose, a_long_line_costs_a_short_job_more)
 {
 	struct sched_place p[] = {here(2, 0), place(8, 0, 0.25)};
