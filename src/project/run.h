@@ -76,6 +76,15 @@ uint64_t run_waits_us(const struct job *j);
 /* Its wrapper runs it on this machine now, and it is killed there. */
 void run_send_home(struct run *r, const char *rule, const char *text);
 
+/* ---- run_stdio.c ---- */
+
+/* The worker takes so much more input. */
+int run_input_credit(struct run *r, uint32_t n);
+/* It printed that. */
+int run_output(struct run *r, uint8_t stream, struct blob bytes);
+/* What was held of that, since a try that fails must not be seen; then nothing is any more. */
+void run_show_held(struct run *r);
+
 /* ---- twin.c: one job on two workers ---- */
 
 /* It was sent by this message, which is taken when it may be needed a second time. */

@@ -238,7 +238,7 @@ void client_settled(struct client *c); /* every worker is up or has failed */
 
 extern const char client_too_many[]; /* the server can't open more files for it */
 
-/* ---- run.c ---- */
+/* ---- run.c, run_stdio.c ---- */
 
 struct run; /* a job on its way */
 
