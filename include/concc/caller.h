@@ -32,6 +32,9 @@ enum caller_limit_id {
 
 #define CALLER_UNLIMITED UINT64_MAX /* RLIM_INFINITY */
 
+#define CALLER_FDS_FROM 3
+#define CALLER_FDS	1024 /* of most logins' limits; further ones are not looked at */
+
 struct caller_limit {
 	uint64_t soft, hard; /* in getrlimit(2)'s units; soft <= hard */
 };
@@ -42,13 +45,26 @@ struct caller {
 	uint32_t persona; /* of personality(2) */
 	uint64_t ignored; /* signals: the bit signo - 1 */
 	uint64_t blocked;
+	/* Descriptors beyond standard error, by number: how each is open. */
+	uint16_t fds_end; /* all are below; 0: there is none */
+	uint8_t fds[CALLER_FDS];
 };
+
+enum caller_access { CALLER_CLOSED, CALLER_READS, CALLER_WRITES, CALLER_READS_WRITES };
 
 /* Neither can be ignored or blocked. */
 #define CALLER_SIGNALS_NEVER (1ull << (SIGKILL - 1) | 1ull << (SIGSTOP - 1))
 
-/* This process.  Costs 16 system calls; what can't be told is as by default. */
+/* This process, but for its descriptors.  Costs 16 system calls; what can't be told is as by
+ * default. */
 void caller_read(struct caller *ret);
+/*
+ * Those that it was started with and an exec would leave open; c is of caller_read().  One system
+ * call, and a few for each that is open.  Left out is what can be used in ways that no file knows:
+ * directories, sockets, what has no name (eventfd(2) and the like).  Returns the first of these, or
+ * -1, with a word for a person on what it is.  Those of O_PATH are not seen.
+ */
+int caller_read_descriptors(struct caller *c, const char **ret_what);
 
 /*
  * The first of c's limits that a process with host's hard ones can't give, or -1.  Soft and hard

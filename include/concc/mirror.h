@@ -75,6 +75,7 @@ struct mirror_ops {
 };
 
 #define MIRROR_SOME_JOB INT64_MIN
+#define MIRROR_NO_JOB	-1 /* of job_of(): the asker is of none, surely */
 
 struct mirror_config {
 	const char *mountpoint; /* an existing directory, in the calling thread's mount namespace */
@@ -109,6 +110,12 @@ void mirror_dispatch(struct mirror *m);
 int mirror_serve(struct mirror *m, const char *path);
 
 #define MIRROR_OUTSIDE ".concc-outside"
+/*
+ * A file in there, which no listing shows, to be opened before there are jobs: it stands for those
+ * that a job has not got.  Whoever reads, writes, locks, maps, waits for it or asks what it is
+ * fails, with CONCC_E_DESCRIPTOR; who only closes or inherits it does not.
+ */
+#define MIRROR_STAND_IN ".descriptor"
 /* Makes path a directory in MIRROR_OUTSIDE, with its parents.  Served trees have theirs from
  * mirror_serve().  Idempotent.  kept: something is mounted there, so that it can't become a link.
  */

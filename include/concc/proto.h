@@ -22,7 +22,7 @@
 #include "concc/digest.h"
 
 #ifndef PROTO_VERSION /* a test has another */
-#define PROTO_VERSION 14
+#define PROTO_VERSION 15
 #endif
 /*
  * Bytes of "project.lock" that a project server has locked when it is ready: for who speaks this
@@ -525,6 +525,7 @@ enum failure {
 	FAILED_LIMIT = 1,	/* it has reached one of its limits */
 	FAILED_NO_WAY_HOME = 2, /* it did what can't be repeated on the client as it is */
 	FAILED_SPECIAL = 3,	/* it looked up a fifo, socket or device of the client's */
+	FAILED_DESCRIPTOR = 4,	/* it used an open file of its caller's */
 };
 
 enum refusal {

@@ -255,7 +255,8 @@ static void put_env(struct buf *b, const struct msg_run *m)
 
 /*
  * The program is not among them: it is executed, so it is a name that the job looked at.  Of what
- * the caller has, limits count, since a compiler may be told of one and go on; niceness does not.
+ * the caller has, limits count, since a compiler may be told of one and go on; niceness does not,
+ * nor which descriptors a compiler has inherited.
  */
 void cache_call_digest(const struct cache_call *c, struct digest *ret)
 {
@@ -276,6 +277,8 @@ void cache_call_digest(const struct cache_call *c, struct digest *ret)
 	buf_put_str(&b, m->exe);
 	buf_put_str(&b, m->cwd);
 	caller.caller.nice = 0;
+	if (m->flags & JOB_F_COMPILER)
+		caller.caller.fds_end = 0;
 	msg_caller_encode(&b, &caller);
 	buf_put_u32(&b, (uint32_t)strv_len(m->argv));
 	for (char *const *a = m->argv; *a; a++)

@@ -66,12 +66,14 @@ void cache_words_of(const struct cache_call *c, struct cache_words *ret)
 	};
 	cache_call_digest(c, &ret->call);
 	caller.caller.nice = 0;
+	if (m->flags & JOB_F_COMPILER)
+		caller.caller.fds_end = 0;
 	msg_caller_encode(&b, &caller);
 	put(ret, xstrdup("what is executed"), m->exe, strlen(m->exe));
 	put(ret, xstrdup("its path"), m->path, strlen(m->path));
 	put(ret, xstrdup("the umask"), &m->umask, sizeof(m->umask));
 	put(ret, xstrdup("what its output goes to"), output, sizeof(output));
-	put(ret, xstrdup("a limit or signal of the caller"), b.data, b.len);
+	put(ret, xstrdup("a limit, signal or descriptor of the caller"), b.data, b.len);
 	put(ret, xstrdup("its standard input"), m->input.p, m->input.n);
 	put(ret, xstrdup("the user"), user, sizeof(user));
 	put(ret, xstrdup("the root that the worker has"), &c->client_root, sizeof(c->client_root));

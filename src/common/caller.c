@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -101,6 +102,64 @@ void caller_read(struct caller *ret)
 	}
 	ret->nice = getpriority(PRIO_PROCESS, 0); /* can't fail of oneself */
 	read_signals(ret);
+}
+
+/* What it is, of those whose use can't be noticed; else NULL. */
+static const char *kind_beyond(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return NULL;
+	switch (st.st_mode & S_IFMT) {
+	case S_IFDIR:
+		return "a directory";
+	case S_IFSOCK:
+		return "a socket";
+	case 0:
+		return "an object of the kernel's without a name";
+	}
+	return NULL;
+}
+
+static enum caller_access access_of(int flags)
+{
+	switch (flags & O_ACCMODE) {
+	case O_RDONLY:
+		return CALLER_READS;
+	case O_WRONLY:
+		return CALLER_WRITES;
+	}
+	return CALLER_READS_WRITES;
+}
+
+int caller_read_descriptors(struct caller *c, const char **ret_what)
+{
+	unsigned end = (unsigned)lesser(c->limits[CALLER_NOFILE].soft, CALLER_FDS);
+	struct pollfd fds[CALLER_FDS];
+	int beyond = -1;
+
+	for (unsigned i = 0; i < end; i++)
+		fds[i] = (struct pollfd){.fd = i < CALLER_FDS_FROM ? -1 : (int)i};
+	/* One call for all tells which of them are open; of O_PATH it says nothing. */
+	if (poll(fds, end, 0) < 0)
+		return -1;
+	for (int fd = CALLER_FDS_FROM; fd < (int)end; fd++) {
+		const char *what;
+
+		if (fds[fd].revents & POLLNVAL || fcntl(fd, F_GETFD) != 0)
+			continue;
+		what = kind_beyond(fd);
+		if (what && beyond < 0) {
+			beyond = fd;
+			*ret_what = what;
+		}
+		if (what)
+			continue;
+		c->fds[fd] = access_of(fcntl(fd, F_GETFL));
+		c->fds_end = (uint16_t)(fd + 1);
+	}
+	return beyond;
 }
 
 /* ---- comparing ---- */

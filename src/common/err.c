@@ -51,6 +51,8 @@ const char *err_text(int err)
 		return "can't be repeated as it is";
 	case CONCC_E_SPECIAL:
 		return "a fifo, socket or device";
+	case CONCC_E_DESCRIPTOR:
+		return "an open file of the caller's";
 	}
 	/* Unlike strerror(), static and safe in threads (glibc >= 2.32). */
 	s = strerrordesc_np(err < 0 ? -err : err);

@@ -34,8 +34,9 @@ const struct policy_rule policy_rules[] = {
 		      "the following in it."},
 	{"tmp-output", "It, or a variable like CPATH, names a file beneath /tmp, $TMPDIR, /run, "
 		       "/proc or the like, of which a worker has its own."},
-	{"descriptor", "It names one of this process's open files, as <(...) in a shell does: a "
-		       "job has none of them."},
+	{"descriptor", "It names or uses one of this process's open files other than standard "
+		       "input, output and error, as <(...) in a shell does: a job has none of "
+		       "them."},
 	{"native", "-march=native and its kin mean this machine's processor."},
 	{"preload", "LD_PRELOAD names a library that may change what the compiler does."},
 	{"incremental", "rustc's incremental state is large, and is here."},

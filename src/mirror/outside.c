@@ -34,6 +34,8 @@
  */
 
 #define FOR_EVER 1e9 /* seconds, as in fuse.c */
+/* So large that the kernel asks for what is read or mapped, wherever that is. */
+#define STAND_IN_SIZE ((off_t)1 << 40)
 
 /* A directory.  They stay as long as the file system: the kernel's references need no count. */
 struct place {
@@ -58,6 +60,7 @@ struct outside {
 
 	pthread_mutex_t lock; /* of the places */
 	struct place *root, *old;
+	struct place *stand_in; /* MIRROR_STAND_IN: the only file */
 	size_t n_places, n_absent, n_links;
 };
 
@@ -144,11 +147,17 @@ static struct place *place_of(fuse_req_t req, fuse_ino_t ino)
 
 static void fill_stat(const struct outside *o, const struct place *p, struct stat *st)
 {
+	bool is_file = p == o->stand_in;
+
 	*st = (struct stat){
 		.st_ino = p->ino,
-		.st_mode = p->target ? S_IFLNK | 0777 : S_IFDIR | 0755,
+		.st_mode = is_file     ? S_IFREG | 0666
+			   : p->target ? S_IFLNK | 0777
+				       : S_IFDIR | 0755,
 		.st_nlink = 1,
-		.st_size = p->target ? (off_t)strlen(p->target) : 0,
+		.st_size = is_file     ? STAND_IN_SIZE
+			   : p->target ? (off_t)strlen(p->target)
+				       : 0,
 		.st_uid = o->mirror->uid,
 		.st_gid = o->mirror->gid,
 		.st_mtim = o->mirror->started,
@@ -182,11 +191,45 @@ static void refuse_change(fuse_req_t req, fuse_ino_t ino, const char *name)
 	(void)fuse_reply_err(req, EACCES); /* fails when the asker is gone */
 }
 
+static int64_t job_of(fuse_req_t req)
+{
+	const struct mirror *m = outside_of(req)->mirror;
+
+	return m->ops.job_of ? m->ops.job_of(m->data, fuse_req_ctx(req)->pid) : MIRROR_SOME_JOB;
+}
+
+/* What it stands for no job has: whoever wants more than to have it open is to run on the client.
+ */
+static void refuse_use(fuse_req_t req)
+{
+	struct mirror *m = outside_of(req)->mirror;
+	int64_t job = job_of(req);
+
+	pthread_mutex_lock(&m->lock);
+	want_failed(m, job, "", CONCC_E_DESCRIPTOR);
+	pthread_mutex_unlock(&m->lock);
+	(void)fuse_reply_err(req, EIO); /* fails when the asker is gone */
+}
+
 /* ---- operations ---- */
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
 	conn->time_gran = 1;
+	/* Who reads the stand-in waits for the answer, even when it is killed: so it can be found.
+	 */
+	conn->want &= ~(unsigned)FUSE_CAP_ASYNC_READ;
+}
+
+/* Its attributes are not to be known: to ask for them is a use of it. */
+static void reply_stand_in(fuse_req_t req)
+{
+	struct outside *o = outside_of(req);
+	struct fuse_entry_param e = {.entry_timeout = FOR_EVER, .attr_timeout = 0};
+
+	e.ino = (fuse_ino_t)(uintptr_t)o->stand_in;
+	fill_stat(o, o->stand_in, &e.attr);
+	(void)fuse_reply_entry(req, &e);
 }
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -197,6 +240,10 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	enum missing_how how = MISSING_LOOKED_UP;
 	bool known;
 
+	if (dir == o->root && streq(name, MIRROR_STAND_IN)) {
+		reply_stand_in(req);
+		return;
+	}
 	pthread_mutex_lock(&o->lock);
 	child = map_get_str(&dir->children, name);
 	known = child || map_get_str(&dir->absent, name);
@@ -218,10 +265,17 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct outside *o = outside_of(req);
+	const struct place *p = place_of(req, ino);
 	struct stat st;
 
-	fill_stat(outside_of(req), place_of(req, ino), &st);
-	(void)fuse_reply_attr(req, &st, FOR_EVER);
+	/* An open asks, too; but that is not a job's. */
+	if (p == o->stand_in && job_of(req) != MIRROR_NO_JOB) {
+		refuse_use(req);
+		return;
+	}
+	fill_stat(o, p, &st);
+	(void)fuse_reply_attr(req, &st, p == o->stand_in ? 0 : FOR_EVER);
 }
 
 /* Where the entry at `at` ends, as add_name() has said. */
@@ -358,7 +412,86 @@ static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const 
 static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 		       struct fuse_file_info *fi)
 {
-	refuse_change(req, ino, "");
+	if (place_of(req, ino) == outside_of(req)->stand_in)
+		refuse_use(req);
+	else
+		refuse_change(req, ino, "");
+}
+
+/* ---- the stand-in, when it is open ---- */
+
+static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)fuse_reply_open(req, fi); /* fails when the asker is gone */
+}
+
+static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+		    struct fuse_file_info *fi)
+{
+	refuse_use(req);
+}
+
+static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+		     struct fuse_file_info *fi)
+{
+	refuse_use(req);
+}
+
+static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	refuse_use(req);
+}
+
+static void op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)
+{
+	refuse_use(req);
+}
+
+static void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock,
+		     int sleep)
+{
+	refuse_use(req);
+}
+
+static void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
+{
+	refuse_use(req);
+}
+
+static void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg,
+		     struct fuse_file_info *fi, unsigned flags, const void *in, size_t in_size,
+		     size_t out_size)
+{
+	refuse_use(req);
+}
+
+/*
+ * find and xargs ask this of all descriptors to learn which are open: for whatever there is at
+ * once.  Who wants to know when it can be read, or written, asks for that.
+ */
+static void op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
+		    struct fuse_pollhandle *ph)
+{
+	const unsigned both = POLLIN | POLLOUT;
+
+	if (ph)
+		fuse_pollhandle_destroy(ph);
+	if ((fi->poll_events & both) == both)
+		(void)fuse_reply_poll(req, both); /* fails when the asker is gone */
+	else
+		refuse_use(req);
+}
+
+static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
+			 struct fuse_file_info *fi)
+{
+	refuse_use(req);
+}
+
+static void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence,
+		     struct fuse_file_info *fi)
+{
+	refuse_use(req);
 }
 
 static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
@@ -390,6 +523,17 @@ static const struct fuse_lowlevel_ops ops = {
 	.rename = op_rename,
 	.link = op_link,
 	.setattr = op_setattr,
+	.open = op_open,
+	.read = op_read,
+	.write = op_write,
+	.fsync = op_fsync,
+	.getlk = op_getlk,
+	.setlk = op_setlk,
+	.flock = op_flock,
+	.ioctl = op_ioctl,
+	.poll = op_poll,
+	.fallocate = op_fallocate,
+	.lseek = op_lseek,
 	.setxattr = op_setxattr,
 	.removexattr = op_removexattr,
 };
@@ -495,6 +639,7 @@ int outside_start(struct mirror *m, int fuse_fd, struct outside **ret, struct er
 	o->mountpoint = path_join(m->mountpoint, MIRROR_OUTSIDE);
 	pthread_mutex_init(&o->lock, NULL);
 	o->root = place_alone(o, NULL, "", 0);
+	o->stand_in = place_alone(o, o->root, MIRROR_STAND_IN, strlen(MIRROR_STAND_IN));
 	o->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	o->fd = fuse_fd ? fuse_fd : fuse_open_device(msg);
 	if (o->fd < 0)
@@ -532,6 +677,7 @@ void outside_stop(struct outside *o)
 	if (o->stop_fd >= 0)
 		(void)close(o->stop_fd);
 	place_free(o->root);
+	place_free(o->stand_in);
 	old_free(o->old);
 	pthread_mutex_destroy(&o->lock);
 	free(o->mountpoint);

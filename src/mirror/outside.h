@@ -7,7 +7,7 @@
  * the first.  It has directories, which are mount points of jobs' roots, and links that lead there,
  * and is writable for the kernel: that alone tells a look at a name from the attempt to make it,
  * since on a read-only one both are the same look-up.  Each attempt to change something is
- * reported, and refused.
+ * reported, and refused.  Its only file is MIRROR_STAND_IN.
  *
  * One thread answers, from memory; so the owner may notify the kernel itself.
  * Never call anything here under mirror.lock.

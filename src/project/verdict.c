@@ -63,6 +63,9 @@ static bool by_failure(const struct verdict_facts *f, const struct msg_exit *m,
 	case FAILED_NO_WAY_HOME:
 		return run_failure_set(ret, RUN_FAIL_LOCAL, true, "no-way-home",
 				       xasprintf("on worker %s %s", f->worker, text));
+	case FAILED_DESCRIPTOR:
+		return run_failure_set(ret, RUN_FAIL_LOCAL, true, "descriptor",
+				       xasprintf("on worker %s %s", f->worker, text));
 	case FAILED_SPECIAL: /* what it looked for works on this machine only */
 		return run_failure_set(ret, RUN_FAIL_LOCAL, true, "special-file",
 				       xasprintf("on worker %s %s", f->worker, text));

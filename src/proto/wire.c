@@ -99,6 +99,40 @@ char *rd_any_path(struct rd *r)
 /* Niceness is 40 to 1 here, as the kernel's getpriority() returns it: never negative. */
 #define NICE_BASE 20
 
+static void put_descriptors(struct buf *b, const struct caller *c)
+{
+	uint16_t n = 0;
+
+	for (uint16_t fd = CALLER_FDS_FROM; fd < c->fds_end; fd++)
+		n += c->fds[fd] != CALLER_CLOSED;
+	buf_put_u16(b, n);
+	for (uint16_t fd = CALLER_FDS_FROM; fd < c->fds_end; fd++) {
+		if (c->fds[fd] == CALLER_CLOSED)
+			continue;
+		buf_put_u16(b, fd);
+		buf_put_u8(b, c->fds[fd]);
+	}
+}
+
+/* In ascending order. */
+static void rd_descriptors(struct rd *r, struct caller *c)
+{
+	uint16_t n = rd_u16(r);
+
+	for (uint16_t i = 0; i < n && !r->bad; i++) {
+		uint16_t fd = rd_u16(r);
+		uint8_t access = rd_u8(r);
+
+		if (fd < CALLER_FDS_FROM || fd < c->fds_end || fd >= CALLER_FDS ||
+		    access == CALLER_CLOSED || access > CALLER_READS_WRITES) {
+			r->bad = true;
+			return;
+		}
+		c->fds[fd] = access;
+		c->fds_end = (uint16_t)(fd + 1);
+	}
+}
+
 void put_caller(struct buf *b, const struct caller *c)
 {
 	for (int i = 0; i < CALLER_N_LIMITS; i++) {
@@ -109,6 +143,7 @@ void put_caller(struct buf *b, const struct caller *c)
 	buf_put_u32(b, c->persona);
 	buf_put_u64(b, c->ignored);
 	buf_put_u64(b, c->blocked);
+	put_descriptors(b, c);
 }
 
 void rd_caller(struct rd *r, struct caller *ret)
@@ -125,6 +160,7 @@ void rd_caller(struct rd *r, struct caller *ret)
 	c.persona = rd_u32(r);
 	c.ignored = rd_u64(r);
 	c.blocked = rd_u64(r);
+	rd_descriptors(r, &c);
 	if (c.nice < -20 || c.nice > 19 || (c.ignored | c.blocked) & CALLER_SIGNALS_NEVER)
 		r->bad = true;
 	*ret = c;

@@ -298,10 +298,73 @@ static bool is_other_file(const char *path, const char *exe)
 	       !stat_is_same_file(&a, &b);
 }
 
+/* By O_RDONLY, O_WRONLY or O_RDWR: what stands in for it. */
+static int mode_of(const struct caller *c, int fd)
+{
+	return c->fds[fd] == CALLER_READS    ? O_RDONLY
+	       : c->fds[fd] == CALLER_WRITES ? O_WRONLY
+					     : O_RDWR;
+}
+
+static int move_above(int *fd, int least)
+{
+	int moved = fcntl(*fd, F_DUPFD_CLOEXEC, least);
+
+	if (moved >= 0)
+		*fd = moved;
+	return moved;
+}
+
+/*
+ * Stand-ins for the caller's descriptors, by their numbers: the job has nobody else's open there,
+ * and who uses one is noticed (mirror.h).  What we need ourselves gets out of their way first.
+ */
+static int place_descriptors(struct child *c)
+{
+	const struct caller *caller = &c->j->req.caller;
+	int from[3] = {c->j->setup->stand_ins[0], c->j->setup->stand_ins[1],
+		       c->j->setup->stand_ins[2]};
+
+	if (caller->fds_end == 0)
+		return 0;
+	for (int i = 0; i < 3; i++)
+		if (move_above(&from[i], caller->fds_end) < 0)
+			return -1;
+	if (c->sock >= 0 && move_above(&c->sock, caller->fds_end) < 0)
+		return -1;
+	for (int fd = CALLER_FDS_FROM; fd < caller->fds_end; fd++)
+		if (caller->fds[fd] != CALLER_CLOSED && dup2(from[mode_of(caller, fd)], fd) < 0)
+			return -1;
+	return 0;
+}
+
+static void close_range_of(int from, int end)
+{
+	if (from < end)
+		(void)syscall(SYS_close_range, from, end - 1, 0U);
+}
+
+/* But the standard ones, those of place_descriptors(), and keep, which is above them, or -1. */
+static void close_others(const struct caller *caller, int keep)
+{
+	int from = CALLER_FDS_FROM;
+
+	for (int fd = CALLER_FDS_FROM; fd < caller->fds_end; fd++) {
+		if (caller->fds[fd] == CALLER_CLOSED)
+			continue;
+		close_range_of(from, fd);
+		from = fd + 1;
+	}
+	if (keep >= 0) {
+		close_range_of(from, keep);
+		from = keep + 1;
+	}
+	(void)syscall(SYS_close_range, from, ~0U, 0U);
+}
+
 /*
  * With a trace it is the command's own process that installs the filter, last of all: its exec is
- * the first call that is told of.  Leaves only the three standard ones open, and the socket, until
- * the exec.
+ * the first call that is told of.  The socket is open until the exec.
  */
 static int give_listener(struct child *c)
 {
@@ -314,10 +377,7 @@ static int give_listener(struct child *c)
 	r = lm_send(c->sock, &p, &fd, fd >= 0, 0);
 	if (r < 0)
 		return r;
-	if (c->sock != 3 && dup3(c->sock, 3, O_CLOEXEC) < 0)
-		return -errno;
-	c->sock = 3;
-	(void)syscall(SYS_close_range, 4U, ~0U, 0U);
+	close_others(&c->j->req.caller, c->sock);
 	return 0;
 }
 
@@ -338,6 +398,8 @@ __attribute__((noinline)) static void exec_command(struct child *c)
 	for (int i = 0; i < 3; i++)
 		if (dup2(j->stdio[i], i) < 0)
 			goto fail;
+	if (place_descriptors(c) < 0)
+		goto fail;
 	(void)umask(j->req.umask);
 	r = caller_become(&j->req.caller, &j->setup->own, &object);
 	errno = -r;
@@ -369,7 +431,7 @@ __attribute__((noinline)) static void exec_command(struct child *c)
 		goto fail;
 	c->what = "can't run";
 	if (c->sock < 0) {
-		(void)syscall(SYS_close_range, 3U, ~0U, 0U);
+		close_others(&j->req.caller, -1);
 	} else {
 		r = give_listener(c);
 		errno = -r;

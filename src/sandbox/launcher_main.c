@@ -29,6 +29,7 @@
 #include "concc/cleanup.h"
 #include "concc/log.h"
 #include "concc/io.h"
+#include "concc/mirror.h"
 #include "concc/str.h"
 
 struct running_job {
@@ -129,6 +130,22 @@ static void make_filter(struct launcher_setup *setup)
 	(void)filter_new(&c, &setup->trace_filter); /* the same */
 }
 
+/*
+ * Once for all jobs: one that has descriptors, most of which nobody uses, costs no message for
+ * that.  In the agent's view, which is still ours.
+ */
+static void open_stand_ins(struct launcher_setup *setup)
+{
+	_cleanup_free_ char *dir = path_join(setup->mirror, MIRROR_OUTSIDE);
+	_cleanup_free_ char *path = path_join(dir, MIRROR_STAND_IN);
+
+	for (int access = 0; access < 3; access++) {
+		setup->stand_ins[access] = open(path, access | O_CLOEXEC);
+		if (setup->stand_ins[access] < 0)
+			log_debug("nothing stands in for descriptors: %s", err_text(-errno));
+	}
+}
+
 static int set_up(struct state *s, struct errmsg *msg)
 {
 	const struct sandbox_config *ids = &s->setup->ids;
@@ -140,8 +157,10 @@ static int set_up(struct state *s, struct errmsg *msg)
 		.client = ids->client_root,
 		.links = ids->links,
 	};
-	int r = root_build(&s->root, &c, msg);
+	int r;
 
+	open_stand_ins(s->setup);
+	r = root_build(&s->root, &c, msg);
 	if (r < 0)
 		return r;
 	r = limit_privileges();

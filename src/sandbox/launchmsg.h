@@ -81,7 +81,8 @@ struct launcher_setup {
 	const char *scratch; /* the same; NULL unless uppers go to disk */
 	enum upper_kind upper;
 	/* The launcher's: */
-	struct caller own;	     /* what jobs would have without their callers */
+	int stand_ins[3];  /* MIRROR_STAND_IN, by O_RDONLY, O_WRONLY and O_RDWR; -1: not there */
+	struct caller own; /* what jobs would have without their callers */
 	struct filter *filter;	     /* of all jobs; NULL: none */
 	struct filter *trace_filter; /* of those that are traced; the same */
 };

@@ -14,6 +14,7 @@ static const struct {
 	{"tmp-output", "set TMPDIR, and build, somewhere else than in /tmp"},
 	{"native", "name the processor instead of -march=native"},
 	{"preload", "unset LD_PRELOAD"},
+	{"descriptor", "name a file instead of a descriptor, or close that (3<&-)"},
 	{"incremental", "CARGO_INCREMENTAL=0 lets workers have them"},
 	{"symlinked-cwd", "go to the directory by its own path: cd \"$(pwd -P)\""},
 	{"default-acl", "the directory's default access list decides modes here only"},

@@ -92,15 +92,24 @@ static void want_file(void *data, const struct msg_fetch *f)
 
 static void failed(void *data, int64_t job, const char *path, int err)
 {
-	_cleanup_free_ char *text =
-		err == CONCC_E_SPECIAL
-			? xasprintf("the job looked for %s, which is %s of the client's", path,
-				    err_text(err))
-			: xasprintf("%s could not be read by the job: %s", path, err_text(err));
+	_cleanup_free_ char *text = NULL;
+	enum failure why = FAILED_HERE;
 
+	switch (err) {
+	case CONCC_E_SPECIAL:
+		why = FAILED_SPECIAL;
+		text = xasprintf("the job looked for %s, which is %s of the client's", path,
+				 err_text(err));
+		break;
+	case CONCC_E_DESCRIPTOR:
+		why = FAILED_DESCRIPTOR;
+		text = agent_job_descriptors(data, job);
+		break;
+	default:
+		text = xasprintf("%s could not be read by the job: %s", path, err_text(err));
+	}
 	log_info("%s", text);
-	agent_job_failed(data, job == MIRROR_SOME_JOB ? JOB_UNKNOWN : job,
-			 err == CONCC_E_SPECIAL ? FAILED_SPECIAL : FAILED_HERE, text);
+	agent_job_failed(data, job == MIRROR_SOME_JOB ? JOB_UNKNOWN : job, why, text);
 }
 
 static int64_t job_of(void *data, pid_t pid)

@@ -135,6 +135,8 @@ void agent_job_ended(struct agent *a, uint32_t job_id, const struct job_end *end
 /* A job got an error from the mirror that it would not have got on the client: its result can't be
  * used.  JOB_UNKNOWN: it may be any. */
 void agent_job_failed(struct agent *a, int64_t job, enum failure why, const char *text);
+/* That it used one of its caller's descriptors, for a person; on the heap. */
+char *agent_job_descriptors(struct agent *a, int64_t job);
 /* A job is about to do what only the client can do as it is meant: text says what. */
 void agent_job_beyond(struct agent *a, uint32_t job_id, const char *text);
 /* What a job did outside every workspace; JOB_UNKNOWN: it may be any. */

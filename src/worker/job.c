@@ -415,6 +415,23 @@ void agent_job_failed(struct agent *a, int64_t job, enum failure why, const char
 		fail(j, why, text);
 }
 
+char *agent_job_descriptors(struct agent *a, int64_t job)
+{
+	const struct agent_job *j = job >= 0 ? map_get_u64(&a->jobs, (uint32_t)job) : NULL;
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	const char *comma = " ";
+
+	buf_putf(&b, "the job used a descriptor that its caller has open (of");
+	for (int fd = CALLER_FDS_FROM; j && fd < j->caller.fds_end && b.len < 128; fd++) {
+		if (j->caller.fds[fd] == CALLER_CLOSED)
+			continue;
+		buf_putf(&b, "%s%d", comma, fd);
+		comma = ", ";
+	}
+	buf_putf(&b, ")");
+	return xstrdup(buf_cstr(&b));
+}
+
 void agent_job_beyond(struct agent *a, uint32_t job_id, const char *text)
 {
 	struct agent_job *j = map_get_u64(&a->jobs, job_id);

@@ -416,12 +416,30 @@ static int give_up(struct wrapper *w)
 	return local_fall_back(w, w->no_compiler ? "toolchain" : "gave-up", text);
 }
 
+bool remote_read_caller(struct wrapper *w, char **ret_why)
+{
+	const char *what = "";
+	int fd;
+
+	caller_read(&w->caller);
+	fd = caller_read_descriptors(&w->caller, &what);
+	/* No compiler uses one that it has not been told of. */
+	if (fd < 0 || !w->o->any_command)
+		return true;
+	*ret_why = xasprintf("its descriptor %d is %s: what it does with that can't be seen "
+			     "elsewhere",
+			     fd, what);
+	return false;
+}
+
 int remote_run(struct wrapper *w)
 {
+	_cleanup_free_ char *why = NULL;
 	struct errmsg msg = {0};
 	int status = 0, r;
 
-	caller_read(&w->caller);
+	if (!remote_read_caller(w, &why))
+		return local_by_rule(w, "descriptor", why);
 	set_keys(w);
 	for (uint32_t n = 0; n < ATTEMPTS_MAX; n++) {
 		enum step step;

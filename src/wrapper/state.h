@@ -104,6 +104,8 @@ void remote_encode(const struct wrapper *w, const char *worker, uint32_t attempt
 		   uint32_t more_flags, struct buf *b);
 /* Reads all of the input, if it is a file or has ended already, and is not much. */
 void remote_know_input(struct wrapper *w);
+/* False when it has of its caller what can't be told of to a worker, and why. */
+bool remote_read_caller(struct wrapper *w, char **ret_why);
 int remote_run(struct wrapper *w);
 
 #endif

@@ -143,7 +143,6 @@ static int ask_of_result(struct wrapper *w, struct errmsg *msg)
 	int status = 1, r;
 	uint8_t type;
 
-	caller_read(&w->caller);
 	remote_encode(w, "", 0, JOB_F_WHY, &run);
 	r = server_connect(w->dir, &c);
 	if (r == 0)
@@ -177,6 +176,7 @@ int wrapper_why(const struct wrapper_options *o)
 		.any_command = o->any_command,
 		.read_file = read_regular_file,
 	};
+	_cleanup_free_ char *why = NULL;
 	struct errmsg msg = {0};
 	struct policy_verdict v;
 	int r;
@@ -190,6 +190,8 @@ int wrapper_why(const struct wrapper_options *o)
 		return not_cacheable(v.rule, v.why);
 	if (!w.exe || !w.cwd || w.ourselves)
 		return not_cacheable("command", command_lacks(&w));
+	if (!remote_read_caller(&w, &why))
+		return not_cacheable("descriptor", why);
 	output_init(&w.output);
 	if (w.is_script)
 		(void)local_mark_started(&w);

@@ -285,6 +285,10 @@ static void check_caller(const struct caller *c)
 		CHECK(c->limits[i].soft <= c->limits[i].hard);
 	CHECK(c->nice >= -20 && c->nice <= 19);
 	CHECK(!((c->ignored | c->blocked) & CALLER_SIGNALS_NEVER));
+	CHECK(c->fds_end <= CALLER_FDS);
+	for (int fd = 0; fd < CALLER_FDS; fd++)
+		CHECK(c->fds[fd] == CALLER_CLOSED || (fd >= CALLER_FDS_FROM && fd < c->fds_end &&
+						      c->fds[fd] <= CALLER_READS_WRITES));
 }
 
 static bool caller(struct blob in, struct buf *out)

@@ -547,6 +547,20 @@ static void caller_nicest(struct evil *e)
 	send_caller(e, 1, c);
 }
 
+/* Standard error, for which nothing may stand. */
+static void caller_descriptor(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct msg_caller m = {.caller_id = 1};
+
+	caller_read(&m.caller);
+	m.caller.fds_end = CALLER_FDS;
+	m.caller.fds[CALLER_FDS - 1] = CALLER_READS;
+	msg_caller_encode(&b, &m);
+	memcpy(b.data + b.len - 3, "\2\0\1", 3);
+	send_buf(e, MSG_CALLER, &b);
+}
+
 static void job_twice(struct evil *e)
 {
 	job_at(e, WORKSPACE);
@@ -908,6 +922,7 @@ static const struct scenario scenarios[] = {
 	{"job-no-exe", NULL, job_no_exe, false},
 	{"job-no-caller", NULL, job_no_caller, false},
 	{"caller-twice", NULL, caller_twice, false},
+	{"caller-descriptor", NULL, caller_descriptor, false},
 	{"caller-soft-over-hard", NULL, caller_soft_over_hard, false},
 	{"caller-ignores-kill", NULL, caller_ignores_kill, false},
 	{"caller-nicest", NULL, caller_nicest, false},

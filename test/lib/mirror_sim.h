@@ -20,6 +20,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,6 +83,7 @@ struct sim {
 	unsigned n_failed;
 	int last_failed;
 	int64_t last_failed_job;
+	atomic_bool of_no_job; /* who asks now */
 	char *last_failed_path;
 	struct buf outside; /* what was looked up there: a line each, with the job */
 };
@@ -421,7 +423,9 @@ static inline void sim_failed(void *data, int64_t job, const char *path, int err
 /* In a FUSE thread: the asker must be there, waiting. */
 static inline int64_t sim_job_of(void *data, pid_t pid)
 {
-	return pid > 0 && kill(pid, 0) == 0 ? 7 : -1;
+	const struct sim *s = data;
+
+	return !s->of_no_job && pid > 0 && kill(pid, 0) == 0 ? 7 : MIRROR_NO_JOB;
 }
 
 static inline void sim_outside(void *data, int64_t job, enum missing_how how, const char *path)

@@ -2,13 +2,17 @@
 /* What callers have, compared, given and shed by real processes; and its way through messages. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/personality.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -280,6 +284,77 @@ Test(caller, sheds)
 	in_child(sheds);
 }
 
+/* ---- descriptors ---- */
+
+/* Takes fd. */
+static void put_at(int fd, int at)
+{
+	CHECK(fd >= 0 && dup2(fd, at) == at);
+	CHECK(fd == at || close(fd) == 0);
+}
+
+static int read_all(struct caller *c, const char **ret_what)
+{
+	caller_read(c);
+	return caller_read_descriptors(c, ret_what);
+}
+
+static void descriptors(void)
+{
+	const char *what = "";
+	struct caller c;
+	int pipes[2];
+
+	(void)syscall(SYS_close_range, 3U, ~0U, 0U);
+	CHECK(read_all(&c, &what) == -1 && c.fds_end == 0);
+	put_at(open("/dev/null", O_RDONLY), 5);
+	put_at(open("/dev/null", O_WRONLY | O_APPEND), 7);
+	put_at(open("/dev/null", O_RDWR), 200);
+	CHECK(pipe(pipes) == 0);
+	put_at(pipes[1], CALLER_FDS - 1);
+	put_at(pipes[0], CALLER_FDS); /* further ones are not looked at */
+	CHECK(open("/dev/null", O_RDONLY | O_CLOEXEC) == 3);
+	CHECK(read_all(&c, &what) == -1 && c.fds_end == CALLER_FDS);
+	for (int fd = 0; fd < CALLER_FDS; fd++) {
+		enum caller_access want = fd == 5		 ? CALLER_READS
+					  : fd == 7		 ? CALLER_WRITES
+					  : fd == 200		 ? CALLER_READS_WRITES
+					  : fd == CALLER_FDS - 1 ? CALLER_WRITES
+								 : CALLER_CLOSED;
+
+		CHECK(c.fds[fd] == want);
+	}
+	lower(RLIMIT_NOFILE, 6, 6);
+	CHECK(read_all(&c, &what) == -1 && c.fds_end == 6);
+}
+
+Test(caller, descriptors)
+{
+	in_child(descriptors);
+}
+
+static void beyond(void)
+{
+	const char *what = "";
+	struct caller c;
+
+	(void)syscall(SYS_close_range, 3U, ~0U, 0U);
+	put_at(open("/dev/null", O_RDONLY), 5);
+	put_at(eventfd(0, 0), 9);
+	CHECK(read_all(&c, &what) == 9 && strstr(what, "without a name"));
+	put_at(socket(AF_UNIX, SOCK_STREAM, 0), 8);
+	CHECK(read_all(&c, &what) == 8 && strstr(what, "a socket"));
+	put_at(open("/", O_RDONLY | O_DIRECTORY), 7);
+	CHECK(read_all(&c, &what) == 7 && strstr(what, "a directory"));
+	/* The others are there all the same. */
+	CHECK(c.fds_end == 6 && c.fds[5] == CALLER_READS);
+}
+
+Test(caller, descriptors_that_nothing_can_stand_for)
+{
+	in_child(beyond);
+}
+
 /* ---- messages ---- */
 
 static struct caller sample(void)
@@ -292,6 +367,9 @@ static struct caller sample(void)
 	c.persona = 0x0040000;
 	c.ignored = 1;
 	c.blocked = 1ull << 63;
+	c.fds[3] = CALLER_READS;
+	c.fds[CALLER_FDS - 1] = CALLER_READS_WRITES;
+	c.fds_end = CALLER_FDS;
 	return c;
 }
 
@@ -302,6 +380,8 @@ static void expect_same(const struct caller *a, const struct caller *b)
 	cr_expect_eq(a->persona, b->persona);
 	cr_expect_eq(a->ignored, b->ignored);
 	cr_expect_eq(a->blocked, b->blocked);
+	cr_expect_eq(a->fds_end, b->fds_end);
+	cr_expect_arr_eq(a->fds, b->fds, sizeof(a->fds));
 }
 
 static int decode(const struct buf *b, size_t n, struct msg_caller *ret)
@@ -328,6 +408,7 @@ Test(caller, message)
 #define NICE_AT	   (4 + CALLER_N_LIMITS * 16)
 #define IGNORED_AT (NICE_AT + 1 + 4)
 #define BLOCKED_AT (IGNORED_AT + 8)
+#define FDS_AT	   (BLOCKED_AT + 8)
 
 static void expect_refused(size_t at, uint8_t byte, const char *why)
 {
@@ -404,4 +485,28 @@ Test(caller, in_run_and_job)
 	buf_reset(&c);
 	msg_job_encode(&c, &job);
 	cr_expect_eq(msg_job_decode((struct blob){c.data, c.len}, &got_job), CONCC_E_PROTO);
+}
+
+/* Two descriptors, each the low byte of a number, then the high one, then how it is open. */
+Test(caller, bad_descriptors_in_a_message)
+{
+	static const uint8_t bad[][6] = {
+		{2, 0, CALLER_READS, 9, 0, CALLER_READS},
+		{9, 0, CALLER_READS, 9, 0, CALLER_READS},
+		{9, 0, CALLER_READS, 8, 0, CALLER_READS},
+		{9, 0, CALLER_READS, 0, 4, CALLER_READS},
+		{9, 0, CALLER_CLOSED, 10, 0, CALLER_READS},
+		{9, 0, CALLER_READS, 10, 0, 4},
+	};
+	static const uint8_t good[] = {3, 0, CALLER_READS, 255, 3, CALLER_READS_WRITES};
+	struct msg_caller m = {.caller_id = 7, .caller = sample()}, got;
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	msg_caller_encode(&b, &m);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		memcpy(b.data + FDS_AT + 2, bad[i], sizeof(bad[i]));
+		cr_expect_eq(decode(&b, b.len, &got), CONCC_E_PROTO, "%zu", i);
+	}
+	memcpy(b.data + FDS_AT + 2, good, sizeof(good));
+	cr_expect_eq(decode(&b, b.len, &got), 0);
 }

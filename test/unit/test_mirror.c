@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "../lib/mirror_sim.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <linux/fuse.h>
+#include <poll.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 TestSuite(mirror, .timeout = 180);
@@ -937,6 +943,63 @@ Test(mirror, sees_what_is_looked_up_outside)
 	after = sim_counts(s);
 	cr_assert_leq(asked(&before, &after), 2); /* the new name, and its attributes at most */
 	expect_reports(s, "");
+	sim_free(s);
+}
+
+/* For a launcher it is there; in a job's hands each use is told of, and merely to have it is none.
+ */
+Test(mirror, tells_who_uses_what_stands_for_a_descriptor)
+{
+	struct sim *s = sim_new_served();
+	_cleanup_free_ char *path = xasprintf("%s/" MIRROR_OUTSIDE "/" MIRROR_STAND_IN, s->mnt);
+	struct flock lock = {.l_type = F_WRLCK};
+	struct pollfd both, in;
+	struct winsize ws;
+	struct stat st;
+	char c = 'x';
+	int fd, other;
+
+	s->of_no_job = true;
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	cr_assert_geq(fd, 0, "%s", strerror(errno));
+	s->of_no_job = false;
+	both = (struct pollfd){.fd = fd, .events = POLLIN | POLLOUT};
+	in = (struct pollfd){.fd = fd, .events = POLLIN};
+	other = dup(fd);
+	cr_assert_geq(other, 0);
+	cr_expect_eq(fcntl(other, F_GETFL) & O_ACCMODE, O_RDWR);
+	cr_expect_eq(close(other), 0);
+	cr_expect_eq(poll(&both, 1, 0), 1);
+	mirror_dispatch(s->m);
+	cr_assert_eq(s->n_failed, 0);
+#define USE(call)                                                                                  \
+	do {                                                                                       \
+		unsigned n = s->n_failed;                                                          \
+                                                                                                   \
+		(void)!(call);                                                                     \
+		mirror_dispatch(s->m);                                                             \
+		cr_expect_gt(s->n_failed, n, #call);                                               \
+		cr_expect_eq(s->last_failed, CONCC_E_DESCRIPTOR, #call);                           \
+		cr_expect_eq(s->last_failed_job, 7, #call);                                        \
+	} while (0)
+	USE(read(fd, &c, 1));
+	USE(pread(fd, &c, 1, 1 << 30));
+	USE(write(fd, &c, 1));
+	USE(fstat(fd, &st));
+	USE(lseek(fd, 0, SEEK_END));
+	USE(ftruncate(fd, 0));
+	USE(fchmod(fd, 0600));
+	USE(fsync(fd));
+	USE(posix_fallocate(fd, 0, 1));
+	USE(flock(fd, LOCK_SH | LOCK_NB));
+	USE(fcntl(fd, F_SETLK, &lock));
+	USE(fcntl(fd, F_GETLK, &lock));
+	USE(ioctl(fd, TIOCGWINSZ, &ws));
+	USE(poll(&in, 1, 0));
+	USE(open(path, O_RDONLY | O_CLOEXEC));
+#undef USE
+	cr_expect_eq(close(fd), 0);
+	sim_expect(s, "ls -A $T/mnt", "tmp\n");
 	sim_free(s);
 }
 

@@ -78,6 +78,7 @@ Test(verdict, what_no_worker_can_do_runs_here)
 {
 	expect(&usual, ended(EXIT_FAILED, FAILED_LIMIT), "limit", RUN_FAIL_LOCAL, false);
 	expect(&usual, ended(EXIT_FAILED, FAILED_NO_WAY_HOME), "no-way-home", RUN_FAIL_LOCAL, true);
+	expect(&usual, ended(EXIT_FAILED, FAILED_DESCRIPTOR), "descriptor", RUN_FAIL_LOCAL, true);
 	expect(&usual, ended(EXIT_FAILED, FAILED_SPECIAL), "special-file", RUN_FAIL_LOCAL, true);
 }
 
@@ -128,7 +129,8 @@ Test(verdict, failing_without_what_it_sought_is_ours_success_is_not)
 Test(verdict, no_control_character_of_a_worker_gets_out)
 {
 	static char *const odd[] = {(char *)"/tmp/a\033[2Jb", NULL};
-	const uint32_t codes[] = {0, FAILED_LIMIT, FAILED_NO_WAY_HOME, FAILED_SPECIAL};
+	const uint32_t codes[] = {0, FAILED_LIMIT, FAILED_NO_WAY_HOME, FAILED_SPECIAL,
+				  FAILED_DESCRIPTOR};
 	struct msg_exit m = ended(EXIT_FAILED, 0);
 	struct run_failure got;
 
