@@ -155,7 +155,8 @@ int scan_file(struct scan *s, struct upper_entry *e)
 	same = was.same_bytes && !touched && !set && was.mode == (e->st.st_mode & 07777);
 	if (saw_links_wrongly(s, e, &was, copied_up, same))
 		return scan_refuse(s, e, SCAN_SEVERAL_NAMES);
-	if (same)
+	/* Another file with the same bytes is none of the names that the one before may have. */
+	if (same && !replaced)
 		return scan_settle(s, e);
 	was.same_bytes &= !(replaced && was.linked);
 	if (!was.same_bytes)

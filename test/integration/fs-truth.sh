@@ -207,6 +207,7 @@ SEVERAL=(
 	'du -ab --apparent-size one two d/three'
 	'sh -c "echo new >made; ln made made2; stat -c %h made made2; mv made2 two; stat -c %h two made"'
 	'sed -i s/a/A/ two'
+	'sh -c "cp -p one copy; mv copy one"'
 	'rm one'
 	'stat -c "%n %h" d/three'
 	'sh -c "cp one again; ln again again2; rm again; stat -c %h again2"'
@@ -226,7 +227,7 @@ several_tree() { # DIR
 	ln one d/three
 	echo b >other
 	ln other d/other
-	touch -d '2001-02-03 04:05:06.5' one other
+	touch -d '2001-02-03 04:05:06.5' one other d
 }
 
 # Everything but times that nobody has set.
@@ -249,7 +250,7 @@ several_names() {
 		n=$((n + 1))
 	done
 	cat "$LAB/several.err"
-	expect_eq "jobs" "$(explained_remote "$LAB/several.err")" 14
+	expect_eq "jobs" "$(explained_remote "$LAB/several.err")" 15
 	expect_eq "here" "$(grep -c '^concc: local: no-way-home .*is a file with several names' "$LAB/several.err")" 4
 	echo "note: $n commands"
 	# What changes on this machine meanwhile is seen.
