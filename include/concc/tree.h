@@ -183,6 +183,11 @@ struct commit;
  */
 struct commit *commit_new(struct tree *t, char *const *workspaces, uint64_t started);
 /*
+ * It is no compiler's, so it may have gone by more than bytes: that a target got or lost another
+ * name that the job did not know of is a conflict, too.
+ */
+void commit_of_any_command(struct commit *c);
+/*
  * One JOB_FILE; bytes follow with commit_data().  Nothing is in place yet.  What
  * goes wrong on this machine is remembered for commit_apply() and the result is
  * 0; CONCC_E_PROTO is for a peer that breaks the protocol.

@@ -95,6 +95,8 @@ static struct run *run_new(struct client *c, struct peer *p, const struct msg_ru
 	r->input_credit = PROTO_INPUT_WINDOW;
 	r->saw = tree_version(s->tree);
 	r->commit = commit_new(s->tree, workspaces, r->saw);
+	if (!(m->flags & JOB_F_COMPILER))
+		commit_of_any_command(r->commit);
 	r->recording = recording_new(p, m, workspaces, r->saw);
 	map_put_u64(&p->jobs, r->job_id, r);
 	p->n_jobs++;

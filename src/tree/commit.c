@@ -29,6 +29,11 @@ struct commit *commit_new(struct tree *t, char *const *workspaces, uint64_t star
 	return c;
 }
 
+void commit_of_any_command(struct commit *c)
+{
+	c->any_command = true;
+}
+
 void commit_remove_temp(struct commit *c, struct effect *e)
 {
 	_cleanup_close_ int found = -1;

@@ -88,6 +88,7 @@ struct commit {
 	struct tree *tree;
 	char *const *workspaces;
 	uint64_t started;
+	bool any_command; /* see commit_of_any_command() */
 	struct effect *effects;
 	size_t n, cap;
 	size_t n_applied;

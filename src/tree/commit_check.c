@@ -172,6 +172,33 @@ static int check_ancestors(struct commit *c, const struct effect *e, struct errm
 	return 0;
 }
 
+/*
+ * A further name of it came up, or went, and the job did not know: it may have moved what it should
+ * have left, or written to one file of two.  A link that is made in a directory that no job has
+ * looked at makes no event in this one, so the file tells.
+ */
+static bool has_other_names(struct commit *c, const struct effect *e, const struct stat *st)
+{
+	const struct dir *d;
+	const struct ent *ent = commit_find_ent(c, e->path, &d);
+
+	if (!c->any_command || !S_ISREG(st->st_mode) || !ent || ent->type != ENTRY_FILE ||
+	    changed_by_others(c, e->path))
+		return false;
+	return ent->nlink != st->st_nlink ||
+	       (ent->version > d->known_since && ent->version > seen_until(c, e->path));
+}
+
+/* The next job is to know. */
+static void look_again(struct commit *c, const char *path)
+{
+	_cleanup_free_ char *parent = path_parent(path);
+	struct dir *d = dir_find(c->tree, parent);
+
+	if (d)
+		dir_queue_scan(c->tree, d);
+}
+
 /* Everything at and beneath path is about to go: none of it may be news to the job. */
 static int check_tree(struct commit *c, const char *path, bool is_dir, struct errmsg *msg)
 {
@@ -269,6 +296,11 @@ int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg)
 	if (err < 0)
 		return err;
 	is_dir = err > 0 && S_ISDIR(st.st_mode);
+	if (err > 0 && has_other_names(c, e, &st)) {
+		look_again(c, e->path);
+		return errmsg_set(msg, CONCC_E_CONFLICT,
+				  "%s got or lost another name on this machine", e->path);
+	}
 	/* Two jobs that make the same directory agree. */
 	if (e->kind == EFFECT_DIR && is_dir && !(e->flags & EFFECT_F_OPAQUE)) {
 		e->known = was_known(c, e->path);

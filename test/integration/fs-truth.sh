@@ -262,6 +262,53 @@ several_names() {
 	done
 }
 
+# A further name in a directory that no job has looked at tells nobody: it is seen when the file is to be changed.
+UNSEEN=(
+	'mv d/one d/moved'
+	'cp -b text d/one'
+	'gzip d/one'
+	'sed -i s/nothing/else/ d/one'
+	'sh -c "cp -p d/one copy; mv copy d/one"'
+	'sh -c "echo more >>d/one; stat -c %s d/one"'
+	'touch -d 2001-02-03 d/one'
+	'chmod 600 d/one'
+	'rm d/one'
+	'sh -c "rm d/one; echo x >new"'
+)
+
+unseen_tree() { # DIR
+	rm -rf "$1"
+	mkdir -p "$1/d"
+	cd "$1"
+	echo a >d/one
+	echo b >text
+}
+
+unseen_names() {
+	local cmd
+	for cmd in "${UNSEEN[@]}"; do
+		unseen_tree "$HERE/unseen"
+		cp -al d apart
+		eval "$cmd" >"$LAB/unseen.want" 2>&1 || echo "status $?" >>"$LAB/unseen.want"
+		several_left >>"$LAB/unseen.want"
+		unseen_tree "$WS/unseen"
+		remote cat d/one
+		cp -al d apart
+		eval "CONCC_EXPLAIN=$LAB/unseen.err concc-dispatch $cmd" </dev/null >"$LAB/unseen.said" 2>&1 ||
+			echo "status $?" >>"$LAB/unseen.said"
+		sed '/^concc: /d' "$LAB/unseen.said" >"$LAB/unseen.got"
+		several_left >>"$LAB/unseen.got"
+		diff -u "$LAB/unseen.want" "$LAB/unseen.got" || fail "another result of: $cmd"
+	done
+	# A compiler does not go by names, and cargo links what it made.
+	unseen_tree "$WS/unseen"
+	echo 'int x;' >x.c
+	remote gcc -c x.c -o d/x.o
+	cp -al d apart
+	CONCC_EXPLAIN=1 concc-cc gcc -g -c x.c -o d/x.o 2>"$LAB/unseen.err" </dev/null
+	expect_grep '^concc: remote on ' "$LAB/unseen.err"
+}
+
 # Each command here and in a job, in copies of one small tree.
 TOOLS=(
 	'gcc -g -c a.c b.c'
@@ -342,5 +389,6 @@ check "times of access that a job sets" access_times
 check "times of directories" directory_times
 check "a file stays whose it is" identity
 check "files with several names" several_names
+check "names that nobody has seen" unseen_names
 check "linkers and other tools leave the same behind" tools
 lab_stop
