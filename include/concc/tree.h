@@ -183,8 +183,9 @@ struct commit;
  */
 struct commit *commit_new(struct tree *t, char *const *workspaces, uint64_t started);
 /*
- * It is no compiler's, so it may have gone by more than bytes: that a target got or lost another
- * name that the job did not know of is a conflict, too.
+ * It is no compiler's, so it may have gone by more than bytes.  That a target got or lost another
+ * name that the job did not know of is a conflict, too; and as far as clocks agree files get the
+ * very times that the job saw, which it may have written down (ninja's log, Python's .pyc).
  */
 void commit_of_any_command(struct commit *c);
 /*

@@ -88,19 +88,37 @@ static int64_t arrival_of(const struct effect *e)
 	return ns_of(st.st_mtim.tv_sec, (uint32_t)st.st_mtim.tv_nsec);
 }
 
+/*
+ * Times by a clock that agrees with ours, between the dispatch and the arrival, may stay what they
+ * are: the job may have written them down.  For a compiler that is a system call not worth it.
+ */
+static bool stays_as_it_is(const struct commit *c, int64_t first, int64_t last, int64_t arrival)
+{
+	return c->any_command && c->dispatched <= first && last <= arrival;
+}
+
 void commit_stamp(struct commit *c)
 {
 	struct effect *last = NULL;
-	int64_t now;
+	int64_t first_there = INT64_MAX, last_there = INT64_MIN, arrival;
 
-	for (struct effect *e = c->effects; e < c->effects + c->n; e++)
-		if (has_order(e) && (!last || ns_of(last->mtime_s, last->mtime_ns) <=
-						      ns_of(e->mtime_s, e->mtime_ns)))
+	for (struct effect *e = c->effects; e < c->effects + c->n; e++) {
+		int64_t there = ns_of(e->mtime_s, e->mtime_ns);
+
+		if (!has_order(e))
+			continue;
+		if (there < first_there)
+			first_there = there;
+		if (last_there <= there) {
+			last_there = there;
 			last = e;
+		}
+	}
 	if (!last)
 		return;
-	now = arrival_of(last);
-	push_stamp(c, ns_of(last->mtime_s, last->mtime_ns), now);
+	arrival = arrival_of(last);
+	push_stamp(c, last_there,
+		   stays_as_it_is(c, first_there, last_there, arrival) ? last_there : arrival);
 	for (struct effect *e = c->effects; e < c->effects + c->n; e++) {
 		int64_t here;
 
@@ -108,7 +126,7 @@ void commit_stamp(struct commit *c)
 			continue;
 		here = time_here(c, ns_of(e->mtime_s, e->mtime_ns));
 		e->here = here;
-		if (e == last && e->temp && here == now)
+		if (e == last && e->temp && here == arrival)
 			continue;
 		e->mtime_s = here / 1000000000;
 		e->mtime_ns = (uint32_t)(here % 1000000000);

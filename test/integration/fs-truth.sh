@@ -6,7 +6,7 @@
 # limit: 300
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 LAB_SLOTS=1
-lab_need git patch setfacl ld.bfd ld.gold ld.lld
+lab_need git ninja patch python3 setfacl ld.bfd ld.gold ld.lld
 lab_enter "$@"
 lab_start builder
 lab_config
@@ -160,6 +160,43 @@ directory_times() {
 	expect_eq "time of a directory with the same names" "$(stat -c %y d | cut -c1-21)" "2001-02-03 04:05:06.7"
 	remote sh -c 'rm d/x.o'
 	[ d -nt x.c ] || fail "a directory is as old as before a name went"
+}
+
+# Who makes a file may write down when it was made: by clocks that agree it still is of that time.
+times_written_down() {
+	mkdir -p "$WS/times"
+	cd "$WS/times"
+	remote sh -c 'echo a >a; ln -s a l; mkdir d; : >d/empty; echo b >d/b; echo more >>a; touch a.h; stat -c "%n %y" a l d/empty d/b a.h'
+	expect_eq "times" "$(stat -c '%n %y' a l d/empty d/b a.h)" "$(cat "$LAB/remote")"
+	remote sh -c 'echo c >>a; touch d/b; echo e >e; mv e d/empty; stat -c "%n %y" a d/b d/empty'
+	expect_eq "times of what was there" "$(stat -c '%n %y' a d/b d/empty)" "$(cat "$LAB/remote")"
+	# ninja takes what is newer than its own record for out of date.
+	cat >build.ninja <<-'END'
+		rule cc
+		  command = gcc -MMD -MF $out.d -c $in -o $out
+		  depfile = $out.d
+		  deps = gcc
+		rule ld
+		  command = ld -r -o $out $in
+		rule gen
+		  command = echo 'int y;' >$out
+		build y.c: gen
+		build x.o: cc x.c
+		build y.o: cc y.c
+		build xy.o: ld x.o y.o
+	END
+	echo 'int x;' >x.c
+	remote ninja
+	remote ninja
+	expect_grep '^ninja: no work to do' "$LAB/remote"
+	ninja >"$LAB/ninja"
+	expect_grep '^ninja: no work to do' "$LAB/ninja"
+	# Python compares a source with what its compiled form says of it, in whole seconds.
+	remote python3 -c 'import os, py_compile, struct
+open("m.py", "w").write("x = 1\n")
+pyc = py_compile.compile("m.py", "m.pyc")
+print(struct.unpack("<I", open(pyc, "rb").read()[8:12])[0])'
+	expect_eq "time of a source" "$(stat -c %Y m.py)" "$(cat "$LAB/remote")"
 }
 
 # Whose a file is and what is attached to it: kept by what writes into it, lost by what replaces it.
@@ -387,6 +424,7 @@ check "calls that a sandbox can't show as they are" odd_calls
 check "a default access list" default_acl
 check "times of access that a job sets" access_times
 check "times of directories" directory_times
+check "times that a job has written down" times_written_down
 check "a file stays whose it is" identity
 check "files with several names" several_names
 check "names that nobody has seen" unseen_names
