@@ -523,7 +523,8 @@ enum exit_how {
 enum failure {
 	FAILED_HERE = 0,	/* may be tried elsewhere */
 	FAILED_LIMIT = 1,	/* it has reached one of its limits */
-	FAILED_NO_WAY_HOME = 2, /* it did what can't be repeated on the client as it is */
+	FAILED_NO_WAY_HOME = 2, /* it did what can't be repeated on the client as it is, or could
+				 * not see what the client's user may not read */
 	FAILED_SPECIAL = 3,	/* it looked up a fifo, socket or device of the client's */
 	FAILED_DESCRIPTOR = 4,	/* it used an open file of its caller's */
 };

@@ -221,6 +221,14 @@ void tree_on_event(struct tree *t)
 	drain_events(t);
 }
 
+/* Its names can't be listed, and yet each can be found by who asks for it: mode 0311. */
+static bool is_searched_blindly(struct tree *t, const char *path)
+{
+	_cleanup_close_ int fd = resolve_open(t, path, O_PATH | O_DIRECTORY);
+
+	return fd >= 0 && faccessat(fd, ".", X_OK, 0) == 0;
+}
+
 /* What was told of a root that is missing is taken back when it comes: no parent's UPDATE would. */
 static void list_absent(struct tree *t, unsigned peer, const char *path, int err)
 {
@@ -233,7 +241,7 @@ static void list_absent(struct tree *t, unsigned peer, const char *path, int err
 		id = top->absent_id;
 		peer_set_add(&top->absent_subscribers, peer);
 	}
-	if (err_is_fact(err)) {
+	if (err_is_fact(err) && !(err == -EACCES && top && is_searched_blindly(t, path))) {
 		updates_send_absent(t, peer, id, err == -EACCES ? DIR_DENIED : DIR_MISSING, path);
 		return;
 	}

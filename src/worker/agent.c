@@ -105,6 +105,9 @@ static void failed(void *data, int64_t job, const char *path, int err)
 		why = FAILED_DESCRIPTOR;
 		text = agent_job_descriptors(data, job);
 		break;
+	case -EACCES: /* what the client's user may not do, no other worker's job may */
+		why = FAILED_NO_WAY_HOME;
+		/* fall through */
 	default:
 		text = xasprintf("%s could not be read by the job: %s", path, err_text(err));
 	}

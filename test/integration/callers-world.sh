@@ -660,6 +660,34 @@ calls_for_others() {
 	rm -r /srv/other /srv/home2
 }
 
+# What the user may not read: a directory whose names can't be had, though what is in it can; a file.
+unreadable() {
+	local what in='mkdir t/d; echo a >t/d/f; mkdir t/d/e; echo b >t/d/e/f' out='s=$?; chmod -R u+rwx t; find t; cat t/d/f; exit $s'
+	mkdir -p /srv/home2/.ssh /srv/other
+	cp -r /srv/home/.ssh/. /srv/home2/.ssh/
+	sed -i 's|/srv/home/|/srv/home2/|' /srv/home2/.ssh/config
+	echo 'other:x:1717:1717::/srv/home2:/bin/sh' >>"$LAB/etc/passwd"
+	chown -R 1717:1717 /srv/home2 /srv/other "$WS"
+	for what in lab_all_up \
+		'same no-way-home "$IN; chmod 311 t/d; \$RUN cat t/d/f; $OUT"' \
+		'same no-way-home "$IN; chmod 111 t/d; \$RUN cat t/d/e/f; $OUT"' \
+		'same no-way-home "$IN; chmod 311 t/d; \$RUN test -e t/d/none; $OUT"' \
+		'same no-way-home "$IN; chmod 300 t/d; \$RUN touch t/d/new; $OUT"' \
+		'same no-way-home "$IN; chmod 311 t/d; \$RUN ls t/d; $OUT"' \
+		'same no-way-home "$IN; chmod 300 t/d; \$RUN rm t/d/e/f; $OUT"' \
+		'same remote "$IN; chmod 0 t/d/f; \$RUN cat t/d/f; $OUT"' \
+		'same no-way-home "$IN; chmod 200 t/d/f; \$RUN sh -c \"echo b >>t/d/f\"; $OUT"' \
+		'same remote "$IN; chmod 0 t/d; \$RUN cat t/d/f; $OUT"' \
+		'same remote "$IN; chmod 400 t/d; \$RUN cat t/d/f; $OUT"'; do
+		export -f same said fail at_worker expect_eq expect_grep lab_all_up
+		IN=$in OUT=$out HOME=/srv/home2 CONCC_RUNTIME_DIR=/srv/other/run CONCC_CACHE_DIR=/srv/other/cache LAB=/srv/other LAB_N=2 LAB_LIMIT=$LAB_LIMIT \
+			setpriv --reuid 1717 --regid 1717 --clear-groups bash -eu -c "$what"
+	done
+	HOME=/srv/home2 CONCC_RUNTIME_DIR=/srv/other/run setpriv --reuid 1717 --regid 1717 --clear-groups concc stop
+	chown -R 0:0 "$WS"
+	rm -r /srv/other /srv/home2
+}
+
 make_scripts
 lab_all_up
 check "a script sees the name it was called by" script_names
@@ -703,4 +731,5 @@ check "calls that workers can't do, by root" calls_for_root
 check "names of the caller's files and directories" calls_for_names
 check "such calls are told quietly" calls_are_told
 check "such calls by another user" calls_for_others
+check "what the user may not read" unreadable
 lab_stop
