@@ -32,7 +32,9 @@ static const char *section_of(const struct peer *p)
 
 uint64_t wake_takes_us(const struct peer *p)
 {
-	return (uintptr_t)map_get_str(&p->server->wake->takes, section_of(p));
+	const struct wake *w = p->server->wake;
+
+	return w ? (uintptr_t)map_get_str(&w->takes, section_of(p)) : 0;
 }
 
 /* ---- what is remembered ---- */
@@ -81,6 +83,8 @@ void wake_learn(const struct peer *p, uint64_t us)
 	struct server *s = p->server;
 	uint64_t before = wake_takes_us(p);
 
+	if (!s->wake)
+		return;
 	us = before ? (us + (PARTS - 1) * before) / PARTS : us;
 	us = us > START_MAX_US ? START_MAX_US : us;
 	(void)map_put_str(&s->wake->takes, section_of(p), (void *)(uintptr_t)(us ?: 1));
@@ -127,7 +131,7 @@ void wake_workers(struct server *s)
 	uint64_t now = now_us(), line_us, soonest = UINT64_MAX;
 	uint32_t wanted, coming;
 
-	if (s->stopping || s->replaced)
+	if (!s->wake || s->stopping || s->replaced)
 		return;
 	wanted = pool_waiters(s->pool);
 	line_us = wanted ? pool_line_us(s->pool) : 0;
