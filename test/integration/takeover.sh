@@ -23,6 +23,12 @@ compile() { # WANTED
 	expect_eq "lines said" "$(wc -l <"$LAB/err")" 1
 }
 
+# Who has found the server before it hears of the change is served by it yet.  When it answers, it has
+# heard of what was before the question.
+noticed() {
+	concc status >/dev/null 2>&1 || true # it may have gone
+}
+
 # Replaced or written into, the next call has it; what runs meanwhile goes on where it is.
 changed() { # HOW: a command that puts its first argument in place of the second
 	local server
@@ -32,6 +38,7 @@ changed() { # HOW: a command that puts its first argument in place of the second
 	server=$(lab_server_pid)
 	lab_slow_start
 	"$@" /srv/both.ini /srv/concc.ini
+	noticed
 	compile 'remote on '
 	expect_eq "workers" "$(lab_status '.workers | length')" 2
 	expect_ne "the server" "$(lab_server_pid | tail -n 1)" "$server"
@@ -76,6 +83,7 @@ appears() {
 	concc-dispatch true
 	expect_eq "workers" "$(lab_status '.workers[0].name')" local1
 	cp /srv/one.ini /srv/home/.concc.ini
+	noticed
 	concc-dispatch true
 	expect_eq "workers" "$(lab_status '.workers[0].name')" w1
 	lab_stop_server
