@@ -419,10 +419,13 @@ static int give_up(struct wrapper *w)
 bool remote_read_caller(struct wrapper *w, char **ret_why)
 {
 	const char *what = "";
+	int own = words_uncached_fd(); /* it stays here, as the variable does */
 	int fd;
 
 	caller_read(&w->caller);
 	fd = caller_read_descriptors(&w->caller, &what);
+	if (own >= 0 && own < CALLER_FDS)
+		w->caller.fds[own] = CALLER_CLOSED;
 	/* No compiler uses one that it has not been told of. */
 	if (fd < 0 || !w->o->any_command)
 		return true;

@@ -48,7 +48,7 @@ char *wrapper_file_id(int fd)
 
 /* ---- who listens ---- */
 
-static int uncached_fd(void)
+int words_uncached_fd(void)
 {
 	const char *v = getenv("UNCACHED_ERR_FD");
 	unsigned long long fd;
@@ -99,7 +99,7 @@ static enum ear ear_for(const struct words *w, enum words_kind kind)
 		return EAR_NONE;
 	if (kind != WORDS_TROUBLE && w->file)
 		return EAR_FILE;
-	if (uncached_fd() >= 0)
+	if (words_uncached_fd() >= 0)
 		return EAR_UNCACHED;
 	if (is_run() && (is_captured() || (kind == WORDS_TROUBLE && is_cargo())))
 		return EAR_RUN;
@@ -189,7 +189,7 @@ bool words_say(const struct words *w, enum words_kind kind, const char *fmt, ...
 		append_for(w, w->dir, &line, SAID_MAX);
 		break;
 	default:
-		write_line(ear == EAR_UNCACHED ? uncached_fd() : 2, &line);
+		write_line(ear == EAR_UNCACHED ? words_uncached_fd() : 2, &line);
 	}
 	return ear != EAR_FILE;
 }

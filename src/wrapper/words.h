@@ -32,6 +32,8 @@ struct words {
 
 /* What CONCC_EXPLAIN asks for. */
 void words_init(struct words *w, char *const *argv);
+/* The descriptor that UNCACHED_ERR_FD names, when it can be written to; else -1. */
+int words_uncached_fd(void);
 /*
  * One line, without "concc: " and its end.  False when nobody was told: it was not asked for, or is
  * in the file that CONCC_EXPLAIN names.
