@@ -15,8 +15,8 @@
 
 /* Room for the job's id below the frame's bound. */
 #define CHUNK (PROTO_FRAME_MAX - 16)
-/* Each may be a file to open, on a disk that is slow: after this long the loop sees to what has come
- * meanwhile. */
+/* Each may be a file to open, on a disk that is slow: after this long the loop sees to what has
+ * come meanwhile. */
 #define PUMP_MS 20
 
 struct item {

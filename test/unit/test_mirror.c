@@ -70,8 +70,9 @@ Test(mirror, warm_compile_sends_no_message)
 	cold = sim_counts(s);
 	cr_assert_eq(cold.lists, 22, "%llu", (unsigned long long)cold.lists);
 	cr_assert_eq(cold.fetches, 301);
-	/* The kernel believes no attributes that it was told while it evicted any inode of the mirror,
-	 * and asks for these once more ("fuse: check attributes staleness on fuse_iget()", 6.13). */
+	/* The kernel believes no attributes that it was told while it evicted any inode of the
+	 * mirror, and asks for these once more ("fuse: check attributes staleness on
+	 * fuse_iget()", 6.13). */
 	for (unsigned i = 0; i < 5; i++) {
 		sim_expect(s, "cd $M && " COMPILE "/dev/null", "");
 		warm = sim_counts(s);
