@@ -34,6 +34,9 @@ struct policy_verdict {
 	bool local;
 	const char *rule; /* static, one of policy_rules[]; "remote" when it runs remotely */
 	char why[256];	  /* the argument or variable that decided it; may be empty */
+	/* Unless it is local: may it read standard input?  A compiler only when an argument says so,
+	 * also one in an @file, or an assembler or preprocessor without an operand. */
+	bool reads_stdin;
 };
 
 struct policy_rule {
@@ -50,12 +53,6 @@ void policy_decide(const struct policy_input *in, struct policy_verdict *ret);
 bool policy_is_tmp(const char *path);
 /* The rule tmp-output alone, for who knows what is served. */
 bool policy_names_tmp(const struct policy_input *in, struct policy_verdict *ret);
-
-/*
- * True when the command reads its standard input: an operand "-" or /dev/stdin
- * or the like, or an assembler or preprocessor without an operand.
- */
-bool job_reads_stdin(char *const *argv);
 
 /*
  * The arguments of a driver for C with those in the place of its @files and the like, on the heap;

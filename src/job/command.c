@@ -355,6 +355,16 @@ bool is_stdin_name(const char *arg)
 	       streq(arg, "/proc/self/fd/0");
 }
 
+bool ends_in_stdin_path(const char *arg)
+{
+	static const char *const paths[] = {"/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"};
+
+	for (size_t i = 0; i < N_OF(paths); i++)
+		if (str_ends(arg, paths[i]))
+			return true;
+	return false;
+}
+
 const char *env_get(char *const *env, const char *name)
 {
 	size_t n = strlen(name);
@@ -364,22 +374,4 @@ const char *env_get(char *const *env, const char *name)
 			return *env + n + 1;
 	}
 	return NULL;
-}
-
-bool job_reads_stdin(char *const *argv)
-{
-	size_t first;
-	enum tool tool = tool_of_command(argv, &first);
-	bool operand = false;
-
-	for (size_t i = first; argv[i]; i++) {
-		/* "-o -" writes, and a name after "-MT" is only text. */
-		if (i > 1 && (streq(argv[i - 1], "-o") ||
-			      (tool != TOOL_OTHER && c_option_takes_next(argv[i - 1]))))
-			continue;
-		if (is_stdin_name(argv[i]))
-			return true;
-		operand = operand || (argv[i][0] != '-' || tool == TOOL_OTHER);
-	}
-	return (tool == TOOL_AS || tool == TOOL_CPP) && !operand;
 }

@@ -40,6 +40,8 @@ bool c_is_source(const char *path);
 
 /* True for names of the process's own standard input: "-", "/dev/stdin", "/dev/fd/0", ... */
 bool is_stdin_name(const char *arg);
+/* True for one of those paths, alone or joined to an option ("-include/dev/stdin"). */
+bool ends_in_stdin_path(const char *arg);
 
 /*
  * Whether s is one of names, or begins with one of prefixes (returns that one).  Called with tables

@@ -564,6 +564,26 @@ static char **look_into_files(struct policy_call *c)
 	return all;
 }
 
+/* What is not known to be a compiler may always. */
+static bool reads_stdin(const struct policy_call *c)
+{
+	bool operand = false;
+
+	if (c->in->any_command || c->tool == TOOL_OTHER)
+		return true;
+	for (char *const *a = c->all; *a; a++) {
+		if (ends_in_stdin_path(*a))
+			return true;
+		/* "-o -" writes, and a name after "-MT" is only text. */
+		if (a > c->all && c_option_takes_next(a[-1]))
+			continue;
+		if (streq(*a, "-"))
+			return true;
+		operand = operand || (*a)[0] != '-';
+	}
+	return (c->tool == TOOL_AS || c->tool == TOOL_CPP) && !operand;
+}
+
 void policy_decide(const struct policy_input *in, struct policy_verdict *ret)
 {
 	_cleanup_free_ char *tmpdir = clean_tmpdir(in);
@@ -584,6 +604,7 @@ void policy_decide(const struct policy_input *in, struct policy_verdict *ret)
 		ret->rule = policy_rules[i].name;
 		return;
 	}
+	ret->reads_stdin = reads_stdin(&c);
 }
 
 bool policy_names_tmp(const struct policy_input *in, struct policy_verdict *ret)

@@ -40,7 +40,7 @@ bool remote_wants_stdin(const struct wrapper *w)
 
 	if (fstat(0, &st) < 0 || isatty(0) || is_null_device(0))
 		return false;
-	return w->o->any_command || job_reads_stdin(w->argv);
+	return w->reads_stdin;
 }
 
 static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)

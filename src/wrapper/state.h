@@ -33,6 +33,7 @@ struct wrapper {
 	char *exe;	 /* the same file, by an absolute path */
 	bool is_script;	 /* exe is one */
 	bool ourselves;	 /* there is nothing else of that name */
+	bool reads_stdin; /* so the policy says */
 	bool marked;	 /* as started by us, in the environment */
 	int lacking;	 /* errno, where there is no cwd or path */
 	char *workspace; /* of a cwd in /tmp or the like; else NULL */

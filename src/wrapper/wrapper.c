@@ -113,6 +113,7 @@ int wrapper_run(const struct wrapper_options *o)
 	in.cwd = w.cwd ? w.cwd : "/";
 	in.workspace = w.workspace;
 	policy_decide(&in, &v);
+	w.reads_stdin = v.reads_stdin;
 	/* In a job, what we touch would be its doing. */
 	if (!v.local || !streq(v.rule, "on-worker"))
 		open_dir(&w);
@@ -196,7 +197,8 @@ int wrapper_why(const struct wrapper_options *o)
 	if (w.is_script)
 		(void)local_mark_started(&w);
 	/* Whose input it would be nobody knows; of a compiler it is not part of the call. */
-	w.input.wanted = o->any_command ? remote_wants_stdin(&w) : job_reads_stdin(w.argv);
+	w.reads_stdin = v.reads_stdin;
+	w.input.wanted = o->any_command ? remote_wants_stdin(&w) : v.reads_stdin;
 	if (w.input.wanted && o->keeps && input_open(&w.input) == 0)
 		remote_know_input(&w);
 	open_dir(&w);

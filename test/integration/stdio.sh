@@ -225,6 +225,12 @@ shared_input() {
 		$C gcc -x c -c - -o o <a.c
 		printf 'a.c\nbig.c\n' | while read -r n; do $C gcc -c $n -o $n.o; done; ls
 		printf 'int g;\n' | { $C gcc -x c -c - -o o; cat; }
+		printf 'int g;\n' | $C gcc -include /dev/stdin -c a.c -o o
+		printf '#define f g\n' | $C gcc -imacros/dev/fd/0 -c a.c -o o
+		echo '-x c -' >args; $C gcc -c @args -o o <a.c
+		gcc -c a.c; echo section | $C objcopy --add-section x=/dev/stdin a.o o
+		echo 'echo here; exit 3' | $C sh
+		seq 3 | $C sort -r; seq 3 | { $C sh -c 'read -r x; echo $x'; cat; }
 	END
 }
 

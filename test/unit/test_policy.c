@@ -414,35 +414,6 @@ Test(policy, why_names_the_argument)
 	cr_expect_eq(strlen(v.why), sizeof(v.why) - 1);
 }
 
-static bool reads(const char *line)
-{
-	_cleanup_strv_ char **argv = words(line);
-
-	return job_reads_stdin(argv);
-}
-
-Test(policy, reads_stdin)
-{
-	cr_expect(reads("gcc -x c -c -"));
-	cr_expect(reads("gcc -x c -c - -o -"));
-	cr_expect(reads("gcc -x c -c /dev/stdin"));
-	cr_expect(reads("gcc -x c -c /dev/fd/0"));
-	cr_expect(reads("gcc -x c -c /proc/self/fd/0"));
-	cr_expect(reads("rustc -"));
-	cr_expect(reads("as -o a.o"));
-	cr_expect(reads("x86_64-linux-gnu-as --64 -o a.o"));
-	cr_expect(reads("cpp -P"));
-	cr_expect(reads("cat -n -"));
-	cr_expect(reads("ccache gcc -E -"));
-	cr_expect_not(reads("gcc -c a.c -o -"));
-	cr_expect_not(reads("gcc -c a.c -MF -"));
-	cr_expect_not(reads("gcc -c a.c"));
-	cr_expect_not(reads("as -o a.o a.s"));
-	cr_expect_not(reads("cpp a.c"));
-	cr_expect_not(reads("gcc -c a.c -I-"));
-	cr_expect_not(reads("cat a"));
-}
-
 /* ---- arguments in files ---- */
 
 static const struct {
@@ -450,6 +421,7 @@ static const struct {
 	const char *text; /* NULL: no regular file */
 } files[] = {
 	{CWD "/plain", "-O2 -c a.c -o a.o\n"},
+	{CWD "/stdin", "-O2 -x c -"},
 	{CWD "/native", "-O2\n\t-march=native  -c"},
 	{CWD "/nested", "-O2 @native"},
 	{CWD "/nested-deep", "@sub/one"},
@@ -514,6 +486,52 @@ static int read_stub(const char *given, size_t max, struct buf *out)
 		return 0;
 	}
 	return -ENOENT;
+}
+
+static bool reads(const char *line)
+{
+	_cleanup_strv_ char **argv = words(line);
+	struct policy_input in = {
+		.argv = argv, .cwd = CWD, .env = (char *const *)no_env, .read_file = read_stub};
+	struct policy_verdict v;
+
+	policy_decide(&in, &v);
+	cr_assert_not(v.local, "%s: %s", line, v.rule);
+	return v.reads_stdin;
+}
+
+Test(policy, reads_stdin)
+{
+	static const char *const do_read[] = {
+		"gcc -x c -c -",
+		"gcc -x c -c - -o -",
+		"gcc -x c -c /dev/stdin",
+		"gcc -x c -c /dev/fd/0",
+		"gcc -x c -c /proc/self/fd/0",
+		"gcc -include /dev/stdin -c a.c",
+		"gcc -include/dev/stdin -c a.c",
+		"gcc -imacros /dev/fd/0 -c a.c",
+		"clang -Xclang -include -Xclang /dev/stdin -c a.c",
+		"gcc -c @stdin",
+		"as -o a.o",
+		"x86_64-linux-gnu-as --64 -o a.o",
+		"cpp -P",
+		"ccache gcc -E -",
+		/* who knows */
+		"cat -n",
+		"objcopy --add-section x=/dev/stdin a.o b.o",
+		"patch -p1",
+		"tools/compile a.c",
+	};
+	static const char *const do_not[] = {
+		"gcc -c a.c -o -", "gcc -c a.c -MF -", "gcc -c a.c",	   "gcc @plain",
+		"as -o a.o a.s",   "cpp a.c",	       "gcc -c a.c -I-", "rustc --emit=metadata a.rs",
+	};
+
+	for (size_t i = 0; i < sizeof(do_read) / sizeof(*do_read); i++)
+		cr_expect(reads(do_read[i]), "%s", do_read[i]);
+	for (size_t i = 0; i < sizeof(do_not) / sizeof(*do_not); i++)
+		cr_expect_not(reads(do_not[i]), "%s", do_not[i]);
 }
 
 static const struct {
