@@ -52,9 +52,9 @@ int main(int argc, char **argv)
 		o.argv = argv;
 		return wrapper_run(&o);
 	}
-	if (argc > 2 && streq(argv[1], "--"))
+	if (argc > 1 && streq(argv[1], "--"))
 		o.argv = argv + 2;
-	if (argc < 2) {
+	if (argc < 2 || !*o.argv) {
 		fputs(usage, stderr);
 		return WRAPPER_EXIT_USAGE;
 	}
@@ -66,7 +66,7 @@ int main(int argc, char **argv)
 		puts("concc-cc " CONCC_VERSION);
 		return 0;
 	}
-	if (o.argv[0][0] == '-') {
+	if (o.argv[0][0] == '-' && o.argv == argv + 1) {
 		fprintf(stderr,
 			"concc-cc: unknown option %s; options of the compiler come after its name\n%s",
 			o.argv[0], usage);

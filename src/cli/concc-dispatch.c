@@ -33,7 +33,7 @@ int main(int argc, char **argv)
 		puts("concc-dispatch " CONCC_VERSION);
 		return 0;
 	}
-	if (o.argv[0][0] == '-') {
+	if (o.argv[0][0] == '-' && !streq(o.argv[-1], "--")) {
 		fprintf(stderr, "concc-dispatch: unknown option %s\n%s", o.argv[0], usage);
 		return WRAPPER_EXIT_USAGE;
 	}

@@ -250,7 +250,10 @@ int cache_dir(char **ret_path, struct errmsg *msg)
 	_cleanup_free_ char *path = NULL;
 	int r;
 
-	if (set && *set == '/')
+	if (set && *set && *set != '/')
+		return errmsg_set(msg, CONCC_E_UNSAFE,
+				  "CONCC_CACHE_DIR is %s; set it to an absolute path", set);
+	if (set && *set)
 		path = xstrdup(set);
 	else if (xdg && *xdg == '/')
 		path = path_join(xdg, "concc");

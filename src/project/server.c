@@ -31,6 +31,8 @@
 #define SAVE_MS (60 * 1000)
 /* The longest that a command of a worker can take to end: see spawn.c, which kills it before. */
 #define CHILDREN_MS (10 * 1000)
+/* Without any worker it has some 15 open; what can't be opened after them is done without. */
+#define FILES_MIN 32
 /* What is hashed on a thread: one, since there is one disk. */
 #define HASHING_THREADS 1
 
@@ -149,7 +151,9 @@ static void set_worker_cache(const struct server *s)
 {
 	_cleanup_free_ char *other = xasprintf("%s-worker", s->cache);
 
-	if (geteuid() == 0 && getenv("CONCC_CACHE_DIR"))
+	const char *set = getenv("CONCC_CACHE_DIR");
+
+	if (geteuid() == 0 && set && *set)
 		setenv("CONCC_CACHE_DIR", other, 1);
 }
 
@@ -170,6 +174,8 @@ static int choose_cache(struct server *s, struct errmsg *msg)
 	/* For workers on this machine, too; but root's are others, with a place of their own. */
 	if (geteuid() != 0)
 		setenv("CONCC_CACHE_DIR", s->cache, 1);
+	else
+		unsetenv("CONCC_CACHE_DIR");
 	r = path_mkdirs(s->cache, 0700);
 	return r < 0 ? errmsg_set(msg, r, "can't make %s: %s", s->cache, err_text(r)) : 0;
 }
@@ -271,11 +277,14 @@ static int set_up_pool(struct server *s, struct errmsg *msg)
 
 static void save_hashes(struct server *s)
 {
-	_cleanup_free_ char *path = hashes_path(s);
 	_cleanup_buf_ struct buf b = BUF_INIT;
+	_cleanup_free_ char *path = NULL;
 
-	if (s->hashes && hash_cache_changes(s->hashes, &b))
-		disk_replace(s, path, &b);
+	/* There are none, nor a directory for them, when it ends before it has begun. */
+	if (!s->hashes || !hash_cache_changes(s->hashes, &b))
+		return;
+	path = hashes_path(s);
+	disk_replace(s, path, &b);
 }
 
 static void on_save(void *data)
@@ -325,6 +334,11 @@ static int set_up(struct server *s, struct errmsg *msg)
 
 	begin_life(s);
 	listen_learn_fd_limit(s); /* first, for a number that is below any limit set later */
+	if (s->fd_limit < FILES_MIN)
+		return errmsg_set(msg, -EMFILE,
+				  "only %d files may be open (`ulimit -n`): the project server needs "
+				  "%d, and one for each job",
+				  s->fd_limit, FILES_MIN);
 	r = runtime_dir_open(&s->dir, &s->dir_fd, msg);
 	if (r < 0)
 		return r;

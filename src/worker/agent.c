@@ -286,12 +286,13 @@ static const struct launcher_ops launcher_callbacks = {
 /* Root's jobs are not root's: neither is what they need to keep, and where it can be reached. */
 static int give_cache(struct errmsg *msg)
 {
+	const char *set = getenv("CONCC_CACHE_DIR");
 	_cleanup_free_ char *cache = NULL;
 	int r;
 
 	if (sandbox_uid() == 0)
 		return 0;
-	if (!getenv("CONCC_CACHE_DIR")) {
+	if (!set || !*set) {
 		(void)setenv("CONCC_CACHE_DIR", AGENT_ROOT_CACHE, 1);
 		/* Small images lack it, and what cache_dir() makes is for its owner only. */
 		(void)path_mkdirs(ROOT_CACHE_PARENT, 0755); /* a failure shows below */

@@ -108,9 +108,10 @@ static json_t *store_json(const char *dir)
 /* Where this user's agents keep contents. */
 static char *own_store(void)
 {
+	const char *set = getenv("CONCC_CACHE_DIR");
 	_cleanup_free_ char *cache = NULL;
 
-	if (getuid() == 0 && !getenv("CONCC_CACHE_DIR"))
+	if (getuid() == 0 && (!set || !*set))
 		return xstrdup(AGENT_ROOT_CACHE "/store");
 	return cache_dir(&cache, NULL) < 0 ? NULL : path_join(cache, "store");
 }

@@ -200,6 +200,15 @@ static enum step attempt(struct wrapper *w, const char *worker, int *ret_status)
 		*ret_status = half_done(w);
 		return STEP_DONE;
 	}
+	if (r == -EMFILE || r == -ENFILE) {
+		_cleanup_free_ char *text = xasprintf("can't reach the project server: %s",
+						      err_text(r));
+
+		/* Ours, not the server's, and no better with another. */
+		pool_release(w->pool, &w->slot);
+		*ret_status = local_fall_back(w, "shortage", text);
+		return STEP_DONE;
+	}
 	if (r < 0) {
 		on_lost(w, r);
 		return STEP_AGAIN;

@@ -285,6 +285,59 @@ agents() {
 	expect_grep ': 1 remote' "$LAB/err"
 }
 
+# One line, and no crash before there is anything to take down.
+cant_begin() {
+	local rc=0
+	"$@" >"$LAB/out" 2>&1 || rc=$?
+	cat "$LAB/out"
+	expect_eq "status" "$rc" 1
+	expect_eq "lines" "$(wc -l <"$LAB/out")" 1
+}
+
+server_cant_begin() {
+	lab_stop_server
+	mkdir -p /srv/run
+	chmod 755 /srv/run
+	cant_begin concc-project
+	expect_grep 'chmod 700 /srv/run' "$LAB/out"
+	chmod 700 /srv/run
+	cant_begin prlimit --nofile=20 concc-project
+	expect_grep 'only 20 files may be open' "$LAB/out"
+	concc-dispatch true
+	cant_begin concc-project
+	expect_grep 'runs already' "$LAB/out"
+	concc-dispatch true
+}
+
+# Nor is a worker on this machine kept from work by a cache of ours that can't be used.
+cache_of_no_use() {
+	printf '[concc]\nworkspace = %s\n[worker here]\naddress = local:\nroot = worker\n' "$WS" >/srv/here.ini
+	for CONCC_CACHE_DIR in '' relative /dev/null/below; do
+		CONCC_CONFIG=/srv/here.ini
+		CONCC_RUNTIME_DIR=$(mktemp -d /srv/here.XXXXXX)
+		export CONCC_CACHE_DIR CONCC_CONFIG CONCC_RUNTIME_DIR
+		CONCC_EXPLAIN=1 concc-dispatch true 2>"$LAB/err"
+		cat "$LAB/err"
+		concc stop
+		expect_grep '^concc: remote on here' "$LAB/err"
+	done
+	expect_no_file relative
+}
+
+options_end() {
+	local p rc
+	for p in concc-cc concc-dispatch; do
+		expect_eq "$p" "$($p -- echo -- x)" '-- x'
+		rc=0
+		$p -- -x 2>"$LAB/err" || rc=$?
+		expect_eq "$p" "$rc $(cat "$LAB/err")" "127 concc: can't run -x: No such file or directory"
+		expect_status 100 $p -- 2>"$LAB/err"
+		expect_no_grep 'unknown option' "$LAB/err"
+		expect_status 100 $p -x 2>"$LAB/err"
+		expect_grep 'unknown option -x' "$LAB/err"
+	done
+}
+
 check "compilers by their paths" by_path
 check "CMake configured before" cmake_before
 check "other reasons for no jobs" others
@@ -299,6 +352,9 @@ check "a closed pipe" closed_pipe
 check "concc status of a build with its own workers" other_servers
 check "concc status of a stopped wrapper" stopped
 check "a host of several workers is told once" host_once
+check "a server that can't begin" server_cant_begin
+check "a cache directory of no use" cache_of_no_use
+check "options end at --" options_end
 check "no home" no_home
 check "another SSH agent" agents
 lab_stop
