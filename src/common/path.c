@@ -146,6 +146,10 @@ int runtime_dir_open(char **ret_path, int *ret_fd, struct errmsg *msg)
 	_cleanup_close_ int fd = -1;
 	int r;
 
+	/* Each caller's would be another one. */
+	if (set && *set && *set != '/')
+		return errmsg_set(msg, CONCC_E_UNSAFE,
+				  "CONCC_RUNTIME_DIR is %s; set it to an absolute path", set);
 	if (mkdir(path, 0700) < 0 && errno != EEXIST)
 		return errmsg_set(msg, -errno, "can't make %s: %s", path, err_text(-errno));
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);

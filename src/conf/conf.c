@@ -73,6 +73,10 @@ static int check_mode(const char *path, struct errmsg *msg)
 		return errmsg_set(msg, CONCC_E_CONF, "%s: %s", path, strerror(errno));
 	if (S_ISDIR(st.st_mode))
 		return errmsg_set(msg, CONCC_E_CONF, "%s: is a directory, not a file", path);
+	/* To open a FIFO would wait for a writer. */
+	if (!S_ISREG(st.st_mode) && !S_ISCHR(st.st_mode))
+		return errmsg_set(msg, CONCC_E_CONF,
+				  "%s: is a FIFO, a socket or a device, not a file", path);
 	if (S_ISREG(st.st_mode) && (st.st_mode & S_IWOTH))
 		return errmsg_set(
 			msg, CONCC_E_CONF,

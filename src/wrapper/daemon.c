@@ -96,16 +96,33 @@ void server_wait_end(int dir_fd)
 	(void)close(p.fd);
 }
 
+/* Ours, but a configuration named from our directory, which is not the server's.  On the heap. */
+static char **server_env(void)
+{
+	const char *set = getenv("CONCC_CONFIG");
+	bool relative = set && *set && *set != '/' && *set != '~';
+	_cleanup_free_ char *path = relative ? realpath(set, NULL) : NULL;
+	char **env = NULL;
+
+	for (char **e = environ; *e; e++)
+		strv_push(&env, path && str_starts(*e, "CONCC_CONFIG=")
+					? xasprintf("CONCC_CONFIG=%s", path)
+					: xstrdup(*e));
+	return env;
+}
+
 /* Nobody's child, so that no zombie stays with a shell's child; ready_fd tells readiness. */
 static int start_server(int ready_fd)
 {
 	_cleanup_free_ char *program = program_path("concc-project");
+	_cleanup_strv_ char **env = server_env();
 	char *argv[] = {(char *)"concc-project", (char *)"--daemon", (char *)"--ready-fd=3", NULL};
 
 	return process_start(
 		&(struct process){
 			.exe = program,
 			.argv = argv,
+			.env = env,
 			.dir = "/", /* so that it keeps no file system busy */
 			.fds = {PROCESS_FD_NULL, PROCESS_FD_NULL, PROCESS_FD_NULL, ready_fd},
 			.n_fds = 4,

@@ -309,6 +309,25 @@ server_cant_begin() {
 	concc-dispatch true
 }
 
+# Where it is named from: a server is nowhere.  A FIFO would be waited for.
+odd_configurations() {
+	lab_stop_server
+	mkdir -p sub
+	cp "$CONCC_CONFIG" sub/here.ini
+	CONCC_CONFIG=sub/here.ini CONCC_EXPLAIN=1 concc-dispatch sh -c 'echo "$CONCC_CONFIG"' >"$LAB/out" 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_grep '^concc: remote on w1' "$LAB/err"
+	lab_stop_server
+	mkfifo fifo.ini
+	CONCC_CONFIG=$WS/fifo.ini timeout "$LAB_LIMIT" concc-dispatch true 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_grep 'fifo.ini: is a FIFO, .*; running it here$' "$LAB/err"
+	CONCC_RUNTIME_DIR=relative concc-dispatch true 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_grep 'CONCC_RUNTIME_DIR is relative; set it to an absolute path' "$LAB/err"
+	rm -r fifo.ini sub
+}
+
 # Nor is a worker on this machine kept from work by a cache of ours that can't be used.
 cache_of_no_use() {
 	printf '[concc]\nworkspace = %s\n[worker here]\naddress = local:\nroot = worker\n' "$WS" >/srv/here.ini
@@ -353,6 +372,7 @@ check "concc status of a build with its own workers" other_servers
 check "concc status of a stopped wrapper" stopped
 check "a host of several workers is told once" host_once
 check "a server that can't begin" server_cant_begin
+check "configurations by odd names" odd_configurations
 check "a cache directory of no use" cache_of_no_use
 check "options end at --" options_end
 check "no home" no_home
