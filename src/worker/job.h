@@ -30,7 +30,8 @@ struct output {
 /* What it spoke of, and why it is not shown before its end. */
 enum holding {
 	HOLDING_NOTHING,
-	HOLDING_FULL_DISK, /* shown when it succeeds after all */
+	HOLDING_FULL_DISK, /* shown, as what it says of one, when it succeeds after all */
+	HOLDING_SAYS_FULL,
 	HOLDING_DENIED,	   /* what the sandbox refuses, and the client perhaps not: not shown */
 };
 

@@ -29,7 +29,7 @@ static const struct {
 	const char *text;
 	enum holding why;
 } sayings[] = {
-	{"No space left on device", HOLDING_FULL_DISK},
+	{"No space left on device", HOLDING_SAYS_FULL},
 	{"Read-only file system", HOLDING_DENIED}, /* /usr, /opt and the like */
 	/* There is no /dev/ptmx: of util-linux, Python, and expect. */
 	{"failed to create pseudo-terminal", HOLDING_DENIED},
@@ -119,13 +119,18 @@ static void on_announced(void *data, const char *path)
 
 void job_blame_holding(struct agent_job *j)
 {
+	static const char *const texts[] = {
+		[HOLDING_FULL_DISK] = "it ran out of scratch space on the worker",
+		[HOLDING_SAYS_FULL] = "it says that a disk is full, which the worker's is not",
+		[HOLDING_DENIED] = "it writes to a directory of the system, or makes a terminal",
+	};
+
 	if (j->taint)
 		return;
-	if (j->holding == HOLDING_DENIED)
+	/* Another worker would do no better. */
+	if (j->holding != HOLDING_FULL_DISK)
 		j->verdict = FAILED_NO_WAY_HOME;
-	job_taint(j, j->holding == HOLDING_DENIED
-			     ? "it writes to a directory of the system, or makes a terminal"
-			     : "it ran out of scratch space on the worker");
+	job_taint(j, texts[j->holding]);
 }
 
 static void send_output(struct agent_job *j, uint8_t stream, const void *p, size_t n)
@@ -145,11 +150,13 @@ static void send_output(struct agent_job *j, uint8_t stream, const void *p, size
 
 static enum holding why_hold(struct agent_job *j, const char *p, size_t n)
 {
+	if (job_scratch_is_full(j))
+		return HOLDING_FULL_DISK;
 	for (size_t i = 0; i < sizeof(sayings) / sizeof(sayings[0]); i++) {
 		if (memmem(p, n, sayings[i].text, strlen(sayings[i].text)))
 			return sayings[i].why;
 	}
-	return job_scratch_is_full(j) ? HOLDING_FULL_DISK : HOLDING_NOTHING;
+	return HOLDING_NOTHING;
 }
 
 /* Holds back from the first chunk that speaks of such a thing, at most one window. */

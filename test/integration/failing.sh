@@ -224,6 +224,26 @@ remedies() {
 	rm ~/secret-less
 }
 
+# Who says that a disk is full may mean one that is nobody's, as /dev/full: no other worker is tried.
+says_full() {
+	local text before
+	only_worker 1 worker
+	concc-dispatch true
+	for text in 'cat bad.c >/dev/full' 'echo | gcc -S -xc - -o /dev/full' \
+		'echo "f: No space left on device" >&2; exit 1'; do
+		before=$(lab_status '.workers[0].jobs')
+		CONCC_EXPLAIN=1 expect_status 1 concc-dispatch sh -c "$text" 2>"$LAB/err"
+		cat "$LAB/err"
+		expect_grep '^concc: local: no-way-home .on worker w1 it says that a disk is full' "$LAB/err"
+		expect_no_grep 'another worker' "$LAB/err"
+		expect_eq "jobs of $text" $(($(lab_status '.workers[0].jobs') - before)) 1
+	done
+	# One that goes on is not stopped by it.
+	CONCC_EXPLAIN=1 concc-dispatch sh -c 'cat bad.c >/dev/full; true' 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_grep '^concc: remote on w1' "$LAB/err"
+}
+
 for WORKER in 1 2; do
 	for ROOT in client worker; do
 		who="${LAB_USERS[WORKER]}, root = $ROOT"
@@ -239,6 +259,7 @@ for WORKER in 1 2; do
 		check "remedies ($who)" remedies
 	done
 done
+check "what says that a disk is full" says_full
 lab_stop_server
 umount /etc/passwd
 umount /etc
