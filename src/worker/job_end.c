@@ -210,10 +210,13 @@ int job_on_effect(void *data, const struct msg_file *f, int fd)
 
 void job_unreadable(struct agent_job *j, const char *refusal, int err)
 {
-	_cleanup_free_ char *text = refusal ? xasprintf("it made what can't be sent: %s", refusal)
-					    : xasprintf("its results can't be read: %s",
-							err_text(err));
+	_cleanup_free_ char *text = NULL;
 
+	/* It is reached by steps only, and so it would be on any worker. */
+	if (!refusal && err == -ENAMETOOLONG)
+		refusal = "a path that is too long";
+	text = refusal ? xasprintf("it made what can't be sent: %s", refusal)
+		       : xasprintf("its results can't be read: %s", err_text(err));
 	if (refusal && !j->taint)
 		j->verdict = FAILED_NO_WAY_HOME;
 	job_taint(j, text);

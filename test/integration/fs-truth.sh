@@ -88,6 +88,21 @@ no_way_home() {
 	done
 }
 
+# A directory below more names than a path may have: no other worker is tried.
+too_deep() {
+	# shellcheck disable=SC2016 # the job's
+	local dig='n=$(printf %0200d 0); for i in $(seq 25); do mkdir $n; cd $n; done; echo x >leaf; pwd | wc -c'
+	mkdir "$WS/deep"
+	cd "$WS/deep"
+	expect_eq "it says" "$(CONCC_EXPLAIN=1 concc-dispatch bash -c "$dig" 2>"$LAB/deep.err")" "$((25 * 201 + 13))"
+	cat "$LAB/deep.err"
+	expect_grep '^concc: local: no-way-home .*a path that is too long' "$LAB/deep.err"
+	expect_no_grep 'another worker' "$LAB/deep.err"
+	expect_eq "it leaves" "$(find . -name leaf -printf '%d\n')" 26
+	cd "$WS"
+	rm -r deep
+}
+
 # Calls whose effects overlayfs does not show as they are: what is left is right, as the job runs here then.
 odd_calls() {
 	rm -rf "$HERE/odd" "$WS/odd"
@@ -420,6 +435,7 @@ check "operations return the same in a job" operations
 check "a job leaves the same behind" left_behind
 check "the next job sees the same" seen_by_the_next
 check "what has no way home is made here" no_way_home
+check "so is what is too deep" too_deep
 check "calls that a sandbox can't show as they are" odd_calls
 check "a default access list" default_acl
 check "times of access that a job sets" access_times
