@@ -34,8 +34,8 @@ struct policy_verdict {
 	bool local;
 	const char *rule; /* static, one of policy_rules[]; "remote" when it runs remotely */
 	char why[256];	  /* the argument or variable that decided it; may be empty */
-	/* Unless it is local: may it read standard input?  A compiler only when an argument says so,
-	 * also one in an @file, or an assembler or preprocessor without an operand. */
+	/* Unless it is local: may it read standard input?  A compiler only when an argument says
+	 * so, also one in an @file, or an assembler or preprocessor without an operand. */
 	bool reads_stdin;
 };
 

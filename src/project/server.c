@@ -335,10 +335,11 @@ static int set_up(struct server *s, struct errmsg *msg)
 	begin_life(s);
 	listen_learn_fd_limit(s); /* first, for a number that is below any limit set later */
 	if (s->fd_limit < FILES_MIN)
-		return errmsg_set(msg, -EMFILE,
-				  "only %d files may be open (`ulimit -n`): the project server needs "
-				  "%d, and one for each job",
-				  s->fd_limit, FILES_MIN);
+		return errmsg_set(
+			msg, -EMFILE,
+			"only %d files may be open (`ulimit -n`): the project server needs "
+			"%d, and one for each job",
+			s->fd_limit, FILES_MIN);
 	r = runtime_dir_open(&s->dir, &s->dir_fd, msg);
 	if (r < 0)
 		return r;

@@ -32,7 +32,7 @@ enum holding {
 	HOLDING_NOTHING,
 	HOLDING_FULL_DISK, /* shown, as what it says of one, when it succeeds after all */
 	HOLDING_SAYS_FULL,
-	HOLDING_DENIED,	   /* what the sandbox refuses, and the client perhaps not: not shown */
+	HOLDING_DENIED, /* what the sandbox refuses, and the client perhaps not: not shown */
 };
 
 struct agent_job {

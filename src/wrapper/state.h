@@ -29,15 +29,15 @@ struct wrapper {
 	const struct wrapper_options *o;
 	char **argv; /* the command */
 	char *cwd;
-	char *path;	 /* what execve(2) gets; NULL when PATH has none */
-	char *exe;	 /* the same file, by an absolute path */
-	bool is_script;	 /* exe is one */
-	bool ourselves;	 /* there is nothing else of that name */
+	char *path;	  /* what execve(2) gets; NULL when PATH has none */
+	char *exe;	  /* the same file, by an absolute path */
+	bool is_script;	  /* exe is one */
+	bool ourselves;	  /* there is nothing else of that name */
 	bool reads_stdin; /* so the policy says */
-	bool marked;	 /* as started by us, in the environment */
-	int lacking;	 /* errno, where there is no cwd or path */
-	char *workspace; /* of a cwd in /tmp or the like; else NULL */
-	char *dir;	 /* runtime directory; NULL when there is none we may use */
+	bool marked;	  /* as started by us, in the environment */
+	int lacking;	  /* errno, where there is no cwd or path */
+	char *workspace;  /* of a cwd in /tmp or the like; else NULL */
+	char *dir;	  /* runtime directory; NULL when there is none we may use */
 	int dir_fd;
 	char *tally;
 	struct words words;

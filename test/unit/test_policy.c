@@ -524,8 +524,10 @@ Test(policy, reads_stdin)
 		"tools/compile a.c",
 	};
 	static const char *const do_not[] = {
-		"gcc -c a.c -o -", "gcc -c a.c -MF -", "gcc -c a.c",	   "gcc @plain",
-		"as -o a.o a.s",   "cpp a.c",	       "gcc -c a.c -I-", "rustc --emit=metadata a.rs",
+		"gcc -c a.c -o -", "gcc -c a.c -MF -",
+		"gcc -c a.c",	   "gcc @plain",
+		"as -o a.o a.s",   "cpp a.c",
+		"gcc -c a.c -I-",  "rustc --emit=metadata a.rs",
 	};
 
 	for (size_t i = 0; i < sizeof(do_read) / sizeof(*do_read); i++)
