@@ -355,6 +355,7 @@ options_end() {
 		expect_status 100 $p -x 2>"$LAB/err"
 		expect_grep 'unknown option -x' "$LAB/err"
 	done
+	lab_stop_server
 }
 
 check "compilers by their paths" by_path
