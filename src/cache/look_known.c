@@ -53,11 +53,13 @@ static void look_at_dir(struct cache_look *l, struct looked_dir *d, const char *
 	d->look = l->n_looks;
 	d->err = stat(path, &st) < 0 ? errno : 0;
 	if (d->err) {
-		d->epoch = 0;
+		d->epoch = d->since = 0;
 		return;
 	}
 	if (d->epoch && same_times(&d->st, &st))
 		return;
+	if (!d->since || d->st.st_dev != st.st_dev || d->st.st_ino != st.st_ino)
+		d->since = ++l->last_epoch;
 	d->st = st;
 	free(d->real);
 	d->real = realpath(path, NULL);
@@ -94,30 +96,47 @@ static struct looked_dir *dir_of(struct cache_look *l, const char *path, bool ha
 		d = xcalloc(1, sizeof(*d));
 		(void)map_put(&l->dirs, path, n, d);
 	}
-	dir = xstrndup(path, n);
+	dir = xasprintf("%.*s.", (int)n, path); /* which can be asked for only if names in it can */
 	look_at_dir(l, d, dir);
 	return remember_dir(l, d, path, n);
+}
+
+/* Nothing came by this name since it was looked for in vain, in this very directory. */
+static bool is_absent_still(struct cache_look *l, const struct looked_dir *d, const char *path,
+			    uint64_t known)
+{
+	const char *base = path_base(path);
+	const void *where;
+
+	if (known == d->epoch)
+		return true;
+	return known >= d->since && l->ops->stamp &&
+	       l->ops->stamp(l->data, path, (size_t)(base - path), &where) && where &&
+	       l->ops->vouches(l->data, where, base, NULL);
 }
 
 /* Is the name surely not there?  Positive errno, or 0. */
 static int known_absence(struct cache_look *l, const struct looked_dir *d, const char *path)
 {
-	if (d->err == ENOENT || d->err == ENOTDIR)
-		return d->err;
-	if (d->epoch && (uintptr_t)map_get_str(&l->absent, path) == d->epoch)
-		return ENOENT;
-	return 0;
+	uint64_t known;
+
+	if (d->err)
+		return d->err == ENOENT || d->err == ENOTDIR ? d->err : 0;
+	known = (uintptr_t)map_get_str(&l->absent, path);
+	return known && is_absent_still(l, d, path, known) ? ENOENT : 0;
 }
 
 static void note_absence(struct cache_look *l, const struct looked_dir *d, const char *path)
 {
-	if (!d->epoch)
+	if (d->err)
 		return;
 	if (l->absent.n >= ABSENT_MAX) {
 		map_release(&l->absent);
 		l->absent = MAP_INIT;
 	}
-	(void)map_put_str(&l->absent, path, (void *)(uintptr_t)d->epoch);
+	/* What it was at this moment, if its times can't tell of the next change. */
+	(void)map_put_str(&l->absent, path,
+			  (void *)(uintptr_t)(d->epoch ? d->epoch : l->last_epoch));
 }
 
 /*
@@ -140,7 +159,7 @@ static bool known_file(struct cache_look *l, const struct looked_dir *d, const c
 {
 	const struct stat *st = l->ops->is_same ? map_get_str(&l->files, path) : NULL;
 
-	if (!st || !l->ops->is_same(l->data, real_path(l, d, path), st))
+	if (!st || (d && d->err) || !l->ops->is_same(l->data, real_path(l, d, path), st))
 		return false;
 	*ret = *st;
 	return true;

@@ -118,8 +118,7 @@ static int look(const char *path, const struct cache_looked *looked, struct stat
 {
 	if (!looked)
 		return lstat(path, ret) < 0 ? errno : 0;
-	ret->st_mode = looked->mode;
-	ret->st_ctim = looked->ctime;
+	*ret = looked->st;
 	return looked->err;
 }
 
