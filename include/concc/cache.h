@@ -33,14 +33,19 @@
 
 /* Each name: a letter of enum trace_how, then an absolute path as the job passed it. */
 struct cache_names {
-	char **v; /* sorted, each once; owned */
+	char **v; /* sorted by path, each once; the vector is owned */
 	size_t n;
-	char *all; /* NULL; or where all of them are, which are not owned one by one then */
+	char *all;  /* where most of them are; owned, or NULL */
+	char **own; /* n_own others; owned */
+	size_t n_own;
 };
 
 void cache_names_release(struct cache_names *s);
-/* Takes the vector (n names, on the heap), sorts it and leaves out what is there twice. */
-void cache_names_set(struct cache_names *s, char **v, size_t n);
+/* Into an empty one: takes the vector, and all, in which its n names are.  Quickly when they are
+ * sorted. */
+void cache_names_set(struct cache_names *s, char **v, size_t n, char *all);
+/* Takes a vector of n names more, each on the heap. */
+void cache_names_add(struct cache_names *s, char **more, size_t n);
 void cache_names_encode(struct buf *b, const struct cache_names *s);
 int cache_names_decode(struct blob payload, struct cache_names *ret);
 

@@ -162,6 +162,8 @@ struct dir;
  * tree_vouches() until the tree is used otherwise; NULL: there is nothing by this path.
  */
 uint64_t tree_stamp(const struct tree *t, const char *path, size_t n, const struct dir **ret);
+/* The latest that there is: whatever has a stamp up to that was last changed before now. */
+uint64_t tree_last_stamp(const struct tree *t);
 /* Would the stamp change if this name in it did not stand any more for what lstat(2) has just said
  * (st; NULL: ENOENT)?  Not of symlinks, since where they lead is elsewhere. */
 bool tree_vouches(struct tree *t, const struct dir *d, const char *name, const struct stat *st);

@@ -26,6 +26,7 @@ struct cache_look {
 	uint32_t n_looks;
 	uint64_t last_epoch;
 	struct looked_dir *last_dir; /* of a name of this look, which holds its path; or NULL */
+	const void *where;	     /* what the ops have for it, or NULL */
 	const char *last_dir_path;
 	size_t last_dir_len;
 	struct map dirs;   /* as named -> struct looked_dir *, owned */
@@ -57,7 +58,6 @@ struct looked_dir {
 	uint32_t look;	/* in which it was looked at last */
 	int err;	/* of stat(2) of "." in it, positive */
 	uint64_t epoch; /* another one each time that names may have come or gone; 0: not known */
-	uint64_t since; /* of the epoch when it became this directory */
 	unsigned n_lstats; /* of files in it */
 	struct stat st;
 	char *real; /* its path by realpath(3), when it was st first; owned; or NULL */

@@ -53,17 +53,27 @@ static void look_at_dir(struct cache_look *l, struct looked_dir *d, const char *
 	d->look = l->n_looks;
 	d->err = stat(path, &st) < 0 ? errno : 0;
 	if (d->err) {
-		d->epoch = d->since = 0;
+		d->epoch = 0;
 		return;
 	}
 	if (d->epoch && same_times(&d->st, &st))
 		return;
-	if (!d->since || d->st.st_dev != st.st_dev || d->st.st_ino != st.st_ino)
-		d->since = ++l->last_epoch;
 	d->st = st;
 	free(d->real);
 	d->real = realpath(path, NULL);
 	d->epoch = l->ops->shows_changes(l->data, path, &st) ? ++l->last_epoch : 0;
+}
+
+/* Is there somebody who knows all names of just this directory, which can be searched? */
+static void find_where(struct cache_look *l, const struct looked_dir *d)
+{
+	const void *where = NULL;
+
+	l->where = NULL;
+	if (!d->err && l->ops->stamp &&
+	    l->ops->stamp(l->data, l->last_dir_path, l->last_dir_len, &where) && where &&
+	    l->ops->vouches(l->data, where, ".", &d->st))
+		l->where = where;
 }
 
 static struct looked_dir *remember_dir(struct cache_look *l, struct looked_dir *d, const char *path,
@@ -72,6 +82,7 @@ static struct looked_dir *remember_dir(struct cache_look *l, struct looked_dir *
 	l->last_dir = d;
 	l->last_dir_path = path;
 	l->last_dir_len = n;
+	find_where(l, d);
 	return d;
 }
 
@@ -101,42 +112,27 @@ static struct looked_dir *dir_of(struct cache_look *l, const char *path, bool ha
 	return remember_dir(l, d, path, n);
 }
 
-/* Nothing came by this name since it was looked for in vain, in this very directory. */
-static bool is_absent_still(struct cache_look *l, const struct looked_dir *d, const char *path,
-			    uint64_t known)
-{
-	const char *base = path_base(path);
-	const void *where;
-
-	if (known == d->epoch)
-		return true;
-	return known >= d->since && l->ops->stamp &&
-	       l->ops->stamp(l->data, path, (size_t)(base - path), &where) && where &&
-	       l->ops->vouches(l->data, where, base, NULL);
-}
-
 /* Is the name surely not there?  Positive errno, or 0. */
 static int known_absence(struct cache_look *l, const struct looked_dir *d, const char *path)
 {
-	uint64_t known;
-
 	if (d->err)
 		return d->err == ENOENT || d->err == ENOTDIR ? d->err : 0;
-	known = (uintptr_t)map_get_str(&l->absent, path);
-	return known && is_absent_still(l, d, path, known) ? ENOENT : 0;
+	if (l->where && l->ops->vouches(l->data, l->where, path_base(path), NULL))
+		return ENOENT;
+	if (d->epoch && (uintptr_t)map_get_str(&l->absent, path) == d->epoch)
+		return ENOENT;
+	return 0;
 }
 
 static void note_absence(struct cache_look *l, const struct looked_dir *d, const char *path)
 {
-	if (d->err)
+	if (!d->epoch || l->where)
 		return;
 	if (l->absent.n >= ABSENT_MAX) {
 		map_release(&l->absent);
 		l->absent = MAP_INIT;
 	}
-	/* What it was at this moment, if its times can't tell of the next change. */
-	(void)map_put_str(&l->absent, path,
-			  (void *)(uintptr_t)(d->epoch ? d->epoch : l->last_epoch));
+	(void)map_put_str(&l->absent, path, (void *)(uintptr_t)d->epoch);
 }
 
 /*
@@ -158,8 +154,15 @@ static bool known_file(struct cache_look *l, const struct looked_dir *d, const c
 		       struct stat *ret)
 {
 	const struct stat *st = l->ops->is_same ? map_get_str(&l->files, path) : NULL;
+	bool same;
 
-	if (!st || (d && d->err) || !l->ops->is_same(l->data, real_path(l, d, path), st))
+	if (!st || (d && d->err))
+		return false;
+	if (d && l->where)
+		same = l->ops->vouches(l->data, l->where, path_base(path), st);
+	else
+		same = l->ops->is_same(l->data, real_path(l, d, path), st);
+	if (!same)
 		return false;
 	*ret = *st;
 	return true;
@@ -183,8 +186,10 @@ static void note_file(struct cache_look *l, const char *path, const struct stat 
 
 static void count_lstat(struct cache_look *l, struct looked_dir *d)
 {
-	if (d->real && l->ops->looks_often && ++d->n_lstats == OFTEN)
-		l->ops->looks_often(l->data, d->real);
+	if (!d->real || !l->ops->looks_often || ++d->n_lstats != OFTEN)
+		return;
+	l->ops->looks_often(l->data, d->real);
+	find_where(l, d); /* what was known may be no more */
 }
 
 int look_lstat(struct cache_look *l, const char *path)

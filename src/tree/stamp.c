@@ -88,9 +88,12 @@ static bool clean_path(const struct tree *t, const char *path, size_t n, char cl
 	return len;
 }
 
+/* Of such names there are no events, or they are no entries. */
 static bool is_untold(const char *name, size_t len)
 {
-	return !len || len > PROTO_NAME_MAX || str_starts(name, TEMP_PREFIX);
+	bool dots = (len == 1 && *name == '.') || (len == 2 && memcmp(name, "..", 2) == 0);
+
+	return !len || dots || len > PROTO_NAME_MAX || str_starts(name, TEMP_PREFIX);
 }
 
 static bool is_absent(const struct tree *t, const struct dir *d, const char *name, size_t len)
@@ -134,6 +137,11 @@ uint64_t tree_stamp(const struct tree *t, const char *path, size_t n, const stru
 		return later(stamp, d->stamp);
 	absence = stamp_of_absence(t, clean, len);
 	return absence ? later(stamp, absence) : 0;
+}
+
+uint64_t tree_last_stamp(const struct tree *t)
+{
+	return t->last_stamp;
 }
 
 bool tree_vouches(struct tree *t, const struct dir *d, const char *name, const struct stat *st)
