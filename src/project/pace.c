@@ -5,6 +5,7 @@
  * choose by it.  A new server begins with what the records of the last ones say.
  */
 #include "pace.h"
+#include "filling.h"
 #include "peers.h"
 
 #include <fcntl.h>
@@ -89,7 +90,7 @@ void pace_tell_worker(struct pace *p, const struct peer *peer)
 	uint64_t speed = (uint64_t)peer->hello.cpu_speed * 1000 / p->speed;
 
 	sched_model_guess(p->model, peer->conf->name, speed > UINT32_MAX ? UINT32_MAX : speed);
-	tell_place(p, peer->conf->name, peer->conf->name, peer->hello.cpus, serve_left_us(peer));
+	tell_place(p, peer->conf->name, peer->conf->name, peer->hello.cpus, filling_left_us(peer));
 }
 
 void pace_tell_here(struct pace *p)
@@ -194,6 +195,15 @@ uint64_t pace_takes_here_us(struct pace *p, const struct job *j, bool *ret_same)
 	struct sched_place here = place_here(p);
 
 	return s.work_us ? sched_takes_us(&here, 0, &s) : 0;
+}
+
+uint64_t pace_takes_there_us(struct pace *p, const struct job *j)
+{
+	bool same;
+	struct sched_job s = {.work_us = work_of(p, j, &same)};
+	struct sched_place there = place_there(p, j);
+
+	return s.work_us ? sched_takes_us(&there, there.taken ? there.taken - 1 : 0, &s) : 0;
 }
 
 bool pace_has_room_here(const struct pace *p)

@@ -11,8 +11,8 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
+#include "filling.h"
 #include "pace.h"
-#include "run.h"
 #include "watchers.h"
 
 /* Room for the message's own fields below the frame's bound. */
@@ -58,24 +58,11 @@ static void note_all_sent(struct peer *p)
 /* As much as that may well be on its way already. */
 #define LEFT_MIN (512 * 1024)
 
-static bool has_new_program(const struct peer *p)
-{
-	const struct run *r;
-	size_t it = 0;
-
-	if (!p->exes_done.n)
-		return true;
-	while ((r = map_next(&p->jobs, &it, NULL)))
-		if (!map_get_u64(&p->exes_done, r->exe_id))
-			return true;
-	return false;
-}
-
 uint64_t serve_left_us(const struct peer *p)
 {
 	uint64_t left = p->wanted_bytes - p->sent_bytes;
 
-	if (left < LEFT_MIN || p->bytes_per_us <= 0 || !has_new_program(p))
+	if (left < LEFT_MIN || p->bytes_per_us <= 0)
 		return 0;
 	return (uint64_t)((double)left / p->bytes_per_us);
 }
@@ -98,7 +85,7 @@ static void note_sent(struct peer *p, uint64_t n)
 	p->rate_since_us = now;
 	p->rate_from = p->sent_bytes;
 	pace_tell_worker(p->server->pace, p);
-	if (serve_left_us(p))
+	if (filling_left_us(p))
 		stragglers_look(p->server->stragglers);
 }
 

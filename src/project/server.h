@@ -140,6 +140,7 @@ struct peer {
 	struct map exes_done;	    /* those of which a job has ended, on this link: all is there */
 	struct map exes_refused;    /* exe id -> char *, the worker's words */
 	struct map jobs;	    /* job id -> struct run */
+	struct run *filler;	    /* of those, the one that filling.h tells of; or NULL */
 	struct map sources;	    /* path -> version of a job's source that was told ahead */
 	struct map links;	    /* links.c: path -> target, as told; owned */
 	struct map absent;	    /* absent.c: directory -> struct absent_dir */
@@ -180,8 +181,8 @@ void peer_counts(const struct peer *p, struct link_counts *ret);
 int serve_fetch(struct peer *p, struct blob payload);
 void serve_more(struct peer *p); /* little is queued: send more contents */
 void serve_drop(struct peer *p); /* the link is gone */
-/* Microseconds until all that the worker asked for is sent, at the rate of late: so long jobs may
- * wait there whose program has run to no end on this link.  0: hardly any, or not known. */
+/* Microseconds until all that the worker asked for is sent, at the rate of late.  0: hardly any, or
+ * not known. */
 uint64_t serve_left_us(const struct peer *p);
 
 /* ---- working_set.c ---- */

@@ -8,6 +8,7 @@
  * worker, but a slot of this machine, it is given up there and runs here.  So is one that a slow
  * worker got, since no better one was free, when this machine has nothing else to do.
  */
+#include "filling.h"
 #include "pace.h"
 #include "run.h"
 
@@ -38,26 +39,48 @@ struct stragglers {
 	bool any_untold; /* it could not tell of one when it is late, or here would be better */
 };
 
+/* To wait for contents for this long is worse than to begin anew here; 0: not known. */
+static uint64_t wait_limit_us(const struct stragglers *t, const struct job *j)
+{
+	bool same;
+	uint64_t here = pace_takes_here_us(t->server->pace, j, &same);
+
+	return here * (same ? 1 : 2);
+}
+
+/* Until when it waits for contents for so long that it is late. */
+static uint64_t filling_limit_us(const struct stragglers *t, const struct job *j)
+{
+	uint64_t wait = wait_limit_us(t, j), there;
+
+	if (!wait || !t->server->local_slots || !filling_is(j))
+		return 0;
+	there = pace_takes_there_us(t->server->pace, j);
+	return there ? there + wait : 0;
+}
+
 /* When it will be late, if that can be told. */
 static void set_late(struct stragglers *t, struct job *j)
 {
 	uint64_t least = (uint64_t)t->server->conf->straggler_after_s * 1000;
-	uint64_t limit = pace_at_most_us(t->server->pace, j) * FAR_BEYOND / 1000;
+	uint64_t limit = pace_at_most_us(t->server->pace, j) * FAR_BEYOND;
+	uint64_t filling = filling_limit_us(t, j);
 
-	if (limit)
-		j->late_ms = j->began_ms + (limit > least ? limit : least);
+	if (filling && (!limit || filling < limit))
+		limit = filling;
+	limit /= 1000;
+	j->late_ms = limit ? j->began_ms + (limit > least ? limit : least) : 0;
 }
 
 /* It waits for contents, and that will take longer than all of it here. */
 static bool fills_for_long(const struct stragglers *t, const struct job *j)
 {
-	uint64_t left = run_waits_us(j), here;
-	bool same;
+	uint64_t left = filling_waits_us(j), limit;
 
 	if (!left)
 		return false;
-	here = pace_takes_here_us(t->server->pace, j, &same);
-	return here && left > here * (same ? 1 : 2);
+	limit = wait_limit_us(t, j);
+	return limit && left > limit;
 }
 
 /* This machine would have it done sooner. */
@@ -84,7 +107,7 @@ static bool try_home(const struct stragglers *t, struct job *j, bool late)
 	if (pool_acquire(s->pool, &q, &slot) < 0)
 		return false;
 	j->client->slot = slot;
-	if (late && !fills_for_long(t, j))
+	if (late && !filling_is(j))
 		pace_learn_late(s->pace, j);
 	log_info("straggler: %s on %s runs here", j->record.command, j->record.worker);
 	text = xasprintf(late ? "it takes far longer on %s than such a job does"
@@ -163,8 +186,7 @@ static void look(struct stragglers *t)
 
 		if (j->state != JOB_AT_WORKER || !twin_is_possible(j))
 			continue;
-		if (!j->late_ms)
-			set_late(t, j);
+		set_late(t, j); /* more is known than when it was sent */
 		home = is_better_here(t, j);
 		t->any_untold |= !j->late_ms || home;
 		late = (j->late_ms && j->late_ms <= now) || fills_for_long(t, j);

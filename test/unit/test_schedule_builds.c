@@ -133,6 +133,7 @@ struct client {
 	unsigned line[JOBS_MAX], n_line;
 	uint64_t line_us; /* the work of all in it */
 	double retry;	  /* the head of the line wants to be asked again */
+	double came;	  /* what it had left a free slot for, last */
 	uint32_t taken[MACHINES_MAX];
 	double filled[MACHINES_MAX];
 	bool lost[MACHINES_MAX];
@@ -445,14 +446,17 @@ static bool try_begin(struct sim *s, struct task *t, unsigned waiting, double wa
 
 static void serve_line(struct sim *s, struct client *c)
 {
+	double until = c->retry;
+
 	c->retry = NEVER;
 	while (c->n_line) {
 		struct task *t = &c->tasks[c->line[0]];
 
-		double waited = s->now - t->came;
-
-		if (!try_begin(s, t, c->n_line - 1, waited))
+		if (!try_begin(s, t, c->n_line - 1, s->now - fmax(t->came, c->came)))
 			return;
+		if (until < NEVER && s->now < until)
+			c->came = s->now;
+		until = NEVER;
 		c->line_us -= t->told_us;
 		memmove(c->line, c->line + 1, --c->n_line * sizeof(*c->line));
 	}
