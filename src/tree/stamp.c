@@ -52,7 +52,8 @@ static uint64_t later(uint64_t a, uint64_t b)
 
 /*
  * Without "." and "..": what is left of the path, in clean.  What ".." leaves must be a directory
- * that is known, since of a symlink it is another's parent; false when it is not.
+ * in another one that is known, since of a symlink, which a root may be, the parent is elsewhere;
+ * false when it is not.
  */
 static bool clean_path(const struct tree *t, const char *path, size_t n, char clean[PROTO_PATH_MAX],
 		       size_t *ret_n, uint64_t *stamp)
@@ -73,7 +74,7 @@ static bool clean_path(const struct tree *t, const char *path, size_t n, char cl
 		if (name_len == 2 && memcmp(name, "..", 2) == 0) {
 			const struct dir *d = find_told(t, clean, len);
 
-			if (!d)
+			if (!d || !d->parent)
 				return false;
 			*stamp = later(*stamp, d->stamp);
 			while (clean[--len] != '/')
