@@ -33,14 +33,19 @@
 
 /* Each name: a letter of enum trace_how, then an absolute path as the job passed it. */
 struct cache_names {
-	char **v; /* sorted, each once; owned */
+	char **v; /* sorted by path, each once; the vector is owned */
 	size_t n;
-	char *all; /* NULL; or where all of them are, which are not owned one by one then */
+	char *all;  /* where most of them are; owned, or NULL */
+	char **own; /* n_own others; owned */
+	size_t n_own;
 };
 
 void cache_names_release(struct cache_names *s);
-/* Takes the vector (n names, on the heap), sorts it and leaves out what is there twice. */
-void cache_names_set(struct cache_names *s, char **v, size_t n);
+/* Into an empty one: takes the vector, and all, in which its n names are.  Quickly when they are
+ * sorted. */
+void cache_names_set(struct cache_names *s, char **v, size_t n, char *all);
+/* Takes a vector of n names more, each on the heap. */
+void cache_names_add(struct cache_names *s, char **more, size_t n);
 void cache_names_encode(struct buf *b, const struct cache_names *s);
 int cache_names_decode(struct blob payload, struct cache_names *ret);
 
@@ -62,6 +67,9 @@ struct cache_look_ops {
 	/* The directory has just been seen as st: would a name that comes from now on show in it?
 	 */
 	bool (*shows_changes)(void *data, const char *dir, const struct stat *st);
+	/* Both may be NULL.  As tree_stamp() and tree_vouches(). */
+	uint64_t (*stamp)(void *data, const char *dir, size_t n, const void **ret_where);
+	bool (*vouches)(void *data, const void *where, const char *name, const struct stat *st);
 	/* May be NULL.  Files of this directory are looked at again and again: it may be worth
 	 * knowing what changes in it, for is_same().  Once for each directory. */
 	void (*looks_often)(void *data, const char *dir);
@@ -77,6 +85,10 @@ void cache_look_free(struct cache_look *l);
  */
 int cache_look_state(struct cache_look *l, const struct cache_names *s, struct digest *ret,
 		     uint64_t *ret_prints);
+/* The same, of names with this digest: only those are looked at of which nothing would have told
+ * that they mean something else than the last time. */
+int cache_look_again(struct cache_look *l, const struct digest *set, const struct cache_names *s,
+		     struct digest *ret);
 
 /*
  * From now on these paths (a map of them to anything, borrowed; NULL: none) are taken for absent
@@ -86,9 +98,8 @@ void cache_look_without(struct cache_look *l, const struct map *paths);
 
 /* What lstat(2) said, for who must know it of all names: of the last cache_look_state(). */
 struct cache_looked {
-	int err; /* positive errno; 0: it is there */
-	mode_t mode;
-	struct timespec ctime;
+	int err; /* positive errno; 0: it is there, as */
+	struct stat st;
 };
 /* Of name i of that set; borrowed until the next.  NULL: it was not asked for. */
 const struct cache_looked *cache_look_last(const struct cache_look *l, size_t i);

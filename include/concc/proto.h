@@ -606,8 +606,9 @@ enum trace_how {
 struct msg_trace {
 	uint32_t job_id;
 	char *why;    /* it is not all there is, or not enough: a word; "" otherwise.  Owned */
-	char **names; /* a letter of enum trace_how and a path; owned */
+	char **names; /* a letter of enum trace_how and a path; they are in: */
 	size_t n;
+	char *all; /* both owned */
 };
 
 /* names: as they are in the message, each ended by NUL. */

@@ -153,6 +153,20 @@ int tree_changed_since(const struct tree *t, const char *path, uint64_t version,
 /* After a drain: is this regular file (absolute, clean) surely what it was when lstat(2) said st?
  * False also when that can't be told. */
 bool tree_is_same(struct tree *t, const char *path, const struct stat *st);
+struct dir;
+
+/*
+ * After a drain, of a directory by any absolute path (n bytes; "..", "." and slashes at its end are
+ * fine): while this number is the same, no event has told of a change of where this path leads, of
+ * a name there, or of what such a name stands for.  0: changes of it would not be seen.  *ret: for
+ * tree_vouches() until the tree is used otherwise; NULL: there is nothing by this path.
+ */
+uint64_t tree_stamp(const struct tree *t, const char *path, size_t n, const struct dir **ret);
+/* The latest that there is: whatever has a stamp up to that was last changed before now. */
+uint64_t tree_last_stamp(const struct tree *t);
+/* Would the stamp change if this name in it did not stand any more for what lstat(2) has just said
+ * (st; NULL: ENOENT)?  Not of symlinks, since where they lead is elsewhere. */
+bool tree_vouches(struct tree *t, const struct dir *d, const char *name, const struct stat *st);
 /* Has a snapshot of this directory made, so that what is in it can be told from what changes. */
 int tree_know(struct tree *t, const char *dir);
 #define TREE_NOBODY UINT16_MAX /* instead of a peer, to commit_apply(): the digests are ours */

@@ -45,14 +45,22 @@ struct cache_look *cache_look_new(const struct cache_look_ops *ops, void *data)
 static void forget(struct cache_look *l)
 {
 	buf_reset(&l->said);
-	buf_reset(&l->same);
+	buf_reset(&l->ids);
 	l->path = NULL;
 	l->last_dir = NULL;
 	free(l->dir);
 	l->dir = NULL;
-	map_release(&l->by_inode);
-	map_release(&l->by_twin);
-	l->by_inode = l->by_twin = MAP_INIT;
+}
+
+static void forget_memos(struct cache_look *l)
+{
+	struct look_memo *m;
+
+	for (size_t it = 0; (m = map_next(&l->memos, &it, NULL));)
+		free(m);
+	map_release(&l->memos);
+	l->memos = MAP_INIT;
+	l->n_groups = 0;
 }
 
 void cache_look_free(struct cache_look *l)
@@ -61,9 +69,11 @@ void cache_look_free(struct cache_look *l)
 		return;
 	forget(l);
 	buf_release(&l->said);
-	buf_release(&l->same);
+	buf_release(&l->ids);
 	buf_release(&l->dir_said);
 	look_forget_known(l);
+	forget_memos(l);
+	free(l->groups);
 	free(l->looked);
 	free(l);
 }
@@ -84,34 +94,71 @@ static void say_stat(struct cache_look *l, const struct stat *st)
 	buf_put_u32(&l->said, st->st_gid);
 }
 
-/* The first name that key stood for, or this one. */
-static uint32_t first_of(struct map *m, const void *key, size_t n, uint32_t index)
-{
-	uintptr_t first = (uintptr_t)map_get(m, key, n);
-
-	if (first)
-		return (uint32_t)first;
-	(void)map_put(m, key, n, (void *)((uintptr_t)index + 1));
-	return index + 1;
-}
+/* Of a name: a file, by its inode; or (by the digest) all files with these bytes and this time. */
+struct look_id {
+	uint64_t a,
+		b; /* dev and ino; or seconds and nanoseconds of the mtime, which are far fewer */
+	struct digest digest; /* zero for a file */
+	uint32_t index;
+	uint32_t by_bytes;
+};
 
 static void say_inode(struct cache_look *l, const struct stat *st, uint32_t index)
 {
-	const uint64_t key[] = {st->st_dev, st->st_ino};
+	const struct look_id id = {.a = st->st_dev, .b = st->st_ino, .index = index};
 
-	buf_put_u32(&l->same, first_of(&l->by_inode, key, sizeof(key), index));
+	buf_append(&l->ids, &id, sizeof(id));
 }
 
 static void say_bytes(struct cache_look *l, const struct stat *st, const struct digest *d,
 		      uint32_t index)
 {
-	struct {
-		struct digest digest;
-		int64_t s, ns;
-	} key = {*d, st->st_mtim.tv_sec, st->st_mtim.tv_nsec};
+	const struct look_id id = {
+		.a = (uint64_t)st->st_mtim.tv_sec,
+		.b = (uint64_t)st->st_mtim.tv_nsec,
+		.digest = *d,
+		.index = index,
+		.by_bytes = 1,
+	};
 
 	buf_append(&l->said, d->b, DIGEST_SIZE);
-	buf_put_u32(&l->same, first_of(&l->by_twin, &key, sizeof(key), index));
+	buf_append(&l->ids, &id, sizeof(id));
+}
+
+static uint32_t *find_id(uint32_t *slots, size_t cap, const struct look_id *ids,
+			 const struct look_id *id)
+{
+	uint64_t h = (id->a ^ id->b * UINT64_C(0x9e3779b97f4a7c15)) * UINT64_C(0xbf58476d1ce4e5b9);
+	size_t i = (size_t)(h ^ h >> 29) & (cap - 1);
+
+	for (; slots[i]; i = (i + 1) & (cap - 1)) {
+		const struct look_id *o = &ids[slots[i] - 1];
+
+		if (o->a == id->a && o->b == id->b && o->by_bytes == id->by_bytes &&
+		    digest_eq(&o->digest, &id->digest))
+			break;
+	}
+	return &slots[i];
+}
+
+/* Which names are the same file, or alike: of each, the first. */
+static void say_same(struct cache_look *l)
+{
+	const struct look_id *ids = (const struct look_id *)l->ids.data;
+	size_t n = l->ids.len / sizeof(*ids), cap = 64;
+	uint32_t *slots;
+
+	while (cap < 2 * n)
+		cap *= 2;
+	slots = xcalloc(cap, sizeof(*slots)); /* index in ids + 1 */
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t *s = find_id(slots, cap, ids, &ids[i]);
+
+		if (!*s)
+			*s = i + 1;
+		buf_put_u32(&l->said, ids[*s - 1].index + 1);
+	}
+	free(slots);
 }
 
 /* 0 when that was an answer, be it that there is no such thing. */
@@ -131,8 +178,7 @@ static void look_once(struct cache_look *l, const char *path)
 	l->err = l->without && map_get_str(l->without, path) ? ENOENT : look_lstat(l, path);
 	l->looked[l->index] = (struct cache_looked){
 		.err = l->err,
-		.mode = l->err ? 0 : l->st.st_mode,
-		.ctime = l->st.st_ctim,
+		.st = l->st,
 	};
 }
 
@@ -518,21 +564,15 @@ static bool has_neighbour(const struct cache_names *s, size_t i, size_t end)
 	       (end < s->n && same_dir(s->v[end] + 1, path));
 }
 
-int cache_look_state(struct cache_look *l, const struct cache_names *s, struct digest *ret,
+/* Names that follow each other: says what each means. */
+static int say_names(struct cache_look *l, const struct cache_names *s, size_t from, size_t to,
 		     uint64_t *ret_prints)
 {
 	bool overwritten = false;
-	size_t end = 0;
+	size_t end = from;
 	int r = 0;
 
-	forget(l);
-	l->n_looks++;
-	if (s->n > l->cap_looked) {
-		l->cap_looked = s->n;
-		l->looked = xrealloc(l->looked, s->n * sizeof(*l->looked));
-	}
-	l->n_looked = s->n;
-	for (size_t i = 0; i < s->n && r == 0; i++) {
+	for (size_t i = from; i < to && r == 0; i++) {
 		size_t at = l->said.len;
 
 		l->index = i;
@@ -545,9 +585,188 @@ int cache_look_state(struct cache_look *l, const struct cache_names *s, struct d
 		if (r == 0 && ret_prints)
 			ret_prints[i] = print_of(l->said.data + at, l->said.len - at);
 	}
+	return r;
+}
+
+static void begin(struct cache_look *l, const struct cache_names *s)
+{
+	forget(l);
+	l->n_looks++;
+	if (s->n > l->cap_looked) {
+		l->cap_looked = s->n;
+		l->looked = xrealloc(l->looked, s->n * sizeof(*l->looked));
+	}
+	l->n_looked = s->n;
+}
+
+static void end(struct cache_look *l, struct digest *ret)
+{
+	say_same(l);
+	digest_of(l->said.data, l->said.len, ret);
+}
+
+int cache_look_state(struct cache_look *l, const struct cache_names *s, struct digest *ret,
+		     uint64_t *ret_prints)
+{
+	int r;
+
+	begin(l, s);
+	r = say_names(l, s, 0, s->n, ret_prints);
+	if (r == 0)
+		end(l, ret);
+	return r;
+}
+
+/* ---- the same again ---- */
+
+#define GROUPS_MAX (256 * 1024) /* of all memos: 14 MB, of some 1000 sets */
+
+/*
+ * A memo says what a set meant, by groups.  A group whose directory has the stamp that it had
+ * before it was looked at means the same: what changed since, or while it was looked at, would have
+ * made it another one.  Of others all names are looked at; when they say the same, of the same
+ * files, so does the set.  When anything does not, all is looked at anew.
+ */
+
+static uint64_t stamp_of(struct cache_look *l, const struct cache_names *s, size_t from,
+			 const struct look_group *g, const void **ret_where)
+{
+	return l->ops->stamp(l->data, s->v[from] + 1, g->dir_len, ret_where);
+}
+
+/* What was found of these names, which have just been looked at: will the stamp tell of changes? */
+static bool is_covered(struct cache_look *l, const struct cache_names *s, size_t from,
+		       const struct look_group *g)
+{
+	const struct cache_looked *seen = NULL;
+	const void *where;
+
+	if (!g->stamp || stamp_of(l, s, from, g, &where) != g->stamp)
+		return false;
+	for (size_t i = from; i < g->end; i++) {
+		const char *path = s->v[i] + 1;
+		char how = s->v[i][0];
+
+		if (how == TRACE_LIST || how == TRACE_PLACE || how == TRACE_MAKE)
+			return false;
+		if (i > from && streq(path, s->v[i - 1] + 1))
+			continue;
+		seen = cache_look_last(l, i);
+		if (!seen || (seen->err && seen->err != ENOENT) ||
+		    !l->ops->vouches(l->data, where, path_base(path), seen->err ? NULL : &seen->st))
+			return false;
+	}
+	return true;
+}
+
+static int say_group(struct cache_look *l, const struct cache_names *s, size_t from,
+		     struct look_group *g)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	size_t said = l->said.len, ids = l->ids.len;
+	const void *where;
+	int r;
+
+	g->stamp = stamp_of(l, s, from, g, &where);
+	r = say_names(l, s, from, g->end, NULL);
+	buf_append(&b, l->said.data + said, l->said.len - said);
+	buf_append(&b, l->ids.data + ids, l->ids.len - ids);
+	digest_of(b.data, b.len, &g->said);
+	return r;
+}
+
+static size_t dir_len(const char *name)
+{
+	return (size_t)(path_base(name + 1) - (name + 1));
+}
+
+static struct look_group group_at(const struct cache_names *s, size_t from)
+{
+	size_t n = dir_len(s->v[from]), to = from + 1;
+
+	while (to < s->n && dir_len(s->v[to]) == n && memcmp(s->v[to] + 1, s->v[from] + 1, n) == 0)
+		to++;
+	return (struct look_group){.end = (uint32_t)to, .dir_len = (uint32_t)n};
+}
+
+static void remember(struct cache_look *l, const struct digest *set, const struct digest *state,
+		     const struct look_group *groups, size_t n)
+{
+	struct look_memo *m = xmalloc(sizeof(*m) + n * sizeof(*groups));
+
+	if (l->n_groups + n > GROUPS_MAX)
+		forget_memos(l);
+	m->state = *state;
+	m->n = n;
+	memcpy(m->groups, groups, n * sizeof(*groups));
+	l->n_groups += n;
+	(void)map_put(&l->memos, set->b, DIGEST_SIZE, m);
+}
+
+static void forget_memo(struct cache_look *l, const struct digest *set)
+{
+	struct look_memo *m = map_del(&l->memos, set->b, DIGEST_SIZE);
+
+	if (m)
+		l->n_groups -= m->n;
+	free(m);
+}
+
+static int look_anew(struct cache_look *l, const struct digest *set, const struct cache_names *s,
+		     struct digest *ret)
+{
+	size_t n = 0;
+	int r = 0;
+
+	begin(l, s);
+	for (size_t from = 0; from < s->n && r == 0; from = l->groups[n++].end) {
+		if (n == l->cap_groups) {
+			l->cap_groups = n ? 2 * n : 256;
+			l->groups = xrealloc(l->groups, l->cap_groups * sizeof(*l->groups));
+		}
+		l->groups[n] = group_at(s, from);
+		r = say_group(l, s, from, &l->groups[n]);
+	}
 	if (r < 0)
 		return r;
-	buf_append(&l->said, l->same.data, l->same.len);
-	digest_of(l->said.data, l->said.len, ret);
+	end(l, ret);
+	for (size_t i = 0; i < n; i++)
+		if (!is_covered(l, s, i ? l->groups[i - 1].end : 0, &l->groups[i]))
+			l->groups[i].stamp = 0;
+	remember(l, set, ret, l->groups, n);
 	return 0;
+}
+
+static bool is_still(struct cache_look *l, const struct cache_names *s, struct look_memo *m)
+{
+	const void *where;
+
+	begin(l, s);
+	for (size_t i = 0, from = 0; i < m->n; from = m->groups[i++].end) {
+		struct look_group *g = &m->groups[i], now = *g;
+
+		if (g->stamp && stamp_of(l, s, from, g, &where) == g->stamp)
+			continue;
+		buf_reset(&l->said);
+		buf_reset(&l->ids);
+		if (say_group(l, s, from, &now) < 0 || !digest_eq(&now.said, &g->said))
+			return false;
+		g->stamp = is_covered(l, s, from, &now) ? now.stamp : 0;
+	}
+	return true;
+}
+
+int cache_look_again(struct cache_look *l, const struct digest *set, const struct cache_names *s,
+		     struct digest *ret)
+{
+	struct look_memo *m = map_get(&l->memos, set->b, DIGEST_SIZE);
+
+	if (!l->ops->stamp || l->without)
+		return cache_look_state(l, s, ret, NULL);
+	if (m && is_still(l, s, m)) {
+		*ret = m->state;
+		return 0;
+	}
+	forget_memo(l, set);
+	return look_anew(l, set, s, ret);
 }

@@ -8,9 +8,8 @@
 struct cache_look {
 	const struct cache_look_ops *ops;
 	void *data;
-	struct buf said;     /* what the names mean, one after the other */
-	struct buf same;     /* which of them are the same file, or like it */
-	struct map by_inode; /* dev and ino -> index of the first name + 1 */
+	struct buf said; /* what the names mean, one after the other */
+	struct buf ids;	 /* of which file each is, in the same order: struct look_id */
 	/* Of the path looked at last: one name is often used in several ways. */
 	const char *path;
 	struct stat st;
@@ -21,24 +20,43 @@ struct cache_look {
 	size_t index;		   /* of the name that is looked at */
 	bool has_neighbour;	   /* another name beside it is of the same directory */
 	const struct map *without; /* see cache_look_without() */
-	struct map by_twin;	   /* digest and mtime -> the same */
 	char *dir;		   /* that something is made in, as named last; NULL: none */
 	struct buf dir_said;
 	/* From one look to the next. */
 	uint32_t n_looks;
 	uint64_t last_epoch;
 	struct looked_dir *last_dir; /* of a name of this look, which holds its path; or NULL */
+	const void *where;	     /* what the ops have for it, or NULL */
 	const char *last_dir_path;
 	size_t last_dir_len;
 	struct map dirs;   /* as named -> struct looked_dir *, owned */
 	struct map absent; /* path -> epoch of its directory, in which there was no such name */
 	struct buf real;   /* of the file that is asked about */
 	struct map files;  /* path -> struct stat *, owned: what lstat(2) said of a regular file */
+	struct map memos;  /* digest of a set -> struct look_memo *, owned */
+	size_t n_groups;   /* of all memos */
+	struct look_group *groups; /* of this look */
+	size_t cap_groups;
+};
+
+/* Names that follow each other and are of one directory, as named. */
+struct look_group {
+	uint32_t end;	    /* index of the name behind them */
+	uint32_t dir_len;   /* bytes, to the last slash */
+	uint64_t stamp;	    /* while it is that, they mean what they meant; 0: they may not */
+	struct digest said; /* what they mean, and of which files they are */
+};
+
+/* What a set meant when it was looked at last. */
+struct look_memo {
+	struct digest state;
+	size_t n;
+	struct look_group groups[];
 };
 
 struct looked_dir {
 	uint32_t look;	/* in which it was looked at last */
-	int err;	/* of stat(2), positive */
+	int err;	/* of stat(2) of "." in it, positive */
 	uint64_t epoch; /* another one each time that names may have come or gone; 0: not known */
 	unsigned n_lstats; /* of files in it */
 	struct stat st;

@@ -64,12 +64,25 @@ static void look_at_dir(struct cache_look *l, struct looked_dir *d, const char *
 	d->epoch = l->ops->shows_changes(l->data, path, &st) ? ++l->last_epoch : 0;
 }
 
+/* Is there somebody who knows all names of just this directory, which can be searched? */
+static void find_where(struct cache_look *l, const struct looked_dir *d)
+{
+	const void *where = NULL;
+
+	l->where = NULL;
+	if (!d->err && l->ops->stamp &&
+	    l->ops->stamp(l->data, l->last_dir_path, l->last_dir_len, &where) && where &&
+	    l->ops->vouches(l->data, where, ".", &d->st))
+		l->where = where;
+}
+
 static struct looked_dir *remember_dir(struct cache_look *l, struct looked_dir *d, const char *path,
 				       size_t n)
 {
 	l->last_dir = d;
 	l->last_dir_path = path;
 	l->last_dir_len = n;
+	find_where(l, d);
 	return d;
 }
 
@@ -94,7 +107,7 @@ static struct looked_dir *dir_of(struct cache_look *l, const char *path, bool ha
 		d = xcalloc(1, sizeof(*d));
 		(void)map_put(&l->dirs, path, n, d);
 	}
-	dir = xstrndup(path, n);
+	dir = xasprintf("%.*s.", (int)n, path); /* which can be asked for only if names in it can */
 	look_at_dir(l, d, dir);
 	return remember_dir(l, d, path, n);
 }
@@ -102,8 +115,10 @@ static struct looked_dir *dir_of(struct cache_look *l, const char *path, bool ha
 /* Is the name surely not there?  Positive errno, or 0. */
 static int known_absence(struct cache_look *l, const struct looked_dir *d, const char *path)
 {
-	if (d->err == ENOENT || d->err == ENOTDIR)
-		return d->err;
+	if (d->err)
+		return d->err == ENOENT || d->err == ENOTDIR ? d->err : 0;
+	if (l->where && l->ops->vouches(l->data, l->where, path_base(path), NULL))
+		return ENOENT;
 	if (d->epoch && (uintptr_t)map_get_str(&l->absent, path) == d->epoch)
 		return ENOENT;
 	return 0;
@@ -111,7 +126,7 @@ static int known_absence(struct cache_look *l, const struct looked_dir *d, const
 
 static void note_absence(struct cache_look *l, const struct looked_dir *d, const char *path)
 {
-	if (!d->epoch)
+	if (!d->epoch || l->where)
 		return;
 	if (l->absent.n >= ABSENT_MAX) {
 		map_release(&l->absent);
@@ -139,8 +154,15 @@ static bool known_file(struct cache_look *l, const struct looked_dir *d, const c
 		       struct stat *ret)
 {
 	const struct stat *st = l->ops->is_same ? map_get_str(&l->files, path) : NULL;
+	bool same;
 
-	if (!st || !l->ops->is_same(l->data, real_path(l, d, path), st))
+	if (!st || (d && d->err))
+		return false;
+	if (d && l->where)
+		same = l->ops->vouches(l->data, l->where, path_base(path), st);
+	else
+		same = l->ops->is_same(l->data, real_path(l, d, path), st);
+	if (!same)
 		return false;
 	*ret = *st;
 	return true;
@@ -164,8 +186,10 @@ static void note_file(struct cache_look *l, const char *path, const struct stat 
 
 static void count_lstat(struct cache_look *l, struct looked_dir *d)
 {
-	if (d->real && l->ops->looks_often && ++d->n_lstats == OFTEN)
-		l->ops->looks_often(l->data, d->real);
+	if (!d->real || !l->ops->looks_often || ++d->n_lstats != OFTEN)
+		return;
+	l->ops->looks_often(l->data, d->real);
+	find_where(l, d); /* what was known may be no more */
 }
 
 int look_lstat(struct cache_look *l, const char *path)

@@ -17,8 +17,9 @@
 
 void cache_names_release(struct cache_names *s)
 {
-	for (size_t i = 0; i < s->n && !s->all; i++)
-		free(s->v[i]);
+	for (size_t i = 0; i < s->n_own; i++)
+		free(s->own[i]);
+	free(s->own);
 	free(s->all);
 	free(s->v);
 	*s = (struct cache_names){0};
@@ -32,18 +33,51 @@ static int by_path(const void *a, const void *b)
 	return r ? r : x[0] - y[0];
 }
 
-void cache_names_set(struct cache_names *s, char **v, size_t n)
+static void sort(char **v, size_t n)
 {
-	size_t kept = 0;
-
-	qsort(v, n, sizeof(*v), by_path);
-	for (size_t i = 0; i < n; i++) {
-		if (kept && streq(v[kept - 1], v[i]))
-			free(v[i]);
-		else
-			v[kept++] = v[i];
+	for (size_t i = 1; i < n; i++) {
+		if (by_path(&v[i - 1], &v[i]) > 0) {
+			qsort(v, n, sizeof(*v), by_path);
+			return;
+		}
 	}
-	*s = (struct cache_names){.v = v, .n = kept};
+}
+
+/* Each once. */
+static void unite(struct cache_names *s, char *const *more, size_t n_more)
+{
+	char **v = xcalloc(s->n + n_more + 1, sizeof(*v));
+	size_t n = 0;
+
+	for (size_t i = 0, k = 0; i < s->n || k < n_more;) {
+		bool mine = k == n_more || (i < s->n && by_path(&s->v[i], &more[k]) <= 0);
+		char *name = mine ? s->v[i++] : more[k++];
+
+		if (!n || !streq(v[n - 1], name))
+			v[n++] = name;
+	}
+	free(s->v);
+	s->v = v;
+	s->n = n;
+}
+
+void cache_names_set(struct cache_names *s, char **v, size_t n, char *all)
+{
+	*s = (struct cache_names){.all = all};
+	sort(v, n);
+	unite(s, v, n);
+	free(v);
+}
+
+void cache_names_add(struct cache_names *s, char **more, size_t n)
+{
+	sort(more, n);
+	if (n)
+		unite(s, more, n);
+	s->own = xrealloc(s->own, (s->n_own + n + 1) * sizeof(*s->own));
+	memcpy(s->own + s->n_own, more, n * sizeof(*more));
+	s->n_own += n;
+	free(more);
 }
 
 static size_t shared(const char *a, const char *b)

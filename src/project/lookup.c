@@ -65,7 +65,7 @@ static const struct set *look_at(struct seek *k, size_t i)
 	struct set *s = &k->sets[i];
 
 	if (s->there && !s->looked)
-		s->err = cache_look_state(k->results->look, &s->names, &s->state, NULL);
+		s->err = cache_look_again(k->results->look, &s->digest, &s->names, &s->state);
 	s->looked = true;
 	return s;
 }

@@ -237,7 +237,7 @@ int recording_trace(struct recording *r, struct blob payload)
 		recording_spoil(r, "trace-void");
 	}
 	if (r && !r->traced && !r->why) {
-		cache_names_set(&r->names, steal_ptr(&m.names), m.n);
+		cache_names_set(&r->names, steal_ptr(&m.names), m.n, steal_ptr(&m.all));
 		r->traced = true;
 	}
 	msg_trace_release(&m);
@@ -258,6 +258,7 @@ static void check_unchanged(struct recording *r)
 		recording_spoil(r, "mounts");
 	for (size_t i = 0, end; i < r->names.n && !r->why; i = end) {
 		const char *path = r->names.v[i] + 1;
+		const struct cache_looked *looked = cache_look_last(r->results->look, i);
 		bool follow = false, listed = false;
 
 		for (end = i; end < r->names.n && streq(r->names.v[end] + 1, path); end++) {
@@ -266,8 +267,8 @@ static void check_unchanged(struct recording *r)
 		}
 		if (map_get_str(&r->early, path))
 			continue; /* or it would not be in place */
-		if (since_unchanged(&r->since, path, follow,
-				    cache_look_last(r->results->look, i)) &&
+		if ((since_is_quiet(&r->since, path, looked) ||
+		     since_unchanged(&r->since, path, follow, looked)) &&
 		    (!listed || since_same_names(&r->since, path)))
 			continue;
 		recording_spoil(r, "changed");

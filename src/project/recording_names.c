@@ -170,8 +170,6 @@ void recording_choose_names(struct recording *r)
 
 		if (counts(r, name))
 			r->names.v[kept++] = name;
-		else
-			free(name);
 	}
 	r->names.n = kept;
 }
@@ -190,15 +188,13 @@ static bool shows_times(const char *name)
 /* What a command did with the times that it was told of nobody knows. */
 void recording_add_times(struct recording *r)
 {
-	size_t n = r->names.n;
-	char **all = xcalloc(2 * n + 1, sizeof(*all)), **v = r->names.v;
+	size_t n = 0;
+	char **more = xcalloc(r->names.n + 1, sizeof(*more)), **v = r->names.v;
 
-	memcpy(all, v, n * sizeof(*all));
 	for (size_t i = 0; i < r->names.n; i++)
 		if (shows_times(v[i]))
-			all[n++] = xasprintf("%c%s", TRACE_TIMES, v[i] + 1);
-	free(v);
-	cache_names_set(&r->names, all, n);
+			more[n++] = xasprintf("%c%s", TRACE_TIMES, v[i] + 1);
+	cache_names_add(&r->names, more, n);
 	if (r->names.n > CACHE_NAMES_MAX)
 		recording_spoil(r, "many-names");
 }
@@ -206,15 +202,13 @@ void recording_add_times(struct recording *r)
 /* Of which descriptor it asked is not known: of each.  Nor which of its programs did. */
 void recording_add_places(struct recording *r)
 {
-	size_t n = r->names.n;
-	char **all = xcalloc(2 * n + 1, sizeof(*all)), **v = r->names.v;
+	size_t n = 0;
+	char **more = xcalloc(r->names.n + 1, sizeof(*more)), **v = r->names.v;
 
-	memcpy(all, v, n * sizeof(*all));
 	for (size_t i = 0; i < r->names.n; i++)
 		if (r->wants_places ? is_opened(v[i]) : v[i][0] == TRACE_EXEC)
-			all[n++] = xasprintf("%c%s", TRACE_PLACE, v[i] + 1);
-	free(v);
-	cache_names_set(&r->names, all, n);
+			more[n++] = xasprintf("%c%s", TRACE_PLACE, v[i] + 1);
+	cache_names_add(&r->names, more, n);
 	if (r->names.n > CACHE_NAMES_MAX)
 		recording_spoil(r, "many-names");
 }
@@ -327,7 +321,6 @@ static void look_at_program(struct recording *r, const char *path, char ***more,
 void recording_look_at_programs(struct recording *r)
 {
 	char **more = xcalloc(1, sizeof(*more));
-	size_t n = 0;
 
 	for (size_t i = 0; i < r->names.n && !r->why; i++) {
 		const char *name = r->names.v[i];
@@ -335,14 +328,5 @@ void recording_look_at_programs(struct recording *r)
 		if (name[0] == TRACE_EXEC)
 			look_at_program(r, name + 1, &more, 0);
 	}
-	n = strv_len(more);
-	if (n) {
-		char **all = xcalloc(r->names.n + n + 1, sizeof(*all));
-
-		memcpy(all, r->names.v, r->names.n * sizeof(*all));
-		memcpy(all + r->names.n, more, n * sizeof(*all));
-		free(r->names.v);
-		cache_names_set(&r->names, all, r->names.n + n);
-	}
-	free(more);
+	cache_names_add(&r->names, more, strv_len(more));
 }

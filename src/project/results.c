@@ -193,6 +193,23 @@ static bool shows_changes(void *data, const char *dir, const struct stat *st)
 	return fd >= 0 && !fs_is_network(fd) && !stat_is_racy(st, false);
 }
 
+static uint64_t stamp_of(void *data, const char *dir, size_t n, const void **ret_where)
+{
+	const struct results *r = data;
+	const struct dir *d;
+	uint64_t stamp = tree_stamp(r->server->tree, dir, n, &d);
+
+	*ret_where = d;
+	return stamp;
+}
+
+static bool vouches(void *data, const void *where, const char *name, const struct stat *st)
+{
+	const struct results *r = data;
+
+	return tree_vouches(r->server->tree, where, name, st);
+}
+
 /* Of directories that no worker was told of, none is watched, as of all in a server that had only
  * hits yet. */
 static void looks_often(void *data, const char *dir)
@@ -243,6 +260,8 @@ void results_open(struct server *s)
 		.digest = digest_of_file,
 		.is_same = is_same_file,
 		.shows_changes = shows_changes,
+		.stamp = stamp_of,
+		.vouches = vouches,
 		.looks_often = looks_often,
 	};
 	_cleanup_free_ char *dir = path_join(s->cache, "results");

@@ -111,8 +111,13 @@ void recording_keep(struct recording *r, const struct msg_exit *end, const char 
 struct since {
 	struct tree *tree;
 	char *const *mirrored; /* see since_init() */
-	uint64_t version;
+	uint64_t version, stamp;
 	struct timespec when; /* CLOCK_REALTIME, coarse */
+	/* Of the name before: its directory, in it, and whether nothing came there. */
+	const char *dir;
+	size_t dir_len;
+	const struct dir *where;
+	bool is_quiet;
 	struct map dirs; /* clean path of a directory -> what its times tell, as in unchanged.c */
 	struct map seen; /* clean path -> what was found there; of names on the way */
 };
@@ -120,6 +125,10 @@ struct since {
 /* mirrored: trees that the job sees by our listings only (lives as long as s); NULL: all. */
 void since_init(struct since *s, struct tree *t, uint64_t version, char *const *mirrored);
 void since_release(struct since *s);
+/* After a drain: is it sure that this name is what lstat(2) has just said, and was so then?
+ * Quickly, of names one directory after the other, while the tree is used for nothing else; path
+ * lives on. */
+bool since_is_quiet(struct since *s, const char *path, const struct cache_looked *looked);
 /* After a drain: does this absolute path, however written, lead to what it led to then?  follow:
  * through a symlink that it ends with.  looked: what lstat(2) of it has just said, or NULL.  False
  * also when that can't be told. */

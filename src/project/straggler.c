@@ -24,6 +24,8 @@
 
 /* Times what few of its kind exceed. */
 #define FAR_BEYOND 3
+/* What comes over a line of some length may well take so long. */
+#define FILLING_MS 1000
 /* All jobs are looked at so often at the most when one ends. */
 #define LOOK_MS 100
 /* Dealt with in one go; others have their turn when a job ends. */
@@ -62,14 +64,17 @@ static uint64_t filling_limit_us(const struct stragglers *t, const struct job *j
 /* When it will be late, if that can be told. */
 static void set_late(struct stragglers *t, struct job *j)
 {
+	uint64_t late = pace_at_most_us(t->server->pace, j) * FAR_BEYOND / 1000;
 	uint64_t least = (uint64_t)t->server->conf->straggler_after_s * 1000;
-	uint64_t limit = pace_at_most_us(t->server->pace, j) * FAR_BEYOND;
-	uint64_t filling = filling_limit_us(t, j);
+	uint64_t filling = filling_limit_us(t, j) / 1000;
 
-	if (filling && (!limit || filling < limit))
-		limit = filling;
-	limit /= 1000;
-	j->late_ms = limit ? j->began_ms + (limit > least ? limit : least) : 0;
+	if (late && late < least)
+		late = least;
+	if (filling && filling < FILLING_MS)
+		filling = FILLING_MS;
+	if (filling && (!late || filling < late))
+		late = filling;
+	j->late_ms = late ? j->began_ms + late : 0;
 }
 
 /* It waits for contents, and that will take longer than all of it here. */

@@ -26,6 +26,7 @@
 void since_init(struct since *s, struct tree *t, uint64_t version, char *const *mirrored)
 {
 	*s = (struct since){.tree = t, .version = version, .mirrored = mirrored};
+	s->stamp = tree_last_stamp(t);
 	(void)clock_gettime(CLOCK_REALTIME_COARSE, &s->when);
 }
 
@@ -118,8 +119,7 @@ static int look(const char *path, const struct cache_looked *looked, struct stat
 {
 	if (!looked)
 		return lstat(path, ret) < 0 ? errno : 0;
-	ret->st_mode = looked->mode;
-	ret->st_ctim = looked->ctime;
+	*ret = looked->st;
 	return looked->err;
 }
 
@@ -154,6 +154,24 @@ static uintptr_t step(struct since *s, const char *path, const struct cache_look
 	if (!last || seen & DIRECTORY)
 		(void)map_put_str(&s->seen, path, (void *)seen);
 	return seen;
+}
+
+bool since_is_quiet(struct since *s, const char *path, const struct cache_looked *looked)
+{
+	const char *base = path_base(path);
+	size_t n = (size_t)(base - path);
+
+	if (!looked || (looked->err && looked->err != ENOENT))
+		return false;
+	if (!s->dir || s->dir_len != n || memcmp(s->dir, path, n) != 0) {
+		uint64_t stamp = tree_stamp(s->tree, path, n, &s->where);
+
+		s->dir = path;
+		s->dir_len = n;
+		s->is_quiet = stamp && stamp <= s->stamp;
+	}
+	return s->is_quiet &&
+	       tree_vouches(s->tree, s->where, base, looked->err ? NULL : &looked->st);
 }
 
 struct walk {

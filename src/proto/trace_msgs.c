@@ -39,12 +39,15 @@ static int take_names(struct blob bytes, struct msg_trace *m)
 	if (n > PROTO_TRACE_NAMES_MAX)
 		return CONCC_E_PROTO;
 	m->names = xcalloc(n + 1, sizeof(*m->names));
-	while (left) {
+	m->all = xmalloc(left + 1);
+	if (left)
+		memcpy(m->all, at, left);
+	for (char *at = m->all; left;) {
 		size_t len = strlen(at);
 
 		if (!trace_name_is_valid(at, len))
 			return CONCC_E_PROTO;
-		m->names[m->n++] = xstrndup(at, len);
+		m->names[m->n++] = at;
 		at += len + 1;
 		left -= len + 1;
 	}
@@ -73,6 +76,7 @@ int msg_trace_decode(struct blob payload, struct msg_trace *ret)
 void msg_trace_release(struct msg_trace *m)
 {
 	free(m->why);
-	strv_free(m->names);
+	free(m->names);
+	free(m->all);
 	*m = (struct msg_trace){0};
 }

@@ -528,8 +528,32 @@ void trace_call(struct trace *t, const struct filter_call *c)
 		changes_dir(t, c->pid);
 }
 
+static int by_path(const void *a, const void *b)
+{
+	const char *x = *(char *const *)a, *y = *(char *const *)b;
+	int r = strcmp(x + 1, y + 1);
+
+	return r ? r : x[0] - y[0];
+}
+
+/* As they are kept: who has to do with many jobs at once need not sort them, and they pack well. */
+static void sort_names(const struct trace *t, struct buf *ret)
+{
+	_cleanup_free_ char **v = xcalloc(t->names.n + 1, sizeof(*v));
+	char *at = (char *)t->bytes.data;
+
+	for (size_t i = 0; i < t->names.n; i++) {
+		v[i] = at;
+		at += strlen(at) + 1;
+	}
+	qsort(v, t->names.n, sizeof(*v), by_path);
+	for (size_t i = 0; i < t->names.n; i++)
+		buf_append(ret, v[i], strlen(v[i]) + 1);
+}
+
 int trace_finish(const struct trace *t)
 {
+	_cleanup_buf_ struct buf names = BUF_INIT;
 	_cleanup_close_ int fd = memfd_create("concc-trace", MFD_CLOEXEC);
 	const char *why = t->why ? t->why : "";
 	int r;
@@ -537,7 +561,9 @@ int trace_finish(const struct trace *t)
 	if (fd < 0)
 		return -errno;
 	r = write_full(fd, why, strlen(why) + 1);
-	if (r == 0 && !t->why)
-		r = write_full(fd, t->bytes.data, t->bytes.len);
+	if (r == 0 && !t->why) {
+		sort_names(t, &names);
+		r = write_full(fd, names.data, names.len);
+	}
 	return r < 0 ? r : steal_fd(&fd);
 }

@@ -28,6 +28,7 @@ void dir_vec_push(struct dir_vec *v, struct dir *d)
 
 void dir_queue(struct tree *t, struct dir *d)
 {
+	dir_touch(t, d);
 	if (d->queued || d->dropped)
 		return;
 	d->queued = true;
@@ -196,6 +197,7 @@ static struct dir *dir_alloc(struct tree *t, const char *path)
 	struct dir *d = xcalloc(1, sizeof(*d));
 
 	d->id = ++t->next_id;
+	dir_touch(t, d);
 	d->path = xstrdup(path);
 	list_init(&d->siblings);
 	list_init(&d->children);
@@ -261,6 +263,7 @@ static int dir_make(struct tree *t, const char *path, struct dir *parent, bool o
 		return -errno;
 	d = dir_alloc(t, path);
 	dir_init_attr(t, d, &st);
+	dir_note_access(t, d, fd, &st);
 	err = parent ? link_parent(t, d, parent) : 0;
 	if (!err)
 		err = dir_read(t, d, fd, orphan);

@@ -439,8 +439,10 @@ static int dir_look_fd(struct tree *t, struct dir *d, int fd)
 		return -errno;
 	if (fold_ino(t, st.st_dev, st.st_ino) != d->attr.ino)
 		return CONCC_E_STALE;
-	if (all || d->acl_suspect)
+	if (all || d->acl_suspect) {
 		d->default_acl = fd_has_default_acl(fd);
+		dir_note_access(t, d, fd, &st);
+	}
 	d->acl_suspect = false;
 	if (all) {
 		rewatch(t, d, fd);

@@ -15,6 +15,7 @@
  *   watch.c      inotify
  *   mounts.c     mountinfo
  *   resolve.c    paths beneath served roots
+ *   stamp.c      whether anything may have changed by a path
  *   temp.c       our temporaries
  *   commit.h     a job's changes, on their way in
  *
@@ -102,18 +103,23 @@ struct dir {
 	struct ent_vec dirty, pending;
 	struct peer_set subscribers;
 	uint64_t known_since; /* version, when it was read: no name in it had a later one then */
-	bool network;	      /* others may change it */
-	bool elsewhere;	      /* by its path the kernel finds another one: see tree_serve_part() */
-	bool orphan;	      /* its parent can't be read, so nobody watches what becomes of it */
-	bool dead;	      /* the path leads elsewhere by now, or nowhere */
-	bool dropped;	      /* on t->grave */
-	bool queued;	      /* on t->queue */
-	bool scan_now;	      /* compare all names at the next look */
+	uint64_t stamp;	      /* see dir_touch() */
+	uid_t uid;	      /* of the directory itself, when dir_note_access() saw it; */
+	gid_t gid;
+	mode_t mode;
+	bool network;	   /* others may change it */
+	bool elsewhere;	   /* by its path the kernel finds another one: see tree_serve_part() */
+	bool orphan;	   /* its parent can't be read, so nobody watches what becomes of it */
+	bool dead;	   /* the path leads elsewhere by now, or nowhere */
+	bool dropped;	   /* on t->grave */
+	bool queued;	   /* on t->queue */
+	bool scan_now;	   /* compare all names at the next look */
 	bool unknown;	   /* the last scan met a name of which it could not be told what it is */
 	bool flush_queued; /* on t->flush */
 	bool attr_changed;
 	bool default_acl; /* decides the modes of what is made in it, instead of a umask */
-	bool acl_suspect; /* that may have changed */
+	bool acl_suspect; /* that may have changed, or: */
+	bool access_acl;  /* decides who may search it, beside its mode */
 	bool in_links;	  /* on hardlinks_mark_new()'s list */
 };
 
@@ -182,6 +188,7 @@ struct tree {
 	char *automounts; /* all of it, when some of them mount others by themselves; else NULL */
 	bool mounts_unknown; /* it could not be read last time */
 	uint64_t version;
+	uint64_t last_stamp;
 	uint32_t next_id;
 	uint32_t name_seed;
 	struct list roots;
@@ -288,6 +295,14 @@ void dir_mark_name(struct tree *t, struct dir *d, const char *name, size_t len, 
 void dir_mark_ent(struct tree *t, struct dir *d, struct ent *e);
 /* The entry that leads to d, NULL for roots and orphans. */
 struct ent *dir_entry(const struct tree *t, const struct dir *d);
+
+/* ---- stamp.c ---- */
+
+/* It, or something of a name in it, may have changed: it gets a stamp that no directory ever had.
+ */
+void dir_touch(struct tree *t, struct dir *d);
+/* st is the directory now, opened as fd: who may search it can decide what is found beneath. */
+void dir_note_access(struct tree *t, struct dir *d, int fd, const struct stat *st);
 
 /* ---- snapshot.c ---- */
 

@@ -239,6 +239,7 @@ void updates_flush(struct tree *t)
 
 void updates_later(struct tree *t, struct dir *d)
 {
+	dir_touch(t, d);
 	if (d->flush_queued)
 		return;
 	d->flush_queued = true;

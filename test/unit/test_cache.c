@@ -40,7 +40,7 @@ TestSuite(cache, .init = setup, .fini = teardown, .timeout = 60);
 
 static struct cache_names names_of(const char *const *list)
 {
-	struct cache_names s;
+	struct cache_names s = {0};
 	size_t n = 0;
 	char **v;
 
@@ -49,7 +49,7 @@ static struct cache_names names_of(const char *const *list)
 	v = xcalloc(n + 1, sizeof(*v));
 	for (size_t i = 0; i < n; i++)
 		v[i] = xstrdup(list[i]);
-	cache_names_set(&s, v, n);
+	cache_names_add(&s, v, n);
 	return s;
 }
 
@@ -113,7 +113,7 @@ static struct digest state_of(const char *const *list)
 	v = xcalloc(n + 1, sizeof(*v));
 	for (size_t i = 0; i < n; i++)
 		v[i] = xasprintf("%c%s/%s", list[i][0], tmp, list[i] + 1);
-	cache_names_set(&s, v, n);
+	cache_names_add(&s, v, n);
 	cr_assert_eq(cache_look_state(l, &s, &d, NULL), 0);
 	cache_names_release(&s);
 	cache_look_free(l);

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/* What a tree says of paths, and looks that go by it: never another state than that of a first
+ * look. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "concc/cache.h"
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/str.h"
+#include "concc/tree.h"
+
+static struct tree *tree;
+static char root[] = "/tmp/concc-test-stamp.XXXXXX";
+static unsigned n_digests;
+
+static void no_peer(void *data, unsigned peer, uint8_t type, const struct buf *payload)
+{
+}
+
+static int hash_file(void *data, const char *path, const struct stat *st, struct digest *ret)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	int r = read_file_at(AT_FDCWD, path, 4096, &b);
+
+	n_digests++;
+	if (r >= 0)
+		digest_of(b.data, b.len, ret);
+	return r < 0 ? r : 0;
+}
+
+static uint64_t stamp(void *data, const char *dir, size_t n, const void **ret_where)
+{
+	const struct dir *d;
+	uint64_t s = tree_stamp(tree, dir, n, &d);
+
+	*ret_where = d;
+	return s;
+}
+
+static bool vouches(void *data, const void *where, const char *name, const struct stat *st)
+{
+	return tree_vouches(tree, where, name, st);
+}
+
+static bool is_same(void *data, const char *path, const struct stat *st)
+{
+	return tree_is_same(tree, path, st);
+}
+
+static bool shows_changes(void *data, const char *dir, const struct stat *st)
+{
+	return !stat_is_racy(st, false);
+}
+
+static const struct cache_look_ops plain = {.digest = hash_file},
+				   remembering = {
+					   .digest = hash_file,
+					   .is_same = is_same,
+					   .shows_changes = shows_changes,
+					   .stamp = stamp,
+					   .vouches = vouches,
+};
+
+static void run(const char *what)
+{
+	cr_assert_eq(system(what), 0, "%s", what);
+}
+
+static void begin(void)
+{
+	static const struct tree_ops ops = {.send = no_peer};
+	struct errmsg msg = {0};
+
+	cr_assert(mkdtemp(root));
+	cr_assert_eq(chdir(root), 0);
+	run("mkdir -p a/b/c e; echo 1 >a/f; echo 2 >a/b/g; ln -s b a/l; echo 3 >e/h");
+	cr_assert_eq(tree_new(&ops, NULL, NULL, &tree, &msg), 0);
+	cr_assert_eq(tree_serve(tree, root, true, &msg), 0);
+}
+
+static void know_all(void)
+{
+	static const char *const dirs[] = {"", "/a", "/a/b", "/a/b/c", "/e"};
+
+	for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
+		_cleanup_free_ char *dir = xasprintf("%s%s", root, dirs[i]);
+
+		(void)tree_know(tree, dir);
+	}
+	cr_assert_eq(tree_drain(tree), 0);
+}
+
+static void end(void)
+{
+	tree_free(tree);
+	cr_assert_eq(chdir("/"), 0);
+	_cleanup_free_ char *rm = xasprintf("chmod -R u+rwx %s; rm -rf %s", root, root);
+	run(rm);
+}
+
+static uint64_t stamp_at(const char *rel)
+{
+	_cleanup_free_ char *path = xasprintf("%s/%s", root, rel);
+	const struct dir *d;
+
+	cr_assert_eq(tree_drain(tree), 0);
+	return tree_stamp(tree, path, strlen(path), &d);
+}
+
+/* Whatever is done there or on the way is another stamp, and what is done elsewhere is none. */
+Test(stamp, is_another_one_after_each_change)
+{
+	static const struct {
+		const char *path, *change, *elsewhere;
+	} all[] = {
+		{"a/b", "echo 9 >a/b/g", "echo 8 >a/f"},
+		{"a/b", "chmod 600 a/b/g", "chmod 600 a/f"},
+		{"a/b", "touch a/b/new", "touch a/new"},
+		{"a/b", "mv a/b/new a/b/newer", "mv a/new a/newer"},
+		{"a/b",
+		 "mv a/b a/x && mkdir a/b && rmdir a/x/c && rm -r a/b && mv a/x a/b && mkdir a/b/c",
+		 ":"},
+		{"a/b/c", "chmod 700 a", "touch a/b/d"},
+		{"a/b/c", "chmod 711 a/b", "rm a/b/d"},
+		{"a/b/../../e", "echo 5 >e/h", "touch a/b/c/q"},
+		{"a/./b//", "rm a/b/newer", "rm a/newer"},
+		/* There is none. */
+		{"a/no/such", "mkdir a/no", "mkdir e/no"},
+		{"a/b/c/../no", "touch a/b/no", "touch a/f"},
+	};
+
+	begin();
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+		uint64_t before, after;
+
+		know_all();
+		before = stamp_at(all[i].path);
+		run(all[i].elsewhere);
+		cr_expect_neq(before, 0, "%s", all[i].path);
+		cr_expect_eq(stamp_at(all[i].path), before, "%s: %s", all[i].path,
+			     all[i].elsewhere);
+		run(all[i].change);
+		after = stamp_at(all[i].path);
+		cr_expect_neq(after, before, "%s: %s", all[i].path, all[i].change);
+	}
+	end();
+}
+
+Test(stamp, is_of_no_use_where_links_lead)
+{
+	begin();
+	know_all();
+	cr_expect_eq(stamp_at("a/l"), 0);
+	cr_expect_eq(stamp_at("a/l/.."), 0);
+	cr_expect_eq(stamp_at("a/f/x"), 0, "a file is no directory");
+	cr_expect_eq(stamp_at("../concc-test-nobody"), 0, "nobody looks there");
+	end();
+}
+
+static struct cache_names names(void)
+{
+	static const char *const list[] = {
+		"r/a/f",	   "r/a/b/g",	   "l/a/b",	"k/a/b",     "k/a/l",
+		"r/a/l/g",	   "r/a/b/../f",   "s/a/b/c/.", "l/a/b/c",   "s/e",
+		"r/e/h",	   "l/e/absent",   "r/e/x/y",	"l/a/b/c/z", "l/a/no/such",
+		"r/a/b/../../e/h", "w/a/o",	   "m/a/o",	"d/e",	     "l/a/l/../b",
+		"t/a/f",	   "r/a/b/c/../g", "s/a/./b",	"r/a//f",    "l/a/b/.",
+		"s/a/b/..",	   "l/a/.",	   "s/e/.",	"l/e/..",    "r/a/b/.concc-tmp-x",
+		"r/a/b/none",	   "r/a/b/nobody",
+	};
+	size_t n = sizeof(list) / sizeof(list[0]);
+	char **v = xcalloc(n + 1, sizeof(*v));
+	struct cache_names s = {0};
+
+	for (size_t i = 0; i < n; i++)
+		v[i] = xasprintf("%c%s%s", list[i][0], root, list[i] + 1);
+	cache_names_add(&s, v, n);
+	return s;
+}
+
+static const char *const edits[] = {
+	"echo 1 >a/f",
+	"echo 2 >a/f",
+	"echo 2 >a/f.new; mv a/f.new a/f",
+	"rm -f a/f",
+	"echo 1 >a/b/g",
+	"echo 4 >a/b/g",
+	"touch -d 2001-01-01 a/b/g",
+	"chmod 600 a/b/g",
+	"chmod 644 a/b/g",
+	"ln -f a/b/g e/h",
+	"rm -f e/h; echo 3 >e/h",
+	"ln -sfn c a/l",
+	"ln -sfn b a/l",
+	"rm -f a/l; mkdir a/l",
+	"rm -rf a/l; ln -s b a/l",
+	"mkdir -p a/b/c",
+	"rmdir a/b/c",
+	"touch a/b/c/z",
+	"rm -f a/b/c/z",
+	"mkdir -p e/x; touch e/x/y",
+	"rm -rf e/x",
+	"touch e/absent",
+	"rm -f e/absent",
+	"mv a/b a/B; mkdir a/b",
+	"rm -rf a/b; mv a/B a/b",
+	"rm -rf a/b; ln -s ../e a/b",
+	"rm -rf a/b; mkdir -p a/b/c; echo 2 >a/b/g",
+	"mkdir -p a/no; touch a/no/such",
+	"rm -rf a/no",
+	"ln -sfn nowhere a/no",
+	"echo o >a/o",
+	"rm -f a/o",
+	"chmod 700 a/b",
+	"chmod 755 a/b",
+	"chmod 000 e",
+	"chmod 755 e",
+	"mv a A; mkdir a",
+	"rm -rf a; mv A a",
+	"mkdir -p a/b/c; ln -sfn b a/l",
+	"true",
+};
+
+static void compare(struct cache_look *l, const struct cache_names *s, const char *after)
+{
+	static const struct digest set = {.b = {1}};
+	struct cache_look *fresh = cache_look_new(&plain, NULL);
+	struct digest now, again;
+	int err, first;
+
+	cr_assert_eq(tree_drain(tree), 0);
+	err = cache_look_again(l, &set, s, &again);
+	first = cache_look_state(fresh, s, &now, NULL);
+	cr_assert_eq(err, first, "after %s", after);
+	cr_assert(err < 0 || digest_eq(&now, &again), "after %s", after);
+	cache_look_free(fresh);
+}
+
+/* As an ordinary user, too, who may not look everywhere. */
+static void follow_edits(unsigned seed, uid_t uid)
+{
+	struct cache_look *l;
+	struct cache_names s;
+
+	begin();
+	if (uid)
+		cr_assert_eq(chown(root, uid, uid), 0);
+	run(uid ? "chown -R 1717 ." : ":");
+	if (uid)
+		cr_assert_eq(seteuid(uid), 0);
+	l = cache_look_new(&remembering, NULL);
+	s = names();
+	srand(seed);
+	for (unsigned i = 0; i < 300; i++) {
+		const char *edit = edits[(size_t)rand() % (sizeof(edits) / sizeof(edits[0]))];
+
+		(void)!system(edit); /* it may not fit */
+		if (i % 3 == 0)
+			know_all();
+		compare(l, &s, edit);
+		compare(l, &s, "nothing");
+	}
+	cr_assert_eq(seteuid(0), 0);
+	cache_look_free(l);
+	cache_names_release(&s);
+	end();
+}
+
+Test(stamp, a_look_that_goes_by_it_is_right, .timeout = 300)
+{
+	follow_edits(1, 0);
+}
+
+Test(stamp, a_look_of_others_that_goes_by_it_is_right, .timeout = 300)
+{
+	if (geteuid() == 0)
+		follow_edits(2, 1717);
+}
+
+/* Nothing changed, so no file is read, however often it is looked at. */
+Test(stamp, what_is_the_same_is_not_looked_at)
+{
+	static const struct digest set = {.b = {1}};
+	struct cache_look *l = cache_look_new(&remembering, NULL);
+	struct cache_names s = {0};
+	char **v = xcalloc(3, sizeof(*v));
+	struct digest first, now;
+
+	begin();
+	know_all();
+	v[0] = xasprintf("r%s/a/f", root);
+	v[1] = xasprintf("r%s/a/b/g", root);
+	cache_names_add(&s, v, 2);
+	cr_assert_eq(cache_look_again(l, &set, &s, &first), 0);
+	n_digests = 0;
+	for (unsigned i = 0; i < 5; i++) {
+		run("echo x >e/h");
+		cr_assert_eq(tree_drain(tree), 0);
+		cr_assert_eq(cache_look_again(l, &set, &s, &now), 0);
+		cr_expect(digest_eq(&now, &first));
+	}
+	cr_expect_eq(n_digests, 0);
+	run("echo 7 >a/b/g");
+	cr_assert_eq(tree_drain(tree), 0);
+	cr_assert_eq(cache_look_again(l, &set, &s, &now), 0);
+	cr_expect_not(digest_eq(&now, &first));
+	cr_expect_gt(n_digests, 0);
+	cache_names_release(&s);
+	cache_look_free(l);
+	end();
+}
