@@ -168,18 +168,19 @@ static int put(struct recording *r)
 {
 	struct cache_store *store = r->results->store;
 	_cleanup_buf_ struct buf b = BUF_INIT;
-	struct cache_seen *seen = &r->seen;
+	struct cache_variant *variant = &r->variant;
 	int err = put_files(r);
 
 	if (err < 0)
 		return err;
 	cache_names_encode(&b, &r->names);
-	err = cache_put_bytes(store, b.data, b.len, &seen->set);
+	err = cache_put_bytes(store, b.data, b.len, &variant->set);
 	if (err == 0)
-		err = cache_put_entry(store, &r->words.call, &seen->set, &seen->state, &r->entry);
+		err = cache_put_entry(store, &r->words.call, &variant->set, &variant->state,
+				      &r->entry);
 	/* Last: what it leads to is there by then. */
 	if (err == 0)
-		err = cache_add_seen(store, &r->words.call, seen);
+		err = cache_add_variant(store, &r->words.call, variant);
 	if (err == 0)
 		(void)cache_add_words(store, &r->words_key, &r->words);
 	return err;
@@ -212,10 +213,10 @@ static void share(struct recording *r)
 	for (size_t i = 0; i < r->entry.n_effects; i++)
 		if (r->entry.effects[i].kind == EFFECT_FILE && r->entry.effects[i].size)
 			share_one(r, CACHE_BYTES, &r->entry.effects[i].digest);
-	cache_entry_key(&r->words.call, &r->seen, &entry);
-	share_one(r, CACHE_BYTES, &r->seen.set);
+	cache_entry_key(&r->words.call, &r->variant, &entry);
+	share_one(r, CACHE_BYTES, &r->variant.set);
 	share_one(r, CACHE_RESULT, &entry);
-	share_one(r, CACHE_SEEN, &r->words.call);
+	share_one(r, CACHE_VARIANTS, &r->words.call);
 }
 
 /* Whatever came of it. */

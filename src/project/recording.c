@@ -312,7 +312,7 @@ static int look_at_state(struct recording *r)
 	all->wants_facts = words_count(r);
 	all->read_facts = 0;
 	cache_look_without(all->look, &r->early);
-	err = cache_look_state(all->look, &r->names, &r->seen.state, r->entry.prints);
+	err = cache_look_state(all->look, &r->names, &r->variant.state, r->entry.fingerprints);
 	cache_look_without(all->look, NULL);
 	facts = all->wants_facts ? all->read_facts : all->read_facts & FACT_UNREADABLE;
 	all->wants_facts = false;
@@ -371,8 +371,8 @@ void recording_look(struct recording *r, const struct msg_exit *end)
 		recording_add_places(r);
 	if (r->why)
 		return;
-	r->entry.prints = xcalloc(r->names.n + 1, sizeof(uint64_t));
-	r->entry.n_prints = r->names.n;
+	r->entry.fingerprints = xcalloc(r->names.n + 1, sizeof(uint64_t));
+	r->entry.n_fingerprints = r->names.n;
 	recording_look_at_touched(r);
 	if (look_at_state(r) < 0)
 		recording_spoil(r, "unreadable");
