@@ -69,7 +69,7 @@ void recording_look_at_touched(struct recording *r)
 		if (r->entry.effects[i].kind == EFFECT_META)
 			why = touched(r, &r->entry.effects[i]);
 		if (why)
-			recording_spoil(r, why);
+			recording_uncacheable(r, why);
 	}
 }
 
@@ -192,7 +192,7 @@ static void keep(void *arg)
 	int err = put(r);
 
 	if (err < 0)
-		recording_spoil(r, err == CONCC_E_STALE ? "result-gone" : "store");
+		recording_uncacheable(r, err == CONCC_E_STALE ? "result-gone" : "store");
 	cache_write_counts(r->results->store, false);
 }
 
@@ -285,7 +285,7 @@ static void lose(struct recording *r)
 	if (!all->n_lost++)
 		log_warn("the disk of %s is slower than results come: some are not kept",
 			 all->server->cache);
-	recording_spoil(r, "slow-disk");
+	recording_uncacheable(r, "slow-disk");
 	tell(r);
 }
 
@@ -314,7 +314,7 @@ void recording_keep(struct recording *r, const struct msg_exit *end, const char 
 	for (size_t i = 0; i < r->entry.n_effects && !r->why; i++)
 		r->why = check_effect(r, i);
 	if (!r->why && left_out(r))
-		recording_spoil(r, "unchanged-output");
+		recording_uncacheable(r, "unchanged-output");
 	if (r->why) {
 		tell(r);
 		return;
