@@ -23,7 +23,7 @@ bool twin_is_possible(const struct job *j)
 {
 	const struct run *r = j->client ? j->client->run : NULL;
 
-	return r && r->again && !r->twin && !r->failure && !j->record.said_us;
+	return r && r->again && !r->twin && !r->failure && !j->record.first_output_us;
 }
 
 /* Could it be on that worker?  Asked before a slot is taken, since giving one back wakes us again.

@@ -31,7 +31,7 @@ struct watchers {
 static json_t *recent_item(const struct job *j)
 {
 	const struct record *r = &j->record;
-	uint64_t end = r->placed_us ? r->placed_us : r->ended_us;
+	uint64_t end = r->committed_us ? r->committed_us : r->ended_us;
 	json_t *o = json_object();
 
 	json_object_set_new(o, "worker", json_string(r->worker));
