@@ -15,7 +15,7 @@
 #include "concc/log.h"
 #include "concc/str.h"
 #include "greeting.h"
-#include "pace.h"
+#include "estimator.h"
 #include "peers.h"
 #include "push.h"
 #include "wake.h"
@@ -46,7 +46,7 @@ static void tell_pool(struct peer *p, enum pool_state state)
 	r = pool_set(p->server->pool, p->conf->name, p->slots, state, 1000, &msg);
 	if (r < 0)
 		log_err("can't tell the pool about %s: %s", p->conf->name, msg.text);
-	pace_tell_worker(p->server->pace, p);
+	estimator_publish_worker(p->server->estimator, p);
 }
 
 static void free_texts(struct map *m)

@@ -11,7 +11,7 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
-#include "pace.h"
+#include "estimator.h"
 #include "run.h"
 #include "watchers.h"
 
@@ -50,7 +50,7 @@ static void note_all_sent(struct peer *p)
 {
 	p->wanted_bytes = p->sent_bytes = p->rate_from = p->rate_since_us = 0;
 	watchers_tell(p->server);
-	pace_tell_worker(p->server->pace, p);
+	estimator_publish_worker(p->server->estimator, p);
 }
 
 /* What is sent in one go is more than what is gone; over this time it comes to the same. */
@@ -97,7 +97,7 @@ static void note_sent(struct peer *p, uint64_t n)
 	p->bytes_per_us = p->bytes_per_us > 0 ? (p->bytes_per_us + rate) / 2 : rate;
 	p->rate_since_us = now;
 	p->rate_from = p->sent_bytes;
-	pace_tell_worker(p->server->pace, p);
+	estimator_publish_worker(p->server->estimator, p);
 	if (serve_left_us(p))
 		stragglers_look(p->server->stragglers);
 }

@@ -20,7 +20,7 @@
 #include "disk.h"
 #include "jobs.h"
 #include "listen.h"
-#include "pace.h"
+#include "estimator.h"
 #include "peers.h"
 #include "results.h"
 #include "server.h"
@@ -263,8 +263,8 @@ static int set_up_pool(struct server *s, struct errmsg *msg)
 		r = pool_set(s->pool, POOL_LOCAL, slots, POOL_UP, 1000, msg);
 	if (r < 0)
 		return r;
-	s->pace = pace_new(s);
-	pace_tell_here(s->pace);
+	s->estimator = estimator_new(s);
+	estimator_publish_local(s->estimator);
 	s->stragglers = stragglers_new(s);
 	return 0;
 }
@@ -422,7 +422,7 @@ static void tear_down(struct server *s)
 	(void)disk_close(s);
 	fd_close(&s->lock_fd);
 	end_clients(s, true);
-	pace_free(s->pace);
+	estimator_free(s->estimator);
 	commit_mark_close(s->commit_mark);
 	loop_free(s->loop);
 	free(s->peers);

@@ -92,7 +92,7 @@ struct server {
 	struct namespaces namespaces;
 	uint64_t started_ms;
 	uint64_t n_ended;	       /* jobs, in whatever way */
-	struct pace *pace;	       /* see pace.h */
+	struct estimator *estimator;   /* see estimator.h */
 	struct stragglers *stragglers; /* NULL: none are looked for */
 	struct job_counts counts;
 	uint32_t local_slots; /* of this machine */

@@ -8,7 +8,7 @@
  * worker, but a slot of this machine, it is given up there and runs here.  So is one that a slow
  * worker got, since no better one was free, when this machine has nothing else to do.
  */
-#include "pace.h"
+#include "estimator.h"
 #include "run.h"
 
 #include <stdlib.h>
@@ -42,7 +42,7 @@ struct stragglers {
 static void set_late(struct stragglers *t, struct job *j)
 {
 	uint64_t least = (uint64_t)t->server->conf->straggler_after_s * 1000;
-	uint64_t limit = pace_at_most_us(t->server->pace, j) * FAR_BEYOND / 1000;
+	uint64_t limit = estimator_upper_bound_us(t->server->estimator, j) * FAR_BEYOND / 1000;
 
 	if (limit)
 		j->late_ms = j->began_ms + (limit > least ? limit : least);
@@ -56,20 +56,20 @@ static bool fills_for_long(const struct stragglers *t, const struct job *j)
 
 	if (!left)
 		return false;
-	here = pace_takes_here_us(t->server->pace, j, &same);
+	here = estimator_local_us(t->server->estimator, j, &same);
 	return here && left > here * (same ? 1 : 2);
 }
 
 /* This machine would have it done sooner. */
 static bool is_better_here(const struct stragglers *t, const struct job *j)
 {
-	return t->server->local_slots && pace_pays_here(t->server->pace, j);
+	return t->server->local_slots && estimator_local_pays(t->server->estimator, j);
 }
 
 /* A number of slots is an order, as many as there are cores are a wish. */
 static bool may_be_here(const struct server *s)
 {
-	return pace_has_room_here(s->pace) &&
+	return estimator_has_local_slot(s->estimator) &&
 	       (s->conf->local_slots != CONF_LOCAL_AUTO || spare_local());
 }
 
@@ -85,7 +85,7 @@ static bool try_home(const struct stragglers *t, struct job *j, bool late)
 		return false;
 	j->client->slot = slot;
 	if (late && !fills_for_long(t, j))
-		pace_learn_late(s->pace, j);
+		estimator_learn_censored(s->estimator, j);
 	log_info("straggler: %s on %s runs here", j->record.command, j->record.worker);
 	text = xasprintf(late ? "it takes far longer on %s than such a job does"
 			      : "%s is slow, and this machine has a slot for it",

@@ -17,7 +17,7 @@
 #include "concc/log.h"
 #include "concc/str.h"
 #include "conf/parse.h"
-#include "project/pace.h"
+#include "project/estimator.h"
 #include "project/run.h"
 #include "scratch.h"
 
@@ -460,7 +460,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	CHECK(loop_new(&s->loop) == 0);
 	server_set_up_hashing(s);
 	CHECK(pool_open(s->dir, &s->pool, &msg) == 0);
-	s->pace = pace_new(s);
+	s->estimator = estimator_new(s);
 	s->stragglers = stragglers_new(s);
 	s->peers = xcalloc(2, sizeof(*s->peers));
 	s->n_peers = 1;
