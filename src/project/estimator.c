@@ -5,7 +5,9 @@
  * choose by it.  A new server begins with what the records of the last ones say.
  */
 #include "estimator.h"
+#include "peer.h"
 #include "peers.h"
+#include "serve.h"
 
 #include <fcntl.h>
 #include <stdio.h>

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "jobs.h"
+#include "client.h"
 #include "disk.h"
+#include "peer.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* A job that need not be done: from a RUN that names no worker to its end, or to a miss. */
+#include "lookup.h"
 #include "seek.h"
 
 #include <dirent.h>
@@ -14,6 +15,7 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
+#include "client.h"
 #include "jobs.h"
 
 /* Of one result; it takes the loop's thread some milliseconds. */

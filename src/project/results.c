@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "results.h"
+#include "client.h"
 #include "disk.h"
+#include "lookup.h"
 #include "seek.h"
 
 #include <ctype.h>

@@ -3,7 +3,10 @@
 #include "eligible.h"
 #include "missing.h"
 #include "peers.h"
+#include "place.h"
 #include "results.h"
+#include "serve.h"
+#include "straggler.h"
 #include "verdict.h"
 
 #include <errno.h>

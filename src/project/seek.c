@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "seek.h"
+#include "client.h"
+#include "lookup.h"
+#include "workspaces.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -11,6 +14,7 @@
 #include "concc/log.h"
 #include "concc/offload.h"
 #include "concc/str.h"
+#include "peer.h"
 
 #define FILES_BYTES_MAX (256u * 1024 * 1024) /* of one result: more is not kept */
 #define AHEAD_BYTES_MAX (4u * 1024 * 1024)   /* the same, before it is known to be the one */

@@ -16,16 +16,23 @@
 #include "concc/err.h"
 #include "concc/io.h"
 #include "concc/log.h"
+#include "concc/offload.h"
 #include "concc/str.h"
+#include "server.h"
 #include "disk.h"
+#include "estimator.h"
+#include "exe.h"
 #include "jobs.h"
 #include "listen.h"
-#include "estimator.h"
 #include "peers.h"
+#include "place.h"
 #include "results.h"
-#include "server.h"
+#include "run.h"
+#include "straggler.h"
+#include "system.h"
 #include "wake.h"
 #include "watchers.h"
+#include "working_set.h"
 
 /* Digests learnt are written at most this often; losing them costs a transfer. */
 #define SAVE_MS (60 * 1000)
@@ -55,7 +62,7 @@ void server_abandon(struct server *s)
 		return;
 	s->abandoned = true;
 	listen_take_all(s); /* who has found us is served */
-	loop_remove(steal_ptr(&s->place_source));
+	place_stop_watching(s);
 	loop_remove(steal_ptr(&s->calls_source)); /* its successor hears them */
 	listen_close(s);
 	fd_close(&s->lock_fd); /* and with it what says that we are ready */
@@ -324,7 +331,7 @@ static int set_up(struct server *s, struct errmsg *msg)
 	int r;
 
 	begin_life(s);
-	listen_learn_fd_limit(s); /* first, for a number that is below any limit set later */
+	listen_set_up(s);
 	r = runtime_dir_open(&s->dir, &s->dir_fd, msg);
 	if (r < 0)
 		return r;
@@ -399,8 +406,7 @@ static void tear_down(struct server *s)
 	s->stopping = true;
 	/* First, so that whoever comes now starts another server, which waits for us to end. */
 	listen_end(s);
-	loop_remove(steal_ptr(&s->place_source));
-	fd_close(&s->place_fd);
+	place_close(s);
 	working_sets_save(s);
 	end_peers(s);
 	loop_remove(steal_ptr(&s->hashing_source));
@@ -426,7 +432,6 @@ static void tear_down(struct server *s)
 	commit_mark_close(s->commit_mark);
 	loop_free(s->loop);
 	free(s->peers);
-	free(s->conf_error);
 	free(s->next_agent);
 	free(s->cache);
 	free(s->dir);
@@ -439,9 +444,6 @@ int project_run(struct conf *conf, int ready_fd, struct errmsg *msg)
 		.conf = conf,
 		.dir_fd = -1,
 		.lock_fd = -1,
-		.listen_fd = -1,
-		.spare_fd = -1,
-		.place_fd = -1,
 		.ready_fd = ready_fd,
 		.started_ms = now_ms(),
 	};

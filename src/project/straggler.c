@@ -8,6 +8,7 @@
  * worker, but a slot of this machine, it is given up there and runs here.  So is one that a slow
  * worker got, since no better one was free, when this machine has nothing else to do.
  */
+#include "straggler.h"
 #include "estimator.h"
 #include "run.h"
 

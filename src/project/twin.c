@@ -3,7 +3,10 @@
  * One job on two workers: whichever has something to show first is the one that counts.  Each
  * writes to an upper layer of its own, so the other is killed and leaves no trace.
  */
+#include "exe.h"
 #include "run.h"
+#include "system.h"
+#include "workspaces.h"
 
 #include <stdlib.h>
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "watchers.h"
+#include "client.h"
 
 #include <jansson.h>
 #include <stdlib.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* `concc why`: what a look-up of this call would come to, and what has changed since. */
+#include "client.h"
 #include "results.h"
 
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/str.h"
+#include "peer.h"
 
 #define CHANGES_MAX 5 /* told of one result; of more, how many */
 

@@ -19,6 +19,10 @@
 #include "conf/parse.h"
 #include "project/estimator.h"
 #include "project/run.h"
+#include "project/serve.h"
+#include "project/status.h"
+#include "project/straggler.h"
+#include "project/working_set.h"
 #include "scratch.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -506,6 +510,7 @@ static void end(void)
 {
 	_cleanup_buf_ struct buf out = BUF_INIT;
 	struct peer *p = server.peers[0];
+	struct serve_counts contents;
 
 	go_round();
 	for (size_t i = 0; i < WRAPPERS_MAX; i++) {
@@ -518,7 +523,8 @@ static void end(void)
 	close_end(&worker);
 	for (int i = 0; i < ROUNDS_AT_END; i++)
 		go_round();
-	CHECK(!p->link && p->jobs.n == 0 && p->n_fetches == 0 && p->n_serving == 0);
+	serve_counts(p, &contents);
+	CHECK(!p->link && p->jobs.n == 0 && contents.n_fetches == 0 && contents.n_begun == 0);
 	CHECK(server.n_running == 0);
 	status_text(&server, &out);
 	status_json(&server, &out);

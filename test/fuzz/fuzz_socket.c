@@ -13,6 +13,9 @@
 #include "concc/str.h"
 #include "conf/parse.h"
 #include "project/estimator.h"
+#include "project/client.h"
+#include "project/peer.h"
+#include "project/status.h"
 #include "scratch.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);

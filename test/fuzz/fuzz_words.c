@@ -16,6 +16,7 @@
 #include "plain/marks.h"
 #include "plain/plain.h"
 #include "project/server.h"
+#include "project/exe.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
