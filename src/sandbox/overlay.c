@@ -47,7 +47,7 @@ int overlay_tmpfs_mount(const char *target)
 
 	snprintf(opts, sizeof(opts), "mode=0755%s%.64s", size && *size ? ",size=" : "",
 		 size ? size : "");
-	/* noatime: home_tmp_leftover() knows mount points by their access time. */
+	/* noatime: leftover_in_tmp() knows mount points by their access time. */
 	if (mount("concc-job", target, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOATIME, opts) < 0)
 		return -errno;
 	return 0;

@@ -1189,7 +1189,8 @@ TEST_BOTH(any_name_of_a_workspace)
 		add_workspace(a, names[i]);
 	start_agent(a);
 	for (size_t i = 0; i < n; i++) {
-		struct result *r = run_in(a, names[i], "echo hello >made && cat made && pwd");
+		struct result *r = run_in(
+			a, names[i], "echo hello >made && cat made && pwd && ls .. >/dev/null");
 		char *want = xasprintf("hello\n%s\n", names[i]);
 		struct stat st;
 		char left[256];
