@@ -89,7 +89,7 @@ struct sched_sample {
 	uint64_t total_us;    /* from being sent to its files in place */
 	uint64_t wall_us;     /* of the command itself; 0: not known */
 	uint64_t cpu_us;      /* 0: not known */
-	bool cold;	      /* it waited for contents that the place will have from now on */
+	bool filling;	      /* it waited for contents that the place will have from now on */
 	uint64_t at_us;	      /* when it ended, of any clock that only goes on */
 };
 

@@ -280,15 +280,29 @@ static int watch_calls(struct pool *p, const struct pool_request *q, struct pool
 }
 
 /*
- * For the head of a line, who stands in it since then: each has patience for once, and not again as
- * it comes to the head, since what the one before it waited for has not come.  *verified: the hints
- * are known to be right, but for events to come.
+ * How long what the head waits for has not come: each has patience for once, and not again as it
+ * comes to the head, but for what those before it have got meanwhile.
+ */
+static uint64_t waited_us(const struct table_line *line, uint64_t since)
+{
+	uint64_t came = __atomic_load_n(&line->came_us, __ATOMIC_RELAXED), now = now_us();
+
+	if (came > since)
+		since = came;
+	return now > since ? now - since : 0;
+}
+
+/*
+ * For the head of a line, who stands in it since then.  *verified: the hints are known to be right,
+ * but for events to come.
  */
 static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t line, uint64_t since,
 			struct pool_watch *w, bool *verified, struct pool_slot *ret)
 {
 	struct pick_wish wish = pick_wish(p->table, q);
+	struct table_line *l = &p->table->lines[line];
 	uint32_t own = pick_expected_us(&wish);
+	uint64_t until = 0; /* a free slot is left for a better one */
 
 	for (;;) {
 		bool recheck = false;
@@ -298,8 +312,13 @@ static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t l
 		wish.job.waiting -= wish.job.waiting > 0; /* others */
 		wish.job.waiting_us = line_work_us(p, line);
 		wish.job.waiting_us -= own < wish.job.waiting_us ? own : wish.job.waiting_us;
-		wish.job.waited_us = now_us() - since;
+		wish.job.waited_us = waited_us(l, since);
 		rc = take_any(p, q, &wish, ret);
+		if (rc == 0 && now_us() < until)
+			__atomic_store_n(&l->came_us, now_us(), __ATOMIC_RELAXED);
+		until = rc == -EAGAIN && wish.patience_us < UINT64_MAX - now_us()
+				? now_us() + wish.patience_us
+				: 0;
 
 		if (rc == -EAGAIN && !pool_watch_is_open(w))
 			rc = take_one(p, q, ret);

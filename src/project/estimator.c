@@ -5,9 +5,9 @@
  * choose by it.  A new server begins with what the records of the last ones say.
  */
 #include "estimator.h"
+#include "filling.h"
 #include "peer.h"
 #include "peers.h"
-#include "serve.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -58,7 +58,7 @@ static bool sample_of(const struct record *r, uint32_t concurrency, struct sched
 		.total_us = r->committed_us - r->sent_us,
 		.wall_us = r->wall_us,
 		.cpu_us = r->utime_us + r->stime_us,
-		.cold = r->bytes_fetched > FILLING_BYTES,
+		.filling = r->bytes_fetched > FILLING_BYTES,
 		.at_us = now_us(),
 	};
 	return true;
@@ -91,7 +91,7 @@ void estimator_publish_worker(struct estimator *p, const struct peer *peer)
 	uint64_t speed = (uint64_t)peer->hello.cpu_speed * 1000 / p->speed;
 
 	sched_model_prior(p->model, peer->conf->name, speed > UINT32_MAX ? UINT32_MAX : speed);
-	tell_place(p, peer->conf->name, peer->conf->name, peer->hello.cpus, serve_left_us(peer));
+	tell_place(p, peer->conf->name, peer->conf->name, peer->hello.cpus, filling_left_us(peer));
 }
 
 void estimator_publish_local(struct estimator *p)
@@ -197,6 +197,15 @@ uint64_t estimator_local_us(struct estimator *p, const struct job *j, bool *ret_
 	struct sched_place here = place_here(p);
 
 	return s.work_us ? sched_takes_us(&here, 0, &s) : 0;
+}
+
+uint64_t estimator_remote_us(struct estimator *p, const struct job *j)
+{
+	bool same;
+	struct sched_job s = {.work_us = work_of(p, j, &same)};
+	struct sched_place there = place_there(p, j);
+
+	return s.work_us ? sched_takes_us(&there, there.taken ? there.taken - 1 : 0, &s) : 0;
 }
 
 bool estimator_has_local_slot(const struct estimator *p)
@@ -316,7 +325,7 @@ static bool learn_past(void *data, struct record *r)
 	struct sched_sample s;
 
 	if (sample_of(r, 1, &s)) {
-		s.cold = true;
+		s.filling = true;
 		sched_model_learn(p->model, &s);
 		tell_work(p, s.job);
 		tell_work(p, s.kind);

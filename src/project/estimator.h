@@ -15,6 +15,9 @@ struct estimator *estimator_new(struct server *s);
 void estimator_free(struct estimator *p); /* NULL is fine */
 /* What few of such jobs exceed on the worker that has it; 0: not known. */
 uint64_t estimator_upper_bound_us(struct estimator *p, const struct job *j);
+/* What such a job usually takes on the worker that has it, when that has all that it reads; 0: not
+ * known. */
+uint64_t estimator_remote_us(struct estimator *p, const struct job *j);
 /* What such a job usually takes here; same: it is known of this very job.  0: not known. */
 uint64_t estimator_local_us(struct estimator *p, const struct job *j, bool *ret_same);
 /* Is it better begun anew here, were there a slot for it?  Never where its worker is no slower. */

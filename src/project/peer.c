@@ -18,7 +18,6 @@
 #include "estimator.h"
 #include "greeting.h"
 #include "links.h"
-#include "peers.h"
 #include "push.h"
 #include "run.h"
 #include "serve.h"

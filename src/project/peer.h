@@ -46,6 +46,7 @@ struct peer {
 	struct map exes_done;	    /* those of which a job has ended, on this link: all is there */
 	struct map exes_refused;    /* exe id -> char *, the worker's words */
 	struct map jobs;	    /* job id -> struct run */
+	struct run *filler;	    /* of those, the one that filling.h tells of; or NULL */
 	struct map sources;	    /* path -> version of a job's source that was told ahead */
 	struct map links;	    /* links.c: path -> target, as told; owned */
 	struct map absent;	    /* absent.c: directory -> struct absent_dir */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "run.h"
 #include "eligible.h"
+#include "filling.h"
 #include "missing.h"
 #include "peers.h"
 #include "place.h"
 #include "results.h"
-#include "serve.h"
 #include "straggler.h"
 #include "verdict.h"
 
@@ -35,7 +35,7 @@ static void set_horizon(struct server *s)
 		size_t it = 0;
 
 		while ((r = map_next(&s->peers[i]->jobs, &it, NULL)))
-			oldest = r->saw < oldest ? r->saw : oldest;
+			oldest = r->commit && r->saw < oldest ? r->saw : oldest;
 	}
 	tree_set_horizon(s->tree, oldest);
 }
@@ -51,7 +51,9 @@ static void run_free(struct run *r)
 	if (r->client && r->client->run == r)
 		r->client->run = NULL;
 	twin_forget(r);
-	s->n_running--;
+	if (r->peer->filler == r)
+		r->peer->filler = NULL;
+	s->n_running -= !r->detached;
 	server_busy(s);
 	peer_busy(r->peer);
 	loop_remove(r->kill_timer);
@@ -115,34 +117,52 @@ static void kill_timeout(void *data)
 	peer_fail(r->peer, "it does not end a job that was killed");
 }
 
-void run_give_up(struct run *r, const char *rule, const char *text)
+void run_kill(struct run *r)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
 	loop_remove(r->kill_timer);
-	r->failure = xstrdup(text);
-	r->failure_rule = rule;
-	commit_free(steal_ptr(&r->commit));
 	msg_pair_encode(&b, r->job_id, SIGKILL);
 	link_send_buf(r->peer->link, MSG_JOB_KILL, LINK_PRIO, &b);
 	r->kill_timer = loop_add_timer(r->peer->server->loop, KILL_MS, kill_timeout, r);
 }
 
+static void set_failure(struct run *r, const char *rule, const char *text)
+{
+	r->failure = xstrdup(text);
+	r->failure_rule = rule;
+	commit_free(steal_ptr(&r->commit));
+}
+
+void run_give_up(struct run *r, const char *rule, const char *text)
+{
+	set_failure(r, rule, text);
+	run_kill(r);
+}
+
+void run_detach(struct run *r, uint32_t at_most_ms, void (*end)(void *))
+{
+	struct server *s = r->peer->server;
+
+	set_failure(r, "straggler", "its wrapper runs it");
+	recording_free(steal_ptr(&r->recording));
+	loop_remove(r->kill_timer);
+	r->kill_timer = loop_add_timer(s->loop, at_most_ms, end, r);
+	r->detached = true;
+	s->n_running--;
+	server_busy(s);
+}
+
 void run_send_home(struct run *r, const char *rule, const char *text)
 {
 	struct client *c = r->client;
+	bool goes_on = filling_goes_on(r);
 
 	r->client = NULL;
 	c->run = NULL;
 	send_fail(c, RUN_FAIL_LOCAL, true, rule, text);
-	run_give_up(r, rule, text);
-}
-
-uint64_t run_waits_us(const struct job *j)
-{
-	const struct run *r = j->client->run;
-
-	return map_get_u64(&r->peer->exes_done, r->exe_id) ? 0 : serve_left_us(r->peer);
+	if (!goes_on)
+		run_give_up(r, rule, text);
 }
 
 static void overdue(void *data);
@@ -376,6 +396,7 @@ static int on_exit_msg(struct peer *p, struct run *r, const struct msg_exit *m)
 	p->cpu_us += m->utime_us + m->stime_us;
 	p->failures = 0; /* it works */
 	if (!r->client) {
+		filling_ended(r, m);
 		run_free(r);
 		return 0;
 	}
@@ -473,8 +494,10 @@ static int message_missing(struct peer *p, struct blob payload)
 static int on_queued(struct run *r, bool queued)
 {
 	r->queued = queued;
-	if (queued)
+	if (queued) {
+		filling_stop(r->peer);
 		stragglers_look(r->peer->server->stragglers);
+	}
 	return 0;
 }
 

@@ -38,6 +38,8 @@ struct run {
 	char *failure; /* why its effects can't be used, or NULL; then the job is being killed */
 	const char *failure_rule;
 	struct loop_source *kill_timer; /* then it should have ended, of itself or being killed */
+	bool detached;			/* see run_detach() */
+	uint64_t fills_since_ms;	/* filling.c, of now_ms(); 0: it does not */
 
 	/* twin.c */
 	struct msg_run *again; /* what it takes to run it a second time, or NULL: not to be */
@@ -87,10 +89,12 @@ void run_start_clock(struct run *r);
 /* It is of no use any more: it is killed, and runs at home when its end is known. */
 void run_give_up(struct run *r, const char *rule, const char *text);
 
-/* How long it will wait there for contents, when nothing is known of its program on this link. */
-uint64_t run_waits_us(const struct job *j);
+void run_kill(struct run *r);
+/* It goes on there without its wrapper, and comes to nothing: see filling.h.  A server may leave
+ * meanwhile.  end(r) when it has not ended by then. */
+void run_detach(struct run *r, uint32_t at_most_ms, void (*end)(void *));
 
-/* Its wrapper runs it on this machine now, and it is killed there. */
+/* Its wrapper runs it on this machine now, and it is killed there; or goes on: see filling.h. */
 void run_send_home(struct run *r, const char *rule, const char *text);
 
 /* ---- run_stdio.c ---- */

@@ -14,7 +14,7 @@
 #include "concc/offload.h"
 #include "concc/str.h"
 #include "estimator.h"
-#include "run.h"
+#include "filling.h"
 #include "straggler.h"
 #include "watchers.h"
 #include "working_set.h"
@@ -78,24 +78,11 @@ static void note_all_sent(struct peer *p)
 /* As much as that may well be on its way already. */
 #define LEFT_MIN (512 * 1024)
 
-static bool has_new_program(const struct peer *p)
-{
-	const struct run *r;
-	size_t it = 0;
-
-	if (!p->exes_done.n)
-		return true;
-	while ((r = map_next(&p->jobs, &it, NULL)))
-		if (!map_get_u64(&p->exes_done, r->exe_id))
-			return true;
-	return false;
-}
-
 uint64_t serve_left_us(const struct peer *p)
 {
 	uint64_t left = p->serving->wanted_bytes - p->serving->sent_bytes;
 
-	if (left < LEFT_MIN || p->serving->bytes_per_us <= 0 || !has_new_program(p))
+	if (left < LEFT_MIN || p->serving->bytes_per_us <= 0)
 		return 0;
 	return (uint64_t)((double)left / p->serving->bytes_per_us);
 }
@@ -120,7 +107,7 @@ static void note_sent(struct peer *p, uint64_t n)
 	p->serving->rate_since_us = now;
 	p->serving->rate_from = p->serving->sent_bytes;
 	estimator_publish_worker(p->server->estimator, p);
-	if (serve_left_us(p))
+	if (filling_left_us(p))
 		stragglers_look(p->server->stragglers);
 }
 

@@ -16,8 +16,8 @@ void serving_free(struct serving *s); /* NULL is fine; after serve_drop() */
 int serve_fetch(struct peer *p, struct blob payload);
 void serve_more(struct peer *p); /* little is queued: send more contents */
 void serve_drop(struct peer *p); /* the link is gone */
-/* Microseconds until all that the worker asked for is sent, at the rate of late: so long jobs may
- * wait there whose program has run to no end on this link.  0: hardly any, or not known. */
+/* Microseconds until all that the worker asked for is sent, at the rate of late.  0: hardly any, or
+ * not known. */
 uint64_t serve_left_us(const struct peer *p);
 
 struct serve_counts {

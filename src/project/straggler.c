@@ -10,6 +10,7 @@
  */
 #include "straggler.h"
 #include "estimator.h"
+#include "filling.h"
 #include "run.h"
 
 #include <stdlib.h>
@@ -39,26 +40,48 @@ struct stragglers {
 	bool any_untold; /* it could not tell of one when it is late, or here would be better */
 };
 
+/* To wait for contents for this long is worse than to begin anew here; 0: not known. */
+static uint64_t wait_limit_us(const struct stragglers *t, const struct job *j)
+{
+	bool same;
+	uint64_t here = estimator_local_us(t->server->estimator, j, &same);
+
+	return here * (same ? 1 : 2);
+}
+
+/* Until when it waits for contents for so long that it is late. */
+static uint64_t filling_limit_us(const struct stragglers *t, const struct job *j)
+{
+	uint64_t wait = wait_limit_us(t, j), there;
+
+	if (!wait || !t->server->local_slots || !filling_is(j))
+		return 0;
+	there = estimator_remote_us(t->server->estimator, j);
+	return there ? there + wait : 0;
+}
+
 /* When it will be late, if that can be told. */
 static void set_late(struct stragglers *t, struct job *j)
 {
 	uint64_t least = (uint64_t)t->server->conf->straggler_after_s * 1000;
-	uint64_t limit = estimator_upper_bound_us(t->server->estimator, j) * FAR_BEYOND / 1000;
+	uint64_t limit = estimator_upper_bound_us(t->server->estimator, j) * FAR_BEYOND;
+	uint64_t filling = filling_limit_us(t, j);
 
-	if (limit)
-		j->late_ms = j->began_ms + (limit > least ? limit : least);
+	if (filling && (!limit || filling < limit))
+		limit = filling;
+	limit /= 1000;
+	j->late_ms = limit ? j->began_ms + (limit > least ? limit : least) : 0;
 }
 
 /* It waits for contents, and that will take longer than all of it here. */
 static bool fills_for_long(const struct stragglers *t, const struct job *j)
 {
-	uint64_t left = run_waits_us(j), here;
-	bool same;
+	uint64_t left = filling_waits_us(j), limit;
 
 	if (!left)
 		return false;
-	here = estimator_local_us(t->server->estimator, j, &same);
-	return here && left > here * (same ? 1 : 2);
+	limit = wait_limit_us(t, j);
+	return limit && left > limit;
 }
 
 /* This machine would have it done sooner. */
@@ -85,7 +108,7 @@ static bool try_home(const struct stragglers *t, struct job *j, bool late)
 	if (pool_acquire(s->pool, &q, &slot) < 0)
 		return false;
 	j->client->slot = slot;
-	if (late && !fills_for_long(t, j))
+	if (late && !filling_is(j))
 		estimator_learn_censored(s->estimator, j);
 	log_info("straggler: %s on %s runs here", j->record.command, j->record.worker);
 	text = xasprintf(late ? "it takes far longer on %s than such a job does"
@@ -164,8 +187,7 @@ static void look(struct stragglers *t)
 
 		if (j->state != JOB_AT_WORKER || !twin_is_possible(j))
 			continue;
-		if (!j->late_ms)
-			set_late(t, j);
+		set_late(t, j); /* more is known than when it was sent */
 		home = is_better_here(t, j);
 		t->any_untold |= !j->late_ms || home;
 		late = (j->late_ms && j->late_ms <= now) || fills_for_long(t, j);

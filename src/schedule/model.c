@@ -303,7 +303,7 @@ static void learn_place(struct sched_model *m, struct place *p, const struct sch
 		learn_weighted(&p->ln_cpu, log((double)alone) - work, weight, FLOOR_CPU);
 		m->shown += s->place ? weight : 0;
 	}
-	if (s->cold)
+	if (s->filling)
 		return; /* it waited for what will be there */
 	if (shared_by(m, p, s, &shared))
 		learn(&p->ln_shared[level_of(s->concurrency)], shared, FLOOR_LEVEL);
@@ -339,7 +339,7 @@ static void learn_sample(struct sched_model *m, const struct sched_sample *s)
 	m->n_there += s->place != NULL;
 	m->n_here += s->place == NULL;
 	learn_place(m, p, s);
-	if (s->cold && !is_busy(s))
+	if (s->filling && !is_busy(s))
 		return;
 	ln_us = work_done(p, s);
 	learn_work(m, p, s->job, ln_us, FLOOR_JOB);

@@ -15,8 +15,9 @@
 
 /* Room for the job's id below the frame's bound. */
 #define CHUNK (PROTO_FRAME_MAX - 16)
-/* Each may be a file to open: after so many, the loop sees to what has come meanwhile. */
-#define PUMP_FRAMES 256
+/* Each may be a file to open, on a disk that is slow: after this long the loop sees to what has
+ * come meanwhile. */
+#define PUMP_MS 20
 
 struct item {
 	struct list link;
@@ -152,7 +153,7 @@ void outbox_pump(struct agent *a)
 		void *data = i->data;
 		enum step s;
 
-		if (n == PUMP_FRAMES) {
+		if (n && now_ms() - loop_woke_ms(a->loop) >= PUMP_MS) {
 			if (!a->pump_source)
 				a->pump_source = loop_defer(a->loop, pump_again, a);
 			return;

@@ -6,6 +6,7 @@
 # shellcheck disable=SC2016 # the jobs' own variables
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 . "${BASH_SOURCE[0]%/*}/../lib/cache.sh"
+. "${BASH_SOURCE[0]%/*}/../lib/disk.sh"
 . "${BASH_SOURCE[0]%/*}/../lib/faults.sh"
 LAB_SLOTS=1
 lab_need jq
@@ -47,25 +48,9 @@ just_now() {
 	expect_eq "links" "$(lab_status '.workers[0].starts')" 1
 }
 
-# Each of its threads waits for a request, by read(2) or splice(2), or for the others, by futex(2).
-disk_is_idle() {
-	local task call
-	for task in "/proc/$DISK_PID/task/"*; do
-		read -r call _ <"$task/syscall"
-		case $call in 0 | 202 | 275) ;; *) return 1 ;; esac
-	done
-}
-
-# Whoever waits for a request that it has read can't be killed, so it is stopped between two.
 disk_stop() {
-	local try
 	concc cache >/dev/null # no result is on its way
-	for ((try = 0; try < 100; try++)); do
-		lab_suspend "$DISK_PID"
-		! disk_is_idle || return 0
-		lab_signal CONT "$DISK_PID"
-	done
-	fail "the disk is never idle"
+	disk_hangs
 }
 
 in_time() { # COMMAND...

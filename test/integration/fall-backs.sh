@@ -42,7 +42,7 @@ launcher   -              :
 server     -              :
 time       limit          :
 set_id     write-back     echo x >s; chmod u+s s
-tmp        outside-write  echo x >/tmp/left-tmp
+tmp        outside-write  echo x >/tmp/fall-back-'$$'
 outside    missing        cat /srv/outside/f
 attribute  no-way-home    ./fstruth attr user
 sparse     no-way-home    truncate -s 17G hole
@@ -160,7 +160,7 @@ cancelled() {
 
 same_as_here() {
 	local left=''
-	[ "$ROW" != tmp ] || left=/tmp/left-tmp
+	[ "$ROW" != tmp ] || left=/tmp/fall-back-$$
 	run "$LAB/$ROW.want" here_too ./job
 	tree >"$LAB/$ROW.want.tree"
 	WANTED=$STATUS

@@ -136,6 +136,44 @@ fills_slowly() {
 	unset CONCC_STRAGGLER_AFTER
 }
 
+# One that came home goes on there, for what it reads: file after file, each asked for when the one before is
+# there.  Nothing else of it is seen.
+goes_on_there() {
+	local i store last
+	forget
+	worker_takes 0.1
+	export CONCC_STRAGGLER_AFTER=1m
+	mkdir many
+	for i in 1 2 3 4 5 6; do
+		head -c 400000 /dev/urandom >many/$i
+	done
+	cat >reader <<-'EOS'
+		#!/bin/sh
+		cat many/? >/dev/null
+		[ ! -e /opt/part ] || echo there >there
+		exec sleep 0.1
+	EOS
+	chmod +x reader
+	concc status >/dev/null
+	lab_all_up
+	tc qdisc add dev w1 root tbf rate 2mbit burst 32kb latency 200ms
+	seq 8 | CONCC_EXPLAIN=$LAB/explain xargs -P 8 -I{} concc-dispatch ./reader {} || fail "status $?"
+	cat "$LAB/explain"
+	expect_ge "sent home" "$(lab_status .sent_home)" 1
+	expect_no_grep 'remote' "$LAB/explain"
+	tc qdisc del dev w1 root
+	store=/proc/${LAB_INIT[1]}/root$(lab_worker_cache 1)/store
+	last=$(sha256sum <many/6 | cut -d ' ' -f 1)
+	"$LAB_TOOLS/wait-file" "$LAB_LIMIT" "$store" "${last:0:2}" || fail "it does not go on there"
+	"$LAB_TOOLS/wait-file" "$LAB_LIMIT" "$store/${last:0:2}" "${last:2}" || fail "it does not go on there"
+	take_local_slots
+	CONCC_EXPLAIN=$LAB/explain concc-dispatch ./reader 9
+	give_local_slots
+	expect_grep 'remote on w1:' "$LAB/explain"
+	rm -rf many there "$LAB/explain"
+	unset CONCC_STRAGGLER_AFTER
+}
+
 # What a compiler is made of is sent over a slow line in a third of its bytes.
 packs_for_slow_line() {
 	local before
@@ -213,6 +251,7 @@ check "a worker that is slow gets little" slow_worker_gets_little
 check "what is known is used" known_slow_gets_less
 check "what hangs there comes home" late_one_comes_home
 check "what waits for contents comes home" fills_slowly
+check "what came home goes on there" goes_on_there
 CONCC_LOCAL_SLOTS=0
 forget
 check "zstd for a slow line" packs_for_slow_line

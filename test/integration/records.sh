@@ -5,6 +5,7 @@
 # were cancelled; of one build together; also when the project server is killed.
 # limit: 120
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+. "${BASH_SOURCE[0]%/*}/../lib/disk.sh"
 . "${BASH_SOURCE[0]%/*}/../lib/faults.sh"
 LAB_SLOTS=1
 lab_need jq
@@ -222,7 +223,7 @@ hung_disk() {
 	disk_start
 	trap disk_end EXIT
 	before=$(all_jobs)
-	lab_suspend "$DISK_PID"
+	disk_hangs
 	for i in 1 2 3 4 5; do
 		in_time concc-cc gcc -c a.c -o "$i.o"
 		expect_file "$i.o"
@@ -244,7 +245,7 @@ hung_at_the_end() {
 	disk_start
 	trap disk_end EXIT
 	server=$(lab_server_pid)
-	lab_suspend "$DISK_PID"
+	disk_hangs
 	in_time concc-cc gcc -c a.c
 	in_time concc stop
 	expect_gone "the server" "$server"

@@ -87,10 +87,17 @@ Test(mirror, warm_compile_sends_no_message)
 	cold = sim_counts(s);
 	cr_assert_eq(cold.lists, 22, "%llu", (unsigned long long)cold.lists);
 	cr_assert_eq(cold.fetches, 301);
-	/* gcc stats the directory it compiles in for the first time only here. */
-	sim_expect(s, "cd $M && " COMPILE "/dev/null", "");
-	warm = sim_counts(s);
-	list_counts(&cold, &warm);
+	/* The kernel believes no attributes that it was told while it evicted any inode of the
+	 * mirror, and asks for these once more ("fuse: check attributes staleness on
+	 * fuse_iget()", 6.13). */
+	for (unsigned i = 0; i < 5; i++) {
+		sim_expect(s, "cd $M && " COMPILE "/dev/null", "");
+		warm = sim_counts(s);
+		list_counts(&cold, &warm);
+		if (!asked(&cold, &warm))
+			break;
+		cold = warm;
+	}
 	cr_assert_eq(asked(&cold, &warm), 0);
 	sim_free(s);
 }

@@ -437,6 +437,8 @@ struct sim {
 	uint32_t taken[PLACES_MAX];
 	struct running jobs[JOBS_MAX];
 	unsigned queue[JOBS_MAX], n_queue; /* of jobs that wait, in order */
+	double until, head_until; /* who was asked last, and the first of those, has patience */
+	double came;		  /* what the first had patience for, last */
 	unsigned next, n_ended;
 };
 
@@ -513,14 +515,27 @@ static bool try_begin(struct sim *s, unsigned i, unsigned waiting, double waited
 	at = sched_choose(places, look(s, places), &j, &patience);
 	if (at >= 0)
 		begin(s, i, at);
+	s->until = s->now + (patience == UINT64_MAX ? 0 : (double)patience / 1e6);
 	return at >= 0;
 }
 
+/* As pool.c has it: who gets what it left a free slot for gives those behind it new patience. */
 static void serve_line(struct sim *s)
 {
-	while (s->n_queue &&
-	       try_begin(s, s->queue[0], s->n_queue - 1, s->now - s->jobs[s->queue[0]].came))
+	double until = s->head_until;
+
+	while (s->n_queue) {
+		double since = fmax(s->jobs[s->queue[0]].came, s->came);
+
+		if (!try_begin(s, s->queue[0], s->n_queue - 1, s->now - since)) {
+			s->head_until = s->until;
+			return;
+		}
+		if (s->now < until)
+			s->came = s->now;
+		until = s->head_until = 0;
 		memmove(s->queue, s->queue + 1, --s->n_queue * sizeof(*s->queue));
+	}
 }
 
 static void arrive(struct sim *s, unsigned i)
@@ -554,7 +569,7 @@ static void end_job(struct sim *s, unsigned i)
 		.kind = 1,
 		.concurrency = (r->beside + s->taken[r->place] + 1) / 2,
 		.total_us = (uint64_t)(total * 1e6),
-		.cold = m->fill > 0 && total > m->fill,
+		.filling = m->fill > 0 && total > m->fill,
 		.at_us = (uint64_t)(s->now * 1e6),
 	};
 

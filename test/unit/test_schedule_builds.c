@@ -98,7 +98,7 @@ struct run {
 	double began;	 /* its command did */
 	double left_at;	 /* the machine's work at which it has ended */
 	uint32_t beside; /* jobs of its client, with it */
-	bool cold, active;
+	bool filling, active;
 };
 
 struct task {
@@ -133,6 +133,7 @@ struct client {
 	unsigned line[JOBS_MAX], n_line;
 	uint64_t line_us; /* the work of all in it */
 	double retry;	  /* the head of the line wants to be asked again */
+	double came;	  /* what it had left a free slot for, last */
 	uint32_t taken[MACHINES_MAX];
 	double filled[MACHINES_MAX];
 	bool lost[MACHINES_MAX];
@@ -322,7 +323,7 @@ static void start(struct sim *s, struct task *t, unsigned at)
 	if (is_worker(s, at) && m->fill > 0 && c->filled[at] == 0)
 		c->filled[at] = s->now + m->fill;
 	*r = (struct run){.task = t, .at = at, .since = s->now, .active = true};
-	r->cold = fill_left(s, c, at) > 0;
+	r->filling = fill_left(s, c, at) > 0;
 	r->begins = s->now + fmax(m->overhead, fill_left(s, c, at));
 	if (!t->local) {
 		r->beside = ++c->taken[at];
@@ -361,7 +362,7 @@ static struct sched_sample sample_of(const struct sim *s, const struct run *r)
 		.kind = kind_of(r->task),
 		.concurrency = (r->beside + c->taken[r->at] + 1) / 2,
 		.total_us = us(s->now - r->since),
-		.cold = r->cold,
+		.filling = r->filling,
 		.at_us = us(s->now),
 	};
 
@@ -445,14 +446,17 @@ static bool try_begin(struct sim *s, struct task *t, unsigned waiting, double wa
 
 static void serve_line(struct sim *s, struct client *c)
 {
+	double until = c->retry;
+
 	c->retry = NEVER;
 	while (c->n_line) {
 		struct task *t = &c->tasks[c->line[0]];
 
-		double waited = s->now - t->came;
-
-		if (!try_begin(s, t, c->n_line - 1, waited))
+		if (!try_begin(s, t, c->n_line - 1, s->now - fmax(t->came, c->came)))
 			return;
+		if (until < NEVER && s->now < until)
+			c->came = s->now;
+		until = NEVER;
 		c->line_us -= t->told_us;
 		memmove(c->line, c->line + 1, --c->n_line * sizeof(*c->line));
 	}
@@ -543,7 +547,7 @@ static void deal_with_late(struct sim *s, struct client *c)
 		if (t->state != TASK_AWAY || t->local || !t->runs[0].active || t->runs[1].active ||
 		    !is_worker(s, t->runs[0].at))
 			continue;
-		fills = t->runs[0].cold && t->runs[0].begins < NEVER &&
+		fills = t->runs[0].filling && t->runs[0].begins < NEVER &&
 			t->runs[0].begins - s->now >
 				takes(s, t, t->client, &same) * (same ? 1 : 2) &&
 			takes(s, t, t->client, &same) > 0;
