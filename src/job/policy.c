@@ -440,17 +440,23 @@ static char **look_into_files(struct policy_call *c)
 	return all;
 }
 
+/* The tool and its arguments, those in files too.  What is to be freed, or NULL. */
+static char **split_words(struct policy_call *c)
+{
+	size_t first;
+
+	c->tool = tool_of_command(c->in->argv, &first);
+	c->args = c->in->argv + first;
+	return look_into_files(c);
+}
+
 void policy_decide(const struct policy_input *in, struct policy_verdict *ret)
 {
 	_cleanup_free_ char *tmpdir = clean_tmpdir(in);
 	struct policy_call c = {.in = in, .ret = ret, .tmpdir = tmpdir};
-	_cleanup_strv_ char **all = NULL;
-	size_t first;
+	_cleanup_strv_ char **all = split_words(&c);
 
 	*ret = (struct policy_verdict){.local = false, .rule = "remote"};
-	c.tool = tool_of_command(in->argv, &first);
-	c.args = in->argv + first;
-	all = look_into_files(&c);
 	for (size_t i = 0; i < N_OF(checks); i++) {
 		if (in->any_command && !checks[i].any_command)
 			continue;
@@ -466,13 +472,9 @@ bool policy_names_tmp(const struct policy_input *in, struct policy_verdict *ret)
 {
 	_cleanup_free_ char *tmpdir = clean_tmpdir(in);
 	struct policy_call c = {.in = in, .ret = ret, .tmpdir = tmpdir};
-	_cleanup_strv_ char **all = NULL;
-	size_t first;
+	_cleanup_strv_ char **all = split_words(&c);
 
 	*ret = (struct policy_verdict){.rule = "tmp-output"};
-	c.tool = tool_of_command(in->argv, &first);
-	c.args = in->argv + first;
-	all = look_into_files(&c);
 	ret->local = rule_args_file(&c) || policy_tmp_output(&c);
 	return ret->local;
 }

@@ -99,7 +99,7 @@ char **ssh_command_argv(const struct ssh_command *c)
 	char **argv = NULL;
 
 	push(&argv, ssh_command_program(c->ssh));
-	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+	for (size_t i = 0; i < N_OF(options); i++)
 		push(&argv, options[i]);
 	push(&argv, "-o");
 	strv_push(&argv, xasprintf("ConnectTimeout=%u", (c->timeout_ms + 999) / 1000));

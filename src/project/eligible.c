@@ -249,7 +249,7 @@ static bool (*const checks[])(struct call *c, struct run_failure *ret) = {
 
 bool call_is_eligible(struct call *c, struct run_failure *ret)
 {
-	for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
+	for (size_t i = 0; i < N_OF(checks); i++) {
 		if (checks[i](c, ret))
 			return false;
 	}

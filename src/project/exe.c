@@ -211,14 +211,7 @@ static int ask_part(const struct look *l, const char *driver, const char *part, 
 	_cleanup_buf_ struct buf answer = BUF_INIT;
 	char *argv[] = {(char *)driver, arg, NULL};
 	char *env[] = {(char *)"PATH=/usr/local/bin:/usr/bin:/bin", (char *)"LC_ALL=C", NULL};
-	struct process p = {
-		.argv = argv,
-		.env = env,
-		.fds = {PROCESS_FD_NULL, PROCESS_FD_KEPT, PROCESS_FD_NULL},
-		.n_fds = 3,
-		.flags = PROCESS_SESSION,
-	};
-	int r = process_capture(&p, PROTO_PATH_MAX, l->deadline_ms, -1, &answer, NULL);
+	int r = process_ask(argv, env, PROTO_PATH_MAX, l->deadline_ms, &answer, NULL);
 
 	*ret = NULL;
 	/* One that can't be executed, or says too much or too late, is none to be asked. */

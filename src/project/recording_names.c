@@ -35,7 +35,7 @@ static bool says_nothing_to_rustc(const char *path)
 		"/sys/kernel/mm/transparent_hugepage/enabled",
 	};
 
-	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+	for (size_t i = 0; i < N_OF(paths); i++)
 		if (streq(path, paths[i]))
 			return true;
 	return (path_is_below(path, "/sys/fs/cgroup") ||
@@ -51,7 +51,7 @@ static bool is_constant(const struct recording *r, const char *path)
 		"/dev/tty",  "/proc/self/fd", "/proc/sys/vm/overcommit_memory",
 	};
 
-	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+	for (size_t i = 0; i < N_OF(paths); i++)
 		if (streq(path, paths[i]))
 			return true;
 	if (r->asks_selinux && (streq(path, SELINUX) || streq(path, "/proc/filesystems")))

@@ -15,6 +15,7 @@
 
 #include "concc/process.h"
 #include "concc/sandbox.h"
+#include "concc/str.h"
 
 /*
  * redirect_dir, index and metacopy are off, with userxattr they must be: so a
@@ -109,7 +110,7 @@ int overlay_is_opaque(int fd)
 	/* The second only exists for an agent with the real CAP_SYS_ADMIN. */
 	static const char *const names[] = {"user.overlay.opaque", "trusted.overlay.opaque"};
 
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+	for (size_t i = 0; i < N_OF(names); i++) {
 		char v;
 		ssize_t n = fgetxattr(fd, names[i], &v, 1);
 

@@ -145,7 +145,7 @@ static void send_output(struct agent_job *j, uint8_t stream, const void *p, size
 
 static enum holding why_hold(struct agent_job *j, const char *p, size_t n)
 {
-	for (size_t i = 0; i < sizeof(sayings) / sizeof(sayings[0]); i++) {
+	for (size_t i = 0; i < N_OF(sayings); i++) {
 		if (memmem(p, n, sayings[i].text, strlen(sayings[i].text)))
 			return sayings[i].why;
 	}
