@@ -24,6 +24,7 @@
 #include "concc/io.h"
 #include "concc/loop.h"
 #include "concc/str.h"
+#include "../lib/unit.h"
 
 TestSuite(loop, .timeout = 60);
 
@@ -74,17 +75,6 @@ static int run(struct loop *l)
 	r = loop_run(l);
 	counting = false;
 	return r;
-}
-
-static unsigned count_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	unsigned n = 0;
-
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
 }
 
 /* Runs fn in a process that may open no more; it must return true. */

@@ -42,21 +42,11 @@
 #include "sandbox/mnt.h"
 #include "sandbox/refusal.h"
 #include "concc/sandbox.h"
+#include "../lib/check.h"
 
 #define USER	    1001 /* the unprivileged worker user */
 #define CLIENT	    4242 /* the client's, with another id */
 #define DEADLINE_MS 60000
-
-/* In the agent: says what failed and ends it; the test looks at its status. */
-#define CHECK(cond, ...)                                                                           \
-	do {                                                                                       \
-		if (!(cond)) {                                                                     \
-			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond);                 \
-			fprintf(stderr, " " __VA_ARGS__);                                          \
-			fprintf(stderr, "\n");                                                     \
-			exit(1);                                                                   \
-		}                                                                                  \
-	} while (0)
 
 struct agent;
 
