@@ -39,12 +39,13 @@ forget() {
 	rm -f "$CONCC_CACHE_DIR"/jobs.*
 }
 
-# Of the choice alone: what comes home while nothing is known yet is another matter.
+# Of the choice alone: what comes home while nothing is known yet is another matter.  The next may begin
+# before the server has heard that one here has ended.
 fast_worker_gets_all() {
 	local COUNTED=local-slot
 	worker_takes 0.1
-	expect_le "jobs here, to find out" "$(HERE=2 build 24 2)" 2
-	expect_eq "jobs here, when that is known" "$(HERE=2 build 12 2)" 0
+	expect_le "jobs here, to find out" "$(HERE=2 build 24 2)" 4
+	expect_le "jobs here, when that is known" "$(HERE=2 build 12 2)" 1
 }
 
 both_work() {
