@@ -79,12 +79,12 @@ struct cache_look *cache_look_new(const struct cache_look_ops *ops, void *data);
 void cache_look_free(struct cache_look *l);
 
 /*
- * The state: a digest over what each name means.  With ret_prints (s->n of them), a short one of
- * each, by which one can tell which changed; not of which names are the same file.  0; or -errno
+ * The state: a digest over what each name means.  With ret_fingerprints (s->n of them), a short one
+ * of each, by which one can tell which changed; not of which names are the same file.  0; or -errno
  * when something can't be told now: then nothing is known.
  */
 int cache_look_state(struct cache_look *l, const struct cache_names *s, struct digest *ret,
-		     uint64_t *ret_prints);
+		     uint64_t *ret_fingerprints);
 /* The same, of names with this digest: only those are looked at of which nothing would have told
  * that they mean something else than the last time. */
 int cache_look_again(struct cache_look *l, const struct digest *set, const struct cache_names *s,
@@ -104,7 +104,7 @@ struct cache_looked {
 /* Of name i of that set; borrowed until the next.  NULL: it was not asked for. */
 const struct cache_looked *cache_look_last(const struct cache_look *l, size_t i);
 
-/* What has become of a name of which there are two prints that differ: words for a person. */
+/* What has become of a name of which there are two fingerprints that differ: words for a person. */
 const char *cache_look_change(char how, uint64_t before, uint64_t now);
 
 /* ---- results: src/cache/entry.c ---- */
@@ -123,10 +123,10 @@ struct cache_entry {
 	struct buf output; /* for each chunk: u8 stream, blob */
 	uint32_t input;	   /* bytes of its standard input that it has read */
 	uint64_t utime_us, stime_us, wall_us, maxrss_kb;
-	uint64_t kept_s;  /* CLOCK_REALTIME */
-	size_t n_prints;  /* of the names of its set, in their order */
-	uint64_t *prints; /* owned */
-	char *worker;	  /* that did it; owned */
+	uint64_t kept_s;	/* CLOCK_REALTIME */
+	size_t n_fingerprints;	/* of the names of its set, in their order */
+	uint64_t *fingerprints; /* owned */
+	char *worker;		/* that did it; owned */
 };
 
 void cache_entry_release(struct cache_entry *e);
@@ -170,9 +170,9 @@ bool cache_reads_variable(const struct msg_run *m, const char *name, size_t len)
  * shows that it is another one. */
 struct cache_words {
 	struct digest call;
-	char **argv;	  /* owned */
-	char **names;	  /* "variable LANG", "the umask" ...; n of them, owned */
-	uint64_t *prints; /* of each, owned */
+	char **argv;		/* owned */
+	char **names;		/* "variable LANG", "the umask" ...; n of them, owned */
+	uint64_t *fingerprints; /* of each, owned */
 	size_t n;
 };
 
@@ -209,18 +209,20 @@ int cache_put_bytes(struct cache_store *s, const void *p, size_t n, struct diges
 int cache_get_bytes(struct cache_store *s, const struct digest *d, size_t max, struct buf *ret);
 bool cache_has(struct cache_store *s, const struct digest *d);
 
-/* A set of names by which results of a call are kept, and the state that one of them is for. */
-struct cache_seen {
+/* One way in which a call has gone: the set of names that it looked at, and the state that they
+ * were in.  A call has as many results as it has variants.  */
+struct cache_variant {
 	struct digest set, state;
 };
 
 /* Those of this call, used last first.  A set may be there several times, once for each state. */
-#define CACHE_SEEN_MAX	 32
-#define CACHE_STATES_MAX 4 /* of one set: others are found all the same, and only not told of */
-int cache_get_seen(struct cache_store *s, const struct digest *call, struct cache_seen *ret,
-		   size_t *ret_n);
+#define CACHE_VARIANTS_MAX 32
+#define CACHE_STATES_MAX   4 /* of one set: others are found all the same, and only not told of */
+int cache_get_variants(struct cache_store *s, const struct digest *call, struct cache_variant *ret,
+		       size_t *ret_n);
 /* Puts it first; the oldest goes when there are too many. */
-int cache_add_seen(struct cache_store *s, const struct digest *call, const struct cache_seen *seen);
+int cache_add_variant(struct cache_store *s, const struct digest *call,
+		      const struct cache_variant *variant);
 
 /* The result of a call in a state; -ENOENT when none is kept. */
 int cache_get_entry(struct cache_store *s, const struct digest *call, const struct digest *set,
@@ -237,9 +239,9 @@ int cache_add_words(struct cache_store *s, const struct digest *key, const struc
 
 /* Objects as they are in the store, for who moves them from one to another. */
 enum cache_kind {
-	CACHE_BYTES = 'c',  /* contents and sets of names; by their digest */
-	CACHE_RESULT = 'r', /* by cache_entry_key() */
-	CACHE_SEEN = 'w',   /* by the call */
+	CACHE_BYTES = 'c',    /* contents and sets of names; by their digest */
+	CACHE_RESULT = 'r',   /* by cache_entry_key() */
+	CACHE_VARIANTS = 'w', /* by the call */
 };
 
 struct cache_key {
@@ -247,17 +249,18 @@ struct cache_key {
 	struct digest digest;
 };
 
-void cache_entry_key(const struct digest *call, const struct cache_seen *seen, struct digest *ret);
+void cache_entry_key(const struct digest *call, const struct cache_variant *variant,
+		     struct digest *ret);
 /* Whole, and checked as whenever it is read.  Writes nothing. */
 int cache_read_object(struct cache_store *s, const struct cache_key *key, size_t max,
 		      struct buf *ret);
-/* Checked in the same way: CONCC_E_PROTO when it is none.  Of a call, what is seen is added to what
- * is there. */
+/* Checked in the same way: CONCC_E_PROTO when it is none.  The variants of a call are added to
+ * those that are there. */
 int cache_write_object(struct cache_store *s, const struct cache_key *key, const struct buf *b);
 /* What a result is, as an object. */
 int cache_decode_result(const struct digest *key, const struct buf *b, struct cache_entry *ret);
-/* Two objects of what was seen of a call: to becomes both.  What is none counts as nothing. */
-void cache_merge_seen(const struct digest *call, struct buf *to, const struct buf *from);
+/* Two objects with variants of a call: to becomes both.  What is none counts as nothing. */
+void cache_merge_variants(const struct digest *call, struct buf *to, const struct buf *from);
 
 /* Has it grown beyond its bound since it was last trimmed, as far as its processes have counted? */
 bool cache_is_full(const struct cache_store *s);

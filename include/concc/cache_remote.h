@@ -4,7 +4,7 @@
 
 /*
  * Objects of a store that others share: an HTTP server that takes GET and PUT.  URL/cas/SHA256 has
- * contents and sets of names, URL/ac/SHA256 results and what was seen of calls.  A thread of its
+ * contents and sets of names, URL/ac/SHA256 results and the variants of calls.  A thread of its
  * own does the transfers; whoever asks is answered through a descriptor.  What comes back is
  * verified here as what lies on the disk is, and no more: who may write there is believed.
  */

@@ -3,11 +3,11 @@
 #define CONCC_LOOP_H
 
 /*
- * An epoll loop: fds, timers, signals, children and deferred calls.  One
- * thread owns a loop and everything registered with it; other threads reach it
- * only through an eventfd of their own.  A source removed while events are
- * being dispatched is parked and freed after the round, so callbacks may remove
- * any source, their own included.
+ * An epoll loop: fds, timers, signals, children and deferred calls.  The thread
+ * that makes a loop owns it and everything registered with it, which every call
+ * checks; other threads reach it only through an eventfd of their own.  A source removed while
+ * events are being dispatched is parked and freed after the round, so callbacks may remove any
+ * source, their own included.
  *
  * The rule for every loop with a link on it: no call on its thread takes over 50 ms.  It answers
  * PING between its callbacks, and a peer that hears nothing for 4 s is given up with all its

@@ -21,7 +21,8 @@
  * A fifo, socket or device is listed, but no look-up finds it: opened here it would be
  * another one than the client's.
  *
- * Threads: the owner's (all mirror_* calls and all callbacks but job_of and open_own), those of
+ * Threads: the owner's, who has called mirror_start() (all mirror_* calls, which check it, and all
+ * callbacks but job_of and open_own), those of
  * `disk`, which write contents to the store, FUSE readers that answer from memory and the store,
  * and one notifier that is the only one to invalidate kernel caches (from the others that
  * deadlocks: measured). One mutex guards the tree.

@@ -113,7 +113,7 @@ struct pool_member {
 int pool_set(struct pool *p, const char *name, uint32_t slots, enum pool_state state,
 	     uint32_t speed, struct errmsg *msg);
 /* What is known of how fast it is, which whoever chooses reads from then on.  -ENOENT. */
-int pool_set_pace(struct pool *p, const char *name, const struct sched_pace *pace);
+int pool_set_profile(struct pool *p, const char *name, const struct sched_profile *profile);
 /* The same of jobs: what takes that long (sched_key_of_job(), sched_key_of_kind()), and all of them
  * in the mean. */
 void pool_set_work(struct pool *p, uint64_t key, uint32_t work_us);

@@ -80,6 +80,10 @@ int process_wait(pid_t pid, int *ret_status);
 int process_capture(const struct process *p, size_t max, uint64_t deadline_ms, int cancel_fd,
 		    struct buf *out, int *ret_status);
 
+/* The same of argv, which hears and is told nothing, and leads a session.  env: NULL: ours. */
+int process_ask(char *const *argv, char *const *env, size_t max, uint64_t deadline_ms,
+		struct buf *out, int *ret_status);
+
 /*
  * fork(2), for a child that goes on in this program: 0 there, its pid here, or
  * -errno.  It has all that we have, signals and descriptors too.

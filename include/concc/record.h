@@ -22,14 +22,14 @@ enum record_end { RECORD_END_UNKNOWN, RECORD_END_EXIT, RECORD_END_SIGNAL };
 struct record {
 	uint64_t arrived_us; /* CLOCK_REALTIME */
 	/* Since then, in microseconds; 0: it did not come to it. */
-	uint64_t slot_us;   /* it had a slot */
-	uint64_t sent_us;   /* it was sent to its worker, or began here */
-	uint64_t said_us;   /* its first output came */
-	uint64_t ended_us;  /* its command had ended; here: its process */
-	uint64_t placed_us; /* all that it made was in its place */
-	uint32_t pid;	    /* of the wrapper, or of the command that it became */
-	uint32_t tries;	    /* workers that had it, whether or not they were of use */
-	uint8_t how;	    /* enum record_end */
+	uint64_t slot_us;	  /* it had a slot */
+	uint64_t sent_us;	  /* it was sent to its worker, or began here */
+	uint64_t first_output_us; /* its first output came */
+	uint64_t ended_us;	  /* its command had ended; here: its process */
+	uint64_t committed_us;	  /* all that it made was in its place */
+	uint32_t pid;		  /* of the wrapper, or of the command that it became */
+	uint32_t tries;		  /* workers that had it, whether or not they were of use */
+	uint8_t how;		  /* enum record_end */
 	uint32_t code;
 	/* On the worker; 0 here. */
 	uint64_t utime_us, stime_us, wall_us, maxrss_kb;

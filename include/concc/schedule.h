@@ -9,7 +9,7 @@
  *
  * A job's *work* is what it takes on a processor about as fast as this machine's,
  * alone.  A place is *slow* by a factor that depends on how many jobs it has at once.
- * What it takes there is work * slowness + overhead.
+ * What it takes there is work * slowdown + overhead.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -21,14 +21,14 @@
 #define SCHED_LEVELS 8
 
 /* What is known of a place; all zeros: nothing. */
-struct sched_pace {
-	uint32_t slowness[SCHED_LEVELS]; /* 0: not known */
+struct sched_profile {
+	uint32_t slowdown[SCHED_LEVELS]; /* 0: not known */
 	uint32_t overhead_us;		 /* beside the command itself: line, files, its queue */
 	uint32_t cores;			 /* it says it has; 0: not known */
 };
 
 struct sched_place {
-	struct sched_pace pace;
+	struct sched_profile profile;
 	uint32_t slots, taken;
 	bool here;
 };
@@ -61,18 +61,18 @@ int sched_choose(const struct sched_place *places, size_t n, const struct sched_
  * How long, in microseconds, until the last of those who wait (waiting, waiting_us, mean_us of j)
  * has a slot, when all slots of these places are taken now.  UINT64_MAX: there is no slot.
  */
-uint64_t sched_line_us(const struct sched_place *places, size_t n, const struct sched_job *j);
+uint64_t sched_queue_us(const struct sched_place *places, size_t n, const struct sched_job *j);
 
 /* Are two free places as good as each other for this job? */
 bool sched_is_as_good(uint64_t takes_us, uint64_t best_us);
 
 /*
- * A job has been at that place for gone_us, beside as many as are taken there less itself; this
+ * A job has been at that place for elapsed_us, beside as many as are taken there less itself; this
  * machine has a slot for it.  Is it better begun anew here?  most_us: its work at the most; 0: not
  * known.  What was done there is lost, so that of nothing known it takes a place far slower.
  */
-bool sched_pays_anew(const struct sched_place *there, const struct sched_place *here,
-		     uint32_t most_us, uint64_t gone_us);
+bool sched_restart_pays(const struct sched_place *there, const struct sched_place *here,
+			uint32_t most_us, uint64_t elapsed_us);
 
 /* ---- learning: for one thread ---- */
 
@@ -85,37 +85,38 @@ struct sched_model;
 struct sched_sample {
 	const char *place; /* NULL: here */
 	uint64_t job, kind;
-	uint32_t at_once;  /* jobs at that place meanwhile, this one included */
-	uint64_t total_us; /* from being sent to its files in place */
-	uint64_t wall_us;  /* of the command itself; 0: not known */
-	uint64_t cpu_us;   /* 0: not known */
-	bool filling;	   /* it waited for contents that the place will have from now on */
-	uint64_t at_us;	   /* when it ended, of any clock that only goes on */
+	uint32_t concurrency; /* jobs at that place meanwhile, this one included */
+	uint64_t total_us;    /* from being sent to its files in place */
+	uint64_t wall_us;     /* of the command itself; 0: not known */
+	uint64_t cpu_us;      /* 0: not known */
+	bool filling;	      /* it waited for contents that the place will have from now on */
+	uint64_t at_us;	      /* when it ended, of any clock that only goes on */
 };
 
 struct sched_model *sched_model_new(uint32_t cores); /* of this machine */
 void sched_model_free(struct sched_model *m);	     /* NULL is fine */
-/* A first guess at that place's processors: their speed in thousandths of those here. */
-void sched_model_guess(struct sched_model *m, const char *place, uint32_t speed);
+/* What is believed of a place before anything was measured (a prior): the speed of its processors
+ * in thousandths of those here. */
+void sched_model_prior(struct sched_model *m, const char *place, uint32_t speed);
 void sched_model_begins_here(struct sched_model *m); /* a job, of which a sample will come */
 /* That many tasks of others run or want to on this machine, which has so many processors (more than
  * `cores` where those are a share): jobs are slower here by that. */
-void sched_model_others(struct sched_model *m, double tasks, uint32_t processors);
+void sched_model_background_load(struct sched_model *m, double tasks, uint32_t processors);
 void sched_model_learn(struct sched_model *m, const struct sched_sample *s);
-/* The same of one that was given up after total_us: it takes longer there than that. */
-void sched_model_learn_late(struct sched_model *m, const struct sched_sample *s);
+/* A censored sample: the job was given up after total_us, so it takes longer there than that. */
+void sched_model_learn_censored(struct sched_model *m, const struct sched_sample *s);
 /* What is known of that place (NULL: here) at this time, since what was long ago counts less;
  * zeros: nothing.  A worker of which little more than a guess is known counts as slower than that.
  */
-void sched_model_pace(const struct sched_model *m, const char *place, uint64_t now_us,
-		      struct sched_pace *ret);
+void sched_model_profile(const struct sched_model *m, const char *place, uint64_t now_us,
+			 struct sched_profile *ret);
 /* The same for who chooses: what is to be found out about looks better than it may be. */
-void sched_model_pace_to_try(const struct sched_model *m, const char *place, uint64_t now_us,
-			     struct sched_pace *ret);
+void sched_model_optimistic_profile(const struct sched_model *m, const char *place, uint64_t now_us,
+				    struct sched_profile *ret);
 /* 0: not known. */
 uint32_t sched_model_work_us(const struct sched_model *m, uint64_t key);
 /* The same of jobs of a kind that few of them exceed. */
-uint32_t sched_model_at_most_us(const struct sched_model *m, uint64_t kind);
+uint32_t sched_model_upper_bound_us(const struct sched_model *m, uint64_t kind);
 uint32_t sched_model_mean_us(const struct sched_model *m);
 
 #endif

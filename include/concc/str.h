@@ -18,6 +18,7 @@ char *xstrndup(const char *s, size_t n); /* all of n bytes are copied */
 void *xmemdup(const void *p, size_t n);
 char *xasprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+#define N_OF(a)	    (sizeof(a) / sizeof((a)[0])) /* of an array */
 #define streq(a, b) (strcmp((a), (b)) == 0)
 bool str_starts(const char *s, const char *prefix);
 bool str_ends(const char *s, const char *suffix);

@@ -16,7 +16,7 @@ void cache_entry_release(struct cache_entry *e)
 	free(e->effects);
 	strv_free(e->workspaces);
 	buf_release(&e->output);
-	free(e->prints);
+	free(e->fingerprints);
 	free(e->worker);
 	*e = (struct cache_entry){0};
 }
@@ -50,9 +50,9 @@ void cache_entry_encode(struct buf *b, const struct cache_entry *e)
 	buf_put_u64(b, e->maxrss_kb);
 	buf_put_u64(b, e->kept_s);
 	buf_put_str(b, e->worker ? e->worker : "");
-	buf_put_u32(b, (uint32_t)e->n_prints);
-	for (size_t i = 0; i < e->n_prints; i++)
-		buf_put_u64(b, e->prints[i]);
+	buf_put_u32(b, (uint32_t)e->n_fingerprints);
+	for (size_t i = 0; i < e->n_fingerprints; i++)
+		buf_put_u64(b, e->fingerprints[i]);
 }
 
 static void take_workspaces(struct rd *r, struct cache_entry *e)
@@ -109,7 +109,7 @@ static bool output_is_valid(struct blob output)
 	return true;
 }
 
-static void take_prints(struct rd *r, struct cache_entry *e)
+static void take_fingerprints(struct rd *r, struct cache_entry *e)
 {
 	uint32_t n = rd_count(r, 8);
 
@@ -117,9 +117,9 @@ static void take_prints(struct rd *r, struct cache_entry *e)
 		r->bad = true;
 	if (r->bad)
 		return;
-	e->prints = xcalloc(n + 1, sizeof(*e->prints));
-	for (; e->n_prints < n; e->n_prints++)
-		e->prints[e->n_prints] = rd_u64(r);
+	e->fingerprints = xcalloc(n + 1, sizeof(*e->fingerprints));
+	for (; e->n_fingerprints < n; e->n_fingerprints++)
+		e->fingerprints[e->n_fingerprints] = rd_u64(r);
 }
 
 static bool take_flag(struct rd *r)
@@ -157,7 +157,7 @@ int cache_entry_decode(struct blob payload, struct cache_entry *ret)
 	e.maxrss_kb = rd_u64(&r);
 	e.kept_s = rd_u64(&r);
 	e.worker = rd_strdup(&r, WORKER_MAX);
-	take_prints(&r, &e);
+	take_fingerprints(&r, &e);
 	if (rd_done(&r) < 0) {
 		cache_entry_release(&e);
 		return CONCC_E_PROTO;

@@ -54,7 +54,7 @@ static const char *refuses_arg(const char *arg)
 {
 	if (is_tools_argfile(arg))
 		return "response-file";
-	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
+	for (size_t i = 0; i < N_OF(refused); i++)
 		if (str_starts(arg, refused[i].option))
 			return refused[i].why;
 	return NULL;
@@ -88,7 +88,7 @@ static bool is_foreign_code(const char *variable)
 	static const char *const names[] = {
 		"LD_PRELOAD=", "LD_AUDIT=", "GCC_EXEC_PREFIX=", "COMPILER_PATH="};
 
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+	for (size_t i = 0; i < N_OF(names); i++)
 		if (str_starts(variable, names[i]))
 			return true;
 	return false;
@@ -130,7 +130,7 @@ bool cache_knows_tool(const char *name)
 
 	if (job_is_driver_name(base))
 		return true;
-	for (size_t i = 0; i < sizeof(tools) / sizeof(tools[0]); i++)
+	for (size_t i = 0; i < N_OF(tools); i++)
 		if (streq(base, tools[i]) || (last && streq(last + 1, tools[i])))
 			return true;
 	return false;
@@ -237,7 +237,7 @@ bool cache_reads_variable(const struct msg_run *m, const char *name, size_t len)
 {
 	if (m->flags & JOB_F_KEEP || cache_is_rustc(m))
 		return true;
-	for (size_t i = 0; i < sizeof(variables) / sizeof(variables[0]); i++)
+	for (size_t i = 0; i < N_OF(variables); i++)
 		if (is_like(name, len, variables[i]))
 			return true;
 	return is_like(name, len, "MAKE*") && optimises_at_link(m->argv);

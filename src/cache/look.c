@@ -488,7 +488,7 @@ static int say_name(struct cache_look *l, const char *name, bool overwritten, ui
 /* ---- all of them ---- */
 
 /* Short, and only to tell a person what is different. */
-static uint64_t print_of(const uint8_t *p, size_t n)
+static uint64_t fingerprint_of(const uint8_t *p, size_t n)
 {
 	uint64_t sum = UINT64_C(14695981039346656037);
 
@@ -497,20 +497,21 @@ static uint64_t print_of(const uint8_t *p, size_t n)
 	return sum;
 }
 
-static uint64_t print_of_absence(int err)
+static uint64_t fingerprint_of_absence(int err)
 {
 	struct cache_look l = {0};
-	uint64_t print;
+	uint64_t fingerprint;
 
 	say_error(&l, err);
-	print = print_of(l.said.data, l.said.len);
+	fingerprint = fingerprint_of(l.said.data, l.said.len);
 	buf_release(&l.said);
-	return print;
+	return fingerprint;
 }
 
-static bool is_absence(uint64_t print)
+static bool is_absence(uint64_t fingerprint)
 {
-	return print == print_of_absence(ENOENT) || print == print_of_absence(ENOTDIR);
+	return fingerprint == fingerprint_of_absence(ENOENT) ||
+	       fingerprint == fingerprint_of_absence(ENOTDIR);
 }
 
 const char *cache_look_change(char how, uint64_t before, uint64_t now)
@@ -566,7 +567,7 @@ static bool has_neighbour(const struct cache_names *s, size_t i, size_t end)
 
 /* Names that follow each other: says what each means. */
 static int say_names(struct cache_look *l, const struct cache_names *s, size_t from, size_t to,
-		     uint64_t *ret_prints)
+		     uint64_t *ret_fingerprints)
 {
 	bool overwritten = false;
 	size_t end = from;
@@ -582,8 +583,8 @@ static int say_names(struct cache_look *l, const struct cache_names *s, size_t f
 			l->has_neighbour = has_neighbour(s, i, end);
 		}
 		r = say_name(l, s->v[i], overwritten, (uint32_t)i);
-		if (r == 0 && ret_prints)
-			ret_prints[i] = print_of(l->said.data + at, l->said.len - at);
+		if (r == 0 && ret_fingerprints)
+			ret_fingerprints[i] = fingerprint_of(l->said.data + at, l->said.len - at);
 	}
 	return r;
 }
@@ -606,12 +607,12 @@ static void end(struct cache_look *l, struct digest *ret)
 }
 
 int cache_look_state(struct cache_look *l, const struct cache_names *s, struct digest *ret,
-		     uint64_t *ret_prints)
+		     uint64_t *ret_fingerprints)
 {
 	int r;
 
 	begin(l, s);
-	r = say_names(l, s, 0, s->n, ret_prints);
+	r = say_names(l, s, 0, s->n, ret_fingerprints);
 	if (r == 0)
 		end(l, ret);
 	return r;

@@ -70,8 +70,8 @@ static void name_of(const struct cache_key *key, char ret[NAME_MAX_BYTES])
 	struct digest d = key->digest;
 	char hex[DIGEST_HEX];
 
-	if (key->kind == CACHE_SEEN) {
-		uint8_t both[1 + DIGEST_SIZE] = {CACHE_SEEN};
+	if (key->kind == CACHE_VARIANTS) {
+		uint8_t both[1 + DIGEST_SIZE] = {CACHE_VARIANTS};
 
 		memcpy(both + 1, d.b, DIGEST_SIZE);
 		digest_of(both, sizeof(both), &d);
@@ -197,7 +197,7 @@ static void start_put(struct cache_remote *r, struct transfer *t)
 }
 
 /* What is there of the call, and what is here. */
-static void add_to_seen(struct cache_remote *r, struct transfer *t, int err)
+static void add_variants(struct cache_remote *r, struct transfer *t, int err)
 {
 	_cleanup_buf_ struct buf here = BUF_INIT;
 	struct buf *there = &t->reply.bytes;
@@ -208,7 +208,7 @@ static void add_to_seen(struct cache_remote *r, struct transfer *t, int err)
 	}
 	if (err < 0)
 		buf_reset(there);
-	cache_merge_seen(&t->reply.key.digest, &here, there);
+	cache_merge_variants(&t->reply.key.digest, &here, there);
 	buf_reset(there);
 	buf_append(there, here.data, here.len);
 	t->sends = true;
@@ -251,7 +251,7 @@ static void ended(struct cache_remote *r, CURL *easy, CURLcode code)
 	else if (t->sends || (err < 0 && err != -ENOENT))
 		transfer_free(t);
 	else
-		add_to_seen(r, t, err);
+		add_variants(r, t, err);
 }
 
 /* ---- the thread ---- */
@@ -274,7 +274,7 @@ static struct transfer *take(struct cache_remote *r, struct list *queue, size_t 
 static void begin_put(struct cache_remote *r, struct transfer *t)
 {
 	/* What others have put there is kept. */
-	t->sends = t->reply.key.kind != CACHE_SEEN;
+	t->sends = t->reply.key.kind != CACHE_VARIANTS;
 	if (is_down(r) || r->refuses ||
 	    (t->sends &&
 	     cache_read_object(r->store, &t->reply.key, OBJECT_MAX, &t->reply.bytes) < 0))

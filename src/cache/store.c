@@ -16,7 +16,7 @@
 
 /*
  * DIR/c/xx/...: contents and sets of names, by the digest of their bytes.  DIR/r/xx/...: results,
- * by the digest of call, set and state.  DIR/w/xx/...: what was seen of a call.  The last two begin
+ * by the digest of call, set and state.  DIR/w/xx/...: the variants of a call.  The last two begin
  * with a digest of their name and all that follows it, as does DIR/n/xx/..., words of calls.
  * DIR/tmp: what is being written.
  */

@@ -7,49 +7,50 @@
 
 #include "concc/cleanup.h"
 
-#define ENTRY_MAX  (16u * 1024 * 1024)
-#define SEEN_BYTES (DIGEST_SIZE + CACHE_SEEN_MAX * sizeof(struct cache_seen))
+#define ENTRY_MAX      (16u * 1024 * 1024)
+#define VARIANTS_BYTES (DIGEST_SIZE + CACHE_VARIANTS_MAX * sizeof(struct cache_variant))
 
 /* ---- sets and results ---- */
 
-int cache_get_seen(struct cache_store *s, const struct digest *call, struct cache_seen *ret,
-		   size_t *ret_n)
+int cache_get_variants(struct cache_store *s, const struct digest *call, struct cache_variant *ret,
+		       size_t *ret_n)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	char name[STORE_NAME_SIZE];
 	int r;
 
 	store_object_name('w', call, name);
-	r = store_get_sealed(s, name, SEEN_BYTES, &b);
+	r = store_get_sealed(s, name, VARIANTS_BYTES, &b);
 	if (r < 0)
 		return r;
-	if (b.len % sizeof(*ret) || b.len / sizeof(*ret) > CACHE_SEEN_MAX)
+	if (b.len % sizeof(*ret) || b.len / sizeof(*ret) > CACHE_VARIANTS_MAX)
 		return store_damaged(s, name);
 	*ret_n = b.len / sizeof(*ret);
 	memcpy(ret, b.data, b.len);
 	return 0;
 }
 
-static bool is_same(const struct cache_seen *a, const struct cache_seen *b)
+static bool is_same(const struct cache_variant *a, const struct cache_variant *b)
 {
 	return digest_eq(&a->set, &b->set) && digest_eq(&a->state, &b->state);
 }
 
 /* Of two processes that add at once one may be lost: then it is found out once more. */
-static int add_seen(struct cache_store *s, const struct digest *call, const struct cache_seen *seen)
+static int add_variant(struct cache_store *s, const struct digest *call,
+		       const struct cache_variant *variant)
 {
-	struct cache_seen all[CACHE_SEEN_MAX];
+	struct cache_variant all[CACHE_VARIANTS_MAX];
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	char name[STORE_NAME_SIZE];
 	size_t n = 0, states = 1;
 
-	if (cache_get_seen(s, call, all, &n) == 0 && n && is_same(&all[0], seen))
+	if (cache_get_variants(s, call, all, &n) == 0 && n && is_same(&all[0], variant))
 		return 0;
-	buf_append(&b, seen, sizeof(*seen));
+	buf_append(&b, variant, sizeof(*variant));
 	for (size_t i = 0; i < n && b.len < sizeof(all); i++) {
-		bool same_set = digest_eq(&all[i].set, &seen->set);
+		bool same_set = digest_eq(&all[i].set, &variant->set);
 
-		if (is_same(&all[i], seen) || (same_set && states == CACHE_STATES_MAX))
+		if (is_same(&all[i], variant) || (same_set && states == CACHE_STATES_MAX))
 			continue;
 		states += same_set;
 		buf_append(&b, &all[i], sizeof(all[i]));
@@ -58,12 +59,13 @@ static int add_seen(struct cache_store *s, const struct digest *call, const stru
 	return store_put_sealed(s, name, &b);
 }
 
-int cache_add_seen(struct cache_store *s, const struct digest *call, const struct cache_seen *seen)
+int cache_add_variant(struct cache_store *s, const struct digest *call,
+		      const struct cache_variant *variant)
 {
 	int r;
 
 	(void)pthread_mutex_lock(&s->adding);
-	r = add_seen(s, call, seen);
+	r = add_variant(s, call, variant);
 	(void)pthread_mutex_unlock(&s->adding);
 	return r;
 }
@@ -151,27 +153,28 @@ int cache_add_words(struct cache_store *s, const struct digest *key, const struc
 
 /* ---- objects as they are ---- */
 
-static size_t seen_in(const char *name, const struct buf *b, struct cache_seen ret[CACHE_SEEN_MAX])
+static size_t variants_in(const char *name, const struct buf *b,
+			  struct cache_variant ret[CACHE_VARIANTS_MAX])
 {
-	size_t size = sizeof(struct cache_seen);
+	size_t size = sizeof(struct cache_variant);
 	struct blob in;
 
-	if (!store_unseal(name, b, &in) || in.n % size || in.n / size > CACHE_SEEN_MAX)
+	if (!store_unseal(name, b, &in) || in.n % size || in.n / size > CACHE_VARIANTS_MAX)
 		return 0;
 	memcpy(ret, in.p, in.n);
 	return in.n / size;
 }
 
-void cache_merge_seen(const struct digest *call, struct buf *to, const struct buf *from)
+void cache_merge_variants(const struct digest *call, struct buf *to, const struct buf *from)
 {
-	struct cache_seen all[2 * CACHE_SEEN_MAX], more[CACHE_SEEN_MAX];
+	struct cache_variant all[2 * CACHE_VARIANTS_MAX], more[CACHE_VARIANTS_MAX];
 	char name[STORE_NAME_SIZE];
 	size_t n, n_more;
 	struct digest d;
 
-	store_object_name(CACHE_SEEN, call, name);
-	n = seen_in(name, to, all);
-	n_more = seen_in(name, from, more);
+	store_object_name(CACHE_VARIANTS, call, name);
+	n = variants_in(name, to, all);
+	n_more = variants_in(name, from, more);
 
 	for (size_t i = 0; i < n_more; i++) {
 		bool known = false;
@@ -181,7 +184,7 @@ void cache_merge_seen(const struct digest *call, struct buf *to, const struct bu
 		if (!known)
 			all[n++] = more[i];
 	}
-	n = n < CACHE_SEEN_MAX ? n : CACHE_SEEN_MAX;
+	n = n < CACHE_VARIANTS_MAX ? n : CACHE_VARIANTS_MAX;
 	store_seal_of(name, all, n * sizeof(all[0]), &d);
 	buf_reset(to);
 	buf_append(to, d.b, DIGEST_SIZE);
@@ -226,19 +229,19 @@ static int write_bytes(struct cache_store *s, const struct cache_key *key, const
 	return cache_put_bytes(s, b->data, b->len, &found);
 }
 
-static int write_seen(struct cache_store *s, const struct cache_key *key, const struct buf *b)
+static int write_variants(struct cache_store *s, const struct cache_key *key, const struct buf *b)
 {
-	struct cache_seen all[CACHE_SEEN_MAX];
+	struct cache_variant all[CACHE_VARIANTS_MAX];
 	char name[STORE_NAME_SIZE];
 	size_t n;
 	int r;
 
-	store_object_name(CACHE_SEEN, &key->digest, name);
-	n = seen_in(name, b, all);
+	store_object_name(CACHE_VARIANTS, &key->digest, name);
+	n = variants_in(name, b, all);
 	r = n ? 0 : CONCC_E_PROTO;
 
 	while (n && r == 0) /* the first at last, since each goes to the front */
-		r = cache_add_seen(s, &key->digest, &all[--n]);
+		r = cache_add_variant(s, &key->digest, &all[--n]);
 	return r;
 }
 
@@ -250,8 +253,8 @@ int cache_write_object(struct cache_store *s, const struct cache_key *key, const
 	switch (key->kind) {
 	case CACHE_BYTES:
 		return write_bytes(s, key, b);
-	case CACHE_SEEN:
-		return write_seen(s, key, b);
+	case CACHE_VARIANTS:
+		return write_variants(s, key, b);
 	case CACHE_RESULT:
 		break;
 	}
@@ -262,9 +265,10 @@ int cache_write_object(struct cache_store *s, const struct cache_key *key, const
 	return store_put(s, name, b, 1);
 }
 
-void cache_entry_key(const struct digest *call, const struct cache_seen *seen, struct digest *ret)
+void cache_entry_key(const struct digest *call, const struct cache_variant *variant,
+		     struct digest *ret)
 {
-	const struct digest all[] = {*call, seen->set, seen->state};
+	const struct digest all[] = {*call, variant->set, variant->state};
 
 	digest_of(all, sizeof(all), ret);
 }
@@ -272,10 +276,10 @@ void cache_entry_key(const struct digest *call, const struct cache_seen *seen, s
 static void entry_name(const struct digest *call, const struct digest *set,
 		       const struct digest *state, char ret[STORE_NAME_SIZE])
 {
-	const struct cache_seen seen = {*set, *state};
+	const struct cache_variant variant = {*set, *state};
 	struct digest d;
 
-	cache_entry_key(call, &seen, &d);
+	cache_entry_key(call, &variant, &d);
 	store_object_name(CACHE_RESULT, &d, ret);
 }
 

@@ -16,27 +16,27 @@ void cache_words_release(struct cache_words *w)
 {
 	strv_free(w->argv);
 	strv_free(w->names);
-	free(w->prints);
+	free(w->fingerprints);
 	*w = (struct cache_words){0};
 }
 
 /* ---- of a call ---- */
 
-static uint64_t print_of(const void *p, size_t n)
+static uint64_t fingerprint_of(const void *p, size_t n)
 {
 	struct digest d;
-	uint64_t print;
+	uint64_t fingerprint;
 
 	digest_of(p, n, &d);
-	memcpy(&print, d.b, sizeof(print));
-	return print;
+	memcpy(&fingerprint, d.b, sizeof(fingerprint));
+	return fingerprint;
 }
 
 /* Takes the name. */
 static void put(struct cache_words *w, char *name, const void *p, size_t n)
 {
-	w->prints = xrealloc(w->prints, (w->n + 1) * sizeof(*w->prints));
-	w->prints[w->n++] = print_of(p, n);
+	w->fingerprints = xrealloc(w->fingerprints, (w->n + 1) * sizeof(*w->fingerprints));
+	w->fingerprints[w->n++] = fingerprint_of(p, n);
 	strv_push(&w->names, name);
 }
 
@@ -107,7 +107,7 @@ void cache_words_encode(struct buf *b, const struct cache_words *w)
 	buf_put_u32(b, (uint32_t)w->n);
 	for (size_t i = 0; i < w->n; i++) {
 		buf_put_str(b, w->names[i]);
-		buf_put_u64(b, w->prints[i]);
+		buf_put_u64(b, w->fingerprints[i]);
 	}
 }
 
@@ -139,10 +139,10 @@ int cache_words_decode(struct blob payload, struct cache_words *ret)
 		r.bad = true;
 	take_strings(&r, n, &w.argv);
 	n = rd_count(&r, 12);
-	w.prints = xcalloc(r.bad ? 1 : n + 1, sizeof(*w.prints));
+	w.fingerprints = xcalloc(r.bad ? 1 : n + 1, sizeof(*w.fingerprints));
 	for (; w.n < n && !r.bad; w.n++) {
 		take_strings(&r, 1, &w.names);
-		w.prints[w.n] = rd_u64(&r);
+		w.fingerprints[w.n] = rd_u64(&r);
 	}
 	if (rd_done(&r) < 0) {
 		cache_words_release(&w);
@@ -226,7 +226,7 @@ static size_t compare_properties(const struct cache_words *before, const struct 
 
 		if (found)
 			taken[at] = true;
-		if (found && before->prints[at] == now->prints[i])
+		if (found && before->fingerprints[at] == now->fingerprints[i])
 			continue;
 		buf_putf(b, "%s %s\n", now->names[i], found ? "changed" : "is set now");
 		n++;

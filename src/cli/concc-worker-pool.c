@@ -539,7 +539,7 @@ static const struct {
 	{"remove", cmd_remove},	  {"reset", cmd_reset}, {"allocate", cmd_allocate},
 	{"release", cmd_release},
 };
-#define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
+#define N_COMMANDS (N_OF(commands))
 
 static int unknown_command(const char *word)
 {

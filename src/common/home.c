@@ -176,7 +176,7 @@ static char *moved_secret(const char *path, const char *real, const char *home)
 {
 	const char *config = getenv("XDG_CONFIG_HOME");
 
-	for (size_t i = 0; i < sizeof(moved) / sizeof(moved[0]); i++) {
+	for (size_t i = 0; i < N_OF(moved); i++) {
 		const char *dir = getenv(moved[i].variable);
 		_cleanup_free_ char *at = dir && *dir == '/' ? path_clean(dir, moved[i].path)
 							     : NULL;
@@ -185,8 +185,7 @@ static char *moved_secret(const char *path, const char *real, const char *home)
 		if (at && !streq(at, "/") && !streq(at, home) && shows(path, real, at, false))
 			return steal_ptr(&at);
 	}
-	for (size_t i = 0; config && *config == '/' && i < sizeof(secrets) / sizeof(secrets[0]);
-	     i++) {
+	for (size_t i = 0; config && *config == '/' && i < N_OF(secrets); i++) {
 		const char *rest = str_starts(secrets[i].path, ".config/")
 					   ? secrets[i].path + strlen(".config/")
 					   : NULL;
@@ -207,7 +206,7 @@ char *path_secret(const char *path)
 				     pw && pw->pw_dir && *pw->pw_dir == '/' ? pw->pw_dir : home};
 
 	for (size_t h = 0; h < (streq(homes[0], homes[1]) ? 1 : 2); h++) {
-		for (size_t i = 0; i < sizeof(secrets) / sizeof(secrets[0]); i++) {
+		for (size_t i = 0; i < N_OF(secrets); i++) {
 			_cleanup_free_ char *secret = path_join(homes[h], secrets[i].path);
 			_cleanup_free_ char *clean = path_clean("/", secret);
 

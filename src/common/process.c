@@ -350,3 +350,17 @@ int process_capture(const struct process *p, size_t max, uint64_t deadline_ms, i
 	ended = process_wait(pid, ret_status);
 	return r < 0 ? r : ended;
 }
+
+int process_ask(char *const *argv, char *const *env, size_t max, uint64_t deadline_ms,
+		struct buf *out, int *ret_status)
+{
+	const struct process p = {
+		.argv = argv,
+		.env = env,
+		.fds = {PROCESS_FD_NULL, PROCESS_FD_KEPT, PROCESS_FD_NULL},
+		.n_fds = 3,
+		.flags = PROCESS_SESSION,
+	};
+
+	return process_capture(&p, max, deadline_ms, -1, out, ret_status);
+}

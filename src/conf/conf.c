@@ -13,6 +13,7 @@
 #include "concc/str.h"
 
 #include "parse.h"
+#include "value.h"
 #include "workers.h"
 
 DEFINE_CLEANUP(struct conf, conf, conf_free);
@@ -92,12 +93,7 @@ static int check_system(const char *path, struct errmsg *msg)
 
 	if (lstat(path, &st) < 0)
 		return errmsg_set(msg, CONCC_E_CONF, "%s: %s", path, strerror(errno));
-	if (!S_ISREG(st.st_mode) || st.st_uid != 0 || (st.st_mode & (S_IWGRP | S_IWOTH)))
-		return errmsg_set(msg, CONCC_E_CONF,
-				  "%s has to be a file of root's that nobody else may write to; as "
-				  "root, chown root %s && chmod 644 %s",
-				  path, path, path);
-	return 0;
+	return conf_check_roots(path, &st, msg);
 }
 
 static int read_system(struct conf *c, struct errmsg *msg)

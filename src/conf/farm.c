@@ -101,7 +101,7 @@ static const struct {
 	{"users", set_users},	    {"log", set_log},	    {"own-disk", set_own_disk},
 };
 
-#define N_KEYS (sizeof(keys) / sizeof(keys[0]))
+#define N_KEYS (N_OF(keys))
 
 /* ---- the file ---- */
 
@@ -148,12 +148,7 @@ static int check_mode(const char *path, int fd, struct errmsg *msg)
 
 	if (fstat(fd, &st) < 0)
 		return errmsg_set(msg, CONCC_E_CONF, "%s: %s", path, err_text(-errno));
-	if (!S_ISREG(st.st_mode) || st.st_uid != 0 || (st.st_mode & (S_IWGRP | S_IWOTH)))
-		return errmsg_set(msg, CONCC_E_CONF,
-				  "%s has to be a file of root's that nobody else may write to; as "
-				  "root, chown root %s && chmod 644 %s",
-				  path, path, path);
-	return 0;
+	return conf_check_roots(path, &st, msg);
 }
 
 int farm_load(const char *path, struct farm *ret, struct errmsg *msg)

@@ -297,10 +297,10 @@ const struct key worker_keys[] = {
 	{"install", set_install},
 };
 
-const size_t n_concc_keys = sizeof(concc_keys) / sizeof(concc_keys[0]);
-const size_t n_worker_keys = sizeof(worker_keys) / sizeof(worker_keys[0]);
-_Static_assert(sizeof(concc_keys) / sizeof(concc_keys[0]) <= KEYS_MAX, "see keys.h");
-_Static_assert(sizeof(worker_keys) / sizeof(worker_keys[0]) <= KEYS_MAX, "see keys.h");
+const size_t n_concc_keys = N_OF(concc_keys);
+const size_t n_worker_keys = N_OF(worker_keys);
+_Static_assert(N_OF(concc_keys) <= KEYS_MAX, "see keys.h");
+_Static_assert(N_OF(worker_keys) <= KEYS_MAX, "see keys.h");
 
 void key_read_at(const struct key *key, struct conf *c, const char *file, unsigned line)
 {

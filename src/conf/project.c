@@ -43,7 +43,7 @@ static const struct {
 	int (*set)(struct project_conf *p, const char *v, struct errmsg *why);
 } keys[] = {{"jobs", set_jobs}, {"require-remote", set_require_remote}, {"local", set_local}};
 
-#define N_KEYS (sizeof(keys) / sizeof(keys[0]))
+#define N_KEYS (N_OF(keys))
 
 struct reading {
 	struct project_conf *conf;

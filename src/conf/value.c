@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "concc/buf.h"
 #include "concc/cleanup.h"
@@ -333,4 +334,14 @@ int value_address(const char *s, struct errmsg *why)
 		return errmsg_set(why, CONCC_E_CONF, "'%s' names no host", s);
 	return errmsg_set(why, CONCC_E_CONF, "'%s' is no address; did you mean 'ssh://%s'?", s,
 			  host);
+}
+
+int conf_check_roots(const char *path, const struct stat *st, struct errmsg *msg)
+{
+	if (S_ISREG(st->st_mode) && st->st_uid == 0 && !(st->st_mode & (S_IWGRP | S_IWOTH)))
+		return 0;
+	return errmsg_set(msg, CONCC_E_CONF,
+			  "%s has to be a file of root's that nobody else may write to; as "
+			  "root, chown root %s && chmod 644 %s",
+			  path, path, path);
 }

@@ -32,4 +32,8 @@ int value_address(const char *s, struct errmsg *why);
 const char *did_you_mean(char *out, size_t size, const char *word, const char *const *names,
 			 size_t n);
 
+struct stat;
+/* Is the file at path, which is st, root's alone to write?  Else CONCC_E_CONF and what to do. */
+int conf_check_roots(const char *path, const struct stat *st, struct errmsg *msg);
+
 #endif

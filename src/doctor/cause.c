@@ -5,8 +5,6 @@
 #include "concc/str.h"
 #include "doctor.h"
 
-#define N_OF(a) (sizeof(a) / sizeof((a)[0]))
-
 /* Words of ours, of OpenSSH's client, and of a shell; the first that fits counts. */
 static const struct {
 	const char *words;

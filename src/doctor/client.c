@@ -191,14 +191,10 @@ static void look_at_compiler(struct doctor *d)
 static int ask_agent(void)
 {
 	char *argv[] = {(char *)"ssh-add", (char *)"-l", NULL};
-	struct process p = {.argv = argv,
-			    .fds = {PROCESS_FD_NULL, PROCESS_FD_KEPT, PROCESS_FD_NULL},
-			    .n_fds = 3,
-			    .flags = PROCESS_SESSION};
 	_cleanup_buf_ struct buf out = BUF_INIT;
 	int status;
 
-	if (process_capture(&p, ANSWER_MAX, now_ms() + ASK_MS, -1, &out, &status) < 0)
+	if (process_ask(argv, NULL, ANSWER_MAX, now_ms() + ASK_MS, &out, &status) < 0)
 		return -1;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }

@@ -274,8 +274,8 @@ static bool say_local(struct try *t)
 static void say_numbers(struct try *t)
 {
 	const struct record *w = &t->warm, *b = &t->big;
-	uint64_t warm = w->placed_us > w->sent_us ? w->placed_us - w->sent_us : 0;
-	uint64_t moved = b->placed_us > b->sent_us ? b->placed_us - b->sent_us : 0;
+	uint64_t warm = w->committed_us > w->sent_us ? w->committed_us - w->sent_us : 0;
+	uint64_t moved = b->committed_us > b->sent_us ? b->committed_us - b->sent_us : 0;
 
 	if (!t->n_records || !warm)
 		return;

@@ -189,14 +189,10 @@ static void verdict_without_server(void)
 {
 	_cleanup_free_ char *program = program_path("concc-project");
 	char *argv[] = {program, (char *)"--doctor=brief", NULL};
-	struct process p = {.argv = argv,
-			    .fds = {PROCESS_FD_NULL, PROCESS_FD_KEPT, PROCESS_FD_NULL},
-			    .n_fds = 3,
-			    .flags = PROCESS_SESSION};
 	_cleanup_buf_ struct buf out = BUF_INIT;
 	int status;
 
-	if (process_capture(&p, BRIEF_MAX, now_ms() + BRIEF_MS, -1, &out, &status) == 0)
+	if (process_ask(argv, NULL, BRIEF_MAX, now_ms() + BRIEF_MS, &out, &status) == 0)
 		fputs(buf_cstr(&out), stdout);
 }
 

@@ -12,8 +12,6 @@
 #include "concc/str.h"
 #include "concc/view.h"
 
-#define N_OF(a) (sizeof(a) / sizeof((a)[0]))
-
 /* Of a larger build.ninja the beginning has its rules. */
 #define FILE_MAX (8 * 1024 * 1024)
 

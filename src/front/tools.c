@@ -16,8 +16,6 @@
 #include "concc/process.h"
 #include "concc/str.h"
 
-#define N_OF(a) (sizeof(a) / sizeof((a)[0]))
-
 /* A file of cargo's settings that is longer says nothing that matters here. */
 #define CARGO_CONFIG_MAX (256 * 1024)
 /* What `go env` and `ccache -k` take at most; they only read files. */
@@ -105,15 +103,11 @@ char *tools_rust_wrapper(void)
 /* What a program prints, its first line; NULL: it can't tell. */
 static char *ask(char *const *argv)
 {
-	struct process p = {.argv = argv,
-			    .fds = {PROCESS_FD_NULL, PROCESS_FD_KEPT, PROCESS_FD_NULL},
-			    .n_fds = 3,
-			    .flags = PROCESS_SESSION};
 	_cleanup_buf_ struct buf out = BUF_INIT;
 	const char *text;
 	int status;
 
-	if (process_capture(&p, CARGO_CONFIG_MAX, now_ms() + ASK_MS, -1, &out, &status) < 0 ||
+	if (process_ask(argv, NULL, CARGO_CONFIG_MAX, now_ms() + ASK_MS, &out, &status) < 0 ||
 	    status != 0)
 		return NULL;
 	text = buf_cstr(&out);

@@ -50,7 +50,6 @@ bool ends_in_stdin_path(const char *arg);
 bool is_one_of(const char *s, const char *const *names, size_t n);
 const char *find_prefix(const char *s, const char *const *prefixes, size_t n);
 
-#define N_OF(a)		    (sizeof(a) / sizeof((a)[0]))
 #define ONE_OF(s, names)    is_one_of((s), (names), N_OF(names))
 #define PREFIX_OF(s, names) find_prefix((s), (names), N_OF(names))
 

@@ -168,7 +168,7 @@ static const char *const temp_dirs[] = {"TMPDIR", "TMP", "TEMP"};
 
 static bool is_dropped(const char *name, size_t len)
 {
-	for (size_t i = 0; i < sizeof(dropped) / sizeof(dropped[0]); i++) {
+	for (size_t i = 0; i < N_OF(dropped); i++) {
 		size_t n = strlen(dropped[i]);
 
 		if (dropped[i][n - 1] == '*') {
@@ -188,7 +188,7 @@ static bool is_jobserver_word(const char *w, size_t n)
 	static const char *const prefixes[] = {
 		"--jobserver-auth=", "--jobserver-fds=", "--jobserver-style="};
 
-	for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++) {
+	for (size_t i = 0; i < N_OF(prefixes); i++) {
 		if (n >= strlen(prefixes[i]) && memcmp(w, prefixes[i], strlen(prefixes[i])) == 0)
 			return true;
 	}
@@ -271,7 +271,7 @@ static bool is_passed(const char *list, const char *name, size_t len)
 
 static bool names_temp_dir(const char *entry, size_t len)
 {
-	for (size_t i = 0; i < sizeof(temp_dirs) / sizeof(temp_dirs[0]); i++)
+	for (size_t i = 0; i < N_OF(temp_dirs); i++)
 		if (len == strlen(temp_dirs[i]) && memcmp(entry, temp_dirs[i], len) == 0)
 			return true;
 	return false;
@@ -333,7 +333,7 @@ static char *filter_entry(const char *entry, const char *passed, const char *cwd
 	if (len == 0 || ((is_dropped(entry, len) || is_temp_elsewhere(entry, len, cwd)) &&
 			 !is_passed(passed, entry, len)))
 		return NULL;
-	for (size_t i = 0; i < sizeof(make_vars) / sizeof(make_vars[0]); i++) {
+	for (size_t i = 0; i < N_OF(make_vars); i++) {
 		if (len == strlen(make_vars[i]) && memcmp(entry, make_vars[i], len) == 0) {
 			_cleanup_free_ char *rest = without_jobserver(eq + 1);
 

@@ -50,7 +50,7 @@ bool policy_because(struct policy_call *c, const char *what)
 	return true;
 }
 
-static bool is_set(const char *value)
+bool policy_is_set(const char *value)
 {
 	return value && *value && !streq(value, "0");
 }
@@ -59,12 +59,14 @@ static bool is_set(const char *value)
 
 static bool rule_disabled(struct policy_call *c)
 {
-	return is_set(env_get(c->in->env, "CONCC_DISABLE")) && policy_because(c, "CONCC_DISABLE");
+	return policy_is_set(env_get(c->in->env, "CONCC_DISABLE")) &&
+	       policy_because(c, "CONCC_DISABLE");
 }
 
 static bool rule_on_worker(struct policy_call *c)
 {
-	return is_set(env_get(c->in->env, "CONCC_WORKER")) && policy_because(c, "CONCC_WORKER");
+	return policy_is_set(env_get(c->in->env, "CONCC_WORKER")) &&
+	       policy_because(c, "CONCC_WORKER");
 }
 
 /* ---- query ---- */
@@ -384,132 +386,6 @@ static bool rule_incremental(struct policy_call *c)
 	return false;
 }
 
-/* ---- link ---- */
-
-/* Options that stop before the link. */
-static bool stops_early(const char *arg)
-{
-	static const char *const exact[] = {
-		"-c",
-		"-S",
-		"-E",
-		"-M",
-		"-MM",
-		"--compile",
-		"--assemble",
-		"--preprocess",
-		"-fsyntax-only",
-		"--syntax-only",
-		"--precompile",
-		"--analyze",
-		"-emit-ast",
-		"-emit-pch",
-		"-emit-module",
-		"-emit-llvm-bc",
-		"-cc1",
-		"-cc1as",
-		"-rewrite-objc",
-		"-extract-api",
-		"-dc",
-		"-dw",
-		"--device-c",
-		"--device-w",
-		"-ptx",
-		"--ptx",
-		"-cubin",
-		"--cubin",
-		"-fatbin",
-		"--fatbin",
-		"-cuda",
-		"--cuda",
-		"--ptx-only",
-		"-module-file-info",
-		"-fmodule-only",
-		"-fmodules-only",
-		"-verify-pch",
-	};
-
-	return ONE_OF(arg, exact);
-}
-
-bool job_may_link(char *const *argv)
-{
-	for (char *const *a = argv; *a; a++) {
-		if (stops_early(*a))
-			return false;
-	}
-	return true;
-}
-
-static bool is_link_input(const char *arg)
-{
-	static const char *const suffixes[] = {".o", ".obj", ".a", ".so", ".lo", ".lib", ".ltrans"};
-
-	for (size_t i = 0; i < N_OF(suffixes); i++) {
-		if (str_ends(arg, suffixes[i]))
-			return true;
-	}
-	return strstr(arg, ".so.") != NULL;
-}
-
-static bool is_link_option(const char *arg)
-{
-	return streq(arg, "-shared") || streq(arg, "-pie") || streq(arg, "-rdynamic") ||
-	       str_starts(arg, "-Wl,") || (str_starts(arg, "-l") && arg[2]);
-}
-
-/* A driver's call that neither stops early nor compiles anything. */
-static bool c_link(struct policy_call *c)
-{
-	bool language = false; /* -x says that operands are sources whatever they are called */
-	bool link = false, unknown = false;
-
-	for (char *const *a = c->args; *a; a++) {
-		if (stops_early(*a))
-			return false;
-		if (str_starts(*a, "-x")) {
-			const char *lang = (*a)[2] ? *a + 2 : a[1];
-
-			language = lang && !streq(lang, "none");
-		}
-		link = link || is_link_option(*a);
-		if (c_option_takes_next(*a)) {
-			if (!*++a)
-				break;
-			continue;
-		}
-		if ((*a)[0] == '@')
-			unknown = true;
-		else if (is_stdin_name(*a))
-			return false;
-		else if ((*a)[0] != '-' && (language || c_is_source(*a)))
-			return false;
-		link = link || is_link_input(*a);
-	}
-	/* An @file alone may hold anything; beside an object or -l it holds more of them. */
-	return (link || !unknown) && policy_because(c, c->in->argv[0]);
-}
-
-static bool rule_link(struct policy_call *c)
-{
-	if (is_set(env_get(c->in->env, "CONCC_REMOTE_LINK")))
-		return false;
-	switch (c->tool) {
-	case TOOL_C:
-		return c_link(c);
-	case TOOL_LINK:
-		return policy_because(c, c->in->argv[0]);
-	case TOOL_GO: {
-		static const char *const names[] = {"link", "pack", "buildid"};
-
-		return ONE_OF(path_base(c->in->argv[0]), names) &&
-		       policy_because(c, c->in->argv[0]);
-	}
-	default:
-		return false;
-	}
-}
-
 /* ---- the table ---- */
 
 static const struct {
@@ -527,7 +403,7 @@ static const struct {
 	{rule_native},
 	{rule_preload},
 	{rule_incremental},
-	{rule_link},
+	{policy_link},
 };
 _Static_assert(N_OF(checks) == N_OF(policy_rules), "each rule has its check");
 
@@ -584,17 +460,23 @@ static bool reads_stdin(const struct policy_call *c)
 	return (c->tool == TOOL_AS || c->tool == TOOL_CPP) && !operand;
 }
 
+/* The tool and its arguments, those in files too.  What is to be freed, or NULL. */
+static char **split_words(struct policy_call *c)
+{
+	size_t first;
+
+	c->tool = tool_of_command(c->in->argv, &first);
+	c->args = c->in->argv + first;
+	return look_into_files(c);
+}
+
 void policy_decide(const struct policy_input *in, struct policy_verdict *ret)
 {
 	_cleanup_free_ char *tmpdir = clean_tmpdir(in);
 	struct policy_call c = {.in = in, .ret = ret, .tmpdir = tmpdir};
-	_cleanup_strv_ char **all = NULL;
-	size_t first;
+	_cleanup_strv_ char **all = split_words(&c);
 
 	*ret = (struct policy_verdict){.local = false, .rule = "remote"};
-	c.tool = tool_of_command(in->argv, &first);
-	c.args = in->argv + first;
-	all = look_into_files(&c);
 	for (size_t i = 0; i < N_OF(checks); i++) {
 		if (in->any_command && !checks[i].any_command)
 			continue;
@@ -611,13 +493,9 @@ bool policy_names_tmp(const struct policy_input *in, struct policy_verdict *ret)
 {
 	_cleanup_free_ char *tmpdir = clean_tmpdir(in);
 	struct policy_call c = {.in = in, .ret = ret, .tmpdir = tmpdir};
-	_cleanup_strv_ char **all = NULL;
-	size_t first;
+	_cleanup_strv_ char **all = split_words(&c);
 
 	*ret = (struct policy_verdict){.rule = "tmp-output"};
-	c.tool = tool_of_command(in->argv, &first);
-	c.args = in->argv + first;
-	all = look_into_files(&c);
 	ret->local = rule_args_file(&c) || policy_tmp_output(&c);
 	return ret->local;
 }

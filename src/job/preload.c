@@ -22,7 +22,7 @@ static bool stays(const char *path)
 {
 	const char *base = path_base(path);
 
-	for (size_t i = 0; i < sizeof(stay) / sizeof(stay[0]); i++) {
+	for (size_t i = 0; i < N_OF(stay); i++) {
 		if (str_starts(base, stay[i]))
 			return true;
 	}

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-/* A link: sending, receiving, its life.  One state machine, whose parts are assemble, outqueue and
- * beat. */
+/*
+ * A link: sending, receiving, its life.
+ *
+ * One file: one state machine.  What is read may make something be written, a write may fail, and
+ * reading goes on all the same, to hear why: each step changes what the others may do.  What has a
+ * state of its own is elsewhere: assemble, outqueue and beat.
+ */
 #include "concc/link.h"
 
 #include <errno.h>

@@ -170,7 +170,7 @@ static bool is_yes(const char *v)
 
 static void check_unfit(struct ssh_config *c, const char *key, const char *value)
 {
-	for (size_t i = 0; i < sizeof(unfit_keys) / sizeof(unfit_keys[0]); i++) {
+	for (size_t i = 0; i < N_OF(unfit_keys); i++) {
 		if (!streq(key, unfit_keys[i].key) || streq(value, unfit_keys[i].harmless))
 			continue;
 		/* ssh prints booleans as yes/no or true/false, by keyword and version. */
@@ -225,7 +225,7 @@ static void take_line(struct ssh_config *c, const char *key, char *value)
 		{"addressfamily", &c->address_family},
 	};
 
-	for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
+	for (size_t i = 0; i < N_OF(strings); i++)
 		if (streq(key, strings[i].key))
 			set(strings[i].field, xstrdup(value));
 	if (streq(key, "port"))

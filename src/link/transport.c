@@ -26,6 +26,7 @@
 #include "push.h"
 #include "stderr_tail.h"
 #include "spawn.h"
+#include "ssh_command.h"
 #include "ssh_config.h"
 #include "stream_ssh2.h"
 
@@ -81,41 +82,7 @@ static const char *const stage_names[] = {
 	[STAGE_EXEC] = "starting the worker",
 };
 
-/* ---- commands ---- */
-
-static char *shell_quote(const char *s)
-{
-	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				    "0123456789_-./+:@%,";
-	_cleanup_buf_ struct buf b = BUF_INIT;
-
-	if (*s && strspn(s, plain) == strlen(s))
-		return xstrdup(s);
-	buf_putf(&b, "'");
-	for (; *s; s++) {
-		if (*s == '\'')
-			buf_putf(&b, "'\\''");
-		else
-			buf_append(&b, s, 1);
-	}
-	buf_putf(&b, "'");
-	return xstrdup(buf_cstr(&b));
-}
-
-/* For the remote shell; ~/ is its home, so it stays outside the quotes. */
-static char *remote_command(const char *program, enum install install,
-			    const struct worker_file *file)
-{
-	bool home = program && str_starts(program, "~/");
-	char *quoted, *all;
-
-	if (!program)
-		return push_command(install, file);
-	quoted = shell_quote(home ? program + 2 : program);
-	all = xasprintf("exec %s%s --stdio", home ? "~/" : "", quoted);
-	free(quoted);
-	return all;
-}
+/* ---- what is started ---- */
 
 /* name in the folder this program is in, so that a build tree works in place. */
 static char *local_program(const char *name)
@@ -137,73 +104,6 @@ static char *local_program(const char *name)
 		}
 	}
 	return xstrdup(name);
-}
-
-static const char *ssh_program(const struct connecting *c)
-{
-	return c->ssh ? c->ssh : "ssh";
-}
-
-static void push(char ***argv, const char *word)
-{
-	strv_push(argv, xstrdup(word));
-}
-
-static void push_target(char ***argv, const struct ssh_address *a)
-{
-	if (a->port) {
-		push(argv, "-p");
-		strv_push(argv, xasprintf("%u", a->port));
-	}
-	if (a->user) {
-		push(argv, "-l");
-		push(argv, a->user);
-	}
-	push(argv, "--");
-	push(argv, a->host);
-}
-
-/*
- * Nothing of the user's configuration may ask, forward or share: there is no
- * terminal, no credential goes to a worker, and the stream is ours alone.
- */
-static char **openssh_argv(const struct connecting *c)
-{
-	static const char *const options[] = {
-		"-T",
-		"-a",
-		"-x",
-		"-o",
-		"BatchMode=yes",
-		"-o",
-		"ControlMaster=no",
-		"-o",
-		"ControlPath=none",
-		"-o",
-		"Compression=no",
-		"-o",
-		"ServerAliveInterval=15",
-		"-o",
-		"ClearAllForwardings=yes",
-		"-o",
-		"RemoteCommand=none",
-		"-o",
-		"PermitLocalCommand=no",
-		"-o",
-		"EscapeChar=none",
-		"-o",
-		"LogLevel=ERROR",
-	};
-	char **argv = NULL;
-
-	push(&argv, ssh_program(c));
-	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
-		push(&argv, options[i]);
-	push(&argv, "-o");
-	strv_push(&argv, xasprintf("ConnectTimeout=%u", (c->timeout_ms + 999) / 1000));
-	push_target(&argv, &c->target);
-	strv_push(&argv, remote_command(c->program, c->install, c->file));
-	return argv;
 }
 
 char *transport_words(const char *address)
@@ -341,6 +241,20 @@ static void finish_spawned(struct connecting *c, char **argv, bool sockets, bool
 
 /* ---- ssh ---- */
 
+static char **openssh_argv(const struct connecting *c)
+{
+	const struct ssh_command command = {
+		.ssh = c->ssh,
+		.target = &c->target,
+		.program = c->program,
+		.install = c->install,
+		.file = c->file,
+		.timeout_ms = c->timeout_ms,
+	};
+
+	return ssh_command_argv(&command);
+}
+
 static void by_openssh(struct connecting *c, const char *reason)
 {
 	char *how = xasprintf("openssh: %s", reason);
@@ -364,10 +278,10 @@ static int ask_ssh(struct ssh_task *t, struct ssh_config *ret)
 	char **argv = NULL;
 	int err, status;
 
-	push(&argv, t->ssh);
-	push(&argv, "-G");
-	push(&argv, "-T");
-	push_target(&argv, &t->target);
+	strv_push(&argv, xstrdup(t->ssh));
+	strv_push(&argv, xstrdup("-G"));
+	strv_push(&argv, xstrdup("-T"));
+	ssh_command_push_target(&argv, &t->target);
 	err = spawn_capture(argv, CONFIG_MAX, t->deadline_ms, t->cancel_fd, &out, &status);
 	strv_free(argv);
 	if (err < 0)
@@ -408,7 +322,7 @@ static int find_file(struct ssh_task *t)
 
 static int by_libssh2(struct ssh_task *t)
 {
-	_cleanup_free_ char *command = remote_command(t->program, t->install, t->file);
+	_cleanup_free_ char *command = ssh_command_remote(t->program, t->install, t->file);
 	_cleanup_free_ char *words = ssh_address_words(&t->target);
 	struct ssh_config config;
 	struct ssh2_request req = {
@@ -530,7 +444,7 @@ static struct ssh_task *task_new(const struct connecting *c)
 	t->program = c->program ? xstrdup(c->program) : NULL;
 	t->mode = c->mode;
 	t->install = c->install;
-	t->ssh = xstrdup(ssh_program(c));
+	t->ssh = xstrdup(ssh_command_program(c->ssh));
 	t->target.host = xstrdup(c->target.host);
 	t->target.user = c->target.user ? xstrdup(c->target.user) : NULL;
 	t->target.port = c->target.port;
@@ -578,18 +492,18 @@ static void by_plain(struct connecting *c)
 		return;
 	}
 	strv_push(&argv, local_program(PLAIN_PROGRAM));
-	push(&argv, "--mirror");
-	push(&argv, c->plain);
-	push(&argv, "--slots");
+	strv_push(&argv, xstrdup("--mirror"));
+	strv_push(&argv, xstrdup(c->plain));
+	strv_push(&argv, xstrdup("--slots"));
 	strv_push(&argv, xasprintf("%u", c->slots));
 	if (c->target.user) {
-		push(&argv, "--user");
-		push(&argv, c->target.user);
+		strv_push(&argv, xstrdup("--user"));
+		strv_push(&argv, xstrdup(c->target.user));
 	}
-	push(&argv, "--port");
+	strv_push(&argv, xstrdup("--port"));
 	strv_push(&argv, xasprintf("%u", c->target.port));
-	push(&argv, "--");
-	push(&argv, c->target.host);
+	strv_push(&argv, xstrdup("--"));
+	strv_push(&argv, xstrdup(c->target.host));
 	how = xasprintf("plain ssh, mirror = %s", c->plain);
 	finish_spawned(c, argv, true, true, how);
 	free(how);
@@ -606,16 +520,16 @@ static void start(void *data)
 	if (c->plain) {
 		by_plain(c);
 	} else if (c->command) {
-		push(&argv, "env");
+		strv_push(&argv, xstrdup("env"));
 		strv_push(&argv, xasprintf("CONCC_WORKER_NAME=%s", c->name));
 		strv_push(&argv, xasprintf("CONCC_WORKER_INDEX=%u", c->index));
-		push(&argv, "/bin/sh");
-		push(&argv, "-c");
-		push(&argv, c->command);
+		strv_push(&argv, xstrdup("/bin/sh"));
+		strv_push(&argv, xstrdup("-c"));
+		strv_push(&argv, xstrdup(c->command));
 		finish_spawned(c, argv, false, true, "command");
 	} else if (c->address && streq(c->address, "local:")) {
 		strv_push(&argv, c->program ? xstrdup(c->program) : local_program(WORKER_PROGRAM));
-		push(&argv, "--stdio");
+		strv_push(&argv, xstrdup("--stdio"));
 		finish_spawned(c, argv, true, true, "local");
 	} else if (c->address) {
 		start_ssh(c);

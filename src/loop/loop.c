@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -45,6 +46,7 @@ struct loop_source {
 #define NOT_ARMED SIZE_MAX
 
 struct loop {
+	pthread_t owner;
 	int epoll_fd;
 	bool quit, while_children;
 	struct list sources;
@@ -60,10 +62,17 @@ struct loop {
 	size_t n_polled;
 };
 
+/* Whoever breaks this finds out here, rather than by a source that is lost once in a week. */
+static void check_owner(const struct loop *l)
+{
+	assert(pthread_equal(l->owner, pthread_self()));
+}
+
 int loop_new(struct loop **ret)
 {
 	struct loop *l = xcalloc(1, sizeof(*l));
 
+	l->owner = pthread_self();
 	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (l->epoll_fd < 0) {
 		free(l);
@@ -91,6 +100,7 @@ void loop_free(struct loop *l)
 {
 	if (!l)
 		return;
+	check_owner(l);
 	while (!list_empty(&l->sources))
 		loop_remove(list_first(&l->sources, struct loop_source, link));
 	while (!list_empty(&l->deferred))
@@ -117,6 +127,7 @@ static struct loop_source *source_new(struct loop *l, enum source_kind kind, int
 {
 	struct loop_source *s = xcalloc(1, sizeof(*s));
 
+	check_owner(l);
 	s->loop = l;
 	s->kind = kind;
 	s->fd = fd;
@@ -171,6 +182,7 @@ void loop_set_events(struct loop_source *s, uint32_t events)
 	struct epoll_event ev = {.events = to_epoll(events), .data.ptr = s};
 	int r = 0;
 
+	check_owner(s->loop);
 	s->events = ev.events;
 	if (list_empty(&s->in_polled))
 		r = epoll_ctl(s->loop->epoll_fd, EPOLL_CTL_MOD, s->fd, &ev);
@@ -239,6 +251,7 @@ void loop_timer_set(struct loop_source *s, uint64_t delay_ms)
 {
 	struct loop *l = s->loop;
 
+	check_owner(l);
 	assert(s->kind == SRC_TIMER && !s->dead);
 	timer_disarm(s);
 	if (!delay_ms)
@@ -322,6 +335,7 @@ void loop_remove(struct loop_source *s)
 {
 	if (!s || s->dead)
 		return;
+	check_owner(s->loop);
 	s->dead = true;
 	timer_disarm(s);
 	if (s->kind == SRC_FD && list_empty(&s->in_polled))
@@ -474,6 +488,7 @@ static int wait_for_events(struct loop *l, struct epoll_event *ev)
 
 int loop_run(struct loop *l)
 {
+	check_owner(l);
 	l->quit = false;
 	while (!l->quit && !(l->while_children && !has_children(l))) {
 		struct epoll_event ev[EVENTS_MAX];
@@ -523,5 +538,6 @@ int loop_run_children(struct loop *l, uint64_t limit_ms)
 
 void loop_quit(struct loop *l)
 {
+	check_owner(l);
 	l->quit = true;
 }

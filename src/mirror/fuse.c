@@ -2,6 +2,7 @@
 #define FUSE_USE_VERSION 312
 #include "fuse.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
@@ -471,6 +472,8 @@ uint64_t fuse_nodeid(const struct mirror *m, const struct inode *i)
 /* The kernel may have forgotten what it is told to: that is as good, so results don't matter. */
 void fuse_inval_entry(struct mirror *m, uint64_t dir, const char *name, bool expire)
 {
+	/* On another thread it deadlocks now and then: see notify.h. */
+	assert(pthread_equal(m->notifies, pthread_self()));
 	/*
 	 * A kernel before 6.2 knows no expiry: right answers are worth more there than the working
 	 * directories of processes inside.
@@ -484,5 +487,6 @@ void fuse_inval_entry(struct mirror *m, uint64_t dir, const char *name, bool exp
 
 void fuse_inval_inode(struct mirror *m, uint64_t ino)
 {
+	assert(pthread_equal(m->notifies, pthread_self()));
 	(void)fuse_lowlevel_notify_inval_inode(m->fuse->session, ino, 0, 0);
 }

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * One file: a change of a name is one step through all that is here.  It takes an inode out of its
+ * directory, keeps it for jobs that have seen it, withdraws what the kernel was told is absent, and
+ * puts the new one in the old one's place; under mirror.lock, with nothing to be seen in between.
+ */
 #include "inode.h"
 
 #include <errno.h>

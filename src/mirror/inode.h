@@ -14,6 +14,7 @@
  * the kernel forgets it.  Directories are the exception: one inode as long as
  * the path stays the same directory, with attributes that change.
  */
+#include <assert.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -123,6 +124,7 @@ void job_copies(struct mirror *m, int64_t job, const struct inode *i);
 struct fuse;
 
 struct mirror {
+	pthread_t owner; /* see mirror_check_owner() */
 	struct mirror_ops ops;
 	void *data;
 	struct store *store;
@@ -160,6 +162,7 @@ struct mirror {
 
 	/* notify.c; under lock */
 	pthread_t notifier;
+	pthread_t notifies; /* the same as that thread has it: fuse_inval_*() are its alone */
 	bool notifier_runs;
 	pthread_cond_t notices_added;
 	struct list notices;
@@ -169,6 +172,12 @@ struct mirror {
 	atomic_uint_fast64_t by_opcode[MIRROR_OPCODES];
 	atomic_uint_fast64_t n_notifications, n_lists, n_fetches, n_own_files, n_own_bytes;
 };
+
+/* What mirror.h has for the owner's thread only begins with this. */
+static inline void mirror_check_owner(const struct mirror *m)
+{
+	assert(pthread_equal(m->owner, pthread_self()));
+}
 
 /* Appends all of src to dst; src is empty then. */
 static inline void list_take_all(struct list *dst, struct list *src)

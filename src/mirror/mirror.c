@@ -29,6 +29,7 @@ static struct mirror *mirror_new(const struct mirror_config *c, const struct mir
 {
 	struct mirror *m = xcalloc(1, sizeof(*m));
 
+	m->owner = pthread_self();
 	m->ops = *ops;
 	m->data = data;
 	m->store = c->store;
@@ -111,6 +112,7 @@ void mirror_abort(struct mirror *m)
 
 	if (!m)
 		return;
+	mirror_check_owner(m);
 	/* First, since it is mounted on the other. */
 	outside_stop(steal_ptr(&m->places));
 	list_init(&waiting);
@@ -169,6 +171,7 @@ void mirror_dispatch(struct mirror *m)
 	struct list wants;
 	uint64_t n;
 
+	mirror_check_owner(m);
 	list_init(&wants);
 	(void)!read(m->event_fd, &n, sizeof(n)); /* EAGAIN: called without need */
 	pthread_mutex_lock(&m->lock);
@@ -203,6 +206,7 @@ void mirror_job_started(struct mirror *m, uint32_t job_id, uint64_t seq)
 {
 	struct job_seq *j = xcalloc(1, sizeof(*j));
 
+	mirror_check_owner(m);
 	j->seq = seq;
 	pthread_mutex_lock(&m->lock);
 	job_seq_free(map_put_u64(&m->jobs, job_id, j));
@@ -211,6 +215,7 @@ void mirror_job_started(struct mirror *m, uint32_t job_id, uint64_t seq)
 
 void mirror_job_ended(struct mirror *m, uint32_t job_id)
 {
+	mirror_check_owner(m);
 	pthread_mutex_lock(&m->lock);
 	job_seq_free(map_del_u64(&m->jobs, job_id));
 	pthread_mutex_unlock(&m->lock);
@@ -222,6 +227,7 @@ char **mirror_copied(struct mirror *m, uint32_t job_id)
 	struct job_seq *j;
 	size_t it = 0;
 
+	mirror_check_owner(m);
 	pthread_mutex_lock(&m->lock);
 	j = map_get_u64(&m->jobs, job_id);
 	while (j && (path = map_next(&j->copied, &it, NULL)))
@@ -236,6 +242,7 @@ int mirror_serve(struct mirror *m, const char *path)
 {
 	int err;
 
+	mirror_check_owner(m);
 	if (!path_is_clean(path))
 		return CONCC_E_PROTO;
 	pthread_mutex_lock(&m->lock);
@@ -247,6 +254,7 @@ int mirror_serve(struct mirror *m, const char *path)
 
 int mirror_outside(struct mirror *m, const char *path, bool kept)
 {
+	mirror_check_owner(m);
 	if (!path_is_clean(path))
 		return CONCC_E_PROTO;
 	outside_add(m->places, path, kept);
@@ -255,6 +263,7 @@ int mirror_outside(struct mirror *m, const char *path, bool kept)
 
 int mirror_link(struct mirror *m, const struct msg_link *l)
 {
+	mirror_check_owner(m);
 	return outside_link(m->places, l->path, l->target);
 }
 
@@ -263,6 +272,7 @@ void mirror_outside_absent(struct mirror *m, const struct msg_outside *o)
 	struct inode *d;
 	bool partial;
 
+	mirror_check_owner(m);
 	pthread_mutex_lock(&m->lock);
 	d = mirror_tree_find(m, o->dir);
 	partial = d && d->dir && d->dir->partial;
@@ -365,6 +375,7 @@ int mirror_dir(struct mirror *m, const struct msg_dir *msg)
 	int fail_with = -ENOENT;
 	int err = 0;
 
+	mirror_check_owner(m);
 	if (!path_is_clean(msg->path))
 		return CONCC_E_PROTO;
 	list_init(&ready);
@@ -400,6 +411,7 @@ void mirror_prefetch(struct mirror *m, const struct msg_prefetch *p)
 {
 	struct inode *d;
 
+	mirror_check_owner(m);
 	pthread_mutex_lock(&m->lock);
 	d = map_get_u64(&m->dir_ids, p->dir_id);
 	if (d && !d->dir->listed)
@@ -416,6 +428,7 @@ int mirror_update(struct mirror *m, const struct msg_update *u)
 	struct inode *d;
 	int err = 0;
 
+	mirror_check_owner(m);
 	if (u->dir_id == 0 || u->attr.type != ENTRY_DIR)
 		return CONCC_E_PROTO;
 	list_init(&ready);
@@ -435,6 +448,7 @@ int mirror_dir_stale(struct mirror *m, uint32_t dir_id)
 {
 	struct inode *d;
 
+	mirror_check_owner(m);
 	if (dir_id == 0)
 		return CONCC_E_PROTO;
 	pthread_mutex_lock(&m->lock);
@@ -447,6 +461,7 @@ int mirror_dir_stale(struct mirror *m, uint32_t dir_id)
 
 int mirror_content(struct mirror *m, const struct msg_content *c)
 {
+	mirror_check_owner(m);
 	return fetch_message(m, c);
 }
 
@@ -483,6 +498,7 @@ int mirror_peek(struct mirror *m, const char *path, struct entry_attr *ret)
 	const struct inode *i;
 	int err;
 
+	mirror_check_owner(m);
 	pthread_mutex_lock(&m->lock);
 	err = peek_locked(m, path, &i);
 	if (err == 0)
@@ -495,6 +511,7 @@ void mirror_learn(struct mirror *m, const char *path, uint64_t version, const st
 {
 	struct inode *i;
 
+	mirror_check_owner(m);
 	pthread_mutex_lock(&m->lock);
 	i = mirror_tree_find(m, path);
 	if (i && i->attr.type == ENTRY_FILE && i->attr.version == version && !i->attr.has_digest) {

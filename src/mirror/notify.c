@@ -69,6 +69,7 @@ static void *run(void *arg)
 
 	list_init(&batch);
 	pthread_mutex_lock(&m->lock);
+	m->notifies = pthread_self();
 	for (;;) {
 		uint64_t seq;
 

@@ -26,6 +26,7 @@
 #include "concc/str.h"
 #include "fuse.h"
 #include "inode.h"
+#include "stand_in.h"
 #include "want.h"
 
 /*
@@ -34,8 +35,6 @@
  */
 
 #define FOR_EVER 1e9 /* seconds, as in fuse.c */
-/* So large that the kernel asks for what is read or mapped, wherever that is. */
-#define STAND_IN_SIZE ((off_t)1 << 40)
 
 /* A directory.  They stay as long as the file system: the kernel's references need no count. */
 struct place {
@@ -135,6 +134,11 @@ static struct place *find(struct outside *o, const char *path)
 
 /* ---- answers ---- */
 
+struct mirror *outside_mirror(const struct outside *o)
+{
+	return o->mirror;
+}
+
 static struct outside *outside_of(fuse_req_t req)
 {
 	return fuse_req_userdata(req);
@@ -147,17 +151,11 @@ static struct place *place_of(fuse_req_t req, fuse_ino_t ino)
 
 static void fill_stat(const struct outside *o, const struct place *p, struct stat *st)
 {
-	bool is_file = p == o->stand_in;
-
 	*st = (struct stat){
 		.st_ino = p->ino,
-		.st_mode = is_file     ? S_IFREG | 0666
-			   : p->target ? S_IFLNK | 0777
-				       : S_IFDIR | 0755,
+		.st_mode = p->target ? S_IFLNK | 0777 : S_IFDIR | 0755,
 		.st_nlink = 1,
-		.st_size = is_file     ? STAND_IN_SIZE
-			   : p->target ? (off_t)strlen(p->target)
-				       : 0,
+		.st_size = p->target ? (off_t)strlen(p->target) : 0,
 		.st_uid = o->mirror->uid,
 		.st_gid = o->mirror->gid,
 		.st_mtim = o->mirror->started,
@@ -191,45 +189,12 @@ static void refuse_change(fuse_req_t req, fuse_ino_t ino, const char *name)
 	(void)fuse_reply_err(req, EACCES); /* fails when the asker is gone */
 }
 
-static int64_t job_of(fuse_req_t req)
-{
-	const struct mirror *m = outside_of(req)->mirror;
-
-	return m->ops.job_of ? m->ops.job_of(m->data, fuse_req_ctx(req)->pid) : MIRROR_SOME_JOB;
-}
-
-/* What it stands for no job has: whoever wants more than to have it open is to run on the client.
- */
-static void refuse_use(fuse_req_t req)
-{
-	struct mirror *m = outside_of(req)->mirror;
-	int64_t job = job_of(req);
-
-	pthread_mutex_lock(&m->lock);
-	want_failed(m, job, "", CONCC_E_DESCRIPTOR);
-	pthread_mutex_unlock(&m->lock);
-	(void)fuse_reply_err(req, EIO); /* fails when the asker is gone */
-}
-
 /* ---- operations ---- */
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
 	conn->time_gran = 1;
-	/* Who reads the stand-in waits for the answer, even when it is killed: so it can be found.
-	 */
-	conn->want &= ~(unsigned)FUSE_CAP_ASYNC_READ;
-}
-
-/* Its attributes are not to be known: to ask for them is a use of it. */
-static void reply_stand_in(fuse_req_t req)
-{
-	struct outside *o = outside_of(req);
-	struct fuse_entry_param e = {.entry_timeout = FOR_EVER, .attr_timeout = 0};
-
-	e.ino = (fuse_ino_t)(uintptr_t)o->stand_in;
-	fill_stat(o, o->stand_in, &e.attr);
-	(void)fuse_reply_entry(req, &e);
+	stand_in_init(conn);
 }
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -241,7 +206,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	bool known;
 
 	if (dir == o->root && streq(name, MIRROR_STAND_IN)) {
-		reply_stand_in(req);
+		stand_in_lookup(req, (fuse_ino_t)(uintptr_t)o->stand_in, o->stand_in->ino);
 		return;
 	}
 	pthread_mutex_lock(&o->lock);
@@ -269,13 +234,12 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	const struct place *p = place_of(req, ino);
 	struct stat st;
 
-	/* An open asks, too; but that is not a job's. */
-	if (p == o->stand_in && job_of(req) != MIRROR_NO_JOB) {
-		refuse_use(req);
+	if (p == o->stand_in) {
+		stand_in_getattr(req, p->ino);
 		return;
 	}
 	fill_stat(o, p, &st);
-	(void)fuse_reply_attr(req, &st, p == o->stand_in ? 0 : FOR_EVER);
+	(void)fuse_reply_attr(req, &st, FOR_EVER);
 }
 
 /* Where the entry at `at` ends, as add_name() has said. */
@@ -413,85 +377,9 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 		       struct fuse_file_info *fi)
 {
 	if (place_of(req, ino) == outside_of(req)->stand_in)
-		refuse_use(req);
+		stand_in_refuse(req);
 	else
 		refuse_change(req, ino, "");
-}
-
-/* ---- the stand-in, when it is open ---- */
-
-static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	(void)fuse_reply_open(req, fi); /* fails when the asker is gone */
-}
-
-static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
-		    struct fuse_file_info *fi)
-{
-	refuse_use(req);
-}
-
-static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
-		     struct fuse_file_info *fi)
-{
-	refuse_use(req);
-}
-
-static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
-{
-	refuse_use(req);
-}
-
-static void op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)
-{
-	refuse_use(req);
-}
-
-static void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock,
-		     int sleep)
-{
-	refuse_use(req);
-}
-
-static void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
-{
-	refuse_use(req);
-}
-
-static void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg,
-		     struct fuse_file_info *fi, unsigned flags, const void *in, size_t in_size,
-		     size_t out_size)
-{
-	refuse_use(req);
-}
-
-/*
- * find and xargs ask this of all descriptors to learn which are open: for whatever there is at
- * once.  Who wants to know when it can be read, or written, asks for that.
- */
-static void op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
-		    struct fuse_pollhandle *ph)
-{
-	const unsigned both = POLLIN | POLLOUT;
-
-	if (ph)
-		fuse_pollhandle_destroy(ph);
-	if ((fi->poll_events & both) == both)
-		(void)fuse_reply_poll(req, both); /* fails when the asker is gone */
-	else
-		refuse_use(req);
-}
-
-static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
-			 struct fuse_file_info *fi)
-{
-	refuse_use(req);
-}
-
-static void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence,
-		     struct fuse_file_info *fi)
-{
-	refuse_use(req);
 }
 
 static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
@@ -523,17 +411,6 @@ static const struct fuse_lowlevel_ops ops = {
 	.rename = op_rename,
 	.link = op_link,
 	.setattr = op_setattr,
-	.open = op_open,
-	.read = op_read,
-	.write = op_write,
-	.fsync = op_fsync,
-	.getlk = op_getlk,
-	.setlk = op_setlk,
-	.flock = op_flock,
-	.ioctl = op_ioctl,
-	.poll = op_poll,
-	.fallocate = op_fallocate,
-	.lseek = op_lseek,
 	.setxattr = op_setxattr,
 	.removexattr = op_removexattr,
 };
@@ -612,8 +489,10 @@ static int open_session(struct outside *o, struct errmsg *msg)
 	char name[] = "concc", path[32];
 	char *argv[] = {name, NULL};
 	struct fuse_args args = FUSE_ARGS_INIT(1, argv);
+	struct fuse_lowlevel_ops all = ops;
 
-	o->session = fuse_session_new(&args, &ops, sizeof(ops), o);
+	stand_in_add_ops(&all);
+	o->session = fuse_session_new(&args, &all, sizeof(all), o);
 	fuse_opt_free_args(&args);
 	(void)snprintf(path, sizeof(path), "/dev/fd/%d", o->fd);
 	if (!o->session || fuse_session_mount(o->session, path) != 0)

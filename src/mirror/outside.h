@@ -7,7 +7,7 @@
  * the first.  It has directories, which are mount points of jobs' roots, and links that lead there,
  * and is writable for the kernel: that alone tells a look at a name from the attempt to make it,
  * since on a read-only one both are the same look-up.  Each attempt to change something is
- * reported, and refused.  Its only file is MIRROR_STAND_IN.
+ * reported, and refused.  Its only file is MIRROR_STAND_IN: see stand_in.h.
  *
  * One thread answers, from memory; so the owner may notify the kernel itself.
  * Never call anything here under mirror.lock.
@@ -23,6 +23,8 @@ struct outside;
 int outside_start(struct mirror *m, int fuse_fd, struct outside **ret, struct errmsg *msg);
 /* Ends the connection for the kernel, and joins the thread.  NULL is fine. */
 void outside_stop(struct outside *o);
+
+struct mirror *outside_mirror(const struct outside *o);
 
 /* Makes path (clean) a directory there, with its parents.  kept: it may be a mount point, so that
  * it stays one. */

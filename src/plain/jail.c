@@ -45,7 +45,7 @@ static const char *const system_files[] = {"/etc/ld.so.cache", "/dev/null"};
 
 static const char *find_server(void)
 {
-	for (size_t i = 0; i < sizeof(servers) / sizeof(servers[0]); i++) {
+	for (size_t i = 0; i < N_OF(servers); i++) {
 		if (access(servers[i], X_OK) == 0)
 			return servers[i];
 	}
@@ -173,7 +173,7 @@ static const struct {
 	{SYS_openat, 3}, {SYS_mkdirat, 2},  {SYS_mknodat, 2},
 };
 
-#define N_MODE_CALLS (sizeof(mode_calls) / sizeof(mode_calls[0]))
+#define N_MODE_CALLS (N_OF(mode_calls))
 #define SET_IDS	     (S_ISUID | S_ISGID)
 
 static void put(struct sock_fprog *p, struct sock_filter f)

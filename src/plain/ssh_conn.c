@@ -42,7 +42,7 @@ static char **ssh_argv(const struct ssh_conn *c, bool master)
 
 	push(&argv, "ssh");
 	push(&argv, "-Tax");
-	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
+	for (size_t i = 0; i < N_OF(options); i++) {
 		push(&argv, "-o");
 		push(&argv, options[i]);
 	}

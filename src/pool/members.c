@@ -74,7 +74,7 @@ static void enlist(struct table_member *m, const char *name)
 	memset(m->name, 0, sizeof(m->name));
 	memcpy(m->name, name, strlen(name));
 	memset(m->taken, 0, sizeof(m->taken));
-	memset(&m->pace, 0, sizeof(m->pace));
+	memset(&m->profile, 0, sizeof(m->profile));
 	store(&m->acquired, 0);
 }
 
@@ -120,18 +120,18 @@ int pool_set(struct pool *p, const char *name, uint32_t slots, enum pool_state s
 	return rc;
 }
 
-int pool_set_pace(struct pool *p, const char *name, const struct sched_pace *pace)
+int pool_set_profile(struct pool *p, const char *name, const struct sched_profile *profile)
 {
 	int index = member_find(p->table, name);
-	struct sched_pace *to;
+	struct sched_profile *to;
 
 	if (index < 0)
 		return index;
-	to = &p->table->members[index].pace;
+	to = &p->table->members[index].profile;
 	for (unsigned i = 0; i < SCHED_LEVELS; i++)
-		store(&to->slowness[i], pace->slowness[i]);
-	store(&to->overhead_us, pace->overhead_us);
-	store(&to->cores, pace->cores);
+		store(&to->slowdown[i], profile->slowdown[i]);
+	store(&to->overhead_us, profile->overhead_us);
+	store(&to->cores, profile->cores);
 	return 0;
 }
 
@@ -248,7 +248,7 @@ uint64_t pool_line_us(struct pool *p)
 	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++)
 		if (member_view(p->table, i, &v) && v.state == MEMBER_UP)
 			places[n++] = pick_place(&v);
-	return sched_line_us(places, n, &j);
+	return sched_queue_us(places, n, &j);
 }
 
 uint32_t pool_total(struct pool *p)

@@ -84,7 +84,7 @@ struct field {
 struct sched_place pick_place(const struct member_view *v)
 {
 	struct sched_place p = {
-		.pace = v->pace,
+		.profile = v->profile,
 		.slots = v->slots,
 		.taken = v->taken,
 		.here = streq(v->name, POOL_LOCAL),
@@ -92,9 +92,9 @@ struct sched_place pick_place(const struct member_view *v)
 	bool known = false;
 
 	for (unsigned i = 0; i < SCHED_LEVELS; i++)
-		known |= p.pace.slowness[i] != 0;
+		known |= p.profile.slowdown[i] != 0;
 	if (!known)
-		p.pace.slowness[0] = SCHED_ONE * 1000 / v->speed ?: 1;
+		p.profile.slowdown[0] = SCHED_ONE * 1000 / v->speed ?: 1;
 	return p;
 }
 

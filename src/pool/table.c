@@ -67,9 +67,9 @@ bool member_view(const struct table *t, uint32_t index, struct member_view *ret)
 		ret->taken += (uint32_t)__builtin_popcountll(load(&m->taken[w]) &
 							     word_mask(w, ret->slots));
 	for (unsigned i = 0; i < SCHED_LEVELS; i++)
-		ret->pace.slowness[i] = load(&m->pace.slowness[i]);
-	ret->pace.overhead_us = load(&m->pace.overhead_us);
-	ret->pace.cores = load(&m->pace.cores);
+		ret->profile.slowdown[i] = load(&m->profile.slowdown[i]);
+	ret->profile.overhead_us = load(&m->profile.overhead_us);
+	ret->profile.cores = load(&m->profile.cores);
 	memcpy(ret->name, m->name, sizeof(ret->name));
 	ret->name[POOL_NAME_MAX] = '\0';
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);

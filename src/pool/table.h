@@ -55,7 +55,7 @@ struct table_member {
 	uint64_t acquired;
 	char name[POOL_NAME_MAX + 1];
 	uint64_t taken[TAKEN_WORDS]; /* hints: bit i set, slot i is probably held */
-	struct sched_pace pace;
+	struct sched_profile profile;
 };
 
 #define AFFINITY_SLOTS 1024  /* directories in use at once; a collision forgets the older */
@@ -90,7 +90,7 @@ struct member_view {
 	uint32_t slots;
 	uint32_t speed;
 	uint32_t taken; /* how many hints are set */
-	struct sched_pace pace;
+	struct sched_profile profile;
 };
 
 #define TABLE_NAME "pool" /* in the runtime directory */

@@ -7,6 +7,8 @@
  * times before the next job.  Whatever adds a name changes them, and a change
  * after a look at them shows when they were older than the clock's tick then.
  */
+#include "absent.h"
+#include "peer.h"
 #include "server.h"
 
 #include <errno.h>

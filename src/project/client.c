@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* One connection at the unix socket: a wrapper with a job, or `concc` with a question. */
 #include "disk.h"
-#include "results.h"
 #include "jobs.h"
 #include "listen.h"
+#include "lookup.h"
 #include "peers.h"
+#include "results.h"
+#include "run.h"
+#include "status.h"
 #include "watchers.h"
 
 #include <fcntl.h>
@@ -19,6 +22,11 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
+
+#define CLIENTS_MAX 8192 /* wrappers connected at once: an fd each */
+/* Descriptors that new jobs leave alone, or a quarter of all: those that run need some for their
+ * listings, contents and results. */
+#define FDS_KEPT 128
 
 const char client_too_many[] = "the project server can't open more files (see ulimit -n)";
 #define ENVIRON_MAX (8 * 1024 * 1024) /* more than a process can be started with */
@@ -215,9 +223,10 @@ void client_refuse(int fd)
 /* The lowest free number is what accept(2) gives, so all below it are in use. */
 static bool leaves_too_few(const struct server *s, int fd)
 {
-	int kept = s->fd_limit / 4 < SERVER_FDS_KEPT ? s->fd_limit / 4 : SERVER_FDS_KEPT;
+	int limit = listen_fd_limit(s);
+	int kept = limit / 4 < FDS_KEPT ? limit / 4 : FDS_KEPT;
 
-	return fd >= s->fd_limit - kept;
+	return fd >= limit - kept;
 }
 
 static bool is_one_too_many(struct server *s, int fd)
@@ -239,7 +248,7 @@ void client_accept(struct server *s, int fd)
 		close(fd);
 		return;
 	}
-	if (s->n_clients >= SERVER_CLIENTS_MAX) {
+	if (s->n_clients >= CLIENTS_MAX) {
 		client_refuse(fd);
 		return;
 	}

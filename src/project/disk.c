@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "disk.h"
+#include "client.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -13,6 +13,8 @@
 #include "concc/record.h"
 #include "server.h"
 
+struct client;
+
 /* When the cache directory is there.  May block. */
 void disk_open(struct server *s);
 /* Waits for what was given to be written, some seconds.  False: it hangs, and ends with the

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#include "run.h"
+#include "absent.h"
+#include "exe.h"
+#include "links.h"
 #include "results.h"
+#include "run.h"
+#include "working_set.h"
 
 #include <stdlib.h>
 #include <string.h>

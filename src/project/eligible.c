@@ -10,14 +10,19 @@
 #include "concc/io.h"
 #include "concc/job.h"
 #include "concc/str.h"
+#include "exe.h"
+#include "links.h"
 #include "missing.h"
+#include "peer.h"
+#include "system.h"
+#include "workspaces.h"
 
 /* May there be something at this path for the peer's jobs? */
 static bool may_see(const struct peer *p, const char *path)
 {
 	if (p->conf->root == ROOT_CLIENT)
 		return system_shows(p->server, path);
-	return is_system_path(path) || tree_root_of(p->server->tree, path, NULL);
+	return workspaces_is_system_path(path) || tree_root_of(p->server->tree, path, NULL);
 }
 
 static bool exists(const char *path)
@@ -54,7 +59,7 @@ static char *refused_output(const struct peer *p, char *const *argv)
 		if (!arg || !(streq(a[-1], "-o") || str_starts(*a, "-o/")))
 			continue;
 		path = path_clean("/", arg);
-		if (is_system_path(path) && !path_is_below(path, "/dev") &&
+		if (workspaces_is_system_path(path) && !path_is_below(path, "/dev") &&
 		    !(tree_root_of(p->server->tree, path, &writable) && writable)) {
 			_cleanup_free_ char *shown = str_escape(path, strlen(path), 200);
 
@@ -91,7 +96,7 @@ bool run_serves_exe(const struct peer *p, const char *exe)
 	if (!tree_root_of(p->server->tree, exe, &writable))
 		return false;
 	/* What is a toolchain here may be another one there. */
-	return writable || (!is_system_path(exe) && !system_tree_of(p->server, exe));
+	return writable || (!workspaces_is_system_path(exe) && !system_tree_of(p->server, exe));
 }
 
 /* In such a place, as the wrapper took it for. */
@@ -244,7 +249,7 @@ static bool (*const checks[])(struct call *c, struct run_failure *ret) = {
 
 bool call_is_eligible(struct call *c, struct run_failure *ret)
 {
-	for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
+	for (size_t i = 0; i < N_OF(checks); i++) {
 		if (checks[i](c, ret))
 			return false;
 	}

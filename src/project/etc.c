@@ -21,8 +21,6 @@
 #include "concc/str.h"
 #include "concc/tree.h"
 
-#define N_OF(a) (sizeof(a) / sizeof((a)[0]))
-
 #define ETC_FILE_MAX  (4 * 1024 * 1024) /* ld.so.cache of a large system is a tenth of it */
 #define ETC_FILES_MAX 16384		/* certificates are some 500; all are read at each change */
 #define ETC_DEPTH_MAX 8			/* Java's has four levels */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "exe.h"
 #include "run.h"
 
 #include <errno.h>
@@ -26,6 +27,12 @@
 struct seen {
 	char *path;
 	struct stat st;
+};
+
+struct exes {
+	struct map all;	    /* encoded EXE but for its id -> struct exe, owned */
+	struct map by_call; /* what decides which it is -> one of those */
+	uint32_t next_id;
 };
 
 struct exe {
@@ -69,10 +76,13 @@ void exes_free(struct server *s)
 	struct exe *e;
 	size_t it = 0;
 
-	while ((e = map_next(&s->exes, &it, NULL)))
+	if (!s->exes)
+		return;
+	while ((e = map_next(&s->exes->all, &it, NULL)))
 		exe_free(e);
-	map_release(&s->exes);
-	map_release(&s->exes_by_call);
+	map_release(&s->exes->all);
+	map_release(&s->exes->by_call);
+	free(steal_ptr(&s->exes));
 }
 
 /* ---- what a file is ---- */
@@ -201,14 +211,7 @@ static int ask_part(const struct look *l, const char *driver, const char *part, 
 	_cleanup_buf_ struct buf answer = BUF_INIT;
 	char *argv[] = {(char *)driver, arg, NULL};
 	char *env[] = {(char *)"PATH=/usr/local/bin:/usr/bin:/bin", (char *)"LC_ALL=C", NULL};
-	struct process p = {
-		.argv = argv,
-		.env = env,
-		.fds = {PROCESS_FD_NULL, PROCESS_FD_KEPT, PROCESS_FD_NULL},
-		.n_fds = 3,
-		.flags = PROCESS_SESSION,
-	};
-	int r = process_capture(&p, PROTO_PATH_MAX, l->deadline_ms, -1, &answer, NULL);
+	int r = process_ask(argv, env, PROTO_PATH_MAX, l->deadline_ms, &answer, NULL);
 
 	*ret = NULL;
 	/* One that can't be executed, or says too much or too late, is none to be asked. */
@@ -373,10 +376,10 @@ static struct exe *keep(struct server *s, struct exe *e)
 	struct exe *known;
 
 	msg_exe_encode(&b, &e->msg);
-	known = map_get(&s->exes, b.data, b.len);
+	known = map_get(&s->exes->all, b.data, b.len);
 	if (!known) {
-		map_put(&s->exes, b.data, b.len, e);
-		e->msg.exe_id = ++s->next_exe_id;
+		map_put(&s->exes->all, b.data, b.len, e);
+		e->msg.exe_id = ++s->exes->next_id;
 		return e;
 	}
 	forget_seen(known);
@@ -415,8 +418,10 @@ int exe_get(struct peer *p, const struct msg_run *m, struct exe **ret, struct er
 	struct exe *known;
 	int r;
 
+	if (!s->exes)
+		s->exes = xcalloc(1, sizeof(*s->exes));
 	put_call(&l, &call);
-	known = map_get(&s->exes_by_call, call.data, call.len);
+	known = map_get(&s->exes->by_call, call.data, call.len);
 	/* It is there if it is what was seen first; with a client's root nothing was. */
 	if (!(known && known->n_seen && streq(known->seen[0].path, m->exe)) &&
 	    access(m->exe, F_OK) < 0)
@@ -430,8 +435,8 @@ int exe_get(struct peer *p, const struct msg_run *m, struct exe **ret, struct er
 	if (r < 0)
 		return r;
 	*ret = keep(s, steal_ptr(&e));
-	if (s->exes_by_call.n >= CALLS_MAX)
-		map_release(&s->exes_by_call);
-	map_put(&s->exes_by_call, call.data, call.len, *ret);
+	if (s->exes->by_call.n >= CALLS_MAX)
+		map_release(&s->exes->by_call);
+	map_put(&s->exes->by_call, call.data, call.len, *ret);
 	return 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "filling.h"
-#include "pace.h"
+#include "estimator.h"
+#include "serve.h"
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
@@ -25,7 +26,7 @@ static uint64_t beyond_us(const struct run *r)
 		return (now_ms() - r->fills_since_ms) * 1000;
 	if (!j || j->peer != r->peer)
 		return 0;
-	usual = pace_takes_there_us(r->peer->server->pace, j);
+	usual = estimator_remote_us(r->peer->server->estimator, j);
 	gone = (now_ms() - j->began_ms) * 1000;
 	return usual && gone > usual ? gone - usual : 0;
 }
@@ -99,7 +100,7 @@ void filling_ended(struct run *r, const struct msg_exit *m)
 	r->fills_since_ms = 0;
 	if (p->filler == r)
 		p->filler = NULL;
-	pace_tell_worker(p->server->pace, p);
+	estimator_publish_worker(p->server->estimator, p);
 }
 
 void filling_stop(struct peer *p)
@@ -110,5 +111,5 @@ void filling_stop(struct peer *p)
 		return;
 	r->fills_since_ms = 0;
 	run_kill(r);
-	pace_tell_worker(p->server->pace, p);
+	estimator_publish_worker(p->server->estimator, p);
 }

@@ -12,7 +12,9 @@
 #include "concc/err.h"
 #include "concc/io.h"
 #include "concc/str.h"
+#include "peer.h"
 #include "server.h"
+#include "system.h"
 
 /*
  * What a job looks up in these the mirror sees.  A link to a directory counts as

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "jobs.h"
+#include "client.h"
 #include "disk.h"
+#include "peer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -176,9 +178,9 @@ void jobs_back(struct job *j, bool elsewhere, const char *rule, const char *why)
 
 void jobs_output(struct job *j)
 {
-	if (j->record.said_us)
+	if (j->record.first_output_us)
 		return;
-	j->record.said_us = jobs_age_us(j);
+	j->record.first_output_us = jobs_age_us(j);
 	tell(j, JOB_EVENT_OUTPUT);
 }
 
@@ -191,7 +193,7 @@ void jobs_placed(struct job *j, const struct peer *p, const struct msg_exit *m, 
 {
 	struct record *r = &j->record;
 
-	r->placed_us = jobs_age_us(j);
+	r->committed_us = jobs_age_us(j);
 	r->how = m->how == EXIT_SIGNAL ? RECORD_END_SIGNAL : RECORD_END_EXIT;
 	r->code = m->code;
 	r->utime_us = m->utime_us;
@@ -212,7 +214,7 @@ void jobs_cached(struct job *j)
 {
 	struct record *r = &j->record;
 
-	r->placed_us = r->ended_us = jobs_age_us(j);
+	r->committed_us = r->ended_us = jobs_age_us(j);
 	r->how = RECORD_END_EXIT;
 	record_set(&r->rule, "cache");
 	record_set(&r->why, "its result was kept");
@@ -238,7 +240,7 @@ static void on_process_end(void *data, uint32_t events)
 {
 	struct job *j = data;
 
-	j->record.ended_us = j->record.placed_us = jobs_age_us(j);
+	j->record.ended_us = j->record.committed_us = jobs_age_us(j);
 	end(j);
 }
 

@@ -69,7 +69,7 @@ void recording_look_at_touched(struct recording *r)
 		if (r->entry.effects[i].kind == EFFECT_META)
 			why = touched(r, &r->entry.effects[i]);
 		if (why)
-			recording_spoil(r, why);
+			recording_uncacheable(r, why);
 	}
 }
 
@@ -168,18 +168,19 @@ static int put(struct recording *r)
 {
 	struct cache_store *store = r->results->store;
 	_cleanup_buf_ struct buf b = BUF_INIT;
-	struct cache_seen *seen = &r->seen;
+	struct cache_variant *variant = &r->variant;
 	int err = put_files(r);
 
 	if (err < 0)
 		return err;
 	cache_names_encode(&b, &r->names);
-	err = cache_put_bytes(store, b.data, b.len, &seen->set);
+	err = cache_put_bytes(store, b.data, b.len, &variant->set);
 	if (err == 0)
-		err = cache_put_entry(store, &r->words.call, &seen->set, &seen->state, &r->entry);
+		err = cache_put_entry(store, &r->words.call, &variant->set, &variant->state,
+				      &r->entry);
 	/* Last: what it leads to is there by then. */
 	if (err == 0)
-		err = cache_add_seen(store, &r->words.call, seen);
+		err = cache_add_variant(store, &r->words.call, variant);
 	if (err == 0)
 		(void)cache_add_words(store, &r->words_key, &r->words);
 	return err;
@@ -191,7 +192,7 @@ static void keep(void *arg)
 	int err = put(r);
 
 	if (err < 0)
-		recording_spoil(r, err == CONCC_E_STALE ? "result-gone" : "store");
+		recording_uncacheable(r, err == CONCC_E_STALE ? "result-gone" : "store");
 	cache_write_counts(r->results->store, false);
 }
 
@@ -212,10 +213,10 @@ static void share(struct recording *r)
 	for (size_t i = 0; i < r->entry.n_effects; i++)
 		if (r->entry.effects[i].kind == EFFECT_FILE && r->entry.effects[i].size)
 			share_one(r, CACHE_BYTES, &r->entry.effects[i].digest);
-	cache_entry_key(&r->words.call, &r->seen, &entry);
-	share_one(r, CACHE_BYTES, &r->seen.set);
+	cache_entry_key(&r->words.call, &r->variant, &entry);
+	share_one(r, CACHE_BYTES, &r->variant.set);
 	share_one(r, CACHE_RESULT, &entry);
-	share_one(r, CACHE_SEEN, &r->words.call);
+	share_one(r, CACHE_VARIANTS, &r->words.call);
 }
 
 /* Whatever came of it. */
@@ -284,7 +285,7 @@ static void lose(struct recording *r)
 	if (!all->n_lost++)
 		log_warn("the disk of %s is slower than results come: some are not kept",
 			 all->server->cache);
-	recording_spoil(r, "slow-disk");
+	recording_uncacheable(r, "slow-disk");
 	tell(r);
 }
 
@@ -313,7 +314,7 @@ void recording_keep(struct recording *r, const struct msg_exit *end, const char 
 	for (size_t i = 0; i < r->entry.n_effects && !r->why; i++)
 		r->why = check_effect(r, i);
 	if (!r->why && left_out(r))
-		recording_spoil(r, "unchanged-output");
+		recording_uncacheable(r, "unchanged-output");
 	if (r->why) {
 		tell(r);
 		return;

@@ -5,7 +5,11 @@
  * links as links, so that both names lead there.  What is told of them is looked at again before
  * each job.
  */
+#include "links.h"
+#include "peer.h"
 #include "server.h"
+#include "system.h"
+#include "workspaces.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -48,7 +52,7 @@ static bool may_be_shown(const struct peer *p, const char *path)
 			return false;
 	}
 	return p->conf->root == ROOT_CLIENT ||
-	       (!is_system_path(path) && !path_is_below(path, "/var"));
+	       (!workspaces_is_system_path(path) && !path_is_below(path, "/var"));
 }
 
 /* Is it there as a link anyway?  Beneath a tree it is, and in a system that is the same. */
@@ -57,13 +61,13 @@ static bool is_seen(struct walk *w, const char *path)
 	const struct peer *p = w->peer;
 	const char *root = tree_root_of(p->server->tree, path, NULL);
 
-	if (p->conf->root == ROOT_CLIENT
-		    ? system_has(p->server, path)
-		    : is_system_path(path) && p->conf->address && streq(p->conf->address, "local:"))
+	if (p->conf->root == ROOT_CLIENT ? system_has(p->server, path)
+					 : workspaces_is_system_path(path) && p->conf->address &&
+						   streq(p->conf->address, "local:"))
 		return true;
 	if (!root || streq(root, path))
 		return false;
-	add_tree(w->trees, root);
+	workspaces_add(w->trees, root);
 	return true;
 }
 

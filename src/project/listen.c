@@ -19,6 +19,8 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
+#include "client.h"
+#include "place.h"
 #include "server.h"
 
 /* Connections that can't be taken, for want of memory of the kernel's, say, are tried again then;
@@ -27,6 +29,21 @@
 #define LISTEN_TRIES	3
 /* How long a server may take to end: its workers' connections are closed, not waited for. */
 #define TAKE_OVER_S 30
+
+struct listener {
+	int fd;
+	int spare_fd;	   /* to be closed when there is no other for accept(2) */
+	int fd_limit;	   /* as last read: whoever may can lower it */
+	unsigned n_failed; /* in a row */
+	struct loop_source *source, *timer;
+};
+
+void listen_set_up(struct server *s)
+{
+	s->listener = xmalloc(sizeof(*s->listener));
+	*s->listener = (struct listener){.fd = -1, .spare_fd = -1};
+	listen_learn_fd_limit(s);
+}
 
 /* ---- the lock ---- */
 
@@ -94,7 +111,8 @@ void listen_say_ready(struct server *s)
 		s->ready_fd = -1;
 	}
 	s->ready = true;
-	fd_close(&s->spare_fd);
+	if (s->listener)
+		fd_close(&s->listener->spare_fd);
 	listen_learn_fd_limit(s); /* the lowest that there is now: the last that a limit takes */
 }
 
@@ -104,15 +122,22 @@ void listen_learn_fd_limit(struct server *s)
 {
 	struct rlimit rl;
 
+	if (!s->listener)
+		return;
 	if (getrlimit(RLIMIT_NOFILE, &rl) == 0)
-		s->fd_limit = rl.rlim_cur < INT_MAX ? (int)rl.rlim_cur : INT_MAX;
-	if (s->spare_fd < 0)
-		s->spare_fd = open("/", O_PATH | O_CLOEXEC);
+		s->listener->fd_limit = rl.rlim_cur < INT_MAX ? (int)rl.rlim_cur : INT_MAX;
+	if (s->listener->spare_fd < 0)
+		s->listener->spare_fd = open("/", O_PATH | O_CLOEXEC);
+}
+
+int listen_fd_limit(const struct server *s)
+{
+	return s->listener ? s->listener->fd_limit : INT_MAX;
 }
 
 static int accept_one(const struct server *s)
 {
-	int fd = accept4(s->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	int fd = accept4(s->listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 	return fd < 0 ? -errno : fd;
 }
@@ -123,7 +148,7 @@ static int refuse_one(struct server *s)
 {
 	int fd;
 
-	fd_close(&s->spare_fd);
+	fd_close(&s->listener->spare_fd);
 	fd = accept_one(s);
 	if (fd >= 0)
 		client_refuse(fd);
@@ -136,26 +161,26 @@ static void listen_again(void *data)
 	struct server *s = data;
 
 	listen_learn_fd_limit(s);
-	loop_set_events(s->listen_source, LOOP_READ);
+	loop_set_events(s->listener->source, LOOP_READ);
 }
 
 /* Who has connected and is not heard would keep the loop awake.  They wait a moment. */
 static void listen_later(struct server *s, int err)
 {
 	log_warn("can't take connections now: %s", err_text(err));
-	if (++s->n_listen_failed >= LISTEN_TRIES) {
+	if (++s->listener->n_failed >= LISTEN_TRIES) {
 		server_abandon(s);
 		return;
 	}
-	loop_set_events(s->listen_source, 0);
-	loop_timer_set(s->listen_timer, LISTEN_PAUSE_MS);
+	loop_set_events(s->listener->source, 0);
+	loop_timer_set(s->listener->timer, LISTEN_PAUSE_MS);
 }
 
 static void on_connection(void *data, uint32_t events)
 {
 	struct server *s = data;
 
-	while (s->listen_fd >= 0) {
+	while (s->listener->fd >= 0) {
 		int fd = accept_one(s);
 
 		if (fd >= 0) {
@@ -165,7 +190,7 @@ static void on_connection(void *data, uint32_t events)
 		if (fd != -EAGAIN && fd != -EINTR && fd != -ECONNABORTED)
 			fd = refuse_one(s);
 		if (fd == 0 || fd == -EAGAIN)
-			s->n_listen_failed = 0;
+			s->listener->n_failed = 0;
 		if (fd == -EAGAIN)
 			return;
 		if (fd < 0 && fd != -EINTR && fd != -ECONNABORTED) {
@@ -188,38 +213,43 @@ int listen_open(struct server *s, struct errmsg *msg)
 	strcpy(sa.sun_path, path);
 	/* We hold the instance lock, so what is there was left by a server that died. */
 	(void)unlink(path);
-	s->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (s->listen_fd < 0 || bind(s->listen_fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 ||
-	    listen(s->listen_fd, 4096) < 0)
+	s->listener->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (s->listener->fd < 0 || bind(s->listener->fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 ||
+	    listen(s->listener->fd, 4096) < 0)
 		return errmsg_set(msg, -errno, "can't listen at %s: %s", path, err_text(-errno));
 	/* Who watches the directory for us (`concc top`) has heard of the socket too early. */
 	(void)chmod(path, 0600);
-	s->listen_source = loop_add_fd(s->loop, s->listen_fd, LOOP_READ, on_connection, s);
-	s->listen_timer = loop_add_timer(s->loop, 0, listen_again, s);
+	s->listener->source = loop_add_fd(s->loop, s->listener->fd, LOOP_READ, on_connection, s);
+	s->listener->timer = loop_add_timer(s->loop, 0, listen_again, s);
 	return 0;
 }
 
 void listen_close(struct server *s)
 {
-	loop_remove(steal_ptr(&s->listen_source));
-	loop_remove(steal_ptr(&s->listen_timer));
-	fd_close(&s->listen_fd);
+	if (!s->listener)
+		return;
+	loop_remove(steal_ptr(&s->listener->source));
+	loop_remove(steal_ptr(&s->listener->timer));
+	fd_close(&s->listener->fd);
 }
 
 void listen_take_all(struct server *s)
 {
-	if (s->listen_fd >= 0)
+	if (s->listener && s->listener->fd >= 0)
 		on_connection(s, LOOP_READ);
 }
 
 void listen_end(struct server *s)
 {
+	if (!s->listener)
+		return;
 	if (s->ready && s->lock_fd >= 0) { /* they go with the fd, too */
 		(void)lock_byte(s->lock_fd, F_OFD_SETLK, F_UNLCK, PROTO_THERE_BYTE);
 		(void)lock_byte(s->lock_fd, F_OFD_SETLK, F_UNLCK, PROTO_READY_BYTE);
 	}
-	if (s->listen_fd >= 0 && place_is_ours(s))
+	if (s->listener->fd >= 0 && place_is_ours(s))
 		(void)unlinkat(s->dir_fd, "project.sock", 0);
 	listen_close(s);
-	fd_close(&s->spare_fd);
+	fd_close(&s->listener->spare_fd);
+	free(steal_ptr(&s->listener));
 }

@@ -10,6 +10,8 @@
 struct errmsg;
 struct server;
 
+/* First of all, so that what it keeps has a number below any limit that is set later. */
+void listen_set_up(struct server *s);
 /* There is one server in each: waits for one that is about to end.  Blocks; before the loop. */
 int listen_lock(struct server *s, struct errmsg *msg);
 int listen_open(struct server *s, struct errmsg *msg);
@@ -21,5 +23,7 @@ void listen_close(struct server *s); /* twice is fine */
 /* Closed, and nobody is told any more that we are there; the lock stays until its end. */
 void listen_end(struct server *s);
 void listen_learn_fd_limit(struct server *s); /* it may have been changed */
+int listen_fd_limit(
+	const struct server *s); /* as last learnt; none for a server that never listened */
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* A job that need not be done: from a RUN that names no worker to its end, or to a miss. */
+#include "lookup.h"
 #include "seek.h"
 
 #include <dirent.h>
@@ -14,6 +15,7 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
+#include "client.h"
 #include "jobs.h"
 
 /* Of one result; it takes the loop's thread some milliseconds. */
@@ -124,18 +126,18 @@ static struct kept *choose(struct seek *k, bool *ret_more)
 static void want_missing(struct seek *k)
 {
 	for (unsigned i = 0; i < k->n_calls; i++)
-		seek_want(k, CACHE_SEEN, &k->calls[i]);
+		seek_want(k, CACHE_VARIANTS, &k->calls[i]);
 	for (size_t i = 0; i < k->n_sets; i++)
 		if (!k->sets[i].there)
 			seek_want(k, CACHE_BYTES, &k->sets[i].digest);
 	for (const struct kept *e = k->kept; e < k->kept + k->n_kept; e++) {
 		const struct set *s = &k->sets[e->set];
-		const struct cache_seen seen = {s->digest, e->state};
+		const struct cache_variant variant = {s->digest, e->state};
 		struct digest key;
 
 		if (!s->looked || !s->there || s->err || !digest_eq(&s->state, &e->state))
 			continue;
-		cache_entry_key(&s->call, &seen, &key);
+		cache_entry_key(&s->call, &variant, &key);
 		if (e->read && e->err)
 			seek_want(k, CACHE_RESULT, &key);
 		for (size_t i = 0;

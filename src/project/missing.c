@@ -14,8 +14,10 @@
 #include "concc/io.h"
 #include "concc/job.h"
 #include "concc/str.h"
+#include "absent.h"
 #include "etc.h"
 #include "run.h"
+#include "workspaces.h"
 
 /* ---- what follows ---- */
 
@@ -109,7 +111,7 @@ char *missing_tree(const char *path, bool client_root)
 		return etc_tree(path);
 	if (streq(dir, "/") || path_is_below(home, dir) || !is_dir(dir))
 		return NULL;
-	if (!client_root && is_system_path(dir))
+	if (!client_root && workspaces_is_system_path(dir))
 		return NULL;
 	secret = path_secret(dir);
 	return secret ? NULL : steal_ptr(&dir);
@@ -130,7 +132,7 @@ char *missing_text(const struct peer *p, char *const *workspaces, const char *pa
 	_cleanup_free_ char *remedy = missing_remedy(&m);
 
 	/* There the worker has its own things: serving ours is no remedy. */
-	if (!client_root && is_system_path(path))
+	if (!client_root && workspaces_is_system_path(path))
 		return xasprintf("%s is not on worker %s; install it there, or set CONCC_DISABLE=1 "
 				 "for such commands",
 				 shown, p->conf->name);

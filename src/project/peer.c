@@ -14,12 +14,16 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
+#include "absent.h"
+#include "estimator.h"
 #include "greeting.h"
-#include "pace.h"
-#include "peers.h"
+#include "links.h"
 #include "push.h"
+#include "run.h"
+#include "serve.h"
 #include "wake.h"
 #include "watchers.h"
+#include "working_set.h"
 
 #define RETRY_MAX_S 60
 /* A lost job is to run again in less than 5 s; 3 s for an answer is many retransmissions. */
@@ -46,7 +50,7 @@ static void tell_pool(struct peer *p, enum pool_state state)
 	r = pool_set(p->server->pool, p->conf->name, p->slots, state, 1000, &msg);
 	if (r < 0)
 		log_err("can't tell the pool about %s: %s", p->conf->name, msg.text);
-	pace_tell_worker(p->server->pace, p);
+	estimator_publish_worker(p->server->estimator, p);
 }
 
 static void free_texts(struct map *m)
@@ -516,9 +520,7 @@ struct peer *peer_new(struct server *s, unsigned index, const struct conf_worker
 	else if (conf->command)
 		p->remedy = xstrdup("have its `command` start a concc-worker of this version");
 	p->error = xstrdup("");
-	list_init(&p->fetches);
-	list_init(&p->serving);
-	list_init(&p->comparing);
+	p->serving = serving_new();
 	p->retry_timer = loop_add_timer(s->loop, 0, retry, p);
 	if (may_sleep(p))
 		p->sleep_timer = loop_add_timer(s->loop, 0, idle_over, p);
@@ -546,6 +548,7 @@ void peer_free(struct peer *p)
 	loop_remove(p->retry_timer);
 	loop_remove(p->sleep_timer);
 	map_release(&p->jobs);
+	serving_free(p->serving);
 	free(p->how);
 	free(p->remedy);
 	free(p->error);

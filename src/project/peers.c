@@ -9,6 +9,7 @@
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
+#include "peer.h"
 #include "server.h"
 #include "wake.h"
 

@@ -7,6 +7,7 @@
  * it does when its configuration has changed, or when a wrapper of another version
  * removes them.
  */
+#include "place.h"
 #include "server.h"
 
 #include <errno.h>
@@ -30,6 +31,15 @@
 	(IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MASK_ADD |      \
 	 IN_ONLYDIR)
 
+struct place {
+	int fd;		       /* inotify, or -1 */
+	int wd;		       /* the watch of the runtime directory */
+	struct stat sock;      /* of project.sock */
+	struct stat conf_seen; /* the configuration's file when it was last looked at */
+	char *conf_error;      /* why what it says now is not followed, or NULL */
+	struct loop_source *source;
+};
+
 static bool is_named(const struct server *s, const char *name, const struct stat *ours)
 {
 	struct stat st;
@@ -49,7 +59,7 @@ bool place_is_ours(const struct server *s)
 
 static bool is_whole(const struct server *s)
 {
-	return place_is_ours(s) && is_named(s, "project.sock", &s->sock_stat) &&
+	return place_is_ours(s) && is_named(s, "project.sock", &s->place->sock) &&
 	       pool_is_in_place(s->pool, s->dir);
 }
 
@@ -73,19 +83,19 @@ void place_check_conf(struct server *s)
 	struct conf *now = NULL;
 	struct stat st;
 
-	if (!s->ready)
+	if (!s->ready || !s->place)
 		return; /* who started us waits for that */
 	conf_look(s->conf, &st);
-	if (stat_is_unchanged(&st, &s->conf_seen))
+	if (stat_is_unchanged(&st, &s->place->conf_seen))
 		return;
-	s->conf_seen = st;
-	free(steal_ptr(&s->conf_error));
+	s->place->conf_seen = st;
+	free(steal_ptr(&s->place->conf_error));
 	if (stat_is_unchanged(&st, &s->conf->seen))
 		return; /* it is again what it was */
 	if (conf_load(s->conf->asked, &now, &msg) < 0 || conf_check_workspaces(now, &msg) < 0) {
 		log_warn("the configuration was changed and is wrong; going on with the former: %s",
 			 msg.text);
-		s->conf_error = xstrdup(msg.text);
+		s->place->conf_error = xstrdup(msg.text);
 	} else {
 		log_info("the configuration was changed: leaving when %u running jobs have ended",
 			 s->n_running);
@@ -99,7 +109,7 @@ static void watch_dir_of(const struct server *s, const char *file)
 {
 	_cleanup_free_ char *dir = xstrndup(file, (size_t)(path_base(file) - file));
 
-	if (inotify_add_watch(s->place_fd, dir, CONF_MASK) < 0)
+	if (inotify_add_watch(s->place->fd, dir, CONF_MASK) < 0)
 		log_info("can't watch %s: %s; a change of the configuration is not noticed", dir,
 			 err_text(-errno));
 }
@@ -121,13 +131,13 @@ static void on_event(void *data, uint32_t events)
 	ssize_t n;
 
 	/* What happened shows when we look. */
-	while ((n = read(s->place_fd, buf, sizeof(buf))) > 0) {
+	while ((n = read(s->place->fd, buf, sizeof(buf))) > 0) {
 		for (char *p = buf; p < buf + n;) {
 			const struct inotify_event *e = (const struct inotify_event *)p;
 
 			of_conf = of_conf || (e->mask & IN_Q_OVERFLOW) ||
 				  (e->len && is_of_conf(s, e->name));
-			of_place = of_place || (e->mask & IN_Q_OVERFLOW) || e->wd == s->place_wd;
+			of_place = of_place || (e->mask & IN_Q_OVERFLOW) || e->wd == s->place->wd;
 			p += sizeof(*e) + e->len;
 		}
 	}
@@ -145,23 +155,46 @@ int place_watch(struct server *s, struct errmsg *msg)
 	char path[32];
 	int r = 0;
 
-	if (fstatat(s->dir_fd, "project.sock", &s->sock_stat, AT_SYMLINK_NOFOLLOW) < 0)
+	s->place = xcalloc(1, sizeof(*s->place));
+	s->place->fd = -1;
+	if (fstatat(s->dir_fd, "project.sock", &s->place->sock, AT_SYMLINK_NOFOLLOW) < 0)
 		return errmsg_set(msg, -errno, "can't find %s/project.sock: %s", s->dir,
 				  err_text(-errno));
-	s->place_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	s->place->fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", s->dir_fd);
-	s->place_wd = s->place_fd < 0 ? -1 : inotify_add_watch(s->place_fd, path, PLACE_MASK);
-	if (s->place_wd < 0)
+	s->place->wd = s->place->fd < 0 ? -1 : inotify_add_watch(s->place->fd, path, PLACE_MASK);
+	if (s->place->wd < 0)
 		r = -errno;
 	if (r < 0) {
 		/* The user's limit of watches: builds work as long as nobody cleans up. */
 		log_warn("can't watch %s: %s; ignoring", s->dir, err_text(r));
 		return 0;
 	}
-	s->place_source = loop_add_fd(s->loop, s->place_fd, LOOP_READ, on_event, s);
-	s->conf_seen = s->conf->seen;
+	s->place->source = loop_add_fd(s->loop, s->place->fd, LOOP_READ, on_event, s);
+	s->place->conf_seen = s->conf->seen;
 	watch_dir_of(s, s->conf->file);
 	if (s->conf->path)
 		watch_dir_of(s, s->conf->path);
 	return 0;
+}
+
+const char *place_conf_error(const struct server *s)
+{
+	return s->place ? s->place->conf_error : NULL;
+}
+
+void place_stop_watching(struct server *s)
+{
+	if (s->place)
+		loop_remove(steal_ptr(&s->place->source));
+}
+
+void place_close(struct server *s)
+{
+	if (!s->place)
+		return;
+	place_stop_watching(s);
+	fd_close(&s->place->fd);
+	free(s->place->conf_error);
+	free(steal_ptr(&s->place));
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "recording.h"
+#include "peer.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -12,7 +13,7 @@
 #include "concc/log.h"
 #include "concc/str.h"
 
-void recording_spoil(struct recording *r, const char *why)
+void recording_uncacheable(struct recording *r, const char *why)
 {
 	if (!r->why)
 		r->why = why;
@@ -102,7 +103,7 @@ struct recording *recording_new(struct peer *p, const struct msg_run *m, char *c
 	r->unknown = r->any && !is_plain_compile(m);
 	buf_append(&r->input, m->input.p, m->input.n);
 	r->entry.workspaces = strv_copy(workspaces);
-	since_init(&r->since, s->tree, saw, call.client_root ? NULL : r->entry.workspaces);
+	baseline_init(&r->baseline, s->tree, saw, call.client_root ? NULL : r->entry.workspaces);
 	r->mounts = count_mounts(s);
 	return r;
 }
@@ -121,11 +122,11 @@ void recording_free(struct recording *r)
 	cache_names_release(&r->names);
 	cache_entry_release(&r->entry);
 	cache_words_release(&r->words);
-	since_release(&r->since);
+	baseline_release(&r->baseline);
 	buf_release(&r->input);
-	while ((path = map_next(&r->early, &it, NULL)))
+	while ((path = map_next(&r->announced, &it, NULL)))
 		free(path);
-	map_release(&r->early);
+	map_release(&r->announced);
 	strv_free(r->not_listed);
 	strv_free(r->argv);
 	free(r->cwd);
@@ -144,7 +145,7 @@ void recording_input(struct recording *r, struct blob bytes)
 	left = r->input.len - r->n_input;
 	if (bytes.n > left || memcmp(r->input.data + r->n_input, bytes.p, bytes.n) != 0 ||
 	    (!bytes.n && left))
-		recording_spoil(r, "stdin");
+		recording_uncacheable(r, "stdin");
 	else
 		r->n_input += bytes.n;
 }
@@ -160,7 +161,7 @@ void recording_output(struct recording *r, uint8_t stream, struct blob bytes)
 	if (!r || r->why || !bytes.n)
 		return;
 	if (r->entry.output.len + bytes.n + 5 > CACHE_OUTPUT_MAX) {
-		recording_spoil(r, "large-output");
+		recording_uncacheable(r, "large-output");
 		return;
 	}
 	buf_put_u8(&r->entry.output, stream);
@@ -176,7 +177,7 @@ void recording_file(struct recording *r, const struct msg_file *f)
 		return;
 	e = &r->entry;
 	if (e->n_effects == CACHE_EFFECTS_MAX) {
-		recording_spoil(r, "many-files");
+		recording_uncacheable(r, "many-files");
 		return;
 	}
 	if (e->n_effects == r->cap) {
@@ -200,7 +201,7 @@ static bool is_that_dir(const struct msg_file *f, const char *path)
 }
 
 /* What was absent can be taken for that later on; what was not is gone. */
-void recording_early(struct recording *r)
+void recording_announced(struct recording *r)
 {
 	if (!r || r->why)
 		return;
@@ -210,18 +211,18 @@ void recording_early(struct recording *r)
 		_cleanup_free_ char *path = recording_path_of(r, f);
 		struct stat st;
 
-		if (map_get_str(&r->early, path) || is_that_dir(f, path))
+		if (map_get_str(&r->announced, path) || is_that_dir(f, path))
 			continue;
 		if (f->kind != EFFECT_FILE || lstat(path, &st) == 0 || errno != ENOENT)
-			recording_spoil(r, "announced");
-		(void)map_put_str(&r->early, path, xstrdup(path));
+			recording_uncacheable(r, "announced");
+		(void)map_put_str(&r->announced, path, xstrdup(path));
 	}
 }
 
 void recording_missing(struct recording *r)
 {
 	if (r)
-		recording_spoil(r, "missing");
+		recording_uncacheable(r, "missing");
 }
 
 int recording_trace(struct recording *r, struct blob payload)
@@ -234,7 +235,7 @@ int recording_trace(struct recording *r, struct blob payload)
 	if (r && !r->traced && *m.why) {
 		/* Its own words are not for us to keep. */
 		log_debug("a trace is void: %s", m.why);
-		recording_spoil(r, "trace-void");
+		recording_uncacheable(r, "trace-void");
 	}
 	if (r && !r->traced && !r->why) {
 		cache_names_set(&r->names, steal_ptr(&m.names), m.n, steal_ptr(&m.all));
@@ -255,7 +256,7 @@ static void check_unchanged(struct recording *r)
 {
 	(void)tree_drain(r->server->tree);
 	if (count_mounts(r->server) != r->mounts)
-		recording_spoil(r, "mounts");
+		recording_uncacheable(r, "mounts");
 	for (size_t i = 0, end; i < r->names.n && !r->why; i = end) {
 		const char *path = r->names.v[i] + 1;
 		const struct cache_looked *looked = cache_look_last(r->results->look, i);
@@ -265,13 +266,13 @@ static void check_unchanged(struct recording *r)
 			follow |= follows(r->names.v[end][0]);
 			listed |= r->names.v[end][0] == TRACE_LIST;
 		}
-		if (map_get_str(&r->early, path))
+		if (map_get_str(&r->announced, path))
 			continue; /* or it would not be in place */
-		if ((since_is_quiet(&r->since, path, looked) ||
-		     since_unchanged(&r->since, path, follow, looked)) &&
-		    (!listed || since_same_names(&r->since, path)))
+		if ((baseline_is_quiet(&r->baseline, path, looked) ||
+		     baseline_unchanged(&r->baseline, path, follow, looked)) &&
+		    (!listed || baseline_same_names(&r->baseline, path)))
 			continue;
-		recording_spoil(r, "changed");
+		recording_uncacheable(r, "changed");
 		log_debug("not kept: %s has changed since the job began", path);
 	}
 }
@@ -287,7 +288,7 @@ static void look_at_argfiles(struct recording *r)
 	all = job_expand_argfiles(r->argv + 1, r->cwd, read_regular_file);
 	why = all ? cache_refuses_args(all) : "response-file";
 	if (why)
-		recording_spoil(r, why);
+		recording_uncacheable(r, why);
 }
 
 /* What is in a file about the time of the day is for preprocessors; rustc has none. */
@@ -312,17 +313,17 @@ static int look_at_state(struct recording *r)
 
 	all->wants_facts = words_count(r);
 	all->read_facts = 0;
-	cache_look_without(all->look, &r->early);
-	err = cache_look_state(all->look, &r->names, &r->seen.state, r->entry.prints);
+	cache_look_without(all->look, &r->announced);
+	err = cache_look_state(all->look, &r->names, &r->variant.state, r->entry.fingerprints);
 	cache_look_without(all->look, NULL);
 	facts = all->wants_facts ? all->read_facts : all->read_facts & FACT_UNREADABLE;
 	all->wants_facts = false;
 	if (facts & FACT_UNREADABLE)
-		recording_spoil(r, "unreadable");
+		recording_uncacheable(r, "unreadable");
 	else if (facts & FACT_PRECOMPILED)
-		recording_spoil(r, "precompiled");
+		recording_uncacheable(r, "precompiled");
 	else if (facts & FACT_TIMESTAMP || (facts & FACT_TIME && !r->has_epoch))
-		recording_spoil(r, "time");
+		recording_uncacheable(r, "time");
 	return err;
 }
 
@@ -333,7 +334,7 @@ static bool sees_early(const struct recording *r)
 	const char *path;
 	size_t it = 0;
 
-	while ((path = map_next(&r->early, &it, NULL))) {
+	while ((path = map_next(&r->announced, &it, NULL))) {
 		struct stat st, other;
 
 		if (lstat(path, &st) < 0)
@@ -353,9 +354,9 @@ void recording_look(struct recording *r, const struct msg_exit *end)
 	if (!r)
 		return;
 	if (end->how != EXIT_CODE || end->code)
-		recording_spoil(r, "failed");
+		recording_uncacheable(r, "failed");
 	if (!r->traced)
-		recording_spoil(r, "no-trace");
+		recording_uncacheable(r, "no-trace");
 	if (r->why)
 		return;
 	(void)tree_drain(r->server->tree);
@@ -366,17 +367,17 @@ void recording_look(struct recording *r, const struct msg_exit *end)
 	recording_check_unforeseen(r);
 	if (!r->why && r->unknown && !r->no_times)
 		recording_add_times(r);
-	if (r->early.n && (r->wants_places || sees_early(r)))
-		recording_spoil(r, "announced");
+	if (r->announced.n && (r->wants_places || sees_early(r)))
+		recording_uncacheable(r, "announced");
 	if (!r->why && (r->wants_places || r->wants_exe))
 		recording_add_places(r);
 	if (r->why)
 		return;
-	r->entry.prints = xcalloc(r->names.n + 1, sizeof(uint64_t));
-	r->entry.n_prints = r->names.n;
+	r->entry.fingerprints = xcalloc(r->names.n + 1, sizeof(uint64_t));
+	r->entry.n_fingerprints = r->names.n;
 	recording_look_at_touched(r);
 	if (look_at_state(r) < 0)
-		recording_spoil(r, "unreadable");
+		recording_uncacheable(r, "unreadable");
 	else
 		check_unchanged(r);
 	r->looked = !r->why;

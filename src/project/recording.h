@@ -13,18 +13,18 @@ struct recording {
 	struct server *server;
 	const char *why; /* it can't be kept, or NULL */
 	struct digest words_key;
-	struct cache_seen seen;	  /* the set when it is kept */
-	struct cache_words words; /* of the call */
+	struct cache_variant variant; /* the set when it is kept */
+	struct cache_words words;     /* of the call */
 	char **argv; /* when there are options in files, which are looked into at the end */
 	char *cwd;
-	bool has_epoch;	   /* SOURCE_DATE_EPOCH is set */
-	bool rust;	   /* it is rustc, which goes by no times, but may run any code */
-	char **not_listed; /* the names in these directories say nothing */
-	struct map early;  /* path -> a copy of it, owned: put in place before its end, and absent
-			      before */
-	bool any;	   /* command: nothing is known of it, but that its caller wants this */
-	bool no_times;	   /* which its caller says it does not go by */
-	bool asks_time;	   /* the time zone, that is */
+	bool has_epoch;	      /* SOURCE_DATE_EPOCH is set */
+	bool rust;	      /* it is rustc, which goes by no times, but may run any code */
+	char **not_listed;    /* the names in these directories say nothing */
+	struct map announced; /* path -> a copy of it, owned: put in place before its end, and
+			     absent before */
+	bool any;	      /* command: nothing is known of it, but that its caller wants this */
+	bool no_times;	      /* which its caller says it does not go by */
+	bool asks_time;	      /* the time zone, that is */
 	bool asks_random;
 	bool asks_selinux; /* whether there is such a thing: libselinux, in cp and the like */
 	bool unknown;	   /* some program of it was none of a compiler's */
@@ -33,7 +33,7 @@ struct recording {
 	bool traced, looked;
 	bool wants_places; /* it asked for the path of something that it had open */
 	bool wants_exe;	   /* and of what it is itself */
-	struct since since;
+	struct baseline baseline;
 	uint64_t mounts; /* as the tree had counted at the dispatch */
 	struct cache_names names;
 	struct cache_entry entry;
@@ -45,7 +45,7 @@ struct recording {
 };
 
 /* The first reason is the one that counts. */
-void recording_spoil(struct recording *r, const char *why);
+void recording_uncacheable(struct recording *r, const char *why);
 /* Where an effect is, on the heap. */
 char *recording_path_of(const struct recording *r, const struct msg_file *f);
 

@@ -35,7 +35,7 @@ static bool says_nothing_to_rustc(const char *path)
 		"/sys/kernel/mm/transparent_hugepage/enabled",
 	};
 
-	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+	for (size_t i = 0; i < N_OF(paths); i++)
 		if (streq(path, paths[i]))
 			return true;
 	return (path_is_below(path, "/sys/fs/cgroup") ||
@@ -51,7 +51,7 @@ static bool is_constant(const struct recording *r, const char *path)
 		"/dev/tty",  "/proc/self/fd", "/proc/sys/vm/overcommit_memory",
 	};
 
-	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+	for (size_t i = 0; i < N_OF(paths); i++)
 		if (streq(path, paths[i]))
 			return true;
 	if (r->asks_selinux && (streq(path, SELINUX) || streq(path, "/proc/filesystems")))
@@ -113,9 +113,9 @@ static bool has_python(const struct recording *r)
 void recording_check_unforeseen(struct recording *r)
 {
 	if (r->asks_random && r->unknown && !r->rust)
-		recording_spoil(r, "random");
+		recording_uncacheable(r, "random");
 	if (r->asks_time && (r->any && !r->rust ? !has_python(r) : !r->has_epoch))
-		recording_spoil(r, "time");
+		recording_uncacheable(r, "time");
 }
 
 static bool is_not_listed(const struct recording *r, const char *path)
@@ -147,15 +147,15 @@ static bool counts(struct recording *r, const char *name)
 	}
 	if (is_private(r, path)) {
 		if (has_dotdot(path))
-			recording_spoil(r, "tmp");
+			recording_uncacheable(r, "tmp");
 		return false;
 	}
 	if (is_special(path))
-		recording_spoil(r, path_is_below(path, "/dev") ? "device" : "proc");
+		recording_uncacheable(r, path_is_below(path, "/dev") ? "device" : "proc");
 	if (tells_time(path) && name[0] == TRACE_READ)
 		r->asks_time = true;
 	if (name[0] == TRACE_EXEC && !r->any && !cache_knows_tool(path))
-		recording_spoil(r, "unknown-tool");
+		recording_uncacheable(r, "unknown-tool");
 	return true;
 }
 
@@ -196,7 +196,7 @@ void recording_add_times(struct recording *r)
 			more[n++] = xasprintf("%c%s", TRACE_TIMES, v[i] + 1);
 	cache_names_add(&r->names, more, n);
 	if (r->names.n > CACHE_NAMES_MAX)
-		recording_spoil(r, "many-names");
+		recording_uncacheable(r, "many-names");
 }
 
 /* Of which descriptor it asked is not known: of each.  Nor which of its programs did. */
@@ -210,7 +210,7 @@ void recording_add_places(struct recording *r)
 			more[n++] = xasprintf("%c%s", TRACE_PLACE, v[i] + 1);
 	cache_names_add(&r->names, more, n);
 	if (r->names.n > CACHE_NAMES_MAX)
-		recording_spoil(r, "many-names");
+		recording_uncacheable(r, "many-names");
 }
 
 /* ---- programs ---- */
@@ -277,7 +277,7 @@ static void look_at_elf(struct recording *r, const char *path, char ***more)
 
 	loader = loader_of(path, &bad);
 	if (bad)
-		recording_spoil(r, "loader");
+		recording_uncacheable(r, "loader");
 	else if (loader)
 		strv_push(more, xasprintf("%c%s", TRACE_READ, loader));
 }
@@ -294,7 +294,7 @@ static void look_at_program(struct recording *r, const char *path, char ***more,
 	if (!S_ISREG(st.st_mode))
 		return;
 	if (results_facts(r->results, path, &st, &d, &facts) < 0) {
-		recording_spoil(r, "unreadable");
+		recording_uncacheable(r, "unreadable");
 		return;
 	}
 	if (facts & FACT_ELF && is_known_at_last(path)) {
@@ -306,7 +306,7 @@ static void look_at_program(struct recording *r, const char *path, char ***more,
 		_cleanup_free_ char *by = interpreter_of(path);
 
 		if (!by) {
-			recording_spoil(r, "script");
+			recording_uncacheable(r, "script");
 			return;
 		}
 		strv_push(more, xasprintf("%c%s", TRACE_EXEC, by));
@@ -314,7 +314,7 @@ static void look_at_program(struct recording *r, const char *path, char ***more,
 	} else if (r->any && facts & FACT_ELF) {
 		look_at_elf(r, path, more);
 	} else {
-		recording_spoil(r, facts & FACT_ELF ? "unknown-tool" : "script");
+		recording_uncacheable(r, facts & FACT_ELF ? "unknown-tool" : "script");
 	}
 }
 

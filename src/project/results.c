@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "results.h"
+#include "client.h"
 #include "disk.h"
+#include "lookup.h"
 #include "seek.h"
 
 #include <ctype.h>
@@ -40,7 +42,7 @@ static const struct {
 
 static void look_for_words(const char *p, size_t n, unsigned *facts)
 {
-	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+	for (size_t i = 0; i < N_OF(words); i++)
 		if (memmem(p, n, words[i].word, strlen(words[i].word)))
 			*facts |= words[i].fact;
 }
@@ -53,7 +55,7 @@ static unsigned kind_of(const char *p, size_t n)
 		return FACT_ELF;
 	if (n >= 2 && memcmp(p, "#!", 2) == 0)
 		return FACT_SCRIPT;
-	for (size_t i = 0; i < sizeof(precompiled) / sizeof(precompiled[0]); i++)
+	for (size_t i = 0; i < N_OF(precompiled); i++)
 		if (n >= 4 && memcmp(p, precompiled[i], 4) == 0)
 			return FACT_PRECOMPILED;
 	return 0;

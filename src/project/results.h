@@ -98,7 +98,7 @@ void recording_input_read(struct recording *r, uint32_t n); /* bytes more, by th
 void recording_output(struct recording *r, uint8_t stream, struct blob bytes);
 void recording_file(struct recording *r, const struct msg_file *f);
 /* Some of it, all that was told of so far, will now be put in place while it runs. */
-void recording_early(struct recording *r);
+void recording_announced(struct recording *r);
 /* It was looked for in vain by the job, and is here. */
 void recording_missing(struct recording *r);
 int recording_trace(struct recording *r, struct blob payload);
@@ -107,10 +107,10 @@ void recording_look(struct recording *r, const struct msg_exit *end);
 /* Takes r. */
 void recording_keep(struct recording *r, const struct msg_exit *end, const char *worker);
 
-/* Since the job's dispatch. */
-struct since {
+/* How a job saw files at its dispatch, by which one tells what has changed since. */
+struct baseline {
 	struct tree *tree;
-	char *const *mirrored; /* see since_init() */
+	char *const *mirrored; /* see baseline_init() */
 	uint64_t version, stamp;
 	struct timespec when; /* CLOCK_REALTIME, coarse */
 	/* Of the name before: its directory, in it, and whether nothing came there. */
@@ -123,18 +123,18 @@ struct since {
 };
 
 /* mirrored: trees that the job sees by our listings only (lives as long as s); NULL: all. */
-void since_init(struct since *s, struct tree *t, uint64_t version, char *const *mirrored);
-void since_release(struct since *s);
+void baseline_init(struct baseline *s, struct tree *t, uint64_t version, char *const *mirrored);
+void baseline_release(struct baseline *s);
 /* After a drain: is it sure that this name is what lstat(2) has just said, and was so then?
  * Quickly, of names one directory after the other, while the tree is used for nothing else; path
  * lives on. */
-bool since_is_quiet(struct since *s, const char *path, const struct cache_looked *looked);
+bool baseline_is_quiet(struct baseline *s, const char *path, const struct cache_looked *looked);
 /* After a drain: does this absolute path, however written, lead to what it led to then?  follow:
  * through a symlink that it ends with.  looked: what lstat(2) of it has just said, or NULL.  False
  * also when that can't be told. */
-bool since_unchanged(struct since *s, const char *path, bool follow,
-		     const struct cache_looked *looked);
+bool baseline_unchanged(struct baseline *s, const char *path, bool follow,
+			const struct cache_looked *looked);
 /* Does it hold the names that it held then?  Of a directory that is the same one. */
-bool since_same_names(struct since *s, const char *dir);
+bool baseline_same_names(struct baseline *s, const char *dir);
 
 #endif

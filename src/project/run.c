@@ -4,7 +4,9 @@
 #include "filling.h"
 #include "missing.h"
 #include "peers.h"
+#include "place.h"
 #include "results.h"
+#include "straggler.h"
 #include "verdict.h"
 
 #include <errno.h>
@@ -536,7 +538,7 @@ int run_message(struct peer *p, uint8_t type, struct blob payload)
 		return recording_trace(r->recording, payload);
 	case MSG_JOB_COMMIT:
 		err = msg_u32_decode(payload, &id);
-		recording_early(r->recording); /* what is there before */
+		recording_announced(r->recording); /* what is there before */
 		return err == 0 && r->commit ? apply(r) : err;
 	case MSG_JOB_QUEUED:
 		err = msg_pair_decode(payload, &id, &value);

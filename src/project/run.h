@@ -3,7 +3,11 @@
 #define CONCC_PROJECT_RUN_H
 
 /* What a worker does for a job, as run.c (from RUN to RUN_EXIT) and twin.c (twice) see it. */
+#include "client.h"
 #include "jobs.h"
+#include "peer.h"
+
+struct exe;
 
 struct run {
 	struct client *client; /* NULL when the wrapper has gone */
@@ -54,10 +58,22 @@ struct run_failure {
 bool run_failure_set(struct run_failure *f, enum run_fail what, bool quiet, const char *rule,
 		     char *text);
 
+/* ---- for its client, and its worker: run.c, run_stdio.c ---- */
+
+int run_start(struct client *c, struct msg_run *m); /* takes what m holds */
+int run_input(struct run *r, struct blob payload);
+int run_output_credit(struct run *r, struct blob payload);
+void run_client_gone(struct run *r);
+void run_client_drained(struct run *r);
+/* Messages of the worker about jobs; a wrong id is ignored (the job was given up). */
+int run_message(struct peer *p, uint8_t type, struct blob payload);
+void run_peer_gone(struct peer *p, const char *why);
+
 /* ---- eligible.c ---- */
 
 /* Do the peer's jobs see this very program, rather than one that must be the same? */
 bool run_serves_exe(const struct peer *p, const char *exe);
+
 /* ---- dispatch.c ---- */
 
 /* The number by which the peer knows such a caller; it is told when it does not. */
@@ -65,6 +81,7 @@ uint32_t dispatch_caller(struct peer *p, const struct caller *caller);
 /* What must be in this order before a job: what the peer does not know yet, then the job. */
 int run_dispatch(struct client *c, struct peer *p, const struct msg_run *m, struct exe *e,
 		 char **workspaces, struct run **ret);
+
 /* ---- run.c ---- */
 
 /* The worker's word on `job-time` is not all there is. */

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "seek.h"
+#include "client.h"
+#include "lookup.h"
+#include "workspaces.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -11,6 +14,7 @@
 #include "concc/log.h"
 #include "concc/offload.h"
 #include "concc/str.h"
+#include "peer.h"
 
 #define FILES_BYTES_MAX (256u * 1024 * 1024) /* of one result: more is not kept */
 #define AHEAD_BYTES_MAX (4u * 1024 * 1024)   /* the same, before it is known to be the one */
@@ -102,13 +106,14 @@ static void read_files(struct seek *k, struct kept *e, uint64_t max)
 
 static void read_call(struct seek *k, const struct digest *call)
 {
-	struct cache_seen seen[CACHE_SEEN_MAX];
+	struct cache_variant variants[CACHE_VARIANTS_MAX];
 	size_t n = 0;
 
-	if (cache_get_seen(k->results->store, call, seen, &n) < 0)
+	if (cache_get_variants(k->results->store, call, variants, &n) < 0)
 		return;
 	for (size_t i = 0; i < n; i++) {
-		struct kept *e = seek_add(k, add_set(k, call, &seen[i].set), &seen[i].state);
+		struct kept *e = seek_add(k, add_set(k, call, &variants[i].set),
+					  &variants[i].state);
 
 		if (i)
 			continue;
@@ -284,14 +289,14 @@ void seek_wait(struct client *c, struct msg_run *m, void (*go_on)(struct seek *k
 struct use {
 	struct results *results;
 	struct digest call;
-	struct cache_seen seen;
+	struct cache_variant variant;
 };
 
 static void put_first(void *arg)
 {
 	struct use *u = arg;
 
-	(void)cache_add_seen(u->results->store, &u->call, &u->seen);
+	(void)cache_add_variant(u->results->store, &u->call, &u->variant);
 }
 
 void seek_used(struct seek *k, const struct kept *used)

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "serve.h"
 #include "server.h"
 
 #include <errno.h>
@@ -10,10 +11,13 @@
 #include "concc/err.h"
 #include "concc/io.h"
 #include "concc/log.h"
+#include "concc/offload.h"
 #include "concc/str.h"
+#include "estimator.h"
 #include "filling.h"
-#include "pace.h"
+#include "straggler.h"
 #include "watchers.h"
+#include "working_set.h"
 
 /* Room for the message's own fields below the frame's bound. */
 #define CHUNK (PROTO_FRAME_MAX - 64)
@@ -23,16 +27,31 @@
 /* Files read at once: each costs a descriptor, and by turns of a frame more would be no faster. */
 #define SERVING_MAX 32
 
+/* What one peer has asked for. */
+struct serving {
+	struct list waiting;   /* struct fetch.of_peer, not begun, in the order they came */
+	struct list begun;     /* the same: with an open file, by turns */
+	struct list comparing; /* the same: of what the worker offers */
+	struct map by_id;      /* id -> struct fetch */
+	unsigned n_fetches, n_begun;
+	/* Bytes of contents, since none was wanted: asked for, and sent of those. */
+	uint64_t wanted_bytes, sent_bytes;
+	/* Since when how fast they go is measured: sent_bytes then. */
+	uint64_t rate_since_us, rate_from;
+	double bytes_per_us; /* 0: not known */
+	bool begin_next;     /* whose turn it is */
+};
+
 struct fetch {
 	struct list of_peer;
 	struct peer *peer;
 	struct msg_fetch msg;
 	int fd;
-	bool begun;		 /* counted in the peer's n_serving */
+	bool begun;		 /* counted in n_begun */
 	struct compare *compare; /* what it offers is compared just now; or NULL */
 	uint64_t offset;
 	uint64_t size;	 /* of the version that was asked for: what was appended is none of it */
-	uint64_t wanted; /* of it in the peer's wanted_bytes: its size as that is known */
+	uint64_t wanted; /* of it in wanted_bytes: its size as that is known */
 	struct digest_ctx *digest;
 };
 
@@ -48,9 +67,10 @@ struct compare {
 /* Nothing is left to be sent: what comes next is another lot. */
 static void note_all_sent(struct peer *p)
 {
-	p->wanted_bytes = p->sent_bytes = p->rate_from = p->rate_since_us = 0;
+	p->serving->wanted_bytes = p->serving->sent_bytes = p->serving->rate_from =
+		p->serving->rate_since_us = 0;
 	watchers_tell(p->server);
-	pace_tell_worker(p->server->pace, p);
+	estimator_publish_worker(p->server->estimator, p);
 }
 
 /* What is sent in one go is more than what is gone; over this time it comes to the same. */
@@ -60,31 +80,33 @@ static void note_all_sent(struct peer *p)
 
 uint64_t serve_left_us(const struct peer *p)
 {
-	uint64_t left = p->wanted_bytes - p->sent_bytes;
+	uint64_t left = p->serving->wanted_bytes - p->serving->sent_bytes;
 
-	if (left < LEFT_MIN || p->bytes_per_us <= 0)
+	if (left < LEFT_MIN || p->serving->bytes_per_us <= 0)
 		return 0;
-	return (uint64_t)((double)left / p->bytes_per_us);
+	return (uint64_t)((double)left / p->serving->bytes_per_us);
 }
 
 static void note_sent(struct peer *p, uint64_t n)
 {
-	uint64_t now = now_us(), gone = now - p->rate_since_us;
+	uint64_t now = now_us(), gone = now - p->serving->rate_since_us;
 	double rate;
 
-	p->sent_bytes += n;
+	p->serving->sent_bytes += n;
 	watchers_tell(p->server);
-	if (!p->rate_since_us) {
-		p->rate_since_us = now;
+	if (!p->serving->rate_since_us) {
+		p->serving->rate_since_us = now;
 		return;
 	}
 	if (gone < RATE_US)
 		return;
-	rate = (double)(p->sent_bytes - p->rate_from) / (double)gone;
-	p->bytes_per_us = p->bytes_per_us > 0 ? (p->bytes_per_us + rate) / 2 : rate;
-	p->rate_since_us = now;
-	p->rate_from = p->sent_bytes;
-	pace_tell_worker(p->server->pace, p);
+	rate = (double)(p->serving->sent_bytes - p->serving->rate_from) / (double)gone;
+	p->serving->bytes_per_us = p->serving->bytes_per_us > 0
+					   ? (p->serving->bytes_per_us + rate) / 2
+					   : rate;
+	p->serving->rate_since_us = now;
+	p->serving->rate_from = p->serving->sent_bytes;
+	estimator_publish_worker(p->server->estimator, p);
 	if (filling_left_us(p))
 		stragglers_look(p->server->stragglers);
 }
@@ -92,16 +114,16 @@ static void note_sent(struct peer *p, uint64_t n)
 static void fetch_free(struct fetch *f)
 {
 	list_remove(&f->of_peer);
-	if (map_get_u64(&f->peer->fetch_ids, f->msg.fetch_id) == f)
-		(void)map_del_u64(&f->peer->fetch_ids, f->msg.fetch_id);
+	if (map_get_u64(&f->peer->serving->by_id, f->msg.fetch_id) == f)
+		(void)map_del_u64(&f->peer->serving->by_id, f->msg.fetch_id);
 	if (f->begun)
-		f->peer->n_serving--;
+		f->peer->serving->n_begun--;
 	if (f->compare)
 		atomic_store(&f->compare->useless, true);
 	if (f->fd >= 0)
 		close(f->fd);
-	f->peer->wanted_bytes -= f->wanted - f->offset; /* of one that fails */
-	if (--f->peer->n_fetches == 0)
+	f->peer->serving->wanted_bytes -= f->wanted - f->offset; /* of one that fails */
+	if (--f->peer->serving->n_fetches == 0)
 		note_all_sent(f->peer);
 	digest_free(f->digest);
 	msg_fetch_release(&f->msg);
@@ -169,7 +191,7 @@ static void compare_done(void *arg)
 		f->compare = NULL;
 		f->fd = steal_fd(&c->fd);
 		list_remove(&f->of_peer);
-		list_append(&p->serving, &f->of_peer);
+		list_append(&p->serving->begun, &f->of_peer);
 		if (c->err == 0 && digest_eq(&c->digest, &f->msg.offer))
 			finish(p, f, &c->digest);
 		serve_more(p);
@@ -195,7 +217,7 @@ static bool serve_offer(struct peer *p, struct fetch *f, const struct entry_attr
 	c->fd = steal_fd(&f->fd);
 	f->compare = c;
 	list_remove(&f->of_peer);
-	list_append(&p->comparing, &f->of_peer);
+	list_append(&p->serving->comparing, &f->of_peer);
 	/* Takes no bytes: can't fail.  As many as are served at once. */
 	(void)offload_put(p->server->comparing, compare_run, compare_done, c, 0);
 	return true;
@@ -209,9 +231,9 @@ static int begin(struct peer *p, struct fetch *f, struct entry_attr *ret)
 	if (r < 0)
 		return r;
 	f->begun = true;
-	p->n_serving++;
+	p->serving->n_begun++;
 	f->size = ret->size;
-	f->peer->wanted_bytes += f->size - f->wanted;
+	f->peer->serving->wanted_bytes += f->size - f->wanted;
 	f->wanted = f->size;
 	f->digest = digest_new();
 	return 0;
@@ -262,20 +284,22 @@ static void serve_chunk(struct peer *p, struct fetch *f)
 		return;
 	}
 	list_remove(&f->of_peer);
-	list_append(&p->serving, &f->of_peer);
+	list_append(&p->serving->begun, &f->of_peer);
 }
 
 /* A new one and one that was begun, in turn; NULL when there is none. */
 static struct fetch *next_turn(struct peer *p)
 {
-	bool can_begin = !list_empty(&p->fetches) && p->n_serving < SERVING_MAX;
+	bool can_begin = !list_empty(&p->serving->waiting) && p->serving->n_begun < SERVING_MAX;
 
-	if (can_begin && (p->begin_next || list_empty(&p->serving))) {
-		p->begin_next = false;
-		return list_first(&p->fetches, struct fetch, of_peer);
+	if (can_begin && (p->serving->begin_next || list_empty(&p->serving->begun))) {
+		p->serving->begin_next = false;
+		return list_first(&p->serving->waiting, struct fetch, of_peer);
 	}
-	p->begin_next = true;
-	return list_empty(&p->serving) ? NULL : list_first(&p->serving, struct fetch, of_peer);
+	p->serving->begin_next = true;
+	return list_empty(&p->serving->begun)
+		       ? NULL
+		       : list_first(&p->serving->begun, struct fetch, of_peer);
 }
 
 void serve_more(struct peer *p)
@@ -300,35 +324,64 @@ int serve_fetch(struct peer *p, struct blob payload)
 	struct fetch *f;
 	int r;
 
-	if (p->n_fetches >= FETCHES_MAX)
+	if (p->serving->n_fetches >= FETCHES_MAX)
 		return CONCC_E_TOOBIG;
 	f = xcalloc(1, sizeof(*f));
 	f->fd = -1;
 	f->peer = p;
-	p->n_fetches++;
+	p->serving->n_fetches++;
 	list_init(&f->of_peer);
 	r = msg_fetch_decode(payload, &f->msg);
-	if (r == 0 && map_get_u64(&p->fetch_ids, f->msg.fetch_id))
+	if (r == 0 && map_get_u64(&p->serving->by_id, f->msg.fetch_id))
 		r = CONCC_E_PROTO;
 	if (r < 0) {
 		fetch_free(f);
 		return r;
 	}
-	map_put_u64(&p->fetch_ids, f->msg.fetch_id, f);
+	map_put_u64(&p->serving->by_id, f->msg.fetch_id, f);
 	f->wanted = listed_size(p, &f->msg);
-	p->wanted_bytes += f->wanted;
-	list_append(&p->fetches, &f->of_peer);
+	p->serving->wanted_bytes += f->wanted;
+	list_append(&p->serving->waiting, &f->of_peer);
 	serve_more(p);
 	return 0;
 }
 
 void serve_drop(struct peer *p)
 {
-	while (!list_empty(&p->fetches))
-		fetch_free(list_first(&p->fetches, struct fetch, of_peer));
-	while (!list_empty(&p->serving))
-		fetch_free(list_first(&p->serving, struct fetch, of_peer));
-	while (!list_empty(&p->comparing))
-		fetch_free(list_first(&p->comparing, struct fetch, of_peer));
-	map_release(&p->fetch_ids);
+	while (!list_empty(&p->serving->waiting))
+		fetch_free(list_first(&p->serving->waiting, struct fetch, of_peer));
+	while (!list_empty(&p->serving->begun))
+		fetch_free(list_first(&p->serving->begun, struct fetch, of_peer));
+	while (!list_empty(&p->serving->comparing))
+		fetch_free(list_first(&p->serving->comparing, struct fetch, of_peer));
+	map_release(&p->serving->by_id);
+}
+
+struct serving *serving_new(void)
+{
+	struct serving *s = xcalloc(1, sizeof(*s));
+
+	list_init(&s->waiting);
+	list_init(&s->begun);
+	list_init(&s->comparing);
+	return s;
+}
+
+void serving_free(struct serving *s)
+{
+	if (s)
+		map_release(&s->by_id);
+	free(s);
+}
+
+void serve_counts(const struct peer *p, struct serve_counts *ret)
+{
+	const struct serving *s = p->serving;
+
+	*ret = (struct serve_counts){
+		.n_fetches = s->n_fetches,
+		.n_begun = s->n_begun,
+		.wanted_bytes = s->wanted_bytes,
+		.sent_bytes = s->sent_bytes,
+	};
 }

@@ -16,16 +16,23 @@
 #include "concc/err.h"
 #include "concc/io.h"
 #include "concc/log.h"
+#include "concc/offload.h"
 #include "concc/str.h"
+#include "server.h"
 #include "disk.h"
+#include "estimator.h"
+#include "exe.h"
 #include "jobs.h"
 #include "listen.h"
-#include "pace.h"
 #include "peers.h"
+#include "place.h"
 #include "results.h"
-#include "server.h"
+#include "run.h"
+#include "straggler.h"
+#include "system.h"
 #include "wake.h"
 #include "watchers.h"
+#include "working_set.h"
 
 /* Digests learnt are written at most this often; losing them costs a transfer. */
 #define SAVE_MS (60 * 1000)
@@ -57,7 +64,7 @@ void server_abandon(struct server *s)
 		return;
 	s->abandoned = true;
 	listen_take_all(s); /* who has found us is served */
-	loop_remove(steal_ptr(&s->place_source));
+	place_stop_watching(s);
 	loop_remove(steal_ptr(&s->calls_source)); /* its successor hears them */
 	listen_close(s);
 	fd_close(&s->lock_fd); /* and with it what says that we are ready */
@@ -269,8 +276,8 @@ static int set_up_pool(struct server *s, struct errmsg *msg)
 		r = pool_set(s->pool, POOL_LOCAL, slots, POOL_UP, 1000, msg);
 	if (r < 0)
 		return r;
-	s->pace = pace_new(s);
-	pace_tell_here(s->pace);
+	s->estimator = estimator_new(s);
+	estimator_publish_local(s->estimator);
 	s->stragglers = stragglers_new(s);
 	return 0;
 }
@@ -333,13 +340,13 @@ static int set_up(struct server *s, struct errmsg *msg)
 	int r;
 
 	begin_life(s);
-	listen_learn_fd_limit(s); /* first, for a number that is below any limit set later */
-	if (s->fd_limit < FILES_MIN)
+	listen_set_up(s);
+	if (listen_fd_limit(s) < FILES_MIN)
 		return errmsg_set(
 			msg, -EMFILE,
 			"only %d files may be open (`ulimit -n`): the project server needs "
 			"%d, and one for each job",
-			s->fd_limit, FILES_MIN);
+			listen_fd_limit(s), FILES_MIN);
 	r = runtime_dir_open(&s->dir, &s->dir_fd, msg);
 	if (r < 0)
 		return r;
@@ -414,8 +421,7 @@ static void tear_down(struct server *s)
 	s->stopping = true;
 	/* First, so that whoever comes now starts another server, which waits for us to end. */
 	listen_end(s);
-	loop_remove(steal_ptr(&s->place_source));
-	fd_close(&s->place_fd);
+	place_close(s);
 	working_sets_save(s);
 	end_peers(s);
 	loop_remove(steal_ptr(&s->hashing_source));
@@ -437,11 +443,10 @@ static void tear_down(struct server *s)
 	(void)disk_close(s);
 	fd_close(&s->lock_fd);
 	end_clients(s, true);
-	pace_free(s->pace);
+	estimator_free(s->estimator);
 	commit_mark_close(s->commit_mark);
 	loop_free(s->loop);
 	free(s->peers);
-	free(s->conf_error);
 	free(s->next_agent);
 	free(s->cache);
 	free(s->dir);
@@ -454,9 +459,6 @@ int project_run(struct conf *conf, int ready_fd, struct errmsg *msg)
 		.conf = conf,
 		.dir_fd = -1,
 		.lock_fd = -1,
-		.listen_fd = -1,
-		.spare_fd = -1,
-		.place_fd = -1,
 		.ready_fd = ready_fd,
 		.started_ms = now_ms(),
 	};

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include "status.h"
 #include "disk.h"
 #include "jobs.h"
+#include "peer.h"
+#include "place.h"
+#include "results.h"
+#include "serve.h"
 #include "wake.h"
 #include "watchers.h"
-#include "results.h"
 
 #include <fcntl.h>
 #include <jansson.h>
@@ -16,6 +20,7 @@
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/offload.h"
 #include "concc/str.h"
 
 #define WAITING_SHOWN	10
@@ -81,6 +86,7 @@ static const char *refusal_of(const struct peer *p)
 
 static void peer_text(const struct peer *p, struct buf *out)
 {
+	struct serve_counts contents;
 	struct link_counts k;
 
 	peer_counts(p, &k);
@@ -102,11 +108,12 @@ static void peer_text(const struct peer *p, struct buf *out)
 			 str_plural(p->hello.cpus), p->load.loadavg / 100, p->load.loadavg % 100);
 	if (refusal_of(p))
 		buf_putf(out, "  %s\n", refusal_of(p));
-	if (p->n_fetches) {
+	serve_counts(p, &contents);
+	if (contents.n_fetches) {
 		buf_putf(out, "  being sent contents of files: ");
-		put_size(out, p->sent_bytes);
+		put_size(out, contents.sent_bytes);
 		buf_putf(out, " of ");
-		put_size(out, p->wanted_bytes);
+		put_size(out, contents.wanted_bytes);
 		buf_putf(out, "\n");
 	}
 	if (p->state == PEER_UP && p->unable) {
@@ -239,11 +246,11 @@ void status_text(struct server *s, struct buf *out)
 	buf_putf(out, "%-16s %-10s %-8s\n", "worker", "state", "running");
 	for (unsigned i = 0; i < s->n_peers; i++)
 		peer_text(s->peers[i], out);
-	if (s->conf_error)
+	if (place_conf_error(s))
 		buf_putf(
 			out,
 			"its configuration has changed and is wrong; the former one is in use: %s\n",
-			s->conf_error);
+			place_conf_error(s));
 	buf_putf(out,
 		 "%llu job%s, %u running, %u waiting for a slot, up %llu s, %llu ms of CPU here\n",
 		 (unsigned long long)k->n_sent, str_plural(k->n_sent), s->n_running, waiting,
@@ -345,10 +352,12 @@ static json_t *hashing_json(const struct server *s)
 
 static json_t *peer_json(const struct peer *p)
 {
+	struct serve_counts contents;
 	json_t *o = json_pack("{ss ss ss ss}", "name", p->conf->name, "state", state_word(p), "how",
 			      p->how, "error", p->error);
 	struct link_counts k;
 
+	serve_counts(p, &contents);
 	peer_counts(p, &k);
 	set_int(o, "slots", p->slots);
 	set_int(o, "starts", p->n_starts);
@@ -366,8 +375,8 @@ static json_t *peer_json(const struct peer *p)
 	set_int(o, "fetched_bytes", p->fetched_bytes);
 	set_int(o, "own_disk_files", p->fuse.own_files);
 	set_int(o, "own_disk_bytes", p->fuse.own_bytes);
-	set_int(o, "wanted_bytes", p->wanted_bytes);
-	set_int(o, "sent_bytes", p->sent_bytes);
+	set_int(o, "wanted_bytes", contents.wanted_bytes);
+	set_int(o, "sent_bytes", contents.sent_bytes);
 	set_int(o, "fuse_messages", p->fuse.total);
 	json_object_set_new(o, "disk",
 			    disk_json(p->fuse.disk_done, p->fuse.disk_refused,
@@ -489,8 +498,8 @@ static json_t *status_object(struct server *s)
 	json_object_set_new(o, "hashing", hashing_json(s));
 	if (s->results)
 		json_object_set_new(o, "cache", cache_json(s->results));
-	if (s->conf_error)
-		json_object_set_new(o, "configuration_error", json_string(s->conf_error));
+	if (place_conf_error(s))
+		json_object_set_new(o, "configuration_error", json_string(place_conf_error(s)));
 	set_int(o, "jobs", told_jobs(s));
 	set_int(o, "running", s->n_running);
 	set_int(o, "waiting", pool_waiters(s->pool));

@@ -8,8 +8,9 @@
  * worker, but a slot of this machine, it is given up there and runs here.  So is one that a slow
  * worker got, since no better one was free, when this machine has nothing else to do.
  */
+#include "straggler.h"
+#include "estimator.h"
 #include "filling.h"
-#include "pace.h"
 #include "run.h"
 
 #include <stdlib.h>
@@ -45,7 +46,7 @@ struct stragglers {
 static uint64_t wait_limit_us(const struct stragglers *t, const struct job *j)
 {
 	bool same;
-	uint64_t here = pace_takes_here_us(t->server->pace, j, &same);
+	uint64_t here = estimator_local_us(t->server->estimator, j, &same);
 
 	return here * (same ? 1 : 2);
 }
@@ -57,14 +58,14 @@ static uint64_t filling_limit_us(const struct stragglers *t, const struct job *j
 
 	if (!wait || !t->server->local_slots || !filling_is(j))
 		return 0;
-	there = pace_takes_there_us(t->server->pace, j);
+	there = estimator_remote_us(t->server->estimator, j);
 	return there ? there + wait : 0;
 }
 
 /* When it will be late, if that can be told. */
 static void set_late(struct stragglers *t, struct job *j)
 {
-	uint64_t late = pace_at_most_us(t->server->pace, j) * FAR_BEYOND / 1000;
+	uint64_t late = estimator_upper_bound_us(t->server->estimator, j) * FAR_BEYOND / 1000;
 	uint64_t least = (uint64_t)t->server->conf->straggler_after_s * 1000;
 	uint64_t filling = filling_limit_us(t, j) / 1000;
 
@@ -91,13 +92,13 @@ static bool fills_for_long(const struct stragglers *t, const struct job *j)
 /* This machine would have it done sooner. */
 static bool is_better_here(const struct stragglers *t, const struct job *j)
 {
-	return t->server->local_slots && pace_pays_here(t->server->pace, j);
+	return t->server->local_slots && estimator_local_pays(t->server->estimator, j);
 }
 
 /* A number of slots is an order, as many as there are cores are a wish. */
 static bool may_be_here(const struct server *s)
 {
-	return pace_has_room_here(s->pace) &&
+	return estimator_has_local_slot(s->estimator) &&
 	       (s->conf->local_slots != CONF_LOCAL_AUTO || spare_local());
 }
 
@@ -113,7 +114,7 @@ static bool try_home(const struct stragglers *t, struct job *j, bool late)
 		return false;
 	j->client->slot = slot;
 	if (late && !filling_is(j))
-		pace_learn_late(s->pace, j);
+		estimator_learn_censored(s->estimator, j);
 	log_info("straggler: %s on %s runs here", j->record.command, j->record.worker);
 	text = xasprintf(late ? "it takes far longer on %s than such a job does"
 			      : "%s is slow, and this machine has a slot for it",

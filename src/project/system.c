@@ -4,8 +4,10 @@
  * toolchain trees, the links that lead into them from the root directory, and
  * what is shown of /etc.
  */
-#include "server.h"
+#include "system.h"
 #include "etc.h"
+#include "peer.h"
+#include "server.h"
 
 #include <dirent.h>
 #include <stdlib.h>

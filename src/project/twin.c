@@ -3,7 +3,10 @@
  * One job on two workers: whichever has something to show first is the one that counts.  Each
  * writes to an upper layer of its own, so the other is killed and leaves no trace.
  */
+#include "exe.h"
 #include "run.h"
+#include "system.h"
+#include "workspaces.h"
 
 #include <stdlib.h>
 
@@ -23,7 +26,7 @@ bool twin_is_possible(const struct job *j)
 {
 	const struct run *r = j->client ? j->client->run : NULL;
 
-	return r && r->again && !r->twin && !r->failure && !j->record.said_us;
+	return r && r->again && !r->twin && !r->failure && !j->record.first_output_us;
 }
 
 /* Could it be on that worker?  Asked before a slot is taken, since giving one back wakes us again.

@@ -23,20 +23,20 @@
 #define TICK_NS	  20000000 /* of any file system's clock, twice */
 #define LINKS_MAX 40
 
-void since_init(struct since *s, struct tree *t, uint64_t version, char *const *mirrored)
+void baseline_init(struct baseline *s, struct tree *t, uint64_t version, char *const *mirrored)
 {
-	*s = (struct since){.tree = t, .version = version, .mirrored = mirrored};
+	*s = (struct baseline){.tree = t, .version = version, .mirrored = mirrored};
 	s->stamp = tree_last_stamp(t);
 	(void)clock_gettime(CLOCK_REALTIME_COARSE, &s->when);
 }
 
-void since_release(struct since *s)
+void baseline_release(struct baseline *s)
 {
 	map_release(&s->seen);
 	map_release(&s->dirs);
 }
 
-static bool is_before(const struct since *s, const struct timespec *t)
+static bool is_before(const struct baseline *s, const struct timespec *t)
 {
 	return (s->when.tv_sec - t->tv_sec) * 1000000000LL + (s->when.tv_nsec - t->tv_nsec) >
 	       TICK_NS;
@@ -56,7 +56,7 @@ enum {
 	OLD = 4,
 };
 
-static uintptr_t look_at_dir(struct since *s, const char *path)
+static uintptr_t look_at_dir(struct baseline *s, const char *path)
 {
 	uintptr_t what = (uintptr_t)map_get_str(&s->dirs, path);
 	struct stat st;
@@ -72,7 +72,7 @@ static uintptr_t look_at_dir(struct since *s, const char *path)
 	return what;
 }
 
-bool since_same_names(struct since *s, const char *dir)
+bool baseline_same_names(struct baseline *s, const char *dir)
 {
 	const uintptr_t wanted = LOCAL | OLD;
 	struct stat st;
@@ -84,7 +84,7 @@ bool since_same_names(struct since *s, const char *dir)
 }
 
 /* st: NULL, when there is no such thing. */
-static bool is_old(struct since *s, const char *path, const struct stat *st)
+static bool is_old(struct baseline *s, const char *path, const struct stat *st)
 {
 	_cleanup_free_ char *parent = path_parent(path);
 
@@ -99,7 +99,7 @@ static bool is_old(struct since *s, const char *path, const struct stat *st)
 	return dir & OLD;
 }
 
-static bool is_mirrored(const struct since *s, const char *path)
+static bool is_mirrored(const struct baseline *s, const char *path)
 {
 	bool found = !s->mirrored;
 
@@ -108,7 +108,7 @@ static bool is_mirrored(const struct since *s, const char *path)
 	return found;
 }
 
-static bool name_is_unchanged(struct since *s, const char *path, const struct stat *st)
+static bool name_is_unchanged(struct baseline *s, const char *path, const struct stat *st)
 {
 	int changed = tree_changed_since(s->tree, path, s->version, is_mirrored(s, path));
 
@@ -131,7 +131,8 @@ enum {
 	DIRECTORY = 16,
 };
 
-static uintptr_t look_at_name(struct since *s, const char *path, const struct cache_looked *looked)
+static uintptr_t look_at_name(struct baseline *s, const char *path,
+			      const struct cache_looked *looked)
 {
 	struct stat st;
 	int err = look(path, looked, &st);
@@ -143,7 +144,7 @@ static uintptr_t look_at_name(struct since *s, const char *path, const struct ca
 }
 
 /* One more name on the way; what others lead through is met again and again. */
-static uintptr_t step(struct since *s, const char *path, const struct cache_looked *looked,
+static uintptr_t step(struct baseline *s, const char *path, const struct cache_looked *looked,
 		      bool last)
 {
 	uintptr_t seen = (uintptr_t)map_get_str(&s->seen, path);
@@ -156,7 +157,7 @@ static uintptr_t step(struct since *s, const char *path, const struct cache_look
 	return seen;
 }
 
-bool since_is_quiet(struct since *s, const char *path, const struct cache_looked *looked)
+bool baseline_is_quiet(struct baseline *s, const char *path, const struct cache_looked *looked)
 {
 	const char *base = path_base(path);
 	size_t n = (size_t)(base - path);
@@ -205,8 +206,8 @@ static void go_up(struct walk *w)
 		*slash = '\0';
 }
 
-bool since_unchanged(struct since *s, const char *path, bool follow,
-		     const struct cache_looked *looked)
+bool baseline_unchanged(struct baseline *s, const char *path, bool follow,
+			const struct cache_looked *looked)
 {
 	struct walk w = {.n_links = 0};
 	const char *at;

@@ -9,6 +9,7 @@
 #include "concc/io.h"
 #include "concc/str.h"
 #include "disk.h"
+#include "peer.h"
 #include "server.h"
 
 /* Lines of "MICROSECONDS SECTION". */

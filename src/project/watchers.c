@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "watchers.h"
+#include "client.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -31,7 +32,7 @@ struct watchers {
 static json_t *recent_item(const struct job *j)
 {
 	const struct record *r = &j->record;
-	uint64_t end = r->placed_us ? r->placed_us : r->ended_us;
+	uint64_t end = r->committed_us ? r->committed_us : r->ended_us;
 	json_t *o = json_object();
 
 	json_object_set_new(o, "worker", json_string(r->worker));

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* `concc why`: what a look-up of this call would come to, and what has changed since. */
+#include "client.h"
 #include "results.h"
 
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/str.h"
+#include "peer.h"
 
 #define CHANGES_MAX 5 /* told of one result; of more, how many */
 
@@ -69,9 +71,9 @@ static void compare(struct nearest *best, const struct cache_names *names,
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	size_t n;
 
-	if (e->n_prints != names->n)
+	if (e->n_fingerprints != names->n)
 		return;
-	n = put_changes(&b, names, e->prints, now, cwd);
+	n = put_changes(&b, names, e->fingerprints, now, cwd);
 	if (n >= best->n_changes)
 		return;
 	if (!n)
@@ -111,7 +113,7 @@ static void say_hit(struct nearest *best, struct results *r, const struct cache_
 }
 
 static void look_at(struct nearest *best, struct results *r, const struct digest *call,
-		    const struct cache_seen *seen, const char *cwd)
+		    const struct cache_variant *variant, const char *cwd)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	_cleanup_free_ uint64_t *now = NULL;
@@ -119,15 +121,16 @@ static void look_at(struct nearest *best, struct results *r, const struct digest
 	struct cache_entry e;
 	struct digest state;
 
-	if (best->hit || cache_get_bytes(r->store, &seen->set, PROTO_TRACE_BYTES_MAX, &b) < 0 ||
+	if (best->hit || cache_get_bytes(r->store, &variant->set, PROTO_TRACE_BYTES_MAX, &b) < 0 ||
 	    cache_names_decode((struct blob){b.data, b.len}, &names) < 0)
 		return;
 	now = xcalloc(names.n + 1, sizeof(*now));
 	if (cache_look_state(r->look, &names, &state, now) == 0) {
-		if (cache_get_entry(r->store, call, &seen->set, &state, &e) == 0) {
+		if (cache_get_entry(r->store, call, &variant->set, &state, &e) == 0) {
 			say_hit(best, r, &e);
 			cache_entry_release(&e);
-		} else if (cache_get_entry(r->store, call, &seen->set, &seen->state, &e) == 0) {
+		} else if (cache_get_entry(r->store, call, &variant->set, &variant->state, &e) ==
+			   0) {
 			compare(best, &names, &e, now, cwd);
 			cache_entry_release(&e);
 		}
@@ -143,17 +146,17 @@ static bool explain(struct results *r, const struct msg_run *m, bool client_root
 {
 	struct cache_call call = {m, geteuid(), getegid(), client_root};
 	struct nearest best = {.n_changes = SIZE_MAX};
-	struct cache_seen seen[CACHE_SEEN_MAX];
+	struct cache_variant variants[CACHE_VARIANTS_MAX];
 	const char *refused;
 	struct digest d;
 	size_t n = 0;
 
 	cache_call_digest(&call, &d);
 	refused = map_get(&r->refused, d.b, DIGEST_SIZE);
-	if (cache_get_seen(r->store, &d, seen, &n) < 0 && !refused)
+	if (cache_get_variants(r->store, &d, variants, &n) < 0 && !refused)
 		return false;
 	for (size_t i = 0; i < n; i++)
-		look_at(&best, r, &d, &seen[i], m->cwd);
+		look_at(&best, r, &d, &variants[i], m->cwd);
 	buf_append(ret, best.text.data, best.text.len);
 	buf_release(&best.text);
 	if (n && best.n_changes == SIZE_MAX)

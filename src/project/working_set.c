@@ -10,8 +10,10 @@
  * A job's own sources are left out: each is compiled on one worker, so telling
  * all of them would only cost bytes.  They go ahead of their job instead.
  */
+#include "working_set.h"
 #include "disk.h"
 #include "run.h"
+#include "workspaces.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -250,7 +252,7 @@ void working_set_push(struct peer *p, const char *root)
 	bool writable = false;
 
 	/* One that sees the tree by other means takes no listings. */
-	if (p->conf->mirror != MIRROR_CONCC || is_passing(p->server, root) ||
+	if (p->conf->mirror != MIRROR_CONCC || workspaces_is_passing(p->server, root) ||
 	    map_put_str(&p->pushed, root, p))
 		return; /* nor are such names there again */
 	w = set_of(p->server, root);
@@ -348,7 +350,7 @@ static void push_source(struct peer *p, const char *path)
 	struct entry_attr a;
 	uint32_t id;
 
-	if (!root || is_passing(p->server, root))
+	if (!root || workspaces_is_passing(p->server, root))
 		return;
 	(void)add(set_of(p->server, root), 'M', path_below(path, root)); /* once is enough */
 	id = locate(p, path, &name);

@@ -4,7 +4,11 @@
  * names, be it its directory, its output or its sources.  A tree is served from when it is first
  * needed; what is beneath a served tree needs no other.
  */
+#include "workspaces.h"
+#include "links.h"
+#include "peer.h"
 #include "server.h"
+#include "system.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -25,7 +29,7 @@
 #define WORK_DIRS_MAX 64
 
 /* Directories that every system has of its own: a path beneath them may well be on the worker. */
-bool is_system_path(const char *path)
+bool workspaces_is_system_path(const char *path)
 {
 	static const char *const dirs[] = {"/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin",
 					   "/etc", "/opt", "/dev",   "/proc",  "/nix", "/gnu"};
@@ -49,7 +53,7 @@ static bool is_private(const char *path)
 	/* Modules are compiled with the kernel's headers there as cwd. */
 	if (path_below(path, "/usr/src") && *path_below(path, "/usr/src"))
 		return false;
-	return is_system_path(path);
+	return workspaces_is_system_path(path);
 }
 
 /* Would serve far more than a project. */
@@ -101,7 +105,7 @@ static bool holds(char *const *list, const char *path)
 }
 
 /* The trees of one job, none beneath another. */
-void add_tree(char ***list, const char *root)
+void workspaces_add(char ***list, const char *root)
 {
 	size_t n = 0;
 
@@ -131,7 +135,7 @@ static int serve(struct server *s, const char *dir, bool writable, char ***list,
 		return r;
 	log_info("serving %s", dir);
 	s->n_found++;
-	add_tree(list, dir);
+	workspaces_add(list, dir);
 	return 0;
 }
 
@@ -184,11 +188,11 @@ static int serve_passing(struct server *s, const char *dir, bool writable, char 
 		return r;
 	log_debug("serving %s while it is there", dir);
 	strv_push(&s->work_dirs, xstrdup(dir));
-	add_tree(list, dir);
+	workspaces_add(list, dir);
 	return 0;
 }
 
-bool is_passing(const struct server *s, const char *dir)
+bool workspaces_is_passing(const struct server *s, const char *dir)
 {
 	for (char **w = s->work_dirs; w && *w; w++) {
 		if (streq(*w, dir))
@@ -233,7 +237,7 @@ static void add_go_cache(struct server *s, const struct msg_run *m, const char *
 	if (!clean || !is_private_of_ours(clean) || !exists(mark) || !names_in(file, clean))
 		return;
 	if (tree_root_of(s->tree, clean, NULL))
-		add_tree(list, tree_root_of(s->tree, clean, NULL));
+		workspaces_add(list, tree_root_of(s->tree, clean, NULL));
 	else if (serve_passing(s, clean, false, list, &msg) < 0)
 		log_debug("%s", msg.text); /* the job will miss it, and say so */
 }
@@ -271,10 +275,10 @@ static int need(struct server *s, const char *path, bool is_related, char ***lis
 	const char *served = tree_root_of(s->tree, path, NULL), *toolchain;
 
 	if (served) {
-		add_tree(list, served);
+		workspaces_add(list, served);
 		return 0;
 	}
-	toolchain = is_system_path(path) ? NULL : system_tree_of(s, path);
+	toolchain = workspaces_is_system_path(path) ? NULL : system_tree_of(s, path);
 	if (toolchain)
 		return serve(s, toolchain, false, list, msg);
 	dir = nearest_dir(path);
@@ -306,7 +310,7 @@ static void add_listed(struct server *s, const char *dir, char ***list)
 	struct errmsg msg = {0};
 
 	if (tree_serve(s->tree, dir, true, &msg) == 0)
-		add_tree(list, dir);
+		workspaces_add(list, dir);
 	else
 		log_debug("%s", msg.text);
 }
@@ -346,7 +350,7 @@ static bool is_related(const struct msg_run *m, const char *arg)
 static bool is_seen(const struct peer *p, const char *path)
 {
 	if (p->conf->root != ROOT_CLIENT)
-		return is_system_path(path);
+		return workspaces_is_system_path(path);
 	return system_has(p->server, path) || path_is_below(path, "/dev") ||
 	       path_is_below(path, "/proc");
 }
@@ -467,7 +471,7 @@ static void need_argument(struct peer *p, const struct msg_run *m, const char *a
 		return;
 	}
 	served = tree_root_of(s->tree, path, NULL);
-	add_tree(list, served);
+	workspaces_add(list, served);
 	if (work)
 		add_go_cache(s, m, path, list);
 }

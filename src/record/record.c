@@ -17,8 +17,8 @@
 
 static const size_t numbers[] = {
 	offsetof(struct record, arrived_us),	offsetof(struct record, slot_us),
-	offsetof(struct record, sent_us),	offsetof(struct record, said_us),
-	offsetof(struct record, ended_us),	offsetof(struct record, placed_us),
+	offsetof(struct record, sent_us),	offsetof(struct record, first_output_us),
+	offsetof(struct record, ended_us),	offsetof(struct record, committed_us),
 	offsetof(struct record, utime_us),	offsetof(struct record, stime_us),
 	offsetof(struct record, wall_us),	offsetof(struct record, maxrss_kb),
 	offsetof(struct record, bytes_back),	offsetof(struct record, files_fetched),

@@ -147,7 +147,7 @@ bool sandbox_makes(pid_t pid, const char *name)
 
 	for (int i = 0; (r = read_call(pid, &c)) == -EAGAIN && i < YIELDS_MAX; i++)
 		sched_yield();
-	for (size_t i = 0; r == 0 && i < sizeof(makers) / sizeof(makers[0]); i++)
+	for (size_t i = 0; r == 0 && i < N_OF(makers); i++)
 		if (makers[i].nr == c.nr)
 			return makes(pid, &c, &makers[i], name);
 	return false;

@@ -192,7 +192,7 @@ static const struct rule rules[] = {
 #endif
 };
 
-#define N_RULES (sizeof(rules) / sizeof(rules[0]))
+#define N_RULES (N_OF(rules))
 
 /* ---- the program ---- */
 
@@ -400,7 +400,7 @@ static const struct {
 static void put_old_calls(struct filter *f)
 {
 #if defined(OLD_ARCH)
-	for (size_t i = 0; i < sizeof(old) / sizeof(old[0]); i++) {
+	for (size_t i = 0; i < N_OF(old); i++) {
 		put_load(f, offsetof(struct seccomp_data, nr));
 		put_jump(f, BPF_JEQ, old[i].nr, 0, 3);
 		put_load(f, low_half(0));
@@ -414,7 +414,7 @@ static void put_old_calls(struct filter *f)
 static bool is_old_call(const struct seccomp_data *d)
 {
 #if defined(OLD_ARCH)
-	for (size_t i = 0; i < sizeof(old) / sizeof(old[0]); i++) {
+	for (size_t i = 0; i < N_OF(old); i++) {
 		uint32_t arg = (uint32_t)d->args[0];
 
 		if (d->nr == (int)old[i].nr &&

@@ -5,30 +5,17 @@
  * starts the command, passes signals on, reaps, and reports.  What the command left behind it kills
  * first, if that does not end by itself: so its report lets the results be read, while the kernel
  * takes its time over the namespaces.  If it dies before, the kernel kills what is left.
- *
- * Order of the mounts: the launcher's root has the mirror on /tmp (and the
- * scratch directory on /var/tmp).  The job's tmpfs covers the mirror once that
- * is open; overlays are mounted from there; at last the job's private /tmp
- * covers the tmpfs.  So a job reaches neither, and nothing is unmounted, which
- * would wait for a grace period of the kernel each time.
- *
- * One file: one process, from its fork to its end, in the order of what it does.
+ * What it does with mounts is in job_mounts.c.
  */
-#include "launchmsg.h"
+#include "jobinit.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <net/if.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -43,34 +30,12 @@
 #include "concc/log.h"
 #include "concc/proto.h"
 #include "concc/str.h"
-#include "mnt.h"
+#include "descriptors.h"
 #include "moves.h"
 #include "trace.h"
 #include "wall.h"
 
-#define TMP "/tmp/t" /* the private /tmp, before it covers /tmp */
-
-struct job {
-	int sock;
-	uint32_t id;
-	const struct launcher_setup *setup;
-	struct lm_request req;
-	int stdio[3];
-	int mirror; /* its root */
-	int err;    /* of what was made before there was a job to refuse */
-	const char *failed;
-	int fds[PROTO_WORKSPACES_MAX + 1];     /* to send: uppers, /tmp */
-	int overlay_fds[PROTO_WORKSPACES_MAX]; /* of overlays to be moved into /tmp; else -1 */
-	size_t n;			       /* workspaces */
-	int listener;	     /* of the filter; -1: nobody can be told (any more) */
-	struct trace *trace; /* NULL: nobody wants one */
-	int starting; /* with a trace: what the command's process says before its exec; else -1 */
-};
-
-_Noreturn static void refuse(const struct job *j, int err, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
-
-static void refuse(const struct job *j, int err, const char *fmt, ...)
+void jobinit_refuse(const struct job *j, int err, const char *fmt, ...)
 {
 	struct lm_packet p = {.kind = LM_REFUSED, .job_id = j->id, .value = err};
 	va_list ap;
@@ -83,183 +48,6 @@ static void refuse(const struct job *j, int err, const char *fmt, ...)
 	snprintf(p.text + len, sizeof(p.text) - len, ": %s", err_text(err));
 	(void)lm_send(j->sock, &p, NULL, 0, 0); /* the agent is gone: so are we, soon */
 	_exit(1);
-}
-
-/* ---- mounts ---- */
-
-static bool below_tmp(const char *path)
-{
-	return path_is_below(path, "/tmp") || path_is_below(path, "/var/tmp");
-}
-
-/* mkdir -p for a mount point in the private /tmp, marked as none of the job's doing. */
-static int make_tmp_mountpoint(const char *path)
-{
-	const char *rest = path_below(path, path_is_below(path, "/tmp") ? "/tmp" : "/var/tmp");
-	_cleanup_free_ char *full = path_join(TMP, rest);
-	char *p = full + strlen(TMP) + 1;
-
-	while (*rest && *p) {
-		char *slash = strchrnul(p, '/'), was = *slash;
-
-		*slash = '\0';
-		if (mkdir(full, 0755) == 0)
-			mnt_mark(full);
-		else if (errno != EEXIST)
-			return -errno;
-		*slash = was;
-		p = slash + (was == '/');
-	}
-	return 0;
-}
-
-/* The merged root takes its attributes from the upper's: make them the lower's. */
-static int like_lower(int lower, const char *upper)
-{
-	struct stat st;
-	struct timespec times[2];
-
-	if (fstat(lower, &st) < 0 || chmod(upper, st.st_mode & 07777) < 0)
-		return -errno;
-	/* Ids that don't exist here can't be given to it; ours are right already. */
-	(void)chown(upper, st.st_uid, st.st_gid);
-	times[0] = st.st_atim;
-	times[1] = st.st_mtim;
-	return utimensat(AT_FDCWD, upper, times, 0) < 0 ? -errno : 0;
-}
-
-static int open_dir(const char *path)
-{
-	return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-}
-
-/* Overlay over the directory `lower`, at path or, for a path in /tmp, at a place of its own. */
-static int mount_workspace(struct job *j, size_t i, int lower, const char *path)
-{
-	bool on_disk = j->setup->upper == UPPER_DISK_USER;
-	char upper[64], work[64], stage[64];
-	int r;
-
-	if (on_disk) {
-		snprintf(upper, sizeof(upper), ROOT_SCRATCH "/%u/u%zu", j->id, i);
-		snprintf(work, sizeof(work), ROOT_SCRATCH "/%u/w%zu", j->id, i);
-	} else {
-		snprintf(upper, sizeof(upper), "/tmp/u%zu", i);
-		snprintf(work, sizeof(work), "/tmp/w%zu", i);
-	}
-	snprintf(stage, sizeof(stage), "/tmp/m%zu", i);
-	if (mkdir(upper, 0700) < 0 || mkdir(work, 0700) < 0)
-		return -errno;
-	r = like_lower(lower, upper);
-	if (r < 0)
-		return r;
-	j->fds[i] = open_dir(upper);
-	if (j->fds[i] < 0)
-		return -errno;
-	if (below_tmp(path) && mkdir(stage, 0700) < 0)
-		return -errno;
-	/* "." needs no quoting, whatever the workspace's name. */
-	if (fchdir(lower) < 0)
-		return -errno;
-	r = overlay_mount(j->setup->upper, ".", upper, work, below_tmp(path) ? stage : path);
-	if (r < 0 || !below_tmp(path))
-		return r;
-	j->overlay_fds[i] = open(stage, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (j->overlay_fds[i] < 0)
-		return -errno;
-	return make_tmp_mountpoint(path);
-}
-
-static void mount_workspaces(struct job *j)
-{
-	for (size_t i = 0; i < j->n; i++) {
-		const char *path = j->req.workspaces[i];
-		_cleanup_close_ int lower = openat(j->mirror, path + 1,
-						   O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		int r;
-
-		if (lower < 0)
-			refuse(j, -errno, "workspace %s is not in the mirror", path);
-		r = mount_workspace(j, i, lower, path);
-		if (r < 0)
-			refuse(j, r, "can't mount an overlay at %s", path);
-	}
-}
-
-static void cover_tmp(struct job *j)
-{
-	j->fds[j->n] = open_dir(TMP);
-	if (j->fds[j->n] < 0)
-		refuse(j, -errno, "can't open " TMP);
-	if (mount(TMP, "/tmp", NULL, MS_BIND, NULL) < 0 ||
-	    mount("/tmp", "/var/tmp", NULL, MS_BIND, NULL) < 0)
-		refuse(j, -errno, "can't mount a private /tmp");
-	for (size_t i = 0; i < j->n; i++) {
-		if (j->overlay_fds[i] < 0)
-			continue;
-		if (move_mount(j->overlay_fds[i], "", AT_FDCWD, j->req.workspaces[i],
-			       MOVE_MOUNT_F_EMPTY_PATH) < 0)
-			refuse(j, -errno, "can't mount an overlay at %s", j->req.workspaces[i]);
-		(void)close(j->overlay_fds[i]);
-	}
-}
-
-static void loopback_up(void)
-{
-	_cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	struct ifreq ifr = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
-
-	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &ifr) < 0)
-		log_warn("jobs get no loopback interface: %s", err_text(-errno));
-}
-
-/* They name those of the login; kernels without keys have none. */
-static void hide_keys(void)
-{
-	(void)mount("/dev/null", "/proc/keys", NULL, MS_BIND, NULL);
-	(void)mount("/dev/null", "/proc/key-users", NULL, MS_BIND, NULL);
-}
-
-/* What does not depend on the job, beforehand: it is most of what a short one takes. */
-static void make_common_mounts(struct job *j)
-{
-	int r;
-
-	/* The launcher does not wait for this: here, many jobs can do it at once. */
-	j->failed = "can't make namespaces";
-	if (unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWNET) < 0)
-		goto fail;
-	loopback_up();
-	/* Opened in the new namespace: overlay takes no layer of another. */
-	j->failed = "can't open the mirror";
-	j->mirror = open(ROOT_MIRROR, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (j->mirror < 0)
-		goto fail;
-	j->failed = "can't mount a tmpfs";
-	r = overlay_tmpfs_mount("/tmp");
-	errno = -r;
-	if (r < 0)
-		goto fail;
-	j->failed = "can't make a private /tmp";
-	if (mkdir(TMP, 0700) < 0 || chmod(TMP, 01777) < 0)
-		goto fail;
-	/* Refused in containers that hide parts of /proc: then the launcher's stays visible. */
-	(void)mount("proc", "/proc", "proc", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
-	hide_keys();
-	return;
-fail:
-	j->err = -errno;
-}
-
-static void make_mounts(struct job *j)
-{
-	char dir[64];
-
-	snprintf(dir, sizeof(dir), ROOT_SCRATCH "/%u", j->id);
-	if (j->setup->upper == UPPER_DISK_USER && mkdir(dir, 0700) < 0)
-		refuse(j, -errno, "can't make a scratch directory");
-	mount_workspaces(j);
-	cover_tmp(j);
 }
 
 /* ---- the command ---- */
@@ -298,70 +86,6 @@ static bool is_other_file(const char *path, const char *exe)
 	       !stat_is_same_file(&a, &b);
 }
 
-/* By O_RDONLY, O_WRONLY or O_RDWR: what stands in for it. */
-static int mode_of(const struct caller *c, int fd)
-{
-	return c->fds[fd] == CALLER_READS    ? O_RDONLY
-	       : c->fds[fd] == CALLER_WRITES ? O_WRONLY
-					     : O_RDWR;
-}
-
-static int move_above(int *fd, int least)
-{
-	int moved = fcntl(*fd, F_DUPFD_CLOEXEC, least);
-
-	if (moved >= 0)
-		*fd = moved;
-	return moved;
-}
-
-/*
- * Stand-ins for the caller's descriptors, by their numbers: the job has nobody else's open there,
- * and who uses one is noticed (mirror.h).  What we need ourselves gets out of their way first.
- */
-static int place_descriptors(struct child *c)
-{
-	const struct caller *caller = &c->j->req.caller;
-	int from[3] = {c->j->setup->stand_ins[0], c->j->setup->stand_ins[1],
-		       c->j->setup->stand_ins[2]};
-
-	if (caller->fds_end == 0)
-		return 0;
-	for (int i = 0; i < 3; i++)
-		if (move_above(&from[i], caller->fds_end) < 0)
-			return -1;
-	if (c->sock >= 0 && move_above(&c->sock, caller->fds_end) < 0)
-		return -1;
-	for (int fd = CALLER_FDS_FROM; fd < caller->fds_end; fd++)
-		if (caller->fds[fd] != CALLER_CLOSED && dup2(from[mode_of(caller, fd)], fd) < 0)
-			return -1;
-	return 0;
-}
-
-static void close_range_of(int from, int end)
-{
-	if (from < end)
-		(void)syscall(SYS_close_range, from, end - 1, 0U);
-}
-
-/* But the standard ones, those of place_descriptors(), and keep, which is above them, or -1. */
-static void close_others(const struct caller *caller, int keep)
-{
-	int from = CALLER_FDS_FROM;
-
-	for (int fd = CALLER_FDS_FROM; fd < caller->fds_end; fd++) {
-		if (caller->fds[fd] == CALLER_CLOSED)
-			continue;
-		close_range_of(from, fd);
-		from = fd + 1;
-	}
-	if (keep >= 0) {
-		close_range_of(from, keep);
-		from = keep + 1;
-	}
-	(void)syscall(SYS_close_range, from, ~0U, 0U);
-}
-
 /*
  * With a trace it is the command's own process that installs the filter, last of all: its exec is
  * the first call that is told of.  The socket is open until the exec.
@@ -377,7 +101,7 @@ static int give_listener(struct child *c)
 	r = lm_send(c->sock, &p, &fd, fd >= 0, 0);
 	if (r < 0)
 		return r;
-	close_others(&c->j->req.caller, c->sock);
+	descriptors_close_others(&c->j->req.caller, c->sock);
 	return 0;
 }
 
@@ -398,7 +122,7 @@ __attribute__((noinline)) static void exec_command(struct child *c)
 	for (int i = 0; i < 3; i++)
 		if (dup2(j->stdio[i], i) < 0)
 			goto fail;
-	if (place_descriptors(c) < 0)
+	if (descriptors_place(&j->req.caller, j->setup->stand_ins, &c->sock) < 0)
 		goto fail;
 	(void)umask(j->req.umask);
 	r = caller_become(&j->req.caller, &j->setup->own, &object);
@@ -431,7 +155,7 @@ __attribute__((noinline)) static void exec_command(struct child *c)
 		goto fail;
 	c->what = "can't run";
 	if (c->sock < 0) {
-		close_others(&j->req.caller, -1);
+		descriptors_close_others(&j->req.caller, -1);
 	} else {
 		r = give_listener(c);
 		errno = -r;
@@ -476,9 +200,9 @@ static pid_t start_command(struct job *j)
 		pid = try_start(&c);
 	}
 	if (pid < 0 && c.err)
-		refuse(j, -c.err, "%s %s", c.what, c.object);
+		jobinit_refuse(j, -c.err, "%s %s", c.what, c.object);
 	if (pid < 0)
-		refuse(j, -errno, "can't fork");
+		jobinit_refuse(j, -errno, "can't fork");
 	return pid;
 }
 
@@ -507,7 +231,7 @@ static void hear_start(struct job *j)
 
 	if (r == 0 && p.kind == LM_REFUSED) {
 		p.text[sizeof(p.text) - 1] = '\0';
-		refuse(j, -p.value, "%s", p.text);
+		jobinit_refuse(j, -p.value, "%s", p.text);
 	}
 	if (r < 0)
 		(void)close(steal_fd(&j->starting));
@@ -523,13 +247,13 @@ static pid_t start_traced(struct job *j)
 	pid_t pid;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
-		refuse(j, -errno, "can't make a socket pair");
+		jobinit_refuse(j, -errno, "can't make a socket pair");
 	/* Not by process_fork(): see start_command(). */
 	pid = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
 	if (pid == 0)
 		traced_child(j, fds[1]);
 	if (pid < 0)
-		refuse(j, -errno, "can't fork");
+		jobinit_refuse(j, -errno, "can't fork");
 	(void)close(fds[1]);
 	j->starting = fds[0];
 	return pid;
@@ -676,15 +400,15 @@ static void take_job(struct job *j, int orders)
 	j->id = p.job_id;
 	job_init_name(j->id);
 	if (j->err < 0)
-		refuse(j, j->err, "%s", j->failed);
+		jobinit_refuse(j, j->err, "%s", j->failed);
 	r = lm_request_unpack(fds[0], &j->req);
 	if (r < 0)
-		refuse(j, r, "can't read the job");
+		jobinit_refuse(j, r, "can't read the job");
 	(void)close(fds[0]);
 	memcpy(j->stdio, fds + 1, sizeof(j->stdio));
 	j->n = strv_len(j->req.workspaces);
 	if (j->n > PROTO_WORKSPACES_MAX)
-		refuse(j, CONCC_E_TOOBIG, "%zu workspaces", j->n);
+		jobinit_refuse(j, CONCC_E_TOOBIG, "%zu workspaces", j->n);
 	for (size_t i = 0; i < j->n; i++)
 		j->overlay_fds[i] = -1;
 }
@@ -711,20 +435,20 @@ void job_init(int sock, int orders, const struct launcher_setup *setup)
 	/* The command leads no group, as it leads none in a script or in make: setsid(1) forks
 	 * where it does, and what it starts is on its own then. */
 	(void)setsid();
-	make_common_mounts(&j);
+	jobinit_mount_common(&j);
 	take_job(&j, orders);
-	make_mounts(&j);
+	jobinit_mount_own(&j);
 	r = caller_become_nice(&j.req.caller, &setup->own, &what);
 	if (r < 0)
-		refuse(&j, r, "can't give it its caller's %s", what);
+		jobinit_refuse(&j, r, "can't give it its caller's %s", what);
 	signals = open_signals();
 	if (signals < 0)
-		refuse(&j, -errno, "can't make a signalfd");
+		jobinit_refuse(&j, -errno, "can't make a signalfd");
 	listen_to_filter(&j);
 	p.job_id = j.id;
 	r = lm_send(sock, &p, j.fds, j.n + 1, 0);
 	if (r < 0)
-		refuse(&j, r, "can't hand over the upper layers");
+		jobinit_refuse(&j, r, "can't hand over the upper layers");
 	pid = j.trace ? start_traced(&j) : start_command(&j);
 	/* So that the readers of the command's output see its end. */
 	for (int i = 0; i < 3; i++)

@@ -95,7 +95,7 @@ static unsigned long flags_of_options(const char *options)
 	while (*options) {
 		size_t len = strcspn(options, ",");
 
-		for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		for (size_t i = 0; i < N_OF(known); i++)
 			if (strlen(known[i].name) == len && !memcmp(options, known[i].name, len))
 				flags |= known[i].flag;
 		options += len + (options[len] == ',');

@@ -45,7 +45,7 @@ static void path_for(pid_t pid, int dir, const char *name, char *ret, size_t siz
 {
 	static const char *const selves[] = {"/proc/self/", "/proc/thread-self/"};
 
-	for (size_t i = 0; i < sizeof(selves) / sizeof(selves[0]); i++) {
+	for (size_t i = 0; i < N_OF(selves); i++) {
 		if (str_starts(name, selves[i])) {
 			(void)snprintf(ret, size, "/proc/%d/%s", pid, name + strlen(selves[i]));
 			return;
@@ -116,7 +116,7 @@ static bool is_apart(const char *path)
 {
 	static const char *const dirs[] = {"/tmp", "/var/tmp", "/proc", "/dev", "/sys"};
 
-	for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++)
+	for (size_t i = 0; i < N_OF(dirs); i++)
 		if (path_is_below(path, dirs[i]))
 			return true;
 	return false;
@@ -218,7 +218,7 @@ bool moves_ask(const void *moves, const struct filter_call *c)
 {
 	char from[PATH_MAX], to[PATH_MAX];
 
-	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+	for (size_t i = 0; i < N_OF(calls); i++) {
 		const struct call *k = &calls[i];
 
 		if (k->nr != c->nr)

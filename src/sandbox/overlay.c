@@ -15,6 +15,7 @@
 
 #include "concc/process.h"
 #include "concc/sandbox.h"
+#include "concc/str.h"
 
 /*
  * redirect_dir, index and metacopy are off, with userxattr they must be: so a
@@ -47,7 +48,7 @@ int overlay_tmpfs_mount(const char *target)
 
 	snprintf(opts, sizeof(opts), "mode=0755%s%.64s", size && *size ? ",size=" : "",
 		 size ? size : "");
-	/* noatime: home_tmp_leftover() knows mount points by their access time. */
+	/* noatime: leftover_in_tmp() knows mount points by their access time. */
 	if (mount("concc-job", target, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOATIME, opts) < 0)
 		return -errno;
 	return 0;
@@ -109,7 +110,7 @@ int overlay_is_opaque(int fd)
 	/* The second only exists for an agent with the real CAP_SYS_ADMIN. */
 	static const char *const names[] = {"user.overlay.opaque", "trusted.overlay.opaque"};
 
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+	for (size_t i = 0; i < N_OF(names); i++) {
 		char v;
 		ssize_t n = fgetxattr(fd, names[i], &v, 1);
 

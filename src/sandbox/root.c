@@ -62,17 +62,15 @@ static bool is_one_of(const char *name, const char *const *names, size_t n)
  */
 static bool is_system(const char *name)
 {
-	return is_one_of(name, system_dirs, sizeof(system_dirs) / sizeof(system_dirs[0])) ||
-	       is_one_of(name, always_own, sizeof(always_own) / sizeof(always_own[0])) ||
-	       streq(name, "var");
+	return is_one_of(name, system_dirs, N_OF(system_dirs)) ||
+	       is_one_of(name, always_own, N_OF(always_own)) || streq(name, "var");
 }
 
 bool root_is_system_path(const char *path)
 {
 	_cleanup_free_ char *top = xstrndup(path + 1, strcspn(path + 1, "/"));
 
-	return is_one_of(top, system_dirs, sizeof(system_dirs) / sizeof(system_dirs[0])) &&
-	       !streq(top, "etc");
+	return is_one_of(top, system_dirs, N_OF(system_dirs)) && !streq(top, "etc");
 }
 
 char **root_shown(void)
@@ -106,8 +104,8 @@ static char **all_but_own(char *const *top, char *const *links)
 
 	strv_push(&names, xstrdup("var")); /* for /var/tmp, whether the client has one or not */
 	for (; top && *top; top++) {
-		if (!is_one_of(*top, always_own, sizeof(always_own) / sizeof(always_own[0])) &&
-		    !is_link(*top, links) && !streq(*top, "var"))
+		if (!is_one_of(*top, always_own, N_OF(always_own)) && !is_link(*top, links) &&
+		    !streq(*top, "var"))
 			strv_push(&names, xstrdup(*top));
 	}
 	return names;
@@ -143,7 +141,7 @@ int root_name_places(struct mirror *m, char *const *mirrored)
 
 		r = mirror_outside(m, path, true);
 	}
-	for (size_t i = 0; i < sizeof(in_var) / sizeof(in_var[0]) && r == 0; i++)
+	for (size_t i = 0; i < N_OF(in_var) && r == 0; i++)
 		r = mirror_outside(m, in_var[i], true);
 	return r;
 }
@@ -155,7 +153,7 @@ static int show_top(int base, char *const *mirrored, struct errmsg *msg)
 	_cleanup_close_ int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	int r = root < 0 ? -errno : 0;
 
-	for (size_t i = 0; r == 0 && i < sizeof(system_dirs) / sizeof(system_dirs[0]); i++) {
+	for (size_t i = 0; r == 0 && i < N_OF(system_dirs); i++) {
 		const char *name = system_dirs[i];
 
 		if (is_one_of(name, (const char *const *)mirrored, strv_len(mirrored)))
@@ -171,7 +169,7 @@ static int show_top(int base, char *const *mirrored, struct errmsg *msg)
 
 static int make_empty(int base, struct errmsg *msg)
 {
-	for (size_t i = 0; i < sizeof(emptied) / sizeof(emptied[0]); i++)
+	for (size_t i = 0; i < N_OF(emptied); i++)
 		if (mkdirat(base, emptied[i], 0755) < 0)
 			return errmsg_set(msg, -errno, "can't make /%s of the jobs' root: %s",
 					  emptied[i], err_text(-errno));
@@ -191,7 +189,7 @@ static int make_var(int base, struct errmsg *msg)
 	lib = openat(var, "lib", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	(void)symlinkat("/run", var, "run");	   /* conveniences: */
 	(void)symlinkat("/run/lock", var, "lock"); /* jobs hardly use them */
-	for (size_t i = 0; from >= 0 && i < sizeof(var_lib) / sizeof(var_lib[0]); i++) {
+	for (size_t i = 0; from >= 0 && i < N_OF(var_lib); i++) {
 		r = mnt_show(from, var_lib[i], lib);
 		if (r < 0 && r != -ENOENT)
 			return errmsg_set(msg, r, "can't show /var/lib/%s to jobs: %s", var_lib[i],
@@ -230,7 +228,7 @@ static int cover_private(int base, struct errmsg *msg)
 
 	if (r < 0)
 		return errmsg_set(msg, r, "can't hide the login's home from jobs: %s", err_text(r));
-	for (size_t i = 0; i < sizeof(answering) / sizeof(answering[0]); i++) {
+	for (size_t i = 0; i < N_OF(answering); i++) {
 		r = cover_shown(base, answering[i]);
 		if (r < 0)
 			return errmsg_set(msg, r, "can't hide /%s from jobs: %s", answering[i],
@@ -254,7 +252,7 @@ static int make_dev(int base, struct errmsg *msg)
 
 	if (from < 0 || dev < 0)
 		return errmsg_set(msg, -errno, "can't open /dev: %s", err_text(-errno));
-	for (size_t i = 0; i < sizeof(nodes) / sizeof(nodes[0]); i++) {
+	for (size_t i = 0; i < N_OF(nodes); i++) {
 		int r = mnt_show(from, nodes[i], dev);
 
 		if (r < 0 && i == 0)
@@ -262,7 +260,7 @@ static int make_dev(int base, struct errmsg *msg)
 		if (r < 0)
 			log_warn("jobs get no /dev/%s: %s", nodes[i], err_text(r));
 	}
-	for (size_t i = 0; i < sizeof(links) / sizeof(links[0]); i++)
+	for (size_t i = 0; i < N_OF(links); i++)
 		if (symlinkat(links[i][0], dev, links[i][1]) < 0)
 			return errmsg_set(msg, -errno, "can't make /dev/%s: %s", links[i][1],
 					  err_text(-errno));
@@ -475,7 +473,7 @@ static int show_client(int base, int mirror, const struct root_config *c, struct
 {
 	int err = 0;
 
-	for (size_t i = 0; i < sizeof(always_own) / sizeof(always_own[0]); i++)
+	for (size_t i = 0; i < N_OF(always_own); i++)
 		if (mkdirat(base, always_own[i], 0755) < 0)
 			err = -errno;
 	if (mkdirat(base, "run/lock", 0755) < 0)

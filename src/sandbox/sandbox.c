@@ -107,7 +107,7 @@ static int set_share(const struct share *s)
 /* In a user namespace of our own only.  A container may have /proc/sys read-only. */
 static void limit_share(void)
 {
-	for (size_t i = 0; i < sizeof(shares) / sizeof(shares[0]); i++) {
+	for (size_t i = 0; i < N_OF(shares); i++) {
 		int r = set_share(&shares[i]);
 
 		if (r < 0)
@@ -183,7 +183,7 @@ uid_t sandbox_uid(void)
 {
 	static const uid_t ids[] = {SANDBOX_UID, SANDBOX_UID_ALT};
 
-	for (size_t i = 0; geteuid() == 0 && i < sizeof(ids) / sizeof(ids[0]); i++)
+	for (size_t i = 0; geteuid() == 0 && i < N_OF(ids); i++)
 		if (id_exists("/proc/self/uid_map", ids[i]) &&
 		    id_exists("/proc/self/gid_map", ids[i]))
 			return ids[i];
@@ -370,7 +370,7 @@ static int mount_private(struct sandbox_paths *ret, struct errmsg *msg)
 	struct userns_knobs k;
 	int r = -ENOENT;
 
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+	for (size_t i = 0; i < N_OF(places); i++) {
 		if (mount("concc", places[i], "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") < 0) {
 			r = -errno;
 			continue;

@@ -192,7 +192,7 @@ static const struct traced traced[] = {
 #endif
 };
 
-#define N_TRACED (sizeof(traced) / sizeof(traced[0]))
+#define N_TRACED (N_OF(traced))
 _Static_assert(N_TRACED <= TRACE_CALLS_MAX, "filter.c has room for them");
 
 const int *trace_calls(size_t *ret_n)

@@ -16,6 +16,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "concc/str.h"
+
 /* The machine's own kind of programs, and that of 32 bits which it runs as well: its numbers are
  * those of the kernel's arch/x86/entry/syscalls/syscall_32.tbl and arch/arm/tools/syscall.tbl. */
 #if defined(__x86_64__) && !defined(__ILP32__)
@@ -93,8 +95,8 @@ static const struct wall walls[] = {
 /* What a network namespace and a file system hold. */
 static const uint32_t families[] = {AF_UNSPEC, AF_UNIX, AF_INET, AF_INET6, AF_NETLINK};
 
-#define N_WALLS	   (sizeof(walls) / sizeof(walls[0]))
-#define N_FAMILIES (sizeof(families) / sizeof(families[0]))
+#define N_WALLS	   (N_OF(walls))
+#define N_FAMILIES (N_OF(families))
 
 struct program {
 	struct sock_filter code[2 * N_WALLS * ROW_MAX + HEAD_MAX];

@@ -13,13 +13,13 @@
 #define WORK_UNKNOWN_US 1000000
 
 /* The level that says most about this one: itself, the next below, the next above; or -1. */
-static int known_level(const struct sched_pace *p, unsigned level)
+static int known_level(const struct sched_profile *p, unsigned level)
 {
 	for (int i = (int)level; i >= 0; i--)
-		if (p->slowness[i])
+		if (p->slowdown[i])
 			return i;
 	for (unsigned i = level + 1; i < SCHED_LEVELS; i++)
-		if (p->slowness[i])
+		if (p->slowdown[i])
 			return (int)i;
 	return -1;
 }
@@ -28,11 +28,11 @@ static int known_level(const struct sched_pace *p, unsigned level)
  * More jobs than it was seen with share what it has: its cores, or, where it has
  * been found to be at its end with fewer, that.
  */
-static uint64_t slowness(const struct sched_pace *p, uint32_t at_once)
+static uint64_t slowdown(const struct sched_profile *p, uint32_t concurrency)
 {
-	unsigned level = level_of(at_once);
+	unsigned level = level_of(concurrency);
 	int known = known_level(p, level);
-	uint64_t slow = known < 0 ? SCHED_ONE : p->slowness[known];
+	uint64_t slow = known < 0 ? SCHED_ONE : p->slowdown[known];
 	uint64_t enough = p->cores ? p->cores : UINT32_MAX;
 
 	if (known >= 0 && (unsigned)known >= level)
@@ -40,9 +40,9 @@ static uint64_t slowness(const struct sched_pace *p, uint32_t at_once)
 	if (known >= 0 && (2u << known) - 1 > enough)
 		enough = (2u << known) - 1;
 	/* Twice the jobs took twice the time: there is no more of it. */
-	if (known > 0 && p->slowness[known - 1] && slow * 2 > (uint64_t)p->slowness[known - 1] * 3)
+	if (known > 0 && p->slowdown[known - 1] && slow * 2 > (uint64_t)p->slowdown[known - 1] * 3)
 		enough = (2u << known) - 1;
-	return at_once > enough ? slow * at_once / enough : slow;
+	return concurrency > enough ? slow * concurrency / enough : slow;
 }
 
 static uint64_t work_of(const struct sched_job *j)
@@ -52,9 +52,9 @@ static uint64_t work_of(const struct sched_job *j)
 	return j->work_us ? j->work_us : unknown;
 }
 
-static uint64_t takes_us(const struct sched_place *p, uint32_t at_once, uint64_t work)
+static uint64_t takes_us(const struct sched_place *p, uint32_t concurrency, uint64_t work)
 {
-	return work * slowness(&p->pace, at_once) / SCHED_ONE + p->pace.overhead_us;
+	return work * slowdown(&p->profile, concurrency) / SCHED_ONE + p->profile.overhead_us;
 }
 
 uint64_t sched_takes_us(const struct sched_place *p, uint32_t beside, const struct sched_job *j)
@@ -179,7 +179,7 @@ int sched_choose(const struct sched_place *places, size_t n, const struct sched_
 	return SCHED_WAIT;
 }
 
-uint64_t sched_line_us(const struct sched_place *places, size_t n, const struct sched_job *j)
+uint64_t sched_queue_us(const struct sched_place *places, size_t n, const struct sched_job *j)
 {
 	uint64_t work = mean_waiting(j);
 	double per_us = 0;
@@ -199,15 +199,15 @@ uint64_t sched_line_us(const struct sched_place *places, size_t n, const struct 
  * Whichever is chosen may be wrong.  Left there, it costs most when the job is as long as can be;
  * begun anew, when it was about to end there.  The smaller of the two is taken.
  */
-bool sched_pays_anew(const struct sched_place *there, const struct sched_place *here,
-		     uint32_t most_us, uint64_t gone_us)
+bool sched_restart_pays(const struct sched_place *there, const struct sched_place *here,
+			uint32_t most_us, uint64_t elapsed_us)
 {
-	double slow_there = (double)slowness(&there->pace, there->taken ?: 1) / SCHED_ONE;
-	double slow_here = (double)slowness(&here->pace, here->taken + 1) / SCHED_ONE;
-	double done = (double)gone_us / slow_there, most = most_us;
+	double slow_there = (double)slowdown(&there->profile, there->taken ?: 1) / SCHED_ONE;
+	double slow_here = (double)slowdown(&here->profile, here->taken + 1) / SCHED_ONE;
+	double done = (double)elapsed_us / slow_there, most = most_us;
 
 	if (most <= done)
 		most = GOES_ON * done;
 	return slow_there >= FAR_SLOWER * slow_here &&
-	       most * slow_there - (double)gone_us > (most + done) * slow_here + HARDLY_US;
+	       most * slow_there - (double)elapsed_us > (most + done) * slow_here + HARDLY_US;
 }

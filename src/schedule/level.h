@@ -5,9 +5,9 @@
 #include "concc/schedule.h"
 
 /* Of that many jobs at once. */
-static inline unsigned level_of(uint32_t at_once)
+static inline unsigned level_of(uint32_t concurrency)
 {
-	unsigned level = at_once ? 31u - (unsigned)__builtin_clz(at_once) : 0;
+	unsigned level = concurrency ? 31u - (unsigned)__builtin_clz(concurrency) : 0;
 
 	return level < SCHED_LEVELS ? level : SCHED_LEVELS - 1;
 }

@@ -82,7 +82,7 @@ struct sched_model {
 	struct map places; /* name -> struct place */
 	struct place here;
 	uint32_t cores; /* of here */
-	double others, processors;
+	double background, processors;
 	unsigned n_tried; /* jobs that began here */
 	unsigned n_there; /* and that ended elsewhere */
 	unsigned n_here;  /* and here */
@@ -127,16 +127,16 @@ void sched_model_free(struct sched_model *m)
 
 /* ---- who else uses this machine ---- */
 
-void sched_model_others(struct sched_model *m, double tasks, uint32_t processors)
+void sched_model_background_load(struct sched_model *m, double tasks, uint32_t processors)
 {
-	m->others = tasks;
+	m->background = tasks;
 	m->processors = processors;
 }
 
 /* The logarithm of how much longer each of so many jobs takes here for that. */
-static double crowd(const struct sched_model *m, uint32_t at_once)
+static double crowd(const struct sched_model *m, uint32_t concurrency)
 {
-	double all = at_once + m->others, room = fmax(m->processors, at_once);
+	double all = concurrency + m->background, room = fmax(m->processors, concurrency);
 
 	return m->processors && all > room ? log(all / room) : 0;
 }
@@ -184,7 +184,7 @@ static double at_most(const struct work *kind)
 	return kind->ln_us.value + 2 * sqrt(kind->spread);
 }
 
-uint32_t sched_model_at_most_us(const struct sched_model *m, uint64_t kind)
+uint32_t sched_model_upper_bound_us(const struct sched_model *m, uint64_t kind)
 {
 	const struct work *w = work_find(m, kind);
 	double us = w ? exp(at_most(w)) : 0;
@@ -272,7 +272,7 @@ static bool shared_by(const struct sched_model *m, const struct place *p,
 	double work;
 
 	/* Without CPU time, what was learnt of others says too little. */
-	if (!s->place && (s->at_once <= m->cores || !job))
+	if (!s->place && (s->concurrency <= m->cores || !job))
 		return false;
 	if (is_busy(s)) {
 		*ret_ln = us > s->cpu_us ? log((double)us / (double)s->cpu_us) : 0;
@@ -290,7 +290,7 @@ static uint64_t alone_us(const struct sched_model *m, const struct sched_sample 
 {
 	if (s->place)
 		return is_busy(s) ? s->cpu_us : 0;
-	return s->at_once <= m->cores ? s->total_us : 0;
+	return s->concurrency <= m->cores ? s->total_us : 0;
 }
 
 static void learn_place(struct sched_model *m, struct place *p, const struct sched_sample *s)
@@ -306,14 +306,14 @@ static void learn_place(struct sched_model *m, struct place *p, const struct sch
 	if (s->filling)
 		return; /* it waited for what will be there */
 	if (shared_by(m, p, s, &shared))
-		learn(&p->ln_shared[level_of(s->at_once)], shared, FLOOR_LEVEL);
+		learn(&p->ln_shared[level_of(s->concurrency)], shared, FLOOR_LEVEL);
 	if (s->place && s->wall_us)
 		learn(&p->overhead_us,
 		      s->total_us > s->wall_us ? (double)(s->total_us - s->wall_us) : 0,
 		      FLOOR_OVERHEAD);
 }
 
-void sched_model_guess(struct sched_model *m, const char *name, uint32_t speed)
+void sched_model_prior(struct sched_model *m, const char *name, uint32_t speed)
 {
 	struct place *p = place_of(m, name);
 
@@ -327,7 +327,7 @@ static double work_done(const struct place *p, const struct sched_sample *s)
 
 	if (is_busy(s))
 		return log((double)s->cpu_us) - p->ln_cpu.value;
-	return log((double)us) - p->ln_cpu.value - p->ln_shared[level_of(s->at_once)].value;
+	return log((double)us) - p->ln_cpu.value - p->ln_shared[level_of(s->concurrency)].value;
 }
 
 static void learn_sample(struct sched_model *m, const struct sched_sample *s)
@@ -356,15 +356,15 @@ void sched_model_learn(struct sched_model *m, const struct sched_sample *s)
 	struct sched_sample alone = *s;
 
 	if (!s->place)
-		alone.total_us = (uint64_t)((double)s->total_us / exp(crowd(m, s->at_once)));
+		alone.total_us = (uint64_t)((double)s->total_us / exp(crowd(m, s->concurrency)));
 	if (alone.total_us)
 		learn_sample(m, &alone);
 }
 
-void sched_model_learn_late(struct sched_model *m, const struct sched_sample *s)
+void sched_model_learn_censored(struct sched_model *m, const struct sched_sample *s)
 {
 	struct place *p = place_of(m, s->place);
-	struct mean *shared = &p->ln_shared[level_of(s->at_once)];
+	struct mean *shared = &p->ln_shared[level_of(s->concurrency)];
 	const struct work *job = work_find(m, s->job), *kind = work_find(m, s->kind);
 	double work, at_least;
 
@@ -439,38 +439,38 @@ static double beside_others(const struct sched_model *m, const struct place *p, 
 	return p == &m->here && 1u << level <= m->cores ? crowd(m, 1u << level) : 0;
 }
 
-static void pace_at(const struct sched_model *m, const char *name, uint64_t now_us, bool trying,
-		    struct sched_pace *ret)
+static void profile_at(const struct sched_model *m, const char *name, uint64_t now_us, bool trying,
+		       struct sched_profile *ret)
 {
 	const struct place *p = name ? map_get_str(&m->places, name) : &m->here;
 	double weight, overhead, cpu;
 
-	*ret = (struct sched_pace){0};
+	*ret = (struct sched_profile){0};
 	if (!p)
 		return;
 	cpu = p->ln_cpu.value;
 	if (p != &m->here && !(trying && is_to_be_tried(m)))
 		cpu += caution(m);
 	weight = now_us > p->at_us ? exp2(-(double)(now_us - p->at_us) / HALF_LIFE_US) : 1;
-	ret->slowness[0] = fixed(cpu + (trying ? hope(m, p) : 0) + beside_others(m, p, 0));
+	ret->slowdown[0] = fixed(cpu + (trying ? hope(m, p) : 0) + beside_others(m, p, 0));
 	for (unsigned i = 0; i < SCHED_LEVELS; i++) {
 		double others = beside_others(m, p, i);
 
 		if (p->ln_shared[i].n || others > 0)
-			ret->slowness[i] = fixed(cpu + p->ln_shared[i].value * weight + others);
+			ret->slowdown[i] = fixed(cpu + p->ln_shared[i].value * weight + others);
 	}
 	overhead = p->overhead_us.value * weight;
 	ret->overhead_us = overhead > UINT32_MAX ? UINT32_MAX : (uint32_t)overhead;
 }
 
-void sched_model_pace(const struct sched_model *m, const char *name, uint64_t now_us,
-		      struct sched_pace *ret)
+void sched_model_profile(const struct sched_model *m, const char *name, uint64_t now_us,
+			 struct sched_profile *ret)
 {
-	pace_at(m, name, now_us, false, ret);
+	profile_at(m, name, now_us, false, ret);
 }
 
-void sched_model_pace_to_try(const struct sched_model *m, const char *name, uint64_t now_us,
-			     struct sched_pace *ret)
+void sched_model_optimistic_profile(const struct sched_model *m, const char *name, uint64_t now_us,
+				    struct sched_profile *ret)
 {
-	pace_at(m, name, now_us, true, ret);
+	profile_at(m, name, now_us, true, ret);
 }

@@ -15,7 +15,7 @@ static uint64_t end_of(const struct record *r)
 	uint64_t last = r->sent_us;
 
 	last = r->ended_us > last ? r->ended_us : last;
-	last = r->placed_us > last ? r->placed_us : last;
+	last = r->committed_us > last ? r->committed_us : last;
 	return r->arrived_us + last;
 }
 

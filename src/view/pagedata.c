@@ -52,7 +52,7 @@ static void put_numbers(json_t *job, const struct summary *s, const struct recor
 		r->arrived_us - begin,
 		since(r, begin, r->slot_us),
 		since(r, begin, r->sent_us),
-		since(r, begin, r->said_us),
+		since(r, begin, r->first_output_us),
 		since(r, begin, r->ended_us),
 		job_done_us(r) - begin,
 		r->utime_us,

@@ -35,9 +35,9 @@ static json_t *job_json(const struct record *r)
 	set_int(o, "arrived_us", r->arrived_us);
 	set_int(o, "slot_us", r->slot_us);
 	set_int(o, "sent_us", r->sent_us);
-	set_int(o, "said_us", r->said_us);
+	set_int(o, "said_us", r->first_output_us);
 	set_int(o, "ended_us", r->ended_us);
-	set_int(o, "placed_us", r->placed_us);
+	set_int(o, "placed_us", r->committed_us);
 	set_int(o, "user_us", r->utime_us);
 	set_int(o, "system_us", r->stime_us);
 	set_int(o, "wall_us", r->wall_us);

@@ -37,7 +37,7 @@ uint64_t job_done_us(const struct record *r)
 	uint64_t last = r->sent_us;
 
 	last = r->ended_us > last ? r->ended_us : last;
-	last = r->placed_us > last ? r->placed_us : last;
+	last = r->committed_us > last ? r->committed_us : last;
 	return r->arrived_us + last;
 }
 

@@ -80,7 +80,7 @@ struct announcements *announcements_new(char *const *argv)
 {
 	struct announcements *a;
 
-	for (size_t i = 0; i < sizeof(announcers) / sizeof(announcers[0]); i++) {
+	for (size_t i = 0; i < N_OF(announcers); i++) {
 		if (!announcers[i].announces(argv))
 			continue;
 		a = xcalloc(1, sizeof(*a));

@@ -129,6 +129,15 @@ static bool is_copied_up(const struct scan *s, const struct upper_entry *e, int 
 	return overlay_is_copied_up(fd) || map_get_str(&s->copied, e->path);
 }
 
+/* Of something that is made anew: the directories that it is in come first, and what it replaces.
+ */
+static int make_way(struct scan *s, struct upper_entry *e)
+{
+	int r = scan_parents(s, e);
+
+	return r < 0 ? r : scan_make_room(s, e);
+}
+
 int scan_file(struct scan *s, struct upper_entry *e)
 {
 	const struct announced *announced = home_announced(s->h, e->path);
@@ -196,9 +205,7 @@ int scan_symlink(struct scan *s, struct upper_entry *e)
 	if (n < 0)
 		return fd < 0 ? fd : -errno;
 	target[n] = '\0';
-	r = scan_parents(s, e);
-	if (r == 0)
-		r = scan_make_room(s, e);
+	r = make_way(s, e);
 	if (r < 0)
 		return r;
 	scan_fill(s, e, EFFECT_SYMLINK, &f);
@@ -211,9 +218,7 @@ int scan_special(struct scan *s, struct upper_entry *e)
 	struct msg_file f;
 	int r;
 
-	r = scan_parents(s, e);
-	if (r == 0)
-		r = scan_make_room(s, e);
+	r = make_way(s, e);
 	if (r < 0)
 		return r;
 	scan_fill(s, e, EFFECT_FILE, &f);
@@ -292,9 +297,7 @@ int scan_link(struct scan *s, struct upper_entry *e)
 	struct msg_file f;
 	int r;
 
-	r = scan_parents(s, e);
-	if (r == 0)
-		r = scan_make_room(s, e);
+	r = make_way(s, e);
 	if (r < 0)
 		return r;
 	scan_fill(s, e, EFFECT_LINK, &f);

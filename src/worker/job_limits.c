@@ -80,7 +80,7 @@ static bool matters(const struct agent_job *j, enum sign of)
 
 void job_look_for_signs(struct agent_job *j, const char *p, size_t n)
 {
-	for (size_t i = 0; !j->hint && i < sizeof(signs) / sizeof(signs[0]); i++) {
+	for (size_t i = 0; !j->hint && i < N_OF(signs); i++) {
 		if (matters(j, signs[i].of) && memmem(p, n, signs[i].text, strlen(signs[i].text)))
 			j->hint = signs[i].of;
 	}

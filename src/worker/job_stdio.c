@@ -152,7 +152,7 @@ static enum holding why_hold(struct agent_job *j, const char *p, size_t n)
 {
 	if (job_scratch_is_full(j))
 		return HOLDING_FULL_DISK;
-	for (size_t i = 0; i < sizeof(sayings) / sizeof(sayings[0]); i++) {
+	for (size_t i = 0; i < N_OF(sayings); i++) {
 		if (memmem(p, n, sayings[i].text, strlen(sayings[i].text)))
 			return sayings[i].why;
 	}

@@ -30,7 +30,7 @@ static bool stays(const char *path)
 {
 	_cleanup_free_ char *top = xstrndup(path, strcspn(path, "/"));
 
-	for (size_t i = 0; i < sizeof(may_stay) / sizeof(may_stay[0]); i++) {
+	for (size_t i = 0; i < N_OF(may_stay); i++) {
 		if (fnmatch(may_stay[i], top, 0) == 0)
 			return true;
 	}

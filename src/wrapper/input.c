@@ -417,7 +417,7 @@ static int start_feeder(const struct input *in, int to)
 
 	if (r != 0)
 		return r < 0 ? r : 0;
-	fd_detach_all(keep, sizeof(keep) / sizeof(keep[0]));
+	fd_detach_all(keep, N_OF(keep));
 	feed(in, to);
 	_exit(0);
 }

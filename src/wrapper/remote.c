@@ -257,7 +257,7 @@ static bool may_stay(const struct pool *p, const struct pool_slot *slot)
 {
 	struct sched_place local;
 
-	return !pool_place(p, slot, &local) || !local.pace.cores || spare_local();
+	return !pool_place(p, slot, &local) || !local.profile.cores || spare_local();
 }
 
 static int acquire_fit(struct pool *p, struct pool_request *q, struct pool_slot *slot)

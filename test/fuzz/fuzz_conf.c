@@ -8,14 +8,9 @@
 #include "concc/pool.h"
 #include "concc/str.h"
 #include "conf/parse.h"
+#include "check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
-
-#define CHECK(condition)                                                                           \
-	do {                                                                                       \
-		if (!(condition))                                                                  \
-			abort();                                                                   \
-	} while (0)
 
 static void check_worker(const struct conf_worker *w)
 {

@@ -14,14 +14,9 @@
 #include "concc/proto.h"
 #include "concc/record.h"
 #include "concc/str.h"
+#include "check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
-
-#define CHECK(condition)                                                                           \
-	do {                                                                                       \
-		if (!(condition))                                                                  \
-			abort();                                                                   \
-	} while (0)
 
 static void check_clean(const char *path)
 {

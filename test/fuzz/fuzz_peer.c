@@ -17,8 +17,12 @@
 #include "concc/log.h"
 #include "concc/str.h"
 #include "conf/parse.h"
-#include "project/pace.h"
+#include "project/estimator.h"
 #include "project/run.h"
+#include "project/serve.h"
+#include "project/status.h"
+#include "project/straggler.h"
+#include "project/working_set.h"
 #include "scratch.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -460,7 +464,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	CHECK(loop_new(&s->loop) == 0);
 	server_set_up_hashing(s);
 	CHECK(pool_open(s->dir, &s->pool, &msg) == 0);
-	s->pace = pace_new(s);
+	s->estimator = estimator_new(s);
 	s->stragglers = stragglers_new(s);
 	s->peers = xcalloc(2, sizeof(*s->peers));
 	s->n_peers = 1;
@@ -506,6 +510,7 @@ static void end(void)
 {
 	_cleanup_buf_ struct buf out = BUF_INIT;
 	struct peer *p = server.peers[0];
+	struct serve_counts contents;
 
 	go_round();
 	for (size_t i = 0; i < WRAPPERS_MAX; i++) {
@@ -518,7 +523,8 @@ static void end(void)
 	close_end(&worker);
 	for (int i = 0; i < ROUNDS_AT_END; i++)
 		go_round();
-	CHECK(!p->link && p->jobs.n == 0 && p->n_fetches == 0 && p->n_serving == 0);
+	serve_counts(p, &contents);
+	CHECK(!p->link && p->jobs.n == 0 && contents.n_fetches == 0 && contents.n_begun == 0);
 	CHECK(server.n_running == 0);
 	status_text(&server, &out);
 	status_json(&server, &out);

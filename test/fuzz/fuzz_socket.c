@@ -12,7 +12,10 @@
 #include "concc/log.h"
 #include "concc/str.h"
 #include "conf/parse.h"
-#include "project/pace.h"
+#include "project/estimator.h"
+#include "project/client.h"
+#include "project/peer.h"
+#include "project/status.h"
 #include "scratch.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -45,7 +48,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	CHECK(loop_new(&s->loop) == 0);
 	server_set_up_hashing(s);
 	CHECK(pool_open(s->dir, &s->pool, &msg) == 0);
-	s->pace = pace_new(s);
+	s->estimator = estimator_new(s);
 	CHECK(tree_new(&ops, s, NULL, &s->tree, &msg) == 0);
 	s->peers = xcalloc(2, sizeof(*s->peers));
 	s->n_peers = 1;

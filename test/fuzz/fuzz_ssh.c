@@ -11,14 +11,9 @@
 #include "concc/str.h"
 #include "link/known_hosts.h"
 #include "link/ssh_config.h"
+#include "check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
-
-#define CHECK(condition)                                                                           \
-	do {                                                                                       \
-		if (!(condition))                                                                  \
-			abort();                                                                   \
-	} while (0)
 
 static bool is_word(const char *s)
 {

@@ -16,14 +16,10 @@
 #include "plain/marks.h"
 #include "plain/plain.h"
 #include "project/server.h"
+#include "project/exe.h"
+#include "check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
-
-#define CHECK(condition)                                                                           \
-	do {                                                                                       \
-		if (!(condition))                                                                  \
-			abort();                                                                   \
-	} while (0)
 
 static void mounts(const char *text, const char *path)
 {

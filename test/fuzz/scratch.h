@@ -12,12 +12,7 @@
 
 #include "concc/err.h"
 #include "concc/io.h"
-
-#define CHECK(condition)                                                                           \
-	do {                                                                                       \
-		if (!(condition))                                                                  \
-			abort();                                                                   \
-	} while (0)
+#include "check.h"
 
 static char scratch_dir[] = "/dev/shm/concc-fuzz.XXXXXX";
 

@@ -85,7 +85,7 @@ static void fill_remote(struct record *r, uint64_t cpu)
 	r->utime_us = cpu * 9 / 10;
 	r->stime_us = cpu / 10;
 	r->ended_us = r->sent_us + r->wall_us;
-	r->placed_us = r->ended_us + 2000 + any(9000);
+	r->committed_us = r->ended_us + 2000 + any(9000);
 	r->maxrss_kb = 40000 + any(400000);
 	r->bytes_back = 2000 + any(300000);
 	r->files_fetched = any(12);
@@ -93,7 +93,7 @@ static void fill_remote(struct record *r, uint64_t cpu)
 	r->worker_slots = p->slots;
 	r->tries = 1 + (any(200) == 0);
 	record_set(&r->worker, p->name);
-	until[slot] = now + r->placed_us;
+	until[slot] = now + r->committed_us;
 }
 
 static void fill_here(struct record *r, uint64_t cpu)
@@ -106,7 +106,7 @@ static void fill_here(struct record *r, uint64_t cpu)
 	unsigned i = (unsigned)any(5);
 
 	r->sent_us = 100;
-	r->ended_us = r->placed_us = 100 + cpu / 8 + 1000;
+	r->ended_us = r->committed_us = 100 + cpu / 8 + 1000;
 	record_set(&r->rule, rules[i][0]);
 	record_set(&r->why, rules[i][1]);
 }

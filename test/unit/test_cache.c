@@ -358,8 +358,8 @@ static struct cache_entry an_entry(struct cache_store *s)
 	e.utime_us = 5;
 	e.announced = true;
 	e.worker = xstrdup("w1");
-	e.n_prints = 2;
-	e.prints = xcalloc(2, sizeof(uint64_t));
+	e.n_fingerprints = 2;
+	e.fingerprints = xcalloc(2, sizeof(uint64_t));
 	return e;
 }
 
@@ -413,16 +413,17 @@ Test(cache, a_result_is_found_by_call_set_and_state)
 {
 	struct cache_store *s = open_store(1 << 30);
 	struct digest call = key(1), set = key(2), state = key(3);
-	struct cache_seen seen[CACHE_SEEN_MAX];
+	struct cache_variant variants[CACHE_VARIANTS_MAX];
 	struct cache_entry e = an_entry(s), back;
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	size_t n = 0;
 
-	cr_assert_eq(cache_get_seen(s, &call, seen, &n), -ENOENT);
+	cr_assert_eq(cache_get_variants(s, &call, variants, &n), -ENOENT);
 	cr_assert_eq(cache_put_entry(s, &call, &set, &state, &e), 0);
-	cr_assert_eq(cache_add_seen(s, &call, &(struct cache_seen){set, state}), 0);
-	cr_assert_eq(cache_get_seen(s, &call, seen, &n), 0);
-	cr_assert(n == 1 && digest_eq(&seen[0].set, &set) && digest_eq(&seen[0].state, &state));
+	cr_assert_eq(cache_add_variant(s, &call, &(struct cache_variant){set, state}), 0);
+	cr_assert_eq(cache_get_variants(s, &call, variants, &n), 0);
+	cr_assert(n == 1 && digest_eq(&variants[0].set, &set) &&
+		  digest_eq(&variants[0].state, &state));
 	cr_assert_eq(cache_get_entry(s, &call, &set, &state, &back), 0);
 	cr_assert_eq(cache_get_bytes(s, &back.effects[0].digest, 100, &b), 0);
 	cr_assert(b.len == 3 && memcmp(b.data, "abc", 3) == 0);
@@ -435,17 +436,17 @@ Test(cache, a_result_is_found_by_call_set_and_state)
 static void see(struct cache_store *s, int set, int state)
 {
 	struct digest call = key(1);
-	struct cache_seen seen = {key(set), key(state)};
+	struct cache_variant variant = {key(set), key(state)};
 
-	cr_assert_eq(cache_add_seen(s, &call, &seen), 0);
+	cr_assert_eq(cache_add_variant(s, &call, &variant), 0);
 }
 
-static size_t seen_of(struct cache_store *s, struct cache_seen *ret)
+static size_t variants_of(struct cache_store *s, struct cache_variant *ret)
 {
 	struct digest call = key(1);
 	size_t n = 0;
 
-	cr_assert_eq(cache_get_seen(s, &call, ret, &n), 0);
+	cr_assert_eq(cache_get_variants(s, &call, ret, &n), 0);
 	return n;
 }
 
@@ -458,8 +459,8 @@ Test(cache, a_result_in_the_place_of_another_is_none)
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
 	cr_assert_eq(cache_put_entry(s, &call, &set, &one, &e), 0);
-	cache_entry_key(&call, &(struct cache_seen){set, one}, &from.digest);
-	cache_entry_key(&call, &(struct cache_seen){set, two}, &to.digest);
+	cache_entry_key(&call, &(struct cache_variant){set, one}, &from.digest);
+	cache_entry_key(&call, &(struct cache_variant){set, two}, &to.digest);
 	cr_assert_eq(cache_read_object(s, &from, 1 << 20, &b), 0);
 	cr_assert_eq(cache_write_object(s, &to, &b), CONCC_E_PROTO);
 	cr_assert_eq(cache_write_object(s, &from, &b), 0);
@@ -468,7 +469,7 @@ Test(cache, a_result_in_the_place_of_another_is_none)
 	cr_assert_eq(cache_write_object(s, &(struct cache_key){CACHE_BYTES, d}, &b), 0);
 	cr_assert_eq(cache_write_object(s, &(struct cache_key){CACHE_BYTES, one}, &b),
 		     CONCC_E_PROTO);
-	cr_assert_eq(cache_write_object(s, &(struct cache_key){CACHE_SEEN, call}, &b),
+	cr_assert_eq(cache_write_object(s, &(struct cache_key){CACHE_VARIANTS, call}, &b),
 		     CONCC_E_PROTO);
 	cache_entry_release(&e);
 	cache_store_close(s);
@@ -477,17 +478,17 @@ Test(cache, a_result_in_the_place_of_another_is_none)
 Test(cache, sets_used_last_come_first_and_are_bounded)
 {
 	struct cache_store *s = open_store(1 << 30);
-	struct cache_seen seen[CACHE_SEEN_MAX];
+	struct cache_variant variants[CACHE_VARIANTS_MAX];
 
-	for (int i = 0; i < CACHE_SEEN_MAX + 3; i++)
+	for (int i = 0; i < CACHE_VARIANTS_MAX + 3; i++)
 		see(s, 100 + i, 1);
 	see(s, 126, 1);
-	cr_assert_eq(seen_of(s, seen), CACHE_SEEN_MAX);
-	for (int i = 0; i < CACHE_SEEN_MAX; i++) {
+	cr_assert_eq(variants_of(s, variants), CACHE_VARIANTS_MAX);
+	for (int i = 0; i < CACHE_VARIANTS_MAX; i++) {
 		int at = i == 0 ? 126 : i <= 8 ? 135 - i : 134 - i;
 		struct digest d = key(at);
 
-		cr_assert(digest_eq(&seen[i].set, &d), "%d is not %d", i, at);
+		cr_assert(digest_eq(&variants[i].set, &d), "%d is not %d", i, at);
 	}
 	cache_store_close(s);
 }
@@ -495,21 +496,21 @@ Test(cache, sets_used_last_come_first_and_are_bounded)
 Test(cache, states_of_one_set_push_no_other_set_out)
 {
 	struct cache_store *s = open_store(1 << 30);
-	struct cache_seen seen[CACHE_SEEN_MAX];
+	struct cache_variant variants[CACHE_VARIANTS_MAX];
 	struct digest other = key(100);
 	size_t n;
 
 	see(s, 100, 1);
 	for (int i = 0; i < 100; i++)
 		see(s, 101, i);
-	n = seen_of(s, seen);
+	n = variants_of(s, variants);
 	cr_assert_eq(n, CACHE_STATES_MAX + 1);
 	for (int i = 0; i < CACHE_STATES_MAX; i++) {
 		struct digest d = key(99 - i);
 
-		cr_assert(digest_eq(&seen[i].state, &d));
+		cr_assert(digest_eq(&variants[i].state, &d));
 	}
-	cr_assert(digest_eq(&seen[n - 1].set, &other));
+	cr_assert(digest_eq(&variants[n - 1].set, &other));
 	cache_store_close(s);
 }
 
@@ -535,7 +536,7 @@ static void damage(bool cut)
 {
 	struct cache_store *s = open_store(1 << 30);
 	struct digest call = key(1), set = key(2), state = key(3), d;
-	struct cache_seen seen[CACHE_SEEN_MAX];
+	struct cache_variant variants[CACHE_VARIANTS_MAX];
 	struct cache_entry e = an_entry(s), back;
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	_cleanup_strv_ char **v = NULL, **left = NULL;
@@ -562,7 +563,7 @@ static void damage(bool cut)
 		}
 		close(fd);
 	}
-	cr_assert_eq(cache_get_seen(s, &call, seen, &n), -ENOENT);
+	cr_assert_eq(cache_get_variants(s, &call, variants, &n), -ENOENT);
 	cr_assert_eq(cache_get_entry(s, &call, &set, &state, &back), -ENOENT);
 	cr_assert_eq(cache_get_bytes(s, &d, 100, &b), -ENOENT);
 	left = objects();
@@ -634,12 +635,12 @@ Test(cache, two_processes_at_once)
 		if (pids[p])
 			continue;
 		for (int i = 0; i < 200; i++) {
-			struct cache_seen one = {key(i), key(i)}, seen[CACHE_SEEN_MAX];
+			struct cache_variant one = {key(i), key(i)}, variants[CACHE_VARIANTS_MAX];
 			struct digest d;
 			size_t n;
 
-			if (cache_add_seen(s, &call, &one) < 0 ||
-			    cache_get_seen(s, &call, seen, &n) < 0 ||
+			if (cache_add_variant(s, &call, &one) < 0 ||
+			    cache_get_variants(s, &call, variants, &n) < 0 ||
 			    cache_put_bytes(s, &i, sizeof(i), &d) < 0)
 				_exit(1);
 			cache_count_hit(s, 1);

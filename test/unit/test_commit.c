@@ -23,6 +23,7 @@
 #include "concc/tree.h"
 
 #include "../lib/refuse.h"
+#include "../lib/unit.h"
 
 struct seen {
 	unsigned updates;
@@ -67,28 +68,6 @@ static char *at(const struct bed *b, const char *rel)
 	snprintf(p, 512, "%s%s%s", b->root, *rel ? "/" : "", rel);
 	return p;
 }
-
-static void write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-
-	cr_assert_geq(fd, 0, "%s: %s", path, strerror(errno));
-	cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
-	close(fd);
-}
-
-/* The user at work, in another process. */
-#define IN_CHILD(code)                                                                             \
-	do {                                                                                       \
-		pid_t pid_ = fork();                                                               \
-		int status_;                                                                       \
-		if (pid_ == 0) {                                                                   \
-			code;                                                                      \
-			_exit(0);                                                                  \
-		}                                                                                  \
-		cr_assert_eq(waitpid(pid_, &status_, 0), pid_);                                    \
-		cr_assert_eq(status_, 0);                                                          \
-	} while (0)
 
 #define cr_file(b, rel, text)                                                                      \
 	do {                                                                                       \

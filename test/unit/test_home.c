@@ -31,19 +31,10 @@
 #include "concc/str.h"
 #include "worker/home.h"
 #include "sandbox/overlay.h"
+#include "../lib/check.h"
 
 #define USER 1001
 #define WS   "/w" /* the workspace, for the mirror; its overlay is elsewhere here */
-
-#define CHECK(cond, ...)                                                                           \
-	do {                                                                                       \
-		if (!(cond)) {                                                                     \
-			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond);                 \
-			fprintf(stderr, " " __VA_ARGS__);                                          \
-			fprintf(stderr, "\n");                                                     \
-			exit(1);                                                                   \
-		}                                                                                  \
-	} while (0)
 
 struct fixture {
 	bool any_command;

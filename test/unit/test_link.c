@@ -22,19 +22,9 @@
 #include "concc/str.h"
 #include "link/assemble.h"
 #include "link/pack.h"
+#include "../lib/unit.h"
 
 #define WAIT_MS 60000 /* only ever reached by a failing test */
-
-static int count_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	int n = 0;
-
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
 
 /* ---- one end of a link, with a record of what came ---- */
 

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,7 @@
 #include "concc/io.h"
 #include "concc/loop.h"
 #include "concc/str.h"
+#include "../lib/unit.h"
 
 TestSuite(loop, .timeout = 60);
 
@@ -75,17 +77,6 @@ static int run(struct loop *l)
 	return r;
 }
 
-static unsigned count_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	unsigned n = 0;
-
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
-
 /* Runs fn in a process that may open no more; it must return true. */
 static void without_fds(bool (*fn)(struct loop *l))
 {
@@ -107,6 +98,40 @@ static void without_fds(bool (*fn)(struct loop *l))
 static void quit(void *data)
 {
 	loop_quit(data);
+}
+
+/* ---- threads ---- */
+
+static void *quit_elsewhere(void *loop)
+{
+	loop_quit(loop);
+	return NULL;
+}
+
+static void *defer_elsewhere(void *loop)
+{
+	(void)loop_defer(loop, quit, loop);
+	return NULL;
+}
+
+static void run_elsewhere(void *(*fn)(void *))
+{
+	struct loop *l = new_loop();
+	pthread_t thread;
+
+	cr_assert_eq(pthread_create(&thread, NULL, fn, l), 0);
+	(void)pthread_join(thread, NULL);
+	_exit(0); /* it was let do so */
+}
+
+Test(loop, is_run_by_its_owner_only, .signal = SIGABRT)
+{
+	run_elsewhere(quit_elsewhere);
+}
+
+Test(loop, has_sources_of_its_owner_only, .signal = SIGABRT)
+{
+	run_elsewhere(defer_elsewhere);
 }
 
 /* ---- timers ---- */

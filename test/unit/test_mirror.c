@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "../lib/mirror_sim.h"
 
+#include "mirror/inode.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
@@ -29,6 +31,21 @@ Test(mirror, shows_what_the_client_has)
 	/* The parents of what is served, and nothing else. */
 	sim_expect(s, "ls $T/mnt; ls $T/mnt/tmp | wc -l; ls $T/mnt$T; ls -d $T/mnt/etc 2>/dev/null",
 		   "tmp\n1\nsrc\nstatus 2\n");
+	sim_free(s);
+}
+
+/*
+ * Of a file with several names an overlay does not mark what it copies up, so that a file that was
+ * written to looks like another in its place.  A kernel that tells of copies is the only one that
+ * may see how many names there are.
+ */
+Test(mirror, files_have_one_name_where_copies_are_not_told)
+{
+	struct sim *s = sim_new_served();
+
+	atomic_store(&s->m->tells_copies, false);
+	sim_change("echo hello >a; ln a b");
+	sim_expect(s, "stat -c %h $M/a", "1\n");
 	sim_free(s);
 }
 

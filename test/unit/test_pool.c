@@ -341,19 +341,19 @@ Test(pool, spreads_over_those_that_are_as_good)
 
 Test(pool, what_was_measured_decides)
 {
-	struct sched_pace slow = {.slowness = {4 * SCHED_ONE}};
+	struct sched_profile slow = {.slowdown = {4 * SCHED_ONE}};
 	struct pool_request q = {.try = true, .kind = 7};
 	struct pool *p = open_pool();
 
 	set(p, "a", 1, POOL_UP, 1000);
 	set(p, "b", 1, POOL_UP, 1000);
-	cr_assert_eq(pool_set_pace(p, "a", &slow), 0);
-	cr_assert_eq(pool_set_pace(p, "c", &slow), -ENOENT);
+	cr_assert_eq(pool_set_profile(p, "a", &slow), 0);
+	cr_assert_eq(pool_set_profile(p, "c", &slow), -ENOENT);
 	cr_assert_str_eq(take(p, &q).name, "b");
 	expect(p, &q, -EAGAIN);
 	/* Not worth a wait any more, for a short job: the line to b costs more. */
-	slow = (struct sched_pace){.overhead_us = 60000000};
-	cr_assert_eq(pool_set_pace(p, "b", &slow), 0);
+	slow = (struct sched_profile){.overhead_us = 60000000};
+	cr_assert_eq(pool_set_profile(p, "b", &slow), 0);
 	pool_set_work(p, 7, 1000);
 	cr_assert_str_eq(take(p, &q).name, "a");
 }
@@ -361,14 +361,14 @@ Test(pool, what_was_measured_decides)
 /* Who waits for a better slot than a free one does so only as long as that pays. */
 Test(pool, patience_ends)
 {
-	struct sched_pace slow = {.slowness = {3 * SCHED_ONE}};
+	struct sched_profile slow = {.slowdown = {3 * SCHED_ONE}};
 	struct pool_request q = {.kind = 7};
 	struct pool *p = open_pool();
 	struct pool_slot s;
 
 	set(p, "a", 1, POOL_UP, 1000);
 	set(p, "b", 1, POOL_UP, 1000);
-	cr_assert_eq(pool_set_pace(p, "a", &slow), 0);
+	cr_assert_eq(pool_set_profile(p, "a", &slow), 0);
 	pool_set_work(p, 7, 50000);
 	pool_set_mean(p, 50000);
 	cr_assert_str_eq(take(p, &try_any).name, "b");

@@ -19,19 +19,9 @@
 #include "concc/loop.h"
 #include "concc/process.h"
 #include "concc/str.h"
+#include "../lib/unit.h"
 
 #define WAIT_MS 60000 /* only ever reached by a failing test */
-
-static int count_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	int n = 0;
-
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
 
 static bool has_children(void)
 {

@@ -42,21 +42,11 @@
 #include "sandbox/mnt.h"
 #include "sandbox/refusal.h"
 #include "concc/sandbox.h"
+#include "../lib/check.h"
 
 #define USER	    1001 /* the unprivileged worker user */
 #define CLIENT	    4242 /* the client's, with another id */
 #define DEADLINE_MS 60000
-
-/* In the agent: says what failed and ends it; the test looks at its status. */
-#define CHECK(cond, ...)                                                                           \
-	do {                                                                                       \
-		if (!(cond)) {                                                                     \
-			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond);                 \
-			fprintf(stderr, " " __VA_ARGS__);                                          \
-			fprintf(stderr, "\n");                                                     \
-			exit(1);                                                                   \
-		}                                                                                  \
-	} while (0)
 
 struct agent;
 
@@ -1189,7 +1179,8 @@ TEST_BOTH(any_name_of_a_workspace)
 		add_workspace(a, names[i]);
 	start_agent(a);
 	for (size_t i = 0; i < n; i++) {
-		struct result *r = run_in(a, names[i], "echo hello >made && cat made && pwd");
+		struct result *r = run_in(
+			a, names[i], "echo hello >made && cat made && pwd && ls .. >/dev/null");
 		char *want = xasprintf("hello\n%s\n", names[i]);
 		struct stat st;
 		char left[256];

@@ -18,7 +18,7 @@ static struct sched_place place(uint32_t slots, uint32_t taken, double slow)
 {
 	struct sched_place p = {.slots = slots, .taken = taken};
 
-	p.pace.slowness[0] = (uint32_t)(slow * SCHED_ONE);
+	p.profile.slowdown[0] = (uint32_t)(slow * SCHED_ONE);
 	return p;
 }
 
@@ -123,7 +123,7 @@ Test(choose, a_long_line_costs_a_short_job_more)
 	struct sched_place p[] = {here(2, 0), place(8, 0, 0.25)};
 	struct sched_job j = second;
 
-	p[1].pace.overhead_us = 200000;
+	p[1].profile.overhead_us = 200000;
 	cr_expect_eq(choose(p, 2, j), 1); /* 0.45 */
 	j.work_us = 100000;
 	cr_expect_eq(choose(p, 2, j), 0); /* 0.225 for 0.1 */
@@ -134,7 +134,7 @@ Test(choose, a_build_that_has_only_begun_is_sent_away)
 	struct sched_place p[] = {here(2, 0), place(8, 0, 1)};
 	struct sched_job j = {.work_us = 15000, .busy_us = 500000};
 
-	p[1].pace.overhead_us = 100000;
+	p[1].profile.overhead_us = 100000;
 	cr_expect_eq(choose(p, 2, j), 1);
 	j.busy_us = 10000000;
 	cr_expect_eq(choose(p, 2, j), 0);
@@ -144,7 +144,7 @@ Test(choose, cores_are_shared_by_all_jobs_beyond)
 {
 	struct sched_place p[] = {here(2, 0), place(32, 4, 1)};
 
-	p[1].pace.cores = 8;
+	p[1].profile.cores = 8;
 	cr_expect_eq(choose(p, 2, second), 1);
 	p[1].taken = 16; /* 17 on 8 cores: 2.1 */
 	cr_expect_eq(choose(p, 2, second), 0);
@@ -154,8 +154,8 @@ Test(choose, what_was_measured_of_more_jobs_counts_more_than_cores)
 {
 	struct sched_place p[] = {here(2, 0), place(32, 7, 0.5)};
 
-	p[1].pace.cores = 16;
-	p[1].pace.slowness[3] = 3 * SCHED_ONE; /* others use it */
+	p[1].profile.cores = 16;
+	p[1].profile.slowdown[3] = 3 * SCHED_ONE; /* others use it */
 	cr_expect_eq(choose(p, 2, second), 0);
 	p[1].taken = 2; /* of three nothing is known but one */
 	cr_expect_eq(choose(p, 2, second), 1);
@@ -166,14 +166,15 @@ Test(choose, a_line_lasts_as_long_as_what_is_up_needs_for_it)
 	struct sched_place p[] = {place(4, 4, 1), place(2, 2, 2), here(2, 0)};
 	struct sched_job j = {.mean_us = 1000000, .waiting = 10};
 
-	cr_expect_eq(sched_line_us(NULL, 0, &j), UINT64_MAX);
-	cr_expect_eq(sched_line_us(p, 1, &j), 2500000);
-	cr_expect_eq(sched_line_us(p, 2, &j), 2000000); /* two that are half as fast are one more */
-	cr_expect_lt(sched_line_us(p, 3, &j), 2000000); /* here there are slots, too */
-	j.waiting_us = 100000;				/* those are known to be short */
-	cr_expect_eq(sched_line_us(p, 1, &j), 25000);
+	cr_expect_eq(sched_queue_us(NULL, 0, &j), UINT64_MAX);
+	cr_expect_eq(sched_queue_us(p, 1, &j), 2500000);
+	cr_expect_eq(sched_queue_us(p, 2, &j),
+		     2000000); /* two that are half as fast are one more */
+	cr_expect_lt(sched_queue_us(p, 3, &j), 2000000); /* here there are slots, too */
+	j.waiting_us = 100000;				 /* those are known to be short */
+	cr_expect_eq(sched_queue_us(p, 1, &j), 25000);
 	j = (struct sched_job){0};
-	cr_expect_eq(sched_line_us(p, 1, &j), 0);
+	cr_expect_eq(sched_queue_us(p, 1, &j), 0);
 }
 
 Test(choose, damaged_numbers_are_only_bad_advice)
@@ -208,54 +209,54 @@ Test(anew, what_a_far_slower_place_has_is_begun_anew_when_there_is_nothing_else_
 			   free = here(2, 0);
 
 	/* Of nothing known but that it goes on. */
-	cr_expect(sched_pays_anew(&quarter, &free, 0, 1000000));
-	cr_expect(sched_pays_anew(&half, &free, 0, 1000000));
-	cr_expect_not(sched_pays_anew(&same, &free, 0, 1000000));
+	cr_expect(sched_restart_pays(&quarter, &free, 0, 1000000));
+	cr_expect(sched_restart_pays(&half, &free, 0, 1000000));
+	cr_expect_not(sched_restart_pays(&same, &free, 0, 1000000));
 	/* Of 2 s there are 4 left at the most, or 3, and here it takes 2: 1 is lost, or 1.5. */
-	cr_expect(sched_pays_anew(&half, &free, 2000000, 1000000 / 2));
-	cr_expect_not(sched_pays_anew(&half, &free, 2000000, 3000000));
+	cr_expect(sched_restart_pays(&half, &free, 2000000, 1000000 / 2));
+	cr_expect_not(sched_restart_pays(&half, &free, 2000000, 3000000));
 	/* It takes longer than was thought. */
-	cr_expect(sched_pays_anew(&half, &free, 2000000, 4100000));
+	cr_expect(sched_restart_pays(&half, &free, 2000000, 4100000));
 	/* A moment is not worth it. */
-	cr_expect_not(sched_pays_anew(&quarter, &free, 3000, 1000));
+	cr_expect_not(sched_restart_pays(&quarter, &free, 3000, 1000));
 	/* Nor a core that it would have to share. */
 	free = here(2, 4);
-	free.pace.cores = 2;
-	cr_expect_not(sched_pays_anew(&half, &free, 0, 1000000));
+	free.profile.cores = 2;
+	cr_expect_not(sched_restart_pays(&half, &free, 0, 1000000));
 }
 
 /* ---- learning ---- */
 
-static struct sched_pace pace_of(struct sched_model *m, const char *place)
+static struct sched_profile profile_of(struct sched_model *m, const char *place)
 {
-	struct sched_pace p;
+	struct sched_profile p;
 
-	sched_model_pace(m, place, 0, &p);
+	sched_model_profile(m, place, 0, &p);
 	return p;
 }
 
 Test(model, what_was_given_up_takes_longer_than_that)
 {
 	struct sched_model *m = sched_model_new(2);
-	struct sched_sample s = {.job = 5, .kind = 4, .at_once = 1, .total_us = 100000};
+	struct sched_sample s = {.job = 5, .kind = 4, .concurrency = 1, .total_us = 100000};
 	uint32_t guessed;
 
 	sched_model_learn(m, &s);
 	s.place = "w";
 	s.total_us = 1000000;
-	sched_model_learn_late(m, &s);
-	cr_expect_geq(pace_of(m, "w").slowness[0], 9 * SCHED_ONE);
+	sched_model_learn_censored(m, &s);
+	cr_expect_geq(profile_of(m, "w").slowdown[0], 9 * SCHED_ONE);
 	/* That it takes longer than a moment is no news. */
 	s.total_us = 1000;
-	sched_model_learn_late(m, &s);
-	cr_expect_geq(pace_of(m, "w").slowness[0], 9 * SCHED_ONE);
+	sched_model_learn_censored(m, &s);
+	cr_expect_geq(profile_of(m, "w").slowdown[0], 9 * SCHED_ONE);
 	s.job = 6;
 	s.kind = 7;
 	s.place = "v";
-	sched_model_guess(m, "v", 1000);
-	guessed = pace_of(m, "v").slowness[0];
-	sched_model_learn_late(m, &s); /* nothing is expected of it */
-	cr_expect_eq(pace_of(m, "v").slowness[0], guessed);
+	sched_model_prior(m, "v", 1000);
+	guessed = profile_of(m, "v").slowdown[0];
+	sched_model_learn_censored(m, &s); /* nothing is expected of it */
+	cr_expect_eq(profile_of(m, "v").slowdown[0], guessed);
 	sched_model_free(m);
 }
 
@@ -263,14 +264,14 @@ Test(model, what_was_given_up_takes_longer_than_that)
 Test(model, a_short_job_that_waited_says_nothing_of_the_place)
 {
 	struct sched_model *m = sched_model_new(2);
-	struct sched_sample s = {.place = "w", .job = 1, .kind = 2, .at_once = 1};
+	struct sched_sample s = {.place = "w", .job = 1, .kind = 2, .concurrency = 1};
 	uint32_t guessed;
 
-	sched_model_guess(m, "w", 1000);
-	guessed = pace_of(m, "w").slowness[0];
+	sched_model_prior(m, "w", 1000);
+	guessed = profile_of(m, "w").slowdown[0];
 	for (unsigned i = 0; i < 100; i++) {
 		s.job = 100 + i;
-		s.at_once = 1 + i % 2;
+		s.concurrency = 1 + i % 2;
 		s.cpu_us = 800;
 		s.wall_us = 1000;
 		s.total_us = 2000;
@@ -279,18 +280,18 @@ Test(model, a_short_job_that_waited_says_nothing_of_the_place)
 	/* Others' jobs had the processors. */
 	s.wall_us = 200000;
 	s.total_us = 210000;
-	for (s.at_once = 1; s.at_once <= 2; s.at_once++)
+	for (s.concurrency = 1; s.concurrency <= 2; s.concurrency++)
 		for (s.job = 200; s.job < 210; s.job++)
 			sched_model_learn(m, &s);
-	cr_expect_leq(pace_of(m, "w").slowness[0], 5 * guessed / 4);
-	cr_expect_leq(pace_of(m, "w").slowness[1], 5 * guessed / 4);
+	cr_expect_leq(profile_of(m, "w").slowdown[0], 5 * guessed / 4);
+	cr_expect_leq(profile_of(m, "w").slowdown[1], 5 * guessed / 4);
 	/* One that was given up is as if it took a moment else. */
-	sched_model_guess(m, "v", 1000);
+	sched_model_prior(m, "v", 1000);
 	s = (struct sched_sample){
-		.place = "v", .job = 100, .kind = 2, .at_once = 2, .total_us = 5000000};
-	sched_model_learn_late(m, &s);
-	cr_expect_gt(pace_of(m, "v").slowness[1], 50 * guessed);
-	cr_expect_leq(pace_of(m, "v").slowness[1], 128 * guessed);
+		.place = "v", .job = 100, .kind = 2, .concurrency = 2, .total_us = 5000000};
+	sched_model_learn_censored(m, &s);
+	cr_expect_gt(profile_of(m, "v").slowdown[1], 50 * guessed);
+	cr_expect_leq(profile_of(m, "v").slowdown[1], 128 * guessed);
 	sched_model_free(m);
 }
 
@@ -300,18 +301,18 @@ Test(model, what_was_learnt_at_a_place_says_nothing_of_it)
 	struct sched_sample s = {.place = "w",
 				 .job = 5,
 				 .kind = 4,
-				 .at_once = 1,
+				 .concurrency = 1,
 				 .total_us = 1000000,
 				 .wall_us = 1000000,
 				 .cpu_us = 1000000};
 
-	sched_model_guess(m, "w", 2000); /* it is no faster than here */
+	sched_model_prior(m, "w", 2000); /* it is no faster than here */
 	for (unsigned i = 0; i < 20; i++)
 		sched_model_learn(m, &s);
 	s.place = NULL;
 	sched_model_learn(m, &s);
 	/* Half the way and more, though it was said twenty times that it is. */
-	cr_expect_geq(pace_of(m, "w").slowness[0] * 10 / pace_of(m, NULL).slowness[0], 7);
+	cr_expect_geq(profile_of(m, "w").slowdown[0] * 10 / profile_of(m, NULL).slowdown[0], 7);
 	sched_model_free(m);
 }
 
@@ -319,52 +320,52 @@ Test(model, others_of_a_kind_that_differ_say_little)
 {
 	struct sched_model *m = sched_model_new(2);
 	uint32_t guessed;
-	struct sched_sample s = {.job = 5, .kind = 4, .at_once = 1, .total_us = 200000};
+	struct sched_sample s = {.job = 5, .kind = 4, .concurrency = 1, .total_us = 200000};
 	sched_model_learn(m, &s);
 	s = (struct sched_sample){.place = "w",
 				  .job = 6,
 				  .kind = 4,
-				  .at_once = 1,
+				  .concurrency = 1,
 				  .total_us = 5000000,
 				  .wall_us = 5000000,
 				  .cpu_us = 5000000};
-	sched_model_guess(m, "w", 1000);
-	guessed = pace_of(m, "w").slowness[0];
+	sched_model_prior(m, "w", 1000);
+	guessed = profile_of(m, "w").slowdown[0];
 	sched_model_learn(m, &s);
-	cr_expect_leq(pace_of(m, "w").slowness[0], guessed * 5 / 4);
+	cr_expect_leq(profile_of(m, "w").slowdown[0], guessed * 5 / 4);
 	sched_model_free(m);
 }
 
 Test(model, others_make_this_machine_slower)
 {
 	struct sched_model *m = sched_model_new(4);
-	struct sched_sample s = {.job = 5, .kind = 4, .at_once = 1, .total_us = 100000};
+	struct sched_sample s = {.job = 5, .kind = 4, .concurrency = 1, .total_us = 100000};
 
 	sched_model_learn(m, &s);
 	sched_model_begins_here(m);
 	sched_model_begins_here(m);
-	sched_model_others(m, 3, 4);
-	cr_expect_eq(pace_of(m, NULL).slowness[0], SCHED_ONE, "there is room for one");
-	cr_expect_eq(pace_of(m, NULL).slowness[1], SCHED_ONE * 5 / 4);
-	sched_model_others(m, 8, 4);
-	cr_expect_eq(pace_of(m, NULL).slowness[0], SCHED_ONE * 9 / 4);
+	sched_model_background_load(m, 3, 4);
+	cr_expect_eq(profile_of(m, NULL).slowdown[0], SCHED_ONE, "there is room for one");
+	cr_expect_eq(profile_of(m, NULL).slowdown[1], SCHED_ONE * 5 / 4);
+	sched_model_background_load(m, 8, 4);
+	cr_expect_eq(profile_of(m, NULL).slowdown[0], SCHED_ONE * 9 / 4);
 	/* What it takes beside them is what it takes, times that. */
 	s.total_us = 225000;
 	sched_model_learn(m, &s);
-	sched_model_others(m, 0, 4);
-	cr_expect_leq(abs((int)pace_of(m, NULL).slowness[0] - (int)SCHED_ONE), 20);
+	sched_model_background_load(m, 0, 4);
+	cr_expect_leq(abs((int)profile_of(m, NULL).slowdown[0] - (int)SCHED_ONE), 20);
 	cr_expect_leq(abs((int)sched_model_work_us(m, 5) - 100000), 2000);
 	/* A container's share of a machine that has room for all. */
-	sched_model_others(m, 40, 64);
-	cr_expect_leq(pace_of(m, NULL).slowness[0], SCHED_ONE + 20);
+	sched_model_background_load(m, 40, 64);
+	cr_expect_leq(profile_of(m, NULL).slowdown[0], SCHED_ONE + 20);
 	sched_model_free(m);
 }
 
-static struct sched_pace pace_to_try(struct sched_model *m, const char *place)
+static struct sched_profile profile_to_try(struct sched_model *m, const char *place)
 {
-	struct sched_pace p;
+	struct sched_profile p;
 
-	sched_model_pace_to_try(m, place, 0, &p);
+	sched_model_optimistic_profile(m, place, 0, &p);
 	return p;
 }
 
@@ -374,7 +375,7 @@ Test(model, a_guess_is_not_relied_on_but_found_out_about)
 	struct sched_sample there = {.place = "w",
 				     .job = 5,
 				     .kind = 4,
-				     .at_once = 1,
+				     .concurrency = 1,
 				     .total_us = 1000000,
 				     .wall_us = 1000000,
 				     .cpu_us = 1000000},
@@ -382,19 +383,19 @@ Test(model, a_guess_is_not_relied_on_but_found_out_about)
 	uint32_t guessed;
 
 	at_home.place = NULL;
-	sched_model_guess(m, "w", 1000);
-	guessed = pace_of(m, "w").slowness[0];
+	sched_model_prior(m, "w", 1000);
+	guessed = profile_of(m, "w").slowdown[0];
 	cr_expect_gt(guessed, SCHED_ONE * 4 / 3);
-	cr_expect_eq(pace_to_try(m, "w").slowness[0], SCHED_ONE);
+	cr_expect_eq(profile_to_try(m, "w").slowdown[0], SCHED_ONE);
 	sched_model_learn(m, &there);
 	sched_model_learn(m, &there);
-	cr_expect_eq(pace_to_try(m, "w").slowness[0], pace_of(m, "w").slowness[0]);
+	cr_expect_eq(profile_to_try(m, "w").slowdown[0], profile_of(m, "w").slowdown[0]);
 	/* The same jobs there and here say what it is, until little is left of caution. */
 	for (unsigned i = 0; i < 20; i++) {
 		sched_model_learn(m, &at_home);
 		sched_model_learn(m, &there);
 	}
-	cr_expect_lt(pace_of(m, "w").slowness[0], SCHED_ONE * 11 / 10);
+	cr_expect_lt(profile_of(m, "w").slowdown[0], SCHED_ONE * 11 / 10);
 	sched_model_free(m);
 }
 
@@ -469,8 +470,9 @@ static size_t look(const struct sim *s, struct sched_place *ret)
 	for (size_t i = 0; i < s->n_machines; i++) {
 		ret[i] = (struct sched_place){
 			.slots = s->machines[i].slots, .taken = s->taken[i], .here = i == 0};
-		sched_model_pace_to_try(s->model, name(i), (uint64_t)(s->now * 1e6), &ret[i].pace);
-		ret[i].pace.cores = s->machines[i].told;
+		sched_model_optimistic_profile(s->model, name(i), (uint64_t)(s->now * 1e6),
+					       &ret[i].profile);
+		ret[i].profile.cores = s->machines[i].told;
 	}
 	return s->n_machines;
 }
@@ -565,7 +567,7 @@ static void end_job(struct sim *s, unsigned i)
 		.place = name((size_t)r->place),
 		.job = i + 2,
 		.kind = 1,
-		.at_once = (r->beside + s->taken[r->place] + 1) / 2,
+		.concurrency = (r->beside + s->taken[r->place] + 1) / 2,
 		.total_us = (uint64_t)(total * 1e6),
 		.filling = m->fill > 0 && total > m->fill,
 		.at_us = (uint64_t)(s->now * 1e6),
@@ -689,7 +691,7 @@ static struct result run(const struct machine *m, size_t n, const struct build *
 
 	/* Measured when it came up; a third too high, or too low. */
 	for (size_t i = 1; i < n; i++)
-		sched_model_guess(model, name(i),
+		sched_model_prior(model, name(i),
 				  (uint32_t)(m[i].speed * 1000 * (i % 2 ? 1.33 : 0.75)));
 
 	if (b->known)

@@ -8,7 +8,7 @@
  * SCHEDULE_TABLE=1 prints all cells.
  *
  * What is as in the program: the line in which jobs wait (pool_acquire()), what is
- * told of a worker that is still being filled (pace.c), jobs that are late
+ * told of a worker that is still being filled (estimator.c), jobs that are late
  * (straggler.c), a host's queue that all clients share (job_queue.c).
  */
 #include <criterion/criterion.h>
@@ -69,12 +69,12 @@ static const struct source {
 
 /* A machine as it is, which the model has to find out. */
 struct machine {
-	double speed;	  /* of a core, 1: as a client's */
-	double cores;	  /* that it has for us */
-	uint32_t slots;	  /* for each client */
-	uint32_t at_once; /* its own bound for all clients; 0: none */
-	double overhead;  /* seconds of each job */
-	double fill;	  /* a client's first jobs there wait so long for what it lacks */
+	double speed;	      /* of a core, 1: as a client's */
+	double cores;	      /* that it has for us */
+	uint32_t slots;	      /* for each client */
+	uint32_t concurrency; /* its own bound for all clients; 0: none */
+	double overhead;      /* seconds of each job */
+	double fill;	      /* a client's first jobs there wait so long for what it lacks */
 	double gone, back;
 	double slow; /* from then on it has a quarter of its speed */
 };
@@ -213,7 +213,7 @@ static void remove_from(struct run **list, unsigned *n, const struct run *r)
 static void host_begin(struct sim *s, struct host *h)
 {
 	sync(s, h);
-	while (h->n_queued && (!h->m.at_once || h->n_running < h->m.at_once)) {
+	while (h->n_queued && (!h->m.concurrency || h->n_running < h->m.concurrency)) {
 		struct run *r = h->queued[0];
 
 		remove_from(h->queued, &h->n_queued, r);
@@ -266,9 +266,9 @@ static struct sched_place place_of(const struct sim *s, const struct client *c, 
 				.taken = c->taken[at],
 				.here = !is_worker(s, at)};
 
-	sched_model_pace(c->model, name_of(s, at), us(s->now), &p.pace);
-	p.pace.cores = (uint32_t)m->cores;
-	p.pace.overhead_us += (uint32_t)us(fill_left(s, c, at));
+	sched_model_profile(c->model, name_of(s, at), us(s->now), &p.profile);
+	p.profile.cores = (uint32_t)m->cores;
+	p.profile.overhead_us += (uint32_t)us(fill_left(s, c, at));
 	return p;
 }
 
@@ -276,11 +276,11 @@ static struct sched_place place_of(const struct sim *s, const struct client *c, 
 static struct sched_place offer_of(const struct sim *s, const struct client *c, unsigned at)
 {
 	struct sched_place p = place_of(s, c, at);
-	uint32_t cores = p.pace.cores;
+	uint32_t cores = p.profile.cores;
 
-	sched_model_pace_to_try(c->model, name_of(s, at), us(s->now), &p.pace);
-	p.pace.cores = cores;
-	p.pace.overhead_us += (uint32_t)us(fill_left(s, c, at));
+	sched_model_optimistic_profile(c->model, name_of(s, at), us(s->now), &p.profile);
+	p.profile.cores = cores;
+	p.profile.overhead_us += (uint32_t)us(fill_left(s, c, at));
 	return p;
 }
 
@@ -300,7 +300,7 @@ static uint32_t at_most_us(const struct sim *s, const struct task *t)
 	const struct client *c = &s->clients[t->client];
 	uint32_t same = sched_model_work_us(c->model, key_of(t));
 
-	return same ? same : sched_model_at_most_us(c->model, kind_of(t));
+	return same ? same : sched_model_upper_bound_us(c->model, kind_of(t));
 }
 
 /* When it will be late: see set_late() of straggler.c. */
@@ -360,7 +360,7 @@ static struct sched_sample sample_of(const struct sim *s, const struct run *r)
 		.place = name_of(s, r->at),
 		.job = key_of(r->task),
 		.kind = kind_of(r->task),
-		.at_once = (r->beside + c->taken[r->at] + 1) / 2,
+		.concurrency = (r->beside + c->taken[r->at] + 1) / 2,
 		.total_us = us(s->now - r->since),
 		.filling = r->filling,
 		.at_us = us(s->now),
@@ -524,18 +524,18 @@ static void try_home(struct sim *s, struct task *t, bool fills)
 	if (c->taken[t->client] >= s->hosts[t->client].m.slots)
 		return;
 	if (!fills)
-		sched_model_learn_late(c->model, &late);
+		sched_model_learn_censored(c->model, &late);
 	stop(s, &t->runs[0]);
 	start(s, t, t->client);
 }
 
-/* pace_pays_here() */
+/* estimator_local_pays() */
 static bool pays_here(const struct sim *s, const struct client *c, const struct task *t)
 {
 	const struct run *r = &t->runs[0];
 	struct sched_place there = place_of(s, c, r->at), here = place_of(s, c, t->client);
 
-	return sched_pays_anew(&there, &here, at_most_us(s, t), us(s->now - r->since));
+	return sched_restart_pays(&there, &here, at_most_us(s, t), us(s->now - r->since));
 }
 
 static void deal_with_late(struct sim *s, struct client *c)
@@ -936,7 +936,7 @@ static void models_new(const struct cell *cell, bool low, struct sched_model **r
 			char name[16];
 
 			snprintf(name, sizeof(name), "w%u", cell->n_clients + w);
-			sched_model_guess(ret[c], name,
+			sched_model_prior(ret[c], name,
 					  (uint32_t)(cell->workers[w].speed * 1000 *
 						     ((w + c + low) % 2 ? 0.75 : 1.33)));
 		}
@@ -1116,7 +1116,7 @@ static void set_farm(struct cell *cell, double slowest, double fastest, unsigned
 		*m = (struct machine){.speed = slowest * pow(fastest / slowest, u),
 				      .cores = 10,
 				      .slots = 10,
-				      .at_once = 10,
+				      .concurrency = 10,
 				      .overhead = 0.02};
 		if (w < n_bad && w % 2)
 			m->slow = 2 + u * 10;

@@ -31,7 +31,7 @@ static struct record *add(const char *worker, uint64_t arrived_ms, uint64_t slot
 	r->arrived_us = BEGAN + arrived_ms * MS;
 	r->slot_us = slot_ms * MS;
 	r->sent_us = sent_ms * MS;
-	r->ended_us = r->placed_us = (sent_ms + took_ms) * MS;
+	r->ended_us = r->committed_us = (sent_ms + took_ms) * MS;
 	r->how = RECORD_END_EXIT;
 	if (*worker)
 		r->utime_us = r->wall_us = took_ms * MS;
@@ -290,7 +290,7 @@ Test(summary, nearly_empty)
 	_cleanup_buf_ struct buf page = BUF_INIT;
 
 	add("", 0, 0, 0, 0);
-	records[0].ended_us = records[0].placed_us = 0;
+	records[0].ended_us = records[0].committed_us = 0;
 	make();
 	page_html(&page, &s);
 	cr_assert_eq(s.wall_us, 0);

@@ -33,6 +33,7 @@
 #include "concc/tree.h"
 
 #include "../lib/refuse.h"
+#include "../lib/unit.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED true
@@ -334,17 +335,6 @@ static void check_dir(struct bed *b, unsigned peer, const char *path, bool list)
 
 /* ---- the bed ---- */
 
-static int open_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	int n = 0;
-
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
-
 static void bed_tree(struct bed *b, const struct tree_limits *limits)
 {
 	static const struct tree_ops ops = {.send = on_send};
@@ -400,28 +390,6 @@ static char *at(const struct bed *b, const char *rel)
 	snprintf(p, 512, "%s/%s", b->root, rel);
 	return p;
 }
-
-static void write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-
-	cr_assert_geq(fd, 0, "%s: %s", path, strerror(errno));
-	cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
-	close(fd);
-}
-
-/* Runs in a process of its own, as editors and compilers do. */
-#define IN_CHILD(code)                                                                             \
-	do {                                                                                       \
-		pid_t pid_ = fork();                                                               \
-		int status_;                                                                       \
-		if (pid_ == 0) {                                                                   \
-			code;                                                                      \
-			_exit(0);                                                                  \
-		}                                                                                  \
-		cr_assert_eq(waitpid(pid_, &status_, 0), pid_);                                    \
-		cr_assert_eq(status_, 0);                                                          \
-	} while (0)
 
 /* ---- random changes ---- */
 
@@ -997,10 +965,10 @@ Test(tree, more_names_than_can_be_told)
 
 Test(tree, random_changes_watched, .timeout = 400)
 {
-	int before = open_fds();
+	int before = count_fds();
 
 	random_rounds(NULL, 4000, false);
-	cr_assert_eq(open_fds(), before, "leaked descriptors");
+	cr_assert_eq(count_fds(), before, "leaked descriptors");
 }
 
 Test(tree, random_changes_without_openat2, .timeout = 400)
@@ -1263,7 +1231,7 @@ Test(tree, withdrawn)
 	write_file(at(&b, "f"), "1");
 	drain_and_check(&b);
 	cr_assert(mkdtemp(other));
-	fds = open_fds();
+	fds = count_fds();
 	for (int i = 0; i < 3; i++) {
 		unsigned stales = b.workers[0].stales;
 
@@ -1279,7 +1247,7 @@ Test(tree, withdrawn)
 		cr_assert_eq(listing(&b, 0, other)->state, DIR_DENIED);
 		forget(&b.workers[0], listing(&b, 0, other));
 	}
-	cr_assert_eq(open_fds(), fds);
+	cr_assert_eq(count_fds(), fds);
 	/* What is no root, or not served, is left alone. */
 	tree_withdraw(b.tree, other);
 	tree_withdraw(b.tree, at(&b, "f"));

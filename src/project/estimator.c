@@ -4,8 +4,9 @@
  * records of jobs as they end, and told to the pool's table, where wrappers
  * choose by it.  A new server begins with what the records of the last ones say.
  */
-#include "pace.h"
+#include "estimator.h"
 #include "filling.h"
+#include "peer.h"
 #include "peers.h"
 
 #include <fcntl.h>
@@ -24,7 +25,7 @@
 /* One that fetched more than this waited for that. */
 #define FILLING_BYTES (64 * 1024)
 
-struct pace {
+struct estimator {
 	struct server *server;
 	struct sched_model *model;
 	struct observer observer;
@@ -43,9 +44,9 @@ static bool is_of_slot(const struct record *r)
 }
 
 /* False when it says nothing of how long such a job takes. */
-static bool sample_of(const struct record *r, uint32_t at_once, struct sched_sample *ret)
+static bool sample_of(const struct record *r, uint32_t concurrency, struct sched_sample *ret)
 {
-	if (!r->sent_us || r->placed_us <= r->sent_us || (!*r->worker && !is_of_slot(r)))
+	if (!r->sent_us || r->committed_us <= r->sent_us || (!*r->worker && !is_of_slot(r)))
 		return false;
 	if (*r->worker && (r->how != RECORD_END_EXIT || r->code != 0))
 		return false; /* what fails is sooner done */
@@ -53,8 +54,8 @@ static bool sample_of(const struct record *r, uint32_t at_once, struct sched_sam
 		.place = *r->worker ? r->worker : NULL,
 		.job = sched_key_of_job(r->program, r->cwd, r->subject),
 		.kind = sched_key_of_kind(r->program, r->cwd),
-		.at_once = at_once,
-		.total_us = r->placed_us - r->sent_us,
+		.concurrency = concurrency,
+		.total_us = r->committed_us - r->sent_us,
 		.wall_us = r->wall_us,
 		.cpu_us = r->utime_us + r->stime_us,
 		.filling = r->bytes_fetched > FILLING_BYTES,
@@ -66,58 +67,58 @@ static bool sample_of(const struct record *r, uint32_t at_once, struct sched_sam
 /* ---- to the pool ---- */
 
 /* Another server's it is when that has replaced ours; and we close it before the last jobs go. */
-static bool has_pool(const struct pace *p)
+static bool has_pool(const struct estimator *p)
 {
 	return p->server->pool && !p->server->replaced;
 }
 
-static void tell_place(struct pace *p, const char *member, const char *place, uint32_t cores,
+static void tell_place(struct estimator *p, const char *member, const char *place, uint32_t cores,
 		       uint64_t wait_us)
 {
-	struct sched_pace pace;
+	struct sched_profile profile;
 
 	if (!has_pool(p))
 		return;
-	sched_model_pace_to_try(p->model, place, now_us(), &pace);
-	pace.cores = cores;
-	wait_us += pace.overhead_us;
-	pace.overhead_us = wait_us > UINT32_MAX ? UINT32_MAX : (uint32_t)wait_us;
-	(void)pool_set_pace(p->server->pool, member, &pace); /* it may be gone */
+	sched_model_optimistic_profile(p->model, place, now_us(), &profile);
+	profile.cores = cores;
+	wait_us += profile.overhead_us;
+	profile.overhead_us = wait_us > UINT32_MAX ? UINT32_MAX : (uint32_t)wait_us;
+	(void)pool_set_profile(p->server->pool, member, &profile); /* it may be gone */
 }
 
-void pace_tell_worker(struct pace *p, const struct peer *peer)
+void estimator_publish_worker(struct estimator *p, const struct peer *peer)
 {
 	uint64_t speed = (uint64_t)peer->hello.cpu_speed * 1000 / p->speed;
 
-	sched_model_guess(p->model, peer->conf->name, speed > UINT32_MAX ? UINT32_MAX : speed);
+	sched_model_prior(p->model, peer->conf->name, speed > UINT32_MAX ? UINT32_MAX : speed);
 	tell_place(p, peer->conf->name, peer->conf->name, peer->hello.cpus, filling_left_us(peer));
 }
 
-void pace_tell_here(struct pace *p)
+void estimator_publish_local(struct estimator *p)
 {
 	/* Who sets a number has seen to what else this machine is to do. */
 	tell_place(p, POOL_LOCAL, NULL,
 		   p->server->conf->local_slots == CONF_LOCAL_AUTO ? p->cores : 0, 0);
 }
 
-static void tell_work(struct pace *p, uint64_t key)
+static void tell_work(struct estimator *p, uint64_t key)
 {
 	pool_set_work(p->server->pool, key, sched_model_work_us(p->model, key));
 }
 
 /* Of one that had no job for long, less and less counts: with each job, one of all is told. */
-static void tell_next(struct pace *p)
+static void tell_next(struct estimator *p)
 {
 	const struct server *s = p->server;
 
 	p->next = p->next < s->n_peers ? p->next + 1 : 0;
 	if (p->next == s->n_peers)
-		pace_tell_here(p);
+		estimator_publish_local(p);
 	else if (s->peers[p->next] && s->peers[p->next]->state == PEER_UP)
-		pace_tell_worker(p, s->peers[p->next]);
+		estimator_publish_worker(p, s->peers[p->next]);
 }
 
-static void learn(struct pace *p, const struct sched_sample *s)
+static void learn(struct estimator *p, const struct sched_sample *s)
 {
 	const struct peer *peer = s->place ? server_peer(p->server, s->place) : NULL;
 
@@ -125,16 +126,16 @@ static void learn(struct pace *p, const struct sched_sample *s)
 	if (!has_pool(p))
 		return;
 	if (peer)
-		pace_tell_worker(p, peer);
+		estimator_publish_worker(p, peer);
 	else if (!s->place)
-		pace_tell_here(p);
+		estimator_publish_local(p);
 	tell_work(p, s->job);
 	tell_work(p, s->kind);
 	pool_set_mean(p->server->pool, sched_model_mean_us(p->model));
 	tell_next(p);
 }
 
-static uint32_t work_of(const struct pace *p, const struct job *j, bool *ret_same)
+static uint32_t work_of(const struct estimator *p, const struct job *j, bool *ret_same)
 {
 	const struct record *r = &j->record;
 	uint32_t us = sched_model_work_us(p->model,
@@ -145,33 +146,34 @@ static uint32_t work_of(const struct pace *p, const struct job *j, bool *ret_sam
 }
 
 /* What few of such jobs exceed; 0: not known. */
-static uint32_t at_most(const struct pace *p, const struct job *j, bool *ret_same)
+static uint32_t at_most(const struct estimator *p, const struct job *j, bool *ret_same)
 {
 	const struct record *r = &j->record;
 	uint32_t work = work_of(p, j, ret_same);
 
 	return *ret_same ? work
-			 : sched_model_at_most_us(p->model, sched_key_of_kind(r->program, r->cwd));
+			 : sched_model_upper_bound_us(p->model,
+						      sched_key_of_kind(r->program, r->cwd));
 }
 
-static struct sched_place place_there(const struct pace *p, const struct job *j)
+static struct sched_place place_there(const struct estimator *p, const struct job *j)
 {
 	struct sched_place ret = {.slots = 1, .taken = (uint32_t)j->peer->jobs.n};
 
-	sched_model_pace(p->model, j->record.worker, now_us(), &ret.pace);
-	ret.pace.cores = j->peer->hello.cpus;
+	sched_model_profile(p->model, j->record.worker, now_us(), &ret.profile);
+	ret.profile.cores = j->peer->hello.cpus;
 	return ret;
 }
 
-static struct sched_place place_here(const struct pace *p)
+static struct sched_place place_here(const struct estimator *p)
 {
 	struct sched_place ret = {.slots = 1, .taken = p->n_here, .here = true};
 
-	sched_model_pace(p->model, NULL, now_us(), &ret.pace);
+	sched_model_profile(p->model, NULL, now_us(), &ret.profile);
 	return ret;
 }
 
-uint64_t pace_at_most_us(struct pace *p, const struct job *j)
+uint64_t estimator_upper_bound_us(struct estimator *p, const struct job *j)
 {
 	bool same;
 	struct sched_job s = {.work_us = at_most(p, j, &same)};
@@ -180,16 +182,16 @@ uint64_t pace_at_most_us(struct pace *p, const struct job *j)
 	return s.work_us ? sched_takes_us(&there, there.taken ? there.taken - 1 : 0, &s) : 0;
 }
 
-bool pace_pays_here(struct pace *p, const struct job *j)
+bool estimator_local_pays(struct estimator *p, const struct job *j)
 {
 	struct sched_place there = place_there(p, j), here = place_here(p);
 	bool same;
 
-	return sched_pays_anew(&there, &here, at_most(p, j, &same),
-			       (now_ms() - j->began_ms) * 1000);
+	return sched_restart_pays(&there, &here, at_most(p, j, &same),
+				  (now_ms() - j->began_ms) * 1000);
 }
 
-uint64_t pace_takes_here_us(struct pace *p, const struct job *j, bool *ret_same)
+uint64_t estimator_local_us(struct estimator *p, const struct job *j, bool *ret_same)
 {
 	struct sched_job s = {.work_us = work_of(p, j, ret_same)};
 	struct sched_place here = place_here(p);
@@ -197,7 +199,7 @@ uint64_t pace_takes_here_us(struct pace *p, const struct job *j, bool *ret_same)
 	return s.work_us ? sched_takes_us(&here, 0, &s) : 0;
 }
 
-uint64_t pace_takes_there_us(struct pace *p, const struct job *j)
+uint64_t estimator_remote_us(struct estimator *p, const struct job *j)
 {
 	bool same;
 	struct sched_job s = {.work_us = work_of(p, j, &same)};
@@ -206,29 +208,29 @@ uint64_t pace_takes_there_us(struct pace *p, const struct job *j)
 	return s.work_us ? sched_takes_us(&there, there.taken ? there.taken - 1 : 0, &s) : 0;
 }
 
-bool pace_has_room_here(const struct pace *p)
+bool estimator_has_local_slot(const struct estimator *p)
 {
 	return p->n_here < p->server->local_slots;
 }
 
-void pace_learn_late(struct pace *p, const struct job *j)
+void estimator_learn_censored(struct estimator *p, const struct job *j)
 {
 	const struct record *r = &j->record;
 	struct sched_sample s = {.place = r->worker,
 				 .job = sched_key_of_job(r->program, r->cwd, r->subject),
 				 .kind = sched_key_of_kind(r->program, r->cwd),
-				 .at_once = (uint32_t)j->peer->jobs.n,
+				 .concurrency = (uint32_t)j->peer->jobs.n,
 				 .total_us = (now_ms() - j->began_ms) * 1000,
 				 .at_us = now_us()};
 
-	sched_model_learn_late(p->model, &s);
-	pace_tell_worker(p, j->peer);
+	sched_model_learn_censored(p->model, &s);
+	estimator_publish_worker(p, j->peer);
 }
 
 /* ---- from jobs ---- */
 
 /* How many were there with it, about: what it met and what it left. */
-static uint32_t at_once(const struct pace *p, const struct job *j)
+static uint32_t concurrency(const struct estimator *p, const struct job *j)
 {
 	uint32_t now = j->peer ? (uint32_t)j->peer->jobs.n : p->n_here;
 
@@ -259,19 +261,19 @@ static uint32_t processors(void)
 
 static void on_look(void *data)
 {
-	struct pace *p = data;
+	struct estimator *p = data;
 	unsigned running, ours = 1 + p->n_here;
 
 	p->look_armed = false;
 	if (!read_running(&running))
 		return;
 	p->others += ((running > ours ? running - ours : 0) - p->others) / LOOKS;
-	sched_model_others(p->model, p->others, processors());
-	pace_tell_here(p);
+	sched_model_background_load(p->model, p->others, processors());
+	estimator_publish_local(p);
 }
 
 /* Only as long as jobs come, and at no moment that has to do with one: then wrappers run. */
-static void look_soon(struct pace *p)
+static void look_soon(struct estimator *p)
 {
 	if (p->look_armed || p->server->conf->local_slots != CONF_LOCAL_AUTO ||
 	    !p->server->local_slots)
@@ -285,7 +287,7 @@ static void look_soon(struct pace *p)
 /* So long without a job, and it is another build. */
 #define GAP_US 5000000
 
-static void note_busy(struct pace *p)
+static void note_busy(struct estimator *p)
 {
 	uint64_t now = now_us();
 
@@ -299,18 +301,18 @@ static void note_busy(struct pace *p)
 
 static void on_job(void *data, enum job_event what, struct job *j)
 {
-	struct pace *p = data;
+	struct estimator *p = data;
 	struct sched_sample s;
 
 	note_busy(p);
 	if (what == JOB_EVENT_SENT && is_of_slot(&j->record)) {
 		p->n_here++;
 		sched_model_begins_here(p->model);
-		pace_tell_here(p);
+		estimator_publish_local(p);
 	}
 	if (what != JOB_EVENT_ENDED)
 		return;
-	if (sample_of(&j->record, at_once(p, j), &s))
+	if (sample_of(&j->record, concurrency(p, j), &s))
 		learn(p, &s);
 	if (is_of_slot(&j->record) && p->n_here)
 		p->n_here--;
@@ -319,7 +321,7 @@ static void on_job(void *data, enum job_event what, struct job *j)
 /* How many there were at once is not in a record; what jobs take is. */
 static bool learn_past(void *data, struct record *r)
 {
-	struct pace *p = data;
+	struct estimator *p = data;
 	struct sched_sample s;
 
 	if (sample_of(r, 1, &s)) {
@@ -331,10 +333,10 @@ static bool learn_past(void *data, struct record *r)
 	return true;
 }
 
-struct pace *pace_new(struct server *s)
+struct estimator *estimator_new(struct server *s)
 {
 	_cleanup_free_ char *path = record_path(s->cache);
-	struct pace *p = xcalloc(1, sizeof(*p));
+	struct estimator *p = xcalloc(1, sizeof(*p));
 
 	p->server = s;
 	p->cores = cores_usable();
@@ -347,7 +349,7 @@ struct pace *pace_new(struct server *s)
 	return p;
 }
 
-void pace_free(struct pace *p)
+void estimator_free(struct estimator *p)
 {
 	if (!p)
 		return;

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_PROJECT_CLIENT_H
+#define CONCC_PROJECT_CLIENT_H
+
+/* Who is connected to the socket. */
+#include "concc/link.h"
+#include "concc/pool.h"
+#include "server.h"
+
+struct disk_flush;
+struct hit;
+struct job;
+struct run;
+struct seek;
+
+/* One connection of a wrapper or of `concc`. */
+struct client {
+	struct list of_server;
+	struct server *server;
+	struct link *link;
+	pid_t pid; /* as it was when it connected; 0: none in our pid namespace */
+	struct run *run;
+	struct seek *seek; /* lookup.c: it is asked of others; or NULL */
+	struct hit *hit;   /* lookup.c: what it asked for was kept, and is on its way; or NULL */
+	struct job *job;   /* that it waits with, or has brought; NULL: none */
+	struct disk_flush *flush; /* disk.c: it waits for records to be written; or NULL */
+	int fd;			  /* the link's */
+	/* Of this machine, kept free for a job that was sent home, until its wrapper has heard
+	 * that. */
+	struct pool_slot slot;
+	bool too_many;	 /* for the descriptors we may have: a job of it runs without us */
+	bool waiting_up; /* asked to be told when all workers are up or have failed */
+	bool stops;	 /* asked for the end: that of its connection says that all is down */
+	/* watchers.c: it looks; it has asked, and has had no reply; what it was told of last. */
+	bool watches, watch_asked;
+	uint64_t watch_seen;
+};
+
+void client_accept(struct server *s, int fd); /* takes fd */
+/* Tells the wrapper at the other end to do without us.  Takes fd. */
+void client_refuse(int fd);
+void client_free(struct client *c);
+void client_settled(struct client *c); /* every worker is up or has failed */
+
+extern const char client_too_many[]; /* the server can't open more files for it */
+
+#endif
