@@ -439,6 +439,66 @@ what_changed() {
 	why 'not cacheable: it runs here: query (--version);' gcc --version
 }
 
+# What is known of a directory holds for what is found by its path, as long as it is that one: after enough
+# hits that nothing is looked at again, another is mounted there, or has its place.
+other_in_its_place() {
+	local i hits
+	fresh place
+	mkdir -p inc/sub alt/sub
+	echo '#define H 1' >inc/sub/h.h
+	echo '#define H 2' >alt/sub/h.h
+	echo '#define G 1' >inc/g.h
+	echo '#define G 3' >alt/g.h
+	printf '#include <sub/h.h>\n#include <g.h>\nint f(void) { return H * 10 + G; }\n' >a.c
+	local words=(gcc -Iinc -c a.c -o a.o)
+	as_here() {
+		rm -f a.o
+		concc-cc "${words[@]}" </dev/null
+		gcc -Iinc -c a.c -o plain.o
+		cmp a.o plain.o || fail "another object, line ${BASH_LINENO[0]}"
+		rm -f plain.o
+	}
+	for ((i = 0; i < 8; i++)); do
+		as_here
+	done
+	hits=$(lab_status .cache.hits)
+	as_here
+	expect_eq "hits" "$(lab_status .cache.hits)" $((hits + 1))
+	mount --bind alt/sub inc/sub
+	as_here
+	as_here
+	mount --bind alt/g.h inc/g.h
+	as_here
+	umount inc/g.h inc/sub
+	as_here
+	mount -t tmpfs none inc/sub
+	echo '#define H 7' >inc/sub/h.h
+	as_here
+	as_here
+	umount inc/sub
+	mount --bind alt inc
+	as_here
+	umount inc
+	as_here
+	mv inc inc.real
+	ln -s alt inc
+	as_here
+	as_here
+	rm inc
+	ln -s inc.real inc
+	as_here
+	rm inc
+	mv inc.real inc
+	as_here
+	cd ..
+	mv place place.old
+	cp -r place.old place
+	cd place
+	echo '#define G 5' >inc/g.h
+	as_here
+	rm -rf ../place.old
+}
+
 # Called by a compiler's name, and none.
 another_program() {
 	fresh another
@@ -808,6 +868,7 @@ for root in client worker; do
 	check "$root: a header that changes meanwhile" changed_meanwhile
 	check_once "pragma once" once_only
 	check "$root: C++ and clang" cpp_and_clang
+	check_once "another in its place" other_in_its_place
 	check_once "why" what_changed
 	check "$root: another program by such a name" another_program
 done
