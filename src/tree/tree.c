@@ -221,12 +221,18 @@ void tree_on_event(struct tree *t)
 	drain_events(t);
 }
 
-/* Its names can't be listed, and yet each can be found by who asks for it: mode 0311. */
-static bool is_searched_blindly(struct tree *t, const char *path)
+/*
+ * Its names can't be listed, and yet each can be found by who asks for it (mode 0311); or it is the
+ * user's own, and its mode keeps jobs out before they ask us: it is overlayfs that does, to see whether
+ * a directory that a job removes is empty (ovl_check_empty_dir(), fs/overlayfs/dir.c).
+ */
+static bool is_more_than_denied(struct tree *t, const char *path)
 {
 	_cleanup_close_ int fd = resolve_open(t, path, O_PATH | O_DIRECTORY);
+	struct stat st;
 
-	return fd >= 0 && faccessat(fd, ".", X_OK, 0) == 0;
+	return fd >= 0 && (faccessat(fd, ".", X_OK, 0) == 0 ||
+			   (fstat(fd, &st) == 0 && st.st_uid == geteuid()));
 }
 
 /* What was told of a root that is missing is taken back when it comes: no parent's UPDATE would. */
@@ -241,7 +247,7 @@ static void list_absent(struct tree *t, unsigned peer, const char *path, int err
 		id = top->absent_id;
 		peer_set_add(&top->absent_subscribers, peer);
 	}
-	if (err_is_fact(err) && !(err == -EACCES && top && is_searched_blindly(t, path))) {
+	if (err_is_fact(err) && !(err == -EACCES && top && is_more_than_denied(t, path))) {
 		updates_send_absent(t, peer, id, err == -EACCES ? DIR_DENIED : DIR_MISSING, path);
 		return;
 	}

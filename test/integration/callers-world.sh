@@ -645,6 +645,13 @@ calls_for_others() {
 		'same no-way-home "touch t/f; \$RUN chown root t/f; stat -c %u:%g t/f"' \
 		'same no-way-home "touch t/f; \$RUN chgrp 20 t/f; stat -c %u:%g t/f"' \
 		'same no-way-home "touch t/f; \$RUN chgrp 27 t/f; stat -c %u:%g t/f"' \
+		'same no-way-home "mkdir -p -m 0 t/q; \$RUN rmdir t/q; ls t"' \
+		'same no-way-home "mkdir -p -m 0 t/q; \$RUN rm -rf t/q; ls t"' \
+		'same no-way-home "mkdir -p t/a/q; chmod 0 t/a/q; \$RUN rm -rf t/a; ls t"' \
+		'same no-way-home "mkdir -p -m 0 t/q; \$RUN mv -T t/q t/p; ls t; rmdir t/p"' \
+		'same anywhere "mkdir -p -m 0 t/q; \$RUN ls -ld t/q | cut -c1-10; rmdir t/q"' \
+		'same anywhere "mkdir -p -m 0 t/q; \$RUN cat t/q/x; rmdir t/q"' \
+		'same anywhere "mkdir -p -m 0 t/q; \$RUN ls t/q; rmdir t/q"' \
 		'same remote "\$RUN ./do-call mount t"' \
 		'same remote "\$RUN ./do-call unshare 0x04000000"' \
 		'same no-way-home "\$RUN unshare -U true"' \
@@ -677,7 +684,7 @@ unreadable() {
 		'same no-way-home "$IN; chmod 300 t/d; \$RUN rm t/d/e/f; $OUT"' \
 		'same remote "$IN; chmod 0 t/d/f; \$RUN cat t/d/f; $OUT"' \
 		'same no-way-home "$IN; chmod 200 t/d/f; \$RUN sh -c \"echo b >>t/d/f\"; $OUT"' \
-		'same remote "$IN; chmod 0 t/d; \$RUN cat t/d/f; $OUT"' \
+		'same anywhere "$IN; chmod 0 t/d; \$RUN cat t/d/f; $OUT"' \
 		'same remote "$IN; chmod 400 t/d; \$RUN cat t/d/f; $OUT"'; do
 		export -f same said fail at_worker expect_eq expect_grep lab_all_up
 		IN=$in OUT=$out HOME=/srv/home2 CONCC_RUNTIME_DIR=/srv/other/run CONCC_CACHE_DIR=/srv/other/cache LAB=/srv/other LAB_N=2 LAB_LIMIT=$LAB_LIMIT \
