@@ -223,8 +223,8 @@ void tree_on_event(struct tree *t)
 
 /*
  * Its names can't be listed, and yet each can be found by who asks for it (mode 0311); or it is the
- * user's own, and its mode keeps jobs out before they ask us: it is overlayfs that does, to see whether
- * a directory that a job removes is empty (ovl_check_empty_dir(), fs/overlayfs/dir.c).
+ * user's own, and its mode keeps jobs out before they ask us: it is overlayfs that does, to see
+ * whether a directory that a job removes is empty (ovl_check_empty_dir(), fs/overlayfs/dir.c).
  */
 static bool is_more_than_denied(struct tree *t, const char *path)
 {
