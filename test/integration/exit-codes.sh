@@ -42,7 +42,8 @@ can_not_start() {
 	expect_status 3 concc-dispatch -- sh -c 'exit 3'
 	expect_status 0 concc-cc -- gcc --version
 	expect_status 100 concc-dispatch --
-	expect_status 100 concc-cc -- -c
+	expect_status 100 concc-cc --
+	expect_status 127 concc-cc -- -c
 	local what want
 	echo 'int x;' >not-executable.c
 	while IFS='|' read -r what want; do
