@@ -52,17 +52,6 @@ static void forget(struct cache_look *l)
 	l->dir = NULL;
 }
 
-static void forget_memos(struct cache_look *l)
-{
-	struct look_memo *m;
-
-	for (size_t it = 0; (m = map_next(&l->memos, &it, NULL));)
-		free(m);
-	map_release(&l->memos);
-	l->memos = MAP_INIT;
-	l->n_groups = 0;
-}
-
 void cache_look_free(struct cache_look *l)
 {
 	if (!l)
@@ -72,8 +61,7 @@ void cache_look_free(struct cache_look *l)
 	buf_release(&l->ids);
 	buf_release(&l->dir_said);
 	look_forget_known(l);
-	forget_memos(l);
-	free(l->groups);
+	look_forget_memos(l);
 	free(l->looked);
 	free(l);
 }
@@ -565,9 +553,8 @@ static bool has_neighbour(const struct cache_names *s, size_t i, size_t end)
 	       (end < s->n && same_dir(s->v[end] + 1, path));
 }
 
-/* Names that follow each other: says what each means. */
-static int say_names(struct cache_look *l, const struct cache_names *s, size_t from, size_t to,
-		     uint64_t *ret_fingerprints)
+int look_say_names(struct cache_look *l, const struct cache_names *s, size_t from, size_t to,
+		   uint64_t *ret_fingerprints)
 {
 	bool overwritten = false;
 	size_t end = from;
@@ -589,7 +576,7 @@ static int say_names(struct cache_look *l, const struct cache_names *s, size_t f
 	return r;
 }
 
-static void begin(struct cache_look *l, const struct cache_names *s)
+void look_begin(struct cache_look *l, const struct cache_names *s)
 {
 	forget(l);
 	l->n_looks++;
@@ -600,7 +587,7 @@ static void begin(struct cache_look *l, const struct cache_names *s)
 	l->n_looked = s->n;
 }
 
-static void end(struct cache_look *l, struct digest *ret)
+void look_end(struct cache_look *l, struct digest *ret)
 {
 	say_same(l);
 	digest_of(l->said.data, l->said.len, ret);
@@ -611,163 +598,9 @@ int cache_look_state(struct cache_look *l, const struct cache_names *s, struct d
 {
 	int r;
 
-	begin(l, s);
-	r = say_names(l, s, 0, s->n, ret_fingerprints);
+	look_begin(l, s);
+	r = look_say_names(l, s, 0, s->n, ret_fingerprints);
 	if (r == 0)
-		end(l, ret);
+		look_end(l, ret);
 	return r;
-}
-
-/* ---- the same again ---- */
-
-#define GROUPS_MAX (256 * 1024) /* of all memos: 14 MB, of some 1000 sets */
-
-/*
- * A memo says what a set meant, by groups.  A group whose directory has the stamp that it had
- * before it was looked at means the same: what changed since, or while it was looked at, would have
- * made it another one.  Of others all names are looked at; when they say the same, of the same
- * files, so does the set.  When anything does not, all is looked at anew.
- */
-
-static uint64_t stamp_of(struct cache_look *l, const struct cache_names *s, size_t from,
-			 const struct look_group *g, const void **ret_where)
-{
-	return l->ops->stamp(l->data, s->v[from] + 1, g->dir_len, ret_where);
-}
-
-/* What was found of these names, which have just been looked at: will the stamp tell of changes? */
-static bool is_covered(struct cache_look *l, const struct cache_names *s, size_t from,
-		       const struct look_group *g)
-{
-	const struct cache_looked *seen = NULL;
-	const void *where;
-
-	if (!g->stamp || stamp_of(l, s, from, g, &where) != g->stamp)
-		return false;
-	for (size_t i = from; i < g->end; i++) {
-		const char *path = s->v[i] + 1;
-		char how = s->v[i][0];
-
-		if (how == TRACE_LIST || how == TRACE_PLACE || how == TRACE_MAKE)
-			return false;
-		if (i > from && streq(path, s->v[i - 1] + 1))
-			continue;
-		seen = cache_look_last(l, i);
-		if (!seen || (seen->err && seen->err != ENOENT) ||
-		    !l->ops->vouches(l->data, where, path_base(path), seen->err ? NULL : &seen->st))
-			return false;
-	}
-	return true;
-}
-
-static int say_group(struct cache_look *l, const struct cache_names *s, size_t from,
-		     struct look_group *g)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	size_t said = l->said.len, ids = l->ids.len;
-	const void *where;
-	int r;
-
-	g->stamp = stamp_of(l, s, from, g, &where);
-	r = say_names(l, s, from, g->end, NULL);
-	buf_append(&b, l->said.data + said, l->said.len - said);
-	buf_append(&b, l->ids.data + ids, l->ids.len - ids);
-	digest_of(b.data, b.len, &g->said);
-	return r;
-}
-
-static size_t dir_len(const char *name)
-{
-	return (size_t)(path_base(name + 1) - (name + 1));
-}
-
-static struct look_group group_at(const struct cache_names *s, size_t from)
-{
-	size_t n = dir_len(s->v[from]), to = from + 1;
-
-	while (to < s->n && dir_len(s->v[to]) == n && memcmp(s->v[to] + 1, s->v[from] + 1, n) == 0)
-		to++;
-	return (struct look_group){.end = (uint32_t)to, .dir_len = (uint32_t)n};
-}
-
-static void remember(struct cache_look *l, const struct digest *set, const struct digest *state,
-		     const struct look_group *groups, size_t n)
-{
-	struct look_memo *m = xmalloc(sizeof(*m) + n * sizeof(*groups));
-
-	if (l->n_groups + n > GROUPS_MAX)
-		forget_memos(l);
-	m->state = *state;
-	m->n = n;
-	memcpy(m->groups, groups, n * sizeof(*groups));
-	l->n_groups += n;
-	(void)map_put(&l->memos, set->b, DIGEST_SIZE, m);
-}
-
-static void forget_memo(struct cache_look *l, const struct digest *set)
-{
-	struct look_memo *m = map_del(&l->memos, set->b, DIGEST_SIZE);
-
-	if (m)
-		l->n_groups -= m->n;
-	free(m);
-}
-
-static int look_anew(struct cache_look *l, const struct digest *set, const struct cache_names *s,
-		     struct digest *ret)
-{
-	size_t n = 0;
-	int r = 0;
-
-	begin(l, s);
-	for (size_t from = 0; from < s->n && r == 0; from = l->groups[n++].end) {
-		if (n == l->cap_groups) {
-			l->cap_groups = n ? 2 * n : 256;
-			l->groups = xrealloc(l->groups, l->cap_groups * sizeof(*l->groups));
-		}
-		l->groups[n] = group_at(s, from);
-		r = say_group(l, s, from, &l->groups[n]);
-	}
-	if (r < 0)
-		return r;
-	end(l, ret);
-	for (size_t i = 0; i < n; i++)
-		if (!is_covered(l, s, i ? l->groups[i - 1].end : 0, &l->groups[i]))
-			l->groups[i].stamp = 0;
-	remember(l, set, ret, l->groups, n);
-	return 0;
-}
-
-static bool is_still(struct cache_look *l, const struct cache_names *s, struct look_memo *m)
-{
-	const void *where;
-
-	begin(l, s);
-	for (size_t i = 0, from = 0; i < m->n; from = m->groups[i++].end) {
-		struct look_group *g = &m->groups[i], now = *g;
-
-		if (g->stamp && stamp_of(l, s, from, g, &where) == g->stamp)
-			continue;
-		buf_reset(&l->said);
-		buf_reset(&l->ids);
-		if (say_group(l, s, from, &now) < 0 || !digest_eq(&now.said, &g->said))
-			return false;
-		g->stamp = is_covered(l, s, from, &now) ? now.stamp : 0;
-	}
-	return true;
-}
-
-int cache_look_again(struct cache_look *l, const struct digest *set, const struct cache_names *s,
-		     struct digest *ret)
-{
-	struct look_memo *m = map_get(&l->memos, set->b, DIGEST_SIZE);
-
-	if (!l->ops->stamp || l->without)
-		return cache_look_state(l, s, ret, NULL);
-	if (m && is_still(l, s, m)) {
-		*ret = m->state;
-		return 0;
-	}
-	forget_memo(l, set);
-	return look_anew(l, set, s, ret);
 }

@@ -2,7 +2,8 @@
 #ifndef CONCC_CACHE_LOOK_H
 #define CONCC_CACHE_LOOK_H
 
-/* look.c says what names mean, look_known.c knows it from the look before. */
+/* look.c says what names mean, look_known.c knows of one what it was at the look before,
+ * look_again.c of whole sets. */
 #include "concc/cache.h"
 
 struct cache_look {
@@ -62,8 +63,24 @@ struct looked_dir {
 	struct stat st;
 	char *real; /* its path by realpath(3), when it was st first; owned; or NULL */
 };
+
+/* ---- look.c ---- */
+
+/* Of a look at a set: its begin; then of names that follow each other, what each means, into
+ * l->said and l->ids; its end, from these. */
+void look_begin(struct cache_look *l, const struct cache_names *s);
+int look_say_names(struct cache_look *l, const struct cache_names *s, size_t from, size_t to,
+		   uint64_t *ret_fingerprints);
+void look_end(struct cache_look *l, struct digest *ret);
+
+/* ---- look_known.c ---- */
+
 /* lstat(2) into l->st, unless it is known what that would say.  0 or a positive errno. */
 int look_lstat(struct cache_look *l, const char *path);
 void look_forget_known(struct cache_look *l);
+
+/* ---- look_again.c ---- */
+
+void look_forget_memos(struct cache_look *l);
 
 #endif

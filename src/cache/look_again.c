@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * A memo says what a set meant, by groups.  A group whose directory has the stamp that it had
+ * before it was looked at means the same: what changed since, or while it was looked at, would have
+ * made it another one.  Of others all names are looked at; when they say the same, of the same
+ * files, so does the set.  When anything does not, all is looked at anew.
+ */
+#include "look.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "concc/cleanup.h"
+#include "concc/io.h"
+#include "concc/map.h"
+#include "concc/proto.h"
+#include "concc/str.h"
+
+#define GROUPS_MAX (256 * 1024) /* of all memos: 14 MB, of some 1000 sets */
+
+static void forget_all(struct cache_look *l)
+{
+	struct look_memo *m;
+
+	for (size_t it = 0; (m = map_next(&l->memos, &it, NULL));)
+		free(m);
+	map_release(&l->memos);
+	l->memos = MAP_INIT;
+	l->n_groups = 0;
+}
+
+void look_forget_memos(struct cache_look *l)
+{
+	forget_all(l);
+	free(l->groups);
+}
+
+static uint64_t stamp_of(struct cache_look *l, const struct cache_names *s, size_t from,
+			 const struct look_group *g, const void **ret_where)
+{
+	return l->ops->stamp(l->data, s->v[from] + 1, g->dir_len, ret_where);
+}
+
+/* What was found of these names, which have just been looked at: will the stamp tell of changes? */
+static bool is_covered(struct cache_look *l, const struct cache_names *s, size_t from,
+		       const struct look_group *g)
+{
+	const struct cache_looked *seen = NULL;
+	const void *where;
+
+	if (!g->stamp || stamp_of(l, s, from, g, &where) != g->stamp)
+		return false;
+	for (size_t i = from; i < g->end; i++) {
+		const char *path = s->v[i] + 1;
+		char how = s->v[i][0];
+
+		if (how == TRACE_LIST || how == TRACE_PLACE || how == TRACE_MAKE)
+			return false;
+		if (i > from && streq(path, s->v[i - 1] + 1))
+			continue;
+		seen = cache_look_last(l, i);
+		if (!seen || (seen->err && seen->err != ENOENT) ||
+		    !l->ops->vouches(l->data, where, path_base(path), seen->err ? NULL : &seen->st))
+			return false;
+	}
+	return true;
+}
+
+static int say_group(struct cache_look *l, const struct cache_names *s, size_t from,
+		     struct look_group *g)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	size_t said = l->said.len, ids = l->ids.len;
+	const void *where;
+	int r;
+
+	g->stamp = stamp_of(l, s, from, g, &where);
+	r = look_say_names(l, s, from, g->end, NULL);
+	buf_append(&b, l->said.data + said, l->said.len - said);
+	buf_append(&b, l->ids.data + ids, l->ids.len - ids);
+	digest_of(b.data, b.len, &g->said);
+	return r;
+}
+
+static size_t dir_len(const char *name)
+{
+	return (size_t)(path_base(name + 1) - (name + 1));
+}
+
+static struct look_group group_at(const struct cache_names *s, size_t from)
+{
+	size_t n = dir_len(s->v[from]), to = from + 1;
+
+	while (to < s->n && dir_len(s->v[to]) == n && memcmp(s->v[to] + 1, s->v[from] + 1, n) == 0)
+		to++;
+	return (struct look_group){.end = (uint32_t)to, .dir_len = (uint32_t)n};
+}
+
+static void remember(struct cache_look *l, const struct digest *set, const struct digest *state,
+		     const struct look_group *groups, size_t n)
+{
+	struct look_memo *m = xmalloc(sizeof(*m) + n * sizeof(*groups));
+
+	if (l->n_groups + n > GROUPS_MAX)
+		forget_all(l);
+	m->state = *state;
+	m->n = n;
+	memcpy(m->groups, groups, n * sizeof(*groups));
+	l->n_groups += n;
+	(void)map_put(&l->memos, set->b, DIGEST_SIZE, m);
+}
+
+static void forget_memo(struct cache_look *l, const struct digest *set)
+{
+	struct look_memo *m = map_del(&l->memos, set->b, DIGEST_SIZE);
+
+	if (m)
+		l->n_groups -= m->n;
+	free(m);
+}
+
+static int look_anew(struct cache_look *l, const struct digest *set, const struct cache_names *s,
+		     struct digest *ret)
+{
+	size_t n = 0;
+	int r = 0;
+
+	look_begin(l, s);
+	for (size_t from = 0; from < s->n && r == 0; from = l->groups[n++].end) {
+		if (n == l->cap_groups) {
+			l->cap_groups = n ? 2 * n : 256;
+			l->groups = xrealloc(l->groups, l->cap_groups * sizeof(*l->groups));
+		}
+		l->groups[n] = group_at(s, from);
+		r = say_group(l, s, from, &l->groups[n]);
+	}
+	if (r < 0)
+		return r;
+	look_end(l, ret);
+	for (size_t i = 0; i < n; i++)
+		if (!is_covered(l, s, i ? l->groups[i - 1].end : 0, &l->groups[i]))
+			l->groups[i].stamp = 0;
+	remember(l, set, ret, l->groups, n);
+	return 0;
+}
+
+static bool is_still(struct cache_look *l, const struct cache_names *s, struct look_memo *m)
+{
+	const void *where;
+
+	look_begin(l, s);
+	for (size_t i = 0, from = 0; i < m->n; from = m->groups[i++].end) {
+		struct look_group *g = &m->groups[i], now = *g;
+
+		if (g->stamp && stamp_of(l, s, from, g, &where) == g->stamp)
+			continue;
+		buf_reset(&l->said);
+		buf_reset(&l->ids);
+		if (say_group(l, s, from, &now) < 0 || !digest_eq(&now.said, &g->said))
+			return false;
+		g->stamp = is_covered(l, s, from, &now) ? now.stamp : 0;
+	}
+	return true;
+}
+
+int cache_look_again(struct cache_look *l, const struct digest *set, const struct cache_names *s,
+		     struct digest *ret)
+{
+	struct look_memo *m = map_get(&l->memos, set->b, DIGEST_SIZE);
+
+	if (!l->ops->stamp || l->without)
+		return cache_look_state(l, s, ret, NULL);
+	if (m && is_still(l, s, m)) {
+		*ret = m->state;
+		return 0;
+	}
+	forget_memo(l, set);
+	return look_anew(l, set, s, ret);
+}
