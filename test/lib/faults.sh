@@ -143,18 +143,22 @@ fault_cut() { lab_cut "$1"; }
 fault_cut_to() { ip route replace blackhole "10.77.$1.2/32"; }
 fault_cut_from() { lab_worker "$1" ip route replace blackhole "10.77.$1.1/32"; }
 
-# The whole machine stands still, but for its kernel.
+# The whole machine stands still, but for its kernel.  Those that answer the other side are waited for, and first:
+# a job that waits in the kernel for one of them, or for its child of vfork(2), can't be stopped until that is over.
 fault_freeze() { # N
 	FAULT_FROZEN="$FAULT_FROZEN $1"
-	lab_suspend "${LAB_LISTEN[$1]}" $(lab_worker_jobs "$1")
+	lab_suspend "${LAB_LISTEN[$1]}" $(lab_worker_pids "$1" sshd) $(lab_agent_pid "$1")
+	lab_signal STOP $(lab_worker_jobs "$1")
 }
 
 # A laptop that is closed, as far as we are concerned.
 fault_suspend() {
-	local pids
-	pids=$(lab_own_server; lab_client_pids concc-cc)
-	FAULT_STOPPED="$FAULT_STOPPED $pids"
-	lab_suspend $pids
+	local server wrappers
+	server=$(lab_own_server)
+	wrappers=$(lab_client_pids concc-cc)
+	FAULT_STOPPED="$FAULT_STOPPED $server $wrappers"
+	lab_suspend $server
+	lab_signal STOP $wrappers
 }
 
 fault_store_full() { # N: what holds the worker's cache has no room any more
