@@ -313,7 +313,7 @@ check-integration: test-deps
 SOAK_BUILDS ?= 50
 SOAK_STEPS ?= 100000
 SOAK_PRINTS ?= 20000
-SOAK_ROUNDS ?= 2000
+SOAK_ROUNDS ?= 180m
 soak: test-deps
 	$(Q)$(MAKE) --no-print-directory test-programs
 	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_TEST_SOAK=1 CONCC_CHAOS_BUILDS=$(SOAK_BUILDS) \

@@ -4,7 +4,8 @@
 # Days of work in little: two clients, each with one project server from the first round to the last,
 # edit, switch branches and build, while workers leave, die and come back.  Each build succeeds and is
 # what a plain one makes; memory, descriptors, watches and what lies on disks stop growing.
-# CONCC_DAYS_ROUNDS says how many rounds (make soak: many), CONCC_DAYS_SEED repeats them.
+# CONCC_DAYS_ROUNDS says how many rounds, or with an m for how many minutes (make soak: many);
+# CONCC_DAYS_SEED repeats them.
 # limit: 240
 SEED=${SEED:-${CONCC_DAYS_SEED:-}} ROUNDS=${ROUNDS:-${CONCC_DAYS_ROUNDS:-}}
 LAB_WORKER_ENV='CONCC_MAX_JOBS=8'
@@ -12,8 +13,9 @@ LAB_WORKER_ENV='CONCC_MAX_JOBS=8'
 . "${BASH_SOURCE[0]%/*}/../lib/faults.sh"
 lab_need jq git make
 lab_enter "$@"
-seed=${SEED:-$((SRANDOM % 1000000))} rounds=${ROUNDS:-8}
-echo "note: repeat with CONCC_DAYS_SEED=$seed CONCC_DAYS_ROUNDS=$rounds"
+seed=${SEED:-$((SRANDOM % 1000000))} rounds=${ROUNDS:-8} ends=
+[[ $rounds != *m ]] || ends=$((SECONDS + 60 * ${rounds%m})) rounds=1000000
+echo "note: repeat with CONCC_DAYS_SEED=$seed CONCC_DAYS_ROUNDS=${ROUNDS:-8}"
 lab_start builder root builder
 git config --global user.email client@lab
 git config --global user.name client
@@ -263,6 +265,7 @@ for who in A B; do
 	lab_all_up
 done
 for ((i = 1; i <= rounds; i++)); do
+	[ -z "$ends" ] || [ "$SECONDS" -lt "$ends" ] || rounds=$i
 	check "round $i of seed $seed" round "$i"
 done
 check "nothing grows" flat
