@@ -31,6 +31,8 @@
 #include "tools.h"
 #include "users.h"
 
+#define KEPT_SHOWN 300 /* of the names of what stays here */
+
 extern char **environ;
 
 struct build {
@@ -365,6 +367,24 @@ static void tell_no_cache(const struct build *b)
 		fprintf(stderr, "concc: %s; using %s\n", msg.text, b->dir);
 }
 
+/* Who needs one of them compiled in is to know why it is missing. */
+static void tell_kept_back(const struct build *b)
+{
+	_cleanup_strv_ char **names = job_env_credentials(environ);
+	_cleanup_buf_ struct buf list = BUF_INIT;
+	_cleanup_free_ char *shown = NULL;
+
+	if (!*names || b->o->local || b->o->quiet)
+		return;
+	for (char **n = names; *n; n++)
+		buf_putf(&list, "%s%s", n > names ? ", " : "", *n);
+	shown = str_escape(list.data, list.len, KEPT_SHOWN);
+	fprintf(stderr,
+		"concc: jobs on workers don't get %s; `CONCC_PASS_ENV=NAME concc run ...` lets NAME "
+		"travel\n",
+		shown);
+}
+
 /* Once the server has answered a question, it knows of the end of each job. */
 static void report(const struct build *b)
 {
@@ -397,6 +417,7 @@ static int build(struct build *b)
 	if (r < 0)
 		return complain(msg.text);
 	tell_no_cache(b);
+	tell_kept_back(b);
 	b->tally = xasprintf("%s/run-%d", b->dir, (int)getpid());
 	(void)snprintf(b->id, sizeof(b->id), "%llx-%d", (unsigned long long)time(NULL),
 		       (int)getpid());
