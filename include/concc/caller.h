@@ -80,7 +80,8 @@ void caller_fit(struct caller *c, const struct caller *host);
 /*
  * Are core files given to a program or a socket, by kernel.core_pattern (core(5))?  That would be
  * the host's, whatever namespaces the process is in, and no other limit holds it back than the one
- * of a single byte, by which the kernel knows that program itself; c gets it where host can give it.
+ * of a single byte, by which the kernel knows that program itself; c gets it where host can give
+ * it.
  */
 bool caller_cores_leave(const char *pattern);
 void caller_keep_cores(struct caller *c, const struct caller *host);

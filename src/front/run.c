@@ -272,7 +272,7 @@ static int run_child(struct build *b)
 	tell_left_alone(b);
 	r = child_run(&p, &status);
 	if (r < 0) {
-		fprintf(stderr, "concc: can't run %s: %s\n", b->o->argv[0], err_text(r));
+		err_say("can't run %s: %s", b->o->argv[0], err_text(r));
 		return r == -ENOENT ? 127 : 126;
 	}
 	b->signo = child_signal(status);
@@ -317,7 +317,7 @@ static int summarise(struct build *b, uint64_t wall_us, int status)
 	if (!b->o->quiet)
 		(void)write_full(2, out.data, out.len); /* a closed stderr wants no summary */
 	if (b->o->json && outcome_write(&o, b->o->json) < 0)
-		fprintf(stderr, "concc: can't write %s: %s\n", b->o->json, err_text(-errno));
+		err_say("can't write %s: %s", b->o->json, err_text(-errno));
 	if (status || !b->o->require_remote || outcome_percent(&o) >= b->o->require_remote)
 		return 0;
 	buf_reset(&out);
@@ -469,7 +469,7 @@ int front_run(const struct front_run *asked)
 	int status;
 
 	if (o->dir && chdir(o->dir) < 0) {
-		fprintf(stderr, "concc: can't go to %s: %s\n", o->dir, err_text(-errno));
+		err_say("can't go to %s: %s", o->dir, err_text(-errno));
 		return WRAPPER_EXIT_USAGE;
 	}
 	if (o->dir)

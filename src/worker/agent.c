@@ -24,7 +24,7 @@
 #define STORE_DEFAULT	  (20ull << 30)
 #define ROOT_CACHE_PARENT "/var/cache"
 #define CORE_PATTERN_MAX  4096 /* the kernel has 128 */
-#define DISK_THREADS	  5 /* contents; outputs that are kept; trims; toolchains; own files */
+#define DISK_THREADS	  5    /* contents; outputs that are kept; trims; toolchains; own files */
 /* Contents that have come and are not in the store yet, where the disk is slower than the line:
  * beyond that, what was expected to be read is not taken, and is fetched when it is. */
 #define DISK_BYTES_MAX (256u << 20)
