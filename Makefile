@@ -219,9 +219,9 @@ endif
 ALL_LIBS = $(FUSE_LIBS) $(JANSSON_LIBS) $(CURL_LIBS) $(NCURSES_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(ZSTD_LIBS) $(CRYPTO_LIBS) -lm
 $(B)/test/%.o: EXTRA_CFLAGS = -Isrc
 $(B)/test/unit/%.o: EXTRA_CFLAGS = $(call pc-cflags,criterion) -Isrc
-$(B)/test/unit/%: $(B)/test/unit/%.o $(SAN_UNIT_OBJ) $(UNIT_LIBS)
+$(B)/test/unit/%: $(B)/test/unit/%.o $(B)/test/unit/forked.o $(SAN_UNIT_OBJ) $(UNIT_LIBS)
 	$(say) LINK $@
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< $(SAN_UNIT_OBJ) -Wl,--start-group $(UNIT_LIBS) -Wl,--end-group \
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< $(B)/test/unit/forked.o $(SAN_UNIT_OBJ) -Wl,--start-group $(UNIT_LIBS) -Wl,--end-group \
 		$(call pc-libs,criterion) $(ALL_LIBS)
 
 # Small programs that the tests run: one C file each.
