@@ -503,7 +503,7 @@ static void offer(struct sim *s, struct client *c)
 
 /* ---- stragglers ---- */
 
-static bool try_twin(struct sim *s, struct task *t)
+static bool try_another(struct sim *s, struct task *t)
 {
 	const struct client *c = client_of(s, t);
 
@@ -551,7 +551,7 @@ static void deal_with_late(struct sim *s, struct client *c)
 			t->runs[0].begins - s->now >
 				takes(s, t, t->client, &same) * (same ? 1 : 2) &&
 			takes(s, t, t->client, &same) > 0;
-		if ((t->late <= s->now || fills) && try_twin(s, t))
+		if ((t->late <= s->now || fills) && try_another(s, t))
 			continue;
 		if (t->late <= s->now || fills || pays_here(s, c, t))
 			try_home(s, t, fills);
