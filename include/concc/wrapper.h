@@ -123,9 +123,9 @@ char *wrapper_file_id(int fd);
 #define COUNTERS_NAME_MAX 95 /* a kind and a worker (POOL_NAME_MAX) or a rule */
 /* Each worker (POOL_MEMBERS_MAX) and each rule, of several kinds, three times over.  What comes
  * when all places are taken is counted together, and said at most as often as one name. */
-#define COUNTERS_MAX	 2048
-#define COUNTERS_REASONS 4 /* of one name: what has more is not read anyway, and each is an entry  \
-			    */
+#define COUNTERS_MAX 2048
+/* Of one name: what has more is not read anyway, and each is an entry. */
+#define COUNTERS_REASONS 4
 
 struct counter {
 	char name[COUNTERS_NAME_MAX + 1];
