@@ -211,7 +211,8 @@ demo: deps
 # ---- tests ----
 
 UNIT_TESTS = $(patsubst test/unit/%.c,$(B)/test/unit/%,$(wildcard test/unit/test_*.c))
-UNIT_LIBS = $(call libs,front view plain worker sandbox doctor project tree cache wrapper mirror link loop conf record job pool schedule proto digest common)
+ALL_ARCHIVES = $(call libs,front view plain worker sandbox doctor project tree cache wrapper mirror link loop conf record job pool schedule proto digest common)
+UNIT_LIBS = $(ALL_ARCHIVES)
 ifneq ($(TEST),)
 UNIT_TESTS := $(TEST:%=$(B)/test/unit/test_%)
 UNIT_LIBS := $(call libs,$(shell test/folders-of $(TEST:%=test/unit/test_%.c)))
@@ -219,33 +220,33 @@ endif
 ALL_LIBS = $(FUSE_LIBS) $(JANSSON_LIBS) $(CURL_LIBS) $(NCURSES_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(ZSTD_LIBS) $(CRYPTO_LIBS) -lm
 $(B)/test/%.o: EXTRA_CFLAGS = -Isrc
 $(B)/test/unit/%.o: EXTRA_CFLAGS = $(call pc-cflags,criterion) -Isrc
-$(B)/test/unit/%: $(B)/test/unit/%.o $(SAN_UNIT_OBJ) $(UNIT_LIBS)
+$(B)/test/unit/%: $(B)/test/unit/%.o $(B)/test/unit/forked.o $(SAN_UNIT_OBJ) $(UNIT_LIBS)
 	$(say) LINK $@
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< $(SAN_UNIT_OBJ) -Wl,--start-group $(UNIT_LIBS) -Wl,--end-group \
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< $(B)/test/unit/forked.o $(SAN_UNIT_OBJ) -Wl,--start-group $(UNIT_LIBS) -Wl,--end-group \
 		$(call pc-libs,criterion) $(ALL_LIBS)
 
 # Small programs that the tests run: one C file each.
 TEST_HELPERS = $(patsubst %.c,$(B)/%,$(wildcard test/lib/*.c test/hostile/*.c test/first-try/*.c test/records/*.c test/slowfs/*.c))
-$(TEST_HELPERS): $(B)/test/%: $(B)/test/%.o $(SAN_OBJ) $(UNIT_LIBS)
+$(TEST_HELPERS): $(B)/test/%: $(B)/test/%.o $(SAN_OBJ) $(ALL_ARCHIVES)
 	$(say) LINK $@
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< $(SAN_OBJ) -Wl,--start-group $(UNIT_LIBS) -Wl,--end-group $(ALL_LIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< $(SAN_OBJ) -Wl,--start-group $(ALL_ARCHIVES) -Wl,--end-group $(ALL_LIBS)
 
 # Fuzz targets, built as programs that replay files; `make fuzz` builds them with libFuzzer.
 FUZZ = $(patsubst test/fuzz/fuzz_%.c,%,$(wildcard test/fuzz/fuzz_*.c))
 FUZZ_SECONDS ?= 60
-$(B)/test/fuzz/fuzz_%: $(B)/test/fuzz/fuzz_%.o $(B)/test/fuzz/replay.o $(UNIT_LIBS)
+$(B)/test/fuzz/fuzz_%: $(B)/test/fuzz/fuzz_%.o $(B)/test/fuzz/replay.o $(ALL_ARCHIVES)
 	$(say) LINK $@
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< $(B)/test/fuzz/replay.o -Wl,--start-group $(UNIT_LIBS) \
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $< $(B)/test/fuzz/replay.o -Wl,--start-group $(ALL_ARCHIVES) \
 		-Wl,--end-group $(ALL_LIBS)
 
 fuzz: test-deps
 	$(Q)$(MAKE) --no-print-directory B=$(B)/fuzz CC=clang \
 		SANITIZE=address,undefined,fuzzer-no-link fuzz-run
 
-fuzz-run: $(UNIT_LIBS) $(FUZZ:%=$(B)/test/fuzz/fuzz_%.o)
+fuzz-run: $(ALL_ARCHIVES) $(FUZZ:%=$(B)/test/fuzz/fuzz_%.o)
 	$(Q)for t in $(FUZZ); do \
 		$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $(B)/test/fuzz/fuzz_$$t $(B)/test/fuzz/fuzz_$$t.o \
-			-Wl,--start-group $(UNIT_LIBS) -Wl,--end-group $(ALL_LIBS) || exit 1; \
+			-Wl,--start-group $(ALL_ARCHIVES) -Wl,--end-group $(ALL_LIBS) || exit 1; \
 		mkdir -p $(B)/corpus/$$t; \
 		$(B)/test/fuzz/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -timeout=10 $(B)/corpus/$$t \
 			test/fuzz/corpus/$$t || exit 1; \

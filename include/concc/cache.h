@@ -161,14 +161,14 @@ bool cache_is_rustc(const struct msg_run *m);
 /* Does this variable of its environment matter? */
 bool cache_reads_variable(const struct msg_run *m, const char *name, size_t len);
 
-/* ---- the words of a call, for a person: src/cache/words.c ---- */
+/* ---- the parts of a call, for a person: src/cache/parts.c ---- */
 
-#define CACHE_WORDS_MAX (64 * 1024) /* bytes of one call's; longer ones are not kept */
+#define CACHE_PARTS_MAX (64 * 1024) /* bytes of one call's; longer ones are not kept */
 #define CACHE_SHOWN_MAX 200	    /* bytes of an argument */
 
 /* What a call is told apart by.  Of a variable there is its name, and no more of its value than
  * shows that it is another one. */
-struct cache_words {
+struct cache_parts {
 	struct digest call;
 	char **argv;		/* owned */
 	char **names;		/* "variable LANG", "the umask" ...; n of them, owned */
@@ -176,14 +176,14 @@ struct cache_words {
 	size_t n;
 };
 
-void cache_words_of(const struct cache_call *c, struct cache_words *ret);
-void cache_words_release(struct cache_words *w);
+void cache_parts_of(const struct cache_call *c, struct cache_parts *ret);
+void cache_parts_release(struct cache_parts *w);
 /* By what calls of one program for one output in one directory have in common. */
-void cache_words_key(const struct cache_call *c, struct digest *ret);
-void cache_words_encode(struct buf *b, const struct cache_words *w);
-int cache_words_decode(struct blob payload, struct cache_words *ret);
+void cache_parts_key(const struct cache_call *c, struct digest *ret);
+void cache_parts_encode(struct buf *b, const struct cache_parts *w);
+int cache_parts_decode(struct blob payload, struct cache_parts *ret);
 /* A line for each difference, and how many there are. */
-size_t cache_words_compare(const struct cache_words *before, const struct cache_words *now,
+size_t cache_parts_compare(const struct cache_parts *before, const struct cache_parts *now,
 			   struct buf *ret);
 
 /* ---- the store: src/cache/store.c ---- */
@@ -230,12 +230,12 @@ int cache_get_entry(struct cache_store *s, const struct digest *call, const stru
 int cache_put_entry(struct cache_store *s, const struct digest *call, const struct digest *set,
 		    const struct digest *state, const struct cache_entry *e);
 
-/* Words of calls whose results were kept, by cache_words_key(), the newest first. */
-#define CACHE_WORDS_KEPT 4
-int cache_get_words(struct cache_store *s, const struct digest *key,
-		    struct cache_words ret[CACHE_WORDS_KEPT], size_t *ret_n);
+/* Parts of calls whose results were kept, by cache_parts_key(), the newest first. */
+#define CACHE_PARTS_KEPT 4
+int cache_get_parts(struct cache_store *s, const struct digest *key,
+		    struct cache_parts ret[CACHE_PARTS_KEPT], size_t *ret_n);
 /* -EMSGSIZE: they are too long to be kept. */
-int cache_add_words(struct cache_store *s, const struct digest *key, const struct cache_words *w);
+int cache_add_parts(struct cache_store *s, const struct digest *key, const struct cache_parts *w);
 
 /* Objects as they are in the store, for who moves them from one to another. */
 enum cache_kind {

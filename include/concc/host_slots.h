@@ -7,7 +7,7 @@
  * clients together run no more jobs than the host has slots.
  *
  * Same rules as the pool of one user (pool.h): the truth is something the kernel
- * takes away from who ends, who finds nothing free waits in a line, nobody polls.
+ * takes away from who ends, who finds nothing free waits in a queue, nobody polls.
  * But the pool's table and lock files are one user's; among users who don't
  * trust each other a shared file has an owner who can cut it short or replace it,
  * and a directory has one who can remove what is in it.  So here a slot is a
@@ -16,7 +16,7 @@
  * connected to whom it waits for, and the hang-up is the event.
  *
  * Turns: within an agent first come, first served (the caller's queue).  The
- * agents of a user stand in the user's line; its head stands in the host's line,
+ * agents of a user stand in the user's queue; its head stands in the host's queue,
  * whose head gets the next free slot; after each slot one goes to the end of both.
  * So users take turns, and so do clients of one user, however many jobs each has.
  *
@@ -38,7 +38,7 @@ int host_slots_new(uint32_t limit, struct host_slots **ret, struct errmsg *msg);
 void host_slots_free(struct host_slots *h); /* frees all slots; NULL is fine */
 
 /*
- * A slot (>= 0); or -EAGAIN: now in line, and to be called again after
+ * A slot (>= 0); or -EAGAIN: now in the queue, and to be called again after
  * host_slots_dispatch().  Any other error: no guard can be had.
  */
 int host_slots_take(struct host_slots *h);
@@ -48,7 +48,7 @@ void host_slots_give_back(struct host_slots *h, int slot);
 int host_slots_event_fd(const struct host_slots *h);
 void host_slots_dispatch(struct host_slots *h);
 
-/* How many of the caller's jobs wait: for others to see.  0: leaves the lines. */
+/* How many of the caller's jobs wait: for others to see.  0: leaves the queues. */
 void host_slots_waiting(struct host_slots *h, uint32_t n);
 
 /* What all agents of the host say of themselves; for people, since anyone can say anything. */

@@ -113,6 +113,12 @@ int runtime_dir_open(char **ret_path, int *ret_fd, struct errmsg *msg);
  */
 int cache_dir(char **ret_path, struct errmsg *msg);
 /*
+ * Root's workers on this machine give their cache to the user whom jobs run as.  So
+ * CONCC_CACHE_DIR, if root has set it, is another one from here on, for what we start: in ours are
+ * digests and records that are believed.  What it was, on the heap; NULL: it is as it was.
+ */
+char *cache_dir_of_workers(void);
+/*
  * What of the user's secrets whoever sees the tree `path` would see as well, or what it lies in,
  * symlinks or not: ~/.ssh, ~/.gnupg, and those of a list in home.c that are there.  On the heap;
  * NULL: none.

@@ -15,13 +15,13 @@
  * or down, speed, and a hint per slot whether it is taken.  A wrong hint costs a
  * failed try, never a wrong answer.
  *
- * When nothing is free, acquirers queue in order of arrival, each on the lock of
+ * When nothing is free, acquirers wait in order of arrival, each on the lock of
  * its predecessor; the one at the head waits for an inotify event of a slot
  * being closed.  Nobody polls.  Those that ask for the same (`only`, `local_ok`,
- * `avoid` or not) share a line; lines don't hold up each other.
+ * `avoid` or not) share a queue; queues don't hold up each other.
  *
  * A struct pool is used by one thread at a time, and its descriptor carries the
- * place in the line: processes and threads that wait at once open their own.
+ * place in the queue: processes and threads that wait at once open their own.
  *
  * Everything read from the table is bounded before use: it is this user's own
  * file, but a damaged one must not crash a compiler call.
@@ -86,7 +86,7 @@ void pool_release(struct pool *p, struct pool_slot *s); /* fine when none is hel
 /*
  * A new descriptor, the caller's, that is readable when a slot may have become
  * free: for one who wants a slot only when nobody else does, so not a place in
- * the line.  What is read from it is of no interest.  -errno.
+ * the queue.  What is read from it is of no interest.  -errno.
  */
 int pool_watch_releases(const struct pool *p);
 
@@ -127,7 +127,7 @@ int pool_list(struct pool *p, struct pool_member *ret, size_t max, bool verify);
 uint32_t pool_waiters(struct pool *p); /* at the moment */
 /* How long, in microseconds, until all of those have a slot of what is up, by what their jobs take;
  * UINT64_MAX: nothing is up. */
-uint64_t pool_line_us(struct pool *p);
+uint64_t pool_queue_us(struct pool *p);
 uint32_t pool_total(
 	struct pool *p); /* slots of all members but those down, POOL_LOCAL's included */
 /* What the table says of the member that has this slot; false when it is gone. */

@@ -118,32 +118,34 @@ char *wrapper_notes_path(const char *path);
 /* What tells one open file from another, as text on the heap; NULL when fd is closed. */
 char *wrapper_file_id(int fd);
 
-/* ---- tallies: where jobs ran and why, shared by processes through one mapped file ---- */
+/* ---- counters: where jobs ran and why, shared by processes through one mapped file ---- */
 
-#define TALLY_NAME_MAX 95 /* a kind and a worker (POOL_NAME_MAX) or a rule */
+#define COUNTERS_NAME_MAX 95 /* a kind and a worker (POOL_NAME_MAX) or a rule */
 /* Each worker (POOL_MEMBERS_MAX) and each rule, of several kinds, three times over.  What comes
  * when all places are taken is counted together, and said at most as often as one name. */
-#define TALLY_ENTRIES 2048
-#define TALLY_REASONS 4 /* of one name: what has more is not read anyway, and each is an entry */
+#define COUNTERS_MAX 2048
+/* Of one name: what has more is not read anyway, and each is an entry. */
+#define COUNTERS_REASONS 4
 
-struct tally_entry {
-	char name[TALLY_NAME_MAX + 1];
+struct counter {
+	char name[COUNTERS_NAME_MAX + 1];
 	uint64_t n;
 };
 
 /* Adds to `name` in the file, which is made when missing.  Failures are ignored: it only counts. */
-void tally_add(const char *path, const char *name, uint64_t n);
+void counters_add(const char *path, const char *name, uint64_t n);
 /* Reads at most max entries; 0 when there is no file. */
-size_t tally_read(const char *path, struct tally_entry *ret, size_t max);
+size_t counters_read(const char *path, struct counter *ret, size_t max);
 /* True at most once per period for a name, over all processes. */
-bool tally_may_say(const char *path, const char *name, uint64_t period_s);
+bool counters_may_say(const char *path, const char *name, uint64_t period_s);
 /*
  * The same for a reason, any text, of that name: each once per period, and of all of them together
- * TALLY_REASONS, since every job of a build may have one of its own.
+ * COUNTERS_REASONS, since every job of a build may have one of its own.
  */
-bool tally_may_say_why(const char *path, const char *name, const char *reason, uint64_t period_s);
-/* Remembers that the user of this tally was told text, and says whether; its hash, that is. */
-void tally_mark_shown(const char *path, const char *text);
-bool tally_was_shown(const char *path, const char *text);
+bool counters_may_say_why(const char *path, const char *name, const char *reason,
+			  uint64_t period_s);
+/* Remembers that the user of these counters was told text, and says whether; its hash, that is. */
+void counters_mark_shown(const char *path, const char *text);
+bool counters_was_shown(const char *path, const char *text);
 
 #endif

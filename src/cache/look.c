@@ -44,7 +44,7 @@ struct cache_look *cache_look_new(const struct cache_look_ops *ops, void *data)
 
 static void forget(struct cache_look *l)
 {
-	buf_reset(&l->said);
+	buf_reset(&l->state);
 	buf_reset(&l->ids);
 	l->path = NULL;
 	l->last_dir = NULL;
@@ -57,9 +57,9 @@ void cache_look_free(struct cache_look *l)
 	if (!l)
 		return;
 	forget(l);
-	buf_release(&l->said);
+	buf_release(&l->state);
 	buf_release(&l->ids);
-	buf_release(&l->dir_said);
+	buf_release(&l->dir_state);
 	look_forget_known(l);
 	look_forget_memos(l);
 	free(l->looked);
@@ -68,18 +68,18 @@ void cache_look_free(struct cache_look *l)
 
 /* ---- one name ---- */
 
-static void say_error(struct cache_look *l, int err)
+static void put_error(struct cache_look *l, int err)
 {
-	buf_put_u8(&l->said, '!');
-	buf_put_u32(&l->said, (uint32_t)err);
+	buf_put_u8(&l->state, '!');
+	buf_put_u32(&l->state, (uint32_t)err);
 }
 
-static void say_stat(struct cache_look *l, const struct stat *st)
+static void put_stat(struct cache_look *l, const struct stat *st)
 {
-	buf_put_u8(&l->said, '+');
-	buf_put_u32(&l->said, st->st_mode);
-	buf_put_u32(&l->said, st->st_uid);
-	buf_put_u32(&l->said, st->st_gid);
+	buf_put_u8(&l->state, '+');
+	buf_put_u32(&l->state, st->st_mode);
+	buf_put_u32(&l->state, st->st_uid);
+	buf_put_u32(&l->state, st->st_gid);
 }
 
 /* Of a name: a file, by its inode; or (by the digest) all files with these bytes and this time. */
@@ -91,14 +91,14 @@ struct look_id {
 	uint32_t by_bytes;
 };
 
-static void say_inode(struct cache_look *l, const struct stat *st, uint32_t index)
+static void put_inode(struct cache_look *l, const struct stat *st, uint32_t index)
 {
 	const struct look_id id = {.a = st->st_dev, .b = st->st_ino, .index = index};
 
 	buf_append(&l->ids, &id, sizeof(id));
 }
 
-static void say_bytes(struct cache_look *l, const struct stat *st, const struct digest *d,
+static void put_bytes(struct cache_look *l, const struct stat *st, const struct digest *d,
 		      uint32_t index)
 {
 	const struct look_id id = {
@@ -109,7 +109,7 @@ static void say_bytes(struct cache_look *l, const struct stat *st, const struct 
 		.by_bytes = 1,
 	};
 
-	buf_append(&l->said, d->b, DIGEST_SIZE);
+	buf_append(&l->state, d->b, DIGEST_SIZE);
 	buf_append(&l->ids, &id, sizeof(id));
 }
 
@@ -130,7 +130,7 @@ static uint32_t *find_id(uint32_t *slots, size_t cap, const struct look_id *ids,
 }
 
 /* Which names are the same file, or alike: of each, the first. */
-static void say_same(struct cache_look *l)
+static void put_same(struct cache_look *l)
 {
 	const struct look_id *ids = (const struct look_id *)l->ids.data;
 	size_t n = l->ids.len / sizeof(*ids), cap = 64;
@@ -144,17 +144,17 @@ static void say_same(struct cache_look *l)
 
 		if (!*s)
 			*s = i + 1;
-		buf_put_u32(&l->said, ids[*s - 1].index + 1);
+		buf_put_u32(&l->state, ids[*s - 1].index + 1);
 	}
 	free(slots);
 }
 
 /* 0 when that was an answer, be it that there is no such thing. */
-static int say_no(struct cache_look *l, int err)
+static int put_no(struct cache_look *l, int err)
 {
 	if (!err_is_fact(-err))
 		return -err;
-	say_error(l, err);
+	put_error(l, err);
 	return 0;
 }
 
@@ -197,11 +197,11 @@ static int look_at(struct cache_look *l, const char *path, bool follow, struct s
 	if (!err && follow && S_ISLNK(st->st_mode) && stat(path, st) < 0)
 		err = errno;
 	*ret_there = !err;
-	return err ? say_no(l, err) : 0;
+	return err ? put_no(l, err) : 0;
 }
 
 /* overwritten: the name is only opened to be written anew. */
-static int say_look(struct cache_look *l, const char *path, bool follow, bool overwritten,
+static int put_look(struct cache_look *l, const char *path, bool follow, bool overwritten,
 		    uint32_t index)
 {
 	struct stat st;
@@ -210,34 +210,34 @@ static int say_look(struct cache_look *l, const char *path, bool follow, bool ov
 
 	if (!there)
 		return r;
-	say_stat(l, &st);
+	put_stat(l, &st);
 	if (S_ISREG(st.st_mode))
-		buf_put_u64(&l->said, overwritten ? st.st_size > 0 : (uint64_t)st.st_size);
-	say_inode(l, &st, index);
+		buf_put_u64(&l->state, overwritten ? st.st_size > 0 : (uint64_t)st.st_size);
+	put_inode(l, &st, index);
 	return 0;
 }
 
-static int say_link(struct cache_look *l, const char *path)
+static int put_link(struct cache_look *l, const char *path)
 {
 	char target[PATH_MAX];
 	ssize_t n;
 
 	look_once(l, path);
 	if (l->err)
-		return say_no(l, l->err);
+		return put_no(l, l->err);
 	if (!S_ISLNK(l->st.st_mode)) {
-		say_error(l, EINVAL);
+		put_error(l, EINVAL);
 		return 0;
 	}
 	n = readlink(path, target, sizeof(target));
 	if (n < 0)
-		return say_no(l, errno);
-	buf_put_u8(&l->said, '>');
-	buf_put_blob(&l->said, target, (size_t)n);
+		return put_no(l, errno);
+	buf_put_u8(&l->state, '>');
+	buf_put_blob(&l->state, target, (size_t)n);
 	return 0;
 }
 
-static int say_read(struct cache_look *l, const char *path, uint32_t index)
+static int put_read(struct cache_look *l, const char *path, uint32_t index)
 {
 	struct digest d;
 	struct stat st;
@@ -246,23 +246,23 @@ static int say_read(struct cache_look *l, const char *path, uint32_t index)
 
 	if (!there)
 		return r;
-	say_stat(l, &st);
-	say_inode(l, &st, index);
+	put_stat(l, &st);
+	put_inode(l, &st, index);
 	if (!S_ISREG(st.st_mode))
 		return 0;
 	r = l->ops->digest(l->data, path, &st, &d);
 	if (r == -EACCES || r == -EPERM) {
-		say_error(l, -r);
+		put_error(l, -r);
 		return 0;
 	}
 	if (r < 0)
 		return r;
-	say_bytes(l, &st, &d, index);
+	put_bytes(l, &st, &d, index);
 	return 0;
 }
 
 /* What will be overwritten: that there is something, and of what kind. */
-static int say_write(struct cache_look *l, const char *path, uint32_t index)
+static int put_write(struct cache_look *l, const char *path, uint32_t index)
 {
 	struct stat st;
 	bool there;
@@ -270,45 +270,45 @@ static int say_write(struct cache_look *l, const char *path, uint32_t index)
 
 	if (!there)
 		return r;
-	say_stat(l, &st);
-	say_inode(l, &st, index);
+	put_stat(l, &st);
+	put_inode(l, &st, index);
 	return 0;
 }
 
 /* Where the kernel says that it is. */
-static int say_place(struct cache_look *l, const char *path)
+static int put_place(struct cache_look *l, const char *path)
 {
 	_cleanup_close_ int fd = open(path, O_PATH | O_CLOEXEC);
 	char link[32], place[PATH_MAX];
 	ssize_t n;
 
 	if (fd < 0)
-		return say_no(l, errno);
+		return put_no(l, errno);
 	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
 	n = readlink(link, place, sizeof(place));
 	if (n <= 0)
 		return n < 0 ? -errno : -EIO;
-	buf_put_u8(&l->said, '@');
-	buf_put_blob(&l->said, place, (size_t)n);
+	buf_put_u8(&l->state, '@');
+	buf_put_blob(&l->state, place, (size_t)n);
 	return 0;
 }
 
 /* Of several files in one directory, once. */
-static int say_place_of_dir(struct cache_look *l, const char *dir)
+static int put_place_of_dir(struct cache_look *l, const char *dir)
 {
-	size_t at = l->said.len;
+	size_t at = l->state.len;
 	int r;
 
 	if (l->dir && streq(l->dir, dir)) {
-		buf_append(&l->said, l->dir_said.data, l->dir_said.len);
+		buf_append(&l->state, l->dir_state.data, l->dir_state.len);
 		return 0;
 	}
 	free(l->dir);
 	l->dir = xstrdup(dir);
-	buf_reset(&l->dir_said);
-	r = say_place(l, dir);
+	buf_reset(&l->dir_state);
+	r = put_place(l, dir);
 	if (r == 0)
-		buf_append(&l->dir_said, l->said.data + at, l->said.len - at);
+		buf_append(&l->dir_state, l->state.data + at, l->state.len - at);
 	return r;
 }
 
@@ -337,7 +337,7 @@ static int read_target(const char *path, const char *parent, char **ret)
  * What is made by this name is made in the directory that holds it, or where the symlinks lead that
  * it ends with.  A result is put in place by the paths of these, whatever led there.
  */
-static int say_made(struct cache_look *l, const char *name)
+static int put_made(struct cache_look *l, const char *name)
 {
 	_cleanup_free_ char *path = xstrdup(name);
 	int r = 0;
@@ -348,13 +348,13 @@ static int say_made(struct cache_look *l, const char *name)
 
 		cut_slashes(path);
 		parent = path_parent(path);
-		r = say_place_of_dir(l, parent);
+		r = put_place_of_dir(l, parent);
 		if (r < 0 || (n_links == 0 && !is_link(l, name)))
 			return r;
 		r = read_target(path, parent, &next);
 		if (r < 0)
 			/* It is none, or not there yet: whether it is, is for others to say. */
-			return r == -EINVAL || r == -ENOENT ? 0 : say_no(l, -r);
+			return r == -EINVAL || r == -ENOENT ? 0 : put_no(l, -r);
 		free(path);
 		path = next;
 	}
@@ -387,10 +387,10 @@ static int read_names(DIR *dir, char ***ret, size_t *ret_n)
 		}
 		v[n++] = xasprintf("%s/%u", de->d_name, de->d_type);
 		v[n] = NULL;
-		if (n > LIST_NAMES_MAX)
+		if (n > LIST_NAMES_MAX) {
 			errno = EFBIG;
-		if (errno)
 			break;
+		}
 	}
 	if (errno) {
 		int err = -errno;
@@ -403,7 +403,7 @@ static int read_names(DIR *dir, char ***ret, size_t *ret_n)
 	return 0;
 }
 
-static int say_list(struct cache_look *l, const char *path)
+static int put_list(struct cache_look *l, const char *path)
 {
 	_cleanup_strv_ char **v = NULL;
 	DIR *dir = opendir(path);
@@ -411,64 +411,64 @@ static int say_list(struct cache_look *l, const char *path)
 	int r;
 
 	if (!dir)
-		return errno == ENOTDIR ? (say_error(l, ENOTDIR), 0) : say_no(l, errno);
+		return errno == ENOTDIR ? (put_error(l, ENOTDIR), 0) : put_no(l, errno);
 	r = read_names(dir, &v, &n);
 	(void)closedir(dir);
 	if (r < 0)
 		return r;
 	qsort(v, n, sizeof(*v), by_name);
-	buf_put_u8(&l->said, '*');
-	buf_put_u32(&l->said, (uint32_t)n);
+	buf_put_u8(&l->state, '*');
+	buf_put_u32(&l->state, (uint32_t)n);
 	for (size_t i = 0; i < n; i++)
-		buf_put_str(&l->said, v[i]);
+		buf_put_str(&l->state, v[i]);
 	return 0;
 }
 
-static void say_time(struct cache_look *l, const struct stat *st)
+static void put_time(struct cache_look *l, const struct stat *st)
 {
-	buf_put_u64(&l->said, (uint64_t)st->st_mtim.tv_sec);
-	buf_put_u32(&l->said, (uint32_t)st->st_mtim.tv_nsec);
-	buf_put_u64(&l->said, st->st_nlink);
+	buf_put_u64(&l->state, (uint64_t)st->st_mtim.tv_sec);
+	buf_put_u32(&l->state, (uint32_t)st->st_mtim.tv_nsec);
+	buf_put_u64(&l->state, st->st_nlink);
 }
 
-static int say_times(struct cache_look *l, const char *path)
+static int put_times(struct cache_look *l, const char *path)
 {
 	struct stat st;
 	bool there;
 	int r;
 
 	if (is_link(l, path))
-		say_time(l, &l->st);
+		put_time(l, &l->st);
 	r = look_at(l, path, true, &st, &there);
 	if (there && S_ISREG(st.st_mode))
-		say_time(l, &st);
+		put_time(l, &st);
 	return r;
 }
 
-static int say_name(struct cache_look *l, const char *name, bool overwritten, uint32_t index)
+static int put_name(struct cache_look *l, const char *name, bool overwritten, uint32_t index)
 {
 	const char *path = name + 1;
 
 	switch (name[0]) {
 	case TRACE_LOOK:
-		return say_look(l, path, false, overwritten, index);
+		return put_look(l, path, false, overwritten, index);
 	case TRACE_STAT:
-		return say_look(l, path, true, overwritten, index);
+		return put_look(l, path, true, overwritten, index);
 	case TRACE_LINK:
-		return say_link(l, path);
+		return put_link(l, path);
 	case TRACE_READ:
 	case TRACE_EXEC:
-		return say_read(l, path, index);
+		return put_read(l, path, index);
 	case TRACE_LIST:
-		return say_list(l, path);
+		return put_list(l, path);
 	case TRACE_WRITE:
-		return say_write(l, path, index);
+		return put_write(l, path, index);
 	case TRACE_PLACE:
-		return say_place(l, path);
+		return put_place(l, path);
 	case TRACE_MAKE:
-		return say_made(l, path);
+		return put_made(l, path);
 	case TRACE_TIMES:
-		return say_times(l, path);
+		return put_times(l, path);
 	}
 	return CONCC_E_PROTO;
 }
@@ -490,9 +490,9 @@ static uint64_t fingerprint_of_absence(int err)
 	struct cache_look l = {0};
 	uint64_t fingerprint;
 
-	say_error(&l, err);
-	fingerprint = fingerprint_of(l.said.data, l.said.len);
-	buf_release(&l.said);
+	put_error(&l, err);
+	fingerprint = fingerprint_of(l.state.data, l.state.len);
+	buf_release(&l.state);
 	return fingerprint;
 }
 
@@ -553,7 +553,7 @@ static bool has_neighbour(const struct cache_names *s, size_t i, size_t end)
 	       (end < s->n && same_dir(s->v[end] + 1, path));
 }
 
-int look_say_names(struct cache_look *l, const struct cache_names *s, size_t from, size_t to,
+int look_put_names(struct cache_look *l, const struct cache_names *s, size_t from, size_t to,
 		   uint64_t *ret_fingerprints)
 {
 	bool overwritten = false;
@@ -561,7 +561,7 @@ int look_say_names(struct cache_look *l, const struct cache_names *s, size_t fro
 	int r = 0;
 
 	for (size_t i = from; i < to && r == 0; i++) {
-		size_t at = l->said.len;
+		size_t at = l->state.len;
 
 		l->index = i;
 		l->looked[i].err = -1; /* unless it is looked at */
@@ -569,9 +569,9 @@ int look_say_names(struct cache_look *l, const struct cache_names *s, size_t fro
 			end = same_path(s, i, &overwritten);
 			l->has_neighbour = has_neighbour(s, i, end);
 		}
-		r = say_name(l, s->v[i], overwritten, (uint32_t)i);
+		r = put_name(l, s->v[i], overwritten, (uint32_t)i);
 		if (r == 0 && ret_fingerprints)
-			ret_fingerprints[i] = fingerprint_of(l->said.data + at, l->said.len - at);
+			ret_fingerprints[i] = fingerprint_of(l->state.data + at, l->state.len - at);
 	}
 	return r;
 }
@@ -589,8 +589,8 @@ void look_begin(struct cache_look *l, const struct cache_names *s)
 
 void look_end(struct cache_look *l, struct digest *ret)
 {
-	say_same(l);
-	digest_of(l->said.data, l->said.len, ret);
+	put_same(l);
+	digest_of(l->state.data, l->state.len, ret);
 }
 
 int cache_look_state(struct cache_look *l, const struct cache_names *s, struct digest *ret,
@@ -599,7 +599,7 @@ int cache_look_state(struct cache_look *l, const struct cache_names *s, struct d
 	int r;
 
 	look_begin(l, s);
-	r = look_say_names(l, s, 0, s->n, ret_fingerprints);
+	r = look_put_names(l, s, 0, s->n, ret_fingerprints);
 	if (r == 0)
 		look_end(l, ret);
 	return r;

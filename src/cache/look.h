@@ -2,15 +2,15 @@
 #ifndef CONCC_CACHE_LOOK_H
 #define CONCC_CACHE_LOOK_H
 
-/* look.c says what names mean, look_known.c knows of one what it was at the look before,
+/* look.c finds what names mean, look_known.c knows of one what it was at the look before,
  * look_again.c of whole sets. */
 #include "concc/cache.h"
 
 struct cache_look {
 	const struct cache_look_ops *ops;
 	void *data;
-	struct buf said; /* what the names mean, one after the other */
-	struct buf ids;	 /* of which file each is, in the same order: struct look_id */
+	struct buf state; /* what the names mean, one after the other */
+	struct buf ids;	  /* of which file each is, in the same order: struct look_id */
 	/* Of the path looked at last: one name is often used in several ways. */
 	const char *path;
 	struct stat st;
@@ -22,7 +22,7 @@ struct cache_look {
 	bool has_neighbour;	   /* another name beside it is of the same directory */
 	const struct map *without; /* see cache_look_without() */
 	char *dir;		   /* that something is made in, as named last; NULL: none */
-	struct buf dir_said;
+	struct buf dir_state;	   /* its place, as put into state */
 	/* From one look to the next. */
 	uint32_t n_looks;
 	uint64_t last_epoch;
@@ -42,10 +42,10 @@ struct cache_look {
 
 /* Names that follow each other and are of one directory, as named. */
 struct look_group {
-	uint32_t end;	    /* index of the name behind them */
-	uint32_t dir_len;   /* bytes, to the last slash */
-	uint64_t stamp;	    /* while it is that, they mean what they meant; 0: they may not */
-	struct digest said; /* what they mean, and of which files they are */
+	uint32_t end;	     /* index of the name behind them */
+	uint32_t dir_len;    /* bytes, to the last slash */
+	uint64_t stamp;	     /* while it is that, they mean what they meant; 0: they may not */
+	struct digest state; /* what they mean, and of which files they are */
 };
 
 /* What a set meant when it was looked at last. */
@@ -67,9 +67,9 @@ struct looked_dir {
 /* ---- look.c ---- */
 
 /* Of a look at a set: its begin; then of names that follow each other, what each means, into
- * l->said and l->ids; its end, from these. */
+ * l->state and l->ids; its end, from these. */
 void look_begin(struct cache_look *l, const struct cache_names *s);
-int look_say_names(struct cache_look *l, const struct cache_names *s, size_t from, size_t to,
+int look_put_names(struct cache_look *l, const struct cache_names *s, size_t from, size_t to,
 		   uint64_t *ret_fingerprints);
 void look_end(struct cache_look *l, struct digest *ret);
 

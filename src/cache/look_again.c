@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * A memo says what a set meant, by groups.  A group whose directory has the stamp that it had
+ * A memo has what a set meant, by groups.  A group whose directory has the stamp that it had
  * before it was looked at means the same: what changed since, or while it was looked at, would have
- * made it another one.  Of others all names are looked at; when they say the same, of the same
+ * made it another one.  Of others all names are looked at; when they mean the same, of the same
  * files, so does the set.  When anything does not, all is looked at anew.
  */
 #include "look.h"
@@ -67,19 +67,19 @@ static bool is_covered(struct cache_look *l, const struct cache_names *s, size_t
 	return true;
 }
 
-static int say_group(struct cache_look *l, const struct cache_names *s, size_t from,
+static int put_group(struct cache_look *l, const struct cache_names *s, size_t from,
 		     struct look_group *g)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
-	size_t said = l->said.len, ids = l->ids.len;
+	size_t state_at = l->state.len, ids_at = l->ids.len;
 	const void *where;
 	int r;
 
 	g->stamp = stamp_of(l, s, from, g, &where);
-	r = look_say_names(l, s, from, g->end, NULL);
-	buf_append(&b, l->said.data + said, l->said.len - said);
-	buf_append(&b, l->ids.data + ids, l->ids.len - ids);
-	digest_of(b.data, b.len, &g->said);
+	r = look_put_names(l, s, from, g->end, NULL);
+	buf_append(&b, l->state.data + state_at, l->state.len - state_at);
+	buf_append(&b, l->ids.data + ids_at, l->ids.len - ids_at);
+	digest_of(b.data, b.len, &g->state);
 	return r;
 }
 
@@ -133,7 +133,7 @@ static int look_anew(struct cache_look *l, const struct digest *set, const struc
 			l->groups = xrealloc(l->groups, l->cap_groups * sizeof(*l->groups));
 		}
 		l->groups[n] = group_at(s, from);
-		r = say_group(l, s, from, &l->groups[n]);
+		r = put_group(l, s, from, &l->groups[n]);
 	}
 	if (r < 0)
 		return r;
@@ -155,9 +155,9 @@ static bool is_still(struct cache_look *l, const struct cache_names *s, struct l
 
 		if (g->stamp && stamp_of(l, s, from, g, &where) == g->stamp)
 			continue;
-		buf_reset(&l->said);
+		buf_reset(&l->state);
 		buf_reset(&l->ids);
-		if (say_group(l, s, from, &now) < 0 || !digest_eq(&now.said, &g->said))
+		if (put_group(l, s, from, &now) < 0 || !digest_eq(&now.state, &g->state))
 			return false;
 		g->stamp = is_covered(l, s, from, &now) ? now.stamp : 0;
 	}

@@ -17,7 +17,7 @@
 /*
  * DIR/c/xx/...: contents and sets of names, by the digest of their bytes.  DIR/r/xx/...: results,
  * by the digest of call, set and state.  DIR/w/xx/...: the variants of a call.  The last two begin
- * with a digest of their name and all that follows it, as does DIR/n/xx/..., words of calls.
+ * with a digest of their name and all that follows it, as does DIR/n/xx/..., parts of calls.
  * DIR/tmp: what is being written.
  */
 #define RENEW_S	  3600 /* the time of the last use is kept no finer than that */

@@ -4,7 +4,7 @@
 
 /*
  * The files of a store, between those that know what is in them: store.c reads and writes them,
- * store_results.c has sets, results and words in them, store_size.c removes the oldest.
+ * store_results.c has sets, results and parts of calls in them, store_size.c removes the oldest.
  */
 #include <pthread.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-/* Sets of names, results and words of calls, as objects of a store. */
+/* Sets of names, results and parts of calls, as objects of a store. */
 #include "store.h"
 
 #include <errno.h>
@@ -70,18 +70,18 @@ int cache_add_variant(struct cache_store *s, const struct digest *call,
 	return r;
 }
 
-/* ---- words ---- */
+/* ---- parts of calls ---- */
 
-static int decode_words(struct blob in, struct cache_words ret[CACHE_WORDS_KEPT], size_t *ret_n)
+static int decode_parts(struct blob in, struct cache_parts ret[CACHE_PARTS_KEPT], size_t *ret_n)
 {
 	size_t n = 0;
 	struct rd r;
 
 	rd_init(&r, in.p, in.n);
-	while (r.left && !r.bad && n < CACHE_WORDS_KEPT) {
-		struct blob one = rd_blob(&r, CACHE_WORDS_MAX);
+	while (r.left && !r.bad && n < CACHE_PARTS_KEPT) {
+		struct blob one = rd_blob(&r, CACHE_PARTS_MAX);
 
-		if (r.bad || cache_words_decode(one, &ret[n]) < 0)
+		if (r.bad || cache_parts_decode(one, &ret[n]) < 0)
 			break;
 		n++;
 	}
@@ -89,64 +89,64 @@ static int decode_words(struct blob in, struct cache_words ret[CACHE_WORDS_KEPT]
 	return rd_done(&r);
 }
 
-int cache_get_words(struct cache_store *s, const struct digest *key,
-		    struct cache_words ret[CACHE_WORDS_KEPT], size_t *ret_n)
+int cache_get_parts(struct cache_store *s, const struct digest *key,
+		    struct cache_parts ret[CACHE_PARTS_KEPT], size_t *ret_n)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	char name[STORE_NAME_SIZE];
 	int r;
 
 	store_object_name('n', key, name);
-	r = store_get_sealed(s, name, CACHE_WORDS_KEPT * (CACHE_WORDS_MAX + 64), &b);
+	r = store_get_sealed(s, name, CACHE_PARTS_KEPT * (CACHE_PARTS_MAX + 64), &b);
 	if (r < 0)
 		return r;
-	r = decode_words((struct blob){b.data, b.len}, ret, ret_n);
+	r = decode_parts((struct blob){b.data, b.len}, ret, ret_n);
 	while (r < 0 && *ret_n)
-		cache_words_release(&ret[--*ret_n]);
+		cache_parts_release(&ret[--*ret_n]);
 	return r < 0 ? store_damaged(s, name) : 0;
 }
 
-static void put_words(struct buf *b, const struct cache_words *w)
+static void put_parts(struct buf *b, const struct cache_parts *w)
 {
 	_cleanup_buf_ struct buf one = BUF_INIT;
 
-	cache_words_encode(&one, w);
+	cache_parts_encode(&one, w);
 	buf_put_blob(b, one.data, one.len);
 }
 
-static int add_words(struct cache_store *s, const struct digest *key, const struct cache_words *w)
+static int add_parts(struct cache_store *s, const struct digest *key, const struct cache_parts *w)
 {
-	struct cache_words all[CACHE_WORDS_KEPT];
+	struct cache_parts all[CACHE_PARTS_KEPT];
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	char name[STORE_NAME_SIZE];
 	size_t n = 0, kept = 1;
 	bool first;
 
-	if (cache_get_words(s, key, all, &n) < 0)
+	if (cache_get_parts(s, key, all, &n) < 0)
 		n = 0;
 	first = n && digest_eq(&all[0].call, &w->call);
-	put_words(&b, w);
-	if (b.len > CACHE_WORDS_MAX)
+	put_parts(&b, w);
+	if (b.len > CACHE_PARTS_MAX)
 		first = true;
 	for (size_t i = 0; i < n; i++) {
-		if (!first && kept < CACHE_WORDS_KEPT && !digest_eq(&all[i].call, &w->call)) {
-			put_words(&b, &all[i]);
+		if (!first && kept < CACHE_PARTS_KEPT && !digest_eq(&all[i].call, &w->call)) {
+			put_parts(&b, &all[i]);
 			kept++;
 		}
-		cache_words_release(&all[i]);
+		cache_parts_release(&all[i]);
 	}
 	if (first)
-		return b.len > CACHE_WORDS_MAX ? -EMSGSIZE : 0;
+		return b.len > CACHE_PARTS_MAX ? -EMSGSIZE : 0;
 	store_object_name('n', key, name);
 	return store_put_sealed(s, name, &b);
 }
 
-int cache_add_words(struct cache_store *s, const struct digest *key, const struct cache_words *w)
+int cache_add_parts(struct cache_store *s, const struct digest *key, const struct cache_parts *w)
 {
 	int r;
 
 	(void)pthread_mutex_lock(&s->adding);
-	r = add_words(s, key, w);
+	r = add_parts(s, key, w);
 	(void)pthread_mutex_unlock(&s->adding);
 	return r;
 }

@@ -300,9 +300,9 @@ int main(int argc, char **argv)
 		names[i] = commands[i].name;
 		if (!streq(argv[1], commands[i].name))
 			continue;
-		/* What follows the command of `run` is its own. */
-		if (commands[i].fn != cmd_run && commands[i].fn != cmd_why &&
-		    wants_help(argc - 1, argv + 1))
+		/* What follows the command of `run` or `why` is its own. */
+		if (commands[i].fn != cmd_run &&
+		    wants_help(commands[i].fn == cmd_why && argc > 2 ? 2 : argc - 1, argv + 1))
 			return cmd_help(argc, argv);
 		argv[1] = full_name(commands[i].name); /* getopt(3) complains by it */
 		if (commands[i].fn == cmd_run)

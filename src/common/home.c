@@ -381,3 +381,15 @@ int cache_dir(char **ret_path, struct errmsg *msg)
 		*ret_path = steal_ptr(&path);
 	return r;
 }
+
+char *cache_dir_of_workers(void)
+{
+	const char *set = getenv("CONCC_CACHE_DIR");
+	_cleanup_free_ char *ours = NULL, *theirs = NULL;
+
+	if (geteuid() != 0 || !set || !*set)
+		return NULL;
+	ours = xstrdup(set);
+	theirs = xasprintf("%s-worker", set);
+	return setenv("CONCC_CACHE_DIR", theirs, 1) < 0 ? NULL : steal_ptr(&ours);
+}

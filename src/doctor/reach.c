@@ -246,6 +246,7 @@ static void start(struct attempt *a)
 int reach(const struct conf *conf, struct sight *s, size_t n)
 {
 	struct attempt *attempts = xcalloc(n, sizeof(*attempts));
+	_cleanup_free_ char *our_cache = cache_dir_of_workers();
 	struct reaching all = {.n_left = n};
 	int r = loop_new(&all.loop);
 
@@ -263,6 +264,8 @@ int reach(const struct conf *conf, struct sight *s, size_t n)
 		(void)loop_run_children(all.loop, REAP_MS); /* what stays is init's */
 		loop_free(all.loop);
 	}
+	if (our_cache)
+		(void)setenv("CONCC_CACHE_DIR", our_cache, 1);
 	free(attempts);
 	return r;
 }

@@ -54,13 +54,13 @@ static int fail(const char *text)
 	return WRAPPER_EXIT_SERVER;
 }
 
-static bool has_prefix(const struct tally_entry *e, const char *prefix)
+static bool has_prefix(const struct counter *e, const char *prefix)
 {
 	return str_starts(e->name, prefix) && e->n;
 }
 
 /* Which rules kept jobs here, since the runtime directory was made. */
-static void print_tally(const char *dir)
+static void print_counters(const char *dir)
 {
 	static const struct {
 		const char *prefix, *title;
@@ -70,8 +70,8 @@ static void print_tally(const char *dir)
 		{"retry:", "tried again"},
 	};
 	_cleanup_free_ char *path = path_join(dir, "tally");
-	struct tally_entry e[TALLY_ENTRIES];
-	size_t n = tally_read(path, e, TALLY_ENTRIES);
+	struct counter e[COUNTERS_MAX];
+	size_t n = counters_read(path, e, COUNTERS_MAX);
 
 	for (size_t k = 0; k < sizeof(kinds) / sizeof(*kinds); k++) {
 		bool titled = false;
@@ -232,7 +232,7 @@ int front_status(bool json)
 	if (json)
 		return 0;
 	print_verdict(dir, text);
-	print_tally(dir);
+	print_counters(dir);
 	print_notes(dir);
 	print_others(dir);
 	return 0;
@@ -240,15 +240,15 @@ int front_status(bool json)
 
 int front_reset(void)
 {
-	_cleanup_free_ char *dir = NULL, *tally = NULL, *notes = NULL;
+	_cleanup_free_ char *dir = NULL, *counters = NULL, *notes = NULL;
 	_cleanup_close_ int dir_fd = -1;
 	struct errmsg msg = {0};
 
 	if (runtime_dir_open(&dir, &dir_fd, &msg) < 0)
 		return fail(msg.text);
-	tally = path_join(dir, "tally");
+	counters = path_join(dir, "tally");
 	notes = wrapper_notes_path(dir);
-	(void)unlink(tally); /* who has it open counts on, for nobody */
+	(void)unlink(counters); /* who has it open counts on, for nobody */
 	(void)unlink(notes);
 	if (server_is_there(dir_fd) && front_ask(dir, "reset", NULL, NULL) < 0)
 		return fail("the project server does not answer");

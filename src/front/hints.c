@@ -325,16 +325,16 @@ void hint_no_calls(char *const *argv, const struct masquerade *m, const struct l
 /* ---- rules ---- */
 
 /* "local:native" or "fallback:missing" */
-static const char *rule_of(const struct tally_entry *e)
+static const char *rule_of(const struct counter *e)
 {
 	return str_starts(e->name, "local:")	  ? e->name + strlen("local:")
 	       : str_starts(e->name, "fallback:") ? e->name + strlen("fallback:")
 						  : NULL;
 }
 
-void hint_most_local(const struct tally_entry *e, size_t n, struct buf *out)
+void hint_most_local(const struct counter *e, size_t n, struct buf *out)
 {
-	const struct tally_entry *most = NULL;
+	const struct counter *most = NULL;
 
 	for (size_t i = 0; i < n; i++) {
 		const char *rule = rule_of(&e[i]);
@@ -348,7 +348,7 @@ void hint_most_local(const struct tally_entry *e, size_t n, struct buf *out)
 			 view_remedy(rule_of(most)));
 }
 
-void hint_kept_local(const struct tally_entry *e, size_t n, struct buf *out)
+void hint_kept_local(const struct counter *e, size_t n, struct buf *out)
 {
 	size_t begin = out->len, at_start;
 

@@ -21,8 +21,8 @@ void hint_no_calls(char *const *argv, const struct masquerade *m, const struct l
 		   struct buf *out);
 
 /* The rule that kept most calls here, of those that a change of the user's lifts. */
-void hint_kept_local(const struct tally_entry *e, size_t n, struct buf *out);
-void hint_most_local(const struct tally_entry *e, size_t n, struct buf *out); /* its bare words */
+void hint_kept_local(const struct counter *e, size_t n, struct buf *out);
+void hint_most_local(const struct counter *e, size_t n, struct buf *out); /* its bare words */
 
 /* ---- for tests ---- */
 

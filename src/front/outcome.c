@@ -55,7 +55,7 @@ void outcome_make(struct outcome *o)
 {
 	struct rusage u;
 
-	o->n_entries = tally_read(o->tally, o->entries, TALLY_ENTRIES);
+	o->n_entries = counters_read(o->counters, o->entries, COUNTERS_MAX);
 	o->n_remote = sum(o, "remote:");
 	o->n_fell_back = sum(o, "fallback:");
 	o->n_local = sum(o, "local:") + o->n_fell_back;
@@ -82,7 +82,7 @@ static void list_names(const struct outcome *o, const char *prefix, struct buf *
 	bool first = true;
 
 	for (size_t i = 0; i < o->n_entries; i++) {
-		const struct tally_entry *e = &o->entries[i];
+		const struct counter *e = &o->entries[i];
 
 		if (!str_starts(e->name, prefix) || !e->n)
 			continue;
@@ -149,7 +149,7 @@ static json_t *names_json(const struct outcome *o, const char *prefix)
 	json_t *list = json_object();
 
 	for (size_t i = 0; i < o->n_entries; i++) {
-		const struct tally_entry *e = &o->entries[i];
+		const struct counter *e = &o->entries[i];
 
 		if (str_starts(e->name, prefix) && e->n)
 			json_object_set_new(list, e->name + strlen(prefix),

@@ -21,13 +21,13 @@ void numbers_parse(struct numbers *ret, const char *json);
 
 struct outcome {
 	/* The caller's, borrowed. */
-	const char *tally, *build;
+	const char *counters, *build;
 	struct numbers before, after;
 	uint64_t wall_us;
 	uint32_t cores; /* of this machine */
 	int status;	/* of the command */
 	/* Of outcome_make(). */
-	struct tally_entry entries[TALLY_ENTRIES];
+	struct counter entries[COUNTERS_MAX];
 	size_t n_entries;
 	uint64_t n_calls, n_remote, n_local, n_fell_back, n_retried;
 	uint64_t n_fixed;  /* here, by rules that are no fault: link, query, probe, local-slot */

@@ -44,7 +44,7 @@ struct build {
 	int signo; /* that is to end us, or 0 */
 	struct masquerade masquerade;
 	struct left_alone left;
-	char *tally;
+	char *counters;
 	char id[32];	       /* in the records of its jobs */
 	struct numbers before; /* of the server, which may have done other things */
 };
@@ -119,7 +119,7 @@ static void tell_down(const struct build *b)
 	/* The same in the words of the jobs that then find no worker: they need not say it again.
 	 */
 	if (front_ask(b->dir, "why", NULL, &why) == 0 && *why)
-		tally_mark_shown(b->tally, why);
+		counters_mark_shown(b->counters, why);
 }
 
 /* In a copy of this process, that a signal may end. */
@@ -195,7 +195,7 @@ static void set_environment(struct build *b)
 	/* Without .git nobody could tell that a sub-directory belongs to this build. */
 	if (workspace || cwd)
 		setenv("CONCC_WORKSPACE", workspace ? workspace : cwd, 0);
-	setenv("CONCC_RUN_TALLY", b->tally, 1);
+	setenv("CONCC_RUN_TALLY", b->counters, 1);
 	setenv("CONCC_RUN_ID", b->id, 1);
 	set_words(cwd);
 	if (b->o->local)
@@ -285,7 +285,7 @@ static int run_child(struct build *b)
  */
 static void pass_on_words(const struct build *b)
 {
-	_cleanup_free_ char *path = wrapper_notes_path(b->tally);
+	_cleanup_free_ char *path = wrapper_notes_path(b->counters);
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
 	char part[16 * 1024];
 	ssize_t n;
@@ -299,7 +299,7 @@ static void pass_on_words(const struct build *b)
 /* 0, or the status of a build that should have run elsewhere. */
 static int summarise(struct build *b, uint64_t wall_us, int status)
 {
-	struct outcome o = {.tally = b->tally,
+	struct outcome o = {.counters = b->counters,
 			    .build = b->id,
 			    .before = b->before,
 			    .wall_us = wall_us,
@@ -326,11 +326,11 @@ static int summarise(struct build *b, uint64_t wall_us, int status)
 	return WRAPPER_EXIT_LOCAL;
 }
 
-static void remove_tally(const struct build *b)
+static void remove_counters(const struct build *b)
 {
-	_cleanup_free_ char *notes = wrapper_notes_path(b->tally);
+	_cleanup_free_ char *notes = wrapper_notes_path(b->counters);
 
-	(void)unlink(b->tally);
+	(void)unlink(b->counters);
 	(void)unlink(notes);
 }
 
@@ -341,8 +341,8 @@ static void take_down(struct build *b)
 		server_wait_end(b->dir_fd);
 	}
 	users_left(&b->users);
-	if (b->tally)
-		remove_tally(b);
+	if (b->counters)
+		remove_counters(b);
 	if (b->own_dir && b->dir) {
 		int r = path_remove_tree(AT_FDCWD, b->dir);
 
@@ -351,7 +351,7 @@ static void take_down(struct build *b)
 	}
 	masquerade_release(&b->masquerade);
 	left_alone_release(&b->left);
-	free(b->tally);
+	free(b->counters);
 	free(b->dir);
 	if (b->dir_fd >= 0)
 		close(b->dir_fd);
@@ -418,10 +418,10 @@ static int build(struct build *b)
 		return complain(msg.text);
 	tell_no_cache(b);
 	tell_kept_back(b);
-	b->tally = xasprintf("%s/run-%d", b->dir, (int)getpid());
+	b->counters = xasprintf("%s/run-%d", b->dir, (int)getpid());
 	(void)snprintf(b->id, sizeof(b->id), "%llx-%d", (unsigned long long)time(NULL),
 		       (int)getpid());
-	remove_tally(b); /* of a former process with this pid */
+	remove_counters(b); /* of a former process with this pid */
 	status = bring_up(b);
 	if (status)
 		return status;

@@ -27,7 +27,7 @@
 #define TICKET_MAX    (1ULL << 40) /* above it is nobody of ours: somebody plays */
 #define TICKET_TRIES  1024	   /* that many come at the same moment, or somebody plays */
 #define SLOT_TRIES    3		   /* taken and freed again while we look */
-#define WATCHERS_MAX  64	   /* of one slot: heads of lines, so one; the others play */
+#define WATCHERS_MAX  64	   /* of one slot: heads of queues, so one; the others play */
 #define SOCKETS_MAX   (64 << 20)   /* bytes of /proc/net/unix: half a million sockets */
 #define DISPATCH_MAX  64	   /* events in a row before others in the loop get their turn */
 #define WAITING_SHOWN 1000000
@@ -46,10 +46,10 @@ struct held {
 	unsigned n_watchers;
 };
 
-struct line {
+struct queue {
 	char prefix[48];
 	bool of_user; /* only this user's sockets count */
-	int fd;	      /* bound to our ticket; -1: not in line */
+	int fd;	      /* bound to our ticket; -1: not in the queue */
 	uint64_t ticket;
 };
 
@@ -60,8 +60,8 @@ struct host_slots {
 	struct held *held; /* limit of them */
 	int *watches;	   /* connected to the holder of slot i; -1: not */
 	int epoll;
-	int knock; /* a socket to ask with whether there is a line */
-	struct line user_line, host_line;
+	int knock; /* a socket to ask with whether there is a queue */
+	struct queue user_queue, host_queue;
 	int head;	 /* bound to HEAD_NAME while we are; or -1 */
 	int predecessor; /* connected to whom we wait for, or -1 */
 	enum place place;
@@ -113,9 +113,9 @@ static void slot_name(char *ret, size_t size, uint32_t slot)
 	snprintf(ret, size, SLOT_PREFIX "%u", slot);
 }
 
-static void ticket_name(char *ret, size_t size, const struct line *l, uint64_t ticket)
+static void ticket_name(char *ret, size_t size, const struct queue *q, uint64_t ticket)
 {
-	snprintf(ret, size, "%s%" PRIu64, l->prefix, ticket);
+	snprintf(ret, size, "%s%" PRIu64, q->prefix, ticket);
 }
 
 /* ---- who is there ---- */
@@ -145,7 +145,7 @@ static void see_all(seen_fn fn, void *data)
 		see_line(l, fn, data);
 }
 
-struct line_view {
+struct queue_view {
 	const char *prefix;
 	uint64_t below;	 /* tickets from here on are behind us */
 	uint64_t before; /* the highest of the others, 0: none */
@@ -154,7 +154,7 @@ struct line_view {
 
 static void see_ticket(void *data, const char *name, bool listens)
 {
-	struct line_view *v = data;
+	struct queue_view *v = data;
 	unsigned long long t;
 
 	if (!listens || !str_starts(name, v->prefix) ||
@@ -251,29 +251,29 @@ void host_slots_dispatch(struct host_slots *h)
 	}
 }
 
-/* ---- lines ---- */
+/* ---- queues ---- */
 
-static int line_join(struct line *l)
+static int queue_join(struct queue *q)
 {
-	struct line_view v = {.prefix = l->prefix};
+	struct queue_view v = {.prefix = q->prefix};
 	char name[80];
 
 	see_all(see_ticket, &v);
 	for (int i = 0; i < TICKET_TRIES; i++) {
-		l->ticket = v.last + 1 + (uint64_t)i;
-		ticket_name(name, sizeof(name), l, l->ticket);
-		l->fd = own_name(SOCK_STREAM, name);
-		if (l->fd != -EADDRINUSE)
+		q->ticket = v.last + 1 + (uint64_t)i;
+		ticket_name(name, sizeof(name), q, q->ticket);
+		q->fd = own_name(SOCK_STREAM, name);
+		if (q->fd != -EADDRINUSE)
 			break;
 	}
-	if (l->fd >= 0)
+	if (q->fd >= 0)
 		return 0;
-	return l->fd == -EADDRINUSE ? -EBUSY : l->fd;
+	return q->fd == -EADDRINUSE ? -EBUSY : q->fd;
 }
 
-static void line_leave(struct line *l)
+static void queue_leave(struct queue *q)
 {
-	fd_close(&l->fd);
+	fd_close(&q->fd);
 }
 
 static bool is_ours(int fd)
@@ -285,32 +285,32 @@ static bool is_ours(int fd)
 }
 
 /* True when we are the first; else h->predecessor will hang up.  Who draws a ticket that has just
- * become free can be in front of us without our knowing: then a line has two heads for a while. */
-static bool line_is_first(struct host_slots *h, const struct line *l)
+ * become free can be in front of us without our knowing: then a queue has two heads for a while. */
+static bool queue_is_first(struct host_slots *h, const struct queue *q)
 {
-	struct line_view v = {.prefix = l->prefix, .below = l->ticket};
+	struct queue_view v = {.prefix = q->prefix, .below = q->ticket};
 
 	for (see_all(see_ticket, &v); v.before;) {
 		char name[80];
 		int fd;
 
-		ticket_name(name, sizeof(name), l, v.before);
+		ticket_name(name, sizeof(name), q, v.before);
 		fd = watch_name(name);
-		if (fd >= 0 && (!l->of_user || is_ours(fd)) &&
+		if (fd >= 0 && (!q->of_user || is_ours(fd)) &&
 		    listen_to(h, fd, 0, OF_PREDECESSOR, 0) == 0) {
 			h->predecessor = fd;
 			return false;
 		}
 		fd_close(&fd);
 		/* Gone, or no one of ours: the one before. */
-		v = (struct line_view){.prefix = l->prefix, .below = v.before};
+		v = (struct queue_view){.prefix = q->prefix, .below = v.before};
 		see_all(see_ticket, &v);
 	}
 	return true;
 }
 
 /* Does somebody wait?  Tells, by the way, nothing to who is asked. */
-static bool line_exists(const struct host_slots *h)
+static bool queue_exists(const struct host_slots *h)
 {
 	struct sockaddr_un sa;
 	socklen_t len = address(&sa, HEAD_NAME);
@@ -320,10 +320,10 @@ static bool line_exists(const struct host_slots *h)
 	       errno == EAGAIN;
 }
 
-static void leave_lines(struct host_slots *h)
+static void leave_queues(struct host_slots *h)
 {
-	line_leave(&h->host_line);
-	line_leave(&h->user_line);
+	queue_leave(&h->host_queue);
+	queue_leave(&h->user_queue);
 	fd_close(&h->head);
 	fd_close(&h->predecessor);
 	h->place = AT_HOME;
@@ -389,20 +389,20 @@ static int take_as_head(struct host_slots *h)
 	return -EAGAIN;
 }
 
-/* One step further in the lines. */
+/* One step further in the queues. */
 static int step(struct host_slots *h)
 {
 	switch (h->place) {
 	case AT_HOME:
 		h->place = IN_LINE_OF_USER;
-		return line_join(&h->user_line);
+		return queue_join(&h->user_queue);
 	case IN_LINE_OF_USER:
-		if (!line_is_first(h, &h->user_line))
+		if (!queue_is_first(h, &h->user_queue))
 			return -EAGAIN;
 		h->place = IN_LINE_OF_HOST;
-		return line_join(&h->host_line);
+		return queue_join(&h->host_queue);
 	case IN_LINE_OF_HOST:
-		if (!line_is_first(h, &h->host_line))
+		if (!queue_is_first(h, &h->host_queue))
 			return -EAGAIN;
 		h->place = AT_HEAD;
 		/* Of two heads one will do. */
@@ -416,7 +416,7 @@ static int step(struct host_slots *h)
 	return -EINVAL;
 }
 
-static int take_in_line(struct host_slots *h)
+static int take_in_queue(struct host_slots *h)
 {
 	int r = 0;
 
@@ -425,7 +425,7 @@ static int take_in_line(struct host_slots *h)
 	if (r == 0)
 		r = take_as_head(h);
 	if (r != -EAGAIN)
-		leave_lines(h);
+		leave_queues(h);
 	return r;
 }
 
@@ -434,10 +434,10 @@ int host_slots_take(struct host_slots *h)
 	bool waited = h->place != AT_HOME;
 	int r = -EAGAIN;
 
-	if (!waited && !h->contended && !line_exists(h))
+	if (!waited && !h->contended && !queue_exists(h))
 		r = take_any(h);
 	if (r == -EAGAIN)
-		r = take_in_line(h);
+		r = take_in_queue(h);
 	h->contended = r == -EAGAIN || (r >= 0 && waited);
 	return r;
 }
@@ -474,7 +474,7 @@ void host_slots_waiting(struct host_slots *h, uint32_t n)
 	h->waiting = n;
 	fd_close(&h->marker);
 	if (n == 0) {
-		leave_lines(h);
+		leave_queues(h);
 		drop_watches(h);
 		h->contended = false;
 		return;
@@ -498,11 +498,11 @@ int host_slots_new(uint32_t limit, struct host_slots **ret, struct errmsg *msg)
 	h->watches = xcalloc(limit, sizeof(*h->watches));
 	for (uint32_t i = 0; i < limit; i++)
 		h->held[i].fd = h->watches[i] = -1;
-	h->user_line.fd = h->host_line.fd = h->head = h->predecessor = h->marker = -1;
-	h->user_line.of_user = true;
-	snprintf(h->user_line.prefix, sizeof(h->user_line.prefix), "concc/1/u%u/",
+	h->user_queue.fd = h->host_queue.fd = h->head = h->predecessor = h->marker = -1;
+	h->user_queue.of_user = true;
+	snprintf(h->user_queue.prefix, sizeof(h->user_queue.prefix), "concc/1/u%u/",
 		 (unsigned)geteuid());
-	snprintf(h->host_line.prefix, sizeof(h->host_line.prefix), LINE_PREFIX);
+	snprintf(h->host_queue.prefix, sizeof(h->host_queue.prefix), LINE_PREFIX);
 	h->epoll = epoll_create1(EPOLL_CLOEXEC);
 	h->knock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (h->epoll < 0 || h->knock < 0 || getrandom(&h->id, sizeof(h->id), 0) != sizeof(h->id)) {
@@ -519,7 +519,7 @@ void host_slots_free(struct host_slots *h)
 {
 	if (!h)
 		return;
-	leave_lines(h);
+	leave_queues(h);
 	drop_watches(h);
 	for (uint32_t i = 0; i < h->limit; i++)
 		host_slots_give_back(h, (int)i);

@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "concc/pool.h"
-#include "line.h"
+#include "queue.h"
 #include "pick.h"
 #include "slot.h"
 #include "table.h"
@@ -42,7 +42,7 @@ static void members_unlock(struct pool *p)
 	byte_unlock(p->fd, TABLE_LOCK_AT);
 }
 
-/* The close is what the heads of the lines see; see watch.h. */
+/* The close is what the heads of the queues see; see watch.h. */
 static void ring_bell(struct pool *p)
 {
 	int fd = openat(p->slots_fd, BELL_NAME,
@@ -231,20 +231,20 @@ int pool_list(struct pool *p, struct pool_member *ret, size_t max, bool verify)
 
 uint32_t pool_waiters(struct pool *p)
 {
-	return line_count_waiters(p);
+	return queue_count_waiters(p);
 }
 
-uint64_t pool_line_us(struct pool *p)
+uint64_t pool_queue_us(struct pool *p)
 {
 	struct sched_job j = pick_wish(p->table, &(struct pool_request){0}).job;
 	struct sched_place places[POOL_MEMBERS_MAX];
 	struct member_view v;
 	size_t n = 0;
 
-	j.waiting = line_count_waiters(p);
-	for (uint32_t line = 0; line < LINE_COUNT; line++)
-		if (line_has_waiters(p, line))
-			j.waiting_us += line_work_us(p, line);
+	j.waiting = queue_count_waiters(p);
+	for (uint32_t queue = 0; queue < QUEUE_COUNT; queue++)
+		if (queue_has_waiters(p, queue))
+			j.waiting_us += queue_work_us(p, queue);
 	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++)
 		if (member_view(p->table, i, &v) && v.state == MEMBER_UP)
 			places[n++] = pick_place(&v);

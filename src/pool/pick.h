@@ -26,7 +26,7 @@ struct pick_wish {
 };
 
 struct pick_wish pick_wish(const struct table *t, const struct pool_request *q);
-/* How long the job may take: what others in line are to reckon with. */
+/* How long the job may take: what others in the queue are to reckon with. */
 uint32_t pick_expected_us(const struct pick_wish *w);
 /* -EAGAIN when all are taken or asleep, or not worth it; CONCC_E_UNAVAIL when there is none. */
 int pick(const struct table *t, const struct pool_request *q, struct pick_wish *w,

@@ -11,7 +11,7 @@
 #include "concc/io.h"
 #include "concc/str.h"
 #include "call.h"
-#include "line.h"
+#include "queue.h"
 #include "pick.h"
 #include "slot.h"
 #include "table.h"
@@ -283,9 +283,9 @@ static int watch_calls(struct pool *p, const struct pool_request *q, struct pool
  * How long what the head waits for has not come: each has patience for once, and not again as it
  * comes to the head, but for what those before it have got meanwhile.
  */
-static uint64_t waited_us(const struct table_line *line, uint64_t since)
+static uint64_t waited_us(const struct table_queue *queue, uint64_t since)
 {
-	uint64_t came = __atomic_load_n(&line->came_us, __ATOMIC_RELAXED), now = now_us();
+	uint64_t came = __atomic_load_n(&queue->came_us, __ATOMIC_RELAXED), now = now_us();
 
 	if (came > since)
 		since = came;
@@ -293,14 +293,14 @@ static uint64_t waited_us(const struct table_line *line, uint64_t since)
 }
 
 /*
- * For the head of a line, who stands in it since then.  *verified: the hints are known to be right,
- * but for events to come.
+ * For the head of a queue, who stands in it since then.  *verified: the hints are known to be
+ * right, but for events to come.
  */
-static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t line, uint64_t since,
-			struct pool_watch *w, bool *verified, struct pool_slot *ret)
+static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t queue,
+			uint64_t since, struct pool_watch *w, bool *verified, struct pool_slot *ret)
 {
 	struct pick_wish wish = pick_wish(p->table, q);
-	struct table_line *l = &p->table->lines[line];
+	struct table_queue *shared = &p->table->queues[queue];
 	uint32_t own = pick_expected_us(&wish);
 	uint64_t until = 0; /* a free slot is left for a better one */
 
@@ -308,14 +308,14 @@ static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t l
 		bool recheck = false;
 		int rc;
 
-		wish.job.waiting = line_waiting(p, line);
+		wish.job.waiting = queue_waiting(p, queue);
 		wish.job.waiting -= wish.job.waiting > 0; /* others */
-		wish.job.waiting_us = line_work_us(p, line);
+		wish.job.waiting_us = queue_work_us(p, queue);
 		wish.job.waiting_us -= own < wish.job.waiting_us ? own : wish.job.waiting_us;
-		wish.job.waited_us = waited_us(l, since);
+		wish.job.waited_us = waited_us(shared, since);
 		rc = take_any(p, q, &wish, ret);
 		if (rc == 0 && now_us() < until)
-			__atomic_store_n(&l->came_us, now_us(), __ATOMIC_RELAXED);
+			__atomic_store_n(&shared->came_us, now_us(), __ATOMIC_RELAXED);
 		until = rc == -EAGAIN && wish.patience_us < UINT64_MAX - now_us()
 				? now_us() + wish.patience_us
 				: 0;
@@ -349,17 +349,17 @@ static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t l
  */
 static void vouch(struct pool *p, const struct ticket *t, struct pool_watch *w)
 {
-	struct table_line *line = &p->table->lines[t->line];
-	uint64_t second = __atomic_load_n(&line->watching, __ATOMIC_ACQUIRE);
+	struct table_queue *queue = &p->table->queues[t->queue];
+	uint64_t second = __atomic_load_n(&queue->watching, __ATOMIC_ACQUIRE);
 
 	if (pool_watch_is_open(w) && pool_watch_drain(w, p))
-		__atomic_store_n(&line->vouched, second, __ATOMIC_RELEASE);
+		__atomic_store_n(&queue->vouched, second, __ATOMIC_RELEASE);
 }
 
-static int wait_in_line(struct pool *p, const struct pool_request *q, const struct ticket *t,
-			struct pool_watch *w, struct pool_slot *ret)
+static int wait_in_queue(struct pool *p, const struct pool_request *q, const struct ticket *t,
+			 struct pool_watch *w, struct pool_slot *ret)
 {
-	struct table_line *line = &p->table->lines[t->line];
+	struct table_queue *queue = &p->table->queues[t->queue];
 	uint64_t me = t->number + 1; /* 0 is nobody */
 	uint64_t since = now_us();
 	bool verified;
@@ -370,45 +370,46 @@ static int wait_in_line(struct pool *p, const struct pool_request *q, const stru
 		return rc;
 	/* Having none is handled as head. */
 	if (pool_watch_open(w, p) == 0)
-		__atomic_store_n(&line->watching, me, __ATOMIC_RELEASE);
+		__atomic_store_n(&queue->watching, me, __ATOMIC_RELEASE);
 	rc = ticket_wait_head(p, t);
 	if (rc < 0)
 		return rc;
 	ticket_is_head(p, t);
-	verified = pool_watch_is_open(w) && __atomic_load_n(&line->vouched, __ATOMIC_ACQUIRE) == me;
-	rc = take_as_head(p, q, t->line, since, w, &verified, ret);
+	verified = pool_watch_is_open(w) &&
+		   __atomic_load_n(&queue->vouched, __ATOMIC_ACQUIRE) == me;
+	rc = take_as_head(p, q, t->queue, since, w, &verified, ret);
 	if (rc == 0 && verified)
 		vouch(p, t, w);
 	return rc;
 }
 
-static int line_of(struct pool *p, const struct pool_request *q)
+static int queue_of(struct pool *p, const struct pool_request *q)
 {
 	if (q->only) {
 		int member = member_find(p->table, q->only);
 
-		return member < 0 ? CONCC_E_UNAVAIL : LINE_MEMBER + member;
+		return member < 0 ? CONCC_E_UNAVAIL : QUEUE_MEMBER + member;
 	}
 	if (q->avoid)
-		return q->local_ok ? LINE_ANY_AVOID : LINE_REMOTE_AVOID;
-	return q->local_ok ? LINE_ANY : LINE_REMOTE;
+		return q->local_ok ? QUEUE_ANY_AVOID : QUEUE_REMOTE_AVOID;
+	return q->local_ok ? QUEUE_ANY : QUEUE_REMOTE;
 }
 
-static int join_line(struct pool *p, const struct pool_request *q, uint32_t line,
-		     struct pool_slot *ret)
+static int join_queue(struct pool *p, const struct pool_request *q, uint32_t queue,
+		      struct pool_slot *ret)
 {
 	struct pick_wish wish = pick_wish(p->table, q);
 	struct pool_watch w = {0};
 	struct ticket t;
 	int fd, rc;
 
-	rc = ticket_take(p, line, pick_expected_us(&wish), &t);
+	rc = ticket_take(p, queue, pick_expected_us(&wish), &t);
 	if (rc < 0)
 		return rc;
 	/* Behind the ticket, since who hears it counts those. */
 	if (pick_can_call(p->table, q, true) && call_for(p, q, &fd) == 0)
 		(void)close(fd);
-	rc = wait_in_line(p, q, &t, &w, ret);
+	rc = wait_in_queue(p, q, &t, &w, ret);
 	ticket_drop(p, &t);
 	pool_watch_close(&w);
 	return rc;
@@ -428,10 +429,10 @@ static int try_acquire(struct pool *p, const struct pool_request *q, struct pool
 }
 
 /*
- * Others wait: one who comes now takes what the head of the line has left for a
+ * Others wait: one who comes now takes what the head of the queue has left for a
  * better place, if with so many waiting it has become worth it; never what the head would take.
  */
-static int take_behind(struct pool *p, const struct pool_request *q, uint32_t line,
+static int take_behind(struct pool *p, const struct pool_request *q, uint32_t queue,
 		       struct pool_slot *ret)
 {
 	struct pick_wish w = pick_wish(p->table, q);
@@ -442,29 +443,29 @@ static int take_behind(struct pool *p, const struct pool_request *q, uint32_t li
 		return rc == 0 ? -EAGAIN : rc;
 	if (w.patience_us == UINT64_MAX)
 		return -EAGAIN; /* nothing is free */
-	w.job.waiting = line_waiting(p, line);
-	w.job.waiting_us = line_work_us(p, line);
+	w.job.waiting = queue_waiting(p, queue);
+	w.job.waiting_us = queue_work_us(p, queue);
 	return take_any(p, q, &w, ret);
 }
 
 int pool_acquire(struct pool *p, const struct pool_request *q, struct pool_slot *ret)
 {
 	struct pick_wish w;
-	int line, rc;
+	int queue, rc;
 
 	ret->fd = -1;
-	line = line_of(p, q);
-	if (line < 0)
-		return line;
-	if (line_has_waiters(p, (uint32_t)line)) {
-		rc = take_behind(p, q, (uint32_t)line, ret);
+	queue = queue_of(p, q);
+	if (queue < 0)
+		return queue;
+	if (queue_has_waiters(p, (uint32_t)queue)) {
+		rc = take_behind(p, q, (uint32_t)queue, ret);
 		if (rc != -EAGAIN || q->try)
 			return rc;
-		return join_line(p, q, (uint32_t)line, ret);
+		return join_queue(p, q, (uint32_t)queue, ret);
 	}
 	if (q->try)
 		return try_acquire(p, q, ret);
 	w = pick_wish(p->table, q);
 	rc = take_any(p, q, &w, ret);
-	return rc == -EAGAIN ? join_line(p, q, (uint32_t)line, ret) : rc;
+	return rc == -EAGAIN ? join_queue(p, q, (uint32_t)queue, ret) : rc;
 }

@@ -31,7 +31,7 @@ int slot_lock(int slots_fd, const char *member, uint32_t index, int *ret_fd);
 int slot_lock_wait(int slots_fd, const char *member, uint32_t index, int *ret_fd);
 void slot_unlock(int fd);
 /*
- * Closes, which tells the heads of the lines.  The event of a close comes with
+ * Closes, which tells the heads of the queues.  The event of a close comes with
  * the last copy of a descriptor only, and a child that was just forked may have
  * one; so when the FIFO is still open somewhere, it is opened and closed once more.
  */

@@ -18,29 +18,29 @@
 #include "concc/pool.h"
 
 /*
- * Requests queue in lines: those that can use the same slots share one.  With a
- * single line, one that waits for a certain member would hold up all others.
+ * Requests wait in queues: those that can use the same slots share one.  With a
+ * single queue, one that waits for a certain member would hold up all others.
  */
 enum {
-	LINE_ANY,	/* every member will do */
-	LINE_REMOTE,	/* all but POOL_LOCAL */
-	LINE_ANY_AVOID, /* the same, with a member to avoid */
-	LINE_REMOTE_AVOID,
-	LINE_MEMBER, /* + index: that member only */
-	LINE_COUNT = LINE_MEMBER + POOL_MEMBERS_MAX,
+	QUEUE_ANY,	 /* every member will do */
+	QUEUE_REMOTE,	 /* all but POOL_LOCAL */
+	QUEUE_ANY_AVOID, /* the same, with a member to avoid */
+	QUEUE_REMOTE_AVOID,
+	QUEUE_MEMBER, /* + index: that member only */
+	QUEUE_COUNT = QUEUE_MEMBER + POOL_MEMBERS_MAX,
 };
 
-/* Of longer lines, what the last so many want stands for all. */
-#define LINE_WORKS 64
+/* Of longer queues, what the last so many want stands for all. */
+#define QUEUE_WORKS 64
 
-struct table_line {
+struct table_queue {
 	uint64_t tail;	   /* the next ticket, about; see ticket_take() */
 	uint64_t watching; /* ticket of the second, once it watches */
 	uint64_t vouched;  /* ticket of the successor that can trust the hints */
 	uint64_t head;	   /* ticket of who is served next, about */
 	uint64_t came_us;  /* now_us() when its head got last what it had left a free slot for */
-	uint32_t
-		works[LINE_WORKS]; /* of ticket t at t % LINE_WORKS: its work in us, 0: not known */
+	uint32_t works[QUEUE_WORKS]; /* of ticket t at t % QUEUE_WORKS: its work in us, 0: not known
+				      */
 };
 
 enum { MEMBER_NONE = 0, MEMBER_UP = 1, MEMBER_DOWN = 2, MEMBER_ASLEEP = 3 };
@@ -65,7 +65,7 @@ struct table {
 	char magic[8];
 	uint32_t version;
 	uint32_t size;
-	struct table_line lines[LINE_COUNT];
+	struct table_queue queues[QUEUE_COUNT];
 	struct table_member members[POOL_MEMBERS_MAX];
 	uint64_t affinity[AFFINITY_SLOTS]; /* hash of the directory << 32 | member + 1 */
 	uint64_t keeps_results;	    /* the server does: worth asking before a slot is taken */
@@ -75,7 +75,7 @@ struct table {
 };
 
 struct pool {
-	int fd;	      /* the table's file; carries this process's place in a line */
+	int fd;	      /* the table's file; carries this process's place in a queue */
 	int slots_fd; /* the directory of the slot files */
 	int dir_fd;   /* the runtime directory */
 	int calls_fd; /* see call.h; -1 in who does not hear calls */

@@ -3,12 +3,12 @@
 #define CONCC_POOL_WATCH_H
 
 /*
- * How the head of a line learns that a slot became free: one inotify watch on
+ * How the head of a queue learns that a slot became free: one inotify watch on
  * the directory of the slot files reports every close of one, by pool_release()
  * or by death; and every change of the members, by a close of `bell`.
  *
  * inotify instances are few (128 a user), so only the head and the second of a
- * line have one.
+ * queue have one.
  */
 #include "table.h"
 

@@ -176,13 +176,13 @@ static int put(struct recording *r)
 	cache_names_encode(&b, &r->names);
 	err = cache_put_bytes(store, b.data, b.len, &variant->set);
 	if (err == 0)
-		err = cache_put_entry(store, &r->words.call, &variant->set, &variant->state,
+		err = cache_put_entry(store, &r->parts.call, &variant->set, &variant->state,
 				      &r->entry);
 	/* Last: what it leads to is there by then. */
 	if (err == 0)
-		err = cache_add_variant(store, &r->words.call, variant);
+		err = cache_add_variant(store, &r->parts.call, variant);
 	if (err == 0)
-		(void)cache_add_words(store, &r->words_key, &r->words);
+		(void)cache_add_parts(store, &r->parts_key, &r->parts);
 	return err;
 }
 
@@ -213,10 +213,10 @@ static void share(struct recording *r)
 	for (size_t i = 0; i < r->entry.n_effects; i++)
 		if (r->entry.effects[i].kind == EFFECT_FILE && r->entry.effects[i].size)
 			share_one(r, CACHE_BYTES, &r->entry.effects[i].digest);
-	cache_entry_key(&r->words.call, &r->variant, &entry);
+	cache_entry_key(&r->parts.call, &r->variant, &entry);
 	share_one(r, CACHE_BYTES, &r->variant.set);
 	share_one(r, CACHE_RESULT, &entry);
-	share_one(r, CACHE_VARIANTS, &r->words.call);
+	share_one(r, CACHE_VARIANTS, &r->parts.call);
 }
 
 /* Whatever came of it. */
@@ -224,7 +224,7 @@ static void tell(struct recording *r)
 {
 	struct results *all = r->results;
 
-	results_remember(all, &r->words.call, r->why);
+	results_remember(all, &r->parts.call, r->why);
 	if (r->why) {
 		results_reason(all, r->why);
 	} else {
@@ -239,7 +239,7 @@ static void tell(struct recording *r)
 static void count_keeping(struct recording *r, int n)
 {
 	struct results *all = r->results;
-	const uint8_t *call = r->words.call.b;
+	const uint8_t *call = r->parts.call.b;
 	intptr_t now = (intptr_t)map_get(&all->keeping, call, DIGEST_SIZE) + n;
 
 	all->n_keeping = (unsigned)((int)all->n_keeping + n);

@@ -87,8 +87,8 @@ struct recording *recording_new(struct peer *p, const struct msg_run *m, char *c
 	r = xcalloc(1, sizeof(*r));
 	r->results = s->results;
 	r->server = s;
-	cache_words_of(&call, &r->words);
-	cache_words_key(&call, &r->words_key);
+	cache_parts_of(&call, &r->parts);
+	cache_parts_key(&call, &r->parts_key);
 	for (char *const *e = m->env; *e; e++)
 		r->has_epoch |= str_starts(*e, "SOURCE_DATE_EPOCH=");
 	if (!r->any && cache_has_argfiles(m->argv)) {
@@ -121,7 +121,7 @@ void recording_free(struct recording *r)
 	free(r->fds);
 	cache_names_release(&r->names);
 	cache_entry_release(&r->entry);
-	cache_words_release(&r->words);
+	cache_parts_release(&r->parts);
 	baseline_release(&r->baseline);
 	buf_release(&r->input);
 	while ((path = map_next(&r->announced, &it, NULL)))

@@ -12,9 +12,9 @@ struct recording {
 	struct results *results;
 	struct server *server;
 	const char *why; /* it can't be kept, or NULL */
-	struct digest words_key;
+	struct digest parts_key;
 	struct cache_variant variant; /* the set when it is kept */
-	struct cache_words words;     /* of the call */
+	struct cache_parts parts;     /* of the call */
 	char **argv; /* when there are options in files, which are looked into at the end */
 	char *cwd;
 	bool has_epoch;	      /* SOURCE_DATE_EPOCH is set */

@@ -50,7 +50,7 @@ static void run_free(struct run *r)
 	map_del_u64(&r->peer->jobs, r->job_id);
 	if (r->client && r->client->run == r)
 		r->client->run = NULL;
-	twin_forget(r);
+	speculation_forget(r);
 	if (r->peer->filler == r)
 		r->peer->filler = NULL;
 	s->n_running -= !r->detached;
@@ -104,7 +104,7 @@ static void run_fail(struct run *r, enum run_fail what, bool quiet, const char *
 		     const char *text)
 {
 	r->peer->n_failed += !quiet;
-	if (r->client && !twin_goes_on(r))
+	if (r->client && !speculation_goes_on(r))
 		send_fail(r->client, what, quiet, rule, text);
 	run_free(r);
 }
@@ -220,7 +220,7 @@ static void dispatch(const struct call *call, struct msg_run *m)
 		send_fail(call->client, RUN_FAIL_LOCAL, false, "watch", err_text(err));
 		return;
 	}
-	twin_keep(r, m);
+	speculation_keep(r, m);
 	jobs_sent(call->client->job, call->peer);
 }
 
@@ -285,7 +285,7 @@ static int apply(struct run *r)
 	struct errmsg msg = {0};
 	int err;
 
-	twin_won(r);
+	speculation_won(r);
 	commit_mark_set(s->commit_mark, r->client ? r->client->job->record.arrived_us : 0);
 	err = commit_apply(r->commit, r->peer->index, &msg);
 	commit_mark_set(s->commit_mark, 0);
@@ -554,7 +554,7 @@ int run_message(struct peer *p, uint8_t type, struct blob payload)
 
 void run_client_gone(struct run *r)
 {
-	twin_won(r); /* neither is wanted: one is killed there, the other here */
+	speculation_won(r); /* neither is wanted: one is killed there, the other here */
 	r->client->run = NULL;
 	r->client = NULL;
 	if (r->ended)

@@ -2,7 +2,8 @@
 #ifndef CONCC_PROJECT_RUN_H
 #define CONCC_PROJECT_RUN_H
 
-/* What a worker does for a job, as run.c (from RUN to RUN_EXIT) and twin.c (twice) see it. */
+/* What a worker does for a job, as run.c (from RUN to RUN_EXIT) and speculation.c (twice) see it.
+ */
 #include "client.h"
 #include "jobs.h"
 #include "peer.h"
@@ -41,9 +42,9 @@ struct run {
 	bool detached;			/* see run_detach() */
 	uint64_t fills_since_ms;	/* filling.c, of now_ms(); 0: it does not */
 
-	/* twin.c */
+	/* speculation.c */
 	struct msg_run *again; /* what it takes to run it a second time, or NULL: not to be */
-	struct run *twin;      /* the same job on another worker, or NULL */
+	struct run *other;     /* the same job on another worker, or NULL */
 	struct pool_slot slot; /* a second one's own: the wrapper holds the first's */
 };
 
@@ -106,18 +107,18 @@ int run_output(struct run *r, uint8_t stream, struct blob bytes);
 /* What was held of that, since a try that fails must not be seen; then nothing is any more. */
 void run_show_held(struct run *r);
 
-/* ---- twin.c: one job on two workers ---- */
+/* ---- speculation.c: one job on two workers ---- */
 
 /* It was sent by this message, which is taken when it may be needed a second time. */
-void twin_keep(struct run *r, struct msg_run *m);
+void speculation_keep(struct run *r, struct msg_run *m);
 /* One without input, of which nothing has been shown yet, and which is on one worker only. */
-bool twin_is_possible(const struct job *j);
+bool speculation_is_possible(const struct job *j);
 /* On a second worker, too.  False when none can have it, or has no slot. */
-bool twin_start(struct job *j);
+bool speculation_start(struct job *j);
 /* The job is about to show something: from now on there is but one of it. */
-void twin_won(struct run *r);
+void speculation_won(struct run *r);
 /* It failed; true when the other one goes on instead, so that the wrapper need not know. */
-bool twin_goes_on(struct run *r);
-void twin_forget(struct run *r); /* it is freed */
+bool speculation_goes_on(struct run *r);
+void speculation_forget(struct run *r); /* it is freed */
 
 #endif

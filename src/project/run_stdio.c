@@ -81,7 +81,7 @@ static void show(struct run *r, uint8_t stream, struct blob bytes)
 
 	if (!bytes.n || !r->client)
 		return;
-	twin_won(r);
+	speculation_won(r);
 	jobs_output(r->client->job);
 	r->untaken += bytes.n;
 	msg_output_encode(&b, 0, stream, bytes.p, bytes.n);

@@ -150,20 +150,6 @@ static void on_tree_event(void *data, uint32_t events)
  * A home that can't be written (none at all, read-only) must not keep a build here: what would stay
  * for the next one is then of this runtime directory only.
  */
-/*
- * Root's workers on this machine give theirs to the user whom jobs run as: not
- * this one, whose digests and records are believed.
- */
-static void set_worker_cache(const struct server *s)
-{
-	_cleanup_free_ char *other = xasprintf("%s-worker", s->cache);
-
-	const char *set = getenv("CONCC_CACHE_DIR");
-
-	if (geteuid() == 0 && set && *set)
-		setenv("CONCC_CACHE_DIR", other, 1);
-}
-
 static int choose_cache(struct server *s, struct errmsg *msg)
 {
 	struct errmsg why = {0};
@@ -172,7 +158,7 @@ static int choose_cache(struct server *s, struct errmsg *msg)
 	if (r == 0 && access(s->cache, W_OK) < 0)
 		r = errmsg_set(&why, -errno, "can't write to %s: %s", s->cache, err_text(-errno));
 	if (r == 0) {
-		set_worker_cache(s);
+		free(cache_dir_of_workers()); /* ours has been asked for */
 		return 0;
 	}
 	free(s->cache);

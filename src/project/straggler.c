@@ -4,7 +4,7 @@
  * be on a worker that thrashes or hangs in a way no heartbeat tells, or that is
  * still being filled over a slow line; and one may not have begun there, since others' jobs have
  * all slots of the host.  It is started a second time elsewhere
- * (twin.c), and whichever has something to show first wins.  Where there is no other
+ * (speculation.c), and whichever has something to show first wins.  Where there is no other
  * worker, but a slot of this machine, it is given up there and runs here.  So is one that a slow
  * worker got, since no better one was free, when this machine has nothing else to do.
  */
@@ -129,7 +129,7 @@ static bool try_home(const struct stragglers *t, struct job *j, bool late)
  */
 static bool deal_with(const struct stragglers *t, struct job *j, bool late, bool home)
 {
-	if ((late || j->client->run->queued) && twin_start(j))
+	if ((late || j->client->run->queued) && speculation_start(j))
 		return true;
 	return (late || home) && try_home(t, j, late);
 }
@@ -190,7 +190,7 @@ static void look(struct stragglers *t)
 		struct job *j = container_of(l, struct job, of_server);
 		bool late, home;
 
-		if (j->state != JOB_AT_WORKER || !twin_is_possible(j))
+		if (j->state != JOB_AT_WORKER || !speculation_is_possible(j))
 			continue;
 		set_late(t, j); /* more is known than when it was sent */
 		home = is_better_here(t, j);
@@ -229,7 +229,7 @@ void stragglers_look(struct stragglers *t)
 
 static void on_sent(struct stragglers *t, struct job *j)
 {
-	if (!twin_is_possible(j))
+	if (!speculation_is_possible(j))
 		return;
 	set_late(t, j);
 	if (j->late_ms)

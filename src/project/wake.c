@@ -23,7 +23,7 @@
 struct wake {
 	struct map takes; /* of a section: microseconds, as a pointer */
 	struct loop_source *timer;
-	uint64_t since_us; /* since when there is a line that is left alone; 0: there is none */
+	uint64_t since_us; /* since when there is a queue that is left alone; 0: there is none */
 };
 
 static const char *section_of(const struct peer *p)
@@ -108,14 +108,14 @@ static uint32_t starting_slots(const struct server *s)
 }
 
 /*
- * Not for a line that what is up will be through with by then.  How long jobs take may not be
+ * Not for a queue that what is up will be through with by then.  How long jobs take may not be
  * known, and others may come: what has lasted as long as the start takes is likely to last.
  */
-static bool pays(const struct server *s, const struct peer *p, uint64_t line_us, uint64_t now)
+static bool pays(const struct server *s, const struct peer *p, uint64_t queue_us, uint64_t now)
 {
 	uint64_t takes = wake_takes_us(p), since = s->wake->since_us;
 
-	return line_us >= takes || (since && now - since >= takes);
+	return queue_us >= takes || (since && now - since >= takes);
 }
 
 static void look_again(struct server *s, uint64_t now, uint64_t after_us)
@@ -129,20 +129,20 @@ static void look_again(struct server *s, uint64_t now, uint64_t after_us)
 
 void wake_workers(struct server *s)
 {
-	uint64_t now = now_us(), line_us, soonest = UINT64_MAX;
+	uint64_t now = now_us(), queue_us, soonest = UINT64_MAX;
 	uint32_t wanted, coming;
 
 	if (!s->wake || s->stopping || s->replaced)
 		return;
 	wanted = pool_waiters(s->pool);
-	line_us = wanted ? pool_line_us(s->pool) : 0;
+	queue_us = wanted ? pool_queue_us(s->pool) : 0;
 	coming = starting_slots(s);
 	for (unsigned i = 0; i < s->n_peers && coming < wanted; i++) {
 		struct peer *p = s->peers[i];
 
 		if (p->state != PEER_ASLEEP)
 			continue;
-		if (pays(s, p, line_us, now)) {
+		if (pays(s, p, queue_us, now)) {
 			coming += p->slots ? p->slots : 1;
 			peer_start(p);
 		} else if (wake_takes_us(p) < soonest) {

@@ -194,26 +194,26 @@ static void find_like(struct likeness *best, struct results *r, const struct msg
 		      bool client_root)
 {
 	struct cache_call call = {m, geteuid(), getegid(), client_root};
-	struct cache_words all[CACHE_WORDS_KEPT], now;
+	struct cache_parts all[CACHE_PARTS_KEPT], now;
 	struct digest key;
 	size_t n = 0;
 
-	cache_words_key(&call, &key);
-	if (cache_get_words(r->store, &key, all, &n) < 0)
+	cache_parts_key(&call, &key);
+	if (cache_get_parts(r->store, &key, all, &n) < 0)
 		return;
-	cache_words_of(&call, &now);
+	cache_parts_of(&call, &now);
 	for (size_t i = 0; i < n; i++) {
 		_cleanup_buf_ struct buf b = BUF_INIT;
-		size_t changes = cache_words_compare(&all[i], &now, &b);
+		size_t changes = cache_parts_compare(&all[i], &now, &b);
 
 		if (changes && changes < best->n_changes) {
 			best->n_changes = changes;
 			buf_reset(&best->lines);
 			buf_append(&best->lines, b.data, b.len);
 		}
-		cache_words_release(&all[i]);
+		cache_parts_release(&all[i]);
 	}
-	cache_words_release(&now);
+	cache_parts_release(&now);
 }
 
 /* By each kind of root that a worker has: the call is another one then. */

@@ -88,7 +88,7 @@ struct better {
 	uint64_t takes_us; /* the job, at the best of them */
 	uint64_t mean_us;  /* a job as they are, at the slowest of them */
 	uint64_t next_us;  /* until one of their slots is free */
-	uint64_t line_us;  /* until their slots have dealt with all others that wait */
+	uint64_t queue_us; /* until their slots have dealt with all others that wait */
 };
 
 static uint64_t mean_waiting(const struct sched_job *j)
@@ -126,7 +126,7 @@ static bool better_than(const struct sched_place *places, size_t n, const struct
 	if (ret->takes_us == UINT64_MAX)
 		return false;
 	ret->next_us = (uint64_t)(1 / each);
-	ret->line_us = j->waiting ? (uint64_t)(j->waiting / all) + last : 0;
+	ret->queue_us = j->waiting ? (uint64_t)(j->waiting / all) + last : 0;
 	return true;
 }
 
@@ -173,7 +173,7 @@ int sched_choose(const struct sched_place *places, size_t n, const struct sched_
 	patience = gain < patience ? gain : patience;
 	/* Estimates are rough: a small gain is none. */
 	if (gain * 4 < best_us || gain < j->busy_us / LATE_PART || better.next_us >= gain ||
-	    better.line_us >= best_us || j->waited_us >= patience)
+	    better.queue_us >= best_us || j->waited_us >= patience)
 		return best;
 	*ret_patience_us = patience - j->waited_us;
 	return SCHED_WAIT;

@@ -121,7 +121,7 @@ static bool may_say(const struct wrapper *w, const char *rule, const char *text)
 {
 	_cleanup_free_ char *key = xasprintf("said:%s", rule);
 
-	return !w->tally || tally_may_say_why(w->tally, key, text, SAY_PERIOD_S);
+	return !w->counters || counters_may_say_why(w->counters, key, text, SAY_PERIOD_S);
 }
 
 int local_fall_back(struct wrapper *w, const char *rule, const char *text)

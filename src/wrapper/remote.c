@@ -136,7 +136,7 @@ static void on_lost(struct wrapper *w, int err)
 		wrapper_count(w, "retry", "server-leaves");
 		return;
 	}
-	if (!w->tally || tally_may_say(w->tally, "said:server-lost", SAY_PERIOD_S))
+	if (!w->counters || counters_may_say(w->counters, "said:server-lost", SAY_PERIOD_S))
 		words_say(&w->words, WORDS_TROUBLE,
 			  "the project server was lost (%s); starting another", err_text(err));
 	wrapper_count(w, "retry", "server-lost");
@@ -335,7 +335,7 @@ static int no_worker(struct wrapper *w)
 	_cleanup_free_ char *text = NULL;
 	const char *run = getenv("CONCC_RUN_TALLY");
 
-	if (why && *why && run && *run && !w->words.explain && tally_was_shown(run, why))
+	if (why && *why && run && *run && !w->words.explain && counters_was_shown(run, why))
 		text = xstrdup("no worker can be reached");
 	else
 		text = xasprintf("no worker can be reached (%s)",

@@ -39,7 +39,7 @@ struct wrapper {
 	char *workspace;  /* of a cwd in /tmp or the like; else NULL */
 	char *dir;	  /* runtime directory; NULL when there is none we may use */
 	int dir_fd;
-	char *tally;
+	char *counters;
 	struct words words;
 	struct input input;
 	struct buf known; /* all of the input, when is_known */

@@ -27,10 +27,10 @@ void wrapper_count(const struct wrapper *w, const char *kind, const char *name)
 	_cleanup_free_ char *key = xasprintf("%s:%s", kind, name);
 	const char *run = getenv("CONCC_RUN_TALLY");
 
-	if (w->tally)
-		tally_add(w->tally, key, 1);
+	if (w->counters)
+		counters_add(w->counters, key, 1);
 	if (run && *run)
-		tally_add(run, key, 1);
+		counters_add(run, key, 1);
 }
 
 static bool exists(const char *path)
@@ -61,7 +61,7 @@ static void open_dir(struct wrapper *w)
 		return;
 	}
 	w->words.dir = w->dir;
-	w->tally = path_join(w->dir, "tally");
+	w->counters = path_join(w->dir, "tally");
 }
 
 /* What keeps it here, beside the policy, that is known without a server; else remote. */

@@ -60,14 +60,14 @@ static void entry(struct blob in)
 static void words(struct blob in)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT, lines = BUF_INIT;
-	struct cache_words w;
+	struct cache_parts w;
 
-	if (cache_words_decode(in, &w) < 0)
+	if (cache_parts_decode(in, &w) < 0)
 		return;
-	CHECK(cache_words_compare(&w, &w, &lines) == 0 && lines.len == 0);
-	cache_words_encode(&b, &w);
+	CHECK(cache_parts_compare(&w, &w, &lines) == 0 && lines.len == 0);
+	cache_parts_encode(&b, &w);
 	CHECK(same(&b, in));
-	cache_words_release(&w);
+	cache_parts_release(&w);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)

@@ -388,7 +388,16 @@ other_compiler() {
 	lab_worker 1 umount "$(readlink -f "$(command -v cc)")"
 }
 
+# Its worker gives what it keeps to the user whom jobs run as.
+our_cache_stays_ours() {
+	config
+	sed -i '/^program = /d; s|^address = .*|address = local:|' /srv/concc.ini
+	doctor 0
+	expect_eq "owner of the cache" "$(stat -c %u "$CONCC_CACHE_DIR")" "$(id -u)"
+}
+
 check "all is well" all_well
+check "our cache stays ours" our_cache_stays_ours
 check "what a person reads" on_terminal
 check "two workers, one of use" both
 check "broken configuration" broken_configuration

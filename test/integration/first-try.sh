@@ -13,9 +13,9 @@
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 LAB_ROOT=default
 TRY=$LAB_REPO/test/first-try
-TALLY=$LAB_BUILD/test/first-try/tally
+COUNTERS=$LAB_BUILD/test/first-try/counters
 lab_need git python3
-[ -x "$TALLY" ] || skip "$TALLY is missing: run make test-programs"
+[ -x "$COUNTERS" ] || skip "$COUNTERS is missing: run make test-programs"
 lab_enter "$@"
 PAGE=
 [ "${1-}" != --page ] || PAGE=$2
@@ -144,10 +144,10 @@ build() { # ROOT
 	echo "$rc" >"$R/$1.status"
 }
 
-tally() { # ROOT
+counters() { # ROOT
 	local dir
 	for dir in /srv/run-"$1" /srv/run-"$1".alone; do
-		"$TALLY" "$dir/tally"
+		"$COUNTERS" "$dir/tally"
 	done
 }
 
@@ -159,12 +159,12 @@ count() { # KIND [-v] [NAMES-REGEX]
 			if ((no != "") != (name ~ names))
 				n += $2
 		}
-		END { print n + 0 }' "$R/tally"
+		END { print n + 0 }' "$R/counters"
 }
 
 # Which of them, with numbers.
 names_of() { # KIND
-	sed -En "s/^($1):([^ ]*) (.*)/\\3 \\2/p" "$R/tally" | grep -v '^0 ' | paste -sd , | sed 's/,/, /g'
+	sed -En "s/^($1):([^ ]*) (.*)/\\3 \\2/p" "$R/counters" | grep -v '^0 ' | paste -sd , | sed 's/,/, /g'
 }
 
 # Words of a line that says why nothing went through concc; its summary has none of them.
@@ -190,7 +190,7 @@ distributed() { # ROOT
 	rm -rf /srv/run-"$1"/tally /srv/run-"$1".alone
 	build "$1"
 	products "$1"
-	tally "$1" >"$R/tally"
+	counters "$1" >"$R/counters"
 	remote=$(count remote '.*')
 	stray=$(($(count local -v "${RULES//,/|}") + $(count fallback -v "${RULES//,/|}")))
 	all=$((remote + $(count local '.*') + $(count fallback '.*')))
@@ -213,7 +213,7 @@ tell() { # ROOT VERDICT NUMBERS
 # Rules that keep jobs here are those that the manual explains.
 as_expected() { # ROOT VERDICT
 	local rule listed
-	for rule in $(sed -n 's/^\(local\|fallback\):\([^ ]*\) .*/\2/p' "$R/tally"); do
+	for rule in $(sed -n 's/^\(local\|fallback\):\([^ ]*\) .*/\2/p' "$R/counters"); do
 		expect_grep "^\\.It Cm $rule\$" "$LAB_REPO/man/concc-cc.1"
 	done
 	listed=$(awk -F '\t' -v name="$NAME" -v root="$1" \

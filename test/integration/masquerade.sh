@@ -242,7 +242,7 @@ no_workers() {
 
 each_help() {
 	local word
-	for word in run status stop push masquerade -j help version; do
+	for word in run status stop why push masquerade -j help version; do
 		concc "$word" --help >"$LAB/out" 2>"$LAB/err" || fail "concc $word --help: $(cat "$LAB/err")"
 		expect_grep '^usage: concc ' "$LAB/out"
 		[ ! -s "$LAB/err" ] || fail "concc $word --help says $(cat "$LAB/err")"

@@ -225,7 +225,7 @@ moved() {
 
 check "two users on one host take turns" turns
 sed -n '/^note/p' "$LAB/check.log"
-check "a job in line is cancelled" cancelled
+check "a job in the queue is cancelled" cancelled
 check "a killed agent frees its slots" killed
 check "who waits there is moved to a slot that is free" moved
 for who in A B; do

@@ -867,15 +867,15 @@ Test(cache, how_calls_differ)
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct cache_words before = {.argv = xcalloc(1, sizeof(char *))};
-		struct cache_words now = {.argv = xcalloc(1, sizeof(char *))};
+		struct cache_parts before = {.argv = xcalloc(1, sizeof(char *))};
+		struct cache_parts now = {.argv = xcalloc(1, sizeof(char *))};
 		struct buf b = BUF_INIT;
 
 		if (cases[i].before)
 			strv_push(&before.argv, xstrdup(cases[i].before));
 		if (cases[i].now)
 			strv_push(&now.argv, xstrdup(cases[i].now));
-		cr_assert_eq(cache_words_compare(&before, &now, &b), *cases[i].said ? 1 : 0);
+		cr_assert_eq(cache_parts_compare(&before, &now, &b), *cases[i].said ? 1 : 0);
 		buf_put_u8(&b, 0);
 		cr_assert_str_eq((char *)b.data, cases[i].said);
 		strv_free(before.argv);
@@ -883,13 +883,13 @@ Test(cache, how_calls_differ)
 		buf_release(&b);
 	}
 	{
-		struct cache_words before = {.argv = xcalloc(1, sizeof(char *))};
-		struct cache_words now = {.argv = xcalloc(1, sizeof(char *))};
+		struct cache_parts before = {.argv = xcalloc(1, sizeof(char *))};
+		struct cache_parts now = {.argv = xcalloc(1, sizeof(char *))};
 		struct buf b = BUF_INIT;
 
 		memset(longer, 'x', CACHE_SHOWN_MAX + 99);
 		strv_push(&now.argv, longer);
-		cr_assert_eq(cache_words_compare(&before, &now, &b), 1);
+		cr_assert_eq(cache_parts_compare(&before, &now, &b), 1);
 		buf_put_u8(&b, 0);
 		want = xasprintf("argument %.*s is new\n", CACHE_SHOWN_MAX, longer);
 		cr_assert_str_eq((char *)b.data, want);

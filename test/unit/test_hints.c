@@ -86,7 +86,7 @@ Test(hints, cmake_cache)
 	expect_value("X:", "X", NULL);
 }
 
-static void expect_hint(const struct tally_entry *e, size_t n, const char *part)
+static void expect_hint(const struct counter *e, size_t n, const char *part)
 {
 	struct buf out = BUF_INIT;
 
@@ -100,7 +100,7 @@ static void expect_hint(const struct tally_entry *e, size_t n, const char *part)
 
 Test(hints, rules)
 {
-	const struct tally_entry e[] = {
+	const struct counter e[] = {
 		{"local:link", 50}, {"local:native", 3}, {"fallback:missing", 7}, {"remote:w", 9}};
 
 	expect_hint(e, 4, "7 jobs ran here by the rule \"missing\"");

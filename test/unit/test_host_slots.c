@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
  * The host's slots with real processes of several users, in a network namespace
- * of its own (where the names live).  Nothing sleeps: who is in line says so, and
+ * of its own (where the names live).  Nothing sleeps: who is in the queue says so, and
  * the only clock is the one that ends a test that hangs.
  */
 #include <criterion/criterion.h>
@@ -93,7 +93,7 @@ static void leave(void)
 	__atomic_sub_fetch(&seen->running, 1, __ATOMIC_SEQ_CST);
 }
 
-/* Like an agent: the next of its n jobs stands in line while one runs. */
+/* Like an agent: the next of its n jobs stands in the queue while one runs. */
 static void run_jobs(struct host_slots *h, uint8_t who, unsigned n)
 {
 	int slot = take_waiting(h);
@@ -105,7 +105,7 @@ static void run_jobs(struct host_slots *h, uint8_t who, unsigned n)
 		host_slots_waiting(h, n - i);
 		if (i < n)
 			next = host_slots_take(h);
-		/* With one slot it is in line now; with more it may run beside. */
+		/* With one slot it is in the queue now; with more it may run beside. */
 		leave();
 		host_slots_give_back(h, slot);
 		if (i == n)
@@ -132,7 +132,7 @@ static void hear(int fd)
 		_exit(4);
 }
 
-/* Says when it is in line (or has a slot, when there is one), and runs n jobs. */
+/* Says when it is in the queue (or has a slot, when there is one), and runs n jobs. */
 static struct child start(uint8_t who, uid_t uid, uint32_t limit, unsigned n)
 {
 	int said[2], told[2];
@@ -238,7 +238,7 @@ Test(host_slots, never_more_than_there_are)
 	cr_expect_leq(seen->peak, 3);
 }
 
-/* Whatever ends a holder or one in line, the kernel tells the next. */
+/* Whatever ends a holder or one in the queue, the kernel tells the next. */
 Test(host_slots, killed)
 {
 	struct child holder = start(0, 0, 1, 1), second = start(1, 0, 1, 1);
@@ -287,7 +287,7 @@ Test(host_slots, users_take_turns)
 }
 
 /* Who gives up makes room. */
-Test(host_slots, leaves_the_line)
+Test(host_slots, leaves_the_queue)
 {
 	struct child holder = start(0, 0, 1, 1), other;
 	struct host_slots *h = open_slots(1);
@@ -330,7 +330,8 @@ static int squat(int type, const char *name)
 	return fd;
 }
 
-/* Another user who takes our names in our own line is not waited for, and odd names are nothing. */
+/* Another user who takes our names in our own queue is not waited for, and odd names are nothing.
+ */
 Test(host_slots, squatters)
 {
 	struct child holder, ours;

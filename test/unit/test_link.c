@@ -100,6 +100,36 @@ static void make_pair(int sv[2])
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
 }
 
+/* A loop, for the ends of a socket. */
+static struct loop *wire(int sv[2])
+{
+	struct loop *l;
+
+	make_pair(sv);
+	cr_assert_eq(loop_new(&l), 0);
+	return l;
+}
+
+static struct loop *join(struct end *a, const struct link_config *conf_a, struct end *b,
+			 const struct link_config *conf_b)
+{
+	int sv[2];
+	struct loop *l = wire(sv);
+
+	end_open(a, l, sv[0], conf_a);
+	end_open(b, l, sv[1], conf_b);
+	return l;
+}
+
+static void part(struct end *a, struct end *b)
+{
+	struct loop *l = a->loop;
+
+	end_close(a);
+	end_close(b);
+	loop_free(l);
+}
+
 /* ---- plain traffic ---- */
 
 Test(link, carries_messages_of_all_sizes)
@@ -111,13 +141,8 @@ Test(link, carries_messages_of_all_sizes)
 
 	for (int random = 0; random < 2; random++) {
 		struct end a = {.stop_at = -1}, b = {0};
-		struct loop *l;
-		int sv[2];
+		struct loop *l = join(&a, &conf, &b, &conf);
 
-		make_pair(sv);
-		cr_assert_eq(loop_new(&l), 0);
-		end_open(&a, l, sv[0], &conf);
-		end_open(&b, l, sv[1], &conf);
 		for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 			uint8_t *p = xmalloc(sizes[i] + 1);
 
@@ -137,9 +162,7 @@ Test(link, carries_messages_of_all_sizes)
 		else
 			cr_assert_lt(link_counts(a.link)->bytes_out,
 				     link_counts(a.link)->raw_out / 20);
-		end_close(&a);
-		end_close(&b);
-		loop_free(l);
+		part(&a, &b);
 	}
 	cr_assert_eq(count_fds(), fds);
 }
@@ -194,11 +217,9 @@ Test(link, one_round_is_one_write_and_one_turn)
 	static const struct link_config conf = {.compress = true};
 	struct counting c = {.stream.ops = &counting_ops};
 	struct end a = {.stop_at = -1}, b = {.stop_at = 20};
-	struct loop *l;
 	int sv[2];
+	struct loop *l = wire(sv);
 
-	make_pair(sv);
-	cr_assert_eq(loop_new(&l), 0);
 	c.io = stream_from_fds(sv[0], sv[0]);
 	a.loop = l;
 	a.link = link_new(l, &c.stream, &conf, &end_ops, &a);
@@ -222,9 +243,7 @@ Test(link, one_round_is_one_write_and_one_turn)
 	run(l);
 	cr_assert_eq(c.writes, 2);
 	cr_assert_eq(link_counts(a.link)->turns, 1);
-	end_close(&a);
-	end_close(&b);
-	loop_free(l);
+	part(&a, &b);
 }
 
 /* ---- priority under load ---- */
@@ -321,11 +340,9 @@ static void check_flow(struct flow *f)
 static void both_ways(bool random)
 {
 	struct flow a = {0}, b = {0};
-	struct loop *l;
 	int sv[2];
+	struct loop *l = wire(sv);
 
-	make_pair(sv);
-	cr_assert_eq(loop_new(&l), 0);
 	flow_open(&a, l, sv[0], random);
 	flow_open(&b, l, sv[1], random);
 	a.other = &b;
@@ -362,8 +379,7 @@ Test(link, classes_of_one_type_do_not_mix)
 	int sv[2];
 
 	memset(p, 'b', 4000000);
-	make_pair(sv);
-	cr_assert_eq(loop_new(&l), 0);
+	l = wire(sv);
 	end_open(&a, l, sv[0], &conf);
 	link_send(a.link, MSG_DIR, LINK_BULK, p, 4000000);
 	/* One round of a's writes, into a socket that nobody reads: the message is half sent. */
@@ -381,9 +397,7 @@ Test(link, classes_of_one_type_do_not_mix)
 	for (size_t i = 0; i < b.last.len; i++)
 		cr_assert_eq(b.last.data[i], 'p');
 	free(p);
-	end_close(&a);
-	end_close(&b);
-	loop_free(l);
+	part(&a, &b);
 }
 
 /* ---- hostile peers ---- */
@@ -400,12 +414,10 @@ static void put_frame(struct buf *b, uint8_t type, uint8_t flags, const void *p,
 static int feed(struct end *e, const struct buf *b, enum link_end end, bool then_close)
 {
 	struct link_config conf = {.end = end};
-	struct loop *l;
 	pid_t pid;
 	int sv[2], status;
+	struct loop *l = wire(sv);
 
-	make_pair(sv);
-	cr_assert_eq(loop_new(&l), 0);
 	pid = fork();
 	if (pid == 0) {
 		char c[64];
@@ -496,20 +508,22 @@ static void make_garbage_lz4(struct buf *b)
 }
 
 /* A right block that says less, or more, than it holds. */
-static void make_lying_lz4(struct buf *b)
+static void put_lying_lz4(struct buf *b, uint32_t raw_len)
 {
 	char raw[2000] = {0}, packed[2000];
 	int n = LZ4_compress_default(raw, packed, sizeof(raw), sizeof(packed));
 
-	put_lz4(b, 2001, packed, (size_t)n);
+	put_lz4(b, raw_len, packed, (size_t)n);
+}
+
+static void make_lying_lz4(struct buf *b)
+{
+	put_lying_lz4(b, 2001);
 }
 
 static void make_lying_lz4_less(struct buf *b)
 {
-	char raw[2000] = {0}, packed[2000];
-	int n = LZ4_compress_default(raw, packed, sizeof(raw), sizeof(packed));
-
-	put_lz4(b, 1999, packed, (size_t)n);
+	put_lying_lz4(b, 1999);
 }
 
 /* Zeros by zstd, of which it is told that they are so many. */
@@ -574,25 +588,17 @@ static void make_too_big(struct buf *b)
 
 Test(link, hostile_frames_are_refused)
 {
+	static void (*const made[])(struct buf *) = {
+		make_long,	     make_reserved_flag, make_reserved_bytes,  make_short_lz4,
+		make_empty_lz4,	     make_bomb,		 make_garbage_lz4,     make_lying_lz4,
+		make_lying_lz4_less, make_lying_zstd,	 make_lying_zstd_less, make_both_kinds,
+		make_garbage_zstd,   make_empty_zstd,	 make_empty_part,      make_three_open,
+		make_odd_ping,
+	};
 	int fds = count_fds();
 
-	cr_assert_eq(feed_frames(make_long), CONCC_E_PROTO);
-	cr_assert_eq(feed_frames(make_reserved_flag), CONCC_E_PROTO);
-	cr_assert_eq(feed_frames(make_reserved_bytes), CONCC_E_PROTO);
-	cr_assert_eq(feed_frames(make_short_lz4), CONCC_E_PROTO);
-	cr_assert_eq(feed_frames(make_empty_lz4), CONCC_E_PROTO);
-	cr_assert_eq(feed_frames(make_bomb), CONCC_E_PROTO);
-	cr_assert_eq(feed_frames(make_garbage_lz4), CONCC_E_PROTO);
-	cr_assert_eq(feed_frames(make_lying_lz4), CONCC_E_PROTO);
-	cr_assert_eq(feed_frames(make_lying_lz4_less), CONCC_E_PROTO);
-	cr_assert_eq(feed_frames(make_lying_zstd), CONCC_E_PROTO);
-	cr_assert_eq(feed_frames(make_lying_zstd_less), CONCC_E_PROTO);
-	cr_assert_eq(feed_frames(make_both_kinds), CONCC_E_PROTO);
-	cr_assert_eq(feed_frames(make_garbage_zstd), CONCC_E_PROTO);
-	cr_assert_eq(feed_frames(make_empty_zstd), CONCC_E_PROTO);
-	cr_assert_eq(feed_frames(make_empty_part), CONCC_E_PROTO);
-	cr_assert_eq(feed_frames(make_three_open), CONCC_E_PROTO);
-	cr_assert_eq(feed_frames(make_odd_ping), CONCC_E_PROTO);
+	for (size_t i = 0; i < N_OF(made); i++)
+		cr_assert_eq(feed_frames(made[i]), CONCC_E_PROTO, "%zu", i);
 	cr_assert_eq(feed_frames(make_too_big), CONCC_E_TOOBIG);
 	cr_assert_eq(count_fds(), fds);
 }
@@ -815,11 +821,9 @@ Test(link, a_worker_is_silent_until_it_is_greeted)
 	static const char first[] = PROTO_MAGIC "\x02\0\0\0\x01\0\0\0hi";
 	struct end a = {.stop_at = -1};
 	char got[sizeof(first)];
-	struct loop *l;
 	int sv[2];
+	struct loop *l = wire(sv);
 
-	make_pair(sv);
-	cr_assert_eq(loop_new(&l), 0);
 	end_open(&a, l, sv[0], &conf);
 	link_send(a.link, MSG_HELLO, LINK_PRIO, "hi", 2);
 	link_pulse(a.link);
@@ -850,11 +854,9 @@ Test(link, a_worker_that_nobody_greets_ends)
 	static const struct link_config conf = {
 		.end = LINK_WORKER, .ping_ms = 5, .dead_ms = 10, .greet_ms = 200};
 	struct end a = {.stop_at = -1};
-	struct loop *l;
 	int sv[2];
+	struct loop *l = wire(sv);
 
-	make_pair(sv);
-	cr_assert_eq(loop_new(&l), 0);
 	end_open(&a, l, sv[0], &conf);
 	link_send(a.link, MSG_HELLO, LINK_PRIO, "hi", 2);
 	run(l);
@@ -877,13 +879,8 @@ Test(link, greeting_costs_no_turn)
 	static const struct link_config client = {.end = LINK_CLIENT},
 					worker = {.end = LINK_WORKER};
 	struct end a = {.stop_at = 1}, b = {.stop_at = 1};
-	struct loop *l;
-	int sv[2];
+	struct loop *l = join(&a, &client, &b, &worker);
 
-	make_pair(sv);
-	cr_assert_eq(loop_new(&l), 0);
-	end_open(&a, l, sv[0], &client);
-	end_open(&b, l, sv[1], &worker);
 	link_send(a.link, MSG_HELLO, LINK_PRIO, "hi", 2);
 	link_send(b.link, MSG_HELLO, LINK_PRIO, "ho", 2);
 	while (a.n + b.n < 2)
@@ -893,9 +890,7 @@ Test(link, greeting_costs_no_turn)
 	cr_assert_eq(link_counts(a.link)->turns + link_counts(b.link)->turns, 0);
 	/* The greeting is a PING, but not one to be answered. */
 	cr_assert_eq(link_counts(a.link)->msgs_in + link_counts(b.link)->msgs_in, 2);
-	end_close(&a);
-	end_close(&b);
-	loop_free(l);
+	part(&a, &b);
 }
 
 /* A terminal gives back what a client said to whatever was there before the worker. */
@@ -905,12 +900,10 @@ Test(link, a_client_skips_its_own_echo)
 	struct end a = {.stop_at = 1};
 	struct buf b = BUF_INIT;
 	uint8_t echo[4096];
-	struct loop *l;
 	ssize_t n;
 	int sv[2];
+	struct loop *l = wire(sv);
 
-	make_pair(sv);
-	cr_assert_eq(loop_new(&l), 0);
 	end_open(&a, l, sv[0], &conf);
 	link_send(a.link, MSG_HELLO, LINK_PRIO, "hi", 2);
 	link_send(a.link, MSG_SERVE, LINK_PRIO, "/x", 2);
@@ -976,11 +969,9 @@ Test(link, a_half_closed_peer_is_heard_out)
 	static const struct link_config conf = {0};
 	struct end a = {.stop_at = -1};
 	struct buf b = BUF_INIT;
-	struct loop *l;
 	int sv[2];
+	struct loop *l = wire(sv);
 
-	make_pair(sv);
-	cr_assert_eq(loop_new(&l), 0);
 	put_frame(&b, MSG_BYE, 0, "reason", 6);
 	cr_assert_eq(shutdown(sv[1], SHUT_RD), 0);
 	end_open(&a, l, sv[0], &conf);
@@ -1037,13 +1028,8 @@ Test(link, a_message_over_its_maximum_ends_the_link)
 	(void)buf_grow(&big, PROTO_MSG_MAX + 1);
 	for (int later = 0; later < 2; later++) {
 		struct end a = {.stop_at = -1}, b = {.stop_at = -1};
-		struct loop *l;
-		int sv[2];
+		struct loop *l = join(&a, &conf, &b, &conf);
 
-		make_pair(sv);
-		cr_assert_eq(loop_new(&l), 0);
-		end_open(&a, l, sv[0], &conf);
-		end_open(&b, l, sv[1], &conf);
 		if (later)
 			link_send_later(a.link, MSG_UPDATE, &big);
 		else
@@ -1054,9 +1040,7 @@ Test(link, a_message_over_its_maximum_ends_the_link)
 		run(l);
 		cr_assert_eq(b.err, CONCC_E_CLOSED);
 		cr_assert_eq(b.n, 0);
-		end_close(&a);
-		end_close(&b);
-		loop_free(l);
+		part(&a, &b);
 	}
 }
 
@@ -1091,11 +1075,9 @@ Test(link, closing_sends_what_is_queued_and_calls_nobody)
 	static const struct link_ops ops = {.message = close_on_message, .closed = on_closed};
 	static const struct link_config conf = {0};
 	struct end a = {.stop_at = -1}, b = {.stop_at = -1};
-	struct loop *l;
 	int sv[2];
+	struct loop *l = wire(sv);
 
-	make_pair(sv);
-	cr_assert_eq(loop_new(&l), 0);
 	a.loop = l;
 	a.link = link_new(l, stream_from_fds(sv[0], sv[0]), &conf, &ops, &a);
 	end_open(&b, l, sv[1], &conf);
@@ -1106,9 +1088,7 @@ Test(link, closing_sends_what_is_queued_and_calls_nobody)
 	run(l);
 	cr_assert_eq(a.n, 1); /* the second was not delivered after link_close() */
 	cr_assert_eq(a.closed + b.closed, 0);
-	end_close(&a);
-	end_close(&b);
-	loop_free(l);
+	part(&a, &b);
 }
 
 /* ---- pausing ---- */
@@ -1165,53 +1145,73 @@ static pid_t fork_peer(int ours, int theirs)
 	_exit(0);
 }
 
-Test(link, a_silent_peer_is_asked_and_a_stopped_one_is_dead)
+/* A link to such a peer. */
+static pid_t open_to_peer(struct end *a, struct counting *c, const struct link_config *conf)
 {
-	static const struct link_config conf = {.ping_ms = 20, .dead_ms = 1000};
-	struct counting c = {.stream.ops = &counting_ops, .stop_at = 6};
-	struct end a = {.stop_at = -1};
-	struct loop *l;
+	int sv[2];
 	pid_t pid;
-	int sv[2], status;
 
 	make_pair(sv);
 	pid = fork_peer(sv[0], sv[1]);
 	close(sv[1]);
-	cr_assert_eq(loop_new(&l), 0);
-	c.loop = a.loop = l;
-	c.io = stream_from_fds(sv[0], sv[0]);
-	a.link = link_new(l, &c.stream, &conf, &end_ops, &a);
-	while (link_counts(a.link)->msgs_by_type_in[MSG_PONG] < 5) {
-		c.stop_at = c.reads + 1;
-		run(l);
-		cr_assert_eq(a.closed, 0);
+	cr_assert_eq(loop_new(&a->loop), 0);
+	*c = (struct counting){.stream.ops = &counting_ops, .loop = a->loop};
+	c->io = stream_from_fds(sv[0], sv[0]);
+	a->link = link_new(a->loop, &c->stream, conf, &end_ops, a);
+	return pid;
+}
+
+static uint64_t pongs_of(const struct end *a)
+{
+	return link_counts(a->link)->msgs_by_type_in[MSG_PONG];
+}
+
+static void run_to_pongs(struct end *a, struct counting *c, uint64_t n)
+{
+	while (pongs_of(a) < n) {
+		c->stop_at = c->reads + 1;
+		run(a->loop);
+		cr_assert_eq(a->closed, 0);
 	}
+}
+
+static void end_peer(struct end *a, pid_t pid)
+{
+	struct loop *l = a->loop;
+	int status;
+
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	end_close(a);
+	loop_free(l);
+}
+
+Test(link, a_silent_peer_is_asked_and_a_stopped_one_is_dead)
+{
+	static const struct link_config conf = {.ping_ms = 20, .dead_ms = 1000};
+	struct end a = {.stop_at = -1};
+	struct counting c;
+	pid_t pid = open_to_peer(&a, &c, &conf);
+
+	run_to_pongs(&a, &c, 5);
 	cr_assert_eq(a.n, 0); /* pings and pongs are nobody's business */
 	cr_assert_eq(link_counts(a.link)->turns, 0);
 	c.stop_at = 0;
 
 	kill(pid, SIGSTOP);
-	run(l);
+	run(a.loop);
 	cr_assert_eq(a.closed, 1);
 	cr_assert_eq(a.err, CONCC_E_TIMEOUT);
 	cr_assert(strstr(a.text, "no answer"), "%s", a.text);
-	kill(pid, SIGKILL);
-	waitpid(pid, &status, 0);
-	end_close(&a);
-	loop_free(l);
+	end_peer(&a, pid);
 }
 
 /* Who is busy says so, once a second at the most, and nobody is dead for it. */
 Test(link, a_busy_end_has_a_pulse)
 {
 	struct end a = {.stop_at = -1}, b = {.stop_at = -1};
-	struct loop *l;
-	int sv[2];
+	struct loop *l = join(&a, &(struct link_config){0}, &b, &(struct link_config){0});
 
-	make_pair(sv);
-	cr_assert_eq(loop_new(&l), 0);
-	end_open(&a, l, sv[0], &(struct link_config){0});
-	end_open(&b, l, sv[1], &(struct link_config){0});
 	link_pulse(a.link); /* the loop never woke: long ago */
 	link_pulse(a.link);
 	link_send(a.link, MSG_BYE, LINK_PRIO, NULL, 0);
@@ -1220,9 +1220,7 @@ Test(link, a_busy_end_has_a_pulse)
 	cr_assert_eq(b.n, 1);
 	cr_assert_eq(link_counts(b.link)->msgs_by_type_in[MSG_PONG], 1);
 	cr_assert_eq(link_counts(b.link)->turns, 0);
-	end_close(&a);
-	end_close(&b);
-	loop_free(l);
+	part(&a, &b);
 }
 
 /* Nothing of ours runs for longer than a peer may be silent, and neither does the peer. */
@@ -1236,33 +1234,17 @@ static void stall(pid_t peer)
 Test(link, a_machine_that_is_too_busy_loses_no_peer)
 {
 	static const struct link_config conf = {.ping_ms = 20, .dead_ms = 300};
-	struct counting c = {.stream.ops = &counting_ops, .stop_at = 6};
 	struct end a = {.stop_at = -1};
-	struct loop *l;
-	pid_t pid;
-	int sv[2], status;
+	struct counting c;
+	pid_t pid = open_to_peer(&a, &c, &conf);
 
-	make_pair(sv);
-	pid = fork_peer(sv[0], sv[1]);
-	close(sv[1]);
-	cr_assert_eq(loop_new(&l), 0);
-	c.loop = a.loop = l;
-	c.io = stream_from_fds(sv[0], sv[0]);
-	a.link = link_new(l, &c.stream, &conf, &end_ops, &a);
 	for (int i = 0; i < 4; i++) {
-		uint64_t pongs = link_counts(a.link)->msgs_by_type_in[MSG_PONG];
+		uint64_t pongs = pongs_of(&a);
 
 		stall(pid);
-		while (link_counts(a.link)->msgs_by_type_in[MSG_PONG] == pongs) {
-			c.stop_at = c.reads + 1;
-			run(l);
-			cr_assert_eq(a.closed, 0);
-		}
+		run_to_pongs(&a, &c, pongs + 1);
 	}
-	kill(pid, SIGKILL);
-	waitpid(pid, &status, 0);
-	end_close(&a);
-	loop_free(l);
+	end_peer(&a, pid);
 }
 
 #define DEAF_PINGS_MAX 2000

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * The pool with real processes.  A test knows that a process waits in line
+ * The pool with real processes.  A test knows that a process waits in the queue
  * because it traces it up to the system call in which it will block; so nothing
  * here sleeps, and the only clock is the one that ends a test that hangs.
  */
@@ -583,7 +583,7 @@ Test(pool, exec_gives_the_slot_back)
 	kill_and_reap(pid);
 }
 
-/* ---- the line ---- */
+/* ---- the queue ---- */
 
 Test(pool, waiters_are_served_in_order_of_arrival)
 {
@@ -602,7 +602,7 @@ Test(pool, waiters_are_served_in_order_of_arrival)
 		cr_assert_eq(pool_waiters(p), i + 1);
 	}
 	expect(p, &try_any, -EAGAIN);
-	/* Some leave the line: neither a gap nor the end of the second may disturb the rest. */
+	/* Some leave the queue: neither a gap nor the end of the second may disturb the rest. */
 	kill_and_reap(pids[1]);
 	kill_and_reap(pids[7]);
 	kill_and_reap(pids[8]);

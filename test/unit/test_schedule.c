@@ -502,7 +502,7 @@ static void begin(struct sim *s, unsigned i, int at)
 		sched_model_begins_here(s->model);
 }
 
-/* As pool_acquire() has it: the head of the line, and who comes while it waits for better. */
+/* As pool_acquire() has it: the head of the queue, and who comes while it waits for better. */
 static bool try_begin(struct sim *s, unsigned i, unsigned waiting, double waited)
 {
 	struct sched_place places[PLACES_MAX];

@@ -106,7 +106,7 @@ struct task {
 	double work;
 	unsigned after, kind;
 	bool local;
-	enum { TASK_NOT_YET, TASK_IN_LINE, TASK_AWAY, TASK_ENDED } state;
+	enum { TASK_NOT_YET, TASK_IN_QUEUE, TASK_AWAY, TASK_ENDED } state;
 	double came;	  /* into the line */
 	uint64_t told_us; /* its work, as it was expected then */
 	double late;
@@ -131,9 +131,9 @@ struct client {
 	unsigned n_tasks, n_in_flight, n_ended;
 	unsigned first, end; /* of those that are under way; some between them are not */
 	unsigned line[JOBS_MAX], n_line;
-	uint64_t line_us; /* the work of all in it */
-	double retry;	  /* the head of the line wants to be asked again */
-	double came;	  /* what it had left a free slot for, last */
+	uint64_t queue_us; /* the work of all in it */
+	double retry;	   /* the head of the queue wants to be asked again */
+	double came;	   /* what it had left a free slot for, last */
 	uint32_t taken[MACHINES_MAX];
 	double filled[MACHINES_MAX];
 	bool lost[MACHINES_MAX];
@@ -431,7 +431,7 @@ static bool try_begin(struct sim *s, struct task *t, unsigned waiting, double wa
 	int best;
 
 	j.waiting = waiting;
-	j.waiting_us = client_of(s, t)->line_us - (t->state == TASK_IN_LINE ? t->told_us : 0);
+	j.waiting_us = client_of(s, t)->queue_us - (t->state == TASK_IN_QUEUE ? t->told_us : 0);
 	j.waited_us = us(waited);
 	best = sched_choose(places, n, &j, &patience_us);
 	if (best >= 0) {
@@ -457,7 +457,7 @@ static void serve_line(struct sim *s, struct client *c)
 		if (until < NEVER && s->now < until)
 			c->came = s->now;
 		until = NEVER;
-		c->line_us -= t->told_us;
+		c->queue_us -= t->told_us;
 		memmove(c->line, c->line + 1, --c->n_line * sizeof(*c->line));
 	}
 }
@@ -474,11 +474,11 @@ static void arrive(struct sim *s, struct task *t)
 	}
 	if (try_begin(s, t, c->n_line, 0))
 		return;
-	t->state = TASK_IN_LINE;
+	t->state = TASK_IN_QUEUE;
 	t->came = s->now;
 	j = job_of(s, t, &same);
 	t->told_us = j.work_us ? j.work_us : j.mean_us;
-	c->line_us += t->told_us;
+	c->queue_us += t->told_us;
 	c->line[c->n_line++] = t->index;
 }
 
@@ -503,7 +503,7 @@ static void offer(struct sim *s, struct client *c)
 
 /* ---- stragglers ---- */
 
-static bool try_twin(struct sim *s, struct task *t)
+static bool try_another(struct sim *s, struct task *t)
 {
 	const struct client *c = client_of(s, t);
 
@@ -551,7 +551,7 @@ static void deal_with_late(struct sim *s, struct client *c)
 			t->runs[0].begins - s->now >
 				takes(s, t, t->client, &same) * (same ? 1 : 2) &&
 			takes(s, t, t->client, &same) > 0;
-		if ((t->late <= s->now || fills) && try_twin(s, t))
+		if ((t->late <= s->now || fills) && try_another(s, t))
 			continue;
 		if (t->late <= s->now || fills || pays_here(s, c, t))
 			try_home(s, t, fills);
@@ -567,7 +567,7 @@ static void set_speed(struct sim *s, struct host *h, double speed)
 	foresee(s, h);
 }
 
-/* Its client knows now: what it had there is tried again, by who comes last in line. */
+/* Its client knows now: what it had there is tried again, by who comes last in the queue. */
 static void lose(struct sim *s, struct client *c, unsigned at)
 {
 	c->lost[at] = true;

@@ -12,12 +12,12 @@
 #define PROPERTIES_MAX 4096
 #define ARGS_MAX       8192 /* of more a call is not kept, but for its result */
 
-void cache_words_release(struct cache_words *w)
+void cache_parts_release(struct cache_parts *w)
 {
 	strv_free(w->argv);
 	strv_free(w->names);
 	free(w->fingerprints);
-	*w = (struct cache_words){0};
+	*w = (struct cache_parts){0};
 }
 
 /* ---- of a call ---- */
@@ -33,14 +33,14 @@ static uint64_t fingerprint_of(const void *p, size_t n)
 }
 
 /* Takes the name. */
-static void put(struct cache_words *w, char *name, const void *p, size_t n)
+static void put(struct cache_parts *w, char *name, const void *p, size_t n)
 {
 	w->fingerprints = xrealloc(w->fingerprints, (w->n + 1) * sizeof(*w->fingerprints));
 	w->fingerprints[w->n++] = fingerprint_of(p, n);
 	strv_push(&w->names, name);
 }
 
-static void put_variables(struct cache_words *w, const struct msg_run *m)
+static void put_variables(struct cache_parts *w, const struct msg_run *m)
 {
 	for (char *const *e = m->env; *e && w->n < PROPERTIES_MAX; e++) {
 		size_t len = strcspn(*e, "=");
@@ -51,7 +51,7 @@ static void put_variables(struct cache_words *w, const struct msg_run *m)
 	}
 }
 
-void cache_words_of(const struct cache_call *c, struct cache_words *ret)
+void cache_parts_of(const struct cache_call *c, struct cache_parts *ret)
 {
 	const struct msg_run *m = c->run;
 	_cleanup_buf_ struct buf b = BUF_INIT;
@@ -60,7 +60,7 @@ void cache_words_of(const struct cache_call *c, struct cache_words *ret)
 				   m->cols};
 	const uint32_t user[] = {c->uid, c->gid};
 
-	*ret = (struct cache_words){
+	*ret = (struct cache_parts){
 		.argv = strv_copy(m->argv),
 		.names = xcalloc(1, sizeof(*ret->names)),
 	};
@@ -80,7 +80,7 @@ void cache_words_of(const struct cache_call *c, struct cache_words *ret)
 	put_variables(ret, m);
 }
 
-void cache_words_key(const struct cache_call *c, struct digest *ret)
+void cache_parts_key(const struct cache_call *c, struct digest *ret)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	struct record r;
@@ -98,7 +98,7 @@ void cache_words_key(const struct cache_call *c, struct digest *ret)
 
 /* ---- as bytes ---- */
 
-void cache_words_encode(struct buf *b, const struct cache_words *w)
+void cache_parts_encode(struct buf *b, const struct cache_parts *w)
 {
 	buf_append(b, w->call.b, DIGEST_SIZE);
 	buf_put_u32(b, (uint32_t)strv_len(w->argv));
@@ -114,16 +114,16 @@ void cache_words_encode(struct buf *b, const struct cache_words *w)
 static void take_strings(struct rd *r, uint32_t n, char ***ret)
 {
 	for (uint32_t i = 0; i < n && !r->bad; i++) {
-		char *s = rd_strdup(r, CACHE_WORDS_MAX);
+		char *s = rd_strdup(r, CACHE_PARTS_MAX);
 
 		if (s)
 			strv_push(ret, s);
 	}
 }
 
-int cache_words_decode(struct blob payload, struct cache_words *ret)
+int cache_parts_decode(struct blob payload, struct cache_parts *ret)
 {
-	struct cache_words w = {0};
+	struct cache_parts w = {0};
 	const uint8_t *call;
 	uint32_t n;
 	struct rd r;
@@ -145,7 +145,7 @@ int cache_words_decode(struct blob payload, struct cache_words *ret)
 		w.fingerprints[w.n] = rd_u64(&r);
 	}
 	if (rd_done(&r) < 0) {
-		cache_words_release(&w);
+		cache_parts_release(&w);
 		return CONCC_E_PROTO;
 	}
 	*ret = w;
@@ -184,7 +184,7 @@ static void say_args(struct buf *b, const char *now, const char *before)
 }
 
 /* The first that is new stands for the first that is gone, and so on. */
-static size_t compare_args(const struct cache_words *before, const struct cache_words *now,
+static size_t compare_args(const struct cache_parts *before, const struct cache_parts *now,
 			   struct buf *b)
 {
 	size_t n_before = strv_len(before->argv), n_now = strv_len(now->argv), at, n = 0, gone = 0;
@@ -215,7 +215,7 @@ static size_t compare_args(const struct cache_words *before, const struct cache_
 	return n > gone ? n : gone;
 }
 
-static size_t compare_properties(const struct cache_words *before, const struct cache_words *now,
+static size_t compare_properties(const struct cache_parts *before, const struct cache_parts *now,
 				 struct buf *b)
 {
 	_cleanup_free_ bool *taken = xcalloc(before->n + 1, sizeof(*taken));
@@ -240,7 +240,7 @@ static size_t compare_properties(const struct cache_words *before, const struct 
 	return n;
 }
 
-size_t cache_words_compare(const struct cache_words *before, const struct cache_words *now,
+size_t cache_parts_compare(const struct cache_parts *before, const struct cache_parts *now,
 			   struct buf *ret)
 {
 	size_t n = compare_args(before, now, ret);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#include "line.h"
+#include "queue.h"
 
 #include <errno.h>
 #include <fcntl.h>
 
 /*
  * Bytes far behind the file's end; locks need no data beneath them.  One region
- * a line, its lower half for LINE, its upper for HEAD.
+ * a queue, its lower half for QUEUE, its upper for HEAD.
  */
 #define TICKETS	    (1ULL << 40)
 #define REGION	    (TICKETS * 2)
@@ -14,44 +14,44 @@
 /* More than any machine has processes: a damaged table. */
 #define WAITING_MAX (1u << 22)
 
-static off_t line_base(uint32_t line)
+static off_t queue_base(uint32_t queue)
 {
-	return (off_t)((line + 1) * REGION);
+	return (off_t)((queue + 1) * REGION);
 }
 
-static off_t head_base(uint32_t line)
+static off_t head_base(uint32_t queue)
 {
-	return line_base(line) + (off_t)TICKETS;
+	return queue_base(queue) + (off_t)TICKETS;
 }
 
-bool line_has_waiters(const struct pool *p, uint32_t line)
+bool queue_has_waiters(const struct pool *p, uint32_t queue)
 {
-	return byte_locked_in(p->fd, head_base(line), (off_t)TICKETS) >= 0;
+	return byte_locked_in(p->fd, head_base(queue), (off_t)TICKETS) >= 0;
 }
 
 /* By the tickets, which counts those that died too. */
-uint32_t line_waiting(const struct pool *p, uint32_t line)
+uint32_t queue_waiting(const struct pool *p, uint32_t queue)
 {
-	const struct table_line *l = &p->table->lines[line];
-	uint64_t n = (__atomic_load_n(&l->tail, __ATOMIC_RELAXED) -
-		      __atomic_load_n(&l->head, __ATOMIC_RELAXED)) &
+	const struct table_queue *q = &p->table->queues[queue];
+	uint64_t n = (__atomic_load_n(&q->tail, __ATOMIC_RELAXED) -
+		      __atomic_load_n(&q->head, __ATOMIC_RELAXED)) &
 		     TICKET_MASK;
 
 	return n < WAITING_MAX ? (uint32_t)n : 0;
 }
 
-static uint32_t *work_at(const struct pool *p, uint32_t line, uint64_t ticket)
+static uint32_t *work_at(const struct pool *p, uint32_t queue, uint64_t ticket)
 {
-	return &p->table->lines[line].works[ticket % LINE_WORKS];
+	return &p->table->queues[queue].works[ticket % QUEUE_WORKS];
 }
 
-uint64_t line_work_us(const struct pool *p, uint32_t line)
+uint64_t queue_work_us(const struct pool *p, uint32_t queue)
 {
-	uint64_t tail = __atomic_load_n(&p->table->lines[line].tail, __ATOMIC_RELAXED), sum = 0;
-	uint32_t n = line_waiting(p, line), some = n < LINE_WORKS ? n : LINE_WORKS;
+	uint64_t tail = __atomic_load_n(&p->table->queues[queue].tail, __ATOMIC_RELAXED), sum = 0;
+	uint32_t n = queue_waiting(p, queue), some = n < QUEUE_WORKS ? n : QUEUE_WORKS;
 
 	for (uint32_t i = 1; i <= some; i++)
-		sum += __atomic_load_n(work_at(p, line, tail - i), __ATOMIC_RELAXED);
+		sum += __atomic_load_n(work_at(p, queue, tail - i), __ATOMIC_RELAXED);
 	return some ? sum * n / some : 0;
 }
 
@@ -67,13 +67,14 @@ static uint32_t count_locked(int fd, off_t from, off_t end)
 	return n;
 }
 
-uint32_t line_count_waiters(const struct pool *p)
+uint32_t queue_count_waiters(const struct pool *p)
 {
 	uint32_t n = 0;
 
-	for (uint32_t line = 0; line < LINE_COUNT; line++)
-		if (__atomic_load_n(&p->table->lines[line].tail, __ATOMIC_RELAXED))
-			n += count_locked(p->fd, head_base(line), head_base(line) + (off_t)TICKETS);
+	for (uint32_t queue = 0; queue < QUEUE_COUNT; queue++)
+		if (__atomic_load_n(&p->table->queues[queue].tail, __ATOMIC_RELAXED))
+			n += count_locked(p->fd, head_base(queue),
+					  head_base(queue) + (off_t)TICKETS);
 	return n;
 }
 
@@ -89,22 +90,22 @@ static void advance_tail(uint64_t *tail, uint64_t to)
 /*
  * A ticket is one's own from the moment its HEAD byte is locked; the counter only
  * says where to try.  Who read it long ago gets a place further ahead, which is
- * the place it came for; at worst a line has two heads for a while.
+ * the place it came for; at worst a queue has two heads for a while.
  */
-int ticket_take(struct pool *p, uint32_t line, uint32_t work_us, struct ticket *ret)
+int ticket_take(struct pool *p, uint32_t queue, uint32_t work_us, struct ticket *ret)
 {
-	uint64_t *tail = &p->table->lines[line].tail;
+	uint64_t *tail = &p->table->queues[queue].tail;
 	uint64_t t = __atomic_load_n(tail, __ATOMIC_ACQUIRE) & TICKET_MASK;
 	int rc;
 
-	while ((rc = byte_trylock(p->fd, head_base(line) + (off_t)t)) == -EAGAIN)
+	while ((rc = byte_trylock(p->fd, head_base(queue) + (off_t)t)) == -EAGAIN)
 		t = (t + 1) & TICKET_MASK;
 	if (rc < 0)
 		return rc;
-	*ret = (struct ticket){.line = line, .number = t};
-	__atomic_store_n(work_at(p, line, t), work_us, __ATOMIC_RELAXED);
+	*ret = (struct ticket){.queue = queue, .number = t};
+	__atomic_store_n(work_at(p, queue, t), work_us, __ATOMIC_RELAXED);
 	advance_tail(tail, t + 1);
-	rc = byte_trylock(p->fd, line_base(line) + (off_t)t);
+	rc = byte_trylock(p->fd, queue_base(queue) + (off_t)t);
 	if (rc < 0 && rc != -EAGAIN)
 		ticket_drop(p, ret);
 	return rc == -EAGAIN ? 0 : rc;
@@ -112,7 +113,7 @@ int ticket_take(struct pool *p, uint32_t line, uint32_t work_us, struct ticket *
 
 /*
  * The highest locked byte below `at`, or -1.  Nearly always the next one; after
- * deaths in the line the search widens by doubling.
+ * deaths in the queue the search widens by doubling.
  */
 static off_t predecessor(int fd, off_t base, off_t at)
 {
@@ -146,22 +147,22 @@ static int wait_turn(struct pool *p, off_t base, const struct ticket *t)
 
 int ticket_wait_second(struct pool *p, const struct ticket *t)
 {
-	return wait_turn(p, line_base(t->line), t);
+	return wait_turn(p, queue_base(t->queue), t);
 }
 
 int ticket_wait_head(struct pool *p, const struct ticket *t)
 {
-	return wait_turn(p, head_base(t->line), t);
+	return wait_turn(p, head_base(t->queue), t);
 }
 
 void ticket_is_head(struct pool *p, const struct ticket *t)
 {
-	__atomic_store_n(&p->table->lines[t->line].head, t->number, __ATOMIC_RELAXED);
-	byte_unlock(p->fd, line_base(t->line) + (off_t)t->number);
+	__atomic_store_n(&p->table->queues[t->queue].head, t->number, __ATOMIC_RELAXED);
+	byte_unlock(p->fd, queue_base(t->queue) + (off_t)t->number);
 }
 
 void ticket_drop(struct pool *p, const struct ticket *t)
 {
-	byte_unlock(p->fd, line_base(t->line) + (off_t)t->number);
-	byte_unlock(p->fd, head_base(t->line) + (off_t)t->number);
+	byte_unlock(p->fd, queue_base(t->queue) + (off_t)t->number);
+	byte_unlock(p->fd, head_base(t->queue) + (off_t)t->number);
 }

@@ -10,7 +10,7 @@
 #include "concc/pool.h"
 #include "concc/wrapper.h"
 
-static char file[] = "/tmp/test-tally-XXXXXX";
+static char file[] = "/tmp/test-counters-XXXXXX";
 
 static void setup(void)
 {
@@ -25,30 +25,30 @@ static void teardown(void)
 	unlink(file);
 }
 
-TestSuite(tally, .init = setup, .fini = teardown);
+TestSuite(counters, .init = setup, .fini = teardown);
 
 static bool may_say(const char *reason)
 {
-	return tally_may_say_why(file, "said:no-worker", reason, 1000000);
+	return counters_may_say_why(file, "said:no-worker", reason, 1000000);
 }
 
-Test(tally, each_reason_is_said_once)
+Test(counters, each_reason_is_said_once)
 {
 	cr_expect(may_say("the host is down"));
 	cr_expect_not(may_say("the host is down"));
 	cr_expect(may_say("the disk is full"), "another reason is said at once");
 	cr_expect_not(may_say("the disk is full"));
 	cr_expect_not(may_say("the host is down"));
-	cr_expect(tally_may_say_why(file, "said:missing", "the host is down", 1000000));
+	cr_expect(counters_may_say_why(file, "said:missing", "the host is down", 1000000));
 	/* a period that is over makes room, and says none of the others again */
-	cr_expect(tally_may_say_why(file, "said:no-worker", "the third", 0));
+	cr_expect(counters_may_say_why(file, "said:no-worker", "the third", 0));
 	cr_expect_not(may_say("the disk is full"));
 	cr_expect_not(may_say("the third"));
 }
 
-Test(tally, a_reason_for_each_job_is_no_flood)
+Test(counters, a_reason_for_each_job_is_no_flood)
 {
-	struct tally_entry e[TALLY_ENTRIES];
+	struct counter e[COUNTERS_MAX];
 	char reason[40];
 	int said = 0;
 
@@ -56,68 +56,68 @@ Test(tally, a_reason_for_each_job_is_no_flood)
 		snprintf(reason, sizeof(reason), "/data/%d is outside", i);
 		said += may_say(reason);
 	}
-	cr_expect_eq(said, TALLY_REASONS);
-	cr_expect_eq(tally_read(file, e, TALLY_ENTRIES), TALLY_REASONS);
+	cr_expect_eq(said, COUNTERS_REASONS);
+	cr_expect_eq(counters_read(file, e, COUNTERS_MAX), COUNTERS_REASONS);
 }
 
 /* A farm's workers, each of the longest name, and what is said of each. */
-Test(tally, of_as_many_workers_as_there_may_be)
+Test(counters, of_as_many_workers_as_there_may_be)
 {
-	static struct tally_entry e[TALLY_ENTRIES];
-	char name[TALLY_NAME_MAX + 1];
+	static struct counter e[COUNTERS_MAX];
+	char name[COUNTERS_NAME_MAX + 1];
 	size_t n;
 
 	for (int round = 0; round < 2; round++) {
 		for (int i = 0; i < POOL_MEMBERS_MAX; i++) {
 			snprintf(name, sizeof(name), "remote:%0*d", POOL_NAME_MAX, i);
-			tally_add(file, name, 1);
+			counters_add(file, name, 1);
 			snprintf(name, sizeof(name), "said:lost-%0*d", POOL_NAME_MAX, i);
-			cr_expect_eq(tally_may_say(file, name, 1000000), round == 0, "%s", name);
+			cr_expect_eq(counters_may_say(file, name, 1000000), round == 0, "%s", name);
 		}
 	}
-	n = tally_read(file, e, TALLY_ENTRIES);
+	n = counters_read(file, e, COUNTERS_MAX);
 	cr_expect_eq(n, 2 * POOL_MEMBERS_MAX);
 	for (size_t i = 0; i < n; i++)
 		cr_expect(strncmp(e[i].name, "remote:", 7) != 0 || e[i].n == 2, "%s", e[i].name);
 }
 
 /* What has no place any more is said, and no more often than one name is. */
-Test(tally, a_full_one_still_limits)
+Test(counters, a_full_one_still_limits)
 {
 	char name[40], reason[40];
 	int said = 0, why = 0;
 
-	for (int i = 0; i < TALLY_ENTRIES; i++) {
+	for (int i = 0; i < COUNTERS_MAX; i++) {
 		snprintf(name, sizeof(name), "local:%d", i);
-		tally_add(file, name, 1);
+		counters_add(file, name, 1);
 	}
 	for (int i = 0; i < 1000; i++) {
 		snprintf(name, sizeof(name), "said:%d", i);
 		snprintf(reason, sizeof(reason), "%d is outside", i);
-		said += tally_may_say(file, name, 1000000);
-		why += tally_may_say_why(file, name, reason, 1000000);
+		said += counters_may_say(file, name, 1000000);
+		why += counters_may_say_why(file, name, reason, 1000000);
 	}
 	cr_expect_eq(said, 1);
 	cr_expect_leq(why, 1);
-	cr_expect_not(tally_was_shown(file, "it"));
+	cr_expect_not(counters_was_shown(file, "it"));
 }
 
-Test(tally, one_of_another_version)
+Test(counters, one_of_another_version)
 {
 	int fd = open(file, O_WRONLY | O_CLOEXEC);
-	static struct tally_entry e[TALLY_ENTRIES];
+	static struct counter e[COUNTERS_MAX];
 
 	cr_assert_eq(write(fd, "cnctlly1\1\0\0\0local:x", 19), 19);
 	close(fd);
-	cr_expect_eq(tally_read(file, e, TALLY_ENTRIES), 0);
-	tally_add(file, "local:y", 3);
-	cr_assert_eq(tally_read(file, e, TALLY_ENTRIES), 1);
+	cr_expect_eq(counters_read(file, e, COUNTERS_MAX), 0);
+	counters_add(file, "local:y", 3);
+	cr_assert_eq(counters_read(file, e, COUNTERS_MAX), 1);
 	cr_expect_str_eq(e[0].name, "local:y");
 	cr_expect_eq(e[0].n, 3);
 }
 
 /* However many jobs of a build have it at the same time. */
-Test(tally, by_many_at_once)
+Test(counters, by_many_at_once)
 {
 	int said = 0, status;
 

@@ -14,7 +14,7 @@
 #include "concc/log.h"
 #include "concc/str.h"
 
-void twin_keep(struct run *r, struct msg_run *m)
+void speculation_keep(struct run *r, struct msg_run *m)
 {
 	if (!r->peer->server->stragglers || m->flags & JOB_F_STDIN)
 		return;
@@ -22,11 +22,11 @@ void twin_keep(struct run *r, struct msg_run *m)
 	*m = (struct msg_run){0};
 }
 
-bool twin_is_possible(const struct job *j)
+bool speculation_is_possible(const struct job *j)
 {
 	const struct run *r = j->client ? j->client->run : NULL;
 
-	return r && r->again && !r->twin && !r->failure && !j->record.first_output_us;
+	return r && r->again && !r->other && !r->failure && !j->record.first_output_us;
 }
 
 /* Could it be on that worker?  Asked before a slot is taken, since giving one back wakes us again.
@@ -46,24 +46,24 @@ static bool start(struct run *r, struct peer *p, struct exe *e, struct pool_slot
 	_cleanup_free_ char *unserved = NULL;
 	_cleanup_strv_ char **trees = workspaces_of(p, r->again, &unserved, NULL);
 	struct job *j = r->client->job;
-	struct run *twin;
+	struct run *other;
 
 	if (!trees || unserved || workspaces_other_cwd(p, r->again, &trees))
 		return false;
 	if (p->conf->root == ROOT_CLIENT && system_refresh(p, NULL) < 0)
 		return false;
-	if (run_dispatch(r->client, p, r->again, e, trees, &twin) < 0)
+	if (run_dispatch(r->client, p, r->again, e, trees, &other) < 0)
 		return false;
 	log_info("straggler: %s is started again on %s", j->record.command, p->conf->name);
 	r->client->run = r;
-	r->twin = twin;
-	twin->twin = r;
-	twin->slot = *slot;
+	r->other = other;
+	other->other = r;
+	other->slot = *slot;
 	jobs_sent_again(j, p);
 	return true;
 }
 
-bool twin_start(struct job *j)
+bool speculation_start(struct job *j)
 {
 	struct server *s = j->server;
 	struct run *r = j->client->run;
@@ -83,13 +83,13 @@ bool twin_start(struct job *j)
 	return false;
 }
 
-void twin_won(struct run *r)
+void speculation_won(struct run *r)
 {
-	struct run *loser = steal_ptr(&r->twin);
+	struct run *loser = steal_ptr(&r->other);
 
 	if (!loser)
 		return;
-	loser->twin = NULL;
+	loser->other = NULL;
 	loser->client = NULL;
 	r->client->run = r;
 	jobs_one_left(r->client->job, r->peer);
@@ -97,20 +97,20 @@ void twin_won(struct run *r)
 		run_give_up(loser, "straggler", "another worker was faster");
 }
 
-bool twin_goes_on(struct run *r)
+bool speculation_goes_on(struct run *r)
 {
-	struct run *twin = steal_ptr(&r->twin);
+	struct run *other = steal_ptr(&r->other);
 
-	if (!twin)
+	if (!other)
 		return false;
-	twin->twin = NULL;
-	r->client->run = twin;
+	other->other = NULL;
+	r->client->run = other;
 	r->client = NULL;
-	jobs_one_left(twin->client->job, twin->peer);
+	jobs_one_left(other->client->job, other->peer);
 	return true;
 }
 
-void twin_forget(struct run *r)
+void speculation_forget(struct run *r)
 {
 	if (r->again)
 		msg_run_release(r->again);

@@ -15,7 +15,7 @@
 #include "concc/cleanup.h"
 #include "concc/str.h"
 
-#define TALLY_MAGIC 0x32796c6c74636e63u /* "cnctlly2" */
+#define COUNTERS_MAGIC 0x32796c6c74636e63u /* "cnctlly2" */
 
 /*
  * A name is written once, under the file's lock, before `used` tells that it is there.  Its place
@@ -23,13 +23,13 @@
  */
 struct slot {
 	atomic_uint used;
-	char name[TALLY_NAME_MAX + 1];
+	char name[COUNTERS_NAME_MAX + 1];
 	atomic_ullong n;
 };
 
 struct table {
 	atomic_ullong magic;
-	struct slot slots[TALLY_ENTRIES];
+	struct slot slots[COUNTERS_MAX];
 	struct slot rest; /* when what has no place was said last */
 };
 
@@ -74,8 +74,8 @@ static struct table *map_table(const char *path, int flags, int *ret_fd)
 		if (!t)
 			return NULL;
 		if (flags & O_CREAT)
-			(void)atomic_compare_exchange_strong(&t->magic, &magic, TALLY_MAGIC);
-		if (atomic_load(&t->magic) == TALLY_MAGIC) {
+			(void)atomic_compare_exchange_strong(&t->magic, &magic, COUNTERS_MAGIC);
+		if (atomic_load(&t->magic) == COUNTERS_MAGIC) {
 			*ret_fd = steal_fd(&fd);
 			return t;
 		}
@@ -92,11 +92,11 @@ static struct slot *place_of(struct table *t, const char *name, bool *ret_there)
 {
 	uint32_t at = hash_text(name);
 
-	for (uint32_t i = 0; i < TALLY_ENTRIES; i++) {
-		struct slot *s = &t->slots[(at + i) % TALLY_ENTRIES];
+	for (uint32_t i = 0; i < COUNTERS_MAX; i++) {
+		struct slot *s = &t->slots[(at + i) % COUNTERS_MAX];
 
 		*ret_there = atomic_load(&s->used);
-		if (!*ret_there || strncmp(s->name, name, TALLY_NAME_MAX) == 0)
+		if (!*ret_there || strncmp(s->name, name, COUNTERS_NAME_MAX) == 0)
 			return s;
 	}
 	*ret_there = false;
@@ -122,7 +122,7 @@ static struct slot *claim_slot(struct table *t, int fd, const char *name)
 	return s;
 }
 
-void tally_add(const char *path, const char *name, uint64_t n)
+void counters_add(const char *path, const char *name, uint64_t n)
 {
 	_cleanup_close_ int fd = -1;
 	struct table *t = map_table(path, O_RDWR | O_CREAT, &fd);
@@ -148,7 +148,7 @@ static bool is_over(uint32_t last, uint32_t now, uint64_t period_s)
 	return last == 0 || now < last || now - last >= period_s;
 }
 
-bool tally_may_say(const char *path, const char *name, uint64_t period_s)
+bool counters_may_say(const char *path, const char *name, uint64_t period_s)
 {
 	_cleanup_close_ int fd = -1;
 	struct table *t = map_table(path, O_RDWR | O_CREAT, &fd);
@@ -184,23 +184,23 @@ static bool take_place(struct slot *s, uint32_t hash, uint32_t now, uint64_t per
 	       atomic_compare_exchange_strong(&s->n, &n, (unsigned long long)hash << 32 | now);
 }
 
-bool tally_may_say_why(const char *path, const char *name, const char *reason, uint64_t period_s)
+bool counters_may_say_why(const char *path, const char *name, const char *reason, uint64_t period_s)
 {
 	uint32_t hash = hash_text(reason), now = now_s();
-	struct slot *s[TALLY_REASONS] = {0};
+	struct slot *s[COUNTERS_REASONS] = {0};
 	_cleanup_close_ int fd = -1;
 	struct table *t = map_table(path, O_RDWR | O_CREAT, &fd);
 	bool may = false, shown = false;
 
 	if (!t)
 		return true;
-	for (unsigned i = 0; i < TALLY_REASONS; i++) {
+	for (unsigned i = 0; i < COUNTERS_REASONS; i++) {
 		_cleanup_free_ char *key = xasprintf("%s:%u", name, i);
 
 		s[i] = claim_slot(t, fd, key) ?: &t->rest;
 		shown = shown || was_shown(s[i], hash, now, period_s);
 	}
-	for (unsigned i = 0; i < TALLY_REASONS && !may && !shown; i++) {
+	for (unsigned i = 0; i < COUNTERS_REASONS && !may && !shown; i++) {
 		may = take_place(s[i], hash, now, period_s);
 		shown = !may && was_shown(s[i], hash, now, period_s);
 	}
@@ -208,7 +208,7 @@ bool tally_may_say_why(const char *path, const char *name, const char *reason, u
 	return may;
 }
 
-size_t tally_read(const char *path, struct tally_entry *ret, size_t max)
+size_t counters_read(const char *path, struct counter *ret, size_t max)
 {
 	_cleanup_close_ int fd = -1;
 	struct table *t = map_table(path, O_RDONLY, &fd);
@@ -216,37 +216,37 @@ size_t tally_read(const char *path, struct tally_entry *ret, size_t max)
 
 	if (!t)
 		return 0;
-	for (int i = 0; i < TALLY_ENTRIES && n < max; i++) {
+	for (int i = 0; i < COUNTERS_MAX && n < max; i++) {
 		struct slot *s = &t->slots[i];
 
 		if (!atomic_load(&s->used))
 			continue;
 		memcpy(ret[n].name, s->name, sizeof(ret[n].name));
-		ret[n].name[TALLY_NAME_MAX] = '\0';
+		ret[n].name[COUNTERS_NAME_MAX] = '\0';
 		ret[n++].n = atomic_load(&s->n);
 	}
 	munmap(t, sizeof(*t));
 	return n;
 }
 
-static void shown_name(const char *text, char name[static TALLY_NAME_MAX + 1])
+static void shown_name(const char *text, char name[static COUNTERS_NAME_MAX + 1])
 {
-	(void)snprintf(name, TALLY_NAME_MAX + 1, "told:%08" PRIx32, hash_text(text));
+	(void)snprintf(name, COUNTERS_NAME_MAX + 1, "told:%08" PRIx32, hash_text(text));
 }
 
-void tally_mark_shown(const char *path, const char *text)
+void counters_mark_shown(const char *path, const char *text)
 {
-	char name[TALLY_NAME_MAX + 1];
+	char name[COUNTERS_NAME_MAX + 1];
 
 	shown_name(text, name);
-	tally_add(path, name, 1);
+	counters_add(path, name, 1);
 }
 
-bool tally_was_shown(const char *path, const char *text)
+bool counters_was_shown(const char *path, const char *text)
 {
 	_cleanup_close_ int fd = -1;
 	struct table *t = map_table(path, O_RDONLY, &fd);
-	char name[TALLY_NAME_MAX + 1];
+	char name[COUNTERS_NAME_MAX + 1];
 	bool shown = false;
 
 	if (!t)
