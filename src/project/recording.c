@@ -261,14 +261,16 @@ static void check_unchanged(struct recording *r)
 		const char *path = r->names.v[i] + 1;
 		const struct cache_looked *looked = cache_look_last(r->results->look, i);
 		bool follow = false, listed = false;
+		uint64_t stamp = 0;
 
 		for (end = i; end < r->names.n && streq(r->names.v[end] + 1, path); end++) {
 			follow |= follows(r->names.v[end][0]);
 			listed |= r->names.v[end][0] == TRACE_LIST;
+			stamp = stamp ? stamp : cache_look_stamp(r->results->look, end);
 		}
 		if (map_get_str(&r->announced, path))
 			continue; /* or it would not be in place */
-		if ((baseline_is_quiet(&r->baseline, path, looked) ||
+		if ((baseline_is_quiet(&r->baseline, path, stamp, looked) ||
 		     baseline_unchanged(&r->baseline, path, follow, looked)) &&
 		    (!listed || baseline_same_names(&r->baseline, path)))
 			continue;
@@ -314,8 +316,10 @@ static int look_at_state(struct recording *r)
 	all->wants_facts = words_count(r);
 	all->read_facts = 0;
 	cache_look_without(all->look, &r->announced);
+	cache_look_facts(all->look, all->wants_facts ? &all->read_facts : NULL);
 	err = cache_look_state(all->look, &r->names, &r->variant.state, r->entry.fingerprints);
 	cache_look_without(all->look, NULL);
+	cache_look_facts(all->look, NULL);
 	facts = all->wants_facts ? all->read_facts : all->read_facts & FACT_UNREADABLE;
 	all->wants_facts = false;
 	if (facts & FACT_UNREADABLE)

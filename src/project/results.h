@@ -113,11 +113,11 @@ struct baseline {
 	char *const *mirrored; /* see baseline_init() */
 	uint64_t version, stamp;
 	struct timespec when; /* CLOCK_REALTIME, coarse */
-	/* Of the name before: its directory, in it, and whether nothing came there. */
+	/* Of the name before: its directory, the same in the tree, and its stamp. */
 	const char *dir;
 	size_t dir_len;
 	const struct dir *where;
-	bool is_quiet;
+	uint64_t dir_stamp;
 	struct map dirs; /* clean path of a directory -> what its times tell, as in unchanged.c */
 	struct map seen; /* clean path -> what was found there; of names on the way */
 };
@@ -125,10 +125,11 @@ struct baseline {
 /* mirrored: trees that the job sees by our listings only (lives as long as s); NULL: all. */
 void baseline_init(struct baseline *s, struct tree *t, uint64_t version, char *const *mirrored);
 void baseline_release(struct baseline *s);
-/* After a drain: is it sure that this name is what lstat(2) has just said, and was so then?
- * Quickly, of names one directory after the other, while the tree is used for nothing else; path
- * lives on. */
-bool baseline_is_quiet(struct baseline *s, const char *path, const struct cache_looked *looked);
+/* After a drain: is it sure that this name is what was found under that stamp (0: what lstat(2) has
+ * just said), and was so then?  Quickly, of names one directory after the other, while the tree is
+ * used for nothing else; path lives on. */
+bool baseline_is_quiet(struct baseline *s, const char *path, uint64_t stamp,
+		       const struct cache_looked *looked);
 /* After a drain: does this absolute path, however written, lead to what it led to then?  follow:
  * through a symlink that it ends with.  looked: what lstat(2) of it has just said, or NULL.  False
  * also when that can't be told. */

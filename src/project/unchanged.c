@@ -157,21 +157,26 @@ static uintptr_t step(struct baseline *s, const char *path, const struct cache_l
 	return seen;
 }
 
-bool baseline_is_quiet(struct baseline *s, const char *path, const struct cache_looked *looked)
+static void enter_dir(struct baseline *s, const char *path, size_t n)
+{
+	if (s->dir && s->dir_len == n && memcmp(s->dir, path, n) == 0)
+		return;
+	s->dir = path;
+	s->dir_len = n;
+	s->dir_stamp = tree_stamp(s->tree, path, n, &s->where);
+}
+
+bool baseline_is_quiet(struct baseline *s, const char *path, uint64_t stamp,
+		       const struct cache_looked *looked)
 {
 	const char *base = path_base(path);
-	size_t n = (size_t)(base - path);
 
-	if (!looked || (looked->err && looked->err != ENOENT))
+	enter_dir(s, path, (size_t)(base - path));
+	if (!s->dir_stamp || s->dir_stamp > s->stamp)
 		return false;
-	if (!s->dir || s->dir_len != n || memcmp(s->dir, path, n) != 0) {
-		uint64_t stamp = tree_stamp(s->tree, path, n, &s->where);
-
-		s->dir = path;
-		s->dir_len = n;
-		s->is_quiet = stamp && stamp <= s->stamp;
-	}
-	return s->is_quiet &&
+	if (stamp)
+		return stamp == s->dir_stamp;
+	return looked && (!looked->err || looked->err == ENOENT) &&
 	       tree_vouches(s->tree, s->where, base, looked->err ? NULL : &looked->st);
 }
 

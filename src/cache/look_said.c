@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * Names in a directory that has the stamp it had when they were looked at, if it would have another
+ * one had they changed: of these it is known what they mean, whatever set they are in.  The jobs of
+ * a build look at the same headers, in ever other sets.
+ */
+#include "look.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "concc/io.h"
+#include "concc/proto.h"
+#include "concc/str.h"
+
+#define SAID_MAX (128 * 1024) /* names and their directories: some 30 MB */
+
+struct look_place {
+	uint64_t stamp;
+	struct map said; /* letter and base name -> struct said *, owned */
+};
+
+struct said {
+	uint64_t fingerprint; /* 0: it was not asked for */
+	bool has_facts;
+	unsigned facts;
+	size_t n_said, n_ids; /* bytes */
+	uint8_t bytes[];      /* both, one behind the other */
+};
+
+static void forget_place(struct cache_look *l, struct look_place *p)
+{
+	struct said *s;
+
+	l->n_said -= p->said.n;
+	for (size_t it = 0; (s = map_next(&p->said, &it, NULL));)
+		free(s);
+	map_release(&p->said);
+	p->said = MAP_INIT;
+}
+
+void look_leave_place(struct cache_look *l)
+{
+	l->place_path = NULL;
+	l->place = NULL;
+}
+
+void look_forget_said(struct cache_look *l)
+{
+	struct look_place *p;
+
+	look_leave_place(l);
+	for (size_t it = 0; (p = map_next(&l->places, &it, NULL));) {
+		forget_place(l, p);
+		free(p);
+	}
+	map_release(&l->places);
+	l->places = MAP_INIT;
+	l->n_said = 0;
+}
+
+static struct look_place *place_at(struct cache_look *l, const char *path, size_t n, uint64_t stamp)
+{
+	struct look_place *p = map_get(&l->places, path, n);
+
+	if (!p) {
+		p = xcalloc(1, sizeof(*p));
+		(void)map_put(&l->places, path, n, p);
+		l->n_said++;
+	}
+	if (p->stamp != stamp)
+		forget_place(l, p);
+	p->stamp = stamp;
+	return p;
+}
+
+/* Mostly it is that of the name before.  Its stamp is taken before anything in it is looked at. */
+static void enter_place(struct cache_look *l, const char *path)
+{
+	size_t n = l->place_len;
+	uint64_t stamp;
+
+	if (l->place_path && strncmp(l->place_path, path, n) == 0 && !strchr(path + n, '/'))
+		return;
+	n = (size_t)(path_base(path) - path);
+	if (l->n_said >= SAID_MAX)
+		look_forget_said(l);
+	stamp = l->ops->stamp(l->data, path, n, &l->place_where);
+	l->place = stamp ? place_at(l, path, n, stamp) : NULL;
+	l->place_path = path;
+	l->place_len = n;
+}
+
+/* False: no name in a directory is so long. */
+static bool key_of(const struct cache_look *l, const char *name, char key[NAME_MAX + 2],
+		   size_t *ret_n)
+{
+	const char *base = name + 1 + l->place_len;
+	size_t n = strlen(base);
+
+	if (n > NAME_MAX)
+		return false;
+	key[0] = name[0];
+	memcpy(key + 1, base, n);
+	*ret_n = n + 1;
+	return true;
+}
+
+static void say(struct cache_look *l, const struct said *s)
+{
+	size_t at = l->ids.len;
+
+	buf_append(&l->ids, s->bytes, s->n_ids);
+	for (; at < l->ids.len; at += sizeof(struct look_id))
+		((struct look_id *)(l->ids.data + at))->index = (uint32_t)l->index;
+	buf_append(&l->said, s->bytes + s->n_ids, s->n_said);
+	if (l->facts)
+		*l->facts |= s->facts;
+	l->looked[l->index].stamp = l->place->stamp;
+}
+
+bool look_say_known(struct cache_look *l, const char *name, uint64_t *ret_fingerprint)
+{
+	char key[NAME_MAX + 2];
+	const struct said *s;
+	size_t n;
+
+	if (!l->ops->stamp || l->without)
+		return false;
+	enter_place(l, name + 1);
+	if (!l->place || !l->place->said.n || !key_of(l, name, key, &n))
+		return false;
+	s = map_get(&l->place->said, key, n);
+	if (!s || (l->facts && !s->has_facts) || (ret_fingerprint && !s->fingerprint))
+		return false;
+	if (ret_fingerprint)
+		*ret_fingerprint = s->fingerprint;
+	say(l, s);
+	return true;
+}
+
+/* What else a listing or a place depends on no stamp of this directory tells. */
+static bool is_of_the_name(char how)
+{
+	return how != TRACE_LIST && how != TRACE_PLACE && how != TRACE_MAKE;
+}
+
+/* Would the stamp be another one if the name were not what was just seen? */
+static bool is_vouched(struct cache_look *l, const char *path)
+{
+	if (!l->path || !streq(l->path, path) || (l->err && l->err != ENOENT))
+		return false;
+	return l->ops->vouches(l->data, l->place_where, path + l->place_len,
+			       l->err ? NULL : &l->st);
+}
+
+void look_note_said(struct cache_look *l, const char *name, const struct look_mark *from,
+		    uint64_t fingerprint)
+{
+	size_t n_ids = l->ids.len - from->ids, n_said = l->said.len - from->said, n;
+	char key[NAME_MAX + 2];
+	struct said *s;
+
+	if (!l->place || l->without || l->is_unsure || !is_of_the_name(name[0]) ||
+	    !is_vouched(l, name + 1) || !key_of(l, name, key, &n))
+		return;
+	s = xmalloc(sizeof(*s) + n_ids + n_said);
+	*s = (struct said){
+		.fingerprint = fingerprint,
+		.has_facts = l->facts,
+		.facts = l->facts ? *l->facts : 0,
+		.n_said = n_said,
+		.n_ids = n_ids,
+	};
+	memcpy(s->bytes, l->ids.data + from->ids, n_ids);
+	memcpy(s->bytes + n_ids, l->said.data + from->said, n_said);
+	l->looked[l->index].stamp = l->place->stamp;
+	l->n_said++;
+	s = map_put(&l->place->said, key, n, s);
+	l->n_said -= s != NULL;
+	free(s);
+}
