@@ -10,12 +10,15 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "concc/io.h"
 #include "concc/proto.h"
 #include "concc/str.h"
 
-#define SAID_MAX (128 * 1024) /* names and their directories: some 30 MB */
+#define SAID_MAX  (128 * 1024) /* names and their directories: some 30 MB */
+#define LINKS_MAX 8
 
 struct look_place {
 	uint64_t stamp;
@@ -147,13 +150,49 @@ static bool is_of_the_name(char how)
 	return how != TRACE_LIST && how != TRACE_PLACE && how != TRACE_MAKE;
 }
 
-/* Would the stamp be another one if the name were not what was just seen? */
-static bool is_vouched(struct cache_look *l, const char *path)
+static bool vouch(struct cache_look *l, const char *name, const struct stat *st)
 {
-	if (!l->path || !streq(l->path, path) || (l->err && l->err != ENOENT))
+	return l->ops->vouches(l->data, l->place_where, name, st);
+}
+
+/*
+ * Does this symlink lead to a file beside it, by others or at once?  So are those of shared
+ * libraries and compilers.  Of what is elsewhere this stamp does not tell.
+ */
+static bool leads_to_neighbour(struct cache_look *l, const char *link)
+{
+	char at[PATH_MAX], target[NAME_MAX + 1];
+	struct stat st;
+
+	if (strlen(link) >= sizeof(at))
 		return false;
-	return l->ops->vouches(l->data, l->place_where, path + l->place_len,
-			       l->err ? NULL : &l->st);
+	memcpy(at, link, strlen(link) + 1);
+	for (unsigned n_links = 0; n_links < LINKS_MAX; n_links++) {
+		ssize_t n = readlink(at, target, sizeof(target));
+
+		if (n <= 0 || n == sizeof(target) || memchr(target, '/', (size_t)n) ||
+		    l->place_len + (size_t)n >= sizeof(at))
+			return false;
+		memcpy(at + l->place_len, target, (size_t)n);
+		at[l->place_len + (size_t)n] = '\0';
+		if (lstat(at, &st) < 0 || !vouch(l, at + l->place_len, &st))
+			return false;
+		if (!S_ISLNK(st.st_mode))
+			return S_ISREG(st.st_mode);
+	}
+	return false;
+}
+
+/* Would the stamp be another one if the name were not what was just seen? */
+static bool is_vouched(struct cache_look *l, const char *name)
+{
+	const char *path = name + 1;
+
+	if (!l->path || !streq(l->path, path) || (l->err && l->err != ENOENT) ||
+	    !vouch(l, path + l->place_len, l->err ? NULL : &l->st))
+		return false;
+	return l->err || !S_ISLNK(l->st.st_mode) || name[0] == TRACE_LOOK ||
+	       name[0] == TRACE_LINK || leads_to_neighbour(l, path);
 }
 
 void look_note_said(struct cache_look *l, const char *name, const struct look_mark *from,
@@ -164,7 +203,7 @@ void look_note_said(struct cache_look *l, const char *name, const struct look_ma
 	struct said *s;
 
 	if (!l->place || l->without || l->is_unsure || !is_of_the_name(name[0]) ||
-	    !is_vouched(l, name + 1) || !key_of(l, name, key, &n))
+	    !is_vouched(l, name) || !key_of(l, name, key, &n))
 		return;
 	s = xmalloc(sizeof(*s) + n_ids + n_said);
 	*s = (struct said){

@@ -176,7 +176,7 @@ bool baseline_is_quiet(struct baseline *s, const char *path, uint64_t stamp,
 		return false;
 	if (stamp)
 		return stamp == s->dir_stamp;
-	return looked && (!looked->err || looked->err == ENOENT) &&
+	return looked && (looked->err ? looked->err == ENOENT : !S_ISLNK(looked->st.st_mode)) &&
 	       tree_vouches(s->tree, s->where, base, looked->err ? NULL : &looked->st);
 }
 
