@@ -34,6 +34,15 @@ static uint64_t count_mounts(const struct server *s)
 	return c.mounts;
 }
 
+/* What is mounted may have the number of what was. */
+static struct map *known_disks(struct results *all, uint64_t mounts)
+{
+	if (mounts != all->disks_mounts)
+		map_release(&all->disks);
+	all->disks_mounts = mounts;
+	return &all->disks;
+}
+
 bool recording_sees_our_files(const struct peer *p)
 {
 	return p->conf->mirror == MIRROR_CONCC &&
@@ -103,8 +112,9 @@ struct recording *recording_new(struct peer *p, const struct msg_run *m, char *c
 	r->unknown = r->any && !is_plain_compile(m);
 	buf_append(&r->input, m->input.p, m->input.n);
 	r->entry.workspaces = strv_copy(workspaces);
-	baseline_init(&r->baseline, s->tree, saw, call.client_root ? NULL : r->entry.workspaces);
 	r->mounts = count_mounts(s);
+	baseline_init(&r->baseline, s->tree, saw, call.client_root ? NULL : r->entry.workspaces,
+		      known_disks(r->results, r->mounts));
 	return r;
 }
 

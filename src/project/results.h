@@ -27,7 +27,9 @@ struct results {
 	struct server *server;
 	struct cache_store *store;
 	struct cache_look *look;
-	struct map facts; /* digest -> enum fact bits + 1 */
+	struct map facts;      /* digest -> enum fact bits + 1 */
+	struct map disks;      /* device -> enum disk_kind, of directories; while there are: */
+	uint64_t disks_mounts; /* so many changes of mounts */
 	bool wants_facts;
 	unsigned read_facts; /* of all files that were digested since it was reset */
 	/* Threads, and what they do: each of these one after the other. */
@@ -107,6 +109,8 @@ void recording_look(struct recording *r, const struct msg_exit *end);
 /* Takes r. */
 void recording_keep(struct recording *r, const struct msg_exit *end, const char *worker);
 
+enum disk_kind { DISK_LOCAL = 1, DISK_NETWORK };
+
 /* How a job saw files at its dispatch, by which one tells what has changed since. */
 struct baseline {
 	struct tree *tree;
@@ -118,12 +122,15 @@ struct baseline {
 	size_t dir_len;
 	const struct dir *where;
 	uint64_t dir_stamp;
-	struct map dirs; /* clean path of a directory -> what its times tell, as in unchanged.c */
-	struct map seen; /* clean path -> what was found there; of names on the way */
+	struct map *disks; /* see baseline_init() */
+	struct map dirs;   /* clean path of a directory -> what its times tell, as in unchanged.c */
+	struct map seen;   /* clean path -> what was found there; of names on the way */
 };
 
-/* mirrored: trees that the job sees by our listings only (lives as long as s); NULL: all. */
-void baseline_init(struct baseline *s, struct tree *t, uint64_t version, char *const *mirrored);
+/* mirrored: trees that the job sees by our listings only (lives as long as s); NULL: all.  disks:
+ * of several baselines, between which nothing was mounted. */
+void baseline_init(struct baseline *s, struct tree *t, uint64_t version, char *const *mirrored,
+		   struct map *disks);
 void baseline_release(struct baseline *s);
 /* After a drain: is it sure that this name is what was found under that stamp (0: what lstat(2) has
  * just said), and was so then?  Quickly, of names one directory after the other, while the tree is
