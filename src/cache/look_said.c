@@ -106,7 +106,7 @@ static bool key_of(const struct cache_look *l, const char *name, char key[NAME_M
 	if (n > NAME_MAX)
 		return false;
 	key[0] = name[0];
-	memcpy(key + 1, base, n);
+	memcpy(key + 1, base, n + 1);
 	*ret_n = n + 1;
 	return true;
 }
