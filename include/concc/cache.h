@@ -96,13 +96,20 @@ int cache_look_again(struct cache_look *l, const struct digest *set, const struc
  */
 void cache_look_without(struct cache_look *l, const struct map *paths);
 
+/* The digest op notes in *facts (borrowed; NULL: it does not) what it finds in files; of names of
+ * which it is not asked again, what it had noted of them is noted once more. */
+void cache_look_facts(struct cache_look *l, unsigned *facts);
+
 /* What lstat(2) said, for who must know it of all names: of the last cache_look_state(). */
 struct cache_looked {
 	int err; /* positive errno; 0: it is there, as */
 	struct stat st;
+	uint64_t stamp; /* see cache_look_stamp() */
 };
 /* Of name i of that set; borrowed until the next.  NULL: it was not asked for. */
 const struct cache_looked *cache_look_last(const struct cache_look *l, size_t i);
+/* The name means what was found as long as its directory has that stamp; 0: no stamp would tell. */
+uint64_t cache_look_stamp(const struct cache_look *l, size_t i);
 
 /* What has become of a name of which there are two fingerprints that differ: words for a person. */
 const char *cache_look_change(char how, uint64_t before, uint64_t now);

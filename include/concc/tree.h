@@ -158,14 +158,15 @@ struct dir;
 /*
  * After a drain, of a directory by any absolute path (n bytes; "..", "." and slashes at its end are
  * fine): while this number is the same, no event has told of a change of where this path leads, of
- * a name there, or of what such a name stands for.  0: changes of it would not be seen.  *ret: for
+ * a name there, or of what such a name stands for; and where it begins with a symlink of the root
+ * directory (/lib), that one is as it was.  0: changes of it would not be seen.  *ret: for
  * tree_vouches() until the tree is used otherwise; NULL: there is nothing by this path.
  */
-uint64_t tree_stamp(const struct tree *t, const char *path, size_t n, const struct dir **ret);
+uint64_t tree_stamp(struct tree *t, const char *path, size_t n, const struct dir **ret);
 /* The latest that there is: whatever has a stamp up to that was last changed before now. */
 uint64_t tree_last_stamp(const struct tree *t);
 /* Would the stamp change if this name in it did not stand any more for what lstat(2) has just said
- * (st; NULL: ENOENT)?  Not of symlinks, since where they lead is elsewhere. */
+ * (st; NULL: ENOENT)?  Of a symlink: if it said something else; where it leads is elsewhere. */
 bool tree_vouches(struct tree *t, const struct dir *d, const char *name, const struct stat *st);
 /* Has a snapshot of this directory made, so that what is in it can be told from what changes. */
 int tree_know(struct tree *t, const char *dir);

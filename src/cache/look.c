@@ -48,6 +48,7 @@ static void forget(struct cache_look *l)
 	buf_reset(&l->ids);
 	l->path = NULL;
 	l->last_dir = NULL;
+	look_leave_place(l);
 	free(l->dir);
 	l->dir = NULL;
 }
@@ -61,6 +62,7 @@ void cache_look_free(struct cache_look *l)
 	buf_release(&l->ids);
 	buf_release(&l->dir_state);
 	look_forget_known(l);
+	look_forget_states(l);
 	look_forget_memos(l);
 	free(l->looked);
 	free(l);
@@ -81,15 +83,6 @@ static void put_stat(struct cache_look *l, const struct stat *st)
 	buf_put_u32(&l->state, st->st_uid);
 	buf_put_u32(&l->state, st->st_gid);
 }
-
-/* Of a name: a file, by its inode; or (by the digest) all files with these bytes and this time. */
-struct look_id {
-	uint64_t a,
-		b; /* dev and ino; or seconds and nanoseconds of the mtime, which are far fewer */
-	struct digest digest; /* zero for a file */
-	uint32_t index;
-	uint32_t by_bytes;
-};
 
 static void put_inode(struct cache_look *l, const struct stat *st, uint32_t index)
 {
@@ -172,7 +165,17 @@ static void look_once(struct cache_look *l, const char *path)
 
 void cache_look_without(struct cache_look *l, const struct map *paths)
 {
-	l->without = paths;
+	l->without = paths && paths->n ? paths : NULL;
+}
+
+void cache_look_facts(struct cache_look *l, unsigned *facts)
+{
+	l->facts = facts;
+}
+
+uint64_t cache_look_stamp(const struct cache_look *l, size_t i)
+{
+	return i < l->n_looked ? l->looked[i].stamp : 0;
 }
 
 const struct cache_looked *cache_look_last(const struct cache_look *l, size_t i)
@@ -252,6 +255,7 @@ static int put_read(struct cache_look *l, const char *path, uint32_t index)
 		return 0;
 	r = l->ops->digest(l->data, path, &st, &d);
 	if (r == -EACCES || r == -EPERM) {
+		l->is_unsure = true;
 		put_error(l, -r);
 		return 0;
 	}
@@ -538,40 +542,45 @@ static size_t same_path(const struct cache_names *s, size_t from, bool *ret_over
 	return i;
 }
 
-static bool same_dir(const char *a, const char *b)
+/* Looks, and notes what that was. */
+static int put_now(struct cache_look *l, const char *name, bool overwritten, uint64_t *fingerprint)
 {
-	size_t n = (size_t)(path_base(a) - a);
+	const struct look_mark from = {l->state.len, l->ids.len, l->facts ? *l->facts : 0};
+	int r;
 
-	return n == (size_t)(path_base(b) - b) && memcmp(a, b, n) == 0 && !streq(a, b);
-}
-
-static bool has_neighbour(const struct cache_names *s, size_t i, size_t end)
-{
-	const char *path = s->v[i] + 1;
-
-	return (i && same_dir(s->v[i - 1] + 1, path)) ||
-	       (end < s->n && same_dir(s->v[end] + 1, path));
+	l->is_unsure = false;
+	if (l->facts)
+		*l->facts = 0;
+	r = put_name(l, name, overwritten, (uint32_t)l->index);
+	if (r == 0 && fingerprint)
+		*fingerprint = fingerprint_of(l->state.data + from.state,
+					      l->state.len - from.state);
+	if (r == 0 && !overwritten)
+		look_note_state(l, name, &from, fingerprint ? *fingerprint : 0);
+	if (l->facts)
+		*l->facts |= from.facts;
+	return r;
 }
 
 int look_put_names(struct cache_look *l, const struct cache_names *s, size_t from, size_t to,
 		   uint64_t *ret_fingerprints)
 {
 	bool overwritten = false;
-	size_t end = from;
 	int r = 0;
 
+	l->set = s;
+	l->end = from;
 	for (size_t i = from; i < to && r == 0; i++) {
-		size_t at = l->state.len;
+		uint64_t *fingerprint = ret_fingerprints ? &ret_fingerprints[i] : NULL;
 
 		l->index = i;
-		l->looked[i].err = -1; /* unless it is looked at */
-		if (i == end) {
-			end = same_path(s, i, &overwritten);
-			l->has_neighbour = has_neighbour(s, i, end);
+		l->looked[i] = (struct cache_looked){.err = -1}; /* unless it is looked at */
+		if (i == l->end) {
+			l->first = i;
+			l->end = same_path(s, i, &overwritten);
 		}
-		r = put_name(l, s->v[i], overwritten, (uint32_t)i);
-		if (r == 0 && ret_fingerprints)
-			ret_fingerprints[i] = fingerprint_of(l->state.data + at, l->state.len - at);
+		if (overwritten || !look_put_known(l, s->v[i], fingerprint))
+			r = put_now(l, s->v[i], overwritten, fingerprint);
 	}
 	return r;
 }

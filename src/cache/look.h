@@ -3,7 +3,7 @@
 #define CONCC_CACHE_LOOK_H
 
 /* look.c finds what names mean, look_known.c knows of one what it was at the look before,
- * look_again.c of whole sets. */
+ * look_state.c what it meant, look_again.c that of whole sets. */
 #include "concc/cache.h"
 
 struct cache_look {
@@ -18,8 +18,11 @@ struct cache_look {
 	/* Of each name, by index: of several with one path, the first. */
 	struct cache_looked *looked;
 	size_t n_looked, cap_looked;
-	size_t index;		   /* of the name that is looked at */
-	bool has_neighbour;	   /* another name beside it is of the same directory */
+	size_t index;		       /* of the name that is looked at, */
+	const struct cache_names *set; /* in this one, where its path is that of: */
+	size_t first, end;
+	bool is_unsure;	 /* it was told that it can't be read, which may be of the moment */
+	unsigned *facts; /* see cache_look_facts() */
 	const struct map *without; /* see cache_look_without() */
 	char *dir;		   /* that something is made in, as named last; NULL: none */
 	struct buf dir_state;	   /* its place, as put into state */
@@ -36,8 +39,24 @@ struct cache_look {
 	struct map files;  /* path -> struct stat *, owned: what lstat(2) said of a regular file */
 	struct map memos;  /* digest of a set -> struct look_memo *, owned */
 	size_t n_groups;   /* of all memos */
+	struct map places; /* directory as named -> struct look_place *, owned */
+	size_t n_states;   /* of all places, and these */
+	/* That of the name before, if nothing was done to the tree since. */
+	const char *place_path;
+	size_t place_len;
+	const void *place_where;
+	struct look_place *place;
 	struct look_group *groups; /* of this look */
 	size_t cap_groups;
+};
+
+/* Of a name: a file, by its inode; or (by the digest) all files with these bytes and this time. */
+struct look_id {
+	uint64_t a,
+		b; /* dev and ino; or seconds and nanoseconds of the mtime, which are far fewer */
+	struct digest digest; /* zero for a file */
+	uint32_t index;
+	uint32_t by_bytes;
 };
 
 /* Names that follow each other and are of one directory, as named. */
@@ -78,6 +97,21 @@ void look_end(struct cache_look *l, struct digest *ret);
 /* lstat(2) into l->st, unless it is known what that would say.  0 or a positive errno. */
 int look_lstat(struct cache_look *l, const char *path);
 void look_forget_known(struct cache_look *l);
+
+/* ---- look_state.c ---- */
+
+/* Puts for the name at l->index what was put for it before, when it surely means that. */
+bool look_put_known(struct cache_look *l, const char *name, uint64_t *ret_fingerprint);
+/* From there on is what was just put for it, and on the way noted in *l->facts. */
+struct look_mark {
+	size_t state, ids;
+	unsigned facts;
+};
+void look_note_state(struct cache_look *l, const char *name, const struct look_mark *from,
+		     uint64_t fingerprint);
+/* The tree is another one than a moment ago. */
+void look_leave_place(struct cache_look *l);
+void look_forget_states(struct cache_look *l);
 
 /* ---- look_again.c ---- */
 

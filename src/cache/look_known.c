@@ -86,8 +86,24 @@ static struct looked_dir *remember_dir(struct cache_look *l, struct looked_dir *
 	return d;
 }
 
+static bool same_dir(const char *a, const char *b)
+{
+	size_t n = (size_t)(path_base(a) - a);
+
+	return n == (size_t)(path_base(b) - b) && memcmp(a, b, n) == 0 && !streq(a, b);
+}
+
+/* Is another name beside it of the same directory? */
+static bool has_neighbour(const struct cache_look *l, const char *path)
+{
+	const struct cache_names *s = l->set;
+
+	return (l->first && same_dir(s->v[l->first - 1] + 1, path)) ||
+	       (l->end < s->n && same_dir(s->v[l->end] + 1, path));
+}
+
 /* NULL: it is not worth it. */
-static struct looked_dir *dir_of(struct cache_look *l, const char *path, bool has_others)
+static struct looked_dir *dir_of(struct cache_look *l, const char *path)
 {
 	size_t n = (size_t)(path_base(path) - path);
 	_cleanup_free_ char *dir = NULL;
@@ -99,7 +115,7 @@ static struct looked_dir *dir_of(struct cache_look *l, const char *path, bool ha
 	d = map_get(&l->dirs, path, n);
 	if (d && d->look == l->n_looks)
 		return remember_dir(l, d, path, n);
-	if (!has_others || n < 2 || !l->ops->shows_changes)
+	if (n < 2 || !l->ops->shows_changes || !has_neighbour(l, path))
 		return NULL;
 	if (!d && l->dirs.n >= DIRS_MAX)
 		forget_dirs(l);
@@ -190,11 +206,12 @@ static void count_lstat(struct cache_look *l, struct looked_dir *d)
 		return;
 	l->ops->looks_often(l->data, d->real);
 	find_where(l, d); /* what was known may be no more */
+	look_leave_place(l);
 }
 
 int look_lstat(struct cache_look *l, const char *path)
 {
-	struct looked_dir *d = dir_of(l, path, l->has_neighbour);
+	struct looked_dir *d = dir_of(l, path);
 	int err = d ? known_absence(l, d, path) : 0;
 
 	if (err || known_file(l, d, path, &l->st))

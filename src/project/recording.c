@@ -34,6 +34,15 @@ static uint64_t count_mounts(const struct server *s)
 	return c.mounts;
 }
 
+/* What is mounted may have the number of what was. */
+static struct map *known_disks(struct results *all, uint64_t mounts)
+{
+	if (mounts != all->disks_mounts)
+		map_release(&all->disks);
+	all->disks_mounts = mounts;
+	return &all->disks;
+}
+
 bool recording_sees_our_files(const struct peer *p)
 {
 	return p->conf->mirror == MIRROR_CONCC &&
@@ -103,8 +112,9 @@ struct recording *recording_new(struct peer *p, const struct msg_run *m, char *c
 	r->unknown = r->any && !is_plain_compile(m);
 	buf_append(&r->input, m->input.p, m->input.n);
 	r->entry.workspaces = strv_copy(workspaces);
-	baseline_init(&r->baseline, s->tree, saw, call.client_root ? NULL : r->entry.workspaces);
 	r->mounts = count_mounts(s);
+	baseline_init(&r->baseline, s->tree, saw, call.client_root ? NULL : r->entry.workspaces,
+		      known_disks(r->results, r->mounts));
 	return r;
 }
 
@@ -261,14 +271,16 @@ static void check_unchanged(struct recording *r)
 		const char *path = r->names.v[i] + 1;
 		const struct cache_looked *looked = cache_look_last(r->results->look, i);
 		bool follow = false, listed = false;
+		uint64_t stamp = 0;
 
 		for (end = i; end < r->names.n && streq(r->names.v[end] + 1, path); end++) {
 			follow |= follows(r->names.v[end][0]);
 			listed |= r->names.v[end][0] == TRACE_LIST;
+			stamp = stamp ? stamp : cache_look_stamp(r->results->look, end);
 		}
 		if (map_get_str(&r->announced, path))
 			continue; /* or it would not be in place */
-		if ((baseline_is_quiet(&r->baseline, path, looked) ||
+		if ((baseline_is_quiet(&r->baseline, path, stamp, looked) ||
 		     baseline_unchanged(&r->baseline, path, follow, looked)) &&
 		    (!listed || baseline_same_names(&r->baseline, path)))
 			continue;
@@ -314,8 +326,10 @@ static int look_at_state(struct recording *r)
 	all->wants_facts = words_count(r);
 	all->read_facts = 0;
 	cache_look_without(all->look, &r->announced);
+	cache_look_facts(all->look, all->wants_facts ? &all->read_facts : NULL);
 	err = cache_look_state(all->look, &r->names, &r->variant.state, r->entry.fingerprints);
 	cache_look_without(all->look, NULL);
+	cache_look_facts(all->look, NULL);
 	facts = all->wants_facts ? all->read_facts : all->read_facts & FACT_UNREADABLE;
 	all->wants_facts = false;
 	if (facts & FACT_UNREADABLE)

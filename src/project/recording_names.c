@@ -131,8 +131,25 @@ static bool is_not_listed(const struct recording *r, const char *path)
 	return false;
 }
 
-/* Does it count?  May spoil. */
-static bool counts(struct recording *r, const char *name)
+/* Is it at none of the places of which something is known here?  Mostly it is not. */
+static bool is_elsewhere(const char *path)
+{
+	static const char *const places[] = {"/dev",
+					     "/proc",
+					     "/sys",
+					     "/tmp",
+					     "/var/tmp",
+					     "/etc/localtime",
+					     "/usr/share/zoneinfo"};
+
+	for (size_t i = 0; i < N_OF(places); i++)
+		if (str_starts(path, places[i]))
+			return false;
+	return true;
+}
+
+/* Does it count, at such a place?  May spoil. */
+static bool counts_there(struct recording *r, const char *name)
 {
 	const char *path = name + 1;
 
@@ -144,7 +161,7 @@ static bool counts(struct recording *r, const char *name)
 		r->asks_random = true;
 		return false;
 	}
-	if (is_constant(r, path) || (name[0] == TRACE_LIST && is_not_listed(r, path)))
+	if (is_constant(r, path))
 		return false;
 	if (is_own_descriptor(name)) {
 		r->wants_places = true;
@@ -159,6 +176,18 @@ static bool counts(struct recording *r, const char *name)
 		recording_uncacheable(r, path_is_below(path, "/dev") ? "device" : "proc");
 	if (tells_time(path) && name[0] == TRACE_READ)
 		r->asks_time = true;
+	return true;
+}
+
+/* Does it count?  May spoil. */
+static bool counts(struct recording *r, const char *name)
+{
+	const char *path = name + 1;
+
+	if (name[0] == TRACE_LIST && is_not_listed(r, path))
+		return false;
+	if (!is_elsewhere(path) && !counts_there(r, name))
+		return false;
 	if (name[0] == TRACE_EXEC && !r->any && !cache_knows_tool(path))
 		recording_uncacheable(r, "unknown-tool");
 	return true;

@@ -348,6 +348,7 @@ void results_close(struct server *s)
 	map_release(&r->reasons);
 	map_release(&r->refused);
 	map_release(&r->facts);
+	map_release(&r->disks);
 	cache_look_free(r->look);
 	cache_store_close(r->store);
 	free(r);

@@ -27,7 +27,9 @@ struct results {
 	struct server *server;
 	struct cache_store *store;
 	struct cache_look *look;
-	struct map facts; /* digest -> enum fact bits + 1 */
+	struct map facts;      /* digest -> enum fact bits + 1 */
+	struct map disks;      /* device -> enum disk_kind, of directories; while there are: */
+	uint64_t disks_mounts; /* so many changes of mounts */
 	bool wants_facts;
 	unsigned read_facts; /* of all files that were digested since it was reset */
 	/* Threads, and what they do: each of these one after the other. */
@@ -107,28 +109,34 @@ void recording_look(struct recording *r, const struct msg_exit *end);
 /* Takes r. */
 void recording_keep(struct recording *r, const struct msg_exit *end, const char *worker);
 
+enum disk_kind { DISK_LOCAL = 1, DISK_NETWORK };
+
 /* How a job saw files at its dispatch, by which one tells what has changed since. */
 struct baseline {
 	struct tree *tree;
 	char *const *mirrored; /* see baseline_init() */
 	uint64_t version, stamp;
 	struct timespec when; /* CLOCK_REALTIME, coarse */
-	/* Of the name before: its directory, in it, and whether nothing came there. */
+	/* Of the name before: its directory, the same in the tree, and its stamp. */
 	const char *dir;
 	size_t dir_len;
 	const struct dir *where;
-	bool is_quiet;
-	struct map dirs; /* clean path of a directory -> what its times tell, as in unchanged.c */
-	struct map seen; /* clean path -> what was found there; of names on the way */
+	uint64_t dir_stamp;
+	struct map *disks; /* see baseline_init() */
+	struct map dirs;   /* clean path of a directory -> what its times tell, as in unchanged.c */
+	struct map seen;   /* clean path -> what was found there; of names on the way */
 };
 
-/* mirrored: trees that the job sees by our listings only (lives as long as s); NULL: all. */
-void baseline_init(struct baseline *s, struct tree *t, uint64_t version, char *const *mirrored);
+/* mirrored: trees that the job sees by our listings only (lives as long as s); NULL: all.  disks:
+ * of several baselines, between which nothing was mounted. */
+void baseline_init(struct baseline *s, struct tree *t, uint64_t version, char *const *mirrored,
+		   struct map *disks);
 void baseline_release(struct baseline *s);
-/* After a drain: is it sure that this name is what lstat(2) has just said, and was so then?
- * Quickly, of names one directory after the other, while the tree is used for nothing else; path
- * lives on. */
-bool baseline_is_quiet(struct baseline *s, const char *path, const struct cache_looked *looked);
+/* After a drain: is it sure that this name is what was found under that stamp (0: what lstat(2) has
+ * just said), and was so then?  Quickly, of names one directory after the other, while the tree is
+ * used for nothing else; path lives on. */
+bool baseline_is_quiet(struct baseline *s, const char *path, uint64_t stamp,
+		       const struct cache_looked *looked);
 /* After a drain: does this absolute path, however written, lead to what it led to then?  follow:
  * through a symlink that it ends with.  looked: what lstat(2) of it has just said, or NULL.  False
  * also when that can't be told. */

@@ -23,9 +23,10 @@
 #define TICK_NS	  20000000 /* of any file system's clock, twice */
 #define LINKS_MAX 40
 
-void baseline_init(struct baseline *s, struct tree *t, uint64_t version, char *const *mirrored)
+void baseline_init(struct baseline *s, struct tree *t, uint64_t version, char *const *mirrored,
+		   struct map *disks)
 {
-	*s = (struct baseline){.tree = t, .version = version, .mirrored = mirrored};
+	*s = (struct baseline){.tree = t, .version = version, .mirrored = mirrored, .disks = disks};
 	s->stamp = tree_last_stamp(t);
 	(void)clock_gettime(CLOCK_REALTIME_COARSE, &s->when);
 }
@@ -43,11 +44,20 @@ static bool is_before(const struct baseline *s, const struct timespec *t)
 }
 
 /* Other machines' clocks say nothing. */
-static bool is_on_network(const char *dir)
+static bool is_local(struct baseline *s, const char *dir, const struct stat *st)
 {
-	_cleanup_close_ int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	uintptr_t kind = (uintptr_t)map_get_u64(s->disks, st->st_dev);
+	_cleanup_close_ int fd = -1;
+	struct stat now;
 
-	return fd < 0 || fs_is_network(fd);
+	if (kind)
+		return kind == DISK_LOCAL;
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &now) < 0 || now.st_dev != st->st_dev)
+		return false;
+	kind = fs_is_network(fd) ? DISK_NETWORK : DISK_LOCAL;
+	(void)map_put_u64(s->disks, st->st_dev, (void *)kind);
+	return kind == DISK_LOCAL;
 }
 
 enum {
@@ -56,6 +66,7 @@ enum {
 	OLD = 4,
 };
 
+/* Of a symlink, where it leads. */
 static uintptr_t look_at_dir(struct baseline *s, const char *path)
 {
 	uintptr_t what = (uintptr_t)map_get_str(&s->dirs, path);
@@ -64,10 +75,12 @@ static uintptr_t look_at_dir(struct baseline *s, const char *path)
 	if (what)
 		return what;
 	what = LOOKED;
-	if (!is_on_network(path))
-		what |= LOCAL;
-	if (lstat(path, &st) == 0 && is_before(s, &st.st_ctim) && is_before(s, &st.st_mtim))
-		what |= OLD;
+	if (stat(path, &st) == 0) {
+		if (is_local(s, path, &st))
+			what |= LOCAL;
+		if (is_before(s, &st.st_ctim) && is_before(s, &st.st_mtim))
+			what |= OLD;
+	}
 	(void)map_put_str(&s->dirs, path, (void *)what);
 	return what;
 }
@@ -157,21 +170,26 @@ static uintptr_t step(struct baseline *s, const char *path, const struct cache_l
 	return seen;
 }
 
-bool baseline_is_quiet(struct baseline *s, const char *path, const struct cache_looked *looked)
+static void enter_dir(struct baseline *s, const char *path, size_t n)
+{
+	if (s->dir && s->dir_len == n && memcmp(s->dir, path, n) == 0)
+		return;
+	s->dir = path;
+	s->dir_len = n;
+	s->dir_stamp = tree_stamp(s->tree, path, n, &s->where);
+}
+
+bool baseline_is_quiet(struct baseline *s, const char *path, uint64_t stamp,
+		       const struct cache_looked *looked)
 {
 	const char *base = path_base(path);
-	size_t n = (size_t)(base - path);
 
-	if (!looked || (looked->err && looked->err != ENOENT))
+	enter_dir(s, path, (size_t)(base - path));
+	if (!s->dir_stamp || s->dir_stamp > s->stamp)
 		return false;
-	if (!s->dir || s->dir_len != n || memcmp(s->dir, path, n) != 0) {
-		uint64_t stamp = tree_stamp(s->tree, path, n, &s->where);
-
-		s->dir = path;
-		s->dir_len = n;
-		s->is_quiet = stamp && stamp <= s->stamp;
-	}
-	return s->is_quiet &&
+	if (stamp)
+		return stamp == s->dir_stamp;
+	return looked && (looked->err ? looked->err == ENOENT : !S_ISLNK(looked->st.st_mode)) &&
 	       tree_vouches(s->tree, s->where, base, looked->err ? NULL : &looked->st);
 }
 

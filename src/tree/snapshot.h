@@ -189,6 +189,8 @@ struct tree {
 	bool mounts_unknown; /* it could not be read last time */
 	uint64_t version;
 	uint64_t last_stamp;
+	struct map
+		tops; /* name of a symlink in the root directory -> struct top *, owned: stamp.c */
 	uint32_t next_id;
 	uint32_t name_seed;
 	struct list roots;
@@ -301,6 +303,7 @@ struct ent *dir_entry(const struct tree *t, const struct dir *d);
 /* It, or something of a name in it, may have changed: it gets a stamp that no directory ever had.
  */
 void dir_touch(struct tree *t, struct dir *d);
+void tops_release(struct tree *t);
 /* st is the directory now, opened as fd: who may search it can decide what is found beneath. */
 void dir_note_access(struct tree *t, struct dir *d, int fd, const struct stat *st);
 

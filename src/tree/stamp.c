@@ -1,9 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "snapshot.h"
 
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/xattr.h>
+#include <unistd.h>
 
+#include "concc/cleanup.h"
+#include "concc/io.h"
 #include "concc/str.h"
 
 /*
@@ -122,10 +129,106 @@ static uint64_t stamp_of_absence(const struct tree *t, const char *path, size_t 
 	return d && is_absent(t, d, path + at + 1, n - at - 1) ? d->stamp : 0;
 }
 
-uint64_t tree_stamp(const struct tree *t, const char *path, size_t n, const struct dir **ret)
+/* ---- symlinks in the root directory ---- */
+
+#define TOPS_MAX 32
+
+/*
+ * Of /lib, where it is that of /usr, no event tells, since nobody serves what it is in.  While it
+ * has the same inode and times it says the same: it is looked at once after each drain.  What leads
+ * through another one has another stamp.
+ */
+struct top {
+	char *target; /* NULL: it is no such symlink */
+	struct stat st;
+	uint64_t stamp;
+	uint64_t drain; /* after which it was looked at */
+};
+
+void tops_release(struct tree *t)
+{
+	struct top *top;
+
+	for (size_t it = 0; (top = map_next(&t->tops, &it, NULL));) {
+		free(top->target);
+		free(top);
+	}
+	map_release(&t->tops);
+}
+
+static bool root_is_network(void)
+{
+	_cleanup_close_ int fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 || fs_is_network(fd);
+}
+
+static void look_at_top(struct tree *t, struct top *top, const char *path)
+{
+	char target[PROTO_PATH_MAX];
+	struct stat st;
+	ssize_t n;
+
+	top->drain = t->counts.drains;
+	if (lstat(path, &st) == 0 && top->target && stat_is_same_file(&st, &top->st) &&
+	    stat_is_unchanged(&st, &top->st))
+		return;
+	free(steal_ptr(&top->target));
+	top->stamp = ++t->last_stamp;
+	if (lstat(path, &top->st) < 0 || !S_ISLNK(top->st.st_mode) ||
+	    stat_is_racy(&top->st, false) || root_is_network())
+		return;
+	n = readlink(path, target, sizeof(target));
+	if (n > 0 && n < (ssize_t)sizeof(target))
+		top->target = xstrndup(target, (size_t)n);
+}
+
+/* NULL: the path does not begin with one, as far as is known. */
+static const struct top *top_of(struct tree *t, const char *path, size_t n)
+{
+	const char *slash = n > 1 ? memchr(path + 1, '/', n - 1) : NULL;
+	char name[NAME_MAX + 2];
+	struct top *top;
+
+	if (!slash || slash - path > NAME_MAX + 1)
+		return NULL;
+	memcpy(name, path, (size_t)(slash - path));
+	name[slash - path] = '\0';
+	top = map_get_str(&t->tops, name);
+	if (!top && t->tops.n < TOPS_MAX) {
+		top = xcalloc(1, sizeof(*top));
+		(void)map_put_str(&t->tops, name, top);
+		look_at_top(t, top, name);
+	}
+	if (top && S_ISLNK(top->st.st_mode) && top->drain != t->counts.drains)
+		look_at_top(t, top, name);
+	return top && top->target ? top : NULL;
+}
+
+/* What a path means that begins with one; 0: it does not. */
+static size_t go_through_top(struct tree *t, const char *path, size_t n, char ret[PROTO_PATH_MAX],
+			     uint64_t *ret_stamp)
+{
+	const struct top *top = top_of(t, path, n);
+	const char *rest;
+	int len;
+
+	if (!top)
+		return 0;
+	rest = memchr(path + 1, '/', n - 1);
+	len = snprintf(ret, PROTO_PATH_MAX, "%s%s%.*s", *top->target == '/' ? "" : "/", top->target,
+		       (int)(path + n - rest), rest);
+	*ret_stamp = top->stamp;
+	return len < PROTO_PATH_MAX ? (size_t)len : 0;
+}
+
+/* ---- paths ---- */
+
+static uint64_t stamp_at(const struct tree *t, const char *path, size_t n, uint64_t stamp,
+			 const struct dir **ret)
 {
 	char clean[PROTO_PATH_MAX];
-	uint64_t stamp = 0, absence;
+	uint64_t absence;
 	const struct dir *d;
 	size_t len;
 
@@ -140,9 +243,25 @@ uint64_t tree_stamp(const struct tree *t, const char *path, size_t n, const stru
 	return absence ? later(stamp, absence) : 0;
 }
 
+uint64_t tree_stamp(struct tree *t, const char *path, size_t n, const struct dir **ret)
+{
+	uint64_t stamp = stamp_at(t, path, n, 0, ret);
+	char through[PROTO_PATH_MAX];
+
+	if (stamp)
+		return stamp;
+	n = go_through_top(t, path, n, through, &stamp);
+	return n ? stamp_at(t, through, n, stamp, ret) : 0;
+}
+
 uint64_t tree_last_stamp(const struct tree *t)
 {
 	return t->last_stamp;
+}
+
+static bool has_one_name(const struct ent *e)
+{
+	return (e->type == ENTRY_FILE || e->type == ENTRY_SYMLINK) && e->nlink == 1;
 }
 
 bool tree_vouches(struct tree *t, const struct dir *d, const char *name, const struct stat *st)
@@ -159,7 +278,7 @@ bool tree_vouches(struct tree *t, const struct dir *d, const char *name, const s
 	if (is_untold(name, len))
 		return false;
 	e = dir_name(t, d, name, len);
-	return e && (e->type == ENTRY_DIR || (e->type == ENTRY_FILE && e->nlink == 1)) &&
+	return e && (e->type == ENTRY_DIR || has_one_name(e)) &&
 	       !(e->flags & (ENT_DIRTY | ENT_WRITTEN | ENT_GONE | ENT_LINKED)) &&
 	       ent_matches(t, e, st);
 }

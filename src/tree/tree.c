@@ -87,6 +87,7 @@ void tree_free(struct tree *t)
 	map_release(&t->by_path);
 	map_release(&t->by_id);
 	map_release(&t->watches);
+	tops_release(t);
 	map_release(&t->tombs);
 	map_release(&t->linked_by_ent);
 	inodes_release(&t->inodes);

@@ -353,30 +353,38 @@ in_and_out() {
 	never special-file mkfifo pipe
 }
 
-# Somebody changes what it has read.
-changed_while_it_runs() {
+held_while() { # CHANGE COMMAND: of a shell, which says ./held when it may go on after the change
 	local before pid line=''
-	fresh changed
-	cp "$LAB_TOOLS/held-as" held
-	echo one >in
 	before=$(reasons changed)
 	mkfifo "$LAB/held"
 	HELD=1 CONCC_EXPLAIN=$LAB/explain "$LAB_TOOLS/own-group" concc-dispatch --cache \
-		sh -c "cat in >out; ./held --version >/dev/null; cat out" </dev/null >"$LAB/ours.out" 2>"$LAB/held" &
+		sh -c "$2" </dev/null >"$LAB/ours.out" 2>"$LAB/held" &
 	pid=$!
 	exec 8<"$LAB/held"
 	read -r -t "$LAB_LIMIT" line <&8
 	expect_eq "what it says" "$line" held
-	echo two >in
+	eval "$1"
 	kill -USR1 "$(lab_client_pids held)"
 	wait $pid
 	exec 8<&-
 	rm "$LAB/held"
 	expect_grep 'remote on w1:' "$LAB/explain"
 	: >"$LAB/explain"
-	expect_eq "its output" "$(cat out)" one
 	lab_status .cache.uncacheable
-	expect_eq "jobs not kept for it" "$(reasons changed)" $((before + 1))
+	expect_eq "jobs not kept for $1" "$(reasons changed)" $((before + 1))
+}
+
+# Somebody changes what it has read.
+changed_while_it_runs() {
+	fresh changed
+	cp "$LAB_TOOLS/held-as" held
+	echo one >in
+	mkdir list
+	ln -s list link
+	held_while 'echo two >in' 'cat in >out; ./held --version >/dev/null; cat out'
+	expect_eq "its output" "$(cat out)" one
+	held_while 'touch list/new' 'ls list; ./held --version >/dev/null'
+	held_while 'touch list/newer' 'ls link; ./held --version >/dev/null'
 }
 
 two_at_once() {

@@ -4,9 +4,11 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -19,6 +21,9 @@
 static struct tree *tree;
 static char root[] = "/tmp/concc-test-stamp.XXXXXX";
 static unsigned n_digests;
+static unsigned *noted; /* what is in files that are read: their first bytes */
+
+#define N_NAMES_MAX 64
 
 static void no_peer(void *data, unsigned peer, uint8_t type, const struct buf *payload)
 {
@@ -32,6 +37,8 @@ static int hash_file(void *data, const char *path, const struct stat *st, struct
 	n_digests++;
 	if (r >= 0)
 		digest_of(b.data, b.len, ret);
+	if (noted && r >= 0 && b.len)
+		*noted |= 1u << b.data[0] % 32;
 	return r < 0 ? r : 0;
 }
 
@@ -153,6 +160,79 @@ Test(stamp, is_another_one_after_each_change)
 	end();
 }
 
+static uint64_t stamp_of_path(const char *path, const struct dir **ret)
+{
+	cr_assert_eq(tree_drain(tree), 0);
+	return tree_stamp(tree, path, strlen(path), ret);
+}
+
+/* Until no change can have the time of this one. */
+static void let_it_age(const char *path)
+{
+	struct stat st;
+
+	do
+		cr_assert_eq(lstat(path, &st), 0);
+	while (stat_is_racy(&st, false));
+}
+
+static void link_to(const char *target, const char *path)
+{
+	(void)unlink(path);
+	cr_assert_eq(symlink(target, path), 0);
+	let_it_age(path);
+}
+
+/* Nobody is told of the root directory; where its links lead, others are. */
+Test(stamp, goes_through_links_of_the_root)
+{
+	const struct dir *there, *through;
+	int out = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	uint64_t lib, other;
+	struct errmsg msg = {0};
+
+	if (geteuid() != 0)
+		return;
+	begin();
+	run("mkdir -p usr/lib/x usr/lib64 proc; cp a/f usr/lib/x/f");
+	cr_assert_eq(unshare(CLONE_NEWNS), 0);
+	cr_assert_eq(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+	cr_assert_eq(mount("/proc", "proc", NULL, MS_BIND, NULL), 0); /* mountinfo */
+	tree_free(tree);
+	cr_assert_eq(chroot(root), 0);
+	cr_assert_eq(tree_new(&(struct tree_ops){.send = no_peer}, NULL, NULL, &tree, &msg), 0);
+	cr_assert_eq(tree_serve(tree, "/usr", true, &msg), 0);
+	for (const char *const *d =
+		     (const char *const[]){"/usr", "/usr/lib", "/usr/lib/x", "/usr/lib64", NULL};
+	     *d; d++)
+		(void)tree_know(tree, *d);
+	cr_expect_eq(stamp_of_path("/lib/x/", &through), 0, "there is none");
+	link_to("usr/lib", "/l");
+	lib = stamp_of_path("/l/x/", &through);
+	cr_expect(stamp_of_path("/usr/lib/x/", &there) && there == through);
+	cr_expect_neq(lib, 0);
+	cr_expect_eq(stamp_of_path("/l/x/", &through), lib);
+	cr_expect_neq(stamp_of_path("/l/no/such/", &through), 0, "nor there");
+	cr_expect_null(through);
+	cr_expect_neq(stamp_of_path("/l/../lib64/", &through), 0);
+	cr_expect(stamp_of_path("/usr/lib64/", &there) && there == through);
+
+	link_to("/usr/lib64/../lib", "/l");
+	other = stamp_of_path("/l/x/", &through);
+	cr_expect(other && other != lib, "another link, to the same");
+	link_to("usr/lib64", "/l");
+	lib = stamp_of_path("/l/x/", &through);
+	cr_expect(lib && lib != other, "to where there is none");
+	cr_expect_null(through);
+	(void)unlink("/l");
+	cr_expect_eq(stamp_of_path("/l/x/", &through), 0);
+	cr_expect_eq(mkdir("/l", 0755), 0);
+	cr_expect_eq(stamp_of_path("/l/x/", &through), 0, "a directory that nobody is told of");
+	cr_assert_eq(umount2("/proc", MNT_DETACH), 0);
+	cr_assert(fchdir(out) == 0 && chroot(".") == 0 && close(out) == 0);
+	end();
+}
+
 Test(stamp, is_of_no_use_where_links_lead)
 {
 	begin();
@@ -173,7 +253,8 @@ static struct cache_names names(void)
 		"r/a/b/../../e/h", "w/a/o",	   "m/a/o",	"d/e",	     "l/a/l/../b",
 		"t/a/f",	   "r/a/b/c/../g", "s/a/./b",	"r/a//f",    "l/a/b/.",
 		"s/a/b/..",	   "l/a/.",	   "s/e/.",	"l/e/..",    "r/a/b/.concc-tmp-x",
-		"r/a/b/none",	   "r/a/b/nobody",
+		"r/a/b/none",	   "r/a/b/nobody", "r/a/n",	"l/a/n",     "k/a/n",
+		"s/a/n2",
 	};
 	size_t n = sizeof(list) / sizeof(list[0]);
 	char **v = xcalloc(n + 1, sizeof(*v));
@@ -182,6 +263,7 @@ static struct cache_names names(void)
 	for (size_t i = 0; i < n; i++)
 		v[i] = xasprintf("%c%s%s", list[i][0], root, list[i] + 1);
 	cache_names_add(&s, v, n);
+	cr_assert_leq(s.n, N_NAMES_MAX);
 	return s;
 }
 
@@ -225,13 +307,25 @@ static const char *const edits[] = {
 	"mv a A; mkdir a",
 	"rm -rf a; mv A a",
 	"mkdir -p a/b/c; ln -sfn b a/l",
+	"ln -sfn f a/n",
+	"ln -sfn b/g a/n",
+	"ln -sfn n2 a/n; ln -sfn f a/n2",
+	"ln -sfn n2 a/n; ln -sfn o a/n2",
+	"ln -sfn b a/n2",
+	"ln -sfn n a/n2",
+	"rm -f a/n2; touch a/n2",
+	"rm -f a/n",
 	"true",
 };
 
+/* A set that was looked at before, and one of which only names were: some of them are not in it. */
 static void compare(struct cache_look *l, const struct cache_names *s, const char *after)
 {
 	static const struct digest set = {.b = {1}};
 	struct cache_look *fresh = cache_look_new(&plain, NULL);
+	uint64_t known[N_NAMES_MAX], found[N_NAMES_MAX];
+	unsigned facts = 0, all = 0;
+	struct cache_names some = {.v = s->v + 1, .n = s->n - 1 - (size_t)rand() % 5};
 	struct digest now, again;
 	int err, first;
 
@@ -240,6 +334,18 @@ static void compare(struct cache_look *l, const struct cache_names *s, const cha
 	first = cache_look_state(fresh, s, &now, NULL);
 	cr_assert_eq(err, first, "after %s", after);
 	cr_assert(err < 0 || digest_eq(&now, &again), "after %s", after);
+	noted = &facts;
+	cache_look_facts(l, &facts);
+	err = cache_look_state(l, &some, &again, known);
+	cache_look_facts(l, NULL);
+	noted = &all;
+	first = cache_look_state(fresh, &some, &now, found);
+	noted = NULL;
+	cr_assert_eq(err, first, "after %s", after);
+	cr_assert(err < 0 || digest_eq(&now, &again), "names known before, after %s", after);
+	for (size_t i = 0; err == 0 && i < some.n; i++)
+		cr_assert_eq(known[i], found[i], "%s after %s", some.v[i], after);
+	cr_assert(err < 0 || facts == all, "facts after %s", after);
 	cache_look_free(fresh);
 }
 
@@ -307,6 +413,10 @@ Test(stamp, what_is_the_same_is_not_looked_at)
 		cr_expect(digest_eq(&now, &first));
 	}
 	cr_expect_eq(n_digests, 0);
+	cr_assert_eq(cache_look_state(l, &s, &now, NULL), 0);
+	cr_expect(digest_eq(&now, &first));
+	cr_expect_eq(n_digests, 0, "of another set, either");
+	cr_expect(cache_look_stamp(l, 0) && cache_look_stamp(l, 1));
 	run("echo 7 >a/b/g");
 	cr_assert_eq(tree_drain(tree), 0);
 	cr_assert_eq(cache_look_again(l, &set, &s, &now), 0);
@@ -314,5 +424,37 @@ Test(stamp, what_is_the_same_is_not_looked_at)
 	cr_expect_gt(n_digests, 0);
 	cache_names_release(&s);
 	cache_look_free(l);
+	end();
+}
+
+/* What a symlink leads to counts, so the stamp must tell of that as well. */
+Test(stamp, tells_of_what_a_link_beside_it_leads_to)
+{
+	static const struct {
+		const char *make;
+		bool is_told;
+	} all[] = {
+		{"ln -sfn f a/n", true},  {"ln -sfn n2 a/n; ln -s f a/n2", true},
+		{"rm -f a/n2", false},	  {"ln -sfn n a/n2", false},
+		{"ln -sfn b a/n", false}, {"ln -sfn b/g a/n", false},
+		{"ln -sfn . a/n", false}, {"ln -sfn f a/n; ln a/f e/f", false},
+	};
+
+	begin();
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+		struct cache_look *l = cache_look_new(&remembering, NULL);
+		char **v = xcalloc(2, sizeof(*v));
+		struct cache_names s = {0};
+		struct digest d;
+
+		run(all[i].make);
+		know_all();
+		v[0] = xasprintf("r%s/a/n", root);
+		cache_names_add(&s, v, 1);
+		cr_assert_eq(cache_look_state(l, &s, &d, NULL), 0);
+		cr_expect_eq(cache_look_stamp(l, 0) != 0, all[i].is_told, "%s", all[i].make);
+		cache_names_release(&s);
+		cache_look_free(l);
+	}
 	end();
 }
