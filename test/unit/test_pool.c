@@ -2,7 +2,7 @@
 /*
  * The pool with real processes.  A test knows that a process waits in line
  * because it traces it up to the system call in which it will block; so nothing
- * here sleeps, and the only clock is the one that ends a test that hangs.
+ * here sleeps, and the only clock that goes on by itself is the one that ends a test that hangs.
  */
 #include <criterion/criterion.h>
 
@@ -23,6 +23,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "concc/io.h"
@@ -173,27 +174,31 @@ static bool will_block(const struct __ptrace_syscall_info *info)
 	return info->entry.nr == SYS_ppoll;
 }
 
-/* Returns when the traced child is about to wait; from then on it runs freely. */
-static void run_until_waiting(pid_t pid)
+/* False when it has ended, with *ret_status; else it is stopped where it is about to wait. */
+static bool run_until_waiting(pid_t pid, int *ret_status)
 {
 	struct __ptrace_syscall_info info = {0};
-	int st;
 
-	cr_assert_eq(waitpid(pid, &st, 0), pid);
-	cr_assert(WIFSTOPPED(st));
-	cr_assert_eq(ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACESYSGOOD), 0);
 	do {
 		cr_assert_eq(ptrace(PTRACE_SYSCALL, pid, 0, 0), 0);
-		cr_assert_eq(waitpid(pid, &st, 0), pid);
-		cr_assert(WIFSTOPPED(st), "it ended (%#x) instead of waiting", st);
+		cr_assert_eq(waitpid(pid, ret_status, 0), pid);
+		if (!WIFSTOPPED(*ret_status))
+			return false;
 		cr_assert_gt(ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof(info), &info), 0);
 	} while (!will_block(&info));
+	return true;
+}
+
+static void run_freely(pid_t pid)
+{
 	cr_assert_eq(ptrace(PTRACE_DETACH, pid, 0, 0), 0);
 }
 
-static pid_t start_waiter(struct pool_request q, int code, int out_fd, unsigned char number)
+/* Stopped where it is about to wait, for run_until_waiting() or run_freely(). */
+static pid_t start_stopped_waiter(struct pool_request q, int code, int out_fd, unsigned char number)
 {
 	pid_t pid = fork_child();
+	int st;
 
 	if (pid == 0) {
 		if (ptrace(PTRACE_TRACEME, 0, 0, 0) < 0)
@@ -202,7 +207,18 @@ static pid_t start_waiter(struct pool_request q, int code, int out_fd, unsigned 
 		drop_copies();
 		waiter_body(q, code, out_fd, number);
 	}
-	run_until_waiting(pid);
+	cr_assert_eq(waitpid(pid, &st, 0), pid);
+	cr_assert(WIFSTOPPED(st));
+	cr_assert_eq(ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACESYSGOOD), 0);
+	cr_assert(run_until_waiting(pid, &st), "it ended (%#x) instead of waiting", st);
+	return pid;
+}
+
+static pid_t start_waiter(struct pool_request q, int code, int out_fd, unsigned char number)
+{
+	pid_t pid = start_stopped_waiter(q, code, out_fd, number);
+
+	run_freely(pid);
 	return pid;
 }
 
@@ -374,6 +390,113 @@ Test(pool, patience_ends)
 	cr_assert_str_eq(take(p, &try_any).name, "b");
 	cr_assert_eq(pool_acquire(p, &q, &s), 0);
 	cr_assert_str_eq(s.name, "a");
+}
+
+/* ---- patience ---- */
+
+/* So far all processes of a test are ahead of time.  No test that waits really waits for so long.
+ */
+static time_t *ahead_s;
+
+/* Instead of libc's. */
+int clock_gettime(clockid_t id, struct timespec *ret)
+{
+	int rc = (int)syscall(SYS_clock_gettime, id, ret);
+
+	if (rc == 0 && ahead_s && id == CLOCK_MONOTONIC)
+		ret->tv_sec += *ahead_s;
+	return rc;
+}
+
+/*
+ * Jobs take 1000 s on "fast", which is taken, and 3000 s on "slow", which is free.  So the first in
+ * line has patience for the 2000 s that it gains, and the second, who came with it and is
+ * stopped, has no less.
+ */
+struct patient {
+	struct pool *pool;
+	struct pool_slot fast;
+	pid_t first, second;
+};
+
+static struct patient two_patient_ones(void)
+{
+	struct pool_request q = {.kind = 7};
+	struct patient ret = {.pool = open_pool()};
+
+	ahead_s = mmap(NULL, sizeof(*ahead_s), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+		       -1, 0);
+	cr_assert_neq(ahead_s, MAP_FAILED);
+	set(ret.pool, "slow", 1, POOL_UP, 333);
+	set(ret.pool, "fast", 1, POOL_UP, 1000);
+	pool_set_work(ret.pool, 7, 1000000000);
+	pool_set_mean(ret.pool, 1000000000);
+	ret.fast = take(ret.pool, &any);
+	cr_assert_str_eq(ret.fast.name, "fast");
+	ret.first = start_stopped_waiter(q, 0, -1, 0);
+	ret.second = start_stopped_waiter(q, 0, -1, 0);
+	return ret;
+}
+
+/* Up to its end or to where it is about to wait again; false: it has a slot, and has ended. */
+static bool goes_on_waiting(pid_t pid)
+{
+	int st;
+
+	if (run_until_waiting(pid, &st))
+		return true;
+	cr_assert_eq(st, 0);
+	return false;
+}
+
+static void kill_traced(pid_t pid)
+{
+	int st;
+
+	cr_assert_eq(kill(pid, SIGKILL), 0);
+	cr_assert_eq(waitpid(pid, &st, 0), pid);
+}
+
+Test(pool, who_got_what_it_waited_for_gives_the_next_new_patience)
+{
+	struct patient two = two_patient_ones();
+
+	*ahead_s = 1500;
+	pool_release(two.pool, &two.fast);
+	cr_assert_not(goes_on_waiting(two.first));
+	cr_assert_eq(find(two.pool, "fast", false).acquired, 2);
+	two.fast = take(two.pool, &(struct pool_request){.only = "fast"});
+	*ahead_s = 3400;
+	cr_expect(goes_on_waiting(two.second), "it has waited for 1900 s since then, not for 3400");
+	*ahead_s = 3600;
+	set(two.pool, "slow", 2, POOL_UP, 333); /* so that it looks again */
+	cr_expect_not(goes_on_waiting(two.second));
+	cr_expect_eq(find(two.pool, "slow", false).acquired, 1);
+}
+
+Test(pool, who_leaves_the_line_gives_the_next_no_patience)
+{
+	struct patient two = two_patient_ones();
+
+	*ahead_s = 1500;
+	kill_traced(two.first);
+	*ahead_s = 2500;
+	cr_expect_not(goes_on_waiting(two.second));
+	cr_expect_eq(find(two.pool, "slow", false).acquired, 1);
+}
+
+/* It has got it too late to show that what it waited for comes as expected. */
+Test(pool, who_had_no_patience_left_gives_the_next_none)
+{
+	struct patient two = two_patient_ones();
+
+	*ahead_s = 2500;
+	pool_release(two.pool, &two.fast);
+	cr_assert_not(goes_on_waiting(two.first));
+	cr_assert_eq(find(two.pool, "fast", false).acquired, 2);
+	two.fast = take(two.pool, &(struct pool_request){.only = "fast"});
+	cr_expect_not(goes_on_waiting(two.second));
+	cr_expect_eq(find(two.pool, "slow", false).acquired, 1);
 }
 
 Test(pool, directory_stays_with_its_member_while_that_is_free)
