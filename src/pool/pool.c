@@ -293,9 +293,59 @@ static uint64_t waited_us(const struct table_line *line, uint64_t since)
 }
 
 /*
- * For the head of a line, who stands in it since then.  *verified: the hints are known to be right,
- * but for events to come.
+ * To ask the lock of a slot takes some 4 us.  Were that done for each who comes when the line is
+ * empty and all are taken, a thousand slots would cost each job 4 ms; so it is done in a hundredth
+ * of the time, and only a slot whose holder was killed while nobody watched is free for so long.
  */
+#define RIGHT_US_PER_SLOT 400
+#define RIGHT_MAX_US	  1000000 /* what somebody who looks on bears, once */
+
+/* The head leaves: nobody may watch from now on. */
+static void note_right(struct pool *p, const struct pool_request *q, struct table_line *line)
+{
+	struct member_view v;
+	uint64_t us = 0;
+
+	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++)
+		if (member_view(p->table, i, &v) && pick_is_eligible(&v, q))
+			us += (uint64_t)v.taken * RIGHT_US_PER_SLOT;
+	us = us < RIGHT_MAX_US ? us : RIGHT_MAX_US;
+	__atomic_store_n(&line->right_until_us, now_us() + us, __ATOMIC_RELAXED);
+}
+
+/* 0: they are to be verified. */
+static uint64_t right_for_us(const struct table_line *line)
+{
+	uint64_t until = __atomic_load_n(&line->right_until_us, __ATOMIC_RELAXED), now = now_us();
+
+	return until > now && until - now <= RIGHT_MAX_US ? until - now : 0;
+}
+
+/*
+ * Hints that are not known to be right are verified, else it waits for something to happen.
+ * *verified: they are known to be right, but for events to come.
+ */
+static int verify_or_wait(struct pool *p, const struct pool_request *q, struct table_line *line,
+			  struct pool_watch *w, uint64_t patience_us, bool *verified)
+{
+	uint64_t right = *verified ? UINT64_MAX : right_for_us(line);
+	bool recheck = false;
+	int rc;
+
+	if (!right) {
+		rc = verify(p, q, w);
+		*verified = rc >= 0;
+		return rc;
+	}
+	rc = pool_watch_wait(w, p, right < patience_us ? right : patience_us, &recheck);
+	if (recheck) {
+		__atomic_store_n(&line->right_until_us, 0, __ATOMIC_RELAXED);
+		*verified = false;
+	}
+	return rc == -ETIMEDOUT ? 0 : rc;
+}
+
+/* For the head of a line, who stands in it since then. */
 static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t line, uint64_t since,
 			struct pool_watch *w, bool *verified, struct pool_slot *ret)
 {
@@ -305,7 +355,6 @@ static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t l
 	uint64_t until = 0; /* a free slot is left for a better one */
 
 	for (;;) {
-		bool recheck = false;
 		int rc;
 
 		wish.job.waiting = line_waiting(p, line);
@@ -329,14 +378,7 @@ static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t l
 		rc = watch_calls(p, q, w);
 		if (rc < 0)
 			return rc;
-		if (!*verified) {
-			rc = verify(p, q, w);
-			*verified = rc >= 0;
-		} else {
-			rc = pool_watch_wait(w, p, wish.patience_us, &recheck);
-			*verified = !recheck;
-			rc = rc == -ETIMEDOUT ? 0 : rc;
-		}
+		rc = verify_or_wait(p, q, l, w, wish.patience_us, verified);
 		if (rc < 0)
 			return rc;
 	}
@@ -347,13 +389,16 @@ static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t l
  * time, so between the two nothing was missed, and the second need not ask all
  * the locks again.  A head that is killed vouches for nothing.
  */
-static void vouch(struct pool *p, const struct ticket *t, struct pool_watch *w)
+static void vouch(struct pool *p, const struct pool_request *q, const struct ticket *t,
+		  struct pool_watch *w)
 {
 	struct table_line *line = &p->table->lines[t->line];
 	uint64_t second = __atomic_load_n(&line->watching, __ATOMIC_ACQUIRE);
 
-	if (pool_watch_is_open(w) && pool_watch_drain(w, p))
-		__atomic_store_n(&line->vouched, second, __ATOMIC_RELEASE);
+	if (!pool_watch_is_open(w) || !pool_watch_drain(w, p))
+		return;
+	__atomic_store_n(&line->vouched, second, __ATOMIC_RELEASE);
+	note_right(p, q, line);
 }
 
 static int wait_in_line(struct pool *p, const struct pool_request *q, const struct ticket *t,
@@ -378,7 +423,7 @@ static int wait_in_line(struct pool *p, const struct pool_request *q, const stru
 	verified = pool_watch_is_open(w) && __atomic_load_n(&line->vouched, __ATOMIC_ACQUIRE) == me;
 	rc = take_as_head(p, q, t->line, since, w, &verified, ret);
 	if (rc == 0 && verified)
-		vouch(p, t, w);
+		vouch(p, q, t, w);
 	return rc;
 }
 
