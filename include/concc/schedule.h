@@ -73,6 +73,13 @@ bool sched_is_as_good(uint64_t takes_us, uint64_t best_us);
  */
 bool sched_restart_pays(const struct sched_place *there, const struct sched_place *here,
 			uint32_t most_us, uint64_t elapsed_us);
+/*
+ * The same without looking at the clock: from how many microseconds there on it is, since it takes
+ * longer than it should, as where others have the processors.  begun: its command has; else it
+ * waits in the host's queue, and nothing is lost.  UINT64_MAX: never.
+ */
+uint64_t sched_restart_after_us(const struct sched_place *there, const struct sched_place *here,
+				uint32_t most_us, bool begun);
 
 /* ---- learning: for one thread ---- */
 

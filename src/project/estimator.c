@@ -192,6 +192,19 @@ bool estimator_local_pays(struct estimator *p, const struct job *j)
 				  (now_ms() - j->began_ms) * 1000);
 }
 
+uint64_t estimator_local_pays_after_us(struct estimator *p, const struct job *j)
+{
+	struct sched_place there = place_there(p, j), here = place_here(p);
+	bool same, begun = !j->client->run->queued;
+	uint32_t most = at_most(p, j, &same);
+
+	/* One that differs from its kind may just be long, and what it waits for may be its
+	 * contents. */
+	if (begun && (!same || filling_is(j)))
+		return UINT64_MAX;
+	return sched_restart_after_us(&there, &here, most, begun);
+}
+
 uint64_t estimator_local_us(struct estimator *p, const struct job *j, bool *ret_same)
 {
 	struct sched_job s = {.work_us = work_of(p, j, ret_same)};

@@ -327,6 +327,16 @@ static uint64_t alone_us(const struct sched_model *m, const struct sched_sample 
 	return s->concurrency <= m->cores ? s->total_us : 0;
 }
 
+/* A long job has met more of what others do than a short one. */
+#define LONG_WEIGHT 6
+
+static unsigned shared_weight(const struct sched_model *m, const struct sched_sample *s)
+{
+	double usual = sched_model_mean_us(m) ?: (double)s->total_us;
+
+	return (unsigned)lround(fmin(fmax((double)s->total_us / usual, 1), LONG_WEIGHT));
+}
+
 static void learn_place(struct sched_model *m, struct place *p, const struct sched_sample *s)
 {
 	uint64_t alone = alone_us(m, s);
@@ -340,7 +350,8 @@ static void learn_place(struct sched_model *m, struct place *p, const struct sch
 	if (s->filling)
 		return; /* it waited for what will be there */
 	if (shared_by(m, p, s, &shared))
-		learn(&p->ln_shared[level_of(s->concurrency)], shared, FLOOR_LEVEL);
+		learn_weighted(&p->ln_shared[level_of(s->concurrency)], shared, shared_weight(m, s),
+			       FLOOR_LEVEL);
 	if (s->place && s->wall_us)
 		learn(&p->overhead_us,
 		      s->total_us > s->wall_us ? (double)(s->total_us - s->wall_us) : 0,
@@ -409,7 +420,7 @@ void sched_model_learn_censored(struct sched_model *m, const struct sched_sample
 	if (at_least <= (shared->n ? shared->value : 0))
 		return;
 	p->at_us = s->at_us;
-	learn(shared, at_least, FLOOR_LEVEL);
+	learn_weighted(shared, at_least, FLOOR_LEVEL / 2, FLOOR_LEVEL);
 }
 
 static uint32_t fixed(double ln)

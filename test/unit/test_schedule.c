@@ -225,6 +225,23 @@ Test(anew, what_a_far_slower_place_has_is_begun_anew_when_there_is_nothing_else_
 	cr_expect_not(sched_restart_pays(&half, &free, 0, 1000000));
 }
 
+Test(anew, what_takes_longer_than_it_should_is_begun_anew)
+{
+	struct sched_place same = place(8, 1, 1), quarter = place(8, 1, 4),
+			   fast = place(8, 1, 0.25), free = here(2, 0);
+
+	/* What has begun: twice what it should take there, and as long as it takes here. */
+	cr_expect_eq(sched_restart_after_us(&same, &free, 1000000, true), 2000000);
+	cr_expect_eq(sched_restart_after_us(&quarter, &free, 1000000, true), 8000000);
+	cr_expect_eq(sched_restart_after_us(&fast, &free, 1000000, true), 1010000);
+	cr_expect_eq(sched_restart_after_us(&same, &free, 0, true), UINT64_MAX, "it may be long");
+	/* What has not: nothing is lost. */
+	cr_expect_eq(sched_restart_after_us(&same, &free, 1000000, false), 1010000);
+	cr_expect_eq(sched_restart_after_us(&quarter, &free, 1000000, false), 1010000);
+	cr_expect_eq(sched_restart_after_us(&fast, &free, 1000000, false), 1010000);
+	cr_expect_eq(sched_restart_after_us(&fast, &free, 0, false), UINT64_MAX);
+}
+
 /* ---- learning ---- */
 
 static struct sched_profile profile_of(struct sched_model *m, const char *place)
