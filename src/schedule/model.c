@@ -87,10 +87,11 @@ struct sched_model {
 	struct mean
 		weight; /* of what a task of others takes, against one of ours; none: not seen */
 	uint64_t weight_at_us;
-	unsigned n_tried; /* jobs that began here */
-	unsigned n_there; /* and that ended elsewhere */
-	unsigned n_here;  /* and here */
-	double shown;	  /* what jobs weigh that said how fast workers are */
+	uint64_t ran_us, waited_us; /* jobs here, since the last sample of it */
+	unsigned n_tried;	    /* jobs that began here */
+	unsigned n_there;	    /* and that ended elsewhere */
+	unsigned n_here;	    /* and here */
+	double shown;		    /* what jobs weigh that said how fast workers are */
 	struct mean ln_mean, spread;
 	struct work works[WORKS];
 };
@@ -155,8 +156,8 @@ static double crowd(const struct sched_model *m, uint32_t concurrency)
 	return crowd_of(m, concurrency, m->background * (m->weight.n ? m->weight.value : 1));
 }
 
-/* A moment's wait comes of many things. */
-#define CONTENTION_US 50000
+/* A moment's wait comes of many things, as of being put beside another where it begins. */
+#define CONTENTION_US 300000
 /* Who waits for no more than this part of what it runs is yielded to. */
 #define HARDLY_WAITS 0.1
 
@@ -166,10 +167,14 @@ void sched_model_contention(struct sched_model *m, uint32_t concurrency, uint64_
 	double room = fmax(m->processors, concurrency), waits, others;
 
 	/* Where there is room for all it does not show. */
-	if (!ran_us || ran_us + waited_us < CONTENTION_US ||
-	    crowd_of(m, concurrency, m->background) <= 0)
+	if (crowd_of(m, concurrency, m->background) <= 0)
 		return;
-	waits = (double)waited_us / (double)ran_us;
+	m->ran_us += ran_us;
+	m->waited_us += waited_us;
+	if (!m->ran_us || m->ran_us + m->waited_us < CONTENTION_US)
+		return;
+	waits = (double)m->waited_us / (double)m->ran_us;
+	m->ran_us = m->waited_us = 0;
 	others = waits < HARDLY_WAITS ? room * waits : room * (1 + waits) - concurrency;
 	learn(&m->weight, fmin(fmax(others, 0) / m->background, 1), FLOOR_WEIGHT);
 	m->weight_at_us = now_us;
