@@ -77,6 +77,14 @@ const char *caller_limit_name(int id); /* for a person: "CPU time (ulimit -t)" *
 /* Makes of c what a process with host's hard limits can give, where nothing is lacking.  Niceness
  * below 0, which says only how fast, is host's own. */
 void caller_fit(struct caller *c, const struct caller *host);
+/*
+ * Are core files given to a program or a socket, by kernel.core_pattern (core(5))?  That would be
+ * the host's, whatever namespaces the process is in, and no other limit holds it back than the one
+ * of a single byte, by which the kernel knows that program itself; c gets it where host can give
+ * it.
+ */
+bool caller_cores_leave(const char *pattern);
+void caller_keep_cores(struct caller *c, const struct caller *host);
 /* Has c all that host has and one thing that host lacks?  Then what c starts would do better. */
 bool caller_exceeds(const struct caller *c, const struct caller *host);
 

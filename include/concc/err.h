@@ -49,4 +49,7 @@ struct errmsg {
 int errmsg_set(struct errmsg *msg, int err, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/* Says "concc: " and that on standard error, as one line, with the same care. */
+void err_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,6 +7,7 @@
 #include <unistd.h>
 
 #include "concc/cleanup.h"
+#include "concc/err.h"
 #include "concc/front.h"
 #include "concc/io.h"
 #include "concc/str.h"
@@ -45,7 +47,8 @@ static const char usage[] =
 
 static int wrong(const char *what, const char *arg)
 {
-	fprintf(stderr, "concc: %s%s%s\n%s", what, *arg ? " " : "", arg, usage);
+	err_say("%s%s%s", what, *arg ? " " : "", arg);
+	fputs(usage, stderr);
 	return WRAPPER_EXIT_USAGE;
 }
 
@@ -276,6 +279,15 @@ static char *full_name(const char *command)
 	return name;
 }
 
+/* An answer that nobody got is none. */
+static int answered(int status)
+{
+	if (fflush(stdout) != EOF && !ferror(stdout))
+		return status;
+	err_say("can't write to standard output: %s", err_text(-errno));
+	return status ? status : 1;
+}
+
 int main(int argc, char **argv)
 {
 	const char *names[sizeof(commands) / sizeof(*commands)];
@@ -293,10 +305,13 @@ int main(int argc, char **argv)
 		    wants_help(argc - 1, argv + 1))
 			return cmd_help(argc, argv);
 		argv[1] = full_name(commands[i].name); /* getopt(3) complains by it */
-		return commands[i].fn(argc - 1, argv + 1);
+		if (commands[i].fn == cmd_run)
+			return cmd_run(argc - 1, argv + 1); /* its status is the build's */
+		return answered(commands[i].fn(argc - 1, argv + 1));
 	}
 	near = str_nearest(argv[1], names, sizeof(names) / sizeof(*names));
-	fprintf(stderr, "concc: there is no command %s%s%s%s\n%s", argv[1],
-		near ? "; did you mean " : "", near ? near : "", near ? "?" : "", usage);
+	err_say("there is no command %s%s%s%s", argv[1], near ? "; did you mean " : "",
+		near ? near : "", near ? "?" : "");
+	fputs(usage, stderr);
 	return WRAPPER_EXIT_USAGE;
 }

@@ -203,6 +203,17 @@ void caller_fit(struct caller *c, const struct caller *host)
 		c->nice = host->nice;
 }
 
+bool caller_cores_leave(const char *pattern)
+{
+	return *pattern == '|' || *pattern == '@';
+}
+
+void caller_keep_cores(struct caller *c, const struct caller *host)
+{
+	if (host->limits[CALLER_CORE].hard >= 1)
+		c->limits[CALLER_CORE] = (struct caller_limit){1, 1};
+}
+
 /* Who is in more of a hurry than usual is content with the usual. */
 static int nice_wanted(const struct caller *c)
 {

@@ -59,6 +59,13 @@ const char *err_text(int err)
 	return s ? s : "unknown error";
 }
 
+__attribute__((format(printf, 2, 0))) static void set_text(struct errmsg *msg, const char *fmt,
+							   va_list ap)
+{
+	(void)vsnprintf(msg->text, sizeof(msg->text), fmt, ap); /* cut when too long */
+	str_defuse(msg->text);
+}
+
 int errmsg_set(struct errmsg *msg, int err, const char *fmt, ...)
 {
 	va_list ap;
@@ -66,8 +73,18 @@ int errmsg_set(struct errmsg *msg, int err, const char *fmt, ...)
 	if (!msg)
 		return err;
 	va_start(ap, fmt);
-	(void)vsnprintf(msg->text, sizeof(msg->text), fmt, ap); /* cut when too long */
+	set_text(msg, fmt, ap);
 	va_end(ap);
-	str_defuse(msg->text);
 	return err;
+}
+
+void err_say(const char *fmt, ...)
+{
+	struct errmsg msg;
+	va_list ap;
+
+	va_start(ap, fmt);
+	set_text(&msg, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "concc: %s\n", msg.text);
 }

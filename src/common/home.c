@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* What asks the user database: apart, so that programs without it can be linked statically. */
+#include <dirent.h>
 #include <errno.h>
 #include <pwd.h>
 #include <stdlib.h>
@@ -73,60 +74,120 @@ static const struct {
 } secrets[] = {
 	{".ssh", true},
 	{".gnupg", true},
+	{".Xauthority", false},
+	{".age", false},
 	{".aliyun", false},
+	{".ansible/vault", false},
 	{".authinfo", false},
 	{".authinfo.gpg", false},
 	{".aws", false},
 	{".azure", false},
+	{".bitcoin", false},
 	{".boto", false},
+	{".bundle/config", false},
+	{".cache/huggingface/token", false},
 	{".cargo/credentials", false},
 	{".cargo/credentials.toml", false},
+	{".circleci", false},
+	{".claude", false},
+	{".claude.json", false},
 	{".cloudflared", false},
+	{".codex", false},
 	{".composer/auth.json", false},
+	{".condarc", false},
+	{".config/BraveSoftware", false},
+	{".config/age", false},
+	{".config/anthropic", false},
 	{".config/chromium", false},
 	{".config/composer/auth.json", false},
 	{".config/containers/auth.json", false},
 	{".config/doctl", false},
+	{".config/filezilla", false},
 	{".config/gcloud", false},
 	{".config/gh", false},
 	{".config/git/credentials", false},
+	{".config/github-copilot", false},
 	{".config/glab-cli", false},
+	{".config/gnupg", false},
 	{".config/google-chrome", false},
 	{".config/hcloud", false},
+	{".config/helm", false},
 	{".config/heroku", false},
 	{".config/hub", false},
+	{".config/linode-cli", false},
+	{".config/microsoft-edge", false},
+	{".config/ngrok", false},
 	{".config/op", false},
+	{".config/opera", false},
+	{".config/pip/pip.conf", false},
+	{".config/pulumi", false},
 	{".config/pypoetry/auth.toml", false},
 	{".config/rclone", false},
+	{".config/remmina", false},
+	{".config/scw", false},
+	{".config/solana", false},
 	{".config/sops", false},
+	{".config/tea", false},
+	{".config/vivaldi", false},
+	{".config/wrangler", false},
+	{".cvspass", false},
 	{".databrickscfg", false},
 	{".docker", false},
+	{".electrum", false},
+	{".ethereum", false},
+	{".expo", false},
+	{".fetchmailrc", false},
 	{".fly", false},
 	{".gem/credentials", false},
 	{".git-credentials", false},
+	{".globus", false},
 	{".gradle/gradle.properties", false},
+	{".hex/hex.config", false},
+	{".huggingface", false},
+	{".ivy2/.credentials", false},
 	{".kaggle", false},
+	{".krb5", false},
 	{".kube", false},
+	{".local/share/com.vercel.cli", false},
+	{".local/share/gnupg", false},
 	{".local/share/keyrings", false},
 	{".local/share/kwalletd", false},
+	{".local/share/password-store", false},
+	{".local/share/remmina", false},
 	{".m2/settings-security.xml", false},
 	{".m2/settings.xml", false},
+	{".mbsyncrc", false},
+	{".minikube", false},
 	{".mozilla", false},
+	{".msmtprc", false},
 	{".my.cnf", false},
 	{".mylogin.cnf", false},
+	{".netlify", false},
 	{".netrc", false},
 	{".npmrc", false},
+	{".nuget/NuGet/NuGet.Config", false},
 	{".oci", false},
+	{".offlineimaprc", false},
 	{".password-store", false},
 	{".pgpass", false},
+	{".pip/pip.conf", false},
 	{".pki", false},
+	{".pulumi", false},
+	{".purple", false},
+	{".putty", false},
 	{".pypirc", false},
 	{".s3cfg", false},
+	{".sbt/.credentials", false},
+	{".secrets", false},
+	{".smbcredentials", false},
+	{".snowsql", false},
 	{".step", false},
+	{".subversion/auth", false},
 	{".terraform.d", false},
 	{".terraformrc", false},
 	{".thunderbird", false},
 	{".vault-token", false},
+	{".vnc/passwd", false},
 	{".yarnrc.yml", false},
 };
 
@@ -139,16 +200,18 @@ static const struct {
 	{"GNUPGHOME", ""},	  {"PASSWORD_STORE_DIR", ""},
 };
 
-/* By another name, which a bind mount makes: is it path, or what that is in? */
-static bool is_in_file(const char *path, const struct stat *file)
+/* Is it dir, or in it, by whatever name?  A bind mount makes further ones. */
+static bool lies_in(const char *path, const char *dir)
 {
 	_cleanup_free_ char *at = xstrdup(path);
-	struct stat st;
+	struct stat st, there;
 
+	if (stat(dir, &there) < 0)
+		return false;
 	for (;;) {
 		char *parent;
 
-		if (stat(at, &st) == 0 && stat_is_same_file(&st, file))
+		if (stat(at, &st) == 0 && stat_is_same_file(&st, &there))
 			return true;
 		if (streq(at, "/"))
 			return false;
@@ -160,7 +223,7 @@ static bool is_in_file(const char *path, const struct stat *file)
 
 static bool shows(const char *path, const char *real, const char *secret, bool always)
 {
-	_cleanup_free_ char *real_secret = NULL;
+	_cleanup_free_ char *real_secret = NULL, *there = NULL;
 	struct stat st;
 
 	if (!always && lstat(secret, &st) < 0)
@@ -168,7 +231,62 @@ static bool shows(const char *path, const char *real, const char *secret, bool a
 	real_secret = realpath(secret, NULL);
 	if (overlap(path, secret) || (real && real_secret && overlap(real, real_secret)))
 		return true;
-	return real && stat(secret, &st) == 0 && is_in_file(real, &st);
+	/* What is not there yet will be in its directory. */
+	there = real_secret ? xstrdup(real_secret) : path_parent(secret);
+	return real && (lies_in(real, secret) || lies_in(there, real));
+}
+
+/* A key that is kept in dir, and that a symlink among the keys leads to.  As ssh wants keys: what
+ * others may read, like a list of hosts, is none. */
+static char *linked_key(const char *keys, const char *dir)
+{
+	char *found = NULL;
+	struct dirent *e;
+	DIR *d = opendir(keys);
+
+	while (d && !found && (e = readdir(d))) {
+		_cleanup_free_ char *at = path_join(keys, e->d_name);
+		_cleanup_free_ char *target = e->d_type == DT_LNK ? realpath(at, NULL) : NULL;
+		struct stat st;
+
+		if (target && path_is_below(target, dir) && stat(target, &st) == 0 &&
+		    S_ISREG(st.st_mode) && !(st.st_mode & (S_IRWXG | S_IRWXO)))
+			found = steal_ptr(&target);
+	}
+	if (d)
+		(void)closedir(d);
+	return found;
+}
+
+/* What makes a directory somebody's home, whoever's. */
+static char *keys_in(const char *dir)
+{
+	for (size_t i = 0; i < N_OF(secrets); i++) {
+		_cleanup_free_ char *at = secrets[i].always ? path_join(dir, secrets[i].path)
+							    : NULL;
+		struct stat st;
+
+		if (at && stat(at, &st) == 0 && S_ISDIR(st.st_mode))
+			return steal_ptr(&at);
+	}
+	return NULL;
+}
+
+/* A secret that path shows, of those of a home; or NULL. */
+static char *home_secret(const char *path, const char *real, const char *home)
+{
+	for (size_t i = 0; i < N_OF(secrets); i++) {
+		_cleanup_free_ char *secret = path_join(home, secrets[i].path);
+		_cleanup_free_ char *clean = path_clean("/", secret);
+		char *key;
+
+		if (shows(path, real, clean, secrets[i].always))
+			return steal_ptr(&clean);
+		key = real && secrets[i].always ? linked_key(clean, real) : NULL;
+		if (key)
+			return key;
+	}
+	return NULL;
 }
 
 /* A secret that path shows, of those that are elsewhere than in a home; or NULL. */
@@ -205,16 +323,11 @@ char *path_secret(const char *path)
 	const char *const homes[] = {home,
 				     pw && pw->pw_dir && *pw->pw_dir == '/' ? pw->pw_dir : home};
 
-	for (size_t h = 0; h < (streq(homes[0], homes[1]) ? 1 : 2); h++) {
-		for (size_t i = 0; i < N_OF(secrets); i++) {
-			_cleanup_free_ char *secret = path_join(homes[h], secrets[i].path);
-			_cleanup_free_ char *clean = path_clean("/", secret);
+	char *found = real ? keys_in(real) : NULL;
 
-			if (shows(path, real, clean, secrets[i].always))
-				return steal_ptr(&clean);
-		}
-	}
-	return moved_secret(path, real, home);
+	for (size_t h = 0; !found && h < (streq(homes[0], homes[1]) ? 1 : 2); h++)
+		found = home_secret(path, real, homes[h]);
+	return found ? found : moved_secret(path, real, home);
 }
 
 static bool is_own_id(uid_t uid)

@@ -67,6 +67,10 @@ static int set_users(struct farm *f, const char *v, struct errmsg *why)
 					  USERS_MAX);
 		strv_push(&f->users, xstrdup(w));
 	}
+	/* Nobody, or everybody?  Whoever wrote it knows. */
+	if (!f->users)
+		return errmsg_set(why, CONCC_E_CONF,
+				  "it names nobody; without the line all logins may");
 	return 0;
 }
 
@@ -172,6 +176,13 @@ int farm_load(const char *path, struct farm *ret, struct errmsg *msg)
 	r = read_file_at(AT_FDCWD, path, FILE_MAX, &text);
 	if (r < 0)
 		return errmsg_set(msg, CONCC_E_CONF, "%s: %s", path, err_text(r));
+	/* What a crash leaves of a file, or an editor: all behind it would not be read. */
+	if (memchr(text.data, '\0', text.len))
+		return errmsg_set(
+			msg, CONCC_E_CONF,
+			"%s has a NUL byte in it, so it is not a text file; nobody can use "
+			"this worker until its administrator has corrected that",
+			path);
 	line = ini_parse_string(buf_cstr(&text), take, &k);
 	if (line == 0) {
 		*ret = f;

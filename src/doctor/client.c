@@ -12,6 +12,7 @@
 #include "concc/cleanup.h"
 #include "concc/err.h"
 #include "concc/io.h"
+#include "concc/job.h"
 #include "concc/process.h"
 #include "concc/str.h"
 #include "doctor.h"
@@ -25,17 +26,47 @@
 
 /* ---- configuration ---- */
 
-/* The command for what conf_load() complained of: "FILE:LINE: ..." or a mode. */
+/* A file's name as it is typed. */
+static char *typed(const char *file)
+{
+	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+				    "_./+@%:,-";
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	if (!file[strspn(file, plain)])
+		return xstrdup(file);
+	job_put_quoted(&b, file);
+	return xstrdup(buf_cstr(&b));
+}
+
+/* Where the number of a line is between colons, as "FILE:LINE: ..."; NULL: nowhere. */
+static const char *find_line(const char *text, unsigned *ret)
+{
+	char colon;
+
+	for (const char *at = text; (at = strchr(at, ':')); at++)
+		if (sscanf(at, ":%u%c", ret, &colon) == 2 && colon == ':')
+			return at;
+	return NULL;
+}
+
+/* The command for what conf_load() complained of: a line, a mode, or the file as a whole. */
 static char *conf_remedy(const char *text)
 {
-	const char *mode = strstr(text, "chmod o-w "), *line = strchr(text, ':');
-	unsigned n;
+	static const char chmod[] = "chmod o-w ";
+	const char *mode = strstr(text, chmod);
+	unsigned n = 0;
+	const char *line = find_line(text, &n);
+	_cleanup_free_ char *file = mode   ? typed(mode + strlen(chmod))
+				    : line ? xstrndup(text, (size_t)(line - text))
+					   : NULL;
+	_cleanup_free_ char *word = line && !mode ? typed(file) : NULL;
 
 	if (mode)
-		return xstrdup(mode);
-	if (line && sscanf(line, ":%u:", &n) == 1)
-		return xasprintf("${EDITOR:-vi} +%u %.*s", n, (int)(line - text), text);
-	return NULL;
+		return xasprintf("%s%s", chmod, file);
+	if (line)
+		return xasprintf("${EDITOR:-vi} +%u %s", n, word);
+	return getenv("CONCC_CONFIG") ? xstrdup("unset CONCC_CONFIG") : NULL;
 }
 
 static bool names_workers(const struct doctor *d)
@@ -64,8 +95,9 @@ void client_configuration(struct doctor *d)
 	}
 	file = d->conf->path ? d->conf->path : d->conf->file;
 	if (!names_workers(d)) {
+		_cleanup_free_ char *word = typed(file);
 		_cleanup_free_ char *remedy = xasprintf(
-			"printf '[worker HOST]\\naddress = ssh://HOST\\n' >>%s", file);
+			"printf '[worker HOST]\\naddress = ssh://HOST\\n' >>%s", word);
 
 		say(d, CHECK_CONFIGURATION, FINDING_FAILED, remedy,
 		    "%s names no worker, so all jobs run on this machine; HOST is one that you can "
@@ -99,6 +131,18 @@ static void look_at_runtime(struct doctor *d)
 	say(d, CHECK_RUNTIME, FINDING_FAILED, remedy, "%s", msg.text);
 }
 
+/* The directory is wrong as a whole, or others may write to it. */
+static char *cache_remedy(const char *text)
+{
+	static const char chmod[] = "chmod go-w ";
+	const char *mode = strstr(text, chmod);
+	_cleanup_free_ char *dir = mode ? typed(mode + strlen(chmod)) : NULL;
+
+	if (dir)
+		return xasprintf("%s%s", chmod, dir);
+	return getenv("CONCC_CACHE_DIR") ? xstrdup("unset CONCC_CACHE_DIR") : NULL;
+}
+
 static void look_at_disk(struct doctor *d)
 {
 	_cleanup_free_ char *cache = NULL;
@@ -108,7 +152,9 @@ static void look_at_disk(struct doctor *d)
 	bool little;
 
 	if (cache_dir(&cache, &msg) < 0) {
-		say(d, CHECK_DISK_HERE, FINDING_WARNING, NULL, "%s", msg.text);
+		_cleanup_free_ char *remedy = cache_remedy(msg.text);
+
+		say(d, CHECK_DISK_HERE, FINDING_WARNING, remedy, "%s", msg.text);
 		return;
 	}
 	if (statvfs(cache, &fs) < 0) {

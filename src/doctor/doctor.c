@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "doctor.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -213,5 +214,9 @@ int doctor_run(const struct doctor_options *o)
 	json_decref(d.findings);
 	free(d.first);
 	conf_free(d.conf);
+	if (fflush(stdout) == EOF || ferror(stdout)) {
+		err_say("can't write to standard output: %s", err_text(-errno));
+		return 1;
+	}
 	return will ? 0 : 1;
 }

@@ -211,7 +211,10 @@ unsigned outcome_percent(const struct outcome *o)
 {
 	uint64_t could = grown(o->n_calls, o->n_fixed);
 
-	return could ? (unsigned)(o->n_remote * 100 / could) : 0;
+	if (!could)
+		/* Only what has its place here: nothing of it could have run elsewhere. */
+		return o->n_calls && !sum(o, "local:local-slot") ? 100 : 0;
+	return (unsigned)(o->n_remote * 100 / could);
 }
 
 void outcome_lacks(const struct outcome *o, unsigned wanted, struct buf *out)

@@ -40,7 +40,8 @@ void outcome_make(struct outcome *o);
 void outcome_line(struct outcome *o, struct buf *out); /* with its newline */
 /* JSON, to a file that is replaced.  0, or -1 and errno. */
 int outcome_write(const struct outcome *o, const char *path);
-/* How many in a hundred of the calls that could go to a worker did; 0 when there were none. */
+/* How many in a hundred of the calls that could go to a worker did; 0 when no call came, 100
+ * when all that came have their place here by rule. */
 unsigned outcome_percent(const struct outcome *o);
 /* One line: why that is too few, and what to change. */
 void outcome_lacks(const struct outcome *o, unsigned wanted, struct buf *out);

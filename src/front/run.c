@@ -31,6 +31,8 @@
 #include "tools.h"
 #include "users.h"
 
+#define KEPT_SHOWN 300 /* of the names of what stays here */
+
 extern char **environ;
 
 struct build {
@@ -270,7 +272,7 @@ static int run_child(struct build *b)
 	tell_left_alone(b);
 	r = child_run(&p, &status);
 	if (r < 0) {
-		fprintf(stderr, "concc: can't run %s: %s\n", b->o->argv[0], err_text(r));
+		err_say("can't run %s: %s", b->o->argv[0], err_text(r));
 		return r == -ENOENT ? 127 : 126;
 	}
 	b->signo = child_signal(status);
@@ -315,7 +317,7 @@ static int summarise(struct build *b, uint64_t wall_us, int status)
 	if (!b->o->quiet)
 		(void)write_full(2, out.data, out.len); /* a closed stderr wants no summary */
 	if (b->o->json && outcome_write(&o, b->o->json) < 0)
-		fprintf(stderr, "concc: can't write %s: %s\n", b->o->json, err_text(-errno));
+		err_say("can't write %s: %s", b->o->json, err_text(-errno));
 	if (status || !b->o->require_remote || outcome_percent(&o) >= b->o->require_remote)
 		return 0;
 	buf_reset(&out);
@@ -365,6 +367,24 @@ static void tell_no_cache(const struct build *b)
 		fprintf(stderr, "concc: %s; using %s\n", msg.text, b->dir);
 }
 
+/* Who needs one of them compiled in is to know why it is missing. */
+static void tell_kept_back(const struct build *b)
+{
+	_cleanup_strv_ char **names = job_env_credentials(environ);
+	_cleanup_buf_ struct buf list = BUF_INIT;
+	_cleanup_free_ char *shown = NULL;
+
+	if (!*names || b->o->local || b->o->quiet)
+		return;
+	for (char **n = names; *n; n++)
+		buf_putf(&list, "%s%s", n > names ? ", " : "", *n);
+	shown = str_escape(list.data, list.len, KEPT_SHOWN);
+	fprintf(stderr,
+		"concc: jobs on workers don't get %s; `CONCC_PASS_ENV=NAME concc run ...` lets NAME "
+		"travel\n",
+		shown);
+}
+
 /* Once the server has answered a question, it knows of the end of each job. */
 static void report(const struct build *b)
 {
@@ -397,6 +417,7 @@ static int build(struct build *b)
 	if (r < 0)
 		return complain(msg.text);
 	tell_no_cache(b);
+	tell_kept_back(b);
 	b->tally = xasprintf("%s/run-%d", b->dir, (int)getpid());
 	(void)snprintf(b->id, sizeof(b->id), "%llx-%d", (unsigned long long)time(NULL),
 		       (int)getpid());
@@ -448,7 +469,7 @@ int front_run(const struct front_run *asked)
 	int status;
 
 	if (o->dir && chdir(o->dir) < 0) {
-		fprintf(stderr, "concc: can't go to %s: %s\n", o->dir, err_text(-errno));
+		err_say("can't go to %s: %s", o->dir, err_text(-errno));
 		return WRAPPER_EXIT_USAGE;
 	}
 	if (o->dir)

@@ -11,9 +11,9 @@
 #include "preload.h"
 
 /*
- * What a job does not get.  Everything else travels, for a compiler may read
- * any variable (SOURCE_DATE_EPOCH, CPATH, LANG, env!() in Rust); a name that
- * ends in '*' is a prefix.
+ * What a job does not get, and credentials below.  Everything else travels, for a
+ * compiler may read any variable (SOURCE_DATE_EPOCH, CPATH, LANG, env!() in Rust).
+ * A name that ends in '*' is a prefix, one that begins so an ending.
  *
  * LD_LIBRARY_PATH stays in: cargo sets it for the crates a rustc loads, and
  * compilers outside the system's directories need it.  LD_PRELOAD: preload.h.
@@ -75,80 +75,6 @@ static const char *const dropped[] = {
 	"INTERCEPT_*",
 	"MAKE_TERMOUT",
 	"MAKE_TERMERR",
-	/* what services of the network know the client by, none of which a job can reach */
-	"ACTIONS_ID_TOKEN_REQUEST_TOKEN",
-	"ACTIONS_RUNTIME_TOKEN",
-	"ANTHROPIC_API_KEY",
-	"ARM_CLIENT_SECRET",
-	"ARTIFACTORY_API_KEY",
-	"AWS_ACCESS_KEY_ID",
-	"AWS_SECRET_ACCESS_KEY",
-	"AWS_SECURITY_TOKEN",
-	"AWS_SESSION_TOKEN",
-	"AZURE_CLIENT_SECRET",
-	"AZURE_DEVOPS_EXT_PAT",
-	"BITBUCKET_TOKEN",
-	"BORG_PASSPHRASE",
-	"CACHIX_AUTH_TOKEN",
-	"CACHIX_SIGNING_KEY",
-	"CARGO_REGISTRIES_*",
-	"CARGO_REGISTRY_TOKEN",
-	"CI_JOB_JWT*",
-	"CI_JOB_TOKEN",
-	"CI_REGISTRY_PASSWORD",
-	"CLOUDFLARE_API_KEY",
-	"CLOUDFLARE_API_TOKEN",
-	"CODECOV_TOKEN",
-	"CONSUL_HTTP_TOKEN",
-	"COVERALLS_REPO_TOKEN",
-	"DIGITALOCEAN_ACCESS_TOKEN",
-	"DOCKER_AUTH_CONFIG",
-	"DOCKER_PASSWORD",
-	"FLY_API_TOKEN",
-	"GEMINI_API_KEY",
-	"GEM_HOST_API_KEY",
-	"GH_ENTERPRISE_TOKEN",
-	"GH_TOKEN",
-	"GITEA_TOKEN",
-	"GITHUB_ENTERPRISE_TOKEN",
-	"GITHUB_TOKEN",
-	"GITLAB_TOKEN",
-	"GOOGLE_API_KEY",
-	"GOOGLE_CREDENTIALS",
-	"GOOGLE_OAUTH_ACCESS_TOKEN",
-	"HCLOUD_TOKEN",
-	"HEROKU_API_KEY",
-	"HF_TOKEN",
-	"HUGGING_FACE_HUB_TOKEN",
-	"LINODE_TOKEN",
-	"MYSQL_PWD",
-	"NETLIFY_AUTH_TOKEN",
-	"NODE_AUTH_TOKEN",
-	"NOMAD_TOKEN",
-	"NPM_CONFIG__AUTH*",
-	"NPM_TOKEN",
-	"NUGET_API_KEY",
-	"OPENAI_API_KEY",
-	"OS_PASSWORD",
-	"PGPASSWORD",
-	"POETRY_HTTP_BASIC_*",
-	"POETRY_PYPI_TOKEN_*",
-	"PULUMI_ACCESS_TOKEN",
-	"PYPI_TOKEN",
-	"RCLONE_CONFIG_PASS",
-	"RESTIC_PASSWORD",
-	"SENTRY_AUTH_TOKEN",
-	"SLACK_BOT_TOKEN",
-	"SLACK_TOKEN",
-	"SNYK_TOKEN",
-	"SONAR_TOKEN",
-	"SSHPASS",
-	"TF_TOKEN_*",
-	"TWINE_PASSWORD",
-	"UV_PUBLISH_TOKEN",
-	"VAULT_TOKEN",
-	"VERCEL_TOKEN",
-	"npm_config__auth*",
 	/* the shell's own; PWD stays, since it ends up in DW_AT_comp_dir */
 	"_",
 	"OLDPWD",
@@ -156,6 +82,44 @@ static const char *const dropped[] = {
 	/* ours */
 	"CONCC_*",
 };
+
+/* What services of the network know the client by, none of which a job can reach. */
+static const char *const credentials[] = {
+	"*_ACCESS_KEY",
+	"*_API_KEY",
+	"*_APIKEY",
+	"*_PASSPHRASE",
+	"*_PASSWD",
+	"*_PASSWORD",
+	"*_PRIVATE_KEY",
+	"*_SECRET",
+	"*_SECRET_ID",
+	"*_SECRET_KEY",
+	"*_TOKEN",
+	"AWS_ACCESS_KEY_ID",
+	"AZURE_DEVOPS_EXT_PAT",
+	"AZURE_STORAGE_CONNECTION_STRING",
+	"AZURE_STORAGE_KEY",
+	"CACHIX_SIGNING_KEY",
+	"CARGO_REGISTRIES_*",
+	"CI_JOB_JWT*",
+	"COMPOSER_AUTH",
+	"DOCKER_AUTH_CONFIG",
+	"GITHUB_PAT",
+	"GOOGLE_CREDENTIALS",
+	"MYSQL_PWD",
+	"NPM_CONFIG__AUTH*",
+	"PGPASSWORD",
+	"POETRY_HTTP_BASIC_*",
+	"POETRY_PYPI_TOKEN_*",
+	"RCLONE_CONFIG_PASS",
+	"SSHPASS",
+	"TF_TOKEN_*",
+	"npm_config__auth*",
+};
+
+/* What build tools call so of what they build. */
+static const char *const no_credentials[] = {"CARGO_FEATURE_*", "DEP_*", "npm_package_*"};
 
 /*
  * Directories for temporary files: a job has a /tmp of its own, and another one need not exist
@@ -166,19 +130,34 @@ static const char *const temp_dirs[] = {"TMPDIR", "TMP", "TEMP"};
 /* Names that travel nevertheless. */
 #define PASS_ENV "CONCC_PASS_ENV"
 
+static bool matches(const char *pattern, const char *name, size_t len)
+{
+	size_t n = strlen(pattern);
+
+	if (*pattern == '*')
+		return len >= n && memcmp(name + len - (n - 1), pattern + 1, n - 1) == 0;
+	if (pattern[n - 1] == '*')
+		return len >= n - 1 && memcmp(name, pattern, n - 1) == 0;
+	return len == n && memcmp(name, pattern, n) == 0;
+}
+
+static bool is_one_of(const char *const *patterns, size_t n, const char *name, size_t len)
+{
+	for (size_t i = 0; i < n; i++)
+		if (matches(patterns[i], name, len))
+			return true;
+	return false;
+}
+
+static bool is_credential(const char *name, size_t len)
+{
+	return is_one_of(credentials, N_OF(credentials), name, len) &&
+	       !is_one_of(no_credentials, N_OF(no_credentials), name, len);
+}
+
 static bool is_dropped(const char *name, size_t len)
 {
-	for (size_t i = 0; i < N_OF(dropped); i++) {
-		size_t n = strlen(dropped[i]);
-
-		if (dropped[i][n - 1] == '*') {
-			if (len >= n - 1 && memcmp(name, dropped[i], n - 1) == 0)
-				return true;
-		} else if (len == n && memcmp(name, dropped[i], n) == 0) {
-			return true;
-		}
-	}
-	return false;
+	return is_one_of(dropped, N_OF(dropped), name, len) || is_credential(name, len);
 }
 
 /* ---- make's variables ---- */
@@ -376,17 +355,37 @@ static int compare_entries(const void *pa, const void *pb)
 	return a->index < b->index ? -1 : a->index > b->index;
 }
 
+/* What CONCC_PASS_ENV says; NULL: nothing. */
+static const char *passed_names(char *const *env)
+{
+	for (; *env; env++)
+		if (str_starts(*env, PASS_ENV "="))
+			return *env + strlen(PASS_ENV "=");
+	return NULL;
+}
+
+char **job_env_credentials(char *const *env)
+{
+	const char *passed = passed_names(env);
+	char **names = xcalloc(1, sizeof(*names));
+
+	for (; *env; env++) {
+		size_t len = strcspn(*env, "=");
+
+		if (is_credential(*env, len) && !is_passed(passed, *env, len))
+			strv_push(&names, xstrndup(*env, len));
+	}
+	return names;
+}
+
 char **job_env_filter(char *const *env, const char *cwd)
 {
 	size_t max = strv_len(env);
 	_cleanup_free_ struct entry *entries = xcalloc(max + 1, sizeof(*entries));
 	char **ret = xcalloc(max + 1, sizeof(*ret));
-	const char *passed = NULL;
+	const char *passed = passed_names(env);
 	size_t n = 0, n_ret = 0;
 
-	for (size_t i = 0; i < max && !passed; i++)
-		if (str_starts(env[i], PASS_ENV "="))
-			passed = env[i] + strlen(PASS_ENV "=");
 	for (size_t i = 0; i < max; i++) {
 		char *text = filter_entry(env[i], passed, cwd);
 

@@ -207,6 +207,15 @@ static void ent_lose(struct tree *t, struct dir *d, struct ent *e, const struct 
 		tomb_put(t, d->path, e->name, t->version + 1);
 }
 
+/* Somebody has mounted keys there, or what holds them. */
+static bool shows_keys(const struct dir *d, const char *name)
+{
+	_cleanup_free_ char *path = path_join(d->path, name);
+	_cleanup_free_ char *secret = path_secret(path);
+
+	return secret;
+}
+
 /* 1 and the stat (with a symlink's target), 0 when nothing is there, or -errno: can't be told. */
 static int look_at(struct tree *t, const struct dir *d, int fd, const char *name, struct stat *st,
 		   char target[PROTO_PATH_MAX], bool *ret_mounted)
@@ -218,6 +227,8 @@ static int look_at(struct tree *t, const struct dir *d, int fd, const char *name
 
 		if (err)
 			return err == -ENOENT ? 0 : err;
+		if (*ret_mounted && shows_keys(d, name))
+			return CONCC_E_UNSAFE;
 		if (!S_ISLNK(st->st_mode))
 			return 1;
 		n = readlinkat(fd, name, target, PROTO_PATH_MAX - 1);
@@ -243,7 +254,7 @@ static void note_unknown(struct tree *t, struct dir *d, const struct ent *e, int
 	/* Of many in one directory, one line.  What this user may not see is nobody's failure. */
 	if (e->type != ENTRY_UNKNOWN && !d->unknown && err != -EACCES)
 		log_warn("can't tell what %s/%s is: %s; jobs that need it run here", d->path,
-			 e->name, err_text(err));
+			 e->name, err == CONCC_E_UNSAFE ? "keys are mounted there" : err_text(err));
 	d->unknown = true;
 	dir_sweep(t, d, true);
 }
@@ -264,7 +275,7 @@ static int look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool 
 	tree_busy(t);
 	if (ret_st)
 		*ret_st = st ? buf : (struct stat){0};
-	if (there < 0 && !(e->flags & ENT_SEEN))
+	if (there < 0 && there != CONCC_E_UNSAFE && !(e->flags & ENT_SEEN))
 		return there;
 	if (there < 0)
 		note_unknown(t, d, e, there);

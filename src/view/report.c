@@ -83,7 +83,7 @@ static int print(json_t *o)
 
 static int cant_write(const char *name, int err)
 {
-	fprintf(stderr, "concc: can't write %s: %s\n", name, err_text(err));
+	err_say("can't write %s: %s", name, err_text(err));
 	return 1;
 }
 
@@ -144,13 +144,11 @@ static int print_list(const struct builds *b)
 static int no_build(const char *id)
 {
 	if (id)
-		fprintf(stderr,
-			"concc: there is no record of a build %s; `concc report --list` "
-			"has those that there are\n",
+		err_say("there is no record of a build %s; `concc report --list` has those that "
+			"there are",
 			id);
 	else
-		fprintf(stderr,
-			"concc: no build is recorded yet; they are from the first job on\n");
+		err_say("no build is recorded yet; they are from the first job on");
 	return 1;
 }
 

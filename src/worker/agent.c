@@ -4,6 +4,7 @@
 #include "presence.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +23,8 @@
 #define GREET_MS	  120000 /* for who attaches to a container that started long ago */
 #define STORE_DEFAULT	  (20ull << 30)
 #define ROOT_CACHE_PARENT "/var/cache"
-#define DISK_THREADS	  5 /* contents; outputs that are kept; trims; toolchains; own files */
+#define CORE_PATTERN_MAX  4096 /* the kernel has 128 */
+#define DISK_THREADS	  5    /* contents; outputs that are kept; trims; toolchains; own files */
 /* Contents that have come and are not in the store yet, where the disk is slower than the line:
  * beyond that, what was expected to be read is not taken, and is fetched when it is. */
 #define DISK_BYTES_MAX (256u << 20)
@@ -541,6 +543,14 @@ static void free_tables(struct agent *a)
 	strv_free(a->trees);
 }
 
+static bool cores_leave(void)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	return read_file_at(AT_FDCWD, "/proc/sys/kernel/core_pattern", CORE_PATTERN_MAX, &b) == 0 &&
+	       caller_cores_leave(buf_cstr(&b));
+}
+
 int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 {
 	struct link_config c = {
@@ -557,6 +567,7 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 	list_init(&a.queued);
 	list_init(&a.sending);
 	caller_read(&a.own);
+	a.cores_leave = cores_leave();
 	caller_widen(); /* many jobs at once need many pipes */
 	host_look_at_oom(&a);
 	r = loop_new(&a.loop);

@@ -71,6 +71,7 @@ struct agent {
 	struct loop_source *pump_source; /* more of it in the next turn of the loop */
 	uint64_t counts_sent;	 /* FUSE requests and own files, by the last MIRROR_COUNTS */
 	struct caller own;	 /* as we were started: what our login gives */
+	bool cores_leave;	 /* this machine's go to a program of its */
 	uint64_t oom_kills;	 /* of this machine, as last seen */
 	struct farm farm;	 /* what the administrator allows */
 	struct journal *journal; /* NULL: nothing is to be logged */

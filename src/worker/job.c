@@ -168,6 +168,8 @@ static int launch(struct agent_job *j)
 	int r;
 
 	caller_fit(&l.caller, &j->agent->own);
+	if (j->agent->cores_leave)
+		caller_keep_cores(&l.caller, &j->agent->own);
 	r = job_open_input(j, &in);
 	if (r == 0)
 		r = job_open_output(j, 0, flags & JOB_F_TTY_OUT, &out);

@@ -16,7 +16,8 @@
 #include "concc/str.h"
 #include "agent.h"
 
-#define AT_ONCE 16 /* answers in one turn of the loop: jobs go first */
+#define HOST_SHOWN 256
+#define AT_ONCE	   16 /* answers in one turn of the loop: jobs go first */
 
 struct presence {
 	struct agent *agent;
@@ -44,6 +45,9 @@ static char *describe(const struct presence *p)
 	const struct agent *a = p->agent;
 	struct store_counts k = {0};
 	struct mirror_counts c = {0};
+	/* A name of any bytes, as a client says it. */
+	_cleanup_free_ char *client = str_escape(a->client.host ?: "", strlen(a->client.host ?: ""),
+						 HOST_SHOWN);
 	json_t *o = json_object();
 	char *text;
 
@@ -53,7 +57,7 @@ static char *describe(const struct presence *p)
 		mirror_counts(a->mirror, &c);
 	json_object_set_new(o, "pid", json_integer(getpid()));
 	json_object_set_new(o, "login", json_integer(p->uid));
-	json_object_set_new(o, "client", json_string(a->client.host ?: ""));
+	json_object_set_new(o, "client", json_string(client));
 	json_object_set_new(o, "seconds",
 			    json_integer((json_int_t)(now_ms() - p->since_ms) / 1000));
 	json_object_set_new(o, "running",

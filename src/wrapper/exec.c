@@ -25,7 +25,7 @@
 /* Says why, and returns the exit status of a shell. */
 static int not_run(const struct exec_call *h, int err)
 {
-	fprintf(stderr, "concc: can't run %s: %s\n", h->argv[0], err_text(err));
+	err_say("can't run %s: %s", h->argv[0], err_text(err));
 	return err == -ENOENT ? 127 : 126;
 }
 

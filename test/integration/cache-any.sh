@@ -286,6 +286,18 @@ unforeseen() {
 	expect_eq "jobs not kept for /proc" "$(reasons proc)" $((before + 2))
 }
 
+# What each program in Go reads at its start, if it is there: the same on each machine with this kind of processor.
+huge_page() {
+	local words=(sh -c 'true 2>/dev/null </sys/kernel/mm/transparent_hugepage/hpage_pmd_size; echo done')
+	fresh huge-page
+	both w1 "${words[@]}"
+	both cache "${words[@]}"
+	! command -v go >/dev/null || {
+		both w1 "$(go env GOTOOLDIR)/compile" -V
+		both cache "$(go env GOTOOLDIR)/compile" -V
+	}
+}
+
 failures() {
 	fresh failures
 	never failed sh -c 'echo half >out; exit 3'
@@ -431,6 +443,7 @@ for root in client worker; do
 	check "$root: times" times
 	check "$root: the environment" environment
 	check "$root: what can't be foreseen" unforeseen
+	check "$root: the size of a huge page" huge_page
 	check "$root: failures" failures
 	check "$root: a listing" listing
 	check "$root: what is input and output" in_and_out

@@ -118,6 +118,53 @@ broken_configuration() {
 	cured
 }
 
+# Each command works when it is typed, whatever the file is called.
+odd_names() {
+	local dir="$LAB/a b'\$(touch x)" ini
+	ini="$dir/c:9.ini"
+	config
+	mkdir -p "$dir"
+	cp /srv/concc.ini "$ini"
+	export CONCC_CONFIG=$ini
+	echo 'bad = 1' >>"$ini"
+	doctor 1
+	# shellcheck disable=SC2016 # the editor's
+	printf '#!/bin/sh\nsed -i "${1#+}d" "$2"\n' >"$LAB/editor"
+	chmod +x "$LAB/editor"
+	EDITOR=$LAB/editor follow configuration
+	cured
+	chmod o+w "$ini"
+	doctor 1
+	follow configuration
+	cured
+	: >"$ini"
+	doctor 1
+	follow configuration
+	expect_grep '^address = ssh://HOST' "$ini"
+	expect_no_file "$dir/x"
+	mkdir -p "$dir/cache"
+	chmod 777 "$dir/cache"
+	export CONCC_CONFIG=/srv/concc.ini
+	CONCC_CACHE_DIR=$dir/cache doctor 1
+	follow 'disk here'
+	CONCC_CACHE_DIR=$dir/cache doctor 0
+	CONCC_CONFIG=$dir doctor 1
+	expect_eq "remedy" "$(remedy configuration)" "unset CONCC_CONFIG"
+	CONCC_CACHE_DIR=/etc/passwd doctor 1
+	expect_eq "remedy" "$(remedy 'disk here' | head -n 1)" "unset CONCC_CACHE_DIR"
+}
+
+# Neither a status nor an answer that nobody got is one.
+nobody_got_it() {
+	local what
+	config
+	for what in status 'status --json' doctor 'doctor --json' 'report --list' -j cache; do
+		# shellcheck disable=SC2086 # words
+		expect_status 1 concc $what >/dev/full 2>"$LAB/err"
+		expect_grep '^concc: .*No space left on device' "$LAB/err"
+	done
+}
+
 others_may_write() {
 	config
 	chmod o+w /srv/concc.ini
@@ -346,6 +393,8 @@ check "what a person reads" on_terminal
 check "two workers, one of use" both
 check "broken configuration" broken_configuration
 check "others may write the configuration" others_may_write
+check "files of odd names" odd_names
+check "output that can't be written" nobody_got_it
 check "no worker is configured" no_worker
 check "runtime directory of no use" runtime_directory
 check "full disk here" full_disk_here

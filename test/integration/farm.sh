@@ -65,6 +65,26 @@ tells() {
 	expect_eq "agents" "$(status --json | jq '.agents | length')" 0
 }
 
+# A client of whatever name is told of as one line of text.
+odd_client() {
+	# shellcheck disable=SC2064 # what it is now
+	trap "set_hostname '$(hostname)'; concc stop" EXIT
+	set_hostname 'a"b\n'$'\e''[31m<b>'$'\xff'
+	concc stop 2>/dev/null || true
+	concc-cc gcc -c a.c
+	status --json >"$LAB/status.json"
+	status --prometheus >"$LAB/metrics"
+	status >"$LAB/text"
+	cat "$LAB/text"
+	expect_eq "name" "$(jq -r '.agents[0].client' "$LAB/status.json")" 'a"b\n\x1b[31m<b>\xff'
+	grep -qF '{client="a\"b\\n\\x1b[31m<b>\\xff",' "$LAB/metrics" || fail "$(grep client= "$LAB/metrics")"
+	expect_grep '^a"b.n.x1b.31m' "$LAB/text"
+}
+
+set_hostname() { # NAME
+	python3 -c 'import os, socket, sys; socket.sethostname(os.fsencode(sys.argv[1]))' "$1"
+}
+
 while_running() {
 	lab_slow_job
 	lab_slow_start
@@ -190,6 +210,7 @@ signal.pause()
 }
 
 check "what it tells" tells
+check "a client of an odd name" odd_client
 check "a job that runs" while_running
 check "room is made" prunes
 check "limits that a client can't exceed" limits

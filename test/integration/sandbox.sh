@@ -179,6 +179,27 @@ refusing() { # NAME[,NAME]
 	sed -i 's,^program = .*,program = /mnt/refused-worker,' /srv/concc.ini
 }
 
+# The kernel starts what core_pattern names outside, as root; whoever may have been told no core, or any.
+no_core_leaves() { # N
+	local limit
+	lab_stop_server
+	echo '|/mnt/cores' >"$LAB/w$1/pattern"
+	lab_worker "$1" mount --bind /mnt/pattern /proc/sys/kernel/core_pattern
+	lab_config
+	lab_all_up
+	for limit in 0 unlimited; do
+		(ulimit -c $limit && on "$1" grep core /proc/self/limits) >"$LAB/out" 2>"$LAB/err"
+		cat "$LAB/err"
+		expect_grep '^Max core file size +1 +1 ' "$LAB/out"
+	done
+	lab_stop_server
+	lab_worker "$1" umount /proc/sys/kernel/core_pattern
+	lab_config
+	lab_all_up
+	(ulimit -c 0 && on "$1" grep core /proc/self/limits) >"$LAB/out"
+	expect_grep '^Max core file size +0 +0 ' "$LAB/out"
+}
+
 # A toolchain in a home that only its owner may enter: with root here its jobs, which are not root, see
 # that, and nothing else of the home.
 closed_home() {
@@ -214,6 +235,9 @@ for n in 1 2; do
 done
 for n in 1 2; do
 	check "two jobs at once (w$n)" each_alone $n
+done
+for n in 1 2; do
+	check "no core leaves (w$n)" no_core_leaves $n
 done
 check "unlimited output" unlimited_output
 check "limits are read" limits 'job-processes = 300\njob-memory = 100M'

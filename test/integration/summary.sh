@@ -49,6 +49,8 @@ required() {
 	expect_status 0 concc run --require-remote 100 -- sh -c 'gcc -c m.c && gcc m.o -o m' 2>"$LAB/err"
 	cat "$LAB/err"
 	expect_grep '1 here \(link 1\)' "$LAB/err"
+	# Nor is there anything else to ask of a build that only links.
+	expect_status 0 concc run --require-remote 100 -- gcc m.o -o m 2>"$LAB/err"
 	expect_status 103 concc run --require-remote 51 -- sh -c 'gcc -c f1.c && gcc -march=native -c f2.c' 2>"$LAB/err"
 	cat "$LAB/err"
 	expect_grep '^concc: 50 % of .* wants 51 %: 1 job ran here by the rule "native": name the processor' "$LAB/err"
@@ -58,6 +60,18 @@ required() {
 	# A build that fails has its own status.
 	expect_status 7 concc run --require-remote 100 -- sh -c 'exit 7' 2>"$LAB/err"
 	expect_status 100 concc run --require-remote 101 -- true 2>"$LAB/err"
+}
+
+# What looks like a credential stays here, and that is said once.
+kept_back() {
+	export DEPLOY_TOKEN=d DB_PASSWORD=p SIGNING_API_KEY=s CONCC_PASS_ENV=SIGNING_API_KEY
+	concc run -- sh -c 'concc-dispatch env | grep -E "^(DEPLOY|DB|SIGNING)_"' >"$LAB/out" 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_eq "what a job has" "$(cat "$LAB/out")" SIGNING_API_KEY=s
+	expect_grep "^concc: jobs on workers don't get (DEPLOY_TOKEN, DB_PASSWORD|DB_PASSWORD, DEPLOY_TOKEN); " "$LAB/err"
+	expect_eq "said" "$(grep -c DEPLOY_TOKEN "$LAB/err")" 1
+	concc run --quiet -- concc-dispatch true 2>"$LAB/err"
+	expect_eq "said, when quiet" "$(cat "$LAB/err")" ""
 }
 
 # With a server that stays, whose counters are of more than this build.
@@ -96,6 +110,7 @@ verdict() {
 check "for programs" for_programs
 check "quiet" quiet
 check "required" required
+check "what stays here" kept_back
 check "each build counts for itself" anew
 check "what doctor would say" verdict
 lab_stop

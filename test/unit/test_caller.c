@@ -218,6 +218,33 @@ static void becomes(void)
 	CHECK(now.ignored == c.ignored && now.blocked == c.blocked);
 }
 
+static void keeps_cores(void)
+{
+	struct caller own, c;
+
+	CHECK(caller_cores_leave("|/usr/share/apport/apport -p%p"));
+	CHECK(caller_cores_leave("@/run/cores"));
+	CHECK(!caller_cores_leave("core") && !caller_cores_leave("/var/cores/%p|") &&
+	      !caller_cores_leave(""));
+	caller_read(&own);
+	own.limits[CALLER_CORE] = (struct caller_limit){0, CALLER_UNLIMITED};
+	for (int i = 0; i < 2; i++) {
+		c = own;
+		c.limits[CALLER_CORE] = (struct caller_limit){0, i ? CALLER_UNLIMITED : 0};
+		caller_keep_cores(&c, &own);
+		CHECK(c.limits[CALLER_CORE].soft == 1 && c.limits[CALLER_CORE].hard == 1);
+	}
+	/* What is not there can't be given. */
+	own.limits[CALLER_CORE] = c.limits[CALLER_CORE] = (struct caller_limit){0, 0};
+	caller_keep_cores(&c, &own);
+	CHECK(c.limits[CALLER_CORE].hard == 0);
+}
+
+Test(caller, keeps_cores)
+{
+	in_child(keeps_cores);
+}
+
 Test(caller, becomes)
 {
 	in_child(becomes);

@@ -103,6 +103,40 @@ Test(env, tokens_stay_unless_asked_for)
 	cr_expect_str_eq(kept[0], "NPM_TOKEN=n");
 	cr_expect_str_eq(kept[1], "PGPASSWORD=p");
 	strv_free(kept);
+	kept = job_env_credentials((char **)asked);
+	cr_assert_eq(strv_len(kept), 1);
+	cr_expect_str_eq(kept[0], "GITHUB_TOKEN");
+	strv_free(kept);
+}
+
+/* Whoever's service it is. */
+Test(env, credentials_by_what_they_are_called)
+{
+	static const char *const kept[] = {
+		"MY_SERVICE_TOKEN=x",	   "DEPLOY_SECRET=x",	  "OAUTH_CLIENT_SECRET=x",
+		"APP_SECRET_KEY=x",	   "VAULT_SECRET_ID=x",	  "DB_PASSWORD=x",
+		"SIGNING_PASSPHRASE=x",	   "MAPS_API_KEY=x",	  "MINIO_ACCESS_KEY=x",
+		"GITHUB_APP_PRIVATE_KEY=", "AZURE_STORAGE_KEY=x", "COMPOSER_AUTH={}",
+	};
+	static const char *const travelling[] = {
+		"TOKEN=x",
+		"_TOKENS=x",
+		"TOKEN_TYPE=x",
+		"SECRETARY=x",
+		"PUBLIC_KEY=x",
+		"API_KEY_FILE=x",
+		"PASSWORD_POLICY=x",
+		"CARGO_FEATURE_A_TOKEN=1",
+		"npm_package_config_token=x",
+		"DEP_SSL_API_KEY=x",
+		"KEY=x",
+		"MONKEY=x",
+	};
+
+	for (size_t i = 0; i < sizeof(kept) / sizeof(*kept); i++)
+		expect_one(kept[i], "");
+	for (size_t i = 0; i < sizeof(travelling) / sizeof(*travelling); i++)
+		expect_one(travelling[i], travelling[i]);
 }
 
 Test(env, the_rest_travels)

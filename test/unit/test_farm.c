@@ -13,16 +13,21 @@
 
 static char file[] = "/tmp/farm-XXXXXX";
 
-static int load(const char *text, struct farm *f, struct errmsg *msg)
+static int load_bytes(const char *text, size_t n, struct farm *f, struct errmsg *msg)
 {
 	int fd = mkstemp(file), r;
 
-	cr_assert(fd >= 0 && write_full(fd, text, strlen(text)) == 0 && fchmod(fd, 0644) == 0);
+	cr_assert(fd >= 0 && write_full(fd, text, n) == 0 && fchmod(fd, 0644) == 0);
 	close(fd);
 	r = farm_load(file, f, msg);
 	unlink(file);
 	memset(file + strlen(file) - 6, 'X', 6);
 	return r;
+}
+
+static int load(const char *text, struct farm *f, struct errmsg *msg)
+{
+	return load_bytes(text, strlen(text), f, msg);
 }
 
 static void skip_unless_root(void)
@@ -75,6 +80,8 @@ Test(farm, mistakes_have_their_line)
 		{"[worker]\nnice = 5\nnice = 6\n", ":3: nice is given twice"},
 		{"nice = 5\n", ":1: its one section is [worker]"},
 		{"[worker]\nwhat\n", ":2: "},
+		{"[worker]\nusers =\n", ":2: users: it names nobody"},
+		{"[worker]\nusers = , ,\n", ":2: users: it names nobody"},
 	};
 
 	skip_unless_root();
@@ -86,6 +93,20 @@ Test(farm, mistakes_have_their_line)
 		cr_expect(strstr(msg.text, cases[i].want), "%s", msg.text);
 		cr_expect(!f.nice && !f.users);
 	}
+}
+
+/* What is behind the first NUL would forbid something. */
+Test(farm, what_is_no_text)
+{
+	static const char zeros[300], half[] = "[worker]\nnice = 3\n\0users = root\n";
+	struct errmsg msg = {0};
+	struct farm f;
+
+	skip_unless_root();
+	cr_expect_eq(load_bytes(zeros, sizeof(zeros), &f, &msg), CONCC_E_CONF);
+	cr_expect_eq(load_bytes(half, sizeof(half) - 1, &f, &msg), CONCC_E_CONF);
+	cr_expect(strstr(msg.text, "has a NUL byte in it"), "%s", msg.text);
+	cr_expect(!f.nice && !f.users);
 }
 
 Test(farm, who_may_use_it)

@@ -2355,6 +2355,79 @@ static void keys_elsewhere(struct bed *b, const char *home)
 	}
 }
 
+static void expect_served(struct bed *b, const char *path, bool served)
+{
+	struct errmsg msg = {0};
+
+	cr_expect_eq(tree_serve(b->tree, path, true, &msg), served ? 0 : CONCC_E_UNSAFE, "%s: %s",
+		     path, msg.text);
+}
+
+static char *make_dir(struct bed *b, const char *name)
+{
+	char *path = xstrdup(at(b, name));
+
+	cr_assert_eq(path_mkdirs(path, 0755), 0);
+	return path;
+}
+
+/* A home by another name, and what others see of it or of the keys in what they serve. */
+static void keys_mounted(struct bed *b, const char *home)
+{
+	_cleanup_free_ char *again = make_dir(b, "again"), *within = make_dir(b, "up/home");
+	_cleanup_free_ char *keys = make_dir(b, "project/keys"), *part = make_dir(b, "part");
+	_cleanup_free_ char *up = path_parent(within), *project = path_parent(keys);
+	_cleanup_free_ char *ssh = path_join(home, ".ssh"), *config = path_join(home, ".config");
+	_cleanup_free_ char *other = make_dir(b, "others/.ssh"), *others = path_parent(other);
+
+	cr_assert_eq(mount(home, again, NULL, MS_BIND, NULL), 0);
+	cr_assert_eq(mount(home, within, NULL, MS_BIND, NULL), 0);
+	cr_assert_eq(mount(ssh, keys, NULL, MS_BIND, NULL), 0);
+	cr_assert_eq(mount(config, part, NULL, MS_BIND, NULL), 0);
+	expect_served(b, again, false);
+	expect_served(b, within, false);
+	expect_served(b, keys, false);
+	expect_served(b, part, false); /* it has gcloud's */
+	expect_served(b, others, false);
+	/* These are served, but for what is mounted in them. */
+	expect_served(b, up, true);
+	expect_served(b, project, true);
+	cr_expect_eq(entry_of(b, 0, up, "home")->attr.type, ENTRY_UNKNOWN);
+	cr_expect_eq(entry_of(b, 0, project, "keys")->attr.type, ENTRY_UNKNOWN);
+	/* Nor for who names it, or what is in it, without having been told. */
+	for (size_t i = 0; i < 2; i++) {
+		_cleanup_free_ char *path = path_clean(keys, i ? "repo" : ".");
+
+		tree_list(b->tree, 0, path);
+		cr_expect(!map_get_str(&b->workers[0].by_path, path), "%s is listed", path);
+	}
+	cr_assert_eq(umount2(keys, MNT_DETACH), 0);
+	cr_assert_eq(tree_drain(b->tree), 0);
+	cr_expect_eq(entry_of(b, 0, project, "keys")->attr.type, ENTRY_DIR);
+	cr_assert_eq(mount(ssh, keys, NULL, MS_BIND, NULL), 0);
+	cr_assert_eq(tree_drain(b->tree), 0);
+	cr_expect_eq(entry_of(b, 0, project, "keys")->attr.type, ENTRY_UNKNOWN);
+	for (size_t i = 0; i < 4; i++)
+		cr_assert_eq(umount2((char *[]){again, within, keys, part}[i], MNT_DETACH), 0);
+}
+
+/* Keys that are kept elsewhere, one by one. */
+static void keys_linked(struct bed *b, const char *home)
+{
+	_cleanup_free_ char *dots = make_dir(b, "dots/ssh"), *open_dots = make_dir(b, "open");
+	_cleanup_free_ char *key = path_join(dots, "id_x"), *hosts = path_join(open_dots, "hosts");
+	_cleanup_free_ char *link = path_join(home, ".ssh/id_x");
+	_cleanup_free_ char *open_link = path_join(home, ".ssh/known_hosts");
+
+	write_file(key, "secret");
+	write_file(hosts, "public");
+	cr_assert_eq(chmod(key, 0600), 0);
+	cr_assert_eq(symlink(key, link), 0);
+	cr_assert_eq(symlink(hosts, open_link), 0);
+	expect_served(b, dots, false);
+	expect_served(b, open_dots, true);
+}
+
 Test(tree, serves_no_keys)
 {
 	struct bed b;
@@ -2373,8 +2446,8 @@ Test(tree, serves_no_keys)
 					  "/.kube"};
 	static const char *const good[] = {"/src", "/.config/nvim", "/.docker", "/.sshx"};
 
+	own_mounts(); /* the tree's too */
 	bed_init(&b, NULL);
-	own_mounts();
 	home = xstrdup(at(&b, "home"));
 	for (size_t i = 0; i < 9; i++) {
 		static const char *const dirs[] = {
@@ -2401,6 +2474,8 @@ Test(tree, serves_no_keys)
 		free(path);
 	}
 	keys_elsewhere(&b, home);
+	keys_mounted(&b, home);
+	keys_linked(&b, home);
 	cr_assert_eq(chdir("/"), 0);
 	path = path_join(home, "bound");
 	cr_assert_eq(umount2(path, MNT_DETACH), 0);
