@@ -54,6 +54,8 @@ def options(args):
                                 "distcc, icecream and ssh + sshfs on two hosts made of namespaces.")
     p.add_argument("--no-regret", action="store_true",
                    help="another table (first option): with and without concc, slow and fast workers")
+    p.add_argument("--choice", action="store_true",
+                   help="another table (first option): what the choice of a place costs a job")
     p.add_argument("--quick", action="store_true",
                    help="micro and 16 objects of redis at an RTT of 1 ms, one round: minutes")
     p.add_argument("--only", type=listed(["micro"] + WORKLOADS), metavar="LIST",

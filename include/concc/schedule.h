@@ -73,6 +73,13 @@ bool sched_is_as_good(uint64_t takes_us, uint64_t best_us);
  */
 bool sched_restart_pays(const struct sched_place *there, const struct sched_place *here,
 			uint32_t most_us, uint64_t elapsed_us);
+/*
+ * The same without looking at the clock: from how many microseconds there on it is, since it takes
+ * longer than it should, as where others have the processors.  begun: its command has; else it
+ * waits in the host's queue, and nothing is lost.  UINT64_MAX: never.
+ */
+uint64_t sched_restart_after_us(const struct sched_place *there, const struct sched_place *here,
+				uint32_t most_us, bool begun);
 
 /* ---- learning: for one thread ---- */
 
@@ -102,6 +109,12 @@ void sched_model_begins_here(struct sched_model *m); /* a job, of which a sample
 /* That many tasks of others run or want to on this machine, which has so many processors (more than
  * `cores` where those are a share): jobs are slower here by that. */
 void sched_model_background_load(struct sched_model *m, double tasks, uint32_t processors);
+/* What those others take was seen: so many jobs here at once have run for so long lately, and
+ * waited for so long while others had the processors. */
+void sched_model_contention(struct sched_model *m, uint32_t concurrency, uint64_t ran_us,
+			    uint64_t waited_us, uint64_t now_us);
+/* It was, and not long ago. */
+bool sched_model_knows_contention(const struct sched_model *m, uint64_t now_us);
 void sched_model_learn(struct sched_model *m, const struct sched_sample *s);
 /* A censored sample: the job was given up after total_us, so it takes longer there than that. */
 void sched_model_learn_censored(struct sched_model *m, const struct sched_sample *s);

@@ -42,12 +42,16 @@ static void members_unlock(struct pool *p)
 	byte_unlock(p->fd, TABLE_LOCK_AT);
 }
 
-/* The close is what the heads of the queues see; see watch.h. */
+/* The close is what the heads of the queues see; see watch.h.  Where there is none, who comes next
+ * verifies. */
 static void ring_bell(struct pool *p)
 {
-	int fd = openat(p->slots_fd, BELL_NAME,
-			O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600);
+	int fd;
 
+	for (uint32_t queue = 0; queue < QUEUE_COUNT; queue++)
+		store(&p->table->queues[queue].right_until_us, 0);
+	fd = openat(p->slots_fd, BELL_NAME,
+		    O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600);
 	if (fd >= 0)
 		(void)close(fd);
 }

@@ -293,6 +293,59 @@ static uint64_t waited_us(const struct table_queue *queue, uint64_t since)
 }
 
 /*
+ * To ask the lock of a slot takes some 4 us.  Were that done for each who comes when the queue is
+ * empty and all are taken, a thousand slots would cost each job 4 ms; so it is done in a hundredth
+ * of the time, and only a slot whose holder was killed while nobody watched is free for so long.
+ */
+#define RIGHT_US_PER_SLOT 400
+#define RIGHT_MAX_US	  1000000 /* what somebody who looks on bears, once */
+
+/* The head leaves: nobody may watch from now on. */
+static void note_right(struct pool *p, const struct pool_request *q, struct table_queue *queue)
+{
+	struct member_view v;
+	uint64_t us = 0;
+
+	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++)
+		if (member_view(p->table, i, &v) && pick_is_eligible(&v, q))
+			us += (uint64_t)v.taken * RIGHT_US_PER_SLOT;
+	us = us < RIGHT_MAX_US ? us : RIGHT_MAX_US;
+	__atomic_store_n(&queue->right_until_us, now_us() + us, __ATOMIC_RELAXED);
+}
+
+/* 0: they are to be verified. */
+static uint64_t right_for_us(const struct table_queue *queue)
+{
+	uint64_t until = __atomic_load_n(&queue->right_until_us, __ATOMIC_RELAXED), now = now_us();
+
+	return until > now && until - now <= RIGHT_MAX_US ? until - now : 0;
+}
+
+/*
+ * Hints that are not known to be right are verified, else it waits for something to happen.
+ * *verified: they are known to be right, but for events to come.
+ */
+static int verify_or_wait(struct pool *p, const struct pool_request *q, struct table_queue *queue,
+			  struct pool_watch *w, uint64_t patience_us, bool *verified)
+{
+	uint64_t right = *verified ? UINT64_MAX : right_for_us(queue);
+	bool recheck = false;
+	int rc;
+
+	if (!right) {
+		rc = verify(p, q, w);
+		*verified = rc >= 0;
+		return rc;
+	}
+	rc = pool_watch_wait(w, p, right < patience_us ? right : patience_us, &recheck);
+	if (recheck) {
+		__atomic_store_n(&queue->right_until_us, 0, __ATOMIC_RELAXED);
+		*verified = false;
+	}
+	return rc == -ETIMEDOUT ? 0 : rc;
+}
+
+/*
  * For the head of a queue, who stands in it since then.  *verified: the hints are known to be
  * right, but for events to come.
  */
@@ -305,7 +358,6 @@ static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t q
 	uint64_t until = 0; /* a free slot is left for a better one */
 
 	for (;;) {
-		bool recheck = false;
 		int rc;
 
 		wish.job.waiting = queue_waiting(p, queue);
@@ -329,14 +381,7 @@ static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t q
 		rc = watch_calls(p, q, w);
 		if (rc < 0)
 			return rc;
-		if (!*verified) {
-			rc = verify(p, q, w);
-			*verified = rc >= 0;
-		} else {
-			rc = pool_watch_wait(w, p, wish.patience_us, &recheck);
-			*verified = !recheck;
-			rc = rc == -ETIMEDOUT ? 0 : rc;
-		}
+		rc = verify_or_wait(p, q, shared, w, wish.patience_us, verified);
 		if (rc < 0)
 			return rc;
 	}
@@ -347,13 +392,16 @@ static int take_as_head(struct pool *p, const struct pool_request *q, uint32_t q
  * time, so between the two nothing was missed, and the second need not ask all
  * the locks again.  A head that is killed vouches for nothing.
  */
-static void vouch(struct pool *p, const struct ticket *t, struct pool_watch *w)
+static void vouch(struct pool *p, const struct pool_request *q, const struct ticket *t,
+		  struct pool_watch *w)
 {
 	struct table_queue *queue = &p->table->queues[t->queue];
 	uint64_t second = __atomic_load_n(&queue->watching, __ATOMIC_ACQUIRE);
 
-	if (pool_watch_is_open(w) && pool_watch_drain(w, p))
-		__atomic_store_n(&queue->vouched, second, __ATOMIC_RELEASE);
+	if (!pool_watch_is_open(w) || !pool_watch_drain(w, p))
+		return;
+	__atomic_store_n(&queue->vouched, second, __ATOMIC_RELEASE);
+	note_right(p, q, queue);
 }
 
 static int wait_in_queue(struct pool *p, const struct pool_request *q, const struct ticket *t,
@@ -379,7 +427,7 @@ static int wait_in_queue(struct pool *p, const struct pool_request *q, const str
 		   __atomic_load_n(&queue->vouched, __ATOMIC_ACQUIRE) == me;
 	rc = take_as_head(p, q, t->queue, since, w, &verified, ret);
 	if (rc == 0 && verified)
-		vouch(p, t, w);
+		vouch(p, q, t, w);
 	return rc;
 }
 

@@ -13,7 +13,7 @@
 #include "concc/log.h"
 #include "concc/str.h"
 
-#define TABLE_VERSION 5
+#define TABLE_VERSION 6
 static const char table_magic[8] = {'c', 'o', 'n', 'c', 'p', 'o', 'o', 'l'};
 
 _Static_assert(sizeof(struct table_member) == 256, "the layout is shared between versions");

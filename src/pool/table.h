@@ -39,6 +39,7 @@ struct table_queue {
 	uint64_t vouched;  /* ticket of the successor that can trust the hints */
 	uint64_t head;	   /* ticket of who is served next, about */
 	uint64_t came_us;  /* now_us() when its head got last what it had left a free slot for */
+	uint64_t right_until_us; /* now_us() until which who comes may take the hints for right */
 	uint32_t works[QUEUE_WORKS]; /* of ticket t at t % QUEUE_WORKS: its work in us, 0: not known
 				      */
 };

@@ -16,6 +16,7 @@
 
 #include "concc/cleanup.h"
 #include "concc/cores.h"
+#include "concc/cpu_share.h"
 #include "concc/io.h"
 #include "concc/schedule.h"
 #include "concc/str.h"
@@ -33,7 +34,7 @@ struct estimator {
 	unsigned n_here;       /* jobs in slots of it */
 	double others;	       /* tasks of others that want its processors, lately */
 	struct loop_source *look_timer;
-	bool look_armed;
+	uint64_t look_at_ms; /* of now_ms(); 0: not to be looked */
 	uint64_t busy_at_us; /* of the last event of a job */
 	unsigned next;	     /* the peer to be told of next; n_peers: this machine */
 };
@@ -191,6 +192,19 @@ bool estimator_local_pays(struct estimator *p, const struct job *j)
 				  (now_ms() - j->began_ms) * 1000);
 }
 
+uint64_t estimator_local_pays_after_us(struct estimator *p, const struct job *j)
+{
+	struct sched_place there = place_there(p, j), here = place_here(p);
+	bool same, begun = !j->client->run->queued;
+	uint32_t most = at_most(p, j, &same);
+
+	/* One that differs from its kind may just be long, and what it waits for may be its
+	 * contents. */
+	if (begun && (!same || filling_is(j)))
+		return UINT64_MAX;
+	return sched_restart_after_us(&there, &here, most, begun);
+}
+
 uint64_t estimator_local_us(struct estimator *p, const struct job *j, bool *ret_same)
 {
 	struct sched_job s = {.work_us = work_of(p, j, ret_same)};
@@ -242,6 +256,8 @@ static uint32_t concurrency(const struct estimator *p, const struct job *j)
 /* Each look is one moment of many: so often, and so many of them make a mean. */
 #define LOOK_MS 500
 #define LOOKS	8
+/* One that began here is to be seen while it lasts. */
+#define LOOK_FIRST_MS 150
 
 /* "0.20 0.18 0.12 1/80 11206", proc(5): those that run or want to, us included. */
 static bool read_running(unsigned *ret)
@@ -259,29 +275,63 @@ static uint32_t processors(void)
 	return n > 0 ? (uint32_t)n : 1;
 }
 
+/* Since it was looked at last; a process of it that has ended since takes its part with it. */
+static void add_share(struct job *j, struct cpu_share *sum)
+{
+	struct cpu_share now, before = j->share;
+
+	if (!cpu_share_of((pid_t)j->record.pid, &now))
+		return;
+	j->share = now;
+	if (now.ran_us < before.ran_us || now.waited_us < before.waited_us)
+		before = (struct cpu_share){0};
+	sum->ran_us += now.ran_us - before.ran_us;
+	sum->waited_us += now.waited_us - before.waited_us;
+}
+
+/* How many want the processors says little where they are nice, or have small shares. */
+static void look_at_jobs_here(struct estimator *p)
+{
+	struct cpu_share sum = {0};
+
+	list_for_each (l, &p->server->jobs) {
+		struct job *j = container_of(l, struct job, of_server);
+
+		if (j->state == JOB_LOCAL && is_of_slot(&j->record))
+			add_share(j, &sum);
+	}
+	sched_model_contention(p->model, p->n_here, sum.ran_us, sum.waited_us, now_us());
+}
+
 static void on_look(void *data)
 {
 	struct estimator *p = data;
 	unsigned running, ours = 1 + p->n_here;
 
-	p->look_armed = false;
+	p->look_at_ms = 0;
 	if (!read_running(&running))
 		return;
 	p->others += ((running > ours ? running - ours : 0) - p->others) / LOOKS;
 	sched_model_background_load(p->model, p->others, processors());
+	if (p->n_here)
+		look_at_jobs_here(p);
 	estimator_publish_local(p);
 }
 
 /* Only as long as jobs come, and at no moment that has to do with one: then wrappers run. */
 static void look_soon(struct estimator *p)
 {
-	if (p->look_armed || p->server->conf->local_slots != CONF_LOCAL_AUTO ||
-	    !p->server->local_slots)
+	bool first = p->n_here && !sched_model_knows_contention(p->model, now_us());
+	unsigned in_ms = first ? LOOK_FIRST_MS : LOOK_MS;
+	uint64_t at_ms = now_ms() + in_ms;
+
+	if (p->server->conf->local_slots != CONF_LOCAL_AUTO || !p->server->local_slots ||
+	    (p->look_at_ms && p->look_at_ms <= at_ms))
 		return;
 	if (!p->look_timer)
 		p->look_timer = loop_add_timer(p->server->loop, 0, on_look, p);
-	p->look_armed = p->look_timer != NULL;
-	loop_timer_set(p->look_timer, LOOK_MS);
+	p->look_at_ms = p->look_timer ? at_ms : 0;
+	loop_timer_set(p->look_timer, in_ms);
 }
 
 /* So long without a job, and it is another build. */
@@ -304,12 +354,12 @@ static void on_job(void *data, enum job_event what, struct job *j)
 	struct estimator *p = data;
 	struct sched_sample s;
 
-	note_busy(p);
 	if (what == JOB_EVENT_SENT && is_of_slot(&j->record)) {
 		p->n_here++;
 		sched_model_begins_here(p->model);
 		estimator_publish_local(p);
 	}
+	note_busy(p);
 	if (what != JOB_EVENT_ENDED)
 		return;
 	if (sample_of(&j->record, concurrency(p, j), &s))

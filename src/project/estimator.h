@@ -22,6 +22,9 @@ uint64_t estimator_remote_us(struct estimator *p, const struct job *j);
 uint64_t estimator_local_us(struct estimator *p, const struct job *j, bool *ret_same);
 /* Is it better begun anew here, were there a slot for it?  Never where its worker is no slower. */
 bool estimator_local_pays(struct estimator *p, const struct job *j);
+/* From when on it is, in any case, since it was sent: it takes longer there than it should, or has
+ * not begun.  UINT64_MAX: that can't be told. */
+uint64_t estimator_local_pays_after_us(struct estimator *p, const struct job *j);
 /* Has this machine a slot that no job is known to have? */
 bool estimator_has_local_slot(const struct estimator *p);
 /* Its worker has it since it was sent, and it is given up there. */

@@ -8,6 +8,7 @@
  * stragglers, who looks by `concc top`) or goes through the list (`concc status`), rather than into
  * runs or connections.  Those that ended are in the record file.
  */
+#include "concc/cpu_share.h"
 #include "concc/map.h"
 #include "concc/record.h"
 #include "server.h"
@@ -33,6 +34,7 @@ struct job {
 	/* What the worker had asked for when it got the job. */
 	uint64_t files_before, bytes_before, fuse_before;
 	uint32_t beside;		/* jobs that were there already, or came to it at once */
+	struct cpu_share share;		/* JOB_LOCAL: as estimator.c has seen it last */
 	struct loop_source *end_source; /* JOB_LOCAL: of the process */
 	int pidfd;
 };

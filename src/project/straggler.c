@@ -89,10 +89,18 @@ static bool fills_for_long(const struct stragglers *t, const struct job *j)
 	return limit && left > limit;
 }
 
-/* This machine would have it done sooner. */
-static bool is_better_here(const struct stragglers *t, const struct job *j)
+/* From when on this machine would have it done sooner, of now_ms(); UINT64_MAX: it can't be told.
+ */
+static uint64_t better_here_ms(const struct stragglers *t, const struct job *j)
 {
-	return t->server->local_slots && estimator_local_pays(t->server->estimator, j);
+	uint64_t after;
+
+	if (!t->server->local_slots)
+		return UINT64_MAX;
+	if (estimator_local_pays(t->server->estimator, j))
+		return now_ms();
+	after = estimator_local_pays_after_us(t->server->estimator, j);
+	return after == UINT64_MAX ? UINT64_MAX : j->began_ms + after / 1000 + 1;
 }
 
 /* A number of slots is an order, as many as there are cores are a wish. */
@@ -113,11 +121,13 @@ static bool try_home(const struct stragglers *t, struct job *j, bool late)
 	if (pool_acquire(s->pool, &q, &slot) < 0)
 		return false;
 	j->client->slot = slot;
-	if (late && !filling_is(j))
+	if (!filling_is(j) && !j->client->run->queued)
 		estimator_learn_censored(s->estimator, j);
 	log_info("straggler: %s on %s runs here", j->record.command, j->record.worker);
 	text = xasprintf(late ? "it takes far longer on %s than such a job does"
-			      : "%s is slow, and this machine has a slot for it",
+			 : j->client->run->queued
+				 ? "others have all slots of %s, and this machine has one"
+				 : "%s is slow, and this machine has a slot for it",
 			 j->record.worker);
 	run_send_home(j->client->run, "straggler", text);
 	return true;
@@ -188,13 +198,17 @@ static void look(struct stragglers *t)
 	t->any_untold = false;
 	list_for_each_safe (l, &t->server->jobs) {
 		struct job *j = container_of(l, struct job, of_server);
+		uint64_t better;
 		bool late, home;
 
 		if (j->state != JOB_AT_WORKER || !speculation_is_possible(j))
 			continue;
 		set_late(t, j); /* more is known than when it was sent */
-		home = is_better_here(t, j);
+		better = better_here_ms(t, j);
+		home = better <= now;
 		t->any_untold |= !j->late_ms || home;
+		if (!home && better < next)
+			next = better;
 		late = (j->late_ms && j->late_ms <= now) || fills_for_long(t, j);
 		if (!late && j->late_ms && j->late_ms < next)
 			next = j->late_ms;
@@ -229,13 +243,18 @@ void stragglers_look(struct stragglers *t)
 
 static void on_sent(struct stragglers *t, struct job *j)
 {
+	uint64_t better;
+
 	if (!speculation_is_possible(j))
 		return;
 	set_late(t, j);
+	better = better_here_ms(t, j);
 	if (j->late_ms)
 		set_timer(t, j->late_ms);
-	if (is_better_here(t, j))
+	if (better <= now_ms())
 		stragglers_look(t);
+	else if (better != UINT64_MAX)
+		set_timer(t, better);
 	else if (!j->late_ms)
 		t->any_untold = true;
 }

@@ -211,3 +211,22 @@ bool sched_restart_pays(const struct sched_place *there, const struct sched_plac
 	return slow_there >= FAR_SLOWER * slow_here &&
 	       most * slow_there - (double)elapsed_us > (most + done) * slow_here + HARDLY_US;
 }
+
+/* Of a job that has taken so many times what it should nobody knows how long it will take. */
+#define BEYOND 2
+
+/*
+ * It will go on for as long as it has: so it is better begun here when it has been there for
+ * longer than it takes here.  In a queue that is all there is to know.
+ */
+uint64_t sched_restart_after_us(const struct sched_place *there, const struct sched_place *here,
+				uint32_t most_us, bool begun)
+{
+	uint64_t beyond, takes_here;
+
+	if (!most_us)
+		return UINT64_MAX;
+	beyond = begun ? BEYOND * takes_us(there, there->taken ?: 1, most_us) : 0;
+	takes_here = takes_us(here, here->taken + 1, most_us) + HARDLY_US;
+	return beyond > takes_here ? beyond : takes_here;
+}

@@ -27,6 +27,7 @@ enum {
 	FLOOR_LEVEL = 12, /* others come and go */
 	FLOOR_OVERHEAD = 8,
 	FLOOR_MEAN = 64,
+	FLOOR_WEIGHT = 4, /* others come and go */
 };
 
 /*
@@ -83,10 +84,14 @@ struct sched_model {
 	struct place here;
 	uint32_t cores; /* of here */
 	double background, processors;
-	unsigned n_tried; /* jobs that began here */
-	unsigned n_there; /* and that ended elsewhere */
-	unsigned n_here;  /* and here */
-	double shown;	  /* what jobs weigh that said how fast workers are */
+	struct mean
+		weight; /* of what a task of others takes, against one of ours; none: not seen */
+	uint64_t weight_at_us;
+	uint64_t ran_us, waited_us; /* jobs here, since the last sample of it */
+	unsigned n_tried;	    /* jobs that began here */
+	unsigned n_there;	    /* and that ended elsewhere */
+	unsigned n_here;	    /* and here */
+	double shown;		    /* what jobs weigh that said how fast workers are */
 	struct mean ln_mean, spread;
 	struct work works[WORKS];
 };
@@ -133,12 +138,46 @@ void sched_model_background_load(struct sched_model *m, double tasks, uint32_t p
 	m->processors = processors;
 }
 
-/* The logarithm of how much longer each of so many jobs takes here for that. */
-static double crowd(const struct sched_model *m, uint32_t concurrency)
+/* The logarithm of how much longer each of so many jobs takes here beside so many tasks of others.
+ */
+static double crowd_of(const struct sched_model *m, uint32_t concurrency, double others)
 {
-	double all = concurrency + m->background, room = fmax(m->processors, concurrency);
+	double all = concurrency + others, room = fmax(m->processors, concurrency);
 
 	return m->processors && all > room ? log(all / room) : 0;
+}
+
+/*
+ * Tasks of others count less than ours where these are nice, or in control groups with small
+ * shares; how much less is known when jobs have run beside them.
+ */
+static double crowd(const struct sched_model *m, uint32_t concurrency)
+{
+	return crowd_of(m, concurrency, m->background * (m->weight.n ? m->weight.value : 1));
+}
+
+/* A moment's wait comes of many things, as of being put beside another where it begins. */
+#define CONTENTION_US 300000
+/* Who waits for no more than this part of what it runs is yielded to. */
+#define HARDLY_WAITS 0.1
+
+void sched_model_contention(struct sched_model *m, uint32_t concurrency, uint64_t ran_us,
+			    uint64_t waited_us, uint64_t now_us)
+{
+	double room = fmax(m->processors, concurrency), waits, others;
+
+	/* Where there is room for all it does not show. */
+	if (crowd_of(m, concurrency, m->background) <= 0)
+		return;
+	m->ran_us += ran_us;
+	m->waited_us += waited_us;
+	if (!m->ran_us || m->ran_us + m->waited_us < CONTENTION_US)
+		return;
+	waits = (double)m->waited_us / (double)m->ran_us;
+	m->ran_us = m->waited_us = 0;
+	others = waits < HARDLY_WAITS ? room * waits : room * (1 + waits) - concurrency;
+	learn(&m->weight, fmin(fmax(others, 0) / m->background, 1), FLOOR_WEIGHT);
+	m->weight_at_us = now_us;
 }
 
 /* ---- works ---- */
@@ -293,6 +332,16 @@ static uint64_t alone_us(const struct sched_model *m, const struct sched_sample 
 	return s->concurrency <= m->cores ? s->total_us : 0;
 }
 
+/* A long job has met more of what others do than a short one. */
+#define LONG_WEIGHT 6
+
+static unsigned shared_weight(const struct sched_model *m, const struct sched_sample *s)
+{
+	double usual = sched_model_mean_us(m) ?: (double)s->total_us;
+
+	return (unsigned)lround(fmin(fmax((double)s->total_us / usual, 1), LONG_WEIGHT));
+}
+
 static void learn_place(struct sched_model *m, struct place *p, const struct sched_sample *s)
 {
 	uint64_t alone = alone_us(m, s);
@@ -306,7 +355,8 @@ static void learn_place(struct sched_model *m, struct place *p, const struct sch
 	if (s->filling)
 		return; /* it waited for what will be there */
 	if (shared_by(m, p, s, &shared))
-		learn(&p->ln_shared[level_of(s->concurrency)], shared, FLOOR_LEVEL);
+		learn_weighted(&p->ln_shared[level_of(s->concurrency)], shared, shared_weight(m, s),
+			       FLOOR_LEVEL);
 	if (s->place && s->wall_us)
 		learn(&p->overhead_us,
 		      s->total_us > s->wall_us ? (double)(s->total_us - s->wall_us) : 0,
@@ -375,7 +425,7 @@ void sched_model_learn_censored(struct sched_model *m, const struct sched_sample
 	if (at_least <= (shared->n ? shared->value : 0))
 		return;
 	p->at_us = s->at_us;
-	learn(shared, at_least, FLOOR_LEVEL);
+	learn_weighted(shared, at_least, FLOOR_LEVEL / 2, FLOOR_LEVEL);
 }
 
 static uint32_t fixed(double ln)
@@ -405,15 +455,22 @@ void sched_model_begins_here(struct sched_model *m)
 }
 
 /*
- * Unless jobs are done here, nobody knows what they take here: a little hope has
- * it tried now and then, where the difference is small anyway.
+ * Unless jobs are done here, nobody knows what they take here, and what others leave of its
+ * processors: a little hope has it tried now and then, where the difference is small anyway.
  */
-static double hope(const struct sched_model *m, const struct place *p)
-{
-	bool try = p == &m->here && m->n_tried < TRIES + m->n_there / TRY_EVERY &&
-		   sched_model_mean_us(m) > LONG_US;
+#define HOPE log(0.75)
 
-	return try ? log(0.75) : 0;
+static bool is_here_to_be_tried(const struct sched_model *m)
+{
+	return m->n_tried < TRIES + m->n_there / TRY_EVERY && sched_model_mean_us(m) > LONG_US;
+}
+
+/* So long what others take here is what was seen last. */
+#define SEEN_US 30000000
+
+bool sched_model_knows_contention(const struct sched_model *m, uint64_t now_us)
+{
+	return m->weight.n && now_us < m->weight_at_us + SEEN_US;
 }
 
 /*
@@ -443,6 +500,8 @@ static void profile_at(const struct sched_model *m, const char *name, uint64_t n
 		       struct sched_profile *ret)
 {
 	const struct place *p = name ? map_get_str(&m->places, name) : &m->here;
+	bool try = trying && p == &m->here && is_here_to_be_tried(m);
+	bool crowded = !try || sched_model_knows_contention(m, now_us);
 	double weight, overhead, cpu;
 
 	*ret = (struct sched_profile){0};
@@ -452,9 +511,9 @@ static void profile_at(const struct sched_model *m, const char *name, uint64_t n
 	if (p != &m->here && !(trying && is_to_be_tried(m)))
 		cpu += caution(m);
 	weight = now_us > p->at_us ? exp2(-(double)(now_us - p->at_us) / HALF_LIFE_US) : 1;
-	ret->slowdown[0] = fixed(cpu + (trying ? hope(m, p) : 0) + beside_others(m, p, 0));
+	ret->slowdown[0] = fixed(cpu + (try ? HOPE : 0) + (crowded ? beside_others(m, p, 0) : 0));
 	for (unsigned i = 0; i < SCHED_LEVELS; i++) {
-		double others = beside_others(m, p, i);
+		double others = crowded ? beside_others(m, p, i) : 0;
 
 		if (p->ln_shared[i].n || others > 0)
 			ret->slowdown[i] = fixed(cpu + p->ln_shared[i].value * weight + others);

@@ -2,7 +2,7 @@
 /*
  * The pool with real processes.  A test knows that a process waits in the queue
  * because it traces it up to the system call in which it will block; so nothing
- * here sleeps, and the only clock is the one that ends a test that hangs.
+ * here sleeps, and the only clock that goes on by itself is the one that ends a test that hangs.
  */
 #include <criterion/criterion.h>
 
@@ -23,6 +23,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "concc/io.h"
@@ -127,6 +128,30 @@ static struct pool_member find(struct pool *p, const char *name, bool verify)
 	return m[0];
 }
 
+/* ---- time ---- */
+
+/* What all processes of a test take for the time, once it has set it. */
+static uint64_t *time_us;
+#define SECOND 1000000ULL
+
+static void set_time(uint64_t us)
+{
+	if (!time_us)
+		time_us = mmap(NULL, sizeof(*time_us), PROT_READ | PROT_WRITE,
+			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	cr_assert_neq(time_us, MAP_FAILED);
+	*time_us = us;
+}
+
+/* Instead of libc's. */
+int clock_gettime(clockid_t id, struct timespec *ret)
+{
+	if (!time_us || id != CLOCK_MONOTONIC)
+		return (int)syscall(SYS_clock_gettime, id, ret);
+	*ret = (struct timespec){(time_t)(*time_us / 1000000), (long)(*time_us % 1000000) * 1000};
+	return 0;
+}
+
 /* ---- processes ---- */
 
 static void reap(pid_t pid, int status)
@@ -173,41 +198,89 @@ static bool will_block(const struct __ptrace_syscall_info *info)
 	return info->entry.nr == SYS_ppoll;
 }
 
-/* Returns when the traced child is about to wait; from then on it runs freely. */
-static void run_until_waiting(pid_t pid)
+static unsigned n_calls; /* system calls that run_until_waiting() has seen */
+
+/* False when it has ended, with *ret_status; else it is stopped where it is about to wait. */
+static bool run_until_waiting(pid_t pid, int *ret_status)
 {
 	struct __ptrace_syscall_info info = {0};
-	int st;
 
-	cr_assert_eq(waitpid(pid, &st, 0), pid);
-	cr_assert(WIFSTOPPED(st));
-	cr_assert_eq(ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACESYSGOOD), 0);
 	do {
 		cr_assert_eq(ptrace(PTRACE_SYSCALL, pid, 0, 0), 0);
-		cr_assert_eq(waitpid(pid, &st, 0), pid);
-		cr_assert(WIFSTOPPED(st), "it ended (%#x) instead of waiting", st);
+		cr_assert_eq(waitpid(pid, ret_status, 0), pid);
+		if (!WIFSTOPPED(*ret_status))
+			return false;
 		cr_assert_gt(ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof(info), &info), 0);
+		n_calls += info.op == PTRACE_SYSCALL_INFO_ENTRY;
 	} while (!will_block(&info));
+	return true;
+}
+
+static void run_freely(pid_t pid)
+{
 	cr_assert_eq(ptrace(PTRACE_DETACH, pid, 0, 0), 0);
 }
 
-static pid_t start_waiter(struct pool_request q, int code, int out_fd, unsigned char number)
+/* A traced child, for run_until_waiting() or run_freely(). */
+static pid_t fork_stopped(void)
 {
 	pid_t pid = fork_child();
+	int st;
 
 	if (pid == 0) {
 		if (ptrace(PTRACE_TRACEME, 0, 0, 0) < 0)
 			_exit(77);
 		(void)raise(SIGSTOP);
 		drop_copies();
-		waiter_body(q, code, out_fd, number);
+		return 0;
 	}
-	run_until_waiting(pid);
+	cr_assert_eq(waitpid(pid, &st, 0), pid);
+	cr_assert(WIFSTOPPED(st));
+	cr_assert_eq(ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACESYSGOOD), 0);
 	return pid;
 }
 
-/* A process that holds a slot until it is killed. */
-static pid_t start_holder(struct pool_request q)
+/* Stopped where it is about to wait, for run_until_waiting() or run_freely(). */
+static pid_t start_stopped_waiter(struct pool_request q, int code, int out_fd, unsigned char number)
+{
+	pid_t pid = fork_stopped();
+	int st;
+
+	if (pid == 0)
+		waiter_body(q, code, out_fd, number);
+	cr_assert(run_until_waiting(pid, &st), "it ended (%#x) instead of waiting", st);
+	return pid;
+}
+
+static pid_t start_waiter(struct pool_request q, int code, int out_fd, unsigned char number)
+{
+	pid_t pid = start_stopped_waiter(q, code, out_fd, number);
+
+	run_freely(pid);
+	return pid;
+}
+
+/* Up to its end or to where it is about to wait again; false: it has a slot, and has ended. */
+static bool goes_on_waiting(pid_t pid)
+{
+	int st;
+
+	if (run_until_waiting(pid, &st))
+		return true;
+	cr_assert_eq(st, 0);
+	return false;
+}
+
+static void kill_traced(pid_t pid)
+{
+	int st;
+
+	cr_assert_eq(kill(pid, SIGKILL), 0);
+	cr_assert_eq(waitpid(pid, &st, 0), pid);
+}
+
+/* A process that holds so many slots until it is killed. */
+static pid_t start_holder_of(struct pool_request q, unsigned n)
 {
 	int fds[2];
 	char c;
@@ -219,7 +292,10 @@ static pid_t start_holder(struct pool_request q)
 		struct pool *p = open_pool();
 		struct pool_slot s;
 
-		if (pool_acquire(p, &q, &s) < 0 || write(fds[1], "x", 1) != 1)
+		while (n--)
+			if (pool_acquire(p, &q, &s) < 0)
+				_exit(1);
+		if (write(fds[1], "x", 1) != 1)
 			_exit(1);
 		for (;;)
 			(void)pause();
@@ -228,6 +304,11 @@ static pid_t start_holder(struct pool_request q)
 	cr_assert_eq(read(fds[0], &c, 1), 1, "the holder got no slot");
 	(void)close(fds[0]);
 	return pid;
+}
+
+static pid_t start_holder(struct pool_request q)
+{
+	return start_holder_of(q, 1);
 }
 
 static void kill_and_reap(pid_t pid)
@@ -374,6 +455,185 @@ Test(pool, patience_ends)
 	cr_assert_str_eq(take(p, &try_any).name, "b");
 	cr_assert_eq(pool_acquire(p, &q, &s), 0);
 	cr_assert_str_eq(s.name, "a");
+}
+
+/* ---- what the line costs ---- */
+
+/* With all slots taken but for the one that is returned. */
+static struct pool_slot fill(struct pool *p, unsigned members, unsigned slots)
+{
+	for (unsigned i = 0; i < members; i++) {
+		char name[16];
+
+		(void)snprintf(name, sizeof(name), "w%u", i);
+		set(p, name, slots, POOL_UP, 1000);
+	}
+	(void)start_holder_of(any, members * slots - 1);
+	return take(p, &any);
+}
+
+/* One waits in line, gets the slot, and gives it back. */
+static struct pool_slot serve_one(struct pool *p, struct pool_slot *s)
+{
+	pid_t pid = fork_stopped();
+
+	if (pid == 0) {
+		struct pool *own = open_pool();
+		struct pool_slot its = take(own, &any);
+
+		pool_release(own, &its);
+		_exit(0);
+	}
+	cr_assert(goes_on_waiting(pid));
+	pool_release(p, s);
+	cr_assert_not(goes_on_waiting(pid));
+	return take(p, &any);
+}
+
+/* System calls of one who comes when all are taken, until it waits. */
+static unsigned calls_of_waiting(void)
+{
+	pid_t pid;
+
+	n_calls = 0;
+	pid = start_stopped_waiter(any, 0, -1, 0);
+	kill_traced(pid);
+	return n_calls;
+}
+
+/* Of those that come now and then, one after the other. */
+Test(pool, waiting_costs_no_more_for_many_slots)
+{
+	static const unsigned sizes[][2] = {{1, 4}, {16, 8}, {125, 8}};
+	struct rlimit many = {4096, 4096};
+	unsigned calls[3];
+
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &many), 0);
+	set_time(SECOND);
+	for (size_t i = 0; i < 3; i++) {
+		struct pool *p = open_pool();
+		struct pool_slot s = fill(p, sizes[i][0], sizes[i][1]);
+
+		(void)serve_one(p, &s);
+		calls[i] = calls_of_waiting();
+		teardown();
+		setup();
+		n_taken = 0;
+	}
+	cr_expect_eq(calls[1], calls[0], "%u for 128 slots, %u for 4", calls[1], calls[0]);
+	cr_expect_eq(calls[2], calls[0], "%u for 1000 slots, %u for 4", calls[2], calls[0]);
+}
+
+/* Its holder is killed while nobody watches, and who comes next has reason to take it for held. */
+static pid_t start_mistaken(struct pool *p)
+{
+	struct pool_slot s = fill(p, 1, 1);
+	pid_t holder;
+
+	set_time(SECOND);
+	s = serve_one(p, &s);
+	pool_release(p, &s);
+	holder = start_holder(any);
+	kill_and_reap(holder);
+	return start_stopped_waiter(any, 0, -1, 0);
+}
+
+Test(pool, mistakes_of_who_does_not_verify_last_a_moment)
+{
+	pid_t waiter = start_mistaken(open_pool());
+
+	set_time(2 * SECOND);
+	cr_expect_not(goes_on_waiting(waiter));
+}
+
+Test(pool, a_change_of_members_has_waiters_verify)
+{
+	struct pool *p = open_pool();
+	pid_t waiter = start_mistaken(p);
+
+	set(p, "w0", 1, POOL_UP, 1000);
+	cr_expect_not(goes_on_waiting(waiter));
+}
+
+Test(pool, a_change_of_members_is_known_to_who_comes_later)
+{
+	struct pool *p = open_pool();
+
+	kill_traced(start_mistaken(p));
+	set(p, "w0", 1, POOL_UP, 1000);
+	(void)take(p, &any);
+}
+
+/* ---- patience ---- */
+
+/*
+ * Jobs take 1000 s on "fast", which is taken, and 3000 s on "slow", which is free.  So the first in
+ * line has patience for the 2000 s that it gains, and the second, who came with it and is
+ * stopped, has no less.
+ */
+struct patient {
+	struct pool *pool;
+	struct pool_slot fast;
+	pid_t first, second;
+};
+
+static struct patient two_patient_ones(void)
+{
+	struct pool_request q = {.kind = 7};
+	struct patient ret = {.pool = open_pool()};
+
+	set_time(SECOND);
+	set(ret.pool, "slow", 1, POOL_UP, 333);
+	set(ret.pool, "fast", 1, POOL_UP, 1000);
+	pool_set_work(ret.pool, 7, 1000000000);
+	pool_set_mean(ret.pool, 1000000000);
+	ret.fast = take(ret.pool, &any);
+	cr_assert_str_eq(ret.fast.name, "fast");
+	ret.first = start_stopped_waiter(q, 0, -1, 0);
+	ret.second = start_stopped_waiter(q, 0, -1, 0);
+	return ret;
+}
+
+Test(pool, who_got_what_it_waited_for_gives_the_next_new_patience)
+{
+	struct patient two = two_patient_ones();
+
+	set_time(1500 * SECOND);
+	pool_release(two.pool, &two.fast);
+	cr_assert_not(goes_on_waiting(two.first));
+	cr_assert_eq(find(two.pool, "fast", false).acquired, 2);
+	two.fast = take(two.pool, &(struct pool_request){.only = "fast"});
+	set_time(3400 * SECOND);
+	cr_expect(goes_on_waiting(two.second), "it has waited for 1900 s since then, not for 3400");
+	set_time(3600 * SECOND);
+	set(two.pool, "slow", 2, POOL_UP, 333); /* so that it looks again */
+	cr_expect_not(goes_on_waiting(two.second));
+	cr_expect_eq(find(two.pool, "slow", false).acquired, 1);
+}
+
+Test(pool, who_leaves_the_line_gives_the_next_no_patience)
+{
+	struct patient two = two_patient_ones();
+
+	set_time(1500 * SECOND);
+	kill_traced(two.first);
+	set_time(2500 * SECOND);
+	cr_expect_not(goes_on_waiting(two.second));
+	cr_expect_eq(find(two.pool, "slow", false).acquired, 1);
+}
+
+/* It has got it too late to show that what it waited for comes as expected. */
+Test(pool, who_had_no_patience_left_gives_the_next_none)
+{
+	struct patient two = two_patient_ones();
+
+	set_time(2500 * SECOND);
+	pool_release(two.pool, &two.fast);
+	cr_assert_not(goes_on_waiting(two.first));
+	cr_assert_eq(find(two.pool, "fast", false).acquired, 2);
+	two.fast = take(two.pool, &(struct pool_request){.only = "fast"});
+	cr_expect_not(goes_on_waiting(two.second));
+	cr_expect_eq(find(two.pool, "slow", false).acquired, 1);
 }
 
 Test(pool, directory_stays_with_its_member_while_that_is_free)

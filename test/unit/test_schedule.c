@@ -225,6 +225,23 @@ Test(anew, what_a_far_slower_place_has_is_begun_anew_when_there_is_nothing_else_
 	cr_expect_not(sched_restart_pays(&half, &free, 0, 1000000));
 }
 
+Test(anew, what_takes_longer_than_it_should_is_begun_anew)
+{
+	struct sched_place same = place(8, 1, 1), quarter = place(8, 1, 4),
+			   fast = place(8, 1, 0.25), free = here(2, 0);
+
+	/* What has begun: twice what it should take there, and as long as it takes here. */
+	cr_expect_eq(sched_restart_after_us(&same, &free, 1000000, true), 2000000);
+	cr_expect_eq(sched_restart_after_us(&quarter, &free, 1000000, true), 8000000);
+	cr_expect_eq(sched_restart_after_us(&fast, &free, 1000000, true), 1010000);
+	cr_expect_eq(sched_restart_after_us(&same, &free, 0, true), UINT64_MAX, "it may be long");
+	/* What has not: nothing is lost. */
+	cr_expect_eq(sched_restart_after_us(&same, &free, 1000000, false), 1010000);
+	cr_expect_eq(sched_restart_after_us(&quarter, &free, 1000000, false), 1010000);
+	cr_expect_eq(sched_restart_after_us(&fast, &free, 1000000, false), 1010000);
+	cr_expect_eq(sched_restart_after_us(&fast, &free, 0, false), UINT64_MAX);
+}
+
 /* ---- learning ---- */
 
 static struct sched_profile profile_of(struct sched_model *m, const char *place)
@@ -367,6 +384,97 @@ static struct sched_profile profile_to_try(struct sched_model *m, const char *pl
 
 	sched_model_optimistic_profile(m, place, 0, &p);
 	return p;
+}
+
+/* Beside 8 tasks, on 4 processors; how many of them take as much as ours, and what ours had of
+ * those. */
+Test(model, others_count_by_what_they_take)
+{
+	static const struct {
+		double weight;
+		uint32_t jobs;
+		uint64_t ran_us, waited_us;
+	} seen[] = {
+		{1, 1, 400000, 500000},	  /* 9 on 4 */
+		{1, 4, 1600000, 3200000}, /* 12 on 4 */
+		{0.5, 4, 1600000, 1600000},
+		{0.25, 4, 1600000, 800000},
+		{0, 1, 400000, 0}, /* nice, idle, of small shares */
+		{0, 4, 1600000, 0},
+		{0.02, 4, 1600000, 64000}, /* hardly anything */
+		{1, 1, 400000, 4000000},   /* there were more for a while */
+		/* What says nothing: a moment, none at all. */
+		{1, 1, 40000, 0},
+		{1, 0, 0, 0},
+	};
+
+	for (size_t i = 0; i < N(seen); i++) {
+		struct sched_model *m = sched_model_new(4);
+		double others = 8 * seen[i].weight;
+
+		sched_model_background_load(m, 8, 4);
+		sched_model_contention(m, seen[i].jobs, seen[i].ran_us, seen[i].waited_us, 0);
+		cr_expect_float_eq(profile_of(m, NULL).slowdown[0] / (double)SCHED_ONE,
+				   fmax(1, (1 + others) / 4), 0.01, "%zu", i);
+		cr_expect_float_eq((profile_of(m, NULL).slowdown[2] ?: SCHED_ONE) /
+					   (double)SCHED_ONE,
+				   fmax(1, (4 + others) / 4), 0.01, "%zu", i);
+		/* When they have gone, so has what they take. */
+		sched_model_background_load(m, 0, 4);
+		cr_expect_eq(profile_of(m, NULL).slowdown[0], SCHED_ONE, "%zu", i);
+		sched_model_free(m);
+	}
+}
+
+Test(model, where_there_is_room_what_others_take_does_not_show)
+{
+	struct sched_model *m = sched_model_new(4);
+
+	sched_model_background_load(m, 3, 4);
+	sched_model_contention(m, 1, 1000000, 0, 0);
+	sched_model_background_load(m, 8, 4);
+	cr_expect_eq(profile_of(m, NULL).slowdown[0], SCHED_ONE * 9 / 4);
+	sched_model_free(m);
+}
+
+Test(model, others_that_change_are_followed)
+{
+	struct sched_model *m = sched_model_new(2);
+
+	sched_model_background_load(m, 6, 2);
+	for (unsigned i = 0; i < 10; i++)
+		sched_model_contention(m, 2, 1000000, 0, 0);
+	cr_expect_eq(profile_of(m, NULL).slowdown[0], SCHED_ONE);
+	for (unsigned i = 0; i < 8; i++)
+		sched_model_contention(m, 2, 1000000, 3000000, 0);
+	cr_expect_geq(profile_of(m, NULL).slowdown[0], 3 * SCHED_ONE);
+	for (unsigned i = 0; i < 12; i++)
+		sched_model_contention(m, 2, 1000000, 0, 0);
+	cr_expect_leq(profile_of(m, NULL).slowdown[0], SCHED_ONE * 11 / 10);
+	sched_model_free(m);
+}
+
+/* Else no job would come here, and nobody would see that others take nothing. */
+Test(model, what_others_take_is_found_out)
+{
+	struct sched_sample s = {
+		.place = "w", .job = 5, .kind = 4, .concurrency = 1, .total_us = 100000};
+	struct sched_model *m = sched_model_new(2);
+	struct sched_profile p;
+
+	sched_model_background_load(m, 6, 2);
+	sched_model_learn(m, &s);
+	cr_expect_leq(profile_to_try(m, NULL).slowdown[0], SCHED_ONE, "let one come");
+	cr_expect_geq(profile_of(m, NULL).slowdown[0], 3 * SCHED_ONE);
+	sched_model_contention(m, 1, 100000, 250000, 1);
+	cr_expect_geq(profile_to_try(m, NULL).slowdown[0], 2 * SCHED_ONE, "it waited");
+	sched_model_optimistic_profile(m, NULL, 60000000, &p);
+	cr_expect_leq(p.slowdown[0], SCHED_ONE, "that was a minute ago");
+	sched_model_begins_here(m);
+	sched_model_begins_here(m);
+	sched_model_optimistic_profile(m, NULL, 60000000, &p);
+	cr_expect_geq(p.slowdown[0], 3 * SCHED_ONE, "two are enough");
+	sched_model_free(m);
 }
 
 Test(model, a_guess_is_not_relied_on_but_found_out_about)

@@ -60,6 +60,7 @@ static const struct source {
 #define CLIENTS_MAX  10
 #define JOBS_MAX     1500 /* of a client */
 #define AT_ONCE_MAX  2048 /* on a machine, running or in its queue */
+#define OTHERS_OFFER 8	  /* jobs at once, each of those */
 #define NEVER	     INFINITY
 
 /* So long until a worker that says nothing is lost: DEAD_MS of src/project/peer.c. */
@@ -82,6 +83,8 @@ struct machine {
 struct cell {
 	struct machine workers[MACHINES_MAX];
 	unsigned n_workers, n_clients, offered;
+	unsigned n_others; /* the last clients: without a core of their own or an end, of which no
+			      one asks */
 	const struct source *source; /* NULL: each client another one */
 	unsigned times;		     /* side by side */
 	double cores;		     /* of a client */
@@ -109,7 +112,7 @@ struct task {
 	enum { TASK_NOT_YET, TASK_IN_QUEUE, TASK_AWAY, TASK_ENDED } state;
 	double came;	  /* into the line */
 	uint64_t told_us; /* its work, as it was expected then */
-	double late;
+	double late, home;
 	unsigned avoid; /* the machine that lost it; 0: none */
 	struct run runs[2];
 };
@@ -161,6 +164,16 @@ static const char *name_of(const struct sim *s, unsigned at)
 		return NULL;
 	snprintf(names[at], sizeof(names[at]), "w%u", at);
 	return names[at];
+}
+
+static bool is_other(const struct cell *cell, unsigned client)
+{
+	return client >= cell->n_clients - cell->n_others;
+}
+
+static unsigned offered_by(const struct cell *cell, unsigned client)
+{
+	return is_other(cell, client) ? OTHERS_OFFER : cell->offered;
 }
 
 static uint64_t us(double s)
@@ -491,9 +504,11 @@ static bool is_possible(const struct client *c, const struct task *t)
 /* make -j */
 static void offer(struct sim *s, struct client *c)
 {
+	unsigned offered = offered_by(s->cell, (unsigned)(c - s->clients));
+
 	while (c->first < c->end && c->tasks[c->first].state == TASK_ENDED)
 		c->first++;
-	for (unsigned i = c->first; i < c->n_tasks && c->n_in_flight < s->cell->offered; i++)
+	for (unsigned i = c->first; i < c->n_tasks && c->n_in_flight < offered; i++)
 		if (is_possible(c, &c->tasks[i])) {
 			c->n_in_flight++;
 			c->end = i < c->end ? c->end : i + 1;
@@ -516,6 +531,11 @@ static bool try_another(struct sim *s, struct task *t)
 	return false;
 }
 
+static bool is_queued(const struct run *r)
+{
+	return r->began == 0 && r->begins == NEVER;
+}
+
 static void try_home(struct sim *s, struct task *t, bool fills)
 {
 	struct client *c = client_of(s, t);
@@ -523,10 +543,23 @@ static void try_home(struct sim *s, struct task *t, bool fills)
 
 	if (c->taken[t->client] >= s->hosts[t->client].m.slots)
 		return;
-	if (!fills)
+	if (!fills && !is_queued(&t->runs[0]))
 		sched_model_learn_censored(c->model, &late);
 	stop(s, &t->runs[0]);
 	start(s, t, t->client);
+}
+
+/* estimator_local_pays_after_us() */
+static double home_at(const struct sim *s, const struct client *c, const struct task *t)
+{
+	const struct run *r = &t->runs[0];
+	struct sched_place there = place_of(s, c, r->at), here = place_of(s, c, t->client);
+	bool begun = !is_queued(r);
+	uint64_t us = sched_restart_after_us(&there, &here, at_most_us(s, t), begun);
+
+	if (begun && !sched_model_work_us(c->model, key_of(t)))
+		return NEVER;
+	return us == UINT64_MAX ? NEVER : r->since + (double)us / 1e6 + 1e-6;
 }
 
 /* estimator_local_pays() */
@@ -553,7 +586,8 @@ static void deal_with_late(struct sim *s, struct client *c)
 			takes(s, t, t->client, &same) > 0;
 		if ((t->late <= s->now || fills) && try_another(s, t))
 			continue;
-		if (t->late <= s->now || fills || pays_here(s, c, t))
+		t->home = home_at(s, c, t);
+		if (t->late <= s->now || fills || t->home <= s->now || pays_here(s, c, t))
 			try_home(s, t, fills);
 	}
 }
@@ -647,6 +681,7 @@ static double next_of_client(const struct sim *s, const struct client *c, double
 		if (t->state != TASK_AWAY)
 			continue;
 		best = sooner(s, best, t->late);
+		best = sooner(s, best, t->home);
 		for (unsigned k = 0; k < 2; k++)
 			if (t->runs[k].active)
 				best = fmin(best, t->runs[k].begins);
@@ -699,7 +734,7 @@ static bool step(struct sim *s)
 			serve_line(s, c);
 		offer(s, c);
 		deal_with_late(s, c);
-		more |= c->n_ended < c->n_tasks;
+		more |= !is_other(s->cell, i) && c->n_ended < c->n_tasks;
 	}
 	if (!more)
 		return false;
@@ -718,6 +753,8 @@ static bool step(struct sim *s)
 
 static const struct source *source_of(const struct cell *cell, unsigned client)
 {
+	if (is_other(cell, client))
+		return &sources[2];
 	return cell->source ? cell->source : &sources[client % N(sources)];
 }
 
@@ -725,7 +762,7 @@ static void set_tasks(const struct cell *cell, unsigned client, struct client *c
 {
 	const struct source *from = source_of(cell, client);
 
-	c->n_tasks = from->n * cell->times;
+	c->n_tasks = from->n * (is_other(cell, client) ? JOBS_MAX / from->n : cell->times);
 	cr_assert_leq(c->n_tasks, JOBS_MAX);
 	for (unsigned i = 0; i < c->n_tasks; i++) {
 		const struct recorded *r = &from->jobs[i % from->n];
@@ -737,7 +774,8 @@ static void set_tasks(const struct cell *cell, unsigned client, struct client *c
 							      : 0,
 					    .kind = r->kind,
 					    .local = r->local,
-					    .late = NEVER};
+					    .late = NEVER,
+					    .home = NEVER};
 	}
 }
 
@@ -754,8 +792,10 @@ static void simulate(const struct cell *cell, struct sched_model **models, doubl
 		if (is_worker(s, i))
 			h->m = cell->workers[i - cell->n_clients];
 		else
-			h->m = (struct machine){
-				.speed = 1, .cores = cell->cores, .slots = (uint32_t)cell->cores};
+			h->m = (struct machine){.speed = 1,
+						.cores = cell->cores,
+						.slots = is_other(cell, i) ? 0
+									   : (uint32_t)cell->cores};
 		h->speed = h->m.speed;
 		h->next = NEVER;
 	}
@@ -965,6 +1005,7 @@ static struct result run_cell(const struct cell *cell, struct known known)
 	struct sched_model *models[CLIENTS_MAX];
 	double took[CLIENTS_MAX], local[CLIENTS_MAX];
 	bool loses = false;
+	unsigned n = cell->n_clients - cell->n_others;
 	struct cell alone = *cell, before = *cell;
 	struct result r = {0};
 
@@ -979,13 +1020,17 @@ static struct result run_cell(const struct cell *cell, struct known known)
 	models_free(cell, models);
 
 	alone.n_workers = 0;
+	alone.n_clients = n;
+	alone.n_others = 0;
 	models_new(&alone, false, models);
 	simulate(&alone, models, local);
 	models_free(&alone, models);
-	r.local = mean(local, cell->n_clients);
-	r.took = mean(took, cell->n_clients);
-	for (unsigned c = 0; c < cell->n_clients; c++)
+	r.local = mean(local, n);
+	r.took = mean(took, n);
+	for (unsigned c = 0; c < n; c++)
 		r.worst = fmax(r.worst, (took[c] - (loses ? price(cell, c) : 0)) / local[c]);
+	if (cell->n_others)
+		return r; /* the oracle knows of none */
 	r.in_order = oracle(cell, false);
 	r.oracle = fmin(fmin(r.in_order, oracle(cell, true)), r.took);
 	return r;
@@ -1103,6 +1148,62 @@ Test(recorded, new_with_one_worker)
 {
 	expect((struct known){0}, 0, 1.05, 74);
 	expect((struct known){.guessed_low = true}, 0, 1.05, 136);
+}
+
+/* ---- a worker that others fill ---- */
+
+static void source_beside_others(const struct source *source, struct known known, struct tally *t)
+{
+	static const double speeds[] = {0.5, 1, 2};
+	static const unsigned offers[] = {2, 8, 200};
+	static const uint32_t slots[] = {4, 8};
+
+	for (size_t i = 0; i < N(speeds); i++)
+		for (size_t j = 0; j < N(slots); j++)
+			for (size_t k = 0; k < N(offers); k++)
+				for (unsigned others = 1; others <= 2; others++) {
+					struct cell cell = {.workers = {{.speed = speeds[i],
+									 .cores = slots[j] / 4,
+									 .slots = slots[j],
+									 .concurrency = slots[j],
+									 .overhead = 0.02}},
+							    .n_workers = 1,
+							    .n_clients = 1 + others,
+							    .n_others = others,
+							    .offered = offers[k],
+							    .source = source,
+							    .times = 1,
+							    .cores = 2};
+					struct result r = run_cell(&cell, known);
+					char what[100];
+
+					snprintf(what, sizeof(what),
+						 "%s, speed %.2f, %u slots, -j%u, %u others%s%s",
+						 source->name, speeds[i], slots[j], offers[k],
+						 others, known.guessed_low ? ", low" : "",
+						 text_of(known));
+					tell(what, &r);
+					count(t, &cell.workers[0], &r);
+				}
+}
+
+static void expect_beside_others(struct known known, unsigned slow, double worst)
+{
+	struct tally t = {0};
+
+	for (size_t i = 0; i < N(sources); i++)
+		source_beside_others(&sources[i], known, &t);
+	cr_expect_leq(t.n_slow, slow, "%u of %u take longer than local", t.n_slow, t.n);
+	cr_expect_leq(t.worst, worst, "%.2f of local", t.worst);
+}
+
+/* How many others there are is seen by what jobs take, which is late for the first of them. */
+Test(recorded, beside_others)
+{
+	expect_beside_others((struct known){0}, 46, 1.93);
+	expect_beside_others((struct known){.guessed_low = true}, 19, 1.5);
+	expect_beside_others((struct known){.built_before = 2}, 5, 1.44);
+	expect_beside_others((struct known){.built_before = 2, .guessed_low = true}, 13, 1.78);
 }
 
 /* ---- a hundred workers ---- */

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef CONCC_CPU_SHARE_H
+#define CONCC_CPU_SHARE_H
+
+/*
+ * What processes get of this machine's processors, as the kernel's scheduler has measured it: the
+ * one thing that tells how much others take from them, whatever their niceness, policy and control
+ * groups are.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct cpu_share {
+	uint64_t ran_us;
+	uint64_t waited_us; /* it could have run, and others did */
+};
+
+/*
+ * All threads of the process and of its descendants, since each began; of some hundred at the most.
+ * Of those that have ended nothing is known.  False: the process is gone, or this kernel does not
+ * say.  Reads some small files of /proc for each.
+ */
+bool cpu_share_of(pid_t pid, struct cpu_share *ret);
+
+#endif

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#include <criterion/criterion.h>
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "concc/cpu_share.h"
+
+#define BURNT_US 20000
+
+static void burn(clockid_t clock)
+{
+	struct timespec t;
+
+	do
+		(void)clock_gettime(clock, &t);
+	while (t.tv_sec == 0 && t.tv_nsec < BURNT_US * 1000);
+}
+
+static void tell_and_wait(int fd)
+{
+	(void)!write(fd, "x", 1);
+	for (;;)
+		(void)pause();
+}
+
+static void *burning_thread(void *fd)
+{
+	burn(CLOCK_THREAD_CPUTIME_ID);
+	tell_and_wait(*(int *)fd);
+	return NULL;
+}
+
+static void be_child(int fd, void (*body)(int fd))
+{
+	if (fork() == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		body(fd);
+	}
+}
+
+static void burning(int fd)
+{
+	burn(CLOCK_PROCESS_CPUTIME_ID);
+	tell_and_wait(fd);
+}
+
+static void with_thread(int fd)
+{
+	pthread_t thread;
+
+	(void)pthread_create(&thread, NULL, burning_thread, &fd);
+	for (;;)
+		(void)pause();
+}
+
+static void with_child(int fd)
+{
+	be_child(fd, burning);
+	for (;;)
+		(void)pause();
+}
+
+static void with_grandchild(int fd)
+{
+	be_child(fd, with_child);
+	for (;;)
+		(void)pause();
+}
+
+static void idle(int fd)
+{
+	tell_and_wait(fd);
+}
+
+/* Of one that has come to its end of work. */
+static struct cpu_share share_of(void (*body)(int fd))
+{
+	struct cpu_share ret = {0};
+	int fds[2];
+	pid_t pid;
+	char c;
+
+	cr_assert_eq(pipe(fds), 0);
+	pid = fork();
+	if (pid == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		body(fds[1]);
+	}
+	cr_assert_eq(read(fds[0], &c, 1), 1);
+	cr_expect(cpu_share_of(pid, &ret));
+	cr_assert_eq(kill(pid, SIGKILL), 0);
+	cr_assert_eq(waitpid(pid, NULL, 0), pid);
+	return ret;
+}
+
+Test(cpu_share, is_of_all_that_a_job_is_made_of)
+{
+	cr_expect_geq(share_of(burning).ran_us, BURNT_US);
+	cr_expect_geq(share_of(with_thread).ran_us, BURNT_US);
+	cr_expect_geq(share_of(with_child).ran_us, BURNT_US);
+	cr_expect_geq(share_of(with_grandchild).ran_us, BURNT_US);
+	cr_expect_lt(share_of(idle).ran_us, BURNT_US);
+}
+
+Test(cpu_share, of_nobody_is_not_known)
+{
+	struct cpu_share s;
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(0);
+	cr_assert_eq(waitpid(pid, NULL, 0), pid);
+	cr_expect_not(cpu_share_of(pid, &s));
+	cr_expect_not(cpu_share_of(0, &s));
+	cr_expect_not(cpu_share_of(-1, &s));
+}
