@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 #
 # Who else uses this machine keeps jobs away from it by what that takes, not by how many tasks there
-# are.  The client has a control group with a large share, so that what else runs here is nothing to it.
+# are.  The client has a control group with a large share, so that what else runs here is nothing to
+# it; nothing could be tested beside this, so it is run alone, with CONCC_TEST_LONG=1.
 # limit: 240
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 LAB_SLOTS=4
 lab_need jq chrt
+[ -n "${LAB_INSIDE-}" ] || [ -n "${CONCC_TEST_LONG-}" ] || skip "it takes the whole machine (CONCC_TEST_LONG=1)"
 GROUPS_ROOT=$(findmnt -n -o TARGET -t cgroup -O cpu | head -n 1)
 [ -n "$GROUPS_ROOT" ] || skip "no control group version 1 with shares of CPU time"
 lab_enter "$@"
