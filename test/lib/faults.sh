@@ -103,9 +103,9 @@ fault_inject_no_more() {
 # ---- once ----
 
 fault_wrapper() { # WORKER PICK: one of the running wrappers
-	local pids
-	mapfile -t pids < <(lab_client_pids concc-cc)
-	[ ${#pids[@]} -eq 0 ] || lab_signal KILL "${pids[$(($2 % ${#pids[@]}))]}"
+	local running
+	mapfile -t running < <(lab_client_pids concc-cc)
+	[ ${#running[@]} -eq 0 ] || lab_signal KILL "${running[$(($2 % ${#running[@]}))]}"
 }
 
 fault_server() { lab_signal KILL $(lab_own_server); }

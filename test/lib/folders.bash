@@ -6,7 +6,7 @@
 # The folder that a public header speaks for.
 owner() { # NAME
 	case $1 in
-	buf | caller | cleanup | commit_mark | cores | err | io | log | map | mountinfo | offload | namespaces | process | spare | str | worker_spec) echo common ;;
+	buf | caller | cleanup | commit_mark | cores | cpu_share | err | io | log | map | mountinfo | offload | namespaces | process | spare | str | worker_spec) echo common ;;
 	store) echo mirror ;;
 	host_slots) echo pool ;;
 	farm | project_conf) echo conf ;;
