@@ -133,12 +133,18 @@ cold_server_short() {
 	expect_said 'Too many open files'
 }
 
-# Who can't be taken in is told so at once, and the server sleeps meanwhile.
+# The descriptor that it keeps, so that who can't be taken in can be told so: it was opened first of all.
+kept_fd() { # PID
+	find "/proc/$1/fd" -lname / -printf '%f\n'
+}
+
+# Who can't be taken in is told so at once, and the server sleeps meanwhile.  Which others are free just now is luck:
+# of a client that has gone the server may not have heard.
 no_room_for_more() {
 	local server i before after
 	concc-dispatch true
 	server=$(lab_server_pid)
-	limit_fds "$server" "$(first_free_fd "$server")"
+	limit_fds "$server" $(($(kept_fd "$server") + 1))
 	before=$(awk '{ print $14 + $15 }' "/proc/$server/stat")
 	for i in 1 2 3 4 5; do
 		compile_new "r$i"
