@@ -9,6 +9,27 @@
 LAB_SLOTS=1
 lab_need jq tmux python3
 lab_enter "$@"
+
+# Builds of this user's are found in /tmp, and others may run beside this test: it has one of its own, in which
+# is what it needs of that.
+own_tmp() {
+	local dir at n=0
+	local kept=()
+	for dir in "$LAB_REPO" "$LAB_BUILD" "${CONCC_TEST_RESULTS%/*}" "$LAB"; do
+		[[ $dir == /tmp/* ]] || continue
+		n=$((n + 1))
+		mkdir -p "/srv/kept/$n"
+		mount --bind "$dir" "/srv/kept/$n"
+		kept[n]=$dir
+	done
+	mount -t tmpfs -o mode=1777 top-tmp /tmp
+	for ((at = 1; at <= n; at++)); do
+		mkdir -p "${kept[at]}"
+		mount --move "/srv/kept/$at" "${kept[at]}"
+	done
+	rm -r /srv/kept
+}
+own_tmp
 lab_start builder root
 lab_config
 cd "$WS"
@@ -297,7 +318,7 @@ in_background() {
 	shell_start
 	type_line 'concc top &'
 	shows '^sh> ?$'
-	type_line 'echo here; jobs'
+	type_line 'wait; echo here; jobs'
 	shows 'Stopped .*concc top'
 	screen
 	expect_no_grep '^w1 ' "$LAB/screen"
