@@ -79,6 +79,7 @@ struct field {
 	struct sched_place places[POOL_MEMBERS_MAX];
 	uint32_t members[POOL_MEMBERS_MAX];
 	uint32_t speeds[POOL_MEMBERS_MAX];
+	int free_slots[POOL_MEMBERS_MAX];
 };
 
 struct sched_place pick_place(const struct member_view *v)
@@ -102,6 +103,7 @@ static void enter(struct field *f, uint32_t index, const struct member_view *v)
 {
 	f->places[f->n] = pick_place(v);
 	f->members[f->n] = index;
+	f->free_slots[f->n] = v->free_slot;
 	f->speeds[f->n++] = v->speed;
 }
 
@@ -175,6 +177,7 @@ int pick(const struct table *t, const struct pool_request *q, struct pick_wish *
 		return -EAGAIN;
 	at = spread(&f, (size_t)best, affinity_get(t, q->cwd), &w->job);
 	ret->index = (int)f.members[at];
+	ret->slot = f.free_slots[at];
 	/* It may have changed meanwhile: then the slot is not had. */
 	return member_view(t, f.members[at], &ret->view) ? 0 : -EAGAIN;
 }

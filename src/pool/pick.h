@@ -16,6 +16,7 @@
 
 struct pick {
 	int index; /* -1: none */
+	int slot;  /* of it, free when it was picked */
 	struct member_view view;
 };
 
@@ -38,5 +39,14 @@ bool pick_can_call(const struct table *t, const struct pool_request *q, bool avo
 /* That member has the last job of the directory; cwd may be NULL. */
 void pick_remember(struct table *t, const char *cwd, uint32_t member);
 struct sched_place pick_place(const struct member_view *v);
+
+/* ---- pool.c ---- */
+
+/*
+ * The slot that was picked, or -EAGAIN: it is taken.  Of several who picked by the same sight one
+ * has it; for the others that member has one job more than they thought, so they pick anew.
+ */
+int pool_take_picked(struct pool *p, const struct pool_request *q, const struct pick *c,
+		     struct pool_slot *ret);
 
 #endif

@@ -30,6 +30,7 @@
 #include "concc/log.h"
 #include "concc/pool.h"
 #include "concc/str.h"
+#include "pool/pick.h"
 #include "pool/table.h"
 #include "pool/watch.h"
 
@@ -1152,6 +1153,28 @@ static struct counters *crowd(int n, int die_of_8)
 		reap(pids[i], i % 8 < die_of_8 ? SIGKILL : 0);
 	free(pids);
 	return c;
+}
+
+/* Each is worth one job: who comes at the same moment as another is to know of it. */
+Test(pool, of_those_who_see_the_same_one_has_the_slot)
+{
+	const struct sched_profile one_core = {.slowdown = {SCHED_ONE}, .cores = 1};
+	struct pool *p = open_pool();
+	struct pick_wish wish = pick_wish(p->table, &try_any);
+	struct pick first, second;
+	struct pool_slot s;
+
+	set(p, "a", 8, POOL_UP, 1000);
+	set(p, "b", 8, POOL_UP, 1000);
+	cr_assert_eq(pool_set_profile(p, "a", &one_core), 0);
+	cr_assert_eq(pool_set_profile(p, "b", &one_core), 0);
+	cr_assert_eq(pick(p->table, &try_any, &wish, &first), 0);
+	cr_assert_eq(pick(p->table, &try_any, &wish, &second), 0);
+	cr_assert_eq(first.index, second.index);
+	cr_assert_eq(pool_take_picked(p, &try_any, &first, &s), 0);
+	cr_assert_eq(pool_take_picked(p, &try_any, &second, &s), -EAGAIN);
+	cr_assert_eq(pick(p->table, &try_any, &wish, &second), 0);
+	cr_assert_neq(first.index, second.index);
 }
 
 Test(pool, five_hundred_over_four_slots)
