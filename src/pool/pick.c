@@ -32,6 +32,24 @@ bool pick_can_call(const struct table *t, const struct pool_request *q, bool avo
 	return false;
 }
 
+int pick_to_call(const struct table *t, const struct pool_request *q)
+{
+	struct member_view v;
+	int asleep = -1;
+
+	if (q->only)
+		return member_find(t, q->only);
+	for (uint32_t i = 0; i < POOL_MEMBERS_MAX && q->avoid; i++) {
+		if (!member_view(t, i, &v) || !is_asked_for(&v, q) || streq(v.name, q->avoid))
+			continue;
+		if (v.state == MEMBER_UP)
+			return -1;
+		if (v.state == MEMBER_ASLEEP && asleep < 0)
+			asleep = (int)i;
+	}
+	return asleep;
+}
+
 static uint64_t free_capacity(const struct sched_place *p, uint32_t speed)
 {
 	return p->taken < p->slots ? (uint64_t)(p->slots - p->taken) * speed : 0;

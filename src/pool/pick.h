@@ -36,6 +36,9 @@ int pick(const struct table *t, const struct pool_request *q, struct pick_wish *
 bool pick_is_eligible(const struct member_view *v, const struct pool_request *q);
 /* Is there one that can be called for?  avoided: the one to avoid counts, as the last hope. */
 bool pick_can_call(const struct table *t, const struct pool_request *q, bool avoided);
+/* Who avoids one is not helped when just that one is started: the member that must be, when no
+ * other is up; -1: any will do. */
+int pick_to_call(const struct table *t, const struct pool_request *q);
 /* That member has the last job of the directory; cwd may be NULL. */
 void pick_remember(struct table *t, const char *cwd, uint32_t member);
 struct sched_place pick_place(const struct member_view *v);

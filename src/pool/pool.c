@@ -257,7 +257,7 @@ static bool any_up(const struct pool *p, const struct pool_request *q)
 
 static int call_for(const struct pool *p, const struct pool_request *q, int *ret_fd)
 {
-	int member = q->only ? member_find(p->table, q->only) : -1;
+	int member = pick_to_call(p->table, q);
 
 	return call_out(p, member < 0 ? CALL_ANY : (uint16_t)member, ret_fd);
 }

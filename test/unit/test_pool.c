@@ -1038,6 +1038,34 @@ Test(pool, waiters_call_for_who_is_asleep)
 	cr_expect_eq(pool_held(p, "b"), 0);
 }
 
+/* Were just the other one started, it would wait for ever. */
+Test(pool, who_avoids_one_calls_for_another)
+{
+	struct pool_request q = {.avoid = "a"};
+	struct pool *p = open_pool();
+	struct errmsg msg = {""};
+	pid_t pid;
+	int fd;
+
+	cr_assert_eq(pool_listen(p, &fd, &msg), 0, "%s", msg.text);
+	set(p, "a", 1, POOL_ASLEEP, 1000);
+	set(p, "b", 1, POOL_ASLEEP, 1000);
+	pid = start_waiter(q, 0, -1, 0);
+	expect_call(p, fd, "b");
+	set(p, "a", 1, POOL_UP, 1000);
+	cr_expect_eq(pool_waiters(p), 1);
+	set(p, "b", 1, POOL_UP, 1000);
+	reap(pid, 0);
+	/* Where another one is up, whichever is started will do. */
+	drain_calls(p);
+	set(p, "c", 1, POOL_ASLEEP, 1000);
+	(void)take(p, &(struct pool_request){.only = "b"});
+	pid = start_waiter(q, 0, -1, 0);
+	expect_call(p, fd, "");
+	set(p, "c", 1, POOL_UP, 1000);
+	reap(pid, 0);
+}
+
 /* A process that hears the calls until it is killed. */
 static pid_t start_listener(void)
 {
