@@ -78,7 +78,8 @@ static void give_back_signals(void)
 
 /* ---- in the child: system calls only, since its memory may be the parent's ---- */
 
-/* A script without "#!", by the name that it was called: execvp(3) does so in glibc, not in musl. */
+/* A script without "#!", by the name that it was called: execvp(3) does so in glibc, not in musl.
+ */
 static int exec_by_sh(const char *path, char *const *argv, char *const *env)
 {
 	size_t n = strv_len(argv);

@@ -61,8 +61,7 @@ static bool sample_of(const struct record *r, uint32_t concurrency, struct sched
 		.total_us = r->committed_us - r->sent_us,
 		.wall_us = r->wall_us,
 		.cpu_us = r->utime_us + r->stime_us,
-		.filling = r->bytes_fetched > FILLING_BYTES ||
-			   r->fuse_messages > FILLING_MESSAGES,
+		.filling = r->bytes_fetched > FILLING_BYTES || r->fuse_messages > FILLING_MESSAGES,
 		.at_us = now_us(),
 	};
 	return true;
