@@ -164,10 +164,11 @@ static bool system_has_changed(struct call *c, struct run_failure *ret)
 	if (mounted_is_as_noted(c->peer))
 		return false;
 	peer_outdated(c->peer);
-	return run_failure_set(ret, RUN_FAIL_RETRY, true, "worker-down",
-			       xasprintf("worker %s is started anew, since what is mounted on this "
-					 "machine has changed",
-					 c->m->worker));
+	return run_failure_set(
+		ret, RUN_FAIL_RETRY, true, "worker-down",
+		xasprintf("worker %s is started anew, since this machine's system has "
+			  "other mounts or directories now",
+			  c->m->worker));
 }
 
 static bool in_no_workspace(struct call *c, struct run_failure *ret)

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "mounted.h"
 #include "peer.h"
+#include "workspaces.h"
 
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "concc/cleanup.h"
 #include "concc/digest.h"
@@ -33,11 +35,10 @@ static bool sees_this_system(const struct peer *p)
 	       p->conf->mirror == MIRROR_CONCC;
 }
 
-/* Each mount has a number of its own, so another one in the same place shows as well.  Of all lines
- * nothing is known when they can't be read, which is not the same as anything else. */
-static void look(struct digest *ret)
+/* Each mount has a number of its own, so another one in the same place shows as well. */
+static void put_mounts(struct buf *seen)
 {
-	_cleanup_buf_ struct buf b = BUF_INIT, seen = BUF_INIT;
+	_cleanup_buf_ struct buf b = BUF_INIT;
 	struct mount_line line;
 	char *at;
 
@@ -48,10 +49,44 @@ static void look(struct digest *ret)
 	while (mountinfo_next(&at, &line)) {
 		if (is_out_of_sight(line.point))
 			continue;
-		buf_put_u64(&seen, line.id);
-		buf_put_str(&seen, line.point);
+		buf_put_u64(seen, line.id);
+		buf_put_str(seen, line.point);
 	}
+}
+
+/* What of it there is at all: a first package may make /opt, and a 32-bit one /lib32. */
+static void put_dirs(struct buf *seen)
+{
+	for (const char *const *d = workspaces_system_dirs; *d; d++) {
+		struct stat st;
+
+		if (lstat(*d, &st) < 0)
+			continue;
+		buf_put_str(seen, *d);
+		buf_put_u64(seen, st.st_dev);
+		buf_put_u64(seen, st.st_ino);
+	}
+}
+
+static void look(struct digest *ret)
+{
+	_cleanup_buf_ struct buf seen = BUF_INIT;
+
+	put_mounts(&seen);
+	put_dirs(&seen);
 	digest_of(seen.data, seen.len, ret);
+}
+
+/* Has no name come or gone there since?  Within a tick of the clock that would not show. */
+static bool same_top(const struct stat *a, const struct stat *b)
+{
+	return !stat_is_racy(a, false) && stat_is_same_file(a, b) && stat_is_unchanged(a, b);
+}
+
+static void look_at_top(struct stat *ret)
+{
+	if (stat("/", ret) < 0)
+		*ret = (struct stat){0};
 }
 
 void mounted_note(struct peer *p)
@@ -59,22 +94,26 @@ void mounted_note(struct peer *p)
 	if (!sees_this_system(p))
 		return;
 	p->mounts = tree_mounts(p->server->tree);
+	look_at_top(&p->top);
 	look(&p->mounted);
 }
 
 bool mounted_is_as_noted(struct peer *p)
 {
-	struct digest now;
 	uint64_t mounts;
+	struct digest now;
+	struct stat top;
 
 	if (!sees_this_system(p))
 		return true;
 	mounts = tree_mounts(p->server->tree);
-	if (mounts == p->mounts)
+	look_at_top(&top);
+	if (mounts == p->mounts && same_top(&top, &p->top))
 		return true;
 	look(&now);
 	if (!digest_eq(&now, &p->mounted))
 		return false;
 	p->mounts = mounts;
+	p->top = top;
 	return true;
 }

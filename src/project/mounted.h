@@ -3,9 +3,9 @@
 #define CONCC_PROJECT_MOUNTED_H
 
 /*
- * What is mounted on this machine's system.  Jobs of a worker here with root = worker see it as it
- * was when that worker started, in a mount namespace of its own; once it has changed, what they do
- * is not what the command does here.
+ * Which directories this machine's system has, and what is mounted on them.  Jobs of a worker here
+ * with root = worker see that as it was when the worker started, in a mount namespace of its own;
+ * once it has changed, what they do is not what the command does here.
  */
 #include <stdbool.h>
 
@@ -14,7 +14,7 @@ struct peer;
 /* Before the worker is started: it will see no less than this. */
 void mounted_note(struct peer *p);
 /* Is that still so?  Always, where the worker's system is another one or is told of as files are.
- * A call of poll(2), and a read of mountinfo when any mount has changed. */
+ * Two system calls, and a read of mountinfo when any mount has changed, or the root directory. */
 bool mounted_is_as_noted(struct peer *p);
 
 #endif

@@ -256,7 +256,7 @@ void peer_outdated(struct peer *p)
 {
 	if (p->outdated || p->state != PEER_UP)
 		return;
-	log_info("worker=%s is started anew: what is mounted on this machine has changed",
+	log_info("worker=%s is started anew: this machine's system has other mounts or directories",
 		 p->conf->name);
 	p->outdated = true;
 	tell_pool(p, POOL_ASLEEP);

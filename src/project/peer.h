@@ -4,6 +4,8 @@
 
 /* One worker: its link, what it was told, and what it does.  All of them together are in peers.h.
  */
+#include <sys/stat.h>
+
 #include "concc/link.h"
 #include "concc/proto.h"
 #include "server.h"
@@ -37,6 +39,7 @@ struct peer {
 	uint64_t retry_at_ms;
 	uint32_t slots;
 	uint64_t mounts;       /* mounted.c: how often they had changed, */
+	struct stat top;       /* the root directory then, */
 	struct digest mounted; /* and what there was, when the worker was started */
 	bool outdated;	 /* it has changed since: when its jobs have ended it is started anew */
 	struct map envs; /* encoded environment -> its id (as a pointer) */
