@@ -29,6 +29,9 @@ int read_regular_file(const char *path, size_t max, struct buf *b);
 /* Without following any symlink, nor leaving dirfd; path is relative, "" for dirfd itself.  A new
  * descriptor, or -errno.  Since Linux 5.6. */
 int openat_beneath(int dirfd, const char *path, int flags);
+/* Blocks of the disk for the first n bytes, whose contents stay, of a file that is open for both: a
+ * store to a mapped page that finds the disk full is a SIGBUS.  0 or -errno. */
+int fd_allocate(int fd, size_t n);
 int fd_set_nonblock(int fd, bool on);
 int fd_set_cloexec(int fd, bool on);
 /*

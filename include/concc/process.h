@@ -102,6 +102,10 @@ int process_fork_detached(void);
  */
 int process_exec(const char *exe, char *const *argv);
 
+/* sched_setscheduler(2) of this thread, with no priority; process_policy(): what it is, or -errno.
+ */
+void process_set_policy(int policy);
+int process_policy(void);
 /* For our own needs, and not for the user's commands: handler is SIG_DFL or SIG_IGN. */
 void process_signal(int signo, void (*handler)(int));
 /* Did our caller have it ignored?  Also when it is ours by now. */

@@ -17,6 +17,7 @@
 
 #include "concc/buf.h"
 #include "concc/io.h"
+#include "concc/process.h"
 
 #define STACK_USUAL  (8ull << 20) /* _STK_LIM of the kernel */
 #define FILES_ENOUGH 4096	  /* INR_OPEN_MAX, which was long the most that a login had */
@@ -350,7 +351,7 @@ void caller_shed(void)
 	(void)umask(022);
 	(void)personality(PER_LINUX);
 	/* Each of these may be refused, who was lowered can't rise again: then it is only slow. */
-	(void)sched_setscheduler(0, SCHED_OTHER, &(struct sched_param){0});
+	process_set_policy(SCHED_OTHER);
 	(void)syscall(SYS_ioprio_set, WHO_PROCESS, 0, 0);
 	(void)setpriority(PRIO_PROCESS, 0, 0);
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "concc/cleanup.h"
+#include "concc/io.h"
 #include "concc/str.h"
 
 #define FILE_NAME "commit"
@@ -41,10 +42,9 @@ int commit_mark_open(int dir_fd, struct commit_mark **ret)
 
 	if (fd < 0)
 		return fd;
-	/* With its block: a store to a mapped page that finds the disk full is a SIGBUS. */
-	err = posix_fallocate(fd, 0, sizeof(*w));
-	if (err)
-		return -err;
+	err = fd_allocate(fd, sizeof(*w));
+	if (err < 0)
+		return err;
 	w = mmap(NULL, sizeof(*w), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (w == MAP_FAILED)
 		return -errno;

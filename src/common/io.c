@@ -192,6 +192,25 @@ void fd_close_from(unsigned lowest)
 		(void)close((int)fd); /* most are not open */
 }
 
+#define BLOCK 512 /* no file system has smaller ones */
+
+int fd_allocate(int fd, size_t n)
+{
+	int err = posix_fallocate(fd, 0, (off_t)n);
+
+	if (err != EOPNOTSUPP)
+		return -err;
+	/* By hand: glibc does so where the file system can't, musl does not. */
+	for (size_t at = BLOCK - 1; n && at < n + BLOCK; at += BLOCK) {
+		off_t last = (off_t)(at < n ? at : n - 1);
+		char c = 0;
+
+		if (pread(fd, &c, 1, last) < 0 || pwrite(fd, &c, 1, last) != 1)
+			return -errno;
+	}
+	return 0;
+}
+
 static bool in_list(int fd, const int *keep, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {

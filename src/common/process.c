@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -74,6 +75,19 @@ static void give_back_signals(void)
 			set_handler(signo, ignored & bit(signo) ? SIG_IGN : SIG_DFL);
 		set &= ~bit(signo);
 	}
+}
+
+/* The functions of these names are refused by musl, since by POSIX they are of a whole process. */
+void process_set_policy(int policy)
+{
+	(void)syscall(SYS_sched_setscheduler, 0, policy, &(struct sched_param){0});
+}
+
+int process_policy(void)
+{
+	long policy = syscall(SYS_sched_getscheduler, 0);
+
+	return policy < 0 ? -errno : (int)policy;
 }
 
 /* ---- in the child: system calls only, since its memory may be the parent's ---- */

@@ -11,6 +11,7 @@
 
 #include "concc/cleanup.h"
 #include "concc/log.h"
+#include "concc/io.h"
 #include "concc/str.h"
 
 #define TABLE_VERSION 6
@@ -160,10 +161,9 @@ static int write_fresh(int fd)
 
 	if (ftruncate(fd, 0) < 0)
 		return -errno;
-	/* All blocks now: a store to a mapped page that finds the disk full is a SIGBUS. */
-	err = posix_fallocate(fd, 0, sizeof(struct table));
-	if (err)
-		return -err;
+	err = fd_allocate(fd, sizeof(struct table));
+	if (err < 0)
+		return err;
 	if (pwrite(fd, &rest, sizeof(rest), sizeof(table_magic)) != sizeof(rest))
 		return -EIO;
 	/* Last, since it is what others look for. */

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "concc/cleanup.h"
+#include "concc/io.h"
 #include "concc/str.h"
 
 #define COUNTERS_MAGIC 0x32796c6c74636e63u /* "cnctlly2" */
@@ -52,9 +53,8 @@ static struct table *map_file(const char *path, int flags, int *ret_fd)
 
 	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid())
 		return NULL;
-	/* With its blocks: a store to a mapped page that finds the disk full is a SIGBUS. */
 	if (st.st_size < (off_t)sizeof(*t) &&
-	    (!(flags & O_CREAT) || posix_fallocate(fd, 0, sizeof(*t)) != 0))
+	    (!(flags & O_CREAT) || fd_allocate(fd, sizeof(*t)) < 0))
 		return NULL;
 	t = mmap(NULL, sizeof(*t), flags & O_CREAT ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED,
 		 fd, 0);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "concc/cleanup.h"
+#include "concc/process.h"
 #include "concc/record.h"
 #include "concc/str.h"
 #include "exec.h"
@@ -88,10 +89,8 @@ int local_by_rule(struct wrapper *w, const char *rule, const char *why)
 
 int local_in_slot(struct wrapper *w, const char *rule, const char *why)
 {
-	struct sched_param none = {0};
-
-	if (sched_getscheduler(0) == SCHED_OTHER)
-		(void)sched_setscheduler(0, SCHED_BATCH, &none);
+	if (process_policy() == SCHED_OTHER)
+		process_set_policy(SCHED_BATCH);
 	conn_release(&w->waiting);
 	exec_keep_slot(&w->slot);
 	return local_by_rule(w, rule, why);
