@@ -312,6 +312,28 @@ Test(model, a_short_job_that_waited_says_nothing_of_the_place)
 	sched_model_free(m);
 }
 
+/* Who waits for a slot reckons with it: 57 s where jobs take one is for ever. */
+Test(model, the_mean_is_no_longer_than_the_longest)
+{
+	struct sched_model *m = sched_model_new(2);
+	struct sched_sample s = {.job = 1, .kind = 2, .concurrency = 1, .total_us = 7};
+
+	sched_model_learn(m, &s);
+	s.total_us = 1000000;
+	for (s.job = 3; s.job < 6; s.job++)
+		sched_model_learn(m, &s);
+	cr_expect_geq(sched_model_mean_us(m), 500000);
+	cr_expect_leq(sched_model_mean_us(m), 1000001);
+	/* One long ago is forgotten. */
+	s.total_us = 100000000;
+	sched_model_learn(m, &s);
+	s.total_us = 1000000;
+	for (unsigned i = 0; i < 500; i++)
+		sched_model_learn(m, &s);
+	cr_expect_leq(sched_model_mean_us(m), 2000000);
+	sched_model_free(m);
+}
+
 Test(model, what_was_learnt_at_a_place_says_nothing_of_it)
 {
 	struct sched_model *m = sched_model_new(2);
