@@ -70,6 +70,20 @@ known_slow_gets_less() {
 	expect_ge "jobs here of 60, again" "$(build 60 6)" 54
 }
 
+# As many jobs as slots here, beside others that want the processors: a slot that nobody gave back, since its holder
+# had become the job, counts as free, so none goes to the slow worker only to be called home.
+slots_here_are_seen_free() {
+	local COUNTED=local-slot before i busy=()
+	before=$(lab_status .sent_home)
+	for i in 1 2 3 4; do
+		(while :; do :; done) &
+		busy+=($!)
+	done
+	expect_ge "jobs here of 24" "$(build 24 2)" 21
+	kill "${busy[@]}"
+	expect_le "sent home" $(($(lab_status .sent_home) - before)) 2
+}
+
 take_local_slots() {
 	LOCALS=("$(concc-worker-pool allocate --only local --owner "$$")"
 		"$(concc-worker-pool allocate --only local --owner "$$")")
@@ -253,6 +267,7 @@ check "a fast worker gets all that it has room for" fast_worker_gets_all
 check "this machine works, too" both_work
 check "a worker that is slow gets little" slow_worker_gets_little
 check "what is known is used" known_slow_gets_less
+check "as many jobs as slots here stay here" slots_here_are_seen_free
 check "what hangs there comes home" late_one_comes_home
 check "what waits for contents comes home" fills_slowly
 check "what came home goes on there" goes_on_there
