@@ -96,21 +96,25 @@ give_local_slots() {
 	done
 }
 
-# Puts the job on w1, where it stays; then this machine has slots.
-sent_to_w1() {
-	local line='' pid
+# Puts the command on w1, where it stays; then this machine has slots.  Sets SENT.
+sent_to_w1() { # CMD...
+	local line=''
 	take_local_slots
 	rm -f "$LAB/trace"
 	mkfifo "$LAB/trace"
-	CONCC_EXPLAIN=$LAB/explain strace -o "$LAB/trace" -s 999 -e trace=sendmsg concc-dispatch ./job 1 &
-	pid=$!
+	CONCC_EXPLAIN=$LAB/explain strace -o "$LAB/trace" -s 999 -e trace=sendmsg concc-dispatch "$@" >/dev/null &
+	SENT=$!
 	exec 5<"$LAB/trace"
 	while read -r -t "$LAB_LIMIT" line <&5; do
 		case $line in *w1*) break ;; esac
 	done
 	give_local_slots
 	case $line in *w1*) ;; *) fail "it was not sent" ;; esac
-	wait "$pid" || fail "status $?"
+}
+
+sent_is_done() {
+	expect_gone "the job" "$SENT"
+	wait "$SENT" || fail "status $?"
 	exec 5<&-
 }
 
@@ -122,10 +126,36 @@ late_one_comes_home() {
 	expect_ge "jobs" "$(build 8 4)" 0
 	before=$(lab_status .sent_home)
 	worker_takes 1000
-	sent_to_w1
+	sent_to_w1 ./job 1
+	sent_is_done
 	expect_grep 'local: straggler .(it takes far longer on w1 than such a job does|w1 is slow)' "$LAB/explain"
 	expect_eq "sent home" $(($(lab_status .sent_home) - before)) 1
 	rm -f "$LAB/explain"
+}
+
+# Done before, it is missed when it has been there for twice as long as it should take: a worker that is as fast as
+# this machine has it, and stops.  Nothing else would fetch it for ten minutes.
+known_one_comes_home() {
+	local i
+	forget
+	export CONCC_STRAGGLER_AFTER=10m
+	worker_takes 0.1
+	cp "$LAB_TOOLS/hold" known-hold
+	printf '#!/bin/sh\n[ -e /opt/part ] && [ -e stops ] && exec ./known-hold >/dev/null\nexec sleep 0.3\n' >known
+	chmod +x known
+	concc status >/dev/null
+	lab_all_up
+	take_local_slots
+	for i in 1 2 3; do
+		concc-dispatch ./known
+	done
+	give_local_slots
+	touch stops
+	sent_to_w1 ./known
+	sent_is_done
+	expect_grep 'local: straggler .w1 is slow, and this machine has a slot for it' "$LAB/explain"
+	rm -f "$LAB/explain" stops
+	unset CONCC_STRAGGLER_AFTER
 }
 
 # A new worker on a slow line: who waits there for what is still to be sent comes home, long before it
@@ -269,6 +299,7 @@ check "a worker that is slow gets little" slow_worker_gets_little
 check "what is known is used" known_slow_gets_less
 check "as many jobs as slots here stay here" slots_here_are_seen_free
 check "what hangs there comes home" late_one_comes_home
+check "what was done before, and hangs there, comes home" known_one_comes_home
 check "what waits for contents comes home" fills_slowly
 check "what came home goes on there" goes_on_there
 CONCC_LOCAL_SLOTS=0
