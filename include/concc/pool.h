@@ -139,6 +139,8 @@ uint32_t pool_total(
 	struct pool *p); /* slots of all members but those down, POOL_LOCAL's included */
 /* What the table says of the member that has this slot; false when it is gone. */
 bool pool_place(const struct pool *p, const struct pool_slot *s, struct sched_place *ret);
+/* Slots of it that look taken, though their holders have ended, are seen to be free from now on. */
+void pool_verify(struct pool *p, const char *name);
 uint32_t pool_held(struct pool *p, const char *name); /* slots of it, as the locks say */
 
 /*

@@ -288,6 +288,14 @@ uint32_t pool_total(struct pool *p)
 	return n;
 }
 
+void pool_verify(struct pool *p, const char *name)
+{
+	int index = member_find(p->table, name);
+
+	if (index >= 0)
+		(void)pool_watch_verify_member(p, (uint32_t)index, NULL);
+}
+
 uint32_t pool_held(struct pool *p, const char *name)
 {
 	int index = member_find(p->table, name);

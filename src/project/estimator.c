@@ -352,13 +352,13 @@ static void note_busy(struct estimator *p)
 
 /*
  * The wrapper had become the command, so nobody gave the slot back: it looks taken, and the next
- * job would go to a worker, however slow, until one asks the locks.
+ * job would go to a worker, however slow.  Where some wait, the first of those sees to that.
  */
 static void left_slot(struct estimator *p)
 {
 	p->n_here -= p->n_here > 0;
-	if (has_pool(p))
-		(void)pool_held(p->server->pool, POOL_LOCAL);
+	if (has_pool(p) && !pool_waiters(p->server->pool))
+		pool_verify(p->server->pool, POOL_LOCAL);
 }
 
 static void on_job(void *data, enum job_event what, struct job *j)

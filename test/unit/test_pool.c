@@ -538,6 +538,22 @@ static pid_t start_mistaken(struct pool *p)
 	return start_stopped_waiter(any, 0, -1, 0);
 }
 
+Test(pool, who_has_ended_is_seen_by_who_verifies)
+{
+	struct pool *p = open_pool();
+	pid_t one, two;
+
+	set(p, "a", 3, POOL_UP, 1000);
+	one = start_holder(any);
+	two = start_holder(any);
+	kill_and_reap(one);
+	cr_expect_eq(find(p, "a", false).taken, 2);
+	pool_verify(p, "a");
+	cr_expect_eq(find(p, "a", false).taken, 1);
+	pool_verify(p, "b"); /* there is none */
+	kill_and_reap(two);
+}
+
 Test(pool, mistakes_of_who_does_not_verify_last_a_moment)
 {
 	pid_t waiter = start_mistaken(open_pool());
