@@ -352,12 +352,12 @@ static void note_busy(struct estimator *p)
 
 /*
  * The wrapper had become the command, so nobody gave the slot back: it looks taken, and the next
- * job would go to a worker, however slow.  Where some wait, the first of those sees to that.
+ * job would go to a worker, however slow.
  */
 static void left_slot(struct estimator *p)
 {
 	p->n_here -= p->n_here > 0;
-	if (has_pool(p) && !pool_waiters(p->server->pool))
+	if (has_pool(p))
 		pool_verify(p->server->pool, POOL_LOCAL);
 }
 

@@ -74,6 +74,10 @@ known_slow_gets_less() {
 # had become the job, counts as free, so none goes to the slow worker only to be called home.
 slots_here_are_seen_free() {
 	local COUNTED=local-slot before i busy=()
+	forget
+	worker_takes 4
+	lab_all_up
+	build 60 6 >/dev/null # so that it is known as slow
 	before=$(lab_status .sent_home)
 	for i in 1 2 3 4; do
 		(while :; do :; done) &
