@@ -125,13 +125,22 @@ int pool_reset(struct pool *p); /* forgets all members; held slots stay held by 
 /* Fills at most max; returns how many there are.  verify asks the locks instead of the hints. */
 int pool_list(struct pool *p, struct pool_member *ret, size_t max, bool verify);
 uint32_t pool_waiters(struct pool *p); /* at the moment */
-/* How long, in microseconds, until all of those have a slot of what is up, by what their jobs take;
- * UINT64_MAX: nothing is up. */
-uint64_t pool_queue_us(struct pool *p);
+/* Those of them who would take a slot of any worker, or of this machine. */
+enum pool_line {
+	POOL_LINE_ALL,
+	POOL_LINE_AWAY,	 /* not of this machine */
+	POOL_LINE_AVOID, /* not of one worker, where another can be had */
+};
+/* How many, and what their jobs take: waiting, waiting_us, mean_us; the rest is of no job. */
+void pool_line(struct pool *p, enum pool_line line, struct sched_job *ret);
+bool pool_is_wanted(struct pool *p, const char *name); /* somebody waits for just that one */
+bool pool_place_of(const struct pool *p, const char *name, struct sched_place *ret);
 uint32_t pool_total(
 	struct pool *p); /* slots of all members but those down, POOL_LOCAL's included */
 /* What the table says of the member that has this slot; false when it is gone. */
 bool pool_place(const struct pool *p, const struct pool_slot *s, struct sched_place *ret);
+/* Slots of it that look taken, though their holders have ended, are seen to be free from now on. */
+void pool_verify(struct pool *p, const char *name);
 uint32_t pool_held(struct pool *p, const char *name); /* slots of it, as the locks say */
 
 /*

@@ -57,11 +57,21 @@ uint64_t sched_takes_us(const struct sched_place *p, uint32_t beside, const stru
 int sched_choose(const struct sched_place *places, size_t n, const struct sched_job *j,
 		 uint64_t *ret_patience_us);
 
+/* A place that can be started, is being started, or is there (ready_us is 0 then). */
+struct sched_start {
+	struct sched_place place; /* all of its slots count, whoever has them */
+	uint64_t ready_us;	  /* until it has slots, counted from its start when it is asleep */
+	bool known;		  /* how long that takes */
+};
+
 /*
- * How long, in microseconds, until the last of those who wait (waiting, waiting_us, mean_us of j)
- * has a slot, when all slots of these places are taken now.  UINT64_MAX: there is no slot.
+ * Which of those asleep is to be started for the jobs that wait (waiting, waiting_us, mean_us of
+ * j), who have done so for lasted_us: of those that would have a job done before the last of them
+ * is done without it, the one by which that comes soonest.  What takes nobody knows how long to
+ * start pays, and so does any when no other place is there or coming.  SCHED_WAIT: none pays.
  */
-uint64_t sched_queue_us(const struct sched_place *places, size_t n, const struct sched_job *j);
+int sched_start(const struct sched_start *there, size_t n_there, const struct sched_start *asleep,
+		size_t n_asleep, const struct sched_job *j, uint64_t lasted_us);
 
 /* Are two free places as good as each other for this job? */
 bool sched_is_as_good(uint64_t takes_us, uint64_t best_us);

@@ -238,21 +238,43 @@ uint32_t pool_waiters(struct pool *p)
 	return queue_count_waiters(p);
 }
 
-uint64_t pool_queue_us(struct pool *p)
+static bool is_in_line(uint32_t queue, enum pool_line line)
 {
-	struct sched_job j = pick_wish(p->table, &(struct pool_request){0}).job;
-	struct sched_place places[POOL_MEMBERS_MAX];
-	struct member_view v;
-	size_t n = 0;
+	bool avoids = queue == QUEUE_ANY_AVOID || queue == QUEUE_REMOTE_AVOID;
 
-	j.waiting = queue_count_waiters(p);
-	for (uint32_t queue = 0; queue < QUEUE_COUNT; queue++)
-		if (queue_has_waiters(p, queue))
-			j.waiting_us += queue_work_us(p, queue);
-	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++)
-		if (member_view(p->table, i, &v) && v.state == MEMBER_UP)
-			places[n++] = pick_place(&v);
-	return sched_queue_us(places, n, &j);
+	return line == POOL_LINE_ALL	? true
+	       : line == POOL_LINE_AWAY ? queue == QUEUE_REMOTE || queue == QUEUE_REMOTE_AVOID
+					: avoids;
+}
+
+void pool_line(struct pool *p, enum pool_line line, struct sched_job *ret)
+{
+	*ret = pick_wish(p->table, &(struct pool_request){0}).job;
+	for (uint32_t queue = 0; queue < QUEUE_MEMBER; queue++) {
+		uint32_t n = is_in_line(queue, line) ? queue_count_waiters_in(p, queue) : 0;
+
+		ret->waiting += n;
+		if (n)
+			ret->waiting_us += queue_work_us(p, queue);
+	}
+}
+
+bool pool_is_wanted(struct pool *p, const char *name)
+{
+	int index = member_find(p->table, name);
+
+	return index >= 0 && queue_has_waiters(p, QUEUE_MEMBER + (uint32_t)index);
+}
+
+bool pool_place_of(const struct pool *p, const char *name, struct sched_place *ret)
+{
+	int index = member_find(p->table, name);
+	struct member_view v;
+
+	if (index < 0 || !member_view(p->table, (uint32_t)index, &v))
+		return false;
+	*ret = pick_place(&v);
+	return true;
 }
 
 uint32_t pool_total(struct pool *p)
@@ -264,6 +286,14 @@ uint32_t pool_total(struct pool *p)
 		if (member_view(p->table, i, &v) && v.state != MEMBER_DOWN)
 			n += v.slots;
 	return n;
+}
+
+void pool_verify(struct pool *p, const char *name)
+{
+	int index = member_find(p->table, name);
+
+	if (index >= 0)
+		(void)pool_watch_verify_member(p, (uint32_t)index, NULL);
 }
 
 uint32_t pool_held(struct pool *p, const char *name)

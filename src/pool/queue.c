@@ -67,14 +67,19 @@ static uint32_t count_locked(int fd, off_t from, off_t end)
 	return n;
 }
 
+uint32_t queue_count_waiters_in(const struct pool *p, uint32_t queue)
+{
+	if (!__atomic_load_n(&p->table->queues[queue].tail, __ATOMIC_RELAXED))
+		return 0;
+	return count_locked(p->fd, head_base(queue), head_base(queue) + (off_t)TICKETS);
+}
+
 uint32_t queue_count_waiters(const struct pool *p)
 {
 	uint32_t n = 0;
 
 	for (uint32_t queue = 0; queue < QUEUE_COUNT; queue++)
-		if (__atomic_load_n(&p->table->queues[queue].tail, __ATOMIC_RELAXED))
-			n += count_locked(p->fd, head_base(queue),
-					  head_base(queue) + (off_t)TICKETS);
+		n += queue_count_waiters_in(p, queue);
 	return n;
 }
 

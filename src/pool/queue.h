@@ -27,7 +27,8 @@ bool queue_has_waiters(const struct pool *p, uint32_t queue);
 uint32_t queue_waiting(const struct pool *p, uint32_t queue);
 /* The work of those in all, as far as they told it; 0: not known. */
 uint64_t queue_work_us(const struct pool *p, uint32_t queue);
-uint32_t queue_count_waiters(const struct pool *p);
+uint32_t queue_count_waiters(const struct pool *p); /* in all */
+uint32_t queue_count_waiters_in(const struct pool *p, uint32_t queue);
 
 /* work_us: of the job that the place in the queue is for; 0: not known. */
 int ticket_take(struct pool *p, uint32_t queue, uint32_t work_us, struct ticket *ret);

@@ -41,9 +41,10 @@ struct estimator {
 	unsigned next;	     /* the peer to be told of next; n_peers: this machine */
 };
 
+/* What came home as a straggler has a slot, too. */
 static bool is_of_slot(const struct record *r)
 {
-	return !*r->worker && streq(r->rule, "local-slot");
+	return !*r->worker && (streq(r->rule, "local-slot") || streq(r->rule, "straggler"));
 }
 
 /* False when it says nothing of how long such a job takes. */
@@ -351,6 +352,17 @@ static void note_busy(struct estimator *p)
 	look_soon(p);
 }
 
+/*
+ * The wrapper had become the command, so nobody gave the slot back: it looks taken, and the next
+ * job would go to a worker, however slow.
+ */
+static void left_slot(struct estimator *p)
+{
+	p->n_here -= p->n_here > 0;
+	if (has_pool(p))
+		pool_verify(p->server->pool, POOL_LOCAL);
+}
+
 static void on_job(void *data, enum job_event what, struct job *j)
 {
 	struct estimator *p = data;
@@ -366,8 +378,8 @@ static void on_job(void *data, enum job_event what, struct job *j)
 		return;
 	if (sample_of(&j->record, concurrency(p, j), &s))
 		learn(p, &s);
-	if (is_of_slot(&j->record) && p->n_here)
-		p->n_here--;
+	if (is_of_slot(&j->record))
+		left_slot(p);
 }
 
 /* How many there were at once is not in a record; what jobs take is. */

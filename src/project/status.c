@@ -86,6 +86,7 @@ static const char *refusal_of(const struct peer *p)
 
 static void peer_text(const struct peer *p, struct buf *out)
 {
+	_cleanup_free_ char *asleep = wake_why_asleep(p);
 	struct serve_counts contents;
 	struct link_counts k;
 
@@ -118,6 +119,8 @@ static void peer_text(const struct peer *p, struct buf *out)
 	}
 	if (p->state == PEER_UP && p->unable) {
 		buf_putf(out, "  %s\n  no jobs until it can\n", p->error);
+	} else if (asleep) {
+		buf_putf(out, "  %s\n", asleep);
 	} else if (p->state == PEER_CONNECTING && *p->error) {
 		buf_putf(out, "  %s\n  being tried again\n", p->error);
 	} else if (p->state == PEER_DOWN && *p->error) {
@@ -352,6 +355,7 @@ static json_t *hashing_json(const struct server *s)
 
 static json_t *peer_json(const struct peer *p)
 {
+	_cleanup_free_ char *asleep = wake_why_asleep(p);
 	struct serve_counts contents;
 	json_t *o = json_pack("{ss ss ss ss}", "name", p->conf->name, "state", state_word(p), "how",
 			      p->how, "error", p->error);
@@ -362,6 +366,7 @@ static json_t *peer_json(const struct peer *p)
 	set_int(o, "slots", p->slots);
 	set_int(o, "starts", p->n_starts);
 	set_int(o, "start_us", wake_takes_us(p));
+	json_object_set_new(o, "asleep", json_string(asleep ?: ""));
 	set_int(o, "running", p->jobs.n);
 	set_int(o, "jobs", p->n_jobs);
 	set_int(o, "failed", p->n_failed);

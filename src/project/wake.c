@@ -7,8 +7,10 @@
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/schedule.h"
 #include "concc/str.h"
 #include "disk.h"
+#include "jobs.h"
 #include "peer.h"
 #include "server.h"
 
@@ -23,7 +25,9 @@
 struct wake {
 	struct map takes; /* of a section: microseconds, as a pointer */
 	struct loop_source *timer;
-	uint64_t since_us; /* since when there is a queue that is left alone; 0: there is none */
+	struct observer observer;
+	uint64_t since_us; /* since when jobs wait, about; 0: none did when it was looked last */
+	uint64_t idle_us;  /* since when there is no job at all; 0: there is one */
 };
 
 static const char *section_of(const struct peer *p)
@@ -94,65 +98,196 @@ void wake_learn(const struct peer *p, uint64_t us)
 
 /* ---- who is started ---- */
 
-static uint32_t starting_slots(const struct server *s)
-{
-	uint32_t n = 0;
+/* So long without any job, and those that wait are of another build. */
+#define GAP_US 5000000
 
+static void on_job(void *data, enum job_event what, struct job *j)
+{
+	struct wake *w = data;
+	bool last = j->of_server.next == j->of_server.prev; /* the list itself, on both sides */
+	uint64_t now = now_us();
+
+	if (w->idle_us && now - w->idle_us > GAP_US)
+		w->since_us = 0;
+	w->idle_us = what == JOB_EVENT_ENDED && last ? now : 0;
+}
+
+/* Those who wait and can have the same slots, and what there is for them or will be. */
+struct line {
+	enum pool_line kind;
+	struct sched_job job;
+	struct sched_start there[POOL_MEMBERS_MAX + 1];
+	size_t n;
+	uint32_t coming; /* slots of those that are being started */
+};
+
+static void add(struct line *l, const struct server *s, const char *name, uint64_t ready_us)
+{
+	struct sched_start *at = &l->there[l->n];
+
+	*at = (struct sched_start){.ready_us = ready_us, .known = true};
+	if (l->n < POOL_MEMBERS_MAX && pool_place_of(s->pool, name, &at->place))
+		l->n++;
+}
+
+static bool is_coming(const struct peer *p)
+{
+	return p->state == PEER_CONNECTING || p->state == PEER_GREETING;
+}
+
+/* What takes longer than it did is likely to go on for as long. */
+static uint64_t left_us(const struct peer *p, uint64_t now)
+{
+	uint64_t takes = wake_takes_us(p), gone = now - p->began_us;
+
+	return gone < takes ? takes - gone : gone - takes;
+}
+
+static unsigned count_up(const struct server *s)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < s->n_peers; i++)
+		n += s->peers[i]->state == PEER_UP && !s->peers[i]->unable;
+	return n;
+}
+
+static void add_coming(struct line *l, const struct peer *p, uint64_t now)
+{
+	add(l, p->server, p->conf->name, left_us(p, now));
+	l->coming += p->slots ? p->slots : 1;
+}
+
+/* The only worker that is up is the one to avoid. */
+static void look_along(struct line *l, const struct server *s, uint64_t now)
+{
+	bool up = l->kind != POOL_LINE_AVOID || count_up(s) > 1;
+
+	l->n = l->coming = 0;
+	if (s->local_slots && l->kind != POOL_LINE_AWAY)
+		add(l, s, POOL_LOCAL, 0);
 	for (unsigned i = 0; i < s->n_peers; i++) {
 		const struct peer *p = s->peers[i];
 
-		if (p->state == PEER_CONNECTING || p->state == PEER_GREETING)
-			n += p->slots ? p->slots : 1;
+		if (is_coming(p))
+			add_coming(l, p, now);
+		else if (up && p->state == PEER_UP && !p->unable)
+			add(l, s, p->conf->name, 0);
+	}
+}
+
+/* The first of each section, whose workers are alike; that has most of what jobs read. */
+static size_t who_sleep(const struct server *s, struct peer **peers, struct sched_start *ret)
+{
+	size_t n = 0;
+
+	for (unsigned i = 0; i < s->n_peers && n < POOL_MEMBERS_MAX; i++) {
+		struct peer *p = s->peers[i];
+		uint64_t takes = wake_takes_us(p);
+
+		if (p->state != PEER_ASLEEP ||
+		    (n && streq(section_of(peers[n - 1]), section_of(p))) ||
+		    !pool_place_of(s->pool, p->conf->name, &ret[n].place))
+			continue;
+		ret[n].ready_us = takes;
+		ret[n].known = takes > 0;
+		peers[n++] = p;
 	}
 	return n;
 }
 
-/*
- * Not for a queue that what is up will be through with by then.  How long jobs take may not be
- * known, and others may come: what has lasted as long as the start takes is likely to last.
- */
-static bool pays(const struct server *s, const struct peer *p, uint64_t queue_us, uint64_t now)
+/* The one to be started for that line, or NULL. */
+static struct peer *next_for(const struct server *s, const struct line *l, uint64_t now)
 {
-	uint64_t takes = wake_takes_us(p), since = s->wake->since_us;
+	uint64_t lasted = s->wake->since_us ? now - s->wake->since_us : 0;
+	struct sched_start asleep[POOL_MEMBERS_MAX];
+	struct peer *peers[POOL_MEMBERS_MAX];
+	size_t n = who_sleep(s, peers, asleep);
+	int at = sched_start(l->there, l->n, asleep, n, &l->job, lasted);
 
-	return queue_us >= takes || (since && now - since >= takes);
+	return at < 0 ? NULL : peers[at];
 }
 
-static void look_again(struct server *s, uint64_t now, uint64_t after_us)
+/* No more slots than there are who wait. */
+static void start_for(struct server *s, enum pool_line kind, uint64_t now)
+{
+	struct line l = {.kind = kind};
+	struct peer *p;
+
+	pool_line(s->pool, kind, &l.job);
+	if (l.job.waiting)
+		look_along(&l, s, now);
+	while (l.coming < l.job.waiting && (p = next_for(s, &l, now))) {
+		peer_start(p);
+		add_coming(&l, p, now);
+	}
+}
+
+static bool any_asleep(const struct server *s)
+{
+	for (unsigned i = 0; i < s->n_peers; i++)
+		if (s->peers[i]->state == PEER_ASLEEP)
+			return true;
+	return false;
+}
+
+/* How long the soonest of those asleep takes; 0: there is none. */
+static uint64_t soonest_us(const struct server *s)
+{
+	uint64_t soonest = 0;
+
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		uint64_t takes = s->peers[i]->state == PEER_ASLEEP ? wake_takes_us(s->peers[i]) : 0;
+
+		if (takes && (!soonest || takes < soonest))
+			soonest = takes;
+	}
+	return soonest;
+}
+
+/* When the line has lasted as long as a start takes, that is likely to pay; and else at times that
+ * are further and further apart. */
+static void look_again(struct server *s, uint64_t now)
 {
 	struct wake *w = s->wake;
+	uint64_t soonest = soonest_us(s), lasted;
 
-	if (!w->since_us)
+	if (!pool_waiters(s->pool))
+		w->since_us = 0;
+	else if (!w->since_us)
 		w->since_us = now;
-	loop_timer_set(w->timer, (w->since_us + after_us - now) / 1000 + 1);
+	if (!w->since_us || !soonest)
+		return;
+	lasted = now - w->since_us;
+	loop_timer_set(w->timer, (lasted < soonest ? soonest - lasted : lasted / 2) / 1000 + 1);
 }
 
 void wake_workers(struct server *s)
 {
-	uint64_t now = now_us(), queue_us, soonest = UINT64_MAX;
-	uint32_t wanted, coming;
+	uint64_t now = now_us();
 
-	if (!s->wake || s->stopping || s->replaced)
+	if (!s->wake || s->stopping || s->replaced || !any_asleep(s))
 		return;
-	wanted = pool_waiters(s->pool);
-	queue_us = wanted ? pool_queue_us(s->pool) : 0;
-	coming = starting_slots(s);
-	for (unsigned i = 0; i < s->n_peers && coming < wanted; i++) {
-		struct peer *p = s->peers[i];
+	for (unsigned i = 0; i < s->n_peers; i++)
+		if (s->peers[i]->state == PEER_ASLEEP &&
+		    pool_is_wanted(s->pool, s->peers[i]->conf->name))
+			peer_start(s->peers[i]);
+	start_for(s, POOL_LINE_ALL, now);
+	start_for(s, POOL_LINE_AWAY, now);
+	start_for(s, POOL_LINE_AVOID, now);
+	look_again(s, now);
+}
 
-		if (p->state != PEER_ASLEEP)
-			continue;
-		if (pays(s, p, queue_us, now)) {
-			coming += p->slots ? p->slots : 1;
-			peer_start(p);
-		} else if (wake_takes_us(p) < soonest) {
-			soonest = wake_takes_us(p);
-		}
-	}
-	if (coming < wanted && soonest != UINT64_MAX)
-		look_again(s, now, soonest);
-	else
-		s->wake->since_us = 0;
+char *wake_why_asleep(const struct peer *p)
+{
+	uint64_t takes = wake_takes_us(p);
+
+	if (p->state != PEER_ASLEEP || !takes)
+		return NULL;
+	return xasprintf("takes %llu.%llu s to start%s", (unsigned long long)(takes / 1000000),
+			 (unsigned long long)(takes / 100000 % 10),
+			 pool_waiters(p->server->pool) ? ", by which those that wait will be done"
+						       : "");
 }
 
 static void on_timer(void *data)
@@ -164,6 +299,8 @@ void wake_open(struct server *s)
 {
 	s->wake = xcalloc(1, sizeof(*s->wake));
 	s->wake->timer = loop_add_timer(s->loop, 0, on_timer, s);
+	s->wake->observer = (struct observer){.event = on_job, .data = s->wake};
+	jobs_observe(s, &s->wake->observer);
 	load(s);
 }
 
@@ -173,6 +310,7 @@ void wake_close(struct server *s)
 
 	if (!w)
 		return;
+	list_remove(&w->observer.of_server);
 	loop_remove(w->timer);
 	map_release(&w->takes);
 	free(w);

@@ -3,9 +3,10 @@
 #define CONCC_PROJECT_WAKE_H
 
 /*
- * Workers that are started when jobs need them, and when that pays: one that takes a minute to
- * start is no help to a line that will be gone in ten seconds.  How long each takes is remembered
- * in the cache directory; one of which that is not known is started, which tells.
+ * Workers that are started when jobs need them, and when that pays (sched_start()): one that takes
+ * a minute to start is no help to a line that will be gone in ten seconds.  How long each section's
+ * take is remembered in the cache directory; one of which that is not known is started, which
+ * tells.
  *
  * All functions are the loop's thread's, and do nothing for a server without it (s->wake is NULL).
  */
@@ -22,5 +23,7 @@ void wake_workers(struct server *s);
 void wake_learn(const struct peer *p, uint64_t us);
 /* What is known of that, in microseconds; 0: nothing. */
 uint64_t wake_takes_us(const struct peer *p);
+/* Why it is asleep, beside that nothing waits; NULL: for no other reason.  The caller's. */
+char *wake_why_asleep(const struct peer *p);
 
 #endif

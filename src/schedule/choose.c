@@ -179,17 +179,6 @@ int sched_choose(const struct sched_place *places, size_t n, const struct sched_
 	return SCHED_WAIT;
 }
 
-uint64_t sched_queue_us(const struct sched_place *places, size_t n, const struct sched_job *j)
-{
-	uint64_t work = mean_waiting(j);
-	double per_us = 0;
-
-	for (size_t i = 0; i < n; i++)
-		per_us += places[i].slots /
-			  (double)(takes_us(&places[i], places[i].slots, work) ?: 1);
-	return per_us > 0 ? (uint64_t)(j->waiting / per_us) : UINT64_MAX;
-}
-
 /* What has gone on for long is likely to go on: times what it has done so far. */
 #define GOES_ON 4
 /* Less may be a guess that is wrong, and what it counts as slower for that. */

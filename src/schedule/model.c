@@ -93,6 +93,7 @@ struct sched_model {
 	unsigned n_here;	    /* and here */
 	double shown;		    /* what jobs weigh that said how fast workers are */
 	struct mean ln_mean, spread;
+	double longest_us; /* job of late, about */
 	struct work works[WORKS];
 };
 
@@ -233,9 +234,11 @@ uint32_t sched_model_upper_bound_us(const struct sched_model *m, uint64_t kind)
 
 uint32_t sched_model_mean_us(const struct sched_model *m)
 {
-	/* Of many that differ by factors: the mean, not the middle one. */
+	/* Of many that differ by factors: the mean, not the middle one.  A tiny one among few makes
+	 * their spread so great that it would be longer than any of them. */
 	double us = m->ln_mean.n ? exp(m->ln_mean.value + m->spread.value / 2) : 0;
 
+	us = fmin(us, m->longest_us);
 	return us > UINT32_MAX ? UINT32_MAX : (uint32_t)us;
 }
 
@@ -396,6 +399,7 @@ static void learn_sample(struct sched_model *m, const struct sched_sample *s)
 	learn_work(m, p, s->kind, ln_us, FLOOR_KIND);
 	if (s->place)
 		work_at(m, s->kind)->idle = !is_busy(s) && s->wall_us >= LONG_US;
+	m->longest_us = fmax(exp(ln_us), m->longest_us * (1 - 1.0 / FLOOR_MEAN));
 	learn(&m->ln_mean, ln_us, FLOOR_MEAN);
 	off = ln_us - m->ln_mean.value;
 	learn(&m->spread, off * off, FLOOR_MEAN);

@@ -70,6 +70,24 @@ known_slow_gets_less() {
 	expect_ge "jobs here of 60, again" "$(build 60 6)" 54
 }
 
+# As many jobs as slots here, beside others that want the processors: a slot that nobody gave back, since its holder
+# had become the job, counts as free, so none goes to the slow worker only to be called home.
+slots_here_are_seen_free() {
+	local COUNTED=local-slot before i busy=()
+	forget
+	worker_takes 4
+	lab_all_up
+	build 60 6 >/dev/null # so that it is known as slow
+	before=$(lab_status .sent_home)
+	for i in 1 2 3 4; do
+		(while :; do :; done) &
+		busy+=($!)
+	done
+	expect_ge "jobs here of 24" "$(build 24 2)" 21
+	kill "${busy[@]}"
+	expect_le "sent home" $(($(lab_status .sent_home) - before)) 2
+}
+
 take_local_slots() {
 	LOCALS=("$(concc-worker-pool allocate --only local --owner "$$")"
 		"$(concc-worker-pool allocate --only local --owner "$$")")
@@ -82,21 +100,25 @@ give_local_slots() {
 	done
 }
 
-# Puts the job on w1, where it stays; then this machine has slots.
-sent_to_w1() {
-	local line='' pid
+# Puts the command on w1, where it stays; then this machine has slots.  Sets SENT.
+sent_to_w1() { # CMD...
+	local line=''
 	take_local_slots
 	rm -f "$LAB/trace"
 	mkfifo "$LAB/trace"
-	CONCC_EXPLAIN=$LAB/explain strace -o "$LAB/trace" -s 999 -e trace=sendmsg concc-dispatch ./job 1 &
-	pid=$!
+	CONCC_EXPLAIN=$LAB/explain strace -o "$LAB/trace" -s 999 -e trace=sendmsg concc-dispatch "$@" >/dev/null &
+	SENT=$!
 	exec 5<"$LAB/trace"
 	while read -r -t "$LAB_LIMIT" line <&5; do
 		case $line in *w1*) break ;; esac
 	done
 	give_local_slots
 	case $line in *w1*) ;; *) fail "it was not sent" ;; esac
-	wait "$pid" || fail "status $?"
+}
+
+sent_is_done() {
+	expect_gone "the job" "$SENT"
+	wait "$SENT" || fail "status $?"
 	exec 5<&-
 }
 
@@ -108,10 +130,36 @@ late_one_comes_home() {
 	expect_ge "jobs" "$(build 8 4)" 0
 	before=$(lab_status .sent_home)
 	worker_takes 1000
-	sent_to_w1
+	sent_to_w1 ./job 1
+	sent_is_done
 	expect_grep 'local: straggler .(it takes far longer on w1 than such a job does|w1 is slow)' "$LAB/explain"
 	expect_eq "sent home" $(($(lab_status .sent_home) - before)) 1
 	rm -f "$LAB/explain"
+}
+
+# Done before, it is missed when it has been there for twice as long as it should take: a worker that is as fast as
+# this machine has it, and stops.  Nothing else would fetch it for ten minutes.
+known_one_comes_home() {
+	local i
+	forget
+	export CONCC_STRAGGLER_AFTER=10m
+	worker_takes 0.1
+	cp "$LAB_TOOLS/hold" known-hold
+	printf '#!/bin/sh\n[ -e /opt/part ] && [ -e stops ] && exec ./known-hold >/dev/null\nexec sleep 0.3\n' >known
+	chmod +x known
+	concc status >/dev/null
+	lab_all_up
+	take_local_slots
+	for i in 1 2 3; do
+		concc-dispatch ./known
+	done
+	give_local_slots
+	touch stops
+	sent_to_w1 ./known
+	sent_is_done
+	expect_grep 'local: straggler .w1 is slow, and this machine has a slot for it' "$LAB/explain"
+	rm -f "$LAB/explain" stops
+	unset CONCC_STRAGGLER_AFTER
 }
 
 # A new worker on a slow line: who waits there for what is still to be sent comes home, long before it
@@ -253,7 +301,9 @@ check "a fast worker gets all that it has room for" fast_worker_gets_all
 check "this machine works, too" both_work
 check "a worker that is slow gets little" slow_worker_gets_little
 check "what is known is used" known_slow_gets_less
+check "as many jobs as slots here stay here" slots_here_are_seen_free
 check "what hangs there comes home" late_one_comes_home
+check "what was done before, and hangs there, comes home" known_one_comes_home
 check "what waits for contents comes home" fills_slowly
 check "what came home goes on there" goes_on_there
 CONCC_LOCAL_SLOTS=0

@@ -305,6 +305,10 @@ not_for_a_short_line() {
 	two_config 3600000000
 	slow_start 1
 	lab_start_waiting one
+	concc status >"$LAB/status"
+	expect_grep '^  takes 3600.0 s to start, by which those that wait will be done$' "$LAB/status"
+	expect_eq "why it sleeps" "$(lab_status '[.workers[].asleep] | join("|")')" \
+		"|takes 3600.0 s to start, by which those that wait will be done"
 	slow_release 1
 	exec {TRACE}<&-
 	wait
@@ -328,12 +332,90 @@ for_a_line_that_lasts() {
 		"$(lab_status '.workers[] | select(.name == "far") | .start_us')" "$known"
 }
 
+# Nothing is up: the one that is there soonest, whatever the order in the file, and not both.
+soonest_of_several() {
+	config 'slots = 1' 'idle-timeout = 1h' "command = $LAB/worker"
+	printf '[worker near]\nslots = 8\nidle-timeout = 1h\ncommand = %s\n' "$LAB/worker" >>"$CONCC_CONFIG"
+	mkdir -p "$CONCC_CACHE_DIR"
+	printf '3600000000 box\n200000 near\n' >"$CONCC_CACHE_DIR/starts"
+	compile 1
+	expect_grep 'remote on near' "$LAB/explain"
+	slow_start 1
+	slow_start 2
+	expect_eq "started" "$(cut -d' ' -f1 "$LAB/starts")" near
+	slow_release 1
+	slow_release 2
+	expect_eq "jobs by hand find it" "$(concc-worker-pool allocate --only box -- sh -c 'echo $CONCC_SLOT')" box
+}
+
+# This machine has slots, but not for a job while memory is short: it has nobody else, however long it takes.
+nobody_else() {
+	local CONCC_LOCAL_SLOTS=auto
+	config 'slots = 1' 'idle-timeout = 1h' "command = $LAB/worker"
+	mkdir -p "$CONCC_CACHE_DIR"
+	echo '3600000000 box' >"$CONCC_CACHE_DIR/starts"
+	echo 'some avg10=42.00 avg60=12.00 avg300=3.00 total=1' >"$LAB/pressure"
+	mount --bind "$LAB/pressure" /proc/pressure/memory || skip "no /proc/pressure/memory"
+	CONCC_EXPLAIN=1 timeout "$LAB_LIMIT" concc-cc gcc -g -c 1.c -o 1.o 2>"$LAB/explain" || fail "status $?: $(cat "$LAB/explain")"
+	umount /proc/pressure/memory
+	expect_grep 'remote on box' "$LAB/explain"
+}
+
 damaged_knowledge() {
 	two_config 1
 	lab_stop_server
 	printf 'far\n-5 far\n99999999999999999999 far\n7\n 8 far\n\377 far\n12 far' >"$CONCC_CACHE_DIR/starts"
 	lab_all_up
 	expect_eq "what is known" "$(lab_status '.workers[] | select(.name == "far") | .start_us')" 12
+}
+
+# A spot machine: it vanishes each time as soon as it is up.
+vanish() {
+	local line
+	while read -r line; do
+		[[ $line != *"worker=spot up"* ]] || kill -KILL "$(worker_pid spot)" 2>/dev/null || true
+	done < <(exec tail -n +1 -F --pid=$$ "$CONCC_RUNTIME_DIR/project.log" 2>/dev/null)
+}
+
+spot_config() {
+	config 'slots = 1' "command = $LAB/worker"
+	printf '[worker spot]\nslots = 2\nidle-timeout = 1h\ncommand = %s\n' "$LAB/worker" >>"$CONCC_CONFIG"
+	rm -f "$CONCC_CACHE_DIR/starts"
+	compile 1
+}
+
+# What it had begun is done by who stays, once more and no more than that.
+spot_vanishes() {
+	local n
+	spot_config
+	slow_start 1
+	slow_start 2
+	expect_eq "started" "$(grep -c ^spot "$LAB/starts")" 1
+	slow_release 1
+	kill -KILL "$(worker_pid spot)"
+	slow_end 2
+	expect_grep 'worker spot was lost' "$LAB/err.2"
+	expect_grep 'remote on box' "$LAB/err.2"
+	n=$(concc report --json | jq -c '.jobs | max_by(.arrived_us) | [.worker, .tries]')
+	expect_eq "record" "$n" '["box",2]'
+}
+
+# It is not called for each job that waits, and no job is tried more than once more.
+spot_vanishes_always() {
+	local watcher
+	spot_config
+	vanish &
+	watcher=$!
+	seq 40 | CONCC_EXPLAIN=$LAB/spot.err xargs -P 8 -I{} sh -c 'concc-cc gcc -g -c 1.c -o spot.{}.o' ||
+		fail "status $?"
+	kill "$watcher"
+	cat "$LAB/spot.err"
+	for n in $(seq 40); do
+		expect_same_file "$LAB/1.o" "spot.$n.o"
+	done
+	expect_ge "started" "$(grep -c ^spot "$LAB/starts")" 1
+	expect_le "started" "$(grep -c ^spot "$LAB/starts")" 15
+	rm -f spot.*.o
 }
 
 check "as many workers as jobs need" as_many_as_needed
@@ -350,5 +432,10 @@ check "examples/kubernetes, a pod that is pending" pod_pending
 check "examples/kubernetes, pods that stand" pods_that_stand
 check "none for a line that is soon gone" not_for_a_short_line
 check "one for a line that lasts" for_a_line_that_lasts
+check "of several the one that is there soonest" soonest_of_several
+check "a job that nobody else can do" nobody_else
+! mountpoint -q /proc/pressure/memory || umount /proc/pressure/memory
+check "a spot machine vanishes" spot_vanishes
+check "a spot machine that always vanishes" spot_vanishes_always
 check "what is remembered of starts is damaged" damaged_knowledge
 lab_stop

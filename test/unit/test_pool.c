@@ -539,6 +539,22 @@ static pid_t start_mistaken(struct pool *p)
 	return start_stopped_waiter(any, 0, -1, 0);
 }
 
+Test(pool, who_has_ended_is_seen_by_who_verifies)
+{
+	struct pool *p = open_pool();
+	pid_t one, two;
+
+	set(p, "a", 3, POOL_UP, 1000);
+	one = start_holder(any);
+	two = start_holder(any);
+	kill_and_reap(one);
+	cr_expect_eq(find(p, "a", false).taken, 2);
+	pool_verify(p, "a");
+	cr_expect_eq(find(p, "a", false).taken, 1);
+	pool_verify(p, "b"); /* there is none */
+	kill_and_reap(two);
+}
+
 Test(pool, mistakes_of_who_does_not_verify_last_a_moment)
 {
 	pid_t waiter = start_mistaken(open_pool());
@@ -1086,6 +1102,46 @@ static pid_t start_listener(void)
 	cr_assert_eq(read(fds[0], &c, 1), 1, "it can't listen");
 	(void)close(fds[0]);
 	return pid;
+}
+
+static uint32_t in_line(struct pool *p, enum pool_line line)
+{
+	struct sched_job j;
+
+	pool_line(p, line, &j);
+	return j.waiting;
+}
+
+Test(pool, who_waits_is_counted_by_what_it_can_have)
+{
+	struct pool_request away = {0}, avoid = {.local_ok = true, .avoid = "a"},
+			    only = {.only = "b", .local_ok = true};
+	struct pool *p = open_pool();
+	struct errmsg msg = {""};
+	struct sched_place place;
+	pid_t pids[4];
+	int fd;
+
+	cr_assert_eq(pool_listen(p, &fd, &msg), 0, "%s", msg.text);
+	set(p, "a", 3, POOL_ASLEEP, 1000);
+	set(p, "b", 1, POOL_ASLEEP, 1000);
+	cr_expect_not(pool_is_wanted(p, "b"));
+	pids[0] = start_waiter(any, 0, -1, 0);
+	pids[1] = start_waiter(away, 0, -1, 0);
+	pids[2] = start_waiter(avoid, 0, -1, 0);
+	pids[3] = start_waiter(only, 0, -1, 0);
+	cr_expect_eq(in_line(p, POOL_LINE_ALL), 3);
+	cr_expect_eq(in_line(p, POOL_LINE_AWAY), 1);
+	cr_expect_eq(in_line(p, POOL_LINE_AVOID), 1);
+	cr_expect(pool_is_wanted(p, "b"));
+	cr_expect_not(pool_is_wanted(p, "a"));
+	cr_expect(pool_place_of(p, "a", &place));
+	cr_expect_eq(place.slots, 3);
+	cr_expect_not(pool_place_of(p, "c", &place));
+	set(p, "a", 3, POOL_UP, 1000);
+	set(p, "b", 1, POOL_UP, 1000);
+	for (int i = 0; i < 4; i++)
+		reap(pids[i], 0);
 }
 
 Test(pool, waiters_leave_when_who_is_asleep_can_not_come)

@@ -161,24 +161,17 @@ Test(choose, what_was_measured_of_more_jobs_counts_more_than_cores)
 	cr_expect_eq(choose(p, 2, second), 1);
 }
 
-Test(choose, a_line_lasts_as_long_as_what_is_up_needs_for_it)
+static const struct sched_start *starts_of(const struct sched_place *p, struct sched_start *ret,
+					   uint64_t ready_us)
 {
-	struct sched_place p[] = {place(4, 4, 1), place(2, 2, 2), here(2, 0)};
-	struct sched_job j = {.mean_us = 1000000, .waiting = 10};
-
-	cr_expect_eq(sched_queue_us(NULL, 0, &j), UINT64_MAX);
-	cr_expect_eq(sched_queue_us(p, 1, &j), 2500000);
-	cr_expect_eq(sched_queue_us(p, 2, &j),
-		     2000000); /* two that are half as fast are one more */
-	cr_expect_lt(sched_queue_us(p, 3, &j), 2000000); /* here there are slots, too */
-	j.waiting_us = 100000;				 /* those are known to be short */
-	cr_expect_eq(sched_queue_us(p, 1, &j), 25000);
-	j = (struct sched_job){0};
-	cr_expect_eq(sched_queue_us(p, 1, &j), 0);
+	for (unsigned i = 0; i < 3; i++)
+		ret[i] = (struct sched_start){p[i], i * ready_us, true};
+	return ret;
 }
 
 Test(choose, damaged_numbers_are_only_bad_advice)
 {
+	struct sched_start starts[3];
 	struct sched_place p[3];
 
 	for (unsigned seed = 1; seed < 20000; seed++) {
@@ -198,7 +191,106 @@ Test(choose, damaged_numbers_are_only_bad_advice)
 		at = sched_choose(p, N(p), &j, &patience);
 		cr_assert(at == SCHED_WAIT || (at >= 0 && at < 3 && p[at].taken < p[at].slots));
 		cr_assert_gt(patience, 0);
+		at = sched_start(starts_of(p, starts, (uint64_t)rand() << (rand() % 34)), 2,
+				 &starts[2], 1, &j, (uint64_t)rand() << (rand() % 34));
+		cr_assert(at == SCHED_WAIT || at == 0);
 	}
+}
+
+/* ---- places that can be started ---- */
+
+#define SECONDS 1000000ULL
+
+static struct sched_start up(uint32_t slots, double slow)
+{
+	return (struct sched_start){.place = place(slots, slots, slow), .known = true};
+}
+
+static struct sched_start takes(uint64_t seconds, uint32_t slots, double slow)
+{
+	return (struct sched_start){
+		.place = place(slots, 0, slow), .ready_us = seconds * SECONDS, .known = true};
+}
+
+static struct sched_job waiting(uint32_t n)
+{
+	return (struct sched_job){.mean_us = SECONDS, .waiting = n};
+}
+
+Test(start, one_that_takes_longer_than_the_line_is_left_asleep)
+{
+	struct sched_start there[] = {up(2, 1)}, asleep[] = {takes(60, 8, 1)};
+	struct sched_job j = waiting(100);
+
+	/* 50 s, and 60. */
+	cr_expect_eq(sched_start(there, 1, asleep, 1, &j, 0), SCHED_WAIT);
+	j = waiting(130);
+	cr_expect_eq(sched_start(there, 1, asleep, 1, &j, 0), 0);
+	j.waiting_us = j.waiting * SECONDS / 10; /* they are short ones */
+	cr_expect_eq(sched_start(there, 1, asleep, 1, &j, 0), SCHED_WAIT);
+	j = waiting(0);
+	cr_expect_eq(sched_start(there, 1, asleep, 1, &j, 60 * SECONDS), SCHED_WAIT);
+}
+
+/* A build with -j4 has never more than two in the line, for an hour. */
+Test(start, a_line_that_has_lasted_is_likely_to_last)
+{
+	struct sched_start there[] = {up(2, 1)}, asleep[] = {takes(60, 8, 1)};
+	struct sched_job j = waiting(2);
+
+	cr_expect_eq(sched_start(there, 1, asleep, 1, &j, 59 * SECONDS), SCHED_WAIT);
+	cr_expect_eq(sched_start(there, 1, asleep, 1, &j, 61 * SECONDS), 0);
+}
+
+/* When it is up it would only begin. */
+Test(start, its_own_part_counts)
+{
+	struct sched_start there[] = {up(1, 1)};
+	struct sched_start slow[] = {takes(5, 1, 8)}, fast[] = {takes(5, 1, 0.25)};
+	struct sched_job j = waiting(5);
+
+	/* The last ends here at 6 s. */
+	cr_expect_eq(sched_start(there, 1, slow, 1, &j, 0), SCHED_WAIT);
+	cr_expect_eq(sched_start(there, 1, fast, 1, &j, 0), 0);
+}
+
+Test(start, what_nobody_else_can_do_and_what_is_not_known_is_started)
+{
+	struct sched_start there[] = {up(8, 1)}, asleep[] = {takes(3600, 1, 4), takes(0, 1, 1)};
+	struct sched_job j = waiting(1);
+
+	cr_expect_eq(sched_start(NULL, 0, asleep, 1, &j, 0), 0);
+	asleep[1].known = false;
+	cr_expect_eq(sched_start(there, 1, asleep, 2, &j, 0), 1);
+	cr_expect_eq(sched_start(NULL, 0, asleep, 2, &j, 0), 1);
+}
+
+Test(start, the_one_by_which_it_ends_soonest)
+{
+	struct sched_start asleep[] = {takes(60, 32, 1), takes(5, 2, 1), takes(5, 2, 0.5)};
+	struct sched_job j = waiting(8);
+
+	cr_expect_eq(sched_start(NULL, 0, asleep, 3, &j, 0), 2);
+	j = waiting(4000); /* 185 s, 2005, 1005 */
+	cr_expect_eq(sched_start(NULL, 0, asleep, 3, &j, 0), 0);
+	j = waiting(8);
+	cr_expect_eq(sched_start(NULL, 0, asleep, 2, &j, 0), 1);
+	asleep[2] = asleep[1]; /* in the order of the file */
+	cr_expect_eq(sched_start(NULL, 0, asleep, 3, &j, 0), 1);
+}
+
+Test(start, one_that_comes_counts)
+{
+	struct sched_start asleep[] = {takes(60, 32, 1)}, there[] = {takes(4, 4, 1)};
+	struct sched_job j = waiting(100);
+
+	/* 29 s with what comes; the other is not ready by then. */
+	cr_expect_eq(sched_start(there, 1, asleep, 1, &j, 0), SCHED_WAIT);
+	there[0].ready_us = 50 * SECONDS; /* 75 s */
+	cr_expect_eq(sched_start(there, 1, asleep, 1, &j, 0), 0);
+	/* What has not begun says nothing of how long the line lasts. */
+	there[0].ready_us = 4 * SECONDS;
+	cr_expect_eq(sched_start(there, 1, asleep, 1, &j, 1000 * SECONDS), SCHED_WAIT);
 }
 
 /* ---- once more, here ---- */
@@ -309,6 +401,28 @@ Test(model, a_short_job_that_waited_says_nothing_of_the_place)
 	sched_model_learn_censored(m, &s);
 	cr_expect_gt(profile_of(m, "v").slowdown[1], 50 * guessed);
 	cr_expect_leq(profile_of(m, "v").slowdown[1], 128 * guessed);
+	sched_model_free(m);
+}
+
+/* Who waits for a slot reckons with it: 57 s where jobs take one is for ever. */
+Test(model, the_mean_is_no_longer_than_the_longest)
+{
+	struct sched_model *m = sched_model_new(2);
+	struct sched_sample s = {.job = 1, .kind = 2, .concurrency = 1, .total_us = 7};
+
+	sched_model_learn(m, &s);
+	s.total_us = 1000000;
+	for (s.job = 3; s.job < 6; s.job++)
+		sched_model_learn(m, &s);
+	cr_expect_geq(sched_model_mean_us(m), 500000);
+	cr_expect_leq(sched_model_mean_us(m), 1000001);
+	/* One long ago is forgotten. */
+	s.total_us = 100000000;
+	sched_model_learn(m, &s);
+	s.total_us = 1000000;
+	for (unsigned i = 0; i < 500; i++)
+		sched_model_learn(m, &s);
+	cr_expect_leq(sched_model_mean_us(m), 2000000);
 	sched_model_free(m);
 }
 
