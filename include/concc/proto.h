@@ -139,7 +139,8 @@ enum hello_flags {
 	HELLO_F_CHECKUP = 1 << 1,     /* from a client: it wants a CHECKUP */
 };
 
-/* The first five fields keep their place and meaning in every version. */
+/* The first five fields keep their place and meaning in every version; of another they are all that
+ * is decoded. */
 struct msg_hello {
 	uint32_t version;
 	char *program; /* "concc 0.1.0" */
