@@ -302,7 +302,7 @@ Test(mirror, keeps_working_directories)
 	sim_sync(s);
 	sim_check_same(s);
 	/* Not looked at before the end: a look-up would revive it. */
-	cr_assert_eq(mirror_dir_stale(s->m, sim_told_by_path(s, a)->dir_id), 0);
+	cr_assert_eq(mirror_dir_stale(s->m, sim_dir_by_path(s, a)->dir_id), 0);
 	sim_flush(s);
 	(void)!write(t.go_fd, &n, sizeof(n));
 	result = sim_finish(s, task);
@@ -750,7 +750,7 @@ Test(mirror, stale_directories_are_asked_anew)
 	/* No update says so. */
 	sim_change("rm dir/gone; echo new >dir/new; echo newer >dir/file; rmdir dir/sub; "
 		   "echo x >dir/sub");
-	cr_assert_eq(mirror_dir_stale(s->m, sim_told_by_path(s, dir)->dir_id), 0);
+	cr_assert_eq(mirror_dir_stale(s->m, sim_dir_by_path(s, dir)->dir_id), 0);
 	sim_flush(s);
 	sim_expect(s, "cat $M/dir/new", "new\n");
 	sim_check_same(s);
@@ -764,7 +764,7 @@ Test(mirror, stale_directories_are_asked_anew)
 	cr_assert_eq(sim_counts(s).fetches, 5, "%llu", (unsigned long long)sim_counts(s).fetches);
 	/* The served root itself. */
 	sim_change("chmod 711 .; echo x >rootfile");
-	cr_assert_eq(mirror_dir_stale(s->m, sim_told_by_path(s, s->src)->dir_id), 0);
+	cr_assert_eq(mirror_dir_stale(s->m, sim_dir_by_path(s, s->src)->dir_id), 0);
 	sim_flush(s);
 	sim_check_same(s);
 	sim_free(s);
@@ -1243,7 +1243,7 @@ Test(mirror, refuses_wrong_listings)
 
 	sim_change("mkdir sub");
 	sim_expect(s, "ls $M", "sub\n");
-	id = sim_told_by_path(s, s->src)->dir_id;
+	id = sim_dir_by_path(s, s->src)->dir_id;
 	cr_assert_eq(sim_send_dir(s, 0, DIR_LISTED, s->src, &dir, 0, &none), CONCC_E_PROTO);
 	cr_assert_eq(sim_send_dir(s, 9, DIR_LISTED, "/tmp", &dir, 0, &none), CONCC_E_PROTO);
 	cr_assert_eq(sim_send_dir(s, id, DIR_LISTED, sub, &dir, 0, &none), CONCC_E_PROTO);
