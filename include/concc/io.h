@@ -5,6 +5,9 @@
 /*
  * File descriptors, paths and clocks: the small things every folder needs.
  * An fd is >= 0 or -1, and is CLOEXEC from birth.
+ *
+ * From any thread.  0 or -errno, where no more is said.  What opens, reads, writes or looks at
+ * files may block as long as their disk does; the other path_* functions work on text alone.
  */
 #include <stdbool.h>
 #include <stddef.h>
