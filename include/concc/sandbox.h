@@ -93,7 +93,8 @@ struct launcher_ops {
 	void (*beyond)(void *data, uint32_t job_id, const char *text);
 	/* All processes of the job are gone. */
 	void (*ended)(void *data, uint32_t job_id, const struct job_end *end);
-	/* The launcher died: no job can run any more. */
+	/* The launcher died: no job can run any more.  wait_status as from waitpid(2), -1: it can't
+	 * end yet. */
 	void (*lost)(void *data, int wait_status);
 };
 

@@ -193,7 +193,11 @@ static void on_beyond(void *data, uint32_t job_id, const char *text)
 
 static void on_launcher_lost(void *data, int wait_status)
 {
-	agent_fail(data, CONCC_E_UNAVAIL, "its launcher ended (wait status %d)", wait_status);
+	if (wait_status < 0)
+		agent_fail(data, CONCC_E_UNAVAIL, "its launcher is ending, and hangs");
+	else
+		agent_fail(data, CONCC_E_UNAVAIL, "its launcher ended (wait status %d)",
+			   wait_status);
 }
 
 static const struct launcher_ops launcher_callbacks = {
