@@ -32,10 +32,7 @@ void msg_hello_encode(struct buf *b, const struct msg_hello *m)
 
 static bool name_ok(const char *name)
 {
-	size_t n = strlen(name);
-
-	return n > 0 && n <= PROTO_NAME_MAX && !strchr(name, '/') && !streq(name, ".") &&
-	       !streq(name, "..");
+	return name_is_valid((struct blob){(const uint8_t *)name, strlen(name)});
 }
 
 static bool top_names_ok(char *const *names)
