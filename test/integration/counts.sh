@@ -154,7 +154,7 @@ least_syscalls() { # CMD...: for a job
 	echo "$least"
 }
 
-# 128, 56 to 65 and 87 to 100 when this was written; many depend on the length of PATH.
+# 128 to 136, 55 to 65 and 70 to 100 when this was written; many depend on the length of PATH.
 syscalls() {
 	local server n
 	compile
