@@ -810,6 +810,7 @@ lab_exit() {
 	lab_workers_end
 	cd /
 	umount -l /etc/passwd /srv "$LAB/srv" 2>/dev/null || true
+	[ -z "${LAB_OWN_TMP-}" ] || umount -l /tmp # with what of the lab was mounted in it
 	if [ -z "$LAB_KEEP" ]; then
 		rm -rf --one-file-system "$LAB"
 	fi
