@@ -26,7 +26,8 @@
  * CONCC_WORKER_UPPER and CONCC_WORKER_TMPFS_SIZE (overlay.h).
  *
  * All is the agent's thread's, but for what says otherwise, and callbacks come from its loop.  What
- * returns int gives 0 or a negative code, and says so in msg where there is one.
+ * returns int gives 0 or a negative code, where no more is said, and says so in msg where there is
+ * one.
  */
 #include <stdbool.h>
 #include <stddef.h>
