@@ -120,7 +120,12 @@ char *wrapper_notes_path(const char *path);
 /* What tells one open file from another, as text on the heap; NULL when fd is closed. */
 char *wrapper_file_id(int fd);
 
-/* ---- counters: where jobs ran and why, shared by processes through one mapped file ---- */
+/*
+ * ---- counters: where jobs ran and why, shared by processes through one mapped file ----
+ *
+ * In the runtime directory that is "tally", and the lines above are in "said": names by which other
+ * versions find them, so they stay.
+ */
 
 #define COUNTERS_NAME_MAX 95 /* a kind and a worker (POOL_NAME_MAX) or a rule */
 /* Each worker (POOL_MEMBERS_MAX) and each rule, of several kinds, three times over.  What comes
