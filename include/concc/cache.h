@@ -5,7 +5,9 @@
 /*
  * Results of jobs, kept so that the same job need not be done again: keys, what a job looked at,
  * what it did, and the store of both on the client's disk.  No thread of its own, no loop, no
- * server; whoever runs jobs says what to keep.
+ * server; whoever runs jobs says what to keep.  What looks at files or the store may block as long
+ * as the disk does; encoders, decoders and keys never do.  A decoder returns 0, or CONCC_E_PROTO
+ * with nothing in ret; the store 0 or -errno where no more is said.
  *
  * A result is found in two steps.  The *call* (argv, cwd, environment ...) leads to the sets of
  * names that earlier runs of it looked at; for each set, what these names mean now makes the
@@ -275,7 +277,7 @@ bool cache_is_full(const struct cache_store *s);
 /* Removes what was not used for longest; what is being trimmed by another is left to it.  Reads all
  * folders: not for a loop's thread.  0 or -errno. */
 int cache_trim(struct cache_store *s);
-int cache_clear(struct cache_store *s);
+int cache_clear(struct cache_store *s); /* removes all */
 
 /* Of all processes that ever used it, since it was cleared. */
 struct cache_counts {

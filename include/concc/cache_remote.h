@@ -7,6 +7,8 @@
  * contents and sets of names, URL/ac/SHA256 results and the variants of calls.  A thread of its
  * own does the transfers; whoever asks is answered through a descriptor.  What comes back is
  * verified here as what lies on the disk is, and no more: who may write there is believed.
+ *
+ * All functions are one thread's, the owner's, and none but cache_remote_free() blocks.
  */
 #include "concc/cache.h"
 
@@ -25,7 +27,9 @@ struct cache_remote *cache_remote_new(const char *url, struct cache_store *store
 /* Ends; what is still to be sent gets limit_ms for that.  Blocks as long. */
 void cache_remote_free(struct cache_remote *r, uint64_t limit_ms);
 int cache_remote_fd(const struct cache_remote *r); /* readable: there may be replies */
+/* Answered once, by a reply with this tag. */
 void cache_remote_get(struct cache_remote *r, uint64_t tag, const struct cache_key *key);
+/* False: there is no reply now. */
 bool cache_remote_next(struct cache_remote *r, struct cache_reply *ret);
 /* In this order, one after the other.  Nothing is told of it; too many at once are left out. */
 void cache_remote_put(struct cache_remote *r, const struct cache_key *key);

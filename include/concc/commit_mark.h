@@ -5,7 +5,8 @@
 /*
  * Whose results a project server is putting in place just now, so that a wrapper whose server was
  * killed (SIGKILL, no memory) knows whether some of them may be there.  A mapped file of the
- * runtime directory: what is stored there outlives the process, and costs no system call.
+ * runtime directory: what is stored there outlives the process, and costs no system call.  One
+ * thread.
  */
 #include <stdbool.h>
 #include <stdint.h>

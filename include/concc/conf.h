@@ -7,6 +7,8 @@
  * overrides, checked.
  * concc.ini(5) describes the keys.  Without any worker configured: two `local:`
  * workers that share this machine's cores.
+ *
+ * One thread at a time.  What reads files blocks as long as the disk does.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -30,10 +32,11 @@ struct conf_worker {
 	uint32_t index; /* which of them, from 1; 0 without `count` */
 	char *address;	/* "ssh://..." or "local:", NULL when command is given */
 	char *command;
-	char *worker_program; /* NULL: concc-worker of the same folder (local:) or PATH (elsewhere)
-			       */
-	uint32_t slots;	      /* 0: as many as the worker has cores */
-	uint32_t count;	      /* as the section says; 0: one */
+	/* NULL: concc-worker of the same folder (local:); elsewhere the one that was pushed, if it
+	 * is ours, else the one in PATH */
+	char *worker_program;
+	uint32_t slots;		    /* 0: as many as the worker has cores */
+	uint32_t count;		    /* as the section says; 0: one */
 	uint32_t idle_timeout_s;    /* its link is closed after this long without a job; 0: never */
 	uint32_t connect_timeout_s; /* 0: that of all */
 	uint64_t job_memory;	    /* bytes of data a process of a job may have; 0: as it likes */
@@ -73,8 +76,8 @@ struct conf {
 };
 
 /*
- * Reads path, or $CONCC_CONFIG, or ~/.concc.ini when that exists.  On failure
- * CONCC_E_CONF with "file:line: what; did you mean ...?" in msg.
+ * Reads path, or $CONCC_CONFIG, or ~/.concc.ini when that exists.  0 with ret, which is for
+ * conf_free(); on failure CONCC_E_CONF with "file:line: what; did you mean ...?" in msg.
  */
 int conf_load(const char *path, struct conf **ret, struct errmsg *msg);
 /*
@@ -87,7 +90,7 @@ int conf_set_workers(struct conf *c, const char *list, struct errmsg *msg);
 int conf_check_workspaces(const struct conf *c, struct errmsg *msg);
 /* Is it this machine itself?  Where a command leads, nobody knows. */
 bool conf_worker_is_here(const struct conf_worker *w);
-void conf_free(struct conf *c);
+void conf_free(struct conf *c); /* NULL is fine */
 
 /* The file as it is now, zeros when it is not there. */
 void conf_look(const struct conf *c, struct stat *ret);

@@ -8,7 +8,8 @@
  * How many cores this process may keep busy, at least 1: those of its affinity
  * (sched_getaffinity(2)), or less where a control group has a quota of CPU time
  * (cpu.max of cgroups(7) version 2, cpu.cfs_quota_us of version 1), rounded up.
- * A container that may use half a core of 64 says 1.  Reads a few files.
+ * A container that may use half a core of 64 says 1.  Reads a few files of the kernel's.  From any
+ * thread, as the other.
  */
 uint32_t cores_usable(void);
 

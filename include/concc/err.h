@@ -6,7 +6,8 @@
  * One vocabulary of errors for every layer: a fallible function returns 0 (or
  * a count) or a negative code, -errno or one of enum concc_err.  Functions
  * whose failure a person will read also fill a `struct errmsg` with the file,
- * host or value concerned and what to do about it.
+ * host or value concerned and what to do about it.  From any thread; err_say() alone may block, as
+ * standard error does.
  */
 #include <stdbool.h>
 

@@ -4,7 +4,8 @@
 
 /*
  * /etc/concc-worker.ini: what the administrator of a worker allows to all its logins.  A client can
- * ask for less and gets no more.  Read by each agent when its link begins.
+ * ask for less and gets no more.  Read by each agent when its link begins, by one
+ * thread, which waits for the worker's own disk.
  */
 #include <stdbool.h>
 #include <stdint.h>

@@ -2,7 +2,11 @@
 #ifndef CONCC_FRONT_H
 #define CONCC_FRONT_H
 
-/* What `concc` does for a person: whole builds, and questions to the project server. */
+/*
+ * What `concc` does for a person: whole builds, and questions to the project server.  One thread;
+ * each prints what it has to say, blocks until it is done, and returns the status to exit with,
+ * where no more is said.  What waits for a server that does not answer ends after some seconds.
+ */
 #include <stdbool.h>
 #include <stdint.h>
 

@@ -33,7 +33,8 @@ struct host_slots;
 
 #define HOST_SLOTS_MAX 1024
 
-/* Before any namespace is entered: takes note of the user.  limit: slots of the host, >= 1. */
+/* Before any namespace is entered: takes note of the user.  limit: slots of the host, 1 to
+ * HOST_SLOTS_MAX.  0, or -errno and msg. */
 int host_slots_new(uint32_t limit, struct host_slots **ret, struct errmsg *msg);
 void host_slots_free(struct host_slots *h); /* frees all slots; NULL is fine */
 

@@ -5,6 +5,9 @@
 /*
  * File descriptors, paths and clocks: the small things every folder needs.
  * An fd is >= 0 or -1, and is CLOEXEC from birth.
+ *
+ * From any thread.  0 or -errno, where no more is said.  What opens, reads, writes or looks at
+ * files may block as long as their disk does; the other path_* functions work on text alone.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -40,6 +43,11 @@ int fd_set_cloexec(int fd, bool on);
  * we execute.
  */
 void fd_hold_stdio(void);
+/*
+ * For who speaks to a peer over 0 and 1: both move to other numbers, the caller's; 0 is /dev/null
+ * then and 1 standard error, so that what anything prints by mistake does not get to the peer.
+ */
+int fd_take_stdio(int *ret_in, int *ret_out);
 /*
  * pipe2(2) with both ends above 2: what its caller left closed of a program's standard ones stays
  * closed, and no dup2(2) to one of them in a child overwrites what is needed later.  0 or -errno.

@@ -5,8 +5,9 @@
 /*
  * What a command is: whether it should run remotely, what environment travels
  * with it, how it is written down as a script.  Pure logic over argv, cwd and
- * environment; touches no file but through the callbacks given.  Libc only:
- * the wrapper links it.
+ * environment; touches no file but through the callbacks given (job_resolve(), job_exe() and
+ * job_exec() excepted, whose subject is the disk).  Libc only: the wrapper links it.  From any
+ * thread; nothing blocks but for those.
  */
 #include <stdbool.h>
 #include <stddef.h>

@@ -6,7 +6,7 @@
  * Open-addressing hash maps from a byte string or a u64 to a pointer, and an
  * intrusive doubly linked list.  A map copies string keys and owns the copies;
  * values are the caller's.  Hashing is seeded per process, since names come
- * from outside.  Not thread safe; the owner locks.
+ * from outside.  Not thread safe; the owner locks.  Nothing fails (no memory: abort) or blocks.
  */
 #include <stdbool.h>
 #include <stddef.h>

@@ -25,7 +25,8 @@
  * callbacks but job_of and open_own), those of
  * `disk`, which write contents to the store, FUSE readers that answer from memory and the store,
  * and one notifier that is the only one to invalidate kernel caches (from the others that
- * deadlocks: measured). One mutex guards the tree.
+ * deadlocks: measured). One mutex guards the tree.  Of the owner's calls none blocks but start and
+ * stop, nor, without `disk`, mirror_content().
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -93,11 +94,12 @@ struct mirror_config {
 
 /*
  * Opens /dev/fuse, mounts (needs CAP_SYS_ADMIN in the caller's user namespace)
- * and starts the threads.  msg says what refused it and the remedy.
+ * and starts the threads.  0; or a negative code, and msg says what refused it and the remedy.
  */
 int mirror_start(const struct mirror_config *c, const struct mirror_ops *ops, void *data,
 		 struct mirror **ret, struct errmsg *msg);
-/* Aborts the connection (every waiting request gets an error), joins the threads, unmounts. */
+/* Aborts the connection (every waiting request gets an error), joins the threads, unmounts.  Waits
+ * for the threads, which wait for nobody but the disk.  NULL is fine, here and below. */
 void mirror_stop(struct mirror *m);
 /* The first half of that, after which the owner ends `disk`, if it has one; then comes the other.
  */
@@ -155,7 +157,8 @@ void mirror_job_started(struct mirror *m, uint32_t job_id, uint64_t seq);
 void mirror_job_ended(struct mirror *m, uint32_t job_id);
 /*
  * The files with several names that the job's overlays have copied up, as the client calls them,
- * each once.  Of others the overlay itself says so (see overlay_is_copied_up()).
+ * each once; on the heap, as are the names.  Of others the overlay itself says so (see
+ * overlay_is_copied_up()).
  */
 char **mirror_copied(struct mirror *m, uint32_t job_id);
 

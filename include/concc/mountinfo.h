@@ -2,7 +2,8 @@
 #ifndef CONCC_MOUNTINFO_H
 #define CONCC_MOUNTINFO_H
 
-/* Lines of /proc/PID/mountinfo, see proc_pid_mountinfo(5), and what of them tells of a path. */
+/* Lines of /proc/PID/mountinfo, see proc_pid_mountinfo(5), and what of them tells of a path.  From
+ * any thread. */
 #include <stdbool.h>
 
 struct mount_line {

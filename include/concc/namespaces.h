@@ -5,7 +5,8 @@
 /*
  * Whether two processes see the same files, ids and host name: what the project server serves to a
  * caller's job, and where it puts what comes home, is by the server's own view.  Told by /proc,
- * which shows a process to its own user; what can't be told counts as another view.
+ * which shows a process to its own user; what can't be told counts as another view.  From any
+ * thread; nothing blocks.
  */
 #include <stdint.h>
 #include <sys/types.h>

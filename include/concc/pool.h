@@ -25,6 +25,9 @@
  *
  * Everything read from the table is bounded before use: it is this user's own
  * file, but a damaged one must not crash a compiler call.
+ *
+ * What returns int gives 0 or a negative code, where no more is said, and says so in msg where
+ * there is one.  Nothing but pool_acquire() waits for others.
  */
 #include <stdbool.h>
 #include <stddef.h>

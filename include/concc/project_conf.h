@@ -21,7 +21,7 @@ struct project_conf {
 };
 
 /* 0 with ret, all zeros when dir has no such file; CONCC_E_CONF when it is wrong: nothing of it
- * counts then. */
+ * counts then.  Blocks as long as the disk does. */
 int project_conf_load(const char *dir, struct project_conf *ret, struct errmsg *msg);
 
 #endif

@@ -6,8 +6,10 @@
  * The messages between client and worker (a link) and between wrapper and
  * project server (the unix socket), as PROTOCOL.md numbers them.  Pure: encodes
  * to and decodes from memory; no fd, no clock, no log.  Every decoder takes
- * hostile bytes.  Decoded strings and blobs marked "borrowed" point into the
- * payload; what a msg_x_release() exists for is owned by the struct.
+ * hostile bytes, and returns 0, or CONCC_E_PROTO with nothing in ret that would have to be freed
+ * (of RUN also CONCC_E_VERSION).  Decoded strings and blobs marked "borrowed" point into the
+ * payload; what a msg_x_release() exists for is owned by the struct, any other string or vector by
+ * the caller.  From any thread; nothing blocks.
  *
  * A frame is: u32 payload length | u8 type | u8 flags | u16 zero.  A message
  * larger than PROTO_FRAME_MAX is cut into frames with PROTO_F_MORE on all but
@@ -139,7 +141,8 @@ enum hello_flags {
 	HELLO_F_CHECKUP = 1 << 1,     /* from a client: it wants a CHECKUP */
 };
 
-/* The first five fields keep their place and meaning in every version. */
+/* The first five fields keep their place and meaning in every version; of another they are all that
+ * is decoded. */
 struct msg_hello {
 	uint32_t version;
 	char *program; /* "concc 0.1.0" */

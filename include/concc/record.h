@@ -5,6 +5,7 @@
 /*
  * What is kept about each job: what it was, when it came and what it waited for, where it ran and
  * why, what it took.  Records are appended to a file of this user's, which outlives who wrote it.
+ * One thread at a time for each record and file.
  */
 #include <stdbool.h>
 #include <stddef.h>

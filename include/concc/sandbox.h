@@ -24,6 +24,10 @@
  *
  * Read from the agent's environment: CONCC_WORKER_SHOW (root.h),
  * CONCC_WORKER_UPPER and CONCC_WORKER_TMPFS_SIZE (overlay.h).
+ *
+ * All is the agent's thread's, but for what says otherwise, and callbacks come from its loop.  What
+ * returns int gives 0 or a negative code, where no more is said, and says so in msg where there is
+ * one.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -90,11 +94,13 @@ struct launcher_ops {
 	void (*beyond)(void *data, uint32_t job_id, const char *text);
 	/* All processes of the job are gone. */
 	void (*ended)(void *data, uint32_t job_id, const struct job_end *end);
-	/* The launcher died: no job can run any more. */
+	/* The launcher died: no job can run any more.  wait_status as from waitpid(2), -1: it can't
+	 * end yet. */
 	void (*lost)(void *data, int wait_status);
 };
 
-/* Forks the launcher and waits until its root is built.  mirror is where the mirror is mounted. */
+/* Forks the launcher and waits until its root is built.  mirror is where the mirror is mounted;
+ * ops is borrowed until launcher_stop(). */
 int launcher_start(struct loop *l, const struct sandbox_config *c, const char *mirror,
 		   const struct launcher_ops *ops, void *data, struct launcher **ret,
 		   struct errmsg *msg);
@@ -118,10 +124,14 @@ struct launch {
 	bool trace;
 };
 
+/* Starts it, without waiting: ops tell what comes of it.  Else none of them is called: -EEXIST,
+ * there is a job of this id; CONCC_E_UNAVAIL, the launcher is gone; or another code.  j is borrowed
+ * for the call. */
 int launcher_run(struct launcher *l, const struct launch *j);
 /* signo to the job's processes; SIGKILL ends its init, and with it everything of the job. */
 void launcher_kill(struct launcher *l, uint32_t job_id, int signo);
-/* Kills what runs; NULL is fine.  Stop the mirror first: a process that waits for it can't die. */
+/* Kills what runs, and waits for its end; NULL is fine.  Stop the mirror first: a process that
+ * waits for it can't die. */
 void launcher_stop(struct launcher *l);
 
 /*
@@ -182,7 +192,7 @@ struct userns_knobs {
 };
 
 void userns_knobs_read(struct userns_knobs *ret);
-/* 0, or -errno: why /dev/fuse can't be opened. */
+/* 0, or -errno: why /dev/fuse can't be opened.  From any thread, as the one above. */
 int sandbox_try_fuse(void);
 
 #endif

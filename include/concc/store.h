@@ -9,7 +9,8 @@
  * recently used go first, when store_trim() is called, and at once when the disk is full. Every
  * call may wait for the disk: none is for a loop's thread (loop.h). Losing any object, or the
  * folder, costs a transfer and nothing else: every open may fail with -ENOENT and the caller
- * fetches anew. Thread safe.
+ * fetches anew. Thread safe; a writer is used by one at a time.  0 or -errno, where no more is
+ * said.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -21,8 +22,9 @@
 struct store;
 struct store_writer;
 
+/* dir is made when it is missing.  max_bytes: of all objects. */
 int store_open(const char *dir, uint64_t max_bytes, struct store **ret, struct errmsg *msg);
-void store_close(struct store *s);
+void store_close(struct store *s); /* NULL is fine */
 
 bool store_has(struct store *s, const struct digest *d);
 /* A read-only fd, or -errno.  Marks the object as used. */

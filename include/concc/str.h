@@ -5,7 +5,8 @@
 /*
  * Memory for sizes we choose ourselves (abort when there is none), strings,
  * and NULL-terminated string vectors.  Sizes from outside are checked against
- * a maximum before they come here.
+ * a maximum before they come here.  What returns a char * has it on the heap, but for
+ * str_nearest(), which gives one of the candidates.  From any thread; nothing blocks.
  */
 #include <stdbool.h>
 #include <stddef.h>

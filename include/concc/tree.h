@@ -31,7 +31,10 @@
  * gone before the last name was read.
  *
  * Requests name paths that a worker chose: every path is resolved beneath a
- * served root, symlinks not followed (openat2).  One thread.
+ * served root, symlinks not followed (openat2).
+ *
+ * One thread.  0 or a negative code, where no more is said.  What looks at the disk blocks as long
+ * as that does, and calls ops.busy on the way.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -74,7 +77,7 @@ struct tree_limits {
 };
 int tree_new_limited(const struct tree_ops *ops, void *data, struct hash_cache *cache,
 		     const struct tree_limits *limits, struct tree **ret, struct errmsg *msg);
-void tree_free(struct tree *t);
+void tree_free(struct tree *t); /* NULL is fine */
 
 /*
  * Serves path (absolute, clean, a directory) to workers.  Idempotent.  Fails when it can't be
@@ -104,7 +107,7 @@ uint64_t tree_mounts(struct tree *t);
 int tree_event_fd(const struct tree *t);
 /* Then: keeps the kernel's queue short. */
 void tree_on_event(struct tree *t);
-/* Everything that happened before this call is queued to the peers when it returns. */
+/* Everything that happened before this call is queued to the peers when it returns.  Always 0. */
 int tree_drain(struct tree *t);
 
 /*

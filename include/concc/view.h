@@ -2,8 +2,11 @@
 #ifndef CONCC_VIEW_H
 #define CONCC_VIEW_H
 
-/* What a person sees of builds: of those that were, by the records of their jobs; of those that
- * are, by what project servers tell. */
+/*
+ * What a person sees of builds: of those that were, by the records of their jobs; of those that
+ * are, by what project servers tell.  For one thread of a program that may block: files are read,
+ * servers asked.
+ */
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>

@@ -74,6 +74,7 @@ struct conn {
 };
 
 void conn_release(struct conn *c);
+/* One message, cut into frames.  0 or -errno.  Blocks until the socket has all of it. */
 int conn_send(struct conn *c, uint8_t type, const struct buf *b);
 /* One whole message; out is overwritten.  CONCC_E_CLOSED at the end of the stream.  Blocks. */
 int conn_recv(struct conn *c, uint8_t *ret_type, struct buf *out);
@@ -90,6 +91,7 @@ bool server_is_there(int dir_fd); /* of whatever version */
  * when its jobs have.  msg says what it said.
  */
 int server_ensure(const char *dir, int dir_fd, struct errmsg *msg);
+/* 0 with ret, which conn_release() ends; or -errno. */
 int server_connect(const char *dir, struct conn *ret);
 /* One message to a server that is there and takes it at once; else it is lost, and no matter. */
 void server_tell(const char *dir, uint8_t type, const struct buf *b);
@@ -118,7 +120,12 @@ char *wrapper_notes_path(const char *path);
 /* What tells one open file from another, as text on the heap; NULL when fd is closed. */
 char *wrapper_file_id(int fd);
 
-/* ---- counters: where jobs ran and why, shared by processes through one mapped file ---- */
+/*
+ * ---- counters: where jobs ran and why, shared by processes through one mapped file ----
+ *
+ * In the runtime directory that is "tally", and the lines above are in "said": names by which other
+ * versions find them, so they stay.
+ */
 
 #define COUNTERS_NAME_MAX 95 /* a kind and a worker (POOL_NAME_MAX) or a rule */
 /* Each worker (POOL_MEMBERS_MAX) and each rule, of several kinds, three times over.  What comes
@@ -136,7 +143,7 @@ struct counter {
 void counters_add(const char *path, const char *name, uint64_t n);
 /* Reads at most max entries; 0 when there is no file. */
 size_t counters_read(const char *path, struct counter *ret, size_t max);
-/* True at most once per period for a name, over all processes. */
+/* True at most once per period for a name, over all processes of this user. */
 bool counters_may_say(const char *path, const char *name, uint64_t period_s);
 /*
  * The same for a reason, any text, of that name: each once per period, and of all of them together

@@ -24,21 +24,16 @@ static const char usage[] =
 	"starts it for a worker with `mirror = sshfs` or `mirror = none`, and speaks to it\n"
 	"over its standard input and output: see concc.ini(5) and concc-plain(8).\n";
 
-/* The link takes stdin and stdout; what anything prints by mistake must not get into it. */
 static int serve(const struct plain_config *c)
 {
 	struct errmsg msg = {0};
-	int in = fcntl(0, F_DUPFD_CLOEXEC, 3), out = fcntl(1, F_DUPFD_CLOEXEC, 3);
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	int r;
+	int in, out, r = fd_take_stdio(&in, &out);
 
-	if (in < 0 || out < 0 || null < 0) {
-		fprintf(stderr, "concc-plain: its standard input and output must be open\n");
+	if (r < 0) {
+		fprintf(stderr, "concc-plain: its standard input and output must be open: %s\n",
+			err_text(r));
 		return EXIT_FAILURE;
 	}
-	(void)dup2(null, 0);
-	(void)dup2(2, 1);
-	close(null);
 	(void)signal(SIGPIPE, SIG_IGN);
 	r = plain_run(c, in, out, &msg);
 	if (r < 0)

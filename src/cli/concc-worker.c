@@ -23,21 +23,16 @@ static const char usage[] =
 	"  --status  says what goes on on this host: slots, the jobs of each client, stores\n"
 	"  --prune   removes what was used least from this user's store, until SIZE is left\n";
 
-/* The link takes stdin and stdout; what anything prints by mistake must not get into it. */
 static int serve(void)
 {
 	struct errmsg msg = {0};
-	int in = fcntl(0, F_DUPFD_CLOEXEC, 3), out = fcntl(1, F_DUPFD_CLOEXEC, 3);
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	int r;
+	int in, out, r = fd_take_stdio(&in, &out);
 
-	if (in < 0 || out < 0 || null < 0) {
-		fprintf(stderr, "concc-worker: its standard input and output must be open\n");
+	if (r < 0) {
+		fprintf(stderr, "concc-worker: its standard input and output must be open: %s\n",
+			err_text(r));
 		return EXIT_FAILURE;
 	}
-	(void)dup2(null, 0);
-	(void)dup2(2, 1);
-	close(null);
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)signal(SIGXFSZ, SIG_IGN); /* of our own login's limit: an error like a full disk */
 	r = agent_run(in, out, &msg);

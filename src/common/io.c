@@ -151,6 +151,18 @@ void fd_hold_stdio(void)
 	}
 }
 
+int fd_take_stdio(int *ret_in, int *ret_out)
+{
+	_cleanup_close_ int in = fcntl(0, F_DUPFD_CLOEXEC, 3), out = fcntl(1, F_DUPFD_CLOEXEC, 3);
+	_cleanup_close_ int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (in < 0 || out < 0 || null < 0 || dup2(null, 0) < 0 || dup2(2, 1) < 0)
+		return -errno;
+	*ret_in = steal_fd(&in);
+	*ret_out = steal_fd(&out);
+	return 0;
+}
+
 int pipe_above_stdio(int ret[2])
 {
 	int fds[2];

@@ -96,27 +96,31 @@ static int check_system(const char *path, struct errmsg *msg)
 	return conf_check_roots(path, &st, msg);
 }
 
-static int read_system(struct conf *c, struct errmsg *msg)
+static int read_text(struct conf *c, const char *path, struct errmsg *msg)
 {
 	_cleanup_buf_ struct buf text = BUF_INIT;
+	int r = read_file_at(AT_FDCWD, path, CONF_FILE_MAX, &text);
+
+	if (r < 0)
+		return errmsg_set(msg, CONCC_E_CONF, "%s: %s", path, err_text(r));
+	return conf_parse_text(c, path, (const char *)text.data, text.len, msg);
+}
+
+static int read_system(struct conf *c, struct errmsg *msg)
+{
 	int r;
 
 	if (access(CONF_SYSTEM_FILE, F_OK) < 0 && errno == ENOENT)
 		return 0;
 	r = check_system(CONF_SYSTEM_FILE, msg);
-	if (r < 0)
-		return r;
-	r = read_file_at(AT_FDCWD, CONF_SYSTEM_FILE, CONF_FILE_MAX, &text);
-	if (r < 0)
-		return errmsg_set(msg, CONCC_E_CONF, "%s: %s", CONF_SYSTEM_FILE, err_text(r));
-	r = conf_parse_text(c, CONF_SYSTEM_FILE, (const char *)text.data, text.len, msg);
+	if (r == 0)
+		r = read_text(c, CONF_SYSTEM_FILE, msg);
 	c->n_system = c->n_known;
 	return r;
 }
 
 static int read_conf(struct conf *c, const char *path, bool must, struct errmsg *msg)
 {
-	_cleanup_buf_ struct buf text = BUF_INIT;
 	int r;
 
 	if (!must && access(path, F_OK) < 0 && (errno == ENOENT || errno == ENOTDIR))
@@ -124,11 +128,8 @@ static int read_conf(struct conf *c, const char *path, bool must, struct errmsg 
 	r = check_mode(path, msg);
 	if (r < 0)
 		return r;
-	r = read_file_at(AT_FDCWD, path, CONF_FILE_MAX, &text);
-	if (r < 0)
-		return errmsg_set(msg, CONCC_E_CONF, "%s: %s", path, err_text(r));
 	c->path = realpath(path, NULL);
-	return conf_parse_text(c, path, (const char *)text.data, text.len, msg);
+	return read_text(c, path, msg);
 }
 
 void conf_finish(struct conf *c)

@@ -19,10 +19,13 @@
 #include "concc/io.h"
 #include "concc/str.h"
 
-#define SLOT_PREFIX "concc/1/slot/"
-#define LINE_PREFIX "concc/1/line/"
-#define WAIT_PREFIX "concc/1/wait/"
-#define HEAD_NAME   "concc/1/head"
+/* Agents of other versions on this host go by the same names, so they stay: "line" is the queue of
+ * the host, "uNUMBER" that of a user. */
+#define SLOT_PREFIX	  "concc/1/slot/"
+#define HOST_QUEUE_PREFIX "concc/1/line/"
+#define USER_QUEUE_PREFIX "concc/1/u%u/"
+#define WAIT_PREFIX	  "concc/1/wait/"
+#define HEAD_NAME	  "concc/1/head"
 
 #define TICKET_MAX    (1ULL << 40) /* above it is nobody of ours: somebody plays */
 #define TICKET_TRIES  1024	   /* that many come at the same moment, or somebody plays */
@@ -53,7 +56,7 @@ struct queue {
 	uint64_t ticket;
 };
 
-enum place { AT_HOME, IN_LINE_OF_USER, IN_LINE_OF_HOST, AT_HEAD };
+enum place { OUTSIDE, IN_QUEUE_OF_USER, IN_QUEUE_OF_HOST, AT_HEAD };
 
 struct host_slots {
 	uint32_t limit;
@@ -326,7 +329,7 @@ static void leave_queues(struct host_slots *h)
 	queue_leave(&h->user_queue);
 	fd_close(&h->head);
 	fd_close(&h->predecessor);
-	h->place = AT_HOME;
+	h->place = OUTSIDE;
 }
 
 /* ---- slots ---- */
@@ -393,15 +396,15 @@ static int take_as_head(struct host_slots *h)
 static int step(struct host_slots *h)
 {
 	switch (h->place) {
-	case AT_HOME:
-		h->place = IN_LINE_OF_USER;
+	case OUTSIDE:
+		h->place = IN_QUEUE_OF_USER;
 		return queue_join(&h->user_queue);
-	case IN_LINE_OF_USER:
+	case IN_QUEUE_OF_USER:
 		if (!queue_is_first(h, &h->user_queue))
 			return -EAGAIN;
-		h->place = IN_LINE_OF_HOST;
+		h->place = IN_QUEUE_OF_HOST;
 		return queue_join(&h->host_queue);
-	case IN_LINE_OF_HOST:
+	case IN_QUEUE_OF_HOST:
 		if (!queue_is_first(h, &h->host_queue))
 			return -EAGAIN;
 		h->place = AT_HEAD;
@@ -431,7 +434,7 @@ static int take_in_queue(struct host_slots *h)
 
 int host_slots_take(struct host_slots *h)
 {
-	bool waited = h->place != AT_HOME;
+	bool waited = h->place != OUTSIDE;
 	int r = -EAGAIN;
 
 	if (!waited && !h->contended && !queue_exists(h))
@@ -500,9 +503,9 @@ int host_slots_new(uint32_t limit, struct host_slots **ret, struct errmsg *msg)
 		h->held[i].fd = h->watches[i] = -1;
 	h->user_queue.fd = h->host_queue.fd = h->head = h->predecessor = h->marker = -1;
 	h->user_queue.of_user = true;
-	snprintf(h->user_queue.prefix, sizeof(h->user_queue.prefix), "concc/1/u%u/",
+	snprintf(h->user_queue.prefix, sizeof(h->user_queue.prefix), USER_QUEUE_PREFIX,
 		 (unsigned)geteuid());
-	snprintf(h->host_queue.prefix, sizeof(h->host_queue.prefix), LINE_PREFIX);
+	snprintf(h->host_queue.prefix, sizeof(h->host_queue.prefix), HOST_QUEUE_PREFIX);
 	h->epoll = epoll_create1(EPOLL_CLOEXEC);
 	h->knock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (h->epoll < 0 || h->knock < 0 || getrandom(&h->id, sizeof(h->id), 0) != sizeof(h->id)) {

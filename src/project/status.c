@@ -227,7 +227,7 @@ static void records_text(const struct server *s, struct buf *out)
 			 (unsigned long long)k.stuck_ms / 1000);
 }
 
-static uint64_t told_jobs(const struct server *s)
+static uint64_t n_sent(const struct server *s)
 {
 	return s->counts.n_sent - s->counts.n_sent_before;
 }
@@ -505,7 +505,7 @@ static json_t *status_object(struct server *s)
 		json_object_set_new(o, "cache", cache_json(s->results));
 	if (place_conf_error(s))
 		json_object_set_new(o, "configuration_error", json_string(place_conf_error(s)));
-	set_int(o, "jobs", told_jobs(s));
+	set_int(o, "jobs", n_sent(s));
 	set_int(o, "running", s->n_running);
 	set_int(o, "waiting", pool_waiters(s->pool));
 	set_int(o, "cpu_us", own_cpu_us());

@@ -4,7 +4,7 @@
 
 /*
  * Workers that are started when jobs need them, and when that pays (sched_start()): one that takes
- * a minute to start is no help to a line that will be gone in ten seconds.  How long each section's
+ * a minute to start is no help to a queue that will be gone in ten seconds.  How long each section's
  * take is remembered in the cache directory; one of which that is not known is started, which
  * tells.
  *

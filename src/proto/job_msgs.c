@@ -10,9 +10,6 @@
 #include "concc/str.h"
 #include "wire.h"
 
-/* How many strings argv or an environment may have: each costs a pointer. */
-#define STRINGS_MAX 1000000
-
 void msg_u64_encode(struct buf *b, uint64_t v)
 {
 	buf_put_u64(b, v);
@@ -124,12 +121,9 @@ int msg_exe_decode(struct blob payload, struct msg_exe *ret)
 		m.files = xcalloc(n, sizeof(*m.files));
 	for (; m.n_files < n && !r.bad; m.n_files++) {
 		struct exe_file *f = &m.files[m.n_files];
-		const uint8_t *d;
 
 		f->path = rd_abs_path(&r);
-		d = rd_bytes(&r, DIGEST_SIZE);
-		if (d)
-			memcpy(f->digest.b, d, DIGEST_SIZE);
+		rd_digest(&r, &f->digest);
 	}
 	if (rd_done(&r) < 0) {
 		msg_exe_release(&m);
@@ -314,7 +308,6 @@ void msg_file_encode(struct buf *b, const struct msg_file *m)
 int msg_file_decode(struct blob payload, struct msg_file *ret)
 {
 	struct msg_file m = {0};
-	const uint8_t *d;
 	struct rd r;
 
 	rd_init(&r, payload.p, payload.n);
@@ -330,9 +323,7 @@ int msg_file_decode(struct blob payload, struct msg_file *ret)
 		m.atime_s = (int64_t)rd_u64(&r);
 		m.atime_ns = rd_u32(&r);
 	}
-	d = rd_bytes(&r, DIGEST_SIZE);
-	if (d)
-		memcpy(m.digest.b, d, DIGEST_SIZE);
+	rd_digest(&r, &m.digest);
 	/* Only a workspace's own directory may have its mode set: the empty path. */
 	m.path = rd_rel_path(&r, m.kind == EFFECT_DIR);
 	m.target = m.kind == EFFECT_LINK ? rd_rel_path(&r, 0) : rd_strdup(&r, PROTO_PATH_MAX);

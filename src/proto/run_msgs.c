@@ -9,8 +9,6 @@
 #include "concc/str.h"
 #include "wire.h"
 
-#define STRINGS_MAX 1000000
-
 void msg_run_encode(struct buf *b, const struct msg_run *m)
 {
 	buf_put_u32(b, m->version);

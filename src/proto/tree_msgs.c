@@ -37,7 +37,6 @@ static void put_attr(struct buf *b, const struct entry_attr *a)
 static void rd_attr(struct rd *r, struct entry_attr *a)
 {
 	uint8_t type = rd_u8(r);
-	const uint8_t *d;
 
 	*a = (struct entry_attr){.type = type & 0x7f, .has_digest = type & ATTR_HAS_DIGEST};
 	a->version = rd_u64(r);
@@ -56,11 +55,8 @@ static void rd_attr(struct rd *r, struct entry_attr *a)
 	if (a->mode > 07777 || a->size > INT64_MAX || a->mtime_ns >= 1000000000 ||
 	    a->ctime_ns >= 1000000000)
 		r->bad = true;
-	if (!a->has_digest)
-		return;
-	d = rd_bytes(r, DIGEST_SIZE);
-	if (d)
-		memcpy(a->digest.b, d, DIGEST_SIZE);
+	if (a->has_digest)
+		rd_digest(r, &a->digest);
 }
 
 void dir_entry_encode(struct buf *b, const char *name, size_t name_len, const struct entry_attr *a,
@@ -70,13 +66,6 @@ void dir_entry_encode(struct buf *b, const char *name, size_t name_len, const st
 	put_attr(b, a);
 	if (a->type == ENTRY_SYMLINK)
 		buf_put_str(b, target);
-}
-
-static bool name_is_valid(struct blob n)
-{
-	if (n.n == 0 || n.n > PROTO_NAME_MAX || memchr(n.p, '/', n.n) || memchr(n.p, '\0', n.n))
-		return false;
-	return !(n.p[0] == '.' && (n.n == 1 || (n.n == 2 && n.p[1] == '.')));
 }
 
 void dir_entry_decode(struct rd *r, struct dir_entry *ret)
@@ -354,7 +343,6 @@ int msg_fetch_decode(struct blob payload, struct msg_fetch *ret)
 {
 	struct msg_fetch m = {0};
 	struct blob name;
-	const uint8_t *d;
 	struct rd r;
 	uint8_t offers;
 	int err;
@@ -366,8 +354,8 @@ int msg_fetch_decode(struct blob payload, struct msg_fetch *ret)
 	name = rd_blob(&r, PROTO_NAME_MAX);
 	offers = rd_u8(&r);
 	m.offers = offers == 1;
-	if (m.offers && (d = rd_bytes(&r, DIGEST_SIZE)))
-		memcpy(m.offer.b, d, DIGEST_SIZE);
+	if (m.offers)
+		rd_digest(&r, &m.offer);
 	err = rd_done(&r);
 	if (err < 0)
 		return err;
@@ -405,7 +393,6 @@ void msg_content_encode(struct buf *b, const struct msg_content *m)
 int msg_content_decode(struct blob payload, struct msg_content *ret)
 {
 	struct msg_content m = {0};
-	const uint8_t *d;
 	struct rd r;
 	int err;
 
@@ -418,9 +405,7 @@ int msg_content_decode(struct blob payload, struct msg_content *ret)
 		m.data = rd_rest(&r);
 		break;
 	case CONTENT_END:
-		d = rd_bytes(&r, DIGEST_SIZE);
-		if (d)
-			memcpy(m.digest.b, d, DIGEST_SIZE);
+		rd_digest(&r, &m.digest);
 		break;
 	case CONTENT_GONE:
 		break;

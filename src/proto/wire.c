@@ -65,6 +65,21 @@ char *rd_rel_path(struct rd *r, int may_be_empty)
 	return NULL;
 }
 
+bool name_is_valid(struct blob n)
+{
+	if (n.n == 0 || n.n > PROTO_NAME_MAX || memchr(n.p, '/', n.n) || memchr(n.p, '\0', n.n))
+		return false;
+	return !(n.p[0] == '.' && (n.n == 1 || (n.n == 2 && n.p[1] == '.')));
+}
+
+void rd_digest(struct rd *r, struct digest *ret)
+{
+	const uint8_t *d = rd_bytes(r, DIGEST_SIZE);
+
+	if (d)
+		memcpy(ret->b, d, DIGEST_SIZE);
+}
+
 bool is_process_end(uint8_t how, uint32_t code)
 {
 	if (how == EXIT_CODE)

@@ -8,6 +8,10 @@
 
 #include "concc/buf.h"
 #include "concc/caller.h"
+#include "concc/digest.h"
+
+/* How many strings argv or an environment may have: each costs a pointer. */
+#define STRINGS_MAX 1000000
 
 /* Words for a person, NULL for none: cut at PROTO_TEXT_MAX, since they name paths of any length. */
 void put_text(struct buf *b, const char *text);
@@ -21,6 +25,9 @@ char *rd_abs_path(struct rd *r);
 char *rd_rel_path(struct rd *r, int may_be_empty);
 /* What execve(2) takes: any path that is not empty. */
 char *rd_any_path(struct rd *r);
+/* Of one file in its directory: 1 to PROTO_NAME_MAX bytes, no '/' or NUL, not "." or "..". */
+bool name_is_valid(struct blob n);
+void rd_digest(struct rd *r, struct digest *ret);
 void put_caller(struct buf *b, const struct caller *c);
 void rd_caller(struct rd *r, struct caller *ret);
 

@@ -32,10 +32,7 @@ void msg_hello_encode(struct buf *b, const struct msg_hello *m)
 
 static bool name_ok(const char *name)
 {
-	size_t n = strlen(name);
-
-	return n > 0 && n <= PROTO_NAME_MAX && !strchr(name, '/') && !streq(name, ".") &&
-	       !streq(name, "..");
+	return name_is_valid((struct blob){(const uint8_t *)name, strlen(name)});
 }
 
 static bool top_names_ok(char *const *names)
@@ -55,6 +52,21 @@ static bool links_ok(char *const *links)
 	return true;
 }
 
+/* What is not the same in every version: what another has here is its own business. */
+static void rd_hello_rest(struct rd *r, struct msg_hello *m)
+{
+	m->uid = rd_u32(r);
+	m->gid = rd_u32(r);
+	m->store_max = rd_u64(r);
+	m->cpus = rd_u32(r);
+	m->cpu_model = rd_strdup(r, 256);
+	m->top = rd_strv(r, PROTO_TOP_MAX);
+	m->links = rd_strv(r, PROTO_LINKS_MAX);
+	m->cpu_speed = rd_u32(r);
+	if (!r->bad && (!top_names_ok(m->top) || !links_ok(m->links)))
+		r->bad = true;
+}
+
 int msg_hello_decode(struct blob payload, struct msg_hello *ret)
 {
 	struct msg_hello m = {0};
@@ -66,19 +78,10 @@ int msg_hello_decode(struct blob payload, struct msg_hello *ret)
 	m.host = rd_strdup(&r, 256);
 	m.arch = rd_strdup(&r, 64);
 	m.flags = rd_u32(&r);
-	m.uid = rd_u32(&r);
-	m.gid = rd_u32(&r);
-	m.store_max = rd_u64(&r);
-	m.cpus = rd_u32(&r);
-	m.cpu_model = rd_strdup(&r, 256);
-	/* What another version has here is its own business. */
-	if (m.version == PROTO_VERSION) {
-		m.top = rd_strv(&r, PROTO_TOP_MAX);
-		m.links = rd_strv(&r, PROTO_LINKS_MAX);
-		m.cpu_speed = rd_u32(&r);
-		if (!r.bad && (!top_names_ok(m.top) || !links_ok(m.links)))
-			r.bad = true;
-	}
+	if (m.version == PROTO_VERSION)
+		rd_hello_rest(&r, &m);
+	else
+		m.cpu_model = xstrdup("");
 	if (r.bad) {
 		msg_hello_release(&m);
 		return CONCC_E_PROTO;

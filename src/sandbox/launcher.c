@@ -29,6 +29,7 @@
 
 #define START_MS   10000 /* until the launcher's root is built */
 #define STOP_MS	   5000	 /* until the kernel has killed all jobs */
+#define END_MS	   1000	 /* the same, when it died by itself and nobody can have a job any more */
 #define RECV_BURST 64	 /* packets in a row before others in the loop get their turn */
 
 struct queued {
@@ -56,9 +57,11 @@ struct launcher {
 	struct list queue;  /* struct queued, what waits for the window */
 	struct list unsent; /* struct queued, jobs to be reported as ended: they can't be sent */
 	struct loop_source *unsent_source;
+	struct loop_source *end_timer; /* its socket is closed, so it is about to end */
 	unsigned n_unacked;
 	struct scratch *scratch;   /* NULL unless uppers are on disk */
 	bool dispatching, stopped; /* stopped by a callback: freed when that returns */
+	bool closed, lost;	   /* the far end of its socket; ops.lost was called */
 };
 
 static void launcher_release(struct launcher *l);
@@ -96,8 +99,22 @@ static void report_unsent(void *data)
 		launcher_release(l);
 }
 
+static void end_over(void *data);
+
+/* Its process is about to end, and tells how; while it can't, the jobs are lost all the same. */
+static void expect_end(struct launcher *l)
+{
+	if (l->pid > 0 && !l->lost && !l->end_timer)
+		l->end_timer = loop_add_timer(l->loop, END_MS, end_over, l);
+}
+
 static void send_failed(struct launcher *l, struct queued *q, int err)
 {
+	if (err == -EPIPE || err == -ECONNRESET) {
+		expect_end(l);
+		queued_free(q);
+		return;
+	}
 	if (q->packet.kind != LM_RUN || !map_get_u64(&l->jobs, q->packet.job_id)) {
 		queued_free(q);
 		return;
@@ -147,7 +164,7 @@ int launcher_run(struct launcher *l, const struct launch *j)
 	struct running *run;
 	int r;
 
-	if (l->pid < 0)
+	if (l->pid < 0 || l->lost)
 		return CONCC_E_UNAVAIL;
 	if (map_get_u64(&l->jobs, j->job_id))
 		return -EEXIST;
@@ -299,6 +316,7 @@ static void launcher_release(struct launcher *l)
 	loop_remove(l->sock_source);
 	loop_remove(l->child_source);
 	loop_remove(l->unsent_source);
+	loop_remove(l->end_timer);
 	if (l->sock >= 0)
 		(void)close(l->sock);
 	scratch_free(l->scratch);
@@ -315,6 +333,7 @@ static bool receive(struct launcher *l, unsigned max)
 		size_t n;
 		int r = lm_recv(l->sock, &p, fds, &n, MSG_DONTWAIT);
 
+		l->closed |= r == CONCC_E_CLOSED;
 		if (r == -EMFILE) /* that job lacks its uppers, and ends as refused */
 			log_err("launcher: out of file descriptors: raise RLIMIT_NOFILE");
 		else if (r < 0)
@@ -333,10 +352,32 @@ static void on_readable(void *data, uint32_t events)
 {
 	struct launcher *l = data;
 
-	if (receive(l, RECV_BURST) && (events & LOOP_HANGUP) && !(events & LOOP_READ)) {
-		loop_remove(l->sock_source);
-		l->sock_source = NULL;
+	if (!receive(l, RECV_BURST))
+		return;
+	if (l->closed || ((events & LOOP_HANGUP) && !(events & LOOP_READ))) {
+		loop_remove(steal_ptr(&l->sock_source));
+		expect_end(l);
 	}
+}
+
+static void lost(struct launcher *l, int status)
+{
+	/* What it said before it died still counts. */
+	if (!receive(l, ~0U))
+		return;
+	loop_remove(steal_ptr(&l->sock_source));
+	loop_remove(steal_ptr(&l->end_timer));
+	l->lost = true;
+	l->dispatching = true;
+	l->ops->lost(l->data, status);
+	l->dispatching = false;
+	if (l->stopped)
+		launcher_release(l);
+}
+
+static void end_over(void *data)
+{
+	lost(data, -1);
 }
 
 static void on_child(void *data, pid_t pid, int status)
@@ -345,16 +386,8 @@ static void on_child(void *data, pid_t pid, int status)
 
 	l->pid = -1;
 	l->child_source = NULL;
-	/* What it said before it died still counts. */
-	if (!receive(l, ~0U))
-		return;
-	loop_remove(l->sock_source);
-	l->sock_source = NULL;
-	l->dispatching = true;
-	l->ops->lost(l->data, status);
-	l->dispatching = false;
-	if (l->stopped)
-		launcher_release(l);
+	if (!l->lost)
+		lost(l, status);
 }
 
 /* ---- life ---- */

@@ -8,7 +8,8 @@
  *   tree.c       the interface
  *   dirs.c       directories that are known, how they come and go
  *   names.c      the names of one of them
- *   snapshot.c   looks at the disk: what changed since the last look
+ *   entry.c      looks at one name: is it another version?
+ *   snapshot.c   looks at directories: what changed since the last look
  *   updates.c    tells the peers
  *   hardlinks.c  files with several names; inodes.c: which directories have an inode
  *   tombs.c      what was lost, and since when
@@ -19,8 +20,8 @@
  *   temp.c       our temporaries
  *   commit.h     a job's changes, on their way in
  *
- * dirs, snapshot, updates, hardlinks, watch, mounts and resolve call each other: a look may find
- * that a root has moved or a file has another name, which queues further looks.
+ * dirs, snapshot, entry, updates, hardlinks, watch, mounts and resolve call each other: a look may
+ * find that a root has moved or a file has another name, which queues further looks.
  *
  * A `struct dir` is one listed directory, a `struct ent` one name in it.  Every
  * dir's parent is a dir too, up to the served root, so that the loss of any
@@ -307,9 +308,8 @@ void tops_release(struct tree *t);
 /* st is the directory now, opened as fd: who may search it can decide what is found beneath. */
 void dir_note_access(struct tree *t, struct dir *d, int fd, const struct stat *st);
 
-/* ---- snapshot.c ---- */
+/* ---- entry.c: what a name stands for ---- */
 
-bool fd_has_default_acl(int fd); /* of a directory, opened for reading */
 uint64_t fold_ino(struct tree *t, dev_t dev, ino_t ino);
 bool ent_matches(struct tree *t, const struct ent *e, const struct stat *st);
 bool ent_is_racy(const struct dir *d, const struct stat *st);
@@ -320,11 +320,17 @@ void dir_init_attr(struct tree *t, struct dir *d, const struct stat *st);
 void dir_set_attr(struct tree *t, struct dir *d, const struct stat *st);
 /* As they are told. */
 void dir_get_attr(const struct dir *d, struct entry_attr *ret);
-/* Compares all names with the disk.  0 or -errno. */
-int dir_scan(struct tree *t, struct dir *d, int fd);
 /* Looks at one name.  0, or -errno: not even whether there is one can be told.  ret_st: may be
  * NULL; what was seen, all zero when nothing was. */
 int snap_check(struct tree *t, struct dir *d, int fd, struct ent *e, struct stat *ret_st);
+/* This call takes long: see tree_ops. */
+void tree_busy(struct tree *t);
+
+/* ---- snapshot.c ---- */
+
+bool fd_has_default_acl(int fd); /* of a directory, opened for reading */
+/* Compares all names with the disk.  0 or -errno. */
+int dir_scan(struct tree *t, struct dir *d, int fd);
 /* The commit just changed path's name: takes it over at once; its version now.  ret_st: what is
  * there, all zero when nothing is. */
 uint64_t snap_note(struct tree *t, int dir_fd, const char *path, const struct digest *claim,
@@ -337,8 +343,6 @@ void snap_settle(struct tree *t);
 void snap_sweep(struct tree *t);
 /* ... or what is on the way to path, at it and beneath it.  Costs nothing where all is watched. */
 void snap_freshen(struct tree *t, const char *path);
-/* This call takes long: see tree_ops. */
-void tree_busy(struct tree *t);
 
 /* ---- updates.c: what peers are told ---- */
 

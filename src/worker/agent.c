@@ -21,13 +21,8 @@
 #define PING_MS		  3000
 #define DEAD_MS		  10000
 #define GREET_MS	  120000 /* for who attaches to a container that started long ago */
-#define STORE_DEFAULT	  (20ull << 30)
 #define ROOT_CACHE_PARENT "/var/cache"
 #define CORE_PATTERN_MAX  4096 /* the kernel has 128 */
-#define DISK_THREADS	  5    /* contents; outputs that are kept; trims; toolchains; own files */
-/* Contents that have come and are not in the store yet, where the disk is slower than the line:
- * beyond that, what was expected to be read is not taken, and is fetched when it is. */
-#define DISK_BYTES_MAX (256u << 20)
 
 void agent_fail(struct agent *a, int err, const char *fmt, ...)
 {
@@ -173,81 +168,6 @@ static struct mirror_ops callbacks_of(const struct agent *a)
 	return ops;
 }
 
-/* What the store's thread needs, which may outlive the agent when the disk hangs. */
-struct upkeep {
-	struct agent *agent; /* in `done` only */
-	struct store *store;
-};
-
-static struct upkeep *upkeep_new(struct agent *a)
-{
-	struct upkeep *u = xcalloc(1, sizeof(*u));
-
-	*u = (struct upkeep){a, a->store};
-	return u;
-}
-
-static void trim(void *arg)
-{
-	(void)store_trim(
-		((struct upkeep *)arg)->store); /* what can't be trimmed now can be later */
-}
-
-static void trimmed(void *arg)
-{
-	struct upkeep *u = arg;
-
-	u->agent->trims = false;
-	free(u);
-}
-
-static void probe(void *arg)
-{
-	(void)store_probe(((struct upkeep *)arg)->store); /* store_state() tells */
-}
-
-static void put_upkeep(struct agent *a, void (*run)(void *))
-{
-	if (a->trims)
-		return;
-	a->trims = true;
-	(void)offload_put(a->trimming, run, trimmed, upkeep_new(a), 0); /* one at a time */
-}
-
-void agent_probe_store(struct agent *a)
-{
-	put_upkeep(a, probe);
-}
-
-/* Bounded while it is used; and a client whose contents can't be kept sends its jobs elsewhere. */
-static void look_at_store(struct agent *a)
-{
-	int state = store_state(a->store);
-	_cleanup_buf_ struct buf b = BUF_INIT;
-
-	if (store_wants_trim(a->store))
-		put_upkeep(a, trim);
-	if (state == a->storage_sent || !a->up)
-		return;
-	if (state < 0)
-		log_warn("can't write to %s: %s", a->store_dir, err_text(state));
-	a->storage_sent = state;
-	msg_storage_encode(&b, &(struct msg_storage){.error = state < 0 && state > -4096
-								      ? (uint32_t)-state
-							      : state ? EIO
-								      : 0,
-						     .dir = a->store_dir});
-	link_send_buf(a->link, MSG_STORAGE, LINK_PRIO, &b);
-}
-
-static void on_disk(void *data, uint32_t events)
-{
-	struct agent *a = data;
-
-	offload_dispatch(a->disk);
-	look_at_store(a);
-}
-
 static void on_mirror(void *data, uint32_t events)
 {
 	struct agent *a = data;
@@ -273,7 +193,11 @@ static void on_beyond(void *data, uint32_t job_id, const char *text)
 
 static void on_launcher_lost(void *data, int wait_status)
 {
-	agent_fail(data, CONCC_E_UNAVAIL, "its launcher ended (wait status %d)", wait_status);
+	if (wait_status < 0)
+		agent_fail(data, CONCC_E_UNAVAIL, "its launcher is ending, and hangs");
+	else
+		agent_fail(data, CONCC_E_UNAVAIL, "its launcher ended (wait status %d)",
+			   wait_status);
 }
 
 static const struct launcher_ops launcher_callbacks = {
@@ -304,21 +228,6 @@ static int give_cache(struct errmsg *msg)
 		errmsg_set(msg, r, "can't give %s to uid %u: %s", cache, (unsigned)sandbox_uid(),
 			   err_text(r));
 	return r;
-}
-
-static int open_store(struct agent *a, struct errmsg *msg)
-{
-	_cleanup_free_ char *cache = NULL, *dir = NULL;
-	uint64_t max = a->client.store_max ? a->client.store_max : STORE_DEFAULT;
-	uint64_t allowed = a->farm.store_max;
-	int r;
-
-	r = cache_dir(&cache, msg);
-	if (r < 0)
-		return r;
-	dir = path_join(cache, "store");
-	a->store_dir = xstrdup(dir);
-	return store_open(dir, allowed && allowed < max ? allowed : max, &a->store, msg);
 }
 
 /* Places for what the root of jobs mounts there. */
@@ -365,19 +274,14 @@ static int bring_up(struct agent *a, struct errmsg *msg)
 	r = sandbox_enter(&sc, &paths, msg);
 	if (r < 0)
 		return r;
-	r = open_store(a, msg);
+	r = agent_store_open(a, msg);
 	if (r < 0) {
 		for (int i = 0; i < 2; i++)
 			if (paths.fuse_fds[i] >= 0)
 				(void)close(paths.fuse_fds[i]);
 		return r;
 	}
-	/* Not before: who enters a user namespace has one thread. */
-	a->disk = offload_new(DISK_THREADS, DISK_BYTES_MAX);
-	a->keeping = offload_lane(a->disk);
-	a->trimming = offload_lane(a->disk);
-	a->comparing = offload_lane(a->disk);
-	a->disk_source = loop_add_fd(a->loop, offload_event_fd(a->disk), LOOP_READ, on_disk, a);
+	agent_disk_start(a); /* not before: who enters a user namespace has one thread */
 	mc.mountpoint = paths.mirror;
 	mc.store = a->store;
 	mc.disk = a->disk;
@@ -465,7 +369,7 @@ static int on_hello(struct agent *a, struct blob payload)
 	link_send(a->link, MSG_READY, LINK_PRIO, NULL, 0);
 	host_begin_load(a);
 	a->queue_timer = loop_add_timer(a->loop, 0, agent_job_queue_timeout, a);
-	look_at_store(a); /* it may be another session's bound that it was kept below */
+	agent_store_look(a); /* it may be another session's bound that it was kept below */
 	return 0;
 }
 

@@ -7,6 +7,7 @@
  *
  *   agent.c    life cycle, what the mirror and the launcher have to tell
  *   agent_messages.c  the client's messages
+ *   agent_disk.c  the store, and the threads that may block
  *   agent_host.c  this host: its slots, load, memory and limits
  *   presence.c what others on this host can ask;  journal.c  the system log
  *   checkup.c  what may be wrong here, for a client that asks
@@ -93,13 +94,22 @@ uint32_t agent_max_jobs(const struct farm *f);
 /* True when the kernel has killed a process for lack of memory since the last call. */
 bool agent_saw_oom(struct agent *a);
 void agent_tell_counts(struct agent *a);
-/* Can the store be written to again?  By a thread; MSG_STORAGE tells the client. */
-void agent_probe_store(struct agent *a);
 
 /* ---- agent_messages.c ---- */
 
 /* One after READY: 0 or a negative code, which ends the link. */
 int agent_message(struct agent *a, uint8_t type, struct blob payload);
+
+/* ---- agent_disk.c ---- */
+
+/* The threads; from then on the loop hears of them. */
+void agent_disk_start(struct agent *a);
+/* Opens or makes it where the login's cache is, with what both sides allow. */
+int agent_store_open(struct agent *a, struct errmsg *msg);
+/* Bounds it while it is used, and tells a client whose contents can't be kept. */
+void agent_store_look(struct agent *a);
+/* Can it be written to again?  By a thread; STORAGE tells the client. */
+void agent_store_probe(struct agent *a);
 
 /* ---- agent_host.c ---- */
 

@@ -114,7 +114,7 @@ static void tell_load(void *data)
 	}
 	/* Nor for room on a disk. */
 	if (a->storage_sent)
-		agent_probe_store(a);
+		agent_store_probe(a);
 	loop_timer_set(a->load_timer, LOAD_MS);
 }
 

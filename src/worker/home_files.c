@@ -131,11 +131,16 @@ static bool is_copied_up(const struct scan *s, const struct upper_entry *e, int 
 
 /* Of something that is made anew: the directories that it is in come first, and what it replaces.
  */
-static int make_way(struct scan *s, struct upper_entry *e)
+static int make_anew(struct scan *s, struct upper_entry *e, enum effect_kind kind,
+		     struct msg_file *ret)
 {
 	int r = scan_parents(s, e);
 
-	return r < 0 ? r : scan_make_room(s, e);
+	if (r == 0)
+		r = scan_make_room(s, e);
+	if (r == 0)
+		scan_fill(s, e, kind, ret);
+	return r;
 }
 
 int scan_file(struct scan *s, struct upper_entry *e)
@@ -205,10 +210,9 @@ int scan_symlink(struct scan *s, struct upper_entry *e)
 	if (n < 0)
 		return fd < 0 ? fd : -errno;
 	target[n] = '\0';
-	r = make_way(s, e);
+	r = make_anew(s, e, EFFECT_SYMLINK, &f);
 	if (r < 0)
 		return r;
-	scan_fill(s, e, EFFECT_SYMLINK, &f);
 	f.target = target;
 	return scan_report(s, e, &f, -1);
 }
@@ -216,12 +220,10 @@ int scan_symlink(struct scan *s, struct upper_entry *e)
 int scan_special(struct scan *s, struct upper_entry *e)
 {
 	struct msg_file f;
-	int r;
+	int r = make_anew(s, e, EFFECT_FILE, &f);
 
-	r = make_way(s, e);
 	if (r < 0)
 		return r;
-	scan_fill(s, e, EFFECT_FILE, &f);
 	f.flags |= e->kind == UPPER_FIFO ? EFFECT_F_FIFO : EFFECT_F_SOCKET;
 	digest_of("", 0, &f.digest);
 	return scan_report(s, e, &f, -1);
@@ -297,10 +299,9 @@ int scan_link(struct scan *s, struct upper_entry *e)
 	struct msg_file f;
 	int r;
 
-	r = make_way(s, e);
+	r = make_anew(s, e, EFFECT_LINK, &f);
 	if (r < 0)
 		return r;
-	scan_fill(s, e, EFFECT_LINK, &f);
 	f.flags = 0; /* modes and times are the file's */
 	f.target = p->path;
 	return scan_report(s, e, &f, -1);

@@ -20,7 +20,7 @@
 #include "concc/log.h"
 #include "concc/tree.h"
 #include "files.h"
-#include "told.h"
+#include "replica.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
@@ -86,7 +86,7 @@ struct job {
 
 static struct {
 	struct tree *tree;
-	struct told told[N_PEERS];
+	struct replica replicas[N_PEERS];
 	bool served[N_OF(roots)];
 	unsigned since[N_OF(roots)]; /* which of them was served first */
 	char *held[N_OF(roots)];     /* where it led when it was found last; NULL: never */
@@ -439,10 +439,10 @@ static void user(enum step what, const uint8_t s[4])
 /* ---- the tree ---- */
 
 /* The directory that a message tells of, relative to the scratch one; NULL: none in it. */
-static char *told_of(unsigned peer, uint8_t type, const struct buf *b)
+static char *path_told_of(unsigned peer, uint8_t type, const struct buf *b)
 {
 	struct blob payload = {b->data, b->len};
-	const struct told_dir *d = NULL;
+	const struct replica_dir *d = NULL;
 	struct msg_update u;
 	struct msg_dir m;
 	char *path = NULL;
@@ -452,7 +452,7 @@ static char *told_of(unsigned peer, uint8_t type, const struct buf *b)
 		path = xstrdup(m.path);
 		msg_dir_release(&m);
 	} else if (type == MSG_UPDATE && msg_update_decode(payload, &u) == 0) {
-		d = map_get_u64(&bed.told[peer].by_id, u.dir_id);
+		d = map_get_u64(&bed.replicas[peer].by_id, u.dir_id);
 		path = d ? xstrdup(d->path) : NULL;
 	}
 	rel = path ? path_below(path, scratch_dir) : NULL;
@@ -465,31 +465,31 @@ static void on_send(void *data, unsigned peer, uint8_t type, const struct buf *b
 {
 	CHECK(peer < N_PEERS && b->len <= PROTO_DIR_MAX);
 	if (memmem(b->data, b->len, SECRET, strlen(SECRET))) {
-		_cleanup_free_ char *path = told_of(peer, type, b);
+		_cleanup_free_ char *path = path_told_of(peer, type, b);
 
 		CHECK(path && leads_to_victim(path));
 	}
-	told_message(&bed.told[peer], type, b);
+	replica_message(&bed.replicas[peer], type, b);
 }
 
 /* Whoever asked for what was not served yet asks again: no honest worker did. */
-static void forget_denied(struct told *t, const char *path)
+static void forget_denied(struct replica *t, const char *path)
 {
-	struct told_dir *d;
+	struct replica_dir *d;
 
 	for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));) {
 		if (path_is_below(d->path, path) && root_of(d->path + strlen(scratch_dir) + 1) < 0)
-			told_forget(t, d);
+			replica_forget(t, d);
 	}
 }
 
-static void forget_absent(struct told *t, const char *path)
+static void forget_absent(struct replica *t, const char *path)
 {
-	struct told_dir *d;
+	struct replica_dir *d;
 
 	for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));) {
 		if (path_is_below(d->path, path) && d->state != DIR_LISTED)
-			told_forget(t, d);
+			replica_forget(t, d);
 	}
 }
 
@@ -509,10 +509,10 @@ static void serve(uint8_t b, bool withdraw)
 		/* That something is absent in it was told of it, too; a mirror looks there no more.
 		 */
 		for (unsigned p = 0; p < N_PEERS; p++)
-			forget_absent(&bed.told[p], path);
+			forget_absent(&bed.replicas[p], path);
 	} else if (tree_serve(bed.tree, path, roots[i].writable, &msg) == 0) {
 		for (unsigned p = 0; p < N_PEERS; p++)
-			forget_denied(&bed.told[p], path);
+			forget_denied(&bed.replicas[p], path);
 		if (!bed.served[i])
 			bed.since[i] = ++bed.n_served;
 		bed.served[i] = true;
@@ -535,7 +535,7 @@ static bool is_served_root(const char *path)
 static void check_told_of(unsigned peer, size_t i)
 {
 	_cleanup_free_ char *path = absolute(roots[i].path), *now = walk(i);
-	const struct told_dir *d = map_get_str(&bed.told[peer].by_path, path);
+	const struct replica_dir *d = map_get_str(&bed.replicas[peer].by_path, path);
 	bool listed = d && d->state == DIR_LISTED;
 	const char *place = now ? now : bed.held[i];
 	int fd = -1;
@@ -543,7 +543,7 @@ static void check_told_of(unsigned peer, size_t i)
 	/* Where the symlink became one that workers may have made, it is held, or not any more. */
 	if (now || (listed && is_held(i)))
 		fd = open(place, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	told_check(&bed.told[peer], path, fd);
+	replica_check(&bed.replicas[peer], path, fd);
 }
 
 static void drain_and_check(void)
@@ -563,14 +563,14 @@ static void list(unsigned peer, uint8_t b, uint8_t x)
 	const char *const tops[] = {"w", "link", "victim", "v1", "."};
 	const char *top = tops[x / 2 % N_OF(tops)];
 	_cleanup_free_ char *at = NULL, *path = NULL;
-	struct told_dir *d;
+	struct replica_dir *d;
 	char below[16];
 
 	place(b, below);
 	at = x & 128 ? xstrdup(top) : path_join(top, below);
 	path = streq(top, ".") ? xstrdup(scratch_dir) : absolute(at);
 	tree_list(bed.tree, peer, path);
-	d = map_get_str(&bed.told[peer].by_path, path);
+	d = map_get_str(&bed.replicas[peer].by_path, path);
 	if (d && root_of(at) < 0)
 		CHECK(d->state == DIR_DENIED || d->state == DIR_MISSING);
 }
@@ -579,14 +579,14 @@ static void list(unsigned peer, uint8_t b, uint8_t x)
  * directory which was told of before. */
 static void list_all(unsigned peer, const char *path)
 {
-	struct told_dir *d = map_get_str(&bed.told[peer].by_path, path);
+	struct replica_dir *d = map_get_str(&bed.replicas[peer].by_path, path);
 	_cleanup_strv_ char **children = NULL;
 	struct shown_name *n;
 	const char *name;
 
 	if (!d) {
 		tree_list(bed.tree, peer, path);
-		d = map_get_str(&bed.told[peer].by_path, path);
+		d = map_get_str(&bed.replicas[peer].by_path, path);
 	}
 	/* Asking for those may bring news about what is being read. */
 	for (size_t it = 0; d && (n = map_next(&d->names, &it, &name));) {
@@ -626,13 +626,13 @@ static void fetch(unsigned peer, uint8_t b, uint8_t x)
 	_cleanup_close_ int fd = -1;
 	struct entry_attr attr;
 	struct shown_name *n;
-	struct told_dir *d;
+	struct replica_dir *d;
 	struct stat st;
 
 	place(b, below);
 	path = path_join(x & 1 ? "link" : "w", below);
 	dir_path = xasprintf("%s/%.*s", scratch_dir, (int)(path_base(path) - path) - 1, path);
-	d = map_get_str(&bed.told[peer].by_path, dir_path);
+	d = map_get_str(&bed.replicas[peer].by_path, dir_path);
 	n = d ? map_get_str(&d->names, path_base(path)) : NULL;
 	if (!n || n->attr.type != ENTRY_FILE)
 		return;
@@ -988,7 +988,7 @@ static void do_step(const uint8_t s[4])
 		if (peer == 0)
 			job_end(); /* it was that one's */
 		tree_peer_reset(bed.tree, peer);
-		told_release(&bed.told[peer]);
+		replica_release(&bed.replicas[peer]);
 		break;
 	case LIST:
 		list(peer, s[1], s[3]);
@@ -1043,6 +1043,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		bed.former_ino[i] = 0;
 	}
 	for (unsigned p = 0; p < N_PEERS; p++)
-		told_release(&bed.told[p]);
+		replica_release(&bed.replicas[p]);
 	return 0;
 }

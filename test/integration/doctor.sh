@@ -272,10 +272,10 @@ program() { # LINES
 }
 
 other_version() {
-	# The greeting and the HELLO of protocol 9999, and then it listens.
+	# The greeting and what every version's HELLO has, of protocol 9999, and then it listens.
 	# shellcheck disable=SC2016 # its own
-	program 'printf "\nCONCC-LINK/1\n\103\0\0\0\001\0\0\0\017\047\0\0\013\0\0\0concc 9.9.9\006\0\0\0worker\006\0\0\0$(uname -m)"
-head -c 28 /dev/zero; exec cat >/dev/null'
+	program 'printf "\nCONCC-LINK/1\n\053\0\0\0\001\0\0\0\017\047\0\0\013\0\0\0concc 9.9.9\006\0\0\0worker\006\0\0\0$(uname -m)"
+head -c 4 /dev/zero; exec cat >/dev/null'
 	fails version
 	expect_grep 'protocol 9999' <(text_of version)
 }

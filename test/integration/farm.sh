@@ -113,11 +113,13 @@ prunes() {
 }
 
 limits() {
+	local own
+	own=$(nice) # whatever runs the tests may be nicer than that itself
 	allow $'nice = 7\nmemory = 300M\nslots = 2\njob-time = 2m'
 	lab_config
 	sed -i 's/^slots.*/&\njob-memory = 4G/' /srv/concc.ini
-	expect_eq "niceness" "$(concc-dispatch nice)" 7
-	expect_eq "niceness asked for" "$(nice -n 12 concc-dispatch nice)" 12
+	expect_eq "niceness" "$(concc-dispatch nice)" "$((own > 7 ? own : 7))"
+	expect_eq "niceness asked for" "$(nice -n 12 concc-dispatch nice)" "$(nice -n 12 nice)"
 	expect_eq "data" "$(concc-dispatch sh -c 'ulimit -d')" $((300 * 1024))
 	expect_eq "slots" "$(status --json | jq .slots)" 2
 	# A client that asks for less has less.

@@ -23,6 +23,7 @@ own_tmp() {
 		kept[n]=$dir
 	done
 	mount -t tmpfs -o mode=1777 top-tmp /tmp
+	LAB_OWN_TMP=yes
 	for ((at = 1; at <= n; at++)); do
 		mkdir -p "${kept[at]}"
 		mount --move "/srv/kept/$at" "${kept[at]}"

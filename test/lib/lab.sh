@@ -380,7 +380,7 @@ lab_keys() {
 }
 
 lab_worker_start() { # N USER
-	local n=$1 user=$2 stage=$LAB/w$1 outer line
+	local n=$1 user=$2 stage=$LAB/w$1 outer line rc
 	LAB_USERS[n]=$user
 	mkdir -p "$stage"/{bin,etc,log,dev}
 	chmod 777 "$stage/log"
@@ -396,8 +396,11 @@ lab_worker_start() { # N USER
 		>"$stage/ready" 2>"$stage/log/host.log" </dev/null &
 	outer=$!
 	LAB_OUTER[n]=$outer
-	read -r -t "$LAB_LIMIT" line <"$stage/ready" || true
-	[ "${line-}" = ready ] || fail "worker $n did not start: $(cat "$stage/log/host.log")"
+	# The kernel makes network namespaces one by one, also those of other tests' jobs, and takes them down.
+	line='' rc=0
+	read -r -t $((3 * LAB_LIMIT)) line <"$stage/ready" || rc=$?
+	[ "$line" = ready ] ||
+		fail "worker $n did not start$([ $rc -le 128 ] || echo " in time"): $(cat "$stage/log/host.log")"
 	LAB_INIT[n]=$(lab_children "$outer" | tr -d ' ')
 	LAB_LISTEN[n]=$(lab_children "${LAB_INIT[n]}" | tr -d ' ')
 	LAB_N=$n
@@ -807,6 +810,7 @@ lab_exit() {
 	lab_workers_end
 	cd /
 	umount -l /etc/passwd /srv "$LAB/srv" 2>/dev/null || true
+	[ -z "${LAB_OWN_TMP-}" ] || umount -l /tmp # with what of the lab was mounted in it
 	if [ -z "$LAB_KEEP" ]; then
 		rm -rf --one-file-system "$LAB"
 	fi

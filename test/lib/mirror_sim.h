@@ -43,7 +43,7 @@
 #define SIM_TIMEOUT_MS 60000
 #define SIM_CHUNK      (60 * 1024)
 
-struct sim_told {
+struct sim_dir {
 	struct list link;
 	uint32_t dir_id;
 	uint64_t ino;
@@ -67,7 +67,7 @@ struct sim {
 	char src[96], mnt[96], store_dir[96];
 	struct mirror *m;
 	struct store *store;
-	struct list told;
+	struct list dirs; /* struct sim_dir: what was listed, as it was told */
 	struct map known; /* path -> struct sim_known */
 	uint64_t version;
 	uint32_t next_dir_id;
@@ -166,7 +166,7 @@ static inline bool sim_attr(struct sim *s, const char *path, struct entry_attr *
 	return true;
 }
 
-static inline void sim_told_free(struct sim_told *t)
+static inline void sim_dir_free(struct sim_dir *t)
 {
 	struct entry_attr *a;
 	size_t it = 0;
@@ -179,10 +179,10 @@ static inline void sim_told_free(struct sim_told *t)
 	free(t);
 }
 
-static inline struct sim_told *sim_told_by_id(struct sim *s, uint32_t dir_id)
+static inline struct sim_dir *sim_dir_by_id(struct sim *s, uint32_t dir_id)
 {
-	list_for_each (p, &s->told) {
-		struct sim_told *t = container_of(p, struct sim_told, link);
+	list_for_each (p, &s->dirs) {
+		struct sim_dir *t = container_of(p, struct sim_dir, link);
 
 		if (t->dir_id == dir_id)
 			return t;
@@ -190,10 +190,10 @@ static inline struct sim_told *sim_told_by_id(struct sim *s, uint32_t dir_id)
 	return NULL;
 }
 
-static inline struct sim_told *sim_told_by_path(struct sim *s, const char *path)
+static inline struct sim_dir *sim_dir_by_path(struct sim *s, const char *path)
 {
-	list_for_each (p, &s->told) {
-		struct sim_told *t = container_of(p, struct sim_told, link);
+	list_for_each (p, &s->dirs) {
+		struct sim_dir *t = container_of(p, struct sim_dir, link);
 
 		if (streq(t->path, path))
 			return t;
@@ -203,15 +203,15 @@ static inline struct sim_told *sim_told_by_path(struct sim *s, const char *path)
 
 static inline void sim_forget_below(struct sim *s, const char *path)
 {
-	list_for_each_safe (p, &s->told) {
-		struct sim_told *t = container_of(p, struct sim_told, link);
+	list_for_each_safe (p, &s->dirs) {
+		struct sim_dir *t = container_of(p, struct sim_dir, link);
 
 		if (path_is_below(t->path, path))
-			sim_told_free(t);
+			sim_dir_free(t);
 	}
 }
 
-static inline void sim_tell(struct sim_told *t, const char *name, const struct entry_attr *a)
+static inline void sim_tell(struct sim_dir *t, const char *name, const struct entry_attr *a)
 {
 	free(map_put_str(&t->names, name, xmemdup(a, sizeof(*a))));
 }
@@ -262,16 +262,16 @@ static inline void sim_send_unknown(struct sim *s, const char *path)
 static inline void sim_list(struct sim *s, const char *path)
 {
 	_cleanup_buf_ struct buf entries = BUF_INIT;
-	struct sim_told *old = sim_told_by_path(s, path);
+	struct sim_dir *old = sim_dir_by_path(s, path);
 	struct entry_attr self = {0}, a;
 	char target[4096];
-	struct sim_told *t;
+	struct sim_dir *t;
 	struct dirent *e;
 	uint32_t n = 0;
 	DIR *d;
 
 	if (old)
-		sim_told_free(old);
+		sim_dir_free(old);
 	if (s->denied && streq(s->denied, path)) {
 		cr_assert_eq(sim_send_dir(s, 0, DIR_DENIED, path, &self, 0, &entries), 0);
 		return;
@@ -289,7 +289,7 @@ static inline void sim_list(struct sim *s, const char *path)
 	t->dir_id = ++s->next_dir_id;
 	t->path = xstrdup(path);
 	t->ino = self.ino;
-	list_append(&s->told, &t->link);
+	list_append(&s->dirs, &t->link);
 	d = opendir(path);
 	cr_assert(d);
 	while ((e = readdir(d))) {
@@ -332,7 +332,7 @@ static inline int sim_end(struct sim *s, uint32_t id, const struct digest *d)
 /* The file a FETCH names, when it is that version still. */
 static inline char *sim_fetch_path(struct sim *s, const struct msg_fetch *f)
 {
-	struct sim_told *t = sim_told_by_id(s, f->dir_id);
+	struct sim_dir *t = sim_dir_by_id(s, f->dir_id);
 	_cleanup_free_ char *path = t ? path_join(t->path, f->name) : NULL;
 	struct entry_attr a;
 	char target[4096];
@@ -501,7 +501,7 @@ static inline struct sim *sim_new(void)
 	snprintf(s->store_dir, sizeof(s->store_dir), "%s/store", s->tmp);
 	cr_assert_eq(mkdir(s->src, 0755), 0);
 	cr_assert_eq(mkdir(s->mnt, 0755), 0);
-	list_init(&s->told);
+	list_init(&s->dirs);
 	list_init(&s->held);
 	cr_assert_eq(store_open(s->store_dir, 1 << 30, &s->store, NULL), 0);
 	setenv("S", s->src, 1);
@@ -527,8 +527,8 @@ static inline void sim_stop(struct sim *s)
 {
 	mirror_stop(s->m);
 	s->m = NULL;
-	while (!list_empty(&s->told))
-		sim_told_free(list_first(&s->told, struct sim_told, link));
+	while (!list_empty(&s->dirs))
+		sim_dir_free(list_first(&s->dirs, struct sim_dir, link));
 	while (!list_empty(&s->held))
 		sim_want_free(s, list_first(&s->held, struct sim_want, link));
 }
@@ -562,7 +562,7 @@ static inline bool sim_changed(const struct entry_attr *was, const struct entry_
 	return was->version != is->version;
 }
 
-static inline void sim_diff_name(struct sim *s, struct sim_told *t, const char *name,
+static inline void sim_diff_name(struct sim *s, struct sim_dir *t, const char *name,
 				 struct buf *entries, uint32_t *n)
 {
 	_cleanup_free_ char *path = path_join(t->path, name);
@@ -584,7 +584,7 @@ static inline void sim_diff_name(struct sim *s, struct sim_told *t, const char *
 		free(map_del_str(&t->names, name));
 }
 
-static inline void sim_sync_dir(struct sim *s, struct sim_told *t)
+static inline void sim_sync_dir(struct sim *s, struct sim_dir *t)
 {
 	_cleanup_buf_ struct buf entries = BUF_INIT;
 	_cleanup_buf_ struct buf names = BUF_INIT; /* each with its NUL */
@@ -638,7 +638,7 @@ static inline void sim_sync(struct sim *s)
 {
 	/* By ids: an update of one directory may end others. */
 	for (uint32_t id = 1; id <= s->next_dir_id; id++) {
-		struct sim_told *t = sim_told_by_id(s, id);
+		struct sim_dir *t = sim_dir_by_id(s, id);
 
 		if (t)
 			sim_sync_dir(s, t);

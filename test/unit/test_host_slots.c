@@ -116,7 +116,7 @@ static void run_jobs(struct host_slots *h, uint8_t who, unsigned n)
 
 struct child {
 	pid_t pid;
-	int said, told; /* pipes: from it, to it */
+	int from_it, to_it; /* pipes */
 };
 
 static void say(int fd)
@@ -135,11 +135,11 @@ static void hear(int fd)
 /* Says when it is in the queue (or has a slot, when there is one), and runs n jobs. */
 static struct child start(uint8_t who, uid_t uid, uint32_t limit, unsigned n)
 {
-	int said[2], told[2];
+	int from_it[2], to_it[2];
 	struct child c;
 
-	cr_assert_eq(pipe(said), 0);
-	cr_assert_eq(pipe(told), 0);
+	cr_assert_eq(pipe(from_it), 0);
+	cr_assert_eq(pipe(to_it), 0);
 	c.pid = fork();
 	if (c.pid == 0) {
 		struct host_slots *h;
@@ -148,16 +148,16 @@ static struct child start(uint8_t who, uid_t uid, uint32_t limit, unsigned n)
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 		/* A copy of somebody's name would keep it. */
 		for (int fd = 3; fd < 256; fd++)
-			if (fd != said[1] && fd != told[0])
+			if (fd != from_it[1] && fd != to_it[0])
 				(void)close(fd);
 		if (uid && setresuid(uid, uid, uid) < 0)
 			_exit(5);
 		h = open_slots(limit);
 		host_slots_waiting(h, n);
 		slot = host_slots_take(h);
-		say(said[1]);
-		if (slot >= 0) { /* until told */
-			hear(told[0]);
+		say(from_it[1]);
+		if (slot >= 0) { /* until it is told */
+			hear(to_it[0]);
 			host_slots_give_back(h, slot);
 		} else {
 			run_jobs(h, who, n);
@@ -165,11 +165,11 @@ static struct child start(uint8_t who, uid_t uid, uint32_t limit, unsigned n)
 		host_slots_free(h);
 		_exit(0);
 	}
-	(void)close(said[1]);
-	(void)close(told[0]);
-	c.said = said[0];
-	c.told = told[1];
-	hear(c.said);
+	(void)close(from_it[1]);
+	(void)close(to_it[0]);
+	c.from_it = from_it[0];
+	c.to_it = to_it[1];
+	hear(c.from_it);
 	return c;
 }
 
@@ -179,8 +179,8 @@ static void ends(struct child *c)
 
 	cr_assert_eq(waitpid(c->pid, &status, 0), c->pid);
 	cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", status);
-	(void)close(c->said);
-	(void)close(c->told);
+	(void)close(c->from_it);
+	(void)close(c->to_it);
 }
 
 static void killed(struct child *c)
@@ -229,7 +229,7 @@ Test(host_slots, never_more_than_there_are)
 	for (uint8_t i = 0; i < 8; i++)
 		c[i] = start(i, 0, 3, 20);
 	for (int i = 0; i < 3; i++)
-		say(holder[i].told);
+		say(holder[i].to_it);
 	for (int i = 0; i < 3; i++)
 		ends(&holder[i]);
 	for (int i = 0; i < 8; i++)
@@ -259,7 +259,7 @@ Test(host_slots, clients_take_turns)
 	struct child holder = start(0, 0, 1, 1), many = start(1, 0, 1, 50);
 	struct child few = start(2, 0, 1, 2);
 
-	say(holder.told);
+	say(holder.to_it);
 	ends(&holder);
 	ends(&few);
 	ends(&many);
@@ -276,7 +276,7 @@ Test(host_slots, users_take_turns)
 	for (int i = 0; i < 3; i++)
 		a[i] = start('a', USER_A, 1, 20);
 	b = start('b', USER_B, 1, 20);
-	say(holder.told);
+	say(holder.to_it);
 	ends(&holder);
 	ends(&b);
 	for (int i = 0; i < 3; i++)
@@ -296,7 +296,7 @@ Test(host_slots, leaves_the_queue)
 	cr_expect_eq(host_slots_take(h), -EAGAIN);
 	other = start(1, 0, 1, 1);
 	host_slots_waiting(h, 0);
-	say(holder.told);
+	say(holder.to_it);
 	ends(&holder);
 	ends(&other);
 	cr_expect_eq(host_slots_take(h), 0);
@@ -310,7 +310,7 @@ Test(host_slots, no_pushing_in)
 	struct host_slots *h = open_slots(2); /* for it there is another */
 
 	cr_expect_eq(host_slots_take(h), -EAGAIN);
-	say(holder.told);
+	say(holder.to_it);
 	ends(&holder);
 	ends(&second);
 	cr_expect_geq(take_waiting(h), 0);
@@ -359,7 +359,7 @@ Test(host_slots, squatters)
 	hear(fds[0]);
 	holder = start(0, USER_B, 1, 1);
 	ours = start(1, USER_B, 1, 3);
-	say(holder.told);
+	say(holder.to_it);
 	ends(&holder);
 	ends(&ours);
 	cr_expect_eq(seen->n_turns, 3);

@@ -458,7 +458,7 @@ Test(pool, patience_ends)
 	cr_assert_str_eq(s.name, "a");
 }
 
-/* ---- what the line costs ---- */
+/* ---- what the queue costs ---- */
 
 /* With all slots taken but for the one that is returned. */
 static struct pool_slot fill(struct pool *p, unsigned members, unsigned slots)
@@ -473,7 +473,7 @@ static struct pool_slot fill(struct pool *p, unsigned members, unsigned slots)
 	return take(p, &any);
 }
 
-/* One waits in line, gets the slot, and gives it back. */
+/* One waits in the queue, gets the slot, and gives it back. */
 static struct pool_slot serve_one(struct pool *p, struct pool_slot *s)
 {
 	pid_t pid = fork_stopped();
@@ -585,7 +585,7 @@ Test(pool, a_change_of_members_is_known_to_who_comes_later)
 
 /*
  * Jobs take 1000 s on "fast", which is taken, and 3000 s on "slow", which is free.  So the first in
- * line has patience for the 2000 s that it gains, and the second, who came with it and is
+ * the queue has patience for the 2000 s that it gains, and the second, who came with it and is
  * stopped, has no less.
  */
 struct patient {
@@ -628,7 +628,7 @@ Test(pool, who_got_what_it_waited_for_gives_the_next_new_patience)
 	cr_expect_eq(find(two.pool, "slow", false).acquired, 1);
 }
 
-Test(pool, who_leaves_the_line_gives_the_next_no_patience)
+Test(pool, who_leaves_the_queue_gives_the_next_no_patience)
 {
 	struct patient two = two_patient_ones();
 

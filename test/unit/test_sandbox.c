@@ -22,6 +22,7 @@
 #include <sys/inotify.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -1650,6 +1651,33 @@ TEST_BOTH(launcher_dies)
 	loop_until_quit(a);
 	CHECK(a->lost && WIFSIGNALED(a->lost_status) && WTERMSIG(a->lost_status) == SIGKILL);
 	CHECK(launcher_run(a->launcher, &j) == CONCC_E_UNAVAIL);
+}
+
+/*
+ * Its socket is closed some time before it has ended: in between the kernel ends all that is in its
+ * namespace, and waits for that.  Here for the init of a job, since who traces it does not reap it.
+ */
+TEST_BOTH(launcher_is_dying)
+{
+	char *ws[] = {(char *)WS, NULL};
+	char *argv[] = {(char *)"/bin/sh", (char *)"-c", (char *)"echo up; sleep 1000", NULL};
+	struct pollfd pfd = {.events = POLLIN};
+	pid_t pid, init;
+	siginfo_t si;
+
+	start_agent(a);
+	pfd.fd = start_job(a, 8, ws, WS, argv, NULL, -1)->out_fd;
+	CHECK(poll(&pfd, 1, DEADLINE_MS) == 1);
+	pid = child_of(getpid());
+	init = child_of(pid);
+	CHECK(init > 0 && ptrace(PTRACE_SEIZE, init, 0, 0) == 0);
+	CHECK(kill(pid, SIGKILL) == 0);
+	CHECK(waitid(P_PID, (id_t)init, &si, WEXITED | WNOWAIT) == 0);
+	(void)start_job(a, 9, ws, WS, argv, NULL, -1);
+	loop_until_quit(a);
+	CHECK(a->lost && a->lost_status == -1);
+	CHECK(!a->jobs[9]->ended, "%s", a->jobs[9]->end.text);
+	CHECK(waitpid(init, NULL, 0) == init);
 }
 
 /* ---- refusals ---- */

@@ -7,7 +7,7 @@
  * oracle, who knows what each job takes and how fast each machine is.
  * SCHEDULE_TABLE=1 prints all cells.
  *
- * What is as in the program: the line in which jobs wait (pool_acquire()), what is
+ * What is as in the program: the queue in which jobs wait (pool_acquire()), what is
  * told of a worker that is still being filled (estimator.c), jobs that are late
  * (straggler.c), a host's queue that all clients share (job_queue.c).
  */
@@ -110,7 +110,7 @@ struct task {
 	unsigned after, kind;
 	bool local;
 	enum { TASK_NOT_YET, TASK_IN_QUEUE, TASK_AWAY, TASK_ENDED } state;
-	double came;	  /* into the line */
+	double came;	  /* into the queue */
 	uint64_t told_us; /* its work, as it was expected then */
 	double late, home;
 	unsigned avoid; /* the machine that lost it; 0: none */
@@ -133,7 +133,7 @@ struct client {
 	struct task tasks[JOBS_MAX];
 	unsigned n_tasks, n_in_flight, n_ended;
 	unsigned first, end; /* of those that are under way; some between them are not */
-	unsigned line[JOBS_MAX], n_line;
+	unsigned queue[JOBS_MAX], n_queue;
 	uint64_t queue_us; /* the work of all in it */
 	double retry;	   /* the head of the queue wants to be asked again */
 	double came;	   /* what it had left a free slot for, last */
@@ -402,7 +402,7 @@ static void task_ended(struct sim *s, struct run *r)
 		c->ended = s->now;
 }
 
-/* ---- the line ---- */
+/* ---- the queue ---- */
 
 static unsigned look_around(const struct sim *s, const struct task *t, struct sched_place *ret,
 			    unsigned *ret_at)
@@ -457,21 +457,21 @@ static bool try_begin(struct sim *s, struct task *t, unsigned waiting, double wa
 	return false;
 }
 
-static void serve_line(struct sim *s, struct client *c)
+static void serve_queue(struct sim *s, struct client *c)
 {
 	double until = c->retry;
 
 	c->retry = NEVER;
-	while (c->n_line) {
-		struct task *t = &c->tasks[c->line[0]];
+	while (c->n_queue) {
+		struct task *t = &c->tasks[c->queue[0]];
 
-		if (!try_begin(s, t, c->n_line - 1, s->now - fmax(t->came, c->came)))
+		if (!try_begin(s, t, c->n_queue - 1, s->now - fmax(t->came, c->came)))
 			return;
 		if (until < NEVER && s->now < until)
 			c->came = s->now;
 		until = NEVER;
 		c->queue_us -= t->told_us;
-		memmove(c->line, c->line + 1, --c->n_line * sizeof(*c->line));
+		memmove(c->queue, c->queue + 1, --c->n_queue * sizeof(*c->queue));
 	}
 }
 
@@ -485,14 +485,14 @@ static void arrive(struct sim *s, struct task *t)
 		start(s, t, t->client);
 		return;
 	}
-	if (try_begin(s, t, c->n_line, 0))
+	if (try_begin(s, t, c->n_queue, 0))
 		return;
 	t->state = TASK_IN_QUEUE;
 	t->came = s->now;
 	j = job_of(s, t, &same);
 	t->told_us = j.work_us ? j.work_us : j.mean_us;
 	c->queue_us += t->told_us;
-	c->line[c->n_line++] = t->index;
+	c->queue[c->n_queue++] = t->index;
 }
 
 static bool is_possible(const struct client *c, const struct task *t)
@@ -573,7 +573,7 @@ static bool pays_here(const struct sim *s, const struct client *c, const struct 
 
 static void deal_with_late(struct sim *s, struct client *c)
 {
-	for (unsigned i = c->first; i < c->end && !c->n_line; i++) {
+	for (unsigned i = c->first; i < c->end && !c->n_queue; i++) {
 		struct task *t = &c->tasks[i];
 		bool fills, same;
 
@@ -731,7 +731,7 @@ static bool step(struct sim *s)
 		struct client *c = &s->clients[i];
 
 		if (c->retry <= s->now)
-			serve_line(s, c);
+			serve_queue(s, c);
 		offer(s, c);
 		deal_with_late(s, c);
 		more |= !is_other(s->cell, i) && c->n_ended < c->n_tasks;
@@ -1074,13 +1074,13 @@ static struct result one_worker(const struct source *source, const struct machin
 	return r;
 }
 
-struct tally {
-	unsigned n, n_slow; /* cells, and those that take more than 1.05 of local */
+struct cells {
+	unsigned n, n_slow; /* all, and those that take more than 1.05 of local */
 	double worst;
 	unsigned n_faster, n_below; /* those of faster workers, and below OF_ORACLE */
 };
 
-static void count(struct tally *t, const struct machine *worker, const struct result *r)
+static void count(struct cells *t, const struct machine *worker, const struct result *r)
 {
 	t->n++;
 	t->n_slow += r->worst > 1.05;
@@ -1089,7 +1089,7 @@ static void count(struct tally *t, const struct machine *worker, const struct re
 	t->n_below += worker->speed > 1 && r->in_order / r->took < OF_ORACLE;
 }
 
-static void source_with_one_worker(const struct source *source, struct known known, struct tally *t)
+static void source_with_one_worker(const struct source *source, struct known known, struct cells *t)
 {
 	static const double speeds[] = {0.25, 0.5, 1, 2, 4}, overheads[] = {0.002, 0.02, 0.1};
 	static const unsigned offers[] = {2, 4, 16, 200};
@@ -1109,9 +1109,9 @@ static void source_with_one_worker(const struct source *source, struct known kno
 				}
 }
 
-static struct tally with_one_worker(struct known known)
+static struct cells with_one_worker(struct known known)
 {
-	struct tally t = {0};
+	struct cells t = {0};
 
 	for (size_t i = 0; i < N(sources); i++)
 		source_with_one_worker(&sources[i], known, &t);
@@ -1125,7 +1125,7 @@ static struct tally with_one_worker(struct known known)
 
 static void expect(struct known known, unsigned slow, double worst, unsigned below)
 {
-	struct tally t = with_one_worker(known);
+	struct cells t = with_one_worker(known);
 
 	cr_expect_leq(t.n_slow, slow, "%u of %u take longer than local", t.n_slow, t.n);
 	cr_expect_leq(t.worst, worst, "%.2f of local", t.worst);
@@ -1152,7 +1152,7 @@ Test(recorded, new_with_one_worker)
 
 /* ---- a worker that others fill ---- */
 
-static void source_beside_others(const struct source *source, struct known known, struct tally *t)
+static void source_beside_others(const struct source *source, struct known known, struct cells *t)
 {
 	static const double speeds[] = {0.5, 1, 2};
 	static const unsigned offers[] = {2, 8, 200};
@@ -1189,7 +1189,7 @@ static void source_beside_others(const struct source *source, struct known known
 
 static void expect_beside_others(struct known known, unsigned slow, double worst)
 {
-	struct tally t = {0};
+	struct cells t = {0};
 
 	for (size_t i = 0; i < N(sources); i++)
 		source_beside_others(&sources[i], known, &t);

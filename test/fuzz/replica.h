@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-#ifndef CONCC_TEST_FUZZ_TOLD_H
-#define CONCC_TEST_FUZZ_TOLD_H
+#ifndef CONCC_TEST_FUZZ_REPLICA_H
+#define CONCC_TEST_FUZZ_REPLICA_H
 
 /* What one worker was told of the client's tree: a model of it, held against the disk. */
 #include <dirent.h>
@@ -19,7 +19,7 @@ struct shown_name {
 	char *target;
 };
 
-struct told_dir {
+struct replica_dir {
 	uint32_t id;
 	uint8_t state; /* enum dir_state */
 	char *path;
@@ -29,105 +29,105 @@ struct told_dir {
 /* Of the user of this header: it leads to a directory of its own, which is checked by itself. */
 static bool is_served_root(const char *path);
 
-struct told {
-	struct map by_path, by_id; /* struct told_dir */
+struct replica {
+	struct map by_path, by_id; /* struct replica_dir */
 };
 
-static void told_name_free(struct shown_name *n)
+static void replica_name_free(struct shown_name *n)
 {
 	if (n)
 		free(n->target);
 	free(n);
 }
 
-static void told_dir_free(struct told_dir *d)
+static void replica_dir_free(struct replica_dir *d)
 {
 	struct shown_name *n;
 
 	for (size_t it = 0; (n = map_next(&d->names, &it, NULL));)
-		told_name_free(n);
+		replica_name_free(n);
 	map_release(&d->names);
 	free(d->path);
 	free(d);
 }
 
-static void told_forget(struct told *t, struct told_dir *d)
+static void replica_forget(struct replica *t, struct replica_dir *d)
 {
 	map_del_str(&t->by_path, d->path);
 	map_del_u64(&t->by_id, d->id);
-	told_dir_free(d);
+	replica_dir_free(d);
 }
 
-static void told_release(struct told *t)
+static void replica_release(struct replica *t)
 {
-	struct told_dir *d;
+	struct replica_dir *d;
 
 	for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));)
-		told_forget(t, d);
+		replica_forget(t, d);
 	map_release(&t->by_path);
 	map_release(&t->by_id);
-	*t = (struct told){0};
+	*t = (struct replica){0};
 }
 
 /* The name stands for another thing by now: what was told of what is there is void. */
-static void told_void(struct told *t, const char *path)
+static void replica_void(struct replica *t, const char *path)
 {
-	struct told_dir *d;
+	struct replica_dir *d;
 
 	for (size_t it = 0; (d = map_next(&t->by_path, &it, NULL));) {
 		if (path_is_below(d->path, path))
-			told_forget(t, d);
+			replica_forget(t, d);
 	}
 }
 
 /* Is what was told of path told by this name in the directory around it?  A served root has its own
  * way there, whatever else the name stands for. */
-static bool told_by_name(const char *path, const struct shown_name *old, uint8_t type)
+static bool replica_by_name(const char *path, const struct shown_name *old, uint8_t type)
 {
 	return type == ENTRY_DIR || (old && old->attr.type == ENTRY_DIR) || !is_served_root(path);
 }
 
 /* was: what the name stood for before, as told, or NULL. */
-static void told_put(struct told *t, struct told_dir *d, const struct dir_entry *e,
-		     const struct map *was)
+static void replica_put(struct replica *t, struct replica_dir *d, const struct dir_entry *e,
+			const struct map *was)
 {
 	_cleanup_free_ char *name = xstrndup((const char *)e->name.p, e->name.n);
 	_cleanup_free_ char *path = path_join(d->path, name);
 	const struct shown_name *old = was ? map_get_str(was, name) : NULL;
-	const struct told_dir *below = map_get_str(&t->by_path, path);
+	const struct replica_dir *below = map_get_str(&t->by_path, path);
 	struct shown_name *n;
 
 	/* A mirror asks for no directory before what holds it.  To one that did, that there was
 	 * none is void when the first listing of that has it. */
 	if (!was && below && below->state != DIR_LISTED && !is_served_root(path))
-		told_void(t, path);
+		replica_void(t, path);
 	if (was && (!old || old->attr.version != e->attr.version) &&
-	    told_by_name(path, old, e->attr.type))
-		told_void(t, path);
+	    replica_by_name(path, old, e->attr.type))
+		replica_void(t, path);
 	if (e->attr.type == ENTRY_ABSENT) {
-		told_name_free(map_del_str(&d->names, name));
+		replica_name_free(map_del_str(&d->names, name));
 		return;
 	}
 	n = xcalloc(1, sizeof(*n));
 	n->attr = e->attr;
 	n->target = xstrndup((const char *)e->target.p, e->target.n);
-	told_name_free(map_put_str(&d->names, name, n));
+	replica_name_free(map_put_str(&d->names, name, n));
 }
 
-static void told_entries(struct told *t, struct told_dir *d, struct rd *entries, uint32_t n,
-			 const struct map *was)
+static void replica_entries(struct replica *t, struct replica_dir *d, struct rd *entries,
+			    uint32_t n, const struct map *was)
 {
 	for (uint32_t i = 0; i < n; i++) {
 		struct dir_entry e;
 
 		dir_entry_decode(entries, &e);
-		told_put(t, d, &e, was);
+		replica_put(t, d, &e, was);
 	}
 }
 
-static void told_dir(struct told *t, struct blob b)
+static void replica_dir(struct replica *t, struct blob b)
 {
-	struct told_dir *d, *former;
+	struct replica_dir *d, *former;
 	struct msg_dir m;
 
 	CHECK(msg_dir_decode(b, &m) == 0 && m.dir_id);
@@ -143,17 +143,17 @@ static void told_dir(struct told *t, struct blob b)
 		d->path = xstrdup(m.path);
 		map_put_str(&t->by_path, d->path, d);
 		map_put_u64(&t->by_id, d->id, d);
-		told_entries(t, d, &m.entries, m.n, former ? &former->names : NULL);
+		replica_entries(t, d, &m.entries, m.n, former ? &former->names : NULL);
 	}
 	if (former)
-		told_dir_free(former);
+		replica_dir_free(former);
 	msg_dir_release(&m);
 }
 
-static void told_update(struct told *t, struct blob b)
+static void replica_update(struct replica *t, struct blob b)
 {
 	struct msg_update m;
-	struct told_dir *d;
+	struct replica_dir *d;
 	struct rd look;
 
 	CHECK(msg_update_decode(b, &m) == 0);
@@ -170,28 +170,28 @@ static void told_update(struct told *t, struct blob b)
 		old = map_get_str(&d->names, name);
 		CHECK(!old || e.attr.version > old->attr.version);
 	}
-	told_entries(t, d, &m.entries, m.n, &d->names);
+	replica_entries(t, d, &m.entries, m.n, &d->names);
 }
 
-static void told_message(struct told *t, uint8_t type, const struct buf *b)
+static void replica_message(struct replica *t, uint8_t type, const struct buf *b)
 {
 	struct blob payload = {b->data, b->len};
-	struct told_dir *d;
+	struct replica_dir *d;
 	uint32_t id;
 
 	if (type == MSG_DIR) {
-		told_dir(t, payload);
+		replica_dir(t, payload);
 	} else if (type == MSG_UPDATE) {
-		told_update(t, payload);
+		replica_update(t, payload);
 	} else {
 		CHECK(type == MSG_DIR_STALE && msg_u32_decode(payload, &id) == 0);
 		d = map_get_u64(&t->by_id, id);
 		if (d)
-			told_forget(t, d);
+			replica_forget(t, d);
 	}
 }
 
-static uint8_t told_type(mode_t m)
+static uint8_t replica_type(mode_t m)
 {
 	return S_ISREG(m)    ? ENTRY_FILE
 	       : S_ISDIR(m)  ? ENTRY_DIR
@@ -200,13 +200,13 @@ static uint8_t told_type(mode_t m)
 			     : ENTRY_SOCKET;
 }
 
-static void told_check_name(const struct shown_name *n, int dir_fd, const char *name,
-			    const struct stat *st)
+static void replica_check_name(const struct shown_name *n, int dir_fd, const char *name,
+			       const struct stat *st)
 {
 	char target[PROTO_PATH_MAX];
 	ssize_t len;
 
-	CHECK(n && n->attr.type == told_type(st->st_mode));
+	CHECK(n && n->attr.type == replica_type(st->st_mode));
 	CHECK(n->attr.mode == (st->st_mode & 07777));
 	if (S_ISDIR(st->st_mode))
 		return;
@@ -221,9 +221,9 @@ static void told_check_name(const struct shown_name *n, int dir_fd, const char *
 
 /* What was told of the directory at path, and beneath it, is so.  Takes fd, of it or -1.  Served
  * roots beneath it are left out. */
-static void told_check(const struct told *t, const char *path, int fd)
+static void replica_check(const struct replica *t, const char *path, int fd)
 {
-	const struct told_dir *d = map_get_str(&t->by_path, path);
+	const struct replica_dir *d = map_get_str(&t->by_path, path);
 	struct dirent *de;
 	unsigned n = 0;
 	DIR *dir;
@@ -248,12 +248,12 @@ static void told_check(const struct told *t, const char *path, int fd)
 			continue;
 		n++;
 		CHECK(fstatat(dirfd(dir), de->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0);
-		told_check_name(map_get_str(&d->names, de->d_name), dirfd(dir), de->d_name, &st);
+		replica_check_name(map_get_str(&d->names, de->d_name), dirfd(dir), de->d_name, &st);
 		child = path_join(path, de->d_name);
 		if (S_ISDIR(st.st_mode) && !is_served_root(child))
-			told_check(t, child,
-				   openat(dirfd(dir), de->d_name,
-					  O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+			replica_check(t, child,
+				      openat(dirfd(dir), de->d_name,
+					     O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
 		free(child);
 	}
 	(void)closedir(dir);
