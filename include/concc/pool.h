@@ -129,13 +129,13 @@ int pool_reset(struct pool *p); /* forgets all members; held slots stay held by 
 int pool_list(struct pool *p, struct pool_member *ret, size_t max, bool verify);
 uint32_t pool_waiters(struct pool *p); /* at the moment */
 /* Those of them who would take a slot of any worker, or of this machine. */
-enum pool_line {
-	POOL_LINE_ALL,
-	POOL_LINE_AWAY,	 /* not of this machine */
-	POOL_LINE_AVOID, /* not of one worker, where another can be had */
+enum pool_queue {
+	POOL_QUEUE_ALL,
+	POOL_QUEUE_AWAY,  /* not of this machine */
+	POOL_QUEUE_AVOID, /* not of one worker, where another can be had */
 };
 /* How many, and what their jobs take: waiting, waiting_us, mean_us; the rest is of no job. */
-void pool_line(struct pool *p, enum pool_line line, struct sched_job *ret);
+void pool_queue(struct pool *p, enum pool_queue which, struct sched_job *ret);
 bool pool_is_wanted(struct pool *p, const char *name); /* somebody waits for just that one */
 bool pool_place_of(const struct pool *p, const char *name, struct sched_place *ret);
 uint32_t pool_total(

@@ -238,20 +238,20 @@ uint32_t pool_waiters(struct pool *p)
 	return queue_count_waiters(p);
 }
 
-static bool is_in_line(uint32_t queue, enum pool_line line)
+static bool is_of(uint32_t queue, enum pool_queue which)
 {
 	bool avoids = queue == QUEUE_ANY_AVOID || queue == QUEUE_REMOTE_AVOID;
 
-	return line == POOL_LINE_ALL	? true
-	       : line == POOL_LINE_AWAY ? queue == QUEUE_REMOTE || queue == QUEUE_REMOTE_AVOID
-					: avoids;
+	return which == POOL_QUEUE_ALL	  ? true
+	       : which == POOL_QUEUE_AWAY ? queue == QUEUE_REMOTE || queue == QUEUE_REMOTE_AVOID
+					  : avoids;
 }
 
-void pool_line(struct pool *p, enum pool_line line, struct sched_job *ret)
+void pool_queue(struct pool *p, enum pool_queue which, struct sched_job *ret)
 {
 	*ret = pick_wish(p->table, &(struct pool_request){0}).job;
 	for (uint32_t queue = 0; queue < QUEUE_MEMBER; queue++) {
-		uint32_t n = is_in_line(queue, line) ? queue_count_waiters_in(p, queue) : 0;
+		uint32_t n = is_of(queue, which) ? queue_count_waiters_in(p, queue) : 0;
 
 		ret->waiting += n;
 		if (n)

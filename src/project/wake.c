@@ -113,21 +113,21 @@ static void on_job(void *data, enum job_event what, struct job *j)
 }
 
 /* Those who wait and can have the same slots, and what there is for them or will be. */
-struct line {
-	enum pool_line kind;
+struct queue {
+	enum pool_queue kind;
 	struct sched_job job;
 	struct sched_start there[POOL_MEMBERS_MAX + 1];
 	size_t n;
 	uint32_t coming; /* slots of those that are being started */
 };
 
-static void add(struct line *l, const struct server *s, const char *name, uint64_t ready_us)
+static void add(struct queue *q, const struct server *s, const char *name, uint64_t ready_us)
 {
-	struct sched_start *at = &l->there[l->n];
+	struct sched_start *at = &q->there[q->n];
 
 	*at = (struct sched_start){.ready_us = ready_us, .known = true};
-	if (l->n < POOL_MEMBERS_MAX && pool_place_of(s->pool, name, &at->place))
-		l->n++;
+	if (q->n < POOL_MEMBERS_MAX && pool_place_of(s->pool, name, &at->place))
+		q->n++;
 }
 
 static bool is_coming(const struct peer *p)
@@ -152,27 +152,27 @@ static unsigned count_up(const struct server *s)
 	return n;
 }
 
-static void add_coming(struct line *l, const struct peer *p, uint64_t now)
+static void add_coming(struct queue *q, const struct peer *p, uint64_t now)
 {
-	add(l, p->server, p->conf->name, left_us(p, now));
-	l->coming += p->slots ? p->slots : 1;
+	add(q, p->server, p->conf->name, left_us(p, now));
+	q->coming += p->slots ? p->slots : 1;
 }
 
 /* The only worker that is up is the one to avoid. */
-static void look_along(struct line *l, const struct server *s, uint64_t now)
+static void look_at_queue(struct queue *q, const struct server *s, uint64_t now)
 {
-	bool up = l->kind != POOL_LINE_AVOID || count_up(s) > 1;
+	bool up = q->kind != POOL_QUEUE_AVOID || count_up(s) > 1;
 
-	l->n = l->coming = 0;
-	if (s->local_slots && l->kind != POOL_LINE_AWAY)
-		add(l, s, POOL_LOCAL, 0);
+	q->n = q->coming = 0;
+	if (s->local_slots && q->kind != POOL_QUEUE_AWAY)
+		add(q, s, POOL_LOCAL, 0);
 	for (unsigned i = 0; i < s->n_peers; i++) {
 		const struct peer *p = s->peers[i];
 
 		if (is_coming(p))
-			add_coming(l, p, now);
+			add_coming(q, p, now);
 		else if (up && p->state == PEER_UP && !p->unable)
-			add(l, s, p->conf->name, 0);
+			add(q, s, p->conf->name, 0);
 	}
 }
 
@@ -196,30 +196,30 @@ static size_t who_sleep(const struct server *s, struct peer **peers, struct sche
 	return n;
 }
 
-/* The one to be started for that line, or NULL. */
-static struct peer *next_for(const struct server *s, const struct line *l, uint64_t now)
+/* The one to be started for that queue, or NULL. */
+static struct peer *next_for(const struct server *s, const struct queue *q, uint64_t now)
 {
 	uint64_t lasted = s->wake->since_us ? now - s->wake->since_us : 0;
 	struct sched_start asleep[POOL_MEMBERS_MAX];
 	struct peer *peers[POOL_MEMBERS_MAX];
 	size_t n = who_sleep(s, peers, asleep);
-	int at = sched_start(l->there, l->n, asleep, n, &l->job, lasted);
+	int at = sched_start(q->there, q->n, asleep, n, &q->job, lasted);
 
 	return at < 0 ? NULL : peers[at];
 }
 
 /* No more slots than there are who wait. */
-static void start_for(struct server *s, enum pool_line kind, uint64_t now)
+static void start_for(struct server *s, enum pool_queue kind, uint64_t now)
 {
-	struct line l = {.kind = kind};
+	struct queue q = {.kind = kind};
 	struct peer *p;
 
-	pool_line(s->pool, kind, &l.job);
-	if (l.job.waiting)
-		look_along(&l, s, now);
-	while (l.coming < l.job.waiting && (p = next_for(s, &l, now))) {
+	pool_queue(s->pool, kind, &q.job);
+	if (q.job.waiting)
+		look_at_queue(&q, s, now);
+	while (q.coming < q.job.waiting && (p = next_for(s, &q, now))) {
 		peer_start(p);
-		add_coming(&l, p, now);
+		add_coming(&q, p, now);
 	}
 }
 
@@ -245,7 +245,7 @@ static uint64_t soonest_us(const struct server *s)
 	return soonest;
 }
 
-/* When the line has lasted as long as a start takes, that is likely to pay; and else at times that
+/* When a queue has lasted as long as a start takes, that is likely to pay; and else at times that
  * are further and further apart. */
 static void look_again(struct server *s, uint64_t now)
 {
@@ -272,9 +272,9 @@ void wake_workers(struct server *s)
 		if (s->peers[i]->state == PEER_ASLEEP &&
 		    pool_is_wanted(s->pool, s->peers[i]->conf->name))
 			peer_start(s->peers[i]);
-	start_for(s, POOL_LINE_ALL, now);
-	start_for(s, POOL_LINE_AWAY, now);
-	start_for(s, POOL_LINE_AVOID, now);
+	start_for(s, POOL_QUEUE_ALL, now);
+	start_for(s, POOL_QUEUE_AWAY, now);
+	start_for(s, POOL_QUEUE_AVOID, now);
 	look_again(s, now);
 }
 

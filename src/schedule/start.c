@@ -66,7 +66,7 @@ static struct end end_of(const struct part *p, size_t n, const struct part *more
 	return ret;
 }
 
-/* Those who wait, or as many as were dealt with since there is a line. */
+/* Those who wait, or as many as were dealt with since there is a queue. */
 static double jobs_of(const struct part *p, size_t n, const struct sched_job *j, uint64_t lasted_us)
 {
 	double rate = 0;

@@ -1104,11 +1104,11 @@ static pid_t start_listener(void)
 	return pid;
 }
 
-static uint32_t in_line(struct pool *p, enum pool_line line)
+static uint32_t in_queue(struct pool *p, enum pool_queue which)
 {
 	struct sched_job j;
 
-	pool_line(p, line, &j);
+	pool_queue(p, which, &j);
 	return j.waiting;
 }
 
@@ -1130,9 +1130,9 @@ Test(pool, who_waits_is_counted_by_what_it_can_have)
 	pids[1] = start_waiter(away, 0, -1, 0);
 	pids[2] = start_waiter(avoid, 0, -1, 0);
 	pids[3] = start_waiter(only, 0, -1, 0);
-	cr_expect_eq(in_line(p, POOL_LINE_ALL), 3);
-	cr_expect_eq(in_line(p, POOL_LINE_AWAY), 1);
-	cr_expect_eq(in_line(p, POOL_LINE_AVOID), 1);
+	cr_expect_eq(in_queue(p, POOL_QUEUE_ALL), 3);
+	cr_expect_eq(in_queue(p, POOL_QUEUE_AWAY), 1);
+	cr_expect_eq(in_queue(p, POOL_QUEUE_AVOID), 1);
 	cr_expect(pool_is_wanted(p, "b"));
 	cr_expect_not(pool_is_wanted(p, "a"));
 	cr_expect(pool_place_of(p, "a", &place));

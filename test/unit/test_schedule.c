@@ -232,7 +232,7 @@ Test(start, one_that_takes_longer_than_the_line_is_left_asleep)
 	cr_expect_eq(sched_start(there, 1, asleep, 1, &j, 60 * SECONDS), SCHED_WAIT);
 }
 
-/* A build with -j4 has never more than two in the line, for an hour. */
+/* A build with -j4 has never more than two in the queue, for an hour. */
 Test(start, a_line_that_has_lasted_is_likely_to_last)
 {
 	struct sched_start there[] = {up(2, 1)}, asleep[] = {takes(60, 8, 1)};
@@ -288,7 +288,7 @@ Test(start, one_that_comes_counts)
 	cr_expect_eq(sched_start(there, 1, asleep, 1, &j, 0), SCHED_WAIT);
 	there[0].ready_us = 50 * SECONDS; /* 75 s */
 	cr_expect_eq(sched_start(there, 1, asleep, 1, &j, 0), 0);
-	/* What has not begun says nothing of how long the line lasts. */
+	/* What has not begun says nothing of how long the queue lasts. */
 	there[0].ready_us = 4 * SECONDS;
 	cr_expect_eq(sched_start(there, 1, asleep, 1, &j, 1000 * SECONDS), SCHED_WAIT);
 }
@@ -742,7 +742,7 @@ static bool try_begin(struct sim *s, unsigned i, unsigned waiting, double waited
 }
 
 /* As pool.c has it: who gets what it left a free slot for gives those behind it new patience. */
-static void serve_line(struct sim *s)
+static void serve_queue(struct sim *s)
 {
 	double until = s->head_until;
 
@@ -856,7 +856,7 @@ static double simulate(const struct machine *machines, size_t n, const struct bu
 		while (s->next < b->n && s->next - s->n_ended < b->offered)
 			arrive(s, s->next++);
 		advance(s);
-		serve_line(s);
+		serve_queue(s);
 	}
 	took = s->now;
 	free(s);
