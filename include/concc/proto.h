@@ -426,6 +426,9 @@ enum job_flags {
 	/* With JOB_F_STDIN: the input is a file's, less than a window and from its start.  The job
 	 * begins when all of it has come, and finds a file. */
 	JOB_F_STDIN_FILE = 1 << 10,
+	/* With JOB_F_STDIN: the input is another file's.  The job finds a pipe, and is ended when
+	 * it seeks in that. */
+	JOB_F_STDIN_SEEKS = 1 << 11,
 };
 
 /* What a worker need not know. */

@@ -116,6 +116,7 @@ struct launch {
 	/* What it looks at is remembered: a file with a word that says why that is void ("": it is
 	 * whole), then names as in JOB_TRACE, each ended by NUL. */
 	bool trace;
+	bool seeks; /* stdin_fd is a pipe, and the caller's a file: who seeks in it is ended */
 };
 
 int launcher_run(struct launcher *l, const struct launch *j);

@@ -31,7 +31,7 @@
 #include "concc/proto.h"
 #include "concc/str.h"
 #include "descriptors.h"
-#include "moves.h"
+#include "beyond.h"
 #include "trace.h"
 #include "wall.h"
 
@@ -270,10 +270,13 @@ static void pass_signal(const struct signalfd_siginfo *si)
  * that stays. */
 static void look_at_call(struct job *j)
 {
-	const struct moves m = {j->mirror, j->fds, j->req.workspaces, j->n};
-	const char *text = j->trace ? filter_traced(j->setup->trace_filter, j->listener, moves_ask,
-						    &m, j->trace)
-				    : filter_notified(j->listener, moves_ask, &m);
+	const struct beyond b = {
+		.moves = {j->mirror, j->fds, j->req.workspaces, j->n},
+		.input = &j->input,
+	};
+	const char *text = j->trace ? filter_traced(j->setup->trace_filter, j->listener, beyond_ask,
+						    &b, j->trace)
+				    : filter_notified(j->listener, beyond_ask, &b);
 	struct lm_packet p = {.kind = LM_BEYOND, .job_id = j->id};
 
 	if (!text)
@@ -374,12 +377,14 @@ static int open_signals(void)
  */
 static void listen_to_filter(struct job *j)
 {
+	const struct filter *filter = j->req.seeks ? j->setup->seek_filter : j->setup->filter;
+
 	j->listener = j->starting = -1;
 	if (j->req.trace && j->setup->trace_filter) {
 		j->trace = trace_new();
 		return;
 	}
-	j->listener = j->setup->filter ? filter_install(j->setup->filter) : -ENOTSUP;
+	j->listener = filter ? filter_install(filter) : -ENOTSUP;
 	if (j->listener >= 0)
 		return;
 	log_debug("no filter of system calls: %s", err_text(j->listener));
@@ -406,6 +411,8 @@ static void take_job(struct job *j, int orders)
 		jobinit_refuse(j, r, "can't read the job");
 	(void)close(fds[0]);
 	memcpy(j->stdio, fds + 1, sizeof(j->stdio));
+	if (fstat(j->stdio[0], &j->input) < 0)
+		jobinit_refuse(j, -errno, "can't look at its input");
 	j->n = strv_len(j->req.workspaces);
 	if (j->n > PROTO_WORKSPACES_MAX)
 		jobinit_refuse(j, CONCC_E_TOOBIG, "%zu workspaces", j->n);

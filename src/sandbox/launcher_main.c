@@ -126,6 +126,8 @@ static void make_filter(struct launcher_setup *setup)
 
 	if (filter_new(&c, &setup->filter) < 0)
 		log_debug("no filter of system calls for this architecture");
+	c.seeks = true;
+	(void)filter_new(&c, &setup->seek_filter); /* the same */
 	c.traces = true;
 	(void)filter_new(&c, &setup->trace_filter); /* the same */
 }

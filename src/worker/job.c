@@ -164,6 +164,7 @@ static int launch(struct agent_job *j)
 		.memory = j->agent->limits.memory,
 		.processes = j->agent->limits.processes,
 		.trace = flags & JOB_F_TRACE,
+		.seeks = flags & JOB_F_STDIN_SEEKS,
 	};
 	int r;
 

@@ -48,7 +48,9 @@ static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 	uint32_t flags = w->o->any_command ? 0 : JOB_F_COMPILER;
 
 	if (w->input.wanted)
-		flags |= JOB_F_STDIN | (w->input.whole ? JOB_F_STDIN_FILE : 0);
+		flags |= JOB_F_STDIN;
+	if (w->input.wanted && w->input.kind == INPUT_FILE)
+		flags |= w->input.whole ? JOB_F_STDIN_FILE : JOB_F_STDIN_SEEKS;
 	if (w->o->keeps)
 		flags |= JOB_F_KEEP | (w->o->no_times ? JOB_F_NO_TIMES : 0);
 	if (w->is_known)

@@ -244,6 +244,21 @@ input_files() {
 	same remote 'echo x >t/in; $RUN test -x /dev/stdin <t/in; echo $?'
 }
 
+# A larger one, or one that has been read from, is a pipe there: who reads on after the job must find
+# what is left.
+input_seeks() {
+	same no-way-home 'seq 100000 >t/in; { $RUN head -n 1; wc -c; } <t/in'
+	same no-way-home 'seq 100 >t/in; { read -r a; $RUN head -n 2; tail -n 1; } <t/in'
+	same no-way-home 'seq 100 >t/in; { read -r a; $RUN sed 2q; cat; } <t/in'
+	same no-way-home 'seq 100000 >t/in; $RUN perl -e "sysseek(STDIN, 5, 0) or print \$!; sysread STDIN, \$a, 5; print \$a" <t/in'
+	same no-way-home 'seq 100000 >t/in; $RUN python3 -c "import os; print(os.pread(0, 5, 50000))" <t/in'
+	same remote 'seq 100000 >t/in; $RUN wc -c <t/in'
+	same remote 'seq 100000 >t/in; { $RUN sh -c "read x; echo \$x"; wc -c; } <t/in'
+	same remote 'seq 100 >t/in; { read -r a; $RUN sort -r; } <t/in'
+	same remote 'seq 100000 >t/in; cp t/in t/other; { read -r a; $RUN sh -c "head -n 1 <t/other"; wc -c; } <t/in'
+	same remote 'seq 100000 | { $RUN head -n 1; }'
+}
+
 personalities() {
 	same remote 'setarch -R $RUN cat /proc/self/personality'
 	same remote '$RUN cat /proc/self/personality'
@@ -619,6 +634,50 @@ calls_for_names() {
 	same remote '$RUN sh -c "x=\$(mktemp -d); echo x >\$x/f; ln \$x/f \$x/g; mv \$x/f t; mv \$x t/d; ls -R t"'
 }
 
+# Somebody who listens, for one caller, and tells where; and who calls.
+make_network_scripts() {
+	cat >serve <<-'EOF'
+		#!/usr/bin/perl
+		use IO::Socket::INET; use IO::Socket::UNIX;
+		my $name = "concc-test-$$";
+		my $s = $ARGV[0] eq "unix" ? IO::Socket::UNIX->new(Local => "\0$name", Listen => 5)
+			: IO::Socket::INET->new(LocalAddr => "127.0.0.1", Listen => 5);
+		syswrite STDOUT, $ARGV[0] eq "unix" ? $name : "127.0.0.1:" . $s->sockport;
+		exit if fork;
+		close STDOUT;
+		alarm 20;
+		my $c = $s->accept;
+		print $c "heard\n";
+	EOF
+	cat >ask <<-'EOF'
+		#!/usr/bin/perl
+		use IO::Socket::INET; use IO::Socket::UNIX;
+		my $s = $ARGV[0] eq "unix" ? IO::Socket::UNIX->new(Peer => "\0$ARGV[1]")
+			: IO::Socket::INET->new(PeerAddr => $ARGV[1], Proto => $ARGV[0]);
+		print !$s ? "nobody\n" : $ARGV[0] eq "udp" ? $s->sockhost . "\n" : <$s>;
+	EOF
+	cat >say <<-'EOF'
+		#!/usr/bin/perl
+		use Socket;
+		socket S, AF_INET, SOCK_DGRAM, 0;
+		print send(S, "x", 0, sockaddr_in(9, inet_aton($ARGV[0]))) ? "sent\n" : "$!\n";
+	EOF
+	chmod +x serve ask say
+}
+
+# A job has a network that ends with it: what it finds there is its own.
+calls_to_others() {
+	make_network_scripts
+	same no-way-home 'a=$(./serve tcp); $RUN ./ask tcp $a'
+	same no-way-home 'a=$(./serve tcp); $RUN sh -c "./ask tcp $a >t/answer"; cat t/answer'
+	same no-way-home 'a=$(./serve unix); $RUN ./ask unix $a'
+	same no-way-home '$RUN ./ask tcp 127.0.0.1:1'
+	same no-way-home '$RUN ./ask udp 10.77.1.2:9'
+	same no-way-home '$RUN ./say 10.77.1.2'
+	same remote '$RUN sh -c "a=\$(./serve tcp); ./ask tcp \$a; a=\$(./serve unix); ./ask unix \$a"'
+	same remote '$RUN sh -c "./ask udp 127.0.0.1:0; id; ls -l t"'
+}
+
 # What they say, and what is counted.
 calls_are_told() {
 	touch f
@@ -712,6 +771,7 @@ check "what is left behind" left_behind
 check "environment" environment
 check "nothing is shown twice" only_once
 check "input files" input_files
+check "who seeks in its input" input_seeks
 check "personality" personalities
 check "umask" umasks
 check "a worker with lower limits refuses" less_there
@@ -736,6 +796,7 @@ check "callers in other namespaces don't wait" nobody_waits
 check "callers in another root" roots
 check "calls that workers can't do, by root" calls_for_root
 check "names of the caller's files and directories" calls_for_names
+check "networks and daemons" calls_to_others
 check "such calls are told quietly" calls_are_told
 check "such calls by another user" calls_for_others
 check "what the user may not read" unreadable
