@@ -197,6 +197,26 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	stand_in_init(conn);
 }
 
+/* Of jobs that have their own above it: see MIRROR_TMP. */
+static bool is_tmp(const struct outside *o, const struct place *p)
+{
+	return p->parent == o->root && streq(p->name, MIRROR_TMP);
+}
+
+/* What is served there is mounted above. */
+static void lookup_in_tmp(fuse_req_t req, const struct place *dir, const char *name)
+{
+	struct outside *o = outside_of(req);
+	bool served;
+
+	pthread_mutex_lock(&o->lock);
+	served = map_get_str(&dir->children, name);
+	pthread_mutex_unlock(&o->lock);
+	if (!served)
+		report(req, dir, name, fuse_asks(o->mirror, fuse_req_ctx(req)->pid, name));
+	(void)fuse_reply_err(req, ENOENT);
+}
+
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct outside *o = outside_of(req);
@@ -207,6 +227,10 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 	if (dir == o->root && streq(name, MIRROR_STAND_IN)) {
 		stand_in_lookup(req, (fuse_ino_t)(uintptr_t)o->stand_in, o->stand_in->ino);
+		return;
+	}
+	if (is_tmp(o, dir)) {
+		lookup_in_tmp(req, dir, name);
 		return;
 	}
 	pthread_mutex_lock(&o->lock);
@@ -273,7 +297,7 @@ static void list(struct outside *o, fuse_req_t req, const struct place *p, struc
 	add_name(req, b, ".", p);
 	add_name(req, b, "..", p->parent ? p->parent : p);
 	pthread_mutex_lock(&o->lock);
-	while ((child = map_next(&p->children, &it, NULL))) {
+	while (!is_tmp(o, p) && (child = map_next(&p->children, &it, NULL))) {
 		if (child->kept || child->target)
 			add_name(req, b, child->name, child);
 	}

@@ -109,14 +109,35 @@ static bool has_abstract_name(const char *line, const void *data)
 	return at && at > line && at[-1] == ' ' && streq(at + 1, data);
 }
 
+/*
+ * Of a daemon of the client's, in /run, where a job has nothing.  Not those that the C library
+ * tries before it does without.
+ */
+static bool is_of_daemon(const char *path)
+{
+	static const char *const tried[] = {"nscd/", "systemd/", "dbus/"};
+	const char *name = str_starts(path, "/var/run/") ? path + strlen("/var/run/")
+			   : str_starts(path, "/run/")	 ? path + strlen("/run/")
+							 : NULL;
+
+	for (size_t i = 0; name && i < N_OF(tried); i++)
+		if (str_starts(name, tried[i]))
+			return false;
+	return name;
+}
+
 /* A name that the kernel shows otherwise is not looked for: its NULs and blanks. */
 static bool is_elsewhere(pid_t pid, const struct sockaddr_un *un, size_t len)
 {
 	size_t n = len - offsetof(struct sockaddr_un, sun_path);
 	char name[sizeof(un->sun_path) + 1] = "";
 
-	if (n < 2 || un->sun_path[0])
-		return false; /* the path of a file */
+	if (n < 2 || n > sizeof(un->sun_path))
+		return false;
+	if (un->sun_path[0]) {
+		memcpy(name, un->sun_path, n);
+		return is_of_daemon(name);
+	}
 	memcpy(name, un->sun_path + 1, n - 1);
 	return strlen(name) == n - 1 && !strpbrk(name, " @\n") &&
 	       !any_line(pid, "unix", has_abstract_name, name);

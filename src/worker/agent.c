@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "agent.h"
 #include "journal.h"
+#include "leftover.h"
 #include "presence.h"
 
 #include <errno.h>
@@ -129,7 +130,10 @@ static bool makes(void *data, pid_t pid, const char *name)
 
 static void outside(void *data, int64_t job, enum missing_how how, const char *path)
 {
-	agent_job_outside(data, job, how, path);
+	const char *in_tmp = path_below(path, "/" MIRROR_TMP);
+
+	if (!in_tmp || !leftover_stays(in_tmp))
+		agent_job_outside(data, job, how, path);
 }
 
 static bool has_own(void *data, const char *path)
@@ -329,7 +333,8 @@ static int name_outside(struct agent *a)
 	_cleanup_strv_ char **shown = root_shown();
 	int r = 0;
 
-	if (theirs)
+	r = mirror_outside(a->mirror, "/" MIRROR_TMP, true);
+	if (theirs && r == 0)
 		return root_name_places(a->mirror, mirrored);
 	for (char **m = mirrored; *m && r == 0; m++) {
 		_cleanup_free_ char *path = path_join("/", *m);

@@ -107,12 +107,29 @@ static void send_missing(struct agent_job *j, enum missing_how how, char *const 
 	outbox_pump(j->agent);
 }
 
+/*
+ * In its own /tmp a job makes what it likes, and to look for that is nobody's affair: the kernel
+ * does when it is removed.
+ */
+static bool is_made_in_tmp(struct agent_job *j, enum missing_how how, const char *path)
+{
+	_cleanup_free_ char *made = xasprintf("%u%s", (unsigned)MISSING_CHANGED, path);
+
+	if (!path_is_below(path, "/" MIRROR_TMP))
+		return false;
+	if (how == MISSING_CHANGED && j->outside.n < OUTSIDE_MAX)
+		(void)map_put_str(&j->outside, made, j);
+	return how == MISSING_CHANGED ||
+	       (how == MISSING_LOOKED_UP && map_get_str(&j->outside, made));
+}
+
 static void tell_outside(struct agent_job *j, enum missing_how how, const char *path)
 {
 	_cleanup_free_ char *key = xasprintf("%u%s", (unsigned)how, path);
 	char *const paths[] = {(char *)path, NULL};
 
-	if (j->exit_sent || !j->launched || map_get_str(&j->outside, key))
+	if (j->exit_sent || !j->launched || is_made_in_tmp(j, how, path) ||
+	    map_get_str(&j->outside, key))
 		return;
 	/* Beyond, a path may be told again: right, and only slow. */
 	if (j->outside.n < OUTSIDE_MAX)
