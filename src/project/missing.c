@@ -211,7 +211,8 @@ static void look(const struct run *r, const char *path, struct missing_facts *f)
 	f->unseen = tree_triggers(r->peer->server->tree, path);
 	if (f->unseen)
 		return;
-	f->own = in_tmp;
+	/* But GNU make, which links with -flto run on a makefile there, lists its directory. */
+	f->own = in_tmp && !(r->compiler && f->how == MISSING_LISTED);
 	f->here = in_tmp ? is_in_any_tmp(in_tmp) : lstat(path, &st) == 0;
 	if (f->how == MISSING_LISTED)
 		look_for_more(r, path, f);

@@ -50,7 +50,8 @@ static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 	if (w->input.wanted)
 		flags |= JOB_F_STDIN;
 	if (w->input.wanted && w->input.kind == INPUT_FILE)
-		flags |= w->input.whole ? JOB_F_STDIN_FILE : JOB_F_STDIN_SEEKS;
+		flags |= (w->input.whole ? JOB_F_STDIN_FILE : JOB_F_STDIN_SEEKS) |
+			 w->input.mode << JOB_F_STDIN_MODE_SHIFT;
 	if (w->o->keeps)
 		flags |= JOB_F_KEEP | (w->o->no_times ? JOB_F_NO_TIMES : 0);
 	if (w->is_known)
