@@ -117,6 +117,7 @@ struct launch {
 	 * whole), then names as in JOB_TRACE, each ended by NUL. */
 	bool trace;
 	bool seeks; /* stdin_fd is a pipe, and the caller's a file: who seeks in it is ended */
+	bool reads; /* stdin_fd is a terminal at which nobody sits: who reads there is ended */
 };
 
 int launcher_run(struct launcher *l, const struct launch *j);

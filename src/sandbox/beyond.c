@@ -3,10 +3,12 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -21,15 +23,42 @@
 
 /* ---- input ---- */
 
-static bool seeks_in_input(const struct stat *input, const struct filter_call *c)
+static bool is_input(const struct stat *input, const struct filter_call *c)
 {
 	struct stat st;
 	char path[32];
 
-	if (c->nr == SYS_lseek && c->args[1] == 0 && (int)c->args[2] == SEEK_CUR)
-		return false;
 	(void)snprintf(path, sizeof(path), "/proc/%d/fd/0", (int)c->pid);
 	return stat(path, &st) == 0 && stat_is_same_file(&st, input);
+}
+
+static bool asks_for_position(const struct filter_call *c)
+{
+	return c->nr == SYS_lseek && c->args[1] == 0 && (int)c->args[2] == SEEK_CUR;
+}
+
+#define POLLED_MAX 64 /* the first of them: who waits for input waits for little else */
+
+/* In poll(2): for descriptor 0 to be readable? */
+static bool polls_input(const struct filter_call *c)
+{
+	struct pollfd fds[POLLED_MAX];
+	size_t n = c->args[1] < POLLED_MAX ? (size_t)c->args[1] : POLLED_MAX;
+
+	if (!n || peek(c->pid, c->args[0], fds, n * sizeof(*fds)) != (ssize_t)(n * sizeof(*fds)))
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (fds[i].fd == STDIN_FILENO && fds[i].events & POLLIN)
+			return true;
+	return false;
+}
+
+static bool selects_input(const struct filter_call *c)
+{
+	fd_mask first;
+
+	return c->args[0] && c->args[1] &&
+	       peek(c->pid, c->args[1], &first, sizeof(first)) == sizeof(first) && first & 1;
 }
 
 /* ---- network ---- */
@@ -168,7 +197,20 @@ bool beyond_ask(const void *beyond, const struct filter_call *c)
 	case SYS_lseek:
 	case SYS_pread64:
 	case SYS_preadv:
-		return seeks_in_input(b->input, c);
+		return b->seeks && !asks_for_position(c) && is_input(b->input, c);
+	case SYS_read:
+	case SYS_readv:
+	case SYS_epoll_ctl:
+		return b->reads && is_input(b->input, c);
+#ifdef SYS_poll
+	case SYS_poll:
+		return b->reads && polls_input(c) && is_input(b->input, c);
+#endif
+#ifdef SYS_select
+	case SYS_select:
+#endif
+	case SYS_pselect6:
+		return b->reads && selects_input(c) && is_input(b->input, c);
 	case SYS_connect:
 		return leads_away(c->pid, c->args[1], c->args[2]);
 	case SYS_sendto:

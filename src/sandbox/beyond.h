@@ -10,6 +10,8 @@
  * then is its own affair, and where it gives back what it has read too much (head(1), and each
  * program at its end), who reads after it would find less.  To ask for the position does no harm.
  *
+ * A terminal has nobody there who types: so nobody may wait for that.
+ *
  * Network: a job has its own, with a loopback interface.  What it connects to there is of the job
  * when somebody listens, and else of the client.
  */
@@ -21,7 +23,8 @@
 
 struct beyond {
 	struct moves moves;
-	const struct stat *input; /* the job's standard input */
+	const struct stat *input; /* the job's standard input, ... */
+	bool seeks, reads;	  /* ... and what may not be done with it: see launch */
 };
 
 /* A filter_ask_fn; beyond: struct beyond. */

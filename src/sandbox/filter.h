@@ -28,6 +28,7 @@ struct filter_config {
 	gid_t gid;
 	bool becomes; /* jobs are given these by calls of ours that the filter sees */
 	bool seeks;   /* who seeks in its input is told of, which was a file */
+	bool reads;   /* the same of who reads it, which is a terminal */
 	bool traces;  /* what trace.h wants to know is told, too */
 };
 

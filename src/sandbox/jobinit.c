@@ -273,6 +273,8 @@ static void look_at_call(struct job *j)
 	const struct beyond b = {
 		.moves = {j->mirror, j->fds, j->req.workspaces, j->n},
 		.input = &j->input,
+		.seeks = j->req.seeks,
+		.reads = j->req.reads,
 	};
 	const char *text = j->trace ? filter_traced(j->setup->trace_filter, j->listener, beyond_ask,
 						    &b, j->trace)
@@ -343,6 +345,7 @@ static void wait_for(struct job *j, pid_t pid, int signals, struct lm_packet *do
 					 {.fd = j->listener, .events = POLLIN},
 					 {.fd = j->starting, .events = POLLIN}};
 		struct signalfd_siginfo si;
+		struct timespec left;
 
 		/* What it says when it can't start comes before its end. */
 		if (changed && j->starting < 0)
@@ -351,7 +354,9 @@ static void wait_for(struct job *j, pid_t pid, int signals, struct lm_packet *do
 		done->left = !c.command && !c.alone;
 		if (!c.command && (c.alone || now >= c.end_ms))
 			return;
-		if (poll(ready, 3, c.command ? -1 : (int)(c.end_ms - now)) < 0)
+		left = (struct timespec){.tv_nsec = (long)(c.end_ms - now) * 1000000};
+		/* Not poll(2): see filter.c. */
+		if (ppoll(ready, 3, c.command ? NULL : &left, NULL) < 0)
 			continue;
 		changed = ready[0].revents || ready[2].revents;
 		if (ready[2].revents)
@@ -377,7 +382,9 @@ static int open_signals(void)
  */
 static void listen_to_filter(struct job *j)
 {
-	const struct filter *filter = j->req.seeks ? j->setup->seek_filter : j->setup->filter;
+	const struct filter *filter = j->req.seeks   ? j->setup->seek_filter
+				      : j->req.reads ? j->setup->read_filter
+						     : j->setup->filter;
 
 	j->listener = j->starting = -1;
 	if (j->req.trace && j->setup->trace_filter) {

@@ -66,7 +66,7 @@ struct lm_request {
 	struct caller caller;
 	uint64_t max_memory;
 	uint32_t max_processes;
-	bool trace, seeks;
+	bool trace, seeks, reads;
 	void *memory; /* holds the strings */
 	size_t size;
 };
@@ -86,6 +86,7 @@ struct launcher_setup {
 	struct filter *filter;	     /* of all jobs; NULL: none */
 	struct filter *trace_filter; /* of those that are traced; the same */
 	struct filter *seek_filter;  /* of those with launch.seeks */
+	struct filter *read_filter;  /* of those with launch.reads */
 };
 
 /* The launcher process; sock is its end. */

@@ -36,7 +36,7 @@ static struct agent_job *agent_job_new(struct agent *a, struct msg_job *job)
 	strv_push(&j->env, xstrdup("CONCC_WORKER=1"));
 	j->out[0].fd = j->out[1].fd = -1;
 	j->stdin_fd = j->stdin_job = -1;
-	j->tmp_fd = -1;
+	j->tmp_fd = j->tty_fd = -1;
 	j->slot = -1;
 	j->credit = PROTO_OUTPUT_WINDOW;
 	list_init(&j->of_waiting);
@@ -69,6 +69,7 @@ void agent_job_free(struct agent_job *j)
 		if (j->upper_fds[i] >= 0)
 			close(j->upper_fds[i]);
 	}
+	fd_close(&j->tty_fd);
 	if (j->tmp_fd >= 0)
 		close(j->tmp_fd);
 	free(j->homes);
@@ -182,6 +183,7 @@ static int launch(struct agent_job *j)
 		.processes = j->agent->limits.processes,
 		.trace = flags & JOB_F_TRACE,
 		.seeks = flags & JOB_F_STDIN_SEEKS,
+		.reads = flags & JOB_F_TTY_IN,
 	};
 	int r;
 

@@ -419,6 +419,9 @@ int job_open_input(struct agent_job *j, int *ret_job)
 {
 	int fds[2];
 
+	/* Ours stays open: without it, to read would be to fail. */
+	if (j->msg.flags & JOB_F_TTY_IN && open_pty(&j->msg, &j->tty_fd, ret_job) == 0)
+		return 0;
 	if (!(j->msg.flags & JOB_F_STDIN)) {
 		*ret_job = open("/dev/null", O_RDONLY | O_CLOEXEC);
 		return *ret_job < 0 ? -errno : 0;

@@ -58,12 +58,17 @@ static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 		flags |= JOB_F_INPUT_KNOWN;
 	if (w->output.merged)
 		flags |= JOB_F_MERGED;
+	if (!w->input.wanted && w->o->any_command && isatty(0))
+		flags |= JOB_F_TTY_IN;
 	if (isatty(1))
 		flags |= JOB_F_TTY_OUT;
 	if (isatty(2))
 		flags |= JOB_F_TTY_ERR;
-	if (flags & (JOB_F_TTY_OUT | JOB_F_TTY_ERR))
-		(void)ioctl(flags & JOB_F_TTY_ERR ? 2 : 1, TIOCGWINSZ, ws); /* stays zero then */
+	if (flags & (JOB_F_TTY_OUT | JOB_F_TTY_ERR | JOB_F_TTY_IN))
+		(void)ioctl(flags & JOB_F_TTY_ERR   ? 2
+			    : flags & JOB_F_TTY_OUT ? 1
+						    : 0,
+			    TIOCGWINSZ, ws); /* stays zero then */
 	return flags;
 }
 

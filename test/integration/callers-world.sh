@@ -262,6 +262,43 @@ input_seeks() {
 	same remote 'seq 100000 | { $RUN head -n 1; }'
 }
 
+# At which nobody sits there.  A line is typed when the job can have been ended already, or not.
+on_terminal() { # TEXT
+	printf '%s\n' "$1" >t/text
+	rm -f t/keys && mkfifo t/keys
+	# It does not end: script(1) would wait then.
+	exec 7<>t/keys
+	printf 'typed\n\004' >&7
+	timeout "$LAB_LIMIT" script -qec 'bash t/text' /dev/null <t/keys 2>&1 | tr -d '\r\b' |
+		grep -v -e '^typed$' -e '^^D$'
+	exec 7>&-
+}
+
+terminal_input() {
+	local text n
+	lab_need script
+	rm -rf t && mkdir t
+	while read -r where text; do
+		export RUN=env
+		on_terminal "$text" >"$LAB/want"
+		for n in 1 2; do
+			: >"$LAB/where"
+			RUN=concc-dispatch CONCC_EXPLAIN=$LAB/where at_worker $n on_terminal "$text" >"$LAB/got"
+			cat "$LAB/where"
+			diff -u "$LAB/want" "$LAB/got" || fail "w$n: another result of: $text"
+			expect_grep "^concc: $where" "$LAB/where"
+		done
+	done <<-'END'
+		local:.no-way-home.*terminal $RUN sed 's/^/read: /'
+		local:.no-way-home.*terminal $RUN sh -c 'read x; echo "got $x"'
+		local:.no-way-home.*terminal $RUN python3 -c 'print("got", input())'
+		local:.no-way-home.*terminal $RUN perl -e '$r = "\1"; select($r, undef, undef, 9); print "got ", scalar <STDIN>'
+		local:.no-way-home.*terminal $RUN python3 -c 'import select; p = select.poll(); p.register(0, select.POLLIN); p.poll(); print("got", input())'
+		local:.no-way-home.*terminal $RUN python3 -c 'import select; p = select.epoll(); p.register(0, select.EPOLLIN); p.poll(); print("got", input())'
+		remote.on $RUN sh -c 'test -t 0 && echo terminal; echo x | cat; cat </dev/null; stty size'
+	END
+}
+
 personalities() {
 	same remote 'setarch -R $RUN cat /proc/self/personality'
 	same remote '$RUN cat /proc/self/personality'
@@ -775,6 +812,7 @@ check "environment" environment
 check "nothing is shown twice" only_once
 check "input files" input_files
 check "who seeks in its input" input_seeks
+check "who reads from a terminal" terminal_input
 check "personality" personalities
 check "umask" umasks
 check "a worker with lower limits refuses" less_there
