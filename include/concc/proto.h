@@ -432,8 +432,8 @@ enum job_flags {
 	/* Without JOB_F_STDIN: the input is a terminal.  So is the job's, which is ended when it
 	 * reads. */
 	JOB_F_TTY_IN = 1 << 12,
-	/* With one of the former two: who may read, write and execute that file, from this bit on.  cp(1) gives it
-	 * to a copy. */
+	/* With one of the former two: who may read, write and execute that file, from this bit on.
+	 * cp(1) gives it to a copy. */
 	JOB_F_STDIN_MODE_SHIFT = 16,
 	JOB_F_STDIN_MODE = 0777 << JOB_F_STDIN_MODE_SHIFT,
 };

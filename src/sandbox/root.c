@@ -392,14 +392,15 @@ static int bind_for_jobs(int from, int base, const char *place, struct errmsg *m
 	return 0;
 }
 
-/* What a job seeks in vain in its /tmp is told by that. */
+/* What a job seeks in vain in its /tmp is told by that.  A mirror that is no mount has none. */
 static int bind_lower(int mirror, int scratch, int base, struct errmsg *msg)
 {
 	const char *place = scratch < 0 ? ROOT_SCRATCH : ROOT_LOWER;
-	_cleanup_close_ int outside = openat(mirror, MIRROR_OUTSIDE,
-					     O_PATH | O_DIRECTORY | O_CLOEXEC);
-	_cleanup_close_ int tmp = openat(outside, MIRROR_TMP, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_close_ int tmp = openat(mirror, MIRROR_OUTSIDE "/" MIRROR_TMP,
+					 O_PATH | O_DIRECTORY | O_CLOEXEC);
 
+	if (tmp < 0 && errno == ENOENT)
+		return 0;
 	if (tmp < 0 || (scratch >= 0 && mkdirat(scratch, path_base(ROOT_LOWER), 0700) < 0))
 		return errmsg_set(msg, -errno, "can't make %s of the jobs' root: %s", place,
 				  err_text(-errno));

@@ -130,7 +130,7 @@ static bool makes(void *data, pid_t pid, const char *name)
 
 static void outside(void *data, int64_t job, enum missing_how how, const char *path)
 {
-	const char *in_tmp = path_below(path, "/" MIRROR_TMP);
+	const char *in_tmp = path_below(path, "/tmp");
 
 	if (!in_tmp || !leftover_stays(in_tmp))
 		agent_job_outside(data, job, how, path);
@@ -333,8 +333,7 @@ static int name_outside(struct agent *a)
 	_cleanup_strv_ char **shown = root_shown();
 	int r = 0;
 
-	r = mirror_outside(a->mirror, "/" MIRROR_TMP, true);
-	if (theirs && r == 0)
+	if (theirs)
 		return root_name_places(a->mirror, mirrored);
 	for (char **m = mirrored; *m && r == 0; m++) {
 		_cleanup_free_ char *path = path_join("/", *m);

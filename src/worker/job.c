@@ -116,7 +116,7 @@ static bool is_made_in_tmp(struct agent_job *j, enum missing_how how, const char
 {
 	_cleanup_free_ char *made = xasprintf("%u%s", (unsigned)MISSING_CHANGED, path);
 
-	if (!path_is_below(path, "/" MIRROR_TMP))
+	if (!path_is_below(path, "/tmp"))
 		return false;
 	if (how == MISSING_CHANGED && j->outside.n < OUTSIDE_MAX)
 		(void)map_put_str(&j->outside, made, j);
