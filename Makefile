@@ -102,6 +102,19 @@ STATIC ?= -static
 endif
 SYS_concc-cc = $(STATIC)
 SYS_concc-dispatch = $(STATIC)
+# And without glibc's start, which asks the processor for its caches: in a virtual machine each cpuid
+# goes to the hypervisor, so that a program which does nothing takes 0.7 ms of CPU time, with musl 0.15.
+# WRAPPER_CC= builds them as all others.
+ifeq ($(origin WRAPPER_CC) $(STATIC),undefined -static)
+WRAPPER_CC := $(if $(filter $(shell musl-gcc -dumpmachine 2>/dev/null),$(shell $(CC) -dumpmachine)),musl-gcc)
+endif
+ifneq ($(WRAPPER_CC),)
+WRAPPERS = concc-cc concc-dispatch
+$(foreach p,$(WRAPPERS),$(eval CC_$(p) = $(WRAPPER_CC)))
+$(foreach p,$(WRAPPERS),$(eval IN_$(p) = musl/))
+LIBS_concc-cc := $(LIBS_concc-cc:$(B)/%=$(B)/musl/%)
+LIBS_concc-dispatch := $(LIBS_concc-cc)
+endif
 SYS_concc-project = $(JANSSON_LIBS) $(CURL_LIBS) $(SSH_LIBS) $(INIH_LIBS) $(LZ4_LIBS) $(ZSTD_LIBS) $(CRYPTO_LIBS) -lm
 # One file to copy: it runs on any distribution of the architecture, with whatever C library.  What the
 # linker warns of are look-ups by name that the worker never makes (a home directory without HOME).
@@ -118,21 +131,23 @@ SYS_concc = $(JANSSON_LIBS) $(NCURSES_LIBS) $(INIH_LIBS) $(CRYPTO_LIBS)
 
 all: $(PROGRAMS:%=$(B)/bin/%)
 
-folder-objs = $(patsubst %.c,$(B)/%.o,$(wildcard src/$(1)/*.c))
+# Of folder $(1), below $(B)/$(2).
+folder-objs = $(patsubst %.c,$(B)/$(2)%.o,$(wildcard src/$(1)/*.c))
 define archive-rule
-$(B)/lib$(1).a: $(call folder-objs,$(1))
+$(B)/$(2)lib$(1).a: $(call folder-objs,$(1),$(2))
 	$$(say) AR $$@
 	$$(Q)rm -f $$@ && $$(AR) rcs $$@ $$^
 endef
 $(foreach f,$(FOLDERS),$(eval $(call archive-rule,$(f))))
+$(foreach f,$(FOLDERS),$(eval $(call archive-rule,$(f),musl/)))
 
 # Beside it and renamed: a build may be using the one that is replaced, and a shell that is told to run
 # a file which the linker has only begun takes it for an empty script.
 define program-rule
-$(B)/bin/$(1): $(B)/src/cli/$(1).o $$(SAN_OBJ) $$(LIBS_$(1))
+$(B)/bin/$(1): $(B)/$$(IN_$(1))src/cli/$(1).o $$(SAN_OBJ) $$(LIBS_$(1))
 	$$(say) LINK $$@
 	@mkdir -p $$(@D)
-	$$(Q)$$(CC) $$(ALL_LDFLAGS) -o $$@.new $$^ $$(SYS_$(1)) $$(call split-debug,$$(DEBUG_$(1)),$$@.new) && \
+	$$(Q)$$(or $$(CC_$(1)),$$(CC)) $$(ALL_LDFLAGS) -o $$@.new $$^ $$(SYS_$(1)) $$(call split-debug,$$(DEBUG_$(1)),$$@.new) && \
 		mv $$@.new $$@
 endef
 split-debug = $(if $(1),&& mkdir -p $(dir $(1)) && $(OBJCOPY) --only-keep-debug $(2) $(1) && chmod 644 $(1) && \
@@ -143,6 +158,21 @@ $(B)/%.o: %.c Makefile
 	$(say) CC $<
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(EXTRA_CFLAGS) -MMD -MP -c -o $@ $<
+
+# musl comes without the kernel's headers.
+KERNEL_HEADERS = linux/stat.h asm/unistd.h asm-generic/types.h
+$(B)/musl/include: Makefile
+	@mkdir -p $@
+	$(Q)for h in $(KERNEL_HEADERS); do \
+		at=$$(echo "#include <$$h>" | $(CC) -M -x c - | tr ' ' '\n' | grep "/$$h$$") && \
+			ln -sfn "$${at%/*}" "$@/$${h%/*}" || exit 1; \
+	done
+	@touch $@
+
+$(B)/musl/%.o: %.c Makefile | $(B)/musl/include
+	$(say) CC $<
+	@mkdir -p $(@D)
+	$(Q)$(WRAPPER_CC) $(ALL_CFLAGS) -isystem $(B)/musl/include -MMD -MP -c -o $@ $<
 
 # Has these files in it, as they are.
 $(B)/src/view/assets.o: $(addprefix src/view/report.,html css js)
@@ -158,7 +188,7 @@ FORCE:
 
 # ssh itself, whose configuration and known hosts are asked for, is what it needs to run.
 DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev libzstd-dev libssl-dev \
-	libcurl4-openssl-dev libjansson-dev libncurses-dev openssh-client
+	libcurl4-openssl-dev libjansson-dev libncurses-dev openssh-client musl-tools
 TEST_DEPS = $(DEPS) libcriterion-dev openssh-server mandoc iproute2 util-linux procps \
 	strace python3 perl jq ninja-build cmake clang dpkg-dev git slurmctld slurmd slurm-client munge \
 	sshfs podman catatonit runc netavark lintian rpm debhelper zsh fish man-db binutils lld patch acl ccache nginx-light chromium tmux openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap

@@ -70,8 +70,9 @@ struct cache_look_ops {
 	/* Both may be NULL.  As tree_stamp() and tree_vouches(). */
 	uint64_t (*stamp)(void *data, const char *dir, size_t n, const void **ret_where);
 	bool (*vouches)(void *data, const void *where, const char *name, const struct stat *st);
-	/* May be NULL.  Files of this directory are looked at again and again: it may be worth
-	 * knowing what changes in it, for is_same().  Once for each directory. */
+	/* May be NULL.  This directory and names in it are looked at again and again: it may be
+	 * worth knowing what changes in it, for stamp() and is_same().  Where it is of no use, it
+	 * is called once more after as many looks. */
 	void (*looks_often)(void *data, const char *dir);
 };
 

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 
 struct mount_line {
+	unsigned long long id;	  /* no other mount has it meanwhile; later ones may */
 	const char *point, *type; /* borrowed from the text; "": the line has none */
 };
 

@@ -93,11 +93,14 @@ bool tree_serves_below(const struct tree *t, const char *path);
 /* The served root that holds path, or NULL; borrowed until that root goes. */
 const char *tree_root_of(const struct tree *t, const char *path, bool *ret_writable);
 
-/* The fd becomes readable with events; draining at each job start is what counts, not this. */
 /* Would a look at this absolute, clean path, served or not, have the kernel mount something, as was
  * so at the last drain?  True when that can't be told. */
 bool tree_triggers(const struct tree *t, const char *path);
 
+/* How often mounts have changed by now, wherever on this machine (see tree_drain()). */
+uint64_t tree_mounts(struct tree *t);
+
+/* The fd becomes readable with events; draining at each job start is what counts, not this. */
 int tree_event_fd(const struct tree *t);
 /* Then: keeps the kernel's queue short. */
 void tree_on_event(struct tree *t);

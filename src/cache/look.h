@@ -75,12 +75,12 @@ struct look_memo {
 };
 
 struct looked_dir {
-	uint32_t look;	/* in which it was looked at last */
-	int err;	/* of stat(2) of "." in it, positive */
-	uint64_t epoch; /* another one each time that names may have come or gone; 0: not known */
-	unsigned n_lstats; /* of files in it */
+	uint32_t look;	  /* in which it was looked at last */
+	int err;	  /* of stat(2) of "." in it, positive */
+	uint64_t epoch;	  /* another one each time that names may have come or gone; 0: not known */
+	unsigned n_calls; /* looks at it, and at names in it */
 	struct stat st;
-	char *real; /* its path by realpath(3), when it was st first; owned; or NULL */
+	char *real; /* its path by realpath(3), while it is st; owned; NULL: not asked for */
 };
 
 /* ---- look.c ---- */

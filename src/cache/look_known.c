@@ -14,8 +14,22 @@
 #define FILES_MAX  (64 * 1024)	/* the same */
 #define DIRS_MAX   (16 * 1024)
 
-/* Lstats of files of one directory: what tells of its changes reads it once, with all its names. */
-#define OFTEN 200
+/*
+ * What tells of a directory's changes reads it once, with a look at each of its names: that pays
+ * when as many looks have been made.  How many names it has its size tells, about.
+ */
+#define BYTES_PER_NAME 32
+#define OFTEN_MIN      16
+#define OFTEN_MAX      4000
+
+static unsigned often(const struct looked_dir *d)
+{
+	unsigned n_names = (unsigned)(d->st.st_size / BYTES_PER_NAME);
+
+	if (n_names > OFTEN_MAX)
+		return OFTEN_MAX;
+	return n_names > OFTEN_MIN ? n_names : OFTEN_MIN;
+}
 
 static void forget_all(struct map *m)
 {
@@ -59,8 +73,7 @@ static void look_at_dir(struct cache_look *l, struct looked_dir *d, const char *
 	if (d->epoch && same_times(&d->st, &st))
 		return;
 	d->st = st;
-	free(d->real);
-	d->real = realpath(path, NULL);
+	free(steal_ptr(&d->real));
 	d->epoch = l->ops->shows_changes(l->data, path, &st) ? ++l->last_epoch : 0;
 }
 
@@ -74,6 +87,34 @@ static void find_where(struct cache_look *l, const struct looked_dir *d)
 	    l->ops->stamp(l->data, l->last_dir_path, l->last_dir_len, &where) && where &&
 	    l->ops->vouches(l->data, where, ".", &d->st))
 		l->where = where;
+}
+
+/* Of the directory that is looked at; NULL: it can't be told. */
+static const char *real_of(struct cache_look *l, struct looked_dir *d)
+{
+	_cleanup_free_ char *dir = NULL;
+
+	if (d->real)
+		return d->real;
+	dir = xasprintf("%.*s.", (int)l->last_dir_len, l->last_dir_path);
+	d->real = realpath(dir, NULL);
+	return d->real;
+}
+
+/* A call was made that need not have been, had somebody told of its changes. */
+static void count_call(struct cache_look *l, struct looked_dir *d)
+{
+	const char *real;
+
+	if (l->where || !l->ops->looks_often || ++d->n_calls < often(d))
+		return;
+	d->n_calls = 0;
+	real = real_of(l, d);
+	if (!real)
+		return;
+	l->ops->looks_often(l->data, real);
+	find_where(l, d); /* what was known may be no more */
+	look_leave_place(l);
 }
 
 static struct looked_dir *remember_dir(struct cache_look *l, struct looked_dir *d, const char *path,
@@ -102,7 +143,7 @@ static bool has_neighbour(const struct cache_look *l, const char *path)
 	       (l->end < s->n && same_dir(s->v[l->end] + 1, path));
 }
 
-/* NULL: it is not worth it. */
+/* NULL: it is not worth it.  A single name is looked at by itself, but for one look of so many. */
 static struct looked_dir *dir_of(struct cache_look *l, const char *path)
 {
 	size_t n = (size_t)(path_base(path) - path);
@@ -115,7 +156,7 @@ static struct looked_dir *dir_of(struct cache_look *l, const char *path)
 	d = map_get(&l->dirs, path, n);
 	if (d && d->look == l->n_looks)
 		return remember_dir(l, d, path, n);
-	if (n < 2 || !l->ops->shows_changes || !has_neighbour(l, path))
+	if (n < 2 || !l->ops->shows_changes)
 		return NULL;
 	if (!d && l->dirs.n >= DIRS_MAX)
 		forget_dirs(l);
@@ -123,9 +164,14 @@ static struct looked_dir *dir_of(struct cache_look *l, const char *path)
 		d = xcalloc(1, sizeof(*d));
 		(void)map_put(&l->dirs, path, n, d);
 	}
+	if (!has_neighbour(l, path) && ++d->n_calls % OFTEN_MIN)
+		return NULL;
 	dir = xasprintf("%.*s.", (int)n, path); /* which can be asked for only if names in it can */
 	look_at_dir(l, d, dir);
-	return remember_dir(l, d, path, n);
+	remember_dir(l, d, path, n);
+	if (!d->err)
+		count_call(l, d);
+	return d;
 }
 
 /* Is the name surely not there?  Positive errno, or 0. */
@@ -155,18 +201,20 @@ static void note_absence(struct cache_look *l, const struct looked_dir *d, const
  * Compilers name their headers by "../../..", and is_same() goes by real paths.  Where the
  * directory was, if it was moved since, another file is by the same name, or none.
  */
-static const char *real_path(struct cache_look *l, const struct looked_dir *d, const char *path)
+static const char *real_path(struct cache_look *l, struct looked_dir *d, const char *path)
 {
-	if (!d || !d->real)
+	const char *real = d ? real_of(l, d) : NULL;
+
+	if (!real)
 		return path;
 	buf_reset(&l->real);
-	buf_append(&l->real, d->real, strlen(d->real));
+	buf_append(&l->real, real, strlen(real));
 	buf_put_u8(&l->real, '/');
 	buf_append(&l->real, path_base(path), strlen(path_base(path)));
 	return buf_cstr(&l->real);
 }
 
-static bool known_file(struct cache_look *l, const struct looked_dir *d, const char *path,
+static bool known_file(struct cache_look *l, struct looked_dir *d, const char *path,
 		       struct stat *ret)
 {
 	const struct stat *st = l->ops->is_same ? map_get_str(&l->files, path) : NULL;
@@ -200,15 +248,6 @@ static void note_file(struct cache_look *l, const char *path, const struct stat 
 	*known = *st;
 }
 
-static void count_lstat(struct cache_look *l, struct looked_dir *d)
-{
-	if (!d->real || !l->ops->looks_often || ++d->n_lstats != OFTEN)
-		return;
-	l->ops->looks_often(l->data, d->real);
-	find_where(l, d); /* what was known may be no more */
-	look_leave_place(l);
-}
-
 int look_lstat(struct cache_look *l, const char *path)
 {
 	struct looked_dir *d = dir_of(l, path);
@@ -218,7 +257,7 @@ int look_lstat(struct cache_look *l, const char *path)
 		return err;
 	err = lstat(path, &l->st) < 0 ? errno : 0;
 	if (d && !err)
-		count_lstat(l, d);
+		count_call(l, d);
 	if (!err)
 		note_file(l, path, &l->st);
 	else if (d && err == ENOENT)

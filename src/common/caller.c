@@ -96,7 +96,7 @@ void caller_read(struct caller *ret)
 	for (int i = 0; i < CALLER_N_LIMITS; i++) {
 		struct rlimit rl = {RLIM_INFINITY, RLIM_INFINITY};
 
-		(void)getrlimit((__rlimit_resource_t)table[i].resource, &rl); /* can't fail */
+		(void)getrlimit(table[i].resource, &rl); /* can't fail */
 		ret->limits[i].soft = from_rlim(rl.rlim_cur);
 		ret->limits[i].hard = from_rlim(rl.rlim_max);
 	}
@@ -251,7 +251,7 @@ static int set_limits(const struct caller *c, const struct caller *own, const ch
 		if (table[i].need == NEED_LIFE || same(&c->limits[i], &own->limits[i]))
 			continue;
 		*ret_what = table[i].name;
-		if (setrlimit((__rlimit_resource_t)table[i].resource, &rl) < 0)
+		if (setrlimit(table[i].resource, &rl) < 0)
 			return -errno;
 	}
 	return 0;
@@ -304,7 +304,7 @@ void caller_reset_signals(void)
 }
 
 /* Privileged, it could do this at any time as well; who is not keeps what there is. */
-static void raise_hard(__rlimit_resource_t resource)
+static void raise_hard(int resource)
 {
 	rlim_t wanted = resource == RLIMIT_NOFILE ? NOFILE_RAISE : RLIM_INFINITY;
 	struct rlimit rl;
@@ -315,7 +315,7 @@ static void raise_hard(__rlimit_resource_t resource)
 	(void)setrlimit(resource, &rl);
 }
 
-static void raise_soft(__rlimit_resource_t resource)
+static void raise_soft(int resource)
 {
 	struct rlimit rl;
 
@@ -337,13 +337,13 @@ void caller_widen(void)
 {
 	for (int i = 0; i < RLIM_NLIMITS; i++)
 		if (is_widened(i))
-			raise_soft((__rlimit_resource_t)i);
+			raise_soft(i);
 }
 
 void caller_shed(void)
 {
 	for (int i = 0; i < CALLER_N_LIMITS; i++)
-		raise_hard((__rlimit_resource_t)table[i].resource);
+		raise_hard(table[i].resource);
 	caller_widen();
 	caller_reset_signals();
 	(void)block(0);

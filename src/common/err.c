@@ -7,6 +7,17 @@
 #include <string.h>
 
 #include "concc/str.h"
+
+/* Static, and safe in threads: in glibc strerror() is not (2.32 has this one), in musl it is. */
+static const char *describe(int err)
+{
+#ifdef __GLIBC__
+	return strerrordesc_np(err);
+#else
+	return strerror(err);
+#endif
+}
+
 bool err_is_fact(int err)
 {
 	static const int facts[] = {-ENOENT, -ENOTDIR, -ELOOP, -ENAMETOOLONG, -EACCES};
@@ -54,8 +65,7 @@ const char *err_text(int err)
 	case CONCC_E_DESCRIPTOR:
 		return "an open file of the caller's";
 	}
-	/* Unlike strerror(), static and safe in threads (glibc >= 2.32). */
-	s = strerrordesc_np(err < 0 ? -err : err);
+	s = describe(err < 0 ? -err : err);
 	return s ? s : "unknown error";
 }
 

@@ -4,7 +4,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/close_range.h>
 #include <linux/openat2.h>
 #include <poll.h>
 #include <pwd.h>
@@ -187,7 +186,7 @@ void fd_close_from(unsigned lowest)
 	struct rlimit max;
 
 	/* Refused by a filter of system calls, or older than Linux 5.9: one by one. */
-	if (close_range(lowest, ~0U, 0) == 0 || getrlimit(RLIMIT_NOFILE, &max) < 0)
+	if (syscall(SYS_close_range, lowest, ~0U, 0U) == 0 || getrlimit(RLIMIT_NOFILE, &max) < 0)
 		return;
 	for (unsigned fd = lowest; fd < max.rlim_cur && fd < 1U << 20; fd++)
 		(void)close((int)fd); /* most are not open */

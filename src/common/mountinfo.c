@@ -43,7 +43,7 @@ static char *word(char **at)
 
 bool mountinfo_next(char **text, struct mount_line *ret)
 {
-	char *at = *text, *point = NULL;
+	char *at = *text, *point = NULL, *id = at;
 	size_t n = strcspn(at, "\n");
 
 	if (!*at)
@@ -55,7 +55,7 @@ bool mountinfo_next(char **text, struct mount_line *ret)
 	unescape(point);
 	while (*at && !streq(word(&at), "-"))
 		;
-	*ret = (struct mount_line){point, word(&at)};
+	*ret = (struct mount_line){strtoull(id, NULL, 10), point, word(&at)};
 	return true;
 }
 

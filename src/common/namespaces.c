@@ -2,9 +2,11 @@
 #include "concc/namespaces.h"
 
 #include <fcntl.h>
+#include <linux/stat.h> /* of statx(2): <sys/stat.h> has it in newer libraries only */
 #include <stdbool.h>
 #include <stdio.h>
-#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static const struct {
 	const char *name; /* in /proc/PID */
@@ -22,7 +24,7 @@ static bool look(const char *who, int i, struct namespaces *ret)
 	struct statx st;
 
 	(void)snprintf(path, sizeof(path), "/proc/%s/%s", who, views[i].name);
-	if (statx(AT_FDCWD, path, 0, STATX_INO | STATX_MNT_ID, &st) < 0)
+	if (syscall(SYS_statx, AT_FDCWD, path, 0, STATX_INO | STATX_MNT_ID, &st) < 0)
 		return false;
 	ret->views[i].device = (uint64_t)st.stx_dev_major << 32 | st.stx_dev_minor;
 	ret->views[i].ino = st.stx_ino;

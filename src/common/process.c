@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "concc/process.h"
 
+#include <alloca.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -16,6 +17,7 @@
 #include "concc/cleanup.h"
 #include "concc/err.h"
 #include "concc/io.h"
+#include "concc/str.h"
 
 /* ---- signals ---- */
 
@@ -76,17 +78,31 @@ static void give_back_signals(void)
 
 /* ---- in the child: system calls only, since its memory may be the parent's ---- */
 
+/* A script without "#!", by the name that it was called: execvp(3) does so in glibc, not in musl.
+ */
+static int exec_by_sh(const char *path, char *const *argv, char *const *env)
+{
+	size_t n = strv_len(argv);
+	char **words = alloca((n + 2) * sizeof(*words));
+
+	words[0] = (char *)"/bin/sh";
+	words[1] = (char *)path;
+	memcpy(words + 2, argv + 1, n * sizeof(*words)); /* with its NULL */
+	execve(words[0], words, env);
+	return -errno;
+}
+
 static int do_exec(const char *exe, char *const *argv, char *const *env)
 {
-	if (exe && strchr(exe, '/')) {
-		execve(exe, argv, env);
-		if (errno != ENOEXEC)
-			return -errno;
-		/* A script without "#!" goes to sh, by the name that it was called. */
-		exe = NULL;
-	}
-	execvpe(exe ? exe : argv[0], argv, env);
-	return -errno;
+	const char *path = exe ? exe : argv[0];
+
+	if (strchr(path, '/'))
+		execve(path, argv, env);
+	else
+		execvpe(path, argv, env);
+	if (errno != ENOEXEC || !strchr(path, '/'))
+		return -errno;
+	return exec_by_sh(strchr(argv[0], '/') ? argv[0] : path, argv, env);
 }
 
 static int place(int from, int to)

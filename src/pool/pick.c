@@ -32,6 +32,24 @@ bool pick_can_call(const struct table *t, const struct pool_request *q, bool avo
 	return false;
 }
 
+int pick_to_call(const struct table *t, const struct pool_request *q)
+{
+	struct member_view v;
+	int asleep = -1;
+
+	if (q->only)
+		return member_find(t, q->only);
+	for (uint32_t i = 0; i < POOL_MEMBERS_MAX && q->avoid; i++) {
+		if (!member_view(t, i, &v) || !is_asked_for(&v, q) || streq(v.name, q->avoid))
+			continue;
+		if (v.state == MEMBER_UP)
+			return -1;
+		if (v.state == MEMBER_ASLEEP && asleep < 0)
+			asleep = (int)i;
+	}
+	return asleep;
+}
+
 static uint64_t free_capacity(const struct sched_place *p, uint32_t speed)
 {
 	return p->taken < p->slots ? (uint64_t)(p->slots - p->taken) * speed : 0;
@@ -79,6 +97,7 @@ struct field {
 	struct sched_place places[POOL_MEMBERS_MAX];
 	uint32_t members[POOL_MEMBERS_MAX];
 	uint32_t speeds[POOL_MEMBERS_MAX];
+	int free_slots[POOL_MEMBERS_MAX];
 };
 
 struct sched_place pick_place(const struct member_view *v)
@@ -102,6 +121,7 @@ static void enter(struct field *f, uint32_t index, const struct member_view *v)
 {
 	f->places[f->n] = pick_place(v);
 	f->members[f->n] = index;
+	f->free_slots[f->n] = v->free_slot;
 	f->speeds[f->n++] = v->speed;
 }
 
@@ -175,6 +195,7 @@ int pick(const struct table *t, const struct pool_request *q, struct pick_wish *
 		return -EAGAIN;
 	at = spread(&f, (size_t)best, affinity_get(t, q->cwd), &w->job);
 	ret->index = (int)f.members[at];
+	ret->slot = f.free_slots[at];
 	/* It may have changed meanwhile: then the slot is not had. */
 	return member_view(t, f.members[at], &ret->view) ? 0 : -EAGAIN;
 }

@@ -16,6 +16,7 @@
 
 struct pick {
 	int index; /* -1: none */
+	int slot;  /* of it, free when it was picked */
 	struct member_view view;
 };
 
@@ -35,8 +36,20 @@ int pick(const struct table *t, const struct pool_request *q, struct pick_wish *
 bool pick_is_eligible(const struct member_view *v, const struct pool_request *q);
 /* Is there one that can be called for?  avoided: the one to avoid counts, as the last hope. */
 bool pick_can_call(const struct table *t, const struct pool_request *q, bool avoided);
+/* Who avoids one is not helped when just that one is started: the member that must be, when no
+ * other is up; -1: any will do. */
+int pick_to_call(const struct table *t, const struct pool_request *q);
 /* That member has the last job of the directory; cwd may be NULL. */
 void pick_remember(struct table *t, const char *cwd, uint32_t member);
 struct sched_place pick_place(const struct member_view *v);
+
+/* ---- pool.c ---- */
+
+/*
+ * The slot that was picked, or -EAGAIN: it is taken.  Of several who picked by the same sight one
+ * has it; for the others that member has one job more than they thought, so they pick anew.
+ */
+int pool_take_picked(struct pool *p, const struct pool_request *q, const struct pick *c,
+		     struct pool_slot *ret);
 
 #endif

@@ -145,21 +145,20 @@ static int hand_over(struct pool *p, const struct pool_request *q, const struct 
 	return 0;
 }
 
-static int take_of(struct pool *p, const struct pool_request *q, const struct pick *c,
-		   struct pool_slot *ret)
+int pool_take_picked(struct pool *p, const struct pool_request *q, const struct pick *c,
+		     struct pool_slot *ret)
 {
-	uint32_t member = (uint32_t)c->index;
-	int index = hint_first_clear(p->table, member, c->view.slots);
+	uint32_t member = (uint32_t)c->index, index = (uint32_t)c->slot;
 	int fd, rc;
 
-	if (index < 0 || !hint_set(p->table, member, (uint32_t)index))
-		return -EAGAIN; /* somebody was quicker */
-	rc = slot_lock(p->slots_fd, c->view.name, (uint32_t)index, &fd);
+	if (c->slot < 0 || index >= c->view.slots || !hint_set(p->table, member, index))
+		return -EAGAIN;
+	rc = slot_lock(p->slots_fd, c->view.name, index, &fd);
 	if (rc == 0)
-		return hand_over(p, q, c, (uint32_t)index, fd, ret);
+		return hand_over(p, q, c, index, fd, ret);
 	/* Held though the hint said free: now the hint is right. */
 	if (rc != -EAGAIN)
-		hint_clear(p->table, member, (uint32_t)index);
+		hint_clear(p->table, member, index);
 	return rc;
 }
 
@@ -176,7 +175,7 @@ static int take_any(struct pool *p, const struct pool_request *q, struct pick_wi
 		rc = pick(p->table, q, w, &c);
 		if (rc < 0)
 			return rc;
-		rc = take_of(p, q, &c, ret);
+		rc = pool_take_picked(p, q, &c, ret);
 		if (rc != -EAGAIN)
 			return rc;
 	}
@@ -234,7 +233,7 @@ static int take_one(struct pool *p, const struct pool_request *q, struct pool_sl
 		    (uint64_t)v.slots * v.speed <= most)
 			continue;
 		most = (uint64_t)v.slots * v.speed;
-		c = (struct pick){(int)i, v};
+		c = (struct pick){.index = (int)i, .view = v};
 	}
 	if (c.index < 0)
 		return CONCC_E_UNAVAIL;
@@ -258,7 +257,7 @@ static bool any_up(const struct pool *p, const struct pool_request *q)
 
 static int call_for(const struct pool *p, const struct pool_request *q, int *ret_fd)
 {
-	int member = q->only ? member_find(p->table, q->only) : -1;
+	int member = pick_to_call(p->table, q);
 
 	return call_out(p, member < 0 ? CALL_ANY : (uint16_t)member, ret_fd);
 }

@@ -48,6 +48,19 @@ static uint64_t word_mask(uint32_t word, uint32_t slots)
 	return slots - from >= 64 ? ~0ULL : (1ULL << (slots - from)) - 1;
 }
 
+static void view_hints(const struct table_member *m, struct member_view *ret)
+{
+	ret->taken = 0;
+	ret->free_slot = -1;
+	for (uint32_t w = 0; w * 64 < ret->slots; w++) {
+		uint64_t taken = load(&m->taken[w]), clear = ~taken & word_mask(w, ret->slots);
+
+		ret->taken += (uint32_t)__builtin_popcountll(taken & word_mask(w, ret->slots));
+		if (clear && ret->free_slot < 0)
+			ret->free_slot = (int)(w * 64) + __builtin_ctzll(clear);
+	}
+}
+
 bool member_view(const struct table *t, uint32_t index, struct member_view *ret)
 {
 	const struct table_member *m = &t->members[index];
@@ -62,10 +75,7 @@ bool member_view(const struct table *t, uint32_t index, struct member_view *ret)
 	ret->speed = load(&m->speed);
 	if (ret->speed == 0)
 		ret->speed = 1;
-	ret->taken = 0;
-	for (uint32_t w = 0; w * 64 < ret->slots; w++)
-		ret->taken += (uint32_t)__builtin_popcountll(load(&m->taken[w]) &
-							     word_mask(w, ret->slots));
+	view_hints(m, ret);
 	for (unsigned i = 0; i < SCHED_LEVELS; i++)
 		ret->profile.slowdown[i] = load(&m->profile.slowdown[i]);
 	ret->profile.overhead_us = load(&m->profile.overhead_us);
@@ -120,17 +130,6 @@ void hint_clear(struct table *t, uint32_t member, uint32_t slot)
 {
 	__atomic_fetch_and(&t->members[member].taken[slot / 64], ~(1ULL << (slot % 64)),
 			   __ATOMIC_ACQ_REL);
-}
-
-int hint_first_clear(const struct table *t, uint32_t member, uint32_t slots)
-{
-	for (uint32_t w = 0; w * 64 < slots; w++) {
-		uint64_t clear = ~load(&t->members[member].taken[w]) & word_mask(w, slots);
-
-		if (clear)
-			return (int)(w * 64) + __builtin_ctzll(clear);
-	}
-	return -1;
 }
 
 /* ---- the file ---- */

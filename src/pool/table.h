@@ -91,6 +91,7 @@ struct member_view {
 	uint32_t slots;
 	uint32_t speed;
 	uint32_t taken; /* how many hints are set */
+	int free_slot;	/* the first whose hint is not; -1: none */
 	struct sched_profile profile;
 };
 
@@ -109,7 +110,6 @@ bool member_name_valid(const char *name);
 bool hint_is_set(const struct table *t, uint32_t member, uint32_t slot);
 bool hint_set(struct table *t, uint32_t member, uint32_t slot); /* false: it was set already */
 void hint_clear(struct table *t, uint32_t member, uint32_t slot);
-int hint_first_clear(const struct table *t, uint32_t member, uint32_t slots); /* or -1 */
 
 /* ---- byte locks, owned by the open file description ---- */
 

@@ -192,16 +192,12 @@ static const struct link_ops client_link_ops = {
 };
 
 /* The directory is 0700, so only this user and root come here at all. */
-static bool is_ours(int fd, pid_t *ret_pid)
+static bool is_ours(int fd, struct ucred *ret)
 {
-	struct ucred cred;
-	socklen_t n = sizeof(cred);
+	socklen_t n = sizeof(*ret);
 
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &n) < 0 ||
-	    (cred.uid != geteuid() && cred.uid != 0))
-		return false;
-	*ret_pid = cred.pid;
-	return true;
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, ret, &n) == 0 &&
+	       (ret->uid == geteuid() || ret->uid == 0);
 }
 
 void client_refuse(int fd)
@@ -242,9 +238,9 @@ void client_accept(struct server *s, int fd)
 	static const struct link_config config = {0};
 	struct stream *stream;
 	struct client *c;
-	pid_t pid;
+	struct ucred cred;
 
-	if (!is_ours(fd, &pid)) {
+	if (!is_ours(fd, &cred)) {
 		close(fd);
 		return;
 	}
@@ -257,7 +253,8 @@ void client_accept(struct server *s, int fd)
 	c->server = s;
 	c->fd = fd;
 	c->slot.fd = -1;
-	c->pid = pid;
+	c->pid = cred.pid;
+	c->gid = cred.gid;
 	c->too_many = is_one_too_many(s, fd);
 	list_append(&s->clients, &c->of_server);
 	s->n_clients++;

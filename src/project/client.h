@@ -19,6 +19,7 @@ struct client {
 	struct server *server;
 	struct link *link;
 	pid_t pid; /* as it was when it connected; 0: none in our pid namespace */
+	gid_t gid; /* the same */
 	struct run *run;
 	struct seek *seek; /* lookup.c: it is asked of others; or NULL */
 	struct hit *hit;   /* lookup.c: what it asked for was kept, and is on its way; or NULL */

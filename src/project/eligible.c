@@ -13,6 +13,7 @@
 #include "exe.h"
 #include "links.h"
 #include "missing.h"
+#include "mounted.h"
 #include "peer.h"
 #include "system.h"
 #include "workspaces.h"
@@ -139,6 +140,14 @@ static bool in_other_namespace(struct call *c, struct run_failure *ret)
 					  xasprintf("it runs %s", differs));
 }
 
+/* What it makes would be our group's, and what a job is told of itself is ours. */
+static bool in_other_group(struct call *c, struct run_failure *ret)
+{
+	return c->client->gid != getegid() &&
+	       run_failure_set(ret, RUN_FAIL_LOCAL, true, "group",
+			       xstrdup("it runs in another group than the project server"));
+}
+
 static bool beyond_our_limits(struct call *c, struct run_failure *ret)
 {
 	const struct server *s = c->client->server;
@@ -156,6 +165,18 @@ static bool worker_is_down(struct call *c, struct run_failure *ret)
 	       run_failure_set(ret, RUN_FAIL_RETRY, true, "worker-down",
 			       xasprintf("worker %s is not there: %s", c->m->worker,
 					 p ? p->error : "not configured"));
+}
+
+static bool system_has_changed(struct call *c, struct run_failure *ret)
+{
+	if (mounted_is_as_noted(c->peer))
+		return false;
+	peer_outdated(c->peer);
+	return run_failure_set(
+		ret, RUN_FAIL_RETRY, true, "worker-down",
+		xasprintf("worker %s is started anew, since this machine's system has "
+			  "other mounts or directories now",
+			  c->m->worker));
 }
 
 static bool in_no_workspace(struct call *c, struct run_failure *ret)
@@ -241,10 +262,10 @@ static bool limits_were_refused(struct call *c, struct run_failure *ret)
 
 /* In this order: each may rely on what the ones before it found. */
 static bool (*const checks[])(struct call *c, struct run_failure *ret) = {
-	in_other_namespace,   beyond_our_limits,      worker_is_down, in_no_workspace,
-	in_cwd_of_other_name, has_default_acl,	      needs_tmp,      system_is_unwatched,
-	names_unserved,	      writes_where_jobs_read, is_no_command,  compiler_was_refused,
-	limits_were_refused,
+	in_other_namespace, in_other_group,	  beyond_our_limits,	worker_is_down,
+	system_has_changed, in_no_workspace,	  in_cwd_of_other_name, has_default_acl,
+	needs_tmp,	    system_is_unwatched,  names_unserved,	writes_where_jobs_read,
+	is_no_command,	    compiler_was_refused, limits_were_refused,
 };
 
 bool call_is_eligible(struct call *c, struct run_failure *ret)

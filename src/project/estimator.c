@@ -23,8 +23,10 @@
 
 /* So much of the record file is read at the start: some thousand jobs, in milliseconds. */
 #define PAST_BYTES (1024 * 1024)
-/* One that fetched more than this waited for that. */
-#define FILLING_BYTES (64 * 1024)
+/* One that fetched more than this waited for that; so did one that asked for so many names, which
+ * the next will find there: a warm one asks for none, and for a file that was edited a few. */
+#define FILLING_BYTES	 (64 * 1024)
+#define FILLING_MESSAGES 32
 
 struct estimator {
 	struct server *server;
@@ -59,7 +61,7 @@ static bool sample_of(const struct record *r, uint32_t concurrency, struct sched
 		.total_us = r->committed_us - r->sent_us,
 		.wall_us = r->wall_us,
 		.cpu_us = r->utime_us + r->stime_us,
-		.filling = r->bytes_fetched > FILLING_BYTES,
+		.filling = r->bytes_fetched > FILLING_BYTES || r->fuse_messages > FILLING_MESSAGES,
 		.at_us = now_us(),
 	};
 	return true;

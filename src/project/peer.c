@@ -18,6 +18,7 @@
 #include "estimator.h"
 #include "greeting.h"
 #include "links.h"
+#include "mounted.h"
 #include "push.h"
 #include "run.h"
 #include "serve.h"
@@ -74,6 +75,7 @@ static void forget_link(struct peer *p)
 	absent_forget(p);
 	links_forget(p);
 	p->n_trees = 0;
+	p->outdated = false;
 	map_release(&p->pushed);
 	map_release(&p->sources);
 	free_texts(&p->exes_refused);
@@ -239,8 +241,32 @@ static void idle_over(void *data)
 	fall_asleep(p);
 }
 
+static void end_outdated(void *data)
+{
+	struct peer *p = data;
+
+	if (!p->outdated || p->state != PEER_UP || p->jobs.n)
+		return;
+	drop_link(p);
+	p->failures = 0;
+	fall_asleep(p);
+}
+
+void peer_outdated(struct peer *p)
+{
+	if (p->outdated || p->state != PEER_UP)
+		return;
+	log_info("worker=%s is started anew: this machine's system has other mounts or directories",
+		 p->conf->name);
+	p->outdated = true;
+	tell_pool(p, POOL_ASLEEP);
+	peer_busy(p);
+}
+
 void peer_busy(struct peer *p)
 {
+	if (p->outdated && !p->jobs.n)
+		loop_defer(p->server->loop, end_outdated, p); /* its last job is just going */
 	if (p->sleep_timer)
 		loop_timer_set(p->sleep_timer, p->state == PEER_UP && !p->jobs.n
 						       ? (uint64_t)p->conf->idle_timeout_s * 1000
@@ -494,6 +520,7 @@ void peer_start(struct peer *p)
 	};
 
 	loop_timer_set(p->retry_timer, 0); /* not by the clock as well */
+	mounted_note(p);
 	p->state = PEER_CONNECTING;
 	p->n_starts++;
 	p->began_us = now_us();

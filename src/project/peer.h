@@ -4,6 +4,8 @@
 
 /* One worker: its link, what it was told, and what it does.  All of them together are in peers.h.
  */
+#include <sys/stat.h>
+
 #include "concc/link.h"
 #include "concc/proto.h"
 #include "server.h"
@@ -36,6 +38,10 @@ struct peer {
 	unsigned failures; /* in a row */
 	uint64_t retry_at_ms;
 	uint32_t slots;
+	uint64_t mounts;       /* mounted.c: how often they had changed, */
+	struct stat top;       /* the root directory then, */
+	struct digest mounted; /* and what there was, when the worker was started */
+	bool outdated;	 /* it has changed since: when its jobs have ended it is started anew */
 	struct map envs; /* encoded environment -> its id (as a pointer) */
 	uint32_t next_env_id;
 	struct map callers; /* the same of callers */
@@ -67,6 +73,8 @@ void peer_start(struct peer *p);
 void peer_connected(void *data, struct stream *s, int err, const char *msg, const char *how);
 /* A job of it started or ended: the time to its sleep starts anew. */
 void peer_busy(struct peer *p);
+/* Its jobs see this machine as it was: it gets no more, and is started anew. */
+void peer_outdated(struct peer *p);
 /* The worker does what no worker does: its link is closed, its jobs go elsewhere. */
 void peer_fail(struct peer *p, const char *why);
 /* The totals over all links this peer had. */

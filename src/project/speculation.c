@@ -4,6 +4,7 @@
  * writes to an upper layer of its own, so the other is killed and leaves no trace.
  */
 #include "exe.h"
+#include "mounted.h"
 #include "run.h"
 #include "system.h"
 #include "workspaces.h"
@@ -33,8 +34,9 @@ bool speculation_is_possible(const struct job *j)
  */
 static bool can_be_on(const struct run *r, struct peer *p, struct exe **ret)
 {
-	if (p == r->peer || p->state != PEER_UP || p->unable ||
-	    p->conf->root != r->peer->conf->root || map_get_u64(&p->exes_refused, r->exe_id))
+	if (p == r->peer || p->state != PEER_UP || p->unable || p->outdated ||
+	    p->conf->root != r->peer->conf->root || map_get_u64(&p->exes_refused, r->exe_id) ||
+	    !mounted_is_as_noted(p))
 		return false;
 	/* The compiler may be another one by now. */
 	return exe_get(p, r->again, ret, NULL) == 0 && exe_msg(*ret)->exe_id == r->exe_id;

@@ -8,6 +8,7 @@
 #include "etc.h"
 #include "peer.h"
 #include "server.h"
+#include "workspaces.h"
 
 #include <dirent.h>
 #include <stdlib.h>
@@ -173,12 +174,39 @@ bool system_is_partial(const struct server *s, const char *path)
 	return s->system->etc && etc_is_partial(s->system->etc, path);
 }
 
+static bool all_are_here(const struct server *s)
+{
+	for (size_t i = 0; i < s->conf->n_workers; i++) {
+		if (!conf_worker_is_here(&s->conf->workers[i]))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * What jobs here look at in this machine's system is known like the project's own files, so that a
+ * look-up need not look at it again.  Nobody else is served it.
+ */
+static void watch_for_results(struct server *s)
+{
+	if (!s->conf->cache_max_bytes || !all_are_here(s))
+		return;
+	for (char **w = s->system->wanted; w && *w; w++) {
+		struct errmsg msg = {0};
+
+		if (workspaces_is_system_path(*w) && tree_serve(s->tree, *w, false, &msg) < 0)
+			log_debug("%s", msg.text); /* looked at each time, then */
+	}
+}
+
 int system_set_up(struct server *s, struct errmsg *msg)
 {
 	s->system = xcalloc(1, sizeof(*s->system));
 	want_all(s->system, s->conf->toolchains);
-	if (!any_wants_it(s))
+	if (!any_wants_it(s)) {
+		watch_for_results(s);
 		return 0;
+	}
 	serve_trees(s);
 	find_links(s->system);
 	return show_etc(s, msg);

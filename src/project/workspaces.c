@@ -28,17 +28,17 @@
 /* Builds of one moment: of more, some run here. */
 #define WORK_DIRS_MAX 64
 
-/* Directories that every system has of its own: a path beneath them may well be on the worker. */
+const char *const workspaces_system_dirs[] = {"/bin",	"/etc",	  "/gnu",    "/lib",
+					      "/lib32", "/lib64", "/libx32", "/nix",
+					      "/opt",	"/sbin",  "/usr",    NULL};
+
 bool workspaces_is_system_path(const char *path)
 {
-	static const char *const dirs[] = {"/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin",
-					   "/etc", "/opt", "/dev",   "/proc",  "/nix", "/gnu"};
-
-	for (size_t i = 0; i < sizeof(dirs) / sizeof(*dirs); i++) {
-		if (path_is_below(path, dirs[i]))
+	for (const char *const *d = workspaces_system_dirs; *d; d++) {
+		if (path_is_below(path, *d))
 			return true;
 	}
-	return false;
+	return path_is_below(path, "/dev") || path_is_below(path, "/proc");
 }
 
 /* Of these nothing is served unless it is listed, and no more of them than that. */

@@ -13,7 +13,9 @@ struct server;
 
 /* Is it a tree in which no name means the same for long: a work directory, or Go's cache? */
 bool workspaces_is_passing(const struct server *s, const char *dir);
-/* Does every system have something of its own there? */
+/* What a system may have of its own in the root directory; NULL at the end. */
+extern const char *const workspaces_system_dirs[];
+/* Is it there, or in /dev or /proc?  Then it may well be on the worker. */
 bool workspaces_is_system_path(const char *path);
 /*
  * The trees that the job needs on that peer, on the heap, none beneath another, one of them with

@@ -185,6 +185,12 @@ const char *tree_root_of(const struct tree *t, const char *path, bool *ret_writa
 	return r->path;
 }
 
+uint64_t tree_mounts(struct tree *t)
+{
+	mounts_collect(t);
+	return t->counts.mounts;
+}
+
 int tree_event_fd(const struct tree *t)
 {
 	return t->inotify_fd;

@@ -119,7 +119,9 @@ const char *command_too_long(const struct wrapper *w)
 	const char *listed = getenv("CONCC_WORKSPACE");
 	size_t n = 0;
 
-	if (strlen(w->cwd) >= PROTO_PATH_MAX)
+	/* musl's getcwd(3) fails then, as the system call does; glibc's goes up from there. */
+	if (w->cwd ? strlen(w->cwd) >= PROTO_PATH_MAX
+		   : w->lacking == ERANGE || w->lacking == ENAMETOOLONG)
 		return "the path of the current directory";
 	if (listed && strlen(listed) > PROTO_PATH_MAX)
 		return "CONCC_WORKSPACE";

@@ -239,6 +239,8 @@ static enum step attempt(struct wrapper *w, const char *worker, int *ret_status)
 	return step;
 }
 
+static const char other_group[] = "in another group than the project server";
+
 /*
  * Before a long wait for a slot that would be of no use: the server sends jobs of callers home that
  * don't see what it sees.  NULL when it would not, or can't be asked.
@@ -251,6 +253,8 @@ static const char *foreign_server(const struct conn *c)
 
 	if (c->fd < 0 || getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &server, &n) < 0)
 		return NULL;
+	if (server.gid != getegid())
+		return other_group;
 	namespaces_look(&ours);
 	return namespaces_differ(&ours, server.pid);
 }
@@ -481,7 +485,8 @@ int remote_run(struct wrapper *w)
 			_cleanup_free_ char *text = xasprintf("it runs %s", w->foreign);
 
 			conn_release(&w->waiting);
-			return local_by_rule(w, "namespace", text);
+			return local_by_rule(w, w->foreign == other_group ? "group" : "namespace",
+					     text);
 		}
 		if (r < 0 && r != CONCC_E_UNAVAIL && !pool_is_in_place(w->pool, w->dir)) {
 			/* Its files were removed while we waited: there is a new one. */

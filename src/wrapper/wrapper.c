@@ -67,7 +67,7 @@ static void open_dir(struct wrapper *w)
 /* What keeps it here, beside the policy, that is known without a server; else remote. */
 static int decide(struct wrapper *w)
 {
-	const char *what = w->cwd ? command_too_long(w) : NULL;
+	const char *what = command_too_long(w);
 	int err;
 
 	if (what)

@@ -216,6 +216,40 @@ listed_after() { # CHANGE...
 	hold_second
 }
 
+# Without other workers nobody is served the system, and the server watches it for itself: what
+# changes in it is seen, and what does not is not looked at again.
+system_of_its_own() {
+	local inc=/usr/local/include i first last
+	fresh own
+	mkdir inc other
+	mount --bind inc $inc
+	lab_stop_server
+	echo '#define H 1' >$inc/h.h
+	printf '#include <map>\n#include <h.h>\nint f() { return H; }\n' >a.cc
+	twice g++ -c a.cc -o a.o
+	lab_syscalls "$(lab_server_pid)" ours cache g++ -c a.cc -o a.o >/dev/null
+	first=$(grep -c 'newfstatat(AT_FDCWD' "$LAB/strace")
+	for ((i = 0; i < 100; i++)); do
+		ours cache g++ -c a.cc -o a.o >/dev/null
+	done
+	lab_syscalls "$(lab_server_pid)" ours cache g++ -c a.cc -o a.o >/dev/null
+	last=$(grep -c 'newfstatat(AT_FDCWD' "$LAB/strace")
+	echo "$first names are looked at at first, $last at last"
+	expect_le "names" "$last" $((first / 2)) # /etc, and directories that hardly anything is in
+	rewrite $inc/h.h '#define H 2'
+	twice g++ -c a.cc -o a.o
+	echo '#error found' >$inc/features.h
+	try w1 g++ -c a.cc -o a.o
+	rm $inc/features.h
+	try cache g++ -c a.cc -o a.o
+	echo '#define H 3' >other/h.h
+	mount --bind other $inc # another directory by the same name
+	twice g++ -c a.cc -o a.o
+	lab_stop_server
+	umount $inc
+	umount $inc
+}
+
 for root in worker client; do
 	[ $root = worker ] || {
 		lab_config 'cache = 1G' 'local-slots = 0'
@@ -228,6 +262,8 @@ for root in worker client; do
 	check "$root: standard streams" standard_streams
 	check "$root: a directory that was listed" directory_listed_meanwhile
 done
+near_config
+check "a system that is not served" system_of_its_own
 check "changed, and known only then" known_too_late rewrite /usr/local/include/h.h '#define H 2'
 check "gone, and known only then" known_too_late rm /usr/local/include/gone.h
 lab_stop

@@ -583,6 +583,26 @@ namespaces() {
 	other_view "a mount in the compiler's way" unshare -m sh -c 'mount --bind inc /usr/include && concc-cc gcc -E -include n.h -xc /dev/null -o there/e && grep -c N there/e || true'
 }
 
+# What newgrp(1) and sg(1) change: whose the outputs are.
+other_group() {
+	local f cmd
+	concc-dispatch true
+	for f in group plain; do
+		mkdir -p there
+		cmd=(concc-dispatch)
+		[ $f = group ] || cmd=()
+		CONCC_EXPLAIN=1 setpriv --regid 2 --keep-groups "${cmd[@]}" sh -c "id -g; echo x >there/$f" \
+			>"$LAB/$f" 2>"$LAB/err"
+		[ $f = plain ] || expect_grep '^concc: local: group ' "$LAB/err"
+	done
+	expect_same_file "$LAB/group" "$LAB/plain"
+	expect_eq "the output's group" "$(stat -c %g there/group)" "$(stat -c %g there/plain)"
+	printf 'int f;\n' >there/a.c
+	CONCC_EXPLAIN=1 setpriv --regid 2 --keep-groups concc-cc gcc -c there/a.c -o there/a.o 2>"$LAB/err"
+	expect_grep '^concc: local: group ' "$LAB/err"
+	expect_eq "an object's group" "$(stat -c %g there/a.o)" 2
+}
+
 # Nobody waits for a slot of a server that would only send it home.
 nobody_waits() {
 	local tokens='' n token
@@ -834,6 +854,7 @@ check "callers of whom none has all" no_ping_pong
 our_workers
 check "callers in other namespaces" namespaces
 check "callers in other namespaces don't wait" nobody_waits
+check "callers in other groups" other_group
 check "callers in another root" roots
 check "calls that workers can't do, by root" calls_for_root
 check "names of the caller's files and directories" calls_for_names

@@ -142,4 +142,63 @@ looked_at_by_nobody() {
 }
 
 check "what is mounted when one looks" looked_at_by_nobody
+
+# What jobs of workers on this machine see of its system is what there was when those started; so they start
+# anew, and without a word.  What engines of containers mount meanwhile is nothing to them.
+on_the_system() {
+	local inc=/usr/local/include starts i
+	lab_stop_server
+	printf '[concc]\nworkspace = %s\nlocal-slots = 0\n[worker w1]\naddress = local:\nslots = 1\n[worker w2]\naddress = local:\nslots = 1\n' \
+		"$WS" >/srv/concc.ini
+	printf '#include <h.h>\nconst char *f(void) { return which; }\n' >b.c
+	lab_all_up
+	for i in inc alt inc; do
+		mount --bind $i $inc
+		same_by_ours "with $i"
+	done
+	umount $inc
+	same_by_ours "without the last"
+	starts=$(jq '[.workers[].starts] | add' <(concc status --json))
+	mkdir -p /var/lib/engine/layer
+	mount --bind alt /var/lib/engine/layer
+	same_by_ours "with an engine's"
+	umount /var/lib/engine/layer
+	expect_eq "starts for an engine's mounts" "$(jq '[.workers[].starts] | add' <(concc status --json))" "$starts"
+	umount $inc
+	umount $inc
+}
+
+same_by_ours() { # WHEN
+	local i
+	gcc -c b.c -o "$LAB/b.o"
+	for i in 1 2; do
+		rm -f b.o
+		CONCC_EXPLAIN=$LAB/explain concc-cc gcc -c b.c -o b.o >"$LAB/said" 2>&1
+		expect_eq "what is said $1" "$(<"$LAB/said")" ""
+		expect_grep '^concc: remote on w' "$LAB/explain"
+		expect_no_grep 'local:' "$LAB/explain"
+		: >"$LAB/explain"
+		expect_same_file "$LAB/b.o" b.o
+	done
+}
+
+check "on this machine's system" on_the_system
+
+# A first package in a directory that no other has: /opt, /lib32, /nix.
+new_directory() {
+	[ ! -e /gnu ] || skip "there is a /gnu"
+	gcc -c b.c -Iinc -o b.o
+	CONCC_EXPLAIN=$LAB/explain concc-cc gcc -Iinc -c b.c -o b.o
+	mkdir /gnu
+	mount --bind alt /gnu
+	rm -f b.o
+	CONCC_EXPLAIN=$LAB/explain concc-cc gcc -I/gnu -c b.c -o b.o || true
+	umount /gnu
+	rmdir /gnu
+	gcc -Ialt -c b.c -o "$LAB/b.o"
+	expect_same_file "$LAB/b.o" b.o
+	expect_eq "remote jobs" "$(explained_remote "$LAB/explain")" 2
+}
+
+check "a new directory of this machine's system" new_directory
 lab_stop

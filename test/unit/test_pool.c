@@ -30,6 +30,7 @@
 #include "concc/log.h"
 #include "concc/pool.h"
 #include "concc/str.h"
+#include "pool/pick.h"
 #include "pool/table.h"
 #include "pool/watch.h"
 
@@ -1037,6 +1038,34 @@ Test(pool, waiters_call_for_who_is_asleep)
 	cr_expect_eq(pool_held(p, "b"), 0);
 }
 
+/* Were just the other one started, it would wait for ever. */
+Test(pool, who_avoids_one_calls_for_another)
+{
+	struct pool_request q = {.avoid = "a"};
+	struct pool *p = open_pool();
+	struct errmsg msg = {""};
+	pid_t pid;
+	int fd;
+
+	cr_assert_eq(pool_listen(p, &fd, &msg), 0, "%s", msg.text);
+	set(p, "a", 1, POOL_ASLEEP, 1000);
+	set(p, "b", 1, POOL_ASLEEP, 1000);
+	pid = start_waiter(q, 0, -1, 0);
+	expect_call(p, fd, "b");
+	set(p, "a", 1, POOL_UP, 1000);
+	cr_expect_eq(pool_waiters(p), 1);
+	set(p, "b", 1, POOL_UP, 1000);
+	reap(pid, 0);
+	/* Where another one is up, whichever is started will do. */
+	drain_calls(p);
+	set(p, "c", 1, POOL_ASLEEP, 1000);
+	(void)take(p, &(struct pool_request){.only = "b"});
+	pid = start_waiter(q, 0, -1, 0);
+	expect_call(p, fd, "");
+	set(p, "c", 1, POOL_UP, 1000);
+	reap(pid, 0);
+}
+
 /* A process that hears the calls until it is killed. */
 static pid_t start_listener(void)
 {
@@ -1152,6 +1181,28 @@ static struct counters *crowd(int n, int die_of_8)
 		reap(pids[i], i % 8 < die_of_8 ? SIGKILL : 0);
 	free(pids);
 	return c;
+}
+
+/* Each is worth one job: who comes at the same moment as another is to know of it. */
+Test(pool, of_those_who_see_the_same_one_has_the_slot)
+{
+	const struct sched_profile one_core = {.slowdown = {SCHED_ONE}, .cores = 1};
+	struct pool *p = open_pool();
+	struct pick_wish wish = pick_wish(p->table, &try_any);
+	struct pick first, second;
+	struct pool_slot s;
+
+	set(p, "a", 8, POOL_UP, 1000);
+	set(p, "b", 8, POOL_UP, 1000);
+	cr_assert_eq(pool_set_profile(p, "a", &one_core), 0);
+	cr_assert_eq(pool_set_profile(p, "b", &one_core), 0);
+	cr_assert_eq(pick(p->table, &try_any, &wish, &first), 0);
+	cr_assert_eq(pick(p->table, &try_any, &wish, &second), 0);
+	cr_assert_eq(first.index, second.index);
+	cr_assert_eq(pool_take_picked(p, &try_any, &first, &s), 0);
+	cr_assert_eq(pool_take_picked(p, &try_any, &second, &s), -EAGAIN);
+	cr_assert_eq(pick(p->table, &try_any, &wish, &second), 0);
+	cr_assert_neq(first.index, second.index);
 }
 
 Test(pool, five_hundred_over_four_slots)
