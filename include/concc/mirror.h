@@ -119,6 +119,11 @@ int mirror_serve(struct mirror *m, const char *path);
  * fails, with CONCC_E_DESCRIPTOR; who only closes or inherits it does not.
  */
 #define MIRROR_STAND_IN ".descriptor"
+/*
+ * For below a job's own /tmp, whatever of that is served: nothing is in it, but what a job looks up
+ * or makes there (also when it removes that again), and that it lists it, is reported.
+ */
+#define MIRROR_TMP ".tmp"
 /* Makes path a directory in MIRROR_OUTSIDE, with its parents.  Served trees have theirs from
  * mirror_serve().  Idempotent.  kept: something is mounted there, so that it can't become a link.
  */

@@ -429,6 +429,16 @@ enum job_flags {
 	/* With JOB_F_STDIN: the input is a file's, less than a window and from its start.  The job
 	 * begins when all of it has come, and finds a file. */
 	JOB_F_STDIN_FILE = 1 << 10,
+	/* With JOB_F_STDIN: the input is another file's.  The job finds a pipe, and is ended when
+	 * it seeks in that. */
+	JOB_F_STDIN_SEEKS = 1 << 11,
+	/* Without JOB_F_STDIN: the input is a terminal.  So is the job's, which is ended when it
+	 * reads. */
+	JOB_F_TTY_IN = 1 << 12,
+	/* With one of the former two: who may read, write and execute that file, from this bit on.
+	 * cp(1) gives it to a copy. */
+	JOB_F_STDIN_MODE_SHIFT = 16,
+	JOB_F_STDIN_MODE = 0777 << JOB_F_STDIN_MODE_SHIFT,
 };
 
 /* What a worker need not know. */

@@ -60,6 +60,7 @@ struct outside {
 	pthread_mutex_t lock; /* of the places */
 	struct place *root, *old;
 	struct place *stand_in; /* MIRROR_STAND_IN: the only file */
+	struct place *tmp;	/* MIRROR_TMP */
 	size_t n_places, n_absent, n_links;
 };
 
@@ -197,6 +198,22 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	stand_in_init(conn);
 }
 
+/* What is served there is mounted above. */
+static void lookup_in_tmp(fuse_req_t req, const char *name)
+{
+	struct outside *o = outside_of(req);
+	const struct place *served;
+
+	pthread_mutex_lock(&o->lock);
+	served = map_get_str(&o->root->children, o->tmp->name);
+	if (served)
+		served = map_get_str(&served->children, name);
+	pthread_mutex_unlock(&o->lock);
+	if (!served)
+		report(req, o->tmp, name, fuse_asks(o->mirror, fuse_req_ctx(req)->pid, name));
+	(void)fuse_reply_err(req, ENOENT);
+}
+
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct outside *o = outside_of(req);
@@ -209,8 +226,13 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		stand_in_lookup(req, (fuse_ino_t)(uintptr_t)o->stand_in, o->stand_in->ino);
 		return;
 	}
+	if (dir == o->tmp) {
+		lookup_in_tmp(req, name);
+		return;
+	}
 	pthread_mutex_lock(&o->lock);
-	child = map_get_str(&dir->children, name);
+	child = dir == o->root && streq(name, MIRROR_TMP) ? o->tmp
+							  : map_get_str(&dir->children, name);
 	known = child || map_get_str(&dir->absent, name);
 	pthread_mutex_unlock(&o->lock);
 	/* A link to what is on another mount comes no further than this, remembered or not. */
@@ -519,6 +541,8 @@ int outside_start(struct mirror *m, int fuse_fd, struct outside **ret, struct er
 	pthread_mutex_init(&o->lock, NULL);
 	o->root = place_alone(o, NULL, "", 0);
 	o->stand_in = place_alone(o, o->root, MIRROR_STAND_IN, strlen(MIRROR_STAND_IN));
+	/* Not found by that name, so that it is no other place. */
+	o->tmp = place_alone(o, o->root, "tmp", strlen("tmp"));
 	o->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	o->fd = fuse_fd ? fuse_fd : fuse_open_device(msg);
 	if (o->fd < 0)
@@ -557,6 +581,7 @@ void outside_stop(struct outside *o)
 		(void)close(o->stop_fd);
 	place_free(o->root);
 	place_free(o->stand_in);
+	place_free(o->tmp);
 	old_free(o->old);
 	pthread_mutex_destroy(&o->lock);
 	free(o->mountpoint);

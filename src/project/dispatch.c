@@ -89,7 +89,8 @@ static struct run *run_new(struct client *c, struct peer *p, const struct msg_ru
 	while (map_get_u64(&p->jobs, r->job_id));
 	r->exe_id = exe_msg(e)->exe_id;
 	r->caller_id = dispatch_caller(p, &m->caller);
-	r->shows = m->flags & JOB_F_COMPILER; /* which prints the same again */
+	r->compiler = m->flags & JOB_F_COMPILER;
+	r->shows = r->compiler; /* which prints the same again */
 	r->dumps_core = m->caller.limits[CALLER_CORE].soft > 0;
 	r->slot.fd = -1;
 	r->name = xstrdup(path_base(m->argv[0]));

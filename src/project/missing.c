@@ -35,7 +35,9 @@ enum missing_verdict missing_decide(const struct missing_facts *f)
 		/* The search goes on after it: the dispatch has found the command elsewhere. */
 		return f->own_name ? MISSING_NOTHING : MISSING_RUN_HERE;
 	case MISSING_LISTED:
-		return f->marks ? MISSING_RUN_HERE : f->more ? MISSING_HOLD : MISSING_NOTHING;
+		return f->marks || (f->own && f->more) ? MISSING_RUN_HERE
+		       : f->more		       ? MISSING_HOLD
+						       : MISSING_NOTHING;
 	case MISSING_CHANGED:
 		/* Where the user can't write, the worker's refusal is the answer here too. */
 		return f->here || f->writable ? MISSING_RUN_HERE : MISSING_NOTHING;
@@ -184,16 +186,34 @@ static void look_for_more(const struct run *r, const char *path, struct missing_
 		(void)closedir(dir);
 }
 
+/* Which jobs have one of, by all of these names. */
+static const char *const tmps[] = {"/tmp", "/var/tmp", "/dev/shm"};
+
+static bool is_in_any_tmp(const char *in_tmp)
+{
+	for (size_t i = 0; i < N_OF(tmps); i++) {
+		_cleanup_free_ char *path = path_join(tmps[i], in_tmp);
+		struct stat st;
+
+		if (lstat(path, &st) == 0 || !err_is_fact(-errno))
+			return true;
+	}
+	return false;
+}
+
 static void look(const struct run *r, const char *path, struct missing_facts *f)
 {
 	_cleanup_free_ char *parent = path_clean(path, "..");
+	const char *in_tmp = path_below(path, tmps[0]);
 	struct stat st;
 
 	/* A worker may name any path: none is to have the kernel mount something. */
 	f->unseen = tree_triggers(r->peer->server->tree, path);
 	if (f->unseen)
 		return;
-	f->here = lstat(path, &st) == 0;
+	/* But GNU make, which links with -flto run on a makefile there, lists its directory. */
+	f->own = in_tmp && !(r->compiler && f->how == MISSING_LISTED);
+	f->here = in_tmp ? is_in_any_tmp(in_tmp) : lstat(path, &st) == 0;
 	if (f->how == MISSING_LISTED)
 		look_for_more(r, path, f);
 	f->own_name = f->here && is_own_name(r, path);
@@ -230,7 +250,8 @@ void missing_on(struct run *r, const struct msg_missing *m)
 		case MISSING_NOTHING:
 			break;
 		case MISSING_ABSENT:
-			absent_tell(r->peer, *p);
+			if (!f.own) /* where names come and go */
+				absent_tell(r->peer, *p);
 			break;
 		case MISSING_HOLD:
 			if (!r->missing)

@@ -20,6 +20,7 @@ struct missing_facts {
 	bool here;     /* it is on this machine, whatever it is */
 	bool writable; /* the user may make and remove names in its directory */
 	bool unseen;   /* the rest can't be told without having the kernel mount something */
+	bool own;      /* jobs have a directory of their own in its place */
 	bool marks;    /* of a directory: in it is what programs look for by listing it */
 	bool more;     /* in it is anything that was not in the listing */
 	bool own_name; /* the command's own name in a directory of PATH that it is not in */

@@ -33,6 +33,7 @@ struct run {
 	uint32_t input_credit;		/* the worker takes this much more */
 	bool queued;			/* it has not begun: others' jobs have its host's slots */
 	struct buf held;		/* RUN_OUTPUT payloads with a u32 length each */
+	bool compiler;			/* it came through concc-cc */
 	bool shows;			/* what it prints need not be held any more */
 	struct loop_source *show_timer; /* then it does */
 	char *missing; /* why its failure would be ours, or NULL: output waits for the exit */

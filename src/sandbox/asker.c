@@ -101,8 +101,7 @@ static int read_call(pid_t pid, struct call *ret)
 	return 0;
 }
 
-/* Of its memory, up to size bytes, since the mapping may end before. */
-static ssize_t peek(pid_t pid, unsigned long address, void *p, size_t size)
+ssize_t peek(pid_t pid, unsigned long address, void *p, size_t size)
 {
 	_cleanup_close_ int fd = -1;
 	char path[32];

@@ -14,6 +14,8 @@
  */
 bool path_makes(const char *path, const char *source, const char *name);
 
+/* Of the memory of a process, by /proc: up to size bytes, since a mapping may end before; or -1. */
+ssize_t peek(pid_t pid, unsigned long address, void *p, size_t size);
 /* A string in the memory of a process, by /proc; false when it has no end, or can't be read. */
 bool peek_path(pid_t pid, unsigned long address, char path[PATH_MAX]);
 

@@ -48,6 +48,8 @@ enum who {
 	ALL,
 	ROOT,	  /* what fails for others here and there */
 	ROOT_NOW, /* the same, unless we make such a call ourselves for the job */
+	INPUT,	  /* all of a job whose input was a file, and is a pipe */
+	TERMINAL, /* all of a job whose input is a terminal */
 };
 
 /* Of the lower half of one argument, which is all of an id, a mode or flags. */
@@ -92,6 +94,9 @@ struct rule {
 #define SYSTEM	 "it changes the system it runs on"
 #define WATCH	 "it watches system calls itself"
 #define USERS	 "it makes a user namespace of its own"
+#define SEEKS	 "it seeks in its input"
+#define READS	 "it reads from the terminal"
+#define CONNECTS "it connects to a network or a daemon"
 #define OLD_CALL "it is a 32-bit program that makes a socket or namespace"
 
 #define RULE(name, ...)                                                                            \
@@ -125,6 +130,21 @@ static const struct rule rules[] = {
 	RULE(mknod, ROOT, DEVICE, 1, .power = true, .text = NODE),
 #endif
 	RULE(mknodat, ROOT, DEVICE, 2, .power = true, .text = NODE),
+	/* A pipe has no positions.  For this and the network see beyond.c. */
+	RULE(lseek, INPUT, EQUAL, 0, .ask = true, .value = STDIN_FILENO, .text = SEEKS),
+	RULE(pread64, INPUT, EQUAL, 0, .ask = true, .value = STDIN_FILENO, .text = SEEKS),
+	RULE(preadv, INPUT, EQUAL, 0, .ask = true, .value = STDIN_FILENO, .text = SEEKS),
+	RULE(read, TERMINAL, EQUAL, 0, .ask = true, .value = STDIN_FILENO, .text = READS),
+	RULE(readv, TERMINAL, EQUAL, 0, .ask = true, .value = STDIN_FILENO, .text = READS),
+	RULE(epoll_ctl, TERMINAL, EQUAL, 2, .ask = true, .value = STDIN_FILENO, .text = READS),
+/* The init is under the filter, too, and waits by ppoll(2). */
+#ifdef SYS_poll
+	RULE(poll, TERMINAL, ANY, .ask = true, .text = READS),
+	RULE(select, TERMINAL, ANY, .ask = true, .text = READS),
+#endif
+	RULE(pselect6, TERMINAL, ANY, .ask = true, .text = READS),
+	RULE(connect, ALL, ANY, .ask = true, .text = CONNECTS),
+	RULE(sendto, ALL, UNEQUAL, 4, .ask = true, .value = 0, .text = CONNECTS),
 	/* What they did set is found in the end; these are for where that fails. */
 	RULE(setxattr, ALL, UNEQUAL, 3, .value = PLAIN_ACL_SIZE, .text = ATTRS),
 	RULE(lsetxattr, ALL, UNEQUAL, 3, .value = PLAIN_ACL_SIZE, .text = ATTRS),
@@ -370,6 +390,8 @@ static void put_calls(struct plan *p, size_t from, size_t end)
 
 static bool holds(const struct rule *r, const struct filter_config *c)
 {
+	if (r->who == INPUT || r->who == TERMINAL)
+		return r->who == INPUT ? c->seeks : c->reads;
 	return r->who == ALL || (c->uid == 0 && (r->who == ROOT || !c->becomes));
 }
 

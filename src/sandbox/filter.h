@@ -11,7 +11,7 @@
  * files, device nodes, mounts.  The process waits while a listener reads of it
  * (seccomp_unotify(2)); the job is ended then, and runs at home.  Calls that fail here as they
  * would there are none of these.  ASK is for those where it depends on more than the arguments: on
- * what a path leads to. The listener looks, and it is TELL, or the call goes on.
+ * what a path leads to, say. The listener looks, and it is TELL, or the call goes on.
  *
  * With `traces`, calls that name files are told of as well, and go on: the listener is to read them
  * with filter_traced().
@@ -27,6 +27,8 @@ struct filter_config {
 	uid_t uid; /* of the client's user */
 	gid_t gid;
 	bool becomes; /* jobs are given these by calls of ours that the filter sees */
+	bool seeks;   /* who seeks in its input is told of, which was a file */
+	bool reads;   /* the same of who reads it, which is a terminal */
 	bool traces;  /* what trace.h wants to know is told, too */
 };
 

@@ -5,8 +5,9 @@
  * Their order: the launcher's root has the mirror on /tmp (and the
  * scratch directory on /var/tmp).  The job's tmpfs covers the mirror once that
  * is open; overlays are mounted from there; at last the job's private /tmp
- * covers the tmpfs.  So a job reaches neither, and nothing is unmounted, which
- * would wait for a grace period of the kernel each time.
+ * covers the tmpfs, with an empty directory of the mirror below that tells what is sought in it. So
+ * a job reaches neither, and nothing is unmounted, which would wait for a grace period of the
+ * kernel each time.
  */
 #include "jobinit.h"
 
@@ -27,8 +28,10 @@
 #include "concc/log.h"
 #include "concc/str.h"
 #include "mnt.h"
+#include "overlay.h"
 
-#define TMP "/tmp/t" /* the private /tmp, before it covers /tmp */
+#define WORK "/tmp/tw"
+#define TMP  "/tmp/t" /* the private /tmp, before it covers /tmp */
 
 static bool below_tmp(const char *path)
 {
@@ -129,12 +132,27 @@ static void mount_workspaces(struct job *j)
 	}
 }
 
+/* Nothing is in the lower layer, so that nothing of it is ever hidden: no attributes are needed. */
+static bool watch_tmp(const struct job *j)
+{
+	enum upper_kind kind = j->setup->upper;
+	const char *lower = kind == UPPER_DISK_USER ? ROOT_LOWER : ROOT_SCRATCH;
+	int r = mkdir(WORK, 0700) < 0 ? -errno : 0;
+
+	if (r == 0)
+		r = overlay_mount(kind == UPPER_TMPFS_TRUSTED ? kind : UPPER_TMPFS_USER, lower, TMP,
+				  WORK, "/tmp");
+	if (r < 0)
+		log_debug("a job's /tmp tells nothing of what is sought there: %s", err_text(r));
+	return r == 0;
+}
+
 static void cover_tmp(struct job *j)
 {
 	j->fds[j->n] = open_dir(TMP);
 	if (j->fds[j->n] < 0)
 		jobinit_refuse(j, -errno, "can't open " TMP);
-	if (mount(TMP, "/tmp", NULL, MS_BIND, NULL) < 0 ||
+	if ((!watch_tmp(j) && mount(TMP, "/tmp", NULL, MS_BIND, NULL) < 0) ||
 	    mount("/tmp", "/var/tmp", NULL, MS_BIND, NULL) < 0)
 		jobinit_refuse(j, -errno, "can't mount a private /tmp");
 	for (size_t i = 0; i < j->n; i++) {

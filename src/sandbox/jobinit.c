@@ -31,7 +31,7 @@
 #include "concc/proto.h"
 #include "concc/str.h"
 #include "descriptors.h"
-#include "moves.h"
+#include "beyond.h"
 #include "trace.h"
 #include "wall.h"
 
@@ -270,10 +270,15 @@ static void pass_signal(const struct signalfd_siginfo *si)
  * that stays. */
 static void look_at_call(struct job *j)
 {
-	const struct moves m = {j->mirror, j->fds, j->req.workspaces, j->n};
-	const char *text = j->trace ? filter_traced(j->setup->trace_filter, j->listener, moves_ask,
-						    &m, j->trace)
-				    : filter_notified(j->listener, moves_ask, &m);
+	const struct beyond b = {
+		.moves = {j->mirror, j->fds, j->req.workspaces, j->n},
+		.input = &j->input,
+		.seeks = j->req.seeks,
+		.reads = j->req.reads,
+	};
+	const char *text = j->trace ? filter_traced(j->setup->trace_filter, j->listener, beyond_ask,
+						    &b, j->trace)
+				    : filter_notified(j->listener, beyond_ask, &b);
 	struct lm_packet p = {.kind = LM_BEYOND, .job_id = j->id};
 
 	if (!text)
@@ -340,6 +345,7 @@ static void wait_for(struct job *j, pid_t pid, int signals, struct lm_packet *do
 					 {.fd = j->listener, .events = POLLIN},
 					 {.fd = j->starting, .events = POLLIN}};
 		struct signalfd_siginfo si;
+		struct timespec left;
 
 		/* What it says when it can't start comes before its end. */
 		if (changed && j->starting < 0)
@@ -348,7 +354,9 @@ static void wait_for(struct job *j, pid_t pid, int signals, struct lm_packet *do
 		done->left = !c.command && !c.alone;
 		if (!c.command && (c.alone || now >= c.end_ms))
 			return;
-		if (poll(ready, 3, c.command ? -1 : (int)(c.end_ms - now)) < 0)
+		left = (struct timespec){.tv_nsec = (long)(c.end_ms - now) * 1000000};
+		/* Not poll(2): see filter.c. */
+		if (ppoll(ready, 3, c.command ? NULL : &left, NULL) < 0)
 			continue;
 		changed = ready[0].revents || ready[2].revents;
 		if (ready[2].revents)
@@ -374,12 +382,16 @@ static int open_signals(void)
  */
 static void listen_to_filter(struct job *j)
 {
+	const struct filter *filter = j->req.seeks   ? j->setup->seek_filter
+				      : j->req.reads ? j->setup->read_filter
+						     : j->setup->filter;
+
 	j->listener = j->starting = -1;
 	if (j->req.trace && j->setup->trace_filter) {
 		j->trace = trace_new();
 		return;
 	}
-	j->listener = j->setup->filter ? filter_install(j->setup->filter) : -ENOTSUP;
+	j->listener = filter ? filter_install(filter) : -ENOTSUP;
 	if (j->listener >= 0)
 		return;
 	log_debug("no filter of system calls: %s", err_text(j->listener));
@@ -406,6 +418,8 @@ static void take_job(struct job *j, int orders)
 		jobinit_refuse(j, r, "can't read the job");
 	(void)close(fds[0]);
 	memcpy(j->stdio, fds + 1, sizeof(j->stdio));
+	if (fstat(j->stdio[0], &j->input) < 0)
+		jobinit_refuse(j, -errno, "can't look at its input");
 	j->n = strv_len(j->req.workspaces);
 	if (j->n > PROTO_WORKSPACES_MAX)
 		jobinit_refuse(j, CONCC_E_TOOBIG, "%zu workspaces", j->n);

@@ -8,6 +8,7 @@
  */
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "concc/proto.h"
 #include "launchmsg.h"
@@ -24,6 +25,7 @@ struct job {
 	int fds[PROTO_WORKSPACES_MAX + 1];     /* to send: uppers, /tmp */
 	int overlay_fds[PROTO_WORKSPACES_MAX]; /* of overlays to be moved into /tmp; else -1 */
 	size_t n;			       /* workspaces */
+	struct stat input;		       /* of stdio[0] */
 	int listener;	     /* of the filter; -1: nobody can be told (any more) */
 	struct trace *trace; /* NULL: nobody wants one */
 	int starting; /* with a trace: what the command's process says before its exec; else -1 */

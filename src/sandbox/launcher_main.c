@@ -126,7 +126,12 @@ static void make_filter(struct launcher_setup *setup)
 
 	if (filter_new(&c, &setup->filter) < 0)
 		log_debug("no filter of system calls for this architecture");
-	c.traces = true;
+	c.reads = true;
+	(void)filter_new(&c, &setup->read_filter); /* the same */
+	c.reads = false;
+	c.seeks = true;
+	(void)filter_new(&c, &setup->seek_filter);
+	c.reads = c.traces = true;
 	(void)filter_new(&c, &setup->trace_filter); /* the same */
 }
 

@@ -66,7 +66,7 @@ struct lm_request {
 	struct caller caller;
 	uint64_t max_memory;
 	uint32_t max_processes;
-	bool trace;
+	bool trace, seeks, reads;
 	void *memory; /* holds the strings */
 	size_t size;
 };
@@ -85,6 +85,8 @@ struct launcher_setup {
 	struct caller own; /* what jobs would have without their callers */
 	struct filter *filter;	     /* of all jobs; NULL: none */
 	struct filter *trace_filter; /* of those that are traced; the same */
+	struct filter *seek_filter;  /* of those with launch.seeks */
+	struct filter *read_filter;  /* of those with launch.reads */
 };
 
 /* The launcher process; sock is its end. */

@@ -392,6 +392,21 @@ static int bind_for_jobs(int from, int base, const char *place, struct errmsg *m
 	return 0;
 }
 
+/* What a job seeks in vain in its /tmp is told by that.  A mirror that is no mount has none. */
+static int bind_lower(int mirror, int scratch, int base, struct errmsg *msg)
+{
+	const char *place = scratch < 0 ? ROOT_SCRATCH : ROOT_LOWER;
+	_cleanup_close_ int tmp = openat(mirror, MIRROR_OUTSIDE "/" MIRROR_TMP,
+					 O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (tmp < 0 && errno == ENOENT)
+		return 0;
+	if (tmp < 0 || (scratch >= 0 && mkdirat(scratch, path_base(ROOT_LOWER), 0700) < 0))
+		return errmsg_set(msg, -errno, "can't make %s of the jobs' root: %s", place,
+				  err_text(-errno));
+	return bind_for_jobs(tmp, base, place, msg);
+}
+
 /* The one thing that jobs' inits write to, before they hide it. */
 static int open_scratch(struct errmsg *msg)
 {
@@ -509,7 +524,8 @@ int root_build(struct root *r, const struct root_config *c, struct errmsg *msg)
 			: show_worker(base, mirror_fd, c, msg);
 	if (err < 0 || (err = make_dev(base, msg)) < 0 ||
 	    (err = bind_for_jobs(mirror_fd, base, ROOT_MIRROR, msg)) < 0 ||
-	    (err = bind_for_jobs(scratch_fd, base, ROOT_SCRATCH, msg)) < 0)
+	    (err = bind_for_jobs(scratch_fd, base, ROOT_SCRATCH, msg)) < 0 ||
+	    (err = bind_lower(mirror_fd, scratch_fd, base, msg)) < 0)
 		return err;
 	if (!c->client)
 		show_extra(base);

@@ -16,7 +16,8 @@
  *
  * Two mounts wait in the root for jobs, which cover them with their private
  * /tmp (so that nothing has to be unmounted per job, which is slow):
- * ROOT_MIRROR, and ROOT_SCRATCH when uppers are on disk.
+ * ROOT_MIRROR, and ROOT_SCRATCH when uppers are on disk.  MIRROR_TMP, which is
+ * below each job's /tmp, is there as well, or in there on ROOT_LOWER.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,6 +27,7 @@
 
 #define ROOT_MIRROR  "/tmp"
 #define ROOT_SCRATCH "/var/tmp"
+#define ROOT_LOWER   ROOT_SCRATCH "/lower"
 
 struct root_tmpfs;
 

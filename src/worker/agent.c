@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "agent.h"
 #include "journal.h"
+#include "leftover.h"
 #include "presence.h"
 
 #include <errno.h>
@@ -124,7 +125,10 @@ static bool makes(void *data, pid_t pid, const char *name)
 
 static void outside(void *data, int64_t job, enum missing_how how, const char *path)
 {
-	agent_job_outside(data, job, how, path);
+	const char *in_tmp = path_below(path, "/tmp");
+
+	if (!in_tmp || !leftover_stays(in_tmp))
+		agent_job_outside(data, job, how, path);
 }
 
 static bool has_own(void *data, const char *path)

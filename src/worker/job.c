@@ -36,7 +36,7 @@ static struct agent_job *agent_job_new(struct agent *a, struct msg_job *job)
 	strv_push(&j->env, xstrdup("CONCC_WORKER=1"));
 	j->out[0].fd = j->out[1].fd = -1;
 	j->stdin_fd = j->stdin_job = -1;
-	j->tmp_fd = -1;
+	j->tmp_fd = j->tty_fd = -1;
 	j->slot = -1;
 	j->credit = PROTO_OUTPUT_WINDOW;
 	list_init(&j->of_waiting);
@@ -69,6 +69,7 @@ void agent_job_free(struct agent_job *j)
 		if (j->upper_fds[i] >= 0)
 			close(j->upper_fds[i]);
 	}
+	fd_close(&j->tty_fd);
 	if (j->tmp_fd >= 0)
 		close(j->tmp_fd);
 	free(j->homes);
@@ -107,12 +108,29 @@ static void send_missing(struct agent_job *j, enum missing_how how, char *const 
 	outbox_pump(j->agent);
 }
 
+/*
+ * In its own /tmp a job makes what it likes, and to look for that is nobody's affair: the kernel
+ * does when it is removed.
+ */
+static bool is_made_in_tmp(struct agent_job *j, enum missing_how how, const char *path)
+{
+	_cleanup_free_ char *made = xasprintf("%u%s", (unsigned)MISSING_CHANGED, path);
+
+	if (!path_is_below(path, "/tmp"))
+		return false;
+	if (how == MISSING_CHANGED && j->outside.n < OUTSIDE_MAX)
+		(void)map_put_str(&j->outside, made, j);
+	return how == MISSING_CHANGED ||
+	       (how == MISSING_LOOKED_UP && map_get_str(&j->outside, made));
+}
+
 static void tell_outside(struct agent_job *j, enum missing_how how, const char *path)
 {
 	_cleanup_free_ char *key = xasprintf("%u%s", (unsigned)how, path);
 	char *const paths[] = {(char *)path, NULL};
 
-	if (j->exit_sent || !j->launched || map_get_str(&j->outside, key))
+	if (j->exit_sent || !j->launched || is_made_in_tmp(j, how, path) ||
+	    map_get_str(&j->outside, key))
 		return;
 	/* Beyond, a path may be told again: right, and only slow. */
 	if (j->outside.n < OUTSIDE_MAX)
@@ -164,6 +182,8 @@ static int launch(struct agent_job *j)
 		.memory = j->agent->limits.memory,
 		.processes = j->agent->limits.processes,
 		.trace = flags & JOB_F_TRACE,
+		.seeks = flags & JOB_F_STDIN_SEEKS,
+		.reads = flags & JOB_F_TTY_IN,
 	};
 	int r;
 

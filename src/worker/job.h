@@ -66,6 +66,7 @@ struct agent_job {
 	int *upper_fds; /* borrowed by the outbox; n_homes of them */
 	size_t n_homes;
 	int tmp_fd;
+	int tty_fd; /* our side of its input, where that is a terminal; or -1 */
 	bool ended;
 	bool launched;
 	bool exit_sent; /* its JOB_EXIT is in the outbox, or was sent */

@@ -386,6 +386,14 @@ int job_open_output(struct agent_job *j, int i, bool tty, int *ret_job)
 	return 0;
 }
 
+/* The mode that it has there; of a pipe it changes nothing but what is seen. */
+static int like_callers(const struct agent_job *j, int fd)
+{
+	mode_t mode = (j->msg.flags & JOB_F_STDIN_MODE) >> JOB_F_STDIN_MODE_SHIFT;
+
+	return fchmod(fd, mode) < 0 ? -errno : 0;
+}
+
 /* Its position, which is the job's, is that of our descriptor, too. */
 static int open_input_file(struct agent_job *j, int *ret_job)
 {
@@ -395,11 +403,12 @@ static int open_input_file(struct agent_job *j, int *ret_job)
 
 	if (r < 0)
 		return r;
-	if (fchmod(fd, 0644) < 0) /* which cp gives to a copy; a memfd's has all bits */
-		return -errno;
 	*ret_job = open(path, O_RDONLY | O_CLOEXEC);
 	if (*ret_job < 0)
 		return -errno;
+	r = like_callers(j, fd);
+	if (r < 0)
+		return r;
 	j->stdin_job = fcntl(*ret_job, F_DUPFD_CLOEXEC, 0);
 	j->input_put = j->input.len;
 	buf_release(&j->input);
@@ -410,6 +419,9 @@ int job_open_input(struct agent_job *j, int *ret_job)
 {
 	int fds[2];
 
+	/* Ours stays open: without it, to read would be to fail. */
+	if (j->msg.flags & JOB_F_TTY_IN && open_pty(&j->msg, &j->tty_fd, ret_job) == 0)
+		return 0;
 	if (!(j->msg.flags & JOB_F_STDIN)) {
 		*ret_job = open("/dev/null", O_RDONLY | O_CLOEXEC);
 		return *ret_job < 0 ? -errno : 0;
@@ -420,6 +432,8 @@ int job_open_input(struct agent_job *j, int *ret_job)
 		return -errno;
 	*ret_job = fds[0];
 	j->stdin_fd = fds[1];
+	if (j->msg.flags & JOB_F_STDIN_SEEKS && like_callers(j, fds[0]) < 0)
+		return -errno;
 	if (fcntl(fds[1], F_SETPIPE_SZ, PIPE_BUF) < 0 || fd_set_nonblock(fds[1], true) < 0)
 		return -errno;
 	j->stdin_job = fcntl(fds[0], F_DUPFD_CLOEXEC, 0);

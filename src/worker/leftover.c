@@ -26,7 +26,7 @@ static const char *const may_stay[] = {
 	"node-compile-cache",  /* the same, of node itself */
 };
 
-static bool stays(const char *path)
+bool leftover_stays(const char *path)
 {
 	_cleanup_free_ char *top = xstrndup(path, strcspn(path, "/"));
 
@@ -45,7 +45,8 @@ int leftover_in_tmp(int tmp_fd, char *name, size_t n)
 	for (size_t i = 1; i < u.n && r == 0 && !found; i++) {
 		const struct upper_entry *e = &u.entries[i];
 
-		if ((e->kind == UPPER_DIR && sandbox_is_mountpoint(&e->st)) || stays(e->path))
+		if ((e->kind == UPPER_DIR && sandbox_is_mountpoint(&e->st)) ||
+		    leftover_stays(e->path))
 			continue;
 		snprintf(name, n, "%s", e->path);
 		found = 1;

@@ -2,7 +2,11 @@
 #ifndef CONCC_WORKER_LEFTOVER_H
 #define CONCC_WORKER_LEFTOVER_H
 
+#include <stdbool.h>
 #include <stddef.h>
+
+/* Is this, relative to /tmp, what no other program needs, so that none looks for it either? */
+bool leftover_stays(const char *path);
 
 /*
  * 1 when the job left anything of consequence in its private /tmp, and the path of one such

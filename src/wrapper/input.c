@@ -60,6 +60,7 @@ int input_open(struct input *in)
 		return 0;
 	in->kind = INPUT_FILE;
 	in->size = st.st_size;
+	in->mode = st.st_mode & 0777;
 	in->whole = S_ISREG(st.st_mode) && in->start == 0 && in->size < PROTO_INPUT_WINDOW &&
 		    (fcntl(0, F_GETFL) & O_ACCMODE) == O_RDONLY;
 	return 0;

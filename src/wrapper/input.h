@@ -40,6 +40,7 @@ struct input {
 	int err;	  /* -errno of reading it, or of keeping it: no job can use it */
 	bool lost;	  /* err is of keeping it */
 	off_t start;	  /* of a file */
+	mode_t mode;	  /* the same: who may do what with it */
 	bool whole;	  /* a job finds a file, too: from its start, ... */
 	off_t size;	  /* ... and no more of it than this */
 	uint64_t seen;	  /* bytes of it that are known, from the start */

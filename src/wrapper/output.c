@@ -3,24 +3,38 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "concc/io.h"
 
-static bool same_file(int a, int b)
+/* Opened once, not twice: then one position moves for both.  True when that can't be told. */
+static bool is_one_description(int a, int b)
+{
+	return syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, (unsigned long)a,
+		       (unsigned long)b) <= 0;
+}
+
+/* Does what is written to one of them follow what was written to the other? */
+static bool is_one_stream(int a, int b)
 {
 	struct stat sa, sb;
 
-	return fstat(a, &sa) == 0 && fstat(b, &sb) == 0 && stat_is_same_file(&sa, &sb);
+	if (fstat(a, &sa) < 0 || fstat(b, &sb) < 0 || !stat_is_same_file(&sa, &sb))
+		return false;
+	return !S_ISREG(sa.st_mode) || (fcntl(a, F_GETFL) & fcntl(b, F_GETFL) & O_APPEND) ||
+	       is_one_description(a, b);
 }
 
 void output_init(struct output *o)
 {
-	*o = (struct output){.merged = same_file(1, 2), .outlets = {{.start = -1}, {.start = -1}}};
+	*o = (struct output){.merged = is_one_stream(1, 2),
+			     .outlets = {{.start = -1}, {.start = -1}}};
 }
 
 const char *output_name(unsigned stream)

@@ -48,19 +48,27 @@ static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 	uint32_t flags = w->o->any_command ? 0 : JOB_F_COMPILER;
 
 	if (w->input.wanted)
-		flags |= JOB_F_STDIN | (w->input.whole ? JOB_F_STDIN_FILE : 0);
+		flags |= JOB_F_STDIN;
+	if (w->input.wanted && w->input.kind == INPUT_FILE)
+		flags |= (w->input.whole ? JOB_F_STDIN_FILE : JOB_F_STDIN_SEEKS) |
+			 w->input.mode << JOB_F_STDIN_MODE_SHIFT;
 	if (w->o->keeps)
 		flags |= JOB_F_KEEP | (w->o->no_times ? JOB_F_NO_TIMES : 0);
 	if (w->is_known)
 		flags |= JOB_F_INPUT_KNOWN;
 	if (w->output.merged)
 		flags |= JOB_F_MERGED;
+	if (!w->input.wanted && w->o->any_command && isatty(0))
+		flags |= JOB_F_TTY_IN;
 	if (isatty(1))
 		flags |= JOB_F_TTY_OUT;
 	if (isatty(2))
 		flags |= JOB_F_TTY_ERR;
-	if (flags & (JOB_F_TTY_OUT | JOB_F_TTY_ERR))
-		(void)ioctl(flags & JOB_F_TTY_ERR ? 2 : 1, TIOCGWINSZ, ws); /* stays zero then */
+	if (flags & (JOB_F_TTY_OUT | JOB_F_TTY_ERR | JOB_F_TTY_IN))
+		(void)ioctl(flags & JOB_F_TTY_ERR   ? 2
+			    : flags & JOB_F_TTY_OUT ? 1
+						    : 0,
+			    TIOCGWINSZ, ws); /* stays zero then */
 	return flags;
 }
 

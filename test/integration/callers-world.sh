@@ -242,6 +242,61 @@ only_once() {
 input_files() {
 	same remote 'echo x >t/in; $RUN cp /dev/stdin t/out <t/in; stat -c "%a %s" t/out'
 	same remote 'echo x >t/in; $RUN test -x /dev/stdin <t/in; echo $?'
+	same remote 'echo x >t/in; chmod 600 t/in; $RUN cp /dev/stdin t/out <t/in; stat -c "%a %s" t/out'
+	same remote 'seq 100000 >t/in; chmod 640 t/in; $RUN cp /dev/stdin t/out <t/in; stat -c "%a %s" t/out'
+	same remote 'seq 100 >t/in; chmod 755 t/in; { read -r a; $RUN stat -Lc %a /dev/stdin; } <t/in'
+}
+
+# A larger one, or one that has been read from, is a pipe there: who reads on after the job must find
+# what is left.
+input_seeks() {
+	same no-way-home 'seq 100000 >t/in; { $RUN head -n 1; wc -c; } <t/in'
+	same no-way-home 'seq 100 >t/in; { read -r a; $RUN head -n 2; tail -n 1; } <t/in'
+	same no-way-home 'seq 100 >t/in; { read -r a; $RUN sed 2q; cat; } <t/in'
+	same no-way-home 'seq 100000 >t/in; $RUN perl -e "sysseek(STDIN, 5, 0) or print \$!; sysread STDIN, \$a, 5; print \$a" <t/in'
+	same no-way-home 'seq 100000 >t/in; $RUN python3 -c "import os; print(os.pread(0, 5, 50000))" <t/in'
+	same remote 'seq 100000 >t/in; $RUN wc -c <t/in'
+	same remote 'seq 100000 >t/in; { $RUN sh -c "read x; echo \$x"; wc -c; } <t/in'
+	same remote 'seq 100 >t/in; { read -r a; $RUN sort -r; } <t/in'
+	same remote 'seq 100000 >t/in; cp t/in t/other; { read -r a; $RUN sh -c "head -n 1 <t/other"; wc -c; } <t/in'
+	same remote 'seq 100000 | { $RUN head -n 1; }'
+}
+
+# At which nobody sits there.  A line is typed when the job can have been ended already, or not.
+on_terminal() { # TEXT
+	printf '%s\n' "$1" >t/text
+	rm -f t/keys && mkfifo t/keys
+	# It does not end: script(1) would wait then.
+	exec 7<>t/keys
+	printf 'typed\n\004' >&7
+	timeout "$LAB_LIMIT" script -qec 'bash t/text' /dev/null <t/keys 2>&1 | tr -d '\r\b' |
+		grep -v -e '^typed$' -e '^^D$'
+	exec 7>&-
+}
+
+terminal_input() {
+	local text n
+	lab_need script
+	rm -rf t && mkdir t
+	while read -r where text; do
+		export RUN=env
+		on_terminal "$text" >"$LAB/want"
+		for n in 1 2; do
+			: >"$LAB/where"
+			RUN=concc-dispatch CONCC_EXPLAIN=$LAB/where at_worker $n on_terminal "$text" >"$LAB/got"
+			cat "$LAB/where"
+			diff -u "$LAB/want" "$LAB/got" || fail "w$n: another result of: $text"
+			expect_grep "^concc: $where" "$LAB/where"
+		done
+	done <<-'END'
+		local:.no-way-home.*terminal $RUN sed 's/^/read: /'
+		local:.no-way-home.*terminal $RUN sh -c 'read x; echo "got $x"'
+		local:.no-way-home.*terminal $RUN python3 -c 'print("got", input())'
+		local:.no-way-home.*terminal $RUN perl -e '$r = "\1"; select($r, undef, undef, 9); print "got ", scalar <STDIN>'
+		local:.no-way-home.*terminal $RUN python3 -c 'import select; p = select.poll(); p.register(0, select.POLLIN); p.poll(); print("got", input())'
+		local:.no-way-home.*terminal $RUN python3 -c 'import select; p = select.epoll(); p.register(0, select.EPOLLIN); p.poll(); print("got", input())'
+		remote.on $RUN sh -c 'test -t 0 && echo terminal; echo x | cat; cat </dev/null; stty size'
+	END
 }
 
 personalities() {
@@ -639,6 +694,50 @@ calls_for_names() {
 	same remote '$RUN sh -c "x=\$(mktemp -d); echo x >\$x/f; ln \$x/f \$x/g; mv \$x/f t; mv \$x t/d; ls -R t"'
 }
 
+# Somebody who listens, for one caller, and tells where; and who calls.
+make_network_scripts() {
+	cat >serve <<-'EOF'
+		#!/usr/bin/perl
+		use IO::Socket::INET; use IO::Socket::UNIX;
+		my $name = "concc-test-$$";
+		my $s = $ARGV[0] eq "unix" ? IO::Socket::UNIX->new(Local => "\0$name", Listen => 5)
+			: IO::Socket::INET->new(LocalAddr => "127.0.0.1", Listen => 5);
+		syswrite STDOUT, $ARGV[0] eq "unix" ? $name : "127.0.0.1:" . $s->sockport;
+		exit if fork;
+		close STDOUT;
+		alarm 20;
+		my $c = $s->accept;
+		print $c "heard\n";
+	EOF
+	cat >ask <<-'EOF'
+		#!/usr/bin/perl
+		use IO::Socket::INET; use IO::Socket::UNIX;
+		my $s = $ARGV[0] eq "unix" ? IO::Socket::UNIX->new(Peer => "\0$ARGV[1]")
+			: IO::Socket::INET->new(PeerAddr => $ARGV[1], Proto => $ARGV[0]);
+		print !$s ? "nobody\n" : $ARGV[0] eq "udp" ? $s->sockhost . "\n" : <$s>;
+	EOF
+	cat >say <<-'EOF'
+		#!/usr/bin/perl
+		use Socket;
+		socket S, AF_INET, SOCK_DGRAM, 0;
+		print send(S, "x", 0, sockaddr_in(9, inet_aton($ARGV[0]))) ? "sent\n" : "$!\n";
+	EOF
+	chmod +x serve ask say
+}
+
+# A job has a network that ends with it: what it finds there is its own.
+calls_to_others() {
+	make_network_scripts
+	same no-way-home 'a=$(./serve tcp); $RUN ./ask tcp $a'
+	same no-way-home 'a=$(./serve tcp); $RUN sh -c "./ask tcp $a >t/answer"; cat t/answer'
+	same no-way-home 'a=$(./serve unix); $RUN ./ask unix $a'
+	same no-way-home '$RUN ./ask tcp 127.0.0.1:1'
+	same no-way-home '$RUN ./ask udp 10.77.1.2:9'
+	same no-way-home '$RUN ./say 10.77.1.2'
+	same remote '$RUN sh -c "a=\$(./serve tcp); ./ask tcp \$a; a=\$(./serve unix); ./ask unix \$a"'
+	same remote '$RUN sh -c "./ask udp 127.0.0.1:0; id; ls -l t"'
+}
+
 # What they say, and what is counted.
 calls_are_told() {
 	touch f
@@ -732,6 +831,8 @@ check "what is left behind" left_behind
 check "environment" environment
 check "nothing is shown twice" only_once
 check "input files" input_files
+check "who seeks in its input" input_seeks
+check "who reads from a terminal" terminal_input
 check "personality" personalities
 check "umask" umasks
 check "a worker with lower limits refuses" less_there
@@ -757,6 +858,7 @@ check "callers in other groups" other_group
 check "callers in another root" roots
 check "calls that workers can't do, by root" calls_for_root
 check "names of the caller's files and directories" calls_for_names
+check "networks and daemons" calls_to_others
 check "such calls are told quietly" calls_are_told
 check "such calls by another user" calls_for_others
 check "what the user may not read" unreadable

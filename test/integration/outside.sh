@@ -231,6 +231,54 @@ beneath_tmp() {
 	rm -r "$t"
 }
 
+# By $RUN, here and by a wrapper: "remote" or the rule by which it runs here.
+tmp_same() { # WHERE TEXT
+	local rc=0 want=0
+	RUN=env bash -c "$2" >"$LAB/want.out" 2>"$LAB/want.err" </dev/null || want=$?
+	: >"$LAB/where"
+	RUN=concc-dispatch CONCC_EXPLAIN="$LAB/where" bash -c "$2" >"$LAB/got.out" 2>"$LAB/got.err" </dev/null || rc=$?
+	cat "$LAB/where" "$LAB/got.err"
+	expect_eq "exit status of: $2" "$rc" "$want"
+	expect_grep "^concc: $1" "$LAB/where"
+	expect_eq "calls of: $2" "$(grep -c '^concc: ' "$LAB/where")" 1
+	sed -i '/^concc: /d' "$LAB/got.err"
+	expect_same_file "$LAB/want.out" "$LAB/got.out"
+	expect_same_file "$LAB/want.err" "$LAB/got.err"
+}
+
+# A job has a /tmp of its own, by three names; what is in the client's it finds here.
+# shellcheck disable=SC2016
+in_tmp() {
+	local dir here='local: missing '
+	prepare
+	for dir in /tmp /var/tmp /dev/shm; do
+		export F=$dir/concc-outside.$$
+		echo "in $dir" >"$F"
+		tmp_same "$here" '$RUN sh -c "cat $F"'
+		tmp_same "$here" '$RUN sh -c "test -s \"\$F\" && echo there || echo none"'
+		rm "$F"
+		tmp_same remote '$RUN sh -c "test -s \"\$F\" && echo there || echo none"'
+	done
+	export F=/tmp/concc-outside.$$
+	mkdir "$F"
+	echo '#define IN_TMP 1' >"$F/in.h"
+	printf '#include "%s/in.h"\nint x = IN_TMP;\n' "$F" >t.c
+	ln -s "$F" link
+	tmp_same "$here" '$RUN gcc -c t.c -o t.o; cksum <t.o'
+	tmp_same "$here" '$RUN sh -c "cat link/in.h"'
+	tmp_same "$here" '$RUN find -L . -name in.h'
+	tmp_same "$here" '$RUN sh -c "[ -d $F ] || echo no"'
+	tmp_same "$here" '$RUN sh -c "ls /tmp | grep -c concc-outside"'
+	tmp_same remote '$RUN sh -c "d=\$(mktemp -d); echo x >\$d/f; ln \$d/f \$d/g; mv \$d \$d.2; ls \$d.2; rm -r \$d.2"'
+	tmp_same remote '$RUN sh -c "echo x >/tmp/own; mkfifo /tmp/p; (echo y >/tmp/p) & cat /tmp/own /tmp/p; wait; rm /tmp/own /tmp/p"'
+	tmp_same remote '$RUN gcc -c plain.c -o plain.o; cksum <plain.o'
+	rm -r "$F"
+	# What no other program needs is not looked for either.
+	mkdir -p /tmp/hsperfdata_concc-test
+	tmp_same remote '$RUN sh -c "test -d /tmp/hsperfdata_concc-test; echo"'
+	rmdir /tmp/hsperfdata_concc-test
+}
+
 for n in 1 2; do
 	who=${LAB_USERS[n]}
 	lab_worker "$n" mkdir -p /srv/wrong
@@ -246,6 +294,7 @@ for n in 1 2; do
 	check "PATH ($who)" search_path
 	check "HOME ($who)" home_is_there
 	check "two at once ($who)" two_at_once
+	check "what is in /tmp ($who)" in_tmp
 	lab_worker "$n" rm -r /srv/wrong
 done
 check "workspaces below /tmp" beneath_tmp

@@ -152,6 +152,20 @@ readers() {
 	END
 }
 
+# One file for both, opened once or twice: with one position, with two, or always at its end.
+one_file_for_both() {
+	each concc-dispatch <<-'END'
+		$C sh -c 'echo aaaaaa; echo b >&2; echo c' >f 2>&1; cat f
+		$C sh -c 'echo aaaaaa; echo b >&2; echo c' >f 2>f; cat f
+		$C sh -c 'echo aaaaaa; echo b >&2; echo c' >>f 2>>f; cat f
+		echo old >f; $C sh -c 'echo aaaaaa; echo b >&2; echo c' 1<>f 2>&1; cat f
+		echo older, longer >f; $C sh -c 'echo aaaaaa; echo b >&2' 1<>f 2<>f; cat f
+	END
+	each concc-cc <<-'END'
+		$C gcc -Wall -c warn.c -o o >f 2>f; md5sum f
+	END
+}
+
 # The reader of one of them is gone, the other's is not.
 other_stream() {
 	each concc-dispatch <<-'END'
@@ -464,6 +478,7 @@ check "descriptors that are closed, or for reading" closed
 check "what a command does besides printing" once
 check "a reader that goes away after the job has ended" ended_then_lost
 check "readers that go away" readers
+check "one file for both outputs" one_file_for_both
 check "one of two readers goes away" other_stream
 check "input that can't be read" unreadable
 check "input from files and pipes" input

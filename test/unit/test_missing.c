@@ -40,6 +40,8 @@ Test(missing, decisions)
 		{{MISSING_LISTED, .here = true}, MISSING_NOTHING},
 		{{MISSING_LISTED, .here = true, .more = true}, MISSING_HOLD},
 		{{MISSING_LISTED, .here = true, .more = true, .marks = true}, MISSING_RUN_HERE},
+		{{MISSING_LISTED, .here = true, .more = true, .own = true}, MISSING_RUN_HERE},
+		{{MISSING_LISTED, .here = true, .own = true}, MISSING_NOTHING},
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)

@@ -916,6 +916,10 @@ TEST_BOTH(wall_of_a_client_root)
 	check_beyond(a, "setpriv --bounding-set -all --inh-caps -all unshare -U true",
 		     "user namespace");
 	check_beyond(a, CALL("321, 0, 0, 0"), "system"); /* bpf: on the client it may succeed */
+	check_beyond(a,
+		     "perl -MSocket -e 'socket(S, AF_INET, SOCK_STREAM, 0);"
+		     "connect(S, pack_sockaddr_in(7711, INADDR_LOOPBACK))'",
+		     "network");
 }
 
 /* Threads, traced children and what looks for leaks by tracing its parent go on. */
@@ -953,9 +957,10 @@ TEST_BOTH(alone)
 	static const char look[] =
 		"exec perl -MSocket -e 'open(my $f, q(+<&=0)); sysread($f, my $b, 1);"
 		"socket(my $t, AF_INET, SOCK_STREAM, 0) or die $!;"
-		"print qq(port\\n) if connect($t, pack_sockaddr_in(7711, INADDR_LOOPBACK));"
+		/* To connect to what is not there is for the client. */
+		"print qq(port\\n) if !bind($t, pack_sockaddr_in(7711, INADDR_LOOPBACK));"
 		"socket(my $u, AF_UNIX, SOCK_STREAM, 0) or die $!;"
-		"print qq(name\\n) if connect($u, pack_sockaddr_un(qq(\\0concc-alone)));"
+		"print qq(name\\n) if !bind($u, pack_sockaddr_un(qq(\\0concc-alone)));"
 		"print qq(shm\\n) if defined(shmget(4711, 99, 0));"
 		"print qq(msg\\n) if defined(msgget(4711, 0)); print qq(sem\\n) if defined(semget(4711, 1, 0));"
 		"print qq(mq\\n) if syscall(240, my $n = qq(concc-alone\\0), 2, 0, 0) >= 0;"
