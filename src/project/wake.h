@@ -4,9 +4,9 @@
 
 /*
  * Workers that are started when jobs need them, and when that pays (sched_start()): one that takes
- * a minute to start is no help to a queue that will be gone in ten seconds.  How long each section's
- * take is remembered in the cache directory; one of which that is not known is started, which
- * tells.
+ * a minute to start is no help to a queue that will be gone in ten seconds.  How long each
+ * section's take is remembered in the cache directory; one of which that is not known is started,
+ * which tells.
  *
  * All functions are the loop's thread's, and do nothing for a server without it (s->wake is NULL).
  */
