@@ -198,16 +198,25 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	stand_in_init(conn);
 }
 
-/* What is served there is mounted above. */
+/* What is served there, or in /var/tmp, which is the same to a job, is mounted above.  The lock is
+ * held. */
+static bool is_served_in_tmp(const struct outside *o, const char *name)
+{
+	const struct place *tmp = map_get_str(&o->root->children, "tmp"),
+			   *var = map_get_str(&o->root->children, "var"),
+			   *var_tmp = var ? map_get_str(&var->children, "tmp") : NULL;
+
+	return (tmp && map_get_str(&tmp->children, name)) ||
+	       (var_tmp && map_get_str(&var_tmp->children, name));
+}
+
 static void lookup_in_tmp(fuse_req_t req, const char *name)
 {
 	struct outside *o = outside_of(req);
-	const struct place *served;
+	bool served;
 
 	pthread_mutex_lock(&o->lock);
-	served = map_get_str(&o->root->children, o->tmp->name);
-	if (served)
-		served = map_get_str(&served->children, name);
+	served = is_served_in_tmp(o, name);
 	pthread_mutex_unlock(&o->lock);
 	if (!served)
 		report(req, o->tmp, name, fuse_asks(o->mirror, fuse_req_ctx(req)->pid, name));

@@ -279,6 +279,22 @@ in_tmp() {
 	rmdir /tmp/hsperfdata_concc-test
 }
 
+# What is served there is nothing that a job seeks in vain, by whatever name of its /tmp.
+project_in_tmp() {
+	local dir
+	for dir in /tmp/concc-outside.$$ /var/tmp/concc-outside.$$; do
+		mkdir -p "$dir/p/.git"
+		echo 'int x;' >"$dir/p/a.c"
+		(
+			cd "$dir/p"
+			CONCC_WORKSPACE=$dir/p CONCC_EXPLAIN=1 concc-cc gcc -c a.c -o a.o 2>"$LAB/err"
+		)
+		cat "$LAB/err"
+		expect_eq "remote jobs in $dir" "$(explained_remote "$LAB/err")" 1
+		rm -r "$dir"
+	done
+}
+
 for n in 1 2; do
 	who=${LAB_USERS[n]}
 	lab_worker "$n" mkdir -p /srv/wrong
@@ -295,6 +311,7 @@ for n in 1 2; do
 	check "HOME ($who)" home_is_there
 	check "two at once ($who)" two_at_once
 	check "what is in /tmp ($who)" in_tmp
+	check "a project in /tmp ($who)" project_in_tmp
 	lab_worker "$n" rm -r /srv/wrong
 done
 check "workspaces below /tmp" beneath_tmp
