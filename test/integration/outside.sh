@@ -287,7 +287,7 @@ project_in_tmp() {
 		echo 'int x;' >"$dir/p/a.c"
 		(
 			cd "$dir/p"
-			CONCC_WORKSPACE=$dir/p CONCC_EXPLAIN=1 concc-cc gcc -c a.c -o a.o 2>"$LAB/err"
+			CONCC_WORKSPACE=$dir/p CONCC_EXPLAIN=1 concc-cc gcc -c "$dir/p/a.c" -o a.o 2>"$LAB/err"
 		)
 		cat "$LAB/err"
 		expect_eq "remote jobs in $dir" "$(explained_remote "$LAB/err")" 1
