@@ -287,7 +287,7 @@ project_in_tmp() {
 		echo 'int x;' >"$dir/p/a.c"
 		(
 			cd "$dir/p"
-			CONCC_WORKSPACE=$dir/p CONCC_EXPLAIN=1 concc-cc gcc -c "$dir/p/a.c" -o a.o 2>"$LAB/err"
+			CONCC_EXPLAIN=1 concc-cc gcc -c "$dir/p/a.c" -o a.o 2>"$LAB/err"
 		)
 		cat "$LAB/err"
 		expect_eq "remote jobs in $dir" "$(explained_remote "$LAB/err")" 1
@@ -315,4 +315,8 @@ for n in 1 2; do
 	lab_worker "$n" rm -r /srv/wrong
 done
 check "workspaces below /tmp" beneath_tmp
+# And on this machine, whose /var/tmp is another directory than its /tmp.
+lab_stop_server
+printf "[concc]\nlocal-slots = 0\n" >/srv/concc.ini
+check "a project in /tmp (local)" project_in_tmp
 lab_stop
