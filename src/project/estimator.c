@@ -23,10 +23,10 @@
 
 /* So much of the record file is read at the start: some thousand jobs, in milliseconds. */
 #define PAST_BYTES (1024 * 1024)
-/* One that fetched more than this waited for that; so did one that asked for so many names, which
- * the next will find there: a warm one asks for none, and for a file that was edited a few. */
-#define FILLING_BYTES	 (64 * 1024)
-#define FILLING_MESSAGES 32
+/* One that fetched more than this waited for that. */
+#define FILLING_BYTES (64 * 1024)
+/* So did one during which its worker asked for the names of so many directories. */
+#define FILLING_LISTS 8
 
 struct estimator {
 	struct server *server;
@@ -62,7 +62,7 @@ static bool sample_of(const struct record *r, uint32_t concurrency, struct sched
 		.total_us = r->committed_us - r->sent_us,
 		.wall_us = r->wall_us,
 		.cpu_us = r->utime_us + r->stime_us,
-		.filling = r->bytes_fetched > FILLING_BYTES || r->fuse_messages > FILLING_MESSAGES,
+		.filling = r->bytes_fetched > FILLING_BYTES,
 		.at_us = now_us(),
 	};
 	return true;
@@ -246,6 +246,12 @@ void estimator_learn_censored(struct estimator *p, const struct job *j)
 
 /* ---- from jobs ---- */
 
+/* Over a line of some length each costs its time, and the next job finds them there. */
+static bool waited_for_names(const struct job *j)
+{
+	return j->peer && !j->overtaken && j->peer->lists > j->lists_before + FILLING_LISTS;
+}
+
 /* How many were there with it, about: what it met and what it left. */
 static uint32_t concurrency(const struct estimator *p, const struct job *j)
 {
@@ -376,8 +382,10 @@ static void on_job(void *data, enum job_event what, struct job *j)
 	note_busy(p);
 	if (what != JOB_EVENT_ENDED)
 		return;
-	if (sample_of(&j->record, concurrency(p, j), &s))
+	if (sample_of(&j->record, concurrency(p, j), &s)) {
+		s.filling |= waited_for_names(j);
 		learn(p, &s);
+	}
 	if (is_of_slot(&j->record))
 		left_slot(p);
 }

@@ -129,6 +129,7 @@ void jobs_sent(struct job *j, struct peer *p)
 	j->bytes_before = p->fetched_bytes;
 	j->fuse_before = p->fuse.total;
 	j->beside = (uint32_t)p->jobs.n;
+	j->lists_before = p->lists;
 	tell(j, JOB_EVENT_SENT);
 }
 

@@ -32,7 +32,7 @@ struct job {
 	uint64_t late_ms;     /* straggler.c, of now_ms(): from then on it is one; 0: not known */
 	bool overtaken;	      /* the second one has become the first */
 	/* What the worker had asked for when it got the job. */
-	uint64_t files_before, bytes_before, fuse_before;
+	uint64_t files_before, bytes_before, fuse_before, lists_before;
 	uint32_t beside;		/* jobs that were there already, or came to it at once */
 	struct cpu_share share;		/* JOB_LOCAL: as estimator.c has seen it last */
 	struct loop_source *end_source; /* JOB_LOCAL: of the process */
