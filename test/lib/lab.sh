@@ -650,16 +650,19 @@ lab_slow_recovered() {
 	expect_gone "the first try" $SLOW_PIDS
 }
 
-# Starts a wrapper that waits for a slot, under strace, and returns when it has told the server so; sets
+# Starts a wrapper that waits for a slot, under strace, and returns when it has its place in the queue; sets
 # TRACE, a descriptor to be closed.  What it says goes to $LAB/NAME.err.
 lab_start_waiting() { # NAME
-	local line=''
+	local line='' told=''
 	mkfifo "$LAB/$1.trace"
-	CONCC_EXPLAIN=1 strace -o "$LAB/$1.trace" -s 99 -e trace=sendmsg concc-dispatch true "$1" \
+	CONCC_EXPLAIN=1 strace -o "$LAB/$1.trace" -s 99 -e trace=sendmsg,fcntl concc-dispatch true "$1" \
 		</dev/null 2>"$LAB/$1.err" &
 	exec {TRACE}<"$LAB/$1.trace"
 	while read -r -t "$LAB_LIMIT" line <&"$TRACE"; do
-		case $line in *waiting*) return ;; esac
+		case $told$line in
+		*waiting*) told=told: ;;
+		told:*F_OFD_SETLK*) return ;; # its place in the queue
+		esac
 	done
 	fail "$1 does not wait"
 }
