@@ -97,7 +97,7 @@ int process_policy(void)
 static int exec_by_sh(const char *path, char *const *argv, char *const *env)
 {
 	size_t n = strv_len(argv);
-	char **words = alloca((n + 2) * sizeof(*words));
+	char **words = alloca((n + 2) * sizeof(*words)); /* malloc is not for a child of vfork(2) */
 
 	words[0] = (char *)"/bin/sh";
 	words[1] = (char *)path;

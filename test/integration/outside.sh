@@ -234,7 +234,7 @@ beneath_tmp() {
 # By $RUN, here and by a wrapper: "remote" or the rule by which it runs here.
 tmp_same() { # WHERE TEXT
 	local rc=0 want=0
-	RUN=env bash -c "$2" >"$LAB/want.out" 2>"$LAB/want.err" </dev/null || want=$?
+	RUN='env' bash -c "$2" >"$LAB/want.out" 2>"$LAB/want.err" </dev/null || want=$?
 	: >"$LAB/where"
 	RUN=concc-dispatch CONCC_EXPLAIN="$LAB/where" bash -c "$2" >"$LAB/got.out" 2>"$LAB/got.err" </dev/null || rc=$?
 	cat "$LAB/where" "$LAB/got.err"
