@@ -282,7 +282,8 @@ in_tmp() {
 # What is served there is nothing that a job seeks in vain, by whatever name of its /tmp.
 project_in_tmp() {
 	local dir
-	for dir in /tmp/concc-outside.$$ /var/tmp/concc-outside.$$; do
+	# Of different names: what is served in one is known in the other.
+	for dir in /tmp/concc-outside.$$ /var/tmp/concc-outside-too.$$; do
 		mkdir -p "$dir/p/.git"
 		echo 'int x;' >"$dir/p/a.c"
 		(
