@@ -41,13 +41,14 @@ forget() {
 }
 
 # Of the choice alone: what comes home is another matter.  Here they take longer than a machine that is busy with
-# other tests can make of those there.
+# other tests can make of those there.  One more at once than slots here: how fast a worker is, is a guess, within a
+# third, until it had a job.
 fast_worker_gets_all() {
 	local COUNTED=local-slot
 	export HERE=15 CONCC_STRAGGLER_AFTER=10m
 	worker_takes 0.1
 	lab_all_up
-	expect_le "jobs here, to find out" "$(build 24 2)" 2
+	expect_le "jobs here, to find out" "$(build 24 3)" 2
 	expect_eq "jobs here, when that is known" "$(build 12 2)" 0
 	unset HERE CONCC_STRAGGLER_AFTER
 }
