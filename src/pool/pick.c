@@ -94,6 +94,7 @@ void pick_remember(struct table *t, const char *cwd, uint32_t member)
 struct field {
 	size_t n;
 	bool any_worker; /* one is up, though it may be the one to avoid */
+	int full;	 /* see struct pick */
 	struct sched_place places[POOL_MEMBERS_MAX];
 	uint32_t members[POOL_MEMBERS_MAX];
 	uint32_t speeds[POOL_MEMBERS_MAX];
@@ -120,6 +121,8 @@ struct sched_place pick_place(const struct member_view *v)
 static void enter(struct field *f, uint32_t index, const struct member_view *v)
 {
 	f->places[f->n] = pick_place(v);
+	if (f->places[f->n].here && v->free_slot < 0)
+		f->full = (int)index;
 	f->members[f->n] = index;
 	f->free_slots[f->n] = v->free_slot;
 	f->speeds[f->n++] = v->speed;
@@ -133,6 +136,7 @@ static void look_around(const struct table *t, const struct pool_request *q, str
 
 	ret->n = 0;
 	ret->any_worker = false;
+	ret->full = -1;
 	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++) {
 		if (!member_view(t, i, &v) || !pick_is_eligible(&v, q))
 			continue;
@@ -196,6 +200,7 @@ int pick(const struct table *t, const struct pool_request *q, struct pick_wish *
 	at = spread(&f, (size_t)best, affinity_get(t, q->cwd), &w->job);
 	ret->index = (int)f.members[at];
 	ret->slot = f.free_slots[at];
+	ret->full = f.full;
 	/* It may have changed meanwhile: then the slot is not had. */
 	return member_view(t, f.members[at], &ret->view) ? 0 : -EAGAIN;
 }

@@ -162,6 +162,48 @@ int pool_take_picked(struct pool *p, const struct pool_request *q, const struct 
 	return rc;
 }
 
+/*
+ * To ask the lock of a slot takes some 4 us.  Were that done for each who comes when the queue is
+ * empty and all are taken, a thousand slots would cost each job 4 ms; so it is done in a hundredth
+ * of the time, and only a slot whose holder was killed while nobody watched is free for so long.
+ */
+#define RIGHT_US_PER_SLOT 400
+#define RIGHT_MAX_US	  1000000 /* what somebody who looks on bears, once */
+
+/* 0: they are to be verified. */
+static uint64_t right_for_us(const struct table_queue *queue)
+{
+	uint64_t until = __atomic_load_n(&queue->right_until_us, __ATOMIC_RELAXED), now = now_us();
+
+	return until > now && until - now <= RIGHT_MAX_US ? until - now : 0;
+}
+
+static void set_right(struct table_queue *queue, uint64_t slots)
+{
+	uint64_t us = slots * RIGHT_US_PER_SLOT;
+
+	__atomic_store_n(&queue->right_until_us, now_us() + (us < RIGHT_MAX_US ? us : RIGHT_MAX_US),
+			 __ATOMIC_RELAXED);
+}
+
+/*
+ * A holder that becomes the command gives its slot here back to nobody: it looks taken from that
+ * command's end until somebody asks its lock, and meanwhile jobs would go to a worker, however
+ * slow.  True: one of them is free.
+ */
+static bool repair_local(struct pool *p, uint32_t local)
+{
+	struct table_queue *queue = &p->table->queues[QUEUE_MEMBER + local];
+	struct member_view v;
+
+	if (right_for_us(queue) || !member_view(p->table, local, &v))
+		return false;
+	if (pool_watch_verify_member(p, local, NULL) > 0)
+		return true;
+	set_right(queue, v.slots);
+	return false;
+}
+
 /* Every failed try has set a hint or met another process that got a slot. */
 #define TRIES_MAX (2 * POOL_MEMBERS_MAX * POOL_SLOTS_MAX)
 
@@ -175,6 +217,8 @@ static int take_any(struct pool *p, const struct pool_request *q, struct pick_wi
 		rc = pick(p->table, q, w, &c);
 		if (rc < 0)
 			return rc;
+		if (c.full >= 0 && repair_local(p, (uint32_t)c.full))
+			continue;
 		rc = pool_take_picked(p, q, &c, ret);
 		if (rc != -EAGAIN)
 			return rc;
@@ -291,33 +335,16 @@ static uint64_t waited_us(const struct table_queue *queue, uint64_t since)
 	return now > since ? now - since : 0;
 }
 
-/*
- * To ask the lock of a slot takes some 4 us.  Were that done for each who comes when the queue is
- * empty and all are taken, a thousand slots would cost each job 4 ms; so it is done in a hundredth
- * of the time, and only a slot whose holder was killed while nobody watched is free for so long.
- */
-#define RIGHT_US_PER_SLOT 400
-#define RIGHT_MAX_US	  1000000 /* what somebody who looks on bears, once */
-
 /* The head leaves: nobody may watch from now on. */
 static void note_right(struct pool *p, const struct pool_request *q, struct table_queue *queue)
 {
 	struct member_view v;
-	uint64_t us = 0;
+	uint64_t slots = 0;
 
 	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++)
 		if (member_view(p->table, i, &v) && pick_is_eligible(&v, q))
-			us += (uint64_t)v.taken * RIGHT_US_PER_SLOT;
-	us = us < RIGHT_MAX_US ? us : RIGHT_MAX_US;
-	__atomic_store_n(&queue->right_until_us, now_us() + us, __ATOMIC_RELAXED);
-}
-
-/* 0: they are to be verified. */
-static uint64_t right_for_us(const struct table_queue *queue)
-{
-	uint64_t until = __atomic_load_n(&queue->right_until_us, __ATOMIC_RELAXED), now = now_us();
-
-	return until > now && until - now <= RIGHT_MAX_US ? until - now : 0;
+			slots += v.taken;
+	set_right(queue, slots);
 }
 
 /*

@@ -581,6 +581,63 @@ Test(pool, a_change_of_members_is_known_to_who_comes_later)
 	(void)take(p, &any);
 }
 
+/* ---- slots here, which nobody gives back ---- */
+
+/* System calls of one who comes and takes a slot. */
+static unsigned calls_of_taking(void)
+{
+	pid_t pid = fork_stopped();
+
+	if (pid == 0) {
+		(void)take(open_pool(), &try_any);
+		_exit(0);
+	}
+	n_calls = 0;
+	cr_assert_not(goes_on_waiting(pid));
+	return n_calls;
+}
+
+static struct pool *here_and_a_slower_worker(void)
+{
+	struct pool *p = open_pool();
+
+	set_time(SECOND);
+	set(p, POOL_LOCAL, 2, POOL_UP, 1000);
+	set(p, "slow", 8, POOL_UP, 700); /* too little to wait for */
+	return p;
+}
+
+Test(pool, a_job_here_that_has_ended_makes_room_for_the_next)
+{
+	struct pool *p = here_and_a_slower_worker();
+	pid_t one = start_holder(try_any), two = start_holder(try_any);
+
+	cr_assert_eq(find(p, POOL_LOCAL, false).taken, 2);
+	kill_and_reap(one);
+	cr_expect_str_eq(take(p, &try_any).name, POOL_LOCAL);
+	cr_expect_str_eq(take(p, &try_any).name, "slow");
+	kill_and_reap(two);
+	cr_expect_str_eq(take(p, &try_any).name, "slow", "those were right, a moment ago");
+	set_time(2 * SECOND);
+	cr_expect_str_eq(take(p, &try_any).name, POOL_LOCAL);
+}
+
+Test(pool, slots_here_are_asked_seldom)
+{
+	struct pool *p = here_and_a_slower_worker();
+	unsigned asked, not_asked;
+
+	(void)start_holder(try_any);
+	(void)start_holder(try_any);
+	asked = calls_of_taking();
+	not_asked = calls_of_taking();
+	cr_expect_gt(asked, not_asked);
+	cr_expect_eq(calls_of_taking(), not_asked);
+	set_time(2 * SECOND);
+	cr_expect_eq(calls_of_taking(), asked);
+	cr_expect_eq(find(p, "slow", false).acquired, 4);
+}
+
 /* ---- patience ---- */
 
 /*
