@@ -244,12 +244,40 @@ void estimator_learn_censored(struct estimator *p, const struct job *j)
 	estimator_publish_worker(p, j->peer);
 }
 
+void estimator_note_begin(const struct job *j, struct estimator_begin *ret)
+{
+	const struct record *r = &j->record;
+
+	*ret = (struct estimator_begin){.job = sched_key_of_job(r->program, r->cwd, r->subject),
+					.kind = sched_key_of_kind(r->program, r->cwd),
+					.at_ms = j->began_ms,
+					.bytes = j->bytes_before,
+					.lists = j->lists_before};
+}
+
 /* ---- from jobs ---- */
 
 /* Over a line of some length each costs its time, and the next job finds them there. */
-static bool waited_for_names(const struct job *j)
+static bool waited_for_names(const struct peer *p, uint64_t lists_before)
 {
-	return j->peer && !j->overtaken && j->peer->lists > j->lists_before + FILLING_LISTS;
+	return p->lists > lists_before + FILLING_LISTS;
+}
+
+void estimator_learn_detached(struct estimator *p, const struct estimator_begin *b,
+			      const struct peer *peer, const struct msg_exit *m)
+{
+	struct sched_sample s = {.place = peer->conf->name,
+				 .job = b->job,
+				 .kind = b->kind,
+				 .concurrency = (uint32_t)peer->jobs.n,
+				 .total_us = (now_ms() - b->at_ms) * 1000,
+				 .wall_us = m->wall_us,
+				 .cpu_us = m->utime_us + m->stime_us,
+				 .at_us = now_us()};
+
+	s.filling = peer->fetched_bytes - b->bytes > FILLING_BYTES ||
+		    waited_for_names(peer, b->lists);
+	learn(p, &s);
 }
 
 /* How many were there with it, about: what it met and what it left. */
@@ -383,7 +411,7 @@ static void on_job(void *data, enum job_event what, struct job *j)
 	if (what != JOB_EVENT_ENDED)
 		return;
 	if (sample_of(&j->record, concurrency(p, j), &s)) {
-		s.filling |= waited_for_names(j);
+		s.filling |= j->peer && !j->overtaken && waited_for_names(j->peer, j->lists_before);
 		learn(p, &s);
 	}
 	if (is_of_slot(&j->record))

@@ -27,6 +27,15 @@ bool estimator_local_pays(struct estimator *p, const struct job *j);
 uint64_t estimator_local_pays_after_us(struct estimator *p, const struct job *j);
 /* Has this machine a slot that no job is known to have? */
 bool estimator_has_local_slot(const struct estimator *p);
+/* A job that goes on at its worker without being one any more: what it takes to learn from it. */
+struct estimator_begin {
+	uint64_t job, kind, at_ms;
+	uint64_t bytes, lists; /* the worker had asked for when it got the job */
+};
+void estimator_note_begin(const struct job *j, struct estimator_begin *ret);
+/* It has ended there, well. */
+void estimator_learn_detached(struct estimator *p, const struct estimator_begin *b,
+			      const struct peer *peer, const struct msg_exit *m);
 /* Its worker has it since it was sent, and it is given up there. */
 void estimator_learn_censored(struct estimator *p, const struct job *j);
 /* The pool has this member anew: what is known of it. */

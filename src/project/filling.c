@@ -83,6 +83,7 @@ bool filling_goes_on(struct run *r)
 	if (is_there(r) || r->queued || p->filler || s->stopping || s->abandoned || s->replaced)
 		return false;
 	r->fills_since_ms = now_ms() - beyond_us(r) / 1000;
+	estimator_note_begin(j, &r->begin);
 	log_info("filling: %s goes on on %s, for what it reads", j->record.command, p->conf->name);
 	p->filler = r;
 	run_detach(r, LONGEST_MS, long_enough);
@@ -95,8 +96,10 @@ void filling_ended(struct run *r, const struct msg_exit *m)
 
 	if (!r->fills_since_ms)
 		return;
-	if (m->how == EXIT_CODE && m->code == 0)
+	if (m->how == EXIT_CODE && m->code == 0) {
 		(void)map_put_u64(&p->exes_done, r->exe_id, p);
+		estimator_learn_detached(p->server->estimator, &r->begin, p, m);
+	}
 	r->fills_since_ms = 0;
 	if (p->filler == r)
 		p->filler = NULL;

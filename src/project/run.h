@@ -5,6 +5,7 @@
 /* What a worker does for a job, as run.c (from RUN to RUN_EXIT) and speculation.c (twice) see it.
  */
 #include "client.h"
+#include "estimator.h"
 #include "jobs.h"
 #include "peer.h"
 
@@ -42,6 +43,7 @@ struct run {
 	struct loop_source *kill_timer; /* then it should have ended, of itself or being killed */
 	bool detached;			/* see run_detach() */
 	uint64_t fills_since_ms;	/* filling.c, of now_ms(); 0: it does not */
+	struct estimator_begin begin;	/* when it fills */
 
 	/* speculation.c */
 	struct msg_run *again; /* what it takes to run it a second time, or NULL: not to be */
