@@ -17,7 +17,7 @@
 struct pick {
 	int index; /* -1: none */
 	int slot;  /* of it, free when it was picked */
-	int full;  /* POOL_LOCAL, when it could have been picked but that its slots look taken; or -1 */
+	int full;  /* POOL_LOCAL, when it would do but that its slots look taken; or -1 */
 	struct member_view view;
 };
 

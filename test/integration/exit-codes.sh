@@ -193,8 +193,9 @@ waits_for_slot() {
 	slots=$(concc -j)
 	mkfifo "$LAB/held" "$LAB/go"
 	exec 6<>"$LAB/held" 7<>"$LAB/go"
+	# By name: who may have any waits for a better one for a while, when one that is free seems to be slow.
 	for ((n = 0; n < slots; n++)); do
-		concc-worker-pool allocate -- sh -c 'echo held >&6; read -r line <&7' &
+		concc-worker-pool allocate --only "w$((n % LAB_N + 1))" -- sh -c 'echo held >&6; read -r line <&7' &
 	done
 	for ((n = 0; n < slots; n++)); do
 		read -r -t "$LAB_LIMIT" _ <&6 || fail "a slot is not free"

@@ -201,6 +201,7 @@ tmp_cleaned() {
 	expect_ne "servers" "$(lab_server_pid | wc -l)" 1
 	kill -KILL $SLOW_PIDS # it is the last, and ends as a killed one does here
 	lab_slow_wait
+	cat "$LAB/slow.err"
 	expect_eq "exit status" "$SLOW_STATUS" 137
 	expect_gone "the server without files" "$old"
 	expect_eq "servers" "$(lab_server_pid | wc -l)" 1

@@ -46,6 +46,25 @@ finds_leftovers() {
 	expect_gone "a killed process" "$pid"
 }
 
+# Both end while pid 1 stands still: it hears of the command first, and the other is not left for that.
+finds_no_ended() {
+	local outer inner ended rc=0
+	mkfifo "$LAB/orphan" "$LAB/main"
+	# shellcheck disable=SC2016 # of the command
+	"$LAB_TOOLS/nsinit" --report sh -c '(sh -c "read -r x <$LAB/orphan; true" &); read -r x <"$LAB/main"; true' &
+	outer=$!
+	exec 7>"$LAB/orphan" 8>"$LAB/main"
+	inner=$(lab_children "$outer")
+	ended=$(lab_children "${inner% }")
+	expect_eq "processes inside" "$(wc -w <<<"$ended")" 2
+	lab_suspend $inner
+	exec 7>&- 8>&-
+	expect_gone "both" $ended
+	kill -CONT $inner
+	wait "$outer" || rc=$?
+	expect_eq "exit status" "$rc" 0
+}
+
 cable() {
 	lab_cut 1
 	expect_status 255 ssh -o ConnectTimeout=1 w1 true
@@ -57,5 +76,6 @@ check "accounts and names" users
 check "nothing shared" apart
 check "the unprivileged user may open /dev/fuse" fuse_for_anyone
 check "leftovers are found" finds_leftovers
+check "who has ended is none" finds_no_ended
 check "the cable can be cut and mended" cable
 lab_stop

@@ -124,20 +124,24 @@ as_many_as_needed() {
 }
 
 sleeps_and_wakes() {
-	local pid i
+	local pid i before=0 # how often it was started
 	config 'count = 2' 'slots = 2' 'idle-timeout = 1s' "command = $LAB/worker"
 	for i in 1 2 3; do
 		compile $i
 		expect_eq "remote" "$(explained_remote "$LAB/explain")" 1
-		expect_eq "started" "$(starts)" $i
+		# More than once when the job was late for it, on a machine that has other things to do.
+		expect_ge "started" "$(starts)" $((before + 1))
+		before=$(starts)
 		pid=$(worker_pid box-1)
 		expect_gone "the idle worker" "$pid"
 		expect_eq "its state" "$(state 0)" asleep
-		expect_eq "its connections" "$(lab_status '.workers[0].starts')" $i
+		expect_ge "its connections" "$(lab_status '.workers[0].starts')" $i
+		expect_le "its connections" "$(lab_status '.workers[0].starts')" "$(starts)"
 	done
 	expect_eq "the other one's" "$(state 1)" asleep
 	expect_eq "jobs by hand find it" "$(concc-worker-pool allocate --only box-2 -- sh -c 'echo $CONCC_SLOT')" box-2
-	expect_eq "the other one's state" "$(state 1)" up
+	# It may be asleep again by now.
+	expect_eq "the other one's connections" "$(lab_status '.workers[1].starts')" 1
 }
 
 # Without `slots` it is asked once how many it has.

@@ -51,22 +51,37 @@ lost() {
 	lab_status '[.workers[].failed] | add'
 }
 
+# By a server of its own, which has that worker alone.
+only() { # N CMD...
+	local n=$1
+	shift
+	CONCC_CONFIG=/srv/only$n.ini CONCC_RUNTIME_DIR=/srv/run$n CONCC_CACHE_DIR=/srv/cache$n "$@"
+}
+
 both_at_once() {
-	local round before
-	lab_all_up
-	before=$(lost)
+	local round n servers
+	sed '/^\[worker w2\]/,$d' /srv/concc.ini >/srv/only1.ini
+	sed '/^\[worker w1\]/,/^slots/d' /srv/concc.ini >/srv/only2.ini
+	for n in 1 2; do
+		only $n concc-dispatch true
+	done
 	for round in 1 2 3; do
 		fresh "both-$round-" 20 300000
-		concc-dispatch sha256sum "both-$round-"* >"$LAB/got1" &
-		concc-dispatch sha256sum "both-$round-"* >"$LAB/got2"
+		only 1 concc-dispatch sha256sum "both-$round-"* >"$LAB/got1" &
+		only 2 concc-dispatch sha256sum "both-$round-"* >"$LAB/got2"
 		wait $!
 		expect_same_file "$LAB/want" "$LAB/got1"
 		expect_same_file "$LAB/want" "$LAB/got2"
 	done
-	expect_eq "jobs that were lost" "$(lost)" "$before"
-	expect_ge "jobs of w1" "$(lab_status '.workers[0].jobs')" 1
-	expect_ge "jobs of w2" "$(lab_status '.workers[1].jobs')" 1
-	lab_stop_server # what was removed while it is open has a name until then
+	for n in 1 2; do
+		expect_eq "jobs of w$n, and those that were lost" \
+			"$(only $n lab_status '.workers[] | "\(.name) \(.jobs) \(.failed)"')" "w$n 4 0"
+	done
+	servers=$(lab_server_pid)
+	for n in 1 2; do
+		only $n concc stop
+	done
+	expect_gone "the servers" $servers # what was removed while it is open has a name until then
 	expect_eq "what is left half" "$(find "$STORE/tmp" -type f | wc -l)" 0
 	whole
 }

@@ -33,7 +33,6 @@ teach() {
 		CONCC_EXPLAIN=1 concc-dispatch ./job "$n" >/dev/null 2>"$LAB/explain"
 		expect_eq "remote jobs" "$(explained_remote "$LAB/explain")" 1
 	done
-	expect_eq "stragglers" "$(lab_status .twice)" 0
 }
 
 # Puts a job on w1, by a wrapper under strace; w2 gets a free slot when the job was sent.
@@ -52,15 +51,18 @@ started_at_w1() { # CMD...
 	concc-worker-pool release "${token##* }"
 }
 
+# One of the eight may have been late itself, on a machine that has other things to do.
 wins() {
+	local twice won
+	twice=$(lab_status .twice) won=$(lab_status .twice_won)
 	CONCC_EXPLAIN=1 started_at_w1 concc-dispatch ./job won hang
 	wait "$JOB" || fail "exit status $?"
 	exec 5<&-
 	expect_eq "output" "$(cat "$LAB/out")" "done won"
 	expect_grep '^concc: remote on w2$' "$LAB/err"
 	expect_eq "result" "$(cat out.won)" "whole of won"
-	expect_eq "stragglers" "$(lab_status .twice)" 1
-	expect_eq "of use" "$(lab_status .twice_won)" 1
+	expect_eq "stragglers" "$(lab_status .twice)" $((twice + 1))
+	expect_eq "of use" "$(lab_status .twice_won)" $((won + 1))
 	# It is recorded where it was done, from when it was sent there, as one that two had.
 	expect_eq "record" "$(concc report --json | jq -r '.jobs | max_by(.arrived_us) | "\(.worker) \(.tries) \(.sent_us > 900000 and .sent_us < .ended_us)"')" 'w2 2 true'
 }

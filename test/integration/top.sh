@@ -453,9 +453,12 @@ nothing_to_do() {
 	lab_stop_server
 	lab_config 'idle-timeout = 2'
 	trap 'top_end; lab_config' EXIT
-	concc-cc gcc -c a.c
+	lab_slow_job
+	lab_slow_start # so that it has something to do until that is seen
 	top_start
 	shows '^w[12] +up'
+	kill -KILL $SLOW_PIDS
+	lab_slow_wait
 	shows 'no project server is running'
 	quit
 }

@@ -801,6 +801,17 @@ lab_logs() {
 	done
 }
 
+# The lab has this machine's own /etc and /usr: who installs packages meanwhile changes what kept results
+# are made of, and an account that is added takes away the lab's password file, which lies over the old one.
+lab_changed_meanwhile() {
+	local file
+	[ -e "$LAB/started" ] || return 0
+	mountpoint -q /etc/passwd || echo "somebody replaced /etc/passwd on this machine meanwhile"
+	for file in /etc/group /etc/ld.so.cache /var/lib/dpkg/status; do
+		[ ! "$file" -nt "$LAB/started" ] || echo "somebody changed $file on this machine meanwhile"
+	done
+}
+
 lab_exit() {
 	local rc=$?
 	trap - EXIT
@@ -812,6 +823,7 @@ lab_exit() {
 	if [ $rc -ne 0 ] && [ $rc -ne 77 ]; then
 		lab_describe $(lab_leftovers)
 		lab_logs
+		lab_changed_meanwhile
 	fi >&2
 	# A failed test ends by force: nsinit would only repeat what is known.
 	if [ $rc -ne 0 ]; then

@@ -53,7 +53,8 @@ static void loopback_up(void)
 	close(s);
 }
 
-static void print_process(const char *pid)
+/* False when it has ended: pid 1 has not seen that yet, and there are no words of it any more. */
+static bool print_process(const char *pid)
 {
 	char path[64], text[512];
 	ssize_t n = -1;
@@ -65,12 +66,15 @@ static void print_process(const char *pid)
 		n = read(fd, text, sizeof(text) - 1);
 		close(fd);
 	}
+	if (n <= 0)
+		return false;
 	for (ssize_t i = 0; i < n; i++) {
 		if (!isprint((unsigned char)text[i]))
 			text[i] = ' ';
 	}
-	text[n > 0 ? n : 0] = 0;
+	text[n] = 0;
 	fprintf(stderr, "left running: %s %s\n", pid, text);
+	return true;
 }
 
 static unsigned report_leftovers(void)
@@ -84,8 +88,7 @@ static unsigned report_leftovers(void)
 	while ((e = readdir(d))) {
 		if (!isdigit((unsigned char)e->d_name[0]) || atoi(e->d_name) == 1)
 			continue;
-		print_process(e->d_name);
-		n++;
+		n += print_process(e->d_name);
 	}
 	closedir(d);
 	return n;
