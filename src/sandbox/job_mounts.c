@@ -185,8 +185,8 @@ static void hide_keys(void)
 #define PROC_FLAGS (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 /*
- * Where the numbers of a job's processes begin: else they were the same in each job, and a name with
- * such a number in it (log.$$, %p.profraw) the same file.
+ * Where the numbers of a job's processes begin: else they were the same in each job, and a name
+ * with such a number in it (log.$$, %p.profraw) the same file.
  */
 #define PIDS_OF_JOB 64	/* that no other has, for long */
 #define PIDS_FIRST  300 /* after its last number the kernel begins there */

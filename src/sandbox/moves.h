@@ -24,9 +24,9 @@ struct moves {
 };
 
 /*
- * A filter_ask_fn for link(2), rename(2), flock(2), the locks of fcntl(2) and their like; moves: struct moves.  Looks with the eyes
- * of the process, by the /proc of our namespace, and waits for the mirror as that would.  What
- * can't be found is no matter: the call will not find it either.
+ * A filter_ask_fn for link(2), rename(2), flock(2), the locks of fcntl(2) and their like; moves:
+ * struct moves.  Looks with the eyes of the process, by the /proc of our namespace, and waits for
+ * the mirror as that would.  What can't be found is no matter: the call will not find it either.
  */
 bool moves_ask(const void *moves, const struct filter_call *c);
 
