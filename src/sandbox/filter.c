@@ -82,6 +82,7 @@ struct rule {
 #define STATUS_MAX     (64 * 1024) /* of /proc/PID/status */
 
 #define NAMES	 "it links one of the client's files, or moves one of its directories"
+#define LOCKS	 "it locks one of the client's files, which others may use meanwhile"
 #define OWNER	 "it gives a file to another user or group"
 #define NODE	 "it makes a device node"
 #define ATTRS	 "it sets extended attributes"
@@ -116,6 +117,11 @@ static const struct rule rules[] = {
 #endif
 	RULE(linkat, ALL, ANY, .ask = true, .text = NAMES),
 	RULE(renameat2, ALL, ANY, .ask = true, .text = NAMES),
+	RULE(flock, ALL, ANY, .ask = true, .text = LOCKS),
+	RULE(fcntl, ALL, EQUAL, 1, .ask = true, .value = F_SETLK, .text = LOCKS),
+	RULE(fcntl, ALL, EQUAL, 1, .ask = true, .value = F_SETLKW, .text = LOCKS),
+	RULE(fcntl, ALL, EQUAL, 1, .ask = true, .value = F_OFD_SETLK, .text = LOCKS),
+	RULE(fcntl, ALL, EQUAL, 1, .ask = true, .value = F_OFD_SETLKW, .text = LOCKS),
 #ifdef SYS_chown
 	RULE(chown, ALL, OTHER_UID, 1, .text = OWNER),
 	RULE(chown, ALL, OTHER_GID, 2, .text = OWNER),

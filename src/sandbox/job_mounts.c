@@ -182,6 +182,40 @@ static void hide_keys(void)
 	(void)mount("/dev/null", "/proc/key-users", NULL, MS_BIND, NULL);
 }
 
+#define PROC_FLAGS (MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+/*
+ * Where the numbers of a job's processes begin: else they were the same in each job, and a name
+ * with such a number in it (log.$$, %p.profraw) the same file.
+ */
+#define PIDS_OF_JOB 64	/* that no other has, for long */
+#define PIDS_FIRST  300 /* after its last number the kernel begins there */
+#define PIDS_END    (4 * 1024 * 1024 - 4096)
+#define PIDS_FEWER  (32 * 1024 - 4096) /* where pid_max is that of old */
+
+static void begin_pids(uint32_t job_id)
+{
+	static const uint64_t ends[] = {PIDS_END, PIDS_FEWER};
+	_cleanup_close_ int fd = open("/proc/sys/kernel/ns_last_pid", O_WRONLY | O_CLOEXEC);
+
+	for (size_t i = 0; fd >= 0 && i < N_OF(ends); i++) {
+		uint64_t n = (uint64_t)job_id * PIDS_OF_JOB % (ends[i] - PIDS_FIRST);
+
+		if (dprintf(fd, "%u", (unsigned)(PIDS_FIRST + n)) > 0)
+			return;
+	}
+}
+
+/* From here on it is to be read only. */
+static void finish_proc(struct job *j)
+{
+	if (!j->own_proc)
+		return;
+	begin_pids(j->id);
+	if (mount(NULL, "/proc", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | PROC_FLAGS, NULL) < 0)
+		jobinit_refuse(j, -errno, "can't make /proc read-only");
+}
+
 void jobinit_mount_common(struct job *j)
 {
 	int r;
@@ -205,7 +239,7 @@ void jobinit_mount_common(struct job *j)
 	if (mkdir(TMP, 0700) < 0 || chmod(TMP, 01777) < 0)
 		goto fail;
 	/* Refused in containers that hide parts of /proc: then the launcher's stays visible. */
-	(void)mount("proc", "/proc", "proc", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	j->own_proc = mount("proc", "/proc", "proc", PROC_FLAGS, NULL) == 0;
 	hide_keys();
 	return;
 fail:
@@ -216,6 +250,7 @@ void jobinit_mount_own(struct job *j)
 {
 	char dir[64];
 
+	finish_proc(j);
 	snprintf(dir, sizeof(dir), ROOT_SCRATCH "/%u", j->id);
 	if (j->setup->upper == UPPER_DISK_USER && mkdir(dir, 0700) < 0)
 		jobinit_refuse(j, -errno, "can't make a scratch directory");

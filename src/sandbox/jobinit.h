@@ -6,6 +6,7 @@
  * What the parts of a job's init share: jobinit.c is the process from its fork to its end,
  * job_mounts.c what it mounts.  One process, one thread; what is not closed ends with it.
  */
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -20,7 +21,8 @@ struct job {
 	struct lm_request req;
 	int stdio[3];
 	int mirror; /* its root */
-	int err;    /* of what was made before there was a job to refuse */
+	bool own_proc;
+	int err; /* of what was made before there was a job to refuse */
 	const char *failed;
 	int fds[PROTO_WORKSPACES_MAX + 1];     /* to send: uppers, /tmp */
 	int overlay_fds[PROTO_WORKSPACES_MAX]; /* of overlays to be moved into /tmp; else -1 */

@@ -214,10 +214,22 @@ static bool can_move(const struct moves *m, const struct filter_call *c, const s
 	return source.is_apart || target.workspace == ELSEWHERE || st.st_nlink == 0;
 }
 
+/* A lock keeps others away, and the others are on the client. */
+static bool locks_clients_file(const struct moves *m, const struct filter_call *c)
+{
+	_cleanup_close_ int fd = open_named(c, 0, "", true);
+	struct place p;
+
+	return fd >= 0 && find_place(m, fd, &p) && p.workspace != ELSEWHERE && !made_file(m, &p) &&
+	       is_in_mirror(m, &p);
+}
+
 bool moves_ask(const void *moves, const struct filter_call *c)
 {
 	char from[PATH_MAX], to[PATH_MAX];
 
+	if (c->nr == SYS_flock || c->nr == SYS_fcntl)
+		return locks_clients_file(moves, c);
 	for (size_t i = 0; i < N_OF(calls); i++) {
 		const struct call *k = &calls[i];
 

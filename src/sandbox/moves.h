@@ -7,6 +7,9 @@
  * up, and is another file then than the one below with all its names; a directory is not renamed
  * (EXDEV, which mv(1) knows how to live with and a program need not); and what is one file system
  * on the client may be several here.  What the job has made itself is moved and linked as anywhere.
+ *
+ * And locks: those of the client's processes are not seen here, nor a job's there.  A file that the
+ * client has is locked there, or two write to it that should take turns.
  */
 #include <stddef.h>
 
@@ -21,9 +24,9 @@ struct moves {
 };
 
 /*
- * A filter_ask_fn for link(2), rename(2) and their like; moves: struct moves.  Looks with the eyes
- * of the process, by the /proc of our namespace, and waits for the mirror as that would.  What
- * can't be found is no matter: the call will not find it either.
+ * A filter_ask_fn for link(2), rename(2), flock(2), the locks of fcntl(2) and their like; moves:
+ * struct moves.  Looks with the eyes of the process, by the /proc of our namespace, and waits for
+ * the mirror as that would.  What can't be found is no matter: the call will not find it either.
  */
 bool moves_ask(const void *moves, const struct filter_call *c);
 

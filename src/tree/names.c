@@ -79,9 +79,34 @@ struct ent *names_add(struct names *s, uint32_t seed, const char *name, size_t l
 		grow(s, seed);
 	memcpy(e->name, name, len);
 	e->name_len = (uint8_t)len;
+	names_put_last(s, e);
 	s->slots[slot_of(s, seed, name, len)] = e;
 	s->n++;
 	return e;
+}
+
+void names_put_last(struct names *s, struct ent *e)
+{
+	e->order = s->next_order++;
+}
+
+static int by_order(const void *a, const void *b)
+{
+	uint32_t x = (*(struct ent *const *)a)->order, y = (*(struct ent *const *)b)->order;
+
+	return (x > y) - (x < y);
+}
+
+struct ent **names_in_order(const struct names *s)
+{
+	struct ent **all = xcalloc(s->n + 1, sizeof(struct ent *));
+	uint32_t n = 0;
+	struct ent *e;
+
+	for (uint32_t it = 0; (e = names_next(s, &it));)
+		all[n++] = e;
+	qsort(all, n, sizeof(struct ent *), by_order);
+	return all;
 }
 
 void names_remove(struct names *s, uint32_t seed, struct ent *e)

@@ -47,6 +47,7 @@ struct ent {
 	uint32_t mtime_ns, ctime_ns;
 	uint32_t nlink;
 	uint32_t relinked;  /* see ent_content_version() */
+	uint32_t order;	    /* among the names of its directory */
 	uint16_t mode : 12; /* the permission bits */
 	uint16_t type : 4;  /* enum entry_type */
 	uint16_t flags;	    /* enum ent_flags */
@@ -64,6 +65,7 @@ static inline uint64_t ent_content_version(const struct ent *e)
 struct names {
 	struct ent **slots;
 	uint32_t cap, n;
+	uint32_t next_order; /* of who comes next: behind all others */
 };
 
 #define NAMES_INIT ((struct names){0})
@@ -77,6 +79,10 @@ struct ent *names_add(struct names *s, uint32_t seed, const char *name, size_t l
 void names_remove(struct names *s, uint32_t seed, struct ent *e);
 /* *it is 0 at first; NULL at the end.  Nothing may be added or removed meanwhile. */
 struct ent *names_next(const struct names *s, uint32_t *it);
+/* The name is behind all that are there now. */
+void names_put_last(struct names *s, struct ent *e);
+/* All s->n of them in their order: to be freed. */
+struct ent **names_in_order(const struct names *s);
 void names_release(struct names *s);
 /* Frees what e owns; its type is to be set anew. */
 void ent_release(struct ent *e);

@@ -21,6 +21,7 @@ static int scan_names(struct tree *t, struct dir *d, int fd)
 	ssize_t n;
 
 	(void)tree_root_of(t, d->path, &writable);
+	d->names.next_order = 0; /* as the disk has them; who is not met is gone */
 	if (lseek(fd, 0, SEEK_SET) < 0)
 		return -errno;
 	while ((n = getdents64(fd, t->scan_buf, sizeof(t->scan_buf))) > 0) {
@@ -40,6 +41,7 @@ static int scan_names(struct tree *t, struct dir *d, int fd)
 				continue;
 			e = dir_add_name(t, d, de->d_name, strlen(de->d_name));
 			e->flags |= ENT_SEEN;
+			names_put_last(&d->names, e);
 			(void)snap_check(t, d, fd, e, NULL); /* can't fail: there is such a name */
 		}
 	}

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "concc/cleanup.h"
 #include "concc/str.h"
 
 bool peer_set_empty(const struct peer_set *s)
@@ -79,17 +80,17 @@ void updates_send_dir(struct tree *t, struct dir *d, unsigned peer)
 {
 	uint8_t state = is_partial(t, d) ? DIR_PARTIAL : DIR_LISTED;
 	_cleanup_buf_ struct buf b = BUF_INIT;
+	_cleanup_free_ struct ent **all = names_in_order(&d->names);
 	struct entry_attr attr;
-	const struct ent *e;
 	uint32_t n = 0;
 
 	dir_get_attr(d, &attr);
-	for (uint32_t it = 0; (e = names_next(&d->names, &it));)
-		n += e->type != ENTRY_ABSENT;
+	for (uint32_t i = 0; i < d->names.n; i++)
+		n += all[i]->type != ENTRY_ABSENT;
 	msg_dir_encode(&b, d->id, state, d->path, &attr, n);
-	for (uint32_t it = 0; (e = names_next(&d->names, &it));) {
-		if (e->type != ENTRY_ABSENT)
-			put_ent(&b, e, peer);
+	for (uint32_t i = 0; i < d->names.n; i++) {
+		if (all[i]->type != ENTRY_ABSENT)
+			put_ent(&b, all[i], peer);
 	}
 	if (b.len > dir_bytes_max(t)) {
 		updates_send_unknown(t, peer, d->id, d->path, -E2BIG);

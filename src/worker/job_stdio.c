@@ -35,6 +35,8 @@ static const struct {
 	{"failed to create pseudo-terminal", HOLDING_DENIED},
 	{"out of pty devices", HOLDING_DENIED},
 	{"no more ptys", HOLDING_DENIED},
+	/* FICLONE across file systems: cp --reflink=always. */
+	{"failed to clone", HOLDING_DENIED},
 };
 
 /* ---- output ---- */

@@ -8,7 +8,7 @@
 # limit: 180
 # shellcheck disable=SC2016 # texts are for the shell that runs them
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
-lab_need jq script
+lab_need jq script flock
 lab_enter "$@"
 lab_start builder root
 lab_config
@@ -121,6 +121,13 @@ several at once                | for i in 1 2 3 4 5 6; do $R ./way out 500 >out$
 one after the other, one output| { $R ./way out 3; $R ./way both 3; $R ./way in <text; } 2>&1
 one in another                 | echo "$($R ./way out 3)" "$($R ./way exit 4; echo $?)"
 one into another               | $R ./way out 5000 | $R ./way in
+a listing                      | mkdir d; touch d/q d/w d/e d/r d/t d/y d/u d/i d/o d/p; $R ls -U d; $R tar -c d | tar -t
+a listing of what came later   | mkdir d; touch d/q d/w d/e d/r; $R ls -U . sub; rm d/w; $R ls -U d
+names with process numbers     | for i in 1 2 3; do $R sh -c "echo >log.\$\$; sh -c \"echo >by.\\\$\\\$\""; done; ls | wc -l; rm log.* by.*
+a lock that is held            | exec 8>lock; flock 8; $R flock -n lock echo taken
+a lock by turns                | echo 0 >n; for i in 1 2 3 4 5 6; do $R flock n sh -c "v=\$(cat n); echo \$((v+1)) >n" & done; wait; cat n
+a lock of its own              | $R sh -c "flock new echo alone; flock -n new echo again"
+a copy that shares its bytes   | $R cp --reflink=always text copy
 descriptors beyond two         | exec 5>extra 6<text; $R ./way tell; echo x >&5
 '
 

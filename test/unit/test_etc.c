@@ -128,6 +128,11 @@ static struct etc *begin(char *const *listed)
 	put("/etc/fonts/fonts.conf", "fonts", 0644);
 	put("/etc/mine/a", "a", 0644);
 	put("/etc/mine/b.pem", "-----BEGIN RSA PRIVATE KEY-----", 0644);
+	put("/etc/nim/nim.cfg", "nim", 0644);
+	put("/etc/ldc2.conf", "ldc", 0644);
+	put("/etc/sbclrc", "lisp", 0644);
+	put("/etc/dpkg/shlibs.default", "", 0644);
+	put("/etc/dpkg/secret", "", 0644);
 	put("/etc/gitconfig", "secret", 0644);
 	put("/etc/passwd", "other:x:1:1::/:/bin/sh", 0644);
 	fd = open(dir, O_RDONLY | O_DIRECTORY);
@@ -159,6 +164,12 @@ Test(etc, copies_what_is_for_all)
 	cr_assert_not(etc_shows(e, "/etc/ssl/private"));
 	cr_assert_not(etc_shows(e, "/etc/gitconfig"));
 	cr_assert_not(etc_shows(e, "/etc/mine"));
+	/* Compilers' own, whoever they are. */
+	cr_assert(etc_shows(e, "/etc/nim/nim.cfg"));
+	cr_assert(etc_shows(e, "/etc/ldc2.conf"));
+	cr_assert(etc_shows(e, "/etc/sbclrc"));
+	cr_assert(etc_shows(e, "/etc/dpkg/shlibs.default"));
+	cr_assert_not(etc_shows(e, "/etc/dpkg/secret"));
 	cr_assert(etc_shows(e, "/etc/texmf/texmf.d/a.cnf"));
 	cr_assert_not(etc_shows(e, "/etc/texmf/mine"));
 	cr_assert(etc_shows(e, "/etc/passwd"));

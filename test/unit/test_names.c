@@ -124,3 +124,28 @@ Test(names, what_an_entry_owns_goes_with_it)
 	names_remove(&names, 1, file);
 	cr_expect_eq(names.n, 1);
 }
+
+static unsigned place_of(const struct ent *e)
+{
+	struct ent **all = names_in_order(&names);
+	unsigned i = 0;
+
+	while (i < names.n && all[i] != e)
+		i++;
+	free(all);
+	return i;
+}
+
+/* As they came, whatever their hashes are; who is put last is behind those who came since. */
+Test(names, have_an_order)
+{
+	struct ent *e[NAMES_MAX];
+
+	for (unsigned i = 0; i < NAMES_MAX; i++)
+		e[i] = add(7, i);
+	for (unsigned i = 0; i < NAMES_MAX; i++)
+		cr_expect_eq(place_of(e[i]), i);
+	names_put_last(&names, e[3]);
+	cr_expect_eq(place_of(e[3]), NAMES_MAX - 1);
+	cr_expect_eq(place_of(e[4]), 3);
+}
