@@ -35,13 +35,14 @@ struct slot {
 };
 
 struct dir {
-	bool listed;	 /* names are all there are, and kept right by UPDATEs */
-	bool asked;	 /* a LIST is on its way */
-	bool synthetic;	 /* a parent of served trees: made by us, always complete */
-	bool partial;	 /* listed, but the client has more there: reports look-ups */
-	bool served;	 /* a served tree's root: its attributes come with its own listing */
-	uint32_t dir_id; /* 0 when the client sends no UPDATEs for it */
-	uint32_t mark;	 /* of the last DIR applied: names without it are gone */
+	bool listed;		/* names are all there are, and kept right by UPDATEs */
+	bool asked;		/* a LIST is on its way */
+	bool synthetic;		/* a parent of served trees: made by us, always complete */
+	bool partial;		/* listed, but the client has more there: reports look-ups */
+	bool served;		/* a served tree's root: its attributes come with its own listing */
+	uint32_t dir_id;	/* 0 when the client sends no UPDATEs for it */
+	uint64_t entry_version; /* as the parent's listing has it; attr is of its own listing */
+	uint32_t mark;		/* of the last DIR applied: names without it are gone */
 	struct map
 		names; /* name -> inode; after a DIR_STALE what was true before, to compare with */
 	/* The same in the order of their cookies, which grow and are never used again. */

@@ -1271,6 +1271,29 @@ Test(mirror, refuses_wrong_listings)
 	sim_free(s);
 }
 
+/* How a directory is told twice: its own listing has a version of its own, its entry stays. */
+Test(mirror, what_is_in_a_directory_stays_when_that_is_listed_again)
+{
+	struct sim *s = sim_new_served();
+	struct buf none = BUF_INIT;
+	_cleanup_free_ char *a = xasprintf("%s/a", s->src), *b = xasprintf("%s/a/b", s->src);
+	char target[PROTO_PATH_MAX];
+	struct entry_attr dir;
+	uint64_t lists;
+
+	sim_change("mkdir -p a/b");
+	sim_expect(s, "ls $M/a/b", "");
+	cr_assert(sim_attr(s, b, &dir, target));
+	dir.version += 1000;
+	cr_assert_eq(sim_send_dir(s, sim_dir_by_path(s, b)->dir_id, DIR_LISTED, b, &dir, 0, &none),
+		     0);
+	lists = sim_counts(s).lists;
+	sim_list(s, a);
+	sim_expect(s, "ls $M/a && ls $M/a/b", "b\n");
+	cr_assert_eq(sim_counts(s).lists, lists);
+	sim_free(s);
+}
+
 Test(mirror, says_why_it_can_not_start)
 {
 	struct sim *s = sim_new();
