@@ -163,6 +163,9 @@ struct link_counts {
 	/* From our last PING to its answer, of this link; 0: none yet.  A link that is busy has
 	 * none, so it is the way's, and not the queue's. */
 	uint64_t rtt_us;
+	/* The shortest of those, once link_measure() is done: a machine that is busy makes a way
+	 * look long. */
+	uint64_t rtt_min_us;
 };
 
 /* Takes the stream.  PING and PONG are answered inside and never reach the owner, between whose
@@ -182,6 +185,9 @@ void link_send(struct link *k, uint8_t type, enum link_prio prio, const void *pa
  */
 void link_send_later(struct link *k, uint8_t type, const struct buf *b);
 void link_send_buf(struct link *k, uint8_t type, enum link_prio prio, const struct buf *b);
+/* Has the way measured, by a few PINGs one after the other; otherwise it is from the first silence
+ * on. */
+void link_measure(struct link *k);
 /*
  * For an owner that is busy for long in one turn of the loop, with the peer's PINGs unread: a word
  * that we live, once in each second of that turn; to be called more often.  Calls nobody back, and

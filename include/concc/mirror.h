@@ -145,6 +145,11 @@ int mirror_content(struct mirror *m, const struct msg_content *c);
  * of names that are not known, or no files, is ignored. */
 void mirror_prefetch(struct mirror *m, const struct msg_prefetch *p);
 
+/* The same of what it guesses: as much is asked for as guesses were of use. */
+void mirror_guess(struct mirror *m, const struct msg_prefetch *p);
+/* Names of guesses that jobs have read since, in one directory; NULL: no more.  On the heap. */
+char **mirror_guessed(struct mirror *m, uint32_t *ret_dir_id);
+
 /*
  * The barrier: a job may start when mirror_flushed(m, mirror_seq(m) at its
  * arrival).  The event fd tells when that may have become true.

@@ -24,7 +24,7 @@
 #include "concc/digest.h"
 
 #ifndef PROTO_VERSION /* a test has another */
-#define PROTO_VERSION 15
+#define PROTO_VERSION 16
 #endif
 /*
  * Bytes of "project.lock" that a project server has locked when it is ready: for who speaks this
@@ -85,6 +85,7 @@ enum msg_type {
 	MSG_OUTSIDE = 26,
 	MSG_LIMITS = 27,
 	MSG_LINK = 28,
+	MSG_GUESS = 29,
 
 	/* worker -> client */
 	MSG_LIST = 30,
@@ -92,6 +93,7 @@ enum msg_type {
 	MSG_CHECKUP = 32,
 	MSG_STORAGE = 33,
 	MSG_JOB_QUEUED = 34,
+	MSG_GUESSED = 35,
 	MSG_JOB_TRACE = 40,
 	MSG_JOB_OUTPUT = 41,
 	MSG_JOB_FILE = 42,
@@ -320,6 +322,8 @@ void msg_link_release(struct msg_link *m);
 /*
  * PREFETCH: names in a listed directory whose contents will be wanted soon: those the worker
  * does not have it may FETCH now, all at once, instead of one round trip for each later.
+ * GUESS, of the same form: names that may be wanted, of which it takes as much as guesses have
+ * been worth so far.  GUESSED, the worker's answer: those that jobs have read.
  */
 struct msg_prefetch {
 	uint32_t dir_id;

@@ -122,6 +122,12 @@ const char *tree_dir_path(const struct tree *t, uint32_t dir_id);
 uint32_t tree_dir_id(const struct tree *t, unsigned peer, const char *path);
 /* What a name in a listed directory stands for; ENTRY_ABSENT also when it is not known. */
 void tree_entry(const struct tree *t, uint32_t dir_id, const char *name, struct entry_attr *ret);
+/* What a symlink in a listed directory says, borrowed until the next call that looks at the disk;
+ * NULL: it is none. */
+const char *tree_link(const struct tree *t, uint32_t dir_id, const char *name);
+/* The directories in a listed directory whose own size is at most max_bytes, when there are no more
+ * than max_dirs of any size.  On the heap; NULL: none. */
+char **tree_few_dirs(const struct tree *t, const char *path, size_t max_dirs, uint64_t max_bytes);
 /* Is this listed directory known for a default access list (acl(5)), which no worker sees? */
 bool tree_has_default_acl(const struct tree *t, const char *path);
 /* A peer is gone: forget what it was told. */

@@ -29,6 +29,7 @@
 	(1024 * 1024)  /* bytes moved one way before others in the loop get their turn */
 #define LINGER_MS 2000 /* for a peer that reads no more: time to say why */
 #define SHOWN_MAX 200  /* of a peer's last line, in messages */
+#define MEASURES  3    /* PINGs of link_measure() */
 
 struct watch {
 	struct link *link;
@@ -61,8 +62,10 @@ struct link {
 	/* What the line takes, measured while there is more: since when, how many bytes went. */
 	uint64_t full_since_us, full_bytes;
 
-	struct beat beat;  /* is the peer alive */
-	uint64_t pulse_ms; /* of the last link_pulse() that wrote something */
+	struct beat beat;    /* is the peer alive */
+	uint64_t least_us;   /* the shortest round trip */
+	unsigned to_measure; /* PINGs of link_measure() without an answer */
+	uint64_t pulse_ms;   /* of the last link_pulse() that wrote something */
 
 	struct watch watches[2];
 	struct loop_source *beat_timer, *flush_later, *read_later, *linger;
@@ -415,6 +418,19 @@ static void bad_message(struct link *k, uint8_t type, int err)
 	fail_text(k, err, buf_cstr(&text));
 }
 
+static void send_ping(struct link *k);
+
+static void note_round_trip(struct link *k, uint64_t us)
+{
+	k->counts.rtt_us = us;
+	if (!k->least_us || us < k->least_us)
+		k->least_us = us;
+	if (k->to_measure && --k->to_measure)
+		send_ping(k);
+	else
+		k->counts.rtt_min_us = k->least_us;
+}
+
 /* PING and PONG end here. */
 static int on_own_message(struct link *k, const struct assembled *m)
 {
@@ -425,7 +441,7 @@ static int on_own_message(struct link *k, const struct assembled *m)
 		k->pong_due = true;
 		flush_soon(k);
 	} else if (beat_is_answer(&k->beat, m->payload.p)) {
-		k->counts.rtt_us = now_us() - k->beat.pinged_us;
+		note_round_trip(k, now_us() - k->beat.pinged_us);
 	}
 	return 0;
 }
@@ -573,6 +589,14 @@ static void send_ping(struct link *k)
 	beat_ping(&k->beat, now_us(), token);
 	if (queue_message(k, MSG_PING, LINK_PRIO, token, BEAT_TOKEN_LEN))
 		flush_soon(k);
+}
+
+void link_measure(struct link *k)
+{
+	if (!k->stream || is_silent(k))
+		return;
+	k->to_measure = MEASURES;
+	send_ping(k);
 }
 
 static void arm_beat(struct link *k)

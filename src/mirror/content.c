@@ -14,6 +14,7 @@
 #include "concc/str.h"
 #include "fetch.h"
 #include "fuse.h"
+#include "guess.h"
 #include "inode.h"
 #include "want.h"
 
@@ -191,8 +192,10 @@ static int ask_client(struct mirror *m, struct request *r)
 		list_append(&i->parent->dir->waiting, &r->link);
 		return 1;
 	}
-	if (!i->fetch)
+	if (!i->fetch) {
 		(void)fetch_new(m, i);
+		guess_note_asked(m, i->attr.size);
+	}
 	err = fetch_wait(i->fetch, r);
 	if (err < 0) {
 		_cleanup_free_ char *path = inode_path(m, i);
@@ -238,6 +241,7 @@ void content_read(struct mirror *m, struct request *r)
 		return;
 	}
 	pthread_mutex_lock(&m->lock);
+	guess_note_read(m, r->inode);
 	rc = try_read(m, r, &c);
 	pthread_mutex_unlock(&m->lock);
 	if (rc == 0)
@@ -254,8 +258,7 @@ struct prefetch {
 	struct inode *inodes[]; /* a reference each */
 };
 
-/* A file whose bytes are neither here nor on their way? */
-static bool is_wanted(const struct inode *i)
+bool content_is_wanted(const struct inode *i)
 {
 	return i->attr.type == ENTRY_FILE && i->attr.size && !i->content && !i->fetch &&
 	       i->parent && i->parent->dir->dir_id;
@@ -271,7 +274,7 @@ static void prefetch_one(struct mirror *m, struct inode *i)
 	if (known)
 		here = store_has(m->store, &d);
 	pthread_mutex_lock(&m->lock);
-	if (!here && !m->stopping && is_wanted(i))
+	if (!here && !m->stopping && content_is_wanted(i))
 		(void)fetch_new(m, i);
 }
 
@@ -281,26 +284,18 @@ static void prefetch_run(void *arg)
 
 	pthread_mutex_lock(&p->m->lock);
 	for (size_t k = 0; k < p->n; k++) {
-		if (is_wanted(p->inodes[k]))
+		if (content_is_wanted(p->inodes[k]))
 			prefetch_one(p->m, p->inodes[k]);
 		inode_unref(p->m, p->inodes[k]);
 	}
 	pthread_mutex_unlock(&p->m->lock);
 }
 
-void content_prefetch(struct mirror *m, struct inode *d, char *const *names)
+/* Takes p, and with it its references. */
+static void prefetch_put(struct prefetch *p)
 {
-	struct prefetch *p = xcalloc(1, sizeof(*p) + strv_len(names) * sizeof(struct inode *));
+	struct mirror *m = p->m;
 
-	p->m = m;
-	pthread_mutex_lock(&m->lock);
-	for (char *const *n = names; *n; n++) {
-		struct inode *i = dir_child(d, *n, strlen(*n));
-
-		if (i && is_wanted(i))
-			p->inodes[p->n++] = inode_ref(i);
-	}
-	pthread_mutex_unlock(&m->lock);
 	if (!m->lane) {
 		prefetch_run(p);
 		free(p);
@@ -314,4 +309,33 @@ void content_prefetch(struct mirror *m, struct inode *d, char *const *names)
 		inode_unref(m, p->inodes[k]);
 	pthread_mutex_unlock(&m->lock);
 	free(p);
+}
+
+void content_prefetch(struct mirror *m, struct inode *d, char *const *names)
+{
+	struct prefetch *p = xcalloc(1, sizeof(*p) + strv_len(names) * sizeof(struct inode *));
+
+	p->m = m;
+	pthread_mutex_lock(&m->lock);
+	for (char *const *n = names; *n; n++) {
+		struct inode *i = dir_child(d, *n, strlen(*n));
+
+		if (i && content_is_wanted(i))
+			p->inodes[p->n++] = inode_ref(i);
+	}
+	pthread_mutex_unlock(&m->lock);
+	prefetch_put(p);
+}
+
+void content_fetch_ahead(struct mirror *m, struct inode *const *files, size_t n)
+{
+	struct prefetch *p;
+
+	if (!n)
+		return;
+	p = xcalloc(1, sizeof(*p) + n * sizeof(struct inode *));
+	p->m = m;
+	p->n = n;
+	memcpy(p->inodes, files, n * sizeof(struct inode *));
+	prefetch_put(p);
 }

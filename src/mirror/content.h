@@ -6,6 +6,8 @@
  * The bytes of files that are here, and reads of them: from the store, or, while they are on their
  * way (fetch.h), what has arrived.
  */
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct content;
@@ -28,6 +30,11 @@ void content_close_idle(void *mirror);
 /* Owner's thread: asks for the bytes of these files of a directory unless they are here or on their
  * way. */
 void content_prefetch(struct mirror *m, struct inode *d, char *const *names);
+
+/* The same of these.  Takes a reference to each. */
+void content_fetch_ahead(struct mirror *m, struct inode *const *files, size_t n);
+/* A file whose bytes are neither here nor on their way?  Under mirror.lock. */
+bool content_is_wanted(const struct inode *i);
 
 /* ---- for fetch.c; under mirror.lock, but for the last ---- */
 

@@ -34,6 +34,7 @@ struct inode *inode_new(struct mirror *m, const char *name, size_t len, const st
 		i->target = xstrndup((const char *)target->p, target->n);
 	if (a->type == ENTRY_DIR) {
 		i->dir = xcalloc(1, sizeof(*i->dir));
+		i->dir->entry_version = a->version;
 		i->dir->next_cookie = 3; /* 1 and 2 are "." and ".." */
 		list_init(&i->dir->waiting);
 	}
@@ -455,10 +456,9 @@ static bool same_dir(const struct inode *old, const struct entry_attr *a)
  */
 static void renew_dir(struct mirror *m, struct inode *i, const struct entry_attr *a)
 {
-	bool same = i->attr.version == a->version;
-
-	if (same)
+	if (i->dir->entry_version == a->version && !i->dir->synthetic && !i->dir->served)
 		return;
+	i->dir->entry_version = a->version;
 	/* An overlay lets processes in by the mode of the last look-up: what is told of the inode
 	 * alone counts for it from the next stat(2) on. */
 	if (i->nlookup > 0 && i->parent && i->attr.mode != a->mode)

@@ -23,6 +23,7 @@
 
 #include "concc/map.h"
 #include "concc/mirror.h"
+#include "guess.h"
 
 struct content;
 struct fetch;
@@ -35,13 +36,14 @@ struct slot {
 };
 
 struct dir {
-	bool listed;	 /* names are all there are, and kept right by UPDATEs */
-	bool asked;	 /* a LIST is on its way */
-	bool synthetic;	 /* a parent of served trees: made by us, always complete */
-	bool partial;	 /* listed, but the client has more there: reports look-ups */
-	bool served;	 /* a served tree's root: its attributes come with its own listing */
-	uint32_t dir_id; /* 0 when the client sends no UPDATEs for it */
-	uint32_t mark;	 /* of the last DIR applied: names without it are gone */
+	bool listed;		/* names are all there are, and kept right by UPDATEs */
+	bool asked;		/* a LIST is on its way */
+	bool synthetic;		/* a parent of served trees: made by us, always complete */
+	bool partial;		/* listed, but the client has more there: reports look-ups */
+	bool served;		/* a served tree's root: its attributes come with its own listing */
+	uint32_t dir_id;	/* 0 when the client sends no UPDATEs for it */
+	uint64_t entry_version; /* as the parent's listing has it; attr is of its own listing */
+	uint32_t mark;		/* of the last DIR applied: names without it are gone */
 	struct map
 		names; /* name -> inode; after a DIR_STALE what was true before, to compare with */
 	/* The same in the order of their cookies, which grow and are never used again. */
@@ -70,6 +72,7 @@ struct inode {
 	struct content *content; /* files: bytes at hand, or NULL */
 	struct fetch *fetch;	 /* files: on their way, or NULL */
 	bool own_tried;		 /* files: this machine's own was looked at */
+	enum guess guess;	 /* files: the client guesses that it will be read */
 	char *lost_path;	 /* where it was when it left the tree, for messages */
 	struct inode *former_in; /* the directory that it left, when it is among its former */
 	struct inode *older;	 /* what had its name there before */
@@ -153,6 +156,11 @@ struct mirror {
 	struct list wants;  /* struct want */
 	struct map fetches; /* fetch_id -> struct fetch */
 	uint32_t next_fetch_id;
+	struct list guesses;		     /* struct guess_item: to be asked for */
+	struct list guessed;		     /* the same: read, to be told of */
+	size_t n_guesses;		     /* in both */
+	uint64_t unread_bytes, useful_bytes; /* asked for by guesses; read, or asked for without */
+	bool guess_called;		     /* a WANT_GUESSES is on its way */
 	struct list contents; /* struct content of inodes, least recently used first */
 	size_t n_contents;
 	size_t n_synthetic;

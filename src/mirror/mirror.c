@@ -43,6 +43,7 @@ static struct mirror *mirror_new(const struct mirror_config *c, const struct mir
 	list_init(&m->wants);
 	list_init(&m->notices);
 	list_init(&m->contents);
+	guess_init(m);
 	clock_gettime(CLOCK_REALTIME, &m->started);
 	m->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	mirror_tree_init(m);
@@ -57,6 +58,7 @@ static void mirror_free(struct mirror *m)
 		list_remove(p);
 		want_free(container_of(p, struct want, link));
 	}
+	guess_release(m);
 	mirror_tree_release(m);
 	if (m->event_fd >= 0)
 		(void)close(m->event_fd);
@@ -155,6 +157,9 @@ static void call_owner(struct mirror *m, const struct want *w)
 		break;
 	case WANT_FILE:
 		fetch_ask(m, &w->fetch);
+		break;
+	case WANT_GUESSES:
+		guess_go_on(m);
 		break;
 	case WANT_FAILED:
 		if (m->ops.failed)
@@ -407,19 +412,37 @@ int mirror_dir(struct mirror *m, const struct msg_dir *msg)
 	return err;
 }
 
+/* Only the owner's thread changes directories. */
+static struct inode *listed_dir(struct mirror *m, uint32_t dir_id)
+{
+	struct inode *d;
+
+	pthread_mutex_lock(&m->lock);
+	d = map_get_u64(&m->dir_ids, dir_id);
+	if (d && !d->dir->listed)
+		d = NULL;
+	pthread_mutex_unlock(&m->lock);
+	return d;
+}
+
 void mirror_prefetch(struct mirror *m, const struct msg_prefetch *p)
 {
 	struct inode *d;
 
 	mirror_check_owner(m);
-	pthread_mutex_lock(&m->lock);
-	d = map_get_u64(&m->dir_ids, p->dir_id);
-	if (d && !d->dir->listed)
-		d = NULL;
-	pthread_mutex_unlock(&m->lock);
-	/* Only this thread changes directories. */
+	d = listed_dir(m, p->dir_id);
 	if (d)
 		content_prefetch(m, d, p->names);
+}
+
+void mirror_guess(struct mirror *m, const struct msg_prefetch *p)
+{
+	struct inode *d;
+
+	mirror_check_owner(m);
+	d = listed_dir(m, p->dir_id);
+	if (d)
+		guess_add(m, d, p->names);
 }
 
 int mirror_update(struct mirror *m, const struct msg_update *u)

@@ -41,6 +41,11 @@ void want_file(struct mirror *m, uint32_t fetch_id, const struct inode *i)
 							   .name = xstrdup(i->name)};
 }
 
+void want_guesses(struct mirror *m)
+{
+	(void)want_new(m, WANT_GUESSES);
+}
+
 void want_outside(struct mirror *m, const char *path, enum missing_how how, int64_t job)
 {
 	struct want *w = want_new(m, WANT_OUTSIDE);

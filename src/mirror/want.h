@@ -15,7 +15,7 @@
 struct inode;
 struct mirror;
 
-enum want_kind { WANT_DIR, WANT_FILE, WANT_FAILED, WANT_OUTSIDE };
+enum want_kind { WANT_DIR, WANT_FILE, WANT_GUESSES, WANT_FAILED, WANT_OUTSIDE };
 
 /* One callback to be made by mirror_dispatch(). */
 struct want {
@@ -30,6 +30,8 @@ struct want {
 
 void want_dir(struct mirror *m, struct inode *d);
 void want_file(struct mirror *m, uint32_t fetch_id, const struct inode *i);
+/* There may be room for guesses. */
+void want_guesses(struct mirror *m);
 /* path as the client calls it. */
 void want_outside(struct mirror *m, const char *path, enum missing_how how, int64_t job);
 void want_failed(struct mirror *m, int64_t job, const char *path, int err);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "absent.h"
+#include "ahead.h"
 #include "exe.h"
 #include "links.h"
 #include "results.h"
@@ -149,8 +150,9 @@ int run_dispatch(struct client *c, struct peer *p, const struct msg_run *m, stru
 		return r;
 	absent_check(p);
 	links_check(p);
-	working_set_sources(p, m->cwd, m->argv);
 	*ret = run_new(c, p, m, e, strv_copy(workspaces));
+	ahead_job(p, m, m->flags & JOB_F_COMPILER ? (*ret)->search : NULL);
+	working_set_sources(p, m->cwd, m->argv);
 	send_job(*ret, m, e);
 	run_start_clock(*ret);
 	return 0;

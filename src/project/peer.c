@@ -15,6 +15,7 @@
 #include "concc/log.h"
 #include "concc/str.h"
 #include "absent.h"
+#include "ahead.h"
 #include "estimator.h"
 #include "greeting.h"
 #include "links.h"
@@ -67,6 +68,8 @@ static void free_texts(struct map *m)
 static void forget_link(struct peer *p)
 {
 	serve_drop(p);
+	ahead_free(p->ahead);
+	p->ahead = ahead_new(p);
 	tree_peer_reset(p->server->tree, p->index);
 	map_release(&p->envs);
 	map_release(&p->callers);
@@ -335,6 +338,7 @@ static int on_ready(struct peer *p, struct blob payload)
 	if (p->slots > POOL_SLOTS_MAX)
 		p->slots = POOL_SLOTS_MAX;
 	tell_limits(p);
+	link_measure(p->link);
 	set_text(&p->error, "");
 	log_info("worker=%s up: %s, %u slots, %s, %s", p->conf->name, p->hello.host, p->slots,
 		 p->hello.program, p->how);
@@ -383,9 +387,12 @@ static int on_list(struct peer *p, struct blob payload)
 	if (r < 0)
 		return r;
 	p->lists++;
+	log_debug("worker=%s asks for %s", p->conf->name, path);
 	tree_list(p->server->tree, p->index, path);
-	if (tree_dir_id(p->server->tree, p->index, path))
+	if (tree_dir_id(p->server->tree, p->index, path)) {
 		working_set_note_dir(p, path);
+		ahead_listed(p, path);
+	}
 	return 0;
 }
 
@@ -432,6 +439,8 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 		return on_list(p, payload);
 	case MSG_FETCH:
 		return serve_fetch(p, payload);
+	case MSG_GUESSED:
+		return ahead_guessed(p, payload);
 	case MSG_MIRROR_COUNTS:
 		return msg_mirror_counts_decode(payload, &p->fuse);
 	case MSG_LOAD:
@@ -548,6 +557,7 @@ struct peer *peer_new(struct server *s, unsigned index, const struct conf_worker
 		p->remedy = xstrdup("have its `command` start a concc-worker of this version");
 	p->error = xstrdup("");
 	p->serving = serving_new();
+	p->ahead = ahead_new(p);
 	p->retry_timer = loop_add_timer(s->loop, 0, retry, p);
 	if (may_sleep(p))
 		p->sleep_timer = loop_add_timer(s->loop, 0, idle_over, p);
@@ -576,6 +586,7 @@ void peer_free(struct peer *p)
 	loop_remove(p->sleep_timer);
 	map_release(&p->jobs);
 	serving_free(p->serving);
+	ahead_free(p->ahead);
 	free(p->how);
 	free(p->remedy);
 	free(p->error);

@@ -58,7 +58,9 @@ struct peer {
 	struct map absent;	    /* absent.c: directory -> struct absent_dir */
 	struct map pushed;	    /* roots whose working set was told, on this link */
 	struct serving *serving;    /* see serve.h */
+	struct ahead *ahead;	    /* see ahead.h */
 	uint64_t n_jobs, n_failed, fetched_bytes, fetched_files, lists;
+	uint64_t asked_files;	       /* FETCHes of what was not told ahead as a guess */
 	uint64_t cpu_us;	       /* of jobs, on the worker */
 	struct link_counts past;       /* of links that ended */
 	struct msg_mirror_counts fuse; /* of the present link, as last told */

@@ -13,6 +13,7 @@
 #include "concc/log.h"
 #include "concc/offload.h"
 #include "concc/str.h"
+#include "ahead.h"
 #include "estimator.h"
 #include "filling.h"
 #include "straggler.h"
@@ -342,6 +343,7 @@ int serve_fetch(struct peer *p, struct blob payload)
 	f->wanted = listed_size(p, &f->msg);
 	p->serving->wanted_bytes += f->wanted;
 	list_append(&p->serving->waiting, &f->of_peer);
+	ahead_asked(p, f->msg.dir_id, f->msg.name);
 	serve_more(p);
 	return 0;
 }

@@ -376,6 +376,7 @@ static json_t *peer_json(const struct peer *p)
 	set_int(o, "turns", k.turns);
 	set_int(o, "rtt_us", p->link ? link_counts(p->link)->rtt_us : 0);
 	set_int(o, "lists", p->lists);
+	set_int(o, "asked_files", p->asked_files);
 	set_int(o, "fetched_files", p->fetched_files);
 	set_int(o, "fetched_bytes", p->fetched_bytes);
 	set_int(o, "own_disk_files", p->fuse.own_files);

@@ -248,6 +248,12 @@ void system_greet(struct peer *p)
 	tell_trees(p);
 }
 
+char *const *system_trees(const struct peer *p, size_t *ret_n)
+{
+	*ret_n = p->n_trees;
+	return p->server->system->trees;
+}
+
 char *const *system_links(const struct server *s)
 {
 	return s->system->links;

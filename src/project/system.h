@@ -4,6 +4,7 @@
 
 /* The trees of this machine that jobs of workers with root = client see beside workspaces. */
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "concc/err.h"
 
@@ -16,6 +17,8 @@ void system_free(struct system *y);
 /* Links of the root directory that lead into trees: name, target, ...; NULL when there are none. */
 char *const *system_links(const struct server *s);
 /* These are for peers with root = client only.  After HELLO: which trees there are. */
+/* The trees that the peer was told of, *ret_n of them; borrowed. */
+char *const *system_trees(const struct peer *p, size_t *ret_n);
 void system_greet(struct peer *p);
 /* Before the tree is drained for a job: what has changed in /etc, and which trees came.  Negative:
  * what jobs would see of /etc is not what it is. */

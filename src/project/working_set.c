@@ -11,6 +11,7 @@
  * all of them would only cost bytes.  They go ahead of their job instead.
  */
 #include "working_set.h"
+#include "ahead.h"
 #include "disk.h"
 #include "run.h"
 #include "workspaces.h"
@@ -19,7 +20,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "concc/cleanup.h"
 #include "concc/err.h"
@@ -220,14 +220,12 @@ static void push_dirs(struct peer *p, const struct working_set *w)
 		const char *rel = w->entries[i] + 1;
 		_cleanup_free_ char *path = *rel ? path_join(w->root, rel) : xstrdup(w->root);
 
-		/* What has gone since is not told: a look-up of it is answered by its parent. */
-		if (*w->entries[i] == 'D' && access(path, F_OK) == 0)
-			tree_list(p->server->tree, p->index, path);
+		if (*w->entries[i] == 'D')
+			ahead_dir(p, path);
 	}
 }
 
-/* Is it (still) one that all jobs of the peer see? */
-static bool is_tree(const struct peer *p, const char *path)
+bool working_set_is_tree(const struct peer *p, const char *path)
 {
 	bool writable = false;
 	const char *root = tree_root_of(p->server->tree, path, &writable);
@@ -240,7 +238,7 @@ static void push_trees(struct peer *p, const struct working_set *w)
 	for (size_t i = 0; i < w->n; i++) {
 		const char *tree = w->entries[i] + 1;
 
-		if (*w->entries[i] == 'T' && is_tree(p, tree))
+		if (*w->entries[i] == 'T' && working_set_is_tree(p, tree))
 			working_set_push(p, tree); /* which has none of its own */
 	}
 }
@@ -256,8 +254,6 @@ void working_set_push(struct peer *p, const char *root)
 	    map_put_str(&p->pushed, root, p))
 		return; /* nor are such names there again */
 	w = set_of(p->server, root);
-	if (!w->n)
-		return;
 	/* Others than workspaces were told before. */
 	if (tree_root_of(p->server->tree, root, &writable) && writable) {
 		msg_serve_encode(&b, root, SERVE_WORKSPACE);
@@ -314,7 +310,7 @@ static void note(struct peer *p, char kind, const char *path)
 	const char *rel;
 
 	/* That every worker lists the trees themselves, for its jobs' root, is no use of them. */
-	if (root && is_tree(p, root) && !streq(root, path)) {
+	if (root && working_set_is_tree(p, root) && !streq(root, path)) {
 		note_tree(p, root);
 		(void)add(set_of(p->server, root), 'D', ""); /* first: it leads to all others */
 		working_set_push(p, root);
@@ -338,8 +334,34 @@ void working_set_note_file(struct peer *p, uint32_t dir_id, const char *name)
 	const char *dir = tree_dir_path(p->server->tree, dir_id);
 	_cleanup_free_ char *path = dir ? path_join(dir, name) : NULL;
 
-	if (path)
+	if (path && !ahead_is_guess(p, path))
 		note(p, 'F', path);
+}
+
+/* Nobody has asked for the directories that lead there. */
+static void note_way(struct peer *p, const char *root, const char *dir)
+{
+	_cleanup_free_ char *parent = NULL;
+
+	if (!streq(dir, root)) {
+		parent = path_parent(dir);
+		note_way(p, root, parent);
+	}
+	note(p, 'D', dir);
+}
+
+void working_set_note_guess(struct peer *p, uint32_t dir_id, const char *name)
+{
+	const char *known = tree_dir_path(p->server->tree, dir_id);
+	_cleanup_free_ char *dir = known ? xstrdup(known) : NULL;
+	const char *root = dir ? tree_root_of(p->server->tree, dir, NULL) : NULL;
+	_cleanup_free_ char *path = NULL;
+
+	if (!root)
+		return;
+	note_way(p, root, dir);
+	path = path_join(dir, name);
+	note(p, 'F', path);
 }
 
 /* Tells of one source unless the peer was told of this version of it. */

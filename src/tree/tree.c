@@ -322,6 +322,32 @@ void tree_entry(const struct tree *t, uint32_t dir_id, const char *name, struct 
 		ent_to_attr(e, TREE_PEERS_MAX, ret);
 }
 
+const char *tree_link(const struct tree *t, uint32_t dir_id, const char *name)
+{
+	const struct dir *d = map_get_u64(&t->by_id, dir_id);
+	const struct ent *e = d ? dir_name(t, d, name, strlen(name)) : NULL;
+
+	return e && e->type == ENTRY_SYMLINK ? e->target : NULL;
+}
+
+char **tree_few_dirs(const struct tree *t, const char *path, size_t max_dirs, uint64_t max_bytes)
+{
+	const struct dir *d = dir_find(t, path);
+	_cleanup_strv_ char **names = NULL;
+	const struct ent *e;
+	size_t n = 0;
+
+	for (uint32_t it = 0; d && (e = names_next(&d->names, &it));) {
+		if (e->type != ENTRY_DIR)
+			continue;
+		if (++n > max_dirs)
+			return NULL;
+		if (e->size <= max_bytes)
+			strv_push(&names, xstrndup(e->name, e->name_len));
+	}
+	return steal_ptr(&names);
+}
+
 bool tree_has_default_acl(const struct tree *t, const char *path)
 {
 	const struct dir *d = dir_find(t, path);

@@ -68,6 +68,20 @@ void agent_tell_counts(struct agent *a)
 	link_send_buf(a->link, MSG_MIRROR_COUNTS, LINK_BULK, &b);
 }
 
+void agent_tell_guessed(struct agent *a)
+{
+	uint32_t dir_id;
+	char **names;
+
+	while ((names = mirror_guessed(a->mirror, &dir_id))) {
+		_cleanup_buf_ struct buf b = BUF_INIT;
+
+		msg_prefetch_encode(&b, dir_id, names);
+		link_send_buf(a->link, MSG_GUESSED, LINK_BULK, &b);
+		strv_free(names);
+	}
+}
+
 /* ---- from the mirror and the launcher ---- */
 
 static void want_dir(void *data, const char *path)

@@ -94,6 +94,7 @@ uint32_t agent_max_jobs(const struct farm *f);
 /* True when the kernel has killed a process for lack of memory since the last call. */
 bool agent_saw_oom(struct agent *a);
 void agent_tell_counts(struct agent *a);
+void agent_tell_guessed(struct agent *a);
 
 /* ---- agent_messages.c ---- */
 

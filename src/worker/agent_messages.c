@@ -155,6 +155,19 @@ static int on_prefetch(struct agent *a, struct blob payload)
 	return 0;
 }
 
+static int on_guess(struct agent *a, struct blob payload)
+{
+	struct msg_prefetch m;
+	int r;
+
+	r = msg_prefetch_decode(payload, &m);
+	if (r < 0)
+		return r;
+	mirror_guess(a->mirror, &m);
+	msg_prefetch_release(&m);
+	return 0;
+}
+
 /* What was a directory when a job needed it to be one can't become a link: a new session can. */
 static int on_link(struct agent *a, struct blob payload)
 {
@@ -230,6 +243,8 @@ int agent_message(struct agent *a, uint8_t type, struct blob payload)
 		return on_serve(a, payload);
 	case MSG_PREFETCH:
 		return on_prefetch(a, payload);
+	case MSG_GUESS:
+		return on_guess(a, payload);
 	case MSG_LINK:
 		return on_link(a, payload);
 	case MSG_OUTSIDE:

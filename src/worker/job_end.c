@@ -360,6 +360,7 @@ static void finish(struct agent_job *j)
 	}
 	job_tell_input(j);
 	send_trace(j);
+	agent_tell_guessed(j->agent);
 	agent_tell_counts(j->agent); /* before: they are for the job's record, too */
 	job_send_exit(j, &m);
 	strv_free(m.outside);

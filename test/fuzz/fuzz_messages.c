@@ -515,6 +515,8 @@ static const struct codec {
 	[MSG_CONTENT] = {content},
 	[MSG_SERVE] = {serve},
 	[MSG_PREFETCH] = {prefetch},
+	[MSG_GUESS] = {prefetch},
+	[MSG_GUESSED] = {prefetch},
 	[MSG_OUTSIDE] = {outside},
 	[MSG_LINK] = {symlink_of},
 	[MSG_LIST] = {path},

@@ -222,7 +222,12 @@ static void say_prefetch(const uint8_t s[4])
 	char *list[] = {(char *)names[s[2] % N_OF(names)], (char *)names[s[3] % N_OF(names)], NULL};
 	struct msg_prefetch m = {.dir_id = 1 + s[1] % 8, .names = list};
 
-	mirror_prefetch(bed.mirror, &m);
+	if (s[1] & 128)
+		mirror_guess(bed.mirror, &m);
+	else
+		mirror_prefetch(bed.mirror, &m);
+	if (s[1] & 64)
+		strv_free(mirror_guessed(bed.mirror, &m.dir_id));
 }
 
 static void say_of_outside(enum step what, const uint8_t s[4])

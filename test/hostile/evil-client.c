@@ -447,7 +447,7 @@ static void prefetch_many(struct evil *e)
 		strv_push(&names, xasprintf("n%d", i));
 	msg_prefetch_encode(&b, 1, names);
 	for (int i = 0; i < 100; i++)
-		send_buf(e, MSG_PREFETCH, &b);
+		send_buf(e, i % 2 ? MSG_GUESS : MSG_PREFETCH, &b);
 }
 
 /* ---- contents ---- */
@@ -793,7 +793,7 @@ static void any_hint(struct evil *e)
 	switch (chance(e, 4)) {
 	case 0:
 		msg_prefetch_encode(&b, 1 + chance(e, 4), names);
-		send_buf(e, MSG_PREFETCH, &b);
+		send_buf(e, chance(e, 2) ? MSG_GUESS : MSG_PREFETCH, &b);
 		break;
 	case 1:
 		msg_outside_encode(&b, "/srv/bin", names + chance(e, 3));

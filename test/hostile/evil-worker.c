@@ -880,11 +880,24 @@ static void any_effect(struct evil *e)
 	}
 }
 
+/* That it has read what nobody has told it of. */
+static void send_guessed(struct evil *e)
+{
+	char *names[] = {(char *)any_name(e), (char *)"main.c", NULL};
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	msg_prefetch_encode(&b, chance(e, 4), names);
+	send_buf(e, MSG_GUESSED, &b);
+}
+
 static void any_question(struct evil *e)
 {
 	_cleanup_free_ char *below = xasprintf("%s/%s", e->workspace, any_name(e));
 
-	switch (chance(e, 5)) {
+	switch (chance(e, 6)) {
+	case 5:
+		send_guessed(e);
+		break;
 	case 0:
 		send_list(e, e->workspace);
 		break;

@@ -32,6 +32,7 @@ LAB_OTHER=${LAB_OTHER-}			# workers of another Debian release, with nothing of o
 LAB_MEMORY=${LAB_MEMORY-}		# /srv in memory (tmpfs) instead of on the disk
 LAB_SANITIZED=				# what SANITIZE= was for the programs under test
 LAB_N=0					# workers started
+LAB_LINES=()				# processes that are cables with a length
 LAB_CHECKS_FAILED=0
 WS=/srv/ws
 
@@ -506,6 +507,31 @@ lab_worker_jobs() { # N
 	done
 }
 
+# Another cable beside the one that is there, with a length: from now on ssh takes it.
+lab_line() { # N RTT_MS
+	local ready=''
+	[ -e /dev/net/tun ] || skip "/dev/net/tun is missing (modprobe tun)"
+	"${CC:-cc}" -std=gnu11 -D_GNU_SOURCE -O2 -o "$LAB/delay-line" "$LAB_REPO/bench/delay-line.c"
+	coproc LINE { exec "$LAB/delay-line" $(($2 * 1000)) "${LAB_INIT[$1]}" "far$1"; }
+	LAB_LINES+=("$LINE_PID")
+	read -r -t "$LAB_LIMIT" ready <&"${LINE[0]}" || true
+	[ "$ready" = ready ] || fail "no line to worker $1"
+	ip addr add "10.78.$1.1/24" dev "far$1"
+	ip link set "far$1" up mtu 1500 txqueuelen 10000
+	nsenter -t "${LAB_INIT[$1]}" -n -- ip addr add "10.78.$1.2/24" dev "far$1"
+	nsenter -t "${LAB_INIT[$1]}" -n -- ip link set "far$1" up mtu 1500 txqueuelen 10000
+	sed -i "s/HostName 10.77.$1.2\$/HostName 10.78.$1.2/" /srv/home/.ssh/config
+	echo "10.78.$1.2 $(cut -d' ' -f1,2 "$LAB/keys/host.pub")" >>/srv/home/.ssh/known_hosts
+}
+
+lab_lines_end() {
+	local pid
+	for pid in "${LAB_LINES[@]}"; do
+		kill "$pid" && wait "$pid" || true
+	done
+	LAB_LINES=()
+}
+
 # Pulls the cable: from now on packets vanish.
 lab_cut() { # N
 	ip link set "w$1" down
@@ -755,6 +781,7 @@ lab_workspace_in_memory() {
 lab_stop() {
 	local n left
 	lab_stop_server
+	lab_lines_end
 	left=$(lab_leftovers)
 	[ -z "$left" ] || expect_gone "left after concc stop" $left
 	lab_mounts | lab_added "$LAB/mounts" || fail "mounts left on the client"

@@ -813,6 +813,28 @@ static void let_pass(struct loop *l, uint32_t ms)
 	close(sv[1]);
 }
 
+Test(link, measures_the_way)
+{
+	struct end a = {.stop_at = -1}, b = {.stop_at = -1};
+	const struct link_counts *c;
+	int sv[2];
+	struct loop *l = wire(sv);
+
+	end_open(&a, l, sv[0], &(struct link_config){0});
+	end_open(&b, l, sv[1], &(struct link_config){0});
+	c = link_counts(a.link);
+	link_measure(a.link);
+	cr_assert_eq(c->rtt_min_us, 0);
+	let_pass(l, 1000);
+	cr_assert_eq(c->msgs_by_type_out[MSG_PING], 3);
+	cr_assert_eq(c->msgs_by_type_in[MSG_PONG], 3);
+	cr_assert_gt(c->rtt_min_us, 0);
+	cr_assert_leq(c->rtt_min_us, c->rtt_us);
+	end_close(&a);
+	end_close(&b);
+	loop_free(l);
+}
+
 /* What it said before could be lost: a container's words are, until who started it has attached. */
 Test(link, a_worker_is_silent_until_it_is_greeted)
 {

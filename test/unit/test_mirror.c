@@ -1271,6 +1271,102 @@ Test(mirror, refuses_wrong_listings)
 	sim_free(s);
 }
 
+/* How a directory is told twice: its own listing has a version of its own, its entry stays. */
+Test(mirror, what_is_in_a_directory_stays_when_that_is_listed_again)
+{
+	struct sim *s = sim_new_served();
+	struct buf none = BUF_INIT;
+	_cleanup_free_ char *a = xasprintf("%s/a", s->src), *b = xasprintf("%s/a/b", s->src);
+	char target[PROTO_PATH_MAX];
+	struct entry_attr dir;
+	uint64_t lists;
+
+	sim_change("mkdir -p a/b");
+	sim_expect(s, "ls $M/a/b", "");
+	cr_assert(sim_attr(s, b, &dir, target));
+	dir.version += 1000;
+	cr_assert_eq(sim_send_dir(s, sim_dir_by_path(s, b)->dir_id, DIR_LISTED, b, &dir, 0, &none),
+		     0);
+	lists = sim_counts(s).lists;
+	sim_list(s, a);
+	sim_expect(s, "ls $M/a && ls $M/a/b", "b\n");
+	cr_assert_eq(sim_counts(s).lists, lists);
+	sim_free(s);
+}
+
+static void guess_all(struct sim *s, const char *dir, int n)
+{
+	_cleanup_free_ char *path = path_join(s->src, dir);
+	_cleanup_strv_ char **names = xcalloc(1, sizeof(*names));
+	struct msg_prefetch m = {.dir_id = sim_dir_by_path(s, path)->dir_id};
+
+	for (int i = 1; i <= n; i++)
+		strv_push(&names, xasprintf("f%d", i));
+	m.names = names;
+	mirror_guess(s->m, &m);
+	mirror_dispatch(s->m);
+}
+
+static size_t n_guessed(struct sim *s)
+{
+	char **names;
+	uint32_t id;
+	size_t n = 0;
+
+	while ((names = mirror_guessed(s->m, &id))) {
+		n += strv_len(names);
+		cr_assert_neq(id, 0);
+		strv_free(names);
+	}
+	return n;
+}
+
+/* 40 files of 64 KiB. */
+#define MAKE_GUESSED                                                                               \
+	"mkdir d; for i in $(seq 40); do yes $i | head -c 65536 >d/f$i; done; echo other >d/other"
+
+Test(mirror, of_guesses_as_much_is_asked_for_as_they_were_of_use)
+{
+	struct sim *s = sim_new_served();
+
+	sim_change(MAKE_GUESSED);
+	sim_expect(s, "ls $M/d | wc -l", "41\n");
+	guess_all(s, "d", 40);
+	cr_assert_eq(sim_counts(s).fetches, GUESS_BYTES_MIN / 65536);
+	cr_assert_eq(n_guessed(s), 0);
+	/* One was right: there is room for its bytes, and as many again. */
+	sim_expect(s, "cmp $M/d/f1 $S/d/f1", "");
+	cr_assert_eq(sim_counts(s).fetches, GUESS_BYTES_MIN / 65536 + 2);
+	cr_assert_eq(n_guessed(s), 1);
+	sim_expect(s, "cat $M/d/f? $M/d/f?? | wc -c", "2621440\n");
+	cr_assert_eq(sim_counts(s).fetches, 40);
+	cr_assert_eq(n_guessed(s), 39);
+	cr_assert_eq(n_guessed(s), 0);
+	sim_free(s);
+}
+
+Test(mirror, guesses_that_are_of_no_use_end)
+{
+	struct sim *s = sim_new_served();
+
+	sim_change(MAKE_GUESSED);
+	sim_expect(s, "ls $M/d | wc -l", "41\n");
+	guess_all(s, "d", 40);
+	guess_all(s, "d", 40);
+	sim_expect(s, "cat $M/d/other", "other\n");
+	cr_assert_eq(sim_counts(s).fetches, GUESS_BYTES_MIN / 65536 + 1);
+	/* One that still waits is asked for like any other, and is told of. */
+	sim_expect(s, "cat $M/d/f40 | wc -c", "65536\n");
+	cr_assert_eq(sim_counts(s).fetches, GUESS_BYTES_MIN / 65536 + 3);
+	cr_assert_eq(n_guessed(s), 1);
+	/* What became another file meanwhile is no guess any more. */
+	sim_change("echo new >d/f39; mv d/f38 d/g38");
+	sim_sync(s);
+	sim_expect(s, "cat $M/d/f39", "new\n");
+	cr_assert_eq(n_guessed(s), 0);
+	sim_free(s);
+}
+
 Test(mirror, says_why_it_can_not_start)
 {
 	struct sim *s = sim_new();
