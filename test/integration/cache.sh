@@ -533,7 +533,7 @@ store_removed() {
 }
 
 # At each name that anything gets: the object itself, by the loop's thread; its bytes in the store, its
-# set of names, the result, and what leads there, by another.  The call is done again, right, and kept
+# set of names, and the result, by another.  The call is done again, right, and kept
 # then.
 killed_while_keeping() {
 	local n=0 pid
@@ -562,7 +562,7 @@ killed_while_keeping() {
 		[ ! -e "/proc/$pid" ] || break
 		n=$((n + 1))
 	done
-	expect_ge "times that it was killed" "$n" 6 # with what a person is told by
+	expect_ge "times that it was killed" "$n" 4
 }
 
 store_full() {
@@ -825,7 +825,7 @@ shared_damaged() {
 	python3 -c 'import hashlib, os, sys
 for path in sys.argv[3:]:
 	hex, all = os.path.basename(path), open(path, "rb").read()
-	name = ("r/" + hex[:2] + "/" + hex[2:]).encode() + b"\0"
+	name = ("r/" + hex[:1] + "/" + hex[1:]).encode() + b"\0"
 	if hashlib.sha256(name + all[32:]).digest() == all[:32]:
 		data = all[32:].replace(sys.argv[1].encode(), sys.argv[2].encode())
 		open(path, "wb").write(hashlib.sha256(name + data).digest() + data)
