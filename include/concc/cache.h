@@ -26,7 +26,7 @@
 #include "concc/proto.h"
 
 /* Part of every key: what is kept by one version is nothing to another. */
-#define CACHE_FORMAT 7
+#define CACHE_FORMAT 8
 
 /* ---- what a job looked at: src/cache/names.c ---- */
 
@@ -200,9 +200,10 @@ size_t cache_parts_compare(const struct cache_parts *before, const struct cache_
 
 /*
  * A folder shared by all processes of the user.  Every object has a name of its own, is written
- * beside it and renamed, and is checked against its digest whenever it is read; nothing is synced,
- * so a crash or a power cut leaves a whole object or none that counts.  When it holds more than it
- * may, what was not used for longest goes.  Any thread may call; all calls may block.
+ * beside it and renamed, or behind what is there, and is checked against its digest whenever it is
+ * read; nothing is synced, so a crash or a power cut leaves a whole object or none that counts.
+ * When it holds more than it may, what was not used for longest goes.  Any thread may call; all
+ * calls may block.
  */
 struct cache_store;
 

@@ -214,11 +214,16 @@ uint64_t counts_bytes(struct counts *c)
 	return n;
 }
 
-void counts_add_bytes(struct counts *c, uint64_t bytes)
+static uint64_t blocks_of(uint64_t bytes)
+{
+	return (bytes + BLOCK - 1) / BLOCK * BLOCK;
+}
+
+void counts_grow(struct counts *c, uint64_t from, uint64_t to)
 {
 	lock(c);
-	c->more.bytes += (bytes + BLOCK - 1) / BLOCK * BLOCK;
-	c->more.objects++;
+	c->more.bytes += blocks_of(to) - blocks_of(from);
+	c->more.objects += !from;
 	c->n_more++;
 	unlock(c);
 }

@@ -21,7 +21,7 @@ void counts_begin_anew(struct counts *c); /* the folder was removed */
 /* Is there so much to write that it should be? */
 bool counts_are_many(struct counts *c);
 
-void counts_add_bytes(struct counts *c, uint64_t bytes); /* one object */
+void counts_grow(struct counts *c, uint64_t from, uint64_t to); /* one object; from 0: it is new */
 void counts_set_size(struct counts *c, int dir_fd, uint64_t bytes, uint64_t objects);
 uint64_t counts_bytes(struct counts *c);
 void counts_hit(struct counts *c, uint64_t saved_us);

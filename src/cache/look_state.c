@@ -17,12 +17,24 @@
 #include "concc/proto.h"
 #include "concc/str.h"
 
-#define STATES_MAX (128 * 1024) /* names and their directories: some 30 MB */
+#define STATES_MAX (128 * 1024) /* names and their directories: some 40 MB */
 #define LINKS_MAX  8
+
+/*
+ * Sets are sorted, and most of what one job looks at in a directory others do: the name that came
+ * behind this one the last time comes again, and need not be sought.
+ */
+struct place_name {
+	struct name_state *state;
+	struct place_name *next; /* or NULL */
+	char name[];		 /* letter and base name */
+};
 
 struct look_place {
 	uint64_t stamp;
-	struct map names; /* letter and base name -> struct name_state *, owned */
+	struct map names;	  /* letter and base name -> struct place_name *, owned */
+	struct place_name *first; /* of the last look, or NULL; */
+	struct place_name *at;	  /* that of the name before, in this look */
 };
 
 struct name_state {
@@ -35,13 +47,16 @@ struct name_state {
 
 static void forget_place(struct cache_look *l, struct look_place *p)
 {
-	struct name_state *s;
+	struct place_name *n;
 
 	l->n_states -= p->names.n;
-	for (size_t it = 0; (s = map_next(&p->names, &it, NULL));)
-		free(s);
+	for (size_t it = 0; (n = map_next(&p->names, &it, NULL));) {
+		free(n->state);
+		free(n);
+	}
 	map_release(&p->names);
 	p->names = MAP_INIT;
+	p->first = p->at = NULL;
 }
 
 void look_leave_place(struct cache_look *l)
@@ -92,8 +107,20 @@ static void enter_place(struct cache_look *l, const char *path)
 		look_forget_states(l);
 	stamp = l->ops->stamp(l->data, path, n, &l->place_where);
 	l->place = stamp ? place_at(l, path, n, stamp) : NULL;
+	if (l->place)
+		l->place->at = NULL;
 	l->place_path = path;
 	l->place_len = n;
+}
+
+static struct place_name **next_of(struct look_place *p)
+{
+	return p->at ? &p->at->next : &p->first;
+}
+
+static bool is_name(const struct place_name *p, const char *name, const char *base)
+{
+	return p->name[0] == name[0] && streq(p->name + 1, base);
 }
 
 /* False: no name in a directory is so long. */
@@ -124,18 +151,34 @@ static void put(struct cache_look *l, const struct name_state *s)
 	l->looked[l->index].stamp = l->place->stamp;
 }
 
+static const struct name_state *find(struct cache_look *l, const char *name)
+{
+	struct place_name **next = next_of(l->place);
+	char key[NAME_MAX + 2];
+	size_t n;
+
+	if (!*next || !is_name(*next, name, name + 1 + l->place_len)) {
+		struct place_name *p = key_of(l, name, key, &n) ? map_get(&l->place->names, key, n)
+								: NULL;
+
+		if (!p)
+			return NULL;
+		*next = p;
+	}
+	l->place->at = *next;
+	return l->place->at->state;
+}
+
 bool look_put_known(struct cache_look *l, const char *name, uint64_t *ret_fingerprint)
 {
-	char key[NAME_MAX + 2];
 	const struct name_state *s;
-	size_t n;
 
 	if (!l->ops->stamp || l->without)
 		return false;
 	enter_place(l, name + 1);
-	if (!l->place || !l->place->names.n || !key_of(l, name, key, &n))
+	if (!l->place || !l->place->names.n)
 		return false;
-	s = map_get(&l->place->names, key, n);
+	s = find(l, name);
 	if (!s || (l->facts && !s->has_facts) || (ret_fingerprint && !s->fingerprint))
 		return false;
 	if (ret_fingerprint)
@@ -195,6 +238,21 @@ static bool is_vouched(struct cache_look *l, const char *name)
 	       name[0] == TRACE_LINK || leads_to_neighbour(l, path);
 }
 
+/* Takes s. */
+static void note(struct cache_look *l, const char *key, size_t n, struct name_state *s)
+{
+	struct place_name *p = map_get(&l->place->names, key, n);
+
+	if (!p) {
+		p = xcalloc(1, sizeof(*p) + n + 1);
+		memcpy(p->name, key, n);
+		(void)map_put(&l->place->names, key, n, p);
+		l->n_states++;
+	}
+	free(p->state);
+	p->state = s;
+}
+
 void look_note_state(struct cache_look *l, const char *name, const struct look_mark *from,
 		     uint64_t fingerprint)
 {
@@ -216,8 +274,5 @@ void look_note_state(struct cache_look *l, const char *name, const struct look_m
 	memcpy(s->bytes, l->ids.data + from->ids, n_ids);
 	memcpy(s->bytes + n_ids, l->state.data + from->state, n_state);
 	l->looked[l->index].stamp = l->place->stamp;
-	l->n_states++;
-	s = map_put(&l->place->names, key, n, s);
-	l->n_states -= s != NULL;
-	free(s);
+	note(l, key, n, s);
 }

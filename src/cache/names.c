@@ -14,6 +14,7 @@
 
 /* With what names share it is more than they take on the disk. */
 #define NAMES_BYTES_MAX (64u * 1024 * 1024)
+#define CODED_SIZE	5 /* bytes of a name before what it does not share */
 
 void cache_names_release(struct cache_names *s)
 {
@@ -33,14 +34,19 @@ static int by_path(const void *a, const void *b)
 	return r ? r : x[0] - y[0];
 }
 
+/* True: each is there once.  So it is for what a worker sends. */
+static bool is_sorted(char *const *v, size_t n)
+{
+	for (size_t i = 1; i < n; i++)
+		if (by_path(&v[i - 1], &v[i]) >= 0)
+			return false;
+	return true;
+}
+
 static void sort(char **v, size_t n)
 {
-	for (size_t i = 1; i < n; i++) {
-		if (by_path(&v[i - 1], &v[i]) > 0) {
-			qsort(v, n, sizeof(*v), by_path);
-			return;
-		}
-	}
+	if (!is_sorted(v, n))
+		qsort(v, n, sizeof(*v), by_path);
 }
 
 /* Each once. */
@@ -64,7 +70,12 @@ static void unite(struct cache_names *s, char *const *more, size_t n_more)
 void cache_names_set(struct cache_names *s, char **v, size_t n, char *all)
 {
 	*s = (struct cache_names){.all = all};
-	sort(v, n);
+	if (n && is_sorted(v, n)) {
+		s->v = v;
+		s->n = n;
+		return;
+	}
+	qsort(v, n, sizeof(*v), by_path);
 	unite(s, v, n);
 	free(v);
 }
@@ -80,29 +91,48 @@ void cache_names_add(struct cache_names *s, char **more, size_t n)
 	free(more);
 }
 
-static size_t shared(const char *a, const char *b)
+/* Of two that have so many bytes at least.  Neighbours have most of theirs in common. */
+static size_t shared(const char *a, const char *b, size_t max)
 {
 	size_t n = 0;
+	uint64_t x, y;
 
-	while (a[n] && a[n] == b[n] && n < UINT16_MAX)
+	for (; n + sizeof(x) <= max; n += sizeof(x)) {
+		memcpy(&x, a + n, sizeof(x));
+		memcpy(&y, b + n, sizeof(y));
+		if (x != y)
+			break;
+	}
+	while (n < max && a[n] == b[n])
 		n++;
 	return n;
+}
+
+static void put_name_coded(struct buf *b, char how, size_t same, const char *rest, size_t n)
+{
+	uint8_t *at = buf_grow(b, CODED_SIZE + n);
+
+	at[0] = (uint8_t)how;
+	at[1] = (uint8_t)same;
+	at[2] = (uint8_t)(same >> 8);
+	at[3] = (uint8_t)n;
+	at[4] = (uint8_t)(n >> 8);
+	memcpy(at + CODED_SIZE, rest, n);
 }
 
 void cache_names_encode(struct buf *b, const struct cache_names *s)
 {
 	const char *last = "";
+	size_t n_last = 0;
 
 	buf_put_u32(b, (uint32_t)s->n);
 	for (size_t i = 0; i < s->n; i++) {
 		const char *path = s->v[i] + 1;
-		size_t same = shared(last, path), rest = strlen(path + same);
+		size_t n = strlen(path), same = shared(last, path, n < n_last ? n : n_last);
 
-		buf_put_u8(b, (uint8_t)s->v[i][0]);
-		buf_put_u16(b, (uint16_t)same);
-		buf_put_u16(b, (uint16_t)rest);
-		buf_append(b, path + same, rest);
+		put_name_coded(b, s->v[i][0], same, path + same, n - same);
 		last = path;
+		n_last = n;
 	}
 }
 
@@ -161,7 +191,7 @@ int cache_names_decode(struct blob payload, struct cache_names *ret)
 	char *at;
 
 	rd_init(&r, payload.p, payload.n);
-	n = rd_count(&r, 5);
+	n = rd_count(&r, CODED_SIZE);
 	if (r.bad || n > CACHE_NAMES_MAX)
 		return CONCC_E_PROTO;
 	size = size_of_all(r, n);

@@ -15,13 +15,14 @@
 #include "concc/str.h"
 
 /*
- * DIR/c/xx/...: contents and sets of names, by the digest of their bytes.  DIR/r/xx/...: results,
- * by the digest of call, set and state.  DIR/w/xx/...: the variants of a call.  The last two begin
- * with a digest of their name and all that follows it, as does DIR/n/xx/..., parts of calls.
- * DIR/tmp: what is being written.
+ * DIR/c/x/...: contents and sets of names, by the digest of their bytes.  DIR/r/x/...: results, by
+ * the digest of call, set and state, behind a digest of their name and all that follows.
+ * DIR/w/x/...: the variants of a call, one behind the other, each behind such a digest of its own.
+ * DIR/p/x: parts of calls, see store_parts.c.  DIR/tmp: what is being written.  A file system takes
+ * long to make a file or a folder, or to put a file in the place of another.
  */
-#define RENEW_S	  3600 /* the time of the last use is kept no finer than that */
-#define COPY_SIZE (256 * 1024)
+#define RENEW_S	  3600	      /* the time of the last use is kept no finer than that */
+#define COPY_SIZE (64 * 1024) /* more would be mapped, and unmapped, each time */
 
 /* ---- names ---- */
 
@@ -30,20 +31,18 @@ void store_object_name(char kind, const struct digest *d, char ret[STORE_NAME_SI
 	char hex[DIGEST_HEX];
 
 	digest_hex(d, hex);
-	(void)snprintf(ret, STORE_NAME_SIZE, "%c/%.2s/%s", kind, hex, hex + 2);
+	(void)snprintf(ret, STORE_NAME_SIZE, "%c/%.1s/%s", kind, hex, hex + 1);
 }
 
-static int make_parent(const struct cache_store *s, const char *name)
+/* What fails shows in what is done next. */
+static void make_parents(const struct cache_store *s, const char *name)
 {
-	char dir[] = {name[0], name[1], name[2], name[3], '\0'};
+	char dir[STORE_NAME_SIZE];
 
-	if (mkdirat(s->dir_fd, dir, 0700) < 0 && errno == ENOENT) {
-		dir[1] = '\0';
-		(void)mkdirat(s->dir_fd, dir, 0700);
-		dir[1] = '/';
+	for (const char *at = strchr(name, '/'); at; at = strchr(at + 1, '/')) {
+		(void)snprintf(dir, sizeof(dir), "%.*s", (int)(at - name), name);
 		(void)mkdirat(s->dir_fd, dir, 0700);
 	}
-	return 0; /* what failed shows in the rename */
 }
 
 static int open_folder(const char *dir)
@@ -106,14 +105,14 @@ static int place(struct cache_store *s, const char *temp, const char *name, uint
 	int err = 0;
 
 	if (renameat(s->dir_fd, temp, s->dir_fd, name) < 0) {
-		(void)make_parent(s, name);
+		make_parents(s, name);
 		if (renameat(s->dir_fd, temp, s->dir_fd, name) < 0)
 			err = -errno;
 	}
 	if (err < 0)
 		(void)unlinkat(s->dir_fd, temp, 0); /* else it goes by its age */
 	else
-		counts_add_bytes(s->counts, size);
+		counts_grow(s->counts, 0, size);
 	return err;
 }
 
@@ -146,7 +145,7 @@ static void renew(struct cache_store *s, const char *name, const struct stat *st
 		(void)utimensat(s->dir_fd, name, NULL, AT_SYMLINK_NOFOLLOW);
 }
 
-static bool has_named(struct cache_store *s, const char *name)
+bool cache_store_has(struct cache_store *s, const char *name)
 {
 	struct stat st;
 
@@ -156,6 +155,38 @@ static bool has_named(struct cache_store *s, const char *name)
 	return true;
 }
 
+static int open_to_append(struct cache_store *s, const char *name)
+{
+	const int flags = O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+	int fd = openat(s->dir_fd, name, flags, 0600);
+
+	if (fd < 0 && errno == ENOENT) {
+		make_parents(s, name);
+		fd = openat(s->dir_fd, name, flags, 0600);
+	}
+	return fd < 0 ? -errno : fd;
+}
+
+int store_append(struct cache_store *s, const char *name, const struct buf *b, uint64_t *ret_size)
+{
+	_cleanup_close_ int fd = open_to_append(s, name);
+	struct stat st;
+	int err;
+
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return -EIO;
+	err = write_full(fd, b->data, b->len);
+	if (err < 0) {
+		(void)unlinkat(s->dir_fd, name, 0); /* what follows half of it would be lost */
+		return err;
+	}
+	*ret_size = (uint64_t)st.st_size + b->len;
+	counts_grow(s->counts, (uint64_t)st.st_size, *ret_size);
+	return 0;
+}
+
 int cache_put_bytes(struct cache_store *s, const void *p, size_t n, struct digest *ret)
 {
 	const struct buf whole = {.data = (uint8_t *)p, .len = n};
@@ -163,7 +194,7 @@ int cache_put_bytes(struct cache_store *s, const void *p, size_t n, struct diges
 
 	digest_of(p, n, ret);
 	store_object_name('c', ret, name);
-	return has_named(s, name) ? 0 : store_put(s, name, &whole, 1);
+	return cache_store_has(s, name) ? 0 : store_put(s, name, &whole, 1);
 }
 
 static int copy(int from, int to, struct digest *ret, uint64_t *ret_size)
@@ -203,7 +234,7 @@ int cache_put_fd(struct cache_store *s, int fd, const struct digest *d)
 	int err;
 
 	store_object_name('c', d, name);
-	if (has_named(s, name))
+	if (cache_store_has(s, name))
 		return 0;
 	to = open_temp(s, temp);
 	if (to < 0)
@@ -276,7 +307,7 @@ bool cache_has(struct cache_store *s, const struct digest *d)
 	char name[STORE_NAME_SIZE];
 
 	store_object_name('c', d, name);
-	return has_named(s, name);
+	return cache_store_has(s, name);
 }
 
 void store_seal_of(const char *name, const void *p, size_t n, struct digest *ret)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-/* Sets of names, results and parts of calls, as objects of a store. */
+/* Sets of names and results, as objects of a store. */
 #include "store.h"
 
 #include <errno.h>
@@ -7,56 +7,127 @@
 
 #include "concc/cleanup.h"
 
-#define ENTRY_MAX      (16u * 1024 * 1024)
-#define VARIANTS_BYTES (DIGEST_SIZE + CACHE_VARIANTS_MAX * sizeof(struct cache_variant))
+#define ENTRY_MAX (16u * 1024 * 1024)
 
 /* ---- sets and results ---- */
 
-int cache_get_variants(struct cache_store *s, const struct digest *call, struct cache_variant *ret,
-		       size_t *ret_n)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	char name[STORE_NAME_SIZE];
-	int r;
+/* As it is written: behind a digest of the object's name and of itself. */
+struct sealed_variant {
+	struct digest seal;
+	struct cache_variant variant;
+};
 
-	store_object_name('w', call, name);
-	r = store_get_sealed(s, name, VARIANTS_BYTES, &b);
-	if (r < 0)
-		return r;
-	if (b.len % sizeof(*ret) || b.len / sizeof(*ret) > CACHE_VARIANTS_MAX)
-		return store_damaged(s, name);
-	*ret_n = b.len / sizeof(*ret);
-	memcpy(ret, b.data, b.len);
-	return 0;
-}
+/*
+ * Then all are written anew, without those that are of no use any more.  All are in one page: who
+ * reads while another one is added has it whole or not at all.
+ */
+#define SEALED_MAX (4096 / sizeof(struct sealed_variant))
+_Static_assert(SEALED_MAX > CACHE_VARIANTS_MAX + 8, "that is seldom");
 
 static bool is_same(const struct cache_variant *a, const struct cache_variant *b)
 {
 	return digest_eq(&a->set, &b->set) && digest_eq(&a->state, &b->state);
 }
 
-/* Of two processes that add at once one may be lost: then it is found out once more. */
+static struct sealed_variant seal(const char *name, const struct cache_variant *variant)
+{
+	struct sealed_variant v = {.variant = *variant};
+
+	store_seal_of(name, variant, sizeof(*variant), &v.seal);
+	return v;
+}
+
+static bool is_whole(const char *name, const struct sealed_variant *v)
+{
+	const struct sealed_variant right = seal(name, &v->variant);
+
+	return digest_eq(&right.seal, &v->seal);
+}
+
+/* Behind those that are newer, unless there are enough. */
+static void put_older(struct cache_variant ret[CACHE_VARIANTS_MAX], size_t *n,
+		      const struct cache_variant *variant)
+{
+	unsigned states = 0;
+
+	for (size_t i = 0; i < *n; i++) {
+		if (is_same(&ret[i], variant))
+			return;
+		states += digest_eq(&ret[i].set, &variant->set);
+	}
+	if (*n < CACHE_VARIANTS_MAX && states < CACHE_STATES_MAX)
+		ret[(*n)++] = *variant;
+}
+
+/* Newest first; *ret_sealed: how many there are, with those that do not count. */
+static int read_variants(struct cache_store *s, const char *name,
+			 struct cache_variant ret[CACHE_VARIANTS_MAX], size_t *ret_n,
+			 size_t *ret_sealed)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	const struct sealed_variant *v;
+	/* Several processes may have added at once. */
+	int r = store_read(s, name, 2 * SEALED_MAX * sizeof(*v), &b);
+
+	if (r < 0)
+		return r == CONCC_E_TOOBIG ? store_damaged(s, name) : r;
+	if (b.len % sizeof(*v))
+		return store_damaged(s, name);
+	v = (const struct sealed_variant *)b.data;
+	*ret_n = 0;
+	*ret_sealed = b.len / sizeof(*v);
+	for (size_t i = *ret_sealed; i-- && *ret_n < CACHE_VARIANTS_MAX;) {
+		if (!is_whole(name, &v[i]))
+			return store_damaged(s, name);
+		put_older(ret, ret_n, &v[i].variant);
+	}
+	return *ret_n ? 0 : -ENOENT;
+}
+
+int cache_get_variants(struct cache_store *s, const struct digest *call, struct cache_variant *ret,
+		       size_t *ret_n)
+{
+	char name[STORE_NAME_SIZE];
+	size_t sealed;
+
+	store_object_name(CACHE_VARIANTS, call, name);
+	return read_variants(s, name, ret, ret_n, &sealed);
+}
+
+static int write_anew(struct cache_store *s, const char *name, const struct cache_variant *newest,
+		      const struct cache_variant *all, size_t n)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct sealed_variant v;
+
+	for (size_t i = n; i--;) {
+		v = seal(name, &all[i]);
+		buf_append(&b, &v, sizeof(v));
+	}
+	v = seal(name, newest);
+	buf_append(&b, &v, sizeof(v));
+	return store_put(s, name, &b, 1);
+}
+
 static int add_variant(struct cache_store *s, const struct digest *call,
 		       const struct cache_variant *variant)
 {
 	struct cache_variant all[CACHE_VARIANTS_MAX];
-	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct sealed_variant v;
+	const struct buf one = {.data = (uint8_t *)&v, .len = sizeof(v)};
 	char name[STORE_NAME_SIZE];
-	size_t n = 0, states = 1;
+	size_t n = 0, sealed = 0;
+	uint64_t size;
+	int r;
 
-	if (cache_get_variants(s, call, all, &n) == 0 && n && is_same(&all[0], variant))
+	store_object_name(CACHE_VARIANTS, call, name);
+	r = read_variants(s, name, all, &n, &sealed);
+	if (r == 0 && is_same(&all[0], variant))
 		return 0;
-	buf_append(&b, variant, sizeof(*variant));
-	for (size_t i = 0; i < n && b.len < sizeof(all); i++) {
-		bool same_set = digest_eq(&all[i].set, &variant->set);
-
-		if (is_same(&all[i], variant) || (same_set && states == CACHE_STATES_MAX))
-			continue;
-		states += same_set;
-		buf_append(&b, &all[i], sizeof(all[i]));
-	}
-	store_object_name('w', call, name);
-	return store_put_sealed(s, name, &b);
+	if (r == 0 && sealed >= SEALED_MAX)
+		return write_anew(s, name, variant, all, n);
+	v = seal(name, variant);
+	return store_append(s, name, &one, &size);
 }
 
 int cache_add_variant(struct cache_store *s, const struct digest *call,
@@ -66,87 +137,6 @@ int cache_add_variant(struct cache_store *s, const struct digest *call,
 
 	(void)pthread_mutex_lock(&s->adding);
 	r = add_variant(s, call, variant);
-	(void)pthread_mutex_unlock(&s->adding);
-	return r;
-}
-
-/* ---- parts of calls ---- */
-
-static int decode_parts(struct blob in, struct cache_parts ret[CACHE_PARTS_KEPT], size_t *ret_n)
-{
-	size_t n = 0;
-	struct rd r;
-
-	rd_init(&r, in.p, in.n);
-	while (r.left && !r.bad && n < CACHE_PARTS_KEPT) {
-		struct blob one = rd_blob(&r, CACHE_PARTS_MAX);
-
-		if (r.bad || cache_parts_decode(one, &ret[n]) < 0)
-			break;
-		n++;
-	}
-	*ret_n = n;
-	return rd_done(&r);
-}
-
-int cache_get_parts(struct cache_store *s, const struct digest *key,
-		    struct cache_parts ret[CACHE_PARTS_KEPT], size_t *ret_n)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	char name[STORE_NAME_SIZE];
-	int r;
-
-	store_object_name('n', key, name);
-	r = store_get_sealed(s, name, CACHE_PARTS_KEPT * (CACHE_PARTS_MAX + 64), &b);
-	if (r < 0)
-		return r;
-	r = decode_parts((struct blob){b.data, b.len}, ret, ret_n);
-	while (r < 0 && *ret_n)
-		cache_parts_release(&ret[--*ret_n]);
-	return r < 0 ? store_damaged(s, name) : 0;
-}
-
-static void put_parts(struct buf *b, const struct cache_parts *w)
-{
-	_cleanup_buf_ struct buf one = BUF_INIT;
-
-	cache_parts_encode(&one, w);
-	buf_put_blob(b, one.data, one.len);
-}
-
-static int add_parts(struct cache_store *s, const struct digest *key, const struct cache_parts *w)
-{
-	struct cache_parts all[CACHE_PARTS_KEPT];
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	char name[STORE_NAME_SIZE];
-	size_t n = 0, kept = 1;
-	bool first;
-
-	if (cache_get_parts(s, key, all, &n) < 0)
-		n = 0;
-	first = n && digest_eq(&all[0].call, &w->call);
-	put_parts(&b, w);
-	if (b.len > CACHE_PARTS_MAX)
-		first = true;
-	for (size_t i = 0; i < n; i++) {
-		if (!first && kept < CACHE_PARTS_KEPT && !digest_eq(&all[i].call, &w->call)) {
-			put_parts(&b, &all[i]);
-			kept++;
-		}
-		cache_parts_release(&all[i]);
-	}
-	if (first)
-		return b.len > CACHE_PARTS_MAX ? -EMSGSIZE : 0;
-	store_object_name('n', key, name);
-	return store_put_sealed(s, name, &b);
-}
-
-int cache_add_parts(struct cache_store *s, const struct digest *key, const struct cache_parts *w)
-{
-	int r;
-
-	(void)pthread_mutex_lock(&s->adding);
-	r = add_parts(s, key, w);
 	(void)pthread_mutex_unlock(&s->adding);
 	return r;
 }
@@ -165,12 +155,23 @@ static size_t variants_in(const char *name, const struct buf *b,
 	return in.n / size;
 }
 
+/* All in one, newest first, as they are in no store of ours. */
+static void put_variants(const char *name, const struct cache_variant *all, size_t n,
+			 struct buf *ret)
+{
+	struct digest d;
+
+	store_seal_of(name, all, n * sizeof(all[0]), &d);
+	buf_reset(ret);
+	buf_append(ret, d.b, DIGEST_SIZE);
+	buf_append(ret, all, n * sizeof(all[0]));
+}
+
 void cache_merge_variants(const struct digest *call, struct buf *to, const struct buf *from)
 {
 	struct cache_variant all[2 * CACHE_VARIANTS_MAX], more[CACHE_VARIANTS_MAX];
 	char name[STORE_NAME_SIZE];
 	size_t n, n_more;
-	struct digest d;
 
 	store_object_name(CACHE_VARIANTS, call, name);
 	n = variants_in(name, to, all);
@@ -184,11 +185,7 @@ void cache_merge_variants(const struct digest *call, struct buf *to, const struc
 		if (!known)
 			all[n++] = more[i];
 	}
-	n = n < CACHE_VARIANTS_MAX ? n : CACHE_VARIANTS_MAX;
-	store_seal_of(name, all, n * sizeof(all[0]), &d);
-	buf_reset(to);
-	buf_append(to, d.b, DIGEST_SIZE);
-	buf_append(to, all, n * sizeof(all[0]));
+	put_variants(name, all, n < CACHE_VARIANTS_MAX ? n : CACHE_VARIANTS_MAX, to);
 }
 
 int cache_decode_result(const struct digest *key, const struct buf *b, struct cache_entry *ret)
@@ -200,6 +197,20 @@ int cache_decode_result(const struct digest *key, const struct buf *b, struct ca
 	return store_unseal(name, b, &in) ? cache_entry_decode(in, ret) : CONCC_E_PROTO;
 }
 
+static int read_whole_variants(struct cache_store *s, const struct digest *call, struct buf *ret)
+{
+	struct cache_variant all[CACHE_VARIANTS_MAX];
+	char name[STORE_NAME_SIZE];
+	size_t n, sealed;
+	int r;
+
+	store_object_name(CACHE_VARIANTS, call, name);
+	r = read_variants(s, name, all, &n, &sealed);
+	if (r == 0)
+		put_variants(name, all, n, ret);
+	return r;
+}
+
 int cache_read_object(struct cache_store *s, const struct cache_key *key, size_t max,
 		      struct buf *ret)
 {
@@ -208,6 +219,8 @@ int cache_read_object(struct cache_store *s, const struct cache_key *key, size_t
 	struct blob in;
 	int r;
 
+	if (key->kind == CACHE_VARIANTS)
+		return read_whole_variants(s, &key->digest, ret);
 	store_object_name((char)key->kind, &key->digest, name);
 	buf_reset(ret);
 	r = store_read(s, name, max, ret);

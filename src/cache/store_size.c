@@ -69,14 +69,17 @@ static void scan_folder(struct cache_store *s, const char *folder, struct object
 
 static void scan_all(struct cache_store *s, struct objects *o)
 {
-	static const char kinds[] = "crwn";
+	static const char kinds[] = "crw", before[] = "crwn"; /* to format 7 */
 	char folder[8];
 
-	for (const char *k = kinds; *k; k++) {
-		for (unsigned i = 0; i < 256; i++) {
-			(void)snprintf(folder, sizeof(folder), "%c/%02x", *k, i);
-			scan_folder(s, folder, o);
-		}
+	scan_folder(s, "p", o);
+	for (unsigned i = 0; i < 3 * 16; i++) {
+		(void)snprintf(folder, sizeof(folder), "%c/%x", kinds[i / 16], i % 16);
+		scan_folder(s, folder, o);
+	}
+	for (unsigned i = 0; i < 4 * 256; i++) {
+		(void)snprintf(folder, sizeof(folder), "%c/%02x", before[i / 256], i % 256);
+		scan_folder(s, folder, o);
 	}
 }
 

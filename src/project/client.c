@@ -44,6 +44,16 @@ static void reply(struct client *c, uint32_t status, const char *text)
 	link_send_buf(c->link, MSG_CTL_REPLY, LINK_BULK, &b);
 }
 
+const char *client_sees_else(struct client *c)
+{
+	const char *why = NULL;
+
+	if (!c->is_beside_us)
+		why = namespaces_differ(&c->server->namespaces, c->pid);
+	c->is_beside_us = !why;
+	return why;
+}
+
 void client_settled(struct client *c)
 {
 	if (!c->waiting_up)

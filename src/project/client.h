@@ -18,8 +18,9 @@ struct client {
 	struct list of_server;
 	struct server *server;
 	struct link *link;
-	pid_t pid; /* as it was when it connected; 0: none in our pid namespace */
-	gid_t gid; /* the same */
+	pid_t pid;	   /* as it was when it connected; 0: none in our pid namespace */
+	gid_t gid;	   /* the same */
+	bool is_beside_us; /* it is in our namespaces: it was, and a wrapper does not leave them */
 	struct run *run;
 	struct seek *seek; /* lookup.c: it is asked of others; or NULL */
 	struct hit *hit;   /* lookup.c: what it asked for was kept, and is on its way; or NULL */
@@ -41,6 +42,8 @@ void client_accept(struct server *s, int fd); /* takes fd */
 /* Tells the wrapper at the other end to do without us.  Takes fd. */
 void client_refuse(int fd);
 void client_free(struct client *c);
+/* Why it sees other files than the server does; or NULL.  See concc/namespaces.h. */
+const char *client_sees_else(struct client *c);
 void client_settled(struct client *c); /* every worker is up or has failed */
 
 extern const char client_too_many[]; /* the server can't open more files for it */

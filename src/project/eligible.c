@@ -134,7 +134,7 @@ static bool names_tmp(const struct msg_run *m, char *const *workspaces, struct p
 
 static bool in_other_namespace(struct call *c, struct run_failure *ret)
 {
-	const char *differs = namespaces_differ(&c->client->server->namespaces, c->client->pid);
+	const char *differs = client_sees_else(c->client);
 
 	return differs && run_failure_set(ret, RUN_FAIL_LOCAL, true, "namespace",
 					  xasprintf("it runs %s", differs));

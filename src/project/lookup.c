@@ -323,7 +323,7 @@ static bool is_hopeless(struct client *c, const struct msg_run *m)
 	struct server *s = c->server;
 
 	return !s->results || s->stopping || s->replaced || c->too_many || cache_refuses(m) ||
-	       c->gid != getegid() || namespaces_differ(&s->namespaces, c->pid);
+	       c->gid != getegid() || client_sees_else(c);
 }
 
 static struct hit *hit_new(struct client *c, struct kept *e)

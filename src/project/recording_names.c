@@ -3,6 +3,7 @@
 #include "recording.h"
 
 #include <elf.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -15,6 +16,8 @@
 #include "concc/str.h"
 
 #define INTERPRETERS_MAX 4 /* of scripts, of scripts ... */
+#define LOADERS_MAX	 4096
+#define LINKS_MAX	 40
 #define SELINUX		 "/sys/fs/selinux"
 
 static bool has_dotdot(const char *path)
@@ -134,17 +137,22 @@ static bool is_not_listed(const struct recording *r, const char *path)
 /* Is it at none of the places of which something is known here?  Mostly it is not. */
 static bool is_elsewhere(const char *path)
 {
-	static const char *const places[] = {"/dev",
-					     "/proc",
-					     "/sys",
-					     "/tmp",
-					     "/var/tmp",
-					     "/etc/localtime",
-					     "/usr/share/zoneinfo"};
-
-	for (size_t i = 0; i < N_OF(places); i++)
-		if (str_starts(path, places[i]))
-			return false;
+	switch (path[1]) {
+	case 'd':
+		return !str_starts(path, "/dev");
+	case 'e':
+		return !str_starts(path, "/etc/localtime");
+	case 'p':
+		return !str_starts(path, "/proc");
+	case 's':
+		return !str_starts(path, "/sys");
+	case 't':
+		return !str_starts(path, "/tmp");
+	case 'u':
+		return !str_starts(path, "/usr/share/zoneinfo");
+	case 'v':
+		return !str_starts(path, "/var/tmp");
+	}
 	return true;
 }
 
@@ -197,8 +205,8 @@ void recording_choose_names(struct recording *r)
 {
 	size_t kept = 0;
 
-	for (size_t i = 0; i < r->names.n; i++)
-		r->asks_selinux |= streq(r->names.v[i] + 1, SELINUX);
+	for (size_t i = 0; i < r->names.n && !r->asks_selinux; i++)
+		r->asks_selinux = r->names.v[i][2] == 's' && streq(r->names.v[i] + 1, SELINUX);
 	for (size_t i = 0; i < r->names.n; i++) {
 		char *name = r->names.v[i];
 
@@ -279,12 +287,49 @@ static char *loader_of(const char *path, bool *ret_bad)
 	return NULL;
 }
 
-/* ccache and its like are called by the names of compilers, too, and read what those don't. */
+/* The same of a program that has these bytes, borrowed; it is the same for all that have. */
+static const char *known_loader(struct results *all, const char *path, const struct digest *d,
+				bool *ret_bad)
+{
+	char *loader = map_get(&all->loaders, d->b, DIGEST_SIZE);
+
+	*ret_bad = false;
+	if (!loader) {
+		loader = loader_of(path, ret_bad);
+		if (*ret_bad)
+			return NULL;
+		if (all->loaders.n >= LOADERS_MAX)
+			results_forget_loaders(all);
+		loader = loader ?: xstrdup("");
+		(void)map_put(&all->loaders, d->b, DIGEST_SIZE, loader);
+	}
+	return *loader ? loader : NULL;
+}
+
+/*
+ * ccache and its like are called by the names of compilers, too, and read what those don't.  This
+ * leads to a regular file; how that is called only the symlinks that the path ends with tell.
+ */
 static bool is_known_at_last(const char *path)
 {
-	_cleanup_free_ char *real = realpath(path, NULL);
+	char at[PATH_MAX], target[PATH_MAX];
+	size_t dir, len = strlen(path);
 
-	return real && cache_knows_tool(real);
+	if (len >= sizeof(at))
+		return false;
+	memcpy(at, path, len + 1);
+	for (unsigned n_links = 0; n_links < LINKS_MAX; n_links++) {
+		ssize_t n = readlink(at, target, sizeof(target));
+
+		if (n < 0)
+			return errno == EINVAL && cache_knows_tool(at);
+		dir = n && target[0] == '/' ? 0 : (size_t)(path_base(at) - at);
+		if (dir + (size_t)n >= sizeof(at))
+			return false;
+		memcpy(at + dir, target, (size_t)n);
+		at[dir + (size_t)n] = '\0';
+	}
+	return false;
 }
 
 /* What runs this script, on the heap; NULL: that can't be told, or depends on the directory. */
@@ -304,12 +349,11 @@ static char *interpreter_of(const char *path)
 }
 
 /* What the kernel opens by itself for an exec is no call of the job's. */
-static void look_at_elf(struct recording *r, const char *path, char ***more)
+static void look_at_elf(struct recording *r, const char *path, const struct digest *d, char ***more)
 {
-	_cleanup_free_ char *loader = NULL;
 	bool bad;
+	const char *loader = known_loader(r->results, path, d, &bad);
 
-	loader = loader_of(path, &bad);
 	if (bad)
 		recording_uncacheable(r, "loader");
 	else if (loader)
@@ -332,7 +376,7 @@ static void look_at_program(struct recording *r, const char *path, char ***more,
 		return;
 	}
 	if (facts & FACT_ELF && is_known_at_last(path)) {
-		look_at_elf(r, path, more);
+		look_at_elf(r, path, &d, more);
 		return;
 	}
 	r->unknown = true;
@@ -346,7 +390,7 @@ static void look_at_program(struct recording *r, const char *path, char ***more,
 		strv_push(more, xasprintf("%c%s", TRACE_EXEC, by));
 		look_at_program(r, by, more, depth + 1);
 	} else if (r->any && facts & FACT_ELF) {
-		look_at_elf(r, path, more);
+		look_at_elf(r, path, &d, more);
 	} else {
 		recording_uncacheable(r, facts & FACT_ELF ? "unknown-tool" : "script");
 	}

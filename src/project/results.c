@@ -112,6 +112,16 @@ static int hash_and_scan(struct results *r, int fd, struct digest *ret, unsigned
 	return err;
 }
 
+void results_forget_loaders(struct results *r)
+{
+	char *loader;
+
+	for (size_t it = 0; (loader = map_next(&r->loaders, &it, NULL));)
+		free(loader);
+	map_release(&r->loaders);
+	r->loaders = MAP_INIT;
+}
+
 static void know(struct results *r, const struct digest *d, unsigned facts)
 {
 	if (r->facts.n >= FACTS_MAX) {
@@ -347,6 +357,7 @@ void results_close(struct server *s)
 		free(n);
 	map_release(&r->reasons);
 	map_release(&r->refused);
+	results_forget_loaders(r);
 	map_release(&r->facts);
 	map_release(&r->disks);
 	cache_look_free(r->look);

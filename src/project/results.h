@@ -28,6 +28,7 @@ struct results {
 	struct cache_store *store;
 	struct cache_look *look;
 	struct map facts;      /* digest -> enum fact bits + 1 */
+	struct map loaders;    /* digest of a program -> path of its loader or "", owned */
 	struct map disks;      /* device -> enum disk_kind, of directories; while there are: */
 	uint64_t disks_mounts; /* so many changes of mounts */
 	bool wants_facts;
@@ -71,6 +72,7 @@ void results_remember(struct results *r, const struct digest *call, const char *
  */
 int results_facts(struct results *r, const char *path, const struct stat *st, struct digest *ret,
 		  unsigned *ret_facts);
+void results_forget_loaders(struct results *r);
 /* After something was put into the store. */
 void results_trim(struct results *r);
 

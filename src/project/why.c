@@ -274,7 +274,7 @@ static const char *refusal(struct client *c, const struct msg_run *m)
 
 	if (!c->server->results)
 		return "the project server keeps no results: set `cache = 5G` in ~/.concc.ini";
-	if (namespaces_differ(&c->server->namespaces, c->pid))
+	if (client_sees_else(c))
 		return "namespace";
 	why = cache_refuses(m);
 	if (why)

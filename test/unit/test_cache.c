@@ -537,6 +537,44 @@ Test(cache, states_of_one_set_push_no_other_set_out)
 	cache_store_close(s);
 }
 
+static struct stat file_of_variants(void)
+{
+	struct digest call = key(1);
+	_cleanup_free_ char *path = NULL;
+	char hex[DIGEST_HEX];
+	struct stat st;
+
+	digest_hex(&call, hex);
+	path = xasprintf("%s/w/%.1s/%s", dir, hex, hex + 1);
+	cr_assert_eq(stat(path, &st), 0);
+	return st;
+}
+
+/* A file system takes long to put a file in the place of another: that is seldom. */
+Test(cache, variants_come_behind_each_other)
+{
+	struct cache_store *s = open_store(1 << 30);
+	struct cache_variant variants[CACHE_VARIANTS_MAX];
+	ino_t ino = 0;
+	int files = 0;
+
+	for (int i = 0; i < 500; i++) {
+		struct digest newest = key(1000 + i);
+		struct stat st;
+
+		see(s, 1000 + i, 2000 + i);
+		st = file_of_variants();
+		files += st.st_ino != ino;
+		ino = st.st_ino;
+		cr_assert_leq(st.st_size, 4096);
+		cr_assert_eq(variants_of(s, variants),
+			     i < CACHE_VARIANTS_MAX ? (size_t)i + 1 : CACHE_VARIANTS_MAX);
+		cr_assert(digest_eq(&variants[0].set, &newest));
+	}
+	cr_assert_leq(files, 500 / 8);
+	cache_store_close(s);
+}
+
 /* All objects, by path. */
 static char **objects(void)
 {
@@ -700,7 +738,7 @@ Test(cache, what_was_not_used_for_longest_goes)
 
 		cr_assert_eq(cache_put_bytes(s, &i, sizeof(i), &d[i]), 0);
 		digest_hex(&d[i], hex);
-		path = xasprintf("%s/c/%.2s/%s", dir, hex, hex + 2);
+		path = xasprintf("%s/c/%.1s/%s", dir, hex, hex + 1);
 		cr_assert_eq(utimensat(AT_FDCWD, path, t, 0), 0);
 	}
 	cr_assert(cache_has(s, &d[0])); /* which is a use */
@@ -920,5 +958,128 @@ Test(cache, how_calls_differ)
 		strv_free(before.argv);
 		strv_free(now.argv);
 		buf_release(&b);
+	}
+}
+
+/* ---- parts in the store ---- */
+
+static void add_parts(struct cache_store *s, int by, int call)
+{
+	struct cache_parts w = {
+		.call = key(call),
+		.argv = xcalloc(1, sizeof(char *)),
+		.names = xcalloc(1, sizeof(char *)),
+	};
+	struct digest d = key(by);
+
+	strv_push(&w.argv, xasprintf("call %d", call));
+	cr_assert_eq(cache_add_parts(s, &d, &w), 0);
+	cache_parts_release(&w);
+}
+
+/* Those calls, the newest first; -1: no more. */
+static void expect_parts(struct cache_store *s, int by, const int *calls)
+{
+	struct cache_parts all[CACHE_PARTS_KEPT];
+	struct digest d = key(by);
+	size_t n = 0;
+	int r = cache_get_parts(s, &d, all, &n);
+
+	cr_assert_eq(r, *calls < 0 ? -ENOENT : 0);
+	for (size_t i = 0; i < n; i++) {
+		_cleanup_free_ char *want = xasprintf("call %d", calls[i]);
+
+		cr_assert_str_eq(all[i].argv[0], want);
+		cache_parts_release(&all[i]);
+	}
+	cr_assert_eq(calls[n], -1);
+}
+
+static off_t size_of_parts(size_t *ret_n)
+{
+	_cleanup_free_ char *folder = xasprintf("%s/p", dir);
+	DIR *d = opendir(folder);
+	struct dirent *de;
+	off_t size = 0;
+
+	*ret_n = 0;
+	cr_assert(d);
+	while ((de = readdir(d))) {
+		struct stat st;
+
+		cr_assert_eq(fstatat(dirfd(d), de->d_name, &st, 0), 0);
+		size += S_ISREG(st.st_mode) ? st.st_size : 0;
+		*ret_n += S_ISREG(st.st_mode);
+	}
+	closedir(d);
+	return size;
+}
+
+Test(cache, the_newest_parts_come_first_and_each_call_once)
+{
+	struct cache_store *s = open_store(1 << 30);
+	off_t size;
+	size_t n;
+
+	expect_parts(s, 1, (const int[]){-1});
+	for (int call = 10; call < 16; call++)
+		add_parts(s, 1, call);
+	add_parts(s, 2, 20);
+	expect_parts(s, 1, (const int[]){15, 14, 13, 12, -1});
+	add_parts(s, 1, 13);
+	expect_parts(s, 1, (const int[]){13, 15, 14, 12, -1});
+	expect_parts(s, 2, (const int[]){20, -1});
+	size = size_of_parts(&n);
+	add_parts(s, 1, 13); /* it is the newest already */
+	add_parts(s, 2, 20);
+	cr_assert_eq(size_of_parts(&n), size);
+	cr_assert_eq(cache_clear(s), 0);
+	expect_parts(s, 1, (const int[]){-1});
+	add_parts(s, 1, 13);
+	expect_parts(s, 1, (const int[]){13, -1});
+	cache_store_close(s);
+}
+
+/* Of many calls there are few files, and no more than a share of the store. */
+Test(cache, parts_are_bounded)
+{
+	struct cache_store *s = open_store(256 * 4096);
+	size_t n;
+
+	for (int i = 0; i < 3000; i++)
+		add_parts(s, i, 10000 + i);
+	cr_assert_leq(size_of_parts(&n), 32 * (4096 + 200));
+	cr_assert_leq(n, 32);
+	expect_parts(s, 2999, (const int[]){12999, -1});
+	expect_parts(s, 0, (const int[]){-1});
+	cache_store_close(s);
+}
+
+Test(cache, damaged_parts_are_none)
+{
+	for (int cut = 0; cut < 2; cut++) {
+		struct cache_store *s = open_store(1 << 30);
+		struct digest d = key(1);
+		_cleanup_free_ char *path = NULL;
+		struct stat st;
+		char c;
+		int fd;
+
+		add_parts(s, 1, 10);
+		path = xasprintf("%s/p/%x", dir, d.b[0] >> 4);
+		fd = open(path, O_RDWR | O_CLOEXEC);
+		cr_assert(fd >= 0 && fstat(fd, &st) == 0);
+		cr_assert_eq(pread(fd, &c, 1, st.st_size - 1), 1);
+		c ^= 1;
+		cr_assert_eq(cut ? ftruncate(fd, st.st_size - 1)
+				 : pwrite(fd, &c, 1, st.st_size - 1) - 1,
+			     0);
+		close(fd);
+		expect_parts(s, 1, (const int[]){-1});
+		cr_assert(access(path, F_OK) < 0, "what is damaged stays");
+		add_parts(s, 1, 11);
+		expect_parts(s, 1, (const int[]){11, -1});
+		cr_assert_eq(cache_clear(s), 0);
+		cache_store_close(s);
 	}
 }
