@@ -206,6 +206,10 @@ FIRST_TRY_DEPS += nodejs npm libnode-dev
 endif
 FIRST_TRY_DEPS += node-typescript
 
+# And crates for the cargo workspaces of bench/.
+BENCH_DEPS = librust-clap-dev librust-clap-derive-dev librust-futures-dev librust-itertools-dev librust-nom-dev \
+	librust-rayon-dev librust-regex-dev librust-serde-dev librust-serde-derive-dev librust-serde-json-dev \
+	librust-thiserror-dev librust-toml-dev librust-url-dev
 # And those of `make check-kubernetes`.
 KUBERNETES_DEPS = golang-1.19-go dpkg-dev runc openssl jq iproute2 gcc libc6-dev
 
@@ -232,6 +236,9 @@ deps:
 test-deps:
 	@mkdir -p $(B)
 	$(call install-missing,$(TEST_DEPS))
+
+bench-deps: test-deps
+	$(call install-missing,$(BENCH_DEPS))
 
 # The second make reads what pkg-config says now that the packages are there.
 demo: deps
@@ -376,7 +383,7 @@ check-kubernetes: test-deps
 
 # Against the other ways to compile elsewhere; see bench/README.md.  Needs root, and most of an hour.
 # BENCH: options of bench/run.
-bench: test-deps
+bench: bench-deps
 	$(Q)$(MAKE) --no-print-directory all $(TEST_HELPERS)
 	$(Q)bench/run $(BENCH)
 
@@ -501,7 +508,7 @@ help:
 	@echo 'V=1 shows commands; DEVELOPER=1 makes warnings errors; SANITIZE=address,undefined'
 	@echo 'PREFIX=$(PREFIX) DESTDIR= B=$(B)'
 
-.PHONY: deb rpm check-images check-kubernetes first-try all deps test-deps demo test-programs check check-unit check-integration soak fuzz fuzz-run bench \
+.PHONY: deb rpm check-images check-kubernetes first-try all deps test-deps bench-deps demo test-programs check check-unit check-integration soak fuzz fuzz-run bench \
 	format format-check lint lint-run man-lint coverage install uninstall dist distcheck clean help FORCE
 .SECONDARY:
 -include $(shell [ -d $(B) ] && find $(B) \( -path $(B)/examples -o -path $(B)/deb -o -path $(B)/rpm \) -prune -o \

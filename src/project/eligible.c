@@ -15,6 +15,7 @@
 #include "missing.h"
 #include "mounted.h"
 #include "peer.h"
+#include "shown.h"
 #include "system.h"
 #include "workspaces.h"
 
@@ -23,7 +24,8 @@ static bool may_see(const struct peer *p, const char *path)
 {
 	if (p->conf->root == ROOT_CLIENT)
 		return system_shows(p->server, path);
-	return workspaces_is_system_path(path) || tree_root_of(p->server->tree, path, NULL);
+	return workspaces_is_system_path(path) || shown_has(p, path) ||
+	       tree_root_of(p->server->tree, path, NULL);
 }
 
 static bool exists(const char *path)
@@ -60,7 +62,8 @@ static char *refused_output(const struct peer *p, char *const *argv)
 		if (!arg || !(streq(a[-1], "-o") || str_starts(*a, "-o/")))
 			continue;
 		path = path_clean("/", arg);
-		if (workspaces_is_system_path(path) && !path_is_below(path, "/dev") &&
+		if ((workspaces_is_system_path(path) || shown_has(p, path)) &&
+		    !path_is_below(path, "/dev") &&
 		    !(tree_root_of(p->server->tree, path, &writable) && writable)) {
 			_cleanup_free_ char *shown = str_escape(path, strlen(path), 200);
 

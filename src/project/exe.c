@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "exe.h"
+#include "peer.h"
 #include "run.h"
+#include "shown.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -326,13 +328,23 @@ static int add_parts(struct look *l)
 	return add_compilers(l, family);
 }
 
+/*
+ * The very files of this machine: what is mounted on them, mounted.h compares.  A program that is
+ * not ours may take jobs wherever it likes.
+ */
+static bool has_our_programs(const struct peer *p)
+{
+	return p->conf->root == ROOT_CLIENT ||
+	       (shown_sees_this_system(p) && !p->conf->worker_program);
+}
+
 static int look(struct look *l, struct errmsg *msg)
 {
 	const char *path = l->m->exe;
 	int r = 0;
 
 	l->e->msg.path = xstrdup(path);
-	if (l->peer->conf->root == ROOT_CLIENT)
+	if (has_our_programs(l->peer))
 		return 0; /* there is nothing there that is not from here */
 	if (!run_serves_exe(l->peer, path))
 		r = add_file(l, path);
@@ -355,13 +367,14 @@ static bool is_current(const struct exe *e)
 /* What decides which files they are, but for the files themselves. */
 static void put_call(const struct look *l, struct buf *key)
 {
-	bool ours = l->peer->conf->root == ROOT_CLIENT || run_serves_exe(l->peer, l->m->exe);
+	bool all_ours = has_our_programs(l->peer);
+	bool ours = all_ours || run_serves_exe(l->peer, l->m->exe);
 
 	buf_put_u8(key, ours);
 	buf_put_u8(key, (uint8_t)l->peer->conf->root);
 	buf_put_u8(key, l->compiler);
 	buf_put_str(key, l->m->exe);
-	if (!l->compiler || l->peer->conf->root == ROOT_CLIENT)
+	if (!l->compiler || all_ours)
 		return;
 	buf_put_u8(key, (uint8_t)job_family(l->m->argv));
 	buf_put_u8(key, l->may_link);

@@ -7,6 +7,7 @@
  */
 #include "links.h"
 #include "peer.h"
+#include "shown.h"
 #include "server.h"
 #include "system.h"
 #include "workspaces.h"
@@ -61,9 +62,10 @@ static bool is_seen(struct walk *w, const char *path)
 	const struct peer *p = w->peer;
 	const char *root = tree_root_of(p->server->tree, path, NULL);
 
-	if (p->conf->root == ROOT_CLIENT ? system_has(p->server, path)
-					 : workspaces_is_system_path(path) && p->conf->address &&
-						   streq(p->conf->address, "local:"))
+	if (p->conf->root == ROOT_CLIENT
+		    ? system_has(p->server, path)
+		    : shown_has(p, path) ||
+			      (workspaces_is_system_path(path) && conf_worker_is_here(p->conf)))
 		return true;
 	if (!root || streq(root, path))
 		return false;

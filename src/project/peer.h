@@ -40,6 +40,7 @@ struct peer {
 	uint32_t slots;
 	uint64_t mounts;       /* mounted.c: how often they had changed, */
 	struct stat top;       /* the root directory then, */
+	struct digest trees;   /* those of tools that it is shown, */
 	struct digest mounted; /* and what there was, when the worker was started */
 	bool outdated;	 /* it has changed since: when its jobs have ended it is started anew */
 	struct map envs; /* encoded environment -> its id (as a pointer) */

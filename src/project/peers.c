@@ -58,7 +58,7 @@ bool peers_any_down(const struct server *s)
 	return false;
 }
 
-static bool any_connecting(const struct server *s)
+bool peers_any_connecting(const struct server *s)
 {
 	for (unsigned i = 0; i < s->n_peers; i++) {
 		if (s->peers[i]->state == PEER_CONNECTING)
@@ -73,7 +73,7 @@ static void adopt_agent(void *data)
 	struct server *s = data;
 	_cleanup_free_ char *agent = NULL;
 
-	if (!s->next_agent || any_connecting(s))
+	if (!s->next_agent || peers_any_connecting(s))
 		return;
 	agent = steal_ptr(&s->next_agent);
 	log_info("SSH_AUTH_SOCK is %s from now on", agent);
@@ -116,30 +116,8 @@ void peers_on_call(void *data, uint32_t events)
 
 /* ---- their beginning ---- */
 
-/*
- * Workers on this machine hide homes from jobs like any other, but a toolchain
- * in one's own home is what a build here uses: rustup's, or what the
- * configuration lists.
- */
-static void show_toolchains(const struct server *s)
-{
-	static const char *const usual[] = {"~/.rustup", "~/.cargo/bin"};
-	_cleanup_buf_ struct buf list = BUF_INIT;
-
-	for (char **t = s->conf->toolchains; t && *t; t++)
-		buf_putf(&list, "%s%s", list.len ? ":" : "", *t);
-	for (size_t i = 0; i < sizeof(usual) / sizeof(*usual); i++) {
-		_cleanup_free_ char *dir = path_expand_home(usual[i]);
-
-		if (access(dir, F_OK) == 0)
-			buf_putf(&list, "%s%s", list.len ? ":" : "", dir);
-	}
-	setenv("CONCC_WORKER_SHOW", buf_cstr(&list), 0);
-}
-
 void peers_start(struct server *s)
 {
-	show_toolchains(s);
 	s->n_peers = (unsigned)s->conf->n_workers;
 	s->peers = xcalloc(s->n_peers + 1, sizeof(*s->peers));
 	wake_open(s);

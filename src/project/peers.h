@@ -16,6 +16,7 @@ struct server;
 void peers_start(struct server *s);
 struct peer *server_peer(struct server *s, const char *name);
 bool peers_any_up(const struct server *s);
+bool peers_any_connecting(const struct server *s);
 bool peers_any_down(const struct server *s);	   /* or tried again after that */
 bool peers_settled(const struct server *s);	   /* every one is up or has failed at least once */
 void peers_on_call(void *server, uint32_t events); /* the pool's FIFO is readable */

@@ -422,6 +422,7 @@ static void tear_down(struct server *s)
 	save_hashes(s);
 	hash_cache_free(s->hashes);
 	system_free(s->system);
+	strv_free(s->shown);
 	exes_free(s);
 	end_clients(s, false);
 	jobs_close(s);

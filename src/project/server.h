@@ -62,6 +62,8 @@ struct server {
 	unsigned n_clients;
 	struct results *results; /* NULL: none are kept */
 	struct system *system;	 /* NULL: no worker sees it */
+	char **shown;		 /* see shown.h */
+	bool shows_all;		 /* nobody has said what workers here show */
 	struct exes *exes;	 /* see exe.h; NULL: no job came yet */
 	struct map working_sets; /* root -> struct working_set */
 	uint32_t next_job_id;

@@ -8,6 +8,7 @@
 #include "etc.h"
 #include "peer.h"
 #include "server.h"
+#include "shown.h"
 #include "workspaces.h"
 
 #include <dirent.h>
@@ -91,6 +92,11 @@ static void want_all(struct system *y, char *const *listed)
 	}
 	for (; listed && *listed; listed++)
 		want(y, *listed);
+}
+
+char *const *system_wanted(const struct server *s)
+{
+	return s->system->wanted;
 }
 
 const char *system_tree_of(const struct server *s, const char *path)
@@ -183,6 +189,16 @@ static bool all_are_here(const struct server *s)
 	return true;
 }
 
+/* Do jobs here see it as it is? */
+static bool is_seen_here(const struct server *s, const char *tree)
+{
+	bool seen = workspaces_is_system_path(tree);
+
+	for (char *const *t = shown_trees(s); t && *t && !seen; t++)
+		seen = streq(*t, tree);
+	return seen;
+}
+
 /*
  * What jobs here look at in this machine's system is known like the project's own files, so that a
  * look-up need not look at it again.  Nobody else is served it.
@@ -194,7 +210,7 @@ static void watch_for_results(struct server *s)
 	for (char **w = s->system->wanted; w && *w; w++) {
 		struct errmsg msg = {0};
 
-		if (workspaces_is_system_path(*w) && tree_serve(s->tree, *w, false, &msg) < 0)
+		if (is_seen_here(s, *w) && tree_serve(s->tree, *w, false, &msg) < 0)
 			log_debug("%s", msg.text); /* looked at each time, then */
 	}
 }
@@ -203,6 +219,7 @@ int system_set_up(struct server *s, struct errmsg *msg)
 {
 	s->system = xcalloc(1, sizeof(*s->system));
 	want_all(s->system, s->conf->toolchains);
+	shown_set_up(s);
 	if (!any_wants_it(s)) {
 		watch_for_results(s);
 		return 0;

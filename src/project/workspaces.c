@@ -8,6 +8,7 @@
 #include "links.h"
 #include "peer.h"
 #include "server.h"
+#include "shown.h"
 #include "system.h"
 
 #include <errno.h>
@@ -350,7 +351,7 @@ static bool is_related(const struct msg_run *m, const char *arg)
 static bool is_seen(const struct peer *p, const char *path)
 {
 	if (p->conf->root != ROOT_CLIENT)
-		return workspaces_is_system_path(path);
+		return workspaces_is_system_path(path) || shown_has(p, path);
 	return system_has(p->server, path) || path_is_below(path, "/dev") ||
 	       path_is_below(path, "/proc");
 }
@@ -444,7 +445,7 @@ static char *need_programs(struct peer *p, const char *exe, char ***list)
 	if (!need_program(p, clean, list))
 		return steal_ptr(&clean);
 	/* What the worker's own is a link to is the worker's matter. */
-	if (p->conf->root != ROOT_CLIENT && is_seen(p, clean))
+	if (p->conf->root != ROOT_CLIENT && workspaces_is_system_path(clean))
 		return NULL;
 	real = realpath(exe, NULL);
 	if (!real)
