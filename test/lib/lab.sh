@@ -620,6 +620,22 @@ lab_slow_start() { # [WRAPPER...]
 	rm "$WS/hold"
 }
 
+# Kills it where it is, what it has started first: a command that leaves processes behind is done here.
+lab_slow_kill() {
+	local pid main='' others=''
+	for pid in $SLOW_PIDS; do
+		case " ${SLOW_PIDS//$'\n'/ } " in
+		*" $(lab_parent "$pid") "*) others="$others $pid" ;;
+		*) main="$main $pid" ;;
+		esac
+	done
+	if [ -n "$others" ]; then
+		kill -KILL $others
+		expect_gone "what the job has started" $others
+	fi
+	kill -KILL $main
+}
+
 # After a failure: the job's processes that run here.
 lab_slow_end() {
 	local pid
