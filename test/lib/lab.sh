@@ -726,12 +726,13 @@ lab_server_pid() {
 	lab_client_pids concc-project
 }
 
-# Processes of the lab with this name.
+# Processes of the lab with this name; none that has ended, whose parent has not seen that yet: it has no words.
 lab_client_pids() { # NAME
 	local pid comm
 	for pid in /proc/[0-9]*; do
 		{ read -r comm <"$pid/comm"; } 2>/dev/null || continue
-		[ "$comm" = "${1:0:15}" ] && echo "${pid#/proc/}"
+		[ "$comm" = "${1:0:15}" ] || continue
+		{ read -r -d '' _ <"$pid/cmdline"; } 2>/dev/null && echo "${pid#/proc/}"
 	done
 	return 0
 }
