@@ -199,7 +199,7 @@ tmp_cleaned() {
 	cat "$LAB/explain"
 	expect_eq "remote jobs of another server" "$(explained_remote "$LAB/explain")" 1
 	expect_ne "servers" "$(lab_server_pid | wc -l)" 1
-	kill -KILL $SLOW_PIDS # it is the last, and ends as a killed one does here
+	lab_slow_kill # it is the last, and ends as a killed one does here
 	lab_slow_wait
 	cat "$LAB/slow.err"
 	expect_eq "exit status" "$SLOW_STATUS" 137

@@ -235,7 +235,7 @@ stopped() {
 	expect_eq "it ended by" "$(kill -l "$how")" STOP
 	concc status >"$LAB/status"
 	kill -CONT "$pid"
-	kill -KILL $SLOW_PIDS
+	lab_slow_kill
 	lab_slow_wait
 	cat "$LAB/status"
 	expect_grep "^  stopped here \(pid $pid\), and keeps its slot or place: \./slow; " "$LAB/status"

@@ -42,7 +42,7 @@ changed() { # HOW: a command that puts its first argument in place of the second
 	compile 'remote on '
 	expect_eq "workers" "$(lab_status '.workers | length')" 2
 	expect_ne "the server" "$(lab_server_pid | tail -n 1)" "$server"
-	kill -KILL $SLOW_PIDS # until then it was where it was, and what ends it there is its end
+	lab_slow_kill # until then it was where it was, and what ends it there is its end
 	lab_slow_wait
 	cat "$LAB/slow.err"
 	expect_eq "status of the job" "$SLOW_STATUS" 137

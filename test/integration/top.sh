@@ -117,7 +117,7 @@ content() {
 	concc-worker-pool release "$(sed 's/.* //' "$LAB/token")"
 	cat <&"$TRACE" >/dev/null
 	shows_no 'WAITING FOR A SLOT'
-	kill -KILL $SLOW_PIDS
+	lab_slow_kill
 	lab_slow_wait
 	shows '^concc: 0 on workers'
 	concc-cc gcc -c a.c -o seen.o
@@ -457,7 +457,7 @@ nothing_to_do() {
 	lab_slow_start # so that it has something to do until that is seen
 	top_start
 	shows '^w[12] +up'
-	kill -KILL $SLOW_PIDS
+	lab_slow_kill
 	lab_slow_wait
 	shows 'no project server is running'
 	quit

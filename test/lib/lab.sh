@@ -646,6 +646,22 @@ lab_slow_start() { # [WRAPPER...]
 	rm "$WS/hold"
 }
 
+# Kills it where it is, what it has started first: a command that leaves processes behind is done here.
+lab_slow_kill() {
+	local pid main='' others=''
+	for pid in $SLOW_PIDS; do
+		case " ${SLOW_PIDS//$'\n'/ } " in
+		*" $(lab_parent "$pid") "*) others="$others $pid" ;;
+		*) main="$main $pid" ;;
+		esac
+	done
+	if [ -n "$others" ]; then
+		kill -KILL $others
+		expect_gone "what the job has started" $others
+	fi
+	kill -KILL $main
+}
+
 # After a failure: the job's processes that run here.
 lab_slow_end() {
 	local pid
@@ -736,12 +752,13 @@ lab_server_pid() {
 	lab_client_pids concc-project
 }
 
-# Processes of the lab with this name.
+# Processes of the lab with this name; none that has ended, whose parent has not seen that yet: it has no words.
 lab_client_pids() { # NAME
 	local pid comm
 	for pid in /proc/[0-9]*; do
 		{ read -r comm <"$pid/comm"; } 2>/dev/null || continue
-		[ "$comm" = "${1:0:15}" ] && echo "${pid#/proc/}"
+		[ "$comm" = "${1:0:15}" ] || continue
+		{ read -r -d '' _ <"$pid/cmdline"; } 2>/dev/null && echo "${pid#/proc/}"
 	done
 	return 0
 }
