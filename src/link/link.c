@@ -29,7 +29,7 @@
 	(1024 * 1024)  /* bytes moved one way before others in the loop get their turn */
 #define LINGER_MS 2000 /* for a peer that reads no more: time to say why */
 #define SHOWN_MAX 200  /* of a peer's last line, in messages */
-#define MEASURES  3    /* PINGs of link_measure() */
+#define MEASURES  5    /* PINGs of link_measure() */
 
 struct watch {
 	struct link *link;

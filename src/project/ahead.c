@@ -172,13 +172,8 @@ static void tell_way(struct peer *p, const char *path)
 /* The launcher opens them all, one after the other. */
 static void tell_trees(struct peer *p)
 {
-	struct ahead *a = p->ahead;
-	size_t n;
-	char *const *trees = system_trees(p, &n);
-
-	for (; a->n_trees < n; a->n_trees++)
-		if (!tree_dir_id(p->server->tree, p->index, trees[a->n_trees]))
-			tree_list(p->server->tree, p->index, trees[a->n_trees]);
+	for (; p->ahead->n_trees < p->n_trees; p->ahead->n_trees++)
+		ahead_dir(p, system_tree(p, p->ahead->n_trees));
 }
 
 void ahead_job(struct peer *p, const struct msg_run *m, char *const *search)

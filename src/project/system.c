@@ -265,10 +265,9 @@ void system_greet(struct peer *p)
 	tell_trees(p);
 }
 
-char *const *system_trees(const struct peer *p, size_t *ret_n)
+const char *system_tree(const struct peer *p, size_t i)
 {
-	*ret_n = p->n_trees;
-	return p->server->system->trees;
+	return p->server->system->trees[i];
 }
 
 char *const *system_links(const struct server *s)

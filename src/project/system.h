@@ -16,9 +16,9 @@ int system_set_up(struct server *s, struct errmsg *msg);
 void system_free(struct system *y);
 /* Links of the root directory that lead into trees: name, target, ...; NULL when there are none. */
 char *const *system_links(const struct server *s);
+/* The i-th of the p->n_trees that the peer was told of; borrowed. */
+const char *system_tree(const struct peer *p, size_t i);
 /* These are for peers with root = client only.  After HELLO: which trees there are. */
-/* The trees that the peer was told of, *ret_n of them; borrowed. */
-char *const *system_trees(const struct peer *p, size_t *ret_n);
 void system_greet(struct peer *p);
 /* Before the tree is drained for a job: what has changed in /etc, and which trees came.  Negative:
  * what jobs would see of /etc is not what it is. */
