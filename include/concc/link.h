@@ -205,6 +205,8 @@ size_t link_queued_bulk(const struct link *k);
 /* A peer that makes us queue more than this takes nothing of what it asks for: the link closes with
  * CONCC_E_TOOBIG.  Room for one DIR message of the largest size, and as much again. */
 #define LINK_QUEUE_MAX (2u * 256 * 1024 * 1024)
+/* What is put into the queue from now on goes as it is. */
+void link_compress_no_more(struct link *k);
 const struct link_counts *link_counts(const struct link *k);
 /* Sends what is queued as far as it goes without blocking, then closes. */
 void link_close(struct link *k);

@@ -141,6 +141,7 @@ int proto_get_header(const uint8_t in[PROTO_HEADER_LEN], struct proto_header *re
 enum hello_flags {
 	HELLO_F_CLIENT_ROOT = 1 << 0, /* from a client: jobs see its system, and nothing else */
 	HELLO_F_CHECKUP = 1 << 1,     /* from a client: it wants a CHECKUP */
+	HELLO_F_NEAR = 1 << 2, /* from a client: the link costs less than to compress for it */
 };
 
 /* The first five fields keep their place and meaning in every version; of another they are all that

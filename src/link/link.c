@@ -713,6 +713,11 @@ size_t link_queued_bulk(const struct link *k)
 	return k->out.bytes[LINK_BULK];
 }
 
+void link_compress_no_more(struct link *k)
+{
+	outqueue_compress_no_more(&k->out);
+}
+
 const struct link_counts *link_counts(const struct link *k)
 {
 	return &k->counts;

@@ -27,6 +27,12 @@ void outqueue_init(struct outqueue *q, bool compress)
 	list_init(&q->chunks[LINK_BULK]);
 }
 
+void outqueue_compress_no_more(struct outqueue *q)
+{
+	packer_free(q->packer);
+	q->packer = NULL;
+}
+
 void outqueue_release(struct outqueue *q)
 {
 	outqueue_drop(q);

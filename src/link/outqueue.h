@@ -32,6 +32,7 @@ struct outqueue {
 
 void outqueue_init(struct outqueue *q, bool compress);
 void outqueue_release(struct outqueue *q);
+void outqueue_compress_no_more(struct outqueue *q);
 void outqueue_put(struct outqueue *q, enum link_prio prio, uint8_t type, const uint8_t *p,
 		  size_t n);
 /* Bytes that are no frame, before all others. */

@@ -74,8 +74,10 @@ void greeting_say(struct peer *p)
 	}
 	(void)uname(&u);
 	(void)gethostname(host, sizeof(host) - 1);
+	if (conf_worker_is_here(p->conf))
+		m.flags |= HELLO_F_NEAR;
 	if (ours) {
-		m.flags = HELLO_F_CLIENT_ROOT;
+		m.flags |= HELLO_F_CLIENT_ROOT;
 		m.links = (char **)system_links(p->server);
 	}
 	msg_hello_encode(&b, &m);

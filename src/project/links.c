@@ -62,10 +62,9 @@ static bool is_seen(struct walk *w, const char *path)
 	const struct peer *p = w->peer;
 	const char *root = tree_root_of(p->server->tree, path, NULL);
 
-	if (p->conf->root == ROOT_CLIENT
-		    ? system_has(p->server, path)
-		    : shown_has(p, path) ||
-			      (workspaces_is_system_path(path) && conf_worker_is_here(p->conf)))
+	if (p->conf->root == ROOT_CLIENT ? system_has(p->server, path)
+					 : shown_has(p, path) || (workspaces_is_system_path(path) &&
+								  conf_worker_is_here(p->conf)))
 		return true;
 	if (!root || streq(root, path))
 		return false;

@@ -12,8 +12,8 @@
 struct peer;
 struct server;
 
-/* Once it is known which trees of tools there are, by system_set_up(), before a worker is started: it
- * tells workers here which of them to show. */
+/* Once it is known which trees of tools there are, by system_set_up(), before a worker is started:
+ * it tells workers here which of them to show. */
 void shown_set_up(struct server *s);
 /* Before one is started: it is shown what there is now.  False: it will be shown what there was. */
 bool shown_look(struct server *s);

@@ -23,8 +23,8 @@ void system_greet(struct peer *p);
 /* Before the tree is drained for a job: what has changed in /etc, and which trees came.  Negative:
  * what jobs would see of /etc is not what it is. */
 int system_refresh(struct peer *p, struct errmsg *msg);
-/* The trees that they are to see, as the configuration and custom have them, be they there or not.  Of
- * any peer. */
+/* The trees that they are to see, as the configuration and custom have them, be they there or not.
+ * Of any peer. */
 char *const *system_wanted(const struct server *s);
 /* The toolchain tree that path is in, as they are listed, be it there or not; or NULL.  Of any
  * peer. */

@@ -374,6 +374,8 @@ static int on_hello(struct agent *a, struct blob payload)
 			a->client.version < PROTO_VERSION ? "the client's" : "the worker's");
 		return 0;
 	}
+	if (a->client.flags & HELLO_F_NEAR)
+		link_compress_no_more(a->link);
 	r = admit(a, &msg);
 	if (r == 0)
 		r = bring_up(a, &msg);
