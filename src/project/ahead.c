@@ -82,14 +82,6 @@ static bool is_far(const struct peer *p)
 	return p->conf->mirror == MIRROR_CONCC && link_counts(p->link)->rtt_min_us >= FAR_US;
 }
 
-/* Not, as long as nothing is known of the way there. */
-static bool is_near(const struct peer *p)
-{
-	uint64_t rtt_us = link_counts(p->link)->rtt_min_us;
-
-	return rtt_us && rtt_us < FAR_US;
-}
-
 /* ---- listings ---- */
 
 /* What the peer knows of path: its directory's id and the name in it; 0: nothing. */
@@ -176,22 +168,18 @@ static void tell_trees(struct peer *p)
 		ahead_dir(p, system_tree(p, p->ahead->n_trees));
 }
 
-void ahead_job(struct peer *p, const struct msg_run *m, char *const *search)
+void ahead_job(struct peer *p, const struct msg_run *m)
 {
 	if (p->conf->mirror != MIRROR_CONCC)
 		return;
 	tell_trees(p);
 	ahead_dir(p, m->cwd);
-	tell_way(p, m->exe);
 	for (char *const *a = m->argv + 1; *m->argv && *a; a++) {
 		_cleanup_free_ char *full = **a == '-' ? NULL : path_clean(m->cwd, *a);
 
 		if (full)
 			tell_way(p, full);
 	}
-	/* It may not look there after all: not where it may as well ask. */
-	for (; search && *search && !is_near(p); search++)
-		ahead_dir(p, *search);
 }
 
 void ahead_listed(struct peer *p, const char *path)

@@ -28,9 +28,8 @@ void ahead_free(struct ahead *a); /* NULL is fine; at the end of the link */
  * was not told of them.  Nothing when there is none. */
 void ahead_dir(struct peer *p, const char *path);
 /* Before a job: the listings of the trees that its root is built of, and on the way to its
- * directory, its program, what its arguments name, and those in which it looks for programs
- * (search; NULL: in none). */
-void ahead_job(struct peer *p, const struct msg_run *m, char *const *search);
+ * directory and what its arguments name. */
+void ahead_job(struct peer *p, const struct msg_run *m);
 /* The peer has asked for this listing, and got it: those of few and small directories in it. */
 void ahead_listed(struct peer *p, const char *path);
 /* The peer asks for this file. */

@@ -151,7 +151,7 @@ int run_dispatch(struct client *c, struct peer *p, const struct msg_run *m, stru
 	absent_check(p);
 	links_check(p);
 	*ret = run_new(c, p, m, e, strv_copy(workspaces));
-	ahead_job(p, m, m->flags & JOB_F_COMPILER ? (*ret)->search : NULL);
+	ahead_job(p, m);
 	working_set_sources(p, m->cwd, m->argv);
 	send_job(*ret, m, e);
 	run_start_clock(*ret);
