@@ -9,6 +9,7 @@
 lab_need jq gcc
 lab_enter "$@"
 lab_start builder
+# shellcheck disable=SC2119
 near_config
 cd "$WS"
 RUST=~/.rustup
@@ -64,7 +65,7 @@ changes() {
 	echo again >$RUST/lib/data
 	there "a file"
 	tree $RUST/other else
-	rm -r $RUST/lib
+	rm -r "${RUST:?}/lib"
 	mv $RUST/other/lib $RUST
 	there "a directory"
 }
