@@ -627,7 +627,7 @@ what_keeping_costs() {
 	echo 'int keeping_a(void) { return 1; }' >a.c
 	echo 'int keeping_b(void) { return 1; }' >b.c
 	kept() { concc-cc gcc -c "$1.c" -o a.o </dev/null >"$LAB/ours.out" 2>&1 && concc cache >/dev/null; }
-	before=$(lab_status .cache.kept)
+	before=$(concc status --json | jq '.cache.kept // 0')
 	kept b
 	lab_syscalls "$(lab_server_pid)" kept a >/dev/null
 	made=$(grep -c 'openat([0-9]*, "tmp/' "$LAB/strace")
