@@ -601,7 +601,7 @@ static void op_copy(const char *p)
 	struct stat st;
 
 	random_file(to, sizeof(to));
-	if (overlap(p, to))
+	if (overlap(p, to) || is_just_linked(to))
 		return;
 	some_file(p);
 	clear_for_file(to);
