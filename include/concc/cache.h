@@ -26,7 +26,7 @@
 #include "concc/proto.h"
 
 /* Part of every key: what is kept by one version is nothing to another. */
-#define CACHE_FORMAT 8
+#define CACHE_FORMAT 9
 
 /* ---- what a job looked at: src/cache/names.c ---- */
 
@@ -105,6 +105,9 @@ int cache_look_again(struct cache_look *l, const struct digest *set, const struc
  * when they are looked at by just this name.
  */
 void cache_look_without(struct cache_look *l, const struct map *paths);
+
+/* That of the calls whose names are looked at from now on: what outputs are made with. */
+void cache_look_umask(struct cache_look *l, unsigned umask);
 
 /* The digest op notes in *facts (borrowed; NULL: it does not) what it finds in files; of names of
  * which it is not asked again, what it had noted of them is noted once more. */

@@ -608,6 +608,9 @@ enum trace_how {
 	TRACE_TIMES = 't', /* when a file was changed last, how many names it has; told by none */
 	TRACE_WRITE = 'w', /* opened for writing: what it held was not read, unless 'r' says so */
 	TRACE_MAKE = 'm',  /* made, removed or replaced: in which directory is what counts */
+	/* Written anew by a compiler, which leaves a file there, whatever that held; told by no
+	 * worker. */
+	TRACE_OUTPUT = 'o',
 };
 
 /* As what a symlink says: random bytes were asked for, by getrandom(2). */

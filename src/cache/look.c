@@ -20,7 +20,8 @@
  * What of a file counts: whether it is there, and if not, why (a compiler tells EACCES from
  * ENOENT); its type, mode and owner; the size of what was looked at, the bytes of what was read;
  * of what is only written, whether it is empty is enough (the assembler and the linker remove an
- * output that is not, and write into one that is);
+ * output that is not, and write into one that is), and of an output of a compiler mostly nothing
+ * (look_output.c);
  * of what is made, the place;
  * which names are the same file or directory (a compiler leaves out a directory that it has
  * searched by another name), and which files have the same bytes and time, since that is how
@@ -47,6 +48,7 @@ static void forget(struct cache_look *l)
 	buf_reset(&l->state);
 	buf_reset(&l->ids);
 	l->path = NULL;
+	l->is_output = false;
 	l->last_dir = NULL;
 	look_leave_place(l);
 	free(l->dir);
@@ -161,6 +163,8 @@ static void look_once(struct cache_look *l, const char *path)
 		.err = l->err,
 		.st = l->st,
 	};
+	if (!l->err && l->is_output && look_is_as_made(l, path))
+		l->err = ENOENT;
 }
 
 void cache_look_without(struct cache_look *l, const struct map *paths)
@@ -295,6 +299,13 @@ static int put_place(struct cache_look *l, const char *path)
 	buf_put_u8(&l->state, '@');
 	buf_put_blob(&l->state, place, (size_t)n);
 	return 0;
+}
+
+static int put_place_of_name(struct cache_look *l, const char *path)
+{
+	if (l->is_output)
+		look_once(l, path);
+	return l->is_output && l->err ? put_no(l, l->err) : put_place(l, path);
 }
 
 /* Of several files in one directory, once. */
@@ -468,11 +479,13 @@ static int put_name(struct cache_look *l, const char *name, bool overwritten, ui
 	case TRACE_WRITE:
 		return put_write(l, path, index);
 	case TRACE_PLACE:
-		return put_place(l, path);
+		return put_place_of_name(l, path);
 	case TRACE_MAKE:
 		return put_made(l, path);
 	case TRACE_TIMES:
 		return put_times(l, path);
+	case TRACE_OUTPUT:
+		return 0; /* it says how to take the others of this path */
 	}
 	return CONCC_E_PROTO;
 }
@@ -528,14 +541,17 @@ const char *cache_look_change(char how, uint64_t before, uint64_t now)
 	return "has another type, mode, owner or size";
 }
 
-/* How far do names of the same path go, and is it one that is only written? */
-static size_t same_path(const struct cache_names *s, size_t from, bool *ret_overwritten)
+/* How far do names of the same path go, and is it one that is only written, or an output? */
+static size_t same_path(const struct cache_names *s, size_t from, bool *ret_overwritten,
+			bool *ret_output)
 {
 	bool written = false, read = false;
 	size_t i = from;
 
+	*ret_output = false;
 	for (; i < s->n && streq(s->v[i] + 1, s->v[from] + 1); i++) {
-		written |= s->v[i][0] == TRACE_WRITE;
+		*ret_output |= s->v[i][0] == TRACE_OUTPUT;
+		written |= s->v[i][0] == TRACE_WRITE || s->v[i][0] == TRACE_OUTPUT;
 		read |= s->v[i][0] == TRACE_READ || s->v[i][0] == TRACE_EXEC;
 	}
 	*ret_overwritten = written && !read;
@@ -577,7 +593,7 @@ int look_put_names(struct cache_look *l, const struct cache_names *s, size_t fro
 		l->looked[i] = (struct cache_looked){.err = -1}; /* unless it is looked at */
 		if (i == l->end) {
 			l->first = i;
-			l->end = same_path(s, i, &overwritten);
+			l->end = same_path(s, i, &overwritten, &l->is_output);
 		}
 		if (overwritten || !look_put_known(l, s->v[i], fingerprint))
 			r = put_now(l, s->v[i], overwritten, fingerprint);

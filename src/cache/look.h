@@ -2,8 +2,9 @@
 #ifndef CONCC_CACHE_LOOK_H
 #define CONCC_CACHE_LOOK_H
 
-/* look.c finds what names mean, look_known.c knows of one what it was at the look before,
- * look_state.c what it meant, look_again.c that of whole sets. */
+/* look.c finds what names mean, look_output.c whether an output that is there counts, look_known.c
+ * knows of one what it was at the look before, look_state.c what it meant, look_again.c that of
+ * whole sets. */
 #include "concc/cache.h"
 
 struct cache_look {
@@ -21,8 +22,10 @@ struct cache_look {
 	size_t index;		       /* of the name that is looked at, */
 	const struct cache_names *set; /* in this one, where its path is that of: */
 	size_t first, end;
-	bool is_unsure;	 /* it was told that it can't be read, which may be of the moment */
-	unsigned *facts; /* see cache_look_facts() */
+	bool is_unsure; /* it was told that it can't be read, which may be of the moment */
+	bool is_output; /* that path is an output (TRACE_OUTPUT) */
+	unsigned umask;
+	unsigned *facts;	   /* see cache_look_facts() */
 	const struct map *without; /* see cache_look_without() */
 	char *dir;		   /* that something is made in, as named last; NULL: none */
 	struct buf dir_state;	   /* its place, as put into state */
@@ -92,6 +95,11 @@ void look_begin(struct cache_look *l, const struct cache_names *s);
 int look_put_names(struct cache_look *l, const struct cache_names *s, size_t from, size_t to,
 		   uint64_t *ret_fingerprints);
 void look_end(struct cache_look *l, struct digest *ret);
+
+/* ---- look_output.c ---- */
+
+/* Of the output at path, which is l->st: will it be another file then, as if it were not there? */
+bool look_is_as_made(const struct cache_look *l, const char *path);
 
 /* ---- look_known.c ---- */
 

@@ -66,6 +66,7 @@ static const struct set *look_at(struct seek *k, size_t i)
 {
 	struct set *s = &k->sets[i];
 
+	cache_look_umask(k->results->look, k->run.umask);
 	if (s->there && !s->looked)
 		s->err = cache_look_again(k->results->look, &s->digest, &s->names, &s->state);
 	s->looked = true;

@@ -68,6 +68,20 @@ static char **dependency_dirs(char *const *argv)
 	return dirs;
 }
 
+/* Where rustc puts what it makes, as cargo says it; on the heap, or NULL. */
+static char *out_dir(const struct msg_run *m)
+{
+	static const char option[] = "--out-dir";
+
+	for (char *const *a = m->argv; *a; a++) {
+		if (streq(*a, option) && a[1])
+			return path_clean(m->cwd, a[1]);
+		if (str_starts(*a, option) && (*a)[strlen(option)] == '=')
+			return path_clean(m->cwd, *a + sizeof(option));
+	}
+	return NULL;
+}
+
 /* Would it be kept as well when nobody had asked for it? */
 static bool is_plain_compile(const struct msg_run *m)
 {
@@ -109,7 +123,10 @@ struct recording *recording_new(struct peer *p, const struct msg_run *m, char *c
 	r->no_times = r->rust || m->flags & JOB_F_NO_TIMES;
 	if (r->rust)
 		r->not_listed = dependency_dirs(m->argv);
+	if (r->rust)
+		r->out_dir = out_dir(m);
 	r->unknown = r->any && !is_plain_compile(m);
+	r->umask = m->umask;
 	buf_append(&r->input, m->input.p, m->input.n);
 	r->entry.workspaces = strv_copy(workspaces);
 	r->mounts = count_mounts(s);
@@ -138,6 +155,7 @@ void recording_free(struct recording *r)
 		free(path);
 	map_release(&r->announced);
 	strv_free(r->not_listed);
+	free(r->out_dir);
 	strv_free(r->argv);
 	free(r->cwd);
 	free(r);
@@ -259,7 +277,7 @@ int recording_trace(struct recording *r, struct blob payload)
 
 static bool follows(char how)
 {
-	return how != TRACE_LOOK && how != TRACE_LINK && how != TRACE_MAKE;
+	return how != TRACE_LOOK && how != TRACE_LINK && how != TRACE_MAKE && how != TRACE_OUTPUT;
 }
 
 static void check_unchanged(struct recording *r)
@@ -326,6 +344,7 @@ static int look_at_state(struct recording *r)
 	all->wants_facts = words_count(r);
 	all->read_facts = 0;
 	cache_look_without(all->look, &r->announced);
+	cache_look_umask(all->look, r->umask);
 	cache_look_facts(all->look, all->wants_facts ? &all->read_facts : NULL);
 	err = cache_look_state(all->look, &r->names, &r->variant.state, r->entry.fingerprints);
 	cache_look_without(all->look, NULL);
@@ -385,11 +404,13 @@ void recording_look(struct recording *r, const struct msg_exit *end)
 		recording_uncacheable(r, "announced");
 	if (!r->why && (r->wants_places || r->wants_exe))
 		recording_add_places(r);
+	recording_look_at_touched(r);
+	if (!r->why)
+		recording_add_outputs(r);
 	if (r->why)
 		return;
 	r->entry.fingerprints = xcalloc(r->names.n + 1, sizeof(uint64_t));
 	r->entry.n_fingerprints = r->names.n;
-	recording_look_at_touched(r);
 	if (look_at_state(r) < 0)
 		recording_uncacheable(r, "unreadable");
 	else

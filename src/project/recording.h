@@ -17,9 +17,11 @@ struct recording {
 	struct cache_parts parts;     /* of the call */
 	char **argv; /* when there are options in files, which are looked into at the end */
 	char *cwd;
-	bool has_epoch;	      /* SOURCE_DATE_EPOCH is set */
-	bool rust;	      /* it is rustc, which goes by no times, but may run any code */
-	char **not_listed;    /* the names in these directories say nothing */
+	bool has_epoch;	   /* SOURCE_DATE_EPOCH is set */
+	bool rust;	   /* it is rustc, which goes by no times, but may run any code */
+	char **not_listed; /* the names in these directories say nothing */
+	char *out_dir;	   /* rustc's, or NULL */
+	unsigned umask;
 	struct map announced; /* path -> a copy of it, owned: put in place before its end, and
 			     absent before */
 	bool any;	      /* command: nothing is known of it, but that its caller wants this */
@@ -58,6 +60,8 @@ void recording_look_at_programs(struct recording *r);
 void recording_check_unforeseen(struct recording *r);
 void recording_add_times(struct recording *r);
 void recording_add_places(struct recording *r);
+/* Of what a compiler has written anew. */
+void recording_add_outputs(struct recording *r);
 
 /* ---- keep.c ---- */
 

@@ -255,6 +255,53 @@ void recording_add_places(struct recording *r)
 		recording_uncacheable(r, "many-names");
 }
 
+/* ---- outputs ---- */
+
+static bool leaves_file(const struct recording *r, const char *path)
+{
+	for (size_t i = 0; i < r->entry.n_effects; i++) {
+		const struct msg_file *f = &r->entry.effects[i];
+		_cleanup_free_ char *at = recording_path_of(r, f);
+
+		if (f->kind == EFFECT_FILE && streq(at, path))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A macro that rustc calls may write, too, and not do so when there is something; what rustc itself
+ * makes it makes in one directory.
+ */
+static bool is_output(const struct recording *r, const char *name)
+{
+	_cleanup_free_ char *path = has_dotdot(name) ? NULL : path_clean("/", name);
+	_cleanup_free_ char *dir = path ? path_parent(path) : NULL;
+
+	if (!path || (r->rust && (!r->out_dir || !streq(dir, r->out_dir))))
+		return false;
+	return leaves_file(r, path);
+}
+
+void recording_add_outputs(struct recording *r)
+{
+	char **more = xcalloc(1, sizeof(*more)), **v = r->names.v;
+
+	for (size_t i = 0, end; i < r->names.n && (r->rust || !r->unknown); i = end) {
+		bool made = false, read = false;
+
+		for (end = i; end < r->names.n && streq(v[end] + 1, v[i] + 1); end++) {
+			made |= v[end][0] == TRACE_MAKE;
+			read |= v[end][0] == TRACE_READ || v[end][0] == TRACE_EXEC;
+		}
+		if (made && !read && is_output(r, v[i] + 1))
+			strv_push(&more, xasprintf("%c%s", TRACE_OUTPUT, v[i] + 1));
+	}
+	cache_names_add(&r->names, more, strv_len(more));
+	if (r->names.n > CACHE_NAMES_MAX)
+		recording_uncacheable(r, "many-names");
+}
+
 /* ---- programs ---- */
 
 /* The loader that the kernel reads for this program, on the heap; NULL: none, or *ret_bad. */

@@ -113,7 +113,7 @@ static void say_hit(struct nearest *best, struct results *r, const struct cache_
 }
 
 static void look_at(struct nearest *best, struct results *r, const struct digest *call,
-		    const struct cache_variant *variant, const char *cwd)
+		    const struct cache_variant *variant, const struct msg_run *m)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	_cleanup_free_ uint64_t *now = NULL;
@@ -125,13 +125,14 @@ static void look_at(struct nearest *best, struct results *r, const struct digest
 	    cache_names_decode((struct blob){b.data, b.len}, &names) < 0)
 		return;
 	now = xcalloc(names.n + 1, sizeof(*now));
+	cache_look_umask(r->look, m->umask);
 	if (cache_look_state(r->look, &names, &state, now) == 0) {
 		if (cache_get_entry(r->store, call, &variant->set, &state, &e) == 0) {
 			say_hit(best, r, &e);
 			cache_entry_release(&e);
 		} else if (cache_get_entry(r->store, call, &variant->set, &variant->state, &e) ==
 			   0) {
-			compare(best, &names, &e, now, cwd);
+			compare(best, &names, &e, now, m->cwd);
 			cache_entry_release(&e);
 		}
 	}
@@ -156,7 +157,7 @@ static bool explain(struct results *r, const struct msg_run *m, bool client_root
 	if (cache_get_variants(r->store, &d, variants, &n) < 0 && !refused)
 		return false;
 	for (size_t i = 0; i < n; i++)
-		look_at(&best, r, &d, &variants[i], m->cwd);
+		look_at(&best, r, &d, &variants[i], m);
 	buf_append(ret, best.text.data, best.text.len);
 	buf_release(&best.text);
 	if (n && best.n_changes == SIZE_MAX)

@@ -66,6 +66,9 @@ int identity_keep(const struct effect *e, const struct stat *was, int fd, const 
 	}
 	(void)snprintf(from, sizeof(from), "/proc/self/fd/%d/%s", fd, name);
 	(void)snprintf(to, sizeof(to), "/proc/self/fd/%d/%s", temp_fd, temp);
+	/* What it was made with is its directory's default access list. */
+	if (lremovexattr(to, "system.posix_acl_access") == 0)
+		mode_lost = true;
 	n = llistxattr(from, names, sizeof(names));
 	if (n < 0)
 		return errno == EOPNOTSUPP ? 0 : -errno;

@@ -82,7 +82,40 @@ state() {
 	find src d0 d1 d2 -type f -exec sha256sum {} + 2>/dev/null | sort
 }
 
+# What is there when it is called; that of the step before, often.  Sets USUAL: such a call leaves
+# files like these, so what they hold does not matter.
+choose_outputs() {
+	local f mode
+	mode=$(printf %o $((0666 & ~8#$(umask))))
+	USUAL=yes
+	rm -rf "$LAB/before"
+	mkdir "$LAB/before"
+	pick none none left left left garbage empty private runnable
+	for f in o.o o.d; do
+		case $PICK in
+		none) continue ;;
+		left) [ -e $f ] || continue ;;
+		esac
+		case $PICK in
+		left) cp -p $f "$LAB/before/$f" ;;
+		empty) : >"$LAB/before/$f" ;;
+		*) echo $RANDOM >"$LAB/before/$f" ;;
+		esac
+		case $PICK in
+		private) chmod 600 "$LAB/before/$f" ;;
+		runnable) chmod 755 "$LAB/before/$f" ;;
+		esac
+		[ "$(stat -c %a "$LAB/before/$f")" = "$mode" ] || USUAL=''
+	done
+}
+
+put_outputs() {
+	rm -f o.o o.d
+	cp -p "$LAB"/before/* . 2>/dev/null || true
+}
+
 declare -A SEEN=()
+USUAL=''
 HITS=0 MISSED=0 AGAIN=0 REPEAT='' ARGS='' FAILED=0 COMPILED=0
 step() { # N
 	local args status=0 plain=0 key at f
@@ -99,11 +132,12 @@ step() { # N
 		umask "$PICK"
 	fi
 	args=$ARGS
-	rm -f o.o o.d
+	choose_outputs
 	key=$({
 		state
 		echo "$args $CPATH $(umask)"
 	} | sha256sum)
+	put_outputs
 	gcc $args >"$LAB/plain.out" 2>&1 || plain=$?
 	FAILED=$((plain ? FAILED + 1 : 0))
 	rm -rf "$LAB/p"
@@ -111,7 +145,7 @@ step() { # N
 	for f in o.o o.d; do
 		[ ! -e $f ] || cp -p $f "$LAB/p"
 	done
-	rm -f o.o o.d
+	put_outputs
 	CONCC_EXPLAIN=$LAB/explain concc-cc gcc $args </dev/null >"$LAB/ours.out" 2>&1 || status=$?
 	at=$(sed -n 's/^concc: remote on \([^:]*\):.*/\1/p' "$LAB/explain")
 	: >"$LAB/explain"
@@ -125,14 +159,14 @@ step() { # N
 		expect_eq "step $1 on $at: mode of $f" "$(stat -c %a $f)" "$(stat -c %a "$LAB/p/$f")"
 	done
 	[ "$at" != '(cache)' ] || HITS=$((HITS + 1))
-	if [ "$status" -eq 0 ] && [ -n "${SEEN[$key]-}" ]; then
+	if [ "$status" -eq 0 ] && [ -n "$USUAL" ] && [ -n "${SEEN[$key]-}" ]; then
 		AGAIN=$((AGAIN + 1))
 		[ "$at" = '(cache)' ] || {
 			MISSED=$((MISSED + 1))
 			echo "note: step $1: not found again, first seen in step ${SEEN[$key]}"
 		}
 	fi
-	SEEN[$key]=$1
+	[ -z "$USUAL" ] || SEEN[$key]=$1
 }
 
 model() {

@@ -149,6 +149,82 @@ int f(void) { return A; }' >a.c
 	twice gcc -g -gsplit-dwarf -MD -MF a.d -c a.c -o a.o
 }
 
+# Who goes back to what was built before, or forgets to remove one of two outputs, builds nothing.
+outputs_stay() {
+	local cc
+	fresh stay
+	OUT='a.o a.d'
+	KEEP=yes
+	for cc in gcc clang; do
+		echo 'int f(void) { return 1; }' >a.c
+		rm -f a.o a.d
+		try w1 "$cc" -MD -MF a.d -c a.c -o a.o
+		cp a.c one.c
+		rm a.o
+		try cache "$cc" -MD -MF a.d -c a.c -o a.o
+		echo 'int f(void) { return 2; } int g(int x) { return x + f(); }' >a.c
+		try w1 "$cc" -MD -MF a.d -c a.c -o a.o
+		cp one.c a.c
+		try cache "$cc" -MD -MF a.d -c a.c -o a.o
+		echo 'int f(void) { return 3; }' >a.c
+		try w1 "$cc" -MD -MF a.d -c a.c -o a.o
+		rm a.d a.o
+		try cache "$cc" -MD -MF a.d -c a.c -o a.o
+	done
+	rm one.c
+	OUT=a.s
+	rm -f a.s
+	try w1 gcc -S a.c -o ./a.s
+	ours cache gcc -S a.c -o ./a.s
+}
+
+# What such a file is decides what becomes of it, when it is not as such a call would leave it.
+describe() {
+	stat -c '%n %A %h %u:%g %s' * sub/*
+	getfacl -p a.d
+	getfattr -d a.d
+	cat a.d
+}
+
+special() { # WHERE CHANGE: cache, or anywhere
+	echo "--- $2"
+	local run where=$1
+	for run in plain ours; do
+		rm -rf a.d sub
+		setfacl -k .
+		chgrp 0 .
+		chmod g-s .
+		mkdir sub
+		[ "$2" = absent ] || echo old >a.d
+		[ "$2" = absent ] || bash -c "$2"
+		if [ "$run" = plain ]; then
+			gcc -MM -MF a.d a.c
+		else
+			CONCC_EXPLAIN=$LAB/explain concc-cc gcc -MM -MF a.d a.c
+		fi
+		describe >"$LAB/$run.state"
+	done
+	diff "$LAB/plain.state" "$LAB/ours.state" || fail "$2: another state"
+	[ "$where" != cache ] || expect_grep 'remote on .cache.:' "$LAB/explain"
+	: >"$LAB/explain"
+}
+
+outputs_that_are_special() {
+	local change
+	fresh special
+	echo 'int f(void) { return 1; }' >a.c
+	special anywhere absent
+	special cache true
+	for change in 'chmod 600 a.d' 'chmod 755 a.d' 'chmod 664 a.d' 'ln a.d sub/b' \
+		'mv a.d sub/a.d; ln -s sub/a.d a.d' 'setfattr -n user.x -v 1 a.d' 'chgrp 12 a.d' \
+		'chown 12 a.d' 'chgrp 12 .; chmod g+s .' 'setfacl -m u:12:rw a.d' 'setfacl -d -m u:12:rw .'; do
+		special anywhere "$change"
+		special anywhere "$change"
+	done
+	special cache absent
+	special cache true
+}
+
 # What a worker says of a file that is as it was is not all that there is to keep.
 output_was_there() {
 	fresh there
@@ -160,14 +236,13 @@ output_was_there() {
 	echo garbage >a.o # of another size
 	try cache gcc -c a.c -o a.o
 	: >a.o
-	try w1 gcc -c a.c -o a.o
+	try cache gcc -c a.c -o a.o
 	echo 'int f(void) { return 3; }' >a.c
 	gcc -c a.c -o a.o
 	try w1 gcc -c a.c -o a.o # the same bytes as before
 	echo garbage >a.o
 	try cache gcc -c a.c -o a.o
 	rm a.o
-	try w1 gcc -c a.c -o a.o
 	try cache gcc -c a.c -o a.o
 	echo garbage >a.o
 	chmod 600 a.o
@@ -883,6 +958,8 @@ for root in client worker; do
 	check "$root: the time of the day" the_time
 	check "$root: several outputs" several_outputs
 	check "$root: an output that was there" output_was_there
+	check "$root: outputs that stay" outputs_stay
+	check "$root: outputs that are special" outputs_that_are_special
 	check_once "standard input" standard_input
 	check_once "what an assembler includes" included_by_assembler
 	check_once "the same size and time" same_size_and_time

@@ -309,14 +309,16 @@ Test(stamp, is_of_no_use_where_links_lead)
 static struct cache_names names(void)
 {
 	static const char *const list[] = {
-		"r/a/f",	   "r/a/b/g",	   "l/a/b",	"k/a/b",     "k/a/l",
-		"r/a/l/g",	   "r/a/b/../f",   "s/a/b/c/.", "l/a/b/c",   "s/e",
-		"r/e/h",	   "l/e/absent",   "r/e/x/y",	"l/a/b/c/z", "l/a/no/such",
-		"r/a/b/../../e/h", "w/a/o",	   "m/a/o",	"d/e",	     "l/a/l/../b",
-		"t/a/f",	   "r/a/b/c/../g", "s/a/./b",	"r/a//f",    "l/a/b/.",
-		"s/a/b/..",	   "l/a/.",	   "s/e/.",	"l/e/..",    "r/a/b/.concc-tmp-x",
-		"r/a/b/none",	   "r/a/b/nobody", "r/a/n",	"l/a/n",     "k/a/n",
-		"s/a/n2",
+		"r/a/f",      "r/a/b/g",      "l/a/b",	     "k/a/b",
+		"k/a/l",      "r/a/l/g",      "r/a/b/../f",  "s/a/b/c/.",
+		"l/a/b/c",    "s/e",	      "r/e/h",	     "l/e/absent",
+		"r/e/x/y",    "l/a/b/c/z",    "l/a/no/such", "r/a/b/../../e/h",
+		"w/a/o",      "m/a/o",	      "d/e",	     "o/a/o",
+		"s/a/o",      "l/a/l/../b",   "t/a/f",	     "r/a/b/c/../g",
+		"s/a/./b",    "r/a//f",	      "l/a/b/.",     "s/a/b/..",
+		"l/a/.",      "s/e/.",	      "l/e/..",	     "r/a/b/.concc-tmp-x",
+		"r/a/b/none", "r/a/b/nobody", "r/a/n",	     "l/a/n",
+		"k/a/n",      "s/a/n2",
 	};
 	size_t n = sizeof(list) / sizeof(list[0]);
 	char **v = xcalloc(n + 1, sizeof(*v));
@@ -361,6 +363,8 @@ static const char *const edits[] = {
 	"rm -rf a/no",
 	"ln -sfn nowhere a/no",
 	"echo o >a/o",
+	"chmod 600 a/o",
+	"chmod 644 a/o",
 	"rm -f a/o",
 	"chmod 700 a/b",
 	"chmod 755 a/b",
@@ -391,6 +395,7 @@ static void compare(struct cache_look *l, const struct cache_names *s, const cha
 	struct digest now, again;
 	int err, first;
 
+	cache_look_umask(fresh, 022);
 	cr_assert_eq(tree_drain(tree), 0);
 	err = cache_look_again(l, &set, s, &again);
 	first = cache_look_state(fresh, s, &now, NULL);
@@ -424,6 +429,7 @@ static void follow_edits(unsigned seed, uid_t uid)
 	if (uid)
 		cr_assert_eq(seteuid(uid), 0);
 	l = cache_look_new(&remembering, NULL);
+	cache_look_umask(l, 022);
 	s = names();
 	srand(seed);
 	for (unsigned i = 0; i < 300; i++) {
