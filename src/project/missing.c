@@ -15,6 +15,7 @@
 #include "concc/job.h"
 #include "concc/str.h"
 #include "absent.h"
+#include "eligible.h"
 #include "etc.h"
 #include "run.h"
 #include "workspaces.h"
@@ -214,6 +215,9 @@ static void look(const struct run *r, const char *path, struct missing_facts *f)
 	/* But GNU make, which links with -flto run on a makefile there, lists its directory. */
 	f->own = in_tmp && !(r->compiler && f->how == MISSING_LISTED);
 	f->here = in_tmp ? is_in_any_tmp(in_tmp) : lstat(path, &st) == 0;
+	/* The worker has looked on its own system, where no links are that only jobs see. */
+	if (f->here && f->how == MISSING_NAMED && run_leads_there(r->peer, path))
+		f->here = false;
 	if (f->how == MISSING_LISTED)
 		look_for_more(r, path, f);
 	f->own_name = f->here && is_own_name(r, path);
