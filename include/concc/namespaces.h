@@ -27,8 +27,8 @@ void namespaces_look(struct namespaces *ret); /* this process's */
 const char *namespaces_differ(const struct namespaces *ours, pid_t pid);
 
 /*
- * Is the current directory in a file system that a program serves, as this process sees it and one that
- * it descends from does not?  Then that is likely to end with this build.
+ * Is the current directory in a file system that a program serves, as this process sees it and one
+ * that it descends from does not?  Then that is likely to end with this build.
  */
 bool namespaces_pass(void);
 

@@ -137,7 +137,9 @@ void job_blame_holding(struct agent_job *j)
 	static const char *const texts[] = {
 		[HOLDING_FULL_DISK] = "it ran out of scratch space on the worker",
 		[HOLDING_SAYS_FULL] = "it says that a disk is full, which the worker's is not",
-		[HOLDING_DENIED] = "it writes to a directory of the system, or makes a terminal",
+		[HOLDING_DENIED] =
+			"it writes to a directory of the system or a `toolchain`, which a "
+			"`workspace` is for, or makes a terminal",
 	};
 
 	if (j->taint)
