@@ -208,10 +208,11 @@ passing() {
 	mkdir -p passing
 	# shellcheck disable=SC2016 # of that shell
 	unshare -m bash -c 'exec 9< <(exec "$LAB_BUILD/test/slowfs/slowfs" 0 "$PWD" "$PWD/passing")
-		read -r -t 20 ready <&9 && cd passing && CONCC_EXPLAIN=1 concc-cc gcc -c file.c -o file.o; status=$?
+		read -r -t 20 ready <&9 && cd passing && CONCC_EXPLAIN=1 concc-cc gcc -c file.c -o file.o &&
+			concc run -- gcc -c file.c -o again.o; status=$?
 		cd .. && umount passing && exit "$status"' >"$LAB/err" 2>&1 || fail "$(cat "$LAB/err")"
 	expect_grep '^concc: local: namespace ' "$LAB/err"
-	expect_file file.o
+	expect_same_file file.o again.o
 	CONCC_EXPLAIN=1 concc-cc gcc -c file.c 2>"$LAB/err"
 	expect_eq "remote jobs" "$(explained_remote "$LAB/err")" 1
 }
