@@ -8,6 +8,7 @@
  * which shows a process to its own user; what can't be told counts as another view.  From any
  * thread; nothing blocks.
  */
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -24,5 +25,11 @@ void namespaces_look(struct namespaces *ret); /* this process's */
 /* NULL when the process has ours; else what differs, or that it can't be told: a static text that
  * goes on after "it runs ", of a caller and the project server. */
 const char *namespaces_differ(const struct namespaces *ours, pid_t pid);
+
+/*
+ * Is the current directory in a file system that a program serves, as this process sees it and one
+ * that it descends from does not?  Then that is likely to end with this build.
+ */
+bool namespaces_pass(void);
 
 #endif

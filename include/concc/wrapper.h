@@ -88,7 +88,7 @@ bool server_is_ready(int dir_fd);
 bool server_is_there(int dir_fd); /* of whatever version */
 /*
  * Starts it unless it is ready; waits for the one who is starting it.  One of another version ends
- * when its jobs have.  msg says what it said.
+ * when its jobs have.  msg says what it said.  -EXDEV: none is started in mounts that pass.
  */
 int server_ensure(const char *dir, int dir_fd, struct errmsg *msg);
 /* 0 with ret, which conn_release() ends; or -errno. */

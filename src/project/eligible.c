@@ -41,8 +41,7 @@ static bool may_exist(const char *path)
 	return exists(path) || !err_is_fact(-errno);
 }
 
-/* By links that it was told of, or is now. */
-static bool leads_there(struct peer *p, const char *path)
+bool run_leads_there(struct peer *p, const char *path)
 {
 	_cleanup_strv_ char **trees = xcalloc(1, sizeof(*trees));
 	_cleanup_free_ char *there = links_follow(p, path, &trees);
@@ -84,7 +83,7 @@ static char *unserved_arg(struct peer *peer, char *const *argv)
 		if (!p)
 			continue;
 		clean = path_clean("/", p);
-		if (!may_see(peer, clean) && may_exist(clean) && !leads_there(peer, clean))
+		if (!may_see(peer, clean) && may_exist(clean) && !run_leads_there(peer, clean))
 			return steal_ptr(&clean);
 	}
 	return NULL;

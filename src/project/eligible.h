@@ -22,4 +22,7 @@ struct call {
 bool call_is_eligible(struct call *c, struct run_failure *ret);
 void call_release(struct call *c);
 
+/* Do jobs of the peer find path by symbolic links that it was told of, or is now? */
+bool run_leads_there(struct peer *p, const char *path);
+
 #endif

@@ -15,6 +15,7 @@
 #include "concc/job.h"
 #include "concc/str.h"
 #include "absent.h"
+#include "eligible.h"
 #include "etc.h"
 #include "run.h"
 #include "workspaces.h"
@@ -97,6 +98,19 @@ static char *etc_tree(const char *path)
 	return etc_may_show(path) ? xstrndup(path, strlen("/etc/") + strcspn(below, "/")) : NULL;
 }
 
+/* With things of all programs in it, what they log in with among them. */
+static bool is_everybodys(const char *dir, const char *home)
+{
+	static const char *const dirs[] = {".cache", ".config", ".local", ".local/share",
+					   ".local/state"};
+	const char *below = path_below(dir, home);
+
+	for (size_t i = 0; below && i < N_OF(dirs); i++)
+		if (streq(below, dirs[i]))
+			return true;
+	return false;
+}
+
 char *missing_tree(const char *path, bool client_root)
 {
 	/* Jobs have their own, or it is shown as it is. */
@@ -111,7 +125,7 @@ char *missing_tree(const char *path, bool client_root)
 	}
 	if (client_root && path_is_below(path, "/etc"))
 		return etc_tree(path);
-	if (streq(dir, "/") || path_is_below(home, dir) || !is_dir(dir))
+	if (streq(dir, "/") || path_is_below(home, dir) || is_everybodys(dir, home) || !is_dir(dir))
 		return NULL;
 	if (!client_root && workspaces_is_system_path(dir))
 		return NULL;
@@ -214,6 +228,9 @@ static void look(const struct run *r, const char *path, struct missing_facts *f)
 	/* But GNU make, which links with -flto run on a makefile there, lists its directory. */
 	f->own = in_tmp && !(r->compiler && f->how == MISSING_LISTED);
 	f->here = in_tmp ? is_in_any_tmp(in_tmp) : lstat(path, &st) == 0;
+	/* The worker has looked on its own system, where no links are that only jobs see. */
+	if (f->here && f->how == MISSING_NAMED && run_leads_there(r->peer, path))
+		f->here = false;
 	if (f->how == MISSING_LISTED)
 		look_for_more(r, path, f);
 	f->own_name = f->here && is_own_name(r, path);

@@ -87,12 +87,24 @@ static int send_announced(struct agent_job *j, size_t i, const char *rel)
 	return 0;
 }
 
-/* The path of workspace i that a symlink leads elsewhere, as it seems; or there is no such file. */
-static int send_announced_by_name(struct agent_job *j, size_t i, const char *rel)
+static bool is_nowhere(int err)
 {
-	_cleanup_free_ char *found = upper_find(j->upper_fds[i], path_base(rel));
+	return err == -ENOENT || err == -ENOTDIR || err == -ELOOP;
+}
 
-	return found ? send_announced(j, i, found) : -ENOENT;
+/* A symlink leads to where it is, as it seems, which may be in another workspace. */
+static int send_announced_by_name(struct agent_job *j, const char *path)
+{
+	for (size_t i = 0; i < j->n_homes; i++) {
+		_cleanup_free_ char *found = upper_find(j->upper_fds[i], path_base(path));
+		int r = found ? send_announced(j, i, found) : -ENOENT;
+
+		if (r < 0 && !is_nowhere(r))
+			job_unreadable(j, home_refusal(j->homes[i]), r);
+		if (!is_nowhere(r))
+			return 0;
+	}
+	return -ENOENT;
 }
 
 /* Who reads the line may use the file at once: without it, the line must not be relayed. */
@@ -100,23 +112,24 @@ static void on_announced(void *data, const char *path)
 {
 	struct agent_job *j = data;
 	_cleanup_free_ char *clean = path_clean(j->msg.cwd, path);
+	bool is_ours = false;
+	struct entry_attr a;
 
 	for (size_t i = 0; i < j->n_homes && !j->taint; i++) {
 		const char *rel = path_below(clean, j->msg.workspaces[i]);
-		struct entry_attr a;
-		int r;
+		int r = rel && *rel ? send_announced(j, i, rel) : -ENOENT;
 
-		if (!rel || !*rel)
-			continue;
-		r = send_announced(j, i, rel);
-		if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP)
-			r = send_announced_by_name(j, i, rel);
-		/* It need not be new. */
-		if (r == -ENOENT && mirror_peek(j->agent->mirror, clean, &a) == 0)
-			r = 0;
-		if (r < 0)
+		if (r < 0 && !is_nowhere(r))
 			job_unreadable(j, home_refusal(j->homes[i]), r);
+		if (!is_nowhere(r))
+			return;
+		is_ours |= rel != NULL;
 	}
+	if (j->taint || send_announced_by_name(j, clean) == 0)
+		return;
+	/* It need not be new, nor a file of the client's: /dev/null. */
+	if (is_ours && mirror_peek(j->agent->mirror, clean, &a) < 0)
+		job_unreadable(j, NULL, -ENOENT);
 }
 
 void job_blame_holding(struct agent_job *j)
@@ -124,7 +137,9 @@ void job_blame_holding(struct agent_job *j)
 	static const char *const texts[] = {
 		[HOLDING_FULL_DISK] = "it ran out of scratch space on the worker",
 		[HOLDING_SAYS_FULL] = "it says that a disk is full, which the worker's is not",
-		[HOLDING_DENIED] = "it writes to a directory of the system, or makes a terminal",
+		[HOLDING_DENIED] =
+			"it writes to a directory of the system or a `toolchain`, which a "
+			"`workspace` is for, or makes a terminal",
 	};
 
 	if (j->taint)

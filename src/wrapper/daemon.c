@@ -15,6 +15,7 @@
 #include "concc/caller.h"
 #include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/namespaces.h"
 #include "concc/pool.h"
 #include "concc/process.h"
 #include "concc/proto.h"
@@ -198,6 +199,9 @@ int server_ensure(const char *dir, int dir_fd, struct errmsg *msg)
 		return 0;
 	if (server_is_there(dir_fd))
 		displace(dir_fd); /* from before an upgrade */
+	/* It would keep those mounts, and whoever made them may wait for their end: tup does. */
+	if (namespaces_pass())
+		return errmsg_set(msg, -EXDEV, "it runs in mounts that end with this build");
 	return start(msg);
 }
 

@@ -469,6 +469,8 @@ int remote_run(struct wrapper *w)
 		enum step step;
 
 		r = server_ensure(w->dir, w->dir_fd, &msg);
+		if (r == -EXDEV)
+			return local_by_rule(w, "namespace", msg.text);
 		if (r < 0)
 			return local_fall_back(w, "no-server", msg.text);
 		if (!w->pool)

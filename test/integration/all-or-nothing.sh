@@ -303,40 +303,56 @@ announced_only() {
 	expect_no_file other
 }
 
-announced() {
+announced() { # BY COMMAND...: how it calls ./target, and what makes that a name of it
+	local by=$1
+	shift
 	fault_recovered
 	REASONS=$(sent_back)
 	set_up 'mkdir target; cat >rustc; chmod +x rustc' <<-'END'
 		#!/bin/sh
-		echo half >target/libx.rlib
+		t=$1
+		echo half >"$t/libx.rlib"
 		echo other >other
-		echo metadata >target/tmp
-		mv target/tmp target/libx.rmeta
-		echo "{\"\$message_type\":\"artifact\",\"artifact\":\"$PWD/target/libx.rmeta\",\"emit\":\"metadata\"}" >&2
+		echo metadata >"$t/tmp"
+		mv "$t/tmp" "$t/libx.rmeta"
+		echo "{\"\$message_type\":\"artifact\",\"artifact\":\"$t/libx.rmeta\",\"emit\":\"metadata\"}" >&2
 		echo pause >&2
 		read -r answer
-		ln target/libx.rmeta target/again
-		mv target/libx.rlib target/tmp
-		echo whole >>target/tmp
-		mv target/tmp target/libx.rlib
+		ln "$t/libx.rmeta" "$t/again"
+		mv "$t/libx.rlib" "$t/tmp"
+		echo whole >>"$t/tmp"
+		mv "$t/tmp" "$t/libx.rlib"
 		rm other
-		echo x >target/x.d
-		echo "{\"\$message_type\":\"artifact\",\"artifact\":\"$PWD/target/libx.rlib\",\"emit\":\"link\"}" >&2
+		echo x >"$t/x.d"
+		echo "{\"\$message_type\":\"artifact\",\"artifact\":\"$t/libx.rlib\",\"emit\":\"link\"}" >&2
 		echo done >&2
 	END
-	with_pauses announced_only "$LAB/got" sh -c 'exec concc-dispatch ./rustc --error-format=json \
-		--json=diagnostic-rendered-ansi,artifacts,future-incompat x.rs >/dev/null'
+	"$@"
+	with_pauses announced_only "$LAB/got" sh -c 'exec concc-dispatch ./rustc "$0" --error-format=json \
+		--json=diagnostic-rendered-ansi,artifacts,future-incompat /srv/home/other/x.rs >/dev/null' "$by"
 	cat "$LAB/got"
 	expect_eq "exit status" "$STATUS" 0
 	expect_eq "the last line" "$(tail -n 1 "$LAB/got")" "done"
-	expect_eq "what it left" "$(ls . target | tr '\n' ' ')" \
-		".: rustc target  target: again libx.rlib libx.rmeta x.d "
+	expect_eq "what it left" "$(ls . target/ | tr '\n' ' ')" \
+		".: rustc target  target/: again libx.rlib libx.rmeta x.d "
 	expect_eq "the library" "$(tr '\n' ' ' <target/libx.rlib)" "half whole "
 	[ target/again -ef target/libx.rmeta ] || fail "a link to what was announced is none"
 	expect_eq "jobs sent back, by reason" "$(sent_back)" "$REASONS"
 }
 
-check "what rustc announces is in place, and nothing else" announced
+# Of another workspace.
+elsewhere() {
+	rm -rf /srv/home/other
+	mkdir -p /srv/home/other
+	git init -q /srv/home/other
+	rmdir target
+	mkdir /srv/home/other/target
+	ln -s /srv/home/other/target target
+}
+
+check "what rustc announces is in place, and nothing else" announced "$CASE/target" true
+check "what it announces by a link that leads here" announced /srv/home/case/target ln -sfn "$CASE" /srv/home/case
+check "what it announces by a link that leads elsewhere" announced "$CASE/target" elsewhere
 
 # rustc hard-links the state of the last session, and announces in the middle.
 incremental() {

@@ -4,7 +4,7 @@
 # The worker as its administrator has it: what it tells, what it allows, what it logs.
 # limit: 200
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
-lab_need jq gcc python3
+lab_need jq gcc python3 setpriv
 lab_enter "$@"
 lab_start builder
 cd "$WS"
@@ -211,7 +211,14 @@ signal.pause()
 	lab_worker 1 rm -f /dev/log
 }
 
+# A static program can't ask the libraries that know of such a user.
+no_login() {
+	setpriv --reuid 54321 --regid 54321 --clear-groups env -i "$LAB_BIN/concc-worker" --status >"$LAB/out" || fail "status $?"
+	expect_grep '^[0-9]* slots' "$LAB/out"
+}
+
 check "what it tells" tells
+check "to a user whom the host does not know, without HOME" no_login
 check "a client of an odd name" odd_client
 check "a job that runs" while_running
 check "room is made" prunes

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 #
 # A project that is called by a symbolic link: jobs see the link as a link, so that $PWD, getcwd(3) and what
-# compilers write into debug information are as they are here; with root = client, and at `local:`.
+# compilers write into debug information are as they are here; on both roots, and at `local:`.
 # limit: 120
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 lab_need jq
@@ -28,6 +28,7 @@ ln -s /srv/home/src/other/inc /srv/home/links/headers
 use() { # ROOT
 	printf '[worker w1]\naddress = ssh://w1\nprogram = /mnt/bin/concc-worker\nslots = 4\n' >/srv/client.ini
 	printf '[worker here]\naddress = local:\nprogram = %s\nslots = 4\n' "$LAB_BIN/concc-worker" >/srv/local.ini
+	sed 's/^slots/root = worker\n&/' /srv/client.ini >/srv/worker.ini
 	export CONCC_CONFIG=/srv/$1.ini CONCC_RUNTIME_DIR=/srv/run-$1
 	[ -d "$CONCC_RUNTIME_DIR" ] || mkdir -m 700 "$CONCC_RUNTIME_DIR"
 }
@@ -66,6 +67,19 @@ in_arguments() {
 	same $P gcc -g -I/srv/home/links/relative/inc -c /srv/home/links/absolute/a.c
 	same $P gcc -g -Iinc -I/srv/home/links/headers -include y.h -c a.c
 	same $P gcc -g -Iinc -I/srv/home/above/other/inc -include y.h -c a.c
+}
+
+# Nothing is missing, so it isn't done again here; and what is printed is not held until it is known to be right.
+failing() {
+	local rc=0
+	echo 'int bad = nothing;' >$P/bad.c
+	(cd $P && gcc -c /srv/home/links/absolute/bad.c) 2>"$LAB/want" || true
+	: >"$LAB/why"
+	(cd $P && CONCC_EXPLAIN="$LAB/why" concc-cc gcc -c /srv/home/links/absolute/bad.c) 2>"$LAB/err" || rc=$?
+	expect_eq "status" $rc 1
+	expect_same_file "$LAB/want" "$LAB/err"
+	cat "$LAB/why"
+	expect_eq "remote" "$(explained_remote "$LAB/why")" 1
 }
 
 # A directory of PATH may be behind one, and be known as a directory from a job before.
@@ -113,9 +127,13 @@ for root in client local; do
 	rm -rf /srv/home/late
 	check "$root: the current directory" by_name
 	check "$root: arguments" in_arguments
+	check "$root: arguments of what fails" failing
 	check "$root: PATH" in_path
 	check "$root: a link that changes" changes
 	check "$root: a link in /tmp" in_tmp
 	concc stop
 done
+use worker
+check "worker: arguments of what fails" failing
+concc stop
 lab_stop

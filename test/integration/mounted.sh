@@ -201,4 +201,22 @@ new_directory() {
 }
 
 check "a new directory of this machine's system" new_directory
+# A build tool shows its commands files of its own, in mounts that end with it: a server would keep those,
+# and be of no use to anybody else.
+passing() {
+	lab_stop_server
+	mkdir -p passing
+	# shellcheck disable=SC2016 # of that shell
+	unshare -m bash -c 'exec 9< <(exec "$LAB_BUILD/test/slowfs/slowfs" 0 "$PWD" "$PWD/passing")
+		read -r -t 20 ready <&9 && cd passing && CONCC_EXPLAIN=1 concc-cc gcc -c file.c -o file.o &&
+			concc run -- gcc -c file.c -o again.o; status=$?
+		cd .. && umount passing && exit "$status"' >"$LAB/err" 2>&1 || fail "$(cat "$LAB/err")"
+	expect_grep '^concc: local: namespace ' "$LAB/err"
+	expect_same_file file.o again.o
+	CONCC_EXPLAIN=1 concc-cc gcc -c file.c 2>"$LAB/err"
+	expect_eq "remote jobs" "$(explained_remote "$LAB/err")" 1
+}
+export LAB_BUILD
+echo 'int file;' >file.c
+check "what ends with a build has no server" passing
 lab_stop

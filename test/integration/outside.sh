@@ -98,7 +98,7 @@ denied() {
 		bash -c "$cmd" >"$LAB/want.out" 2>"$LAB/want.err" </dev/null || wanted=$?
 		CONCC_EXPLAIN=1 expect_status $wanted concc-dispatch bash -c "$cmd" >"$LAB/got.out" 2>"$LAB/got.err" </dev/null
 		cat "$LAB/got.err"
-		expect_grep 'concc: local: no-way-home .* it writes to a directory of the system, or makes a terminal' "$LAB/got.err"
+		expect_grep 'concc: local: no-way-home .* it writes to a directory of the system or a .toolchain., which a .workspace. is for, or makes a terminal' "$LAB/got.err"
 		# The first half of a line may be out by then.
 		expect_no_grep 'Read-only|pseudo-terminal' "$LAB/got.err"
 		expect_same_file "$LAB/want.out" "$LAB/got.out"

@@ -96,7 +96,7 @@ static void expect_tree(const char *path, bool client_root, const char *want)
 Test(missing, trees)
 {
 	char top[] = "/srv/concc-test-XXXXXX";
-	char *home, *tools, *file, *keys, *link;
+	char *home, *tools, *file, *keys, *link, *config, *one;
 
 	if (!mkdtemp(top))
 		cr_skip_test("needs a directory that is not of every system: /srv");
@@ -126,7 +126,16 @@ Test(missing, trees)
 	expect_tree("/usr/lib", false, NULL);
 	expect_tree("/proc/self", true, NULL);
 	expect_tree("/tmp", true, NULL);
+	/* All programs' things: one program's are another matter. */
+	config = xasprintf("%s/.config", home);
+	one = xasprintf("%s/one", config);
+	cr_assert_eq(mkdir(config, 0755) | mkdir(one, 0755), 0);
+	expect_tree(config, true, NULL);
+	expect_tree(config, false, NULL);
+	expect_tree(one, true, one);
 	cr_assert_eq(path_remove_tree(AT_FDCWD, top), 0);
+	free(config);
+	free(one);
 	free(home);
 	free(tools);
 	free(file);
