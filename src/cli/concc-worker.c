@@ -89,8 +89,8 @@ static int prune(const char *arg)
 int main(int argc, char **argv)
 {
 	fd_hold_stdio();
-	/* Modules that a C library which was linked statically loads (systemd's) crash in it; a login
-	 * that comes by another one has its HOME from what let it in. */
+	/* Modules that a C library which was linked statically loads (systemd's) crash in it; a
+	 * login that comes by another one has its HOME from what let it in. */
 	(void)__nss_configure_lookup("passwd", "files");
 	log_init("concc-worker", LOG_LEVEL_WARN);
 	if (argc == 2 && streq(argv[1], "--stdio")) {
