@@ -143,8 +143,9 @@ sleeps_and_wakes() {
 	done
 	expect_eq "the other one's" "$(state 1)" asleep
 	expect_eq "jobs by hand find it" "$(concc-worker-pool allocate --only box-2 -- sh -c 'echo $CONCC_SLOT')" box-2
-	# It may be asleep again by now.
-	expect_eq "the other one's connections" "$(lab_status '.workers[1].starts')" 1
+	# It may be asleep again by now; and was before, if who waited was late for it.
+	expect_ge "the other one's connections" "$(lab_status '.workers[1].starts')" 1
+	expect_le "the other one's connections" "$(lab_status '.workers[1].starts')" "$(grep -c '^box-2 ' "$LAB/starts")"
 }
 
 # Without `slots` it is asked once how many it has.
