@@ -536,7 +536,7 @@ store_removed() {
 # set of names, and the result, by another.  The call is done again, right, and kept
 # then.
 killed_while_keeping() {
-	local n=0 turn pid threads
+	local n=0 turn pid tasks
 	. "$LAB_REPO/test/lib/faults.sh"
 	for ((turn = 0; ; turn++)); do
 		fresh "killed-$turn"
@@ -545,7 +545,7 @@ killed_while_keeping() {
 		concc-cc gcc -DWARM -c a.c -o a.o </dev/null # a server is there
 		concc cache >/dev/null                       # and has kept it
 		pid=$(lab_server_pid)
-		threads=$(ls "/proc/$pid/task")
+		tasks=$(ls "/proc/$pid/task")
 		rm a.o
 		if [ $n = 0 ]; then
 			fault_inject "$pid" "renameat:signal=KILL:when=1" -e status=none
@@ -562,7 +562,7 @@ killed_while_keeping() {
 		try cache gcc -c a.c -o a.o
 		if [ ! -e "/proc/$pid" ]; then
 			n=$((n + 1))
-		elif [ "$(ls "/proc/$pid/task")" = "$threads" ]; then
+		elif [ "$(ls "/proc/$pid/task")" = "$tasks" ]; then
 			break
 		fi # else it was done by a thread that was started meanwhile, which nobody traced
 	done
