@@ -47,7 +47,8 @@ static const char *touched(struct recording *r, struct msg_file *f)
 	if (lstat(path, &st) < 0 || !S_ISREG(st.st_mode) || !was_written(r, &st))
 		return "metadata";
 	/* Mostly that is known: its worker was told of it, or could not have compared. */
-	if ((stat_is_racy(&st, false) || !hash_cache_get(r->server->hashes, &st, &f->digest)) &&
+	if ((stat_is_racy(&st, clock_ns(), false) ||
+	     !hash_cache_get(r->server->hashes, &st, &f->digest)) &&
 	    (st.st_size > TOUCHED_READ_MAX ||
 	     results_facts(r->results, path, &st, &f->digest, &facts) < 0))
 		return "metadata";

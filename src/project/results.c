@@ -139,7 +139,7 @@ static int read_file(struct results *r, const char *path, const struct stat *st,
 {
 	/* Whatever it has become by now, opening it must neither wait nor act. */
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	bool racy = stat_is_racy(st, fd >= 0 && fs_is_network(fd));
+	bool racy = stat_is_racy(st, clock_ns(), fd >= 0 && fs_is_network(fd));
 	struct stat now;
 	int err;
 
@@ -163,7 +163,8 @@ static int read_file(struct results *r, const char *path, const struct stat *st,
 int results_facts(struct results *r, const char *path, const struct stat *st, struct digest *ret,
 		  unsigned *ret_facts)
 {
-	bool has_digest = !stat_is_racy(st, false) && hash_cache_get(r->server->hashes, st, ret);
+	bool has_digest = !stat_is_racy(st, clock_ns(), false) &&
+			  hash_cache_get(r->server->hashes, st, ret);
 	uintptr_t known = 0;
 
 	if (has_digest)
@@ -181,7 +182,7 @@ static int digest_of_file(void *data, const char *path, const struct stat *st, s
 	unsigned facts = 0;
 	int err = 0;
 
-	if (r->wants_facts || stat_is_racy(st, false) ||
+	if (r->wants_facts || stat_is_racy(st, clock_ns(), false) ||
 	    !hash_cache_get(r->server->hashes, st, ret))
 		err = results_facts(r, path, st, ret, &facts);
 	r->read_facts |= err < 0 ? FACT_UNREADABLE : facts;
@@ -197,12 +198,13 @@ static bool is_same_file(void *data, const char *path, const struct stat *st)
 	return tree_is_same(r->server->tree, path, st);
 }
 
-/* Within the same tick of the clock, and by other machines' clocks, it would not. */
+/* Within the same tick of the clock, and by other machines' clocks, it would not.  Its names are
+ * looked at after this. */
 static bool shows_changes(void *data, const char *dir, const struct stat *st)
 {
 	_cleanup_close_ int fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-	return fd >= 0 && !fs_is_network(fd) && !stat_is_racy(st, false);
+	return fd >= 0 && !fs_is_network(fd) && !stat_is_racy(st, clock_ns(), false);
 }
 
 static struct cache_place place_of(void *data, const char *dir, size_t n)
