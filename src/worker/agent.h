@@ -34,7 +34,9 @@
 #define MAX_JOBS_ENV "CONCC_MAX_JOBS"
 /* Where root's agents keep contents: they are not root. */
 #define AGENT_ROOT_CACHE "/var/cache/concc"
-#define AGENT_JOBS_MAX	 4096 /* jobs of one client at once: each has fds and processes */
+#define AGENT_TOLD_TO_END                                                                          \
+	"it was told to end (SIGTERM), as when its pod, container, batch job or machine is to go"
+#define AGENT_JOBS_MAX 4096 /* jobs of one client at once: each has fds and processes */
 
 struct agent {
 	struct loop *loop;
@@ -93,6 +95,8 @@ void agent_fail(struct agent *a, int err, const char *fmt, ...)
 uint32_t agent_max_jobs(const struct farm *f);
 /* True when the kernel has killed a process for lack of memory since the last call. */
 bool agent_saw_oom(struct agent *a);
+/* Whoever ends all that runs here may have ended a job first. */
+bool agent_is_told_to_end(void);
 void agent_tell_counts(struct agent *a);
 void agent_tell_guessed(struct agent *a);
 

@@ -333,6 +333,8 @@ static void finish(struct agent_job *j)
 	}
 	if (!j->taint && failed && agent_saw_oom(j->agent))
 		job_taint(j, "the worker ran out of memory");
+	if (!j->taint && failed && agent_is_told_to_end())
+		job_taint(j, AGENT_TOLD_TO_END);
 	/* Be it that it did not look whether its writes failed. */
 	if (full)
 		j->holding = HOLDING_FULL_DISK;
