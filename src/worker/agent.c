@@ -512,7 +512,7 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 	caller_read(&a.own);
 	a.cores_leave = cores_leave();
 	caller_widen(); /* many jobs at once need many pipes */
-	host_look_at_oom(&a);
+	host_begin_memory(&a);
 	r = loop_new(&a.loop);
 	if (r < 0)
 		return errmsg_set(msg, r, "can't make an event loop: %s", err_text(r));
@@ -545,6 +545,8 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 	presence_free(a.presence);
 	farm_release(&a.farm);
 	host_slots_free(a.slots);
+	if (a.memory_fd >= 0)
+		(void)close(a.memory_fd);
 	store_close(a.store);
 	free(a.store_dir);
 	free(a.home);
