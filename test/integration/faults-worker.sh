@@ -53,6 +53,7 @@ agent_killed() {
 # no answer.
 told_to_end() { # agent, or all
 	local n jobs
+	lab_stop_server
 	lab_slow_start
 	n=$(slow_worker)
 	jobs=$(lab_worker_jobs "$n")
