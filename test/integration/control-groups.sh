@@ -66,18 +66,18 @@ allocates() {
 
 # The kernel would give it half of the machine's.
 writes() {
-	here_after_all '.' sh -c 'head -c 200M /dev/zero >big'
-	expect_eq "bytes" "$(stat -c %s big)" $((200 << 20))
+	here_after_all '.' sh -c 'head -c 300M /dev/zero >big'
+	expect_eq "bytes" "$(stat -c %s big)" $((300 << 20))
 	rm big
 }
 
 # Each may, but not all: what they wrote is no process's memory.  The shell takes the end of what it waits for as
 # if nothing was, and who is killed may be the worker after all.
 write_together() {
-	local k pids=()
+	local k pids=() goes_on=('&&' ';')
 	lab_all_up
 	for k in 1 2 3 4; do
-		CONCC_EXPLAIN=1 concc-dispatch sh -c "head -c 100M /dev/zero >big$k; cksum <big$k" >"$LAB/out$k" 2>&1 &
+		CONCC_EXPLAIN=1 concc-dispatch sh -c "head -c 100M /dev/zero >big$k ${goes_on[k % 2]} cksum <big$k" >"$LAB/out$k" 2>&1 &
 		pids+=($!)
 	done
 	for k in 1 2 3 4; do
