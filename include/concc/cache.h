@@ -59,6 +59,12 @@ int cache_names_decode(struct blob payload, struct cache_names *ret);
  */
 struct cache_look;
 
+/* As struct tree_place; where is what that has for the directory. */
+struct cache_place {
+	const void *where;
+	uint64_t stamp, route;
+};
+
 struct cache_look_ops {
 	/* The digest of the bytes of what `path` leads to, which has just been seen as st; or
 	 * -errno. */
@@ -69,11 +75,12 @@ struct cache_look_ops {
 	/* The directory has just been seen as st: would a name that comes from now on show in it?
 	 */
 	bool (*shows_changes)(void *data, const char *dir, const struct stat *st);
-	/* Both may be NULL.  As tree_stamp() and tree_vouches(). */
-	uint64_t (*stamp)(void *data, const char *dir, size_t n, const void **ret_where);
+	/* All three may be NULL.  As tree_place(), tree_vouches() and tree_name_version(). */
+	struct cache_place (*place)(void *data, const char *dir, size_t n);
 	bool (*vouches)(void *data, const void *where, const char *name, const struct stat *st);
+	uint64_t (*version)(void *data, const void *where, const char *name);
 	/* May be NULL.  This directory and names in it are looked at again and again: it may be
-	 * worth knowing what changes in it, for stamp() and is_same().  Where it is of no use, it
+	 * worth knowing what changes in it, for place() and is_same().  Where it is of no use, it
 	 * is called once more after as many looks. */
 	void (*looks_often)(void *data, const char *dir);
 };

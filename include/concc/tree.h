@@ -167,14 +167,26 @@ int tree_changed_since(const struct tree *t, const char *path, uint64_t version,
 bool tree_is_same(struct tree *t, const char *path, const struct stat *st);
 struct dir;
 
+/* A directory, by any path. */
+struct tree_place {
+	const struct dir *dir; /* until the tree is used otherwise; NULL: there is nothing there */
+	/*
+	 * While this is the same, no event has told of a change of where the path leads, of a name
+	 * there, or of what such a name stands for; and where it begins with a symlink of the root
+	 * directory (/lib), that one is as it was.  0: changes of it would not be seen.
+	 */
+	uint64_t stamp;
+	/* The same, but for names there and what they stand for: see tree_name_version(). */
+	uint64_t route;
+};
+/* After a drain, of an absolute path (n bytes; "..", "." and slashes at its end are fine). */
+struct tree_place tree_place(struct tree *t, const char *path, size_t n);
 /*
- * After a drain, of a directory by any absolute path (n bytes; "..", "." and slashes at its end are
- * fine): while this number is the same, no event has told of a change of where this path leads, of
- * a name there, or of what such a name stands for; and where it begins with a symlink of the root
- * directory (/lib), that one is as it was.  0: changes of it would not be seen.  *ret: for
- * tree_vouches() until the tree is used otherwise; NULL: there is nothing by this path.
+ * Of a name in place.dir, which may be NULL: while this and the place's route are the same, it
+ * stands for what it stood for, be it for nothing.  Of a symlink: it says the same; where it leads
+ * is elsewhere.  0: a change would not be seen, or it is a directory.
  */
-uint64_t tree_stamp(struct tree *t, const char *path, size_t n, const struct dir **ret);
+uint64_t tree_name_version(struct tree *t, const struct dir *d, const char *name);
 /* The latest that there is: whatever has a stamp up to that was last changed before now. */
 uint64_t tree_last_stamp(const struct tree *t);
 /* Would the stamp change if this name in it did not stand any more for what lstat(2) has just said

@@ -44,7 +44,7 @@ struct cache_look {
 	/* That of the name before, if nothing was done to the tree since. */
 	const char *place_path;
 	size_t place_len;
-	const void *place_where;
+	struct cache_place place_now;
 	struct look_place *place;
 	struct look_group *groups; /* of this look */
 	size_t cap_groups;
@@ -64,6 +64,7 @@ struct look_group {
 	uint32_t end;	     /* index of the name behind them */
 	uint32_t dir_len;    /* bytes, to the last slash */
 	uint64_t stamp;	     /* while it is that, they mean what they meant; 0: they may not */
+	uint64_t absent;     /* the same, of its route while there is no such directory */
 	struct digest state; /* what they mean, and of which files they are */
 };
 

@@ -36,19 +36,17 @@ void look_forget_memos(struct cache_look *l)
 	free(l->groups);
 }
 
-static uint64_t stamp_of(struct cache_look *l, const struct cache_names *s, size_t from,
-			 const struct look_group *g, const void **ret_where)
+static struct cache_place place_of(struct cache_look *l, const struct cache_names *s, size_t from,
+				   const struct look_group *g)
 {
-	return l->ops->stamp(l->data, s->v[from] + 1, g->dir_len, ret_where);
+	return l->ops->place(l->data, s->v[from] + 1, g->dir_len);
 }
 
 /* Will the stamp tell of changes of all these names, which have just been looked at? */
 static bool is_covered(struct cache_look *l, const struct cache_names *s, size_t from,
 		       const struct look_group *g)
 {
-	const void *where;
-
-	if (!g->stamp || stamp_of(l, s, from, g, &where) != g->stamp)
+	if (!g->stamp || place_of(l, s, from, g).stamp != g->stamp)
 		return false;
 	for (size_t i = from; i < g->end; i++)
 		if (cache_look_stamp(l, i) != g->stamp)
@@ -56,15 +54,29 @@ static bool is_covered(struct cache_look *l, const struct cache_names *s, size_t
 	return true;
 }
 
+static void cover(struct cache_look *l, const struct cache_names *s, size_t from,
+		  struct look_group *g)
+{
+	if (!is_covered(l, s, from, g))
+		g->stamp = g->absent = 0;
+}
+
+/* Does it surely mean what it did? */
+static bool is_covered_still(const struct look_group *g, const struct cache_place *now)
+{
+	return now->stamp && (g->stamp == now->stamp || (!now->where && g->absent == now->route));
+}
+
 static int put_group(struct cache_look *l, const struct cache_names *s, size_t from,
 		     struct look_group *g)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	size_t state_at = l->state.len, ids_at = l->ids.len;
-	const void *where;
+	struct cache_place place = place_of(l, s, from, g);
 	int r;
 
-	g->stamp = stamp_of(l, s, from, g, &where);
+	g->stamp = place.stamp;
+	g->absent = place.where ? 0 : place.route;
 	r = look_put_names(l, s, from, g->end, NULL);
 	buf_append(&b, l->state.data + state_at, l->state.len - state_at);
 	buf_append(&b, l->ids.data + ids_at, l->ids.len - ids_at);
@@ -128,27 +140,26 @@ static int look_anew(struct cache_look *l, const struct digest *set, const struc
 		return r;
 	look_end(l, ret);
 	for (size_t i = 0; i < n; i++)
-		if (!is_covered(l, s, i ? l->groups[i - 1].end : 0, &l->groups[i]))
-			l->groups[i].stamp = 0;
+		cover(l, s, i ? l->groups[i - 1].end : 0, &l->groups[i]);
 	remember(l, set, ret, l->groups, n);
 	return 0;
 }
 
 static bool is_still(struct cache_look *l, const struct cache_names *s, struct look_memo *m)
 {
-	const void *where;
-
 	look_begin(l, s);
 	for (size_t i = 0, from = 0; i < m->n; from = m->groups[i++].end) {
 		struct look_group *g = &m->groups[i], now = *g;
+		struct cache_place place = place_of(l, s, from, g);
 
-		if (g->stamp && stamp_of(l, s, from, g, &where) == g->stamp)
+		if (is_covered_still(g, &place))
 			continue;
 		buf_reset(&l->state);
 		buf_reset(&l->ids);
 		if (put_group(l, s, from, &now) < 0 || !digest_eq(&now.state, &g->state))
 			return false;
-		g->stamp = is_covered(l, s, from, &now) ? now.stamp : 0;
+		cover(l, s, from, &now);
+		*g = now;
 	}
 	return true;
 }
@@ -158,7 +169,7 @@ int cache_look_again(struct cache_look *l, const struct digest *set, const struc
 {
 	struct look_memo *m = map_get(&l->memos, set->b, DIGEST_SIZE);
 
-	if (!l->ops->stamp || l->without)
+	if (!l->ops->place || l->without)
 		return cache_look_state(l, s, ret, NULL);
 	if (m && is_still(l, s, m)) {
 		*ret = m->state;

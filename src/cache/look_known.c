@@ -80,13 +80,14 @@ static void look_at_dir(struct cache_look *l, struct looked_dir *d, const char *
 /* Is there somebody who knows all names of just this directory, which can be searched? */
 static void find_where(struct cache_look *l, const struct looked_dir *d)
 {
-	const void *where = NULL;
+	struct cache_place place;
 
 	l->where = NULL;
-	if (!d->err && l->ops->stamp &&
-	    l->ops->stamp(l->data, l->last_dir_path, l->last_dir_len, &where) && where &&
-	    l->ops->vouches(l->data, where, ".", &d->st))
-		l->where = where;
+	if (d->err || !l->ops->place)
+		return;
+	place = l->ops->place(l->data, l->last_dir_path, l->last_dir_len);
+	if (place.where && l->ops->vouches(l->data, place.where, ".", &d->st))
+		l->where = place.where;
 }
 
 /* Of the directory that is looked at; NULL: it can't be told. */

@@ -2,7 +2,8 @@
 /*
  * Names in a directory that has the stamp it had when they were looked at, if it would have another
  * one had they changed: of these it is known what they mean, whatever set they are in.  The jobs of
- * a build look at the same headers, in ever other sets.
+ * a build look at the same headers, in ever other sets.  When the directory has got another stamp,
+ * as each output in it gives it one, a name that has the version it had means what it meant.
  */
 #include "look.h"
 
@@ -31,7 +32,7 @@ struct place_name {
 };
 
 struct look_place {
-	uint64_t stamp;
+	uint64_t route;
 	struct map names;	  /* letter and base name -> struct place_name *, owned */
 	struct place_name *first; /* of the last look, or NULL; */
 	struct place_name *at;	  /* that of the name before, in this look */
@@ -39,6 +40,8 @@ struct look_place {
 
 struct name_state {
 	uint64_t fingerprint; /* 0: it was not asked for */
+	uint64_t stamp;	      /* of its directory when it last meant that; or by its */
+	uint64_t version;     /* 0: another stamp may be another meaning */
 	bool has_facts;
 	unsigned facts;
 	size_t n_state, n_ids; /* bytes */
@@ -79,7 +82,7 @@ void look_forget_states(struct cache_look *l)
 	l->n_states = 0;
 }
 
-static struct look_place *place_at(struct cache_look *l, const char *path, size_t n, uint64_t stamp)
+static struct look_place *place_at(struct cache_look *l, const char *path, size_t n, uint64_t route)
 {
 	struct look_place *p = map_get(&l->places, path, n);
 
@@ -88,25 +91,25 @@ static struct look_place *place_at(struct cache_look *l, const char *path, size_
 		(void)map_put(&l->places, path, n, p);
 		l->n_states++;
 	}
-	if (p->stamp != stamp)
+	if (p->route != route)
 		forget_place(l, p);
-	p->stamp = stamp;
+	p->route = route;
 	return p;
 }
 
 /* Mostly it is that of the name before.  Its stamp is taken before anything in it is looked at. */
 static void enter_place(struct cache_look *l, const char *path)
 {
+	const struct cache_place *now = &l->place_now;
 	size_t n = l->place_len;
-	uint64_t stamp;
 
 	if (l->place_path && strncmp(l->place_path, path, n) == 0 && !strchr(path + n, '/'))
 		return;
 	n = (size_t)(path_base(path) - path);
 	if (l->n_states >= STATES_MAX)
 		look_forget_states(l);
-	stamp = l->ops->stamp(l->data, path, n, &l->place_where);
-	l->place = stamp ? place_at(l, path, n, stamp) : NULL;
+	l->place_now = l->ops->place(l->data, path, n);
+	l->place = now->stamp ? place_at(l, path, n, now->route) : NULL;
 	if (l->place)
 		l->place->at = NULL;
 	l->place_path = path;
@@ -148,10 +151,10 @@ static void put(struct cache_look *l, const struct name_state *s)
 	buf_append(&l->state, s->bytes + s->n_ids, s->n_state);
 	if (l->facts)
 		*l->facts |= s->facts;
-	l->looked[l->index].stamp = l->place->stamp;
+	l->looked[l->index].stamp = l->place_now.stamp;
 }
 
-static const struct name_state *find(struct cache_look *l, const char *name)
+static struct name_state *find(struct cache_look *l, const char *name)
 {
 	struct place_name **next = next_of(l->place);
 	char key[NAME_MAX + 2];
@@ -169,17 +172,33 @@ static const struct name_state *find(struct cache_look *l, const char *name)
 	return l->place->at->state;
 }
 
+static uint64_t version_of(struct cache_look *l, const char *name)
+{
+	return l->ops->version(l->data, l->place_now.where, name + 1 + l->place_len);
+}
+
+static bool is_still(struct cache_look *l, const char *name, struct name_state *s)
+{
+	if (s->stamp == l->place_now.stamp)
+		return true;
+	if (!s->version || s->version != version_of(l, name))
+		return false;
+	s->stamp = l->place_now.stamp;
+	return true;
+}
+
 bool look_put_known(struct cache_look *l, const char *name, uint64_t *ret_fingerprint)
 {
-	const struct name_state *s;
+	struct name_state *s;
 
-	if (!l->ops->stamp || l->without)
+	if (!l->ops->place || l->without)
 		return false;
 	enter_place(l, name + 1);
 	if (!l->place || !l->place->names.n)
 		return false;
 	s = find(l, name);
-	if (!s || (l->facts && !s->has_facts) || (ret_fingerprint && !s->fingerprint))
+	if (!s || (l->facts && !s->has_facts) || (ret_fingerprint && !s->fingerprint) ||
+	    !is_still(l, name, s))
 		return false;
 	if (ret_fingerprint)
 		*ret_fingerprint = s->fingerprint;
@@ -195,7 +214,7 @@ static bool is_of_the_name(char how)
 
 static bool vouch(struct cache_look *l, const char *name, const struct stat *st)
 {
-	return l->ops->vouches(l->data, l->place_where, name, st);
+	return l->ops->vouches(l->data, l->place_now.where, name, st);
 }
 
 /*
@@ -226,16 +245,20 @@ static bool leads_to_neighbour(struct cache_look *l, const char *link)
 	return false;
 }
 
+/* Of the name that was just looked at: did that go through a symlink? */
+static bool was_followed(const struct cache_look *l, const char *name)
+{
+	return !l->err && S_ISLNK(l->st.st_mode) && name[0] != TRACE_LOOK && name[0] != TRACE_LINK;
+}
+
 /* Would the stamp be another one if the name were not what was just seen? */
 static bool is_vouched(struct cache_look *l, const char *name)
 {
 	const char *path = name + 1;
 
-	if (!l->path || !streq(l->path, path) || (l->err && l->err != ENOENT) ||
-	    !vouch(l, path + l->place_len, l->err ? NULL : &l->st))
-		return false;
-	return l->err || !S_ISLNK(l->st.st_mode) || name[0] == TRACE_LOOK ||
-	       name[0] == TRACE_LINK || leads_to_neighbour(l, path);
+	return l->path && streq(l->path, path) && (!l->err || l->err == ENOENT) &&
+	       vouch(l, path + l->place_len, l->err ? NULL : &l->st) &&
+	       (!was_followed(l, name) || leads_to_neighbour(l, path));
 }
 
 /* Takes s. */
@@ -266,6 +289,8 @@ void look_note_state(struct cache_look *l, const char *name, const struct look_m
 	s = xmalloc(sizeof(*s) + n_ids + n_state);
 	*s = (struct name_state){
 		.fingerprint = fingerprint,
+		.stamp = l->place_now.stamp,
+		.version = was_followed(l, name) ? 0 : version_of(l, name),
 		.has_facts = l->facts,
 		.facts = l->facts ? *l->facts : 0,
 		.n_state = n_state,
@@ -273,6 +298,6 @@ void look_note_state(struct cache_look *l, const char *name, const struct look_m
 	};
 	memcpy(s->bytes, l->ids.data + from->ids, n_ids);
 	memcpy(s->bytes + n_ids, l->state.data + from->state, n_state);
-	l->looked[l->index].stamp = l->place->stamp;
+	l->looked[l->index].stamp = l->place_now.stamp;
 	note(l, key, n, s);
 }

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "ahead.h"
+#include "elf_file.h"
 #include "mentions.h"
 #include "peer.h"
 #include "server.h"
 #include "system.h"
 #include "working_set.h"
 
+#include <elf.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "concc/cleanup.h"
 #include "concc/err.h"
@@ -17,9 +20,9 @@
 /* From this round trip on a guess is worth what it costs here, to read each file that is asked for
  * once more: some 30 us. */
 #define FAR_US 8000
-/* Larger ones are worth their round trip. */
+/* Larger headers are worth their round trip. */
 #define FILE_BYTES_MAX (1024 * 1024)
-/* In which names are looked for: they come first. */
+/* In which #include lines are looked for: they come first. */
 #define SCAN_BYTES (256 * 1024)
 /* In one turn of the loop. */
 #define FILES_AT_ONCE 16
@@ -36,12 +39,18 @@
 /* On the way to a file. */
 #define LINKS_MAX 4
 
-struct ahead {
-	struct peer *peer;
+/* Names of one kind, and where they are looked for. */
+struct search {
+	uint64_t max;	    /* bytes of a file that is worth a guess */
 	struct map is_name; /* of names */
 	char **names;	    /* as files name others, in that order */
 	size_t n_names;
-	char **bases;	 /* directories in which such were found */
+	char **bases; /* directories in which such were found */
+};
+
+struct ahead {
+	struct peer *peer;
+	struct search headers, libraries;
 	struct map seen; /* path -> version that was asked for, or told of */
 	struct map told; /* path -> ahead: of those, guesses of which nothing is known */
 	char **todo;	 /* a stack: files to be told of, if they are not asked for, and read */
@@ -51,13 +60,27 @@ struct ahead {
 	char **guess;
 };
 
+static void search_init(struct search *s, uint64_t max)
+{
+	s->max = max;
+	s->names = xcalloc(1, sizeof(*s->names));
+	s->bases = xcalloc(1, sizeof(*s->bases));
+}
+
+static void search_release(struct search *s)
+{
+	map_release(&s->is_name);
+	strv_free(s->names);
+	strv_free(s->bases);
+}
+
 struct ahead *ahead_new(struct peer *p)
 {
 	struct ahead *a = xcalloc(1, sizeof(*a));
 
 	a->peer = p;
-	a->names = xcalloc(1, sizeof(*a->names));
-	a->bases = xcalloc(1, sizeof(*a->bases));
+	search_init(&a->headers, FILE_BYTES_MAX);
+	search_init(&a->libraries, UINT64_MAX); /* a program that is run opens them all */
 	a->todo = xcalloc(1, sizeof(*a->todo));
 	return a;
 }
@@ -67,11 +90,10 @@ void ahead_free(struct ahead *a)
 	if (!a)
 		return;
 	loop_remove(a->turn);
-	map_release(&a->is_name);
+	search_release(&a->headers);
+	search_release(&a->libraries);
 	map_release(&a->seen);
 	map_release(&a->told);
-	strv_free(a->names);
-	strv_free(a->bases);
 	strv_free(a->todo);
 	strv_free(a->guess);
 	free(a);
@@ -168,11 +190,40 @@ static void tell_trees(struct peer *p)
 		ahead_dir(p, system_tree(p, p->ahead->n_trees));
 }
 
+static const char *search_path(char *const *env)
+{
+	static const char name[] = "PATH=";
+
+	for (; *env; env++)
+		if (str_starts(*env, name))
+			return *env + strlen(name);
+	return NULL;
+}
+
+/* Where a program is looked for by its name: up to where it is. */
+static void tell_path(struct peer *p, const struct msg_run *m)
+{
+	const char *program = *m->argv ?: "", *at = search_path(m->env);
+
+	if (!is_far(p) || !at || strchr(program, '/'))
+		return;
+	for (bool found = false; *at && !found;) {
+		size_t n = strcspn(at, ":");
+		_cleanup_free_ char *dir = xstrndup(at, n), *path = path_join(dir, program);
+
+		if (*dir == '/')
+			ahead_dir(p, dir);
+		found = access(path, X_OK) == 0;
+		at += n + (at[n] == ':');
+	}
+}
+
 void ahead_job(struct peer *p, const struct msg_run *m)
 {
 	if (p->conf->mirror != MIRROR_CONCC)
 		return;
 	tell_trees(p);
+	tell_path(p, m);
 	ahead_dir(p, m->cwd);
 	for (char *const *a = m->argv + 1; *m->argv && *a; a++) {
 		_cleanup_free_ char *full = **a == '-' ? NULL : path_clean(m->cwd, *a);
@@ -242,9 +293,22 @@ static char *pop(struct ahead *a)
 	return path;
 }
 
-/* The file at path, through so many links: on the stack as a guess, when nothing was told of it.
- * False: there is none. */
-static bool want(struct ahead *a, const char *path, int links)
+static bool want(struct ahead *a, const char *path, uint64_t max, int links);
+
+/* The same by the path without symlinks, as /lib often is one. */
+static bool want_real(struct ahead *a, const char *path, uint64_t max, int links)
+{
+	_cleanup_free_ char *dir = path_parent(path), *real = realpath(dir, NULL), *there = NULL;
+
+	if (!real || streq(real, dir) || links >= LINKS_MAX)
+		return false;
+	there = path_join(real, path_base(path));
+	return want(a, there, max, links + 1);
+}
+
+/* The file at path, through so many links, unless it is larger: on the stack as a guess, when
+ * nothing was told of it.  False: there is none. */
+static bool want(struct ahead *a, const char *path, uint64_t max, int links)
 {
 	const char *root = told_root(a->peer, path), *name;
 	_cleanup_free_ char *dir = path_parent(path);
@@ -252,18 +316,20 @@ static bool want(struct ahead *a, const char *path, int links)
 	const char *target;
 	uint32_t id;
 
-	if (!root || !tell_guessed_dir(a->peer, root, dir))
+	if (!root)
+		return want_real(a, path, max, links);
+	if (!tell_guessed_dir(a->peer, root, dir))
 		return false;
 	id = known_to_peer(a->peer, path, &name, &attr);
 	target = tree_link(a->peer->server->tree, id, name);
 	if (target && links < LINKS_MAX) {
 		_cleanup_free_ char *there = path_clean(dir, target);
 
-		return want(a, there, links + 1);
+		return want(a, there, max, links + 1);
 	}
 	if (attr.type != ENTRY_FILE)
 		return false;
-	if (attr.size > FILE_BYTES_MAX || a->seen.n >= FILES_MAX)
+	if (attr.size > max || a->seen.n >= FILES_MAX)
 		return true;
 	if (map_put_str(&a->seen, path, (void *)(uintptr_t)attr.version) ==
 	    (void *)(uintptr_t)attr.version)
@@ -273,43 +339,41 @@ static bool want(struct ahead *a, const char *path, int links)
 	return true;
 }
 
-static bool want_in(struct ahead *a, const char *dir, const char *name)
+static bool want_in(struct ahead *a, const char *dir, const char *name, uint64_t max)
 {
 	_cleanup_free_ char *path = path_clean(dir, name);
 
-	return path_is_clean(path) && want(a, path, 0);
+	return path_is_clean(path) && want(a, path, max, 0);
 }
 
-/* What a file names, in all directories where such names were found: there may be several of them.
- */
-static void want_name(struct ahead *a, const char *dir, const char *name, bool quoted)
+/* In all directories where such names were found: there may be several of them. */
+static void want_name(struct ahead *a, struct search *s, const char *name)
 {
-	if (quoted && want_in(a, dir, name))
-		return;
-	if (a->n_names < NAMES_MAX && !map_put_str(&a->is_name, name, a)) {
-		strv_push(&a->names, xstrdup(name));
-		a->n_names++;
+	if (s->n_names < NAMES_MAX && !map_put_str(&s->is_name, name, a)) {
+		strv_push(&s->names, xstrdup(name));
+		s->n_names++;
 	}
-	for (char **b = a->bases; *b; b++)
-		(void)want_in(a, *b, name);
+	for (char **b = s->bases; *b; b++)
+		(void)want_in(a, *b, name, s->max);
 }
 
-/* A compiler looks in this directory for what files name. */
-static void learn_base(struct ahead *a, const char *dir)
+/* What files name is looked for in this directory. */
+static void learn_base(struct ahead *a, struct search *s, const char *dir)
 {
 	size_t n = 0;
 
-	for (char **b = a->bases; *b; b++, n++)
+	for (char **b = s->bases; *b; b++, n++)
 		if (streq(*b, dir))
 			return;
 	if (n == BASES_MAX)
 		return;
-	strv_push(&a->bases, xstrdup(dir));
+	strv_push(&s->bases, xstrdup(dir));
 	/* Backwards, since it is a stack: what was named first is read first. */
-	for (size_t i = a->n_names; i-- > 0;)
-		(void)want_in(a, dir, a->names[i]);
+	for (size_t i = s->n_names; i-- > 0;)
+		(void)want_in(a, dir, s->names[i], s->max);
 }
 
+/* By a name that a file was asked for by. */
 static void learn_bases(struct ahead *a, const char *path)
 {
 	const char *root = told_root(a->peer, path);
@@ -318,11 +382,60 @@ static void learn_bases(struct ahead *a, const char *path)
 	for (size_t n = strlen(path); n-- > min;) {
 		_cleanup_free_ char *dir = NULL;
 
-		if (path[n] != '/' || !map_get_str(&a->is_name, path + n + 1))
+		if (path[n] != '/' || !map_get_str(&a->headers.is_name, path + n + 1))
 			continue;
 		dir = xstrndup(path, n);
-		learn_base(a, dir);
+		learn_base(a, &a->headers, dir);
 	}
+}
+
+/* The names of libraries are symlinks, mostly, beside the files that these lead to. */
+static void learn_library_base(struct ahead *a, uint32_t dir_id, const char *path)
+{
+	_cleanup_free_ char *dir = path_parent(path);
+
+	for (char **name = a->libraries.names; *name; name++) {
+		struct entry_attr attr = {0};
+
+		tree_entry(a->peer->server->tree, dir_id, *name, &attr);
+		if (attr.type == ENTRY_FILE || attr.type == ENTRY_SYMLINK) {
+			learn_base(a, &a->libraries, dir);
+			return;
+		}
+	}
+}
+
+/* It looks for libraries beside itself, too: it is one of them. */
+static void want_loader(struct ahead *a, const char *loader)
+{
+	_cleanup_free_ char *real = realpath(loader, NULL), *dir = real ? path_parent(real) : NULL;
+
+	if (!real || !want(a, loader, a->libraries.max, 0))
+		return;
+	learn_base(a, &a->libraries, dir);
+}
+
+static void scan_program(struct ahead *a, int fd)
+{
+	_cleanup_strv_ char **needed = NULL;
+	_cleanup_free_ char *loader = NULL;
+
+	if (elf_needed(fd, &needed) == 0)
+		for (size_t i = strv_len(needed); i-- > 0;)
+			want_name(a, &a->libraries, needed[i]);
+	if (elf_loader(fd, &loader) == 0 && loader)
+		want_loader(a, loader);
+}
+
+static void scan_text(struct ahead *a, const char *dir, const char *text, size_t n)
+{
+	struct mentions found;
+
+	mentions_find(text, n, &found);
+	for (size_t i = found.n_names; i-- > 0;)
+		if (!found.quoted[i] || !want_in(a, dir, found.names[i], FILE_BYTES_MAX))
+			want_name(a, &a->headers, found.names[i]);
+	mentions_release(&found);
 }
 
 /* Reads the file for what it names.  It may be gone or changed by now: then nothing is guessed. */
@@ -331,19 +444,16 @@ static void scan(struct ahead *a, const char *path, uint32_t id, const char *nam
 	static char text[SCAN_BYTES];
 	_cleanup_free_ char *dir = path_parent(path);
 	_cleanup_close_ int fd = -1;
-	struct mentions found;
 	struct entry_attr attr;
 	ssize_t n;
 
 	if (tree_open_file(a->peer->server->tree, id, name, version, &fd, &attr) < 0)
 		return;
-	n = read_full(fd, text, sizeof(text));
-	if (n <= 0)
-		return;
-	mentions_find(text, (size_t)n, &found);
-	for (size_t i = found.n_names; i-- > 0;)
-		want_name(a, dir, found.names[i], found.quoted[i]);
-	mentions_release(&found);
+	n = pread(fd, text, sizeof(text), 0);
+	if (n > SELFMAG && memcmp(text, ELFMAG, SELFMAG) == 0)
+		scan_program(a, fd);
+	else if (n > 0)
+		scan_text(a, dir, text, (size_t)n);
 }
 
 static void take_next(struct ahead *a)
@@ -353,7 +463,7 @@ static void take_next(struct ahead *a)
 	const char *name;
 	uint32_t id = known_to_peer(a->peer, path, &name, &attr);
 
-	if (!id || attr.type != ENTRY_FILE || attr.size > FILE_BYTES_MAX)
+	if (!id || attr.type != ENTRY_FILE)
 		return;
 	if (map_get_str(&a->told, path))
 		tell_guess(a, id, name);
@@ -390,6 +500,7 @@ void ahead_asked(struct peer *p, uint32_t dir_id, const char *name)
 		    (void *)(uintptr_t)attr.version)
 		return;
 	learn_bases(a, path);
+	learn_library_base(a, dir_id, path);
 	push(a, steal_ptr(&path));
 	if (!a->turn)
 		a->turn = loop_defer(p->server->loop, take_turn, a);

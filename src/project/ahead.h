@@ -5,10 +5,10 @@
 /*
  * What a worker that is far will want, told before it asks: each question takes a round trip, and a
  * job asks one after the other.  Two kinds: directories on the way to what a job names, which it
- * looks into for certain; and of files that are asked for those that they name (mentions.h), which
- * are guesses, and the worker's to take (GUESS).  Where compilers look for them is learnt: a name
- * that is asked for below a directory, after a file named it, is looked for there, as are all
- * others.
+ * looks into for certain; and of files that are asked for those that they name (mentions.h,
+ * elf_file.h), which are guesses, and the worker's to take (GUESS).  Where compilers and loaders look
+ * for them is learnt: a name that is asked for below a directory, after a file named it, is looked
+ * for there, as are all others.
  *
  * Only what is served to that worker is told, by the same calls as its answers, so it is kept right
  * as they are.

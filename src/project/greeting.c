@@ -123,6 +123,7 @@ int greeting_hear(struct peer *p, struct blob payload)
 	p->hello = m;
 	for (char **s = (char *[]){m.program, m.host, m.arch, m.cpu_model, NULL}; *s; s++)
 		str_defuse(*s);
-	(void)check_hello(p); /* has closed the link when it failed */
+	if (check_hello(p) == 0) /* which has closed the link otherwise */
+		link_measure(p->link);
 	return 0;
 }

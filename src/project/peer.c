@@ -338,7 +338,6 @@ static int on_ready(struct peer *p, struct blob payload)
 	if (p->slots > POOL_SLOTS_MAX)
 		p->slots = POOL_SLOTS_MAX;
 	tell_limits(p);
-	link_measure(p->link);
 	set_text(&p->error, "");
 	log_info("worker=%s up: %s, %u slots, %s, %s", p->conf->name, p->hello.host, p->slots,
 		 p->hello.program, p->how);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* Which of the names that a job passed to the kernel count, and what else the kernel looked at. */
 #include "recording.h"
+#include "elf_file.h"
 
-#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -261,30 +261,10 @@ void recording_add_places(struct recording *r)
 static char *loader_of(const char *path, bool *ret_bad)
 {
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	char loader[PATH_MAX];
-	Elf64_Ehdr h;
-	Elf64_Phdr p;
+	char *loader = NULL;
 
-	*ret_bad = true;
-	if (fd < 0 || pread(fd, &h, sizeof(h), 0) != sizeof(h) ||
-	    h.e_ident[EI_CLASS] != ELFCLASS64 || h.e_phentsize != sizeof(p))
-		return NULL;
-	for (unsigned i = 0; i < h.e_phnum; i++) {
-		off_t at = (off_t)(h.e_phoff + i * sizeof(p));
-
-		if (pread(fd, &p, sizeof(p), at) != sizeof(p))
-			return NULL;
-		if (p.p_type != PT_INTERP)
-			continue;
-		if (p.p_filesz < 2 || p.p_filesz > sizeof(loader) ||
-		    pread(fd, loader, p.p_filesz, (off_t)p.p_offset) != (ssize_t)p.p_filesz ||
-		    loader[0] != '/' || loader[p.p_filesz - 1])
-			return NULL;
-		*ret_bad = false;
-		return xstrdup(loader);
-	}
-	*ret_bad = false;
-	return NULL;
+	*ret_bad = fd < 0 || elf_loader(fd, &loader) < 0;
+	return loader;
 }
 
 /* The same of a program that has these bytes, borrowed; it is the same for all that have. */

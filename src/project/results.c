@@ -205,14 +205,12 @@ static bool shows_changes(void *data, const char *dir, const struct stat *st)
 	return fd >= 0 && !fs_is_network(fd) && !stat_is_racy(st, false);
 }
 
-static uint64_t stamp_of(void *data, const char *dir, size_t n, const void **ret_where)
+static struct cache_place place_of(void *data, const char *dir, size_t n)
 {
 	const struct results *r = data;
-	const struct dir *d;
-	uint64_t stamp = tree_stamp(r->server->tree, dir, n, &d);
+	struct tree_place place = tree_place(r->server->tree, dir, n);
 
-	*ret_where = d;
-	return stamp;
+	return (struct cache_place){place.dir, place.stamp, place.route};
 }
 
 static bool vouches(void *data, const void *where, const char *name, const struct stat *st)
@@ -220,6 +218,13 @@ static bool vouches(void *data, const void *where, const char *name, const struc
 	const struct results *r = data;
 
 	return tree_vouches(r->server->tree, where, name, st);
+}
+
+static uint64_t version_of(void *data, const void *where, const char *name)
+{
+	const struct results *r = data;
+
+	return tree_name_version(r->server->tree, where, name);
 }
 
 /* Of directories that no worker was told of, none is watched, as of all in a server that had only
@@ -272,8 +277,9 @@ void results_open(struct server *s)
 		.digest = digest_of_file,
 		.is_same = is_same_file,
 		.shows_changes = shows_changes,
-		.stamp = stamp_of,
+		.place = place_of,
 		.vouches = vouches,
+		.version = version_of,
 		.looks_often = looks_often,
 	};
 	_cleanup_free_ char *dir = path_join(s->cache, "results");

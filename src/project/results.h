@@ -122,8 +122,7 @@ struct baseline {
 	/* Of the name before: its directory, the same in the tree, and its stamp. */
 	const char *dir;
 	size_t dir_len;
-	const struct dir *where;
-	uint64_t dir_stamp;
+	struct tree_place place;
 	struct map *disks; /* see baseline_init() */
 	struct map dirs;   /* clean path of a directory -> what its times tell, as in unchanged.c */
 	struct map seen;   /* clean path -> what was found there; of names on the way */

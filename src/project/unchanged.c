@@ -176,7 +176,7 @@ static void enter_dir(struct baseline *s, const char *path, size_t n)
 		return;
 	s->dir = path;
 	s->dir_len = n;
-	s->dir_stamp = tree_stamp(s->tree, path, n, &s->where);
+	s->place = tree_place(s->tree, path, n);
 }
 
 bool baseline_is_quiet(struct baseline *s, const char *path, uint64_t stamp,
@@ -185,12 +185,12 @@ bool baseline_is_quiet(struct baseline *s, const char *path, uint64_t stamp,
 	const char *base = path_base(path);
 
 	enter_dir(s, path, (size_t)(base - path));
-	if (!s->dir_stamp || s->dir_stamp > s->stamp)
+	if (!s->place.stamp || s->place.stamp > s->stamp)
 		return false;
 	if (stamp)
-		return stamp == s->dir_stamp;
+		return stamp == s->place.stamp;
 	return looked && (looked->err ? looked->err == ENOENT : !S_ISLNK(looked->st.st_mode)) &&
-	       tree_vouches(s->tree, s->where, base, looked->err ? NULL : &looked->st);
+	       tree_vouches(s->tree, s->place.dir, base, looked->err ? NULL : &looked->st);
 }
 
 struct walk {

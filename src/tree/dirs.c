@@ -198,6 +198,7 @@ static struct dir *dir_alloc(struct tree *t, const char *path)
 
 	d->id = ++t->next_id;
 	dir_touch(t, d);
+	d->route = d->stamp;
 	d->path = xstrdup(path);
 	list_init(&d->siblings);
 	list_init(&d->children);

@@ -105,6 +105,7 @@ struct dir {
 	struct peer_set subscribers;
 	uint64_t known_since; /* version, when it was read: no name in it had a later one then */
 	uint64_t stamp;	      /* see dir_touch() */
+	uint64_t route;	      /* the stamp when it was met, or who may search it last changed */
 	uid_t uid;	      /* of the directory itself, when dir_note_access() saw it; */
 	gid_t gid;
 	mode_t mode;

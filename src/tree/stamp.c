@@ -18,6 +18,11 @@
  * look or commit that may have to do with it.  So the largest of several is the same only if each
  * of them is: that is the stamp of a path which goes through several (by "..").  A directory that
  * is lost is found no more, and its parent has been touched.
+ *
+ * Jobs put what they make beside what others look at, so stamps change all the time.  The route is
+ * made alike of numbers that names in a directory don't change: while it is the same, what became
+ * of a name there its version tells.  It may be the same for a directory and for its absence, when
+ * the largest number is that of another one on the way; no version is the same then.
  */
 
 void dir_touch(struct tree *t, struct dir *d)
@@ -28,6 +33,7 @@ void dir_touch(struct tree *t, struct dir *d)
 static void touch_below(struct tree *t, struct dir *d)
 {
 	dir_touch(t, d);
+	d->route = d->stamp;
 	list_for_each (l, &d->children)
 		touch_below(t, container_of(l, struct dir, siblings));
 }
@@ -57,13 +63,19 @@ static uint64_t later(uint64_t a, uint64_t b)
 	return a > b ? a : b;
 }
 
+static void go_by(struct tree_place *place, const struct dir *d)
+{
+	place->stamp = later(place->stamp, d->stamp);
+	place->route = later(place->route, d->route);
+}
+
 /*
  * Without "." and "..": what is left of the path, in clean.  What ".." leaves must be a directory
  * in another one that is known, since of a symlink, which a root may be, the parent is elsewhere;
  * false when it is not.
  */
 static bool clean_path(const struct tree *t, const char *path, size_t n, char clean[PROTO_PATH_MAX],
-		       size_t *ret_n, uint64_t *stamp)
+		       size_t *ret_n, struct tree_place *place)
 {
 	size_t len = 0;
 
@@ -83,7 +95,7 @@ static bool clean_path(const struct tree *t, const char *path, size_t n, char cl
 
 			if (!d || !d->parent)
 				return false;
-			*stamp = later(*stamp, d->stamp);
+			go_by(place, d);
 			while (clean[--len] != '/')
 				;
 			continue;
@@ -114,8 +126,8 @@ static bool is_absent(const struct tree *t, const struct dir *d, const char *nam
 	return !e || (e->type == ENTRY_ABSENT && !(e->flags & ENT_DIRTY));
 }
 
-/* There is no such directory, if the last one on its way that is there says so. */
-static uint64_t stamp_of_absence(const struct tree *t, const char *path, size_t n)
+/* The last one on its way that is there, if that says that there is no such directory; or NULL. */
+static const struct dir *absent_in(const struct tree *t, const char *path, size_t n)
 {
 	const struct dir *d = NULL;
 	size_t at = n;
@@ -126,7 +138,7 @@ static uint64_t stamp_of_absence(const struct tree *t, const char *path, size_t 
 			;
 		d = at ? find_told(t, path, at) : NULL;
 	}
-	return d && is_absent(t, d, path + at + 1, n - at - 1) ? d->stamp : 0;
+	return d && is_absent(t, d, path + at + 1, n - at - 1) ? d : NULL;
 }
 
 /* ---- symlinks in the root directory ---- */
@@ -224,34 +236,34 @@ static size_t go_through_top(struct tree *t, const char *path, size_t n, char re
 
 /* ---- paths ---- */
 
-static uint64_t stamp_at(const struct tree *t, const char *path, size_t n, uint64_t stamp,
-			 const struct dir **ret)
+/* What leads to this path has stamp. */
+static struct tree_place place_at(const struct tree *t, const char *path, size_t n, uint64_t stamp)
 {
+	struct tree_place place = {.stamp = stamp, .route = stamp};
 	char clean[PROTO_PATH_MAX];
-	uint64_t absence;
 	const struct dir *d;
 	size_t len;
 
-	*ret = NULL;
-	if (!clean_path(t, path, n, clean, &len, &stamp))
-		return 0;
-	d = find_told(t, clean, len);
-	*ret = d;
-	if (d)
-		return later(stamp, d->stamp);
-	absence = stamp_of_absence(t, clean, len);
-	return absence ? later(stamp, absence) : 0;
+	if (!clean_path(t, path, n, clean, &len, &place))
+		return (struct tree_place){0};
+	place.dir = find_told(t, clean, len);
+	d = place.dir ?: absent_in(t, clean, len);
+	if (!d)
+		return (struct tree_place){0};
+	go_by(&place, d);
+	return place;
 }
 
-uint64_t tree_stamp(struct tree *t, const char *path, size_t n, const struct dir **ret)
+struct tree_place tree_place(struct tree *t, const char *path, size_t n)
 {
-	uint64_t stamp = stamp_at(t, path, n, 0, ret);
+	struct tree_place place = place_at(t, path, n, 0);
 	char through[PROTO_PATH_MAX];
+	uint64_t stamp;
 
-	if (stamp)
-		return stamp;
+	if (place.stamp)
+		return place;
 	n = go_through_top(t, path, n, through, &stamp);
-	return n ? stamp_at(t, through, n, stamp, ret) : 0;
+	return n ? place_at(t, through, n, stamp) : place;
 }
 
 uint64_t tree_last_stamp(const struct tree *t)
@@ -259,9 +271,24 @@ uint64_t tree_last_stamp(const struct tree *t)
 	return t->last_stamp;
 }
 
+/* What it is has changed, or that would not be seen. */
+#define ENT_UNSURE (ENT_DIRTY | ENT_WRITTEN | ENT_GONE | ENT_LINKED)
+
 static bool has_one_name(const struct ent *e)
 {
 	return (e->type == ENTRY_FILE || e->type == ENTRY_SYMLINK) && e->nlink == 1;
+}
+
+uint64_t tree_name_version(struct tree *t, const struct dir *d, const char *name)
+{
+	const uint64_t absent = 1; /* versions begin with 1 */
+	size_t len = strlen(name);
+	const struct ent *e;
+
+	if (!d || is_absent(t, d, name, len))
+		return absent;
+	e = is_untold(name, len) ? NULL : dir_name(t, d, name, len);
+	return e && has_one_name(e) && !(e->flags & ENT_UNSURE) ? absent + e->version : 0;
 }
 
 bool tree_vouches(struct tree *t, const struct dir *d, const char *name, const struct stat *st)
@@ -278,7 +305,6 @@ bool tree_vouches(struct tree *t, const struct dir *d, const char *name, const s
 	if (is_untold(name, len))
 		return false;
 	e = dir_name(t, d, name, len);
-	return e && (e->type == ENTRY_DIR || has_one_name(e)) &&
-	       !(e->flags & (ENT_DIRTY | ENT_WRITTEN | ENT_GONE | ENT_LINKED)) &&
+	return e && (e->type == ENTRY_DIR || has_one_name(e)) && !(e->flags & ENT_UNSURE) &&
 	       ent_matches(t, e, st);
 }

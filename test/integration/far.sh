@@ -32,14 +32,16 @@ printf '#include <deep/vain.h>\n#include <deep/er/h1.h>\nint x;\n' >src/vain.c
 lab_config
 
 # One job on a worker that knows nothing, with a server that remembers nothing.
-first_job() { # SOURCE
+first_job() { # SOURCE or PROGRAM
+	local command=(gcc -Iinc -c -o x.o "$1")
+	case $1 in *.c) ;; *) command=("$1") ;; esac
 	concc stop || true
 	rm -rf "$CONCC_CACHE_DIR"
 	lab_worker 1 rm -rf "$(lab_worker_cache 1)/store"
 	concc-cc true # the way's length is known then
 	before=$(lab_status '.workers[0].asked_files + .workers[0].lists')
 	bytes=$(lab_status '.workers[0].fetched_bytes')
-	CONCC_EXPLAIN=1 concc-cc gcc -Iinc -c -o x.o "$1" 2>"$LAB/err" || fail "$(cat "$LAB/err")"
+	CONCC_EXPLAIN=1 concc-cc "${command[@]}" 2>"$LAB/err" || fail "$(cat "$LAB/err")"
 	expect_grep '^concc: remote on w1' "$LAB/err"
 	asked=$(($(lab_status '.workers[0].asked_files + .workers[0].lists') - before))
 	bytes=$(($(lab_status '.workers[0].fetched_bytes') - bytes))
@@ -81,9 +83,41 @@ remembered() {
 	expect_eq "listings asked for" "$(lab_status '.workers[0].lists')" 0
 }
 
+# Each library is one of those that the program says it needs, in a directory of their own.
+LIBRARIES=8
+mkdir lib
+for ((i = 1; i <= LIBRARIES; i++)); do
+	echo "int f$i(void) { return $i; }" >"lib/f$i.c"
+	gcc -shared -fPIC -o "lib/libf$i.so.1.2" -Wl,-soname,"libf$i.so.1" "lib/f$i.c"
+	ln -s "libf$i.so.1.2" "lib/libf$i.so.1"
+done
+{
+	for ((i = 1; i <= LIBRARIES; i++)); do echo "int f$i(void);"; done
+	echo "int main(void) { return 0 $(seq -f ' + f%g()' -s '' "$LIBRARIES") - 36; }"
+} >prog.c
+gcc -o prog prog.c lib/*.so.1.2 "-Wl,-rpath,\$ORIGIN/lib"
+
+program() {
+	first_job ./prog
+	expect_ge "files fetched" "$(lab_status '.workers[0].fetched_files')" $((LIBRARIES + 1))
+}
+
+program_near() {
+	program
+	expect_ge "questions" "$asked" $((LIBRARIES + 1))
+}
+
+# The program, and the first library, which tells where the others are.
+program_far() {
+	program
+	expect_le "questions" "$asked" 4
+}
+
 check "near, each file is asked for" near
+check "near, each library is asked for" program_near
 lab_line 1 40
 check "far, headers come with what names them" far
+check "far, libraries come with the program" program_far
 check "what comes in vain is bounded" in_vain
 check "only what was of use is remembered" remembered
 lab_stop

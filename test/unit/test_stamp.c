@@ -42,13 +42,16 @@ static int hash_file(void *data, const char *path, const struct stat *st, struct
 	return r < 0 ? r : 0;
 }
 
-static uint64_t stamp(void *data, const char *dir, size_t n, const void **ret_where)
+static struct cache_place place(void *data, const char *dir, size_t n)
 {
-	const struct dir *d;
-	uint64_t s = tree_stamp(tree, dir, n, &d);
+	struct tree_place p = tree_place(tree, dir, n);
 
-	*ret_where = d;
-	return s;
+	return (struct cache_place){p.dir, p.stamp, p.route};
+}
+
+static uint64_t version(void *data, const void *where, const char *name)
+{
+	return tree_name_version(tree, where, name);
 }
 
 static bool vouches(void *data, const void *where, const char *name, const struct stat *st)
@@ -71,8 +74,9 @@ static const struct cache_look_ops plain = {.digest = hash_file},
 					   .digest = hash_file,
 					   .is_same = is_same,
 					   .shows_changes = shows_changes,
-					   .stamp = stamp,
+					   .place = place,
 					   .vouches = vouches,
+					   .version = version,
 };
 
 static void run(const char *what)
@@ -115,10 +119,9 @@ static void end(void)
 static uint64_t stamp_at(const char *rel)
 {
 	_cleanup_free_ char *path = xasprintf("%s/%s", root, rel);
-	const struct dir *d;
 
 	cr_assert_eq(tree_drain(tree), 0);
-	return tree_stamp(tree, path, strlen(path), &d);
+	return tree_place(tree, path, strlen(path)).stamp;
 }
 
 /* Whatever is done there or on the way is another stamp, and what is done elsewhere is none. */
@@ -160,10 +163,69 @@ Test(stamp, is_another_one_after_each_change)
 	end();
 }
 
+/* What its directory's stamp can't tell, since that changes with each name in it. */
+Test(stamp, tells_names_of_a_directory_apart)
+{
+	static const struct {
+		const char *dir, *name, *change;
+		bool another_route, another_version;
+	} all[] = {
+		{"a", "f", "touch a/o", false, false},
+		{"a", "f", "echo 9 >a/f", false, true},
+		{"a", "f", "chmod 600 a/f", false, true},
+		{"a", "f", "touch a/f", false, true},
+		{"a", "f", "mv a/f a/f2; echo 9 >a/f", false, true},
+		{"a", "f", "rm a/f", false, true},
+		{"a", "f", "touch a/o2", false, false},
+		{"a", "f", "echo 1 >a/f", false, true},
+		{"a", "l", "rm a/o", false, false},
+		{"a", "l", "ln -sfn c a/l", false, true},
+		{"a", "none", "touch a/o", false, false},
+		{"a", "none", "touch a/none", false, true},
+		{"a/b", "g", "chmod 700 a", true, true},
+		{"a/b", "g", "touch a/o3", false, false},
+		{"a/b", "g", "mv a A; cp -r A a", true, true},
+		/* There is none, and of the way only what it leads through counts. */
+		{"a/no/such", "f", "touch a/o4", false, false},
+		{"a/no/such", "f", "mkdir a/no", true, false},
+		{"a/b/../no2", "f", "touch a/b/x a/x", false, false},
+		{"a/b/../../e", "h", "touch a/b/y a/y e/y", false, false},
+		{"a/b/../../e", "h", "echo 1 >e/h", false, true},
+		{"a/b/../../e", "h", "mv a/b a/B; mkdir a/b", true, false},
+	};
+
+	begin();
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+		_cleanup_free_ char *path = xasprintf("%s/%s", root, all[i].dir);
+		struct tree_place before, after;
+		uint64_t version;
+
+		know_all();
+		before = tree_place(tree, path, strlen(path));
+		version = tree_name_version(tree, before.dir, all[i].name);
+		cr_assert_neq(before.route, 0, "%s", all[i].dir);
+		cr_assert_neq(version, 0, "%s in %s", all[i].name, all[i].dir);
+		run(all[i].change);
+		cr_assert_eq(tree_drain(tree), 0);
+		know_all();
+		after = tree_place(tree, path, strlen(path));
+		cr_expect_eq(after.route != before.route, all[i].another_route, "%s: %s",
+			     all[i].dir, all[i].change);
+		cr_expect_eq(tree_name_version(tree, after.dir, all[i].name) != version,
+			     all[i].another_version, "%s in %s: %s", all[i].name, all[i].dir,
+			     all[i].change);
+	}
+	end();
+}
+
 static uint64_t stamp_of_path(const char *path, const struct dir **ret)
 {
+	struct tree_place place;
+
 	cr_assert_eq(tree_drain(tree), 0);
-	return tree_stamp(tree, path, strlen(path), ret);
+	place = tree_place(tree, path, strlen(path));
+	*ret = place.dir;
+	return place.stamp;
 }
 
 /* Until no change can have the time of this one. */
@@ -417,6 +479,11 @@ Test(stamp, what_is_the_same_is_not_looked_at)
 	cr_expect(digest_eq(&now, &first));
 	cr_expect_eq(n_digests, 0, "of another set, either");
 	cr_expect(cache_look_stamp(l, 0) && cache_look_stamp(l, 1));
+	run("touch a/out a/b/out");
+	cr_assert_eq(tree_drain(tree), 0);
+	cr_assert_eq(cache_look_again(l, &set, &s, &now), 0);
+	cr_expect(digest_eq(&now, &first));
+	cr_expect_eq(n_digests, 0, "what is made beside them");
 	run("echo 7 >a/b/g");
 	cr_assert_eq(tree_drain(tree), 0);
 	cr_assert_eq(cache_look_again(l, &set, &s, &now), 0);
