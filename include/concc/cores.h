@@ -13,6 +13,16 @@
  */
 uint32_t cores_usable(void);
 
+/* Bytes of memory that its control groups let it and its kin use, in the same way; 0: all that this
+ * machine has. */
+uint64_t memory_limit(void);
+/*
+ * A file of the kernel's with a line "oom_kill N": how many processes of our control group it has
+ * killed for want of memory, the group's or the machine's; without groups, of the machine.  -1 and
+ * errno; the caller's to close.
+ */
+int memory_events_open(void);
+
 /*
  * How fast one of them is: two machines' numbers compare as the times of a
  * compiler do, within a third or so.  By CPU time, so that others do not matter.

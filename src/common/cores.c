@@ -25,6 +25,13 @@ static uint32_t of_affinity(void)
 	return n > 0 ? (uint32_t)n : 1;
 }
 
+/* A group's files, of both versions, and what they say; 0: no limit, or none of this kind. */
+struct limit {
+	const char *kind, *mount_v1;
+	uint64_t (*v1)(const char *dir);
+	uint64_t (*v2)(const char *dir);
+};
+
 static bool read_small(const char *dir, const char *name, struct buf *b)
 {
 	_cleanup_free_ char *path = path_join(dir, name);
@@ -33,15 +40,15 @@ static bool read_small(const char *dir, const char *name, struct buf *b)
 	return read_file_at(AT_FDCWD, path, SMALL, b) == 0;
 }
 
-/* Microseconds of each period; 0: no quota, or none of this kind. */
-static uint32_t cores_of_quota(long long quota, long long period)
+/* Microseconds of each period. */
+static uint64_t cores_of_quota(long long quota, long long period)
 {
 	if (quota <= 0 || period <= 0)
 		return 0;
-	return (uint32_t)((quota + period - 1) / period);
+	return (uint64_t)((quota + period - 1) / period);
 }
 
-static uint32_t quota_v2(const char *dir)
+static uint64_t quota_v2(const char *dir)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	long long quota, period;
@@ -53,7 +60,7 @@ static uint32_t quota_v2(const char *dir)
 	return cores_of_quota(quota, period);
 }
 
-static uint32_t quota_v1(const char *dir)
+static uint64_t quota_v1(const char *dir)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	long long quota, period;
@@ -65,25 +72,44 @@ static uint32_t quota_v1(const char *dir)
 	return cores_of_quota(quota, period);
 }
 
-static void least(uint32_t *n, uint32_t quota)
+static uint64_t bytes_in(const char *dir, const char *name)
 {
-	if (quota && quota < *n)
-		*n = quota;
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	unsigned long long n;
+
+	/* "max" without one; version 1 has a number that no machine has. */
+	return read_small(dir, name, &b) && sscanf(buf_cstr(&b), "%llu", &n) == 1 ? n : 0;
+}
+
+static uint64_t memory_v2(const char *dir)
+{
+	return bytes_in(dir, "memory.max");
+}
+
+static uint64_t memory_v1(const char *dir)
+{
+	return bytes_in(dir, "memory.limit_in_bytes");
+}
+
+static void least(uint64_t *n, uint64_t limit)
+{
+	if (limit && limit < *n)
+		*n = limit;
 }
 
 /*
  * The group and those above it, up to where they are mounted.  In a container
  * the path may be of the host's tree, of which only the mount's root is there.
  */
-static void up_the_tree(const char *mount, char *group, uint32_t (*quota)(const char *dir),
-			uint32_t *n)
+static void up_the_tree(const char *mount, char *group, uint64_t (*limit)(const char *dir),
+			uint64_t *n)
 {
 	for (char *slash; (slash = strrchr(group, '/')); *slash = '\0') {
 		_cleanup_free_ char *dir = xasprintf("%s%s", mount, group);
 
-		least(n, quota(dir));
+		least(n, limit(dir));
 	}
-	least(n, quota(mount));
+	least(n, limit(mount));
 }
 
 static bool has_word(const char *list, const char *word)
@@ -96,33 +122,90 @@ static bool has_word(const char *list, const char *word)
 	return false;
 }
 
-/* "4:cpu,cpuacct:/group", or "0::/group" of version 2; cgroups(7). */
-static void of_group(char *line, uint32_t *n)
+/* "4:cpu,cpuacct:/group", or "0::/group" of version 2; cgroups(7).  NULL: neither. */
+static char *group_of(char *line, char **ret_kinds)
 {
 	char *kinds = strchr(line, ':'), *group = kinds ? strchr(kinds + 1, ':') : NULL;
 
 	if (!group)
-		return;
-	*group++ = '\0';
-	kinds++;
-	if (!*kinds)
-		up_the_tree("/sys/fs/cgroup", group, quota_v2, n);
-	else if (has_word(kinds, "cpu"))
-		up_the_tree("/sys/fs/cgroup/cpu", group, quota_v1, n);
+		return NULL;
+	*group = '\0';
+	*ret_kinds = kinds + 1;
+	return group + 1;
 }
 
-uint32_t cores_usable(void)
+static void of_group(char *line, const struct limit *l, uint64_t *n)
+{
+	char *kinds, *group = group_of(line, &kinds);
+
+	if (group && !*kinds)
+		up_the_tree("/sys/fs/cgroup", group, l->v2, n);
+	else if (group && has_word(kinds, l->kind))
+		up_the_tree(l->mount_v1, group, l->v1, n);
+}
+
+/* The least of n and what our groups allow. */
+static uint64_t of_groups(const struct limit *l, uint64_t n)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
-	uint32_t n = of_affinity();
 	char *save = NULL;
 
 	if (!read_small("/proc/self", "cgroup", &b))
 		return n;
 	for (char *line = strtok_r((char *)buf_cstr(&b), "\n", &save); line;
 	     line = strtok_r(NULL, "\n", &save))
-		of_group(line, &n);
+		of_group(line, l, &n);
 	return n;
+}
+
+uint32_t cores_usable(void)
+{
+	static const struct limit cpu = {"cpu", "/sys/fs/cgroup/cpu", quota_v1, quota_v2};
+
+	return (uint32_t)of_groups(&cpu, of_affinity());
+}
+
+static int open_in(const char *mount, const char *group, const char *name)
+{
+	_cleanup_free_ char *dir = xasprintf("%s%s", mount, group);
+	_cleanup_free_ char *path = path_join(dir, name), *top = path_join(mount, name);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	return fd >= 0 ? fd : open(top, O_RDONLY | O_CLOEXEC); /* of a container: as above */
+}
+
+static int open_events(char *line)
+{
+	char *kinds, *group = group_of(line, &kinds);
+
+	if (group && !*kinds)
+		return open_in("/sys/fs/cgroup", group, "memory.events");
+	return group && has_word(kinds, "memory")
+		       ? open_in("/sys/fs/cgroup/memory", group, "memory.oom_control")
+		       : -1;
+}
+
+int memory_events_open(void)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	char *save = NULL;
+	int fd = -1;
+
+	if (read_small("/proc/self", "cgroup", &b))
+		for (char *line = strtok_r((char *)buf_cstr(&b), "\n", &save); line && fd < 0;
+		     line = strtok_r(NULL, "\n", &save))
+			fd = open_events(line);
+	return fd >= 0 ? fd : open("/proc/vmstat", O_RDONLY | O_CLOEXEC);
+}
+
+uint64_t memory_limit(void)
+{
+	static const struct limit memory = {"memory", "/sys/fs/cgroup/memory", memory_v1,
+					    memory_v2};
+	uint64_t all = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t n = of_groups(&memory, all);
+
+	return n < all ? n : 0;
 }
 
 /* ---- how fast ---- */

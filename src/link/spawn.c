@@ -53,9 +53,15 @@ static int make_sockets(int *ret_ours, int *ret_theirs)
 	return 0;
 }
 
+/* As shells, engines of containers and kubectl say it of what they ran. */
+#define STATUS_KILLED (128 + SIGKILL)
+
 void put_status(struct buf *b, int status)
 {
-	if (WIFEXITED(status))
+	if (WIFEXITED(status) && WEXITSTATUS(status) == STATUS_KILLED)
+		buf_putf(b, "exit status %d, as of what is killed there: out of memory, or removed",
+			 STATUS_KILLED);
+	else if (WIFEXITED(status))
 		buf_putf(b, "exit status %d", WEXITSTATUS(status));
 	else if (WIFSIGNALED(status))
 		buf_putf(b, "killed by signal %d (%s)", WTERMSIG(status),

@@ -207,6 +207,19 @@ static void begin_pids(uint32_t job_id)
 }
 
 /* From here on it is to be read only. */
+/*
+ * Where memory runs out, a machine's or a container's, a job can be done again, and what else is
+ * there can't: the agent with all its other jobs, whoever's machine it is.  Raising it is
+ * everybody's right.
+ */
+static void go_first(void)
+{
+	_cleanup_close_ int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write_full(fd, "1000", 4) < 0)
+		log_debug("the job is not the first to be killed for memory: %s", err_text(-errno));
+}
+
 static void finish_proc(struct job *j)
 {
 	if (!j->own_proc)
@@ -240,6 +253,7 @@ void jobinit_mount_common(struct job *j)
 		goto fail;
 	/* Refused in containers that hide parts of /proc: then the launcher's stays visible. */
 	j->own_proc = mount("proc", "/proc", "proc", PROC_FLAGS, NULL) == 0;
+	go_first();
 	hide_keys();
 	return;
 fail:

@@ -510,6 +510,7 @@ int launcher_start(struct loop *l, const struct sandbox_config *c, const char *m
 	int fds[2], r;
 	pid_t pid;
 
+	overlay_bound_tmpfs();
 	r = choose_upper(mirror, &setup.upper, &scratch, msg);
 	if (r < 0)
 		return r;

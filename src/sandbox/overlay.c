@@ -13,6 +13,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "concc/cleanup.h"
+#include "concc/cores.h"
 #include "concc/process.h"
 #include "concc/sandbox.h"
 #include "concc/str.h"
@@ -52,6 +54,16 @@ int overlay_tmpfs_mount(const char *target)
 	if (mount("concc-job", target, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOATIME, opts) < 0)
 		return -errno;
 	return 0;
+}
+
+void overlay_bound_tmpfs(void)
+{
+	const char *size = getenv(OVERLAY_SIZE_ENV);
+	uint64_t limit = size && *size ? 0 : memory_limit();
+	_cleanup_free_ char *half = xasprintf("%llu", (unsigned long long)(limit / 2));
+
+	if (limit)
+		(void)setenv(OVERLAY_SIZE_ENV, half, 1); /* fails without memory only */
 }
 
 static int probe(enum upper_kind kind, const char *dir, const char *disk)

@@ -25,6 +25,12 @@ enum upper_kind {
 int overlay_mount(enum upper_kind kind, const char *lower, const char *upper, const char *work,
 		  const char *target);
 int overlay_tmpfs_mount(const char *target);
+/*
+ * The kernel takes half of the machine's memory for the size of a tmpfs.  Where control groups
+ * allow less (a container's limit), half of that is taken from here on, unless our user has said a
+ * size: who writes more is told that the disk is full, and not killed.
+ */
+void overlay_bound_tmpfs(void);
 
 /*
  * Tries kind for real, in a process and a mount namespace of its own: removes a

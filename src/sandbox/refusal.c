@@ -41,5 +41,7 @@ const char *userns_remedy(int err, const struct userns_knobs *k)
 		       "/etc/apparmor.d/concc-worker (its path must be concc-worker's), or sysctl -w "
 		       "kernel.apparmor_restrict_unprivileged_userns=0, or run the worker as root";
 	return "in a container, start it with --cap-add SYS_ADMIN (and, where AppArmor is on, "
-	       "--security-opt apparmor=unconfined); in a chroot, start the worker outside of it";
+	       "--security-opt apparmor=unconfined); in a pod, \"securityContext\": "
+	       "{\"capabilities\": {\"add\": [\"SYS_ADMIN\"]}}; in a chroot, start the worker outside "
+	       "of it";
 }

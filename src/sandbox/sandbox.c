@@ -35,6 +35,10 @@
  */
 static const char *const places[] = {"/sys/fs/fuse/connections", "/mnt", "/media", "/srv"};
 
+#define GIVE_FUSE                                                                                  \
+	"start the container with --device /dev/fuse; a pod, with \"privileged\": true in its "    \
+	"securityContext, or the resource of a device plugin for /dev/fuse in its limits"
+
 int sandbox_try_fuse(void)
 {
 	_cleanup_close_ int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
@@ -48,15 +52,17 @@ static int check_fuse(struct errmsg *msg)
 
 	if (r == 0)
 		return 0;
-	if (r == -EACCES || r == -EPERM)
-		return errmsg_set(
-			msg, r,
-			"/dev/fuse is not accessible to uid %u: as root, chmod 0666 /dev/fuse "
-			"(what udev sets), or start the container with --device /dev/fuse",
-			(unsigned)geteuid());
+	if (r == -EACCES)
+		return errmsg_set(msg, r,
+				  "/dev/fuse is not accessible to uid %u: as root, chmod 0666 "
+				  "/dev/fuse (what udev sets)",
+				  (unsigned)geteuid());
+	/* The group of devices of a container, whatever the mode is. */
+	if (r == -EPERM)
+		return errmsg_set(msg, r, "the container may not open /dev/fuse: " GIVE_FUSE);
 	return errmsg_set(msg, r,
-			  "/dev/fuse: %s: load the kernel's module (modprobe fuse), or start the "
-			  "container with --device /dev/fuse",
+			  "/dev/fuse: %s: load the kernel's module (modprobe fuse); in a "
+			  "container, " GIVE_FUSE,
 			  err_text(r));
 }
 

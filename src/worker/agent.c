@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -393,6 +394,24 @@ static int on_hello(struct agent *a, struct blob payload)
 	return 0;
 }
 
+/* ---- the end that somebody there wants ---- */
+
+/* Jobs are not waited for: how long we have is not known, and they are as far elsewhere sooner. */
+static void on_told_to_end(void *data, int signo)
+{
+	struct agent *a = data;
+
+	agent_fail(a, CONCC_E_UNAVAIL, "%s", AGENT_TOLD_TO_END);
+	a->result = 0; /* what was wanted */
+}
+
+bool agent_is_told_to_end(void)
+{
+	sigset_t pending;
+
+	return sigpending(&pending) == 0 && sigismember(&pending, SIGTERM);
+}
+
 /* ---- messages ---- */
 
 static int on_bye(struct agent *a)
@@ -493,10 +512,12 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 	caller_read(&a.own);
 	a.cores_leave = cores_leave();
 	caller_widen(); /* many jobs at once need many pipes */
-	host_look_at_oom(&a);
+	host_begin_memory(&a);
 	r = loop_new(&a.loop);
 	if (r < 0)
 		return errmsg_set(msg, r, "can't make an event loop: %s", err_text(r));
+	/* Without a descriptor for it we just end, unless we are a container's first process. */
+	(void)loop_add_signal(a.loop, SIGTERM, on_told_to_end, &a);
 	a.link = link_new(a.loop, stream_from_fds(read_fd, write_fd), &c, &agent_link_ops, &a);
 	a.uid = getuid();
 	a.presence = presence_new(&a);
@@ -524,6 +545,8 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 	presence_free(a.presence);
 	farm_release(&a.farm);
 	host_slots_free(a.slots);
+	if (a.memory_fd >= 0)
+		(void)close(a.memory_fd);
 	store_close(a.store);
 	free(a.store_dir);
 	free(a.home);

@@ -34,7 +34,9 @@
 #define MAX_JOBS_ENV "CONCC_MAX_JOBS"
 /* Where root's agents keep contents: they are not root. */
 #define AGENT_ROOT_CACHE "/var/cache/concc"
-#define AGENT_JOBS_MAX	 4096 /* jobs of one client at once: each has fds and processes */
+#define AGENT_TOLD_TO_END                                                                          \
+	"it was told to end (SIGTERM), as when its pod, container, batch job or machine is to go"
+#define AGENT_JOBS_MAX 4096 /* jobs of one client at once: each has fds and processes */
 
 struct agent {
 	struct loop *loop;
@@ -73,7 +75,8 @@ struct agent {
 	uint64_t counts_sent;	 /* FUSE requests and own files, by the last MIRROR_COUNTS */
 	struct caller own;	 /* as we were started: what our login gives */
 	bool cores_leave;	 /* this machine's go to a program of its */
-	uint64_t oom_kills;	 /* of this machine, as last seen */
+	int memory_fd;		 /* memory_events_open(), or -1 */
+	uint64_t oom_kills;	 /* what that said last */
 	struct farm farm;	 /* what the administrator allows */
 	struct journal *journal; /* NULL: nothing is to be logged */
 	struct presence *presence;
@@ -91,8 +94,8 @@ void agent_fail(struct agent *a, int err, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 /* Jobs that run at once on this host, as far as this user's environment goes. */
 uint32_t agent_max_jobs(const struct farm *f);
-/* True when the kernel has killed a process for lack of memory since the last call. */
-bool agent_saw_oom(struct agent *a);
+/* Whoever ends all that runs here may have ended a job first. */
+bool agent_is_told_to_end(void);
 void agent_tell_counts(struct agent *a);
 void agent_tell_guessed(struct agent *a);
 
@@ -120,6 +123,11 @@ void host_open_slots(struct agent *a);
 /* Tells the client of the load from now on. */
 void host_begin_load(struct agent *a);
 /* What was killed for lack of memory until now is no job's. */
+void host_begin_memory(struct agent *a);
+/*
+ * When the kernel has killed a process for lack of memory since the last look, any of the jobs that
+ * there are may have lost one; whether what waited for it took that for an answer, nobody knows.
+ */
 void host_look_at_oom(struct agent *a);
 /* What a client asks for, as far as the administrator allows it. */
 void agent_set_limits(struct agent *a, const struct msg_limits *m);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "agent.h"
+#include "job.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -139,31 +140,41 @@ void host_begin_load(struct agent *a)
 /* ---- memory ---- */
 
 /* 0, or -errno: then the counter is as it was. */
-static int read_oom_kills(uint64_t *ret)
+static int read_oom_kills(const struct agent *a, uint64_t *ret)
 {
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	int r = read_file_at(-1, "/proc/vmstat", 1 << 20, &b);
+	char room[16 * 1024]; /* of /proc/vmstat, the longest, a third */
 	const char *line;
+	ssize_t n;
 
-	if (r < 0)
-		return r;
-	line = strstr(buf_cstr(&b), "\noom_kill ");
-	*ret = line ? strtoull(line + 10, NULL, 10) : 0;
+	if (a->memory_fd < 0 || lseek(a->memory_fd, 0, SEEK_SET) < 0)
+		return 0; /* nobody tells */
+	n = read_full(a->memory_fd, room, sizeof(room) - 1);
+	if (n < 0)
+		return (int)n;
+	room[n] = '\0';
+	line = strstr(room, "oom_kill ");
+	*ret = line ? strtoull(line + 9, NULL, 10) : 0;
 	return 0;
-}
-
-bool agent_saw_oom(struct agent *a)
-{
-	uint64_t before = a->oom_kills;
-	int r = read_oom_kills(&a->oom_kills);
-
-	/* A worker that can't even read this is short of something in any case. */
-	return a->oom_kills > before || (r < 0 && !err_is_fact(r));
 }
 
 void host_look_at_oom(struct agent *a)
 {
-	(void)read_oom_kills(&a->oom_kills); /* without /proc it stays 0 */
+	uint64_t before = a->oom_kills;
+	int r = read_oom_kills(a, &a->oom_kills);
+	struct agent_job *j;
+	size_t it = 0;
+
+	/* A worker that can't even read this is short of something in any case. */
+	if (a->oom_kills <= before && (r == 0 || err_is_fact(r)))
+		return;
+	while ((j = map_next(&a->jobs, &it, NULL)))
+		j->starved = true;
+}
+
+void host_begin_memory(struct agent *a)
+{
+	a->memory_fd = memory_events_open();
+	(void)read_oom_kills(a, &a->oom_kills);
 }
 
 /* ---- limits ---- */

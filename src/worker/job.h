@@ -69,6 +69,7 @@ struct agent_job {
 	int tty_fd; /* our side of its input, where that is a terminal; or -1 */
 	bool ended;
 	bool launched;
+	bool starved;	/* a process of it may have been killed for lack of memory */
 	bool exit_sent; /* its JOB_EXIT is in the outbox, or was sent */
 	bool leaving;	/* to be freed when the outbox is empty */
 	struct job_end end;

@@ -331,8 +331,11 @@ static void finish(struct agent_job *j)
 		job_send_exit(j, &m);
 		return;
 	}
-	if (!j->taint && failed && agent_saw_oom(j->agent))
+	host_look_at_oom(j->agent);
+	if (!j->taint && j->starved)
 		job_taint(j, "the worker ran out of memory");
+	if (!j->taint && failed && agent_is_told_to_end())
+		job_taint(j, AGENT_TOLD_TO_END);
 	/* Be it that it did not look whether its writes failed. */
 	if (full)
 		j->holding = HOLDING_FULL_DISK;

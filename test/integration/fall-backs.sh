@@ -37,6 +37,7 @@ all        much    echo run >>log; mkdir out; mv old out/old; echo x >new; ln ne
 # why it runs here  rule  what it does then
 WHY='
 killed     worker-lost    :
+told       worker-lost    :
 hung_up    worker-lost    :
 launcher   -              :
 server     -              :
@@ -54,6 +55,7 @@ wrapper    cancelled      :
 # ---- what happens while the job waits ----
 
 at_killed() { lab_signal KILL $(lab_agent_pid "$N"); }
+at_told() { lab_signal TERM $(lab_agent_pid "$N"); }
 at_hung_up() { lab_hang_up "$N"; }
 at_launcher() { lab_signal KILL $(lab_launcher_pid "$N"); }
 at_server() { lab_signal KILL "$(lab_own_server)"; }

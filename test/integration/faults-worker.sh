@@ -49,6 +49,22 @@ agent_killed() {
 	nothing_runs_of_it "$jobs"
 }
 
+# As a container's first process, or with all that its login runs: the jobs end, too, and what they say of that is
+# no answer.
+told_to_end() { # agent, or all
+	local n jobs
+	lab_stop_server
+	lab_slow_start
+	n=$(slow_worker)
+	jobs=$(lab_worker_jobs "$n")
+	kill -TERM $(agent_pid "$n")
+	[ "$1" = agent ] || kill -TERM $(lab_worker_pids "$n" holdbin) $(lab_worker_pids "$n" slow) 2>/dev/null || true
+	lab_slow_recovered
+	expect_grep "worker w$n was lost: it was told to end \(SIGTERM\)" "$LAB/slow.err"
+	one_line_said
+	nothing_runs_of_it "$jobs"
+}
+
 # What the second try says is not what was shown of the first: none of it is lost.
 other_words() {
 	local n
@@ -344,6 +360,8 @@ noise() {
 }
 
 check "agent killed mid-job" agent_killed
+check "agent told to end mid-job" told_to_end agent
+check "agent and job told to end" told_to_end all
 check "a second try that says something else" other_words
 check "a worker busy with many files" busy_with_files
 # On a loaded machine ten seconds without an answer are no fault of the server's.

@@ -148,6 +148,33 @@ image() { # NAME DIRECTORY
 	rm -r "$dir"
 }
 
+# What compiles C here: the files of these packages.  Asked before /var/lib is the node's.
+compiler_files() {
+	dpkg-query -f '${db:Status-Abbrev}${Package}:${Architecture}\n' -W 'binutils*' cpp 'cpp-*' dash gcc 'gcc-[0-9]*' 'g++-[0-9]*' 'libgcc-*' libc6 \
+		libc6-dev linux-libc-dev 'libisl*' 'libmpc*' 'libmpfr*' libgmp10 zlib1g libzstd1 libbinutils 'libctf*' \
+		'libjansson4' libstdc++6 libcc1-0 2>/dev/null | sed -n 's/^ii *//p' | xargs dpkg -L |
+		grep -E '^/(usr|lib|lib64|bin)/' | grep -v '^/usr/share' | sort -u | while read -r file; do
+		[ -d "$file" ] || echo "$(realpath "$(dirname "$file")")/$(basename "$file")"
+	done | sort -u
+}
+
+# One that has this machine's compiler, and one whose cc1 is not the same to the byte.
+compiler_images() {
+	local root=$W/compilers-root dir
+	for dir in bin lib lib64 sbin; do
+		mkdir -p "$root/usr/$dir"
+		ln -s usr/$dir "$root/$dir"
+	done
+	tar -c -P -T "$W/compiler-files" | tar -x -C "$root" 2>/dev/null
+	cp -a "$W"/worker-root/{etc,root,tmp,var,proc,sys,dev,run} "$root/"
+	cp -a "$W"/worker-root/usr/local "$root/usr/"
+	cp -an "$W"/worker-root/bin/* "$root/usr/bin/"
+	image compilers "$root"
+	printf x >>"$root$(gcc -print-prog-name=cc1)"
+	image other "$root"
+	rm -r "$root"
+}
+
 # Nothing but concc-worker and a shell: the compilers are the client's.
 images() {
 	local root=$W/worker-root
@@ -163,10 +190,12 @@ images() {
 	echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
 	chmod 1777 "$root/tmp" "$root/var/tmp"
 	image concc-worker "$root"
+	compiler_images
 }
 
 node_up() {
 	network
+	compiler_files >"$W/compiler-files"
 	places
 	configuration
 	images
