@@ -3,10 +3,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <pwd.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/auxv.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,35 +15,6 @@
 
 #define ROOM_MAX (1024 * 1024) /* for one entry of the user database */
 
-#ifdef __GLIBC__ /* musl knows no other place */
-static int find_in_file(struct passwd *pw, char *room, size_t size, struct passwd **found)
-{
-	FILE *f = fopen("/etc/passwd", "re");
-	int r = f ? 0 : errno;
-
-	do
-		r = r ? r : fgetpwent_r(f, pw, room, size, found);
-	while (r == 0 && pw->pw_uid != getuid());
-	if (r != 0)
-		*found = NULL;
-	if (f)
-		(void)fclose(f);
-	return r;
-}
-#endif
-
-/* As getpwuid_r(3), of the own user. */
-static int find_login(struct passwd *pw, char *room, size_t size, struct passwd **found)
-{
-#ifdef __GLIBC__
-	/* Users elsewhere are told by shared libraries, which need a libc that a static program
-	 * does not have, and end it by SIGSEGV. */
-	if (getauxval(AT_BASE) == 0)
-		return find_in_file(pw, room, size, found);
-#endif
-	return getpwuid_r(getuid(), pw, room, size, found);
-}
-
 /* By the user database, absolute, on the heap; NULL when it has none.  In any thread. */
 static char *login_home(void)
 {
@@ -54,7 +23,7 @@ static char *login_home(void)
 
 	for (size_t size = 4096; size <= ROOM_MAX; size *= 2) {
 		room = xrealloc(room, size);
-		if (find_login(&pw, room, size, &found) != ERANGE)
+		if (getpwuid_r(getuid(), &pw, room, size, &found) != ERANGE)
 			break;
 	}
 	return found && pw.pw_dir && *pw.pw_dir == '/' ? xstrdup(pw.pw_dir) : NULL;
@@ -349,9 +318,10 @@ static char *moved_secret(const char *path, const char *real, const char *home)
 char *path_secret(const char *path)
 {
 	_cleanup_free_ char *real = realpath(path, NULL), *home = home_dir();
+	const struct passwd *pw = getpwuid(getuid());
 	/* ssh takes the second, whatever HOME says. */
-	_cleanup_free_ char *login = login_home();
-	const char *const homes[] = {home, login ? login : home};
+	const char *const homes[] = {home,
+				     pw && pw->pw_dir && *pw->pw_dir == '/' ? pw->pw_dir : home};
 
 	char *found = real ? keys_in(real) : NULL;
 
