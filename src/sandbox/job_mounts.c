@@ -206,7 +206,6 @@ static void begin_pids(uint32_t job_id)
 	}
 }
 
-/* From here on it is to be read only. */
 /*
  * Where memory runs out, a machine's or a container's, a job can be done again, and what else is
  * there can't: the agent with all its other jobs, whoever's machine it is.  Raising it is
@@ -220,6 +219,7 @@ static void go_first(void)
 		log_debug("the job is not the first to be killed for memory: %s", err_text(-errno));
 }
 
+/* From here on it is to be read only. */
 static void finish_proc(struct job *j)
 {
 	if (!j->own_proc)
