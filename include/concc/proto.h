@@ -608,9 +608,12 @@ enum trace_how {
 	TRACE_TIMES = 't', /* when a file was changed last, how many names it has; told by none */
 	TRACE_WRITE = 'w', /* opened for writing: what it held was not read, unless 'r' says so */
 	TRACE_MAKE = 'm',  /* made, removed or replaced: in which directory is what counts */
-	/* Written anew by a compiler, which leaves a file there, whatever that held; told by no
-	 * worker. */
+	/* Written anew by a compiler or linker, which leaves a file there with the mode that the
+	 * umask gives a file, or a program, whatever there was; told by no worker. */
 	TRACE_OUTPUT = 'o',
+	TRACE_OUTPUT_EXEC = 'e',
+	/* The same, made by another name, and moved here in the place of what there was. */
+	TRACE_OUTPUT_MOVED = 'v',
 };
 
 /* As what a symlink says: random bytes were asked for, by getrandom(2). */
@@ -637,6 +640,10 @@ void msg_trace_encode(struct buf *b, uint32_t job_id, const char *why, struct bl
 int msg_trace_decode(struct blob payload, struct msg_trace *ret);
 void msg_trace_release(struct msg_trace *m);
 bool trace_name_is_valid(const char *name, size_t len);
+static inline bool trace_is_output(char how)
+{
+	return how == TRACE_OUTPUT || how == TRACE_OUTPUT_EXEC || how == TRACE_OUTPUT_MOVED;
+}
 
 /* MIRROR_COUNTS: FUSE requests the worker's kernel has sent so far, by FUSE opcode, what the
  * worker took from its own disk, and how its disk keeps up; told before the end of a job when they

@@ -48,7 +48,7 @@ static void forget(struct cache_look *l)
 	buf_reset(&l->state);
 	buf_reset(&l->ids);
 	l->path = NULL;
-	l->is_output = false;
+	l->output = 0;
 	l->last_dir = NULL;
 	look_leave_place(l);
 	free(l->dir);
@@ -163,7 +163,7 @@ static void look_once(struct cache_look *l, const char *path)
 		.err = l->err,
 		.st = l->st,
 	};
-	if (!l->err && l->is_output && look_is_as_made(l, path))
+	if (!l->err && l->output && look_is_as_made(l, path))
 		l->err = ENOENT;
 }
 
@@ -303,9 +303,9 @@ static int put_place(struct cache_look *l, const char *path)
 
 static int put_place_of_name(struct cache_look *l, const char *path)
 {
-	if (l->is_output)
+	if (l->output)
 		look_once(l, path);
-	return l->is_output && l->err ? put_no(l, l->err) : put_place(l, path);
+	return l->output && l->err ? put_no(l, l->err) : put_place(l, path);
 }
 
 /* Of several files in one directory, once. */
@@ -485,6 +485,8 @@ static int put_name(struct cache_look *l, const char *name, bool overwritten, ui
 	case TRACE_TIMES:
 		return put_times(l, path);
 	case TRACE_OUTPUT:
+	case TRACE_OUTPUT_EXEC:
+	case TRACE_OUTPUT_MOVED:
 		return 0; /* it says how to take the others of this path */
 	}
 	return CONCC_E_PROTO;
@@ -543,15 +545,16 @@ const char *cache_look_change(char how, uint64_t before, uint64_t now)
 
 /* How far do names of the same path go, and is it one that is only written, or an output? */
 static size_t same_path(const struct cache_names *s, size_t from, bool *ret_overwritten,
-			bool *ret_output)
+			char *ret_output)
 {
 	bool written = false, read = false;
 	size_t i = from;
 
-	*ret_output = false;
+	*ret_output = 0;
 	for (; i < s->n && streq(s->v[i] + 1, s->v[from] + 1); i++) {
-		*ret_output |= s->v[i][0] == TRACE_OUTPUT;
-		written |= s->v[i][0] == TRACE_WRITE || s->v[i][0] == TRACE_OUTPUT;
+		if (trace_is_output(s->v[i][0]))
+			*ret_output = s->v[i][0];
+		written |= s->v[i][0] == TRACE_WRITE || *ret_output;
 		read |= s->v[i][0] == TRACE_READ || s->v[i][0] == TRACE_EXEC;
 	}
 	*ret_overwritten = written && !read;
@@ -593,7 +596,7 @@ int look_put_names(struct cache_look *l, const struct cache_names *s, size_t fro
 		l->looked[i] = (struct cache_looked){.err = -1}; /* unless it is looked at */
 		if (i == l->end) {
 			l->first = i;
-			l->end = same_path(s, i, &overwritten, &l->is_output);
+			l->end = same_path(s, i, &overwritten, &l->output);
 		}
 		if (overwritten || !look_put_known(l, s->v[i], fingerprint))
 			r = put_now(l, s->v[i], overwritten, fingerprint);

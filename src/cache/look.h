@@ -23,7 +23,7 @@ struct cache_look {
 	const struct cache_names *set; /* in this one, where its path is that of: */
 	size_t first, end;
 	bool is_unsure; /* it was told that it can't be read, which may be of the moment */
-	bool is_output; /* that path is an output (TRACE_OUTPUT) */
+	char output;	/* how that path is one (TRACE_OUTPUT or the like), or 0 */
 	unsigned umask;
 	unsigned *facts;	   /* see cache_look_facts() */
 	const struct map *without; /* see cache_look_without() */

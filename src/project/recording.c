@@ -277,7 +277,7 @@ int recording_trace(struct recording *r, struct blob payload)
 
 static bool follows(char how)
 {
-	return how != TRACE_LOOK && how != TRACE_LINK && how != TRACE_MAKE && how != TRACE_OUTPUT;
+	return how != TRACE_LOOK && how != TRACE_LINK && how != TRACE_MAKE && !trace_is_output(how);
 }
 
 static void check_unchanged(struct recording *r)

@@ -257,30 +257,48 @@ void recording_add_places(struct recording *r)
 
 /* ---- outputs ---- */
 
-static bool leaves_file(const struct recording *r, const char *path)
+static struct msg_file *file_at(const struct recording *r, const char *path)
 {
 	for (size_t i = 0; i < r->entry.n_effects; i++) {
-		const struct msg_file *f = &r->entry.effects[i];
+		struct msg_file *f = &r->entry.effects[i];
 		_cleanup_free_ char *at = recording_path_of(r, f);
 
 		if (f->kind == EFFECT_FILE && streq(at, path))
-			return true;
+			return f;
 	}
-	return false;
+	return NULL;
+}
+
+/* What a job has left at path; opened: by this name.  That it can be run it may have from what was
+ * there before. */
+static char how_left(const struct recording *r, struct msg_file *f, const char *path, bool opened)
+{
+	struct stat st;
+
+	if (!opened) {
+		f->flags |= EFFECT_F_REPLACED; /* whatever is there the next time */
+		return TRACE_OUTPUT_MOVED;
+	}
+	if (f->mode == (0777 & ~r->umask))
+		return lstat(path, &st) < 0 && errno == ENOENT ? TRACE_OUTPUT_EXEC : 0;
+	return f->mode == (0666 & ~r->umask) ? TRACE_OUTPUT : 0;
 }
 
 /*
  * A macro that rustc calls may write, too, and not do so when there is something; what rustc itself
- * makes it makes in one directory.
+ * makes it makes in one directory, and of that it reads what it has just made.  What a preprocessor
+ * is asked for, with __has_include, it opens.
  */
-static bool is_output(const struct recording *r, const char *name)
+static char output_of(const struct recording *r, const char *name, bool opened)
 {
 	_cleanup_free_ char *path = has_dotdot(name) ? NULL : path_clean("/", name);
 	_cleanup_free_ char *dir = path ? path_parent(path) : NULL;
+	struct msg_file *f;
 
 	if (!path || (r->rust && (!r->out_dir || !streq(dir, r->out_dir))))
-		return false;
-	return leaves_file(r, path);
+		return 0;
+	f = file_at(r, path);
+	return f ? how_left(r, f, path, opened) : 0;
 }
 
 void recording_add_outputs(struct recording *r)
@@ -288,14 +306,17 @@ void recording_add_outputs(struct recording *r)
 	char **more = xcalloc(1, sizeof(*more)), **v = r->names.v;
 
 	for (size_t i = 0, end; i < r->names.n && (r->rust || !r->unknown); i = end) {
-		bool made = false, read = false;
+		bool made = false, read = false, opened = false;
+		char how;
 
 		for (end = i; end < r->names.n && streq(v[end] + 1, v[i] + 1); end++) {
 			made |= v[end][0] == TRACE_MAKE;
+			opened |= v[end][0] == TRACE_WRITE;
 			read |= v[end][0] == TRACE_READ || v[end][0] == TRACE_EXEC;
 		}
-		if (made && !read && is_output(r, v[i] + 1))
-			strv_push(&more, xasprintf("%c%s", TRACE_OUTPUT, v[i] + 1));
+		how = made && (!read || r->rust) ? output_of(r, v[i] + 1, opened) : 0;
+		if (how)
+			strv_push(&more, xasprintf("%c%s", how, v[i] + 1));
 	}
 	cache_names_add(&r->names, more, strv_len(more));
 	if (r->names.n > CACHE_NAMES_MAX)

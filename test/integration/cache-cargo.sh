@@ -68,6 +68,30 @@ edits() {
 	build $JOBS
 }
 
+# Nothing is removed: cargo has what changed built over what is there.
+over_what_is_there() {
+	local before
+	sed -i 's/{x}7/{x}-7/' base/src/bulk.rs
+	build 2
+	sed -i 's/{x}-7/{x}7/' base/src/bulk.rs
+	build $JOBS
+	cp "$LAB/ours" "$LAB/first"
+	sed -i 's/{x}7/{x}-7/' base/src/bulk.rs
+	cargo_here
+	sed -i 's/{x}-7/{x}7/' base/src/bulk.rs
+	before=$(lab_status '.cache.hits')
+	cargo_here
+	# But for the program, which has a second name that would have to be its linker's to remove.
+	expect_eq "results that were found" $(($(lab_status '.cache.hits') - before)) 2
+	made >"$LAB/ours"
+	diff "$LAB/first" "$LAB/ours" || fail "something else was built"
+}
+
+cargo_here() {
+	RUSTC_WRAPPER=/srv/recorder cargo build -j2 2>"$LAB/build.log" ||
+		fail "the build failed: $(tail -n 20 "$LAB/build.log")"
+}
+
 # In a directory with more than a build has made: it lists that, which does not matter.
 beside_others() {
 	rm -rf target
@@ -82,5 +106,6 @@ crates
 cd "$P"
 recorder
 check "edits, and back" edits
+check "edits, and back, over what is there" over_what_is_there
 check "a directory with others in it" beside_others
 lab_stop

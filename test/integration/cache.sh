@@ -178,6 +178,26 @@ outputs_stay() {
 	ours cache gcc -S a.c -o ./a.s
 }
 
+# A preprocessor opens what it is asked for, so that one counts, whatever else becomes of it.
+outputs_that_are_asked_for() {
+	local cc where
+	fresh asked
+	KEEP=yes
+	printf '#if __has_include("a.o")\nint there;\n#else\nint absent;\n#endif\n' >a.c
+	for cc in gcc clang; do
+		for where in . "$PWD"; do
+			rm -f a.o
+			try w1 "$cc" "-I$where" -c "$where/a.c" -o "$where/a.o"
+			nm a.o | grep absent
+			try w1 "$cc" "-I$where" -c "$where/a.c" -o "$where/a.o"
+			nm a.o | grep there
+			rm -f a.o
+			try cache "$cc" "-I$where" -c "$where/a.c" -o "$where/a.o"
+			nm a.o | grep absent
+		done
+	done
+}
+
 # What such a file is decides what becomes of it, when it is not as such a call would leave it.
 describe() {
 	stat -c '%n %A %h %u:%g %s' * sub/*
@@ -963,6 +983,7 @@ for root in client worker; do
 	check "$root: several outputs" several_outputs
 	check "$root: an output that was there" output_was_there
 	check "$root: outputs that stay" outputs_stay
+	check "$root: outputs that are asked for" outputs_that_are_asked_for
 	check "$root: outputs that are special" outputs_that_are_special
 	check_once "standard input" standard_input
 	check_once "what an assembler includes" included_by_assembler
