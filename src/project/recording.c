@@ -125,6 +125,7 @@ void recording_free(struct recording *r)
 
 	if (!r)
 		return;
+	reading_free(r->reading);
 	for (size_t i = 0; r->fds && i < r->entry.n_effects; i++)
 		if (r->fds[i] >= 0)
 			(void)close(r->fds[i]);
@@ -317,6 +318,7 @@ static bool words_count(const struct recording *r)
 	return count;
 }
 
+/* 0 or a negative code; CONCC_E_LATER: nothing was found out. */
 static int look_at_state(struct recording *r)
 {
 	struct results *all = r->results;
@@ -332,6 +334,8 @@ static int look_at_state(struct recording *r)
 	cache_look_facts(all->look, NULL);
 	facts = all->wants_facts ? all->read_facts : all->read_facts & FACT_UNREADABLE;
 	all->wants_facts = false;
+	if (err == CONCC_E_LATER)
+		return err;
 	if (facts & FACT_UNREADABLE)
 		recording_uncacheable(r, "unreadable");
 	else if (facts & FACT_PRECOMPILED)
@@ -362,22 +366,20 @@ static bool sees_early(const struct recording *r)
 	return false;
 }
 
-/* In this order: what is looked at, and only then whether anything had changed before. */
-void recording_look(struct recording *r, const struct msg_exit *end)
+/* Which of the names count.  0 or CONCC_E_LATER. */
+static int choose_names(struct recording *r)
 {
-	if (!r)
-		return;
-	if (end->how != EXIT_CODE || end->code)
-		recording_uncacheable(r, "failed");
-	if (!r->traced)
-		recording_uncacheable(r, "no-trace");
-	if (r->why)
-		return;
-	(void)tree_drain(r->server->tree);
-	look_at_argfiles(r);
-	recording_choose_names(r);
+	int err = 0;
+
+	if (!r->chosen) {
+		look_at_argfiles(r);
+		recording_choose_names(r);
+		r->chosen = true;
+	}
 	if (!r->why)
-		recording_look_at_programs(r);
+		err = recording_look_at_programs(r);
+	if (err < 0)
+		return err;
 	recording_check_unforeseen(r);
 	if (!r->why && r->unknown && !r->no_times)
 		recording_add_times(r);
@@ -385,14 +387,68 @@ void recording_look(struct recording *r, const struct msg_exit *end)
 		recording_uncacheable(r, "announced");
 	if (!r->why && (r->wants_places || r->wants_exe))
 		recording_add_places(r);
-	if (r->why)
-		return;
 	r->entry.fingerprints = xcalloc(r->names.n + 1, sizeof(uint64_t));
 	r->entry.n_fingerprints = r->names.n;
-	recording_look_at_touched(r);
-	if (look_at_state(r) < 0)
+	return 0;
+}
+
+/* In this order: what is looked at, and only then whether anything had changed before. */
+static int look(struct recording *r)
+{
+	int err = 0;
+
+	facts_begin(r->results, false);
+	(void)tree_drain(r->server->tree);
+	if (!r->entry.fingerprints)
+		err = choose_names(r);
+	if (!r->why && err == 0)
+		err = recording_look_at_touched(r);
+	if (!r->why && err == 0)
+		err = look_at_state(r);
+	if (r->why)
+		return 0;
+	if (err == CONCC_E_LATER)
+		return err;
+	if (err < 0)
 		recording_uncacheable(r, "unreadable");
 	else
 		check_unchanged(r);
 	r->looked = !r->why;
+	return 0;
+}
+
+static void on_read(void *arg)
+{
+	struct recording *r = arg;
+
+	r->reading = NULL;
+	r->go_on(r->go_on_arg);
+}
+
+/* Files that change again and again are never known. */
+#define READINGS_MAX 4
+
+static bool wait_for_facts(struct recording *r)
+{
+	if (r->n_readings++ < READINGS_MAX)
+		r->reading = facts_wait(r->results, &r->names, words_count(r), on_read, r);
+	if (!r->reading)
+		recording_uncacheable(r, "unreadable");
+	return r->reading;
+}
+
+bool recording_look(struct recording *r, const struct msg_exit *end, void (*go_on)(void *arg),
+		    void *arg)
+{
+	if (!r)
+		return true;
+	if (r->reading)
+		return false;
+	if (end->how != EXIT_CODE || end->code)
+		recording_uncacheable(r, "failed");
+	if (!r->traced)
+		recording_uncacheable(r, "no-trace");
+	r->go_on = go_on;
+	r->go_on_arg = arg;
+	return r->why || look(r) == 0 || !wait_for_facts(r);
 }
