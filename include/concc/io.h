@@ -103,6 +103,13 @@ bool stat_is_unchanged(const struct stat *a, const struct stat *b);
 /* Is the same file or directory at path that was seen there as `was`, unchanged by all its times?
  */
 bool file_is_unchanged(const char *path, const struct stat *was);
+int64_t clock_ns(void); /* of the clock that stamps files, in nanoseconds */
+/*
+ * May a change leave these times?  since: clock_ns() before that was read which holds while the
+ * times are the same (bytes, names, what a link says): whatever this process was kept from
+ * meanwhile.  network: the clock is another machine's.
+ */
+bool stat_is_racy(const struct stat *st, int64_t since, bool network);
 
 /*
  * The runtime directory, $CONCC_RUNTIME_DIR or /tmp/concc-<uid>: made 0700 when

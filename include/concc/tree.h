@@ -263,8 +263,6 @@ void commit_free(struct commit *c); /* drops what was not applied: temporary fil
 
 /* ---- what the times of files tell ---- */
 
-/* A change from now on may leave the same times: the file system's clock has not ticked since. */
-bool stat_is_racy(const struct stat *st, bool network);
 /*
  * Others than this kernel may change it, unseen by inotify.  So is whatever is not known to be
  * local: to compare what need not be is slow, not to is wrong.

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include <fcntl.h>
+#include <nss.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,6 +89,9 @@ static int prune(const char *arg)
 int main(int argc, char **argv)
 {
 	fd_hold_stdio();
+	/* Modules that a C library which was linked statically loads (systemd's) crash in it; a
+	 * login that comes by another one has its HOME from what let it in. */
+	(void)__nss_configure_lookup("passwd", "files");
 	log_init("concc-worker", LOG_LEVEL_WARN);
 	if (argc == 2 && streq(argv[1], "--stdio")) {
 		if (isatty(0)) {

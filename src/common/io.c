@@ -277,6 +277,30 @@ bool file_is_unchanged(const char *path, const struct stat *was)
 	return stat(path, &st) == 0 && stat_is_unchanged(&st, was);
 }
 
+int64_t clock_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+/*
+ * A file changed twice within one tick of the clock that stamps it may show the
+ * same times for both.  Kernels tick every 1 to 10 ms; other machines' clocks
+ * are off by more.
+ */
+#define RACY_NS		(20 * 1000 * 1000LL)
+#define RACY_NETWORK_NS (2 * 1000 * 1000 * 1000LL)
+
+bool stat_is_racy(const struct stat *st, int64_t since, bool network)
+{
+	int64_t s = since / 1000000000 - st->st_ctim.tv_sec;
+
+	return s * 1000000000 + since % 1000000000 - st->st_ctim.tv_nsec <
+	       (network ? RACY_NETWORK_NS : RACY_NS);
+}
+
 uint64_t now_us(void)
 {
 	struct timespec ts;

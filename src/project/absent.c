@@ -42,11 +42,13 @@ static void absent_dir_free(struct absent_dir *s)
 static bool look(const char *dir, struct absent_dir *ret)
 {
 	_cleanup_close_ int fd = open(dir, O_PATH | O_CLOEXEC);
+	int64_t since = clock_ns();
 
 	ret->exists = fd >= 0;
 	if (!ret->exists)
 		return errno == ENOENT || errno == ENOTDIR;
-	return fstat(fd, &ret->st) == 0 && !fs_is_network(fd) && !stat_is_racy(&ret->st, false);
+	return fstat(fd, &ret->st) == 0 && !fs_is_network(fd) &&
+	       !stat_is_racy(&ret->st, since, false);
 }
 
 static bool is_unchanged(const struct absent_dir *s)

@@ -41,6 +41,7 @@ struct exe {
 	struct msg_exe msg;
 	struct seen *seen; /* while all of them are so, it is the identity */
 	size_t n_seen;
+	bool young; /* one may change again and look the same: it is looked at anew for each job */
 };
 
 /* One job's program, looked at. */
@@ -152,8 +153,10 @@ static int add_file(struct look *l, const char *path)
 	/* Not a file any more by now?  Then opening must not wait. */
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	struct msg_exe *m = &l->e->msg;
+	int64_t since = clock_ns();
 	struct digest d;
 	struct stat st;
+	bool young;
 	int r;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
@@ -162,11 +165,14 @@ static int add_file(struct look *l, const char *path)
 		return -EINVAL;
 	if (m->n_files >= PROTO_EXE_FILES_MAX)
 		return CONCC_E_TOOBIG;
+	young = stat_is_racy(&st, since, fs_is_network(fd));
+	l->e->young |= young;
 	if (!hash_cache_get(hashes, &st, &d)) {
 		r = digest_of_fd(fd, &d, NULL);
 		if (r < 0)
 			return r;
-		hash_cache_put(hashes, &st, &d);
+		if (!young)
+			hash_cache_put(hashes, &st, &d);
 	}
 	m->files = xrealloc(m->files, (m->n_files + 1) * sizeof(*m->files));
 	add_seen(l->e, path, &st);
@@ -357,6 +363,8 @@ static int look(struct look *l, struct errmsg *msg)
 
 static bool is_current(const struct exe *e)
 {
+	if (e->young)
+		return false;
 	for (size_t i = 0; i < e->n_seen; i++) {
 		if (!file_is_unchanged(e->seen[i].path, &e->seen[i].st))
 			return false;
@@ -398,6 +406,7 @@ static struct exe *keep(struct server *s, struct exe *e)
 	forget_seen(known);
 	known->n_seen = e->n_seen;
 	known->seen = steal_ptr(&e->seen);
+	known->young = e->young;
 	e->n_seen = 0;
 	exe_free(e);
 	return known;

@@ -142,7 +142,7 @@ static int read_file(struct facts_file *f, const atomic_bool *useless)
 
 	if (fd < 0)
 		return -errno;
-	f->racy = stat_is_racy(&f->st, fs_is_network(fd));
+	f->racy = stat_is_racy(&f->st, clock_ns(), fs_is_network(fd));
 	if (fstat(fd, &now) < 0)
 		return -errno;
 	if (!stat_is_unchanged(&now, &f->st))
@@ -169,7 +169,7 @@ static void know(struct results *r, const struct facts_file *f)
 
 static bool has_digest(struct results *r, const struct stat *st, struct digest *ret)
 {
-	return !stat_is_racy(st, false) && hash_cache_get(r->server->hashes, st, ret);
+	return !stat_is_racy(st, clock_ns(), false) && hash_cache_get(r->server->hashes, st, ret);
 }
 
 /* Fills in f what is known of f->st; true: there is nothing to be read. */

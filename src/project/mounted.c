@@ -101,15 +101,18 @@ static void look(const struct server *s, struct digest *ret)
 	digest_of(seen.data, seen.len, ret);
 }
 
-/* Has no name come or gone there since?  Within a tick of the clock that would not show. */
+/* Has no name come or gone there since? */
 static bool same_top(const struct stat *a, const struct stat *b)
 {
-	return !stat_is_racy(a, false) && stat_is_same_file(a, b) && stat_is_unchanged(a, b);
+	return a->st_mode && stat_is_unchanged(a, b);
 }
 
+/* All zero when a name that comes after this may not show. */
 static void look_at_top(struct stat *ret)
 {
-	if (stat("/", ret) < 0)
+	int64_t since = clock_ns();
+
+	if (stat("/", ret) < 0 || stat_is_racy(ret, since, false))
 		*ret = (struct stat){0};
 }
 

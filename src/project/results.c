@@ -46,12 +46,13 @@ static bool is_same_file(void *data, const char *path, const struct stat *st)
 	return tree_is_same(r->server->tree, path, st);
 }
 
-/* Within the same tick of the clock, and by other machines' clocks, it would not. */
+/* Within the same tick of the clock, and by other machines' clocks, it would not.  Its names are
+ * looked at after this. */
 static bool shows_changes(void *data, const char *dir, const struct stat *st)
 {
 	_cleanup_close_ int fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-	return fd >= 0 && !fs_is_network(fd) && !stat_is_racy(st, false);
+	return fd >= 0 && !fs_is_network(fd) && !stat_is_racy(st, clock_ns(), false);
 }
 
 static struct cache_place place_of(void *data, const char *dir, size_t n)

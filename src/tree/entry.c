@@ -6,21 +6,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/log.h"
 #include "concc/str.h"
-
-/*
- * A file changed twice within one tick of the clock that stamps it may show the
- * same times for both.  Kernels tick every 1 to 10 ms; other machines' clocks
- * are off by more.
- */
-#define RACY_NS		(20 * 1000 * 1000LL)
-#define RACY_NETWORK_NS (2 * 1000 * 1000 * 1000LL)
 
 uint64_t fold_ino(struct tree *t, dev_t dev, ino_t ino)
 {
@@ -56,20 +47,11 @@ static uint8_t mode_type(mode_t mode)
 	}
 }
 
-bool stat_is_racy(const struct stat *st, bool network)
+/* What was young once stays so where no event tells of writes: only another version is old. */
+void ent_grow_old(const struct dir *d, struct ent *e, const struct stat *st, int64_t since)
 {
-	long long window = network ? RACY_NETWORK_NS : RACY_NS;
-	struct timespec now;
-
-	(void)clock_gettime(CLOCK_REALTIME, &now);
-	return (now.tv_sec - st->st_ctim.tv_sec) * 1000000000LL +
-		       (now.tv_nsec - st->st_ctim.tv_nsec) <
-	       window;
-}
-
-bool ent_is_racy(const struct dir *d, const struct stat *st)
-{
-	return stat_is_racy(st, d->network);
+	if (!dir_is_swept(d) && !stat_is_racy(st, since, d->network))
+		e->flags &= (uint16_t)~ENT_RACY;
 }
 
 bool ent_matches(struct tree *t, const struct ent *e, const struct stat *st)
@@ -152,7 +134,7 @@ static void set_relinked(struct tree *t, const struct dir *d, struct ent *e, con
 }
 
 static void set_present(struct tree *t, struct dir *d, struct ent *e, const struct stat *st,
-			const char *target)
+			const char *target, int64_t since)
 {
 	struct digest digest;
 
@@ -163,7 +145,7 @@ static void set_present(struct tree *t, struct dir *d, struct ent *e, const stru
 	e->version = ++t->version;
 	e->relinked = 0;
 	e->flags &= (uint16_t)~ENT_RACY;
-	if (ent_is_racy(d, st))
+	if (stat_is_racy(st, since, d->network))
 		e->flags |= ENT_RACY;
 	if (e->type == ENTRY_SYMLINK)
 		e->target = xstrdup(target);
@@ -264,6 +246,7 @@ static int look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool 
 	char target[PROTO_PATH_MAX];
 	bool mounted = false;
 	struct stat buf;
+	int64_t since = clock_ns();
 	int there = look_at(t, d, fd, e->name, &buf, target, &mounted);
 	const struct stat *st = there > 0 ? &buf : NULL;
 	uint8_t nothing = there < 0 ? ENTRY_UNKNOWN : ENTRY_ABSENT;
@@ -278,8 +261,8 @@ static int look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool 
 	if (there < 0)
 		note_unknown(t, d, e, there);
 	if (!ent_changed(t, d, e, st, nothing)) {
-		if (st && e->flags & ENT_RACY && !ent_is_racy(d, st))
-			e->flags &= (uint16_t)~ENT_RACY;
+		if (st)
+			ent_grow_old(d, e, st, since);
 		e->flags &= (uint16_t) ~(ENT_WRITTEN | ENT_GONE);
 		return 0;
 	}
@@ -289,7 +272,7 @@ static int look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool 
 	if (st && is_relinked(t, d, e, st))
 		set_relinked(t, d, e, st);
 	else if (st)
-		set_present(t, d, e, st, target);
+		set_present(t, d, e, st, target, since);
 	else
 		set_nothing(t, d, e, nothing);
 	e->flags &= (uint16_t) ~(ENT_WRITTEN | ENT_GONE);

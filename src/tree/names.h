@@ -15,8 +15,7 @@
 struct dir;
 
 enum ent_flags {
-	ENT_RACY =
-		1 << 0, /* changed so shortly before the look that the next change may not show */
+	ENT_RACY = 1 << 0,    /* its bytes were read so soon that the next change may not show */
 	ENT_DIRTY = 1 << 1,   /* on dir->dirty */
 	ENT_WRITTEN = 1 << 2, /* bytes may have changed though the stat is the same */
 	ENT_GONE = 1 << 3,    /* was removed meanwhile: what is there now is another file */

@@ -252,8 +252,10 @@ uint64_t snap_note(struct tree *t, int dir_fd, const char *path, const struct di
 	/* Of the same file as before the directory is what it was. */
 	else if ((e->ino != ino || !ret_st->st_mode) && fstat(dir_fd, &st) == 0)
 		dir_set_attr(t, d, &st);
-	if (claim && e->type == ENTRY_FILE && !e->known)
+	if (claim && e->type == ENTRY_FILE && !e->known) {
 		ent_set_known(e, claim, (uint16_t)peer);
+		e->flags |= ENT_RACY; /* the bytes were read before they got these times */
+	}
 	/* A name that was not there and is not: looked at, to be dropped, at the end. */
 	if (e->type == ENTRY_ABSENT && !(e->flags & ENT_PENDING))
 		dir_mark_ent(t, d, e);

@@ -313,7 +313,8 @@ void dir_note_access(struct tree *t, struct dir *d, int fd, const struct stat *s
 
 uint64_t fold_ino(struct tree *t, dev_t dev, ino_t ino);
 bool ent_matches(struct tree *t, const struct ent *e, const struct stat *st);
-bool ent_is_racy(const struct dir *d, const struct stat *st);
+/* It was st at `since` (of clock_ns()), with no change that was not told: see ENT_RACY. */
+void ent_grow_old(const struct dir *d, struct ent *e, const struct stat *st, int64_t since);
 void ent_set_known(struct ent *e, const struct digest *d, uint16_t claimed_by);
 /* The directory's own attributes, as fstat(2) of it says: when it is new; and later, which is told.
  */

@@ -178,6 +178,7 @@ static bool root_is_network(void)
 static void look_at_top(struct tree *t, struct top *top, const char *path)
 {
 	char target[PROTO_PATH_MAX];
+	int64_t since = clock_ns();
 	struct stat st;
 	ssize_t n;
 
@@ -188,7 +189,7 @@ static void look_at_top(struct tree *t, struct top *top, const char *path)
 	free(steal_ptr(&top->target));
 	top->stamp = ++t->last_stamp;
 	if (lstat(path, &top->st) < 0 || !S_ISLNK(top->st.st_mode) ||
-	    stat_is_racy(&top->st, false) || root_is_network())
+	    stat_is_racy(&top->st, since, false) || root_is_network())
 		return;
 	n = readlink(path, target, sizeof(target));
 	if (n > 0 && n < (ssize_t)sizeof(target))

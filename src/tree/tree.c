@@ -413,8 +413,9 @@ static int check_fd(struct tree *t, uint32_t dir_id, const char *name, uint64_t 
 	if (!e)
 		return CONCC_E_STALE;
 	d = map_get_u64(&t->by_id, dir_id);
-	/* No event would tell of a write, and within a tick the times don't. */
-	unsure = dir_is_swept(d) && e->flags & ENT_RACY && ent_is_racy(d, &st);
+	/* No event would tell of a write, and within a tick the times don't; nor could they later.
+	 */
+	unsure = dir_is_swept(d) && e->flags & ENT_RACY;
 	if (unsure || !ent_matches(t, e, &st)) {
 		/* No event for it yet, or none at all: look, and tell the peers. */
 		dir_mark_name(t, d, name, strlen(name), unsure ? ENT_WRITTEN : 0);
@@ -436,6 +437,7 @@ int tree_open_file(struct tree *t, uint32_t dir_id, const char *name, uint64_t v
 	struct dir *d;
 	struct stat st;
 	struct ent *e;
+	int64_t since;
 	int err;
 
 	drain_events(t);
@@ -452,9 +454,9 @@ int tree_open_file(struct tree *t, uint32_t dir_id, const char *name, uint64_t v
 	err = check_fd(t, dir_id, name, version, fd, &e);
 	if (err)
 		return err;
-	if (e->flags & ENT_RACY && fstat(fd, &st) == 0 &&
-	    !ent_is_racy(map_get_u64(&t->by_id, dir_id), &st))
-		e->flags &= (uint16_t)~ENT_RACY;
+	since = clock_ns();
+	if (e->flags & ENT_RACY && fstat(fd, &st) == 0)
+		ent_grow_old(map_get_u64(&t->by_id, dir_id), e, &st, since);
 	ent_to_attr(e, TREE_PEERS_MAX, ret);
 	*ret_fd = steal_fd(&fd);
 	return 0;

@@ -61,8 +61,9 @@ static int differs(const struct exe_file *f, const struct stat *st, const struct
 			  f->path, (long long)st->st_size, ours, theirs);
 }
 
-static int check_file(const struct exe_file *f, struct stat *ret, struct errmsg *msg)
+static int check_file(const struct exe_file *f, struct stat *ret, bool *young, struct errmsg *msg)
 {
+	int64_t since = clock_ns();
 	_cleanup_close_ int fd = open(f->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	int r = fd < 0 ? -errno : 0;
 	struct digest d;
@@ -81,6 +82,7 @@ static int check_file(const struct exe_file *f, struct stat *ret, struct errmsg 
 		return errmsg_set(msg, r, "it can't read %s: %s", f->path, err_text(r));
 	if (!digest_eq(&d, &f->digest))
 		return differs(f, ret, &d, msg);
+	*young |= stat_is_racy(ret, since, true);
 	return 0;
 }
 
@@ -112,6 +114,7 @@ void toolchain_end_check(struct toolchain *t)
 int toolchain_check(struct toolchain *t, struct errmsg *msg)
 {
 	_cleanup_free_ struct stat *seen = NULL;
+	bool young = false; /* one that may change again and look the same */
 	int r = 0;
 
 	if (t->seen && is_current(t))
@@ -119,8 +122,8 @@ int toolchain_check(struct toolchain *t, struct errmsg *msg)
 	free(steal_ptr(&t->seen));
 	seen = xcalloc(t->exe.n_files + 1, sizeof(*seen));
 	for (uint32_t i = 0; i < t->exe.n_files && r == 0; i++)
-		r = check_file(&t->exe.files[i], &seen[i], msg);
-	if (r == 0)
+		r = check_file(&t->exe.files[i], &seen[i], &young, msg);
+	if (r == 0 && !young)
 		t->seen = steal_ptr(&seen);
 	return r;
 }

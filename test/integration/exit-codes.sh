@@ -60,6 +60,14 @@ can_not_start() {
 	rm not-executable.c
 }
 
+# Whom the user database does not have, and with nothing in its environment.
+unknown_user() {
+	local rc=0
+	setpriv --reuid=77777 --clear-groups env -i "$LAB_BIN/concc-worker" --status >"$LAB/out" 2>&1 || rc=$?
+	cat "$LAB/out"
+	expect_le "exit status" $rc 1 # whether any worker runs here or not
+}
+
 signals() {
 	ends_as "signal 11" 'kill -SEGV $$'
 	ends_as "signal 9" 'kill -KILL $$'
@@ -247,6 +255,7 @@ slots_of_those_at_home() {
 
 check "exit statuses" statuses
 check "what can not start" can_not_start
+check "a user whom nobody knows" unknown_user
 check "death by signal" signals
 check "death by a signal that others send" killed
 check "a compiler that crashes" compiler_dies

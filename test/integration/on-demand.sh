@@ -58,8 +58,11 @@ slow_start() { # K: returns when it runs; sets SLOW[K]
 	SLOW[k]=$!
 	eval "exec $((10 + k))<\"$LAB/fifo.$k\""
 	read -r -t "$LAB_LIMIT" line <&$((10 + k)) || true
-	[ "$line" = held ] || fail "job $k did not start: $(cat "$LAB/err.$k")"
-	rm "$WS/hold.$k"
+	rm "$WS/hold.$k" # from now on a new try goes through
+	[ "$line" = held ] && return
+	# A server that makes way for the next check's waits for the jobs that it has.
+	kill -KILL "${SLOW[k]}" $(pgrep -f -x "./holdbin $k") 2>/dev/null || true
+	fail "job $k did not start: $(cat "$LAB/err.$k"; concc status)"
 }
 
 slow_end() { # K: it ran on a worker, and made what gcc makes here
@@ -140,8 +143,9 @@ sleeps_and_wakes() {
 	done
 	expect_eq "the other one's" "$(state 1)" asleep
 	expect_eq "jobs by hand find it" "$(concc-worker-pool allocate --only box-2 -- sh -c 'echo $CONCC_SLOT')" box-2
-	# It may be asleep again by now.
-	expect_eq "the other one's connections" "$(lab_status '.workers[1].starts')" 1
+	# It may be asleep again by now; and was before, if who waited was late for it.
+	expect_ge "the other one's connections" "$(lab_status '.workers[1].starts')" 1
+	expect_le "the other one's connections" "$(lab_status '.workers[1].starts')" "$(grep -c '^box-2 ' "$LAB/starts")"
 }
 
 # Without `slots` it is asked once how many it has.

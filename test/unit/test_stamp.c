@@ -66,7 +66,7 @@ static bool is_same(void *data, const char *path, const struct stat *st)
 
 static bool shows_changes(void *data, const char *dir, const struct stat *st)
 {
-	return !stat_is_racy(st, false);
+	return !stat_is_racy(st, clock_ns(), false);
 }
 
 static const struct cache_look_ops plain = {.digest = hash_file},
@@ -235,7 +235,7 @@ static void let_it_age(const char *path)
 
 	do
 		cr_assert_eq(lstat(path, &st), 0);
-	while (stat_is_racy(&st, false));
+	while (stat_is_racy(&st, clock_ns(), false));
 }
 
 static void link_to(const char *target, const char *path)

@@ -2227,6 +2227,141 @@ Test(tree, a_further_name_leaves_the_bytes_what_they_are)
 	bed_release(&b);
 }
 
+/* ---- writes that neither an event nor the times tell ---- */
+
+/*
+ * What is written through memory to a page that was written before changes no time (ramfs never
+ * takes it away), and is no event: so it is as if it were within the tick of the last change, by
+ * another machine.
+ */
+static char *bytes_of_f;
+/* In the place of libc's, for all of this program: whoever reads the clock is suspended before it
+ * answers, and during that "f" is written. */
+static bool written_before_clock;
+static int clock_ahead_s;
+
+static void map_bytes(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	cr_assert_geq(fd, 0);
+	bytes_of_f = mmap(NULL, 1, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	cr_assert_neq(bytes_of_f, MAP_FAILED);
+	close(fd);
+	*bytes_of_f = 'a';
+}
+
+static void write_unseen(void)
+{
+	*bytes_of_f = 'b';
+	clock_ahead_s = 10;
+}
+
+int clock_gettime(clockid_t id, struct timespec *ts)
+{
+	int err = (int)syscall(SYS_clock_gettime, id, ts);
+
+	if (id != CLOCK_REALTIME)
+		return err;
+	if (written_before_clock)
+		write_unseen();
+	written_before_clock = false;
+	ts->tv_sec += clock_ahead_s;
+	return err;
+}
+
+/* A directory that is watched and compared all the same, as on a network file system: other
+ * machines' writes are no events. */
+static void bed_on_network(struct bed *b)
+{
+	bed_init(b, NULL);
+	use_ramfs(b);
+	mkdir(at(b, "d"), 0755);
+	check_dir(b, 0, at(b, "d"), true);
+	dir_find(b->tree, at(b, "d"))->network = true;
+	dir_sweep(b->tree, dir_find(b->tree, at(b, "d")), true);
+}
+
+static void bed_off_network(struct bed *b)
+{
+	munmap(bytes_of_f, 1);
+	umount2(b->root, MNT_DETACH);
+	bed_release(b);
+}
+
+/* A commit puts it there, of which worker 0 says what it holds. */
+static uint64_t put_claimed(struct bed *b, bool suspended)
+{
+	int dir = open(at(b, "d"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct digest claim;
+	struct stat st;
+	uint64_t version;
+
+	digest_of("a", 1, &claim);
+	/* No event tells of its bytes when it comes by its name. */
+	write_file(at(b, "d/.concc-tmp-f"), "a");
+	map_bytes(at(b, "d/.concc-tmp-f"));
+	tree_on_event(b->tree);
+	cr_assert_eq(rename(at(b, "d/.concc-tmp-f"), at(b, "d/f")), 0);
+	written_before_clock = suspended;
+	version = snap_note(b->tree, dir, at(b, "d/f"), &claim, 0, true, &st);
+	cr_assert_not(written_before_clock);
+	close(dir);
+	updates_flush(b->tree);
+	cr_assert(entry_of(b, 0, at(b, "d"), "f")->attr.has_digest);
+	return version;
+}
+
+static void expect_told(struct bed *b, uint64_t old)
+{
+	const struct name *n = entry_of(b, 0, at(b, "d"), "f");
+
+	cr_expect_gt(n->attr.version, old);
+	cr_expect_not(n->attr.has_digest, "what was written since is not told");
+}
+
+Test(tree, suspended_when_a_commit_looks_at_what_it_did)
+{
+	struct bed b;
+	uint64_t old;
+
+	bed_on_network(&b);
+	old = put_claimed(&b, true);
+	tree_drain(b.tree);
+	expect_told(&b, old);
+	bed_off_network(&b);
+}
+
+Test(tree, opened_long_after_a_write_that_nothing_told)
+{
+	struct bed b;
+	uint64_t old;
+
+	bed_on_network(&b);
+	old = put_claimed(&b, false);
+	write_unseen();
+	cr_expect_eq(open_version(&b, at(&b, "d"), "f", old), CONCC_E_STALE);
+	expect_told(&b, old);
+	/* Whoever asks for what it is now gets that. */
+	old = entry_of(&b, 0, at(&b, "d"), "f")->attr.version;
+	cr_expect_geq(open_version(&b, at(&b, "d"), "f", old), 0);
+	bed_off_network(&b);
+}
+
+Test(tree, looked_at_long_after_a_write_that_nothing_told)
+{
+	struct bed b;
+	uint64_t old;
+
+	bed_on_network(&b);
+	old = put_claimed(&b, false);
+	write_unseen();
+	tree_on_event(b.tree); /* of its name */
+	tree_drain(b.tree);
+	expect_told(&b, old);
+	bed_off_network(&b);
+}
+
 /* No event tells of it: it is found when the file is opened for somebody. */
 Test(tree, a_further_name_where_nobody_looks)
 {
@@ -2240,7 +2375,8 @@ Test(tree, a_further_name_where_nobody_looks)
 	mkdir(at(&b, "other"), 0755);
 	write_file(at(&b, "d/f"), "one");
 	cr_assert_eq(stat(at(&b, "d/f"), &st), 0);
-	while (stat_is_racy(&st, false)) /* within a tick of the clock nothing could be concluded */
+	while (stat_is_racy(&st, clock_ns(),
+			    false)) /* within a tick of the clock nothing could be concluded */
 		sched_yield();
 	old = entry_of(&b, 0, at(&b, "d"), "f")->attr.version;
 	IN_CHILD({
