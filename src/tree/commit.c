@@ -41,7 +41,10 @@ void commit_of_any_command(struct commit *c)
 
 int commit_hold_large(int dir_fd, const char *name, uint64_t size)
 {
-	return size < LARGE ? -1 : openat(dir_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	/* NFS renames what is open instead of removing it, and its directory stays then. */
+	if (size < LARGE || fs_is_network(dir_fd))
+		return -1;
+	return openat(dir_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 }
 
 void commit_let_go(struct commit *c, int held)
