@@ -528,7 +528,6 @@ int loop_run(struct loop *l)
 			return -errno;
 		for (int i = 0; i < n; i++) {
 			struct loop_source *s = ev[i].data.ptr;
-
 			const int fd = s->fd;
 
 			if (s->dead)

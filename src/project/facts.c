@@ -206,10 +206,13 @@ static void files_add(struct facts_file **v, size_t *n, const struct facts_file 
 	(*v)[(*n)++].path = xstrdup(f->path);
 }
 
-void facts_begin(struct results *r, bool all)
+void facts_begin(struct results *r, enum facts_at_once what)
 {
+	bool hangs = r->reading && r->reading->hung;
+
 	forget_left(r);
-	r->may_read = all ? UINT64_MAX : AT_ONCE_MAX;
+	r->may_read = what == FACTS_ALL ? UINT64_MAX : AT_ONCE_MAX;
+	r->may_read_young = what == FACTS_YOUNG && !hangs;
 }
 
 /* Of files that are the same each time it is once for each, so most looks read next to nothing. */
@@ -217,7 +220,8 @@ static bool may_read(struct results *r, const struct facts_file *f)
 {
 	uint64_t cost = BYTES_TO_OPEN + (uint64_t)f->st.st_size;
 
-	if (r->may_read == UINT64_MAX) {
+	if (r->may_read == UINT64_MAX ||
+	    (r->may_read_young && stat_is_racy(&f->st, clock_ns(), true))) {
 		server_pulse(r->server);
 		return true;
 	}
@@ -263,13 +267,28 @@ int facts_digest(void *data, const char *path, const struct stat *st, struct dig
 
 /* ---- more of it ---- */
 
+/* Each file once, whatever its names. */
+static void collect_file(struct reading *g, struct map *known, const struct facts_file *f)
+{
+	const uint64_t key[] = {f->st.st_dev, f->st.st_ino};
+	uintptr_t at = (uintptr_t)map_get(known, key, sizeof(key));
+
+	if (at) {
+		g->files[at - 1].with_facts |= f->with_facts;
+		return;
+	}
+	files_add(&g->files, &g->n_files, f);
+	(void)map_put(known, key, sizeof(key), (void *)(uintptr_t)g->n_files);
+}
+
 static void collect(struct reading *g, const struct cache_names *names, bool with_facts)
 {
 	struct results *r = g->results;
+	struct map known = MAP_INIT;
 
-	g->files = steal_ptr(&r->left);
-	g->n_files = r->n_left;
-	r->n_left = 0;
+	for (size_t i = 0; i < r->n_left; i++)
+		collect_file(g, &known, &r->left[i]);
+	forget_left(r);
 	for (size_t i = 0; i < names->n; i++) {
 		const char how = names->v[i][0];
 		struct facts_file f = {
@@ -279,8 +298,9 @@ static void collect(struct reading *g, const struct cache_names *names, bool wit
 
 		if ((how == TRACE_READ || how == TRACE_EXEC) && stat(f.path, &f.st) == 0 &&
 		    S_ISREG(f.st.st_mode) && !is_known(r, &f))
-			files_add(&g->files, &g->n_files, &f);
+			collect_file(g, &known, &f);
 	}
+	map_release(&known);
 }
 
 static void read_all(void *arg)
@@ -392,6 +412,12 @@ void reading_free(struct reading *g)
 	/* What hangs, or takes long, is read for who comes next. */
 	if (!g->hung)
 		atomic_store(&g->useless, true);
+}
+
+void facts_stop(struct results *r)
+{
+	if (r->reading)
+		atomic_store(&r->reading->useless, true);
 }
 
 void facts_release(struct results *r)

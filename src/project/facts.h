@@ -20,8 +20,14 @@ enum fact {
 	FACT_UNREADABLE = 1 << 5,  /* it is not known what is in it */
 };
 
-/* What a look may have read at once, from now on: all, or no more than takes some milliseconds. */
-void facts_begin(struct results *r, bool all);
+/* What a look may have read at once. */
+enum facts_at_once {
+	FACTS_FEW,   /* no more than takes some milliseconds */
+	FACTS_YOUNG, /* and, large as they may be, files that have just changed: what a thread reads
+		      * of such a one may be another's by the next look, which comes after it */
+	FACTS_ALL,
+};
+void facts_begin(struct results *r, enum facts_at_once what);
 /* What a file holds, that has just been seen as st: its digest, and enum fact bits.  0, -errno, or
  * CONCC_E_LATER: that would be too much for this look. */
 int results_facts(struct results *r, const char *path, const struct stat *st, struct digest *ret,
@@ -40,6 +46,7 @@ struct reading;
 struct reading *facts_wait(struct results *r, const struct cache_names *names, bool with_facts,
 			   void (*go_on)(void *arg), void *arg);
 void reading_free(struct reading *g); /* nobody waits for it any more; NULL is fine */
+void facts_stop(struct results *r);   /* nor for what hangs, or takes long: the end is near */
 void facts_release(struct results *r);
 
 #endif

@@ -116,7 +116,7 @@ static const struct set *unread_set(const struct seek *k)
 static struct kept *choose(struct seek *k, bool *ret_more)
 {
 	*ret_more = false;
-	facts_begin(k->results, false);
+	facts_begin(k->results, k->has_facts ? FACTS_YOUNG : FACTS_FEW);
 	/* What is known of files is so at least since the call was made. */
 	if (tree_drain(k->results->server->tree) < 0)
 		return NULL;

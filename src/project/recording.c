@@ -397,7 +397,7 @@ static int look(struct recording *r)
 {
 	int err = 0;
 
-	facts_begin(r->results, false);
+	facts_begin(r->results, r->n_readings ? FACTS_YOUNG : FACTS_FEW);
 	(void)tree_drain(r->server->tree);
 	if (!r->entry.fingerprints)
 		err = choose_names(r);

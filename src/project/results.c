@@ -202,11 +202,17 @@ void results_close(struct server *s)
 	loop_remove(r->replies);
 	loop_remove(r->source);
 	s->results = NULL;
+	facts_stop(r);
 	(void)offload_put(r->to_keep, write_counts, NULL, r, 0); /* once */
 	/* What hangs ends with the process, and so does what it uses. */
 	if (!offload_free(r->offload)) {
-		log_warn("ending although the disk of %s does not take %u results: they are lost",
-			 s->cache, r->n_keeping);
+		if (r->n_keeping)
+			log_warn("ending although the disk of %s does not take %u results: they "
+				 "are lost",
+				 s->cache, r->n_keeping);
+		else
+			log_warn("ending although a disk does not answer that a file is read from "
+				 "or written to");
 		return;
 	}
 	cache_remote_free(r->remote, REMOTE_END_MS);

@@ -37,6 +37,7 @@ struct results {
 	bool wants_facts;
 	unsigned read_facts;	 /* of all files that were digested since it was reset */
 	uint64_t may_read;	 /* bytes more, in this look */
+	bool may_read_young;	 /* whatever has just changed as well */
 	struct facts_file *left; /* what was not read for that, n_left of them; owned */
 	size_t n_left;
 	struct list readings;	 /* struct reading, which wait for the thread */

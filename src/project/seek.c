@@ -238,6 +238,7 @@ static void on_facts(void *arg)
 	struct seek *k = arg;
 
 	k->facts = NULL;
+	k->has_facts = true;
 	k->go_on(k);
 }
 
@@ -253,7 +254,6 @@ bool seek_wait_for_facts(struct seek *k, const struct cache_names *names)
 static void write_files(void *arg)
 {
 	struct seek *k = arg;
-
 	struct kept *e = &k->kept[k->written];
 
 	for (size_t i = 0; i < k->n_writing_files; i++)

@@ -44,6 +44,7 @@ struct seek {
 	bool hung;    /* for so long that nobody waits */
 	struct loop_source *timer;
 	struct reading *facts;	/* what it looks at is read; or NULL */
+	bool has_facts;		/* it was, once */
 	struct digest calls[2]; /* as workers of either kind would see it */
 	unsigned n_calls;
 	bool begun;

@@ -294,7 +294,7 @@ void why_explain(struct client *c, const struct msg_run *m)
 	bool hit = false;
 
 	if (r)
-		facts_begin(r, true);
+		facts_begin(r, FACTS_ALL);
 	if (why)
 		buf_putf(&b, "not cacheable: %s\n", why);
 	else
