@@ -27,6 +27,7 @@ enum concc_err {
 	CONCC_E_NO_WAY = -5012,	  /* what a job did can't be repeated on the client as it is */
 	CONCC_E_SPECIAL = -5013,  /* a fifo, socket or device: it leads elsewhere on each machine */
 	CONCC_E_DESCRIPTOR = -5014, /* an open file of the caller's, which only that has */
+	CONCC_E_LATER = -5015,	    /* not on this thread: it would take too long */
 };
 
 /*

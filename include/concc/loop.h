@@ -68,4 +68,11 @@ void loop_quit(struct loop *l);
 /* CLOCK_MONOTONIC when it last woke: since then its owner is busy with what it woke for. */
 uint64_t loop_woke_ms(const struct loop *l);
 
+/* How the rule is kept.  By the clock: a machine that is busy with others counts as well. */
+struct loop_counts {
+	uint64_t n_long;     /* calls of over 50 ms; each is told at the level "debug" */
+	uint64_t longest_us; /* of all calls */
+};
+void loop_counts(const struct loop *l, struct loop_counts *ret);
+
 #endif

@@ -62,6 +62,9 @@ struct tree_ops {
 	void (*busy)(void *data);
 	/* Of tree_serve_part(): is something left out of this directory?  NULL: of the top one. */
 	bool (*is_partial)(void *data, const char *path);
+	/* Takes an fd, to be closed by another thread: it is the last that leads to a large file,
+	 * which the kernel takes long to free.  NULL: it is closed at once. */
+	void (*close_large)(void *data, int fd);
 };
 
 /* cache may be NULL (digests are then known only after tree_learn()); borrowed. */
@@ -234,6 +237,16 @@ void commit_of_any_command(struct commit *c);
  */
 int commit_file(struct commit *c, const struct msg_file *f);
 int commit_data(struct commit *c, const void *p, size_t n);
+/*
+ * Instead of commit_data(), after commit_file(): all its bytes, which must live until the writing
+ * is done.  That is for a thread, since they may be many, or the disk slow: there only
+ * commit_write() is called, and commit_written() on the owner's afterwards, which frees it.  c may
+ * be gone by then; of such a one nothing more is written.  What fails is told by commit_apply(),
+ * which is not called before.  NULL: there is nothing to be written.
+ */
+struct commit_writing *commit_data_later(struct commit *c, const void *p, size_t n);
+void commit_write(struct commit_writing *w);
+void commit_written(struct commit_writing *w);
 /*
  * Drains, checks every target for conflicts, then moves all into place in
  * order, tells the peers the new entries (with digests, so that the one that

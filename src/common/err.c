@@ -64,6 +64,8 @@ const char *err_text(int err)
 		return "a fifo, socket or device";
 	case CONCC_E_DESCRIPTOR:
 		return "an open file of the caller's";
+	case CONCC_E_LATER:
+		return "not known yet";
 	}
 	s = describe(err < 0 ? -err : err);
 	return s ? s : "unknown error";

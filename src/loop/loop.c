@@ -15,12 +15,14 @@
 #include <unistd.h>
 
 #include "concc/io.h"
+#include "concc/log.h"
 #include "concc/map.h"
 #include "concc/str.h"
 
 enum source_kind { SRC_FD, SRC_TIMER, SRC_SIGNAL, SRC_CHILD, SRC_DEFER };
 
 #define EVENTS_MAX 64 /* of one round */
+#define LONG_US	   50000
 
 struct loop_source {
 	struct list link;      /* of loop.sources, loop.deferred or loop.dead */
@@ -52,6 +54,8 @@ struct loop {
 	struct list sources;
 	struct list deferred;
 	uint64_t woke_ms;
+	uint64_t called_us; /* the end of the call before, or of the wait */
+	struct loop_counts counts;
 	struct list dead; /* removed while dispatching */
 	/* A heap of those that are armed, the next to be due first.  The wait's own limit is all
 	 * that the kernel hears of them. */
@@ -109,6 +113,22 @@ void loop_free(struct loop *l)
 	close(l->epoll_fd);
 	free(l->timers);
 	free(l);
+}
+
+/* A call has just ended, of this kind; fd: -1 when it was for none. */
+static void note_call(struct loop *l, enum source_kind kind, int fd)
+{
+	static const char *const kinds[] = {"fd", "timer", "signal", "child", "deferred call"};
+	uint64_t now = now_us(), took = now - l->called_us;
+
+	l->called_us = now;
+	if (took > l->counts.longest_us)
+		l->counts.longest_us = took;
+	if (took <= LONG_US)
+		return;
+	l->counts.n_long++;
+	log_debug("the loop's call for a %s (%d) took %llu ms", kinds[kind], fd,
+		  (unsigned long long)took / 1000);
 }
 
 static uint32_t to_epoll(uint32_t events)
@@ -275,6 +295,7 @@ static void run_timers(struct loop *l)
 
 		timer_disarm(s);
 		s->fn.plain(s->data);
+		note_call(l, SRC_TIMER, -1);
 	}
 }
 
@@ -407,6 +428,7 @@ static void run_deferred(struct loop *l)
 
 		loop_remove(s);
 		fn(data);
+		note_call(l, SRC_DEFER, -1);
 	}
 	list_remove(&now);
 }
@@ -490,6 +512,7 @@ int loop_run(struct loop *l)
 {
 	check_owner(l);
 	l->quit = false;
+	l->called_us = now_us();
 	while (!l->quit && !(l->while_children && !has_children(l))) {
 		struct epoll_event ev[EVENTS_MAX];
 		int n;
@@ -500,13 +523,17 @@ int loop_run(struct loop *l)
 			break;
 		n = wait_for_events(l, ev);
 		l->woke_ms = now_ms();
+		l->called_us = now_us();
 		if (n < 0 && errno != EINTR)
 			return -errno;
 		for (int i = 0; i < n; i++) {
 			struct loop_source *s = ev[i].data.ptr;
+			const int fd = s->fd;
 
-			if (!s->dead)
-				dispatch(s, ev[i].events);
+			if (s->dead)
+				continue;
+			dispatch(s, ev[i].events);
+			note_call(l, s->kind, fd); /* it may be dead, but is not freed yet */
 		}
 		run_timers(l);
 	}
@@ -517,6 +544,11 @@ int loop_run(struct loop *l)
 uint64_t loop_woke_ms(const struct loop *l)
 {
 	return l->woke_ms;
+}
+
+void loop_counts(const struct loop *l, struct loop_counts *ret)
+{
+	*ret = l->counts;
 }
 
 static void limit_over(void *data)

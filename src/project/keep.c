@@ -19,8 +19,7 @@
 #include "concc/offload.h"
 #include "concc/str.h"
 
-#define FILE_BYTES_MAX	 (256u * 1024 * 1024) /* of all files of a result that is kept */
-#define TOUCHED_READ_MAX (8u * 1024 * 1024)   /* some 20 ms */
+#define FILE_BYTES_MAX (256u * 1024 * 1024) /* of all files of a result that is kept */
 /* Files that are open until the disk has taken them.  One job may have more, when it is alone. */
 #define FILES_MAX 1024
 
@@ -38,40 +37,42 @@ static bool was_written(const struct recording *r, const struct stat *st)
 	return false;
 }
 
-static const char *touched(struct recording *r, struct msg_file *f)
+/* 0 or CONCC_E_LATER. */
+static int touched(struct recording *r, struct msg_file *f)
 {
 	_cleanup_free_ char *path = recording_path_of(r, f);
 	struct stat st;
 	unsigned facts;
+	int err = -EINVAL;
 
-	if (lstat(path, &st) < 0 || !S_ISREG(st.st_mode) || !was_written(r, &st))
-		return "metadata";
-	/* Mostly that is known: its worker was told of it, or could not have compared. */
-	if ((stat_is_racy(&st, clock_ns(), false) ||
-	     !hash_cache_get(r->server->hashes, &st, &f->digest)) &&
-	    (st.st_size > TOUCHED_READ_MAX ||
-	     results_facts(r->results, path, &st, &f->digest, &facts) < 0))
-		return "metadata";
+	/* Mostly its digest is known: its worker was told of it, or could not have compared. */
+	if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) && was_written(r, &st) &&
+	    st.st_size <= (off_t)FILE_BYTES_MAX)
+		err = results_facts(r->results, path, &st, &f->digest, &facts);
+	if (err == CONCC_E_LATER)
+		return err;
+	if (err < 0) {
+		recording_uncacheable(r, "metadata");
+		return 0;
+	}
 	f->kind = EFFECT_FILE;
 	f->flags &= EFFECT_F_MTIME | EFFECT_F_ATIME;
 	f->size = (uint64_t)st.st_size;
-	return NULL;
+	return 0;
 }
 
 /*
  * Of a file whose bytes are what was there before, a worker tells no more than that it was touched.
  * Next time there may be others in its place.
  */
-void recording_look_at_touched(struct recording *r)
+int recording_look_at_touched(struct recording *r)
 {
-	for (size_t i = 0; i < r->entry.n_effects; i++) {
-		const char *why = NULL;
+	bool later = false;
 
+	for (size_t i = 0; i < r->entry.n_effects; i++)
 		if (r->entry.effects[i].kind == EFFECT_META)
-			why = touched(r, &r->entry.effects[i]);
-		if (why)
-			recording_uncacheable(r, why);
-	}
+			later |= touched(r, &r->entry.effects[i]) < 0;
+	return later ? CONCC_E_LATER : 0;
 }
 
 /* ---- on the loop's thread ---- */

@@ -18,6 +18,8 @@
 #include "client.h"
 #include "jobs.h"
 
+/* Of one result: what the loop's thread writes by itself, in some milliseconds. */
+#define AT_ONCE_MAX ((uint64_t)4 * 1024 * 1024)
 /* Of one result; it takes the loop's thread some milliseconds. */
 #define REMOVED_DIRS_MAX 500
 
@@ -99,6 +101,15 @@ static bool add_others(struct seek *k)
 	return added;
 }
 
+/* A set of which nothing can be said before files were read; or NULL. */
+static const struct set *unread_set(const struct seek *k)
+{
+	for (size_t i = 0; i < k->n_sets; i++)
+		if (k->sets[i].looked && k->sets[i].err == CONCC_E_LATER)
+			return &k->sets[i];
+	return NULL;
+}
+
 /*
  * The one that is true now, whole; or NULL.  *ret_more: something is wanted first.  Each time, all
  * is looked at anew: what is put in place is of this moment.
@@ -106,6 +117,7 @@ static bool add_others(struct seek *k)
 static struct kept *choose(struct seek *k, bool *ret_more)
 {
 	*ret_more = false;
+	facts_begin(k->results, k->has_facts ? FACTS_YOUNG : FACTS_FEW);
 	/* What is known of files is so at least since the call was made. */
 	if (tree_drain(k->results->server->tree) < 0)
 		return NULL;
@@ -119,7 +131,7 @@ static struct kept *choose(struct seek *k, bool *ret_more)
 		e->wanted = *ret_more = true;
 		return NULL;
 	}
-	*ret_more = add_others(k);
+	*ret_more = !unread_set(k) && add_others(k);
 	return NULL;
 }
 
@@ -216,8 +228,10 @@ static void know_targets(struct server *s, const struct cache_entry *e)
 	}
 }
 
+/* Beside its place.  writing: instead, what is to be written for it by a thread. */
 static struct commit *prepare(struct server *s, const struct cache_entry *e,
-			      const struct buf *files)
+			      const struct buf *files, struct commit_writing **writing,
+			      size_t *ret_n)
 {
 	struct commit *c;
 	int err = 0;
@@ -230,13 +244,45 @@ static struct commit *prepare(struct server *s, const struct cache_entry *e,
 	c = commit_new(s->tree, e->workspaces, tree_version(s->tree));
 	for (size_t i = 0; i < e->n_effects && err == 0; i++) {
 		err = commit_file(c, &e->effects[i]);
-		if (err == 0 && files[i].len)
+		if (err < 0 || !files[i].len)
+			continue;
+		if (!writing)
 			err = commit_data(c, files[i].data, files[i].len);
+		else if ((writing[*ret_n] = commit_data_later(c, files[i].data, files[i].len)))
+			++*ret_n;
 	}
 	if (err == 0)
 		return c;
 	commit_free(c);
 	return NULL;
+}
+
+static bool is_large(const struct kept *e)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < e->n_files; i++)
+		bytes += e->files[i].len;
+	return bytes > AT_ONCE_MAX;
+}
+
+/* Has its files written by a thread, once.  False: it can't be put in place. */
+static bool write_large(struct seek *k, const struct kept *e)
+{
+	struct commit_writing **writing = xcalloc(e->n_files + 1, sizeof(struct commit_writing *));
+	size_t n = 0;
+	struct commit *c = prepare(k->results->server, &e->entry, e->files, writing, &n);
+
+	if (c) {
+		seek_write(k, e, c, writing, n);
+		return true;
+	}
+	for (size_t i = 0; i < n; i++) {
+		commit_write(writing[i]); /* nothing: its commit is no more */
+		commit_written(writing[i]);
+	}
+	free(writing);
+	return false;
 }
 
 /* ---- its end ---- */
@@ -327,20 +373,29 @@ static bool is_hopeless(struct client *c, const struct msg_run *m)
 	       c->gid != getegid() || client_sees_else(c);
 }
 
-static struct hit *hit_new(struct client *c, struct kept *e)
+/* Takes commit. */
+static struct hit *hit_new(struct client *c, struct kept *e, struct commit *commit)
 {
-	struct commit *commit = prepare(c->server, &e->entry, e->files);
-	struct hit *h;
+	struct hit *h = xcalloc(1, sizeof(*h));
 
-	if (!commit)
-		return NULL;
-	h = xcalloc(1, sizeof(*h));
 	h->client = c;
 	h->commit = commit;
 	h->entry = e->entry;
 	/* Its files are there still, and released with the others. */
 	e->entry = (struct cache_entry){0};
 	return h;
+}
+
+/* What is still true, beside its place; NULL: it can't be. */
+static struct hit *take(struct seek *k, struct kept *e)
+{
+	struct commit *commit = NULL;
+
+	if (k->commit && k->written == (size_t)(e - k->kept))
+		commit = steal_ptr(&k->commit);
+	else if (!is_large(e))
+		commit = prepare(k->results->server, &e->entry, e->files, NULL, NULL);
+	return commit ? hit_new(k->client, e, commit) : NULL;
 }
 
 static void begin(struct client *c, struct hit *h, const struct msg_run *m)
@@ -387,8 +442,12 @@ static void go_on(struct seek *k)
 	e = choose(k, &more);
 	if (more && seek_read(k))
 		return;
+	if (!e && unread_set(k) && seek_wait_for_facts(k, &unread_set(k)->names))
+		return;
+	if (e && !k->commit && is_large(e) && write_large(k, e))
+		return;
 	if (e)
-		h = hit_new(c, e);
+		h = take(k, e);
 	if (h) {
 		seek_used(k, e);
 		begin(c, h, &k->run);

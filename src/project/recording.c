@@ -142,6 +142,7 @@ void recording_free(struct recording *r)
 
 	if (!r)
 		return;
+	reading_free(r->reading);
 	for (size_t i = 0; r->fds && i < r->entry.n_effects; i++)
 		if (r->fds[i] >= 0)
 			(void)close(r->fds[i]);
@@ -335,6 +336,7 @@ static bool words_count(const struct recording *r)
 	return count;
 }
 
+/* 0 or a negative code; CONCC_E_LATER: nothing was found out. */
 static int look_at_state(struct recording *r)
 {
 	struct results *all = r->results;
@@ -351,6 +353,8 @@ static int look_at_state(struct recording *r)
 	cache_look_facts(all->look, NULL);
 	facts = all->wants_facts ? all->read_facts : all->read_facts & FACT_UNREADABLE;
 	all->wants_facts = false;
+	if (err == CONCC_E_LATER)
+		return err;
 	if (facts & FACT_UNREADABLE)
 		recording_uncacheable(r, "unreadable");
 	else if (facts & FACT_PRECOMPILED)
@@ -381,22 +385,20 @@ static bool sees_early(const struct recording *r)
 	return false;
 }
 
-/* In this order: what is looked at, and only then whether anything had changed before. */
-void recording_look(struct recording *r, const struct msg_exit *end)
+/* Which of the names count.  0 or CONCC_E_LATER. */
+static int choose_names(struct recording *r)
 {
-	if (!r)
-		return;
-	if (end->how != EXIT_CODE || end->code)
-		recording_uncacheable(r, "failed");
-	if (!r->traced)
-		recording_uncacheable(r, "no-trace");
-	if (r->why)
-		return;
-	(void)tree_drain(r->server->tree);
-	look_at_argfiles(r);
-	recording_choose_names(r);
+	int err = 0;
+
+	if (!r->chosen) {
+		look_at_argfiles(r);
+		recording_choose_names(r);
+		r->chosen = true;
+	}
 	if (!r->why)
-		recording_look_at_programs(r);
+		err = recording_look_at_programs(r);
+	if (err < 0)
+		return err;
 	recording_check_unforeseen(r);
 	if (!r->why && r->unknown && !r->no_times)
 		recording_add_times(r);
@@ -404,16 +406,76 @@ void recording_look(struct recording *r, const struct msg_exit *end)
 		recording_uncacheable(r, "announced");
 	if (!r->why && (r->wants_places || r->wants_exe))
 		recording_add_places(r);
-	recording_look_at_touched(r);
-	if (!r->why)
-		recording_add_outputs(r);
-	if (r->why)
-		return;
+	r->has_names = true;
+	return 0;
+}
+
+static void add_outputs(struct recording *r)
+{
+	recording_add_outputs(r);
 	r->entry.fingerprints = xcalloc(r->names.n + 1, sizeof(uint64_t));
 	r->entry.n_fingerprints = r->names.n;
-	if (look_at_state(r) < 0)
+}
+
+/* In this order: what is looked at, and only then whether anything had changed before. */
+static int look(struct recording *r)
+{
+	int err = 0;
+
+	facts_begin(r->results, r->n_readings ? FACTS_YOUNG : FACTS_FEW);
+	(void)tree_drain(r->server->tree);
+	if (!r->has_names)
+		err = choose_names(r);
+	if (!r->why && err == 0)
+		err = recording_look_at_touched(r);
+	if (!r->why && err == 0 && !r->entry.fingerprints)
+		add_outputs(r);
+	if (!r->why && err == 0)
+		err = look_at_state(r);
+	if (r->why)
+		return 0;
+	if (err == CONCC_E_LATER)
+		return err;
+	if (err < 0)
 		recording_uncacheable(r, "unreadable");
 	else
 		check_unchanged(r);
 	r->looked = !r->why;
+	return 0;
+}
+
+static void on_read(void *arg)
+{
+	struct recording *r = arg;
+
+	r->reading = NULL;
+	r->go_on(r->go_on_arg);
+}
+
+/* Files that change again and again are never known. */
+#define READINGS_MAX 4
+
+static bool wait_for_facts(struct recording *r)
+{
+	if (r->n_readings++ < READINGS_MAX)
+		r->reading = facts_wait(r->results, &r->names, words_count(r), on_read, r);
+	if (!r->reading)
+		recording_uncacheable(r, "unreadable");
+	return r->reading;
+}
+
+bool recording_look(struct recording *r, const struct msg_exit *end, void (*go_on)(void *arg),
+		    void *arg)
+{
+	if (!r)
+		return true;
+	if (r->reading)
+		return false;
+	if (end->how != EXIT_CODE || end->code)
+		recording_uncacheable(r, "failed");
+	if (!r->traced)
+		recording_uncacheable(r, "no-trace");
+	r->go_on = go_on;
+	r->go_on_arg = arg;
+	return r->why || look(r) == 0 || !wait_for_facts(r);
 }

@@ -6,6 +6,7 @@
  * What is known of a job of which a result may be kept, between the files that fill it in: see
  * results.h.
  */
+#include "facts.h"
 #include "results.h"
 
 struct recording {
@@ -20,6 +21,7 @@ struct recording {
 	bool has_epoch;	   /* SOURCE_DATE_EPOCH is set */
 	bool rust;	   /* it is rustc, which goes by no times, but may run any code */
 	char **not_listed; /* the names in these directories say nothing */
+	bool has_names;	   /* those that count are chosen */
 	char *out_dir;	   /* rustc's, or NULL */
 	unsigned umask;
 	struct map announced; /* path -> a copy of it, owned: put in place before its end, and
@@ -32,7 +34,12 @@ struct recording {
 	bool unknown;	   /* some program of it was none of a compiler's */
 	struct buf input;  /* what it was said to be; else nothing was to come */
 	size_t n_input;	   /* of it, what has come */
-	bool traced, looked;
+	bool traced, chosen, looked;
+	/* What it looked at is read by a thread, since it is much; then, and how often it was. */
+	struct reading *reading;
+	void (*go_on)(void *arg);
+	void *go_on_arg;
+	unsigned n_readings;
 	bool wants_places; /* it asked for the path of something that it had open */
 	bool wants_exe;	   /* and of what it is itself */
 	struct baseline baseline;
@@ -55,8 +62,9 @@ char *recording_path_of(const struct recording *r, const struct msg_file *f);
 
 /* Leaves out what says nothing. */
 void recording_choose_names(struct recording *r);
-/* The programs that it executed: are they known, and what the kernel opened for them. */
-void recording_look_at_programs(struct recording *r);
+/* The programs that it executed: are they known, and what the kernel opened for them.
+ * CONCC_E_LATER: nothing was done; as below. */
+int recording_look_at_programs(struct recording *r);
 void recording_check_unforeseen(struct recording *r);
 void recording_add_times(struct recording *r);
 void recording_add_places(struct recording *r);
@@ -66,6 +74,6 @@ void recording_add_outputs(struct recording *r);
 /* ---- keep.c ---- */
 
 /* Before anything is in place: what those files hold that it wrote as they were.  May spoil. */
-void recording_look_at_touched(struct recording *r);
+int recording_look_at_touched(struct recording *r);
 
 #endif

@@ -408,24 +408,28 @@ static void look_at_elf(struct recording *r, const char *path, const struct dige
 		strv_push(more, xasprintf("%c%s", TRACE_READ, loader));
 }
 
-/* Scripts of scripts are followed as far as the kernel does. */
-static void look_at_program(struct recording *r, const char *path, char ***more, unsigned depth)
+/* Scripts of scripts are followed as far as the kernel does.  0 or CONCC_E_LATER. */
+static int look_at_program(struct recording *r, const char *path, char ***more, unsigned depth)
 {
 	struct digest d;
 	struct stat st;
 	unsigned facts;
+	int err;
 
 	if (stat(path, &st) < 0)
-		return; /* looked for in PATH */
+		return 0; /* looked for in PATH */
 	if (!S_ISREG(st.st_mode))
-		return;
-	if (results_facts(r->results, path, &st, &d, &facts) < 0) {
+		return 0;
+	err = results_facts(r->results, path, &st, &d, &facts);
+	if (err == CONCC_E_LATER)
+		return err;
+	if (err < 0) {
 		recording_uncacheable(r, "unreadable");
-		return;
+		return 0;
 	}
 	if (facts & FACT_ELF && is_known_at_last(path)) {
 		look_at_elf(r, path, &d, more);
-		return;
+		return 0;
 	}
 	r->unknown = true;
 	if (r->any && facts & FACT_SCRIPT && depth < INTERPRETERS_MAX) {
@@ -433,26 +437,34 @@ static void look_at_program(struct recording *r, const char *path, char ***more,
 
 		if (!by) {
 			recording_uncacheable(r, "script");
-			return;
+			return 0;
 		}
 		strv_push(more, xasprintf("%c%s", TRACE_EXEC, by));
-		look_at_program(r, by, more, depth + 1);
-	} else if (r->any && facts & FACT_ELF) {
+		return look_at_program(r, by, more, depth + 1);
+	}
+	if (r->any && facts & FACT_ELF) {
 		look_at_elf(r, path, &d, more);
 	} else {
 		recording_uncacheable(r, facts & FACT_ELF ? "unknown-tool" : "script");
 	}
+	return 0;
 }
 
-void recording_look_at_programs(struct recording *r)
+int recording_look_at_programs(struct recording *r)
 {
 	char **more = xcalloc(1, sizeof(*more));
+	bool later = false;
 
 	for (size_t i = 0; i < r->names.n && !r->why; i++) {
 		const char *name = r->names.v[i];
 
 		if (name[0] == TRACE_EXEC)
-			look_at_program(r, name + 1, &more, 0);
+			later |= look_at_program(r, name + 1, &more, 0) < 0;
+	}
+	if (later && !r->why) {
+		strv_free(more);
+		return CONCC_E_LATER;
 	}
 	cache_names_add(&r->names, more, strv_len(more));
+	return 0;
 }

@@ -2,6 +2,7 @@
 #include "results.h"
 #include "client.h"
 #include "disk.h"
+#include "facts.h"
 #include "lookup.h"
 #include "seek.h"
 
@@ -18,99 +19,13 @@
 #include "concc/offload.h"
 #include "concc/str.h"
 
-#define FACTS_MAX   (256 * 1024) /* files: some 20 MB */
-#define REFUSED_MAX (64 * 1024)	 /* calls: some 5 MB */
+#define REFUSED_MAX (64 * 1024) /* calls: some 5 MB */
 /* One for each lane: what hangs in one holds up nothing of the others. */
-#define THREADS 3
+#define THREADS 5
 /* What results that wait for the disk keep in memory: names and output of some hundred jobs, at
  * their largest; mostly of thousands. */
 #define WAITING_BYTES_MAX (64u * 1024 * 1024)
 #define REMOTE_END_MS	  10000 /* for what was kept last to get to others */
-#define SCAN_CHUNK	  (256 * 1024)
-#define SCAN_BEHIND	  16 /* a word that two chunks share is found in the second */
-
-/* ---- what bytes are ---- */
-
-static const struct {
-	const char *word;
-	unsigned fact;
-} words[] = {
-	{"__DATE__", FACT_TIME},
-	{"__TIME__", FACT_TIME},
-	{"__TIMESTAMP__", FACT_TIMESTAMP},
-};
-
-static void look_for_words(const char *p, size_t n, unsigned *facts)
-{
-	for (size_t i = 0; i < N_OF(words); i++)
-		if (memmem(p, n, words[i].word, strlen(words[i].word)))
-			*facts |= words[i].fact;
-}
-
-static unsigned kind_of(const char *p, size_t n)
-{
-	static const char *const precompiled[] = {"gpch", "CPCH"};
-
-	if (n >= 4 && memcmp(p, "\177ELF", 4) == 0)
-		return FACT_ELF;
-	if (n >= 2 && memcmp(p, "#!", 2) == 0)
-		return FACT_SCRIPT;
-	for (size_t i = 0; i < N_OF(precompiled); i++)
-		if (n >= 4 && memcmp(p, precompiled[i], 4) == 0)
-			return FACT_PRECOMPILED;
-	return 0;
-}
-
-static bool is_elf(int fd)
-{
-	char magic[4];
-
-	return pread(fd, magic, sizeof(magic), 0) == sizeof(magic) &&
-	       kind_of(magic, sizeof(magic)) == FACT_ELF;
-}
-
-/*
- * Scans, and hashes at one go when ctx is not NULL.  Of a compiler's own files that is so once for
- * each that is installed; a job's end waits for it, and nothing of the job is in place before.
- */
-static int scan(struct results *r, int fd, struct digest_ctx *ctx, unsigned *ret_facts)
-{
-	_cleanup_free_ char *buf = NULL;
-	size_t behind = 0;
-	bool first = true;
-	ssize_t n = 0;
-
-	*ret_facts = FACT_ELF;
-	if (!ctx && is_elf(fd))
-		return 0; /* nothing more is asked of those */
-	*ret_facts = 0;
-	buf = xmalloc(SCAN_BEHIND + SCAN_CHUNK);
-	while ((n = read_full(fd, buf + behind, SCAN_CHUNK)) > 0) {
-		size_t all = behind + (size_t)n;
-
-		server_pulse(r->server);
-		if (ctx)
-			digest_update(ctx, buf + behind, (size_t)n);
-		if (first)
-			*ret_facts = kind_of(buf, all);
-		first = false;
-		if (!(*ret_facts & FACT_ELF))
-			look_for_words(buf, all, ret_facts);
-		behind = all < SCAN_BEHIND ? all : SCAN_BEHIND;
-		memmove(buf, buf + all - behind, behind);
-	}
-	return n < 0 ? (int)n : 0;
-}
-
-static int hash_and_scan(struct results *r, int fd, struct digest *ret, unsigned *ret_facts)
-{
-	struct digest_ctx *ctx = digest_new();
-	int err = scan(r, fd, ctx, ret_facts);
-
-	digest_final(ctx, ret);
-	digest_free(ctx);
-	return err;
-}
 
 void results_forget_loaders(struct results *r)
 {
@@ -120,73 +35,6 @@ void results_forget_loaders(struct results *r)
 		free(loader);
 	map_release(&r->loaders);
 	r->loaders = MAP_INIT;
-}
-
-static void know(struct results *r, const struct digest *d, unsigned facts)
-{
-	if (r->facts.n >= FACTS_MAX) {
-		map_release(&r->facts);
-		r->facts = MAP_INIT;
-	}
-	(void)map_put(&r->facts, d->b, DIGEST_SIZE, (void *)((uintptr_t)facts + 1));
-}
-
-/* What path leads to, while it is st before and after it was read.  has_digest: *ret is what it
- * holds.
- */
-static int read_file(struct results *r, const char *path, const struct stat *st, bool has_digest,
-		     struct digest *ret, unsigned *ret_facts)
-{
-	/* Whatever it has become by now, opening it must neither wait nor act. */
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	bool racy = stat_is_racy(st, clock_ns(), fd >= 0 && fs_is_network(fd));
-	struct stat now;
-	int err;
-
-	if (fd < 0)
-		return -errno;
-	if (fstat(fd, &now) < 0)
-		return -errno;
-	if (!stat_is_unchanged(&now, st))
-		return CONCC_E_STALE;
-	err = has_digest ? scan(r, fd, NULL, ret_facts) : hash_and_scan(r, fd, ret, ret_facts);
-	if (err == 0 && (fstat(fd, &now) < 0 || !stat_is_unchanged(&now, st)))
-		err = CONCC_E_STALE;
-	if (err < 0)
-		return err;
-	know(r, ret, *ret_facts);
-	if (!racy && !has_digest)
-		hash_cache_put(r->server->hashes, st, ret);
-	return 0;
-}
-
-int results_facts(struct results *r, const char *path, const struct stat *st, struct digest *ret,
-		  unsigned *ret_facts)
-{
-	bool has_digest = !stat_is_racy(st, clock_ns(), false) &&
-			  hash_cache_get(r->server->hashes, st, ret);
-	uintptr_t known = 0;
-
-	if (has_digest)
-		known = (uintptr_t)map_get(&r->facts, ret->b, DIGEST_SIZE);
-	if (!known)
-		return read_file(r, path, st, has_digest, ret, ret_facts);
-	*ret_facts = (unsigned)(known - 1);
-	return 0;
-}
-
-/* For a look-up the digest is enough; who records wants to know what is in the files, too. */
-static int digest_of_file(void *data, const char *path, const struct stat *st, struct digest *ret)
-{
-	struct results *r = data;
-	unsigned facts = 0;
-	int err = 0;
-
-	if (r->wants_facts || stat_is_racy(st, clock_ns(), false) ||
-	    !hash_cache_get(r->server->hashes, st, ret))
-		err = results_facts(r, path, st, ret, &facts);
-	r->read_facts |= err < 0 ? FACT_UNREADABLE : facts;
-	return err;
 }
 
 /* ---- the store ---- */
@@ -269,6 +117,8 @@ static void start_threads(struct results *r)
 	r->to_keep = offload_lane(r->offload);
 	r->to_read = offload_lane(r->offload);
 	r->to_trim = offload_lane(r->offload);
+	r->to_look = offload_lane(r->offload);
+	r->to_place = offload_lane(r->offload);
 	r->source = loop_add_fd(r->server->loop, offload_event_fd(r->offload), LOOP_READ, on_done,
 				r);
 }
@@ -276,7 +126,7 @@ static void start_threads(struct results *r)
 void results_open(struct server *s)
 {
 	static const struct cache_look_ops ops = {
-		.digest = digest_of_file,
+		.digest = facts_digest,
 		.is_same = is_same_file,
 		.shows_changes = shows_changes,
 		.place = place_of,
@@ -292,6 +142,7 @@ void results_open(struct server *s)
 		return;
 	r = xcalloc(1, sizeof(*r));
 	r->server = s;
+	list_init(&r->readings);
 	if (cache_store_open(dir, s->conf->cache_max_bytes, &r->store, &msg) < 0) {
 		log_warn("%s; no results are kept", msg.text);
 		free(r);
@@ -351,11 +202,17 @@ void results_close(struct server *s)
 	loop_remove(r->replies);
 	loop_remove(r->source);
 	s->results = NULL;
+	facts_stop(r);
 	(void)offload_put(r->to_keep, write_counts, NULL, r, 0); /* once */
 	/* What hangs ends with the process, and so does what it uses. */
 	if (!offload_free(r->offload)) {
-		log_warn("ending although the disk of %s does not take %u results: they are lost",
-			 s->cache, r->n_keeping);
+		if (r->n_keeping)
+			log_warn("ending although the disk of %s does not take %u results: they "
+				 "are lost",
+				 s->cache, r->n_keeping);
+		else
+			log_warn("ending although a disk does not answer that a file is read from "
+				 "or written to");
 		return;
 	}
 	cache_remote_free(r->remote, REMOTE_END_MS);
@@ -366,7 +223,7 @@ void results_close(struct server *s)
 	map_release(&r->reasons);
 	map_release(&r->refused);
 	results_forget_loaders(r);
-	map_release(&r->facts);
+	facts_release(r);
 	map_release(&r->disks);
 	cache_look_free(r->look);
 	cache_store_close(r->store);

@@ -5,7 +5,8 @@
 /*
  * Results that are kept and found again (concc/cache.h), when the configuration says so:
  *
- *   results.c    the store, and what is known of files' bytes
+ *   results.c    the store
+ *   facts.c      what is known of files' bytes
  *   recording.c  one job, from its dispatch to its end: what is to be kept of it
  *   recording_names.c  which of the names that it looked at count
  *   keep.c       what it did, into the store
@@ -15,9 +16,10 @@
  *   why.c        what a person is told of that
  *
  * The store is read and written by threads, since its disk may be slow, full, or of a host that
- * does not answer.  What stays on the loop's thread: looking at the names of a job (of the client's
- * own files, by lstat(2) and the like) and hashing those that are not known, as a job's dispatch
- * and end do too; and `concc why`, which reads the store when a person asks.
+ * does not answer.  So are files that have to be hashed for a job's end or a look-up, and large
+ * results put in place, if that is more than some milliseconds' work.  What stays on the loop's
+ * thread: looking at the names of a job (of the client's own files, by lstat(2) and the like), as a
+ * job's dispatch and end do too; and `concc why`, which reads the store when a person asks.
  */
 #include "concc/cache.h"
 #include "concc/cache_remote.h"
@@ -31,11 +33,18 @@ struct results {
 	struct map loaders;    /* digest of a program -> path of its loader or "", owned */
 	struct map disks;      /* device -> enum disk_kind, of directories; while there are: */
 	uint64_t disks_mounts; /* so many changes of mounts */
+	/* facts.c */
 	bool wants_facts;
-	unsigned read_facts; /* of all files that were digested since it was reset */
+	unsigned read_facts;	 /* of all files that were digested since it was reset */
+	uint64_t may_read;	 /* bytes more, in this look */
+	bool may_read_young;	 /* whatever has just changed as well */
+	struct facts_file *left; /* what was not read for that, n_left of them; owned */
+	size_t n_left;
+	struct list readings;	 /* struct reading, which wait for the thread */
+	struct reading *reading; /* what it has, or NULL */
 	/* Threads, and what they do: each of these one after the other. */
 	struct offload *offload;
-	struct offload_lane *to_keep, *to_read, *to_trim;
+	struct offload_lane *to_keep, *to_read, *to_trim, *to_look, *to_place;
 	struct loop_source *source;
 	struct map keeping; /* call -> how many results of it wait for the disk */
 	unsigned n_keeping; /* of all calls */
@@ -52,26 +61,12 @@ struct results {
 	struct map refused; /* call -> why not, of its last job; static words */
 };
 
-/* Of bytes that were read by a job. */
-enum fact {
-	FACT_ELF = 1 << 0,
-	FACT_SCRIPT = 1 << 1,
-	FACT_TIME = 1 << 2,	   /* __DATE__ or __TIME__ is in it */
-	FACT_TIMESTAMP = 1 << 3,   /* __TIMESTAMP__ */
-	FACT_PRECOMPILED = 1 << 4, /* a header of GCC's or clang's, whose users may go by times */
-	FACT_UNREADABLE = 1 << 5,  /* it is not known what is in it */
-};
-
 /* Without a store, when none is wanted or it can't be opened, which is told. */
 void results_open(struct server *s);
 void results_close(struct server *s);
 void results_reason(struct results *r, const char *why); /* one job of which nothing is kept */
 /* why: of the last job of this call nothing was kept; NULL: it was. */
 void results_remember(struct results *r, const struct digest *call, const char *why);
-/* What a file holds, that has just been seen as st: its digest, and enum fact bits.  0 or -errno.
- */
-int results_facts(struct results *r, const char *path, const struct stat *st, struct digest *ret,
-		  unsigned *ret_facts);
 void results_forget_loaders(struct results *r);
 /* After something was put into the store. */
 void results_trim(struct results *r);
@@ -106,8 +101,10 @@ void recording_announced(struct recording *r);
 /* It was looked for in vain by the job, and is here. */
 void recording_missing(struct recording *r);
 int recording_trace(struct recording *r, struct blob payload);
-/* It has ended, and nothing of it is in place yet: what did it look at?  Then, in place: keep. */
-void recording_look(struct recording *r, const struct msg_exit *end);
+/* It has ended, and nothing of it is in place yet: what did it look at?  Then, in place: keep.
+ * False: go_on(arg) is called when more is known, to ask again, unless r is freed before. */
+bool recording_look(struct recording *r, const struct msg_exit *end, void (*go_on)(void *arg),
+		    void *arg);
 /* Takes r. */
 void recording_keep(struct recording *r, const struct msg_exit *end, const char *worker);
 

@@ -321,15 +321,10 @@ static int on_file(struct run *r, struct blob payload)
 	return err;
 }
 
-/*
- * All that it said is out: what it did is put in place, and its end told.  Before that the wrapper
- * may still meet an error of its caller's output, and run the command itself.
- */
-static int finish(struct run *r)
+static int put_in_place(struct run *r)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
-	recording_look(r->recording, &r->end);
 	if (apply(r) < 0)
 		return CONCC_E_PROTO;
 	if (r->failure) {
@@ -345,6 +340,28 @@ static int finish(struct run *r)
 	}
 	run_free(r);
 	return 0;
+}
+
+static void looked(void *arg);
+
+/*
+ * All that it said is out: what it did is put in place, and its end told.  Before that the wrapper
+ * may still meet an error of its caller's output, and run the command itself.
+ */
+static int finish(struct run *r)
+{
+	speculation_won(r);
+	return recording_look(r->recording, &r->end, looked, r) ? put_in_place(r) : 0;
+}
+
+static void looked(void *arg)
+{
+	struct run *r = arg;
+	struct peer *p = r->peer;
+	int err = finish(r);
+
+	if (err < 0)
+		peer_fail(p, err_text(err));
 }
 
 int run_output_credit(struct run *r, struct blob payload)

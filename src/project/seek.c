@@ -24,6 +24,7 @@
 
 static void forget_found(struct seek *k)
 {
+	commit_free(steal_ptr(&k->commit)); /* uses what follows */
 	for (size_t i = 0; i < k->n_sets; i++)
 		cache_names_release(&k->sets[i].names);
 	for (size_t i = 0; i < k->n_kept; i++) {
@@ -166,6 +167,8 @@ static void leave(struct seek *k)
 {
 	(void)map_del_u64(&k->results->seeks, k->tag);
 	loop_remove(steal_ptr(&k->timer));
+	reading_free(steal_ptr(&k->facts));
+	commit_free(steal_ptr(&k->commit));
 	if (k->client)
 		k->client->seek = NULL;
 	k->client = NULL;
@@ -228,6 +231,60 @@ bool seek_read(struct seek *k)
 			  k->only_waits ? write_counts : read_wanted, on_read, k, 0);
 	k->timer = loop_add_timer(r->server->loop, READ_MS, on_timer, k);
 	return true;
+}
+
+static void on_facts(void *arg)
+{
+	struct seek *k = arg;
+
+	k->facts = NULL;
+	k->has_facts = true;
+	k->go_on(k);
+}
+
+bool seek_wait_for_facts(struct seek *k, const struct cache_names *names)
+{
+	if (k->hung || k->n_rounds == ROUNDS_MAX)
+		return false;
+	k->n_rounds++;
+	k->facts = facts_wait(k->results, names, false, on_facts, k);
+	return k->facts;
+}
+
+static void write_files(void *arg)
+{
+	struct seek *k = arg;
+	struct kept *e = &k->kept[k->written];
+
+	for (size_t i = 0; i < k->n_writing_files; i++)
+		commit_write(k->writing[i]);
+	/* The kernel takes long to get so much back. */
+	for (size_t i = 0; i < e->n_files; i++)
+		buf_release(&e->files[i]);
+}
+
+static void on_files_written(void *arg)
+{
+	struct seek *k = arg;
+
+	for (size_t i = 0; i < k->n_writing_files; i++)
+		commit_written(k->writing[i]);
+	free(steal_ptr(&k->writing));
+	k->n_writing_files = 0;
+	on_read(k);
+}
+
+/* However long: so it would be for the job itself. */
+void seek_write(struct seek *k, const struct kept *found, struct commit *c,
+		struct commit_writing **writing, size_t n)
+{
+	k->commit = c;
+	k->written = (size_t)(found - k->kept);
+	k->writing = writing;
+	k->n_writing_files = n;
+	k->reading = true;
+	/* One at once of each client. */
+	(void)offload_put(k->results->to_place, write_files, on_files_written, k, 0);
 }
 
 /* As workers would see it that there are. */

@@ -7,7 +7,7 @@
  * is read at one go, its files as well when they are small; what it turns out to need besides is
  * asked for and read then.  What is not in the store is asked of others, and then all begins anew.
  */
-#include "results.h"
+#include "facts.h"
 
 /* Names that the call looked at. */
 struct set {
@@ -43,9 +43,16 @@ struct seek {
 	bool reading; /* a thread has it: what follows is that one's */
 	bool hung;    /* for so long that nobody waits */
 	struct loop_source *timer;
+	struct reading *facts;	/* what it looks at is read; or NULL */
+	bool has_facts;		/* it was, once */
 	struct digest calls[2]; /* as workers of either kind would see it */
 	unsigned n_calls;
 	bool begun;
+	/* What is large is written beside its place by a thread, and then chosen once more. */
+	struct commit *commit; /* of that result; or NULL */
+	size_t written;	       /* which: its index */
+	struct commit_writing **writing;
+	size_t n_writing_files;
 	struct set *sets;
 	size_t n_sets;
 	struct kept *kept; /* of each call, what was used last first */
@@ -65,6 +72,12 @@ struct seek *seek_new(struct client *c, struct msg_run *m, void (*go_on)(struct 
 void seek_wait(struct client *c, struct msg_run *m, void (*go_on)(struct seek *k));
 /* Reads what is wanted of it, and goes on then.  False: it does not. */
 bool seek_read(struct seek *k);
+/* Has what is not known of these files read by a thread, and goes on then.  False: it does not. */
+bool seek_wait_for_facts(struct seek *k, const struct cache_names *names);
+/* The files of what was found are written into its commit by a thread; takes that, and the vector
+ * of what it has to write.  It goes on then, as ever. */
+void seek_write(struct seek *k, const struct kept *found, struct commit *c,
+		struct commit_writing **writing, size_t n);
 /* Something may be there where no result of that set was known. */
 struct kept *seek_add(struct seek *k, size_t set, const struct digest *state);
 /* It is not here; others may have it. */

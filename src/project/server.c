@@ -41,7 +41,7 @@
 /* Without any worker it has some 15 open; what can't be opened after them is done without. */
 #define FILES_MIN 32
 /* What is hashed on a thread: one, since there is one disk. */
-#define HASHING_THREADS 1
+#define HASHING_THREADS 2 /* one for each lane */
 
 /* ---- life ---- */
 
@@ -138,6 +138,21 @@ static void tree_is_busy(void *data)
 	server_pulse(data);
 }
 
+static void close_run(void *arg)
+{
+	(void)close((int)(intptr_t)arg);
+}
+
+static void tree_close_large(void *data, int fd)
+{
+	struct server *s = data;
+
+	if (s->hashing)
+		(void)offload_put(s->closing, close_run, NULL, (void *)(intptr_t)fd, 0); /* few */
+	else
+		(void)close(fd); /* it is about to end */
+}
+
 /* Between jobs too, so that the kernel's queue does not overflow during an edit spree. */
 static void on_tree_event(void *data, uint32_t events)
 {
@@ -208,8 +223,10 @@ static int open_hashes(struct server *s, struct errmsg *msg)
 
 static int set_up_tree(struct server *s, struct errmsg *msg)
 {
-	static const struct tree_ops ops = {
-		.send = tree_send, .busy = tree_is_busy, .is_partial = tree_is_partial};
+	static const struct tree_ops ops = {.send = tree_send,
+					    .busy = tree_is_busy,
+					    .is_partial = tree_is_partial,
+					    .close_large = tree_close_large};
 	int r;
 
 	r = open_hashes(s, msg);
@@ -317,6 +334,7 @@ void server_set_up_hashing(struct server *s)
 {
 	s->hashing = offload_new(HASHING_THREADS, 0);
 	s->comparing = offload_lane(s->hashing);
+	s->closing = offload_lane(s->hashing);
 	s->hashing_source = loop_add_fd(s->loop, offload_event_fd(s->hashing), LOOP_READ, on_hashed,
 					s);
 }

@@ -27,7 +27,7 @@ bool speculation_is_possible(const struct job *j)
 {
 	const struct run *r = j->client ? j->client->run : NULL;
 
-	return r && r->again && !r->other && !r->failure && !j->record.first_output_us;
+	return r && r->again && !r->other && !r->failure && !r->ended && !j->record.first_output_us;
 }
 
 /* Could it be on that worker?  Asked before a slot is taken, since giving one back wakes us again.

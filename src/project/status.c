@@ -353,6 +353,17 @@ static json_t *hashing_json(const struct server *s)
 	return disk_json(c.n_done, c.n_refused, c.most_queued, c.most_bytes, c.longest_us);
 }
 
+static json_t *loop_json(const struct server *s)
+{
+	struct loop_counts c;
+	json_t *o = json_object();
+
+	loop_counts(s->loop, &c);
+	set_int(o, "long", c.n_long);
+	set_int(o, "longest_us", c.longest_us);
+	return o;
+}
+
 static json_t *peer_json(const struct peer *p)
 {
 	_cleanup_free_ char *asleep = wake_why_asleep(p);
@@ -502,6 +513,7 @@ static json_t *status_object(struct server *s)
 	json_object_set_new(o, "tree", tree_json(s));
 	json_object_set_new(o, "records", records_json(s));
 	json_object_set_new(o, "hashing", hashing_json(s));
+	json_object_set_new(o, "loop", loop_json(s));
 	if (s->results)
 		json_object_set_new(o, "cache", cache_json(s->results));
 	if (place_conf_error(s))

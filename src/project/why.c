@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* `concc why`: what a look-up of this call would come to, and what has changed since. */
 #include "client.h"
-#include "results.h"
+#include "facts.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -294,6 +294,8 @@ void why_explain(struct client *c, const struct msg_run *m)
 	struct msg_run_fail fail = {.what = RUN_FAIL_MISS, .quiet = true};
 	bool hit = false;
 
+	if (r)
+		facts_begin(r, FACTS_ALL);
 	if (why)
 		buf_putf(&b, "not cacheable: %s\n", why);
 	else

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "commit.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -23,7 +24,8 @@ struct commit *commit_new(struct tree *t, char *const *workspaces, uint64_t star
 	c->tree = t;
 	c->workspaces = workspaces;
 	c->started = started;
-	c->fd = -1;
+	c->file.fd = -1;
+	list_init(&c->writing);
 	c->dir_fd = -1;
 	c->dispatched = clock_coarse_ns();
 	return c;
@@ -34,10 +36,29 @@ void commit_of_any_command(struct commit *c)
 	c->any_command = true;
 }
 
+/* On many a disk a file of so much is gone in a millisecond. */
+#define LARGE ((uint64_t)4 * 1024 * 1024)
+
+int commit_hold_large(int dir_fd, const char *name, uint64_t size)
+{
+	/* NFS renames what is open instead of removing it, and its directory stays then. */
+	if (size < LARGE || fs_is_network(dir_fd))
+		return -1;
+	return openat(dir_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+}
+
+void commit_let_go(struct commit *c, int held)
+{
+	if (held >= 0 && c->tree->ops.close_large)
+		c->tree->ops.close_large(c->tree->data, held);
+	else if (held >= 0)
+		(void)close(held);
+}
+
 void commit_remove_temp(struct commit *c, struct effect *e)
 {
 	_cleanup_close_ int found = -1;
-	int fd = e->temp_fd;
+	int fd = e->temp_fd, held;
 	const char *name;
 
 	if (!e->temp)
@@ -46,8 +67,10 @@ void commit_remove_temp(struct commit *c, struct effect *e)
 	if (fd < 0)
 		fd = found = resolve_parent(c->tree, e->temp, &name);
 	if (fd >= 0) {
+		held = commit_hold_large(fd, name, e->size);
 		dir_time_before(c, fd, e->temp);
 		(void)unlinkat(fd, name, 0); /* what stays is removed when its server is dead */
+		commit_let_go(c, held);
 		dir_time_after(c, fd, e->temp, NAME_NONE);
 	}
 	watch_own_events(c->tree, 1);
@@ -79,9 +102,8 @@ static int keep_temp_dir(struct commit *c, int fd)
 
 static void reset_batch(struct commit *c)
 {
-	if (c->fd >= 0)
-		(void)close(c->fd);
-	c->fd = -1;
+	fd_close(&c->file.fd);
+	commit_forget_writing(c);
 	for (size_t i = 0; i < c->n; i++) {
 		commit_remove_temp(c, &c->effects[i]);
 		free(c->effects[i].path);
@@ -197,24 +219,33 @@ static int open_temp(struct commit *c, struct effect *e)
 /* All bytes are there.  Closed before its rename: the event of a close names what it is then. */
 static void finish_temp(struct commit *c)
 {
-	struct effect *e = &c->effects[c->n - 1];
-	struct timespec times[2];
-	int err = 0;
+	const struct effect *e = &c->effects[c->n - 1];
+	int err;
 
 	c->receiving = false;
 	watch_own_events(c->tree, EVENTS_OF_EFFECT);
-	if (c->fd < 0)
+	if (c->file.fd < 0)
 		return;
-	effect_times(e, NULL, times);
-	/* A hole at the end is still missing. */
-	if (c->holes && ftruncate(c->fd, (off_t)e->size) < 0)
-		err = -errno;
-	if (fchmod(c->fd, e->mode) < 0 || (e->flags & EFFECT_F_TIMES && futimens(c->fd, times) < 0))
-		err = -errno;
-	if (close(steal_fd(&c->fd)) < 0 && !err)
-		err = -errno; /* where network file systems tell of a full disk */
+	err = temp_finish(&c->file);
 	if (err)
 		commit_fail(c, err, "write", e->path);
+}
+
+static void begin_temp(struct commit *c, struct effect *e)
+{
+	int fd = open_temp(c, e);
+
+	if (fd < 0) {
+		commit_fail(c, fd, "write", e->path);
+		return;
+	}
+	c->file = (struct temp_file){
+		.fd = fd,
+		.size = e->size,
+		.mode = e->mode,
+		.set_times = e->flags & EFFECT_F_TIMES,
+	};
+	effect_times(e, NULL, c->file.times);
 }
 
 static struct effect *new_effect(struct commit *c, const struct msg_file *f)
@@ -276,7 +307,6 @@ int commit_file(struct commit *c, const struct msg_file *f)
 {
 	const char *wrong = check_message(c, f);
 	struct effect *e;
-	int fd;
 
 	if (c->receiving)
 		wrong = "a file before the bytes of the last";
@@ -296,63 +326,11 @@ int commit_file(struct commit *c, const struct msg_file *f)
 		return 0;
 	c->receiving = true;
 	c->received = 0;
-	c->holes = false;
-	if (!c->err) {
-		fd = open_temp(c, e);
-		if (fd < 0)
-			commit_fail(c, fd, "write", e->path);
-		else
-			c->fd = fd;
-	}
+	if (!c->err)
+		begin_temp(c, e);
 	if (!e->size)
 		finish_temp(c);
 	return 0;
-}
-
-/* The block of most file systems: a smaller hole saves none. */
-#define BLOCK 4096
-
-static bool is_zero(const uint8_t *p, size_t n)
-{
-	return !p[0] && memcmp(p, p + 1, n - 1) == 0;
-}
-
-/* How many of n bytes for offset at are alike, block by block: zeros, or to be written. */
-static size_t run_of(const uint8_t *p, size_t n, uint64_t at, bool *ret_hole)
-{
-	size_t len = 0;
-
-	while (len < n) {
-		size_t block = BLOCK - (at + len) % BLOCK;
-		bool hole = is_zero(p + len, block < n - len ? block : n - len);
-
-		if (len && hole != *ret_hole)
-			return len;
-		*ret_hole = hole;
-		len += block;
-	}
-	return n;
-}
-
-/* Holes of sparse files stay holes: they come as zeros. */
-static int write_sparse(struct commit *c, const uint8_t *p, size_t n, uint64_t at)
-{
-	int err = 0;
-
-	while (n && !err) {
-		bool hole = false;
-		size_t len = run_of(p, n, at, &hole);
-
-		if (!hole)
-			err = write_full(c->fd, p, len);
-		else if (lseek(c->fd, (off_t)len, SEEK_CUR) < 0)
-			err = -errno;
-		c->holes |= hole;
-		p += len;
-		n -= len;
-		at += len;
-	}
-	return err;
 }
 
 int commit_data(struct commit *c, const void *p, size_t n)
@@ -365,11 +343,11 @@ int commit_data(struct commit *c, const void *p, size_t n)
 	if (!c->receiving || n > e->size - c->received)
 		return protocol(c, "more bytes than it announced");
 	c->received += n;
-	if (c->fd >= 0) {
-		err = write_sparse(c, p, n, c->received - n);
+	if (c->file.fd >= 0) {
+		err = temp_write(&c->file, p, n, c->received - n);
 		if (err) {
 			commit_fail(c, err, "write", e->path);
-			(void)close(steal_fd(&c->fd));
+			(void)close(steal_fd(&c->file.fd));
 			commit_remove_temp(c, e);
 		}
 	}
@@ -398,6 +376,7 @@ int commit_apply(struct commit *c, unsigned peer, struct errmsg *msg)
 
 	if (!c->n && !c->err)
 		return 0;
+	assert(list_empty(&c->writing));
 	if (c->receiving)
 		(void)protocol(c, "fewer bytes than it announced");
 	/* Again: what holds it may be served since it came, for another job. */

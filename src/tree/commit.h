@@ -6,6 +6,7 @@
  * The inside of struct commit (concc/tree.h): what a job's changes are until they are in place.
  *
  *   commit.c        takes the worker's messages; bytes go into temporaries
+ *   commit_write.c  those into the temporaries, by whichever thread
  *   commit_check.c  may it be changed, and did somebody else change it meanwhile
  *   commit_times.c  the order of the job's file times, by this machine's clock, and of the
  *                   directories that they are in
@@ -84,6 +85,16 @@ struct stamp {
 /* One for each batch.  Beyond, the oldest is forgotten: times from before may fall together. */
 #define STAMPS_MAX 32
 
+/* An open temporary, and what it becomes. */
+struct temp_file {
+	int fd;
+	uint64_t size;
+	uint16_t mode;
+	bool set_times;
+	struct timespec times[2];
+	bool holes; /* some of it was not written, being zeros */
+};
+
 struct commit {
 	struct tree *tree;
 	char *const *workspaces;
@@ -97,8 +108,8 @@ struct commit {
 	/* The EFFECT_FILE whose bytes are coming: the last effect. */
 	bool receiving;
 	uint64_t received;
-	bool holes; /* some of it was not written, being zeros */
-	int fd;	    /* its temporary, -1 after an error */
+	struct temp_file file; /* of that; fd: -1 after an error */
+	struct list writing;   /* struct commit_writing.of_commit */
 	int err;
 	struct errmsg msg;
 	struct map own; /* struct own by path */
@@ -121,8 +132,20 @@ struct commit {
 };
 
 void commit_remove_temp(struct commit *c, struct effect *e);
+/* Before a regular file of that size loses this name, and after: a large one goes later. */
+int commit_hold_large(int dir_fd, const char *name, uint64_t size);
+void commit_let_go(struct commit *c, int held);
 /* The first error decides; its bytes are dropped as they come. */
 void commit_fail(struct commit *c, int err, const char *what, const char *path);
+
+/* ---- commit_write.c ---- */
+
+/* More of it, of which the first byte is that at `at`.  0 or -errno; any thread, as below. */
+int temp_write(struct temp_file *t, const void *p, size_t n, uint64_t at);
+/* All bytes are there; closes it. */
+int temp_finish(struct temp_file *t);
+/* The commit is no more, or has no use for them. */
+void commit_forget_writing(struct commit *c);
 
 /* ---- commit_check.c ---- */
 

@@ -68,6 +68,7 @@ static int remove_tree(struct tree *t, int dir_fd, const char *name)
 	DIR *dir;
 	int err = 0, why;
 
+	tree_busy(t);
 	watch_own_events(t, 2);
 	if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT)
 		return 0;
@@ -105,13 +106,14 @@ static int clear_place(struct commit *c, struct effect *e, int fd, const char *n
 	return err;
 }
 
-static int copy_bytes(int from, int to)
+/* Not by a thread: what comes before and after it in the batch is done at one go. */
+static int copy_bytes(struct tree *t, int from, int to)
 {
 	static char chunk[64 * 1024];
 	ssize_t n;
 	int err = 0;
 
-	while (!err && (n = read_full(from, chunk, sizeof(chunk))) != 0)
+	for (; !err && (n = read_full(from, chunk, sizeof(chunk))) != 0; tree_busy(t))
 		err = n < 0 ? (int)n : write_full(to, chunk, (size_t)n);
 	return err;
 }
@@ -121,7 +123,8 @@ static int copy_bytes(int from, int to)
  * someone else's.  Room is made
  * first, so that a full disk shows before anything is overwritten.
  */
-static int write_over(struct effect *e, int temp_dir_fd, const char *temp, int fd, const char *name)
+static int write_over(struct tree *t, struct effect *e, int temp_dir_fd, const char *temp, int fd,
+		      const char *name)
 {
 	_cleanup_close_ int from = -1;
 	_cleanup_close_ int to = -1;
@@ -143,7 +146,7 @@ static int write_over(struct effect *e, int temp_dir_fd, const char *temp, int f
 	    errno != EOPNOTSUPP)
 		return -errno;
 	e->in_place = true;
-	err = copy_bytes(from, to);
+	err = copy_bytes(t, from, to);
 	if (!err && ftruncate(to, (off_t)e->size) < 0)
 		err = -errno;
 	if (!err && e->mode != (st.st_mode & 07777) && fchmod(to, e->mode) < 0)
@@ -180,7 +183,7 @@ static int apply_file(struct commit *c, struct effect *e, int fd, const char *na
 		return CONCC_E_UNSAFE;
 	written = S_ISREG(was->st_mode) && !(e->flags & EFFECT_F_REPLACED);
 	if (written && (was->st_nlink > 1 || identity_keep(e, was, fd, name, temp_fd, temp) < 0)) {
-		err = write_over(e, temp_fd, temp, fd, name);
+		err = write_over(c->tree, e, temp_fd, temp, fd, name);
 		if (e->in_place)
 			note(c, fd, e->path, err || !hashed ? NULL : &known, true);
 		return err; /* the temporary goes with the batch */
@@ -358,7 +361,7 @@ static int apply_effect(struct commit *c, struct effect *e, unsigned peer)
 {
 	struct stat was = {0};
 	const char *name;
-	int fd;
+	int fd, held;
 	int err;
 
 	if (streq(e->path, e->workspace))
@@ -372,8 +375,10 @@ static int apply_effect(struct commit *c, struct effect *e, unsigned peer)
 		return -errno;
 	if (e->kind == EFFECT_META)
 		return apply_meta(c, e, fd, name, &was);
+	held = commit_hold_large(fd, name, S_ISREG(was.st_mode) ? (uint64_t)was.st_size : 0);
 	dir_time_before(c, fd, e->path);
 	err = apply_kind(c, e, fd, name, &was, peer);
+	commit_let_go(c, held);
 	dir_time_after(c, fd, e->path, name_time(c, e, &was));
 	/* It may have been the parent of what comes next. */
 	if (e->kind == EFFECT_DIR || e->kind == EFFECT_REMOVE)

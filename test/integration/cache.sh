@@ -635,7 +635,8 @@ killed_while_keeping() {
 	. "$LAB_REPO/test/lib/faults.sh"
 	for ((turn = 0; ; turn++)); do
 		fresh "killed-$turn"
-		printf '#ifdef WARM\nint warm;\n#endif\nint f(void) { return %d; }\n' "$turn" >a.c
+		: >warm.h # so that its set of names is another
+		printf '#ifdef WARM\n#include "warm.h"\n#endif\nint f(void) { return %d; }\n' "$turn" >a.c
 		gcc -c a.c -o b.o
 		concc-cc gcc -DWARM -c a.c -o a.o </dev/null # a server is there
 		concc cache >/dev/null                       # and has kept it

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * slowfs MS DIR MOUNTPOINT [nfs]: shows DIR, and takes MS milliseconds for the first write to each
- * file, and for each look at a directory.  Like NFS it has no locks then, and a file that another
- * mount of DIR has removed can't be read any more (ours are renamed, while they are open).  In the
- * foreground until it is unmounted.  Needs nothing of libfuse's but its high-level interface.
+ * slowfs MS DIR MOUNTPOINT [nfs | GATE]: shows DIR, and takes MS milliseconds for the first write
+ * to each file, and for each look at a directory.  Like NFS it has no locks then, and a file that
+ * another mount of DIR has removed can't be read any more (ours are renamed, while they are open).
+ * With a GATE, all files look as old as their bytes; and while that is a fifo, each read is held
+ * until somebody has opened it for writing, and closed it.  In the foreground until it is
+ * unmounted.  Needs nothing of libfuse's but its high-level interface.
  */
 #define FUSE_USE_VERSION 31
 #include <dirent.h>
@@ -22,6 +24,7 @@
 static int delay_ms;
 static int base_fd;
 static int is_nfs;
+static const char *gate;
 
 static int result(int r)
 {
@@ -49,7 +52,11 @@ static void *init(struct fuse_conn_info *c, struct fuse_config *f)
 
 static int get_attr(const char *path, struct stat *st, struct fuse_file_info *fi)
 {
-	return result(fstatat(base_fd, rel(path), st, AT_SYMLINK_NOFOLLOW));
+	int r = result(fstatat(base_fd, rel(path), st, AT_SYMLINK_NOFOLLOW));
+
+	if (gate)
+		st->st_ctim = st->st_mtim;
+	return r;
 }
 
 static int read_dir(const char *path, void *buf, fuse_fill_dir_t fill, off_t off,
@@ -75,7 +82,7 @@ static int open_flags(const char *path, int flags, mode_t mode, struct fuse_file
 	if (fd < 0)
 		return -errno;
 	fi->fh = (uint64_t)fd;
-	fi->direct_io = is_nfs; /* so that no read is answered by a cache */
+	fi->direct_io = is_nfs || gate; /* so that no read is answered by a cache */
 	return 0;
 }
 
@@ -104,6 +111,18 @@ static int release_file(const char *path, struct fuse_file_info *fi)
 	return result(close((int)fi->fh));
 }
 
+static void wait_at_gate(void)
+{
+	int fd = gate ? open(gate, O_RDONLY | O_CLOEXEC) : -1;
+	char c;
+
+	if (fd < 0)
+		return;
+	while (read(fd, &c, 1) > 0)
+		;
+	close(fd);
+}
+
 static int read_file(const char *path, char *buf, size_t n, off_t at, struct fuse_file_info *fi)
 {
 	struct stat st;
@@ -111,6 +130,7 @@ static int read_file(const char *path, char *buf, size_t n, off_t at, struct fus
 
 	if (is_nfs && fstat((int)fi->fh, &st) == 0 && st.st_nlink == 0)
 		return -ESTALE;
+	wait_at_gate();
 	r = pread((int)fi->fh, buf, n, at);
 
 	return r < 0 ? -errno : (int)r;
@@ -211,8 +231,9 @@ int main(int argc, char **argv)
 			NULL,	      NULL};
 
 	is_nfs = argc == 5 && strcmp(argv[4], "nfs") == 0;
-	if (argc != 4 + is_nfs) {
-		fprintf(stderr, "usage: slowfs MS DIR MOUNTPOINT [nfs]\n");
+	gate = argc == 5 && !is_nfs ? argv[4] : NULL;
+	if (argc != 4 && argc != 5) {
+		fprintf(stderr, "usage: slowfs MS DIR MOUNTPOINT [nfs | GATE]\n");
 		return 2;
 	}
 	delay_ms = atoi(argv[1]);

@@ -6,11 +6,14 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
@@ -255,6 +258,110 @@ Test(commit, a_new_file_is_whole_and_told)
 	tree_drain(b.tree);
 	cr_assert_eq(b.seen[1].updates, 1);
 	cr_assert_not(b.seen[0].attr.has_digest);
+	bed_release(&b);
+}
+
+static void *write_there(void *w)
+{
+	commit_write(w);
+	return NULL;
+}
+
+static int files_in(const char *dir)
+{
+	DIR *d = opendir(dir);
+	int n = -2; /* . and .. */
+
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+Test(commit, bytes_that_a_thread_writes)
+{
+	const size_t size = 3 << 20;
+	char *bytes = xcalloc(1, size);
+	struct msg_file f = {
+		.kind = EFFECT_FILE, .path = (char *)"big", .size = size, .mode = 0640};
+	struct commit_writing *w;
+	struct buf got = BUF_INIT;
+	struct stat st;
+	pthread_t thread;
+	struct bed b;
+
+	bed_init(&b);
+	start(&b);
+	memset(bytes, 'x', size / 2); /* then a hole */
+	digest_of(bytes, size, &f.digest);
+	cr_assert_eq(effect(&b, f), 0);
+	w = commit_data_later(b.job, bytes, size);
+	cr_assert_not_null(w);
+	cr_assert_eq(pthread_create(&thread, NULL, write_there, w), 0);
+	cr_assert_eq(pthread_join(thread, NULL), 0);
+	cr_assert(!exists(&b, "big"));
+	commit_written(w);
+	cr_assert_eq(apply(&b), 0);
+	cr_assert_eq(read_file_at(AT_FDCWD, at(&b, "big"), size + 1, &got), 0);
+	cr_assert_eq(got.len, size);
+	cr_assert_eq(memcmp(got.data, bytes, size), 0);
+	cr_assert_eq(stat(at(&b, "big"), &st), 0);
+	cr_assert_eq(st.st_mode & 07777, 0640);
+	cr_assert_lt((size_t)st.st_blocks * 512, size);
+	/* Not as many as it announced. */
+	cr_assert_eq(effect(&b, f), 0);
+	cr_assert_null(commit_data_later(b.job, bytes, size - 1));
+	cr_assert_neq(apply(&b), 0);
+	buf_release(&got);
+	free(bytes);
+	bed_release(&b);
+}
+
+Test(commit, a_commit_that_goes_while_a_thread_writes)
+{
+	struct msg_file f = {.kind = EFFECT_FILE, .path = (char *)"big", .size = 4, .mode = 0644};
+	struct commit_writing *w;
+	struct bed b;
+
+	bed_init(&b);
+	start(&b);
+	cr_assert_eq(effect(&b, f), 0);
+	w = commit_data_later(b.job, "text", 4);
+	cr_assert_not_null(w);
+	cr_assert_eq(files_in(b.root), 1);
+	commit_free(b.job);
+	b.job = NULL;
+	cr_assert_eq(files_in(b.root), 0);
+	commit_write(w);
+	commit_written(w);
+	cr_assert_eq(files_in(b.root), 0);
+	bed_release(&b);
+}
+
+/* A file may only be so large, as if the disk were full. */
+Test(commit, a_thread_that_can_not_write)
+{
+	struct msg_file f = {
+		.kind = EFFECT_FILE, .path = (char *)"big", .size = 4096, .mode = 0644};
+	struct rlimit limit = {.rlim_cur = 100, .rlim_max = RLIM_INFINITY};
+	struct commit_writing *w;
+	char bytes[4096];
+	struct bed b;
+
+	bed_init(&b);
+	start(&b);
+	memset(bytes, 'x', sizeof(bytes));
+	cr_assert_eq(effect(&b, f), 0);
+	w = commit_data_later(b.job, bytes, sizeof(bytes));
+	cr_assert_not_null(w);
+	(void)signal(SIGXFSZ, SIG_IGN);
+	cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	commit_write(w);
+	limit.rlim_cur = RLIM_INFINITY;
+	cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	commit_written(w);
+	cr_assert_eq(apply(&b), -EFBIG);
+	cr_assert_eq(files_in(b.root), 0);
 	bed_release(&b);
 }
 
