@@ -635,7 +635,7 @@ killed_while_keeping() {
 	. "$LAB_REPO/test/lib/faults.sh"
 	for ((turn = 0; ; turn++)); do
 		fresh "killed-$turn"
-		: >warm.h # so that its set of names is another
+		echo "int warm;" >warm.h # so that its set of names is another, and its bytes
 		printf '#ifdef WARM\n#include "warm.h"\n#endif\nint f(void) { return %d; }\n' "$turn" >a.c
 		gcc -c a.c -o b.o
 		concc-cc gcc -DWARM -c a.c -o a.o </dev/null # a server is there
