@@ -139,6 +139,7 @@ static int look_or_say(struct commit *c, const char *path, struct stat *ret, str
 
 	if (err == 0)
 		return 1;
+	*ret = (struct stat){0};
 	return err_is_fact(err) ? 0
 				: errmsg_set(msg, err, "can't look at %s: %s", path, err_text(err));
 }
