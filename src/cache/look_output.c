@@ -54,10 +54,11 @@ bool look_is_as_made(const struct cache_look *l, const char *path)
 	_cleanup_free_ char *dir = path_parent(path);
 	const struct stat *st = &l->st;
 
-	if (!S_ISREG(st->st_mode) || st->st_uid != geteuid())
+	/* Some ask whether they may write to it before they replace it. */
+	if (!S_ISREG(st->st_mode) || st->st_uid != geteuid() || !(st->st_mode & S_IWUSR))
 		return false;
 	if (l->output == TRACE_OUTPUT_MOVED)
 		return true;
-	return st->st_nlink == 1 && (st->st_mode & 07777) == mode && mode & S_IWUSR &&
-	       st->st_gid == getegid() && !has_xattrs(path) && is_plain_dir(dir);
+	return st->st_nlink == 1 && (st->st_mode & 07777) == mode && st->st_gid == getegid() &&
+	       !has_xattrs(path) && is_plain_dir(dir);
 }
