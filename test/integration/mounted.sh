@@ -184,8 +184,10 @@ same_by_ours() { # WHEN
 
 check "on this machine's system" on_the_system
 
-# A first package in a directory that no other has: /opt, /lib32, /nix.
+# A first package in a directory that no other has: /opt, /lib32, /nix.  Each worker of this machine
+# is started anew then, those of other tests as well, so it is not done beside them.
 new_directory() {
+	[ -n "${CONCC_TEST_LONG-}" ] || skip "other tests' workers would see it (CONCC_TEST_LONG=1)"
 	[ ! -e /gnu ] || skip "there is a /gnu"
 	gcc -c b.c -Iinc -o b.o
 	CONCC_EXPLAIN=$LAB/explain concc-cc gcc -Iinc -c b.c -o b.o
