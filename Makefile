@@ -191,7 +191,7 @@ DEPS = gcc g++ make pkg-config libssh2-1-dev libfuse3-dev libinih-dev liblz4-dev
 	libcurl4-openssl-dev libjansson-dev libncurses-dev openssh-client musl-tools
 TEST_DEPS = $(DEPS) libcriterion-dev openssh-server mandoc iproute2 util-linux procps \
 	strace python3 perl jq ninja-build cmake clang dpkg-dev git slurmctld slurmd slurm-client munge \
-	sshfs podman catatonit runc netavark lintian rpm debhelper zsh fish man-db binutils lld patch acl ccache nginx-light chromium tmux openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
+	sshfs podman catatonit runc netavark lintian rpm debhelper zsh fish man-db binutils lld patch acl attr ccache nginx-light chromium tmux openssl protobuf-compiler clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev mmdebstrap
 # Only where the machine has no Rust of its own.
 ifeq ($(shell command -v cargo 2>/dev/null),)
 TEST_DEPS += cargo rustc
