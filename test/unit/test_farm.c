@@ -11,7 +11,7 @@
 
 #define N_OF(a) (sizeof(a) / sizeof((a)[0]))
 
-static char file[] = "/tmp/farm-XXXXXX";
+static char file[] = "/tmp/concc-test.XXXXXX";
 
 static int load_bytes(const char *text, size_t n, struct farm *f, struct errmsg *msg)
 {
