@@ -241,6 +241,11 @@ struct blob assembler_noise(const struct assembler *a)
 	return (struct blob){.p = p, .n = n};
 }
 
+bool assembler_is_empty(const struct assembler *a)
+{
+	return a->start == a->stop;
+}
+
 bool assembler_idle(const struct assembler *a)
 {
 	return a->in_frames && a->start == a->stop && !a->parts[0].active && !a->parts[1].active;

@@ -64,6 +64,8 @@ int assembler_next(struct assembler *a, struct assembled *ret);
 /* What came instead of the peer's greeting so far, or, after an error, of a frame: words of what
  * started it.  Empty when it is neither. */
 struct blob assembler_noise(const struct assembler *a);
+/* Nothing that was read is left to be looked at. */
+bool assembler_is_empty(const struct assembler *a);
 /* True between messages: an end of the stream here cuts nothing off. */
 bool assembler_idle(const struct assembler *a);
 

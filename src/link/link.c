@@ -27,6 +27,7 @@
 #define SLOW_US	   200000
 #define ROUND_BUDGET                                                                               \
 	(1024 * 1024)  /* bytes moved one way before others in the loop get their turn */
+#define TURN_MS	  10   /* the same for messages, each of which may be some work */
 #define LINGER_MS 2000 /* for a peer that reads no more: time to say why */
 #define SHOWN_MAX 200  /* of a peer's last line, in messages */
 #define MEASURES  5    /* PINGs of link_measure() */
@@ -66,6 +67,7 @@ struct link {
 	uint64_t least_us;   /* the shortest round trip */
 	unsigned to_measure; /* PINGs of link_measure() without an answer */
 	uint64_t pulse_ms;   /* of the last link_pulse() that wrote something */
+	uint64_t turn_ends_ms;
 
 	struct watch watches[2];
 	struct loop_source *beat_timer, *flush_later, *read_later, *linger;
@@ -475,8 +477,8 @@ static void peer_greeted(struct link *k)
 	flush_soon(k);
 }
 
-/* Hands on what is complete, until the owner wants no more. */
-static void deliver(struct link *k)
+/* Hands on what is complete, until the owner wants no more.  False: there may be more of it. */
+static bool deliver(struct link *k)
 {
 	struct assembled m;
 	int r;
@@ -490,17 +492,40 @@ static void deliver(struct link *k)
 		if (r < 0)
 			fail(k, r);
 		if (r <= 0)
-			return;
+			return true;
 		on_message(k, &m);
+		if (k->stream && now_ms() >= k->turn_ends_ms)
+			return false;
 	}
+	return true;
 }
 
-/* Reads until nothing is there, the budget is spent or the owner has enough. */
+/* Others come first.  The peer's PING may be behind what is there: it is to hear that we live. */
+static void end_turn(struct link *k)
+{
+	uint64_t now = now_ms();
+
+	beat_hear(&k->beat, k->counts.bytes_in, k->in.frames, now);
+	if (k->conf.dead_ms && now - k->pulse_ms >= LINK_PULSE_MS && !is_silent(k)) {
+		k->pulse_ms = now;
+		k->pong_due = true;
+		flush_soon(k);
+	}
+	/* What is still in the socket, its fd tells. */
+	if (k->stream->engine || !assembler_is_empty(&k->in))
+		read_soon(k);
+}
+
+/* Reads until nothing is there, the budget or the time is spent or the owner has enough. */
 static void read_input(struct link *k)
 {
 	size_t got = 0, space;
 
-	deliver(k);
+	k->turn_ends_ms = now_ms() + TURN_MS;
+	if (!deliver(k)) {
+		end_turn(k);
+		return;
+	}
 	while (k->stream && !k->paused) {
 		uint8_t *p = assembler_space(&k->in, &space);
 		ssize_t r;
@@ -519,7 +544,10 @@ static void read_input(struct link *k)
 		k->counts.bytes_in += (uint64_t)r;
 		got += (size_t)r;
 		assembler_filled(&k->in, (size_t)r);
-		deliver(k);
+		if (!deliver(k)) {
+			end_turn(k);
+			return;
+		}
 		beat_hear(&k->beat, k->counts.bytes_in, k->in.frames, now_ms());
 		/* A short read emptied the socket; asking it again would cost a call for nothing.
 		 */

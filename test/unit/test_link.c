@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -244,6 +245,76 @@ Test(link, one_round_is_one_write_and_one_turn)
 	cr_assert_eq(c.writes, 2);
 	cr_assert_eq(link_counts(a.link)->turns, 1);
 	part(&a, &b);
+}
+
+/* ---- messages that are work ---- */
+
+struct busy {
+	struct loop *loop;
+	int event_fd;
+	int n, others, most; /* others: calls of the loop since the last message; most: of messages
+				between two of them */
+	int since;
+};
+
+/* Some work, by the clock that the link goes by. */
+static int on_work(void *data, uint8_t type, struct blob payload)
+{
+	struct busy *b = data;
+	uint64_t until = now_ms() + 2;
+
+	while (now_ms() < until)
+		;
+	if (++b->since > b->most)
+		b->most = b->since;
+	if (++b->n == 200)
+		loop_quit(b->loop);
+	return 0;
+}
+
+static void on_other(void *data, uint32_t events)
+{
+	struct busy *b = data;
+
+	b->others++;
+	b->since = 0;
+}
+
+static void no_end(void *data, int err, const char *text)
+{
+	cr_assert_fail("%s", text);
+}
+
+/* However many came at once, others have their turn between them, and the peer hears that we live.
+ */
+Test(link, messages_that_are_work_leave_turns_to_others)
+{
+	static const struct link_ops ops = {.message = on_work, .closed = no_end};
+	static const struct link_config conf = {.dead_ms = 60000};
+	const uint64_t one = 1;
+	struct busy b = {.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+	struct end a = {.stop_at = -1};
+	struct link *busy;
+	int sv[2];
+
+	b.loop = wire(sv);
+	end_open(&a, b.loop, sv[0], &conf);
+	busy = link_new(b.loop, stream_from_fds(sv[1], sv[1]), &conf, &ops, &b);
+	cr_assert_eq(write(b.event_fd, &one, sizeof(one)), sizeof(one));
+	loop_add_fd(b.loop, b.event_fd, LOOP_READ, on_other, &b);
+	for (int i = 0; i < 200; i++)
+		link_send(a.link, MSG_JOB, LINK_PRIO, "a job of some bytes", 19);
+	run(b.loop);
+	cr_assert_eq(b.n, 200);
+	cr_assert_geq(b.others, 20);
+	cr_assert_leq(b.most, 10, "%d messages in one turn", b.most);
+	cr_assert_geq(link_counts(busy)->bytes_out, 1);
+	link_close(busy);
+	link_free(busy);
+	link_close(a.link);
+	link_free(a.link);
+	loop_free(b.loop);
+	close(b.event_fd);
 }
 
 /* ---- priority under load ---- */
