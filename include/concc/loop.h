@@ -13,7 +13,8 @@
  * PING between its callbacks, and a peer that hears nothing for 4 s is given up with all its
  * jobs.  What waits for a disk, a network home, another program, or hashes more than some
  * megabytes is given to a thread (concc/offload.h), or cut into pieces with a deferred call after
- * each.  Where neither is possible, link_pulse() is called on the way, and a comment says why.
+ * each (project/commits.h).  Where neither is possible, link_pulse() is called on the way, and a
+ * comment says why.
  *
  * Shortages: fds, timers and deferred calls can always be added.  A timer takes
  * no descriptor, and no system call when it is set.  An fd that epoll has no room

@@ -220,8 +220,8 @@ struct commit;
 /*
  * Collects one job's effects and puts them in place.  started is
  * tree_version() at dispatch: a target whose version is later, by another hand
- * than this commit, is a conflict.  workspaces as in the job; borrowed while it lives.  The modes
- * of effects are final: the umask was applied where the job ran.
+ * than this commit, is a conflict.  workspaces as in the job; copied.  The modes of effects are
+ * final: the umask was applied where the job ran.
  */
 struct commit *commit_new(struct tree *t, char *const *workspaces, uint64_t started);
 /*
@@ -254,12 +254,31 @@ void commit_written(struct commit_writing *w);
  * is in place unless msg says so, and msg names the file and what happened.
  */
 int commit_apply(struct commit *c, unsigned peer, struct errmsg *msg);
+/*
+ * The same in pieces, for a batch may be of 100 000 files or remove as many: each ends at until_ms
+ * (of now_ms()), or soon after.  True: that was the last, and *ret is what commit_apply() says.
+ * Between two pieces the tree may be used for all but another commit's pieces, which has to wait:
+ * what was checked must not be changed by one that was checked at the same time.  Who looks sees
+ * some of the files then, as he does of those of a command that runs here.
+ */
+#define COMMIT_AT_ONCE UINT64_MAX
+bool commit_apply_some(struct commit *c, unsigned peer, uint64_t until_ms, int *ret,
+		       struct errmsg *msg);
+/* Is there nothing to be put in place, nor an error to be told? */
+bool commit_is_empty(const struct commit *c);
+/* Between two pieces: is some of it in place? */
+bool commit_is_begun(const struct commit *c);
+/* Of what is not in place yet the peer's digests are not used any more. */
+void commit_without_digests(struct commit *c);
 /* What the commits of this job did in all. */
 struct commit_totals {
 	uint64_t files, bytes;
 };
 void commit_totals(const struct commit *c, struct commit_totals *ret);
 void commit_free(struct commit *c); /* drops what was not applied: temporary files are removed */
+/* The same in pieces, as above; true: that was the last, and c is no more.  Only this may be called
+ * meanwhile, or commit_free(). */
+bool commit_drop_some(struct commit *c, uint64_t until_ms);
 
 /* ---- what the times of files tell ---- */
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* A job that need not be done: from a RUN that names no worker to its end, or to a miss. */
 #include "lookup.h"
+#include "commits.h"
 #include "seek.h"
 
 #include <dirent.h>
@@ -28,8 +29,10 @@ struct hit {
 	struct client *client;
 	struct cache_entry entry;
 	struct commit *commit;
-	uint64_t untaken; /* bytes of output */
+	struct placing *placing; /* it waits for that, or NULL */
+	uint64_t untaken;	 /* bytes of output */
 	bool placed;
+	bool told; /* all that it said, if there is anything: */
 	bool shown;
 };
 
@@ -38,7 +41,7 @@ void lookup_free(struct hit *h)
 	if (!h)
 		return;
 	h->client->hit = NULL;
-	commit_free(h->commit);
+	commits_drop(h->client->server, &h->commit, &h->placing);
 	cache_entry_release(&h->entry);
 	free(h);
 }
@@ -288,24 +291,50 @@ static bool write_large(struct seek *k, const struct kept *e)
 /* ---- its end ---- */
 
 /* False: it can't, and h is no more. */
-static bool place(struct hit *h)
+static bool is_in_place(struct hit *h, int err, const struct errmsg *msg)
 {
 	struct client *c = h->client;
-	struct errmsg msg = {0};
 
+	h->placed = err == 0;
 	if (h->placed)
 		return true;
-	h->placed = commit_apply(h->commit, TREE_NOBODY, &msg) == 0;
-	if (h->placed)
-		return true;
-	log_debug("a kept result can't be put in place: %s", msg.text);
+	log_debug("a kept result can't be put in place: %s", msg->text);
 	jobs_drop(steal_ptr(&c->job));
 	if (h->shown)
-		send_fail(c, RUN_FAIL_LOCAL, "cache", msg.text);
+		send_fail(c, RUN_FAIL_LOCAL, "cache", msg->text);
 	else
 		miss(c);
 	lookup_free(h);
 	return false;
+}
+
+static void go_on_with(struct hit *h);
+
+static void in_place(void *data, int err, const struct errmsg *msg)
+{
+	struct hit *h = data;
+
+	h->placing = NULL;
+	if (is_in_place(h, err, msg))
+		go_on_with(h);
+}
+
+/* False: not yet, or it can't and h is no more. */
+static bool place(struct hit *h)
+{
+	struct commit_order order = {
+		.commit = h->commit,
+		.peer = TREE_NOBODY,
+		.done = in_place,
+		.data = h,
+	};
+	struct errmsg msg = {0};
+	int err;
+
+	if (h->placed || h->placing)
+		return h->placed;
+	err = commits_place(h->client->server, &order, &h->placing, &msg);
+	return !h->placing && is_in_place(h, err, &msg);
 }
 
 static void finish(struct hit *h)
@@ -347,6 +376,18 @@ static void show(struct hit *h)
 	}
 }
 
+static void go_on_with(struct hit *h)
+{
+	/* Who reads what it said goes on by that. */
+	if (h->entry.announced && !place(h))
+		return;
+	if (!h->told)
+		show(h);
+	h->told = true;
+	if (!h->untaken)
+		finish(h);
+}
+
 int lookup_output_credit(struct hit *h, struct blob payload)
 {
 	uint32_t id, n;
@@ -357,8 +398,7 @@ int lookup_output_credit(struct hit *h, struct blob payload)
 	if (n > h->untaken)
 		return CONCC_E_PROTO;
 	h->untaken -= n;
-	if (!h->untaken)
-		finish(h);
+	go_on_with(h);
 	return 0;
 }
 
@@ -403,12 +443,7 @@ static void begin(struct client *c, struct hit *h, const struct msg_run *m)
 	c->hit = h;
 	c->job = jobs_take(c, m);
 	server_busy(c->server);
-	/* Who reads what it said goes on by that. */
-	if (h->entry.announced && !place(h))
-		return;
-	show(h);
-	if (!h->untaken)
-		finish(h);
+	go_on_with(h);
 }
 
 static void count_miss(struct client *c)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "run.h"
+#include "commits.h"
 #include "eligible.h"
 #include "filling.h"
 #include "missing.h"
@@ -14,7 +15,6 @@
 #include <stdlib.h>
 
 #include "concc/cleanup.h"
-#include "concc/commit_mark.h"
 #include "concc/err.h"
 #include "concc/io.h"
 #include "concc/log.h"
@@ -22,6 +22,8 @@
 
 /* Looking at all running jobs costs more than keeping the marks of some removals. */
 #define HORIZON_EVERY 64
+/* Of one run, while what it announced waits to be in place. */
+#define LATER_MAX (16u * 1024 * 1024)
 /* A worker ends a killed job at once; this is for a slow line, and for one that reclaims memory. */
 #define KILL_MS 20000
 
@@ -58,9 +60,11 @@ static void run_free(struct run *r)
 	peer_busy(r->peer);
 	loop_remove(r->kill_timer);
 	loop_remove(r->show_timer);
-	commit_free(r->commit);
+	commits_drop(s, &r->commit, &r->placing);
 	recording_free(r->recording);
 	buf_release(&r->held);
+	buf_release(&r->later);
+	loop_remove(r->replay);
 	strv_free(r->workspaces);
 	free(r->name);
 	free(r->exe);
@@ -127,11 +131,15 @@ void run_kill(struct run *r)
 	r->kill_timer = loop_add_timer(r->peer->server->loop, KILL_MS, kill_timeout, r);
 }
 
+static void replay(void *data);
+
 static void set_failure(struct run *r, const char *rule, const char *text)
 {
 	r->failure = xstrdup(text);
 	r->failure_rule = rule;
-	commit_free(steal_ptr(&r->commit));
+	commits_drop(r->peer->server, &r->commit, &r->placing);
+	if (r->later.len && !r->replay)
+		r->replay = loop_defer(r->peer->server->loop, replay, r);
 }
 
 void run_give_up(struct run *r, const char *rule, const char *text)
@@ -278,22 +286,20 @@ static const char *rule_of(int err)
 	return "write-back";
 }
 
-/* Negative: not what a worker may send. */
-static int apply(struct run *r)
+/* 0: it is in place, or r->placing says that it waits for that; or what commit_apply() says. */
+static int place(struct run *r, void (*done)(void *data, int err, const struct errmsg *msg),
+		 struct errmsg *msg)
 {
-	const struct server *s = r->peer->server;
-	struct errmsg msg = {0};
-	int err;
+	struct commit_order order = {
+		.commit = r->commit,
+		.peer = r->peer->index,
+		.wrapper = r->client ? r->client->job->record.arrived_us : 0,
+		.done = done,
+		.data = r,
+	};
 
 	speculation_won(r);
-	commit_mark_set(s->commit_mark, r->client ? r->client->job->record.arrived_us : 0);
-	err = commit_apply(r->commit, r->peer->index, &msg);
-	commit_mark_set(s->commit_mark, 0);
-	if (err == CONCC_E_PROTO)
-		return err;
-	if (err < 0)
-		run_give_up(r, rule_of(err), msg.text);
-	return 0;
+	return commits_place(r->peer->server, &order, &r->placing, msg);
 }
 
 /* What can't be put in place is remembered, and told by commit_apply(); a lie ends the link. */
@@ -321,17 +327,19 @@ static int on_file(struct run *r, struct blob payload)
 	return err;
 }
 
-static int put_in_place(struct run *r)
+/* Negative: not what a worker may send. */
+static int tell_end(struct run *r, int err, const struct errmsg *msg)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
-	if (apply(r) < 0)
-		return CONCC_E_PROTO;
-	if (r->failure) {
-		run_fail(r, RUN_FAIL_LOCAL, false, r->failure_rule, r->failure);
+	if (err == CONCC_E_PROTO)
+		return err;
+	if (err < 0) {
+		run_fail(r, RUN_FAIL_LOCAL, false, rule_of(err), msg->text);
 		return 0;
 	}
-	(void)map_put_u64(&r->peer->exes_done, r->exe_id, r->peer);
+	if (!r->lost)
+		(void)map_put_u64(&r->peer->exes_done, r->exe_id, r->peer);
 	msg_run_exit_encode(&b, r->end.how, r->end.code, r->peer->conf->name);
 	recording_keep(steal_ptr(&r->recording), &r->end, r->peer->conf->name);
 	if (r->client) {
@@ -340,6 +348,88 @@ static int put_in_place(struct run *r)
 	}
 	run_free(r);
 	return 0;
+}
+
+static void in_place(void *data, int err, const struct errmsg *msg)
+{
+	struct run *r = data;
+	struct peer *p = r->peer;
+	bool lost = r->lost;
+
+	r->placing = NULL;
+	err = tell_end(r, err, msg);
+	if (err < 0 && lost)
+		run_fail(r, RUN_FAIL_RETRY, false, "worker-lost", err_text(err));
+	else if (err < 0)
+		peer_fail(p, err_text(err));
+}
+
+static int put_in_place(struct run *r)
+{
+	struct errmsg msg = {0};
+	int err = place(r, in_place, &msg);
+
+	return r->placing ? 0 : tell_end(r, err, &msg);
+}
+
+/* ---- what is announced before the end ---- */
+
+/* What came meanwhile, as if it came now.  Its end may be among it. */
+static void replay(void *data)
+{
+	struct run *r = data;
+	struct peer *p = r->peer;
+	_cleanup_buf_ struct buf later = r->later;
+	struct rd rd;
+	int err = 0;
+
+	r->replay = NULL;
+	r->later = BUF_INIT;
+	rd_init(&rd, later.data, later.len);
+	while (rd.left && err == 0) {
+		uint8_t type = rd_u8(&rd);
+
+		err = run_message(p, type, rd_blob(&rd, UINT32_MAX));
+	}
+	if (err < 0)
+		peer_fail(p, err_text(err));
+}
+
+static int announced(struct run *r, int err, const struct errmsg *msg)
+{
+	if (err < 0 && err != CONCC_E_PROTO)
+		run_give_up(r, rule_of(err), msg->text);
+	return err == CONCC_E_PROTO ? err : 0;
+}
+
+static void announced_in_place(void *data, int err, const struct errmsg *msg)
+{
+	struct run *r = data;
+
+	r->placing = NULL;
+	err = announced(r, err, msg);
+	if (err < 0)
+		peer_fail(r->peer, err_text(err));
+	else if (!r->replay)
+		replay(r);
+}
+
+static int announce(struct run *r)
+{
+	struct errmsg msg = {0};
+	int err = place(r, announced_in_place, &msg);
+
+	return r->placing ? 0 : announced(r, err, &msg);
+}
+
+/* False: more than is kept. */
+static bool keep_for_later(struct run *r, uint8_t type, struct blob payload)
+{
+	if (r->later.len + payload.n > LATER_MAX)
+		return false;
+	buf_put_u8(&r->later, type);
+	buf_put_blob(&r->later, payload.p, payload.n);
+	return true;
 }
 
 static void looked(void *arg);
@@ -535,6 +625,13 @@ int run_message(struct peer *p, uint8_t type, struct blob payload)
 	id = rd_u32(&rd);
 	if (rd.bad || !is_job_id(p->server, id))
 		return CONCC_E_PROTO;
+	r = job_of(p, id);
+	if (r && (r->placing || r->replay)) {
+		if (keep_for_later(r, type, payload))
+			return 0;
+		if (r->placing)
+			commits_hurry(p->server, r->placing);
+	}
 	switch (type) {
 	case MSG_JOB_OUTPUT:
 		return message_output(p, payload);
@@ -556,7 +653,7 @@ int run_message(struct peer *p, uint8_t type, struct blob payload)
 	case MSG_JOB_COMMIT:
 		err = msg_u32_decode(payload, &id);
 		recording_announced(r->recording); /* what is there before */
-		return err == 0 && r->commit ? apply(r) : err;
+		return err == 0 && r->commit ? announce(r) : err;
 	case MSG_JOB_QUEUED:
 		err = msg_pair_decode(payload, &id, &value);
 		return err < 0 || value > 1 ? CONCC_E_PROTO : on_queued(r, value);
@@ -586,6 +683,11 @@ void run_peer_gone(struct peer *p, const char *why)
 	struct run *r;
 	size_t it = 0;
 
-	while ((r = map_next(&p->jobs, &it, NULL)))
-		run_fail(r, RUN_FAIL_RETRY, false, "worker-lost", text);
+	commits_distrust(p->server, p->index);
+	while ((r = map_next(&p->jobs, &it, NULL))) {
+		/* All of it is here, and some may be in place. */
+		r->lost = r->ended && commits_is_begun(r->placing);
+		if (!r->lost)
+			run_fail(r, RUN_FAIL_RETRY, false, "worker-lost", text);
+	}
 }

@@ -15,6 +15,10 @@ struct run {
 	struct client *client; /* NULL when the wrapper has gone */
 	struct peer *peer;
 	struct commit *commit;
+	struct placing *placing; /* what came home waits to be in place, or NULL: see commits.h */
+	struct buf later;	 /* messages that came meanwhile: type, u32 length, bytes */
+	struct loop_source *replay; /* then they are looked at */
+	bool lost;		    /* its worker, when all of it was here */
 	uint32_t job_id;
 	uint32_t exe_id;
 	uint32_t caller_id;

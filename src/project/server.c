@@ -19,6 +19,7 @@
 #include "concc/offload.h"
 #include "concc/str.h"
 #include "server.h"
+#include "commits.h"
 #include "disk.h"
 #include "estimator.h"
 #include "exe.h"
@@ -335,6 +336,7 @@ void server_set_up_hashing(struct server *s)
 	s->hashing = offload_new(HASHING_THREADS, 0);
 	s->comparing = offload_lane(s->hashing);
 	s->closing = offload_lane(s->hashing);
+	commits_open(s);
 	s->hashing_source = loop_add_fd(s->loop, offload_event_fd(s->hashing), LOOP_READ, on_hashed,
 					s);
 }
@@ -423,6 +425,9 @@ static void end_clients(struct server *s, bool all)
 static void tear_down(struct server *s)
 {
 	s->stopping = true;
+	/* What is under way is finished, and told. */
+	if (s->commits)
+		commits_hurry(s, NULL);
 	/* First, so that whoever comes now starts another server, which waits for us to end. */
 	listen_end(s);
 	place_close(s);
@@ -436,6 +441,7 @@ static void tear_down(struct server *s)
 		(void)pool_remove(s->pool, POOL_LOCAL); /* need not be there */
 	pool_close(steal_ptr(&s->pool));
 	results_close(s);
+	commits_close(s);
 	tree_free(s->tree);
 	save_hashes(s);
 	hash_cache_free(s->hashes);

@@ -60,6 +60,7 @@ struct server {
 	struct watchers *watchers;	 /* NULL: nobody looks */
 	struct disk *disk;		 /* see disk.h */
 	struct commit_mark *commit_mark; /* NULL: it can't be kept */
+	struct commits *commits;	 /* see commits.h */
 	unsigned n_clients;
 	struct results *results; /* NULL: none are kept */
 	struct system *system;	 /* NULL: no worker sees it */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "status.h"
+#include "commits.h"
 #include "disk.h"
 #include "jobs.h"
 #include "peer.h"
@@ -364,6 +365,17 @@ static json_t *loop_json(const struct server *s)
 	return o;
 }
 
+static json_t *commits_json(const struct server *s)
+{
+	struct commits_counts c;
+	json_t *o = json_object();
+
+	commits_counts(s, &c);
+	set_int(o, "waiting", c.waiting);
+	set_int(o, "pieces", c.n_pieces);
+	return o;
+}
+
 static json_t *peer_json(const struct peer *p)
 {
 	_cleanup_free_ char *asleep = wake_why_asleep(p);
@@ -514,6 +526,7 @@ static json_t *status_object(struct server *s)
 	json_object_set_new(o, "records", records_json(s));
 	json_object_set_new(o, "hashing", hashing_json(s));
 	json_object_set_new(o, "loop", loop_json(s));
+	json_object_set_new(o, "commits", commits_json(s));
 	if (s->results)
 		json_object_set_new(o, "cache", cache_json(s->results));
 	if (place_conf_error(s))

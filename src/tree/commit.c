@@ -22,13 +22,30 @@ struct commit *commit_new(struct tree *t, char *const *workspaces, uint64_t star
 	struct commit *c = xcalloc(1, sizeof(*c));
 
 	c->tree = t;
-	c->workspaces = workspaces;
+	c->workspaces = strv_copy(workspaces);
 	c->started = started;
 	c->file.fd = -1;
 	list_init(&c->writing);
 	c->dir_fd = -1;
+	c->until_ms = COMMIT_AT_ONCE;
 	c->dispatched = clock_coarse_ns();
 	return c;
+}
+
+bool commit_is_empty(const struct commit *c)
+{
+	return !c->n && !c->err;
+}
+
+bool commit_is_begun(const struct commit *c)
+{
+	return c->phase > COMMIT_CHECKS && !c->refused;
+}
+
+void commit_without_digests(struct commit *c)
+{
+	for (struct effect *e = c->effects; e < c->effects + c->n; e++)
+		e->flags |= EFFECT_F_NO_DIGEST;
 }
 
 void commit_of_any_command(struct commit *c)
@@ -100,10 +117,30 @@ static int keep_temp_dir(struct commit *c, int fd)
 	return -1;
 }
 
+bool commit_is_over(const struct commit *c)
+{
+	return c->until_ms != COMMIT_AT_ONCE && now_ms() >= c->until_ms;
+}
+
+/* 0 or CONCC_E_LATER. */
+static int remove_temps(struct commit *c)
+{
+	while (c->at < c->n) {
+		struct effect *e = &c->effects[c->at++];
+		bool removes = e->temp;
+
+		commit_remove_temp(c, e);
+		if (removes && commit_is_over(c))
+			return CONCC_E_LATER;
+	}
+	return 0;
+}
+
 static void reset_batch(struct commit *c)
 {
 	fd_close(&c->file.fd);
 	commit_forget_writing(c);
+	commit_end_walk(c);
 	for (size_t i = 0; i < c->n; i++) {
 		commit_remove_temp(c, &c->effects[i]);
 		free(c->effects[i].path);
@@ -112,7 +149,12 @@ static void reset_batch(struct commit *c)
 	while (c->n_temp_dirs)
 		(void)close(c->temp_dirs[--c->n_temp_dirs].fd);
 	c->n = 0;
-	c->n_applied = 0;
+	c->n_applied = c->n_absorbed = 0;
+	c->phase = COMMIT_TAKES;
+	c->at = c->n_fresh = 0;
+	c->n_pieces = 0;
+	c->result = 0;
+	c->refused = false;
 	c->others = NULL;
 	c->made = false;
 	c->receiving = false;
@@ -135,6 +177,7 @@ void commit_free(struct commit *c)
 	for (size_t it = 0; (o = map_next(&c->own, &it, NULL));)
 		free(o);
 	map_release(&c->own);
+	strv_free(c->workspaces);
 	free(c);
 }
 
@@ -358,41 +401,159 @@ int commit_data(struct commit *c, const void *p, size_t n)
 
 /* ---- putting in place ---- */
 
-/* What was so when the job began is so still, or not: of all that it is going to change. */
+/* So many are looked at together. */
+#define FRESH_MAX 256
+
+/* What was so when the job began is so still, or not: of what is checked next. */
 static void freshen_targets(struct commit *c)
 {
+	size_t end = c->n - c->at < FRESH_MAX ? c->n : c->at + FRESH_MAX;
+
 	mounts_collect(c->tree);
-	for (size_t i = 0; i < c->n; i++) {
+	for (size_t i = c->at; i < end; i++) {
 		snap_freshen(c->tree, c->effects[i].path);
 		if (c->effects[i].kind == EFFECT_LINK)
 			snap_freshen(c->tree, c->effects[i].target);
 	}
+	c->n_fresh = end;
 	tree_on_event(c->tree);
+}
+
+static int check_next(struct commit *c, struct errmsg *msg)
+{
+	struct effect *e = &c->effects[c->at];
+
+	if (c->n_walk)
+		return commit_check_effect(c, e, msg);
+	/* Again: what holds it may be served since it came, for another job. */
+	commit_check_place(c, e);
+	if (c->err)
+		return errmsg_set(msg, c->err, "%s", c->msg.text);
+	if (c->n_fresh <= c->at)
+		freshen_targets(c);
+	return commit_check_effect(c, e, msg);
+}
+
+static int check_effects(struct commit *c, struct errmsg *msg)
+{
+	int err;
+
+	if (c->err)
+		return errmsg_set(msg, c->err, "%s", c->msg.text);
+	while (c->at < c->n) {
+		err = check_next(c, msg);
+		if (err)
+			return err;
+		c->at++;
+		if (c->at < c->n && commit_is_over(c))
+			return CONCC_E_LATER;
+	}
+	if (c->n_pieces == 1)
+		return 0;
+	tree_on_event(c->tree);
+	return c->tree->version == c->checked ? 0 : commit_check_again(c, msg);
+}
+
+static int work(struct commit *c, unsigned peer, struct errmsg *msg)
+{
+	switch (c->phase) {
+	case COMMIT_CHECKS:
+		return check_effects(c, msg);
+	case COMMIT_APPLIES:
+		return commit_apply_effects(c, peer, msg);
+	case COMMIT_CLEANS:
+		return remove_temps(c);
+	default: /* COMMIT_DATES */
+		return dir_times_restore(c) ?: commit_apply_dir_times(c);
+	}
+}
+
+/* False: that was the last. */
+static bool next_phase(struct commit *c, int err)
+{
+	enum commit_phase ended = c->phase;
+
+	if (ended == COMMIT_DATES || (ended == COMMIT_CLEANS && c->refused))
+		return false;
+	if (ended != COMMIT_CLEANS)
+		c->result = err;
+	c->refused = ended == COMMIT_CHECKS && err;
+	c->phase = c->refused ? COMMIT_CLEANS : ended + 1;
+	c->at = c->phase == COMMIT_DATES ? c->n : 0;
+	if (c->phase == COMMIT_APPLIES)
+		commit_stamp(c);
+	return true;
+}
+
+static void begin(struct commit *c)
+{
+	assert(list_empty(&c->writing));
+	if (c->receiving)
+		(void)protocol(c, "fewer bytes than it announced");
+	c->phase = COMMIT_CHECKS;
+	c->at = 0;
+	c->checked = c->tree->version;
+}
+
+/* False: the piece is over. */
+static bool go_through(struct commit *c, unsigned peer, struct errmsg *msg)
+{
+	int err;
+
+	do {
+		err = work(c, peer, msg);
+		if (err == CONCC_E_LATER)
+			return false;
+	} while (next_phase(c, err));
+	return true;
+}
+
+bool commit_apply_some(struct commit *c, unsigned peer, uint64_t until_ms, int *ret,
+		       struct errmsg *msg)
+{
+	bool whole;
+
+	*ret = 0;
+	if (commit_is_empty(c))
+		return true;
+	if (c->phase == COMMIT_TAKES)
+		begin(c);
+	c->until_ms = until_ms;
+	c->n_pieces++;
+	whole = go_through(c, peer, msg);
+	if (c->n_absorbed < c->n_applied || c->phase == COMMIT_DATES)
+		commit_absorb_events(c);
+	/* Others may move it before the next piece; and what they changed is to be seen. */
+	commit_forget_dir(c);
+	c->n_fresh = c->n_walk ? c->at + 1 : c->at;
+	*ret = c->result;
+	if (whole)
+		reset_batch(c);
+	/* Tells the peers, also of what a failed batch left. */
+	snap_settle(c->tree);
+	return whole;
 }
 
 int commit_apply(struct commit *c, unsigned peer, struct errmsg *msg)
 {
-	int err = 0;
+	int err;
 
-	if (!c->n && !c->err)
-		return 0;
-	assert(list_empty(&c->writing));
-	if (c->receiving)
-		(void)protocol(c, "fewer bytes than it announced");
-	/* Again: what holds it may be served since it came, for another job. */
-	for (size_t i = 0; i < c->n && !c->err; i++)
-		commit_check_place(c, &c->effects[i]);
-	if (c->err)
-		err = errmsg_set(msg, c->err, "%s", c->msg.text);
-	if (!err && c->n) {
-		freshen_targets(c);
-		for (size_t i = 0; i < c->n && !err; i++)
-			err = commit_check_effect(c, &c->effects[i], msg);
-		if (!err)
-			err = commit_apply_all(c, peer, msg);
-	}
-	reset_batch(c);
-	/* Tells the peers, also of what a failed batch left. */
-	snap_settle(c->tree);
+	(void)commit_apply_some(c, peer, COMMIT_AT_ONCE, &err, msg);
 	return err;
+}
+
+bool commit_drop_some(struct commit *c, uint64_t until_ms)
+{
+	if (!c->dropped) {
+		c->dropped = true;
+		fd_close(&c->file.fd);
+		commit_forget_writing(c);
+		commit_forget_dir(c);
+		c->at = 0;
+	}
+	c->until_ms = until_ms;
+	if (remove_temps(c) == CONCC_E_LATER)
+		return false;
+	commit_free(c);
+	return true;
 }

@@ -15,7 +15,14 @@
  *   vcs.c           which files version controls run commands from
  *
  * A batch is checked as a whole before the first of it is applied.
+ *
+ * Both go in pieces, and between two of them others use the tree, events come in and files change.
+ * So what a piece leaves in the tree is whole: what it put in place is noted, and the events of
+ * that are taken; and nothing it has of the tree or of an open directory lives until the next.
+ * What was checked is compared once more with what the tree has heard meanwhile, in the piece that
+ * applies the first effect.  CONCC_E_LATER says within these files that a piece is over.
  */
+#include <dirent.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -40,7 +47,7 @@ struct effect {
 	int64_t mtime_s, atime_s;
 	uint64_t size;
 	struct digest digest;
-	const char *workspace; /* borrowed */
+	const char *workspace; /* of commit.workspaces */
 	char *path;	       /* absolute */
 	char *target;	       /* SYMLINK: its text; LINK: absolute path; else NULL */
 	char *temp;    /* FILE: absolute path of the bytes, NULL when there is none (any more) */
@@ -49,6 +56,7 @@ struct effect {
 	bool cleared;  /* what was there was removed for it */
 	bool stamped;  /* has its time from commit_stamp(): its temporary has not */
 	bool known;    /* DIR: the job found it there, so its mode is what the job made it */
+	uint64_t over; /* bytes that were written over what was there, see in_place */
 	int64_t here;  /* ns, its time by this machine's clock; 0: it has no order */
 };
 
@@ -74,6 +82,7 @@ struct temp_dir {
 /* What this job left under a path. */
 struct own {
 	uint64_t version;
+	uint64_t cleared; /* what was lost beneath it up to that version, this job removed; or 0 */
 	bool there;
 	struct stat st;
 };
@@ -95,9 +104,23 @@ struct temp_file {
 	bool holes; /* some of it was not written, being zeros */
 };
 
+/* A directory that is gone through, of those open above each other. */
+struct walk_dir {
+	DIR *dir;
+	char *path;
+};
+
+enum commit_phase {
+	COMMIT_TAKES, /* messages come */
+	COMMIT_CHECKS,
+	COMMIT_APPLIES,
+	COMMIT_CLEANS, /* removes temporaries that came to nothing */
+	COMMIT_DATES,  /* gives directories their times */
+};
+
 struct commit {
 	struct tree *tree;
-	char *const *workspaces;
+	char **workspaces;
 	uint64_t started;
 	bool any_command; /* see commit_of_any_command() */
 	struct effect *effects;
@@ -113,6 +136,7 @@ struct commit {
 	int err;
 	struct errmsg msg;
 	struct map own; /* struct own by path */
+	bool clears;	/* one of them says what it cleared */
 	struct map
 		removed; /* paths that this batch removes or replaces: no place for temporaries */
 	/* The parent of the target before: most targets share it.  Of the batch that is put in
@@ -127,10 +151,26 @@ struct commit {
 	bool made;
 	int64_t dispatched;   /* ns; no file of the job is older */
 	struct map dir_times; /* struct dir_time by path, of this batch */
+	size_t it_times;      /* of them, of those that are restored */
+	/* Of the batch that is put in place: */
+	enum commit_phase phase;
+	size_t at;	   /* the next effect of this phase */
+	size_t n_fresh;	   /* up to that one the targets were looked at for this piece */
+	size_t n_absorbed; /* up to that one the events of our own changes were taken */
+	uint64_t until_ms; /* of now_ms(): this piece ends then */
+	uint64_t checked;  /* the tree's version when the check began */
+	unsigned n_pieces;
+	struct walk_dir *walk; /* what is being checked beneath a directory that goes */
+	size_t n_walk, cap_walk;
+	int result;
+	bool refused; /* by the check: nothing was put in place */
+	bool dropped; /* only its temporaries are left */
 	struct stamp stamps[STAMPS_MAX];
 	size_t n_stamps;
 };
 
+/* Is this piece over?  Asked when something of it was done, so that each comes further. */
+bool commit_is_over(const struct commit *c);
 void commit_remove_temp(struct commit *c, struct effect *e);
 /* Before a regular file of that size loses this name, and after: a large one goes later. */
 int commit_hold_large(int dir_fd, const char *name, uint64_t size);
@@ -151,8 +191,12 @@ void commit_forget_writing(struct commit *c);
 
 /* commit_fail() when the effect is none that a job may have. */
 void commit_check_place(struct commit *c, const struct effect *e);
-/* 0, or a negative code and msg: others changed it meanwhile, or that can't be told. */
+/* 0, or a negative code and msg: others changed it meanwhile, or that can't be told.  Or
+ * CONCC_E_LATER: the next call goes on with it. */
 int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg);
+/* The same for what was found right, by what the tree has heard since the check began. */
+int commit_check_again(struct commit *c, struct errmsg *msg);
+void commit_end_walk(struct commit *c);
 /* NULL: no such name.  ret_dir: the listed directory that holds it, or NULL. */
 struct ent *commit_find_ent(const struct commit *c, const char *path, const struct dir **ret_dir);
 
@@ -175,16 +219,20 @@ void dir_time_after(struct commit *c, int dir_fd, const char *path, int64_t name
 void dir_time_made(struct commit *c, const char *dir);
 /* When the job made it, or NAME_UNKNOWN. */
 int64_t dir_time_of_name(const struct commit *c, const struct effect *e);
-/* When nothing will change in them any more. */
-void dir_times_restore(struct commit *c);
+/* When nothing will change in them any more.  0 or CONCC_E_LATER. */
+int dir_times_restore(struct commit *c);
 void dir_times_forget(struct commit *c);
 
 /* ---- commit_apply.c ---- */
 
 /* The directory that holds path, borrowed until the next call. */
 int commit_parent_fd(struct commit *c, const char *path, const char **ret_name);
-/* Until the first error; what was applied before stays. */
-int commit_apply_all(struct commit *c, unsigned peer, struct errmsg *msg);
+/* Until the first error; what was applied before stays.  CONCC_E_LATER: call it again. */
+int commit_apply_effects(struct commit *c, unsigned peer, struct errmsg *msg);
+/* The times that the job gave to directories: as above. */
+int commit_apply_dir_times(struct commit *c);
+/* At the end of each piece: the events of what it did. */
+void commit_absorb_events(struct commit *c);
 void commit_forget_dir(struct commit *c);
 
 /* ---- identity.c ---- */

@@ -47,8 +47,8 @@ static bool is_there(const struct stat *st)
 }
 
 /* Takes over what is at path now, as this job's. */
-static void note(struct commit *c, int dir_fd, const char *path, const struct known *known,
-		 bool written)
+static struct own *note(struct commit *c, int dir_fd, const char *path, const struct known *known,
+			bool written)
 {
 	struct own *o = map_get_str(&c->own, path);
 
@@ -59,17 +59,19 @@ static void note(struct commit *c, int dir_fd, const char *path, const struct kn
 	o->version = snap_note(c->tree, dir_fd, path, known ? &known->digest : NULL,
 			       known ? known->claimed_by : CLAIM_NONE, written, &o->st);
 	o->there = is_there(&o->st);
+	return o;
 }
 
-static int remove_tree(struct tree *t, int dir_fd, const char *name)
+/* As far as it comes in this piece: the next one finds less, and begins at the top again. */
+static int remove_tree(struct commit *c, int dir_fd, const char *name)
 {
 	_cleanup_close_ int fd = -1;
 	struct dirent *de;
 	DIR *dir;
 	int err = 0, why;
 
-	tree_busy(t);
-	watch_own_events(t, 2);
+	tree_busy(c->tree);
+	watch_own_events(c->tree, 2);
 	if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT)
 		return 0;
 	why = errno;
@@ -83,8 +85,11 @@ static int remove_tree(struct tree *t, int dir_fd, const char *name)
 		return -errno;
 	(void)steal_fd(&fd); /* dir's now */
 	while (!err && (de = readdir(dir))) {
-		if (!streq(de->d_name, ".") && !streq(de->d_name, ".."))
-			err = remove_tree(t, dirfd(dir), de->d_name);
+		if (streq(de->d_name, ".") || streq(de->d_name, ".."))
+			continue;
+		err = remove_tree(c, dirfd(dir), de->d_name);
+		if (!err && commit_is_over(c))
+			err = CONCC_E_LATER;
 	}
 	(void)closedir(dir);
 	if (!err && unlinkat(dir_fd, name, AT_REMOVEDIR) < 0)
@@ -96,25 +101,41 @@ static int remove_tree(struct tree *t, int dir_fd, const char *name)
 static int clear_place(struct commit *c, struct effect *e, int fd, const char *name,
 		       const struct stat *was, bool all)
 {
+	struct own *o;
 	int err;
 
 	if (!is_there(was) || (!all && !S_ISDIR(was->st_mode)))
 		return 0;
-	err = remove_tree(c->tree, fd, name);
+	err = remove_tree(c, fd, name);
 	e->cleared = !err || S_ISDIR(was->st_mode);
-	note(c, fd, e->path, NULL, false);
+	if (err == CONCC_E_LATER)
+		return err;
+	o = note(c, fd, e->path, NULL, false);
+	if (!err && S_ISDIR(was->st_mode)) {
+		o->cleared = c->tree->version;
+		c->clears = true;
+	}
 	return err;
 }
 
-/* Not by a thread: what comes before and after it in the batch is done at one go. */
-static int copy_bytes(struct tree *t, int from, int to)
+/* From where the piece before has come to. */
+static int copy_bytes(struct commit *c, struct effect *e, int from, int to)
 {
 	static char chunk[64 * 1024];
 	ssize_t n;
 	int err = 0;
 
-	for (; !err && (n = read_full(from, chunk, sizeof(chunk))) != 0; tree_busy(t))
+	if (lseek(from, (off_t)e->over, SEEK_SET) < 0 || lseek(to, (off_t)e->over, SEEK_SET) < 0)
+		return -errno;
+	while (!err && (n = read_full(from, chunk, sizeof(chunk))) != 0) {
 		err = n < 0 ? (int)n : write_full(to, chunk, (size_t)n);
+		if (err)
+			break;
+		e->over += (uint64_t)n;
+		tree_busy(c->tree);
+		if (commit_is_over(c))
+			err = CONCC_E_LATER;
+	}
 	return err;
 }
 
@@ -123,7 +144,7 @@ static int copy_bytes(struct tree *t, int from, int to)
  * someone else's.  Room is made
  * first, so that a full disk shows before anything is overwritten.
  */
-static int write_over(struct tree *t, struct effect *e, int temp_dir_fd, const char *temp, int fd,
+static int write_over(struct commit *c, struct effect *e, int temp_dir_fd, const char *temp, int fd,
 		      const char *name)
 {
 	_cleanup_close_ int from = -1;
@@ -146,7 +167,7 @@ static int write_over(struct tree *t, struct effect *e, int temp_dir_fd, const c
 	    errno != EOPNOTSUPP)
 		return -errno;
 	e->in_place = true;
-	err = copy_bytes(t, from, to);
+	err = copy_bytes(c, e, from, to);
 	if (!err && ftruncate(to, (off_t)e->size) < 0)
 		err = -errno;
 	if (!err && e->mode != (st.st_mode & 07777) && fchmod(to, e->mode) < 0)
@@ -182,10 +203,11 @@ static int apply_file(struct commit *c, struct effect *e, int fd, const char *na
 	if (S_ISCHR(was->st_mode) || S_ISBLK(was->st_mode))
 		return CONCC_E_UNSAFE;
 	written = S_ISREG(was->st_mode) && !(e->flags & EFFECT_F_REPLACED);
-	if (written && (was->st_nlink > 1 || identity_keep(e, was, fd, name, temp_fd, temp) < 0)) {
-		err = write_over(c->tree, e, temp_fd, temp, fd, name);
-		if (e->in_place)
-			note(c, fd, e->path, err || !hashed ? NULL : &known, true);
+	if (written &&
+	    (e->over || was->st_nlink > 1 || identity_keep(e, was, fd, name, temp_fd, temp) < 0)) {
+		err = write_over(c, e, temp_fd, temp, fd, name);
+		if (e->in_place && err != CONCC_E_LATER)
+			(void)note(c, fd, e->path, err || !hashed ? NULL : &known, true);
 		return err; /* the temporary goes with the batch */
 	}
 	effect_times(e, written ? was : NULL, times);
@@ -201,7 +223,7 @@ static int apply_file(struct commit *c, struct effect *e, int fd, const char *na
 	if (!beside)
 		dir_time_after(c, temp_fd, e->temp, NAME_NONE);
 	free(steal_ptr(&e->temp));
-	note(c, fd, e->path, hashed ? &known : NULL, false);
+	(void)note(c, fd, e->path, hashed ? &known : NULL, false);
 	return 0;
 }
 
@@ -243,9 +265,9 @@ static int apply_made(struct commit *c, struct effect *e, int fd, const char *na
 	(void)unlinkat(fd, temp, 0);
 	if (err)
 		return err;
-	note(c, fd, e->path, NULL, false);
+	(void)note(c, fd, e->path, NULL, false);
 	if (e->kind == EFFECT_LINK)
-		note(c, from, e->target, NULL, false);
+		(void)note(c, from, e->target, NULL, false);
 	return 0;
 }
 
@@ -279,7 +301,7 @@ static int apply_dir(struct commit *c, struct effect *e, int fd, const char *nam
 	if (!err && e->flags & EFFECT_F_TIMES &&
 	    utimensat(fd, name, times, AT_SYMLINK_NOFOLLOW) < 0)
 		err = -errno;
-	note(c, fd, e->path, NULL, false);
+	(void)note(c, fd, e->path, NULL, false);
 	return err;
 }
 
@@ -308,7 +330,7 @@ static int apply_meta(struct commit *c, struct effect *e, int fd, const char *na
 	if (!err && e->flags & (EFFECT_F_TOUCHED | EFFECT_F_TIMES) &&
 	    utimensat(fd, name, times, AT_SYMLINK_NOFOLLOW) < 0)
 		err = -errno;
-	note(c, fd, e->path, keep ? &known : NULL, false);
+	(void)note(c, fd, e->path, keep ? &known : NULL, false);
 	return err;
 }
 
@@ -379,6 +401,8 @@ static int apply_effect(struct commit *c, struct effect *e, unsigned peer)
 	dir_time_before(c, fd, e->path);
 	err = apply_kind(c, e, fd, name, &was, peer);
 	commit_let_go(c, held);
+	if (err == CONCC_E_LATER)
+		return err;
 	dir_time_after(c, fd, e->path, name_time(c, e, &was));
 	/* It may have been the parent of what comes next. */
 	if (e->kind == EFFECT_DIR || e->kind == EFFECT_REMOVE)
@@ -386,39 +410,42 @@ static int apply_effect(struct commit *c, struct effect *e, unsigned peer)
 	return err;
 }
 
-/* Times that jobs gave to directories, when nothing will change in them any more. */
-static void apply_dir_times(struct commit *c)
+int commit_apply_dir_times(struct commit *c)
 {
 	struct timespec times[2];
 	const char *name;
 
-	for (size_t i = c->n; i-- > 0;) {
-		struct effect *e = &c->effects[i];
-		struct dir *d = dir_find(c->tree, e->path);
+	while (c->at) {
+		struct effect *e = &c->effects[--c->at];
+		struct dir *d;
 		int fd;
 
 		if (e->kind != EFFECT_DIR || !(e->flags & EFFECT_F_TIMES))
 			continue;
+		d = dir_find(c->tree, e->path);
 		fd = commit_parent_fd(c, e->path, &name);
 		dir_times(e, times);
 		if (fd < 0 || utimensat(fd, name, times, AT_SYMLINK_NOFOLLOW) < 0)
 			log_debug("can't set the time of %s", e->path);
 		if (d)
 			dir_queue(c->tree, d);
+		if (commit_is_over(c))
+			return CONCC_E_LATER;
 	}
+	return 0;
 }
 
 /*
  * The events of our own changes: what was noted is newer, so they are not to
  * make further versions.  What others did since shows in the stat.
  */
-static void absorb_events(struct commit *c)
+void commit_absorb_events(struct commit *c)
 {
 	const struct dir *d;
 
 	watch_collect(c->tree);
-	for (size_t i = 0; i < c->n_applied; i++) {
-		const struct effect *e = &c->effects[i];
+	for (; c->n_absorbed < c->n_applied; c->n_absorbed++) {
+		const struct effect *e = &c->effects[c->n_absorbed];
 		struct ent *ent = commit_find_ent(c, e->path, &d);
 
 		if (!ent)
@@ -429,32 +456,29 @@ static void absorb_events(struct commit *c)
 	}
 }
 
-int commit_apply_all(struct commit *c, unsigned peer, struct errmsg *msg)
+int commit_apply_effects(struct commit *c, unsigned peer, struct errmsg *msg)
 {
-	int err = 0;
+	int err;
 
-	commit_stamp(c);
-	for (size_t i = 0; i < c->n && !err; i++) {
-		struct effect *e = &c->effects[i];
+	while (c->at < c->n) {
+		struct effect *e = &c->effects[c->at];
 
 		tree_busy(c->tree);
 		watch_own_events(c->tree, EVENTS_OF_EFFECT);
 		err = apply_effect(c, e, peer);
-		if (err) {
-			errmsg_set(msg, err, "can't write %s: %s%s", e->path, err_text(err),
-				   i || e->in_place || e->cleared
-					   ? "; some of the job's files are in place"
-					   : "");
-			break;
-		}
+		if (err == CONCC_E_LATER)
+			return err;
+		if (err)
+			return errmsg_set(msg, err, "can't write %s: %s%s", e->path, err_text(err),
+					  c->at || e->in_place || e->cleared
+						  ? "; some of the job's files are in place"
+						  : "");
+		c->at++;
 		c->n_applied++;
 		c->totals.files += e->kind == EFFECT_FILE;
 		c->totals.bytes += e->size;
+		if (c->at < c->n && commit_is_over(c))
+			return CONCC_E_LATER;
 	}
-	for (size_t i = 0; i < c->n; i++)
-		commit_remove_temp(c, &c->effects[i]);
-	dir_times_restore(c);
-	apply_dir_times(c);
-	absorb_events(c);
-	return err;
+	return 0;
 }

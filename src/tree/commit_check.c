@@ -94,10 +94,29 @@ static uint64_t seen_until(const struct commit *c, const char *path)
 	return o && o->version > c->started ? o->version : c->started;
 }
 
+/* What went before with a directory above it: in pieces, so that each name's loss may have been
+ * noticed by itself. */
+static uint64_t cleared_until(const struct commit *c, const char *path)
+{
+	uint64_t until = 0;
+
+	for (size_t len = 1; c->clears && path[len]; len++) {
+		const struct own *o = NULL;
+
+		if (path[len] == '/')
+			o = map_get(&c->own, path, len);
+		if (o && o->cleared > until)
+			until = o->cleared;
+	}
+	return until;
+}
+
 static bool was_lost(const struct commit *c, const char *path)
 {
-	uint64_t seen = seen_until(c, path);
+	uint64_t seen = seen_until(c, path), cleared = cleared_until(c, path);
 
+	if (seen < cleared)
+		seen = cleared;
 	return tomb_version(c->tree, path) > seen || c->tree->tomb_floor > seen;
 }
 
@@ -200,42 +219,136 @@ static void look_again(struct commit *c, const char *path)
 		dir_queue_scan(c->tree, d);
 }
 
+void commit_end_walk(struct commit *c)
+{
+	while (c->n_walk) {
+		struct walk_dir *w = &c->walk[--c->n_walk];
+
+		(void)closedir(w->dir);
+		free(w->path);
+	}
+	free(steal_ptr(&c->walk));
+	c->cap_walk = 0;
+}
+
+/* Takes path. */
+static int walk_into(struct commit *c, char *path, struct errmsg *msg)
+{
+	int fd = resolve_open(c->tree, path, O_RDONLY | O_DIRECTORY);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	int err = fd < 0 ? fd : dir ? 0 : -errno;
+
+	if (err) {
+		if (fd >= 0)
+			(void)close(fd);
+		(void)errmsg_set(msg, err, "can't remove %s: %s", path, err_text(err));
+		free(path);
+		return err;
+	}
+	if (c->n_walk == c->cap_walk) {
+		c->cap_walk = c->cap_walk ? 2 * c->cap_walk : 8;
+		c->walk = xrealloc(c->walk, c->cap_walk * sizeof(*c->walk));
+	}
+	c->walk[c->n_walk++] = (struct walk_dir){dir, path};
+	return 0;
+}
+
+static int check_name(struct commit *c, const char *dir, const char *name, struct errmsg *msg)
+{
+	_cleanup_free_ char *path = path_join(dir, name);
+	struct stat st;
+	int err = look_or_say(c, path, &st, msg);
+
+	if (err < 0)
+		return err;
+	if (changed_by_others(c, path))
+		return conflict(path, msg);
+	return err > 0 && S_ISDIR(st.st_mode) ? walk_into(c, steal_ptr(&path), msg) : 0;
+}
+
+static int check_beneath(struct commit *c, struct errmsg *msg)
+{
+	int err = 0;
+
+	while (!err && c->n_walk) {
+		struct walk_dir *w = &c->walk[c->n_walk - 1];
+		const struct dirent *de;
+
+		errno = 0;
+		de = readdir(w->dir);
+		if (de && !streq(de->d_name, ".") && !streq(de->d_name, "..") &&
+		    !str_starts(de->d_name, TEMP_PREFIX))
+			err = check_name(c, w->path, de->d_name, msg);
+		else if (!de && errno) /* half of it is not all of it */
+			err = errmsg_set(msg, -errno, "can't remove %s: %s", w->path,
+					 err_text(-errno));
+		else if (!de) {
+			(void)closedir(w->dir);
+			free(w->path);
+			c->n_walk--;
+		}
+		if (!err && c->n_walk && commit_is_over(c))
+			return CONCC_E_LATER;
+	}
+	commit_end_walk(c);
+	return err;
+}
+
 /* Everything at and beneath path is about to go: none of it may be news to the job. */
 static int check_tree(struct commit *c, const char *path, bool is_dir, struct errmsg *msg)
 {
-	_cleanup_close_ int fd = -1;
-	struct dirent *de;
-	DIR *dir;
 	int err;
 
 	if (changed_by_others(c, path))
 		return conflict(path, msg);
 	if (!is_dir)
 		return 0;
-	fd = resolve_open(c->tree, path, O_RDONLY | O_DIRECTORY);
-	if (fd < 0)
-		return errmsg_set(msg, fd, "can't remove %s: %s", path, err_text(fd));
-	dir = fdopendir(fd);
-	if (!dir)
-		return errmsg_set(msg, -errno, "can't remove %s: %s", path, err_text(-errno));
-	(void)steal_fd(&fd); /* dir's now */
-	for (err = 0; !err && (errno = 0, de = readdir(dir));) {
-		_cleanup_free_ char *child = NULL;
-		struct stat st;
+	err = walk_into(c, xstrdup(path), msg);
+	return err ? err : check_beneath(c, msg);
+}
 
-		if (streq(de->d_name, ".") || streq(de->d_name, "..") ||
-		    str_starts(de->d_name, TEMP_PREFIX))
+/* Is anything beneath known that has come, or become something else, since? */
+static bool changed_beneath(const struct dir *d, uint64_t since)
+{
+	const struct ent *e;
+
+	for (uint32_t it = 0; (e = names_next(&d->names, &it));)
+		if (e->type != ENTRY_ABSENT && ent_content_version(e) > since &&
+		    ent_content_version(e) > d->known_since)
+			return true;
+	list_for_each (l, &d->children)
+		if (changed_beneath(container_of(l, struct dir, siblings), since))
+			return true;
+	return false;
+}
+
+/* A directory that it makes, and that is one. */
+static bool agrees(const struct commit *c, const struct effect *e)
+{
+	const struct dir *d;
+	const struct ent *ent;
+
+	if (e->kind != EFFECT_DIR || e->flags & EFFECT_F_OPAQUE)
+		return false;
+	ent = commit_find_ent(c, e->path, &d);
+	return ent && ent->type == ENTRY_DIR;
+}
+
+int commit_check_again(struct commit *c, struct errmsg *msg)
+{
+	for (const struct effect *e = c->effects; e < c->effects + c->n; e++) {
+		const struct dir *d = dir_find(c->tree, e->path);
+
+		if (streq(e->path, e->workspace) || agrees(c, e))
 			continue;
-		child = path_join(path, de->d_name);
-		err = look_or_say(c, child, &st, msg);
-		if (err >= 0)
-			err = check_tree(c, child, err > 0 && S_ISDIR(st.st_mode), msg);
+		if (tree_changed_since(c->tree, e->path, c->checked, true) > 0 ||
+		    (d && changed_beneath(d, c->checked)))
+			return conflict(e->path, msg);
+		if (e->kind == EFFECT_LINK &&
+		    tree_changed_since(c->tree, e->target, c->checked, true) > 0)
+			return conflict(e->target, msg);
 	}
-	/* Half of it is not all of it. */
-	if (!err && errno)
-		err = errmsg_set(msg, -errno, "can't remove %s: %s", path, err_text(-errno));
-	(void)closedir(dir);
-	return err;
+	return 0;
 }
 
 /* Its default access list decides the modes of what is made in there: a job knew nothing of it. */
@@ -287,8 +400,11 @@ int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg)
 {
 	struct stat st;
 	bool is_dir;
-	int err = check_ancestors(c, e, msg);
+	int err;
 
+	if (c->n_walk)
+		return check_beneath(c, msg);
+	err = check_ancestors(c, e, msg);
 	if (err || streq(e->path, e->workspace))
 		return err;
 	if (e->kind == EFFECT_LINK && changed_by_others(c, e->target))

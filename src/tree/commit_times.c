@@ -220,13 +220,17 @@ static void restore(struct commit *c, const char *path, const struct dir_time *d
 		dir_queue(c->tree, dir);
 }
 
-void dir_times_restore(struct commit *c)
+int dir_times_restore(struct commit *c)
 {
 	const struct dir_time *d;
 	const char *path;
 
-	for (size_t it = 0; (d = map_next(&c->dir_times, &it, &path));)
+	while ((d = map_next(&c->dir_times, &c->it_times, &path))) {
 		restore(c, path, d);
+		if (commit_is_over(c))
+			return CONCC_E_LATER;
+	}
+	return 0;
 }
 
 void dir_times_forget(struct commit *c)
@@ -237,4 +241,5 @@ void dir_times_forget(struct commit *c)
 		free(d);
 	map_release(&c->dir_times);
 	c->dir_times = MAP_INIT;
+	c->it_times = 0;
 }

@@ -17,6 +17,7 @@
 #include "concc/log.h"
 #include "concc/str.h"
 #include "conf/parse.h"
+#include "project/commits.h"
 #include "project/estimator.h"
 #include "project/run.h"
 #include "project/serve.h"
@@ -463,6 +464,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	caller_read(&s->own);
 	CHECK(loop_new(&s->loop) == 0);
 	server_set_up_hashing(s);
+	commits_set_piece(s, 0);
 	CHECK(pool_open(s->dir, &s->pool, &msg) == 0);
 	s->estimator = estimator_new(s);
 	s->stragglers = stragglers_new(s);
@@ -511,6 +513,7 @@ static void end(void)
 	_cleanup_buf_ struct buf out = BUF_INIT;
 	struct peer *p = server.peers[0];
 	struct serve_counts contents;
+	struct commits_counts commits;
 
 	go_round();
 	for (size_t i = 0; i < WRAPPERS_MAX; i++) {
@@ -522,6 +525,9 @@ static void end(void)
 	}
 	close_end(&worker);
 	for (int i = 0; i < ROUNDS_AT_END; i++)
+		go_round();
+	for (commits_counts(&server, &commits); commits.waiting || commits.dropped;
+	     commits_counts(&server, &commits))
 		go_round();
 	serve_counts(p, &contents);
 	CHECK(!p->link && p->jobs.n == 0 && contents.n_fetches == 0 && contents.n_begun == 0);

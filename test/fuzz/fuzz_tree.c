@@ -886,7 +886,9 @@ static void job_apply(void)
 
 		files_apply(&wanted, f, path, target, j->bytes[i]);
 	}
-	r = commit_apply(j->commit, 0, &msg);
+	/* What users are told between two pieces is what there is, too. */
+	while (!commit_apply_some(j->commit, 0, 0, &r, &msg))
+		drain_and_check();
 	may_refuse = !bed.watched || !j->honest || !j->undisturbed || j->refused;
 	if (getenv("FUZZ_TRACE") || (r < 0 && !may_refuse))
 		fprintf(stderr, "%d %s\n", r, msg.text);

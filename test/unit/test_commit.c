@@ -198,10 +198,15 @@ static int simple(struct bed *b, enum effect_kind kind, const char *path, unsign
 					   .flags = (uint8_t)flags});
 }
 
+/* In the smallest pieces, between which the tree hears what there is to be heard. */
 static int apply(struct bed *b)
 {
+	int err;
+
 	b->msg = (struct errmsg){0};
-	return commit_apply(b->job, 0, &b->msg);
+	while (!commit_apply_some(b->job, 0, 0, &err, &b->msg))
+		tree_on_event(b->tree);
+	return err;
 }
 
 static void applies(struct bed *b)
@@ -1325,6 +1330,203 @@ Test(commit, temporaries_of_the_dead_are_removed)
 	tree_list(b.tree, 0, at(&b, "d"));
 	cr_assert_eq(temps(&b), 1);
 	cr_assert_not(exists(&b, "d/f"));
+	bed_release(&b);
+}
+
+/* ---- in pieces ---- */
+
+static bool piece(struct bed *b, int *ret_err)
+{
+	return commit_apply_some(b->job, 0, 0, ret_err, &b->msg);
+}
+
+/* All that goes on until the first file of a batch is there, or the batch is refused. */
+static int pieces_until(struct bed *b, const char *first, unsigned *ret_n)
+{
+	int err = 0;
+
+	for (*ret_n = 1; !piece(b, &err); ++*ret_n) {
+		tree_drain(b->tree);
+		if (exists(b, first))
+			break;
+	}
+	return err;
+}
+
+Test(commit, what_changes_while_a_batch_is_checked)
+{
+	static const char *const how[] = {"edited", "removed", "beneath", "linked"};
+
+	for (size_t i = 0; i < sizeof(how) / sizeof(*how); i++) {
+		struct bed b;
+		unsigned n;
+		int err;
+
+		bed_init(&b);
+		path_mkdirs(at(&b, "gone/sub"), 0755);
+		write_file(at(&b, "f"), "user");
+		tree_list(b.tree, 0, b.root);
+		tree_list(b.tree, 0, at(&b, "gone"));
+		tree_list(b.tree, 0, at(&b, "gone/sub"));
+		start(&b);
+		cr_assert_eq(put(&b, "f", "job", 0644), 0);
+		cr_assert_eq(simple(&b, EFFECT_REMOVE, "gone", 0, 0), 0);
+		cr_assert_eq(effect(&b, (struct msg_file){.kind = EFFECT_LINK,
+							  .path = (char *)"link",
+							  .target = (char *)"f"}),
+			     0);
+		for (int k = 0; k < 20; k++) {
+			char name[16];
+
+			snprintf(name, sizeof(name), "new%d", k);
+			cr_assert_eq(put(&b, name, "job", 0644), 0);
+		}
+		for (int k = 0; k < 10; k++) /* by now all that is changed below is checked */
+			cr_assert_not(piece(&b, &err));
+		cr_assert_not(exists(&b, "new0"));
+		IN_CHILD({
+			if (i == 0 || i == 3)
+				write_file(at(&b, "f"), "USER");
+			else if (i == 1)
+				unlink(at(&b, "f"));
+			else
+				write_file(at(&b, "gone/sub/new"), "USER");
+		});
+		err = pieces_until(&b, "new0", &n);
+		cr_expect_eq(err, CONCC_E_CONFLICT, "%s: %d %s", how[i], err, b.msg.text);
+		cr_expect_not(exists(&b, "new0"), "%s", how[i]);
+		cr_expect(exists(&b, "gone/sub"), "%s", how[i]);
+		cr_expect_eq(exists(&b, "f"), i != 1, "%s", how[i]);
+		bed_release(&b);
+	}
+}
+
+/* What others do is none of its business, nor a directory that somebody else makes, too. */
+Test(commit, what_others_do_while_a_batch_is_checked)
+{
+	struct bed b;
+	unsigned n;
+	int err;
+
+	bed_init(&b);
+	tree_list(b.tree, 0, b.root);
+	start(&b);
+	cr_assert_eq(put(&b, "f", "job", 0644), 0);
+	cr_assert_eq(simple(&b, EFFECT_DIR, "d", 0755, 0), 0);
+	cr_assert_eq(put(&b, "d/g", "job", 0644), 0);
+	cr_assert_not(piece(&b, &err));
+	cr_assert_not(piece(&b, &err));
+	IN_CHILD({
+		mkdir(at(&b, "d"), 0755);
+		write_file(at(&b, "other"), "user");
+	});
+	cr_assert_eq(pieces_until(&b, "f", &n), 0, "%s", b.msg.text);
+	while (!piece(&b, &err))
+		tree_drain(b.tree);
+	cr_assert_eq(err, 0, "%s", b.msg.text);
+	cr_file(&b, "f", "job");
+	cr_file(&b, "d/g", "job");
+	cr_file(&b, "other", "user");
+	bed_release(&b);
+}
+
+/* Each piece tells what it has done, and its own events make no further version. */
+Test(commit, what_is_told_between_pieces)
+{
+	char name[16];
+	unsigned n;
+	struct bed b;
+	int err = 0;
+
+	bed_init(&b);
+	tree_list(b.tree, 0, b.root);
+	start(&b);
+	for (int i = 0; i < 30; i++) {
+		snprintf(name, sizeof(name), "f%d", i);
+		cr_assert_eq(put(&b, name, "job", 0644), 0);
+	}
+	cr_assert_eq(pieces_until(&b, "f0", &n), 0);
+	cr_assert_not(exists(&b, "f1"));
+	cr_assert_str_eq(b.seen[0].name, "f0");
+	for (n = 1; !piece(&b, &err); n++) {
+		tree_drain(b.tree);
+		cr_assert_leq(b.seen[0].updates, n + 1);
+	}
+	cr_assert_eq(err, 0);
+	cr_assert_eq(b.seen[0].updates, 30);
+	tree_drain(b.tree);
+	cr_assert_eq(b.seen[0].updates, 30);
+	bed_release(&b);
+}
+
+/* However many names there are, a piece is some of them. */
+Test(commit, pieces_are_small)
+{
+	unsigned n_check, n = 0;
+	char name[32];
+	struct bed b;
+	int err;
+
+	bed_init(&b);
+	path_mkdirs(at(&b, "d/e"), 0755);
+	for (int i = 0; i < 500; i++) {
+		snprintf(name, sizeof(name), "d/e/f%d", i);
+		write_file(at(&b, name), "1");
+	}
+	tree_list(b.tree, 0, b.root);
+	tree_list(b.tree, 0, at(&b, "d"));
+	tree_list(b.tree, 0, at(&b, "d/e"));
+	start(&b);
+	cr_assert_eq(put(&b, "new", "job", 0644), 0);
+	cr_assert_eq(simple(&b, EFFECT_REMOVE, "d", 0, 0), 0);
+	cr_assert_eq(pieces_until(&b, "new", &n_check), 0);
+	cr_assert_geq(n_check, 500);
+	cr_assert(exists(&b, "d/e"));
+	for (; !piece(&b, &err); n++)
+		tree_drain(b.tree);
+	cr_assert_eq(err, 0, "%s", b.msg.text);
+	cr_assert_geq(n, 500);
+	cr_assert_not(exists(&b, "d"));
+	/* And what comes to nothing. */
+	for (int i = 0; i < 500; i++) {
+		snprintf(name, sizeof(name), "f%d", i);
+		cr_assert_eq(put(&b, name, "job", 0644), 0);
+	}
+	for (n = 1; !commit_drop_some(b.job, 0); n++)
+		tree_drain(b.tree);
+	b.job = NULL;
+	cr_assert_geq(n, 500);
+	cr_assert_eq(temps(&b), 0);
+	bed_release(&b);
+}
+
+/* Over the bytes of a file with other names; a refused batch leaves nothing. */
+Test(commit, pieces_of_one_file)
+{
+	const size_t size = 1 << 20;
+	char *bytes = xcalloc(1, size + 1);
+	struct buf got = BUF_INIT;
+	unsigned n = 0;
+	struct bed b;
+	int err;
+
+	bed_init(&b);
+	for (size_t i = 0; i < size; i++)
+		bytes[i] = (char)('a' + i / 1000 % 26);
+	write_file(at(&b, "f"), "old");
+	cr_assert_eq(link(at(&b, "f"), at(&b, "other")), 0);
+	tree_list(b.tree, 0, b.root);
+	start(&b);
+	cr_assert_eq(put(&b, "f", bytes, 0644), 0);
+	for (n = 0; !piece(&b, &err); n++)
+		tree_drain(b.tree);
+	cr_assert_eq(err, 0, "%s", b.msg.text);
+	cr_assert_geq(n, 16);
+	cr_assert_eq(read_file_at(AT_FDCWD, at(&b, "other"), size, &got), 0);
+	cr_assert_str_eq(buf_cstr(&got), bytes);
+	cr_assert_eq(temps(&b), 0);
+	buf_release(&got);
+	free(bytes);
 	bed_release(&b);
 }
 
