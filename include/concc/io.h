@@ -87,8 +87,8 @@ int path_mkdirs(const char *path, mode_t mode);
 /* rm -rf name in dirfd, whatever its modes, through no symlink and no mount; missing is fine.
  * 0 or -errno. */
 int path_remove_tree(int dirfd, const char *name);
-/* The same for what is in dirfd, which itself stays.  busy, or NULL: called for each name. */
-int path_empty_dir(int dirfd, void (*busy)(void *data), void *data);
+/* The same for what is in dirfd, which itself stays. */
+int path_empty_dir(int dirfd);
 /* ~ and ~/x through $HOME or the passwd entry; others unchanged.  A copy on the heap. */
 char *path_expand_home(const char *path);
 /* The same by the password file, which is what ssh goes by, whatever HOME says. */

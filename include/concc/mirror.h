@@ -167,14 +167,14 @@ void mirror_job_started(struct mirror *m, uint32_t job_id, uint64_t seq);
 void mirror_job_ended(struct mirror *m, uint32_t job_id);
 /*
  * The files with several names that the job's overlays have copied up, as the client calls them,
- * each once; on the heap, as are the names.  Of others the overlay itself says so (see
+ * each once; on the heap, as are the names.  Any thread.  Of others the overlay itself says so (see
  * overlay_is_copied_up()).
  */
 char **mirror_copied(struct mirror *m, uint32_t job_id);
 
 /*
  * What the mirror knows of a path without asking the client: 0 and the entry,
- * -ENOENT (certain), or -EAGAIN (not known).  Symlinks are not followed.
+ * -ENOENT (certain), or -EAGAIN (not known).  Symlinks are not followed.  Any thread.
  */
 int mirror_peek(struct mirror *m, const char *path, struct entry_attr *ret);
 /* Sets what was learnt of a version's bytes, so that later reads come from the store. */

@@ -12,7 +12,7 @@
 #include "concc/str.h"
 
 /* Removes what can be in fd; the name of a directory that is not empty, or NULL. */
-static int remove_flat(int fd, void (*busy)(void *data), void *data, char **ret_dir)
+static int remove_flat(int fd, char **ret_dir)
 {
 	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = copy < 0 ? NULL : fdopendir(copy);
@@ -25,8 +25,6 @@ static int remove_flat(int fd, void (*busy)(void *data), void *data, char **ret_
 	while (dir && r == 0 && !*ret_dir && (e = readdir(dir))) {
 		if (streq(e->d_name, ".") || streq(e->d_name, ".."))
 			continue;
-		if (busy)
-			busy(data);
 		if (unlinkat(fd, e->d_name, 0) == 0 || unlinkat(fd, e->d_name, AT_REMOVEDIR) == 0)
 			continue;
 		if (errno == ENOTEMPTY || errno == EEXIST)
@@ -54,7 +52,7 @@ static int enter(int *fd, const char *name)
 }
 
 /* One fd however deep it goes: back up is "..", and nobody else is in there. */
-int path_empty_dir(int dirfd, void (*busy)(void *data), void *data)
+int path_empty_dir(int dirfd)
 {
 	_cleanup_close_ int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	_cleanup_strv_ char **names = NULL;
@@ -64,7 +62,7 @@ int path_empty_dir(int dirfd, void (*busy)(void *data), void *data)
 	while (r == 0) {
 		char *sub;
 
-		r = remove_flat(fd, busy, data, &sub);
+		r = remove_flat(fd, &sub);
 		if (r < 0)
 			break;
 		if (sub) {
@@ -96,7 +94,7 @@ int path_remove_tree(int dirfd, const char *name)
 	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	r = path_empty_dir(fd, NULL, NULL);
+	r = path_empty_dir(fd);
 	if (r < 0)
 		return r;
 	return unlinkat(dirfd, name, AT_REMOVEDIR) < 0 ? -errno : 0;

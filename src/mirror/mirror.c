@@ -232,7 +232,6 @@ char **mirror_copied(struct mirror *m, uint32_t job_id)
 	struct job_seq *j;
 	size_t it = 0;
 
-	mirror_check_owner(m);
 	pthread_mutex_lock(&m->lock);
 	j = map_get_u64(&m->jobs, job_id);
 	while (j && (path = map_next(&j->copied, &it, NULL)))
@@ -521,7 +520,6 @@ int mirror_peek(struct mirror *m, const char *path, struct entry_attr *ret)
 	const struct inode *i;
 	int err;
 
-	mirror_check_owner(m);
 	pthread_mutex_lock(&m->lock);
 	err = peek_locked(m, path, &i);
 	if (err == 0)

@@ -109,7 +109,7 @@ const char *scratch_path(const struct scratch *s)
 
 int scratch_clear(struct scratch *s)
 {
-	return path_empty_dir(s->fd, NULL, NULL);
+	return path_empty_dir(s->fd);
 }
 
 /* A job's directory is <id>/ with uppers u0, u1, ... and work directories w0, w1, ... */

@@ -44,7 +44,7 @@ struct agent {
 	struct store *store;
 	struct offload *disk; /* all that may block: see loop.h */
 	struct loop_source *disk_source;
-	struct offload_lane *keeping, *trimming, *comparing;
+	struct offload_lane *keeping, *trimming, *comparing, *scanning;
 	bool trims;	      /* a trim is in its lane */
 	int storage_sent;     /* store_state(), as the client knows it */
 	uint64_t n_kept;      /* jobs whose outputs were to be put into the store, ... */

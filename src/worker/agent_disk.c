@@ -11,7 +11,8 @@
 #include "concc/str.h"
 
 #define STORE_DEFAULT (20ull << 30)
-#define DISK_THREADS  5 /* contents; outputs that are kept; trims; toolchains; own files */
+#define DISK_THREADS  6 /* contents; outputs, that are kept or read; trims; toolchains; own files  \
+			 */
 /* Contents that have come and are not in the store yet, where the disk is slower than the line:
  * beyond that, what was expected to be read is not taken, and is fetched when it is. */
 #define DISK_BYTES_MAX (256u << 20)
@@ -97,6 +98,7 @@ void agent_disk_start(struct agent *a)
 	a->keeping = offload_lane(a->disk);
 	a->trimming = offload_lane(a->disk);
 	a->comparing = offload_lane(a->disk);
+	a->scanning = offload_lane(a->disk);
 	a->disk_source = loop_add_fd(a->loop, offload_event_fd(a->disk), LOOP_READ, on_disk, a);
 }
 

@@ -19,6 +19,9 @@
 
 /* File times come from the kernel's coarse clock, which lags by up to a tick of it. */
 #define CLOCK_SLACK_NS 20000000
+/* What is looked at and hashed by the loop's thread. */
+#define FEW_ENTRIES 500
+#define FEW_BYTES   (8 << 20)
 
 struct home *home_new(const struct home_config *c)
 {
@@ -33,8 +36,6 @@ struct home *home_new(const struct home_config *c)
 	h->fd = c->upper_fd;
 	h->started = c->started;
 	h->started_ms = c->started_ms;
-	h->busy = c->busy;
-	h->data = c->data;
 	return h;
 }
 
@@ -54,7 +55,7 @@ void home_free(struct home *h)
 	free(h->refusal);
 	/* What stays is removed with the launcher. */
 	if (fstatfs(h->fd, &fs) == 0 && fs.f_type != TMPFS_MAGIC)
-		(void)path_empty_dir(h->fd, h->busy, h->data);
+		(void)path_empty_dir(h->fd);
 	(void)close(h->fd);
 	free(h->workspace);
 	free(h);
@@ -281,8 +282,6 @@ static int compare_written(const void *a, const void *b, void *data)
 
 static int report_one(struct scan *s, struct upper_entry *e)
 {
-	if (s->h->busy)
-		s->h->busy(s->h->data);
 	switch (e->kind) {
 	case UPPER_FILE:
 		return scan_file(s, e);
@@ -366,13 +365,35 @@ static int scan_all(struct scan *s)
 	return scan_finish_dirs(s);
 }
 
-/* path NULL: all of it. */
-static int scan(struct home *h, const char *path, home_effect_fn fn, void *data)
+/* Is it read in some milliseconds? */
+static bool is_little(const struct upper *u)
+{
+	off_t bytes = 0;
+
+	for (size_t i = 0; i < u->n; i++)
+		if (u->entries[i].kind == UPPER_FILE)
+			bytes += u->entries[i].st.st_size < FEW_BYTES ? u->entries[i].st.st_size
+								      : FEW_BYTES;
+	return bytes < FEW_BYTES;
+}
+
+static int read_few(struct upper *u, int fd)
+{
+	int r = upper_read_few(u, fd, FEW_ENTRIES);
+
+	return r == CONCC_E_TOOBIG || (r == 0 && !is_little(u)) ? CONCC_E_LATER : r;
+}
+
+/* path NULL: all of it, or when that are few only. */
+static int scan(struct home *h, const char *path, bool few, home_effect_fn fn, void *data)
 {
 	struct scan s = {.h = h, .announcing = path, .fn = fn, .data = data, .u.fd = -1};
 	int r;
 
-	r = path ? upper_read_path(&s.u, h->fd, path) : upper_read(&s.u, h->fd);
+	if (path)
+		r = upper_read_path(&s.u, h->fd, path);
+	else
+		r = few ? read_few(&s.u, h->fd) : upper_read(&s.u, h->fd);
 	if (r == 0) {
 		s.progress = xcalloc(s.u.n, sizeof(*s.progress));
 		r = take_copied(&s);
@@ -389,10 +410,15 @@ static int scan(struct home *h, const char *path, home_effect_fn fn, void *data)
 
 int home_scan(struct home *h, home_effect_fn fn, void *data)
 {
-	return scan(h, NULL, fn, data);
+	return scan(h, NULL, false, fn, data);
+}
+
+int home_scan_few(struct home *h, home_effect_fn fn, void *data)
+{
+	return scan(h, NULL, true, fn, data);
 }
 
 int home_announce(struct home *h, const char *path, home_effect_fn fn, void *data)
 {
-	return scan(h, path, fn, data);
+	return scan(h, path, false, fn, data);
 }

@@ -9,7 +9,7 @@
  * whiteouts become removals, opaque directories replace, hard links stay links.
  *
  * Once, when all of the job's processes are gone.  Before, single files can be
- * announced: that scan leaves them out.
+ * announced: that scan leaves them out.  That one may be any thread's, of which fn is called then.
  *
  * Effects come in the order in which the files were last written, so that times
  * given on arrival keep that order.  Overlay's own marks beyond whiteouts and opaque
@@ -36,14 +36,11 @@ struct home_config {
 	int upper_fd;	  /* taken */
 	struct timespec started; /* CLOCK_REALTIME before the job ran: the job set earlier times */
 	uint64_t started_ms;	 /* CLOCK_MONOTONIC then */
-	/* Called for each file that is looked at, and removed at the end: there may be many.
-	 * May be NULL. */
-	void (*busy)(void *data);
-	void *data;
 };
 
 struct home *home_new(const struct home_config *c);
-/* Also empties an upper on disk, where nothing else frees its space (see scratch.h). */
+/* Also empties an upper on disk, where nothing else frees its space (see scratch.h).  Any thread.
+ */
 void home_free(struct home *h);
 
 /* One effect, with an open fd (borrowed for the call) to the bytes for EFFECT_FILE. */
@@ -55,6 +52,8 @@ typedef int (*home_effect_fn)(void *data, const struct msg_file *f, int fd);
  * negative return of fn.
  */
 int home_scan(struct home *h, home_effect_fn fn, void *data);
+/* The same when it takes some milliseconds only; else CONCC_E_LATER, and fn was not called. */
+int home_scan_few(struct home *h, home_effect_fn fn, void *data);
 /*
  * The same for one file (path as in effects) which the job says is whole while it goes on, and for
  * the directories that it needs.  -ENOENT, -ENOTDIR or -ELOOP when the job has made none by that

@@ -14,10 +14,8 @@
 #include "concc/sandbox.h"
 #include "concc/str.h"
 
-/*
- * Bytes hashed in one scan.  It keeps the agent's thread from its link, and after 4 s without
- * an answer the client gives the worker up; slow and busy machines hash 150 MB in one.
- */
+/* Bytes hashed in one scan: the job's end waits for it, and slow and busy machines hash 150 MB in a
+ * second. */
 #define HASH_MAX (256LL << 20)
 /* A sparse file is sent with its holes.  Beyond, that takes longer than to run the job again. */
 #define SPARSE_MAX (16LL << 30)

@@ -35,8 +35,6 @@ struct home {
 	int fd;
 	struct timespec started;
 	uint64_t started_ms;
-	void (*busy)(void *data);
-	void *data;
 	struct map announced; /* path -> struct announced */
 	char *refusal;	      /* see home_refusal() */
 };

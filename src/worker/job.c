@@ -64,16 +64,8 @@ void agent_job_free(struct agent_job *j)
 			close(j->out[i].fd);
 	}
 	job_close_input(j);
-	for (size_t i = 0; i < j->n_homes; i++) {
-		home_free(j->homes[i]);
-		if (j->upper_fds[i] >= 0)
-			close(j->upper_fds[i]);
-	}
+	job_clear(j);
 	fd_close(&j->tty_fd);
-	if (j->tmp_fd >= 0)
-		close(j->tmp_fd);
-	free(j->homes);
-	free(j->upper_fds);
 	announcements_free(j->announcements);
 	buf_release(&j->input);
 	buf_release(&j->held);
@@ -156,13 +148,6 @@ void agent_job_outside(struct agent *a, int64_t job, enum missing_how how, const
 }
 
 /* ---- the start ---- */
-
-static void has_pulse(void *data)
-{
-	struct agent *a = data;
-
-	link_pulse(a->link);
-}
 
 static int launch(struct agent_job *j)
 {
@@ -250,8 +235,6 @@ void agent_job_prepared(struct agent *a, uint32_t job_id, int *upper_fds, size_t
 			.upper_fd = upper_fds[i],
 			.started = j->started,
 			.started_ms = j->started_ms,
-			.busy = has_pulse,
-			.data = a,
 		};
 
 		j->upper_fds[i] = fcntl(upper_fds[i], F_DUPFD_CLOEXEC, 3);

@@ -63,7 +63,9 @@ struct agent_job {
 	bool input_ends;
 	uint32_t credit; /* output the client takes now */
 	struct home **homes;
-	int *upper_fds; /* borrowed by the outbox; n_homes of them */
+	int *upper_fds;		   /* borrowed by the outbox; n_homes of them */
+	struct scanning *scanning; /* what it did is being read, by a thread: it stays until then */
+	bool large;		   /* what it did is much */
 	size_t n_homes;
 	int tmp_fd;
 	int tty_fd; /* our side of its input, where that is a terminal; or -1 */
@@ -135,6 +137,8 @@ void job_send_exit(struct agent_job *j, struct msg_exit *m);
 void job_refuse(struct agent_job *j, enum refusal why, const char *text);
 /* Its end, when all processes are gone and all output is read. */
 void job_maybe_finish(struct agent_job *j);
+/* What it did, and left, is not needed any more. */
+void job_clear(struct agent_job *j);
 /* For home_scan() and home_announce(); data: the job. */
 int job_on_effect(void *data, const struct msg_file *f, int fd);
 /* It made what can't be told, or that can't be read. */

@@ -69,6 +69,8 @@ static void keep_all(void *arg)
 
 	list_for_each (l, &g->keep)
 		keep_one(g, container_of(l, struct kept, link));
+	for (size_t i = 0; i < g->n_fds; i++)
+		(void)close(g->upper_fds[i]); /* which may be the last, see clear() */
 }
 
 static void all_kept(void *arg)
@@ -77,8 +79,6 @@ static void all_kept(void *arg)
 
 	while (!list_empty(&g->keep))
 		kept_free(list_first(&g->keep, struct kept, link));
-	for (size_t i = 0; i < g->n_fds; i++)
-		(void)close(g->upper_fds[i]);
 	g->agent->n_kept_done++;
 	if (g->agent->disk) /* it is not the end of all */
 		agent_job_start_waiting(g->agent);
@@ -177,6 +177,8 @@ void outbox_failed(struct outbox *o, const char *path)
 	if (j->launched && !j->ended)
 		launcher_kill(j->agent->launcher, j->msg.job_id, SIGKILL);
 	j->leaving = false; /* what was to do so went with the outbox */
+	if (j->scanning)
+		return; /* it is told then */
 	/* Once more when it was told: that word was behind the file, and went with the outbox. */
 	job_send_exit(j, &m);
 }
@@ -222,15 +224,155 @@ void job_unreadable(struct agent_job *j, const char *refusal, int err)
 	job_taint(j, text);
 }
 
-/* Puts what it did into the outbox; taints when that can't be told. */
-static void scan(struct agent_job *j)
+/* ---- what it did ---- */
+
+/* A scan for which the loop's thread has no time. */
+struct scanning {
+	struct agent_job *job; /* in `done` only */
+	struct home **homes;   /* borrowed: from this one on */
+	size_t n_homes;
+	struct msg_file *effects; /* their strings are ours */
+	size_t n, cap, told;
+	struct loop_source *turn;
+	struct home *failed; /* NULL: none */
+	int err;
+};
+
+/* So many effects are put into the outbox at once. */
+#define TOLD_AT_ONCE 2000
+
+static void scanning_free(struct scanning *g)
+{
+	if (!g)
+		return;
+	loop_remove(g->turn);
+	for (size_t i = 0; i < g->n; i++) {
+		free(g->effects[i].path);
+		free(g->effects[i].target);
+	}
+	free(g->effects);
+	free(g);
+}
+
+static int collect(void *data, const struct msg_file *f, int fd)
+{
+	struct scanning *g = data;
+	struct msg_file *to;
+
+	if (g->n == g->cap) {
+		g->cap = g->cap ? 2 * g->cap : 1024;
+		g->effects = xrealloc(g->effects, g->cap * sizeof(*g->effects));
+	}
+	to = &g->effects[g->n++];
+	*to = *f;
+	to->path = xstrdup(f->path);
+	to->target = xstrdup(f->target);
+	return 0;
+}
+
+static void scan_by_thread(void *arg)
+{
+	struct scanning *g = arg;
+
+	for (size_t i = 0; i < g->n_homes && !g->failed; i++) {
+		g->err = home_scan(g->homes[i], collect, g);
+		if (g->err < 0)
+			g->failed = g->homes[i];
+	}
+}
+
+static void tell(struct agent_job *j);
+
+static void tell_scanned(void *data)
+{
+	struct scanning *g = data;
+	struct agent_job *j = g->job;
+
+	g->turn = NULL;
+	for (size_t n = 0; n < TOLD_AT_ONCE && g->told < g->n && !j->taint; n++)
+		(void)job_on_effect(j, &g->effects[g->told++], -1);
+	if (g->told < g->n && !j->taint) {
+		g->turn = loop_defer(j->agent->loop, tell_scanned, g);
+		return;
+	}
+	scanning_free(steal_ptr(&j->scanning));
+	tell(j);
+}
+
+static void scanned(void *arg)
+{
+	struct scanning *g = arg;
+	struct agent_job *j = g->job;
+
+	if (!j->agent->disk)
+		return; /* the end of all; it goes with the job */
+	if (g->failed)
+		job_unreadable(j, home_refusal(g->failed), g->err);
+	tell_scanned(g);
+}
+
+static void scan_later(struct agent_job *j, size_t from)
+{
+	struct scanning *g = xcalloc(1, sizeof(*g));
+
+	g->job = j;
+	g->homes = j->homes + from;
+	g->n_homes = j->n_homes - from;
+	j->scanning = g;
+	j->large = true;
+	(void)offload_put(j->agent->scanning, scan_by_thread, scanned, g, 0); /* one of each job */
+}
+
+/* Puts what it did into the outbox; taints when that can't be told.  False: tell() comes later. */
+static bool scan(struct agent_job *j)
 {
 	for (size_t i = 0; i < j->n_homes; i++) {
-		int r = home_scan(j->homes[i], job_on_effect, j);
+		int r = home_scan_few(j->homes[i], job_on_effect, j);
 
+		if (r == CONCC_E_LATER) {
+			scan_later(j, i);
+			return false;
+		}
 		if (r < 0)
 			job_unreadable(j, home_refusal(j->homes[i]), r);
 	}
+	return true;
+}
+
+/* What is left of a job when all was told. */
+struct remains {
+	struct home **homes;
+	size_t n_homes;
+	int *upper_fds;
+	int tmp_fd;
+};
+
+/* The last that leads to its files: on a disk each is removed, and of memory the kernel takes long
+ * to get much back. */
+static void clear(void *arg)
+{
+	struct remains *r = arg;
+
+	for (size_t i = 0; i < r->n_homes; i++) {
+		home_free(r->homes[i]);
+		fd_close(&r->upper_fds[i]);
+	}
+	fd_close(&r->tmp_fd);
+	free(r->homes);
+	free(r->upper_fds);
+	free(r);
+}
+
+void job_clear(struct agent_job *j)
+{
+	struct remains *r = xmalloc(sizeof(*r));
+
+	*r = (struct remains){j->homes, j->n_homes, j->upper_fds, j->tmp_fd};
+	scanning_free(steal_ptr(&j->scanning));
+	if (j->agent->disk && (j->large || j->taint))
+		(void)offload_put(j->agent->scanning, clear, NULL, r, 0); /* one of each job */
+	else
+		clear(r);
 }
 
 static void fill_usage(const struct agent_job *j, struct msg_exit *m)
@@ -313,40 +455,13 @@ static void blame_left(struct agent_job *j)
 	job_taint(j, "it left processes in the background, which can only go on here");
 }
 
-/* All processes are gone and all output is read: say what came of it. */
-static void finish(struct agent_job *j)
+/* Behind what it did. */
+static void tell(struct agent_job *j)
 {
 	struct msg_exit m = {0};
 	int status = j->end.wait_status;
-	bool failed = status != 0;
-	bool full = j->end.started && job_scratch_is_full(j);
 
-	/* What it looked up must be told before its end. */
-	mirror_dispatch(j->agent->mirror);
 	fill_usage(j, &m);
-	if (!j->end.started) {
-		m.how = j->end.err == -ENOENT || j->end.err == -EACCES ? EXIT_REFUSED : EXIT_FAILED;
-		m.code = m.how == EXIT_REFUSED ? REFUSED_SANDBOX : 0;
-		m.text = j->end.text;
-		job_send_exit(j, &m);
-		return;
-	}
-	host_look_at_oom(j->agent);
-	if (!j->taint && j->starved)
-		job_taint(j, "the worker ran out of memory");
-	if (!j->taint && failed && agent_is_told_to_end())
-		job_taint(j, AGENT_TOLD_TO_END);
-	/* Be it that it did not look whether its writes failed. */
-	if (full)
-		j->holding = HOLDING_FULL_DISK;
-	if (full || j->holding == HOLDING_DENIED || (failed && j->holding))
-		job_blame_holding(j);
-	if (!j->taint && failed)
-		job_blame_limit(j);
-	if (!j->taint && j->end.left)
-		blame_left(j);
-	if (!j->taint)
-		scan(j);
 	if (!j->taint)
 		send_held(j);
 	check_leftovers(j, &m);
@@ -369,9 +484,45 @@ static void finish(struct agent_job *j)
 	strv_free(m.outside);
 }
 
+/* All processes are gone and all output is read: say what came of it. */
+static void finish(struct agent_job *j)
+{
+	bool failed = j->end.wait_status != 0;
+	bool full = j->end.started && job_scratch_is_full(j);
+
+	/* What it looked up must be told before its end. */
+	mirror_dispatch(j->agent->mirror);
+	if (!j->end.started) {
+		struct msg_exit m = {0};
+
+		fill_usage(j, &m);
+		m.how = j->end.err == -ENOENT || j->end.err == -EACCES ? EXIT_REFUSED : EXIT_FAILED;
+		m.code = m.how == EXIT_REFUSED ? REFUSED_SANDBOX : 0;
+		m.text = j->end.text;
+		job_send_exit(j, &m);
+		return;
+	}
+	host_look_at_oom(j->agent);
+	if (!j->taint && j->starved)
+		job_taint(j, "the worker ran out of memory");
+	if (!j->taint && failed && agent_is_told_to_end())
+		job_taint(j, AGENT_TOLD_TO_END);
+	/* Be it that it did not look whether its writes failed. */
+	if (full)
+		j->holding = HOLDING_FULL_DISK;
+	if (full || j->holding == HOLDING_DENIED || (failed && j->holding))
+		job_blame_holding(j);
+	if (!j->taint && failed)
+		job_blame_limit(j);
+	if (!j->taint && j->end.left)
+		blame_left(j);
+	if (j->taint || scan(j))
+		tell(j);
+}
+
 void job_maybe_finish(struct agent_job *j)
 {
-	if (!j->ended)
+	if (!j->ended || j->scanning)
 		return;
 	if (j->exit_sent) {
 		leave(j);

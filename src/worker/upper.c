@@ -78,7 +78,7 @@ static int add_child(struct upper *u, size_t parent, int dir_fd, const char *nam
 
 	if (dir_len + strlen(name) + 2 > PROTO_PATH_MAX)
 		return -ENAMETOOLONG; /* no message can carry it */
-	if (u->n >= UPPER_ENTRIES_MAX)
+	if (u->n >= u->max)
 		return CONCC_E_TOOBIG;
 	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
@@ -137,6 +137,7 @@ static int begin(struct upper *u, int fd)
 
 	upper_release(u);
 	u->fd = fd;
+	u->max = UPPER_ENTRIES_MAX;
 	top = add(u);
 	top->kind = UPPER_DIR;
 	top->path = xstrdup("");
@@ -145,8 +146,14 @@ static int begin(struct upper *u, int fd)
 
 int upper_read(struct upper *u, int fd)
 {
+	return upper_read_few(u, fd, UPPER_ENTRIES_MAX);
+}
+
+int upper_read_few(struct upper *u, int fd, size_t max)
+{
 	int r = begin(u, fd);
 
+	u->max = max;
 	for (size_t i = 0; i < u->n && r == 0; i++)
 		if (u->entries[i].kind == UPPER_DIR)
 			r = read_dir(u, i);

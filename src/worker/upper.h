@@ -33,7 +33,7 @@ struct upper_entry {
 struct upper {
 	int fd; /* borrowed */
 	struct upper_entry *entries;
-	size_t n, cap;
+	size_t n, cap, max;
 };
 
 /* The most names one job may leave in one workspace: bounds the agent's memory. */
@@ -41,6 +41,8 @@ struct upper {
 
 /* Lists fd anew, which nobody changes any more.  0 or negative. */
 int upper_read(struct upper *u, int fd);
+/* The same; CONCC_E_TOOBIG when there are more than that. */
+int upper_read_few(struct upper *u, int fd, size_t max);
 /* The same for path, clean and relative, and the directories that lead to it alone; any time.
  * -ENOENT, -ENOTDIR or -ELOOP when it is not in there. */
 int upper_read_path(struct upper *u, int fd, const char *path);
