@@ -53,13 +53,10 @@ void commit_of_any_command(struct commit *c)
 	c->any_command = true;
 }
 
-/* On many a disk a file of so much is gone in a millisecond. */
-#define LARGE ((uint64_t)4 * 1024 * 1024)
-
 int commit_hold_large(int dir_fd, const char *name, uint64_t size)
 {
 	/* NFS renames what is open instead of removing it, and its directory stays then. */
-	if (size < LARGE || fs_is_network(dir_fd))
+	if (size < COMMIT_LARGE || fs_is_network(dir_fd))
 		return -1;
 	return openat(dir_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 }
@@ -274,6 +271,14 @@ static void finish_temp(struct commit *c)
 		commit_fail(c, err, "write", e->path);
 }
 
+static bool is_file(const struct commit *c, const char *path)
+{
+	const struct dir *d;
+	const struct ent *e = commit_find_ent(c, path, &d);
+
+	return e && e->type == ENTRY_FILE;
+}
+
 static void begin_temp(struct commit *c, struct effect *e)
 {
 	int fd = open_temp(c, e);
@@ -287,6 +292,7 @@ static void begin_temp(struct commit *c, struct effect *e)
 		.size = e->size,
 		.mode = e->mode,
 		.set_times = e->flags & EFFECT_F_TIMES,
+		.allocate = e->size >= COMMIT_LARGE && is_file(c, e->path),
 	};
 	effect_times(e, NULL, c->file.times);
 }

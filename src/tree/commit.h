@@ -102,6 +102,9 @@ struct temp_file {
 	bool set_times;
 	struct timespec times[2];
 	bool holes; /* some of it was not written, being zeros */
+	/* It has its blocks before its bytes: ext4 gives a file blocks when they are written back,
+	 * and does that at once when it is renamed over another one (auto_da_alloc in ext4(5)). */
+	bool allocate;
 };
 
 /* A directory that is gone through, of those open above each other. */
@@ -172,6 +175,8 @@ struct commit {
 /* Is this piece over?  Asked when something of it was done, so that each comes further. */
 bool commit_is_over(const struct commit *c);
 void commit_remove_temp(struct commit *c, struct effect *e);
+/* On many a disk a file of so much is gone in a millisecond, and written back in some. */
+#define COMMIT_LARGE ((uint64_t)4 * 1024 * 1024)
 /* Before a regular file of that size loses this name, and after: a large one goes later. */
 int commit_hold_large(int dir_fd, const char *name, uint64_t size);
 void commit_let_go(struct commit *c, int held);

@@ -2,6 +2,7 @@
 #include "commit.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,16 @@ static size_t run_of(const uint8_t *p, size_t n, uint64_t at, bool *ret_hole)
 	return n;
 }
 
+static int write_run(struct temp_file *t, const void *p, size_t n, uint64_t at)
+{
+	if (t->allocate && fallocate(t->fd, 0, (off_t)at, (off_t)n) < 0) {
+		if (errno != EOPNOTSUPP && errno != ENOSYS)
+			return -errno;
+		t->allocate = false;
+	}
+	return write_full(t->fd, p, n);
+}
+
 /* Holes of sparse files stay holes: they come as zeros. */
 int temp_write(struct temp_file *t, const void *bytes, size_t n, uint64_t at)
 {
@@ -48,7 +59,7 @@ int temp_write(struct temp_file *t, const void *bytes, size_t n, uint64_t at)
 		size_t len = run_of(p, n, at, &hole);
 
 		if (!hole)
-			err = write_full(t->fd, p, len);
+			err = write_run(t, p, len, at);
 		else if (lseek(t->fd, (off_t)len, SEEK_CUR) < 0)
 			err = -errno;
 		t->holes |= hole;

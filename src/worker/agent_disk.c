@@ -11,8 +11,9 @@
 #include "concc/str.h"
 
 #define STORE_DEFAULT (20ull << 30)
-#define DISK_THREADS  6 /* contents; outputs, that are kept or read; trims; toolchains; own files  \
-			 */
+#define DISK_THREADS                                                                               \
+	6 /* contents; outputs, that are kept or read; trims; toolchains; own files                \
+	   */
 /* Contents that have come and are not in the store yet, where the disk is slower than the line:
  * beyond that, what was expected to be read is not taken, and is fetched when it is. */
 #define DISK_BYTES_MAX (256u << 20)

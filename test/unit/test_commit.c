@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -12,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -1330,6 +1333,64 @@ Test(commit, temporaries_of_the_dead_are_removed)
 	tree_list(b.tree, 0, at(&b, "d"));
 	cr_assert_eq(temps(&b), 1);
 	cr_assert_not(exists(&b, "d/f"));
+	bed_release(&b);
+}
+
+/* How many extents of the only temporary have no place on the disk yet; -1 when the file system
+ * does not say. */
+static int unplaced_extents(const struct bed *b)
+{
+	_cleanup_free_ struct fiemap *map = xcalloc(1,
+						    sizeof(*map) + 256 * sizeof(*map->fm_extents));
+	_cleanup_close_ int fd = -1;
+	DIR *d = opendir(b->root);
+	struct dirent *e;
+	int n = 0;
+
+	while ((e = readdir(d)) && !str_starts(e->d_name, ".concc-tmp-"))
+		;
+	cr_assert_not_null(e);
+	fd = open(at(b, e->d_name), O_RDONLY | O_CLOEXEC);
+	cr_assert_geq(fd, 0);
+	closedir(d);
+	map->fm_length = FIEMAP_MAX_OFFSET;
+	map->fm_extent_count = 256;
+	if (ioctl(fd, FS_IOC_FIEMAP, map) < 0)
+		return -1;
+	cr_assert_gt(map->fm_mapped_extents, 0);
+	for (unsigned i = 0; i < map->fm_mapped_extents; i++)
+		n += !!(map->fm_extents[i].fe_flags & FIEMAP_EXTENT_DELALLOC);
+	return n;
+}
+
+/* Or its rename would wait until they are written. */
+Test(commit, a_large_file_over_another_has_its_blocks)
+{
+	const size_t size = 6 << 20;
+	char *bytes = xcalloc(1, size + 1);
+	struct msg_file f = {.kind = EFFECT_FILE, .path = (char *)"f", .size = size, .mode = 0644};
+	struct buf got = BUF_INIT;
+	struct stat st;
+	struct bed b;
+
+	bed_init(&b);
+	write_file(at(&b, "f"), "old");
+	tree_list(b.tree, 0, b.root);
+	start(&b);
+	memset(bytes, 'x', size / 2); /* then a hole, and an end */
+	bytes[size - 1] = 'y';
+	digest_of(bytes, size, &f.digest);
+	cr_assert_eq(effect(&b, f), 0);
+	for (size_t i = 0; i < size; i += 1 << 16)
+		cr_assert_eq(commit_data(b.job, bytes + i, 1 << 16), 0);
+	cr_assert_leq(unplaced_extents(&b), 0);
+	applies(&b);
+	cr_assert_eq(read_file_at(AT_FDCWD, at(&b, "f"), size, &got), 0);
+	cr_assert(got.len == size && memcmp(got.data, bytes, size) == 0);
+	cr_assert_eq(stat(at(&b, "f"), &st), 0);
+	cr_assert_lt((size_t)st.st_blocks * 512, size / 2 + (1 << 18));
+	buf_release(&got);
+	free(bytes);
 	bed_release(&b);
 }
 
