@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
@@ -30,10 +31,10 @@
 
 /* What one peer has asked for. */
 struct serving {
-	struct list waiting;   /* struct fetch.of_peer, not begun, in the order they came */
-	struct list begun;     /* the same: with an open file, by turns */
-	struct list comparing; /* the same: of what the worker offers */
-	struct map by_id;      /* id -> struct fetch */
+	struct list waiting; /* struct fetch.of_peer, not begun, in the order they came */
+	struct list begun;   /* the same: with an open file, by turns */
+	struct list away;    /* the same: a thread has it, to read or to compare what is offered */
+	struct map by_id;    /* id -> struct fetch */
 	unsigned n_fetches, n_begun;
 	/* Bytes of contents, since none was wanted: asked for, and sent of those. */
 	uint64_t wanted_bytes, sent_bytes;
@@ -50,6 +51,8 @@ struct fetch {
 	int fd;
 	bool begun;		 /* counted in n_begun */
 	struct compare *compare; /* what it offers is compared just now; or NULL */
+	struct piece *piece;	 /* its next bytes are read just now; or NULL */
+	bool by_thread;		 /* each read of it may have to wait */
 	uint64_t offset;
 	uint64_t size;	 /* of the version that was asked for: what was appended is none of it */
 	uint64_t wanted; /* of it in wanted_bytes: its size as that is known */
@@ -63,6 +66,17 @@ struct compare {
 	int fd;
 	int err;
 	struct digest digest;
+};
+
+/* Bytes that are not in memory: the disk may be slow, so a thread reads them. */
+struct piece {
+	struct fetch *fetch;
+	atomic_bool useless; /* fetch is gone */
+	int fd;
+	uint64_t offset;
+	size_t want;
+	ssize_t n; /* or -errno */
+	uint8_t bytes[];
 };
 
 /* Nothing is left to be sent: what comes next is another lot. */
@@ -121,6 +135,8 @@ static void fetch_free(struct fetch *f)
 		f->peer->serving->n_begun--;
 	if (f->compare)
 		atomic_store(&f->compare->useless, true);
+	if (f->piece)
+		atomic_store(&f->piece->useless, true);
 	if (f->fd >= 0)
 		close(f->fd);
 	f->peer->serving->wanted_bytes -= f->wanted - f->offset; /* of one that fails */
@@ -218,7 +234,7 @@ static bool serve_offer(struct peer *p, struct fetch *f, const struct entry_attr
 	c->fd = steal_fd(&f->fd);
 	f->compare = c;
 	list_remove(&f->of_peer);
-	list_append(&p->serving->comparing, &f->of_peer);
+	list_append(&p->serving->away, &f->of_peer);
 	/* Takes no bytes: can't fail.  As many as are served at once. */
 	(void)offload_put(p->server->comparing, compare_run, compare_done, c, 0);
 	return true;
@@ -240,7 +256,103 @@ static int begin(struct peer *p, struct fetch *f, struct entry_attr *ret)
 	return 0;
 }
 
-/* One chunk of one file; a file that has more goes to the end of the queue. */
+/* What was read next; a file that has more goes to the end of the queue. */
+static void send_piece(struct peer *p, struct fetch *f, const uint8_t *bytes, ssize_t n)
+{
+	struct digest d;
+
+	if (n < 0) {
+		fail(p, f, (int)n);
+		return;
+	}
+	if (n > 0) {
+		struct msg_content m = {
+			.fetch_id = f->msg.fetch_id,
+			.state = CONTENT_DATA,
+			.offset = f->offset,
+			.data = {bytes, (size_t)n},
+		};
+
+		digest_update(f->digest, bytes, (size_t)n);
+		answer(p, &m);
+		f->offset += (uint64_t)n;
+		note_sent(p, (uint64_t)n);
+	}
+	if (n == 0 || f->offset == f->size) {
+		digest_final(f->digest, &d);
+		finish(p, f, &d);
+		return;
+	}
+	list_remove(&f->of_peer);
+	list_append(&p->serving->begun, &f->of_peer);
+}
+
+static void read_piece(void *arg)
+{
+	struct piece *c = arg;
+
+	if (atomic_load(&c->useless))
+		return;
+	c->n = pread(c->fd, c->bytes, c->want, (off_t)c->offset);
+	if (c->n < 0)
+		c->n = -errno;
+}
+
+static void piece_is_read(void *arg)
+{
+	struct piece *c = arg;
+	struct fetch *f = c->fetch;
+
+	if (!atomic_load(&c->useless)) {
+		struct peer *p = f->peer;
+
+		f->piece = NULL;
+		f->fd = steal_fd(&c->fd);
+		send_piece(p, f, c->bytes, c->n);
+		serve_more(p);
+	}
+	if (c->fd >= 0)
+		(void)close(c->fd);
+	free(c);
+}
+
+static void read_by_thread(struct peer *p, struct fetch *f, size_t want)
+{
+	struct piece *c = xcalloc(1, sizeof(*c) + want);
+
+	c->fetch = f;
+	c->fd = steal_fd(&f->fd);
+	c->offset = f->offset;
+	c->want = want;
+	f->piece = c;
+	list_remove(&f->of_peer);
+	list_append(&p->serving->away, &f->of_peer);
+	/* Takes no bytes: can't fail.  As many as are served at once. */
+	(void)offload_put(p->server->reading, read_piece, piece_is_read, c, 0);
+}
+
+/* What is in memory, which need not be all; -EAGAIN: nothing is, so who reads has to wait. */
+static ssize_t read_now(struct fetch *f, void *p, size_t want)
+{
+	struct iovec v = {p, want};
+	ssize_t n;
+
+	if (f->by_thread)
+		return -EAGAIN;
+	n = preadv2(f->fd, &v, 1, (off_t)f->offset, RWF_NOWAIT);
+	if (n >= 0 || errno == EAGAIN)
+		return n < 0 ? -EAGAIN : n;
+	/* This file system can't tell.  tmpfs can't, and FUSE and NFS, which may take long. */
+	if (errno != EOPNOTSUPP && errno != ENOSYS)
+		return -errno;
+	f->by_thread = fs_is_network(f->fd);
+	if (f->by_thread)
+		return -EAGAIN;
+	n = pread(f->fd, p, want, (off_t)f->offset);
+	return n < 0 ? -errno : n;
+}
+
+/* One chunk of one file. */
 static void serve_chunk(struct peer *p, struct fetch *f)
 {
 	static uint8_t chunk[CHUNK];
@@ -259,33 +371,11 @@ static void serve_chunk(struct peer *p, struct fetch *f)
 			return;
 	}
 	want = f->size - f->offset < sizeof(chunk) ? (size_t)(f->size - f->offset) : sizeof(chunk);
-	n = pread(f->fd, chunk, want, (off_t)f->offset);
-	if (n < 0) {
-		fail(p, f, -errno);
-		return;
-	}
-	if (n > 0) {
-		struct msg_content m = {
-			.fetch_id = f->msg.fetch_id,
-			.state = CONTENT_DATA,
-			.offset = f->offset,
-			.data = {chunk, (size_t)n},
-		};
-
-		digest_update(f->digest, chunk, (size_t)n);
-		answer(p, &m);
-		f->offset += (uint64_t)n;
-		note_sent(p, (uint64_t)n);
-	}
-	if ((size_t)n < sizeof(chunk) || f->offset == f->size) {
-		struct digest d;
-
-		digest_final(f->digest, &d);
-		finish(p, f, &d);
-		return;
-	}
-	list_remove(&f->of_peer);
-	list_append(&p->serving->begun, &f->of_peer);
+	n = read_now(f, chunk, want);
+	if (n == -EAGAIN)
+		read_by_thread(p, f, want);
+	else
+		send_piece(p, f, chunk, n);
 }
 
 /* A new one and one that was begun, in turn; NULL when there is none. */
@@ -354,8 +444,8 @@ void serve_drop(struct peer *p)
 		fetch_free(list_first(&p->serving->waiting, struct fetch, of_peer));
 	while (!list_empty(&p->serving->begun))
 		fetch_free(list_first(&p->serving->begun, struct fetch, of_peer));
-	while (!list_empty(&p->serving->comparing))
-		fetch_free(list_first(&p->serving->comparing, struct fetch, of_peer));
+	while (!list_empty(&p->serving->away))
+		fetch_free(list_first(&p->serving->away, struct fetch, of_peer));
 	map_release(&p->serving->by_id);
 }
 
@@ -365,7 +455,7 @@ struct serving *serving_new(void)
 
 	list_init(&s->waiting);
 	list_init(&s->begun);
-	list_init(&s->comparing);
+	list_init(&s->away);
 	return s;
 }
 

@@ -42,7 +42,7 @@
 /* Without any worker it has some 15 open; what can't be opened after them is done without. */
 #define FILES_MIN 32
 /* What is hashed on a thread: one, since there is one disk. */
-#define HASHING_THREADS 2 /* one for each lane */
+#define HASHING_THREADS 3 /* one for each lane */
 
 /* ---- life ---- */
 
@@ -335,6 +335,7 @@ void server_set_up_hashing(struct server *s)
 {
 	s->hashing = offload_new(HASHING_THREADS, 0);
 	s->comparing = offload_lane(s->hashing);
+	s->reading = offload_lane(s->hashing);
 	s->closing = offload_lane(s->hashing);
 	commits_open(s);
 	s->hashing_source = loop_add_fd(s->loop, offload_event_fd(s->hashing), LOOP_READ, on_hashed,

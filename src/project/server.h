@@ -49,6 +49,7 @@ struct server {
 	struct loop_source *tree_source, *idle_timer, *save_timer, *calls_source;
 	struct offload *hashing;	/* files that are hashed on a thread */
 	struct offload_lane *comparing; /* those that workers may have themselves */
+	struct offload_lane *reading;	/* and not hashed: what workers ask for, from a slow disk */
 	struct offload_lane *closing;	/* and not hashed: large ones that are gone */
 	struct loop_source *hashing_source;
 	struct peer **peers; /* n_peers, index = the tree's peer number */

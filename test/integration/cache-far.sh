@@ -111,6 +111,16 @@ looked_up() {
 	expect_eq "what it made" "$(cat made)" made
 }
 
+# A worker asks for its bytes.
+fetched() {
+	begin fetched
+	hold 'cat far/large >large.copy'
+	others_are_answered
+	let_go
+	wait "$HELD"
+	expect_same_file large.copy "$LAB/disk/large"
+}
+
 killed() {
 	begin killed
 	hold "$job"
@@ -161,6 +171,7 @@ stopped() {
 check "a job's end" first
 check "a look-up" looked_up
 check "whose client is killed" killed
+check "what a worker fetches" fetched
 check "what hangs" hangs
 check "the server's end" stopped
 lab_stop
