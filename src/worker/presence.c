@@ -27,6 +27,17 @@ struct presence {
 	uint64_t since_ms;
 };
 
+static json_t *loop_json(const struct loop *l)
+{
+	struct loop_counts c;
+	json_t *o = json_object();
+
+	loop_counts(l, &c);
+	json_object_set_new(o, "long", json_integer((json_int_t)c.n_long));
+	json_object_set_new(o, "longest_us", json_integer((json_int_t)c.longest_us));
+	return o;
+}
+
 static json_t *disk_json(struct offload *disk)
 {
 	struct offload_counts c = {0};
@@ -73,6 +84,7 @@ static char *describe(const struct presence *p)
 	json_object_set_new(o, "own_disk_files", json_integer((json_int_t)c.own_files));
 	json_object_set_new(o, "own_disk_bytes", json_integer((json_int_t)c.own_bytes));
 	json_object_set_new(o, "disk", disk_json(a->disk));
+	json_object_set_new(o, "loop", loop_json(a->loop));
 	text = json_dumps(o, JSON_COMPACT);
 	json_decref(o);
 	return text;

@@ -69,5 +69,7 @@ others() {
 check "many outputs" many_outputs
 check "other jobs" others
 check "a large tree that is removed" tree_removed
-echo "note: $(lab_status '"\(.loop.long) calls of the loop over 50 ms, the longest \(.loop.longest_us) us; \(.commits.pieces // 0) pieces"')"
+large='"\(.long) calls of over 50 ms, the longest \(.longest_us) us"'
+echo "note: the server: $(lab_status ".loop | $large"), $(lab_status .commits.pieces) pieces"
+echo "note: the worker: $(lab_worker 1 /mnt/bin/concc-worker --status --json | jq -r ".agents[0].loop | $large")"
 lab_stop
