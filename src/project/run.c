@@ -42,6 +42,17 @@ static void set_horizon(struct server *s)
 	tree_set_horizon(s->tree, oldest);
 }
 
+/* Of what was announced the rest is in place before the command runs anywhere else. */
+static void drop_commit(struct run *r)
+{
+	struct server *s = r->peer->server;
+	struct placing *early = !r->ended && commits_is_begun(r->placing) ? r->placing : NULL;
+
+	commits_drop(s, &r->commit, &r->placing);
+	if (early)
+		commits_hurry(s, early);
+}
+
 static void run_free(struct run *r)
 {
 	struct server *s;
@@ -60,7 +71,7 @@ static void run_free(struct run *r)
 	peer_busy(r->peer);
 	loop_remove(r->kill_timer);
 	loop_remove(r->show_timer);
-	commits_drop(s, &r->commit, &r->placing);
+	drop_commit(r);
 	recording_free(r->recording);
 	buf_release(&r->held);
 	buf_release(&r->later);
@@ -137,7 +148,7 @@ static void set_failure(struct run *r, const char *rule, const char *text)
 {
 	r->failure = xstrdup(text);
 	r->failure_rule = rule;
-	commits_drop(r->peer->server, &r->commit, &r->placing);
+	drop_commit(r);
 	if (r->later.len && !r->replay)
 		r->replay = loop_defer(r->peer->server->loop, replay, r);
 }
