@@ -94,7 +94,7 @@ growing() {
 	local pid status=0
 	head -c 20000000 /dev/urandom >log
 	still_there
-	fault_inject "$(lab_own_server)" pread64:delay_enter=20000:when=1+
+	fault_inject "$(lab_own_server)" preadv2:delay_enter=20000:when=1+
 	CONCC_EXPLAIN=1 timeout "$LAB_LIMIT" concc-dispatch sh -c 'cat log | wc -c' \
 		</dev/null >"$LAB/out" 2>"$LAB/explain" &
 	pid=$!

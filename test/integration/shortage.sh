@@ -237,6 +237,6 @@ check "an agent that can open no more files" agent_short
 check "a wrapper that can open no more files" wrapper_short
 check "the client's kernel refuses to open" server_refused 'Input/output error' openat openat2
 check "the client's kernel refuses to look" server_refused 'not available' newfstatat fstat readlinkat
-check "the client's kernel refuses to read" server_refused 'Input/output error' getdents64 pread64
+check "the client's kernel refuses to read" server_refused 'Input/output error' getdents64 preadv2
 check "the client's kernel refuses to watch" server_refused 'remote' inotify_add_watch
 lab_stop
