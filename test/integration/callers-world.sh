@@ -310,6 +310,12 @@ terminal_input() {
 		local:.no-way-home.*terminal $RUN python3 -c 'import select; p = select.poll(); p.register(0, select.POLLIN); p.poll(); print("got", input())'
 		local:.no-way-home.*terminal $RUN python3 -c 'import select; p = select.epoll(); p.register(0, select.EPOLLIN); p.poll(); print("got", input())'
 		remote.on $RUN sh -c 'test -t 0 && echo terminal; echo x | cat; cat </dev/null; stty size'
+		local:.special-file.*/dev/tty $RUN sh -c 'echo shown >/dev/tty'
+		local:.special-file.*/dev/tty $RUN sh -c 'echo shown >/dev/tty' </dev/null >t/out 2>&1
+		local:.special-file.*/dev/tty $RUN sh -c 'read x </dev/tty; echo "got $x"' </dev/null
+		local:.special-file.*/dev/tty $RUN stty -F /dev/tty size
+		local:.special-file.*/dev/tty $RUN python3 -c 'open("/dev/tty", "w").write("shown\\n")' </dev/null >t/out
+		remote.on $RUN bash -c 'echo printed; test -w /dev/tty && echo there'
 	END
 }
 
