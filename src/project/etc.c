@@ -86,6 +86,7 @@ static const char *const shown[] = {
 	"clang*",
 	"dmd.conf",
 	"fpc*.cfg",
+	"gdb",
 	"gnucobol*",
 	"julia",
 	"ldc2.conf",
@@ -93,10 +94,15 @@ static const char *const shown[] = {
 	"nim",
 	"ocamlfind.conf",
 	"octave.conf",
+	"php/*/cli", /* of servers it may hold what they log in with */
+	"php/*/mods-available",
 	"R",
 	"sbclrc",
 	"emacs",
+	"inputrc",
 	"OpenCL",
+	"xdg/QtProject*", /* beside pip's and others' */
+	"xdg/qtchooser",
 	/* mkfs, mtools, dpkg: who makes images and packages */
 	"mke2fs.conf",
 	"mtools.conf",
@@ -106,6 +112,7 @@ static const char *const shown[] = {
 	"ImageMagick-*",
 	"fonts",
 	"ghostscript",
+	"LatexMk",
 	"libpaper.d",
 	"papersize",
 	"texmf",

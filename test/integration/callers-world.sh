@@ -247,6 +247,7 @@ once() { # WHERE TEXT
 only_once() {
 	once outside-write 'x=$($RUN mktemp); [ -f "$x" ] && rm "$x"'
 	once outside-write 'x=$($RUN sh -c "date +%N; mktemp"); wc -w <<<"$x"; rm "${x##*[[:space:]]}"'
+	same remote 'mkdir t/tmp; TMPDIR=$PWD/t/tmp $RUN mktemp | sed "s/\.[^.]*\$//"; ls t/tmp | wc -l' # as that is told
 	once no-way-home '$RUN sh -c "mktemp -u; ln t/../do-me t/link" | wc -l'
 	once no-way-home '$RUN sh -c "mktemp -u; tail -f /dev/null >/dev/null 2>&1 & echo \$! >t/pid" | wc -l; kill $(cat t/pid)'
 	once killed '$RUN sh -c "mktemp -u; kill \$\$" >t/out; wc -l <t/out'
