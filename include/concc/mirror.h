@@ -120,6 +120,11 @@ int mirror_serve(struct mirror *m, const char *path);
  */
 #define MIRROR_STAND_IN ".descriptor"
 /*
+ * The same for a name, /dev/tty, of a job whose caller has a terminal: with CONCC_E_SPECIAL.  Who
+ * only opens it, as each bash does, or asks what it is, does not fail.
+ */
+#define MIRROR_TERMINAL ".terminal"
+/*
  * For below a job's own /tmp, whatever of that is served: nothing is in it, but what a job looks up
  * or makes there (also when it removes that again), and that it lists it, is reported.
  */

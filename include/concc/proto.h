@@ -440,6 +440,9 @@ enum job_flags {
 	/* Without JOB_F_STDIN: the input is a terminal.  So is the job's, which is ended when it
 	 * reads. */
 	JOB_F_TTY_IN = 1 << 12,
+	/* The caller has a terminal, whatever its descriptors are: a job that uses /dev/tty is
+	 * ended.  Not of a compiler. */
+	JOB_F_TERMINAL = 1 << 13,
 	/* With one of the former two: who may read, write and execute that file, from this bit on.
 	 * cp(1) gives it to a copy. */
 	JOB_F_STDIN_MODE_SHIFT = 16,

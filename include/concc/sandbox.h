@@ -122,8 +122,9 @@ struct launch {
 	/* What it looks at is remembered: a file with a word that says why that is void ("": it is
 	 * whole), then names as in JOB_TRACE, each ended by NUL. */
 	bool trace;
-	bool seeks; /* stdin_fd is a pipe, and the caller's a file: who seeks in it is ended */
-	bool reads; /* stdin_fd is a terminal at which nobody sits: who reads there is ended */
+	bool seeks;    /* stdin_fd is a pipe, and the caller's a file: who seeks in it is ended */
+	bool reads;    /* stdin_fd is a terminal at which nobody sits: who reads there is ended */
+	bool terminal; /* its caller has one: who uses /dev/tty is ended */
 };
 
 /* Starts it, without waiting: ops tell what comes of it.  Else none of them is called: -EEXIST,

@@ -59,8 +59,8 @@ struct outside {
 
 	pthread_mutex_t lock; /* of the places */
 	struct place *root, *old;
-	struct place *stand_in; /* MIRROR_STAND_IN: the only file */
-	struct place *tmp;	/* MIRROR_TMP */
+	struct place *stand_in, *terminal; /* the only files: stand_in.h */
+	struct place *tmp;		   /* MIRROR_TMP */
 	size_t n_places, n_absent, n_links;
 };
 
@@ -138,6 +138,11 @@ static struct place *find(struct outside *o, const char *path)
 struct mirror *outside_mirror(const struct outside *o)
 {
 	return o->mirror;
+}
+
+bool outside_is_terminal(const struct outside *o, uint64_t node)
+{
+	return (struct place *)(uintptr_t)node == o->terminal;
 }
 
 static struct outside *outside_of(fuse_req_t req)
@@ -223,6 +228,21 @@ static void lookup_in_tmp(fuse_req_t req, const char *name)
 	(void)fuse_reply_err(req, ENOENT);
 }
 
+static bool is_file(const struct outside *o, const struct place *p)
+{
+	return p == o->stand_in || p == o->terminal;
+}
+
+/* NULL: it names none. */
+static struct place *file_of(const struct outside *o, const struct place *dir, const char *name)
+{
+	if (dir != o->root)
+		return NULL;
+	return streq(name, MIRROR_STAND_IN)   ? o->stand_in
+	       : streq(name, MIRROR_TERMINAL) ? o->terminal
+					      : NULL;
+}
+
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct outside *o = outside_of(req);
@@ -231,8 +251,9 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	enum missing_how how = MISSING_LOOKED_UP;
 	bool known;
 
-	if (dir == o->root && streq(name, MIRROR_STAND_IN)) {
-		stand_in_lookup(req, (fuse_ino_t)(uintptr_t)o->stand_in, o->stand_in->ino);
+	child = file_of(o, dir, name);
+	if (child) {
+		stand_in_lookup(req, (fuse_ino_t)(uintptr_t)child, child->ino);
 		return;
 	}
 	if (dir == o->tmp) {
@@ -265,8 +286,8 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	const struct place *p = place_of(req, ino);
 	struct stat st;
 
-	if (p == o->stand_in) {
-		stand_in_getattr(req, p->ino);
+	if (is_file(o, p)) {
+		stand_in_getattr(req, ino, p->ino);
 		return;
 	}
 	fill_stat(o, p, &st);
@@ -407,8 +428,8 @@ static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const 
 static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 		       struct fuse_file_info *fi)
 {
-	if (place_of(req, ino) == outside_of(req)->stand_in)
-		stand_in_refuse(req);
+	if (is_file(outside_of(req), place_of(req, ino)))
+		stand_in_refuse(req, ino);
 	else
 		refuse_change(req, ino, "");
 }
@@ -550,6 +571,7 @@ int outside_start(struct mirror *m, int fuse_fd, struct outside **ret, struct er
 	pthread_mutex_init(&o->lock, NULL);
 	o->root = place_alone(o, NULL, "", 0);
 	o->stand_in = place_alone(o, o->root, MIRROR_STAND_IN, strlen(MIRROR_STAND_IN));
+	o->terminal = place_alone(o, o->root, MIRROR_TERMINAL, strlen(MIRROR_TERMINAL));
 	/* Not found by that name, so that it is no other place. */
 	o->tmp = place_alone(o, o->root, "tmp", strlen("tmp"));
 	o->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -590,6 +612,7 @@ void outside_stop(struct outside *o)
 		(void)close(o->stop_fd);
 	place_free(o->root);
 	place_free(o->stand_in);
+	place_free(o->terminal);
 	place_free(o->tmp);
 	old_free(o->old);
 	pthread_mutex_destroy(&o->lock);

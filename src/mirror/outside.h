@@ -7,12 +7,13 @@
  * the first.  It has directories, which are mount points of jobs' roots, and links that lead there,
  * and is writable for the kernel: that alone tells a look at a name from the attempt to make it,
  * since on a read-only one both are the same look-up.  Each attempt to change something is
- * reported, and refused.  Its only file is MIRROR_STAND_IN: see stand_in.h.
+ * reported, and refused.  Its only files are MIRROR_STAND_IN and MIRROR_TERMINAL: see stand_in.h.
  *
  * One thread answers, from memory; so the owner may notify the kernel itself.
  * Never call anything here under mirror.lock.
  */
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "concc/err.h"
 
@@ -25,6 +26,8 @@ int outside_start(struct mirror *m, int fuse_fd, struct outside **ret, struct er
 void outside_stop(struct outside *o);
 
 struct mirror *outside_mirror(const struct outside *o);
+/* Is that MIRROR_TERMINAL?  node: by which the kernel calls a place. */
+bool outside_is_terminal(const struct outside *o, uint64_t node);
 
 /* Makes path (clean) a directory there, with its parents.  kept: it may be a mount point, so that
  * it stays one. */

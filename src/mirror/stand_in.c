@@ -28,13 +28,20 @@ static int64_t job_of(fuse_req_t req)
 	return m->ops.job_of ? m->ops.job_of(m->data, fuse_req_ctx(req)->pid) : MIRROR_SOME_JOB;
 }
 
-void stand_in_refuse(fuse_req_t req)
+static bool is_terminal(fuse_req_t req, uint64_t node)
+{
+	return outside_is_terminal(fuse_req_userdata(req), node);
+}
+
+void stand_in_refuse(fuse_req_t req, uint64_t node)
 {
 	struct mirror *m = mirror_of(req);
 	int64_t job = job_of(req);
+	bool terminal = is_terminal(req, node);
 
 	pthread_mutex_lock(&m->lock);
-	want_failed(m, job, "", CONCC_E_DESCRIPTOR);
+	want_failed(m, job, terminal ? "/dev/tty" : "",
+		    terminal ? CONCC_E_SPECIAL : CONCC_E_DESCRIPTOR);
 	pthread_mutex_unlock(&m->lock);
 	(void)fuse_reply_err(req, EIO); /* fails when the asker is gone */
 }
@@ -62,24 +69,26 @@ void stand_in_init(struct fuse_conn_info *conn)
 
 void stand_in_lookup(fuse_req_t req, uint64_t node, uint64_t ino)
 {
-	/* Its attributes are not to be known: to ask for them is a use of it. */
+	/* A descriptor's attributes are not to be known: to ask for them is a use of it.  Of a
+	 * name an open asks for them. */
 	struct fuse_entry_param e = {.ino = node,
 				     .attr = stat_of(mirror_of(req), ino),
 				     .entry_timeout = FOR_EVER,
-				     .attr_timeout = 0};
+				     .attr_timeout = is_terminal(req, node) ? FOR_EVER : 0};
 
 	(void)fuse_reply_entry(req, &e); /* fails when the asker is gone */
 }
 
-void stand_in_getattr(fuse_req_t req, uint64_t ino)
+void stand_in_getattr(fuse_req_t req, uint64_t node, uint64_t ino)
 {
 	struct stat st = stat_of(mirror_of(req), ino);
+	bool terminal = is_terminal(req, node);
 
-	/* An open asks, too; but that is not a job's. */
-	if (job_of(req) != MIRROR_NO_JOB)
-		stand_in_refuse(req);
-	else
-		(void)fuse_reply_attr(req, &st, 0); /* fails when the asker is gone */
+	/* An open asks, too; but that of a descriptor is not a job's. */
+	if (!terminal && job_of(req) != MIRROR_NO_JOB)
+		stand_in_refuse(req, node);
+	else /* fails when the asker is gone */
+		(void)fuse_reply_attr(req, &st, terminal ? FOR_EVER : 0);
 }
 
 /* ---- when it is open ---- */
@@ -92,41 +101,41 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 		    struct fuse_file_info *fi)
 {
-	stand_in_refuse(req);
+	stand_in_refuse(req, ino);
 }
 
 static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
 		     struct fuse_file_info *fi)
 {
-	stand_in_refuse(req);
+	stand_in_refuse(req, ino);
 }
 
 static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	stand_in_refuse(req);
+	stand_in_refuse(req, ino);
 }
 
 static void op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)
 {
-	stand_in_refuse(req);
+	stand_in_refuse(req, ino);
 }
 
 static void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock,
 		     int sleep)
 {
-	stand_in_refuse(req);
+	stand_in_refuse(req, ino);
 }
 
 static void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
 {
-	stand_in_refuse(req);
+	stand_in_refuse(req, ino);
 }
 
 static void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg,
 		     struct fuse_file_info *fi, unsigned flags, const void *in, size_t in_size,
 		     size_t out_size)
 {
-	stand_in_refuse(req);
+	stand_in_refuse(req, ino);
 }
 
 /*
@@ -143,19 +152,19 @@ static void op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
 	if ((fi->poll_events & both) == both)
 		(void)fuse_reply_poll(req, both); /* fails when the asker is gone */
 	else
-		stand_in_refuse(req);
+		stand_in_refuse(req, ino);
 }
 
 static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
 			 struct fuse_file_info *fi)
 {
-	stand_in_refuse(req);
+	stand_in_refuse(req, ino);
 }
 
 static void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence,
 		     struct fuse_file_info *fi)
 {
-	stand_in_refuse(req);
+	stand_in_refuse(req, ino);
 }
 
 void stand_in_add_ops(struct fuse_lowlevel_ops *ops)

@@ -86,6 +86,7 @@ static const char *const shown[] = {
 	"clang*",
 	"dmd.conf",
 	"fpc*.cfg",
+	"gdb",
 	"gnucobol*",
 	"julia",
 	"ldc2.conf",
@@ -93,10 +94,15 @@ static const char *const shown[] = {
 	"nim",
 	"ocamlfind.conf",
 	"octave.conf",
+	"php/*/cli", /* of servers it may hold what they log in with */
+	"php/*/mods-available",
 	"R",
 	"sbclrc",
 	"emacs",
+	"inputrc",
 	"OpenCL",
+	"xdg/QtProject*", /* beside pip's and others' */
+	"xdg/qtchooser",
 	/* mkfs, mtools, dpkg: who makes images and packages */
 	"mke2fs.conf",
 	"mtools.conf",
@@ -106,6 +112,7 @@ static const char *const shown[] = {
 	"ImageMagick-*",
 	"fonts",
 	"ghostscript",
+	"LatexMk",
 	"libpaper.d",
 	"papersize",
 	"texmf",
@@ -456,22 +463,29 @@ static int copy_dir(struct etc *e, int from, int to, const char *path)
 	return r;
 }
 
+/* As it is, since git and others write down by it who made something; or what can't be told. */
+static void put_user(struct buf *users, uid_t uid, gid_t gid, const char *home)
+{
+	const struct passwd *pw = getpwuid(uid);
+	const char *unnamed = uid ? "user" : "root";
+
+	buf_putf(users, "%s:x:%u:%u:%s:%s:%s\n", pw ? pw->pw_name : unnamed, (unsigned)uid,
+		 (unsigned)gid, pw ? pw->pw_gecos : "", home, pw ? pw->pw_shell : "/bin/sh");
+}
+
 /* The user database: root, the user, nobody. */
 static int write_users(int to)
 {
 	_cleanup_buf_ struct buf users = BUF_INIT, groups = BUF_INIT;
 	_cleanup_free_ char *home = path_expand_home("~");
-	const struct passwd *pw;
 	const struct group *gr;
 	uid_t uid = getuid();
 	gid_t gid = getgid();
 	int r;
 
-	buf_putf(&users, "root:x:0:0:root:%s:/bin/sh\n", uid ? "/root" : home);
-	pw = uid ? getpwuid(uid) : NULL;
 	if (uid)
-		buf_putf(&users, "%s:x:%u:%u::%s:/bin/sh\n", pw ? pw->pw_name : "user",
-			 (unsigned)uid, (unsigned)gid, home);
+		buf_putf(&users, "root:x:0:0:root:/root:/bin/sh\n");
+	put_user(&users, uid, gid, home);
 	buf_putf(&users, "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n");
 	buf_putf(&groups, "root:x:0:\n");
 	gr = gid ? getgrgid(gid) : NULL;

@@ -79,6 +79,7 @@ static void want_all(struct system *y, char *const *listed)
 					    "~/.cargo/git",
 					    "~/go/pkg/mod",
 					    "~/.local/lib",
+					    "/var/lib/gems",
 					    "/var/lib/ghc",
 					    "/var/lib/ghostscript",
 					    "/var/lib/texmf",

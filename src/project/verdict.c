@@ -98,8 +98,11 @@ static bool by_surroundings(const struct verdict_facts *f, const struct msg_exit
 
 	if (m->outside[0]) {
 		path = str_escape(m->outside[0], strlen(m->outside[0]), 200);
-		return run_failure_set(ret, RUN_FAIL_LOCAL, false, "outside-write",
-				       xasprintf("it wrote %s, outside every workspace", path));
+		return run_failure_set(
+			ret, RUN_FAIL_LOCAL, false, "outside-write",
+			xasprintf("it wrote %s, outside every workspace; set TMPDIR "
+				  "to a directory of the project to run this remotely",
+				  path));
 	}
 	return f->missing && !good &&
 	       run_failure_set(ret, RUN_FAIL_LOCAL, false, "missing", xstrdup(f->missing));

@@ -83,6 +83,7 @@ struct rule {
 
 #define NAMES	 "it links one of the client's files, or moves one of its directories"
 #define LOCKS	 "it locks one of the client's files, which others may use meanwhile"
+#define WAITS	 "it waits for changes of the client's files (inotify), of which it would not hear"
 #define OWNER	 "it gives a file to another user or group"
 #define NODE	 "it makes a device node"
 #define ATTRS	 "it sets extended attributes"
@@ -122,6 +123,7 @@ static const struct rule rules[] = {
 	RULE(fcntl, ALL, EQUAL, 1, .ask = true, .value = F_SETLKW, .text = LOCKS),
 	RULE(fcntl, ALL, EQUAL, 1, .ask = true, .value = F_OFD_SETLK, .text = LOCKS),
 	RULE(fcntl, ALL, EQUAL, 1, .ask = true, .value = F_OFD_SETLKW, .text = LOCKS),
+	RULE(inotify_add_watch, ALL, ANY, .ask = true, .text = WAITS),
 #ifdef SYS_chown
 	RULE(chown, ALL, OTHER_UID, 1, .text = OWNER),
 	RULE(chown, ALL, OTHER_GID, 2, .text = OWNER),
@@ -211,7 +213,7 @@ static const struct rule rules[] = {
 	RULE(acct, ROOT, ANY, .power = true, .text = SYSTEM),
 	RULE(quotactl, ROOT, ANY, .power = true, .text = SYSTEM),
 	RULE(bpf, ROOT, ANY, .power = true, .text = SYSTEM),
-	RULE(fanotify_init, ROOT, ANY, .power = true, .text = SYSTEM),
+	RULE(fanotify_init, ALL, ANY, .text = WAITS),
 #ifdef SYS_iopl
 	RULE(iopl, ROOT, ANY, .power = true, .text = SYSTEM),
 	RULE(ioperm, ROOT, ANY, .power = true, .text = SYSTEM),

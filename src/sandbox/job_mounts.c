@@ -26,6 +26,7 @@
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/log.h"
+#include "concc/mirror.h"
 #include "concc/str.h"
 #include "mnt.h"
 #include "overlay.h"
@@ -260,6 +261,16 @@ fail:
 	j->err = -errno;
 }
 
+/* Here it is nobody's; that of the caller is not to be taken for none. */
+static void stand_in_for_terminal(const struct job *j)
+{
+	int r = mnt_bind_at(j->mirror, MIRROR_OUTSIDE "/" MIRROR_TERMINAL, false, AT_FDCWD,
+			    "/dev/tty");
+
+	if (r < 0)
+		log_debug("nothing stands in for the caller's terminal: %s", err_text(r));
+}
+
 void jobinit_mount_own(struct job *j)
 {
 	char dir[64];
@@ -268,6 +279,8 @@ void jobinit_mount_own(struct job *j)
 	snprintf(dir, sizeof(dir), ROOT_SCRATCH "/%u", j->id);
 	if (j->setup->upper == UPPER_DISK_USER && mkdir(dir, 0700) < 0)
 		jobinit_refuse(j, -errno, "can't make a scratch directory");
+	if (j->req.terminal)
+		stand_in_for_terminal(j);
 	mount_workspaces(j);
 	cover_tmp(j);
 }

@@ -110,6 +110,7 @@ int lm_request_pack(const struct launch *j)
 	buf_put_u8(&b, j->trace);
 	buf_put_u8(&b, j->seeks);
 	buf_put_u8(&b, j->reads);
+	buf_put_u8(&b, j->terminal);
 	buf_append(&b, j->exe, strlen(j->exe) + 1);
 	buf_append(&b, j->path, strlen(j->path) + 1);
 	buf_append(&b, j->cwd, strlen(j->cwd) + 1);
@@ -165,6 +166,7 @@ int lm_request_unpack(int memfd, struct lm_request *ret)
 	r.trace = rd_u8(&rd);
 	r.seeks = rd_u8(&rd);
 	r.reads = rd_u8(&rd);
+	r.terminal = rd_u8(&rd);
 	r.exe = get_cstr(&rd);
 	r.path = get_cstr(&rd);
 	r.cwd = get_cstr(&rd);

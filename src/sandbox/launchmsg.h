@@ -66,7 +66,7 @@ struct lm_request {
 	struct caller caller;
 	uint64_t max_memory;
 	uint32_t max_processes;
-	bool trace, seeks, reads;
+	bool trace, seeks, reads, terminal;
 	void *memory; /* holds the strings */
 	size_t size;
 };

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -65,15 +66,20 @@ static int dir_of(const struct filter_call *c, int arg)
 }
 
 /* O_PATH; or -errno. */
-static int open_named(const struct filter_call *c, int dir_arg, const char *name, bool follow)
+static int open_path(pid_t pid, int dir, const char *name, bool follow)
 {
 	char path[PATH_MAX + 64];
 	int fd;
 
-	path_for(c->pid, dir_of(c, dir_arg), name, path, sizeof(path));
+	path_for(pid, dir, name, path, sizeof(path));
 	/* An empty one is a link of /proc's. */
 	fd = open(path, O_PATH | O_CLOEXEC | (follow || !*name ? 0 : O_NOFOLLOW));
 	return fd < 0 ? -errno : fd;
+}
+
+static int open_named(const struct filter_call *c, int dir_arg, const char *name, bool follow)
+{
+	return open_path(c->pid, dir_of(c, dir_arg), name, follow);
 }
 
 /* The directory that the last part of name is in. */
@@ -224,12 +230,41 @@ static bool locks_clients_file(const struct moves *m, const struct filter_call *
 	       is_in_mirror(m, &p);
 }
 
+/* Above a workspace a job sees no more than the way to it. */
+static bool leads_to_workspace(const struct moves *m, const char *path)
+{
+	for (size_t i = 0; i < m->n; i++)
+		if (path_is_below(m->workspaces[i], path))
+			return true;
+	return false;
+}
+
+/* What the client changes while a job runs is nothing that the job is told of. */
+static bool watches_clients_file(const struct moves *m, const struct filter_call *c)
+{
+	char path[PATH_MAX];
+	_cleanup_close_ int fd = -1;
+	struct place p;
+	struct stat st;
+
+	if (!peek_path(c->pid, c->args[1], path))
+		return false;
+	fd = open_path(c->pid, AT_FDCWD, path, !(c->args[2] & IN_DONT_FOLLOW));
+	if (fd < 0 || fstat(fd, &st) < 0 || !find_place(m, fd, &p))
+		return false;
+	if (p.workspace == ELSEWHERE)
+		return leads_to_workspace(m, p.path);
+	return !(S_ISDIR(st.st_mode) ? made_directory(m, &p) : made_file(m, &p));
+}
+
 bool moves_ask(const void *moves, const struct filter_call *c)
 {
 	char from[PATH_MAX], to[PATH_MAX];
 
 	if (c->nr == SYS_flock || c->nr == SYS_fcntl)
 		return locks_clients_file(moves, c);
+	if (c->nr == SYS_inotify_add_watch)
+		return watches_clients_file(moves, c);
 	for (size_t i = 0; i < N_OF(calls); i++) {
 		const struct call *k = &calls[i];
 

@@ -10,6 +10,9 @@
  *
  * And locks: those of the client's processes are not seen here, nor a job's there.  A file that the
  * client has is locked there, or two write to it that should take turns.
+ *
+ * And watches: who waits for a change of the client's files is not told of it here, where a job
+ * sees them as they were when it began, and would wait for ever.
  */
 #include <stddef.h>
 
@@ -24,9 +27,10 @@ struct moves {
 };
 
 /*
- * A filter_ask_fn for link(2), rename(2), flock(2), the locks of fcntl(2) and their like; moves:
- * struct moves.  Looks with the eyes of the process, by the /proc of our namespace, and waits for
- * the mirror as that would.  What can't be found is no matter: the call will not find it either.
+ * A filter_ask_fn for link(2), rename(2), flock(2), the locks of fcntl(2), inotify_add_watch(2) and
+ * their like; moves: struct moves.  Looks with the eyes of the process, by the /proc of our
+ * namespace, and waits for the mirror as that would.  What can't be found is no matter: the call
+ * will not find it either.
  */
 bool moves_ask(const void *moves, const struct filter_call *c);
 

@@ -392,7 +392,18 @@ static int bind_for_jobs(int from, int base, const char *place, struct errmsg *m
 	return 0;
 }
 
-/* What a job seeks in vain in its /tmp is told by that.  A mirror that is no mount has none. */
+/* For what stands in for the client's in a job.  A mirror that is no mount has none. */
+static int bind_outside(int mirror, int base, struct errmsg *msg)
+{
+	_cleanup_close_ int fd = openat(mirror, MIRROR_OUTSIDE, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0 && errno != ENOENT)
+		return errmsg_set(msg, -errno, "can't open the mirror's " MIRROR_OUTSIDE ": %s",
+				  err_text(-errno));
+	return bind_for_jobs(fd, base, ROOT_OUTSIDE, msg);
+}
+
+/* What a job seeks in vain in its /tmp is told by that.  The same. */
 static int bind_lower(int mirror, int scratch, int base, struct errmsg *msg)
 {
 	const char *place = scratch < 0 ? ROOT_SCRATCH : ROOT_LOWER;
@@ -435,15 +446,20 @@ static int open_place(const char *path)
 
 static int open_places(char *const *mirrored, struct errmsg *msg)
 {
+	int r;
+
 	for (; *mirrored; mirrored++) {
 		_cleanup_free_ char *path = path_join("/", *mirrored);
-		int r = open_place(path);
 
+		r = open_place(path);
 		if (r < 0)
 			return errmsg_set(msg, r, "can't open the client's %s for jobs: %s", path,
 					  err_text(r));
 	}
-	return 0;
+	r = open_place(ROOT_OUTSIDE);
+	return r == -ENOENT || r >= 0
+		       ? 0
+		       : errmsg_set(msg, r, "can't open " ROOT_OUTSIDE ": %s", err_text(r));
 }
 
 /* The worker's own system. */
@@ -524,6 +540,7 @@ int root_build(struct root *r, const struct root_config *c, struct errmsg *msg)
 			: show_worker(base, mirror_fd, c, msg);
 	if (err < 0 || (err = make_dev(base, msg)) < 0 ||
 	    (err = bind_for_jobs(mirror_fd, base, ROOT_MIRROR, msg)) < 0 ||
+	    (err = bind_outside(mirror_fd, base, msg)) < 0 ||
 	    (err = bind_for_jobs(scratch_fd, base, ROOT_SCRATCH, msg)) < 0 ||
 	    (err = bind_lower(mirror_fd, scratch_fd, base, msg)) < 0)
 		return err;

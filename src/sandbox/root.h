@@ -17,7 +17,8 @@
  * Two mounts wait in the root for jobs, which cover them with their private
  * /tmp (so that nothing has to be unmounted per job, which is slow):
  * ROOT_MIRROR, and ROOT_SCRATCH when uppers are on disk.  MIRROR_TMP, which is
- * below each job's /tmp, is there as well, or in there on ROOT_LOWER.
+ * below each job's /tmp, is there as well, or in there on ROOT_LOWER.  On the mirror
+ * is MIRROR_OUTSIDE, as in the agent's view.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,6 +27,7 @@
 #include "concc/err.h"
 
 #define ROOT_MIRROR  "/tmp"
+#define ROOT_OUTSIDE ROOT_MIRROR "/" MIRROR_OUTSIDE
 #define ROOT_SCRATCH "/var/tmp"
 #define ROOT_LOWER   ROOT_SCRATCH "/lower"
 

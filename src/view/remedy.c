@@ -20,6 +20,7 @@ static const struct {
 	{"default-acl", "the directory's default access list decides modes here only"},
 	{"outside", "list the directory's tree as a `workspace` in ~/.concc.ini"},
 	{"unserved", "list what they name as a `toolchain` or `workspace` in ~/.concc.ini"},
+	{"outside-write", "set TMPDIR to a directory of the project"},
 	{"missing", "list what they look up as a `toolchain` or `workspace` in ~/.concc.ini"},
 	{"no-worker", "`concc doctor` says why no worker can be used"},
 	{"no-server", "`concc doctor` says why"},

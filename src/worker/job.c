@@ -169,6 +169,7 @@ static int launch(struct agent_job *j)
 		.trace = flags & JOB_F_TRACE,
 		.seeks = flags & JOB_F_STDIN_SEEKS,
 		.reads = flags & JOB_F_TTY_IN,
+		.terminal = flags & JOB_F_TERMINAL,
 	};
 	int r;
 

@@ -2,6 +2,7 @@
 #include "state.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +44,14 @@ bool remote_wants_stdin(const struct wrapper *w)
 	return w->reads_stdin;
 }
 
+/* Which one need not be among the descriptors. */
+static bool has_terminal(void)
+{
+	_cleanup_close_ int fd = open("/dev/tty", O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+
+	return fd >= 0;
+}
+
 static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 {
 	uint32_t flags = w->o->any_command ? 0 : JOB_F_COMPILER;
@@ -60,6 +69,8 @@ static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 		flags |= JOB_F_MERGED;
 	if (!w->input.wanted && w->o->any_command && isatty(0))
 		flags |= JOB_F_TTY_IN;
+	if (w->o->any_command && has_terminal())
+		flags |= JOB_F_TERMINAL;
 	if (isatty(1))
 		flags |= JOB_F_TTY_OUT;
 	if (isatty(2))

@@ -247,6 +247,7 @@ once() { # WHERE TEXT
 only_once() {
 	once outside-write 'x=$($RUN mktemp); [ -f "$x" ] && rm "$x"'
 	once outside-write 'x=$($RUN sh -c "date +%N; mktemp"); wc -w <<<"$x"; rm "${x##*[[:space:]]}"'
+	same remote 'mkdir t/tmp; TMPDIR=$PWD/t/tmp $RUN mktemp | sed "s/\.[^.]*\$//"; ls t/tmp | wc -l' # as that is told
 	once no-way-home '$RUN sh -c "mktemp -u; ln t/../do-me t/link" | wc -l'
 	once no-way-home '$RUN sh -c "mktemp -u; tail -f /dev/null >/dev/null 2>&1 & echo \$! >t/pid" | wc -l; kill $(cat t/pid)'
 	once killed '$RUN sh -c "mktemp -u; kill \$\$" >t/out; wc -l <t/out'
@@ -310,6 +311,12 @@ terminal_input() {
 		local:.no-way-home.*terminal $RUN python3 -c 'import select; p = select.poll(); p.register(0, select.POLLIN); p.poll(); print("got", input())'
 		local:.no-way-home.*terminal $RUN python3 -c 'import select; p = select.epoll(); p.register(0, select.EPOLLIN); p.poll(); print("got", input())'
 		remote.on $RUN sh -c 'test -t 0 && echo terminal; echo x | cat; cat </dev/null; stty size'
+		local:.special-file.*/dev/tty $RUN sh -c 'echo shown >/dev/tty'
+		local:.special-file.*/dev/tty $RUN sh -c 'echo shown >/dev/tty' </dev/null >t/out 2>&1
+		local:.special-file.*/dev/tty $RUN sh -c 'read x </dev/tty; echo "got $x"' </dev/null
+		local:.special-file.*/dev/tty $RUN stty -F /dev/tty size
+		local:.special-file.*/dev/tty $RUN python3 -c 'open("/dev/tty", "w").write("shown\\n")' </dev/null >t/out
+		remote.on $RUN bash -c 'echo printed; test -w /dev/tty && echo there'
 	END
 }
 
@@ -708,6 +715,21 @@ calls_for_names() {
 	same remote '$RUN sh -c "x=\$(mktemp -d); echo x >\$x/f; ln \$x/f \$x/g; mv \$x/f t; mv \$x t/d; ls -R t"'
 }
 
+# Who waits for a change of what the client has is not told there, whatever changes here.
+calls_that_wait() {
+	export WAIT="$LAB_TOOLS/wait-file"
+	lab_all_up
+	same no-way-home 'mkdir t/d; $WAIT 20 t ready touch t/d/new & $RUN ./do-call watch t/d t/ready; wait'
+	same no-way-home 'touch t/f; $WAIT 20 t ready sh -c "echo x >>t/f" & $RUN ./do-call watch t/f t/ready; wait'
+	same no-way-home 'touch t/f; ln -s f t/l; $WAIT 20 t ready sh -c "echo x >>t/f" & $RUN ./do-call watch t/l t/ready; wait'
+	same no-way-home '$WAIT 20 t ready sh -c "touch ../new; rm ../new" & $RUN ./do-call watch .. t/ready; wait'
+	same no-way-home 'echo 1 >t/f; $RUN sh -c "echo 2 >>t/f; ./do-call watch t t/f.ready"; cat t/f'
+	same remote '$RUN sh -c "mkdir t/d; ./do-call watch t/d t/d/ready"'
+	same remote '$RUN sh -c "echo 1 >t/f; (sleep 0.1; echo 2 >>t/f) & ./do-call watch t/f t/ready"'
+	same remote '$RUN sh -c "d=\$(mktemp -d); ./do-call watch \$d \$d/ready; rm -r \$d"'
+	same remote '$RUN ./do-call watch t/nothing t/ready'
+}
+
 # Somebody who listens, for one caller, and tells where; and who calls.
 make_network_scripts() {
 	cat >serve <<-'EOF'
@@ -872,6 +894,7 @@ check "callers in other groups" other_group
 check "callers in another root" roots
 check "calls that workers can't do, by root" calls_for_root
 check "names of the caller's files and directories" calls_for_names
+check "changes of the caller's files and directories" calls_that_wait
 check "networks and daemons" calls_to_others
 check "such calls are told quietly" calls_are_told
 check "such calls by another user" calls_for_others

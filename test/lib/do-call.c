@@ -10,12 +10,14 @@
 #include <linux/filter.h>
 #include <linux/fs.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -249,6 +251,19 @@ static int old_socket(char **argv)
 #endif
 }
 
+/* Makes READY when it listens. */
+static int watch(char **argv)
+{
+	int fd = inotify_init1(IN_CLOEXEC);
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	if (fd < 0 || inotify_add_watch(fd, argv[2], IN_CREATE | IN_MODIFY) < 0)
+		return say(-1);
+	(void)close(open(argv[3], O_WRONLY | O_CREAT | O_EXCL, 0666));
+	puts(poll(&p, 1, 20000) > 0 ? "changed" : "nothing");
+	return 0;
+}
+
 static int call(char **argv);
 
 /* Without what root may do, as long as nothing is executed. */
@@ -285,6 +300,7 @@ static const struct {
 	{"setgroups", do_setgroups, 0},
 	{"priority", priority, 1}, /* NICE */
 	{"exchange", exchange, 2}, /* FILE FILE */
+	{"watch", watch, 2},	   /* PATH READY */
 	{"listener", listener, 0},
 	{"old-call", old_call, 0},
 	{"old-socket", old_socket, 1}, /* FAMILY */

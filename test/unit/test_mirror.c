@@ -1027,6 +1027,43 @@ Test(mirror, tells_who_uses_what_stands_for_a_descriptor)
 	sim_free(s);
 }
 
+/* Each bash opens it to learn whether it is there; that is no use of it. */
+Test(mirror, tells_who_uses_what_stands_for_a_terminal)
+{
+	struct sim *s = sim_new_served();
+	_cleanup_free_ char *path = xasprintf("%s/" MIRROR_OUTSIDE "/" MIRROR_TERMINAL, s->mnt);
+	struct winsize ws;
+	struct stat st;
+	char c = 'x';
+	int fd;
+
+	cr_expect_eq(stat(path, &st), 0);
+	cr_expect_eq(close(open(path, O_RDONLY | O_CLOEXEC)), 0);
+	fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	cr_assert_geq(fd, 0, "%s", strerror(errno));
+	cr_expect_eq(fstat(fd, &st), 0);
+	mirror_dispatch(s->m);
+	cr_assert_eq(s->n_failed, 0);
+#define USE(call)                                                                                  \
+	do {                                                                                       \
+		unsigned n = s->n_failed;                                                          \
+                                                                                                   \
+		(void)!(call);                                                                     \
+		mirror_dispatch(s->m);                                                             \
+		cr_expect_gt(s->n_failed, n, #call);                                               \
+		cr_expect_eq(s->last_failed, CONCC_E_SPECIAL, #call);                              \
+		cr_expect_eq(s->last_failed_job, 7, #call);                                        \
+	} while (0)
+	USE(read(fd, &c, 1));
+	USE(write(fd, &c, 1));
+	USE(ioctl(fd, TIOCGWINSZ, &ws));
+	USE(chmod(path, 0600));
+#undef USE
+	cr_expect_eq(close(fd), 0);
+	sim_expect(s, "ls -A $T/mnt", "tmp\n");
+	sim_free(s);
+}
+
 static int make_link(struct sim *s, const char *path, const char *target)
 {
 	const struct msg_link l = {.path = (char *)path, .target = (char *)target};
