@@ -879,6 +879,27 @@ Test(mirror, what_cannot_be_told_is_an_error_that_is_told)
 	sim_free(s);
 }
 
+/* It was seen, and has moved with all that is in it: what was a name there is not known, and not
+ * "nothing". */
+Test(mirror, what_has_moved_is_an_error_that_is_told)
+{
+	struct sim *s = sim_new_served();
+	_cleanup_free_ char *dir = xasprintf("%s/dir", s->src);
+
+	sim_change("mkdir dir; echo x >dir/file; echo y >dir/other");
+	sim_expect(s, "cat $M/dir/file", "x\n");
+	cr_assert_eq(mirror_dir_stale(s->m, sim_dir_by_path(s, dir)->dir_id), 0);
+	sim_flush(s);
+	sim_change("mv dir away");
+	sim_expect(s, "cat $M/dir/other 2>&1 | sed 's/.*: //'", "Input/output error\n");
+	expect_failure(s, 1, "dir", CONCC_E_STALE);
+	/* Its parent was asked anew, so who comes after that knows. */
+	sim_expect(s, "cat $M/dir/other 2>&1 | sed 's/.*: //'; cat $M/away/file",
+		   "No such file or directory\nx\n");
+	cr_assert_eq(s->n_failed, 1);
+	sim_free(s);
+}
+
 Test(mirror, denied_directory_is_asked_each_time)
 {
 	struct sim *s = sim_new_served();
