@@ -482,12 +482,15 @@ deb:
 		{ tail -n 30 ../log; exit 1; }
 	@ls $(B)/deb/*.deb
 
-# For distributions with RPMs; rpmbuild of any distribution.
+# For distributions with RPMs; rpmbuild of any distribution.  Where packages are of another kind, rpm knows
+# of none that is installed.
 RPM_STATIC ?=
 rpm: dist
+	$(if $(shell command -v dpkg-query),$(call install-missing,$(DEPS) git rpm))
 	$(Q)rm -rf $(B)/rpm && mkdir -p $(B)/rpm/SOURCES && cp $(DIST) $(B)/rpm/SOURCES/
 	$(Q)sed 's/@VERSION@/$(VERSION)/; s/@STATIC@/$(RPM_STATIC)/' dist/concc.spec >$(B)/rpm/concc.spec
-	$(Q)env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u B rpmbuild -bb $(RPMFLAGS) --define '_topdir $(abspath $(B))/rpm' \
+	$(Q)nodeps=$$(rpm -q rpm >/dev/null 2>&1 || echo --nodeps); \
+		env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u B rpmbuild -bb $$nodeps $(RPMFLAGS) --define '_topdir $(abspath $(B))/rpm' \
 		$(B)/rpm/concc.spec >$(B)/rpm/log 2>&1 || { tail -n 30 $(B)/rpm/log; exit 1; }
 	@ls $(B)/rpm/RPMS/*/*.rpm
 

@@ -27,6 +27,8 @@ static int remove_flat(int fd, char **ret_dir)
 			continue;
 		if (unlinkat(fd, e->d_name, 0) == 0 || unlinkat(fd, e->d_name, AT_REMOVEDIR) == 0)
 			continue;
+		if (errno == ENOENT)
+			continue;
 		if (errno == ENOTEMPTY || errno == EEXIST)
 			*ret_dir = xstrdup(e->d_name);
 		else
@@ -51,7 +53,8 @@ static int enter(int *fd, const char *name)
 	return 0;
 }
 
-/* One fd however deep it goes: back up is "..", and nobody else is in there. */
+/* One fd however deep it goes: back up is "..", and nobody else moves what is in there.  Who
+ * removes the same meanwhile, as a server that ends its socket, has done what was to be done. */
 int path_empty_dir(int dirfd)
 {
 	_cleanup_close_ int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -67,6 +70,11 @@ int path_empty_dir(int dirfd)
 			break;
 		if (sub) {
 			r = enter(&fd, sub);
+			if (r == -ENOENT) {
+				free(sub);
+				r = 0;
+				continue;
+			}
 			strv_push(&names, sub);
 			depth++;
 		} else if (depth == 0) {
@@ -74,7 +82,8 @@ int path_empty_dir(int dirfd)
 		} else {
 			r = enter(&fd, "..");
 			depth--;
-			if (r == 0 && unlinkat(fd, names[depth], AT_REMOVEDIR) < 0)
+			if (r == 0 && unlinkat(fd, names[depth], AT_REMOVEDIR) < 0 &&
+			    errno != ENOENT)
 				r = -errno;
 			free(names[depth]);
 			names[depth] = NULL;
@@ -93,9 +102,9 @@ int path_remove_tree(int dirfd, const char *name)
 	(void)fchmodat(dirfd, name, 0700, 0);
 	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
-		return -errno;
+		return errno == ENOENT ? 0 : -errno;
 	r = path_empty_dir(fd);
 	if (r < 0)
 		return r;
-	return unlinkat(dirfd, name, AT_REMOVEDIR) < 0 ? -errno : 0;
+	return unlinkat(dirfd, name, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : 0;
 }

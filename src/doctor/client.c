@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
@@ -50,6 +51,20 @@ static const char *find_line(const char *text, unsigned *ret)
 	return NULL;
 }
 
+/* "FILE: Permission denied", of one's own file; else NULL. */
+static char *readable_again(const char *text)
+{
+	static const char refused[] = ": Permission denied";
+	const char *end = strstr(text, refused);
+	_cleanup_free_ char *file = end ? xstrndup(text, (size_t)(end - text)) : NULL;
+	_cleanup_free_ char *word = file ? typed(file) : NULL;
+	struct stat st;
+
+	if (!end || stat(file, &st) < 0 || st.st_uid != geteuid())
+		return NULL;
+	return xasprintf("chmod u+r %s", word);
+}
+
 /* The command for what conf_load() complained of: a line, a mode, or the file as a whole. */
 static char *conf_remedy(const char *text)
 {
@@ -66,7 +81,21 @@ static char *conf_remedy(const char *text)
 		return xasprintf("%s%s", chmod, file);
 	if (line)
 		return xasprintf("${EDITOR:-vi} +%u %s", n, word);
-	return getenv("CONCC_CONFIG") ? xstrdup("unset CONCC_CONFIG") : NULL;
+	return readable_again(text)
+		       ?: getenv("CONCC_CONFIG") ? xstrdup("unset CONCC_CONFIG")
+						 : NULL;
+}
+
+/* Where the file can be made; a home need not be there, or be ours. */
+static char *workers_remedy(const char *file)
+{
+	_cleanup_free_ char *dir = path_parent(file), *word = typed(file);
+	bool ours = access(file, F_OK) == 0 ? access(file, W_OK) == 0
+					    : access(dir, W_OK | X_OK) == 0;
+
+	if (!ours)
+		return xstrdup("export CONCC_WORKERS=ssh://HOST");
+	return xasprintf("printf '[worker HOST]\\naddress = ssh://HOST\\n' >>%s", word);
 }
 
 static bool names_workers(const struct doctor *d)
@@ -95,9 +124,7 @@ void client_configuration(struct doctor *d)
 	}
 	file = d->conf->path ? d->conf->path : d->conf->file;
 	if (!names_workers(d)) {
-		_cleanup_free_ char *word = typed(file);
-		_cleanup_free_ char *remedy = xasprintf(
-			"printf '[worker HOST]\\naddress = ssh://HOST\\n' >>%s", word);
+		_cleanup_free_ char *remedy = workers_remedy(file);
 
 		say(d, CHECK_CONFIGURATION, FINDING_FAILED, remedy,
 		    "%s names no worker, so all jobs run on this machine; HOST is one that you can "

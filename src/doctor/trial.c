@@ -123,6 +123,18 @@ static int run(const struct try *t, char *const *argv, uint64_t limit_ms, struct
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+/* What a trial changes of the environment, for itself and what it starts. */
+static const char *const changed[] = {"CONCC_RUNTIME_DIR",
+				      "CONCC_WORKERS",
+				      "CONCC_WORKSPACE",
+				      "CONCC_EXPLAIN",
+				      "CONCC_LOCAL_SLOTS",
+				      "CONCC_STRAGGLER_AFTER",
+				      "CONCC_CACHE",
+				      "CONCC_CACHE_URL",
+				      "PATH",
+				      "PWD"};
+
 static void set_environment(const struct try *t)
 {
 	_cleanup_free_ char *run_dir = path_join(t->dir, "run");
@@ -132,6 +144,11 @@ static void set_environment(const struct try *t)
 	(void)setenv("CONCC_WORKSPACE", t->dir, 1);
 	(void)setenv("CONCC_EXPLAIN", t->explain, 1);
 	(void)setenv("PWD", t->dir, 1);
+	/* What is asked is whether the worker can do it, not whether it would be the first to. */
+	(void)setenv("CONCC_LOCAL_SLOTS", "0", 1);
+	(void)setenv("CONCC_STRAGGLER_AFTER", "0", 1);
+	(void)setenv("CONCC_CACHE", "off", 1);
+	(void)setenv("CONCC_CACHE_URL", "off", 1);
 }
 
 static int run_there(struct try *t, struct buf *out)
@@ -200,18 +217,13 @@ static void read_records(struct try *t)
 		(void)record_read(path, take_record, t); /* without them there are no numbers */
 }
 
-/* What follows mark in a line of the text, up to end or the line's; NULL: no line has it. */
-static char *text_between(const char *text, const char *mark, const char *end)
+/* Its first line, up to end where that is in it. */
+static char *text_before(const char *text, const char *end)
 {
-	const char *from = strstr(text, mark), *to;
-	size_t n;
+	size_t n = strcspn(text, "\n");
+	const char *to = memmem(text, n, end, strlen(end));
 
-	if (!from)
-		return NULL;
-	from += strlen(mark);
-	n = strcspn(from, "\n");
-	to = memmem(from, n, end, strlen(end));
-	return xstrndup(from, to ? (size_t)(to - from) : n);
+	return xstrndup(text, to ? (size_t)(to - text) : n);
 }
 
 /* Why a worker did not do it: "concc: WHY; trying another worker: COMMAND". */
@@ -230,17 +242,23 @@ static char *worker_error(const char *text)
 /* Of "concc: local: RULE (WHY): COMMAND"; and of a worker that failed, what it said. */
 static bool find_local(const struct try *t, char **ret_rule, char **ret_why)
 {
+	static const char local[] = "concc: local: ";
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	const char *text;
 	char *failed;
+	size_t n;
 
 	if (read_file_at(AT_FDCWD, t->explain, SAID_MAX, &b) < 0)
 		return false;
-	text = buf_cstr(&b);
-	*ret_rule = text_between(text, "concc: local: ", " ");
-	if (!*ret_rule)
+	text = strstr(buf_cstr(&b), local);
+	if (!text)
 		return false;
-	*ret_why = text_between(strstr(text, "concc: local: "), " (", "): ") ?: xstrdup("");
+	text += strlen(local);
+	n = strcspn(text, " :\n");
+	*ret_rule = xstrndup(text, n);
+	/* There need not be one. */
+	*ret_why = str_starts(text + n, " (") ? text_before(text + n + 2, "): ") : xstrdup("");
+	text = buf_cstr(&b);
 	failed = worker_error(text);
 	if (failed) {
 		free(*ret_why);
@@ -267,7 +285,7 @@ static bool say_local(struct try *t)
 				 t->d->conf->path ?: "~/.concc.ini",
 				 t->s->worker->group ?: t->s->worker->name);
 	say(t->d, c, FINDING_FAILED, what ? what : remedy,
-	    "a job stays here, by the rule \"%s\": %s", rule, why);
+	    "a job stays here, by the rule \"%s\"%s%s", rule, *why ? ": " : "", why);
 	return true;
 }
 
@@ -334,24 +352,22 @@ static void judge(struct try *t)
 
 void trial(struct doctor *d, const struct sight *s)
 {
-	static const char *const names[] = {"CONCC_RUNTIME_DIR", "CONCC_WORKERS", "CONCC_WORKSPACE",
-					    "CONCC_EXPLAIN",	 "PATH",	  "PWD"};
-	char *saved[sizeof(names) / sizeof(*names)];
+	char *saved[N_OF(changed)];
 	struct try t = {.d = d, .s = s};
 	struct errmsg msg = {0};
 
 	record_init(&t.warm);
 	record_init(&t.big);
-	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
-		saved[i] = getenv(names[i]) ? xstrdup(getenv(names[i])) : NULL;
+	for (size_t i = 0; i < N_OF(changed); i++)
+		saved[i] = getenv(changed[i]) ? xstrdup(getenv(changed[i])) : NULL;
 	if (make_dir(&t, &msg) < 0) {
 		say(d, CHECK_DISK_HERE, FINDING_FAILED, NULL, "%s", msg.text);
 	} else {
 		set_environment(&t);
 		judge(&t);
 	}
-	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
-		saved[i] ? (void)setenv(names[i], saved[i], 1) : (void)unsetenv(names[i]);
+	for (size_t i = 0; i < N_OF(changed); i++) {
+		saved[i] ? (void)setenv(changed[i], saved[i], 1) : (void)unsetenv(changed[i]);
 		free(saved[i]);
 	}
 	if (t.dir)

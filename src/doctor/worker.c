@@ -2,6 +2,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "concc/buf.h"
 #include "concc/cleanup.h"
@@ -52,6 +54,13 @@ static char *push_remedy(const struct conf_worker *w)
 	return xasprintf("concc push %s", w->group ?: w->name);
 }
 
+/* As the link says it; a login that gives no shell, or one that hangs, is not cured by another
+ * file. */
+static bool may_be_missing(const char *text)
+{
+	return strstr(text, "`concc push") || strstr(text, "correct `program`");
+}
+
 /* What ssh itself would type; else for whatever the host is called. */
 static char *host_key_remedy(const struct conf_worker *w, const char *text)
 {
@@ -68,14 +77,34 @@ static char *host_key_remedy(const struct conf_worker *w, const char *text)
 			 forget ? " && " : "", words);
 }
 
+/* Of "(tried: FILE, FILE (can't be read: Permission denied), ...": quoted, of one's own; else NULL.
+ */
+static char *unreadable_key(const char *text)
+{
+	const char *end = strstr(text, " (can't be read: Permission denied)"), *from = end;
+	_cleanup_free_ char *path = NULL;
+	struct stat st;
+
+	while (from && from > text && !str_starts(from, "tried: ") && !str_starts(from, ", "))
+		from--;
+	if (!from || from == text)
+		return NULL;
+	from += strcspn(from, " ") + 1;
+	path = xstrndup(from, (size_t)(end - from));
+	return stat(path, &st) == 0 && st.st_uid == geteuid() ? quoted(path) : NULL;
+}
+
 static char *key_remedy(const struct conf_worker *w, const char *text)
 {
-	_cleanup_free_ char *words = transport_words(w->address);
+	_cleanup_free_ char *words = transport_words(w->address), *unreadable = NULL;
 
 	if (!words)
 		return NULL;
 	if (strstr(text, "needs its passphrase"))
 		return xstrdup("ssh-add");
+	unreadable = unreadable_key(text);
+	if (unreadable)
+		return xasprintf("chmod u+r %s", unreadable);
 	if (strstr(text, "there is no key"))
 		return xasprintf("ssh-keygen -t ed25519 && ssh-copy-id %s", words);
 	return xasprintf("ssh-copy-id %s", words);
@@ -126,6 +155,7 @@ static char *remedy_of(enum check c, const struct sight *s)
 	case CHECK_KEY:
 		return key_remedy(s->worker, s->error);
 	case CHECK_PROGRAM:
+		return may_be_missing(s->error) ? push_remedy(s->worker) : NULL;
 	case CHECK_VERSION:
 		return push_remedy(s->worker);
 	case CHECK_NAMESPACES:

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
@@ -16,6 +18,17 @@
 #include "concc/proto.h"
 #include "concc/str.h"
 #include "concc/wrapper.h"
+
+#define ANSWER_S 10 /* it answers at once; one that somebody has stopped never does */
+
+/* "settled" is answered when workers are up, which has an end of its own. */
+static void limit_answer(int fd, const char *word)
+{
+	struct timeval limit = {.tv_sec = streq(word, "settled") ? 0 : ANSWER_S};
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+}
 
 int front_ask(const char *dir, const char *word, const char *arg, char **ret_text)
 {
@@ -30,6 +43,7 @@ int front_ask(const char *dir, const char *word, const char *arg, char **ret_tex
 	r = server_connect(dir, &c);
 	if (r < 0)
 		return r;
+	limit_answer(c.fd, word);
 	msg_ctl_encode(&b, words);
 	r = conn_send(&c, MSG_CTL, &b);
 	if (r == 0)
@@ -52,6 +66,25 @@ static int fail(const char *text)
 {
 	fprintf(stderr, "concc: %s\n", text);
 	return WRAPPER_EXIT_SERVER;
+}
+
+/* Builds that it holds up go on with another. */
+static int no_answer(const char *dir)
+{
+	_cleanup_free_ char *text = NULL;
+	struct conn c = {.fd = -1};
+	struct ucred server;
+	socklen_t n = sizeof(server);
+
+	if (server_connect(dir, &c) < 0 ||
+	    getsockopt(c.fd, SOL_SOCKET, SO_PEERCRED, &server, &n) < 0)
+		text = xstrdup("the project server does not answer");
+	else
+		text = xasprintf("the project server does not answer; `kill -9 %d` ends it, and "
+				 "builds start another",
+				 (int)server.pid);
+	conn_release(&c);
+	return fail(text);
 }
 
 static bool has_prefix(const struct counter *e, const char *prefix)
@@ -223,7 +256,7 @@ int front_status(bool json)
 		int r = front_ask(dir, "status", json ? "json" : NULL, &text);
 
 		if (r < 0)
-			return fail("the project server does not answer");
+			return no_answer(dir);
 		if (json)
 			print_json(dir, text);
 		else
@@ -251,7 +284,7 @@ int front_reset(void)
 	(void)unlink(counters); /* who has it open counts on, for nobody */
 	(void)unlink(notes);
 	if (server_is_there(dir_fd) && front_ask(dir, "reset", NULL, NULL) < 0)
-		return fail("the project server does not answer");
+		return no_answer(dir);
 	return 0;
 }
 
@@ -269,7 +302,7 @@ int front_stop(void)
 		return 0;
 	}
 	r = front_ask(dir, "stop", NULL, NULL);
-	return r == CONCC_E_CLOSED || r == 0 ? 0 : fail(err_text(r));
+	return r == CONCC_E_CLOSED || r == 0 ? 0 : no_answer(dir);
 }
 
 /* "--workers=a,b" on the heap. */

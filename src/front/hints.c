@@ -332,7 +332,26 @@ static const char *rule_of(const struct counter *e)
 						  : NULL;
 }
 
-void hint_most_local(const struct counter *e, size_t n, struct buf *out)
+/* The doctor looks at configured workers, unless it is told at which: a list has commas between
+ * them. */
+static void put_remedy(const char *remedy, const char *workers, struct buf *out)
+{
+	static const char doctor[] = "`concc doctor";
+	const char *at = workers ? strstr(remedy, doctor) : NULL;
+	size_t n = at ? (size_t)(at - remedy) + strlen(doctor) : 0;
+
+	buf_append(out, remedy, n);
+	while (at && *workers) {
+		size_t word = strcspn(workers, ", ");
+
+		if (word)
+			buf_putf(out, " %.*s", (int)word, workers);
+		workers += word + (workers[word] != '\0');
+	}
+	buf_putf(out, "%s", remedy + n);
+}
+
+void hint_most_local(const struct counter *e, size_t n, const char *workers, struct buf *out)
 {
 	const struct counter *most = NULL;
 
@@ -342,19 +361,20 @@ void hint_most_local(const struct counter *e, size_t n, struct buf *out)
 		if (rule && e[i].n && view_remedy(rule) && (!most || e[i].n > most->n))
 			most = &e[i];
 	}
-	if (most)
-		buf_putf(out, "%llu job%s ran here by the rule \"%s\": %s",
-			 (unsigned long long)most->n, str_plural(most->n), rule_of(most),
-			 view_remedy(rule_of(most)));
+	if (!most)
+		return;
+	buf_putf(out, "%llu job%s ran here by the rule \"%s\": ", (unsigned long long)most->n,
+		 str_plural(most->n), rule_of(most));
+	put_remedy(view_remedy(rule_of(most)), workers, out);
 }
 
-void hint_kept_local(const struct counter *e, size_t n, struct buf *out)
+void hint_kept_local(const struct counter *e, size_t n, const char *workers, struct buf *out)
 {
 	size_t begin = out->len, at_start;
 
 	buf_putf(out, "concc: ");
 	at_start = out->len;
-	hint_most_local(e, n, out);
+	hint_most_local(e, n, workers, out);
 	if (out->len == at_start)
 		out->len = begin;
 	else

@@ -20,9 +20,11 @@
 void hint_no_calls(char *const *argv, const struct masquerade *m, const struct left_alone *l,
 		   struct buf *out);
 
-/* The rule that kept most calls here, of those that a change of the user's lifts. */
-void hint_kept_local(const struct counter *e, size_t n, struct buf *out);
-void hint_most_local(const struct counter *e, size_t n, struct buf *out); /* its bare words */
+/* The rule that kept most calls here, of those that a change of the user's lifts.  workers: the
+ * list that the build was given instead of the configured ones, or NULL. */
+void hint_kept_local(const struct counter *e, size_t n, const char *workers, struct buf *out);
+/* Its bare words. */
+void hint_most_local(const struct counter *e, size_t n, const char *workers, struct buf *out);
 
 /* ---- for tests ---- */
 

@@ -303,6 +303,7 @@ static int summarise(struct build *b, uint64_t wall_us, int status)
 {
 	struct outcome o = {.counters = b->counters,
 			    .build = b->id,
+			    .workers = b->o->workers,
 			    .before = b->before,
 			    .wall_us = wall_us,
 			    .cores = front_cores(),
@@ -313,13 +314,15 @@ static int summarise(struct build *b, uint64_t wall_us, int status)
 	outcome_make(&o);
 	outcome_line(&o, &out);
 	if (o.n_calls)
-		hint_kept_local(o.entries, o.n_entries, &out);
+		hint_kept_local(o.entries, o.n_entries, b->o->workers, &out);
 	else if (!b->signo) /* one that was ended early may not have come to any */
 		hint_no_calls(b->o->argv, &b->masquerade, &b->left, &out);
 	if (!b->o->quiet)
 		(void)write_full(2, out.data, out.len); /* a closed stderr wants no summary */
 	if (b->o->json && outcome_write(&o, b->o->json) < 0)
-		err_say("can't write %s: %s", b->o->json, err_text(-errno));
+		err_say("can't write %s: %s",
+			streq(b->o->json, "-") ? "to standard output" : b->o->json,
+			err_text(-errno));
 	if (status || !b->o->require_remote || outcome_percent(&o) >= b->o->require_remote)
 		return 0;
 	buf_reset(&out);

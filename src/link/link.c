@@ -135,7 +135,7 @@ static void put_far_end(struct link *k, struct buf *text)
 {
 	struct blob line = last_line(assembler_noise(&k->in));
 	const char *why = k->stream->ops->explain ? k->stream->ops->explain(k->stream) : "";
-	bool missing;
+	bool told, missing;
 
 	if (line.n) {
 		char *shown = str_escape(line.p, line.n, SHOWN_MAX);
@@ -147,8 +147,11 @@ static void put_far_end(struct link *k, struct buf *text)
 		buf_putf(text, "%s %s", line.n ? "," : ":", why);
 	if (k->in.in_frames)
 		return;
-	missing = strstr(buf_cstr(text), "not found") || strstr(buf_cstr(text), "No such file");
-	if (k->conf.by_command || !(missing || strstr(buf_cstr(text), "status 127")))
+	/* A login without a shell, or without its home, has words for that too. */
+	told = strstr(buf_cstr(text), "exit status ");
+	missing = strstr(buf_cstr(text), "not found") || strstr(buf_cstr(text), "status 127") ||
+		  (!told && strstr(buf_cstr(text), "No such file"));
+	if (k->conf.by_command || !missing)
 		return;
 	buf_putf(text, "; %s",
 		 k->conf.remedy

@@ -159,15 +159,27 @@ static int try_file(struct ssh2_attempt *a, const char *path, const struct ssh_k
 	return goes_on(a, k->type, r) ? 0 : -ECONNRESET;
 }
 
+/* The defaults are named whether they exist or not. */
+static void note_unreadable(struct ssh2_attempt *a, const char *path, int err)
+{
+	_cleanup_free_ char *shown = xasprintf("%s (can't be read: %s)", path, err_text(err));
+
+	if (err != -ENOENT && err != -ENOTDIR)
+		note_tried(a, NULL, shown);
+}
+
 static int try_files(struct ssh2_attempt *a)
 {
 	int r = 0;
 
 	for (char **f = a->req->config->identity_files; f && *f && r == 0; f++) {
 		struct ssh_key_file k;
+		int err = ssh_key_look(*f, &k);
 
-		if (ssh_key_look(*f, &k) < 0)
-			continue; /* the defaults are named whether they exist or not */
+		if (err < 0) {
+			note_unreadable(a, *f, err);
+			continue;
+		}
 		r = try_file(a, *f, &k);
 		ssh_key_file_release(&k);
 	}

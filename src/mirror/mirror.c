@@ -362,11 +362,14 @@ static void apply_denied(struct inode *d, struct list *ready, struct list *faile
 
 /*
  * The parent's listing said directory and the client says no: one of them is
- * late.  The parent's is asked for anew, so that it can't stay wrong.
+ * late.  The parent's is asked for anew, so that it can't stay wrong.  Where the
+ * kernel had it, a job may have seen it, and it may have moved with all that is
+ * in it: what a name there stands for is not known, and not "nothing".  A served
+ * root that never was is that.
  */
-static void apply_missing(struct mirror *m, struct inode *d, struct list *failed)
+static void apply_missing(struct mirror *m, struct inode *d, struct list *failed, struct list *lost)
 {
-	list_take_all(failed, &d->dir->waiting);
+	list_take_all(d->nlookup ? lost : failed, &d->dir->waiting);
 	mirror_tree_forget(m, d, true);
 	if (d->parent && d->parent->dir->listed)
 		mirror_tree_forget(m, d->parent, false);
@@ -376,7 +379,7 @@ int mirror_dir(struct mirror *m, const struct msg_dir *msg)
 {
 	struct list ready, failed, lost;
 	struct inode *d;
-	int fail_with = -ENOENT;
+	int fail_with = -ENOENT, lost_with = -(int)msg->error;
 	int err = 0;
 
 	mirror_check_owner(m);
@@ -400,13 +403,14 @@ int mirror_dir(struct mirror *m, const struct msg_dir *msg)
 			/* Whoever asks next asks anew. */
 			list_take_all(&lost, &d->dir->waiting);
 		} else {
-			apply_missing(m, d, &failed);
+			lost_with = CONCC_E_STALE;
+			apply_missing(m, d, &failed, &lost);
 		}
 	}
 	/* Else it is gone from its parent's listing, or that was never asked for: of no use. */
 	pthread_mutex_unlock(&m->lock);
 	requests_fail(m, &failed, fail_with);
-	requests_lose(m, &lost, msg->path, -(int)msg->error);
+	requests_lose(m, &lost, msg->path, lost_with);
 	requests_run(m, &ready);
 	return err;
 }

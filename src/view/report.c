@@ -67,16 +67,13 @@ static json_t *build_json(const struct build *b, bool jobs)
 	return o;
 }
 
+/* What becomes of standard output is main()'s to see and say. */
 static int print(json_t *o)
 {
 	int r = json_dumpf(o, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
 
 	json_decref(o);
-	if (r < 0 || putchar('\n') == EOF || fflush(stdout) == EOF) {
-		fprintf(stderr, "concc: standard output: %s\n", err_text(-errno));
-		return 1;
-	}
-	return 0;
+	return r < 0 || putchar('\n') == EOF;
 }
 
 /* ---- files ---- */

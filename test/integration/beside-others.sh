@@ -3,7 +3,8 @@
 #
 # Who else uses this machine keeps jobs away from it by what that takes, not by how many tasks there
 # are.  The client has a control group with a large share, so that what else runs here is nothing to
-# it; nothing could be tested beside this, so it is run alone, with CONCC_TEST_LONG=1.
+# it; nothing could be tested beside this, and nothing else may be run on the machine: CONCC_TEST_LONG=1.
+# alone
 # limit: 240
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 LAB_SLOTS=4

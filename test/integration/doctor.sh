@@ -92,6 +92,21 @@ on_terminal() {
 	expect_status 100 concc doctor --nonsense 2>"$LAB/err"
 }
 
+# Whatever decides where a build's jobs run, the trial's runs there.
+whatever_is_set() {
+	config
+	lab_line 1 100 # so far that nobody would send a job there
+	sed -i 's/^\[concc\]/&\nlocal-slots = 4\nstraggler-after = 1\ncache = 64M/' /srv/concc.ini
+	unset CONCC_LOCAL_SLOTS CONCC_STRAGGLER_AFTER
+	cured
+	expect_grep 'a compile takes [1-9]' <(text_of "round trip")
+	CONCC_DISABLE=1 doctor 1
+	expect_eq "failed" "$(checks failed)" job
+	expect_eq "remedy" "$(remedy job)" "unset CONCC_DISABLE"
+	lab_lines_end
+	sed -i "s/HostName 10.78.1.2\$/HostName 10.77.1.2/" /srv/home/.ssh/config
+}
+
 both() {
 	lab_config
 	doctor 0
@@ -158,10 +173,12 @@ odd_names() {
 nobody_got_it() {
 	local what
 	config
-	for what in status 'status --json' doctor 'doctor --json' 'report --list' -j cache; do
+	concc-dispatch true # of which there is a report
+	for what in status 'status --json' doctor 'doctor --json' report 'report --list' -j cache; do
 		# shellcheck disable=SC2086 # words
 		expect_status 1 concc $what >/dev/full 2>"$LAB/err"
 		expect_grep '^concc: .*No space left on device' "$LAB/err"
+		expect_eq "lines about it" "$(wc -l <"$LAB/err")" 1
 	done
 }
 
@@ -182,6 +199,47 @@ no_worker() {
 	bash -c "$(remedy configuration | sed s/HOST/w1/g)"
 	echo 'program = /mnt/bin/concc-worker' >>/srv/concc.ini
 	cured
+}
+
+# What is typed has to be possible where there is no home, or it is another's.
+no_home_to_write_to() {
+	config
+	unset CONCC_CONFIG
+	HOME=/nowhere doctor 1
+	expect_eq "remedy" "$(remedy configuration)" "export CONCC_WORKERS=ssh://HOST"
+	mkdir -p "$LAB/ro"
+	mount -t tmpfs -o ro none "$LAB/ro"
+	HOME=$LAB/ro doctor 1 || { umount "$LAB/ro"; return 1; }
+	umount "$LAB/ro"
+	expect_eq "remedy" "$(remedy configuration)" "export CONCC_WORKERS=ssh://HOST"
+	eval "$(remedy configuration | sed 's|//HOST|//w1|')"
+	HOME=/nowhere doctor 1
+	expect_eq "what is looked at" "$(jq -r '.checks[].worker' "$LAB/doctor.json" | sort -u | xargs)" w1
+}
+
+# Root may read all: another user does the looking, who has a home like ours.
+OTHER=4242
+other_user() {
+	[ ! -e /srv/theirs ] || return 0
+	cp -a /srv/home /srv/theirs
+	chown -R $OTHER /srv/theirs
+	echo "other:x:$OTHER:$OTHER::/srv/theirs:/bin/sh" >>/etc/passwd
+}
+
+doctor_of_other() {
+	setpriv --reuid $OTHER --regid $OTHER --clear-groups env -u CONCC_CONFIG HOME=/srv/theirs \
+		CONCC_RUNTIME_DIR=/srv/theirs/run CONCC_CACHE_DIR=/srv/theirs/cache concc doctor --json "$@" >"$LAB/doctor.json" || true
+	jq . "$LAB/doctor.json"
+}
+
+not_readable() {
+	local ini=/srv/theirs/.concc.ini
+	other_user
+	install -o $OTHER -m 0 /dev/null "$ini"
+	doctor_of_other
+	expect_grep "$ini: Permission denied" <(text_of configuration)
+	expect_eq "remedy" "$(remedy configuration)" "chmod u+r $ini"
+	rm "$ini"
 }
 
 runtime_directory() {
@@ -218,6 +276,19 @@ no_key() {
 	expect_eq "before it" "$(checks ok | tail -n 2 | tr '\n' ' ')" "ssh host key "
 	mv "$LAB/id" /srv/home/.ssh/id_ed25519
 	cured
+}
+
+# A key that is there and can't be read is not made anew.
+unreadable_key() {
+	local key=/srv/theirs/.ssh/id_ed25519
+	other_user
+	chmod 0 "$key"
+	doctor_of_other w1
+	expect_grep "was not let in with a key .tried: $key .can't be read: Permission denied.;" <(text_of key)
+	expect_eq "remedy" "$(remedy key)" "chmod u+r '$key'"
+	follow key
+	doctor_of_other w1
+	expect_eq "key" "$(jq -r '.checks[] | select(.check == "key") | .state' "$LAB/doctor.json")" ok
 }
 
 unknown_host_key() {
@@ -261,6 +332,20 @@ no_program() {
 	! readelf -l "$LAB_BIN/concc-worker" | grep -q INTERP || return 0
 	follow concc-worker
 	cured
+}
+
+# A login that gets no shell, and has no home, is not cured by another file, whatever it says of files.
+no_shell() {
+	config
+	sed -i '/^program/d' /srv/concc.ini
+	cp "$LAB/w1/etc/passwd" "$LAB/passwd"
+	sed "s|^\($LAB_USER:.*\):[^:]*:[^:]*$|\1:/nonexistent:/usr/sbin/nologin|" "$LAB/passwd" >"$LAB/w1/etc/passwd"
+	doctor 1
+	cat "$LAB/passwd" >"$LAB/w1/etc/passwd"
+	expect_eq "failed" "$(checks failed)" concc-worker
+	expect_grep 'exit status 1: .*/nonexistent: No such file' <(text_of concc-worker)
+	expect_no_grep 'concc push' <(text_of concc-worker)
+	expect_eq "remedy" "$(remedy concc-worker)" ""
 }
 
 # What w1 runs instead: a script around concc-worker.
@@ -400,20 +485,25 @@ check "all is well" all_well
 check "our cache stays ours" our_cache_stays_ours
 check "what a person reads" on_terminal
 check "two workers, one of use" both
+check "whatever is set" whatever_is_set
 check "broken configuration" broken_configuration
 check "others may write the configuration" others_may_write
 check "files of odd names" odd_names
 check "output that can't be written" nobody_got_it
 check "no worker is configured" no_worker
+check "no home to write to" no_home_to_write_to
+check "a configuration that can't be read" not_readable
 check "runtime directory of no use" runtime_directory
 check "full disk here" full_disk_here
 check "no key" no_key
+check "a key that can't be read" unreadable_key
 check "unknown host key" unknown_host_key
 check "wrong host key, libssh2" wrong_host_key libssh2
 check "wrong host key, openssh" wrong_host_key openssh
 check "agent is dead" dead_agent
 check "no such host" no_host
 check "no concc-worker there" no_program
+check "no shell for the login" no_shell
 check "another version" other_version
 check "a worker that hangs" hangs
 check "no /dev/fuse" no_fuse

@@ -72,10 +72,24 @@ cable() {
 	ssh_says w1 builder 'id -un'
 }
 
+# By its limit it would be the first.  The others wait for each other, so they are there at once.
+runs_alone() {
+	local dir=$LAB/files
+	mkdir "$dir" "$LAB/runner"
+	mkfifo "$dir/a.fifo" "$dir/b.fifo"
+	printf '#!/bin/bash\n# limit: 500\n# alone\necho alone >>%s/order\n' "$dir" >"$dir/alone.sh"
+	printf '#!/bin/bash\necho >%s/a.fifo\nread -r x <%s/b.fifo\necho beside >>%s/order\n' "$dir" "$dir" "$dir" >"$dir/a.sh"
+	printf '#!/bin/bash\nread -r x <%s/a.fifo\necho >%s/b.fifo\necho beside >>%s/order\n' "$dir" "$dir" "$dir" >"$dir/b.sh"
+	TMPDIR=$LAB/runner CONCC_TEST_LOGS=$LAB/runner CONCC_BUILD=$LAB_BUILD \
+		"$LAB_REPO/test/run-integration" -j 3 "$dir"/*.sh
+	expect_eq "their order" "$(xargs <"$dir/order")" "beside beside alone"
+}
+
 check "accounts and names" users
 check "nothing shared" apart
 check "the unprivileged user may open /dev/fuse" fuse_for_anyone
 check "leftovers are found" finds_leftovers
 check "who has ended is none" finds_no_ended
 check "the cable can be cut and mended" cable
+check "what has to run alone does" runs_alone
 lab_stop

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 #
 # Files that change after somebody was told of them: results that were on their way when the job
-# wrote something else, and files that grow while a worker fetches them.
+# wrote something else, files that grow while a worker fetches them, and workspaces that move.
 # limit: 120
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 . "${BASH_SOURCE[0]%/*}/../lib/faults.sh"
@@ -109,8 +109,45 @@ growing() {
 	expect_no_grep ' down: ' /srv/run/project.log
 }
 
+# Its current directory moves with it, so to the command nothing has changed; the worker has been told
+# that the place is empty before the command goes on.
+moved() { # SCRIPT
+	local line pid status=0
+	rm -rf /srv/o "$LAB/in" "$LAB/said"
+	mkdir -p /srv/o/p/sub
+	git init -q /srv/o/p
+	echo content | tee /srv/o/p/top >/srv/o/p/sub/h
+	mkfifo "$LAB/in" "$LAB/said"
+	(cd /srv/o/p && CONCC_EXPLAIN=1 exec timeout "$LAB_LIMIT" concc-dispatch sh -c \
+		"cat sub/h >/dev/null; ls . sub >/dev/null; echo held; read go; $1") <"$LAB/in" >"$LAB/said" 2>"$LAB/explain" &
+	pid=$!
+	exec 6>"$LAB/in" 7<"$LAB/said"
+	read -r -t "$LAB_LIMIT" line <&7 || fail "the job did not start: $(cat "$LAB/explain")"
+	mv /srv/o/p /srv/o/q
+	concc-dispatch true
+	echo go >&6
+	exec 6>&-
+	wait "$pid" || status=$?
+	cat "$LAB/explain"
+	expect_eq "exit status of $1" "$status" 0
+	expect_eq "output of $1" "$(cat <&7)" content
+	exec 7<&-
+	expect_no_file /srv/o/p
+}
+
+moved_workspace() {
+	moved 'cat sub/h'
+	moved 'cat top'
+	moved 'echo made >sub/out && cat top'
+	expect_eq "the result" "$(cat /srv/o/q/sub/out)" made
+	moved 'test ! -e sub/none && cat sub/h'
+	moved 'cd sub && cat h'
+	moved 'ls sub | grep -qx h && echo content'
+}
+
 check "a result that is truncated on its way" truncated
 check "a result that became a fifo" no_file_any_more
 check "a result whose directory leads elsewhere" elsewhere
 check "a file that grows while it is fetched" growing
+check "a workspace that moves" moved_workspace
 lab_stop

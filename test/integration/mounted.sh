@@ -184,25 +184,6 @@ same_by_ours() { # WHEN
 
 check "on this machine's system" on_the_system
 
-# A first package in a directory that no other has: /opt, /lib32, /nix.  Each worker of this machine
-# is started anew then, those of other tests as well, so it is not done beside them.
-new_directory() {
-	[ -n "${CONCC_TEST_LONG-}" ] || skip "other tests' workers would see it (CONCC_TEST_LONG=1)"
-	[ ! -e /gnu ] || skip "there is a /gnu"
-	gcc -c b.c -Iinc -o b.o
-	CONCC_EXPLAIN=$LAB/explain concc-cc gcc -Iinc -c b.c -o b.o
-	mkdir /gnu
-	mount --bind alt /gnu
-	rm -f b.o
-	CONCC_EXPLAIN=$LAB/explain concc-cc gcc -I/gnu -c b.c -o b.o || true
-	umount /gnu
-	rmdir /gnu
-	gcc -Ialt -c b.c -o "$LAB/b.o"
-	expect_same_file "$LAB/b.o" b.o
-	expect_eq "remote jobs" "$(explained_remote "$LAB/explain")" 2
-}
-
-check "a new directory of this machine's system" new_directory
 # A build tool shows its commands files of its own, in mounts that end with it: a server would keep those,
 # and be of no use to anybody else.
 passing() {

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 #
 # `concc stop` while jobs run on several workers and others wait for a slot: all of them are done by
-# the next server, on workers.
+# the next server, on workers.  And one that can't hear of it, which has been stopped itself.
 # limit: 60
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 lab_need jq strace
@@ -54,5 +54,30 @@ stopped() {
 	expect_eq "jobs at home" "$(cat "$LAB"/*.err | grep -c '^concc: local')" 0
 }
 
+# Who asks it is told what it is that does not answer, and what ends that.
+deaf() {
+	local pid what n=0 pids=()
+	lab_all_up
+	pid=$(lab_server_pid)
+	lab_suspend "$pid"
+	for what in status 'status --json' 'status --reset' stop; do
+		n=$((n + 1))
+		# shellcheck disable=SC2086 # words
+		timeout $((LAB_LIMIT * 2)) concc $what >"$LAB/deaf$n.out" 2>"$LAB/deaf$n.err" &
+		pids+=($!)
+	done
+	n=0
+	for what in "${pids[@]}"; do
+		n=$((n + 1))
+		expect_status 102 wait "$what"
+		expect_eq "what is said" "$(cat "$LAB/deaf$n.err")" \
+			"concc: the project server does not answer; \`kill -9 $pid\` ends it, and builds start another"
+	done
+	kill -9 "$pid"
+	CONCC_EXPLAIN=1 concc-dispatch true 2>"$LAB/deaf.err"
+	expect_grep '^concc: remote on w' "$LAB/deaf.err"
+}
+
 check "stopped in the middle of jobs" stopped
+check "one that does not answer" deaf
 lab_stop

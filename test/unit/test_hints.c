@@ -86,16 +86,32 @@ Test(hints, cmake_cache)
 	expect_value("X:", "X", NULL);
 }
 
-static void expect_hint(const struct counter *e, size_t n, const char *part)
+static void expect_hint_of(const struct counter *e, size_t n, const char *workers, const char *part)
 {
 	struct buf out = BUF_INIT;
 
-	hint_kept_local(e, n, &out);
+	hint_kept_local(e, n, workers, &out);
 	if (part)
 		cr_assert(strstr(buf_cstr(&out), part), "%s", buf_cstr(&out));
 	else
 		cr_assert_eq(out.len, 0, "%s", buf_cstr(&out));
 	buf_release(&out);
+}
+
+static void expect_hint(const struct counter *e, size_t n, const char *part)
+{
+	expect_hint_of(e, n, NULL, part);
+}
+
+/* The doctor is sent to those workers that were asked for. */
+Test(hints, workers)
+{
+	const struct counter e[] = {{"fallback:no-worker", 2}, {"fallback:missing", 1}};
+
+	expect_hint_of(e, 2, NULL, "\"no-worker\": `concc doctor` says why no worker can be used");
+	expect_hint_of(e, 2, "w1", "\"no-worker\": `concc doctor w1` says why no worker");
+	expect_hint_of(e, 2, "w1/4, ssh://h,", ": `concc doctor w1/4 ssh://h` says why");
+	expect_hint_of(e + 1, 1, "w1", "\"missing\": list what they look up as");
 }
 
 Test(hints, rules)

@@ -351,11 +351,12 @@ static void start(struct sim *s, struct task *t, unsigned at)
 
 static void stop(struct sim *s, struct run *r)
 {
-	struct client *c = client_of(s, r->task);
 	struct host *h = &s->hosts[r->at];
+	struct client *c;
 
 	if (!r->active)
 		return;
+	c = client_of(s, r->task);
 	sync(s, h);
 	remove_from(h->running, &h->n_running, r);
 	remove_from(h->queued, &h->n_queued, r);
