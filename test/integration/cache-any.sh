@@ -323,6 +323,11 @@ listing() {
 	both w1 sh -c 'cat opt || echo none'
 	rm opt
 	both cache sh -c 'cat opt || echo none'
+	both w1 sh -c 'echo one >d/new && ls d' # and makes something there
+	again cache sh -c 'echo one >d/new && ls d'
+	restore times
+	touch d/b
+	both w1 sh -c 'echo one >d/new && ls d'
 }
 
 in_and_out() {
@@ -387,6 +392,8 @@ changed_while_it_runs() {
 	expect_eq "its output" "$(cat out)" one
 	held_while 'touch list/new' 'ls list; ./held --version >/dev/null'
 	held_while 'touch list/newer' 'ls link; ./held --version >/dev/null'
+	held_while 'rm list/newer' 'ls list; ./held --version >/dev/null'
+	held_while 'mv list/new list/other' 'ls list; ./held --version >/dev/null'
 }
 
 two_at_once() {
