@@ -31,15 +31,15 @@
 
 #include "random.h"
 
-#define TEXT_MAX    (256 * 1024)
-#define OPS_MAX	    8
-#define COMMANDS    60
-#define BASES	    8
-#define OLD	    1600000000 /* s: files that no command has made are so old, and some more */
-#define OLD_MAX	    (OLD + 1000)
-#define SETTLE_NS   31000000 /* ns: what is older is surely older than a job that begins */
-#define SEEN_MAX    (1u << 20)
-#define NAMES_OF(a) (sizeof(a) / sizeof(*(a)))
+#define TEXT_MAX  (4 * 1024 * 1024)
+#define OPS_MAX	  16
+#define COMMANDS  60
+#define BASES	  8
+#define OLD	  1600000000 /* s: files that no command has made are so old, and some more */
+#define OLD_MAX	  (OLD + 1000)
+#define SETTLE_NS 31000000 /* ns: what is older is surely older than a job that begins */
+#define SEEN_MAX  (1u << 20)
+#define N_OF(a)	  (sizeof(a) / sizeof(*(a)))
 
 /* What a side tells of a step. */
 struct side {
@@ -60,6 +60,7 @@ struct command {
 static const char *dir, *program, *explain;
 static bool ours; /* what this process runs goes through concc */
 static struct side *side[2];
+static bool compiles; /* commands are calls of gcc */
 static struct command commands[COMMANDS];
 static unsigned long long seed;
 
@@ -83,11 +84,18 @@ __attribute__((format(printf, 1, 2))) static void tell(const char *fmt, ...)
 	s->n += (size_t)n;
 }
 
+static uint64_t hash_of(const char *p, size_t n, uint64_t h)
+{
+	while (n--)
+		h = (h ^ (uint8_t)*p++) * UINT64_C(1099511628211);
+	return h;
+}
+
 static const char *one_of(const char *const *v, size_t n)
 {
 	return v[random_below((uint32_t)n)];
 }
-#define ONE_OF(v) one_of(v, NAMES_OF(v))
+#define ONE_OF(v) one_of(v, N_OF(v))
 
 /* ---- names ---- */
 
@@ -96,8 +104,18 @@ static const char *const ways[] = {"",		"",	 "a/",	    "b/",    "a/c/",
 				   "l/",	"a/../", "b/../a/", "./a//", "l/../",
 				   "a/c/../c/", "none/", "none/../"};
 static const char *const names[] = {"f0", "f1", "f2", "s0", "s1", "x0", "d0", "d0/f0"};
-static const char *const contents[] = {"",     "one",	 "two",	  "longer than those",
-				       "f1\n", "a/f0\n", "b/f2\n"};
+static const char *const lines[] = {"",	    "one",    "two",   "longer than those",
+				    "f1\n", "a/f0\n", "b/f2\n"};
+static const char *const sources[] = {
+	"",
+	"int one;\n",
+	"int two;\n",
+	"#if __has_include(\"f1\")\n#include \"f1\"\n#endif\n",
+	"#if __has_include(<s0>)\n#include <s0>\n#endif\nint s;\n",
+	"#if __has_include(\"f2\")\nint has;\n#endif\n",
+	"#if __has_include(<a/f0>)\n#include <a/f0>\n#endif\nint after;\n",
+	"#pragma once\nint once;\n",
+};
 static const char *const modes[] = {"644", "755", "600", "444"};
 static const char *const targets[] = {"f0", "a",    "b",  "a/c", "../f1",
 				      "f2", "none", "s1", ".",	 "a/f0"};
@@ -113,6 +131,11 @@ static char *text(const char *fmt, ...)
 		abort();
 	va_end(ap);
 	return s;
+}
+
+static const char *content(void)
+{
+	return compiles ? ONE_OF(sources) : ONE_OF(lines);
 }
 
 /* Where a change is made; on the heap. */
@@ -176,14 +199,14 @@ static char *random_effect(bool *links)
 	switch (random_below(15)) {
 	case 0:
 	case 1:
-		op = text("put:%s:%s", a, ONE_OF(contents));
+		op = text("put:%s:%s", a, content());
 		break;
 	case 2:
 	case 3:
-		op = text("new:%s:%s", a, ONE_OF(contents));
+		op = text("new:%s:%s", a, content());
 		break;
 	case 4:
-		op = text("add:%s:%s", a, ONE_OF(contents));
+		op = text("add:%s:%s", a, content());
 		break;
 	case 5:
 		op = text("copy:%s:%s", a, b);
@@ -221,10 +244,51 @@ static char *random_effect(bool *links)
 	return op;
 }
 
+static void add_argument(struct command *c, const char *option)
+{
+	char *a = way();
+
+	c->op[c->n++] = text("%s%s", option, a);
+	free(a);
+}
+
+/* Whatever is there is a source; what comes of it may be another one's header. */
+static void make_compile(struct command *c)
+{
+	static const char *const options[] = {"-I",	  "-isystem", "-iquote",
+					      "-include", "-MD",      "-O1"};
+	static const char *const from[] = {"f0", "f1", "a/f0", "l/f0", "b/../f0"};
+	static const char *const to[] = {"o", "a/o", "l/o", "f2", "b/../a/s1", "l/../o"};
+	unsigned n = random_below(5);
+
+	c->op[c->n++] = text("-xc");
+	c->op[c->n++] = text("-fmax-include-depth=5");
+	while (n--) {
+		const char *option = ONE_OF(options);
+
+		if (strcmp(option, "-I") == 0 || strcmp(option, "-iquote") == 0 ||
+		    strcmp(option, "-isystem") == 0)
+			c->op[c->n++] = text("%s%s", option, ONE_OF(ways));
+		else if (strcmp(option, "-include") == 0)
+			add_argument(c, option);
+		else
+			c->op[c->n++] = text("%s", option);
+		if (strcmp(option, "-MD") == 0)
+			add_argument(c, "-MF");
+	}
+	c->op[c->n++] = text("-c");
+	c->op[c->n++] = text("%s", ONE_OF(from));
+	c->op[c->n++] = text("-o%s", ONE_OF(to));
+}
+
 static void make_command(struct command *c)
 {
-	unsigned n = 1 + random_below(OPS_MAX - 1);
+	unsigned n = 1 + random_below(7);
 
+	if (compiles) {
+		make_compile(c);
+		return;
+	}
 	c->times = random_below(3) == 0;
 	if (c->times)
 		c->op[c->n++] = text("times");
@@ -296,15 +360,15 @@ static void edit(void)
 	case 0:
 	case 1:
 		(void)unlink(p);
-		write_bytes(p, O_EXCL, ONE_OF(contents), 0644);
+		write_bytes(p, O_EXCL, content(), 0644);
 		set_time(p, time);
 		break;
 	case 2: /* in place */
-		write_bytes(p, O_TRUNC, ONE_OF(contents), 0644);
+		write_bytes(p, O_TRUNC, content(), 0644);
 		set_time(p, time);
 		break;
 	case 3:
-		write_bytes(new, O_TRUNC, ONE_OF(contents), 0644);
+		write_bytes(new, O_TRUNC, content(), 0644);
 		set_time(new, time);
 		(void)rename(new, p);
 		break;
@@ -353,17 +417,23 @@ static void edit(void)
 /* One of few. */
 static void begin_anew(uint64_t which)
 {
-	static const char *const all[] = {"a", "b", "l", "f0", "f1", "f2", "s0", "s1", "x0", "d0"};
+	static const char *const all[] = {"a",	"b",  "l",  "f0", "f1", "f2",
+					  "s0", "s1", "x0", "d0", "o"};
 	uint64_t saved = rng;
 
 	random_seed(which);
-	for (size_t i = 0; i < NAMES_OF(all); i++)
+	for (size_t i = 0; i < N_OF(all); i++)
 		remove_tree(all[i]);
 	(void)mkdir("a", 0755);
 	(void)mkdir("b", 0755);
 	(void)mkdir("a/c", 0755);
 	(void)symlink("a", "l");
 	set_time("l", 0);
+	if (compiles) {
+		write_bytes("f0", O_EXCL, content(), 0644);
+		write_bytes("f1", O_EXCL, content(), 0644);
+		write_bytes("a/f0", O_EXCL, content(), 0644);
+	}
 	for (int i = 0; i < 20; i++)
 		edit();
 	rng = saved;
@@ -378,7 +448,11 @@ static void tell_file(const char *p, const struct stat *st)
 	if (n < 0)
 		fail(p);
 	close(fd);
-	tell(" %lu \"%.*s\"", (unsigned long)st->st_nlink, (int)n, buf);
+	tell(" %lu", (unsigned long)st->st_nlink);
+	if (memchr(buf, '\0', (size_t)n))
+		tell(" %zd bytes, %llx", n, (unsigned long long)hash_of(buf, (size_t)n, 1));
+	else
+		tell(" \"%.*s\"", (int)n, buf);
 }
 
 static void tell_link(const char *p)
@@ -461,7 +535,9 @@ static void run(const struct command *c)
 	char *argv[OPS_MAX + 4];
 	size_t n = 0;
 
-	if (ours) {
+	if (ours && compiles) {
+		argv[n++] = (char *)"concc-cc";
+	} else if (ours) {
 		argv[n++] = (char *)"concc-dispatch";
 		argv[n++] = (char *)(c->times ? "--cache" : "--cache=contents");
 	}
@@ -482,18 +558,23 @@ static void tell_output(int fd)
 		fail("the command's output");
 }
 
-/* Whatever was told by us, as one line in front, of a job that was done again or here. */
+/* The lines that are ours, of a job that was done again, or here. */
 static void cut_our_words(struct side *s, size_t from)
 {
 	static const char us[] = "concc: ";
 	char *at = s->text + from, *end;
 
-	while (s->n > (size_t)(at - s->text) && strncmp(at, us, sizeof(us) - 1) == 0 &&
-	       (end = memchr(at, '\n', s->n - (size_t)(at - s->text)))) {
-		memmove(at, end + 1, s->n - (size_t)(end + 1 - s->text));
-		s->n -= (size_t)(end + 1 - at);
+	s->text[s->n] = '\0';
+	for (; *at; at = end) {
+		end = at + strcspn(at, "\n");
+		end += *end != '\0';
+		if (strncmp(at, us, sizeof(us) - 1) != 0)
+			continue;
+		memmove(at, end, strlen(end) + 1);
 		s->done_again = true;
+		end = at;
 	}
+	s->n = (size_t)(at - s->text);
 }
 
 static void run_and_tell(const struct command *c)
@@ -603,13 +684,6 @@ static void be_the_other(int fd, const char *other)
 			break;
 	}
 	exit(0);
-}
-
-static uint64_t hash_of(const char *p, size_t n, uint64_t h)
-{
-	while (n--)
-		h = (h ^ (uint8_t)*p++) * UINT64_C(1099511628211);
-	return h;
 }
 
 static uint64_t key_of(const struct plan *p)
@@ -742,6 +816,7 @@ int main(int argc, char **argv)
 	steps = strtoull(argv[3], NULL, 10);
 	seed = strtoull(argv[4], NULL, 10);
 	program = argv[5];
+	compiles = strcmp(program, "gcc") == 0;
 	explain = text("%s.explain", argv[2]);
 	random_seed(seed);
 	for (int i = 0; i < COMMANDS; i++)
