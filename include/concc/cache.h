@@ -26,7 +26,7 @@
 #include "concc/proto.h"
 
 /* Part of every key: what is kept by one version is nothing to another. */
-#define CACHE_FORMAT 9
+#define CACHE_FORMAT 10
 
 /* ---- what a job looked at: src/cache/names.c ---- */
 

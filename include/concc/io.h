@@ -82,6 +82,13 @@ bool path_is_below(const char *path, const char *dir);
 const char *path_below(const char *path, const char *dir);
 const char *path_base(const char *path); /* after the last slash; borrowed */
 char *path_parent(const char *path);	 /* of a clean one, "/" of "/"; on the heap */
+
+/*
+ * Where an absolute path leads, as far as there is something: the kernel's path of that, and behind
+ * it what is not there, as it was named, or as the symlinks on the way say it.  follow: a symlink
+ * at its end, too.  On the heap; NULL with errno set.  May block.
+ */
+char *path_way(const char *path, bool follow);
 /* mkdir -p with mode for what is missing. */
 int path_mkdirs(const char *path, mode_t mode);
 /* rm -rf name in dirfd, whatever its modes, through no symlink and no mount; missing is fine.

@@ -24,7 +24,7 @@
 #include "concc/digest.h"
 
 #ifndef PROTO_VERSION /* a test has another */
-#define PROTO_VERSION 16
+#define PROTO_VERSION 17
 #endif
 /*
  * Bytes of "project.lock" that a project server has locked when it is ready: for who speaks this
@@ -607,8 +607,9 @@ enum trace_how {
 	TRACE_READ = 'r',  /* opened: its bytes, when it is a file */
 	TRACE_EXEC = 'x',  /* executed */
 	TRACE_LIST = 'd',  /* the names in a directory */
-	TRACE_PLACE = 'p', /* asked for the path of what it leads to; told by no worker */
-	TRACE_TIMES = 't', /* when a file was changed last, how many names it has; told by none */
+	TRACE_PLACE = 'p', /* asked for the path of what it leads to */
+	TRACE_WAY = 'y',   /* where what is not there would be; told by no worker */
+	TRACE_TIMES = 't', /* when a file was changed last, how many names it has */
 	TRACE_WRITE = 'w', /* opened for writing: what it held was not read, unless 'r' says so */
 	TRACE_MAKE = 'm',  /* made, removed or replaced: in which directory is what counts */
 	/* Written anew by a compiler or linker, which leaves a file there with the mode that the

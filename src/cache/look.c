@@ -22,8 +22,8 @@
  * of what is only written, whether it is empty is enough (the assembler and the linker remove an
  * output that is not, and write into one that is), and of an output of a compiler mostly nothing
  * (look_output.c);
- * of what is made, the place;
- * which names are the same file or directory (a compiler leaves out a directory that it has
+ * of what is made, the place; of what was not there for a command that makes others, where it would
+ * be; which names are the same file or directory (a compiler leaves out a directory that it has
  * searched by another name), and which files have the same bytes and time, since that is how
  * #pragma once knows a header again.  What does not: inode numbers and times themselves, which
  * differ in each checkout.  Of programs that may go by times these are names of their own
@@ -220,6 +220,8 @@ static int put_look(struct cache_look *l, const char *path, bool follow, bool ov
 	put_stat(l, &st);
 	if (S_ISREG(st.st_mode))
 		buf_put_u64(&l->state, overwritten ? st.st_size > 0 : (uint64_t)st.st_size);
+	else if (S_ISLNK(st.st_mode))
+		buf_put_u64(&l->state, (uint64_t)st.st_size);
 	put_inode(l, &st, index);
 	return 0;
 }
@@ -376,6 +378,27 @@ static int put_made(struct cache_look *l, const char *name)
 	return r;
 }
 
+/*
+ * What the job makes where this name leads it may see by this name, too; and elsewhere what it
+ * makes by this name.
+ */
+static int put_way(struct cache_look *l, const char *path)
+{
+	_cleanup_free_ char *way = NULL;
+	struct stat st;
+	bool there;
+	int r = look_at(l, path, true, &st, &there);
+
+	if (there || r < 0)
+		return r;
+	way = path_way(path, true);
+	if (!way)
+		return put_no(l, errno);
+	buf_put_u8(&l->state, '@');
+	buf_put_str(&l->state, way);
+	return 0;
+}
+
 static int by_name(const void *a, const void *b)
 {
 	return strcmp(*(char *const *)a, *(char *const *)b);
@@ -418,19 +441,21 @@ static int read_names(DIR *dir, char ***ret, size_t *ret_n)
 	return 0;
 }
 
-static int put_list(struct cache_look *l, const char *path)
+static int put_list(struct cache_look *l, const char *path, uint32_t index)
 {
 	_cleanup_strv_ char **v = NULL;
 	DIR *dir = opendir(path);
+	struct stat st;
 	size_t n = 0;
 	int r;
 
 	if (!dir)
 		return errno == ENOTDIR ? (put_error(l, ENOTDIR), 0) : put_no(l, errno);
-	r = read_names(dir, &v, &n);
+	r = fstat(dirfd(dir), &st) < 0 ? -errno : read_names(dir, &v, &n);
 	(void)closedir(dir);
 	if (r < 0)
 		return r;
+	put_inode(l, &st, index);
 	qsort(v, n, sizeof(*v), by_name);
 	buf_put_u8(&l->state, '*');
 	buf_put_u32(&l->state, (uint32_t)n);
@@ -475,7 +500,7 @@ static int put_name(struct cache_look *l, const char *name, bool overwritten, ui
 	case TRACE_EXEC:
 		return put_read(l, path, index);
 	case TRACE_LIST:
-		return put_list(l, path);
+		return put_list(l, path, index);
 	case TRACE_WRITE:
 		return put_write(l, path, index);
 	case TRACE_PLACE:
@@ -484,6 +509,8 @@ static int put_name(struct cache_look *l, const char *name, bool overwritten, ui
 		return put_made(l, path);
 	case TRACE_TIMES:
 		return put_times(l, path);
+	case TRACE_WAY:
+		return put_way(l, path);
 	case TRACE_OUTPUT:
 	case TRACE_OUTPUT_EXEC:
 	case TRACE_OUTPUT_MOVED:
@@ -536,6 +563,7 @@ const char *cache_look_change(char how, uint64_t before, uint64_t now)
 	case TRACE_LINK:
 	case TRACE_PLACE:
 	case TRACE_MAKE:
+	case TRACE_WAY:
 		return "leads elsewhere";
 	case TRACE_TIMES:
 		return "has another time, or number of names";

@@ -209,7 +209,7 @@ bool look_put_known(struct cache_look *l, const char *name, uint64_t *ret_finger
 /* What else a listing or a place depends on no stamp of this directory tells. */
 static bool is_of_the_name(char how)
 {
-	return how != TRACE_LIST && how != TRACE_PLACE && how != TRACE_MAKE;
+	return how != TRACE_LIST && how != TRACE_PLACE && how != TRACE_MAKE && how != TRACE_WAY;
 }
 
 static bool vouch(struct cache_look *l, const char *name, const struct stat *st)

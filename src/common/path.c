@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,6 +12,8 @@
 #include "concc/err.h"
 #include "concc/io.h"
 #include "concc/str.h"
+
+#define LINKS_MAX 40 /* as the kernel follows: MAXSYMLINKS */
 
 char *path_join(const char *a, const char *b)
 {
@@ -100,6 +103,78 @@ char *path_parent(const char *path)
 	size_t n = (size_t)(path_base(path) - path);
 
 	return n > 1 ? xstrndup(path, n - 1) : xstrdup("/");
+}
+
+/* How much of it is left without its last part. */
+static size_t without_last(const char *path, size_t n)
+{
+	while (n > 1 && path[n - 1] == '/')
+		n--;
+	while (n > 1 && path[n - 1] != '/')
+		n--;
+	return n;
+}
+
+/* The longest part of it that is there, by O_PATH; cuts it off.  -1: not even "/". */
+static int open_what_is_there(const char *path, bool follow, size_t *ret_n)
+{
+	_cleanup_free_ char *at = xstrdup(path);
+	int flags = O_PATH | O_CLOEXEC | (follow ? 0 : O_NOFOLLOW), fd;
+	size_t n = strlen(at), less;
+
+	while ((fd = open(at, flags)) < 0 && (less = without_last(at, n)) < n) {
+		n = less;
+		at[n] = '\0';
+		flags = O_PATH | O_CLOEXEC;
+	}
+	*ret_n = n;
+	return fd;
+}
+
+static char *place_of_fd(int fd)
+{
+	char link[32], place[PATH_MAX];
+	ssize_t n;
+
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, place, sizeof(place));
+	return n < 0 ? NULL : xstrndup(place, (size_t)n);
+}
+
+/* One symlink further: of what follows what is there, the first part is one, which leads nowhere.
+ */
+static char *past_link(int fd, const char *place, const char *rest, bool follow)
+{
+	size_t n = strcspn(rest, "/");
+	_cleanup_free_ char *name = xstrndup(rest, n);
+	char target[PATH_MAX];
+	ssize_t len = n && (follow || rest[n]) ? readlinkat(fd, name, target, sizeof(target)) : -1;
+
+	if (len < 0)
+		return NULL;
+	return xasprintf("%s/%.*s%s", *target == '/' ? "" : place, (int)len, target, rest + n);
+}
+
+char *path_way(const char *path, bool follow)
+{
+	_cleanup_free_ char *at = xstrdup(path);
+
+	for (unsigned n_links = 0; n_links < LINKS_MAX; n_links++) {
+		size_t n;
+		_cleanup_close_ int fd = open_what_is_there(at, follow, &n);
+		_cleanup_free_ char *place = fd < 0 ? NULL : place_of_fd(fd);
+		char *next;
+
+		if (!place)
+			return NULL;
+		next = past_link(fd, place, at + n, follow);
+		if (!next)
+			return at[n] ? xasprintf("%s/%s", place, at + n) : steal_ptr(&place);
+		free(at);
+		at = next;
+	}
+	errno = ELOOP;
+	return NULL;
 }
 
 int path_mkdirs(const char *path, mode_t mode)

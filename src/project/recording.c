@@ -402,6 +402,8 @@ static int choose_names(struct recording *r)
 	recording_check_unforeseen(r);
 	if (!r->why && r->unknown && !r->no_times)
 		recording_add_times(r);
+	if (!r->why && r->unknown)
+		recording_add_ways(r);
 	if (r->announced.n && (r->wants_places || sees_early(r)))
 		recording_uncacheable(r, "announced");
 	if (!r->why && (r->wants_places || r->wants_exe))

@@ -67,6 +67,7 @@ void recording_choose_names(struct recording *r);
 int recording_look_at_programs(struct recording *r);
 void recording_check_unforeseen(struct recording *r);
 void recording_add_times(struct recording *r);
+void recording_add_ways(struct recording *r);
 void recording_add_places(struct recording *r);
 /* Of what a compiler has written anew. */
 void recording_add_outputs(struct recording *r);

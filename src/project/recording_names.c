@@ -255,6 +255,29 @@ void recording_add_places(struct recording *r)
 		recording_uncacheable(r, "many-names");
 }
 
+static bool makes_something(const struct recording *r)
+{
+	for (size_t i = 0; i < r->names.n; i++)
+		if (r->names.v[i][0] == TRACE_MAKE)
+			return true;
+	return false;
+}
+
+/* What a command makes it may come upon by other names, which led nowhere before. */
+void recording_add_ways(struct recording *r)
+{
+	char **more = xcalloc(r->names.n + 1, sizeof(*more)), **v = r->names.v;
+	size_t n_seen = makes_something(r) ? r->names.n : 0, n = 0;
+	struct stat st;
+
+	for (size_t i = 0; i < n_seen; i++)
+		if ((!i || !streq(v[i] + 1, v[i - 1] + 1)) && stat(v[i] + 1, &st) < 0)
+			more[n++] = xasprintf("%c%s", TRACE_WAY, v[i] + 1);
+	cache_names_add(&r->names, more, n);
+	if (r->names.n > CACHE_NAMES_MAX)
+		recording_uncacheable(r, "many-names");
+}
+
 /* ---- outputs ---- */
 
 static struct msg_file *file_at(const struct recording *r, const char *path)

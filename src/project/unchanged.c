@@ -85,14 +85,27 @@ static uintptr_t look_at_dir(struct baseline *s, const char *path)
 	return what;
 }
 
+static bool is_mirrored(const struct baseline *s, const char *path)
+{
+	bool found = !s->mirrored;
+
+	for (char *const *w = s->mirrored; w && *w && !found; w++)
+		found = path_is_below(path, *w);
+	return found;
+}
+
 bool baseline_same_names(struct baseline *s, const char *dir)
 {
 	const uintptr_t wanted = LOCAL | OLD;
 	struct stat st;
+	int changed;
 
 	/* Nothing is listed of what is none, or was not there. */
 	if (stat(dir, &st) < 0 ? errno == ENOENT || errno == ENOTDIR : !S_ISDIR(st.st_mode))
 		return true;
+	changed = tree_names_changed_since(s->tree, dir, s->version, is_mirrored(s, dir));
+	if (changed != -ENOENT)
+		return changed == 0;
 	return (look_at_dir(s, dir) & wanted) == wanted;
 }
 
@@ -110,15 +123,6 @@ static bool is_old(struct baseline *s, const char *path, const struct stat *st)
 	if (st && !S_ISDIR(st->st_mode))
 		return false;
 	return dir & OLD;
-}
-
-static bool is_mirrored(const struct baseline *s, const char *path)
-{
-	bool found = !s->mirrored;
-
-	for (char *const *w = s->mirrored; w && *w && !found; w++)
-		found = path_is_below(path, *w);
-	return found;
 }
 
 static bool name_is_unchanged(struct baseline *s, const char *path, const struct stat *st)

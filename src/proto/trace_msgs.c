@@ -13,9 +13,9 @@
 bool trace_name_is_valid(const char *name, size_t len)
 {
 	static const char letters[] = {
-		TRACE_LOOK,   TRACE_STAT,	 TRACE_LINK,	    TRACE_READ,	 TRACE_EXEC,
-		TRACE_LIST,   TRACE_WRITE,	 TRACE_MAKE,	    TRACE_PLACE, TRACE_TIMES,
-		TRACE_OUTPUT, TRACE_OUTPUT_EXEC, TRACE_OUTPUT_MOVED};
+		TRACE_LOOK,   TRACE_STAT,	 TRACE_LINK,	     TRACE_READ,  TRACE_EXEC,
+		TRACE_LIST,   TRACE_WRITE,	 TRACE_MAKE,	     TRACE_PLACE, TRACE_TIMES,
+		TRACE_OUTPUT, TRACE_OUTPUT_EXEC, TRACE_OUTPUT_MOVED, TRACE_WAY};
 
 	return len >= 2 && len <= PROTO_PATH_MAX && memchr(letters, name[0], sizeof(letters)) &&
 	       name[1] == '/';

@@ -54,11 +54,14 @@
 
 enum kind {
 	LOOK,	/* the name itself */
-	MAKE,	/* the same, and it comes, goes or becomes another file */
+	MAKE,	/* the same, and it comes, or becomes another file */
+	REMOVE, /* the same, and it goes; a directory by AT_REMOVEDIR in flags */
+	REMOVE_DIR,
 	CHANGE, /* what it leads to, and that is changed */
 	FOLLOW, /* what it leads to */
 	AT,	/* one or the other, by AT_SYMLINK_NOFOLLOW in flags */
 	CHANGE_AT,
+	SET_TIMES, /* the same; of a descriptor, when there is no path */
 	READ_LINK,
 	OPEN, /* flags: as of open(2) */
 	OPEN2,
@@ -102,16 +105,16 @@ static const struct traced traced[] = {
 	CALL(access, FOLLOW, NONE, 0, NONE),
 	CALL(readlink, READ_LINK, NONE, 0, NONE),
 	CALL(mkdir, MAKE, NONE, 0, NONE),
-	CALL(rmdir, MAKE, NONE, 0, NONE),
-	CALL(unlink, MAKE, NONE, 0, NONE),
+	CALL(rmdir, REMOVE_DIR, NONE, 0, NONE),
+	CALL(unlink, REMOVE, NONE, 0, NONE),
 	CALL(symlink, MAKE, NONE, 1, NONE),
 	CALL(mknod, MAKE, NONE, 0, NONE),
 	CALL(chmod, CHANGE, NONE, 0, NONE),
 	CALL(chown, CHANGE, NONE, 0, NONE),
 	CALL(lchown, MAKE, NONE, 0, NONE),
-	CALL(utime, CHANGE, NONE, 0, NONE),
-	CALL(utimes, CHANGE, NONE, 0, NONE),
-	CALL(futimesat, CHANGE, 0, 1, NONE),
+	CALL(utime, SET_TIMES, NONE, 0, NONE),
+	CALL(utimes, SET_TIMES, NONE, 0, NONE),
+	CALL(futimesat, SET_TIMES, 0, 1, NONE),
 	CALL(link, TWO, NONE, 0, NONE),
 	CALL(rename, TWO, NONE, 0, NONE),
 	CALL(getdents, LIST, NONE, 0, NONE),
@@ -130,12 +133,12 @@ static const struct traced traced[] = {
 	CALL(faccessat2, AT, 0, 1, 3),
 	CALL(readlinkat, READ_LINK, 0, 1, NONE),
 	CALL(mkdirat, MAKE, 0, 1, NONE),
-	CALL(unlinkat, MAKE, 0, 1, NONE),
+	CALL(unlinkat, REMOVE, 0, 1, 2),
 	CALL(symlinkat, MAKE, 1, 2, NONE),
 	CALL(mknodat, MAKE, 0, 1, NONE),
 	CALL(fchmodat, CHANGE, 0, 1, NONE),
 	CALL(fchownat, CHANGE_AT, 0, 1, 4),
-	CALL(utimensat, CHANGE_AT, 0, 1, 3),
+	CALL(utimensat, SET_TIMES, 0, 1, 3),
 	CALL(linkat, TWO, 0, 1, NONE),
 	CALL(renameat2, TWO, 0, 1, NONE),
 	CALL(truncate, TRUNCATE, NONE, 0, NONE),
@@ -212,6 +215,8 @@ struct trace {
 	struct buf bytes; /* the same, as they are told */
 	struct map cwds;  /* thread -> char *, its current directory; owned */
 	bool moves;	  /* a process changed its directory: nothing is remembered any more */
+	bool has_changed; /* names may lead elsewhere than where they led at first */
+	struct map ways;  /* of the names since then: letter and path -> the trace itself */
 	const char *why;
 	struct map known; /* number -> its row */
 };
@@ -231,7 +236,7 @@ void trace_spoil(struct trace *t, const char *why)
 		t->why = why;
 }
 
-static void add(struct trace *t, enum trace_how how, const char *path)
+static void add_name(struct trace *t, enum trace_how how, const char *path)
 {
 	char name[PATH_MAX + 2];
 	int n = snprintf(name, sizeof(name), "%c%s", how, path);
@@ -249,6 +254,39 @@ static void add(struct trace *t, enum trace_how how, const char *path)
 	}
 	(void)map_put(&t->names, name, (size_t)n, t);
 	buf_append(&t->bytes, name, (size_t)n + 1);
+}
+
+/*
+ * Where it leads now.  What is there may have been there before under that name, of which nothing
+ * else tells: behind a symlink that the job has made, or behind ".." in a directory.
+ */
+static void add_way(struct trace *t, enum trace_how how, const char *path)
+{
+	bool follow = how != TRACE_LOOK && how != TRACE_LINK && how != TRACE_MAKE;
+	_cleanup_free_ char *name = xasprintf("%c%s", how, path), *way = NULL;
+
+	if (path_is_below(path, "/proc") || map_get_str(&t->ways, name))
+		return;
+	(void)map_put_str(&t->ways, name, t);
+	way = path_way(path, follow);
+	/* A loop leads nowhere, which its name tells. */
+	if (way && !streq(way, path))
+		add_name(t, how == TRACE_EXEC ? TRACE_READ : how, way);
+}
+
+static void add(struct trace *t, enum trace_how how, const char *path)
+{
+	add_name(t, how, path);
+	if (t->has_changed)
+		add_way(t, how, path);
+}
+
+/* A directory or a symlink is made, or something gets another name. */
+static void changes_ways(struct trace *t)
+{
+	t->has_changed = true;
+	map_release(&t->ways);
+	t->ways = MAP_INIT;
 }
 
 /* Where a link of /proc's leads; false when that is no path any more. */
@@ -356,6 +394,9 @@ static bool name_of(struct trace *t, const struct filter_call *c, int dir_arg, i
 		trace_spoil(t, "lost-directory");
 		return false;
 	}
+	/* It was named by another name, which may lead elsewhere the next time. */
+	if (t->moves || dir_of(c, dir_arg) != AT_FDCWD)
+		add(t, TRACE_STAT, ret);
 	len = strlen(ret);
 	(void)snprintf(ret + len, 2 * PATH_MAX - len, "/%s", name);
 	return true;
@@ -408,6 +449,28 @@ static void changes_dir(struct trace *t, pid_t pid)
 	forget_cwds(t);
 }
 
+/* Its bytes have another name then, whoever reads them, and the time that they had. */
+static void moved(struct trace *t, const char *path)
+{
+	add(t, TRACE_LOOK, path);
+	add(t, TRACE_MAKE, path);
+	add(t, TRACE_LINK, path);
+	add(t, TRACE_READ, path);
+	add(t, TRACE_TIMES, path);
+}
+
+static bool is_directory(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+static bool exchanges(const struct filter_call *c, const struct traced *r)
+{
+	return r->nr == SYS_renameat2 && c->args[4] & RENAME_EXCHANGE;
+}
+
 static void second_name(struct trace *t, const struct filter_call *c, const struct traced *r)
 {
 	char path[2 * PATH_MAX];
@@ -415,8 +478,12 @@ static void second_name(struct trace *t, const struct filter_call *c, const stru
 
 	if (!name_of(t, c, at ? r->dir + 2 : NONE, r->path + (at ? 2 : 1), path))
 		return;
+	if (exchanges(c, r))
+		moved(t, path);
 	add(t, TRACE_LOOK, path);
 	add(t, TRACE_MAKE, path);
+	if (is_directory(path))
+		add(t, TRACE_LIST, path); /* only an empty one can be replaced */
 }
 
 static void listed(struct trace *t, const struct filter_call *c)
@@ -439,13 +506,22 @@ static void named(struct trace *t, const struct filter_call *c, const struct tra
 		add(t, TRACE_LOOK, path);
 		break;
 	case MAKE:
+	case REMOVE:
+	case REMOVE_DIR:
 		add(t, TRACE_LOOK, path);
 		add(t, TRACE_MAKE, path);
+		if (r->kind == REMOVE_DIR || (r->flags != NONE && c->args[r->flags] & AT_REMOVEDIR))
+			add(t, TRACE_LIST, path); /* whether it is empty */
+		if (r->kind == MAKE)
+			changes_ways(t);
 		break;
 	case CHANGE:
 		add(t, TRACE_STAT, path);
 		add(t, TRACE_PLACE, path);
 		break;
+	case SET_TIMES:
+		add(t, TRACE_TIMES, path); /* what has them already is not changed */
+					   /* fall through */
 	case CHANGE_AT:
 		add(t, nofollow ? TRACE_LOOK : TRACE_STAT, path);
 		add(t, nofollow ? TRACE_MAKE : TRACE_PLACE, path);
@@ -476,10 +552,9 @@ static void named(struct trace *t, const struct filter_call *c, const struct tra
 		add(t, TRACE_EXEC, path);
 		break;
 	case TWO:
-		add(t, TRACE_LOOK, path);
-		add(t, TRACE_MAKE, path);
-		add(t, TRACE_STAT, path);
+		moved(t, path);
 		second_name(t, c, r);
+		changes_ways(t);
 		break;
 	case STATFS:
 		/* libselinux does, in cp, mkdir and the like. */
@@ -494,6 +569,15 @@ static void named(struct trace *t, const struct filter_call *c, const struct tra
 	case SPOIL:
 		break;
 	}
+}
+
+static void set_times_by_fd(struct trace *t, const struct filter_call *c, const struct traced *r)
+{
+	char path[PATH_MAX];
+
+	/* Of what has no name any more nobody is told. */
+	if (place_of_fd(c->pid, (int)c->args[r->dir], path))
+		add(t, TRACE_TIMES, path);
 }
 
 /*
@@ -517,6 +601,8 @@ void trace_call(struct trace *t, const struct filter_call *c)
 		trace_spoil(t, r->why);
 	else if (r->kind == LIST)
 		listed(t, c);
+	else if (r->kind == SET_TIMES && r->dir != NONE && !c->args[r->path])
+		set_times_by_fd(t, c, r);
 	else if (r->kind == RANDOM)
 		asked_for_random(t, c->args[r->flags]);
 	else if (r->kind != FCHDIR && name_of(t, c, r->dir, r->path, path))

@@ -394,6 +394,8 @@ void hardlinks_mark_new(struct tree *t);
 
 void tomb_put(struct tree *t, const char *dir, const char *name, uint64_t version);
 uint64_t tomb_version(const struct tree *t, const char *path); /* 0 when there is none */
+/* Has a name in this directory been removed since? */
+bool tombs_in_since(const struct tree *t, const char *dir, uint64_t version);
 /* Those up to the horizon, and the oldest beyond TOMBS_MAX. */
 void tombs_trim(struct tree *t);
 

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "concc/cleanup.h"
+#include "concc/io.h"
 #include "concc/str.h"
 
 static void tomb_free(struct tree *t, struct tomb *tomb)
@@ -41,6 +43,21 @@ uint64_t tomb_version(const struct tree *t, const char *path)
 	const struct tomb *tomb = map_get_str(&t->tombs, path);
 
 	return tomb ? tomb->version : 0;
+}
+
+bool tombs_in_since(const struct tree *t, const char *dir, uint64_t version)
+{
+	for (const struct list *l = t->tomb_order.prev; l != &t->tomb_order; l = l->prev) {
+		const struct tomb *tomb = container_of(l, const struct tomb, order);
+		_cleanup_free_ char *parent = NULL;
+
+		if (tomb->version <= version)
+			return false;
+		parent = path_parent(tomb->path);
+		if (streq(parent, dir))
+			return true;
+	}
+	return false;
 }
 
 void tombs_trim(struct tree *t)

@@ -521,6 +521,23 @@ int tree_changed_since(const struct tree *t, const char *path, uint64_t version,
 	       (ent_content_version(e) > version && ent_content_version(e) > d->known_since);
 }
 
+int tree_names_changed_since(const struct tree *t, const char *dir, uint64_t version,
+			     bool by_listing)
+{
+	const struct dir *d = dir_find(t, dir);
+	const struct ent *e;
+
+	if (!d || d->dead || dir_is_swept(d) || (!by_listing && d->known_since > version))
+		return -ENOENT;
+	if (t->tomb_floor > version || tombs_in_since(t, dir, version))
+		return 1;
+	for (uint32_t it = 0; (e = names_next(&d->names, &it));)
+		if (e->type == ENTRY_UNKNOWN ||
+		    (e->version > version && e->version > d->known_since))
+			return 1;
+	return 0;
+}
+
 bool tree_is_same(struct tree *t, const char *path, const struct stat *st)
 {
 	const char *base = path_base(path);

@@ -17,8 +17,10 @@ lab_config 'cache = 1G' 'local-slots = 0'
 INPUT=/dev/null # what it reads
 HOW=(--cache)   # options of concc-dispatch
 
+# Times as far as a command has set them, or left them.
 tree() {
 	find . -mindepth 1 -printf '%P %y %m %l\n' | sort
+	find . -type f ! -newermt @1700000000 -printf '%P %t\n' | sort
 	find . -type f -exec sha256sum {} + | sort
 }
 
@@ -321,6 +323,11 @@ listing() {
 	both w1 sh -c 'cat opt || echo none'
 	rm opt
 	both cache sh -c 'cat opt || echo none'
+	both w1 sh -c 'echo one >d/new && ls d' # and makes something there
+	again cache sh -c 'echo one >d/new && ls d'
+	restore times
+	touch d/b
+	both w1 sh -c 'echo one >d/new && ls d'
 }
 
 in_and_out() {
@@ -385,6 +392,8 @@ changed_while_it_runs() {
 	expect_eq "its output" "$(cat out)" one
 	held_while 'touch list/new' 'ls list; ./held --version >/dev/null'
 	held_while 'touch list/newer' 'ls link; ./held --version >/dev/null'
+	held_while 'rm list/newer' 'ls list; ./held --version >/dev/null'
+	held_while 'mv list/new list/other' 'ls list; ./held --version >/dev/null'
 }
 
 two_at_once() {
@@ -431,6 +440,84 @@ int f(void) { FILE *f = fopen("data", "r"); int c = f ? fgetc(f) : 0; printf("%d
 	never failed ./prog
 }
 
+# The same names, the same answers at first, and yet another result: kept from the first state, which
+# must not be taken in the second one.
+other_state() { # SECOND CMD...
+	local second=$1
+	shift
+	both w1 "$@"
+	again cache "$@"
+	restore times
+	eval "$second"
+	both w1 "$@"
+}
+
+what_it_meets() {
+	HOW=(--cache=contents)
+	fresh meets1 # what is moved is not opened
+	echo one >a
+	touch -d @1600000000 a
+	other_state 'echo two >a && touch -d @1600000000 a' mv a b
+	fresh meets2
+	echo one >a
+	touch -d @1600000000 a
+	other_state 'touch -d @1600000001 a' mv a b
+
+	fresh meets3 # nor what is removed
+	mkdir d
+	other_state 'echo one >d/f' sh -c 'rmdir d || echo kept'
+	[ -e d/f ] || fail "d/f is gone"
+	fresh meets4
+	mkdir d
+	echo one >d/f
+	other_state 'rm d/f' sh -c 'mkdir n && mv -T n d || echo kept'
+
+	fresh meets5 # what it makes, by another name
+	mkdir d e
+	ln -s d l
+	other_state 'ln -sfn e l' sh -c 'echo one >d/n && cat l/n || true'
+	fresh meets6
+	mkdir d
+	ln -s d l
+	other_state 'ln -sfn d/n l' sh -c 'echo one >d/n && cat l/../d/n || true'
+	fresh meets7
+	mkdir d e
+	ln -s d l
+	other_state 'ln -sfn e l' sh -c 'cd l && echo one >n'
+	fresh meets8
+	mkdir d e
+	ln -s d l
+	other_state 'ln -sfn e l' python3 -c 'import os
+fd = os.open("l", os.O_PATH)
+os.close(os.open("n", os.O_CREAT | os.O_WRONLY, dir_fd=fd))'
+
+	fresh meets9 # what was there, by what it has made
+	mkdir d
+	echo one >d/f
+	other_state 'echo two >d/f' sh -c 'ln -s d n && cat n/f'
+	fresh meets10
+	echo one >f
+	other_state 'echo two >f' sh -c 'mkdir n && cat n/../f'
+	fresh meets11
+	echo one >f
+	ln -s f l
+	other_state 'echo two >f' sh -c 'mv l n && cat n'
+
+	fresh meets12 # how long a symlink is
+	ln -s one l
+	other_state 'ln -sfn longer l' stat -c %s l
+	fresh meets13 # a time that it has already
+	echo one >f
+	touch -d @1600000005 f
+	other_state 'touch -d @1600000001 f' python3 -c 'import os
+os.utime(os.open("f", os.O_RDONLY), (1600000005, 1600000005))'
+	fresh meets14
+	echo one >f
+	touch -d @1600000005 f
+	other_state 'touch -d @1600000001 f' python3 -c 'import os; os.utime("f", (1600000005, 1600000005))'
+	HOW=(--cache)
+}
+
 # Nobody has asked for it.
 only_when_asked() {
 	fresh asked
@@ -458,6 +545,7 @@ for root in client worker; do
 	check "$root: changed while it runs" changed_while_it_runs
 	check "$root: two at once" two_at_once
 	check "$root: a link and a test" link_and_test
+	check "$root: what it meets" what_it_meets
 	check "$root: only when asked" only_when_asked
 done
 lab_stop

@@ -26,6 +26,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "random.h"
+
 /* By who includes this. */
 static void note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static void touch_path(const char *p);
@@ -34,21 +36,6 @@ static void fail_in(const char *where, const char *what) __attribute__((noreturn
 
 static const char *outside; /* a directory beside the tree; NULL: there is none */
 static bool in_job;
-static uint64_t rng;
-
-static uint32_t random_below(uint32_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (uint32_t)(rng >> 33) % n;
-}
-
-static void random_seed(uint64_t seed)
-{
-	rng = seed * 0x9E3779B97F4A7C15u + 1;
-	random_below(2);
-}
 
 /* ---- names ---- */
 
