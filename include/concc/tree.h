@@ -165,7 +165,8 @@ void tree_set_horizon(struct tree *t, uint64_t v);
  * told of its directory by then, so it was not watched.
  */
 int tree_changed_since(const struct tree *t, const char *path, uint64_t version, bool by_listing);
-/* The same of the names in a directory, and what they name: 1 may be said of a file that was written. */
+/* The same of the names in a directory, and what they name: 1 may be said of a file that was
+ * written. */
 int tree_names_changed_since(const struct tree *t, const char *dir, uint64_t version,
 			     bool by_listing);
 /* After a drain: is this regular file (absolute, clean) surely what it was when lstat(2) said st?
