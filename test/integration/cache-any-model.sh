@@ -17,7 +17,6 @@ echo "note: SEED=$SEED STEPS=$STEPS ROUNDS=$ROUNDS"
 
 model() { # COMMAND STEPS
 	local n failed=0 pids=()
-	near_config
 	rm -f "$LAB"/model*.out
 	for ((n = 0; n < ROUNDS; n++)); do
 		rm -rf "$WS/m$n" "$LAB/here$n"
@@ -43,7 +42,10 @@ found_again() {
 }
 
 cp "$LAB_TOOLS/command" "$WS/command"
-check "random edits, any command" model "$WS/command" "$STEPS"
+lab_config 'cache = 1G' 'local-slots = 0'
+check "random edits, any command" model "$WS/command" $((STEPS / 5))
+near_config
+check "random edits, any command here" model "$WS/command" "$STEPS"
 check "what was seen before is found" found_again
 grep -h "hits;" "$LAB/check.log" 2>/dev/null | sed "s/^/note: /" || true
 check "random edits, a compiler" model gcc $((STEPS / 4))

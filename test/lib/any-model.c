@@ -196,7 +196,7 @@ static char *random_effect(bool *links)
 {
 	char *a = way(), *b = way(), *op;
 
-	switch (random_below(15)) {
+	switch (random_below(19)) {
 	case 0:
 	case 1:
 		op = text("put:%s:%s", a, content());
@@ -234,6 +234,18 @@ static char *random_effect(bool *links)
 		break;
 	case 13:
 		op = text("touch-open:%s:%u", a, OLD + 5);
+		break;
+	case 14:
+		op = text("swap:%s:%s", a, b);
+		break;
+	case 15:
+		op = text("tree:%s:%s", a, ONE_OF(targets));
+		break;
+	case 16:
+		op = text("cut:%s:%u", a, random_below(3));
+		break;
+	case 17:
+		op = text("map-write:%s:xy", a);
 		break;
 	default:
 		op = text("link:%s:%s", a, b);

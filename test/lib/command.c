@@ -323,6 +323,66 @@ static void op_mv(const char *from, const char *to)
 		tell_done(rename(from, to));
 }
 
+/* Of files and symlinks, for the same reason. */
+static void op_swap(const char *a, const char *b)
+{
+	struct stat sa, sb;
+
+	if (lstat(a, &sa) < 0 || lstat(b, &sb) < 0)
+		tell_errno();
+	else if (S_ISDIR(sa.st_mode) || S_ISDIR(sb.st_mode))
+		tell("a directory");
+	else
+		tell_done(renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE));
+}
+
+/* A directory that is made elsewhere first, as installers do. */
+static void op_tree(const char *p, const char *target)
+{
+	if (mkdir("made", 0777) < 0) {
+		tell_errno();
+		return;
+	}
+	write_to("made/f0", O_EXCL, "made");
+	tell_done(symlink(target, "made/s0"));
+	if (rename("made", p) < 0) {
+		tell_errno();
+		(void)unlink("made/f0");
+		(void)unlink("made/s0");
+		(void)rmdir("made");
+	}
+}
+
+/* Whether the time of one that is so long is another one then depends on the file system. */
+static void op_cut(const char *p, const char *n)
+{
+	struct stat st;
+
+	if (stat(p, &st) == 0 && st.st_size == atoi(n))
+		tell("it is so long");
+	else
+		tell_done(truncate(p, atoi(n)));
+}
+
+static void op_map_write(const char *p, const char *bytes)
+{
+	int fd = open(p, O_RDWR | O_CLOEXEC);
+	size_t n = strlen(bytes);
+	struct stat st;
+	char *m = MAP_FAILED;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		tell_errno();
+	else if ((size_t)st.st_size >= n && n)
+		m = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (m != MAP_FAILED) {
+		memcpy(m, bytes, n);
+		(void)munmap(m, n);
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
 static void op_rm(const char *p, const char *unused)
 {
 	(void)unused;
@@ -435,6 +495,10 @@ static const struct op {
 	{"at", op_at},
 	{"put-at", op_put_at},
 	{"touch-open", op_touch_open},
+	{"swap", op_swap},
+	{"tree", op_tree},
+	{"cut", op_cut},
+	{"map-write", op_map_write},
 };
 
 /* "NAME:ARGUMENT:ARGUMENT", which is cut into its parts. */
