@@ -496,6 +496,26 @@ static void listed(struct trace *t, const struct filter_call *c)
 		trace_spoil(t, "lost-directory");
 }
 
+/* To a time that is said, which it may have already. */
+static bool sets_some_time(const struct filter_call *c, const struct traced *r)
+{
+	uint64_t times = c->args[r->path + 1];
+	struct timespec t[2];
+
+	if (!times)
+		return false;
+	return r->nr != SYS_utimensat || !peek(c->pid, times, t, sizeof(t)) ||
+	       (t[1].tv_nsec != UTIME_NOW && t[1].tv_nsec != UTIME_OMIT);
+}
+
+/* What has them already is not changed, and nobody is told of it. */
+static void set_times(struct trace *t, const struct filter_call *c, const struct traced *r,
+		      const char *path)
+{
+	if (sets_some_time(c, r))
+		add(t, TRACE_TIMES, path);
+}
+
 static void named(struct trace *t, const struct filter_call *c, const struct traced *r,
 		  const char *path)
 {
@@ -520,8 +540,8 @@ static void named(struct trace *t, const struct filter_call *c, const struct tra
 		add(t, TRACE_PLACE, path);
 		break;
 	case SET_TIMES:
-		add(t, TRACE_TIMES, path); /* what has them already is not changed */
-					   /* fall through */
+		set_times(t, c, r, path);
+		/* fall through */
 	case CHANGE_AT:
 		add(t, nofollow ? TRACE_LOOK : TRACE_STAT, path);
 		add(t, nofollow ? TRACE_MAKE : TRACE_PLACE, path);
@@ -577,7 +597,7 @@ static void set_times_by_fd(struct trace *t, const struct filter_call *c, const 
 
 	/* Of what has no name any more nobody is told. */
 	if (place_of_fd(c->pid, (int)c->args[r->dir], path))
-		add(t, TRACE_TIMES, path);
+		set_times(t, c, r, path);
 }
 
 /*
