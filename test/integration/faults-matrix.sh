@@ -48,7 +48,7 @@ running cut_from      lost:.*no answer
 running freeze        lost:.*no answer
 running server        server was lost
 running suspend       remote|lost
-running tmp_cleaned   remote
+running tmp_cleaned   remote|could not be read
 running cache_client  remote
 running cache_worker  remote
 running replaced      changed on this machine
