@@ -19,8 +19,8 @@
 
 /* File times come from the kernel's coarse clock, which lags by up to a tick of it. */
 #define CLOCK_SLACK_NS 20000000
-/* What is looked at and hashed by the loop's thread. */
-#define FEW_ENTRIES 500
+/* What is looked at and hashed by the loop's thread, also when each open takes its time. */
+#define FEW_ENTRIES 32
 #define FEW_BYTES   (8 << 20)
 
 struct home *home_new(const struct home_config *c)

@@ -68,7 +68,7 @@ reason_once() {
 	expect_grep "^concc: worker .* can't be used now: .*refused" "$LAB/err"
 	expect_grep '^concc: no worker can be reached; running it here$' "$LAB/err"
 	# The server has ended with the build: nobody can be asked any more.
-	expect_grep 'by the rule "no-worker": `concc doctor` says why' "$LAB/err"
+	expect_grep 'by the rule "no-worker": `concc doctor ssh://127.0.0.1:1` says why' "$LAB/err"
 	CONCC_EXPLAIN=1 concc run -w ssh://127.0.0.1:1 -- gcc -c a.c 2>"$LAB/err" || fail "$(cat "$LAB/err")"
 	expect_grep '^concc: local: no-worker .no worker can be reached .*refused' "$LAB/err"
 }
