@@ -57,9 +57,10 @@ enum kind {
 	MAKE,	/* the same, and it comes, or becomes another file */
 	REMOVE, /* the same, and it goes; a directory by AT_REMOVEDIR in flags */
 	REMOVE_DIR,
-	CHANGE, /* what it leads to, and that is changed */
-	FOLLOW, /* what it leads to */
-	AT,	/* one or the other, by AT_SYMLINK_NOFOLLOW in flags */
+	CHANGE,	     /* what it leads to, and that is changed: its mode, owner or times */
+	CHANGE_SELF, /* the same of the name itself */
+	FOLLOW,	     /* what it leads to */
+	AT,	     /* one or the other, by AT_SYMLINK_NOFOLLOW in flags */
 	CHANGE_AT,
 	SET_TIMES, /* the same; of a descriptor, when there is no path */
 	READ_LINK,
@@ -111,7 +112,7 @@ static const struct traced traced[] = {
 	CALL(mknod, MAKE, NONE, 0, NONE),
 	CALL(chmod, CHANGE, NONE, 0, NONE),
 	CALL(chown, CHANGE, NONE, 0, NONE),
-	CALL(lchown, MAKE, NONE, 0, NONE),
+	CALL(lchown, CHANGE_SELF, NONE, 0, NONE),
 	CALL(utime, SET_TIMES, NONE, 0, NONE),
 	CALL(utimes, SET_TIMES, NONE, 0, NONE),
 	CALL(futimesat, SET_TIMES, 0, 1, NONE),
@@ -516,6 +517,15 @@ static void set_times(struct trace *t, const struct filter_call *c, const struct
 		add(t, TRACE_TIMES, path);
 }
 
+/* Its bytes may come home with it: overlayfs copies them, and whether they are the same is not
+ * known. */
+static void changed(struct trace *t, const char *path, bool nofollow)
+{
+	add(t, nofollow ? TRACE_LOOK : TRACE_STAT, path);
+	add(t, nofollow ? TRACE_MAKE : TRACE_PLACE, path);
+	add(t, TRACE_READ, path);
+}
+
 static void named(struct trace *t, const struct filter_call *c, const struct traced *r,
 		  const char *path)
 {
@@ -536,15 +546,15 @@ static void named(struct trace *t, const struct filter_call *c, const struct tra
 			changes_ways(t);
 		break;
 	case CHANGE:
-		add(t, TRACE_STAT, path);
-		add(t, TRACE_PLACE, path);
+	case CHANGE_AT:
+		changed(t, path, nofollow);
+		break;
+	case CHANGE_SELF:
+		changed(t, path, true);
 		break;
 	case SET_TIMES:
 		set_times(t, c, r, path);
-		/* fall through */
-	case CHANGE_AT:
-		add(t, nofollow ? TRACE_LOOK : TRACE_STAT, path);
-		add(t, nofollow ? TRACE_MAKE : TRACE_PLACE, path);
+		changed(t, path, nofollow);
 		break;
 	case FOLLOW:
 	case CHDIR:

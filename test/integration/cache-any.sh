@@ -515,7 +515,11 @@ os.utime(os.open("f", os.O_RDONLY), (1600000005, 1600000005))'
 	echo one >f
 	touch -d @1600000005 f
 	other_state 'touch -d @1600000001 f' python3 -c 'import os; os.utime("f", (1600000005, 1600000005))'
-	fresh meets15 # but to set the time of now is the same, whatever it was
+	fresh meets15 # nor is what gets another mode
+	echo one >f
+	touch -d @1600000005 f
+	other_state 'echo two >f && touch -d @1600000005 f' chmod 644 f
+	fresh meets16 # but to set the time of now is the same, whatever it was
 	echo one >f
 	both w1 touch f
 	again cache touch f

@@ -4,8 +4,9 @@
  * in DIR, and of the same one here, from the same files.  Each step changes files at random, and
  * runs one of the commands (COMMAND is the program, see command.c) in both: what it told, how it
  * ended and the tree that it leaves must be the same, whether or not a kept result was taken.
- * Names, contents, modes and times are few, so that states come back, and a tree begins anew from
- * one of a few.
+ * Names, contents, modes and times are few, so that states come back (and
+ * each file has one name: for others there are coherence.c and limits.md), and a tree begins anew
+ * from one of a few.
  *
  * The one without concc has the directory OTHER at DIR, in a mount namespace of its own, so that
  * paths are the same, too.  The steps depend on SEED alone.  Ends at the first difference; else
@@ -54,7 +55,6 @@ struct command {
 	char *op[OPS_MAX + 1];
 	unsigned n;
 	bool times;
-	bool links; /* it makes hard links, which are not kept */
 };
 
 static const char *dir, *program, *explain;
@@ -192,11 +192,11 @@ static char *random_look(void)
 	return op;
 }
 
-static char *random_effect(bool *links)
+static char *random_effect(void)
 {
 	char *a = way(), *b = way(), *op;
 
-	switch (random_below(19)) {
+	switch (random_below(18)) {
 	case 0:
 	case 1:
 		op = text("put:%s:%s", a, content());
@@ -244,12 +244,8 @@ static char *random_effect(bool *links)
 	case 16:
 		op = text("cut:%s:%u", a, random_below(3));
 		break;
-	case 17:
-		op = text("map-write:%s:xy", a);
-		break;
 	default:
-		op = text("link:%s:%s", a, b);
-		*links = true;
+		op = text("map-write:%s:xy", a);
 	}
 	free(a);
 	free(b);
@@ -305,7 +301,7 @@ static void make_command(struct command *c)
 	if (c->times)
 		c->op[c->n++] = text("times");
 	while (c->n < n)
-		c->op[c->n++] = random_below(3) ? random_look() : random_effect(&c->links);
+		c->op[c->n++] = random_below(3) ? random_look() : random_effect();
 	if (random_below(8) == 0)
 		c->op[c->n - 1] = text("exit:3");
 }
@@ -351,8 +347,7 @@ static void write_bytes(const char *p, int flags, const char *bytes, mode_t mode
 
 static void make_script(const char *p)
 {
-	bool links = false;
-	char *a = random_look(), *b = random_below(2) ? random_look() : random_effect(&links);
+	char *a = random_look(), *b = random_below(2) ? random_look() : random_effect();
 	char *s = text("#!%s -\n%s\n%s\n", program, a, b);
 
 	(void)unlink(p);
@@ -368,7 +363,7 @@ static void edit(void)
 	char *p = place(), *q = place(), *new = text("%s.new", p);
 	uint32_t time = random_below(2);
 
-	switch (random_below(15)) {
+	switch (random_below(14)) {
 	case 0:
 	case 1:
 		(void)unlink(p);
@@ -408,12 +403,9 @@ static void edit(void)
 		(void)rename(p, q);
 		break;
 	case 11:
-		(void)link(p, q);
-		break;
-	case 12:
 		make_script(p);
 		break;
-	case 13:
+	case 12:
 		remove_tree("a");
 		(void)mkdir("a", 0755);
 		break;
@@ -770,8 +762,7 @@ static void count_step(uint64_t step, const struct plan *p, const char *where)
 	count.done_again += side[1]->done_again;
 	count.here += !strstr(where, "remote on ");
 	count.hits += hit;
-	if (!p->settled || side[1]->status || commands[p->command].links ||
-	    !strstr(where, "remote on "))
+	if (!p->settled || side[1]->status || !strstr(where, "remote on "))
 		return;
 	if (!was_seen(key_of(p)))
 		return;

@@ -406,11 +406,6 @@ static void op_symlink(const char *target, const char *p)
 	tell_done(symlink(target, p));
 }
 
-static void op_link(const char *from, const char *to)
-{
-	tell_done(link(from, to));
-}
-
 static void op_chmod(const char *p, const char *mode)
 {
 	tell_done(chmod(p, (mode_t)strtoul(mode, NULL, 8)));
@@ -464,41 +459,23 @@ static const struct op {
 	const char *name;
 	void (*run)(const char *, const char *);
 } ops[] = {
-	{"stat", op_stat},
-	{"lstat", op_lstat},
-	{"path", op_path},
-	{"access", op_access},
-	{"same", op_same},
-	{"read", op_read},
-	{"map", op_map},
-	{"follow", op_follow},
-	{"list", op_list},
-	{"readlink", op_readlink},
-	{"real", op_real},
-	{"cd", op_cd},
-	{"env", op_env},
-	{"run", op_run},
-	{"put", op_put},
-	{"new", op_new},
-	{"add", op_add},
-	{"copy", op_copy},
-	{"mv", op_mv},
-	{"rm", op_rm},
-	{"mkdir", op_mkdir},
-	{"rmdir", op_rmdir},
-	{"link", op_link},
-	{"symlink", op_symlink},
-	{"chmod", op_chmod},
-	{"touch", op_touch},
-	{"times", op_times},
-	{"exit", op_exit},
-	{"at", op_at},
-	{"put-at", op_put_at},
-	{"touch-open", op_touch_open},
-	{"swap", op_swap},
-	{"tree", op_tree},
-	{"cut", op_cut},
-	{"map-write", op_map_write},
+	{"stat", op_stat},	 {"lstat", op_lstat},
+	{"path", op_path},	 {"access", op_access},
+	{"same", op_same},	 {"read", op_read},
+	{"map", op_map},	 {"follow", op_follow},
+	{"list", op_list},	 {"readlink", op_readlink},
+	{"real", op_real},	 {"cd", op_cd},
+	{"env", op_env},	 {"run", op_run},
+	{"put", op_put},	 {"new", op_new},
+	{"add", op_add},	 {"copy", op_copy},
+	{"mv", op_mv},		 {"rm", op_rm},
+	{"mkdir", op_mkdir},	 {"rmdir", op_rmdir},
+	{"symlink", op_symlink}, {"chmod", op_chmod},
+	{"touch", op_touch},	 {"times", op_times},
+	{"exit", op_exit},	 {"at", op_at},
+	{"put-at", op_put_at},	 {"touch-open", op_touch_open},
+	{"swap", op_swap},	 {"tree", op_tree},
+	{"cut", op_cut},	 {"map-write", op_map_write},
 };
 
 /* "NAME:ARGUMENT:ARGUMENT", which is cut into its parts. */
