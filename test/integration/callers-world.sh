@@ -15,7 +15,7 @@ lab_config
 # One worker shows its own system, the other the client's.
 sed -i '/^\[worker w2\]/,$s/^root = worker/root = client/' /srv/concc.ini
 cp /srv/concc.ini "$LAB/concc.ini"
-cp "$LAB_TOOLS/do-call" "$WS/"
+cp "$LAB_TOOLS/do-call" "$LAB_TOOLS/wait-file" "$WS/"
 cd "$WS"
 ulimit -S -c 0
 
@@ -725,7 +725,7 @@ calls_that_wait() {
 	same no-way-home '$WAIT 20 t ready sh -c "touch ../new; rm ../new" & $RUN ./do-call watch .. t/ready; wait'
 	same no-way-home 'echo 1 >t/f; $RUN sh -c "echo 2 >>t/f; ./do-call watch t t/f.ready"; cat t/f'
 	same remote '$RUN sh -c "mkdir t/d; ./do-call watch t/d t/d/ready"'
-	same remote '$RUN sh -c "echo 1 >t/f; (sleep 0.1; echo 2 >>t/f) & ./do-call watch t/f t/ready"'
+	same remote '$RUN sh -c "mkdir t/d; echo 1 >t/d/f; ./wait-file 20 t/d ready sh -c \"echo 2 >>t/d/f\" & ./do-call watch t/d/f t/d/ready; wait"'
 	same remote '$RUN sh -c "d=\$(mktemp -d); ./do-call watch \$d \$d/ready; rm -r \$d"'
 	same remote '$RUN ./do-call watch t/nothing t/ready'
 }
