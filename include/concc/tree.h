@@ -260,10 +260,10 @@ void commit_written(struct commit_writing *w);
 int commit_apply(struct commit *c, unsigned peer, struct errmsg *msg);
 /*
  * The same in pieces, for a batch may be of 100 000 files or remove as many: each ends at until_ms
- * (of now_ms()), or soon after.  True: that was the last, and *ret is what commit_apply() says.
- * Between two pieces the tree may be used for all but another commit's pieces, which has to wait:
- * what was checked must not be changed by one that was checked at the same time.  Who looks sees
- * some of the files then, as he does of those of a command that runs here.
+ * (of now_ms()), or soon after.  True: that was the last, and *ret and msg say what commit_apply()
+ * says. Between two pieces the tree may be used for all but another commit's pieces, which has to
+ * wait: what was checked must not be changed by one that was checked at the same time.  Who looks
+ * sees some of the files then, as he does of those of a command that runs here.
  */
 #define COMMIT_AT_ONCE UINT64_MAX
 bool commit_apply_some(struct commit *c, unsigned peer, uint64_t until_ms, int *ret,

@@ -425,29 +425,29 @@ static void freshen_targets(struct commit *c)
 	tree_on_event(c->tree);
 }
 
-static int check_next(struct commit *c, struct errmsg *msg)
+static int check_next(struct commit *c)
 {
 	struct effect *e = &c->effects[c->at];
 
 	if (c->n_walk)
-		return commit_check_effect(c, e, msg);
+		return commit_check_effect(c, e, &c->msg);
 	/* Again: what holds it may be served since it came, for another job. */
 	commit_check_place(c, e);
 	if (c->err)
-		return errmsg_set(msg, c->err, "%s", c->msg.text);
+		return c->err;
 	if (c->n_fresh <= c->at)
 		freshen_targets(c);
-	return commit_check_effect(c, e, msg);
+	return commit_check_effect(c, e, &c->msg);
 }
 
-static int check_effects(struct commit *c, struct errmsg *msg)
+static int check_effects(struct commit *c)
 {
 	int err;
 
 	if (c->err)
-		return errmsg_set(msg, c->err, "%s", c->msg.text);
+		return c->err;
 	while (c->at < c->n) {
-		err = check_next(c, msg);
+		err = check_next(c);
 		if (err)
 			return err;
 		c->at++;
@@ -457,16 +457,16 @@ static int check_effects(struct commit *c, struct errmsg *msg)
 	if (c->n_pieces == 1)
 		return 0;
 	tree_on_event(c->tree);
-	return c->tree->version == c->checked ? 0 : commit_check_again(c, msg);
+	return c->tree->version == c->checked ? 0 : commit_check_again(c, &c->msg);
 }
 
-static int work(struct commit *c, unsigned peer, struct errmsg *msg)
+static int work(struct commit *c, unsigned peer)
 {
 	switch (c->phase) {
 	case COMMIT_CHECKS:
-		return check_effects(c, msg);
+		return check_effects(c);
 	case COMMIT_APPLIES:
-		return commit_apply_effects(c, peer, msg);
+		return commit_apply_effects(c, peer, &c->msg);
 	case COMMIT_CLEANS:
 		return remove_temps(c);
 	default: /* COMMIT_DATES */
@@ -502,12 +502,12 @@ static void begin(struct commit *c)
 }
 
 /* False: the piece is over. */
-static bool go_through(struct commit *c, unsigned peer, struct errmsg *msg)
+static bool go_through(struct commit *c, unsigned peer)
 {
 	int err;
 
 	do {
-		err = work(c, peer, msg);
+		err = work(c, peer);
 		if (err == CONCC_E_LATER)
 			return false;
 	} while (next_phase(c, err));
@@ -526,13 +526,15 @@ bool commit_apply_some(struct commit *c, unsigned peer, uint64_t until_ms, int *
 		begin(c);
 	c->until_ms = until_ms;
 	c->n_pieces++;
-	whole = go_through(c, peer, msg);
+	whole = go_through(c, peer);
 	if (c->n_absorbed < c->n_applied || c->phase == COMMIT_DATES)
 		commit_absorb_events(c);
 	/* Others may move it before the next piece; and what they changed is to be seen. */
 	commit_forget_dir(c);
 	c->n_fresh = c->n_walk ? c->at + 1 : c->at;
 	*ret = c->result;
+	if (*ret && msg)
+		*msg = c->msg;
 	if (whole)
 		reset_batch(c);
 	/* Tells the peers, also of what a failed batch left. */

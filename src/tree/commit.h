@@ -136,10 +136,10 @@ struct commit {
 	uint64_t received;
 	struct temp_file file; /* of that; fd: -1 after an error */
 	struct list writing;   /* struct commit_writing.of_commit */
-	int err;
-	struct errmsg msg;
-	struct map own; /* struct own by path */
-	bool clears;	/* one of them says what it cleared */
+	int err;	       /* why the batch can't be taken */
+	struct errmsg msg;     /* what it ends with, kept from one piece to the next */
+	struct map own;	       /* struct own by path */
+	bool clears;	       /* one of them says what it cleared */
 	struct map
 		removed; /* paths that this batch removes or replaces: no place for temporaries */
 	/* The parent of the target before: most targets share it.  Of the batch that is put in

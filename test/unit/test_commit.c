@@ -201,13 +201,18 @@ static int simple(struct bed *b, enum effect_kind kind, const char *path, unsign
 					   .flags = (uint8_t)flags});
 }
 
+static bool piece(struct bed *b, int *ret_err)
+{
+	b->msg = (struct errmsg){0};
+	return commit_apply_some(b->job, 0, 0, ret_err, &b->msg);
+}
+
 /* In the smallest pieces, between which the tree hears what there is to be heard. */
 static int apply(struct bed *b)
 {
 	int err;
 
-	b->msg = (struct errmsg){0};
-	while (!commit_apply_some(b->job, 0, 0, &err, &b->msg))
+	while (!piece(b, &err))
 		tree_on_event(b->tree);
 	return err;
 }
@@ -1396,11 +1401,6 @@ Test(commit, a_large_file_over_another_has_its_blocks)
 
 /* ---- in pieces ---- */
 
-static bool piece(struct bed *b, int *ret_err)
-{
-	return commit_apply_some(b->job, 0, 0, ret_err, &b->msg);
-}
-
 /* All that goes on until the first file of a batch is there, or the batch is refused. */
 static int pieces_until(struct bed *b, const char *first, unsigned *ret_n)
 {
@@ -1455,6 +1455,7 @@ Test(commit, what_changes_while_a_batch_is_checked)
 		});
 		err = pieces_until(&b, "new0", &n);
 		cr_expect_eq(err, CONCC_E_CONFLICT, "%s: %d %s", how[i], err, b.msg.text);
+		cr_expect(*b.msg.text, "%s: the last piece has no words", how[i]);
 		cr_expect_not(exists(&b, "new0"), "%s", how[i]);
 		cr_expect(exists(&b, "gone/sub"), "%s", how[i]);
 		cr_expect_eq(exists(&b, "f"), i != 1, "%s", how[i]);
