@@ -226,11 +226,19 @@ void job_unreadable(struct agent_job *j, const char *refusal, int err)
 
 /* ---- what it did ---- */
 
+/* As leftover_in_tmp() told; of a job that is of no use nobody asks. */
+struct leftover {
+	int err;
+	char name[PROTO_NAME_MAX + 1];
+};
+
 /* A scan for which the loop's thread has no time. */
 struct scanning {
 	struct agent_job *job; /* in `done` only */
 	struct home **homes;   /* borrowed: from this one on */
 	size_t n_homes;
+	int tmp_fd; /* borrowed */
+	struct leftover left;
 	struct msg_file *effects; /* their strings are ours */
 	size_t n, cap, told;
 	struct loop_source *turn;
@@ -279,14 +287,17 @@ static void scan_by_thread(void *arg)
 		if (g->err < 0)
 			g->failed = g->homes[i];
 	}
+	if (!g->failed)
+		g->left.err = leftover_in_tmp(g->tmp_fd, g->left.name, sizeof(g->left.name));
 }
 
-static void tell(struct agent_job *j);
+static void tell(struct agent_job *j, const struct leftover *left);
 
 static void tell_scanned(void *data)
 {
 	struct scanning *g = data;
 	struct agent_job *j = g->job;
+	struct leftover left = g->left;
 
 	g->turn = NULL;
 	for (size_t n = 0; n < TOLD_AT_ONCE && g->told < g->n && !j->taint; n++)
@@ -296,7 +307,7 @@ static void tell_scanned(void *data)
 		return;
 	}
 	scanning_free(steal_ptr(&j->scanning));
-	tell(j);
+	tell(j, &left);
 }
 
 static void scanned(void *arg)
@@ -318,13 +329,14 @@ static void scan_later(struct agent_job *j, size_t from)
 	g->job = j;
 	g->homes = j->homes + from;
 	g->n_homes = j->n_homes - from;
+	g->tmp_fd = j->tmp_fd;
 	j->scanning = g;
 	j->large = true;
 	(void)offload_put(j->agent->scanning, scan_by_thread, scanned, g, 0); /* one of each job */
 }
 
 /* Puts what it did into the outbox; taints when that can't be told.  False: tell() comes later. */
-static bool scan(struct agent_job *j)
+static bool scan(struct agent_job *j, struct leftover *left)
 {
 	for (size_t i = 0; i < j->n_homes; i++) {
 		int r = home_scan_few(j->homes[i], job_on_effect, j);
@@ -336,7 +348,12 @@ static bool scan(struct agent_job *j)
 		if (r < 0)
 			job_unreadable(j, home_refusal(j->homes[i]), r);
 	}
-	return true;
+	if (j->taint)
+		return true;
+	left->err = leftover_in_tmp_few(j->tmp_fd, left->name, sizeof(left->name));
+	if (left->err == CONCC_E_LATER)
+		scan_later(j, j->n_homes);
+	return left->err != CONCC_E_LATER;
 }
 
 /* What is left of a job when all was told. */
@@ -385,15 +402,12 @@ static void fill_usage(const struct agent_job *j, struct msg_exit *m)
 	m->wall_us = j->end.wall_us;
 }
 
-static void check_leftovers(struct agent_job *j, struct msg_exit *m)
+static void take_leftover(struct agent_job *j, const struct leftover *left, struct msg_exit *m)
 {
-	char name[PROTO_NAME_MAX + 1];
-	int r = j->tmp_fd < 0 ? 0 : leftover_in_tmp(j->tmp_fd, name, sizeof(name));
-
-	if (r < 0)
-		job_unreadable(j, NULL, r);
-	else if (r == 1)
-		strv_push(&m->outside, path_join("/tmp", name));
+	if (left->err < 0)
+		job_unreadable(j, NULL, left->err);
+	else if (left->err == 1)
+		strv_push(&m->outside, path_join("/tmp", left->name));
 }
 
 static void send_held(struct agent_job *j)
@@ -456,7 +470,7 @@ static void blame_left(struct agent_job *j)
 }
 
 /* Behind what it did. */
-static void tell(struct agent_job *j)
+static void tell(struct agent_job *j, const struct leftover *left)
 {
 	struct msg_exit m = {0};
 	int status = j->end.wait_status;
@@ -464,7 +478,7 @@ static void tell(struct agent_job *j)
 	fill_usage(j, &m);
 	if (!j->taint)
 		send_held(j);
-	check_leftovers(j, &m);
+	take_leftover(j, left, &m);
 	if (j->taint) {
 		m.how = EXIT_FAILED;
 		m.code = j->verdict;
@@ -489,6 +503,7 @@ static void finish(struct agent_job *j)
 {
 	bool failed = j->end.wait_status != 0;
 	bool full = j->end.started && job_scratch_is_full(j);
+	struct leftover left = {0};
 
 	/* What it looked up must be told before its end. */
 	mirror_dispatch(j->agent->mirror);
@@ -516,8 +531,8 @@ static void finish(struct agent_job *j)
 		job_blame_limit(j);
 	if (!j->taint && j->end.left)
 		blame_left(j);
-	if (j->taint || scan(j))
-		tell(j);
+	if (j->taint || scan(j, &left))
+		tell(j, &left);
 }
 
 void job_maybe_finish(struct agent_job *j)

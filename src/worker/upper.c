@@ -151,11 +151,18 @@ int upper_read(struct upper *u, int fd)
 
 int upper_read_few(struct upper *u, int fd, size_t max)
 {
+	return upper_read_some(u, fd, max, NULL);
+}
+
+int upper_read_some(struct upper *u, int fd, size_t max,
+		    bool (*enters)(const struct upper_entry *dir))
+{
 	int r = begin(u, fd);
 
 	u->max = max;
 	for (size_t i = 0; i < u->n && r == 0; i++)
-		if (u->entries[i].kind == UPPER_DIR)
+		if (u->entries[i].kind == UPPER_DIR &&
+		    (!i || !enters || enters(&u->entries[i])))
 			r = read_dir(u, i);
 	return r;
 }

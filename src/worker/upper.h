@@ -43,7 +43,11 @@ struct upper {
 int upper_read(struct upper *u, int fd);
 /* The same; CONCC_E_TOOBIG when there are more than that. */
 int upper_read_few(struct upper *u, int fd, size_t max);
-/* The same for path, clean and relative, and the directories that lead to it alone; any time.
+/* The same, but what is in directories that are not to be entered is left out.  The upper itself
+ * always is. */
+int upper_read_some(struct upper *u, int fd, size_t max,
+		    bool (*enters)(const struct upper_entry *dir));
+/* As upper_read() for path, clean and relative, and the directories that lead to it alone; any time.
  * -ENOENT, -ENOTDIR or -ELOOP when it is not in there. */
 int upper_read_path(struct upper *u, int fd, const char *path);
 void upper_release(struct upper *u);

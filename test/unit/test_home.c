@@ -30,6 +30,7 @@
 #include "concc/store.h"
 #include "concc/str.h"
 #include "worker/home.h"
+#include "worker/leftover.h"
 #include "sandbox/overlay.h"
 #include "../lib/check.h"
 
@@ -852,4 +853,34 @@ TEST_MIRROR(random_changes)
 		   "rm -rf upper work client && mkdir upper work && cp -a lower client");
 		CHECK(overlay_mount(t->kind, "lower", "upper", "work", "merged") == 0);
 	}
+}
+
+/* What is left in /tmp: of many names a thread is to see which, and what may stay is not entered. */
+Test(home, many_names_in_tmp)
+{
+	char dir[] = "/tmp/concc-test-left.XXXXXX", name[64], left[256] = "";
+	int fd, err;
+
+	cr_assert(mkdtemp(dir));
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(mkdirat(fd, "node-compile-cache", 0700), 0);
+	for (int i = 0; i < 100; i++) {
+		snprintf(name, sizeof(name), "node-compile-cache/%d", i);
+		cr_assert_eq(mkdirat(fd, name, 0700), 0);
+	}
+	err = leftover_in_tmp_few(fd, left, sizeof(left));
+	cr_assert_eq(err, 0, "%d %s", err, left);
+	for (int i = 0; i < 40; i++) {
+		snprintf(name, sizeof(name), ".java_pid%d", i);
+		cr_assert_eq(mkdirat(fd, name, 0700), 0);
+	}
+	cr_assert_eq(leftover_in_tmp_few(fd, left, sizeof(left)), CONCC_E_LATER);
+	cr_assert_eq(leftover_in_tmp(fd, left, sizeof(left)), 0, "%s", left);
+	cr_assert_eq(mkdirat(fd, "other", 0700), 0);
+	cr_assert_eq(leftover_in_tmp(fd, left, sizeof(left)), 1);
+	cr_assert_str_eq(left, "other");
+	(void)path_empty_dir(fd);
+	close(fd);
+	cr_assert_eq(rmdir(dir), 0);
 }
