@@ -26,6 +26,7 @@ struct commit *commit_new(struct tree *t, char *const *workspaces, uint64_t star
 	c->started = started;
 	c->file.fd = -1;
 	list_init(&c->writing);
+	list_init(&c->in_checking);
 	c->dir_fd = -1;
 	c->until_ms = COMMIT_AT_ONCE;
 	c->dispatched = clock_coarse_ns();
@@ -138,6 +139,7 @@ static void reset_batch(struct commit *c)
 	fd_close(&c->file.fd);
 	commit_forget_writing(c);
 	commit_end_walk(c);
+	commit_end_listening(c); /* to what is freed now */
 	for (size_t i = 0; i < c->n; i++) {
 		commit_remove_temp(c, &c->effects[i]);
 		free(c->effects[i].path);
@@ -415,6 +417,7 @@ static void freshen_targets(struct commit *c)
 {
 	size_t end = c->n - c->at < FRESH_MAX ? c->n : c->at + FRESH_MAX;
 
+	commit_listen(c);
 	mounts_collect(c->tree);
 	for (size_t i = c->at; i < end; i++) {
 		snap_freshen(c->tree, c->effects[i].path);
@@ -440,6 +443,20 @@ static int check_next(struct commit *c)
 	return commit_check_effect(c, e, &c->msg);
 }
 
+/* What was checked in the first piece, with one look at what is to be heard, nobody changed. */
+static int end_check(struct commit *c)
+{
+	int err;
+
+	if (!c->n_marked)
+		return 0;
+	commit_listen(c);
+	tree_on_event(c->tree);
+	err = commit_check_heard(c, &c->msg);
+	commit_end_listening(c);
+	return err;
+}
+
 static int check_effects(struct commit *c)
 {
 	int err;
@@ -447,17 +464,15 @@ static int check_effects(struct commit *c)
 	if (c->err)
 		return c->err;
 	while (c->at < c->n) {
-		err = check_next(c);
+		err = commit_check_heard(c, &c->msg) ?: check_next(c);
+		if (!err && ++c->at < c->n && commit_is_over(c))
+			err = CONCC_E_LATER;
+		if (err == CONCC_E_LATER)
+			commit_listen(c);
 		if (err)
 			return err;
-		c->at++;
-		if (c->at < c->n && commit_is_over(c))
-			return CONCC_E_LATER;
 	}
-	if (c->n_pieces == 1)
-		return 0;
-	tree_on_event(c->tree);
-	return c->tree->version == c->checked ? 0 : commit_check_again(c, &c->msg);
+	return end_check(c);
 }
 
 static int work(struct commit *c, unsigned peer)
@@ -484,6 +499,8 @@ static bool next_phase(struct commit *c, int err)
 	if (ended != COMMIT_CLEANS)
 		c->result = err;
 	c->refused = ended == COMMIT_CHECKS && err;
+	if (c->refused)
+		commit_end_listening(c);
 	c->phase = c->refused ? COMMIT_CLEANS : ended + 1;
 	c->at = c->phase == COMMIT_DATES ? c->n : 0;
 	if (c->phase == COMMIT_APPLIES)
@@ -557,6 +574,7 @@ bool commit_drop_some(struct commit *c, uint64_t until_ms)
 		fd_close(&c->file.fd);
 		commit_forget_writing(c);
 		commit_forget_dir(c);
+		commit_end_listening(c);
 		c->at = 0;
 	}
 	c->until_ms = until_ms;

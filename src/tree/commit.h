@@ -8,6 +8,7 @@
  *   commit.c        takes the worker's messages; bytes go into temporaries
  *   commit_write.c  those into the temporaries, by whichever thread
  *   commit_check.c  may it be changed, and did somebody else change it meanwhile
+ *   commit_heard.c  or since it was checked
  *   commit_times.c  the order of the job's file times, by this machine's clock, and of the
  *                   directories that they are in
  *   commit_apply.c  puts all of it in place
@@ -19,8 +20,9 @@
  * Both go in pieces, and between two of them others use the tree, events come in and files change.
  * So what a piece leaves in the tree is whole: what it put in place is noted, and the events of
  * that are taken; and nothing it has of the tree or of an open directory lives until the next.
- * What was checked is compared once more with what the tree has heard meanwhile, in the piece that
- * applies the first effect.  CONCC_E_LATER says within these files that a piece is over.
+ * Of what was checked the tree tells every change that it hears of, as it hears of it, so in the
+ * piece that applies the first effect there is nothing to be compared once more, however much it
+ * is.  CONCC_E_LATER says within these files that a piece is over.
  */
 #include <dirent.h>
 #include <stdbool.h>
@@ -163,6 +165,11 @@ struct commit {
 	uint64_t until_ms; /* of now_ms(): this piece ends then */
 	uint64_t checked;  /* the tree's version when the check began */
 	unsigned n_pieces;
+	struct list in_checking; /* of tree.checking; empty: it hears nothing */
+	struct map marks;	 /* path -> enum mark: what was checked, up to n_marked */
+	size_t n_marked;
+	struct map met; /* paths of directories that it makes, and that others did something to */
+	char *changed;	/* the first of what was checked that is not so any more; or NULL */
 	struct walk_dir *walk; /* what is being checked beneath a directory that goes */
 	size_t n_walk, cap_walk;
 	int result;
@@ -199,11 +206,19 @@ void commit_check_place(struct commit *c, const struct effect *e);
 /* 0, or a negative code and msg: others changed it meanwhile, or that can't be told.  Or
  * CONCC_E_LATER: the next call goes on with it. */
 int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg);
-/* The same for what was found right, by what the tree has heard since the check began. */
-int commit_check_again(struct commit *c, struct errmsg *msg);
 void commit_end_walk(struct commit *c);
+int commit_conflict(const char *path, struct errmsg *msg);
 /* NULL: no such name.  ret_dir: the listed directory that holds it, or NULL. */
 struct ent *commit_find_ent(const struct commit *c, const char *path, const struct dir **ret_dir);
+
+/* ---- commit_heard.c ---- */
+
+/* Before the tree is to hear anything: what was checked up to here (and is being checked, when that
+ * is a directory that goes) is not to change from now on. */
+void commit_listen(struct commit *c);
+/* 0, or a negative code and msg: it has.  Cheap. */
+int commit_check_heard(struct commit *c, struct errmsg *msg);
+void commit_end_listening(struct commit *c);
 
 /* ---- commit_times.c ---- */
 

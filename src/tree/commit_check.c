@@ -163,7 +163,7 @@ static int look_or_say(struct commit *c, const char *path, struct stat *ret, str
 				: errmsg_set(msg, err, "can't look at %s: %s", path, err_text(err));
 }
 
-static int conflict(const char *path, struct errmsg *msg)
+int commit_conflict(const char *path, struct errmsg *msg)
 {
 	return errmsg_set(msg, CONCC_E_CONFLICT, "%s changed on this machine while the job ran",
 			  path);
@@ -178,7 +178,7 @@ static int check_ancestors(struct commit *c, const struct effect *e, struct errm
 	if (!c->tree->tombs.n && !c->tree->tomb_floor)
 		return 0;
 	if (was_lost(c, e->workspace))
-		return conflict(e->workspace, msg);
+		return commit_conflict(e->workspace, msg);
 	while (path[len]) {
 		char kept;
 
@@ -186,7 +186,7 @@ static int check_ancestors(struct commit *c, const struct effect *e, struct errm
 		kept = path[len];
 		path[len] = '\0';
 		if (was_lost(c, path))
-			return conflict(path, msg);
+			return commit_conflict(path, msg);
 		path[len] = kept;
 	}
 	return 0;
@@ -262,7 +262,7 @@ static int check_name(struct commit *c, const char *dir, const char *name, struc
 	if (err < 0)
 		return err;
 	if (changed_by_others(c, path))
-		return conflict(path, msg);
+		return commit_conflict(path, msg);
 	return err > 0 && S_ISDIR(st.st_mode) ? walk_into(c, steal_ptr(&path), msg) : 0;
 }
 
@@ -300,55 +300,11 @@ static int check_tree(struct commit *c, const char *path, bool is_dir, struct er
 	int err;
 
 	if (changed_by_others(c, path))
-		return conflict(path, msg);
+		return commit_conflict(path, msg);
 	if (!is_dir)
 		return 0;
 	err = walk_into(c, xstrdup(path), msg);
 	return err ? err : check_beneath(c, msg);
-}
-
-/* Is anything beneath known that has come, or become something else, since? */
-static bool changed_beneath(const struct dir *d, uint64_t since)
-{
-	const struct ent *e;
-
-	for (uint32_t it = 0; (e = names_next(&d->names, &it));)
-		if (e->type != ENTRY_ABSENT && ent_content_version(e) > since &&
-		    ent_content_version(e) > d->known_since)
-			return true;
-	list_for_each (l, &d->children)
-		if (changed_beneath(container_of(l, struct dir, siblings), since))
-			return true;
-	return false;
-}
-
-/* A directory that it makes, and that is one. */
-static bool agrees(const struct commit *c, const struct effect *e)
-{
-	const struct dir *d;
-	const struct ent *ent;
-
-	if (e->kind != EFFECT_DIR || e->flags & EFFECT_F_OPAQUE)
-		return false;
-	ent = commit_find_ent(c, e->path, &d);
-	return ent && ent->type == ENTRY_DIR;
-}
-
-int commit_check_again(struct commit *c, struct errmsg *msg)
-{
-	for (const struct effect *e = c->effects; e < c->effects + c->n; e++) {
-		const struct dir *d = dir_find(c->tree, e->path);
-
-		if (streq(e->path, e->workspace) || agrees(c, e))
-			continue;
-		if (tree_changed_since(c->tree, e->path, c->checked, true) > 0 ||
-		    (d && changed_beneath(d, c->checked)))
-			return conflict(e->path, msg);
-		if (e->kind == EFFECT_LINK &&
-		    tree_changed_since(c->tree, e->target, c->checked, true) > 0)
-			return conflict(e->target, msg);
-	}
-	return 0;
 }
 
 /* Its default access list decides the modes of what is made in there: a job knew nothing of it. */
@@ -408,7 +364,7 @@ int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg)
 	if (err || streq(e->path, e->workspace))
 		return err;
 	if (e->kind == EFFECT_LINK && changed_by_others(c, e->target))
-		return conflict(e->target, msg);
+		return commit_conflict(e->target, msg);
 	err = look_or_say(c, e->path, &st, msg);
 	if (err < 0)
 		return err;
@@ -424,7 +380,7 @@ int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg)
 		return 0;
 	}
 	if (e->kind == EFFECT_META)
-		return changed_by_others(c, e->path) ? conflict(e->path, msg) : 0;
+		return changed_by_others(c, e->path) ? commit_conflict(e->path, msg) : 0;
 	if (makes(e, &st) && parent_has_default_acl(c, e->path))
 		return errmsg_set(
 			msg, CONCC_E_NO_WAY,

@@ -251,6 +251,7 @@ static int look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool 
 	const struct stat *st = there > 0 ? &buf : NULL;
 	uint8_t nothing = there < 0 ? ENTRY_UNKNOWN : ENTRY_ABSENT;
 	bool same = st && e->ino == fold_ino(t, st->st_dev, st->st_ino);
+	bool was_dir = e->type == ENTRY_DIR;
 
 	t->counts.stats++;
 	tree_busy(t);
@@ -276,6 +277,9 @@ static int look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool 
 	else
 		set_nothing(t, d, e, nothing);
 	e->flags &= (uint16_t) ~(ENT_WRITTEN | ENT_GONE);
+	/* A directory that is read for the first time tells nothing new. */
+	if (d->known_since && ent_content_version(e) == t->version)
+		commits_hear(t, d->path, e->name, e->type != ENTRY_ABSENT, was_dir);
 	updates_put(t, d, e);
 	return hardlinks_track(t, d, fd, e, same, mounted, in_vain) ? 1 : 0;
 }

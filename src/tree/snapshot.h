@@ -221,6 +221,7 @@ struct tree {
 	struct list tomb_order;
 	uint64_t horizon;
 	uint64_t tomb_floor; /* tombs up to here may be missing */
+	struct list checking; /* struct commit.in_checking */
 	/* Who our temporaries belong to: see temp.c. */
 	uint32_t temp_where, temp_pid, temp_count;
 	uint64_t temp_started;
@@ -398,6 +399,14 @@ uint64_t tomb_version(const struct tree *t, const char *path); /* 0 when there i
 bool tombs_in_since(const struct tree *t, const char *dir, uint64_t version);
 /* Those up to the horizon, and the oldest beyond TOMBS_MAX. */
 void tombs_trim(struct tree *t);
+
+/* ---- commit_heard.c ---- */
+
+/*
+ * Tells the commits that are being checked: this name became something else.  there: something is
+ * there now; lost: what was beneath it is void.
+ */
+void commits_hear(struct tree *t, const char *dir, const char *name, bool there, bool lost);
 
 /* ---- inodes.c ---- */
 

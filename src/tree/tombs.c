@@ -22,6 +22,7 @@ void tomb_put(struct tree *t, const char *dir, const char *name, uint64_t versio
 	struct tomb *tomb;
 	struct tomb *old;
 
+	commits_hear(t, dir, name, false, true);
 	if (t->horizon >= version)
 		return;
 	tomb = xmalloc(sizeof(*tomb) + len + 1);

@@ -46,6 +46,7 @@ int tree_new_limited(const struct tree_ops *ops, void *data, struct hash_cache *
 	list_init(&t->linked);
 	list_init(&t->grave);
 	list_init(&t->tomb_order);
+	list_init(&t->checking);
 	temp_init(t);
 	watch_init(t);
 	mounts_init(t);

@@ -1416,7 +1416,7 @@ static int pieces_until(struct bed *b, const char *first, unsigned *ret_n)
 
 Test(commit, what_changes_while_a_batch_is_checked)
 {
-	static const char *const how[] = {"edited", "removed", "beneath", "linked"};
+	static const char *const how[] = {"edited", "removed", "beneath", "linked", "above"};
 
 	for (size_t i = 0; i < sizeof(how) / sizeof(*how); i++) {
 		struct bed b;
@@ -1425,12 +1425,16 @@ Test(commit, what_changes_while_a_batch_is_checked)
 
 		bed_init(&b);
 		path_mkdirs(at(&b, "gone/sub"), 0755);
+		path_mkdirs(at(&b, "dir/sub"), 0755);
 		write_file(at(&b, "f"), "user");
 		tree_list(b.tree, 0, b.root);
 		tree_list(b.tree, 0, at(&b, "gone"));
 		tree_list(b.tree, 0, at(&b, "gone/sub"));
+		tree_list(b.tree, 0, at(&b, "dir"));
+		tree_list(b.tree, 0, at(&b, "dir/sub"));
 		start(&b);
 		cr_assert_eq(put(&b, "f", "job", 0644), 0);
+		cr_assert_eq(put(&b, "dir/sub/f", "job", 0644), 0);
 		cr_assert_eq(simple(&b, EFFECT_REMOVE, "gone", 0, 0), 0);
 		cr_assert_eq(effect(&b, (struct msg_file){.kind = EFFECT_LINK,
 							  .path = (char *)"link",
@@ -1450,8 +1454,12 @@ Test(commit, what_changes_while_a_batch_is_checked)
 				write_file(at(&b, "f"), "USER");
 			else if (i == 1)
 				unlink(at(&b, "f"));
-			else
+			else if (i == 2)
 				write_file(at(&b, "gone/sub/new"), "USER");
+			else {
+				rename(at(&b, "dir"), at(&b, "moved"));
+				path_mkdirs(at(&b, "dir/sub"), 0755);
+			}
 		});
 		err = pieces_until(&b, "new0", &n);
 		cr_expect_eq(err, CONCC_E_CONFLICT, "%s: %d %s", how[i], err, b.msg.text);
@@ -1461,6 +1469,36 @@ Test(commit, what_changes_while_a_batch_is_checked)
 		cr_expect_eq(exists(&b, "f"), i != 1, "%s", how[i]);
 		bed_release(&b);
 	}
+}
+
+/* What is heard of is compared then, with what it is about: nothing goes through all once more. */
+Test(commit, a_change_ends_the_check)
+{
+	char name[16];
+	unsigned n;
+	struct bed b;
+	int err;
+
+	bed_init(&b);
+	tree_list(b.tree, 0, b.root);
+	start(&b);
+	for (int i = 0; i < 500; i++) {
+		snprintf(name, sizeof(name), "f%d", i);
+		cr_assert_eq(put(&b, name, "job", 0644), 0);
+	}
+	for (int i = 0; i < 5; i++)
+		cr_assert_not(piece(&b, &err));
+	IN_CHILD(write_file(at(&b, "f2"), "user"));
+	tree_drain(b.tree);
+	cr_assert_eq(temps(&b), 500);
+	cr_assert_not(piece(&b, &err));
+	cr_assert_lt(temps(&b), 500); /* it knows, and begins to clean up */
+	cr_assert_eq(pieces_until(&b, "f0", &n), CONCC_E_CONFLICT);
+	cr_assert_leq(n, 500);
+	cr_assert(strstr(b.msg.text, "/f2"), "%s", b.msg.text);
+	cr_assert_not(exists(&b, "f0"));
+	cr_file(&b, "f2", "user");
+	bed_release(&b);
 }
 
 /* What others do is none of its business, nor a directory that somebody else makes, too. */
