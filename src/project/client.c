@@ -180,6 +180,7 @@ static void on_closed(void *data, int err, const char *text)
 		log_debug("a wrapper's connection ended: %s", text ? text : err_text(err));
 	if (c->run)
 		run_client_gone(c->run);
+	run_forget_beginning(c);
 	lookup_free(c->hit);
 	seek_free(c->seek);
 	/* We are inside a callback of its link. */
@@ -279,6 +280,7 @@ void client_free(struct client *c)
 	c->server->n_clients--;
 	if (c->run)
 		run_client_gone(c->run);
+	run_forget_beginning(c);
 	lookup_free(c->hit);
 	seek_free(c->seek);
 	jobs_cancel(steal_ptr(&c->job));

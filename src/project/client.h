@@ -7,6 +7,7 @@
 #include "concc/pool.h"
 #include "server.h"
 
+struct beginning;
 struct disk_flush;
 struct hit;
 struct job;
@@ -22,6 +23,8 @@ struct client {
 	gid_t gid;	   /* the same */
 	bool is_beside_us; /* it is in our namespaces: it was, and a wrapper does not leave them */
 	struct run *run;
+	struct beginning *beginning; /* run.c: the program of what it brought is looked at; or NULL
+				      */
 	struct seek *seek; /* lookup.c: it is asked of others; or NULL */
 	struct hit *hit;   /* lookup.c: what it asked for was kept, and is on its way; or NULL */
 	struct job *job;   /* that it waits with, or has brought; NULL: none */

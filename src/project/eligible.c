@@ -242,9 +242,12 @@ static bool writes_where_jobs_read(struct call *c, struct run_failure *ret)
 static bool is_no_command(struct call *c, struct run_failure *ret)
 {
 	struct errmsg msg = {0};
+	int err = exe_get(c->peer, c->m, c->fresh, &c->exe, &msg);
 
-	return exe_get(c->peer, c->m, &c->exe, &msg) < 0 &&
-	       run_failure_set(ret, RUN_FAIL_LOCAL, true, "command", xstrdup(msg.text));
+	c->later = err == CONCC_E_LATER;
+	return c->later ||
+	       (err < 0 &&
+		run_failure_set(ret, RUN_FAIL_LOCAL, true, "command", xstrdup(msg.text)));
 }
 
 static bool compiler_was_refused(struct call *c, struct run_failure *ret)

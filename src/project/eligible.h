@@ -12,13 +12,15 @@ struct call {
 	struct client *client;
 	struct peer *peer;
 	const struct msg_run *m;
+	const struct exe *fresh; /* its program, which was just looked at for it; or NULL */
 	/* What the checks found out, for the job; owned. */
 	char **workspaces;
 	char *unserved;	 /* a path that the call needs and no job would see, or NULL */
 	struct exe *exe; /* of the server's table */
+	bool later;	 /* its program must be looked at first: see exe_wait() */
 };
 
-/* True; or false and why not, for the wrapper.  Either way call_release(). */
+/* True; or false, and `later` or why not, for the wrapper.  In any case call_release(). */
 bool call_is_eligible(struct call *c, struct run_failure *ret);
 void call_release(struct call *c);
 

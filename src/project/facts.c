@@ -211,7 +211,7 @@ void facts_begin(struct results *r, enum facts_at_once what)
 	bool hangs = r->reading && r->reading->hung;
 
 	forget_left(r);
-	r->may_read = what == FACTS_ALL ? UINT64_MAX : AT_ONCE_MAX;
+	r->may_read = AT_ONCE_MAX;
 	r->may_read_young = what == FACTS_YOUNG && !hangs;
 }
 
@@ -220,8 +220,7 @@ static bool may_read(struct results *r, const struct facts_file *f)
 {
 	uint64_t cost = BYTES_TO_OPEN + (uint64_t)f->st.st_size;
 
-	if (r->may_read == UINT64_MAX ||
-	    (r->may_read_young && stat_is_racy(&f->st, clock_ns(), true))) {
+	if (r->may_read_young && stat_is_racy(&f->st, clock_ns(), true)) {
 		server_pulse(r->server);
 		return true;
 	}

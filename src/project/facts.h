@@ -25,7 +25,6 @@ enum facts_at_once {
 	FACTS_FEW,   /* no more than takes some milliseconds */
 	FACTS_YOUNG, /* and, large as they may be, files that have just changed: what a thread reads
 		      * of such a one may be another's by the next look, which comes after it */
-	FACTS_ALL,
 };
 void facts_begin(struct results *r, enum facts_at_once what);
 /* What a file holds, that has just been seen as st: its digest, and enum fact bits.  0, -errno, or

@@ -496,13 +496,8 @@ static void go_on(struct seek *k)
 
 static void explain(struct seek *k)
 {
-	struct client *c = k->client;
-	struct msg_run m = k->run;
-
-	k->run = (struct msg_run){0};
-	seek_free(k);
-	why_explain(c, &m);
-	msg_run_release(&m);
+	if (why_explain(k->client, &k->run, k))
+		seek_free(k);
 }
 
 static void look_up(struct client *c, struct msg_run *m)
@@ -522,7 +517,7 @@ int lookup_start(struct client *c, struct msg_run *m)
 	if (m->flags & JOB_F_WHY && c->server->results)
 		seek_wait(c, m, explain);
 	else if (m->flags & JOB_F_WHY)
-		why_explain(c, m);
+		(void)why_explain(c, m, NULL);
 	else if (is_hopeless(c, m))
 		miss(c);
 	else

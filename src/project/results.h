@@ -19,7 +19,7 @@
  * does not answer.  So are files that have to be hashed for a job's end or a look-up, and large
  * results put in place, if that is more than some milliseconds' work.  What stays on the loop's
  * thread: looking at the names of a job (of the client's own files, by lstat(2) and the like), as a
- * job's dispatch and end do too; and `concc why`, which reads the store when a person asks.
+ * job's dispatch and end do too; and that `concc why` reads the store, when a person asks.
  */
 #include "concc/cache.h"
 #include "concc/cache_remote.h"
@@ -72,8 +72,10 @@ void results_forget_loaders(struct results *r);
 void results_trim(struct results *r);
 
 struct client;
-/* `concc why`: answers with a line or some.  Nothing is put in place, nothing is counted. */
-void why_explain(struct client *c, const struct msg_run *m);
+struct seek;
+/* `concc why`: answers with a line or some.  Nothing is put in place, nothing is counted.  False: k
+ * (NULL in a server that keeps no results) goes on when files were read, to ask again. */
+bool why_explain(struct client *c, const struct msg_run *m, struct seek *k);
 
 /* Something from others has come. */
 void seek_replies(void *data, uint32_t events);

@@ -69,6 +69,7 @@ bool run_failure_set(struct run_failure *f, enum run_fail what, bool quiet, cons
 /* ---- for its client, and its worker: run.c, run_stdio.c ---- */
 
 int run_start(struct client *c, struct msg_run *m); /* takes what m holds */
+void run_forget_beginning(struct client *c);	    /* it goes */
 int run_input(struct run *r, struct blob payload);
 int run_output_credit(struct run *r, struct blob payload);
 void run_client_gone(struct run *r);

@@ -42,7 +42,7 @@
 /* Without any worker it has some 15 open; what can't be opened after them is done without. */
 #define FILES_MIN 32
 /* What is hashed on a thread: one, since there is one disk. */
-#define HASHING_THREADS 3 /* one for each lane */
+#define HASHING_THREADS 4 /* one for each lane */
 
 /* ---- life ---- */
 
@@ -337,6 +337,7 @@ void server_set_up_hashing(struct server *s)
 	s->comparing = offload_lane(s->hashing);
 	s->reading = offload_lane(s->hashing);
 	s->closing = offload_lane(s->hashing);
+	s->looking = offload_lane(s->hashing);
 	commits_open(s);
 	s->hashing_source = loop_add_fd(s->loop, offload_event_fd(s->hashing), LOOP_READ, on_hashed,
 					s);
@@ -433,6 +434,7 @@ static void tear_down(struct server *s)
 	listen_end(s);
 	place_close(s);
 	working_sets_save(s);
+	exes_stop(s);
 	end_peers(s);
 	loop_remove(steal_ptr(&s->hashing_source));
 	(void)offload_free(steal_ptr(&s->hashing)); /* what hangs ends with the process */

@@ -51,6 +51,7 @@ struct server {
 	struct offload_lane *comparing; /* those that workers may have themselves */
 	struct offload_lane *reading;	/* and not hashed: what workers ask for, from a slow disk */
 	struct offload_lane *closing;	/* and not hashed: large ones that are gone */
+	struct offload_lane *looking;	/* programs of jobs: see exe.h */
 	struct loop_source *hashing_source;
 	struct peer **peers; /* n_peers, index = the tree's peer number */
 	unsigned n_peers;

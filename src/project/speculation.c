@@ -39,7 +39,7 @@ static bool can_be_on(const struct run *r, struct peer *p, struct exe **ret)
 	    !mounted_is_as_noted(p))
 		return false;
 	/* The compiler may be another one by now. */
-	return exe_get(p, r->again, ret, NULL) == 0 && exe_msg(*ret)->exe_id == r->exe_id;
+	return exe_get(p, r->again, NULL, ret, NULL) == 0 && exe_msg(*ret)->exe_id == r->exe_id;
 }
 
 static bool start(struct run *r, struct peer *p, struct exe *e, struct pool_slot *slot)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* `concc why`: what a look-up of this call would come to, and what has changed since. */
 #include "client.h"
-#include "facts.h"
+#include "seek.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +20,15 @@ struct nearest {
 	struct buf text;
 	size_t n_changes; /* names; SIZE_MAX: there is none */
 	bool hit;
+	bool unread; /* of some it can't be told, since files of them take too long to be read */
+};
+
+/* What is asked. */
+struct question {
+	struct results *results;
+	struct seek *seek; /* on whose behalf files are read */
+	const struct msg_run *m;
+	bool waits; /* a thread reads some first: all is done anew then */
 };
 
 /* ---- one result ---- */
@@ -112,21 +121,27 @@ static void say_hit(struct nearest *best, struct results *r, const struct cache_
 	buf_putf(&best->text, "hit: its result of %s is kept, made by %s\n", text, e->worker);
 }
 
-static void look_at(struct nearest *best, struct results *r, const struct digest *call,
+static void look_at(struct nearest *best, struct question *q, const struct digest *call,
 		    const struct cache_variant *variant, const struct msg_run *m)
 {
+	struct results *r = q->results;
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	_cleanup_free_ uint64_t *now = NULL;
 	struct cache_names names;
 	struct cache_entry e;
 	struct digest state;
+	int err;
 
-	if (best->hit || cache_get_bytes(r->store, &variant->set, PROTO_TRACE_BYTES_MAX, &b) < 0 ||
+	if (best->hit || q->waits || cache_get_bytes(r->store, &variant->set, PROTO_TRACE_BYTES_MAX, &b) < 0 ||
 	    cache_names_decode((struct blob){b.data, b.len}, &names) < 0)
 		return;
 	now = xcalloc(names.n + 1, sizeof(*now));
 	cache_look_umask(r->look, m->umask);
-	if (cache_look_state(r->look, &names, &state, now) == 0) {
+	err = cache_look_state(r->look, &names, &state, now);
+	if (err == CONCC_E_LATER) {
+		q->waits = seek_wait_for_facts(q->seek, &names);
+		best->unread = true;
+	} else if (err == 0) {
 		if (cache_get_entry(r->store, call, &variant->set, &state, &e) == 0) {
 			say_hit(best, r, &e);
 			cache_entry_release(&e);
@@ -142,9 +157,10 @@ static void look_at(struct nearest *best, struct results *r, const struct digest
 /* ---- one call ---- */
 
 /* False: nothing was ever known of it. */
-static bool explain(struct results *r, const struct msg_run *m, bool client_root, struct buf *ret,
+static bool explain(struct question *q, const struct msg_run *m, bool client_root, struct buf *ret,
 		    bool *ret_hit)
 {
+	struct results *r = q->results;
 	struct cache_call call = {m, geteuid(), getegid(), client_root};
 	struct nearest best = {.n_changes = SIZE_MAX};
 	struct cache_variant variants[CACHE_VARIANTS_MAX];
@@ -157,10 +173,12 @@ static bool explain(struct results *r, const struct msg_run *m, bool client_root
 	if (cache_get_variants(r->store, &d, variants, &n) < 0 && !refused)
 		return false;
 	for (size_t i = 0; i < n; i++)
-		look_at(&best, r, &d, &variants[i], m);
+		look_at(&best, q, &d, &variants[i], m);
 	buf_append(ret, best.text.data, best.text.len);
 	buf_release(&best.text);
-	if (n && best.n_changes == SIZE_MAX)
+	if (best.unread && best.n_changes == SIZE_MAX)
+		buf_putf(ret, "miss: the files that it looked at take too long to be read\n");
+	else if (n && best.n_changes == SIZE_MAX)
 		buf_putf(ret, "miss: what was kept of it had to make room\n");
 	if (refused && !best.hit)
 		buf_putf(ret, "not cacheable: %s, when it ran last\n", refused);
@@ -218,18 +236,19 @@ static void find_like(struct likeness *best, struct results *r, const struct msg
 }
 
 /* By each kind of root that a worker has: the call is another one then. */
-static bool explain_roots(struct results *r, const struct msg_run *m, struct buf *ret,
+static bool explain_roots(struct question *q, const struct msg_run *m, struct buf *ret,
 			  bool *ret_hit)
 {
+	const struct server *s = q->results->server;
 	bool tried[2] = {false, false}, known = false;
 
-	for (unsigned i = 0; i < r->server->n_peers && !*ret_hit; i++) {
-		bool client_root = r->server->peers[i]->conf->root == ROOT_CLIENT;
+	for (unsigned i = 0; i < s->n_peers && !*ret_hit; i++) {
+		bool client_root = s->peers[i]->conf->root == ROOT_CLIENT;
 
 		if (tried[client_root])
 			continue;
 		tried[client_root] = true;
-		known |= explain(r, m, client_root, ret, ret_hit);
+		known |= explain(q, m, client_root, ret, ret_hit);
 	}
 	return known;
 }
@@ -249,18 +268,18 @@ static void with_outputs(const struct msg_run *m, struct msg_run ret[N_OUTPUTS])
 	ret[2].flags |= JOB_F_MERGED;
 }
 
-static void explain_all(struct results *r, const struct msg_run *m, struct buf *ret, bool *ret_hit)
+static void explain_all(struct question *q, struct buf *ret, bool *ret_hit)
 {
 	struct likeness best = {.n_changes = SIZE_MAX};
 	struct msg_run as[N_OUTPUTS];
 
-	with_outputs(m, as);
+	with_outputs(q->m, as);
 	for (unsigned i = 0; i < N_OUTPUTS; i++)
-		if (explain_roots(r, &as[i], ret, ret_hit))
+		if (explain_roots(q, &as[i], ret, ret_hit))
 			return;
 	for (unsigned i = 0; i < N_OUTPUTS; i++)
 		for (unsigned client_root = 0; client_root < 2; client_root++)
-			find_like(&best, r, &as[i], client_root);
+			find_like(&best, q->results, &as[i], client_root);
 	if (best.n_changes == SIZE_MAX)
 		buf_putf(ret, "miss: nothing is kept of a call with these arguments, in this "
 			      "directory, with this environment\n");
@@ -286,22 +305,25 @@ static const char *refusal(struct client *c, const struct msg_run *m)
 	return "worker-root";
 }
 
-void why_explain(struct client *c, const struct msg_run *m)
+bool why_explain(struct client *c, const struct msg_run *m, struct seek *k)
 {
-	struct results *r = c->server->results;
+	struct question q = {.results = c->server->results, .seek = k, .m = m};
 	_cleanup_buf_ struct buf b = BUF_INIT, reply = BUF_INIT;
 	const char *why = refusal(c, m);
 	struct msg_run_fail fail = {.what = RUN_FAIL_MISS, .quiet = true};
 	bool hit = false;
 
-	if (r)
-		facts_begin(r, FACTS_ALL);
-	if (why)
+	if (why) {
 		buf_putf(&b, "not cacheable: %s\n", why);
-	else
-		explain_all(r, m, &b, &hit);
+	} else {
+		facts_begin(q.results, k->has_facts ? FACTS_YOUNG : FACTS_FEW);
+		explain_all(&q, &b, &hit);
+		if (q.waits)
+			return false;
+	}
 	fail.rule = (char *)(hit ? "hit" : "miss");
 	fail.text = (char *)buf_cstr(&b);
 	msg_run_fail_encode(&reply, &fail);
 	link_send_buf(c->link, MSG_RUN_FAIL, LINK_BULK, &reply);
+	return true;
 }
