@@ -83,6 +83,48 @@ never_asked() {
 	rm log
 }
 
+# One that does not answer is waited for by who brought it: all others are answered meanwhile.
+cat >"$LAB/held.c" <<EOF
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+	char c;
+	FILE *f;
+	if (argc < 2 || strncmp(argv[1], "-print-prog-name", 16))
+		return 0;
+	f = fopen("$WS/asked.new", "w");
+	fprintf(f, "%d", (int)getpid());
+	fclose(f);
+	rename("$WS/asked.new", "$WS/asked");
+	return read(open("$WS/gate", O_RDONLY), &c, 1) < 0;
+}
+EOF
+gcc -o "$LAB/held" "$LAB/held.c"
+
+# It is asked for 2 s: on a machine that is too busy to answer by then the next one may be luckier.
+answered_meanwhile() {
+	local name answers=0
+	mkfifo gate
+	exec 7<>gate
+	for name in gcc g++ clang arm-none-eabi-gcc; do
+		[ $answers = 0 ] || break
+		install_program "$LAB/held" "$name"
+		concc-cc "/usr/local/bin/$name" -c a.c </dev/null 7>&- &
+		"$LAB_TOOLS/wait-file" "$LAB_LIMIT" "$WS" asked || fail "$name is not asked"
+		concc status 7>&- >"$LAB/status" || fail "no answer"
+		kill -0 "$(<asked)" 2>/dev/null && answers=1
+		wait $! || fail "exit status $?"
+		rm "$LAB/bin/$name" "$LAB/w1/local/$name" asked
+	done
+	exec 7>&-
+	rm gate
+	hash -r
+	expect_eq "answers meanwhile" $answers 1
+}
+
 place() { # WANTED CMD...
 	local want=$1
 	shift
@@ -227,6 +269,7 @@ native() {
 }
 
 check "what is not known to be a compiler is not asked" never_asked
+check "a compiler that does not answer" answered_meanwhile
 check "another cc1" other_cc1
 check "another as, meanwhile" new_as
 check "another ld, meanwhile" new_ld
