@@ -19,7 +19,7 @@
  * does not answer.  So are files that have to be hashed for a job's end or a look-up, and large
  * results put in place, if that is more than some milliseconds' work.  What stays on the loop's
  * thread: looking at the names of a job (of the client's own files, by lstat(2) and the like), as a
- * job's dispatch and end do too; and that `concc why` reads the store, when a person asks.
+ * job's dispatch and end do too.
  */
 #include "concc/cache.h"
 #include "concc/cache_remote.h"
@@ -76,6 +76,8 @@ struct seek;
 /* `concc why`: answers with a line or some.  Nothing is put in place, nothing is counted.  False: k
  * (NULL in a server that keeps no results) goes on when files were read, to ask again. */
 bool why_explain(struct client *c, const struct msg_run *m, struct seek *k);
+struct why;
+void why_free(struct why *w); /* NULL is fine */
 
 /* Something from others has come. */
 void seek_replies(void *data, uint32_t events);

@@ -156,6 +156,7 @@ static void write_counts(void *arg)
 static void destroy(struct seek *k)
 {
 	forget_found(k);
+	why_free(k->why); /* uses what follows */
 	msg_run_release(&k->run);
 	map_release(&k->asked);
 	buf_release(&k->wanted);
@@ -220,6 +221,11 @@ static bool is_being_kept(const struct seek *k)
 
 bool seek_read(struct seek *k)
 {
+	return seek_read_by(k, k->only_waits ? write_counts : read_wanted);
+}
+
+bool seek_read_by(struct seek *k, void (*run)(void *arg))
+{
 	struct results *r = k->results;
 
 	if (k->hung || r->n_hung || k->n_rounds == ROUNDS_MAX)
@@ -227,8 +233,7 @@ bool seek_read(struct seek *k)
 	k->n_rounds++;
 	k->reading = true;
 	/* One at once of each client; behind what is kept of this call. */
-	(void)offload_put(is_being_kept(k) ? r->to_keep : r->to_read,
-			  k->only_waits ? write_counts : read_wanted, on_read, k, 0);
+	(void)offload_put(is_being_kept(k) ? r->to_keep : r->to_read, run, on_read, k, 0);
 	k->timer = loop_add_timer(r->server->loop, READ_MS, on_timer, k);
 	return true;
 }

@@ -64,6 +64,7 @@ struct seek {
 	uint64_t tag;
 	unsigned n_waiting; /* of those that were asked for; */
 	unsigned n_writing; /* these have come, and go into the store */
+	struct why *why;    /* why.c: somebody wants to know; or NULL */
 };
 
 /* Takes what m holds.  The client has it until seek_free(). */
@@ -72,6 +73,8 @@ struct seek *seek_new(struct client *c, struct msg_run *m, void (*go_on)(struct 
 void seek_wait(struct client *c, struct msg_run *m, void (*go_on)(struct seek *k));
 /* Reads what is wanted of it, and goes on then.  False: it does not. */
 bool seek_read(struct seek *k);
+/* The same, and what is read is whatever run(k) reads, of the store only. */
+bool seek_read_by(struct seek *k, void (*run)(void *arg));
 /* Has what is not known of these files read by a thread, and goes on then.  False: it does not. */
 bool seek_wait_for_facts(struct seek *k, const struct cache_names *names);
 /* The files of what was found are written into its commit by a thread; takes that, and the vector

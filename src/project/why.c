@@ -3,6 +3,7 @@
 #include "client.h"
 #include "seek.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -15,20 +16,52 @@
 
 #define CHANGES_MAX 5 /* told of one result; of more, how many */
 
+/* Who asks has a terminal; what is asked of ran in a build whose output went to a pipe. */
+#define N_OUTPUTS 3
+
+/* A set of names that a call looked at, and what is kept of it. */
+struct variant {
+	struct cache_variant then;
+	struct cache_names names; /* if there: */
+	bool there;
+	int before_err; /* 0: this is a result of it */
+	struct cache_entry before;
+	/* As things are now: */
+	int err;
+	struct digest state;
+	uint64_t *now;
+	int kept_err; /* 0: this is the result for that */
+	struct cache_entry kept;
+	bool has_files;
+};
+
+struct one_call {
+	const struct msg_run *m;
+	bool client_root;
+	struct digest digest;
+	bool known;
+	size_t n;
+	struct variant *variants;
+};
+
+/* What is asked, and what of the store was read for it.  While a thread reads, it is that one's. */
+struct why {
+	struct cache_store *store;
+	struct msg_run as[N_OUTPUTS]; /* their strings are the seek's */
+	struct one_call *calls;	      /* those that are alike but for the root side by side */
+	size_t n_calls;
+	struct digest parts_keys[2 * N_OUTPUTS];
+	struct cache_parts parts[2 * N_OUTPUTS][CACHE_PARTS_KEPT];
+	size_t n_parts[2 * N_OUTPUTS];
+	bool looked;
+};
+
 /* Of all results that are kept of the call, the one that most is still true of. */
 struct nearest {
 	struct buf text;
 	size_t n_changes; /* names; SIZE_MAX: there is none */
 	bool hit;
 	bool unread; /* of some it can't be told, since files of them take too long to be read */
-};
-
-/* What is asked. */
-struct question {
-	struct results *results;
-	struct seek *seek; /* on whose behalf files are read */
-	const struct msg_run *m;
-	bool waits; /* a thread reads some first: all is done anew then */
 };
 
 /* ---- one result ---- */
@@ -92,18 +125,7 @@ static void compare(struct nearest *best, const struct cache_names *names,
 	buf_append(&best->text, b.data, b.len);
 }
 
-static bool has_files(struct results *r, const struct cache_entry *e)
-{
-	for (size_t i = 0; i < e->n_effects; i++) {
-		const struct msg_file *f = &e->effects[i];
-
-		if (f->kind == EFFECT_FILE && f->size && !cache_has(r->store, &f->digest))
-			return false;
-	}
-	return true;
-}
-
-static void say_hit(struct nearest *best, struct results *r, const struct cache_entry *e)
+static void say_hit(struct nearest *best, const struct cache_entry *e, bool has_files)
 {
 	time_t when = (time_t)e->kept_s;
 	char text[64] = "";
@@ -111,7 +133,7 @@ static void say_hit(struct nearest *best, struct results *r, const struct cache_
 
 	buf_reset(&best->text);
 	best->n_changes = 0;
-	best->hit = has_files(r, e);
+	best->hit = has_files;
 	if (!best->hit) {
 		buf_putf(&best->text, "miss: a file of the result was removed from the cache\n");
 		return;
@@ -121,64 +143,35 @@ static void say_hit(struct nearest *best, struct results *r, const struct cache_
 	buf_putf(&best->text, "hit: its result of %s is kept, made by %s\n", text, e->worker);
 }
 
-static void look_at(struct nearest *best, struct question *q, const struct digest *call,
-		    const struct cache_variant *variant, const struct msg_run *m)
+static void tell_of(struct nearest *best, const struct variant *v, const char *cwd)
 {
-	struct results *r = q->results;
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	_cleanup_free_ uint64_t *now = NULL;
-	struct cache_names names;
-	struct cache_entry e;
-	struct digest state;
-	int err;
-
-	if (best->hit || q->waits || cache_get_bytes(r->store, &variant->set, PROTO_TRACE_BYTES_MAX, &b) < 0 ||
-	    cache_names_decode((struct blob){b.data, b.len}, &names) < 0)
+	if (best->hit || !v->there)
 		return;
-	now = xcalloc(names.n + 1, sizeof(*now));
-	cache_look_umask(r->look, m->umask);
-	err = cache_look_state(r->look, &names, &state, now);
-	if (err == CONCC_E_LATER) {
-		q->waits = seek_wait_for_facts(q->seek, &names);
+	if (v->err == CONCC_E_LATER)
 		best->unread = true;
-	} else if (err == 0) {
-		if (cache_get_entry(r->store, call, &variant->set, &state, &e) == 0) {
-			say_hit(best, r, &e);
-			cache_entry_release(&e);
-		} else if (cache_get_entry(r->store, call, &variant->set, &variant->state, &e) ==
-			   0) {
-			compare(best, &names, &e, now, m->cwd);
-			cache_entry_release(&e);
-		}
-	}
-	cache_names_release(&names);
+	else if (v->err == 0 && v->kept_err == 0)
+		say_hit(best, &v->kept, v->has_files);
+	else if (v->err == 0 && v->before_err == 0)
+		compare(best, &v->names, &v->before, v->now, cwd);
 }
 
 /* ---- one call ---- */
 
 /* False: nothing was ever known of it. */
-static bool explain(struct question *q, const struct msg_run *m, bool client_root, struct buf *ret,
-		    bool *ret_hit)
+static bool explain(struct results *r, const struct one_call *c, struct buf *ret, bool *ret_hit)
 {
-	struct results *r = q->results;
-	struct cache_call call = {m, geteuid(), getegid(), client_root};
 	struct nearest best = {.n_changes = SIZE_MAX};
-	struct cache_variant variants[CACHE_VARIANTS_MAX];
-	const char *refused;
-	struct digest d;
-	size_t n = 0;
+	const char *refused = map_get(&r->refused, c->digest.b, DIGEST_SIZE);
 
-	cache_call_digest(&call, &d);
-	refused = map_get(&r->refused, d.b, DIGEST_SIZE);
-	if (cache_get_variants(r->store, &d, variants, &n) < 0 && !refused)
+	if (!c->known && !refused)
 		return false;
-	for (size_t i = 0; i < n; i++)
-		look_at(&best, q, &d, &variants[i], m);
+	for (size_t i = 0; i < c->n; i++)
+		tell_of(&best, &c->variants[i], c->m->cwd);
 	buf_append(ret, best.text.data, best.text.len);
 	buf_release(&best.text);
 	if (best.unread && best.n_changes == SIZE_MAX)
-		buf_putf(ret, "miss: the files that it looked at take too long to be read\n");
-	else if (n && best.n_changes == SIZE_MAX)
+		buf_putf(ret, "miss: files that it looked at take too long to be read\n");
+	else if (c->n && best.n_changes == SIZE_MAX)
 		buf_putf(ret, "miss: what was kept of it had to make room\n");
 	if (refused && !best.hit)
 		buf_putf(ret, "not cacheable: %s, when it ran last\n", refused);
@@ -209,83 +202,113 @@ struct likeness {
 };
 
 /* Of those that were kept with the same program and output, the call that is most like this one. */
-static void find_like(struct likeness *best, struct results *r, const struct msg_run *m,
-		      bool client_root)
+static void find_like(struct likeness *best, const struct why *w, size_t key)
 {
-	struct cache_call call = {m, geteuid(), getegid(), client_root};
-	struct cache_parts all[CACHE_PARTS_KEPT], now;
-	struct digest key;
-	size_t n = 0;
+	struct cache_call call = {&w->as[key / 2], geteuid(), getegid(), key % 2};
+	struct cache_parts now;
 
-	cache_parts_key(&call, &key);
-	if (cache_get_parts(r->store, &key, all, &n) < 0)
-		return;
 	cache_parts_of(&call, &now);
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < w->n_parts[key]; i++) {
 		_cleanup_buf_ struct buf b = BUF_INIT;
-		size_t changes = cache_parts_compare(&all[i], &now, &b);
+		size_t changes = cache_parts_compare(&w->parts[key][i], &now, &b);
 
 		if (changes && changes < best->n_changes) {
 			best->n_changes = changes;
 			buf_reset(&best->lines);
 			buf_append(&best->lines, b.data, b.len);
 		}
-		cache_parts_release(&all[i]);
 	}
 	cache_parts_release(&now);
 }
 
-/* By each kind of root that a worker has: the call is another one then. */
-static bool explain_roots(struct question *q, const struct msg_run *m, struct buf *ret,
-			  bool *ret_hit)
-{
-	const struct server *s = q->results->server;
-	bool tried[2] = {false, false}, known = false;
-
-	for (unsigned i = 0; i < s->n_peers && !*ret_hit; i++) {
-		bool client_root = s->peers[i]->conf->root == ROOT_CLIENT;
-
-		if (tried[client_root])
-			continue;
-		tried[client_root] = true;
-		known |= explain(q, m, client_root, ret, ret_hit);
-	}
-	return known;
-}
-
-/* Who asks has a terminal; what is asked of ran in a build whose output went to a pipe. */
-#define N_OUTPUTS 3
-static void with_outputs(const struct msg_run *m, struct msg_run ret[N_OUTPUTS])
-{
-	const uint32_t tty = JOB_F_TTY_OUT | JOB_F_TTY_ERR;
-
-	for (unsigned i = 0; i < N_OUTPUTS; i++)
-		ret[i] = *m;
-	for (unsigned i = 1; i < N_OUTPUTS; i++) {
-		ret[i].rows = ret[i].cols = 0;
-		ret[i].flags &= ~(tty | JOB_F_MERGED);
-	}
-	ret[2].flags |= JOB_F_MERGED;
-}
-
-static void explain_all(struct question *q, struct buf *ret, bool *ret_hit)
+static void explain_all(struct results *r, const struct why *w, struct buf *ret, bool *ret_hit)
 {
 	struct likeness best = {.n_changes = SIZE_MAX};
-	struct msg_run as[N_OUTPUTS];
+	bool known = false;
 
-	with_outputs(q->m, as);
-	for (unsigned i = 0; i < N_OUTPUTS; i++)
-		if (explain_roots(q, &as[i], ret, ret_hit))
+	for (size_t i = 0; i < w->n_calls && !*ret_hit; i++) {
+		/* Each kind of root makes it another call. */
+		if (known && w->calls[i].m != w->calls[i - 1].m)
 			return;
-	for (unsigned i = 0; i < N_OUTPUTS; i++)
-		for (unsigned client_root = 0; client_root < 2; client_root++)
-			find_like(&best, q->results, &as[i], client_root);
+		known |= explain(r, &w->calls[i], ret, ret_hit);
+	}
+	if (known)
+		return;
+	for (size_t i = 0; i < 2 * N_OUTPUTS; i++)
+		find_like(&best, w, i);
 	if (best.n_changes == SIZE_MAX)
 		buf_putf(ret, "miss: nothing is kept of a call with these arguments, in this "
 			      "directory, with this environment\n");
 	else
 		put_lines(ret, buf_cstr(&best.lines), CHANGES_MAX);
 	buf_release(&best.lines);
+}
+
+/* ---- what is kept: on a thread, which touches the store only ---- */
+
+static void read_variant(struct cache_store *s, const struct digest *call, struct variant *v)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	v->kept_err = v->before_err = -ENOENT;
+	v->there = cache_get_bytes(s, &v->then.set, PROTO_TRACE_BYTES_MAX, &b) == 0 &&
+		   cache_names_decode((struct blob){b.data, b.len}, &v->names) == 0;
+	if (v->there)
+		v->before_err = cache_get_entry(s, call, &v->then.set, &v->then.state, &v->before);
+}
+
+static void read_call(struct cache_store *s, struct one_call *c)
+{
+	struct cache_variant variants[CACHE_VARIANTS_MAX];
+
+	c->known = cache_get_variants(s, &c->digest, variants, &c->n) == 0;
+	if (!c->known)
+		c->n = 0;
+	c->variants = xcalloc(c->n + 1, sizeof(*c->variants));
+	for (size_t i = 0; i < c->n; i++) {
+		c->variants[i].then = variants[i];
+		read_variant(s, &c->digest, &c->variants[i]);
+	}
+}
+
+static void read_kept(void *arg)
+{
+	struct why *w = ((struct seek *)arg)->why;
+
+	for (size_t i = 0; i < w->n_calls; i++)
+		read_call(w->store, &w->calls[i]);
+	for (size_t i = 0; i < 2 * N_OUTPUTS; i++)
+		if (cache_get_parts(w->store, &w->parts_keys[i], w->parts[i], &w->n_parts[i]) < 0)
+			w->n_parts[i] = 0;
+}
+
+static bool has_files(struct cache_store *s, const struct cache_entry *e)
+{
+	for (size_t i = 0; i < e->n_effects; i++) {
+		const struct msg_file *f = &e->effects[i];
+
+		if (f->kind == EFFECT_FILE && f->size && !cache_has(s, &f->digest))
+			return false;
+	}
+	return true;
+}
+
+/* The results for what the names mean now. */
+static void read_now(void *arg)
+{
+	struct why *w = ((struct seek *)arg)->why;
+
+	for (size_t c = 0; c < w->n_calls; c++) {
+		struct one_call *call = &w->calls[c];
+
+		for (struct variant *v = call->variants; v < call->variants + call->n; v++) {
+			if (!v->there || v->err)
+				continue;
+			v->kept_err = cache_get_entry(w->store, &call->digest, &v->then.set,
+						      &v->state, &v->kept);
+			v->has_files = v->kept_err == 0 && has_files(w->store, &v->kept);
+		}
+	}
 }
 
 static const char *refusal(struct client *c, const struct msg_run *m)
@@ -305,22 +328,143 @@ static const char *refusal(struct client *c, const struct msg_run *m)
 	return "worker-root";
 }
 
+/* ---- on the loop's thread ---- */
+
+void why_free(struct why *w)
+{
+	if (!w)
+		return;
+	for (size_t c = 0; c < w->n_calls; c++) {
+		for (size_t i = 0; w->calls[c].variants && i < w->calls[c].n; i++) {
+			struct variant *v = &w->calls[c].variants[i];
+
+			if (v->there)
+				cache_names_release(&v->names);
+			if (v->before_err == 0)
+				cache_entry_release(&v->before);
+			if (v->kept_err == 0)
+				cache_entry_release(&v->kept);
+			free(v->now);
+		}
+		free(w->calls[c].variants);
+	}
+	for (size_t k = 0; k < 2 * N_OUTPUTS; k++)
+		for (size_t i = 0; i < w->n_parts[k]; i++)
+			cache_parts_release(&w->parts[k][i]);
+	free(w->calls);
+	free(w);
+}
+
+static void with_outputs(const struct msg_run *m, struct msg_run ret[N_OUTPUTS])
+{
+	const uint32_t tty = JOB_F_TTY_OUT | JOB_F_TTY_ERR;
+
+	for (unsigned i = 0; i < N_OUTPUTS; i++)
+		ret[i] = *m;
+	for (unsigned i = 1; i < N_OUTPUTS; i++) {
+		ret[i].rows = ret[i].cols = 0;
+		ret[i].flags &= ~(tty | JOB_F_MERGED);
+	}
+	ret[2].flags |= JOB_F_MERGED;
+}
+
+/* As workers would see it that there are. */
+static void add_calls(struct why *w, const struct server *s, const struct msg_run *m)
+{
+	bool tried[2] = {false, false};
+
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		bool client_root = s->peers[i]->conf->root == ROOT_CLIENT;
+		struct cache_call call = {m, geteuid(), getegid(), client_root};
+		struct one_call *c = &w->calls[w->n_calls];
+
+		if (tried[client_root])
+			continue;
+		tried[client_root] = true;
+		w->n_calls++;
+		c->m = m;
+		c->client_root = client_root;
+		cache_call_digest(&call, &c->digest);
+	}
+}
+
+static struct why *why_new(struct results *r, const struct msg_run *m)
+{
+	struct why *w = xcalloc(1, sizeof(*w));
+
+	w->store = r->store;
+	w->calls = xcalloc(2 * N_OUTPUTS, sizeof(*w->calls));
+	with_outputs(m, w->as);
+	for (size_t i = 0; i < N_OUTPUTS; i++)
+		add_calls(w, r->server, &w->as[i]);
+	for (size_t i = 0; i < 2 * N_OUTPUTS; i++) {
+		struct cache_call call = {&w->as[i / 2], geteuid(), getegid(), i % 2};
+
+		cache_parts_key(&call, &w->parts_keys[i]);
+	}
+	return w;
+}
+
+/* False: it waits until files of one of them were read, and all are looked at anew. */
+static bool look_at_all(struct seek *k)
+{
+	struct results *r = k->results;
+	struct why *w = k->why;
+
+	facts_begin(r, k->has_facts ? FACTS_YOUNG : FACTS_FEW);
+	for (size_t c = 0; c < w->n_calls; c++) {
+		struct one_call *call = &w->calls[c];
+
+		cache_look_umask(r->look, call->m->umask);
+		for (struct variant *v = call->variants; v < call->variants + call->n; v++) {
+			if (!v->there)
+				continue;
+			if (!v->now)
+				v->now = xcalloc(v->names.n + 1, sizeof(*v->now));
+			v->err = cache_look_state(r->look, &v->names, &v->state, v->now);
+			if (v->err == CONCC_E_LATER && seek_wait_for_facts(k, &v->names))
+				return false;
+		}
+	}
+	return true;
+}
+
+/* False: it goes on later. */
+static bool find_out(struct seek *k, const char **ret_why)
+{
+	*ret_why = NULL;
+	if (!k->why) {
+		k->why = why_new(k->results, &k->run);
+		if (!k->hung && seek_read_by(k, read_kept))
+			return false;
+		k->hung = true;
+	}
+	if (!k->hung && !k->why->looked) {
+		if (!look_at_all(k))
+			return false;
+		k->why->looked = true;
+		if (seek_read_by(k, read_now))
+			return false;
+		k->hung = true;
+	}
+	if (k->hung)
+		*ret_why = "slow-disk";
+	return true;
+}
+
 bool why_explain(struct client *c, const struct msg_run *m, struct seek *k)
 {
-	struct question q = {.results = c->server->results, .seek = k, .m = m};
 	_cleanup_buf_ struct buf b = BUF_INIT, reply = BUF_INIT;
 	const char *why = refusal(c, m);
 	struct msg_run_fail fail = {.what = RUN_FAIL_MISS, .quiet = true};
 	bool hit = false;
 
-	if (why) {
+	if (!why && !find_out(k, &why))
+		return false;
+	if (why)
 		buf_putf(&b, "not cacheable: %s\n", why);
-	} else {
-		facts_begin(q.results, k->has_facts ? FACTS_YOUNG : FACTS_FEW);
-		explain_all(&q, &b, &hit);
-		if (q.waits)
-			return false;
-	}
+	else
+		explain_all(c->server->results, k->why, &b, &hit);
 	fail.rule = (char *)(hit ? "hit" : "miss");
 	fail.text = (char *)buf_cstr(&b);
 	msg_run_fail_encode(&reply, &fail);

@@ -111,6 +111,22 @@ looked_up() {
 	expect_eq "what it made" "$(cat made)" made
 }
 
+# A person asks what a look-up would come to.
+asked_why() {
+	begin asked-why
+	run w1 "$job"
+	rm made
+	touch far/large
+	mkfifo "$GATE"
+	concc why concc-dispatch --cache=contents sh -c "$job" </dev/null 7>&- 9>&- >"$LAB/why" &
+	HELD=$!
+	exec 7>"$GATE"
+	others_are_answered
+	let_go
+	wait "$HELD" || true
+	took_long || expect_grep '^hit: its result of .* is kept, made by w1' "$LAB/why"
+}
+
 # A worker asks for its bytes.
 fetched() {
 	begin fetched
@@ -170,6 +186,7 @@ stopped() {
 
 check "a job's end" first
 check "a look-up" looked_up
+check "a question" asked_why
 check "whose client is killed" killed
 check "what a worker fetches" fetched
 check "what hangs" hangs
