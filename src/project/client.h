@@ -25,9 +25,9 @@ struct client {
 	struct run *run;
 	struct beginning *beginning; /* run.c: the program of what it brought is looked at; or NULL
 				      */
-	struct seek *seek; /* lookup.c: it is asked of others; or NULL */
-	struct hit *hit;   /* lookup.c: what it asked for was kept, and is on its way; or NULL */
-	struct job *job;   /* that it waits with, or has brought; NULL: none */
+	struct seek *seek;	     /* lookup.c: it is asked of others; or NULL */
+	struct hit *hit; /* lookup.c: what it asked for was kept, and is on its way; or NULL */
+	struct job *job; /* that it waits with, or has brought; NULL: none */
 	struct disk_flush *flush; /* disk.c: it waits for records to be written; or NULL */
 	int fd;			  /* the link's */
 	/* Of this machine, kept free for a job that was sent home, until its wrapper has heard

@@ -245,9 +245,8 @@ static bool is_no_command(struct call *c, struct run_failure *ret)
 	int err = exe_get(c->peer, c->m, c->fresh, &c->exe, &msg);
 
 	c->later = err == CONCC_E_LATER;
-	return c->later ||
-	       (err < 0 &&
-		run_failure_set(ret, RUN_FAIL_LOCAL, true, "command", xstrdup(msg.text)));
+	return c->later || (err < 0 && run_failure_set(ret, RUN_FAIL_LOCAL, true, "command",
+						       xstrdup(msg.text)));
 }
 
 static bool compiler_was_refused(struct call *c, struct run_failure *ret)

@@ -273,8 +273,8 @@ static struct exe *made_of(struct looking *l)
 		if (!f->young)
 			hash_cache_put(l->server->hashes, &f->st, &f->digest);
 		m->files = xrealloc(m->files, (m->n_files + 1) * sizeof(*m->files));
-		m->files[m->n_files++] =
-			(struct exe_file){.path = xstrdup(f->path), .digest = f->digest};
+		m->files[m->n_files++] = (struct exe_file){.path = xstrdup(f->path),
+							   .digest = f->digest};
 	}
 	return e;
 }

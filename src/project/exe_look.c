@@ -288,8 +288,8 @@ void exe_look_read(struct exe_look *l)
 		f->err = read_one(f);
 		/* A part that is not there is left out on both sides; one that can't be read now is
 		 * not. */
-		if (f->err && (f->kind == EXE_FILE_PROGRAM ||
-			       (!err_is_fact(f->err) && f->err != -EINVAL)))
+		if (f->err &&
+		    (f->kind == EXE_FILE_PROGRAM || (!err_is_fact(f->err) && f->err != -EINVAL)))
 			l->err = f->err;
 	}
 }

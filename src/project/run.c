@@ -294,8 +294,7 @@ static void begin_later(struct client *c, struct peer *p, struct msg_run *m, uns
 static int start(struct client *c, struct msg_run *m, const struct exe *fresh, unsigned n_looks)
 {
 	struct server *s = c->server;
-	struct call call = {
-		.client = c, .peer = server_peer(s, m->worker), .m = m, .fresh = fresh};
+	struct call call = {.client = c, .peer = server_peer(s, m->worker), .m = m, .fresh = fresh};
 	struct run_failure f;
 
 	if (c->too_many) {

@@ -220,7 +220,7 @@ struct tree {
 	struct map tombs;
 	struct list tomb_order;
 	uint64_t horizon;
-	uint64_t tomb_floor; /* tombs up to here may be missing */
+	uint64_t tomb_floor;  /* tombs up to here may be missing */
 	struct list checking; /* struct commit.in_checking */
 	/* Who our temporaries belong to: see temp.c. */
 	uint32_t temp_where, temp_pid, temp_count;

@@ -161,8 +161,7 @@ int upper_read_some(struct upper *u, int fd, size_t max,
 
 	u->max = max;
 	for (size_t i = 0; i < u->n && r == 0; i++)
-		if (u->entries[i].kind == UPPER_DIR &&
-		    (!i || !enters || enters(&u->entries[i])))
+		if (u->entries[i].kind == UPPER_DIR && (!i || !enters || enters(&u->entries[i])))
 			r = read_dir(u, i);
 	return r;
 }

@@ -47,8 +47,8 @@ int upper_read_few(struct upper *u, int fd, size_t max);
  * always is. */
 int upper_read_some(struct upper *u, int fd, size_t max,
 		    bool (*enters)(const struct upper_entry *dir));
-/* As upper_read() for path, clean and relative, and the directories that lead to it alone; any time.
- * -ENOENT, -ENOTDIR or -ELOOP when it is not in there. */
+/* As upper_read() for path, clean and relative, and the directories that lead to it alone; any
+ * time. -ENOENT, -ENOTDIR or -ELOOP when it is not in there. */
 int upper_read_path(struct upper *u, int fd, const char *path);
 void upper_release(struct upper *u);
 /* Where in there a regular file of this name is, on the heap; NULL: nowhere.  Any time. */

@@ -855,7 +855,8 @@ TEST_MIRROR(random_changes)
 	}
 }
 
-/* What is left in /tmp: of many names a thread is to see which, and what may stay is not entered. */
+/* What is left in /tmp: of many names a thread is to see which, and what may stay is not entered.
+ */
 Test(home, many_names_in_tmp)
 {
 	char dir[] = "/tmp/concc-test-left.XXXXXX", name[64], left[256] = "";
