@@ -18,6 +18,7 @@
 #include "concc/str.h"
 #include "conf/parse.h"
 #include "project/commits.h"
+#include "project/exe.h"
 #include "project/estimator.h"
 #include "project/run.h"
 #include "project/serve.h"
@@ -494,6 +495,27 @@ static void on_send(void *data, unsigned peer, uint8_t type, const struct buf *b
 		link_send_buf(p->link, type, LINK_PRIO, b);
 }
 
+static void on_program(void *data, struct exe *e, const struct errmsg *msg)
+{
+	CHECK(e);
+	loop_quit(server.loop);
+}
+
+/* A thread looks at it the first time: no input is to depend on how long that takes. */
+static void know_program(void)
+{
+	char *none[] = {NULL}, *argv[] = {(char *)"true", NULL};
+	const struct msg_run m = {
+		.exe = (char *)"/bin/true", .cwd = workspace, .argv = argv, .env = none};
+	struct errmsg msg = {0};
+	struct exe *e;
+
+	if (exe_get(server.peers[0], &m, NULL, &e, &msg) != CONCC_E_LATER)
+		return;
+	CHECK(exe_wait(server.peers[0], &m, on_program, NULL, &msg));
+	CHECK(loop_run(server.loop) == 0);
+}
+
 static void begin(void)
 {
 	static const struct tree_ops ops = {.send = on_send};
@@ -505,6 +527,7 @@ static void begin(void)
 	scratch_write("ws/d/b", "b", 1);
 	CHECK(tree_new(&ops, &server, server.hashes, &server.tree, &msg) == 0);
 	CHECK(tree_serve(server.tree, workspace, true, &msg) == 0);
+	know_program();
 }
 
 /* Wrappers take what they got, the worker goes: each of them has its answer then. */
