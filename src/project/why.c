@@ -15,6 +15,8 @@
 #include "peer.h"
 
 #define CHANGES_MAX 5 /* told of one result; of more, how many */
+/* For files to be read, of all that was kept: the rest can't be told then. */
+#define WAITS_MAX 4
 
 /* Who asks has a terminal; what is asked of ran in a build whose output went to a pipe. */
 #define N_OUTPUTS 3
@@ -53,6 +55,7 @@ struct why {
 	struct digest parts_keys[2 * N_OUTPUTS];
 	struct cache_parts parts[2 * N_OUTPUTS][CACHE_PARTS_KEPT];
 	size_t n_parts[2 * N_OUTPUTS];
+	unsigned n_waits;
 	bool looked;
 };
 
@@ -422,7 +425,10 @@ static bool look_at_all(struct seek *k)
 			if (!v->now)
 				v->now = xcalloc(v->names.n + 1, sizeof(*v->now));
 			v->err = cache_look_state(r->look, &v->names, &v->state, v->now);
-			if (v->err == CONCC_E_LATER && seek_wait_for_facts(k, &v->names))
+			if (v->err != CONCC_E_LATER || w->n_waits == WAITS_MAX)
+				continue;
+			w->n_waits++;
+			if (seek_wait_for_facts(k, &v->names))
 				return false;
 		}
 	}
