@@ -13,6 +13,7 @@
 #include "concc/log.h"
 #include "concc/offload.h"
 #include "concc/str.h"
+#include "shown.h"
 #include "workspaces.h"
 
 #define FACTS_MAX   (256 * 1024) /* files: some 20 MB */
@@ -246,6 +247,16 @@ static bool may_read(struct results *r, const struct facts_file *f)
 	return true;
 }
 
+/* To any worker, be it by showing it what is on this disk. */
+static bool is_served(const struct server *s, const char *real)
+{
+	bool found = tree_root_of(s->tree, real, NULL);
+
+	for (unsigned i = 0; i < s->n_peers && !found; i++)
+		found = shown_has(s->peers[i], real);
+	return found;
+}
+
 /*
  * May a key tell of this?  Keys go to a shared cache, and the name is a worker's or comes from
  * there: who chooses both could guess what is in any file.  What everybody here may read is none of
@@ -261,7 +272,7 @@ static bool may_tell(const struct results *r, const char *path, const struct sta
 	real = realpath(path, NULL);
 	if (!real)
 		return false;
-	if (tree_root_of(r->server->tree, real, NULL))
+	if (is_served(r->server, real))
 		return true;
 	if (!is_open || workspaces_is_system_path(real))
 		return is_open;

@@ -169,6 +169,13 @@ static void try_process(int pid)
 	can_read(path);
 	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
 	can_write(path);
+	snprintf(path, sizeof(path), "/proc/%d/exe", pid);
+	can_read(path);
+	can_write(path);
+	snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", pid);
+	can_write(path);
+	snprintf(path, sizeof(path), "/proc/%d/timerslack_ns", pid);
+	can_write(path);
 	judge(process_vm_readv(pid, &here, 1, &there, 1, 0) >= 0, "process_vm_readv");
 	judge(ptrace(PTRACE_SEIZE, pid, 0, 0) == 0, "ptrace");
 	judge(syscall(SYS_pidfd_getfd, (int)syscall(SYS_pidfd_open, pid, 0), 3, 0) >= 0,
