@@ -83,6 +83,8 @@ struct cache_look_ops {
 	 * worth knowing what changes in it, for place() and is_same().  Where it is of no use, it
 	 * is called once more after as many looks. */
 	void (*looks_often)(void *data, const char *dir);
+	/* May be NULL.  May a state tell what is in this directory, or not: -EACCES then? */
+	bool (*may_list)(void *data, const char *dir, const struct stat *st);
 };
 
 struct cache_look *cache_look_new(const struct cache_look_ops *ops, void *data);

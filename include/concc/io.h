@@ -144,6 +144,15 @@ int cache_dir(char **ret_path, struct errmsg *msg);
  */
 char *cache_dir_of_workers(void);
 /*
+ * Is this there, and by somebody who may say that the directory it is in is a project's?  Where all
+ * make files (/tmp, /scratch) a mark says nothing of what is beside it; else it is its owner's,
+ * ours or root's.  .git/HEAD is in the directory above.
+ */
+bool path_is_mark(const char *path);
+/* Has this directory far more in it than a project: the home, or what holds it, /tmp and the like?
+ */
+bool path_is_too_wide(const char *dir);
+/*
  * What of the user's secrets whoever sees the tree `path` would see as well, or what it lies in,
  * symlinks or not: ~/.ssh, ~/.gnupg, and those of a list in home.c that are there.  On the heap;
  * NULL: none.

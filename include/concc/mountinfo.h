@@ -5,6 +5,7 @@
 /* Lines of /proc/PID/mountinfo, see proc_pid_mountinfo(5), and what of them tells of a path.  From
  * any thread. */
 #include <stdbool.h>
+#include <stddef.h>
 
 struct mount_line {
 	unsigned long long id;	  /* no other mount has it meanwhile; later ones may */
@@ -21,5 +22,10 @@ bool mountinfo_next(char **text, struct mount_line *ret);
  * before.  True also when they have no end.
  */
 bool mountinfo_triggers(char *text, const char *path);
+/*
+ * The same of any of these, each an absolute path behind one letter, as it was passed to the
+ * kernel: with "..", slashes and symlinks, also one that it ends with.
+ */
+bool mountinfo_names_trigger(char *text, char *const *names, size_t n);
 
 #endif

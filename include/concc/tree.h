@@ -102,6 +102,9 @@ const char *tree_root_of(const struct tree *t, const char *path, bool *ret_writa
 /* Would a look at this absolute, clean path, served or not, have the kernel mount something, as was
  * so at the last drain?  True when that can't be told. */
 bool tree_triggers(const struct tree *t, const char *path);
+/* Would it one of these: absolute paths behind one letter, as somebody has passed them to a kernel?
+ */
+bool tree_names_trigger(const struct tree *t, char *const *names, size_t n);
 
 /* How often mounts have changed by now, wherever on this machine (see tree_drain()). */
 uint64_t tree_mounts(struct tree *t);

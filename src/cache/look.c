@@ -31,7 +31,7 @@
  * that anybody makes in it, the job included.
  */
 
-#define LIST_NAMES_MAX 100000 /* of one directory */
+#define LIST_NAMES_MAX 100000 /* of all directories of one look: some 0.1 s */
 #define LINKS_MAX      40
 
 struct cache_look *cache_look_new(const struct cache_look_ops *ops, void *data)
@@ -451,8 +451,15 @@ static int put_list(struct cache_look *l, const char *path, uint32_t index)
 
 	if (!dir)
 		return errno == ENOTDIR ? (put_error(l, ENOTDIR), 0) : put_no(l, errno);
-	r = fstat(dirfd(dir), &st) < 0 ? -errno : read_names(dir, &v, &n);
+	r = fstat(dirfd(dir), &st) < 0 ? -errno : 0;
+	if (r == 0 && l->ops->may_list && !l->ops->may_list(l->data, path, &st))
+		r = -EACCES;
+	if (r == 0)
+		r = read_names(dir, &v, &n);
 	(void)closedir(dir);
+	l->n_listed += n;
+	if (r == 0 && l->n_listed > LIST_NAMES_MAX)
+		r = -E2BIG;
 	if (r < 0)
 		return r;
 	put_inode(l, &st, index);
@@ -636,6 +643,7 @@ void look_begin(struct cache_look *l, const struct cache_names *s)
 {
 	forget(l);
 	l->n_looks++;
+	l->n_listed = 0;
 	if (s->n > l->cap_looked) {
 		l->cap_looked = s->n;
 		l->looked = xrealloc(l->looked, s->n * sizeof(*l->looked));

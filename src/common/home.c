@@ -61,6 +61,18 @@ char *path_expand_login_home(const char *path)
 	return home ? expand(path, home) : path_expand_home(path);
 }
 
+bool path_is_too_wide(const char *dir)
+{
+	static const char *const dirs[] = {"/",	       "/tmp", "/var", "/var/tmp",
+					   "/dev/shm", "/srv", "/mnt", "/media"};
+	_cleanup_free_ char *home = path_expand_home("~");
+
+	for (size_t i = 0; i < N_OF(dirs); i++)
+		if (streq(dir, dirs[i]))
+			return true;
+	return !streq(home, "/") && path_is_below(home, dir);
+}
+
 static bool overlap(const char *a, const char *b)
 {
 	return path_is_below(a, b) || path_is_below(b, a);

@@ -9,6 +9,7 @@
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
+#include "concc/map.h"
 #include "concc/str.h"
 
 #define FIELD_POINT 4
@@ -103,49 +104,101 @@ static bool is_automatic(const struct places *p, const char *path)
 	return found;
 }
 
-/* Where the symlink `at` leads, with what follows it; NULL: none, or it is none now. */
-static char *led_to(const char *at, const char *rest)
-{
-	_cleanup_free_ char *parent = path_parent(at), *full = NULL;
-	char target[PATH_MAX];
-	struct stat st;
-	ssize_t n;
+/* A path that is being followed. */
+struct way {
+	char *at;   /* clean, and as far as it goes without symlinks: "" is the root; owned */
+	char *rest; /* yet to come; owned */
+	unsigned n_links;
+};
 
-	if (lstat(at, &st) < 0 || !S_ISLNK(st.st_mode))
-		return NULL;
-	n = readlink(at, target, sizeof(target) - 1);
+/* What a symlink says comes before the rest. */
+static bool go_through(struct way *w, const char *link, const char *rest)
+{
+	char target[PATH_MAX];
+	ssize_t n = readlink(link, target, sizeof(target) - 1);
+	char *whole;
+
 	if (n < 0)
-		return NULL;
+		return false;
 	target[n] = '\0';
-	full = path_clean(parent, target);
-	return path_clean(full, *rest ? rest : ".");
+	if (*target == '/')
+		w->at[0] = '\0';
+	whole = xasprintf("%s/%s", target, rest);
+	free(w->rest);
+	w->rest = whole;
+	w->n_links++;
+	return true;
 }
 
-/* The path as far as all of it may be looked at; true when that is not all. */
-static bool triggers(const struct places *p, const char *path)
+static bool is_symlink(const char *path)
 {
-	_cleanup_free_ char *whole = xstrdup(path);
-	unsigned links = 0;
-	size_t end = 0;
+	struct stat st;
 
-	while (whole[end]) {
-		_cleanup_free_ char *at = NULL, *next = NULL;
+	return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
+}
 
-		end += strspn(whole + end, "/");
-		end += strcspn(whole + end, "/");
-		at = xstrndup(whole, end);
-		if (is_automatic(p, at))
-			return true;
-		next = whole[end] ? led_to(at, whole + end + 1) : NULL;
-		if (!next)
-			continue;
-		if (++links > LINKS_MAX)
-			return true;
-		free(whole);
-		whole = steal_ptr(&next);
-		end = 0;
+static void go_up(struct way *w)
+{
+	char *slash = strrchr(w->at, '/');
+
+	if (slash)
+		*slash = '\0';
+}
+
+static bool is_dots(const char *name, size_t n)
+{
+	return *name == '.' && (n == 1 || (n == 2 && name[1] == '.'));
+}
+
+/* The next name of the path that is neither "." nor "..", on the heap; NULL: the path ends. */
+static char *next_name(struct way *w, const char **at)
+{
+	size_t n;
+
+	for (;; *at += n) {
+		*at += strspn(*at, "/");
+		n = strcspn(*at, "/");
+		if (!n)
+			return NULL;
+		if (!is_dots(*at, n))
+			break;
+		if (n == 2)
+			go_up(w);
 	}
-	return false;
+	*at += n;
+	return xasprintf("%s/%.*s", w->at, (int)n, *at - n);
+}
+
+/*
+ * Nothing is looked at before it is known that this triggers nothing.  plain: what was seen to be
+ * none of these, nor a symlink; or NULL.
+ */
+static bool triggers(const struct places *p, const char *path, bool follow, struct map *plain)
+{
+	struct way w = {.at = xstrdup(""), .rest = xstrdup(path)};
+	const char *at = w.rest;
+	bool found = false;
+	char *next;
+
+	while (!found && (next = next_name(&w, &at))) {
+		bool last = !at[strspn(at, "/")], is_plain = plain && map_get_str(plain, next);
+
+		found = !is_plain && is_automatic(p, next);
+		if (!found && !is_plain && (!last || *at || follow) && is_symlink(next)) {
+			/* What can't be told counts, and what has no end. */
+			found = !go_through(&w, next, at) || w.n_links > LINKS_MAX;
+			at = w.rest;
+			free(next);
+			continue;
+		}
+		if (plain && !is_plain && !last && !found)
+			(void)map_put_str(plain, next, plain);
+		free(w.at);
+		w.at = next;
+	}
+	free(w.at);
+	free(w.rest);
+	return found;
 }
 
 bool mountinfo_triggers(char *text, const char *path)
@@ -154,8 +207,23 @@ bool mountinfo_triggers(char *text, const char *path)
 	bool r;
 
 	places_read(&p, text);
-	r = any_automatic(&p) && triggers(&p, path);
+	r = any_automatic(&p) && triggers(&p, path, false, NULL);
 	free(p.points);
 	free(p.automatic);
 	return r;
+}
+
+bool mountinfo_names_trigger(char *text, char *const *names, size_t n)
+{
+	struct map plain = MAP_INIT;
+	struct places p = {0};
+	bool found = false;
+
+	places_read(&p, text);
+	for (size_t i = 0; i < n && !found && any_automatic(&p); i++)
+		found = triggers(&p, names[i] + 1, true, &plain);
+	map_release(&plain);
+	free(p.points);
+	free(p.automatic);
+	return found;
 }

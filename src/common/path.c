@@ -177,6 +177,22 @@ char *path_way(const char *path, bool follow)
 	return NULL;
 }
 
+bool path_is_mark(const char *path)
+{
+	_cleanup_free_ char *dir = path_parent(path);
+	struct stat st, around;
+
+	if (access(path, F_OK) < 0)
+		return false;
+	if (str_ends(path, "/.git/HEAD"))
+		return path_is_mark(dir);
+	if (lstat(path, &st) < 0 || stat(dir, &around) < 0)
+		return false;
+	if (around.st_mode & S_ISVTX && around.st_mode & S_IWOTH)
+		return false;
+	return st.st_uid == geteuid() || st.st_uid == 0 || st.st_uid == around.st_uid;
+}
+
 int path_mkdirs(const char *path, mode_t mode)
 {
 	_cleanup_free_ char *copy = xstrdup(path);

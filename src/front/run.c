@@ -167,11 +167,6 @@ static int bring_up(struct build *b)
 	return 0;
 }
 
-static bool exists(const char *path)
-{
-	return access(path, F_OK) == 0;
-}
-
 /* So that a wrapper can tell our standard error from one that a part of the build reads itself; and
  * that a file for explanations is one, wherever in the build they are. */
 static void set_words(const char *cwd)
@@ -191,12 +186,12 @@ static void set_environment(struct build *b)
 {
 	_cleanup_free_ char *cc = program_path("concc-cc");
 	_cleanup_free_ char *cwd = getcwd(NULL, 0);
-	_cleanup_free_ char *workspace = cwd ? job_workspace(cwd, environ, exists) : NULL;
+	_cleanup_free_ char *workspace = cwd ? job_workspace(cwd, environ, path_is_mark) : NULL;
 
 	tools_set_environment(path_variable(), &b->masquerade, cc, &b->left);
 	/* Without .git nobody could tell that a sub-directory belongs to this build. */
-	if (workspace || cwd)
-		setenv("CONCC_WORKSPACE", workspace ? workspace : cwd, 0);
+	if (cwd && !path_is_too_wide(workspace ?: cwd))
+		setenv("CONCC_WORKSPACE", workspace ?: cwd, 0);
 	setenv("CONCC_RUN_TALLY", b->counters, 1);
 	setenv("CONCC_RUN_ID", b->id, 1);
 	set_words(cwd);
@@ -454,7 +449,7 @@ int front_masquerade(void)
 static void ask_project(struct front_run *o)
 {
 	_cleanup_free_ char *cwd = getcwd(NULL, 0);
-	_cleanup_free_ char *workspace = cwd ? job_workspace(cwd, environ, exists) : NULL;
+	_cleanup_free_ char *workspace = cwd ? job_workspace(cwd, environ, path_is_mark) : NULL;
 	struct project_conf p;
 	struct errmsg msg = {0};
 

@@ -96,6 +96,8 @@ static const char *const credentials[] = {
 	"*_SECRET_ID",
 	"*_SECRET_KEY",
 	"*_TOKEN",
+	"*:_authToken", /* npm_config_//HOST/: of npm */
+	"*:_password",
 	"AWS_ACCESS_KEY_ID",
 	"AZURE_DEVOPS_EXT_PAT",
 	"AZURE_STORAGE_CONNECTION_STRING",

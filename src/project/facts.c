@@ -13,6 +13,8 @@
 #include "concc/log.h"
 #include "concc/offload.h"
 #include "concc/str.h"
+#include "shown.h"
+#include "workspaces.h"
 
 #define FACTS_MAX   (256 * 1024) /* files: some 20 MB */
 #define SCAN_CHUNK  (256 * 1024)
@@ -90,10 +92,16 @@ static bool is_elf(int fd)
 	       kind_of(magic, sizeof(magic)) == FACT_ELF;
 }
 
-/* Scans, and hashes at one go when ctx is not NULL.  useless, or NULL: set, when nobody waits. */
-static int scan(int fd, struct digest_ctx *ctx, const atomic_bool *useless, unsigned *ret_facts)
+/*
+ * Scans, and hashes at one go when ctx is not NULL.  useless, or NULL: set, when nobody waits.  Of
+ * no more than so many bytes: what has more has changed, or is one of the kernel's files, which
+ * have no size, and some no end.
+ */
+static int scan(int fd, uint64_t max, struct digest_ctx *ctx, const atomic_bool *useless,
+		unsigned *ret_facts)
 {
 	_cleanup_free_ char *buf = NULL;
+	uint64_t total = 0;
 	size_t behind = 0;
 	bool first = true;
 	ssize_t n = 0;
@@ -108,6 +116,9 @@ static int scan(int fd, struct digest_ctx *ctx, const atomic_bool *useless, unsi
 
 		if (useless && atomic_load(useless))
 			return CONCC_E_CLOSED;
+		total += (uint64_t)n;
+		if (total > max)
+			return CONCC_E_STALE;
 		if (ctx)
 			digest_update(ctx, buf + behind, (size_t)n);
 		if (first)
@@ -121,11 +132,11 @@ static int scan(int fd, struct digest_ctx *ctx, const atomic_bool *useless, unsi
 	return n < 0 ? (int)n : 0;
 }
 
-static int hash_and_scan(int fd, const atomic_bool *useless, struct digest *ret,
+static int hash_and_scan(int fd, uint64_t max, const atomic_bool *useless, struct digest *ret,
 			 unsigned *ret_facts)
 {
 	struct digest_ctx *ctx = digest_new();
-	int err = scan(fd, ctx, useless, ret_facts);
+	int err = scan(fd, max, ctx, useless, ret_facts);
 
 	digest_final(ctx, ret);
 	digest_free(ctx);
@@ -138,6 +149,7 @@ static int read_file(struct facts_file *f, const atomic_bool *useless)
 	/* Whatever it has become by now, opening it must neither wait nor act. */
 	_cleanup_close_ int fd = open(f->path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	struct stat now;
+	uint64_t size;
 	int err;
 
 	if (fd < 0)
@@ -147,8 +159,9 @@ static int read_file(struct facts_file *f, const atomic_bool *useless)
 		return -errno;
 	if (!stat_is_unchanged(&now, &f->st))
 		return CONCC_E_STALE;
-	err = f->has_digest ? scan(fd, NULL, useless, &f->facts)
-			    : hash_and_scan(fd, useless, &f->digest, &f->facts);
+	size = (uint64_t)f->st.st_size;
+	err = f->has_digest ? scan(fd, size, NULL, useless, &f->facts)
+			    : hash_and_scan(fd, size, useless, &f->digest, &f->facts);
 	if (err == 0 && (fstat(fd, &now) < 0 || !stat_is_unchanged(&now, &f->st)))
 		err = CONCC_E_STALE;
 	return err;
@@ -233,6 +246,44 @@ static bool may_read(struct results *r, const struct facts_file *f)
 	return true;
 }
 
+/* To any worker, be it by showing it what is on this disk. */
+static bool is_served(const struct server *s, const char *real)
+{
+	bool found = tree_root_of(s->tree, real, NULL);
+
+	for (unsigned i = 0; i < s->n_peers && !found; i++)
+		found = shown_has(s->peers[i], real);
+	return found;
+}
+
+/*
+ * May a key tell of this?  Keys go to a shared cache, and the name is a worker's or comes from
+ * there: who chooses both could guess what is in any file.  What everybody here may read is none of
+ * the user's secrets, but for what he keeps among these; and workers see what is served.
+ */
+static bool may_tell(const struct results *r, const char *path, const struct stat *st)
+{
+	_cleanup_free_ char *real = NULL, *secret = NULL;
+	bool is_open = st->st_mode & S_IROTH;
+
+	if (is_open && workspaces_is_system_path(path) && !strstr(path, "/.."))
+		return true;
+	real = realpath(path, NULL);
+	if (!real)
+		return false;
+	if (is_served(r->server, real))
+		return true;
+	if (!is_open || workspaces_is_system_path(real))
+		return is_open;
+	secret = path_secret(real);
+	return !secret;
+}
+
+bool facts_may_list(void *data, const char *dir, const struct stat *st)
+{
+	return may_tell(data, dir, st);
+}
+
 int results_facts(struct results *r, const char *path, const struct stat *st, struct digest *ret,
 		  unsigned *ret_facts)
 {
@@ -240,6 +291,8 @@ int results_facts(struct results *r, const char *path, const struct stat *st, st
 	int err;
 
 	if (!is_known(r, &f)) {
+		if (!may_tell(r, path, st))
+			return -EACCES;
 		if (!may_read(r, &f))
 			return CONCC_E_LATER;
 		err = read_file(&f, NULL);
@@ -296,7 +349,7 @@ static void collect(struct reading *g, const struct cache_names *names, bool wit
 		};
 
 		if ((how == TRACE_READ || how == TRACE_EXEC) && stat(f.path, &f.st) == 0 &&
-		    S_ISREG(f.st.st_mode) && !is_known(r, &f))
+		    S_ISREG(f.st.st_mode) && !is_known(r, &f) && may_tell(r, f.path, &f.st))
 			collect_file(g, &known, &f);
 	}
 	map_release(&known);

@@ -28,12 +28,15 @@ enum facts_at_once {
 };
 void facts_begin(struct results *r, enum facts_at_once what);
 /* What a file holds, that has just been seen as st: its digest, and enum fact bits.  0, -errno, or
- * CONCC_E_LATER: that would be too much for this look. */
+ * CONCC_E_LATER: that would be too much for this look.  -EACCES also when nobody is to be told. */
 int results_facts(struct results *r, const char *path, const struct stat *st, struct digest *ret,
 		  unsigned *ret_facts);
 /* struct cache_look_ops.digest, data: struct results *.  For a look-up the digest is enough; who
  * records wants to know what is in the files, too. */
 int facts_digest(void *data, const char *path, const struct stat *st, struct digest *ret);
+
+/* struct cache_look_ops.may_list, data the same. */
+bool facts_may_list(void *data, const char *dir, const struct stat *st);
 
 struct reading;
 /*

@@ -67,13 +67,38 @@ static void miss(struct client *c)
 
 /* ---- which of what is kept ---- */
 
+#define SETS_MAX 65536 /* some 4 MB */
+
+/* Would looking at them have the kernel mount something?  Others may have put them into the shared
+ * cache.  Once for each set, while mounts are as they are. */
+static bool names_trigger(struct results *r, const struct set *s)
+{
+	struct tree_counts c;
+
+	tree_counts(r->server->tree, &c);
+	if (c.mounts != r->looked_mounts || r->looked_sets.n >= SETS_MAX) {
+		map_release(&r->looked_sets);
+		r->looked_sets = MAP_INIT;
+	}
+	r->looked_mounts = c.mounts;
+	if (map_get(&r->looked_sets, s->digest.b, DIGEST_SIZE))
+		return false;
+	if (tree_names_trigger(r->server->tree, s->names.v, s->names.n))
+		return true;
+	(void)map_put(&r->looked_sets, s->digest.b, DIGEST_SIZE, r);
+	return false;
+}
+
 static const struct set *look_at(struct seek *k, size_t i)
 {
 	struct set *s = &k->sets[i];
 
 	cache_look_umask(k->results->look, k->run.umask);
 	if (s->there && !s->looked)
-		s->err = cache_look_again(k->results->look, &s->digest, &s->names, &s->state);
+		s->err = names_trigger(k->results, s)
+				 ? -EACCES
+				 : cache_look_again(k->results->look, &s->digest, &s->names,
+						    &s->state);
 	s->looked = true;
 	return s;
 }

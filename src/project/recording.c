@@ -266,6 +266,8 @@ int recording_trace(struct recording *r, struct blob payload)
 		log_debug("a trace is void: %s", m.why);
 		recording_uncacheable(r, "trace-void");
 	}
+	if (r && !r->traced && !r->why && tree_names_trigger(r->server->tree, m.names, m.n))
+		recording_uncacheable(r, "automount");
 	if (r && !r->traced && !r->why) {
 		cache_names_set(&r->names, steal_ptr(&m.names), m.n, steal_ptr(&m.all));
 		r->traced = true;

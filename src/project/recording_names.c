@@ -419,6 +419,17 @@ static char *interpreter_of(const char *path)
 	return *name == '/' && name[n] ? xstrndup(name, (size_t)n) : NULL;
 }
 
+/* Of a program's words: it may be a worker's.  False: it is not to be looked at. */
+static bool add_name(struct recording *r, char ***more, char how, const char *path)
+{
+	char *name = xasprintf("%c%s", how, path);
+
+	strv_push(more, name);
+	if (tree_names_trigger(r->server->tree, &name, 1))
+		recording_uncacheable(r, "automount");
+	return !r->why;
+}
+
 /* What the kernel opens by itself for an exec is no call of the job's. */
 static void look_at_elf(struct recording *r, const char *path, const struct digest *d, char ***more)
 {
@@ -428,7 +439,7 @@ static void look_at_elf(struct recording *r, const char *path, const struct dige
 	if (bad)
 		recording_uncacheable(r, "loader");
 	else if (loader)
-		strv_push(more, xasprintf("%c%s", TRACE_READ, loader));
+		add_name(r, more, TRACE_READ, loader);
 }
 
 /* Scripts of scripts are followed as far as the kernel does.  0 or CONCC_E_LATER. */
@@ -462,8 +473,8 @@ static int look_at_program(struct recording *r, const char *path, char ***more, 
 			recording_uncacheable(r, "script");
 			return 0;
 		}
-		strv_push(more, xasprintf("%c%s", TRACE_EXEC, by));
-		return look_at_program(r, by, more, depth + 1);
+		return add_name(r, more, TRACE_EXEC, by) ? look_at_program(r, by, more, depth + 1)
+							 : 0;
 	}
 	if (r->any && facts & FACT_ELF) {
 		look_at_elf(r, path, &d, more);

@@ -133,6 +133,7 @@ void results_open(struct server *s)
 		.vouches = vouches,
 		.version = version_of,
 		.looks_often = looks_often,
+		.may_list = facts_may_list,
 	};
 	_cleanup_free_ char *dir = path_join(s->cache, "results");
 	struct errmsg msg = {0};
@@ -225,6 +226,7 @@ void results_close(struct server *s)
 	results_forget_loaders(r);
 	facts_release(r);
 	map_release(&r->disks);
+	map_release(&r->looked_sets);
 	cache_look_free(r->look);
 	cache_store_close(r->store);
 	free(r);

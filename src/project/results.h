@@ -58,7 +58,9 @@ struct results {
 	struct loop_source *replies;
 	struct map seeks; /* tag -> struct seek *, which waits for some of them */
 	uint64_t last_tag;
-	struct map refused; /* call -> why not, of its last job; static words */
+	struct map looked_sets; /* digests of names that trigger no mount, while there are: */
+	uint64_t looked_mounts; /* so many changes of mounts */
+	struct map refused;	/* call -> why not, of its last job; static words */
 };
 
 /* Without a store, when none is wanted or it can't be opened, which is told. */

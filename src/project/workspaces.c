@@ -57,20 +57,6 @@ static bool is_private(const char *path)
 	return workspaces_is_system_path(path);
 }
 
-/* Would serve far more than a project. */
-static bool is_too_wide(const char *path)
-{
-	static const char *const dirs[] = {"/",	       "/tmp", "/var", "/var/tmp",
-					   "/dev/shm", "/srv", "/mnt", "/media"};
-	_cleanup_free_ char *home = path_expand_home("~");
-
-	for (size_t i = 0; i < sizeof(dirs) / sizeof(*dirs); i++) {
-		if (streq(path, dirs[i]))
-			return true;
-	}
-	return !streq(home, "/") && path_is_below(home, path);
-}
-
 static bool exists(const char *path)
 {
 	return access(path, F_OK) == 0;
@@ -284,8 +270,8 @@ static int need(struct server *s, const char *path, bool is_related, char ***lis
 		return serve(s, toolchain, false, list, msg);
 	dir = nearest_dir(path);
 	home = path_expand_home("~");
-	project = job_project(dir, home, exists, &repository);
-	if (!project || is_too_wide(project))
+	project = job_project(dir, home, path_is_mark, &repository);
+	if (!project || path_is_too_wide(project))
 		free(steal_ptr(&project));
 	/* In a project it is a directory like others; what a link leads to is none. */
 	work = job_work_dir(path);
@@ -296,7 +282,7 @@ static int need(struct server *s, const char *path, bool is_related, char ***lis
 	package = project && is_related && is_private(project) ? package_of(path) : NULL;
 	if (package)
 		return serve(s, package, false, list, msg);
-	if (!project || is_private(project) || is_too_wide(project))
+	if (!project || is_private(project) || path_is_too_wide(project))
 		return errmsg_set(
 			msg, CONCC_E_UNSAFE,
 			"%s is in no project that can be told by itself; list its tree as "
@@ -343,7 +329,7 @@ static bool is_related(const struct msg_run *m, const char *arg)
 
 	if (job_arg_path(arg))
 		return false;
-	project = job_project(m->cwd, home, exists, &repository);
+	project = job_project(m->cwd, home, path_is_mark, &repository);
 	return !repository;
 }
 
@@ -398,7 +384,7 @@ static char *installed_in(const char *exe)
 
 	if (!streq(path_base(dir), "bin"))
 		return NULL;
-	if (is_prefix(prefix) && !is_too_wide(prefix) && !is_hidden_in_home(prefix))
+	if (is_prefix(prefix) && !path_is_too_wide(prefix) && !is_hidden_in_home(prefix))
 		return steal_ptr(&prefix);
 	return steal_ptr(&dir);
 }
@@ -412,11 +398,11 @@ static void serve_program(struct server *s, const char *exe, char ***list)
 	bool repository = false;
 	int r = 0;
 
-	project = job_project(exe, home, exists, &repository);
+	project = job_project(exe, home, path_is_mark, &repository);
 	if (work || tree_root_of(s->tree, exe, NULL) ||
 	    (repository && (!dir || streq(project, dir))))
 		r = need(s, exe, false, list, &msg);
-	else if (dir && !is_private(dir) && !is_too_wide(dir))
+	else if (dir && !is_private(dir) && !path_is_too_wide(dir))
 		r = serve(s, dir, false, list, &msg);
 	if (r < 0)
 		log_debug("%s", msg.text); /* then the command is unserved */

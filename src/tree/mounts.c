@@ -265,3 +265,10 @@ bool tree_triggers(const struct tree *t, const char *path)
 
 	return t->mounts_unknown || (text && mountinfo_triggers(text, path));
 }
+
+bool tree_names_trigger(const struct tree *t, char *const *names, size_t n)
+{
+	_cleanup_free_ char *text = t->automounts ? xstrdup(t->automounts) : NULL;
+
+	return t->mounts_unknown || (text && mountinfo_names_trigger(text, names, n));
+}

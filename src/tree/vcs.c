@@ -18,13 +18,15 @@ static bool is_named(const char *name, size_t n, const char *const *names, size_
  * own directory, at any depth (git's modules have theirs), or another thing in that one's place.
  * Jobs that change it are rare, and run here.
  */
-static const char *const control_dirs[] = {".git", ".hg",  ".jj",    ".sl",
-					   ".bzr", "_MTN", ".pijul", "_darcs"};
+static const char *const control_dirs[] = {".git", ".hg",   ".jj",    ".sl",   ".bzr",
+					   "_MTN", ".repo", ".pijul", "_darcs"};
 static const char *const control_files[] = {
-	"branch.conf",		"commondir", "config",	   "config.toml",
-	"config.worktree",	"defaults",  "git_target", "hgrc",
-	"hgrc-not-shared",	"hooks",     "monotonerc", "sharedpath",
-	"workspace-config.toml"};
+	"branch.conf",	   "commondir", "config",     "config.toml",
+	"config.worktree", "defaults",	"git_target", "hgrc",
+	"hgrc-not-shared", "hooks",	"monotonerc", "rebase-apply",
+	"rebase-merge",	   "sequencer", "sharedpath", "workspace-config.toml"};
+/* The same of those that have no such directory: they name a repository, or a server's command. */
+static const char *const lone_files[] = {".fslckout", ".p4config", "_FOSSIL_"};
 
 bool vcs_is_control_file(const char *name, size_t n)
 {
@@ -45,7 +47,7 @@ static bool ends_in_git(const char *name, size_t n)
 bool vcs_runs(const char *path, bool is_dir)
 {
 	const char *at = path, *last = path;
-	bool inside = false, last_is_own = false, in_jj = false;
+	bool inside = false, last_is_own = false, in_jj = false, in_repo = false;
 
 	while (*(at += strspn(at, "/"))) {
 		size_t n = strcspn(at, "/");
@@ -55,12 +57,18 @@ bool vcs_runs(const char *path, bool is_dir)
 		/* A file that names another repository. */
 		if (in_jj && !at[n] && !is_dir && n == 4 && strncasecmp(at, "repo", n) == 0)
 			return true;
+		/* repo's own program, which its launcher runs from there. */
+		if (in_repo && n == 4 && strncasecmp(at, "repo", n) == 0)
+			return true;
 		in_jj = n == 3 && strncasecmp(at, ".jj", n) == 0;
+		in_repo = n == 5 && strncasecmp(at, ".repo", n) == 0;
 		last_is_own = is_control_dir(at, n);
 		inside |= last_is_own || ends_in_git(at, n);
 		last = at;
 		at += n;
 	}
+	if (is_named(last, strlen(last), lone_files, sizeof(lone_files) / sizeof(*lone_files)))
+		return true;
 	/* A directory with one is a repository to git, whatever it is called. */
 	if (!inside && !is_dir && strcasecmp(last, "HEAD") == 0)
 		return true;

@@ -33,11 +33,6 @@ void wrapper_count(const struct wrapper *w, const char *kind, const char *name)
 		counters_add(run, key, 1);
 }
 
-static bool exists(const char *path)
-{
-	return access(path, F_OK) == 0;
-}
-
 static void prepare(struct wrapper *w)
 {
 	w->cwd = getcwd(NULL, 0);
@@ -48,7 +43,7 @@ static void prepare(struct wrapper *w)
 		command_find(w);
 	/* All else is the project server's to find. */
 	if (w->cwd && policy_is_tmp(w->cwd))
-		w->workspace = job_workspace(w->cwd, environ, exists);
+		w->workspace = job_workspace(w->cwd, environ, path_is_mark);
 	command_leave_masquerade(w->argv[0]);
 }
 

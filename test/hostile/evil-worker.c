@@ -747,6 +747,80 @@ static void trace_without_end(struct evil *e)
 	send_trace(e, "r/etc/passwd", sizeof("r/etc/passwd") - 1);
 }
 
+/* Nothing else is there to be read: it has no end, whatever is said of its size. */
+static void trace_endless(struct evil *e)
+{
+	static const char names[] = "r/usr/../proc/self/pagemap";
+
+	send_trace(e, names, sizeof(names));
+}
+
+/* Where the kernel mounts what is looked for; see hostile-worker.sh. */
+static void trace_automount(struct evil *e)
+{
+	static const char names[] = "s/media/box/x";
+
+	send_trace(e, names, sizeof(names));
+}
+
+static void trace_automount_behind(struct evil *e)
+{
+	static const char names[] = "s/usr/../media//other/x";
+
+	send_trace(e, names, sizeof(names));
+}
+
+/* A symlink that is there leads to it. */
+static void trace_automount_link(struct evil *e)
+{
+	_cleanup_free_ char *name = xasprintf("r%s/to-media/box/x", e->workspace);
+
+	send_trace(e, name, strlen(name) + 1);
+}
+
+/* What is in it is nobody's business: a key that goes by it tells who can guess. */
+static void trace_closed_file(struct evil *e)
+{
+	static const char names[] = "r/srv/outside/precious";
+
+	send_trace(e, names, sizeof(names));
+}
+
+static void trace_closed_link(struct evil *e)
+{
+	_cleanup_free_ char *name = xasprintf("r%s/to-precious", e->workspace);
+
+	send_trace(e, name, strlen(name) + 1);
+}
+
+static void trace_closed_dir(struct evil *e)
+{
+	static const char names[] = "d/srv/outside/closed";
+
+	send_trace(e, names, sizeof(names));
+}
+
+/* One directory by many names, each of which is listed. */
+static void trace_lists(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	for (unsigned i = 0; i < 15000; i++) {
+		_cleanup_free_ char *name = xasprintf("d/usr/bin%*s", (int)(i % 120) + 1, "");
+
+		for (char *p = name; *p; p++)
+			*p = *p == ' ' ? '/' : *p;
+		buf_append(&b, name, strlen(name));
+		buf_putf(&b, "%.*s", (int)(2 * (i / 120)),
+			 "././././././././././././././././././././././././././././././././././././"
+			 "././././././././././././././././././././././././././././././././././././"
+			 "././././././././././././././././././././././././././././././././././././"
+			 "././././././././././././././././././././././");
+		buf_put_u8(&b, '\0');
+	}
+	send_trace(e, (const char *)b.data, b.len);
+}
+
 static void missing_changed(struct evil *e)
 {
 	char *const paths[] = {(char *)"/srv/outside/precious", (char *)"/srv/outside/owned", NULL};
@@ -1011,6 +1085,14 @@ static const struct scenario scenarios[] = {
 	{.name = "missing-huge", .job = missing_huge},
 	{.name = "trace-relative", .job = trace_relative},
 	{.name = "trace-without-end", .job = trace_without_end},
+	{.name = "trace-endless", .job = trace_endless},
+	{.name = "trace-automount", .job = trace_automount},
+	{.name = "trace-automount-behind", .job = trace_automount_behind},
+	{.name = "trace-automount-link", .job = trace_automount_link},
+	{.name = "trace-closed-file", .job = trace_closed_file},
+	{.name = "trace-closed-link", .job = trace_closed_link},
+	{.name = "trace-closed-dir", .job = trace_closed_dir},
+	{.name = "trace-lists", .job = trace_lists},
 	{.name = "missing-many", .job = missing_many},
 	{.name = "missing-changed", .job = missing_changed},
 	{.name = "missing-how", .job = missing_how},

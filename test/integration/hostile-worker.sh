@@ -13,6 +13,7 @@ OUT=/srv/outside
 mkdir "$OUT"
 echo precious >"$OUT/precious"
 chmod 640 "$OUT/precious"
+mkdir -m 700 "$OUT/closed"
 ls -ln --time-style=full-iso "$OUT" >"$LAB/outside"
 echo "right" >"$LAB/a.c"
 head -c 2M /dev/urandom >"$LAB/big" # more than is queued at once, and not compressible
@@ -24,6 +25,7 @@ expected() { # SCENARIO: sets DOWN (what ends the link, or "") and HERE (the rul
 	DOWN='' HERE='no-worker|gave-up'
 	case $1 in
 	honest-but-wrong | list-outside | list-flood | pings) HERE='' ;;
+	trace-endless | trace-automount* | trace-closed-* | trace-lists) HERE='' ;;
 	noise-frames) DOWN='a malformed frame' ;;
 	noise-first) DOWN='no concc-worker greeted within 64 KB' ;;
 	other-version) DOWN='speaks protocol 77, newer .* upgrade this one, or have its .command. start' ;;
@@ -62,6 +64,12 @@ start() { # SCENARIO[.SEED]
 		slots = 1
 		job-time = 1s
 	END
+	if [[ $1 == trace-* ]]; then # it is looked at only when results are kept
+		sed -i '/^workspace/a cache = 1G' "$dir/ini"
+		echo 'root = client' >>"$dir/ini"
+		ln -s /media "$WS/$1/to-media"
+		ln -s "$OUT/precious" "$WS/$1/to-precious"
+	fi
 	if [[ $1 == doctor-* ]]; then
 		asks_doctor "$dir" &
 		return
@@ -70,7 +78,7 @@ start() { # SCENARIO[.SEED]
 		cd "$WS/$1"
 		export CONCC_CONFIG=$dir/ini CONCC_RUNTIME_DIR=$dir/run CONCC_CACHE_DIR=$dir/cache
 		rc=0
-		CONCC_EXPLAIN=1 concc-dispatch cp a.c a.o >"$dir/out" 2>"$dir/err" </dev/null || rc=$?
+		CONCC_EXPLAIN=1 concc-dispatch --cache cp a.c a.o >"$dir/out" 2>"$dir/err" </dev/null || rc=$?
 		echo "$rc" >"$dir/rc"
 		concc status --json >"$dir/json"
 		concc stop
@@ -116,6 +124,10 @@ refused() { # SCENARIO
 		expect_same_file "$LAB/a.c" "$WS/$1/a.o"
 		expect_eq "runs here" "$(grep -Ec "^concc: local: ($HERE) " "$dir/err")" 1
 	fi
+	case $1 in
+	trace-endless | trace-lists | trace-closed-*) expect_eq "not kept" "$(jq .cache.uncacheable.unreadable "$dir/json")" 1 ;;
+	trace-automount*) expect_eq "not kept" "$(jq .cache.uncacheable.automount "$dir/json")" 1 ;;
+	esac
 	if [ "$DOWN" = '?' ]; then
 		expect_eq "its server answers" "$(jq -r '.workers[0].name' "$dir/json")" evil
 	elif [ -n "$DOWN" ]; then
@@ -136,6 +148,18 @@ outside_untouched() {
 	expect_eq "owned files outside" "$(find /srv -name 'owned*' -not -path "$WS/*")" ""
 }
 
+# Whoever looks there waits until somebody has mounted something, which nobody does; and a word of it is in
+# the pipe.
+mkfifo "$LAB/auto"
+exec 8<>"$LAB/auto"
+mount -t autofs -o "fd=8,pgrp=1,minproto=5,maxproto=5,indirect" lab-auto /media
+
+nobody_looked() {
+	local word=''
+	IFS= read -r -t 0 -u 8 && word=some
+	expect_eq "requests to mount something" "$word" ""
+}
+
 scenarios=$("$EVIL" list)
 # These take as long as a worker may take to end a job that was killed, or that waits for its turn and then
 # has its job-time.
@@ -154,4 +178,7 @@ for s in $scenarios; do
 	esac
 done
 check "nothing outside the workspace was touched" outside_untouched
+check "nothing was looked at that is mounted for that" nobody_looked
+umount -l /media
+exec 8>&-
 lab_stop

@@ -126,6 +126,26 @@ listings() {
 	there concc-dispatch sh -c 'ls /srv/home'
 }
 
+# Where everybody makes files, somebody else says that all of it is one project.  What lies beside ours is not
+# shown for that, by whichever way it is found.
+marked_by_others() { # DIR CMD...
+	local dir=$1
+	shift
+	mkdir -p "$dir/mine"
+	chmod 1777 "$dir"
+	mkdir "$dir/.git"
+	echo 'ref: refs/heads/x' >"$dir/.git/HEAD"
+	chown -R 1234 "$dir/.git"
+	echo secret >"$dir/beside"
+	echo 'all:' >"$dir/mine/Makefile"
+	cd "$dir/mine"
+	CONCC_EXPLAIN=1 "$@" concc-dispatch sh -c 'cat ../beside; echo >out' >"$LAB/got" 2>"$LAB/err" || true
+	cd $P
+	rm -r "$dir/.git" "$dir/mine" "$dir/beside"
+	cat "$LAB/got" "$LAB/err"
+	expect_grep '^concc: local: ' "$LAB/err"
+}
+
 for root in client local; do
 	use $root
 	check "$root: a work directory" work_directory
@@ -134,6 +154,10 @@ for root in client local; do
 	check "$root: an unpacked program" unpacked
 	check "$root: what is beside a program" not_what_is_beside
 	check "$root: listings" listings
+	check "$root: what others mark" marked_by_others /srv/scratch
+	check "$root: what others mark, by concc run" marked_by_others /srv/scratch concc run --
+	check "$root: /tmp" marked_by_others /tmp
+	check "$root: /tmp, by concc run" marked_by_others /tmp concc run --
 	concc stop
 done
 lab_stop

@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -36,6 +38,7 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char *name;
@@ -165,6 +168,13 @@ static void try_process(int pid)
 	snprintf(path, sizeof(path), "/proc/%d/environ", pid);
 	can_read(path);
 	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+	can_write(path);
+	snprintf(path, sizeof(path), "/proc/%d/exe", pid);
+	can_read(path);
+	can_write(path);
+	snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", pid);
+	can_write(path);
+	snprintf(path, sizeof(path), "/proc/%d/timerslack_ns", pid);
 	can_write(path);
 	judge(process_vm_readv(pid, &here, 1, &there, 1, 0) >= 0, "process_vm_readv");
 	judge(ptrace(PTRACE_SEIZE, pid, 0, 0) == 0, "ptrace");
@@ -459,6 +469,88 @@ static void calls(void)
 	says("/proc/key-users");
 }
 
+/* By the descriptors of mounts, which newer kernels have. */
+static void mounts_by_descriptor(void)
+{
+	struct {
+		uint64_t set, clear, propagation, userns_fd;
+	} writable = {.clear = 1};					    /* MOUNT_ATTR_RDONLY */
+	int tree = (int)syscall(428, AT_FDCWD, "/usr", 1u | O_CLOEXEC), fs; /* open_tree */
+
+	judge(tree >= 0, "a clone of /usr by open_tree");
+	judge(syscall(429, tree, "", AT_FDCWD, "/mnt", 4) == 0, "move_mount");
+	fs = (int)syscall(430, "tmpfs", 0); /* fsopen */
+	judge(fs >= 0 && syscall(431, fs, 6, NULL, NULL, 0) == 0, "a tmpfs by fsopen");
+	judge(fs >= 0 && syscall(432, fs, 0, 0) >= 0, "fsmount");
+	judge(syscall(442, AT_FDCWD, "/usr", 0, &writable, sizeof(writable)) == 0,
+	      "/usr to be written to by mount_setattr");
+	judge(syscall(442, AT_FDCWD, "/", 0x8000, &writable, sizeof(writable)) == 0,
+	      "all of / by mount_setattr");
+}
+
+/* What is of the machine, and no namespace has one of its own. */
+static void machine(void)
+{
+	struct timespec t = {.tv_sec = 1};
+	struct sched_param rt = {.sched_priority = 1};
+	uint64_t args[11] = {CLONE_NEWUSER};
+
+	judge(clock_settime(CLOCK_REALTIME, &t) == 0, "the clock");
+	judge(sethostname("owned", 5) == 0, "the host's name");
+	judge(syscall(SYS_swapon, "/tmp", 0) == 0, "swapon");
+	judge(syscall(SYS_acct, "/tmp/acct") == 0, "acct");
+	judge(syscall(SYS_fanotify_init, 0, 0) >= 0, "fanotify with a class of its own");
+	judge(sched_setscheduler(0, SCHED_FIFO, &rt) == 0, "real time");
+	judge(syscall(SYS_ioprio_set, 1, 0, 1 << 13) == 0, "real time of disks");
+	judge(setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) - 1) == 0, "niceness");
+	judge(syscall(435, args, sizeof(args)) >= 0, "a user namespace by clone3");
+	judge(syscall(0x40000000 | SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_USER_KEYRING, 1) >=
+		      0,
+	      "keyctl by its number of x32");
+#ifdef __x86_64__
+	judge(syscall(SYS_iopl, 3) == 0, "iopl");
+	judge(syscall(SYS_ioperm, 0x70, 2, 1) == 0, "ioperm");
+#endif
+}
+
+/* Nothing of the kernel's settings, whatever the namespace that it is of. */
+static void settings(const char *dir, unsigned depth)
+{
+	DIR *d = opendir(dir);
+	struct dirent *e;
+
+	while (d && (e = readdir(d))) {
+		char path[512];
+		struct stat st;
+		int fd;
+
+		if (*e->d_name == '.' ||
+		    snprintf(path, sizeof(path), "%s/%s", dir, e->d_name) >= (int)sizeof(path))
+			continue;
+		if (e->d_type == DT_DIR && depth)
+			settings(path, depth - 1);
+		fd = e->d_type == DT_REG ? open(path, O_WRONLY) : -1;
+		if (fd < 0)
+			continue;
+		if (fstat(fd, &st) < 0 || S_ISREG(st.st_mode)) /* else /dev/null is there */
+			broke("%s", path);
+		(void)close(fd);
+	}
+	if (d)
+		(void)closedir(d);
+}
+
+static void all_settings(void)
+{
+	settings("/proc/sys", 8);
+	settings("/proc/irq", 2);
+	settings("/proc/bus", 3);
+	settings("/proc/fs", 4);
+	settings("/proc", 0);
+	errno = EROFS;
+	refused();
+}
+
 /* ---- what is inherited ---- */
 
 /* What stands for an open file of the caller's, by its name: to look at more would be a use. */
@@ -523,6 +615,9 @@ static const struct {
 	{"namespaces", namespaces},
 	{"ipc", ipc},
 	{"calls", calls},
+	{"mounts", mounts_by_descriptor},
+	{"machine", machine},
+	{"settings", all_settings},
 	{"terminal", terminal},
 	{"setuid", setuid_program},
 };

@@ -1108,22 +1108,42 @@ Test(commit, nothing_that_git_runs)
 					  ".sl/config",
 					  "_darcs/prefs/defaults",
 					  ".bzr/branch/branch.conf",
+					  ".git/rebase-merge/git-rebase-todo",
+					  ".git/worktrees/w/rebase-merge/git-rebase-todo",
+					  ".git/sequencer/todo",
+					  ".repo",
+					  ".repo/repo",
+					  ".repo/repo/main.py",
+					  ".p4config",
+					  "sub/.fslckout",
+					  "_FOSSIL_",
 					  "mirror.git/config",
 					  "mirror.git/hooks/x",
 					  "bare/config",
 					  "bare/hooks/post-index-change",
 					  "new/HEAD"};
-	static const char *const good[] = {
-		".git/index", ".git/objects/ab/cdef", ".git/HEAD",    "config",
-		"hooks/x",    ".gitignore",	      "git/hooks/x",  ".git/x.config",
-		"x.git/HEAD", ".git/refs/heads/repo", "sub/HEADER.h", "defaults"};
+	static const char *const good[] = {".git/index",
+					   ".git/objects/ab/cdef",
+					   ".git/HEAD",
+					   "config",
+					   "hooks/x",
+					   ".gitignore",
+					   "git/hooks/x",
+					   ".git/x.config",
+					   "x.git/HEAD",
+					   ".git/refs/heads/repo",
+					   "sub/HEADER.h",
+					   "defaults",
+					   ".repo/project.list",
+					   "repo/main.py",
+					   "rebase-merge"};
 	struct bed b;
 
 	bed_init(&b);
-	for (size_t i = 0; i < 7; i++) {
+	for (size_t i = 0; i < 9; i++) {
 		static const char *const dirs[] = {
-			".git/objects/ab", "hooks",	     "git/hooks", "sub", "bare",
-			"x.git",	   ".git/refs/heads"};
+			".git/objects/ab", "hooks",	      "git/hooks", "sub", "bare",
+			"x.git",	   ".git/refs/heads", ".repo",	   "repo"};
 
 		cr_assert_eq(path_mkdirs(at(&b, dirs[i]), 0755), 0);
 	}

@@ -113,10 +113,20 @@ Test(env, tokens_stay_unless_asked_for)
 Test(env, credentials_by_what_they_are_called)
 {
 	static const char *const kept[] = {
-		"MY_SERVICE_TOKEN=x",	   "DEPLOY_SECRET=x",	  "OAUTH_CLIENT_SECRET=x",
-		"APP_SECRET_KEY=x",	   "VAULT_SECRET_ID=x",	  "DB_PASSWORD=x",
-		"SIGNING_PASSPHRASE=x",	   "MAPS_API_KEY=x",	  "MINIO_ACCESS_KEY=x",
-		"GITHUB_APP_PRIVATE_KEY=", "AZURE_STORAGE_KEY=x", "COMPOSER_AUTH={}",
+		"MY_SERVICE_TOKEN=x",
+		"DEPLOY_SECRET=x",
+		"OAUTH_CLIENT_SECRET=x",
+		"APP_SECRET_KEY=x",
+		"VAULT_SECRET_ID=x",
+		"DB_PASSWORD=x",
+		"SIGNING_PASSPHRASE=x",
+		"MAPS_API_KEY=x",
+		"MINIO_ACCESS_KEY=x",
+		"GITHUB_APP_PRIVATE_KEY=",
+		"AZURE_STORAGE_KEY=x",
+		"COMPOSER_AUTH={}",
+		"npm_config_//registry.npmjs.org/:_authToken=x",
+		"npm_config_//registry.npmjs.org/:_password=x",
 	};
 	static const char *const travelling[] = {
 		"TOKEN=x",

@@ -60,10 +60,33 @@ Test(mountinfo, triggers)
 	cr_expect_not(triggers("", "/net/x"));
 }
 
+static bool names_trigger(const char *name)
+{
+	_cleanup_free_ char *copy = xstrdup(table), *last = xstrdup(name);
+	char *names[] = {(char *)"r/usr/bin", (char *)"l/usr/../usr/bin/", (char *)"s/net", last};
+
+	return mountinfo_names_trigger(copy, names, 4);
+}
+
+/* As programs pass them to the kernel. */
+Test(mountinfo, names)
+{
+	static const char *const will[] = {"r/net/x",	"s/usr/../net/x",	   "d//net///x/",
+					   "l/net/./x", "l/usr/bin/../../net/x/y", "s/../net/x"};
+	static const char *const wont[] = {"r/net",	     "s/net/x/..x/../../../usr/net/",
+					   "d/net/.",	     "l/network/..",
+					   "r/net/../usr/x", "s/"};
+
+	for (size_t i = 0; i < N_OF(will); i++)
+		cr_expect(names_trigger(will[i]), "%s", will[i]);
+	for (size_t i = 0; i < N_OF(wont); i++)
+		cr_expect_eq(names_trigger(wont[i]), i == 1, "%s", wont[i]);
+}
+
 /* A symlink on the way leads there, the last name does not. */
 Test(mountinfo, symlinks)
 {
-	char dir[] = "/tmp/concc-test-mountinfo.XXXXXX", path[128];
+	char dir[] = "/tmp/concc-test-mountinfo.XXXXXX", path[128], name[160];
 	static const struct {
 		const char *name, *target;
 	} links[] = {{"up", "/net"}, {"on", "up/x"}, {"self", "self"}, {"fine", "/tmp"}};
@@ -75,8 +98,12 @@ Test(mountinfo, symlinks)
 	for (size_t i = 0; i < 4; i++) {
 		snprintf(path, sizeof(path), "%s/%s", dir, links[i].name);
 		cr_expect_not(triggers(table, path), "%s", path);
+		snprintf(name, sizeof(name), "s%s", path);
+		cr_expect_eq(names_trigger(name), i == 1 || i == 2, "%s", path);
 		strcat(path, "/below");
 		cr_expect_eq(triggers(table, path), i < 3, "%s", path);
+		snprintf(name, sizeof(name), "s%s/../below", path);
+		cr_expect_eq(names_trigger(name), i < 3, "%s", path);
 	}
 	for (size_t i = 0; i < 4; i++)
 		(void)unlink(links[i].name);
