@@ -362,6 +362,8 @@ soak: test-deps
 		test/run-integration test/integration/printing.sh
 	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_TEST_SOAK=1 STEPS=$$(($(SOAK_STEPS) / 10)) ROUNDS=10 \
 		test/run-integration test/integration/cache-any-model.sh
+	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_TEST_SOAK=1 ROUNDS=$$(($(SOAK_STEPS) / 500)) \
+		test/run-integration test/integration/cache-races.sh
 	$(Q)CONCC_BUILD=$(abspath $(B)) CONCC_TEST_SOAK=1 CONCC_DAYS_ROUNDS=$(SOAK_ROUNDS) \
 		test/run-integration test/integration/days.sh
 

@@ -165,9 +165,19 @@ void tree_set_horizon(struct tree *t, uint64_t v);
  * After a drain: has what path (absolute, clean, no symlink on the way) names changed since that
  * version, a name that came or went included?  by_listing: who asks has seen it in listings of ours
  * only, so that what was before the first one does not matter.  1, 0, or -ENOENT: nobody had been
- * told of its directory by then, so it was not watched.
+ * told of its directory by then, so it was not watched; or of a copy (tree_serve_part()).
  */
 int tree_changed_since(const struct tree *t, const char *path, uint64_t version, bool by_listing);
+/* The same, where the number of a file's names counts as well. */
+int tree_links_changed_since(const struct tree *t, const char *path, uint64_t version,
+			     bool by_listing);
+/*
+ * After a drain, of what was told to be unchanged: is this what lstat(2) has just said of it?  If
+ * not, no event has told of that yet (a store to mapped memory does so when the file is closed, and
+ * a name that a file gets elsewhere never); then the next drain looks.  True of what is no file or
+ * symlink, or in a directory that is not known.
+ */
+bool tree_confirms(struct tree *t, const char *path, const struct stat *st);
 /* The same of the names in a directory, and what they name: 1 may be said of a file that was
  * written. */
 int tree_names_changed_since(const struct tree *t, const char *dir, uint64_t version,

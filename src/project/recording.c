@@ -291,18 +291,19 @@ static void check_unchanged(struct recording *r)
 	for (size_t i = 0, end; i < r->names.n && !r->why; i = end) {
 		const char *path = r->names.v[i] + 1;
 		const struct cache_looked *looked = cache_look_last(r->results->look, i);
-		bool follow = false, listed = false;
+		bool follow = false, listed = false, links_count = false;
 		uint64_t stamp = 0;
 
 		for (end = i; end < r->names.n && streq(r->names.v[end] + 1, path); end++) {
 			follow |= follows(r->names.v[end][0]);
 			listed |= r->names.v[end][0] == TRACE_LIST;
+			links_count |= r->names.v[end][0] == TRACE_TIMES;
 			stamp = stamp ? stamp : cache_look_stamp(r->results->look, end);
 		}
 		if (map_get_str(&r->announced, path))
 			continue; /* or it would not be in place */
 		if ((baseline_is_quiet(&r->baseline, path, stamp, looked) ||
-		     baseline_unchanged(&r->baseline, path, follow, looked)) &&
+		     baseline_unchanged(&r->baseline, path, follow, links_count, looked)) &&
 		    (!listed || baseline_same_names(&r->baseline, path)))
 			continue;
 		recording_uncacheable(r, "changed");

@@ -142,9 +142,9 @@ void baseline_release(struct baseline *s);
 bool baseline_is_quiet(struct baseline *s, const char *path, uint64_t stamp,
 		       const struct cache_looked *looked);
 /* After a drain: does this absolute path, however written, lead to what it led to then?  follow:
- * through a symlink that it ends with.  looked: what lstat(2) of it has just said, or NULL.  False
- * also when that can't be told. */
-bool baseline_unchanged(struct baseline *s, const char *path, bool follow,
+ * through a symlink that it ends with.  links_count: with as many names.  looked: what lstat(2) of
+ * it has just said, or NULL.  False also when that can't be told. */
+bool baseline_unchanged(struct baseline *s, const char *path, bool follow, bool links_count,
 			const struct cache_looked *looked);
 /* Does it hold the names that it held then?  Of a directory that is the same one. */
 bool baseline_same_names(struct baseline *s, const char *dir);

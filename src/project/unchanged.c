@@ -125,11 +125,18 @@ static bool is_old(struct baseline *s, const char *path, const struct stat *st)
 	return dir & OLD;
 }
 
-static bool name_is_unchanged(struct baseline *s, const char *path, const struct stat *st)
+/* What is there now must be what the tree knows: else it has changed, and no event has told. */
+static bool name_is_unchanged(struct baseline *s, const char *path, const struct stat *st,
+			      bool links_count)
 {
-	int changed = tree_changed_since(s->tree, path, s->version, is_mirrored(s, path));
+	int changed = links_count
+			      ? tree_links_changed_since(s->tree, path, s->version,
+							 is_mirrored(s, path))
+			      : tree_changed_since(s->tree, path, s->version, is_mirrored(s, path));
 
-	return changed == -ENOENT ? is_old(s, path, st) : changed == 0;
+	if (changed == -ENOENT)
+		return is_old(s, path, st);
+	return !changed && (!st || tree_confirms(s->tree, path, st));
 }
 
 static int look(const char *path, const struct cache_looked *looked, struct stat *ret)
@@ -149,26 +156,28 @@ enum {
 };
 
 static uintptr_t look_at_name(struct baseline *s, const char *path,
-			      const struct cache_looked *looked)
+			      const struct cache_looked *looked, bool links_count)
 {
 	struct stat st;
 	int err = look(path, looked, &st);
 
 	if (err)
-		return SEEN | (err_is_fact(-err) && name_is_unchanged(s, path, NULL) ? SAME : 0);
-	return SEEN | THERE | (name_is_unchanged(s, path, &st) ? SAME : 0) |
+		return SEEN |
+		       (err_is_fact(-err) && name_is_unchanged(s, path, NULL, links_count) ? SAME
+											   : 0);
+	return SEEN | THERE | (name_is_unchanged(s, path, &st, links_count) ? SAME : 0) |
 	       (S_ISLNK(st.st_mode) ? LINK : 0) | (S_ISDIR(st.st_mode) ? DIRECTORY : 0);
 }
 
 /* One more name on the way; what others lead through is met again and again. */
 static uintptr_t step(struct baseline *s, const char *path, const struct cache_looked *looked,
-		      bool last)
+		      bool last, bool links_count)
 {
 	uintptr_t seen = (uintptr_t)map_get_str(&s->seen, path);
 
-	if (seen)
+	if (seen && (!links_count || seen & DIRECTORY))
 		return seen;
-	seen = look_at_name(s, path, looked);
+	seen = look_at_name(s, path, looked, links_count);
 	if (!last || seen & DIRECTORY)
 		(void)map_put_str(&s->seen, path, (void *)seen);
 	return seen;
@@ -228,7 +237,7 @@ static void go_up(struct walk *w)
 		*slash = '\0';
 }
 
-bool baseline_unchanged(struct baseline *s, const char *path, bool follow,
+bool baseline_unchanged(struct baseline *s, const char *path, bool follow, bool links_count,
 			const struct cache_looked *looked)
 {
 	struct walk w = {.n_links = 0};
@@ -259,7 +268,7 @@ bool baseline_unchanged(struct baseline *s, const char *path, bool follow,
 		next[len + 1 + n] = '\0';
 		bool last = !at[n] && !*rest;
 
-		seen = step(s, next, last ? looked : NULL, last);
+		seen = step(s, next, last ? looked : NULL, last, last && links_count);
 		if (!(seen & SAME))
 			return false;
 		if (!(seen & THERE))

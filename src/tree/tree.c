@@ -504,22 +504,49 @@ void tree_set_horizon(struct tree *t, uint64_t v)
 	tombs_trim(t);
 }
 
-int tree_changed_since(const struct tree *t, const char *path, uint64_t version, bool by_listing)
+static int changed_since(const struct tree *t, const char *path, uint64_t version, bool by_listing,
+			 bool links_count)
 {
 	_cleanup_free_ char *parent = path_parent(path);
 	const struct dir *d = dir_find(t, parent);
 	const char *base = path_base(path);
 	const struct ent *e;
+	uint64_t now;
 
 	if (tomb_version(t, path) > version || t->tomb_floor > version)
 		return 1;
-	if (!d || d->dead || (!by_listing && d->known_since > version))
+	/* A copy of it changes when that is made, and no sooner. */
+	if (!d || d->dead || d->elsewhere || (!by_listing && d->known_since > version))
 		return -ENOENT;
 	e = dir_name(t, d, base, strlen(base));
 	if (!e || e->type == ENTRY_ABSENT)
 		return 0;
-	return e->type == ENTRY_UNKNOWN ||
-	       (ent_content_version(e) > version && ent_content_version(e) > d->known_since);
+	now = links_count ? e->version : ent_content_version(e);
+	return e->type == ENTRY_UNKNOWN || (now > version && now > d->known_since);
+}
+
+int tree_changed_since(const struct tree *t, const char *path, uint64_t version, bool by_listing)
+{
+	return changed_since(t, path, version, by_listing, false);
+}
+
+int tree_links_changed_since(const struct tree *t, const char *path, uint64_t version,
+			     bool by_listing)
+{
+	return changed_since(t, path, version, by_listing, true);
+}
+
+bool tree_confirms(struct tree *t, const char *path, const struct stat *st)
+{
+	_cleanup_free_ char *parent = path_parent(path);
+	struct dir *d = dir_find(t, parent);
+	const char *base = path_base(path);
+	const struct ent *e = d ? dir_name(t, d, base, strlen(base)) : NULL;
+
+	if (!e || (e->type != ENTRY_FILE && e->type != ENTRY_SYMLINK) || ent_matches(t, e, st))
+		return true;
+	dir_queue_scan(t, d);
+	return false;
 }
 
 int tree_names_changed_since(const struct tree *t, const char *dir, uint64_t version,
@@ -528,7 +555,8 @@ int tree_names_changed_since(const struct tree *t, const char *dir, uint64_t ver
 	const struct dir *d = dir_find(t, dir);
 	const struct ent *e;
 
-	if (!d || d->dead || dir_is_swept(d) || (!by_listing && d->known_since > version))
+	if (!d || d->dead || d->elsewhere || dir_is_swept(d) ||
+	    (!by_listing && d->known_since > version))
 		return -ENOENT;
 	if (t->tomb_floor > version || tombs_in_since(t, dir, version))
 		return 1;

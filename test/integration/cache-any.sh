@@ -11,6 +11,9 @@
 lab_need jq
 export LAB_ROOT=client
 lab_enter "$@"
+mkdir "$LAB/alternatives"
+cp -a /etc/alternatives/. "$LAB/alternatives"
+mount --bind "$LAB/alternatives" /etc/alternatives
 lab_start builder
 lab_config 'cache = 1G' 'local-slots = 0'
 
@@ -394,6 +397,52 @@ changed_while_it_runs() {
 	held_while 'touch list/newer' 'ls link; ./held --version >/dev/null'
 	held_while 'rm list/newer' 'ls list; ./held --version >/dev/null'
 	held_while 'mv list/new list/other' 'ls list; ./held --version >/dev/null'
+	held_while 'ln in other' 'stat -c %h in; ./held --version >/dev/null'
+	held_while 'rm other' 'stat -c %h in; ./held --version >/dev/null'
+}
+
+# Workers see a copy of it.
+system_changed_while_it_runs() {
+	local file=/etc/alternatives/concc-lab
+	fresh etc
+	cp "$LAB_TOOLS/held-as" held
+	echo one >$file
+	ln -sf concc-lab $file-link
+	held_while "echo two >$file" "cat $file; ./held --version >/dev/null"
+	expect_eq "its output" "$(cat "$LAB/ours.out")" one
+	held_while "echo three >$file" "cat $file-link; ./held --version >/dev/null"
+	held_while "rm $file" "ls $file; ./held --version >/dev/null"
+	held_while "touch $file" "ls /etc/alternatives; ./held --version >/dev/null"
+	echo one >$file
+	"$LAB_TOOLS/settled" /etc/alternatives
+	both w1 cat $file-link
+	again cache cat $file-link
+	echo two >$file
+	both w1 cat $file-link
+}
+
+# No event tells of that until the file is closed.
+stored() { # TEXT
+	local line=''
+	echo "$1" >&"${MAP[1]}"
+	read -r -t "$LAB_LIMIT" line <&"${MAP[0]}"
+	expect_eq "what it says" "$line" stored
+}
+
+stored_while_it_runs() {
+	local pid
+	fresh stored
+	cp "$LAB_TOOLS/held-as" held
+	echo one >in
+	"$LAB_TOOLS/settled" .
+	coproc MAP { exec "$LAB_TOOLS/map-hold" in; }
+	pid=$MAP_PID
+	held_while 'stored two' 'cat in; ./held --version >/dev/null'
+	expect_eq "its output" "$(cat "$LAB/ours.out")" one
+	eval "exec ${MAP[1]}>&-"
+	wait "$pid"
+	both w1 sh -c 'cat in; ./held --version >/dev/null'
+	again cache sh -c 'cat in; ./held --version >/dev/null'
 }
 
 two_at_once() {
@@ -554,6 +603,8 @@ for root in client worker; do
 	check "$root: a listing" listing
 	check "$root: what is input and output" in_and_out
 	check "$root: changed while it runs" changed_while_it_runs
+	check "$root: the system changes while it runs" system_changed_while_it_runs
+	check "$root: stored to mapped memory while it runs" stored_while_it_runs
 	check "$root: two at once" two_at_once
 	check "$root: a link and a test" link_and_test
 	check "$root: what it meets" what_it_meets

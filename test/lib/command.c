@@ -11,7 +11,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -442,6 +444,32 @@ static void op_put_at(const char *in, const char *name)
 		close(dir);
 }
 
+/* So many kilobytes, by what the environment says. */
+static void op_big(const char *p, const char *n)
+{
+	const char *seed = getenv("MODEL");
+	uint64_t x = strtoull(seed ? seed : "0", NULL, 10) * 2 + 1;
+	FILE *f = fopen(p, "we");
+
+	if (!f) {
+		tell_errno();
+		return;
+	}
+	for (int i = atoi(n) * 128; i > 0; i--) {
+		x = x * UINT64_C(6364136223846793005) + 1442695040888963407;
+		fwrite(&x, sizeof(x), 1, f);
+	}
+	fclose(f);
+}
+
+/* Lets others do something meanwhile. */
+static void op_yield(const char *n, const char *unused)
+{
+	(void)unused;
+	for (int i = atoi(n); i > 0; i--)
+		(void)sched_yield();
+}
+
 static void op_exit(const char *n, const char *unused)
 {
 	(void)unused;
@@ -476,6 +504,7 @@ static const struct op {
 	{"put-at", op_put_at},	 {"touch-open", op_touch_open},
 	{"swap", op_swap},	 {"tree", op_tree},
 	{"cut", op_cut},	 {"map-write", op_map_write},
+	{"yield", op_yield},	 {"big", op_big},
 };
 
 /* "NAME:ARGUMENT:ARGUMENT", which is cut into its parts. */
