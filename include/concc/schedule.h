@@ -59,7 +59,7 @@ int sched_choose(const struct sched_place *places, size_t n, const struct sched_
 
 /* A place that can be started, is being started, or is there (ready_us is 0 then). */
 struct sched_start {
-	struct sched_place place; /* all of its slots count, whoever has them */
+	struct sched_place place; /* all of its slots count, whoever has them: they will be free */
 	uint64_t ready_us;	  /* until it has slots, counted from its start when it is asleep */
 	bool known;		  /* how long that takes */
 };
@@ -68,7 +68,8 @@ struct sched_start {
  * Which of those asleep is to be started for the jobs that wait (waiting, waiting_us, mean_us of
  * j), who have done so for lasted_us: of those that would have a job done before the last of them
  * is done without it, the one by which that comes soonest.  What takes nobody knows how long to
- * start pays, and so does any when no other place is there or coming.  SCHED_WAIT: none pays.
+ * start pays, and so does any when no other place is there or coming.  SCHED_WAIT: none pays, or
+ * each of those that wait has a slot to take now.
  */
 int sched_start(const struct sched_start *there, size_t n_there, const struct sched_start *asleep,
 		size_t n_asleep, const struct sched_job *j, uint64_t lasted_us);

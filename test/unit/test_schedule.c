@@ -242,6 +242,35 @@ Test(start, a_line_that_has_lasted_is_likely_to_last)
 	cr_expect_eq(sched_start(there, 1, asleep, 1, &j, 61 * SECONDS), 0);
 }
 
+/* What was started for it is up; it has not heard of that yet, or is stopped. */
+Test(start, who_has_a_slot_to_take_needs_no_other)
+{
+	struct sched_start there[] = {up(2, 1)}, asleep[] = {takes(5, 2, 1), takes(0, 2, 1)};
+	struct sched_job j = waiting(1);
+
+	asleep[1].known = false;
+	there[0].place.taken = 0;
+	cr_expect_eq(sched_start(there, 1, asleep, 1, &j, 60 * SECONDS), SCHED_WAIT);
+	cr_expect_eq(sched_start(there, 1, asleep, 2, &j, 0), SCHED_WAIT);
+	j = waiting(2);
+	cr_expect_eq(sched_start(there, 1, asleep, 2, &j, 60 * SECONDS), SCHED_WAIT);
+	j = waiting(3); /* one of them has none */
+	cr_expect_eq(sched_start(there, 1, asleep, 2, &j, 0), 1);
+	there[0].ready_us = 1; /* it only comes */
+	j = waiting(1);
+	cr_expect_eq(sched_start(there, 1, asleep, 2, &j, 0), 1);
+}
+
+/* A slow slot that who waits leaves to others serves nobody. */
+Test(start, a_slot_that_is_left_serves_nobody)
+{
+	struct sched_start there[] = {up(2, 16), up(8, 1)}, asleep[] = {takes(1, 8, 1)};
+	struct sched_job j = waiting(2);
+
+	there[0].place.taken = 0;
+	cr_expect_eq(sched_start(there, 2, asleep, 1, &j, 60 * SECONDS), 0);
+}
+
 /* When it is up it would only begin. */
 Test(start, its_own_part_counts)
 {
