@@ -116,6 +116,12 @@ void sched_model_free(struct sched_model *m);	     /* NULL is fine */
 /* What is believed of a place before anything was measured (a prior): the speed of its processors
  * in thousandths of those here. */
 void sched_model_prior(struct sched_model *m, const char *place, uint32_t speed);
+/*
+ * So many jobs of other clients are at that place, which has so many cores for all, as it has said
+ * last: ours take longer by that until it says something else, and what is measured beyond it
+ * corrects it.  A number of clients that wait there counts as so many jobs.
+ */
+void sched_model_others(struct sched_model *m, const char *place, uint32_t jobs, uint32_t cores);
 void sched_model_begins_here(struct sched_model *m); /* a job, of which a sample will come */
 /* That many tasks of others run or want to on this machine, which has so many processors (more than
  * `cores` where those are a share): jobs are slower here by that. */

@@ -496,6 +496,48 @@ Test(model, others_of_a_kind_that_differ_say_little)
 	sched_model_free(m);
 }
 
+static uint32_t slow_at(const struct sched_model *m, unsigned level)
+{
+	struct sched_profile p;
+
+	sched_model_profile(m, "w", 0, &p);
+	return p.slowdown[level];
+}
+
+/* A worker of two cores says that others have six jobs there. */
+Test(model, others_make_a_worker_slower_before_a_job_has_met_them)
+{
+	struct sched_model *m = sched_model_new(2);
+	struct sched_sample s = {.place = "w",
+				 .concurrency = 2,
+				 .total_us = 400000,
+				 .wall_us = 400000,
+				 .cpu_us = 100000};
+	uint32_t alone;
+
+	sched_model_prior(m, "w", 1000);
+	alone = slow_at(m, 0);
+	sched_model_others(m, "w", 6, 2);
+	cr_expect_float_eq(slow_at(m, 0) / (double)alone, 3.5, 0.05);
+	cr_expect_float_eq(slow_at(m, 1) / (double)alone, 4, 0.05);
+	cr_expect_float_eq(slow_at(m, 2) / (double)alone, 5, 0.05, "four of ours share, too");
+	/* It is so: nothing is learnt from that, and nothing remains when they have gone. */
+	for (s.job = 1; s.job < 20; s.job++)
+		sched_model_learn(m, &s);
+	cr_expect_float_eq(slow_at(m, 1) / (double)alone, 4, 0.05);
+	sched_model_others(m, "w", 0, 2);
+	cr_expect_float_eq(slow_at(m, 1) / (double)alone, 1, 0.05);
+	/* They leave all of it to ours: it is as if there were none, and is no faster without. */
+	sched_model_others(m, "w", 6, 2);
+	s.total_us = s.wall_us = s.cpu_us;
+	for (; s.job < 60; s.job++)
+		sched_model_learn(m, &s);
+	cr_expect_float_eq(slow_at(m, 1) / (double)alone, 1, 0.1);
+	sched_model_others(m, "w", 0, 2);
+	cr_expect_float_eq(slow_at(m, 1) / (double)alone, 1, 0.1);
+	sched_model_free(m);
+}
+
 Test(model, others_make_this_machine_slower)
 {
 	struct sched_model *m = sched_model_new(4);
