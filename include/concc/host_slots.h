@@ -52,11 +52,16 @@ void host_slots_dispatch(struct host_slots *h);
 /* How many of the caller's jobs wait: for others to see.  0: leaves the queues. */
 void host_slots_waiting(struct host_slots *h, uint32_t n);
 
-/* What all agents of the host say of themselves; for people, since anyone can say anything. */
+/*
+ * What all agents of the host say of themselves.  Anyone can say anything: for people, and for
+ * estimates, which a user who takes slots for nothing could spoil as well.
+ */
 struct host_load {
 	uint32_t running, waiting;
+	uint32_t others; /* running for others than h, and such others that wait */
 };
 
-void host_slots_load(struct host_load *ret);
+/* h: the caller's, or NULL. */
+void host_slots_load(const struct host_slots *h, struct host_load *ret);
 
 #endif

@@ -24,7 +24,7 @@
 #include "concc/digest.h"
 
 #ifndef PROTO_VERSION /* a test has another */
-#define PROTO_VERSION 17
+#define PROTO_VERSION 18
 #endif
 /*
  * Bytes of "project.lock" that a project server has locked when it is ready: for who speaks this
@@ -701,6 +701,7 @@ void msg_checkup_release(struct msg_checkup *m);
  */
 struct msg_load {
 	uint32_t running, waiting;	 /* jobs */
+	uint32_t others;		 /* that run for other clients, and such clients that wait */
 	uint32_t slots;			 /* how many run at once there */
 	uint32_t loadavg;		 /* of the last minute, in hundredths */
 	uint64_t store_bytes, store_max; /* contents of files that it keeps; about; 0: not known */

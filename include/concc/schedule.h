@@ -59,7 +59,7 @@ int sched_choose(const struct sched_place *places, size_t n, const struct sched_
 
 /* A place that can be started, is being started, or is there (ready_us is 0 then). */
 struct sched_start {
-	struct sched_place place; /* all of its slots count, whoever has them */
+	struct sched_place place; /* all of its slots count, whoever has them: they will be free */
 	uint64_t ready_us;	  /* until it has slots, counted from its start when it is asleep */
 	bool known;		  /* how long that takes */
 };
@@ -68,7 +68,8 @@ struct sched_start {
  * Which of those asleep is to be started for the jobs that wait (waiting, waiting_us, mean_us of
  * j), who have done so for lasted_us: of those that would have a job done before the last of them
  * is done without it, the one by which that comes soonest.  What takes nobody knows how long to
- * start pays, and so does any when no other place is there or coming.  SCHED_WAIT: none pays.
+ * start pays, and so does any when no other place is there or coming.  SCHED_WAIT: none pays, or
+ * each of those that wait has a slot to take now.
  */
 int sched_start(const struct sched_start *there, size_t n_there, const struct sched_start *asleep,
 		size_t n_asleep, const struct sched_job *j, uint64_t lasted_us);
@@ -115,6 +116,12 @@ void sched_model_free(struct sched_model *m);	     /* NULL is fine */
 /* What is believed of a place before anything was measured (a prior): the speed of its processors
  * in thousandths of those here. */
 void sched_model_prior(struct sched_model *m, const char *place, uint32_t speed);
+/*
+ * So many jobs of other clients are at that place, which has so many cores for all, as it has said
+ * last: ours take longer by that until it says something else, and what is measured beyond it
+ * corrects it.  A number of clients that wait there counts as so many jobs.
+ */
+void sched_model_others(struct sched_model *m, const char *place, uint32_t jobs, uint32_t cores);
 void sched_model_begins_here(struct sched_model *m); /* a job, of which a sample will come */
 /* That many tasks of others run or want to on this machine, which has so many processors (more than
  * `cores` where those are a share): jobs are slower here by that. */

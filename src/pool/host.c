@@ -176,16 +176,31 @@ static void see_load(void *data, const char *name, bool listens)
 	unsigned long long waiting;
 
 	if (listens && str_starts(name, SLOT_PREFIX))
-		l->running++;
+		l->others++, l->running++;
 	else if (str_starts(name, WAIT_PREFIX) && str_to_u64(n + 1, WAITING_SHOWN, &waiting) &&
-		 l->waiting < WAITING_SHOWN)
+		 l->waiting < WAITING_SHOWN) {
 		l->waiting += (uint32_t)waiting;
+		l->others++;
+	}
 }
 
-void host_slots_load(struct host_load *ret)
+/* What see_load() has seen of ours. */
+static uint32_t own_load(const struct host_slots *h)
 {
+	uint32_t n = h->marker >= 0;
+
+	for (uint32_t i = 0; i < h->limit; i++)
+		n += h->held[i].fd >= 0;
+	return n;
+}
+
+void host_slots_load(const struct host_slots *h, struct host_load *ret)
+{
+	uint32_t own = h ? own_load(h) : 0;
+
 	*ret = (struct host_load){0};
 	see_all(see_load, ret);
+	ret->others -= own < ret->others ? own : ret->others;
 }
 
 /* ---- events ---- */

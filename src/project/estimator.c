@@ -98,6 +98,13 @@ void estimator_publish_worker(struct estimator *p, const struct peer *peer)
 	tell_place(p, peer->conf->name, peer->conf->name, peer->hello.cpus, filling_left_us(peer));
 }
 
+void estimator_note_others(struct estimator *p, const struct peer *peer, uint32_t jobs)
+{
+	sched_model_others(p->model, peer->conf->name, jobs, peer->hello.cpus);
+	if (peer->state == PEER_UP)
+		estimator_publish_worker(p, peer);
+}
+
 void estimator_publish_local(struct estimator *p)
 {
 	/* Who sets a number has seen to what else this machine is to do. */

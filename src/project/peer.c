@@ -399,11 +399,13 @@ static int on_load(struct peer *p, struct blob payload)
 {
 	int r = msg_load_decode(payload, &p->load);
 
-	if (r == 0)
-		log_debug("worker=%s load: %u running, %u waiting, %u slots", p->conf->name,
-			  p->load.running, p->load.waiting, p->load.slots);
+	if (r < 0)
+		return r;
+	log_debug("worker=%s load: %u running, %u waiting, %u slots", p->conf->name,
+		  p->load.running, p->load.waiting, p->load.slots);
+	estimator_note_others(p->server->estimator, p, p->load.others);
 	watchers_tell(p->server);
-	return r;
+	return 0;
 }
 
 static int on_bye(struct peer *p, struct blob payload)

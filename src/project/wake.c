@@ -121,13 +121,16 @@ struct queue {
 	uint32_t coming; /* slots of those that are being started */
 };
 
-static void add(struct queue *q, const struct server *s, const char *name, uint64_t ready_us)
+static struct sched_start *add(struct queue *q, const struct server *s, const char *name,
+			       uint64_t ready_us)
 {
 	struct sched_start *at = &q->there[q->n];
 
 	*at = (struct sched_start){.ready_us = ready_us, .known = true};
-	if (q->n < POOL_MEMBERS_MAX && pool_place_of(s->pool, name, &at->place))
-		q->n++;
+	if (q->n >= POOL_MEMBERS_MAX || !pool_place_of(s->pool, name, &at->place))
+		return NULL;
+	q->n++;
+	return at;
 }
 
 static bool is_coming(const struct peer *p)
@@ -154,25 +157,46 @@ static unsigned count_up(const struct server *s)
 
 static void add_coming(struct queue *q, const struct peer *p, uint64_t now)
 {
-	add(q, p->server, p->conf->name, left_us(p, now));
+	(void)add(q, p->server, p->conf->name, left_us(p, now) ?: 1);
 	q->coming += p->slots ? p->slots : 1;
 }
 
-/* The only worker that is up is the one to avoid. */
+/* Nobody who waits avoids it: it was started since. */
+static bool is_new(const struct peer *p)
+{
+	const struct wake *w = p->server->wake;
+
+	return w->since_us && p->began_us >= w->since_us;
+}
+
+/*
+ * Of those who avoid a worker nobody says here which.  The only one that is up may be it; and where
+ * there are more, one that is free may be.
+ */
+static void add_up(struct queue *q, const struct peer *p)
+{
+	bool avoids = q->kind == POOL_QUEUE_AVOID && !is_new(p);
+	struct sched_start *at;
+
+	if (avoids && count_up(p->server) < 2)
+		return;
+	at = add(q, p->server, p->conf->name, 0);
+	if (at && avoids)
+		at->place.taken = at->place.slots;
+}
+
 static void look_at_queue(struct queue *q, const struct server *s, uint64_t now)
 {
-	bool up = q->kind != POOL_QUEUE_AVOID || count_up(s) > 1;
-
 	q->n = q->coming = 0;
 	if (s->local_slots && q->kind != POOL_QUEUE_AWAY)
-		add(q, s, POOL_LOCAL, 0);
+		(void)add(q, s, POOL_LOCAL, 0);
 	for (unsigned i = 0; i < s->n_peers; i++) {
 		const struct peer *p = s->peers[i];
 
 		if (is_coming(p))
 			add_coming(q, p, now);
-		else if (up && p->state == PEER_UP && !p->unable)
-			add(q, s, p->conf->name, 0);
+		else if (p->state == PEER_UP && !p->unable)
+			add_up(q, p);
 	}
 }
 

@@ -176,6 +176,7 @@ void msg_load_encode(struct buf *b, const struct msg_load *m)
 {
 	buf_put_u32(b, m->running);
 	buf_put_u32(b, m->waiting);
+	buf_put_u32(b, m->others);
 	buf_put_u32(b, m->slots);
 	buf_put_u32(b, m->loadavg);
 	buf_put_u64(b, m->store_bytes);
@@ -190,6 +191,7 @@ int msg_load_decode(struct blob payload, struct msg_load *ret)
 	rd_init(&r, payload.p, payload.n);
 	m.running = rd_u32(&r);
 	m.waiting = rd_u32(&r);
+	m.others = rd_u32(&r);
 	m.slots = rd_u32(&r);
 	m.loadavg = rd_u32(&r);
 	m.store_bytes = rd_u64(&r);

@@ -76,7 +76,9 @@ struct place {
 	struct mean ln_cpu;
 	struct mean ln_shared[SCHED_LEVELS];
 	struct mean overhead_us;
-	uint64_t at_us; /* of its last sample */
+	uint64_t at_us;	 /* of its last sample */
+	uint32_t others; /* jobs of other clients there, as it has said; 0 of here */
+	uint32_t cores;	 /* that they share with ours */
 };
 
 struct sched_model {
@@ -270,6 +272,42 @@ static struct place *place_of(struct sched_model *m, const char *name)
 	return p;
 }
 
+/* The logarithm of how much longer each of so many jobs takes there, since others have told. */
+static double told(const struct place *p, uint32_t concurrency)
+{
+	double room = p->cores > concurrency ? p->cores : concurrency;
+	double all = (double)concurrency + p->others;
+
+	return p->cores && all > room ? log(all / room) : 0;
+}
+
+/* And since they share its cores among themselves, where that has not been measured. */
+static double crowded(const struct place *p, uint32_t concurrency)
+{
+	return p->cores && concurrency > p->cores ? log((double)concurrency / p->cores) : 0;
+}
+
+/*
+ * What is measured is beside others, too; so what is learnt is what remains beyond what they are
+ * said to take: less than nothing where they leave more (they wait for their disks, or are nice).
+ * No number of theirs makes a place faster than it is alone.
+ */
+static double shared_beside_others(const struct place *p, unsigned level, double weight)
+{
+	const struct mean *m = &p->ln_shared[level];
+	uint32_t n = 1u << level;
+
+	return fmax(0, told(p, n) + (m->n ? m->value * weight : crowded(p, n)));
+}
+
+void sched_model_others(struct sched_model *m, const char *name, uint32_t jobs, uint32_t cores)
+{
+	struct place *p = place_of(m, name);
+
+	p->others = jobs;
+	p->cores = cores;
+}
+
 /* CPU time says how much of a processor a command had only where it wants all of one. */
 static bool is_busy(const struct sched_sample *s)
 {
@@ -358,8 +396,8 @@ static void learn_place(struct sched_model *m, struct place *p, const struct sch
 	if (s->filling)
 		return; /* it waited for what will be there */
 	if (shared_by(m, p, s, &shared))
-		learn_weighted(&p->ln_shared[level_of(s->concurrency)], shared, shared_weight(m, s),
-			       FLOOR_LEVEL);
+		learn_weighted(&p->ln_shared[level_of(s->concurrency)],
+			       shared - told(p, s->concurrency), shared_weight(m, s), FLOOR_LEVEL);
 	if (s->place && s->wall_us)
 		learn(&p->overhead_us,
 		      s->total_us > s->wall_us ? (double)(s->total_us - s->wall_us) : 0,
@@ -377,10 +415,11 @@ void sched_model_prior(struct sched_model *m, const char *name, uint32_t speed)
 static double work_done(const struct place *p, const struct sched_sample *s)
 {
 	uint64_t us = s->wall_us ? s->wall_us : s->total_us;
+	double shared = p->ln_shared[level_of(s->concurrency)].value;
 
 	if (is_busy(s))
 		return log((double)s->cpu_us) - p->ln_cpu.value;
-	return log((double)us) - p->ln_cpu.value - p->ln_shared[level_of(s->concurrency)].value;
+	return log((double)us) - p->ln_cpu.value - fmax(0, shared + told(p, s->concurrency));
 }
 
 static void learn_sample(struct sched_model *m, const struct sched_sample *s)
@@ -425,7 +464,7 @@ void sched_model_learn_censored(struct sched_model *m, const struct sched_sample
 	if (!s->total_us || (!job && (!kind || kind->ln_us.n < KIND_MIN)))
 		return;
 	work = fmax(job ? job->ln_us.value : at_most(kind), log(LONG_US));
-	at_least = log((double)s->total_us) - work - p->ln_cpu.value;
+	at_least = log((double)s->total_us) - work - p->ln_cpu.value - told(p, s->concurrency);
 	if (at_least <= (shared->n ? shared->value : 0))
 		return;
 	p->at_us = s->at_us;
@@ -519,8 +558,11 @@ static void profile_at(const struct sched_model *m, const char *name, uint64_t n
 	for (unsigned i = 0; i < SCHED_LEVELS; i++) {
 		double others = crowded ? beside_others(m, p, i) : 0;
 
-		if (p->ln_shared[i].n || others > 0)
-			ret->slowdown[i] = fixed(cpu + p->ln_shared[i].value * weight + others);
+		if (p->others)
+			ret->slowdown[i] = fixed(cpu + shared_beside_others(p, i, weight));
+		else if (p->ln_shared[i].n || others > 0)
+			ret->slowdown[i] =
+				fixed(cpu + fmax(0, p->ln_shared[i].value * weight) + others);
 	}
 	overhead = p->overhead_us.value * weight;
 	ret->overhead_us = overhead > UINT32_MAX ? UINT32_MAX : (uint32_t)overhead;

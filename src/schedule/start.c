@@ -76,6 +76,40 @@ static double jobs_of(const struct part *p, size_t n, const struct sched_job *j,
 	return fmax(j->waiting, rate * (double)lasted_us);
 }
 
+/*
+ * Who waits may be slow to hear of a slot that is free, and what was started for it is up before it
+ * runs.  Those for whom there are free slots, which they would take, need nothing more.
+ */
+static struct sched_job without_served(const struct sched_start *there, size_t n,
+				       const struct sched_job *j)
+{
+	_cleanup_free_ struct sched_place *places = xcalloc(n + 1, sizeof(*places));
+	struct sched_job left = *j;
+	uint64_t patience_us;
+	size_t n_ready = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (!there[i].ready_us)
+			places[n_ready++] = there[i].place;
+	while (left.waiting) {
+		struct sched_place *p;
+		uint32_t served;
+		int at;
+
+		left.waiting--; /* others than the first of them */
+		at = sched_choose(places, n_ready, &left, &patience_us);
+		left.waiting++;
+		if (at < 0)
+			break;
+		p = &places[at];
+		served = p->slots - p->taken < left.waiting ? p->slots - p->taken : left.waiting;
+		p->taken += served;
+		left.waiting_us -= left.waiting_us * served / left.waiting;
+		left.waiting -= served;
+	}
+	return left;
+}
+
 static bool pays(const struct sched_start *s, const struct part *p, const struct end *without)
 {
 	return !s->known || p->ready_us + p->slots / p->rate < without->us + without->takes_us;
@@ -85,11 +119,12 @@ int sched_start(const struct sched_start *there, size_t n_there, const struct sc
 		size_t n_asleep, const struct sched_job *j, uint64_t lasted_us)
 {
 	_cleanup_free_ struct part *parts = xcalloc(n_there + 1, sizeof(*parts));
+	struct sched_job left = without_served(there, n_there, j);
 	double jobs, soonest = INFINITY;
 	struct end without;
 	int best = SCHED_WAIT;
 
-	if (!j->waiting)
+	if (!left.waiting)
 		return SCHED_WAIT;
 	for (size_t i = 0; i < n_there; i++)
 		parts[i] = part_of(&there[i], j);

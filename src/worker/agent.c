@@ -387,8 +387,8 @@ static int on_hello(struct agent *a, struct blob payload)
 	a->up = true;
 	agent_set_limits(a, &(struct msg_limits){0});
 	begin_journal(a);
+	host_begin_load(a); /* before READY: the first jobs are chosen by it */
 	link_send(a->link, MSG_READY, LINK_PRIO, NULL, 0);
-	host_begin_load(a);
 	a->queue_timer = loop_add_timer(a->loop, 0, agent_job_queue_timeout, a);
 	agent_store_look(a); /* it may be another session's bound that it was kept below */
 	return 0;

@@ -67,6 +67,7 @@ struct agent {
 	struct loop_source *slots_source;
 	uint32_t max_jobs; /* of the host */
 	struct loop_source *load_timer;
+	uint64_t load_ms; /* when it was looked at last */
 	struct msg_load load;	  /* as told last */
 	struct msg_limits limits; /* of each job */
 	struct list
@@ -122,6 +123,7 @@ void host_say_hello(struct agent *a);
 void host_open_slots(struct agent *a);
 /* Tells the client of the load from now on. */
 void host_begin_load(struct agent *a);
+void host_has_jobs(struct agent *a); /* and had none */
 /* What was killed for lack of memory until now is no job's. */
 void host_begin_memory(struct agent *a);
 /*

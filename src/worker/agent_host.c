@@ -14,8 +14,9 @@
 #include "concc/log.h"
 #include "concc/str.h"
 
-#define LOAD_MS	  3000 /* how old the host's load may be that the client knows */
-#define MORE_JOBS 2    /* than cores: some wait for a file's bytes */
+#define LOAD_MS	     3000 /* how old the host's load may be that the client knows */
+#define LOAD_BUSY_MS 1000 /* and that while it has jobs here, which are chosen by it */
+#define MORE_JOBS    2	  /* than cores: some wait for a file's bytes */
 
 /* ---- slots ---- */
 
@@ -86,7 +87,7 @@ static uint64_t apart(uint64_t a, uint64_t b)
 static bool is_news(const struct msg_load *now, const struct msg_load *told)
 {
 	return now->running != told->running || now->waiting != told->waiting ||
-	       now->slots != told->slots || apart(now->loadavg, told->loadavg) >= 25 ||
+	       now->others != told->others || now->slots != told->slots || apart(now->loadavg, told->loadavg) >= 25 ||
 	       now->store_max != told->store_max || !now->store_bytes != !told->store_bytes ||
 	       apart(now->store_bytes, told->store_bytes) >= STORE_NEWS;
 }
@@ -103,20 +104,30 @@ static void tell_load(void *data)
 		store_counts(a->store, &store);
 	m.store_bytes = store.bytes;
 	m.store_max = store.max;
-	host_slots_load(&host);
+	host_slots_load(a->slots, &host);
 	m.running = host.running;
 	m.waiting = host.waiting;
+	m.others = host.others;
 	if (is_news(&m, &a->load)) {
 		_cleanup_buf_ struct buf b = BUF_INIT;
 
 		msg_load_encode(&b, &m);
-		link_send_buf(a->link, MSG_LOAD, LINK_BULK, &b);
+		link_send_buf(a->link, MSG_LOAD, LINK_PRIO, &b);
 		a->load = m;
 	}
 	/* Nor for room on a disk. */
 	if (a->storage_sent)
 		agent_store_probe(a);
-	loop_timer_set(a->load_timer, LOAD_MS);
+	a->load_ms = now_ms();
+	loop_timer_set(a->load_timer, a->jobs.n ? LOAD_BUSY_MS : LOAD_MS);
+}
+
+void host_has_jobs(struct agent *a)
+{
+	uint64_t next = a->load_ms + LOAD_BUSY_MS, now = now_ms();
+
+	if (a->load_timer)
+		loop_timer_set(a->load_timer, next > now ? next - now : 1);
 }
 
 /* Without the guard jobs run all the same. */
@@ -135,6 +146,7 @@ void host_open_slots(struct agent *a)
 void host_begin_load(struct agent *a)
 {
 	a->load_timer = loop_add_timer(a->loop, LOAD_MS, tell_load, a);
+	tell_load(a);
 }
 
 /* ---- memory ---- */

@@ -43,6 +43,8 @@ static struct agent_job *agent_job_new(struct agent *a, struct msg_job *job)
 	list_init(&j->keep);
 	outbox_init(&j->outbox, job->job_id);
 	map_put_u64(&a->jobs, job->job_id, j);
+	if (a->jobs.n == 1)
+		host_has_jobs(a);
 	return j;
 }
 

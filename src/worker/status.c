@@ -147,7 +147,7 @@ static json_t *collect(const struct farm *f)
 	struct host_load load;
 	json_t *o = json_object(), *agents = ask_all();
 
-	host_slots_load(&load);
+	host_slots_load(NULL, &load);
 	json_object_set_new(o, "version", json_string(CONCC_VERSION));
 	json_object_set_new(o, "slots", json_integer(agent_max_jobs(f)));
 	json_object_set_new(o, "running", json_integer(load.running));

@@ -208,14 +208,17 @@ Test(host_slots, alone)
 	cr_expect_eq(b, 1);
 	cr_expect_eq(host_slots_take(h), -EAGAIN);
 	host_slots_waiting(h, 7);
-	host_slots_load(&load);
+	host_slots_load(h, &load);
 	cr_expect_eq(load.running, 2);
 	cr_expect_eq(load.waiting, 7);
+	cr_expect_eq(load.others, 0);
+	host_slots_load(NULL, &load);
+	cr_expect_eq(load.others, 3, "two jobs, and one client that waits");
 	host_slots_give_back(h, a);
 	cr_expect_eq(take_waiting(h), a);
 	host_slots_waiting(h, 0);
 	host_slots_free(h);
-	host_slots_load(&load);
+	host_slots_load(NULL, &load);
 	cr_expect_eq(load.running, 0);
 	cr_expect_eq(load.waiting, 0);
 }

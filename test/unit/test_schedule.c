@@ -242,6 +242,35 @@ Test(start, a_line_that_has_lasted_is_likely_to_last)
 	cr_expect_eq(sched_start(there, 1, asleep, 1, &j, 61 * SECONDS), 0);
 }
 
+/* What was started for it is up; it has not heard of that yet, or is stopped. */
+Test(start, who_has_a_slot_to_take_needs_no_other)
+{
+	struct sched_start there[] = {up(2, 1)}, asleep[] = {takes(5, 2, 1), takes(0, 2, 1)};
+	struct sched_job j = waiting(1);
+
+	asleep[1].known = false;
+	there[0].place.taken = 0;
+	cr_expect_eq(sched_start(there, 1, asleep, 1, &j, 60 * SECONDS), SCHED_WAIT);
+	cr_expect_eq(sched_start(there, 1, asleep, 2, &j, 0), SCHED_WAIT);
+	j = waiting(2);
+	cr_expect_eq(sched_start(there, 1, asleep, 2, &j, 60 * SECONDS), SCHED_WAIT);
+	j = waiting(3); /* one of them has none */
+	cr_expect_eq(sched_start(there, 1, asleep, 2, &j, 0), 1);
+	there[0].ready_us = 1; /* it only comes */
+	j = waiting(1);
+	cr_expect_eq(sched_start(there, 1, asleep, 2, &j, 0), 1);
+}
+
+/* A slow slot that who waits leaves to others serves nobody. */
+Test(start, a_slot_that_is_left_serves_nobody)
+{
+	struct sched_start there[] = {up(2, 16), up(8, 1)}, asleep[] = {takes(1, 8, 1)};
+	struct sched_job j = waiting(2);
+
+	there[0].place.taken = 0;
+	cr_expect_eq(sched_start(there, 2, asleep, 1, &j, 60 * SECONDS), 0);
+}
+
 /* When it is up it would only begin. */
 Test(start, its_own_part_counts)
 {
@@ -464,6 +493,48 @@ Test(model, others_of_a_kind_that_differ_say_little)
 	guessed = profile_of(m, "w").slowdown[0];
 	sched_model_learn(m, &s);
 	cr_expect_leq(profile_of(m, "w").slowdown[0], guessed * 5 / 4);
+	sched_model_free(m);
+}
+
+static uint32_t slow_at(const struct sched_model *m, unsigned level)
+{
+	struct sched_profile p;
+
+	sched_model_profile(m, "w", 0, &p);
+	return p.slowdown[level];
+}
+
+/* A worker of two cores says that others have six jobs there. */
+Test(model, others_make_a_worker_slower_before_a_job_has_met_them)
+{
+	struct sched_model *m = sched_model_new(2);
+	struct sched_sample s = {.place = "w",
+				 .concurrency = 2,
+				 .total_us = 400000,
+				 .wall_us = 400000,
+				 .cpu_us = 100000};
+	uint32_t alone;
+
+	sched_model_prior(m, "w", 1000);
+	alone = slow_at(m, 0);
+	sched_model_others(m, "w", 6, 2);
+	cr_expect_float_eq(slow_at(m, 0) / (double)alone, 3.5, 0.05);
+	cr_expect_float_eq(slow_at(m, 1) / (double)alone, 4, 0.05);
+	cr_expect_float_eq(slow_at(m, 2) / (double)alone, 5, 0.05, "four of ours share, too");
+	/* It is so: nothing is learnt from that, and nothing remains when they have gone. */
+	for (s.job = 1; s.job < 20; s.job++)
+		sched_model_learn(m, &s);
+	cr_expect_float_eq(slow_at(m, 1) / (double)alone, 4, 0.05);
+	sched_model_others(m, "w", 0, 2);
+	cr_expect_float_eq(slow_at(m, 1) / (double)alone, 1, 0.05);
+	/* They leave all of it to ours: it is as if there were none, and is no faster without. */
+	sched_model_others(m, "w", 6, 2);
+	s.total_us = s.wall_us = s.cpu_us;
+	for (; s.job < 60; s.job++)
+		sched_model_learn(m, &s);
+	cr_expect_float_eq(slow_at(m, 1) / (double)alone, 1, 0.1);
+	sched_model_others(m, "w", 0, 2);
+	cr_expect_float_eq(slow_at(m, 1) / (double)alone, 1, 0.1);
 	sched_model_free(m);
 }
 

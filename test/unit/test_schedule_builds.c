@@ -9,7 +9,8 @@
  *
  * What is as in the program: the queue in which jobs wait (pool_acquire()), what is
  * told of a worker that is still being filled (estimator.c), jobs that are late
- * (straggler.c), a host's queue that all clients share (job_queue.c).
+ * (straggler.c), a host's queue in which all clients take turns (job_queue.c), and what it says of
+ * them (agent_host.c).
  */
 #include <criterion/criterion.h>
 #include <math.h>
@@ -65,6 +66,9 @@ static const struct source {
 
 /* So long until a worker that says nothing is lost: DEAD_MS of src/project/peer.c. */
 #define LOST_S 4.0
+/* And what a worker with jobs of ours says of others there is at most so old: LOAD_BUSY_MS of
+ * src/worker/agent_host.c. */
+#define LOAD_S 1.0
 /* And straggler-after. */
 #define LATE_S 1.0
 
@@ -85,6 +89,7 @@ struct cell {
 	unsigned n_workers, n_clients, offered;
 	unsigned n_others; /* the last clients: without a core of their own or an end, of which no
 			      one asks */
+	double others_first; /* so long before it begins they have been there */
 	const struct source *source; /* NULL: each client another one */
 	unsigned times;		     /* side by side */
 	double cores;		     /* of a client */
@@ -125,6 +130,7 @@ struct host {
 	double synced; /* when that was right */
 	double next;   /* a job ends */
 	unsigned n_running, n_queued;
+	unsigned turn[CLIENTS_MAX], turns; /* clients take them */
 	struct run *running[AT_ONCE_MAX], *queued[AT_ONCE_MAX];
 };
 
@@ -140,6 +146,7 @@ struct client {
 	uint32_t taken[MACHINES_MAX];
 	double filled[MACHINES_MAX];
 	bool lost[MACHINES_MAX];
+	double hears; /* of the load of workers, again */
 	double ended;
 };
 
@@ -174,6 +181,11 @@ static bool is_other(const struct cell *cell, unsigned client)
 static unsigned offered_by(const struct cell *cell, unsigned client)
 {
 	return is_other(cell, client) ? OTHERS_OFFER : cell->offered;
+}
+
+static double begins_at(const struct cell *cell, unsigned client)
+{
+	return cell->n_others && !is_other(cell, client) ? cell->others_first : 0;
 }
 
 static uint64_t us(double s)
@@ -222,12 +234,24 @@ static void remove_from(struct run **list, unsigned *n, const struct run *r)
 		}
 }
 
+/* Clients take turns, and so do not the jobs of one. */
+static struct run *next_in_turn(struct host *h)
+{
+	struct run *next = h->queued[0];
+
+	for (unsigned i = 1; i < h->n_queued; i++)
+		if (h->turn[h->queued[i]->task->client] < h->turn[next->task->client])
+			next = h->queued[i];
+	h->turn[next->task->client] = ++h->turns;
+	return next;
+}
+
 /* As many as the host allows; the others wait in its queue, whosever they are. */
 static void host_begin(struct sim *s, struct host *h)
 {
 	sync(s, h);
 	while (h->n_queued && (!h->m.concurrency || h->n_running < h->m.concurrency)) {
-		struct run *r = h->queued[0];
+		struct run *r = next_in_turn(h);
 
 		remove_from(h->queued, &h->n_queued, r);
 		r->began = s->now;
@@ -245,6 +269,35 @@ static void host_arrives(struct sim *s, struct run *r)
 	cr_assert_lt(h->n_queued + h->n_running, AT_ONCE_MAX);
 	h->queued[h->n_queued++] = r;
 	host_begin(s, h);
+}
+
+/* What it says of others than that client: see host_slots_load(). */
+static unsigned others_at(const struct host *h, unsigned client)
+{
+	bool waits[CLIENTS_MAX] = {false};
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < h->n_running; i++)
+		n += h->running[i]->task->client != client;
+	for (unsigned i = 0; i < h->n_queued; i++) {
+		unsigned whose = h->queued[i]->task->client;
+
+		n += whose != client && !waits[whose];
+		waits[whose] = true;
+	}
+	return n;
+}
+
+static void hear_of_loads(struct sim *s, unsigned client)
+{
+	struct client *c = &s->clients[client];
+
+	for (unsigned at = s->cell->n_clients; at < s->n_hosts; at++)
+		if (!c->lost[at])
+			sched_model_others(c->model, name_of(s, at),
+					   others_at(&s->hosts[at], client),
+					   (uint32_t)s->hosts[at].m.cores);
+	c->hears = s->now + LOAD_S;
 }
 
 /* ---- a job's way ---- */
@@ -268,7 +321,7 @@ static struct sched_job job_of(const struct sim *s, const struct task *t, bool *
 	return (struct sched_job){
 		.work_us = same ? same : sched_model_work_us(c->model, kind_of(t)),
 		.mean_us = sched_model_mean_us(c->model),
-		.busy_us = us(s->now),
+		.busy_us = us(s->now - begins_at(s->cell, t->client)),
 	};
 }
 
@@ -676,6 +729,7 @@ static double next_change(const struct sim *s, const struct host *h, double best
 static double next_of_client(const struct sim *s, const struct client *c, double best)
 {
 	best = fmin(best, c->retry);
+	best = sooner(s, best, c->hears);
 	for (unsigned i = c->first; i < c->end; i++) {
 		const struct task *t = &c->tasks[i];
 
@@ -698,8 +752,10 @@ static double next_event(const struct sim *s)
 		best = fmin(best, s->hosts[i].next);
 		best = next_change(s, &s->hosts[i], best);
 	}
-	for (unsigned i = 0; i < s->cell->n_clients; i++)
+	for (unsigned i = 0; i < s->cell->n_clients; i++) {
+		best = sooner(s, best, begins_at(s->cell, i));
 		best = next_of_client(s, &s->clients[i], best);
+	}
 	return best;
 }
 
@@ -731,11 +787,15 @@ static bool step(struct sim *s)
 	for (unsigned i = 0; i < s->cell->n_clients; i++) {
 		struct client *c = &s->clients[i];
 
+		more |= !is_other(s->cell, i) && c->n_ended < c->n_tasks;
+		if (begins_at(s->cell, i) > s->now)
+			continue;
+		if (c->hears <= s->now)
+			hear_of_loads(s, i);
 		if (c->retry <= s->now)
 			serve_queue(s, c);
 		offer(s, c);
 		deal_with_late(s, c);
-		more |= !is_other(s->cell, i) && c->n_ended < c->n_tasks;
 	}
 	if (!more)
 		return false;
@@ -808,7 +868,7 @@ static void simulate(const struct cell *cell, struct sched_model **models, doubl
 	while (step(s))
 		;
 	for (unsigned i = 0; i < cell->n_clients; i++)
-		ret[i] = s->clients[i].ended;
+		ret[i] = s->clients[i].ended - begins_at(cell, i);
 	free(s);
 }
 
@@ -1153,7 +1213,31 @@ Test(recorded, new_with_one_worker)
 
 /* ---- a worker that others fill ---- */
 
-static void source_beside_others(const struct source *source, struct known known, struct cells *t)
+static void one_beside_others(const struct source *source, const struct machine *worker,
+			      unsigned offered, unsigned others, double first, struct known known,
+			      struct cells *t)
+{
+	struct cell cell = {.workers = {*worker},
+			    .n_workers = 1,
+			    .n_clients = 1 + others,
+			    .n_others = others,
+			    .others_first = first,
+			    .offered = offered,
+			    .source = source,
+			    .times = 1,
+			    .cores = 2};
+	struct result r = run_cell(&cell, known);
+	char what[100];
+
+	snprintf(what, sizeof(what), "%s, speed %.2f, %u slots, -j%u, %u others%s%s%s",
+		 source->name, worker->speed, worker->slots, offered, others,
+		 first > 0 ? " before" : "", known.guessed_low ? ", low" : "", text_of(known));
+	tell(what, &r);
+	count(t, worker, &r);
+}
+
+static void source_beside_others(const struct source *source, double first, struct known known,
+				 struct cells *t)
 {
 	static const double speeds[] = {0.5, 1, 2};
 	static const unsigned offers[] = {2, 8, 200};
@@ -1163,48 +1247,43 @@ static void source_beside_others(const struct source *source, struct known known
 		for (size_t j = 0; j < N(slots); j++)
 			for (size_t k = 0; k < N(offers); k++)
 				for (unsigned others = 1; others <= 2; others++) {
-					struct cell cell = {.workers = {{.speed = speeds[i],
-									 .cores = slots[j] / 4,
-									 .slots = slots[j],
-									 .concurrency = slots[j],
-									 .overhead = 0.02}},
-							    .n_workers = 1,
-							    .n_clients = 1 + others,
-							    .n_others = others,
-							    .offered = offers[k],
-							    .source = source,
-							    .times = 1,
-							    .cores = 2};
-					struct result r = run_cell(&cell, known);
-					char what[100];
+					struct machine w = {.speed = speeds[i],
+							    .cores = slots[j] / 4,
+							    .slots = slots[j],
+							    .concurrency = slots[j],
+							    .overhead = 0.02};
 
-					snprintf(what, sizeof(what),
-						 "%s, speed %.2f, %u slots, -j%u, %u others%s%s",
-						 source->name, speeds[i], slots[j], offers[k],
-						 others, known.guessed_low ? ", low" : "",
-						 text_of(known));
-					tell(what, &r);
-					count(t, &cell.workers[0], &r);
+					one_beside_others(source, &w, offers[k], others, first,
+							  known, t);
 				}
 }
 
-static void expect_beside_others(struct known known, unsigned slow, double worst)
+static void expect_beside_others(double first, struct known known, unsigned slow, double worst)
 {
 	struct cells t = {0};
 
 	for (size_t i = 0; i < N(sources); i++)
-		source_beside_others(&sources[i], known, &t);
+		source_beside_others(&sources[i], first, known, &t);
 	cr_expect_leq(t.n_slow, slow, "%u of %u take longer than local", t.n_slow, t.n);
 	cr_expect_leq(t.worst, worst, "%.2f of local", t.worst);
 }
 
-/* How many others there are is seen by what jobs take, which is late for the first of them. */
+/* The worker says how many there are. */
 Test(recorded, beside_others)
 {
-	expect_beside_others((struct known){0}, 46, 1.93);
-	expect_beside_others((struct known){.guessed_low = true}, 19, 1.5);
-	expect_beside_others((struct known){.built_before = 2}, 5, 1.44);
-	expect_beside_others((struct known){.built_before = 2, .guessed_low = true}, 13, 1.78);
+	expect_beside_others(2.5, (struct known){0}, 1, 1.18);
+	expect_beside_others(2.5, (struct known){.guessed_low = true}, 0, 1.05);
+	expect_beside_others(2.5, (struct known){.built_before = 2}, 0, 1.05);
+	expect_beside_others(2.5, (struct known){.built_before = 2, .guessed_low = true}, 0, 1.05);
+}
+
+/* Those who come with our first jobs it has not seen when these are sent: a second is lost. */
+Test(recorded, with_others_who_come)
+{
+	expect_beside_others(0, (struct known){0}, 6, 1.13);
+	expect_beside_others(0, (struct known){.guessed_low = true}, 2, 1.1);
+	expect_beside_others(0, (struct known){.built_before = 2}, 6, 1.13);
+	expect_beside_others(0, (struct known){.built_before = 2, .guessed_low = true}, 0, 1.05);
 }
 
 /* ---- a hundred workers ---- */
