@@ -331,6 +331,29 @@ bare_directories() {
 	rm -r ~/elsewhere ~/.seldom ~/.local
 }
 
+# A build in memory: a job's /dev/shm is its own, and a list would change nothing, so no line says
+# that one would.
+in_dev_shm() {
+	local d=/dev/shm/concc-outside.$$ set
+	only_worker 1
+	mkdir -p "$d/.git"
+	echo 'int x;' >"$d/a.c"
+	cd "$d"
+	for set in none=1 CONCC_WORKSPACE="$d"; do
+		env "$set" CONCC_EXPLAIN=1 concc-cc gcc -c a.c 2>"$LAB/err"
+		cat "$LAB/err"
+		expect_grep "^concc: local: outside .$d can't be a workspace, since jobs have a /dev of their own" "$LAB/err"
+		expect_eq "lines" "$(wc -l <"$LAB/err")" 1
+	done
+	lab_stop_server
+	sed -i "s|^workspace = .*|workspace = $d|" /srv/concc.ini
+	concc-cc gcc -c a.c 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_grep "can't be a workspace, since jobs have a /dev" "$LAB/err"
+	cd "$WS"
+	rm -r "$d"
+}
+
 for n in 1 2; do
 	who=${LAB_USERS[n]}
 	lab_worker "$n" mkdir -p /srv/wrong
@@ -352,6 +375,7 @@ for n in 1 2; do
 	lab_worker "$n" rm -r /srv/wrong
 done
 check "workspaces below /tmp" beneath_tmp
+check "a project in /dev/shm" in_dev_shm
 # And on this machine, whose /var/tmp is another directory than its /tmp.
 lab_stop_server
 printf "[concc]\nlocal-slots = 0\n" >/srv/concc.ini
