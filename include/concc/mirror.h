@@ -136,6 +136,8 @@ int mirror_outside(struct mirror *m, const char *path, bool kept);
 /* LINK: makes path a symbolic link there, or takes that back.  Negative: it can't be one; see
  * outside_link(). */
 int mirror_link(struct mirror *m, const struct msg_link *l);
+/* BARE: shows path as the directory that it is at home, or no more.  CONCC_E_TOOBIG: too many. */
+int mirror_bare(struct mirror *m, const struct msg_bare *b);
 /* Names in such a directory whose absence need not be told again; without names, all of them are
  * news again.  What is said of a directory that is not there is ignored. */
 void mirror_outside_absent(struct mirror *m, const struct msg_outside *o);

@@ -76,6 +76,7 @@ enum msg_type {
 	MSG_JOB_CREDIT = 14,
 	MSG_JOB_KILL = 15,
 	MSG_CALLER = 16,
+	MSG_BARE = 17,
 	MSG_DIR = 20,
 	MSG_UPDATE = 21,
 	MSG_DIR_STALE = 22,
@@ -317,6 +318,23 @@ struct msg_link {
 void msg_link_encode(struct buf *b, const char *path, const char *target);
 int msg_link_decode(struct blob payload, struct msg_link *ret);
 void msg_link_release(struct msg_link *m);
+
+/*
+ * BARE: a directory of the client's outside every tree, which jobs see as one, without what is in
+ * it: a name that they look up there is told as JOB_MISSING, and so is a listing.
+ */
+struct msg_bare {
+	char *path; /* absolute, clean, not in the root directory itself; owned */
+	bool there; /* else: it is one no more */
+	uint16_t mode;
+	int64_t mtime_s;
+	uint32_t mtime_ns;
+};
+
+#define PROTO_BARE_MAX 64 /* that a worker shows */
+void msg_bare_encode(struct buf *b, const struct msg_bare *m);
+int msg_bare_decode(struct blob payload, struct msg_bare *ret);
+void msg_bare_release(struct msg_bare *m);
 
 /* ---- contents ---- */
 

@@ -271,6 +271,12 @@ int mirror_link(struct mirror *m, const struct msg_link *l)
 	return outside_link(m->places, l->path, l->target);
 }
 
+int mirror_bare(struct mirror *m, const struct msg_bare *b)
+{
+	mirror_check_owner(m);
+	return outside_bare(m->places, b);
+}
+
 void mirror_outside_absent(struct mirror *m, const struct msg_outside *o)
 {
 	struct inode *d;

@@ -43,6 +43,9 @@ struct place {
 	struct map absent;    /* names that are no news */
 	char *target;	      /* it is a symbolic link; else NULL */
 	bool kept;	      /* something may be mounted there, or beneath */
+	bool bare;	      /* it looks like the client's: what follows */
+	mode_t mode;
+	struct timespec mtim;
 	uint64_t ino;
 	struct place *old; /* the list of those that were replaced: the kernel may know them */
 	char name[];
@@ -61,7 +64,7 @@ struct outside {
 	struct place *root, *old;
 	struct place *stand_in, *terminal; /* the only files: stand_in.h */
 	struct place *tmp;		   /* MIRROR_TMP */
-	size_t n_places, n_absent, n_links;
+	size_t n_places, n_absent, n_links, n_bare;
 };
 
 /* ---- places ---- */
@@ -155,18 +158,27 @@ static struct place *place_of(fuse_req_t req, fuse_ino_t ino)
 	return ino == FUSE_ROOT_ID ? outside_of(req)->root : (struct place *)(uintptr_t)ino;
 }
 
-static void fill_stat(const struct outside *o, const struct place *p, struct stat *st)
+static void fill_stat(struct outside *o, const struct place *p, struct stat *st)
 {
+	struct timespec t = o->mirror->started;
+	mode_t mode = 0755;
+
+	pthread_mutex_lock(&o->lock);
+	if (p->bare) {
+		t = p->mtim;
+		mode = p->mode;
+	}
+	pthread_mutex_unlock(&o->lock);
 	*st = (struct stat){
 		.st_ino = p->ino,
-		.st_mode = p->target ? S_IFLNK | 0777 : S_IFDIR | 0755,
+		.st_mode = p->target ? S_IFLNK | 0777 : S_IFDIR | mode,
 		.st_nlink = 1,
 		.st_size = p->target ? (off_t)strlen(p->target) : 0,
 		.st_uid = o->mirror->uid,
 		.st_gid = o->mirror->gid,
-		.st_mtim = o->mirror->started,
-		.st_atim = o->mirror->started,
-		.st_ctim = o->mirror->started,
+		.st_mtim = t,
+		.st_atim = t,
+		.st_ctim = t,
 	};
 }
 
@@ -632,6 +644,12 @@ static void notify(struct outside *o, const struct place *dir, const char *name)
 	(void)fuse_lowlevel_notify_inval_entry(o->session, ino, name, strlen(name));
 }
 
+static void notify_attributes(struct outside *o, const struct place *p)
+{
+	atomic_fetch_add(&o->mirror->n_notifications, 1);
+	(void)fuse_lowlevel_notify_inval_inode(o->session, (fuse_ino_t)(uintptr_t)p, -1, 0);
+}
+
 static void put_place(struct outside *o, struct place *p)
 {
 	struct place *dir = p->parent;
@@ -672,6 +690,19 @@ void outside_add(struct outside *o, const char *path, bool kept)
 	}
 }
 
+/* The lock is held. */
+static void uncount(struct outside *o, const struct place *p)
+{
+	const struct place *child;
+	size_t it = 0;
+
+	o->n_links -= p->target != NULL;
+	o->n_bare -= p->bare;
+	o->n_absent -= p->absent.n;
+	while ((child = map_next(&p->children, &it, NULL)))
+		uncount(o, child);
+}
+
 /* The kernel may hold it, so it stays, and all that was in it, where no name leads. */
 static void retire(struct outside *o, struct place *p)
 {
@@ -679,8 +710,7 @@ static void retire(struct outside *o, struct place *p)
 	(void)map_del_str(&p->parent->children, p->name);
 	p->old = o->old;
 	o->old = p;
-	o->n_links -= p->target != NULL;
-	o->n_absent -= p->absent.n;
+	uncount(o, p);
 	pthread_mutex_unlock(&o->lock);
 	notify(o, p->parent, p->name);
 }
@@ -709,6 +739,46 @@ int outside_link(struct outside *o, const char *path, const char *target)
 	link->target = xstrdup(target);
 	o->n_links++;
 	put_place(o, link);
+	return 0;
+}
+
+static void bare_no_more(struct outside *o, struct place *p)
+{
+	if (!p || !p->bare)
+		return;
+	/* What is mounted in it is still there. */
+	if (!p->kept) {
+		retire(o, p);
+		return;
+	}
+	pthread_mutex_lock(&o->lock);
+	p->bare = false;
+	o->n_bare--;
+	pthread_mutex_unlock(&o->lock);
+	notify_attributes(o, p);
+}
+
+int outside_bare(struct outside *o, const struct msg_bare *b)
+{
+	struct place *p = find(o, b->path);
+
+	if (!b->there) {
+		bare_no_more(o, p);
+		return 0;
+	}
+	if (!p && o->n_bare >= PROTO_BARE_MAX)
+		return CONCC_E_TOOBIG;
+	outside_add(o, b->path, false);
+	p = find(o, b->path);
+	if (!p || p->target)
+		return 0;
+	pthread_mutex_lock(&o->lock);
+	o->n_bare += !p->bare;
+	p->bare = true;
+	p->mode = b->mode;
+	p->mtim = (struct timespec){.tv_sec = (time_t)b->mtime_s, .tv_nsec = b->mtime_ns};
+	pthread_mutex_unlock(&o->lock);
+	notify_attributes(o, p);
 	return 0;
 }
 

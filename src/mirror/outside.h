@@ -18,6 +18,7 @@
 #include "concc/err.h"
 
 struct mirror;
+struct msg_bare;
 struct outside;
 
 /* fuse_fd as in mirror_config.  On failure nothing is left. */
@@ -37,6 +38,9 @@ void outside_add(struct outside *o, const char *path, bool kept);
  * there is a directory by now, -ENOTDIR: its parent is behind a link, CONCC_E_TOOBIG: too many.
  */
 int outside_link(struct outside *o, const char *path, const char *target);
+/* Makes b->path a directory that looks like the client's, or takes that back.  CONCC_E_TOOBIG: too
+ * many.  Where a link is, or leads there, nothing happens. */
+int outside_bare(struct outside *o, const struct msg_bare *b);
 /* A name in the directory whose absence is no news, "": all in it are news again. */
 void outside_absent(struct outside *o, const char *dir, const char *name);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "absent.h"
 #include "ahead.h"
+#include "bare.h"
 #include "exe.h"
 #include "links.h"
 #include "results.h"
@@ -150,6 +151,7 @@ int run_dispatch(struct client *c, struct peer *p, const struct msg_run *m, stru
 		return r;
 	absent_check(p);
 	links_check(p);
+	bare_check(p);
 	*ret = run_new(c, p, m, e, strv_copy(workspaces));
 	ahead_job(p, m);
 	working_set_sources(p, m->cwd, m->argv);

@@ -57,6 +57,7 @@ static const char *const shown[] = {
 	"localtime",
 	"nsswitch.conf",
 	"protocols",
+	"resolv.conf", /* Erlang and Elixir, each time they start */
 	"rpc",
 	"services",
 	"shells",
@@ -91,6 +92,8 @@ static const char *const shown[] = {
 	"julia",
 	"ldc2.conf",
 	"ldc2.conf.d",
+	"mono/config",
+	"mono/*/machine.config",
 	"nim",
 	"ocamlfind.conf",
 	"octave.conf",

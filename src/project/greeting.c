@@ -12,6 +12,7 @@
 #include "concc/err.h"
 #include "concc/io.h"
 #include "concc/str.h"
+#include "bare.h"
 #include "peer.h"
 #include "server.h"
 #include "system.h"
@@ -84,6 +85,7 @@ void greeting_say(struct peer *p)
 	link_send_buf(p->link, MSG_HELLO, LINK_PRIO, &b);
 	if (ours)
 		system_greet(p);
+	bare_greet(p);
 }
 
 static int check_hello(struct peer *p)

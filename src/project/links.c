@@ -42,7 +42,7 @@ static void tell(struct peer *p, const char *path, const char *target)
 }
 
 /* Where the worker has other things, and what jobs have of their own. */
-static bool may_be_shown(const struct peer *p, const char *path)
+bool links_may_show(const struct peer *p, const char *path)
 {
 	static const char *const own[] = {"/dev", "/proc", "/run", "/sys", "/tmp"};
 
@@ -80,7 +80,7 @@ static bool show(struct walk *w, const char *path, const char *target)
 
 	if (is_seen(w, path))
 		return true;
-	if (!may_be_shown(p, path) || tree_serves_below(p->server->tree, path))
+	if (!links_may_show(p, path) || tree_serves_below(p->server->tree, path))
 		return false;
 	sent = map_get_str(&p->links, path);
 	if (sent && streq(sent, target))

@@ -15,6 +15,7 @@
 #include "concc/job.h"
 #include "concc/str.h"
 #include "absent.h"
+#include "bare.h"
 #include "eligible.h"
 #include "etc.h"
 #include "run.h"
@@ -226,7 +227,7 @@ static void look(const struct run *r, const char *path, struct missing_facts *f)
 	if (f->unseen)
 		return;
 	/* But GNU make, which links with -flto run on a makefile there, lists its directory. */
-	f->own = in_tmp && !(r->compiler && f->how == MISSING_LISTED);
+	f->own = (in_tmp && !(r->compiler && f->how == MISSING_LISTED)) || bare_is(r->peer, path);
 	f->here = in_tmp ? is_in_any_tmp(in_tmp) : lstat(path, &st) == 0;
 	/* The worker has looked on its own system, where no links are that only jobs see. */
 	if (f->here && f->how == MISSING_NAMED && run_leads_there(r->peer, path))
@@ -277,6 +278,8 @@ void missing_on(struct run *r, const struct msg_missing *m)
 		case MISSING_RUN_HERE:
 			text = why(r, *p, &f);
 			run_give_up(r, "missing", text);
+			if (m->how == MISSING_LOOKED_UP && !f.unseen)
+				bare_tell(r->peer, *p);
 			break;
 		}
 	}

@@ -16,6 +16,7 @@
 #include "concc/str.h"
 #include "absent.h"
 #include "ahead.h"
+#include "bare.h"
 #include "estimator.h"
 #include "greeting.h"
 #include "links.h"
@@ -77,6 +78,7 @@ static void forget_link(struct peer *p)
 	map_release(&p->exes_done);
 	absent_forget(p);
 	links_forget(p);
+	bare_forget(p);
 	p->n_trees = 0;
 	p->outdated = false;
 	map_release(&p->pushed);

@@ -56,6 +56,7 @@ struct peer {
 	struct run *filler;	    /* of those, the one that filling.h tells of; or NULL */
 	struct map sources;	    /* path -> version of a job's source that was told ahead */
 	struct map links;	    /* links.c: path -> target, as told; owned */
+	struct map bare;	    /* bare.c: path -> struct stat, as told; owned */
 	struct map absent;	    /* absent.c: directory -> struct absent_dir */
 	struct map pushed;	    /* roots whose working set was told, on this link */
 	struct serving *serving;    /* see serve.h */

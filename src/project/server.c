@@ -34,6 +34,7 @@
 #include "wake.h"
 #include "watchers.h"
 #include "working_set.h"
+#include "workspaces.h"
 
 /* Digests learnt are written at most this often; losing them costs a transfer. */
 #define SAVE_MS (60 * 1000)
@@ -238,7 +239,9 @@ static int set_up_tree(struct server *s, struct errmsg *msg)
 		return r;
 	s->tree_source = loop_add_fd(s->loop, tree_event_fd(s->tree), LOOP_READ, on_tree_event, s);
 	for (char **w = s->conf->workspaces; w && *w; w++) {
-		r = tree_serve(s->tree, *w, true, msg);
+		r = workspaces_check(*w, msg);
+		if (r == 0)
+			r = tree_serve(s->tree, *w, true, msg);
 		if (r < 0)
 			return r;
 	}

@@ -63,28 +63,18 @@ static void want(struct system *y, const char *path)
 
 static void want_all(struct system *y, char *const *listed)
 {
-	static const char *const usual[] = {"/usr",
-					    "/bin",
-					    "/sbin",
-					    "/lib",
-					    "/lib32",
-					    "/lib64",
-					    "/libx32",
-					    "/opt",
-					    "/nix/store",
-					    "/gnu/store",
-					    "~/.rustup",
-					    "~/.cargo/bin",
-					    "~/.cargo/registry",
-					    "~/.cargo/git",
-					    "~/go/pkg/mod",
-					    "~/.local/lib",
-					    "/var/lib/gems",
-					    "/var/lib/ghc",
-					    "/var/lib/ghostscript",
-					    "/var/lib/texmf",
-					    "/var/lib/xml-core",
-					    "/var/cache/fontconfig"};
+	static const char *const usual[] = {
+		"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt",
+		"/nix/store", "/gnu/store", "~/.rustup", "~/.cargo/bin", "~/.cargo/registry",
+		"~/.cargo/git", "~/go/pkg/mod", "~/.local/lib",
+		/* what managers of versions and packages have unpacked, and compilers read */
+		"~/.asdf/installs", "~/.cabal/store", "~/.cache/node-gyp", "~/.conan/data",
+		"~/.conan2/p", "~/.dub/packages", "~/.ghcup/ghc", "~/.local/share/mise/installs",
+		"~/.local/share/uv/python", "~/.local/state/cabal/store", "~/.nimble/pkgs",
+		"~/.nimble/pkgs2", "~/.nvm/versions", "~/.opam", "~/.platformio/packages",
+		"~/.pyenv/versions", "~/.rbenv/versions", "~/.stack/snapshots", "/var/lib/chicken",
+		"/var/lib/gems", "/var/lib/ghc", "/var/lib/ghostscript", "/var/lib/texmf",
+		"/var/lib/xml-core", "/var/cache/fontconfig"};
 
 	for (size_t i = 0; i < sizeof(usual) / sizeof(*usual); i++) {
 		/* Of the root directory only what is no link: those are told as such. */

@@ -42,6 +42,19 @@ bool workspaces_is_system_path(const char *path)
 	return path_is_below(path, "/dev") || path_is_below(path, "/proc");
 }
 
+int workspaces_check(const char *path, struct errmsg *msg)
+{
+	static const char *const own[] = {"/dev", "/proc", "/sys"};
+
+	for (size_t i = 0; i < N_OF(own); i++)
+		if (path_is_below(path, own[i]))
+			return errmsg_set(msg, CONCC_E_UNSAFE,
+					  "%s can't be a workspace, since jobs have a %s of their "
+					  "own; build in another directory to run this remotely",
+					  path, own[i]);
+	return 0;
+}
+
 /* Of these nothing is served unless it is listed, and no more of them than that. */
 static bool is_private(const char *path)
 {
@@ -282,6 +295,8 @@ static int need(struct server *s, const char *path, bool is_related, char ***lis
 	package = project && is_related && is_private(project) ? package_of(path) : NULL;
 	if (package)
 		return serve(s, package, false, list, msg);
+	if (workspaces_check(path, msg) < 0)
+		return CONCC_E_UNSAFE;
 	if (!project || is_private(project) || path_is_too_wide(project))
 		return errmsg_set(
 			msg, CONCC_E_UNSAFE,
@@ -296,7 +311,7 @@ static void add_listed(struct server *s, const char *dir, char ***list)
 {
 	struct errmsg msg = {0};
 
-	if (tree_serve(s->tree, dir, true, &msg) == 0)
+	if (workspaces_check(dir, &msg) == 0 && tree_serve(s->tree, dir, true, &msg) == 0)
 		workspaces_add(list, dir);
 	else
 		log_debug("%s", msg.text);

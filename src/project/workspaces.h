@@ -17,6 +17,8 @@ bool workspaces_is_passing(const struct server *s, const char *dir);
 extern const char *const workspaces_system_dirs[];
 /* Is it there, or in /dev or /proc?  Then it may well be on the worker. */
 bool workspaces_is_system_path(const char *path);
+/* Negative: jobs have something of their own there, whatever a configuration says. */
+int workspaces_check(const char *path, struct errmsg *msg);
 /*
  * The trees that the job needs on that peer, on the heap, none beneath another, one of them with
  * its cwd; all served by now.  NULL and why: the cwd is in none.  *ret_unserved: the program's

@@ -29,6 +29,7 @@ const char *msg_name(uint8_t type)
 		[MSG_PREFETCH] = "PREFETCH",
 		[MSG_OUTSIDE] = "OUTSIDE",
 		[MSG_LINK] = "LINK",
+		[MSG_BARE] = "BARE",
 		[MSG_GUESS] = "GUESS",
 		[MSG_LIMITS] = "LIMITS",
 		[MSG_LIST] = "LIST",

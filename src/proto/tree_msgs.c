@@ -328,6 +328,43 @@ void msg_link_release(struct msg_link *m)
 	*m = (struct msg_link){0};
 }
 
+void msg_bare_encode(struct buf *b, const struct msg_bare *m)
+{
+	buf_put_str(b, m->path);
+	buf_put_u8(b, m->there);
+	buf_put_u16(b, m->mode);
+	buf_put_u64(b, (uint64_t)m->mtime_s);
+	buf_put_u32(b, m->mtime_ns);
+}
+
+int msg_bare_decode(struct blob payload, struct msg_bare *ret)
+{
+	struct msg_bare m = {0};
+	struct rd r;
+	uint8_t there;
+
+	rd_init(&r, payload.p, payload.n);
+	m.path = rd_abs_path(&r);
+	there = rd_u8(&r);
+	m.mode = rd_u16(&r);
+	m.mtime_s = (int64_t)rd_u64(&r);
+	m.mtime_ns = rd_u32(&r);
+	m.there = there;
+	if (rd_done(&r) < 0 || !strchr(m.path + 1, '/') || there > 1 || m.mode > 07777 ||
+	    m.mtime_ns >= 1000000000) {
+		msg_bare_release(&m);
+		return CONCC_E_PROTO;
+	}
+	*ret = m;
+	return 0;
+}
+
+void msg_bare_release(struct msg_bare *m)
+{
+	free(m->path);
+	*m = (struct msg_bare){0};
+}
+
 void msg_fetch_encode(struct buf *b, const struct msg_fetch *m)
 {
 	buf_put_u32(b, m->fetch_id);

@@ -182,6 +182,19 @@ static int on_link(struct agent *a, struct blob payload)
 	return r;
 }
 
+static int on_bare(struct agent *a, struct blob payload)
+{
+	struct msg_bare m;
+	int r;
+
+	r = msg_bare_decode(payload, &m);
+	if (r < 0)
+		return r;
+	r = mirror_bare(a->mirror, &m);
+	msg_bare_release(&m);
+	return r;
+}
+
 static int on_outside(struct agent *a, struct blob payload)
 {
 	struct msg_outside m;
@@ -247,6 +260,8 @@ int agent_message(struct agent *a, uint8_t type, struct blob payload)
 		return on_guess(a, payload);
 	case MSG_LINK:
 		return on_link(a, payload);
+	case MSG_BARE:
+		return on_bare(a, payload);
 	case MSG_OUTSIDE:
 		return on_outside(a, payload);
 	case MSG_LIMITS:

@@ -227,6 +227,19 @@ static bool symlink_of(struct blob in, struct buf *out)
 	return true;
 }
 
+static bool bare(struct blob in, struct buf *out)
+{
+	struct msg_bare m;
+
+	if (msg_bare_decode(in, &m) < 0)
+		return false;
+	check_clean(m.path);
+	CHECK(strchr(m.path + 1, '/') && m.mode <= 07777 && m.mtime_ns < 1000000000);
+	msg_bare_encode(out, &m);
+	msg_bare_release(&m);
+	return true;
+}
+
 static bool fetch(struct blob in, struct buf *out)
 {
 	struct msg_fetch m;
@@ -519,6 +532,7 @@ static const struct codec {
 	[MSG_GUESSED] = {prefetch},
 	[MSG_OUTSIDE] = {outside},
 	[MSG_LINK] = {symlink_of},
+	[MSG_BARE] = {bare},
 	[MSG_LIST] = {path},
 	[MSG_FETCH] = {fetch},
 	[MSG_JOB_OUTPUT] = {output},

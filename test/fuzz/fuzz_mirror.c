@@ -246,6 +246,8 @@ static void say_of_outside(enum step what, const uint8_t s[4])
 			return;
 		mirror_outside_absent(bed.mirror, &o);
 		msg_outside_release(&o);
+	} else if (s[2] & 2) {
+		(void)mirror_bare(bed.mirror, &(struct msg_bare){path, s[2] & 1, 0700, s[3], s[3]});
 	} else {
 		msg_link_encode(&b, path, s[2] & 1 ? paths[s[3] % N_OF(paths)] : "");
 		if (msg_link_decode((struct blob){b.data, b.len}, &l) < 0)

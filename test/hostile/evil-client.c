@@ -790,7 +790,7 @@ static void any_hint(struct evil *e)
 	char *names[] = {(char *)"a", (char *)"d", NULL};
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
-	switch (chance(e, 4)) {
+	switch (chance(e, 5)) {
 	case 0:
 		msg_prefetch_encode(&b, 1 + chance(e, 4), names);
 		send_buf(e, chance(e, 2) ? MSG_GUESS : MSG_PREFETCH, &b);
@@ -802,6 +802,12 @@ static void any_hint(struct evil *e)
 	case 2:
 		msg_link_encode(&b, "/srv/link", chance(e, 2) ? WORKSPACE : "");
 		send_buf(e, MSG_LINK, &b);
+		break;
+	case 3:
+		msg_bare_encode(&b, &(struct msg_bare){
+					    .path = (char *)(chance(e, 2) ? "/srv/bin" : WORKSPACE),
+					    .there = chance(e, 2)});
+		send_buf(e, MSG_BARE, &b);
 		break;
 	default:
 		send_serve(e, any_dir(e));

@@ -24,13 +24,13 @@ PAGE=
 
 # ---- a machine as it was installed, with one worker ----
 
-# /opt is empty, /srv/disk another file system, /srv/read-only a home with nothing but keys; Rust is where rustup puts it.
+# As it was installed, but that its user has had a desktop.  /opt is empty, /srv/disk another file system, /srv/read-only a home with nothing but keys; Rust is where rustup puts it.
 fresh_machine() {
 	mkdir -p "$LAB/opt" "$LAB/plain" /srv/disk /srv/run-client /srv/run-local
 	chmod 700 /srv/run-*
 	mount --bind "$LAB/opt" /opt
 	mount -t tmpfs lab-disk /srv/disk
-	mkdir -p ~/.ssh /srv/read-only/.ssh
+	mkdir -p ~/.ssh ~/.cache ~/.config ~/.ghc ~/.local/share ~/.local/state /srv/read-only/.ssh
 	mount --bind /srv/read-only /srv/read-only
 	mount -o remount,ro,bind /srv/read-only
 	mount --bind ~/.ssh /srv/read-only/.ssh

@@ -84,7 +84,6 @@ way_name_on_worker() { CPATH=/srv/wrong:$OUT $RUN gcc -c a.c -o a.o; }
 way_script_reads() { $DISPATCH sh -c 'echo first; cat ../../outside/out.h; echo last'; }
 way_script_writes() { $DISPATCH sh -c 'echo first; echo new >../../outside/made && echo made'; }
 way_script_lists() { $DISPATCH sh -c 'ls /srv/outside; ls ..'; }
-way_script_asks() { $DISPATCH sh -c 'if test -d /srv/outside; then echo yes; else echo no; fi'; }
 way_top_level() { $DISPATCH sh -c 'ls /srv | grep -c outside'; }
 
 # What is read-only to jobs, and a terminal, which they have none of: done here.
@@ -232,7 +231,7 @@ beneath_tmp() {
 }
 
 # By $RUN, here and by a wrapper: "remote" or the rule by which it runs here.
-tmp_same() { # WHERE TEXT
+found_same() { # WHERE TEXT
 	local rc=0 want=0
 	RUN='env' bash -c "$2" >"$LAB/want.out" 2>"$LAB/want.err" </dev/null || want=$?
 	: >"$LAB/where"
@@ -254,28 +253,28 @@ in_tmp() {
 	for dir in /tmp /var/tmp /dev/shm; do
 		export F=$dir/concc-outside.$$
 		echo "in $dir" >"$F"
-		tmp_same "$here" '$RUN sh -c "cat $F"'
-		tmp_same "$here" '$RUN sh -c "test -s \"\$F\" && echo there || echo none"'
+		found_same "$here" '$RUN sh -c "cat $F"'
+		found_same "$here" '$RUN sh -c "test -s \"\$F\" && echo there || echo none"'
 		rm "$F"
-		tmp_same remote '$RUN sh -c "test -s \"\$F\" && echo there || echo none"'
+		found_same remote '$RUN sh -c "test -s \"\$F\" && echo there || echo none"'
 	done
 	export F=/tmp/concc-outside.$$
 	mkdir "$F"
 	echo '#define IN_TMP 1' >"$F/in.h"
 	printf '#include "%s/in.h"\nint x = IN_TMP;\n' "$F" >t.c
 	ln -s "$F" link
-	tmp_same "$here" '$RUN gcc -c t.c -o t.o; cksum <t.o'
-	tmp_same "$here" '$RUN sh -c "cat link/in.h"'
-	tmp_same "$here" '$RUN find -L . -name in.h'
-	tmp_same "$here" '$RUN sh -c "[ -d $F ] || echo no"'
-	tmp_same "$here" '$RUN sh -c "ls /tmp | grep -c concc-outside"'
-	tmp_same remote '$RUN sh -c "d=\$(mktemp -d); echo x >\$d/f; ln \$d/f \$d/g; mv \$d \$d.2; ls \$d.2; rm -r \$d.2"'
-	tmp_same remote '$RUN sh -c "echo x >/tmp/own; mkfifo /tmp/p; (echo y >/tmp/p) & cat /tmp/own /tmp/p; wait; rm /tmp/own /tmp/p"'
-	tmp_same remote '$RUN gcc -c plain.c -o plain.o; cksum <plain.o'
+	found_same "$here" '$RUN gcc -c t.c -o t.o; cksum <t.o'
+	found_same "$here" '$RUN sh -c "cat link/in.h"'
+	found_same "$here" '$RUN find -L . -name in.h'
+	found_same "$here" '$RUN sh -c "[ -d $F ] || echo no"'
+	found_same "$here" '$RUN sh -c "ls /tmp | grep -c concc-outside"'
+	found_same remote '$RUN sh -c "d=\$(mktemp -d); echo x >\$d/f; ln \$d/f \$d/g; mv \$d \$d.2; ls \$d.2; rm -r \$d.2"'
+	found_same remote '$RUN sh -c "echo x >/tmp/own; mkfifo /tmp/p; (echo y >/tmp/p) & cat /tmp/own /tmp/p; wait; rm /tmp/own /tmp/p"'
+	found_same remote '$RUN gcc -c plain.c -o plain.o; cksum <plain.o'
 	rm -r "$F"
 	# What no other program needs is not looked for either.
 	mkdir -p /tmp/hsperfdata_concc-test
-	tmp_same remote '$RUN sh -c "test -d /tmp/hsperfdata_concc-test; echo"'
+	found_same remote '$RUN sh -c "test -d /tmp/hsperfdata_concc-test; echo"'
 	rmdir /tmp/hsperfdata_concc-test
 }
 
@@ -296,13 +295,72 @@ project_in_tmp() {
 	done
 }
 
+# Directories that every home has are there, and only what is in them makes a job run here.  Others are
+# there for who comes after the first that looked for them.
+# shellcheck disable=SC2016
+bare_directories() {
+	local here='local: missing '
+	prepare
+	rm -rf ~/.config ~/.local ~/.seldom
+	mkdir -p ~/.config/app ~/.local/share ~/.seldom
+	echo set >~/.config/app/rc
+	touch -d @1000000 ~/.local
+	chmod 700 ~/.config
+	lab_stop_server
+	found_same remote '$RUN sh -c "cat ~/.config/other/rc || echo none"'
+	found_same remote '$RUN sh -c "stat -c \"%a %u %Y\" ~/.config ~/.local; test -w ~/.config && echo writable"'
+	found_same remote '$RUN python3 -c "import site; print(site.getusersitepackages())"'
+	found_same "$here" '$RUN sh -c "cat ~/.config/app/rc"'
+	found_same "$here" '$RUN sh -c "ls ~/.config"'
+	found_same "$here" '$RUN sh -c "mkdir ~/.config/made && rmdir ~/.config/made"'
+	# Nothing is in it here either.
+	found_same remote '$RUN sh -c "ls -A ~/.local/share"'
+	found_same "$here" '$RUN sh -c "cat ~/.seldom/rc || echo none"'
+	found_same remote '$RUN sh -c "cat ~/.seldom/rc || echo none"'
+	# What becomes of them is seen by the next job.
+	chmod 755 ~/.config
+	mkdir ~/.config/other
+	echo new >~/.config/other/rc
+	found_same remote '$RUN sh -c "stat -c \"%a %Y\" ~/.config"'
+	found_same "$here" '$RUN sh -c "cat ~/.config/other/rc"'
+	rm -r ~/.config ~/.seldom
+	found_same remote '$RUN sh -c "test -e ~/.config || test -e ~/.seldom || echo gone"'
+	mkdir ~/elsewhere
+	ln -s elsewhere ~/.seldom
+	found_same "$here" '$RUN sh -c "readlink ~/.seldom"'
+	rm -r ~/elsewhere ~/.seldom ~/.local
+}
+
+# A build in memory: a job's /dev/shm is its own, and a list would change nothing, so no line says
+# that one would.
+in_dev_shm() {
+	local d=/dev/shm/concc-outside.$$ set
+	only_worker 1
+	mkdir -p "$d/.git"
+	echo 'int x;' >"$d/a.c"
+	cd "$d"
+	for set in none=1 CONCC_WORKSPACE="$d"; do
+		env "$set" CONCC_EXPLAIN=1 concc-cc gcc -c a.c 2>"$LAB/err"
+		cat "$LAB/err"
+		expect_grep "^concc: local: outside .$d can't be a workspace, since jobs have a /dev of their own" "$LAB/err"
+		expect_eq "lines" "$(wc -l <"$LAB/err")" 1
+	done
+	lab_stop_server
+	sed -i "s|^workspace = .*|workspace = $d|" /srv/concc.ini
+	concc-cc gcc -c a.c 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_grep "can't be a workspace, since jobs have a /dev" "$LAB/err"
+	cd "$WS"
+	rm -r "$d"
+}
+
 for n in 1 2; do
 	who=${LAB_USERS[n]}
 	lab_worker "$n" mkdir -p /srv/wrong
 	lab_worker "$n" sh -c "echo '#define OUTSIDE 8' >/srv/wrong/out.h"
 	only_worker "$n"
 	for way in symlink cpath args_file dotdot isystem output output_at_top has_include \
-		name_on_worker script_reads script_writes script_lists script_asks top_level; do
+		name_on_worker script_reads script_writes script_lists top_level; do
 		check "$way ($who)" same_here "$way"
 	done
 	check "the compiler's own failure ($who)" own_failure
@@ -310,12 +368,14 @@ for n in 1 2; do
 	check "what is refused to jobs ($who)" denied
 	check "PATH ($who)" search_path
 	check "HOME ($who)" home_is_there
+	check "bare directories ($who)" bare_directories
 	check "two at once ($who)" two_at_once
 	check "what is in /tmp ($who)" in_tmp
 	check "a project in /tmp ($who)" project_in_tmp
 	lab_worker "$n" rm -r /srv/wrong
 done
 check "workspaces below /tmp" beneath_tmp
+check "a project in /dev/shm" in_dev_shm
 # And on this machine, whose /var/tmp is another directory than its /tmp.
 lab_stop_server
 printf "[concc]\nlocal-slots = 0\n" >/srv/concc.ini

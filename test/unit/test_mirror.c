@@ -1129,6 +1129,45 @@ Test(mirror, shows_links_outside)
 	sim_free(s);
 }
 
+static int make_bare(struct sim *s, const char *path, bool there, int64_t time)
+{
+	return mirror_bare(s->m, &(struct msg_bare){(char *)path, there, 0700, time, 5});
+}
+
+/* It looks as it does at home, and what is sought in it is told. */
+Test(mirror, shows_bare_directories)
+{
+	struct sim *s = sim_new_served();
+	_cleanup_free_ char *place = xasprintf("%s/" MIRROR_OUTSIDE, s->mnt);
+	char many[32];
+
+	setenv("O", place, 1);
+	cr_assert_eq(mirror_outside(s->m, "/home/me/tools", true), 0);
+	cr_assert_eq(make_bare(s, "/home/me/.config", true, 77), 0);
+	cr_assert_eq(make_bare(s, "/home/me/.config/app", true, 78), 0);
+	sim_expect(s, "stat -c '%F %a %Y' $O/home/me/.config", "directory 700 77\n");
+	sim_expect(s, "ls $O/home/me", "tools\n");
+	expect_reports(s, "7 list /home/me\n");
+	sim_expect(s, "test -e $O/home/me/.config/app/rc", "status 1\n");
+	expect_reports(s, "7 /home/me/.config/app/rc\n");
+	cr_assert_eq(make_bare(s, "/home/me/.config", true, 79), 0);
+	sim_expect(s, "stat -c '%a %Y' $O/home/me/.config", "700 79\n");
+	/* With what is in it; but not with what is mounted there. */
+	cr_assert_eq(make_bare(s, "/home/me/.config", false, 0), 0);
+	sim_expect(s, "test -e $O/home/me/.config/app", "status 1\n");
+	expect_reports(s, "7 /home/me/.config\n");
+	cr_assert_eq(make_bare(s, "/home/me", true, 80), 0);
+	sim_expect(s, "stat -c '%a %Y' $O/home/me", "700 80\n");
+	cr_assert_eq(make_bare(s, "/home/me", false, 0), 0);
+	sim_expect(s, "test -d $O/home/me/tools; stat -c %a $O/home/me", "755\n");
+	for (int i = 0; i < PROTO_BARE_MAX; i++) {
+		snprintf(many, sizeof(many), "/home/many%d", i);
+		cr_assert_eq(make_bare(s, many, true, i), 0, "%s", many);
+	}
+	cr_assert_eq(make_bare(s, "/home/more", true, 1), CONCC_E_TOOBIG);
+	sim_free(s);
+}
+
 /* Told as such, however it is done, and whether or not its absence is news; and refused. */
 Test(mirror, sees_what_is_changed_outside)
 {
