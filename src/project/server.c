@@ -437,7 +437,8 @@ static void tear_down(struct server *s)
 	working_sets_save(s);
 	end_peers(s);
 	loop_remove(steal_ptr(&s->hashing_source));
-	(void)offload_free(steal_ptr(&s->hashing), HASHING_END_S); /* what hangs ends with the process */
+	(void)offload_free(steal_ptr(&s->hashing),
+			   HASHING_END_S); /* what hangs ends with the process */
 	working_sets_free(s);
 	strv_free(s->work_dirs);
 	if (s->pool && !s->replaced)

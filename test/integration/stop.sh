@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 #
 # `concc stop` while jobs run on several workers and others wait for a slot: all of them are done by
-# the next server, on workers.  And one that can't hear of it, which has been stopped itself.
+# the next server, on workers.  And one that takes long to end, and one that can't hear of it, which has been
+# stopped itself.
 # limit: 60
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 lab_need jq strace
@@ -54,6 +55,30 @@ stopped() {
 	expect_eq "jobs at home" "$(cat "$LAB"/*.err | grep -c '^concc: local')" 0
 }
 
+# As on a busy machine, or with many files to put in place: who asks waits for more than an answer takes.
+takes_long() {
+	local pid
+	lab_stop_server
+	cat >"$LAB/worker" <<-EOF
+		#!/bin/sh
+		concc-worker --stdio
+		read -r pid <"$LAB/pid"
+		kill -STOP \$pid
+		sleep 11
+		kill -CONT \$pid
+	EOF
+	chmod +x "$LAB/worker"
+	printf '[concc]\nworkspace = %s\n[worker slow]\nslots = 1\ncommand = %s\n' "$WS" "$LAB/worker" >"$LAB/slow.ini"
+	export CONCC_CONFIG=$LAB/slow.ini
+	CONCC_EXPLAIN=1 concc-dispatch true 2>"$LAB/long.err"
+	expect_grep '^concc: remote on slow' "$LAB/long.err"
+	pid=$(lab_server_pid)
+	echo "$pid" >"$LAB/pid"
+	concc stop || fail "exit status $?"
+	[ ! -e "/proc/$pid" ] || expect_gone "the project server" "$pid"
+	unset CONCC_CONFIG
+}
+
 # Who asks it is told what it is that does not answer, and what ends that.
 deaf() {
 	local pid what n=0 pids=()
@@ -79,5 +104,6 @@ deaf() {
 }
 
 check "stopped in the middle of jobs" stopped
+check "one that takes long to end" takes_long
 check "one that does not answer" deaf
 lab_stop
