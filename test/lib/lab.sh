@@ -568,6 +568,36 @@ lab_describe() { # PID...
 	done
 }
 
+# Cores of this machine, as concc counts them: a quota of the test's control group, or of one above, as containers
+# have it, leaves fewer than nproc(1) says.
+lab_nproc() {
+	local n quota period kinds group dir
+	n=$(nproc)
+	while IFS=: read -r _ kinds group; do
+		case ,$kinds, in
+		,,) dir=/sys/fs/cgroup ;;
+		*,cpu,*) dir=/sys/fs/cgroup/cpu ;;
+		*) continue ;;
+		esac
+		while :; do
+			quota='' period=''
+			if [ -f "$dir$group/cpu.max" ]; then
+				read -r quota period <"$dir$group/cpu.max"
+			elif [ -f "$dir$group/cpu.cfs_quota_us" ]; then
+				read -r quota <"$dir$group/cpu.cfs_quota_us"
+				read -r period <"$dir$group/cpu.cfs_period_us"
+			fi
+			case $quota in
+			'' | max | -*) ;;
+			*) quota=$(((quota + period - 1) / period)) && n=$((quota < n ? quota : n)) ;;
+			esac
+			[ -n "$group" ] || break
+			group=${group%/*}
+		done
+	done </proc/self/cgroup
+	echo "$n"
+}
+
 # A server is ready with its first worker: waits for the others, whose ups are in its log.
 lab_all_up() {
 	local line='' up=' ' n
