@@ -4,7 +4,7 @@
 # `concc stop` while jobs run on several workers and others wait for a slot: all of them are done by
 # the next server, on workers.  And one that takes long to end, and one that can't hear of it, which has been
 # stopped itself.
-# limit: 60
+# limit: 90
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 lab_need jq strace
 LAB_SLOTS=1
@@ -81,10 +81,15 @@ takes_long() {
 
 # Who asks it is told what it is that does not answer, and what ends that.
 deaf() {
-	local pid what n=0 pids=()
+	local pid what n=0 pids=() cache report late
+	late="concc: the project server of $CONCC_RUNTIME_DIR does not answer: its last jobs may be missing"
 	lab_all_up
 	pid=$(lab_server_pid)
 	lab_suspend "$pid"
+	concc cache >/dev/null 2>"$LAB/cache.err" &
+	cache=$!
+	concc report --json >/dev/null 2>"$LAB/report.err" &
+	report=$!
 	for what in status 'status --json' 'status --reset' stop; do
 		n=$((n + 1))
 		# shellcheck disable=SC2086 # words
@@ -98,6 +103,11 @@ deaf() {
 		expect_eq "what is said" "$(cat "$LAB/deaf$n.err")" \
 			"concc: the project server does not answer; \`kill -9 $pid\` ends it, and builds start another"
 	done
+	for what in "$cache" "$report"; do
+		expect_status 0 wait "$what"
+	done
+	expect_eq "what is said" "$(cat "$LAB/cache.err")" "$late"
+	expect_eq "what is said" "$(cat "$LAB/report.err")" "$late"
 	kill -9 "$pid"
 	CONCC_EXPLAIN=1 concc-dispatch true 2>"$LAB/deaf.err"
 	expect_grep '^concc: remote on w' "$LAB/deaf.err"
