@@ -23,7 +23,7 @@ LAB_REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 LAB_BUILD=${CONCC_BUILD:-$LAB_REPO/build}
 LAB_BIN=${CONCC_BIN:-$LAB_BUILD/bin}	# the programs under test
 LAB_TOOLS=$LAB_BUILD/test/lib		# test/lib/*.c, built
-LAB_LIMIT=20				# seconds: the failing end of each wait
+LAB_LIMIT=60				# seconds: the failing end of each wait, on a busy machine too
 LAB_USER=builder			# the unprivileged user of the workers
 LAB_SLOTS=${LAB_SLOTS:-4}		# of each worker
 LAB_WORKER_ENV=${LAB_WORKER_ENV-}	# NAME=VALUE... in the environment of the workers
