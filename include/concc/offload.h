@@ -22,10 +22,11 @@ struct offload_lane;
 /* max_bytes: of what all calls that were not made yet keep in memory, as offload_put() is told. */
 struct offload *offload_new(unsigned n_threads, size_t max_bytes);
 /*
- * Waits some seconds for what was put to be done, and calls `done` of it.  What hangs longer ends
- * with the process, and what it uses stays.  False then: nothing that `run` uses may be freed.
+ * Waits for what was put to be done, and calls `done` of it: at_most_s seconds, and two without any
+ * call that ended.  So many calls to a slow disk are waited for, and one that hangs is not.  It
+ * ends with the process, and what it uses stays.  False then: nothing that `run` uses may be freed.
  */
-bool offload_free(struct offload *o); /* NULL is fine */
+bool offload_free(struct offload *o, unsigned at_most_s); /* NULL is fine */
 
 struct offload_lane *offload_lane(struct offload *o); /* lives as long as o */
 

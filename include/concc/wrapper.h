@@ -105,9 +105,11 @@ void server_wait_end(int dir_fd);
 #define RUN_DIR_PREFIX "/tmp/concc-run-"
 /* Those that are there, of this user, but mine, which is known already.  NULL: none. */
 char **server_other_dirs(const char *mine);
-/* Has all servers of this user write what records of jobs they have.  Waits for that, some seconds
- * at most, and not for one that does not answer. */
-void servers_flush(void);
+/* Has all servers of this user write what records of jobs they have.  Waits for that, which takes
+ * milliseconds on a machine and a disk that work.  Returns the runtime directory of one that has
+ * not done so, on the heap; NULL: none. */
+char *servers_flush(unsigned limit_ms);
+#define SERVERS_FLUSH_MS 10000 /* for who says what there was */
 /* The directory of this program, or NULL. */
 char *program_dir(void);
 /* The path of another program of ours: beside this one, else the bare name for PATH. */

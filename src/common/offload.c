@@ -12,7 +12,7 @@
 #include "concc/str.h"
 
 #define THREADS_MAX 8
-#define END_S	    2 /* for what runs when the owner ends */
+#define STILL_US    2000000 /* at the owner's end: of a disk that works some call ends by then */
 
 struct call {
 	struct list link; /* in its lane, then in offload.ended */
@@ -39,9 +39,10 @@ struct offload {
 	struct list lanes;
 	pthread_mutex_t lock; /* of all that follows, and of the lanes' calls */
 	pthread_cond_t more;
-	struct list ready; /* struct offload_lane.ready */
-	struct list ended; /* struct call.link */
-	unsigned n_threads, n_idle;
+	pthread_cond_t moved; /* by CLOCK_MONOTONIC: while ending, a call or a thread has ended */
+	struct list ready;    /* struct offload_lane.ready */
+	struct list ended;    /* struct call.link */
+	unsigned n_threads, n_idle, n_left; /* left: of the threads, those that have ended */
 	bool ending;
 	struct offload_counts counts;
 };
@@ -57,6 +58,7 @@ static uint64_t now_us(void)
 struct offload *offload_new(unsigned n_threads, size_t max_bytes)
 {
 	struct offload *o = xcalloc(1, sizeof(*o));
+	pthread_condattr_t monotonic;
 
 	o->n_max = n_threads < THREADS_MAX ? n_threads : THREADS_MAX;
 	o->max_bytes = max_bytes;
@@ -65,6 +67,10 @@ struct offload *offload_new(unsigned n_threads, size_t max_bytes)
 	list_init(&o->ended);
 	pthread_mutex_init(&o->lock, NULL);
 	pthread_cond_init(&o->more, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&o->moved, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	o->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	return o;
 }
@@ -104,6 +110,8 @@ static void make_call(struct offload *o, struct offload_lane *l)
 	list_append(&o->ended, &c->link);
 	if (!list_empty(&l->calls))
 		list_append(&o->ready, &l->ready);
+	if (o->ending)
+		pthread_cond_signal(&o->moved);
 }
 
 static void *work(void *arg)
@@ -126,6 +134,8 @@ static void *work(void *arg)
 		list_remove(&l->ready);
 		make_call(o, l);
 	}
+	o->n_left++;
+	pthread_cond_signal(&o->moved);
 	pthread_mutex_unlock(&o->lock);
 	return NULL;
 }
@@ -218,29 +228,54 @@ void offload_counts(struct offload *o, struct offload_counts *ret)
 	pthread_mutex_unlock(&o->lock);
 }
 
-/* False: it did not end in time. */
-static bool join(const struct offload *o)
+/* Under the lock.  False: nothing has moved until then. */
+static bool wait_until(struct offload *o, uint64_t us)
 {
-	struct timespec end;
+	const struct timespec at = {.tv_sec = (time_t)(us / 1000000),
+				    .tv_nsec = (long)(us % 1000000) * 1000};
+	const uint64_t n_done = o->counts.n_done;
+	const unsigned n_left = o->n_left;
+	int err = 0;
 
-	(void)clock_gettime(CLOCK_REALTIME, &end);
-	end.tv_sec += END_S;
-	for (unsigned i = 0; i < o->n_threads; i++) {
-		if (pthread_timedjoin_np(o->threads[i], NULL, &end) != 0)
+	while (!err && o->counts.n_done == n_done && o->n_left == n_left)
+		err = pthread_cond_timedwait(&o->moved, &o->lock, &at);
+	return !err;
+}
+
+/* Under the lock.  False: one hangs, or all that there is takes too long. */
+static bool wait_for_threads(struct offload *o, unsigned at_most_s)
+{
+	const uint64_t end = now_us() + (uint64_t)at_most_s * 1000000;
+
+	while (o->n_left < o->n_threads) {
+		uint64_t still = now_us() + STILL_US;
+
+		if (!wait_until(o, still < end ? still : end))
 			return false;
 	}
 	return true;
 }
 
-bool offload_free(struct offload *o)
+/* False: not in time. */
+static bool end_threads(struct offload *o, unsigned at_most_s)
 {
-	if (!o)
-		return true;
+	bool ended;
+
 	pthread_mutex_lock(&o->lock);
 	o->ending = true;
 	pthread_cond_broadcast(&o->more);
+	ended = wait_for_threads(o, at_most_s);
 	pthread_mutex_unlock(&o->lock);
-	if (!join(o))
+	for (unsigned i = 0; ended && i < o->n_threads; i++)
+		(void)pthread_join(o->threads[i], NULL);
+	return ended;
+}
+
+bool offload_free(struct offload *o, unsigned at_most_s)
+{
+	if (!o)
+		return true;
+	if (!end_threads(o, at_most_s))
 		return false;
 	offload_dispatch(o);
 	list_for_each_safe (p, &o->lanes)
@@ -248,6 +283,7 @@ bool offload_free(struct offload *o)
 	if (o->event_fd >= 0)
 		(void)close(o->event_fd);
 	pthread_cond_destroy(&o->more);
+	pthread_cond_destroy(&o->moved);
 	pthread_mutex_destroy(&o->lock);
 	free(o);
 	return true;

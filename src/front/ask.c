@@ -19,7 +19,8 @@
 #include "concc/str.h"
 #include "concc/wrapper.h"
 
-#define ANSWER_S 10 /* it answers at once; one that somebody has stopped never does */
+#define ANSWER_S 10  /* it answers at once; one that somebody has stopped never does */
+#define END_S	 600 /* once it has begun to end: a job's many files are put in place before */
 
 /* "settled" is answered when workers are up, which has an end of its own. */
 static void limit_answer(int fd, const char *word)
@@ -288,6 +289,29 @@ int front_reset(void)
 	return 0;
 }
 
+/* It does not answer, but ends the connection when all is down.  That may take long on a busy
+ * machine; that it has begun is seen at its locks. */
+static int ask_to_stop(const char *dir, int dir_fd)
+{
+	char *words[] = {(char *)"stop", NULL};
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct conn c = {.fd = -1};
+	uint8_t type;
+	int r, n = 0;
+
+	r = server_connect(dir, &c);
+	if (r < 0)
+		return r;
+	limit_answer(c.fd, words[0]);
+	msg_ctl_encode(&b, words);
+	r = conn_send(&c, MSG_CTL, &b);
+	while (r == 0 && (r = conn_recv(&c, &type, &b)) == -EAGAIN && !server_is_there(dir_fd) &&
+	       ++n < END_S / ANSWER_S)
+		r = 0;
+	conn_release(&c);
+	return r;
+}
+
 int front_stop(void)
 {
 	_cleanup_free_ char *dir = NULL;
@@ -301,7 +325,7 @@ int front_stop(void)
 		fprintf(stderr, "concc: no project server is running\n");
 		return 0;
 	}
-	r = front_ask(dir, "stop", NULL, NULL);
+	r = ask_to_stop(dir, dir_fd);
 	return r == CONCC_E_CLOSED || r == 0 ? 0 : no_answer(dir);
 }
 

@@ -39,12 +39,17 @@ static void print_counts(const struct cache_store *s)
 
 int front_cache(bool clear)
 {
-	_cleanup_free_ char *cache = NULL, *dir = NULL;
+	_cleanup_free_ char *cache = NULL, *dir = NULL, *late = NULL;
 	struct cache_store *s = NULL;
 	struct errmsg msg = {0};
 	int r = cache_dir(&cache, &msg);
 
-	servers_flush(); /* what they have not written yet counts as well */
+	late = servers_flush(SERVERS_FLUSH_MS); /* what they have not written yet counts as well */
+	if (late)
+		fprintf(stderr,
+			"concc: the project server of %s does not answer: its last jobs may be "
+			"missing\n",
+			late);
 	if (r == 0) {
 		dir = path_join(cache, "results");
 		/* Nothing is written here, so any bound will do. */

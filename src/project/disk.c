@@ -20,6 +20,7 @@
  * is less than a system call for each; who wants to read them asks. */
 #define GATHER_MS    200
 #define GATHER_BYTES (64 * 1024)
+#define END_S	     5 /* for what waits at the end */
 
 struct disk {
 	struct server *server;
@@ -264,7 +265,7 @@ bool disk_close(struct server *s)
 	put_gathered(d, true);
 	loop_remove(d->timer);
 	loop_remove(d->source);
-	if (!offload_free(d->offload)) {
+	if (!offload_free(d->offload, END_S)) {
 		log_warn("ending although a call to the disk of %s hangs; what it was to keep is "
 			 "lost",
 			 s->cache);

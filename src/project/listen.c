@@ -27,8 +27,9 @@
  * so often in vain, and another server has to try. */
 #define LISTEN_PAUSE_MS 1000
 #define LISTEN_TRIES	3
-/* How long a server may take to end: its workers' connections are closed, not waited for. */
-#define TAKE_OVER_S 30
+/* How long a server may take to end: its workers' commands, its disk and the far store have their
+ * limits, which are 32 s together. */
+#define TAKE_OVER_S 40
 
 struct listener {
 	int fd;
@@ -239,14 +240,19 @@ void listen_take_all(struct server *s)
 		on_connection(s, LOOP_READ);
 }
 
+void listen_say_ending(struct server *s)
+{
+	if (!s->ready || s->lock_fd < 0)
+		return; /* they go with the fd, too */
+	(void)lock_byte(s->lock_fd, F_OFD_SETLK, F_UNLCK, PROTO_THERE_BYTE);
+	(void)lock_byte(s->lock_fd, F_OFD_SETLK, F_UNLCK, PROTO_READY_BYTE);
+}
+
 void listen_end(struct server *s)
 {
 	if (!s->listener)
 		return;
-	if (s->ready && s->lock_fd >= 0) { /* they go with the fd, too */
-		(void)lock_byte(s->lock_fd, F_OFD_SETLK, F_UNLCK, PROTO_THERE_BYTE);
-		(void)lock_byte(s->lock_fd, F_OFD_SETLK, F_UNLCK, PROTO_READY_BYTE);
-	}
+	listen_say_ending(s);
 	if (s->listener->fd >= 0 && place_is_ours(s))
 		(void)unlinkat(s->dir_fd, "project.sock", 0);
 	listen_close(s);

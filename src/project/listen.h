@@ -20,7 +20,9 @@ void listen_say_ready(struct server *s);
 /* Those that are in the queue of the socket; nothing when it is closed. */
 void listen_take_all(struct server *s);
 void listen_close(struct server *s); /* twice is fine */
-/* Closed, and nobody is told any more that we are there; the lock stays until its end. */
+/* Nobody is told any more that we are there.  Who has asked for the end sees that it has begun. */
+void listen_say_ending(struct server *s);
+/* And closed; the lock stays until its end. */
 void listen_end(struct server *s);
 void listen_learn_fd_limit(struct server *s); /* it may have been changed */
 int listen_fd_limit(

@@ -25,7 +25,8 @@
 /* What results that wait for the disk keep in memory: names and output of some hundred jobs, at
  * their largest; mostly of thousands. */
 #define WAITING_BYTES_MAX (64u * 1024 * 1024)
-#define REMOTE_END_MS	  10000 /* for what was kept last to get to others */
+#define END_S		  5	/* for what was kept last to get to the disk */
+#define REMOTE_END_MS	  10000 /* and for that to get to others */
 
 void results_forget_loaders(struct results *r)
 {
@@ -206,7 +207,7 @@ void results_close(struct server *s)
 	facts_stop(r);
 	(void)offload_put(r->to_keep, write_counts, NULL, r, 0); /* once */
 	/* What hangs ends with the process, and so does what it uses. */
-	if (!offload_free(r->offload)) {
+	if (!offload_free(r->offload, END_S)) {
 		if (r->n_keeping)
 			log_warn("ending although the disk of %s does not take %u results: they "
 				 "are lost",

@@ -44,6 +44,7 @@
 #define FILES_MIN 32
 /* What is hashed on a thread: one, since there is one disk. */
 #define HASHING_THREADS 4 /* one for each lane */
+#define HASHING_END_S	2 /* nobody needs it any more */
 
 /* ---- life ---- */
 
@@ -430,6 +431,7 @@ static void end_clients(struct server *s, bool all)
 static void tear_down(struct server *s)
 {
 	s->stopping = true;
+	listen_say_ending(s);
 	/* What is under way is finished, and told. */
 	if (s->commits)
 		commits_hurry(s, NULL);
@@ -440,7 +442,8 @@ static void tear_down(struct server *s)
 	exes_stop(s);
 	end_peers(s);
 	loop_remove(steal_ptr(&s->hashing_source));
-	(void)offload_free(steal_ptr(&s->hashing)); /* what hangs ends with the process */
+	(void)offload_free(steal_ptr(&s->hashing),
+			   HASHING_END_S); /* what hangs ends with the process */
 	working_sets_free(s);
 	strv_free(s->work_dirs);
 	if (s->pool && !s->replaced)

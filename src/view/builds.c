@@ -97,14 +97,14 @@ static void cut(struct builds *b)
 	}
 }
 
-int builds_read(struct builds *b, struct errmsg *msg)
+int builds_read(struct builds *b, unsigned limit_ms, struct errmsg *msg)
 {
 	_cleanup_free_ char *path = NULL;
 	struct map ranks = MAP_INIT;
 	int r;
 
 	*b = (struct builds){0};
-	servers_flush();
+	b->late = servers_flush(limit_ms);
 	r = record_find(&path, msg);
 	if (r < 0)
 		return r;
@@ -128,6 +128,7 @@ void builds_release(struct builds *b)
 		record_release(&b->records[i]);
 	free(b->records);
 	free(b->builds);
+	free(b->late);
 	*b = (struct builds){0};
 }
 

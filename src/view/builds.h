@@ -24,11 +24,12 @@ struct builds {
 	size_t n;
 	struct record *records; /* which all of them share */
 	size_t n_records, cap;
+	char *late; /* the directory of a server whose newest jobs may be missing; NULL: none */
 };
 
-/* All that there are on this machine, the newest too: asks the servers.  0 or negative and msg,
- * which may be NULL; b is to be released in any case. */
-int builds_read(struct builds *b, struct errmsg *msg);
+/* All that there are on this machine, the newest too: asks the servers, limit_ms at most.  0 or
+ * negative and msg, which may be NULL; b is to be released in any case. */
+int builds_read(struct builds *b, unsigned limit_ms, struct errmsg *msg);
 void builds_release(struct builds *b);
 /* The one of this id; else the one that ended last of those whose id begins so, of all for NULL;
  * NULL when there is none. */

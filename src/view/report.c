@@ -13,6 +13,7 @@
 #include "concc/err.h"
 #include "concc/io.h"
 #include "concc/str.h"
+#include "concc/wrapper.h"
 #include "json.h"
 #include "page.h"
 
@@ -167,12 +168,17 @@ int view_report(const struct view_report *o)
 {
 	struct errmsg msg = {0};
 	struct builds b;
-	int r = builds_read(&b, &msg);
+	int r = builds_read(&b, SERVERS_FLUSH_MS, &msg);
 
 	if (r < 0) {
 		fprintf(stderr, "concc: %s\n", msg.text);
 		return 1;
 	}
+	if (b.late)
+		fprintf(stderr,
+			"concc: the project server of %s does not answer: its last jobs may be "
+			"missing\n",
+			b.late);
 	r = report(&b, o);
 	builds_release(&b);
 	return r;

@@ -12,6 +12,7 @@
 /* Of the same work and of programs together: more than the record file has jobs.  What comes then
  * is not remembered. */
 #define TIMES_MAX (256 * 1024)
+#define FLUSH_MS  3000 /* someone waits for the screen */
 
 struct seen {
 	double mean_us;
@@ -133,7 +134,7 @@ void usual_read(struct usual *u)
 	struct build all;
 
 	*u = (struct usual){0};
-	if (builds_read(&b, NULL) < 0)
+	if (builds_read(&b, FLUSH_MS, NULL) < 0)
 		return;
 	for (size_t i = 0; i < b.n_records; i++) {
 		const struct record *r = &b.records[i];

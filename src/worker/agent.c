@@ -23,6 +23,7 @@
 #define PING_MS		  3000
 #define DEAD_MS		  10000
 #define GREET_MS	  120000 /* for who attaches to a container that started long ago */
+#define DISK_END_S	  2	 /* contents that come from the client again */
 #define ROOT_CACHE_PARENT "/var/cache"
 #define CORE_PATTERN_MAX  4096 /* the kernel has 128 */
 
@@ -529,7 +530,7 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 	loop_remove(a.mirror_source);
 	mirror_abort(a.mirror);
 	loop_remove(a.disk_source);
-	if (!offload_free(steal_ptr(&a.disk))) {
+	if (!offload_free(steal_ptr(&a.disk), DISK_END_S)) {
 		log_warn("ending although a call to the disk of %s hangs", a.store_dir);
 		launcher_stop(a.launcher);
 		end_journal(&a);

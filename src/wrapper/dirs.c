@@ -29,36 +29,43 @@ char **server_other_dirs(const char *mine)
 	return ret;
 }
 
-#define FLUSH_MS 3000 /* what a disk that works needs is milliseconds */
-
-static void flush_one(const char *dir, uint64_t until_ms)
+/* False: it is there, and has not done it in time. */
+static bool flush_one(const char *dir, uint64_t until_ms)
 {
 	char *words[] = {(char *)"flush", NULL};
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	struct conn c = {.fd = -1};
 	uint64_t now = now_ms();
+	bool done = true;
 
 	if (server_connect(dir, &c) < 0)
-		return;
+		return true;
 	msg_ctl_encode(&b, words);
-	if (conn_send(&c, MSG_CTL, &b) == 0 && now < until_ms) {
+	if (conn_send(&c, MSG_CTL, &b) == 0) {
 		struct pollfd p = {.fd = c.fd, .events = POLLIN};
 
-		(void)poll(&p, 1, (int)(until_ms - now)); /* whatever it says, or that it ends */
+		/* Whatever it says, or that it ends. */
+		done = poll(&p, 1, now < until_ms ? (int)(until_ms - now) : 0) > 0;
 	}
 	conn_release(&c);
+	return done;
 }
 
-void servers_flush(void)
+char *servers_flush(unsigned limit_ms)
 {
 	_cleanup_free_ char *dir = NULL;
 	_cleanup_strv_ char **others = NULL;
-	uint64_t until_ms = now_ms() + FLUSH_MS;
+	char *late = NULL;
+	uint64_t until_ms = now_ms() + limit_ms;
 
 	if (runtime_dir_open(&dir, NULL, NULL) < 0)
-		return;
-	flush_one(dir, until_ms);
+		return NULL;
 	others = server_other_dirs(dir);
-	for (char **d = others; d && *d; d++)
-		flush_one(*d, until_ms);
+	if (!flush_one(dir, until_ms))
+		late = steal_ptr(&dir);
+	for (char **d = others; d && *d; d++) {
+		if (!flush_one(*d, until_ms) && !late)
+			late = xstrdup(*d);
+	}
+	return late;
 }

@@ -229,7 +229,7 @@ slots_free_again() {
 # More jobs than this machine has cores for had to come home: they wait without the workers' slots.
 slots_of_those_at_home() {
 	local cores n line pids=() local=0
-	cores=$(nproc)
+	cores=$(lab_nproc)
 	printf '#!/bin/sh\necho x >/tmp/left-$1; [ -n "$CONCC_WORKER" ] || exec ./holdbin\n' >athome
 	chmod +x athome
 	mkfifo "$LAB/athome.out" "$LAB/athome.err"

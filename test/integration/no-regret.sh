@@ -234,7 +234,7 @@ packs_for_slow_line() {
 	[ "$(wc -c <part-of-cc1)" = 16000000 ] || fail "cc1 is too small for this test"
 	concc-dispatch true
 	before=$(lab_status '.workers[0].bytes_out')
-	tc qdisc add dev w1 root tbf rate 40mbit burst 32kb latency 200ms
+	tc qdisc add dev w1 root tbf rate 8mbit burst 32kb latency 200ms
 	concc-dispatch cat part-of-cc1 | cmp - part-of-cc1 || fail "other bytes came"
 	tc qdisc del dev w1 root
 	# LZ4 makes 7.6 million of them.

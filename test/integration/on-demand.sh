@@ -151,9 +151,9 @@ sleeps_and_wakes() {
 # Without `slots` it is asked once how many it has.
 learns_its_slots() {
 	config 'idle-timeout = 1s' "command = $LAB/worker"
-	expect_eq "slots" "$(concc -j)" "$(nproc)"
+	expect_eq "slots" "$(concc -j)" "$(lab_nproc)"
 	expect_gone "the idle worker" "$(worker_pid box)"
-	expect_eq "slots while asleep" "$(concc -j)" "$(nproc)"
+	expect_eq "slots while asleep" "$(concc -j)" "$(lab_nproc)"
 	expect_eq "started" "$(starts)" 1
 }
 
@@ -166,7 +166,7 @@ by_itself() {
 	# With this machine's own slots, either place may have the job, as fast as the other.
 	lab_stop_server
 	(unset CONCC_LOCAL_SLOTS && compile 1 && concc -j >"$LAB/slots")
-	expect_eq "slots" "$(cat "$LAB/slots")" $(($(nproc) + 2))
+	expect_eq "slots" "$(cat "$LAB/slots")" $(($(lab_nproc) + 2))
 }
 
 fails_at_once() {

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 #
 # `concc stop` while jobs run on several workers and others wait for a slot: all of them are done by
-# the next server, on workers.  And one that can't hear of it, which has been stopped itself.
-# limit: 60
+# the next server, on workers.  And one that takes long to end, and one that can't hear of it, which has been
+# stopped itself.
+# limit: 90
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 lab_need jq strace
 LAB_SLOTS=1
@@ -54,12 +55,41 @@ stopped() {
 	expect_eq "jobs at home" "$(cat "$LAB"/*.err | grep -c '^concc: local')" 0
 }
 
+# As on a busy machine, or with many files to put in place: who asks waits for more than an answer takes.
+takes_long() {
+	local pid
+	lab_stop_server
+	cat >"$LAB/worker" <<-EOF
+		#!/bin/sh
+		concc-worker --stdio
+		read -r pid <"$LAB/pid"
+		kill -STOP \$pid
+		sleep 11
+		kill -CONT \$pid
+	EOF
+	chmod +x "$LAB/worker"
+	printf '[concc]\nworkspace = %s\n[worker slow]\nslots = 1\ncommand = %s\n' "$WS" "$LAB/worker" >"$LAB/slow.ini"
+	export CONCC_CONFIG=$LAB/slow.ini
+	CONCC_EXPLAIN=1 concc-dispatch true 2>"$LAB/long.err"
+	expect_grep '^concc: remote on slow' "$LAB/long.err"
+	pid=$(lab_server_pid)
+	echo "$pid" >"$LAB/pid"
+	concc stop || fail "exit status $?"
+	[ ! -e "/proc/$pid" ] || expect_gone "the project server" "$pid"
+	unset CONCC_CONFIG
+}
+
 # Who asks it is told what it is that does not answer, and what ends that.
 deaf() {
-	local pid what n=0 pids=()
+	local pid what n=0 pids=() cache report late
+	late="concc: the project server of $CONCC_RUNTIME_DIR does not answer: its last jobs may be missing"
 	lab_all_up
 	pid=$(lab_server_pid)
 	lab_suspend "$pid"
+	concc cache >/dev/null 2>"$LAB/cache.err" &
+	cache=$!
+	concc report --json >/dev/null 2>"$LAB/report.err" &
+	report=$!
 	for what in status 'status --json' 'status --reset' stop; do
 		n=$((n + 1))
 		# shellcheck disable=SC2086 # words
@@ -73,11 +103,17 @@ deaf() {
 		expect_eq "what is said" "$(cat "$LAB/deaf$n.err")" \
 			"concc: the project server does not answer; \`kill -9 $pid\` ends it, and builds start another"
 	done
+	for what in "$cache" "$report"; do
+		expect_status 0 wait "$what"
+	done
+	expect_eq "what is said" "$(cat "$LAB/cache.err")" "$late"
+	expect_eq "what is said" "$(cat "$LAB/report.err")" "$late"
 	kill -9 "$pid"
 	CONCC_EXPLAIN=1 concc-dispatch true 2>"$LAB/deaf.err"
 	expect_grep '^concc: remote on w' "$LAB/deaf.err"
 }
 
 check "stopped in the middle of jobs" stopped
+check "one that takes long to end" takes_long
 check "one that does not answer" deaf
 lab_stop

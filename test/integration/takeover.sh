@@ -71,7 +71,7 @@ broken() {
 	cp /srv/one.ini /srv/concc.ini
 	compile 'remote on w1'
 	concc status >"$LAB/status"
-	expect_no_grep 'is wrong' "$LAB/status"
+	expect_no_grep 'configuration has changed' "$LAB/status"
 	lab_stop_server
 }
 

@@ -23,7 +23,7 @@ LAB_REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 LAB_BUILD=${CONCC_BUILD:-$LAB_REPO/build}
 LAB_BIN=${CONCC_BIN:-$LAB_BUILD/bin}	# the programs under test
 LAB_TOOLS=$LAB_BUILD/test/lib		# test/lib/*.c, built
-LAB_LIMIT=20				# seconds: the failing end of each wait
+LAB_LIMIT=60				# seconds: the failing end of each wait, on a busy machine too
 LAB_USER=builder			# the unprivileged user of the workers
 LAB_SLOTS=${LAB_SLOTS:-4}		# of each worker
 LAB_WORKER_ENV=${LAB_WORKER_ENV-}	# NAME=VALUE... in the environment of the workers
@@ -566,6 +566,36 @@ lab_describe() { # PID...
 	for pid in "$@"; do
 		echo "    | $pid $(lab_parent "$pid") $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null)"
 	done
+}
+
+# Cores of this machine, as concc counts them: a quota of the test's control group, or of one above, as containers
+# have it, leaves fewer than nproc(1) says.
+lab_nproc() {
+	local n quota period kinds group dir
+	n=$(nproc)
+	while IFS=: read -r _ kinds group; do
+		case ,$kinds, in
+		,,) dir=/sys/fs/cgroup ;;
+		*,cpu,*) dir=/sys/fs/cgroup/cpu ;;
+		*) continue ;;
+		esac
+		while :; do
+			quota='' period=''
+			if [ -f "$dir$group/cpu.max" ]; then
+				read -r quota period <"$dir$group/cpu.max"
+			elif [ -f "$dir$group/cpu.cfs_quota_us" ]; then
+				read -r quota <"$dir$group/cpu.cfs_quota_us"
+				read -r period <"$dir$group/cpu.cfs_period_us"
+			fi
+			case $quota in
+			'' | max | -*) ;;
+			*) quota=$(((quota + period - 1) / period)) && n=$((quota < n ? quota : n)) ;;
+			esac
+			[ -n "$group" ] || break
+			group=${group%/*}
+		done
+	done </proc/self/cgroup
+	echo "$n"
 }
 
 # A server is ready with its first worker: waits for the others, whose ups are in its log.

@@ -34,7 +34,7 @@ static void teardown(void)
 	cr_assert_eq(system(cmd), 0);
 }
 
-TestSuite(cache, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(cache, .init = setup, .fini = teardown, .timeout = 300);
 
 /* ---- names ---- */
 

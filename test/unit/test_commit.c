@@ -490,7 +490,7 @@ static uint64_t looks(const struct bed *b)
 }
 
 /* A job's own files are no flood of news: as many as the kernel's queue has no room for. */
-Test(commit, many_outputs_are_no_flood, .timeout = 100)
+Test(commit, many_outputs_are_no_flood, .timeout = 1000)
 {
 	struct tree_counts c;
 	uint64_t before;
@@ -1650,7 +1650,7 @@ Test(commit, pieces_of_one_file)
 	bed_release(&b);
 }
 
-Test(commit, many_jobs_beside_a_user, .timeout = 200)
+Test(commit, many_jobs_beside_a_user, .timeout = 1000)
 {
 	struct bed b;
 	unsigned done = 0;

@@ -15,7 +15,7 @@
 #include "concc/io.h"
 #include "concc/str.h"
 
-TestSuite(elf_file, .timeout = 60);
+TestSuite(elf_file, .timeout = 300);
 
 static int open_bytes(const void *p, size_t n)
 {

@@ -2,7 +2,7 @@
 /* What an assertion does in a process that a test has forked (forked.c). */
 #include "../lib/unit.h"
 
-Test(forked, a_failed_assertion_ends_its_process, .timeout = 100)
+Test(forked, a_failed_assertion_ends_its_process, .timeout = 1000)
 {
 	int status;
 	pid_t pid = fork();

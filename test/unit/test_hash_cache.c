@@ -218,7 +218,7 @@ Test(hash_cache, foreign_files_are_ignored)
 	}
 }
 
-Test(hash_cache, bounded_and_the_least_recently_used_go, .timeout = 200)
+Test(hash_cache, bounded_and_the_least_recently_used_go, .timeout = 1000)
 {
 	enum { MAX = 256 * 1024, MORE = 1000 };
 	struct hash_cache *h = open_cache();

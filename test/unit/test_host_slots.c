@@ -43,7 +43,7 @@ static void setup(void)
 	cr_assert_neq(seen, MAP_FAILED);
 }
 
-TestSuite(host_slots, .init = setup, .timeout = 60);
+TestSuite(host_slots, .init = setup, .timeout = 300);
 
 static struct host_slots *open_slots(uint32_t limit)
 {

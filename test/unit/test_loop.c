@@ -26,7 +26,7 @@
 #include "concc/str.h"
 #include "../lib/unit.h"
 
-TestSuite(loop, .timeout = 60);
+TestSuite(loop, .timeout = 300);
 
 /* ---- what the kernel is asked, and refuses ---- */
 

@@ -8,7 +8,7 @@
 #include "concc/buf.h"
 #include "concc/cleanup.h"
 
-TestSuite(mentions, .timeout = 20);
+TestSuite(mentions, .timeout = 300);
 
 /* Each name with a space, those in quotes with them. */
 static void expect(const char *text, const char *names)

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-TestSuite(mirror, .timeout = 180);
+TestSuite(mirror, .timeout = 1000);
 
 Test(mirror, shows_what_the_client_has)
 {

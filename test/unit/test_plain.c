@@ -173,7 +173,7 @@ static void expect_job(const char *text, const char *cwd, const char *want, cons
 	}
 }
 
-Test(script, ends, .timeout = 30)
+Test(script, ends, .timeout = 300)
 {
 	expect_job("exit 0", "/", "end code 0", "");
 	expect_job("exit 255", "/", "end code 255", "");
@@ -184,13 +184,13 @@ Test(script, ends, .timeout = 30)
 }
 
 /* What follows the line is the job's own, also for shells that read ahead. */
-Test(script, input, .timeout = 30)
+Test(script, input, .timeout = 300)
 {
 	expect_job("cat; pwd", "/usr", "end code 0", "its own input\n/usr\n");
 }
 
 /* Limits and ignored signals are the caller's; a shell that may not give them says so. */
-Test(script, callers, .timeout = 30)
+Test(script, callers, .timeout = 300)
 {
 	struct caller own;
 
@@ -226,7 +226,7 @@ Test(script, says_not_all)
 	cr_expect_not(script_can_say(&caller), "no whole number of blocks");
 }
 
-Test(script, names_what_is_missing, .timeout = 30)
+Test(script, names_what_is_missing, .timeout = 300)
 {
 	char *named[] = {(char *)"/etc/passwd", (char *)"/no/it's not", (char *)"/nor this", NULL};
 	struct buf out = BUF_INIT;
@@ -241,7 +241,7 @@ Test(script, names_what_is_missing, .timeout = 30)
 }
 
 /* Those that are still in the list at the end of the input are killed, and those that were told. */
-Test(script, control_kills, .timeout = 30)
+Test(script, control_kills, .timeout = 300)
 {
 	_cleanup_buf_ struct buf script = BUF_INIT, out = BUF_INIT;
 	_cleanup_free_ char *input = NULL;

@@ -52,7 +52,7 @@ static void teardown(void)
 	(void)nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-TestSuite(pool, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(pool, .init = setup, .fini = teardown, .timeout = 300);
 
 /* Most tests keep their pools to the end of their process, as wrappers do. */
 static struct pool *open_pool(void)
@@ -1399,7 +1399,7 @@ static int pipe_for(int n)
  * But for the next few, and those whom somebody has stopped and continued, by
  * which they lose their place as well.
  */
-Test(pool, two_thousand_waiters_use_no_cpu, .timeout = 120)
+Test(pool, two_thousand_waiters_use_no_cpu, .timeout = 1000)
 {
 	enum { N = 2000, SERVED = 100, WOKEN_MAX = 100 };
 	struct pool *p = open_pool();

@@ -256,7 +256,7 @@ static void on_end(void *data, pid_t pid, int status)
 }
 
 /* Who reaps it does not matter: the loop must not turn for ever. */
-Test(process, loop_notices_a_child_without_a_status, .timeout = 30)
+Test(process, loop_notices_a_child_without_a_status, .timeout = 300)
 {
 	char *argv[] = {(char *)"true", NULL};
 	struct loop *l;

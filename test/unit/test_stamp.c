@@ -447,12 +447,12 @@ static void follow_edits(unsigned seed, uid_t uid)
 	end();
 }
 
-Test(stamp, a_look_that_goes_by_it_is_right, .timeout = 300)
+Test(stamp, a_look_that_goes_by_it_is_right, .timeout = 1000)
 {
 	follow_edits(1, 0);
 }
 
-Test(stamp, a_look_of_others_that_goes_by_it_is_right, .timeout = 300)
+Test(stamp, a_look_of_others_that_goes_by_it_is_right, .timeout = 1000)
 {
 	if (geteuid() == 0)
 		follow_edits(2, 1717);

@@ -37,7 +37,7 @@ static void teardown(void)
 	cr_assert_eq(system(cmd), 0);
 }
 
-TestSuite(store, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(store, .init = setup, .fini = teardown, .timeout = 300);
 
 static struct store *open_store(uint64_t max)
 {

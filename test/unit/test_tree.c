@@ -767,12 +767,12 @@ static void random_mounts(const struct tree_limits *limits, unsigned rounds)
 	bed_release(&b);
 }
 
-Test(tree, random_mounts, .timeout = 400)
+Test(tree, random_mounts, .timeout = 1000)
 {
 	random_mounts(NULL, 1500);
 }
 
-Test(tree, random_mounts_few_watches, .timeout = 400)
+Test(tree, random_mounts_few_watches, .timeout = 1000)
 {
 	random_mounts(&(struct tree_limits){.max_watches = 4}, 700);
 }
@@ -841,12 +841,12 @@ static void random_refusals(const struct tree_limits *limits, unsigned rounds)
 	bed_release(&b);
 }
 
-Test(tree, random_refusals, .timeout = 400)
+Test(tree, random_refusals, .timeout = 1000)
 {
 	random_refusals(&(struct tree_limits){.no_openat2 = true}, 3000);
 }
 
-Test(tree, random_refusals_few_watches, .timeout = 400)
+Test(tree, random_refusals_few_watches, .timeout = 1000)
 {
 	random_refusals(&(struct tree_limits){.no_openat2 = true, .max_watches = 4}, 1000);
 }
@@ -869,7 +869,7 @@ static int free_fd(void)
 	return fd;
 }
 
-Test(tree, descriptors_run_out, .timeout = 100)
+Test(tree, descriptors_run_out, .timeout = 1000)
 {
 	IN_CHILD({
 		unsigned unknowns = 0;
@@ -908,7 +908,7 @@ Test(tree, descriptors_run_out, .timeout = 100)
 }
 
 /* One that can't be looked at is told as that, and none beside it suffers. */
-Test(tree, a_dead_mount, .timeout = 100)
+Test(tree, a_dead_mount, .timeout = 1000)
 {
 	char opts[64];
 	struct bed b;
@@ -963,7 +963,7 @@ Test(tree, more_names_than_can_be_told)
 	bed_release(&b);
 }
 
-Test(tree, random_changes_watched, .timeout = 400)
+Test(tree, random_changes_watched, .timeout = 1000)
 {
 	int before = count_fds();
 
@@ -971,27 +971,27 @@ Test(tree, random_changes_watched, .timeout = 400)
 	cr_assert_eq(count_fds(), before, "leaked descriptors");
 }
 
-Test(tree, random_changes_without_openat2, .timeout = 400)
+Test(tree, random_changes_without_openat2, .timeout = 1000)
 {
 	random_rounds(&(struct tree_limits){.no_openat2 = true}, 500, false);
 }
 
-Test(tree, random_changes_few_watches, .timeout = 400)
+Test(tree, random_changes_few_watches, .timeout = 1000)
 {
 	random_rounds(&(struct tree_limits){.max_watches = 4}, 1500, false);
 }
 
-Test(tree, random_changes_network, .timeout = 400)
+Test(tree, random_changes_network, .timeout = 1000)
 {
 	random_rounds(&(struct tree_limits){.network = true}, 1000, false);
 }
 
-Test(tree, random_changes_coarse_clock, .timeout = 400)
+Test(tree, random_changes_coarse_clock, .timeout = 1000)
 {
 	random_rounds(&(struct tree_limits){0}, 1500, true);
 }
 
-Test(tree, random_changes_coarse_clock_unwatched, .timeout = 400)
+Test(tree, random_changes_coarse_clock_unwatched, .timeout = 1000)
 {
 	random_rounds(&(struct tree_limits){.max_watches = 1}, 1000, true);
 }
@@ -1430,7 +1430,7 @@ Test(tree, one_update_for_all_changes_of_a_directory)
 }
 
 /* A job that makes 50 000 files in a directory that workers know: all are told in one turn. */
-Test(tree, an_update_fits_in_a_message, .timeout = 100)
+Test(tree, an_update_fits_in_a_message, .timeout = 1000)
 {
 	struct bed b;
 
@@ -1626,7 +1626,7 @@ Test(tree, an_ancestor_of_a_root_is_replaced)
 	bed_release(&b);
 }
 
-Test(tree, many_files_change_at_once, .timeout = 400)
+Test(tree, many_files_change_at_once, .timeout = 1000)
 {
 	struct tree_counts c;
 	struct bed b;
@@ -1681,7 +1681,7 @@ Test(tree, many_files_change_at_once, .timeout = 400)
 	bed_release(&b);
 }
 
-Test(tree, a_watch_lost_in_an_overflow_is_set_again, .timeout = 200)
+Test(tree, a_watch_lost_in_an_overflow_is_set_again, .timeout = 1000)
 {
 	struct tree_counts c;
 	struct bed b;
@@ -2052,7 +2052,7 @@ Test(tree, written_through_a_name_that_is_gone)
 }
 
 /* The kernel itself refuses, in a user namespace with a small limit of its own. */
-Test(tree, the_kernel_refuses_watches, .timeout = 200)
+Test(tree, the_kernel_refuses_watches, .timeout = 1000)
 {
 	IN_CHILD({
 		struct tree_counts c;
@@ -2095,7 +2095,7 @@ Test(tree, the_kernel_refuses_watches, .timeout = 200)
 	});
 }
 
-Test(tree, unreadable_directories, .timeout = 200)
+Test(tree, unreadable_directories, .timeout = 1000)
 {
 	IN_CHILD({
 		struct bed b;
@@ -2620,7 +2620,7 @@ Test(tree, serves_no_keys)
 	bed_release(&b);
 }
 
-Test(tree, memory_of_many_files, .timeout = 400)
+Test(tree, memory_of_many_files, .timeout = 1000)
 {
 	static const struct tree_ops ops = {.send = drop_message};
 	struct tree_counts c;
