@@ -201,7 +201,7 @@ Test(exe, the_servers_end)
 	exes_stop(&server);
 	peer.server = NULL;
 	loop_remove(server.hashing_source);
-	cr_assert(offload_free(server.hashing));
+	cr_assert(offload_free(server.hashing, 60));
 	exes_free(&server);
 	exe_wait_free(w);
 	cr_assert_eq(a.n, 0);
