@@ -718,10 +718,10 @@ void msg_checkup_release(struct msg_checkup *m);
  * heartbeat when it has changed, never for a job.
  */
 struct msg_load {
-	uint32_t running, waiting;	 /* jobs */
-	uint32_t others;		 /* that run for other clients, and such clients that wait */
-	uint32_t slots;			 /* how many run at once there */
-	uint32_t loadavg;		 /* of the last minute, in hundredths */
+	uint32_t running, waiting; /* jobs */
+	uint32_t others;	   /* that run for other clients, and such clients that wait */
+	uint32_t slots;		   /* how many run at once there */
+	uint32_t loadavg;	   /* of the last minute, in hundredths */
 	uint64_t store_bytes, store_max; /* contents of files that it keeps; about; 0: not known */
 };
 

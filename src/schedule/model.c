@@ -561,8 +561,8 @@ static void profile_at(const struct sched_model *m, const char *name, uint64_t n
 		if (p->others)
 			ret->slowdown[i] = fixed(cpu + shared_beside_others(p, i, weight));
 		else if (p->ln_shared[i].n || others > 0)
-			ret->slowdown[i] =
-				fixed(cpu + fmax(0, p->ln_shared[i].value * weight) + others);
+			ret->slowdown[i] = fixed(cpu + fmax(0, p->ln_shared[i].value * weight) +
+						 others);
 	}
 	overhead = p->overhead_us.value * weight;
 	ret->overhead_us = overhead > UINT32_MAX ? UINT32_MAX : (uint32_t)overhead;

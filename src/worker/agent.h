@@ -67,7 +67,7 @@ struct agent {
 	struct loop_source *slots_source;
 	uint32_t max_jobs; /* of the host */
 	struct loop_source *load_timer;
-	uint64_t load_ms; /* when it was looked at last */
+	uint64_t load_ms;	  /* when it was looked at last */
 	struct msg_load load;	  /* as told last */
 	struct msg_limits limits; /* of each job */
 	struct list

@@ -87,8 +87,9 @@ static uint64_t apart(uint64_t a, uint64_t b)
 static bool is_news(const struct msg_load *now, const struct msg_load *told)
 {
 	return now->running != told->running || now->waiting != told->waiting ||
-	       now->others != told->others || now->slots != told->slots || apart(now->loadavg, told->loadavg) >= 25 ||
-	       now->store_max != told->store_max || !now->store_bytes != !told->store_bytes ||
+	       now->others != told->others || now->slots != told->slots ||
+	       apart(now->loadavg, told->loadavg) >= 25 || now->store_max != told->store_max ||
+	       !now->store_bytes != !told->store_bytes ||
 	       apart(now->store_bytes, told->store_bytes) >= STORE_NEWS;
 }
 
