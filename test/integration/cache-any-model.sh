@@ -9,7 +9,8 @@
 . "${BASH_SOURCE[0]%/*}/../lib/cache.sh"
 lab_need jq
 lab_enter "$@"
-LAB_ROOT=client lab_start builder
+export LAB_ROOT=client
+lab_start builder
 SEED=${SEED:-$((16#$(od -An -N3 -tx1 /dev/urandom | tr -d ' ')))}
 STEPS=${STEPS:-500}
 ROUNDS=${ROUNDS:-3}
