@@ -384,14 +384,22 @@ static int read_few(struct upper *u, int fd)
 	return r == CONCC_E_TOOBIG || (r == 0 && !is_little(u)) ? CONCC_E_LATER : r;
 }
 
-/* path NULL: all of it, or when that are few only. */
+/* Is a file that is announced so large that its bytes are not read in some milliseconds? */
+static int read_path(struct upper *u, int fd, const char *path, bool few)
+{
+	int r = upper_read_path(u, fd, path);
+
+	return r == 0 && few && !is_little(u) ? CONCC_E_LATER : r;
+}
+
+/* path NULL: all of it.  few: only when that is little. */
 static int scan(struct home *h, const char *path, bool few, home_effect_fn fn, void *data)
 {
 	struct scan s = {.h = h, .announcing = path, .fn = fn, .data = data, .u.fd = -1};
 	int r;
 
 	if (path)
-		r = upper_read_path(&s.u, h->fd, path);
+		r = read_path(&s.u, h->fd, path, few);
 	else
 		r = few ? read_few(&s.u, h->fd) : upper_read(&s.u, h->fd);
 	if (r == 0) {
@@ -421,4 +429,9 @@ int home_scan_few(struct home *h, home_effect_fn fn, void *data)
 int home_announce(struct home *h, const char *path, home_effect_fn fn, void *data)
 {
 	return scan(h, path, false, fn, data);
+}
+
+int home_announce_few(struct home *h, const char *path, home_effect_fn fn, void *data)
+{
+	return scan(h, path, true, fn, data);
 }

@@ -60,6 +60,8 @@ int home_scan_few(struct home *h, home_effect_fn fn, void *data);
  * path.
  */
 int home_announce(struct home *h, const char *path, home_effect_fn fn, void *data);
+/* The same of one that is read in some milliseconds; else CONCC_E_LATER, and fn was not called. */
+int home_announce_few(struct home *h, const char *path, home_effect_fn fn, void *data);
 /*
  * After a failed scan: what the job did that can't be repeated on the client as it is, for a
  * person, or NULL when the failure is another.  Another worker would fare no better.

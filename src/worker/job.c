@@ -66,6 +66,7 @@ void agent_job_free(struct agent_job *j)
 			close(j->out[i].fd);
 	}
 	job_close_input(j);
+	job_forget_announcing(j);
 	job_clear(j);
 	fd_close(&j->tty_fd);
 	announcements_free(j->announcements);

@@ -53,6 +53,7 @@ struct agent_job {
 	uint64_t started_ms;
 	struct output out[2];		     /* [1] is not used when the two are merged */
 	struct announcements *announcements; /* of what it prints, or NULL */
+	struct announcing *announcing;	     /* they are being read: it stays until then */
 	int stdin_fd;			     /* our end, -1 when closed */
 	int stdin_job;			     /* the job's, to see what is left in it; -1 without */
 	struct loop_source *stdin_source;
@@ -117,6 +118,8 @@ bool job_has_input(const struct agent_job *j);
 void job_tell_input(struct agent_job *j);
 void job_close_input(struct agent_job *j);
 void job_close_outputs(struct agent_job *j);
+/* Files that it has announced, if they were not told yet, and what it said of them. */
+void job_forget_announcing(struct agent_job *j);
 /* Tainted by what it spoke of. */
 void job_blame_holding(struct agent_job *j);
 

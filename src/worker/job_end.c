@@ -177,7 +177,7 @@ void outbox_failed(struct outbox *o, const char *path)
 	if (j->launched && !j->ended)
 		launcher_kill(j->agent->launcher, j->msg.job_id, SIGKILL);
 	j->leaving = false; /* what was to do so went with the outbox */
-	if (j->scanning)
+	if (j->scanning || j->announcing)
 		return; /* it is told then */
 	/* Once more when it was told: that word was behind the file, and went with the outbox. */
 	job_send_exit(j, &m);
@@ -537,7 +537,7 @@ static void finish(struct agent_job *j)
 
 void job_maybe_finish(struct agent_job *j)
 {
-	if (!j->ended || j->scanning)
+	if (!j->ended || j->scanning || j->announcing)
 		return;
 	if (j->exit_sent) {
 		leave(j);

@@ -67,24 +67,69 @@ static void want_output(struct agent_job *j)
 	for (int i = 0; i < 2; i++) {
 		struct output *o = &j->out[i];
 
-		if (!j->credit)
+		if (!j->credit || j->announcing)
 			loop_remove(steal_ptr(&o->source));
 		else if (!o->source && o->fd >= 0)
 			o->source = loop_add_fd(j->agent->loop, o->fd, LOOP_READ, on_output, o);
 	}
 }
 
-static int send_announced(struct agent_job *j, size_t i, const char *rel)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	struct list *before = j->outbox.items.prev;
-	int r = home_announce(j->homes[i], rel, job_on_effect, j);
+/* ---- what it announces ---- */
 
-	if (r < 0 || j->outbox.items.prev == before)
-		return r;
-	msg_u32_encode(&b, j->msg.job_id);
-	outbox_message(j->agent, &j->outbox, MSG_JOB_COMMIT, &b);
-	return 0;
+/* An effect, and what holds its bytes: the job may move the file meanwhile. */
+struct found {
+	struct msg_file file; /* its strings are ours */
+	int fd;		      /* or -1 */
+};
+
+/*
+ * What it said announces files: who reads that may use them at once, so it is relayed behind them,
+ * and not without.  They are read on the loop when that is little, else by a thread, and the job's
+ * output waits.
+ */
+struct announcing {
+	struct agent_job *job;
+	char **paths; /* clean */
+	size_t n_done;
+	struct found *found;
+	size_t n, cap;
+	int err; /* of the first that can't be read, in: */
+	struct home *home;
+	uint8_t stream;
+	struct buf said;
+};
+
+void job_forget_announcing(struct agent_job *j)
+{
+	struct announcing *g = steal_ptr(&j->announcing);
+
+	if (!g)
+		return;
+	for (size_t i = 0; i < g->n; i++) {
+		free(g->found[i].file.path);
+		free(g->found[i].file.target);
+		fd_close(&g->found[i].fd);
+	}
+	free(g->found);
+	strv_free(g->paths);
+	buf_release(&g->said);
+	free(g);
+}
+
+static int note_found(void *data, const struct msg_file *f, int fd)
+{
+	struct announcing *g = data;
+	struct found *to;
+
+	if (g->n == g->cap) {
+		g->cap = g->cap ? 2 * g->cap : 8;
+		g->found = xrealloc(g->found, g->cap * sizeof(*g->found));
+	}
+	to = &g->found[g->n++];
+	*to = (struct found){.file = *f, .fd = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3)};
+	to->file.path = xstrdup(f->path);
+	to->file.target = xstrdup(f->target);
+	return fd >= 0 && to->fd < 0 ? -errno : 0;
 }
 
 static bool is_nowhere(int err)
@@ -92,44 +137,152 @@ static bool is_nowhere(int err)
 	return err == -ENOENT || err == -ENOTDIR || err == -ELOOP;
 }
 
-/* A symlink leads to where it is, as it seems, which may be in another workspace. */
-static int send_announced_by_name(struct agent_job *j, const char *path)
+static int find_in(struct announcing *g, size_t i, const char *rel, bool few)
 {
-	for (size_t i = 0; i < j->n_homes; i++) {
-		_cleanup_free_ char *found = upper_find(j->upper_fds[i], path_base(path));
-		int r = found ? send_announced(j, i, found) : -ENOENT;
+	struct home *h = g->job->homes[i];
+	int r = few ? home_announce_few(h, rel, note_found, g)
+		    : home_announce(h, rel, note_found, g);
 
-		if (r < 0 && !is_nowhere(r))
-			job_unreadable(j, home_refusal(j->homes[i]), r);
-		if (!is_nowhere(r))
-			return 0;
+	if (r < 0 && r != CONCC_E_LATER && !is_nowhere(r)) {
+		g->err = r;
+		g->home = h;
 	}
-	return -ENOENT;
+	return r;
 }
 
-/* Who reads the line may use the file at once: without it, the line must not be relayed. */
-static void on_announced(void *data, const char *path)
+/* A symlink leads to where it is, as it seems, which may be in another workspace. */
+static int find_by_name(struct announcing *g, const char *path)
 {
-	struct agent_job *j = data;
-	_cleanup_free_ char *clean = path_clean(j->msg.cwd, path);
+	const struct agent_job *j = g->job;
+	int r = -ENOENT;
+
+	for (size_t i = 0; i < j->n_homes && is_nowhere(r); i++) {
+		_cleanup_free_ char *found = upper_find(j->upper_fds[i], path_base(path));
+
+		if (found)
+			r = find_in(g, i, found, false);
+	}
+	return r;
+}
+
+/* few: CONCC_E_LATER when that takes more than some milliseconds. */
+static int find_one(struct announcing *g, const char *path, bool few)
+{
+	const struct agent_job *j = g->job;
 	bool is_ours = false;
 	struct entry_attr a;
+	int r = -ENOENT;
 
-	for (size_t i = 0; i < j->n_homes && !j->taint; i++) {
-		const char *rel = path_below(clean, j->msg.workspaces[i]);
-		int r = rel && *rel ? send_announced(j, i, rel) : -ENOENT;
+	for (size_t i = 0; i < j->n_homes && is_nowhere(r); i++) {
+		const char *rel = path_below(path, j->msg.workspaces[i]);
 
-		if (r < 0 && !is_nowhere(r))
-			job_unreadable(j, home_refusal(j->homes[i]), r);
-		if (!is_nowhere(r))
-			return;
 		is_ours |= rel != NULL;
+		if (rel && *rel)
+			r = find_in(g, i, rel, few);
 	}
-	if (j->taint || send_announced_by_name(j, clean) == 0)
-		return;
+	if (!is_nowhere(r))
+		return r;
+	if (few)
+		return CONCC_E_LATER; /* all that it has made has to be read */
+	r = find_by_name(g, path);
 	/* It need not be new, nor a file of the client's: /dev/null. */
-	if (is_ours && mirror_peek(j->agent->mirror, clean, &a) < 0)
-		job_unreadable(j, NULL, -ENOENT);
+	if (is_nowhere(r) && is_ours && mirror_peek(j->agent->mirror, path, &a) < 0)
+		g->err = -ENOENT;
+	return r;
+}
+
+static int find_all(struct announcing *g, bool few)
+{
+	for (; g->paths[g->n_done] && !g->err; g->n_done++)
+		if (find_one(g, g->paths[g->n_done], few) == CONCC_E_LATER)
+			return CONCC_E_LATER;
+	return 0;
+}
+
+static void find_by_thread(void *arg)
+{
+	(void)find_all(arg, false);
+}
+
+static void send_found(struct agent_job *j, const struct announcing *g)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	for (size_t i = 0; i < g->n; i++)
+		(void)job_on_effect(j, &g->found[i].file, g->found[i].fd);
+	if (!g->n)
+		return;
+	msg_u32_encode(&b, j->msg.job_id);
+	outbox_message(j->agent, &j->outbox, MSG_JOB_COMMIT, &b);
+}
+
+static void relay(struct agent_job *j, uint8_t stream, const void *p, size_t n)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	msg_output_encode(&b, j->msg.job_id, stream, p, n);
+	outbox_message(j->agent, &j->outbox, MSG_JOB_OUTPUT, &b);
+	outbox_pump(j->agent);
+}
+
+/* Of a job that was stopped meanwhile nothing is said any more. */
+static void tell_announced(struct announcing *g)
+{
+	struct agent_job *j = g->job;
+
+	if (g->err)
+		job_unreadable(j, g->home ? home_refusal(g->home) : NULL, g->err);
+	if (j->taint) {
+		job_stop(j, SIGKILL);
+	} else if (j->out[g->stream - 1].fd >= 0) {
+		send_found(j, g);
+		relay(j, g->stream, g->said.data, g->said.len);
+	}
+	job_forget_announcing(j);
+}
+
+static void found_by_thread(void *arg)
+{
+	struct announcing *g = arg;
+	struct agent_job *j = g->job;
+
+	if (!j->agent->disk)
+		return; /* the end of all; it goes with the job */
+	tell_announced(g);
+	want_output(j);
+	job_maybe_finish(j);
+}
+
+static void on_announced(void *data, const char *path)
+{
+	struct announcing *g = data;
+
+	strv_push(&g->paths, path_clean(g->job->msg.cwd, path));
+}
+
+/* False: it announces nothing. */
+static bool announce(struct agent_job *j, uint8_t stream, const void *p, size_t n)
+{
+	struct announcing *g;
+
+	if (!j->announcements)
+		return false;
+	g = j->announcing = xcalloc(1, sizeof(*g));
+	*g = (struct announcing){.job = j, .stream = stream, .paths = xcalloc(1, sizeof(char *))};
+	announcements_read(j->announcements, stream, p, n, on_announced, g);
+	if (!*g->paths) {
+		job_forget_announcing(j);
+		return false;
+	}
+	buf_append(&g->said, p, n);
+	if (find_all(g, true) == 0) {
+		tell_announced(g);
+		return true;
+	}
+	want_output(j);
+	(void)offload_put(j->agent->scanning, find_by_thread, found_by_thread, g,
+			  0); /* one of each job */
+	return true;
 }
 
 void job_blame_holding(struct agent_job *j)
@@ -150,21 +303,6 @@ void job_blame_holding(struct agent_job *j)
 	job_taint(j, texts[j->holding]);
 }
 
-static void send_output(struct agent_job *j, uint8_t stream, const void *p, size_t n)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-
-	if (j->announcements)
-		announcements_read(j->announcements, stream, p, n, on_announced, j);
-	if (j->taint) {
-		job_stop(j, SIGKILL);
-		return;
-	}
-	msg_output_encode(&b, j->msg.job_id, stream, p, n);
-	outbox_message(j->agent, &j->outbox, MSG_JOB_OUTPUT, &b);
-	outbox_pump(j->agent);
-}
-
 static enum holding why_hold(struct agent_job *j, const char *p, size_t n)
 {
 	if (job_scratch_is_full(j))
@@ -182,7 +320,8 @@ static void take_output(struct agent_job *j, uint8_t stream, const char *p, size
 	if (!j->holding)
 		j->holding = why_hold(j, p, n);
 	if (!j->holding) {
-		send_output(j, stream, p, n);
+		if (!announce(j, stream, p, n))
+			relay(j, stream, p, n);
 		return;
 	}
 	buf_put_u8(&j->held, stream);

@@ -354,6 +354,36 @@ check "what rustc announces is in place, and nothing else" announced "$CASE/targ
 check "what it announces by a link that leads here" announced /srv/home/case/target ln -sfn "$CASE" /srv/home/case
 check "what it announces by a link that leads elsewhere" announced "$CASE/target" elsewhere
 
+# Large ones are read beside what else goes on; the words come behind them, and the end behind those.
+announced_large() {
+	local line sizes=''
+	set_up 'mkdir target; ln -s target linked; cat >rustc; chmod +x rustc' <<-'END'
+		#!/bin/sh
+		say() { printf '{"artifact":"%s","emit":"link"}\n' "$@"; }
+		head -c 20000000 /dev/zero >target/large
+		head -c 30000000 /dev/zero >target/larger
+		echo small >target/small
+		say "$PWD/linked/large" "$PWD/target/small"
+		mv target/larger target/moved
+		say "$PWD/target/moved"
+		echo later >target/late
+		[ $# -eq 1 ] || kill -9 $$
+	END
+	while read -r line; do
+		line=${line##*/}
+		sizes+="$(stat -c %s "target/${line%%\"*}") "
+	done < <(concc-dispatch ./rustc --json=artifacts 2>"$LAB/err")
+	cat "$LAB/err"
+	expect_eq "sizes when they are announced" "$sizes" "20000000 6 30000000 "
+	expect_eq "what came later" "$(<target/late)" later
+	STATUS=0
+	CONCC_EXPLAIN=1 concc-dispatch ./rustc --json=artifacts die >/dev/null 2>"$LAB/err" || STATUS=$?
+	cat "$LAB/err"
+	expect_eq "status of one that is killed" "$STATUS" 137
+	expect_eq "jobs of those" "$(explained_remote "$LAB/err")" 1
+}
+check "what it announces is large" announced_large
+
 # rustc hard-links the state of the last session, and announces in the middle.
 incremental() {
 	local i before rules

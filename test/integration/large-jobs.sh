@@ -66,6 +66,18 @@ others() {
 	expect_eq "files" "$(count e)" $N
 }
 
+announced() {
+	# shellcheck disable=SC2016 # the job's
+	concc-dispatch sh -c 'head -c 200000000 /dev/zero >"$0"; echo "{\"artifact\":\"$0\",\"emit\":\"link\"}"' \
+		"$PWD/large" --json=artifacts | (
+		read -r line
+		expect_eq "size of $line" "$(stat -c %s large)" 200000000
+	)
+	expect_eq "what it said" "${PIPESTATUS[*]}" "0 0"
+	rm large
+}
+
+check "a large file that is announced" announced
 check "many outputs" many_outputs
 check "other jobs" others
 check "a large tree that is removed" tree_removed

@@ -480,7 +480,13 @@ TEST_ALL(few_and_many)
 	CHECK(home_scan_few(t->home, on_effect, t) == CONCC_E_LATER);
 	job("rm g*; head -c 5000000 /dev/zero >y");
 	CHECK(home_scan_few(t->home, on_effect, t) == CONCC_E_LATER);
+	job("mkdir d; cat y z >d/large");
+	CHECK(home_announce_few(t->home, "d/large", on_effect, t) == CONCC_E_LATER);
 	CHECK(strv_len(t->lines) == 0);
+	CHECK(home_announce_few(t->home, "d/none", on_effect, t) == -ENOENT);
+	CHECK(home_announce_few(t->home, "f1", on_effect, t) == 0);
+	CHECK(home_announce(t->home, "d/large", on_effect, t) == 0);
+	CHECK(strv_len(t->lines) == 3);
 }
 
 TEST_ALL(deep_and_many)
