@@ -6,15 +6,22 @@
 #include "system.h"
 #include "workspaces.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/str.h"
 
 #define SHOW_ENV "CONCC_WORKER_SHOW"
+
+/* Who has a umask of 077 shows it in what is at the top of such a tree. */
+#define CLOSED_DEPTH 3
+#define CLOSED_MAX   4096 /* names that are looked at */
 
 static bool is_real_dir(const char *path)
 {
@@ -24,6 +31,58 @@ static bool is_real_dir(const char *path)
 	return real && streq(real, path) && stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+static bool is_closed(const struct stat *st)
+{
+	if (S_ISDIR(st->st_mode))
+		return (st->st_mode & (S_IROTH | S_IXOTH)) != (S_IROTH | S_IXOTH);
+	return S_ISREG(st->st_mode) && !(st->st_mode & S_IROTH);
+}
+
+static DIR *opendir_at(int at, const char *name)
+{
+	int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+
+	if (!dir && fd >= 0)
+		(void)close(fd);
+	return dir;
+}
+
+static bool holds_closed(int at, const char *name, unsigned depth, unsigned *left)
+{
+	DIR *dir = opendir_at(at, name);
+	struct dirent *e;
+	bool closed = !dir;
+
+	while (dir && !closed && *left && (e = readdir(dir))) {
+		struct stat st;
+
+		if (streq(e->d_name, ".") || streq(e->d_name, "..") ||
+		    fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			continue;
+		--*left;
+		closed = is_closed(&st) || (S_ISDIR(st.st_mode) && depth &&
+					    holds_closed(dirfd(dir), e->d_name, depth - 1, left));
+	}
+	if (dir)
+		(void)closedir(dir);
+	return closed;
+}
+
+/*
+ * Jobs of root are an ordinary user's on a worker here (sandbox_uid()), and can't read what only
+ * root may: from the mirror they have that, too.  How far one looks is bounded, so that there may
+ * be such files deep in a tree is said in doc/limits.md.
+ */
+static bool is_open_to_jobs(const char *tree)
+{
+	unsigned left = CLOSED_MAX;
+	struct stat st;
+
+	return geteuid() != 0 || (stat(tree, &st) == 0 && !is_closed(&st) &&
+				  !holds_closed(AT_FDCWD, tree, CLOSED_DEPTH - 1, &left));
+}
+
 /* All trees of tools there are, but those of the system.  One that a symlink leads to would have
  * another name there than here. */
 static char *all_trees(const struct server *s)
@@ -31,7 +90,7 @@ static char *all_trees(const struct server *s)
 	_cleanup_buf_ struct buf list = BUF_INIT;
 
 	for (char *const *t = system_wanted(s); t && *t; t++) {
-		if (!workspaces_is_system_path(*t) && is_real_dir(*t))
+		if (!workspaces_is_system_path(*t) && is_real_dir(*t) && is_open_to_jobs(*t))
 			buf_putf(&list, "%s%s", list.len ? ":" : "", *t);
 	}
 	return xstrdup(buf_cstr(&list));
@@ -57,7 +116,7 @@ static void take(struct server *s, const char *word)
 	_cleanup_free_ char *path = *word == '/' ? path_clean("/", word) : NULL;
 
 	if (path && !workspaces_is_system_path(path) && system_tree_of(s, path) &&
-	    is_real_dir(path))
+	    is_real_dir(path) && is_open_to_jobs(path))
 		strv_push(&s->shown, steal_ptr(&path));
 }
 

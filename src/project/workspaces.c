@@ -404,7 +404,7 @@ static char *installed_in(const char *exe)
 	return steal_ptr(&dir);
 }
 
-/* To be read; one of a repository with all of that. */
+/* To be read; one of a repository with all of that, and so one of a tree of tools. */
 static void serve_program(struct server *s, const char *exe, char ***list)
 {
 	_cleanup_free_ char *dir = installed_in(exe), *home = path_expand_home("~");
@@ -414,7 +414,7 @@ static void serve_program(struct server *s, const char *exe, char ***list)
 	int r = 0;
 
 	project = job_project(exe, home, path_is_mark, &repository);
-	if (work || tree_root_of(s->tree, exe, NULL) ||
+	if (work || tree_root_of(s->tree, exe, NULL) || system_tree_of(s, exe) ||
 	    (repository && (!dir || streq(project, dir))))
 		r = need(s, exe, false, list, &msg);
 	else if (dir && !is_private(dir) && !path_is_too_wide(dir))

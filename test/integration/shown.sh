@@ -122,6 +122,21 @@ is_kept() {
 	is_looked_at '(w1|\(cache\))'
 }
 
+# Jobs of root are an ordinary user's: it is served, and they read what root reads.
+is_closed() {
+	local closed
+	for closed in "$RUST" "$RUST/lib" "$RUST/lib/data" "$RUST/bin/tool"; do
+		chmod go= "$closed"
+		concc stop >/dev/null
+		there "$closed"
+		chmod go=rX "$closed"
+		expect_grep "serving $RUST\$" "$CONCC_RUNTIME_DIR/project.log"
+		rm "$CONCC_RUNTIME_DIR/project.log"
+	done
+	concc stop >/dev/null
+	there "open again"
+}
+
 tree $RUST first
 check "it is not served" is_not_served
 check "nothing is compressed" is_not_compressed
@@ -130,4 +145,5 @@ check "another in its place" is_replaced
 check "what is mounted in it" is_mounted_in
 check "a job that writes to it" is_written
 check "results that are kept" is_kept
+check "what only root may read" is_closed
 lab_stop
