@@ -175,10 +175,11 @@ static void see_load(void *data, const char *name, bool listens)
 	const char *n = strrchr(name, '/');
 	unsigned long long waiting;
 
-	if (listens && str_starts(name, SLOT_PREFIX))
-		l->others++, l->running++;
-	else if (str_starts(name, WAIT_PREFIX) && str_to_u64(n + 1, WAITING_SHOWN, &waiting) &&
-		 l->waiting < WAITING_SHOWN) {
+	if (listens && str_starts(name, SLOT_PREFIX)) {
+		l->running++;
+		l->others++;
+	} else if (str_starts(name, WAIT_PREFIX) && str_to_u64(n + 1, WAITING_SHOWN, &waiting) &&
+		   l->waiting < WAITING_SHOWN) {
 		l->waiting += (uint32_t)waiting;
 		l->others++;
 	}
