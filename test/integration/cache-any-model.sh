@@ -26,7 +26,7 @@ model() { # COMMAND STEPS
 	done
 	for ((n = 0; n < ROUNDS; n++)); do
 		wait "${pids[n]}" || failed=$((failed + 1))
-		head -n 24 "$LAB/model$n.out"
+		head -n 200 "$LAB/model$n.out"
 	done
 	lab_status .cache
 	expect_eq "that failed" $failed 0

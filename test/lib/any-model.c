@@ -418,6 +418,24 @@ static void edit(void)
 	free(new);
 }
 
+/* What was made by a name like l/../d0, where l leads to the tree itself. */
+static void remove_beside(void)
+{
+	struct dirent *e;
+	DIR *d = opendir("..");
+
+	while (d && (e = readdir(d))) {
+		char *sub = text("../%s", e->d_name);
+
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
+		    strcmp(e->d_name, "t") != 0)
+			remove_tree(sub);
+		free(sub);
+	}
+	if (d)
+		closedir(d);
+}
+
 /* One of few. */
 static void begin_anew(uint64_t which)
 {
@@ -428,6 +446,7 @@ static void begin_anew(uint64_t which)
 	random_seed(which);
 	for (size_t i = 0; i < N_OF(all); i++)
 		remove_tree(all[i]);
+	remove_beside();
 	(void)mkdir("a", 0755);
 	(void)mkdir("b", 0755);
 	(void)mkdir("a/c", 0755);
@@ -646,7 +665,7 @@ static void do_step(uint64_t step)
 		begin_anew(seed + p.base);
 	while (p.edits--)
 		edit();
-	tell_tree(".");
+	tell_tree("..");
 	side[ours]->before = side[ours]->n;
 	if (p.settled && ours)
 		settle();
@@ -657,8 +676,8 @@ static void do_step(uint64_t step)
 	umask(p.umask);
 	run_and_tell(&commands[p.command]);
 	tell("--- it left\n");
-	tell_tree(".");
-	make_old(".");
+	tell_tree("..");
+	make_old("..");
 }
 
 /* ---- both ---- */
