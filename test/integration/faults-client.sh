@@ -117,7 +117,7 @@ disk_full() {
 refused_here() { # CALL:WHAT:WHEN
 	local i
 	rm -rf many
-	concc-dispatch true
+	concc-dispatch sh -c : # its program is known from then on, which is a thread's work
 	fault_inject "$(lab_server_pid)" "$1"
 	CONCC_EXPLAIN=1 concc-dispatch sh -c 'mkdir -p many; for i in 1 2 3 4 5 6 7 8; do echo $i >many/$i; done' \
 		2>"$LAB/err" </dev/null
