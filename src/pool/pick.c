@@ -20,13 +20,17 @@ bool pick_is_eligible(const struct member_view *v, const struct pool_request *q)
 	return v->state == MEMBER_UP && v->slots > 0 && is_asked_for(v, q);
 }
 
-bool pick_can_call(const struct table *t, const struct pool_request *q, bool avoided)
+static bool is_asleep(const struct member_view *v, const struct pool_request *q)
+{
+	return v->state == MEMBER_ASLEEP && is_asked_for(v, q);
+}
+
+bool pick_can_call(const struct table *t, const struct pool_request *q)
 {
 	struct member_view v;
 
 	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++) {
-		if (member_view(t, i, &v) && v.state == MEMBER_ASLEEP && is_asked_for(&v, q) &&
-		    (avoided || !q->avoid || !streq(v.name, q->avoid)))
+		if (member_view(t, i, &v) && is_asleep(&v, q))
 			return true;
 	}
 	return false;
@@ -94,6 +98,7 @@ void pick_remember(struct table *t, const char *cwd, uint32_t member)
 struct field {
 	size_t n;
 	bool any_worker; /* one is up, though it may be the one to avoid */
+	bool any_asleep; /* one can be called */
 	int full;	 /* see struct pick */
 	struct sched_place places[POOL_MEMBERS_MAX];
 	uint32_t members[POOL_MEMBERS_MAX];
@@ -128,27 +133,40 @@ static void enter(struct field *f, uint32_t index, const struct member_view *v)
 	f->speeds[f->n++] = v->speed;
 }
 
-/* Without the one to avoid, unless it is the only one. */
+/*
+ * Without the one to avoid, unless it is the only one.  Each member is looked at once: who is up by
+ * the second look would be neither asleep nor there.
+ */
 static void look_around(const struct table *t, const struct pool_request *q, struct field *ret)
 {
 	struct member_view v, avoided;
+	bool other_asleep = false;
 	int avoided_index = -1;
 
 	ret->n = 0;
-	ret->any_worker = false;
+	ret->any_worker = ret->any_asleep = false;
 	ret->full = -1;
 	for (uint32_t i = 0; i < POOL_MEMBERS_MAX; i++) {
-		if (!member_view(t, i, &v) || !pick_is_eligible(&v, q))
+		bool avoids;
+
+		if (!member_view(t, i, &v))
+			continue;
+		avoids = q->avoid && streq(v.name, q->avoid);
+		if (is_asleep(&v, q)) {
+			ret->any_asleep = true;
+			other_asleep |= !avoids;
+		}
+		if (!pick_is_eligible(&v, q))
 			continue;
 		ret->any_worker |= !streq(v.name, POOL_LOCAL);
-		if (q->avoid && streq(v.name, q->avoid)) {
+		if (avoids) {
 			avoided_index = (int)i;
 			avoided = v;
 			continue;
 		}
 		enter(ret, i, &v);
 	}
-	if (!ret->n && avoided_index >= 0 && !pick_can_call(t, q, false))
+	if (!ret->n && avoided_index >= 0 && !other_asleep)
 		enter(ret, (uint32_t)avoided_index, &avoided);
 }
 
@@ -190,10 +208,10 @@ int pick(const struct table *t, const struct pool_request *q, struct pick_wish *
 	w->patience_us = UINT64_MAX;
 	look_around(t, q, &f);
 	/* Without any worker this machine is no pool: who asked is to hear that there is none. */
-	if (!f.any_worker && !q->only && !pick_can_call(t, q, true))
+	if (!f.any_worker && !q->only && !f.any_asleep)
 		return CONCC_E_UNAVAIL;
 	if (!f.n)
-		return pick_can_call(t, q, true) ? -EAGAIN : CONCC_E_UNAVAIL;
+		return f.any_asleep ? -EAGAIN : CONCC_E_UNAVAIL;
 	best = sched_choose(f.places, f.n, &w->job, &w->patience_us);
 	if (best < 0)
 		return -EAGAIN;

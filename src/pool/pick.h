@@ -35,8 +35,8 @@ int pick(const struct table *t, const struct pool_request *q, struct pick_wish *
 	 struct pick *ret);
 /* May the request have a slot of it at all? */
 bool pick_is_eligible(const struct member_view *v, const struct pool_request *q);
-/* Is there one that can be called for?  avoided: the one to avoid counts, as the last hope. */
-bool pick_can_call(const struct table *t, const struct pool_request *q, bool avoided);
+/* Is there one that can be called for, be it the one to avoid? */
+bool pick_can_call(const struct table *t, const struct pool_request *q);
 /* Who avoids one is not helped when just that one is started: the member that must be, when no
  * other is up; -1: any will do. */
 int pick_to_call(const struct table *t, const struct pool_request *q);

@@ -314,7 +314,7 @@ static int watch_calls(struct pool *p, const struct pool_request *q, struct pool
 {
 	int fd, rc;
 
-	if (pool_watch_has_calls(w) || !pick_can_call(p->table, q, true))
+	if (pool_watch_has_calls(w) || !pick_can_call(p->table, q))
 		return 0;
 	rc = call_for(p, q, &fd);
 	if (rc == 0)
@@ -481,7 +481,7 @@ static int join_queue(struct pool *p, const struct pool_request *q, uint32_t que
 	if (rc < 0)
 		return rc;
 	/* Behind the ticket, since who hears it counts those. */
-	if (pick_can_call(p->table, q, true) && call_for(p, q, &fd) == 0)
+	if (pick_can_call(p->table, q) && call_for(p, q, &fd) == 0)
 		(void)close(fd);
 	rc = wait_in_queue(p, q, &t, &w, ret);
 	ticket_drop(p, &t);
