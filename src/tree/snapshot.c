@@ -91,6 +91,16 @@ bool fd_has_default_acl(int fd)
 	return fgetxattr(fd, "system.posix_acl_default", NULL, 0) > 0;
 }
 
+/* Others may be there now that look the same. */
+static void doubt_all(struct dir *d)
+{
+	struct ent *e;
+
+	for (uint32_t it = 0; (e = names_next(&d->names, &it));)
+		if (e->type == ENTRY_FILE || e->type == ENTRY_SYMLINK)
+			e->flags |= ENT_WRITTEN;
+}
+
 static int dir_look_fd(struct tree *t, struct dir *d, int fd)
 {
 	bool all = d->scan_now;
@@ -107,6 +117,8 @@ static int dir_look_fd(struct tree *t, struct dir *d, int fd)
 	}
 	d->acl_suspect = false;
 	if (all) {
+		if (mounts_note_fs(t, d, fd))
+			doubt_all(d);
 		rewatch(t, d, fd);
 		err = dir_scan(t, d, fd);
 		d->scan_now = false;

@@ -489,7 +489,7 @@ void tree_learn(struct tree *t, uint32_t dir_id, const char *name, uint64_t vers
 	path = path_join(dir->path, name);
 	fd = resolve_open(t, path, O_PATH);
 	if (fd >= 0 && fstat(fd, &st) == 0 && ent_matches(t, e, &st))
-		hash_cache_put(t->cache, &st, d);
+		hash_cache_put(t->cache, &st, d, dir->stamps);
 }
 
 uint64_t tree_version(const struct tree *t)

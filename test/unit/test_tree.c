@@ -1908,11 +1908,11 @@ Test(tree, which_file_systems_others_may_change)
 	int fd;
 
 	for (size_t i = 0; i < sizeof(network) / sizeof(*network); i++)
-		cr_expect_not(fs_type_is_local(network[i]), "%x", network[i]);
+		cr_expect(fs_traits_of_type(network[i]).network, "%x", network[i]);
 	for (const uint32_t *l = (uint32_t[]){0xef53, 0x58465342, 0x9123683e, 0x01021994,
 					      0x794c7630, 0x2fc12fc1, 0};
 	     *l; l++)
-		cr_expect(fs_type_is_local(*l), "%x", *l);
+		cr_expect_not(fs_traits_of_type(*l).network, "%x", *l);
 	/* Of which nobody has heard that it were one. */
 	fd = open("/proc/self", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	cr_expect(fs_is_network(fd));
@@ -1920,6 +1920,29 @@ Test(tree, which_file_systems_others_may_change)
 	fd = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	cr_expect_not(fs_is_network(fd));
 	close(fd);
+}
+
+/* By (device, inode, size, times): not where these are made up, or all times are the maker's. */
+Test(tree, which_file_systems_stamp_what_changes)
+{
+	static const uint32_t others[] = {
+		0x65735546, /* FUSE */
+		0x4d44,	    /* FAT */
+		0x2011bab0, /* exFAT */
+		0x73717368, /* squashfs */
+		0xe0f5e1e2, /* EROFS */
+		0x9660,	    /* ISO 9660 */
+		0x28cd3d45, /* cramfs */
+		0xff534d42, /* CIFS */
+		0x12345678, /* one that is to come */
+	};
+
+	for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
+		cr_expect_not(fs_traits_of_type(others[i]).stamps, "%x", others[i]);
+	for (const uint32_t *l = (uint32_t[]){0xef53, 0x58465342, 0x9123683e, 0x01021994,
+					      0x794c7630, 0x2fc12fc1, 0x6969, 0};
+	     *l; l++)
+		cr_expect(fs_traits_of_type(*l).stamps, "%x", *l);
 }
 
 /* Without watches all that is known is looked at before a job, and then no more of it than is asked
