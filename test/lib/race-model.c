@@ -2,7 +2,8 @@
 /*
  * race-model DIR OTHER ROUNDS SEED COMMAND: kept results while files change under the jobs.  A
  * round is a storm, JOBS processes that run commands through concc, one after the other, and
- * EDITORS that change what these look at, at any moment and in every way; and then quiet: each
+ * EDITORS that change what these look at, at any moment and in every way (every other time one
+ * that leaves the tree at one of its branches for some jobs); and then quiet: each
  * command is run through concc, which may find what was kept in the storm, and here, from a copy of
  * the tree, at the state that the storm left and at those that it often went through.  What it
  * told, how it ended and the tree that it leaves must be the same.  In a storm a job may see any
@@ -34,12 +35,13 @@
 #include "model.h"
 #include "random.h"
 
-#define OPS_MAX	 16
-#define COMMANDS 14
-#define JOBS	 6
-#define PER_JOB	 6
-#define EDITORS	 2
-#define BRANCHES 3
+#define OPS_MAX	      16
+#define COMMANDS      14
+#define CALM_COMMANDS 4
+#define JOBS	      6
+#define PER_JOB	      6
+#define EDITORS	      2
+#define BRANCHES      3
 /* At most, between two bursts of edits; and of some, so that a job may begin and end meanwhile. */
 #define PAUSE_NS      6000000
 #define LONG_PAUSE_NS 90000000
@@ -56,7 +58,8 @@ static const char *dir, *other, *program;
 static bool compiles;
 static unsigned long long seed;
 static struct command commands[COMMANDS];
-static atomic_uint *jobs_left, *storm_remote, *storm_here, *storm_hits, *storm_failed;
+static bool calm; /* this storm: for most of the time a tree is at rest, at a branch */
+static atomic_uint *jobs_left, *done, *storm_remote, *storm_here, *storm_hits, *storm_failed;
 
 static void run_here(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static void run_here(const char *fmt, ...)
@@ -583,6 +586,21 @@ static void kill_one(const char *const *comms, size_t n_comms)
 		(void)kill(chosen, SIGKILL);
 }
 
+/* A few commands end in each state, so that what they kept may be found in the quiet. */
+static void be_a_calm_editor(void)
+{
+	const struct timespec t = {.tv_nsec = PAUSE_NS};
+
+	while (atomic_load(jobs_left)) {
+		unsigned until = atomic_load(done) + JOBS + random_below(JOBS);
+
+		switch_branch(random_below(BRANCHES));
+		while (atomic_load(jobs_left) && (int)(atomic_load(done) - until) < 0)
+			(void)nanosleep(&t, NULL);
+	}
+	exit(0);
+}
+
 static void be_an_editor(uint64_t s)
 {
 	static const char *const comms[] = {"concc-project", "concc-worker", "concc-dispatch",
@@ -590,6 +608,8 @@ static void be_an_editor(uint64_t s)
 	unsigned kills = getenv("RACE_KILL") ? 1 : 0;
 
 	random_seed(s);
+	if (calm)
+		be_a_calm_editor();
 	while (atomic_load(jobs_left)) {
 		unsigned n = 1 + random_below(4);
 
@@ -632,7 +652,7 @@ static void be_a_job(uint64_t s, unsigned which)
 	if (which % 2 && getenv("RACE_SERVER"))
 		setenv("CONCC_RUNTIME_DIR", getenv("RACE_SERVER"), 1);
 	for (unsigned i = 0; i < PER_JOB; i++) {
-		const struct command *c = &commands[random_below(COMMANDS)];
+		const struct command *c = &commands[random_below(calm ? CALM_COMMANDS : COMMANDS)];
 
 		said->n = 0;
 		run_and_tell(c, said, true, true, explain);
@@ -647,6 +667,7 @@ static void be_a_job(uint64_t s, unsigned which)
 			atomic_fetch_add(storm_failed, 1);
 		if (!compiles && strstr(where, "remote on"))
 			check_words(c, said->text);
+		atomic_fetch_add(done, 1);
 	}
 	atomic_fetch_sub(jobs_left, 1);
 	exit(0);
@@ -654,16 +675,17 @@ static void be_a_job(uint64_t s, unsigned which)
 
 static void storm(uint64_t s)
 {
+	const unsigned n_editors = calm ? 1 : EDITORS;
 	int status, bad = 0;
 
 	atomic_store(jobs_left, JOBS);
 	for (unsigned i = 0; i < JOBS; i++)
 		if (fork() == 0)
 			be_a_job(mix(s, i), i);
-	for (unsigned i = 0; i < EDITORS; i++)
+	for (unsigned i = 0; i < n_editors; i++)
 		if (fork() == 0)
 			be_an_editor(mix(s, 100 + i));
-	for (unsigned i = 0; i < JOBS + EDITORS; i++)
+	for (unsigned i = 0; i < JOBS + n_editors; i++)
 		if (wait(&status) < 0 || status) {
 			bad = 1;
 			atomic_store(jobs_left, 0);
@@ -792,7 +814,7 @@ static void quiet(int fd, unsigned long long round)
 
 static void share_all(void)
 {
-	atomic_uint *counts = shared(5 * sizeof(*counts));
+	atomic_uint *counts = shared(6 * sizeof(*counts));
 
 	share_sides();
 	jobs_left = counts;
@@ -800,6 +822,7 @@ static void share_all(void)
 	storm_here = counts + 2;
 	storm_hits = counts + 3;
 	storm_failed = counts + 4;
+	done = counts + 5;
 }
 
 int main(int argc, char **argv)
@@ -836,6 +859,7 @@ int main(int argc, char **argv)
 	make_branch(0);
 	for (unsigned long long i = 1; i <= rounds; i++) {
 		enter_tree(dir);
+		calm = i % 2;
 		storm(mix(seed, i));
 		random_seed(mix(seed, i + 1000000));
 		quiet(fds[0], i);
