@@ -185,13 +185,13 @@ void snap_sweep(struct tree *t)
 	}
 }
 
-/* Where no event tells of a write, nor do the times in the tick of the last one. */
+/* Where no event tells of it. */
 static void freshen_name(struct tree *t, struct dir *d, const char *name)
 {
 	const struct ent *e = dir_name(t, d, name, strlen(name));
 
 	if (dir_is_swept(d))
-		dir_mark_name(t, d, name, strlen(name), e && e->flags & ENT_RACY ? ENT_WRITTEN : 0);
+		dir_mark_name(t, d, name, strlen(name), 0);
 	else if (e && e->flags & ENT_LINKED && !hardlinks_is_watched(t, e))
 		dir_mark_ent(t, d, (struct ent *)e);
 }
