@@ -53,6 +53,8 @@ static void forget(struct cache_look *l)
 	look_leave_place(l);
 	free(l->dir);
 	l->dir = NULL;
+	free(steal_ptr(&l->way_dir));
+	free(steal_ptr(&l->way));
 }
 
 void cache_look_free(struct cache_look *l)
@@ -378,6 +380,32 @@ static int put_made(struct cache_look *l, const char *name)
 	return r;
 }
 
+/* Of several names in one directory, once.  NULL: errno says why not. */
+static const char *way_of_dir(struct cache_look *l, const char *path, size_t n)
+{
+	if (l->way_dir && strlen(l->way_dir) == n && memcmp(l->way_dir, path, n) == 0)
+		return l->way;
+	free(l->way_dir);
+	free(l->way);
+	l->way_dir = xstrndup(path, n);
+	l->way = path_way(l->way_dir, true);
+	if (!l->way)
+		free(steal_ptr(&l->way_dir)); /* errno is asked for next time, too */
+	return l->way;
+}
+
+/* As path_way(): there is no such name, or it is a symlink that leads to none. */
+static char *way_of_absent(struct cache_look *l, const char *path)
+{
+	const char *base = path_base(path), *dir;
+	bool is_name = base > path + 1 && *base && !streq(base, ".") && !streq(base, "..");
+
+	if (!is_name || !l->err || l->output || l->without)
+		return path_way(path, true);
+	dir = way_of_dir(l, path, (size_t)(base - path) - 1);
+	return dir ? xasprintf("%s/%s", streq(dir, "/") ? "" : dir, base) : NULL;
+}
+
 /*
  * What the job makes where this name leads it may see by this name, too; and elsewhere what it
  * makes by this name.
@@ -391,7 +419,7 @@ static int put_way(struct cache_look *l, const char *path)
 
 	if (there || r < 0)
 		return r;
-	way = path_way(path, true);
+	way = way_of_absent(l, path);
 	if (!way)
 		return put_no(l, errno);
 	buf_put_u8(&l->state, '@');

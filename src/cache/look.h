@@ -29,6 +29,7 @@ struct cache_look {
 	const struct map *without; /* see cache_look_without() */
 	char *dir;		   /* that something is made in, as named last; NULL: none */
 	struct buf dir_state;	   /* its place, as put into state */
+	char *way_dir, *way;	   /* that what is not there was in last, and its way; NULL: none */
 	/* From one look to the next. */
 	uint32_t n_looks;
 	size_t n_listed; /* names, in this look */
