@@ -160,6 +160,8 @@ uint64_t tree_version(const struct tree *t);
  * it is bounded, and jobs that are older than the bound end in a conflict.
  */
 void tree_set_horizon(struct tree *t, uint64_t v);
+/* Would it make a difference now? */
+bool tree_waits_for_horizon(const struct tree *t);
 
 /*
  * After a drain: has what path (absolute, clean, no symlink on the way) names changed since that

@@ -86,7 +86,7 @@ static void run_free(struct run *r)
 	free(r->missing);
 	free(r->failure);
 	free(r);
-	if (!s->n_running || ++s->n_ended % HORIZON_EVERY == 0)
+	if (!s->n_running || ++s->n_ended % HORIZON_EVERY == 0 || tree_waits_for_horizon(s->tree))
 		set_horizon(s);
 }
 

@@ -43,10 +43,13 @@ void dir_queue_scan(struct tree *t, struct dir *d)
 
 void dir_sweep(struct tree *t, struct dir *d, bool on)
 {
-	if (!on)
+	if (!on) {
 		list_remove(&d->in_sweep);
-	else if (list_empty(&d->in_sweep))
+		d->idle_since = 0;
+	} else if (list_empty(&d->in_sweep)) {
 		list_append(&t->sweep, &d->in_sweep);
+		lease_begin(t, d);
+	}
 }
 
 struct ent *dir_name(const struct tree *t, const struct dir *d, const char *name, size_t len)
@@ -279,10 +282,12 @@ int dir_ensure(struct tree *t, const char *path, struct dir **ret)
 {
 	const struct root *top = root_outermost(t, path);
 	_cleanup_free_ char *prefix = NULL;
-	struct dir *d = dir_find(t, path);
 	bool orphan = false;
+	struct dir *d;
 	size_t len;
 
+	lease_renew(t, path);
+	d = dir_find(t, path);
 	*ret = d;
 	if (d)
 		return 0;

@@ -23,7 +23,8 @@ enum ent_flags {
 	ENT_LINKED = 1 << 5,  /* one of dir->linked stands for it */
 	ENT_SEEN = 1 << 6,    /* met in the scan that is running */
 	ENT_TOLD = 1 << 7,    /* some of the bytes that it had went out, while it is racy */
-	ENT_RENEWED = 1 << 8, /* its bytes may be others than those of the versions that count as it */
+	ENT_RENEWED =
+		1 << 8, /* its bytes may be others than those of the versions that count as it */
 };
 
 #define CLAIM_NONE UINT16_MAX

@@ -176,6 +176,7 @@ static void queue_overflow(struct tree *t)
 void snap_sweep(struct tree *t)
 {
 	roots_look(t);
+	leases_sweep(t);
 	list_for_each (l, &t->sweep)
 		dir_queue_scan(t, container_of(l, struct dir, in_sweep));
 	list_for_each (i, &t->linked) {

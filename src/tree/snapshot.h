@@ -15,6 +15,7 @@
  *   tombs.c      what was lost, and since when
  *   watch.c      inotify
  *   mounts.c     mountinfo
+ *   lease.c      how long what no event tells of is compared with the disk
  *   resolve.c    paths beneath served roots
  *   stamp.c      whether anything may have changed by a path
  *   temp.c       our temporaries
@@ -29,8 +30,9 @@
  * swept instead: compared with the disk before every job.
  *
  * A sweep costs an lstat for each name of such a dir, so it is made before a job and
- * at no other time.  What else needs the truth of some names looks at just these
- * (snap_freshen(); a dir that is listed; a file that is opened).
+ * at no other time, and of those only that were asked for not long ago (lease.c).  What else needs
+ * the truth of some names looks at just these (snap_freshen(); a dir that is listed; a file that is
+ * opened).
  *
  * Looking at the disk never sends: changes are put on the dir's pending list
  * and updates_flush() sends one UPDATE per directory.  Dropped dirs live until
@@ -97,7 +99,7 @@ struct dir {
 	struct list children;
 	struct watch *watch;
 	struct list in_watch;
-	struct list in_sweep; /* empty when not on t->sweep */
+	struct list in_sweep; /* empty when not on t->sweep, nor on t->idle */
 	struct list linked;   /* struct linked.in_dir */
 	struct dir_attr attr;
 	struct names names;
@@ -105,22 +107,25 @@ struct dir {
 	struct peer_set subscribers;
 	uint64_t known_since; /* version, when it was read: no name in it had a later one then */
 	uint64_t stamp;	      /* see dir_touch() */
-	uint64_t mounts;      /* so many changes of mounts; then it was on: */
-	uint64_t mount;	      /* a number that no other mount gets, or that of these changes */
-	uint64_t route;	      /* the stamp when it was met, or who may search it last changed */
-	uid_t uid;	      /* of the directory itself, when dir_note_access() saw it; */
+	uint64_t idle_since;  /* version, when its lease ended; 0: it did not (lease.c) */
+	uint32_t lease, lease_left; /* sweeps */
+	uint64_t mounts;	    /* so many changes of mounts; then it was on: */
+	uint64_t mount; /* a number that no other mount gets, or that of these changes */
+	uint64_t route; /* the stamp when it was met, or who may search it last changed */
+	uid_t uid;	/* of the directory itself, when dir_note_access() saw it; */
 	gid_t gid;
 	mode_t mode;
-	bool network;	   /* others may change it */
-	bool stamps;	   /* a stat tells states of its files apart: struct fs_traits */
-	bool fs_known;	   /* so much is known of its file system, since: */
-	bool elsewhere;	   /* by its path the kernel finds another one: see tree_serve_part() */
-	bool orphan;	   /* its parent can't be read, so nobody watches what becomes of it */
-	bool dead;	   /* the path leads elsewhere by now, or nowhere */
-	bool dropped;	   /* on t->grave */
-	bool queued;	   /* on t->queue */
-	bool scan_now;	   /* compare all names at the next look */
-	bool unknown;	   /* the last scan met a name of which it could not be told what it is */
+	bool network;	/* others may change it */
+	bool stamps;	/* a stat tells states of its files apart: struct fs_traits */
+	bool fs_known;	/* so much is known of its file system, since: */
+	bool elsewhere; /* by its path the kernel finds another one: see tree_serve_part() */
+	bool orphan;	/* its parent can't be read, so nobody watches what becomes of it */
+	bool dead;	/* the path leads elsewhere by now, or nowhere */
+	bool dropped;	/* on t->grave */
+	bool was_told;	/* of one with its path before, which was forgotten when its lease ended */
+	bool queued;	/* on t->queue */
+	bool scan_now;	/* compare all names at the next look */
+	bool unknown;	/* the last scan met a name of which it could not be told what it is */
 	bool flush_queued; /* on t->flush */
 	bool attr_changed;
 	bool default_acl; /* decides the modes of what is made in it, instead of a umask */
@@ -203,7 +208,8 @@ struct tree {
 	struct map by_path; /* struct dir; the keys are theirs */
 	struct map by_id;
 	struct map watches; /* by wd */
-	struct list sweep, grave;
+	struct list sweep, idle, grave;
+	struct map leases;  /* path -> sweeps, of those that have ended */
 	struct list linked; /* struct linked.in_unwatched */
 	struct map linked_by_ent;
 	struct inodes inodes;
@@ -350,6 +356,13 @@ void snap_settle(struct tree *t);
 void snap_sweep(struct tree *t);
 /* ... or what is on the way to path, at it and beneath it.  Costs nothing where all is watched. */
 void snap_freshen(struct tree *t, const char *path);
+
+/* ---- lease.c ---- */
+
+void lease_begin(struct tree *t, struct dir *d); /* it is swept from now on */
+void leases_sweep(struct tree *t);		 /* before a job: some end */
+/* path is asked for: what is idle on the way to it is swept again, or not known any more. */
+void lease_renew(struct tree *t, const char *path);
 
 /* ---- updates.c: what peers are told ---- */
 

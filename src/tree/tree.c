@@ -43,6 +43,7 @@ int tree_new_limited(const struct tree_ops *ops, void *data, struct hash_cache *
 	t->inotify_fd = fd;
 	list_init(&t->roots);
 	list_init(&t->sweep);
+	list_init(&t->idle);
 	list_init(&t->linked);
 	list_init(&t->grave);
 	list_init(&t->tomb_order);
@@ -90,6 +91,7 @@ void tree_free(struct tree *t)
 	map_release(&t->watches);
 	tops_release(t);
 	map_release(&t->tombs);
+	map_release(&t->leases);
 	map_release(&t->linked_by_ent);
 	inodes_release(&t->inodes);
 	free(t->link_dirs.v);
@@ -275,6 +277,7 @@ void tree_list(struct tree *t, unsigned peer, const char *path)
 	if (peer >= TREE_PEERS_MAX)
 		return;
 	roots_look(t);
+	lease_renew(t, path);
 	d = dir_find(t, path);
 	if (d && dir_is_swept(d))
 		dir_queue_scan(t, d);
@@ -501,6 +504,11 @@ void tree_set_horizon(struct tree *t, uint64_t v)
 	tombs_trim(t);
 }
 
+bool tree_waits_for_horizon(const struct tree *t)
+{
+	return !list_empty(&t->idle);
+}
+
 static int changed_since(const struct tree *t, const char *path, uint64_t version, bool by_listing,
 			 bool links_count)
 {
@@ -512,8 +520,10 @@ static int changed_since(const struct tree *t, const char *path, uint64_t versio
 
 	if (tomb_version(t, path) > version || t->tomb_floor > version)
 		return 1;
-	/* A copy of it changes when that is made, and no sooner. */
-	if (!d || d->dead || d->elsewhere || (!by_listing && d->known_since > version))
+	/* A copy of it changes when that is made, and no sooner.  Of what was told before, and
+	 * forgotten since, nobody knows what it was then. */
+	if (!d || d->dead || d->elsewhere ||
+	    ((!by_listing || d->was_told) && d->known_since > version))
 		return -ENOENT;
 	e = dir_name(t, d, base, strlen(base));
 	if (!e || e->type == ENTRY_ABSENT)

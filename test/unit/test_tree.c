@@ -685,6 +685,8 @@ static void random_rounds(const struct tree_limits *limits, unsigned rounds, boo
 		cr_assert_eq(tree_drain(b.tree), 0);
 		check_dir(&b, 0, b.root, false);
 		check_dir(&b, 1, b.root, false);
+		if (!rnd(&r, 8))
+			tree_set_horizon(b.tree, UINT64_MAX); /* no job runs */
 		/* Now and then something is not asked for, so that partial views occur. */
 		if (rnd(&r, 4))
 			check_dir(&b, 0, b.root, true);
@@ -2389,6 +2391,105 @@ Test(tree, looked_at_long_after_a_write_that_nothing_told)
 	tree_drain(b.tree);
 	expect_told(&b, old);
 	bed_off_network(&b);
+}
+
+/* ---- what nobody asks for any more, where no event tells ---- */
+
+static uint64_t looks_of_a_drain(struct bed *b)
+{
+	struct tree_counts before, after;
+
+	tree_counts(b->tree, &before);
+	cr_assert_eq(tree_drain(b->tree), 0);
+	tree_counts(b->tree, &after);
+	return after.stats - before.stats;
+}
+
+static bool is_listed(struct bed *b, const char *dir)
+{
+	return map_get_str(&b->workers[0].by_path, dir);
+}
+
+static void wait_until_old(const char *path)
+{
+	struct stat st;
+
+	cr_assert_eq(stat(path, &st), 0);
+	while (stat_is_racy(&st, clock_ns(), false))
+		sched_yield();
+}
+
+static void bed_of_unwatched(struct bed *b)
+{
+	bed_init(b, &(struct tree_limits){.max_watches = 1});
+	mkdir(at(b, "d"), 0755);
+	mkdir(at(b, "d/e"), 0755);
+	for (int i = 0; i < 50; i++) {
+		char name[32];
+
+		(void)snprintf(name, sizeof(name), "d/e/f%d", i);
+		write_file(at(b, name), "one");
+	}
+	wait_until_old(at(b, "d/e/f49"));
+	check_dir(b, 0, b->root, true);
+	cr_assert_geq(looks_of_a_drain(b), 50);
+}
+
+static unsigned drains_until_stale(struct bed *b, const char *dir)
+{
+	unsigned n = 0;
+
+	while (is_listed(b, dir)) {
+		cr_assert_lt(++n, 1000, "it is swept for ever");
+		looks_of_a_drain(b);
+	}
+	return n;
+}
+
+Test(tree, what_nobody_asks_for_is_swept_no_more)
+{
+	struct bed b;
+	unsigned first;
+
+	bed_of_unwatched(&b);
+	tree_set_horizon(b.tree, UINT64_MAX);
+	first = drains_until_stale(&b, at(&b, "d/e"));
+	(void)drains_until_stale(&b, at(&b, "d"));
+	cr_expect_leq(looks_of_a_drain(&b), 1, "but for what the root has in it");
+	/* As if it had never been known. */
+	write_file(at(&b, "d/e/f7"), "two");
+	unlink(at(&b, "d/e/f8"));
+	wait_until_old(at(&b, "d/e/f7"));
+	tree_drain(b.tree);
+	check_dir(&b, 0, b.root, true);
+	cr_expect_eq(tree_changed_since(b.tree, at(&b, "d/e/f7"), tree_version(b.tree), true), 0);
+	/* For longer, each time. */
+	cr_expect_gt(drains_until_stale(&b, at(&b, "d/e")), first + first / 2);
+	bed_release(&b);
+}
+
+/* What changed while nobody looked, the job may have seen as it was. */
+Test(tree, a_job_runs_while_what_it_saw_is_swept_no_more)
+{
+	struct bed b;
+	uint64_t began;
+
+	bed_of_unwatched(&b);
+	began = tree_version(b.tree);
+	tree_set_horizon(b.tree, began);
+	(void)drains_until_stale(&b, at(&b, "d/e"));
+	cr_expect_eq(tree_changed_since(b.tree, at(&b, "d/e/f9"), began, true), 0);
+	write_file(at(&b, "d/e/f7"), "seven");
+	looks_of_a_drain(&b);
+	check_dir(&b, 0, b.root, true);
+	cr_expect_eq(tree_changed_since(b.tree, at(&b, "d/e/f7"), began, true), 1);
+	/* Nor does anybody know once it has been forgotten. */
+	(void)drains_until_stale(&b, at(&b, "d/e"));
+	tree_set_horizon(b.tree, UINT64_MAX);
+	looks_of_a_drain(&b);
+	check_dir(&b, 0, b.root, true);
+	cr_expect_eq(tree_changed_since(b.tree, at(&b, "d/e/f9"), began, true), -ENOENT);
+	bed_release(&b);
 }
 
 /* No event tells of it: it is found when the file is opened for somebody. */
