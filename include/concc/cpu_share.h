@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "concc/map.h"
+
 struct cpu_share {
 	uint64_t ran_us;
 	uint64_t waited_us; /* it could have run, and others did */
@@ -22,5 +24,17 @@ struct cpu_share {
  * say.  Reads some small files of /proc for each.
  */
 bool cpu_share_of(pid_t pid, struct cpu_share *ret);
+
+/* What each thread had by the last look. */
+struct cpu_look {
+	struct map threads; /* id -> struct cpu_share */
+};
+
+/*
+ * The same since the last look: of threads that are new since they began, of those that have ended
+ * in between nothing.
+ */
+bool cpu_share_since(struct cpu_look *l, pid_t pid, struct cpu_share *ret);
+void cpu_look_release(struct cpu_look *l);
 
 #endif

@@ -131,6 +131,8 @@ struct launch {
  * there is a job of this id; CONCC_E_UNAVAIL, the launcher is gone; or another code.  j is borrowed
  * for the call. */
 int launcher_run(struct launcher *l, const struct launch *j);
+/* Above all processes of all jobs; -1: it has ended. */
+pid_t launcher_pid(const struct launcher *l);
 /* signo to the job's processes; SIGKILL ends its init, and with it everything of the job. */
 void launcher_kill(struct launcher *l, uint32_t job_id, int signo);
 /* Kills what runs, and waits for its end; NULL is fine.  Stop the mirror first: a process that

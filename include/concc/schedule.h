@@ -77,13 +77,15 @@ int sched_start(const struct sched_start *there, size_t n_there, const struct sc
 /* Are two free places as good as each other for this job? */
 bool sched_is_as_good(uint64_t takes_us, uint64_t best_us);
 
+/* The work that is done in such a time of one of the jobs that are taken there. */
+uint64_t sched_done_us(const struct sched_place *there, uint64_t elapsed_us);
 /*
- * A job has been at that place for elapsed_us, beside as many as are taken there less itself; this
- * machine has a slot for it.  Is it better begun anew here?  most_us: its work at the most; 0: not
- * known.  What was done there is lost, so that of nothing known it takes a place far slower.
+ * A job is at that place, as one of those that are taken there; this machine has a slot for it.  Is
+ * it better begun anew here?  most_us: its work, when that is known, or at the most; 0: neither.
+ * What was done there is lost, so that of nothing known it takes a place far slower.
  */
 bool sched_restart_pays(const struct sched_place *there, const struct sched_place *here,
-			uint32_t most_us, uint64_t elapsed_us);
+			uint32_t most_us, bool known, uint64_t done_us);
 /*
  * The same without looking at the clock: from how many microseconds there on it is, since it takes
  * longer than it should, as where others have the processors.  begun: its command has; else it
@@ -91,6 +93,15 @@ bool sched_restart_pays(const struct sched_place *there, const struct sched_plac
  */
 uint64_t sched_restart_after_us(const struct sched_place *there, const struct sched_place *here,
 				uint32_t most_us, bool begun);
+
+/*
+ * As how many jobs others count that use a place's cores: ours ran there for ran_us, of all of them
+ * together, and waited for a processor for waited_us, in elapsed_us.  jobs: so many they were at
+ * the least.  No more than SCHED_OTHERS_MAX.
+ */
+#define SCHED_OTHERS_MAX 100000
+uint32_t sched_others(uint32_t cores, uint32_t jobs, uint64_t ran_us, uint64_t waited_us,
+		      uint64_t elapsed_us);
 
 /* ---- learning: for one thread ---- */
 

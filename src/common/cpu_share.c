@@ -23,10 +23,16 @@ static bool read_small(int dir_fd, const char *thread, const char *name, struct 
 	return read_file_at(dir_fd, path, SMALL, b) == 0;
 }
 
-static bool add(pid_t pid, unsigned *left, struct cpu_share *sum);
+struct walk {
+	unsigned left;		   /* threads */
+	struct map *seen, *before; /* or NULL: of any time */
+	struct cpu_share sum;
+};
+
+static bool add(pid_t pid, struct walk *w);
 
 /* "12 34 ": those that this thread has started. */
-static void add_children(int dir_fd, const char *thread, unsigned *left, struct cpu_share *sum)
+static void add_children(int dir_fd, const char *thread, struct walk *w)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	char *end;
@@ -35,25 +41,43 @@ static void add_children(int dir_fd, const char *thread, unsigned *left, struct 
 	if (!read_small(dir_fd, thread, "children", &b))
 		return;
 	for (const char *at = buf_cstr(&b); (pid = strtol(at, &end, 10)) > 0; at = end)
-		(void)add((pid_t)pid, left, sum); /* it may have ended */
+		(void)add((pid_t)pid, w); /* it may have ended */
+}
+
+/* What is remembered of it; an id may be another thread's by now, which has had less. */
+static struct cpu_share since(struct walk *w, uint64_t id, struct cpu_share now)
+{
+	struct cpu_share *before = map_get_u64(w->before, id);
+	struct cpu_share ret = now;
+
+	if (before && now.ran_us >= before->ran_us && now.waited_us >= before->waited_us) {
+		ret.ran_us -= before->ran_us;
+		ret.waited_us -= before->waited_us;
+	}
+	free(map_put_u64(w->seen, id, xmemdup(&now, sizeof(now))));
+	return ret;
 }
 
 /* Nanoseconds on a processor, nanoseconds in its queue, how often:
  * Documentation/scheduler/sched-stats.rst */
-static bool add_thread(int dir_fd, const char *thread, struct cpu_share *sum)
+static bool add_thread(int dir_fd, const char *thread, struct walk *w)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	unsigned long long ran, waited;
+	struct cpu_share had;
 
 	if (!read_small(dir_fd, thread, "schedstat", &b) ||
 	    sscanf(buf_cstr(&b), "%llu %llu", &ran, &waited) != 2)
 		return false;
-	sum->ran_us += ran / 1000;
-	sum->waited_us += waited / 1000;
+	had = (struct cpu_share){.ran_us = ran / 1000, .waited_us = waited / 1000};
+	if (w->seen)
+		had = since(w, strtoull(thread, NULL, 10), had);
+	w->sum.ran_us += had.ran_us;
+	w->sum.waited_us += had.waited_us;
 	return true;
 }
 
-static bool add(pid_t pid, unsigned *left, struct cpu_share *sum)
+static bool add(pid_t pid, struct walk *w)
 {
 	char path[64];
 	bool any = false;
@@ -63,12 +87,12 @@ static bool add(pid_t pid, unsigned *left, struct cpu_share *sum)
 	dir = opendir(path);
 	if (!dir)
 		return false;
-	for (struct dirent *e; *left && (e = readdir(dir));) {
+	for (struct dirent *e; w->left && (e = readdir(dir));) {
 		if (e->d_name[0] == '.')
 			continue;
-		--*left;
-		any |= add_thread(dirfd(dir), e->d_name, sum);
-		add_children(dirfd(dir), e->d_name, left, sum);
+		w->left--;
+		any |= add_thread(dirfd(dir), e->d_name, w);
+		add_children(dirfd(dir), e->d_name, w);
 	}
 	closedir(dir);
 	return any;
@@ -76,11 +100,34 @@ static bool add(pid_t pid, unsigned *left, struct cpu_share *sum)
 
 bool cpu_share_of(pid_t pid, struct cpu_share *ret)
 {
-	struct cpu_share sum = {0};
-	unsigned left = THREADS_MAX;
+	struct walk w = {.left = THREADS_MAX};
 
-	if (pid <= 0 || !add(pid, &left, &sum))
+	if (pid <= 0 || !add(pid, &w))
 		return false;
-	*ret = sum;
+	*ret = w.sum;
 	return true;
+}
+
+bool cpu_share_since(struct cpu_look *l, pid_t pid, struct cpu_share *ret)
+{
+	struct map seen = MAP_INIT;
+	struct walk w = {.left = THREADS_MAX, .seen = &seen, .before = &l->threads};
+	bool any = pid > 0 && add(pid, &w);
+
+	cpu_look_release(l);
+	l->threads = seen;
+	if (any)
+		*ret = w.sum;
+	return any;
+}
+
+void cpu_look_release(struct cpu_look *l)
+{
+	struct cpu_share *s;
+	size_t it = 0;
+
+	while ((s = map_next(&l->threads, &it, NULL)))
+		free(s);
+	map_release(&l->threads);
+	l->threads = MAP_INIT;
 }

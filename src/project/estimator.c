@@ -98,13 +98,6 @@ void estimator_publish_worker(struct estimator *p, const struct peer *peer)
 	tell_place(p, peer->conf->name, peer->conf->name, peer->hello.cpus, filling_left_us(peer));
 }
 
-void estimator_note_others(struct estimator *p, const struct peer *peer, uint32_t jobs)
-{
-	sched_model_others(p->model, peer->conf->name, jobs, peer->hello.cpus);
-	if (peer->state == PEER_UP)
-		estimator_publish_worker(p, peer);
-}
-
 void estimator_publish_local(struct estimator *p)
 {
 	/* Who sets a number has seen to what else this machine is to do. */
@@ -184,6 +177,40 @@ static struct sched_place place_here(const struct estimator *p)
 	return ret;
 }
 
+static uint64_t done_us(const struct estimator *p, const struct job *j, uint64_t until_ms)
+{
+	struct sched_place there = place_there(p, j);
+	uint64_t more_ms = until_ms > j->noted_ms ? until_ms - j->noted_ms : 0;
+
+	return j->done_us + sched_done_us(&there, more_ms * 1000);
+}
+
+/* What is told of a worker is about the time since it was told the last time. */
+#define TOLD_MS 1000
+
+/* What was believed of that worker is about to change. */
+static void note_done(const struct estimator *p, const struct peer *peer)
+{
+	uint64_t until = now_ms() - TOLD_MS;
+
+	list_for_each (l, &p->server->jobs) {
+		struct job *j = container_of(l, struct job, of_server);
+
+		if (j->state != JOB_AT_WORKER || j->peer != peer || j->noted_ms >= until)
+			continue;
+		j->done_us = done_us(p, j, until);
+		j->noted_ms = until;
+	}
+}
+
+void estimator_note_others(struct estimator *p, const struct peer *peer, uint32_t jobs)
+{
+	note_done(p, peer);
+	sched_model_others(p->model, peer->conf->name, jobs, peer->hello.cpus);
+	if (peer->state == PEER_UP)
+		estimator_publish_worker(p, peer);
+}
+
 uint64_t estimator_upper_bound_us(struct estimator *p, const struct job *j)
 {
 	bool same;
@@ -196,10 +223,11 @@ uint64_t estimator_upper_bound_us(struct estimator *p, const struct job *j)
 bool estimator_local_pays(struct estimator *p, const struct job *j)
 {
 	struct sched_place there = place_there(p, j), here = place_here(p);
+	uint32_t most;
 	bool same;
 
-	return sched_restart_pays(&there, &here, at_most(p, j, &same),
-				  (now_ms() - j->began_ms) * 1000);
+	most = at_most(p, j, &same);
+	return sched_restart_pays(&there, &here, most, same, done_us(p, j, now_ms()));
 }
 
 uint64_t estimator_local_pays_after_us(struct estimator *p, const struct job *j)

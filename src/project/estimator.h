@@ -40,7 +40,7 @@ void estimator_learn_detached(struct estimator *p, const struct estimator_begin 
 void estimator_learn_censored(struct estimator *p, const struct job *j);
 /* The pool has this member anew: what is known of it. */
 void estimator_publish_worker(struct estimator *p, const struct peer *peer);
-/* So many jobs of other clients are there, as the worker says. */
+/* As much as so many jobs is what others do there, as the worker says. */
 void estimator_note_others(struct estimator *p, const struct peer *peer, uint32_t jobs);
 void estimator_publish_local(struct estimator *p);
 

@@ -10,6 +10,8 @@
 
 /* Even a large toolchain over a slow line comes in parts: the next job goes on from there. */
 #define LONGEST_MS (120 * 1000)
+/* Between two questions are a round trip and the work of a moment. */
+#define ASKS_MS 250
 
 static bool is_there(const struct run *r)
 {
@@ -34,6 +36,13 @@ static uint64_t beyond_us(const struct run *r)
 bool filling_is(const struct job *j)
 {
 	return !is_there(j->client->run);
+}
+
+bool filling_asks(const struct job *j)
+{
+	const struct peer *p = j->client->run->peer;
+
+	return filling_is(j) && (serve_is_asked(p) || now_ms() - p->asked_ms < ASKS_MS);
 }
 
 uint64_t filling_waits_us(const struct job *j)

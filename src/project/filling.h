@@ -12,6 +12,8 @@
 
 /* Is the job's one of those programs? */
 bool filling_is(const struct job *j);
+/* And waits for it at the moment: it asks, or has asked a moment ago. */
+bool filling_asks(const struct job *j);
 /* How long it will wait there, as far as can be told; 0: not at all, or its program is there. */
 uint64_t filling_waits_us(const struct job *j);
 /* The same of any job of such a program, for who chooses a worker. */

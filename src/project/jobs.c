@@ -118,7 +118,8 @@ void jobs_sent(struct job *j, struct peer *p)
 {
 	j->state = JOB_AT_WORKER;
 	j->peer = p;
-	j->began_ms = now_ms();
+	j->began_ms = j->noted_ms = now_ms();
+	j->done_us = 0;
 	j->server->counts.n_sent++;
 	j->record.tries++;
 	j->record.sent_us = jobs_age_us(j);
@@ -149,6 +150,8 @@ void jobs_one_left(struct job *j, struct peer *p)
 	if (p != j->peer) {
 		j->overtaken = true;
 		j->peer = p;
+		j->noted_ms = now_ms();
+		j->done_us = 0;
 		j->server->counts.n_twice_won++;
 		j->record.sent_us = j->second_us;
 		j->record.worker_slots = p->slots;

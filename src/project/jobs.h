@@ -28,6 +28,8 @@ struct job {
 	struct peer *peer;    /* that has it, NULL: none; the first of two */
 	struct peer *second;  /* that has it as well, NULL: none */
 	uint64_t began_ms;    /* of now_ms(): it was sent to that peer */
+	uint64_t done_us;     /* estimator.c: of its work, there, until ... */
+	uint64_t noted_ms;    /* ... then, of now_ms() */
 	uint64_t second_us;   /* since it arrived: it was sent to the second */
 	uint64_t late_ms;     /* straggler.c, of now_ms(): from then on it is one; 0: not known */
 	bool overtaken;	      /* the second one has become the first */

@@ -24,6 +24,7 @@
 #include "push.h"
 #include "run.h"
 #include "serve.h"
+#include "straggler.h"
 #include "wake.h"
 #include "watchers.h"
 #include "working_set.h"
@@ -388,6 +389,7 @@ static int on_list(struct peer *p, struct blob payload)
 	if (r < 0)
 		return r;
 	p->lists++;
+	p->asked_ms = now_ms();
 	log_debug("worker=%s asks for %s", p->conf->name, path);
 	tree_list(p->server->tree, p->index, path);
 	if (tree_dir_id(p->server->tree, p->index, path)) {
@@ -399,6 +401,7 @@ static int on_list(struct peer *p, struct blob payload)
 
 static int on_load(struct peer *p, struct blob payload)
 {
+	uint32_t others = p->load.others;
 	int r = msg_load_decode(payload, &p->load);
 
 	if (r < 0)
@@ -406,6 +409,8 @@ static int on_load(struct peer *p, struct blob payload)
 	log_debug("worker=%s load: %u running, %u waiting, %u slots", p->conf->name,
 		  p->load.running, p->load.waiting, p->load.slots);
 	estimator_note_others(p->server->estimator, p, p->load.others);
+	if (p->load.others > others)
+		stragglers_look(p->server->stragglers);
 	watchers_tell(p->server);
 	return 0;
 }

@@ -62,6 +62,7 @@ struct peer {
 	struct serving *serving;    /* see serve.h */
 	struct ahead *ahead;	    /* see ahead.h */
 	uint64_t n_jobs, n_failed, fetched_bytes, fetched_files, lists;
+	uint64_t asked_ms;	       /* for names or contents, last; of now_ms() */
 	uint64_t asked_files;	       /* FETCHes of what was not told ahead as a guess */
 	uint64_t cpu_us;	       /* of jobs, on the worker */
 	struct link_counts past;       /* of links that ended */

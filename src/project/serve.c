@@ -88,6 +88,11 @@ static void note_all_sent(struct peer *p)
 	estimator_publish_worker(p->server->estimator, p);
 }
 
+bool serve_is_asked(const struct peer *p)
+{
+	return p->serving->n_fetches > 0;
+}
+
 /* What is sent in one go is more than what is gone; over this time it comes to the same. */
 #define RATE_US 200000
 /* As much as that may well be on its way already. */
@@ -421,6 +426,7 @@ int serve_fetch(struct peer *p, struct blob payload)
 	f->fd = -1;
 	f->peer = p;
 	p->serving->n_fetches++;
+	p->asked_ms = now_ms();
 	list_init(&f->of_peer);
 	r = msg_fetch_decode(payload, &f->msg);
 	if (r == 0 && map_get_u64(&p->serving->by_id, f->msg.fetch_id))

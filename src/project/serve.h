@@ -19,6 +19,7 @@ void serve_drop(struct peer *p); /* the link is gone */
 /* Microseconds until all that the worker asked for is sent, at the rate of late.  0: hardly any, or
  * not known. */
 uint64_t serve_left_us(const struct peer *p);
+bool serve_is_asked(const struct peer *p); /* for what is not sent yet */
 
 struct serve_counts {
 	unsigned n_fetches, n_begun;	   /* of files that are asked for; with an open file */

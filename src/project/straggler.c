@@ -27,6 +27,8 @@
 #define FAR_BEYOND 3
 /* What comes over a line of some length may well take so long. */
 #define FILLING_MS 1000
+/* Of which nothing is known but that it waits for contents: it may be as short as this. */
+#define UNKNOWN_MS 500
 /* All jobs are looked at so often at the most when one ends. */
 #define LOOK_MS 100
 /* Dealt with in one go; others have their turn when a job ends. */
@@ -78,15 +80,33 @@ static void set_late(struct stragglers *t, struct job *j)
 	j->late_ms = late ? j->began_ms + late : 0;
 }
 
-/* It waits for contents, and that will take longer than all of it here. */
+/* Of its program nothing has ended there, and of how long it takes nothing is known. */
+static bool is_unknown(const struct stragglers *t, const struct job *j)
+{
+	return t->server->local_slots && filling_is(j) && !wait_limit_us(t, j);
+}
+
+/* When to look whether one that is not known waits for contents; UINT64_MAX: not at all. */
+static uint64_t look_at_unknown_ms(const struct stragglers *t, const struct job *j, uint64_t now)
+{
+	uint64_t first = j->began_ms + UNKNOWN_MS;
+
+	if (!is_unknown(t, j))
+		return UINT64_MAX;
+	return now < first ? first : now + UNKNOWN_MS;
+}
+
+/*
+ * It waits for contents, and that will take longer than all of it here.  What is not known may be
+ * short, and has done nothing yet.
+ */
 static bool fills_for_long(const struct stragglers *t, const struct job *j)
 {
-	uint64_t left = filling_waits_us(j), limit;
+	uint64_t left = filling_waits_us(j), limit = wait_limit_us(t, j);
 
-	if (!left)
-		return false;
-	limit = wait_limit_us(t, j);
-	return limit && left > limit;
+	if (limit)
+		return left > limit;
+	return is_unknown(t, j) && now_ms() >= j->began_ms + UNKNOWN_MS && filling_asks(j);
 }
 
 /* From when on this machine would have it done sooner, of now_ms(); UINT64_MAX: it can't be told.
@@ -124,7 +144,8 @@ static bool try_home(const struct stragglers *t, struct job *j, bool late)
 	if (!filling_is(j) && !j->client->run->queued)
 		estimator_learn_censored(s->estimator, j);
 	log_info("straggler: %s on %s runs here", j->record.command, j->record.worker);
-	text = xasprintf(late ? "it takes far longer on %s than such a job does"
+	text = xasprintf(is_unknown(t, j) ? "%s does not have what it reads yet"
+			 : late		  ? "it takes far longer on %s than such a job does"
 			 : j->client->run->queued
 				 ? "others have all slots of %s, and this machine has one"
 				 : "%s is slow, and this machine has a slot for it",
@@ -198,7 +219,7 @@ static void look(struct stragglers *t)
 	t->any_untold = false;
 	list_for_each_safe (l, &t->server->jobs) {
 		struct job *j = container_of(l, struct job, of_server);
-		uint64_t better;
+		uint64_t better, unknown;
 		bool late, home;
 
 		if (j->state != JOB_AT_WORKER || !speculation_is_possible(j))
@@ -212,6 +233,9 @@ static void look(struct stragglers *t)
 		late = (j->late_ms && j->late_ms <= now) || fills_for_long(t, j);
 		if (!late && j->late_ms && j->late_ms < next)
 			next = j->late_ms;
+		unknown = look_at_unknown_ms(t, j, now);
+		if (!late && unknown < next)
+			next = unknown;
 		if (home && !waited && !asked) {
 			room = may_be_here(t->server);
 			asked = true;
@@ -243,11 +267,14 @@ void stragglers_look(struct stragglers *t)
 
 static void on_sent(struct stragglers *t, struct job *j)
 {
-	uint64_t better;
+	uint64_t better, unknown;
 
 	if (!speculation_is_possible(j))
 		return;
 	set_late(t, j);
+	unknown = look_at_unknown_ms(t, j, j->began_ms);
+	if (unknown != UINT64_MAX)
+		set_timer(t, unknown);
 	better = better_here_ms(t, j);
 	if (j->late_ms)
 		set_timer(t, j->late_ms);

@@ -188,6 +188,11 @@ int launcher_run(struct launcher *l, const struct launch *j)
 	return 0;
 }
 
+pid_t launcher_pid(const struct launcher *l)
+{
+	return l->pid;
+}
+
 void launcher_kill(struct launcher *l, uint32_t job_id, int signo)
 {
 	struct queued *q;

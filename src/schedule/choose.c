@@ -181,24 +181,31 @@ int sched_choose(const struct sched_place *places, size_t n, const struct sched_
 
 /* What has gone on for long is likely to go on: times what it has done so far. */
 #define GOES_ON 4
-/* Less may be a guess that is wrong, and what it counts as slower for that. */
+/* Less may be a guess that is wrong, and what it counts as slower for that; but of a job whose work
+ * is known. */
 #define FAR_SLOWER 2
+
+uint64_t sched_done_us(const struct sched_place *there, uint64_t elapsed_us)
+{
+	return elapsed_us * SCHED_ONE / (slowdown(&there->profile, there->taken ?: 1) ?: 1);
+}
 
 /*
  * Whichever is chosen may be wrong.  Left there, it costs most when the job is as long as can be;
  * begun anew, when it was about to end there.  The smaller of the two is taken.
  */
 bool sched_restart_pays(const struct sched_place *there, const struct sched_place *here,
-			uint32_t most_us, uint64_t elapsed_us)
+			uint32_t most_us, bool known, uint64_t done_us)
 {
 	double slow_there = (double)slowdown(&there->profile, there->taken ?: 1) / SCHED_ONE;
 	double slow_here = (double)slowdown(&here->profile, here->taken + 1) / SCHED_ONE;
-	double done = (double)elapsed_us / slow_there, most = most_us;
+	double done = (double)done_us, most = most_us;
 
+	known &= most > done;
 	if (most <= done)
 		most = GOES_ON * done;
-	return slow_there >= FAR_SLOWER * slow_here &&
-	       most * slow_there - (double)elapsed_us > (most + done) * slow_here + HARDLY_US;
+	return (known || slow_there >= FAR_SLOWER * slow_here) &&
+	       (most - done) * slow_there > (most + done) * slow_here + HARDLY_US;
 }
 
 /* Of a job that has taken so many times what it should nobody knows how long it will take. */

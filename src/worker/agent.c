@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "agent.h"
+#include "crowd.h"
 #include "journal.h"
 #include "leftover.h"
 #include "presence.h"
@@ -541,6 +542,7 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 	free_tables(&a);
 	loop_remove(a.queue_timer);
 	loop_remove(a.load_timer);
+	crowd_free(a.crowd);
 	loop_remove(a.slots_source);
 	end_journal(&a);
 	presence_free(a.presence);

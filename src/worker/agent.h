@@ -8,7 +8,7 @@
  *   agent.c    life cycle, what the mirror and the launcher have to tell
  *   agent_messages.c  the client's messages
  *   agent_disk.c  the store, and the threads that may block
- *   agent_host.c  this host: its slots, load, memory and limits
+ *   agent_host.c  this host: its slots, load, memory and limits;  crowd.c  who else uses it
  *   presence.c what others on this host can ask;  journal.c  the system log
  *   checkup.c  what may be wrong here, for a client that asks
  *   job.h      one job: start when the mirror is flushed, pipes, end
@@ -68,6 +68,8 @@ struct agent {
 	uint32_t max_jobs; /* of the host */
 	struct loop_source *load_timer;
 	uint64_t load_ms;	  /* when it was looked at last */
+	struct crowd *crowd;	  /* what this machine's others take of it */
+	uint32_t cpus;		  /* as HELLO says */
 	struct msg_load load;	  /* as told last */
 	struct msg_limits limits; /* of each job */
 	struct list

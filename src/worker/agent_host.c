@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "agent.h"
+#include "crowd.h"
 #include "job.h"
 
 #include <stdio.h>
@@ -108,7 +109,8 @@ static void tell_load(void *data)
 	host_slots_load(a->slots, &host);
 	m.running = host.running;
 	m.waiting = host.waiting;
-	m.others = host.others;
+	m.others = crowd_look(a->crowd, launcher_pid(a->launcher), a->jobs.n - a->n_queued);
+	m.others = host.others > m.others ? host.others : m.others;
 	if (is_news(&m, &a->load)) {
 		_cleanup_buf_ struct buf b = BUF_INIT;
 
@@ -146,6 +148,7 @@ void host_open_slots(struct agent *a)
 
 void host_begin_load(struct agent *a)
 {
+	a->crowd = crowd_new(a->cpus);
 	a->load_timer = loop_add_timer(a->loop, LOAD_MS, tell_load, a);
 	tell_load(a);
 }
@@ -252,7 +255,7 @@ void host_say_hello(struct agent *a)
 	(void)uname(&u);
 	(void)gethostname(host, sizeof(host) - 1);
 	read_cpu_model(model, sizeof(model));
-	m.cpus = allowed_cpus(m.cpus);
+	m.cpus = a->cpus = allowed_cpus(m.cpus);
 	msg_hello_encode(&b, &m);
 	link_send_buf(a->link, MSG_HELLO, LINK_PRIO, &b);
 }

@@ -190,6 +190,22 @@ fills_slowly() {
 	unset CONCC_STRAGGLER_AFTER
 }
 
+# The first of all, and alone: of how long it takes nothing is known, but that it has done nothing yet.
+fills_alone() {
+	forget
+	export CONCC_STRAGGLER_AFTER=1m
+	head -c 20000000 /dev/urandom >alone
+	concc status >/dev/null
+	lab_all_up
+	tc qdisc add dev w1 root tbf rate 8mbit burst 32kb latency 200ms
+	sent_to_w1 sh -c 'cksum <alone'
+	sent_is_done
+	tc qdisc del dev w1 root
+	expect_grep 'local: straggler .w1 does not have what it reads yet' "$LAB/explain"
+	rm -f "$LAB/explain" alone
+	unset CONCC_STRAGGLER_AFTER
+}
+
 # One that came home goes on there, for what it reads: file after file, each asked for when the one before is
 # there.  Nothing else of it is seen.
 goes_on_there() {
@@ -306,6 +322,7 @@ check "as many jobs as slots here stay here" slots_here_are_seen_free
 check "what hangs there comes home" late_one_comes_home
 check "what was done before, and hangs there, comes home" known_one_comes_home
 check "what waits for contents comes home" fills_slowly
+check "what waits for contents and is not known comes home" fills_alone
 check "what came home goes on there" goes_on_there
 CONCC_LOCAL_SLOTS=0
 forget

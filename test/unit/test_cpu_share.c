@@ -107,6 +107,54 @@ Test(cpu_share, is_of_all_that_a_job_is_made_of)
 	cr_expect_lt(share_of(idle).ran_us, BURNT_US);
 }
 
+static void wait_for(int fd)
+{
+	char c;
+
+	cr_assert_eq(read(fd, &c, 1), 1);
+}
+
+/* Burns, tells, and burns again when it is told to. */
+static void burn_twice(int to, int from)
+{
+	struct timespec t;
+
+	burn(CLOCK_PROCESS_CPUTIME_ID);
+	(void)!write(to, "x", 1);
+	wait_for(from);
+	do
+		(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	while (t.tv_sec == 0 && t.tv_nsec < 3 * BURNT_US * 1000);
+	tell_and_wait(to);
+}
+
+Test(cpu_share, since_the_last_look)
+{
+	struct cpu_look look = {0};
+	struct cpu_share s;
+	int to_us[2], to_it[2];
+	pid_t pid;
+
+	cr_assert_eq(pipe(to_us), 0);
+	cr_assert_eq(pipe(to_it), 0);
+	pid = fork();
+	if (pid == 0)
+		burn_twice(to_us[1], to_it[0]);
+	wait_for(to_us[0]);
+	cr_expect(cpu_share_since(&look, pid, &s));
+	cr_expect_geq(s.ran_us, BURNT_US, "since it began");
+	cr_expect_lt(s.ran_us, 2 * BURNT_US);
+	cr_assert_eq(write(to_it[1], "x", 1), 1);
+	wait_for(to_us[0]);
+	cr_expect(cpu_share_since(&look, pid, &s));
+	cr_expect_geq(s.ran_us, BURNT_US);
+	cr_expect_lt(s.ran_us, 3 * BURNT_US, "without what was before");
+	cr_assert_eq(kill(pid, SIGKILL), 0);
+	cr_assert_eq(waitpid(pid, NULL, 0), pid);
+	cr_expect_not(cpu_share_since(&look, pid, &s));
+	cpu_look_release(&look);
+}
+
 Test(cpu_share, of_nobody_is_not_known)
 {
 	struct cpu_share s;

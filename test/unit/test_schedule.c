@@ -330,20 +330,64 @@ Test(anew, what_a_far_slower_place_has_is_begun_anew_when_there_is_nothing_else_
 			   free = here(2, 0);
 
 	/* Of nothing known but that it goes on. */
-	cr_expect(sched_restart_pays(&quarter, &free, 0, 1000000));
-	cr_expect(sched_restart_pays(&half, &free, 0, 1000000));
-	cr_expect_not(sched_restart_pays(&same, &free, 0, 1000000));
+	cr_expect(sched_restart_pays(&quarter, &free, 0, false, 250000));
+	cr_expect(sched_restart_pays(&half, &free, 0, false, 500000));
+	cr_expect_not(sched_restart_pays(&same, &free, 0, false, 700000));
 	/* Of 2 s there are 4 left at the most, or 3, and here it takes 2: 1 is lost, or 1.5. */
-	cr_expect(sched_restart_pays(&half, &free, 2000000, 1000000 / 2));
-	cr_expect_not(sched_restart_pays(&half, &free, 2000000, 3000000));
+	cr_expect(sched_restart_pays(&half, &free, 2000000, false, 250000));
+	cr_expect_not(sched_restart_pays(&half, &free, 2000000, false, 1500000));
 	/* It takes longer than was thought. */
-	cr_expect(sched_restart_pays(&half, &free, 2000000, 4100000));
+	cr_expect(sched_restart_pays(&half, &free, 2000000, false, 2050000));
 	/* A moment is not worth it. */
-	cr_expect_not(sched_restart_pays(&quarter, &free, 3000, 1000));
+	cr_expect_not(sched_restart_pays(&quarter, &free, 3000, false, 250));
 	/* Nor a core that it would have to share. */
 	free = here(2, 4);
 	free.profile.cores = 2;
-	cr_expect_not(sched_restart_pays(&half, &free, 0, 1000000));
+	cr_expect_not(sched_restart_pays(&half, &free, 0, false, 500000));
+}
+
+Test(anew, a_known_job_comes_from_a_place_that_is_a_little_slower)
+{
+	struct sched_place slow = place(8, 1, 1.5), quarter = place(8, 1, 4), free = here(2, 0);
+
+	/* 1.5 of it are left there, and here it takes 1. */
+	cr_expect(sched_restart_pays(&slow, &free, 10000000, true, 0));
+	cr_expect_not(sched_restart_pays(&slow, &free, 10000000, false, 0), "that is a guess");
+	cr_expect_not(sched_restart_pays(&slow, &free, 10000000, true, 2500000),
+		      "1.1, 0.25 is lost");
+	/* Others came to the place when half was done: 2 of it are left, and 0.5 is lost. */
+	cr_expect(sched_restart_pays(&quarter, &free, 10000000, true, 5000000));
+	cr_expect_not(sched_restart_pays(&quarter, &free, 10000000, true, 7000000));
+	/* It is as little known as any other when it goes on. */
+	cr_expect(sched_restart_pays(&quarter, &free, 10000000, true, 10000001));
+	cr_expect_not(sched_restart_pays(&slow, &free, 10000000, true, 10000001));
+}
+
+Test(anew, what_is_done_in_a_time)
+{
+	struct sched_place half = place(8, 4, 2), unknown = {.slots = 8, .taken = 1};
+
+	half.profile.cores = 2;
+	cr_expect_eq(sched_done_us(&unknown, 1000000), 1000000);
+	cr_expect_eq(sched_done_us(&half, 1000000), 250000, "four share two cores");
+}
+
+/* Ours ran for so long of a second on four cores. */
+Test(others, are_what_ours_did_not_get)
+{
+	const uint64_t s = 1000000;
+
+	cr_expect_eq(sched_others(4, 1, s, 0, s), 0);
+	cr_expect_eq(sched_others(4, 4, 4 * s, s / 4, s), 0, "hardly waits");
+	cr_expect_eq(sched_others(4, 1, s / 2, s / 2, s), 7, "eight on four");
+	cr_expect_eq(sched_others(4, 2, s, s, s), 6);
+	cr_expect_eq(sched_others(4, 8, 4 * s, 4 * s, s), 0, "they are eight themselves");
+	cr_expect_eq(sched_others(4, 8, 2 * s, 2 * s, s), 0, "some have ended, and are not seen");
+	cr_expect_eq(sched_others(4, 8, 2 * s, 6 * s, s), 8);
+	cr_expect_eq(sched_others(4, 0, 0, 0, 0), 0);
+	cr_expect_eq(sched_others(4, 1, 0, s, s), SCHED_OTHERS_MAX, "ours do not run at all");
+	cr_expect_eq(sched_others(0, 1, 1, s, s), 0);
+	cr_expect_leq(sched_others(UINT32_MAX, 0, 1, UINT64_MAX, 1), SCHED_OTHERS_MAX);
 }
 
 Test(anew, what_takes_longer_than_it_should_is_begun_anew)
