@@ -208,7 +208,8 @@ special() {
 	local pattern='"(/etc/shadow|/srv/fifo|/dev/zero|/dev/tty|/proc/kcore|/proc/kmsg|/srv/home/.ssh.*)"'
 	begin special
 	mkfifo /srv/fifo
-	mkdir -p -m 700 /srv/home/.ssh
+	mkdir -p /srv/home/.ssh
+	chmod 700 /srv/home/.ssh
 	echo key >/srv/home/.ssh/id_key
 	evil paths "$CALL" r/etc/shadow r/srv/fifo x/srv/fifo d/srv/fifo w/srv/fifo r/dev/zero r/dev/tty r/proc/kcore \
 		r/proc/kmsg r/srv/home/.ssh/id_key d/srv/home/.ssh
