@@ -50,6 +50,8 @@ void cache_names_set(struct cache_names *s, char **v, size_t n, char *all);
 void cache_names_add(struct cache_names *s, char **more, size_t n);
 void cache_names_encode(struct buf *b, const struct cache_names *s);
 int cache_names_decode(struct blob payload, struct cache_names *ret);
+/* What it costs to keep them and to look at them all once, in bytes: of 32 K names some 5 MB. */
+size_t cache_names_cost(struct blob payload);
 
 /* ---- what that means now: src/cache/look.c ---- */
 
@@ -108,6 +110,10 @@ int cache_look_again(struct cache_look *l, const struct digest *set, const struc
  */
 void cache_look_without(struct cache_look *l, const struct map *paths);
 
+/* Of all sets that are looked at from now on together, no more names are listed than four times as
+ * many as of one. */
+void cache_look_begin(struct cache_look *l);
+
 /* That of the calls whose names are looked at from now on: what outputs are made with. */
 void cache_look_umask(struct cache_look *l, unsigned umask);
 
@@ -133,6 +139,8 @@ const char *cache_look_change(char how, uint64_t before, uint64_t now);
 
 #define CACHE_EFFECTS_MAX 4096
 #define CACHE_OUTPUT_MAX  (4 * 1024 * 1024) /* bytes said; who says more is not kept */
+
+#define CACHE_ENTRY_MAX (16u * 1024 * 1024) /* bytes of it all, as an object */
 
 /* What a job did. */
 struct cache_entry {
@@ -240,7 +248,9 @@ struct cache_variant {
 
 /* Those of this call, used last first.  A set may be there several times, once for each state. */
 #define CACHE_VARIANTS_MAX 32
-#define CACHE_STATES_MAX   4 /* of one set: others are found all the same, and only not told of */
+/* As an object. */
+#define CACHE_VARIANTS_BYTES (DIGEST_SIZE + CACHE_VARIANTS_MAX * sizeof(struct cache_variant))
+#define CACHE_STATES_MAX     4 /* of one set: others are found all the same, and only not told of */
 int cache_get_variants(struct cache_store *s, const struct digest *call, struct cache_variant *ret,
 		       size_t *ret_n);
 /* Puts it first; the oldest goes when there are too many. */

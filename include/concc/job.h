@@ -116,6 +116,8 @@ char **job_env_filter(char *const *env, const char *cwd);
 /* The names of those of env that are kept from jobs as credentials; on the heap, as are the names.
  */
 char **job_env_credentials(char *const *env);
+/* The same for a person, in one line and escaped; NULL: none. */
+char *job_env_kept_back(char *const *env);
 /* Takes those of them out whose directory is in none of the trees.  Frees nothing. */
 void job_env_drop_temp(char **env, char *const *trees);
 

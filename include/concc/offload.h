@@ -26,7 +26,8 @@ struct offload *offload_new(unsigned n_threads, size_t max_bytes);
  * call that ended.  So many calls to a slow disk are waited for, and one that hangs is not.  It
  * ends with the process, and what it uses stays.  False then: nothing that `run` uses may be freed.
  */
-bool offload_free(struct offload *o, unsigned at_most_s); /* NULL is fine */
+bool offload_free(struct offload *o, unsigned at_most_s) /* NULL is fine */
+	__attribute__((warn_unused_result));
 
 struct offload_lane *offload_lane(struct offload *o); /* lives as long as o */
 

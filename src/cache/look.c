@@ -32,6 +32,7 @@
  */
 
 #define LIST_NAMES_MAX 100000 /* of all directories of one look: some 0.1 s */
+#define ALL_LISTED_MAX (4 * LIST_NAMES_MAX)
 #define LINKS_MAX      40
 
 struct cache_look *cache_look_new(const struct cache_look_ops *ops, void *data)
@@ -172,6 +173,11 @@ static void look_once(struct cache_look *l, const char *path)
 void cache_look_without(struct cache_look *l, const struct map *paths)
 {
 	l->without = paths && paths->n ? paths : NULL;
+}
+
+void cache_look_begin(struct cache_look *l)
+{
+	l->all_listed = 0;
 }
 
 void cache_look_facts(struct cache_look *l, unsigned *facts)
@@ -438,6 +444,7 @@ static bool is_ours(const char *name)
 	return str_starts(name, ".concc-tmp-");
 }
 
+/* *ret_n: how many were read, also when it fails. */
 static int read_names(DIR *dir, char ***ret, size_t *ret_n)
 {
 	size_t n = 0, cap = 64;
@@ -447,6 +454,7 @@ static int read_names(DIR *dir, char ***ret, size_t *ret_n)
 	for (errno = 0; (de = readdir(dir)); errno = 0) {
 		if (streq(de->d_name, ".") || streq(de->d_name, "..") || is_ours(de->d_name))
 			continue;
+		*ret_n = n + 1;
 		if (n == cap) {
 			cap *= 2;
 			v = xrealloc(v, (cap + 1) * sizeof(*v));
@@ -465,7 +473,6 @@ static int read_names(DIR *dir, char ***ret, size_t *ret_n)
 		return err;
 	}
 	*ret = v;
-	*ret_n = n;
 	return 0;
 }
 
@@ -482,11 +489,14 @@ static int put_list(struct cache_look *l, const char *path, uint32_t index)
 	r = fstat(dirfd(dir), &st) < 0 ? -errno : 0;
 	if (r == 0 && l->ops->may_list && !l->ops->may_list(l->data, path, &st))
 		r = -EACCES;
+	if (r == 0 && l->all_listed > ALL_LISTED_MAX)
+		r = -E2BIG;
 	if (r == 0)
 		r = read_names(dir, &v, &n);
 	(void)closedir(dir);
 	l->n_listed += n;
-	if (r == 0 && l->n_listed > LIST_NAMES_MAX)
+	l->all_listed += n;
+	if (r == 0 && (l->n_listed > LIST_NAMES_MAX || l->all_listed > ALL_LISTED_MAX))
 		r = -E2BIG;
 	if (r < 0)
 		return r;

@@ -32,7 +32,8 @@ struct cache_look {
 	char *way_dir, *way;	   /* that what is not there was in last, and its way; NULL: none */
 	/* From one look to the next. */
 	uint32_t n_looks;
-	size_t n_listed; /* names, in this look */
+	size_t n_listed;   /* names, in this look; */
+	size_t all_listed; /* since cache_look_begin() */
 	uint64_t last_epoch;
 	struct looked_dir *last_dir; /* of a name of this look, which holds its path; or NULL */
 	const void *where;	     /* what the ops have for it, or NULL */

@@ -14,7 +14,8 @@
 
 /* With what names share it is more than they take on the disk. */
 #define NAMES_BYTES_MAX (64u * 1024 * 1024)
-#define CODED_SIZE	5 /* bytes of a name before what it does not share */
+#define NAME_COST	64 /* to look at one of no length, and to know what it meant */
+#define CODED_SIZE	5  /* bytes of a name before what it does not share */
 
 void cache_names_release(struct cache_names *s)
 {
@@ -179,6 +180,16 @@ static bool put_name(const struct coded *c, const char *last, char *at)
 	memcpy(at + 1 + c->same, c->rest, c->n_rest);
 	at[n] = '\0';
 	return trace_name_is_valid(at, n);
+}
+
+size_t cache_names_cost(struct blob payload)
+{
+	uint32_t n;
+	struct rd r;
+
+	rd_init(&r, payload.p, payload.n);
+	n = rd_count(&r, CODED_SIZE);
+	return r.bad ? 0 : size_of_all(r, n) + (size_t)n * NAME_COST;
 }
 
 int cache_names_decode(struct blob payload, struct cache_names *ret)

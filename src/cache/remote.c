@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
@@ -17,14 +18,27 @@
 #include "concc/map.h"
 #include "concc/str.h"
 
-#define OBJECT_MAX     (256u * 1024 * 1024) /* bytes of one: as much as is kept of a file */
-#define GETS_MAX       16		    /* at once */
-#define PUTS_MAX       10000		    /* that wait: some 400 KB */
-#define CONNECT_MS     3000L
-#define STALL_S	       3L    /* a transfer that moves nothing for so long has failed */
-#define DOWN_MS	       30000 /* an unreachable server is left alone for so long */
+#define GETS_MAX   16	 /* at once */
+#define PUTS_MAX   10000 /* that wait: some 400 KB */
+#define CONNECT_MS 3000L
+#define STALL_S	   3L		 /* a transfer that moves nothing for so long has failed */
+#define PUT_MS	   (600 * 1000L) /* and one to the server that takes so long */
+/* Whose answer takes longer than it may, at so many bytes in a second, is a slow line; else it is
+ * the server. */
+#define SLOW_BYTES_S   (64 * 1024)
+#define DOWN_MS	       30000 /* a server that fails is left alone for so long, then for longer */
+#define DOWN_MAX_MS    (3600 * 1000)
 #define IDLE_MS	       (3600 * 1000)
+#define JOIN_S	       2 /* a thread that takes longer to end than it has time hangs */
 #define NAME_MAX_BYTES (DIGEST_HEX + 8)
+/*
+ * What answers keep in memory, whatever a server says: those that come, and those that are not yet
+ * written to the disk.  Of one whose size is not known so much is expected; where it has more and
+ * there is no room left, it is given up.
+ */
+#define HELD_MAX  CACHE_REMOTE_MAX
+#define EXPECTED  (256 * 1024)
+#define WORDS_MAX (64 * 1024) /* headers of one answer, and what is said of a PUT */
 
 struct transfer {
 	struct list of_queue;
@@ -34,6 +48,12 @@ struct transfer {
 	bool sends;  /* the bytes; else they are fetched */
 	bool is_put; /* a fetch is then only the first half: what is there is added to */
 	size_t sent;
+	size_t max;	   /* bytes that it may have, */
+	size_t expected;   /* so many are held for it when it begins; */
+	size_t n_words;	   /* those that are not the object's */
+	uint64_t until_ms; /* it is of use that long */
+	int err;	   /* why we gave it up, or 0 */
+	struct cache_remote *remote;
 	char *url;
 };
 
@@ -44,12 +64,14 @@ struct cache_remote {
 	pthread_t thread;
 	int fd;
 	uint64_t down_until_ms; /* the thread's, and so is what follows */
+	uint64_t down_ms;	/* for how long it was left alone the last time */
 	bool told, refuses;
 	unsigned n_gets, n_puts; /* that run */
 	struct list running;
 	pthread_mutex_t lock; /* of the rest */
 	struct list gets, puts, done;
 	size_t n_waiting_puts;
+	size_t n_held;	  /* see HELD_MAX */
 	uint64_t ends_ms; /* 0: not yet */
 };
 
@@ -63,6 +85,44 @@ static void say_once(struct cache_remote *r, const char *what, const char *why)
 }
 
 /* ---- one transfer ---- */
+
+/* A server that fails again and again is asked less and less often. */
+static void leave_alone(struct cache_remote *r)
+{
+	uint64_t now = now_ms(), since = r->down_until_ms;
+
+	if (now < since)
+		return; /* of several at once, the first */
+	if (!r->down_ms || now - since > r->down_ms)
+		r->down_ms = DOWN_MS;
+	else
+		r->down_ms = r->down_ms < DOWN_MAX_MS / 2 ? 2 * r->down_ms : DOWN_MAX_MS;
+	r->down_until_ms = now + r->down_ms;
+}
+
+/* ---- what is held ---- */
+
+static bool hold(struct cache_remote *r, struct cache_reply *reply, size_t n)
+{
+	bool fits;
+
+	(void)pthread_mutex_lock(&r->lock);
+	fits = r->n_held + n <= HELD_MAX;
+	if (fits)
+		r->n_held += n;
+	(void)pthread_mutex_unlock(&r->lock);
+	if (fits)
+		reply->held += n;
+	return fits;
+}
+
+static void let_go(struct cache_remote *r, struct cache_reply *reply, size_t n)
+{
+	reply->held -= n;
+	(void)pthread_mutex_lock(&r->lock);
+	r->n_held -= n;
+	(void)pthread_mutex_unlock(&r->lock);
+}
 
 /* One folder may have both kinds of keys: digests of different things. */
 static void name_of(const struct cache_key *key, char ret[NAME_MAX_BYTES])
@@ -80,7 +140,7 @@ static void name_of(const struct cache_key *key, char ret[NAME_MAX_BYTES])
 	(void)snprintf(ret, NAME_MAX_BYTES, "%s/%s", key->kind == CACHE_BYTES ? "cas" : "ac", hex);
 }
 
-static struct transfer *transfer_new(const struct cache_remote *r, const struct cache_key *key)
+static struct transfer *transfer_new(struct cache_remote *r, const struct cache_key *key)
 {
 	char name[NAME_MAX_BYTES];
 	struct transfer *t = xcalloc(1, sizeof(*t));
@@ -88,24 +148,52 @@ static struct transfer *transfer_new(const struct cache_remote *r, const struct 
 	name_of(key, name);
 	t->url = xasprintf("%s/%s", r->url, name);
 	t->reply.key = *key;
+	t->remote = r;
 	return t;
 }
 
 static void transfer_free(struct transfer *t)
 {
+	let_go(t->remote, &t->reply, t->reply.held);
 	buf_release(&t->reply.bytes);
 	free(t->url);
 	free(t);
 }
 
-static size_t on_bytes(char *p, size_t one, size_t n, void *data)
+static size_t give_up(struct transfer *t, int err)
+{
+	t->err = err;
+	return 0;
+}
+
+/* Headers, and what is said of a PUT or of a failure: of no use. */
+static size_t on_words(char *p, size_t one, size_t n, void *data)
 {
 	struct transfer *t = data;
 
-	if (t->sends)
-		return n; /* what a server says of a PUT */
-	if (t->reply.bytes.len + n > OBJECT_MAX)
-		return 0;
+	t->n_words += n;
+	return t->n_words > WORDS_MAX ? give_up(t, -EMSGSIZE) : n;
+}
+
+static bool is_object(const struct transfer *t)
+{
+	long status = 0;
+
+	(void)curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	return !t->sends && status >= 200 && status < 300;
+}
+
+static size_t on_bytes(char *p, size_t one, size_t n, void *data)
+{
+	struct transfer *t = data;
+	size_t len = t->reply.bytes.len + n;
+
+	if (!is_object(t))
+		return on_words(p, one, n, data);
+	if (len > t->max)
+		return give_up(t, -EMSGSIZE);
+	if (len > t->reply.held && !hold(t->remote, &t->reply, len - t->reply.held))
+		return give_up(t, -ENOBUFS);
 	buf_append(&t->reply.bytes, p, n);
 	return n;
 }
@@ -121,6 +209,16 @@ static size_t give_bytes(char *p, size_t one, size_t n, void *data)
 	return n;
 }
 
+/* Not 0, which is for ever. */
+static long left_ms(const struct transfer *t)
+{
+	uint64_t now = now_ms();
+
+	if (t->is_put)
+		return PUT_MS;
+	return t->until_ms > now ? (long)(t->until_ms - now) : 1;
+}
+
 static void set_up(struct transfer *t)
 {
 	CURL *e = t->easy;
@@ -134,6 +232,9 @@ static void set_up(struct transfer *t)
 	(void)curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, STALL_S);
 	(void)curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_bytes);
 	(void)curl_easy_setopt(e, CURLOPT_WRITEDATA, t);
+	(void)curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_words);
+	(void)curl_easy_setopt(e, CURLOPT_HEADERDATA, t);
+	(void)curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, left_ms(t));
 	if (!t->sends)
 		return;
 	/* No word before the bytes: most objects are small. */
@@ -179,6 +280,9 @@ static void answer(struct cache_remote *r, struct transfer *t, int err)
 	uint64_t one = 1;
 
 	t->reply.err = err;
+	if (err < 0)
+		buf_release(&t->reply.bytes);
+	let_go(r, &t->reply, t->reply.held - t->reply.bytes.len);
 	(void)pthread_mutex_lock(&r->lock);
 	list_append(&r->done, &t->of_queue);
 	(void)pthread_mutex_unlock(&r->lock);
@@ -202,7 +306,7 @@ static void add_variants(struct cache_remote *r, struct transfer *t, int err)
 	_cleanup_buf_ struct buf here = BUF_INIT;
 	struct buf *there = &t->reply.bytes;
 
-	if (cache_read_object(r->store, &t->reply.key, OBJECT_MAX, &here) < 0) {
+	if (cache_read_object(r->store, &t->reply.key, CACHE_REMOTE_MAX, &here) < 0) {
 		transfer_free(t);
 		return;
 	}
@@ -215,16 +319,37 @@ static void add_variants(struct cache_remote *r, struct transfer *t, int err)
 	start_put(r, t);
 }
 
+/* It came as it should, and too late for who waited: by a slow line, or behind others. */
+static bool is_late(const struct transfer *t, CURLcode code)
+{
+	curl_off_t us = 0;
+
+	if (code != CURLE_OPERATION_TIMEDOUT || t->is_put)
+		return false;
+	(void)curl_easy_getinfo(t->easy, CURLINFO_TOTAL_TIME_T, &us);
+	return us < STALL_S * 1000000 ||
+	       (t->reply.bytes.len && t->reply.bytes.len / SLOW_BYTES_S >= (size_t)us / 1000000);
+}
+
+static int failed(struct cache_remote *r, struct transfer *t, CURLcode code)
+{
+	if (t->err == -ENOBUFS || is_late(t, code))
+		return -EAGAIN;
+	leave_alone(r);
+	if (t->err)
+		say_once(r, "is not used", "it says more than it may");
+	else
+		say_once(r, "can't be reached", curl_easy_strerror(code));
+	return -EHOSTDOWN;
+}
+
 static int result_of(struct cache_remote *r, struct transfer *t, CURLcode code)
 {
 	char why[64];
 	long status = 0;
 
-	if (code != CURLE_OK) {
-		r->down_until_ms = now_ms() + DOWN_MS;
-		say_once(r, "can't be reached", curl_easy_strerror(code));
-		return -EHOSTDOWN;
-	}
+	if (code != CURLE_OK)
+		return failed(r, t, code);
 	(void)curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
 	if (status >= 200 && status < 300) {
 		r->told = false;
@@ -271,13 +396,44 @@ static struct transfer *take(struct cache_remote *r, struct list *queue, size_t 
 	return t;
 }
 
+/* The first that is asked for, when there is room for it. */
+static struct transfer *take_get(struct cache_remote *r)
+{
+	struct transfer *t = NULL;
+
+	(void)pthread_mutex_lock(&r->lock);
+	if (!list_empty(&r->gets)) {
+		struct transfer *first = list_first(&r->gets, struct transfer, of_queue);
+
+		if (r->n_held + first->expected <= HELD_MAX)
+			t = first;
+	}
+	if (t) {
+		t->reply.held = t->expected;
+		r->n_held += t->expected;
+		list_remove(&t->of_queue);
+	}
+	(void)pthread_mutex_unlock(&r->lock);
+	return t;
+}
+
+static void begin_get(struct cache_remote *r, struct transfer *t)
+{
+	if (is_down(r))
+		answer(r, t, -EHOSTDOWN);
+	else if (now_ms() >= t->until_ms)
+		answer(r, t, -ETIMEDOUT);
+	else if (!start(r, t))
+		answer(r, t, -ENOMEM);
+}
+
 static void begin_put(struct cache_remote *r, struct transfer *t)
 {
 	/* What others have put there is kept. */
 	t->sends = t->reply.key.kind != CACHE_VARIANTS;
 	if (is_down(r) || r->refuses ||
 	    (t->sends &&
-	     cache_read_object(r->store, &t->reply.key, OBJECT_MAX, &t->reply.bytes) < 0))
+	     cache_read_object(r->store, &t->reply.key, CACHE_REMOTE_MAX, &t->reply.bytes) < 0))
 		transfer_free(t);
 	else
 		start_put(r, t);
@@ -287,12 +443,8 @@ static void begin_all(struct cache_remote *r)
 {
 	struct transfer *t;
 
-	while (r->n_gets < GETS_MAX && (t = take(r, &r->gets, NULL))) {
-		if (is_down(r))
-			answer(r, t, -EHOSTDOWN);
-		else if (!start(r, t))
-			answer(r, t, -ENOMEM);
-	}
+	while (r->n_gets < GETS_MAX && (t = take_get(r)))
+		begin_get(r, t);
 	while (!r->n_puts && (t = take(r, &r->puts, &r->n_waiting_puts)))
 		begin_put(r, t);
 }
@@ -353,11 +505,29 @@ static void queue(struct cache_remote *r, struct list *to, struct transfer *t)
 	(void)curl_multi_wakeup(r->multi);
 }
 
-void cache_remote_get(struct cache_remote *r, uint64_t tag, const struct cache_key *key)
+/* Bytes that an object has at most, if no more is known of it. */
+static size_t max_of(const struct cache_key *key)
 {
-	struct transfer *t = transfer_new(r, key);
+	switch (key->kind) {
+	case CACHE_BYTES:
+		return PROTO_TRACE_BYTES_MAX;
+	case CACHE_VARIANTS:
+		return CACHE_VARIANTS_BYTES;
+	case CACHE_RESULT:
+		return CACHE_ENTRY_MAX;
+	}
+	return 0;
+}
+
+void cache_remote_get(struct cache_remote *r, uint64_t tag, const struct cache_wanted *what,
+		      uint64_t until_ms)
+{
+	struct transfer *t = transfer_new(r, &what->key);
 
 	t->reply.tag = tag;
+	t->max = what->size ? what->size : max_of(&what->key);
+	t->until_ms = until_ms;
+	t->expected = what->size || t->max < EXPECTED ? t->max : EXPECTED;
 	queue(r, &r->gets, t);
 }
 
@@ -374,6 +544,7 @@ void cache_remote_put(struct cache_remote *r, const struct cache_key *key)
 	if (!t)
 		return;
 	t->is_put = true;
+	t->max = max_of(key);
 	queue(r, &r->puts, t);
 }
 
@@ -388,8 +559,16 @@ bool cache_remote_next(struct cache_remote *r, struct cache_reply *ret)
 		return false;
 	*ret = t->reply;
 	t->reply.bytes = BUF_INIT;
+	t->reply.held = 0;
 	transfer_free(t);
 	return true;
+}
+
+void cache_remote_done(struct cache_remote *r, struct cache_reply *reply)
+{
+	buf_release(&reply->bytes);
+	let_go(r, reply, reply->held);
+	(void)curl_multi_wakeup(r->multi); /* what waited for room */
 }
 
 int cache_remote_fd(const struct cache_remote *r)
@@ -447,14 +626,26 @@ struct cache_remote *cache_remote_new(const char *url, struct cache_store *store
 	return r;
 }
 
-void cache_remote_free(struct cache_remote *r, uint64_t limit_ms)
+/* It reads the store, whose disk may hang. */
+static bool join(struct cache_remote *r, uint64_t limit_ms)
+{
+	struct timespec until;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += (time_t)(limit_ms / 1000) + JOIN_S;
+	return pthread_clockjoin_np(r->thread, NULL, CLOCK_MONOTONIC, &until) == 0;
+}
+
+bool cache_remote_free(struct cache_remote *r, uint64_t limit_ms)
 {
 	if (!r)
-		return;
+		return true;
 	(void)pthread_mutex_lock(&r->lock);
 	r->ends_ms = now_ms() + limit_ms;
 	(void)pthread_mutex_unlock(&r->lock);
 	(void)curl_multi_wakeup(r->multi);
-	(void)pthread_join(r->thread, NULL);
+	if (!join(r, limit_ms))
+		return false;
 	release(r);
+	return true;
 }

@@ -7,8 +7,6 @@
 
 #include "concc/cleanup.h"
 
-#define ENTRY_MAX (16u * 1024 * 1024)
-
 /* ---- sets and results ---- */
 
 /* As it is written: behind a digest of the object's name and of itself. */
@@ -271,7 +269,7 @@ int cache_write_object(struct cache_store *s, const struct cache_key *key, const
 	case CACHE_RESULT:
 		break;
 	}
-	if (b->len > ENTRY_MAX || cache_decode_result(&key->digest, b, &e) < 0)
+	if (b->len > CACHE_ENTRY_MAX || cache_decode_result(&key->digest, b, &e) < 0)
 		return CONCC_E_PROTO;
 	cache_entry_release(&e);
 	store_object_name(CACHE_RESULT, &key->digest, name);
@@ -304,7 +302,7 @@ int cache_get_entry(struct cache_store *s, const struct digest *call, const stru
 	int r;
 
 	entry_name(call, set, state, name);
-	r = store_get_sealed(s, name, ENTRY_MAX, &b);
+	r = store_get_sealed(s, name, CACHE_ENTRY_MAX, &b);
 	if (r < 0)
 		return r;
 	r = cache_entry_decode((struct blob){b.data, b.len}, ret);
@@ -318,7 +316,7 @@ int cache_put_entry(struct cache_store *s, const struct digest *call, const stru
 	char name[STORE_NAME_SIZE];
 
 	cache_entry_encode(&b, e);
-	if (b.len + DIGEST_SIZE > ENTRY_MAX)
+	if (b.len + DIGEST_SIZE > CACHE_ENTRY_MAX)
 		return CONCC_E_TOOBIG;
 	entry_name(call, set, state, name);
 	return store_put_sealed(s, name, &b);

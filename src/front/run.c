@@ -31,8 +31,6 @@
 #include "tools.h"
 #include "users.h"
 
-#define KEPT_SHOWN 300 /* of the names of what stays here */
-
 extern char **environ;
 
 struct build {
@@ -370,19 +368,14 @@ static void tell_no_cache(const struct build *b)
 /* Who needs one of them compiled in is to know why it is missing. */
 static void tell_kept_back(const struct build *b)
 {
-	_cleanup_strv_ char **names = job_env_credentials(environ);
-	_cleanup_buf_ struct buf list = BUF_INIT;
-	_cleanup_free_ char *shown = NULL;
+	_cleanup_free_ char *names = job_env_kept_back(environ);
 
-	if (!*names || b->o->local || b->o->quiet)
+	if (!names || b->o->local || b->o->quiet)
 		return;
-	for (char **n = names; *n; n++)
-		buf_putf(&list, "%s%s", n > names ? ", " : "", *n);
-	shown = str_escape(list.data, list.len, KEPT_SHOWN);
 	fprintf(stderr,
 		"concc: jobs on workers don't get %s; `CONCC_PASS_ENV=NAME concc run ...` lets NAME "
 		"travel\n",
-		shown);
+		names);
 }
 
 /* Once the server has answered a question, it knows of the end of each job. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "concc/job.h"
 
+#include <ctype.h>
 #include <string.h>
 
 #include "concc/buf.h"
@@ -13,7 +14,7 @@
 /*
  * What a job does not get, and credentials below.  Everything else travels, for a
  * compiler may read any variable (SOURCE_DATE_EPOCH, CPATH, LANG, env!() in Rust).
- * A name that ends in '*' is a prefix, one that begins so an ending.
+ * A name that ends in '*' is a prefix.
  *
  * LD_LIBRARY_PATH stays in: cargo sets it for the crates a rustc loads, and
  * compilers outside the system's directories need it.  LD_PRELOAD: preload.h.
@@ -83,51 +84,85 @@ static const char *const dropped[] = {
 	"CONCC_*",
 };
 
-/* What services of the network know the client by, none of which a job can reach. */
+/*
+ * What services of the network know the client by, none of which a job can reach: names that are
+ * one of these words or end with one, as "TOKEN", "NPM_TOKEN" and "npm_config_//host/:_authToken"
+ * do. In capitals or not; a '_' stands for any sign between words.  "KEY" alone is what sorts and
+ * what is public, too.
+ */
+static const char *const credential_words[] = {
+	"TOKEN",
+	"ACCESSTOKEN",
+	"AUTHTOKEN",
+	"SECRET",
+	"SECRETS",
+	"SECRET_ID",
+	"PASSWORD",
+	"PASSWD",
+	"PASSPHRASE",
+	"CREDENTIAL",
+	"CREDENTIALS",
+	"APIKEY",
+	"API_KEY",
+	"ACCESS_KEY",
+	"ACCESS_KEY_ID",
+	"PRIVATE_KEY",
+	"SECRET_KEY",
+	"SECRET_KEY_BASE",
+	"SIGNING_KEY",
+	"ENCRYPTION_KEY",
+	"STORAGE_KEY",
+	"ACCOUNT_KEY",
+	"DEPLOY_KEY",
+	"SSH_KEY",
+	"MASTER_KEY",
+	"AUTH_KEY",
+	"SAS_KEY",
+	"AUTH_CONFIG",
+	"CONNECTION_STRING",
+	"WEBHOOK_URL",
+	"SERVICE_ROLE_KEY",
+};
+
+/* Others, by their whole names or how they begin; of CI systems, registries and clouds. */
 static const char *const credentials[] = {
-	"*_ACCESS_KEY",
-	"*_API_KEY",
-	"*_APIKEY",
-	"*_PASSPHRASE",
-	"*_PASSWD",
-	"*_PASSWORD",
-	"*_PRIVATE_KEY",
-	"*_SECRET",
-	"*_SECRET_ID",
-	"*_SECRET_KEY",
-	"*_TOKEN",
-	"*:_authToken", /* npm_config_//HOST/: of npm */
-	"*:_password",
-	"AWS_ACCESS_KEY_ID",
+	"ACTIONS_*", /* GitHub's: addresses that are signed */
+	"AWS_CONTAINER_*",
 	"AZURE_DEVOPS_EXT_PAT",
-	"AZURE_STORAGE_CONNECTION_STRING",
-	"AZURE_STORAGE_KEY",
-	"CACHIX_SIGNING_KEY",
 	"CARGO_REGISTRIES_*",
 	"CI_JOB_JWT*",
 	"COMPOSER_AUTH",
-	"DOCKER_AUTH_CONFIG",
+	"FASTLANE_SESSION",
 	"GITHUB_PAT",
-	"GOOGLE_CREDENTIALS",
+	"GPG_*",
 	"MYSQL_PWD",
+	"NETRC",
 	"NPM_CONFIG__AUTH*",
 	"PGPASSWORD",
 	"POETRY_HTTP_BASIC_*",
 	"POETRY_PYPI_TOKEN_*",
 	"RCLONE_CONFIG_PASS",
+	"REDISCLI_AUTH",
 	"SSHPASS",
 	"TF_TOKEN_*",
 	"npm_config__auth*",
 };
 
-/* What build tools call so of what they build. */
-static const char *const no_credentials[] = {"CARGO_FEATURE_*", "DEP_*", "npm_package_*"};
+/* What build tools call so of what they build, and what is compiled into pages that all may read.
+ */
+static const char *const no_credentials[] = {
+	"CARGO_FEATURE_*", "DEP_*",	  "npm_package_*", "CONFIG_*",
+	"EXPO_PUBLIC_*",   "GATSBY_*",	  "NEXT_PUBLIC_*", "NUXT_PUBLIC_*",
+	"PUBLIC_*",	   "REACT_APP_*", "VITE_*",	   "VUE_APP_*",
+};
 
 /*
  * Directories for temporary files: a job has a /tmp of its own, and another one need not exist
  * there. One in the job's own tree does, and what is made there is to be found there.
  */
 static const char *const temp_dirs[] = {"TMPDIR", "TMP", "TEMP"};
+
+#define NAMES_SHOWN 300 /* bytes of the names of what stays here */
 
 /* Names that travel nevertheless. */
 #define PASS_ENV "CONCC_PASS_ENV"
@@ -136,8 +171,6 @@ static bool matches(const char *pattern, const char *name, size_t len)
 {
 	size_t n = strlen(pattern);
 
-	if (*pattern == '*')
-		return len >= n && memcmp(name + len - (n - 1), pattern + 1, n - 1) == 0;
 	if (pattern[n - 1] == '*')
 		return len >= n - 1 && memcmp(name, pattern, n - 1) == 0;
 	return len == n && memcmp(name, pattern, n) == 0;
@@ -151,15 +184,54 @@ static bool is_one_of(const char *const *patterns, size_t n, const char *name, s
 	return false;
 }
 
-static bool is_credential(const char *name, size_t len)
+static bool ends_with_words(const char *name, size_t len, const char *words)
 {
-	return is_one_of(credentials, N_OF(credentials), name, len) &&
-	       !is_one_of(no_credentials, N_OF(no_credentials), name, len);
+	size_t n = strlen(words);
+
+	if (len < n || (len > n && isalnum((unsigned char)name[len - n - 1])))
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		unsigned char c = (unsigned char)name[len - n + i];
+
+		if (words[i] == '_' ? isalnum(c) : toupper(c) != words[i])
+			return false;
+	}
+	return true;
 }
 
-static bool is_dropped(const char *name, size_t len)
+static bool is_called_credential(const char *name, size_t len)
 {
-	return is_one_of(dropped, N_OF(dropped), name, len) || is_credential(name, len);
+	if (is_one_of(no_credentials, N_OF(no_credentials), name, len))
+		return false;
+	for (size_t i = 0; i < N_OF(credential_words); i++)
+		if (ends_with_words(name, len, credential_words[i]))
+			return true;
+	return is_one_of(credentials, N_OF(credentials), name, len);
+}
+
+/* A URL with a password in it, whatever the variable is called: SCHEME://NAME:PASSWORD@HOST. */
+static bool has_password(const char *value)
+{
+	for (const char *at = value; (at = strstr(at, "://"));) {
+		size_t name = strcspn(at += 3, ":@/?# \t\n");
+		const char *password = at + name + 1;
+
+		if (at[name] == ':' && *password != '@' &&
+		    password[strcspn(password, "@/?# \t\n")] == '@')
+			return true;
+	}
+	return false;
+}
+
+/* Of an entry, whose name has so many bytes. */
+static bool is_credential(const char *entry, size_t len)
+{
+	return is_called_credential(entry, len) || (entry[len] && has_password(entry + len + 1));
+}
+
+static bool is_dropped(const char *entry, size_t len)
+{
+	return is_one_of(dropped, N_OF(dropped), entry, len) || is_credential(entry, len);
 }
 
 /* ---- make's variables ---- */
@@ -378,6 +450,16 @@ char **job_env_credentials(char *const *env)
 			strv_push(&names, xstrndup(*env, len));
 	}
 	return names;
+}
+
+char *job_env_kept_back(char *const *env)
+{
+	_cleanup_strv_ char **names = job_env_credentials(env);
+	_cleanup_buf_ struct buf list = BUF_INIT;
+
+	for (char **n = names; *n; n++)
+		buf_putf(&list, "%s%s", n > names ? ", " : "", *n);
+	return *names ? str_escape(list.data, list.len, NAMES_SHOWN) : NULL;
 }
 
 char **job_env_filter(char *const *env, const char *cwd)

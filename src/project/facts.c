@@ -23,6 +23,8 @@
  * about so much of it. */
 #define AT_ONCE_MAX   (1024 * 1024)
 #define BYTES_TO_OPEN (8 * 1024)
+/* And of what has just changed: a second of its time. */
+#define YOUNG_MAX ((uint64_t)512 * 1024 * 1024)
 /* A disk that takes longer is not worth what would be kept, or found. */
 #define WAIT_MS 4000
 
@@ -229,8 +231,9 @@ void facts_begin(struct results *r, enum facts_at_once what)
 	bool hangs = r->reading && r->reading->hung;
 
 	forget_left(r);
+	cache_look_begin(r->look);
 	r->may_read = AT_ONCE_MAX;
-	r->may_read_young = what == FACTS_YOUNG && !hangs;
+	r->may_read_young = what == FACTS_YOUNG && !hangs ? YOUNG_MAX : 0;
 }
 
 /* Of files that are the same each time it is once for each, so most looks read next to nothing. */
@@ -238,8 +241,9 @@ static bool may_read(struct results *r, const struct facts_file *f)
 {
 	uint64_t cost = BYTES_TO_OPEN + (uint64_t)f->st.st_size;
 
-	if (r->may_read_young && stat_is_racy(&f->st, clock_ns(), true)) {
+	if (cost <= r->may_read_young && stat_is_racy(&f->st, clock_ns(), true)) {
 		server_pulse(r->server);
+		r->may_read_young -= cost;
 		return true;
 	}
 	if (cost > r->may_read) {
@@ -261,6 +265,27 @@ static bool is_served(const struct server *s, const char *real)
 	return found;
 }
 
+/* May everybody here go through all directories above it? */
+static bool is_reachable(const char *path)
+{
+	_cleanup_free_ char *dir = xstrdup(path);
+	struct stat st;
+
+	for (char *end = strrchr(dir, '/'); end > dir; end = strrchr(dir, '/')) {
+		*end = '\0';
+		if (stat(dir, &st) < 0 || !(st.st_mode & S_IXOTH))
+			return false;
+	}
+	return true;
+}
+
+/* By its name it is of the system, and no other names lead to it: those of /proc lead anywhere. */
+static bool is_plainly_system(const char *path)
+{
+	return workspaces_is_system_path(path) && !strstr(path, "/..") &&
+	       !path_is_below(path, "/proc");
+}
+
 /*
  * May a key tell of this?  Keys go to a shared cache, and the name is a worker's or comes from
  * there: who chooses both could guess what is in any file.  What everybody here may read is none of
@@ -271,15 +296,17 @@ static bool may_tell(const struct results *r, const char *path, const struct sta
 	_cleanup_free_ char *real = NULL, *secret = NULL;
 	bool is_open = st->st_mode & S_IROTH;
 
-	if (is_open && workspaces_is_system_path(path) && !strstr(path, "/.."))
+	if (is_open && is_plainly_system(path) && is_reachable(path))
 		return true;
 	real = realpath(path, NULL);
 	if (!real)
 		return false;
 	if (is_served(r->server, real))
 		return true;
-	if (!is_open || workspaces_is_system_path(real))
-		return is_open;
+	if (!is_open || !is_reachable(real))
+		return false;
+	if (workspaces_is_system_path(real))
+		return true;
 	secret = path_secret(real);
 	return !secret;
 }

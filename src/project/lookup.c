@@ -3,6 +3,7 @@
 #include "lookup.h"
 #include "commits.h"
 #include "seek.h"
+#include "sets.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -67,38 +68,17 @@ static void miss(struct client *c)
 
 /* ---- which of what is kept ---- */
 
-#define SETS_MAX 65536 /* some 4 MB */
-
-/* Would looking at them have the kernel mount something?  Others may have put them into the shared
- * cache.  Once for each set, while mounts are as they are. */
-static bool names_trigger(struct results *r, const struct set *s)
-{
-	struct tree_counts c;
-
-	tree_counts(r->server->tree, &c);
-	if (c.mounts != r->looked_mounts || r->looked_sets.n >= SETS_MAX) {
-		map_release(&r->looked_sets);
-		r->looked_sets = MAP_INIT;
-	}
-	r->looked_mounts = c.mounts;
-	if (map_get(&r->looked_sets, s->digest.b, DIGEST_SIZE))
-		return false;
-	if (tree_names_trigger(r->server->tree, s->names.v, s->names.n))
-		return true;
-	(void)map_put(&r->looked_sets, s->digest.b, DIGEST_SIZE, r);
-	return false;
-}
-
 static const struct set *look_at(struct seek *k, size_t i)
 {
+	struct results *r = k->results;
 	struct set *s = &k->sets[i];
 
-	cache_look_umask(k->results->look, k->run.umask);
-	if (s->there && !s->looked)
-		s->err = names_trigger(k->results, s)
-				 ? -EACCES
-				 : cache_look_again(k->results->look, &s->digest, &s->names,
-						    &s->state);
+	cache_look_umask(r->look, k->run.umask);
+	if (s->there && !s->looked) {
+		s->err = sets_check(r, &s->digest, &s->names, s->cost, &k->left);
+		if (s->err == 0)
+			s->err = cache_look_again(r->look, &s->digest, &s->names, &s->state);
+	}
 	s->looked = true;
 	return s;
 }
@@ -167,10 +147,10 @@ static struct kept *choose(struct seek *k, bool *ret_more)
 static void want_missing(struct seek *k)
 {
 	for (unsigned i = 0; i < k->n_calls; i++)
-		seek_want(k, CACHE_VARIANTS, &k->calls[i]);
+		seek_want(k, CACHE_VARIANTS, &k->calls[i], 0);
 	for (size_t i = 0; i < k->n_sets; i++)
 		if (!k->sets[i].there)
-			seek_want(k, CACHE_BYTES, &k->sets[i].digest);
+			seek_want(k, CACHE_BYTES, &k->sets[i].digest, 0);
 	for (const struct kept *e = k->kept; e < k->kept + k->n_kept; e++) {
 		const struct set *s = &k->sets[e->set];
 		const struct cache_variant variant = {s->digest, e->state};
@@ -180,11 +160,14 @@ static void want_missing(struct seek *k)
 			continue;
 		cache_entry_key(&s->call, &variant, &key);
 		if (e->read && e->err)
-			seek_want(k, CACHE_RESULT, &key);
+			seek_want(k, CACHE_RESULT, &key, 0);
 		for (size_t i = 0;
-		     e->has_files && e->files_err == -ENOENT && i < e->entry.n_effects; i++)
-			if (e->entry.effects[i].kind == EFFECT_FILE && !e->files[i].len)
-				seek_want(k, CACHE_BYTES, &e->entry.effects[i].digest);
+		     e->has_files && e->files_err == -ENOENT && i < e->entry.n_effects; i++) {
+			const struct msg_file *f = &e->entry.effects[i];
+
+			if (f->kind == EFFECT_FILE && f->size && !e->files[i].len)
+				seek_want(k, CACHE_BYTES, &f->digest, f->size);
+		}
 	}
 }
 

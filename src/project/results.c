@@ -191,14 +191,36 @@ static void end_client(struct client *c)
 	seek_free(c->seek);
 }
 
-void results_close(struct server *s)
+/* What hangs ends with the process, and so does what it uses. */
+static bool end_threads(struct results *r)
+{
+	const char *cache = r->server->cache;
+
+	if (!offload_free(r->offload, END_S)) {
+		if (r->n_keeping)
+			log_warn("ending although the disk of %s does not take %u results: they "
+				 "are lost",
+				 cache, r->n_keeping);
+		else
+			log_warn("ending although a disk does not answer that a file is read from "
+				 "or written to");
+		(void)cache_remote_free(r->remote, 0); /* by now it has hung as well, or not */
+		return false;
+	}
+	if (cache_remote_free(r->remote, REMOTE_END_MS))
+		return true;
+	log_warn("ending although the disk of %s does not answer", cache);
+	return false;
+}
+
+bool results_close(struct server *s)
 {
 	struct results *r = s->results;
 	uint64_t *n;
 	size_t it = 0;
 
 	if (!r)
-		return;
+		return true;
 	list_for_each (l, &s->clients)
 		end_client(container_of(l, struct client, of_server));
 	loop_remove(r->replies);
@@ -206,18 +228,8 @@ void results_close(struct server *s)
 	s->results = NULL;
 	facts_stop(r);
 	(void)offload_put(r->to_keep, write_counts, NULL, r, 0); /* once */
-	/* What hangs ends with the process, and so does what it uses. */
-	if (!offload_free(r->offload, END_S)) {
-		if (r->n_keeping)
-			log_warn("ending although the disk of %s does not take %u results: they "
-				 "are lost",
-				 s->cache, r->n_keeping);
-		else
-			log_warn("ending although a disk does not answer that a file is read from "
-				 "or written to");
-		return;
-	}
-	cache_remote_free(r->remote, REMOTE_END_MS);
+	if (!end_threads(r))
+		return false;
 	map_release(&r->seeks);
 	map_release(&r->keeping);
 	while ((n = map_next(&r->reasons, &it, NULL)))
@@ -231,6 +243,7 @@ void results_close(struct server *s)
 	cache_look_free(r->look);
 	cache_store_close(r->store);
 	free(r);
+	return true;
 }
 
 void results_reason(struct results *r, const char *why)

@@ -13,6 +13,7 @@
  *   unchanged.c  whether what a job looked at is still what it saw
  *   lookup.c     a job that need not be done
  *   seek.c       what is kept of it, out of the store
+ *   sets.c       the sets of names in there, and what they may cost
  *   why.c        what a person is told of that
  *
  * The store is read and written by threads, since its disk may be slow, full, or of a host that
@@ -37,7 +38,7 @@ struct results {
 	bool wants_facts;
 	unsigned read_facts;	 /* of all files that were digested since it was reset */
 	uint64_t may_read;	 /* bytes more, in this look */
-	bool may_read_young;	 /* whatever has just changed as well */
+	uint64_t may_read_young; /* the same, of what has just changed */
 	struct facts_file *left; /* what was not read for that, n_left of them; owned */
 	size_t n_left;
 	struct list readings;	 /* struct reading, which wait for the thread */
@@ -65,7 +66,8 @@ struct results {
 
 /* Without a store, when none is wanted or it can't be opened, which is told. */
 void results_open(struct server *s);
-void results_close(struct server *s);
+/* False: a thread hangs, and uses what there is. */
+bool results_close(struct server *s);
 void results_reason(struct results *r, const char *why); /* one job of which nothing is kept */
 /* why: of the last job of this call nothing was kept; NULL: it was. */
 void results_remember(struct results *r, const struct digest *call, const char *why);

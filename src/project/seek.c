@@ -11,6 +11,7 @@
 
 #include "concc/cleanup.h"
 #include "concc/err.h"
+#include "concc/io.h"
 #include "concc/log.h"
 #include "concc/offload.h"
 #include "concc/str.h"
@@ -19,7 +20,9 @@
 #define FILES_BYTES_MAX (256u * 1024 * 1024) /* of one result: more is not kept */
 #define AHEAD_BYTES_MAX (4u * 1024 * 1024)   /* the same, before it is known to be the one */
 /* A disk that takes longer is slower than doing the job. */
-#define READ_MS	   4000
+#define READ_MS 4000
+/* Others that take longer are, too: of all that they are asked for, for one call. */
+#define OTHERS_MS  15000
 #define ROUNDS_MAX 8 /* each time that it is looked, the files may be others */
 
 static void forget_found(struct seek *k)
@@ -38,6 +41,7 @@ static void forget_found(struct seek *k)
 	free(steal_ptr(&k->sets));
 	free(steal_ptr(&k->kept));
 	k->n_sets = k->n_kept = 0;
+	k->left.to_keep = SETS_KEPT_MAX;
 	k->begun = false;
 }
 
@@ -45,7 +49,6 @@ static void forget_found(struct seek *k)
 
 static size_t add_set(struct seek *k, const struct digest *call, const struct digest *set)
 {
-	_cleanup_buf_ struct buf b = BUF_INIT;
 	struct set *s;
 
 	for (size_t i = 0; i < k->n_sets; i++)
@@ -54,8 +57,7 @@ static size_t add_set(struct seek *k, const struct digest *call, const struct di
 	k->sets = xrealloc(k->sets, (k->n_sets + 1) * sizeof(*k->sets));
 	s = &k->sets[k->n_sets];
 	*s = (struct set){.call = *call, .digest = *set};
-	s->there = cache_get_bytes(k->results->store, set, PROTO_TRACE_BYTES_MAX, &b) == 0 &&
-		   cache_names_decode((struct blob){b.data, b.len}, &s->names) == 0;
+	s->there = sets_read(k->results->store, set, &k->left, &s->names, &s->cost);
 	return k->n_sets++;
 }
 
@@ -168,6 +170,7 @@ static void leave(struct seek *k)
 {
 	(void)map_del_u64(&k->results->seeks, k->tag);
 	loop_remove(steal_ptr(&k->timer));
+	loop_remove(steal_ptr(&k->patience));
 	reading_free(steal_ptr(&k->facts));
 	commit_free(steal_ptr(&k->commit));
 	if (k->client)
@@ -318,6 +321,8 @@ static struct seek *new_one(struct client *c, void (*go_on)(struct seek *k))
 	k->client = c;
 	k->go_on = go_on;
 	k->tag = ++r->last_tag;
+	k->left = (struct sets_left){SETS_KEPT_MAX, SETS_LOOKED_MAX};
+	k->bytes_left = FILES_BYTES_MAX;
 	c->seek = k;
 	(void)map_put_u64(&r->seeks, k->tag, k);
 	return k;
@@ -379,37 +384,62 @@ void seek_used(struct seek *k, const struct kept *used)
 
 /* ---- from others ---- */
 
-void seek_want(struct seek *k, enum cache_kind kind, const struct digest *d)
+void seek_want(struct seek *k, enum cache_kind kind, const struct digest *d, uint64_t size)
 {
-	struct cache_key key;
+	struct cache_wanted what;
 
-	if (!k->results->remote)
+	if (!k->results->remote || size > CACHE_REMOTE_MAX)
 		return;
-	memset(&key, 0, sizeof(key)); /* it is compared byte by byte */
-	key.kind = kind;
-	key.digest = *d;
-	buf_append(&k->wanted, &key, sizeof(key));
+	memset(&what, 0, sizeof(what)); /* its key is compared byte by byte */
+	what.key.kind = kind;
+	what.key.digest = *d;
+	what.size = size;
+	buf_append(&k->wanted, &what, sizeof(what));
+}
+
+/* They say nothing, or too slowly: it is looked for no more. */
+static void on_patience(void *data)
+{
+	struct seek *k = data;
+
+	k->patience = NULL;
+	k->hung = true;
+	k->go_on(k);
+}
+
+static void ask(struct seek *k, const struct cache_wanted *what)
+{
+	struct results *r = k->results;
+
+	if (k->asked.n >= CACHE_EFFECTS_MAX || what->size > k->bytes_left ||
+	    map_get(&k->asked, &what->key, sizeof(what->key)))
+		return;
+	k->bytes_left -= what->size;
+	(void)map_put(&k->asked, &what->key, sizeof(what->key), r);
+	k->n_waiting++;
+	cache_remote_get(r->remote, k->tag, what, k->until_ms);
 }
 
 bool seek_ask(struct seek *k)
 {
-	struct results *r = k->results;
 	const uint8_t *p = k->wanted.data;
+	uint64_t now = now_ms();
 
-	if (k->hung)
+	if (!k->until_ms)
+		k->until_ms = now + OTHERS_MS;
+	if (k->hung || now >= k->until_ms)
 		return false;
-	for (size_t n = k->wanted.len / sizeof(struct cache_key); n; n--) {
-		struct cache_key key;
+	for (size_t n = k->wanted.len / sizeof(struct cache_wanted); n; n--) {
+		struct cache_wanted what;
 
-		memcpy(&key, p, sizeof(key));
-		p += sizeof(key);
-		if (k->asked.n >= CACHE_EFFECTS_MAX || map_get(&k->asked, &key, sizeof(key)))
-			continue;
-		(void)map_put(&k->asked, &key, sizeof(key), r);
-		k->n_waiting++;
-		cache_remote_get(r->remote, k->tag, &key);
+		memcpy(&what, p, sizeof(what));
+		p += sizeof(what);
+		ask(k, &what);
 	}
 	buf_reset(&k->wanted);
+	if (k->n_waiting)
+		k->patience = loop_add_timer(k->results->server->loop, k->until_ms - now,
+					     on_patience, k);
 	return k->n_waiting;
 }
 
@@ -475,6 +505,7 @@ static void come(struct seek *k)
 	if (--k->n_waiting)
 		return;
 	loop_remove(steal_ptr(&k->timer));
+	loop_remove(steal_ptr(&k->patience));
 	forget_found(k);
 	k->n_rounds = 0;
 	if (!seek_read(k))
@@ -499,7 +530,7 @@ static void on_written(void *arg)
 		come(k);
 	if (a->results->server->results)
 		results_trim(a->results);
-	buf_release(&a->reply.bytes);
+	cache_remote_done(a->results->remote, &a->reply);
 	free(a);
 }
 
@@ -510,7 +541,7 @@ static void take_reply(struct results *r, struct seek *k, struct cache_reply *re
 
 	if (reply->err < 0 || !is_fit(r->server, k, reply)) {
 		not_used(reply->err < 0 ? 0 : CONCC_E_PROTO);
-		buf_release(&reply->bytes);
+		cache_remote_done(r->remote, reply);
 		come(k);
 		return;
 	}
@@ -523,7 +554,7 @@ static void take_reply(struct results *r, struct seek *k, struct cache_reply *re
 			k->timer = loop_add_timer(r->server->loop, READ_MS, on_timer, k);
 		return;
 	}
-	buf_release(&a->reply.bytes);
+	cache_remote_done(r->remote, &a->reply);
 	free(a);
 	come(k);
 }
@@ -539,6 +570,6 @@ void seek_replies(void *data, uint32_t events)
 		if (k)
 			take_reply(r, k, &reply);
 		else
-			buf_release(&reply.bytes);
+			cache_remote_done(r->remote, &reply);
 	}
 }

@@ -8,11 +8,13 @@
  * asked for and read then.  What is not in the store is asked of others, and then all begins anew.
  */
 #include "facts.h"
+#include "sets.h"
 
 /* Names that the call looked at. */
 struct set {
 	struct digest call, digest;
 	struct cache_names names;
+	size_t cost; /* of these */
 	bool there;
 	bool looked; /* state is that of now */
 	int err;     /* of the look, or 0 */
@@ -55,12 +57,16 @@ struct seek {
 	size_t n_writing_files;
 	struct set *sets;
 	size_t n_sets;
-	struct kept *kept; /* of each call, what was used last first */
+	struct sets_left left; /* of what they may cost */
+	struct kept *kept;     /* of each call, what was used last first */
 	size_t n_kept;
 	unsigned n_rounds;
 	/* Others: */
-	struct buf wanted; /* struct cache_key of what was looked for here in vain */
-	struct map asked;  /* struct cache_key -> itself, static */
+	struct buf wanted;   /* struct cache_wanted, of what was looked for here in vain */
+	uint64_t bytes_left; /* of files that they may still be asked for, */
+	uint64_t until_ms; /* and until when they are waited for; 0: they were asked for nothing */
+	struct loop_source *patience; /* while something was asked for */
+	struct map asked;	      /* struct cache_key -> itself, static */
 	uint64_t tag;
 	unsigned n_waiting; /* of those that were asked for; */
 	unsigned n_writing; /* these have come, and go into the store */
@@ -83,8 +89,8 @@ void seek_write(struct seek *k, const struct kept *found, struct commit *c,
 		struct commit_writing **writing, size_t n);
 /* Something may be there where no result of that set was known. */
 struct kept *seek_add(struct seek *k, size_t set, const struct digest *state);
-/* It is not here; others may have it. */
-void seek_want(struct seek *k, enum cache_kind kind, const struct digest *d);
+/* It is not here; others may have it.  size: of a file, else 0. */
+void seek_want(struct seek *k, enum cache_kind kind, const struct digest *d, uint64_t size);
 /* Asks them for what they were not asked for yet, and begins anew then.  False: there is nothing.
  */
 bool seek_ask(struct seek *k);

@@ -428,8 +428,12 @@ static void end_clients(struct server *s, bool all)
 	}
 }
 
-static void tear_down(struct server *s)
+/* What others see of its end.  False: a thread hangs, in a call that nothing interrupts, and may
+ * use what there is. */
+static bool finish(struct server *s)
 {
+	bool ended;
+
 	s->stopping = true;
 	listen_say_ending(s);
 	/* What is under way is finished, and told. */
@@ -442,29 +446,35 @@ static void tear_down(struct server *s)
 	exes_stop(s);
 	end_peers(s);
 	loop_remove(steal_ptr(&s->hashing_source));
-	(void)offload_free(steal_ptr(&s->hashing),
-			   HASHING_END_S); /* what hangs ends with the process */
-	working_sets_free(s);
-	strv_free(s->work_dirs);
+	ended = offload_free(steal_ptr(&s->hashing), HASHING_END_S);
+	if (!ended)
+		log_warn("ending although a disk does not answer that a file is read from");
 	if (s->pool && !s->replaced)
 		(void)pool_remove(s->pool, POOL_LOCAL); /* need not be there */
 	pool_close(steal_ptr(&s->pool));
-	results_close(s);
+	ended &= results_close(s);
 	commits_close(s);
-	tree_free(s->tree);
 	save_hashes(s);
+	end_clients(s, false);
+	jobs_close(s);
+	/* The next server reads what this one leaves. */
+	ended &= disk_close(s);
+	fd_close(&s->lock_fd);
+	end_clients(s, true);
+	commit_mark_close(s->commit_mark);
+	return ended;
+}
+
+static void release(struct server *s)
+{
+	working_sets_free(s);
+	strv_free(s->work_dirs);
+	tree_free(s->tree);
 	hash_cache_free(s->hashes);
 	system_free(s->system);
 	strv_free(s->shown);
 	exes_free(s);
-	end_clients(s, false);
-	jobs_close(s);
-	/* The next server reads what this one leaves. */
-	(void)disk_close(s);
-	fd_close(&s->lock_fd);
-	end_clients(s, true);
 	estimator_free(s->estimator);
-	commit_mark_close(s->commit_mark);
 	loop_free(s->loop);
 	free(s->peers);
 	free(s->next_agent);
@@ -493,6 +503,8 @@ int project_run(struct conf *conf, int ready_fd, struct errmsg *msg)
 		if (r < 0)
 			errmsg_set(msg, r, "the event loop failed: %s", err_text(r));
 	}
-	tear_down(&s);
+	/* Else all stays until the process ends, which is next. */
+	if (finish(&s))
+		release(&s);
 	return r;
 }

@@ -2,6 +2,7 @@
 /* `concc why`: what a look-up of this call would come to, and what has changed since. */
 #include "client.h"
 #include "seek.h"
+#include "sets.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -25,6 +26,7 @@
 struct variant {
 	struct cache_variant then;
 	struct cache_names names; /* if there: */
+	size_t cost;		  /* of these */
 	bool there;
 	int before_err; /* 0: this is a result of it */
 	struct cache_entry before;
@@ -55,6 +57,7 @@ struct why {
 	struct digest parts_keys[2 * N_OUTPUTS];
 	struct cache_parts parts[2 * N_OUTPUTS][CACHE_PARTS_KEPT];
 	size_t n_parts[2 * N_OUTPUTS];
+	struct sets_left left;
 	unsigned n_waits;
 	bool looked;
 };
@@ -249,18 +252,16 @@ static void explain_all(struct results *r, const struct why *w, struct buf *ret,
 
 /* ---- what is kept: on a thread, which touches the store only ---- */
 
-static void read_variant(struct cache_store *s, const struct digest *call, struct variant *v)
+static void read_variant(struct cache_store *s, const struct digest *call, struct variant *v,
+			 struct sets_left *left)
 {
-	_cleanup_buf_ struct buf b = BUF_INIT;
-
 	v->kept_err = v->before_err = -ENOENT;
-	v->there = cache_get_bytes(s, &v->then.set, PROTO_TRACE_BYTES_MAX, &b) == 0 &&
-		   cache_names_decode((struct blob){b.data, b.len}, &v->names) == 0;
+	v->there = sets_read(s, &v->then.set, left, &v->names, &v->cost);
 	if (v->there)
 		v->before_err = cache_get_entry(s, call, &v->then.set, &v->then.state, &v->before);
 }
 
-static void read_call(struct cache_store *s, struct one_call *c)
+static void read_call(struct cache_store *s, struct one_call *c, struct sets_left *left)
 {
 	struct cache_variant variants[CACHE_VARIANTS_MAX];
 
@@ -270,7 +271,7 @@ static void read_call(struct cache_store *s, struct one_call *c)
 	c->variants = xcalloc(c->n + 1, sizeof(*c->variants));
 	for (size_t i = 0; i < c->n; i++) {
 		c->variants[i].then = variants[i];
-		read_variant(s, &c->digest, &c->variants[i]);
+		read_variant(s, &c->digest, &c->variants[i], left);
 	}
 }
 
@@ -279,7 +280,7 @@ static void read_kept(void *arg)
 	struct why *w = ((struct seek *)arg)->why;
 
 	for (size_t i = 0; i < w->n_calls; i++)
-		read_call(w->store, &w->calls[i]);
+		read_call(w->store, &w->calls[i], &w->left);
 	for (size_t i = 0; i < 2 * N_OUTPUTS; i++)
 		if (cache_get_parts(w->store, &w->parts_keys[i], w->parts[i], &w->n_parts[i]) < 0)
 			w->n_parts[i] = 0;
@@ -396,6 +397,7 @@ static struct why *why_new(struct results *r, const struct msg_run *m)
 	struct why *w = xcalloc(1, sizeof(*w));
 
 	w->store = r->store;
+	w->left = (struct sets_left){SETS_KEPT_MAX, SETS_LOOKED_MAX};
 	w->calls = xcalloc(2 * N_OUTPUTS, sizeof(*w->calls));
 	with_outputs(m, w->as);
 	for (size_t i = 0; i < N_OUTPUTS; i++)
@@ -424,7 +426,9 @@ static bool look_at_all(struct seek *k)
 				continue;
 			if (!v->now)
 				v->now = xcalloc(v->names.n + 1, sizeof(*v->now));
-			v->err = cache_look_state(r->look, &v->names, &v->state, v->now);
+			v->err = sets_check(r, &v->then.set, &v->names, v->cost, &w->left);
+			if (v->err == 0)
+				v->err = cache_look_state(r->look, &v->names, &v->state, v->now);
 			if (v->err != CONCC_E_LATER || w->n_waits == WAITS_MAX)
 				continue;
 			w->n_waits++;

@@ -181,10 +181,22 @@ static int half_done(struct wrapper *w)
 	return WRAPPER_EXIT_FAILED;
 }
 
+/* It may have failed for want of one. */
+static void tell_kept_back(struct wrapper *w)
+{
+	_cleanup_free_ char *names = job_env_kept_back(environ);
+
+	if (names)
+		words_say(&w->words, WORDS_ASKED,
+			  "it failed, without %s; CONCC_PASS_ENV=NAME lets NAME travel", names);
+}
+
 static int on_exit_of(struct wrapper *w, struct session_end *end)
 {
 	input_done(&w->input);
 	words_say(&w->words, WORDS_ASKED, "remote on %s", end->worker);
+	if (end->how != EXIT_CODE || end->code)
+		tell_kept_back(w);
 	wrapper_count(w, "remote", end->worker);
 	free(end->worker);
 	return end->how == EXIT_SIGNAL ? exec_die_by((int)end->code) : (int)end->code;

@@ -188,6 +188,27 @@ stopped() {
 	expect_eq "what it made" "$(cat made)" made
 }
 
+# A worker waits for bytes, which a thread of the server's waits for: that one uses what there is until the
+# process is no more, and all that others see of the end is done before.
+stopped_while_fetching() {
+	local server tail line=''
+	begin stopped-fetching
+	server=$(lab_server_pid)
+	exec 6< <(exec tail -n +1 -f "$CONCC_RUNTIME_DIR/project.log") # the next server has another
+	tail=$!
+	hold 'cat far/large >large.copy'
+	rm "$GATE"
+	timeout "$LAB_LIMIT" concc stop || fail "concc stop: exit status $?"
+	while [[ $line != *'ending although a disk does not answer that a file is read from' ]]; do
+		read -r -t "$LAB_LIMIT" line <&6 || fail "its thread is not told of"
+	done
+	kill "$tail"
+	exec 6<&- 7>&-
+	expect_gone "the server" "$server"
+	wait "$HELD"
+	expect_same_file large.copy "$LAB/disk/large"
+}
+
 # As sshfs has them: names, numbers, size and times, which are all that it shows, stay the same.
 other_bytes() {
 	head -c 3000000 /dev/urandom | dd of="$LAB/disk/large" conv=notrunc status=none
@@ -225,6 +246,7 @@ check "whose client is killed" killed
 check "what a worker fetches" fetched
 check "what hangs" hangs
 check "the server's end" stopped
+check "the server's end, while bytes are fetched" stopped_while_fetching
 check "other bytes for the next server" next_server
 check "other bytes when it is mounted anew" mounted_anew
 lab_stop

@@ -70,6 +70,13 @@ kept_back() {
 	expect_eq "what a job has" "$(cat "$LAB/out")" SIGNING_API_KEY=s
 	expect_grep "^concc: jobs on workers don't get (DEPLOY_TOKEN, DB_PASSWORD|DB_PASSWORD, DEPLOY_TOKEN); " "$LAB/err"
 	expect_eq "said" "$(grep -c DEPLOY_TOKEN "$LAB/err")" 1
+	# Who asks why a job failed is told, too.
+	expect_status 3 env CONCC_EXPLAIN="$LAB/explain" concc-dispatch sh -c 'exit 3'
+	expect_grep '^concc: it failed, without (DEPLOY_TOKEN, DB_PASSWORD|DB_PASSWORD, DEPLOY_TOKEN); CONCC_PASS_ENV=' "$LAB/explain"
+	rm "$LAB/explain"
+	CONCC_EXPLAIN=$LAB/explain concc-dispatch true
+	expect_no_grep DEPLOY_TOKEN "$LAB/explain"
+	lab_stop_server
 	concc run --quiet -- concc-dispatch true 2>"$LAB/err"
 	expect_eq "said, when quiet" "$(cat "$LAB/err")" ""
 }

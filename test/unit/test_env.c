@@ -84,6 +84,7 @@ Test(env, tokens_stay_unless_asked_for)
 			     "NPM_TOKEN=n",
 			     "PGPASSWORD=p",
 			     "TOKEN=t",
+			     "TOKENS=t",
 			     NULL};
 	const char *asked[] = {"GITHUB_TOKEN=g",
 			       "NPM_TOKEN=n",
@@ -96,7 +97,7 @@ Test(env, tokens_stay_unless_asked_for)
 	cr_assert_eq(strv_len(kept), 3);
 	cr_expect_str_eq(kept[0], "AWS_REGION=r");
 	cr_expect_str_eq(kept[1], "GITHUB_SHA=s");
-	cr_expect_str_eq(kept[2], "TOKEN=t");
+	cr_expect_str_eq(kept[2], "TOKENS=t");
 	strv_free(kept);
 	kept = job_env_filter((char **)asked, NULL);
 	cr_assert_eq(strv_len(kept), 2);
@@ -127,9 +128,52 @@ Test(env, credentials_by_what_they_are_called)
 		"COMPOSER_AUTH={}",
 		"npm_config_//registry.npmjs.org/:_authToken=x",
 		"npm_config_//registry.npmjs.org/:_password=x",
+		/* by nothing but what it is, in capitals or not */
+		"TOKEN=x",
+		"token=x",
+		"SECRET=x",
+		"PASSWORD=x",
+		"PASSWD=x",
+		"PASSPHRASE=x",
+		"API_KEY=x",
+		"APIKEY=x",
+		"PRIVATE_KEY=x",
+		"CREDENTIALS=x",
+		"my-service.token=x",
+		/* of CI systems */
+		"GITHUB_TOKEN=x",
+		"GH_TOKEN=x",
+		"ACTIONS_RUNTIME_TOKEN=x",
+		"ACTIONS_ID_TOKEN_REQUEST_URL=x",
+		"ACTIONS_RESULTS_URL=x",
+		"CI_JOB_TOKEN=x",
+		"CI_REGISTRY_PASSWORD=x",
+		"CI_REPOSITORY_URL=https://gitlab-ci-token:x@host/a.git",
+		"SYSTEM_ACCESSTOKEN=x",
+		"BUILDKITE_AGENT_ACCESS_TOKEN=x",
+		"NPM_TOKEN=x",
+		"NODE_AUTH_TOKEN=x",
+		"AWS_ACCESS_KEY_ID=x",
+		"AWS_SECRET_ACCESS_KEY=x",
+		"AWS_SESSION_TOKEN=x",
+		"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=x",
+		"SSH_AUTH_SOCK=x",
+		"SSH_PRIVATE_KEY=x",
+		"GPG_PRIVATE_KEY=x",
+		"GPG_KEY=x",
+		"DOCKER_AUTH_CONFIG={}",
+		"NETRC=x",
+		"GOOGLE_APPLICATION_CREDENTIALS=x",
+		"RAILS_MASTER_KEY=x",
+		"SECRET_KEY_BASE=x",
+		"SLACK_WEBHOOK_URL=x",
+		/* whatever it is called */
+		"DATABASE_URL=postgres://me:x@host/db",
+		"PIP_INDEX_URL=https://me:x@host/simple",
+		"GOPROXY=https://a,https://me:x@host",
+		"http_proxy=http://me:x@host:3128",
 	};
 	static const char *const travelling[] = {
-		"TOKEN=x",
 		"_TOKENS=x",
 		"TOKEN_TYPE=x",
 		"SECRETARY=x",
@@ -141,6 +185,23 @@ Test(env, credentials_by_what_they_are_called)
 		"DEP_SSL_API_KEY=x",
 		"KEY=x",
 		"MONKEY=x",
+		"STOKEN=x",
+		"PATOKEN=x",
+		"GITHUB_SHA=x",
+		"AWS_REGION=x",
+		"CI_COMMIT_SHA=x",
+		"KEYBOARD_SECRET_SANTA=x",
+		"CONFIG_MODULE_SIGNING_KEY=x",
+		"VITE_MAPS_API_KEY=x",
+		"NEXT_PUBLIC_TOKEN=x",
+		"REACT_APP_API_KEY=x",
+		/* no password in it */
+		"http_proxy=http://host:3128",
+		"GIT_URL=ssh://git@host:22/a",
+		"A=https://host/a:b@c",
+		"A=https://me:@host",
+		"A=https://host:80/?to=me@host",
+		"CFLAGS=-DURL=\\\"a://b\\\" -DX=a:b@c",
 	};
 
 	for (size_t i = 0; i < sizeof(kept) / sizeof(*kept); i++)

@@ -114,6 +114,72 @@ static void once(void)
 	cr_assert_eq(loop_run(server.loop), 0);
 }
 
+static struct answer look(struct msg_run *m)
+{
+	struct answer a = {0};
+	struct errmsg msg = {0};
+
+	cr_assert(exe_wait(&peer, m, told, &a, &msg));
+	while (!a.n)
+		cr_assert_eq(loop_run(server.loop), 0);
+	cr_assert(a.exe, "%s", a.text);
+	return a;
+}
+
+/* What the one lane waits for: nothing is looked at before it is told to. */
+static int gate[2];
+
+static void wait_for_gate(void *arg)
+{
+	char c;
+
+	(void)!read(gate[0], &c, 1);
+}
+
+static void close_gate(void)
+{
+	cr_assert_eq(pipe2(gate, O_CLOEXEC), 0);
+	cr_assert(offload_put(server.looking, wait_for_gate, NULL, NULL, 0));
+}
+
+static void open_gate(void)
+{
+	cr_assert_eq(write(gate[1], "", 1), 1);
+	close(gate[0]);
+	close(gate[1]);
+}
+
+static size_t queued(void)
+{
+	struct offload_counts c;
+
+	offload_counts(server.hashing, &c);
+	return c.queued;
+}
+
+/* A compiler that notes that it was run, and does not answer before somebody opens the fifo. */
+static void put_compiler(const char *name, const char *knows)
+{
+	_cleanup_free_ char *source = at("gcc.c"), *exe = at(name);
+	_cleanup_free_ char *cmd = xasprintf("gcc -o %s %s", exe, source);
+	_cleanup_free_ char *text = xasprintf(
+		"#include <fcntl.h>\n#include <stdio.h>\n#include <unistd.h>\n"
+		"const char is[] = \"%s\";\n"
+		"int main(void) { char c; close(creat(\"%s/run\", 0600));"
+		" return read(open(\"%s/gate\", O_RDONLY), &c, 1) < 0; }\n",
+		knows, dir, dir);
+
+	put_file("gcc.c", text);
+	cr_assert_eq(system(cmd), 0);
+}
+
+static bool was_run(void)
+{
+	_cleanup_free_ char *path = at("run");
+
+	return access(path, F_OK) == 0;
+}
+
 /* All who wait for the same are told of one look; then it is known, until the file changes. */
 Test(exe, a_program)
 {
@@ -126,11 +192,14 @@ Test(exe, a_program)
 	cr_assert_eq(exe_get(&peer, &m, NULL, &e, &msg), -ENOENT);
 	put_file("prog", "one");
 	cr_assert_eq(exe_get(&peer, &m, NULL, &e, &msg), CONCC_E_LATER);
+	close_gate();
 	cr_assert(exe_wait(&peer, &m, told, &a, &msg));
 	cr_assert(exe_wait(&peer, &m, told, &b, &msg));
 	gone = exe_wait(&peer, &m, told, &c, &msg);
 	cr_assert(gone);
 	exe_wait_free(gone);
+	cr_assert_eq(queued(), 2, "%zu", queued()); /* the gate, and one look for all */
+	open_gate();
 	while (!a.n)
 		cr_assert_eq(loop_run(server.loop), 0);
 	cr_assert_eq(a.n, 1);
@@ -139,9 +208,15 @@ Test(exe, a_program)
 	cr_assert(a.exe && a.exe == b.exe, "%s", a.text);
 	cr_assert_eq(exe_msg(a.exe)->n_files, 1);
 	cr_assert_str_eq(exe_msg(a.exe)->files[0].path, m.exe);
-	/* It is young: for this very job it is good, for another one it is looked at anew. */
 	cr_assert_eq(exe_get(&peer, &m, a.exe, &e, &msg), 0);
 	cr_assert_eq(e, a.exe);
+	/* It is young: for this very job it is good, for another one it is looked at anew.  On a
+	 * busy machine it may have grown old before it was looked at. */
+	for (int i = 0; i < 100 && exe_get(&peer, &m, NULL, &e, &msg) == 0; i++) {
+		put_file("prog", "one");
+		a = look(&m);
+	}
+	cr_assert_eq(exe_get(&peer, &m, a.exe, &e, &msg), 0);
 	cr_assert_eq(exe_get(&peer, &m, NULL, &e, &msg), CONCC_E_LATER);
 	put_file("prog", "another");
 	cr_assert_eq(exe_get(&peer, &m, a.exe, &e, &msg), CONCC_E_LATER);
@@ -155,34 +230,48 @@ Test(exe, a_program)
 /* A compiler that does not answer when it is asked for its parts: the loop goes round. */
 Test(exe, a_compiler_that_is_asked)
 {
-	_cleanup_free_ char *gate = at("gate"), *source = at("gcc.c"), *gcc = at("gcc");
-	_cleanup_free_ char *cmd = xasprintf("gcc -o %s %s", gcc, source);
-	_cleanup_free_ char *text = xasprintf(
-		"#include <fcntl.h>\n#include <stdio.h>\n#include <unistd.h>\n"
-		"const char is[] = \"print-prog-name\";\n"
-		"int main(void) { char c; return read(open(\"%s\", O_RDONLY), &c, 1) < 0; }\n",
-		gate);
+	_cleanup_free_ char *fifo = at("gate");
 	struct msg_run m = call_of("gcc", true);
 	struct answer a = {0};
 	struct errmsg msg = {0};
 	struct exe *e = NULL;
 	int fd;
 
-	put_file("gcc.c", text);
-	cr_assert_eq(system(cmd), 0);
-	cr_assert_eq(mkfifo(gate, 0600), 0);
+	put_compiler("gcc", "print-prog-name");
+	cr_assert_eq(mkfifo(fifo, 0600), 0);
 	cr_assert_eq(exe_get(&peer, &m, NULL, &e, &msg), CONCC_E_LATER);
+	close_gate();
 	cr_assert(exe_wait(&peer, &m, told, &a, &msg));
-	while ((fd = open(gate, O_WRONLY | O_NONBLOCK | O_CLOEXEC)) < 0 && !a.n)
+	cr_assert_not(was_run(), "by the loop's thread");
+	open_gate();
+	while ((fd = open(fifo, O_WRONLY | O_NONBLOCK | O_CLOEXEC)) < 0 && !a.n)
 		once();
 	for (int i = 0; i < 100 && fd >= 0; i++)
 		once(); /* while it is asked, and does not answer */
-	cr_assert_eq(unlink(gate), 0);
+	cr_assert_eq(unlink(fifo), 0);
 	fd_close(&fd);
 	while (!a.n)
 		cr_assert_eq(loop_run(server.loop), 0);
 	cr_assert(a.exe, "%s", a.text);
+	cr_assert(was_run());
 	cr_assert_eq(exe_get(&peer, &m, a.exe, &e, &msg), 0);
+}
+
+/* What is only called like a compiler is not run, whatever it does. */
+Test(exe, no_compiler_is_asked)
+{
+	static const char *const names[] = {"gcc", "gcc-sync"};
+
+	for (size_t i = 0; i < N_OF(names); i++) {
+		struct msg_run m = call_of(names[i], true);
+		struct errmsg msg = {0};
+		struct exe *e = NULL;
+
+		put_compiler(names[i], i ? "print-prog-name" : "nothing");
+		cr_assert_eq(exe_get(&peer, &m, NULL, &e, &msg), CONCC_E_LATER);
+		(void)look(&m);
+		cr_assert_not(was_run(), "%s", names[i]);
+	}
 }
 
 /* Who waits when the server ends is not told, and nothing of its peers is touched. */
