@@ -6,6 +6,7 @@
  * What a build that made little use of workers is told: what was seen, and what to change.  One
  * line each, or nothing.
  */
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "concc/buf.h"
@@ -14,11 +15,12 @@
 #include "tools.h"
 
 /*
- * No compiler call came through concc.  Looks at the command, the environment, and the files of the
- * build in the current directory or where the command says: CMakeCache.txt, build.ninja, Makefile.
+ * No compiler call came through concc; asked: none but questions, like --version.  Looks at the
+ * command, the environment, and the files of the build in the current directory or where the
+ * command says: CMakeCache.txt, build.ninja, Makefile.
  */
 void hint_no_calls(char *const *argv, const struct masquerade *m, const struct left_alone *l,
-		   struct buf *out);
+		   bool asked, struct buf *out);
 
 /* The rule that kept most calls here, of those that a change of the user's lifts.  workers: the
  * list that the build was given instead of the configured ones, or NULL. */

@@ -67,6 +67,8 @@ others() {
 	printf '#!/bin/sh\n' >scons
 	chmod +x scons
 	says 'scons has a PATH of its own, unless ' ./scons
+	cp scons tup
+	says 'tup runs commands in a file system of its own' ./tup
 	says 'bash -lc sets PATH anew; leave out the l' bash -lc true
 	says 'env -i takes away ' env -i true
 	printf 'all:\n' >Makefile
@@ -74,6 +76,34 @@ others() {
 	rm -f Makefile build.ninja
 	concc run -- true 2>"$LAB/err"
 	expect_no_grep 'no compiler call' "$LAB/err"
+}
+
+# A build that asks its compiler by its name, and then calls it by its path.
+only_asked() { # PATTERN CMD...
+	local pattern=$1
+	shift
+	rm -f a.o
+	concc run -- "$@" >/dev/null 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_file a.o
+	expect_grep "^concc: nothing but questions to compilers came through concc: $pattern" "$LAB/err"
+	# Nor has that been of any use.
+	expect_status 103 concc run --require-remote 1 -- "$@" >/dev/null 2>"$LAB/err"
+	expect_grep 'wants 1 %: no compiler call came through concc' "$LAB/err"
+}
+
+questions() {
+	printf 'all: ; gcc --version && %s -c a.c\n' "$GCC" >Makefile
+	only_asked "Makefile calls $GCC by its path; let it call gcc$" make
+	printf '#!/bin/sh\ngcc -v && gcc -dumpmachine && exec %s -c a.c\n' "$GCC" >gprbuild
+	chmod +x gprbuild
+	only_asked 'gprbuild calls compilers by the paths where it has found them; .concc-dispatch gprbuild. ' ./gprbuild
+	# What is advised helps.
+	rm a.o
+	CONCC_EXPLAIN=1 concc-dispatch ./gprbuild 2>"$LAB/err"
+	expect_eq remote "$(explained_remote "$LAB/err")" 1
+	expect_file a.o
+	rm Makefile gprbuild
 }
 
 most_here() {
@@ -361,6 +391,7 @@ options_end() {
 check "compilers by their paths" by_path
 check "CMake configured before" cmake_before
 check "other reasons for no jobs" others
+check "questions, and no jobs" questions
 check "why most jobs stayed" most_here
 check "two builds, one server" two_builds
 check "a server that was there before" there_before
