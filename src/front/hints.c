@@ -371,7 +371,17 @@ static void put_remedy(const char *remedy, const char *workers, struct buf *out)
 	buf_putf(out, "%s", remedy + n);
 }
 
-void hint_most_local(const struct counter *e, size_t n, const char *workers, struct buf *out)
+/* What lifts it, however it came to be. */
+static const char *remedy_of(const char *rule, const struct front_run *run)
+{
+	if (!run->local || !streq(rule, "disabled"))
+		return view_remedy(rule);
+	return run->project_local ? "the project's .concc.ini says `local = yes`"
+				  : "leave out --local";
+}
+
+void hint_most_local(const struct counter *e, size_t n, const struct front_run *run,
+		     struct buf *out)
 {
 	const struct counter *most = NULL;
 
@@ -385,16 +395,17 @@ void hint_most_local(const struct counter *e, size_t n, const char *workers, str
 		return;
 	buf_putf(out, "%llu job%s ran here by the rule \"%s\": ", (unsigned long long)most->n,
 		 str_plural(most->n), rule_of(most));
-	put_remedy(view_remedy(rule_of(most)), workers, out);
+	put_remedy(remedy_of(rule_of(most), run), run->workers, out);
 }
 
-void hint_kept_local(const struct counter *e, size_t n, const char *workers, struct buf *out)
+void hint_kept_local(const struct counter *e, size_t n, const struct front_run *run,
+		     struct buf *out)
 {
 	size_t begin = out->len, at_start;
 
 	buf_putf(out, "concc: ");
 	at_start = out->len;
-	hint_most_local(e, n, workers, out);
+	hint_most_local(e, n, run, out);
 	if (out->len == at_start)
 		out->len = begin;
 	else

@@ -230,7 +230,7 @@ void outcome_lacks(const struct outcome *o, unsigned wanted, struct buf *out)
 		buf_putf(out, "no compiler call came through concc (concc(1) says how calls do)\n");
 		return;
 	}
-	hint_most_local(o->entries, o->n_entries, o->workers, &why);
+	hint_most_local(o->entries, o->n_entries, o->run, &why);
 	buf_putf(out, "%s\n",
 		 why.len ? buf_cstr(&why) : "`concc report` says why each stayed here");
 }

@@ -22,7 +22,7 @@ void numbers_parse(struct numbers *ret, const char *json);
 struct outcome {
 	/* The caller's, borrowed. */
 	const char *counters, *build;
-	const char *workers; /* which it was given instead of the configured ones, or NULL */
+	const struct front_run *run; /* what was asked for */
 	struct numbers before, after;
 	uint64_t wall_us;
 	uint32_t cores; /* of this machine */

@@ -106,6 +106,34 @@ questions() {
 	rm Makefile gprbuild
 }
 
+# What is advised is what the person has said.
+said_by_whom() {
+	rm -f a.o
+	concc run --local -- gcc -c a.c 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_grep '^concc: 1 job ran here by the rule "disabled": leave out --local$' "$LAB/err"
+	CONCC_DISABLE=1 concc run -- gcc -c a.c 2>"$LAB/err"
+	expect_grep '^concc: 1 job ran here by the rule "disabled": unset CONCC_DISABLE$' "$LAB/err"
+	printf '[run]\nlocal = yes\n' >.concc.ini
+	concc run -- gcc -c a.c 2>"$LAB/err"
+	rm .concc.ini
+	cat "$LAB/err"
+	expect_grep '^concc: 1 job ran here by the rule "disabled": the project.s .concc.ini says .local = yes.$' "$LAB/err"
+	expect_status 102 concc run -w -- true 2>"$LAB/err"
+	expect_grep "^concc: worker list: 'ssh://--': a name can't begin with '-'$" "$LAB/err"
+}
+
+# What can't be as the environment says is told.
+odd_environment() {
+	rm -f a.o
+	CONCC_EXPLAIN=nothing/file concc run -- gcc -c a.c 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_grep "^concc: can't explain to $WS/nothing/file, which CONCC_EXPLAIN names: No such file or directory$" "$LAB/err"
+	CONCC_WORKSPACE=sub concc-cc gcc -c a.c 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_grep "^concc: CONCC_WORKSPACE: 'sub' is not an absolute path; begin it with / or ~/; running it here$" "$LAB/err"
+}
+
 most_here() {
 	concc run -- sh -c 'gcc -march=native -c a.c; gcc -march=native -c a.c; gcc -c a.c -o /tmp/a.o; rm /tmp/a.o' \
 		2>"$LAB/err"
@@ -392,6 +420,8 @@ check "compilers by their paths" by_path
 check "CMake configured before" cmake_before
 check "other reasons for no jobs" others
 check "questions, and no jobs" questions
+check "advice by what was said" said_by_whom
+check "an environment of no use" odd_environment
 check "why most jobs stayed" most_here
 check "two builds, one server" two_builds
 check "a server that was there before" there_before
