@@ -287,7 +287,8 @@ static int run_child(struct build *b)
 	tell_left_alone(b);
 	r = child_run(&p, &status);
 	if (r < 0) {
-		err_say("can't run %s: %s", b->o->argv[0], err_text(r));
+		err_say("can't run %s: %s%s", b->o->argv[0], err_text(r),
+			r == -ENOENT ? wrapper_meant(b->o->argv[0]) : "");
 		return r == -ENOENT ? 127 : 126;
 	}
 	b->signo = child_signal(status);

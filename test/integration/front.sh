@@ -123,6 +123,24 @@ said_by_whom() {
 	expect_grep "^concc: worker list: 'ssh://--': a name can't begin with '-'$" "$LAB/err"
 }
 
+# What a shell would have understood, and what is advised then.
+shells_words() {
+	local p rc
+	for p in 'concc run --quiet --' concc-cc concc-dispatch; do
+		rc=0
+		$p 'CC=gcc' make 2>"$LAB/err" || rc=$?
+		expect_eq "$p" "$rc $(cat "$LAB/err")" \
+			"127 concc: can't run CC=gcc: No such file or directory; a variable is set so: env CC=gcc COMMAND"
+		$p 'make a.o' 2>"$LAB/err" || true
+		expect_grep "^concc: can't run make a.o: .*; leave out the quotes, or have a shell run it: sh -c '" "$LAB/err"
+		$p cd sub 2>"$LAB/err" || true
+		expect_grep "^concc: can't run cd: .*; only a shell has that: sh -c 'cd DIR && COMMAND'$" "$LAB/err"
+		$p './no such=file' 2>"$LAB/err" || true
+		expect_grep "^concc: can't run ./no such=file: No such file or directory$" "$LAB/err"
+	done
+	concc run --quiet -- env CC=gcc sh -c 'cd / && exec true'
+}
+
 # What can't be as the environment says is told.
 odd_environment() {
 	rm -f a.o
@@ -421,6 +439,7 @@ check "CMake configured before" cmake_before
 check "other reasons for no jobs" others
 check "questions, and no jobs" questions
 check "advice by what was said" said_by_whom
+check "words of a shell" shells_words
 check "an environment of no use" odd_environment
 check "why most jobs stayed" most_here
 check "two builds, one server" two_builds
