@@ -123,6 +123,25 @@ said_by_whom() {
 	expect_grep "^concc: worker list: 'ssh://--': a name can't begin with '-'$" "$LAB/err"
 }
 
+# A profile that sets CC: the compiler's name is what the build finds there, and goes through concc.
+two_words() {
+	local got
+	# shellcheck disable=SC2016
+	got=$(CC='concc-cc  gcc -g' CXX='concc-cc g++' FC="concc-cc $GCC" F77='concc-cc no-such' HOSTCC=concc-cc \
+		concc run --quiet -- sh -c 'echo "$CC|$CXX|$FC|$F77|$HOSTCC"')
+	expect_eq "what the build has" "$got" "gcc -g|g++|concc-cc $GCC|concc-cc no-such|concc-cc"
+	mkdir -p ipo
+	printf '%s\n' 'cmake_minimum_required(VERSION 3.13)' 'project(p C)' 'include(CheckIPOSupported)' \
+		'check_ipo_supported()' 'add_library(p ../a.c)' >ipo/CMakeLists.txt
+	CC='concc-cc gcc' concc run --quiet -- sh -c 'cmake -S ipo -B ipo/b && make -C ipo/b' >"$LAB/out" 2>&1 ||
+		fail "$(tail -n 30 "$LAB/out")"
+	rm -r ipo a.o 2>/dev/null || true
+	printf 'a.o: a.c\n' >Makefile
+	CC='concc-cc gcc' concc run -- make a.o 2>"$LAB/err"
+	expect_grep ': 1 remote' "$LAB/err"
+	rm Makefile
+}
+
 # What a shell would have understood, and what is advised then.
 shells_words() {
 	local p rc
@@ -439,6 +458,7 @@ check "CMake configured before" cmake_before
 check "other reasons for no jobs" others
 check "questions, and no jobs" questions
 check "advice by what was said" said_by_whom
+check "a compiler of two words" two_words
 check "words of a shell" shells_words
 check "an environment of no use" odd_environment
 check "why most jobs stayed" most_here
