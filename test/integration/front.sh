@@ -103,6 +103,7 @@ questions() {
 	CONCC_EXPLAIN=1 concc-dispatch ./gprbuild 2>"$LAB/err"
 	expect_eq remote "$(explained_remote "$LAB/err")" 1
 	expect_file a.o
+	concc stop
 	rm Makefile gprbuild
 }
 
@@ -169,6 +170,7 @@ odd_environment() {
 	CONCC_WORKSPACE=sub concc-cc gcc -c a.c 2>"$LAB/err"
 	cat "$LAB/err"
 	expect_grep "^concc: CONCC_WORKSPACE: 'sub' is not an absolute path; begin it with / or ~/; running it here$" "$LAB/err"
+	concc stop
 }
 
 most_here() {
