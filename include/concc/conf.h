@@ -30,6 +30,7 @@ struct conf_worker {
 	char *name;	/* [A-Za-z0-9._-], at most POOL_NAME_MAX, not "local" */
 	char *group;	/* name of the section that `count` made many workers of, or NULL */
 	uint32_t index; /* which of them, from 1; 0 without `count` */
+	char *listed;	/* how a worker list spells it; NULL: it has a section */
 	char *address;	/* "ssh://..." or "local:", NULL when command is given */
 	char *command;
 	/* NULL: concc-worker of the same folder (local:); elsewhere the one that was pushed, if it
@@ -88,6 +89,8 @@ int conf_set_workers(struct conf *c, const char *list, struct errmsg *msg);
 /* Whether each workspace is a directory that can be opened; else msg tells which is not, who lists
  * it and what to do. */
 int conf_check_workspaces(const struct conf *c, struct errmsg *msg);
+/* What a person who means it types: the name of its section, or as the worker list spelled it. */
+const char *conf_worker_word(const struct conf_worker *w);
 /* Is it this machine itself?  Where a command leads, nobody knows. */
 bool conf_worker_is_here(const struct conf_worker *w);
 void conf_free(struct conf *c); /* NULL is fine */

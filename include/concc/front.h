@@ -17,6 +17,7 @@ struct front_run {
 	const char *workers; /* instead of the configured ones, or NULL */
 	uint32_t jobs;	     /* for the build tool, through its environment; 0: not set */
 	bool local;	     /* no workers: everything here */
+	bool project_local;  /* since the project says so; set by front_run() */
 	const char *report; /* NULL, or the file for a page that shows its jobs; absolute, or "-" */
 	bool quiet;	    /* no summary, and no word on the number of jobs */
 	const char *json;   /* NULL, or the file for the summary; "-": standard output */

@@ -65,6 +65,9 @@ enum copy_state {
 /* What this program is, of those. */
 enum copy_state wrapper_copy(char **ret_installed);
 
+/* What a person may have meant by a program that is not there, to go on behind why; or "". */
+const char *wrapper_meant(const char *name);
+
 /* ---- messages over a blocking socket ---- */
 
 struct conn {

@@ -30,6 +30,11 @@ struct conf *conf_new(void)
 	return c;
 }
 
+const char *conf_worker_word(const struct conf_worker *w)
+{
+	return w->listed ? w->listed : w->group ? w->group : w->name;
+}
+
 bool conf_worker_is_here(const struct conf_worker *w)
 {
 	return w->address && streq(w->address, "local:");

@@ -294,6 +294,33 @@ static char *read_line(char *out, int size, void *stream)
 	return out;
 }
 
+/* Where a key of this name stands that the section does not have; NULL: nowhere. */
+static const char *section_of(const struct parser *p, const char *name)
+{
+	const struct key *keys = p->section == SECTION_CONCC ? worker_keys : concc_keys;
+	size_t n = p->section == SECTION_CONCC ? n_worker_keys : n_concc_keys;
+
+	for (size_t i = 0; i < n; i++) {
+		if (streq(name, keys[i].name))
+			return p->section == SECTION_CONCC ? "[worker NAME]" : "[concc]";
+	}
+	return NULL;
+}
+
+static int unknown_key(struct parser *p, const char *name, const char *const *names, size_t n)
+{
+	const char *section = section_of(p, name);
+	struct errmsg text = {0};
+	char hint[64];
+
+	if (section)
+		errmsg_set(&text, 0, "unknown key '%s'; it belongs in %s", name, section);
+	else
+		errmsg_set(&text, 0, "unknown key '%s'%s", name,
+			   did_you_mean(hint, sizeof(hint), name, names, n));
+	return fail(p, p->line, text.text);
+}
+
 /* Takes note of a key; fails when it is unknown or given twice. */
 static int begin_key(struct parser *p, const char *name)
 {
@@ -302,7 +329,6 @@ static int begin_key(struct parser *p, const char *name)
 	uint32_t *seen = p->section == SECTION_CONCC ? &p->seen_concc : &p->seen_worker;
 	const char *names[KEYS_MAX];
 	struct errmsg text = {0};
-	char hint[64];
 
 	if (p->section == SECTION_NONE)
 		return fail(p, p->line,
@@ -328,9 +354,7 @@ static int begin_key(struct parser *p, const char *name)
 		errmsg_set(&text, 0, "there is no '=' after '%s'", names[i]);
 		return fail(p, p->line, text.text);
 	}
-	errmsg_set(&text, 0, "unknown key '%s'%s", name,
-		   did_you_mean(hint, sizeof(hint), name, names, n));
-	return fail(p, p->line, text.text);
+	return unknown_key(p, name, names, n);
 }
 
 /* For ini_parse_stream(); the section is known already.  Returns 0 on failure. */

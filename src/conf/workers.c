@@ -20,6 +20,7 @@ void worker_release(struct conf_worker *w)
 {
 	free(w->name);
 	free(w->group);
+	free(w->listed);
 	free(w->address);
 	free(w->command);
 	free(w->worker_program);
@@ -43,6 +44,7 @@ void worker_copy(const struct conf_worker *from, struct conf_worker *ret)
 	*ret = *from;
 	ret->name = copy_or_null(from->name);
 	ret->group = copy_or_null(from->group);
+	ret->listed = copy_or_null(from->listed);
 	ret->address = copy_or_null(from->address);
 	ret->command = copy_or_null(from->command);
 	ret->worker_program = copy_or_null(from->worker_program);
@@ -252,6 +254,7 @@ static int fill_address(const struct conf *c, struct conf_worker *w, size_t n, c
 		base = name_from_address(address);
 		ret->name = unique_name(c, w, n, base, "-", 0);
 	}
+	ret->listed = xstrdup(item);
 	ret->address = steal_ptr(&address);
 	worker_set_defaults(ret);
 	return 0;

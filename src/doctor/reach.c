@@ -237,7 +237,7 @@ static void start(struct attempt *a)
 	if (w->worker_program)
 		a->remedy = xstrdup("correct `program` in its section, or remove it");
 	else if (w->address && str_starts(w->address, "ssh://"))
-		a->remedy = xasprintf("`concc push %s` puts this one there", w->group ?: w->name);
+		a->remedy = xasprintf("`concc push %s` puts this one there", conf_worker_word(w));
 	a->limit = loop_add_timer(a->all->loop, 0, too_late, a);
 	loop_timer_set(a->limit, 0);
 	(void)transport_connect(a->all->loop, &c, on_connected, a); /* has its own end */

@@ -283,7 +283,7 @@ static bool say_local(struct try *t)
 	if (c == CHECK_TOOLCHAIN && t->s->worker->root == ROOT_WORKER)
 		what = xasprintf("sed -i '/^root *= *worker/d' %s   # of [worker %s]",
 				 t->d->conf->path ?: "~/.concc.ini",
-				 t->s->worker->group ?: t->s->worker->name);
+				 conf_worker_word(t->s->worker));
 	say(t->d, c, FINDING_FAILED, what ? what : remedy,
 	    "a job stays here, by the rule \"%s\"%s%s", rule, *why ? ": " : "", why);
 	return true;

@@ -48,10 +48,10 @@ static char *push_remedy(const struct conf_worker *w)
 {
 	if (w->worker_program)
 		return xasprintf("sed -i '/^program *=/d' ~/.concc.ini   # of [worker %s]",
-				 w->group ?: w->name);
+				 conf_worker_word(w));
 	if (!w->address || !str_starts(w->address, "ssh://"))
 		return NULL;
-	return xasprintf("concc push %s", w->group ?: w->name);
+	return xasprintf("concc push %s", conf_worker_word(w));
 }
 
 /* As the link says it; a login that gives no shell, or one that hangs, is not cured by another

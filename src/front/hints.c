@@ -256,15 +256,34 @@ static bool is_login_shell(const char *name, const char *option)
 	return option[1] == '-' ? streq(option, "--login") : strchr(option, 'l') != NULL;
 }
 
+/* Build tools that call compilers in a way of their own. */
+static const struct {
+	const char *program, *way;
+} ways[] = {
+	{"scons", "scons has a PATH of its own, unless SConstruct says "
+		  "Environment(ENV=os.environ)"},
+	{"gprbuild", "gprbuild calls compilers by the paths where it has found them; "
+		     "`concc-dispatch gprbuild` runs all of it on a worker"},
+	{"tup", "tup runs commands in a file system of its own, that workers don't have"},
+};
+
+static bool own_way(struct look *k)
+{
+	for (size_t i = 0; i < N_OF(ways); i++) {
+		if (!streq(path_base(k->argv[0]), ways[i].program))
+			continue;
+		buf_putf(k->out, "%s", ways[i].way);
+		return true;
+	}
+	return false;
+}
+
 /* What of `concc run` the command gives to compilers is another's PATH. */
 static bool path_lost(struct look *k)
 {
 	const char *name = path_base(k->argv[0]), *option = k->argv[1] ?: "";
 
-	if (streq(name, "scons"))
-		buf_putf(k->out, "scons has a PATH of its own, unless SConstruct says "
-				 "Environment(ENV=os.environ)");
-	else if (is_login_shell(name, option))
+	if (is_login_shell(name, option))
 		buf_putf(k->out, "%s %s sets PATH anew; leave out the l", name, option);
 	else if (streq(name, "env") && (streq(option, "-i") || streq(option, "-")))
 		buf_putf(k->out, "env %s takes away what calls go through concc by", option);
@@ -298,17 +317,18 @@ static char *find_dir(const char *tool, char *const *argv)
 }
 
 void hint_no_calls(char *const *argv, const struct masquerade *m, const struct left_alone *l,
-		   struct buf *out)
+		   bool asked, struct buf *out)
 {
 	static bool (*const looks[])(struct look * k) = {
-		called_by_path, path_lost,     argument_sets, variable_sets, left_alone,
-		cmake_chose,	file_has_path, cache_had_it,  who_knows,
+		called_by_path, own_way,     path_lost,	    argument_sets, variable_sets,
+		left_alone,	cmake_chose, file_has_path, cache_had_it,  who_knows,
 	};
 	const char *tool = tools_name(argv) ?: "";
 	struct look k = {.argv = argv, .m = m, .left = l, .tool = tool, .out = out};
 	size_t begin = out->len, at_start;
 
-	buf_putf(out, "concc: no compiler call came through concc: ");
+	buf_putf(out, "concc: %s came through concc: ",
+		 asked ? "nothing but questions to compilers" : "no compiler call");
 	at_start = out->len;
 	k.dir = find_dir(tool, argv);
 	for (size_t i = 0; i < N_OF(looks); i++) {
@@ -351,7 +371,17 @@ static void put_remedy(const char *remedy, const char *workers, struct buf *out)
 	buf_putf(out, "%s", remedy + n);
 }
 
-void hint_most_local(const struct counter *e, size_t n, const char *workers, struct buf *out)
+/* What lifts it, however it came to be. */
+static const char *remedy_of(const char *rule, const struct front_run *run)
+{
+	if (!run->local || !streq(rule, "disabled"))
+		return view_remedy(rule);
+	return run->project_local ? "the project's .concc.ini says `local = yes`"
+				  : "leave out --local";
+}
+
+void hint_most_local(const struct counter *e, size_t n, const struct front_run *run,
+		     struct buf *out)
 {
 	const struct counter *most = NULL;
 
@@ -365,16 +395,17 @@ void hint_most_local(const struct counter *e, size_t n, const char *workers, str
 		return;
 	buf_putf(out, "%llu job%s ran here by the rule \"%s\": ", (unsigned long long)most->n,
 		 str_plural(most->n), rule_of(most));
-	put_remedy(view_remedy(rule_of(most)), workers, out);
+	put_remedy(remedy_of(rule_of(most), run), run->workers, out);
 }
 
-void hint_kept_local(const struct counter *e, size_t n, const char *workers, struct buf *out)
+void hint_kept_local(const struct counter *e, size_t n, const struct front_run *run,
+		     struct buf *out)
 {
 	size_t begin = out->len, at_start;
 
 	buf_putf(out, "concc: ");
 	at_start = out->len;
-	hint_most_local(e, n, workers, out);
+	hint_most_local(e, n, run, out);
 	if (out->len == at_start)
 		out->len = begin;
 	else

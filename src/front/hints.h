@@ -6,25 +6,30 @@
  * What a build that made little use of workers is told: what was seen, and what to change.  One
  * line each, or nothing.
  */
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "concc/buf.h"
+#include "concc/front.h"
 #include "concc/wrapper.h"
 #include "masquerade.h"
 #include "tools.h"
 
 /*
- * No compiler call came through concc.  Looks at the command, the environment, and the files of the
- * build in the current directory or where the command says: CMakeCache.txt, build.ninja, Makefile.
+ * No compiler call came through concc; asked: none but questions, like --version.  Looks at the
+ * command, the environment, and the files of the build in the current directory or where the
+ * command says: CMakeCache.txt, build.ninja, Makefile.
  */
 void hint_no_calls(char *const *argv, const struct masquerade *m, const struct left_alone *l,
-		   struct buf *out);
+		   bool asked, struct buf *out);
 
-/* The rule that kept most calls here, of those that a change of the user's lifts.  workers: the
- * list that the build was given instead of the configured ones, or NULL. */
-void hint_kept_local(const struct counter *e, size_t n, const char *workers, struct buf *out);
+/* The rule that kept most calls here, of those that a change of the user's lifts, in a build that
+ * was called so. */
+void hint_kept_local(const struct counter *e, size_t n, const struct front_run *run,
+		     struct buf *out);
 /* Its bare words. */
-void hint_most_local(const struct counter *e, size_t n, const char *workers, struct buf *out);
+void hint_most_local(const struct counter *e, size_t n, const struct front_run *run,
+		     struct buf *out);
 
 /* ---- for tests ---- */
 

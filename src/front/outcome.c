@@ -61,7 +61,8 @@ void outcome_make(struct outcome *o)
 	o->n_local = sum(o, "local:") + o->n_fell_back;
 	o->n_retried = sum(o, "retry:");
 	o->n_calls = o->n_remote + o->n_local;
-	o->n_fixed = sum(o, "local:link") + sum(o, "local:query") + sum(o, "local:probe") +
+	o->n_asked = sum(o, "local:query");
+	o->n_fixed = sum(o, "local:link") + o->n_asked + sum(o, "local:probe") +
 		     sum(o, "local:local-slot");
 	o->took.server_cpu_us = grown(o->after.server_cpu_us, o->before.server_cpu_us);
 	o->took.worker_cpu_us = grown(o->after.worker_cpu_us, o->before.worker_cpu_us);
@@ -213,7 +214,7 @@ unsigned outcome_percent(const struct outcome *o)
 
 	if (!could)
 		/* Only what has its place here: nothing of it could have run elsewhere. */
-		return o->n_calls && !sum(o, "local:local-slot") ? 100 : 0;
+		return o->n_calls > o->n_asked && !sum(o, "local:local-slot") ? 100 : 0;
 	return (unsigned)(o->n_remote * 100 / could);
 }
 
@@ -225,11 +226,11 @@ void outcome_lacks(const struct outcome *o, unsigned wanted, struct buf *out)
 		 "concc: %u %% of what could run on workers did, and --require-remote wants "
 		 "%u %%: ",
 		 outcome_percent(o), wanted);
-	if (!o->n_calls) {
+	if (o->n_calls == o->n_asked) {
 		buf_putf(out, "no compiler call came through concc (concc(1) says how calls do)\n");
 		return;
 	}
-	hint_most_local(o->entries, o->n_entries, o->workers, &why);
+	hint_most_local(o->entries, o->n_entries, o->run, &why);
 	buf_putf(out, "%s\n",
 		 why.len ? buf_cstr(&why) : "`concc report` says why each stayed here");
 }

@@ -22,7 +22,7 @@ void numbers_parse(struct numbers *ret, const char *json);
 struct outcome {
 	/* The caller's, borrowed. */
 	const char *counters, *build;
-	const char *workers; /* which it was given instead of the configured ones, or NULL */
+	const struct front_run *run; /* what was asked for */
 	struct numbers before, after;
 	uint64_t wall_us;
 	uint32_t cores; /* of this machine */
@@ -31,6 +31,7 @@ struct outcome {
 	struct counter entries[COUNTERS_MAX];
 	size_t n_entries;
 	uint64_t n_calls, n_remote, n_local, n_fell_back, n_retried;
+	uint64_t n_asked;  /* questions to compilers, like --version: nothing was compiled */
 	uint64_t n_fixed;  /* here, by rules that are no fault: link, query, probe, local-slot */
 	uint64_t local_us; /* CPU of the build and of the server */
 	struct numbers took;

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "concc/cleanup.h"
+#include "concc/conf.h"
 #include "concc/io.h"
 #include "concc/job.h"
 #include "concc/pool.h"
@@ -67,11 +68,23 @@ uint32_t front_cores(void)
 
 /* ---- before ---- */
 
+/* What is wrong with the configuration says the server. */
+static int check_workers(const char *list, struct errmsg *msg)
+{
+	struct conf *c = NULL;
+	int r = conf_load(NULL, &c, NULL) < 0 ? 0 : conf_set_workers(c, list, msg);
+
+	conf_free(c);
+	return r;
+}
+
 /* Another set of workers than the configured ones has a server, and so a directory, of its own. */
 static int open_dir(struct build *b, struct errmsg *msg)
 {
 	char path[] = RUN_DIR_PREFIX "XXXXXX";
 
+	if (b->o->workers && check_workers(b->o->workers, msg) < 0)
+		return CONCC_E_CONF;
 	if (b->o->workers) {
 		if (!mkdtemp(path))
 			return errmsg_set(msg, -errno, "can't make a directory in /tmp: %s",
@@ -171,12 +184,17 @@ static void set_words(const char *cwd)
 {
 	const char *explain = getenv("CONCC_EXPLAIN");
 	_cleanup_free_ char *own = wrapper_file_id(2), *path = NULL;
+	_cleanup_close_ int fd = -1;
 
 	setenv("CONCC_RUN_STDERR", own ? own : "", 1);
 	if (!explain || !cwd || !*explain || streq(explain, "0") || streq(explain, "1"))
 		return;
 	path = path_clean(cwd, explain);
 	setenv("CONCC_EXPLAIN", path, 1);
+	fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0666);
+	if (fd < 0)
+		err_say("can't explain to %s, which CONCC_EXPLAIN names: %s", path,
+			err_text(-errno));
 }
 
 /* Compilers by name go through us, and what else calls them; what the user set already stays. */
@@ -267,7 +285,8 @@ static int run_child(struct build *b)
 	tell_left_alone(b);
 	r = child_run(&p, &status);
 	if (r < 0) {
-		err_say("can't run %s: %s", b->o->argv[0], err_text(r));
+		err_say("can't run %s: %s%s", b->o->argv[0], err_text(r),
+			r == -ENOENT ? wrapper_meant(b->o->argv[0]) : "");
 		return r == -ENOENT ? 127 : 126;
 	}
 	b->signo = child_signal(status);
@@ -296,7 +315,7 @@ static int summarise(struct build *b, uint64_t wall_us, int status)
 {
 	struct outcome o = {.counters = b->counters,
 			    .build = b->id,
-			    .workers = b->o->workers,
+			    .run = b->o,
 			    .before = b->before,
 			    .wall_us = wall_us,
 			    .cores = front_cores(),
@@ -306,10 +325,10 @@ static int summarise(struct build *b, uint64_t wall_us, int status)
 	read_numbers(b, &o.after);
 	outcome_make(&o);
 	outcome_line(&o, &out);
-	if (o.n_calls)
-		hint_kept_local(o.entries, o.n_entries, b->o->workers, &out);
+	if (o.n_calls > o.n_asked)
+		hint_kept_local(o.entries, o.n_entries, b->o, &out);
 	else if (!b->signo) /* one that was ended early may not have come to any */
-		hint_no_calls(b->o->argv, &b->masquerade, &b->left, &out);
+		hint_no_calls(b->o->argv, &b->masquerade, &b->left, o.n_asked, &out);
 	if (!b->o->quiet)
 		(void)write_full(2, out.data, out.len); /* a closed stderr wants no summary */
 	if (b->o->json && outcome_write(&o, b->o->json) < 0)
@@ -452,7 +471,8 @@ static void ask_project(struct front_run *o)
 		return;
 	o->jobs = o->jobs ? o->jobs : p.jobs;
 	o->require_remote = o->require_remote ? o->require_remote : p.require_remote;
-	o->local |= p.local && !o->workers;
+	o->project_local = !o->local && p.local && !o->workers;
+	o->local |= o->project_local;
 }
 
 int front_run(const struct front_run *asked)

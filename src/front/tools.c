@@ -199,6 +199,27 @@ static void set_ccache(const char *path_var, const char *cc)
 		setenv("CCACHE_PREFIX", cc, 1);
 }
 
+/*
+ * CC="concc-cc gcc", as a profile may have it: gcc goes through us, too, and who looks at the first
+ * word finds a compiler.  CMake takes concc- for a cross compiler's prefix, Bear knows no such one.
+ */
+static void set_compilers(const char *dir)
+{
+	static const char *const names[] = {"CC", "CXX", "FC", "F77", "HOSTCC", "HOSTCXX"};
+
+	for (size_t i = 0; i < N_OF(names); i++) {
+		const char *v = getenv(names[i]) ?: "";
+		size_t n = strcspn(v, " ");
+		_cleanup_free_ char *first = xstrndup(v, n);
+		_cleanup_free_ char *rest = xstrdup(v + n + strspn(v + n, " "));
+		_cleanup_free_ char *name = xstrndup(rest, strcspn(rest, " "));
+		_cleanup_free_ char *link = path_join(dir, name);
+
+		if (is_ours(first) && *name && !strchr(name, '/') && access(link, X_OK) == 0)
+			setenv(names[i], rest, 1);
+	}
+}
+
 void tools_set_environment(const char *path_var, const struct masquerade *m, const char *cc,
 			   struct left_alone *ret)
 {
@@ -210,6 +231,7 @@ void tools_set_environment(const char *path_var, const struct masquerade *m, con
 	set_go(cc, ret);
 	set_ccache(path_var, cc);
 	set_path(path_var, m->dir);
+	set_compilers(m->dir);
 }
 
 void left_alone_release(struct left_alone *l)

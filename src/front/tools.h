@@ -21,8 +21,8 @@ struct left_alone {
 
 /*
  * Changes our environment: PATH, and what make it into RUSTC_WRAPPER, CMake's launchers, GOFLAGS
- * and ccache.  cc is the installed concc-cc.  Asks ccache and go for their settings, where they are
- * installed.
+ * and ccache; CC="concc-cc gcc" and its like become CC=gcc.  cc is the installed concc-cc.  Asks
+ * ccache and go for their settings, where they are installed.
  */
 void tools_set_environment(const char *path_var, const struct masquerade *m, const char *cc,
 			   struct left_alone *ret);

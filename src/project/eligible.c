@@ -185,9 +185,11 @@ static bool in_no_workspace(struct call *c, struct run_failure *ret)
 {
 	struct errmsg msg = {0};
 
-	c->workspaces = workspaces_of(c->peer, c->m, &c->unserved, &msg);
-	return !c->workspaces &&
-	       run_failure_set(ret, RUN_FAIL_LOCAL, true, "outside", xstrdup(msg.text));
+	int r = workspaces_of(c->peer, c->m, &c->workspaces, &c->unserved, &msg);
+
+	/* What a person has set wrongly is told, since it looks right. */
+	return r < 0 && run_failure_set(ret, RUN_FAIL_LOCAL, r != CONCC_E_CONF, "outside",
+					xstrdup(msg.text));
 }
 
 static bool in_cwd_of_other_name(struct call *c, struct run_failure *ret)

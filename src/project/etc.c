@@ -52,6 +52,7 @@ static const char *const shown[] = {
 	"ld.so.conf",
 	"ld.so.conf.d",
 	"ld.so.preload",
+	"ld-musl-*.path",
 	"locale.alias",
 	"locale.conf",
 	"localtime",
@@ -90,6 +91,7 @@ static const char *const shown[] = {
 	"gdb",
 	"gnucobol*",
 	"julia",
+	"lcovrc",
 	"ldc2.conf",
 	"ldc2.conf.d",
 	"mono/config",
@@ -97,6 +99,7 @@ static const char *const shown[] = {
 	"nim",
 	"ocamlfind.conf",
 	"octave.conf",
+	"octaverc",
 	"php/*/cli", /* of servers it may hold what they log in with */
 	"php/*/mods-available",
 	"R",

@@ -134,6 +134,18 @@ char *missing_tree(const char *path, bool client_root)
 	return secret ? NULL : steal_ptr(&dir);
 }
 
+/* Which jobs have one of, by all of these names. */
+static const char *const tmps[] = {"/tmp", "/var/tmp", "/dev/shm"};
+
+static const char *tmp_of(const char *path)
+{
+	for (size_t i = 0; i < N_OF(tmps); i++) {
+		if (path_is_below(path, tmps[i]))
+			return tmps[i];
+	}
+	return NULL;
+}
+
 char *missing_text(const struct peer *p, char *const *workspaces, const char *path, bool writes)
 {
 	bool client_root = p->conf->root == ROOT_CLIENT;
@@ -147,7 +159,13 @@ char *missing_text(const struct peer *p, char *const *workspaces, const char *pa
 		.workspaces = workspaces,
 	};
 	_cleanup_free_ char *remedy = missing_remedy(&m);
+	const char *tmp = tmp_of(path);
 
+	if (tmp)
+		return xasprintf("%s is this machine's, and a job has a %s of its own; have it use "
+				 "a directory of the project to run this remotely (TMPDIR=DIR, "
+				 "java -Djava.io.tmpdir=DIR)",
+				 shown, tmp);
 	/* There the worker has its own things: serving ours is no remedy. */
 	if (!client_root && workspaces_is_system_path(path))
 		return xasprintf("%s is not on worker %s; install it there, or set CONCC_DISABLE=1 "
@@ -200,9 +218,6 @@ static void look_for_more(const struct run *r, const char *path, struct missing_
 	if (dir)
 		(void)closedir(dir);
 }
-
-/* Which jobs have one of, by all of these names. */
-static const char *const tmps[] = {"/tmp", "/var/tmp", "/dev/shm"};
 
 static bool is_in_any_tmp(const char *in_tmp)
 {

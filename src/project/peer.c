@@ -558,9 +558,8 @@ struct peer *peer_new(struct server *s, unsigned index, const struct conf_worker
 		p->remedy = xstrdup("correct `program` in its section, or remove it");
 	else if (!push_refused(conf))
 		p->remedy = xasprintf(
-			"`concc push %s` puts this one there, as does `install = yes` "
-			"in its section",
-			conf->group ? conf->group : conf->name);
+			"`concc push %s` puts this one there%s", conf_worker_word(conf),
+			conf->listed ? "" : ", as does `install = yes` in its section");
 	else if (conf->command)
 		p->remedy = xstrdup("have its `command` start a concc-worker of this version");
 	p->error = xstrdup("");

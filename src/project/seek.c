@@ -462,10 +462,11 @@ static bool is_within(struct server *s, const struct msg_run *m, const struct ca
 
 		if (!recording_sees_our_files(s->peers[i]))
 			continue;
-		spaces = workspaces_of(s->peers[i], m, &unserved, &msg);
-		for (size_t n = 0; n < e->n_effects && spaces && within; n++)
+		if (workspaces_of(s->peers[i], m, &spaces, &unserved, &msg) < 0)
+			continue;
+		for (size_t n = 0; n < e->n_effects && within; n++)
 			within = has(spaces, e->workspaces[e->effects[n].workspace]);
-		if (spaces && within)
+		if (within)
 			return true;
 	}
 	return false;

@@ -46,11 +46,12 @@ static bool start(struct run *r, struct peer *p, struct exe *e, struct pool_slot
 {
 	/* Links by which it calls things are told to each worker. */
 	_cleanup_free_ char *unserved = NULL;
-	_cleanup_strv_ char **trees = workspaces_of(p, r->again, &unserved, NULL);
+	_cleanup_strv_ char **trees = NULL;
 	struct job *j = r->client->job;
 	struct run *other;
 
-	if (!trees || unserved || workspaces_other_cwd(p, r->again, &trees))
+	if (workspaces_of(p, r->again, &trees, &unserved, NULL) < 0 || unserved ||
+	    workspaces_other_cwd(p, r->again, &trees))
 		return false;
 	if (p->conf->root == ROOT_CLIENT && system_refresh(p, NULL) < 0)
 		return false;

@@ -498,22 +498,24 @@ const char *workspaces_other_cwd(struct peer *p, const struct msg_run *m, char *
 	return pwd && !(there && streq(there, m->cwd)) ? pwd : NULL;
 }
 
-char **workspaces_of(struct peer *p, const struct msg_run *m, char **ret_unserved,
-		     struct errmsg *msg)
+int workspaces_of(struct peer *p, const struct msg_run *m, char ***ret, char **ret_unserved,
+		  struct errmsg *msg)
 {
 	_cleanup_strv_ char **list = xcalloc(1, sizeof(*list));
 	_cleanup_free_ char *unserved = NULL;
 	struct server *s = p->server;
 	bool is_listed;
+	int r;
 
 	for (char **w = s->conf->workspaces; w && *w; w++)
 		add_listed(s, *w, &list);
 	/* What `concc run` lists is where it was called, which says nothing of the sources. */
 	is_listed = holds(list, m->cwd);
-	if (add_called(s, m->workspace, &list, msg) < 0)
-		return NULL;
-	if (need(s, m->cwd, true, &list, msg) < 0)
-		return NULL;
+	r = add_called(s, m->workspace, &list, msg);
+	if (r == 0)
+		r = need(s, m->cwd, true, &list, msg);
+	if (r < 0)
+		return r;
 	for (char **a = m->argv + 1; *a; a++) {
 		_cleanup_free_ char *path = job_arg_is_text(*a, a[-1]) ? NULL
 								       : job_arg_file(*a, m->cwd);
@@ -522,11 +524,10 @@ char **workspaces_of(struct peer *p, const struct msg_run *m, char **ret_unserve
 			need_argument(p, m, path, !is_listed && is_related(m, *a), &list);
 	}
 	unserved = need_programs(p, m->exe, &list);
-	if (strv_len(list) > PROTO_WORKSPACES_MAX) {
-		errmsg_set(msg, CONCC_E_TOOBIG, "it needs more than %d trees",
-			   PROTO_WORKSPACES_MAX);
-		return NULL;
-	}
+	if (strv_len(list) > PROTO_WORKSPACES_MAX)
+		return errmsg_set(msg, CONCC_E_TOOBIG, "it needs more than %d trees",
+				  PROTO_WORKSPACES_MAX);
 	*ret_unserved = steal_ptr(&unserved);
-	return steal_ptr(&list);
+	*ret = steal_ptr(&list);
+	return 0;
 }

@@ -21,12 +21,12 @@ bool workspaces_is_system_path(const char *path);
 int workspaces_check(const char *path, struct errmsg *msg);
 /*
  * The trees that the job needs on that peer, on the heap, none beneath another, one of them with
- * its cwd; all served by now.  NULL and why: the cwd is in none.  *ret_unserved: the program's
- * path, on the heap, when jobs would not see it though it is this machine's that is to run there;
- * or NULL.
+ * its cwd; all served by now.  Negative and why: the cwd is in none; CONCC_E_CONF: what the call
+ * itself lists is wrong.  *ret_unserved: the program's path, on the heap, when jobs would not see
+ * it though it is this machine's that is to run there; or NULL.
  */
-char **workspaces_of(struct peer *p, const struct msg_run *m, char **ret_unserved,
-		     struct errmsg *msg);
+int workspaces_of(struct peer *p, const struct msg_run *m, char ***ret, char **ret_unserved,
+		  struct errmsg *msg);
 
 /* $PWD, when it is the cwd's name by a symbolic link that jobs of the peer can't be shown;
  * borrowed. NULL: it is none, or can be, and its trees are in the list. */

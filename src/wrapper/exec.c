@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -22,10 +23,27 @@
 #include "concc/wrapper.h"
 #include "output.h"
 
+const char *wrapper_meant(const char *name)
+{
+	static const char *const builtins[] = {"cd", "export", "set", "source", "ulimit", "umask"};
+	size_t n = strcspn(name, "/= \t");
+
+	if (n && name[n] == '=')
+		return "; a variable is set so: env CC=gcc COMMAND";
+	if (name[n] == ' ' || name[n] == '\t')
+		return "; leave out the quotes, or have a shell run it: sh -c 'COMMAND; COMMAND'";
+	for (size_t i = 0; i < N_OF(builtins); i++) {
+		if (streq(name, builtins[i]))
+			return "; only a shell has that: sh -c 'cd DIR && COMMAND'";
+	}
+	return "";
+}
+
 /* Says why, and returns the exit status of a shell. */
 static int not_run(const struct exec_call *h, int err)
 {
-	err_say("can't run %s: %s", h->argv[0], err_text(err));
+	err_say("can't run %s: %s%s", h->argv[0], err_text(err),
+		err == -ENOENT ? wrapper_meant(h->argv[0]) : "");
 	return err == -ENOENT ? 127 : 126;
 }
 

@@ -21,7 +21,8 @@ bool local_mark_started(struct wrapper *w)
 
 static int not_found(const struct wrapper *w)
 {
-	words_say(&w->words, WORDS_ERROR, "can't run %s: %s", w->argv[0], err_text(-ENOENT));
+	words_say(&w->words, WORDS_ERROR, "can't run %s: %s%s", w->argv[0], err_text(-ENOENT),
+		  wrapper_meant(w->argv[0]));
 	return 127; /* of a shell */
 }
 

@@ -176,7 +176,7 @@ verdict() { # ROOT REMOTE STRAY ALL
 		echo status
 	elif ! cmp -s "$R/plain.products" "$R/$1.products"; then
 		echo bytes
-	elif [[ ,$RULES, == *,said,* ]] && [ "$4" -eq 0 ] && grep -Eq "$SAID" "$R/$1.log"; then
+	elif [[ ,$RULES, == *,said,* ]] && [ "$4" -eq "$(count local query)" ] && grep -Eq "$SAID" "$R/$1.log"; then
 		echo ok
 	elif [ "$2" -lt "$MIN" ] || [ "$3" -gt 0 ]; then
 		echo here
@@ -235,7 +235,7 @@ cell() { # ROOT: "remote / all", and the rules where some stay here
 	printf '%s / %s' "$remote" "$all"
 	[ -z "${why%$'\t'}" ] || printf ' (%s)' "${why%$'\t'}"
 	case $verdict in
-	ok) [ "$all" -gt 0 ] || printf ', and it says so' ;;
+	ok) [ "$remote" -gt 0 ] || [[ ${why%$'\t'} != @(|+([0-9]) query) ]] || printf ', and it says so' ;;
 	status) printf ' **fails**' ;;
 	bytes) printf ' **differs**' ;;
 	here) printf ' **here**' ;;

@@ -67,6 +67,8 @@ others() {
 	printf '#!/bin/sh\n' >scons
 	chmod +x scons
 	says 'scons has a PATH of its own, unless ' ./scons
+	cp scons tup
+	says 'tup runs commands in a file system of its own' ./tup
 	says 'bash -lc sets PATH anew; leave out the l' bash -lc true
 	says 'env -i takes away ' env -i true
 	printf 'all:\n' >Makefile
@@ -74,6 +76,101 @@ others() {
 	rm -f Makefile build.ninja
 	concc run -- true 2>"$LAB/err"
 	expect_no_grep 'no compiler call' "$LAB/err"
+}
+
+# A build that asks its compiler by its name, and then calls it by its path.
+only_asked() { # PATTERN CMD...
+	local pattern=$1
+	shift
+	rm -f a.o
+	concc run -- "$@" >/dev/null 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_file a.o
+	expect_grep "^concc: nothing but questions to compilers came through concc: $pattern" "$LAB/err"
+	# Nor has that been of any use.
+	expect_status 103 concc run --require-remote 1 -- "$@" >/dev/null 2>"$LAB/err"
+	expect_grep 'wants 1 %: no compiler call came through concc' "$LAB/err"
+}
+
+questions() {
+	printf 'all: ; gcc --version && %s -c a.c\n' "$GCC" >Makefile
+	only_asked "Makefile calls $GCC by its path; let it call gcc$" make
+	printf '#!/bin/sh\ngcc -v && gcc -dumpmachine && exec %s -c a.c\n' "$GCC" >gprbuild
+	chmod +x gprbuild
+	only_asked 'gprbuild calls compilers by the paths where it has found them; .concc-dispatch gprbuild. ' ./gprbuild
+	# What is advised helps.
+	rm a.o
+	CONCC_EXPLAIN=1 concc-dispatch ./gprbuild 2>"$LAB/err"
+	expect_eq remote "$(explained_remote "$LAB/err")" 1
+	expect_file a.o
+	concc stop
+	rm Makefile gprbuild
+}
+
+# What is advised is what the person has said.
+said_by_whom() {
+	rm -f a.o
+	concc run --local -- gcc -c a.c 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_grep '^concc: 1 job ran here by the rule "disabled": leave out --local$' "$LAB/err"
+	CONCC_DISABLE=1 concc run -- gcc -c a.c 2>"$LAB/err"
+	expect_grep '^concc: 1 job ran here by the rule "disabled": unset CONCC_DISABLE$' "$LAB/err"
+	printf '[run]\nlocal = yes\n' >.concc.ini
+	concc run -- gcc -c a.c 2>"$LAB/err"
+	rm .concc.ini
+	cat "$LAB/err"
+	expect_grep '^concc: 1 job ran here by the rule "disabled": the project.s .concc.ini says .local = yes.$' "$LAB/err"
+	expect_status 102 concc run -w -- true 2>"$LAB/err"
+	expect_grep "^concc: worker list: 'ssh://--': a name can't begin with '-'$" "$LAB/err"
+}
+
+# A profile that sets CC: the compiler's name is what the build finds there, and goes through concc.
+two_words() {
+	local got
+	# shellcheck disable=SC2016
+	got=$(CC='concc-cc  gcc -g' CXX='concc-cc g++' FC="concc-cc $GCC" F77='concc-cc no-such' HOSTCC=concc-cc \
+		concc run --quiet -- sh -c 'echo "$CC|$CXX|$FC|$F77|$HOSTCC"')
+	expect_eq "what the build has" "$got" "gcc -g|g++|concc-cc $GCC|concc-cc no-such|concc-cc"
+	mkdir -p ipo
+	printf '%s\n' 'cmake_minimum_required(VERSION 3.13)' 'project(p C)' 'include(CheckIPOSupported)' \
+		'check_ipo_supported()' 'add_library(p ../a.c)' >ipo/CMakeLists.txt
+	CC='concc-cc gcc' concc run --quiet -- sh -c 'cmake -S ipo -B ipo/b && make -C ipo/b' >"$LAB/out" 2>&1 ||
+		fail "$(tail -n 30 "$LAB/out")"
+	rm -r ipo a.o 2>/dev/null || true
+	printf 'a.o: a.c\n' >Makefile
+	CC='concc-cc gcc' concc run -- make a.o 2>"$LAB/err"
+	expect_grep ': 1 remote' "$LAB/err"
+	rm Makefile
+}
+
+# What a shell would have understood, and what is advised then.
+shells_words() {
+	local p rc
+	for p in 'concc run --quiet --' concc-cc concc-dispatch; do
+		rc=0
+		$p 'CC=gcc' make 2>"$LAB/err" || rc=$?
+		expect_eq "$p" "$rc $(cat "$LAB/err")" \
+			"127 concc: can't run CC=gcc: No such file or directory; a variable is set so: env CC=gcc COMMAND"
+		$p 'make a.o' 2>"$LAB/err" || true
+		expect_grep "^concc: can't run make a.o: .*; leave out the quotes, or have a shell run it: sh -c '" "$LAB/err"
+		$p cd sub 2>"$LAB/err" || true
+		expect_grep "^concc: can't run cd: .*; only a shell has that: sh -c 'cd DIR && COMMAND'$" "$LAB/err"
+		$p './no such=file' 2>"$LAB/err" || true
+		expect_grep "^concc: can't run ./no such=file: No such file or directory$" "$LAB/err"
+	done
+	concc run --quiet -- env CC=gcc sh -c 'cd / && exec true'
+}
+
+# What can't be as the environment says is told.
+odd_environment() {
+	rm -f a.o
+	CONCC_EXPLAIN=nothing/file concc run -- gcc -c a.c 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_grep "^concc: can't explain to $WS/nothing/file, which CONCC_EXPLAIN names: No such file or directory$" "$LAB/err"
+	CONCC_WORKSPACE=sub concc-cc gcc -c a.c 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_grep "^concc: CONCC_WORKSPACE: 'sub' is not an absolute path; begin it with / or ~/; running it here$" "$LAB/err"
+	concc stop
 }
 
 most_here() {
@@ -361,6 +458,11 @@ options_end() {
 check "compilers by their paths" by_path
 check "CMake configured before" cmake_before
 check "other reasons for no jobs" others
+check "questions, and no jobs" questions
+check "advice by what was said" said_by_whom
+check "a compiler of two words" two_words
+check "words of a shell" shells_words
+check "an environment of no use" odd_environment
 check "why most jobs stayed" most_here
 check "two builds, one server" two_builds
 check "a server that was there before" there_before

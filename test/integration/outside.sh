@@ -268,6 +268,10 @@ in_tmp() {
 	found_same "$here" '$RUN find -L . -name in.h'
 	found_same "$here" '$RUN sh -c "[ -d $F ] || echo no"'
 	found_same "$here" '$RUN sh -c "ls /tmp | grep -c concc-outside"'
+	expect_grep "/tmp is this machine's, and a job has a /tmp of its own; .*TMPDIR=DIR" "$LAB/where"
+	mkdir temp
+	TMPDIR=$PWD/temp found_same remote '$RUN sh -c "echo x >\$TMPDIR/x; ls \$TMPDIR | grep -c x; rm \$TMPDIR/x"'
+	rmdir temp
 	found_same remote '$RUN sh -c "d=\$(mktemp -d); echo x >\$d/f; ln \$d/f \$d/g; mv \$d \$d.2; ls \$d.2; rm -r \$d.2"'
 	found_same remote '$RUN sh -c "echo x >/tmp/own; mkfifo /tmp/p; (echo y >/tmp/p) & cat /tmp/own /tmp/p; wait; rm /tmp/own /tmp/p"'
 	found_same remote '$RUN gcc -c plain.c -o plain.o; cksum <plain.o'

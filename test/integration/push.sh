@@ -116,6 +116,33 @@ by_host() {
 	expect_status 100 concc push
 }
 
+# Without a section: what is advised is typed as it stands, and helps.
+advised() { # WORKER, as -w takes it
+	local advice
+	concc stop 2>/dev/null || true
+	concc run -w "$1" -- true >/dev/null 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_no_grep 'in its section' "$LAB/err"
+	advice=$(sed -n 's/.*; `\(concc push [^`]*\)` puts this one there$/\1/p' "$LAB/err")
+	expect_eq "advice" "$advice" "concc push $1"
+	concc doctor "$1" >"$LAB/out" || true
+	expect_grep "^ +concc push $1\$" "$LAB/out"
+	sh -c "$advice" || fail "$advice"
+	concc run -w "$1" -- true >/dev/null 2>"$LAB/err"
+	expect_no_grep "can't be used" "$LAB/err"
+}
+
+by_other_names() {
+	forget
+	lab_worker 2 rm -rf /root/.cache/concc
+	config
+	advised builder@10.77.1.2:22
+	printf '[worker w2]\naddress = ssh://builder@w2\n' >/srv/concc.ini
+	advised root@w2
+	lab_worker 2 rm -rf /root/.cache/concc
+	advised ssh://root@10.77.2.2
+}
+
 # An agent of root is not root, and finds its file all the same.
 root_too() {
 	concc stop 2>/dev/null || true
@@ -263,6 +290,7 @@ no_credentials() {
 cd "$WS"
 check "without it the message names both remedies" remedies
 check "push to hosts without a section" by_host
+check "a host by other names than its section" by_other_names
 check "push, and push again, by libssh2" pushed_once libssh2
 check "push, and push again, by openssh" pushed_once openssh
 check "push to root" root_too

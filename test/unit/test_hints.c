@@ -90,7 +90,7 @@ static void expect_hint_of(const struct counter *e, size_t n, const char *worker
 {
 	struct buf out = BUF_INIT;
 
-	hint_kept_local(e, n, workers, &out);
+	hint_kept_local(e, n, &(struct front_run){.workers = workers}, &out);
 	if (part)
 		cr_assert(strstr(buf_cstr(&out), part), "%s", buf_cstr(&out));
 	else
