@@ -36,7 +36,8 @@ const struct policy_rule policy_rules[] = {
 		       "/proc or the like, of which a worker has its own."},
 	{"descriptor", "It names or uses one of this process's open files other than standard "
 		       "input, output and error, as <(...) in a shell does: a job has none of "
-		       "them."},
+		       "them. Or it opens one of these three anew (/dev/stdout), and can't do the "
+		       "same with the pipe that a job has there."},
 	{"native", "-march=native and its kin mean this machine's processor."},
 	{"preload", "LD_PRELOAD names a library that may change what the compiler does."},
 	{"incremental", "rustc's incremental state is large, and is here."},
