@@ -21,6 +21,7 @@ struct look {
 	const struct left_alone *left;
 	const char *tool; /* "" when it is unknown */
 	char *dir;	  /* where the build is */
+	uint64_t n_asked;
 	struct buf *out;
 };
 
@@ -264,6 +265,10 @@ static bool path_lost(struct look *k)
 	if (streq(name, "scons"))
 		buf_putf(k->out, "scons has a PATH of its own, unless SConstruct says "
 				 "Environment(ENV=os.environ)");
+	else if (streq(name, "gprbuild"))
+		buf_putf(k->out, "gprbuild finds Ada's compiler by the path of its library; say "
+				 "`for Driver (\"Ada\") use \"gcc\";` in the project's package "
+				 "Compiler");
 	else if (is_login_shell(name, option))
 		buf_putf(k->out, "%s %s sets PATH anew; leave out the l", name, option);
 	else if (streq(name, "env") && (streq(option, "-i") || streq(option, "-")))
@@ -277,7 +282,7 @@ static bool path_lost(struct look *k)
 
 static bool who_knows(struct look *k)
 {
-	if (!*k->tool)
+	if (!*k->tool && (!k->n_asked || job_is_compiler_name(k->argv[0])))
 		return false;
 	buf_putf(k->out, "nothing was to be compiled, or compilers are called by their paths");
 	return true;
@@ -298,17 +303,19 @@ static char *find_dir(const char *tool, char *const *argv)
 }
 
 void hint_no_calls(char *const *argv, const struct masquerade *m, const struct left_alone *l,
-		   struct buf *out)
+		   uint64_t n_asked, struct buf *out)
 {
 	static bool (*const looks[])(struct look * k) = {
 		called_by_path, path_lost,     argument_sets, variable_sets, left_alone,
 		cmake_chose,	file_has_path, cache_had_it,  who_knows,
 	};
 	const char *tool = tools_name(argv) ?: "";
-	struct look k = {.argv = argv, .m = m, .left = l, .tool = tool, .out = out};
+	struct look k = {
+		.argv = argv, .m = m, .left = l, .tool = tool, .n_asked = n_asked, .out = out};
 	size_t begin = out->len, at_start;
 
-	buf_putf(out, "concc: no compiler call came through concc: ");
+	buf_putf(out, "concc: no compiler call came through concc%s: ",
+		 n_asked ? ", but questions like --version" : "");
 	at_start = out->len;
 	k.dir = find_dir(tool, argv);
 	for (size_t i = 0; i < N_OF(looks); i++) {

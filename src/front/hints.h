@@ -14,11 +14,12 @@
 #include "tools.h"
 
 /*
- * No compiler call came through concc.  Looks at the command, the environment, and the files of the
- * build in the current directory or where the command says: CMakeCache.txt, build.ninja, Makefile.
+ * No compiler call came through concc, but n_asked questions about compilers.  Looks at the
+ * command, the environment, and the files of the build in the current directory or where the
+ * command says: CMakeCache.txt, build.ninja, Makefile.
  */
 void hint_no_calls(char *const *argv, const struct masquerade *m, const struct left_alone *l,
-		   struct buf *out);
+		   uint64_t n_asked, struct buf *out);
 
 /* The rule that kept most calls here, of those that a change of the user's lifts.  workers: the
  * list that the build was given instead of the configured ones, or NULL. */

@@ -61,7 +61,8 @@ void outcome_make(struct outcome *o)
 	o->n_local = sum(o, "local:") + o->n_fell_back;
 	o->n_retried = sum(o, "retry:");
 	o->n_calls = o->n_remote + o->n_local;
-	o->n_fixed = sum(o, "local:link") + sum(o, "local:query") + sum(o, "local:probe") +
+	o->n_asked = sum(o, "local:query");
+	o->n_fixed = sum(o, "local:link") + o->n_asked + sum(o, "local:probe") +
 		     sum(o, "local:local-slot");
 	o->took.server_cpu_us = grown(o->after.server_cpu_us, o->before.server_cpu_us);
 	o->took.worker_cpu_us = grown(o->after.worker_cpu_us, o->before.worker_cpu_us);

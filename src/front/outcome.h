@@ -31,6 +31,7 @@ struct outcome {
 	struct counter entries[COUNTERS_MAX];
 	size_t n_entries;
 	uint64_t n_calls, n_remote, n_local, n_fell_back, n_retried;
+	uint64_t n_asked;  /* here, being questions about the compiler */
 	uint64_t n_fixed;  /* here, by rules that are no fault: link, query, probe, local-slot */
 	uint64_t local_us; /* CPU of the build and of the server */
 	struct numbers took;

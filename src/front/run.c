@@ -308,10 +308,10 @@ static int summarise(struct build *b, uint64_t wall_us, int status)
 	read_numbers(b, &o.after);
 	outcome_make(&o);
 	outcome_line(&o, &out);
-	if (o.n_calls)
+	if (o.n_calls > o.n_asked)
 		hint_kept_local(o.entries, o.n_entries, b->o->workers, &out);
 	else if (!b->signo) /* one that was ended early may not have come to any */
-		hint_no_calls(b->o->argv, &b->masquerade, &b->left, &out);
+		hint_no_calls(b->o->argv, &b->masquerade, &b->left, o.n_asked, &out);
 	if (!b->o->quiet)
 		(void)write_full(2, out.data, out.len); /* a closed stderr wants no summary */
 	if (b->o->json && outcome_write(&o, b->o->json) < 0)

@@ -61,6 +61,7 @@ cmake_before() {
 }
 
 others() {
+	local name
 	printf '#!/bin/sh\n' >cargo
 	chmod +x cargo
 	RUSTC_WRAPPER=sccache says 'RUSTC_WRAPPER=sccache stands in its place' ./cargo build
@@ -69,6 +70,22 @@ others() {
 	says 'scons has a PATH of its own, unless ' ./scons
 	says 'bash -lc sets PATH anew; leave out the l' bash -lc true
 	says 'env -i takes away ' env -i true
+	# What asks compilers by PATH what they are, and calls them by their paths.
+	for name in gprbuild driver; do
+		printf '#!/bin/sh\ngcc --version && gcc -dumpmachine && %s -c a.c\n' "$GCC" >$name
+		chmod +x $name
+		concc run -- ./$name >"$LAB/out" 2>"$LAB/err" || fail "$(cat "$LAB/out" "$LAB/err")"
+		cat "$LAB/err"
+		expect_grep '2 here \(query 2\)' "$LAB/err"
+		if [ $name = gprbuild ]; then
+			expect_grep "^concc: no compiler call .*, but questions like --version: gprbuild finds Ada" "$LAB/err"
+		else
+			expect_grep "^concc: no compiler call .*, but questions like --version: nothing was to be" "$LAB/err"
+		fi
+		rm $name
+	done
+	concc run -- gcc --version >"$LAB/out" 2>"$LAB/err"
+	expect_no_grep 'no compiler call' "$LAB/err"
 	printf 'all:\n' >Makefile
 	says 'nothing was to be compiled, or ' make
 	rm -f Makefile build.ninja
