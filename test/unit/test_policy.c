@@ -411,6 +411,19 @@ Test(policy, dispatch_keeps_what_names_a_descriptor)
 		cr_expect_str_eq(dispatched(sent[i]), "remote", "%s", sent[i]);
 }
 
+Test(policy, what_follows_a_file_stays)
+{
+	static const char *const kept[] = {"tail -f log", "/usr/bin/tail -n3 -F a b",
+					   "tail --follow=name x", "tail -5f x"};
+	static const char *const sent[] = {"tail -n 3 f", "tail f", "tail -- -f", "tails -f x",
+					   "cat -f"};
+
+	for (size_t i = 0; i < N_OF(kept); i++)
+		cr_expect_str_eq(dispatched(kept[i]), "follow", "%s", kept[i]);
+	for (size_t i = 0; i < N_OF(sent); i++)
+		cr_expect_str_eq(dispatched(sent[i]), "remote", "%s", sent[i]);
+}
+
 static bool only_error_is_a_file(int fd)
 {
 	return fd == 2;
