@@ -371,6 +371,7 @@ int commit_file(struct commit *c, const struct msg_file *f)
 	}
 	e = new_effect(c, f);
 	commit_check_place(c, e);
+	c->locks |= e->kind == EFFECT_LOCKED;
 	if (e->kind == EFFECT_REMOVE || e->flags & EFFECT_F_OPAQUE)
 		map_put_str(&c->removed, e->path, e->path);
 	if (e->kind != EFFECT_FILE || e->flags & EFFECT_F_SPECIAL)

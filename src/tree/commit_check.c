@@ -375,6 +375,21 @@ static int check_locked(struct commit *c, const struct effect *e, struct errmsg 
 	return 0;
 }
 
+int commit_check_locks(struct commit *c, struct errmsg *msg)
+{
+	int err = 0;
+
+	for (size_t i = 0; c->locks && i < c->n; i++)
+		if (c->effects[i].kind == EFFECT_LOCKED)
+			snap_freshen(c->tree, c->effects[i].path);
+	if (c->locks)
+		tree_on_event(c->tree);
+	for (size_t i = 0; c->locks && !err && i < c->n; i++)
+		if (c->effects[i].kind == EFFECT_LOCKED)
+			err = check_locked(c, &c->effects[i], msg);
+	return err;
+}
+
 int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg)
 {
 	struct stat st;

@@ -607,6 +607,7 @@ Test(commit, a_lock_to_read)
 	start(&b);
 	cr_assert_eq(simple(&b, EFFECT_LOCKED, "f", 0, 0), 0);
 	cr_assert_eq(put(&b, "out", "job", 0644), 0);
+	cr_assert_eq(commit_check_locks(b.job, &b.msg), 0);
 	applies(&b);
 	cr_file(&b, "f", "user");
 	cr_file(&b, "out", "job");
@@ -615,6 +616,7 @@ Test(commit, a_lock_to_read)
 	lock_to_write(&b, "f", &fd);
 	cr_assert_eq(simple(&b, EFFECT_LOCKED, "f", 0, 0), 0);
 	cr_assert_eq(put(&b, "out", "job 2", 0644), 0);
+	cr_assert_eq(commit_check_locks(b.job, &b.msg), CONCC_E_CONFLICT);
 	conflicts(&b, "f");
 	cr_file(&b, "out", "job");
 	(void)close(fd); /* which tells that somebody has had it open */
