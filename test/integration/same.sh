@@ -50,14 +50,19 @@ same() { # WHERE TEXT
 
 # lock FILE HOW [CMD...]: opens the file, takes a lock of fcntl(2), says what is in the file, and runs the
 # command while it has both.  r: to read; R: the same, opened for writing too; n: R, without waiting; w: to
-# write; o: none, but opened for writing; s: of flock(2), shared.
+# write; o: none, but opened for writing; q, Q: none, but says whether it could read or write; s: of flock(2),
+# shared.
 cat >lock <<'EOF'
 #!/usr/bin/python3
-import fcntl, os, subprocess, sys
+import fcntl, os, struct, subprocess, sys
 name, how, cmd = sys.argv[1], sys.argv[2], sys.argv[3:]
 fd = os.open(name, os.O_RDONLY if how in "rs" else os.O_RDWR)
 if how == "s":
     fcntl.flock(fd, fcntl.LOCK_SH)
+elif how in "qQ":
+    wanted = struct.pack("hhqqi", fcntl.F_RDLCK if how == "q" else fcntl.F_WRLCK, 0, 0, 0, 0)
+    got = struct.unpack("hhqqi", fcntl.fcntl(fd, fcntl.F_GETLK, wanted))
+    print("free" if got[0] == fcntl.F_UNLCK else "taken")
 elif how != "o":
     fcntl.lockf(fd, {"w": fcntl.LOCK_EX, "n": fcntl.LOCK_SH | fcntl.LOCK_NB}.get(how, fcntl.LOCK_SH))
 print(os.pread(fd, 100, 0), flush=True)
@@ -74,6 +79,7 @@ to_read() {
 	same remote 'echo data >f; $RUN ../lock f r'
 	same remote 'echo data >f; $RUN ../lock f R cat f'
 	same remote 'echo data >f; $RUN ../lock f n'
+	same remote 'echo data >f; $RUN ../lock f q'
 	same remote 'echo data >f; ln f g; $RUN ../lock g r; $RUN ../lock f r ../lock g r'
 	same remote 'echo data >f; mkdir d; ln -s ../f d/l; $RUN ../lock d/l r'
 	same remote 'echo data >f; $RUN ../lock f r sh -c "echo more >g; mv g f"'
@@ -84,6 +90,7 @@ to_read() {
 
 to_write() {
 	same no-way-home 'echo data >f; $RUN ../lock f w'
+	same no-way-home 'echo data >f; $RUN ../lock f Q'
 	same no-way-home 'echo data >f; $RUN ../lock f s'
 	same no-way-home 'echo data >f; $RUN flock f cat f; $RUN flock -s f cat f'
 }
@@ -133,7 +140,7 @@ beside_others() {
 
 # Somebody has it before, and all the time: the job waits for him, here.
 kept_away() {
-	local to line n
+	local to line n how
 	echo data >f
 	for n in 1 2; do
 		coproc HOLDER { ./lock f w cat; }
@@ -143,6 +150,9 @@ kept_away() {
 		CONCC_EXPLAIN=$LAB/explain expect_status 1 at_worker "$n" concc-dispatch ./lock f n 2>"$LAB/err"
 		expect_grep '^BlockingIOError' "$LAB/err"
 		expect_grep '^concc: local: conflict .*f was locked on this machine' "$LAB/explain"
+		for how in q Q; do
+			expect_eq "who asks" "$(at_worker "$n" concc-dispatch ./lock f $how | head -n 1)" taken
+		done
 		line=$HOLDER_PID
 		exec {to}>&-
 		wait "$line"

@@ -765,6 +765,10 @@ static void check_locks(struct agent *a)
 		     NULL);
 	CHECK(a->locked && streq(a->locked, "a.c dir/x "), "%s", a->locked);
 	check_beyond(a, LOCK("a.c", "SH") LOCK("a.c", "EX"), "locks one of the client's files");
+	check_beyond(a,
+		     "python3 -c 'import fcntl, struct; fcntl.fcntl(open(\"a.c\"), fcntl.F_GETLK, "
+		     "struct.pack(\"hhqqi\", fcntl.F_WRLCK, 0, 0, 0, 0))'",
+		     "asks who does");
 	check_beyond(a, "flock -s a.c true", "locks one of the client's files");
 	free(steal_ptr(&a->locked));
 	check_beyond(a, "echo x >new; flock new true; rm a.c; echo >a.c;" LOCK("a.c", "EX"), NULL);
