@@ -303,11 +303,24 @@ bool commit_drop_some(struct commit *c, uint64_t until_ms);
 /* ---- what the times of files tell ---- */
 
 /*
- * Others than this kernel may change it, unseen by inotify.  So is whatever is not known to be
- * local: to compare what need not be is slow, not to is wrong.
+ * Of a file system, as far as is known: what is not is compared and read more often than need be,
+ * which is slow; not to would be wrong.
  */
-bool fs_is_network(int fd);
-bool fs_type_is_local(uint32_t magic); /* statfs.f_type */
+struct fs_traits {
+	/* Others than this kernel may change it, unseen by inotify. */
+	bool network;
+	/*
+	 * Each change of a file gives it a ctime of the kernel's or the server's clock, and its
+	 * inode's number is its own for as long as it is there: so one stat is one state of one
+	 * file, also when it has been mounted anew, or another one has its device's number.  Not of
+	 * FUSE (sshfs shows the mtime as ctime, and libfuse numbers files as they are met), FAT
+	 * (the same), nor of images that are made whole (squashfs: all times are its maker's).
+	 */
+	bool stamps;
+};
+struct fs_traits fs_traits(int fd);		    /* that fd is on; O_PATH will do */
+struct fs_traits fs_traits_of_type(uint32_t magic); /* statfs.f_type */
+bool fs_is_network(int fd);			    /* the first of them */
 
 /* ---- digests across sessions: src/tree/hash_cache.c ---- */
 
@@ -315,7 +328,11 @@ bool fs_type_is_local(uint32_t magic); /* statfs.f_type */
  */
 int hash_cache_open(const char *path, struct hash_cache **ret);
 bool hash_cache_get(struct hash_cache *h, const struct stat *st, struct digest *ret);
-void hash_cache_put(struct hash_cache *h, const struct stat *st, const struct digest *d);
+/* stamps: of the file system that it is on; else it is known until mounts change, and not on disk.
+ */
+void hash_cache_put(struct hash_cache *h, const struct stat *st, const struct digest *d,
+		    bool stamps);
+void hash_cache_mounts_changed(struct hash_cache *h);
 /* The bytes changed although the stat did not: what is known of it is wrong. */
 void hash_cache_drop(struct hash_cache *h, const struct stat *st);
 size_t hash_cache_count(const struct hash_cache *h);

@@ -44,12 +44,15 @@ struct exe {
 	struct seen *seen; /* while all of them are so, it is the identity */
 	size_t n_seen;
 	bool young; /* one may change again and look the same: it is looked at anew for each job */
+	bool passing;	 /* others may look the same when mounts have changed (struct fs_traits) */
+	uint64_t mounts; /* before they were looked at: so many changes */
 };
 
 /* A program that a thread looks at, for all who wait for that. */
 struct looking {
 	struct server *server;
 	struct peer *peer; /* one of those it is the same for; lives until exes_stop() */
+	uint64_t mounts;   /* when it began: so many changes */
 	struct buf call;   /* by which it is found */
 	struct exe_look look;
 	struct list waiting; /* struct exe_wait.in_looking */
@@ -125,6 +128,11 @@ static bool is_as_seen(const struct exe *e)
 	return true;
 }
 
+static bool may_look_the_same(struct server *s, const struct exe *e)
+{
+	return e->young || (e->passing && e->mounts != tree_mounts(s->tree));
+}
+
 static const char *path_of(char *const *env)
 {
 	while (*env && !str_starts(*env, "PATH="))
@@ -166,6 +174,8 @@ static struct exe *keep(struct server *s, struct exe *e)
 	known->n_seen = e->n_seen;
 	known->seen = steal_ptr(&e->seen);
 	known->young = e->young;
+	known->passing = e->passing;
+	known->mounts = e->mounts;
 	e->n_seen = 0;
 	exe_free(e);
 	return known;
@@ -211,7 +221,7 @@ int exe_get(struct peer *p, const struct msg_run *m, const struct exe *fresh, st
 		return errmsg_set(msg, -errno, "can't find %s: %s", m->exe, err_text(-errno));
 	if (!known && has_our_programs(p)) /* there is nothing there that is not from here */
 		known = remember(s, &call, exe_new(m->exe));
-	if (!known || (known->young && known != fresh) || !is_as_seen(known))
+	if (!known || (known != fresh && may_look_the_same(s, known)) || !is_as_seen(known))
 		return CONCC_E_LATER;
 	*ret = known;
 	return 0;
@@ -263,6 +273,7 @@ static struct exe *made_of(struct looking *l)
 	struct exe *e = exe_new(l->look.exe);
 	struct msg_exe *m = &e->msg;
 
+	e->mounts = l->mounts;
 	for (struct exe_file_look *f = l->look.files; f < l->look.files + l->look.n_files; f++) {
 		if (f->err || f->served)
 			continue;
@@ -270,8 +281,9 @@ static struct exe *made_of(struct looking *l)
 		if (f->kind == EXE_FILE_PLACE)
 			continue;
 		e->young |= f->young;
-		if (!f->young)
-			hash_cache_put(l->server->hashes, &f->st, &f->digest);
+		e->passing |= !f->stamps;
+		if (!f->young && f->stamps)
+			hash_cache_put(l->server->hashes, &f->st, &f->digest, true);
 		m->files = xrealloc(m->files, (m->n_files + 1) * sizeof(*m->files));
 		m->files[m->n_files++] = (struct exe_file){.path = xstrdup(f->path),
 							   .digest = f->digest};
@@ -337,6 +349,7 @@ static struct looking *begin_to_look(struct peer *p, const struct msg_run *m, st
 
 	l->server = s;
 	l->peer = p;
+	l->mounts = tree_mounts(s->tree);
 	l->call = *call;
 	*call = (struct buf)BUF_INIT;
 	list_init(&l->waiting);

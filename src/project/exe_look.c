@@ -267,6 +267,7 @@ static int read_one(struct exe_file_look *f)
 	/* Not a file any more by now?  Then opening must not wait. */
 	_cleanup_close_ int fd = open(f->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	int64_t since = clock_ns();
+	struct fs_traits traits;
 	struct stat st;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
@@ -276,7 +277,9 @@ static int read_one(struct exe_file_look *f)
 	if (!stat_is_unchanged(&st, &f->st))
 		f->has_digest = false;
 	f->st = st;
-	f->young = stat_is_racy(&st, since, fs_is_network(fd));
+	traits = fs_traits(fd);
+	f->young = stat_is_racy(&st, since, traits.network);
+	f->stamps = traits.stamps;
 	return f->has_digest ? 0 : digest_of_fd(fd, &f->digest, NULL);
 }
 

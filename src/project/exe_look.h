@@ -28,6 +28,7 @@ struct exe_file_look {
 	bool served;	 /* jobs see this very file: it is not read */
 	bool has_digest; /* that was known for st */
 	bool young;	 /* it may change again and look the same */
+	bool stamps;	 /* struct fs_traits */
 	struct digest digest;
 };
 

@@ -33,6 +33,7 @@ struct facts_file {
 	bool with_facts; /* these are wanted, too */
 	bool has_digest; /* which is known already */
 	bool racy;	 /* it may have been changed since within one tick of its clock */
+	bool stamps;	 /* struct fs_traits */
 	int err;
 	struct digest digest;
 	unsigned facts;
@@ -45,7 +46,8 @@ struct reading {
 	void (*go_on)(void *arg); /* NULL: nobody waits any more */
 	void *arg;
 	struct loop_source *timer;
-	bool hung; /* for so long that nobody waits */
+	uint64_t mounts; /* when it began: so many changes */
+	bool hung;	 /* for so long that nobody waits */
 	struct facts_file *files;
 	size_t n_files;
 	atomic_size_t at; /* the one that is read */
@@ -148,13 +150,16 @@ static int read_file(struct facts_file *f, const atomic_bool *useless)
 {
 	/* Whatever it has become by now, opening it must neither wait nor act. */
 	_cleanup_close_ int fd = open(f->path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	struct fs_traits traits;
 	struct stat now;
 	uint64_t size;
 	int err;
 
 	if (fd < 0)
 		return -errno;
-	f->racy = stat_is_racy(&f->st, clock_ns(), fs_is_network(fd));
+	traits = fs_traits(fd);
+	f->racy = stat_is_racy(&f->st, clock_ns(), traits.network);
+	f->stamps = traits.stamps;
 	if (fstat(fd, &now) < 0)
 		return -errno;
 	if (!stat_is_unchanged(&now, &f->st))
@@ -177,7 +182,7 @@ static void know(struct results *r, const struct facts_file *f)
 	}
 	(void)map_put(&r->facts, f->digest.b, DIGEST_SIZE, (void *)((uintptr_t)f->facts + 1));
 	if (!f->racy && !f->has_digest)
-		hash_cache_put(r->server->hashes, &f->st, &f->digest);
+		hash_cache_put(r->server->hashes, &f->st, &f->digest, f->stamps);
 }
 
 static bool has_digest(struct results *r, const struct stat *st, struct digest *ret)
@@ -390,6 +395,7 @@ static void read_next(struct results *r)
 		else
 			g->files[n++] = g->files[i];
 	}
+	g->mounts = tree_mounts(r->server->tree);
 	for (size_t i = 0; i < n; i++)
 		g->files[i].err = CONCC_E_LATER; /* until it is read */
 	g->n_files = n;
@@ -404,9 +410,11 @@ static void all_read(void *arg)
 	void *whose = g->arg;
 
 	r->reading = NULL;
-	for (size_t i = 0; i < g->n_files; i++)
-		if (g->files[i].err == 0)
-			know(r, &g->files[i]);
+	for (struct facts_file *f = g->files; f < g->files + g->n_files; f++) {
+		f->racy |= !f->stamps && g->mounts != tree_mounts(r->server->tree);
+		if (f->err == 0)
+			know(r, f);
+	}
 	destroy(g);
 	read_next(r);
 	if (go_on)

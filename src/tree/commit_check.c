@@ -208,7 +208,8 @@ static bool has_other_names(struct commit *c, const struct effect *e, const stru
 	    changed_by_others(c, e->path))
 		return false;
 	return ent->nlink != st->st_nlink ||
-	       (ent->version > d->known_since && ent->version > seen_until(c, e->path));
+	       (!(ent->flags & ENT_RENEWED) && ent->version > d->known_since &&
+		ent->version > seen_until(c, e->path));
 }
 
 /* The next job is to know. */

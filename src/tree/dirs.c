@@ -226,7 +226,7 @@ static int dir_read(struct tree *t, struct dir *d, int fd, bool orphan)
 
 	if (err == -ENOSPC)
 		log_debug("no watch for %s: compared with the disk at each job", d->path);
-	d->network = t->limits.network || fs_is_network(fd);
+	(void)mounts_note_fs(t, d, fd);
 	d->orphan = orphan;
 	d->elsewhere = root_find(t, d->path)->source;
 	dir_sweep(t, d, err || d->network || orphan);

@@ -47,10 +47,17 @@ static uint8_t mode_type(mode_t mode)
 	}
 }
 
-/* What was young once stays so where no event tells of writes: only another version is old. */
+/* Where no event tells of writes: may somebody have bytes of this version that are no more? */
+static bool is_doubtful(const struct dir *d, const struct ent *e)
+{
+	return dir_is_swept(d) && e->flags & ENT_RACY &&
+	       (e->flags & ENT_TOLD || (e->type == ENTRY_FILE && e->known));
+}
+
+/* What somebody has the bytes of stays young there: only another version is old. */
 void ent_grow_old(const struct dir *d, struct ent *e, const struct stat *st, int64_t since)
 {
-	if (!dir_is_swept(d) && !stat_is_racy(st, since, d->network))
+	if (!is_doubtful(d, e) && !stat_is_racy(st, since, d->network))
 		e->flags &= (uint16_t)~ENT_RACY;
 }
 
@@ -120,17 +127,48 @@ static bool is_relinked(struct tree *t, const struct dir *d, const struct ent *e
 	       (!(e->flags & ENT_RACY) || hardlinks_is_watched(t, e));
 }
 
-static void set_relinked(struct tree *t, const struct dir *d, struct ent *e, const struct stat *st)
+/* A new version, which who has the last one may still ask for. */
+static void set_newer(struct tree *t, struct ent *e)
 {
-	uint64_t newer;
+	uint64_t newer = ++t->version - e->version;
 
-	hardlinks_unindex(t, d, e);
-	ent_set_stat(t, e, st);
-	hardlinks_index(t, d, e);
-	newer = ++t->version - e->version;
 	e->version = t->version;
 	/* So far that it does not fit: as if the bytes had changed. */
 	e->relinked = newer < UINT32_MAX - e->relinked ? e->relinked + (uint32_t)newer : 0;
+}
+
+static void set_relinked(struct tree *t, const struct dir *d, struct ent *e, const struct stat *st)
+{
+	hardlinks_unindex(t, d, e);
+	ent_set_stat(t, e, st);
+	hardlinks_index(t, d, e);
+	set_newer(t, e);
+	/* Both in one can't be told from other bytes. */
+	if (e->flags & ENT_RENEWED)
+		e->relinked = 0;
+	e->flags &= (uint16_t)~ENT_RENEWED;
+}
+
+/*
+ * Some of its bytes went out when it could be written to and look the same.  So they are asked for
+ * anew by whoever begins from now on.
+ */
+static void renew(struct tree *t, const struct dir *d, struct ent *e, const struct stat *st,
+		  int64_t since)
+{
+	ent_release(e);
+	set_newer(t, e);
+	e->flags &= (uint16_t) ~(ENT_TOLD | ENT_RACY);
+	e->flags |= ENT_RENEWED;
+	if (stat_is_racy(st, since, d->network))
+		e->flags |= ENT_RACY;
+}
+
+static bool may_renew(struct tree *t, const struct dir *d, const struct ent *e,
+		      const struct stat *st)
+{
+	return is_doubtful(d, e) && !(e->flags & (ENT_WRITTEN | ENT_GONE)) &&
+	       (!e->relinked || e->flags & ENT_RENEWED) && ent_matches(t, e, st);
 }
 
 static void set_present(struct tree *t, struct dir *d, struct ent *e, const struct stat *st,
@@ -144,7 +182,7 @@ static void set_present(struct tree *t, struct dir *d, struct ent *e, const stru
 	hardlinks_index(t, d, e);
 	e->version = ++t->version;
 	e->relinked = 0;
-	e->flags &= (uint16_t)~ENT_RACY;
+	e->flags &= (uint16_t) ~(ENT_RACY | ENT_TOLD | ENT_RENEWED);
 	if (stat_is_racy(st, since, d->network))
 		e->flags |= ENT_RACY;
 	if (e->type == ENTRY_SYMLINK)
@@ -167,7 +205,7 @@ static bool ent_changed(struct tree *t, const struct dir *d, const struct ent *e
 	if (e->flags & (ENT_WRITTEN | ENT_GONE))
 		return true;
 	/* No event told whether it was written since; the times can't. */
-	return d->scan_now && e->flags & ENT_RACY;
+	return d->scan_now && e->flags & ENT_RACY && (!dir_is_swept(d) || is_doubtful(d, e));
 }
 
 /*
@@ -272,6 +310,8 @@ static int look_once(struct tree *t, struct dir *d, int fd, struct ent *e, bool 
 	ent_lose(t, d, e, st);
 	if (st && is_relinked(t, d, e, st))
 		set_relinked(t, d, e, st);
+	else if (st && may_renew(t, d, e, st))
+		renew(t, d, e, st, since);
 	else if (st)
 		set_present(t, d, e, st, target, since);
 	else

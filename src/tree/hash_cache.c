@@ -20,7 +20,7 @@
  * then n records of RECORD bytes, each with a check sum of its own, so that
  * damage costs the records it hit.  Rewritten beside and renamed.
  */
-#define MAGIC	  "concc-hashes 1\n"
+#define MAGIC	  "concc-hashes 2\n"
 #define MAGIC_LEN 16
 #define HEADER	  (MAGIC_LEN + 8)
 #define RECORD	  (8 * 5 + 4 * 4 + DIGEST_SIZE)
@@ -33,6 +33,7 @@ struct record {
 	int64_t mtime_s, ctime_s;
 	uint32_t mtime_ns, ctime_ns;
 	uint32_t used; /* session of the last use; 0: an empty slot */
+	bool passing;  /* not of the next session, nor of other mounts */
 	struct digest digest;
 };
 
@@ -43,6 +44,7 @@ struct hash_cache {
 	size_t cap, n;
 	uint32_t session;
 	bool dirty;
+	bool has_passing;
 };
 
 static size_t slot_of(const struct hash_cache *h, uint64_t dev, uint64_t ino)
@@ -252,15 +254,35 @@ bool hash_cache_get(struct hash_cache *h, const struct stat *st, struct digest *
 	return true;
 }
 
-void hash_cache_put(struct hash_cache *h, const struct stat *st, const struct digest *d)
+void hash_cache_put(struct hash_cache *h, const struct stat *st, const struct digest *d,
+		    bool stamps)
 {
 	struct record r;
 
 	key_of(st, &r);
 	r.used = h->session;
+	r.passing = !stamps;
 	r.digest = *d;
 	put_record(h, &r);
-	h->dirty = true;
+	h->dirty |= stamps;
+	h->has_passing |= !stamps;
+}
+
+void hash_cache_mounts_changed(struct hash_cache *h)
+{
+	struct record *old = h->slots;
+	size_t cap = h->cap;
+
+	if (!h->has_passing)
+		return;
+	h->has_passing = false;
+	h->slots = xcalloc(cap, sizeof(*h->slots));
+	h->n = 0;
+	for (size_t i = 0; i < cap; i++) {
+		if (old[i].used && !old[i].passing)
+			put_record(h, &old[i]);
+	}
+	free(old);
 }
 
 void hash_cache_drop(struct hash_cache *h, const struct stat *st)
@@ -316,7 +338,8 @@ static void encode(const struct hash_cache *h, struct buf *b)
 		for (size_t i = 0; i < h->cap && n < RECORDS_MAX; i++) {
 			const struct record *r = &h->slots[i];
 
-			if (!r->used || (pass == 0 ? r->used <= oldest : r->used != oldest))
+			if (!r->used || r->passing ||
+			    (pass == 0 ? r->used <= oldest : r->used != oldest))
 				continue;
 			record_encode(b, r);
 			n++;

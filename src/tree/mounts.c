@@ -142,6 +142,8 @@ void mounts_collect(struct tree *t)
 		int err;
 
 		t->counts.mounts++;
+		if (t->cache)
+			hash_cache_mounts_changed(t->cache);
 		t->mount_points = MAP_INIT;
 		err = read_mounts(t);
 		if (err < 0)
@@ -227,6 +229,37 @@ void mounts_note_dir(struct tree *t, const char *dir)
 	map_release(&t->mount_points);
 	t->mount_points = MAP_INIT;
 	(void)read_mounts(t); /* of a failure the next drain hears */
+}
+
+#ifndef STATX_MNT_ID_UNIQUE
+#define STATX_MNT_ID_UNIQUE 0x4000U /* since Linux 6.8 */
+#endif
+
+static uint64_t mount_number(const struct tree *t, int fd)
+{
+	struct statx x;
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID_UNIQUE, &x) == 0 &&
+	    x.stx_mask & STATX_MNT_ID_UNIQUE)
+		return x.stx_mnt_id;
+	return t->counts.mounts;
+}
+
+bool mounts_note_fs(struct tree *t, struct dir *d, int fd)
+{
+	const bool was_known = d->fs_known, stamped = d->stamps;
+	const uint64_t before = d->mount;
+	struct fs_traits traits;
+
+	if (was_known && d->mounts == t->counts.mounts)
+		return false;
+	traits = fs_traits(fd);
+	d->fs_known = true;
+	d->network = t->limits.network || traits.network;
+	d->stamps = traits.stamps;
+	d->mounts = t->counts.mounts;
+	d->mount = mount_number(t, fd);
+	return was_known && d->mount != before && !(stamped && d->stamps);
 }
 
 static bool mount_root_is_missing(void)

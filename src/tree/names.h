@@ -22,6 +22,8 @@ enum ent_flags {
 	ENT_PENDING = 1 << 4, /* on dir->pending */
 	ENT_LINKED = 1 << 5,  /* one of dir->linked stands for it */
 	ENT_SEEN = 1 << 6,    /* met in the scan that is running */
+	ENT_TOLD = 1 << 7,    /* some of the bytes that it had went out, while it is racy */
+	ENT_RENEWED = 1 << 8, /* its bytes may be others than those of the versions that count as it */
 };
 
 #define CLAIM_NONE UINT16_MAX
@@ -54,7 +56,10 @@ struct ent {
 	char name[]; /* no padding before it */
 };
 
-/* Since this version nothing has changed but its number of links.  Never older than it was. */
+/*
+ * Since this version nothing is known to have changed but its number of links: who asks for one of
+ * these gets the bytes that it has now.  Never older than it was.
+ */
 static inline uint64_t ent_content_version(const struct ent *e)
 {
 	return e->version - e->relinked;

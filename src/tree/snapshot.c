@@ -91,6 +91,16 @@ bool fd_has_default_acl(int fd)
 	return fgetxattr(fd, "system.posix_acl_default", NULL, 0) > 0;
 }
 
+/* Others may be there now that look the same. */
+static void doubt_all(struct dir *d)
+{
+	struct ent *e;
+
+	for (uint32_t it = 0; (e = names_next(&d->names, &it));)
+		if (e->type == ENTRY_FILE || e->type == ENTRY_SYMLINK)
+			e->flags |= ENT_WRITTEN;
+}
+
 static int dir_look_fd(struct tree *t, struct dir *d, int fd)
 {
 	bool all = d->scan_now;
@@ -107,6 +117,8 @@ static int dir_look_fd(struct tree *t, struct dir *d, int fd)
 	}
 	d->acl_suspect = false;
 	if (all) {
+		if (mounts_note_fs(t, d, fd))
+			doubt_all(d);
 		rewatch(t, d, fd);
 		err = dir_scan(t, d, fd);
 		d->scan_now = false;
@@ -173,13 +185,13 @@ void snap_sweep(struct tree *t)
 	}
 }
 
-/* Where no event tells of a write, nor do the times in the tick of the last one. */
+/* Where no event tells of it. */
 static void freshen_name(struct tree *t, struct dir *d, const char *name)
 {
 	const struct ent *e = dir_name(t, d, name, strlen(name));
 
 	if (dir_is_swept(d))
-		dir_mark_name(t, d, name, strlen(name), e && e->flags & ENT_RACY ? ENT_WRITTEN : 0);
+		dir_mark_name(t, d, name, strlen(name), 0);
 	else if (e && e->flags & ENT_LINKED && !hardlinks_is_watched(t, e))
 		dir_mark_ent(t, d, (struct ent *)e);
 }

@@ -105,11 +105,15 @@ struct dir {
 	struct peer_set subscribers;
 	uint64_t known_since; /* version, when it was read: no name in it had a later one then */
 	uint64_t stamp;	      /* see dir_touch() */
+	uint64_t mounts;      /* so many changes of mounts; then it was on: */
+	uint64_t mount;	      /* a number that no other mount gets, or that of these changes */
 	uint64_t route;	      /* the stamp when it was met, or who may search it last changed */
 	uid_t uid;	      /* of the directory itself, when dir_note_access() saw it; */
 	gid_t gid;
 	mode_t mode;
 	bool network;	   /* others may change it */
+	bool stamps;	   /* a stat tells states of its files apart: struct fs_traits */
+	bool fs_known;	   /* so much is known of its file system, since: */
 	bool elsewhere;	   /* by its path the kernel finds another one: see tree_serve_part() */
 	bool orphan;	   /* its parent can't be read, so nobody watches what becomes of it */
 	bool dead;	   /* the path leads elsewhere by now, or nowhere */
@@ -457,6 +461,9 @@ int mounts_stat(struct tree *t, const char *dir, int fd, const char *name, struc
 		bool *ret_mounted);
 /* dir becomes known: its names are going to be looked at. */
 void mounts_note_dir(struct tree *t, const char *dir);
+/* fd is d's: of which file system it is since mounts last changed.  True: d was known, and what is
+ * there now may look the same and be something else. */
+bool mounts_note_fs(struct tree *t, struct dir *d, int fd);
 /* Marks what mounts have changed since the last call; one system call when there are none. */
 void mounts_collect(struct tree *t);
 

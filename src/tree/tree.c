@@ -405,7 +405,6 @@ static int check_fd(struct tree *t, uint32_t dir_id, const char *name, uint64_t 
 	struct stat st;
 	struct dir *d;
 	struct ent *e;
-	bool unsure;
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
@@ -414,15 +413,12 @@ static int check_fd(struct tree *t, uint32_t dir_id, const char *name, uint64_t 
 	if (!e)
 		return CONCC_E_STALE;
 	d = map_get_u64(&t->by_id, dir_id);
-	/* No event would tell of a write, and within a tick the times don't; nor could they later.
-	 */
-	unsure = dir_is_swept(d) && e->flags & ENT_RACY;
-	if (unsure || !ent_matches(t, e, &st)) {
+	if (!ent_matches(t, e, &st)) {
 		/* No event for it yet, or none at all: look, and tell the peers. */
-		dir_mark_name(t, d, name, strlen(name), unsure ? ENT_WRITTEN : 0);
+		dir_mark_name(t, d, name, strlen(name), 0);
 		snap_settle(t);
 		/* A further name, made where nobody looks, is no change of its bytes. */
-		e = unsure ? NULL : find_version(t, dir_id, name, version);
+		e = find_version(t, dir_id, name, version);
 		if (!e || !ent_matches(t, e, &st))
 			return CONCC_E_STALE;
 	}
@@ -458,6 +454,7 @@ int tree_open_file(struct tree *t, uint32_t dir_id, const char *name, uint64_t v
 	since = clock_ns();
 	if (e->flags & ENT_RACY && fstat(fd, &st) == 0)
 		ent_grow_old(map_get_u64(&t->by_id, dir_id), e, &st, since);
+	e->flags |= ENT_TOLD;
 	ent_to_attr(e, TREE_PEERS_MAX, ret);
 	*ret_fd = steal_fd(&fd);
 	return 0;
@@ -489,7 +486,7 @@ void tree_learn(struct tree *t, uint32_t dir_id, const char *name, uint64_t vers
 	path = path_join(dir->path, name);
 	fd = resolve_open(t, path, O_PATH);
 	if (fd >= 0 && fstat(fd, &st) == 0 && ent_matches(t, e, &st))
-		hash_cache_put(t->cache, &st, d);
+		hash_cache_put(t->cache, &st, d, dir->stamps);
 }
 
 uint64_t tree_version(const struct tree *t)
@@ -521,8 +518,10 @@ static int changed_since(const struct tree *t, const char *path, uint64_t versio
 	e = dir_name(t, d, base, strlen(base));
 	if (!e || e->type == ENTRY_ABSENT)
 		return 0;
-	now = links_count ? e->version : ent_content_version(e);
-	return e->type == ENTRY_UNKNOWN || (now > version && now > d->known_since);
+	if (e->type == ENTRY_UNKNOWN || (e->flags & ENT_RACY && dir_is_swept(d)))
+		return 1;
+	now = links_count || e->flags & ENT_RENEWED ? e->version : ent_content_version(e);
+	return now > version && now > d->known_since;
 }
 
 int tree_changed_since(const struct tree *t, const char *path, uint64_t version, bool by_listing)

@@ -26,61 +26,79 @@
 	(IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
 
 /*
- * File systems that nobody but this kernel changes, so that inotify tells of all that is done to
- * them.  Those that linux/magic.h does not have, or not for long, are named by their number.
+ * What is known of file systems.  Local: nobody but this kernel changes them, so that inotify tells
+ * of all that is done to them.  Stamps: see struct fs_traits.  Those that linux/magic.h does not
+ * have, or not for long, are named by their number.
  */
-static const uint32_t local_types[] = {
-	EXT4_SUPER_MAGIC, /* ext2 and ext3, too */
-	BTRFS_SUPER_MAGIC,
-	XFS_SUPER_MAGIC,
-	TMPFS_MAGIC, /* devtmpfs, too */
-	RAMFS_MAGIC,
-	OVERLAYFS_SUPER_MAGIC, /* what is beneath must not be changed by the kernel's own rules */
-	F2FS_SUPER_MAGIC,
-	REISERFS_SUPER_MAGIC,
-	NILFS_SUPER_MAGIC,
-	MSDOS_SUPER_MAGIC,
-	HPFS_SUPER_MAGIC,
-	MINIX_SUPER_MAGIC,
-	MINIX_SUPER_MAGIC2,
-	MINIX2_SUPER_MAGIC,
-	MINIX2_SUPER_MAGIC2,
-	MINIX3_SUPER_MAGIC,
-	AFFS_SUPER_MAGIC,
-	ADFS_SUPER_MAGIC,
-	ISOFS_SUPER_MAGIC,
-	SQUASHFS_MAGIC,
-	CRAMFS_MAGIC,
-	0x2011bab0, /* exFAT */
-	0x15013346, /* UDF */
-	0xe0f5e1e2, /* EROFS */
-	0x2fc12fc1, /* OpenZFS */
-	0xca451a4e, /* bcachefs */
-	0x3153464a, /* JFS */
-	0x7366746e, /* ntfs3 */
-	0x5346544e, /* ntfs */
-	0x4244,	    /* HFS */
-	0x482b,	    /* HFS+ */
-	0x00011954, /* UFS */
-	0x19540119, /* UFS2 */
-	0x7275,	    /* romfs */
-	0x61756673, /* aufs */
+enum { LOCAL = 1, STAMPS = 2 };
+
+static const struct fs_type {
+	uint32_t magic;
+	unsigned is;
+} types[] = {
+	{EXT4_SUPER_MAGIC, LOCAL | STAMPS}, /* ext2 and ext3, too */
+	{BTRFS_SUPER_MAGIC, LOCAL | STAMPS},
+	{XFS_SUPER_MAGIC, LOCAL | STAMPS},
+	{TMPFS_MAGIC, LOCAL | STAMPS}, /* devtmpfs, too */
+	{RAMFS_MAGIC, LOCAL | STAMPS},
+	/* What is beneath must not be changed by the kernel's own rules. */
+	{OVERLAYFS_SUPER_MAGIC, LOCAL | STAMPS},
+	{F2FS_SUPER_MAGIC, LOCAL | STAMPS},
+	{REISERFS_SUPER_MAGIC, LOCAL | STAMPS},
+	{NILFS_SUPER_MAGIC, LOCAL | STAMPS},
+	{MSDOS_SUPER_MAGIC, LOCAL},
+	{HPFS_SUPER_MAGIC, LOCAL},
+	{MINIX_SUPER_MAGIC, LOCAL},
+	{MINIX_SUPER_MAGIC2, LOCAL},
+	{MINIX2_SUPER_MAGIC, LOCAL},
+	{MINIX2_SUPER_MAGIC2, LOCAL},
+	{MINIX3_SUPER_MAGIC, LOCAL},
+	{AFFS_SUPER_MAGIC, LOCAL},
+	{ADFS_SUPER_MAGIC, LOCAL},
+	{ISOFS_SUPER_MAGIC, LOCAL},
+	{SQUASHFS_MAGIC, LOCAL},
+	{CRAMFS_MAGIC, LOCAL},
+	{0x2011bab0, LOCAL},	      /* exFAT */
+	{0x15013346, LOCAL},	      /* UDF */
+	{0xe0f5e1e2, LOCAL},	      /* EROFS */
+	{0x2fc12fc1, LOCAL | STAMPS}, /* OpenZFS */
+	{0xca451a4e, LOCAL | STAMPS}, /* bcachefs */
+	{0x3153464a, LOCAL | STAMPS}, /* JFS */
+	{0x7366746e, LOCAL | STAMPS}, /* ntfs3 */
+	{0x5346544e, LOCAL},	      /* ntfs */
+	{0x4244, LOCAL},	      /* HFS */
+	{0x482b, LOCAL},	      /* HFS+ */
+	{0x00011954, LOCAL},	      /* UFS */
+	{0x19540119, LOCAL},	      /* UFS2 */
+	{0x7275, LOCAL},	      /* romfs */
+	{0x61756673, LOCAL},	      /* aufs */
+	{NFS_SUPER_MAGIC, STAMPS},
+	{CEPH_SUPER_MAGIC, STAMPS},
+	{0x0bd00bd0, STAMPS}, /* Lustre */
+	{0x47504653, STAMPS}, /* GPFS */
 };
 
-bool fs_type_is_local(uint32_t magic)
+struct fs_traits fs_traits_of_type(uint32_t magic)
 {
-	for (size_t i = 0; i < sizeof(local_types) / sizeof(*local_types); i++) {
-		if (local_types[i] == magic)
-			return true;
+	for (const struct fs_type *t = types; t < types + N_OF(types); t++) {
+		if (t->magic == magic)
+			return (struct fs_traits){!(t->is & LOCAL), t->is & STAMPS};
 	}
-	return false;
+	return (struct fs_traits){.network = true};
+}
+
+struct fs_traits fs_traits(int fd)
+{
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs) < 0)
+		return (struct fs_traits){.network = true};
+	return fs_traits_of_type((uint32_t)fs.f_type);
 }
 
 bool fs_is_network(int fd)
 {
-	struct statfs fs;
-
-	return fstatfs(fd, &fs) < 0 || !fs_type_is_local((uint32_t)fs.f_type);
+	return fs_traits(fd).network;
 }
 
 /* Through /proc, so that the directory watched is the one that was opened, whatever its path. */

@@ -12,27 +12,15 @@
  * paths are the same, too.  The steps depend on SEED alone.  Ends at the first difference; else
  * tells how many steps were answered by what was kept, and how many that should have been were not.
  */
-#include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <sched.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 
+#include "model.h"
 #include "random.h"
 
-#define TEXT_MAX  (4 * 1024 * 1024)
 #define OPS_MAX	  16
 #define COMMANDS  60
 #define BASES	  8
@@ -40,16 +28,6 @@
 #define OLD_MAX	  (OLD + 1000)
 #define SETTLE_NS 31000000 /* ns: what is older is surely older than a job that begins */
 #define SEEN_MAX  (1u << 20)
-#define N_OF(a)	  (sizeof(a) / sizeof(*(a)))
-
-/* What a side tells of a step. */
-struct side {
-	size_t n;
-	char text[TEXT_MAX];
-	size_t before; /* bytes of text: the state in which the command began */
-	bool done_again;
-	int status;
-};
 
 struct command {
 	char *op[OPS_MAX + 1];
@@ -58,38 +36,10 @@ struct command {
 };
 
 static const char *dir, *program, *explain;
-static bool ours; /* what this process runs goes through concc */
-static struct side *side[2];
+static bool ours;     /* what this process runs goes through concc */
 static bool compiles; /* commands are calls of gcc */
 static struct command commands[COMMANDS];
 static unsigned long long seed;
-
-static void fail(const char *what)
-{
-	fprintf(stderr, "any-model: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-__attribute__((format(printf, 1, 2))) static void tell(const char *fmt, ...)
-{
-	struct side *s = side[ours];
-	va_list ap;
-	int n;
-
-	va_start(ap, fmt);
-	n = vsnprintf(s->text + s->n, TEXT_MAX - s->n, fmt, ap);
-	va_end(ap);
-	if (n < 0 || (size_t)n >= TEXT_MAX - s->n)
-		fail("too much was told");
-	s->n += (size_t)n;
-}
-
-static uint64_t hash_of(const char *p, size_t n, uint64_t h)
-{
-	while (n--)
-		h = (h ^ (uint8_t)*p++) * UINT64_C(1099511628211);
-	return h;
-}
 
 static const char *one_of(const char *const *v, size_t n)
 {
@@ -119,19 +69,6 @@ static const char *const sources[] = {
 static const char *const modes[] = {"644", "755", "600", "444"};
 static const char *const targets[] = {"f0", "a",    "b",  "a/c", "../f1",
 				      "f2", "none", "s1", ".",	 "a/f0"};
-
-static char *text(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static char *text(const char *fmt, ...)
-{
-	va_list ap;
-	char *s;
-
-	va_start(ap, fmt);
-	if (vasprintf(&s, fmt, ap) < 0)
-		abort();
-	va_end(ap);
-	return s;
-}
 
 static const char *content(void)
 {
@@ -308,33 +245,6 @@ static void make_command(struct command *c)
 
 /* ---- the tree ---- */
 
-static void remove_tree(const char *p)
-{
-	struct dirent *e;
-	DIR *d;
-
-	if (unlink(p) == 0 || errno != EISDIR)
-		return;
-	d = opendir(p);
-	while (d && (e = readdir(d))) {
-		char *sub = text("%s/%s", p, e->d_name);
-
-		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-			remove_tree(sub);
-		free(sub);
-	}
-	if (d)
-		closedir(d);
-	(void)rmdir(p);
-}
-
-static void set_time(const char *p, uint32_t s)
-{
-	struct timespec t[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = OLD + s}};
-
-	(void)utimensat(AT_FDCWD, p, t, AT_SYMLINK_NOFOLLOW);
-}
-
 static void write_bytes(const char *p, int flags, const char *bytes, mode_t mode)
 {
 	int fd = open(p, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, mode);
@@ -352,7 +262,7 @@ static void make_script(const char *p)
 
 	(void)unlink(p);
 	write_bytes(p, O_EXCL, s, 0755);
-	set_time(p, random_below(2));
+	set_time(p, OLD + random_below(2));
 	free(a);
 	free(b);
 	free(s);
@@ -368,15 +278,15 @@ static void edit(void)
 	case 1:
 		(void)unlink(p);
 		write_bytes(p, O_EXCL, content(), 0644);
-		set_time(p, time);
+		set_time(p, OLD + time);
 		break;
 	case 2: /* in place */
 		write_bytes(p, O_TRUNC, content(), 0644);
-		set_time(p, time);
+		set_time(p, OLD + time);
 		break;
 	case 3:
 		write_bytes(new, O_TRUNC, content(), 0644);
-		set_time(new, time);
+		set_time(new, OLD + time);
 		(void)rename(new, p);
 		break;
 	case 4:
@@ -389,12 +299,12 @@ static void edit(void)
 	case 7:
 		remove_tree("l");
 		(void)symlink(ONE_OF(targets), "l");
-		set_time("l", 0);
+		set_time("l", OLD);
 		break;
 	case 8:
 		(void)unlink(p);
 		(void)symlink(ONE_OF(targets), p);
-		set_time(p, 0);
+		set_time(p, OLD);
 		break;
 	case 9:
 		(void)fchmodat(AT_FDCWD, p, (mode_t)strtoul(ONE_OF(modes), NULL, 8), 0);
@@ -410,7 +320,7 @@ static void edit(void)
 		(void)mkdir("a", 0755);
 		break;
 	default:
-		set_time(p, time);
+		set_time(p, OLD + time);
 	}
 	(void)unlink(new);
 	free(p);
@@ -451,7 +361,7 @@ static void begin_anew(uint64_t which)
 	(void)mkdir("b", 0755);
 	(void)mkdir("a/c", 0755);
 	(void)symlink("a", "l");
-	set_time("l", 0);
+	set_time("l", OLD);
 	if (compiles) {
 		write_bytes("f0", O_EXCL, content(), 0644);
 		write_bytes("f1", O_EXCL, content(), 0644);
@@ -462,70 +372,14 @@ static void begin_anew(uint64_t which)
 	rng = saved;
 }
 
-static void tell_file(const char *p, const struct stat *st)
+static void tell_time(struct side *s, const struct stat *st)
 {
-	char buf[4096];
-	int fd = open(p, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? fd : read(fd, buf, sizeof(buf));
-
-	if (n < 0)
-		fail(p);
-	close(fd);
-	tell(" %lu", (unsigned long)st->st_nlink);
-	if (memchr(buf, '\0', (size_t)n))
-		tell(" %zd bytes, %llx", n, (unsigned long long)hash_of(buf, (size_t)n, 1));
-	else
-		tell(" \"%.*s\"", (int)n, buf);
-}
-
-static void tell_link(const char *p)
-{
-	char buf[PATH_MAX];
-	ssize_t n = readlink(p, buf, sizeof(buf));
-
-	if (n < 0)
-		fail(p);
-	tell(" -> %.*s", (int)n, buf);
-}
-
-static void tell_time(const struct stat *st)
-{
+	if (S_ISDIR(st->st_mode))
+		return;
 	if (st->st_mtim.tv_sec > OLD_MAX)
-		tell(" new");
+		tell(s, " new");
 	else
-		tell(" %lld", (long long)st->st_mtim.tv_sec - OLD);
-}
-
-static void tell_tree(const char *p)
-{
-	struct dirent **v;
-	int n = scandir(p, &v, NULL, alphasort);
-
-	if (n < 0)
-		fail(p);
-	for (int i = 0; i < n; i++) {
-		char *sub = text("%s/%s", p, v[i]->d_name);
-		bool dots = strcmp(v[i]->d_name, ".") == 0 || strcmp(v[i]->d_name, "..") == 0;
-		struct stat st;
-
-		if (!dots && lstat(sub, &st) < 0)
-			fail(sub);
-		if (!dots) {
-			tell("%s %o", sub, st.st_mode);
-			if (S_ISREG(st.st_mode))
-				tell_file(sub, &st);
-			if (S_ISLNK(st.st_mode))
-				tell_link(sub);
-			if (!S_ISDIR(st.st_mode))
-				tell_time(&st);
-			tell("\n");
-		}
-		if (!dots && S_ISDIR(st.st_mode))
-			tell_tree(sub);
-		free(sub);
-		free(v[i]);
-	}
-	free(v);
+		tell(s, " %lld", (long long)st->st_mtim.tv_sec - OLD);
 }
 
 /* What was made just now is old from then on. */
@@ -543,7 +397,7 @@ static void make_old(const char *p)
 			if (S_ISDIR(st.st_mode))
 				make_old(sub);
 			else if (st.st_mtim.tv_sec > OLD_MAX)
-				set_time(sub, 7);
+				set_time(sub, OLD + 7);
 		}
 		free(sub);
 	}
@@ -570,36 +424,6 @@ static void run(const struct command *c)
 	fail(argv[0]);
 }
 
-static void tell_output(int fd)
-{
-	struct side *s = side[ours];
-	ssize_t n;
-
-	while ((n = read(fd, s->text + s->n, TEXT_MAX - 1 - s->n)) > 0)
-		s->n += (size_t)n;
-	if (n < 0 || s->n == TEXT_MAX - 1)
-		fail("the command's output");
-}
-
-/* The lines that are ours, of a job that was done again, or here. */
-static void cut_our_words(struct side *s, size_t from)
-{
-	static const char us[] = "concc: ";
-	char *at = s->text + from, *end;
-
-	s->text[s->n] = '\0';
-	for (; *at; at = end) {
-		end = at + strcspn(at, "\n");
-		end += *end != '\0';
-		if (strncmp(at, us, sizeof(us) - 1) != 0)
-			continue;
-		memmove(at, end, strlen(end) + 1);
-		s->done_again = true;
-		end = at;
-	}
-	s->n = (size_t)(at - s->text);
-}
-
 static void run_and_tell(const struct command *c)
 {
 	size_t from = side[ours]->n;
@@ -619,8 +443,7 @@ static void run_and_tell(const struct command *c)
 		run(c);
 	}
 	close(fds[1]);
-	tell_output(fds[0]);
-	close(fds[0]);
+	tell_output(side[ours], fds[0]);
 	cut_our_words(side[ours], from);
 	if (waitpid(pid, &side[ours]->status, 0) < 0)
 		fail("waitpid");
@@ -665,7 +488,7 @@ static void do_step(uint64_t step)
 		begin_anew(seed + p.base);
 	while (p.edits--)
 		edit();
-	tell_tree("..");
+	tell_tree(side[ours], "..", tell_time);
 	side[ours]->before = side[ours]->n;
 	if (p.settled && ours)
 		settle();
@@ -675,32 +498,19 @@ static void do_step(uint64_t step)
 		unsetenv("MODEL");
 	umask(p.umask);
 	run_and_tell(&commands[p.command]);
-	tell("--- it left\n");
-	tell_tree("..");
+	tell(side[ours], "--- it left\n");
+	tell_tree(side[ours], "..", tell_time);
 	make_old("..");
 }
 
 /* ---- both ---- */
-
-static void *shared(size_t n)
-{
-	void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	if (p == MAP_FAILED)
-		fail("mmap");
-	return p;
-}
 
 /* Does the steps that it is told, until nobody tells. */
 static void be_the_other(int fd, const char *other)
 {
 	uint64_t step;
 
-	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-	    mount(other, dir, NULL, MS_BIND, NULL) < 0)
-		fail(other);
-	if (chdir(dir) < 0 || chdir("t") < 0)
-		fail(dir);
+	become_other(other, dir);
 	while (read(fd, &step, sizeof(step)) == sizeof(step)) {
 		do_step(step);
 		if (write(fd, &step, sizeof(step)) != sizeof(step))
@@ -728,28 +538,6 @@ static bool was_seen(uint64_t key)
 			return true;
 	seen[i] = key;
 	return false;
-}
-
-/* What concc said of the place; "" when it ran here without having been tried. */
-static void take_explanation(char *buf, size_t n)
-{
-	int fd = open(explain, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	ssize_t r = fd < 0 ? fd : read(fd, buf, n - 1);
-
-	if (r < 0 || ftruncate(fd, 0) < 0)
-		fail(explain);
-	close(fd);
-	buf[r] = '\0';
-}
-
-/* From the line in which they differ. */
-static const char *first_difference(int which)
-{
-	size_t i = 0, line = 0;
-
-	while (side[0]->text[i] && side[0]->text[i] == side[1]->text[i])
-		line = side[0]->text[i++] == '\n' ? i : line;
-	return side[which]->text + line;
 }
 
 static void tell_difference(uint64_t step, const struct plan *p, const char *where)
@@ -804,10 +592,8 @@ static void both_sides(uint64_t step, int fd)
 	do_step(step);
 	if (read(fd, &step, sizeof(step)) != sizeof(step))
 		fail("the other side has ended");
-	take_explanation(where, sizeof(where));
-	side[0]->text[side[0]->n] = side[1]->text[side[1]->n] = '\0';
-	if (side[0]->status != side[1]->status || side[0]->n != side[1]->n ||
-	    memcmp(side[0]->text, side[1]->text, side[0]->n) != 0)
+	take_explanation(explain, where, sizeof(where));
+	if (sides_differ())
 		tell_difference(step, &p, where);
 	count_step(step, &p, where);
 }
@@ -843,8 +629,7 @@ int main(int argc, char **argv)
 	random_seed(seed);
 	for (int i = 0; i < COMMANDS; i++)
 		make_command(&commands[i]);
-	side[0] = shared(sizeof(**side));
-	side[1] = shared(sizeof(**side));
+	share_sides();
 	make_dirs(dir, argv[2]);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
 		fail("socketpair");
@@ -855,8 +640,7 @@ int main(int argc, char **argv)
 	close(fds[1]);
 	ours = true;
 	setenv("CONCC_EXPLAIN", explain, 1);
-	if (chdir(dir) < 0 || chdir("t") < 0)
-		fail(dir);
+	enter_tree(dir);
 	for (uint64_t i = 1; i <= steps; i++)
 		both_sides(i, fds[0]);
 	printf("%u hits in %llu steps, %u ran here, %u were done again; %u seen before, %u of them not found\n",

@@ -2,7 +2,8 @@
 /*
  * race-model DIR OTHER ROUNDS SEED COMMAND: kept results while files change under the jobs.  A
  * round is a storm, JOBS processes that run commands through concc, one after the other, and
- * EDITORS that change what these look at, at any moment and in every way; and then quiet: each
+ * EDITORS that change what these look at, at any moment and in every way (every other time one
+ * that leaves the tree at one of its branches for some jobs); and then quiet: each
  * command is run through concc, which may find what was kept in the storm, and here, from a copy of
  * the tree, at the state that the storm left and at those that it often went through.  What it
  * told, how it ended and the tree that it leaves must be the same.  In a storm a job may see any
@@ -20,50 +21,32 @@
  * that was kept wrongly, but a file that was seen wrongly).
  */
 #include <ctype.h>
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
-#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdatomic.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 
+#include "model.h"
 #include "random.h"
 
-#define TEXT_MAX (1024 * 1024)
-#define OPS_MAX	 16
-#define COMMANDS 14
-#define JOBS	 6
-#define PER_JOB	 6
-#define EDITORS	 2
-#define BRANCHES 3
+#define OPS_MAX	      16
+#define COMMANDS      14
+#define CALM_COMMANDS 4
+#define JOBS	      6
+#define PER_JOB	      6
+#define EDITORS	      2
+#define BRANCHES      3
 /* At most, between two bursts of edits; and of some, so that a job may begin and end meanwhile. */
 #define PAUSE_NS      6000000
 #define LONG_PAUSE_NS 90000000
 #define BLOCK	      4096
 #define OLD	      1600000000 /* s: the time of what has one that is set */
-#define N_OF(a)	      (sizeof(a) / sizeof(*(a)))
-
-struct side {
-	size_t n;
-	char text[TEXT_MAX];
-	int status;
-};
 
 struct command {
 	char *op[OPS_MAX + 1];
@@ -74,41 +57,9 @@ struct command {
 static const char *dir, *other, *program;
 static bool compiles;
 static unsigned long long seed;
-static struct side *side[2];
 static struct command commands[COMMANDS];
-static atomic_uint *jobs_left, *storm_remote, *storm_here, *storm_hits, *storm_failed;
-
-static void fail(const char *what)
-{
-	fprintf(stderr, "race-model: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-static char *text(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static char *text(const char *fmt, ...)
-{
-	va_list ap;
-	char *s;
-
-	va_start(ap, fmt);
-	if (vasprintf(&s, fmt, ap) < 0)
-		abort();
-	va_end(ap);
-	return s;
-}
-
-__attribute__((format(printf, 2, 3))) static void tell(struct side *s, const char *fmt, ...)
-{
-	va_list ap;
-	int n;
-
-	va_start(ap, fmt);
-	n = vsnprintf(s->text + s->n, TEXT_MAX - s->n, fmt, ap);
-	va_end(ap);
-	if (n < 0 || (size_t)n >= TEXT_MAX - s->n)
-		fail("too much was told");
-	s->n += (size_t)n;
-}
+static bool calm; /* this storm: for most of the time a tree is at rest, at a branch */
+static atomic_uint *jobs_left, *done, *storm_remote, *storm_here, *storm_hits, *storm_failed;
 
 static void run_here(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static void run_here(const char *fmt, ...)
@@ -268,34 +219,6 @@ static void put_beside(const char *p, const char *bytes, bool linked)
 	free(new);
 }
 
-static void remove_tree(const char *p)
-{
-	struct dirent *e;
-	DIR *d;
-
-	if (unlink(p) == 0 || errno != EISDIR)
-		return;
-	d = opendir(p);
-	while (d && (e = readdir(d))) {
-		char *sub = text("%s/%s", p, e->d_name);
-
-		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-			remove_tree(sub);
-		free(sub);
-	}
-	if (d)
-		closedir(d);
-	(void)rmdir(p);
-}
-
-/* So that states with times come back, too. */
-static void set_time(const char *p, enum state s)
-{
-	struct timespec t[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = OLD + s}};
-
-	(void)utimensat(AT_FDCWD, p, t, AT_SYMLINK_NOFOLLOW);
-}
-
 static void set_state(unsigned name, enum state s)
 {
 	const char *p = names[name];
@@ -335,7 +258,7 @@ static void set_state(unsigned name, enum state s)
 		put_beside(p, bytes, false);
 	}
 	if (random_below(2))
-		set_time(p, s);
+		set_time(p, OLD + s);
 	free(bytes);
 }
 
@@ -387,7 +310,7 @@ static void make_branch(unsigned branch)
 		if (s != ABSENT)
 			write_new(names[i], O_EXCL, bytes);
 		if (s != ABSENT)
-			set_time(names[i], s);
+			set_time(names[i], OLD + s);
 		free(bytes);
 	}
 }
@@ -432,7 +355,7 @@ static void edit(void)
 
 	switch (random_below(18)) {
 	case 16: /* without a change of its bytes */
-		set_time(names[name], state_of(branch, name));
+		set_time(names[name], OLD + state_of(branch, name));
 		break;
 	case 17:
 		(void)unlink("x1");
@@ -590,47 +513,17 @@ static pid_t start(const struct command *c, bool ours, bool cached, const char *
 	return pid;
 }
 
-static void cut_our_words(struct side *s, size_t from)
-{
-	char *at = s->text + from, *end;
-
-	s->text[s->n] = '\0';
-	for (; *at; at = end) {
-		end = at + strcspn(at, "\n");
-		end += *end != '\0';
-		if (strncmp(at, "concc: ", 7) != 0)
-			continue;
-		memmove(at, end, strlen(end) + 1);
-		end = at;
-	}
-	s->n = (size_t)(at - s->text);
-}
-
 static void run_and_tell(const struct command *c, struct side *s, bool ours, bool cached,
 			 const char *explain)
 {
 	size_t from = s->n;
-	ssize_t n;
 	int fd;
 	pid_t pid = start(c, ours, cached, explain, &fd);
 
-	while ((n = read(fd, s->text + s->n, TEXT_MAX - s->n - 1)) > 0)
-		s->n += (size_t)n;
-	close(fd);
+	tell_output(s, fd);
 	cut_our_words(s, from);
 	if (waitpid(pid, &s->status, 0) < 0)
 		fail("waitpid");
-}
-
-static void take_explanation(const char *path, char *buf, size_t n)
-{
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	ssize_t r = fd < 0 ? fd : read(fd, buf, n - 1);
-
-	if (r < 0 || ftruncate(fd, 0) < 0)
-		fail(path);
-	close(fd);
-	buf[r] = '\0';
 }
 
 /* ---- the storm ---- */
@@ -693,6 +586,21 @@ static void kill_one(const char *const *comms, size_t n_comms)
 		(void)kill(chosen, SIGKILL);
 }
 
+/* A few commands end in each state, so that what they kept may be found in the quiet. */
+static void be_a_calm_editor(void)
+{
+	const struct timespec t = {.tv_nsec = PAUSE_NS};
+
+	while (atomic_load(jobs_left)) {
+		unsigned until = atomic_load(done) + JOBS + random_below(JOBS);
+
+		switch_branch(random_below(BRANCHES));
+		while (atomic_load(jobs_left) && (int)(atomic_load(done) - until) < 0)
+			(void)nanosleep(&t, NULL);
+	}
+	exit(0);
+}
+
 static void be_an_editor(uint64_t s)
 {
 	static const char *const comms[] = {"concc-project", "concc-worker", "concc-dispatch",
@@ -700,6 +608,8 @@ static void be_an_editor(uint64_t s)
 	unsigned kills = getenv("RACE_KILL") ? 1 : 0;
 
 	random_seed(s);
+	if (calm)
+		be_a_calm_editor();
 	while (atomic_load(jobs_left)) {
 		unsigned n = 1 + random_below(4);
 
@@ -742,7 +652,7 @@ static void be_a_job(uint64_t s, unsigned which)
 	if (which % 2 && getenv("RACE_SERVER"))
 		setenv("CONCC_RUNTIME_DIR", getenv("RACE_SERVER"), 1);
 	for (unsigned i = 0; i < PER_JOB; i++) {
-		const struct command *c = &commands[random_below(COMMANDS)];
+		const struct command *c = &commands[random_below(calm ? CALM_COMMANDS : COMMANDS)];
 
 		said->n = 0;
 		run_and_tell(c, said, true, true, explain);
@@ -757,6 +667,7 @@ static void be_a_job(uint64_t s, unsigned which)
 			atomic_fetch_add(storm_failed, 1);
 		if (!compiles && strstr(where, "remote on"))
 			check_words(c, said->text);
+		atomic_fetch_add(done, 1);
 	}
 	atomic_fetch_sub(jobs_left, 1);
 	exit(0);
@@ -764,16 +675,17 @@ static void be_a_job(uint64_t s, unsigned which)
 
 static void storm(uint64_t s)
 {
+	const unsigned n_editors = calm ? 1 : EDITORS;
 	int status, bad = 0;
 
 	atomic_store(jobs_left, JOBS);
 	for (unsigned i = 0; i < JOBS; i++)
 		if (fork() == 0)
 			be_a_job(mix(s, i), i);
-	for (unsigned i = 0; i < EDITORS; i++)
+	for (unsigned i = 0; i < n_editors; i++)
 		if (fork() == 0)
 			be_an_editor(mix(s, 100 + i));
-	for (unsigned i = 0; i < JOBS + EDITORS; i++)
+	for (unsigned i = 0; i < JOBS + n_editors; i++)
 		if (wait(&status) < 0 || status) {
 			bad = 1;
 			atomic_store(jobs_left, 0);
@@ -784,62 +696,18 @@ static void storm(uint64_t s)
 
 /* ---- quiet ---- */
 
-static void tell_file(struct side *s, const char *p, const struct stat *st)
+/* What is no older was made by the command. */
+static struct timespec since;
+
+static void tell_time(struct side *s, const struct stat *st)
 {
-	static char buf[65536];
-	int fd = open(p, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? fd : read(fd, buf, sizeof(buf));
-	uint64_t h = 1;
-
-	if (n < 0)
-		fail(p);
-	close(fd);
-	for (ssize_t i = 0; i < n; i++)
-		h = (h ^ (uint8_t)buf[i]) * UINT64_C(1099511628211);
-	tell(s, " %lu %zd bytes, %llx", (unsigned long)st->st_nlink, n, (unsigned long long)h);
-	if (n < 200 && !memchr(buf, '\0', (size_t)n))
-		tell(s, " \"%.*s\"", (int)n, buf);
-}
-
-/* What is no older than since was made by the command. */
-static void tell_tree(struct side *s, const char *p, const struct timespec *since)
-{
-	struct dirent **v;
-	int n = scandir(p, &v, NULL, alphasort);
-
-	if (n < 0)
-		fail(p);
-	for (int i = 0; i < n; i++) {
-		char *sub = text("%s/%s", p, v[i]->d_name), buf[PATH_MAX];
-		bool dots = strcmp(v[i]->d_name, ".") == 0 || strcmp(v[i]->d_name, "..") == 0;
-		struct stat st;
-
-		if (!dots && lstat(sub, &st) < 0)
-			fail(sub);
-		if (!dots) {
-			tell(s, "%s %o", sub, st.st_mode);
-			if (S_ISREG(st.st_mode))
-				tell_file(s, sub, &st);
-			if (S_ISLNK(st.st_mode)) {
-				ssize_t r = readlink(sub, buf, sizeof(buf));
-
-				tell(s, " -> %.*s", (int)r, buf);
-			}
-			if (S_ISREG(st.st_mode) && (st.st_mtim.tv_sec > since->tv_sec ||
-						    (st.st_mtim.tv_sec == since->tv_sec &&
-						     st.st_mtim.tv_nsec >= since->tv_nsec)))
-				tell(s, " new");
-			else if (S_ISREG(st.st_mode))
-				tell(s, " %lld.%09ld", (long long)st.st_mtim.tv_sec,
-				     st.st_mtim.tv_nsec);
-			tell(s, "\n");
-			if (S_ISDIR(st.st_mode))
-				tell_tree(s, sub, since);
-		}
-		free(sub);
-		free(v[i]);
-	}
-	free(v);
+	if (!S_ISREG(st->st_mode))
+		return;
+	if (st->st_mtim.tv_sec > since.tv_sec ||
+	    (st->st_mtim.tv_sec == since.tv_sec && st->st_mtim.tv_nsec >= since.tv_nsec))
+		tell(s, " new");
+	else
+		tell(s, " %lld.%09ld", (long long)st->st_mtim.tv_sec, st->st_mtim.tv_nsec);
 }
 
 struct order {
@@ -847,51 +715,28 @@ struct order {
 	struct timespec since;
 };
 
-static void enter(void)
-{
-	if (chdir(dir) < 0 || chdir("t") < 0)
-		fail(dir);
-}
-
 static void do_order(const struct order *o, struct side *s, bool ours, bool cached,
 		     const char *explain)
 {
-	enter();
+	enter_tree(dir);
 	s->n = 0;
 	run_and_tell(&commands[o->command], s, ours, cached, explain);
 	tell(s, "--- it left\n");
-	tell_tree(s, ".", &o->since);
-	s->text[s->n] = '\0';
+	since = o->since;
+	tell_tree(s, ".", tell_time);
 }
 
 static void be_the_other(int fd)
 {
 	struct order o;
 
-	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-	    mount(other, dir, NULL, MS_BIND, NULL) < 0)
-		fail(other);
+	become_other(other, dir);
 	while (read(fd, &o, sizeof(o)) == sizeof(o)) {
 		do_order(&o, side[0], false, false, NULL);
 		if (write(fd, &o, sizeof(o)) != sizeof(o))
 			break;
 	}
 	exit(0);
-}
-
-static const char *first_difference(int which)
-{
-	size_t i = 0, line = 0;
-
-	while (side[0]->text[i] && side[0]->text[i] == side[1]->text[i])
-		line = side[0]->text[i++] == '\n' ? i : line;
-	return side[which]->text + line;
-}
-
-static bool differ(void)
-{
-	return side[0]->status != side[1]->status || side[0]->n != side[1]->n ||
-	       memcmp(side[0]->text, side[1]->text, side[0]->n) != 0;
 }
 
 static void tell_difference(unsigned long long round, unsigned sweep, const struct order *o,
@@ -910,7 +755,8 @@ static void tell_difference(unsigned long long round, unsigned sweep, const stru
 	run_here("rm -rf '%s'/t && cp -a '%s.before' '%s'/t", dir, other, dir);
 	do_order(o, side[1], true, false, NULL);
 	fprintf(stderr, "=== without what is kept it is %s\n",
-		differ() ? "wrong, too: a file was seen wrongly" : "right: it was kept wrongly");
+		sides_differ() ? "wrong, too: a file was seen wrongly"
+			       : "right: it was kept wrongly");
 	if (getenv("RACE_STOP"))
 		pause();
 	exit(1);
@@ -933,7 +779,7 @@ static void compare(int fd, unsigned long long round, unsigned sweep, unsigned c
 		fail("the other side");
 	do_order(&o, side[1], true, true, explain);
 	take_explanation(explain, where, sizeof(where));
-	if (differ())
+	if (sides_differ())
 		tell_difference(round, sweep, &o, where);
 	if (strstr(where, "remote on (cache)"))
 		count.hits++;
@@ -956,7 +802,7 @@ static void quiet(int fd, unsigned long long round)
 	for (unsigned sweep = 0; sweep <= BRANCHES; sweep++) {
 		unsigned from = random_below(COMMANDS);
 
-		enter();
+		enter_tree(dir);
 		if (sweep && random_below(2))
 			switch_branch(sweep - 1);
 		else if (sweep)
@@ -966,26 +812,17 @@ static void quiet(int fd, unsigned long long round)
 	}
 }
 
-static void *shared(size_t n)
-{
-	void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	if (p == MAP_FAILED)
-		fail("mmap");
-	return p;
-}
-
 static void share_all(void)
 {
-	atomic_uint *counts = shared(5 * sizeof(*counts));
+	atomic_uint *counts = shared(6 * sizeof(*counts));
 
-	side[0] = shared(sizeof(**side));
-	side[1] = shared(sizeof(**side));
+	share_sides();
 	jobs_left = counts;
 	storm_remote = counts + 1;
 	storm_here = counts + 2;
 	storm_hits = counts + 3;
 	storm_failed = counts + 4;
+	done = counts + 5;
 }
 
 int main(int argc, char **argv)
@@ -1018,10 +855,11 @@ int main(int argc, char **argv)
 		be_the_other(fds[1]);
 	}
 	close(fds[1]);
-	enter();
+	enter_tree(dir);
 	make_branch(0);
 	for (unsigned long long i = 1; i <= rounds; i++) {
-		enter();
+		enter_tree(dir);
+		calm = i % 2;
 		storm(mix(seed, i));
 		random_seed(mix(seed, i + 1000000));
 		quiet(fds[0], i);

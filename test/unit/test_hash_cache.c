@@ -72,7 +72,7 @@ static void put(struct hash_cache *h, unsigned n)
 	struct stat st = stat_of(n);
 	struct digest d = digest_for(n);
 
-	hash_cache_put(h, &st, &d);
+	hash_cache_put(h, &st, &d, true);
 }
 
 static bool has(struct hash_cache *h, unsigned n)
@@ -113,9 +113,37 @@ Test(hash_cache, each_part_of_the_stat_counts)
 	st = stat_of(1);
 	st.st_size = 99;
 	d = digest_for(99);
-	hash_cache_put(h, &st, &d);
+	hash_cache_put(h, &st, &d, true);
 	cr_assert_not(has(h, 1));
 	cr_assert_eq(hash_cache_count(h), 1);
+	hash_cache_free(h);
+}
+
+/* What a stat can't tell from others is known while it is mounted. */
+Test(hash_cache, what_passes)
+{
+	struct hash_cache *h = open_cache();
+	struct stat st = stat_of(1);
+	struct digest d = digest_for(1);
+
+	put(h, 2);
+	cr_assert_eq(save(h), 0);
+	hash_cache_put(h, &st, &d, false);
+	cr_assert(has(h, 1));
+	hash_cache_mounts_changed(h);
+	cr_assert_not(has(h, 1));
+	cr_assert(has(h, 2));
+	hash_cache_put(h, &st, &d, false);
+	put(h, 3);
+	cr_assert_eq(save(h), 0);
+	cr_assert(has(h, 1));
+	hash_cache_free(h);
+
+	h = open_cache();
+	cr_assert_eq(hash_cache_count(h), 2);
+	cr_assert_not(has(h, 1));
+	cr_assert(has(h, 2));
+	cr_assert(has(h, 3));
 	hash_cache_free(h);
 }
 
