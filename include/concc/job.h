@@ -29,6 +29,9 @@ struct policy_input {
 	 * @files are not looked into.
 	 */
 	int (*read_file)(const char *path, size_t max, struct buf *out);
+	/* Is the caller's descriptor (0 to 2) one that is another when it is opened anew, by its
+	 * name in /dev, than the pipe is that a job has there?  NULL: none is. */
+	bool (*is_no_pipe)(int fd);
 };
 
 struct policy_verdict {

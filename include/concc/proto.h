@@ -24,7 +24,7 @@
 #include "concc/digest.h"
 
 #ifndef PROTO_VERSION /* a test has another */
-#define PROTO_VERSION 18
+#define PROTO_VERSION 19
 #endif
 /*
  * Bytes of "project.lock" that a project server has locked when it is ready: for who speaks this
@@ -515,7 +515,8 @@ enum effect_kind {
 	EFFECT_DIR = 3,	    /* make the directory, or set its mode */
 	EFFECT_REMOVE = 4,  /* the name, and all beneath it when a directory */
 	EFFECT_META = 5,    /* same bytes as before: set mode; with EFFECT_F_TOUCHED the time too */
-	EFFECT_LINK = 6, /* a hard link to target, a path relative to the workspace sent before */
+	EFFECT_LINK = 6,   /* a hard link to target, a path relative to the workspace sent before */
+	EFFECT_LOCKED = 7, /* nothing was done to it: the job had it locked to read it (F_RDLCK) */
 };
 
 enum effect_flags {

@@ -285,6 +285,9 @@ bool commit_apply_some(struct commit *c, unsigned peer, uint64_t until_ms, int *
 		       struct errmsg *msg);
 /* Is there nothing to be put in place, nor an error to be told? */
 bool commit_is_empty(const struct commit *c);
+/* When all of the job has come, and nothing is in place: is what it read by locks as it was, with
+ * nobody's lock on it?  As commit_apply(), which looks once more. */
+int commit_check_locks(struct commit *c, struct errmsg *msg);
 /* Between two pieces: is some of it in place? */
 bool commit_is_begun(const struct commit *c);
 /* Of what is not in place yet the peer's digests are not used any more. */

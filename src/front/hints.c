@@ -21,6 +21,7 @@ struct look {
 	const struct left_alone *left;
 	const char *tool; /* "" when it is unknown */
 	char *dir;	  /* where the build is */
+	uint64_t n_asked;
 	struct buf *out;
 };
 
@@ -296,7 +297,7 @@ static bool path_lost(struct look *k)
 
 static bool who_knows(struct look *k)
 {
-	if (!*k->tool)
+	if (!*k->tool && (!k->n_asked || job_is_compiler_name(k->argv[0])))
 		return false;
 	buf_putf(k->out, "nothing was to be compiled, or compilers are called by their paths");
 	return true;
@@ -317,18 +318,19 @@ static char *find_dir(const char *tool, char *const *argv)
 }
 
 void hint_no_calls(char *const *argv, const struct masquerade *m, const struct left_alone *l,
-		   bool asked, struct buf *out)
+		   uint64_t n_asked, struct buf *out)
 {
 	static bool (*const looks[])(struct look * k) = {
 		called_by_path, own_way,     path_lost,	    argument_sets, variable_sets,
 		left_alone,	cmake_chose, file_has_path, cache_had_it,  who_knows,
 	};
 	const char *tool = tools_name(argv) ?: "";
-	struct look k = {.argv = argv, .m = m, .left = l, .tool = tool, .out = out};
+	struct look k = {
+		.argv = argv, .m = m, .left = l, .tool = tool, .n_asked = n_asked, .out = out};
 	size_t begin = out->len, at_start;
 
 	buf_putf(out, "concc: %s came through concc: ",
-		 asked ? "nothing but questions to compilers" : "no compiler call");
+		 n_asked ? "nothing but questions to compilers" : "no compiler call");
 	at_start = out->len;
 	k.dir = find_dir(tool, argv);
 	for (size_t i = 0; i < N_OF(looks); i++) {

@@ -16,12 +16,12 @@
 #include "tools.h"
 
 /*
- * No compiler call came through concc; asked: none but questions, like --version.  Looks at the
+ * No compiler call came through concc but n_asked questions, like --version.  Looks at the
  * command, the environment, and the files of the build in the current directory or where the
  * command says: CMakeCache.txt, build.ninja, Makefile.
  */
 void hint_no_calls(char *const *argv, const struct masquerade *m, const struct left_alone *l,
-		   bool asked, struct buf *out);
+		   uint64_t n_asked, struct buf *out);
 
 /* The rule that kept most calls here, of those that a change of the user's lifts, in a build that
  * was called so. */

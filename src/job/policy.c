@@ -36,7 +36,9 @@ const struct policy_rule policy_rules[] = {
 		       "/proc or the like, of which a worker has its own."},
 	{"descriptor", "It names or uses one of this process's open files other than standard "
 		       "input, output and error, as <(...) in a shell does: a job has none of "
-		       "them."},
+		       "them. Or it opens one of these three anew (/dev/stdout), and can't do the "
+		       "same with the pipe that a job has there."},
+	{"follow", "It waits for what is added to a file (tail -f), of which a job is not told."},
 	{"native", "-march=native and its kin mean this machine's processor."},
 	{"preload", "LD_PRELOAD names a library that may change what the compiler does."},
 	{"incremental", "rustc's incremental state is large, and is here."},
@@ -386,6 +388,20 @@ static bool rule_incremental(struct policy_call *c)
 	return false;
 }
 
+/* ---- follow ---- */
+
+/* It looks again and again where it can't wait; each file of a job stays as it was. */
+static bool rule_follow(struct policy_call *c)
+{
+	if (!streq(path_base(c->in->argv[0]), "tail"))
+		return false;
+	for (char *const *a = c->in->argv + 1; *a && !streq(*a, "--"); a++) {
+		if (str_starts(*a, "--f") || (**a == '-' && (*a)[1] != '-' && strpbrk(*a, "fF")))
+			return policy_because(c, *a);
+	}
+	return false;
+}
+
 /* ---- the table ---- */
 
 static const struct {
@@ -400,6 +416,7 @@ static const struct {
 	{rule_args_file},
 	{policy_tmp_output},
 	{policy_descriptor, true},
+	{rule_follow, true},
 	{rule_native},
 	{rule_preload},
 	{rule_incremental},

@@ -201,9 +201,62 @@ static bool is_descriptor(const char *path)
 	return false;
 }
 
+static const struct {
+	const char *name;
+	int fd;
+} stdio_names[] = {
+	{"/dev/stdin", 0},	{"/dev/stdout", 1},	{"/dev/stderr", 2},
+	{"/dev/fd/0", 0},	{"/dev/fd/1", 1},	{"/dev/fd/2", 2},
+	{"/proc/self/fd/0", 0}, {"/proc/self/fd/1", 1}, {"/proc/self/fd/2", 2},
+};
+
+static bool mentions(const char *text, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (const char *p = text; (p = strstr(p, name)); p += len)
+		if (!isalnum((unsigned char)p[len]))
+			return true;
+	return false;
+}
+
+/* A file that is opened anew begins at its start, and is cut; a pipe goes on. */
+static bool opens_file_anew(struct policy_call *c, const char *arg)
+{
+	for (size_t i = 0; c->in->is_no_pipe && i < N_OF(stdio_names); i++)
+		if (mentions(arg, stdio_names[i].name) && c->in->is_no_pipe(stdio_names[i].fd))
+			return policy_because(c, arg);
+	return false;
+}
+
+/* An assembler seeks in what it writes. */
+static bool assembles_into_output(struct policy_call *c)
+{
+	const char *output = NULL;
+
+	if (c->tool != TOOL_C && c->tool != TOOL_AS)
+		return false;
+	for (char *const *a = c->args; *a; a++) {
+		if (streq(*a, "-S") || streq(*a, "-E") || streq(*a, "-M") || streq(*a, "-MM"))
+			return false;
+		if (streq(*a, "-o") && a[1])
+			output = *++a;
+		else if (str_starts(*a, "-o/"))
+			output = *a + 2;
+	}
+	for (size_t i = 0; output && i < N_OF(stdio_names); i++)
+		if (streq(output, stdio_names[i].name))
+			return policy_because(c, output);
+	return false;
+}
+
 bool policy_descriptor(struct policy_call *c)
 {
+	if (assembles_into_output(c))
+		return true;
 	for (char *const *a = c->args; *a; a++) {
+		if (strchr(*a, '/') && opens_file_anew(c, *a))
+			return true;
 		for (const char *p = *a; p; p = strpbrk(p, "@=,:")) {
 			p += strspn(p, "@=,:");
 			if (is_descriptor(p))

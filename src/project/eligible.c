@@ -62,7 +62,7 @@ static char *refused_output(const struct peer *p, char *const *argv)
 			continue;
 		path = path_clean("/", arg);
 		if ((workspaces_is_system_path(path) || shown_has(p, path)) &&
-		    !path_is_below(path, "/dev") &&
+		    !path_is_below(path, "/dev") && !path_is_below(path, "/proc") &&
 		    !(tree_root_of(p->server->tree, path, &writable) && writable)) {
 			_cleanup_free_ char *shown = str_escape(path, strlen(path), 200);
 

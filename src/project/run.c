@@ -555,6 +555,14 @@ int run_output_credit(struct run *r, struct blob payload)
 
 static int on_done(struct run *r, const struct msg_exit *m)
 {
+	struct errmsg msg;
+	int err = r->commit ? commit_check_locks(r->commit, &msg) : 0;
+
+	/* What it says of the file is not to be seen, if that can be helped. */
+	if (err) {
+		run_fail(r, RUN_FAIL_LOCAL, false, rule_of(err), msg.text);
+		return 0;
+	}
 	run_show_held(r);
 	r->ended = true;
 	r->end = *m;

@@ -82,7 +82,7 @@ struct rule {
 #define STATUS_MAX     (64 * 1024) /* of /proc/PID/status */
 
 #define NAMES	 "it links one of the client's files, or moves one of its directories"
-#define LOCKS	 "it locks one of the client's files, which others may use meanwhile"
+#define LOCKS	 "it locks one of the client's files, or asks who does, and the others are here"
 #define WAITS	 "it waits for changes of the client's files (inotify), of which it would not hear"
 #define OWNER	 "it gives a file to another user or group"
 #define NODE	 "it makes a device node"
@@ -123,6 +123,8 @@ static const struct rule rules[] = {
 	RULE(fcntl, ALL, EQUAL, 1, .ask = true, .value = F_SETLKW, .text = LOCKS),
 	RULE(fcntl, ALL, EQUAL, 1, .ask = true, .value = F_OFD_SETLK, .text = LOCKS),
 	RULE(fcntl, ALL, EQUAL, 1, .ask = true, .value = F_OFD_SETLKW, .text = LOCKS),
+	RULE(fcntl, ALL, EQUAL, 1, .ask = true, .value = F_GETLK, .text = LOCKS),
+	RULE(fcntl, ALL, EQUAL, 1, .ask = true, .value = F_OFD_GETLK, .text = LOCKS),
 	RULE(inotify_add_watch, ALL, ANY, .ask = true, .text = WAITS),
 #ifdef SYS_chown
 	RULE(chown, ALL, OTHER_UID, 1, .text = OWNER),

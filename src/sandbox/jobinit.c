@@ -266,12 +266,31 @@ static void pass_signal(const struct signalfd_siginfo *si)
 		(void)kill(0, si->ssi_int); /* to us, it is one from inside */
 }
 
+/* What a job locks to read it is a few files; of a coverage run one for each source. */
+#define LOCKED_MAX 4096
+
+static bool tell_locked(void *data, size_t workspace, const char *path)
+{
+	struct lm_packet p = {.kind = LM_LOCKED, .value = (int32_t)workspace};
+	_cleanup_free_ char *key = xasprintf("%zu/%s", workspace, path);
+	struct job *j = data;
+
+	if (map_get_str(&j->locked, key))
+		return true;
+	if (strlen(path) >= sizeof(p.text) || j->locked.n >= LOCKED_MAX)
+		return false;
+	(void)map_put_str(&j->locked, key, j);
+	p.job_id = j->id;
+	(void)snprintf(p.text, sizeof(p.text), "%s", path);
+	return lm_send(j->sock, &p, NULL, 0, 0) == 0;
+}
+
 /* Once: the job is ended for it.  Who waits goes on, with an error, when the listener is closed: so
  * that stays. */
 static void look_at_call(struct job *j)
 {
 	const struct beyond b = {
-		.moves = {j->mirror, j->fds, j->req.workspaces, j->n},
+		.moves = {j->mirror, j->fds, j->req.workspaces, j->n, tell_locked, j},
 		.input = &j->input,
 		.seeks = j->req.seeks,
 		.reads = j->req.reads,

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "concc/map.h"
 #include "concc/proto.h"
 #include "launchmsg.h"
 
@@ -30,6 +31,7 @@ struct job {
 	struct stat input;		       /* of stdio[0] */
 	int listener;	     /* of the filter; -1: nobody can be told (any more) */
 	struct trace *trace; /* NULL: nobody wants one */
+	struct map locked;   /* what was told of as LM_LOCKED -> this */
 	int starting; /* with a trace: what the command's process says before its exec; else -1 */
 };
 

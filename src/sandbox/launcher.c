@@ -232,6 +232,13 @@ static void on_beyond(struct launcher *l, struct lm_packet *p)
 	l->ops->beyond(l->data, p->job_id, p->text);
 }
 
+static void on_locked(struct launcher *l, struct running *run, struct lm_packet *p)
+{
+	p->text[sizeof(p->text) - 1] = '\0';
+	if (p->value >= 0 && (size_t)p->value < run->n_workspaces)
+		l->ops->locked(l->data, p->job_id, (size_t)p->value, p->text);
+}
+
 static void on_refused(struct running *run, const struct lm_packet *p)
 {
 	run->reported = true;
@@ -294,6 +301,8 @@ static void on_packet(struct launcher *l, struct lm_packet *p, int *fds, size_t 
 		on_prepared(l, run, p, fds, n);
 	} else if (run && p->kind == LM_BEYOND) {
 		on_beyond(l, p);
+	} else if (run && p->kind == LM_LOCKED) {
+		on_locked(l, run, p);
 	} else if (run && p->kind == LM_REFUSED) {
 		on_refused(run, p);
 	} else if (run && p->kind == LM_DONE) {

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -220,14 +221,29 @@ static bool can_move(const struct moves *m, const struct filter_call *c, const s
 	return source.is_apart || target.workspace == ELSEWHERE || st.st_nlink == 0;
 }
 
+/* F_RDLCK, F_WRLCK, F_UNLCK; of flock(2) no lock is one to read, see moves.h. */
+static int kind_of_lock(const struct filter_call *c)
+{
+	struct flock l;
+
+	if (c->nr == SYS_flock)
+		return (c->args[1] & ~(uint64_t)LOCK_NB) == LOCK_UN ? F_UNLCK : F_WRLCK;
+	return peek(c->pid, c->args[2], &l, sizeof(l)) == sizeof(l) ? l.l_type : F_WRLCK;
+}
+
 /* A lock keeps others away, and the others are on the client. */
 static bool locks_clients_file(const struct moves *m, const struct filter_call *c)
 {
 	_cleanup_close_ int fd = open_named(c, 0, "", true);
+	int kind = kind_of_lock(c);
 	struct place p;
+	struct stat st;
 
-	return fd >= 0 && find_place(m, fd, &p) && p.workspace != ELSEWHERE && !made_file(m, &p) &&
-	       is_in_mirror(m, &p);
+	if (kind == F_UNLCK || fd < 0 || !find_place(m, fd, &p) || p.workspace == ELSEWHERE ||
+	    made_file(m, &p) || !is_in_mirror(m, &p))
+		return false;
+	return kind != F_RDLCK || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !m->locked ||
+	       !m->locked(m->data, p.workspace, p.rel);
 }
 
 /* Above a workspace a job sees no more than the way to it. */

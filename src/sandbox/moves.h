@@ -9,7 +9,11 @@
  * on the client may be several here.  What the job has made itself is moved and linked as anywhere.
  *
  * And locks: those of the client's processes are not seen here, nor a job's there.  A file that the
- * client has is locked there, or two write to it that should take turns.
+ * client has is locked there, or two write to it that should take turns.  But a lock to read
+ * (F_RDLCK, and F_GETLK with that: it asks whether it could) goes on, and is told of: whether the
+ * job could have had it is seen by the client, when the job has ended (EFFECT_LOCKED).  Not one of
+ * flock(2): to take one of those that it would have met nobody needs to open the file for writing,
+ * so the client can't know that nobody did.
  *
  * And watches: who waits for a change of the client's files is not told of it here, where a job
  * sees them as they were when it began, and would wait for ever.
@@ -24,6 +28,9 @@ struct moves {
 	const int *uppers;
 	char *const *workspaces;
 	size_t n;
+	/* It is about to lock this file of the client's, in order to read it: false, it may not. */
+	bool (*locked)(void *data, size_t workspace, const char *path);
+	void *data;
 };
 
 /*

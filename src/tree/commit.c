@@ -333,7 +333,7 @@ static const char *check_message(const struct commit *c, const struct msg_file *
 {
 	if (f->workspace >= strv_len(c->workspaces))
 		return "a file for no workspace";
-	if (f->kind < EFFECT_FILE || f->kind > EFFECT_LINK)
+	if (f->kind < EFFECT_FILE || f->kind > EFFECT_LOCKED)
 		return "an unknown kind of file";
 	/* Again what the decoder checked: this is where a wrong path would do harm. */
 	if (f->path[0] ? !path_is_clean_relative(f->path)
@@ -371,6 +371,7 @@ int commit_file(struct commit *c, const struct msg_file *f)
 	}
 	e = new_effect(c, f);
 	commit_check_place(c, e);
+	c->locks |= e->kind == EFFECT_LOCKED;
 	if (e->kind == EFFECT_REMOVE || e->flags & EFFECT_F_OPAQUE)
 		map_put_str(&c->removed, e->path, e->path);
 	if (e->kind != EFFECT_FILE || e->flags & EFFECT_F_SPECIAL)

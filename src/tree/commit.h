@@ -128,6 +128,7 @@ struct commit {
 	char **workspaces;
 	uint64_t started;
 	bool any_command; /* see commit_of_any_command() */
+	bool locks;	  /* one of its effects is EFFECT_LOCKED */
 	struct effect *effects;
 	size_t n, cap;
 	size_t n_applied;

@@ -386,6 +386,8 @@ static int apply_effect(struct commit *c, struct effect *e, unsigned peer)
 	int fd, held;
 	int err;
 
+	if (e->kind == EFFECT_LOCKED)
+		return 0;
 	if (streq(e->path, e->workspace))
 		return apply_workspace(c, e);
 	fd = commit_parent_fd(c, e->path, &name);
@@ -448,7 +450,7 @@ void commit_absorb_events(struct commit *c)
 		const struct effect *e = &c->effects[c->n_absorbed];
 		struct ent *ent = commit_find_ent(c, e->path, &d);
 
-		if (!ent)
+		if (!ent || e->kind == EFFECT_LOCKED)
 			continue;
 		ent->flags &= (uint16_t)~ENT_GONE;
 		if (e->in_place)

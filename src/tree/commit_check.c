@@ -54,6 +54,8 @@ void commit_check_place(struct commit *c, const struct effect *e)
 {
 	bool writable = false;
 
+	if (e->kind == EFFECT_LOCKED)
+		return; /* it is only looked at, and by resolve_open() */
 	if (!tree_root_of(c->tree, e->path, &writable) || !writable || streq(e->workspace, "/"))
 		commit_fail(c, -EROFS, "write", e->path);
 	/* A further name of a file that is only read would be a way to write to it. */
@@ -353,6 +355,42 @@ static bool was_known(const struct commit *c, const char *path)
 	       (e->version <= d->known_since || e->version <= c->started);
 }
 
+/*
+ * Could the job have had a lock on it to read it, all the time since its dispatch?  Who has one
+ * that keeps it away has one now, or has opened the file for writing and closed it since, which
+ * makes a new version of it, whatever was written.  Not noticed is who keeps the file open all
+ * along, and neither writes to it nor has its lock now.
+ */
+static int check_locked(struct commit *c, const struct effect *e, struct errmsg *msg)
+{
+	struct flock l = {.l_type = F_RDLCK, .l_whence = SEEK_SET}; /* all of it */
+	_cleanup_close_ int fd = resolve_open(c->tree, e->path, O_RDONLY | O_NONBLOCK);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || changed_by_others(c, e->path) ||
+	    !tree_confirms(c->tree, e->path, &st))
+		return commit_conflict(e->path, msg);
+	if (fcntl(fd, F_OFD_GETLK, &l) < 0 || l.l_type != F_UNLCK)
+		return errmsg_set(msg, CONCC_E_CONFLICT,
+				  "%s was locked on this machine while the job read it", e->path);
+	return 0;
+}
+
+int commit_check_locks(struct commit *c, struct errmsg *msg)
+{
+	int err = 0;
+
+	for (size_t i = 0; c->locks && i < c->n; i++)
+		if (c->effects[i].kind == EFFECT_LOCKED)
+			snap_freshen(c->tree, c->effects[i].path);
+	if (c->locks)
+		tree_on_event(c->tree);
+	for (size_t i = 0; c->locks && !err && i < c->n; i++)
+		if (c->effects[i].kind == EFFECT_LOCKED)
+			err = check_locked(c, &c->effects[i], msg);
+	return err;
+}
+
 int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg)
 {
 	struct stat st;
@@ -364,6 +402,8 @@ int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg)
 	err = check_ancestors(c, e, msg);
 	if (err || streq(e->path, e->workspace))
 		return err;
+	if (e->kind == EFFECT_LOCKED)
+		return check_locked(c, e, msg);
 	if (e->kind == EFFECT_LINK && changed_by_others(c, e->target))
 		return commit_conflict(e->target, msg);
 	err = look_or_say(c, e->path, &st, msg);

@@ -212,6 +212,11 @@ static void on_beyond(void *data, uint32_t job_id, const char *text)
 	agent_job_beyond(data, job_id, text);
 }
 
+static void on_locked(void *data, uint32_t job_id, size_t workspace, const char *path)
+{
+	agent_job_locked(data, job_id, workspace, path);
+}
+
 static void on_launcher_lost(void *data, int wait_status)
 {
 	if (wait_status < 0)
@@ -225,6 +230,7 @@ static const struct launcher_ops launcher_callbacks = {
 	.prepared = on_prepared,
 	.ended = on_ended,
 	.beyond = on_beyond,
+	.locked = on_locked,
 	.lost = on_launcher_lost,
 };
 

@@ -335,9 +335,27 @@ static void scan_later(struct agent_job *j, size_t from)
 	(void)offload_put(j->agent->scanning, scan_by_thread, scanned, g, 0); /* one of each job */
 }
 
+/* Those it locked to read them: the client sees whether it could have. */
+static void tell_locked(struct agent_job *j)
+{
+	static char none[1];
+	struct rd rd;
+
+	rd_init(&rd, j->locked.data, j->locked.len);
+	while (rd.left) {
+		struct msg_file f = {.kind = EFFECT_LOCKED, .target = none};
+
+		f.workspace = rd_u32(&rd);
+		f.path = rd_strdup(&rd, PROTO_PATH_MAX);
+		(void)job_on_effect(j, &f, -1);
+		free(f.path);
+	}
+}
+
 /* Puts what it did into the outbox; taints when that can't be told.  False: tell() comes later. */
 static bool scan(struct agent_job *j, struct leftover *left)
 {
+	tell_locked(j);
 	for (size_t i = 0; i < j->n_homes; i++) {
 		int r = home_scan_few(j->homes[i], job_on_effect, j);
 

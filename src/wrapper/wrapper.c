@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -81,6 +82,16 @@ static int decide(struct wrapper *w)
 	return remote_run(w);
 }
 
+/* A terminal is one in a job, too.  Of input it matters where the caller is in it. */
+static bool is_no_pipe(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode))
+		return false;
+	return fd != STDIN_FILENO || !S_ISREG(st.st_mode) || lseek(fd, 0, SEEK_CUR) > 0;
+}
+
 static struct wrapper wrapper_of(const struct wrapper_options *o)
 {
 	return (struct wrapper){.o = o,
@@ -98,6 +109,7 @@ int wrapper_run(const struct wrapper_options *o)
 		.env = environ,
 		.any_command = o->any_command,
 		.read_file = read_regular_file,
+		.is_no_pipe = is_no_pipe,
 	};
 	struct policy_verdict v;
 
@@ -171,6 +183,7 @@ int wrapper_why(const struct wrapper_options *o)
 		.env = environ,
 		.any_command = o->any_command,
 		.read_file = read_regular_file,
+		.is_no_pipe = is_no_pipe,
 	};
 	_cleanup_free_ char *why = NULL;
 	struct errmsg msg = {0};

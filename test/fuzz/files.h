@@ -209,6 +209,8 @@ static void files_apply(struct files *f, const struct msg_file *e, const char *p
 	case EFFECT_LINK:
 		files_link(f, path, target);
 		break;
+	case EFFECT_LOCKED:
+		break;
 	}
 }
 

@@ -245,7 +245,7 @@ static void w_file(struct buf *b, const uint8_t s[4])
 	static const char *const targets[] = {"a.c", "../victim", "/", "d/b"};
 	struct msg_file m = {
 		.job_id = job_id(s[1]),
-		.kind = (uint8_t)(1 + s[2] % 6),
+		.kind = (uint8_t)(1 + s[2] % 7),
 		.flags = s[3] & 64 ? s[2] : 0,
 		.mode = s[3] & 128 ? 04755 : 0755,
 		.workspace = s[2] == 255,

@@ -71,6 +71,16 @@ others() {
 	says 'tup runs commands in a file system of its own' ./tup
 	says 'bash -lc sets PATH anew; leave out the l' bash -lc true
 	says 'env -i takes away ' env -i true
+	# What asks compilers by PATH what they are, and calls them by their paths.
+	printf '#!/bin/sh\ngcc --version && gcc -dumpmachine && %s -c a.c\n' "$GCC" >driver
+	chmod +x driver
+	concc run -- ./driver >"$LAB/out" 2>"$LAB/err" || fail "$(cat "$LAB/out" "$LAB/err")"
+	cat "$LAB/err"
+	expect_grep '2 here \(query 2\)' "$LAB/err"
+	expect_grep "^concc: nothing but questions to compilers .*: nothing was to be" "$LAB/err"
+	rm driver
+	concc run -- gcc --version >"$LAB/out" 2>"$LAB/err"
+	expect_no_grep 'came through concc:' "$LAB/err"
 	printf 'all:\n' >Makefile
 	says 'nothing was to be compiled, or ' make
 	rm -f Makefile build.ninja

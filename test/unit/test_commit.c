@@ -586,6 +586,59 @@ Test(commit, conflicts_where_nothing_is_watched)
 	bed_release(&b);
 }
 
+static void lock_to_write(struct bed *b, const char *path, int *ret_fd)
+{
+	struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 3, .l_len = 1};
+
+	*ret_fd = open(at(b, path), O_RDWR | O_CLOEXEC);
+	cr_assert_eq(fcntl(*ret_fd, F_OFD_SETLK, &l), 0);
+}
+
+/* What a job has read by a lock is so, and nobody else's lock would have kept it away. */
+Test(commit, a_lock_to_read)
+{
+	struct bed b;
+	int fd;
+
+	bed_init(&b);
+	write_file(at(&b, "f"), "user");
+	cr_assert_eq(symlink("f", at(&b, "s")), 0);
+	tree_list(b.tree, 0, b.root);
+	start(&b);
+	cr_assert_eq(simple(&b, EFFECT_LOCKED, "f", 0, 0), 0);
+	cr_assert_eq(put(&b, "out", "job", 0644), 0);
+	cr_assert_eq(commit_check_locks(b.job, &b.msg), 0);
+	applies(&b);
+	cr_file(&b, "f", "user");
+	cr_file(&b, "out", "job");
+
+	start(&b);
+	lock_to_write(&b, "f", &fd);
+	cr_assert_eq(simple(&b, EFFECT_LOCKED, "f", 0, 0), 0);
+	cr_assert_eq(put(&b, "out", "job 2", 0644), 0);
+	cr_assert_eq(commit_check_locks(b.job, &b.msg), CONCC_E_CONFLICT);
+	conflicts(&b, "f");
+	cr_file(&b, "out", "job");
+	(void)close(fd); /* which tells that somebody has had it open */
+	start(&b);
+	cr_assert_eq(simple(&b, EFFECT_LOCKED, "f", 0, 0), 0);
+	applies(&b);
+
+	start(&b);
+	lock_to_write(&b, "f", &fd);
+	(void)close(fd);
+	cr_assert_eq(simple(&b, EFFECT_LOCKED, "f", 0, 0), 0);
+	conflicts(&b, "f");
+	/* No file, or not one that the job can have read. */
+	start(&b);
+	cr_assert_eq(simple(&b, EFFECT_LOCKED, "none", 0, 0), 0);
+	conflicts(&b, "none");
+	start(&b);
+	cr_assert_eq(simple(&b, EFFECT_LOCKED, "s", 0, 0), 0);
+	conflicts(&b, "s");
+	bed_release(&b);
+}
+
 Test(commit, further_names_are_no_conflict)
 {
 	struct bed b;

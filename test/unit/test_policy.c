@@ -57,6 +57,15 @@ static const struct {
 	{"remote", "g++ a.cc b.o -lz -o prog"},
 	{"remote", "gcc -x c - -c -o a.o"},
 	{"remote", "gcc -E a.c"},
+	/* an assembler seeks in what it writes, which is a pipe there */
+	{"descriptor", "gcc -c -o /dev/stdout a.c"},
+	{"descriptor", "gcc -c a.c -o/dev/stderr"},
+	{"descriptor", "clang a.c -c -o /proc/self/fd/1"},
+	{"descriptor", "as -o /dev/fd/1 a.s"},
+	{"remote", "gcc -S -o /dev/stdout a.c"},
+	{"remote", "gcc a.c -E -o /dev/fd/1"},
+	{"remote", "gcc -M -o /dev/stdout a.c"},
+	{"remote", "gcc -MD -MF /dev/stdout -c a.c -o a.o"},
 	{"remote", "gcc -E -P -x c -"},
 	{"remote", "gcc -v -c a.c"},
 	{"remote", "gcc -M a.c"},
@@ -400,6 +409,52 @@ Test(policy, dispatch_keeps_what_names_a_descriptor)
 		cr_expect_str_eq(dispatched(kept[i]), "descriptor", "%s", kept[i]);
 	for (size_t i = 0; i < sizeof(sent) / sizeof(*sent); i++)
 		cr_expect_str_eq(dispatched(sent[i]), "remote", "%s", sent[i]);
+}
+
+Test(policy, what_follows_a_file_stays)
+{
+	static const char *const kept[] = {"tail -f log", "/usr/bin/tail -n3 -F a b",
+					   "tail --follow=name x", "tail -5f x"};
+	static const char *const sent[] = {"tail -n 3 f", "tail f", "tail -- -f", "tails -f x",
+					   "cat -f"};
+
+	for (size_t i = 0; i < N_OF(kept); i++)
+		cr_expect_str_eq(dispatched(kept[i]), "follow", "%s", kept[i]);
+	for (size_t i = 0; i < N_OF(sent); i++)
+		cr_expect_str_eq(dispatched(sent[i]), "remote", "%s", sent[i]);
+}
+
+static bool only_error_is_a_file(int fd)
+{
+	return fd == 2;
+}
+
+Test(policy, what_opens_a_file_anew_stays)
+{
+	static const char *const kept[] = {"tee /dev/stderr", "tool --out=/dev/fd/2",
+					   "sh -c x>/dev/stderr;y", "gcc -S -o /proc/self/fd/2 a.c",
+					   "tool /dev/stdout,/dev/stderr"};
+	static const char *const sent[] = {"tee /dev/stdout", "cat /dev/stdin /dev/fd/0",
+					   "tool /dev/stderrs", "tool x/dev/stdou",
+					   "gcc -c a.c -o a.o"};
+
+	for (int any = 0; any < 2; any++) {
+		for (size_t i = 0; i < N_OF(kept) + N_OF(sent); i++) {
+			bool keeps = i < N_OF(kept);
+			_cleanup_strv_ char **argv = words(keeps ? kept[i] : sent[i - N_OF(kept)]);
+			struct policy_input in = {.argv = argv,
+						  .cwd = CWD,
+						  .env = (char *const *)no_env,
+						  .workspace = TOP,
+						  .any_command = any,
+						  .is_no_pipe = only_error_is_a_file};
+			struct policy_verdict v;
+
+			policy_decide(&in, &v);
+			cr_expect_str_eq(v.rule, keeps ? "descriptor" : "remote", "%d %zu: %s", any,
+					 i, v.why);
+		}
+	}
 }
 
 Test(policy, why_names_the_argument)

@@ -77,6 +77,7 @@ struct agent {
 	struct caller caller; /* of the next jobs, and their program's path, when not argv[0] */
 	const char *path;
 	char *beyond; /* what the last one was ended for */
+	char *locked; /* paths that were, to be read */
 	bool traces;  /* the next jobs */
 };
 
@@ -137,6 +138,17 @@ static void on_beyond(void *data, uint32_t id, const char *text)
 	launcher_kill(a->launcher, id, SIGKILL);
 }
 
+static void on_locked(void *data, uint32_t id, size_t workspace, const char *path)
+{
+	struct agent *a = data;
+	char *before = steal_ptr(&a->locked);
+
+	(void)id;
+	CHECK(workspace == 0);
+	a->locked = xasprintf("%s%s ", before ? before : "", path);
+	free(before);
+}
+
 static void on_lost(void *data, int wait_status)
 {
 	struct agent *a = data;
@@ -149,6 +161,7 @@ static void on_lost(void *data, int wait_status)
 static const struct launcher_ops ops = {
 	.prepared = on_prepared,
 	.beyond = on_beyond,
+	.locked = on_locked,
 	.ended = on_ended,
 	.lost = on_lost,
 };
@@ -739,6 +752,35 @@ TEST_BOTH(names_of_the_clients)
 		check_beyond(a, moves_as_here[i], NULL);
 	for (size_t i = 0; i < sizeof(moves_of_the_clients) / sizeof(moves_of_the_clients[0]); i++)
 		check_beyond(a, moves_of_the_clients[i], "client's");
+}
+
+#define LOCK(file, how)                                                                            \
+	"python3 -c 'import fcntl; fcntl.lockf(open(\"" file "\", \"r+\"), fcntl.LOCK_" how ")'; "
+
+/* To read, and each is told of once; or what the job has made. */
+static void check_locks(struct agent *a)
+{
+	free(steal_ptr(&a->locked));
+	check_beyond(a, LOCK("a.c", "SH") LOCK("dir/x", "SH|fcntl.LOCK_NB") LOCK("a.c", "UN"),
+		     NULL);
+	CHECK(a->locked && streq(a->locked, "a.c dir/x "), "%s", a->locked);
+	check_beyond(a, LOCK("a.c", "SH") LOCK("a.c", "EX"), "locks one of the client's files");
+	check_beyond(a,
+		     "python3 -c 'import fcntl, struct; fcntl.fcntl(open(\"a.c\"), fcntl.F_GETLK, "
+		     "struct.pack(\"hhqqi\", fcntl.F_WRLCK, 0, 0, 0, 0))'",
+		     "asks who does");
+	check_beyond(a, "flock -s a.c true", "locks one of the client's files");
+	free(steal_ptr(&a->locked));
+	check_beyond(a, "echo x >new; flock new true; rm a.c; echo >a.c;" LOCK("a.c", "EX"), NULL);
+	CHECK(!a->locked, "%s", a->locked);
+}
+
+TEST_BOTH(locks)
+{
+	start_agent(a);
+	check_locks(a);
+	a->traces = true;
+	check_locks(a);
 }
 
 /* What a call by its number says. */
