@@ -89,6 +89,9 @@ char *path_parent(const char *path);	 /* of a clean one, "/" of "/"; on the heap
  * at its end, too.  On the heap; NULL with errno set.  May block.
  */
 char *path_way(const char *path, bool follow);
+/* The same.  *ret_n: so many bytes of path are the first name that is not there, with the way to
+ * it, when no symlink said where that would be; else 0. */
+char *path_way_missing(const char *path, bool follow, size_t *ret_n);
 /* mkdir -p with mode for what is missing. */
 int path_mkdirs(const char *path, mode_t mode);
 /* rm -rf name in dirfd, whatever its modes, through no symlink and no mount; missing is fine.

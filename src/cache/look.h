@@ -30,6 +30,8 @@ struct cache_look {
 	char *dir;		   /* that something is made in, as named last; NULL: none */
 	struct buf dir_state;	   /* its place, as put into state */
 	char *way_dir, *way;	   /* that what is not there was in last, and its way; NULL: none */
+	char *gone, *gone_way;	   /* the same of a name that is not there, above others, */
+	int gone_err;		   /* which are not there for this reason */
 	/* From one look to the next. */
 	uint32_t n_looks;
 	size_t n_listed;   /* names, in this look; */

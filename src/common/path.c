@@ -157,8 +157,15 @@ static char *past_link(int fd, const char *place, const char *rest, bool follow)
 
 char *path_way(const char *path, bool follow)
 {
+	return path_way_missing(path, follow, NULL);
+}
+
+char *path_way_missing(const char *path, bool follow, size_t *ret_n)
+{
 	_cleanup_free_ char *at = xstrdup(path);
 
+	if (ret_n)
+		*ret_n = 0;
 	for (unsigned n_links = 0; n_links < LINKS_MAX; n_links++) {
 		size_t n;
 		_cleanup_close_ int fd = open_what_is_there(at, follow, &n);
@@ -168,6 +175,8 @@ char *path_way(const char *path, bool follow)
 		if (!place)
 			return NULL;
 		next = past_link(fd, place, at + n, follow);
+		if (!next && ret_n && !n_links && at[n])
+			*ret_n = n + strcspn(at + n, "/");
 		if (!next)
 			return at[n] ? xasprintf("%s/%s", place, at + n) : steal_ptr(&place);
 		free(at);

@@ -186,6 +186,83 @@ Test(cache, where_it_is_made_counts)
 	cr_assert(CHANGES(through, "mkdir o"));
 }
 
+static void fingerprints_of(const struct cache_names *s, uint64_t *ret)
+{
+	struct cache_look *l = cache_look_new(&ops, NULL);
+	struct digest d;
+
+	cr_assert_eq(cache_look_state(l, s, &d, ret), 0);
+	cache_look_free(l);
+}
+
+/* Many names in one look, and each in one of its own, would be at the same places. */
+Test(cache, where_what_is_absent_would_be)
+{
+	static const char *const ways[] = {
+		"a",
+		"a/",
+		"a/b",
+		"a/b/c",
+		"a/b/c/d",
+		"a/b/../x",
+		"a//b",
+		"a/bc",
+		"ab/c",
+		"d/x",
+		"d/y/z",
+		"d/y/w",
+		"d/../q",
+		"d/./q",
+		"f/x",
+		"f/x/y",
+		"l/x",
+		"l/y/z",
+		"lf/x",
+		"none",
+		"none/x",
+		"none/x/y",
+		"none/y",
+		"to/x",
+		"to/x/y",
+		"round",
+		"round/x",
+		"d/l",
+		"d/l/x",
+		"d/none/x",
+		"closed",
+		"f/z",
+		"ax",
+		"ax/l",
+		"ax/q",
+		"../nothing/x",
+		"../nothing/y/z",
+	};
+	char *full[2 * N_OF(ways) + 1] = {0};
+	uint64_t together[2 * N_OF(ways)], alone;
+	struct cache_names s;
+
+	cr_assert_eq(
+		system("mkdir -p d e ax; ln -s ../e/no ax/l; touch f; ln -s d l; ln -s f lf; ln -s nowhere/at none;"
+		       "ln -s e/gone to; ln -s round round; ln -s ../a/b d/l"),
+		0);
+	for (size_t i = 0; full[2 * N_OF(ways) - 1] == NULL; i++)
+		full[i] = xasprintf("%c%s/%s", i % 2 ? TRACE_WAY : TRACE_LOOK, tmp, ways[i / 2]);
+	s = names_of((const char *const *)full);
+	cr_assert_eq(s.n, 2 * N_OF(ways));
+	fingerprints_of(&s, together);
+	for (size_t i = 0; i < s.n; i++) {
+		const char *const one[] = {s.v[i], NULL};
+		struct cache_names single = names_of(one);
+
+		fingerprints_of(&single, &alone);
+		cr_expect_eq(together[i], alone, "%s", s.v[i]);
+		cache_names_release(&single);
+	}
+	cache_names_release(&s);
+	for (size_t i = 0; full[i]; i++)
+		free(full[i]);
+}
+
 static unsigned n_steady;
 
 static bool always_steady(void *data, const char *dir, const struct stat *st)
