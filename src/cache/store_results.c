@@ -69,7 +69,9 @@ static int read_variants(struct cache_store *s, const char *name,
 
 	if (r < 0)
 		return r == CONCC_E_TOOBIG ? store_damaged(s, name) : r;
-	if (b.len % sizeof(*v))
+	/* Two processes may add at the end of the page, and the last goes over it, in two pieces:
+	 * what is behind the whole ones is not there yet. */
+	if (b.len && b.len < sizeof(*v))
 		return store_damaged(s, name);
 	v = (const struct sealed_variant *)b.data;
 	*ret_n = 0;
