@@ -136,6 +136,7 @@ static bool record_decode(struct rd *rd, uint32_t session, struct record *ret)
 	ret->mtime_ns = rd_u32(rd);
 	ret->ctime_ns = rd_u32(rd);
 	ret->used = rd_u32(rd);
+	ret->passing = false;
 	digest = rd_bytes(rd, DIGEST_SIZE);
 	if (!digest)
 		return false;
