@@ -44,14 +44,6 @@ struct cache_look *cache_look_new(const struct cache_look_ops *ops, void *data)
 	return l;
 }
 
-static void forget_ways(struct cache_look *l)
-{
-	free(steal_ptr(&l->way_dir));
-	free(steal_ptr(&l->way));
-	free(steal_ptr(&l->gone));
-	free(steal_ptr(&l->gone_way));
-}
-
 static void forget(struct cache_look *l)
 {
 	buf_reset(&l->state);
@@ -62,7 +54,7 @@ static void forget(struct cache_look *l)
 	look_leave_place(l);
 	free(l->dir);
 	l->dir = NULL;
-	forget_ways(l);
+	look_forget_ways(l);
 }
 
 void cache_look_free(struct cache_look *l)
@@ -163,13 +155,6 @@ static int put_no(struct cache_look *l, int err)
 	return 0;
 }
 
-static bool is_beneath_gone(const struct cache_look *l, const char *path)
-{
-	size_t n = l->gone ? strlen(l->gone) : 0;
-
-	return n && strncmp(path, l->gone, n) == 0 && path[n] == '/';
-}
-
 static void look_once(struct cache_look *l, const char *path)
 {
 	if (l->path && streq(l->path, path))
@@ -178,7 +163,7 @@ static void look_once(struct cache_look *l, const char *path)
 	if (l->without && map_get_str(l->without, path))
 		l->err = ENOENT;
 	else
-		l->err = is_beneath_gone(l, path) ? l->gone_err : look_lstat(l, path);
+		l->err = look_is_beneath_gone(l, path) ? l->gone_err : look_lstat(l, path);
 	l->looked[l->index] = (struct cache_looked){
 		.err = l->err,
 		.st = l->st,
@@ -403,50 +388,6 @@ static int put_made(struct cache_look *l, const char *name)
 	return r;
 }
 
-/* What is not there has nothing beneath it, either. */
-static void note_gone(struct cache_look *l, size_t n)
-{
-	size_t beneath = strlen(l->way_dir) - n;
-
-	free(l->gone);
-	free(l->gone_way);
-	l->gone = xstrndup(l->way_dir, n);
-	l->gone_way = xstrndup(l->way, strlen(l->way) - beneath);
-	l->gone_err = l->err; /* it may be no directory */
-}
-
-/* Of several names in one directory, once.  NULL: errno says why not. */
-static const char *way_of_dir(struct cache_look *l, const char *path, size_t n)
-{
-	size_t missing;
-
-	if (l->way_dir && strlen(l->way_dir) == n && memcmp(l->way_dir, path, n) == 0)
-		return l->way;
-	free(l->way_dir);
-	free(l->way);
-	l->way_dir = xstrndup(path, n);
-	l->way = path_way_missing(l->way_dir, true, &missing);
-	if (!l->way)
-		free(steal_ptr(&l->way_dir)); /* errno is asked for next time, too */
-	else if (missing)
-		note_gone(l, missing);
-	return l->way;
-}
-
-/* As path_way(): there is no such name, or it is a symlink that leads to none. */
-static char *way_of_absent(struct cache_look *l, const char *path)
-{
-	const char *base = path_base(path), *dir;
-	bool is_name = base > path + 1 && *base && !streq(base, ".") && !streq(base, "..");
-
-	if (!is_name || !l->err || l->output || l->without)
-		return path_way(path, true);
-	if (is_beneath_gone(l, path))
-		return xasprintf("%s%s", l->gone_way, path + strlen(l->gone));
-	dir = way_of_dir(l, path, (size_t)(base - path) - 1);
-	return dir ? xasprintf("%s/%s", streq(dir, "/") ? "" : dir, base) : NULL;
-}
-
 /*
  * What the job makes where this name leads it may see by this name, too; and elsewhere what it
  * makes by this name.
@@ -460,7 +401,7 @@ static int put_way(struct cache_look *l, const char *path)
 
 	if (there || r < 0)
 		return r;
-	way = way_of_absent(l, path);
+	way = look_way_of_absent(l, path);
 	if (!way)
 		return put_no(l, errno);
 	buf_put_u8(&l->state, '@');

@@ -127,6 +127,15 @@ void look_note_state(struct cache_look *l, const char *name, const struct look_m
 void look_leave_place(struct cache_look *l);
 void look_forget_states(struct cache_look *l);
 
+/* ---- look_way.c ---- */
+
+/* As path_way(path, true) of the name that was looked at last: there is none, or it is a symlink
+ * that leads nowhere. */
+char *look_way_of_absent(struct cache_look *l, const char *path);
+/* It is not there, for the reason gone_err, since what is above it was not, in this look. */
+bool look_is_beneath_gone(const struct cache_look *l, const char *path);
+void look_forget_ways(struct cache_look *l);
+
 /* ---- look_again.c ---- */
 
 void look_forget_memos(struct cache_look *l);
