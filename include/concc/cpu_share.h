@@ -37,4 +37,12 @@ struct cpu_look {
 bool cpu_share_since(struct cpu_look *l, pid_t pid, struct cpu_share *ret);
 void cpu_look_release(struct cpu_look *l);
 
+/*
+ * As how many jobs others count that use the same cores, of what jobs got in elapsed_us, all of
+ * them together; jobs: so many they were at the least.  No more than CPU_SHARE_OTHERS_MAX.
+ */
+#define CPU_SHARE_OTHERS_MAX 100000
+uint32_t cpu_share_others(uint32_t cores, uint32_t jobs, const struct cpu_share *got,
+			  uint64_t elapsed_us);
+
 #endif

@@ -94,15 +94,6 @@ bool sched_restart_pays(const struct sched_place *there, const struct sched_plac
 uint64_t sched_restart_after_us(const struct sched_place *there, const struct sched_place *here,
 				uint32_t most_us, bool begun);
 
-/*
- * As how many jobs others count that use a place's cores: ours ran there for ran_us, of all of them
- * together, and waited for a processor for waited_us, in elapsed_us.  jobs: so many they were at
- * the least.  No more than SCHED_OTHERS_MAX.
- */
-#define SCHED_OTHERS_MAX 100000
-uint32_t sched_others(uint32_t cores, uint32_t jobs, uint64_t ran_us, uint64_t waited_us,
-		      uint64_t elapsed_us);
-
 /* ---- learning: for one thread ---- */
 
 /* A job, known by what it is and by what is like it; never 0. */

@@ -5,7 +5,6 @@
 
 #include "concc/cpu_share.h"
 #include "concc/io.h"
-#include "concc/schedule.h"
 #include "concc/str.h"
 
 /* From less nothing is concluded: a moment's wait comes of many things. */
@@ -54,8 +53,7 @@ uint32_t crowd_look(struct crowd *c, pid_t root, uint32_t jobs)
 		c->got.waited_us += got.waited_us;
 	}
 	if (c->got.ran_us + c->got.waited_us >= MEASURED_US) {
-		c->others = sched_others(c->cores, jobs, c->got.ran_us, c->got.waited_us,
-					 now - c->from_us);
+		c->others = cpu_share_others(c->cores, jobs, &c->got, now - c->from_us);
 		c->seen_us = now;
 		begin_anew(c, now);
 	} else if (!jobs) {

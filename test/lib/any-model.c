@@ -451,9 +451,7 @@ static void run_and_tell(const struct command *c)
 
 static void settle(void)
 {
-	const struct timespec t = {.tv_nsec = SETTLE_NS};
-
-	(void)nanosleep(&t, NULL);
+	(void)nanosleep(&(struct timespec){.tv_nsec = SETTLE_NS}, NULL);
 }
 
 /* What is done in a step, and by which command, depends on its number. */

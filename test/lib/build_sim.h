@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "concc/cpu_share.h"
 #include "concc/schedule.h"
 
 #define N(a) (sizeof(a) / sizeof((a)[0]))
@@ -319,8 +320,8 @@ static unsigned crowd_at(const struct sim *s, struct host *h, struct seen *seen)
 	if (wanted < CROWD_MEASURED_S)
 		return s->now < seen->at + CROWD_SEEN_S ? seen->crowd : 0;
 	*seen = (struct seen){h->shared, h->busy, h->wanted, s->now, 0};
-	seen->crowd = sched_others((uint32_t)h->m.cores, h->n_running, us(ran), us(wanted - ran),
-				   us(busy));
+	seen->crowd = cpu_share_others((uint32_t)h->m.cores, h->n_running,
+				       &(struct cpu_share){us(ran), us(wanted - ran)}, us(busy));
 	return seen->crowd;
 }
 

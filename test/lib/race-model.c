@@ -58,8 +58,9 @@ static const char *dir, *other, *program;
 static bool compiles;
 static unsigned long long seed;
 static struct command commands[COMMANDS];
-static bool calm; /* this storm: for most of the time a tree is at rest, at a branch */
-static atomic_uint *jobs_left, *done, *storm_remote, *storm_here, *storm_hits, *storm_failed;
+static bool calm;   /* this storm: for most of the time a tree is at rest, at a branch */
+static int done[2]; /* a byte for each job that has ended, when it is calm */
+static atomic_uint *jobs_left, *storm_remote, *storm_here, *storm_hits, *storm_failed;
 
 static void run_here(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static void run_here(const char *fmt, ...)
@@ -530,11 +531,10 @@ static void run_and_tell(const struct command *c, struct side *s, bool ours, boo
 
 static void pause_at_random(unsigned one_long_in)
 {
-	const bool is_long = random_below(one_long_in) == 0;
-	const struct timespec t = {.tv_nsec = random_below(is_long ? LONG_PAUSE_NS : PAUSE_NS)};
+	const uint32_t most = random_below(one_long_in) ? PAUSE_NS : LONG_PAUSE_NS;
 
 	if (random_below(3))
-		(void)nanosleep(&t, NULL);
+		(void)nanosleep(&(struct timespec){.tv_nsec = random_below(most)}, NULL);
 	else
 		sched_yield();
 }
@@ -589,16 +589,17 @@ static void kill_one(const char *const *comms, size_t n_comms)
 /* A few commands end in each state, so that what they kept may be found in the quiet. */
 static void be_a_calm_editor(void)
 {
-	const struct timespec t = {.tv_nsec = PAUSE_NS};
+	char one;
 
-	while (atomic_load(jobs_left)) {
-		unsigned until = atomic_load(done) + JOBS + random_below(JOBS);
+	close(done[1]);
+	for (;;) {
+		unsigned n = JOBS + random_below(JOBS);
 
 		switch_branch(random_below(BRANCHES));
-		while (atomic_load(jobs_left) && (int)(atomic_load(done) - until) < 0)
-			(void)nanosleep(&t, NULL);
+		while (n--)
+			if (read(done[0], &one, 1) != 1)
+				exit(0); /* no job is left */
 	}
-	exit(0);
 }
 
 static void be_an_editor(uint64_t s)
@@ -667,7 +668,8 @@ static void be_a_job(uint64_t s, unsigned which)
 			atomic_fetch_add(storm_failed, 1);
 		if (!compiles && strstr(where, "remote on"))
 			check_words(c, said->text);
-		atomic_fetch_add(done, 1);
+		if (calm && write(done[1], "", 1) != 1)
+			fail("who waits for jobs to end");
 	}
 	atomic_fetch_sub(jobs_left, 1);
 	exit(0);
@@ -679,12 +681,18 @@ static void storm(uint64_t s)
 	int status, bad = 0;
 
 	atomic_store(jobs_left, JOBS);
+	if (calm && pipe2(done, O_CLOEXEC) < 0)
+		fail("pipe");
 	for (unsigned i = 0; i < JOBS; i++)
 		if (fork() == 0)
 			be_a_job(mix(s, i), i);
 	for (unsigned i = 0; i < n_editors; i++)
 		if (fork() == 0)
 			be_an_editor(mix(s, 100 + i));
+	if (calm) {
+		close(done[0]);
+		close(done[1]);
+	}
 	for (unsigned i = 0; i < JOBS + n_editors; i++)
 		if (wait(&status) < 0 || status) {
 			bad = 1;
@@ -814,7 +822,7 @@ static void quiet(int fd, unsigned long long round)
 
 static void share_all(void)
 {
-	atomic_uint *counts = shared(6 * sizeof(*counts));
+	atomic_uint *counts = shared(5 * sizeof(*counts));
 
 	share_sides();
 	jobs_left = counts;
@@ -822,7 +830,6 @@ static void share_all(void)
 	storm_here = counts + 2;
 	storm_hits = counts + 3;
 	storm_failed = counts + 4;
-	done = counts + 5;
 }
 
 int main(int argc, char **argv)

@@ -167,3 +167,29 @@ Test(cpu_share, of_nobody_is_not_known)
 	cr_expect_not(cpu_share_of(0, &s));
 	cr_expect_not(cpu_share_of(-1, &s));
 }
+
+static uint32_t others(uint32_t cores, uint32_t jobs, uint64_t ran_us, uint64_t waited_us,
+		       uint64_t elapsed_us)
+{
+	const struct cpu_share got = {ran_us, waited_us};
+
+	return cpu_share_others(cores, jobs, &got, elapsed_us);
+}
+
+/* Ours ran for so long of a second on four cores. */
+Test(cpu_share, others_are_what_ours_did_not_get)
+{
+	const uint64_t s = 1000000;
+
+	cr_expect_eq(others(4, 1, s, 0, s), 0);
+	cr_expect_eq(others(4, 4, 4 * s, s / 4, s), 0, "hardly waits");
+	cr_expect_eq(others(4, 1, s / 2, s / 2, s), 7, "eight on four");
+	cr_expect_eq(others(4, 2, s, s, s), 6);
+	cr_expect_eq(others(4, 8, 4 * s, 4 * s, s), 0, "they are eight themselves");
+	cr_expect_eq(others(4, 8, 2 * s, 2 * s, s), 0, "some have ended, and are not seen");
+	cr_expect_eq(others(4, 8, 2 * s, 6 * s, s), 8);
+	cr_expect_eq(others(4, 0, 0, 0, 0), 0);
+	cr_expect_eq(others(4, 1, 0, s, s), CPU_SHARE_OTHERS_MAX, "ours do not run at all");
+	cr_expect_eq(others(0, 1, 1, s, s), 0);
+	cr_expect_leq(others(UINT32_MAX, 0, 1, UINT64_MAX, 1), CPU_SHARE_OTHERS_MAX);
+}

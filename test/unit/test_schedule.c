@@ -372,24 +372,6 @@ Test(anew, what_is_done_in_a_time)
 	cr_expect_eq(sched_done_us(&half, 1000000), 250000, "four share two cores");
 }
 
-/* Ours ran for so long of a second on four cores. */
-Test(others, are_what_ours_did_not_get)
-{
-	const uint64_t s = 1000000;
-
-	cr_expect_eq(sched_others(4, 1, s, 0, s), 0);
-	cr_expect_eq(sched_others(4, 4, 4 * s, s / 4, s), 0, "hardly waits");
-	cr_expect_eq(sched_others(4, 1, s / 2, s / 2, s), 7, "eight on four");
-	cr_expect_eq(sched_others(4, 2, s, s, s), 6);
-	cr_expect_eq(sched_others(4, 8, 4 * s, 4 * s, s), 0, "they are eight themselves");
-	cr_expect_eq(sched_others(4, 8, 2 * s, 2 * s, s), 0, "some have ended, and are not seen");
-	cr_expect_eq(sched_others(4, 8, 2 * s, 6 * s, s), 8);
-	cr_expect_eq(sched_others(4, 0, 0, 0, 0), 0);
-	cr_expect_eq(sched_others(4, 1, 0, s, s), SCHED_OTHERS_MAX, "ours do not run at all");
-	cr_expect_eq(sched_others(0, 1, 1, s, s), 0);
-	cr_expect_leq(sched_others(UINT32_MAX, 0, 1, UINT64_MAX, 1), SCHED_OTHERS_MAX);
-}
-
 Test(anew, what_takes_longer_than_it_should_is_begun_anew)
 {
 	struct sched_place same = place(8, 1, 1), quarter = place(8, 1, 4),
