@@ -259,7 +259,10 @@ input_files() {
 	same remote 'echo x >t/in; $RUN test -x /dev/stdin <t/in; echo $?'
 	same remote 'echo x >t/in; chmod 600 t/in; $RUN cp /dev/stdin t/out <t/in; stat -c "%a %s" t/out'
 	same remote 'seq 100000 >t/in; chmod 640 t/in; $RUN cp /dev/stdin t/out <t/in; stat -c "%a %s" t/out'
-	same remote 'seq 100 >t/in; chmod 755 t/in; { read -r a; $RUN stat -Lc %a /dev/stdin; } <t/in'
+	same remote 'seq 100 >t/in; chmod 755 t/in; $RUN stat -Lc %a /dev/stdin <t/in'
+	# Who opens it anew begins at its start, wherever the caller is in it.
+	same descriptor 'seq 100 >t/in; { read -r a; $RUN stat -Lc %a /dev/stdin; } <t/in'
+	same descriptor 'seq 100 >t/in; { read -r a; $RUN head -n 2 /dev/stdin; } <t/in'
 }
 
 # A larger one, or one that has been read from, is a pipe there: who reads on after the job must find
