@@ -297,7 +297,7 @@ static bool path_lost(struct look *k)
 
 static bool who_knows(struct look *k)
 {
-	if (!*k->tool && (!k->n_asked || job_is_compiler_name(k->argv[0])))
+	if (!*k->tool && !k->n_asked)
 		return false;
 	buf_putf(k->out, "nothing was to be compiled, or compilers are called by their paths");
 	return true;
@@ -329,6 +329,8 @@ void hint_no_calls(char *const *argv, const struct masquerade *m, const struct l
 		.argv = argv, .m = m, .left = l, .tool = tool, .n_asked = n_asked, .out = out};
 	size_t begin = out->len, at_start;
 
+	if (n_asked && job_is_compiler_name(path_base(argv[0])))
+		return; /* that was all of it */
 	buf_putf(out, "concc: %s came through concc: ",
 		 n_asked ? "nothing but questions to compilers" : "no compiler call");
 	at_start = out->len;

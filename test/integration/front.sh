@@ -72,6 +72,7 @@ others() {
 	says 'bash -lc sets PATH anew; leave out the l' bash -lc true
 	says 'env -i takes away ' env -i true
 	# What asks compilers by PATH what they are, and calls them by their paths.
+	rm -f Makefile build.ninja
 	printf '#!/bin/sh\ngcc --version && gcc -dumpmachine && %s -c a.c\n' "$GCC" >driver
 	chmod +x driver
 	concc run -- ./driver >"$LAB/out" 2>"$LAB/err" || fail "$(cat "$LAB/out" "$LAB/err")"
@@ -79,6 +80,7 @@ others() {
 	expect_grep '2 here \(query 2\)' "$LAB/err"
 	expect_grep "^concc: nothing but questions to compilers .*: nothing was to be" "$LAB/err"
 	rm driver
+	printf 'all:\n\t%s -c a.c\n' "$GCC" >Makefile
 	concc run -- gcc --version >"$LAB/out" 2>"$LAB/err"
 	expect_no_grep 'came through concc:' "$LAB/err"
 	printf 'all:\n' >Makefile
