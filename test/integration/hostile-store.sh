@@ -158,7 +158,7 @@ looks() { # SCENARIO
 	lab_syscalls "$(lab_server_pid)" compile >/dev/null
 	n=$(grep -Ec 'newfstatat\(|lstat\(|statx\(' "$LAB/strace" || true)
 	echo "	looks=$n" >>"$LAB/counts"
-	# 64 MB of names (SETS_LOOKED_MAX), 42 bytes each: those that are kept, up to four times.
+	# Those of the 16 MB that are kept (some 200 000, up to two calls each), up to four times (sets.h).
 	expect_le "looks" "$n" 1600000
 	evil_end
 }
