@@ -203,6 +203,7 @@ static struct dir *dir_alloc(struct tree *t, const char *path)
 	dir_touch(t, d);
 	d->route = d->stamp;
 	d->path = xstrdup(path);
+	d->was_told = map_get_str(&t->leases, path); /* it may be watched by now */
 	list_init(&d->siblings);
 	list_init(&d->children);
 	list_init(&d->in_watch);

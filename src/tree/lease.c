@@ -28,7 +28,6 @@ void lease_begin(struct tree *t, struct dir *d)
 	uint32_t last = (uint32_t)(uintptr_t)map_get_str(&t->leases, d->path);
 
 	d->idle_since = 0;
-	d->was_told = last;
 	d->lease = last < LEASE_MIN ? LEASE_MIN : last < LEASE_MAX ? 2 * last : LEASE_MAX;
 	d->lease_left = d->lease;
 }
