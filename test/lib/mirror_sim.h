@@ -707,6 +707,9 @@ static inline void *sim_finish(struct sim *s, struct sim_task *t)
 		}
 	}
 	cr_assert_eq(pthread_join(t->thread, NULL), 0);
+	/* As the agent does at a job's end: what the mirror has said of it by then is heard. */
+	if (s->m)
+		mirror_dispatch(s->m);
 	result = t->result;
 	close(t->done_fd);
 	free(t);
