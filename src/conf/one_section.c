@@ -17,8 +17,7 @@ struct reading {
 	struct errmsg *why;
 };
 
-/* A line that begins with '['.  inih tells of a section with its first key, which is another line.
- */
+/* A line that begins with '['.  inih tells of it with the first key, which is another line. */
 static void enter(struct reading *k, const char *line, size_t n)
 {
 	const char *close = memchr(line, ']', n);
@@ -44,6 +43,8 @@ static char *read_line(char *out, int size, void *stream)
 	k->left += used + (k->left[used] != '\0');
 	if (*line == '[')
 		enter(k, line, n);
+	if (*line == ';' || *line == '#')
+		n = 0; /* however long it is */
 	if (n + 2 > (size_t)size)
 		errmsg_set(k->why, CONCC_E_CONF, "the line is longer than %d bytes", size - 2);
 	if (*k->why->text)

@@ -104,8 +104,7 @@ static const struct program {
 	{"rustdoc", TOOL_RUST},
 	{"clippy-driver", TOOL_RUST},
 	{"zig", TOOL_ZIG},
-	/* None of OCaml, GHC and the like: who builds with them looks for their other tools beside
-	   them. */
+	/* None of OCaml or GHC: build tools look for what belongs to those beside them. */
 	{"nasm", TOOL_PLAIN, BY_NAME},
 	{"yasm", TOOL_PLAIN, BY_NAME},
 	{"ldc2", TOOL_PLAIN, BY_NAME},

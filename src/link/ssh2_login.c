@@ -144,6 +144,7 @@ static int try_file(struct ssh2_attempt *a, const char *path, const struct ssh_k
 	if (k->encrypted) {
 		shown = xasprintf("%s (needs its passphrase: ssh-add it)", path);
 		note_tried(a, k->public, shown);
+		a->locked = true;
 		return 0;
 	}
 	ATTEMPT_REPEAT(a, r, err,
@@ -201,7 +202,7 @@ static bool takes(const char *methods, const char *method)
 static int not_let_in(const struct ssh2_attempt *a, const char *methods)
 {
 	struct buf *tried = (struct buf *)&a->tried;
-	bool copies = takes(methods, "publickey") &&
+	bool copies = !a->locked && takes(methods, "publickey") &&
 		      (takes(methods, "password") || takes(methods, "keyboard-interactive"));
 	/* Who types a password can put a key there. */
 	_cleanup_free_ char *then =

@@ -146,8 +146,7 @@ static const char *tmp_of(const char *path)
 	return NULL;
 }
 
-/* Files that often hold what is nobody else's, and that their program does without when it is told.
- */
+/* What often holds things that are nobody else's, and git does without when it is told. */
 static const char *done_without(const char *path)
 {
 	static const char *const gits[] = {"~/.gitconfig", "~/.config/git", "/etc/gitconfig"};

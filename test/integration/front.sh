@@ -469,7 +469,8 @@ login_shell() {
 # No tree holds them that would be shown.  What is advised must help.
 settings_of_git() {
 	local words
-	git init -q .
+	git init -q repository
+	cd repository
 	printf '[user]\n\tname = lab\n' >~/.gitconfig
 	CONCC_EXPLAIN=1 concc-dispatch git status --porcelain >"$LAB/out" 2>"$LAB/err"
 	cat "$LAB/err"
@@ -479,6 +480,7 @@ settings_of_git() {
 	expect_grep '^concc: remote on' "$LAB/err"
 	expect_same_file "$LAB/out" "$LAB/out2"
 	rm ~/.gitconfig
+	lab_stop_server
 }
 
 # A page of all that there is hides what was wrong.

@@ -387,6 +387,10 @@ password_only() {
 	setup id_stranger
 	expect_status 1 connect -a "ssh://typist@box:$PORT"
 	said '^failed .*the host takes: publickey,password' "nobody types a password here: .ssh-copy-id -p $PORT typist@box. lets a key in"
+	# This one may be the right one, but for its passphrase.
+	setup id_locked
+	expect_status 1 connect -a ssh://typist@box
+	said '^failed .*ssh-add it.*; does .ssh -o BatchMode=yes typist@box true. work'
 	setup no_such_key
 	expect_status 1 connect -a ssh://typist@box
 	said '^failed' 'nobody types a password here: .ssh-keygen., then .ssh-copy-id typist@box. lets'
