@@ -24,7 +24,7 @@
 #include "concc/digest.h"
 
 #ifndef PROTO_VERSION /* a test has another */
-#define PROTO_VERSION 19
+#define PROTO_VERSION 20
 #endif
 /*
  * Bytes of "project.lock" that a project server has locked when it is ready: for who speaks this
@@ -111,6 +111,7 @@ enum msg_type {
 	MSG_RUN_INPUT = 52,
 	MSG_RUN_OUTPUT_CREDIT = 56,
 	MSG_RUN_HERE = 57,
+	MSG_RUN_CANCEL = 58,
 	MSG_CTL = 60,
 
 	/* project server -> wrapper */
