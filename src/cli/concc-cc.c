@@ -68,8 +68,9 @@ int main(int argc, char **argv)
 	}
 	if (o.argv[0][0] == '-' && o.argv == argv + 1) {
 		fprintf(stderr,
-			"concc-cc: unknown option %s; options of the compiler come after its name\n%s",
-			o.argv[0], usage);
+			"concc-cc: unknown option %s; options of the compiler come after its name; "
+			"see `concc-cc --help`\n",
+			o.argv[0]);
 		return WRAPPER_EXIT_USAGE;
 	}
 	return wrapper_run(&o);

@@ -34,7 +34,8 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	if (o.argv[0][0] == '-' && !streq(o.argv[-1], "--")) {
-		fprintf(stderr, "concc-dispatch: unknown option %s\n%s", o.argv[0], usage);
+		fprintf(stderr, "concc-dispatch: unknown option %s; see `concc-dispatch --help`\n",
+			o.argv[0]);
 		return WRAPPER_EXIT_USAGE;
 	}
 	return wrapper_run(&o);

@@ -112,12 +112,14 @@ static int parse(int argc, char **argv, struct options *o)
 			puts("concc-project " CONCC_VERSION);
 			return 0;
 		default:
-			fputs(usage, stderr);
+			fputs("concc-project: see `concc-project --help`\n", stderr);
 			return 100;
 		}
 	}
 	if (optind < argc) {
-		fprintf(stderr, "concc-project: unexpected argument %s\n%s", argv[optind], usage);
+		fprintf(stderr,
+			"concc-project: unexpected argument %s; see `concc-project --help`\n",
+			argv[optind]);
 		return 100;
 	}
 	return -1;

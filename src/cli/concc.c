@@ -45,10 +45,17 @@ static const char usage[] =
 	"Workers are listed in ~/.concc.ini; without it, two on this machine are used.\n"
 	"See concc(1) and concc.ini(5).\n";
 
+/* One line: what is wrong would be lost above a page of all that there is. */
 static int wrong(const char *what, const char *arg)
 {
-	err_say("%s%s%s", what, *arg ? " " : "", arg);
-	fputs(usage, stderr);
+	err_say("%s%s%s; see `concc --help`", what, *arg ? " " : "", arg);
+	return WRAPPER_EXIT_USAGE;
+}
+
+/* getopt(3) has said what. */
+static int wrong_option(void)
+{
+	fputs("concc: see `concc --help`\n", stderr);
 	return WRAPPER_EXIT_USAGE;
 }
 
@@ -115,8 +122,7 @@ static int cmd_run(int argc, char **argv)
 			fputs(usage, stdout);
 			return 0;
 		default:
-			fputs(usage, stderr);
-			return WRAPPER_EXIT_USAGE;
+			return wrong_option();
 		}
 	}
 	if (optind >= argc)
@@ -167,8 +173,7 @@ static int cmd_report(int argc, char **argv)
 		} else if (c == 't') {
 			o.trace = optarg;
 		} else if (c != 'j') {
-			fputs(usage, stderr);
-			return WRAPPER_EXIT_USAGE;
+			return wrong_option();
 		}
 	}
 	if (argc - optind > 1)
@@ -294,8 +299,10 @@ int main(int argc, char **argv)
 	const char *near;
 
 	fd_hold_stdio();
-	if (argc < 2)
-		return wrong("what should it do?", "");
+	if (argc < 2) {
+		fputs(usage, stderr);
+		return WRAPPER_EXIT_USAGE;
+	}
 	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
 		names[i] = commands[i].name;
 		if (!streq(argv[1], commands[i].name))
@@ -310,8 +317,7 @@ int main(int argc, char **argv)
 		return answered(commands[i].fn(argc - 1, argv + 1));
 	}
 	near = str_nearest(argv[1], names, sizeof(names) / sizeof(*names));
-	err_say("there is no command %s%s%s%s", argv[1], near ? "; did you mean " : "",
-		near ? near : "", near ? "?" : "");
-	fputs(usage, stderr);
+	err_say("there is no command %s; %s%s%s", argv[1],
+		near ? "did you mean " : "see `concc --help`", near ? near : "", near ? "?" : "");
 	return WRAPPER_EXIT_USAGE;
 }

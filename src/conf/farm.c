@@ -9,14 +9,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <ini.h>
-
 #include "concc/buf.h"
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/str.h"
 #include "concc/worker_spec.h"
 
+#include "one_section.h"
 #include "value.h"
 
 #define FILE_MAX   (64 * 1024)
@@ -111,39 +110,30 @@ static const struct {
 
 struct reading {
 	struct farm *farm;
-	struct errmsg why;
 	uint32_t seen;
 };
 
-/* For inih: 0 is a failure, of which it tells the line. */
-static int take(void *user, const char *section, const char *name, const char *value)
+static void take(void *data, const char *name, const char *value, struct errmsg *why)
 {
-	struct reading *k = user;
+	struct reading *k = data;
 	const char *names[N_KEYS];
 	char hint[64];
 
-	if (*k->why.text)
-		return 0;
-	if (!streq(section, "worker")) {
-		errmsg_set(&k->why, CONCC_E_CONF, "its one section is [worker]");
-		return 0;
-	}
 	for (size_t i = 0; i < N_KEYS; i++) {
-		struct errmsg why = {0};
+		struct errmsg text = {0};
 
 		names[i] = keys[i].name;
 		if (!streq(name, keys[i].name))
 			continue;
 		if (k->seen & (1u << i))
-			errmsg_set(&k->why, CONCC_E_CONF, "%s is given twice", name);
-		else if (keys[i].set(k->farm, value, &why) < 0)
-			errmsg_set(&k->why, CONCC_E_CONF, "%s: %s", name, why.text);
+			errmsg_set(why, CONCC_E_CONF, "%s is given twice", name);
+		else if (keys[i].set(k->farm, value, &text) < 0)
+			errmsg_set(why, CONCC_E_CONF, "%s: %s", name, text.text);
 		k->seen |= 1u << i;
-		return !*k->why.text;
+		return;
 	}
-	errmsg_set(&k->why, CONCC_E_CONF, "unknown key '%s'%s", name,
+	errmsg_set(why, CONCC_E_CONF, "unknown key '%s'%s", name,
 		   did_you_mean(hint, sizeof(hint), name, names, N_KEYS));
-	return 0;
 }
 
 static int check_mode(const char *path, int fd, struct errmsg *msg)
@@ -161,7 +151,15 @@ int farm_load(const char *path, struct farm *ret, struct errmsg *msg)
 	_cleanup_buf_ struct buf text = BUF_INIT;
 	struct farm f = {0};
 	struct reading k = {.farm = &f};
-	int r, line;
+	const struct one_section section = {
+		.name = "worker",
+		.only = "its one section is [worker]",
+		.take = take,
+		.data = &k,
+	};
+	struct errmsg why;
+	unsigned line;
+	int r;
 
 	*ret = (struct farm){0};
 	if (fd < 0 && errno == ENOENT)
@@ -183,17 +181,15 @@ int farm_load(const char *path, struct farm *ret, struct errmsg *msg)
 			"%s has a NUL byte in it, so it is not a text file; nobody can use "
 			"this worker until its administrator has corrected that",
 			path);
-	line = ini_parse_string(buf_cstr(&text), take, &k);
-	if (line == 0) {
+	if (one_section_parse(&section, buf_cstr(&text), &line, &why) == 0) {
 		*ret = f;
 		return 0;
 	}
 	farm_release(&f);
 	return errmsg_set(msg, CONCC_E_CONF,
-			  "%s:%d: %s; nobody can use this worker until its "
+			  "%s:%u: %s; nobody can use this worker until its "
 			  "administrator has corrected that",
-			  path, line,
-			  *k.why.text ? k.why.text : "neither [section] nor key = value");
+			  path, line, why.text);
 }
 
 void farm_release(struct farm *f)

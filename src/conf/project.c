@@ -5,13 +5,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <ini.h>
-
 #include "concc/buf.h"
 #include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/str.h"
 
+#include "one_section.h"
 #include "value.h"
 
 #define FILE_MAX (64 * 1024)
@@ -45,36 +44,19 @@ static const struct {
 
 #define N_KEYS (N_OF(keys))
 
-struct reading {
-	struct project_conf *conf;
-	struct errmsg why;
-};
-
-/* For inih: 0 is a failure, of which it tells the line. */
-static int take(void *user, const char *section, const char *name, const char *value)
+static void take(void *data, const char *name, const char *value, struct errmsg *why)
 {
-	struct reading *k = user;
-
-	if (*k->why.text)
-		return 0;
-	if (!streq(section, "run")) {
-		errmsg_set(&k->why, CONCC_E_CONF,
-			   "a project has one section, [run]; [%s] is for ~/.concc.ini", section);
-		return 0;
-	}
 	for (size_t i = 0; i < N_KEYS; i++) {
-		struct errmsg why = {0};
+		struct errmsg text = {0};
 
 		if (!streq(name, keys[i].name))
 			continue;
-		if (keys[i].set(k->conf, value, &why) == 0)
-			return 1;
-		errmsg_set(&k->why, CONCC_E_CONF, "%s: %s", name, why.text);
-		return 0;
+		if (keys[i].set(data, value, &text) < 0)
+			errmsg_set(why, CONCC_E_CONF, "%s: %s", name, text.text);
+		return;
 	}
-	errmsg_set(&k->why, CONCC_E_CONF,
-		   "a project may say jobs, require-remote and local, not '%s'", name);
-	return 0;
+	errmsg_set(why, CONCC_E_CONF, "a project may say jobs, require-remote and local, not '%s'",
+		   name);
 }
 
 int project_conf_load(const char *dir, struct project_conf *ret, struct errmsg *msg)
@@ -82,8 +64,15 @@ int project_conf_load(const char *dir, struct project_conf *ret, struct errmsg *
 	_cleanup_free_ char *path = path_join(dir, PROJECT_CONF);
 	_cleanup_buf_ struct buf text = BUF_INIT;
 	struct project_conf c = {0};
-	struct reading k = {.conf = &c};
-	int r, line;
+	const struct one_section section = {
+		.name = "run",
+		.only = "a project has one section, [run]; others are for ~/.concc.ini",
+		.take = take,
+		.data = &c,
+	};
+	struct errmsg why;
+	unsigned line;
+	int r;
 
 	*ret = (struct project_conf){0};
 	r = read_regular_file(path, FILE_MAX, &text);
@@ -91,10 +80,9 @@ int project_conf_load(const char *dir, struct project_conf *ret, struct errmsg *
 		return 0;
 	if (r < 0)
 		return errmsg_set(msg, CONCC_E_CONF, "%s: %s", path, err_text(r));
-	line = ini_parse_string(buf_cstr(&text), take, &k);
-	if (line != 0)
-		return errmsg_set(msg, CONCC_E_CONF, "%s:%d: %s", path, line,
-				  *k.why.text ? k.why.text : "neither [section] nor key = value");
+	r = one_section_parse(&section, buf_cstr(&text), &line, &why);
+	if (r < 0)
+		return errmsg_set(msg, r, "%s:%u: %s", path, line, why.text);
 	*ret = c;
 	return 0;
 }

@@ -244,19 +244,6 @@ static bool cache_had_it(struct look *k)
 	return true;
 }
 
-/* "-l", "-lc", "--login" */
-static bool is_login_shell(const char *name, const char *option)
-{
-	static const char *const shells[] = {"bash", "dash", "ksh", "sh", "zsh"};
-	bool shell = false;
-
-	for (size_t i = 0; i < N_OF(shells); i++)
-		shell |= streq(name, shells[i]);
-	if (!shell || *option != '-')
-		return false;
-	return option[1] == '-' ? streq(option, "--login") : strchr(option, 'l') != NULL;
-}
-
 /* Build tools that call compilers in a way of their own. */
 static const struct {
 	const char *program, *way;
@@ -284,7 +271,7 @@ static bool path_lost(struct look *k)
 {
 	const char *name = path_base(k->argv[0]), *option = k->argv[1] ?: "";
 
-	if (is_login_shell(name, option))
+	if (tools_loses_path(k->argv))
 		buf_putf(k->out, "%s %s sets PATH anew; leave out the l", name, option);
 	else if (streq(name, "env") && (streq(option, "-i") || streq(option, "-")))
 		buf_putf(k->out, "env %s takes away what calls go through concc by", option);

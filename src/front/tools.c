@@ -427,12 +427,10 @@ static char *gcc_of(const char *gnatmake)
 	return xasprintf("%.*sgcc%s", (int)(at - gnatmake), gnatmake, at + strlen("gnatmake"));
 }
 
-char **tools_with_compiler(char *const *argv, const struct masquerade *m)
+static char **with_gcc(char *const *argv, const struct masquerade *m)
 {
 	_cleanup_free_ char *path = NULL, *real = NULL, *gcc = NULL, *link = NULL;
 
-	if (!strstr(path_base(argv[0]), "gnatmake"))
-		return NULL;
 	for (size_t i = 1; argv[i]; i++) {
 		if (str_starts(argv[i], "--GCC="))
 			return NULL;
@@ -444,4 +442,70 @@ char **tools_with_compiler(char *const *argv, const struct masquerade *m)
 	gcc = gcc_of(path_base(real));
 	link = path_join(m->dir, gcc);
 	return access(link, X_OK) == 0 ? insert(argv, 1, xasprintf("--GCC=%s", link)) : NULL;
+}
+
+/* ---- shells that set PATH anew ---- */
+
+static bool is_shell(const char *name)
+{
+	static const char *const shells[] = {"bash", "dash", "ksh", "sh", "zsh"};
+
+	for (size_t i = 0; i < N_OF(shells); i++) {
+		if (streq(name, shells[i]))
+			return true;
+	}
+	return false;
+}
+
+struct shell_call {
+	bool login;
+	size_t text; /* where it is ("-lc TEXT", "-l -eo pipefail -c TEXT"); 0: it has none */
+};
+
+static struct shell_call read_shell_call(char *const *argv)
+{
+	struct shell_call call = {0};
+	bool text = false;
+	size_t i = 1;
+
+	if (!is_shell(path_base(argv[0])))
+		return call;
+	for (; argv[i] && (*argv[i] == '-' || *argv[i] == '+') && !streq(argv[i], "--"); i++) {
+		call.login |= streq(argv[i], "--login");
+		if (argv[i][1] == '-')
+			continue;
+		call.login |= strchr(argv[i], 'l') != NULL;
+		text |= strchr(argv[i], 'c') != NULL;
+		if (strpbrk(argv[i], "oO") && argv[i + 1])
+			i++; /* an option by its name */
+	}
+	i += argv[i] && streq(argv[i], "--");
+	call.text = text && argv[i] ? i : 0;
+	return call;
+}
+
+bool tools_loses_path(char *const *argv)
+{
+	struct shell_call call = read_shell_call(argv);
+
+	return call.login && !call.text;
+}
+
+/* After its profile, and before the text. */
+static char **with_path(char *const *argv, const struct masquerade *m)
+{
+	struct shell_call call = read_shell_call(argv);
+	char **ret;
+
+	if (!call.login || !call.text || strchr(m->dir, '\''))
+		return NULL;
+	ret = strv_copy(argv);
+	free(ret[call.text]);
+	ret[call.text] = xasprintf("PATH='%s':$PATH; %s", m->dir, argv[call.text]);
+	return ret;
+}
+
+char **tools_with_compiler(char *const *argv, const struct masquerade *m)
+{
+	return strstr(path_base(argv[0]), "gnatmake") ? with_gcc(argv, m) : with_path(argv, m);
 }

@@ -44,10 +44,14 @@ bool tools_is_silent(char *const *argv);
  */
 char **tools_with_jobs(char *const *argv, uint32_t n, bool everywhere, char **ret_how);
 
+/* bash -l SCRIPT, sh --login: its profile sets PATH anew, and nothing can be put behind that. */
+bool tools_loses_path(char *const *argv);
+
 /*
- * A copy of the command that calls its compiler by the directory of links: gnatmake calls the one
- * beside itself otherwise, whatever PATH says.  NULL: argv calls what PATH has, or what the user
- * said.
+ * A copy of the command that calls its compilers by the directory of links: gnatmake calls the one
+ * beside itself otherwise, whatever PATH says, and a login shell has another PATH when it comes to
+ * the text of its -c, which so begins by setting it.  NULL: argv calls what PATH has, or what the
+ * user said.
  */
 char **tools_with_compiler(char *const *argv, const struct masquerade *m);
 

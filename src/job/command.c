@@ -104,6 +104,11 @@ static const struct program {
 	{"rustdoc", TOOL_RUST},
 	{"clippy-driver", TOOL_RUST},
 	{"zig", TOOL_ZIG},
+	/* None of OCaml or GHC: build tools look for what belongs to those beside them. */
+	{"nasm", TOOL_PLAIN, BY_NAME},
+	{"yasm", TOOL_PLAIN, BY_NAME},
+	{"ldc2", TOOL_PLAIN, BY_NAME},
+	{"ldmd2", TOOL_PLAIN, BY_NAME},
 };
 
 /* Cuts ".exe", then "-posix" and "-win32" (mingw), then a version: "-12", "-14.0.6", "12". */
@@ -236,6 +241,7 @@ enum job_family job_family(char *const *argv)
 		[TOOL_CPP] = JOB_FAMILY_C,	 [TOOL_AS] = JOB_FAMILY_ALONE,
 		[TOOL_LINK] = JOB_FAMILY_ALONE,	 [TOOL_RUST] = JOB_FAMILY_RUST,
 		[TOOL_GO] = JOB_FAMILY_ALONE,	 [TOOL_ZIG] = JOB_FAMILY_ALONE,
+		[TOOL_PLAIN] = JOB_FAMILY_OTHER,
 	};
 	size_t first;
 

@@ -20,6 +20,7 @@ enum tool {
 	TOOL_RUST, /* rustc, clippy-driver, rustdoc */
 	TOOL_GO,   /* a tool of the go tool chain, as go build -toolexec calls it */
 	TOOL_ZIG,
+	TOOL_PLAIN, /* nasm, ldc2: reads standard input for "-" only */
 };
 
 /* Of a program's name or path. */

@@ -61,15 +61,20 @@ bool job_may_link(char *const *argv)
 	return true;
 }
 
+static bool ends_in_one_of(const char *arg, const char *const *suffixes, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (str_ends(arg, suffixes[i]))
+			return true;
+	}
+	return false;
+}
+
 static bool is_link_input(const char *arg)
 {
 	static const char *const suffixes[] = {".o", ".obj", ".a", ".so", ".lo", ".lib", ".ltrans"};
 
-	for (size_t i = 0; i < N_OF(suffixes); i++) {
-		if (str_ends(arg, suffixes[i]))
-			return true;
-	}
-	return strstr(arg, ".so.") != NULL;
+	return ends_in_one_of(arg, suffixes, N_OF(suffixes)) || strstr(arg, ".so.") != NULL;
 }
 
 static bool is_link_option(const char *arg)
@@ -110,6 +115,23 @@ static bool c_link(struct policy_call *c)
 	return (link || !unknown) && policy_because(c, c->in->argv[0]);
 }
 
+/* Nothing but what such a compiler has made before. */
+static bool plain_link(struct policy_call *c)
+{
+	static const char *const sources[] = {".d", ".di", ".c", ".asm", ".nasm", ".s", ".S"};
+	bool link = false;
+
+	for (char *const *a = c->args; *a; a++) {
+		if (streq(*a, "-o") && a[1])
+			a++;
+		else if (stops_early(*a) || ends_in_one_of(*a, sources, N_OF(sources)))
+			return false;
+		else
+			link = link || is_link_input(*a);
+	}
+	return link && policy_because(c, c->in->argv[0]);
+}
+
 bool policy_link(struct policy_call *c)
 {
 	if (policy_is_set(env_get(c->in->env, "CONCC_REMOTE_LINK")))
@@ -119,6 +141,8 @@ bool policy_link(struct policy_call *c)
 		return c_link(c);
 	case TOOL_LINK:
 		return policy_because(c, c->in->argv[0]);
+	case TOOL_PLAIN:
+		return plain_link(c);
 	case TOOL_GO: {
 		static const char *const names[] = {"link", "pack", "buildid"};
 

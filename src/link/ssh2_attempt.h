@@ -33,6 +33,7 @@ struct ssh2_attempt {
 	char *seen[SSH2_SEEN_MAX];	  /* their blobs: none is offered twice */
 	size_t n_seen;
 	const char *beyond; /* a key that OpenSSH could use and libssh2 can't: why */
+	bool locked;	    /* a key was not offered, since nobody types its passphrase here */
 };
 
 /* Waits for what the session waits for: 0, CONCC_E_TIMEOUT, -ECANCELED or another -errno. */

@@ -144,6 +144,7 @@ static int try_file(struct ssh2_attempt *a, const char *path, const struct ssh_k
 	if (k->encrypted) {
 		shown = xasprintf("%s (needs its passphrase: ssh-add it)", path);
 		note_tried(a, k->public, shown);
+		a->locked = true;
 		return 0;
 	}
 	ATTEMPT_REPEAT(a, r, err,
@@ -186,16 +187,34 @@ static int try_files(struct ssh2_attempt *a)
 	return r;
 }
 
+/* Of names with commas between them. */
+static bool takes(const char *methods, const char *method)
+{
+	size_t n = strlen(method);
+
+	for (const char *m = methods; (m = strstr(m, method)); m += n) {
+		if ((m == methods || m[-1] == ',') && (!m[n] || m[n] == ','))
+			return true;
+	}
+	return false;
+}
+
 static int not_let_in(const struct ssh2_attempt *a, const char *methods)
 {
 	struct buf *tried = (struct buf *)&a->tried;
+	bool copies = !a->locked && takes(methods, "publickey") &&
+		      (takes(methods, "password") || takes(methods, "keyboard-interactive"));
+	/* Who types a password can put a key there. */
+	_cleanup_free_ char *then =
+		copies ? xasprintf("nobody types a password here: %s`ssh-copy-id %s` lets a key in",
+				   tried->len ? "" : "`ssh-keygen`, then ", a->req->words)
+		       : xasprintf("does `ssh -o BatchMode=yes %s true` work?", a->req->words);
 
 	return errmsg_set(a->msg, CONCC_E_AUTH,
 			  "%s: user %s was not let in with a key (tried: %s; the host takes: %s); "
-			  "does `ssh -o BatchMode=yes %s true` work?",
+			  "%s",
 			  a->req->address, a->req->config->user,
-			  tried->len ? buf_cstr(tried) : "none, there is no key", methods,
-			  a->req->words);
+			  tried->len ? buf_cstr(tried) : "none, there is no key", methods, then);
 }
 
 /* 0 with the list of methods (owned by the session), or NULL in it when none is needed. */

@@ -146,6 +146,21 @@ static const char *tmp_of(const char *path)
 	return NULL;
 }
 
+/* What often holds things that are nobody else's, and git does without when it is told. */
+static const char *done_without(const char *path)
+{
+	static const char *const gits[] = {"~/.gitconfig", "~/.config/git", "/etc/gitconfig"};
+
+	for (size_t i = 0; i < N_OF(gits); i++) {
+		_cleanup_free_ char *place = path_expand_home(gits[i]);
+
+		if (path_is_below(path, place))
+			return "GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 has git do "
+			       "without it, to run this remotely";
+	}
+	return NULL;
+}
+
 char *missing_text(const struct peer *p, char *const *workspaces, const char *path, bool writes)
 {
 	bool client_root = p->conf->root == ROOT_CLIENT;
@@ -158,7 +173,8 @@ char *missing_text(const struct peer *p, char *const *workspaces, const char *pa
 		.toolchains = p->server->conf->toolchains,
 		.workspaces = workspaces,
 	};
-	_cleanup_free_ char *remedy = missing_remedy(&m);
+	const char *without = done_without(path);
+	_cleanup_free_ char *remedy = without ? xstrdup(without) : missing_remedy(&m);
 	const char *tmp = tmp_of(path);
 
 	if (tmp)

@@ -30,6 +30,9 @@ fresh_machine() {
 	chmod 700 /srv/run-*
 	mount --bind "$LAB/opt" /opt
 	mount -t tmpfs lab-disk /srv/disk
+	# The installer has put its name there, too; Erlang asks for that.
+	{ cat /etc/hosts && echo "127.0.1.1 $(uname -n)"; } >"$LAB/hosts"
+	mount --bind "$LAB/hosts" /etc/hosts
 	mkdir -p ~/.ssh ~/.cache ~/.config ~/.ghc ~/.local/share ~/.local/state /srv/read-only/.ssh
 	mount --bind /srv/read-only /srv/read-only
 	mount -o remount,ro,bind /srv/read-only

@@ -69,7 +69,8 @@ others() {
 	says 'scons has a PATH of its own, unless ' ./scons
 	cp scons tup
 	says 'tup runs commands in a file system of its own' ./tup
-	says 'bash -lc sets PATH anew; leave out the l' bash -lc true
+	echo true >script
+	says 'bash -l sets PATH anew; leave out the l' bash -l script
 	says 'env -i takes away ' env -i true
 	# What asks compilers by PATH what they are, and calls them by their paths.
 	rm -f Makefile build.ninja
@@ -452,6 +453,55 @@ cache_of_no_use() {
 	expect_no_file relative
 }
 
+# Its profile sets PATH anew, before the text: what that says, and is given, stays.
+login_shell() {
+	local words
+	for words in '-lc' '-l -c' '--login -c' '-l -eo pipefail -c' '-o pipefail -lc' '-lc --'; do
+		concc run -- bash $words 'gcc -c a.c; echo "$0 $1"; exit 3' name arg >"$LAB/out" 2>"$LAB/err" && fail "bash $words: status 0"
+		cat "$LAB/err"
+		expect_eq "output of bash $words" "$(cat "$LAB/out")" 'name arg'
+		expect_grep ': 1 remote' "$LAB/err"
+	done
+	expect_status 3 concc run -- sh -lc 'gcc -c a.c; exit 3' 2>"$LAB/err"
+	expect_grep ': 1 remote' "$LAB/err"
+}
+
+# No tree holds them that would be shown.  What is advised must help.
+settings_of_git() {
+	local words
+	git init -q repository
+	cd repository
+	printf '[user]\n\tname = lab\n' >~/.gitconfig
+	CONCC_EXPLAIN=1 concc-dispatch git status --porcelain >"$LAB/out" 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_grep 'local: missing .*gitconfig is outside .*; GIT_CONFIG_GLOBAL=.* has git do without it' "$LAB/err"
+	words=$(sed -n 's/.*; \(GIT_CONFIG[^ ]*\( GIT_CONFIG[^ ]*\)*\) has git .*/\1/p' "$LAB/err")
+	env $words CONCC_EXPLAIN=1 concc-dispatch git status --porcelain >"$LAB/out2" 2>"$LAB/err"
+	expect_grep '^concc: remote on' "$LAB/err"
+	expect_same_file "$LAB/out" "$LAB/out2"
+	rm ~/.gitconfig
+	lab_stop_server
+}
+
+# A page of all that there is hides what was wrong.
+wrong_argument() {
+	local words
+	for words in 'concc nonsense' 'concc statsu' 'concc run' 'concc run --' 'concc run -j x -- true' 'concc status --all' 'concc report a b' \
+		'concc top -x' 'concc doctor -x' 'concc push' 'concc stop now' 'concc cache x' 'concc why' 'concc-cc -x' \
+		'concc-dispatch -x' 'concc-project x'; do
+		expect_status 100 $words >"$LAB/out" 2>"$LAB/err"
+		cat "$LAB/err"
+		expect_eq "lines of '$words'" "$(cat "$LAB/out" "$LAB/err" | wc -l)" 1
+		expect_grep '(; see .concc[a-z-]* --help.|did you mean [a-z-]*\?)$' "$LAB/err"
+	done
+	# Of these getopt(3) says first what.
+	for words in 'concc run --nonsense' 'concc report -x' 'concc-project --nonsense'; do
+		expect_status 100 $words 2>"$LAB/err"
+		expect_grep "^concc.*(nonsense|'x')" "$LAB/err"
+		expect_eq "lines of '$words'" "$(wc -l <"$LAB/err")" 2
+	done
+}
+
 options_end() {
 	local p rc
 	for p in concc-cc concc-dispatch; do
@@ -490,6 +540,9 @@ check "a server that can't begin" server_cant_begin
 check "configurations by odd names" odd_configurations
 check "a cache directory of no use" cache_of_no_use
 check "options end at --" options_end
+check "the text of a login shell" login_shell
+check "settings of git" settings_of_git
+check "a wrong argument is told in a line" wrong_argument
 check "no home" no_home
 check "another SSH agent" agents
 lab_stop

@@ -96,7 +96,7 @@ not_of_a_project() {
 	for line in '[worker evil]' '[concc]'; do
 		printf '[run]\nlocal = yes\n%s\ncommand = touch %s/ran\nworkspace = /\n' "$line" "$WS" >.concc.ini
 		run
-		expect_grep "ignoring $WS/.concc.ini:4: a project has one section" "$LAB/err"
+		expect_grep "ignoring $WS/.concc.ini:3: a project has one section" "$LAB/err"
 		expect_grep ': 1 remote \(w1 1\)' "$LAB/err"
 		expect_no_file ran
 	done

@@ -64,6 +64,7 @@ keys() {
 start_sshd() {
 	local try line
 	cat >"$LAB/sshd_config" <<-CONF
+		ListenAddress ::1
 		ListenAddress 127.0.0.1
 		AuthorizedKeysFile $LAB/authorized_keys
 		StrictModes no
@@ -73,6 +74,8 @@ start_sshd() {
 		PermitRootLogin yes
 		PidFile none
 		MaxStartups 100
+		Match User typist
+			PasswordAuthentication yes
 	CONF
 	mkfifo "$LAB/sshd.out"
 	for try in 1 2 3 4 5 6 7 8; do
@@ -83,7 +86,10 @@ start_sshd() {
 		exec 9<"$LAB/sshd.out"
 		while read -r -t "$LAB_LIMIT" line <&9; do
 			case $line in
-			*'Server listening on'*)
+			*'Bind to port'*failed*'in use'*)
+				kill "$SSHD"
+				;;
+			*'Server listening on 127.0.0.1'*)
 				cat <&9 >"$LAB/sshd.log" &
 				exec 9<&-
 				return
@@ -144,6 +150,21 @@ by_libssh2() {
 	setup id_ed25519
 	connect -a "ssh://$USER@127.0.0.1:$PORT"
 	said '^connected libssh2$' '^echoed'
+}
+
+by_ipv6() {
+	grep -q " lo$" /proc/net/if_inet6 || skip "this machine has no IPv6"
+	setup id_ed25519
+	known ed25519 "[::1]:$PORT" >>"$LAB/known_hosts"
+	connect -a "ssh://$USER@[::1]:$PORT"
+	said '^connected libssh2$' '^echoed'
+	setup id_ed25519 'Host six' '	HostName ::1' "	Port $PORT"
+	known ed25519 "[::1]:$PORT" >>"$LAB/known_hosts"
+	connect -a "ssh://six"
+	said '^connected libssh2$' '^echoed'
+	setup id_ed25519
+	expect_status 1 connect -a "ssh://$USER@[::1]:1"
+	said '^failed .*connecting to ::1 port 1: '
 }
 
 by_alias() {
@@ -361,6 +382,20 @@ no_key() {
 	said '^failed' "ssh -o BatchMode=yes -p $PORT $USER@box true"
 }
 
+# Who asks for a password can be shown a key once; that is what helps, not whether ssh works.
+password_only() {
+	setup id_stranger
+	expect_status 1 connect -a "ssh://typist@box:$PORT"
+	said '^failed .*the host takes: publickey,password' "nobody types a password here: .ssh-copy-id -p $PORT typist@box. lets a key in"
+	# This one may be the right one, but for its passphrase.
+	setup id_locked
+	expect_status 1 connect -a ssh://typist@box
+	said '^failed .*ssh-add it.*; does .ssh -o BatchMode=yes typist@box true. work'
+	setup no_such_key
+	expect_status 1 connect -a ssh://typist@box
+	said '^failed' 'nobody types a password here: .ssh-keygen., then .ssh-copy-id typist@box. lets'
+}
+
 locked_key() {
 	setup id_locked
 	expect_status 1 connect -a ssh://box
@@ -411,9 +446,9 @@ build link-echo liblz4 libzstd
 build link-client libssh2 liblz4 libzstd libcrypto
 keys
 start_sshd
-for c in by_libssh2 by_alias other_key_types hashed_and_patterns by_agent agent_stays full_duplex openssh_duplex \
+for c in by_libssh2 by_ipv6 by_alias other_key_types hashed_and_patterns by_agent agent_stays full_duplex openssh_duplex \
 	rsa_key rsa_host_key proxy_command certificate cipher_list no_common_kex unknown_host taken_host \
-	changed_host other_address revoked_host no_key locked_key wrong_command quoted_program refused_port \
+	changed_host other_address revoked_host no_key password_only locked_key wrong_command quoted_program refused_port \
 	bad_configuration; do
 	check "$c" "$c"
 done

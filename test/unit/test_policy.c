@@ -87,6 +87,10 @@ static const struct {
 	{"remote", "gfortran -c -J mods a.f90"},
 	{"remote", "nvcc -c -arch=sm_80 k.cu -o k.o"},
 	{"remote", "nvcc -dc k.cu"},
+	{"remote", "nasm -f elf64 -o a.o a.asm"},
+	{"remote", "ldc2 -c a.d -of=a.o"},
+	{"link", "ldc2 a.o b.o -of=app"},
+	{"query", "nasm -v"},
 	{"remote", "as -o a.o a.s"},
 	{"remote", "ccache gcc -c a.c"},
 	{"remote", "rustc --crate-name x --edition=2021 src/lib.rs --emit=dep-info,metadata,link "
@@ -702,6 +706,9 @@ Test(policy, names_of_compilers)
 					  "x86_64-w64-mingw32-gcc-win32",
 					  "mpicc",
 					  "rustc",
+					  "nasm",
+					  "/usr/bin/yasm",
+					  "ldc2",
 					  "arm-none-eabi-gcc-13.2"};
 	static const char *const are_not[] = {"gcc-ar",
 					      "gcc-ranlib-12",
@@ -716,6 +723,9 @@ Test(policy, names_of_compilers)
 					      "sh",
 					      "rustdoc",
 					      "git-clang-format",
+					      "ndisasm",
+					      "ocamlopt",
+					      "ghc",
 					      ""};
 
 	for (size_t i = 0; i < sizeof(are) / sizeof(*are); i++)
@@ -739,6 +749,7 @@ Test(policy, families)
 		{JOB_FAMILY_ALONE, "as a.s -o a.o"},
 		{JOB_FAMILY_ALONE, "ld a.o"},
 		{JOB_FAMILY_OTHER, "libtool gcc a.c"},
+		{JOB_FAMILY_OTHER, "ldc2 -c a.d"},
 		{JOB_FAMILY_OTHER, "sh -c gcc"},
 	};
 
