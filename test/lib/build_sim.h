@@ -295,7 +295,8 @@ static void host_begin(struct sim *s, struct host *h)
 		struct run *r = next_in_turn(h);
 
 		remove_from(h->queued, &h->n_queued, r);
-		r->began = s->now;
+		r->began = r->noted = s->now;
+		r->done_us = 0;
 		r->left_at = h->work + r->task->work;
 		h->running[h->n_running++] = r;
 	}
@@ -722,7 +723,9 @@ static double home_at(const struct sim *s, const struct client *c, const struct 
 
 	if (begun && !sched_model_work_us(c->model, key_of(t)))
 		return NEVER;
-	return us == UINT64_MAX ? NEVER : r->since + (double)us / 1e6 + 1e-6;
+	return us == UINT64_MAX
+		       ? NEVER
+		       : (begun && r->began > 0 ? r->began : r->since) + (double)us / 1e6 + 1e-6;
 }
 
 /* estimator_local_pays() */
