@@ -37,11 +37,10 @@ struct cpu_look {
 bool cpu_share_since(struct cpu_look *l, pid_t pid, struct cpu_share *ret);
 void cpu_look_release(struct cpu_look *l);
 
-/* Ticks since the start in which this machine's processors were not idle. */
+/* Ticks since the start in which this machine's processors were not idle, and of those the ones
+ * that a virtual machine's host had given to others: see proc_stat(5). */
 struct cpu_stolen {
-	uint64_t all;
-	uint64_t
-		stolen; /* of a virtual one, which its host had given to others: see proc_stat(5) */
+	uint64_t all, stolen;
 };
 
 /* Of what /proc/stat says; zeros: it does not. */

@@ -127,6 +127,13 @@ static void tell_load(void *data)
 	loop_timer_set(a->load_timer, a->jobs.n ? LOAD_BUSY_MS : LOAD_MS);
 }
 
+static void on_pace(void *data)
+{
+	struct agent *a = data;
+
+	loop_timer_set(a->load_timer, 1);
+}
+
 void host_has_jobs(struct agent *a)
 {
 	uint64_t next = a->load_ms + LOAD_BUSY_MS, now = now_ms();
@@ -151,7 +158,7 @@ void host_open_slots(struct agent *a)
 void host_begin_load(struct agent *a)
 {
 	a->crowd = crowd_new(a->cpus);
-	a->pace = pace_new(a->cpu_speed, a->disk);
+	a->pace = pace_new(a->cpu_speed, a->disk, on_pace, a);
 	a->load_timer = loop_add_timer(a->loop, LOAD_MS, tell_load, a);
 	tell_load(a);
 }

@@ -17,18 +17,23 @@
 struct pace {
 	uint32_t speed;
 	struct offload_lane *lane;
+	void (*changed)(void *data);
+	void *data;
 	bool measuring;	   /* then what is below is the thread's */
 	uint32_t measured; /* thousandths */
 	uint64_t sure_us;  /* when that was looked at for long; 0: never */
 	uint32_t told;
 };
 
-struct pace *pace_new(uint32_t speed, struct offload *threads)
+struct pace *pace_new(uint32_t speed, struct offload *threads, void (*changed)(void *data),
+		      void *data)
 {
 	struct pace *p = xcalloc(1, sizeof(*p));
 
 	p->speed = speed ?: 1;
 	p->lane = offload_lane(threads);
+	p->changed = changed;
+	p->data = data;
 	p->measured = p->told = WHOLE;
 	return p;
 }
@@ -67,7 +72,10 @@ static void measured(void *arg)
 	struct pace *p = arg;
 
 	p->measuring = false;
+	if (p->told == p->measured)
+		return;
 	p->told = p->measured;
+	p->changed(p->data);
 }
 
 uint32_t pace_look(struct pace *p, bool has_jobs)

@@ -239,9 +239,12 @@ ends_in_order() {
 
 # One that takes no notice of the end of its input is told, and then made to.
 ends_by_force() {
+	local server
 	config 'slots = 1' "command = trap '' TERM; concc-worker --stdio; exec $WS/holdbin >/dev/null"
 	compile 1
+	server=$(lab_server_pid)
 	concc stop
+	expect_gone "the server" "$server" # which has said so before the kernel is done with it
 	lab_leftovers >"$LAB/left"
 	expect_eq "left" "$(cat "$LAB/left")" ''
 }

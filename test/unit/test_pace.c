@@ -26,17 +26,24 @@ static void dispatch(struct offload *threads)
 	offload_dispatch(threads);
 }
 
+static void count(void *n)
+{
+	++*(unsigned *)n;
+}
+
 /* Of processors that had that speed when the worker came up. */
 static uint32_t look_again(uint32_t speed, bool has_jobs)
 {
 	struct offload *threads = offload_new(1, 0);
-	struct pace *p = pace_new(speed, threads);
+	unsigned n_changed = 0;
+	struct pace *p = pace_new(speed, threads, count, &n_changed);
 	uint32_t ret;
 
 	cr_expect_eq(pace_look(p, has_jobs), 1000, "nothing was measured yet");
 	if (has_jobs)
 		dispatch(threads);
 	ret = pace_look(p, false);
+	cr_expect_eq(n_changed, ret != 1000);
 	cr_expect(offload_free(threads, 10));
 	pace_free(p);
 	return ret;
