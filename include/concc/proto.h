@@ -111,6 +111,7 @@ enum msg_type {
 	MSG_RUN_INPUT = 52,
 	MSG_RUN_OUTPUT_CREDIT = 56,
 	MSG_RUN_HERE = 57,
+	MSG_RUN_CANCEL = 58,
 	MSG_CTL = 60,
 
 	/* project server -> wrapper */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* One connection at the unix socket: a wrapper with a job, or `concc` with a question. */
+#include "commits.h"
 #include "disk.h"
 #include "jobs.h"
 #include "listen.h"
@@ -150,6 +151,48 @@ static int on_run(struct client *c, struct blob payload)
 	return CONCC_E_PROTO;
 }
 
+static void tell_fail(void *data)
+{
+	struct client *c = data;
+
+	c->fail_waits = NULL;
+	link_send_buf(c->link, MSG_RUN_FAIL, LINK_BULK, &c->fail);
+}
+
+void client_fail(struct client *c, const struct msg_run_fail *m)
+{
+	commits_untell(steal_ptr(&c->fail_waits));
+	buf_reset(&c->fail);
+	msg_run_fail_encode(&c->fail, m);
+	commits_after_drops(c->server, tell_fail, c, &c->fail_waits);
+}
+
+static void forget_job(struct client *c)
+{
+	if (c->run)
+		run_client_gone(c->run);
+	run_forget_beginning(c);
+	lookup_free(c->hit);
+	seek_free(c->seek);
+}
+
+/* It will run the command itself.  Of a job whose end is under way, or told, it hears that. */
+static void on_cancel(struct client *c)
+{
+	static const struct msg_run_fail fail = {
+		.what = RUN_FAIL_LOCAL,
+		.quiet = true,
+		.rule = (char *)"cancelled",
+		.text = (char *)"",
+	};
+
+	if (c->run ? run_is_ending(c->run) : c->hit ? lookup_is_ending(c->hit) : !c->seek)
+		return;
+	forget_job(c);
+	jobs_cancel(steal_ptr(&c->job));
+	client_fail(c, &fail);
+}
+
 static int on_message(void *data, uint8_t type, struct blob payload)
 {
 	struct client *c = data;
@@ -164,6 +207,9 @@ static int on_message(void *data, uint8_t type, struct blob payload)
 		if (c->hit)
 			return lookup_output_credit(c->hit, payload);
 		return c->run ? run_output_credit(c->run, payload) : 0;
+	case MSG_RUN_CANCEL:
+		on_cancel(c);
+		return 0;
 	case MSG_RUN_HERE:
 		return c->run ? CONCC_E_PROTO : jobs_local(c->server, c->fd, c->pid, payload);
 	case MSG_CTL:
@@ -178,11 +224,7 @@ static void on_closed(void *data, int err, const char *text)
 
 	if (err != CONCC_E_CLOSED)
 		log_debug("a wrapper's connection ended: %s", text ? text : err_text(err));
-	if (c->run)
-		run_client_gone(c->run);
-	run_forget_beginning(c);
-	lookup_free(c->hit);
-	seek_free(c->seek);
+	forget_job(c);
 	/* We are inside a callback of its link. */
 	loop_defer(c->server->loop, free_later, c);
 }
@@ -278,12 +320,10 @@ void client_free(struct client *c)
 	disk_forget(c);
 	list_remove(&c->of_server);
 	c->server->n_clients--;
-	if (c->run)
-		run_client_gone(c->run);
-	run_forget_beginning(c);
-	lookup_free(c->hit);
-	seek_free(c->seek);
+	forget_job(c);
 	jobs_cancel(steal_ptr(&c->job));
+	commits_untell(c->fail_waits);
+	buf_release(&c->fail);
 	if (c->server->pool)
 		pool_release(c->server->pool, &c->slot);
 	link_close(c->link);

@@ -3,12 +3,15 @@
 #define CONCC_PROJECT_CLIENT_H
 
 /* Who is connected to the socket. */
+#include "concc/buf.h"
 #include "concc/link.h"
 #include "concc/pool.h"
+#include "concc/proto.h"
 #include "server.h"
 
 struct beginning;
 struct disk_flush;
+struct drop;
 struct hit;
 struct job;
 struct run;
@@ -29,7 +32,10 @@ struct client {
 	struct hit *hit; /* lookup.c: what it asked for was kept, and is on its way; or NULL */
 	struct job *job; /* that it waits with, or has brought; NULL: none */
 	struct disk_flush *flush; /* disk.c: it waits for records to be written; or NULL */
-	int fd;			  /* the link's */
+	/* Its job is not done by us: what it is to hear of that when nothing of it is left. */
+	struct buf fail;
+	struct drop *fail_waits; /* for that; or NULL */
+	int fd;			 /* the link's */
 	/* Of this machine, kept free for a job that was sent home, until its wrapper has heard
 	 * that. */
 	struct pool_slot slot;
@@ -47,6 +53,11 @@ void client_refuse(int fd);
 void client_free(struct client *c);
 /* Why it sees other files than the server does; or NULL.  See concc/namespaces.h. */
 const char *client_sees_else(struct client *c);
+/*
+ * Tells the wrapper to go elsewhere with its job, of which there is no run, hit or seek any more.
+ * Not before what was dropped until now is gone: the command, where it runs next, must not meet it.
+ */
+void client_fail(struct client *c, const struct msg_run_fail *m);
 void client_settled(struct client *c); /* every worker is up or has failed */
 
 extern const char client_too_many[]; /* the server can't open more files for it */

@@ -18,10 +18,12 @@ struct placing {
 	bool dropped; /* nobody wants to know, and the commit is ours */
 };
 
-/* Of which temporaries are left. */
+/* Of which temporaries are left; or who wants to know that those before it are gone. */
 struct drop {
 	struct list in_drops;
-	struct commit *commit;
+	struct commit *commit; /* NULL: */
+	void (*tell)(void *data);
+	void *data;
 };
 
 struct commits {
@@ -85,6 +87,35 @@ static void place_first(struct server *s, uint64_t until_ms)
 	placing_free(s, p);
 }
 
+static struct drop *drop_new(struct server *s)
+{
+	struct drop *d = xcalloc(1, sizeof(*d));
+
+	list_append(&s->commits->drops, &d->in_drops);
+	return d;
+}
+
+/* Nothing of it is left. */
+static void drop_done(struct drop *d)
+{
+	void (*tell)(void *data) = d->tell;
+	void *data = d->data;
+
+	list_remove(&d->in_drops);
+	free(d);
+	if (tell)
+		tell(data);
+}
+
+/* Who waits for it goes on at once. */
+static void tell_first(struct server *s)
+{
+	struct list *drops = &s->commits->drops;
+
+	while (!list_empty(drops) && !list_first(drops, struct drop, in_drops)->commit)
+		drop_done(list_first(drops, struct drop, in_drops));
+}
+
 static void drop_some(struct server *s)
 {
 	struct drop *d = list_first(&s->commits->drops, struct drop, in_drops);
@@ -92,8 +123,8 @@ static void drop_some(struct server *s)
 	s->commits->n_pieces++;
 	if (!commit_drop_some(d->commit, piece_end(s)))
 		return;
-	list_remove(&d->in_drops);
-	free(d);
+	drop_done(d);
+	tell_first(s);
 }
 
 static void take_turn(void *data)
@@ -104,7 +135,7 @@ static void take_turn(void *data)
 	c->turn = NULL;
 	if (!list_empty(&c->queue))
 		place_first(s, piece_end(s));
-	else if (!list_empty(&c->drops))
+	if (!list_empty(&c->drops))
 		drop_some(s);
 	go_on_later(s);
 }
@@ -134,7 +165,6 @@ void commits_drop(struct server *s, struct commit **c, struct placing **p)
 {
 	struct commit *commit = steal_ptr(c);
 	struct placing *placing = p ? steal_ptr(p) : NULL;
-	struct drop *d;
 
 	if (placing) {
 		placing->dropped = true;
@@ -147,10 +177,31 @@ void commits_drop(struct server *s, struct commit **c, struct placing **p)
 	}
 	if (!commit || commit_drop_some(commit, piece_end(s)))
 		return;
-	d = xmalloc(sizeof(*d));
-	d->commit = commit;
-	list_append(&s->commits->drops, &d->in_drops);
+	drop_new(s)->commit = commit;
 	go_on_later(s);
+}
+
+void commits_after_drops(struct server *s, void (*tell)(void *data), void *data, struct drop **ret)
+{
+	struct drop *d;
+
+	*ret = NULL;
+	if (list_empty(&s->commits->drops)) {
+		tell(data);
+		return;
+	}
+	d = drop_new(s);
+	d->tell = tell;
+	d->data = data;
+	*ret = d;
+}
+
+void commits_untell(struct drop *d)
+{
+	if (!d)
+		return;
+	list_remove(&d->in_drops);
+	free(d);
 }
 
 bool commits_is_begun(const struct placing *p)
@@ -184,7 +235,7 @@ void commits_counts(const struct server *s, struct commits_counts *ret)
 	list_for_each (l, &s->commits->queue)
 		ret->waiting++;
 	list_for_each (l, &s->commits->drops)
-		ret->dropped++;
+		ret->dropped += container_of(l, struct drop, in_drops)->commit != NULL;
 }
 
 void commits_open(struct server *s)
@@ -208,11 +259,11 @@ void commits_close(struct server *s)
 		return;
 	commits_hurry(s, NULL);
 	loop_remove(c->turn);
-	list_for_each_safe (l, &c->drops) {
-		struct drop *d = container_of(l, struct drop, in_drops);
+	while (!list_empty(&c->drops)) {
+		struct drop *d = list_first(&c->drops, struct drop, in_drops);
 
 		commit_free(d->commit);
-		free(d);
+		drop_done(d);
 	}
 	free(steal_ptr(&s->commits));
 }

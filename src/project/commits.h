@@ -32,6 +32,13 @@ int commits_place(struct server *s, const struct commit_order *o, struct placing
  * nobody is told any more.  Of what some is in place the rest follows.
  */
 void commits_drop(struct server *s, struct commit **c, struct placing **p);
+/*
+ * Calls tell(data) when nothing is left of what was dropped until now: within this call, or later,
+ * and then *ret is no longer NULL.  commits_untell() takes that back; NULL is fine.
+ */
+struct drop;
+void commits_after_drops(struct server *s, void (*tell)(void *data), void *data, struct drop **ret);
+void commits_untell(struct drop *d);
 bool commits_is_begun(const struct placing *p); /* some may be in place */
 /* The peer's word is not worth anything any more. */
 void commits_distrust(struct server *s, unsigned peer);

@@ -49,16 +49,14 @@ void lookup_free(struct hit *h)
 
 static void send_fail(struct client *c, enum run_fail what, const char *rule, const char *text)
 {
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	struct msg_run_fail m = {
+	const struct msg_run_fail m = {
 		.what = (uint8_t)what,
 		.quiet = true,
 		.rule = (char *)rule,
 		.text = (char *)text,
 	};
 
-	msg_run_fail_encode(&b, &m);
-	link_send_buf(c->link, MSG_RUN_FAIL, LINK_BULK, &b);
+	client_fail(c, &m);
 }
 
 static void miss(struct client *c)
@@ -302,17 +300,19 @@ static bool write_large(struct seek *k, const struct kept *e)
 static bool is_in_place(struct hit *h, int err, const struct errmsg *msg)
 {
 	struct client *c = h->client;
+	bool shown;
 
 	h->placed = err == 0;
 	if (h->placed)
 		return true;
 	log_debug("a kept result can't be put in place: %s", msg->text);
 	jobs_drop(steal_ptr(&c->job));
-	if (h->shown)
+	shown = h->shown;
+	lookup_free(h);
+	if (shown)
 		send_fail(c, RUN_FAIL_LOCAL, "cache", msg->text);
 	else
 		miss(c);
-	lookup_free(h);
 	return false;
 }
 
@@ -394,6 +394,11 @@ static void go_on_with(struct hit *h)
 	h->told = true;
 	if (!h->untaken)
 		finish(h);
+}
+
+bool lookup_is_ending(const struct hit *h)
+{
+	return h->told && !h->untaken;
 }
 
 int lookup_output_credit(struct hit *h, struct blob payload)

@@ -100,7 +100,6 @@ bool run_failure_set(struct run_failure *f, enum run_fail what, bool quiet, cons
 static void send_fail(struct client *c, enum run_fail what, bool quiet, const char *rule,
 		      const char *text)
 {
-	_cleanup_buf_ struct buf b = BUF_INIT;
 	_cleanup_free_ char *shown = xstrdup(text);
 	struct msg_run_fail m = {
 		.what = (uint8_t)what,
@@ -113,8 +112,7 @@ static void send_fail(struct client *c, enum run_fail what, bool quiet, const ch
 	str_defuse(shown);
 
 	jobs_back(steal_ptr(&c->job), what != RUN_FAIL_LOCAL, rule, shown);
-	msg_run_fail_encode(&b, &m);
-	link_send_buf(c->link, MSG_RUN_FAIL, LINK_BULK, &b);
+	client_fail(c, &m);
 }
 
 /* Ends the run by sending its wrapper elsewhere.  quiet: as a rule has it, and nothing failed. */
@@ -122,6 +120,7 @@ static void run_fail(struct run *r, enum run_fail what, bool quiet, const char *
 		     const char *text)
 {
 	r->peer->n_failed += !quiet;
+	drop_commit(r);
 	if (r->client && !speculation_goes_on(r))
 		send_fail(r->client, what, quiet, rule, text);
 	run_free(r);
@@ -182,9 +181,9 @@ void run_send_home(struct run *r, const char *rule, const char *text)
 
 	r->client = NULL;
 	c->run = NULL;
-	send_fail(c, RUN_FAIL_LOCAL, true, rule, text);
 	if (!goes_on)
 		run_give_up(r, rule, text);
+	send_fail(c, RUN_FAIL_LOCAL, true, rule, text);
 }
 
 static void overdue(void *data);
@@ -757,6 +756,11 @@ int run_message(struct peer *p, uint8_t type, struct blob payload)
 }
 
 /* ---- the other ends go away ---- */
+
+bool run_is_ending(const struct run *r)
+{
+	return r->ended && !r->untaken;
+}
 
 void run_client_gone(struct run *r)
 {

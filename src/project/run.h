@@ -72,6 +72,8 @@ int run_start(struct client *c, struct msg_run *m); /* takes what m holds */
 void run_forget_beginning(struct client *c);	    /* it goes */
 int run_input(struct run *r, struct blob payload);
 int run_output_credit(struct run *r, struct blob payload);
+/* All that it said is out: what it did is put in place, or can't be, and the wrapper hears that. */
+bool run_is_ending(const struct run *r);
 void run_client_gone(struct run *r);
 void run_client_drained(struct run *r);
 /* Messages of the worker about jobs; a wrong id is ignored (the job was given up). */

@@ -138,6 +138,25 @@ static int wait_message(struct session *s, struct session_end *ret)
 	return 0;
 }
 
+/*
+ * The caller's descriptors are of no more use: the command runs here, where it meets the error
+ * itself, when nothing of the job is left.  One that has ended without the input that there is no
+ * more of has done what it had to.
+ */
+static int cancel(struct session *s, struct session_end *ret)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	uint8_t type = 0;
+	int r = conn_send(&s->conn, MSG_RUN_CANCEL, &b);
+
+	while (r == 0 && type != MSG_RUN_FAIL && type != MSG_RUN_EXIT)
+		r = conn_recv(&s->conn, &type, &b);
+	if (r < 0 || type == MSG_RUN_FAIL || ret->what == SESSION_OUTPUT)
+		return 0;
+	r = on_message(s, type, (struct blob){b.data, b.len}, ret);
+	return r < 0 ? r : 0;
+}
+
 static int relay(struct session *s, struct session_end *ret)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
@@ -152,6 +171,8 @@ static int relay(struct session *s, struct session_end *ret)
 		if (r == 0)
 			r = on_message(s, type, (struct blob){b.data, b.len}, ret);
 	}
+	if (r == ENDED && (ret->what == SESSION_INPUT || ret->what == SESSION_OUTPUT))
+		r = cancel(s, ret);
 	return r < 0 ? r : 0;
 }
 

@@ -38,9 +38,9 @@ void session_wait(const char *dir, struct conn *c, char *const *argv);
 
 /*
  * Sends the RUN message, over c when that is open; relays until the end, and
- * closes c, which ends the job if it has not ended.  Its files are in place with
- * SESSION_EXIT and with nothing else.  A negative code when the server was lost.  After a look-up
- * that found nothing (RUN_FAIL_MISS) c is open, for the job itself.
+ * closes c.  The job's files are in place with SESSION_EXIT; with all else but a
+ * lost server there is nothing of it any more, nor will be.  A negative code when the server was
+ * lost.  After a look-up that found nothing (RUN_FAIL_MISS) c is open, for the job itself.
  */
 int session_run(const char *dir, struct conn *c, const struct buf *run, struct input *in,
 		struct output *out, struct session_end *ret);

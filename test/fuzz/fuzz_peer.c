@@ -61,6 +61,7 @@ enum step {
 	STATUS,
 	EDIT,
 	ROUND,
+	RUN_CANCEL,
 	N_STEPS
 };
 
@@ -408,12 +409,15 @@ static void wrapper_says(enum step what, const uint8_t s[4])
 		e->taken += taken;
 		msg_pair_encode(&b, 0, taken);
 		break;
+	case RUN_CANCEL:
+		break;
 	default:
 		msg_ctl_encode(&b, words);
 	}
 	send_frame(e,
 		   what == RUN_INPUT	? MSG_RUN_INPUT
 		   : what == RUN_CREDIT ? MSG_RUN_OUTPUT_CREDIT
+		   : what == RUN_CANCEL ? MSG_RUN_CANCEL
 					: MSG_CTL,
 		   &b);
 }
@@ -596,7 +600,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 			close_end(&worker);
 		else if (what < W_HANG_UP)
 			worker_says(what, data + i);
-		else if (what < EDIT)
+		else if (what < EDIT || what == RUN_CANCEL)
 			wrapper_says(what, data + i);
 		else if (what == EDIT)
 			edit(data + i);

@@ -412,6 +412,21 @@ incremental() {
 }
 check "cargo's incremental builds, sent to a worker" incremental
 
+# ---- what came home and is not put in place is gone before the command runs here ----
+
+# So many that they are removed in pieces.  What a job looks for outside has its output wait for its end.
+many_come_to_nothing() {
+	local many=4000
+	set_up true
+	CONCC_EXPLAIN=$LAB/explain concc-dispatch bash -c "test -e ~/nothing; ls -A | grep -c '^[.]concc' >seen
+		for ((i = 0; i < $many; i++)); do echo >f\$i; done; echo said" >/dev/full </dev/null || true
+	cat "$LAB/explain"
+	expect_grep '^concc: local: output' "$LAB/explain"
+	expect_eq "files" "$(find . -name 'f*' | wc -l)" "$many"
+	expect_eq "what of the job was there" "$(cat seen)" 0
+}
+check "many files come to nothing" many_come_to_nothing
+
 # ---- a server that is killed while it puts results in place ----
 
 killed_within() { # CMD...: STATUS
