@@ -24,7 +24,7 @@
 #include "concc/digest.h"
 
 #ifndef PROTO_VERSION /* a test has another */
-#define PROTO_VERSION 20
+#define PROTO_VERSION 21
 #endif
 /*
  * Bytes of "project.lock" that a project server has locked when it is ready: for who speaks this
