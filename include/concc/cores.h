@@ -29,5 +29,10 @@ int memory_events_open(void);
  * Never 0.  Takes some 6 ms.
  */
 uint32_t core_speed(void);
+/*
+ * The same of now, from no more of it than so much CPU time, or a millisecond or so: one that was
+ * idle may take some tens of them until it is as fast as it gets.
+ */
+uint32_t core_speed_within(uint32_t cpu_ms);
 
 #endif

@@ -37,6 +37,21 @@ struct cpu_look {
 bool cpu_share_since(struct cpu_look *l, pid_t pid, struct cpu_share *ret);
 void cpu_look_release(struct cpu_look *l);
 
+/* Ticks since the start in which this machine's processors were not idle, and of those the ones
+ * that a virtual machine's host had given to others: see proc_stat(5). */
+struct cpu_stolen {
+	uint64_t all, stolen;
+};
+
+/* Of what /proc/stat says; zeros: it does not. */
+struct cpu_stolen cpu_stolen_parse(const char *stat);
+/*
+ * What was stolen meanwhile is neither run nor waited for, or counts as run, as the kernel is made:
+ * for that part what jobs wanted was waited for, as beside others.
+ */
+struct cpu_share cpu_share_less_stolen(const struct cpu_share *got, const struct cpu_stolen *before,
+				       const struct cpu_stolen *now);
+
 /*
  * As how many jobs others count that use the same cores, of what jobs got in elapsed_us, all of
  * them together; jobs: so many they were at the least.  No more than CPU_SHARE_OTHERS_MAX.

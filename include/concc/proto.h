@@ -24,7 +24,7 @@
 #include "concc/digest.h"
 
 #ifndef PROTO_VERSION /* a test has another */
-#define PROTO_VERSION 20
+#define PROTO_VERSION 21
 #endif
 /*
  * Bytes of "project.lock" that a project server has locked when it is ready: for who speaks this
@@ -724,9 +724,11 @@ struct msg_load {
 	uint32_t others;	   /* that run for other clients, and such clients that wait */
 	uint32_t slots;		   /* how many run at once there */
 	uint32_t loadavg;	   /* of the last minute, in hundredths */
+	uint32_t speed; /* of its processors, in thousandths of what HELLO says; 0: not known */
 	uint64_t store_bytes, store_max; /* contents of files that it keeps; about; 0: not known */
 };
 
+#define LOAD_SPEED_MAX 1000
 void msg_load_encode(struct buf *b, const struct msg_load *m);
 int msg_load_decode(struct blob payload, struct msg_load *ret);
 

@@ -124,6 +124,11 @@ void sched_model_prior(struct sched_model *m, const char *place, uint32_t speed)
  * corrects it.  A number of clients that wait there counts as so many jobs.
  */
 void sched_model_others(struct sched_model *m, const char *place, uint32_t jobs, uint32_t cores);
+/*
+ * The processors of that place have so many thousandths of the speed that they had when it came up,
+ * as it has said last: they are too hot, or belong to a virtual machine from which they are taken.
+ */
+void sched_model_speed(struct sched_model *m, const char *place, uint32_t permille);
 void sched_model_begins_here(struct sched_model *m); /* a job, of which a sample will come */
 /* That many tasks of others run or want to on this machine, which has so many processors (more than
  * `cores` where those are a share): jobs are slower here by that. */

@@ -214,13 +214,16 @@ uint64_t memory_limit(void)
 #define TABLE_WORDS (1 << 15)
 #define ROUNDS	    100000
 #define RUNS	    4
+/* Of a quick look: the first ones find the table in no cache. */
+#define ROUNDS_QUICK 10000
+#define RUNS_QUICK   4
 
 /* Loads that depend on each other, and branches that nobody foresees: what compilers do most. */
-static uint64_t wander(uint64_t *table)
+static uint64_t wander(uint64_t *table, unsigned rounds)
 {
 	uint64_t x = 88172645463325252ULL, sum = 0;
 
-	for (unsigned i = 0; i < ROUNDS; i++) {
+	for (unsigned i = 0; i < rounds; i++) {
 		uint64_t *at = &table[x % TABLE_WORDS];
 
 		/* xorshift64 (Marsaglia, "Xorshift RNGs", 2003) */
@@ -245,21 +248,31 @@ static uint64_t cpu_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-uint32_t core_speed(void)
+/* Rounds in a millisecond, of the fastest of so many runs or of those within that time. */
+static uint32_t speed_of(unsigned rounds, unsigned runs, uint64_t within_ns)
 {
 	_cleanup_free_ uint64_t *table = xcalloc(TABLE_WORDS, sizeof(*table));
-	uint64_t least = UINT64_MAX;
+	uint64_t least = UINT64_MAX, began = cpu_ns();
 	volatile uint64_t used;
 
-	for (unsigned i = 0; i < RUNS; i++) {
+	for (unsigned i = 0; i < runs || cpu_ns() - began < within_ns; i++) {
 		uint64_t from = cpu_ns(), took;
 
-		used = wander(table);
+		used = wander(table, rounds);
 		(void)used;
 		took = cpu_ns() - from;
 		least = took < least ? took : least;
 	}
-	/* Rounds in a millisecond. */
 	least = least ? least : 1;
-	return (uint32_t)((uint64_t)ROUNDS * 1000000 / least) ?: 1;
+	return (uint32_t)((uint64_t)rounds * 1000000 / least) ?: 1;
+}
+
+uint32_t core_speed(void)
+{
+	return speed_of(ROUNDS, RUNS, 0);
+}
+
+uint32_t core_speed_within(uint32_t cpu_ms)
+{
+	return speed_of(ROUNDS_QUICK, RUNS_QUICK, (uint64_t)cpu_ms * 1000000);
 }

@@ -132,6 +132,29 @@ void cpu_look_release(struct cpu_look *l)
 	l->threads = MAP_INIT;
 }
 
+struct cpu_stolen cpu_stolen_parse(const char *stat)
+{
+	unsigned long long user, nice, system, irq, softirq, stolen;
+
+	if (sscanf(stat, "cpu %llu %llu %llu %*u %*u %llu %llu %llu", &user, &nice, &system, &irq,
+		   &softirq, &stolen) != 6)
+		return (struct cpu_stolen){0};
+	return (struct cpu_stolen){user + nice + system + irq + softirq + stolen, stolen};
+}
+
+struct cpu_share cpu_share_less_stolen(const struct cpu_share *got, const struct cpu_stolen *before,
+				       const struct cpu_stolen *now)
+{
+	double all = (double)now->all - (double)before->all;
+	double stolen = (double)now->stolen - (double)before->stolen;
+	struct cpu_share ret = *got;
+
+	if (stolen > 0 && stolen <= all)
+		ret.ran_us -= (uint64_t)((double)got->ran_us * stolen / all);
+	ret.waited_us += got->ran_us - ret.ran_us;
+	return ret;
+}
+
 /* Who gets so much of what it wants has hardly anybody beside it. */
 #define HARDLY_LESS 0.9
 

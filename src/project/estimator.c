@@ -203,10 +203,13 @@ static void note_done(const struct estimator *p, const struct peer *peer)
 	}
 }
 
-void estimator_note_others(struct estimator *p, const struct peer *peer, uint32_t jobs)
+void estimator_note_load(struct estimator *p, const struct peer *peer)
 {
+	const struct msg_load *load = &peer->load;
+
 	note_done(p, peer);
-	sched_model_others(p->model, peer->conf->name, jobs, peer->hello.cpus);
+	sched_model_others(p->model, peer->conf->name, load->others, peer->hello.cpus);
+	sched_model_speed(p->model, peer->conf->name, load->speed ?: LOAD_SPEED_MAX);
 	if (peer->state == PEER_UP)
 		estimator_publish_worker(p, peer);
 }

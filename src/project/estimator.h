@@ -40,8 +40,8 @@ void estimator_learn_detached(struct estimator *p, const struct estimator_begin 
 void estimator_learn_censored(struct estimator *p, const struct job *j);
 /* The pool has this member anew: what is known of it. */
 void estimator_publish_worker(struct estimator *p, const struct peer *peer);
-/* As much as so many jobs is what others do there, as the worker says. */
-void estimator_note_others(struct estimator *p, const struct peer *peer, uint32_t jobs);
+/* What the worker says of its host: who else uses it, and how fast it is. */
+void estimator_note_load(struct estimator *p, const struct peer *peer);
 void estimator_publish_local(struct estimator *p);
 
 #endif

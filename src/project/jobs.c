@@ -118,7 +118,7 @@ void jobs_sent(struct job *j, struct peer *p)
 {
 	j->state = JOB_AT_WORKER;
 	j->peer = p;
-	j->began_ms = j->noted_ms = now_ms();
+	j->began_ms = j->begun_ms = j->noted_ms = now_ms();
 	j->done_us = 0;
 	j->server->counts.n_sent++;
 	j->record.tries++;
@@ -132,6 +132,12 @@ void jobs_sent(struct job *j, struct peer *p)
 	j->beside = (uint32_t)p->jobs.n;
 	j->lists_before = p->lists;
 	tell(j, JOB_EVENT_SENT);
+}
+
+void jobs_begun(struct job *j)
+{
+	j->begun_ms = j->noted_ms = now_ms();
+	j->done_us = 0;
 }
 
 void jobs_sent_again(struct job *j, struct peer *p)
@@ -150,8 +156,7 @@ void jobs_one_left(struct job *j, struct peer *p)
 	if (p != j->peer) {
 		j->overtaken = true;
 		j->peer = p;
-		j->noted_ms = now_ms();
-		j->done_us = 0;
+		jobs_begun(j);
 		j->server->counts.n_twice_won++;
 		j->record.sent_us = j->second_us;
 		j->record.worker_slots = p->slots;

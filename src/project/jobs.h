@@ -28,6 +28,7 @@ struct job {
 	struct peer *peer;    /* that has it, NULL: none; the first of two */
 	struct peer *second;  /* that has it as well, NULL: none */
 	uint64_t began_ms;    /* of now_ms(): it was sent to that peer */
+	uint64_t begun_ms;    /* the same, or since then its turn in that host's queue came */
 	uint64_t done_us;     /* estimator.c: of its work, there, until ... */
 	uint64_t noted_ms;    /* ... then, of now_ms() */
 	uint64_t second_us;   /* since it arrived: it was sent to the second */
@@ -69,7 +70,9 @@ struct job *jobs_wait(struct client *c, const char *words);
 struct job *jobs_take(struct client *c, const struct msg_run *m);
 void jobs_sent(struct job *j, struct peer *p);
 void jobs_sent_again(struct job *j, struct peer *p); /* to a second one */
-void jobs_one_left(struct job *j, struct peer *p);   /* only that one has it now */
+/* Its turn in the queue of its peer's host has come: what it waited was no work. */
+void jobs_begun(struct job *j);
+void jobs_one_left(struct job *j, struct peer *p); /* only that one has it now */
 void jobs_output(struct job *j);
 void jobs_ended(struct job *j);
 /* That worker's result is the one that counts: its command has ended so, its files are in place. */

@@ -401,15 +401,15 @@ static int on_list(struct peer *p, struct blob payload)
 
 static int on_load(struct peer *p, struct blob payload)
 {
-	uint32_t others = p->load.others;
+	struct msg_load before = p->load;
 	int r = msg_load_decode(payload, &p->load);
 
 	if (r < 0)
 		return r;
 	log_debug("worker=%s load: %u running, %u waiting, %u slots", p->conf->name,
 		  p->load.running, p->load.waiting, p->load.slots);
-	estimator_note_others(p->server->estimator, p, p->load.others);
-	if (p->load.others > others)
+	estimator_note_load(p->server->estimator, p);
+	if (p->load.others > before.others || p->load.speed < before.speed)
 		stragglers_look(p->server->stragglers);
 	watchers_tell(p->server);
 	return 0;

@@ -693,6 +693,8 @@ static int on_queued(struct run *r, bool queued)
 	if (queued) {
 		filling_stop(r->peer);
 		stragglers_look(r->peer->server->stragglers);
+	} else if (r->client && r->client->run == r && r->client->job) {
+		jobs_begun(r->client->job);
 	}
 	return 0;
 }

@@ -324,6 +324,8 @@ static json_t *host_json(const struct peer *p)
 
 	set_int(o, "running", p->load.running);
 	set_int(o, "waiting", p->load.waiting);
+	set_int(o, "others", p->load.others);
+	set_int(o, "speed", p->load.speed);
 	set_int(o, "slots", p->load.slots);
 	set_int(o, "cores", p->hello.cpus);
 	json_object_set_new(o, "load", json_real(p->load.loadavg / 100.0));

@@ -179,6 +179,7 @@ void msg_load_encode(struct buf *b, const struct msg_load *m)
 	buf_put_u32(b, m->others);
 	buf_put_u32(b, m->slots);
 	buf_put_u32(b, m->loadavg);
+	buf_put_u32(b, m->speed);
 	buf_put_u64(b, m->store_bytes);
 	buf_put_u64(b, m->store_max);
 }
@@ -194,9 +195,10 @@ int msg_load_decode(struct blob payload, struct msg_load *ret)
 	m.others = rd_u32(&r);
 	m.slots = rd_u32(&r);
 	m.loadavg = rd_u32(&r);
+	m.speed = rd_u32(&r);
 	m.store_bytes = rd_u64(&r);
 	m.store_max = rd_u64(&r);
-	if (rd_done(&r) < 0)
+	if (rd_done(&r) < 0 || m.speed > LOAD_SPEED_MAX)
 		return CONCC_E_PROTO;
 	*ret = m;
 	return 0;

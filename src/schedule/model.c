@@ -76,9 +76,10 @@ struct place {
 	struct mean ln_cpu;
 	struct mean ln_shared[SCHED_LEVELS];
 	struct mean overhead_us;
-	uint64_t at_us;	 /* of its last sample */
-	uint32_t others; /* jobs of other clients there, as it has said; 0 of here */
-	uint32_t cores;	 /* that they share with ours */
+	uint64_t at_us;	  /* of its last sample */
+	uint32_t others;  /* jobs of other clients there, as it has said; 0 of here */
+	uint32_t cores;	  /* that they share with ours */
+	double ln_slowed; /* since it was measured, as it has said */
 };
 
 struct sched_model {
@@ -272,6 +273,12 @@ static struct place *place_of(struct sched_model *m, const char *name)
 	return p;
 }
 
+/* How slow its processors are: what was learnt is beyond what it has said. */
+static double ln_cpu_of(const struct place *p)
+{
+	return p->ln_cpu.value + p->ln_slowed;
+}
+
 /* The logarithm of how much longer each of so many jobs takes there, since others have told. */
 static double told(const struct place *p, uint32_t concurrency)
 {
@@ -306,6 +313,11 @@ void sched_model_others(struct sched_model *m, const char *name, uint32_t jobs, 
 
 	p->others = jobs;
 	p->cores = cores;
+}
+
+void sched_model_speed(struct sched_model *m, const char *name, uint32_t permille)
+{
+	place_of(m, name)->ln_slowed = -log(fmax(permille, 1) / 1000);
 }
 
 /* CPU time says how much of a processor a command had only where it wants all of one. */
@@ -360,7 +372,7 @@ static bool shared_by(const struct sched_model *m, const struct place *p,
 	}
 	if (!expected(m, s, &work) || work < log(LONG_US))
 		return false;
-	*ret_ln = log((double)us) - work - p->ln_cpu.value;
+	*ret_ln = log((double)us) - work - ln_cpu_of(p);
 	/* A short one of its kind is that, and no sign of a fast place. */
 	return job || us >= LONG_US;
 }
@@ -390,7 +402,8 @@ static void learn_place(struct sched_model *m, struct place *p, const struct sch
 	double shared, work;
 
 	if (alone && weight && expected(m, s, &work)) {
-		learn_weighted(&p->ln_cpu, log((double)alone) - work, weight, FLOOR_CPU);
+		learn_weighted(&p->ln_cpu, log((double)alone) - work - p->ln_slowed, weight,
+			       FLOOR_CPU);
 		m->shown += s->place ? weight : 0;
 	}
 	if (s->filling)
@@ -418,8 +431,8 @@ static double work_done(const struct place *p, const struct sched_sample *s)
 	double shared = p->ln_shared[level_of(s->concurrency)].value;
 
 	if (is_busy(s))
-		return log((double)s->cpu_us) - p->ln_cpu.value;
-	return log((double)us) - p->ln_cpu.value - fmax(0, shared + told(p, s->concurrency));
+		return log((double)s->cpu_us) - ln_cpu_of(p);
+	return log((double)us) - ln_cpu_of(p) - fmax(0, shared + told(p, s->concurrency));
 }
 
 static void learn_sample(struct sched_model *m, const struct sched_sample *s)
@@ -464,7 +477,7 @@ void sched_model_learn_censored(struct sched_model *m, const struct sched_sample
 	if (!s->total_us || (!job && (!kind || kind->ln_us.n < KIND_MIN)))
 		return;
 	work = fmax(job ? job->ln_us.value : at_most(kind), log(LONG_US));
-	at_least = log((double)s->total_us) - work - p->ln_cpu.value - told(p, s->concurrency);
+	at_least = log((double)s->total_us) - work - ln_cpu_of(p) - told(p, s->concurrency);
 	if (at_least <= (shared->n ? shared->value : 0))
 		return;
 	p->at_us = s->at_us;
@@ -550,7 +563,7 @@ static void profile_at(const struct sched_model *m, const char *name, uint64_t n
 	*ret = (struct sched_profile){0};
 	if (!p)
 		return;
-	cpu = p->ln_cpu.value;
+	cpu = ln_cpu_of(p);
 	if (p != &m->here && !(trying && is_to_be_tried(m)))
 		cpu += caution(m);
 	weight = now_us > p->at_us ? exp2(-(double)(now_us - p->at_us) / HALF_LIFE_US) : 1;

@@ -3,6 +3,7 @@
 #include "crowd.h"
 #include "journal.h"
 #include "leftover.h"
+#include "pace.h"
 #include "presence.h"
 
 #include <errno.h>
@@ -549,6 +550,7 @@ int agent_run(int read_fd, int write_fd, struct errmsg *msg)
 	loop_remove(a.queue_timer);
 	loop_remove(a.load_timer);
 	crowd_free(a.crowd);
+	pace_free(a.pace);
 	loop_remove(a.slots_source);
 	end_journal(&a);
 	presence_free(a.presence);

@@ -69,7 +69,8 @@ struct agent {
 	struct loop_source *load_timer;
 	uint64_t load_ms;	  /* when it was looked at last */
 	struct crowd *crowd;	  /* what this machine's others take of it */
-	uint32_t cpus;		  /* as HELLO says */
+	struct pace *pace;	  /* is it as fast as it was */
+	uint32_t cpus, cpu_speed; /* as HELLO says */
 	struct msg_load load;	  /* as told last */
 	struct msg_limits limits; /* of each job */
 	struct list

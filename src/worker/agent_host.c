@@ -2,6 +2,7 @@
 #include "agent.h"
 #include "crowd.h"
 #include "job.h"
+#include "pace.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,9 +89,9 @@ static uint64_t apart(uint64_t a, uint64_t b)
 static bool is_news(const struct msg_load *now, const struct msg_load *told)
 {
 	return now->running != told->running || now->waiting != told->waiting ||
-	       now->others != told->others || now->slots != told->slots ||
-	       apart(now->loadavg, told->loadavg) >= 25 || now->store_max != told->store_max ||
-	       !now->store_bytes != !told->store_bytes ||
+	       now->others != told->others || now->speed != told->speed ||
+	       now->slots != told->slots || apart(now->loadavg, told->loadavg) >= 25 ||
+	       now->store_max != told->store_max || !now->store_bytes != !told->store_bytes ||
 	       apart(now->store_bytes, told->store_bytes) >= STORE_NEWS;
 }
 
@@ -111,6 +112,7 @@ static void tell_load(void *data)
 	m.waiting = host.waiting;
 	m.others = crowd_look(a->crowd, launcher_pid(a->launcher), a->jobs.n - a->n_queued);
 	m.others = host.others > m.others ? host.others : m.others;
+	m.speed = pace_look(a->pace, a->jobs.n > a->n_queued);
 	if (is_news(&m, &a->load)) {
 		_cleanup_buf_ struct buf b = BUF_INIT;
 
@@ -123,6 +125,13 @@ static void tell_load(void *data)
 		agent_store_probe(a);
 	a->load_ms = now_ms();
 	loop_timer_set(a->load_timer, a->jobs.n ? LOAD_BUSY_MS : LOAD_MS);
+}
+
+static void on_pace(void *data)
+{
+	struct agent *a = data;
+
+	loop_timer_set(a->load_timer, 1);
 }
 
 void host_has_jobs(struct agent *a)
@@ -149,6 +158,7 @@ void host_open_slots(struct agent *a)
 void host_begin_load(struct agent *a)
 {
 	a->crowd = crowd_new(a->cpus);
+	a->pace = pace_new(a->cpu_speed, a->disk, on_pace, a);
 	a->load_timer = loop_add_timer(a->loop, LOAD_MS, tell_load, a);
 	tell_load(a);
 }
@@ -256,6 +266,7 @@ void host_say_hello(struct agent *a)
 	(void)gethostname(host, sizeof(host) - 1);
 	read_cpu_model(model, sizeof(model));
 	m.cpus = a->cpus = allowed_cpus(m.cpus);
+	a->cpu_speed = m.cpu_speed;
 	msg_hello_encode(&b, &m);
 	link_send_buf(a->link, MSG_HELLO, LINK_PRIO, &b);
 }

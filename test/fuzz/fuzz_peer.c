@@ -284,8 +284,11 @@ static void w_exit(struct buf *b, const uint8_t s[4])
 static void w_numbers(enum step what, struct buf *b, const uint8_t s[4])
 {
 	struct msg_mirror_counts counts = {.total = s[1]};
-	struct msg_load load = {
-		.running = s[1], .waiting = s[2], .slots = s[3], .store_bytes = s[1]};
+	struct msg_load load = {.running = s[1],
+				.waiting = s[2],
+				.speed = s[2] * 4,
+				.slots = s[3],
+				.store_bytes = s[1]};
 
 	if (what == W_COUNTS)
 		msg_mirror_counts_encode(b, &counts);

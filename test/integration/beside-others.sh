@@ -53,6 +53,7 @@ build() { # JOBS
 BURNERS=()
 burn() { # CMD...: begins 3 on each core
 	local i
+	trap stop_burning EXIT # however the check ends, which is a process of its own
 	for ((i = 0; i < 3 * CORES; i++)); do
 		"$@" sh -c 'while :; do :; done' &
 		BURNERS+=("$!")
@@ -60,6 +61,7 @@ burn() { # CMD...: begins 3 on each core
 }
 
 stop_burning() {
+	[ ${#BURNERS[@]} -gt 0 ] || return 0
 	kill "${BURNERS[@]}"
 	wait "${BURNERS[@]}" || true
 	BURNERS=()
@@ -94,8 +96,6 @@ check "what has a small share" beside_what_yields in_small_group
 check "what is nice" beside_what_yields nice -n 19
 check "what is idle" beside_what_yields chrt -i 0
 check "what takes as much as we do" beside_what_takes_as_much
-# What is left of a check that failed.
-[ ${#BURNERS[@]} -eq 0 ] || stop_burning
 for pid in $(cat "$GROUP"/*/cgroup.procs); do
 	echo "$pid" >"$GROUPS_ROOT/cgroup.procs" 2>/dev/null || true # it has ended
 done

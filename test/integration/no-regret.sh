@@ -23,6 +23,10 @@ exec sleep "$part"
 EOS
 chmod +x job
 
+# With quotas of CPU time, of version 1; empty: there is none.
+GROUPS_ROOT=$(findmnt -n -o TARGET -t cgroup -O cpu | head -n 1)
+GROUP=$GROUPS_ROOT/${LAB##*/}
+
 worker_takes() { # SECONDS
 	lab_worker 1 sh -c "mountpoint -q /opt || mount -t tmpfs none /opt; echo $1 >/opt/part"
 }
@@ -74,7 +78,12 @@ known_slow_gets_less() {
 # As many jobs as slots here, beside others that want the processors: a slot that nobody gave back, since its holder
 # had become the job, counts as free, so none goes to the slow worker only to be called home.
 slots_here_are_seen_free() {
-	local COUNTED=local-slot before i busy=()
+	local COUNTED=local-slot before i
+	BURNERS=()
+	trap '[ ${#BURNERS[@]} -eq 0 ] || kill "${BURNERS[@]}"; umount /proc/loadavg' EXIT # however it ends
+	# Of so many that want them, whoever else does: what is beside this test is no part of it.
+	echo "4.00 4.00 4.00 5/200 1" >"$LAB/loadavg"
+	mount --bind "$LAB/loadavg" /proc/loadavg
 	forget
 	worker_takes 4
 	lab_all_up
@@ -82,10 +91,9 @@ slots_here_are_seen_free() {
 	before=$(lab_status .sent_home)
 	for i in 1 2 3 4; do
 		(while :; do :; done) &
-		busy+=($!)
+		BURNERS+=($!)
 	done
 	expect_ge "jobs here of 24" "$(build 24 2)" 21
-	kill "${busy[@]}"
 	expect_le "sent home" $(($(lab_status .sent_home) - before)) 2
 }
 
@@ -161,6 +169,39 @@ known_one_comes_home() {
 	expect_grep 'local: straggler .w1 is slow, and this machine has a slot for it' "$LAB/explain"
 	rm -f "$LAB/explain" stops
 	unset CONCC_STRAGGLER_AFTER
+}
+
+# Of a job that was never done there is nothing to be known but what its processors give it: a quota that came when
+# it was there, which nobody tells the worker.
+throttled_one_comes_home() {
+	forget
+	export CONCC_STRAGGLER_AFTER=10m
+	worker_takes 0.1
+	printf '#!/bin/sh\n[ "$1" = no.c ] || [ ! -e /opt/part ] || while :; do :; done\n' >burns
+	chmod +x burns
+	mkdir "$GROUP"
+	echo 262144 >"$GROUP/cpu.shares" # what else runs is nothing to it
+	echo 100000 >"$GROUP/cpu.cfs_period_us"
+	echo "${LAB_LISTEN[1]}" >"$GROUP/cgroup.procs" # and all that it starts
+	lab_all_up
+	take_local_slots
+	concc-dispatch ./burns no.c # what it reads is there
+	give_local_slots
+	sent_to_w1 ./burns on.c
+	echo 10000 >"$GROUP/cpu.cfs_quota_us"
+	sent_is_done
+	expect_grep 'local: straggler .w1 is slow, and this machine has a slot for it' "$LAB/explain"
+	rm -f "$LAB/explain"
+	unset CONCC_STRAGGLER_AFTER
+}
+
+leave_group() {
+	local pid
+	[ -d "$GROUP" ] || return 0
+	for pid in $(cat "$GROUP/cgroup.procs"); do
+		echo "$pid" >"$GROUPS_ROOT/cgroup.procs" 2>/dev/null || true # it has ended
+	done
+	rmdir "$GROUP"
 }
 
 # A new worker on a slow line: who waits there for what is still to be sent comes home, long before it
@@ -321,6 +362,10 @@ check "what is known is used" known_slow_gets_less
 check "as many jobs as slots here stay here" slots_here_are_seen_free
 check "what hangs there comes home" late_one_comes_home
 check "what was done before, and hangs there, comes home" known_one_comes_home
+if [ -n "$GROUPS_ROOT" ]; then
+	check "what is throttled there comes home" throttled_one_comes_home
+	leave_group
+fi
 check "what waits for contents comes home" fills_slowly
 check "what waits for contents and is not known comes home" fills_alone
 check "what came home goes on there" goes_on_there

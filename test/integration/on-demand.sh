@@ -239,9 +239,12 @@ ends_in_order() {
 
 # One that takes no notice of the end of its input is told, and then made to.
 ends_by_force() {
+	local server
 	config 'slots = 1' "command = trap '' TERM; concc-worker --stdio; exec $WS/holdbin >/dev/null"
 	compile 1
+	server=$(lab_server_pid)
 	concc stop
+	expect_gone "the server" "$server" # which has said so before the kernel is done with it
 	lab_leftovers >"$LAB/left"
 	expect_eq "left" "$(cat "$LAB/left")" ''
 }
@@ -377,6 +380,47 @@ damaged_knowledge() {
 	expect_eq "what is known" "$(lab_status '.workers[] | select(.name == "far") | .start_us')" 12
 }
 
+# Who waits may be stopped (^Z) while the worker that was called for it comes up.  It comes up once, stays for who
+# called, and the job is done there when it goes on; so is that of who came behind it, by another worker or here.
+stopped_waiter() {
+	local line='' tail waiter behind
+	cat >"$LAB/gated" <<-'EOS'
+		#!/bin/sh
+		echo "$CONCC_WORKER_NAME" >>"$LAB/starts"
+		read -r line <"$LAB/gate"
+		exec concc-worker --stdio
+	EOS
+	chmod +x "$LAB/gated"
+	mkfifo "$LAB/gate"
+	config 'slots = 1' 'connect-timeout = 1h' 'idle-timeout = 1h' "command = $LAB/gated"
+	concc status >/dev/null
+	lab_start_waiting first
+	waiter=$(pgrep -f -x 'concc-dispatch true first')
+	kill -STOP "$waiter"
+	while [[ $line != *'stopped by SIGSTOP'* ]]; do
+		read -r -t "$LAB_LIMIT" line <&"$TRACE" || fail "it does not stop"
+	done
+	CONCC_EXPLAIN=1 concc-dispatch true behind </dev/null 2>"$LAB/behind.err" &
+	behind=$!
+	exec 9< <(exec tail -n +1 -f "$CONCC_RUNTIME_DIR/project.log")
+	tail=$!
+	echo go >"$LAB/gate"
+	while [[ $line != *worker=box\ up* ]]; do
+		read -r -t "$LAB_LIMIT" line <&9 || fail "box does not come up"
+	done
+	kill "$tail"
+	exec 9<&-
+	expect_eq "its state" "$(state 0)" up
+	expect_no_grep remote "$LAB/first.err"
+	kill -CONT "$waiter"
+	exec {TRACE}<&-
+	expect_gone "who was stopped" "$waiter"
+	expect_gone "who came behind" "$behind"
+	expect_grep 'remote on box' "$LAB/first.err"
+	expect_grep 'remote on box' "$LAB/behind.err"
+	expect_eq "started" "$(starts)" 1
+}
+
 # A spot machine: it vanishes each time as soon as it is up.
 vanish() {
 	local line
@@ -443,6 +487,7 @@ check "one for a line that lasts" for_a_line_that_lasts
 check "of several the one that is there soonest" soonest_of_several
 check "a job that nobody else can do" nobody_else
 ! mountpoint -q /proc/pressure/memory || umount /proc/pressure/memory
+check "who waits is stopped while a worker comes up" stopped_waiter
 check "a spot machine vanishes" spot_vanishes
 check "a spot machine that always vanishes" spot_vanishes_always
 check "what is remembered of starts is damaged" damaged_knowledge

@@ -100,7 +100,8 @@ struct machine {
 	double fill;	      /* a client's first jobs there wait so long for what it lacks */
 	double gone, back;
 	double slow;	  /* from then on it has a quarter of its speed, or ... */
-	double strangers; /* ... so many tasks that are nobody's jobs share its cores */
+	double strangers; /* ... so many tasks that are nobody's jobs share its cores, or ... */
+	double quota;	  /* ... so much time of them is all that it may have */
 	double stall, on; /* nothing is heard of it between the two */
 };
 
@@ -154,7 +155,7 @@ struct seen {
 /* machines[c] is client c; the workers come after all clients. */
 struct host {
 	struct machine m;
-	double speed, strangers;
+	double speed, cores, strangers;
 	double work;   /* that one job there could have done since the beginning */
 	double shared; /* the time that each had of a processor */
 	double busy;   /* for so long there was one, ... */
@@ -179,8 +180,8 @@ struct client {
 	uint32_t taken[MACHINES_MAX];
 	double filled[MACHINES_MAX];
 	bool lost[MACHINES_MAX];
-	double hears;		       /* of the load of workers, again */
-	unsigned others[MACHINES_MAX]; /* as heard last */
+	double hears;					     /* of the load of workers, again */
+	unsigned others[MACHINES_MAX], speeds[MACHINES_MAX]; /* as heard last */
 	double ended;
 };
 
@@ -242,7 +243,7 @@ static uint64_t kind_of(const struct task *t)
 
 static double rate(const struct host *h)
 {
-	return h->n_running ? h->speed * fmin(1, h->m.cores / (h->n_running + h->strangers)) : 0;
+	return h->n_running ? h->speed * fmin(1, h->cores / (h->n_running + h->strangers)) : 0;
 }
 
 static void sync(const struct sim *s, struct host *h)
@@ -294,7 +295,8 @@ static void host_begin(struct sim *s, struct host *h)
 		struct run *r = next_in_turn(h);
 
 		remove_from(h->queued, &h->n_queued, r);
-		r->began = s->now;
+		r->began = r->noted = s->now;
+		r->done_us = 0;
 		r->left_at = h->work + r->task->work;
 		h->running[h->n_running++] = r;
 	}
@@ -414,16 +416,18 @@ static bool hear_of_loads(struct sim *s, unsigned client)
 	bool news = false;
 
 	for (unsigned at = s->cell->n_clients; at < s->n_hosts; at++) {
-		unsigned n;
+		unsigned n, speed = (unsigned)(s->hosts[at].speed / s->hosts[at].m.speed * 1000);
 
 		if (c->lost[at] || s->hosts[at].speed <= 0)
 			continue; /* nothing is heard of it */
 		n = others_at(s, &s->hosts[at], client);
-		if (n != c->others[at])
+		if (n != c->others[at] || speed != c->speeds[at])
 			note_done(s, c, at);
 		sched_model_others(c->model, name_of(s, at), n, (uint32_t)s->hosts[at].m.cores);
-		news |= n > c->others[at];
+		sched_model_speed(c->model, name_of(s, at), speed);
+		news |= n > c->others[at] || speed < c->speeds[at];
 		c->others[at] = n;
+		c->speeds[at] = speed;
 	}
 	c->hears = s->now + LOAD_S;
 	return news;
@@ -719,7 +723,9 @@ static double home_at(const struct sim *s, const struct client *c, const struct 
 
 	if (begun && !sched_model_work_us(c->model, key_of(t)))
 		return NEVER;
-	return us == UINT64_MAX ? NEVER : r->since + (double)us / 1e6 + 1e-6;
+	return us == UINT64_MAX
+		       ? NEVER
+		       : (begun && r->began > 0 ? r->began : r->since) + (double)us / 1e6 + 1e-6;
 }
 
 /* estimator_local_pays() */
@@ -800,16 +806,22 @@ static bool is_due(const struct sim *s, double at)
 	return at > 0 && at == s->now;
 }
 
+static void slow_down(struct sim *s, struct host *h)
+{
+	bool is_shared = h->m.strangers > 0 || h->m.quota > 0;
+
+	set_speed(s, h, is_shared ? h->m.speed : h->m.speed / 4);
+	h->strangers = h->m.strangers;
+	h->cores = h->m.quota > 0 ? h->m.quota : h->m.cores;
+	foresee(s, h);
+}
+
 static void change(struct sim *s, unsigned at)
 {
 	struct host *h = &s->hosts[at];
 
 	if (is_due(s, h->m.slow))
-		set_speed(s, h, h->m.strangers > 0 ? h->m.speed : h->m.speed / 4);
-	if (is_due(s, h->m.slow)) {
-		h->strangers = h->m.strangers;
-		foresee(s, h);
-	}
+		slow_down(s, h);
 	if (is_due(s, h->m.stall))
 		set_speed(s, h, 0);
 	if (is_due(s, h->m.on))
@@ -986,6 +998,7 @@ static void simulate(const struct cell *cell, struct sched_model **models, doubl
 						.slots = is_other(cell, i) ? 0
 									   : (uint32_t)cell->cores};
 		h->speed = h->m.speed;
+		h->cores = h->m.cores;
 		h->next = NEVER;
 	}
 	for (unsigned i = 0; i < cell->n_clients; i++) {
@@ -1000,138 +1013,7 @@ static void simulate(const struct cell *cell, struct sched_model **models, doubl
 	free(s);
 }
 
-/* ---- the oracle ---- */
-
-struct oracle {
-	const struct cell *cell;
-	struct client *clients;
-	double free_at[CLIENTS_MAX + MACHINES_MAX][64]; /* of each core or slot */
-	double filled[CLIENTS_MAX][MACHINES_MAX];
-	double ended[CLIENTS_MAX][JOBS_MAX];
-	bool placed[CLIENTS_MAX][JOBS_MAX];
-	double latest[CLIENTS_MAX][JOBS_MAX]; /* the same ends, the last one first */
-	unsigned n_placed[CLIENTS_MAX];
-	double rank[CLIENTS_MAX][JOBS_MAX]; /* of the longest way to the end that begins with it */
-	bool longest_first;
-};
-
-static unsigned places_of(double cores, uint32_t slots)
-{
-	return slots && slots < cores ? slots : (unsigned)cores;
-}
-
-static double *soonest(double *at, unsigned n)
-{
-	double *best = at;
-
-	for (unsigned i = 1; i < n; i++)
-		best = at[i] < *best ? &at[i] : best;
-	return best;
-}
-
-static void oracle_note(struct oracle *o, unsigned client, unsigned i, double ends)
-{
-	double *latest = o->latest[client];
-	unsigned k = o->n_placed[client]++;
-
-	for (; k > 0 && latest[k - 1] < ends; k--)
-		latest[k] = latest[k - 1];
-	latest[k] = o->ended[client][i] = ends;
-	o->placed[client][i] = true;
-}
-
-/* Where it ends first. */
-static void oracle_place(struct oracle *o, unsigned client, unsigned i, double ready)
-{
-	const struct task *t = &o->clients[client].tasks[i];
-	double *best = soonest(o->free_at[client], places_of(o->cell->cores, 0));
-	double ends = fmax(ready, *best) + t->work;
-
-	for (unsigned w = 0; w < o->cell->n_workers && !t->local; w++) {
-		const struct machine *m = &o->cell->workers[w];
-		double *at = soonest(o->free_at[CLIENTS_MAX + w], places_of(m->cores, m->slots));
-		double from = fmax(ready, *at);
-
-		from += fmax(m->overhead, m->fill - from);
-		if (m->gone > 0 || m->slow > 0 || from + t->work / m->speed >= ends)
-			continue;
-		ends = from + t->work / m->speed;
-		best = at;
-	}
-	*best = ends;
-	oracle_note(o, client, i, ends);
-}
-
-/* With so many in flight the next one is offered when one of them has ended. */
-static double oracle_offers(const struct oracle *o, unsigned client)
-{
-	unsigned offered = o->cell->offered;
-
-	return o->n_placed[client] >= offered ? o->latest[client][offered - 1] : 0;
-}
-
-static bool oracle_step(struct oracle *o)
-{
-	double best_at = NEVER, best_rank = 0;
-	unsigned best_c = 0, best_i = 0;
-
-	for (unsigned c = 0; c < o->cell->n_clients; c++) {
-		double offers = oracle_offers(o, c);
-
-		for (unsigned i = 0; i < o->clients[c].n_tasks; i++) {
-			unsigned after = o->clients[c].tasks[i].after;
-			double at, rank = o->longest_first ? o->rank[c][i] : 0;
-
-			if (o->placed[c][i] || (after && !o->placed[c][after - 1]))
-				continue;
-			at = fmax(offers, after ? o->ended[c][after - 1] : 0);
-			if (at > best_at || (at == best_at && rank <= best_rank))
-				continue;
-			best_at = at;
-			best_rank = rank;
-			best_c = c;
-			best_i = i;
-		}
-	}
-	if (best_at == NEVER)
-		return false;
-	oracle_place(o, best_c, best_i, best_at);
-	return true;
-}
-
-/* The mean of all clients. */
-static double oracle(const struct cell *cell, bool longest_first)
-{
-	struct oracle *o = calloc(1, sizeof(*o));
-	double sum = 0;
-
-	o->cell = cell;
-	o->longest_first = longest_first;
-	o->clients = calloc(cell->n_clients, sizeof(*o->clients));
-	for (unsigned c = 0; c < cell->n_clients; c++) {
-		set_tasks(cell, c, &o->clients[c]);
-		for (unsigned i = o->clients[c].n_tasks; i-- > 0;) {
-			const struct task *t = &o->clients[c].tasks[i];
-
-			o->rank[c][i] += t->work;
-			if (t->after)
-				o->rank[c][t->after - 1] = fmax(o->rank[c][t->after - 1],
-								o->rank[c][i]);
-		}
-	}
-	while (oracle_step(o))
-		;
-	for (unsigned c = 0; c < cell->n_clients; c++) {
-		double ended = 0;
-
-		for (unsigned i = 0; i < o->clients[c].n_tasks; i++)
-			ended = fmax(ended, o->ended[c][i]);
-		sum += ended;
-	}
-	free(o->clients);
-	free(o);
-	return sum / cell->n_clients;
-}
+#include "build_oracle.h"
 
 /* ---- cells ---- */
 

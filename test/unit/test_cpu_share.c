@@ -193,3 +193,25 @@ Test(cpu_share, others_are_what_ours_did_not_get)
 	cr_expect_eq(others(0, 1, 1, s, s), 0);
 	cr_expect_leq(others(UINT32_MAX, 0, 1, UINT64_MAX, 1), CPU_SHARE_OTHERS_MAX);
 }
+
+Test(cpu_share, less_what_is_stolen)
+{
+	struct cpu_stolen before = cpu_stolen_parse(
+		"cpu  10 20 30 4000 50 60 70 80 9 9\ncpu0 1 2\n");
+	struct cpu_stolen now = before;
+	struct cpu_share got = {.ran_us = 1000, .waited_us = 10}, s;
+
+	cr_expect_eq(before.all, 10 + 20 + 30 + 60 + 70 + 80);
+	cr_expect_eq(before.stolen, 80);
+	s = cpu_share_less_stolen(&got, &before, &now);
+	cr_expect_eq(s.ran_us, 1000);
+	now.all += 400;
+	now.stolen += 300;
+	s = cpu_share_less_stolen(&got, &before, &now);
+	cr_expect_eq(s.ran_us, 250);
+	cr_expect_eq(s.waited_us, 760);
+	s = cpu_share_less_stolen(&got, &now, &before);
+	cr_expect_eq(s.ran_us, 1000, "what goes back is no time");
+	cr_expect_eq(cpu_stolen_parse("intr 1 2 3").all, 0);
+	cr_expect_eq(cpu_stolen_parse("").all, 0);
+}

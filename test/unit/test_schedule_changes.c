@@ -29,7 +29,7 @@ static void one_cell(const struct source *source, const struct machine *worker, 
 	count(t, worker, &r);
 }
 
-enum change { STRANGERS, THROTTLED, STALLS, VANISHES };
+enum change { STRANGERS, QUOTA, SLOWED, STALLS, VANISHES };
 
 static struct machine machine_of(enum change change, double speed, uint32_t slots, double at)
 {
@@ -44,7 +44,11 @@ static struct machine machine_of(enum change change, double speed, uint32_t slot
 		m.strangers = slots * 3;
 		m.slow = at;
 		break;
-	case THROTTLED:
+	case QUOTA:
+		m.quota = slots / 4.0;
+		m.slow = at;
+		break;
+	case SLOWED:
 		m.slow = at;
 		break;
 	case STALLS:
@@ -58,17 +62,20 @@ static struct machine machine_of(enum change change, double speed, uint32_t slot
 	return m;
 }
 
-static void with_source(const struct source *source, enum change change, struct known known,
-			struct cells *t)
+#define AT_MAX 3
+static const double in_the_middle[AT_MAX] = {1.3, 5.3, 20.3}, at_first[AT_MAX] = {1e-3};
+
+static void with_source(const struct source *source, enum change change, const double at[AT_MAX],
+			struct known known, struct cells *t)
 {
-	static const double speeds[] = {0.5, 1, 2, 4}, at[] = {1.3, 5.3, 20.3};
+	static const double speeds[] = {0.5, 1, 2, 4};
 	static const unsigned offers[] = {2, 8, 200};
 	static const uint32_t slots[] = {2, 8};
 
 	for (size_t i = 0; i < N(speeds); i++)
 		for (size_t j = 0; j < N(slots); j++)
 			for (size_t k = 0; k < N(offers); k++)
-				for (size_t l = 0; l < N(at); l++) {
+				for (size_t l = 0; l < AT_MAX && at[l] > 0; l++) {
 					struct machine w = machine_of(change, speeds[i], slots[j],
 								      at[l]);
 
@@ -84,13 +91,19 @@ static void expect_cells(const struct cells *t, unsigned slow, double worst)
 	cr_expect_leq(t->worst, worst, "%.2f of local", t->worst);
 }
 
-static void expect_change(enum change change, struct known known, unsigned slow, double worst)
+static void expect_change_at(const double at[AT_MAX], enum change change, struct known known,
+			     unsigned slow, double worst)
 {
 	struct cells t = {0};
 
 	for (size_t i = 0; i < N(sources); i++)
-		with_source(&sources[i], change, known, &t);
+		with_source(&sources[i], change, at, known, &t);
 	expect_cells(&t, slow, worst);
+}
+
+static void expect_change(enum change change, struct known known, unsigned slow, double worst)
+{
+	expect_change_at(in_the_middle, change, known, slow, worst);
 }
 
 /* What was done there until then is lost: of one job of 60 s up to 20. */
@@ -102,13 +115,33 @@ Test(changes, others_begin_to_use_the_worker)
 	expect_change(STRANGERS, (struct known){.built_before = 2, .guessed_low = true}, 18, 1.71);
 }
 
-/* Which nobody tells: of a job that was never done it can't be seen. */
-Test(changes, the_worker_is_throttled)
+/* Of a quarter of its processors' time. */
+Test(changes, the_worker_gets_a_quota)
 {
-	expect_change(THROTTLED, (struct known){0}, 85, 3.87);
-	expect_change(THROTTLED, (struct known){.guessed_low = true}, 40, 2.13);
-	expect_change(THROTTLED, (struct known){.built_before = 2}, 28, 2.46);
-	expect_change(THROTTLED, (struct known){.built_before = 2, .guessed_low = true}, 57, 2.51);
+	expect_change(QUOTA, (struct known){0}, 8, 1.41);
+	expect_change(QUOTA, (struct known){.guessed_low = true}, 0, 1.05);
+	expect_change(QUOTA, (struct known){.built_before = 2}, 1, 1.07);
+	expect_change(QUOTA, (struct known){.built_before = 2, .guessed_low = true}, 6, 1.24);
+}
+
+/* Which is that of a group above its own, so that it does not know of it; when it was used last it
+ * had none.  The second in which it is not heard of is lost. */
+Test(changes, the_worker_has_a_quota)
+{
+	expect_change_at(at_first, QUOTA, (struct known){0}, 2, 1.13);
+	expect_change_at(at_first, QUOTA, (struct known){.guessed_low = true}, 2, 1.13);
+	expect_change_at(at_first, QUOTA, (struct known){.built_before = 2}, 1, 1.13);
+	expect_change_at(at_first, QUOTA, (struct known){.built_before = 2, .guessed_low = true}, 1,
+			 1.11);
+}
+
+/* To a quarter: too hot, or who has the processors of a virtual machine keeps them. */
+Test(changes, the_workers_processors_slow_down)
+{
+	expect_change(SLOWED, (struct known){0}, 27, 1.35);
+	expect_change(SLOWED, (struct known){.guessed_low = true}, 14, 1.35);
+	expect_change(SLOWED, (struct known){.built_before = 2}, 6, 1.11);
+	expect_change(SLOWED, (struct known){.built_before = 2, .guessed_low = true}, 21, 1.63);
 }
 
 /* A line that stops for 3 s, which is not long enough to give its worker up. */
