@@ -86,7 +86,9 @@ static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 void remote_encode(const struct wrapper *w, const char *worker, uint32_t attempt,
 		   uint32_t more_flags, struct buf *b)
 {
-	_cleanup_strv_ char **env = job_env_filter(environ, w->cwd);
+	/* What is kept would be found again by nobody with these. */
+	bool shells_own = w->o->any_command && !w->o->keeps;
+	_cleanup_strv_ char **env = job_env_filter(environ, w->cwd, shells_own);
 	char *listed = getenv("CONCC_WORKSPACE"), *run_id = getenv("CONCC_RUN_ID");
 	struct winsize ws = {0};
 	mode_t mask = umask(0);
