@@ -110,8 +110,8 @@ bool job_is_listed(const char *path, char *const *env);
 
 /*
  * What of an environment travels: NULL-terminated, owned, in its order, with what it has twice, or
- * without a name or value.  Job-server descriptors leave MAKEFLAGS and CARGO_MAKEFLAGS.  $TMPDIR and
- * its like travel when one tree may hold that directory and cwd (NULL: they don't), the shell's
+ * without a name or value.  Job-server descriptors leave MAKEFLAGS and CARGO_MAKEFLAGS.  $TMPDIR
+ * and its like travel when one tree may hold that directory and cwd (NULL: they don't), the shell's
  * $OLDPWD and $SHLVL with shells_own, for commands of which nobody knows that they make nothing of
  * them.  $CONCC_PASS_ENV lists names that are not held back.
  */

@@ -278,7 +278,7 @@ static const char *foreign_server(const struct conn *c)
 
 	if (c->fd < 0 || getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &server, &n) < 0)
 		return NULL;
-	if (server.gid != getegid())
+	if (groups_differ(c->fd))
 		return other_group;
 	namespaces_look(&ours);
 	return namespaces_differ(&ours, server.pid);
@@ -481,14 +481,32 @@ bool remote_read_caller(struct wrapper *w, char **ret_why)
 	return false;
 }
 
+/* What no job can be given, with its rule: NULL, or a text that goes on after "it". */
+static const char *unlike_any_job(const struct wrapper *w)
+{
+	/* No compiler makes anything of them. */
+	if (!w->o->any_command)
+		return NULL;
+	if (caller_has_timer())
+		return "has a timer running (alarm, setitimer), whose signal no job would get";
+	if (caller_is_lesser_root())
+		return "runs as a root without the rights over files that a job of root's has";
+	return NULL;
+}
+
 int remote_run(struct wrapper *w)
 {
 	_cleanup_free_ char *why = NULL;
+	const char *unlike = unlike_any_job(w);
 	struct errmsg msg = {0};
 	int status = 0, r;
 
 	if (!remote_read_caller(w, &why))
 		return local_by_rule(w, "descriptor", why);
+	if (unlike) {
+		why = xasprintf("it %s", unlike);
+		return local_by_rule(w, "caller", why);
+	}
 	set_keys(w);
 	for (uint32_t n = 0; n < ATTEMPTS_MAX; n++) {
 		enum step step;
