@@ -66,6 +66,14 @@ void caller_read(struct caller *ret);
  */
 int caller_read_descriptors(struct caller *c, const char **ret_what);
 
+/* Does a timer run that an exec leaves running (alarm(2), setitimer(2))?  Three system calls. */
+bool caller_has_timer(void);
+/*
+ * Is this root's process without all that a job of root's can do (capabilities(7))?  Such a one may
+ * be kept from what that does.
+ */
+bool caller_is_lesser_root(void);
+
 /*
  * The first of c's limits that a process with host's hard ones can't give, or -1.  Soft and hard
  * ones count alike; but of open files, which systems limit to very different numbers that hardly a

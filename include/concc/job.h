@@ -109,13 +109,13 @@ char *job_workspace(const char *cwd, char *const *env, bool (*exists)(const char
 bool job_is_listed(const char *path, char *const *env);
 
 /*
- * What of an environment travels: NULL-terminated, owned, sorted by name so
- * that equal environments encode equally, each name once.  Job-server
- * descriptors leave MAKEFLAGS and CARGO_MAKEFLAGS.  $TMPDIR and its like travel when one tree may
- * hold that directory and cwd (NULL: they don't).  $CONCC_PASS_ENV lists names that are not held
- * back.
+ * What of an environment travels: NULL-terminated, owned, in its order, with what it has twice, or
+ * without a name or value.  Job-server descriptors leave MAKEFLAGS and CARGO_MAKEFLAGS.  $TMPDIR
+ * and its like travel when one tree may hold that directory and cwd (NULL: they don't), the shell's
+ * $OLDPWD and $SHLVL with shells_own, for commands of which nobody knows that they make nothing of
+ * them.  $CONCC_PASS_ENV lists names that are not held back.
  */
-char **job_env_filter(char *const *env, const char *cwd);
+char **job_env_filter(char *const *env, const char *cwd, bool shells_own);
 /* The names of those of env that are kept from jobs as credentials; on the heap, as are the names.
  */
 char **job_env_credentials(char *const *env);

@@ -27,6 +27,12 @@ void namespaces_look(struct namespaces *ret); /* this process's */
 const char *namespaces_differ(const struct namespaces *ours, pid_t pid);
 
 /*
+ * Is who is at the other end of this unix socket, by when it was connected or listened, in other
+ * groups than this process?  Its own group is what its files get, all of them say what it may read.
+ */
+bool groups_differ(int fd);
+
+/*
  * Is the current directory in a file system that a program serves, as this process sees it and one
  * that it descends from does not?  Then that is likely to end with this build.
  */

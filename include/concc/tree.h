@@ -288,6 +288,11 @@ bool commit_is_empty(const struct commit *c);
 /* When all of the job has come, and nothing is in place: is what it read by locks as it was, with
  * nobody's lock on it?  As commit_apply(), which looks once more. */
 int commit_check_locks(struct commit *c, struct errmsg *msg);
+/*
+ * The same, and of a command that is no compiler what else commit_apply() would refuse as things
+ * are: 0 is no promise.  For who shows then what the job printed.
+ */
+int commit_foresee(struct commit *c, struct errmsg *msg);
 /* Between two pieces: is some of it in place? */
 bool commit_is_begun(const struct commit *c);
 /* Of what is not in place yet the peer's digests are not used any more. */

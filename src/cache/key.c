@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "concc/cache.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "concc/cleanup.h"
@@ -245,12 +246,29 @@ bool cache_reads_variable(const struct msg_run *m, const char *name, size_t len)
 
 /* ---- the call ---- */
 
+/* By where they are in the caller's, of two with one name: programs differ in which they take. */
+static int compare_variables(const void *pa, const void *pb)
+{
+	char *const *a = *(char *const *const *)pa, *const *b = *(char *const *const *)pb;
+	size_t len = strcspn(*a, "=");
+	int r = len == strcspn(*b, "=") ? memcmp(*a, *b, len) : strcmp(*a, *b);
+
+	return r ? r : (a > b) - (a < b);
+}
+
+/* A compiler does not see in which order they are; another command may print it. */
 static void put_env(struct buf *b, const struct msg_run *m)
 {
-	/* In their order: of two with one name, programs differ in which they take. */
+	_cleanup_free_ char *const **read = xcalloc(strv_len(m->env) + 1, sizeof(*read));
+	size_t n = 0;
+
 	for (char *const *e = m->env; *e; e++)
 		if (cache_reads_variable(m, *e, strcspn(*e, "=")))
-			buf_put_str(b, *e);
+			read[n++] = e;
+	if (!(m->flags & JOB_F_KEEP))
+		qsort(read, n, sizeof(*read), compare_variables);
+	for (size_t i = 0; i < n; i++)
+		buf_put_str(b, *read[i]);
 }
 
 /*

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -13,17 +14,21 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "concc/buf.h"
 #include "concc/io.h"
 #include "concc/process.h"
+#include "concc/str.h"
 
 #define STACK_USUAL  (8ull << 20) /* _STK_LIM of the kernel */
 #define FILES_ENOUGH 4096	  /* INR_OPEN_MAX, which was long the most that a login had */
 #define NOFILE_RAISE (1ull << 20) /* the kernel's fs.nr_open, unless that was changed */
 #define STATUS_MAX   (64 * 1024)  /* of /proc/self/status: 2 KB, and more with many groups */
-#define WHO_PROCESS  1		  /* IOPRIO_WHO_PROCESS, which no header of the C library has */
+/* Of those that a job of root's has: what decides by files' owners and modes. */
+#define CAPS_OF_FILES (1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FOWNER)
+#define WHO_PROCESS   1 /* IOPRIO_WHO_PROCESS, which no header of the C library has */
 
 enum need {
 	NEED_BOTH,
@@ -103,6 +108,29 @@ void caller_read(struct caller *ret)
 	}
 	ret->nice = getpriority(PRIO_PROCESS, 0); /* can't fail of oneself */
 	read_signals(ret);
+}
+
+bool caller_has_timer(void)
+{
+	static const int timers[] = {ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF};
+
+	for (size_t i = 0; i < N_OF(timers); i++) {
+		struct itimerval t = {0};
+
+		(void)getitimer(timers[i], &t); /* can't fail */
+		if (t.it_value.tv_sec || t.it_value.tv_usec)
+			return true;
+	}
+	return false;
+}
+
+bool caller_is_lesser_root(void)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3] = {0};
+
+	return geteuid() == 0 && syscall(SYS_capget, &head, caps) == 0 &&
+	       (caps[0].effective & CAPS_OF_FILES) != CAPS_OF_FILES;
 }
 
 /* What it is, of those whose use can't be noticed; else NULL. */

@@ -76,7 +76,7 @@ static const char *const dropped[] = {
 	"INTERCEPT_*",
 	"MAKE_TERMOUT",
 	"MAKE_TERMERR",
-	/* the shell's own; PWD stays, since it ends up in DW_AT_comp_dir */
+	/* the shell's own; PWD stays, since it ends up in DW_AT_comp_dir; see of_shell */
 	"_",
 	"OLDPWD",
 	"SHLVL",
@@ -160,6 +160,8 @@ static const char *const no_credentials[] = {
  * Directories for temporary files: a job has a /tmp of its own, and another one need not exist
  * there. One in the job's own tree does, and what is made there is to be found there.
  */
+/* Of these no compiler makes anything, and they differ from call to call; other commands may. */
+static const char *const of_shell[] = {"OLDPWD", "SHLVL"};
 static const char *const temp_dirs[] = {"TMPDIR", "TMP", "TEMP"};
 
 #define NAMES_SHOWN 300 /* bytes of the names of what stays here */
@@ -326,7 +328,7 @@ static bool names_temp_dir(const char *entry, size_t len)
 {
 	for (size_t i = 0; i < N_OF(temp_dirs); i++)
 		if (len == strlen(temp_dirs[i]) && memcmp(entry, temp_dirs[i], len) == 0)
-			return true;
+			return entry[len] == '=';
 	return false;
 }
 
@@ -381,11 +383,13 @@ static char *filter_entry(const char *entry, const char *passed, const char *cwd
 	static const char *const make_vars[] = {"MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS",
 						"GNUMAKEFLAGS"};
 	const char *eq = strchr(entry, '=');
-	size_t len = eq ? (size_t)(eq - entry) : 0;
+	size_t len = eq ? (size_t)(eq - entry) : strlen(entry);
 
-	if (len == 0 || ((is_dropped(entry, len) || is_temp_elsewhere(entry, len, cwd)) &&
-			 !is_passed(passed, entry, len)))
+	if ((is_dropped(entry, len) || is_temp_elsewhere(entry, len, cwd)) &&
+	    !is_passed(passed, entry, len))
 		return NULL;
+	if (!eq)
+		return xstrdup(entry);
 	for (size_t i = 0; i < N_OF(make_vars); i++) {
 		if (len == strlen(make_vars[i]) && memcmp(entry, make_vars[i], len) == 0) {
 			_cleanup_free_ char *rest = without_jobserver(eq + 1);
@@ -399,34 +403,6 @@ static char *filter_entry(const char *entry, const char *passed, const char *cwd
 		return rest ? xasprintf("LD_PRELOAD=%s", rest) : NULL;
 	}
 	return xstrdup(entry);
-}
-
-struct entry {
-	char *text;
-	size_t name_len;
-	size_t index; /* of two with one name the first counts, as for getenv(3) */
-	bool again;   /* such a second one */
-};
-
-static int compare_names(const struct entry *a, const struct entry *b)
-{
-	size_t n = a->name_len < b->name_len ? a->name_len : b->name_len;
-	int r = memcmp(a->text, b->text, n);
-
-	if (r != 0)
-		return r;
-	return a->name_len < b->name_len ? -1 : a->name_len > b->name_len;
-}
-
-static int compare_entries(const void *pa, const void *pb)
-{
-	const struct entry *a = pa;
-	const struct entry *b = pb;
-	int r = compare_names(a, b);
-
-	if (r != 0)
-		return r;
-	return a->index < b->index ? -1 : a->index > b->index;
 }
 
 /* What CONCC_PASS_ENV says; NULL: nothing. */
@@ -462,29 +438,18 @@ char *job_env_kept_back(char *const *env)
 	return *names ? str_escape(list.data, list.len, NAMES_SHOWN) : NULL;
 }
 
-char **job_env_filter(char *const *env, const char *cwd)
+char **job_env_filter(char *const *env, const char *cwd, bool shells_own)
 {
-	size_t max = strv_len(env);
-	_cleanup_free_ struct entry *entries = xcalloc(max + 1, sizeof(*entries));
-	char **ret = xcalloc(max + 1, sizeof(*ret));
+	char **ret = xcalloc(strv_len(env) + 1, sizeof(*ret));
 	const char *passed = passed_names(env);
-	size_t n = 0, n_ret = 0;
+	size_t n = 0;
 
-	for (size_t i = 0; i < max; i++) {
-		char *text = filter_entry(env[i], passed, cwd);
-
-		if (text)
-			entries[n++] = (struct entry){text, strcspn(text, "="), i, false};
-	}
-	qsort(entries, n, sizeof(*entries), compare_entries);
-	for (size_t i = 0; i < n; i++) {
-		entries[i].again = i > 0 && compare_names(&entries[i - 1], &entries[i]) == 0;
-		if (!entries[i].again)
-			ret[n_ret++] = entries[i].text;
-	}
-	for (size_t i = 0; i < n; i++) {
-		if (entries[i].again)
-			free(entries[i].text);
+	for (; *env; env++) {
+		if (shells_own && is_one_of(of_shell, N_OF(of_shell), *env, strcspn(*env, "=")))
+			ret[n] = xstrdup(*env);
+		else
+			ret[n] = filter_entry(*env, passed, cwd);
+		n += ret[n] != NULL;
 	}
 	return ret;
 }

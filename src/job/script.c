@@ -96,6 +96,23 @@ static void put_named(struct buf *out, const char *exe, char *const *argv, char 
 	buf_putf(out, "env) exec env -i -- \"$@\" ;;\nesac\n");
 }
 
+/* The first of each name, as getenv(3) finds it, of those that env(1) can set; they stay all's. */
+static char **once_by_name(char *const *all)
+{
+	char **kept = xcalloc(strv_len(all) + 1, sizeof(*kept));
+	size_t n = 0;
+
+	for (; *all; all++) {
+		size_t len = strcspn(*all, "="), i = 0;
+
+		while (i < n && strncmp(kept[i], *all, len + 1) != 0)
+			i++;
+		if (len && (*all)[len] && i == n)
+			kept[n++] = *all;
+	}
+	return kept;
+}
+
 /* True when running argv0 from cwd runs exe: then it gets its name by itself. */
 static bool names_file(const char *argv0, const char *exe, const char *cwd)
 {
@@ -112,7 +129,8 @@ static bool names_file(const char *argv0, const char *exe, const char *cwd)
 void job_script(struct buf *out, char *const *argv, const char *exe, const char *cwd,
 		char *const *env, unsigned umask)
 {
-	_cleanup_strv_ char **kept = job_env_filter(env, NULL);
+	_cleanup_strv_ char **all = job_env_filter(env, NULL, false);
+	_cleanup_free_ char **kept = once_by_name(all);
 
 	buf_putf(out,
 		 "#!/bin/sh\n# One job of concc: run it with sh.  Its environment is in here.\n");

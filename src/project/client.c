@@ -307,7 +307,7 @@ void client_accept(struct server *s, int fd)
 	c->fd = fd;
 	c->slot.fd = -1;
 	c->pid = cred.pid;
-	c->gid = cred.gid;
+	c->in_other_groups = groups_differ(fd);
 	c->too_many = is_one_too_many(s, fd);
 	list_append(&s->clients, &c->of_server);
 	s->n_clients++;

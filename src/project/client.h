@@ -22,8 +22,8 @@ struct client {
 	struct list of_server;
 	struct server *server;
 	struct link *link;
-	pid_t pid;	   /* as it was when it connected; 0: none in our pid namespace */
-	gid_t gid;	   /* the same */
+	pid_t pid;	      /* as it was when it connected; 0: none in our pid namespace */
+	bool in_other_groups; /* than we are */
 	bool is_beside_us; /* it is in our namespaces: it was, and a wrapper does not leave them */
 	struct run *run;
 	struct beginning *beginning; /* run.c: the program of what it brought is looked at; or NULL

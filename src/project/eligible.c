@@ -142,10 +142,10 @@ static bool in_other_namespace(struct call *c, struct run_failure *ret)
 					  xasprintf("it runs %s", differs));
 }
 
-/* What it makes would be our group's, and what a job is told of itself is ours. */
+/* What it makes would be our group's, and what a job may read, and is told of itself, is ours. */
 static bool in_other_group(struct call *c, struct run_failure *ret)
 {
-	return c->client->gid != getegid() &&
+	return c->client->in_other_groups &&
 	       run_failure_set(ret, RUN_FAIL_LOCAL, true, "group",
 			       xstrdup("it runs in another group than the project server"));
 }

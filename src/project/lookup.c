@@ -423,7 +423,7 @@ static bool is_hopeless(struct client *c, const struct msg_run *m)
 	struct server *s = c->server;
 
 	return !s->results || s->stopping || s->replaced || c->too_many || cache_refuses(m) ||
-	       c->gid != getegid() || client_sees_else(c);
+	       c->in_other_groups || client_sees_else(c);
 }
 
 /* Takes commit. */

@@ -555,9 +555,12 @@ int run_output_credit(struct run *r, struct blob payload)
 static int on_done(struct run *r, const struct msg_exit *m)
 {
 	struct errmsg msg;
-	int err = r->commit ? commit_check_locks(r->commit, &msg) : 0;
+	int err = 0;
 
-	/* What it says of the file is not to be seen, if that can be helped. */
+	/* What it says of the files is not to be seen, if that can be helped. */
+	if (r->commit)
+		err = r->held.len ? commit_foresee(r->commit, &msg)
+				  : commit_check_locks(r->commit, &msg);
 	if (err) {
 		run_fail(r, RUN_FAIL_LOCAL, false, rule_of(err), msg.text);
 		return 0;

@@ -85,6 +85,10 @@ static bool by_refusal(const struct verdict_facts *f, const struct msg_exit *m,
 		return run_failure_set(ret, RUN_FAIL_RETRY, false, "toolchain", line);
 	case REFUSED_CALLER:
 		return run_failure_set(ret, RUN_FAIL_RETRY, false, "caller-limits", line);
+	/* The kernel did not find it, or what its first line names: that this machine can say
+	 * itself. */
+	case REFUSED_SANDBOX:
+		return run_failure_set(ret, RUN_FAIL_LOCAL, true, "refused", line);
 	}
 	return run_failure_set(ret, RUN_FAIL_RETRY, false, "refused", line);
 }

@@ -323,6 +323,8 @@ static const char *refusal(struct client *c, const struct msg_run *m)
 		return "the project server keeps no results: set `cache = 5G` in ~/.concc.ini";
 	if (client_sees_else(c))
 		return "namespace";
+	if (c->in_other_groups)
+		return "group";
 	why = cache_refuses(m);
 	if (why)
 		return why;

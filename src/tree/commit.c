@@ -458,7 +458,7 @@ static int end_check(struct commit *c)
 	return err;
 }
 
-static int check_effects(struct commit *c)
+int commit_check_effects(struct commit *c)
 {
 	int err;
 
@@ -480,7 +480,7 @@ static int work(struct commit *c, unsigned peer)
 {
 	switch (c->phase) {
 	case COMMIT_CHECKS:
-		return check_effects(c);
+		return commit_check_effects(c);
 	case COMMIT_APPLIES:
 		return commit_apply_effects(c, peer, &c->msg);
 	case COMMIT_CLEANS:

@@ -200,6 +200,9 @@ int temp_finish(struct temp_file *t);
 /* The commit is no more, or has no use for them. */
 void commit_forget_writing(struct commit *c);
 
+/* All effects, from c->at on, of those that would change anything; as commit_check_effect(). */
+int commit_check_effects(struct commit *c);
+
 /* ---- commit_check.c ---- */
 
 /* commit_fail() when the effect is none that a job may have. */

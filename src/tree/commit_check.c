@@ -4,8 +4,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/stat.h> /* of statx(2), as in namespaces.c */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "concc/cleanup.h"
@@ -256,17 +258,36 @@ static int walk_into(struct commit *c, char *path, struct errmsg *msg)
 	return 0;
 }
 
-static int check_name(struct commit *c, const char *dir, const char *name, struct errmsg *msg)
+/* Of statx(2), that of the directory itself with an empty name; all zero when it can't be told. */
+static struct statx look_at_mount(int fd, const char *name)
 {
-	_cleanup_free_ char *path = path_join(dir, name);
+	struct statx st = {0};
+
+	(void)syscall(SYS_statx, fd, name, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT,
+		      STATX_MNT_ID, &st);
+	return st;
+}
+
+static int refuse_mount(const char *path, int err, struct errmsg *msg)
+{
+	return errmsg_set(msg, err, "can't write %s: %s", path, err_text(err));
+}
+
+static int check_name(struct commit *c, const struct walk_dir *w, const char *name,
+		      struct errmsg *msg)
+{
+	_cleanup_free_ char *path = path_join(w->path, name);
 	struct stat st;
 	int err = look_or_say(c, path, &st, msg);
+	bool is_dir = err > 0 && S_ISDIR(st.st_mode);
 
 	if (err < 0)
 		return err;
 	if (changed_by_others(c, path))
 		return commit_conflict(path, msg);
-	return err > 0 && S_ISDIR(st.st_mode) ? walk_into(c, steal_ptr(&path), msg) : 0;
+	if (is_dir && look_at_mount(dirfd(w->dir), name).stx_attributes & STATX_ATTR_MOUNT_ROOT)
+		return refuse_mount(path, -EBUSY, msg);
+	return is_dir ? walk_into(c, steal_ptr(&path), msg) : 0;
 }
 
 static int check_beneath(struct commit *c, struct errmsg *msg)
@@ -281,7 +302,7 @@ static int check_beneath(struct commit *c, struct errmsg *msg)
 		de = readdir(w->dir);
 		if (de && !streq(de->d_name, ".") && !streq(de->d_name, "..") &&
 		    !str_starts(de->d_name, TEMP_PREFIX))
-			err = check_name(c, w->path, de->d_name, msg);
+			err = check_name(c, w, de->d_name, msg);
 		else if (!de && errno) /* half of it is not all of it */
 			err = errmsg_set(msg, -errno, "can't remove %s: %s", w->path,
 					 err_text(-errno));
@@ -342,6 +363,75 @@ static bool replaces_others(const struct effect *e, const struct stat *was)
 	       e->temp_fd >= 0 &&
 	       fstatat(e->temp_fd, path_base(e->temp), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 	       (st.st_uid != was->st_uid || st.st_gid != was->st_gid);
+}
+
+/* Where it will be, if its directory is still to be made. */
+static uint64_t mount_of(struct commit *c, const char *path)
+{
+	_cleanup_free_ char *at = xstrdup(path);
+	const char *name;
+	int fd;
+
+	while ((fd = commit_parent_fd(c, at, &name)) < 0) {
+		char *parent = path_parent(at);
+
+		free(at);
+		at = parent;
+		if (streq(at, "/"))
+			return 0;
+	}
+	return look_at_mount(fd, "").stx_mnt_id;
+}
+
+/* Makes, replaces or removes a name. */
+static bool is_of_names(const struct effect *e, const struct stat *was)
+{
+	return e->kind == EFFECT_REMOVE || e->kind == EFFECT_SYMLINK || e->kind == EFFECT_LINK ||
+	       makes(e, was);
+}
+
+static bool removes_mount(const struct effect *e, const struct stat *was, uint64_t attributes)
+{
+	bool stays = e->kind == EFFECT_META ||
+		     (e->kind == EFFECT_DIR && !(e->flags & EFFECT_F_OPAQUE));
+
+	return S_ISDIR(was->st_mode) && !stays && attributes & STATX_ATTR_MOUNT_ROOT;
+}
+
+/*
+ * Does the file system here let nobody do it, root neither?  It is mounted read-only, say, or ends
+ * there, or the file or directory must not change (chattr +i, +a), of which a job knows nothing.
+ * Modes it has seen.
+ */
+static int check_mount(struct commit *c, const struct effect *e, const struct stat *was)
+{
+	uint64_t attributes;
+	const char *name;
+	int fd;
+
+	if (e->kind == EFFECT_LINK && mount_of(c, e->path) != mount_of(c, e->target))
+		return -EXDEV;
+	fd = commit_parent_fd(c, e->path, &name);
+	if (fd < 0)
+		return 0; /* the job has made that directory */
+	if (faccessat(fd, ".", W_OK, 0) < 0 &&
+	    (errno == EROFS || (errno == EPERM && is_of_names(e, was))))
+		return -errno;
+	attributes = was->st_mode ? look_at_mount(fd, name).stx_attributes : 0;
+	if (S_ISREG(was->st_mode) && attributes & (STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND))
+		return -EPERM;
+	return removes_mount(e, was, attributes) ? -EBUSY : 0;
+}
+
+/*
+ * Who has all rights here keeps these bits when he writes to such a file, and a job, which has
+ * fewer, loses them; nothing tells that from a chmod(2).
+ */
+static bool loses_ids(const struct effect *e, const struct stat *was)
+{
+	return geteuid() == 0 && S_ISREG(was->st_mode) && was->st_mode & (S_ISUID | S_ISGID) &&
+	       (e->kind == EFFECT_META || e->kind == EFFECT_FILE) &&
+	       !(e->flags & (EFFECT_F_REPLACED | EFFECT_F_SPECIAL));
 }
 
 /* Did the job find the directory there?  Told before anything is applied: a directory whose mode
@@ -410,11 +500,23 @@ int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg)
 	if (err < 0)
 		return err;
 	is_dir = err > 0 && S_ISDIR(st.st_mode);
+	if (c->any_command) {
+		int denied = check_mount(c, e, &st);
+
+		if (denied)
+			return refuse_mount(e->path, denied, msg);
+	}
 	if (err > 0 && has_other_names(c, e, &st)) {
 		look_again(c, e->path);
 		return errmsg_set(msg, CONCC_E_CONFLICT,
 				  "%s got or lost another name on this machine", e->path);
 	}
+	if (err > 0 && loses_ids(e, &st))
+		return errmsg_set(
+			msg, CONCC_E_NO_WAY,
+			"%s has its user's or group's rights (chmod u+s, g+s), which it may "
+			"have lost since a job wrote to it",
+			e->path);
 	/* Two jobs that make the same directory agree. */
 	if (e->kind == EFFECT_DIR && is_dir && !(e->flags & EFFECT_F_OPAQUE)) {
 		e->known = was_known(c, e->path);

@@ -195,6 +195,13 @@ int scan_file(struct scan *s, struct upper_entry *e)
 	return r;
 }
 
+/* Of what is no regular file.  A client's has one name in here: what has more was made so. */
+static int refuse_further_names(struct scan *s, const struct upper_entry *e)
+{
+	return e->st.st_nlink > 1 ? scan_refuse(s, e, "has several names, and is no regular file")
+				  : 0;
+}
+
 int scan_symlink(struct scan *s, struct upper_entry *e)
 {
 	char target[PATH_MAX];
@@ -208,7 +215,9 @@ int scan_symlink(struct scan *s, struct upper_entry *e)
 	if (n < 0)
 		return fd < 0 ? fd : -errno;
 	target[n] = '\0';
-	r = make_anew(s, e, EFFECT_SYMLINK, &f);
+	r = refuse_further_names(s, e);
+	if (r == 0)
+		r = make_anew(s, e, EFFECT_SYMLINK, &f);
 	if (r < 0)
 		return r;
 	f.target = target;
@@ -218,8 +227,10 @@ int scan_symlink(struct scan *s, struct upper_entry *e)
 int scan_special(struct scan *s, struct upper_entry *e)
 {
 	struct msg_file f;
-	int r = make_anew(s, e, EFFECT_FILE, &f);
+	int r = refuse_further_names(s, e);
 
+	if (r == 0)
+		r = make_anew(s, e, EFFECT_FILE, &f);
 	if (r < 0)
 		return r;
 	f.flags |= e->kind == UPPER_FIFO ? EFFECT_F_FIFO : EFFECT_F_SOCKET;

@@ -86,7 +86,9 @@ static uint32_t job_flags(const struct wrapper *w, struct winsize *ws)
 void remote_encode(const struct wrapper *w, const char *worker, uint32_t attempt,
 		   uint32_t more_flags, struct buf *b)
 {
-	_cleanup_strv_ char **env = job_env_filter(environ, w->cwd);
+	/* What is kept would be found again by nobody with these. */
+	bool shells_own = w->o->any_command && !w->o->keeps;
+	_cleanup_strv_ char **env = job_env_filter(environ, w->cwd, shells_own);
 	char *listed = getenv("CONCC_WORKSPACE"), *run_id = getenv("CONCC_RUN_ID");
 	struct winsize ws = {0};
 	mode_t mask = umask(0);
@@ -276,7 +278,7 @@ static const char *foreign_server(const struct conn *c)
 
 	if (c->fd < 0 || getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &server, &n) < 0)
 		return NULL;
-	if (server.gid != getegid())
+	if (groups_differ(c->fd))
 		return other_group;
 	namespaces_look(&ours);
 	return namespaces_differ(&ours, server.pid);
@@ -479,14 +481,32 @@ bool remote_read_caller(struct wrapper *w, char **ret_why)
 	return false;
 }
 
+/* What no job can be given, with its rule: NULL, or a text that goes on after "it". */
+static const char *unlike_any_job(const struct wrapper *w)
+{
+	/* No compiler makes anything of them. */
+	if (!w->o->any_command)
+		return NULL;
+	if (caller_has_timer())
+		return "has a timer running (alarm, setitimer), whose signal no job would get";
+	if (caller_is_lesser_root())
+		return "runs as a root without the rights over files that a job of root's has";
+	return NULL;
+}
+
 int remote_run(struct wrapper *w)
 {
 	_cleanup_free_ char *why = NULL;
+	const char *unlike = unlike_any_job(w);
 	struct errmsg msg = {0};
 	int status = 0, r;
 
 	if (!remote_read_caller(w, &why))
 		return local_by_rule(w, "descriptor", why);
+	if (unlike) {
+		why = xasprintf("it %s", unlike);
+		return local_by_rule(w, "caller", why);
+	}
 	set_keys(w);
 	for (uint32_t n = 0; n < ATTEMPTS_MAX; n++) {
 		enum step step;

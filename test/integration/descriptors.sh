@@ -8,13 +8,10 @@
 # shellcheck disable=SC2016 # the jobs' own variables
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 LAB_SLOTS=1
+. "${BASH_SOURCE[0]%/*}/../lib/same.sh"
 lab_need jq python3 make flock
 lab_enter "$@"
-lab_start builder root
-lab_config 'local-slots = 0'
-# One worker shows its own system, the other the client's.
-sed -i '/^\[worker w2\]/,$s/^root = worker/root = client/' /srv/concc.ini
-cd "$WS"
+same_start
 
 # What leaves descriptor N open to a command: leak KIND N CMD...
 cat >leak <<'EOF'
@@ -56,42 +53,10 @@ EOF
 chmod +x leak
 
 fixture() {
-	rm -rf t && mkdir t
 	printf 'one\ntwo\nthree\n' >t/f
 	printf 'int f(void) { return 1; }\n' >t/a.c
 	printf '#!/bin/bash\nx=$(cat f | wc -l)\nwhile read -r l <&9; do echo "$l"; done 9<f >o\necho "$x"\n' >t/script
 	chmod +x t/script
-}
-
-run_text() { # NAME TEXT: leaves out, err, status and tree
-	(cd t && bash -c "$2") >"$LAB/$1.out" 2>"$LAB/$1.err" </dev/null && echo 0 >"$LAB/$1.status" ||
-		echo $? >"$LAB/$1.status"
-	(cd t && find . -type f -printf '%P %m\n' | sort && find . -type f -exec cksum {} + | sort) >"$LAB/$1.tree"
-}
-
-# WHERE: "remote", of all jobs, or the rule by which one runs here.  $RUN is in front of each command.
-same() { # WHERE TEXT
-	local where=$1 text=$2 n part
-	fixture
-	# shellcheck disable=SC2209 # a command it is
-	RUN=env run_text here "$text"
-	for n in 1 2; do
-		fixture
-		rm -f "$LAB/explain"
-		RUN=${WRAPPER-concc-dispatch} CONCC_EXPLAIN=$LAB/explain at_worker "$n" run_text job "$text"
-		echo "w$n: $text"
-		cat "$LAB/explain"
-		for part in out err status tree; do
-			diff -u "$LAB/here.$part" "$LAB/job.$part" || fail "w$n: another $part of: $text"
-		done
-		case $where in
-		remote)
-			expect_grep "^concc: remote on w$n" "$LAB/explain"
-			expect_no_grep '^concc: local: ' "$LAB/explain"
-			;;
-		*) expect_grep "^concc: local: $where" "$LAB/explain" ;;
-		esac
-	done
 }
 
 # ---- used ----
@@ -245,7 +210,7 @@ kept() {
 	lab_stop_server
 	sed -i 's/^local-slots = 0/&\ncache = 1G/' /srv/concc.ini
 	lab_all_up
-	fixture
+	same_new
 	cd t
 	for _ in 1 2; do
 		by_explain concc-dispatch --cache sh -c "$text" >"$LAB/out"
@@ -268,7 +233,7 @@ fuse_messages() {
 # Those that are there and not used cost no message.
 cost_of_a_leak() {
 	local none some
-	fixture
+	same_new
 	for _ in 1 2 3; do
 		(cd t && at_worker 1 concc-cc gcc -c a.c -o a.o)
 		(cd t && at_worker 1 concc-cc gcc -c a.c -o a.o 3<f 4<f 5>>log)

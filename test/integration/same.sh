@@ -7,46 +7,10 @@
 # shellcheck disable=SC2016 # the jobs' own variables
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 LAB_SLOTS=1
+. "${BASH_SOURCE[0]%/*}/../lib/same.sh"
 lab_need jq python3
 lab_enter "$@"
-lab_start builder root
-lab_config 'local-slots = 0'
-# One worker shows its own system, the other the client's.
-sed -i '/^\[worker w2\]/,$s/^root = worker/root = client/' /srv/concc.ini
-cd "$WS"
-concc-dispatch true
-lab_all_up
-
-run_text() { # NAME TEXT: leaves out, err, status and tree
-	rm -rf t && mkdir t
-	(cd t && bash -c "$2") >"$LAB/$1.out" 2>"$LAB/$1.err" </dev/null && echo 0 >"$LAB/$1.status" ||
-		echo $? >"$LAB/$1.status"
-	(cd t && find . -mindepth 1 -printf '%P %y %m %n %s %l\n' | sort && find . -type f -exec cksum {} + | sort) \
-		>"$LAB/$1.tree"
-}
-
-# WHERE: "remote", of all jobs, or what is said of those that run here.  $RUN is in front of each command
-# of any kind, $CC of a compiler.
-same() { # WHERE TEXT
-	local where=$1 text=$2 n part
-	RUN='' CC=gcc run_text here "$text"
-	for n in 1 2; do
-		rm -f "$LAB/explain"
-		RUN=concc-dispatch CC="concc-cc gcc" CONCC_EXPLAIN=$LAB/explain at_worker "$n" run_text job "$text"
-		echo "w$n: $text"
-		cat "$LAB/explain" "$LAB/job.err"
-		for part in out err status tree; do
-			diff -au "$LAB/here.$part" "$LAB/job.$part" || fail "w$n: another $part of: $text"
-		done
-		case $where in
-		remote)
-			expect_grep "^concc: remote on w$n" "$LAB/explain"
-			expect_no_grep '^concc: local: ' "$LAB/explain"
-			;;
-		*) expect_grep "^concc: local: $where" "$LAB/explain" ;;
-		esac
-	done
-}
+same_start here
 
 # lock FILE HOW [CMD...]: opens the file, takes a lock of fcntl(2), says what is in the file, and runs the
 # command while it has both.  r: to read; R: the same, opened for writing too; n: R, without waiting; w: to
@@ -71,7 +35,23 @@ if cmd:
 if how in "rR":
     fcntl.lockf(fd, fcntl.LOCK_UN)
 EOF
-chmod +x lock
+# One variable has two values, one no name, one no value.
+cat >twice <<'X'
+#!/usr/bin/python3
+import ctypes, os, shutil, sys
+env = [b"T=1", b"=odd", b"bare", b"T=2"] + [b"%s=%s" % i for i in os.environb.items()]
+show = "print([e for e in open('/proc/self/environ', 'rb').read().split(bytes(1)) if e[:1] in b'T=b'])"
+args = sys.argv[1:] + ["python3", "-c", show]
+words = [(ctypes.c_char_p * (len(v) + 1))(*v, None) for v in ([a.encode() for a in args], env)]
+ctypes.CDLL(None).execve(shutil.which(args[0]).encode(), *words)
+X
+cat >virtual-timer <<'X'
+#!/usr/bin/python3
+import os, signal, sys
+signal.setitimer(signal.ITIMER_VIRTUAL, 0.2)
+os.execvp(sys.argv[1], sys.argv[1:])
+X
+chmod +x lock twice virtual-timer
 
 # ---- locks ----
 
@@ -98,7 +78,7 @@ to_write() {
 # What programs do: a profile, what was counted before, a database.
 of_programs() {
 	local c='printf "int main(int c, char **v) { (void)v; return c > 5; }\n" >a.c'
-	same remote "$c; gcc -O2 -fprofile-generate -frandom-seed=a a.c -o p; ./p; mv p-a.gcda a.gcda; "'$CC -O2 -fprofile-use -frandom-seed=a -c a.c -o a.o'
+	same remote "$c; gcc -O2 -fprofile-generate -frandom-seed=a a.c -o p; ./p; mv p-a.gcda a.gcda; "'$COMPILE -O2 -fprofile-use -frandom-seed=a -c a.c -o a.o'
 	same remote "$c; gcc --coverage -frandom-seed=a a.c -o p; ./p; "'$RUN gcov -t p-a.gcda'
 	same remote "$c; gcc --coverage -frandom-seed=a a.c -o p; "'$RUN ./p'
 	same no-way-home "$c; gcc --coverage -frandom-seed=a a.c -o p; "'$RUN ./p; $RUN ./p; gcov -t p-a.gcda'
@@ -110,10 +90,10 @@ of_programs() {
 held_while() { # WHERE CMD...
 	local where=$1 to line n job
 	shift
-	for n in 1 2; do
+	for n in "${SAME_WORKERS[@]}"; do
 		rm -rf t "$LAB/explain" && mkdir t
 		echo data >t/f
-		coproc JOB { CONCC_EXPLAIN=$LAB/explain at_worker "$n" concc-dispatch ./lock t/f r cat; }
+		coproc JOB { CONCC_EXPLAIN=$LAB/explain same_at "$n" concc-dispatch ./lock t/f r cat; }
 		job=$JOB_PID to=${JOB[1]}
 		IFS= read -r -t "$LAB_LIMIT" line <&"${JOB[0]}" || fail "it does not begin"
 		expect_eq "what it read" "$line" "b'data\\n'"
@@ -142,21 +122,21 @@ beside_others() {
 kept_away() {
 	local to line n how
 	echo data >f
-	for n in 1 2; do
+	for n in "${SAME_WORKERS[@]}"; do
 		coproc HOLDER { ./lock f w cat; }
 		to=${HOLDER[1]}
 		IFS= read -r -t "$LAB_LIMIT" line <&"${HOLDER[0]}" || fail "no lock"
 		rm -f "$LAB/explain"
-		CONCC_EXPLAIN=$LAB/explain expect_status 1 at_worker "$n" concc-dispatch ./lock f n 2>"$LAB/err"
+		CONCC_EXPLAIN=$LAB/explain expect_status 1 same_at "$n" concc-dispatch ./lock f n 2>"$LAB/err"
 		expect_grep '^BlockingIOError' "$LAB/err"
 		expect_grep '^concc: local: conflict .*f was locked on this machine' "$LAB/explain"
 		for how in q Q; do
-			expect_eq "who asks" "$(at_worker "$n" concc-dispatch ./lock f $how | head -n 1)" taken
+			expect_eq "who asks" "$(same_at "$n" concc-dispatch ./lock f $how | head -n 1)" taken
 		done
 		line=$HOLDER_PID
 		exec {to}>&-
 		wait "$line"
-		CONCC_EXPLAIN=$LAB/explain at_worker "$n" concc-dispatch ./lock f n
+		CONCC_EXPLAIN=$LAB/explain same_at "$n" concc-dispatch ./lock f n
 		expect_grep '^concc: remote on' "$LAB/explain"
 	done
 }
@@ -178,12 +158,73 @@ opened_anew() {
 
 # Not with a name in /dev, which it would remove as root.
 assembled_into_output() {
-	same descriptor 'echo "int x;" >a.c; $CC -c a.c -o /proc/self/fd/1 >o'
-	same descriptor 'echo "int x;" >a.c; $CC -c a.c -o/proc/self/fd/2 2>o'
+	same descriptor 'echo "int x;" >a.c; $COMPILE -c a.c -o /proc/self/fd/1 >o'
+	same descriptor 'echo "int x;" >a.c; $COMPILE -c a.c -o/proc/self/fd/2 2>o'
 	same descriptor 'echo .data >a.s; $RUN as -o /proc/self/fd/1 a.s >o'
-	same remote 'echo "int x;" >a.c; $CC -S a.c -o /proc/self/fd/1 | cat'
-	same remote 'echo "int x;" >a.c; $CC -MD -MF /dev/stdout -c a.c | cat'
+	same remote 'echo "int x;" >a.c; $COMPILE -S a.c -o /proc/self/fd/1 | cat'
+	same remote 'echo "int x;" >a.c; $COMPILE -MD -MF /dev/stdout -c a.c | cat'
 }
+
+# ---- what its caller has ----
+
+environment() {
+	same remote 'env ZZ=1 AA=2 EMPTY= "odd name=3" YY=4 $RUN env | grep -E "^([A-Z][A-Z]|EMPTY|odd name)="'
+	same remote 'cd ..; cd t; $RUN sh -c "echo \$OLDPWD \$SHLVL; cd - >/dev/null; pwd"'
+	same remote '../twice $RUN'
+}
+
+of_the_caller() {
+	same group 'setpriv --groups 5,6 $RUN id -G'
+	same caller 'setpriv --bounding-set -all --inh-caps -all $RUN grep CapEff /proc/self/status'
+	same caller 'perl -e "alarm 1000; exec @ARGV" $RUN python3 -c "import signal; print(signal.getitimer(0)[0] > 1)"'
+	same caller '../virtual-timer $RUN sh -c "while :; do :; done"'
+	same remote 'perl -e "alarm 1000; alarm 0; exec @ARGV" $RUN true'
+	same remote 'echo "int x;" >a.c; perl -e "alarm 1000; exec @ARGV" $COMPILE -c a.c'
+}
+
+cannot_be_executed() {
+	local say='2>&1 | sed "s/.*s.*: /: /"'
+	same refused 'printf "#!/nowhere/sh\n" >s; chmod +x s; $RUN ./s '"$say"
+	same refused 'printf "#!./t\n" >s; echo echo >t; chmod +x s; $RUN ./s '"$say"
+}
+
+# ---- what no job knows of files here ----
+
+more_names() {
+	same no-way-home '$RUN sh -c "ln -s a s; ln -P s t; ls"'
+	same no-way-home '$RUN sh -c "mkfifo p; ln p q; ls"'
+	same no-way-home '$RUN sh -c "mkdir d; ln -s x d/s; cp -al d e; ls e"'
+	same remote '$RUN sh -c "ln -s a s; mv s t; mkfifo p; mv p q; ls"'
+}
+
+rights_of_files() {
+	same no-way-home 'echo x >f; chmod 4755 f; $RUN sh -c "stat -c %a f; echo y >>f; stat -c %a f"'
+	same no-way-home 'echo x >f; chmod 2755 f; $RUN truncate -s 0 f'
+	same remote 'echo x >f; chmod 4755 f; $RUN sh -c "cat f; echo z >g; mv g f; stat -c %a f"'
+}
+
+# What the job printed is not seen: here it prints something else.
+unchangeable() {
+	echo x >probe
+	chattr +i probe 2>/dev/null || skip "no chattr +i on this file system"
+	chattr -i probe
+	same write-back 'chattr +i .; $RUN sh -c "echo x >f; echo \$?"; chattr -i .'
+	same write-back 'echo x >f; chattr +i f; $RUN sh -c "echo y >f; rm -f f; echo \$?"; chattr -i f'
+	same write-back 'echo x >f; chattr +i f; $RUN sh -c "chmod 600 f; echo \$?"; chattr -i f'
+	same write-back 'echo x >f; chattr +a f; $RUN sh -c "echo y >>f; echo z >f; echo \$?"; chattr -a f'
+}
+
+of_mounts() {
+	same write-back 'mkdir m; mount -t tmpfs -o ro none m; $RUN sh -c "echo x >m/f; echo \$?; mkdir m/d; ln -s x m/l"; umount m'
+	same write-back 'mkdir m; mount -t tmpfs none m; echo x >m/f; mount -o remount,ro m; $RUN sh -c "echo x >>m/f; echo \$?"; umount m'
+	same write-back 'mkdir m; mount -t tmpfs none m; $RUN sh -c "echo a >a; echo y >g; ln g m/g; echo \$?"; umount m'
+	same write-back 'mkdir m; mount -t tmpfs none m; $RUN sh -c "echo y >g; mkdir m/d; ln g m/d/g; echo \$?"; umount m'
+	same write-back 'mkdir a m; mount --bind a m; $RUN sh -c "echo y >g; ln g m/g; echo \$?"; umount m'
+	same write-back 'mkdir m; mount -t tmpfs none m; $RUN sh -c "echo y >z; rm -r m; echo \$?"; umount m'
+	same write-back 'mkdir -p d/m; mount -t tmpfs none d/m; echo x >d/f; $RUN sh -c "rm -r d; echo \$?; echo w >d/q"; umount d/m'
+	same remote 'mkdir m; mount -t tmpfs none m; $RUN sh -c "echo x >m/f; ln m/f m/g; mkdir m/d; ln m/f m/d/h; cp m/f e"; umount m'
+}
+
 check "a lock to read: remote" to_read
 check "a lock to keep others away: here" to_write
 check "a lock to read, and what others do" beside_others
@@ -191,4 +232,11 @@ check "a lock to read that somebody keeps away" kept_away
 check "locks of programs" of_programs
 check "output that is opened by its name" opened_anew
 check "an object as output" assembled_into_output
+check "the caller's environment, in its order" environment
+check "what a caller has that no job gets" of_the_caller
+check "a command that the kernel does not execute" cannot_be_executed
+check "several names of what is no file" more_names
+check "rights of files that root writes to" rights_of_files
+check "what must not change" unchangeable
+check "mounts in a project" of_mounts
 lab_stop

@@ -890,6 +890,7 @@ Test(cache, what_makes_another_call)
 	char *argv2[] = {(char *)"gcc", (char *)"-ca.c", NULL};
 	char *env[] = {(char *)"LANG=C", (char *)"EDITOR=vi", NULL};
 	char *env2[] = {(char *)"LANG=C", (char *)"EDITOR=ed", NULL};
+	char *order[] = {(char *)"EDITOR=vi", (char *)"LANG=C", NULL};
 	char *env3[] = {(char *)"LANG=de", (char *)"EDITOR=vi", NULL};
 	char *env4[] = {(char *)"LANG=C", (char *)"CPATH=/x", NULL};
 	struct msg_run m = a_run(argv, env), other = m;
@@ -914,10 +915,14 @@ Test(cache, what_makes_another_call)
 	other.env = env2;
 	o = call_of(&other);
 	cr_assert(digest_eq(&d, &o), "no compiler reads EDITOR");
+	other.env = order;
+	o = call_of(&other);
+	cr_assert(digest_eq(&d, &o), "no compiler sees their order");
 	/* Of what is kept because its caller says so, all counts. */
 	m.flags = JOB_F_KEEP | JOB_F_STDIN | JOB_F_INPUT_KNOWN;
 	d = call_of(&m);
 	DIFFERS(other.env = env2);
+	DIFFERS(other.env = order);
 	DIFFERS(other.flags |= JOB_F_NO_TIMES);
 	DIFFERS(other.input = ((struct blob){(const uint8_t *)"x", 1}));
 }

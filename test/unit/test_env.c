@@ -10,7 +10,7 @@
 static char *filter(const char *const *env)
 {
 	_cleanup_buf_ struct buf all = BUF_INIT;
-	_cleanup_strv_ char **kept = job_env_filter((char *const *)env, NULL);
+	_cleanup_strv_ char **kept = job_env_filter((char *const *)env, NULL, false);
 
 	for (char **p = kept; *p; p++)
 		buf_putf(&all, "%s%s", p > kept ? "\n" : "", *p);
@@ -61,9 +61,6 @@ Test(env, session_stays)
 		"LISTEN_FDS=1",
 		"MAKE_TERMOUT=/dev/pts/1",
 		"FAKEROOTKEY=1",
-		"noequals",
-		"=x",
-		"",
 	};
 
 	for (size_t i = 0; i < sizeof(entries) / sizeof(entries[0]); i++)
@@ -92,14 +89,14 @@ Test(env, tokens_stay_unless_asked_for)
 			       "SSH_TTY=x",
 			       "CONCC_PASS_ENV=NPM_TOKEN, GITHUB_TOKE:GITHUB_TOKENS PGPASSWORD",
 			       NULL};
-	char **kept = job_env_filter((char **)env, NULL);
+	char **kept = job_env_filter((char **)env, NULL, false);
 
 	cr_assert_eq(strv_len(kept), 3);
 	cr_expect_str_eq(kept[0], "AWS_REGION=r");
 	cr_expect_str_eq(kept[1], "GITHUB_SHA=s");
 	cr_expect_str_eq(kept[2], "TOKENS=t");
 	strv_free(kept);
-	kept = job_env_filter((char **)asked, NULL);
+	kept = job_env_filter((char **)asked, NULL, false);
 	cr_assert_eq(strv_len(kept), 2);
 	cr_expect_str_eq(kept[0], "NPM_TOKEN=n");
 	cr_expect_str_eq(kept[1], "PGPASSWORD=p");
@@ -248,7 +245,7 @@ Test(env, the_rest_travels)
 static size_t kept_with(const char *entry, const char *cwd)
 {
 	const char *env[] = {entry, NULL};
-	char **kept = job_env_filter((char **)env, cwd);
+	char **kept = job_env_filter((char **)env, cwd, false);
 	size_t n = strv_len(kept);
 
 	strv_free(kept);
@@ -284,14 +281,28 @@ Test(env, temporary_directories_in_no_tree)
 	cr_assert_eq(strv_len((char **)env), 2);
 }
 
-Test(env, sorted_by_name_and_each_once)
+Test(env, as_it_is_in_its_order)
 {
-	const char *env[] = {"B=1", "AB=2", "A=3", "B=4", "A_=5", "B=6", "A0=7", NULL};
+	const char *env[] = {"B=1", "AB=2", "A=", "B=4", "noname", "=5", "", "A0=7", NULL};
+	const char *twice[] = {"NPM_TOKEN=1", "A=1", "NPM_TOKEN=2", "TMPDIR", "A_TOKEN", NULL};
 	char *got = filter(env);
 
-	/* "A" before "A0", though '=' sorts after '0' */
-	cr_expect_str_eq(got, "A=3\nA0=7\nAB=2\nA_=5\nB=1");
+	cr_expect_str_eq(got, "B=1\nAB=2\nA=\nB=4\nnoname\n=5\n\nA0=7");
 	free(got);
+	got = filter(twice);
+	cr_expect_str_eq(got, "A=1\nTMPDIR");
+	free(got);
+}
+
+Test(env, the_shells_own_is_for_commands_that_may_print_it)
+{
+	const char *env[] = {"_=/bin/x", "SHLVL=2", "OLDPWD=/w", "PWD=/w/x", NULL};
+	_cleanup_strv_ char **got = job_env_filter((char **)env, NULL, true);
+
+	cr_assert_eq(strv_len(got), 3);
+	cr_expect_str_eq(got[0], "SHLVL=2");
+	cr_expect_str_eq(got[1], "OLDPWD=/w");
+	cr_expect_str_eq(got[2], "PWD=/w/x");
 }
 
 Test(env, empty)

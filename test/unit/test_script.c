@@ -154,7 +154,7 @@ static void check_in(const char *shell, const struct job *j)
 	_cleanup_buf_ struct buf script = BUF_INIT;
 	_cleanup_buf_ struct buf expected = BUF_INIT;
 	_cleanup_buf_ struct buf got = BUF_INIT;
-	_cleanup_strv_ char **env = job_env_filter(j->env, NULL);
+	_cleanup_strv_ char **env = job_env_filter(j->env, NULL, false);
 	_cleanup_strv_ char **argv = strv_copy(j->argv);
 	int fd;
 

@@ -69,7 +69,6 @@ Test(verdict, a_worker_that_can_t_is_no_reason_not_to_try_another)
 {
 	expect(&usual, ended(EXIT_FAILED, 0), "worker-failed", RUN_FAIL_RETRY, false);
 	expect(&usual, ended(EXIT_REFUSED, REFUSED_BUSY), "refused", RUN_FAIL_RETRY, false);
-	expect(&usual, ended(EXIT_REFUSED, REFUSED_SANDBOX), "refused", RUN_FAIL_RETRY, false);
 	expect(&usual, ended(EXIT_REFUSED, REFUSED_TOOLCHAIN), "toolchain", RUN_FAIL_RETRY, false);
 	expect(&usual, ended(EXIT_REFUSED, REFUSED_CALLER), "caller-limits", RUN_FAIL_RETRY, false);
 }
@@ -78,6 +77,7 @@ Test(verdict, what_no_worker_can_do_runs_here)
 {
 	expect(&usual, ended(EXIT_FAILED, FAILED_LIMIT), "limit", RUN_FAIL_LOCAL, false);
 	expect(&usual, ended(EXIT_FAILED, FAILED_NO_WAY_HOME), "no-way-home", RUN_FAIL_LOCAL, true);
+	expect(&usual, ended(EXIT_REFUSED, REFUSED_SANDBOX), "refused", RUN_FAIL_LOCAL, true);
 	expect(&usual, ended(EXIT_FAILED, FAILED_DESCRIPTOR), "descriptor", RUN_FAIL_LOCAL, true);
 	expect(&usual, ended(EXIT_FAILED, FAILED_SPECIAL), "special-file", RUN_FAIL_LOCAL, true);
 }
