@@ -630,13 +630,16 @@ store_removed() {
 # At each name that anything gets: the object itself, by the loop's thread; its bytes in the store, its
 # set of names, and the result, by another.  The call is done again, right, and kept
 # then.
-killed_while_keeping() {
+killed_each_time() { # WHAT AT-LEAST: the first result of a call, or one more
 	local n=0 turn pid tasks
-	. "$LAB_REPO/test/lib/faults.sh"
 	for ((turn = 0; ; turn++)); do
-		fresh "killed-$turn"
+		fresh "killed-$1-$turn"
 		echo "int warm;" >warm.h # so that its set of names is another, and its bytes
-		printf '#ifdef WARM\n#include "warm.h"\n#endif\nint f(void) { return %d; }\n' "$turn" >a.c
+		if [ "$1" = more ]; then
+			echo 'int f(void) { return 0; }' >a.c
+			concc-cc gcc -c a.c -o a.o </dev/null 2>"$LAB/ours.err"
+		fi
+		printf '#ifdef WARM\n#include "warm.h"\n#endif\nint f(void) { return %d; }\n' "$((2 * turn + $2))" >a.c
 		gcc -c a.c -o b.o
 		concc-cc gcc -DWARM -c a.c -o a.o </dev/null # a server is there
 		concc cache >/dev/null                       # and has kept it
@@ -662,7 +665,13 @@ killed_while_keeping() {
 			break
 		fi # else it was done by a thread that was started meanwhile, which nobody traced
 	done
-	expect_ge "times that it was killed" "$n" 4
+	expect_ge "times that it was killed" "$n" "$2"
+}
+
+killed_while_keeping() {
+	. "$LAB_REPO/test/lib/faults.sh"
+	killed_each_time first 2 # its output, and all of it
+	killed_each_time more 3  # its output, the object, the result
 }
 
 store_full() {
@@ -717,9 +726,9 @@ what_it_costs() {
 	expect_le "calls of a miss" "$miss" $((missed + 180))
 }
 
-# For a result there are three new files in the store: the object, the set of its names, the result.
-# Done again after an edit it is two; what leads there, and what a person is told by, is put behind
-# what is there, and nothing in the place of anything.
+# For the first result of a call there is one new file in the store, with the object and the set of its
+# names in it.  Done again after an edit it is two, the object and the result, and what leads there;
+# what a person is told by is put behind what is there, and nothing in the place of anything.
 what_keeping_costs() {
 	local made before
 	fresh keeping
@@ -731,11 +740,17 @@ what_keeping_costs() {
 	kept b
 	lab_syscalls "$(lab_server_pid)" kept a >/dev/null
 	made=$(grep -c 'openat([0-9]*, "tmp/' "$LAB/strace")
-	expect_eq "files made" "$made" 3
+	expect_eq "files made" "$made" 1
+	expect_eq "other files written to" "$(grep -c 'openat([0-9]*, "[a-z]/[^"]*", .*O_CREAT' "$LAB/strace")" 1
 	echo 'int keeping_a(void) { return 2; }' >a.c
 	lab_syscalls "$(lab_server_pid)" kept a >/dev/null
 	made=$(grep -c 'openat([0-9]*, "tmp/' "$LAB/strace")
 	expect_eq "files made after an edit" "$made" 2
+	lab_syscalls "$(lab_server_pid)" kept a >/dev/null
+	expect_eq "of the store, read for a hit" "$(grep -c 'openat([0-9]*, "[b-w]/.*O_RDONLY.*= [0-9]' "$LAB/strace")" 4
+	lab_syscalls "$(lab_server_pid)" kept b >/dev/null
+	expect_eq "of the store, read for a hit of what was kept once" \
+		"$(grep -c 'openat([0-9]*, "[b-w]/.*O_RDONLY.*= [0-9]' "$LAB/strace")" 1
 	expect_eq "kept" $(($(lab_status .cache.kept) - before)) 3
 }
 
