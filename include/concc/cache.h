@@ -77,10 +77,12 @@ struct cache_look_ops {
 	/* The directory has just been seen as st: would a name that comes from now on show in it?
 	 */
 	bool (*shows_changes)(void *data, const char *dir, const struct stat *st);
-	/* All three may be NULL.  As tree_place(), tree_vouches() and tree_name_version(). */
+	/* All four may be NULL.  As tree_place(), tree_vouches(), tree_name_version() and
+	 * tree_place_root(). */
 	struct cache_place (*place)(void *data, const char *dir, size_t n);
 	bool (*vouches)(void *data, const void *where, const char *name, const struct stat *st);
 	uint64_t (*version)(void *data, const void *where, const char *name);
+	const char *(*root)(void *data, const char *dir, size_t n);
 	/* May be NULL.  This directory and names in it are looked at again and again: it may be
 	 * worth knowing what changes in it, for place() and is_same().  Where it is of no use, it
 	 * is called once more after as many looks. */
