@@ -25,9 +25,10 @@ struct set {
 struct kept {
 	size_t set; /* index */
 	struct digest state;
-	bool wanted; /* to be read, with its files, if it is there */
-	bool read;   /* it was looked for; then */
-	int err;     /* 0: this is it */
+	bool wanted;   /* to be read, with its files, if it is there; */
+	bool was_true; /* since its names meant just that, a moment before */
+	bool read;     /* it was looked for; then */
+	int err;       /* 0: this is it */
 	struct cache_entry entry;
 	bool has_files; /* these were: */
 	int files_err;	/* some are not there, or too much */
