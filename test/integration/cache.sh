@@ -726,6 +726,27 @@ what_it_costs() {
 	expect_le "calls of a miss" "$miss" $((missed + 180))
 }
 
+# A large result is read, and written, by a thread; what it was chosen by is looked at before and after
+# both.  Symlinks of a directory that nobody is told of, such as a system's loader, are looked at each time.
+how_often_it_looks() {
+	local i small large
+	fresh often
+	ln -s "$WS/often" /srv/elsewhere
+	echo 'int f(void) { return 1; }' >small.c
+	echo 'char f[6000000] = {1};' >large.c
+	compile() { rm -f a.o && concc-cc gcc -c "/srv/elsewhere/$1.c" -o a.o </dev/null >"$LAB/ours.out" 2>&1; }
+	looks() { grep -c 'newfstatat(AT_FDCWD, "/srv/elsewhere", .*AT_SYMLINK_NOFOLLOW' "$LAB/strace"; }
+	for i in small large; do
+		compile $i
+		compile $i
+		lab_syscalls "$(lab_server_pid)" compile $i >/dev/null
+		declare "$i=$(looks)"
+	done
+	rm /srv/elsewhere
+	expect_eq "looks" "$small" 1
+	expect_eq "looks at what a large result was chosen by" "$large" 2
+}
+
 # For the first result of a call there is one new file in the store, with the object and the set of its
 # names in it.  Done again after an edit it is two, the object and the result, and what leads there;
 # what a person is told by is put behind what is there, and nothing in the place of anything.
@@ -1022,6 +1043,7 @@ lab_stop_server
 check "without a worker" no_worker
 check "what it costs" what_it_costs
 check "what keeping costs" what_keeping_costs
+check "how often it looks" how_often_it_looks
 check "what is looked at often is watched" only_hits
 check "what is known need not be read again" read_once
 near_config

@@ -553,6 +553,32 @@ Test(stamp, what_is_the_same_is_not_looked_at)
 	end();
 }
 
+/* Where a directory would be the kernel is not asked before something is heard of what is on its
+ * way. */
+Test(stamp, where_a_name_would_be_is_known)
+{
+	struct cache_look *l = cache_look_new(&remembering, NULL);
+	char **v = xcalloc(3, sizeof(*v));
+	struct cache_names s = {0};
+	struct digest first, now;
+
+	begin();
+	know_all();
+	v[0] = xasprintf("y%s/a/no/x", root);
+	v[1] = xasprintf("m%s/e/y", root);
+	cache_names_add(&s, v, 2);
+	cr_assert_eq(cache_look_state(l, &s, &first, NULL), 0);
+	run("ln -s b a/no; mv e E; ln -s E e");
+	cr_assert_eq(cache_look_state(l, &s, &now, NULL), 0);
+	cr_expect(digest_eq(&now, &first), "it was asked");
+	cr_assert_eq(tree_drain(tree), 0);
+	cr_assert_eq(cache_look_state(l, &s, &now, NULL), 0);
+	cr_expect_not(digest_eq(&now, &first));
+	cache_names_release(&s);
+	cache_look_free(l);
+	end();
+}
+
 /* What a symlink leads to counts, so the stamp must tell of that as well. */
 Test(stamp, tells_of_what_a_link_beside_it_leads_to)
 {
