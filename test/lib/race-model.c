@@ -62,19 +62,12 @@ static bool calm;   /* this storm: for most of the time a tree is at rest, at a 
 static int done[2]; /* a byte for each job that has ended, when it is calm */
 static atomic_uint *jobs_left, *storm_remote, *storm_here, *storm_hits, *storm_failed;
 
-static void run_here(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static void run_here(const char *fmt, ...)
+/* Takes command. */
+static void run_here(char *command)
 {
-	va_list ap;
-	char *s;
-
-	va_start(ap, fmt);
-	if (vasprintf(&s, fmt, ap) < 0)
-		abort();
-	va_end(ap);
-	if (system(s) != 0)
-		fail(s);
-	free(s);
+	if (system(command) != 0)
+		fail(command);
+	free(command);
 }
 
 static uint64_t mix(uint64_t a, uint64_t b)
@@ -760,7 +753,7 @@ static void tell_difference(unsigned long long round, unsigned sweep, const stru
 		(unsigned)side[0]->status, first_difference(0), (unsigned)side[1]->status,
 		first_difference(1));
 	/* Back to what it began with, and without what is kept. */
-	run_here("rm -rf '%s'/t && cp -a '%s.before' '%s'/t", dir, other, dir);
+	run_here(text("rm -rf '%s'/t && cp -a '%s.before' '%s'/t", dir, other, dir));
 	do_order(o, side[1], true, false, NULL);
 	fprintf(stderr, "=== without what is kept it is %s\n",
 		sides_differ() ? "wrong, too: a file was seen wrongly"
@@ -779,8 +772,9 @@ static void compare(int fd, unsigned long long round, unsigned sweep, unsigned c
 	char *explain = text("%s.explain", other), where[4096];
 	struct order o = {.command = command};
 
-	run_here("rm -rf '%s'/t '%s.before' && cp -a '%s'/t '%s'/t && cp -a '%s'/t '%s.before'",
-		 other, other, dir, other, dir, other);
+	run_here(
+		text("rm -rf '%s'/t '%s.before' && cp -a '%s'/t '%s'/t && cp -a '%s'/t '%s.before'",
+		     other, other, dir, other, dir, other));
 	/* By the clock that the file system goes by. */
 	(void)clock_gettime(CLOCK_REALTIME_COARSE, &o.since);
 	if (write(fd, &o, sizeof(o)) != sizeof(o) || read(fd, &o, sizeof(o)) != sizeof(o))
@@ -801,7 +795,7 @@ static void compare(int fd, unsigned long long round, unsigned sweep, unsigned c
 /* What was begun by who is dead has come to its end. */
 static void settle(void)
 {
-	run_here("concc cache >/dev/null");
+	run_here(text("concc cache >/dev/null"));
 }
 
 static void quiet(int fd, unsigned long long round)
@@ -853,7 +847,7 @@ int main(int argc, char **argv)
 	for (unsigned i = 0; i < COMMANDS; i++)
 		make_command(i);
 	share_all();
-	run_here("mkdir -p '%s'/t '%s'/t", dir, other);
+	run_here(text("mkdir -p '%s'/t '%s'/t", dir, other));
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
 		fail("socketpair");
 	if (fork() == 0) {
