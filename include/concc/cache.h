@@ -269,8 +269,9 @@ int cache_put_entry(struct cache_store *s, const struct digest *call, const stru
  * What is kept of a call first: a result, its set of names, and of its files those that are small,
  * as one object, which is one file to be made, and to be opened when it is found again.
  */
-#define CACHE_FIRST_FILES_MAX (256 * 1024) /* bytes, of all its files: larger ones may be shared   \
-					    */
+#define CACHE_FIRST_FILES_MAX                                                                      \
+	(256 * 1024) /* bytes, of all its files: larger ones may be shared                         \
+		      */
 
 struct cache_first {
 	struct cache_variant variant;

@@ -154,7 +154,8 @@ static void put(struct cache_look *l, const struct name_state *s)
 	l->looked[l->index].stamp = l->place_now.stamp;
 }
 
-/* What a build looks at is more than a cache of the processor has, and a compiler has been there. */
+/* What a build looks at is more than a cache of the processor has, and a compiler has been there.
+ */
 static void fetch_next(const struct place_name *p)
 {
 	if (!p)
