@@ -77,10 +77,12 @@ struct cache_look_ops {
 	/* The directory has just been seen as st: would a name that comes from now on show in it?
 	 */
 	bool (*shows_changes)(void *data, const char *dir, const struct stat *st);
-	/* All three may be NULL.  As tree_place(), tree_vouches() and tree_name_version(). */
+	/* All four may be NULL.  As tree_place(), tree_vouches(), tree_name_version() and
+	 * tree_place_root(). */
 	struct cache_place (*place)(void *data, const char *dir, size_t n);
 	bool (*vouches)(void *data, const void *where, const char *name, const struct stat *st);
 	uint64_t (*version)(void *data, const void *where, const char *name);
+	const char *(*root)(void *data, const char *dir, size_t n);
 	/* May be NULL.  This directory and names in it are looked at again and again: it may be
 	 * worth knowing what changes in it, for place() and is_same().  Where it is of no use, it
 	 * is called once more after as many looks. */
@@ -262,6 +264,44 @@ int cache_get_entry(struct cache_store *s, const struct digest *call, const stru
 		    const struct digest *state, struct cache_entry *ret);
 int cache_put_entry(struct cache_store *s, const struct digest *call, const struct digest *set,
 		    const struct digest *state, const struct cache_entry *e);
+
+/*
+ * What is kept of a call first: a result, its set of names, and of its files those that are small,
+ * as one object, which is one file to be made, and to be opened when it is found again.
+ */
+#define CACHE_FIRST_FILES_MAX                                                                      \
+	(256 * 1024) /* bytes, of all its files: larger ones may be shared                         \
+		      */
+
+struct cache_first {
+	struct cache_variant variant;
+	struct blob set, entry; /* as encoded */
+	size_t n_files;
+	struct cache_first_file {
+		struct digest digest;
+		struct blob bytes;
+	} * files;
+	struct buf bytes; /* of one that was read: owned as files are, and what blobs are in */
+};
+
+/* Is nothing kept of it yet? */
+bool cache_is_new(struct cache_store *s, const struct digest *call);
+/* Is that of this set of names, if it is whole? */
+bool cache_first_seems_of(struct cache_store *s, const struct digest *call,
+			  const struct digest *set);
+int cache_put_first(struct cache_store *s, const struct digest *call, const struct cache_first *f);
+/* -ENOENT as for other results. */
+int cache_get_first(struct cache_store *s, const struct digest *call, struct cache_first *ret);
+void cache_first_release(struct cache_first *f);
+/* All of one that may be zero, which is none.  Its variant is behind those that were used later. */
+void cache_first_add(const struct cache_first *f, struct cache_variant ret[CACHE_VARIANTS_MAX],
+		     size_t *n);
+/* -ENOENT: it is of another state. */
+int cache_first_entry(const struct cache_first *f, const struct cache_variant *variant,
+		      struct cache_entry *ret);
+/* Borrowed; NULL: it has it not. */
+const struct blob *cache_first_set(const struct cache_first *f, const struct digest *set);
+const struct blob *cache_first_file(const struct cache_first *f, const struct digest *d);
 
 /* Parts of calls whose results were kept, by cache_parts_key(), the newest first. */
 #define CACHE_PARTS_KEPT 4

@@ -204,6 +204,12 @@ struct tree_place {
 /* After a drain, of an absolute path (n bytes; "..", "." and slashes at its end are fine). */
 struct tree_place tree_place(struct tree *t, const char *path, size_t n);
 /*
+ * The same path: what is served, beneath which it is, or would be.  While that has the same path
+ * for the kernel, and the place has its route and is there, or is not, as before, so has the place.
+ * Borrowed, as the place's dir; NULL: it can't be told.
+ */
+const char *tree_place_root(struct tree *t, const char *path, size_t n);
+/*
  * Of a name in place.dir, which may be NULL: while this and the place's route are the same, it
  * stands for what it stood for, be it for nothing.  Of a symlink: it says the same; where it leads
  * is elsewhere.  0: a change would not be seen, or it is a directory.

@@ -68,6 +68,7 @@ void cache_look_free(struct cache_look *l)
 	look_forget_known(l);
 	look_forget_states(l);
 	look_forget_memos(l);
+	look_forget_known_ways(l);
 	free(l->looked);
 	free(l);
 }
@@ -295,6 +296,21 @@ static int put_write(struct cache_look *l, const char *path, uint32_t index)
 	return 0;
 }
 
+static void put_place_as(struct cache_look *l, const char *place, size_t n)
+{
+	buf_put_u8(&l->state, '@');
+	buf_put_blob(&l->state, place, n);
+}
+
+static bool put_place_known(struct cache_look *l, const char *dir)
+{
+	const char *place = look_place_of_dir(l, dir);
+
+	if (place)
+		put_place_as(l, place, strlen(place));
+	return place;
+}
+
 /* Where the kernel says that it is. */
 static int put_place(struct cache_look *l, const char *path)
 {
@@ -308,8 +324,7 @@ static int put_place(struct cache_look *l, const char *path)
 	n = readlink(link, place, sizeof(place));
 	if (n <= 0)
 		return n < 0 ? -errno : -EIO;
-	buf_put_u8(&l->state, '@');
-	buf_put_blob(&l->state, place, (size_t)n);
+	put_place_as(l, place, (size_t)n);
 	return 0;
 }
 
@@ -333,7 +348,7 @@ static int put_place_of_dir(struct cache_look *l, const char *dir)
 	free(l->dir);
 	l->dir = xstrdup(dir);
 	buf_reset(&l->dir_state);
-	r = put_place(l, dir);
+	r = put_place_known(l, dir) ? 0 : put_place(l, dir);
 	if (r == 0)
 		buf_append(&l->dir_state, l->state.data + at, l->state.len - at);
 	return r;

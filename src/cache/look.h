@@ -30,8 +30,9 @@ struct cache_look {
 	char *dir;		   /* that something is made in, as named last; NULL: none */
 	struct buf dir_state;	   /* its place, as put into state */
 	char *way_dir, *way;	   /* that what is not there was in last, and its way; NULL: none */
-	char *gone, *gone_way;	   /* the same of a name that is not there, above others, */
-	int gone_err;		   /* which are not there for this reason */
+	struct map roots;      /* what is served -> the kernel's path of it, owned; of this look */
+	char *gone, *gone_way; /* the same of a name that is not there, above others, */
+	int gone_err;	       /* which are not there for this reason */
 	/* From one look to the next. */
 	uint32_t n_looks;
 	size_t n_listed;   /* names, in this look; */
@@ -45,6 +46,7 @@ struct cache_look {
 	struct map absent; /* path -> epoch of its directory, in which there was no such name */
 	struct buf real;   /* of the file that is asked about */
 	struct map files;  /* path -> struct stat *, owned: what lstat(2) said of a regular file */
+	struct map ways;   /* directory as named -> struct look_way *, owned */
 	struct map memos;  /* digest of a set -> struct look_memo *, owned */
 	size_t n_groups;   /* of all memos */
 	struct map places; /* directory as named -> struct look_place *, owned */
@@ -81,6 +83,15 @@ struct look_memo {
 	struct digest state;
 	size_t n;
 	struct look_group groups[];
+};
+
+/* Where a directory is, or would be, as the kernel says it. */
+struct look_way {
+	uint64_t route; /* of its place, then */
+	bool is_there;
+	char *root;	/* the kernel's path of what is served, beneath which it is; owned */
+	char *way;	/* owned */
+	size_t missing; /* see path_way_missing() */
 };
 
 struct looked_dir {
@@ -134,7 +145,11 @@ void look_forget_states(struct cache_look *l);
 char *look_way_of_absent(struct cache_look *l, const char *path);
 /* It is not there, for the reason gone_err, since what is above it was not, in this look. */
 bool look_is_beneath_gone(const struct cache_look *l, const char *path);
-void look_forget_ways(struct cache_look *l);
+/* Where the kernel says that this directory is, if that is known; borrowed.  NULL: it must be
+ * asked. */
+const char *look_place_of_dir(struct cache_look *l, const char *dir);
+void look_forget_ways(struct cache_look *l);	   /* of this look */
+void look_forget_known_ways(struct cache_look *l); /* all */
 
 /* ---- look_again.c ---- */
 

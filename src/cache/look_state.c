@@ -154,6 +154,16 @@ static void put(struct cache_look *l, const struct name_state *s)
 	l->looked[l->index].stamp = l->place_now.stamp;
 }
 
+/* What a build looks at is more than a cache of the processor has, and a compiler has been there.
+ */
+static void fetch_next(const struct place_name *p)
+{
+	if (!p)
+		return;
+	__builtin_prefetch(p->state);
+	__builtin_prefetch(p->next);
+}
+
 static struct name_state *find(struct cache_look *l, const char *name)
 {
 	struct place_name **next = next_of(l->place);
@@ -169,6 +179,7 @@ static struct name_state *find(struct cache_look *l, const char *name)
 		*next = p;
 	}
 	l->place->at = *next;
+	fetch_next(l->place->at->next);
 	return l->place->at->state;
 }
 

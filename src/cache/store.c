@@ -18,6 +18,7 @@
  * DIR/c/x/...: contents and sets of names, by the digest of their bytes.  DIR/r/x/...: results, by
  * the digest of call, set and state, behind a digest of their name and all that follows.
  * DIR/w/x/...: the variants of a call, one behind the other, each behind such a digest of its own.
+ * DIR/b/x/...: what is kept of a call first, see store_first.c.
  * DIR/p/x: parts of calls, see store_parts.c.  DIR/tmp: what is being written.  A file system takes
  * long to make a file or a folder, or to put a file in the place of another.
  */

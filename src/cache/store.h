@@ -4,8 +4,8 @@
 
 /*
  * The files of a store, between those that know what is in them: store.c reads and writes them,
- * store_results.c has sets and results in them, store_parts.c parts of calls, store_size.c removes
- * the oldest.
+ * store_results.c has sets and results in them, store_first.c what is kept of a call first,
+ * store_parts.c parts of calls, store_size.c removes the oldest.
  */
 #include <pthread.h>
 
@@ -50,5 +50,10 @@ void store_seal_of(const char *name, const void *p, size_t n, struct digest *ret
 bool store_unseal(const char *name, const struct buf *b, struct blob *ret);
 int store_put_sealed(struct cache_store *s, const char *name, struct buf *b);
 int store_get_sealed(struct cache_store *s, const char *name, size_t max, struct buf *ret);
+
+bool store_is_same(const struct cache_variant *a, const struct cache_variant *b);
+/* Behind those that are newer, unless it is one of them, or there are enough. */
+void store_put_older(struct cache_variant ret[CACHE_VARIANTS_MAX], size_t *n,
+		     const struct cache_variant *variant);
 
 #endif

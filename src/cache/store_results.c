@@ -22,7 +22,7 @@ struct sealed_variant {
 #define SEALED_MAX (4096 / sizeof(struct sealed_variant))
 _Static_assert(SEALED_MAX > CACHE_VARIANTS_MAX + 8, "that is seldom");
 
-static bool is_same(const struct cache_variant *a, const struct cache_variant *b)
+bool store_is_same(const struct cache_variant *a, const struct cache_variant *b)
 {
 	return digest_eq(&a->set, &b->set) && digest_eq(&a->state, &b->state);
 }
@@ -42,14 +42,13 @@ static bool is_whole(const char *name, const struct sealed_variant *v)
 	return digest_eq(&right.seal, &v->seal);
 }
 
-/* Behind those that are newer, unless there are enough. */
-static void put_older(struct cache_variant ret[CACHE_VARIANTS_MAX], size_t *n,
-		      const struct cache_variant *variant)
+void store_put_older(struct cache_variant ret[CACHE_VARIANTS_MAX], size_t *n,
+		     const struct cache_variant *variant)
 {
 	unsigned states = 0;
 
 	for (size_t i = 0; i < *n; i++) {
-		if (is_same(&ret[i], variant))
+		if (store_is_same(&ret[i], variant))
 			return;
 		states += digest_eq(&ret[i].set, &variant->set);
 	}
@@ -79,7 +78,7 @@ static int read_variants(struct cache_store *s, const char *name,
 	for (size_t i = *ret_sealed; i-- && *ret_n < CACHE_VARIANTS_MAX;) {
 		if (!is_whole(name, &v[i]))
 			return store_damaged(s, name);
-		put_older(ret, ret_n, &v[i].variant);
+		store_put_older(ret, ret_n, &v[i].variant);
 	}
 	return *ret_n ? 0 : -ENOENT;
 }
@@ -122,7 +121,7 @@ static int add_variant(struct cache_store *s, const struct digest *call,
 
 	store_object_name(CACHE_VARIANTS, call, name);
 	r = read_variants(s, name, all, &n, &sealed);
-	if (r == 0 && is_same(&all[0], variant))
+	if (r == 0 && store_is_same(&all[0], variant))
 		return 0;
 	if (r == 0 && sealed >= SEALED_MAX)
 		return write_anew(s, name, variant, all, n);

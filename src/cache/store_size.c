@@ -69,11 +69,11 @@ static void scan_folder(struct cache_store *s, const char *folder, struct object
 
 static void scan_all(struct cache_store *s, struct objects *o)
 {
-	static const char kinds[] = "crw", before[] = "crwn"; /* to format 7 */
+	static const char kinds[] = "bcrw", before[] = "crwn"; /* to format 7 */
 	char folder[8];
 
 	scan_folder(s, "p", o);
-	for (unsigned i = 0; i < 3 * 16; i++) {
+	for (unsigned i = 0; i < 4 * 16; i++) {
 		(void)snprintf(folder, sizeof(folder), "%c/%x", kinds[i / 16], i % 16);
 		scan_folder(s, folder, o);
 	}

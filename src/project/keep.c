@@ -168,25 +168,99 @@ static int put_files(struct recording *r)
 	return err;
 }
 
-static int put(struct recording *r)
+/* Those that go with it; the sum of their bytes. */
+static size_t choose_small(const struct recording *r, bool *is_small)
+{
+	size_t sum = 0;
+
+	for (size_t i = 0; i < r->entry.n_effects; i++) {
+		is_small[i] = r->fds[i] >= 0 &&
+			      r->entry.effects[i].size <= CACHE_FIRST_FILES_MAX - sum;
+		if (is_small[i])
+			sum += r->entry.effects[i].size;
+	}
+	return sum;
+}
+
+/* What it must hold, of just this length. */
+static int read_small(int fd, const struct msg_file *f, uint8_t *to)
+{
+	ssize_t n = read_full(fd, to, f->size);
+	struct digest found;
+
+	if (n < 0)
+		return (int)n;
+	digest_of(to, (size_t)n, &found);
+	return (uint64_t)n == f->size && digest_eq(&found, &f->digest) ? 0 : CONCC_E_STALE;
+}
+
+/* All that is small in one object. */
+static int put_first(struct recording *r, const struct buf *set)
+{
+	size_t n = r->entry.n_effects;
+	_cleanup_free_ bool *is_small = xcalloc(n + 1, sizeof(*is_small));
+	_cleanup_free_ uint8_t *bytes = xmalloc(choose_small(r, is_small) + 1);
+	_cleanup_free_ struct cache_first_file *files = xcalloc(n + 1, sizeof(*files));
+	_cleanup_buf_ struct buf entry = BUF_INIT;
+	struct cache_first first = {.variant = r->variant, .files = files};
+	uint8_t *at = bytes;
+	int err = 0;
+
+	for (size_t i = 0; i < n && err == 0; i++) {
+		const struct msg_file *f = &r->entry.effects[i];
+
+		if (r->fds[i] < 0)
+			continue;
+		if (!is_small[i]) {
+			err = cache_put_fd(r->results->store, r->fds[i], &f->digest);
+			continue;
+		}
+		err = read_small(r->fds[i], f, at);
+		files[first.n_files++] = (struct cache_first_file){f->digest,
+								   {at, (size_t)f->size}};
+		at += f->size;
+	}
+	if (err < 0)
+		return err;
+	cache_entry_encode(&entry, &r->entry);
+	first.set = (struct blob){set->data, set->len};
+	first.entry = (struct blob){entry.data, entry.len};
+	return cache_put_first(r->results->store, &r->parts.call, &first);
+}
+
+/* Each by itself: the call has others, or the objects are for others as well. */
+static int put_more(struct recording *r, const struct buf *set, bool is_shared)
 {
 	struct cache_store *store = r->results->store;
-	_cleanup_buf_ struct buf b = BUF_INIT;
 	struct cache_variant *variant = &r->variant;
 	int err = put_files(r);
 
-	if (err < 0)
-		return err;
-	cache_names_encode(&b, &r->names);
-	err = cache_put_bytes(store, b.data, b.len, &variant->set);
+	if (err == 0 && (is_shared || !cache_first_seems_of(store, &r->parts.call, &variant->set)))
+		err = cache_put_bytes(store, set->data, set->len, &variant->set);
 	if (err == 0)
 		err = cache_put_entry(store, &r->parts.call, &variant->set, &variant->state,
 				      &r->entry);
 	/* Last: what it leads to is there by then. */
 	if (err == 0)
 		err = cache_add_variant(store, &r->parts.call, variant);
+	return err;
+}
+
+static int put(struct recording *r)
+{
+	struct results *all = r->results;
+	_cleanup_buf_ struct buf set = BUF_INIT;
+	bool is_shared = all->remote && all->shares;
+	int err;
+
+	cache_names_encode(&set, &r->names);
+	digest_of(set.data, set.len, &r->variant.set);
+	if (!is_shared && cache_is_new(all->store, &r->parts.call))
+		err = put_first(r, &set);
+	else
+		err = put_more(r, &set, is_shared);
 	if (err == 0)
-		(void)cache_add_parts(store, &r->parts_key, &r->parts);
+		(void)cache_add_parts(all->store, &r->parts_key, &r->parts);
 	return err;
 }
 

@@ -134,7 +134,7 @@ static struct kept *choose(struct seek *k, bool *ret_more)
 			continue;
 		if (e->read && e->has_files)
 			return e->files_err ? NULL : e;
-		e->wanted = *ret_more = true;
+		e->wanted = e->was_true = *ret_more = true;
 		return NULL;
 	}
 	*ret_more = !unread_set(k) && add_others(k);
@@ -273,6 +273,15 @@ static bool is_large(const struct kept *e)
 	for (size_t i = 0; i < e->n_files; i++)
 		bytes += e->files[i].len;
 	return bytes > AT_ONCE_MAX;
+}
+
+/* It was true when its files were asked for; or NULL. */
+static const struct kept *large_to_write(const struct seek *k)
+{
+	for (const struct kept *e = k->kept; e < k->kept + k->n_kept; e++)
+		if (e->was_true && e->has_files && !e->files_err && is_large(e))
+			return e;
+	return NULL;
 }
 
 /* Has its files written by a thread, once.  False: it can't be put in place. */
@@ -480,6 +489,7 @@ static void go_on(struct seek *k)
 {
 	struct client *c = k->client;
 	struct hit *h = NULL;
+	const struct kept *large = k->commit ? NULL : large_to_write(k);
 	struct kept *e;
 	bool more;
 
@@ -487,6 +497,9 @@ static void go_on(struct seek *k)
 		end_in_miss(k);
 		return;
 	}
+	/* It is looked at again when it is written, so not before that as well. */
+	if (large && write_large(k, large))
+		return;
 	e = choose(k, &more);
 	if (more && seek_read(k))
 		return;

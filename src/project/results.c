@@ -78,6 +78,13 @@ static uint64_t version_of(void *data, const void *where, const char *name)
 	return tree_name_version(r->server->tree, where, name);
 }
 
+static const char *root_of(void *data, const char *dir, size_t n)
+{
+	const struct results *r = data;
+
+	return tree_place_root(r->server->tree, dir, n);
+}
+
 /* Of directories that no worker was told of, none is watched, as of all in a server that had only
  * hits yet. */
 static void looks_often(void *data, const char *dir)
@@ -133,6 +140,7 @@ void results_open(struct server *s)
 		.place = place_of,
 		.vouches = vouches,
 		.version = version_of,
+		.root = root_of,
 		.looks_often = looks_often,
 		.may_list = facts_may_list,
 	};

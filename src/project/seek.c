@@ -38,6 +38,8 @@ static void forget_found(struct seek *k)
 		free(e->files);
 		cache_entry_release(&e->entry);
 	}
+	for (unsigned i = 0; i < k->n_calls; i++)
+		cache_first_release(&k->firsts[i]);
 	free(steal_ptr(&k->sets));
 	free(steal_ptr(&k->kept));
 	k->n_sets = k->n_kept = 0;
@@ -46,6 +48,15 @@ static void forget_found(struct seek *k)
 }
 
 /* ---- on a thread: of the server's, only the store is touched ---- */
+
+static const struct cache_first *first_of(const struct seek *k, const struct digest *call)
+{
+	unsigned i = 0;
+
+	while (!digest_eq(&k->calls[i], call))
+		i++;
+	return &k->firsts[i];
+}
 
 static size_t add_set(struct seek *k, const struct digest *call, const struct digest *set)
 {
@@ -57,7 +68,8 @@ static size_t add_set(struct seek *k, const struct digest *call, const struct di
 	k->sets = xrealloc(k->sets, (k->n_sets + 1) * sizeof(*k->sets));
 	s = &k->sets[k->n_sets];
 	*s = (struct set){.call = *call, .digest = *set};
-	s->there = sets_read(k->results->store, set, &k->left, &s->names, &s->cost);
+	s->there = sets_read(k->results->store, first_of(k, call), set, &k->left, &s->names,
+			     &s->cost);
 	return k->n_sets++;
 }
 
@@ -71,9 +83,13 @@ struct kept *seek_add(struct seek *k, size_t set, const struct digest *state)
 static void read_entry(struct seek *k, struct kept *e)
 {
 	const struct set *s = &k->sets[e->set];
+	const struct cache_variant variant = {s->digest, e->state};
 
 	e->read = true;
-	e->err = cache_get_entry(k->results->store, &s->call, &s->digest, &e->state, &e->entry);
+	e->err = cache_first_entry(first_of(k, &s->call), &variant, &e->entry);
+	if (e->err < 0)
+		e->err = cache_get_entry(k->results->store, &s->call, &s->digest, &e->state,
+					 &e->entry);
 }
 
 static bool needs_bytes(const struct msg_file *f)
@@ -81,8 +97,22 @@ static bool needs_bytes(const struct msg_file *f)
 	return f->kind == EFFECT_FILE && f->size;
 }
 
+static int read_file(struct seek *k, const struct cache_first *first, const struct msg_file *f,
+		     struct buf *ret)
+{
+	const struct blob *here = cache_first_file(first, &f->digest);
+	int err = 0;
+
+	if (here)
+		buf_append(ret, here->p, here->n);
+	else
+		err = cache_get_bytes(k->results->store, &f->digest, f->size, ret);
+	return err == 0 && ret->len != f->size ? -ENOENT : err;
+}
+
 static void read_files(struct seek *k, struct kept *e, uint64_t max)
 {
+	const struct cache_first *first = first_of(k, &k->sets[e->set].call);
 	uint64_t bytes = 0;
 
 	for (size_t i = 0; i < e->entry.n_effects; i++)
@@ -100,20 +130,20 @@ static void read_files(struct seek *k, struct kept *e, uint64_t max)
 		const struct msg_file *f = &e->entry.effects[i];
 
 		if (needs_bytes(f))
-			e->files_err = cache_get_bytes(k->results->store, &f->digest, f->size,
-						       &e->files[i]);
-		if (needs_bytes(f) && e->files_err == 0 && e->files[i].len != f->size)
-			e->files_err = -ENOENT;
+			e->files_err = read_file(k, first, f, &e->files[i]);
 	}
 }
 
-static void read_call(struct seek *k, const struct digest *call)
+static void read_call(struct seek *k, unsigned which)
 {
+	const struct digest *call = &k->calls[which];
 	struct cache_variant variants[CACHE_VARIANTS_MAX];
 	size_t n = 0;
 
+	(void)cache_get_first(k->results->store, call, &k->firsts[which]);
 	if (cache_get_variants(k->results->store, call, variants, &n) < 0)
-		return;
+		n = 0;
+	cache_first_add(&k->firsts[which], variants, &n);
 	for (size_t i = 0; i < n; i++) {
 		struct kept *e = seek_add(k, add_set(k, call, &variants[i].set),
 					  &variants[i].state);
@@ -132,7 +162,7 @@ static void read_wanted(void *arg)
 
 	if (!k->begun)
 		for (unsigned i = 0; i < k->n_calls; i++)
-			read_call(k, &k->calls[i]);
+			read_call(k, i);
 	k->begun = true;
 	for (size_t i = 0; i < k->n_kept; i++) {
 		struct kept *e = &k->kept[i];

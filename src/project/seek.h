@@ -25,9 +25,10 @@ struct set {
 struct kept {
 	size_t set; /* index */
 	struct digest state;
-	bool wanted; /* to be read, with its files, if it is there */
-	bool read;   /* it was looked for; then */
-	int err;     /* 0: this is it */
+	bool wanted;   /* to be read, with its files, if it is there; */
+	bool was_true; /* since its names meant just that, a moment before */
+	bool read;     /* it was looked for; then */
+	int err;       /* 0: this is it */
 	struct cache_entry entry;
 	bool has_files; /* these were: */
 	int files_err;	/* some are not there, or too much */
@@ -45,9 +46,10 @@ struct seek {
 	bool reading; /* a thread has it: what follows is that one's */
 	bool hung;    /* for so long that nobody waits */
 	struct loop_source *timer;
-	struct reading *facts;	/* what it looks at is read; or NULL */
-	bool has_facts;		/* it was, once */
-	struct digest calls[2]; /* as workers of either kind would see it */
+	struct reading *facts;	      /* what it looks at is read; or NULL */
+	bool has_facts;		      /* it was, once */
+	struct digest calls[2];	      /* as workers of either kind would see it */
+	struct cache_first firsts[2]; /* of each, what is kept first, if it is there */
 	unsigned n_calls;
 	bool begun;
 	/* What is large is written beside its place by a thread, and then chosen once more. */

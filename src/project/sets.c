@@ -8,16 +8,19 @@
 
 #define LOOKED_MAX 65536 /* some 4 MB */
 
-bool sets_read(struct cache_store *s, const struct digest *set, struct sets_left *left,
-	       struct cache_names *ret, size_t *ret_cost)
+bool sets_read(struct cache_store *s, const struct cache_first *first, const struct digest *set,
+	       struct sets_left *left, struct cache_names *ret, size_t *ret_cost)
 {
+	const struct blob *here = cache_first_set(first, set);
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	struct blob in;
 	size_t cost;
 
-	if (!left->to_keep || cache_get_bytes(s, set, PROTO_TRACE_BYTES_MAX, &b) < 0)
+	if (!left->to_keep)
 		return false;
-	in = (struct blob){b.data, b.len};
+	if (!here && cache_get_bytes(s, set, PROTO_TRACE_BYTES_MAX, &b) < 0)
+		return false;
+	in = here ? *here : (struct blob){b.data, b.len};
 	cost = cache_names_cost(in);
 	if (cost > left->to_keep || cache_names_decode(in, ret) < 0)
 		return false;

@@ -43,6 +43,7 @@ struct one_call {
 	const struct msg_run *m;
 	bool client_root;
 	struct digest digest;
+	struct cache_first first; /* what is kept of it first, if it is there */
 	bool known;
 	size_t n;
 	struct variant *variants;
@@ -252,26 +253,36 @@ static void explain_all(struct results *r, const struct why *w, struct buf *ret,
 
 /* ---- what is kept: on a thread, which touches the store only ---- */
 
-static void read_variant(struct cache_store *s, const struct digest *call, struct variant *v,
+static int read_entry(struct cache_store *s, const struct one_call *c,
+		      const struct cache_variant *variant, struct cache_entry *ret)
+{
+	int err = cache_first_entry(&c->first, variant, ret);
+
+	return err == 0 ? 0 : cache_get_entry(s, &c->digest, &variant->set, &variant->state, ret);
+}
+
+static void read_variant(struct cache_store *s, const struct one_call *c, struct variant *v,
 			 struct sets_left *left)
 {
 	v->kept_err = v->before_err = -ENOENT;
-	v->there = sets_read(s, &v->then.set, left, &v->names, &v->cost);
+	v->there = sets_read(s, &c->first, &v->then.set, left, &v->names, &v->cost);
 	if (v->there)
-		v->before_err = cache_get_entry(s, call, &v->then.set, &v->then.state, &v->before);
+		v->before_err = read_entry(s, c, &v->then, &v->before);
 }
 
 static void read_call(struct cache_store *s, struct one_call *c, struct sets_left *left)
 {
 	struct cache_variant variants[CACHE_VARIANTS_MAX];
 
-	c->known = cache_get_variants(s, &c->digest, variants, &c->n) == 0;
-	if (!c->known)
+	(void)cache_get_first(s, &c->digest, &c->first);
+	if (cache_get_variants(s, &c->digest, variants, &c->n) < 0)
 		c->n = 0;
+	cache_first_add(&c->first, variants, &c->n);
+	c->known = c->n;
 	c->variants = xcalloc(c->n + 1, sizeof(*c->variants));
 	for (size_t i = 0; i < c->n; i++) {
 		c->variants[i].then = variants[i];
-		read_variant(s, &c->digest, &c->variants[i], left);
+		read_variant(s, c, &c->variants[i], left);
 	}
 }
 
@@ -286,12 +297,14 @@ static void read_kept(void *arg)
 			w->n_parts[i] = 0;
 }
 
-static bool has_files(struct cache_store *s, const struct cache_entry *e)
+static bool has_files(struct cache_store *s, const struct cache_first *first,
+		      const struct cache_entry *e)
 {
 	for (size_t i = 0; i < e->n_effects; i++) {
 		const struct msg_file *f = &e->effects[i];
 
-		if (f->kind == EFFECT_FILE && f->size && !cache_has(s, &f->digest))
+		if (f->kind == EFFECT_FILE && f->size && !cache_first_file(first, &f->digest) &&
+		    !cache_has(s, &f->digest))
 			return false;
 	}
 	return true;
@@ -306,11 +319,14 @@ static void read_now(void *arg)
 		struct one_call *call = &w->calls[c];
 
 		for (struct variant *v = call->variants; v < call->variants + call->n; v++) {
+			struct cache_variant now;
+
 			if (!v->there || v->err)
 				continue;
-			v->kept_err = cache_get_entry(w->store, &call->digest, &v->then.set,
-						      &v->state, &v->kept);
-			v->has_files = v->kept_err == 0 && has_files(w->store, &v->kept);
+			now = (struct cache_variant){v->then.set, v->state};
+			v->kept_err = read_entry(w->store, call, &now, &v->kept);
+			v->has_files = v->kept_err == 0 &&
+				       has_files(w->store, &call->first, &v->kept);
 		}
 	}
 }
@@ -353,6 +369,7 @@ void why_free(struct why *w)
 			free(v->now);
 		}
 		free(w->calls[c].variants);
+		cache_first_release(&w->calls[c].first);
 	}
 	for (size_t k = 0; k < 2 * N_OUTPUTS; k++)
 		for (size_t i = 0; i < w->n_parts[k]; i++)

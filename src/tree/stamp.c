@@ -237,8 +237,26 @@ static size_t go_through_top(struct tree *t, const char *path, size_t n, char re
 
 /* ---- paths ---- */
 
-/* What leads to this path has stamp. */
-static struct tree_place place_at(const struct tree *t, const char *path, size_t n, uint64_t stamp)
+/* Beneath two of them the inner one may be a symlink. */
+static const char *only_root_of(const struct tree *t, const struct dir *d)
+{
+	const char *found = NULL;
+
+	list_for_each (l, &t->roots) {
+		const struct root *r = container_of(l, struct root, in_tree);
+
+		if (!path_is_below(d->path, r->path))
+			continue;
+		if (found)
+			return NULL;
+		found = r->path;
+	}
+	return found;
+}
+
+/* What leads to this path has stamp.  *ret_last: the last directory on its way that is there. */
+static struct tree_place place_at(const struct tree *t, const char *path, size_t n, uint64_t stamp,
+				  const struct dir **ret_last)
 {
 	struct tree_place place = {.stamp = stamp, .route = stamp};
 	char clean[PROTO_PATH_MAX];
@@ -252,19 +270,35 @@ static struct tree_place place_at(const struct tree *t, const char *path, size_t
 	if (!d)
 		return (struct tree_place){0};
 	go_by(&place, d);
+	*ret_last = d;
 	return place;
 }
 
-struct tree_place tree_place(struct tree *t, const char *path, size_t n)
+static struct tree_place find_place(struct tree *t, const char *path, size_t n,
+				    const struct dir **ret_last)
 {
-	struct tree_place place = place_at(t, path, n, 0);
+	struct tree_place place = place_at(t, path, n, 0, ret_last);
 	char through[PROTO_PATH_MAX];
 	uint64_t stamp;
 
 	if (place.stamp)
 		return place;
 	n = go_through_top(t, path, n, through, &stamp);
-	return n ? place_at(t, through, n, stamp) : place;
+	return n ? place_at(t, through, n, stamp, ret_last) : place;
+}
+
+struct tree_place tree_place(struct tree *t, const char *path, size_t n)
+{
+	const struct dir *last;
+
+	return find_place(t, path, n, &last);
+}
+
+const char *tree_place_root(struct tree *t, const char *path, size_t n)
+{
+	const struct dir *last;
+
+	return find_place(t, path, n, &last).stamp ? only_root_of(t, last) : NULL;
 }
 
 uint64_t tree_last_stamp(const struct tree *t)

@@ -656,8 +656,7 @@ Test(cache, variants_come_behind_each_other)
 static char **objects(void)
 {
 	char **v = xcalloc(1, sizeof(*v)), line[512];
-	_cleanup_free_ char *cmd = xasprintf("find %s/c %s/r %s/w -type f 2>/dev/null | sort", dir,
-					     dir, dir);
+	_cleanup_free_ char *cmd = xasprintf("find %s/[bcrw] -type f 2>/dev/null | sort", dir);
 	FILE *f = popen(cmd, "re");
 
 	cr_assert(f);
@@ -717,6 +716,114 @@ Test(cache, a_wrong_byte)
 Test(cache, cut_short)
 {
 	damage(true);
+}
+
+/* ---- what is kept of a call first ---- */
+
+static void put_first(struct cache_store *s, const struct digest *call, struct cache_variant *ret)
+{
+	struct cache_entry e = an_entry(NULL);
+	struct cache_first_file files[2] = {{.bytes = {(const uint8_t *)"abc", 3}},
+					    {.bytes = {(const uint8_t *)"", 0}}};
+	_cleanup_buf_ struct buf entry = BUF_INIT;
+	struct cache_first f = {.set = {(const uint8_t *)"names", 5}, .n_files = 2, .files = files};
+
+	for (int i = 0; i < 2; i++)
+		digest_of(files[i].bytes.p, files[i].bytes.n, &files[i].digest);
+	digest_of("names", 5, &f.variant.set);
+	f.variant.state = key(3);
+	cache_entry_encode(&entry, &e);
+	f.entry = (struct blob){entry.data, entry.len};
+	cr_assert(cache_is_new(s, call));
+	cr_assert_eq(cache_put_first(s, call, &f), 0);
+	cr_assert_not(cache_is_new(s, call));
+	cache_entry_release(&e);
+	*ret = f.variant;
+}
+
+Test(cache, what_is_kept_first_is_one_object)
+{
+	struct cache_store *s = open_store(1 << 30);
+	struct digest call = key(1), abc, other = key(5);
+	struct cache_first f = {0}, none = {0};
+	struct cache_variant variant, all[CACHE_VARIANTS_MAX];
+	_cleanup_strv_ char **v = NULL;
+	struct cache_entry back;
+	size_t n = 0;
+
+	put_first(s, &call, &variant);
+	v = objects();
+	cr_assert_eq(strv_len(v), 1);
+	cr_assert_eq(cache_get_first(s, &call, &f), 0);
+	cache_first_add(&none, all, &n);
+	cr_assert_eq(n, 0);
+	cache_first_add(&f, all, &n);
+	cache_first_add(&f, all, &n);
+	cr_assert(n == 1 && memcmp(&all[0], &variant, sizeof(variant)) == 0);
+	digest_of("abc", 3, &abc);
+	cr_assert(cache_first_file(&f, &abc)->n == 3 &&
+		  memcmp(cache_first_file(&f, &abc)->p, "abc", 3) == 0);
+	cr_assert_null(cache_first_file(&f, &other));
+	cr_assert_eq(cache_first_set(&f, &variant.set)->n, 5);
+	cr_assert_null(cache_first_set(&f, &other));
+	cr_assert_null(cache_first_set(&none, &none.variant.set));
+	cr_assert(cache_first_seems_of(s, &call, &variant.set));
+	cr_assert_not(cache_first_seems_of(s, &call, &other));
+	cr_assert_not(cache_first_seems_of(s, &other, &variant.set));
+	cr_assert_eq(cache_first_entry(&f, &variant, &back), 0);
+	cr_assert_str_eq(back.effects[0].path, "a.o");
+	cache_entry_release(&back);
+	variant.state = other;
+	cr_assert_eq(cache_first_entry(&f, &variant, &back), -ENOENT);
+	cr_assert_eq(cache_first_entry(&none, &none.variant, &back), -ENOENT);
+	cache_first_release(&f);
+	cr_assert_eq(cache_clear(s), 0);
+	cr_assert(cache_is_new(s, &call));
+	cache_store_close(s);
+}
+
+static void change_byte(const char *path, off_t at)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	uint8_t c;
+
+	cr_assert(fd >= 0 && pread(fd, &c, 1, at) == 1);
+	c ^= 1;
+	cr_assert_eq(pwrite(fd, &c, 1, at), 1);
+	close(fd);
+}
+
+/* Whichever byte is wrong, wherever it ends, and by the name of another call, it is none. */
+Test(cache, what_is_kept_first_is_whole_or_none)
+{
+	struct cache_store *s = open_store(1 << 30);
+	struct digest call = key(1), other = key(2);
+	struct cache_variant variant;
+	struct cache_first f = {0};
+	_cleanup_strv_ char **v = NULL;
+	_cleanup_free_ char *path = NULL;
+	char hex[DIGEST_HEX];
+	struct stat st;
+
+	put_first(s, &call, &variant);
+	v = objects();
+	cr_assert_eq(stat(v[0], &st), 0);
+	for (off_t at = 0; at < 2 * st.st_size; at++) {
+		if (at < st.st_size)
+			change_byte(v[0], at);
+		else
+			cr_assert_eq(truncate(v[0], at - st.st_size), 0);
+		cr_assert_eq(cache_get_first(s, &call, &f), -ENOENT, "byte %ld", (long)at);
+		put_first(s, &call, &variant);
+	}
+	digest_hex(&other, hex);
+	path = xasprintf("%s/b/%.1s", dir, hex);
+	(void)mkdir(path, 0700);
+	free(path);
+	path = xasprintf("%s/b/%.1s/%s", dir, hex, hex + 1);
+	cr_assert_eq(rename(v[0], path), 0);
+	cr_assert_eq(cache_get_first(s, &other, &f), -ENOENT);
+	cache_store_close(s);
 }
 
 /* Killed at whatever moment, a writer leaves a whole object or none. */

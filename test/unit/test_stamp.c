@@ -54,6 +54,11 @@ static uint64_t version(void *data, const void *where, const char *name)
 	return tree_name_version(tree, where, name);
 }
 
+static const char *served(void *data, const char *dir, size_t n)
+{
+	return tree_place_root(tree, dir, n);
+}
+
 static bool vouches(void *data, const void *where, const char *name, const struct stat *st)
 {
 	return tree_vouches(tree, where, name, st);
@@ -77,6 +82,7 @@ static const struct cache_look_ops plain = {.digest = hash_file},
 					   .place = place,
 					   .vouches = vouches,
 					   .version = version,
+					   .root = served,
 };
 
 static void run(const char *what)
@@ -91,6 +97,7 @@ static void begin(void)
 
 	cr_assert(mkdtemp(root));
 	cr_assert_eq(chdir(root), 0);
+	cr_assert_eq(setenv("R", root, 1), 0);
 	run("mkdir -p a/b/c e; echo 1 >a/f; echo 2 >a/b/g; ln -s b a/l; echo 3 >e/h");
 	cr_assert_eq(tree_new(&ops, NULL, NULL, &tree, &msg), 0);
 	cr_assert_eq(tree_serve(tree, root, true, &msg), 0);
@@ -112,7 +119,8 @@ static void end(void)
 {
 	tree_free(tree);
 	cr_assert_eq(chdir("/"), 0);
-	_cleanup_free_ char *rm = xasprintf("chmod -R u+rwx %s; rm -rf %s", root, root);
+	_cleanup_free_ char *rm = xasprintf("chmod -R u+rwx %s/; rm -rf %s %s.moved", root, root,
+					    root);
 	run(rm);
 }
 
@@ -309,16 +317,57 @@ Test(stamp, is_of_no_use_where_links_lead)
 static struct cache_names names(void)
 {
 	static const char *const list[] = {
-		"r/a/f",      "r/a/b/g",      "l/a/b",	     "k/a/b",
-		"k/a/l",      "r/a/l/g",      "r/a/b/../f",  "s/a/b/c/.",
-		"l/a/b/c",    "s/e",	      "r/e/h",	     "l/e/absent",
-		"r/e/x/y",    "l/a/b/c/z",    "l/a/no/such", "r/a/b/../../e/h",
-		"w/a/o",      "m/a/o",	      "d/e",	     "o/a/o",
-		"s/a/o",      "l/a/l/../b",   "t/a/f",	     "r/a/b/c/../g",
-		"s/a/./b",    "r/a//f",	      "l/a/b/.",     "s/a/b/..",
-		"l/a/.",      "s/e/.",	      "l/e/..",	     "r/a/b/.concc-tmp-x",
-		"r/a/b/none", "r/a/b/nobody", "r/a/n",	     "l/a/n",
-		"k/a/n",      "s/a/n2",
+		"r/a/f",
+		"r/a/b/g",
+		"l/a/b",
+		"k/a/b",
+		"k/a/l",
+		"r/a/l/g",
+		"r/a/b/../f",
+		"s/a/b/c/.",
+		"l/a/b/c",
+		"s/e",
+		"r/e/h",
+		"l/e/absent",
+		"r/e/x/y",
+		"l/a/b/c/z",
+		"l/a/no/such",
+		"r/a/b/../../e/h",
+		"w/a/o",
+		"m/a/o",
+		"d/e",
+		"o/a/o",
+		"s/a/o",
+		"l/a/l/../b",
+		"t/a/f",
+		"r/a/b/c/../g",
+		"s/a/./b",
+		"r/a//f",
+		"l/a/b/.",
+		"s/a/b/..",
+		"l/a/.",
+		"s/e/.",
+		"l/e/..",
+		"r/a/b/.concc-tmp-x",
+		"r/a/b/none",
+		"r/a/b/nobody",
+		"r/a/n",
+		"l/a/n",
+		"k/a/n",
+		"s/a/n2",
+		"y/a/no/such",
+		"y/a/no/such/x/y",
+		"m/a/b/x",
+		"m/a/l/x",
+		"y/e/x/y",
+		"y/a/l/none/q",
+		"m/e/x",
+		"y/a/b/c/z",
+		"m/a/b/../q",
+		"y/a/b/../no/q",
+		"p/a/b",
+		"y/a/n",
+		"y/a/b/c/../../no/q",
 	};
 	size_t n = sizeof(list) / sizeof(list[0]);
 	char **v = xcalloc(n + 1, sizeof(*v));
@@ -381,6 +430,10 @@ static const char *const edits[] = {
 	"ln -sfn n a/n2",
 	"rm -f a/n2; touch a/n2",
 	"rm -f a/n",
+	/* Above what is served, which is the same directory then. */
+	"[ -L $R ] || { mv $R $R.moved; ln -s $R.moved $R; }",
+	"[ ! -L $R ] || { rm $R; mv $R.moved $R; }",
+	"[ ! -L $R ] || ln -sfn ${R##*/}.moved $R",
 	"true",
 };
 
@@ -495,6 +548,32 @@ Test(stamp, what_is_the_same_is_not_looked_at)
 	cr_assert_eq(cache_look_again(l, &set, &s, &now), 0);
 	cr_expect_not(digest_eq(&now, &first));
 	cr_expect_gt(n_digests, 0);
+	cache_names_release(&s);
+	cache_look_free(l);
+	end();
+}
+
+/* Where a directory would be the kernel is not asked before something is heard of what is on its
+ * way. */
+Test(stamp, where_a_name_would_be_is_known)
+{
+	struct cache_look *l = cache_look_new(&remembering, NULL);
+	char **v = xcalloc(3, sizeof(*v));
+	struct cache_names s = {0};
+	struct digest first, now;
+
+	begin();
+	know_all();
+	v[0] = xasprintf("y%s/a/no/x", root);
+	v[1] = xasprintf("m%s/e/y", root);
+	cache_names_add(&s, v, 2);
+	cr_assert_eq(cache_look_state(l, &s, &first, NULL), 0);
+	run("ln -s b a/no; mv e E; ln -s E e");
+	cr_assert_eq(cache_look_state(l, &s, &now, NULL), 0);
+	cr_expect(digest_eq(&now, &first), "it was asked");
+	cr_assert_eq(tree_drain(tree), 0);
+	cr_assert_eq(cache_look_state(l, &s, &now, NULL), 0);
+	cr_expect_not(digest_eq(&now, &first));
 	cache_names_release(&s);
 	cache_look_free(l);
 	end();
