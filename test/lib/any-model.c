@@ -236,7 +236,7 @@ static void make_command(struct command *c)
 	}
 	c->times = random_below(3) == 0;
 	if (c->times)
-		c->op[c->n++] = text("times");
+		c->op[c->n++] = text("times:%u", OLD_MAX);
 	while (c->n < n)
 		c->op[c->n++] = random_below(3) ? random_look() : random_effect();
 	if (random_below(8) == 0)

@@ -6,6 +6,8 @@
  * next one follows.  With the name of a script as its only operand ("#!/dir/command -" is its first
  * line), what that says, by lines.  What it tells depends on nothing but the files, as far as two
  * trees that are made alike are alike; with times among them when "times" is an operand.
+ * After "times:SECONDS" later ones are told as new: the clock's, of what the command itself has
+ * made.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -26,6 +28,7 @@
 #define FOLLOW_MAX 8
 
 static bool with_times;
+static long long new_after = LLONG_MAX; /* s since 1970 */
 static int status;
 
 static void tell(const char *what)
@@ -53,6 +56,15 @@ static const char *type_of(mode_t m)
 	return "other";
 }
 
+static void tell_times(const struct stat *st)
+{
+	if (st->st_mtim.tv_sec > new_after)
+		printf(" new");
+	else
+		printf(" %lld", (long long)st->st_mtim.tv_sec);
+	printf(" %lu", (unsigned long)st->st_nlink);
+}
+
 static void tell_stat(int r, const struct stat *st)
 {
 	if (r < 0) {
@@ -63,7 +75,7 @@ static void tell_stat(int r, const struct stat *st)
 	if (!S_ISDIR(st->st_mode))
 		printf(" %lld", (long long)st->st_size);
 	if (with_times && S_ISREG(st->st_mode))
-		printf(" %lld %lu", (long long)st->st_mtim.tv_sec, (unsigned long)st->st_nlink);
+		tell_times(st);
 	putchar('\n');
 }
 
@@ -476,11 +488,12 @@ static void op_exit(const char *n, const char *unused)
 	status = atoi(n);
 }
 
-static void op_times(const char *unused, const char *unused_too)
+static void op_times(const char *after, const char *unused)
 {
 	(void)unused;
-	(void)unused_too;
 	with_times = true;
+	if (*after)
+		new_after = strtoll(after, NULL, 10);
 }
 
 static const struct op {
