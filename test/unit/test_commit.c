@@ -1161,6 +1161,11 @@ Test(commit, nothing_that_git_runs)
 					  ".sl/config",
 					  "_darcs/prefs/defaults",
 					  ".bzr/branch/branch.conf",
+					  ".bzr/branch/location",
+					  "CVS",
+					  "CVS/Root",
+					  "sub/CVS/Root",
+					  ".fos",
 					  ".git/rebase-merge/git-rebase-todo",
 					  ".git/worktrees/w/rebase-merge/git-rebase-todo",
 					  ".git/sequencer/todo",
@@ -1189,14 +1194,16 @@ Test(commit, nothing_that_git_runs)
 					   "defaults",
 					   ".repo/project.list",
 					   "repo/main.py",
+					   "Root",
+					   "CVS/Entries",
 					   "rebase-merge"};
 	struct bed b;
 
 	bed_init(&b);
-	for (size_t i = 0; i < 9; i++) {
+	for (size_t i = 0; i < 10; i++) {
 		static const char *const dirs[] = {
-			".git/objects/ab", "hooks",	      "git/hooks", "sub", "bare",
-			"x.git",	   ".git/refs/heads", ".repo",	   "repo"};
+			".git/objects/ab", "hooks",	      "git/hooks", "sub",  "bare",
+			"x.git",	   ".git/refs/heads", ".repo",	   "repo", "CVS"};
 
 		cr_assert_eq(path_mkdirs(at(&b, dirs[i]), 0755), 0);
 	}
