@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <limits.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <poll.h>
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -636,6 +638,33 @@ Test(commit, a_lock_to_read)
 	start(&b);
 	cr_assert_eq(simple(&b, EFFECT_LOCKED, "s", 0, 0), 0);
 	conflicts(&b, "s");
+	bed_release(&b);
+}
+
+/* Who waits at a fifo would go on, and a device may act. */
+Test(commit, a_lock_opens_files_only)
+{
+	int notes = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	char note[sizeof(struct inotify_event) + NAME_MAX + 1];
+	struct bed b;
+
+	bed_init(&b);
+	cr_assert_eq(mkfifo(at(&b, "p"), 0644), 0);
+	write_file(at(&b, "f"), "user");
+	tree_list(b.tree, 0, b.root);
+	cr_assert_geq(inotify_add_watch(notes, at(&b, "p"), IN_OPEN), 0);
+	start(&b);
+	cr_assert_eq(simple(&b, EFFECT_LOCKED, "p", 0, 0), 0);
+	cr_assert_eq(commit_check_locks(b.job, &b.msg), CONCC_E_CONFLICT);
+	conflicts(&b, "p");
+	cr_assert_eq(read(notes, note, sizeof(note)), -1, "it was opened");
+	/* It would have been heard. */
+	cr_assert_geq(inotify_add_watch(notes, at(&b, "f"), IN_OPEN), 0);
+	start(&b);
+	cr_assert_eq(simple(&b, EFFECT_LOCKED, "f", 0, 0), 0);
+	applies(&b);
+	cr_assert_gt(read(notes, note, sizeof(note)), 0);
+	(void)close(notes);
 	bed_release(&b);
 }
 
