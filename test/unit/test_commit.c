@@ -1108,6 +1108,7 @@ Test(commit, hostile_messages)
 	static const char *const bad[] = {"..", "../x", "a/../../x", "/etc/x", "a//b",
 					  "a/", "./a",	"a/.",	     ""};
 	static const char *const ours[] = {".concc-tmp-x", "d/.concc-tmp-1-2-3-4"};
+	static const mode_t ids[] = {04755, 02755, 06711, 03755};
 	struct bed b;
 
 	bed_init(&b);
@@ -1158,9 +1159,17 @@ Test(commit, hostile_messages)
 		cr_assert_eq(apply(&b), CONCC_E_UNSAFE);
 	}
 	/* Bytes that a worker chose, with the user's rights for everyone. */
-	cr_assert_eq(put(&b, "suid", "x", 04755), 0);
-	cr_assert_eq(apply(&b), CONCC_E_UNSAFE);
+	write_file(at(&b, "tool"), "x");
+	for (size_t i = 0; i < N_OF(ids); i++) {
+		cr_assert_eq(put(&b, "suid", "x", ids[i]), 0);
+		cr_assert_eq(apply(&b), CONCC_E_UNSAFE, "%o", ids[i]);
+		cr_assert_eq(simple(&b, EFFECT_FILE, "suid", ids[i], EFFECT_F_FIFO), 0);
+		cr_assert_eq(apply(&b), CONCC_E_UNSAFE, "%o", ids[i]);
+		cr_assert_eq(simple(&b, EFFECT_META, "tool", ids[i], 0), 0);
+		cr_assert_eq(apply(&b), CONCC_E_UNSAFE, "%o", ids[i]);
+	}
 	cr_assert_not(exists(&b, "suid"));
+	cr_assert_eq(mode_of(&b, "tool") & 06000, 0);
 	cr_assert_not(exists(&b, "f"));
 	/* And after all that the job can go on. */
 	cr_assert_eq(put(&b, "f", "fine", 0644), 0);
