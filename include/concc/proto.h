@@ -584,9 +584,10 @@ struct msg_exit {
 	uint32_t job_id;
 	uint8_t how;
 	uint32_t code;
-	char *text;			      /* owned */
-	uint64_t utime_us, stime_us, wall_us; /* each at most PROTO_USED_MAX, */
-	uint64_t maxrss_kb;		      /* and that */
+	char *text; /* owned */
+	/* Each at most PROTO_USED_MAX. */
+	uint64_t utime_us, stime_us, wall_us;
+	uint64_t maxrss_kb;
 	char **outside; /* owned: paths the job wrote outside every workspace (at most 8) */
 };
 
