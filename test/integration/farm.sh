@@ -4,6 +4,7 @@
 # The worker as its administrator has it: what it tells, what it allows, what it logs.
 # limit: 200
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
+. "${BASH_SOURCE[0]%/*}/../lib/faults.sh"
 lab_need jq gcc python3 setpriv
 lab_enter "$@"
 lab_start builder
@@ -41,6 +42,7 @@ status() { # [OPTION]
 }
 
 tells() {
+	local agent
 	allow_all
 	lab_config
 	concc-cc gcc -c a.c
@@ -61,7 +63,9 @@ tells() {
 		for line in open(sys.argv[1]):
 		    assert line.startswith("#") or sample.match(line), line
 	EOF
+	agent=$(lab_agent_pid 1)
 	concc stop
+	expect_gone "the agent" "$agent"
 	expect_eq "agents" "$(status --json | jq '.agents | length')" 0
 }
 
