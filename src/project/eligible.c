@@ -147,7 +147,7 @@ static bool in_other_group(struct call *c, struct run_failure *ret)
 {
 	return c->client->in_other_groups &&
 	       run_failure_set(ret, RUN_FAIL_LOCAL, true, "group",
-			       xstrdup("it runs in another group than the project server"));
+			       xstrdup("it runs " GROUPS_DIFFER));
 }
 
 static bool beyond_our_limits(struct call *c, struct run_failure *ret)
