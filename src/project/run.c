@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "run.h"
 #include "commits.h"
-#include "eligible.h"
-#include "exe.h"
 #include "filling.h"
 #include "missing.h"
-#include "peers.h"
-#include "place.h"
 #include "results.h"
 #include "straggler.h"
 #include "verdict.h"
@@ -23,12 +19,8 @@
 
 /* Looking at all running jobs costs more than keeping the marks of some removals. */
 #define HORIZON_EVERY 64
-/* Of one run, while what it announced waits to be in place. */
-#define LATER_MAX (16u * 1024 * 1024)
 /* A worker ends a killed job at once; this is for a slow line, and for one that reclaims memory. */
 #define KILL_MS 20000
-/* Of the program of one job, while that changes again and again. */
-#define LOOKS_MAX 3
 
 /* What was removed before the oldest job began matters to nobody: the tree may forget it. */
 static void set_horizon(struct server *s)
@@ -56,7 +48,7 @@ static void drop_commit(struct run *r)
 		commits_hurry(s, early);
 }
 
-static void run_free(struct run *r)
+void run_free(struct run *r)
 {
 	struct server *s;
 
@@ -97,8 +89,8 @@ bool run_failure_set(struct run_failure *f, enum run_fail what, bool quiet, cons
 	return true;
 }
 
-static void send_fail(struct client *c, enum run_fail what, bool quiet, const char *rule,
-		      const char *text)
+void run_send_back(struct client *c, enum run_fail what, bool quiet, const char *rule,
+		   const char *text)
 {
 	_cleanup_free_ char *shown = xstrdup(text);
 	struct msg_run_fail m = {
@@ -115,14 +107,12 @@ static void send_fail(struct client *c, enum run_fail what, bool quiet, const ch
 	client_fail(c, &m);
 }
 
-/* Ends the run by sending its wrapper elsewhere.  quiet: as a rule has it, and nothing failed. */
-static void run_fail(struct run *r, enum run_fail what, bool quiet, const char *rule,
-		     const char *text)
+void run_fail(struct run *r, enum run_fail what, bool quiet, const char *rule, const char *text)
 {
 	r->peer->n_failed += !quiet;
 	drop_commit(r);
 	if (r->client && !speculation_goes_on(r))
-		send_fail(r->client, what, quiet, rule, text);
+		run_send_back(r->client, what, quiet, rule, text);
 	run_free(r);
 }
 
@@ -144,15 +134,13 @@ void run_kill(struct run *r)
 	r->kill_timer = loop_add_timer(r->peer->server->loop, KILL_MS, kill_timeout, r);
 }
 
-static void replay(void *data);
-
 static void set_failure(struct run *r, const char *rule, const char *text)
 {
 	r->failure = xstrdup(text);
 	r->failure_rule = rule;
 	drop_commit(r);
 	if (r->later.len && !r->replay)
-		r->replay = loop_defer(r->peer->server->loop, replay, r);
+		r->replay = loop_defer(r->peer->server->loop, run_replay, r);
 }
 
 void run_give_up(struct run *r, const char *rule, const char *text)
@@ -183,7 +171,7 @@ void run_send_home(struct run *r, const char *rule, const char *text)
 	c->run = NULL;
 	if (!goes_on)
 		run_give_up(r, rule, text);
-	send_fail(c, RUN_FAIL_LOCAL, true, rule, text);
+	run_send_back(c, RUN_FAIL_LOCAL, true, rule, text);
 }
 
 static void overdue(void *data);
@@ -219,360 +207,6 @@ void run_start_clock(struct run *r)
 		set_clock(r, r->peer->conf->job_time_s);
 }
 
-/* ---- starting ---- */
-
-/* For another server, which can serve a caller that we can't. */
-static void make_room(struct server *s)
-{
-	if (s->replaced)
-		return;
-	log_info("a caller has higher limits: leaving when %u running jobs have ended",
-		 s->n_running);
-	s->replaced = true;
-	place_make_room(s);
-}
-
-static void dispatch(const struct call *call, struct msg_run *m)
-{
-	struct run *r;
-	int err = run_dispatch(call->client, call->peer, m, call->exe, call->workspaces, &r);
-
-	if (err < 0) {
-		send_fail(call->client, RUN_FAIL_LOCAL, false, "watch", err_text(err));
-		return;
-	}
-	speculation_keep(r, m);
-	jobs_sent(call->client->job, call->peer);
-}
-
-/* A job whose program is looked at.  Meanwhile nothing is read of its wrapper. */
-struct beginning {
-	struct client *client;
-	struct msg_run m;
-	struct exe_wait *wait;
-	unsigned n_looks;
-};
-
-void run_forget_beginning(struct client *c)
-{
-	struct beginning *b = steal_ptr(&c->beginning);
-
-	if (!b)
-		return;
-	exe_wait_free(b->wait);
-	msg_run_release(&b->m);
-	free(b);
-}
-
-static void looked_at(void *data, struct exe *e, const struct errmsg *msg);
-
-/* Takes what m holds. */
-static void begin_later(struct client *c, struct peer *p, struct msg_run *m, unsigned n_looks)
-{
-	struct beginning *b = xcalloc(1, sizeof(*b));
-	struct errmsg msg = {0};
-
-	b->client = c;
-	b->m = *m;
-	b->n_looks = n_looks;
-	*m = (struct msg_run){0};
-	c->beginning = b;
-	if (n_looks > LOOKS_MAX)
-		(void)errmsg_set(&msg, CONCC_E_STALE, "%s changes again and again", b->m.exe);
-	else
-		b->wait = exe_wait(p, &b->m, looked_at, b, &msg);
-	if (b->wait) {
-		link_pause_reading(c->link, true);
-		return;
-	}
-	run_forget_beginning(c);
-	send_fail(c, RUN_FAIL_LOCAL, true, "command", msg.text);
-}
-
-/* fresh: see exe_get(); after so many looks. */
-static int start(struct client *c, struct msg_run *m, const struct exe *fresh, unsigned n_looks)
-{
-	struct server *s = c->server;
-	struct call call = {.client = c, .peer = server_peer(s, m->worker), .m = m, .fresh = fresh};
-	struct run_failure f;
-
-	if (c->too_many) {
-		send_fail(c, RUN_FAIL_LOCAL, false, "shortage", client_too_many);
-		return 0;
-	}
-	if (s->stopping && !s->replaced)
-		return CONCC_E_CLOSED; /* the wrapper starts another server */
-	if (call_is_eligible(&call, &f)) {
-		dispatch(&call, m);
-	} else if (call.later) {
-		begin_later(c, call.peer, m, n_looks + 1);
-	} else {
-		if (f.what == RUN_FAIL_SERVER)
-			make_room(s);
-		send_fail(c, f.what, f.quiet, f.rule, f.text);
-		free(f.text);
-	}
-	call_release(&call);
-	return 0;
-}
-
-static void looked_at(void *data, struct exe *e, const struct errmsg *msg)
-{
-	struct beginning *b = data;
-	struct client *c = b->client;
-	struct msg_run m = b->m;
-	unsigned n_looks = b->n_looks;
-	int r = 0;
-
-	b->m = (struct msg_run){0};
-	b->wait = NULL;
-	run_forget_beginning(c);
-	link_pause_reading(c->link, false);
-	if (e)
-		r = start(c, &m, e, n_looks); /* all else may have changed, too */
-	else
-		send_fail(c, RUN_FAIL_LOCAL, true, "command", msg->text);
-	msg_run_release(&m);
-	if (r < 0)
-		client_free(c);
-}
-
-int run_start(struct client *c, struct msg_run *m)
-{
-	int r;
-
-	if (c->run || c->beginning) {
-		msg_run_release(m);
-		return CONCC_E_PROTO;
-	}
-	c->job = jobs_take(c, m);
-	r = start(c, m, NULL, 0);
-	msg_run_release(m);
-	return r;
-}
-
-/* ---- what comes home ---- */
-
-static const char *rule_of(int err)
-{
-	switch (err) {
-	case CONCC_E_CONFLICT:
-		return "conflict";
-	case CONCC_E_NO_WAY:
-		return "no-way-home";
-	case -ENOSPC:
-	case -EDQUOT:
-		return "disk-full";
-	}
-	return "write-back";
-}
-
-/* 0: it is in place, or r->placing says that it waits for that; or what commit_apply() says. */
-static int place(struct run *r, void (*done)(void *data, int err, const struct errmsg *msg),
-		 struct errmsg *msg)
-{
-	struct commit_order order = {
-		.commit = r->commit,
-		.peer = r->peer->index,
-		.wrapper = r->client ? r->client->job->record.arrived_us : 0,
-		.done = done,
-		.data = r,
-	};
-
-	speculation_won(r);
-	return commits_place(r->peer->server, &order, &r->placing, msg);
-}
-
-/* What can't be put in place is remembered, and told by commit_apply(); a lie ends the link. */
-static int unless_lie(int err)
-{
-	return err == CONCC_E_PROTO ? err : 0;
-}
-
-static int on_file(struct run *r, struct blob payload)
-{
-	struct msg_file f;
-	int err;
-
-	err = msg_file_decode(payload, &f);
-	if (err < 0)
-		return err;
-	r->bytes_back += payload.n;
-	if (f.workspace >= strv_len(r->workspaces))
-		err = CONCC_E_PROTO;
-	else if (r->commit)
-		err = unless_lie(commit_file(r->commit, &f));
-	if (err == 0 && r->commit)
-		recording_file(r->recording, &f);
-	msg_file_release(&f);
-	return err;
-}
-
-/* Negative: not what a worker may send. */
-static int tell_end(struct run *r, int err, const struct errmsg *msg)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-
-	if (err == CONCC_E_PROTO)
-		return err;
-	if (err < 0) {
-		run_fail(r, RUN_FAIL_LOCAL, false, rule_of(err), msg->text);
-		return 0;
-	}
-	if (!r->lost)
-		(void)map_put_u64(&r->peer->exes_done, r->exe_id, r->peer);
-	msg_run_exit_encode(&b, r->end.how, r->end.code, r->peer->conf->name);
-	recording_keep(steal_ptr(&r->recording), &r->end, r->peer->conf->name);
-	if (r->client) {
-		jobs_placed(steal_ptr(&r->client->job), r->peer, &r->end, r->bytes_back);
-		link_send_buf(r->client->link, MSG_RUN_EXIT, LINK_BULK, &b);
-	}
-	run_free(r);
-	return 0;
-}
-
-static void in_place(void *data, int err, const struct errmsg *msg)
-{
-	struct run *r = data;
-	struct peer *p = r->peer;
-	bool lost = r->lost;
-
-	r->placing = NULL;
-	err = tell_end(r, err, msg);
-	if (err < 0 && lost)
-		run_fail(r, RUN_FAIL_RETRY, false, "worker-lost", err_text(err));
-	else if (err < 0)
-		peer_fail(p, err_text(err));
-}
-
-static int put_in_place(struct run *r)
-{
-	struct errmsg msg = {0};
-	int err = place(r, in_place, &msg);
-
-	return r->placing ? 0 : tell_end(r, err, &msg);
-}
-
-/* ---- what is announced before the end ---- */
-
-/* What came meanwhile, as if it came now.  Its end may be among it. */
-static void replay(void *data)
-{
-	struct run *r = data;
-	struct peer *p = r->peer;
-	_cleanup_buf_ struct buf later = r->later;
-	struct rd rd;
-	int err = 0;
-
-	r->replay = NULL;
-	r->later = BUF_INIT;
-	rd_init(&rd, later.data, later.len);
-	while (rd.left && err == 0) {
-		uint8_t type = rd_u8(&rd);
-
-		err = run_message(p, type, rd_blob(&rd, UINT32_MAX));
-	}
-	if (err < 0)
-		peer_fail(p, err_text(err));
-}
-
-static int announced(struct run *r, int err, const struct errmsg *msg)
-{
-	if (err < 0 && err != CONCC_E_PROTO)
-		run_give_up(r, rule_of(err), msg->text);
-	return err == CONCC_E_PROTO ? err : 0;
-}
-
-static void announced_in_place(void *data, int err, const struct errmsg *msg)
-{
-	struct run *r = data;
-
-	r->placing = NULL;
-	err = announced(r, err, msg);
-	if (err < 0)
-		peer_fail(r->peer, err_text(err));
-	else if (!r->replay)
-		replay(r);
-}
-
-static int announce(struct run *r)
-{
-	struct errmsg msg = {0};
-	int err = place(r, announced_in_place, &msg);
-
-	return r->placing ? 0 : announced(r, err, &msg);
-}
-
-/* False: more than is kept. */
-static bool keep_for_later(struct run *r, uint8_t type, struct blob payload)
-{
-	if (r->later.len + payload.n > LATER_MAX)
-		return false;
-	buf_put_u8(&r->later, type);
-	buf_put_blob(&r->later, payload.p, payload.n);
-	return true;
-}
-
-static void looked(void *arg);
-
-/*
- * All that it said is out: what it did is put in place, and its end told.  Before that the wrapper
- * may still meet an error of its caller's output, and run the command itself.
- */
-static int finish(struct run *r)
-{
-	speculation_won(r);
-	return recording_look(r->recording, &r->end, looked, r) ? put_in_place(r) : 0;
-}
-
-static void looked(void *arg)
-{
-	struct run *r = arg;
-	struct peer *p = r->peer;
-	int err = finish(r);
-
-	if (err < 0)
-		peer_fail(p, err_text(err));
-}
-
-int run_output_credit(struct run *r, struct blob payload)
-{
-	struct peer *p = r->peer;
-	uint32_t id, n;
-	int err = msg_pair_decode(payload, &id, &n);
-
-	if (err < 0)
-		return err;
-	if (n > r->untaken)
-		return CONCC_E_PROTO;
-	r->untaken -= n;
-	err = r->ended && !r->untaken ? finish(r) : 0;
-	if (err < 0)
-		peer_fail(p, err_text(err)); /* its lie, and not the wrapper's */
-	return 0;
-}
-
-static int on_done(struct run *r, const struct msg_exit *m)
-{
-	struct errmsg msg;
-	int err = 0;
-
-	/* What it says of the files is not to be seen, if that can be helped. */
-	if (r->commit)
-		err = r->held.len ? commit_foresee(r->commit, &msg)
-				  : commit_check_locks(r->commit, &msg);
-	if (err) {
-		run_fail(r, RUN_FAIL_LOCAL, false, rule_of(err), msg.text);
-		return 0;
-	}
-	run_show_held(r);
-	r->ended = true;
-	r->end = *m;
-	if (r->client)
-		jobs_ended(r->client->job);
-	return r->untaken ? 0 : finish(r);
-}
-
 /* What it would refuse again is not asked for again. */
 static void note_refusal(struct run *r, uint32_t why, const char *text)
 {
@@ -604,7 +238,7 @@ static int on_exit_msg(struct peer *p, struct run *r, const struct msg_exit *m)
 		return 0;
 	}
 	if (verdict_is_its_own(&facts, m, &f))
-		return on_done(r, m);
+		return run_done(r, m);
 	if (m->how == EXIT_REFUSED)
 		note_refusal(r, m->code, f.text);
 	run_fail(r, f.what, f.quiet, f.rule, f.text);
@@ -668,8 +302,7 @@ static int message_data(struct peer *p, struct blob payload)
 	if (!r || !r->commit)
 		return 0;
 	r->bytes_back += payload.n;
-	r->comes_home = true;
-	return unless_lie(commit_data(r->commit, bytes.p, bytes.n));
+	return run_data(r, bytes);
 }
 
 static int message_missing(struct peer *p, struct blob payload)
@@ -721,7 +354,7 @@ int run_message(struct peer *p, uint8_t type, struct blob payload)
 		return CONCC_E_PROTO;
 	r = job_of(p, id);
 	if (r && (r->placing || r->replay)) {
-		if (keep_for_later(r, type, payload))
+		if (run_keep_for_later(r, type, payload))
 			return 0;
 		if (r->placing)
 			commits_hurry(p->server, r->placing);
@@ -741,13 +374,13 @@ int run_message(struct peer *p, uint8_t type, struct blob payload)
 		return 0;
 	switch (type) {
 	case MSG_JOB_FILE:
-		return on_file(r, payload);
+		return run_file(r, payload);
 	case MSG_JOB_TRACE:
 		return recording_trace(r->recording, payload);
 	case MSG_JOB_COMMIT:
 		err = msg_u32_decode(payload, &id);
 		recording_announced(r->recording); /* what is there before */
-		return err == 0 && r->commit ? announce(r) : err;
+		return err == 0 && r->commit ? run_announce(r) : err;
 	case MSG_JOB_QUEUED:
 		err = msg_pair_decode(payload, &id, &value);
 		return err < 0 || value > 1 ? CONCC_E_PROTO : on_queued(r, value);

@@ -66,7 +66,7 @@ struct run_failure {
 bool run_failure_set(struct run_failure *f, enum run_fail what, bool quiet, const char *rule,
 		     char *text);
 
-/* ---- for its client, and its worker: run.c, run_stdio.c ---- */
+/* ---- for its client, and its worker: run.c, run_start.c, run_home.c, run_stdio.c ---- */
 
 int run_start(struct client *c, struct msg_run *m); /* takes what m holds */
 void run_forget_beginning(struct client *c);	    /* it goes */
@@ -95,6 +95,12 @@ int run_dispatch(struct client *c, struct peer *p, const struct msg_run *m, stru
 
 /* ---- run.c ---- */
 
+/* The wrapper hears why its job is not done by us, or not there. */
+void run_send_back(struct client *c, enum run_fail what, bool quiet, const char *rule,
+		   const char *text);
+/* Ends the run by sending its wrapper elsewhere.  quiet: as a rule has it, and nothing failed. */
+void run_fail(struct run *r, enum run_fail what, bool quiet, const char *rule, const char *text);
+void run_free(struct run *r); /* NULL is fine */
 /* The worker's word on `job-time` is not all there is. */
 void run_start_clock(struct run *r);
 /* It is of no use any more: it is killed, and runs at home when its end is known. */
@@ -107,6 +113,20 @@ void run_detach(struct run *r, uint32_t at_most_ms, void (*end)(void *));
 
 /* Its wrapper runs it on this machine now, and it is killed there; or goes on: see filling.h. */
 void run_send_home(struct run *r, const char *rule, const char *text);
+
+/* ---- run_home.c ---- */
+
+int run_file(struct run *r, struct blob payload); /* of JOB_FILE */
+int run_data(struct run *r, struct blob bytes);	  /* of the file told last; it has a commit */
+/* What came until now is to be in place before what comes next is heard. */
+int run_announce(struct run *r);
+/* False: more than is kept. */
+bool run_keep_for_later(struct run *r, uint8_t type, struct blob payload);
+/* What came meanwhile, as if it came now.  Its end may be among it.  data: the run, which may be
+ * no more afterwards. */
+void run_replay(void *data);
+/* It has ended by itself, well or not: what it did is put in place, and its end told. */
+int run_done(struct run *r, const struct msg_exit *m);
 
 /* ---- run_stdio.c ---- */
 

@@ -8,8 +8,9 @@
 . "${BASH_SOURCE[0]%/*}/../lib/faults.sh"
 lab_need jq python3
 GROUPS_ROOT=/sys/fs/cgroup
-[ -d $GROUPS_ROOT/cpu ] && [ -d $GROUPS_ROOT/memory ] || skip "no control groups of version 1"
+[ -d $GROUPS_ROOT/cpu ] && [ -d $GROUPS_ROOT/memory ] && [ -d $GROUPS_ROOT/unified ] || skip "no control groups of version 1"
 lab_enter "$@"
+UNIFIED=$GROUPS_ROOT/unified/${LAB##*/}
 CPU=$GROUPS_ROOT/cpu/${LAB##*/} MEMORY=$GROUPS_ROOT/memory/${LAB##*/}
 mkdir "$CPU" "$MEMORY"
 lab_start root builder
@@ -39,6 +40,37 @@ slots() {
 	lab_stop_server
 	echo -1 >"$CPU/cpu.cfs_quota_us"
 	concc-dispatch true
+}
+
+# A machine with groups of version 2 only has their files in /sys/fs/cgroup, and the path of ours in the line of
+# hierarchy 0.  Here those of version 1 have the controllers, so the files are ours, and the group is true.
+unified() {
+	local n
+	mkdir "$UNIFIED"
+	for n in 1 2; do
+		echo "${LAB_LISTEN[n]}" >"$UNIFIED/cgroup.procs"
+		lab_worker "$n" sh -ec "mount -t tmpfs none $GROUPS_ROOT; mkdir $GROUPS_ROOT/${UNIFIED##*/}"
+	done
+	offers_unified max max "$(nproc)"
+	offers_unified 50000 max 1
+	offers_unified max 50000 1
+	lab_stop_server
+	for n in 1 2; do
+		lab_worker "$n" umount "$GROUPS_ROOT"
+	done
+}
+
+offers_unified() { # QUOTA QUOTA-ABOVE SLOTS
+	local n
+	lab_stop_server
+	for n in 1 2; do
+		lab_worker "$n" sh -ec "echo $1 100000 >$GROUPS_ROOT/${UNIFIED##*/}/cpu.max; echo $2 100000 >$GROUPS_ROOT/cpu.max"
+	done
+	concc-dispatch true
+	lab_all_up
+	for n in 0 1; do
+		expect_eq "slots of worker $((n + 1)) with $1 and $2" "$(lab_status ".workers[$n].slots")" "$3"
+	done
 }
 
 agents() {
@@ -98,13 +130,17 @@ lost_one() {
 }
 
 check "slots" slots
+check "slots, groups of version 2" unified
 check "a job that allocates too much" allocates
 check "a job that writes too much" writes
 check "a command that goes on after that" lost_one
 check "jobs that together write too much" write_together
+for pid in $(cat "$UNIFIED/cgroup.procs"); do
+	echo "$pid" >"$GROUPS_ROOT/unified/cgroup.procs" 2>/dev/null || true # it has ended
+done
 for pid in $(cat "$MEMORY/cgroup.procs" "$CPU/cgroup.procs"); do
 	echo "$pid" >"$GROUPS_ROOT/memory/cgroup.procs" 2>/dev/null || true # it has ended
 	echo "$pid" >"$GROUPS_ROOT/cpu/cgroup.procs" 2>/dev/null || true
 done
-rmdir "$MEMORY" "$CPU"
+rmdir "$MEMORY" "$CPU" "$UNIFIED"
 lab_stop
