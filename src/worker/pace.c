@@ -19,8 +19,8 @@ struct pace {
 	struct offload_lane *lane;
 	void (*changed)(void *data);
 	void *data;
-	uint32_t told;	   /* thousandths, as what follows */
-	bool measuring;	   /* then what is below is the thread's */
+	uint32_t told;	/* thousandths, as what follows */
+	bool measuring; /* then what is below is the thread's */
 	uint32_t measured;
 	uint64_t sure_us; /* when that was looked at for long; 0: never */
 };
