@@ -62,6 +62,8 @@ uint8_t rd_u8(struct rd *r);
 uint16_t rd_u16(struct rd *r);
 uint32_t rd_u32(struct rd *r);
 uint64_t rd_u64(struct rd *r);
+/* 0 and bad when it is more. */
+uint64_t rd_u64_max(struct rd *r, uint64_t max);
 const uint8_t *rd_bytes(struct rd *r, size_t n); /* borrowed; NULL and bad when short */
 /* As buf_put_blob() and buf_put_str() write it; empty and bad when short or over max. */
 struct blob rd_blob(struct rd *r, size_t max);

@@ -585,10 +585,14 @@ struct msg_exit {
 	uint8_t how;
 	uint32_t code;
 	char *text; /* owned */
+	/* Each at most PROTO_USED_MAX. */
 	uint64_t utime_us, stime_us, wall_us;
 	uint64_t maxrss_kb;
 	char **outside; /* owned: paths the job wrote outside every workspace (at most 8) */
 };
+
+/* 142 years, or 4 EB: no job has used more, and sums of them are numbers still. */
+#define PROTO_USED_MAX (1ull << 52)
 
 void msg_exit_encode(struct buf *b, const struct msg_exit *m);
 int msg_exit_decode(struct blob payload, struct msg_exit *ret);

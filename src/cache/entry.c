@@ -151,10 +151,10 @@ int cache_entry_decode(struct blob payload, struct cache_entry *ret)
 	e.input = rd_u32(&r);
 	if (e.input > PROTO_KNOWN_INPUT_MAX)
 		r.bad = true;
-	e.utime_us = rd_u64(&r);
-	e.stime_us = rd_u64(&r);
-	e.wall_us = rd_u64(&r);
-	e.maxrss_kb = rd_u64(&r);
+	e.utime_us = rd_u64_max(&r, PROTO_USED_MAX);
+	e.stime_us = rd_u64_max(&r, PROTO_USED_MAX);
+	e.wall_us = rd_u64_max(&r, PROTO_USED_MAX);
+	e.maxrss_kb = rd_u64_max(&r, PROTO_USED_MAX);
 	e.kept_s = rd_u64(&r);
 	e.worker = rd_strdup(&r, WORKER_MAX);
 	take_fingerprints(&r, &e);

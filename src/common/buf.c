@@ -210,6 +210,15 @@ char *rd_strdup(struct rd *r, size_t max)
 	return xstrndup((const char *)b.p, b.n);
 }
 
+uint64_t rd_u64_max(struct rd *r, uint64_t max)
+{
+	uint64_t v = rd_u64(r);
+
+	if (v > max)
+		r->bad = true;
+	return r->bad ? 0 : v;
+}
+
 uint32_t rd_count(struct rd *r, size_t min_size)
 {
 	uint32_t n = rd_u32(r);

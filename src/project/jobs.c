@@ -198,6 +198,14 @@ void jobs_ended(struct job *j)
 	j->record.ended_us = jobs_age_us(j);
 }
 
+/* A worker may say anything, but no longer than it was waited for. */
+static uint64_t there_us(const struct record *r, const struct msg_exit *m)
+{
+	uint64_t here_us = r->ended_us > r->sent_us ? r->ended_us - r->sent_us : 0;
+
+	return m->wall_us < here_us ? m->wall_us : here_us;
+}
+
 void jobs_placed(struct job *j, const struct peer *p, const struct msg_exit *m, uint64_t bytes_back)
 {
 	struct record *r = &j->record;
@@ -207,7 +215,7 @@ void jobs_placed(struct job *j, const struct peer *p, const struct msg_exit *m, 
 	r->code = m->code;
 	r->utime_us = m->utime_us;
 	r->stime_us = m->stime_us;
-	r->wall_us = m->wall_us;
+	r->wall_us = there_us(r, m);
 	r->maxrss_kb = m->maxrss_kb;
 	r->bytes_back = bytes_back;
 	/* A second one began later: what was asked for before is not its own. */

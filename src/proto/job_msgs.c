@@ -370,10 +370,10 @@ int msg_exit_decode(struct blob payload, struct msg_exit *ret)
 	m.how = rd_u8(&r);
 	m.code = rd_u32(&r);
 	m.text = rd_strdup(&r, PROTO_TEXT_MAX);
-	m.utime_us = rd_u64(&r);
-	m.stime_us = rd_u64(&r);
-	m.wall_us = rd_u64(&r);
-	m.maxrss_kb = rd_u64(&r);
+	m.utime_us = rd_u64_max(&r, PROTO_USED_MAX);
+	m.stime_us = rd_u64_max(&r, PROTO_USED_MAX);
+	m.wall_us = rd_u64_max(&r, PROTO_USED_MAX);
+	m.maxrss_kb = rd_u64_max(&r, PROTO_USED_MAX);
 	m.outside = rd_strv(&r, 8);
 	if (m.how > EXIT_FAILED ||
 	    (m.how != EXIT_REFUSED && m.how != EXIT_FAILED && !is_process_end(m.how, m.code)))

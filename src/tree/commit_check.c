@@ -57,7 +57,7 @@ void commit_check_place(struct commit *c, const struct effect *e)
 	bool writable = false;
 
 	if (e->kind == EFFECT_LOCKED)
-		return; /* it is only looked at, and by resolve_open() */
+		return; /* it is only looked at, and by resolve_open_regular() */
 	if (!tree_root_of(c->tree, e->path, &writable) || !writable || streq(e->workspace, "/"))
 		commit_fail(c, -EROFS, "write", e->path);
 	/* A further name of a file that is only read would be a way to write to it. */
@@ -454,10 +454,10 @@ static bool was_known(const struct commit *c, const char *path)
 static int check_locked(struct commit *c, const struct effect *e, struct errmsg *msg)
 {
 	struct flock l = {.l_type = F_RDLCK, .l_whence = SEEK_SET}; /* all of it */
-	_cleanup_close_ int fd = resolve_open(c->tree, e->path, O_RDONLY | O_NONBLOCK);
+	_cleanup_close_ int fd = resolve_open_regular(c->tree, e->path);
 	struct stat st;
 
-	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || changed_by_others(c, e->path) ||
+	if (fd < 0 || fstat(fd, &st) < 0 || changed_by_others(c, e->path) ||
 	    !tree_confirms(c->tree, e->path, &st))
 		return commit_conflict(e->path, msg);
 	if (fcntl(fd, F_OFD_GETLK, &l) < 0 || l.l_type != F_UNLCK)

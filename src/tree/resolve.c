@@ -4,8 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -107,6 +109,24 @@ int resolve_open(struct tree *t, const char *path, int flags)
 		return r->err;
 	rel = path_below(path, r->path);
 	return open_beneath(t, r->fd, *rel ? rel : ".", flags);
+}
+
+int resolve_open_regular(struct tree *t, const char *path)
+{
+	_cleanup_close_ int at = resolve_open(t, path, O_PATH);
+	struct stat st;
+	char proc[32];
+	int fd;
+
+	if (at < 0)
+		return at;
+	if (fstat(at, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -ENXIO;
+	(void)snprintf(proc, sizeof(proc), "/proc/self/fd/%d", at);
+	fd = open(proc, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
 }
 
 int resolve_parent(struct tree *t, const char *path, const char **ret_name)

@@ -267,6 +267,9 @@ struct root *root_outermost(const struct tree *t, const char *path);
 bool root_is_beneath(const struct tree *t, const char *path);
 /* Opens path beneath its root, no symlink anywhere followed.  An fd or -errno. */
 int resolve_open(struct tree *t, const char *path, int flags);
+/* A regular file, to be read.  -ENXIO when it is something else: that is not opened, which may wake
+ * who waits at a fifo, and act on a device. */
+int resolve_open_regular(struct tree *t, const char *path);
 /* The directory that holds path (O_PATH), and path's last part; both as for resolve_open(). */
 int resolve_parent(struct tree *t, const char *path, const char **ret_name);
 /*

@@ -18,15 +18,24 @@ static bool is_named(const char *name, size_t n, const char *const *names, size_
  * own directory, at any depth (git's modules have theirs), or another thing in that one's place.
  * Jobs that change it are rare, and run here.
  */
-static const char *const control_dirs[] = {".git", ".hg",   ".jj",    ".sl",   ".bzr",
-					   "_MTN", ".repo", ".pijul", "_darcs"};
+static const char *const control_dirs[] = {".git", ".hg",   ".jj",    ".sl",	".bzr",
+					   "_MTN", ".repo", ".pijul", "_darcs", "CVS"};
 static const char *const control_files[] = {
-	"branch.conf",	   "commondir", "config",     "config.toml",
-	"config.worktree", "defaults",	"git_target", "hgrc",
-	"hgrc-not-shared", "hooks",	"monotonerc", "rebase-apply",
-	"rebase-merge",	   "sequencer", "sharedpath", "workspace-config.toml"};
+	"branch.conf",		"commondir",	"config",     "config.toml",
+	"config.worktree",	"defaults",	"git_target", "hgrc",
+	"hgrc-not-shared",	"hooks",	"location",   "monotonerc",
+	"rebase-apply",		"rebase-merge", "sequencer",  "sharedpath",
+	"workspace-config.toml"};
 /* The same of those that have no such directory: they name a repository, or a server's command. */
-static const char *const lone_files[] = {".fslckout", ".p4config", "_FOSSIL_"};
+static const char *const lone_files[] = {".fos", ".fslckout", ".p4config", "_FOSSIL_"};
+/*
+ * And those of one directory: what names another repository, repo's own program, which its launcher
+ * runs from there, a repository's address, which may name a command to reach it by.
+ */
+static const struct {
+	const char *dir, *name;
+	bool may_be_dir; /* then it is none of these */
+} pairs[] = {{".jj", "repo", true}, {".repo", "repo", false}, {"CVS", "Root", false}};
 
 bool vcs_is_control_file(const char *name, size_t n)
 {
@@ -44,27 +53,37 @@ static bool ends_in_git(const char *name, size_t n)
 	return n > 4 && strncasecmp(name + n - 4, ".git", 4) == 0;
 }
 
+static bool is_part(const char *part, size_t n, const char *name)
+{
+	return is_named(part, n, &name, 1);
+}
+
+/* n bytes at `at`, in a directory of n_dir bytes; is_dir: it is one itself. */
+static bool is_in_pairs(const char *dir, size_t n_dir, const char *at, size_t n, bool is_dir)
+{
+	for (size_t i = 0; i < N_OF(pairs); i++)
+		if (is_part(dir, n_dir, pairs[i].dir) && is_part(at, n, pairs[i].name))
+			return !(is_dir && pairs[i].may_be_dir);
+	return false;
+}
+
 bool vcs_runs(const char *path, bool is_dir)
 {
 	const char *at = path, *last = path;
-	bool inside = false, last_is_own = false, in_jj = false, in_repo = false;
+	bool inside = false, last_is_own = false;
+	size_t n_last = 0;
 
 	while (*(at += strspn(at, "/"))) {
 		size_t n = strcspn(at, "/");
 
 		if (inside && vcs_is_control_file(at, n))
 			return true;
-		/* A file that names another repository. */
-		if (in_jj && !at[n] && !is_dir && n == 4 && strncasecmp(at, "repo", n) == 0)
+		if (is_in_pairs(last, n_last, at, n, at[n] || is_dir))
 			return true;
-		/* repo's own program, which its launcher runs from there. */
-		if (in_repo && n == 4 && strncasecmp(at, "repo", n) == 0)
-			return true;
-		in_jj = n == 3 && strncasecmp(at, ".jj", n) == 0;
-		in_repo = n == 5 && strncasecmp(at, ".repo", n) == 0;
 		last_is_own = is_control_dir(at, n);
 		inside |= last_is_own || ends_in_git(at, n);
 		last = at;
+		n_last = n;
 		at += n;
 	}
 	if (is_named(last, strlen(last), lone_files, sizeof(lone_files) / sizeof(*lone_files)))

@@ -216,6 +216,11 @@ static void greet_escapes(struct evil *e)
 	link_send_buf(e->link, MSG_BYE, LINK_PRIO, &b);
 }
 
+static void greet_other_escapes(struct evil *e)
+{
+	hello_with(e, 77, ESCAPES, 1);
+}
+
 static void greet_twice(struct evil *e)
 {
 	greet_well(e);
@@ -471,9 +476,128 @@ static void set_user_id(struct evil *e)
 	send_data(e, e->job, "owned\n", 6);
 }
 
+static void set_user_id_later(struct evil *e)
+{
+	struct msg_file f = file(e, EFFECT_META, "a.c");
+
+	f.mode = 06755;
+	send_file(e, &f);
+}
+
 static void our_temporary(struct evil *e)
 {
 	whole_file(e, ".concc-tmp-1.1");
+}
+
+/* Its name is in what is said of it. */
+static void temporary_escapes(struct evil *e)
+{
+	whole_file(e, ".concc-tmp-" ESCAPES);
+}
+
+static void git_hooks(struct evil *e)
+{
+	make(e, EFFECT_DIR, ".git", "");
+	make(e, EFFECT_DIR, ".git/hooks", "");
+	whole_file(e, ".git/hooks/owned");
+}
+
+static void locked_fifo(struct evil *e)
+{
+	struct msg_file f = file(e, EFFECT_FILE, "fifo");
+
+	f.flags = EFFECT_F_FIFO;
+	send_file(e, &f);
+	send_u32(e, MSG_JOB_COMMIT, e->job);
+	make(e, EFFECT_LOCKED, "fifo", "");
+}
+
+static void exit_that_used(struct evil *e, uint64_t n)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	char *none[] = {NULL};
+	struct msg_exit m = {
+		.job_id = e->job,
+		.outside = none,
+		.utime_us = n,
+		.stime_us = n,
+		.wall_us = n,
+		.maxrss_kb = n,
+	};
+
+	whole_file(e, "a.o");
+	msg_exit_encode(&b, &m);
+	send_buf(e, MSG_JOB_EXIT, &b);
+}
+
+static void exit_endless(struct evil *e)
+{
+	exit_that_used(e, UINT64_MAX);
+}
+
+static void exit_long(struct evil *e)
+{
+	exit_that_used(e, PROTO_USED_MAX);
+}
+
+static void exit_escapes(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	char *none[] = {NULL};
+	struct msg_exit m = {.job_id = e->job, .how = EXIT_FAILED, .outside = none};
+
+	m.text = (char *)ESCAPES;
+	msg_exit_encode(&b, &m);
+	send_buf(e, MSG_JOB_EXIT, &b);
+}
+
+static void exit_outside(struct evil *e)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	char *outside[] = {(char *)"/srv/" ESCAPES, NULL};
+	struct msg_exit m = {.job_id = e->job, .outside = outside};
+
+	msg_exit_encode(&b, &m);
+	send_buf(e, MSG_JOB_EXIT, &b);
+}
+
+/* ---- of its load, by which jobs are placed ---- */
+
+static void load(struct evil *e, uint32_t n, uint32_t speed)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct msg_load m = {
+		.running = n,
+		.waiting = n,
+		.others = n,
+		.slots = n,
+		.loadavg = n,
+		.speed = speed,
+		.store_bytes = (uint64_t)n << 32 | n,
+		.store_max = n,
+	};
+
+	msg_load_encode(&b, &m);
+	link_send_buf(e->link, MSG_LOAD, LINK_PRIO, &b);
+}
+
+static void load_false(struct evil *e)
+{
+	load(e, UINT32_MAX, 1);
+	load(e, 0, 0);
+	load(e, UINT32_MAX, LOAD_SPEED_MAX);
+}
+
+static void load_odd(struct evil *e)
+{
+	load(e, 1, LOAD_SPEED_MAX + 1);
+}
+
+/* Each is news. */
+static void load_flood(struct evil *e)
+{
+	for (uint32_t i = 0; i < 70000; i++)
+		load(e, i % 2 ? UINT32_MAX : 0, i % LOAD_SPEED_MAX + 1);
 }
 
 /* ---- sizes and order ---- */
@@ -716,6 +840,15 @@ static void send_missing(struct evil *e, const char *path, int n)
 	while (n--)
 		strv_push(&paths, xstrdup(path));
 	msg_missing_encode(&b, e->job, MISSING_LOOKED_UP, paths);
+	send_buf(e, MSG_JOB_MISSING, &b);
+}
+
+static void missing_escapes(struct evil *e)
+{
+	char *const paths[] = {(char *)"/srv/outside/" ESCAPES, NULL};
+	_cleanup_buf_ struct buf b = BUF_INIT;
+
+	msg_missing_encode(&b, e->job, MISSING_CHANGED, paths);
 	send_buf(e, MSG_JOB_MISSING, &b);
 }
 
@@ -1025,6 +1158,7 @@ static const struct scenario scenarios[] = {
 	{.name = "other-version", .greet = greet_other_version},
 	{.name = "giant-hello", .greet = greet_giant},
 	{.name = "escapes", .greet = greet_escapes},
+	{.name = "other-escapes", .greet = greet_other_escapes},
 	{.name = "hello-twice", .greet = greet_twice},
 	{.name = "ready-first", .greet = greet_ready_first},
 	{.name = "job-before-ready", .greet = greet_job_first},
@@ -1054,7 +1188,11 @@ static const struct scenario scenarios[] = {
 	{.name = "link-through-symlink", .job = link_through_symlink},
 	{.name = "over-symlink", .job = over_symlink},
 	{.name = "set-user-id", .job = set_user_id},
+	{.name = "set-user-id-later", .job = set_user_id_later},
 	{.name = "our-temporary", .job = our_temporary},
+	{.name = "our-temporary-escapes", .job = temporary_escapes},
+	{.name = "git-hooks", .job = git_hooks},
+	{.name = "locked-fifo", .job = locked_fifo},
 	{.name = "oversize", .job = oversize},
 	{.name = "too-few-bytes", .job = too_few_bytes},
 	{.name = "too-many-bytes", .job = too_many_bytes},
@@ -1065,6 +1203,14 @@ static const struct scenario scenarios[] = {
 	{.name = "job-zero", .job = job_zero},
 	{.name = "exit-odd", .job = exit_odd},
 	{.name = "exit-stopped", .job = exit_stopped},
+	{.name = "exit-endless", .job = exit_endless, .no_exit = true},
+	{.name = "exit-long", .job = exit_long, .no_exit = true},
+	{.name = "exit-escapes", .job = exit_escapes, .no_exit = true},
+	{.name = "exit-outside", .job = exit_outside, .no_exit = true},
+	{.name = "load-false", .job = load_false},
+	{.name = "load-odd", .job = load_odd},
+	{.name = "load-flood", .job = load_flood},
+	{.name = "missing-escapes", .job = missing_escapes},
 	{.name = "unknown-message", .job = unknown_message},
 	{.name = "many-names", .job = many_names, .more = many_names, .no_exit = true},
 	{.name = "output-over-window", .job = output_over_window},

@@ -223,6 +223,36 @@ special() {
 	evil_end
 }
 
+# A result that is whole, and does what no job may: it is not used, and what takes its place is.
+effects() { # LIE
+	echo "--- $1"
+	forget
+	lab_all_up
+	evil effects "$CALL" "$1"
+	try w1 gcc -c a.c -o a.o
+	ours cache gcc -c a.c -o a.o
+	evil_end
+	expect_ge "results that were told" "$(grep -c ^CHANGED "$STORE.log" || true)" 1
+	rm -f way # a symlink of its own, wherever it leads, a job may make
+	expect_eq "what is there" "$(cd "$WS" && find . -mindepth 1 | sort | tr '\n' ' ')" "$THERE"
+	expect_eq "modes" "$(stat -c %a a.c .git/config)" $'644\n644'
+	stat -c '%n %a %h %y' /srv/outside /srv/outside/precious | diff "$LAB/outside" - || fail "something else was touched"
+}
+
+all_effects() {
+	local lie
+	begin effects
+	mkdir -p .git/hooks /srv/outside
+	touch .git/config /srv/outside/precious
+	chmod 644 a.c .git/config
+	stat -c '%n %a %h %y' /srv/outside /srv/outside/precious >"$LAB/outside"
+	THERE='./effects ./effects/.git ./effects/.git/config ./effects/.git/hooks ./effects/a.c ./effects/a.o '
+	for lie in $("$LAB_REPO/test/hostile/evil-store" lies); do
+		effects "$lie"
+	done
+}
+
+check "results that do what no job may" all_effects
 check "what is nobody's to know" secrets
 check "what is no plain file" special
 check "huge answers" huge

@@ -24,10 +24,12 @@ lab_mounts >"$LAB/mounts"
 expected() { # SCENARIO: sets DOWN (what ends the link, or "") and HERE (the rule, or "")
 	DOWN='' HERE='no-worker|gave-up'
 	case $1 in
-	honest-but-wrong | list-outside | list-flood | pings) HERE='' ;;
+	honest-but-wrong | list-outside | list-flood | pings | exit-long) HERE='' ;;
+	load-false | load-flood) HERE='' ;;
 	trace-endless | trace-automount* | trace-closed-* | trace-lists) HERE='' ;;
 	noise-frames) DOWN='a malformed frame' ;;
 	noise-first) DOWN='no concc-worker greeted within 64 KB' ;;
+	other-escapes) DOWN='speaks protocol 77' ;;
 	other-version) DOWN='speaks protocol 77, newer .* upgrade this one, or have its .command. start' ;;
 	giant-hello) DOWN='message HELLO .* protocol' ;;
 	escapes) DOWN='.x1b.2J' ;;
@@ -35,12 +37,16 @@ expected() { # SCENARIO: sets DOWN (what ends the link, or "") and HERE (the rul
 	storage-escapes) HERE='' ;;
 	storage-*) DOWN='message STORAGE .* protocol' ;;
 	hello-twice | ready-first | job-before-ready) DOWN='message [A-Z_]+ .* protocol' ;;
-	through-* | remove-through-* | chmod-through-* | link-through-* | our-temporary)
+	through-* | remove-through-* | chmod-through-* | link-through-* | our-temporary*)
 		HERE='write-back|conflict' ;;
-	set-user-id) HERE=write-back ;;
+	set-user-id*) HERE=write-back ;;
+	git-hooks) HERE=no-way-home ;;
+	locked-fifo) HERE=conflict ;;
+	exit-outside) HERE=outside-write ;;
+	exit-escapes) HERE='gave-up' ;;
 	over-symlink) HERE='' ;;
 	many-names) HERE=write-back ;;
-	missing-changed) HERE=missing ;;
+	missing-changed | missing-escapes) HERE=missing ;;
 	half-frame) DOWN='no answer for' ;;
 	killed-job-goes-on) DOWN='does not end a job that was killed' HERE='missing|no-worker|gave-up' ;;
 	any-order*) DOWN='?' HERE='?' ;;
@@ -81,8 +87,25 @@ start() { # SCENARIO[.SEED]
 		CONCC_EXPLAIN=1 concc-dispatch --cache cp a.c a.o >"$dir/out" 2>"$dir/err" </dev/null || rc=$?
 		echo "$rc" >"$dir/rc"
 		concc status --json >"$dir/json"
+		shows "$1" >"$dir/shown" 2>&1 </dev/null
 		concc stop
 	) &
+}
+
+# What its user is told of it, and of builds.
+shows() { # SCENARIO
+	local views='status|top --once' view
+	case $1 in
+	exit-* | load-* | *-escapes)
+		concc run concc-dispatch cp a.c a.o || true
+		views+='|report|report --json|report --trace trace|report -o page'
+		concc report --json >"$LAB/s/$1/report"
+		;;
+	esac
+	while read -r view; do
+		# shellcheck disable=SC2086
+		concc $view || echo "FAILED: concc $view"
+	done < <(tr '|' '\n' <<<"$views")
 }
 
 asks_doctor() { # DIR
@@ -126,6 +149,8 @@ refused() { # SCENARIO
 	fi
 	case $1 in
 	trace-endless | trace-lists | trace-closed-*) expect_eq "not kept" "$(jq .cache.uncacheable.unreadable "$dir/json")" 1 ;;
+	exit-long) expect_eq "longer than it was waited for" \
+		"$(jq '[.jobs[] | select(.worker == "evil" and .wall_us > .ended_us - .sent_us)] | length' "$dir/report")" 0 ;;
 	trace-automount*) expect_eq "not kept" "$(jq .cache.uncacheable.automount "$dir/json")" 1 ;;
 	esac
 	if [ "$DOWN" = '?' ]; then
@@ -136,9 +161,10 @@ refused() { # SCENARIO
 		expect_eq "times the link was closed" "$(downs "$1")" 0
 	fi
 	# Nothing of what it said reaches the terminal or the log as it is.
-	if LC_ALL=C grep -q '[^[:print:][:space:]]' "$log" "$dir/err" "$dir/json"; then
+	if LC_ALL=C grep -q '[^[:print:][:space:]]' "$log" "$dir/err" "$dir/json" "$dir/shown"; then
 		fail "its bytes are in the log"
 	fi
+	expect_no_grep FAILED "$dir/shown"
 	expect_eq "temporary files" "$(find "$WS/$1" -name '.concc-tmp-*')" ""
 }
 

@@ -487,6 +487,21 @@ Test(cache, an_entry_comes_back_or_is_refused)
 	buf_reset(&b);
 	cache_entry_encode(&b, &e);
 	cr_assert_lt(cache_entry_decode((struct blob){b.data, b.len}, &back), 0);
+	e.output.data[0] = 2;
+	for (int i = 0; i < 4; i++) {
+		uint64_t *used[] = {&e.utime_us, &e.stime_us, &e.wall_us, &e.maxrss_kb};
+
+		for (uint64_t more = 0; more < 2; more++) {
+			back = (struct cache_entry){0};
+			*used[i] = PROTO_USED_MAX + more;
+			buf_reset(&b);
+			cache_entry_encode(&b, &e);
+			cr_assert_eq(cache_entry_decode((struct blob){b.data, b.len}, &back),
+				     more ? CONCC_E_PROTO : 0, "%d", i);
+			cache_entry_release(&back);
+		}
+		*used[i] = 0;
+	}
 	cache_entry_release(&e);
 }
 

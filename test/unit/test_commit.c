@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <limits.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <poll.h>
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -639,6 +641,33 @@ Test(commit, a_lock_to_read)
 	bed_release(&b);
 }
 
+/* Who waits at a fifo would go on, and a device may act. */
+Test(commit, a_lock_opens_files_only)
+{
+	int notes = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	char note[sizeof(struct inotify_event) + NAME_MAX + 1];
+	struct bed b;
+
+	bed_init(&b);
+	cr_assert_eq(mkfifo(at(&b, "p"), 0644), 0);
+	write_file(at(&b, "f"), "user");
+	tree_list(b.tree, 0, b.root);
+	cr_assert_geq(inotify_add_watch(notes, at(&b, "p"), IN_OPEN), 0);
+	start(&b);
+	cr_assert_eq(simple(&b, EFFECT_LOCKED, "p", 0, 0), 0);
+	cr_assert_eq(commit_check_locks(b.job, &b.msg), CONCC_E_CONFLICT);
+	conflicts(&b, "p");
+	cr_assert_eq(read(notes, note, sizeof(note)), -1, "it was opened");
+	/* It would have been heard. */
+	cr_assert_geq(inotify_add_watch(notes, at(&b, "f"), IN_OPEN), 0);
+	start(&b);
+	cr_assert_eq(simple(&b, EFFECT_LOCKED, "f", 0, 0), 0);
+	applies(&b);
+	cr_assert_gt(read(notes, note, sizeof(note)), 0);
+	(void)close(notes);
+	bed_release(&b);
+}
+
 Test(commit, further_names_are_no_conflict)
 {
 	struct bed b;
@@ -1079,6 +1108,7 @@ Test(commit, hostile_messages)
 	static const char *const bad[] = {"..", "../x", "a/../../x", "/etc/x", "a//b",
 					  "a/", "./a",	"a/.",	     ""};
 	static const char *const ours[] = {".concc-tmp-x", "d/.concc-tmp-1-2-3-4"};
+	static const mode_t ids[] = {04755, 02755, 06711, 03755};
 	struct bed b;
 
 	bed_init(&b);
@@ -1129,9 +1159,17 @@ Test(commit, hostile_messages)
 		cr_assert_eq(apply(&b), CONCC_E_UNSAFE);
 	}
 	/* Bytes that a worker chose, with the user's rights for everyone. */
-	cr_assert_eq(put(&b, "suid", "x", 04755), 0);
-	cr_assert_eq(apply(&b), CONCC_E_UNSAFE);
+	write_file(at(&b, "tool"), "x");
+	for (size_t i = 0; i < N_OF(ids); i++) {
+		cr_assert_eq(put(&b, "suid", "x", ids[i]), 0);
+		cr_assert_eq(apply(&b), CONCC_E_UNSAFE, "%o", ids[i]);
+		cr_assert_eq(simple(&b, EFFECT_FILE, "suid", ids[i], EFFECT_F_FIFO), 0);
+		cr_assert_eq(apply(&b), CONCC_E_UNSAFE, "%o", ids[i]);
+		cr_assert_eq(simple(&b, EFFECT_META, "tool", ids[i], 0), 0);
+		cr_assert_eq(apply(&b), CONCC_E_UNSAFE, "%o", ids[i]);
+	}
 	cr_assert_not(exists(&b, "suid"));
+	cr_assert_eq(mode_of(&b, "tool") & 06000, 0);
 	cr_assert_not(exists(&b, "f"));
 	/* And after all that the job can go on. */
 	cr_assert_eq(put(&b, "f", "fine", 0644), 0);
@@ -1161,6 +1199,11 @@ Test(commit, nothing_that_git_runs)
 					  ".sl/config",
 					  "_darcs/prefs/defaults",
 					  ".bzr/branch/branch.conf",
+					  ".bzr/branch/location",
+					  "CVS",
+					  "CVS/Root",
+					  "sub/CVS/Root",
+					  ".fos",
 					  ".git/rebase-merge/git-rebase-todo",
 					  ".git/worktrees/w/rebase-merge/git-rebase-todo",
 					  ".git/sequencer/todo",
@@ -1189,14 +1232,16 @@ Test(commit, nothing_that_git_runs)
 					   "defaults",
 					   ".repo/project.list",
 					   "repo/main.py",
+					   "Root",
+					   "CVS/Entries",
 					   "rebase-merge"};
 	struct bed b;
 
 	bed_init(&b);
-	for (size_t i = 0; i < 9; i++) {
+	for (size_t i = 0; i < 10; i++) {
 		static const char *const dirs[] = {
-			".git/objects/ab", "hooks",	      "git/hooks", "sub", "bare",
-			"x.git",	   ".git/refs/heads", ".repo",	   "repo"};
+			".git/objects/ab", "hooks",	      "git/hooks", "sub",  "bare",
+			"x.git",	   ".git/refs/heads", ".repo",	   "repo", "CVS"};
 
 		cr_assert_eq(path_mkdirs(at(&b, dirs[i]), 0755), 0);
 	}
