@@ -31,6 +31,10 @@ const char *namespaces_differ(const struct namespaces *ours, pid_t pid);
  * groups than this process?  Its own group is what its files get, all of them say what it may read.
  */
 bool groups_differ(int fd);
+/* What is said of such a caller and the project server; goes on after "it runs ". */
+#define GROUPS_DIFFER                                                                              \
+	"in other groups than the project server (after `concc stop` the next call starts one in " \
+	"its own)"
 
 /*
  * Is the current directory in a file system that a program serves, as this process sees it and one

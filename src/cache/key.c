@@ -250,9 +250,11 @@ bool cache_reads_variable(const struct msg_run *m, const char *name, size_t len)
 static int compare_variables(const void *pa, const void *pb)
 {
 	char *const *a = *(char *const *const *)pa, *const *b = *(char *const *const *)pb;
-	size_t len = strcspn(*a, "=");
-	int r = len == strcspn(*b, "=") ? memcmp(*a, *b, len) : strcmp(*a, *b);
+	size_t na = strcspn(*a, "="), nb = strcspn(*b, "=");
+	int r = memcmp(*a, *b, na < nb ? na : nb);
 
+	if (!r)
+		r = (na > nb) - (na < nb);
 	return r ? r : (a > b) - (a < b);
 }
 

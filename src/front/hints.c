@@ -270,9 +270,10 @@ static bool own_way(struct look *k)
 static bool path_lost(struct look *k)
 {
 	const char *name = path_base(k->argv[0]), *option = k->argv[1] ?: "";
+	const char *login = tools_loses_path(k->argv);
 
-	if (tools_loses_path(k->argv))
-		buf_putf(k->out, "%s %s sets PATH anew; leave out the l", name, option);
+	if (login)
+		buf_putf(k->out, "%s %s sets PATH anew; leave out the l", name, login);
 	else if (streq(name, "env") && (streq(option, "-i") || streq(option, "-")))
 		buf_putf(k->out, "env %s takes away what calls go through concc by", option);
 	else if (streq(name, "sudo") || streq(name, "doas") || streq(name, "su"))

@@ -458,8 +458,8 @@ static bool is_shell(const char *name)
 }
 
 struct shell_call {
-	bool login;
-	size_t text; /* where it is ("-lc TEXT", "-l -eo pipefail -c TEXT"); 0: it has none */
+	const char *login; /* the option that says so; or NULL */
+	size_t text;	   /* where it is ("-lc TEXT", "-l -eo pipefail -c TEXT"); 0: it has none */
 };
 
 static struct shell_call read_shell_call(char *const *argv)
@@ -471,10 +471,12 @@ static struct shell_call read_shell_call(char *const *argv)
 	if (!is_shell(path_base(argv[0])))
 		return call;
 	for (; argv[i] && (*argv[i] == '-' || *argv[i] == '+') && !streq(argv[i], "--"); i++) {
-		call.login |= streq(argv[i], "--login");
-		if (argv[i][1] == '-')
+		bool is_word = argv[i][1] == '-';
+
+		if (is_word ? streq(argv[i], "--login") : strchr(argv[i], 'l') != NULL)
+			call.login = argv[i];
+		if (is_word)
 			continue;
-		call.login |= strchr(argv[i], 'l') != NULL;
 		text |= strchr(argv[i], 'c') != NULL;
 		if (strpbrk(argv[i], "oO") && argv[i + 1])
 			i++; /* an option by its name */
@@ -484,11 +486,11 @@ static struct shell_call read_shell_call(char *const *argv)
 	return call;
 }
 
-bool tools_loses_path(char *const *argv)
+const char *tools_loses_path(char *const *argv)
 {
 	struct shell_call call = read_shell_call(argv);
 
-	return call.login && !call.text;
+	return call.text ? NULL : call.login;
 }
 
 /* After its profile, and before the text. */

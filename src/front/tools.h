@@ -44,8 +44,9 @@ bool tools_is_silent(char *const *argv);
  */
 char **tools_with_jobs(char *const *argv, uint32_t n, bool everywhere, char **ret_how);
 
-/* bash -l SCRIPT, sh --login: its profile sets PATH anew, and nothing can be put behind that. */
-bool tools_loses_path(char *const *argv);
+/* The option of bash -l SCRIPT, sh --login, or NULL: its profile sets PATH anew, and nothing can be
+ * put behind that. */
+const char *tools_loses_path(char *const *argv);
 
 /*
  * A copy of the command that calls its compilers by the directory of links: gnatmake calls the one

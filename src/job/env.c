@@ -156,12 +156,12 @@ static const char *const no_credentials[] = {
 	"PUBLIC_*",	   "REACT_APP_*", "VITE_*",	   "VUE_APP_*",
 };
 
+/* Of these no compiler makes anything, and they differ from call to call; other commands may. */
+static const char *const of_shell[] = {"OLDPWD", "SHLVL"};
 /*
  * Directories for temporary files: a job has a /tmp of its own, and another one need not exist
  * there. One in the job's own tree does, and what is made there is to be found there.
  */
-/* Of these no compiler makes anything, and they differ from call to call; other commands may. */
-static const char *const of_shell[] = {"OLDPWD", "SHLVL"};
 static const char *const temp_dirs[] = {"TMPDIR", "TMP", "TEMP"};
 
 #define NAMES_SHOWN 300 /* bytes of the names of what stays here */

@@ -118,7 +118,7 @@ void jobs_sent(struct job *j, struct peer *p)
 {
 	j->state = JOB_AT_WORKER;
 	j->peer = p;
-	j->began_ms = j->begun_ms = j->noted_ms = now_ms();
+	j->began_ms = j->noted_ms = now_ms();
 	j->done_us = 0;
 	j->server->counts.n_sent++;
 	j->record.tries++;
@@ -136,7 +136,7 @@ void jobs_sent(struct job *j, struct peer *p)
 
 void jobs_begun(struct job *j)
 {
-	j->begun_ms = j->noted_ms = now_ms();
+	j->began_ms = j->noted_ms = now_ms();
 	j->done_us = 0;
 }
 

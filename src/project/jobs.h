@@ -27,8 +27,8 @@ struct job {
 	struct record record; /* as far as it is known */
 	struct peer *peer;    /* that has it, NULL: none; the first of two */
 	struct peer *second;  /* that has it as well, NULL: none */
-	uint64_t began_ms;    /* of now_ms(): it was sent to that peer */
-	uint64_t begun_ms;    /* the same, or since then its turn in that host's queue came */
+	uint64_t began_ms;    /* of now_ms(): it was sent to that peer, or since then its turn in
+				 that host's queue came */
 	uint64_t done_us;     /* estimator.c: of its work, there, until ... */
 	uint64_t noted_ms;    /* ... then, of now_ms() */
 	uint64_t second_us;   /* since it arrived: it was sent to the second */

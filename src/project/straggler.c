@@ -120,7 +120,7 @@ static uint64_t better_here_ms(const struct stragglers *t, const struct job *j)
 	if (estimator_local_pays(t->server->estimator, j))
 		return now_ms();
 	after = estimator_local_pays_after_us(t->server->estimator, j);
-	return after == UINT64_MAX ? UINT64_MAX : j->begun_ms + after / 1000 + 1;
+	return after == UINT64_MAX ? UINT64_MAX : j->began_ms + after / 1000 + 1;
 }
 
 /* A number of slots is an order, as many as there are cores are a wish. */

@@ -19,10 +19,10 @@ struct pace {
 	struct offload_lane *lane;
 	void (*changed)(void *data);
 	void *data;
-	bool measuring;	   /* then what is below is the thread's */
-	uint32_t measured; /* thousandths */
-	uint64_t sure_us;  /* when that was looked at for long; 0: never */
-	uint32_t told;
+	uint32_t told;	/* thousandths, as what follows */
+	bool measuring; /* then what is below is the thread's */
+	uint32_t measured;
+	uint64_t sure_us; /* when that was looked at for long; 0: never */
 };
 
 struct pace *pace_new(uint32_t speed, struct offload *threads, void (*changed)(void *data),

@@ -264,7 +264,7 @@ static enum step attempt(struct wrapper *w, const char *worker, int *ret_status)
 	return step;
 }
 
-static const char other_group[] = "in another group than the project server";
+static const char other_groups[] = GROUPS_DIFFER;
 
 /*
  * Before a long wait for a slot that would be of no use: the server sends jobs of callers home that
@@ -279,7 +279,7 @@ static const char *foreign_server(const struct conn *c)
 	if (c->fd < 0 || getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &server, &n) < 0)
 		return NULL;
 	if (groups_differ(c->fd))
-		return other_group;
+		return other_groups;
 	namespaces_look(&ours);
 	return namespaces_differ(&ours, server.pid);
 }
@@ -530,7 +530,7 @@ int remote_run(struct wrapper *w)
 			_cleanup_free_ char *text = xasprintf("it runs %s", w->foreign);
 
 			conn_release(&w->waiting);
-			return local_by_rule(w, w->foreign == other_group ? "group" : "namespace",
+			return local_by_rule(w, w->foreign == other_groups ? "group" : "namespace",
 					     text);
 		}
 		if (r < 0 && r != CONCC_E_UNAVAIL && !pool_is_in_place(w->pool, w->dir)) {

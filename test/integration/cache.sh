@@ -756,7 +756,10 @@ what_keeping_costs() {
 	# Objects that nothing before has made: the store is the same.
 	echo 'int keeping_a(void) { return 1; }' >a.c
 	echo 'int keeping_b(void) { return 1; }' >b.c
-	kept() { concc-cc gcc -c "$1.c" -o a.o </dev/null >"$LAB/ours.out" 2>&1 && concc cache >/dev/null; }
+	kept() {
+		concc-cc gcc -c "$1.c" -o a.o </dev/null >"$LAB/ours.out" 2>&1 || fail "status $?: $(cat "$LAB/ours.out")"
+		concc cache >/dev/null
+	}
 	before=$(concc status --json | jq '.cache.kept // 0')
 	kept b
 	lab_syscalls "$(lab_server_pid)" kept a >/dev/null

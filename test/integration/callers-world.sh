@@ -617,7 +617,7 @@ other_group() {
 		[ $f = group ] || cmd=()
 		CONCC_EXPLAIN=1 setpriv --regid 2 --keep-groups "${cmd[@]}" sh -c "id -g; echo x >there/$f" \
 			>"$LAB/$f" 2>"$LAB/err"
-		[ $f = plain ] || expect_grep '^concc: local: group ' "$LAB/err"
+		[ $f = plain ] || expect_grep '^concc: local: group .*`concc stop`' "$LAB/err"
 	done
 	expect_same_file "$LAB/group" "$LAB/plain"
 	expect_eq "the output's group" "$(stat -c %g there/group)" "$(stat -c %g there/plain)"
@@ -625,6 +625,10 @@ other_group() {
 	CONCC_EXPLAIN=1 setpriv --regid 2 --keep-groups concc-cc gcc -c there/a.c -o there/a.o 2>"$LAB/err"
 	expect_grep '^concc: local: group ' "$LAB/err"
 	expect_eq "an object's group" "$(stat -c %g there/a.o)" 2
+	# Those of its rights alone.
+	CONCC_EXPLAIN=1 setpriv --groups 5,6 concc-dispatch id -G >"$LAB/group" 2>"$LAB/err"
+	expect_eq "its groups" "$(cat "$LAB/group")" "$(setpriv --groups 5,6 id -G)"
+	expect_grep '^concc: local: group ' "$LAB/err"
 }
 
 # Nobody waits for a slot of a server that would only send it home.

@@ -71,6 +71,7 @@ others() {
 	says 'tup runs commands in a file system of its own' ./tup
 	echo true >script
 	says 'bash -l sets PATH anew; leave out the l' bash -l script
+	says 'bash -l sets PATH anew; leave out the l' bash -e -l script
 	says 'env -i takes away ' env -i true
 	# What asks compilers by PATH what they are, and calls them by their paths.
 	rm -f Makefile build.ninja

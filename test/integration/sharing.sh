@@ -58,17 +58,18 @@ let_end() { # A|B N
 	INPUT[$1$2]=
 }
 
-# The server's log says what it was told of the host's load.
-wait_load() { # A|B PATTERN
-	local line fd pid found=''
-	exec {fd}< <(exec tail -n +1 -F "/srv/run-$1/project.log" 2>/dev/null)
+# The server's log says what it was told of the host's load: such a line, and behind it the next one.
+wait_load() { # A|B PATTERN...
+	local line fd pid who=$1
+	shift
+	exec {fd}< <(exec tail -n +1 -F "/srv/run-$who/project.log" 2>/dev/null)
 	pid=$!
-	while [ -z "$found" ] && read -r -t "$LAB_LIMIT" -u "$fd" line; do
-		[[ $line != *"load: $2"* ]] || found=1
+	while [ $# -gt 0 ] && read -r -t "$LAB_LIMIT" -u "$fd" line; do
+		[[ $line != *"load: $1"* ]] || shift
 	done
 	kill "$pid"
 	exec {fd}<&-
-	[ -n "$found" ] || fail "no load like '$2' was told: $(grep load: "/srv/run-$1/project.log" | tail -n 3)"
+	[ $# -eq 0 ] || fail "no load like '$1' was told: $(grep load: "/srv/run-$who/project.log" | tail -n 3)"
 }
 
 declare -A INPUT
@@ -255,12 +256,48 @@ comes_home() {
 	expect_grep 'local: straggler .others have all slots of w1, and this machine has one' "$LAB/home"
 }
 
+# What B's job waited there, behind A's, for longer than all of such a job may take, was no work: when its turn has
+# come it is not late, and stays, whatever gets free at home.
+not_late() {
+	local token hung i
+	export CONCC_STRAGGLER_AFTER=10s
+	client A concc stop
+	client B concc stop
+	lab_worker 1 sh -c 'mount -t tmpfs none /opt && touch /opt/hang'
+	cp "$LAB_TOOLS/hold" hold
+	printf '#!/bin/sh\n[ "$1" != hang ] || [ ! -e /opt/hang ] || ./hold >/dev/null\nexit 0\n' >kind
+	chmod +x kind
+	for i in 1 2 3 4 5 6 7 8; do
+		client B env CONCC_LOCAL_SLOTS=1 concc-dispatch ./kind "$i" </dev/null
+	done
+	begin
+	start A 1
+	next_line
+	client A concc-dispatch sleep 11 </dev/null 2>>"$LAB/A.err" & # by then B's would be late
+	PIDS="$PIDS $!"
+	wait_load A '2 running'
+	token=$(client B concc-worker-pool allocate --only local --owner $$)
+	client B env CONCC_EXPLAIN=1 concc-dispatch ./kind hang </dev/null 2>"$LAB/turn" &
+	PIDS="$PIDS $!"
+	wait_load B '2 running, 1 waiting, 2 slots' '2 running, 0 waiting, 2 slots'
+	client B concc-worker-pool release "${token#* }"
+	client B concc status >/dev/null # it has seen that
+	for hung in $(lab_worker_pids 1 hold); do
+		kill "$hung"
+	done
+	let_end A 1
+	end_all
+	lab_worker 1 umount /opt
+	expect_grep 'remote on w1' "$LAB/turn"
+}
+
 check "two users on one host take turns" turns
 sed -n '/^note/p' "$LAB/check.log" 2>/dev/null || true
 check "a job in the queue is cancelled" cancelled
 check "a killed agent frees its slots" killed
 check "who waits there is moved to a slot that is free" moved
 check "who waits there comes home" comes_home
+check "whose turn has come there is not late" not_late
 for who in A B; do
 	expect_no_grep 'ERROR|assert' "/srv/run-$who/project.log"
 	client $who concc stop

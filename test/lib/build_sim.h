@@ -125,6 +125,7 @@ struct run {
 	unsigned at;	  /* machine */
 	double since;	  /* it was sent */
 	double begins;	  /* it gets there; NEVER: it is there */
+	double arrived;	  /* there, where it may wait */
 	double began;	  /* its command did */
 	double left_at;	  /* the machine's work at which it has ended */
 	double noted;	  /* until then, as is believed, ... */
@@ -297,6 +298,7 @@ static void host_begin(struct sim *s, struct host *h)
 		remove_from(h->queued, &h->n_queued, r);
 		r->began = r->noted = s->now;
 		r->done_us = 0;
+		r->task->late += s->now - r->arrived; /* see jobs_begun() */
 		r->left_at = h->work + r->task->work;
 		h->running[h->n_running++] = r;
 	}
@@ -308,6 +310,7 @@ static void host_arrives(struct sim *s, struct run *r)
 	struct host *h = &s->hosts[r->at];
 
 	r->begins = NEVER;
+	r->arrived = s->now;
 	cr_assert_lt(h->n_queued + h->n_running, AT_ONCE_MAX);
 	h->queued[h->n_queued++] = r;
 	host_begin(s, h);
@@ -707,6 +710,8 @@ static void try_home(struct sim *s, struct task *t, bool fills)
 
 	if (c->taken[t->client] >= s->hosts[t->client].m.slots)
 		return;
+	if (t->runs[0].began > 0)
+		late.total_us -= us(t->runs[0].began - t->runs[0].arrived);
 	if (!fills && !is_queued(&t->runs[0]))
 		sched_model_learn_censored(c->model, &late);
 	stop(s, &t->runs[0]);

@@ -65,6 +65,11 @@ fail() { # TEXT
 	exit 1
 }
 
+# What failed without a word is told all the same.
+lab_ended() { # STATUS LAST-COMMAND
+	[ "$1" -eq 0 ] || [[ $2 == exit* ]] || echo "FAIL: status $1 of: $2" >&2
+}
+
 # One sub-result: runs the command (often a function) by itself; its failure does not end the test.
 check() { # NAME CMD...
 	local name=$1 rc=0 start=$SECONDS
@@ -73,6 +78,7 @@ check() { # NAME CMD...
 	set +e
 	(
 		set -e
+		trap 'lab_ended "$?" "$BASH_COMMAND"' EXIT
 		"$@"
 	) >"$LAB/check.log" 2>&1
 	rc=$?
