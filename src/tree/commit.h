@@ -9,6 +9,7 @@
  *   commit_write.c  those into the temporaries, by whichever thread
  *   commit_check.c  may it be changed, and did somebody else change it meanwhile
  *   commit_heard.c  or since it was checked
+ *   commit_foresee.c  what would come of a batch now, before its job's output is shown
  *   commit_times.c  the order of the job's file times, by this machine's clock, and of the
  *                   directories that they are in
  *   commit_apply.c  puts all of it in place
