@@ -311,10 +311,11 @@ static bool put_place_known(struct cache_look *l, const char *dir)
 	return place;
 }
 
-/* Where the kernel says that it is. */
-static int put_place(struct cache_look *l, const char *path)
+/* Where the kernel says that it is.  type: O_DIRECTORY, so that it is not there if it is none, or
+ * 0. */
+static int put_place(struct cache_look *l, const char *path, int type)
 {
-	_cleanup_close_ int fd = open(path, O_PATH | O_CLOEXEC);
+	_cleanup_close_ int fd = open(path, O_PATH | O_CLOEXEC | type);
 	char link[32], place[PATH_MAX];
 	ssize_t n;
 
@@ -332,7 +333,7 @@ static int put_place_of_name(struct cache_look *l, const char *path)
 {
 	if (l->output)
 		look_once(l, path);
-	return l->output && l->err ? put_no(l, l->err) : put_place(l, path);
+	return l->output && l->err ? put_no(l, l->err) : put_place(l, path, 0);
 }
 
 /* Of several files in one directory, once. */
@@ -348,7 +349,7 @@ static int put_place_of_dir(struct cache_look *l, const char *dir)
 	free(l->dir);
 	l->dir = xstrdup(dir);
 	buf_reset(&l->dir_state);
-	r = put_place_known(l, dir) ? 0 : put_place(l, dir);
+	r = put_place_known(l, dir) ? 0 : put_place(l, dir, O_DIRECTORY);
 	if (r == 0)
 		buf_append(&l->dir_state, l->state.data + at, l->state.len - at);
 	return r;

@@ -174,9 +174,9 @@ Test(cache, what_changes_a_state)
 Test(cache, where_it_is_made_counts)
 {
 	static const char *const made[] = {"mo/f", NULL}, *const through[] = {"ml", NULL},
-				 *const dir[] = {"mo/", NULL};
+				 *const dir[] = {"mo/", NULL}, *const in_file[] = {"mp/f/", NULL};
 
-	cr_assert_eq(system("mkdir d1 d2; ln -s d1 o; ln -s o/x l"), 0);
+	cr_assert_eq(system("mkdir d1 d2 p; touch p/f; ln -s d1 o; ln -s o/x l"), 0);
 	cr_assert_not(CHANGES(made, "touch d1/y d1/f"));
 	cr_assert(CHANGES(made, "ln -sfn d2 o"));
 	cr_assert(CHANGES(through, "ln -sfn d1 o"));
@@ -184,6 +184,8 @@ Test(cache, where_it_is_made_counts)
 	cr_assert_not(CHANGES(dir, "ln -sfn d1 o"));
 	cr_assert(CHANGES(made, "rm o"));
 	cr_assert(CHANGES(through, "mkdir o"));
+	/* EISDIR in a directory, whatever f is, and ENOTDIR in a file. */
+	cr_assert(CHANGES(in_file, "rm -r p; touch p"));
 }
 
 static void fingerprints_of(const struct cache_names *s, uint64_t *ret)
