@@ -799,7 +799,19 @@ lab_client_pids() { # NAME
 	return 0
 }
 
-# How many system calls the process makes, with all it starts, while the command runs.
+# strace(1) tells a call in two lines when another thread makes one meanwhile.
+whole_calls() {
+	awk '{ pid = $1 }
+		sub(/ <unfinished [.][.][.]>$/, "") { begun[pid] = $0; next }
+		match($0, /<[.][.][.] [a-z0-9_]+ resumed>/) {
+			$0 = begun[pid] substr($0, RSTART + RLENGTH)
+			delete begun[pid]
+		}
+		{ print }
+		END { for (pid in begun) print begun[pid] }'
+}
+
+# How many system calls the process makes, with all it starts, while the command runs; each is a line of $LAB/strace.
 lab_syscalls() { # PID CMD...
 	local pid=$1 line tracer
 	shift
@@ -810,6 +822,8 @@ lab_syscalls() { # PID CMD...
 	"$@"
 	kill -INT "$tracer"
 	wait "$tracer" || true
+	whole_calls <"$LAB/strace" >"$LAB/strace.whole"
+	mv "$LAB/strace.whole" "$LAB/strace"
 	grep -c '(' "$LAB/strace"
 }
 
