@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -187,6 +188,37 @@ static bool leads_away(pid_t pid, unsigned long address, uint64_t size)
 	return a.sa.sa_family == AF_UNIX && is_elsewhere(pid, &a.un, len);
 }
 
+/* ---- signals ---- */
+
+#define OUR_INIT 1
+
+/* Numbers are given in order, and begin anew after the last there is. */
+static bool is_of_job(pid_t first, pid_t number)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	pid_t last;
+
+	if (read_file_at(-1, "/proc/sys/kernel/ns_last_pid", 32, &b) < 0)
+		return number >= first;
+	last = (pid_t)strtol(buf_cstr(&b), NULL, 10);
+	return first <= last ? number >= first && number <= last
+			     : number >= first || number <= last;
+}
+
+/* A group is called by its first process: ours is that of a job's processes, and what the caller's
+ * group has elsewhere is not in it. */
+static bool signals_others(pid_t first, const struct filter_call *c)
+{
+	bool only_asks = c->nr == SYS_pidfd_open || (int)c->args[1] == 0;
+	pid_t to = (pid_t)c->args[0];
+
+	if (to == 0)
+		to = getpgid(c->pid);
+	else if (to < 0 && to > INT32_MIN)
+		to = -to;
+	return to == OUR_INIT ? !only_asks : to > 0 && !is_of_job(first, to);
+}
+
 /* ---- */
 
 bool beyond_ask(const void *beyond, const struct filter_call *c)
@@ -215,6 +247,10 @@ bool beyond_ask(const void *beyond, const struct filter_call *c)
 		return leads_away(c->pid, c->args[1], c->args[2]);
 	case SYS_sendto:
 		return leads_away(c->pid, c->args[4], c->args[5]);
+	case SYS_kill:
+	case SYS_rt_sigqueueinfo:
+	case SYS_pidfd_open:
+		return signals_others(b->first, c);
 	default:
 		return moves_ask(&b->moves, c);
 	}

@@ -14,6 +14,10 @@
  *
  * Network: a job has its own, with a loopback interface.  What it connects to there is of the job
  * when somebody listens, and else of the client.
+ *
+ * Signals: of the client's processes a job sees none, and their numbers are not those of its own.
+ * What it has started, also what has ended since, is told by the number.  Its parent is the init
+ * here, which is there as the caller is, but takes no signal for it.
  */
 #include <stdbool.h>
 #include <sys/stat.h>
@@ -25,6 +29,7 @@ struct beyond {
 	struct moves moves;
 	const struct stat *input; /* the job's standard input, ... */
 	bool seeks, reads;	  /* ... and what may not be done with it: see launch */
+	pid_t first;		  /* the job's first process, as its own namespace counts */
 };
 
 /* A filter_ask_fn; beyond: struct beyond. */

@@ -99,6 +99,7 @@ struct rule {
 #define SEEKS	 "it seeks in its input"
 #define READS	 "it reads from the terminal"
 #define CONNECTS "it connects to a network or a daemon"
+#define SIGNALS	 "it signals a process that it has not started, or asks whether that is there"
 #define OLD_CALL "it is a 32-bit program that makes a socket or namespace"
 
 #define RULE(name, ...)                                                                            \
@@ -140,7 +141,7 @@ static const struct rule rules[] = {
 	RULE(mknod, ROOT, DEVICE, 1, .power = true, .text = NODE),
 #endif
 	RULE(mknodat, ROOT, DEVICE, 2, .power = true, .text = NODE),
-	/* A pipe has no positions.  For this and the network see beyond.c. */
+	/* A pipe has no positions.  For this, the network and signals see beyond.c. */
 	RULE(lseek, INPUT, EQUAL, 0, .ask = true, .value = STDIN_FILENO, .text = SEEKS),
 	RULE(pread64, INPUT, EQUAL, 0, .ask = true, .value = STDIN_FILENO, .text = SEEKS),
 	RULE(preadv, INPUT, EQUAL, 0, .ask = true, .value = STDIN_FILENO, .text = SEEKS),
@@ -155,6 +156,9 @@ static const struct rule rules[] = {
 	RULE(pselect6, TERMINAL, ANY, .ask = true, .text = READS),
 	RULE(connect, ALL, ANY, .ask = true, .text = CONNECTS),
 	RULE(sendto, ALL, UNEQUAL, 4, .ask = true, .value = 0, .text = CONNECTS),
+	RULE(kill, ALL, UNEQUAL, 2, .ask = true, .value = FILTER_OURS, .text = SIGNALS),
+	RULE(rt_sigqueueinfo, ALL, ANY, .ask = true, .text = SIGNALS),
+	RULE(pidfd_open, ALL, ANY, .ask = true, .text = SIGNALS),
 	/* What they did set is found in the end; these are for where that fails. */
 	RULE(setxattr, ALL, UNEQUAL, 3, .value = PLAIN_ACL_SIZE, .text = ATTRS),
 	RULE(lsetxattr, ALL, UNEQUAL, 3, .value = PLAIN_ACL_SIZE, .text = ATTRS),
@@ -592,6 +596,11 @@ static bool let_go_on(int listener, uint64_t id)
 	struct seccomp_notif_resp r = {.id = id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
 
 	return ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &r) == 0;
+}
+
+int filter_kill(pid_t pid, int signo)
+{
+	return syscall(SYS_kill, pid, signo, FILTER_OURS) < 0 ? -errno : 0;
 }
 
 const char *filter_notified(int listener, filter_ask_fn *ask, const void *data)

@@ -65,6 +65,11 @@ const char *filter_notified(int listener, filter_ask_fn *ask, const void *data);
 /* Who waits and who answers take turns on one core, where the kernel can (since 6.6). */
 void filter_take_turns(int listener);
 
+/* The third argument of a kill(2) that is not the job's: the kernel does not look at it. */
+#define FILTER_OURS 0x636f6e63
+/* kill(2), by who is under the filter and listens itself. */
+int filter_kill(pid_t pid, int signo);
+
 struct trace;
 /* The same of a filter that traces: each call is given to t, and goes on unless it can't. */
 const char *filter_traced(const struct filter *f, int listener, filter_ask_fn *ask,

@@ -263,7 +263,7 @@ static void pass_signal(const struct signalfd_siginfo *si)
 {
 	/* 0: sent from outside of our pid namespace, so by the launcher. */
 	if (si->ssi_signo == (uint32_t)JOB_SIGNAL && si->ssi_code == SI_QUEUE && si->ssi_pid == 0)
-		(void)kill(0, si->ssi_int); /* to us, it is one from inside */
+		(void)filter_kill(0, si->ssi_int); /* to us, it is one from inside */
 }
 
 /* What a job locks to read it is a few files; of a coverage run one for each source. */
@@ -294,6 +294,7 @@ static void look_at_call(struct job *j)
 		.input = &j->input,
 		.seeks = j->req.seeks,
 		.reads = j->req.reads,
+		.first = j->first,
 	};
 	const char *text = j->trace ? filter_traced(j->setup->trace_filter, j->listener, beyond_ask,
 						    &b, j->trace)
@@ -315,7 +316,7 @@ static void look_at_call(struct job *j)
  */
 static void end_all(void)
 {
-	(void)kill(-1, SIGKILL);
+	(void)filter_kill(-1, SIGKILL);
 	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
 		;
 }
@@ -482,7 +483,7 @@ void job_init(int sock, int orders, const struct launcher_setup *setup)
 	r = lm_send(sock, &p, j.fds, j.n + 1, 0);
 	if (r < 0)
 		jobinit_refuse(&j, r, "can't hand over the upper layers");
-	pid = j.trace ? start_traced(&j) : start_command(&j);
+	j.first = pid = j.trace ? start_traced(&j) : start_command(&j);
 	/* So that the readers of the command's output see its end. */
 	for (int i = 0; i < 3; i++)
 		(void)close(j.stdio[i]);

@@ -23,7 +23,8 @@ struct job {
 	int stdio[3];
 	int mirror; /* its root */
 	bool own_proc;
-	int err; /* of what was made before there was a job to refuse */
+	pid_t first; /* of its processes: their numbers begin there */
+	int err;     /* of what was made before there was a job to refuse */
 	const char *failed;
 	int fds[PROTO_WORKSPACES_MAX + 1];     /* to send: uppers, /tmp */
 	int overlay_fds[PROTO_WORKSPACES_MAX]; /* of overlays to be moved into /tmp; else -1 */

@@ -8,7 +8,7 @@
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 LAB_SLOTS=1
 . "${BASH_SOURCE[0]%/*}/../lib/same.sh"
-lab_need jq python3
+lab_need jq python3 perl
 lab_enter "$@"
 same_start here
 
@@ -51,7 +51,13 @@ import os, signal, sys
 signal.setitimer(signal.ITIMER_VIRTUAL, 0.2)
 os.execvp(sys.argv[1], sys.argv[1:])
 X
-chmod +x lock twice virtual-timer
+cat >to-group <<'X'
+#!/usr/bin/python3
+import os, signal
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+os.killpg(os.getpgrp(), signal.SIGUSR1)
+X
+chmod +x lock twice virtual-timer to-group
 
 # ---- locks ----
 
@@ -225,6 +231,32 @@ of_mounts() {
 	same remote 'mkdir m; mount -t tmpfs none m; $RUN sh -c "echo x >m/f; ln m/f m/g; mkdir m/d; ln m/f m/d/h; cp m/f e"; umount m'
 }
 
+# ---- processes that are not the job's ----
+
+with_others() {
+	local other='sleep 1000 & other=$!'
+	same no-way-home "$other; "'$RUN sh -c "kill -0 $other && echo there; kill -9 $other && echo killed"; wait $other; echo $?'
+	same no-way-home "$other; "'$RUN python3 -c "import os; os.kill($other, 15)"; wait $other; echo $?'
+	same no-way-home "$other; "'$RUN python3 -c "import os, signal; signal.pidfd_send_signal(os.pidfd_open($other), 15)"; wait $other; echo $?'
+	same no-way-home 'setsid sleep 1000 & other=$!; $RUN sh -c "until kill -15 -$other 2>/dev/null; do :; done"; wait $other; echo $?'
+	same no-way-home 'trap "echo told" USR1; $RUN sh -c "kill -USR1 \$PPID"; echo on'
+	# In a session of its own: the test is in the caller's group.
+	same no-way-home 'setsid -w bash -c "trap \"echo told\" USR1; \$RUN sh -c \"trap : USR1; kill -USR1 0\"; echo on"'
+	same no-way-home 'setsid -w bash -c "trap \"echo told\" USR1; \$RUN ../to-group; echo on"'
+	same no-way-home 'sleep 0 & wait $!; $RUN sh -c "kill -0 $! 2>/dev/null || echo stale"'
+}
+
+# Its own: also when they have ended, and by all names.
+with_its_own() {
+	same remote '$RUN sh -c "kill -0 \$PPID && kill -0 \$\$ && echo here; kill -USR1 \$\$"; echo $?'
+	same remote '$RUN sh -c "sleep 1000 & kill \$!; wait \$!; echo \$?; kill -0 \$! 2>/dev/null || echo gone"'
+	same remote '$RUN timeout -s KILL .1 sleep 1000; echo $?; $RUN timeout .1 sleep 1000; echo $?'
+	same remote '$RUN bash -c "set -m; sleep 1000 | sleep 1000 & kill %1; wait %1; echo \$?" 2>/dev/null'
+	same remote '$RUN setsid -w sh -c "trap \"echo told\" USR1; kill -USR1 0; echo on"'
+	same remote '$RUN perl -e "\$SIG{USR1} = sub { print qq(told\n) }; kill USR1 => \$\$; if (!(\$p = fork)) { exec qw(sleep 1000) } kill -9 => \$p or kill 9 => \$p; wait; print \$? & 127"'
+	same remote '$RUN python3 -c "import signal, threading; signal.pthread_kill(threading.get_ident(), 0); signal.raise_signal(10)"; echo $?'
+}
+
 check "a lock to read: remote" to_read
 check "a lock to keep others away: here" to_write
 check "a lock to read, and what others do" beside_others
@@ -239,4 +271,6 @@ check "several names of what is no file" more_names
 check "rights of files that root writes to" rights_of_files
 check "what must not change" unchangeable
 check "mounts in a project" of_mounts
+check "signals to processes that a job has not started" with_others
+check "signals to its own" with_its_own
 lab_stop

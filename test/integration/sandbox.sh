@@ -94,7 +94,7 @@ each_alone_at() { # N
 			ls -d "$d"/tmp/a.secret "$d"/var/tmp/a.secret "$d"/dev/shm/a.secret "$d$PWD/a.secret" 2>/dev/null
 		done
 		cat /proc/[0-9]*/cmdline 2>/dev/null | tr "\\0" " " | grep -o "[.]/hold"
-		trap : TERM; kill -TERM -1 2>/dev/null
+		trap : TERM; ./breakout --signal-all
 		echo end' >"$LAB/out" 2>"$LAB/err" || true
 	still=$(lab_worker_pids "$1" hold)
 	kill "$first"

@@ -515,7 +515,6 @@ TEST_BOTH(what_it_does_not_see)
 	check_out(r, "81\n");
 	check_exit(run(a, "mount -t tmpfs x /opt 2>/dev/null || umount /tmp 2>/dev/null || exit 9"),
 		   9);
-	check_exit(run(a, "kill -KILL 1; kill -TERM 1; sleep 0; exit 5"), 5);
 	check_exit(run(a, "cat /proc/1/environ >/dev/null 2>&1 || exit 9"), 9);
 }
 
@@ -668,6 +667,15 @@ static void check_filter(struct agent *a)
 		     NULL);
 	check_beyond(a, "unshare -U true || true", "user namespace");
 	check_beyond(a, "unshare -r true || true", "user namespace");
+	check_beyond(a,
+		     "sleep 20 & kill -0 $! && kill -9 $!; wait; kill -0 $! || kill -0 $PPID && "
+		     "setsid -w sh -c 'trap : TERM; kill 0; kill -- -$$'; kill -CONT $$",
+		     NULL);
+	check_beyond(a, "kill -KILL 1", "signals a process");
+	check_beyond(a, "kill -TERM $PPID || true", "signals a process");
+	check_beyond(a, "kill -0 200 || true", "signals a process");
+	check_beyond(a, "kill -CONT 0", "signals a process");
+	check_beyond(a, "kill -CONT -1", "signals a process");
 }
 
 /* The same is told of when all else is, too. */
