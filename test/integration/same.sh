@@ -51,13 +51,21 @@ import os, signal, sys
 signal.setitimer(signal.ITIMER_VIRTUAL, 0.2)
 os.execvp(sys.argv[1], sys.argv[1:])
 X
+# Has a file open that a command fills, by its name behind all words.
+cat >with-temporary <<'X'
+#!/usr/bin/python3
+import subprocess, sys, tempfile
+with tempfile.NamedTemporaryFile(dir=".") as f:
+    subprocess.run(sys.argv[1:] + [f.name], check=True)
+    print(f.read())
+X
 cat >to-group <<'X'
 #!/usr/bin/python3
 import os, signal
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 os.killpg(os.getpgrp(), signal.SIGUSR1)
 X
-chmod +x lock twice virtual-timer to-group
+chmod +x lock twice virtual-timer with-temporary to-group
 
 # ---- locks ----
 
@@ -257,6 +265,21 @@ with_its_own() {
 	same remote '$RUN python3 -c "import signal, threading; signal.pthread_kill(threading.get_ident(), 0); signal.raise_signal(10)"; echo $?'
 }
 
+# ---- files that somebody has open here ----
+
+# He sees what is written, and what he writes is not lost.
+open_here() {
+	same remote 'echo a >f; exec 5<f; $RUN sh -c "echo b >>f"; cat <&5'
+	same remote 'echo a >f; exec 5<f; $RUN sh -c "echo b >f; echo c >>f"; cat <&5'
+	same remote '>log; exec 5>>log; echo a >&5; $RUN sh -c "echo b >>log"; echo c >&5'
+	same remote 'echo a >f; exec 5<f; $RUN sh -c "rm f; echo b >f"; cat <&5'
+	same remote 'echo a >f; exec 5<f; $RUN sh -c "echo b >g; mv g f"; cat <&5'
+	same remote 'head -c 3000000 /dev/zero >f; exec 5<f; $RUN sh -c "seq 100000 >>f"; cksum <&5'
+	same remote '../with-temporary $RUN cp ../lock'
+	same remote 'echo "int x;" >a.c; ../with-temporary $COMPILE -S a.c -o'
+	same remote 'echo a >f; stat -c %i f >n; $RUN true; $RUN sh -c "echo b >g; cat g"; stat -c %i f | cmp n - && echo kept; rm n'
+}
+
 check "a lock to read: remote" to_read
 check "a lock to keep others away: here" to_write
 check "a lock to read, and what others do" beside_others
@@ -273,4 +296,5 @@ check "what must not change" unchangeable
 check "mounts in a project" of_mounts
 check "signals to processes that a job has not started" with_others
 check "signals to its own" with_its_own
+check "files that somebody has open here" open_here
 lab_stop
