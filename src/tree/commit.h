@@ -153,7 +153,8 @@ struct commit {
 	struct temp_dir temp_dirs[TEMP_DIRS_MAX];
 	size_t n_temp_dirs;
 	struct commit_totals totals;
-	/* Of the batch that is checked: what removes another user's file; does it make new ones? */
+	/* Of the batch that is checked: what removes a file of which a job can't tell all (see
+	 * commit_check.c); does it make new ones? */
 	const struct effect *others;
 	bool made;
 	int64_t dispatched;   /* ns; no file of the job is older */
@@ -272,6 +273,9 @@ int chmod_at(int dir_fd, const char *name, mode_t mode);
  */
 int identity_keep(const struct effect *e, const struct stat *was, int fd, const char *name,
 		  int temp_fd, const char *temp);
+/* Is anything attached to what is there that a job does not see, and what replaces files may keep?
+ */
+bool identity_has_attributes(int fd, const char *name);
 
 /* ---- vcs.c ---- */
 

@@ -353,14 +353,28 @@ static bool makes(const struct effect *e, const struct stat *st)
 	       (!S_ISREG(st->st_mode) || e->flags & (EFFECT_F_REPLACED | EFFECT_F_SPECIAL));
 }
 
-/* It is another user's or group's, and a job can't tell: what replaces files often gives the new
- * one to whom the old one belonged (sed -i, patch, cp -p). */
+/*
+ * Whose a file is, and its access list, a job can't tell: what replaces files often gives the new
+ * one those of the old one (sed -i, patch, cp -p).
+ */
+static bool has_attributes(struct commit *c, const struct effect *e)
+{
+	const char *name;
+	int fd = c->any_command ? commit_parent_fd(c, e->path, &name) : -1;
+
+	return fd >= 0 && identity_has_attributes(fd, name);
+}
+
+static bool replaces(const struct effect *e, const struct stat *was)
+{
+	return e->temp && e->flags & EFFECT_F_REPLACED && S_ISREG(was->st_mode);
+}
+
 static bool replaces_others(const struct effect *e, const struct stat *was)
 {
 	struct stat st;
 
-	return e->temp && e->flags & EFFECT_F_REPLACED && S_ISREG(was->st_mode) &&
-	       e->temp_fd >= 0 &&
+	return replaces(e, was) && e->temp_fd >= 0 &&
 	       fstatat(e->temp_fd, path_base(e->temp), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 	       (st.st_uid != was->st_uid || st.st_gid != was->st_gid);
 }
@@ -530,18 +544,25 @@ int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg)
 			"the directory of %s has a default access list (setfacl -d), which "
 			"jobs elsewhere don't see",
 			e->path);
-	/* Moved, if what it made new is that: the owner would not come along. */
-	if (e->kind == EFFECT_REMOVE && err > 0 && !is_dir && st.st_uid != geteuid())
+	/* Moved, if what it made new is that: the owner, or the list, would not come along. */
+	if (e->kind == EFFECT_REMOVE && err > 0 && !is_dir &&
+	    (st.st_uid != geteuid() || (S_ISREG(st.st_mode) && has_attributes(c, e))))
 		c->others = e;
 	if (e->kind == EFFECT_FILE && e->temp && err == 0)
 		c->made = true;
 	if (c->others && c->made)
 		return errmsg_set(msg, CONCC_E_NO_WAY,
-				  "%s is another user's, and may have been moved by the job",
+				  "%s is another user's, or has extended attributes or an access "
+				  "list, and may have been moved by the job",
 				  c->others->path);
 	if (replaces_others(e, &st))
 		return errmsg_set(msg, CONCC_E_NO_WAY,
 				  "%s is another user's or group's, and jobs can't see whose",
 				  e->path);
+	if (replaces(e, &st) && has_attributes(c, e))
+		return errmsg_set(
+			msg, CONCC_E_NO_WAY,
+			"%s has extended attributes or an access list, which jobs don't see",
+			e->path);
 	return check_tree(c, e->path, is_dir, msg);
 }

@@ -34,6 +34,19 @@ static bool is_kept_attribute(const char *name)
 	return str_starts(name, "user.") || streq(name, "system.posix_acl_access");
 }
 
+bool identity_has_attributes(int fd, const char *name)
+{
+	char path[PROTO_NAME_MAX + 40], names[XATTR_LIST_MAX];
+	ssize_t n;
+
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", fd, name);
+	n = llistxattr(path, names, sizeof(names));
+	for (ssize_t i = 0; i < n; i += (ssize_t)strlen(names + i) + 1)
+		if (is_kept_attribute(names + i) || streq(names + i, "security.capability"))
+			return true;
+	return false;
+}
+
 static int copy_attribute(const char *from, const char *to, const char *name)
 {
 	_cleanup_free_ void *value = NULL;

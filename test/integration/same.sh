@@ -8,7 +8,7 @@
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 LAB_SLOTS=1
 . "${BASH_SOURCE[0]%/*}/../lib/same.sh"
-lab_need jq python3 perl
+lab_need jq python3 perl patch setfacl setfattr
 lab_enter "$@"
 same_start here
 
@@ -280,6 +280,20 @@ open_here() {
 	same remote 'echo a >f; stat -c %i f >n; $RUN true; $RUN sh -c "echo b >g; cat g"; stat -c %i f | cmp n - && echo kept; rm n'
 }
 
+# ---- what jobs don't see of a file, and what replaces it keeps ----
+
+attributes() {
+	same no-way-home 'echo a >f; setfacl -m u:5:rw f; $RUN sed -i s/a/b/ f; getfacl f'
+	same no-way-home 'echo a >f; setfacl -m u:5:rw f; $RUN perl -pi -e s/a/b/ f; getfacl f'
+	same no-way-home 'echo a >f; setfattr -n user.x -v 1 f; $RUN mv f g; getfattr -d g'
+	same no-way-home 'echo a >f; setfattr -n user.x -v 1 f; $RUN sh -c "cp -p f g; echo b >>g; mv g f"; getfattr -d f'
+	same no-way-home 'echo a >f; setfattr -n user.x -v 1 f; echo "-a
++b" | sed "1i --- f\n+++ f\n@@ -1 +1 @@" >p; $RUN patch -s f p; getfattr -d f'
+	same remote 'echo a >f; setfattr -n user.x -v 1 f; setfacl -m u:5:rw f; $RUN sh -c "echo b >>f"; getfattr -d f; getfacl f'
+	same remote 'echo a >f; setfattr -n user.x -v 1 f; $RUN sh -c "cat f; rm f"'
+	same remote 'echo "int x;" >a.c; echo >a.o; setfattr -n user.x -v 1 a.o; $COMPILE -c a.c; getfattr -d a.o'
+}
+
 check "a lock to read: remote" to_read
 check "a lock to keep others away: here" to_write
 check "a lock to read, and what others do" beside_others
@@ -297,4 +311,5 @@ check "mounts in a project" of_mounts
 check "signals to processes that a job has not started" with_others
 check "signals to its own" with_its_own
 check "files that somebody has open here" open_here
+check "access lists and extended attributes" attributes
 lab_stop
