@@ -47,9 +47,10 @@ struct mirror_ops {
 	void (*want_file)(void *data, const struct msg_fetch *f);
 	/*
 	 * Something could not be answered as it is on the client: the version is gone, it can't be
-	 * told now, or (CONCC_E_SPECIAL) it is nothing that can be shown here.  Whoever asked sees
-	 * an error that is ours.  job: what job_of() said of it, MIRROR_SOME_JOB: nobody knows
-	 * whose it was.  Called before mirror_dispatch() returns.
+	 * told now, or it is nothing that can be shown here: CONCC_E_SPECIAL, or -ENAMETOOLONG,
+	 * where no message can carry its path.  Whoever asked sees an error that is ours.  job:
+	 * what job_of() said of it, MIRROR_SOME_JOB: nobody knows whose it was.  Called before
+	 * mirror_dispatch() returns.
 	 */
 	void (*failed)(void *data, int64_t job, const char *path, int err);
 	/*

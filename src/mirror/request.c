@@ -193,7 +193,7 @@ static struct inode *seen_before(struct mirror *m, const struct request *r)
 	return j ? dir_former(r->inode, r->name, j->seq) : NULL;
 }
 
-/* 0, or why what is there can't be shown: concc codes, which no other failure here is. */
+/* 0, or why what is there can't be shown. */
 static int can_show(const struct inode *i)
 {
 	switch (i->attr.type) {
@@ -207,6 +207,16 @@ static int can_show(const struct inode *i)
 	default:
 		return 0;
 	}
+}
+
+/* What can't be named in a message can't be asked for: one only gets there by relative paths. */
+static bool can_name(const struct mirror *m, const struct inode *i)
+{
+	size_t len = 0;
+
+	for (const struct inode *at = i; at->parent; at = at->parent)
+		len += 1 + strlen(at->name);
+	return i == m->root || len < PROTO_PATH_MAX;
 }
 
 static int try_lookup(struct mirror *m, struct request *r, struct fuse_entry_param *e)
@@ -238,6 +248,8 @@ static int try_lookup(struct mirror *m, struct request *r, struct fuse_entry_par
 		return 0;
 	}
 	rc = can_show(child);
+	if (rc == 0 && child->dir && !can_name(m, child))
+		rc = -ENAMETOOLONG;
 	if (rc == 0 && child->dir && child->dir->served)
 		rc = need_listing(m, child, r);
 	if (rc == 0)
@@ -269,7 +281,7 @@ static void report_outside(struct mirror *m, const struct request *r, enum missi
 
 static bool is_loss(int rc)
 {
-	return rc == CONCC_E_SPECIAL || rc == CONCC_E_UNAVAIL;
+	return rc == CONCC_E_SPECIAL || rc == CONCC_E_UNAVAIL || rc == -ENAMETOOLONG;
 }
 
 /* Its absence is no news when the client has said so. */

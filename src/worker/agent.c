@@ -121,6 +121,10 @@ static void failed(void *data, int64_t job, const char *path, int err)
 		why = FAILED_DESCRIPTOR;
 		text = agent_job_descriptors(data, job);
 		break;
+	case -ENAMETOOLONG: /* no worker's job can be shown what no message can name */
+		why = FAILED_NO_WAY_HOME;
+		text = xasprintf("%.100s... could not be read by the job: %s", path, err_text(err));
+		break;
 	case -EACCES: /* what the client's user may not do, no other worker's job may */
 		why = FAILED_NO_WAY_HOME;
 		/* fall through */

@@ -294,6 +294,17 @@ attributes() {
 	same remote 'echo "int x;" >a.c; echo >a.o; setfattr -n user.x -v 1 a.o; $COMPILE -c a.c; getfattr -d a.o'
 }
 
+# ---- names that are too long for a message ----
+
+# A directory to which only relative paths lead.
+deep() {
+	local d='n=$(printf "%0200d"); (for i in $(seq 30); do mkdir $n; cd $n; done; echo deep >f)'
+	same no-way-home "$d; "'$RUN find . | wc -l; rm -r $n'
+	same no-way-home "$d; "'$RUN rm -r $n'
+	same no-way-home "$d; "'$RUN python3 -c "import os, sys; [os.chdir(sys.argv[1]) for i in range(30)]; print(open(\"f\").read())" $n; rm -r $n'
+	same remote "$d; "'$RUN ls | wc -c; rm -r $n'
+}
+
 check "a lock to read: remote" to_read
 check "a lock to keep others away: here" to_write
 check "a lock to read, and what others do" beside_others
@@ -312,4 +323,5 @@ check "signals to processes that a job has not started" with_others
 check "signals to its own" with_its_own
 check "files that somebody has open here" open_here
 check "access lists and extended attributes" attributes
+check "paths that are too long" deep
 lab_stop
