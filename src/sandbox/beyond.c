@@ -140,8 +140,8 @@ static bool has_abstract_name(const char *line, const void *data)
 }
 
 /*
- * Of a daemon of the client's, in /run, where a job has nothing.  Not those that the C library
- * tries before it does without.
+ * Of a daemon of the client's: in /run, where a job has nothing, or of the log, which syslog(3)
+ * does without when nobody is there.  Not those that the C library tries before it does without.
  */
 static bool is_of_daemon(const char *path)
 {
@@ -150,6 +150,8 @@ static bool is_of_daemon(const char *path)
 			   : str_starts(path, "/run/")	 ? path + strlen("/run/")
 							 : NULL;
 
+	if (streq(path, "/dev/log") || (name && str_starts(name, "systemd/journal/")))
+		return true;
 	for (size_t i = 0; name && i < N_OF(tried); i++)
 		if (str_starts(name, tried[i]))
 			return false;

@@ -3,7 +3,7 @@
 #
 # Commands that are no plain compiles, by doing everything twice, here and on workers, and comparing output,
 # errors, status and files; and where each of them ran.
-# limit: 300
+# limit: 420
 # shellcheck disable=SC2016 # the jobs' own variables
 . "${BASH_SOURCE[0]%/*}/../lib/lab.sh"
 LAB_SLOTS=1
@@ -265,6 +265,13 @@ with_its_own() {
 	same remote '$RUN python3 -c "import signal, threading; signal.pthread_kill(threading.get_ident(), 0); signal.raise_signal(10)"; echo $?'
 }
 
+# The log is here, also when nobody keeps one: who writes there is not told.
+to_the_log() {
+	same no-way-home '$RUN python3 -c "import syslog; syslog.syslog(\"x\"); print(1)"'
+	same no-way-home '$RUN perl -e "use Sys::Syslog; eval { openlog(qw(a ndelay user)); syslog(qw(info x)) }; print 1"'
+	same no-way-home '$RUN sh -c "logger x; echo on"'
+}
+
 # ---- files that somebody has open here ----
 
 # He sees what is written, and what he writes is not lost.
@@ -278,6 +285,15 @@ open_here() {
 	same remote '../with-temporary $RUN cp ../lock'
 	same remote 'echo "int x;" >a.c; ../with-temporary $COMPILE -S a.c -o'
 	same remote 'echo a >f; stat -c %i f >n; $RUN true; $RUN sh -c "echo b >g; cat g"; stat -c %i f | cmp n - && echo kept; rm n'
+}
+
+# As much room as files have on most file systems.
+room() {
+	case $(stat -f -c %T .) in
+	ext* | tmpfs) ;;
+	*) skip "what others take is their own affair" ;;
+	esac
+	same remote 'seq 20000 >f; seq 10 >g; >h; ln -s f l; $RUN sh -c "du -k f g h l; ls -s f g h; stat -c %b f g h l; cp f i; du -k i"'
 }
 
 # ---- what jobs don't see of a file, and what replaces it keeps ----
@@ -321,7 +337,9 @@ check "what must not change" unchangeable
 check "mounts in a project" of_mounts
 check "signals to processes that a job has not started" with_others
 check "signals to its own" with_its_own
+check "a message to the log" to_the_log
 check "files that somebody has open here" open_here
+check "the room that files take" room
 check "access lists and extended attributes" attributes
 check "paths that are too long" deep
 lab_stop
