@@ -257,7 +257,7 @@ with_others() {
 # Its own: also when they have ended, and by all names.
 with_its_own() {
 	same remote '$RUN sh -c "kill -0 \$PPID && kill -0 \$\$ && echo here; kill -USR1 \$\$"; echo $?'
-	same remote '$RUN sh -c "sleep 1000 & kill \$!; wait \$!; echo \$?; kill -0 \$! 2>/dev/null || echo gone"'
+	same remote '$RUN sh -c "sleep 1000 & kill \$!; wait \$!; echo \$?; kill -0 \$! || echo gone" 2>/dev/null'
 	same remote '$RUN timeout -s KILL .1 sleep 1000; echo $?; $RUN timeout .1 sleep 1000; echo $?'
 	same remote '$RUN bash -c "set -m; sleep 1000 | sleep 1000 & kill %1; wait %1; echo \$?" 2>/dev/null'
 	same remote '$RUN setsid -w sh -c "trap \"echo told\" USR1; kill -USR1 0; echo on"'
