@@ -26,6 +26,10 @@ void namespaces_look(struct namespaces *ret); /* this process's */
  * goes on after "it runs ", of a caller and the project server. */
 const char *namespaces_differ(const struct namespaces *ours, pid_t pid);
 
+/* Has the process ended, or begun to?  It has left them before the kernel closes what it had open,
+ * and of one that is there /proc says at the worst that we may not look. */
+bool namespaces_left(pid_t pid);
+
 /*
  * Is who is at the other end of this unix socket, by when it was connected or listened, in other
  * groups than this process?  Its own group is what its files get, all of them say what it may read.

@@ -104,6 +104,8 @@ void server_tell(const char *dir, uint8_t type, const struct buf *b);
  * told.
  */
 void server_wait_end(int dir_fd);
+/* It still seems ready, and is such a process: what is sent to it nobody reads. */
+bool server_is_ending(int dir_fd);
 /* Of builds with workers of their own (`concc run -w`), which each make one. */
 #define RUN_DIR_PREFIX "/tmp/concc-run-"
 /* Those that are there, of this user, but mine, which is known already.  NULL: none. */

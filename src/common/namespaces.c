@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "concc/namespaces.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <linux/stat.h> /* of statx(2): <sys/stat.h> has it in newer libraries only */
@@ -75,6 +76,18 @@ const char *namespaces_differ(const struct namespaces *ours, pid_t pid)
 			return views[i].text;
 	}
 	return NULL;
+}
+
+bool namespaces_left(pid_t pid)
+{
+	struct namespaces theirs;
+	bool left = false;
+	char who[16];
+
+	(void)snprintf(who, sizeof(who), "%d", (int)pid);
+	for (int i = 0; i < NAMESPACES_N && pid > 0 && !left; i++)
+		left = !look(who, i, &theirs) && (errno == ENOENT || errno == ESRCH);
+	return left;
 }
 
 /* ---- groups ---- */

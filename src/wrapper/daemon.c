@@ -75,20 +75,36 @@ static void displace(int dir_fd)
 	pool_forget(dir_fd);
 }
 
-void server_wait_end(int dir_fd)
+/* Of the server that is there, or was last; 0: not told. */
+static pid_t server_pid(int dir_fd)
 {
 	_cleanup_close_ int fd = openat(dir_fd, "project.lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	char line[32];
 	ssize_t n = fd < 0 ? -1 : read(fd, line, sizeof(line) - 1);
-	struct pollfd p = {.fd = -1, .events = POLLIN};
 	long pid;
 
 	if (n <= 0)
-		return;
+		return 0;
 	line[n] = '\0';
 	pid = strtol(line, NULL, 10);
-	if (pid > 0)
-		p.fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
+	return pid > 0 ? (pid_t)pid : 0;
+}
+
+bool server_is_ending(int dir_fd)
+{
+	pid_t pid = server_pid(dir_fd);
+
+	/* Only while the lock is held, that number is the server's. */
+	return pid && namespaces_left(pid) && server_is_ready(dir_fd);
+}
+
+void server_wait_end(int dir_fd)
+{
+	pid_t pid = server_pid(dir_fd);
+	struct pollfd p = {.fd = -1, .events = POLLIN};
+
+	if (pid)
+		p.fd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (p.fd < 0)
 		return;
 	/* Only now: while the lock is held, that number is the server's. */

@@ -27,6 +27,9 @@ extern char **environ;
 
 /* Remote tries of one command before it runs here: the first, and one for each bad surprise. */
 #define ATTEMPTS_MAX 3
+/* Times that it finds the server or the pool gone before it has a slot: none of them is an attempt.
+ */
+#define GONE_MAX 8
 static bool is_null_device(int fd)
 {
 	struct stat a, b;
@@ -161,7 +164,8 @@ static void on_lost(struct wrapper *w, int err)
 		words_say(&w->words, WORDS_TROUBLE,
 			  "the project server was lost (%s); starting another", err_text(err));
 	wrapper_count(w, "retry", "server-lost");
-	if (err == -ECONNREFUSED)
+	/* Or the next attempt would meet the same one. */
+	if (err == -ECONNREFUSED || server_is_ending(w->dir_fd))
 		server_wait_end(w->dir_fd);
 }
 
@@ -275,13 +279,16 @@ static const char *foreign_server(const struct conn *c)
 	struct namespaces ours;
 	struct ucred server;
 	socklen_t n = sizeof(server);
+	const char *why;
 
 	if (c->fd < 0 || getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &server, &n) < 0)
 		return NULL;
 	if (groups_differ(c->fd))
 		return other_groups;
 	namespaces_look(&ours);
-	return namespaces_differ(&ours, server.pid);
+	why = namespaces_differ(&ours, server.pid);
+	/* One that is ending sends nobody home. */
+	return why && namespaces_left(server.pid) ? NULL : why;
 }
 
 static bool is_here(const struct pool_slot *s)
@@ -508,7 +515,7 @@ int remote_run(struct wrapper *w)
 		return local_by_rule(w, "caller", why);
 	}
 	set_keys(w);
-	for (uint32_t n = 0; n < ATTEMPTS_MAX; n++) {
+	for (uint32_t n = 0, gone = 0; n < ATTEMPTS_MAX && gone < GONE_MAX;) {
 		enum step step;
 
 		r = server_ensure(w->dir, w->dir_fd, &msg);
@@ -536,12 +543,14 @@ int remote_run(struct wrapper *w)
 		if (r < 0 && r != CONCC_E_UNAVAIL && !pool_is_in_place(w->pool, w->dir)) {
 			/* Its files were removed while we waited: there is a new one. */
 			pool_close(steal_ptr(&w->pool));
+			gone++;
 			continue;
 		}
 		if (r == CONCC_E_CLOSED || (r == CONCC_E_UNAVAIL && server_ends(w))) {
 			/* The server went, and the workers with it. */
 			conn_release(&w->waiting);
 			server_wait_end(w->dir_fd);
+			gone++;
 			continue;
 		}
 		if (r < 0)
@@ -551,6 +560,7 @@ int remote_run(struct wrapper *w)
 			return local_in_slot(w, "local-slot", "");
 		if (w->avoid && streq(w->slot.name, w->avoid))
 			n = ATTEMPTS_MAX; /* the only one: once more at most */
+		n++;
 		step = attempt(w, w->slot.name, &status);
 		pool_release(w->pool, &w->slot);
 		if (step == STEP_DONE)

@@ -64,6 +64,72 @@ sys.stdin.read()'; }
 	expect_eq "what it waited for" "${line%,*}" "pidfd_open($pid"
 }
 
+# The same, and its socket is still open, but /proc tells no more of it than of any that has left its namespaces: one
+# whose first thread has ended.  It closes at once what is connected, or (keeps) does not.
+ending_server() { # HOW
+	local line='' pid
+	concc-dispatch true
+	pid=$(lab_server_pid)
+	kill -KILL $pid
+	expect_gone "the server" $pid
+	rm /srv/run/project.sock
+	coproc ENDING { exec python3 -c '
+import ctypes, fcntl, os, platform, socket, struct, sys, threading
+fd = os.open("/srv/run/project.lock", os.O_RDWR)
+os.truncate(fd, 0)
+os.write(fd, b"%d\n" % os.getpid())
+fcntl.fcntl(fd, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 1, 0, 0)) # F_OFD_SETLK, from byte 1 on
+s = socket.socket(socket.AF_UNIX)
+s.bind("/srv/run/project.sock")
+s.listen(16)
+def until_killed(kept=[]):
+	while True:
+		kept.append(s.accept())
+		if sys.argv[1] != "keeps":
+			kept.pop()[0].close()
+threading.Thread(target=until_killed).start()
+print("ending", flush=True)
+ctypes.CDLL(None).syscall({"x86_64": 60}.get(platform.machine(), 93), 0) # exit(2): of this thread
+' "$1"; }
+	ENDING_SERVER=$ENDING_PID
+	read -r -t "$LAB_LIMIT" line <&"${ENDING[0]}"
+	expect_eq "the server" "$line" ending
+}
+
+# A job meanwhile waits for that server's end, and is done by the next one's workers.
+ending_closes() {
+	local line=''
+	ending_server closes
+	mkfifo "$LAB/trace"
+	CONCC_EXPLAIN=1 strace -e trace=pidfd_open -o "$LAB/trace" concc-dispatch true 2>"$LAB/err" &
+	read -r -t "$LAB_LIMIT" line <"$LAB/trace" || true
+	kill -KILL "$ENDING_SERVER"
+	wait $! || fail "the job failed: $(cat "$LAB/err")"
+	rm "$LAB/trace"
+	cat "$LAB/err"
+	expect_eq "remote jobs" "$(explained_remote "$LAB/err")" 1
+	expect_eq "what it waited for" "${line%,*}" "pidfd_open($ENDING_SERVER"
+}
+
+# Who has to wait for a slot tells it so, and asks whether it sees the same files.
+ending_keeps() {
+	local i job token tokens=()
+	ending_server keeps
+	for ((i = 0; i < LAB_N * LAB_SLOTS; i++)); do
+		token=$(concc-worker-pool allocate --owner "$$") || fail "no slot"
+		tokens+=("${token##* }")
+	done
+	lab_start_waiting waits
+	job=$!
+	kill -KILL "$ENDING_SERVER"
+	for token in "${tokens[@]}"; do
+		concc-worker-pool release "$token"
+	done
+	wait $job || fail "the job failed: $(cat "$LAB/waits.err")"
+	exec {TRACE}<&-
+	expect_eq "remote jobs" "$(explained_remote "$LAB/waits.err")" 1
+}
+
 right_after_stop() {
 	local i
 	for i in $(seq 10); do
@@ -244,6 +310,8 @@ wrong_config() {
 
 check "project server killed mid-job" server_killed
 check "a project server that takes long to die" dying_server
+check "a project server that is ending, and closes what is connected" ending_closes
+check "a project server that is ending when a job waits for a slot" ending_keeps
 check "a job right after concc stop" right_after_stop
 check "100 wrappers start one server" server_started_once
 check "disk full at write-back" disk_full

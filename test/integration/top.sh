@@ -493,16 +493,17 @@ waited_for() {
 
 # What writes nothing has a line below it that says how far it is, and what is being sent.
 silent_build() {
-	cp "$LAB_TOOLS/hold" holdbin
 	head -c 200000000 /dev/urandom >big
-	printf '#!/bin/sh\ncat big >/dev/null\nexec ./holdbin 4\n' >reads-big
+	printf '#!/bin/sh\ncat big >/dev/null\nexec cat\n' >reads-big
 	chmod +x reads-big
-	printf 'all:\n\t@concc-dispatch ./reads-big || true\n\techo behind\n' >silent.mk
+	mkfifo "$LAB/until"
+	printf 'all:\n\t@concc-dispatch ./reads-big <%s\n\techo behind\n' "$LAB/until" >silent.mk
 	run_start make -sf silent.mk
 	trap top_end EXIT
+	exec 8>"$LAB/until" # the job ends when that is closed
 	shows '^concc: 1 job on workers, [0-9]+ done; sending what they need: .* of 1[0-9]+ MB$'
 	LAB_LIMIT=120 shows '^concc: 1 job on workers, [0-9]+ done$' # by a busy machine
-	kill -KILL $(lab_worker_pids 1 holdbin) $(lab_worker_pids 2 holdbin)
+	exec 8>&-
 	shows '^behind$'
 	shows '^concc: 1 job in '
 	screen

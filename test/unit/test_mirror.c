@@ -893,7 +893,8 @@ Test(mirror, what_has_moved_is_an_error_that_is_told)
 	sim_change("mv dir away");
 	sim_expect(s, "cat $M/dir/other 2>&1 | sed 's/.*: //'", "Input/output error\n");
 	expect_failure(s, 1, "dir", CONCC_E_STALE);
-	/* Its parent was asked anew, so who comes after that knows. */
+	/* Its parent was asked anew, so who comes when the kernel has been told of that knows. */
+	sim_flush(s);
 	sim_expect(s, "cat $M/dir/other 2>&1 | sed 's/.*: //'; cat $M/away/file",
 		   "No such file or directory\nx\n");
 	cr_assert_eq(s->n_failed, 1);
