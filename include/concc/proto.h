@@ -543,7 +543,7 @@ struct msg_file {
 	uint64_t size;
 	int64_t mtime_s, atime_s;
 	uint32_t mtime_ns, atime_ns;
-	struct digest digest; /* FILE: of the bytes that follow */
+	struct digest digest; /* FILE: of the bytes that follow; META of a file: of those it has */
 	char *path;	      /* relative, clean, never empty for FILE; owned */
 	char *target;	      /* SYMLINK, LINK; owned, "" otherwise */
 };

@@ -17,45 +17,14 @@
 #include "concc/log.h"
 #include "concc/map.h"
 #include "concc/str.h"
+#include "transfer.h"
 
-#define GETS_MAX   16	 /* at once */
-#define PUTS_MAX   10000 /* that wait: some 400 KB */
-#define CONNECT_MS 3000L
-#define STALL_S	   3L		 /* a transfer that moves nothing for so long has failed */
-#define PUT_MS	   (600 * 1000L) /* and one to the server that takes so long */
-/* Whose answer takes longer than it may, at so many bytes in a second, is a slow line; else it is
- * the server. */
-#define SLOW_BYTES_S   (64 * 1024)
-#define DOWN_MS	       30000 /* a server that fails is left alone for so long, then for longer */
-#define DOWN_MAX_MS    (3600 * 1000)
-#define IDLE_MS	       (3600 * 1000)
-#define JOIN_S	       2 /* a thread that takes longer to end than it has time hangs */
-#define NAME_MAX_BYTES (DIGEST_HEX + 8)
-/*
- * What answers keep in memory, whatever a server says: those that come, and those that are not yet
- * written to the disk.  Of one whose size is not known so much is expected; where it has more and
- * there is no room left, it is given up.
- */
-#define HELD_MAX  CACHE_REMOTE_MAX
-#define EXPECTED  (256 * 1024)
-#define WORDS_MAX (64 * 1024) /* headers of one answer, and what is said of a PUT */
-
-struct transfer {
-	struct list of_queue;
-	struct cache_reply reply;
-	CURL *easy; /* while it runs */
-	struct curl_slist *headers;
-	bool sends;  /* the bytes; else they are fetched */
-	bool is_put; /* a fetch is then only the first half: what is there is added to */
-	size_t sent;
-	size_t max;	   /* bytes that it may have, */
-	size_t expected;   /* so many are held for it when it begins; */
-	size_t n_words;	   /* those that are not the object's */
-	uint64_t until_ms; /* it is of use that long */
-	int err;	   /* why we gave it up, or 0 */
-	struct cache_remote *remote;
-	char *url;
-};
+#define GETS_MAX    16	  /* at once */
+#define PUTS_MAX    10000 /* that wait: some 400 KB */
+#define DOWN_MS	    30000 /* a server that fails is left alone for so long, then for longer */
+#define DOWN_MAX_MS (3600 * 1000)
+#define IDLE_MS	    (3600 * 1000)
+#define JOIN_S	    2 /* a thread that takes longer to end than it has time hangs */
 
 struct cache_remote {
 	char *url;
@@ -71,8 +40,8 @@ struct cache_remote {
 	pthread_mutex_t lock; /* of the rest */
 	struct list gets, puts, done;
 	size_t n_waiting_puts;
-	size_t n_held;	  /* see HELD_MAX */
 	uint64_t ends_ms; /* 0: not yet */
+	struct held held; /* has a lock of its own */
 };
 
 /* ---- words ---- */
@@ -83,8 +52,6 @@ static void say_once(struct cache_remote *r, const char *what, const char *why)
 		log_warn("the shared cache %s %s: %s; going on without it", r->url, what, why);
 	r->told = true;
 }
-
-/* ---- one transfer ---- */
 
 /* A server that fails again and again is asked less and less often. */
 static void leave_alone(struct cache_remote *r)
@@ -100,163 +67,12 @@ static void leave_alone(struct cache_remote *r)
 	r->down_until_ms = now + r->down_ms;
 }
 
-/* ---- what is held ---- */
-
-static bool hold(struct cache_remote *r, struct cache_reply *reply, size_t n)
-{
-	bool fits;
-
-	(void)pthread_mutex_lock(&r->lock);
-	fits = r->n_held + n <= HELD_MAX;
-	if (fits)
-		r->n_held += n;
-	(void)pthread_mutex_unlock(&r->lock);
-	if (fits)
-		reply->held += n;
-	return fits;
-}
-
-static void let_go(struct cache_remote *r, struct cache_reply *reply, size_t n)
-{
-	reply->held -= n;
-	(void)pthread_mutex_lock(&r->lock);
-	r->n_held -= n;
-	(void)pthread_mutex_unlock(&r->lock);
-}
-
-/* One folder may have both kinds of keys: digests of different things. */
-static void name_of(const struct cache_key *key, char ret[NAME_MAX_BYTES])
-{
-	struct digest d = key->digest;
-	char hex[DIGEST_HEX];
-
-	if (key->kind == CACHE_VARIANTS) {
-		uint8_t both[1 + DIGEST_SIZE] = {CACHE_VARIANTS};
-
-		memcpy(both + 1, d.b, DIGEST_SIZE);
-		digest_of(both, sizeof(both), &d);
-	}
-	digest_hex(&d, hex);
-	(void)snprintf(ret, NAME_MAX_BYTES, "%s/%s", key->kind == CACHE_BYTES ? "cas" : "ac", hex);
-}
-
-static struct transfer *transfer_new(struct cache_remote *r, const struct cache_key *key)
-{
-	char name[NAME_MAX_BYTES];
-	struct transfer *t = xcalloc(1, sizeof(*t));
-
-	name_of(key, name);
-	t->url = xasprintf("%s/%s", r->url, name);
-	t->reply.key = *key;
-	t->remote = r;
-	return t;
-}
-
-static void transfer_free(struct transfer *t)
-{
-	let_go(t->remote, &t->reply, t->reply.held);
-	buf_release(&t->reply.bytes);
-	free(t->url);
-	free(t);
-}
-
-static size_t give_up(struct transfer *t, int err)
-{
-	t->err = err;
-	return 0;
-}
-
-/* Headers, and what is said of a PUT or of a failure: of no use. */
-static size_t on_words(char *p, size_t one, size_t n, void *data)
-{
-	struct transfer *t = data;
-
-	t->n_words += n;
-	return t->n_words > WORDS_MAX ? give_up(t, -EMSGSIZE) : n;
-}
-
-static bool is_object(const struct transfer *t)
-{
-	long status = 0;
-
-	(void)curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-	return !t->sends && status >= 200 && status < 300;
-}
-
-static size_t on_bytes(char *p, size_t one, size_t n, void *data)
-{
-	struct transfer *t = data;
-	size_t len = t->reply.bytes.len + n;
-
-	if (!is_object(t))
-		return on_words(p, one, n, data);
-	if (len > t->max)
-		return give_up(t, -EMSGSIZE);
-	if (len > t->reply.held && !hold(t->remote, &t->reply, len - t->reply.held))
-		return give_up(t, -ENOBUFS);
-	buf_append(&t->reply.bytes, p, n);
-	return n;
-}
-
-static size_t give_bytes(char *p, size_t one, size_t n, void *data)
-{
-	struct transfer *t = data;
-	size_t left = t->reply.bytes.len - t->sent;
-
-	n = n * one < left ? n * one : left;
-	memcpy(p, t->reply.bytes.data + t->sent, n);
-	t->sent += n;
-	return n;
-}
-
-/* Not 0, which is for ever. */
-static long left_ms(const struct transfer *t)
-{
-	uint64_t now = now_ms();
-
-	if (t->is_put)
-		return PUT_MS;
-	return t->until_ms > now ? (long)(t->until_ms - now) : 1;
-}
-
-static void set_up(struct transfer *t)
-{
-	CURL *e = t->easy;
-
-	(void)curl_easy_setopt(e, CURLOPT_PRIVATE, t);
-	(void)curl_easy_setopt(e, CURLOPT_URL, t->url);
-	(void)curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
-	(void)curl_easy_setopt(e, CURLOPT_NETRC, (long)CURL_NETRC_OPTIONAL);
-	(void)curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_MS);
-	(void)curl_easy_setopt(e, CURLOPT_LOW_SPEED_LIMIT, 1L);
-	(void)curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, STALL_S);
-	(void)curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_bytes);
-	(void)curl_easy_setopt(e, CURLOPT_WRITEDATA, t);
-	(void)curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_words);
-	(void)curl_easy_setopt(e, CURLOPT_HEADERDATA, t);
-	(void)curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, left_ms(t));
-	if (!t->sends)
-		return;
-	/* No word before the bytes: most objects are small. */
-	t->headers = curl_slist_append(NULL, "Expect:");
-	(void)curl_easy_setopt(e, CURLOPT_HTTPHEADER, t->headers);
-	(void)curl_easy_setopt(e, CURLOPT_UPLOAD, 1L);
-	(void)curl_easy_setopt(e, CURLOPT_READFUNCTION, give_bytes);
-	(void)curl_easy_setopt(e, CURLOPT_READDATA, t);
-	(void)curl_easy_setopt(e, CURLOPT_INFILESIZE_LARGE, (curl_off_t)t->reply.bytes.len);
-}
+/* ---- one transfer ---- */
 
 static bool start(struct cache_remote *r, struct transfer *t)
 {
-	t->easy = curl_easy_init();
-	if (!t->easy)
+	if (!transfer_start(t, r->multi))
 		return false;
-	set_up(t);
-	if (curl_multi_add_handle(r->multi, t->easy) != CURLM_OK) {
-		curl_easy_cleanup(t->easy);
-		t->easy = NULL;
-		return false;
-	}
 	list_append(&r->running, &t->of_queue);
 	*(t->is_put ? &r->n_puts : &r->n_gets) += 1;
 	return true;
@@ -264,11 +80,7 @@ static bool start(struct cache_remote *r, struct transfer *t)
 
 static void stop(struct cache_remote *r, struct transfer *t)
 {
-	(void)curl_multi_remove_handle(r->multi, t->easy);
-	curl_easy_cleanup(t->easy);
-	curl_slist_free_all(t->headers);
-	t->easy = NULL;
-	t->headers = NULL;
+	transfer_stop(t, r->multi);
 	list_remove(&t->of_queue);
 	*(t->is_put ? &r->n_puts : &r->n_gets) -= 1;
 }
@@ -282,7 +94,7 @@ static void answer(struct cache_remote *r, struct transfer *t, int err)
 	t->reply.err = err;
 	if (err < 0)
 		buf_release(&t->reply.bytes);
-	let_go(r, &t->reply, t->reply.held - t->reply.bytes.len);
+	held_give_back(&r->held, &t->reply, t->reply.held - t->reply.bytes.len);
 	(void)pthread_mutex_lock(&r->lock);
 	list_append(&r->done, &t->of_queue);
 	(void)pthread_mutex_unlock(&r->lock);
@@ -319,21 +131,9 @@ static void add_variants(struct cache_remote *r, struct transfer *t, int err)
 	start_put(r, t);
 }
 
-/* It came as it should, and too late for who waited: by a slow line, or behind others. */
-static bool is_late(const struct transfer *t, CURLcode code)
-{
-	curl_off_t us = 0;
-
-	if (code != CURLE_OPERATION_TIMEDOUT || t->is_put)
-		return false;
-	(void)curl_easy_getinfo(t->easy, CURLINFO_TOTAL_TIME_T, &us);
-	return us < STALL_S * 1000000 ||
-	       (t->reply.bytes.len && t->reply.bytes.len / SLOW_BYTES_S >= (size_t)us / 1000000);
-}
-
 static int failed(struct cache_remote *r, struct transfer *t, CURLcode code)
 {
-	if (t->err == -ENOBUFS || is_late(t, code))
+	if (t->err == -ENOBUFS || transfer_is_late(t, code))
 		return -EAGAIN;
 	leave_alone(r);
 	if (t->err)
@@ -346,11 +146,11 @@ static int failed(struct cache_remote *r, struct transfer *t, CURLcode code)
 static int result_of(struct cache_remote *r, struct transfer *t, CURLcode code)
 {
 	char why[64];
-	long status = 0;
+	long status;
 
 	if (code != CURLE_OK)
 		return failed(r, t, code);
-	(void)curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	status = transfer_status(t);
 	if (status >= 200 && status < 300) {
 		r->told = false;
 		return 0;
@@ -365,11 +165,9 @@ static int result_of(struct cache_remote *r, struct transfer *t, CURLcode code)
 
 static void ended(struct cache_remote *r, CURL *easy, CURLcode code)
 {
-	struct transfer *t = NULL;
-	int err;
+	struct transfer *t = transfer_of(easy);
+	int err = result_of(r, t, code);
 
-	(void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&t);
-	err = result_of(r, t, code);
 	stop(r, t);
 	if (!t->is_put)
 		answer(r, t, err);
@@ -405,14 +203,11 @@ static struct transfer *take_get(struct cache_remote *r)
 	if (!list_empty(&r->gets)) {
 		struct transfer *first = list_first(&r->gets, struct transfer, of_queue);
 
-		if (r->n_held + first->expected <= HELD_MAX)
+		if (held_take(&r->held, &first->reply, first->expected))
 			t = first;
 	}
-	if (t) {
-		t->reply.held = t->expected;
-		r->n_held += t->expected;
+	if (t)
 		list_remove(&t->of_queue);
-	}
 	(void)pthread_mutex_unlock(&r->lock);
 	return t;
 }
@@ -505,29 +300,13 @@ static void queue(struct cache_remote *r, struct list *to, struct transfer *t)
 	(void)curl_multi_wakeup(r->multi);
 }
 
-/* Bytes that an object has at most, if no more is known of it. */
-static size_t max_of(const struct cache_key *key)
-{
-	switch (key->kind) {
-	case CACHE_BYTES:
-		return PROTO_TRACE_BYTES_MAX;
-	case CACHE_VARIANTS:
-		return CACHE_VARIANTS_BYTES;
-	case CACHE_RESULT:
-		return CACHE_ENTRY_MAX;
-	}
-	return 0;
-}
-
 void cache_remote_get(struct cache_remote *r, uint64_t tag, const struct cache_wanted *what,
 		      uint64_t until_ms)
 {
-	struct transfer *t = transfer_new(r, &what->key);
+	struct transfer *t = transfer_new(r->url, &what->key, what->size, &r->held);
 
 	t->reply.tag = tag;
-	t->max = what->size ? what->size : max_of(&what->key);
 	t->until_ms = until_ms;
-	t->expected = what->size || t->max < EXPECTED ? t->max : EXPECTED;
 	queue(r, &r->gets, t);
 }
 
@@ -538,13 +317,12 @@ void cache_remote_put(struct cache_remote *r, const struct cache_key *key)
 	(void)pthread_mutex_lock(&r->lock);
 	if (r->n_waiting_puts < PUTS_MAX) {
 		r->n_waiting_puts++;
-		t = transfer_new(r, key);
+		t = transfer_new(r->url, key, 0, &r->held);
 	}
 	(void)pthread_mutex_unlock(&r->lock);
 	if (!t)
 		return;
 	t->is_put = true;
-	t->max = max_of(key);
 	queue(r, &r->puts, t);
 }
 
@@ -567,7 +345,7 @@ bool cache_remote_next(struct cache_remote *r, struct cache_reply *ret)
 void cache_remote_done(struct cache_remote *r, struct cache_reply *reply)
 {
 	buf_release(&reply->bytes);
-	let_go(r, reply, reply->held);
+	held_give_back(&r->held, reply, reply->held);
 	(void)curl_multi_wakeup(r->multi); /* what waited for room */
 }
 
@@ -600,6 +378,7 @@ static void release(struct cache_remote *r)
 	if (r->multi)
 		(void)curl_multi_cleanup(r->multi);
 	(void)pthread_mutex_destroy(&r->lock);
+	(void)pthread_mutex_destroy(&r->held.lock);
 	if (r->fd >= 0)
 		(void)close(r->fd);
 	free(r->url);
@@ -617,6 +396,7 @@ struct cache_remote *cache_remote_new(const char *url, struct cache_store *store
 	list_init(&r->puts);
 	list_init(&r->done);
 	(void)pthread_mutex_init(&r->lock, NULL);
+	(void)pthread_mutex_init(&r->held.lock, NULL);
 	r->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r->multi = curl_global_init(CURL_GLOBAL_DEFAULT) == 0 ? curl_multi_init() : NULL;
 	if (r->fd < 0 || !r->multi || pthread_create(&r->thread, NULL, run, r) != 0) {

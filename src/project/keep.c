@@ -37,42 +37,31 @@ static bool was_written(const struct recording *r, const struct stat *st)
 	return false;
 }
 
-/* 0 or CONCC_E_LATER. */
-static int touched(struct recording *r, struct msg_file *f)
+static void touched(struct recording *r, struct msg_file *f)
 {
 	_cleanup_free_ char *path = recording_path_of(r, f);
 	struct stat st;
-	unsigned facts;
-	int err = -EINVAL;
 
-	/* Mostly its digest is known: its worker was told of it, or could not have compared. */
-	if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) && was_written(r, &st) &&
-	    st.st_size <= (off_t)FILE_BYTES_MAX)
-		err = results_facts(r->results, path, &st, &f->digest, &facts);
-	if (err == CONCC_E_LATER)
-		return err;
-	if (err < 0) {
+	if (lstat(path, &st) < 0 || !S_ISREG(st.st_mode) || !was_written(r, &st) ||
+	    st.st_size > (off_t)FILE_BYTES_MAX) {
 		recording_uncacheable(r, "metadata");
-		return 0;
+		return;
 	}
 	f->kind = EFFECT_FILE;
 	f->flags &= EFFECT_F_MTIME | EFFECT_F_ATIME;
 	f->size = (uint64_t)st.st_size;
-	return 0;
 }
 
 /*
- * Of a file whose bytes are what was there before, a worker tells no more than that it was touched.
- * Next time there may be others in its place.
+ * Of a file whose bytes are what was there before, a worker says no more than which these are, and
+ * that it was touched.  Next time there may be others in its place.  If somebody has changed it
+ * here by now, it has not that digest when it is kept.
  */
-int recording_look_at_touched(struct recording *r)
+void recording_look_at_touched(struct recording *r)
 {
-	bool later = false;
-
 	for (size_t i = 0; i < r->entry.n_effects; i++)
 		if (r->entry.effects[i].kind == EFFECT_META)
-			later |= touched(r, &r->entry.effects[i]) < 0;
-	return later ? CONCC_E_LATER : 0;
+			touched(r, &r->entry.effects[i]);
 }
 
 /* ---- on the loop's thread ---- */
@@ -81,6 +70,7 @@ static const char *open_file(struct recording *r, size_t i)
 {
 	struct msg_file *f = &r->entry.effects[i];
 	_cleanup_free_ char *path = recording_path_of(r, f);
+	struct digest nothing;
 	struct stat st;
 	int fd;
 
@@ -89,8 +79,10 @@ static const char *open_file(struct recording *r, size_t i)
 	if (f->flags & EFFECT_F_NO_DIGEST || f->size > FILE_BYTES_MAX - r->n_bytes)
 		return "large-file";
 	r->n_bytes += f->size;
-	if (!f->size)
-		return NULL;
+	if (!f->size) {
+		digest_of(NULL, 0, &nothing);
+		return digest_eq(&f->digest, &nothing) ? NULL : "result-gone";
+	}
 	fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	r->fds[i] = fd;
 	r->n_fds += fd >= 0;

@@ -432,7 +432,7 @@ static int look(struct recording *r)
 	if (!r->has_names)
 		err = choose_names(r);
 	if (!r->why && err == 0)
-		err = recording_look_at_touched(r);
+		recording_look_at_touched(r);
 	if (!r->why && err == 0 && !r->entry.fingerprints)
 		add_outputs(r);
 	if (!r->why && err == 0)

@@ -75,6 +75,6 @@ void recording_add_outputs(struct recording *r);
 /* ---- keep.c ---- */
 
 /* Before anything is in place: what those files hold that it wrote as they were.  May spoil. */
-int recording_look_at_touched(struct recording *r);
+void recording_look_at_touched(struct recording *r);
 
 #endif

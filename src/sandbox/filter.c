@@ -25,6 +25,7 @@
 #include "concc/io.h"
 #include "concc/str.h"
 #include "trace.h"
+#include "trace_calls.h"
 
 /*
  * One file, since one table is read by two: the program that the kernel runs, and what decides when
@@ -233,20 +234,20 @@ static const struct rule rules[] = {
  */
 #define LIST_MAX    6 /* calls in one list */
 #define RULE_MAX    5 /* instructions of one rule */
-#define PROGRAM_MAX ((N_RULES + TRACE_CALLS_MAX) * (RULE_MAX + 6) + 32)
+#define PROGRAM_MAX ((N_RULES + TRACED_CALLS_MAX) * (RULE_MAX + 6) + 32)
 
 struct filter {
 	struct sock_filter code[PROGRAM_MAX];
 	size_t n;
 	struct filter_config conf;
-	struct rule traced[TRACE_CALLS_MAX]; /* each of them ANY */
+	struct rule traced[TRACED_CALLS_MAX]; /* each of them ANY */
 };
 
 /* What it is built from: the rules that hold, those of one call together. */
 struct plan {
 	struct filter *f;
 	const struct filter_config *conf;
-	const struct rule *rules[N_RULES + TRACE_CALLS_MAX];
+	const struct rule *rules[N_RULES + TRACED_CALLS_MAX];
 	size_t n;
 };
 
@@ -474,10 +475,10 @@ static void put_foreign(struct filter *f)
 
 /* ---- in use ---- */
 
-static bool is_traced(const int *numbers, size_t n, int nr)
+static bool is_traced(const struct traced_call *calls, size_t n, int nr)
 {
 	for (size_t i = 0; i < n; i++)
-		if (numbers[i] == nr)
+		if (calls[i].nr == nr)
 			return true;
 	return false;
 }
@@ -486,15 +487,15 @@ static bool is_traced(const int *numbers, size_t n, int nr)
 static void plan_rules(struct plan *p)
 {
 	size_t n = 0;
-	const int *numbers = trace_calls(&n);
+	const struct traced_call *calls = traced_calls(&n);
 
 	if (!p->conf->traces)
 		n = 0;
 	for (size_t i = 0; i < N_RULES; i++)
-		if (holds(&rules[i], p->conf) && !is_traced(numbers, n, rules[i].nr))
+		if (holds(&rules[i], p->conf) && !is_traced(calls, n, rules[i].nr))
 			p->rules[p->n++] = &rules[i];
 	for (size_t i = 0; i < n; i++) {
-		p->f->traced[i] = (struct rule){.nr = numbers[i], .test = ANY};
+		p->f->traced[i] = (struct rule){.nr = calls[i].nr, .test = ANY};
 		p->rules[p->n++] = &p->f->traced[i];
 	}
 	qsort(p->rules, p->n, sizeof(p->rules[0]), by_number);

@@ -22,192 +22,16 @@
 #include "concc/map.h"
 #include "concc/proto.h"
 #include "concc/str.h"
+#include "trace_calls.h"
+
+#ifndef GRND_INSECURE
+#define GRND_INSECURE 4
+#endif
 
 /* A job of more processes may meet a pid again, so directories are not remembered by it. */
 #define PIDS_MAX 4096
 #define PAGE	 4096 /* memory that can be read may end at a multiple of it */
 #define SHORT	 192  /* most names: read at one go */
-
-/* ---- the calls ---- */
-
-/* Newer than the headers of many systems; on all machines of the same number. */
-#ifndef SYS_statmount
-#define SYS_statmount 457
-#define SYS_listmount 458
-#endif
-#ifndef SYS_getxattrat
-#define SYS_setxattrat	  463
-#define SYS_getxattrat	  464
-#define SYS_listxattrat	  465
-#define SYS_removexattrat 466
-#endif
-#ifndef SYS_open_tree_attr
-#define SYS_open_tree_attr 467
-#endif
-#ifndef GRND_INSECURE
-#define GRND_INSECURE 4
-#endif
-#ifndef SYS_file_getattr
-#define SYS_file_getattr 468
-#define SYS_file_setattr 469
-#endif
-
-enum kind {
-	LOOK,	/* the name itself */
-	MAKE,	/* the same, and it comes, or becomes another file */
-	REMOVE, /* the same, and it goes; a directory by AT_REMOVEDIR in flags */
-	REMOVE_DIR,
-	CHANGE,	     /* what it leads to, and that is changed: its mode, owner or times */
-	CHANGE_SELF, /* the same of the name itself */
-	FOLLOW,	     /* what it leads to */
-	AT,	     /* one or the other, by AT_SYMLINK_NOFOLLOW in flags */
-	CHANGE_AT,
-	SET_TIMES, /* the same; of a descriptor, when there is no path */
-	READ_LINK,
-	OPEN, /* flags: as of open(2) */
-	OPEN2,
-	CREATE,
-	TRUNCATE,
-	EXECUTE,
-	LIST, /* path: a descriptor */
-	CHDIR,
-	FCHDIR,
-	STATFS,
-	RANDOM, /* flags: of getrandom(2) */
-	TWO,	/* a second name in the two arguments after */
-	SPOIL,
-};
-
-#define NONE (-1)
-
-/* dir, path and flags are arguments; of NONE for dir the current one is meant. */
-struct traced {
-	int nr;
-	uint8_t kind;
-	int8_t dir, path, flags;
-	const char *why; /* of SPOIL */
-};
-
-#define CALL(name, kind, dir, path, flags)                                                         \
-	{                                                                                          \
-		SYS_##name, kind, dir, path, flags, NULL                                           \
-	}
-#define VOID(name, why)                                                                            \
-	{                                                                                          \
-		SYS_##name, SPOIL, NONE, NONE, NONE, why                                           \
-	}
-
-static const struct traced traced[] = {
-#ifdef SYS_open
-	CALL(open, OPEN, NONE, 0, 1),
-	CALL(creat, CREATE, NONE, 0, NONE),
-	CALL(stat, FOLLOW, NONE, 0, NONE),
-	CALL(lstat, LOOK, NONE, 0, NONE),
-	CALL(access, FOLLOW, NONE, 0, NONE),
-	CALL(readlink, READ_LINK, NONE, 0, NONE),
-	CALL(mkdir, MAKE, NONE, 0, NONE),
-	CALL(rmdir, REMOVE_DIR, NONE, 0, NONE),
-	CALL(unlink, REMOVE, NONE, 0, NONE),
-	CALL(symlink, MAKE, NONE, 1, NONE),
-	CALL(mknod, MAKE, NONE, 0, NONE),
-	CALL(chmod, CHANGE, NONE, 0, NONE),
-	CALL(chown, CHANGE, NONE, 0, NONE),
-	CALL(lchown, CHANGE_SELF, NONE, 0, NONE),
-	CALL(utime, SET_TIMES, NONE, 0, NONE),
-	CALL(utimes, SET_TIMES, NONE, 0, NONE),
-	CALL(futimesat, SET_TIMES, 0, 1, NONE),
-	CALL(link, TWO, NONE, 0, NONE),
-	CALL(rename, TWO, NONE, 0, NONE),
-	CALL(getdents, LIST, NONE, 0, NONE),
-	VOID(uselib, "uselib"),
-#endif
-#ifdef SYS_renameat
-	CALL(renameat, TWO, 0, 1, NONE),
-#endif
-	CALL(openat, OPEN, 0, 1, 2),
-	CALL(openat2, OPEN2, 0, 1, 2),
-#ifdef SYS_newfstatat
-	CALL(newfstatat, AT, 0, 1, 3),
-#endif
-	CALL(statx, AT, 0, 1, 2),
-	CALL(faccessat, FOLLOW, 0, 1, NONE),
-	CALL(faccessat2, AT, 0, 1, 3),
-	CALL(readlinkat, READ_LINK, 0, 1, NONE),
-	CALL(mkdirat, MAKE, 0, 1, NONE),
-	CALL(unlinkat, REMOVE, 0, 1, 2),
-	CALL(symlinkat, MAKE, 1, 2, NONE),
-	CALL(mknodat, MAKE, 0, 1, NONE),
-	CALL(fchmodat, CHANGE, 0, 1, NONE),
-	CALL(fchownat, CHANGE_AT, 0, 1, 4),
-	CALL(utimensat, SET_TIMES, 0, 1, 3),
-	CALL(linkat, TWO, 0, 1, NONE),
-	CALL(renameat2, TWO, 0, 1, NONE),
-	CALL(truncate, TRUNCATE, NONE, 0, NONE),
-	CALL(execve, EXECUTE, NONE, 0, NONE),
-	CALL(execveat, EXECUTE, 0, 1, NONE),
-	CALL(getdents64, LIST, NONE, 0, NONE),
-	CALL(chdir, CHDIR, NONE, 0, NONE),
-	CALL(fchdir, FCHDIR, NONE, 0, NONE),
-	CALL(getrandom, RANDOM, NONE, NONE, 2),
-
-	CALL(statfs, STATFS, NONE, 0, NONE),
-	VOID(fstatfs, "statfs"),
-	VOID(getxattr, "attributes"),
-	VOID(lgetxattr, "attributes"),
-	VOID(fgetxattr, "attributes"),
-	VOID(getxattrat, "attributes"),
-	VOID(listxattr, "attributes"),
-	VOID(llistxattr, "attributes"),
-	VOID(flistxattr, "attributes"),
-	VOID(listxattrat, "attributes"),
-	VOID(setxattr, "attributes"),
-	VOID(lsetxattr, "attributes"),
-	VOID(fsetxattr, "attributes"),
-	VOID(setxattrat, "attributes"),
-	VOID(removexattr, "attributes"),
-	VOID(lremovexattr, "attributes"),
-	VOID(fremovexattr, "attributes"),
-	VOID(removexattrat, "attributes"),
-	VOID(file_getattr, "attributes"),
-	VOID(file_setattr, "attributes"),
-	VOID(inotify_add_watch, "watches"),
-	VOID(fanotify_init, "watches"),
-	VOID(name_to_handle_at, "handles"),
-	VOID(open_by_handle_at, "handles"),
-	VOID(ptrace, "ptrace"),
-	VOID(pidfd_getfd, "descriptors"),
-	VOID(socket, "socket"),
-	VOID(io_uring_setup, "io_uring"),
-	VOID(chroot, "namespaces"),
-	VOID(pivot_root, "namespaces"),
-	VOID(mount, "namespaces"),
-	VOID(umount2, "namespaces"),
-	VOID(open_tree, "namespaces"),
-	VOID(open_tree_attr, "namespaces"),
-	VOID(statmount, "namespaces"),
-	VOID(listmount, "namespaces"),
-	VOID(move_mount, "namespaces"),
-	VOID(fsopen, "namespaces"),
-	VOID(fspick, "namespaces"),
-	VOID(setns, "namespaces"),
-	VOID(unshare, "namespaces"),
-#ifdef SYS_fchmodat2
-	CALL(fchmodat2, CHANGE_AT, 0, 1, 3),
-#endif
-};
-
-#define N_TRACED (N_OF(traced))
-_Static_assert(N_TRACED <= TRACE_CALLS_MAX, "filter.c has room for them");
-
-const int *trace_calls(size_t *ret_n)
-{
-	static int numbers[N_TRACED];
-
-	for (size_t i = 0; i < N_TRACED; i++)
-		numbers[i] = traced[i].nr;
-	*ret_n = N_TRACED;
-	return numbers;
-}
 
 /* ---- names ---- */
 
@@ -225,9 +49,11 @@ struct trace {
 struct trace *trace_new(void)
 {
 	struct trace *t = xcalloc(1, sizeof(*t));
+	size_t n;
+	const struct traced_call *calls = traced_calls(&n);
 
-	for (size_t i = 0; i < N_TRACED; i++)
-		(void)map_put_u64(&t->known, (uint64_t)traced[i].nr, (void *)&traced[i]);
+	for (size_t i = 0; i < n; i++)
+		(void)map_put_u64(&t->known, (uint64_t)calls[i].nr, (void *)&calls[i]);
 	return t;
 }
 
@@ -367,7 +193,7 @@ static bool peek_name(pid_t pid, uint64_t address, char ret[PATH_MAX])
 
 static int dir_of(const struct filter_call *c, int arg)
 {
-	return arg == NONE ? AT_FDCWD : (int)c->args[arg];
+	return arg == CALL_NONE ? AT_FDCWD : (int)c->args[arg];
 }
 
 /* The absolute path of what is named; false: there is none, or it can't be told, which spoils. */
@@ -467,17 +293,17 @@ static bool is_directory(const char *path)
 	return lstat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-static bool exchanges(const struct filter_call *c, const struct traced *r)
+static bool exchanges(const struct filter_call *c, const struct traced_call *r)
 {
 	return r->nr == SYS_renameat2 && c->args[4] & RENAME_EXCHANGE;
 }
 
-static void second_name(struct trace *t, const struct filter_call *c, const struct traced *r)
+static void second_name(struct trace *t, const struct filter_call *c, const struct traced_call *r)
 {
 	char path[2 * PATH_MAX];
-	bool at = r->dir != NONE;
+	bool at = r->dir != CALL_NONE;
 
-	if (!name_of(t, c, at ? r->dir + 2 : NONE, r->path + (at ? 2 : 1), path))
+	if (!name_of(t, c, at ? r->dir + 2 : CALL_NONE, r->path + (at ? 2 : 1), path))
 		return;
 	if (exchanges(c, r))
 		moved(t, path);
@@ -498,7 +324,7 @@ static void listed(struct trace *t, const struct filter_call *c)
 }
 
 /* To a time that is said, which it may have already. */
-static bool sets_some_time(const struct filter_call *c, const struct traced *r)
+static bool sets_some_time(const struct filter_call *c, const struct traced_call *r)
 {
 	uint64_t times = c->args[r->path + 1];
 	struct timespec t[2];
@@ -510,7 +336,7 @@ static bool sets_some_time(const struct filter_call *c, const struct traced *r)
 }
 
 /* What has them already is not changed, and nobody is told of it. */
-static void set_times(struct trace *t, const struct filter_call *c, const struct traced *r,
+static void set_times(struct trace *t, const struct filter_call *c, const struct traced_call *r,
 		      const char *path)
 {
 	if (sets_some_time(c, r))
@@ -526,82 +352,84 @@ static void changed(struct trace *t, const char *path, bool nofollow)
 	add(t, TRACE_READ, path);
 }
 
-static void named(struct trace *t, const struct filter_call *c, const struct traced *r,
+static void named(struct trace *t, const struct filter_call *c, const struct traced_call *r,
 		  const char *path)
 {
-	bool nofollow = r->flags != NONE && c->args[r->flags] & AT_SYMLINK_NOFOLLOW;
+	bool nofollow = r->flags != CALL_NONE && c->args[r->flags] & AT_SYMLINK_NOFOLLOW;
 
-	switch ((enum kind)r->kind) {
-	case LOOK:
+	switch ((enum call_kind)r->kind) {
+	case CALL_LOOK:
 		add(t, TRACE_LOOK, path);
 		break;
-	case MAKE:
-	case REMOVE:
-	case REMOVE_DIR:
+	case CALL_MAKE:
+	case CALL_REMOVE:
+	case CALL_REMOVE_DIR:
 		add(t, TRACE_LOOK, path);
 		add(t, TRACE_MAKE, path);
-		if (r->kind == REMOVE_DIR || (r->flags != NONE && c->args[r->flags] & AT_REMOVEDIR))
+		if (r->kind == CALL_REMOVE_DIR ||
+		    (r->flags != CALL_NONE && c->args[r->flags] & AT_REMOVEDIR))
 			add(t, TRACE_LIST, path); /* whether it is empty */
-		if (r->kind == MAKE)
+		if (r->kind == CALL_MAKE)
 			changes_ways(t);
 		break;
-	case CHANGE:
-	case CHANGE_AT:
+	case CALL_CHANGE:
+	case CALL_CHANGE_AT:
 		changed(t, path, nofollow);
 		break;
-	case CHANGE_SELF:
+	case CALL_CHANGE_SELF:
 		changed(t, path, true);
 		break;
-	case SET_TIMES:
+	case CALL_SET_TIMES:
 		set_times(t, c, r, path);
 		changed(t, path, nofollow);
 		break;
-	case FOLLOW:
-	case CHDIR:
+	case CALL_FOLLOW:
+	case CALL_CHDIR:
 		add(t, TRACE_STAT, path);
 		break;
-	case AT:
+	case CALL_AT:
 		add(t, nofollow ? TRACE_LOOK : TRACE_STAT, path);
 		break;
-	case READ_LINK:
+	case CALL_READ_LINK:
 		add(t, TRACE_LINK, path);
 		break;
-	case OPEN:
+	case CALL_OPEN:
 		opened(t, path, c->args[r->flags]);
 		break;
-	case OPEN2:
+	case CALL_OPEN2:
 		opened2(t, c, r->flags, path);
 		break;
-	case CREATE:
+	case CALL_CREATE:
 		opened(t, path, O_CREAT | O_WRONLY | O_TRUNC);
 		break;
-	case TRUNCATE:
+	case CALL_TRUNCATE:
 		opened(t, path, O_RDWR);
 		break;
-	case EXECUTE:
+	case CALL_EXECUTE:
 		add(t, TRACE_EXEC, path);
 		break;
-	case TWO:
+	case CALL_TWO:
 		moved(t, path);
 		second_name(t, c, r);
 		changes_ways(t);
 		break;
-	case STATFS:
+	case CALL_STATFS:
 		/* libselinux does, in cp, mkdir and the like. */
 		if (streq(path, "/sys/fs/selinux") || streq(path, "/selinux"))
 			add(t, TRACE_STAT, path);
 		else
 			trace_spoil(t, "statfs");
 		break;
-	case LIST:
-	case FCHDIR:
-	case RANDOM:
-	case SPOIL:
+	case CALL_LIST:
+	case CALL_FCHDIR:
+	case CALL_RANDOM:
+	case CALL_SPOIL:
 		break;
 	}
 }
 
-static void set_times_by_fd(struct trace *t, const struct filter_call *c, const struct traced *r)
+static void set_times_by_fd(struct trace *t, const struct filter_call *c,
+			    const struct traced_call *r)
 {
 	char path[PATH_MAX];
 
@@ -622,25 +450,25 @@ static void asked_for_random(struct trace *t, uint64_t flags)
 
 void trace_call(struct trace *t, const struct filter_call *c)
 {
-	const struct traced *r = map_get_u64(&t->known, (uint64_t)c->nr);
+	const struct traced_call *r = map_get_u64(&t->known, (uint64_t)c->nr);
 	char path[2 * PATH_MAX];
 
 	if (!r || t->why)
 		return; /* of no use any more */
-	if (r->kind == SPOIL)
+	if (r->kind == CALL_SPOIL)
 		trace_spoil(t, r->why);
-	else if (r->kind == LIST)
+	else if (r->kind == CALL_LIST)
 		listed(t, c);
-	else if (r->kind == SET_TIMES && r->dir != NONE && !c->args[r->path])
+	else if (r->kind == CALL_SET_TIMES && r->dir != CALL_NONE && !c->args[r->path])
 		set_times_by_fd(t, c, r);
-	else if (r->kind == RANDOM)
+	else if (r->kind == CALL_RANDOM)
 		asked_for_random(t, c->args[r->flags]);
-	else if (r->kind != FCHDIR && name_of(t, c, r->dir, r->path, path))
+	else if (r->kind != CALL_FCHDIR && name_of(t, c, r->dir, r->path, path))
 		named(t, c, r, path);
 	/* An execveat(2) of a descriptor names nothing. */
-	else if (r->kind == EXECUTE)
+	else if (r->kind == CALL_EXECUTE)
 		trace_spoil(t, "exec-by-descriptor");
-	if (r->kind == CHDIR || r->kind == FCHDIR)
+	if (r->kind == CALL_CHDIR || r->kind == CALL_FCHDIR)
 		changes_dir(t, c->pid);
 }
 

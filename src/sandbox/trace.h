@@ -10,16 +10,9 @@
  * Whatever can look at files in another way (handles, other namespaces, sockets, another's
  * descriptors) makes the trace void, with a reason.
  */
-#include <stddef.h>
-#include <sys/types.h>
-
 #include "filter.h"
 
 struct trace;
-
-/* The numbers of all calls that are to be told of. */
-const int *trace_calls(size_t *ret_n);
-#define TRACE_CALLS_MAX 112
 
 struct trace *trace_new(void);
 /* The process waits in this call; what it names is remembered. */

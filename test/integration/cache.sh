@@ -279,6 +279,37 @@ output_was_there() {
 	cmp a.s "$LAB/a.s"
 }
 
+# Of a file that is as it was its worker says just that.  Who empties it here makes an event only when
+# it is empty (do_truncate() in fs/open.c), so the server may meet that before it hears of it.  Here it
+# is told so by its first calls about the file.
+met_empty() { # CALLS
+	local word stat='' call=(gcc -S "-DCALLS=$1" a.c -o a.s)
+	# struct stat of x86-64 up to st_size, each long with its least byte first
+	for word in $(stat -c '%d %i %h' a.s) $((16#$(stat -c %f a.s))) 0 0 0; do
+		stat+=$(printf %016x "$word" | fold -w 2 | tac | tr -d '\n')
+	done
+	LAB_STRACE=(-P "$PWD/a.s" -e "inject=newfstatat:poke_exit=@arg3=$stat:when=1..$1"
+		-e inject=read:retval=0:when=1..3)
+	lab_syscalls "$(lab_server_pid)" concc-cc "${call[@]}" </dev/null
+	LAB_STRACE=()
+	expect_grep INJECTED "$LAB/strace"
+	concc cache >/dev/null
+	rm a.s
+	concc-cc "${call[@]}" </dev/null
+	cmp a.s "$LAB/a.s"
+}
+
+output_is_emptied() {
+	local calls
+	fresh emptied
+	echo 'int f(void) { return 1; }' >a.c
+	concc-cc gcc -S a.c -o a.s </dev/null
+	cp a.s "$LAB/a.s"
+	for calls in 1 2 3 4 5; do
+		met_empty $calls
+	done
+}
+
 standard_input() {
 	fresh stdin
 	echo 'int f(void) { return 1; }' >a.c
@@ -1022,6 +1053,7 @@ for root in client worker; do
 	check "$root: the time of the day" the_time
 	check "$root: several outputs" several_outputs
 	check "$root: an output that was there" output_was_there
+	check "$root: an output that is emptied" output_is_emptied
 	check "$root: outputs that stay" outputs_stay
 	check "$root: outputs that are asked for" outputs_that_are_asked_for
 	check "$root: outputs that are special" outputs_that_are_special

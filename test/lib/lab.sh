@@ -811,11 +811,13 @@ whole_calls() {
 		END { for (pid in begun) print begun[pid] }'
 }
 
+LAB_STRACE=() # options of strace(1)
+
 # How many system calls the process makes, with all it starts, while the command runs; each is a line of $LAB/strace.
 lab_syscalls() { # PID CMD...
 	local pid=$1 line tracer
 	shift
-	coproc TRACER { exec strace -f -o "$LAB/strace" -p "$pid" 2>&1; }
+	coproc TRACER { exec strace -f "${LAB_STRACE[@]}" -o "$LAB/strace" -p "$pid" 2>&1; }
 	tracer=$TRACER_PID
 	read -r -t "$LAB_LIMIT" line <&"${TRACER[0]}" || true
 	case $line in *attached*) ;; *) fail "strace: $line" ;; esac
