@@ -10,6 +10,7 @@
 #include "concc/err.h"
 #include "concc/front.h"
 #include "concc/io.h"
+#include "concc/job.h"
 #include "concc/str.h"
 #include "concc/view.h"
 #include "concc/wrapper.h"
@@ -293,10 +294,31 @@ static int answered(int status)
 	return status ? status : 1;
 }
 
+/* `concc make -j8` */
+static bool is_program(const char *word)
+{
+	_cleanup_free_ char *path = job_resolve(word, getenv("PATH"), "/", NULL, NULL);
+
+	return path && !strchr(word, '/');
+}
+
+static int no_command(char **argv, const char *near)
+{
+	bool dashes = streq(argv[1], "--");
+	const char *word = dashes ? argv[2] : argv[1];
+
+	if (word && (dashes || !near) && is_program(word))
+		err_say("there is no command %s; did you mean `concc run -- %s`?", argv[1], word);
+	else if (near && !dashes)
+		err_say("there is no command %s; did you mean %s?", argv[1], near);
+	else
+		err_say("there is no command %s; see `concc --help`", argv[1]);
+	return WRAPPER_EXIT_USAGE;
+}
+
 int main(int argc, char **argv)
 {
 	const char *names[sizeof(commands) / sizeof(*commands)];
-	const char *near;
 
 	fd_hold_stdio();
 	if (argc < 2) {
@@ -316,8 +338,5 @@ int main(int argc, char **argv)
 			return cmd_run(argc - 1, argv + 1); /* its status is the build's */
 		return answered(commands[i].fn(argc - 1, argv + 1));
 	}
-	near = str_nearest(argv[1], names, sizeof(names) / sizeof(*names));
-	err_say("there is no command %s; %s%s%s", argv[1],
-		near ? "did you mean " : "see `concc --help`", near ? near : "", near ? "?" : "");
-	return WRAPPER_EXIT_USAGE;
+	return no_command(argv, str_nearest(argv[1], names, sizeof(names) / sizeof(*names)));
 }

@@ -223,6 +223,10 @@ static int cut_slots(char *item, uint32_t *ret, struct errmsg *why)
 	*ret = 0;
 	if (!slash || strstr(from, "://"))
 		return 0;
+	/* As addresses are copied. */
+	if (!slash[1])
+		return errmsg_set(why, CONCC_E_CONF, "'%s' goes on after the host; remove '/'",
+				  item);
 	*slash = '\0';
 	return value_number(slash + 1, 1, POOL_SLOTS_MAX, ret, why);
 }

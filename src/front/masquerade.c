@@ -28,7 +28,7 @@ struct scan {
 	char **names;
 	struct map seen;
 	const char *cache;
-	bool rust;
+	unsigned flags;
 };
 
 /* ---- which names ---- */
@@ -51,9 +51,10 @@ static void look_at(struct scan *s, const char *dir, const char *name)
 	_cleanup_free_ char *path = NULL;
 	char real[PATH_MAX];
 	const char *base;
+	bool is_cache, is_ccache;
 
 	if (!job_is_compiler_name(name) || map_get_str(&s->seen, name) || s->seen.n >= NAMES_MAX ||
-	    (!s->rust && str_starts(name, "rustc")))
+	    (!(s->flags & MASQUERADE_RUST) && str_starts(name, "rustc")))
 		return;
 	path = path_join(dir, name);
 	base = is_program(path) ? leads_to(path, real) : NULL;
@@ -61,9 +62,11 @@ static void look_at(struct scan *s, const char *dir, const char *name)
 		return;
 	/* The first in PATH counts, whatever it is. */
 	map_put_str(&s->seen, name, s);
-	if (job_is_compiler_cache(base))
-		s->cache = str_starts(base, "ccache") ? "ccache" : s->cache ?: "another cache";
-	else
+	is_cache = job_is_compiler_cache(base);
+	is_ccache = is_cache && str_starts(base, "ccache");
+	if (is_cache)
+		s->cache = is_ccache ? "ccache" : s->cache ?: "another cache";
+	if (!is_cache || (is_ccache && s->flags & MASQUERADE_CCACHE))
 		strv_push(&s->names, xstrdup(name));
 }
 
@@ -310,11 +313,12 @@ static int open_names(const char *place, char *const *names, char **ret, struct 
 	return 0;
 }
 
-int masquerade_make(const char *path_var, bool rust, struct masquerade *ret, struct errmsg *msg)
+int masquerade_make(const char *path_var, unsigned flags, struct masquerade *ret,
+		    struct errmsg *msg)
 {
 	static char *const none[] = {NULL};
 	_cleanup_free_ char *bin = program_dir(), *place = NULL, *cc = NULL;
-	struct scan s = {.rust = rust};
+	struct scan s = {.flags = flags};
 	struct masquerade m = {0};
 	int r;
 

@@ -16,8 +16,6 @@
  * directory; where not even that may be, symlinks lead to the installed concc-cc.  Blocks on the
  * disk, some milliseconds.
  */
-#include <stdbool.h>
-
 #include "concc/err.h"
 
 struct masquerade {
@@ -27,11 +25,18 @@ struct masquerade {
 	unsigned n;	   /* names in it */
 };
 
+enum masquerade_flags {
+	MASQUERADE_RUST = 1 << 0, /* with rustc */
+	/* With what is ccache by another's name; else that is told in `cache` only. */
+	MASQUERADE_CCACHE = 1 << 1,
+};
+
 /*
- * For this PATH; other masquerade directories in it are looked through.  rust: with rustc.
- * 0 or a negative code, with msg.
+ * For this PATH; other masquerade directories in it are looked through.  0 or a negative code, with
+ * msg.
  */
-int masquerade_make(const char *path_var, bool rust, struct masquerade *ret, struct errmsg *msg);
+int masquerade_make(const char *path_var, unsigned flags, struct masquerade *ret,
+		    struct errmsg *msg);
 void masquerade_release(struct masquerade *m);
 
 /* path_var without our directories; a copy on the heap. */

@@ -417,6 +417,14 @@ static int run_watched(struct build *b)
 	return status;
 }
 
+/* Where cargo has a wrapper, that is what goes through us, or the user's own. */
+static unsigned rustc_flag(void)
+{
+	_cleanup_free_ char *wrapper = tools_rust_wrapper();
+
+	return wrapper ? 0 : MASQUERADE_RUST;
+}
+
 static int build(struct build *b)
 {
 	struct errmsg msg = {0};
@@ -425,7 +433,7 @@ static int build(struct build *b)
 
 	r = open_dir(b, &msg);
 	if (r == 0)
-		r = masquerade_make(path_variable(), !tools_rust_wrapper(), &b->masquerade, &msg);
+		r = masquerade_make(path_variable(), rustc_flag(), &b->masquerade, &msg);
 	if (r < 0)
 		return complain(msg.text);
 	tell_no_cache(b);
@@ -448,9 +456,9 @@ int front_masquerade(void)
 {
 	struct masquerade m = {0};
 	struct errmsg msg = {0};
-	_cleanup_free_ char *rust = tools_rust_wrapper();
 
-	if (masquerade_make(path_variable(), !rust, &m, &msg) < 0)
+	/* Nothing sets ccache's prefix there but concc-cc, when it is called in ccache's place. */
+	if (masquerade_make(path_variable(), rustc_flag() | MASQUERADE_CCACHE, &m, &msg) < 0)
 		return complain(msg.text);
 	puts(m.dir);
 	masquerade_release(&m);

@@ -186,11 +186,26 @@ static bool is_probe_path(const char *path)
 	return strstr(path, "meson-private") || is_kbuild_try(path);
 }
 
+/* config.guess's $tmp/dummy.c: mktemp's "cgXXXXXX", or "cg", two numbers and a dash. */
+static bool is_config_guess(const char *path, const char *base)
+{
+	const char *dir = base - 1;
+
+	if (!streq(base, "dummy") && !str_starts(base, "dummy."))
+		return false;
+	while (dir > path && dir[-1] != '/')
+		dir--;
+	return dir > path && str_starts(dir, "cg") && base - dir > 8;
+}
+
 /* What configure scripts call their tests: autoconf's, and zlib's with a process id. */
 static bool is_conftest(const char *arg)
 {
 	const char *base = path_base(arg);
 	size_t digits;
+
+	if (base > arg && is_config_guess(arg, base))
+		return true;
 
 	if (str_starts(base, "ztest")) {
 		base += strlen("ztest");

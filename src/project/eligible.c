@@ -228,9 +228,9 @@ static bool names_unserved(struct call *c, struct run_failure *ret)
 {
 	if (!c->unserved)
 		c->unserved = unserved_arg(c->peer, c->m->argv);
-	return c->unserved &&
-	       run_failure_set(ret, RUN_FAIL_LOCAL, true, "unserved",
-			       missing_text(c->peer, c->workspaces, c->unserved, false));
+	return c->unserved && run_failure_set(ret, RUN_FAIL_LOCAL, true, "unserved",
+					      missing_text(c->peer, c->workspaces, c->m->argv[0],
+							   c->unserved, false));
 }
 
 static bool writes_where_jobs_read(struct call *c, struct run_failure *ret)

@@ -161,7 +161,25 @@ static const char *done_without(const char *path)
 	return NULL;
 }
 
-char *missing_text(const struct peer *p, char *const *workspaces, const char *path, bool writes)
+/* They read git's settings themselves, whatever git is told, and write below the home. */
+const char *missing_instead(const char *program)
+{
+	static const struct {
+		const char *program, *instead;
+	} known[] = {
+		{"cargo", "`concc run -- cargo` has the compilers that it calls run remotely"},
+		{"npm", "`concc-dispatch node_modules/.bin/TOOL` runs the tool itself remotely"},
+		{"npx", "`concc-dispatch node_modules/.bin/TOOL` runs the tool itself remotely"},
+	};
+
+	for (size_t i = 0; i < N_OF(known); i++)
+		if (streq(path_base(program), known[i].program))
+			return known[i].instead;
+	return NULL;
+}
+
+char *missing_text(const struct peer *p, char *const *workspaces, const char *program,
+		   const char *path, bool writes)
 {
 	bool client_root = p->conf->root == ROOT_CLIENT;
 	_cleanup_free_ char *shown = str_escape(path, strlen(path), 200);
@@ -173,7 +191,7 @@ char *missing_text(const struct peer *p, char *const *workspaces, const char *pa
 		.toolchains = p->server->conf->toolchains,
 		.workspaces = workspaces,
 	};
-	const char *without = done_without(path);
+	const char *without = missing_instead(program) ?: done_without(path);
 	_cleanup_free_ char *remedy = without ? xstrdup(without) : missing_remedy(&m);
 	const char *tmp = tmp_of(path);
 
@@ -285,7 +303,7 @@ static char *why(const struct run *r, const char *path, const struct missing_fac
 	/* What it was to make is not there, but where. */
 	_cleanup_free_ char *there = path_clean(path, f->here ? "." : "..");
 
-	return missing_text(r->peer, r->workspaces, there, writes);
+	return missing_text(r->peer, r->workspaces, r->name, there, writes);
 }
 
 void missing_on(struct run *r, const struct msg_missing *m)

@@ -52,8 +52,15 @@ char *missing_remedy(const struct missing_remedy *m);
  */
 char *missing_tree(const char *path, bool client_root);
 
-/* Why jobs of the peer don't see this path, and the remedy; on the heap. */
-char *missing_text(const struct peer *p, char *const *workspaces, const char *path, bool writes);
+/*
+ * What to type in place of a program that always lacks something, so that what it does is done by
+ * workers; static.  NULL: nothing is known.
+ */
+const char *missing_instead(const char *program);
+
+/* Why jobs of the peer don't see this path, and the remedy for this program; on the heap. */
+char *missing_text(const struct peer *p, char *const *workspaces, const char *program,
+		   const char *path, bool writes);
 
 /* JOB_MISSING of a job. */
 void missing_on(struct run *r, const struct msg_missing *m);

@@ -16,6 +16,7 @@ static const struct {
 	{"preload", "unset LD_PRELOAD"},
 	{"descriptor", "name a file instead of a descriptor, or close that (3<&-)"},
 	{"incremental", "CARGO_INCREMENTAL=0 lets workers have them"},
+	{"launcher", "leave out what stands between concc-cc and the compiler, or use `concc run`"},
 	{"symlinked-cwd", "go to the directory by its own path: cd \"$(pwd -P)\""},
 	{"default-acl", "the directory's default access list decides modes here only"},
 	{"outside", "list the directory's tree as a `workspace` in ~/.concc.ini"},

@@ -2,8 +2,10 @@
 #include "state.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "concc/cleanup.h"
 #include "concc/io.h"
@@ -112,6 +114,23 @@ void command_leave_masquerade(const char *command)
 	}
 	if (changed)
 		setenv("PATH", buf_cstr(&kept), 1);
+}
+
+char *command_cache(const struct wrapper *w)
+{
+	char to[PATH_MAX];
+	ssize_t n;
+
+	if (!w->path)
+		return NULL;
+	if (job_is_compiler_cache(w->path))
+		return xstrdup(path_base(w->path));
+	/* /usr/lib/ccache/gcc -> ../../bin/ccache */
+	n = readlink(w->path, to, sizeof(to) - 1);
+	if (n <= 0)
+		return NULL;
+	to[n] = '\0';
+	return job_is_compiler_cache(to) ? xstrdup(path_base(to)) : NULL;
 }
 
 const char *command_too_long(const struct wrapper *w)

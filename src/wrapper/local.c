@@ -73,6 +73,15 @@ int local_run(struct wrapper *w, bool gated, const char *rule, const char *why)
 	return exec_child(&h);
 }
 
+int local_ccache(struct wrapper *w)
+{
+	_cleanup_free_ char *us = program_path("concc-cc");
+
+	/* A prefix of the user's own stays. */
+	setenv("CCACHE_PREFIX", us, 0);
+	return local_run(w, false, "", "");
+}
+
 static void explain_local(const struct wrapper *w, const char *rule, const char *why)
 {
 	bool is_try = streq(rule, "probe") || streq(rule, "query");

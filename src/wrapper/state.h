@@ -74,6 +74,8 @@ void command_find(struct wrapper *w);
  * they must not find our symlinks, which a worker does not have.
  */
 void command_leave_masquerade(const char *command);
+/* ccache or the like, by its own name or by a compiler's that is a link to it; else NULL. */
+char *command_cache(const struct wrapper *w);
 /* What can't be said to a server and its workers, or NULL. */
 const char *command_too_long(const struct wrapper *w);
 /* Why there is no program to run elsewhere. */
@@ -85,6 +87,11 @@ const char *command_lacks(const struct wrapper *w);
 bool local_mark_started(struct wrapper *w);
 /* gated: not before few fall-backs run here. */
 int local_run(struct wrapper *w, bool gated, const char *rule, const char *why);
+/*
+ * ccache knows what it has on this machine: it runs here, and calls us for what it has not.  It is
+ * no job, and none is counted.
+ */
+int local_ccache(struct wrapper *w);
 /* A rule of the policy says so: at once, without a word. */
 int local_by_rule(struct wrapper *w, const char *rule, const char *why);
 /* In the slot of this machine that it has. */

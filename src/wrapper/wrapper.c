@@ -60,6 +60,15 @@ static void open_dir(struct wrapper *w)
 	w->counters = path_join(w->dir, "tally");
 }
 
+/*
+ * What keeps results of compilers by itself keeps them on this machine, and the job would be undone
+ * for it.  Which it is, or NULL; concc-dispatch is told to take all of it elsewhere.
+ */
+static char *cache_in_front(const struct wrapper *w, const struct policy_verdict *v)
+{
+	return v->local || w->o->any_command ? NULL : command_cache(w);
+}
+
 /* What keeps it here, beside the policy, that is known without a server; else remote. */
 static int decide(struct wrapper *w)
 {
@@ -111,6 +120,7 @@ int wrapper_run(const struct wrapper_options *o)
 		.read_file = read_regular_file,
 		.is_no_pipe = is_no_pipe,
 	};
+	_cleanup_free_ char *cache = NULL;
 	struct policy_verdict v;
 
 	prepare(&w);
@@ -120,10 +130,15 @@ int wrapper_run(const struct wrapper_options *o)
 	in.cwd = w.cwd ? w.cwd : "/";
 	in.workspace = w.workspace;
 	policy_decide(&in, &v);
+	cache = cache_in_front(&w, &v);
+	if (cache && streq(cache, "ccache"))
+		return local_ccache(&w);
 	w.reads_stdin = v.reads_stdin;
 	/* In a job, what we touch would be its doing. */
 	if (!v.local || !streq(v.rule, "on-worker"))
 		open_dir(&w);
+	if (cache)
+		return local_by_rule(&w, "launcher", cache);
 	return v.local ? local_by_rule(&w, v.rule, v.why) : decide(&w);
 }
 
@@ -185,7 +200,7 @@ int wrapper_why(const struct wrapper_options *o)
 		.read_file = read_regular_file,
 		.is_no_pipe = is_no_pipe,
 	};
-	_cleanup_free_ char *why = NULL;
+	_cleanup_free_ char *why = NULL, *cache = NULL;
 	struct errmsg msg = {0};
 	struct policy_verdict v;
 	int r;
@@ -197,6 +212,9 @@ int wrapper_why(const struct wrapper_options *o)
 	policy_decide(&in, &v);
 	if (v.local)
 		return not_cacheable(v.rule, v.why);
+	cache = cache_in_front(&w, &v);
+	if (cache)
+		return not_cacheable("launcher", cache);
 	if (!w.exe || !w.cwd || w.ourselves)
 		return not_cacheable("command", command_lacks(&w));
 	if (!remote_read_caller(&w, &why))

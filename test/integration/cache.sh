@@ -625,7 +625,7 @@ other_in_its_place() {
 	rm -rf ../place.old
 }
 
-# Called by a compiler's name, and none.
+# Called by a compiler's name, and none: what is kept is of the compiler that ccache calls, through us.
 another_program() {
 	fresh another
 	mkdir bin
@@ -634,7 +634,7 @@ another_program() {
 	ln -s "$(command -v ccache)" bin/gcc
 	export CCACHE_DISABLE=1
 	try w1 bin/gcc -c a.c -o a.o
-	try w1 bin/gcc -c a.c -o a.o
+	try '(cache)' bin/gcc -c a.c -o a.o
 }
 
 store_of() { # the folder

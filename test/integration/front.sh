@@ -480,6 +480,13 @@ settings_of_git() {
 	env $words CONCC_EXPLAIN=1 concc-dispatch git status --porcelain >"$LAB/out2" 2>"$LAB/err"
 	expect_grep '^concc: remote on' "$LAB/err"
 	expect_same_file "$LAB/out" "$LAB/out2"
+	# These don't do without: they read it by themselves.
+	printf '#!/bin/sh\ncat ~/.gitconfig\n' >cargo
+	chmod +x cargo
+	CONCC_EXPLAIN=1 concc-dispatch ./cargo build >"$LAB/out" 2>"$LAB/err"
+	cat "$LAB/err"
+	expect_grep 'local: missing .*gitconfig is outside .*; .concc run -- cargo. has the compilers' "$LAB/err"
+	expect_no_grep GIT_CONFIG "$LAB/err"
 	rm ~/.gitconfig
 	lab_stop_server
 }
@@ -494,6 +501,10 @@ wrong_argument() {
 		cat "$LAB/err"
 		expect_eq "lines of '$words'" "$(cat "$LAB/out" "$LAB/err" | wc -l)" 1
 		expect_grep '(; see .concc[a-z-]* --help.|did you mean [a-z-]*\?)$' "$LAB/err"
+	done
+	for words in 'concc make' 'concc -- make'; do
+		expect_status 100 $words -j8 2>"$LAB/err"
+		expect_grep '^concc: there is no command [a-z-]*; did you mean `concc run -- make`\?$' "$LAB/err"
 	done
 	# Of these getopt(3) says first what.
 	for words in 'concc run --nonsense' 'concc report -x' 'concc-project --nonsense'; do

@@ -148,6 +148,37 @@ with_ccache() {
 	expect_eq "with one in its file" "$(cat "$LAB/out")" none
 }
 
+# concc-cc in front of ccache: that runs here, and is no job.
+before_ccache() {
+	local ccache
+	ccache=$(command -v ccache) || skip "ccache is not installed"
+	mkdir -p /srv/home/ccache-links
+	ln -s "$ccache" /srv/home/ccache-links/gcc
+	export CCACHE_DIR=/srv/home/ccache-before
+	PATH=/srv/home/ccache-links:$PATH concc run -- concc-cc gcc -DA -c a.c 2>"$LAB/err" || fail "$(cat "$LAB/err")"
+	run_said 1 0
+	concc run -- concc-cc ccache gcc -DA -c a.c 2>"$LAB/err" || fail "$(cat "$LAB/err")"
+	expect_grep '^concc: 0 jobs' "$LAB/err" # the same compiler, so known
+	PATH=/srv/home/ccache-links:$PATH concc why gcc -DA -c a.c >"$LAB/out" || true
+	expect_eq "why" "$(cat "$LAB/out")" "not cacheable: it runs here: launcher (ccache)"
+	printf '#!/bin/sh\necho "$1" >>theirs.log\nexec "$@"\n' >theirs
+	chmod +x theirs
+	CCACHE_PREFIX=$PWD/theirs concc-cc ccache gcc -O2 -c a.c
+	expect_grep '/gcc$' theirs.log
+	PATH=/srv/home/ccache-links:$PATH
+	[ -x "$(concc masquerade)/gcc" ] || fail "ccache's gcc is not among the compilers"
+}
+
+# Others of its kind can't call concc-cc: said at once, and not tried on a worker.
+before_distcc() {
+	printf '#!/bin/sh\nexec "$@"\n' >distcc
+	chmod +x distcc
+	concc run -- concc-cc ./distcc gcc -c a.c 2>"$LAB/err" || fail "$(cat "$LAB/err")"
+	run_said 0 1
+	expect_grep 'here \(launcher 1\)' "$LAB/err"
+	expect_grep '^concc: .*leave out what stands between concc-cc and the compiler' "$LAB/err"
+}
+
 # What the user has set stays: said to cargo's users, and to others not.
 others_wrapper() {
 	# shellcheck disable=SC2016 # the build's variable
@@ -257,6 +288,8 @@ check "CMake's build directory without concc" cmake_keeps
 check "a copy gives way to a newer concc" newer_concc
 check "CMake with compilers by path" cmake_by_path
 check "ccache first in PATH" with_ccache
+check "concc-cc in front of ccache" before_ccache
+check "concc-cc in front of distcc" before_distcc
 check "another wrapper stays, and is told" others_wrapper
 check "go" go_flags
 check "cargo" with_cargo

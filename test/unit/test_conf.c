@@ -563,7 +563,7 @@ Test(conf, environment_mistakes)
 		 "CONCC_WORKERS: 'ftp://x' is no address; ssh://[user@]host[:port] and local: are"},
 		{"CONCC_WORKERS", ", ,", "CONCC_WORKERS: the list names no worker"},
 		{"CONCC_WORKERS", "a/0", "CONCC_WORKERS: '0' is not a number from 1 to 1024"},
-		{"CONCC_WORKERS", "a/", "CONCC_WORKERS: '' is not a number from 1 to 1024"},
+		{"CONCC_WORKERS", "a/", "CONCC_WORKERS: 'a/' goes on after the host; remove '/'"},
 		{"CONCC_WORKERS", "local",
 		 "CONCC_WORKERS: 'local' is no address; did you mean 'local:'?"},
 		{"CONCC_WORKERS", "a,a", "CONCC_WORKERS: 'a' is listed twice"},
@@ -616,6 +616,10 @@ Test(conf, worker_lists)
 	cr_expect_eq(conf_set_workers(c, "x y/0", &msg), CONCC_E_CONF);
 	cr_expect_str_eq(msg.text, "worker list: '0' is not a number from 1 to 1024");
 	cr_assert_eq(c->n_workers, 1);
+
+	cr_expect_eq(conf_set_workers(c, "ssh://me@x:22/", &msg), CONCC_E_CONF);
+	cr_expect_str_eq(msg.text,
+			 "worker list: 'ssh://me@x:22/' goes on after the host; remove '/'");
 
 	cr_assert_eq(conf_set_workers(c, "local:", &msg), 0);
 	expect_worker(&c->workers[0], "local1", "local:", 0);

@@ -82,6 +82,15 @@ Test(missing, remedies)
 	}
 }
 
+/* What lists of directories would not cure. */
+Test(missing, instead)
+{
+	cr_assert_str_eq(missing_instead("cargo"), missing_instead("/home/me/.cargo/bin/cargo"));
+	cr_assert_str_eq(missing_instead("npm"), missing_instead("npx"));
+	cr_assert_null(missing_instead("git"));
+	cr_assert_null(missing_instead("cargo-clippy"));
+}
+
 static void expect_tree(const char *path, bool client_root, const char *want)
 {
 	_cleanup_free_ char *tree = missing_tree(path, client_root);
