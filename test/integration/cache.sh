@@ -245,6 +245,12 @@ outputs_that_are_special() {
 	special cache true
 }
 
+# What is kept is read from its place, until which it must not be written to.
+garbage() { # FILE
+	concc cache >/dev/null
+	echo garbage >"$1"
+}
+
 # What a worker says of a file that is as it was is not all that there is to keep.
 output_was_there() {
 	fresh there
@@ -253,18 +259,19 @@ output_was_there() {
 	gcc -c a.c -o a.o
 	echo 'int f(void) { return 1; }' >a.c
 	try w1 gcc -c a.c -o a.o
-	echo garbage >a.o # of another size
+	garbage a.o # of another size
 	try cache gcc -c a.c -o a.o
+	concc cache >/dev/null
 	: >a.o
 	try cache gcc -c a.c -o a.o
 	echo 'int f(void) { return 3; }' >a.c
 	gcc -c a.c -o a.o
 	try w1 gcc -c a.c -o a.o # the same bytes as before
-	echo garbage >a.o
+	garbage a.o
 	try cache gcc -c a.c -o a.o
 	rm a.o
 	try cache gcc -c a.c -o a.o
-	echo garbage >a.o
+	garbage a.o
 	chmod 600 a.o
 	try w1 gcc -c a.c -o a.o
 	OUT=a.s # which is written in its place
@@ -274,7 +281,7 @@ output_was_there() {
 	# The same bytes, as its worker knows, since it has made them itself.
 	concc-cc gcc -S -DX a.c -o a.s </dev/null >"$LAB/ours.out" 2>"$LAB/ours.err"
 	concc-cc gcc -S -DY a.c -o a.s </dev/null >"$LAB/ours.out" 2>"$LAB/ours.err"
-	echo garbage >a.s
+	garbage a.s
 	try cache gcc -S -DY a.c -o a.s
 	cmp a.s "$LAB/a.s"
 }
