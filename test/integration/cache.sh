@@ -682,6 +682,7 @@ killed_each_time() { # WHAT AT-LEAST: the first result of a call, or one more
 		concc-cc gcc -DWARM -c a.c -o a.o </dev/null # a server is there
 		concc cache >/dev/null                       # and has kept it
 		pid=$(lab_server_pid)
+		[ -n "$pid" ] || fail "turn $turn: no server: $(tail -n 5 "$CONCC_RUNTIME_DIR/project.log")"
 		tasks=$(ls "/proc/$pid/task")
 		rm a.o
 		if [ $n = 0 ]; then
