@@ -154,7 +154,7 @@ struct commit {
 	size_t n_temp_dirs;
 	struct commit_totals totals;
 	/* Of the batch that is checked: what removes a file of which a job can't tell all (see
-	 * commit_check.c); does it make new ones? */
+	 * commit_check.c); does it make any, or write to one? */
 	const struct effect *others;
 	bool made;
 	int64_t dispatched;   /* ns; no file of the job is older */

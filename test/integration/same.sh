@@ -302,6 +302,8 @@ attributes() {
 	same no-way-home 'echo a >f; setfacl -m u:5:rw f; $RUN sed -i s/a/b/ f; getfacl f'
 	same no-way-home 'echo a >f; setfacl -m u:5:rw f; $RUN perl -pi -e s/a/b/ f; getfacl f'
 	same no-way-home 'echo a >f; setfattr -n user.x -v 1 f; $RUN mv f g; getfattr -d g'
+	same no-way-home 'echo a >f; setfattr -n user.x -v 1 f; echo b >g; $RUN mv f g; getfattr -d g'
+	same no-way-home 'echo a >f; chown 5 f; echo b >g; $RUN mv f g; stat -c %u g'
 	same no-way-home 'echo a >f; setfattr -n user.x -v 1 f; $RUN sh -c "cp -p f g; echo b >>g; mv g f"; getfattr -d f'
 	same no-way-home 'echo a >f; setfattr -n user.x -v 1 f; echo "-a
 +b" | sed "1i --- f\n+++ f\n@@ -1 +1 @@" >p; $RUN patch -s f p; getfattr -d f'
