@@ -251,6 +251,15 @@ void dir_times_forget(struct commit *c);
 
 /* ---- commit_apply.c ---- */
 
+/*
+ * Does any process have the file open, or run it?  It would go on with the one that was there:
+ * reads nothing of what the job wrote (tail -f, a NamedTemporaryFile that its child fills), or
+ * writes where nobody looks any more (a log).  Only then there is no lease to be had for writing.
+ * Who opens it while we have that waits till it is given back, and the signal for that has no
+ * effect.
+ */
+bool commit_is_open(int dir_fd, const char *name);
+
 /* The directory that holds path, borrowed until the next call. */
 int commit_parent_fd(struct commit *c, const char *path, const char **ret_name);
 /* Until the first error; what was applied before stays.  CONCC_E_LATER: call it again. */

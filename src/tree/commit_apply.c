@@ -139,14 +139,7 @@ static int copy_bytes(struct commit *c, struct effect *e, int from, int to)
 	return err;
 }
 
-/*
- * Does any process have the file open, or run it?  It would go on with the one that was there:
- * reads nothing of what the job wrote (tail -f, a NamedTemporaryFile that its child fills), or
- * writes where nobody looks any more (a log).  Only then there is no lease to be had for writing.
- * Who opens it while we have that waits till it is given back, and the signal for that has no
- * effect.
- */
-static bool is_open(int dir_fd, const char *name)
+bool commit_is_open(int dir_fd, const char *name)
 {
 	_cleanup_close_ int fd = openat(dir_fd, name,
 					O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOATIME | O_CLOEXEC);
@@ -227,7 +220,7 @@ static int apply_file(struct commit *c, struct effect *e, int fd, const char *na
 	if (S_ISCHR(was->st_mode) || S_ISBLK(was->st_mode))
 		return CONCC_E_UNSAFE;
 	written = S_ISREG(was->st_mode) && !(e->flags & EFFECT_F_REPLACED);
-	if (written && (e->over || was->st_nlink > 1 || is_open(fd, name) ||
+	if (written && (e->over || was->st_nlink > 1 || commit_is_open(fd, name) ||
 			identity_keep(e, was, fd, name, temp_fd, temp) < 0)) {
 		err = write_over(c, e, temp_fd, temp, fd, name);
 		if (e->in_place && err != CONCC_E_LATER)

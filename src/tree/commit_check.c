@@ -448,6 +448,26 @@ static bool loses_ids(const struct effect *e, const struct stat *was)
 	       !(e->flags & (EFFECT_F_REPLACED | EFFECT_F_SPECIAL));
 }
 
+/*
+ * A program that runs can't be written to (ETXTBSY), which the job was not told.  That is to be
+ * known before anything is in place, or what runs again here does it twice.
+ */
+static bool writes_to_running(struct commit *c, const struct effect *e, const struct stat *was)
+{
+	_cleanup_close_ int to = -1;
+	const char *name;
+	int fd;
+
+	if (e->kind != EFFECT_FILE || !e->temp || e->flags & EFFECT_F_REPLACED ||
+	    !S_ISREG(was->st_mode) || !(was->st_mode & 0111))
+		return false;
+	fd = commit_parent_fd(c, e->path, &name);
+	if (fd < 0 || !commit_is_open(fd, name))
+		return false;
+	to = openat(fd, name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	return to < 0 && errno == ETXTBSY;
+}
+
 /* Did the job find the directory there?  Told before anything is applied: a directory whose mode
  * changes is listed anew, and all beneath it. */
 static bool was_known(const struct commit *c, const char *path)
@@ -531,6 +551,8 @@ int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg)
 			"%s has its user's or group's rights (chmod u+s, g+s), which it may "
 			"have lost since a job wrote to it",
 			e->path);
+	if (err > 0 && writes_to_running(c, e, &st))
+		return errmsg_set(msg, CONCC_E_NO_WAY, "%s is a program that runs here", e->path);
 	/* Two jobs that make the same directory agree. */
 	if (e->kind == EFFECT_DIR && is_dir && !(e->flags & EFFECT_F_OPAQUE)) {
 		e->known = was_known(c, e->path);

@@ -287,6 +287,14 @@ open_here() {
 	same remote 'echo a >f; stat -c %i f >n; $RUN true; $RUN sh -c "echo b >g; cat g"; stat -c %i f | cmp n - && echo kept; rm n'
 }
 
+# Nobody can write to a program that runs, and nothing of the rest is done twice.
+running_here() {
+	local other='cp "$(command -v sleep)" prog; ./prog 1000 & other=$!; until cmp -s prog /proc/$other/exe; do :; done'
+	same no-way-home "$other; "'echo 0 >a; $RUN sh -c "echo x >>a; cat ../lock >prog"; echo $?; kill $other; cat a'
+	same remote "$other; "'$RUN sh -c "cat ../lock >g; chmod +x g; mv g prog"; echo $?; kill $other'
+	same remote 'cp ../lock prog; exec 5<prog; $RUN sh -c "echo x >>a; echo x >>prog"; tail -n 1 <&5'
+}
+
 # As much room as files have on most file systems.
 room() {
 	case $(stat -f -c %T .) in
@@ -341,6 +349,7 @@ check "signals to processes that a job has not started" with_others
 check "signals to its own" with_its_own
 check "a message to the log" to_the_log
 check "files that somebody has open here" open_here
+check "a program that runs here" running_here
 check "the room that files take" room
 check "access lists and extended attributes" attributes
 check "paths that are too long" deep
