@@ -195,6 +195,14 @@ static void set_up(struct transfer *t)
 	(void)curl_easy_setopt(e, CURLOPT_INFILESIZE_LARGE, (curl_off_t)t->reply.bytes.len);
 }
 
+static void clean_up(struct transfer *t)
+{
+	curl_easy_cleanup(t->easy);
+	curl_slist_free_all(t->headers);
+	t->easy = NULL;
+	t->headers = NULL;
+}
+
 bool transfer_start(struct transfer *t, CURLM *multi)
 {
 	t->easy = curl_easy_init();
@@ -203,18 +211,14 @@ bool transfer_start(struct transfer *t, CURLM *multi)
 	set_up(t);
 	if (curl_multi_add_handle(multi, t->easy) == CURLM_OK)
 		return true;
-	curl_easy_cleanup(t->easy);
-	t->easy = NULL;
+	clean_up(t);
 	return false;
 }
 
 void transfer_stop(struct transfer *t, CURLM *multi)
 {
 	(void)curl_multi_remove_handle(multi, t->easy);
-	curl_easy_cleanup(t->easy);
-	curl_slist_free_all(t->headers);
-	t->easy = NULL;
-	t->headers = NULL;
+	clean_up(t);
 }
 
 struct transfer *transfer_of(CURL *easy)
