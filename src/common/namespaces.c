@@ -80,13 +80,16 @@ const char *namespaces_differ(const struct namespaces *ours, pid_t pid)
 
 bool namespaces_left(pid_t pid)
 {
-	struct namespaces theirs;
+	struct namespaces n;
 	bool left = false;
 	char who[16];
 
+	/* Where there is no /proc nothing is told of anybody. */
+	if (pid <= 0 || !look("self", MOUNTS, &n))
+		return false;
 	(void)snprintf(who, sizeof(who), "%d", (int)pid);
-	for (int i = 0; i < NAMESPACES_N && pid > 0 && !left; i++)
-		left = !look(who, i, &theirs) && (errno == ENOENT || errno == ESRCH);
+	for (int i = 0; i < NAMESPACES_N && !left; i++)
+		left = !look(who, i, &n) && (errno == ENOENT || errno == ESRCH);
 	return left;
 }
 
