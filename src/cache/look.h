@@ -2,9 +2,9 @@
 #ifndef CONCC_CACHE_LOOK_H
 #define CONCC_CACHE_LOOK_H
 
-/* look.c finds what names mean, look_output.c whether an output that is there counts, look_known.c
- * knows of one what it was at the look before, look_state.c what it meant, look_again.c that of
- * whole sets. */
+/* look.c finds what the names of a set mean, look_name.c what one does, look_output.c whether an
+ * output that is there counts, look_known.c knows of one what it was at the look before,
+ * look_state.c what it meant, look_again.c that of whole sets. */
 #include "concc/cache.h"
 
 struct cache_look {
@@ -111,6 +111,14 @@ void look_begin(struct cache_look *l, const struct cache_names *s);
 int look_put_names(struct cache_look *l, const struct cache_names *s, size_t from, size_t to,
 		   uint64_t *ret_fingerprints);
 void look_end(struct cache_look *l, struct digest *ret);
+
+/* ---- look_name.c ---- */
+
+/* Looks at it, and puts what it means; index: its own in the set.  overwritten: its path is only
+ * written to. */
+int look_put_name(struct cache_look *l, const char *name, bool overwritten, uint32_t index);
+/* What is put for one that is not there, or can't be looked at.  err: positive. */
+void look_put_error(struct cache_look *l, int err);
 
 /* ---- look_output.c ---- */
 
