@@ -77,7 +77,7 @@ int local_ccache(struct wrapper *w)
 {
 	_cleanup_free_ char *us = program_path("concc-cc");
 
-	/* A prefix of the user's own stays. */
+	/* One of the user's variable stays; his file (prefix_command) gives way to this. */
 	setenv("CCACHE_PREFIX", us, 0);
 	return local_run(w, false, "", "");
 }

@@ -259,9 +259,9 @@ with_its_own() {
 	same remote '$RUN sh -c "kill -0 \$PPID && kill -0 \$\$ && echo here; kill -USR1 \$\$"; echo $?'
 	same remote '$RUN sh -c "sleep 1000 & kill \$!; wait \$!; echo \$?; kill -0 \$! || echo gone" 2>/dev/null'
 	same remote '$RUN timeout -s KILL .1 sleep 1000; echo $?; $RUN timeout .1 sleep 1000; echo $?'
-	same remote '$RUN bash -c "set -m; sleep 1000 | sleep 1000 & kill %1; wait %1; echo \$?" 2>/dev/null'
+	same remote '$RUN bash -c "set -m; env sleep 1000 | env sleep 1000 & kill %1; wait %1; echo \$?" 2>/dev/null'
 	same remote '$RUN setsid -w sh -c "trap \"echo told\" USR1; kill -USR1 0; echo on"'
-	same remote '$RUN perl -e "\$SIG{USR1} = sub { print qq(told\n) }; kill USR1 => \$\$; if (!(\$p = fork)) { exec qw(sleep 1000) } kill -9 => \$p or kill 9 => \$p; wait; print \$? & 127"'
+	same remote '$RUN perl -e "\$SIG{USR1} = sub { print qq(told\n) }; kill USR1 => \$\$; if (!(\$p = fork)) { exec qw(env sleep 1000) } kill -9 => \$p or kill 9 => \$p; wait; print \$? & 127"'
 	same remote '$RUN python3 -c "import signal, threading; signal.pthread_kill(threading.get_ident(), 0); signal.raise_signal(10)"; echo $?'
 }
 
