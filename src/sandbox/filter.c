@@ -82,8 +82,7 @@ struct rule {
 #define NICE_MAX       19
 #define STATUS_MAX     (64 * 1024) /* of /proc/PID/status */
 
-#define NAMES                                                                                      \
-	"it links one of the client's files, moves one over another, or moves one of its directories"
+#define NAMES	 "it links one of the client's files, or moves one of its directories"
 #define LOCKS	 "it locks one of the client's files, or asks who does, and the others are here"
 #define WAITS	 "it waits for changes of the client's files (inotify), of which it would not hear"
 #define OWNER	 "it gives a file to another user or group"

@@ -199,19 +199,6 @@ static bool is_the_jobs(const struct moves *m, const struct place *p, const stru
 	return !links || st->st_nlink == 0 || made_file(m, p);
 }
 
-/* Is it one of the client's files, and moved to where the client has another?  Also when the job
- * has removed that, or made one there. */
-static bool replaces_by_clients(const struct moves *m, const struct place *source,
-				const struct stat *st, const struct place *dir, const char *to)
-{
-	_cleanup_free_ char *path = path_join(dir->path, path_base(to));
-	struct stat there;
-
-	return S_ISREG(st->st_mode) && !made_file(m, source) &&
-	       fstatat(m->mirror, path + 1, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
-	       S_ISREG(there.st_mode);
-}
-
 /* ---- */
 
 static bool can_move(const struct moves *m, const struct filter_call *c, const struct call *k,
@@ -228,8 +215,7 @@ static bool can_move(const struct moves *m, const struct filter_call *c, const s
 	    !find_place(m, dir, &target))
 		return true;
 	if (source.workspace != ELSEWHERE && source.workspace == target.workspace)
-		return is_the_jobs(m, &source, &st, k->links) &&
-		       (k->links || !replaces_by_clients(m, &source, &st, &target, to));
+		return is_the_jobs(m, &source, &st, k->links);
 	/* As between file systems, which is what /tmp often is on the client; and what writes
 	 * elsewhere is noticed there. */
 	return source.is_apart || target.workspace == ELSEWHERE || st.st_nlink == 0;

@@ -247,8 +247,7 @@ identity() {
 	! "$LAB_TOOLS/fstruth" has replaced user.concc-test || fail "another file's attribute is there"
 }
 
-# What counts names, or keeps them together; the last ones change a file that has others, or move it over one, and run
-# here.
+# What counts names, or keeps them together; the last ones change a file that has others and run here.
 SEVERAL=(
 	'stat -c "%n %h" one two d/three other'
 	'find one other made d/three -links +1'
@@ -303,7 +302,7 @@ several_names() {
 		n=$((n + 1))
 	done
 	cat "$LAB/several.err"
-	expect_eq "jobs" "$(explained_remote "$LAB/several.err")" 14
+	expect_eq "jobs" "$(explained_remote "$LAB/several.err")" 15
 	expect_eq "here" "$(grep -c '^concc: local: no-way-home .*is a file with several names' "$LAB/several.err")" 4
 	echo "note: $n commands"
 	# What changes on this machine meanwhile is seen.
