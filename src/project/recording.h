@@ -63,7 +63,7 @@ char *recording_path_of(const struct recording *r, const struct msg_file *f);
 /* Leaves out what says nothing. */
 void recording_choose_names(struct recording *r);
 /* The programs that it executed: are they known, and what the kernel opened for them.
- * CONCC_E_LATER: nothing was done; as below. */
+ * CONCC_E_LATER: nothing was done. */
 int recording_look_at_programs(struct recording *r);
 void recording_check_unforeseen(struct recording *r);
 void recording_add_times(struct recording *r);
@@ -74,7 +74,8 @@ void recording_add_outputs(struct recording *r);
 
 /* ---- keep.c ---- */
 
-/* Before anything is in place: what those files hold that it wrote as they were.  May spoil. */
+/* Before anything is in place: files that it wrote as they were are outputs like others.  May
+ * spoil. */
 void recording_look_at_touched(struct recording *r);
 
 #endif

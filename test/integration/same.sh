@@ -246,7 +246,7 @@ with_others() {
 	same no-way-home "$other; "'$RUN sh -c "kill -0 $other && echo there; kill -9 $other && echo killed"; wait $other; echo $?'
 	same no-way-home "$other; "'$RUN python3 -c "import os; os.kill($other, 15)"; wait $other; echo $?'
 	same no-way-home "$other; "'$RUN python3 -c "import os, signal; signal.pidfd_send_signal(os.pidfd_open($other), 15)"; wait $other; echo $?'
-	same no-way-home 'setsid sleep 1000 & other=$!; $RUN sh -c "until kill -15 -$other 2>/dev/null; do :; done"; wait $other; echo $?'
+	same no-way-home 'set -m; sleep 1000 & other=$!; set +m; $RUN sh -c "kill -15 -$other"; wait $other; echo $?'
 	same no-way-home 'trap "echo told" USR1; $RUN sh -c "kill -USR1 \$PPID"; echo on'
 	# In a session of its own: the test is in the caller's group.
 	same no-way-home 'setsid -w bash -c "trap \"echo told\" USR1; \$RUN sh -c \"trap : USR1; kill -USR1 0\"; echo on"'
@@ -289,7 +289,7 @@ open_here() {
 
 # Nobody can write to a program that runs, and nothing of the rest is done twice.
 running_here() {
-	local other='cp "$(command -v sleep)" prog; ./prog 1000 & other=$!; until cmp -s prog /proc/$other/exe; do :; done'
+	local other='cp "$(command -v cat)" prog; mkfifo i o; ./prog <i >o & other=$!; exec 6>i 7<o; rm i o; echo runs >&6; read <&7; exec 7<&-'
 	same no-way-home "$other; "'echo 0 >a; $RUN sh -c "echo x >>a; cat ../lock >prog"; echo $?; kill $other; cat a'
 	same remote "$other; "'$RUN sh -c "cat ../lock >g; chmod +x g; mv g prog"; echo $?; kill $other'
 	same remote 'cp ../lock prog; exec 5<prog; $RUN sh -c "echo x >>a; echo x >>prog"; tail -n 1 <&5'
