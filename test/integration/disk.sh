@@ -16,6 +16,7 @@ DISK=$(lab_worker_home 1)/.cache
 # What w1 keeps contents on: a file system of that kind, new.
 disk() { # MOUNT-ARGS... (of what is mounted on the directory $DISK)
 	lab_stop_server
+	lab_agents_gone
 	lab_worker 1 umount -l "$DISK" 2>/dev/null || true
 	lab_worker 1 mkdir -p "$DISK"
 	lab_worker 1 mount "$@" "$DISK"
@@ -113,6 +114,7 @@ await_state() { # of w1
 slow() {
 	local pid ready before
 	lab_stop_server
+	lab_agents_gone
 	lab_worker 1 umount -l "$DISK" 2>/dev/null || true
 	lab_worker 1 sh -c "mkdir -p $DISK && rm -rf /tmp/disk && mkdir -m 755 /tmp/disk && chown builder: /tmp/disk"
 	cp "$LAB_BUILD/test/slowfs/slowfs" "$LAB/w1/slowfs" # /mnt there

@@ -37,6 +37,7 @@ first_job() { # SOURCE or PROGRAM
 	case $1 in *.c) ;; *) command=("$1") ;; esac
 	concc stop || true
 	rm -rf "$CONCC_CACHE_DIR"
+	lab_agents_gone
 	lab_worker 1 rm -rf "$(lab_worker_cache 1)/store"
 	for _ in 1 2 3 4 5; do concc-cc true; done # the way has been measured as often then
 	before=$(lab_status '.workers[0].asked_files + .workers[0].lists')
@@ -77,6 +78,7 @@ remembered() {
 	concc stop
 	expect_eq "headers remembered" "$(tr '\0' '\n' <"$(grep -l deep "$CONCC_CACHE_DIR"/working-sets/*)" | grep -c '^Finc/deep/er/h')" "$HEADERS"
 	expect_eq "others" "$(tr '\0' '\n' <"$(grep -l deep "$CONCC_CACHE_DIR"/working-sets/*)" | grep -c '^Finc/deep/vain[0-9]' || true)" 0
+	lab_agents_gone
 	lab_worker 1 rm -rf "$(lab_worker_cache 1)/store"
 	concc-cc gcc -Iinc -c -o x.o src/vain.c
 	expect_le "questions" "$(lab_status '.workers[0].asked_files')" $((HEADERS + 4))

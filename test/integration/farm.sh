@@ -104,6 +104,7 @@ prunes() {
 	lab_config
 	concc-cc gcc -c a.c
 	concc stop
+	lab_agents_gone
 	lab_worker 1 $as --prune=1T | tee "$LAB/out"
 	expect_grep ' 0.0 MB removed' "$LAB/out"
 	lab_worker 1 $as --prune | tee "$LAB/out"

@@ -56,6 +56,7 @@ cold() {
 # The client knows the digests by now, so the worker need not ask at all.
 digests_known() {
 	concc stop
+	lab_agents_gone
 	lab_worker 2 rm -rf "$(lab_worker_cache 2)/store"
 	lab_all_up
 	rm -f a.o

@@ -81,17 +81,19 @@ both_at_once() {
 	for n in 1 2; do
 		only $n concc stop
 	done
-	expect_gone "the servers" $servers # what was removed while it is open has a name until then
+	expect_gone "the servers" $servers
+	lab_agents_gone # what was removed while it is open has a name until then
 	expect_eq "what is left half" "$(find "$STORE/tmp" -type f | wc -l)" 0
 	whole
 }
 
 one_for_all() {
+	fresh one- 20 100000 # before two connections are made: of what has just changed no digest is kept
 	lab_all_up
-	fresh one- 20 100000
 	at_worker 1 concc-dispatch sha256sum one-* >"$LAB/got"
 	expect_same_file "$LAB/want" "$LAB/got"
 	lab_stop_server # the next one tells digests with its listings
+	lab_agents_gone
 	lab_all_up
 	at_worker 2 concc-dispatch sha256sum one-* >"$LAB/got"
 	expect_same_file "$LAB/want" "$LAB/got"
@@ -104,7 +106,8 @@ evicted() {
 	lab_all_up
 	fresh big- 1 8000000
 	at_worker 1 concc-dispatch sha256sum big-1 >/dev/null # head could end before all of it is there
-	lab_stop_server # its agent has written it; the next one opens what is there
+	lab_stop_server
+	lab_agents_gone # it has written it; the next one opens what is there
 	expect_ge "objects" "$(find "$STORE"/?? -type f | grep -vc fuse_hidden)" 1
 	lab_all_up
 	at_worker 1 concc-dispatch head -c 10 big-1 >/dev/null
@@ -136,6 +139,7 @@ bounded() {
 	lab_stop_server # an agent's first trim is at its start
 	lab_all_up
 	lab_stop_server
+	lab_agents_gone
 	expect_le "bytes of the store" "$(du -s -B1 "$STORE" | cut -f1)" $((5 * 1024 * 1024))
 	lab_config
 }

@@ -30,6 +30,7 @@ sed -i '/^workspace/d; /^toolchain = .*rustup/d; s|^\[concc\]|&\ntoolchain = /sr
 # A worker that was never seen, with a server that remembers.
 new_worker() {
 	concc stop || true
+	lab_agents_gone
 	lab_worker 1 rm -rf "$(lab_worker_cache 1)/store"
 }
 

@@ -839,6 +839,15 @@ lab_stop_server() {
 	expect_gone "the project server after concc stop" $pid
 }
 
+# What a server has started on workers ends after it, when their sshd has told them.
+lab_agents_gone() {
+	local n pids
+	for ((n = 1; n <= LAB_N; n++)); do
+		pids=$(lab_worker_pids "$n" concc-worker)
+		[ -z "$pids" ] || expect_gone "agents of w$n" $pids
+	done
+}
+
 # For who measures.  Where ext4 has no journal, to make a file is to look at each inode that was freed lately
 # (find_inode_bit() in fs/ext4/ialloc.c): after some `rm` half a millisecond, whoever makes it.
 lab_workspace_in_memory() {
