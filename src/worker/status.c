@@ -278,7 +278,8 @@ int worker_status(enum worker_format format)
 		print_text(o);
 	else if (format == WORKER_PROMETHEUS)
 		print_prometheus(o);
-	else if (json_dumpf(o, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER) == 0)
+	else if (json_dumpf(o, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_ENSURE_ASCII) ==
+		 0)
 		(void)putchar('\n');
 	json_decref(o);
 	return wrong || fflush(stdout) == EOF ? 1 : 0;
