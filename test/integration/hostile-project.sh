@@ -85,6 +85,22 @@ quoted() {
 	expect_grep 'stays: these calls' "$SAID/cargo"
 }
 
+# What never comes to an end is no file of a build tool, wherever it is looked for.
+no_files() {
+	local f
+	cd "$WS"
+	mkdir -p fifos/.cargo fifos/build
+	cd fifos
+	for f in .cargo/config.toml .cargo/config .concc.ini build/CMakeCache.txt build/build.ninja build/Makefile build/makefile \
+		build/GNUmakefile; do
+		mkfifo "$f"
+	done
+	timeout -k 1 "$LAB_LIMIT" concc run -- ninja -C build --version >"$LAB/fifos" 2>&1 </dev/null || true
+	expect_grep '^concc: 0 jobs' "$LAB/fifos"
+	timeout -k 1 "$LAB_LIMIT" concc run -- make -C build --version >"$LAB/fifos" 2>&1 </dev/null || true
+	expect_grep '^concc: 0 jobs' "$LAB/fifos"
+}
+
 looked_at() {
 	cd "$WS/$ODD"
 	says status concc status
@@ -106,6 +122,7 @@ page_is_ours() {
 
 check "builds" build
 check "what is quoted of a project's files" quoted
+check "what never ends is not read" no_files
 check "views" looked_at
 check "nothing controls a terminal" harmless "$SAID"/*
 check "nothing is markup" page_is_ours
