@@ -149,6 +149,13 @@ void launcher_stop(struct launcher *l);
  */
 bool overlay_is_copied_up(int fd);
 int overlay_is_opaque(int fd);
+/*
+ * A file that was copied up keeps overlayfs's mark wherever it is moved, so before that one of ours
+ * says which name it had below, relative to the layer: 0, or -errno.  The first one stays.  Is it
+ * the file that was below at path, and not one that was moved there?
+ */
+int overlay_mark_moved(int fd, const char *from);
+bool overlay_is_from(int fd, const char *path);
 
 struct stat;
 /* A directory in a job's private /tmp that the sandbox made, for something to be mounted on. */

@@ -77,10 +77,8 @@ struct rule {
 
 #define NEW_NAMESPACES                                                                             \
 	(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP)
-/* Of an access list that says no more than the mode: cp -p sets one on each file. */
-#define PLAIN_ACL_SIZE 28
-#define NICE_MAX       19
-#define STATUS_MAX     (64 * 1024) /* of /proc/PID/status */
+#define NICE_MAX   19
+#define STATUS_MAX (64 * 1024) /* of /proc/PID/status */
 
 #define NAMES	 "it links one of the client's files, or moves one of its directories"
 #define LOCKS	 "it locks one of the client's files, or asks who does, and the others are here"
@@ -161,9 +159,9 @@ static const struct rule rules[] = {
 	RULE(rt_sigqueueinfo, ALL, ANY, .ask = true, .text = SIGNALS),
 	RULE(pidfd_open, ALL, ANY, .ask = true, .text = SIGNALS),
 	/* What they did set is found in the end; these are for where that fails. */
-	RULE(setxattr, ALL, UNEQUAL, 3, .value = PLAIN_ACL_SIZE, .text = ATTRS),
-	RULE(lsetxattr, ALL, UNEQUAL, 3, .value = PLAIN_ACL_SIZE, .text = ATTRS),
-	RULE(fsetxattr, ALL, UNEQUAL, 3, .value = PLAIN_ACL_SIZE, .text = ATTRS),
+	RULE(setxattr, ALL, UNEQUAL, 3, .value = FILTER_ATTR_SIZE, .text = ATTRS),
+	RULE(lsetxattr, ALL, UNEQUAL, 3, .value = FILTER_ATTR_SIZE, .text = ATTRS),
+	RULE(fsetxattr, ALL, UNEQUAL, 3, .value = FILTER_ATTR_SIZE, .text = ATTRS),
 	RULE(ioctl, ALL, EQUAL, 1, .value = (uint32_t)FS_IOC_GETFLAGS, .text = FLAGS),
 	RULE(ioctl, ALL, EQUAL, 1, .value = (uint32_t)FS_IOC_SETFLAGS, .text = FLAGS),
 	RULE(ioctl, ALL, EQUAL, 1, .value = (uint32_t)FS_IOC_FSGETXATTR, .text = FLAGS),

@@ -65,6 +65,10 @@ const char *filter_notified(int listener, filter_ask_fn *ask, const void *data);
 /* Who waits and who answers take turns on one core, where the kernel can (since 6.6). */
 void filter_take_turns(int listener);
 
+/* An extended attribute of this size may be set: so large is an access list that says no more than
+ * the mode, as cp -p sets it on each file. */
+#define FILTER_ATTR_SIZE 28
+
 /* The third argument of a kill(2) that is not the job's: the kernel does not look at it. */
 #define FILTER_OURS 0x636f6e63
 /* kill(2), by who is under the filter and listens itself. */

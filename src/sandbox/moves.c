@@ -19,6 +19,9 @@
 #include "concc/sandbox.h"
 #include "concc/str.h"
 
+#ifndef RENAME_NOREPLACE
+#define RENAME_NOREPLACE (1 << 0)
+#endif
 #ifndef RENAME_EXCHANGE
 #define RENAME_EXCHANGE (1 << 1)
 #endif
@@ -201,6 +204,37 @@ static bool is_the_jobs(const struct moves *m, const struct place *p, const stru
 
 /* ---- */
 
+/*
+ * A file of the client's gets another name: with its bytes in the upper layer, which the rename
+ * would bring about as well, it is marked with the one that it had.
+ */
+static bool mark_moved(const struct moves *m, int fd, const struct place *p, const struct stat *st)
+{
+	_cleanup_close_ int copy = -1;
+	char link[32];
+
+	if (!S_ISREG(st->st_mode) || made_file(m, p))
+		return true;
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	if (chmod(link, st->st_mode & 07777) < 0)
+		return false;
+	copy = openat_beneath(m->uppers[p->workspace], p->rel, O_RDONLY | O_NONBLOCK);
+	return copy >= 0 && overlay_mark_moved(copy, p->rel) == 0;
+}
+
+/* As far as what is there already tells: then nothing is moved. */
+static bool moves_nothing(const struct filter_call *c, const struct call *k, const struct stat *st,
+			  int dir, const char *to)
+{
+	uint64_t flags = k->flags == NONE ? 0 : c->args[k->flags];
+	struct stat there;
+
+	if (fstatat(dir, path_base(to), &there, AT_SYMLINK_NOFOLLOW) < 0)
+		return false;
+	return flags & RENAME_NOREPLACE ||
+	       (there.st_dev == st->st_dev && there.st_ino == st->st_ino);
+}
+
 static bool can_move(const struct moves *m, const struct filter_call *c, const struct call *k,
 		     const char *from, const char *to)
 {
@@ -215,7 +249,9 @@ static bool can_move(const struct moves *m, const struct filter_call *c, const s
 	    !find_place(m, dir, &target))
 		return true;
 	if (source.workspace != ELSEWHERE && source.workspace == target.workspace)
-		return is_the_jobs(m, &source, &st, k->links);
+		return is_the_jobs(m, &source, &st, k->links) &&
+		       (k->links || moves_nothing(c, k, &st, dir, to) ||
+			mark_moved(m, fd, &source, &st));
 	/* As between file systems, which is what /tmp often is on the client; and what writes
 	 * elsewhere is noticed there. */
 	return source.is_apart || target.workspace == ELSEWHERE || st.st_nlink == 0;

@@ -6,7 +6,8 @@
  * What overlayfs can't do with names of the lower layer.  A file that gets a further name is copied
  * up, and is another file then than the one below with all its names; a directory is not renamed
  * (EXDEV, which mv(1) knows how to live with and a program need not); and what is one file system
- * on the client may be several here.  What the job has made itself is moved and linked as anywhere.
+ * on the client may be several here.  What the job has made itself is moved and linked as anywhere,
+ * and a file of the client's is moved with a mark of where it was (overlay_mark_moved()).
  *
  * And locks: those of the client's processes are not seen here, nor a job's there.  A file that the
  * client has is locked there, or two write to it that should take turns.  But a lock to read

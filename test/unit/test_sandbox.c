@@ -760,6 +760,8 @@ TEST_BOTH(names_of_the_clients)
 		check_beyond(a, moves_as_here[i], NULL);
 	for (size_t i = 0; i < sizeof(moves_of_the_clients) / sizeof(moves_of_the_clients[0]); i++)
 		check_beyond(a, moves_of_the_clients[i], "client's");
+	a->traces = true;
+	check_beyond(a, "mv a.c moved; chmod 400 b.c; mv b.c a.c; mv moved b.c", NULL);
 }
 
 #define LOCK(file, how)                                                                            \
