@@ -86,6 +86,7 @@ struct rule {
 #define OWNER	 "it gives a file to another user or group"
 #define NODE	 "it makes a device node"
 #define ATTRS	 "it sets extended attributes"
+#define ASKS	 "it asks for extended attributes of many files"
 #define FLAGS	 "it looks at or sets flags of a file (lsattr, chattr)"
 #define RANGES	 "it clears, inserts or removes a part of a file (fallocate)"
 #define MOUNT	 "it mounts or unmounts, or changes its root"
@@ -162,6 +163,12 @@ static const struct rule rules[] = {
 	RULE(setxattr, ALL, UNEQUAL, 3, .value = FILTER_ATTR_SIZE, .text = ATTRS),
 	RULE(lsetxattr, ALL, UNEQUAL, 3, .value = FILTER_ATTR_SIZE, .text = ATTRS),
 	RULE(fsetxattr, ALL, UNEQUAL, 3, .value = FILTER_ATTR_SIZE, .text = ATTRS),
+	RULE(getxattr, ALL, ANY, .ask = true, .text = ASKS),
+	RULE(lgetxattr, ALL, ANY, .ask = true, .text = ASKS),
+	RULE(fgetxattr, ALL, UNEQUAL, 4, .ask = true, .value = FILTER_OURS, .text = ASKS),
+	RULE(listxattr, ALL, ANY, .ask = true, .text = ASKS),
+	RULE(llistxattr, ALL, ANY, .ask = true, .text = ASKS),
+	RULE(flistxattr, ALL, ANY, .ask = true, .text = ASKS),
 	RULE(ioctl, ALL, EQUAL, 1, .value = (uint32_t)FS_IOC_GETFLAGS, .text = FLAGS),
 	RULE(ioctl, ALL, EQUAL, 1, .value = (uint32_t)FS_IOC_SETFLAGS, .text = FLAGS),
 	RULE(ioctl, ALL, EQUAL, 1, .value = (uint32_t)FS_IOC_FSGETXATTR, .text = FLAGS),
@@ -600,6 +607,11 @@ static bool let_go_on(int listener, uint64_t id)
 int filter_kill(pid_t pid, int signo)
 {
 	return syscall(SYS_kill, pid, signo, FILTER_OURS) < 0 ? -errno : 0;
+}
+
+ssize_t filter_fgetxattr(int fd, const char *name, void *value, size_t size)
+{
+	return syscall(SYS_fgetxattr, fd, name, value, size, FILTER_OURS);
 }
 
 const char *filter_notified(int listener, filter_ask_fn *ask, const void *data)

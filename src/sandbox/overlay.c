@@ -126,7 +126,7 @@ int overlay_is_opaque(int fd)
 
 	for (size_t i = 0; i < N_OF(names); i++) {
 		char v;
-		ssize_t n = fgetxattr(fd, names[i], &v, 1);
+		ssize_t n = filter_fgetxattr(fd, names[i], &v, 1);
 
 		if (n == 1 && v == 'y')
 			return 1;
@@ -139,8 +139,8 @@ int overlay_is_opaque(int fd)
 bool overlay_is_copied_up(int fd)
 {
 	/* ovl_set_origin() in fs/overlayfs/copy_up.c marks each copy, if only with nothing. */
-	return fgetxattr(fd, "user.overlay.origin", NULL, 0) >= 0 ||
-	       fgetxattr(fd, "trusted.overlay.origin", NULL, 0) >= 0;
+	return filter_fgetxattr(fd, "user.overlay.origin", NULL, 0) >= 0 ||
+	       filter_fgetxattr(fd, "trusted.overlay.origin", NULL, 0) >= 0;
 }
 
 /*
@@ -179,7 +179,7 @@ bool overlay_is_from(int fd, const char *path)
 	struct moved m, here = moved_from(path);
 
 	for (size_t i = 0; i < N_OF(moved_names); i++) {
-		ssize_t n = fgetxattr(fd, moved_names[i], &m, sizeof(m));
+		ssize_t n = filter_fgetxattr(fd, moved_names[i], &m, sizeof(m));
 
 		if (n >= 0)
 			return n == sizeof(m) && memcmp(&m, &here, sizeof(m)) == 0;

@@ -323,6 +323,14 @@ attributes() {
 +b" | sed "1i --- f\n+++ f\n@@ -1 +1 @@" >p; $RUN patch -s f p; getfattr -d f'
 	same remote 'echo a >f; setfattr -n user.x -v 1 f; setfacl -m u:5:rw f; $RUN sh -c "echo b >>f"; getfattr -d f; getfacl f'
 	same remote 'echo a >f; setfattr -n user.x -v 1 f; $RUN sh -c "cat f; rm f"'
+	same no-way-home 'echo a >f; setfattr -n user.x -v 1 f; $RUN cp -a f g; getfattr -d g'
+	same no-way-home 'echo a >f; setfacl -m u:5:rw f; $RUN cp -p f g; getfacl g'
+	same no-way-home 'mkdir -p d/e; echo a >d/e/f; setfattr -n user.x -v 1 d/e; $RUN cp -a d g; getfattr -d g/e'
+	same no-way-home 'echo a >f; setfattr -n user.x -v 1 f; ln -s f l; $RUN python3 -c "import os; print(os.listxattr(\"l\"), os.getxattr(\"f\", \"user.x\"))"'
+	same no-way-home 'echo a >f; setfattr -n user.x -v 1 f; $RUN tar --xattrs -cf t f; tar --xattrs -xOf t; rm t'
+	same no-way-home 'echo a >f; setfacl -m u:5:rw f; $RUN ls -l f | cut -c1-11'
+	same remote 'echo a >f; echo b >g; setfattr -n user.x -v 1 f; mkdir d; echo c >d/h; $RUN sh -c "cp -a g d i; cp -p g f; ls -l g d | cut -c1-11"; getfattr -d f'
+	same remote '$RUN sh -c "seq 5000 | split -l 1 -a 4; ls -l | cut -c1-11 | sort -u"; rm x*'
 	same remote 'echo "int x;" >a.c; echo >a.o; setfattr -n user.x -v 1 a.o; $COMPILE -c a.c; getfattr -d a.o'
 }
 

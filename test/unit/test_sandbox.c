@@ -138,7 +138,8 @@ static void on_beyond(void *data, uint32_t id, const char *text)
 	launcher_kill(a->launcher, id, SIGKILL);
 }
 
-static void on_locked(void *data, uint32_t id, size_t workspace, const char *path)
+static void on_look(void *data, uint32_t id, enum launch_look how, size_t workspace,
+		    const char *path)
 {
 	struct agent *a = data;
 	char *before = steal_ptr(&a->locked);
@@ -161,7 +162,7 @@ static void on_lost(void *data, int wait_status)
 static const struct launcher_ops ops = {
 	.prepared = on_prepared,
 	.beyond = on_beyond,
-	.locked = on_locked,
+	.looks = on_look,
 	.ended = on_ended,
 	.lost = on_lost,
 };
