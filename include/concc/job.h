@@ -32,6 +32,8 @@ struct policy_input {
 	/* Is the caller's descriptor (0 to 2) one that is another when it is opened anew, by its
 	 * name in /dev, than the pipe is that a job has there?  NULL: none is. */
 	bool (*is_no_pipe)(int fd);
+	/* Is this the caller's file that standard output or error goes to?  NULL: none is. */
+	bool (*is_output)(const char *path);
 };
 
 struct policy_verdict {

@@ -24,7 +24,7 @@
 #include "concc/digest.h"
 
 #ifndef PROTO_VERSION /* a test has another */
-#define PROTO_VERSION 21
+#define PROTO_VERSION 22
 #endif
 /*
  * Bytes of "project.lock" that a project server has locked when it is ready: for who speaks this
@@ -516,9 +516,16 @@ enum effect_kind {
 	EFFECT_DIR = 3,	    /* make the directory, or set its mode */
 	EFFECT_REMOVE = 4,  /* the name, and all beneath it when a directory */
 	EFFECT_META = 5,    /* same bytes as before: set mode; with EFFECT_F_TOUCHED the time too */
-	EFFECT_LINK = 6,   /* a hard link to target, a path relative to the workspace sent before */
-	EFFECT_LOCKED = 7, /* nothing was done to it: the job had it locked to read it (F_RDLCK) */
+	EFFECT_LINK = 6, /* a hard link to target, a path relative to the workspace sent before */
+	/* Nothing was done to it, but the client is to look whether the job saw what is so: */
+	EFFECT_LOCKED = 7, /* it had the file locked to read it (F_RDLCK) */
+	EFFECT_ASKED = 8,  /* it asked for extended attributes, of which it was shown none */
 };
+
+static inline bool effect_is_look(uint8_t kind)
+{
+	return kind == EFFECT_LOCKED || kind == EFFECT_ASKED;
+}
 
 enum effect_flags {
 	EFFECT_F_MTIME = 1 << 0,   /* the job set this time itself: keep it.  Else: now, in order */

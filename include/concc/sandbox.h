@@ -85,6 +85,11 @@ struct job_end {
 			 none */
 };
 
+enum launch_look {
+	LAUNCH_LOCKS, /* locks it to read it */
+	LAUNCH_ASKS,  /* asks for its extended attributes */
+};
+
 struct launcher_ops {
 	/* The mounts are made and the command is about to run; upper[i] is a directory fd of the
 	 * upper layer of workspace i, tmp of the private /tmp: the callee's now. */
@@ -92,9 +97,10 @@ struct launcher_ops {
 	/* It is about to do what can't have the effect here that it has on the client, as text
 	 * says: the process waits until the job is killed, for which this is the time. */
 	void (*beyond)(void *data, uint32_t job_id, const char *text);
-	/* It locks this file of the client's (a path in its workspace) to read it; told once,
-	 * before it ends. */
-	void (*locked)(void *data, uint32_t job_id, size_t workspace, const char *path);
+	/* It does this with a file of the client's (a path in its workspace); told once, before it
+	 * ends. */
+	void (*looks)(void *data, uint32_t job_id, enum launch_look how, size_t workspace,
+		      const char *path);
 	/* All processes of the job are gone. */
 	void (*ended)(void *data, uint32_t job_id, const struct job_end *end);
 	/* The launcher died: no job can run any more.  wait_status as from waitpid(2), -1: it can't
@@ -149,6 +155,13 @@ void launcher_stop(struct launcher *l);
  */
 bool overlay_is_copied_up(int fd);
 int overlay_is_opaque(int fd);
+/*
+ * A file that was copied up keeps overlayfs's mark wherever it is moved, so before that one of ours
+ * says which name it had below, relative to the layer: 0, or -errno.  The first one stays.  Is it
+ * the file that was below at path, and not one that was moved there?
+ */
+int overlay_mark_moved(int fd, const char *from);
+bool overlay_is_from(int fd, const char *path);
 
 struct stat;
 /* A directory in a job's private /tmp that the sandbox made, for something to be mounted on. */

@@ -34,10 +34,12 @@ const struct policy_rule policy_rules[] = {
 		      "the following in it."},
 	{"tmp-output", "It, or a variable like CPATH, names a file beneath /tmp, $TMPDIR, /run, "
 		       "/proc or the like, of which a worker has its own."},
-	{"descriptor", "It names or uses one of this process's open files other than standard "
-		       "input, output and error, as <(...) in a shell does: a job has none of "
-		       "them. Or it opens one of these three anew (/dev/stdout), and can't do the "
-		       "same with the pipe that a job has there."},
+	{"descriptor",
+	 "It names or uses one of this process's open files other than standard "
+	 "input, output and error, as <(...) in a shell does: a job has none of "
+	 "them. Or it opens one of these three anew (/dev/stdout), or names the file "
+	 "that its output goes to, and can't do the same with the pipe that a job has "
+	 "there."},
 	{"follow", "It waits for what is added to a file (tail -f), of which a job is not told."},
 	{"native", "-march=native and its kin mean this machine's processor."},
 	{"preload", "LD_PRELOAD names a library that may change what the compiler does."},

@@ -257,6 +257,9 @@ bool policy_descriptor(struct policy_call *c)
 	for (char *const *a = c->args; *a; a++) {
 		if (strchr(*a, '/') && opens_file_anew(c, *a))
 			return true;
+		/* Many programs look whether they would read what they write. */
+		if (c->in->is_output && c->in->is_output(*a))
+			return policy_because(c, *a);
 		for (const char *p = *a; p; p = strpbrk(p, "@=,:")) {
 			p += strspn(p, "@=,:");
 			if (is_descriptor(p))

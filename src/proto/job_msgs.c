@@ -327,8 +327,8 @@ int msg_file_decode(struct blob payload, struct msg_file *ret)
 	/* Only a workspace's own directory may have its mode set: the empty path. */
 	m.path = rd_rel_path(&r, m.kind == EFFECT_DIR);
 	m.target = m.kind == EFFECT_LINK ? rd_rel_path(&r, 0) : rd_strdup(&r, PROTO_PATH_MAX);
-	if (m.kind < EFFECT_FILE || m.kind > EFFECT_LOCKED || m.mode > 07777 ||
-	    m.size > INT64_MAX || m.mtime_ns >= 1000000000 || m.atime_ns >= 1000000000 ||
+	if (m.kind < EFFECT_FILE || m.kind > EFFECT_ASKED || m.mode > 07777 || m.size > INT64_MAX ||
+	    m.mtime_ns >= 1000000000 || m.atime_ns >= 1000000000 ||
 	    (m.kind == EFFECT_SYMLINK && m.target && !*m.target) ||
 	    (m.flags & (EFFECT_F_FIFO | EFFECT_F_SOCKET) && m.size))
 		r.bad = true;

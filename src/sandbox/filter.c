@@ -77,10 +77,8 @@ struct rule {
 
 #define NEW_NAMESPACES                                                                             \
 	(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP)
-/* Of an access list that says no more than the mode: cp -p sets one on each file. */
-#define PLAIN_ACL_SIZE 28
-#define NICE_MAX       19
-#define STATUS_MAX     (64 * 1024) /* of /proc/PID/status */
+#define NICE_MAX   19
+#define STATUS_MAX (64 * 1024) /* of /proc/PID/status */
 
 #define NAMES	 "it links one of the client's files, or moves one of its directories"
 #define LOCKS	 "it locks one of the client's files, or asks who does, and the others are here"
@@ -88,6 +86,7 @@ struct rule {
 #define OWNER	 "it gives a file to another user or group"
 #define NODE	 "it makes a device node"
 #define ATTRS	 "it sets extended attributes"
+#define ASKS	 "it asks for extended attributes of many files"
 #define FLAGS	 "it looks at or sets flags of a file (lsattr, chattr)"
 #define RANGES	 "it clears, inserts or removes a part of a file (fallocate)"
 #define MOUNT	 "it mounts or unmounts, or changes its root"
@@ -163,9 +162,15 @@ static const struct rule rules[] = {
 	RULE(rt_sigqueueinfo, ALL, ANY, .ask = true, .text = SIGNALS),
 	RULE(pidfd_open, ALL, ANY, .ask = true, .text = SIGNALS),
 	/* What they did set is found in the end; these are for where that fails. */
-	RULE(setxattr, ALL, UNEQUAL, 3, .value = PLAIN_ACL_SIZE, .text = ATTRS),
-	RULE(lsetxattr, ALL, UNEQUAL, 3, .value = PLAIN_ACL_SIZE, .text = ATTRS),
-	RULE(fsetxattr, ALL, UNEQUAL, 3, .value = PLAIN_ACL_SIZE, .text = ATTRS),
+	RULE(setxattr, ALL, UNEQUAL, 3, .value = FILTER_ATTR_SIZE, .text = ATTRS),
+	RULE(lsetxattr, ALL, UNEQUAL, 3, .value = FILTER_ATTR_SIZE, .text = ATTRS),
+	RULE(fsetxattr, ALL, UNEQUAL, 3, .value = FILTER_ATTR_SIZE, .text = ATTRS),
+	RULE(getxattr, ALL, ANY, .ask = true, .text = ASKS),
+	RULE(lgetxattr, ALL, ANY, .ask = true, .text = ASKS),
+	RULE(fgetxattr, ALL, UNEQUAL, 4, .ask = true, .value = FILTER_OURS, .text = ASKS),
+	RULE(listxattr, ALL, ANY, .ask = true, .text = ASKS),
+	RULE(llistxattr, ALL, ANY, .ask = true, .text = ASKS),
+	RULE(flistxattr, ALL, ANY, .ask = true, .text = ASKS),
 	RULE(ioctl, ALL, EQUAL, 1, .value = (uint32_t)FS_IOC_GETFLAGS, .text = FLAGS),
 	RULE(ioctl, ALL, EQUAL, 1, .value = (uint32_t)FS_IOC_SETFLAGS, .text = FLAGS),
 	RULE(ioctl, ALL, EQUAL, 1, .value = (uint32_t)FS_IOC_FSGETXATTR, .text = FLAGS),
@@ -605,6 +610,11 @@ static bool let_go_on(int listener, uint64_t id)
 int filter_kill(pid_t pid, int signo)
 {
 	return syscall(SYS_kill, pid, signo, FILTER_OURS) < 0 ? -errno : 0;
+}
+
+ssize_t filter_fgetxattr(int fd, const char *name, void *value, size_t size)
+{
+	return syscall(SYS_fgetxattr, fd, name, value, size, FILTER_OURS);
 }
 
 const char *filter_notified(int listener, filter_ask_fn *ask, const void *data)

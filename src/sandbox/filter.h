@@ -65,10 +65,16 @@ const char *filter_notified(int listener, filter_ask_fn *ask, const void *data);
 /* Who waits and who answers take turns on one core, where the kernel can (since 6.6). */
 void filter_take_turns(int listener);
 
-/* The third argument of a kill(2) that is not the job's: the kernel does not look at it. */
+/* An extended attribute of this size may be set: so large is an access list that says no more than
+ * the mode, as cp -p sets it on each file. */
+#define FILTER_ATTR_SIZE 28
+
+/* The third argument of a kill(2), or fifth of an fgetxattr(2), that is not the job's: the kernel
+ * does not look at it. */
 #define FILTER_OURS 0x636f6e63
-/* kill(2), by who is under the filter and listens itself. */
+/* kill(2) and fgetxattr(2), by who is under the filter and listens itself. */
 int filter_kill(pid_t pid, int signo);
+ssize_t filter_fgetxattr(int fd, const char *name, void *value, size_t size);
 
 struct trace;
 /* The same of a filter that traces: each call is given to t, and goes on unless it can't. */

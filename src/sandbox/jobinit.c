@@ -266,20 +266,21 @@ static void pass_signal(const struct signalfd_siginfo *si)
 		(void)filter_kill(0, si->ssi_int); /* to us, it is one from inside */
 }
 
-/* What a job locks to read it is a few files; of a coverage run one for each source. */
-#define LOCKED_MAX 4096
+/* What a job locks to read it is a few files, of a coverage run one for each source; what it copies
+ * with all that it has may be a tree. */
+#define LOOKS_MAX 4096
 
-static bool tell_locked(void *data, size_t workspace, const char *path)
+static bool tell_look(void *data, bool locks, size_t workspace, const char *path)
 {
-	struct lm_packet p = {.kind = LM_LOCKED, .value = (int32_t)workspace};
-	_cleanup_free_ char *key = xasprintf("%zu/%s", workspace, path);
+	struct lm_packet p = {.kind = locks ? LM_LOCKED : LM_ASKED, .value = (int32_t)workspace};
+	_cleanup_free_ char *key = xasprintf("%d/%zu/%s", locks, workspace, path);
 	struct job *j = data;
 
-	if (map_get_str(&j->locked, key))
+	if (map_get_str(&j->looks, key))
 		return true;
-	if (strlen(path) >= sizeof(p.text) || j->locked.n >= LOCKED_MAX)
+	if (strlen(path) >= sizeof(p.text) || j->looks.n >= LOOKS_MAX)
 		return false;
-	(void)map_put_str(&j->locked, key, j);
+	(void)map_put_str(&j->looks, key, j);
 	p.job_id = j->id;
 	(void)snprintf(p.text, sizeof(p.text), "%s", path);
 	return lm_send(j->sock, &p, NULL, 0, 0) == 0;
@@ -290,7 +291,7 @@ static bool tell_locked(void *data, size_t workspace, const char *path)
 static void look_at_call(struct job *j)
 {
 	const struct beyond b = {
-		.moves = {j->mirror, j->fds, j->req.workspaces, j->n, tell_locked, j},
+		.moves = {j->mirror, j->fds, j->req.workspaces, j->n, tell_look, j},
 		.input = &j->input,
 		.seeks = j->req.seeks,
 		.reads = j->req.reads,

@@ -32,7 +32,7 @@ struct job {
 	struct stat input;		       /* of stdio[0] */
 	int listener;	     /* of the filter; -1: nobody can be told (any more) */
 	struct trace *trace; /* NULL: nobody wants one */
-	struct map locked;   /* what was told of as LM_LOCKED -> this */
+	struct map looks;    /* what was told of as LM_LOCKED or LM_ASKED -> this */
 	int starting; /* with a trace: what the command's process says before its exec; else -1 */
 };
 

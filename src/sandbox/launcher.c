@@ -232,11 +232,12 @@ static void on_beyond(struct launcher *l, struct lm_packet *p)
 	l->ops->beyond(l->data, p->job_id, p->text);
 }
 
-static void on_locked(struct launcher *l, struct running *run, struct lm_packet *p)
+static void on_look(struct launcher *l, struct running *run, struct lm_packet *p)
 {
 	p->text[sizeof(p->text) - 1] = '\0';
 	if (p->value >= 0 && (size_t)p->value < run->n_workspaces)
-		l->ops->locked(l->data, p->job_id, (size_t)p->value, p->text);
+		l->ops->looks(l->data, p->job_id, p->kind == LM_LOCKED ? LAUNCH_LOCKS : LAUNCH_ASKS,
+			      (size_t)p->value, p->text);
 }
 
 static void on_refused(struct running *run, const struct lm_packet *p)
@@ -301,8 +302,8 @@ static void on_packet(struct launcher *l, struct lm_packet *p, int *fds, size_t 
 		on_prepared(l, run, p, fds, n);
 	} else if (run && p->kind == LM_BEYOND) {
 		on_beyond(l, p);
-	} else if (run && p->kind == LM_LOCKED) {
-		on_locked(l, run, p);
+	} else if (run && (p->kind == LM_LOCKED || p->kind == LM_ASKED)) {
+		on_look(l, run, p);
 	} else if (run && p->kind == LM_REFUSED) {
 		on_refused(run, p);
 	} else if (run && p->kind == LM_DONE) {

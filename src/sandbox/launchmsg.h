@@ -41,7 +41,9 @@ enum lm_kind {
 	LM_DONE = 22,	  /* value: the command's wait status; no process is left but init; fd: its
 			   * trace, if one was wanted */
 	LM_BEYOND = 23,	  /* text: what a process waits to do, and can't */
-	LM_LOCKED = 24, /* value: a workspace; text: a path in it that is being locked to be read */
+	/* value: a workspace; text: a path in it, of a file that is */
+	LM_LOCKED = 24, /* being locked to be read */
+	LM_ASKED = 25,	/* asked for its attributes */
 };
 
 struct lm_packet {

@@ -19,6 +19,9 @@
 #include "concc/sandbox.h"
 #include "concc/str.h"
 
+#ifndef RENAME_NOREPLACE
+#define RENAME_NOREPLACE (1 << 0)
+#endif
 #ifndef RENAME_EXCHANGE
 #define RENAME_EXCHANGE (1 << 1)
 #endif
@@ -201,6 +204,37 @@ static bool is_the_jobs(const struct moves *m, const struct place *p, const stru
 
 /* ---- */
 
+/*
+ * A file of the client's gets another name: with its bytes in the upper layer, which the rename
+ * would bring about as well, it is marked with the one that it had.
+ */
+static bool mark_moved(const struct moves *m, int fd, const struct place *p, const struct stat *st)
+{
+	_cleanup_close_ int copy = -1;
+	char link[32];
+
+	if (!S_ISREG(st->st_mode) || made_file(m, p))
+		return true;
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	if (chmod(link, st->st_mode & 07777) < 0)
+		return false;
+	copy = openat_beneath(m->uppers[p->workspace], p->rel, O_RDONLY | O_NONBLOCK);
+	return copy >= 0 && overlay_mark_moved(copy, p->rel) == 0;
+}
+
+/* As far as what is there already tells: then nothing is moved. */
+static bool moves_nothing(const struct filter_call *c, const struct call *k, const struct stat *st,
+			  int dir, const char *to)
+{
+	uint64_t flags = k->flags == NONE ? 0 : c->args[k->flags];
+	struct stat there;
+
+	if (fstatat(dir, path_base(to), &there, AT_SYMLINK_NOFOLLOW) < 0)
+		return false;
+	return flags & RENAME_NOREPLACE ||
+	       (there.st_dev == st->st_dev && there.st_ino == st->st_ino);
+}
+
 static bool can_move(const struct moves *m, const struct filter_call *c, const struct call *k,
 		     const char *from, const char *to)
 {
@@ -215,7 +249,9 @@ static bool can_move(const struct moves *m, const struct filter_call *c, const s
 	    !find_place(m, dir, &target))
 		return true;
 	if (source.workspace != ELSEWHERE && source.workspace == target.workspace)
-		return is_the_jobs(m, &source, &st, k->links);
+		return is_the_jobs(m, &source, &st, k->links) &&
+		       (k->links || moves_nothing(c, k, &st, dir, to) ||
+			mark_moved(m, fd, &source, &st));
 	/* As between file systems, which is what /tmp often is on the client; and what writes
 	 * elsewhere is noticed there. */
 	return source.is_apart || target.workspace == ELSEWHERE || st.st_nlink == 0;
@@ -242,8 +278,8 @@ static bool locks_clients_file(const struct moves *m, const struct filter_call *
 	if (kind == F_UNLCK || fd < 0 || !find_place(m, fd, &p) || p.workspace == ELSEWHERE ||
 	    made_file(m, &p) || !is_in_mirror(m, &p))
 		return false;
-	return kind != F_RDLCK || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !m->locked ||
-	       !m->locked(m->data, p.workspace, p.rel);
+	return kind != F_RDLCK || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !m->looks ||
+	       !m->looks(m->data, true, p.workspace, p.rel);
 }
 
 /* Above a workspace a job sees no more than the way to it. */
@@ -273,6 +309,51 @@ static bool watches_clients_file(const struct moves *m, const struct filter_call
 	return !(S_ISDIR(st.st_mode) ? made_directory(m, &p) : made_file(m, &p));
 }
 
+#ifndef SYS_getxattrat /* Linux 6.13 */
+#define SYS_getxattrat	464
+#define SYS_listxattrat 465
+#endif
+
+/* Which arguments of those that ask for attributes say what. */
+static const struct asking {
+	int nr, dir, path, name;
+	bool follow;
+} askings[] = {
+	{SYS_getxattr, NONE, 0, 1, true},	{SYS_lgetxattr, NONE, 0, 1, false},
+	{SYS_fgetxattr, 0, NONE, 1, true},	{SYS_listxattr, NONE, 0, NONE, true},
+	{SYS_llistxattr, NONE, 0, NONE, false}, {SYS_flistxattr, 0, NONE, NONE, true},
+	{SYS_getxattrat, 0, 1, NONE, true},	{SYS_listxattrat, 0, 1, NONE, true},
+};
+
+/* Those that a file's copy can have; of the others the system has its own on each machine. */
+static bool names_attribute(const struct filter_call *c, const struct asking *k)
+{
+	char name[PATH_MAX];
+
+	return k->name == NONE || !peek_path(c->pid, c->args[k->name], name) ||
+	       !str_starts(name, "security.") || streq(name, "security.capability");
+}
+
+static bool asks_for_attributes(const struct moves *m, const struct filter_call *c,
+				const struct asking *k)
+{
+	char path[PATH_MAX] = "";
+	_cleanup_close_ int fd = -1;
+	struct place p;
+	struct stat st;
+
+	if (!names_attribute(c, k) ||
+	    (k->path != NONE && !peek_path(c->pid, c->args[k->path], path)))
+		return false;
+	fd = open_named(c, k->dir, path, k->follow);
+	if (fd < 0 || fstat(fd, &st) < 0 || !find_place(m, fd, &p) || p.workspace == ELSEWHERE ||
+	    !*p.rel || !(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)))
+		return false;
+	if (S_ISDIR(st.st_mode) ? made_directory(m, &p) : made_file(m, &p))
+		return false;
+	return is_in_mirror(m, &p) && m->looks && !m->looks(m->data, false, p.workspace, p.rel);
+}
+
 bool moves_ask(const void *moves, const struct filter_call *c)
 {
 	char from[PATH_MAX], to[PATH_MAX];
@@ -281,6 +362,9 @@ bool moves_ask(const void *moves, const struct filter_call *c)
 		return locks_clients_file(moves, c);
 	if (c->nr == SYS_inotify_add_watch)
 		return watches_clients_file(moves, c);
+	for (size_t i = 0; i < N_OF(askings); i++)
+		if (askings[i].nr == c->nr)
+			return asks_for_attributes(moves, c, &askings[i]);
 	for (size_t i = 0; i < N_OF(calls); i++) {
 		const struct call *k = &calls[i];
 

@@ -15,9 +15,11 @@
 
 #include "concc/cleanup.h"
 #include "concc/cores.h"
+#include "concc/digest.h"
 #include "concc/process.h"
 #include "concc/sandbox.h"
 #include "concc/str.h"
+#include "filter.h"
 
 /*
  * redirect_dir, index and metacopy are off, with userxattr they must be: so a
@@ -124,7 +126,7 @@ int overlay_is_opaque(int fd)
 
 	for (size_t i = 0; i < N_OF(names); i++) {
 		char v;
-		ssize_t n = fgetxattr(fd, names[i], &v, 1);
+		ssize_t n = filter_fgetxattr(fd, names[i], &v, 1);
 
 		if (n == 1 && v == 'y')
 			return 1;
@@ -137,6 +139,50 @@ int overlay_is_opaque(int fd)
 bool overlay_is_copied_up(int fd)
 {
 	/* ovl_set_origin() in fs/overlayfs/copy_up.c marks each copy, if only with nothing. */
-	return fgetxattr(fd, "user.overlay.origin", NULL, 0) >= 0 ||
-	       fgetxattr(fd, "trusted.overlay.origin", NULL, 0) >= 0;
+	return filter_fgetxattr(fd, "user.overlay.origin", NULL, 0) >= 0 ||
+	       filter_fgetxattr(fd, "trusted.overlay.origin", NULL, 0) >= 0;
+}
+
+/*
+ * overlayfs passes over names of its own prefix that it does not know, and shows none to jobs. What
+ * it holds is as long as the filter of system calls, which the marking init is under, lets pass.
+ */
+static const char *const moved_names[] = {"user.overlay.concc-from", "trusted.overlay.concc-from"};
+
+struct moved {
+	uint8_t from[FILTER_ATTR_SIZE]; /* the beginning of the path's digest */
+};
+
+static struct moved moved_from(const char *path)
+{
+	struct digest d;
+	struct moved m;
+
+	digest_of(path, strlen(path), &d);
+	memcpy(m.from, d.b, sizeof(m.from));
+	return m;
+}
+
+int overlay_mark_moved(int fd, const char *from)
+{
+	struct moved m = moved_from(from);
+
+	for (size_t i = 0; i < N_OF(moved_names); i++)
+		if (fsetxattr(fd, moved_names[i], &m, sizeof(m), XATTR_CREATE) == 0 ||
+		    errno == EEXIST)
+			return 0;
+	return -errno;
+}
+
+bool overlay_is_from(int fd, const char *path)
+{
+	struct moved m, here = moved_from(path);
+
+	for (size_t i = 0; i < N_OF(moved_names); i++) {
+		ssize_t n = filter_fgetxattr(fd, moved_names[i], &m, sizeof(m));
+
+		if (n >= 0)
+			return n == sizeof(m) && memcmp(&m, &here, sizeof(m)) == 0;
+	}
+	return overlay_is_copied_up(fd);
 }

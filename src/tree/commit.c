@@ -333,7 +333,7 @@ static const char *check_message(const struct commit *c, const struct msg_file *
 {
 	if (f->workspace >= strv_len(c->workspaces))
 		return "a file for no workspace";
-	if (f->kind < EFFECT_FILE || f->kind > EFFECT_LOCKED)
+	if (f->kind < EFFECT_FILE || f->kind > EFFECT_ASKED)
 		return "an unknown kind of file";
 	/* Again what the decoder checked: this is where a wrong path would do harm. */
 	if (f->path[0] ? !path_is_clean_relative(f->path)

@@ -403,7 +403,7 @@ static int apply_effect(struct commit *c, struct effect *e, unsigned peer)
 	int fd, held;
 	int err;
 
-	if (e->kind == EFFECT_LOCKED)
+	if (effect_is_look(e->kind))
 		return 0;
 	if (streq(e->path, e->workspace))
 		return apply_workspace(c, e);
@@ -467,7 +467,7 @@ void commit_absorb_events(struct commit *c)
 		const struct effect *e = &c->effects[c->n_absorbed];
 		struct ent *ent = commit_find_ent(c, e->path, &d);
 
-		if (!ent || e->kind == EFFECT_LOCKED)
+		if (!ent || effect_is_look(e->kind))
 			continue;
 		ent->flags &= (uint16_t)~ENT_GONE;
 		if (e->in_place)

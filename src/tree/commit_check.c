@@ -56,7 +56,7 @@ void commit_check_place(struct commit *c, const struct effect *e)
 {
 	bool writable = false;
 
-	if (e->kind == EFFECT_LOCKED)
+	if (effect_is_look(e->kind))
 		return; /* it is only looked at, and by resolve_open_regular() */
 	if (!tree_root_of(c->tree, e->path, &writable) || !writable || streq(e->workspace, "/"))
 		commit_fail(c, -EROFS, "write", e->path);
@@ -500,6 +500,16 @@ static int check_locked(struct commit *c, const struct effect *e, struct errmsg 
 	return 0;
 }
 
+/* It was told that there are none. */
+static int check_asked(struct commit *c, const struct effect *e, struct errmsg *msg)
+{
+	if (!has_attributes(c, e))
+		return 0;
+	return errmsg_set(msg, CONCC_E_NO_WAY,
+			  "%s has extended attributes or an access list, for which the job asked",
+			  e->path);
+}
+
 int commit_check_locks(struct commit *c, struct errmsg *msg)
 {
 	int err = 0;
@@ -528,6 +538,8 @@ int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg)
 		return err;
 	if (e->kind == EFFECT_LOCKED)
 		return check_locked(c, e, msg);
+	if (e->kind == EFFECT_ASKED)
+		return check_asked(c, e, msg);
 	if (e->kind == EFFECT_LINK && changed_by_others(c, e->target))
 		return commit_conflict(e->target, msg);
 	err = look_or_say(c, e->path, &st, msg);
@@ -566,9 +578,7 @@ int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg)
 			"the directory of %s has a default access list (setfacl -d), which "
 			"jobs elsewhere don't see",
 			e->path);
-	/*
-	 * Moved, if what it made or wrote to is that: the owner, or the list, would not come along.
-	 * What a file of ours is moved over seems written to (overlay_is_copied_up()).
+	/* Moved, if what it made or wrote to is that: the owner, or the list, would not come along.
 	 */
 	if (e->kind == EFFECT_REMOVE && err > 0 && !is_dir &&
 	    (st.st_uid != geteuid() || (S_ISREG(st.st_mode) && has_attributes(c, e))))

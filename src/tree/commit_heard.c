@@ -49,8 +49,8 @@ static unsigned mark_for(const struct effect *e)
 	if (e->kind == EFFECT_DIR && !(e->flags & EFFECT_F_OPAQUE))
 		return MARK_MAKES;
 	/* Of all others a directory that is in their place goes. */
-	return e->kind == EFFECT_META || e->kind == EFFECT_LOCKED ? MARK_TARGET
-								  : MARK_TARGET | MARK_CLEARS;
+	return e->kind == EFFECT_META || effect_is_look(e->kind) ? MARK_TARGET
+								 : MARK_TARGET | MARK_CLEARS;
 }
 
 void commit_listen(struct commit *c)

@@ -217,9 +217,11 @@ static void on_beyond(void *data, uint32_t job_id, const char *text)
 	agent_job_beyond(data, job_id, text);
 }
 
-static void on_locked(void *data, uint32_t job_id, size_t workspace, const char *path)
+static void on_look(void *data, uint32_t job_id, enum launch_look how, size_t workspace,
+		    const char *path)
 {
-	agent_job_locked(data, job_id, workspace, path);
+	agent_job_looks(data, job_id, how == LAUNCH_LOCKS ? EFFECT_LOCKED : EFFECT_ASKED, workspace,
+			path);
 }
 
 static void on_launcher_lost(void *data, int wait_status)
@@ -235,7 +237,7 @@ static const struct launcher_ops launcher_callbacks = {
 	.prepared = on_prepared,
 	.ended = on_ended,
 	.beyond = on_beyond,
-	.locked = on_locked,
+	.looks = on_look,
 	.lost = on_launcher_lost,
 };
 

@@ -164,8 +164,10 @@ void agent_job_failed(struct agent *a, int64_t job, enum failure why, const char
 char *agent_job_descriptors(struct agent *a, int64_t job);
 /* A job is about to do what only the client can do as it is meant: text says what. */
 void agent_job_beyond(struct agent *a, uint32_t job_id, const char *text);
-/* A job has locked a file of the client's to read it, which the client is to look at. */
-void agent_job_locked(struct agent *a, uint32_t job_id, size_t workspace, const char *path);
+/* A job has locked a file of the client's to read it, or asked for its attributes, which the client
+ * is to look at: kind is EFFECT_LOCKED or EFFECT_ASKED. */
+void agent_job_looks(struct agent *a, uint32_t job_id, uint8_t kind, size_t workspace,
+		     const char *path);
 /* What a job did outside every workspace; JOB_UNKNOWN: it may be any. */
 void agent_job_outside(struct agent *a, int64_t job, enum missing_how how, const char *path);
 void agent_job_free(struct agent_job *j);

@@ -124,7 +124,7 @@ static bool saw_links_wrongly(const struct scan *s, const struct upper_entry *e,
 /* Is it the file below, that was written to, rather than another in its place? */
 static bool is_copied_up(const struct scan *s, const struct upper_entry *e, int fd)
 {
-	return overlay_is_copied_up(fd) || map_get_str(&s->copied, e->path);
+	return overlay_is_from(fd, e->path) || map_get_str(&s->copied, e->path);
 }
 
 /* Of something that is made anew: the directories that it is in come first, and what it replaces.

@@ -73,7 +73,7 @@ void agent_job_free(struct agent_job *j)
 	buf_release(&j->input);
 	buf_release(&j->held);
 	buf_release(&j->trace);
-	buf_release(&j->locked);
+	buf_release(&j->looks);
 	map_release(&j->outside);
 	strv_free(j->env);
 	msg_job_release(&j->msg);
@@ -454,14 +454,16 @@ void agent_job_beyond(struct agent *a, uint32_t job_id, const char *text)
 	job_stop(j, SIGKILL);
 }
 
-void agent_job_locked(struct agent *a, uint32_t job_id, size_t workspace, const char *path)
+void agent_job_looks(struct agent *a, uint32_t job_id, uint8_t kind, size_t workspace,
+		     const char *path)
 {
 	struct agent_job *j = map_get_u64(&a->jobs, job_id);
 
 	if (!j || j->ended)
 		return;
-	buf_put_u32(&j->locked, (uint32_t)workspace);
-	buf_put_str(&j->locked, path);
+	buf_put_u8(&j->looks, kind);
+	buf_put_u32(&j->looks, (uint32_t)workspace);
+	buf_put_str(&j->looks, path);
 }
 
 int agent_job_kill(struct agent *a, struct blob payload)

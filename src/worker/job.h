@@ -76,11 +76,12 @@ struct agent_job {
 	bool exit_sent; /* its JOB_EXIT is in the outbox, or was sent */
 	bool leaving;	/* to be freed when the outbox is empty */
 	struct job_end end;
-	struct buf trace;  /* as JOB_TRACE has it, but for the job; empty: none is wanted */
-	struct buf locked; /* to be read: a u32 workspace and a path for each */
-	char *taint;	   /* why its result can't be used, or NULL */
-	uint32_t verdict;  /* code of EXIT_FAILED: a limit of its own, or no way home */
-	int hint;	   /* enum sign: of which limit what it said is one */
+	struct buf trace; /* as JOB_TRACE has it, but for the job; empty: none is wanted */
+	struct buf
+		looks; /* that it took: a u8 kind of effect, a u32 workspace and a path for each */
+	char *taint;   /* why its result can't be used, or NULL */
+	uint32_t verdict; /* code of EXIT_FAILED: a limit of its own, or no way home */
+	int hint;	  /* enum sign: of which limit what it said is one */
 	struct loop_source *timer;
 	enum holding holding; /* and what it says */
 	struct buf held;      /* a u8 stream and a blob for each chunk */

@@ -335,15 +335,15 @@ static void scan_later(struct agent_job *j, size_t from)
 	(void)offload_put(j->agent->scanning, scan_by_thread, scanned, g, 0); /* one of each job */
 }
 
-/* Those it locked to read them: the client sees whether it could have. */
-static void tell_locked(struct agent_job *j)
+/* What it locked to read it, or asked for attributes: the client sees what it should have got. */
+static void tell_looks(struct agent_job *j)
 {
 	static char none[1];
 	struct rd rd;
 
-	rd_init(&rd, j->locked.data, j->locked.len);
+	rd_init(&rd, j->looks.data, j->looks.len);
 	while (rd.left) {
-		struct msg_file f = {.kind = EFFECT_LOCKED, .target = none};
+		struct msg_file f = {.kind = rd_u8(&rd), .target = none};
 
 		f.workspace = rd_u32(&rd);
 		f.path = rd_strdup(&rd, PROTO_PATH_MAX);
@@ -355,7 +355,7 @@ static void tell_locked(struct agent_job *j)
 /* Puts what it did into the outbox; taints when that can't be told.  False: tell() comes later. */
 static bool scan(struct agent_job *j, struct leftover *left)
 {
-	tell_locked(j);
+	tell_looks(j);
 	for (size_t i = 0; i < j->n_homes; i++) {
 		int r = home_scan_few(j->homes[i], job_on_effect, j);
 

@@ -101,6 +101,26 @@ static bool is_no_pipe(int fd)
 	return fd != STDIN_FILENO || !S_ISREG(st.st_mode) || lseek(fd, 0, SEEK_CUR) > 0;
 }
 
+static bool is_output(const char *path)
+{
+	struct stat file, st;
+
+	if (stat(path, &file) < 0 || !S_ISREG(file.st_mode))
+		return false;
+	for (int fd = STDOUT_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fstat(fd, &st) == 0 && st.st_dev == file.st_dev && st.st_ino == file.st_ino)
+			return true;
+	return false;
+}
+
+static bool output_is_file(void)
+{
+	struct stat out, err;
+
+	return (fstat(STDOUT_FILENO, &out) == 0 && S_ISREG(out.st_mode)) ||
+	       (fstat(STDERR_FILENO, &err) == 0 && S_ISREG(err.st_mode));
+}
+
 static struct wrapper wrapper_of(const struct wrapper_options *o)
 {
 	return (struct wrapper){.o = o,
@@ -119,6 +139,7 @@ int wrapper_run(const struct wrapper_options *o)
 		.any_command = o->any_command,
 		.read_file = read_regular_file,
 		.is_no_pipe = is_no_pipe,
+		.is_output = o->any_command && output_is_file() ? is_output : NULL,
 	};
 	_cleanup_free_ char *cache = NULL;
 	struct policy_verdict v;
@@ -203,6 +224,7 @@ int wrapper_why(const struct wrapper_options *o)
 		.any_command = o->any_command,
 		.read_file = read_regular_file,
 		.is_no_pipe = is_no_pipe,
+		.is_output = o->any_command && output_is_file() ? is_output : NULL,
 	};
 	_cleanup_free_ char *why = NULL, *cache = NULL;
 	struct errmsg msg = {0};

@@ -210,6 +210,7 @@ static void files_apply(struct files *f, const struct msg_file *e, const char *p
 		files_link(f, path, target);
 		break;
 	case EFFECT_LOCKED:
+	case EFFECT_ASKED:
 		break;
 	}
 }

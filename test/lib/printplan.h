@@ -9,9 +9,8 @@
  * It leaves out what doc/limits.md says is different in a job, and nothing else:
  *
  *   - the names of one of the client's files are files of their own in a job.  So
- *     when one was written to, the others are not looked at any more; none is
- *     renamed or removed when that would take the bytes, or the link, with it; and
- *     no file of the client's is moved over such a name.
+ *     when one was written to, the others are not looked at any more; and none is
+ *     renamed or removed when that would take the bytes, or the link, with it.
  *   - a directory is moved as mv(1) does between file systems, so only one whose
  *     files nobody has open and which have no names elsewhere.
  *   - fifos and symbolic links have one name.
@@ -149,15 +148,6 @@ static struct name *add_name(const char *path, const struct file *f)
 	*n = (struct name){.file = f, .kin = n_names++};
 	snprintf(n->path, sizeof(n->path), "%s", path);
 	return n;
-}
-
-/* Had several names in the client's tree, be it gone now. */
-static bool was_several(const char *path)
-{
-	for (size_t i = 0; i < n_names; i++)
-		if (names[i].kin == i && strcmp(names[i].path, path) == 0)
-			return true;
-	return false;
 }
 
 /* Names of the same file that are other files in a job. */
@@ -301,14 +291,6 @@ static bool may_rename_from(const char *path)
 	return !n || !strangers(n);
 }
 
-/* A file of the client's where it had another with several names. */
-static bool may_get(const char *to, const struct file *f)
-{
-	char real[PATH_MAX];
-
-	return !f || !f->clients || !resolve(to, false, real, sizeof(real)) || !was_several(real);
-}
-
 static bool may_link(const char *from, const char *to)
 {
 	const struct name *n = name_of(from, false);
@@ -318,7 +300,7 @@ static bool may_link(const char *from, const char *to)
 		return false;
 	if (n && strangers(n) && !(plan_flags & PLAN_LINKED))
 		return false;
-	return may_get(to, f) && (!n || !strangers(n) || !is_written(n->file));
+	return !n || !strangers(n) || !is_written(n->file);
 }
 
 static bool is_asked_alike(const char *a, const char *b)
@@ -648,13 +630,12 @@ static void do_rename(void)
 		some_file(to, sizeof(to));
 	f = file_at(from, false);
 	g = file_at(to, false);
-	if ((f && S_ISDIR(f->st.st_mode)) || !may_rename_from(from) || !may_lose(to) ||
-	    !may_get(to, f))
+	if ((f && S_ISDIR(f->st.st_mode)) || !may_rename_from(from) || !may_lose(to))
 		return;
 	if (f && f == g && f->linked && !(plan_flags & PLAN_LINKED))
 		return;
 	/* Directories of the client's can't be exchanged in a job. */
-	if (i == 4 && (!g || S_ISDIR(g->st.st_mode) || !may_rename_from(to) || !may_get(from, g)))
+	if (i == 4 && (!g || S_ISDIR(g->st.st_mode) || !may_rename_from(to)))
 		return;
 	act("%s %s %s", how[i], from, to);
 }

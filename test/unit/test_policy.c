@@ -468,6 +468,27 @@ Test(policy, what_opens_a_file_anew_stays)
 	}
 }
 
+static bool is_log(const char *path)
+{
+	return streq(path, "log");
+}
+
+Test(policy, what_reads_its_output_stays)
+{
+	_cleanup_strv_ char **reads = words("cat a log"), **other = words("cat a log.1 -log");
+	struct policy_input in = {
+		.cwd = CWD, .env = (char *const *)no_env, .any_command = true, .is_output = is_log};
+	struct policy_verdict v;
+
+	in.argv = reads;
+	policy_decide(&in, &v);
+	cr_expect_str_eq(v.rule, "descriptor");
+	cr_expect_str_eq(v.why, "log");
+	in.argv = other;
+	policy_decide(&in, &v);
+	cr_expect_str_eq(v.rule, "remote");
+}
+
 Test(policy, why_names_the_argument)
 {
 	char longest[600];

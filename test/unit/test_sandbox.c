@@ -138,7 +138,8 @@ static void on_beyond(void *data, uint32_t id, const char *text)
 	launcher_kill(a->launcher, id, SIGKILL);
 }
 
-static void on_locked(void *data, uint32_t id, size_t workspace, const char *path)
+static void on_look(void *data, uint32_t id, enum launch_look how, size_t workspace,
+		    const char *path)
 {
 	struct agent *a = data;
 	char *before = steal_ptr(&a->locked);
@@ -161,7 +162,7 @@ static void on_lost(void *data, int wait_status)
 static const struct launcher_ops ops = {
 	.prepared = on_prepared,
 	.beyond = on_beyond,
-	.locked = on_locked,
+	.looks = on_look,
 	.ended = on_ended,
 	.lost = on_lost,
 };
@@ -760,6 +761,8 @@ TEST_BOTH(names_of_the_clients)
 		check_beyond(a, moves_as_here[i], NULL);
 	for (size_t i = 0; i < sizeof(moves_of_the_clients) / sizeof(moves_of_the_clients[0]); i++)
 		check_beyond(a, moves_of_the_clients[i], "client's");
+	a->traces = true;
+	check_beyond(a, "mv a.c moved; chmod 400 b.c; mv b.c a.c; mv moved b.c", NULL);
 }
 
 #define LOCK(file, how)                                                                            \
