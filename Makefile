@@ -201,7 +201,7 @@ FIRST_TRY_DEPS = autoconf automake libtool meson debhelper flex bison bc libelf-
 	gcc-aarch64-linux-gnu libc6-dev-arm64-cross gfortran gnat golang-go ghc ocaml-nox kotlin openjdk-17-jdk-headless \
 	imagemagick texlive-latex-base latexmk ruby php-cli qtbase5-dev-tools librust-cc-dev python3-dev python3-setuptools python3-wheel python3-pip \
 	nasm yasm ldc gdc gcc-avr avr-libc valac nim scons qt5-qmake premake4 libboost-tools-dev ocaml-dune verilator r-base-core bear swig \
-	elixir scala ant octave fp-compiler python3-sphinx doxygen sccache distcc python3-pytest cython3 esbuild
+	elixir scala ant octave fp-compiler python3-sphinx doxygen sccache distcc python3-pytest cython3 esbuild tox maven
 # Others' packages of Node.js have npm and the headers; Debian's have parts.
 ifeq ($(wildcard /usr/include/node/node_api.h),)
 FIRST_TRY_DEPS += nodejs npm libnode-dev

@@ -92,6 +92,11 @@ bool job_is_driver_name(const char *path);
 bool job_is_compiler_name(const char *path);
 /* True for ccache and what else stands in front of compilers by itself: sccache, distcc, icecc. */
 bool job_is_compiler_cache(const char *path);
+/*
+ * What to type in place of a program that always lacks something as a job, so that what it does is
+ * done by workers; static.  NULL: nothing is known.
+ */
+const char *job_way(const char *program);
 
 /*
  * The project that a directory belongs to: the repository it is in (.git, .hg, .jj, .svn; the

@@ -252,7 +252,11 @@ static const struct {
 		  "Environment(ENV=os.environ)"},
 	{"gprbuild", "gprbuild calls compilers by the paths where it has found them; "
 		     "`concc-dispatch gprbuild` runs all of it on a worker"},
+	{"tox", "tox gives commands an environment of its own; `passenv = CONCC_*` in its settings "
+		"lets their calls come here"},
 	{"tup", "tup runs commands in a file system of its own, that workers don't have"},
+	{"bazel", "bazel runs actions in directories of links that lead out of the workspace, and "
+		  "so here"},
 };
 
 static bool own_way(struct look *k)
@@ -283,11 +287,17 @@ static bool path_lost(struct look *k)
 	return true;
 }
 
+/* A build tool calls whatever makes its files; another program may do the work by itself. */
 static bool who_knows(struct look *k)
 {
-	if (!*k->tool && !k->n_asked)
-		return false;
+	const char *way = job_way(k->argv[0]);
+
 	buf_putf(k->out, "nothing was to be compiled, or compilers are called by their paths");
+	if (way && !str_starts(way, "`concc run")) /* that it was */
+		buf_putf(k->out, "; %s", way);
+	else if (!way && !*k->tool && !tools_is_shell(path_base(k->argv[0])))
+		buf_putf(k->out, "; `concc-dispatch %s` runs all of it on a worker",
+			 path_base(k->argv[0]));
 	return true;
 }
 

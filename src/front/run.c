@@ -40,7 +40,8 @@ struct build {
 	int dir_fd;
 	bool own_dir; /* made for this run, removed after it */
 	struct users users;
-	int signo; /* that is to end us, or 0 */
+	int signo;	/* that is to end us, or 0 */
+	bool unstarted; /* the command could not be run */
 	struct masquerade masquerade;
 	struct left_alone left;
 	char *counters;
@@ -281,6 +282,7 @@ static int run_child(struct build *b)
 	tell_left_alone(b);
 	r = child_run(&p, &status);
 	if (r < 0) {
+		b->unstarted = true;
 		err_say("can't run %s: %s%s", b->o->argv[0], err_text(r),
 			r == -ENOENT ? wrapper_meant(b->o->argv[0]) : "");
 		return r == -ENOENT ? 127 : 126;
@@ -332,7 +334,8 @@ static int summarise(struct build *b, uint64_t wall_us, int status)
 	outcome_line(&o, &out);
 	if (o.n_calls > o.n_asked)
 		hint_kept_local(o.entries, o.n_entries, b->o, &out);
-	else if (!b->signo) /* one that was ended early may not have come to any */
+	/* One that was ended early may not have come to any. */
+	else if (!b->signo && !b->unstarted)
 		hint_no_calls(b->o->argv, &b->masquerade, &b->left, o.n_asked, &out);
 	if (!b->o->quiet)
 		say_lines(&out);

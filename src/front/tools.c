@@ -446,7 +446,7 @@ static char **with_gcc(char *const *argv, const struct masquerade *m)
 
 /* ---- shells that set PATH anew ---- */
 
-static bool is_shell(const char *name)
+bool tools_is_shell(const char *name)
 {
 	static const char *const shells[] = {"bash", "dash", "ksh", "sh", "zsh"};
 
@@ -468,7 +468,7 @@ static struct shell_call read_shell_call(char *const *argv)
 	bool text = false;
 	size_t i = 1;
 
-	if (!is_shell(path_base(argv[0])))
+	if (!tools_is_shell(path_base(argv[0])))
 		return call;
 	for (; argv[i] && (*argv[i] == '-' || *argv[i] == '+') && !streq(argv[i], "--"); i++) {
 		bool is_word = argv[i][1] == '-';

@@ -44,6 +44,9 @@ bool tools_is_silent(char *const *argv);
  */
 char **tools_with_jobs(char *const *argv, uint32_t n, bool everywhere, char **ret_how);
 
+/* By the name of a program, without its directory. */
+bool tools_is_shell(const char *name);
+
 /* The option of bash -l SCRIPT, sh --login, or NULL: its profile sets PATH anew, and nothing can be
  * put behind that. */
 const char *tools_loses_path(char *const *argv);

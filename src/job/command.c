@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "concc/cleanup.h"
 #include "concc/io.h"
 #include "concc/job.h"
 #include "concc/str.h"
@@ -207,6 +208,28 @@ bool job_is_compiler_name(const char *path)
 /* Of these, who caches or distributes calls itself comes in directories of symlinks, too. */
 static const char *const caches[] = {"ccache", "sccache", "distcc", "icecc"};
 static const char *const starters[] = {"env", "nice", "ionice", "time", "chrt"};
+
+/* They write below the home, whatever they are asked for, read git's settings or list /etc. */
+static const struct {
+	const char *programs, *way; /* blanks around each */
+} ways[] = {
+	{" cargo ", "`concc run -- cargo` has the compilers that it calls run remotely"},
+	{" nim ", "`concc run -- nim` has the C compiler that it calls run remotely"},
+	{" gradle gradlew ", "gradle locks the files that it keeps, and so runs here"},
+	{" npm npx pnpm pnpx yarn yarnpkg bun bunx ",
+	 "`concc-dispatch node_modules/.bin/TOOL` runs the tool itself remotely"},
+};
+
+const char *job_way(const char *program)
+{
+	_cleanup_free_ char *word = xasprintf(" %s ", path_base(program));
+
+	for (size_t i = 0; i < N_OF(ways); i++) {
+		if (strstr(ways[i].programs, word))
+			return ways[i].way;
+	}
+	return NULL;
+}
 
 bool job_is_compiler_cache(const char *path)
 {

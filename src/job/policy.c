@@ -28,8 +28,9 @@ const struct policy_rule policy_rules[] = {
 	{"on-worker", "The command is part of a job already; a job starts no jobs."},
 	{"query", "It asks the compiler about itself (--version, -print-*, -v, --print): "
 		  "answered sooner than sent."},
-	{"probe", "A test of configure, CMake, Meson, Kbuild or a build script: tiny, and the "
-		  "build waits for each."},
+	{"probe",
+	 "A test of configure, CMake, Meson, Kbuild, sccache or a build script: tiny, and the "
+	 "build waits for each."},
 	{"args-file", "A file with arguments (@FILE) is too large, or no regular file, to look for "
 		      "the following in it."},
 	{"tmp-output", "It, or a variable like CPATH, names a file beneath /tmp, $TMPDIR, /run, "
@@ -108,6 +109,10 @@ static bool c_query(struct policy_call *c)
 	}
 	if (verbose && operands == 0)
 		return policy_because(c, "-v");
+	/* ccache looks for its result by what comes of it, and keeps that where no worker sees it.
+	 */
+	if (preprocess && env_get(c->in->env, "UNCACHED_ERR_FD"))
+		return policy_because(c, "-E for ccache");
 	/* What are the macros, where are the headers: `gcc -dM -E -`, `gcc -v -E -x c++ -`. */
 	if (preprocess && from_stdin && (verbose || macros))
 		return policy_because(c, macros ? "-dM -E -" : "-v -E -");
@@ -174,7 +179,16 @@ static bool is_kbuild_try(const char *path)
 	return digits > 0 && str_starts(at + digits, "/tmp");
 }
 
-/* A path of a CMake, Meson or Kbuild check. */
+/* What sccache asks a compiler that it does not know yet: $TMPDIR/sccacheXXXXXX/testfile.c. */
+static bool is_sccache_try(const char *path)
+{
+	const char *dir = strstr(path, "/sccache");
+	const char *base = dir ? strchr(dir + 1, '/') : NULL;
+
+	return base && str_starts(base, "/testfile.");
+}
+
+/* A path of a check by CMake, Meson, Kbuild or sccache. */
 static bool is_probe_path(const char *path)
 {
 	const char *cmake = strstr(path, "CMakeFiles/");
@@ -185,7 +199,7 @@ static bool is_probe_path(const char *path)
 		    str_starts(cmake, "cmTC_") || strstr(cmake, "/CompilerId"))
 			return true;
 	}
-	return strstr(path, "meson-private") || is_kbuild_try(path);
+	return strstr(path, "meson-private") || is_kbuild_try(path) || is_sccache_try(path);
 }
 
 /* config.guess's $tmp/dummy.c: mktemp's "cgXXXXXX", or "cg", two numbers and a dash. */

@@ -75,7 +75,9 @@ char *missing_remedy(const struct missing_remedy *m)
 	bool toolchain = m->client_root && !m->writes;
 	_cleanup_buf_ struct buf b = BUF_INIT;
 
-	buf_putf(&b, "list its tree as a `%s` in ~/.concc.ini to run this remotely",
+	buf_putf(&b,
+		 "list its tree as a `%s` in [concc] of ~/.concc.ini to run this "
+		 "remotely",
 		 toolchain ? "toolchain` (read-only) or `workspace" : "workspace");
 	if (m->tree && put_line(&b, toolchain ? "toolchain" : "workspace",
 				toolchain ? m->toolchains : m->workspaces, m->tree))
@@ -161,23 +163,6 @@ static const char *done_without(const char *path)
 	return NULL;
 }
 
-/* They read git's settings themselves, whatever git is told, and write below the home. */
-const char *missing_instead(const char *program)
-{
-	static const struct {
-		const char *program, *instead;
-	} known[] = {
-		{"cargo", "`concc run -- cargo` has the compilers that it calls run remotely"},
-		{"npm", "`concc-dispatch node_modules/.bin/TOOL` runs the tool itself remotely"},
-		{"npx", "`concc-dispatch node_modules/.bin/TOOL` runs the tool itself remotely"},
-	};
-
-	for (size_t i = 0; i < N_OF(known); i++)
-		if (streq(path_base(program), known[i].program))
-			return known[i].instead;
-	return NULL;
-}
-
 char *missing_text(const struct peer *p, char *const *workspaces, const char *program,
 		   const char *path, bool writes)
 {
@@ -191,7 +176,7 @@ char *missing_text(const struct peer *p, char *const *workspaces, const char *pr
 		.toolchains = p->server->conf->toolchains,
 		.workspaces = workspaces,
 	};
-	const char *without = missing_instead(program) ?: done_without(path);
+	const char *without = job_way(program) ?: done_without(path);
 	_cleanup_free_ char *remedy = without ? xstrdup(without) : missing_remedy(&m);
 	const char *tmp = tmp_of(path);
 

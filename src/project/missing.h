@@ -52,12 +52,6 @@ char *missing_remedy(const struct missing_remedy *m);
  */
 char *missing_tree(const char *path, bool client_root);
 
-/*
- * What to type in place of a program that always lacks something, so that what it does is done by
- * workers; static.  NULL: nothing is known.
- */
-const char *missing_instead(const char *program);
-
 /* Why jobs of the peer don't see this path, and the remedy for this program; on the heap. */
 char *missing_text(const struct peer *p, char *const *workspaces, const char *program,
 		   const char *path, bool writes);

@@ -336,7 +336,7 @@ static const char *refusal(struct client *c, const struct msg_run *m)
 	const char *why;
 
 	if (!c->server->results)
-		return "the project server keeps no results: set `cache = 5G` in ~/.concc.ini";
+		return "the project server keeps no results: set `cache = 5G` in [concc] of ~/.concc.ini";
 	if (client_sees_else(c))
 		return "namespace";
 	if (c->in_other_groups)

@@ -69,6 +69,10 @@ others() {
 	says 'scons has a PATH of its own, unless ' ./scons
 	cp scons tup
 	says 'tup runs commands in a file system of its own' ./tup
+	cp scons tox
+	says 'tox gives commands an environment of its own; .passenv = CONCC_\*. ' ./tox
+	cp scons bazel
+	says 'bazel runs actions in directories of links ' ./bazel
 	echo true >script
 	says 'bash -l sets PATH anew; leave out the l' bash -l script
 	says 'bash -l sets PATH anew; leave out the l' bash -e -l script
@@ -88,8 +92,17 @@ others() {
 	printf 'all:\n' >Makefile
 	says 'nothing was to be compiled, or ' make
 	rm -f Makefile build.ninja
-	concc run -- true 2>"$LAB/err"
+	says 'nothing was to be compiled, or [^;]*$' sh -c true
+	says 'nothing was to be compiled, or [^;]*$' ./cargo
+	# What does the work by itself.
+	says 'nothing was to be compiled, or .*; .concc-dispatch true. runs all of it on a worker$' true
+	cp scons pnpm
+	says 'nothing was to be compiled, or .*; .concc-dispatch node_modules/.bin/TOOL. ' ./pnpm
+	cp scons gradle
+	says 'nothing was to be compiled, or .*; gradle locks the files ' ./gradle
+	expect_status 127 concc run -- no-such-command 2>"$LAB/err"
 	expect_no_grep 'no compiler call' "$LAB/err"
+	rm cargo scons tox tup bazel pnpm gradle
 }
 
 # A build that asks its compiler by its name, and then calls it by its path.

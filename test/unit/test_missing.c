@@ -49,9 +49,9 @@ Test(missing, decisions)
 }
 
 #define LIST_BOTH                                                                                  \
-	"list its tree as a `toolchain` (read-only) or `workspace` in ~/.concc.ini to run this "   \
-	"remotely: "
-#define LIST_ONE "list its tree as a `workspace` in ~/.concc.ini to run this remotely: "
+	"list its tree as a `toolchain` (read-only) or `workspace` in [concc] of ~/.concc.ini "    \
+	"to run this remotely: "
+#define LIST_ONE "list its tree as a `workspace` in [concc] of ~/.concc.ini to run this remotely: "
 #define NO_WAY	 "set CONCC_DISABLE=1 for such commands"
 
 Test(missing, remedies)
@@ -80,15 +80,6 @@ Test(missing, remedies)
 		cr_assert_str_eq(text, cases[i].text, "case %zu: %s", i, text);
 		free(text);
 	}
-}
-
-/* What lists of directories would not cure. */
-Test(missing, instead)
-{
-	cr_assert_str_eq(missing_instead("cargo"), missing_instead("/home/me/.cargo/bin/cargo"));
-	cr_assert_str_eq(missing_instead("npm"), missing_instead("npx"));
-	cr_assert_null(missing_instead("git"));
-	cr_assert_null(missing_instead("cargo-clippy"));
 }
 
 static void expect_tree(const char *path, bool client_root, const char *want)

@@ -104,6 +104,8 @@ static const struct {
 	{"remote", "zig cc -target x86_64-linux-gnu -c a.c"},
 
 	/* query */
+	{"probe", "cc -E /tmp/sccacheWgcMwV/testfile.c"},
+	{"tmp-output", "cc -E /tmp/sccacheWgcMwV/other.c"},
 	{"query", "gcc --version"},
 	{"query", "cc -dumpmachine"},
 	{"query", "clang-14 -dumpversion"},
@@ -290,6 +292,28 @@ Test(policy, environment)
 			 "preload");
 	cr_expect_str_eq(rule_with("gcc -c a.c", "LD_PRELOAD=libfakeroot-sysv.so:libeatmydata.so"),
 			 "remote");
+}
+
+/* What ccache in front of us asks its compiler before it looks for a result. */
+Test(policy, preprocessing_for_ccache)
+{
+	static const char *const env[] = {"UNCACHED_ERR_FD=2", NULL};
+	static const char call[] = "gcc -Iinc -E -o /home/me/.cache/ccache/tmp/x.i a.c";
+
+	cr_assert_str_eq(decide(call, "/w", "/w", env).rule, "query");
+	cr_assert_str_eq(decide(call, "/w", "/w", no_env).rule, "remote");
+	cr_assert_str_eq(decide("gcc -Iinc -c a.c", "/w", "/w", env).rule, "remote");
+}
+
+/* What lists of directories would not cure. */
+Test(policy, ways_of_programs)
+{
+	cr_assert_str_eq(job_way("cargo"), job_way("/home/me/.cargo/bin/cargo"));
+	cr_assert_str_eq(job_way("npm"), job_way("yarnpkg"));
+	cr_assert_not_null(job_way("./gradlew"));
+	cr_assert_null(job_way("git"));
+	cr_assert_null(job_way("cargo-clippy"));
+	cr_assert_null(job_way("n"));
 }
 
 Test(policy, build_script_of_cargo)
