@@ -184,6 +184,21 @@ same_by_ours() { # WHEN
 
 check "on this machine's system" on_the_system
 
+# It has not failed, so who is sent away does not wait for others, whose slots never get free.
+others_are_taken() {
+	local inc=/usr/local/include token
+	token=$(concc-worker-pool allocate --only w2 --owner $$)
+	rm "$LAB/explain"
+	for change in "mount --bind alt" umount; do
+		$change $inc
+		CONCC_EXPLAIN=$LAB/explain timeout "$LAB_LIMIT" concc-dispatch true || fail "it waits for the other one"
+	done
+	concc-worker-pool release "${token##* }"
+	expect_eq "remote jobs" "$(grep -c "^concc: remote on w1: true" "$LAB/explain")" 2
+}
+
+check "who meets a worker that starts anew waits for it" others_are_taken
+
 # A build tool shows its commands files of its own, in mounts that end with it: a server would keep those,
 # and be of no use to anybody else.
 passing() {
