@@ -43,7 +43,10 @@ ours() { # WHERE CMD...: cache or w1
 	same_bytes "$LAB/plain.out" "$LAB/ours.out" || fail "$*: other output"
 	same_bytes "$LAB/plain.err" "$LAB/ours.err" || fail "$*: other errors"
 	[ "$where" != cache ] || where='(cache)'
-	[[ $(<"$LAB/explain") == *"remote on $where:"* ]] || fail "$*: not by $where: $(<"$LAB/explain")"
+	[[ $(<"$LAB/explain") == *"remote on $where:"* ]] || {
+		concc why "$@" </dev/null || true
+		fail "$*: not by $where: $(<"$LAB/explain")"
+	}
 	: >"$LAB/explain"
 }
 
