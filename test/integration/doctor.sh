@@ -71,6 +71,7 @@ follow() { # CHECK
 }
 
 all_well() {
+	local c left
 	config
 	cured
 	for c in configuration "runtime directory" "disk here" "limits here" compiler ssh "host key" key concc-worker version \
@@ -78,7 +79,8 @@ all_well() {
 		checks ok | grep -qx "$c" || fail "nothing is said of $c"
 	done
 	expect_no_file /srv/run/pool # the trial has a server of its own, which has ended
-	[ -z "$(lab_client_pids concc-project)" ] || fail "a project server is left"
+	left=$(lab_server_pid)
+	[ -z "$left" ] || expect_gone "the trial's project server" $left
 	expect_eq "left in the cache" "$(find /srv/cache -name 'doctor-*')" ""
 }
 
