@@ -328,6 +328,7 @@ no_host() {
 no_program() {
 	config
 	sed -i '/^program/d' /srv/concc.ini
+	lab_agents_gone
 	lab_worker 1 rm -rf /home/builder/.cache
 	fails concc-worker
 	expect_eq "remedy" "$(remedy concc-worker)" "concc push w1"
@@ -428,6 +429,7 @@ clock_is_off() {
 
 full_disk_there() {
 	config
+	lab_agents_gone
 	lab_worker 1 rm -rf /home/builder/.cache
 	lab_worker 1 install -d -o 1717 -g 1717 /home/builder/.cache
 	lab_worker 1 mount -t tmpfs -o size=16m,uid=1717,gid=1717,mode=700 full /home/builder/.cache
@@ -436,6 +438,7 @@ full_disk_there() {
 	fails disk
 	follow disk
 	lab_worker 1 test ! -e /home/builder/.cache/concc/store/x || fail "it is still full"
+	lab_agents_gone
 	lab_worker 1 umount /home/builder/.cache
 	cured
 }
@@ -472,6 +475,7 @@ other_compiler() {
 	fails toolchain
 	follow toolchain
 	cured
+	lab_agents_gone
 	lab_worker 1 umount "$(readlink -f "$(command -v cc)")"
 }
 
