@@ -27,7 +27,9 @@ int write_full(int fd, const void *p, size_t n); /* 0 or -errno */
 int replace_file(const char *path, const void *p, size_t n);
 /* The whole file, at most max bytes (CONCC_E_TOOBIG beyond); appends to b. */
 int read_file_at(int dirfd, const char *path, size_t max, struct buf *b);
-/* The same of what is a regular file; -EINVAL for others, of which nothing is read. */
+/* The same of what is a regular file; -EINVAL for others, of which nothing is read, nor waited for
+ * anybody at their other end.  For whatever a project may have made. */
+int open_regular_file(const char *path);
 int read_regular_file(const char *path, size_t max, struct buf *b);
 /* Without following any symlink, nor leaving dirfd; path is relative, "" for dirfd itself.  A new
  * descriptor, or -errno.  Since Linux 5.6. */

@@ -41,6 +41,7 @@ char *str_escape(const void *s, size_t n, size_t max);
  * whatever is no UTF-8.  Other text stays as it is: for messages that name files.
  */
 void str_defuse(char *s);
+void str_defuse_lines(char *s); /* the same of a text of several lines */
 
 /* NULL-terminated vectors; strv_free(NULL) is fine. */
 void strv_free(char **v);

@@ -232,7 +232,7 @@ struct tree_counts {
 	uint64_t linked;       /* names of files that have several */
 	/* since tree_new() */
 	uint64_t drains, reads, events, scans, overflows, updates;
-	uint64_t walked; /* names gone through for those of files that got another one */
+	uint64_t walked; /* names gone through for what happened to their file by another one */
 	uint64_t stats;	 /* names looked at: an lstat each, with few exceptions */
 	uint64_t mounts; /* times that mounts had changed, wherever */
 };

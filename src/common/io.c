@@ -106,7 +106,7 @@ int read_file_at(int dirfd, const char *path, size_t max, struct buf *b)
 	return fd < 0 ? -errno : read_fd(fd, max, b);
 }
 
-int read_regular_file(const char *path, size_t max, struct buf *b)
+int open_regular_file(const char *path)
 {
 	_cleanup_close_ int fd = -1;
 	struct stat st;
@@ -119,7 +119,14 @@ int read_regular_file(const char *path, size_t max, struct buf *b)
 	fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return -errno;
-	return S_ISREG(st.st_mode) ? read_fd(fd, max, b) : -EINVAL;
+	return S_ISREG(st.st_mode) ? steal_fd(&fd) : -EINVAL;
+}
+
+int read_regular_file(const char *path, size_t max, struct buf *b)
+{
+	_cleanup_close_ int fd = open_regular_file(path);
+
+	return fd < 0 ? fd : read_fd(fd, max, b);
 }
 
 int fd_set_nonblock(int fd, bool on)

@@ -154,15 +154,25 @@ static size_t harmless(const uint8_t *p)
 	return misleads(p) ? 0 : n;
 }
 
-void str_defuse(char *s)
+static void defuse(char *s, bool lines)
 {
 	for (uint8_t *p = (uint8_t *)s; *p;) {
-		size_t n = harmless(p);
+		size_t n = lines && *p == '\n' ? 1 : harmless(p);
 
 		if (!n)
 			*p = '?';
 		p += n ? n : 1;
 	}
+}
+
+void str_defuse(char *s)
+{
+	defuse(s, false);
+}
+
+void str_defuse_lines(char *s)
+{
+	defuse(s, true);
 }
 
 void strv_free(char **v)

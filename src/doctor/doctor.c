@@ -134,7 +134,7 @@ static void print_end(struct doctor *d, bool will)
 	json_object_set_new(o, "distributed", json_boolean(will));
 	set_text(o, "verdict", text);
 	json_object_set(o, "checks", d->findings);
-	(void)json_dumpf(o, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
+	(void)json_dumpf(o, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_ENSURE_ASCII);
 	(void)putchar('\n');
 	json_decref(o);
 }

@@ -56,6 +56,7 @@ int front_ask(const char *dir, const char *word, const char *arg, char **ret_tex
 	conn_release(&c);
 	if (r < 0)
 		return r;
+	str_defuse_lines(text); /* what is JSON is ASCII */
 	if (ret_text)
 		*ret_text = text;
 	else
@@ -65,7 +66,7 @@ int front_ask(const char *dir, const char *word, const char *arg, char **ret_tex
 
 static int fail(const char *text)
 {
-	fprintf(stderr, "concc: %s\n", text);
+	err_say("%s", text);
 	return WRAPPER_EXIT_SERVER;
 }
 
@@ -141,7 +142,7 @@ static void print_notes(const char *dir)
 			break;
 	}
 	printf("said where others keep what they read:\n");
-	fputs(from, stdout);
+	fputs(from, stdout); /* of words_say() */
 }
 
 /* ---- all servers ---- */
@@ -179,7 +180,7 @@ static void print_json(const char *mine, const char *text)
 			json_array_append_new(others, json_loads(other, 0, NULL));
 	}
 	json_object_set_new(all, "others", others);
-	out = json_dumps(all, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+	out = json_dumps(all, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_ENSURE_ASCII);
 	puts(out ? out : text);
 	free(out);
 	json_decref(all);

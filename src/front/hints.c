@@ -87,7 +87,7 @@ char *hint_cmake_value(const char *cache, const char *name)
 static char *read_text(const char *dir, const char *name)
 {
 	_cleanup_free_ char *path = path_join(dir, name);
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	_cleanup_close_ int fd = open_regular_file(path);
 	char *text = xmalloc(FILE_MAX + 1);
 	ssize_t n = fd < 0 ? -1 : read_full(fd, text, FILE_MAX);
 

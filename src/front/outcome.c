@@ -194,7 +194,7 @@ int outcome_write(const struct outcome *o, const char *path)
 {
 	json_t *j = to_json(o);
 	FILE *f = streq(path, "-") ? fdopen(dup(1), "w") : fopen(path, "we");
-	int r = f ? json_dumpf(j, f, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : -1;
+	int r = f ? json_dumpf(j, f, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_ENSURE_ASCII) : -1;
 
 	if (f && (fputc('\n', f) == EOF || r < 0)) {
 		(void)fclose(f);

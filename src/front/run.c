@@ -50,7 +50,7 @@ struct build {
 
 static int complain(const char *text)
 {
-	fprintf(stderr, "concc: %s\n", text);
+	err_say("%s", text);
 	return WRAPPER_EXIT_SERVER;
 }
 
@@ -116,13 +116,12 @@ static void tell_down(const struct build *b)
 		return;
 	o = json_loads(text, 0, NULL);
 	if (json_object_get(o, "configuration_error"))
-		fprintf(stderr,
-			"concc: the configuration is wrong, and the former one in use: %s\n",
+		err_say("the configuration is wrong, and the former one in use: %s",
 			json_string_value(json_object_get(o, "configuration_error")));
 	json_array_foreach(json_object_get(o, "workers"), i, w)
 	{
 		if (streq(json_string_value(json_object_get(w, "state")) ?: "", "down"))
-			fprintf(stderr, "concc: worker %s can't be used now: %s\n",
+			err_say("worker %s can't be used now: %s",
 				json_string_value(json_object_get(w, "name")) ?: "?",
 				json_string_value(json_object_get(w, "error")) ?: "?");
 	}
@@ -226,12 +225,10 @@ static void tell_left_alone(const struct build *b)
 						  : NULL;
 
 	if (l->path)
-		fprintf(stderr,
-			"concc: %s stands first in PATH and stays: its compilers don't go "
-			"through concc\n",
+		err_say("%s stands first in PATH and stays: its compilers don't go through concc",
 			l->path);
 	if (what)
-		fprintf(stderr, "concc: %s stays: these calls don't go through concc\n", what);
+		err_say("%s stays: these calls don't go through concc", what);
 }
 
 /* ---- how many at once ---- */
@@ -265,9 +262,8 @@ static char **choose_jobs(struct build *b)
 	char **argv = named ? named : tools_with_jobs(b->o->argv, n, b->o->jobs > 0, &how);
 
 	if (how && !b->o->jobs && !b->o->quiet)
-		fprintf(stderr,
-			"concc: %s, as many jobs as there are slots and cores for; "
-			"`concc run -j N` chooses\n",
+		err_say("%s, as many jobs as there are slots and cores for; `concc run -j N` "
+			"chooses",
 			how);
 	return argv ? argv : strv_copy(b->o->argv);
 }
@@ -310,6 +306,15 @@ static void pass_on_words(const struct build *b)
 	}
 }
 
+/* What the files of a build tool say is quoted in it.  A closed stderr wants no summary. */
+static void say_lines(struct buf *b)
+{
+	_cleanup_free_ char *text = xstrdup(buf_cstr(b));
+
+	str_defuse_lines(text);
+	(void)write_full(2, text, strlen(text));
+}
+
 /* 0, or the status of a build that should have run elsewhere. */
 static int summarise(struct build *b, uint64_t wall_us, int status)
 {
@@ -330,7 +335,7 @@ static int summarise(struct build *b, uint64_t wall_us, int status)
 	else if (!b->signo) /* one that was ended early may not have come to any */
 		hint_no_calls(b->o->argv, &b->masquerade, &b->left, o.n_asked, &out);
 	if (!b->o->quiet)
-		(void)write_full(2, out.data, out.len); /* a closed stderr wants no summary */
+		say_lines(&out);
 	if (b->o->json && outcome_write(&o, b->o->json) < 0)
 		err_say("can't write %s: %s",
 			streq(b->o->json, "-") ? "to standard output" : b->o->json,
@@ -339,7 +344,7 @@ static int summarise(struct build *b, uint64_t wall_us, int status)
 		return 0;
 	buf_reset(&out);
 	outcome_lacks(&o, b->o->require_remote, &out);
-	(void)write_full(2, out.data, out.len);
+	say_lines(&out);
 	return WRAPPER_EXIT_LOCAL;
 }
 
@@ -364,7 +369,7 @@ static void take_down(struct build *b)
 		int r = path_remove_tree(AT_FDCWD, b->dir);
 
 		if (r < 0)
-			fprintf(stderr, "concc: ignoring left-over %s: %s\n", b->dir, err_text(r));
+			err_say("ignoring left-over %s: %s", b->dir, err_text(r));
 	}
 	masquerade_release(&b->masquerade);
 	left_alone_release(&b->left);
@@ -381,7 +386,7 @@ static void tell_no_cache(const struct build *b)
 	struct errmsg msg = {0};
 
 	if (cache_dir(&cache, &msg) < 0)
-		fprintf(stderr, "concc: %s; using %s\n", msg.text, b->dir);
+		err_say("%s; using %s", msg.text, b->dir);
 }
 
 /* Who needs one of them compiled in is to know why it is missing. */
@@ -474,7 +479,7 @@ static void ask_project(struct front_run *o)
 	struct errmsg msg = {0};
 
 	if (cwd && project_conf_load(workspace ? workspace : cwd, &p, &msg) < 0)
-		fprintf(stderr, "concc: ignoring %s\n", msg.text);
+		err_say("ignoring %s", msg.text);
 	if (!cwd)
 		return;
 	o->jobs = o->jobs ? o->jobs : p.jobs;

@@ -57,7 +57,7 @@ static char *cargo_value_in(const char *dir, const char *key)
 		_cleanup_buf_ struct buf b = BUF_INIT;
 		char *value;
 
-		if (read_file_at(AT_FDCWD, path, CARGO_CONFIG_MAX, &b) < 0)
+		if (read_regular_file(path, CARGO_CONFIG_MAX, &b) < 0)
 			continue;
 		value = toml_value(buf_cstr(&b), key);
 		if (value)

@@ -237,18 +237,21 @@ static bool is_listed(const struct run *r, const char *dir, const char *name)
 	       tree_serves_below(r->peer->server->tree, path) || map_get_str(&r->peer->links, path);
 }
 
+/* A worker may name any directory, any number of times: so many names are looked at for one job. */
+#define LISTED_MAX 100000
+
 /* What the directory has beside. */
-static void look_for_more(const struct run *r, const char *path, struct missing_facts *f)
+static void look_for_more(struct run *r, const char *path, struct missing_facts *f)
 {
 	DIR *dir = opendir(path);
 	struct dirent *e;
 
-	while (dir && (errno = 0, e = readdir(dir))) {
-		f->marks |= job_is_listed_mark(e->d_name);
+	while (dir && !f->marks && (errno = 0, e = readdir(dir))) {
+		f->marks = job_is_listed_mark(e->d_name) || ++r->n_listed > LISTED_MAX;
 		f->more |= !is_listed(r, path, e->d_name);
 	}
 	/* What can't be told now may be there. */
-	f->marks |= dir ? errno != 0 : !err_is_fact(-errno);
+	f->marks |= dir ? !f->marks && errno != 0 : !err_is_fact(-errno);
 	if (dir)
 		(void)closedir(dir);
 }
@@ -265,7 +268,7 @@ static bool is_in_any_tmp(const char *in_tmp)
 	return false;
 }
 
-static void look(const struct run *r, const char *path, struct missing_facts *f)
+static void look(struct run *r, const char *path, struct missing_facts *f)
 {
 	_cleanup_free_ char *parent = path_clean(path, "..");
 	const char *in_tmp = path_below(path, tmps[0]);

@@ -41,7 +41,8 @@ struct run {
 	bool compiler;			/* it came through concc-cc */
 	bool shows;			/* what it prints need not be held any more */
 	struct loop_source *show_timer; /* then it does */
-	char *missing; /* why its failure would be ours, or NULL: output waits for the exit */
+	uint32_t n_listed; /* names in directories outside that it is said to have listed */
+	char *missing;	   /* why its failure would be ours, or NULL: output waits for the exit */
 	char *failure; /* why its effects can't be used, or NULL; then the job is being killed */
 	const char *failure_rule;
 	struct loop_source *kill_timer; /* then it should have ended, of itself or being killed */

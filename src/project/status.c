@@ -547,7 +547,7 @@ static json_t *status_object(struct server *s)
 
 static void put(struct buf *out, json_t *o, size_t flags)
 {
-	char *text = json_dumps(o, flags | JSON_PRESERVE_ORDER);
+	char *text = json_dumps(o, flags | JSON_PRESERVE_ORDER | JSON_ENSURE_ASCII);
 
 	buf_putf(out, "%s\n", text ? text : "{}");
 	free(text);

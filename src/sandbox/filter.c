@@ -97,6 +97,8 @@ struct rule {
 #define SYSTEM	 "it changes the system it runs on"
 #define WATCH	 "it watches system calls itself"
 #define USERS	 "it makes a user namespace of its own"
+#define COUNTED                                                                                    \
+	"it uses the kernel's asynchronous I/O (io_setup), of which all of a host have one share"
 #define SEEKS	 "it seeks in its input"
 #define READS	 "it reads from the terminal"
 #define CONNECTS "it connects to a network or a daemon"
@@ -188,6 +190,7 @@ static const struct rule rules[] = {
 	RULE(open_by_handle_at, ROOT, ANY, .power = true, .text = MOUNT),
 	RULE(unshare, ALL, USER_NAMESPACE, 0, .text = USERS),
 	RULE(clone, ALL, USER_NAMESPACE, 0, .text = USERS),
+	RULE(io_setup, ALL, ANY, .text = COUNTED),
 	RULE(unshare, ROOT, NAMESPACE, 0, .power = true, .text = SPACES),
 	RULE(clone, ROOT, NAMESPACE, 0, .power = true, .text = SPACES),
 	RULE(setns, ROOT, ANY, .power = true, .text = SPACES),

@@ -73,13 +73,8 @@ void dir_del_name(struct tree *t, struct dir *d, struct ent *e)
 	names_remove(&d->names, t->name_seed, e);
 }
 
-void dir_mark_name(struct tree *t, struct dir *d, const char *name, size_t len, unsigned flags)
+static void mark(struct tree *t, struct dir *d, struct ent *e, unsigned flags)
 {
-	struct ent *e;
-
-	if (!len || len > PROTO_NAME_MAX)
-		return;
-	e = dir_add_name(t, d, name, len);
 	e->flags |= (uint16_t)flags;
 	if (!(e->flags & ENT_DIRTY)) {
 		e->flags |= ENT_DIRTY;
@@ -88,9 +83,15 @@ void dir_mark_name(struct tree *t, struct dir *d, const char *name, size_t len, 
 	dir_queue(t, d);
 }
 
-void dir_mark_ent(struct tree *t, struct dir *d, struct ent *e)
+void dir_mark_name(struct tree *t, struct dir *d, const char *name, size_t len, unsigned flags)
 {
-	dir_mark_name(t, d, e->name, e->name_len, 0);
+	if (len && len <= PROTO_NAME_MAX)
+		mark(t, d, dir_add_name(t, d, name, len), flags);
+}
+
+void dir_mark_ent(struct tree *t, struct dir *d, struct ent *e, unsigned flags)
+{
+	mark(t, d, e, flags);
 }
 
 struct ent *dir_entry(const struct tree *t, const struct dir *d)
@@ -110,7 +111,7 @@ void dir_mark_dead(struct tree *t, struct dir *d)
 
 	d->dead = true;
 	if (e)
-		dir_mark_ent(t, d->parent, e);
+		dir_mark_ent(t, d->parent, e, 0);
 	else
 		dir_queue(t, d);
 	/* The root itself may have been replaced. */
@@ -185,7 +186,7 @@ static int link_parent(struct tree *t, struct dir *d, struct dir *parent)
 		e = dir_add_name(t, parent, base, strlen(base));
 		err = snap_check(t, parent, fd, e, NULL);
 		if (err || e->type != ENTRY_DIR || e->ino != d->attr.ino) {
-			dir_mark_ent(t, parent, e);
+			dir_mark_ent(t, parent, e, 0);
 			return err ? err : CONCC_E_STALE;
 		}
 	}
@@ -242,7 +243,7 @@ static int dir_read(struct tree *t, struct dir *d, int fd, bool orphan)
 		e->flags &= (uint16_t)~ENT_PENDING;
 		/* Seen by readdir, gone before its lstat. */
 		if (e->type == ENTRY_ABSENT)
-			dir_mark_ent(t, d, e);
+			dir_mark_ent(t, d, e, 0);
 	}
 	ent_vec_release(&d->pending);
 	if (fstat(fd, &st) < 0)

@@ -133,7 +133,7 @@ static void mark_links(struct tree *t, struct dir *d)
 	for (uint32_t i = 0; (e = names_next(&d->names, &i));) {
 		if (has_one_name(e) &&
 		    bsearch(&e->ino, t->new_links, t->n_new_links, sizeof(uint64_t), ino_cmp))
-			dir_mark_ent(t, d, e);
+			dir_mark_ent(t, d, e, 0);
 	}
 }
 

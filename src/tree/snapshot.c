@@ -182,7 +182,7 @@ void snap_sweep(struct tree *t)
 	list_for_each (i, &t->linked) {
 		struct linked *l = container_of(i, struct linked, in_unwatched);
 
-		dir_mark_ent(t, l->dir, l->ent);
+		dir_mark_ent(t, l->dir, l->ent, 0);
 	}
 }
 
@@ -194,7 +194,7 @@ static void freshen_name(struct tree *t, struct dir *d, const char *name)
 	if (dir_is_swept(d))
 		dir_mark_name(t, d, name, strlen(name), 0);
 	else if (e && e->flags & ENT_LINKED && !hardlinks_is_watched(t, e))
-		dir_mark_ent(t, d, (struct ent *)e);
+		dir_mark_ent(t, d, (struct ent *)e, 0);
 }
 
 static void freshen_below(struct tree *t, struct dir *d)
@@ -271,6 +271,6 @@ uint64_t snap_note(struct tree *t, int dir_fd, const char *path, const struct di
 	}
 	/* A name that was not there and is not: looked at, to be dropped, at the end. */
 	if (e->type == ENTRY_ABSENT && !(e->flags & ENT_PENDING))
-		dir_mark_ent(t, d, e);
+		dir_mark_ent(t, d, e, 0);
 	return e->type == ENTRY_ABSENT && !e->version ? ++t->version : e->version;
 }

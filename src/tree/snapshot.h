@@ -65,6 +65,9 @@ struct watch {
 		dirs; /* struct dir.in_watch: several when bind mounts show one directory twice */
 	struct list anchors; /* struct anchor.in_watch */
 	struct list links;   /* struct linked.in_watch */
+	/* All of them were marked in that collection (struct tree.collects), with these flags. */
+	uint64_t marked;
+	unsigned marked_flags;
 };
 
 /*
@@ -217,6 +220,7 @@ struct tree {
 	struct dir_vec flush; /* with something to send */
 	uint64_t link_watches_max;
 	unsigned own_events; /* that may be in the queue */
+	uint64_t collects;   /* of events, one after another */
 	bool overflow;
 	bool roots_suspect;
 	bool openat2_missing;
@@ -310,7 +314,7 @@ struct ent *dir_add_name(struct tree *t, struct dir *d, const char *name, size_t
 void dir_del_name(struct tree *t, struct dir *d, struct ent *e);
 /* An event named this: look at it.  flags: ENT_WRITTEN, ENT_GONE. */
 void dir_mark_name(struct tree *t, struct dir *d, const char *name, size_t len, unsigned flags);
-void dir_mark_ent(struct tree *t, struct dir *d, struct ent *e);
+void dir_mark_ent(struct tree *t, struct dir *d, struct ent *e, unsigned flags);
 /* The entry that leads to d, NULL for roots and orphans. */
 struct ent *dir_entry(const struct tree *t, const struct dir *d);
 

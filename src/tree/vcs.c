@@ -1,14 +1,53 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 #include "commit.h"
 
+#include <ctype.h>
 #include <string.h>
 
 #include "concc/str.h"
 
+/*
+ * Some file systems find a file by more names than its own: in whatever case, with characters that
+ * nobody sees (U+200C), or others that are the same letter (those of directories that fold case).
+ * Of what is no ASCII two are such letters, and all else is left out.
+ */
+static bool may_be(const char *p, size_t n, const char *name)
+{
+	for (const char *end = p + n; p < end; p++) {
+		char c = *p;
+
+		if (end - p > 2 && memcmp(p, "\342\204\252", 3) == 0)
+			c = 'k'; /* kelvin */
+		else if (end - p > 1 && memcmp(p, "\305\277", 2) == 0)
+			c = 's'; /* long s */
+		else if (c & 0x80)
+			continue;
+		if (!*name || tolower((unsigned char)c) != tolower((unsigned char)*name++))
+			return false;
+	}
+	return !*name;
+}
+
+/*
+ * GIT~1, or GI7EBA~1: the short name of whatever else, by which the file systems of other systems
+ * (vfat, ntfs, the disks that WSL has of Windows) find it as well.
+ */
+static bool is_short(const char *p, size_t n)
+{
+	const char *dot = memchr(p, '.', n), *tilde;
+	size_t base = dot ? (size_t)(dot - p) : n;
+
+	if (base > 8 || n - base > 4 || (dot && memchr(dot + 1, '.', n - base - 1)))
+		return false;
+	tilde = memchr(p, '~', base);
+	return tilde && tilde > p && tilde + 1 < p + base &&
+	       strspn(tilde + 1, "0123456789") >= (size_t)(p + base - tilde - 1);
+}
+
 static bool is_named(const char *name, size_t n, const char *const *names, size_t n_names)
 {
 	for (size_t i = 0; i < n_names; i++)
-		if (strlen(names[i]) == n && strncasecmp(name, names[i], n) == 0)
+		if (may_be(name, n, names[i]))
 			return true;
 	return false;
 }
@@ -39,12 +78,14 @@ static const struct {
 
 bool vcs_is_control_file(const char *name, size_t n)
 {
-	return is_named(name, n, control_files, sizeof(control_files) / sizeof(*control_files));
+	return is_short(name, n) ||
+	       is_named(name, n, control_files, sizeof(control_files) / sizeof(*control_files));
 }
 
 static bool is_control_dir(const char *name, size_t n)
 {
-	return is_named(name, n, control_dirs, sizeof(control_dirs) / sizeof(*control_dirs));
+	return is_short(name, n) ||
+	       is_named(name, n, control_dirs, sizeof(control_dirs) / sizeof(*control_dirs));
 }
 
 /* As bare repositories are called. */
@@ -62,7 +103,8 @@ static bool is_part(const char *part, size_t n, const char *name)
 static bool is_in_pairs(const char *dir, size_t n_dir, const char *at, size_t n, bool is_dir)
 {
 	for (size_t i = 0; i < N_OF(pairs); i++)
-		if (is_part(dir, n_dir, pairs[i].dir) && is_part(at, n, pairs[i].name))
+		if ((is_part(dir, n_dir, pairs[i].dir) || is_short(dir, n_dir)) &&
+		    is_part(at, n, pairs[i].name))
 			return !(is_dir && pairs[i].may_be_dir);
 	return false;
 }
@@ -89,7 +131,7 @@ bool vcs_runs(const char *path, bool is_dir)
 	if (is_named(last, strlen(last), lone_files, sizeof(lone_files) / sizeof(*lone_files)))
 		return true;
 	/* A directory with one is a repository to git, whatever it is called. */
-	if (!inside && !is_dir && strcasecmp(last, "HEAD") == 0)
+	if (!inside && !is_dir && may_be(last, n_last, "HEAD"))
 		return true;
 	return last_is_own && !is_dir;
 }

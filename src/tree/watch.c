@@ -302,10 +302,21 @@ static void on_name(struct tree *t, struct dir *d, const struct inotify_event *e
 	dir_mark_name(t, d, ev->name, strlen(ev->name), flags);
 }
 
-static void on_link(struct tree *t, const struct linked *l, uint32_t mask)
+/* Each job that makes another name of it causes such an event, and there may be many names. */
+static void on_link(struct tree *t, struct watch *w, uint32_t mask)
 {
-	dir_mark_name(t, l->dir, l->ent->name, l->ent->name_len,
-		      mask & (IN_MODIFY | IN_CLOSE_WRITE) ? ENT_WRITTEN : 0);
+	unsigned flags = mask & (IN_MODIFY | IN_CLOSE_WRITE) ? ENT_WRITTEN : 0;
+
+	if (w->marked == t->collects && (w->marked_flags & flags) == flags)
+		return;
+	w->marked_flags = flags;
+	w->marked = t->collects;
+	list_for_each (i, &w->links) {
+		const struct linked *l = container_of(i, struct linked, in_watch);
+
+		t->counts.walked++;
+		dir_mark_ent(t, l->dir, l->ent, flags);
+	}
 }
 
 static void on_anchor(struct tree *t, const struct anchor *a, const struct inotify_event *ev)
@@ -343,13 +354,13 @@ static void on_event(struct tree *t, const struct inotify_event *ev)
 		else
 			on_self(t, d, ev->mask);
 	}
-	list_for_each (l, &w->links)
-		on_link(t, container_of(l, struct linked, in_watch), ev->mask);
+	on_link(t, w, ev->mask);
 }
 
 void watch_collect(struct tree *t)
 {
 	t->own_events = 0;
+	t->collects++;
 	for (;;) {
 		ssize_t n = read(t->inotify_fd, t->event_buf, sizeof(t->event_buf));
 

@@ -44,6 +44,7 @@ static int append(const char *p, size_t n, void *out)
 
 void put_json(struct buf *out, json_t *o, size_t flags)
 {
-	(void)json_dump_callback(o, append, out, flags); /* into memory, of what we made */
+	/* Into memory, of what we made. */
+	(void)json_dump_callback(o, append, out, flags | JSON_ENSURE_ASCII);
 	json_decref(o);
 }

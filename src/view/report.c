@@ -71,7 +71,7 @@ static json_t *build_json(const struct build *b, bool jobs)
 /* What becomes of standard output is main()'s to see and say. */
 static int print(json_t *o)
 {
-	int r = json_dumpf(o, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
+	int r = json_dumpf(o, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_ENSURE_ASCII);
 
 	json_decref(o);
 	return r < 0 || putchar('\n') == EOF;

@@ -85,7 +85,7 @@ static char *describe(const struct presence *p)
 	json_object_set_new(o, "own_disk_bytes", json_integer((json_int_t)c.own_bytes));
 	json_object_set_new(o, "disk", disk_json(a->disk));
 	json_object_set_new(o, "loop", loop_json(a->loop));
-	text = json_dumps(o, JSON_COMPACT);
+	text = json_dumps(o, JSON_COMPACT | JSON_ENSURE_ASCII);
 	json_decref(o);
 	return text;
 }

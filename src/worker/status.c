@@ -43,50 +43,91 @@ static int connect_to(const char *name)
 	return steal_fd(&fd);
 }
 
-/* What it says until it closes; NULL when it says nothing in time, or no object. */
-static json_t *ask(const char *name, uint64_t deadline_ms)
+struct asked {
+	struct ucred who; /* as the kernel knows it */
+	char *text;
+	size_t len;
+};
+
+/* False: it has said all that it says, or more than an agent does. */
+static bool hear(struct asked *a, int fd)
 {
-	_cleanup_close_ int fd = connect_to(name);
-	_cleanup_free_ char *text = xmalloc(ANSWER_MAX);
-	size_t len = 0;
-	json_t *o;
+	ssize_t n;
 
-	while (fd >= 0 && len < ANSWER_MAX) {
-		struct pollfd p = {.fd = fd, .events = POLLIN};
+	if (!a->text)
+		a->text = xmalloc(ANSWER_MAX);
+	n = read(fd, a->text + a->len, ANSWER_MAX - a->len);
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR;
+	a->len += (size_t)n;
+	return n && a->len < ANSWER_MAX;
+}
+
+/* All at once: who says nothing keeps nobody else from being heard. */
+static void hear_all(struct asked *asked, struct pollfd *polled, nfds_t n)
+{
+	uint64_t deadline = now_ms() + ANSWER_MS;
+	nfds_t left = n;
+
+	while (left) {
 		uint64_t now = now_ms();
-		ssize_t n;
 
-		if (now >= deadline_ms || poll(&p, 1, (int)(deadline_ms - now)) <= 0)
+		if (now >= deadline || poll(polled, n, (int)(deadline - now)) == 0)
 			break;
-		n = read(fd, text + len, ANSWER_MAX - len);
-		if (n <= 0)
-			break;
-		len += (size_t)n;
+		for (nfds_t i = 0; i < n; i++) {
+			if (polled[i].fd < 0 || !polled[i].revents || hear(&asked[i], polled[i].fd))
+				continue;
+			fd_close(&polled[i].fd);
+			left--;
+		}
 	}
-	o = json_loadb(text, len, 0, NULL);
+	for (nfds_t i = 0; i < n; i++)
+		fd_close(&polled[i].fd);
+}
+
+/* Whose it is, is not its to say. */
+static void put_answer(json_t *list, const struct asked *a)
+{
+	json_t *o = a->len ? json_loadb(a->text, a->len, 0, NULL) : NULL;
+
 	if (!json_is_object(o)) {
 		json_decref(o);
-		return NULL;
+		return;
 	}
-	return o;
+	json_object_set_new(o, "login", json_integer(a->who.uid));
+	json_object_set_new(o, "pid", json_integer(a->who.pid));
+	json_array_append_new(list, o);
 }
 
 /* Anyone can take such a name and say anything: for people. */
 static json_t *ask_all(void)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
+	_cleanup_free_ struct asked *asked = xcalloc(AGENTS_MAX, sizeof(*asked));
+	_cleanup_free_ struct pollfd *polled = xcalloc(AGENTS_MAX, sizeof(*polled));
 	json_t *list = json_array();
-	uint64_t deadline = now_ms() + ANSWER_MS;
+	nfds_t n = 0;
 
 	if (read_file_at(AT_FDCWD, "/proc/net/unix", SOCKETS_MAX, &b) < 0)
 		return list;
-	for (const char *p = strstr(buf_cstr(&b), "@" PRESENCE_PREFIX);
-	     p && json_array_size(list) < AGENTS_MAX; p = strstr(p + 1, "@" PRESENCE_PREFIX)) {
+	for (const char *p = strstr(buf_cstr(&b), "@" PRESENCE_PREFIX); p && n < AGENTS_MAX;
+	     p = strstr(p + 1, "@" PRESENCE_PREFIX)) {
 		_cleanup_free_ char *name = xstrndup(p + 1, strcspn(p + 1, "\n"));
-		json_t *o = ask(name, deadline);
+		socklen_t size = sizeof(asked[n].who);
+		int fd = connect_to(name);
 
-		if (o)
-			json_array_append_new(list, o);
+		if (fd < 0)
+			continue;
+		if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &asked[n].who, &size) < 0) {
+			(void)close(fd);
+			continue;
+		}
+		polled[n++] = (struct pollfd){.fd = fd, .events = POLLIN};
+	}
+	hear_all(asked, polled, n);
+	for (nfds_t i = 0; i < n; i++) {
+		put_answer(list, &asked[i]);
+		free(asked[i].text);
 	}
 	return list;
 }
@@ -278,7 +319,8 @@ int worker_status(enum worker_format format)
 		print_text(o);
 	else if (format == WORKER_PROMETHEUS)
 		print_prometheus(o);
-	else if (json_dumpf(o, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER) == 0)
+	else if (json_dumpf(o, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_ENSURE_ASCII) ==
+		 0)
 		(void)putchar('\n');
 	json_decref(o);
 	return wrong || fflush(stdout) == EOF ? 1 : 0;

@@ -175,6 +175,7 @@ bool words_say(const struct words *w, enum words_kind kind, const char *fmt, ...
 	va_start(ap, fmt);
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	str_defuse(text);
 	if (ear == EAR_DIR)
 		put_time(&line);
 	buf_putf(&line, "concc: %s", text);

@@ -178,6 +178,7 @@ static int ask_of_result(struct wrapper *w, struct errmsg *msg)
 					 : CONCC_E_PROTO;
 	if (r < 0)
 		return errmsg_set(msg, r, "the project server does not answer: %s", err_text(r));
+	str_defuse_lines(f.text);
 	printf("%s", f.text);
 	status = streq(f.rule, "hit") ? 0 : 1;
 	msg_run_fail_release(&f);
@@ -186,8 +187,11 @@ static int ask_of_result(struct wrapper *w, struct errmsg *msg)
 
 static int not_cacheable(const char *rule, const char *why)
 {
-	printf("not cacheable: it runs here: %s%s%s%s\n", rule, *why ? " (" : "", why,
-	       *why ? ")" : "");
+	_cleanup_free_ char *shown = xstrdup(why);
+
+	str_defuse(shown);
+	printf("not cacheable: it runs here: %s%s%s%s\n", rule, *shown ? " (" : "", shown,
+	       *shown ? ")" : "");
 	return 1;
 }
 

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 
-/* A job as the agent hands it to its launcher, in a memfd. */
+/*
+ * A job as the agent hands it to its launcher, in a memfd.  Input is what follows the numbers,
+ * which are as long as this build has them: zero here.
+ */
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "concc/cleanup.h"
 #include "concc/str.h"
@@ -62,11 +66,33 @@ static void again(const struct lm_request *r)
 	(void)close(fd);
 }
 
+/* Of the numbers. */
+static size_t head_size(void)
+{
+	char *const none[] = {NULL};
+	const struct launch j = {.exe = "",
+				 .path = "",
+				 .cwd = "",
+				 .workspaces = (char **)none,
+				 .argv = (char **)none,
+				 .env = (char **)none};
+	int fd = lm_request_pack(&j);
+	struct stat st;
+
+	CHECK(fd >= 0 && fstat(fd, &st) == 0);
+	(void)close(fd);
+	return (size_t)st.st_size - 3 - 4 * sizeof(uint32_t); /* empty strings, empty lists */
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
+	size_t head = head_size();
+	_cleanup_free_ uint8_t *all = xcalloc(1, head + n);
 	struct lm_request r = {0};
 
-	if (unpack(data, n, &r) < 0) {
+	if (n)
+		memcpy(all + head, data, n);
+	if (unpack(all, head + n, &r) < 0) {
 		CHECK(!r.memory && !r.argv);
 		return 0;
 	}

@@ -843,6 +843,20 @@ static void send_missing(struct evil *e, const char *path, int n)
 	send_buf(e, MSG_JOB_MISSING, &b);
 }
 
+/* The same directory of 1000 names, 1000 times. */
+static void missing_lists(struct evil *e)
+{
+	char *many = (char *)"/srv/outside/many";
+	char *const paths[] = {many, many, many, many, many, many, many, many, NULL};
+
+	for (int i = 0; i < 125; i++) {
+		_cleanup_buf_ struct buf b = BUF_INIT;
+
+		msg_missing_encode(&b, e->job, MISSING_LISTED, paths);
+		send_buf(e, MSG_JOB_MISSING, &b);
+	}
+}
+
 static void missing_escapes(struct evil *e)
 {
 	char *const paths[] = {(char *)"/srv/outside/" ESCAPES, NULL};
@@ -1241,6 +1255,7 @@ static const struct scenario scenarios[] = {
 	{.name = "trace-lists", .job = trace_lists},
 	{.name = "missing-many", .job = missing_many},
 	{.name = "missing-changed", .job = missing_changed},
+	{.name = "missing-lists", .job = missing_lists},
 	{.name = "missing-how", .job = missing_how},
 	{.name = "missing-relative", .job = missing_relative},
 	{.name = "noise-frames", .job = noise_frames},

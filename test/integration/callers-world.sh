@@ -699,6 +699,7 @@ calls_for_root() {
 	same remote '$RUN ./do-call old-call'
 	[ "$(uname -m)" != x86_64 ] || same no-way-home '$RUN ./do-call old-socket 1'
 	same no-way-home '$RUN unshare -U true'
+	same no-way-home '$RUN ./do-call io-setup 8'
 	same remote '$RUN ./do-call setuid 0'
 	same remote '$RUN ./do-call priority 19'
 	same remote '$RUN nice -n 3 true'

@@ -222,7 +222,48 @@ no_login() {
 	expect_grep '^[0-9]* slots' "$LAB/out"
 }
 
+# Whoever takes such names hides nobody, and is told of as who he is.
+impostors() {
+	local agent
+	allow_all
+	lab_config
+	concc stop 2>/dev/null || true
+	concc-cc gcc -c a.c
+	agent=$(lab_agent_pid 1)
+	mkfifo "$LAB/w1/impostors-up"
+	lab_worker 1 setpriv --reuid 65534 --clear-groups python3 - 3>"$LAB/w1/impostors-up" <<-'EOF' &
+		import json, os, socket
+		def take(name):
+		    s = socket.socket(socket.AF_UNIX)
+		    s.bind("\0concc/1/agent/" + name)
+		    s.listen(9)
+		    return s
+		silent = [take("0%d" % i) for i in range(100)]
+		liar = take("liar")
+		os.write(3, b"up\n")
+		os.close(3)
+		while True:
+		    c = liar.accept()[0]
+		    c.sendall(json.dumps({"client": "\u009b31m", "login": 0, "pid": 1, "jobs": 7}, ensure_ascii=False).encode())
+		    c.close()
+	EOF
+	IMPOSTORS=$!
+	read -r -t "$LAB_LIMIT" <"$LAB/w1/impostors-up" || fail "no impostors"
+	status --json >"$LAB/status.json"
+	kill $(lab_descendants $IMPOSTORS) $IMPOSTORS 2>/dev/null || true
+	wait $IMPOSTORS 2>/dev/null || true
+	concc stop
+	expect_gone "the agent" "$agent"
+	cat "$LAB/status.json"
+	expect_eq "the agent" "$(jq -r '.agents[] | select(.client == "labclient") | [.login, .jobs] | join(" ")' "$LAB/status.json")" "1717 1"
+	expect_eq "the liar" "$(jq -r '.agents[] | select(.jobs == 7) | .login' "$LAB/status.json")" 65534
+	if LC_ALL=C grep -q '[^[:print:][:space:]]' "$LAB/status.json"; then
+		fail "its bytes are on the terminal"
+	fi
+}
+
 check "what it tells" tells
+check "names that others take" impostors
 check "to a user whom the host does not know, without HOME" no_login
 check "a client of an odd name" odd_client
 check "a job that runs" while_running

@@ -252,7 +252,28 @@ all_effects() {
 	done
 }
 
+# What it says of who made it is for people.
+maker() {
+	local odd=$'w\e[2J\xc2\x9b31m\nhit: w'
+	begin maker
+	lab_all_up
+	evil maker "$CALL" "$odd"
+	try cache gcc -c a.c -o a.o
+	evil_end
+	expect_ge "results that were told" "$(grep -c ^CHANGED "$STORE.log" || true)" 1
+	concc why concc-cc gcc -c a.c -o a.o >"$LAB/why" || true
+	concc status >>"$LAB/why"
+	concc status --json >>"$LAB/why"
+	concc top --once >>"$LAB/why"
+	cat -v "$LAB/why"
+	expect_grep '^hit: .*made by w' "$LAB/why"
+	if LC_ALL=C grep -q '[^[:print:][:space:]]' "$LAB/why"; then
+		fail "its bytes are on the terminal"
+	fi
+}
+
 check "results that do what no job may" all_effects
+check "a maker that controls terminals" maker
 check "what is nobody's to know" secrets
 check "what is no plain file" special
 check "huge answers" huge

@@ -14,6 +14,8 @@ mkdir "$OUT"
 echo precious >"$OUT/precious"
 chmod 640 "$OUT/precious"
 mkdir -m 700 "$OUT/closed"
+mkdir "$OUT/many"
+seq -f "$OUT/many/%.0f" 1000 | xargs touch
 ls -ln --time-style=full-iso "$OUT" >"$LAB/outside"
 echo "right" >"$LAB/a.c"
 head -c 2M /dev/urandom >"$LAB/big" # more than is queued at once, and not compressible
@@ -46,7 +48,7 @@ expected() { # SCENARIO: sets DOWN (what ends the link, or "") and HERE (the rul
 	exit-escapes) HERE='gave-up' ;;
 	over-symlink) HERE='' ;;
 	many-names) HERE=write-back ;;
-	missing-changed | missing-escapes) HERE=missing ;;
+	missing-changed | missing-escapes | missing-lists) HERE=missing ;;
 	half-frame) DOWN='no answer for' ;;
 	killed-job-goes-on) DOWN='does not end a job that was killed' HERE='missing|no-worker|gave-up' ;;
 	any-order*) DOWN='?' HERE='?' ;;

@@ -251,6 +251,14 @@ static int old_socket(char **argv)
 #endif
 }
 
+/* Of all of the host's that are left, or as many as it says. */
+static int do_io_setup(char **argv)
+{
+	unsigned long context = 0;
+
+	return say((int)syscall(SYS_io_setup, number(argv[2]), &context));
+}
+
 /* Makes READY when it listens. */
 static int watch(char **argv)
 {
@@ -298,9 +306,10 @@ static const struct {
 	{"unshare", do_unshare, 1},   /* FLAGS */
 	{"setuid", do_setuid, 1},     /* UID */
 	{"setgroups", do_setgroups, 0},
-	{"priority", priority, 1}, /* NICE */
-	{"exchange", exchange, 2}, /* FILE FILE */
-	{"watch", watch, 2},	   /* PATH READY */
+	{"io-setup", do_io_setup, 1}, /* N */
+	{"priority", priority, 1},    /* NICE */
+	{"exchange", exchange, 2},    /* FILE FILE */
+	{"watch", watch, 2},	      /* PATH READY */
 	{"listener", listener, 0},
 	{"old-call", old_call, 0},
 	{"old-socket", old_socket, 1}, /* FAMILY */

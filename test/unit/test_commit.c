@@ -1217,7 +1217,17 @@ Test(commit, nothing_that_git_runs)
 					  "mirror.git/hooks/x",
 					  "bare/config",
 					  "bare/hooks/post-index-change",
-					  "new/HEAD"};
+					  "new/HEAD",
+					  "GIT~1/config",
+					  "git~1/hooks/x",
+					  "GIT~1",
+					  "GI7EBA~1/config",
+					  ".git/CONFIG~1.WOR",
+					  "sub/HG~2/hgrc",
+					  ".g\342\200\214it/config",
+					  ".git/hoo\342\204\252s/x",
+					  ".git/hook\305\277/x",
+					  "new/H\342\200\213EAD"};
 	static const char *const good[] = {".git/index",
 					   ".git/objects/ab/cdef",
 					   ".git/HEAD",
@@ -1234,14 +1244,19 @@ Test(commit, nothing_that_git_runs)
 					   "repo/main.py",
 					   "Root",
 					   "CVS/Entries",
-					   "rebase-merge"};
+					   "rebase-merge",
+					   "GIT~1/a.o",
+					   "a.c~1",
+					   "a.c.~1~",
+					   "file~",
+					   "sub/\303\274ber.config"};
 	struct bed b;
 
 	bed_init(&b);
-	for (size_t i = 0; i < 10; i++) {
+	for (size_t i = 0; i < 11; i++) {
 		static const char *const dirs[] = {
-			".git/objects/ab", "hooks",	      "git/hooks", "sub",  "bare",
-			"x.git",	   ".git/refs/heads", ".repo",	   "repo", "CVS"};
+			"GIT~1", ".git/objects/ab", "hooks", "git/hooks", "sub", "bare",
+			"x.git", ".git/refs/heads", ".repo", "repo",	  "CVS"};
 
 		cr_assert_eq(path_mkdirs(at(&b, dirs[i]), 0755), 0);
 	}

@@ -45,6 +45,14 @@ Test(str, what_could_control_a_terminal)
 	}
 }
 
+Test(str, lines_stay_lines)
+{
+	char s[] = "a\033[2J\nb\r\302\233\n";
+
+	str_defuse_lines(s);
+	cr_expect_str_eq(s, "a?[2J\nb???\n");
+}
+
 Test(str, no_message_controls_a_terminal)
 {
 	struct errmsg msg;

@@ -1789,6 +1789,54 @@ static uint64_t names_walked(const struct bed *b)
 	return c.walked;
 }
 
+/* Of a file with many names each further one is an event, for which all were gone through. */
+Test(tree, many_names_of_a_file)
+{
+	const uint64_t names = 300;
+	uint64_t before, walked;
+	struct bed b;
+
+	bed_init(&b, NULL);
+	mkdir(at(&b, "d0"), 0755);
+	mkdir(at(&b, "other0"), 0755);
+	write_file(at(&b, "d0/f0"), "1");
+	write_file(at(&b, "d0/own"), "1");
+	for (int i = 1; i < (int)names; i++) {
+		char to[32];
+
+		snprintf(to, sizeof(to), "d0/f%d", i);
+		cr_assert_eq(link(at(&b, "d0/f0"), at(&b, to)), 0);
+	}
+	check_dir(&b, 0, at(&b, "d0"), true);
+	tree_drain(b.tree);
+	before = names_walked(&b);
+	IN_CHILD({
+		for (int i = 0; i < 300; i++) {
+			chmod(at(&b, "d0/f7"), i % 2 ? 0644 : 0600);
+			chmod(at(&b, "d0/own"),
+			      i % 2 ? 0644 : 0600); /* or the kernel takes two for one */
+		}
+	});
+	tree_drain(b.tree);
+	walked = names_walked(&b) - before;
+	cr_expect(walked >= names && walked < 4 * names, "%llu names", (unsigned long long)walked);
+	/* What is written after it was marked is marked so. */
+	IN_CHILD({
+		struct timespec same[2];
+		struct stat st;
+
+		stat(at(&b, "d0/f7"), &st);
+		same[0] = st.st_atim;
+		same[1] = st.st_mtim;
+		chmod(at(&b, "d0/f7"), 0600);
+		write_file(at(&b, "d0/f9"), "2");
+		utimensat(AT_FDCWD, at(&b, "d0/f9"), same, 0);
+	});
+	tree_drain(b.tree);
+	check_dir(&b, 0, at(&b, "d0"), false);
+	bed_release(&b);
+}
+
 /* Trees of hard links, as `cp -al` makes them: what is known is not gone through for each. */
 static void linked_trees(int n_dirs)
 {
