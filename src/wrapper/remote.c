@@ -136,8 +136,11 @@ static enum step on_fail(struct wrapper *w, const char *worker, const struct msg
 		    !f->quiet)
 			words_say(&w->words, WORDS_TROUBLE, "%s; trying another worker", f->text);
 		wrapper_count(w, "retry", f->rule);
-		free(w->avoid);
-		w->avoid = xstrdup(worker);
+		/* One that was not there has not failed, and whether it is there the pool tells. */
+		if (!streq(f->rule, "worker-down")) {
+			free(w->avoid);
+			w->avoid = xstrdup(worker);
+		}
 		free(w->failure);
 		w->failure = xstrdup(f->text);
 		w->no_compiler = streq(f->rule, "toolchain");

@@ -725,15 +725,15 @@ calls_for_names() {
 
 # Who waits for a change of what the client has is not told there, whatever changes here.
 calls_that_wait() {
-	export WAIT="$LAB_TOOLS/wait-file"
+	export WAIT="$LAB_TOOLS/wait-file $LAB_LIMIT"
 	lab_all_up
-	same no-way-home 'mkdir t/d; $WAIT 20 t ready touch t/d/new & $RUN ./do-call watch t/d t/ready; wait'
-	same no-way-home 'touch t/f; $WAIT 20 t ready sh -c "echo x >>t/f" & $RUN ./do-call watch t/f t/ready; wait'
-	same no-way-home 'touch t/f; ln -s f t/l; $WAIT 20 t ready sh -c "echo x >>t/f" & $RUN ./do-call watch t/l t/ready; wait'
-	same no-way-home '$WAIT 20 t ready sh -c "touch ../new; rm ../new" & $RUN ./do-call watch .. t/ready; wait'
+	same no-way-home 'mkdir t/d; $WAIT t ready touch t/d/new & $RUN ./do-call watch t/d t/ready; wait'
+	same no-way-home 'touch t/f; $WAIT t ready sh -c "echo x >>t/f" & $RUN ./do-call watch t/f t/ready; wait'
+	same no-way-home 'touch t/f; ln -s f t/l; $WAIT t ready sh -c "echo x >>t/f" & $RUN ./do-call watch t/l t/ready; wait'
+	same no-way-home '$WAIT t ready sh -c "touch ../new; rm ../new" & $RUN ./do-call watch .. t/ready; wait'
 	same no-way-home 'echo 1 >t/f; $RUN sh -c "echo 2 >>t/f; ./do-call watch t t/f.ready"; cat t/f'
 	same remote '$RUN sh -c "mkdir t/d; ./do-call watch t/d t/d/ready"'
-	same remote '$RUN sh -c "mkdir t/d; echo 1 >t/d/f; ./wait-file 20 t/d ready sh -c \"echo 2 >>t/d/f\" & ./do-call watch t/d/f t/d/ready; wait"'
+	same remote '$RUN sh -c "mkdir t/d; echo 1 >t/d/f; ./wait-file 60 t/d ready sh -c \"echo 2 >>t/d/f\" & ./do-call watch t/d/f t/d/ready; wait"'
 	same remote '$RUN sh -c "d=\$(mktemp -d); ./do-call watch \$d \$d/ready; rm -r \$d"'
 	same remote '$RUN ./do-call watch t/nothing t/ready'
 }

@@ -55,6 +55,7 @@ unified() {
 	offers_unified 50000 max 1
 	offers_unified max 50000 1
 	lab_stop_server
+	lab_agents_gone
 	for n in 1 2; do
 		lab_worker "$n" umount "$GROUPS_ROOT"
 	done

@@ -71,6 +71,7 @@ follow() { # CHECK
 }
 
 all_well() {
+	local c left
 	config
 	cured
 	for c in configuration "runtime directory" "disk here" "limits here" compiler ssh "host key" key concc-worker version \
@@ -78,7 +79,8 @@ all_well() {
 		checks ok | grep -qx "$c" || fail "nothing is said of $c"
 	done
 	expect_no_file /srv/run/pool # the trial has a server of its own, which has ended
-	[ -z "$(lab_client_pids concc-project)" ] || fail "a project server is left"
+	left=$(lab_server_pid)
+	[ -z "$left" ] || expect_gone "the trial's project server" $left
 	expect_eq "left in the cache" "$(find /srv/cache -name 'doctor-*')" ""
 }
 
@@ -326,6 +328,7 @@ no_host() {
 no_program() {
 	config
 	sed -i '/^program/d' /srv/concc.ini
+	lab_agents_gone
 	lab_worker 1 rm -rf /home/builder/.cache
 	fails concc-worker
 	expect_eq "remedy" "$(remedy concc-worker)" "concc push w1"
@@ -426,6 +429,7 @@ clock_is_off() {
 
 full_disk_there() {
 	config
+	lab_agents_gone
 	lab_worker 1 rm -rf /home/builder/.cache
 	lab_worker 1 install -d -o 1717 -g 1717 /home/builder/.cache
 	lab_worker 1 mount -t tmpfs -o size=16m,uid=1717,gid=1717,mode=700 full /home/builder/.cache
@@ -434,6 +438,7 @@ full_disk_there() {
 	fails disk
 	follow disk
 	lab_worker 1 test ! -e /home/builder/.cache/concc/store/x || fail "it is still full"
+	lab_agents_gone
 	lab_worker 1 umount /home/builder/.cache
 	cured
 }
@@ -470,6 +475,7 @@ other_compiler() {
 	fails toolchain
 	follow toolchain
 	cured
+	lab_agents_gone
 	lab_worker 1 umount "$(readlink -f "$(command -v cc)")"
 }
 

@@ -170,6 +170,7 @@ other_cc1() {
 	lab_worker 1 mount --bind /mnt/cc1 "$CC1"
 	differs "$CC1"
 	lab_stop_server
+	lab_agents_gone
 	lab_worker 1 umount "$CC1"
 	same
 }
@@ -225,6 +226,7 @@ new_cc1plus() {
 	place "local: .*(gave-up|toolchain)" concc-cc gcc -c a.c
 	expect_grep "its $dir/cc1plus is another version" "$LAB/explain"
 	lab_stop_server
+	lab_agents_gone
 	umount "$dir"
 	lab_worker 1 umount "$dir"
 }

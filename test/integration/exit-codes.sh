@@ -150,7 +150,7 @@ descriptors() {
 early_input() {
 	local i wrong=0
 	for i in {1..60}; do
-		[ "$(echo "input $i" | timeout 20 concc-dispatch cat)" = "input $i" ] || wrong=$((wrong + 1))
+		[ "$(echo "input $i" | timeout "$LAB_LIMIT" concc-dispatch cat)" = "input $i" ] || wrong=$((wrong + 1))
 	done
 	expect_eq "jobs without their input" "$wrong" 0
 	head -c 3000000 /dev/urandom >in

@@ -68,6 +68,36 @@ truncated() {
 	still_there
 }
 
+# What it prints is not shown at once, and not at all where it is done again: here it prints something else.
+# What it says and its end come together, since sshd stands still.
+printed() {
+	local cat job sshd pid status=0
+	printf '#!/bin/sh\necho x >m/f\ns=$?\ncat >/dev/null\necho $s\n' >printed
+	chmod +x printed
+	mkdir m
+	mount -t tmpfs -o ro none m
+	rm -f held && mkfifo held
+	CONCC_EXPLAIN=1 timeout "$LAB_LIMIT" concc-dispatch ./printed <held >"$LAB/out" 2>"$LAB/explain" &
+	pid=$!
+	exec 7>held
+	head -c 600000 /dev/zero >&7 # more than can be on its way: it runs
+	cat=$(lab_worker_pids 1 cat)
+	job=$(lab_parent "$cat")
+	sshd=$(lab_parent "$(lab_agent_pid 1)")
+	lab_suspend "$sshd"
+	kill -KILL "$cat"
+	expect_gone "the job" "$job"
+	kill -CONT "$sshd"
+	exec 7>&-
+	wait "$pid" || status=$?
+	umount m
+	cat "$LAB/explain"
+	expect_eq "exit status" "$status" 0
+	expect_eq "output" "$(cat "$LAB/out")" 2
+	expect_grep '^concc: local: ' "$LAB/explain"
+	still_there
+}
+
 # What comes home is refused, and the job runs here; its agent must not wait for the fifo's writer.
 no_file_any_more() {
 	run 'mkfifo other; echo first >result; . ./said; mv -f other result'
@@ -146,6 +176,7 @@ moved_workspace() {
 }
 
 check "a result that is truncated on its way" truncated
+check "what was printed by a job that is done here" printed
 check "a result that became a fifo" no_file_any_more
 check "a result whose directory leads elsewhere" elsewhere
 check "a file that grows while it is fetched" growing

@@ -129,7 +129,7 @@ looked_at_by_nobody() {
 	mount -t autofs -o "fd=8,pgrp=1,minproto=5,maxproto=5,indirect" lab-auto /media
 	expect_eq "what is mounted" "$(findmnt -no FSTYPE /media)" autofs
 	# shellcheck disable=SC2016
-	CONCC_EXPLAIN=1 timeout 20 concc-dispatch sh -c \
+	CONCC_EXPLAIN=1 timeout "$LAB_LIMIT" concc-dispatch sh -c \
 		'if [ "$CONCC_WORKER" ]; then test -e /media/box/x || echo none; else echo here; fi' \
 		>"$LAB/out" 2>"$LAB/err" || rc=$?
 	umount -l /media
@@ -184,6 +184,21 @@ same_by_ours() { # WHEN
 
 check "on this machine's system" on_the_system
 
+# It has not failed, so who is sent away does not wait for others, whose slots never get free.
+others_are_taken() {
+	local inc=/usr/local/include token
+	token=$(concc-worker-pool allocate --only w2 --owner $$)
+	rm "$LAB/explain"
+	for change in "mount --bind alt" umount; do
+		$change $inc
+		CONCC_EXPLAIN=$LAB/explain timeout "$LAB_LIMIT" concc-dispatch true || fail "it waits for the other one"
+	done
+	concc-worker-pool release "${token##* }"
+	expect_eq "remote jobs" "$(grep -c "^concc: remote on w1: true" "$LAB/explain")" 2
+}
+
+check "who meets a worker that starts anew waits for it" others_are_taken
+
 # A build tool shows its commands files of its own, in mounts that end with it: a server would keep those,
 # and be of no use to anybody else.
 passing() {
@@ -191,7 +206,7 @@ passing() {
 	mkdir -p passing
 	# shellcheck disable=SC2016 # of that shell
 	unshare -m bash -c 'exec 9< <(exec "$LAB_BUILD/test/slowfs/slowfs" 0 "$PWD" "$PWD/passing")
-		read -r -t 20 ready <&9 && cd passing && CONCC_EXPLAIN=1 concc-cc gcc -c file.c -o file.o &&
+		read -r -t "$LAB_LIMIT" ready <&9 && cd passing && CONCC_EXPLAIN=1 concc-cc gcc -c file.c -o file.o &&
 			concc run -- gcc -c file.c -o again.o; status=$?
 		cd .. && umount passing && exit "$status"' >"$LAB/err" 2>&1 || fail "$(cat "$LAB/err")"
 	expect_grep '^concc: local: namespace ' "$LAB/err"
@@ -199,7 +214,7 @@ passing() {
 	CONCC_EXPLAIN=1 concc-cc gcc -c file.c 2>"$LAB/err"
 	expect_eq "remote jobs" "$(explained_remote "$LAB/err")" 1
 }
-export LAB_BUILD
+export LAB_BUILD LAB_LIMIT
 echo 'int file;' >file.c
 check "what ends with a build has no server" passing
 lab_stop

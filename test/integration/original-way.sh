@@ -104,6 +104,7 @@ same_directory() {
 no_directory() {
 	cd /srv
 	lab_stop_server
+	lab_agents_gone
 	lab_worker 2 umount "$WS"
 	lab_worker 2 rmdir "$WS"
 	umount "$WS"

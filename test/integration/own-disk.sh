@@ -153,6 +153,7 @@ forbidden() {
 	reads /usr/lib/own-no/f
 	expect_eq "own files" "$(own 1 files)" 0
 	concc stop
+	lab_agents_gone
 	lab_worker 1 sh -c 'umount /etc/passwd /etc/group /etc/shadow /etc'
 }
 

@@ -51,6 +51,7 @@ another_users() {
 # The store stays, or each check would fetch the compiler anew.
 forget() {
 	concc stop 2>/dev/null || true
+	lab_agents_gone
 	lab_worker 1 sh -c "rm -f $THERE/*concc-worker*"
 }
 
@@ -218,24 +219,28 @@ in_the_way() { # PATTERN SETUP...: w1 is told of, by push and by install
 full_disk() {
 	in_the_way 'No space left' "mkdir -p /home/builder/.cache; mount -t tmpfs -o size=1m,uid=1717 lab-full /home/builder/.cache"
 	concc stop
+	lab_agents_gone
 	lab_worker 1 umount /home/builder/.cache
 }
 
 read_only() {
 	in_the_way 'Read-only file system' "mount -t tmpfs -o ro,uid=1717 lab-ro /home/builder/.cache"
 	concc stop
+	lab_agents_gone
 	lab_worker 1 umount /home/builder/.cache
 }
 
 no_exec() {
 	in_the_way 'it does not run there: .*Permission denied' "mount -t tmpfs -o noexec,uid=1717 lab-noexec /home/builder/.cache"
 	concc stop
+	lab_agents_gone
 	lab_worker 1 umount /home/builder/.cache
 }
 
 no_sha256sum() {
 	in_the_way 'no sha256sum to check' "printf '' >/mnt/empty; mount --bind /mnt/empty /usr/bin/sha256sum"
 	concc stop
+	lab_agents_gone
 	lab_worker 1 umount /usr/bin/sha256sum
 }
 
@@ -243,6 +248,7 @@ other_machine() {
 	lab_worker 1 sh -c 'printf "#!/bin/sh\necho vax\n" >/mnt/uname; chmod 755 /mnt/uname; mount --bind /mnt/uname /usr/bin/uname'
 	in_the_way "it is a vax machine and this is $(uname -m)" true
 	concc stop
+	lab_agents_gone
 	lab_worker 1 umount /usr/bin/uname
 }
 

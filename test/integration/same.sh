@@ -220,25 +220,25 @@ rights_of_files() {
 	same remote 'echo x >f; chmod 4755 f; $RUN sh -c "cat f; echo z >g; mv g f; stat -c %a f"'
 }
 
-# What the job printed is not seen: here it prints something else.
+# Here it ends otherwise.  It says so by its status: what it prints may have been shown (late-changes.sh).
 unchangeable() {
 	echo x >probe
 	chattr +i probe 2>/dev/null || skip "no chattr +i on this file system"
 	chattr -i probe
-	same write-back 'chattr +i .; $RUN sh -c "echo x >f; echo \$?"; chattr -i .'
-	same write-back 'echo x >f; chattr +i f; $RUN sh -c "echo y >f; rm -f f; echo \$?"; chattr -i f'
-	same write-back 'echo x >f; chattr +i f; $RUN sh -c "chmod 600 f; echo \$?"; chattr -i f'
-	same write-back 'echo x >f; chattr +a f; $RUN sh -c "echo y >>f; echo z >f; echo \$?"; chattr -a f'
+	same write-back 'chattr +i .; $RUN sh -c "echo x >f; exit \$?"; echo $?; chattr -i .'
+	same write-back 'echo x >f; chattr +i f; $RUN sh -c "echo y >f; rm -f f; exit \$?"; echo $?; chattr -i f'
+	same write-back 'echo x >f; chattr +i f; $RUN sh -c "chmod 600 f; exit \$?"; echo $?; chattr -i f'
+	same write-back 'echo x >f; chattr +a f; $RUN sh -c "echo y >>f; echo z >f; exit \$?"; echo $?; chattr -a f'
 }
 
 of_mounts() {
-	same write-back 'mkdir m; mount -t tmpfs -o ro none m; $RUN sh -c "echo x >m/f; echo \$?; mkdir m/d; ln -s x m/l"; umount m'
-	same write-back 'mkdir m; mount -t tmpfs none m; echo x >m/f; mount -o remount,ro m; $RUN sh -c "echo x >>m/f; echo \$?"; umount m'
-	same write-back 'mkdir m; mount -t tmpfs none m; $RUN sh -c "echo a >a; echo y >g; ln g m/g; echo \$?"; umount m'
-	same write-back 'mkdir m; mount -t tmpfs none m; $RUN sh -c "echo y >g; mkdir m/d; ln g m/d/g; echo \$?"; umount m'
-	same write-back 'mkdir a m; mount --bind a m; $RUN sh -c "echo y >g; ln g m/g; echo \$?"; umount m'
-	same write-back 'mkdir m; mount -t tmpfs none m; $RUN sh -c "echo y >z; rm -r m; echo \$?"; umount m'
-	same write-back 'mkdir -p d/m; mount -t tmpfs none d/m; echo x >d/f; $RUN sh -c "rm -r d; echo \$?; echo w >d/q"; umount d/m'
+	same write-back 'mkdir m; mount -t tmpfs -o ro none m; $RUN sh -c "echo x >m/f; s=\$?; mkdir m/d; ln -s x m/l; exit \$s"; echo $?; umount m'
+	same write-back 'mkdir m; mount -t tmpfs none m; echo x >m/f; mount -o remount,ro m; $RUN sh -c "echo x >>m/f; exit \$?"; echo $?; umount m'
+	same write-back 'mkdir m; mount -t tmpfs none m; $RUN sh -c "echo a >a; echo y >g; ln g m/g; exit \$?"; echo $?; umount m'
+	same write-back 'mkdir m; mount -t tmpfs none m; $RUN sh -c "echo y >g; mkdir m/d; ln g m/d/g; exit \$?"; echo $?; umount m'
+	same write-back 'mkdir a m; mount --bind a m; $RUN sh -c "echo y >g; ln g m/g; exit \$?"; echo $?; umount m'
+	same write-back 'mkdir m; mount -t tmpfs none m; $RUN sh -c "echo y >z; rm -r m; exit \$?"; echo $?; umount m'
+	same write-back 'mkdir -p d/m; mount -t tmpfs none d/m; echo x >d/f; $RUN sh -c "rm -r d; s=\$?; echo w >d/q; exit \$s"; echo $?; umount d/m'
 	same remote 'mkdir m; mount -t tmpfs none m; $RUN sh -c "echo x >m/f; ln m/f m/g; mkdir m/d; ln m/f m/d/h; cp m/f e"; umount m'
 }
 

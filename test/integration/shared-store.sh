@@ -167,6 +167,7 @@ check "what another host removes is sent again" evicted
 check "a bound without a lock" bounded
 check "agents that are killed leave nothing half" killed
 lab_stop_server
+lab_agents_gone
 for n in 1 2; do
 	lab_worker $n umount "$HOME_THERE/.cache"
 	lab_mounts "${LAB_INIT[n]}" >"$LAB/w$n/mounts"

@@ -121,6 +121,7 @@ cold_server_short() {
 	local server n i
 	for i in $(seq 0 12) $(seq 15 5 40); do
 		lab_stop_server
+		lab_agents_gone
 		lab_worker 1 sh -c 'rm -rf /home/builder/.cache/concc'
 		concc-dispatch true
 		server=$(lab_server_pid)

@@ -124,6 +124,7 @@ plain_worker() {
 	expect_grep "^concc: remote on p" "$LAB/explain"
 	cd /srv
 	lab_stop_server
+	lab_agents_gone
 	lab_worker 1 umount "$WS"
 	lab_worker 1 rmdir "$WS"
 	umount "$WS"

@@ -43,7 +43,10 @@ ours() { # WHERE CMD...: cache or w1
 	same_bytes "$LAB/plain.out" "$LAB/ours.out" || fail "$*: other output"
 	same_bytes "$LAB/plain.err" "$LAB/ours.err" || fail "$*: other errors: $(head -n 3 "$LAB/ours.err")"
 	[ "$where" != cache ] || where='(cache)'
-	[[ $(<"$LAB/explain") == *"remote on $where:"* ]] || fail "$*: not by $where: $(<"$LAB/explain")"
+	[[ $(<"$LAB/explain") == *"remote on $where:"* ]] || {
+		concc why "$@" </dev/null || true
+		fail "$*: not by $where: $(<"$LAB/explain")"
+	}
 	: >"$LAB/explain"
 }
 
@@ -176,13 +179,11 @@ shared_server() { # DAV-METHODS
 				location / { dav_methods $1; create_full_put_path on; } }
 		}
 	EOS
+	rm -f "$LAB/dav/pid"
 	/usr/sbin/nginx -c "$LAB/dav/nginx.conf" 2>"$LAB/dav/out" &
 	DAV=$!
-	for ((i = 0; i < 500; i++)); do
-		! (exec 3<>/dev/tcp/127.0.0.1/8099) 2>/dev/null || return 0
-		kill -0 $DAV || fail "nginx: $(cat "$LAB/dav/out")"
-	done
-	fail "nginx does not listen"
+	"$LAB_TOOLS/wait-file" "$LAB_LIMIT" "$LAB/dav" pid || # it has listened before it writes that
+		fail "nginx does not listen: $(cat "$LAB/dav/out")"
 }
 
 shared_end() {

@@ -68,16 +68,19 @@ fault_inject_others() { # PID CALL:WHAT:WHEN [OPTION...]
 	done
 }
 
-# Gone, or sent a SIGKILL: of that the kernel tells as soon as kill(2) returns.
+# Gone, or sent a SIGKILL: of that the kernel tells as soon as kill(2) returns.  Read by another process: a shell
+# whose read can't go back to where it is in the file, since what that tells of has gone, keeps the rest, and the
+# next file that it reads begins with that.
 fault_dying() { # PID
-	local line
+	local status line
+	status=$(cat "/proc/$1/status" 2>/dev/null) || return 0
 	while read -r line; do
 		case $line in
 		State:*[ZX]\ *) return 0 ;;
-		ShdPnd:*) return $((!(16#${line##*[[:space:]]} & 1 << (SIGKILL - 1)))) ;;
+		SigPnd:* | ShdPnd:*) ! ((16#${line##*[[:space:]]} & 1 << (SIGKILL - 1))) || return 0 ;;
 		esac
-	done 2>/dev/null <"/proc/$1/status"
-	return 0
+	done <<<"$status"
+	return 1
 }
 
 fault_traced() { # TEXT: waits until strace says it

@@ -839,12 +839,13 @@ lab_stop_server() {
 	expect_gone "the project server after concc stop" $pid
 }
 
-# What a server has started on workers ends after it, when their sshd has told them.
+# What a server has started on workers ends after it, when their sshd has told them: agents, and the shells of
+# those that are put there, or do without.
 lab_agents_gone() {
 	local n pids
 	for ((n = 1; n <= LAB_N; n++)); do
-		pids=$(lab_worker_pids "$n" concc-worker)
-		[ -z "$pids" ] || expect_gone "agents of w$n" $pids
+		pids=$(lab_worker_jobs "$n")
+		[ -z "$pids" ] || expect_gone "what came to w$n with a connection" $pids
 	done
 }
 

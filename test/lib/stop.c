@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * stop SECONDS PID...: as kill -STOP, but when it returns, the processes do nothing more: kill(2)
- * only asks for that, and on a busy machine they may do much before they listen.  Each thread's
- * stop is told by the kernel (ptrace(2), "Group-stop"); left alone again, a thread enters that stop
- * without running any of its program, but /proc may show an R until it has.  Those that have
- * ended, or do meanwhile, are no loss.
+ * stop [-c] SECONDS PID...: as kill -STOP, but when it returns, the processes do nothing more:
+ * kill(2) only asks for that, and on a busy machine they may do much before they listen.  Each
+ * thread's stop is told by the kernel (ptrace(2), "Group-stop"); left alone again, a thread enters
+ * that stop without running any of its program, but /proc may show an R until it has.  So what its
+ * threads were stopped in is asked before: with -c, the number of each one's system call is a line.
+ * Those that have ended, or do meanwhile, are no loss.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -73,12 +74,29 @@ static void wait_stopped(const struct stop *s)
 	}
 }
 
+/* "running" for one that is in none (proc(5)). */
+static void print_call(pid_t tid)
+{
+	char path[64], call[32] = "";
+	FILE *f;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/syscall", (int)tid);
+	f = fopen(path, "r");
+	if (f && fscanf(f, "%31s", call) == 1)
+		puts(call);
+	if (f)
+		(void)fclose(f);
+}
+
 int main(int argc, char **argv)
 {
 	static struct stop s;
+	bool calls = argc > 1 && strcmp(argv[1], "-c") == 0;
 
+	argc -= calls;
+	argv += calls;
 	if (argc < 2) {
-		fprintf(stderr, "usage: stop SECONDS PID...\n");
+		fprintf(stderr, "usage: stop [-c] SECONDS PID...\n");
 		return 125;
 	}
 	alarm((unsigned)atol(argv[1]));
@@ -87,6 +105,8 @@ int main(int argc, char **argv)
 	for (int i = 2; i < argc; i++)
 		(void)kill((pid_t)atol(argv[i]), SIGSTOP);
 	wait_stopped(&s);
+	for (size_t i = 0; i < s.n && calls; i++)
+		print_call(s.threads[i]);
 	for (size_t i = 0; i < s.n; i++)
 		(void)ptrace(PTRACE_DETACH, s.threads[i], NULL, NULL);
 	return 0;
