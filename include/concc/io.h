@@ -138,7 +138,8 @@ int runtime_dir_open(char **ret_path, int *ret_fd, struct errmsg *msg);
 #define SANDBOX_UID	2000000000
 #define SANDBOX_UID_ALT 65534
 /*
- * $CONCC_CACHE_DIR, $XDG_CACHE_HOME/concc or ~/.cache/concc; made when missing.  CONCC_E_UNSAFE
+ * $CONCC_CACHE_DIR, $XDG_CACHE_HOME/concc or ~/.cache/concc; made when missing, but for the home
+ * itself: -ENOENT.  CONCC_E_UNSAFE
  * when it is another user's or others may write to it: what is kept there is believed and run.
  */
 int cache_dir(char **ret_path, struct errmsg *msg);

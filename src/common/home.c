@@ -368,6 +368,19 @@ static int check_cache(const char *path, struct errmsg *msg)
 	return 0;
 }
 
+/* Who builds packages says by such a home that there is none, and some look whether it came up. */
+static int check_home(struct errmsg *msg)
+{
+	_cleanup_free_ char *home = path_expand_home("~");
+	struct stat st;
+
+	if (stat(home, &st) == 0 || errno != ENOENT)
+		return 0;
+	return errmsg_set(msg, -ENOENT,
+			  "there is no %s, the home, for a cache directory (set CONCC_CACHE_DIR?)",
+			  home);
+}
+
 int cache_dir(char **ret_path, struct errmsg *msg)
 {
 	const char *set = getenv("CONCC_CACHE_DIR"), *xdg = getenv("XDG_CACHE_HOME");
@@ -381,6 +394,8 @@ int cache_dir(char **ret_path, struct errmsg *msg)
 		path = xstrdup(set);
 	else if (xdg && *xdg == '/')
 		path = path_join(xdg, "concc");
+	else if ((r = check_home(msg)) < 0)
+		return r;
 	else
 		path = path_expand_home("~/.cache/concc");
 	r = path_mkdirs(path, 0700);

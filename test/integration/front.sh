@@ -381,12 +381,20 @@ host_once() {
 # ---- homes and agents ----
 
 no_home() {
+	local home
 	CONCC_CACHE_DIR=/proc/none concc run -- gcc -c a.c 2>"$LAB/err" || fail "$(cat "$LAB/err")"
 	cat "$LAB/err"
 	expect_grep ': 1 remote' "$LAB/err"
 	expect_eq "lines on it" "$(grep -c 'cache directory /proc/none' "$LAB/err")" 1
 	env -u CONCC_CACHE_DIR HOME=/proc concc run -w local: -- gcc -c a.c 2>"$LAB/err" || fail "$(cat "$LAB/err")"
 	expect_grep ': 1 remote' "$LAB/err"
+	# What builds packages looks whether somebody has made it.
+	for home in /srv/nohome /srv/nohome/user; do
+		env -u CONCC_CACHE_DIR HOME=$home concc run -w local: -- gcc -c a.c 2>"$LAB/err" || fail "$(cat "$LAB/err")"
+		cat "$LAB/err"
+		expect_grep ': 1 remote' "$LAB/err"
+		[ ! -e /srv/nohome ] || fail "$home was made: $(find /srv/nohome)"
+	done
 }
 
 # The agent of the login that started the server is gone; another login has one.
