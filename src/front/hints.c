@@ -296,8 +296,7 @@ static bool who_knows(struct look *k)
 	if (way && !str_starts(way, "`concc run")) /* that it was */
 		buf_putf(k->out, "; %s", way);
 	else if (!way && !*k->tool && !tools_is_shell(path_base(k->argv[0])))
-		buf_putf(k->out, "; `concc-dispatch %s` runs all of it on a worker",
-			 path_base(k->argv[0]));
+		buf_putf(k->out, "; `concc-dispatch %s` runs all of it on a worker", k->argv[0]);
 	return true;
 }
 

@@ -171,6 +171,8 @@ static const struct rule rules[] = {
 	RULE(listxattr, ALL, ANY, .ask = true, .text = ASKS),
 	RULE(llistxattr, ALL, ANY, .ask = true, .text = ASKS),
 	RULE(flistxattr, ALL, ANY, .ask = true, .text = ASKS),
+	RULE(getxattrat, ALL, ANY, .ask = true, .text = ASKS),
+	RULE(listxattrat, ALL, ANY, .ask = true, .text = ASKS),
 	RULE(ioctl, ALL, EQUAL, 1, .value = (uint32_t)FS_IOC_GETFLAGS, .text = FLAGS),
 	RULE(ioctl, ALL, EQUAL, 1, .value = (uint32_t)FS_IOC_SETFLAGS, .text = FLAGS),
 	RULE(ioctl, ALL, EQUAL, 1, .value = (uint32_t)FS_IOC_FSGETXATTR, .text = FLAGS),

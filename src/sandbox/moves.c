@@ -18,6 +18,7 @@
 #include "concc/io.h"
 #include "concc/sandbox.h"
 #include "concc/str.h"
+#include "trace_calls.h"
 
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE (1 << 0)
@@ -309,11 +310,6 @@ static bool watches_clients_file(const struct moves *m, const struct filter_call
 	return !(S_ISDIR(st.st_mode) ? made_directory(m, &p) : made_file(m, &p));
 }
 
-#ifndef SYS_getxattrat /* Linux 6.13 */
-#define SYS_getxattrat	464
-#define SYS_listxattrat 465
-#endif
-
 /* Which arguments of those that ask for attributes say what. */
 static const struct asking {
 	int nr, dir, path, name;
@@ -342,8 +338,9 @@ static bool asks_for_attributes(const struct moves *m, const struct filter_call 
 	struct place p;
 	struct stat st;
 
-	if (!names_attribute(c, k) ||
-	    (k->path != NONE && !peek_path(c->pid, c->args[k->path], path)))
+	/* With a directory's descriptor it may be none: then that is meant. */
+	if (!names_attribute(c, k) || (k->path != NONE && (k->dir == NONE || c->args[k->path]) &&
+				       !peek_path(c->pid, c->args[k->path], path)))
 		return false;
 	fd = open_named(c, k->dir, path, k->follow);
 	if (fd < 0 || fstat(fd, &st) < 0 || !find_place(m, fd, &p) || p.workspace == ELSEWHERE ||

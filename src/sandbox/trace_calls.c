@@ -11,12 +11,6 @@
 #define SYS_statmount 457
 #define SYS_listmount 458
 #endif
-#ifndef SYS_getxattrat
-#define SYS_setxattrat	  463
-#define SYS_getxattrat	  464
-#define SYS_listxattrat	  465
-#define SYS_removexattrat 466
-#endif
 #ifndef SYS_open_tree_attr
 #define SYS_open_tree_attr 467
 #endif

@@ -4,6 +4,15 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/syscall.h>
+
+/* Newer than the headers of many systems; on all machines of the same number. */
+#ifndef SYS_getxattrat
+#define SYS_setxattrat	  463
+#define SYS_getxattrat	  464
+#define SYS_listxattrat	  465
+#define SYS_removexattrat 466
+#endif
 
 /* What a call does to the file that it names. */
 enum call_kind {

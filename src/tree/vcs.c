@@ -7,12 +7,28 @@
 #include "concc/str.h"
 
 /*
+ * How much of a name such file systems look at: vfat leaves out dots at its end, a share of a
+ * server of that kind blanks as well, and what follows a colon is a part of the same file to ntfs.
+ */
+static size_t as_found(const char *p, size_t n)
+{
+	const char *colon = n ? memchr(p, ':', n) : NULL;
+
+	if (colon)
+		n = (size_t)(colon - p);
+	while (n && (p[n - 1] == '.' || p[n - 1] == ' '))
+		n--;
+	return n;
+}
+
+/*
  * Some file systems find a file by more names than its own: in whatever case, with characters that
  * nobody sees (U+200C), or others that are the same letter (those of directories that fold case).
  * Of what is no ASCII two are such letters, and all else is left out.
  */
 static bool may_be(const char *p, size_t n, const char *name)
 {
+	n = as_found(p, n);
 	for (const char *end = p + n; p < end; p++) {
 		char c = *p;
 
@@ -34,9 +50,12 @@ static bool may_be(const char *p, size_t n, const char *name)
  */
 static bool is_short(const char *p, size_t n)
 {
-	const char *dot = memchr(p, '.', n), *tilde;
-	size_t base = dot ? (size_t)(dot - p) : n;
+	const char *dot, *tilde;
+	size_t base;
 
+	n = as_found(p, n);
+	dot = memchr(p, '.', n);
+	base = dot ? (size_t)(dot - p) : n;
 	if (base > 8 || n - base > 4 || (dot && memchr(dot + 1, '.', n - base - 1)))
 		return false;
 	tilde = memchr(p, '~', base);
@@ -91,6 +110,7 @@ static bool is_control_dir(const char *name, size_t n)
 /* As bare repositories are called. */
 static bool ends_in_git(const char *name, size_t n)
 {
+	n = as_found(name, n);
 	return n > 4 && strncasecmp(name + n - 4, ".git", 4) == 0;
 }
 

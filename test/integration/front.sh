@@ -96,13 +96,15 @@ others() {
 	says 'nothing was to be compiled, or [^;]*$' ./cargo
 	# What does the work by itself.
 	says 'nothing was to be compiled, or .*; .concc-dispatch true. runs all of it on a worker$' true
+	cp scons webpack
+	says 'nothing was to be compiled, or .*; .concc-dispatch \./webpack. runs all of it on a worker$' ./webpack
 	cp scons pnpm
 	says 'nothing was to be compiled, or .*; .concc-dispatch node_modules/.bin/TOOL. ' ./pnpm
 	cp scons gradle
 	says 'nothing was to be compiled, or .*; gradle locks the files ' ./gradle
 	expect_status 127 concc run -- no-such-command 2>"$LAB/err"
 	expect_no_grep 'no compiler call' "$LAB/err"
-	rm cargo scons tox tup bazel pnpm gradle
+	rm cargo scons tox tup bazel pnpm gradle webpack
 }
 
 # A build that asks its compiler by its name, and then calls it by its path.

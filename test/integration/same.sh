@@ -330,6 +330,7 @@ attributes() {
 	same no-way-home 'echo a >f; setfacl -m u:5:rw f; $RUN cp -p f g; getfacl g'
 	same no-way-home 'mkdir -p d/e; echo a >d/e/f; setfattr -n user.x -v 1 d/e; $RUN cp -a d g; getfattr -d g/e'
 	same no-way-home 'echo a >f; setfattr -n user.x -v 1 f; ln -s f l; $RUN python3 -c "import os; print(os.listxattr(\"l\"), os.getxattr(\"f\", \"user.x\"))"'
+	same no-way-home 'echo a >f; setfattr -n user.x -v 1 f; $RUN python3 -c "import ctypes; b = ctypes.create_string_buffer(99); ctypes.CDLL(None).syscall(465, -100, b\"f\", 0, b, 99); print(b.raw.split(bytes(1))[0])"'
 	same no-way-home 'echo a >f; setfattr -n user.x -v 1 f; $RUN tar --xattrs -cf t f; tar --xattrs -xOf t; rm t'
 	same no-way-home 'echo a >f; setfacl -m u:5:rw f; $RUN ls -l f | cut -c1-11'
 	same remote 'echo a >f; echo b >g; setfattr -n user.x -v 1 f; mkdir d; echo c >d/h; $RUN sh -c "cp -a g d i; cp -p g f; ls -l g d | cut -c1-11"; getfattr -d f'

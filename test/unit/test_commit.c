@@ -1227,7 +1227,16 @@ Test(commit, nothing_that_git_runs)
 					  ".g\342\200\214it/config",
 					  ".git/hoo\342\204\252s/x",
 					  ".git/hook\305\277/x",
-					  "new/H\342\200\213EAD"};
+					  "new/H\342\200\213EAD",
+					  ".git./config",
+					  ".git. . /hooks/x",
+					  ".git/config.",
+					  ".git::$INDEX_ALLOCATION/config",
+					  ".git/config::$DATA",
+					  "GIT~1./config",
+					  "mirror.git./config",
+					  "sub/CVS./Root ",
+					  "new/HEAD."};
 	static const char *const good[] = {".git/index",
 					   ".git/objects/ab/cdef",
 					   ".git/HEAD",
@@ -1249,6 +1258,7 @@ Test(commit, nothing_that_git_runs)
 					   "a.c~1",
 					   "a.c.~1~",
 					   "file~",
+					   "sub/a:HEAD",
 					   "sub/\303\274ber.config"};
 	struct bed b;
 
