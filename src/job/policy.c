@@ -182,10 +182,15 @@ static bool is_kbuild_try(const char *path)
 /* What sccache asks a compiler that it does not know yet: $TMPDIR/sccacheXXXXXX/testfile.c. */
 static bool is_sccache_try(const char *path)
 {
-	const char *dir = strstr(path, "/sccache");
-	const char *base = dir ? strchr(dir + 1, '/') : NULL;
+	const char *x = strstr(path, "/sccache");
+	size_t n = 0;
 
-	return base && str_starts(base, "/testfile.");
+	if (!x)
+		return false;
+	x += strlen("/sccache");
+	while (isalnum((unsigned char)x[n]))
+		n++;
+	return n == 6 && str_starts(x + n, "/testfile.");
 }
 
 /* A path of a check by CMake, Meson, Kbuild or sccache. */

@@ -103,9 +103,11 @@ static const char *check_effect(struct recording *r, size_t i)
 		return f->flags & EFFECT_F_OPAQUE ? "replaced-directory" : NULL;
 	case EFFECT_LINK:
 		return "hard-link";
+	/* What is found again is not looked at so. */
 	case EFFECT_LOCKED:
-	case EFFECT_ASKED: /* what is found again is not looked at so */
 		return "locked";
+	case EFFECT_ASKED:
+		return "attributes";
 	}
 	return NULL;
 }

@@ -106,6 +106,7 @@ static const struct {
 	/* query */
 	{"probe", "cc -E /tmp/sccacheWgcMwV/testfile.c"},
 	{"tmp-output", "cc -E /tmp/sccacheWgcMwV/other.c"},
+	{"tmp-output", "cc -E /tmp/sccache/testfile.c"},
 	{"query", "gcc --version"},
 	{"query", "cc -dumpmachine"},
 	{"query", "clang-14 -dumpversion"},
