@@ -68,7 +68,7 @@ sys.stdin.read()'; }
 # whose first thread has ended.  It closes at once what is connected, or (keeps) does not.
 ending_server() { # HOW
 	local line='' pid
-	concc-dispatch true
+	lab_all_up # or there are fewer slots to take, and it starts no worker
 	pid=$(lab_server_pid)
 	kill -KILL $pid
 	expect_gone "the server" $pid
