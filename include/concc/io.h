@@ -27,9 +27,11 @@ int write_full(int fd, const void *p, size_t n); /* 0 or -errno */
 int replace_file(const char *path, const void *p, size_t n);
 /* The whole file, at most max bytes (CONCC_E_TOOBIG beyond); appends to b. */
 int read_file_at(int dirfd, const char *path, size_t max, struct buf *b);
-/* The same of what is a regular file; -EINVAL for others, of which nothing is read, nor waited for
- * anybody at their other end.  For whatever a project may have made. */
+/* A descriptor to read a regular file, the caller's, or -errno; -EINVAL for others, of which
+ * nothing is read, nor waited for anybody at their other end.  For whatever a project may have
+ * made. */
 int open_regular_file(const char *path);
+/* As read_file_at(), of what open_regular_file() opens. */
 int read_regular_file(const char *path, size_t max, struct buf *b);
 /* Without following any symlink, nor leaving dirfd; path is relative, "" for dirfd itself.  A new
  * descriptor, or -errno.  Since Linux 5.6. */
@@ -139,8 +141,8 @@ int runtime_dir_open(char **ret_path, int *ret_fd, struct errmsg *msg);
 #define SANDBOX_UID_ALT 65534
 /*
  * $CONCC_CACHE_DIR, $XDG_CACHE_HOME/concc or ~/.cache/concc; made when missing, but for the home
- * itself: -ENOENT.  CONCC_E_UNSAFE
- * when it is another user's or others may write to it: what is kept there is believed and run.
+ * itself: -ENOENT.  CONCC_E_UNSAFE when it is another user's or others may write to it: what is
+ * kept there is believed and run.
  */
 int cache_dir(char **ret_path, struct errmsg *msg);
 /*

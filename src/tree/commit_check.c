@@ -578,8 +578,7 @@ int commit_check_effect(struct commit *c, struct effect *e, struct errmsg *msg)
 			"the directory of %s has a default access list (setfacl -d), which "
 			"jobs elsewhere don't see",
 			e->path);
-	/* Moved, if what it made or wrote to is that: the owner, or the list, would not come along.
-	 */
+	/* Moved, if what it made or wrote to is that: no owner or list would come along. */
 	if (e->kind == EFFECT_REMOVE && err > 0 && !is_dir &&
 	    (st.st_uid != geteuid() || (S_ISREG(st.st_mode) && has_attributes(c, e))))
 		c->others = e;

@@ -77,9 +77,8 @@ struct agent_job {
 	bool leaving;	/* to be freed when the outbox is empty */
 	struct job_end end;
 	struct buf trace; /* as JOB_TRACE has it, but for the job; empty: none is wanted */
-	struct buf
-		looks; /* that it took: a u8 kind of effect, a u32 workspace and a path for each */
-	char *taint;   /* why its result can't be used, or NULL */
+	struct buf looks; /* for each that it took a u8 kind of effect, a u32 workspace, a path */
+	char *taint;	  /* why its result can't be used, or NULL */
 	uint32_t verdict; /* code of EXIT_FAILED: a limit of its own, or no way home */
 	int hint;	  /* enum sign: of which limit what it said is one */
 	struct loop_source *timer;

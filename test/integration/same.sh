@@ -245,16 +245,16 @@ of_mounts() {
 # ---- processes that are not the job's ----
 
 with_others() {
-	local other='sleep 1000 & other=$!'
+	local other='tail -f /dev/null & other=$!'
 	same no-way-home "$other; "'$RUN sh -c "kill -0 $other && echo there; kill -9 $other && echo killed"; wait $other; echo $?'
 	same no-way-home "$other; "'$RUN python3 -c "import os; os.kill($other, 15)"; wait $other; echo $?'
 	same no-way-home "$other; "'$RUN python3 -c "import os, signal; signal.pidfd_send_signal(os.pidfd_open($other), 15)"; wait $other; echo $?'
-	same no-way-home 'set -m; sleep 1000 & other=$!; set +m; $RUN sh -c "kill -15 -$other"; wait $other; echo $?'
+	same no-way-home 'set -m; tail -f /dev/null & other=$!; set +m; $RUN sh -c "kill -15 -$other"; wait $other; echo $?'
 	same no-way-home 'trap "echo told" USR1; $RUN sh -c "kill -USR1 \$PPID"; echo on'
 	# In a session of its own: the test is in the caller's group.
 	same no-way-home 'setsid -w bash -c "trap \"echo told\" USR1; \$RUN sh -c \"trap : USR1; kill -USR1 0\"; echo on"'
 	same no-way-home 'setsid -w bash -c "trap \"echo told\" USR1; \$RUN ../to-group; echo on"'
-	same no-way-home 'sleep 0 & wait $!; $RUN sh -c "kill -0 $! 2>/dev/null || echo stale"'
+	same no-way-home 'true & wait $!; $RUN sh -c "kill -0 $! 2>/dev/null || echo stale"'
 }
 
 # Its own: also when they have ended, and by all names.
